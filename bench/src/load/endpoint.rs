@@ -1,0 +1,264 @@
+//! One connection of the load generator: what it sends, and what it makes of what arrives.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::clock::now_ns;
+use super::message::{StampReader, Template};
+use super::order::SequenceCheck;
+use super::tally::{Counts, Tally};
+use crate::frame::{
+    MaskKeys, Opcode, Writer, close_code, close_payload, next_frame, put_client_frame,
+};
+use crate::socket::{FrameReader, SharedWriter};
+
+thread_local! {
+    /// The messages of one write.
+    static BATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Characters of a server's error that are kept.
+const ERROR_TEXT_BYTES_MAX: usize = 200;
+
+/// A connection that sends to one destination and checks what comes from its senders.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    writer: Arc<SharedWriter>,
+    /// Held while messages are numbered and written, so that numbers leave in order.
+    sending: Mutex<Sending>,
+    /// One for each sender that this connection hears.
+    checks: Mutex<Vec<SequenceCheck>>,
+    joined: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Sending {
+    /// `None` for a connection that sends nothing.
+    template: Option<Template>,
+    next: u64,
+    keys: MaskKeys,
+}
+
+impl Endpoint {
+    /// A connection that hears `senders` others.
+    pub(super) fn new(
+        writer: Arc<SharedWriter>,
+        template: Option<Template>,
+        senders: usize,
+    ) -> Self {
+        let mut checks = Vec::new();
+        checks.resize_with(senders, SequenceCheck::default);
+        Self {
+            writer,
+            sending: Mutex::new(Sending {
+                template,
+                next: 0,
+                keys: MaskKeys::random(),
+            }),
+            checks: Mutex::new(checks),
+            joined: AtomicBool::new(false),
+        }
+    }
+
+    /// Sends `count` messages with one write, all with the same send time.
+    pub(super) fn send(&self, count: usize, time_ns: u64, tally: &Tally) {
+        let mut sending = lock(&self.sending);
+        let Sending {
+            template: Some(template),
+            next,
+            keys,
+        } = &mut *sending
+        else {
+            return;
+        };
+        let sent = BATCH.with_borrow_mut(|batch| {
+            batch.clear();
+            for number in *next..*next + count as u64 {
+                put_client_frame(
+                    batch,
+                    Opcode::Text,
+                    template.fill(time_ns, number),
+                    keys.next_key(),
+                );
+            }
+            self.writer.send(batch)
+        });
+        match sent {
+            Ok(()) => {
+                *next += count as u64;
+                tally.add_sent(count);
+            }
+            // A closed connection is counted where its end is read.
+            Err(_) if tally.counts().closed > 0 => {}
+            Err(error) => tally.counts().error(|| format!("cannot send: {error}")),
+        }
+    }
+
+    /// Sends a frame that is no counted message.
+    pub(super) fn send_frame(&self, opcode: Opcode, payload: &[u8]) {
+        let mut frame = Vec::with_capacity(payload.len() + 14);
+        put_client_frame(
+            &mut frame,
+            opcode,
+            payload,
+            lock(&self.sending).keys.next_key(),
+        );
+        // A failure shows as the end of the connection.
+        let _ = self.writer.send(&frame);
+    }
+
+    /// Starts the closing handshake with code 1000.
+    pub(super) fn close(&self) {
+        self.send_frame(Opcode::Close, &close_payload(1000));
+    }
+
+    /// Messages that were sent so far.
+    pub(super) fn sent(&self) -> u64 {
+        lock(&self.sending).next
+    }
+
+    /// The checks, one for each sender.
+    pub(super) fn checks(&self) -> MutexGuard<'_, Vec<SequenceCheck>> {
+        lock(&self.checks)
+    }
+}
+
+/// How a connection answers what it receives.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Behaviour {
+    /// Closed loop: every message that arrives lets one be sent.
+    pub(super) reply: bool,
+    /// Messages carry the index of their sender.
+    pub(super) with_sender: bool,
+}
+
+/// Receives until the connection ends. The end is counted if it comes before the run is over.
+pub(super) async fn receive(
+    mut reader: FrameReader,
+    endpoint: Arc<Endpoint>,
+    tally: Arc<Tally>,
+    behaviour: Behaviour,
+) {
+    let mut stamps = StampReader::default();
+    let end = loop {
+        match reader
+            .read_with(|bytes| endpoint.take(bytes, &mut stamps, &tally, behaviour))
+            .await
+        {
+            Ok(Some(None)) => {}
+            Ok(Some(Some(end))) => break end,
+            Ok(None) => break "closed without a close frame".to_owned(),
+            Err(error) => break error.to_string(),
+        }
+    };
+    endpoint.writer.close();
+    if !tally.finished() {
+        tally.counts().closed(|| format!("connection ended: {end}"));
+    }
+}
+
+impl Endpoint {
+    /// Takes all whole frames in `bytes`; returns how many bytes they took, and the reason if the connection ends.
+    fn take(
+        &self,
+        bytes: &mut [u8],
+        stamps: &mut StampReader,
+        tally: &Tally,
+        behaviour: Behaviour,
+    ) -> (usize, Option<String>) {
+        let now_ns = now_ns();
+        let mut counts = tally.counts();
+        let before = counts.delivered;
+        let (consumed, end) =
+            self.take_frames(bytes, stamps, behaviour, now_ns, tally, &mut counts);
+        let messages = counts.delivered - before;
+        drop(counts);
+        if behaviour.reply && messages > 0 && tally.sending() {
+            self.send(messages as usize, now_ns, tally);
+        }
+        (consumed, end)
+    }
+
+    fn take_frames(
+        &self,
+        bytes: &mut [u8],
+        stamps: &mut StampReader,
+        behaviour: Behaviour,
+        now_ns: u64,
+        tally: &Tally,
+        counts: &mut Counts,
+    ) -> (usize, Option<String>) {
+        let mut checks = self.checks();
+        let mut at = 0;
+        loop {
+            let frame = match next_frame(bytes, at, Writer::Server) {
+                Ok(None) => return (at, None),
+                Ok(Some(frame)) => frame,
+                Err(error) => return (at, Some(error.to_string())),
+            };
+            at = frame.end;
+            match frame.opcode {
+                Opcode::Text | Opcode::Binary => {
+                    let stamp = stamps.read(frame.payload, behaviour.with_sender);
+                    let Some((stamp, check)) =
+                        stamp.and_then(|stamp| Some((stamp, checks.get_mut(stamp.sender)?)))
+                    else {
+                        self.take_other(frame.payload, counts);
+                        continue;
+                    };
+                    check.observe(stamp.number);
+                    counts.delivered += 1;
+                    if tally.measures(stamp.time_ns) {
+                        counts
+                            .latency
+                            .saturating_record(now_ns.saturating_sub(stamp.time_ns));
+                    }
+                }
+                Opcode::Ping => self.send_frame(Opcode::Pong, frame.payload),
+                Opcode::Pong => {}
+                Opcode::Close => return (at, Some(describe_close(frame.payload))),
+            }
+        }
+    }
+
+    /// A frame that is no message of ours: an error, the confirmation of a `join`, or something that does not concern a load
+    /// generator.
+    fn take_other(&self, json: &[u8], counts: &mut Counts) {
+        let has = |text: &[u8]| json.windows(text.len()).any(|window| window == text);
+        if has(b"\"type\":\"error\"") {
+            let kept = &json[..json.len().min(ERROR_TEXT_BYTES_MAX)];
+            counts.error(|| format!("the server said {}", String::from_utf8_lossy(kept)));
+        } else if (has(b"\"type\":\"joined\"") || has(b"\"type\":\"ack\""))
+            && !self.joined.swap(true, Ordering::Relaxed)
+        {
+            counts.joined += 1;
+        }
+    }
+}
+
+fn describe_close(payload: &[u8]) -> String {
+    let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default());
+    format!("closed with code {} {reason}", close_code(payload))
+        .trim_end()
+        .to_owned()
+}
+
+/// Numbers stay right even if a holder of the lock panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_is_described_by_its_code_and_reason() {
+        assert_eq!(
+            describe_close(b"\x0f\xa1slow consumer"),
+            "closed with code 4001 slow consumer"
+        );
+        assert_eq!(describe_close(b""), "closed with code 1005");
+    }
+}

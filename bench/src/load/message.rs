@@ -1,0 +1,240 @@
+//! The messages that are sent, and what is read from those that arrive.
+//!
+//! A message is the JSON frame of the wire protocol. Its payload holds a text, the send time and the sequence number, both
+//! with a fixed number of digits, so that a message of the same length is made by overwriting digits, and read by looking
+//! where they were the last time.
+
+use super::options::LoadError;
+
+/// Added to the send time in nanoseconds: 16 digits for the first 100 days, and below 2^53, where a JavaScript plugin that
+/// reads and writes the payload again is still exact.
+const TIME_BASE: u64 = 1_000_000_000_000_000;
+const TIME_DIGITS: usize = 16;
+
+/// Added to the sequence number: 10 digits for the first nine thousand million messages of a sender.
+const NUMBER_BASE: u64 = 1_000_000_000;
+const NUMBER_DIGITS: usize = 10;
+
+const TIME_KEY: &[u8] = b"\"t\":";
+const NUMBER_KEY: &[u8] = b"\"n\":";
+const SENDER_KEY: &[u8] = b"\"s\":";
+
+/// Who a message goes to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Destination<'a> {
+    /// `receiverId`.
+    User(&'a str),
+    /// `room`; messages carry the sender's index, because a receiver checks each sender's order by itself.
+    Room { room: &'a str, sender: usize },
+}
+
+/// A message of fixed length whose send time and sequence number are overwritten for each use.
+#[derive(Debug)]
+pub(super) struct Template {
+    json: Vec<u8>,
+    time_at: usize,
+    number_at: usize,
+}
+
+impl Template {
+    /// A `chat_message` whose payload has exactly `payload_bytes` bytes of JSON.
+    pub(super) fn new(
+        destination: Destination<'_>,
+        payload_bytes: usize,
+    ) -> Result<Self, LoadError> {
+        let (sender, address) = match destination {
+            Destination::User(user) => (String::new(), format!("\"receiverId\":\"{user}\"")),
+            Destination::Room { room, sender } => {
+                (format!(",\"s\":{sender}"), format!("\"room\":\"{room}\""))
+            }
+        };
+        let (open, close) = ("{\"text\":\"", "\"");
+        let numbers = format!(",\"t\":{TIME_BASE},\"n\":{NUMBER_BASE}{sender}}}");
+        let fixed = open.len() + close.len() + numbers.len();
+        // One character at least: servers refuse blank texts.
+        let Some(padding) = payload_bytes
+            .checked_sub(fixed)
+            .filter(|&padding| padding > 0)
+        else {
+            return Err(LoadError::PayloadTooSmall {
+                payload_bytes,
+                least: fixed + 1,
+            });
+        };
+        let head = format!(
+            "{{\"type\":\"chat_message\",\"payload\":{open}{}{close}",
+            "x".repeat(padding)
+        );
+        let time_at = head.len() + 1 + TIME_KEY.len();
+        let number_at = time_at + TIME_DIGITS + 1 + NUMBER_KEY.len();
+        Ok(Self {
+            json: format!("{head}{numbers},{address}}}").into_bytes(),
+            time_at,
+            number_at,
+        })
+    }
+
+    /// The message with these numbers in it.
+    pub(super) fn fill(&mut self, time_ns: u64, number: u64) -> &[u8] {
+        put_digits(
+            &mut self.json[self.time_at..self.time_at + TIME_DIGITS],
+            TIME_BASE + time_ns,
+        );
+        put_digits(
+            &mut self.json[self.number_at..self.number_at + NUMBER_DIGITS],
+            NUMBER_BASE + number,
+        );
+        &self.json
+    }
+}
+
+/// The numbers of a message that arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// When the message was sent, or was due to be sent, in nanoseconds of the sender's clock.
+    pub(super) time_ns: u64,
+    /// The sender's sequence number, from 0.
+    pub(super) number: u64,
+    /// The sender's index in a room, 0 between pairs.
+    pub(super) sender: usize,
+}
+
+/// Finds the numbers in messages, and remembers where they were: the next message usually has them in the same place.
+#[derive(Debug, Default)]
+pub(super) struct StampReader {
+    time_hint: usize,
+    number_hint: usize,
+    sender_hint: usize,
+}
+
+impl StampReader {
+    /// The stamp of a message of ours; `None` for anything else that the server sends.
+    pub(super) fn read(&mut self, json: &[u8], with_sender: bool) -> Option<Stamp> {
+        let time = number_after(json, TIME_KEY, &mut self.time_hint)?;
+        let number = number_after(json, NUMBER_KEY, &mut self.number_hint)?;
+        let sender = if with_sender {
+            number_after(json, SENDER_KEY, &mut self.sender_hint)?
+        } else {
+            0
+        };
+        Some(Stamp {
+            time_ns: time.checked_sub(TIME_BASE)?,
+            number: number.checked_sub(NUMBER_BASE)?,
+            sender: usize::try_from(sender).ok()?,
+        })
+    }
+}
+
+fn number_after(json: &[u8], key: &[u8], hint: &mut usize) -> Option<u64> {
+    if json.get(*hint..*hint + key.len()) != Some(key) {
+        *hint = json.windows(key.len()).position(|window| window == key)?;
+    }
+    let digits = &json[*hint + key.len()..];
+    let length = digits
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    if length == 0 {
+        return None;
+    }
+    digits[..length].iter().try_fold(0_u64, |value, digit| {
+        value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+    })
+}
+
+fn put_digits(place: &mut [u8], mut value: u64) {
+    for digit in place.iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(
+        destination: Destination<'_>,
+        payload_bytes: usize,
+        time_ns: u64,
+        number: u64,
+    ) -> Vec<u8> {
+        let mut template =
+            Template::new(destination, payload_bytes).expect("the payload is large enough");
+        template.fill(time_ns, number).to_vec()
+    }
+
+    #[test]
+    fn the_payload_has_exactly_the_length_asked_for() {
+        for destination in [
+            Destination::User("b"),
+            Destination::Room {
+                room: "r",
+                sender: 12,
+            },
+        ] {
+            let json = filled(destination, 128, 77, 5);
+            let value: serde_json::Value = serde_json::from_slice(&json).expect("valid JSON");
+            let text = String::from_utf8_lossy(&json);
+            let payload = text
+                .split_once("\"payload\":")
+                .and_then(|(_, rest)| rest.split_once('}'))
+                .map(|(p, _)| p);
+            assert_eq!(payload.map(|payload| payload.len() + 1), Some(128));
+            assert_eq!(value["payload"]["t"], TIME_BASE + 77);
+            assert_eq!(value["payload"]["n"], NUMBER_BASE + 5);
+        }
+    }
+
+    #[test]
+    fn a_payload_without_room_for_the_numbers_is_refused_with_the_least_length() {
+        let Err(LoadError::PayloadTooSmall { least, .. }) =
+            Template::new(Destination::User("b"), 10)
+        else {
+            panic!("10 bytes were accepted");
+        };
+        assert!(Template::new(Destination::User("b"), least).is_ok());
+        assert!(Template::new(Destination::User("b"), least - 1).is_err());
+    }
+
+    #[test]
+    fn the_stamp_is_found_wherever_the_server_puts_the_payload() {
+        let mut reader = StampReader::default();
+        let sent = filled(
+            Destination::Room {
+                room: "r",
+                sender: 3,
+            },
+            128,
+            9_876_543_210,
+            42,
+        );
+        let stamp = Stamp {
+            time_ns: 9_876_543_210,
+            number: 42,
+            sender: 3,
+        };
+        assert_eq!(reader.read(&sent, true), Some(stamp));
+        let mut moved = b"{\"timestamp\":\"2026\",\"type\":\"x\",\"inner\":".to_vec();
+        moved.extend_from_slice(&sent);
+        assert_eq!(reader.read(&moved, true), Some(stamp));
+        assert_eq!(
+            reader.read(&moved, false),
+            Some(Stamp { sender: 0, ..stamp })
+        );
+    }
+
+    #[test]
+    fn frames_that_are_no_messages_of_ours_have_no_stamp() {
+        let mut reader = StampReader::default();
+        for json in [
+            "",
+            "{\"type\":\"error\"}",
+            "{\"t\":1,\"n\":2}",
+            "{\"t\":,\"n\":}",
+            "\"t\":99999999999999999999999",
+        ] {
+            assert_eq!(reader.read(json.as_bytes(), false), None, "{json}");
+        }
+    }
+}

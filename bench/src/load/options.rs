@@ -1,0 +1,491 @@
+//! The command line of `load`, and the checked plan that it becomes.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use thiserror::Error;
+
+/// What can go wrong before or during a run. Lost messages are no errors: they are in the report.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The URL is not `ws://host:port/path`.
+    #[error(
+        "`{0}` is not a URL of the form ws://host:port/path (TLS is not supported; measure behind the proxy)"
+    )]
+    Url(String),
+    /// The host has no address.
+    #[error("the host of `{url}` cannot be resolved: {source}")]
+    Resolve {
+        /// The URL as given.
+        url: String,
+        /// The resolver's answer.
+        source: std::io::Error,
+    },
+    /// The host is not this machine.
+    #[error(
+        "{0} is not a loopback address; load belongs on a server of your own: add --allow-remote if this is one"
+    )]
+    Remote(IpAddr),
+    /// The options do not name exactly one mode, or a number is out of range.
+    #[error("{0}")]
+    Options(&'static str),
+    /// The payload has no room for the send time and the sequence number.
+    #[error("a payload of {payload_bytes} bytes is too small; --payload must be at least {least}")]
+    PayloadTooSmall {
+        /// What was asked for.
+        payload_bytes: usize,
+        /// The least that works.
+        least: usize,
+    },
+    /// Connecting failed.
+    #[error("cannot open connection {index} of {count} to {address}: {reason}")]
+    Connect {
+        /// Which connection, from 0.
+        index: usize,
+        /// How many were wanted.
+        count: usize,
+        /// Where to.
+        address: SocketAddr,
+        /// What the system or the server said.
+        reason: String,
+    },
+    /// Not all members came into the room.
+    #[error(
+        "{missing} of {count} members were not confirmed in the room after {seconds} s; the server said: {said}"
+    )]
+    Join {
+        /// Members without a confirmation.
+        missing: usize,
+        /// All members.
+        count: usize,
+        /// How long was waited, in seconds.
+        seconds: u64,
+        /// The first errors that came.
+        said: String,
+    },
+    /// `/proc` has nothing readable about the process.
+    #[error(
+        "cannot read /proc/{pid}/{what}; --cpu-pid must be the id of a running process on this machine"
+    )]
+    Process {
+        /// The process.
+        pid: u32,
+        /// The file.
+        what: &'static str,
+    },
+    /// The system did not give a thread.
+    #[error("cannot start the pacing thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// What stands behind the URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    /// `signalbox-bench relay`: the receiver is fixed by the query string.
+    Relay,
+    /// A server that speaks the wire protocol of Signalbox.
+    Signalbox,
+}
+
+/// How load is made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Mode {
+    /// Closed loop: each side of a pair keeps `in_flight` messages on their way to the other.
+    Pairs {
+        /// Pairs of connections, at least 1.
+        pairs: usize,
+        /// Messages in flight from each side, at least 1.
+        in_flight: usize,
+    },
+    /// Open loop between pairs: `rate` messages a second over all connections.
+    Open {
+        /// Connections, an even number.
+        connections: usize,
+        /// Messages a second in all.
+        rate: f64,
+    },
+    /// Open loop in one room: `rate` messages a second, each delivered to every member.
+    Room {
+        /// Members of the room, at least 2.
+        members: usize,
+        /// Messages a second in all.
+        rate: f64,
+    },
+    /// Connections that send nothing.
+    Idle {
+        /// Connections, at least 1.
+        connections: usize,
+    },
+}
+
+/// Options of `signalbox-bench load`.
+#[derive(Debug, Clone, Args)]
+pub struct LoadArgs {
+    /// Server to put load on, e.g. ws://127.0.0.1:8080/ws; the path defaults to /ws
+    #[arg(long)]
+    url: String,
+    /// What answers there
+    #[arg(long, value_enum, default_value = "signalbox")]
+    target: Target,
+    /// Allow a host that is not this machine
+    #[arg(long)]
+    allow_remote: bool,
+    /// Closed loop: pairs of connections that send to each other
+    #[arg(long)]
+    pairs: Option<usize>,
+    /// Closed loop: messages in flight from each side of a pair
+    #[arg(long, default_value_t = 1)]
+    in_flight: usize,
+    /// Open loop (with --rate) or idle (without): connections
+    #[arg(long)]
+    connections: Option<usize>,
+    /// Open loop in one room: members of the room
+    #[arg(long)]
+    room_members: Option<usize>,
+    /// Messages a second in all, sent at fixed times
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Time that is measured, e.g. 10s, 500ms
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    duration: Duration,
+    /// Idle: how long the connections are held before memory is read
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    hold: Duration,
+    /// Time before the measurement that is not counted
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    warmup: Duration,
+    /// Bytes of a message's payload JSON
+    #[arg(long, default_value_t = 128)]
+    payload: usize,
+    /// Process of the server: adds its CPU time and memory to the report
+    #[arg(long)]
+    cpu_pid: Option<u32>,
+    /// Prefix of the user IDs and the name of the room
+    #[arg(long, default_value = "bench")]
+    user_prefix: String,
+    /// Threads of the load generator
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A run that is ready to go.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Address of the server.
+    pub address: SocketAddr,
+    /// `Host` header.
+    pub host: String,
+    /// Path and query of the URL.
+    pub path: String,
+    /// What answers there.
+    pub target: Target,
+    /// How load is made.
+    pub mode: Mode,
+    /// Not counted.
+    pub warmup: Duration,
+    /// Measured; in the idle mode, held.
+    pub duration: Duration,
+    /// Bytes of a payload.
+    pub payload_bytes: usize,
+    /// The server's process.
+    pub cpu_pid: Option<u32>,
+    /// Prefix of user IDs.
+    pub user_prefix: String,
+}
+
+impl LoadArgs {
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// When the URL, the mode or a number is not usable, or when the host is remote without `--allow-remote`.
+    pub fn into_plan(self) -> Result<Plan, LoadError> {
+        let mode = self.mode()?;
+        let (host, path) = split_url(&self.url)?;
+        let address = resolve(&self.url, &host)?;
+        if !address.ip().is_loopback() && !self.allow_remote {
+            return Err(LoadError::Remote(address.ip()));
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if self.user_prefix.is_empty()
+            || self.user_prefix.len() > 64
+            || !self.user_prefix.chars().all(plain)
+        {
+            return Err(LoadError::Options(
+                "--user-prefix takes 1 to 64 letters, digits, `-` and `_`",
+            ));
+        }
+        let duration = if matches!(mode, Mode::Idle { .. }) {
+            self.hold
+        } else {
+            self.duration
+        };
+        Ok(Plan {
+            address,
+            host,
+            path,
+            target: self.target,
+            mode,
+            warmup: self.warmup,
+            duration,
+            payload_bytes: self.payload,
+            cpu_pid: self.cpu_pid,
+            user_prefix: self.user_prefix,
+        })
+    }
+
+    fn mode(&self) -> Result<Mode, LoadError> {
+        let rate = self.rate.filter(|rate| rate.is_finite() && *rate > 0.0);
+        let wrong = |what| Err(LoadError::Options(what));
+        if self.rate.is_some() && rate.is_none() {
+            return wrong("--rate must be over 0");
+        }
+        match (self.pairs, self.connections, self.room_members, rate) {
+            (Some(pairs), None, None, None) if pairs > 0 && self.in_flight > 0 => Ok(Mode::Pairs {
+                pairs,
+                in_flight: self.in_flight,
+            }),
+            (Some(_), None, None, None) => wrong("--pairs and --in-flight must be at least 1"),
+            (None, Some(connections), None, Some(rate))
+                if connections > 0 && connections % 2 == 0 =>
+            {
+                Ok(Mode::Open { connections, rate })
+            }
+            (None, Some(_), None, Some(_)) => {
+                wrong("--connections must be an even number: they send to each other in pairs")
+            }
+            (None, None, Some(members), Some(rate)) if members > 1 => {
+                Ok(Mode::Room { members, rate })
+            }
+            (None, None, Some(_), _) => {
+                wrong("--room-members must be at least 2, and wants --rate")
+            }
+            (None, Some(connections), None, None) if connections > 0 => {
+                Ok(Mode::Idle { connections })
+            }
+            _ => wrong(
+                "choose one mode: --pairs, --connections with --rate, --room-members with --rate, or --connections",
+            ),
+        }
+    }
+}
+
+impl Plan {
+    /// Connections that the run opens.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        match self.mode {
+            Mode::Pairs { pairs, .. } => 2 * pairs,
+            Mode::Open { connections, .. } | Mode::Idle { connections } => connections,
+            Mode::Room { members, .. } => members,
+        }
+    }
+
+    /// The user ID of a connection.
+    #[must_use]
+    pub fn user(&self, index: usize) -> String {
+        format!("{}-{index}", self.user_prefix)
+    }
+
+    /// The name of the room.
+    #[must_use]
+    pub fn room(&self) -> String {
+        format!("{}-room", self.user_prefix)
+    }
+
+    /// Path and query of a connection's upgrade.
+    #[must_use]
+    pub fn request_target(&self, index: usize) -> String {
+        let separator = if self.path.contains('?') { '&' } else { '?' };
+        let own = format!("{}{separator}userId={}", self.path, self.user(index));
+        match (self.target, self.mode) {
+            (Target::Signalbox, _) | (_, Mode::Idle { .. }) => own,
+            (Target::Relay, Mode::Room { .. }) => format!("{own}&room={}", self.room()),
+            (Target::Relay, _) => format!("{own}&peer={}", self.user(index ^ 1)),
+        }
+    }
+}
+
+/// Splits `ws://host:port/path` into host and path.
+fn split_url(url: &str) -> Result<(String, String), LoadError> {
+    let wrong = || LoadError::Url(url.to_owned());
+    let rest = url.strip_prefix("ws://").ok_or_else(wrong)?;
+    let split = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (host, path) = rest.split_at(split);
+    let port = host.rsplit_once(':').map(|(_, port)| port);
+    if port.is_none_or(|port| port.parse::<u16>().is_err())
+        || path.contains(|c: char| c.is_whitespace() || c == '#')
+    {
+        return Err(wrong());
+    }
+    let path = match path {
+        "" | "/" => "/ws".to_owned(),
+        query if query.starts_with('?') => format!("/ws{query}"),
+        path => path.to_owned(),
+    };
+    Ok((host.to_owned(), path))
+}
+
+fn resolve(url: &str, host: &str) -> Result<SocketAddr, LoadError> {
+    let failed = |source| LoadError::Resolve {
+        url: url.to_owned(),
+        source,
+    };
+    let mut addresses = host.to_socket_addrs().map_err(failed)?;
+    addresses
+        .next()
+        .ok_or_else(|| failed(std::io::Error::from(std::io::ErrorKind::NotFound)))
+}
+
+/// A number and its unit: `500ms`, `10s`, `2m`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        _ => {
+            return Err(format!(
+                "`{text}` is no duration; write e.g. 500ms, 10s or 2m"
+            ));
+        }
+    };
+    let number: u32 = number
+        .parse()
+        .map_err(|_| format!("`{text}` is no duration; write e.g. 500ms, 10s or 2m"))?;
+    Ok(Duration::from_millis(u64::from(number) * milliseconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        load: LoadArgs,
+    }
+
+    fn plan(options: &str) -> Result<Plan, LoadError> {
+        let words = std::iter::once("load").chain(options.split(' '));
+        Command::try_parse_from(words)
+            .expect("the options parse")
+            .load
+            .into_plan()
+    }
+
+    #[test]
+    fn the_path_defaults_to_ws_and_a_query_is_kept() {
+        let target = |url: &str| {
+            plan(&format!("--url {url} --connections 2"))
+                .map(|plan| plan.request_target(1))
+                .ok()
+        };
+        assert_eq!(
+            target("ws://127.0.0.1:1").as_deref(),
+            Some("/ws?userId=bench-1")
+        );
+        assert_eq!(
+            target("ws://127.0.0.1:1/x?a=b").as_deref(),
+            Some("/x?a=b&userId=bench-1")
+        );
+        assert_eq!(
+            target("ws://127.0.0.1:1?a=b").as_deref(),
+            Some("/ws?a=b&userId=bench-1")
+        );
+        for wrong in [
+            "http://127.0.0.1:1",
+            "wss://127.0.0.1:1",
+            "ws://127.0.0.1",
+            "ws://127.0.0.1:x/",
+        ] {
+            assert!(
+                matches!(
+                    plan(&format!("--url {wrong} --pairs 1")),
+                    Err(LoadError::Url(_))
+                ),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_relay_is_told_the_receiver_in_the_query() {
+        let target = |options: &str| {
+            plan(&format!("--url ws://127.0.0.1:1 --target relay {options}"))
+                .map(|plan| plan.request_target(4))
+                .ok()
+        };
+        assert_eq!(
+            target("--pairs 3").as_deref(),
+            Some("/ws?userId=bench-4&peer=bench-5")
+        );
+        assert_eq!(
+            target("--room-members 9 --rate 1").as_deref(),
+            Some("/ws?userId=bench-4&room=bench-room")
+        );
+    }
+
+    #[test]
+    fn a_remote_host_needs_consent() {
+        let url = "--url ws://192.0.2.1:80/ws --pairs 1";
+        assert!(matches!(plan(url), Err(LoadError::Remote(_))));
+        assert!(plan(&format!("{url} --allow-remote")).is_ok());
+    }
+
+    #[test]
+    fn exactly_one_mode_is_chosen() {
+        let mode = |options: &str| {
+            plan(&format!("--url ws://127.0.0.1:1 {options}")).map(|plan| plan.mode)
+        };
+        assert!(matches!(
+            mode("--pairs 2 --in-flight 3"),
+            Ok(Mode::Pairs {
+                pairs: 2,
+                in_flight: 3
+            })
+        ));
+        assert!(matches!(
+            mode("--connections 4 --rate 10"),
+            Ok(Mode::Open { connections: 4, .. })
+        ));
+        assert!(matches!(
+            mode("--connections 3"),
+            Ok(Mode::Idle { connections: 3 })
+        ));
+        for wrong in [
+            "--in-flight 2",
+            "--pairs 0",
+            "--pairs 1 --connections 2",
+            "--connections 3 --rate 1",
+        ] {
+            assert!(matches!(mode(wrong), Err(LoadError::Options(_))), "{wrong}");
+        }
+        for wrong in [
+            "--room-members 1 --rate 1",
+            "--room-members 5",
+            "--connections 2 --rate 0",
+            "--pairs 1 --rate 5",
+        ] {
+            assert!(matches!(mode(wrong), Err(LoadError::Options(_))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations_want_a_unit() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(
+            ["5", "s", "-1s", "1h", ""]
+                .iter()
+                .all(|text| parse_duration(text).is_err())
+        );
+    }
+}

@@ -1,0 +1,88 @@
+//! The open loop: messages that leave at fixed times.
+//!
+//! A thread of its own sleeps to the microsecond, where the runtime's timer wakes to the millisecond, and writes straight to
+//! the sockets. A message that leaves late, because this machine was busy, still carries the time at which it was due.
+
+use std::sync::Arc;
+use std::thread;
+
+use tokio::runtime::Handle;
+
+use super::clock::{now_ns, sleep_until_ns};
+use super::endpoint::Endpoint;
+use super::options::LoadError;
+use super::tally::Tally;
+
+/// The thread looks at least this often whether it should stop.
+const STOP_CHECK_NS: u64 = 50_000_000;
+
+/// Starts the thread: `rate` messages a second, sent by one endpoint after another. It ends when sending is stopped.
+pub(super) fn start(
+    endpoints: Vec<Arc<Endpoint>>,
+    rate: f64,
+    tally: Arc<Tally>,
+) -> Result<thread::JoinHandle<()>, LoadError> {
+    let runtime = Handle::current();
+    let pacing = move || {
+        // A write that the kernel does not take at once is finished by a task of the runtime.
+        let _runtime = runtime.enter();
+        pace(&endpoints, rate, &tally);
+    };
+    thread::Builder::new()
+        .name("pace".to_owned())
+        .spawn(pacing)
+        .map_err(LoadError::Thread)
+}
+
+fn pace(endpoints: &[Arc<Endpoint>], rate: f64, tally: &Tally) {
+    let start_ns = now_ns();
+    let stride = stride(endpoints.len());
+    let mut index = 0;
+    for message in 0_u64.. {
+        let due_ns = start_ns + (message as f64 * 1e9 / rate) as u64;
+        while tally.sending() && now_ns() < due_ns {
+            sleep_until_ns(due_ns.min(now_ns() + STOP_CHECK_NS));
+        }
+        if !tally.sending() {
+            return;
+        }
+        endpoints[index].send(1, due_ns, tally);
+        index = (index + stride) % endpoints.len();
+    }
+}
+
+/// A step that visits every endpoint once in a round and neighbours far apart in time, as independent users would send.
+fn stride(count: usize) -> usize {
+    let golden = count * 618 / 1000;
+    (golden.max(1)..)
+        .find(|&step| greatest_common_divisor(step, count) == 1)
+        .unwrap_or(1)
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 {
+        a
+    } else {
+        greatest_common_divisor(b, a % b)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_endpoint_has_its_turn_once_a_round() {
+        for count in [1, 2, 3, 16, 100, 8_000] {
+            let mut seen = vec![false; count];
+            let mut index = 0;
+            for _ in 0..count {
+                assert!(
+                    !std::mem::replace(&mut seen[index], true),
+                    "{index} twice of {count}"
+                );
+                index = (index + stride(count)) % count;
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The outcome of a run, for people and as JSON.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What a run measured. Counts are of the measured time where nothing else is said.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// `pairs`, `open`, `room` or `idle`.
+    pub mode: String,
+    /// Connections that were open.
+    pub connections: usize,
+    /// Time to open them all, in seconds.
+    pub connect_seconds: f64,
+    /// Measured time in seconds.
+    pub measured_seconds: f64,
+    /// Messages sent.
+    pub sent: u64,
+    /// Messages that arrived; in a room each member's copy counts.
+    pub delivered: u64,
+    /// `delivered` by `measured_seconds`.
+    pub delivered_per_second: f64,
+    /// From the sending of a message, in the open loop from the time at which it was due, to its arrival.
+    pub latency: Latency,
+    /// Messages of the whole run that never arrived.
+    pub lost: u64,
+    /// Messages of the whole run that arrived again.
+    pub duplicated: u64,
+    /// Messages of the whole run that arrived after a later one of the same sender.
+    pub reordered: u64,
+    /// Error frames and failed sends of the whole run.
+    pub errors: u64,
+    /// Connections that closed before the end of the run.
+    pub closed: u64,
+    /// The first few errors and reasons of closing.
+    pub first_errors: Vec<String>,
+    /// User and system time of the server's process while the run measured, in seconds (with `--cpu-pid`).
+    pub server_cpu_seconds: Option<f64>,
+    /// `delivered` by `server_cpu_seconds`; absent where the server used no measurable time.
+    pub delivered_per_cpu_second: Option<f64>,
+    /// The server's resident memory before the first connection, in bytes (with `--cpu-pid`).
+    pub rss_before_bytes: Option<u64>,
+    /// The server's resident memory at the end of the measured time, in bytes (with `--cpu-pid`).
+    pub rss_after_bytes: Option<u64>,
+    /// Growth of resident memory by connections; only of idle connections, because load adds buffers of its own.
+    pub rss_per_connection_bytes: Option<f64>,
+}
+
+/// Percentiles in microseconds; all 0 where nothing arrived.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Messages that the percentiles are of.
+    pub count: u64,
+    /// Mean.
+    pub mean_us: f64,
+    /// Median.
+    pub p50_us: f64,
+    /// 90 % are faster.
+    pub p90_us: f64,
+    /// 99 % are faster.
+    pub p99_us: f64,
+    /// 99.9 % are faster.
+    pub p999_us: f64,
+    /// The slowest.
+    pub max_us: f64,
+}
+
+impl Report {
+    /// Whether everything arrived once and in order, and no error came.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        [
+            self.lost,
+            self.duplicated,
+            self.reordered,
+            self.errors,
+            self.closed,
+        ] == [0; 5]
+    }
+}
+
+impl Latency {
+    /// Percentiles of a histogram of nanoseconds.
+    pub(super) fn of(histogram: &hdrhistogram::Histogram<u64>) -> Self {
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        let quantile = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        Self {
+            count: histogram.len(),
+            mean_us: histogram.mean() / 1e3,
+            p50_us: quantile(0.5),
+            p90_us: quantile(0.9),
+            p99_us: quantile(0.99),
+            p999_us: quantile(0.999),
+            max_us: histogram.max() as f64 / 1e3,
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} with {} connections, opened in {:.2} s",
+            self.mode, self.connections, self.connect_seconds
+        )?;
+        if self.mode != "idle" {
+            self.write_traffic(f)?;
+        }
+        self.write_server(f)?;
+        if self.errors + self.closed > 0 {
+            writeln!(
+                f,
+                "  errors     {}, connections closed early {}",
+                self.errors, self.closed
+            )?;
+        }
+        self.first_errors
+            .iter()
+            .try_for_each(|text| writeln!(f, "    {text}"))
+    }
+}
+
+impl Report {
+    fn write_traffic(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sent, delivered, seconds) = (self.sent, self.delivered, self.measured_seconds);
+        writeln!(f, "  sent       {sent} in {seconds:.2} s")?;
+        writeln!(
+            f,
+            "  delivered  {delivered}, {:.0} a second",
+            self.delivered_per_second
+        )?;
+        let Latency {
+            p50_us,
+            p90_us,
+            p99_us,
+            p999_us,
+            max_us,
+            ..
+        } = self.latency;
+        writeln!(
+            f,
+            "  latency    p50 {p50_us:.0} µs, p90 {p90_us:.0} µs, p99 {p99_us:.0} µs, p99.9 {p999_us:.0} µs, max {max_us:.0} µs"
+        )?;
+        let (lost, duplicated, reordered) = (self.lost, self.duplicated, self.reordered);
+        writeln!(
+            f,
+            "  order      lost {lost}, duplicated {duplicated}, reordered {reordered}"
+        )
+    }
+
+    fn write_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(cpu) = self.server_cpu_seconds {
+            write!(f, "  server     {cpu:.2} s of CPU")?;
+            if let Some(share) = self.delivered_per_cpu_second.filter(|share| *share > 0.0) {
+                write!(f, ", {share:.0} delivered for each")?;
+            }
+            writeln!(f)?;
+        }
+        if let Some(bytes) = self.rss_after_bytes {
+            write!(f, "  memory     {:.1} MB resident", bytes as f64 / 1e6)?;
+            if let Some(each) = self.rss_per_connection_bytes {
+                write!(f, ", {each:.0} bytes a connection")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}

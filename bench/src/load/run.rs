@@ -1,0 +1,326 @@
+//! A run from the first connection to the report.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::clock::now_ns;
+use super::connect::connect_all;
+use super::endpoint::{Behaviour, Endpoint, receive};
+use super::message::{Destination, Template};
+use super::options::{LoadError, Mode, Plan, Target};
+use super::pace;
+use super::process::{Usage, usage};
+use super::report::{Latency, Report};
+use super::tally::Tally;
+use crate::frame::Opcode;
+
+/// Members of a room that speak. Each receiver checks the order of each sender, so that a few are enough and many cost memory.
+const ROOM_SENDERS_MAX: usize = 16;
+
+/// Time for all members of a room to be confirmed.
+const JOIN_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Time for messages on their way to arrive after the last was sent, and the silence after which the rest counts as lost.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+const DRAIN_SILENCE: Duration = Duration::from_secs(1);
+
+/// Time for the closing handshakes.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How often a condition that other tasks bring about is looked at.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Carries out a plan: connect, warm up, measure, wait for what is on its way, close.
+///
+/// Prints `measuring` and `measured` on stderr at both ends of the measured time, so that a driver can act meanwhile.
+///
+/// # Errors
+/// When a connection cannot be opened, a room not be joined, or the server's process not be read. What goes wrong with
+/// messages is in the report.
+pub async fn run(plan: &Plan) -> Result<Report, LoadError> {
+    let before = read_usage(plan)?;
+    let connecting = Instant::now();
+    let mut swarm = Swarm::connect(plan).await?;
+    let connect_seconds = connecting.elapsed().as_secs_f64();
+    if let (Target::Signalbox, Mode::Room { .. }) = (plan.target, plan.mode) {
+        swarm.join_room(&plan.room()).await?;
+    }
+    let pacing = swarm.start_traffic(plan.mode)?;
+    if !matches!(plan.mode, Mode::Idle { .. }) {
+        sleep(plan.warmup).await;
+    }
+    let start = Snapshot::take(plan, &swarm.tally)?;
+    swarm.tally.measure_from(start.time_ns);
+    eprintln!("measuring");
+    sleep(plan.duration).await;
+    let end = Snapshot::take(plan, &swarm.tally)?;
+    swarm.tally.measure_until(end.time_ns);
+    eprintln!("measured");
+    swarm.tally.stop_sending();
+    if let Some(pacing) = pacing {
+        // The thread sees the stop within a few milliseconds, and a message that is just being sent must be waited for.
+        let joined = tokio::task::spawn_blocking(move || pacing.join()).await;
+        if let Ok(Err(panic)) = joined {
+            std::panic::resume_unwind(panic);
+        }
+    }
+    swarm.drain(plan.mode).await;
+    swarm.close().await;
+    Ok(swarm.report(plan, connect_seconds, before, &start, &end))
+}
+
+fn read_usage(plan: &Plan) -> Result<Option<Usage>, LoadError> {
+    plan.cpu_pid.map(usage).transpose()
+}
+
+/// The counters at one end of the measured time, read as close together as possible.
+struct Snapshot {
+    time_ns: u64,
+    delivered: u64,
+    sent: u64,
+    usage: Option<Usage>,
+}
+
+impl Snapshot {
+    fn take(plan: &Plan, tally: &Tally) -> Result<Self, LoadError> {
+        let usage = read_usage(plan)?;
+        Ok(Self {
+            time_ns: now_ns(),
+            delivered: tally.counts().delivered,
+            sent: tally.sent(),
+            usage,
+        })
+    }
+}
+
+/// All connections of a run.
+struct Swarm {
+    endpoints: Vec<Arc<Endpoint>>,
+    receiving: JoinSet<()>,
+    tally: Arc<Tally>,
+}
+
+impl Swarm {
+    async fn connect(plan: &Plan) -> Result<Self, LoadError> {
+        let tally = Tally::new()
+            .map_err(|_| LoadError::Options("the latency histogram's bounds are not usable"))?;
+        let tally = Arc::new(tally);
+        let senders = senders(plan.mode);
+        let behaviour = Behaviour {
+            reply: matches!(plan.mode, Mode::Pairs { .. }),
+            with_sender: matches!(plan.mode, Mode::Room { .. }),
+        };
+        // Before the first connection: a payload that is too small is found without disturbing the server.
+        let templates: Vec<_> = (0..plan.connections())
+            .map(|index| template(plan, index))
+            .collect::<Result<_, _>>()?;
+        let mut swarm = Self {
+            endpoints: Vec::new(),
+            receiving: JoinSet::new(),
+            tally,
+        };
+        for ((reader, writer), template) in connect_all(plan).await?.into_iter().zip(templates) {
+            let endpoint = Arc::new(Endpoint::new(writer, template, senders));
+            swarm.receiving.spawn(receive(
+                reader,
+                Arc::clone(&endpoint),
+                Arc::clone(&swarm.tally),
+                behaviour,
+            ));
+            swarm.endpoints.push(endpoint);
+        }
+        Ok(swarm)
+    }
+
+    async fn join_room(&self, room: &str) -> Result<(), LoadError> {
+        let join = format!("{{\"type\":\"join\",\"room\":\"{room}\",\"id\":\"join\"}}");
+        for endpoint in &self.endpoints {
+            endpoint.send_frame(Opcode::Text, join.as_bytes());
+        }
+        let count = self.endpoints.len();
+        let all_joined = async {
+            while self.tally.counts().joined < count {
+                sleep(POLL_INTERVAL).await;
+            }
+        };
+        if timeout(JOIN_TIME_MAX, all_joined).await.is_ok() {
+            return Ok(());
+        }
+        let counts = self.tally.counts();
+        let said = if counts.first_errors.is_empty() {
+            "nothing".to_owned()
+        } else {
+            counts.first_errors.join("; ")
+        };
+        Err(LoadError::Join {
+            missing: count - counts.joined,
+            count,
+            seconds: JOIN_TIME_MAX.as_secs(),
+            said,
+        })
+    }
+
+    fn start_traffic(&self, mode: Mode) -> Result<Option<std::thread::JoinHandle<()>>, LoadError> {
+        match mode {
+            Mode::Idle { .. } => Ok(None),
+            Mode::Pairs { in_flight, .. } => {
+                for endpoint in &self.endpoints {
+                    endpoint.send(in_flight, now_ns(), &self.tally);
+                }
+                Ok(None)
+            }
+            Mode::Open { rate, .. } => {
+                pace::start(self.endpoints.clone(), rate, Arc::clone(&self.tally)).map(Some)
+            }
+            Mode::Room { rate, .. } => {
+                let speakers = self.endpoints[..senders(mode)].to_vec();
+                pace::start(speakers, rate, Arc::clone(&self.tally)).map(Some)
+            }
+        }
+    }
+
+    /// Waits until all that was sent has arrived, or until nothing arrives any more.
+    async fn drain(&self, mode: Mode) {
+        let copies = if let Mode::Room { members, .. } = mode {
+            members as u64
+        } else {
+            1
+        };
+        let begun = Instant::now();
+        let (mut arrived, mut last_arrival) = (0, begun);
+        while begun.elapsed() < DRAIN_TIME_MAX && last_arrival.elapsed() < DRAIN_SILENCE {
+            let delivered = self.tally.counts().delivered;
+            if delivered >= self.tally.sent() * copies {
+                return;
+            }
+            if delivered > arrived {
+                (arrived, last_arrival) = (delivered, Instant::now());
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    async fn close(&mut self) {
+        self.tally.finish();
+        self.endpoints.iter().for_each(|endpoint| endpoint.close());
+        let all_closed = async { while self.receiving.join_next().await.is_some() {} };
+        // A server that does not answer a close frame is left alone: dropping the tasks closes the sockets.
+        let _ = timeout(CLOSE_TIME_MAX, all_closed).await;
+        self.receiving.abort_all();
+    }
+
+    fn report(
+        &self,
+        plan: &Plan,
+        connect_seconds: f64,
+        before: Option<Usage>,
+        start: &Snapshot,
+        end: &Snapshot,
+    ) -> Report {
+        let counts = self.tally.counts();
+        let measured_seconds = (end.time_ns - start.time_ns) as f64 / 1e9;
+        let delivered = end.delivered - start.delivered;
+        let cpu = start
+            .usage
+            .zip(end.usage)
+            .map(|(start, end)| end.cpu_seconds - start.cpu_seconds);
+        let grown = before
+            .zip(end.usage)
+            .map(|(before, end)| end.rss_bytes as f64 - before.rss_bytes as f64);
+        let idle = matches!(plan.mode, Mode::Idle { .. });
+        let (lost, duplicated, reordered) = self.order(plan.mode);
+        Report {
+            mode: mode_name(plan.mode).to_owned(),
+            connections: self.endpoints.len(),
+            connect_seconds,
+            measured_seconds,
+            sent: end.sent - start.sent,
+            delivered,
+            delivered_per_second: delivered as f64 / measured_seconds,
+            latency: Latency::of(&counts.latency),
+            lost,
+            duplicated,
+            reordered,
+            errors: counts.errors,
+            closed: counts.closed,
+            first_errors: counts.first_errors.clone(),
+            server_cpu_seconds: cpu,
+            delivered_per_cpu_second: cpu
+                .filter(|cpu| *cpu > 0.0)
+                .map(|cpu| delivered as f64 / cpu),
+            rss_before_bytes: before.map(|usage| usage.rss_bytes),
+            rss_after_bytes: end.usage.map(|usage| usage.rss_bytes),
+            rss_per_connection_bytes: grown
+                .filter(|_| idle)
+                .map(|grown| grown / self.endpoints.len() as f64),
+        }
+    }
+
+    /// Lost, duplicated and reordered messages over all senders and receivers.
+    fn order(&self, mode: Mode) -> (u64, u64, u64) {
+        let sent: Vec<u64> = self
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.sent())
+            .collect();
+        let mut sums = (0, 0, 0);
+        for (receiver, endpoint) in self.endpoints.iter().enumerate() {
+            for (index, check) in endpoint.checks().iter().enumerate() {
+                let room = matches!(mode, Mode::Room { .. });
+                let sender = if room { index } else { receiver ^ 1 };
+                // A server may leave the sender out of its own broadcast, but then always.
+                let no_echo = room && sender == receiver && check.received() == 0;
+                sums.0 += if no_echo {
+                    0
+                } else {
+                    sent[sender].saturating_sub(check.received())
+                };
+                sums.1 += check.duplicated();
+                sums.2 += check.reordered();
+            }
+        }
+        sums
+    }
+}
+
+/// How many others a connection hears.
+fn senders(mode: Mode) -> usize {
+    match mode {
+        Mode::Idle { .. } => 0,
+        Mode::Pairs { .. } | Mode::Open { .. } => 1,
+        Mode::Room { members, .. } => members.min(ROOM_SENDERS_MAX),
+    }
+}
+
+fn template(plan: &Plan, index: usize) -> Result<Option<Template>, LoadError> {
+    match plan.mode {
+        Mode::Idle { .. } => Ok(None),
+        Mode::Pairs { .. } | Mode::Open { .. } => {
+            Template::new(Destination::User(&plan.user(index ^ 1)), plan.payload_bytes).map(Some)
+        }
+        Mode::Room { .. } if index >= senders(plan.mode) => Ok(None),
+        Mode::Room { .. } => {
+            let room = plan.room();
+            Template::new(
+                Destination::Room {
+                    room: &room,
+                    sender: index,
+                },
+                plan.payload_bytes,
+            )
+            .map(Some)
+        }
+    }
+}
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Pairs { .. } => "pairs",
+        Mode::Open { .. } => "open",
+        Mode::Room { .. } => "room",
+        Mode::Idle { .. } => "idle",
+    }
+}

@@ -1,0 +1,258 @@
+//! The two halves of a connection: a reader that owns no buffer while it waits, and a writer that any task may use.
+//!
+//! A reader borrows its thread's buffer for the moment in which bytes are there, so that an idle connection costs none. A
+//! writer writes at once, from the task that has the bytes: no queue, no wake-up and no second task stand between a message
+//! and the system call. Only what the kernel does not take is kept, up to a bound, and written by a task that lives until the
+//! rest is gone.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use thiserror::Error;
+use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::frame::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
+
+/// One read takes at most this much, in bytes. It is more than the longest frame, so that a frame always fits.
+const READ_BYTES_MAX: usize = 2 * (PAYLOAD_BYTES_MAX + HEADER_BYTES_MAX);
+
+thread_local! {
+    static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES_MAX]);
+}
+
+/// Splits a connected stream; `rest` are bytes that were read before, e.g. with the handshake. Switches Nagle's algorithm
+/// off, because a small frame must not wait for the acknowledgement of the one before.
+///
+/// # Errors
+/// When the socket refuses `TCP_NODELAY`, which it does when it is closed already.
+pub fn split(
+    stream: TcpStream,
+    rest: Vec<u8>,
+    outbox_bytes_max: usize,
+) -> io::Result<(FrameReader, Arc<SharedWriter>)> {
+    stream.set_nodelay(true)?;
+    let (read_half, write_half) = stream.into_split();
+    let reader = FrameReader {
+        half: read_half,
+        fresh: !rest.is_empty(),
+        carry: rest,
+    };
+    let writer = SharedWriter {
+        half: write_half,
+        outbox_bytes_max,
+        outbox: Mutex::default(),
+    };
+    Ok((reader, Arc::new(writer)))
+}
+
+/// Reads what is there and keeps only the beginning of a frame that is not whole yet.
+#[derive(Debug)]
+pub struct FrameReader {
+    half: OwnedReadHalf,
+    carry: Vec<u8>,
+    /// The carried bytes were never shown to a handler: they came with the handshake.
+    fresh: bool,
+}
+
+impl FrameReader {
+    /// Waits for bytes, then calls `handle` once with all that are there. `handle` returns how many bytes it consumed and a
+    /// value; the rest is shown to it again with the bytes that follow. `None` when the peer has closed.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub async fn read_with<T>(
+        &mut self,
+        mut handle: impl FnMut(&mut [u8]) -> (usize, T),
+    ) -> io::Result<Option<T>> {
+        if std::mem::take(&mut self.fresh) {
+            let mut bytes = std::mem::take(&mut self.carry);
+            let (consumed, value) = handle(&mut bytes);
+            self.carry = bytes.split_off(consumed.min(bytes.len()));
+            return Ok(Some(value));
+        }
+        poll_fn(|context| {
+            READ_BUFFER.with_borrow_mut(|buffer| {
+                let carried = self.carry.len();
+                let mut free = ReadBuf::new(&mut buffer[carried..]);
+                match Pin::new(&mut self.half).poll_read(context, &mut free) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Ok(())) => {}
+                }
+                let read = free.filled().len();
+                if read == 0 {
+                    return Poll::Ready(Ok(None));
+                }
+                buffer[..carried].copy_from_slice(&self.carry);
+                let bytes = &mut buffer[..carried + read];
+                let (consumed, value) = handle(bytes);
+                self.keep(&bytes[consumed..]);
+                Poll::Ready(Ok(Some(value)))
+            })
+        })
+        .await
+    }
+
+    /// An empty rest gives the memory back: connections at rest hold none.
+    fn keep(&mut self, rest: &[u8]) {
+        if rest.is_empty() {
+            self.carry = Vec::new();
+        } else {
+            self.carry.clear();
+            self.carry.extend_from_slice(rest);
+        }
+    }
+}
+
+/// Why bytes were not taken. The connection is of no use any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SendError {
+    /// The connection is closed, by the peer, by an error or by an earlier overflow.
+    #[error("the connection is closed")]
+    Closed,
+    /// The peer reads too slowly: what waits for it is over the bound. The connection was shut down.
+    #[error("the peer reads too slowly: more than {0} bytes wait for it")]
+    Overflow(usize),
+}
+
+/// Writes from any task or thread of the runtime; bytes of one call stay together, calls keep their order.
+#[derive(Debug)]
+pub struct SharedWriter {
+    half: OwnedWriteHalf,
+    outbox_bytes_max: usize,
+    outbox: Mutex<Outbox>,
+}
+
+#[derive(Debug, Default)]
+struct Outbox {
+    /// Bytes that the kernel did not take yet, from `written` on. Not empty exactly while a flush task runs.
+    pending: Vec<u8>,
+    written: usize,
+    closed: bool,
+}
+
+impl SharedWriter {
+    /// Writes now what the kernel takes and queues the rest. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the connection is closed, or when more than the bound would wait; then it is shut down.
+    pub fn send(self: &Arc<Self>, bytes: &[u8]) -> Result<(), SendError> {
+        let mut outbox = self.lock();
+        if outbox.closed {
+            return Err(SendError::Closed);
+        }
+        let idle = outbox.pending.is_empty();
+        let taken = if idle {
+            self.write_now(bytes, &mut outbox)?
+        } else {
+            0
+        };
+        let rest = &bytes[taken..];
+        if rest.is_empty() {
+            return Ok(());
+        }
+        if outbox.pending.len() - outbox.written + rest.len() > self.outbox_bytes_max {
+            self.shut_down(&mut outbox);
+            return Err(SendError::Overflow(self.outbox_bytes_max));
+        }
+        outbox.pending.extend_from_slice(rest);
+        if idle {
+            tokio::spawn(Arc::clone(self).flush());
+        }
+        Ok(())
+    }
+
+    /// Ends the connection in both directions; the reader then sees the end of the stream.
+    pub fn close(&self) {
+        self.shut_down(&mut self.lock());
+    }
+
+    /// Sends `bytes` as the last ones and ends this direction only, so that the peer still gets them.
+    pub fn send_last(self: &Arc<Self>, bytes: &[u8]) {
+        if self.send(bytes).is_ok() {
+            let mut outbox = self.lock();
+            if outbox.pending.is_empty() {
+                outbox.closed = true;
+                // A failure means that the socket is closed already, which is what is wanted.
+                let _ = rustix::net::shutdown(self.half.as_ref(), rustix::net::Shutdown::Write);
+            }
+        }
+    }
+
+    /// Bytes that wait because the peer reads slowly.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        let outbox = self.lock();
+        outbox.pending.len() - outbox.written
+    }
+
+    async fn flush(self: Arc<Self>) {
+        loop {
+            let ready = self.half.writable().await;
+            let mut outbox = self.lock();
+            if ready.is_err() {
+                self.shut_down(&mut outbox);
+            }
+            if outbox.closed {
+                return;
+            }
+            let pending = std::mem::take(&mut outbox.pending);
+            let Ok(taken) = self.write_now(&pending[outbox.written..], &mut outbox) else {
+                return;
+            };
+            outbox.written += taken;
+            if outbox.written == pending.len() {
+                outbox.written = 0;
+                return;
+            }
+            outbox.pending = pending;
+            outbox.compact();
+        }
+    }
+
+    /// One or more system calls until all is written or the kernel takes no more; returns how much it took.
+    fn write_now(&self, bytes: &[u8], outbox: &mut Outbox) -> Result<usize, SendError> {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            match self.half.try_write(&bytes[taken..]) {
+                Ok(count) => taken += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    self.shut_down(outbox);
+                    return Err(SendError::Closed);
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    fn shut_down(&self, outbox: &mut Outbox) {
+        *outbox = Outbox {
+            closed: true,
+            ..Outbox::default()
+        };
+        // A failure means that the peer was faster: the socket is closed already.
+        let _ = rustix::net::shutdown(self.half.as_ref(), rustix::net::Shutdown::Both);
+    }
+
+    /// A panic while the lock is held leaves at worst a message half queued on one connection of a measuring tool.
+    fn lock(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Outbox {
+    /// Moves the rest to the front once the written part is the larger one, so that each byte moves at most once on average.
+    fn compact(&mut self) {
+        if self.written > self.pending.len() / 2 {
+            self.pending.drain(..self.written);
+            self.written = 0;
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! How an upgrade is refused, and why an authenticator cannot be made.
+
+use std::{io, path::PathBuf};
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use super::USER_BYTES_MAX;
+
+/// Why an upgrade is refused. `Display` is the message for the client, without anything that it sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// Mode `none`, and no `userId` in the query. The text is that of `websocket-app`.
+    #[error("missing userId")]
+    MissingUserId,
+    /// Mode `none`, and a `userId` that cannot be one.
+    #[error("userId must be UTF-8 text of at most {USER_BYTES_MAX} bytes")]
+    InvalidUserId,
+    /// Mode `jwt`, and no token.
+    #[error(
+        "no token; send it as Authorization: Bearer, as Sec-WebSocket-Protocol: bearer, <token>, or as ?token="
+    )]
+    MissingToken,
+    /// A token that is not accepted, with the reason.
+    #[error("the token is not accepted: {0}")]
+    InvalidToken(&'static str),
+    /// A token whose time is over.
+    #[error("the token has expired; get a new one")]
+    ExpiredToken,
+    /// A web page that may not connect.
+    #[error(
+        "pages of this origin may not connect; add it to server.allowed_origins if they should"
+    )]
+    OriginNotAllowed,
+}
+
+impl AuthError {
+    /// The HTTP status: 400, 401 or 403.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::MissingUserId | Self::InvalidUserId => StatusCode::BAD_REQUEST,
+            Self::MissingToken | Self::InvalidToken(_) | Self::ExpiredToken => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::OriginNotAllowed => StatusCode::FORBIDDEN,
+        }
+    }
+
+    /// The stable code of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::MissingUserId => "missing_user_id",
+            Self::InvalidUserId => "invalid_user_id",
+            Self::MissingToken => "missing_token",
+            Self::InvalidToken(_) => "invalid_token",
+            Self::ExpiredToken => "token_expired",
+            Self::OriginNotAllowed => "origin_not_allowed",
+        }
+    }
+
+    /// The body of the answer: `{"error":{"code","message"}}`, or the plain `missing userId` of `websocket-app`.
+    pub fn body(&self) -> String {
+        match self {
+            Self::MissingUserId => self.to_string(),
+            _ => serde_json::json!({"error": {"code": self.code(), "message": self.to_string()}})
+                .to_string(),
+        }
+    }
+
+    /// The content type of [`body`](Self::body).
+    pub fn content_type(&self) -> &'static str {
+        match self {
+            Self::MissingUserId => "text/plain; charset=utf-8",
+            _ => "application/json",
+        }
+    }
+
+    /// What a 401 names in `WWW-Authenticate` (RFC 6750 §3: no error code where there was no token).
+    fn challenge(&self) -> Option<&'static str> {
+        match self {
+            Self::MissingToken => Some("Bearer"),
+            Self::InvalidToken(_) | Self::ExpiredToken => Some("Bearer error=\"invalid_token\""),
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for AuthError {
+    fn into_response(self) -> Response {
+        let content_type = [(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(self.content_type()),
+        )];
+        let mut response = (self.status(), content_type, self.body()).into_response();
+        if let Some(challenge) = self.challenge() {
+            response.headers_mut().insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static(challenge),
+            );
+        }
+        response
+    }
+}
+
+/// Why an authenticator cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthSetupError {
+    /// A key file that cannot be read.
+    #[error("{key}: {} cannot be read: {source}; check the path and who may read it", .path.display())]
+    Read {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A key file that holds no key to use.
+    #[error("{key}: {}: {reason}", .path.display())]
+    Key {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+}

@@ -1,0 +1,99 @@
+//! The embedded broker: nodes of one process, joined by a [`MemoryHub`].
+//!
+//! A server with `broker.kind = "memory"` is the only node of its hub. Several nodes on one hub behave like a cluster
+//! and are how tests look at more than one node without Redis.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use dashmap::DashMap;
+use futures_util::{FutureExt, future::BoxFuture};
+
+use super::{Broker, BrokerError, LocalNode, Target};
+use crate::protocol::Frame;
+
+/// Where nodes of one process meet.
+#[derive(Default)]
+pub struct MemoryHub {
+    nodes: RwLock<Vec<Member>>,
+    user_nodes: DashMap<String, BTreeSet<String>>,
+    room_nodes: DashMap<String, BTreeSet<String>>,
+}
+
+#[derive(Clone)]
+struct Member {
+    id: String,
+    node: Arc<dyn LocalNode>,
+}
+
+/// One node's place at a [`MemoryHub`].
+pub struct MemoryBroker {
+    hub: Arc<MemoryHub>,
+    own: Member,
+}
+
+impl MemoryBroker {
+    /// Joins `hub` as `id`, which no other member may have.
+    pub fn join(hub: Arc<MemoryHub>, id: &str, node: Arc<dyn LocalNode>) -> Self {
+        let own = Member { id: id.to_owned(), node };
+        hub.nodes.write().unwrap_or_else(PoisonError::into_inner).push(own.clone());
+        Self { hub, own }
+    }
+
+    fn publish_now(&self, target: Target<'_>, frame: &Frame) -> usize {
+        let nodes = self.hub.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        let others = nodes.iter().filter(|member| member.id != self.own.id);
+        let reached = |holders: Option<&BTreeSet<String>>| {
+            let holds = |member: &&Member| holders.is_some_and(|holders| holders.contains(&member.id));
+            others.clone().filter(holds).filter(|member| member.node.deliver(target, frame) > 0).count()
+        };
+        match target {
+            _ if nodes.len() < 2 => 0,
+            Target::User(user) => reached(self.hub.user_nodes.get(user).as_deref()),
+            Target::Room(room) => reached(self.hub.room_nodes.get(room).as_deref()),
+            Target::Everyone => others.clone().filter(|member| member.node.deliver(target, frame) > 0).count(),
+        }
+    }
+
+    /// Writes down whether this node holds `name`. The entry is locked before the node is asked, so that the last of
+    /// several concurrent calls writes what holds at the end.
+    fn note(&self, map: &DashMap<String, BTreeSet<String>>, name: &str, holds: impl Fn() -> bool) {
+        let mut holders = map.entry(name.to_owned()).or_default();
+        if holds() {
+            holders.insert(self.own.id.clone());
+        } else {
+            holders.remove(&self.own.id);
+        }
+        drop(holders);
+        map.remove_if(name, |_, holders| holders.is_empty());
+    }
+}
+
+impl Broker for MemoryBroker {
+    fn publish<'a>(&'a self, target: Target<'a>, frame: &'a Frame) -> BoxFuture<'a, Result<usize, BrokerError>> {
+        std::future::ready(Ok(self.publish_now(target, frame))).boxed()
+    }
+
+    fn user_changed(&self, user: &str) {
+        self.note(&self.hub.user_nodes, user, || self.own.node.holds_user(user));
+    }
+
+    fn room_changed(&self, room: &str) {
+        self.note(&self.hub.room_nodes, room, || self.own.node.holds_room(room));
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
+        let member = |member: &Member| member.id == self.own.id;
+        let present = self.hub.nodes.read().unwrap_or_else(PoisonError::into_inner).iter().any(member);
+        let gone = || BrokerError::Unavailable("this node has left the cluster".to_owned());
+        std::future::ready(present.then_some(()).ok_or_else(gone)).boxed()
+    }
+
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        let mut nodes = self.hub.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        nodes.retain(|member| member.id != self.own.id);
+        std::future::ready(()).boxed()
+    }
+}

@@ -1,0 +1,75 @@
+//! What carries messages between nodes.
+//!
+//! Every node has one [`Broker`]. The router hands it what connections on *other* nodes must get; the broker of those
+//! nodes hands it to their [`LocalNode`]. A connection on the sender's own node never gets a message through the
+//! broker, so each connection has one path and order holds on it.
+//!
+//! The comments on [`Broker`] are the contract. `contract` is the suite that every implementation passes.
+
+#[cfg(test)]
+mod contract;
+mod memory;
+
+use futures_util::future::BoxFuture;
+
+pub use memory::{MemoryBroker, MemoryHub};
+
+use crate::protocol::Frame;
+
+/// Whom a message is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// Every connection of one user.
+    User(&'a str),
+    /// Every member of one room.
+    Room(&'a str),
+    /// Every connection.
+    Everyone,
+}
+
+/// The part of a node that a broker talks to: who is connected here.
+pub trait LocalNode: Send + Sync {
+    /// Whether a connection of `user` is on this node now.
+    fn holds_user(&self, user: &str) -> bool;
+
+    /// Whether a member of `room` is on this node now.
+    fn holds_room(&self, room: &str) -> bool;
+
+    /// Puts `frame` into the outbox of every connection of `target` on this node and returns how many took it. Never
+    /// blocks: a connection that cannot keep up loses itself, not the others' time.
+    fn deliver(&self, target: Target<'_>, frame: &Frame) -> usize;
+}
+
+/// The other nodes, as one node sees them.
+pub trait Broker: Send + Sync {
+    /// Publishes `frame` to every other node that holds `target`, and returns how many those are. Frames of one
+    /// caller to one target arrive in the order of the calls, each at most once.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within the command timeout, where nobody can tell which nodes those are.
+    fn publish<'a>(&'a self, target: Target<'a>, frame: &'a Frame) -> BoxFuture<'a, Result<usize, BrokerError>>;
+
+    /// Something changed about `user` on this node. The broker looks up [`LocalNode::holds_user`] when it writes, so
+    /// that calls may come late, twice, or in any order.
+    fn user_changed(&self, user: &str);
+
+    /// Something changed about the members of `room` on this node; see [`Broker::user_changed`].
+    fn room_changed(&self, room: &str);
+
+    /// Returns when a message to oneself would come back.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] with the reason, where it would not.
+    fn probe(&self) -> BoxFuture<'_, Result<(), BrokerError>>;
+
+    /// Takes this node off the map. Messages for it count as undeliverable from then on.
+    fn leave(&self) -> BoxFuture<'_, ()>;
+}
+
+/// What goes wrong between nodes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    /// The broker does not answer.
+    #[error("the broker is unavailable: {0}")]
+    Unavailable(String),
+}

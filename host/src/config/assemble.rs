@@ -1,0 +1,227 @@
+//! Settings put together to a [`Config`], and what one key demands of another.
+
+use std::{net::SocketAddr, path::Path};
+
+use super::{
+    AdminConfig, AllowedOrigins, ApiConfig, AuthConfig, BrokerConfig, Config, ConfigError,
+    JwtConfig, JwtKeySource, Limits, MetricsConfig, ServerConfig, checks, plugins,
+    settings::{Section, Settings},
+};
+
+/// Shortest secret of HS256 in bytes: a key as long as the hash (RFC 7518 §3.2).
+pub(crate) const SECRET_BYTES_MIN: usize = 32;
+
+/// Puts settings together. The result means something only while nothing was added to `errors`.
+pub(super) fn assemble(
+    settings: &Settings,
+    folder: &Path,
+    errors: &mut Vec<ConfigError>,
+) -> Config {
+    let section = |name| {
+        settings
+            .sections
+            .get(name)
+            .unwrap_or_else(|| unreachable!("[{name}] is missing from the sections"))
+    };
+    not_available(section("broker"), section("cloudwatch"), errors);
+    let server = server(section("server"), errors);
+    Config {
+        auth: auth(
+            section("auth"),
+            section("server"),
+            server.listen,
+            folder,
+            errors,
+        ),
+        server,
+        broker: BrokerConfig::Memory,
+        limits: limits(section("limits")),
+        metrics: MetricsConfig {
+            prometheus: section("metrics").bool("prometheus"),
+        },
+        admin: AdminConfig {
+            key: section("admin").optional("key"),
+        },
+        api: ApiConfig {
+            keys: section("api").texts("keys"),
+        },
+        plugin_cache_dir: section("plugin_cache")
+            .optional("dir")
+            .map(|dir| folder.join(dir)),
+        plugins: plugins::assemble(&settings.plugins, folder, errors),
+    }
+}
+
+fn not_available(broker: &Section, cloudwatch: &Section, errors: &mut Vec<ConfigError>) {
+    if broker.text("kind") == "redis" {
+        errors.push(broker.error(
+            &["kind"],
+            "\"redis\" is not available in this version; set it to \"memory\", which serves one node",
+        ));
+    }
+    if cloudwatch.bool("enabled") {
+        errors.push(cloudwatch.error(
+            &["enabled"],
+            "true is not available in this version; set it to false and read the metrics at /metrics",
+        ));
+    }
+}
+
+fn server(section: &Section, errors: &mut Vec<ConfigError>) -> ServerConfig {
+    let (ping, idle) = (section.time("ping_interval"), section.time("idle_timeout"));
+    if section.are_right(&["ping_interval", "idle_timeout"]) && idle <= ping {
+        let message = format!(
+            "{idle:?} is not longer than server.ping_interval, {ping:?}, so that a client would be dropped \
+             before it was asked; set it to twice that or more"
+        );
+        errors.push(ConfigError {
+            key: "server.idle_timeout".to_owned(),
+            ..section.error(&["idle_timeout", "ping_interval"], message)
+        });
+    }
+    ServerConfig {
+        listen: section.address("listen"),
+        node_id: section.optional("node_id").unwrap_or_else(host_name),
+        drain_timeout: section.time("drain_timeout"),
+        ping_interval: ping,
+        idle_timeout: idle,
+        allowed_origins: allowed_origins(section, errors),
+    }
+}
+
+fn allowed_origins(section: &Section, errors: &mut Vec<ConfigError>) -> AllowedOrigins {
+    let origins = section.texts("allowed_origins");
+    match origins.as_slice() {
+        [] => AllowedOrigins::SameHost,
+        [any] if any == "*" => AllowedOrigins::Any,
+        several => {
+            if several.iter().any(|origin| origin == "*") {
+                errors.push(section.error(
+                    &["allowed_origins"],
+                    "\"*\" lets every page in, so that the others say nothing; write \"*\" alone or leave it out",
+                ));
+            }
+            let normal = several
+                .iter()
+                .filter_map(|origin| checks::normal_origin(origin).ok());
+            AllowedOrigins::List(normal.collect())
+        }
+    }
+}
+
+fn auth(
+    section: &Section,
+    server: &Section,
+    listen: SocketAddr,
+    folder: &Path,
+    errors: &mut Vec<ConfigError>,
+) -> AuthConfig {
+    let allow_insecure = section.bool("allow_insecure");
+    if section.text("mode") == "none" {
+        let is_known =
+            section.are_right(&["mode", "allow_insecure"]) && server.are_right(&["listen"]);
+        if is_known && !allow_insecure && !listen.ip().is_loopback() {
+            errors.push(server.error(
+                &["listen"],
+                format!(
+                    "{listen} can be reached from other machines, while with auth.mode = \"none\" every client \
+                     says itself who it is; set auth.mode = \"jwt\" with a key, or auth.allow_insecure = true if \
+                     something in front of the server lets in only whom it knows"
+                ),
+            ));
+        }
+        return AuthConfig::None { allow_insecure };
+    }
+    match key_source(section, folder, errors) {
+        Some(keys) => AuthConfig::Jwt(JwtConfig {
+            keys,
+            issuer: section.optional("jwt_issuer"),
+            audience: section.optional("jwt_audience"),
+        }),
+        None => AuthConfig::None { allow_insecure },
+    }
+}
+
+/// The one key source that mode `jwt` needs.
+fn key_source(
+    section: &Section,
+    folder: &Path,
+    errors: &mut Vec<ConfigError>,
+) -> Option<JwtKeySource> {
+    const SOURCES: [&str; 3] = ["jwt_secret", "jwt_key_file", "jwks_file"];
+    if !section.are_right(&SOURCES) {
+        return None;
+    }
+    let set: Vec<(&str, String)> = SOURCES
+        .iter()
+        .filter_map(|name| Some((*name, section.optional(name)?)))
+        .collect();
+    match set.as_slice() {
+        [("jwt_secret", secret)] => {
+            if secret.len() < SECRET_BYTES_MIN {
+                errors.push(section.error(
+                    &["jwt_secret"],
+                    format!(
+                        "is {} bytes long, and HS256 needs {SECRET_BYTES_MIN} or more (RFC 7518, section 3.2); \
+                         make one with: openssl rand -hex 32",
+                        secret.len()
+                    ),
+                ));
+            }
+            Some(JwtKeySource::Secret(secret.clone()))
+        }
+        [("jwt_key_file", file)] => Some(JwtKeySource::PemFile(folder.join(file))),
+        [(_, file)] => Some(JwtKeySource::JwksFile(folder.join(file))),
+        [] => {
+            errors.push(section.error(
+                &["mode"],
+                "\"jwt\" needs a key; set one of auth.jwt_secret (or JWT_SECRET), auth.jwt_key_file, auth.jwks_file",
+            ));
+            None
+        }
+        [(first, _), rest @ ..] => {
+            for (name, _) in rest {
+                errors.push(section.error(
+                    &[name],
+                    format!("is a second key source beside auth.{first}; keep one of them"),
+                ));
+            }
+            None
+        }
+    }
+}
+
+fn limits(section: &Section) -> Limits {
+    Limits {
+        frame_bytes_max: section.bytes("frame_bytes_max"),
+        outbox_bytes_max: section.bytes("outbox_bytes_max"),
+        messages_per_second: section.count("messages_per_second"),
+        messages_burst: section.count("messages_burst"),
+        connections_per_user_max: section.count("connections_per_user_max") as usize,
+        connections_max: section.count("connections_max") as usize,
+        upgrade_timeout: section.time("upgrade_timeout"),
+        rooms_per_connection_max: section.count("rooms_per_connection_max") as usize,
+        plugin_file_bytes_max: section.bytes("plugin_file_bytes_max"),
+    }
+}
+
+/// The name of this machine as a node name: illegal characters become `-`.
+fn host_name() -> String {
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    let legal = |c: char| {
+        if checks::node_id(c.encode_utf8(&mut [0; 4])).is_ok() {
+            c
+        } else {
+            '-'
+        }
+    };
+    let name: String = name.chars().take(64).map(legal).collect();
+    if name.is_empty() {
+        "node".to_owned()
+    } else {
+        name
+    }
+}

@@ -1,0 +1,182 @@
+//! What texts may look like. A check answers with the reason, without the text itself: that may be a secret.
+
+/// The event types that the server itself answers or sends; no plugin can claim one by name.
+pub(super) const BUILT_IN_TYPES: [&str; 9] = [
+    "latency_report",
+    "heartbeat",
+    "join",
+    "leave",
+    "welcome",
+    "ack",
+    "error",
+    "joined",
+    "left",
+];
+
+/// A check of one text.
+pub(super) type Check = fn(&str) -> Result<(), String>;
+
+/// Anything goes.
+pub(super) fn any(_: &str) -> Result<(), String> {
+    Ok(())
+}
+
+/// The name of a node; empty stands for the name of the host.
+pub(super) fn node_id(text: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if text.len() <= 64 && text.chars().all(legal) {
+        return Ok(());
+    }
+    Err("is not a node name: write 1 to 64 of A-Z a-z 0-9 _ . -".to_owned())
+}
+
+/// The name of a plugin.
+pub(super) fn plugin_name(text: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
+    if (1..=64).contains(&text.len()) && text.chars().all(legal) {
+        return Ok(());
+    }
+    Err("is not a plugin name: write 1 to 64 of a-z 0-9 _ -".to_owned())
+}
+
+/// A path that must be there.
+pub(super) fn path(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("is not a path: write the path of a file".to_owned());
+    }
+    Ok(())
+}
+
+/// A path that may be empty.
+pub(super) fn optional_path(text: &str) -> Result<(), String> {
+    if text.contains('\0') {
+        return Err("is not a path: it holds a NUL".to_owned());
+    }
+    Ok(())
+}
+
+/// A key that travels in an `Authorization` header (RFC 6750 §2.1), or nothing.
+pub(super) fn bearer_key(text: &str) -> Result<(), String> {
+    if text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err("cannot be sent in a header: write visible ASCII characters without spaces".to_owned())
+}
+
+/// An event type, a prefix with a final `*`, or `*`.
+pub(super) fn event_pattern(text: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
+    if BUILT_IN_TYPES.contains(&text) {
+        return Err(
+            "is built into the server and cannot be given to a plugin; leave it out".into(),
+        );
+    }
+    let (prefix, is_prefix) = match text.strip_suffix('*') {
+        Some(prefix) => (prefix, true),
+        None => (text, false),
+    };
+    let length_fits = prefix.len() <= 64 && (is_prefix || !prefix.is_empty());
+    if length_fits && prefix.chars().all(legal) {
+        return Ok(());
+    }
+    Err(
+        "is not an event pattern: write 1 to 64 of A-Z a-z 0-9 _ . : -, with one * at most, at the end"
+            .to_owned(),
+    )
+}
+
+/// An entry of `allowed_origins`.
+pub(super) fn origin(text: &str) -> Result<(), String> {
+    if text == "*" {
+        return Ok(());
+    }
+    normal_origin(text).map(drop)
+}
+
+/// An origin as a browser sends it (RFC 6454 §6.2): lower case, without the default port of its scheme.
+///
+/// # Errors
+///
+/// The reason why it is none.
+pub(crate) fn normal_origin(text: &str) -> Result<String, String> {
+    const HINT: &str = "write it as the browser sends it, such as \"https://app.example.com\"";
+    let lower = text.to_ascii_lowercase();
+    let Some((scheme, host)) = lower.split_once("://") else {
+        return Err(format!("is not an origin: {HINT}"));
+    };
+    let scheme_is_legal = scheme.starts_with(|c: char| c.is_ascii_lowercase())
+        && scheme
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c));
+    let legal = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+    if !scheme_is_legal || host.is_empty() || !host.chars().all(legal) {
+        return Err(format!(
+            "is not an origin: it is a scheme and a host without path, user or wildcard; {HINT}"
+        ));
+    }
+    let default_port = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => "",
+    };
+    let host = host.strip_suffix(default_port).unwrap_or(host);
+    Ok(format!("{scheme}://{host}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_patterns() {
+        let longest = "a".repeat(64);
+        for good in [
+            "chat_message",
+            "game.*",
+            "*",
+            "a:b-c.D_9",
+            &longest,
+            "join*",
+        ] {
+            assert_eq!(event_pattern(good), Ok(()), "{good}");
+        }
+        let too_long = "a".repeat(65);
+        for bad in ["", "**", "a*b", "a b", "ä", "join", "ack", &too_long] {
+            assert!(event_pattern(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn origins_are_written_as_browsers_send_them() {
+        assert_eq!(
+            normal_origin("HTTPS://App.Example.com:443").as_deref(),
+            Ok("https://app.example.com")
+        );
+        assert_eq!(
+            normal_origin("http://localhost:3000").as_deref(),
+            Ok("http://localhost:3000")
+        );
+        for bad in [
+            "app.example.com",
+            "https://",
+            "https://a/",
+            "https://*.a.com",
+            "null",
+            "://a",
+        ] {
+            assert!(normal_origin(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_and_keys() {
+        assert!(node_id("Node_1.a-b").is_ok());
+        assert!(node_id("a b").is_err());
+        assert!(node_id(&"a".repeat(65)).is_err());
+        assert!(plugin_name("chat-2_x").is_ok());
+        assert!(plugin_name("Chat").is_err());
+        assert!(plugin_name("").is_err());
+        assert!(bearer_key("abc+/=").is_ok());
+        assert!(bearer_key("two words").is_err());
+    }
+}

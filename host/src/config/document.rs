@@ -1,0 +1,227 @@
+//! The text of a file: parsed, and read key by key against the table of keys.
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    errors::{ConfigError, Place},
+    keys::{self, nearest},
+    settings::{Section, Setting, Settings},
+    values,
+};
+
+/// What a text says, and whether it could be parsed at all.
+pub(super) struct Document {
+    pub(super) settings: Settings,
+    /// Whether it is TOML. Where it is not, what was recovered is too little to judge what is missing.
+    pub(super) is_toml: bool,
+}
+
+/// Reads a text; what is wrong is added to `errors`.
+pub(super) fn read(text: &str, errors: &mut Vec<ConfigError>) -> Document {
+    let (root, syntax) = DeTable::parse_recoverable(text);
+    let lines = Lines::new(text);
+    let mut reader = Reader {
+        lines: &lines,
+        settings: Settings::default(),
+        errors: Vec::new(),
+    };
+    reader.root(root.get_ref());
+    let Reader {
+        settings,
+        errors: mut found,
+        ..
+    } = reader;
+
+    let broken = syntax_errors(&lines, &syntax);
+    // What was recovered from a broken line says nothing.
+    found.retain(|error| !broken.iter().any(|other| line_of(other) == line_of(error)));
+    errors.extend(found);
+    let is_toml = broken.is_empty();
+    errors.extend(broken);
+    Document { settings, is_toml }
+}
+
+/// The errors of the parser, the first of each line: those after it are mostly its consequences.
+fn syntax_errors(lines: &Lines<'_>, errors: &[toml::de::Error]) -> Vec<ConfigError> {
+    let mut found: Vec<ConfigError> = Vec::new();
+    for error in errors {
+        let place = error
+            .span()
+            .map_or(Place::File, |span| lines.place(span.start));
+        let error = ConfigError {
+            place,
+            key: String::new(),
+            message: format!("not valid TOML: {}", error.message().trim_end()),
+        };
+        if !found.iter().any(|other| line_of(other) == line_of(&error)) {
+            found.push(error);
+        }
+    }
+    found
+}
+
+fn line_of(error: &ConfigError) -> Option<usize> {
+    match error.place {
+        Place::At { line, .. } => Some(line),
+        _ => None,
+    }
+}
+
+/// Where the lines of a text start.
+struct Lines<'t> {
+    text: &'t str,
+    starts: Vec<usize>,
+}
+
+impl<'t> Lines<'t> {
+    fn new(text: &'t str) -> Self {
+        let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let starts = std::iter::once(0)
+            .chain(breaks.map(|(at, _)| at + 1))
+            .collect();
+        Self { text, starts }
+    }
+
+    fn place(&self, offset: usize) -> Place {
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let start = line
+            .checked_sub(1)
+            .and_then(|index| self.starts.get(index))
+            .copied()
+            .unwrap_or(0);
+        let before = self
+            .text
+            .get(start..offset.min(self.text.len()))
+            .unwrap_or_default();
+        Place::At {
+            line,
+            column: before.chars().count() + 1,
+        }
+    }
+}
+
+struct Reader<'t> {
+    lines: &'t Lines<'t>,
+    settings: Settings,
+    errors: Vec<ConfigError>,
+}
+
+impl Reader<'_> {
+    fn root(&mut self, root: &DeTable<'_>) {
+        for (name, value) in root {
+            let found = keys::SECTIONS
+                .iter()
+                .find(|section| **section == name.get_ref().as_ref());
+            match (found, value.get_ref()) {
+                (Some(&"plugins"), DeValue::Array(elements)) => self.plugins(elements),
+                (Some(&"plugins"), _) => self.error(
+                    value.span().start,
+                    "plugins",
+                    "expected a list of plugins; write [[plugins]], with two brackets, above each of them",
+                ),
+                (Some(section), DeValue::Table(table)) => {
+                    let place = self.lines.place(name.span().start);
+                    let mut read = Section::new(section, (*section).to_owned(), place);
+                    self.section(&mut read, table);
+                    self.settings.sections.insert(section, read);
+                }
+                (Some(section), other) => self.error(
+                    value.span().start,
+                    section,
+                    format!("found {}, expected a table; write [{section}]", values::type_name(other)),
+                ),
+                (None, _) => self.unknown_section(name),
+            }
+        }
+    }
+
+    fn plugins(&mut self, elements: &[Spanned<DeValue<'_>>]) {
+        for (index, element) in elements.iter().enumerate() {
+            let DeValue::Table(table) = element.get_ref() else {
+                self.error(
+                    element.span().start,
+                    &format!("plugins[{index}]"),
+                    "expected a table; write [[plugins]]",
+                );
+                continue;
+            };
+            let name = table.get("name").and_then(|name| name.get_ref().as_str());
+            let path = match name {
+                Some(name) if super::checks::plugin_name(name).is_ok() => format!("plugins.{name}"),
+                _ => format!("plugins[{index}]"),
+            };
+            let mut read = Section::new("plugins", path, self.lines.place(element.span().start));
+            self.section(&mut read, table);
+            self.settings.plugins.push(read);
+        }
+    }
+
+    fn section(&mut self, section: &mut Section, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let Some(key) = keys::find(section.table, name.get_ref()) else {
+                let message = unknown_key(section.table, name.get_ref());
+                self.error(
+                    name.span().start,
+                    &format!("{}.{}", section.path, name.get_ref()),
+                    message,
+                );
+                continue;
+            };
+            let read = values::from_toml(key, value);
+            let place = self.lines.place(value.span().start);
+            let value = read.map_err(|problems| {
+                for problem in problems {
+                    let full = format!("{}.{}{}", section.path, key.name, problem.within);
+                    self.error(problem.span.start, &full, problem.message);
+                }
+            });
+            section.values.insert(
+                key.name,
+                Setting {
+                    value: value.ok(),
+                    place,
+                },
+            );
+        }
+    }
+
+    fn unknown_section(&mut self, name: &Spanned<std::borrow::Cow<'_, str>>) {
+        let text = name.get_ref();
+        let message = if let Some(near) = nearest(text, &keys::SECTIONS) {
+            format!("unknown section; did you mean {near}")
+        } else if let Some(key) = keys::KEYS.iter().find(|key| key.name == text) {
+            format!(
+                "unknown key outside of a section; write it below [{}]",
+                key.section
+            )
+        } else {
+            format!(
+                "unknown section; the known ones are {}",
+                keys::SECTIONS.join(", ")
+            )
+        };
+        self.error(name.span().start, text, message);
+    }
+
+    fn error(&mut self, offset: usize, key: &str, message: impl Into<String>) {
+        self.errors.push(ConfigError {
+            place: self.lines.place(offset),
+            key: key.to_owned(),
+            message: message.into(),
+        });
+    }
+}
+
+fn unknown_key(section: &str, name: &str) -> String {
+    if let Some(near) = nearest(name, keys::names(section)) {
+        return format!("unknown key; did you mean {near}");
+    }
+    if let Some(key) = keys::KEYS.iter().find(|key| key.name == name) {
+        return format!("unknown key here; it belongs into [{}]", key.section);
+    }
+    let known: Vec<_> = keys::names(section).collect();
+    format!("unknown key; the known ones are {}", known.join(", "))
+}

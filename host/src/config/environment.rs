@@ -1,0 +1,407 @@
+//! Environment variables and `.env`: what they hold, and which keys they set.
+
+use std::{cell::Cell, fs, io, path::Path, rc::Rc};
+
+use super::{
+    Environment,
+    errors::{ConfigError, ConfigErrors, Place},
+    keys::{self, KEYS, Key, OLD_VARIABLES, PREFIX, nearest},
+    settings::{Section, Setting, Settings},
+    values::{self, Value},
+};
+
+/// The variables of this process, over those of a `.env` in `folder` where there is one.
+///
+/// # Errors
+///
+/// A `.env` that cannot be read, each of its lines that is no assignment, and a variable of ours that is not UTF-8.
+pub fn gather(folder: &Path) -> Result<Environment, ConfigErrors> {
+    let file = folder.join(".env");
+    let mut errors = Vec::new();
+    let mut environment = match fs::read_to_string(&file) {
+        Ok(text) => parse_dotenv(&text, &mut errors),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Environment::new(),
+        Err(error) => {
+            errors.push(ConfigError {
+                place: Place::File,
+                key: String::new(),
+                message: format!("cannot be read: {error}; correct or remove it"),
+            });
+            Environment::new()
+        }
+    };
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else {
+            continue;
+        };
+        match value.into_string() {
+            Ok(value) => {
+                environment.insert(name, value);
+            }
+            Err(_) if is_ours(&name) => errors.push(ConfigError {
+                place: Place::Variable(name),
+                key: String::new(),
+                message: "is not valid UTF-8; set it to text".to_owned(),
+            }),
+            Err(_) => {}
+        }
+    }
+    if errors.is_empty() {
+        Ok(environment)
+    } else {
+        Err(ConfigErrors::new(&file, errors))
+    }
+}
+
+/// The assignments of a `.env`; lines that are none are added to `errors` by number, never with what they hold.
+fn parse_dotenv(text: &str, errors: &mut Vec<ConfigError>) -> Environment {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines = Rc::new(Cell::new(0));
+    let reader = LineReader {
+        rest: text.as_bytes(),
+        lines: Rc::clone(&lines),
+    };
+    let mut environment = Environment::new();
+    for item in dotenvy::from_read_iter(reader) {
+        match item {
+            // The first of two assignments holds, as everywhere with dotenv.
+            Ok((name, value)) => {
+                environment.entry(name).or_insert(value);
+            }
+            Err(error) => {
+                // An open quote takes in all lines up to the end: the error belongs to the first of them.
+                let taken = match &error {
+                    dotenvy::Error::LineParse(taken, _) => taken.lines().count().max(1),
+                    _ => 1,
+                };
+                errors.push(ConfigError {
+                    place: Place::At {
+                        line: (lines.get() + 1).saturating_sub(taken),
+                        column: 1,
+                    },
+                    key: String::new(),
+                    message: "is no assignment; write NAME=value, with the value in quotes where it has spaces"
+                        .to_owned(),
+                });
+            }
+        }
+    }
+    environment
+}
+
+/// Hands out one line at a time, so that the count is that of the line being parsed.
+struct LineReader<'t> {
+    rest: &'t [u8],
+    lines: Rc<Cell<usize>>,
+}
+
+impl io::Read for LineReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let line = self
+            .rest
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map_or(self.rest.len(), |at| at + 1);
+        let length = line.min(buffer.len());
+        let (now, rest) = self.rest.split_at(length);
+        if let Some(target) = buffer.get_mut(..length) {
+            target.copy_from_slice(now);
+        }
+        if length > 0 && length == line {
+            self.lines.set(self.lines.get() + 1);
+        }
+        self.rest = rest;
+        Ok(length)
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    name.starts_with(PREFIX) || OLD_VARIABLES.iter().any(|(old, _)| *old == name)
+}
+
+/// Sets what the environment says over what the file says; our own names over those of `websocket-app`.
+pub(super) fn overlay(
+    settings: &mut Settings,
+    environment: &Environment,
+    errors: &mut Vec<ConfigError>,
+) {
+    for (name, target) in OLD_VARIABLES {
+        if let (Some((section, key)), Some(text)) = (target, environment.get(name)) {
+            // Compose files hand on unset variables as empty ones.
+            if !text.is_empty() {
+                overlay_old(settings, name, section, key, text, errors);
+            }
+        }
+    }
+    for (name, text) in environment {
+        if let Some(rest) = name.strip_prefix(PREFIX)
+            && !is_reserved(name, text)
+        {
+            overlay_ours(settings, name, rest, text, errors);
+        }
+    }
+}
+
+fn overlay_old(
+    settings: &mut Settings,
+    variable: &str,
+    section: &'static str,
+    name: &'static str,
+    text: &str,
+    errors: &mut Vec<ConfigError>,
+) {
+    let (Some(section), Some(key)) = (
+        settings.sections.get_mut(section),
+        keys::find(section, name),
+    ) else {
+        return;
+    };
+    if variable != "WSS_PORT" {
+        set(section, key, variable, text, errors);
+        return;
+    }
+    let place = Place::Variable(variable.to_owned());
+    let value = text.trim().parse().map(|port| {
+        let mut address = section.address(name);
+        address.set_port(port);
+        Value::Address(address)
+    });
+    if value.is_err() {
+        errors.push(ConfigError {
+            place: place.clone(),
+            key: key.full_name(),
+            message: format!("found {text:?}, expected a port from 0 to 65535"),
+        });
+    }
+    section.values.insert(
+        key.name,
+        Setting {
+            value: value.ok(),
+            place,
+        },
+    );
+}
+
+fn overlay_ours(
+    settings: &mut Settings,
+    variable: &str,
+    rest: &str,
+    text: &str,
+    errors: &mut Vec<ConfigError>,
+) {
+    let plain = KEYS
+        .iter()
+        .find(|key| key.section != "plugins" && key.variable() == variable);
+    if let Some(key) = plain
+        && let Some(section) = settings.sections.get_mut(key.section)
+    {
+        set(section, key, variable, text, errors);
+        return;
+    }
+    let mut meant: Vec<(&mut Section, &Key)> = match rest.strip_prefix("PLUGINS__") {
+        Some(rest) => settings
+            .plugins
+            .iter_mut()
+            .filter_map(|plugin| {
+                let name = rest.strip_prefix(&plugin_part(plugin)?)?;
+                KEYS.iter()
+                    .find(|key| is_plugin_key(key) && key.name.to_uppercase() == name)
+                    .map(|key| (plugin, key))
+            })
+            .collect(),
+        None => Vec::new(),
+    };
+    if let [(plugin, key)] = meant.as_mut_slice() {
+        set(plugin, key, variable, text, errors);
+        return;
+    }
+    let message = if meant.is_empty() {
+        unknown(settings, variable)
+    } else {
+        let paths: Vec<&str> = meant
+            .iter()
+            .map(|(plugin, _)| plugin.path.as_str())
+            .collect();
+        format!(
+            "stands for {} alike; rename one of them",
+            paths.join(" and ")
+        )
+    };
+    errors.push(ConfigError {
+        place: Place::Variable(variable.to_owned()),
+        key: String::new(),
+        message,
+    });
+}
+
+fn set(
+    section: &mut Section,
+    key: &Key,
+    variable: &str,
+    text: &str,
+    errors: &mut Vec<ConfigError>,
+) {
+    let place = Place::Variable(variable.to_owned());
+    let value = values::from_text(key, text).map_err(|message| {
+        errors.push(ConfigError {
+            place: place.clone(),
+            key: format!("{}.{}", section.path, key.name),
+            message,
+        });
+    });
+    section.values.insert(
+        key.name,
+        Setting {
+            value: value.ok(),
+            place,
+        },
+    );
+}
+
+/// The name is what a variable addresses a plugin by, so that it cannot set it.
+fn is_plugin_key(key: &Key) -> bool {
+    key.section == "plugins" && key.name != "name"
+}
+
+/// `CHAT_2__` for the plugin `chat-2`; none while it has no legal name.
+fn plugin_part(plugin: &Section) -> Option<String> {
+    let name = plugin.path.strip_prefix("plugins.")?;
+    Some(format!("{}__", name.to_uppercase().replace('-', "_")))
+}
+
+fn unknown(settings: &Settings, variable: &str) -> String {
+    let plain = KEYS
+        .iter()
+        .filter(|key| key.section != "plugins")
+        .map(Key::variable);
+    let of_plugins = settings
+        .plugins
+        .iter()
+        .filter_map(plugin_part)
+        .flat_map(|part| {
+            let keys = KEYS.iter().filter(|key| is_plugin_key(key));
+            keys.map(move |key| format!("{PREFIX}PLUGINS__{part}{}", key.name.to_uppercase()))
+        });
+    let reserved = keys::RESERVED_VARIABLES
+        .iter()
+        .map(|name| (*name).to_owned());
+    let near = nearest(variable, plain.chain(of_plugins).chain(reserved));
+    match near {
+        // A third of a long name is a lot: without the same section it is another key, not a mistyped one.
+        Some(near) if strsim::damerau_levenshtein(variable, &near) <= 4 => {
+            format!("unknown variable; did you mean {near}")
+        }
+        _ => format!(
+            "unknown variable; settings are {PREFIX}<SECTION>__<KEY>, see docs/configuration.md"
+        ),
+    }
+}
+
+/// Whether a variable with our prefix is none of our settings: those of the command line, and those that
+/// Kubernetes and Docker links set by themselves for a service named `signalbox` or `signalbox-...`
+/// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
+fn is_reserved(name: &str, text: &str) -> bool {
+    if keys::RESERVED_VARIABLES.contains(&name) {
+        return true;
+    }
+    let of_port = name.rsplit_once("_PORT_").is_some_and(|(_, rest)| {
+        let (port, rest) = rest.split_once('_').unwrap_or((rest, ""));
+        let protocol = rest.split('_').next().unwrap_or_default();
+        port.parse::<u16>().is_ok() && ["TCP", "UDP", "SCTP"].contains(&protocol)
+    });
+    let is_link = name.ends_with("_PORT") && text.contains("://");
+    let is_service = name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT");
+    !name.contains("__") && (of_port || is_link || is_service)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn dotenv_lines() {
+        let mut errors = Vec::new();
+        let text = "\u{feff}# a comment\n\nexport A=1\nB=\"two words\"\nA=2\nC=\n";
+        let environment = parse_dotenv(text, &mut errors);
+        assert_eq!(errors, []);
+        let expected = [("A", "1"), ("B", "two words"), ("C", "")];
+        assert!(
+            environment
+                .iter()
+                .map(|(k, v)| (k.as_str(), v.as_str()))
+                .eq(expected)
+        );
+    }
+
+    #[test]
+    fn a_broken_dotenv_line_is_named_by_its_number_without_what_it_holds() {
+        let mut errors = Vec::new();
+        let text = "A=1\nhush secret\nB=2\nC=\"open\nD=secret\n";
+        let environment = parse_dotenv(text, &mut errors);
+        let lines: Vec<_> = errors.iter().map(|error| error.place.clone()).collect();
+        assert_eq!(lines, [2, 4].map(|line| Place::At { line, column: 1 }));
+        assert_eq!(environment.len(), 2);
+        assert!(!format!("{errors:?}").contains("secret"));
+    }
+
+    #[test]
+    fn the_environment_is_that_of_the_process_over_a_dotenv_in_the_folder() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(
+            folder.path().join(".env"),
+            "PATH=nowhere\nSIGNALBOX_FROM_DOTENV=1\n",
+        )
+        .expect("a file");
+        let environment = gather(folder.path()).expect("both are legal");
+        assert_eq!(environment.get("PATH"), std::env::var("PATH").ok().as_ref());
+        assert_eq!(
+            environment.get("SIGNALBOX_FROM_DOTENV").map(String::as_str),
+            Some("1")
+        );
+    }
+
+    #[test]
+    fn a_broken_dotenv_is_an_error_with_file_and_line() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join(".env"), "A=1\n=\n").expect("a file");
+        let errors = gather(folder.path()).expect_err("the second line is no assignment");
+        assert!(
+            errors.to_string().contains(".env:2:1: is no assignment"),
+            "{errors}"
+        );
+    }
+
+    #[test]
+    fn variables_of_orchestrators_are_no_settings() {
+        for (name, text) in [
+            ("SIGNALBOX_SERVICE_HOST", "10.0.0.1"),
+            ("SIGNALBOX_SERVICE_PORT", "8080"),
+            ("SIGNALBOX_SERVICE_PORT_WS", "8080"),
+            ("SIGNALBOX_PORT", "tcp://10.0.0.1:8080"),
+            ("SIGNALBOX_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+            ("SIGNALBOX_PORT_8080_TCP_ADDR", "10.0.0.1"),
+            ("SIGNALBOX_REDIS_SERVICE_HOST", "10.0.0.2"),
+            ("SIGNALBOX_ADMIN_KEY", "k"),
+            ("SIGNALBOX_URL", "http://localhost:8080"),
+        ] {
+            assert!(is_reserved(name, text), "{name}");
+        }
+        assert!(!is_reserved("SIGNALBOX_PORT", "8080"));
+        assert!(!is_reserved("SIGNALBOX_SERVER__LISTEN", "tcp://a:1"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_dotenv_is_read_or_refused(text: String) {
+            let mut errors = Vec::new();
+            let lines = text.lines().count();
+            parse_dotenv(&text, &mut errors);
+            for error in errors {
+                let Place::At { line, .. } = error.place else { panic!("{error:?}") };
+                prop_assert!((1..=lines).contains(&line), "line {} of {}", line, lines);
+            }
+        }
+    }
+}

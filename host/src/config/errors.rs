@@ -1,0 +1,84 @@
+//! What is wrong with a configuration: every error at once, each with its place and key.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+/// Where a setting was written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The file as a whole.
+    File,
+    /// A place in the file; both count from 1, the column in characters.
+    At {
+        /// The line.
+        line: usize,
+        /// The column.
+        column: usize,
+    },
+    /// An environment variable.
+    Variable(String),
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConfigError {
+    /// Where it was written.
+    pub place: Place,
+    /// The full key, such as `limits.frame_bytes_max` or `plugins.chat.events[1]`; empty where there is none.
+    pub key: String,
+    /// What was found, what is expected, what to do. Never holds a secret.
+    pub message: String,
+}
+
+/// Everything that is wrong with a configuration, in the order of the file. `Display` writes a line for each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigErrors {
+    origin: PathBuf,
+    errors: Vec<ConfigError>,
+}
+
+impl ConfigErrors {
+    /// Sorts the errors of one file, and of the environment, by place.
+    pub(super) fn new(origin: &Path, mut errors: Vec<ConfigError>) -> Self {
+        errors.sort();
+        errors.dedup();
+        Self {
+            origin: origin.to_owned(),
+            errors,
+        }
+    }
+
+    /// The file that was read.
+    pub fn origin(&self) -> &Path {
+        &self.origin
+    }
+
+    /// The errors, in the order of the file, those of environment variables last. At least one.
+    pub fn errors(&self) -> &[ConfigError] {
+        &self.errors
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.errors.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            match &error.place {
+                Place::File => write!(f, "{}", self.origin.display())?,
+                Place::At { line, column } => {
+                    write!(f, "{}:{line}:{column}", self.origin.display())?;
+                }
+                Place::Variable(name) => f.write_str(name)?,
+            }
+            if !error.key.is_empty() {
+                write!(f, ": {}", error.key)?;
+            }
+            write!(f, ": {}", error.message)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,335 @@
+//! The table of all keys: the one place that knows their names, kinds, bounds and defaults.
+//!
+//! The reader of files, the names of environment variables and `docs/configuration.md` follow from it.
+
+use std::time::Duration;
+
+use super::checks::{self, Check};
+
+/// One key that can be set.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// The section without brackets; `plugins` for a key of each `[[plugins]]`.
+    pub section: &'static str,
+    /// The name in the section.
+    pub name: &'static str,
+    /// What its value looks like.
+    pub(super) kind: Kind,
+    /// The default, written as in an environment variable; empty: none.
+    pub default: &'static str,
+    /// A legal value other than the default, written as in an environment variable.
+    pub example: &'static str,
+    /// When a change of it takes effect.
+    pub change: Change,
+    /// Whether its value must never be shown.
+    pub secret: bool,
+    /// What it does, in one sentence without a period.
+    pub meaning: &'static str,
+}
+
+/// When a changed value takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// As soon as the file is read again.
+    Live,
+    /// With the next start of the server.
+    Restart,
+    /// Never: this version knows the key and checks its type, but has nothing that would use it.
+    Unused,
+}
+
+/// What a value looks like.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// A whole number from the first to the second.
+    Count(u64, u64),
+    /// A duration from the first to the second.
+    Time(Duration, Duration),
+    /// A size in bytes from the first to the second.
+    Bytes(u64, u64),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// An IP address with a port.
+    Address,
+    /// A text that passes the check.
+    Text(Check),
+    /// A list of texts that each pass the check.
+    Texts(Check),
+    /// A table that becomes JSON.
+    Table,
+}
+
+impl Key {
+    /// The key with its section, `limits.frame_bytes_max`; `plugins.NAME.memory_max` for a plugin's.
+    pub fn full_name(&self) -> String {
+        match self.section {
+            "plugins" => format!("plugins.NAME.{}", self.name),
+            section => format!("{section}.{}", self.name),
+        }
+    }
+
+    /// The environment variable that sets it; for a plugin's key with `NAME` where the plugin's goes.
+    pub fn variable(&self) -> String {
+        let section = match self.section {
+            "plugins" => "PLUGINS__NAME".to_owned(),
+            section => section.to_uppercase(),
+        };
+        format!("{PREFIX}{section}__{}", self.name.to_uppercase())
+    }
+
+    const fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+}
+
+/// What the name of every variable of ours starts with.
+pub const PREFIX: &str = "SIGNALBOX_";
+
+/// Variables with our prefix that are no settings of the server: the command line client reads them.
+pub const RESERVED_VARIABLES: [&str; 2] = ["SIGNALBOX_ADMIN_KEY", "SIGNALBOX_URL"];
+
+/// The variable names of the Go server `websocket-app`, with the keys that they set. `ENVIRONMENT` is known so
+/// that nobody need remove it, and sets nothing. `WSS_PORT` replaces the port of the address alone.
+pub const OLD_VARIABLES: [(&str, Option<(&str, &str)>); 4] = [
+    ("WSS_PORT", Some(("server", "listen"))),
+    ("JWT_SECRET", Some(("auth", "jwt_secret"))),
+    ("REDIS_URI", Some(("redis", "url"))),
+    ("ENVIRONMENT", None),
+];
+
+/// The sections, in the order of the reference.
+pub const SECTIONS: [&str; 11] = [
+    "server",
+    "auth",
+    "broker",
+    "redis",
+    "limits",
+    "cloudwatch",
+    "metrics",
+    "admin",
+    "api",
+    "plugin_cache",
+    "plugins",
+];
+
+/// The key of a section, where there is one.
+pub fn find(section: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter()
+        .find(|key| key.section == section && key.name == name)
+}
+
+/// The names of a section's keys.
+pub fn names(section: &str) -> impl Iterator<Item = &'static str> {
+    KEYS.iter()
+        .filter(move |key| key.section == section)
+        .map(|key| key.name)
+}
+
+/// The candidate that was probably meant: at most a third of it mistyped, at least one character.
+pub(super) fn nearest<S: AsRef<str>>(
+    name: &str,
+    candidates: impl IntoIterator<Item = S>,
+) -> Option<S> {
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(name, candidate.as_ref()),
+                candidate,
+            )
+        })
+        .filter(|(distance, candidate)| {
+            *distance <= (candidate.as_ref().chars().count() / 3).max(1)
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+const fn key(
+    section: &'static str,
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    example: &'static str,
+    change: Change,
+    meaning: &'static str,
+) -> Key {
+    Key {
+        section,
+        name,
+        kind,
+        default,
+        example,
+        change,
+        secret: false,
+        meaning,
+    }
+}
+
+const fn millis(from: u64, to: u64) -> Kind {
+    Kind::Time(Duration::from_millis(from), Duration::from_millis(to))
+}
+
+const ANY: Kind = Kind::Text(checks::any);
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const SECOND: u64 = 1_000;
+const HOUR: u64 = 3_600 * SECOND;
+
+use Change::{Live, Restart, Unused};
+
+/// Every key, section by section, in the order of the reference.
+#[rustfmt::skip]
+pub const KEYS: [Key; 54] = [
+    key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
+        "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
+    key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
+        "The name of this node in logs, metrics and routes; empty: the name of the host"),
+    key("server", "drain_timeout", millis(0, HOUR), "10s", "3s", Live,
+        "How long a drain may take, from the first close to the exit"),
+    key("server", "ping_interval", millis(10, HOUR), "25s", "5s", Live,
+        "Silence of a client after which the server pings"),
+    key("server", "idle_timeout", millis(10, 24 * HOUR), "60s", "90s", Live,
+        "Silence of a client after which the server drops the connection; longer than `ping_interval`"),
+    key("server", "allowed_origins", Kind::Texts(checks::origin), "", "https://a.example.com,https://b.example.com", Live,
+        "The web pages that may connect, such as `https://app.example.com`; empty: those of the same host; `*`: any"),
+
+    key("auth", "mode", Kind::Choice(&["none", "jwt"]), "none", "jwt", Restart,
+        "Who says who a client is: the client itself with `?userId=`, or a JSON Web Token"),
+    key("auth", "allow_insecure", Kind::Bool, "false", "true", Restart,
+        "Whether mode `none` may be served on an address that is not a loopback"),
+    key("auth", "jwt_secret", ANY, "", "0123456789abcdef0123456789abcdef", Restart,
+        "The secret of HS256, at least 32 bytes; one of the three key sources of mode `jwt`").secret(),
+    key("auth", "jwt_key_file", Kind::Text(checks::optional_path), "", "key.pem", Restart,
+        "A PEM file with the public key of RS256 or ES256; one of the three key sources of mode `jwt`"),
+    key("auth", "jwks_file", Kind::Text(checks::optional_path), "", "jwks.json", Restart,
+        "A JWKS file with public keys of RS256 or ES256, chosen by `kid`; one of the three key sources of mode `jwt`"),
+    key("auth", "jwt_issuer", ANY, "", "https://login.example.com", Restart,
+        "The `iss` that a token must carry; empty: not checked"),
+    key("auth", "jwt_audience", ANY, "", "chat", Restart,
+        "The `aud` that a token must carry; empty: not checked"),
+
+    key("broker", "kind", Kind::Choice(&["memory", "redis"]), "memory", "memory", Restart,
+        "What carries messages between nodes; `redis` is not available in this version"),
+
+    key("redis", "url", ANY, "redis://127.0.0.1:6379", "rediss://cache.example.com:6380", Unused,
+        "The servers, comma separated").secret(),
+    key("redis", "mode", Kind::Choice(&["auto", "single", "cluster", "sentinel"]), "auto", "cluster", Unused,
+        "How the servers work together; `auto` asks them"),
+    key("redis", "sentinel_master", ANY, "", "mymaster", Unused,
+        "The name of the master that the sentinels watch"),
+    key("redis", "compat", Kind::Choice(&["none", "websocket-app"]), "none", "websocket-app", Unused,
+        "Whether nodes of `websocket-app` share the servers"),
+    key("redis", "key_prefix", ANY, "", "chat:", Unused,
+        "What every key and channel starts with"),
+
+    key("limits", "frame_bytes_max", Kind::Bytes(128, 16 * MIB), "64KiB", "1MiB", Live,
+        "Largest frame of a client; a larger one closes the connection with 1009"),
+    key("limits", "outbox_bytes_max", Kind::Bytes(KIB, GIB), "1MiB", "4MiB", Live,
+        "What may wait to be sent to one connection; over it the connection is closed with 4001"),
+    key("limits", "messages_per_second", Kind::Count(0, 1_000_000), "200", "50", Live,
+        "Sustained messages of one connection per second; 0: no limit"),
+    key("limits", "messages_burst", Kind::Count(1, 1_000_000), "400", "100", Live,
+        "Messages of one connection in one burst"),
+    key("limits", "connections_per_user_max", Kind::Count(0, 1_000_000), "32", "8", Live,
+        "Connections of one user; over it the upgrade gets 429; 0: no limit"),
+    key("limits", "connections_max", Kind::Count(0, 10_000_000), "0", "10000", Live,
+        "Connections of this node; over it the upgrade gets 503; 0: no limit"),
+    key("limits", "upgrade_timeout", millis(10, 300 * SECOND), "10s", "5s", Live,
+        "Time from accepting a connection to the end of the upgrade"),
+    key("limits", "rooms_per_connection_max", Kind::Count(0, 100_000), "128", "16", Live,
+        "Rooms that one connection may be in"),
+    key("limits", "plugin_file_bytes_max", Kind::Bytes(KIB, GIB), "32MiB", "64MiB", Live,
+        "Largest plugin file"),
+
+    key("cloudwatch", "enabled", Kind::Bool, "false", "false", Unused,
+        "Whether metrics are pushed to CloudWatch; `true` is not available in this version"),
+    key("cloudwatch", "namespace", ANY, "wss/metrics", "chat/metrics", Unused,
+        "The namespace of the metrics"),
+    key("cloudwatch", "region", ANY, "", "eu-central-1", Unused,
+        "The region; empty: what the SDK finds"),
+    key("cloudwatch", "interval", millis(SECOND, HOUR), "60s", "30s", Unused,
+        "Time between two pushes"),
+
+    key("metrics", "prometheus", Kind::Bool, "true", "false", Restart,
+        "Whether `/metrics` is served"),
+
+    key("admin", "key", Kind::Text(checks::bearer_key), "", "an-admin-key", Live,
+        "The bearer key of `/admin/`; empty: every call answers 401").secret(),
+
+    key("api", "keys", Kind::Texts(checks::bearer_key), "", "first-key,second-key", Live,
+        "The bearer keys of `/api/`; empty: every call answers 401").secret(),
+
+    key("plugin_cache", "dir", Kind::Text(checks::optional_path), ".signalbox/cache", "/var/cache/signalbox", Restart,
+        "Where compiled plugins are kept, against the folder of the file; empty: nowhere"),
+
+    key("plugins", "name", Kind::Text(checks::plugin_name), "", "", Live,
+        "Unique name, required"),
+    key("plugins", "path", Kind::Text(checks::path), "", "other.wasm", Live,
+        "The component file against the folder of this file, required"),
+    key("plugins", "events", Kind::Texts(checks::event_pattern), "", "chat_message,game.*", Live,
+        "The event types it sees, required: names, prefixes with a final `*`, or `*`"),
+    key("plugins", "on_failure", Kind::Choice(&["reject", "pass"]), "reject", "pass", Live,
+        "What happens to a message when a call fails: the sender gets an `error`, or it goes on as if the plugin were not there"),
+    key("plugins", "instances", Kind::Choice(&["pool", "single"]), "pool", "single", Live,
+        "Whether any warm instance serves any call, or one instance serves all in order"),
+    key("plugins", "instances_max", Kind::Count(1, 1_000), "16", "4", Live,
+        "The most instances at a time, with `instances = \"pool\"` only"),
+    key("plugins", "memory_max", Kind::Bytes(64 * KIB, GIB), "64MiB", "16MiB", Live,
+        "Linear memory of an instance"),
+    key("plugins", "call_cpu_max", millis(1, 10 * SECOND), "10ms", "5ms", Live,
+        "CPU time of a call"),
+    key("plugins", "call_time_max", millis(1, 60 * SECOND), "50ms", "100ms", Live,
+        "Time of a call with its host calls, at least `call_cpu_max`"),
+    key("plugins", "init_time_max", millis(1, 60 * SECOND), "5s", "2s", Live,
+        "Time of `init`, and of `self-test`"),
+    key("plugins", "actions_max", Kind::Count(1, 65_536), "256", "16", Live,
+        "Actions that one call may return"),
+    key("plugins", "output_bytes_max", Kind::Bytes(KIB, 64 * MIB), "1MiB", "64KiB", Live,
+        "Bytes that one call may return"),
+    key("plugins", "store_value_bytes_max", Kind::Bytes(1, 16 * MIB), "64KiB", "4KiB", Live,
+        "Bytes of one value in the store"),
+    key("plugins", "store_key_bytes_max", Kind::Bytes(1, 4 * KIB), "512B", "64B", Live,
+        "Bytes of one key in the store"),
+    key("plugins", "store_calls_max", Kind::Count(0, 10_000), "32", "8", Live,
+        "Store calls in one call"),
+    key("plugins", "store_bytes_max", Kind::Bytes(0, 16 * GIB), "64MiB", "1MiB", Live,
+        "Bytes of all keys and values in the store"),
+    key("plugins", "log_lines_per_second", Kind::Count(0, 100_000), "100", "10", Live,
+        "Log lines per second; a line is cut at 1 KiB"),
+    key("plugins", "config", Kind::Table, "{}", "{\"max_text_chars\":10}", Live,
+        "Handed to `init` as JSON text; as a variable it is a JSON object"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_finds_typing_mistakes_and_nothing_else() {
+        let limits = || names("limits");
+        assert_eq!(nearest("frame_bytes_mx", limits()), Some("frame_bytes_max"));
+        assert_eq!(nearest("conections_max", limits()), Some("connections_max"));
+        assert_eq!(nearest("plugin", SECTIONS), Some("plugins"));
+        assert_eq!(nearest("demo", SECTIONS), None);
+        assert_eq!(nearest("", SECTIONS), None);
+    }
+
+    #[test]
+    fn every_key_stands_once_in_a_known_section() {
+        for (index, key) in KEYS.iter().enumerate() {
+            assert!(SECTIONS.contains(&key.section), "{}", key.section);
+            let same = |other: &&Key| other.section == key.section && other.name == key.name;
+            assert_eq!(
+                KEYS.iter().position(|other| same(&other)),
+                Some(index),
+                "{}",
+                key.name
+            );
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What of a changed configuration needs a restart.
+
+use super::{AuthConfig, Config, JwtConfig, JwtKeySource};
+
+/// The keys that differ between two configurations and take effect only with the next start. Everything else,
+/// plugins and limits before all, is taken over while the server runs.
+pub fn cannot_change_live(old: &Config, new: &Config) -> Vec<&'static str> {
+    let mut keys = Vec::new();
+    let mut differs = |key, differs: bool| {
+        if differs {
+            keys.push(key);
+        }
+    };
+    differs("server.listen", old.server.listen != new.server.listen);
+    differs("server.node_id", old.server.node_id != new.server.node_id);
+    differs("broker.kind", old.broker != new.broker);
+    differs("metrics.prometheus", old.metrics != new.metrics);
+    differs(
+        "plugin_cache.dir",
+        old.plugin_cache_dir != new.plugin_cache_dir,
+    );
+    auth(&old.auth, &new.auth, &mut differs);
+    keys
+}
+
+fn auth(old: &AuthConfig, new: &AuthConfig, differs: &mut impl FnMut(&'static str, bool)) {
+    match (old, new) {
+        (
+            AuthConfig::None {
+                allow_insecure: old,
+            },
+            AuthConfig::None {
+                allow_insecure: new,
+            },
+        ) => {
+            differs("auth.allow_insecure", old != new);
+        }
+        (AuthConfig::Jwt(old), AuthConfig::Jwt(new)) => jwt(old, new, differs),
+        _ => differs("auth.mode", true),
+    }
+}
+
+fn jwt(old: &JwtConfig, new: &JwtConfig, differs: &mut impl FnMut(&'static str, bool)) {
+    let (old_source, new_source) = (source(&old.keys), source(&new.keys));
+    differs(new_source, old.keys != new.keys);
+    differs(old_source, old_source != new_source);
+    differs("auth.jwt_issuer", old.issuer != new.issuer);
+    differs("auth.jwt_audience", old.audience != new.audience);
+}
+
+fn source(keys: &JwtKeySource) -> &'static str {
+    match keys {
+        JwtKeySource::Secret(_) => "auth.jwt_secret",
+        JwtKeySource::PemFile(_) => "auth.jwt_key_file",
+        JwtKeySource::JwksFile(_) => "auth.jwks_file",
+    }
+}

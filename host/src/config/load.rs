@@ -1,0 +1,85 @@
+//! From a file or a text to a [`Config`].
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Config, ConfigError, ConfigErrors, Environment, Place, assemble, document, environment,
+    settings::Settings,
+};
+
+/// The file that is read where none is named, in the current folder.
+pub const DEFAULT_FILE: &str = "platform.toml";
+
+impl Config {
+    /// Reads the configuration: the file, and over it the environment (see [`environment::gather`]). Without a
+    /// `path`, [`DEFAULT_FILE`] is read where it is there; where it is not, the defaults hold, without a plugin.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, at once; also a `path` that cannot be read.
+    pub fn load(path: Option<&Path>, env: &Environment) -> Result<Self, ConfigErrors> {
+        let origin = path.unwrap_or(Path::new(DEFAULT_FILE));
+        match fs::read_to_string(origin) {
+            Ok(text) => Self::parse(&text, origin, env),
+            Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => {
+                Self::parse("", origin, env)
+            }
+            Err(error) => {
+                let advice = match error.kind() {
+                    io::ErrorKind::NotFound => "name another file with --config, or create it",
+                    io::ErrorKind::InvalidData => "save it as UTF-8",
+                    _ => "check that it is a file that this user may read",
+                };
+                let error = ConfigError {
+                    place: Place::File,
+                    key: String::new(),
+                    message: format!("cannot be read: {error}; {advice}"),
+                };
+                Err(ConfigErrors::new(origin, vec![error]))
+            }
+        }
+    }
+
+    /// Reads a text as [`Config::load`] reads a file. `origin` stands in the errors, and its folder is what
+    /// relative paths are relative to, also those of environment variables.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, at once.
+    pub fn parse(text: &str, origin: &Path, env: &Environment) -> Result<Self, ConfigErrors> {
+        let mut errors = Vec::new();
+        let document::Document {
+            mut settings,
+            is_toml,
+        } = document::read(text, &mut errors);
+        environment::overlay(&mut settings, env, &mut errors);
+        if is_toml {
+            let config = assemble::assemble(&settings, &folder_of(origin), &mut errors);
+            if errors.is_empty() {
+                return Ok(config);
+            }
+        }
+        Err(ConfigErrors::new(origin, errors))
+    }
+}
+
+/// What holds where nothing is set: no plugin, no key, a loopback address, the host's name.
+impl Default for Config {
+    fn default() -> Self {
+        let settings = Settings::default();
+        assemble::assemble(
+            &settings,
+            &folder_of(Path::new(DEFAULT_FILE)),
+            &mut Vec::new(),
+        )
+    }
+}
+
+/// The folder of a file, absolute while the current folder can be told.
+fn folder_of(file: &Path) -> PathBuf {
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    file.parent().map(Path::to_owned).unwrap_or_default()
+}

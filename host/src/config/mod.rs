@@ -1,0 +1,307 @@
+//! The configuration: `platform.toml`, environment variables, and what they mean.
+//!
+//! The way of a file is raw text → [`settings`], each with the place it came from → [`Config`], or a list of
+//! *every* error in it. A [`Config`] cannot be wrong: whatever holds one need not check it again. All keys, with
+//! kind, bounds and default, stand in one table, [`keys`]; reading, the environment and the reference manual
+//! follow from it.
+//!
+//! This module is a leaf: it knows nothing of the rest of the server.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+pub mod environment;
+mod errors;
+pub mod keys;
+pub mod live;
+mod load;
+pub mod units;
+
+mod assemble;
+mod checks;
+mod document;
+mod json;
+mod plugins;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub(crate) use assemble::SECRET_BYTES_MIN;
+pub(crate) use checks::normal_origin;
+pub use errors::{ConfigError, ConfigErrors, Place};
+pub use load::DEFAULT_FILE;
+
+/// Everything that the server is told from outside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[server]`.
+    pub server: ServerConfig,
+    /// `[auth]`.
+    pub auth: AuthConfig,
+    /// `[broker]`.
+    pub broker: BrokerConfig,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[metrics]`.
+    pub metrics: MetricsConfig,
+    /// `[admin]`.
+    pub admin: AdminConfig,
+    /// `[api]`.
+    pub api: ApiConfig,
+    /// `[plugin_cache] dir`: where compiled plugins are kept, absolute; none: nowhere.
+    pub plugin_cache_dir: Option<PathBuf>,
+    /// `[[plugins]]`, in the order of the chain.
+    pub plugins: Vec<PluginConfig>,
+}
+
+/// `[server]`: the listener and what every connection has in common.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerConfig {
+    /// Where to listen. Cannot be changed while the server runs.
+    pub listen: SocketAddr,
+    /// The name of this node, 1–64 of `A-Z a-z 0-9 _ . -`. Cannot be changed while the server runs.
+    pub node_id: String,
+    /// How long a drain may take, from the first close to the exit; at most 1 h.
+    pub drain_timeout: Duration,
+    /// Silence after which the server pings, 10 ms – 1 h.
+    pub ping_interval: Duration,
+    /// Silence after which the server drops the connection, 10 ms – 24 h; longer than `ping_interval`.
+    pub idle_timeout: Duration,
+    /// Which web pages may connect.
+    pub allowed_origins: AllowedOrigins,
+}
+
+/// Which `Origin` a browser may come from. Clients that send none are not browsers and are let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedOrigins {
+    /// The page's host must be the host that the upgrade names.
+    SameHost,
+    /// Any page (`"*"`).
+    Any,
+    /// Exactly these origins, lower case, for example `https://app.example.com`.
+    List(Vec<String>),
+}
+
+/// `[auth]`: who a client is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AuthConfig {
+    /// The client says who it is with `?userId=`.
+    None {
+        /// Whether this may be served on an address that is not a loopback.
+        allow_insecure: bool,
+    },
+    /// A JSON Web Token says it.
+    Jwt(JwtConfig),
+}
+
+/// What a token is checked against.
+#[derive(Clone, PartialEq)]
+pub struct JwtConfig {
+    /// Where the verification keys come from.
+    pub keys: JwtKeySource,
+    /// The `iss` that a token must carry, if any.
+    pub issuer: Option<String>,
+    /// The `aud` that a token must carry, if any.
+    pub audience: Option<String>,
+}
+
+/// Where verification keys come from. The kind decides the algorithms that are accepted: never the token.
+#[derive(Clone, PartialEq, Eq)]
+pub enum JwtKeySource {
+    /// HS256 with this secret.
+    Secret(String),
+    /// RS256 or ES256 with the public key in this PEM file.
+    PemFile(PathBuf),
+    /// RS256 or ES256 with the keys in this JWKS file, chosen by `kid`.
+    JwksFile(PathBuf),
+}
+
+// Secrets stay out of logs: `Debug` is what ends up there.
+impl std::fmt::Debug for JwtConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JwtConfig")
+            .field("keys", &self.keys)
+            .field("issuer", &self.issuer)
+            .field("audience", &self.audience)
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for JwtKeySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Secret(_) => f.write_str("Secret(****)"),
+            Self::PemFile(path) => f.debug_tuple("PemFile").field(path).finish(),
+            Self::JwksFile(path) => f.debug_tuple("JwksFile").field(path).finish(),
+        }
+    }
+}
+
+/// `[broker]`: what carries messages between nodes. Cannot be changed while the server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrokerConfig {
+    /// Inside this process; one node.
+    Memory,
+}
+
+/// `[limits]`: the bounds of a connection and of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest frame a client may send, in bytes; a larger one closes the connection with 1009.
+    pub frame_bytes_max: usize,
+    /// What may wait for one connection, in bytes; over it the connection is closed with 4001.
+    pub outbox_bytes_max: usize,
+    /// Sustained messages of one connection per second; 0: no limit.
+    pub messages_per_second: u32,
+    /// Messages of one connection in one burst.
+    pub messages_burst: u32,
+    /// Connections of one user on this node; 0: no limit.
+    pub connections_per_user_max: usize,
+    /// Connections of this node; 0: no limit.
+    pub connections_max: usize,
+    /// Time from accepting a TCP connection to the end of the upgrade.
+    pub upgrade_timeout: Duration,
+    /// Rooms that one connection may be in.
+    pub rooms_per_connection_max: usize,
+    /// Largest plugin file, in bytes.
+    pub plugin_file_bytes_max: usize,
+}
+
+/// `[metrics]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Whether `/metrics` is served.
+    pub prometheus: bool,
+}
+
+/// `[admin]`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// The key of `/admin/`; none: every call answers 401.
+    pub key: Option<String>,
+}
+
+/// `[api]`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// The keys of `/api/`; none: every call answers 401.
+    pub keys: Vec<String>,
+}
+
+impl std::fmt::Debug for AdminConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminConfig")
+            .field("key", &self.key.as_ref().map(|_| "****"))
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for ApiConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ApiConfig {{ keys: {} of them }}", self.keys.len())
+    }
+}
+
+/// One `[[plugins]]` entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PluginConfig {
+    /// Unique name, 1–64 of `a-z 0-9 _ -`.
+    pub name: String,
+    /// The component file, made absolute against the folder of the configuration file.
+    pub path: PathBuf,
+    /// The event types it sees: names, or prefixes that end in `*`.
+    pub events: Vec<String>,
+    /// What happens to a message when a call fails.
+    pub on_failure: OnFailure,
+    /// How many instances there are.
+    pub instances: InstanceMode,
+    /// The bounds of its calls.
+    pub limits: PluginLimits,
+    /// `config` as JSON text, handed to `init`; `{}` where there is none.
+    pub config_json: String,
+}
+
+/// What happens to a message when a plugin traps, exceeds a limit, or answers with something illegal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The sender gets an `error`; the message goes nowhere.
+    Reject,
+    /// As if the plugin were not there.
+    Pass,
+}
+
+/// How calls are spread over instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceMode {
+    /// Any warm instance serves any call.
+    Pool {
+        /// The most instances at a time, 1–1000 (`instances_max`, default 16).
+        max: usize,
+    },
+    /// One instance on this node; calls in order.
+    Single,
+}
+
+/// The bounds of one plugin. Each default is the contract's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginLimits {
+    /// Linear memory of an instance, in bytes, 64 KiB – 1 GiB.
+    pub memory_max: usize,
+    /// CPU time of a call, 1 ms – 10 s.
+    pub call_cpu_max: Duration,
+    /// Wall time of a call with its host calls, at least `call_cpu_max`, at most 60 s.
+    pub call_time_max: Duration,
+    /// Wall time of `init`, and of `self-test`, at most 60 s.
+    pub init_time_max: Duration,
+    /// Actions that one call may return.
+    pub actions_max: usize,
+    /// Bytes that one call may return.
+    pub output_bytes_max: usize,
+    /// Bytes of one value in the store.
+    pub store_value_bytes_max: usize,
+    /// Bytes of one key in the store.
+    pub store_key_bytes_max: usize,
+    /// Store calls in one call.
+    pub store_calls_max: u32,
+    /// Bytes of all keys and values in the store.
+    pub store_bytes_max: usize,
+    /// Log lines per second; a line is cut at 1 KiB.
+    pub log_lines_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: 64 << 10,
+            outbox_bytes_max: 1 << 20,
+            messages_per_second: 200,
+            messages_burst: 400,
+            connections_per_user_max: 32,
+            connections_max: 0,
+            upgrade_timeout: Duration::from_secs(10),
+            rooms_per_connection_max: 128,
+            plugin_file_bytes_max: 32 << 20,
+        }
+    }
+}
+
+impl Default for PluginLimits {
+    fn default() -> Self {
+        Self {
+            memory_max: 64 << 20,
+            call_cpu_max: Duration::from_millis(10),
+            call_time_max: Duration::from_millis(50),
+            init_time_max: Duration::from_secs(5),
+            actions_max: 256,
+            output_bytes_max: 1 << 20,
+            store_value_bytes_max: 64 << 10,
+            store_key_bytes_max: 512,
+            store_calls_max: 32,
+            store_bytes_max: 64 << 20,
+            log_lines_per_second: 100,
+        }
+    }
+}
+
+/// Environment variables, by name. A map rather than the process's own, so that tests need not touch that.
+pub type Environment = BTreeMap<String, String>;

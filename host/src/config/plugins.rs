@@ -1,0 +1,116 @@
+//! `[[plugins]]`: each entry by itself, and their names against each other.
+
+use std::{collections::HashMap, path::Path};
+
+use super::{
+    ConfigError, InstanceMode, OnFailure, Place, PluginConfig, PluginLimits, settings::Section,
+};
+
+/// Puts the plugins together, in the order of the chain.
+pub(super) fn assemble(
+    sections: &[Section],
+    folder: &Path,
+    errors: &mut Vec<ConfigError>,
+) -> Vec<PluginConfig> {
+    unique_names(sections, errors);
+    sections
+        .iter()
+        .map(|section| plugin(section, folder, errors))
+        .collect()
+}
+
+fn unique_names(sections: &[Section], errors: &mut Vec<ConfigError>) {
+    let mut seen: HashMap<String, &Place> = HashMap::new();
+    for section in sections {
+        let Some(name) = section.optional("name") else {
+            continue;
+        };
+        if let Some(first) = seen.get(&name) {
+            let line = match first {
+                Place::At { line, .. } => format!(" in line {line}"),
+                _ => String::new(),
+            };
+            errors.push(section.error(
+                &["name"],
+                format!("{name:?} is the name of another plugin{line} already; give each its own"),
+            ));
+        } else {
+            seen.insert(name, &section.place);
+        }
+    }
+}
+
+fn plugin(section: &Section, folder: &Path, errors: &mut Vec<ConfigError>) -> PluginConfig {
+    for (name, example) in [
+        ("name", "\"chat\""),
+        ("path", "\"plugins/chat.wasm\""),
+        ("events", "[\"chat_message\", \"chat.*\"]"),
+    ] {
+        if !section.has(name) {
+            errors.push(section.error(
+                &[name],
+                format!("is missing; write for example {name} = {example}"),
+            ));
+        }
+    }
+    let events = section.texts("events");
+    if section.has("events") && section.are_right(&["events"]) && events.is_empty() {
+        errors.push(section.error(
+            &["events"],
+            "is empty, so that the plugin would never be called; name its event types, or write [\"*\"] for all",
+        ));
+    }
+    PluginConfig {
+        name: section.text("name"),
+        path: folder.join(section.text("path")),
+        events,
+        on_failure: match section.text("on_failure").as_str() {
+            "pass" => OnFailure::Pass,
+            _ => OnFailure::Reject,
+        },
+        instances: instances(section, errors),
+        limits: limits(section, errors),
+        config_json: section.json("config"),
+    }
+}
+
+fn instances(section: &Section, errors: &mut Vec<ConfigError>) -> InstanceMode {
+    if section.text("instances") == "single" {
+        if section.has("instances_max") {
+            errors.push(section.error(
+                &["instances_max"],
+                "says nothing with instances = \"single\"; remove it, or set instances = \"pool\"",
+            ));
+        }
+        return InstanceMode::Single;
+    }
+    InstanceMode::Pool {
+        max: section.count("instances_max") as usize,
+    }
+}
+
+fn limits(section: &Section, errors: &mut Vec<ConfigError>) -> PluginLimits {
+    let (cpu, wall) = (section.time("call_cpu_max"), section.time("call_time_max"));
+    if section.are_right(&["call_cpu_max", "call_time_max"]) && wall < cpu {
+        let message = format!(
+            "{wall:?} is shorter than call_cpu_max, {cpu:?}, which could never be used up; raise it, or lower the other"
+        );
+        errors.push(ConfigError {
+            key: format!("{}.call_time_max", section.path),
+            ..section.error(&["call_time_max", "call_cpu_max"], message)
+        });
+    }
+    PluginLimits {
+        memory_max: section.bytes("memory_max"),
+        call_cpu_max: cpu,
+        call_time_max: wall,
+        init_time_max: section.time("init_time_max"),
+        actions_max: section.count("actions_max") as usize,
+        output_bytes_max: section.bytes("output_bytes_max"),
+        store_value_bytes_max: section.bytes("store_value_bytes_max"),
+        store_key_bytes_max: section.bytes("store_key_bytes_max"),
+        store_calls_max: section.count("store_calls_max"),
+        store_bytes_max: section.bytes("store_bytes_max"),
+        log_lines_per_second: section.count("log_lines_per_second"),
+    }
+}

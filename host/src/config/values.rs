@@ -1,0 +1,268 @@
+//! One value: from TOML or from the text of a variable, checked against its kind.
+
+use std::{net::SocketAddr, ops::Range, time::Duration};
+
+use serde_json::value::RawValue;
+use toml::{Spanned, de::DeValue};
+
+use super::{
+    json,
+    keys::{Key, Kind},
+    units::{self, UnitError},
+};
+
+/// A value that is legal for its key.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    Bool(bool),
+    Count(u64),
+    Time(Duration),
+    Bytes(u64),
+    Address(SocketAddr),
+    /// Also a choice.
+    Text(String),
+    Texts(Vec<String>),
+    /// A JSON object.
+    Json(String),
+}
+
+/// What is wrong with a value in a file.
+#[derive(Debug)]
+pub(super) struct Problem {
+    /// Where, in bytes of the file.
+    pub(super) span: Range<usize>,
+    /// What follows the key: `[1]` for an element, `.name` for an entry of a table, or nothing.
+    pub(super) within: String,
+    pub(super) message: String,
+}
+
+/// Reads the value of a key from a file.
+pub(super) fn from_toml(key: &Key, value: &Spanned<DeValue<'_>>) -> Result<Value, Vec<Problem>> {
+    let problem = |message| {
+        vec![Problem {
+            span: value.span(),
+            within: String::new(),
+            message,
+        }]
+    };
+    match (key.kind, value.get_ref()) {
+        (Kind::Texts(_), DeValue::Array(elements)) => texts(key, elements),
+        (Kind::Table, DeValue::Table(table)) => json::object(table).map(Value::Json),
+        (Kind::Bool, DeValue::Boolean(flag)) => Ok(Value::Bool(*flag)),
+        (Kind::Count(..) | Kind::Bytes(..), DeValue::Integer(integer)) => {
+            let number = i128::from_str_radix(integer.as_str(), integer.radix());
+            ranged(key, number.ok(), &integer.to_string()).map_err(problem)
+        }
+        (Kind::Bool | Kind::Count(..) | Kind::Texts(_) | Kind::Table, other) => {
+            Err(problem(wrong_type(key, other)))
+        }
+        (_, DeValue::String(text)) => from_text(key, text).map_err(problem),
+        (_, other) => Err(problem(wrong_type(key, other))),
+    }
+}
+
+/// Reads the value of a key from the text of an environment variable: lists are comma separated, a table is JSON.
+pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
+    let refuse = |reason: &str| Err(refusal(key, text, reason));
+    match key.kind {
+        Kind::Bool => match text {
+            "true" => Ok(Value::Bool(true)),
+            "false" => Ok(Value::Bool(false)),
+            _ => refuse(""),
+        },
+        Kind::Count(..) => match text.trim().parse::<i128>() {
+            Ok(number) => ranged(key, Some(number), text),
+            Err(_) => refuse(""),
+        },
+        Kind::Bytes(..) => match units::parse_bytes(text) {
+            Ok(bytes) => ranged(key, Some(i128::from(bytes)), text),
+            Err(error) => refuse(&format!(", which {error}")),
+        },
+        Kind::Time(min, max) => match units::parse_duration(text) {
+            Ok(time) if (min..=max).contains(&time) => Ok(Value::Time(time)),
+            Ok(_) => refuse(", which is out of range"),
+            Err(error @ UnitError::NoUnit) => refuse(&format!(
+                ", which {error}; write \"{}s\" for seconds",
+                text.trim()
+            )),
+            Err(error) => refuse(&format!(", which {error}")),
+        },
+        Kind::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
+        Kind::Choice(_) => refuse(""),
+        Kind::Address => text
+            .parse()
+            .map(Value::Address)
+            .or_else(|_| refuse(address_hint(text))),
+        Kind::Text(check) => match check(text) {
+            Ok(()) => Ok(Value::Text(text.to_owned())),
+            Err(reason) => Err(refused_by_check(key, text, &reason)),
+        },
+        Kind::Texts(check) => {
+            let texts = text
+                .split(',')
+                .map(str::trim)
+                .filter(|text| !text.is_empty());
+            texts
+                .map(|text| match check(text) {
+                    Ok(()) => Ok(text.to_owned()),
+                    Err(reason) => Err(refused_by_check(key, text, &reason)),
+                })
+                .collect::<Result<_, _>>()
+                .map(Value::Texts)
+        }
+        Kind::Table => match serde_json::from_str::<&RawValue>(text) {
+            Ok(json) if json.get().starts_with('{') => Ok(Value::Json(json.get().to_owned())),
+            _ => refuse(""),
+        },
+    }
+}
+
+/// What a value of this kind is, for an error and for the reference: "a size from 128B to 16MiB".
+pub(super) fn expected(kind: Kind) -> String {
+    match kind {
+        Kind::Bool => "true or false".to_owned(),
+        Kind::Count(min, max) => format!("a whole number from {min} to {max}"),
+        Kind::Bytes(min, max) => {
+            let (min, max) = (units::format_bytes(min), units::format_bytes(max));
+            format!("a size from {min} to {max} such as \"64KiB\"")
+        }
+        Kind::Time(min, max) => {
+            let (min, max) = (units::format_duration(min), units::format_duration(max));
+            format!("a duration from {min} to {max} such as \"25s\"")
+        }
+        Kind::Choice(words) => {
+            let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+            words.join(" or ")
+        }
+        Kind::Address => "an IP address with a port such as \"127.0.0.1:8080\"".to_owned(),
+        Kind::Text(_) => "a string".to_owned(),
+        Kind::Texts(_) => "a list of strings".to_owned(),
+        Kind::Table => "a table".to_owned(),
+    }
+}
+
+fn texts(key: &Key, elements: &[Spanned<DeValue<'_>>]) -> Result<Value, Vec<Problem>> {
+    let Kind::Texts(check) = key.kind else {
+        return Ok(Value::Texts(Vec::new()));
+    };
+    let mut texts = Vec::with_capacity(elements.len());
+    let mut problems = Vec::new();
+    for (index, element) in elements.iter().enumerate() {
+        let message = match element.get_ref() {
+            DeValue::String(text) if text.is_empty() => {
+                "is an empty string; write a value or remove the element".to_owned()
+            }
+            DeValue::String(text) => match check(text) {
+                Ok(()) => {
+                    texts.push(text.to_string());
+                    continue;
+                }
+                Err(reason) => refused_by_check(key, text, &reason),
+            },
+            other => format!("found {}, expected a string", describe(key, other)),
+        };
+        problems.push(Problem {
+            span: element.span(),
+            within: format!("[{index}]"),
+            message,
+        });
+    }
+    if problems.is_empty() {
+        Ok(Value::Texts(texts))
+    } else {
+        Err(problems)
+    }
+}
+
+/// A number against the bounds of its key; none stands for one that does not fit into 128 bits.
+fn ranged(key: &Key, number: Option<i128>, written: &str) -> Result<Value, String> {
+    let refuse = || Err(refusal(key, written, ", which is out of range"));
+    let Some(number) = number.and_then(|number| u64::try_from(number).ok()) else {
+        return refuse();
+    };
+    match key.kind {
+        Kind::Count(min, max) if (min..=max).contains(&number) => Ok(Value::Count(number)),
+        Kind::Bytes(min, max) if (min..=max).contains(&number) => Ok(Value::Bytes(number)),
+        _ => refuse(),
+    }
+}
+
+fn wrong_type(key: &Key, value: &DeValue<'_>) -> String {
+    let advice = match (key.kind, value) {
+        (Kind::Time(..), DeValue::Integer(number)) => {
+            format!("; write \"{number}s\" for seconds, with quotes and unit")
+        }
+        (Kind::Bool | Kind::Count(..), DeValue::String(text)) if from_text(key, text).is_ok() => {
+            "; write it without quotes".to_owned()
+        }
+        (Kind::Texts(_), DeValue::String(_)) => "; put it in brackets".to_owned(),
+        _ => String::new(),
+    };
+    format!(
+        "found {}, expected {}{advice}",
+        describe(key, value),
+        expected(key.kind)
+    )
+}
+
+/// A value for an error: what it is, and where it is short and no secret, what it says.
+fn describe(key: &Key, value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) if !key.secret => format!("the string {}", quoted(text)),
+        DeValue::Integer(number) if !key.secret => format!("the integer {number}"),
+        DeValue::Float(number) if !key.secret => format!("the float {number}"),
+        DeValue::Boolean(flag) if !key.secret => format!("{flag}"),
+        other => type_name(other).to_owned(),
+    }
+}
+
+/// The type of a value with its article.
+pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn refusal(key: &Key, text: &str, reason: &str) -> String {
+    let found = if key.secret {
+        "a value".to_owned()
+    } else {
+        quoted(text)
+    };
+    format!("found {found}{reason}; expected {}", expected(key.kind))
+}
+
+fn refused_by_check(key: &Key, text: &str, reason: &str) -> String {
+    if key.secret {
+        format!("the value {reason}")
+    } else {
+        format!("{} {reason}", quoted(text))
+    }
+}
+
+/// A text in quotes, on one line, cut where it is long.
+fn quoted(text: &str) -> String {
+    const SHOWN: usize = 60;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+fn address_hint(text: &str) -> &'static str {
+    if text.starts_with("localhost") {
+        ", which is a name; write 127.0.0.1 for localhost"
+    } else if text.starts_with(':') {
+        ", which has no address; write 0.0.0.0 in front for every address of the machine"
+    } else if text.parse::<std::net::IpAddr>().is_ok() {
+        ", which has no port"
+    } else {
+        ""
+    }
+}

@@ -1,0 +1,19 @@
+//! Rust types and calls for the WIT package in `wit/`.
+//!
+//! One `bindgen!` of the world that exports everything gives the imports, the types, and for each exported interface
+//! a `GuestIndices`, whose `new` fails on a component that does not have the interface. So optional exports need no
+//! world of their own.
+
+// What the macro generates is documented by the WIT files.
+#![allow(missing_docs, unreachable_pub)]
+
+wasmtime::component::bindgen!({
+    path: "../wit",
+    world: "full",
+    ownership: Borrowing { duplicate_if_necessary: true },
+    imports: { "signalbox:plugin/store": async, default: trappable },
+    exports: { default: async },
+});
+
+pub(super) use exports::signalbox::plugin as exported;
+pub(super) use signalbox::plugin as imported;

@@ -1,0 +1,187 @@
+//! The one wasmtime engine of a node, its clock, and the lane for calls that take long.
+//!
+//! Guests are interrupted by *epochs*: compiled code looks at a counter that [`Ticker`] advances once a millisecond.
+//! When a call sees it advance, it stops where it is and gives the thread back to other tasks; it goes on in the
+//! *slow lane*, which has room for half of the threads. So any number of guests that loop hold up nobody by more than
+//! a tick, and a call that is done within its tick pays nothing.
+
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, Thread},
+    time::Duration,
+};
+
+use tokio::sync::Semaphore;
+use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// How often the epoch advances: the granularity of CPU limits, and the longest that a guest holds a thread.
+pub const TICK: Duration = Duration::from_millis(1);
+
+/// Silence after which the clock stops. Longer than any call may take, so that no call ever waits for a tick.
+const PARK_AFTER_TICKS: u32 = 90_000;
+
+/// Component instances at a time, over all plugins and their versions.
+const INSTANCES_MAX: u32 = 400;
+
+/// Most core modules in one component; toolchains for scripting languages make about ten.
+const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 40;
+
+/// Largest linear memory that any plugin can be configured to have.
+pub const MEMORY_BYTES_MAX: usize = 1 << 30;
+
+/// Stack of a guest; the rest of the fiber's stack is the host's.
+const GUEST_STACK_BYTES: usize = 512 << 10;
+const FIBER_STACK_BYTES: usize = 1 << 20;
+
+/// What every plugin runs in. Cheap to clone.
+#[derive(Clone)]
+pub struct PluginEngine {
+    wasm: Engine,
+    ticker: Arc<Ticker>,
+    slow_lane: Arc<Semaphore>,
+}
+
+impl PluginEngine {
+    /// Makes the engine and starts its clock.
+    ///
+    /// # Errors
+    /// Where the machine does not give the address space, or the clock's thread.
+    pub fn new() -> Result<Self, EngineError> {
+        let wasm = Engine::new(&config()).map_err(|error| EngineError(format!("{error:#}")))?;
+        let ticker = Ticker::start(wasm.weak()).map_err(|error| EngineError(error.to_string()))?;
+        let lanes = (thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
+        Ok(Self { wasm, ticker, slow_lane: Arc::new(Semaphore::new(lanes)) })
+    }
+
+    /// The engine itself.
+    pub fn wasm(&self) -> &Engine {
+        &self.wasm
+    }
+
+    /// The lane in which calls go on that did not end within a tick.
+    pub(super) fn slow_lane(&self) -> &Arc<Semaphore> {
+        &self.slow_lane
+    }
+
+    /// To be called before guest code runs: without ticks it could not be stopped.
+    pub(super) fn wind_up(&self) {
+        self.ticker.wind_up();
+    }
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+#[error("the plugin engine does not start: {0}; check the address space that the process may use (ulimit -v)")]
+pub struct EngineError(String);
+
+fn config() -> Config {
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_component_instances(INSTANCES_MAX)
+        .total_core_instances(INSTANCES_MAX * 4)
+        .total_memories(INSTANCES_MAX)
+        .total_tables(INSTANCES_MAX * 4)
+        .total_stacks(INSTANCES_MAX)
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
+        .max_memories_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
+        .max_tables_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
+        .max_component_instance_size(2 << 20)
+        .max_core_instance_size(2 << 20)
+        .table_elements(100_000)
+        .max_memory_size(MEMORY_BYTES_MAX);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .memory_init_cow(true)
+        .epoch_interruption(true)
+        // Plugins are synchronous; the support for concurrent guests triples the cost of a call.
+        .concurrency_support(false)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        .async_stack_size(FIBER_STACK_BYTES);
+    config
+}
+
+/// Advances the epoch while plugins are called, and sleeps while none is.
+struct Ticker {
+    called: AtomicBool,
+    parked: AtomicBool,
+    thread: Thread,
+}
+
+impl Ticker {
+    fn start(engine: EngineWeak) -> std::io::Result<Arc<Self>> {
+        let (hand_over, take_over) = std::sync::mpsc::sync_channel::<Weak<Self>>(1);
+        let tick = move || {
+            if let Ok(ticker) = take_over.recv() {
+                run(&ticker, &engine);
+            }
+        };
+        let thread = thread::Builder::new().name("plugin-epochs".to_owned()).spawn(tick)?;
+        let ticker = Arc::new(Self {
+            called: AtomicBool::new(false),
+            parked: AtomicBool::new(false),
+            thread: thread.thread().clone(),
+        });
+        // The thread waits for exactly this; it cannot be gone.
+        let _ = hand_over.send(Arc::downgrade(&ticker));
+        Ok(ticker)
+    }
+
+    fn wind_up(&self) {
+        if self.called.load(Ordering::Relaxed) {
+            return;
+        }
+        self.called.store(true, Ordering::SeqCst);
+        if self.parked.load(Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.thread.unpark();
+    }
+}
+
+/// Ticks until the engine is gone.
+fn run(ticker: &Weak<Ticker>, engine: &EngineWeak) {
+    let mut silent = 0;
+    loop {
+        thread::sleep(TICK);
+        let (Some(ticker), Some(engine)) = (ticker.upgrade(), engine.upgrade()) else { return };
+        engine.increment_epoch();
+        silent = if ticker.called.swap(false, Ordering::SeqCst) { 0 } else { silent + 1 };
+        if silent < PARK_AFTER_TICKS {
+            continue;
+        }
+        ticker.parked.store(true, Ordering::SeqCst);
+        // Whoever called before the line above is seen here, whoever calls after it sees that line.
+        if !ticker.called.load(Ordering::SeqCst) {
+            drop((ticker, engine));
+            thread::park();
+        } else {
+            drop((ticker, engine));
+        }
+        silent = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_thread_ends_with_the_engine() {
+        let engine = PluginEngine::new().unwrap();
+        let ticker = Arc::downgrade(&engine.ticker);
+        engine.wind_up();
+        drop(engine);
+        // The thread holds the ticker for an instant at a time.
+        while ticker.upgrade().is_some() {
+            thread::yield_now();
+        }
+    }
+}

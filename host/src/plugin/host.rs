@@ -1,0 +1,292 @@
+//! What the host offers to a guest: the imports of the WIT package, and WASI with everything denied.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use aws_lc_rs::rand;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::{
+    Engine, Store, UpdateDeadline,
+    component::{HasSelf, Linker, ResourceTable},
+};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use super::{
+    bindings::{
+        Full,
+        imported::{context, log, metrics, store, types},
+    },
+    engine::PluginEngine,
+    limits::{Budget, CpuExhausted, Limiter},
+    log::{Level, PluginLog},
+    output::OutputLines,
+    store::{Entry, PluginStore, StoreError},
+};
+use crate::{config::PluginLimits, metrics::PluginMetrics, protocol::ClientInfo};
+
+/// Most host resources that a guest may hold at a time.
+const RESOURCES_MAX: usize = 1_000;
+
+/// What all instances of one version share.
+pub(super) struct Shared {
+    pub(super) plugin: String,
+    pub(super) node: Arc<str>,
+    pub(super) limits: PluginLimits,
+    pub(super) log: Arc<PluginLog>,
+    pub(super) metrics: Arc<PluginMetrics>,
+    pub(super) store: Arc<dyn PluginStore>,
+}
+
+/// What a guest's calls to the host work on: the data of one wasmtime store.
+pub(super) struct HostState {
+    shared: Arc<Shared>,
+    client: Option<Arc<ClientInfo>>,
+    store_calls_left: u32,
+    cpu: CpuMeter,
+    limiter: Limiter,
+    wasi: WasiCtx,
+    resources: ResourceTable,
+}
+
+/// The CPU time of the current call, measured where the guest is interrupted and where it goes on.
+struct CpuMeter {
+    budget: Duration,
+    used: Duration,
+    slice: Arc<Slice>,
+}
+
+/// The stretch between two interruptions.
+#[derive(Default)]
+struct Slice {
+    /// The thread's CPU clock when it began; none before the first interruption, which comes within a tick.
+    began: Mutex<Option<Duration>>,
+    /// Held from the first interruption to the end of the call.
+    lane: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl HostState {
+    /// A store for one instance.
+    pub(super) fn store(engine: &PluginEngine, shared: &Arc<Shared>) -> Store<Self> {
+        let mut resources = ResourceTable::new();
+        resources.set_max_capacity(RESOURCES_MAX);
+        let state = Self {
+            shared: shared.clone(),
+            client: None,
+            store_calls_left: 0,
+            cpu: CpuMeter { budget: Duration::ZERO, used: Duration::ZERO, slice: Arc::default() },
+            limiter: Limiter::new(shared.limits.memory_max),
+            wasi: denied_wasi(&shared.log),
+            resources,
+        };
+        let mut store = Store::new(engine.wasm(), state);
+        store.limiter(|state| &mut state.limiter);
+        store.set_hostcall_fuel(shared.limits.output_bytes_max);
+        let lane = engine.slow_lane().clone();
+        store.epoch_deadline_callback(move |mut store| store.data_mut().interrupted(&lane));
+        store
+    }
+
+    /// Prepares for a call on behalf of `client`.
+    pub(super) fn begin(store: &mut Store<Self>, client: Option<Arc<ClientInfo>>, budget: Budget) {
+        // Without a deadline the first call would trap.
+        store.set_epoch_deadline(1);
+        let state = store.data_mut();
+        state.client = client;
+        state.store_calls_left = state.shared.limits.store_calls_max;
+        state.cpu.budget = budget.cpu;
+        state.cpu.used = Duration::ZERO;
+    }
+
+    /// Gives back what a call held.
+    pub(super) fn end(store: &mut Store<Self>) {
+        let state = store.data_mut();
+        state.client = None;
+        if state.cpu.used > Duration::ZERO {
+            state.cpu.slice = Arc::default();
+        }
+    }
+
+    /// A tick came while the guest ran: charge it, and go on in the slow lane.
+    fn interrupted(&mut self, lane: &Arc<Semaphore>) -> wasmtime::Result<UpdateDeadline> {
+        let now = thread_cpu_time();
+        let began = self.cpu.slice.began.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // What ran before the first interruption is not known exactly; it is at most a tick.
+        self.cpu.used += began.map_or(super::engine::TICK, |began| now.saturating_sub(began));
+        if self.cpu.used > self.cpu.budget {
+            return Err(CpuExhausted(self.cpu.budget).into());
+        }
+        let (slice, lane) = (self.cpu.slice.clone(), lane.clone());
+        let go_on = async move {
+            if slice.lane.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+                // The semaphore is never closed.
+                let permit = lane.acquire_owned().await.ok();
+                *slice.lane.lock().unwrap_or_else(PoisonError::into_inner) = permit;
+            } else {
+                tokio::task::yield_now().await;
+            }
+            *slice.began.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread_cpu_time());
+        };
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(go_on)))
+    }
+}
+
+fn thread_cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// WASI 0.2 that links, so that any toolchain's components load, and gives nothing: no files, no network, no
+/// environment, no arguments. Clocks and random numbers work, output goes to the log.
+fn denied_wasi(log: &Arc<PluginLog>) -> WasiCtx {
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.stdout(OutputLines::new(log.clone(), Level::Info)).stderr(OutputLines::new(log.clone(), Level::Warn));
+    wasi.allow_blocking_current_thread(false).allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    wasi.build()
+}
+
+/// Links everything that a component may import.
+pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostState>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    Full::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |state| state)?;
+    Ok(linker)
+}
+
+impl WasiView for HostState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.resources }
+    }
+}
+
+impl types::Host for HostState {}
+
+impl log::Host for HostState {
+    fn write(&mut self, level: log::Level, line: String) -> wasmtime::Result<()> {
+        let level = match level {
+            log::Level::Debug => Level::Debug,
+            log::Level::Info => Level::Info,
+            log::Level::Warn => Level::Warn,
+            log::Level::Error => Level::Error,
+        };
+        self.shared.log.write(level, &line);
+        Ok(())
+    }
+}
+
+impl context::Host for HostState {
+    fn current_client(&mut self) -> wasmtime::Result<Option<context::Client>> {
+        Ok(self.client.as_deref().map(|client| context::Client {
+            connection: client.connection.clone(),
+            user: client.user.clone(),
+            claims: client.claims.clone(),
+            address: client.address.clone(),
+            connected_at: client.connected_at_ms,
+        }))
+    }
+
+    fn node(&mut self) -> wasmtime::Result<String> {
+        Ok(self.shared.node.to_string())
+    }
+
+    fn now(&mut self) -> wasmtime::Result<u64> {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn random(&mut self) -> wasmtime::Result<u32> {
+        let mut bytes = [0; 4];
+        rand::fill(&mut bytes).map_err(|_| wasmtime::format_err!("the system gives no random numbers"))?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+}
+
+impl metrics::Host for HostState {
+    fn count(&mut self, name: String, by: u32) -> wasmtime::Result<()> {
+        let recorded = self.shared.metrics.guest.count(&name, u64::from(by));
+        self.complain(&name, recorded);
+        Ok(())
+    }
+
+    fn observe(&mut self, name: String, value: f64) -> wasmtime::Result<()> {
+        let recorded = self.shared.metrics.guest.observe(&name, value);
+        self.complain(&name, recorded);
+        Ok(())
+    }
+}
+
+impl HostState {
+    /// The WIT gives a plugin no answer about its metrics, so its author finds it in the log.
+    fn complain(&self, name: &str, recorded: Result<(), crate::metrics::GuestMetricError>) {
+        if let Err(error) = recorded {
+            self.shared.log.write(Level::Warn, &format!("metric `{name}` not recorded: {error}"));
+        }
+    }
+
+    /// Charges one call to the store, and checks what it brings.
+    fn admit(&mut self, key: &str, value_bytes: usize) -> Result<(), store::StoreError> {
+        let limits = &self.shared.limits;
+        self.store_calls_left = self.store_calls_left.checked_sub(1).ok_or(store::StoreError::TooManyCalls)?;
+        if key.len() > limits.store_key_bytes_max || value_bytes > limits.store_value_bytes_max {
+            return Err(store::StoreError::TooLarge);
+        }
+        Ok(())
+    }
+}
+
+impl store::Host for HostState {
+    async fn get(&mut self, key: String) -> Result<Option<Vec<u8>>, store::StoreError> {
+        self.admit(&key, 0)?;
+        Ok(self.shared.store.get(&self.shared.plugin, &key).await?)
+    }
+
+    async fn set(&mut self, key: String, value: Vec<u8>, ttl_seconds: Option<u32>) -> Result<(), store::StoreError> {
+        self.admit(&key, value.len())?;
+        let (shared, entry) = (&self.shared, entry(&key, &value, ttl_seconds));
+        Ok(shared.store.set(&shared.plugin, shared.limits.store_bytes_max, entry).await?)
+    }
+
+    async fn remove(&mut self, key: String) -> Result<(), store::StoreError> {
+        self.admit(&key, 0)?;
+        Ok(self.shared.store.remove(&self.shared.plugin, &key).await?)
+    }
+
+    async fn increment(&mut self, key: String, by: i32, ttl_seconds: Option<u32>) -> Result<i64, store::StoreError> {
+        self.admit(&key, 0)?;
+        let shared = &self.shared;
+        let bytes_max = shared.limits.store_bytes_max;
+        Ok(shared.store.increment(&shared.plugin, bytes_max, &key, i64::from(by), ttl(ttl_seconds)).await?)
+    }
+
+    async fn compare_and_swap(
+        &mut self,
+        key: String,
+        expected: Option<Vec<u8>>,
+        value: Vec<u8>,
+        ttl_seconds: Option<u32>,
+    ) -> Result<bool, store::StoreError> {
+        self.admit(&key, value.len())?;
+        let (shared, entry) = (&self.shared, entry(&key, &value, ttl_seconds));
+        let bytes_max = shared.limits.store_bytes_max;
+        Ok(shared.store.compare_and_swap(&shared.plugin, bytes_max, expected.as_deref(), entry).await?)
+    }
+}
+
+fn entry<'a>(key: &'a str, value: &'a [u8], ttl_seconds: Option<u32>) -> Entry<'a> {
+    Entry { key, value, ttl: ttl(ttl_seconds) }
+}
+
+fn ttl(seconds: Option<u32>) -> Option<Duration> {
+    seconds.map(|seconds| Duration::from_secs(u64::from(seconds)))
+}
+
+impl From<StoreError> for store::StoreError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::TooLarge => Self::TooLarge,
+            StoreError::NotANumber => Self::NotANumber,
+            StoreError::Unavailable => Self::Unavailable,
+        }
+    }
+}

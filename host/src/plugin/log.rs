@@ -1,0 +1,122 @@
+//! What a plugin says, in the server's log: marked with its name and version, cut and counted.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tracing::{debug, error, info, warn};
+
+use crate::metrics::PluginMetrics;
+
+/// Longest line, in bytes; the rest is cut off.
+const LINE_BYTES_MAX: usize = 1024;
+
+/// How loud a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// The log of one plugin version, shared by its instances.
+#[derive(Debug)]
+pub(super) struct PluginLog {
+    plugin: String,
+    version: String,
+    lines_per_second: u32,
+    window: Mutex<Window>,
+    metrics: Arc<PluginMetrics>,
+}
+
+#[derive(Debug)]
+struct Window {
+    since: Instant,
+    lines: u32,
+    dropped: u64,
+}
+
+impl PluginLog {
+    pub(super) fn new(plugin: &str, version: &str, lines_per_second: u32, metrics: Arc<PluginMetrics>) -> Self {
+        let window = Mutex::new(Window { since: Instant::now(), lines: 0, dropped: 0 });
+        Self { plugin: plugin.to_owned(), version: version.to_owned(), lines_per_second, window, metrics }
+    }
+
+    /// Writes `line`, unless this second's lines are used up. What was left out is said by the next line that is not.
+    pub(super) fn write(&self, level: Level, line: &str) {
+        let Some(left_out) = self.admit(Instant::now()) else {
+            self.metrics.log_lines_dropped.increment();
+            return;
+        };
+        let (plugin, version) = (&self.plugin, &self.version);
+        if left_out > 0 {
+            warn!(target: "signalbox::plugin", plugin, version, "... and {left_out} more lines of this plugin, left out");
+        }
+        let line = cut(line);
+        match level {
+            Level::Debug => debug!(target: "signalbox::plugin", plugin, version, "{line}"),
+            Level::Info => info!(target: "signalbox::plugin", plugin, version, "{line}"),
+            Level::Warn => warn!(target: "signalbox::plugin", plugin, version, "{line}"),
+            Level::Error => error!(target: "signalbox::plugin", plugin, version, "{line}"),
+        }
+    }
+
+    /// Writes a line of the host's own about the plugin, under the same limit: a plugin that fails at every message
+    /// must not fill the log.
+    pub(super) fn write_host(&self, write: impl FnOnce()) {
+        match self.admit(Instant::now()) {
+            Some(_) => write(),
+            None => self.metrics.log_lines_dropped.increment(),
+        }
+    }
+
+    /// None: the line is over the limit. Else how many lines were left out before it.
+    fn admit(&self, now: Instant) -> Option<u64> {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left_out = 0;
+        if now.duration_since(window.since) >= Duration::from_secs(1) {
+            left_out = window.dropped;
+            *window = Window { since: now, lines: 0, dropped: 0 };
+        }
+        if window.lines >= self.lines_per_second {
+            window.dropped += 1;
+            return None;
+        }
+        window.lines += 1;
+        Some(left_out)
+    }
+}
+
+/// The line without its end, control characters and what is over the limit.
+fn cut(line: &str) -> String {
+    let end = line.floor_char_boundary(LINE_BYTES_MAX);
+    let mut text: String = line[..end].trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if end < line.len() {
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_over_the_limit_are_left_out_and_counted() {
+        let metrics = Arc::<PluginMetrics>::default();
+        let log = PluginLog::new("p", "v", 3, metrics.clone());
+        (0..10).for_each(|_| log.write(Level::Info, "x"));
+        assert_eq!(metrics.log_lines_dropped.get(), 7);
+        let later = Instant::now() + Duration::from_secs(1);
+        assert_eq!(log.admit(later), Some(7));
+        assert_eq!(log.admit(later), Some(0));
+    }
+
+    #[test]
+    fn long_lines_are_cut_between_characters_and_cannot_forge_others() {
+        assert_eq!(cut(&"ä".repeat(600)).len(), 1024 + '…'.len_utf8());
+        assert_eq!(cut("a\nERROR b\r\n"), "a ERROR b");
+    }
+}

@@ -1,0 +1,395 @@
+//! One version of a plugin: a component with its configuration and limits, its instances, and the calls to them.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracing::warn;
+use wasmtime::component::InstancePre;
+
+use super::{
+    answer::{self, Action, Illegal, Rejection, Transformed},
+    bindings::imported::types as raw,
+    cache::{ComponentHash, hex},
+    engine::PluginEngine,
+    host::{HostState, Shared},
+    instance::{CallError, ExportIndices, Instance, within},
+    limits::Budget,
+    pool::{Place, Pool},
+};
+use crate::{
+    config::{InstanceMode, PluginConfig},
+    metrics::{FailureKind, PluginMetrics},
+    protocol::{
+        CloseCode, ClientInfo,
+        event_type::{Closeness, Patterns},
+    },
+};
+
+/// Instances that are kept ready ahead of need: one for each thread that can be in a call.
+const WARM: usize = 2;
+
+/// A version that was admitted.
+pub struct PluginVersion {
+    hash: ComponentHash,
+    label: String,
+    config: Arc<PluginConfig>,
+    sees: Patterns,
+    handles: Patterns,
+    engine: PluginEngine,
+    component: InstancePre<HostState>,
+    indices: ExportIndices,
+    shared: Arc<Shared>,
+    pool: Pool,
+}
+
+/// The parts of a version, put together by admission.
+pub(super) struct Parts {
+    pub(super) hash: ComponentHash,
+    pub(super) config: Arc<PluginConfig>,
+    pub(super) sees: Patterns,
+    pub(super) handles: Patterns,
+    pub(super) engine: PluginEngine,
+    pub(super) component: InstancePre<HostState>,
+    pub(super) indices: ExportIndices,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// The message that a call is about, as the guest sees it.
+pub type GuestMessage<'a> = raw::Message<'a>;
+/// Where the message goes, as the guest sees it.
+pub type GuestDestination<'a> = raw::DestinationParam<'a>;
+
+/// The answer of a plugin that may refuse.
+pub type Verdict<T> = Result<Result<T, Rejection>, CallError>;
+
+impl PluginVersion {
+    pub(super) fn new(parts: Parts) -> Self {
+        let max = match parts.config.instances {
+            InstanceMode::Pool { max } => max,
+            InstanceMode::Single => 1,
+        };
+        Self {
+            label: label(&parts.hash),
+            hash: parts.hash,
+            config: parts.config,
+            sees: parts.sees,
+            handles: parts.handles,
+            engine: parts.engine,
+            component: parts.component,
+            indices: parts.indices,
+            shared: parts.shared,
+            pool: Pool::new(max),
+        }
+    }
+
+    /// The plugin's name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// The first twelve hex digits of the component's sha256.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The component's sha256.
+    pub fn hash(&self) -> &ComponentHash {
+        &self.hash
+    }
+
+    /// What it was configured with.
+    pub fn config(&self) -> &Arc<PluginConfig> {
+        &self.config
+    }
+
+    /// What is counted about the plugin.
+    pub fn metrics(&self) -> &Arc<PluginMetrics> {
+        &self.shared.metrics
+    }
+
+    /// The interfaces that it exports.
+    pub fn interfaces(&self) -> Vec<&'static str> {
+        self.indices.names()
+    }
+
+    /// Instances that wait, and all that exist.
+    pub fn pool_size(&self) -> (usize, usize) {
+        self.pool.size()
+    }
+
+    /// Whether it validates messages of this type.
+    pub fn validates(&self, event_type: &str) -> bool {
+        self.indices.validation.is_some() && self.sees.matches(event_type)
+    }
+
+    /// Whether it transforms messages of this type.
+    pub fn transforms(&self, event_type: &str) -> bool {
+        self.indices.transformation.is_some() && self.sees.matches(event_type)
+    }
+
+    /// How closely the types that it handles describe this one.
+    pub fn handles(&self, event_type: &str) -> Option<Closeness> {
+        if !self.sees.matches(event_type) {
+            return None;
+        }
+        self.handles.closeness(event_type)
+    }
+
+    /// The types that it handles.
+    pub fn handled(&self) -> &Patterns {
+        &self.handles
+    }
+
+    /// Whether it follows connections.
+    pub fn follows_connections(&self) -> bool {
+        self.indices.connections.is_some()
+    }
+
+    /// Whether it decides who may be in a room.
+    pub fn authorizes_rooms(&self) -> bool {
+        self.indices.rooms.is_some()
+    }
+
+    /// `validation.validate`.
+    ///
+    /// # Errors
+    /// [`CallError`] where it gave no legal answer, as with all calls below.
+    pub async fn validate(self: &Arc<Self>, client: Option<&Arc<ClientInfo>>, message: GuestMessage<'_>) -> Verdict<()> {
+        let answer = self
+            .call(client, async |instance: &mut Instance| {
+                let validation = instance.exports.validation.clone().ok_or_else(absent)?;
+                validation.call_validate(&mut instance.store, message).await
+            })
+            .await?;
+        self.verdict(answer, Ok)
+    }
+
+    /// `transformation.transform`.
+    pub async fn transform(
+        self: &Arc<Self>,
+        client: Option<&Arc<ClientInfo>>,
+        message: GuestMessage<'_>,
+    ) -> Verdict<Transformed> {
+        let answer = self
+            .call(client, async |instance: &mut Instance| {
+                let transformation = instance.exports.transformation.clone().ok_or_else(absent)?;
+                transformation.call_transform(&mut instance.store, message).await
+            })
+            .await?;
+        self.verdict(answer, answer::transformed)
+    }
+
+    /// `events.handle`.
+    pub async fn handle(
+        self: &Arc<Self>,
+        client: Option<&Arc<ClientInfo>>,
+        message: GuestMessage<'_>,
+    ) -> Verdict<Vec<Action>> {
+        let answer = self
+            .call(client, async |instance: &mut Instance| {
+                let events = instance.exports.events.clone().ok_or_else(absent)?;
+                events.call_handle(&mut instance.store, message).await
+            })
+            .await?;
+        self.verdict(answer, |actions| answer::actions(actions, &self.config.limits))
+    }
+
+    /// `connections.connected`.
+    pub async fn connected(self: &Arc<Self>, client: &Arc<ClientInfo>) -> Verdict<Vec<Action>> {
+        let answer = self
+            .call(Some(client), async |instance: &mut Instance| {
+                let connections = instance.exports.connections.clone().ok_or_else(absent)?;
+                connections.call_connected(&mut instance.store, guest_client(client)).await
+            })
+            .await?;
+        self.verdict(answer, |actions| answer::actions(actions, &self.config.limits))
+    }
+
+    /// `connections.disconnected`.
+    pub async fn disconnected(
+        self: &Arc<Self>,
+        client: &Arc<ClientInfo>,
+        code: u16,
+        reason: &str,
+    ) -> Result<Vec<Action>, CallError> {
+        let raw = self
+            .call(Some(client), async |instance: &mut Instance| {
+                let connections = instance.exports.connections.clone().ok_or_else(absent)?;
+                let how = raw::DisconnectionParam { code, reason };
+                connections.call_disconnected(&mut instance.store, guest_client(client), how).await
+            })
+            .await?;
+        answer::actions(raw, &self.config.limits).map_err(|illegal| self.illegal(&illegal))
+    }
+
+    /// `rooms.authorize-join`.
+    pub async fn authorize_join(self: &Arc<Self>, client: &Arc<ClientInfo>, room: &str) -> Verdict<()> {
+        let answer = self
+            .call(Some(client), async |instance: &mut Instance| {
+                let rooms = instance.exports.rooms.clone().ok_or_else(absent)?;
+                rooms.call_authorize_join(&mut instance.store, guest_client(client), room).await
+            })
+            .await?;
+        self.verdict(answer, Ok)
+    }
+
+    /// Starts instances ahead of need, up to two.
+    ///
+    /// # Errors
+    /// [`CallError`] of the first that does not start.
+    pub(super) async fn warm_up(&self) -> Result<(), CallError> {
+        while self.pool.take_for_refill(WARM) {
+            match self.start_instance().await {
+                Ok(instance) => self.pool.give_back(instance),
+                Err(error) => {
+                    self.pool.give_up();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn start_instance(&self) -> Result<Box<Instance>, CallError> {
+        let (component, indices) = (&self.component, &self.indices);
+        let start = Instance::start(&self.engine, component, indices, &self.shared, &self.config.config_json);
+        start.await.map(Box::new)
+    }
+
+    /// Lends an instance to `call`. One that failed is thrown away, and another is started off the path.
+    async fn call<R>(
+        self: &Arc<Self>,
+        client: Option<&Arc<ClientInfo>>,
+        call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<R>,
+    ) -> Result<R, CallError> {
+        let started = Instant::now();
+        let budget = Budget::call(&self.config.limits);
+        let deadline = (started + budget.wall).into();
+        let answer = async {
+            let mut lease = self.lease(deadline).await?;
+            self.engine.wind_up();
+            let instance = lease.instance()?;
+            HostState::begin(&mut instance.store, client.cloned(), budget);
+            let answer = within(deadline, call(instance)).await??;
+            lease.give_back();
+            Ok(answer)
+        };
+        let answer = answer.await;
+        self.count(started.elapsed(), answer.as_ref().err());
+        answer
+    }
+
+    async fn lease<'a>(self: &'a Arc<Self>, deadline: tokio::time::Instant) -> Result<Lease<'a>, CallError> {
+        let busy = |_| CallError::new(FailureKind::Unavailable, "all instances are busy");
+        let mut lease = match within(deadline, self.pool.take()).await.map_err(busy)? {
+            Place::Warm(instance) => return Ok(Lease { version: self, instance: Some(instance) }),
+            Place::Empty => Lease { version: self, instance: None },
+        };
+        lease.instance = Some(self.start_instance().await?);
+        Ok(lease)
+    }
+
+    fn count(&self, elapsed: Duration, error: Option<&CallError>) {
+        let metrics = &self.shared.metrics;
+        metrics.calls.increment();
+        metrics.call_time.record(elapsed);
+        if let Some(error) = error {
+            metrics.failures(error.kind).increment();
+            let (plugin, version, kind) = (self.name(), self.label(), error.kind.as_str());
+            self.shared.log.write_host(|| warn!(plugin, version, kind, "a call of the plugin failed: {error}"));
+        }
+    }
+
+    fn verdict<T, U>(
+        &self,
+        answer: Result<T, raw::Rejection>,
+        check: impl FnOnce(T) -> Result<U, Illegal>,
+    ) -> Verdict<U> {
+        match answer {
+            Ok(answer) => check(answer).map(Ok),
+            Err(raw) => answer::rejection(raw).map(|rejection| {
+                self.shared.metrics.rejections.increment();
+                Err(rejection)
+            }),
+        }
+        .map_err(|illegal| self.illegal(&illegal))
+    }
+
+    /// An illegal answer is found after the call was counted.
+    fn illegal(&self, illegal: &Illegal) -> CallError {
+        let error = CallError::new(FailureKind::Output, illegal.to_string());
+        self.shared.metrics.failures(error.kind).increment();
+        let (plugin, version) = (self.name(), self.label());
+        self.shared.log.write_host(|| warn!(plugin, version, kind = "output", "the plugin gave an illegal answer: {error}"));
+        error
+    }
+}
+
+impl std::fmt::Debug for PluginVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PluginVersion({} {})", self.name(), self.label)
+    }
+}
+
+/// The first twelve hex digits of a component's sha256.
+pub fn label(hash: &ComponentHash) -> String {
+    hex(&hash[..6])
+}
+
+/// Callers ask first whether the interface is there.
+fn absent() -> wasmtime::Error {
+    wasmtime::format_err!("the plugin does not export this interface")
+}
+
+fn guest_client(client: &ClientInfo) -> raw::ClientParam<'_> {
+    raw::ClientParam {
+        connection: &client.connection,
+        user: &client.user,
+        claims: &client.claims,
+        address: &client.address,
+        connected_at: client.connected_at_ms,
+    }
+}
+
+/// The close code of a connection that a plugin did not admit.
+pub const REFUSED: CloseCode = CloseCode::REFUSED;
+
+/// A place in the pool. Dropped without being given back, it costs the instance: a trap poisons an instance, and so
+/// does a call that was given up half-way.
+struct Lease<'a> {
+    version: &'a Arc<PluginVersion>,
+    instance: Option<Box<Instance>>,
+}
+
+impl Lease<'_> {
+    fn instance(&mut self) -> Result<&mut Instance, CallError> {
+        let gone = || CallError::new(FailureKind::Unavailable, "the instance is gone");
+        self.instance.as_deref_mut().ok_or_else(gone)
+    }
+
+    fn give_back(mut self) {
+        if let Some(mut instance) = self.instance.take() {
+            HostState::end(&mut instance.store);
+            self.version.pool.give_back(instance);
+        }
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        self.instance = None;
+        self.version.pool.give_up();
+        let version = self.version.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = version.warm_up().await {
+                    let (plugin, label) = (version.name(), version.label());
+                    version.shared.log.write_host(|| warn!(plugin, version = label, "a new instance does not start: {error}"));
+                }
+            });
+        }
+    }
+}

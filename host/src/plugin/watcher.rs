@@ -1,0 +1,241 @@
+//! Notices that a file changed, however it was changed: written in place, replaced by a rename, truncated, or made in
+//! a folder that did not exist before.
+//!
+//! Notifications of the system are the quick way. They get lost (a full queue, a network file system, a folder that is
+//! replaced whole), so the files' stamps are compared once in a while too. Both ends in the same: one message for each
+//! burst of changes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode, ModifyKind, RenameMode},
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, warn};
+
+/// Quiet after a file was closed or moved into place, before it is read.
+const SETTLED: Duration = Duration::from_millis(5);
+/// Quiet after a write whose file may still be open.
+const UNSETTLED: Duration = Duration::from_millis(100);
+/// The longest that a burst may delay a reload.
+const BURST_MAX: Duration = Duration::from_secs(1);
+/// How often stamps are compared.
+const COMPARE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Hints that wait to be looked at.
+const HINTS_MAX: usize = 64;
+
+/// What tells one content of a file from another without reading it; none where there is no such file.
+type Stamp = Option<(u64, i64, i64, u64)>;
+
+/// Watches files, and tells which of them changed.
+#[derive(Debug)]
+pub struct FileWatcher {
+    files: BTreeMap<PathBuf, Stamp>,
+    watched: BTreeSet<PathBuf>,
+    notifier: Option<RecommendedWatcher>,
+    events: mpsc::Receiver<Hint>,
+}
+
+/// That something happened beside one of the files, and whether the file is likely to be complete.
+#[derive(Clone, Copy, Debug)]
+struct Hint {
+    settled: bool,
+}
+
+impl FileWatcher {
+    /// Watches `files` as they are now.
+    pub fn new(files: impl IntoIterator<Item = PathBuf>) -> Self {
+        // A hint that finds the queue full is one of many: those that are in it lead to the same look at the files.
+        let (sender, events) = mpsc::channel(HINTS_MAX);
+        let notifier = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if let Some(hint) = hint(event) {
+                let _ = sender.try_send(hint);
+            }
+        });
+        let notifier = notifier.inspect_err(|error| {
+            warn!(%error, "the system does not notify about files; changes are noticed within a second or two");
+        });
+        let mut watcher = Self { files: BTreeMap::new(), watched: BTreeSet::new(), notifier: notifier.ok(), events };
+        watcher.set_files(files);
+        watcher
+    }
+
+    /// Watches `files` from now on. Those that were watched before keep their stamp.
+    pub fn set_files(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+        let stamped = |path: PathBuf| {
+            let stamp = self.files.get(&path).copied().unwrap_or_else(|| stamp(&path));
+            (path, stamp)
+        };
+        self.files = files.into_iter().map(stamped).collect();
+        self.watch_folders();
+    }
+
+    /// Waits for a burst of changes to end, and returns the files that are different after it. Safe to drop.
+    pub async fn changed(&mut self) -> BTreeSet<PathBuf> {
+        loop {
+            let mut quiet_at = Instant::now() + COMPARE_INTERVAL;
+            let mut latest = Instant::now() + BURST_MAX;
+            let mut hinted = false;
+            loop {
+                tokio::select! {
+                    hint = self.events.recv() => {
+                        let settled = match hint {
+                            Some(hint) => hint.settled,
+                            // No notifier: stamps alone.
+                            None => { sleep_until(quiet_at).await; break }
+                        };
+                        let now = Instant::now();
+                        if !hinted {
+                            latest = now + BURST_MAX;
+                        }
+                        hinted = true;
+                        quiet_at = (now + if settled { SETTLED } else { UNSETTLED }).min(latest);
+                    }
+                    () = sleep_until(quiet_at) => break,
+                }
+            }
+            self.watch_folders();
+            let changed = self.compare();
+            if !changed.is_empty() {
+                return changed;
+            }
+        }
+    }
+
+    fn compare(&mut self) -> BTreeSet<PathBuf> {
+        let mut changed = BTreeSet::new();
+        for (path, old) in &mut self.files {
+            let new = stamp(path);
+            if new != *old {
+                *old = new;
+                changed.insert(path.clone());
+            }
+        }
+        changed
+    }
+
+    /// Watches the folder of each file, or the nearest one above it that exists. Folders rather than files, because a
+    /// file that is replaced by a rename is another file.
+    fn watch_folders(&mut self) {
+        let Some(notifier) = &mut self.notifier else { return };
+        let wanted: BTreeSet<PathBuf> = self.files.keys().filter_map(|path| nearest_folder(path)).collect();
+        for gone in self.watched.difference(&wanted) {
+            let _ = notifier.unwatch(gone);
+        }
+        self.watched.retain(|folder| wanted.contains(folder));
+        for folder in wanted {
+            if self.watched.contains(&folder) {
+                continue;
+            }
+            match notifier.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    debug!(folder = %folder.display(), "watching");
+                    self.watched.insert(folder);
+                }
+                Err(error) => debug!(folder = %folder.display(), %error, "cannot be watched; stamps are compared"),
+            }
+        }
+    }
+}
+
+fn hint(event: notify::Result<Event>) -> Option<Hint> {
+    // An error (a full queue, for example) may hide a change.
+    let Ok(event) = event else { return Some(Hint { settled: false }) };
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+        | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both))
+        | EventKind::Remove(_) => Some(Hint { settled: true }),
+        EventKind::Access(_) => None,
+        _ => Some(Hint { settled: false }),
+    }
+}
+
+fn nearest_folder(path: &Path) -> Option<PathBuf> {
+    let folder = path.ancestors().skip(1).find(|folder| folder.as_os_str().is_empty() || folder.is_dir())?;
+    Some(if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() })
+}
+
+/// Follows links, so that a link that points elsewhere now counts as changed.
+fn stamp(path: &Path) -> Stamp {
+    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    async fn next(watcher: &mut FileWatcher) -> BTreeSet<PathBuf> {
+        tokio::time::timeout(Duration::from_secs(20), watcher.changed()).await.expect("no change was noticed")
+    }
+
+    #[tokio::test]
+    async fn writes_renames_truncations_and_removals_are_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.wasm");
+        fs::write(&file, "1").unwrap();
+        let mut watcher = FileWatcher::new([file.clone()]);
+        let this = BTreeSet::from([file.clone()]);
+
+        fs::write(&file, "22").unwrap();
+        assert_eq!(next(&mut watcher).await, this, "written in place");
+        fs::write(dir.path().join("new"), "333").unwrap();
+        fs::rename(dir.path().join("new"), &file).unwrap();
+        assert_eq!(next(&mut watcher).await, this, "replaced");
+        fs::File::create(&file).unwrap();
+        assert_eq!(next(&mut watcher).await, this, "truncated");
+        fs::remove_file(&file).unwrap();
+        assert_eq!(next(&mut watcher).await, this, "removed");
+        fs::write(&file, "4").unwrap();
+        assert_eq!(next(&mut watcher).await, this, "made again");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_appears_later_is_watched() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("later/still/a.wasm");
+        let mut watcher = FileWatcher::new([file.clone()]);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "1").unwrap();
+        assert_eq!(next(&mut watcher).await, BTreeSet::from([file]));
+    }
+
+    #[tokio::test]
+    async fn other_files_in_the_folder_do_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, other) = (dir.path().join("a"), dir.path().join("b"));
+        fs::write(&file, "1").unwrap();
+        let mut watcher = FileWatcher::new([file.clone()]);
+        fs::write(&other, "1").unwrap();
+        fs::write(&file, "22").unwrap();
+        assert_eq!(next(&mut watcher).await, BTreeSet::from([file]));
+    }
+
+    #[tokio::test]
+    async fn a_burst_of_writes_is_one_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        fs::write(&path, "").unwrap();
+        let mut watcher = FileWatcher::new([path.clone()]);
+        let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        for _ in 0..200 {
+            file.write_all(b"x").unwrap();
+        }
+        drop(file);
+        assert_eq!(next(&mut watcher).await.len(), 1);
+        assert!(watcher.compare().is_empty(), "the whole burst was one change");
+    }
+}

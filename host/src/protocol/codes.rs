@@ -1,0 +1,191 @@
+//! The two tables that clients program against: error codes and close codes.
+
+/// The `code` of an `error` frame that the server itself sends. A plugin's rejection brings a code of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// The frame is no JSON object, or a known field has a value of the wrong kind.
+    InvalidFrame,
+    /// `type` is absent or misspelled.
+    InvalidType,
+    /// `type` is one that only the server sends.
+    ReservedType,
+    /// `id` is longer than 64 characters.
+    InvalidId,
+    /// The JSON is nested more than 100 levels deep.
+    TooDeep,
+    /// Nobody is named and no plugin handles the type.
+    NoReceiver,
+    /// `receiverId` is too long, or stands beside `room`.
+    InvalidReceiver,
+    /// `room` is absent or too long.
+    InvalidRoom,
+    /// The payload of a built-in type is not what it must be.
+    InvalidPayload,
+    /// A message to a room whose member the connection is not.
+    NotInRoom,
+    /// The connection is in as many rooms as it may be.
+    TooManyRooms,
+    /// Too many messages a second.
+    RateLimited,
+    /// A plugin failed, or what it answered was illegal.
+    PluginFailed,
+    /// The broker does not answer.
+    Unavailable,
+}
+
+impl ErrorCode {
+    /// Every code, for documentation and metrics.
+    pub const ALL: [Self; 14] = [
+        Self::InvalidFrame,
+        Self::InvalidType,
+        Self::ReservedType,
+        Self::InvalidId,
+        Self::TooDeep,
+        Self::NoReceiver,
+        Self::InvalidReceiver,
+        Self::InvalidRoom,
+        Self::InvalidPayload,
+        Self::NotInRoom,
+        Self::TooManyRooms,
+        Self::RateLimited,
+        Self::PluginFailed,
+        Self::Unavailable,
+    ];
+
+    /// As it stands in the frame.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidFrame => "invalid_frame",
+            Self::InvalidType => "invalid_type",
+            Self::ReservedType => "reserved_type",
+            Self::InvalidId => "invalid_id",
+            Self::TooDeep => "too_deep",
+            Self::NoReceiver => "no_receiver",
+            Self::InvalidReceiver => "invalid_receiver",
+            Self::InvalidRoom => "invalid_room",
+            Self::InvalidPayload => "invalid_payload",
+            Self::NotInRoom => "not_in_room",
+            Self::TooManyRooms => "too_many_rooms",
+            Self::RateLimited => "rate_limited",
+            Self::PluginFailed => "plugin_failed",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// Whether the same frame, sent again a little later, may succeed.
+    pub const fn retryable(self) -> bool {
+        matches!(self, Self::RateLimited | Self::PluginFailed | Self::Unavailable)
+    }
+}
+
+/// How the server closes a connection.
+///
+/// 4000–4499 ask the client to reconnect, 4500–4999 tell it not to; codes below are RFC 6455 §7.4.1's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CloseCode(u16);
+
+/// A row of the table of close codes.
+#[derive(Clone, Copy, Debug)]
+pub struct CloseCodeRow {
+    /// The code.
+    pub code: CloseCode,
+    /// A word for metrics and logs.
+    pub name: &'static str,
+    /// When the server sends it.
+    pub when: &'static str,
+    /// Whether it counts as an unexpected disconnect.
+    pub unexpected: bool,
+}
+
+impl CloseCode {
+    /// The connection is over, by agreement.
+    pub const NORMAL: Self = Self(1000);
+    /// A frame over the size limit.
+    pub const TOO_BIG: Self = Self(1009);
+    /// This node is going down; another one will serve.
+    pub const DRAIN: Self = Self(4000);
+    /// The client does not read fast enough.
+    pub const SLOW_CONSUMER: Self = Self(4001);
+    /// Nothing was heard from the client.
+    pub const IDLE: Self = Self(4002);
+    /// A plugin that must admit the connection failed.
+    pub const PLUGIN_FAILED: Self = Self(4003);
+    /// The token's `exp` has come.
+    pub const TOKEN_EXPIRED: Self = Self(4500);
+    /// A plugin asked for it, without a code of its own.
+    pub const KICKED: Self = Self(4501);
+    /// A plugin does not admit the connection.
+    pub const REFUSED: Self = Self(4502);
+
+    /// Every code that the server sends by itself.
+    pub const TABLE: [CloseCodeRow; 9] = [
+        row(Self::NORMAL, "normal", "the client closed with 1000; the server answers in kind", false),
+        row(Self::TOO_BIG, "too_big", "a frame was over `limits.frame_bytes_max`", true),
+        row(Self::DRAIN, "drain", "this node is going down", false),
+        row(Self::SLOW_CONSUMER, "slow_consumer", "more than `limits.outbox_bytes_max` waited for the client", true),
+        row(Self::IDLE, "idle", "nothing was heard for `server.idle_timeout`", true),
+        row(Self::PLUGIN_FAILED, "plugin_failed", "a plugin that must admit the connection failed", true),
+        row(Self::TOKEN_EXPIRED, "token_expired", "the token's `exp` has come", false),
+        row(Self::KICKED, "kicked", "a plugin disconnected the client", false),
+        row(Self::REFUSED, "refused", "a plugin did not admit the connection", false),
+    ];
+
+    /// The code of a disconnection that a plugin asks for: 4000–4999, else none.
+    pub fn from_plugin(code: u16) -> Option<Self> {
+        (4000..=4999).contains(&code).then_some(Self(code))
+    }
+
+    /// The number on the wire.
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+
+    /// Whether the client is asked to come back.
+    pub const fn reconnect(self) -> bool {
+        self.0 < 4500 && self.0 != 1000 && self.0 != 1009
+    }
+
+    /// A word for metrics and logs; codes that are a plugin's own choice share one.
+    pub fn name(self) -> &'static str {
+        Self::TABLE.iter().find(|row| row.code == self).map_or("plugin", |row| row.name)
+    }
+
+    /// Whether a close with it counts as an unexpected disconnect. A plugin's own code is a decision, not an accident.
+    pub fn unexpected(self) -> bool {
+        Self::TABLE.iter().find(|row| row.code == self).is_some_and(|row| row.unexpected)
+    }
+}
+
+const fn row(code: CloseCode, name: &'static str, when: &'static str, unexpected: bool) -> CloseCodeRow {
+    CloseCodeRow { code, name, when, unexpected }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn close_codes_below_4500_reconnect_and_the_others_do_not() {
+        assert!(CloseCode::DRAIN.reconnect() && CloseCode::SLOW_CONSUMER.reconnect() && CloseCode::IDLE.reconnect());
+        assert!(!CloseCode::TOKEN_EXPIRED.reconnect() && !CloseCode::KICKED.reconnect());
+    }
+
+    #[test]
+    fn plugins_choose_among_4000_to_4999() {
+        assert_eq!(CloseCode::from_plugin(3999), None);
+        assert_eq!(CloseCode::from_plugin(5000), None);
+        assert_eq!(CloseCode::from_plugin(4777).map(CloseCode::name), Some("plugin"));
+        assert_eq!(CloseCode::from_plugin(4501), Some(CloseCode::KICKED));
+    }
+
+    #[test]
+    fn every_code_stands_in_the_protocol_reference() {
+        let reference = include_str!("../../../docs/protocol.md");
+        for code in ErrorCode::ALL {
+            assert!(reference.contains(&format!("`{}`", code.as_str())), "docs/protocol.md lacks {}", code.as_str());
+        }
+        for row in CloseCode::TABLE {
+            assert!(reference.contains(&format!("| {} |", row.code.number())), "docs/protocol.md lacks {}", row.code.number());
+        }
+    }
+}

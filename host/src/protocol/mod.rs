@@ -1,0 +1,44 @@
+//! The wire: what clients and servers say to each other over a WebSocket, as JSON text.
+//!
+//! Reading order: [`event_type`] says which names there are, [`inbound`] takes a client's frame apart without
+//! copying its payload, [`outbound`] writes each frame that the server sends, [`codes`] is the one table of error and
+//! close codes, [`ids`] makes names that are unique in the cluster.
+//!
+//! This module is a leaf. It knows no socket, no plugin and no user table.
+
+pub mod codes;
+pub mod event_type;
+pub mod ids;
+pub mod inbound;
+pub mod outbound;
+
+pub use codes::{CloseCode, ErrorCode};
+pub use inbound::{Envelope, EnvelopeError};
+pub use outbound::Frame;
+
+/// The subprotocol of clients that want a `welcome` and what comes with it.
+pub const SUBPROTOCOL_V1: &str = "signalbox.v1";
+
+/// Longest user ID, in bytes.
+pub const USER_ID_BYTES_MAX: usize = 255;
+
+/// Longest room name, in bytes.
+pub const ROOM_NAME_BYTES_MAX: usize = 255;
+
+/// Deepest nesting of arrays and objects in a frame.
+pub const JSON_DEPTH_MAX: usize = 100;
+
+/// One connection, as plugins and operators are told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// The connection's ID, unique in the cluster.
+    pub connection: String,
+    /// Who the client is.
+    pub user: String,
+    /// The claims of its token, as JSON text; `{}` where there is no token.
+    pub claims: String,
+    /// IP address and port.
+    pub address: String,
+    /// When it connected, in milliseconds since 1970-01-01T00:00:00Z.
+    pub connected_at_ms: u64,
+}

@@ -1,0 +1,287 @@
+//! Every frame that the server sends.
+
+use std::{
+    fmt::Write as _,
+    time::{Duration, SystemTime},
+};
+
+use axum::extract::ws::Utf8Bytes;
+use serde::Serialize;
+
+use super::ErrorCode;
+
+/// A text frame, encoded once and shared by all that it goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame(Utf8Bytes);
+
+impl Frame {
+    /// The JSON text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it holds nothing; no frame of the protocol does.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// For the socket, without a copy.
+    pub fn into_text(self) -> Utf8Bytes {
+        self.0
+    }
+}
+
+impl From<String> for Frame {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+/// A message on its way to a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    /// The event type, spelled well.
+    pub event_type: &'a str,
+    /// JSON text, sent as it is.
+    pub payload: &'a str,
+    /// The user that it was addressed to; empty where it was addressed to a room or to everyone.
+    pub receiver: &'a str,
+    /// The user who sent it; empty for the platform.
+    pub sender: &'a str,
+    /// When the server took it in.
+    pub timestamp: SystemTime,
+    /// The room that it was addressed to.
+    pub room: Option<&'a str>,
+    /// Its name, where the sender was told it.
+    pub message_id: Option<&'a str>,
+}
+
+impl Delivery<'_> {
+    /// Encodes it. The order of the fields is part of the protocol.
+    pub fn encode(&self) -> Frame {
+        const FIXED: usize = 160;
+        let variable = self.payload.len() + self.receiver.len() + self.sender.len() + self.event_type.len();
+        let optional = self.room.map_or(0, str::len) + self.message_id.map_or(0, str::len);
+        let mut text = String::with_capacity(FIXED + variable + optional);
+        text.push_str(r#"{"type":"#);
+        push_json_string(&mut text, self.event_type);
+        text.push_str(r#","payload":"#);
+        text.push_str(self.payload);
+        text.push_str(r#","receiverID":"#);
+        push_json_string(&mut text, self.receiver);
+        text.push_str(r#","senderId":"#);
+        push_json_string(&mut text, self.sender);
+        // Writing into a String cannot fail.
+        let _ = write!(text, r#","timestamp":"{}""#, humantime::format_rfc3339_micros(self.timestamp));
+        if let Some(room) = self.room {
+            text.push_str(r#","room":"#);
+            push_json_string(&mut text, room);
+        }
+        if let Some(id) = self.message_id {
+            text.push_str(r#","messageId":"#);
+            push_json_string(&mut text, id);
+        }
+        text.push('}');
+        text.into()
+    }
+}
+
+/// What became of a message, as its `ack` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckStatus {
+    /// A connection of the receiver was found, on this node or another.
+    Delivered,
+    /// No node holds the receiver.
+    Offline,
+    /// The server or a plugin did what there was to do.
+    Handled,
+}
+
+impl AckStatus {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Offline => "offline",
+            Self::Handled => "handled",
+        }
+    }
+}
+
+/// `ack`: the answer to a frame with an `id`.
+pub fn ack(id: &str, message_id: &str, status: AckStatus) -> Frame {
+    let mut text = String::with_capacity(96 + id.len() + message_id.len());
+    text.push_str(r#"{"type":"ack","payload":{"id":"#);
+    push_json_string(&mut text, id);
+    text.push_str(r#","messageId":"#);
+    push_json_string(&mut text, message_id);
+    let _ = write!(text, r#","status":"{}"}}}}"#, status.as_str());
+    text.into()
+}
+
+/// The payload of an `error`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ErrorPayload<'a> {
+    /// The `id` of the frame that it answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<&'a str>,
+    /// For programs.
+    pub code: &'a str,
+    /// For people.
+    pub message: &'a str,
+    /// The plugin that refused or failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<&'a str>,
+    /// Whether the same frame may succeed later.
+    pub retryable: bool,
+}
+
+impl<'a> ErrorPayload<'a> {
+    /// An error of the server's own.
+    pub fn new(id: Option<&'a str>, code: ErrorCode, message: &'a str) -> Self {
+        Self { id, code: code.as_str(), message, plugin: None, retryable: code.retryable() }
+    }
+
+    /// Encodes it.
+    pub fn encode(&self) -> Frame {
+        typed("error", self)
+    }
+}
+
+/// The payload of `welcome`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Welcome<'a> {
+    /// This connection, unique in the cluster.
+    pub connection_id: &'a str,
+    /// Who the server takes the client for.
+    pub user_id: &'a str,
+    /// The node that holds the connection.
+    pub node_id: &'a str,
+    /// Silence after which the server pings, in milliseconds.
+    #[serde(serialize_with = "as_millis")]
+    pub heartbeat_interval_ms: Duration,
+    /// What the client must keep to.
+    pub limits: WelcomeLimits,
+}
+
+/// The limits that a client can run into.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WelcomeLimits {
+    /// Largest frame, in bytes.
+    pub frame_bytes_max: usize,
+    /// Sustained messages per second; 0: no limit.
+    pub messages_per_second: u32,
+    /// Messages in one burst.
+    pub messages_burst: u32,
+    /// Rooms at a time.
+    pub rooms_max: usize,
+}
+
+impl Welcome<'_> {
+    /// Encodes it.
+    pub fn encode(&self) -> Frame {
+        typed("welcome", self)
+    }
+}
+
+/// `joined`: the connection is a member of the room from here on.
+pub fn joined(room: &str) -> Frame {
+    typed("joined", &RoomPayload { room })
+}
+
+/// `left`: the connection is no member of the room any more.
+pub fn left(room: &str) -> Frame {
+    typed("left", &RoomPayload { room })
+}
+
+#[derive(Serialize)]
+struct RoomPayload<'a> {
+    room: &'a str,
+}
+
+fn typed<P: Serialize>(event_type: &str, payload: &P) -> Frame {
+    #[derive(Serialize)]
+    struct Typed<'a, P> {
+        #[serde(rename = "type")]
+        event_type: &'a str,
+        payload: &'a P,
+    }
+    // Strings and numbers under string keys always serialize.
+    serde_json::to_string(&Typed { event_type, payload }).unwrap_or_default().into()
+}
+
+fn as_millis<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Appends `text` as a JSON string. Most names need no escape, which is quick to see.
+fn push_json_string(out: &mut String, text: &str) {
+    if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        // A str always serializes.
+        out.push_str(&serde_json::to_string(text).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DELIVERY: Delivery<'static> = Delivery {
+        event_type: "chat_message",
+        payload: r#"{"a": 1.0}"#,
+        receiver: "u2",
+        sender: "u1",
+        timestamp: SystemTime::UNIX_EPOCH,
+        room: None,
+        message_id: None,
+    };
+
+    #[test]
+    fn a_delivery_has_the_fields_of_websocket_app_in_their_order() {
+        assert_eq!(
+            DELIVERY.encode().as_str(),
+            r#"{"type":"chat_message","payload":{"a": 1.0},"receiverID":"u2","senderId":"u1","timestamp":"1970-01-01T00:00:00.000000Z"}"#
+        );
+    }
+
+    #[test]
+    fn room_and_message_id_follow_where_they_apply() {
+        let frame = Delivery { room: Some("r\"1"), message_id: Some("m"), receiver: "", ..DELIVERY }.encode();
+        assert!(frame.as_str().ends_with(r#","room":"r\"1","messageId":"m"}"#), "{}", frame.as_str());
+    }
+
+    #[test]
+    fn ack_and_error_are_spelled_as_documented() {
+        assert_eq!(
+            ack("7", "m-1", AckStatus::Offline).as_str(),
+            r#"{"type":"ack","payload":{"id":"7","messageId":"m-1","status":"offline"}}"#
+        );
+        assert_eq!(
+            ErrorPayload::new(None, ErrorCode::RateLimited, "slow down").encode().as_str(),
+            r#"{"type":"error","payload":{"code":"rate_limited","message":"slow down","retryable":true}}"#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_names_make_valid_json(user in "\\PC{0,40}", room in "\\PC{0,40}", control in any::<char>()) {
+            let sender = format!("{control}{user}");
+            let frame = Delivery { sender: &sender, receiver: &user, room: Some(&room), ..DELIVERY }.encode();
+            let value: serde_json::Value = serde_json::from_str(frame.as_str()).unwrap();
+            prop_assert_eq!(value["senderId"].as_str(), Some(sender.as_str()));
+            prop_assert_eq!(value["room"].as_str(), Some(room.as_str()));
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Who is connected here, and the way of a message to everyone that it is for.
+//!
+//! [`Router`] sends: to the connections on this node directly, through [`LocalTable`], and to other nodes through the
+//! broker. [`Connection`] is what both sides hold of a client: its name and its [`Outbox`]. The session of a
+//! connection is the only one that takes frames out of it.
+
+mod connection;
+mod outbox;
+mod table;
+
+use std::sync::Arc;
+
+pub use connection::Connection;
+pub use outbox::{CloseRequest, Outbox, PushError};
+pub use table::{LocalTable, Slot, SlotRefused};
+
+use crate::{
+    broker::{Broker, BrokerError, LocalNode, Target},
+    metrics::{DropReason, Metrics},
+    protocol::Frame,
+};
+
+/// Sends messages to whom they are for, wherever that is.
+pub struct Router {
+    table: Arc<LocalTable>,
+    broker: Arc<dyn Broker>,
+    metrics: Arc<Metrics>,
+}
+
+/// Whom a message reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Connections on this node that took it.
+    pub connections: usize,
+    /// Other nodes that it was published to.
+    pub nodes: usize,
+}
+
+impl Reach {
+    /// Whether it reached anybody.
+    pub fn anybody(self) -> bool {
+        self.connections + self.nodes > 0
+    }
+}
+
+impl Router {
+    /// Over the connections in `table` and the other nodes behind `broker`.
+    pub fn new(table: Arc<LocalTable>, broker: Arc<dyn Broker>, metrics: Arc<Metrics>) -> Self {
+        Self { table, broker, metrics }
+    }
+
+    /// The connections of this node.
+    pub fn table(&self) -> &Arc<LocalTable> {
+        &self.table
+    }
+
+    /// The other nodes.
+    pub fn broker(&self) -> &Arc<dyn Broker> {
+        &self.broker
+    }
+
+    /// Sends `frame` to `target`: here directly, elsewhere through the broker.
+    ///
+    /// # Errors
+    /// [`BrokerError`] where nobody was reached here and nobody can tell who else there is.
+    pub async fn send(&self, target: Target<'_>, frame: &Frame) -> Result<Reach, BrokerError> {
+        let connections = self.table.deliver(target, frame);
+        match self.broker.publish(target, frame).await {
+            Ok(0) if connections == 0 => {
+                self.metrics.messages_dropped.of(DropReason::Offline).increment();
+                Ok(Reach { connections, nodes: 0 })
+            }
+            Ok(nodes) => Ok(Reach { connections, nodes }),
+            Err(_) if connections > 0 => Ok(Reach { connections, nodes: 0 }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes `connection` reachable.
+    pub fn connect(&self, connection: &Arc<Connection>) {
+        self.table.insert(connection.clone());
+        self.broker.user_changed(connection.user());
+    }
+
+    /// Makes `connection` unreachable, and takes it out of its rooms.
+    pub fn disconnect(&self, connection: &Arc<Connection>) {
+        for room in self.table.remove(connection) {
+            self.broker.room_changed(&room);
+        }
+        self.broker.user_changed(connection.user());
+    }
+
+    /// Makes `connection` a member of `room`. Returns false where it is one already.
+    pub fn join(&self, connection: &Arc<Connection>, room: &str) -> bool {
+        let joined = self.table.join(connection, room);
+        if joined {
+            self.broker.room_changed(room);
+        }
+        joined
+    }
+
+    /// Ends the membership of `connection` in `room`. Returns false where it had none.
+    pub fn leave(&self, connection: &Arc<Connection>, room: &str) -> bool {
+        let left = self.table.leave(connection, room);
+        if left {
+            self.broker.room_changed(room);
+        }
+        left
+    }
+}

@@ -1,0 +1,88 @@
+//! What `wit-bindgen` makes of the WIT package: one set of bindings for the imports and the
+//! shared types, and one for each interface that a plugin may export.
+//!
+//! An export in a WIT world is not optional, and a plugin exports only what it wants. So each
+//! interface has a world of its own here; a plugin links the worlds it names in
+//! [`export!`](crate::export), and the linker merges them into the world of the component.
+//! All of them share the types of [`imports`].
+
+#![allow(
+    unsafe_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated code"
+)]
+
+pub mod imports {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "signalbox:plugin/imports",
+        generate_unused_types: true,
+        additional_derives: [PartialEq],
+    });
+}
+
+/// Bindings of one exported interface, whose `export!` macro is called `$export`.
+macro_rules! exported {
+    ($module:ident, $export:literal, $world:literal, $inline:literal $(, $with:ident)?) => {
+        pub mod $module {
+            wit_bindgen::generate!({
+                path: "../../wit",
+                inline: $inline,
+                world: $world,
+                with: { $("signalbox:plugin/types@1.0.0": crate::bindings::imports::signalbox::plugin::$with)? },
+                pub_export_macro: true,
+                export_macro_name: $export,
+            });
+        }
+    };
+}
+
+exported!(
+    validation,
+    "export_validation",
+    "signalbox:sdk-validation/only",
+    "package signalbox:sdk-validation; world only { export signalbox:plugin/validation@1.0.0; }",
+    types
+);
+exported!(
+    transformation,
+    "export_transformation",
+    "signalbox:sdk-transformation/only",
+    "package signalbox:sdk-transformation; world only { export signalbox:plugin/transformation@1.0.0; }",
+    types
+);
+exported!(
+    events,
+    "export_events",
+    "signalbox:sdk-events/only",
+    "package signalbox:sdk-events; world only { export signalbox:plugin/events@1.0.0; }",
+    types
+);
+exported!(
+    connections,
+    "export_connections",
+    "signalbox:sdk-connections/only",
+    "package signalbox:sdk-connections; world only { export signalbox:plugin/connections@1.0.0; }",
+    types
+);
+exported!(
+    rooms,
+    "export_rooms",
+    "signalbox:sdk-rooms/only",
+    "package signalbox:sdk-rooms; world only { export signalbox:plugin/rooms@1.0.0; }",
+    types
+);
+exported!(
+    lifecycle,
+    "export_lifecycle",
+    "signalbox:sdk-lifecycle/only",
+    "package signalbox:sdk-lifecycle; world only { export signalbox:plugin/lifecycle@1.0.0; }"
+);
+exported!(
+    handover,
+    "export_handover",
+    "signalbox:sdk-handover/only",
+    "package signalbox:sdk-handover; world only { export signalbox:plugin/handover@1.0.0; }"
+);
