@@ -8,6 +8,7 @@ use signalbox_bench::frame::{Opcode, Writer, close_payload, next_frame, put_serv
 use signalbox_bench::load::{LoadError, Mode, Plan, Report, Target, run};
 use signalbox_bench::{handshake, relay};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
 fn plan(address: SocketAddr, mode: Mode) -> Plan {
@@ -133,7 +134,7 @@ async fn a_refused_upgrade_is_told_with_its_status() {
     );
 }
 
-/// Two senders keep 8 messages in flight each. The server sends them to the other side, and per connection leaves out the
+/// Two senders keep 8 messages in flight each. The server forwards them, but on each connection leaves out the
 /// second, sends the third twice and exchanges the fifth and the sixth.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_duplicated_and_reordered_messages_are_found() {
@@ -195,24 +196,43 @@ async fn a_connection_that_closes_early_is_told_with_its_code() {
     );
 }
 
-/// Runs against a server that echoes: between the two of a pair, what one sends to itself looks like what its peer sent.
-/// `answer` gets the number of a message on its connection and all messages so far, and returns what goes back.
+/// Runs one pair against a server that forwards from each to the other what `answer` makes of it: it gets the number of a
+/// message on its connection and all messages so far.
 async fn against_server<F>(mode: Mode, answer: F) -> Report
 where
-    F: Fn(usize, &[Vec<u8>]) -> Vec<Vec<u8>> + Clone + Send + Sync + 'static,
+    F: Fn(usize, &[Vec<u8>]) -> Vec<Vec<u8>> + Send + Sync + 'static,
 {
-    let address = serve(move |stream| echo(stream, answer.clone())).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("a bound socket");
+    tokio::spawn(async move {
+        let (mut a, _) = listener.accept().await?;
+        let rest_a = handshake::accept(&mut a)
+            .await
+            .map_err(std::io::Error::other)?
+            .rest;
+        let (mut b, _) = listener.accept().await?;
+        let rest_b = handshake::accept(&mut b)
+            .await
+            .map_err(std::io::Error::other)?
+            .rest;
+        let ((read_a, write_a), (read_b, write_b)) = (a.into_split(), b.into_split());
+        tokio::try_join!(
+            forward(read_a, rest_a, write_b, &answer),
+            forward(read_b, rest_b, write_a, &answer)
+        )
+    });
     run(&plan(address, mode)).await.expect("a report")
 }
 
-async fn echo<F>(mut stream: TcpStream, answer: F) -> std::io::Result<()>
+async fn forward<F>(
+    mut from: OwnedReadHalf,
+    mut bytes: Vec<u8>,
+    mut to: OwnedWriteHalf,
+    answer: &F,
+) -> std::io::Result<()>
 where
     F: Fn(usize, &[Vec<u8>]) -> Vec<Vec<u8>>,
 {
-    let mut bytes = handshake::accept(&mut stream)
-        .await
-        .map_err(std::io::Error::other)?
-        .rest;
     let mut messages: Vec<Vec<u8>> = Vec::new();
     loop {
         while let Some(frame) =
@@ -228,9 +248,9 @@ where
             for reply in answer(messages.len() - 1, &messages) {
                 put_server_frame(&mut out, Opcode::Text, &reply);
             }
-            stream.write_all(&out).await?;
+            to.write_all(&out).await?;
         }
-        if stream.read_buf(&mut bytes).await? == 0 {
+        if from.read_buf(&mut bytes).await? == 0 {
             return Ok(());
         }
     }

@@ -1,1 +1,15 @@
-//! .
+//! Signalbox: a realtime WebSocket server that is extended with WebAssembly plugins and changed while everybody stays
+//! connected.
+#![recursion_limit = "256"]
+
+pub mod app;
+pub mod auth;
+pub mod broker;
+pub mod config;
+pub mod metrics;
+pub mod pipeline;
+pub mod plugin;
+pub mod protocol;
+pub mod router;
+pub mod server;
+pub mod session;

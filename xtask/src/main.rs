@@ -1,2 +1,57 @@
-//! .
-fn main() {}
+//! The project's own commands, run as `cargo xtask <command>`.
+//!
+//! Each command first makes sure that what it needs is there and says in one line what to do where it is not. Nothing here
+//! is part of the server.
+
+mod bench;
+mod plugins;
+mod requirements;
+mod run;
+mod steps;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the plugins that ship with the server into target/plugins
+    Plugins(plugins::PluginsArgs),
+    /// Build the plugins and the server, and run it with platform.toml
+    Run(run::RunArgs),
+    /// Build everything that the tests load, and run all tests
+    Test(test::TestArgs),
+    /// Measure the server against the relay that marks the floor
+    Bench(bench::BenchArgs),
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match command {
+        Command::Plugins(args) => plugins::run(&workspace, &args),
+        Command::Run(args) => run::run(&workspace, &args),
+        Command::Test(args) => test::run(&workspace, &args),
+        Command::Bench(args) => bench::run(&workspace, &args),
+    }
+}

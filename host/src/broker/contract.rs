@@ -32,7 +32,12 @@ impl LocalNode for Recorder {
             Target::Everyone => "everyone".to_owned(),
             Target::User(_) | Target::Room(_) => return 0,
         };
-        self.got.lock().unwrap().entry(name).or_default().push(frame.as_str().to_owned());
+        self.got
+            .lock()
+            .unwrap()
+            .entry(name)
+            .or_default()
+            .push(frame.as_str().to_owned());
         1
     }
 }
@@ -59,11 +64,20 @@ impl Node {
     }
 
     async fn publish(&self, target: Target<'_>, text: &str) -> usize {
-        self.broker.publish(target, &Frame::from(text.to_owned())).await.unwrap()
+        self.broker
+            .publish(target, &Frame::from(text.to_owned()))
+            .await
+            .unwrap()
     }
 
     fn got(&self, name: &str) -> Vec<String> {
-        self.recorder.got.lock().unwrap().get(name).cloned().unwrap_or_default()
+        self.recorder
+            .got
+            .lock()
+            .unwrap()
+            .get(name)
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
@@ -76,7 +90,10 @@ async fn a_user_is_reached_on_other_nodes_only(make: MakeCluster) {
     nodes[1].connect("u");
     assert_eq!(nodes[0].publish(Target::User("u"), "x").await, 1);
     assert_eq!(nodes[2].publish(Target::User("u"), "y").await, 2);
-    assert_eq!((nodes[0].got("user u"), nodes[1].got("user u")), (vec!["y".into()], vec!["x".into(), "y".into()]));
+    assert_eq!(
+        (nodes[0].got("user u"), nodes[1].got("user u")),
+        (vec!["y".into()], vec!["x".into(), "y".into()])
+    );
 }
 
 async fn nobody_is_reached_where_nobody_is(make: MakeCluster) {
@@ -130,7 +147,11 @@ async fn strange_names_are_only_names(make: MakeCluster) {
     let strange = ["a:b", "a b", "{a}", "a\nb", "*", "ä€😀", &"x".repeat(255)];
     for name in strange {
         nodes[1].connect(name);
-        assert_eq!(nodes[0].publish(Target::User(name), "x").await, 1, "{name:?}");
+        assert_eq!(
+            nodes[0].publish(Target::User(name), "x").await,
+            1,
+            "{name:?}"
+        );
         assert_eq!(nodes[1].got(&format!("user {name}")), ["x"], "{name:?}");
     }
     assert_eq!(nodes[0].publish(Target::User("a"), "x").await, 0);
@@ -142,13 +163,20 @@ async fn concurrent_changes_end_at_the_truth(make: MakeCluster) {
         let nodes = nodes.clone();
         tokio::task::spawn_blocking(move || {
             for round in 0..500 {
-                if (task + round) % 2 == 0 { nodes[1].connect("u") } else { nodes[1].disconnect("u") }
+                if (task + round) % 2 == 0 {
+                    nodes[1].connect("u")
+                } else {
+                    nodes[1].disconnect("u")
+                }
             }
         })
     });
     futures_util::future::join_all(flickers).await;
     let holds = nodes[1].recorder.holds_user("u");
-    assert_eq!(nodes[0].publish(Target::User("u"), "x").await, usize::from(holds));
+    assert_eq!(
+        nodes[0].publish(Target::User("u"), "x").await,
+        usize::from(holds)
+    );
 }
 
 macro_rules! passes_the_contract {
@@ -180,7 +208,11 @@ fn memory_cluster(size: usize) -> Vec<Node> {
     let hub = Arc::new(MemoryHub::default());
     let node = |index: usize| {
         let recorder = Arc::new(Recorder::default());
-        let broker = Box::new(MemoryBroker::join(hub.clone(), &format!("n{index}"), recorder.clone()));
+        let broker = Box::new(MemoryBroker::join(
+            hub.clone(),
+            &format!("n{index}"),
+            recorder.clone(),
+        ));
         Node { recorder, broker }
     };
     (0..size).map(node).collect()

@@ -37,23 +37,41 @@ pub struct MemoryBroker {
 impl MemoryBroker {
     /// Joins `hub` as `id`, which no other member may have.
     pub fn join(hub: Arc<MemoryHub>, id: &str, node: Arc<dyn LocalNode>) -> Self {
-        let own = Member { id: id.to_owned(), node };
-        hub.nodes.write().unwrap_or_else(PoisonError::into_inner).push(own.clone());
+        let own = Member {
+            id: id.to_owned(),
+            node,
+        };
+        hub.nodes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(own.clone());
         Self { hub, own }
     }
 
     fn publish_now(&self, target: Target<'_>, frame: &Frame) -> usize {
-        let nodes = self.hub.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        let nodes = self
+            .hub
+            .nodes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let others = nodes.iter().filter(|member| member.id != self.own.id);
         let reached = |holders: Option<&BTreeSet<String>>| {
-            let holds = |member: &&Member| holders.is_some_and(|holders| holders.contains(&member.id));
-            others.clone().filter(holds).filter(|member| member.node.deliver(target, frame) > 0).count()
+            let holds =
+                |member: &&Member| holders.is_some_and(|holders| holders.contains(&member.id));
+            others
+                .clone()
+                .filter(holds)
+                .filter(|member| member.node.deliver(target, frame) > 0)
+                .count()
         };
         match target {
             _ if nodes.len() < 2 => 0,
             Target::User(user) => reached(self.hub.user_nodes.get(user).as_deref()),
             Target::Room(room) => reached(self.hub.room_nodes.get(room).as_deref()),
-            Target::Everyone => others.clone().filter(|member| member.node.deliver(target, frame) > 0).count(),
+            Target::Everyone => others
+                .clone()
+                .filter(|member| member.node.deliver(target, frame) > 0)
+                .count(),
         }
     }
 
@@ -72,27 +90,45 @@ impl MemoryBroker {
 }
 
 impl Broker for MemoryBroker {
-    fn publish<'a>(&'a self, target: Target<'a>, frame: &'a Frame) -> BoxFuture<'a, Result<usize, BrokerError>> {
+    fn publish<'a>(
+        &'a self,
+        target: Target<'a>,
+        frame: &'a Frame,
+    ) -> BoxFuture<'a, Result<usize, BrokerError>> {
         std::future::ready(Ok(self.publish_now(target, frame))).boxed()
     }
 
     fn user_changed(&self, user: &str) {
-        self.note(&self.hub.user_nodes, user, || self.own.node.holds_user(user));
+        self.note(&self.hub.user_nodes, user, || {
+            self.own.node.holds_user(user)
+        });
     }
 
     fn room_changed(&self, room: &str) {
-        self.note(&self.hub.room_nodes, room, || self.own.node.holds_room(room));
+        self.note(&self.hub.room_nodes, room, || {
+            self.own.node.holds_room(room)
+        });
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
         let member = |member: &Member| member.id == self.own.id;
-        let present = self.hub.nodes.read().unwrap_or_else(PoisonError::into_inner).iter().any(member);
+        let present = self
+            .hub
+            .nodes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .any(member);
         let gone = || BrokerError::Unavailable("this node has left the cluster".to_owned());
         std::future::ready(present.then_some(()).ok_or_else(gone)).boxed()
     }
 
     fn leave(&self) -> BoxFuture<'_, ()> {
-        let mut nodes = self.hub.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes = self
+            .hub
+            .nodes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         nodes.retain(|member| member.id != self.own.id);
         std::future::ready(()).boxed()
     }

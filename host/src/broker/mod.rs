@@ -47,7 +47,11 @@ pub trait Broker: Send + Sync {
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`], within the command timeout, where nobody can tell which nodes those are.
-    fn publish<'a>(&'a self, target: Target<'a>, frame: &'a Frame) -> BoxFuture<'a, Result<usize, BrokerError>>;
+    fn publish<'a>(
+        &'a self,
+        target: Target<'a>,
+        frame: &'a Frame,
+    ) -> BoxFuture<'a, Result<usize, BrokerError>>;
 
     /// Something changed about `user` on this node. The broker looks up [`LocalNode::holds_user`] when it writes, so
     /// that calls may come late, twice, or in any order.

@@ -6,6 +6,7 @@ use super::{
     AdminConfig, AllowedOrigins, ApiConfig, AuthConfig, BrokerConfig, Config, ConfigError,
     JwtConfig, JwtKeySource, Limits, MetricsConfig, ServerConfig, checks, plugins,
     settings::{Section, Settings},
+    units,
 };
 
 /// Shortest secret of HS256 in bytes: a key as long as the hash (RFC 7518 §3.2).
@@ -71,8 +72,10 @@ fn server(section: &Section, errors: &mut Vec<ConfigError>) -> ServerConfig {
     let (ping, idle) = (section.time("ping_interval"), section.time("idle_timeout"));
     if section.are_right(&["ping_interval", "idle_timeout"]) && idle <= ping {
         let message = format!(
-            "{idle:?} is not longer than server.ping_interval, {ping:?}, so that a client would be dropped \
-             before it was asked; set it to twice that or more"
+            "{} is not longer than server.ping_interval, {}, so that a client would be dropped \
+             before it was asked; set it to twice that or more",
+            units::format_duration(idle),
+            units::format_duration(ping)
         );
         errors.push(ConfigError {
             key: "server.idle_timeout".to_owned(),

@@ -1,6 +1,6 @@
 //! The configuration: `platform.toml`, environment variables, and what they mean.
 //!
-//! The way of a file is raw text → [`settings`], each with the place it came from → [`Config`], or a list of
+//! The way of a file is raw text → settings, each with the place it came from → [`Config`], or a list of
 //! *every* error in it. A [`Config`] cannot be wrong: whatever holds one need not check it again. All keys, with
 //! kind, bounds and default, stand in one table, [`keys`]; reading, the environment and the reference manual
 //! follow from it.

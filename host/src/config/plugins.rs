@@ -4,6 +4,7 @@ use std::{collections::HashMap, path::Path};
 
 use super::{
     ConfigError, InstanceMode, OnFailure, Place, PluginConfig, PluginLimits, settings::Section,
+    units,
 };
 
 /// Puts the plugins together, in the order of the chain.
@@ -93,7 +94,9 @@ fn limits(section: &Section, errors: &mut Vec<ConfigError>) -> PluginLimits {
     let (cpu, wall) = (section.time("call_cpu_max"), section.time("call_time_max"));
     if section.are_right(&["call_cpu_max", "call_time_max"]) && wall < cpu {
         let message = format!(
-            "{wall:?} is shorter than call_cpu_max, {cpu:?}, which could never be used up; raise it, or lower the other"
+            "{} is shorter than call_cpu_max, {}, which could never be used up; raise it, or lower the other",
+            units::format_duration(wall),
+            units::format_duration(cpu)
         );
         errors.push(ConfigError {
             key: format!("{}.call_time_max", section.path),

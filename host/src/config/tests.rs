@@ -334,23 +334,17 @@ fn every_key_can_be_set_by_its_variable() {
         let result = parse_with(ONE_PLUGIN, &environment);
         let mut before = result.unwrap_or_else(|errors| panic!("{errors}"));
         environment.push((&variable, key.example));
-        match (key.section, key.name) {
-            // Each takes the place of the secret: compared with the other of the two.
-            ("auth", "jwt_key_file" | "jwks_file") => {
-                environment.push(("SIGNALBOX_AUTH__MODE", "jwt"));
-                let other = if key.name == "jwks_file" {
-                    "JWT_KEY_FILE"
-                } else {
-                    "JWKS_FILE"
-                };
-                let other = format!("SIGNALBOX_AUTH__{other}");
-                before = parse_with(
-                    ONE_PLUGIN,
-                    &[("SIGNALBOX_AUTH__MODE", "jwt"), (&other, "a")],
-                )
+        // Each of these takes the place of the secret: compared with the other of the two.
+        if let ("auth", "jwt_key_file" | "jwks_file") = (key.section, key.name) {
+            environment.push(("SIGNALBOX_AUTH__MODE", "jwt"));
+            let is_set = key.name == "jwks_file";
+            let other = if is_set {
+                "SIGNALBOX_AUTH__JWT_KEY_FILE"
+            } else {
+                "SIGNALBOX_AUTH__JWKS_FILE"
+            };
+            before = parse_with(ONE_PLUGIN, &[("SIGNALBOX_AUTH__MODE", "jwt"), (other, "a")])
                 .expect("valid");
-            }
-            _ => {}
         }
         let after =
             parse_with(ONE_PLUGIN, &environment).unwrap_or_else(|errors| panic!("{errors}"));
@@ -418,7 +412,7 @@ fn an_error_of_a_variable_names_it_and_the_key() {
         only_error("", &[("SIGNALBOX_LIMITS__FRAME_BYTES_MAX", "1MX")]),
         "SIGNALBOX_LIMITS__FRAME_BYTES_MAX: limits.frame_bytes_max: found \"1MX\", which has an unknown unit; write \
          B, KB, MB, GB (powers of 1000) or KiB, MiB, GiB (powers of 1024); expected a size from 128B to 16MiB such \
-         as \"64KiB\""
+         as \"1MiB\""
     );
     assert_eq!(
         only_error("", &[("WSS_PORT", "70000")]),
@@ -526,7 +520,7 @@ fn reference_table() -> String {
             Change::Restart => "restart",
             Change::Unused => "unused",
         };
-        let (name, value) = (key.full_name(), values::expected(key.kind));
+        let (name, value) = (key.full_name(), values::expected(key));
         table += &format!(
             "| `{name}` | {value} | {default} | {change} | {} |\n",
             key.meaning

@@ -117,18 +117,19 @@ pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
     }
 }
 
-/// What a value of this kind is, for an error and for the reference: "a size from 128B to 16MiB".
-pub(super) fn expected(kind: Kind) -> String {
-    match kind {
+/// What the value of a key is, for an error and for the reference: "a size from 128B to 16MiB such as "1MiB"".
+pub(super) fn expected(key: &Key) -> String {
+    let example = key.example;
+    match key.kind {
         Kind::Bool => "true or false".to_owned(),
         Kind::Count(min, max) => format!("a whole number from {min} to {max}"),
         Kind::Bytes(min, max) => {
             let (min, max) = (units::format_bytes(min), units::format_bytes(max));
-            format!("a size from {min} to {max} such as \"64KiB\"")
+            format!("a size from {min} to {max} such as \"{example}\"")
         }
         Kind::Time(min, max) => {
             let (min, max) = (units::format_duration(min), units::format_duration(max));
-            format!("a duration from {min} to {max} such as \"25s\"")
+            format!("a duration from {min} to {max} such as \"{example}\"")
         }
         Kind::Choice(words) => {
             let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
@@ -201,7 +202,7 @@ fn wrong_type(key: &Key, value: &DeValue<'_>) -> String {
     format!(
         "found {}, expected {}{advice}",
         describe(key, value),
-        expected(key.kind)
+        expected(key)
     )
 }
 
@@ -235,7 +236,7 @@ fn refusal(key: &Key, text: &str, reason: &str) -> String {
     } else {
         quoted(text)
     };
-    format!("found {found}{reason}; expected {}", expected(key.kind))
+    format!("found {found}{reason}; expected {}", expected(key))
 }
 
 fn refused_by_check(key: &Key, text: &str, reason: &str) -> String {

@@ -114,8 +114,17 @@ impl Histogram {
 
     /// All shards together.
     pub fn snapshot(&self) -> HistogramSnapshot {
-        let buckets = array::from_fn(|bucket| self.0.iter().map(|shard| shard.buckets[bucket].load(Relaxed)).sum());
-        let sum_ns = self.0.iter().map(|shard| shard.sum_ns.load(Relaxed)).fold(0, u64::wrapping_add);
+        let buckets = array::from_fn(|bucket| {
+            self.0
+                .iter()
+                .map(|shard| shard.buckets[bucket].load(Relaxed))
+                .sum()
+        });
+        let sum_ns = self
+            .0
+            .iter()
+            .map(|shard| shard.sum_ns.load(Relaxed))
+            .fold(0, u64::wrapping_add);
         HistogramSnapshot { buckets, sum_ns }
     }
 }
@@ -153,8 +162,20 @@ mod tests {
     #[test]
     fn durations_fall_into_the_bucket_whose_bound_is_next() {
         let histogram = Histogram::default();
-        let durations = [0, 1, 1_000, 1_001, 2_000, 2_001, 66_000_000_000, 68_000_000_000, u64::MAX];
-        durations.iter().for_each(|ns| histogram.record(Duration::from_nanos(*ns)));
+        let durations = [
+            0,
+            1,
+            1_000,
+            1_001,
+            2_000,
+            2_001,
+            66_000_000_000,
+            68_000_000_000,
+            u64::MAX,
+        ];
+        durations
+            .iter()
+            .for_each(|ns| histogram.record(Duration::from_nanos(*ns)));
         let snapshot = histogram.snapshot();
         assert_eq!(snapshot.buckets[..3], [3, 2, 1]);
         assert_eq!(snapshot.buckets[26..], [1, 2]);

@@ -12,7 +12,10 @@ pub mod prometheus;
 use crate::protocol::{CloseCode, ErrorCode};
 
 pub use cells::{BUCKET_BOUNDS_US, Counter, Gauge, Histogram, HistogramSnapshot};
-pub use plugin::{FailureKind, GuestFigures, GuestMetricError, PluginMetrics, PluginTable, SwapOutcome};
+pub(crate) use plugin::duration_of_ms;
+pub use plugin::{
+    FailureKind, GuestFigures, GuestMetricError, PluginMetrics, PluginTable, SwapOutcome,
+};
 
 /// Everything that the host counts.
 #[derive(Debug, Default)]
@@ -61,7 +64,13 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [Self; 5] = [Self::SlowConsumer, Self::Closing, Self::Offline, Self::Plugin, Self::ConnectionGone];
+    const ALL: [Self; 5] = [
+        Self::SlowConsumer,
+        Self::Closing,
+        Self::Offline,
+        Self::Plugin,
+        Self::ConnectionGone,
+    ];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -90,7 +99,13 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Self; 5] = [Self::Auth, Self::Origin, Self::UserLimit, Self::NodeLimit, Self::Draining];
+    const ALL: [Self; 5] = [
+        Self::Auth,
+        Self::Origin,
+        Self::UserLimit,
+        Self::NodeLimit,
+        Self::Draining,
+    ];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -126,7 +141,9 @@ impl ByErrorCode {
     }
 
     fn rows(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
-        ErrorCode::ALL.into_iter().map(|code| (code.as_str(), self.of(code)))
+        ErrorCode::ALL
+            .into_iter()
+            .map(|code| (code.as_str(), self.of(code)))
     }
 }
 
@@ -137,7 +154,9 @@ impl ByDropReason {
     }
 
     fn rows(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
-        DropReason::ALL.into_iter().map(|reason| (reason.as_str(), self.of(reason)))
+        DropReason::ALL
+            .into_iter()
+            .map(|reason| (reason.as_str(), self.of(reason)))
     }
 }
 
@@ -148,7 +167,9 @@ impl ByRefusal {
     }
 
     fn rows(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
-        Refusal::ALL.into_iter().map(|refusal| (refusal.as_str(), self.of(refusal)))
+        Refusal::ALL
+            .into_iter()
+            .map(|refusal| (refusal.as_str(), self.of(refusal)))
     }
 }
 
@@ -160,7 +181,11 @@ impl ByCloseCode {
     }
 
     fn rows(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
-        CloseCode::TABLE.iter().map(|row| row.name).chain(["plugin"]).zip(&self.0)
+        CloseCode::TABLE
+            .iter()
+            .map(|row| row.name)
+            .chain(["plugin"])
+            .zip(&self.0)
     }
 }
 
@@ -175,7 +200,12 @@ mod tests {
             assert_eq!(code as usize, index);
             rejected.of(code).add(index as u64);
         }
-        assert!(rejected.rows().enumerate().all(|(index, (_, counter))| counter.get() == index as u64));
+        assert!(
+            rejected
+                .rows()
+                .enumerate()
+                .all(|(index, (_, counter))| counter.get() == index as u64)
+        );
     }
 
     #[test]
@@ -183,7 +213,11 @@ mod tests {
         let closes = ByCloseCode::default();
         closes.of(CloseCode::from_plugin(4777).unwrap()).add(1);
         closes.of(CloseCode::DRAIN).add(2);
-        let rows: Vec<_> = closes.rows().filter(|(_, counter)| counter.get() > 0).map(|(name, _)| name).collect();
+        let rows: Vec<_> = closes
+            .rows()
+            .filter(|(_, counter)| counter.get() > 0)
+            .map(|(name, _)| name)
+            .collect();
         assert_eq!(rows, ["drain", "plugin"]);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use super::{Counter, Histogram};
 
 /// Most figures that one plugin may name.
-pub const GUEST_FIGURES_MAX: usize = 100;
+const GUEST_FIGURES_MAX: usize = 100;
 
 /// Longest name of a plugin's figure, in bytes.
 const GUEST_NAME_BYTES_MAX: usize = 64;
@@ -31,7 +31,13 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Trap, Self::Deadline, Self::Memory, Self::Output, Self::Unavailable];
+    pub const ALL: [Self; 5] = [
+        Self::Trap,
+        Self::Deadline,
+        Self::Memory,
+        Self::Output,
+        Self::Unavailable,
+    ];
 
     /// As it stands in metrics and logs.
     pub const fn as_str(self) -> &'static str {
@@ -105,7 +111,10 @@ impl PluginTable {
     /// All of them, sorted by name.
     pub fn all(&self) -> Vec<(String, Arc<PluginMetrics>)> {
         let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        table.iter().map(|(name, metrics)| (name.clone(), metrics.clone())).collect()
+        table
+            .iter()
+            .map(|(name, metrics)| (name.clone(), metrics.clone()))
+            .collect()
     }
 }
 
@@ -166,14 +175,28 @@ impl GuestFigures {
     /// All of them, sorted by name.
     pub fn all(&self) -> Vec<(String, Arc<GuestFigure>)> {
         let figures = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        figures.iter().map(|(name, figure)| (name.clone(), figure.clone())).collect()
+        figures
+            .iter()
+            .map(|(name, figure)| (name.clone(), figure.clone()))
+            .collect()
     }
 
-    fn figure(&self, name: &str, new: fn() -> GuestFigure) -> Result<Arc<GuestFigure>, GuestMetricError> {
-        if let Some(figure) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+    fn figure(
+        &self,
+        name: &str,
+        new: fn() -> GuestFigure,
+    ) -> Result<Arc<GuestFigure>, GuestMetricError> {
+        if let Some(figure) = self
+            .0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+        {
             return Ok(figure.clone());
         }
-        let spelled_well = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        let spelled_well = name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
         if name.is_empty() || name.len() > GUEST_NAME_BYTES_MAX || !spelled_well {
             return Err(GuestMetricError::Name);
         }
@@ -181,7 +204,10 @@ impl GuestFigures {
         if figures.len() >= GUEST_FIGURES_MAX && !figures.contains_key(name) {
             return Err(GuestMetricError::TooMany);
         }
-        Ok(figures.entry(name.to_owned()).or_insert_with(|| Arc::new(new())).clone())
+        Ok(figures
+            .entry(name.to_owned())
+            .or_insert_with(|| Arc::new(new()))
+            .clone())
     }
 }
 
@@ -221,7 +247,12 @@ mod tests {
 
     #[test]
     fn values_that_are_no_durations_are_bounded() {
-        for (value, expected) in [(f64::NAN, 0), (-1.0, 0), (f64::INFINITY, 1_000_000), (1500.0, 1)] {
+        for (value, expected) in [
+            (f64::NAN, 0),
+            (-1.0, 0),
+            (f64::INFINITY, 1_000_000),
+            (1500.0, 1),
+        ] {
             assert_eq!(duration_of_ms(value).as_secs(), expected, "{value}");
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text},
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
@@ -20,7 +20,10 @@ pub type LiveVersion = (String, String);
 /// Renders `metrics`, and an info metric for each of `versions`.
 pub fn render(metrics: &Arc<Metrics>, versions: Vec<LiveVersion>) -> String {
     let mut registry = Registry::with_prefix("wss");
-    registry.register_collector(Box::new(Scrape { metrics: metrics.clone(), versions }));
+    registry.register_collector(Box::new(Scrape {
+        metrics: metrics.clone(),
+        versions,
+    }));
     let mut out = String::new();
     // Writing into a String cannot fail.
     let _ = text::encode(&mut out, &registry);
@@ -36,20 +39,80 @@ struct Scrape {
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let m = &self.metrics;
-        gauge(&mut encoder, "active_connections", "Connections that are open", m.active_connections.get() as f64)?;
-        counter(&mut encoder, "connections", "Connections since the start", &m.connections)?;
-        counter(&mut encoder, "messages", "Messages that clients sent", &m.messages)?;
-        counter(&mut encoder, "messages_delivered", "Messages put out to connections", &m.messages_delivered)?;
-        counter(&mut encoder, "unexpected_disconnects", "Connections that ended uncleanly", &m.unexpected_disconnects)?;
-        counter(&mut encoder, "config_reloads_failed", "Refused reloads of the configuration", &m.config_reloads_failed)?;
+        gauge(
+            &mut encoder,
+            "active_connections",
+            "Connections that are open",
+            m.active_connections.get() as f64,
+        )?;
+        counter(
+            &mut encoder,
+            "connections",
+            "Connections since the start",
+            &m.connections,
+        )?;
+        counter(
+            &mut encoder,
+            "messages",
+            "Messages that clients sent",
+            &m.messages,
+        )?;
+        counter(
+            &mut encoder,
+            "messages_delivered",
+            "Messages put out to connections",
+            &m.messages_delivered,
+        )?;
+        counter(
+            &mut encoder,
+            "unexpected_disconnects",
+            "Connections that ended uncleanly",
+            &m.unexpected_disconnects,
+        )?;
+        counter(
+            &mut encoder,
+            "config_reloads_failed",
+            "Refused reloads of the configuration",
+            &m.config_reloads_failed,
+        )?;
         let mean = m.reported_latency.snapshot().mean_ms();
-        gauge(&mut encoder, "average_latency_ms", "Mean of the round-trip times that clients reported", mean)?;
-        labelled(&mut encoder, "messages_rejected", "Refused messages", "code", m.messages_rejected.rows())?;
-        labelled(&mut encoder, "messages_dropped", "Accepted messages that reached nobody", "reason", m.messages_dropped.rows())?;
-        labelled(&mut encoder, "closes", "Connections that the server closed", "code", m.closes.rows())?;
-        labelled(&mut encoder, "upgrades_refused", "Refused upgrades", "reason", m.upgrades_refused.rows())?;
+        gauge(
+            &mut encoder,
+            "average_latency_ms",
+            "Mean of the round-trip times that clients reported",
+            mean,
+        )?;
+        labelled(
+            &mut encoder,
+            "messages_rejected",
+            "Refused messages",
+            "code",
+            m.messages_rejected.rows(),
+        )?;
+        labelled(
+            &mut encoder,
+            "messages_dropped",
+            "Accepted messages that reached nobody",
+            "reason",
+            m.messages_dropped.rows(),
+        )?;
+        labelled(
+            &mut encoder,
+            "closes",
+            "Connections that the server closed",
+            "code",
+            m.closes.rows(),
+        )?;
+        labelled(
+            &mut encoder,
+            "upgrades_refused",
+            "Refused upgrades",
+            "reason",
+            m.upgrades_refused.rows(),
+        )?;
         let help = "From a frame's arrival to the outbox of its receivers";
-        let mut family = encoder.encode_descriptor("delivery_latency_ms", help, None, MetricType::Histogram)?;
+        let mut family =
+            encoder.encode_descriptor("delivery_latency_ms", help, None, MetricType::Histogram)?;
         histogram(&m.delivery_latency.snapshot(), &mut family)?;
         self.plugins(&mut encoder)?;
         self.guests(&mut encoder)?;
@@ -60,43 +123,109 @@ impl Collector for Scrape {
 impl Scrape {
     fn plugins(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let plugins = self.metrics.plugins.all();
-        let each = |get: fn(&super::PluginMetrics) -> &Counter| plugins.iter().map(move |(name, m)| (name.as_str(), get(m)));
-        labelled(encoder, "plugin_calls", "Calls of a plugin", "plugin", each(|m| &m.calls))?;
-        labelled(encoder, "plugin_rejections", "Messages that a plugin refused", "plugin", each(|m| &m.rejections))?;
+        let each = |get: fn(&super::PluginMetrics) -> &Counter| {
+            plugins.iter().map(move |(name, m)| (name.as_str(), get(m)))
+        };
+        labelled(
+            encoder,
+            "plugin_calls",
+            "Calls of a plugin",
+            "plugin",
+            each(|m| &m.calls),
+        )?;
+        labelled(
+            encoder,
+            "plugin_rejections",
+            "Messages that a plugin refused",
+            "plugin",
+            each(|m| &m.rejections),
+        )?;
         let help = "Log lines of a plugin that were over its limit";
-        labelled(encoder, "plugin_log_lines_dropped", help, "plugin", each(|m| &m.log_lines_dropped))?;
-        let mut family = encoder.encode_descriptor("plugin_failures", "Calls that failed", None, MetricType::Counter)?;
+        labelled(
+            encoder,
+            "plugin_log_lines_dropped",
+            help,
+            "plugin",
+            each(|m| &m.log_lines_dropped),
+        )?;
+        let mut family = encoder.encode_descriptor(
+            "plugin_failures",
+            "Calls that failed",
+            None,
+            MetricType::Counter,
+        )?;
         for (name, metrics) in &plugins {
             for kind in super::FailureKind::ALL {
                 let labels = [("plugin", name.as_str()), ("kind", kind.as_str())];
                 constant(metrics.failures(kind).get(), family.encode_family(&labels)?)?;
             }
         }
-        let mut family = encoder.encode_descriptor("plugin_swaps", "Swaps of a plugin's version", None, MetricType::Counter)?;
+        let mut family = encoder.encode_descriptor(
+            "plugin_swaps",
+            "Swaps of a plugin's version",
+            None,
+            MetricType::Counter,
+        )?;
         for (name, metrics) in &plugins {
-            for (outcome, counter) in [("live", &metrics.swaps_live), ("refused", &metrics.swaps_refused)] {
-                constant(counter.get(), family.encode_family(&[("plugin", name.as_str()), ("outcome", outcome)])?)?;
+            for (outcome, counter) in [
+                ("live", &metrics.swaps_live),
+                ("refused", &metrics.swaps_refused),
+            ] {
+                constant(
+                    counter.get(),
+                    family.encode_family(&[("plugin", name.as_str()), ("outcome", outcome)])?,
+                )?;
             }
         }
-        let mut family = encoder.encode_descriptor("plugin_call_ms", "Time of a call", None, MetricType::Histogram)?;
+        let mut family = encoder.encode_descriptor(
+            "plugin_call_ms",
+            "Time of a call",
+            None,
+            MetricType::Histogram,
+        )?;
         for (name, metrics) in &plugins {
-            histogram(&metrics.call_time.snapshot(), &mut family.encode_family(&[("plugin", name.as_str())])?)?;
+            histogram(
+                &metrics.call_time.snapshot(),
+                &mut family.encode_family(&[("plugin", name.as_str())])?,
+            )?;
         }
         Ok(())
     }
 
     /// The plugins' own figures, under one name each kind, so that a plugin cannot collide with the host.
     fn guests(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let figures: Vec<_> = self.metrics.plugins.all().into_iter().map(|(name, m)| (name, m.guest.all())).collect();
-        let mut family = encoder.encode_descriptor("plugin_count", "What plugins count", None, MetricType::Counter)?;
+        let figures: Vec<_> = self
+            .metrics
+            .plugins
+            .all()
+            .into_iter()
+            .map(|(name, m)| (name, m.guest.all()))
+            .collect();
+        let mut family = encoder.encode_descriptor(
+            "plugin_count",
+            "What plugins count",
+            None,
+            MetricType::Counter,
+        )?;
         for (plugin, figures) in &figures {
             for (name, figure) in figures {
                 if let GuestFigure::Count(counter) = &**figure {
-                    constant(counter.get(), family.encode_family(&[("plugin", plugin.as_str()), ("name", name.as_str())])?)?;
+                    constant(
+                        counter.get(),
+                        family.encode_family(&[
+                            ("plugin", plugin.as_str()),
+                            ("name", name.as_str()),
+                        ])?,
+                    )?;
                 }
             }
         }
-        let mut family = encoder.encode_descriptor("plugin_observed", "What plugins observe", None, MetricType::Histogram)?;
+        let mut family = encoder.encode_descriptor(
+            "plugin_observed",
+            "What plugins observe",
+            None,
+            MetricType::Histogram,
+        )?;
         for (plugin, figures) in &figures {
             for (name, figure) in figures {
                 if let GuestFigure::Observed(observed) = &**figure {
@@ -109,7 +238,12 @@ impl Scrape {
     }
 
     fn live_versions(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut family = encoder.encode_descriptor("plugin_live", "The version that is live", None, MetricType::Gauge)?;
+        let mut family = encoder.encode_descriptor(
+            "plugin_live",
+            "The version that is live",
+            None,
+            MetricType::Gauge,
+        )?;
         for (plugin, version) in &self.versions {
             let labels = [("plugin", plugin.as_str()), ("version", version.as_str())];
             ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)?;
@@ -118,12 +252,22 @@ impl Scrape {
     }
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> Result<(), std::fmt::Error> {
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: f64,
+) -> Result<(), std::fmt::Error> {
     let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     ConstGauge::new(value).encode(family)
 }
 
-fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, counter: &Counter) -> Result<(), std::fmt::Error> {
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    counter: &Counter,
+) -> Result<(), std::fmt::Error> {
     let family = encoder.encode_descriptor(name, help, None::<&Unit>, MetricType::Counter)?;
     constant(counter.get(), family)
 }
@@ -133,12 +277,12 @@ fn constant(value: u64, encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Erro
 }
 
 /// A counter for each value of one label.
-fn labelled<'a>(
+fn labelled<'n, 'c>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
     label: &'static str,
-    rows: impl Iterator<Item = (&'a str, &'a Counter)>,
+    rows: impl Iterator<Item = (&'n str, &'c Counter)>,
 ) -> Result<(), std::fmt::Error> {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (value, counter) in rows {
@@ -147,10 +291,21 @@ fn labelled<'a>(
     Ok(())
 }
 
-fn histogram(snapshot: &HistogramSnapshot, encoder: &mut MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
-    let bounds = BUCKET_BOUNDS_US.iter().map(|us| *us as f64 / 1e3).chain([f64::MAX]);
+fn histogram(
+    snapshot: &HistogramSnapshot,
+    encoder: &mut MetricEncoder<'_>,
+) -> Result<(), std::fmt::Error> {
+    let bounds = BUCKET_BOUNDS_US
+        .iter()
+        .map(|us| *us as f64 / 1e3)
+        .chain([f64::MAX]);
     let buckets: Vec<(f64, u64)> = bounds.zip(snapshot.buckets).collect();
-    encoder.encode_histogram::<()>(snapshot.sum_ns as f64 / 1e6, snapshot.count(), &buckets, None)
+    encoder.encode_histogram::<NoLabelSet>(
+        snapshot.sum_ns as f64 / 1e6,
+        snapshot.count(),
+        &buckets,
+        None,
+    )
 }
 
 #[cfg(test)]
@@ -180,7 +335,10 @@ mod tests {
             r#"wss_plugin_live{plugin="chat",version="0123456789ab"} 1"#,
             "# EOF",
         ] {
-            assert!(text.lines().any(|found| found == line), "no line `{line}` in\n{text}");
+            assert!(
+                text.lines().any(|found| found == line),
+                "no line `{line}` in\n{text}"
+            );
         }
     }
 }

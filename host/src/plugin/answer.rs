@@ -91,14 +91,19 @@ fn illegal<T>(what: impl Into<String>) -> Result<T, Illegal> {
 
 /// Checks a rejection. Its reason is only cut.
 pub(super) fn rejection(raw: raw::Rejection) -> Result<Rejection, Illegal> {
-    let spelled_well =
-        raw.code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-'));
+    let spelled_well = raw
+        .code
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-'));
     if raw.code.is_empty() || raw.code.len() > CODE_BYTES_MAX || !spelled_well {
         return illegal("the code of a rejection must be 1 to 64 of `a-z 0-9 _ . -`");
     }
     let mut reason = raw.reason;
     reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-    Ok(Rejection { code: raw.code, reason })
+    Ok(Rejection {
+        code: raw.code,
+        reason,
+    })
 }
 
 /// Checks what `transform` made.
@@ -111,9 +116,16 @@ pub(super) fn transformed(raw: raw::Outcome) -> Result<Transformed, Illegal> {
 }
 
 /// Checks a list of actions: all of it is legal, or none of it is done.
-pub(super) fn actions(raw: Vec<raw::Action>, limits: &PluginLimits) -> Result<Vec<Action>, Illegal> {
+pub(super) fn actions(
+    raw: Vec<raw::Action>,
+    limits: &PluginLimits,
+) -> Result<Vec<Action>, Illegal> {
     if raw.len() > limits.actions_max {
-        return illegal(format!("{} actions, the limit is {} (`actions_max`)", raw.len(), limits.actions_max));
+        return illegal(format!(
+            "{} actions, the limit is {} (`actions_max`)",
+            raw.len(),
+            limits.actions_max
+        ));
     }
     raw.into_iter().map(action).collect()
 }
@@ -127,9 +139,15 @@ fn action(raw: raw::Action) -> Result<Action, Illegal> {
         raw::Action::Leave(name) => Action::Leave(room(name)?),
         raw::Action::Disconnect(how) => {
             let Some(code) = CloseCode::from_plugin(how.code) else {
-                return illegal(format!("{} is no close code of a plugin: use 4000 to 4999", how.code));
+                return illegal(format!(
+                    "{} is no close code of a plugin: use 4000 to 4999",
+                    how.code
+                ));
             };
-            Action::Disconnect { code, reason: how.reason }
+            Action::Disconnect {
+                code,
+                reason: how.reason,
+            }
         }
     })
 }
@@ -139,13 +157,22 @@ fn draft(raw: raw::Draft) -> Result<Draft, Illegal> {
         return illegal("the event type of a message must be 1 to 64 of `A-Z a-z 0-9 _ . : -`");
     }
     if event_type::is_built_in(&raw.event_type) {
-        return illegal(format!("`{}` is built in; a plugin cannot send it", raw.event_type));
+        return illegal(format!(
+            "`{}` is built in; a plugin cannot send it",
+            raw.event_type
+        ));
     }
     if !inbound::is_acceptable_json(&raw.payload) {
-        return illegal("the payload of a message is not JSON, or nested more than 100 levels deep");
+        return illegal(
+            "the payload of a message is not JSON, or nested more than 100 levels deep",
+        );
     }
     let destination = raw.destination.map(destination).transpose()?;
-    Ok(Draft { event_type: raw.event_type, destination, payload: raw.payload })
+    Ok(Draft {
+        event_type: raw.event_type,
+        destination,
+        payload: raw.payload,
+    })
 }
 
 fn destination(raw: raw::DestinationResult) -> Result<Destination, Illegal> {
@@ -171,8 +198,16 @@ fn room(name: String) -> Result<String, Illegal> {
 mod tests {
     use super::*;
 
-    fn raw_draft(event_type: &str, payload: &str, destination: Option<raw::DestinationResult>) -> raw::Draft {
-        raw::Draft { event_type: event_type.into(), destination, payload: payload.into() }
+    fn raw_draft(
+        event_type: &str,
+        payload: &str,
+        destination: Option<raw::DestinationResult>,
+    ) -> raw::Draft {
+        raw::Draft {
+            event_type: event_type.into(),
+            destination,
+            payload: payload.into(),
+        }
     }
 
     #[test]
@@ -181,16 +216,42 @@ mod tests {
         assert!(draft(raw_draft(&"a".repeat(65), "{}", None)).is_err());
         assert!(draft(raw_draft("welcome", "{}", None)).is_err());
         assert!(draft(raw_draft("a", "{not json", None)).is_err());
-        assert!(draft(raw_draft("a", &format!("{}{}", "[".repeat(101), "]".repeat(101)), None)).is_err());
+        assert!(
+            draft(raw_draft(
+                "a",
+                &format!("{}{}", "[".repeat(101), "]".repeat(101)),
+                None
+            ))
+            .is_err()
+        );
         for name in [String::new(), "x".repeat(256)] {
-            assert!(draft(raw_draft("a", "1", Some(raw::DestinationResult::User(name.clone())))).is_err());
-            assert!(draft(raw_draft("a", "1", Some(raw::DestinationResult::Room(name)))).is_err());
+            assert!(
+                draft(raw_draft(
+                    "a",
+                    "1",
+                    Some(raw::DestinationResult::User(name.clone()))
+                ))
+                .is_err()
+            );
+            assert!(
+                draft(raw_draft(
+                    "a",
+                    "1",
+                    Some(raw::DestinationResult::Room(name))
+                ))
+                .is_err()
+            );
         }
     }
 
     #[test]
     fn rejections_have_a_code_for_programs() {
-        let with = |code: &str| rejection(raw::Rejection { code: code.into(), reason: "x".repeat(5000) });
+        let with = |code: &str| {
+            rejection(raw::Rejection {
+                code: code.into(),
+                reason: "x".repeat(5000),
+            })
+        };
         assert_eq!(with("too_long").unwrap().reason.len(), REASON_BYTES_MAX);
         for bad in ["", "Too Long", "ä", &"x".repeat(65)] {
             assert!(with(bad).is_err(), "{bad}");
@@ -199,8 +260,16 @@ mod tests {
 
     #[test]
     fn one_illegal_action_makes_the_whole_list_illegal() {
-        let limits = PluginLimits { actions_max: 2, ..PluginLimits::default() };
-        let kick = |code| raw::Action::Disconnect(raw::DisconnectionResult { code, reason: String::new() });
+        let limits = PluginLimits {
+            actions_max: 2,
+            ..PluginLimits::default()
+        };
+        let kick = |code| {
+            raw::Action::Disconnect(raw::DisconnectionResult {
+                code,
+                reason: String::new(),
+            })
+        };
         assert!(actions(vec![raw::Action::Deliver, kick(4501)], &limits).is_ok());
         assert!(actions(vec![raw::Action::Deliver, kick(1000)], &limits).is_err());
         assert!(actions(vec![raw::Action::Deliver; 3], &limits).is_err());

@@ -28,10 +28,10 @@ const EXTENSION: &str = "cwasm";
 const FILES_MAX: usize = 64;
 
 /// Sha256 of a component.
-pub type ComponentHash = [u8; 32];
+pub(super) type ComponentHash = [u8; 32];
 
 /// The sha256 of `bytes`.
-pub fn hash(bytes: &[u8]) -> ComponentHash {
+pub(super) fn hash(bytes: &[u8]) -> ComponentHash {
     let digest = digest::digest(&digest::SHA256, bytes);
     let mut hash = [0; 32];
     hash.copy_from_slice(digest.as_ref());
@@ -45,7 +45,7 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// A folder of compiled components.
 #[derive(Debug)]
-pub struct AotCache {
+pub(super) struct AotCache {
     dir: PathBuf,
     key: hmac::Key,
     compatibility: u64,
@@ -53,7 +53,7 @@ pub struct AotCache {
 
 /// Why a folder cannot be the cache.
 #[derive(Debug, thiserror::Error)]
-pub enum CacheError {
+pub(super) enum CacheError {
     /// It cannot be made, read or written.
     #[error("{path}: {source}", path = path.display())]
     Io {
@@ -78,19 +78,30 @@ impl AotCache {
     ///
     /// # Errors
     /// [`CacheError`] where the folder or its key cannot be used or trusted.
-    pub fn open(dir: &Path, compatibility: u64) -> Result<Self, CacheError> {
-        let io = |source| CacheError::Io { path: dir.to_owned(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+    pub(super) fn open(dir: &Path, compatibility: u64) -> Result<Self, CacheError> {
+        let io = |source| CacheError::Io {
+            path: dir.to_owned(),
+            source,
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(io)?;
         let metadata = fs::metadata(dir).map_err(io)?;
         if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
             return Err(CacheError::Untrusted(dir.to_owned()));
         }
         let key = read_or_make_key(&dir.join(KEY_FILE))?;
-        Ok(Self { dir: dir.to_owned(), key: hmac::Key::new(hmac::HMAC_SHA256, &key), compatibility })
+        Ok(Self {
+            dir: dir.to_owned(),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            compatibility,
+        })
     }
 
     /// The compiled form of a component, if this server wrote it for this engine.
-    pub fn get(&self, component: &ComponentHash) -> Option<Vec<u8>> {
+    pub(super) fn get(&self, component: &ComponentHash) -> Option<Vec<u8>> {
         let path = self.path(component);
         let mut file = match File::open(&path) {
             Ok(file) => file,
@@ -102,8 +113,12 @@ impl AotCache {
         };
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).ok()?;
-        let body = bytes.strip_prefix(MAGIC).and_then(|rest| rest.split_at_checked(TAG_BYTES));
-        let trusted = body.filter(|(tag, code)| hmac::verify(&self.key, &self.signed(component, code), tag).is_ok());
+        let body = bytes
+            .strip_prefix(MAGIC)
+            .and_then(|rest| rest.split_at_checked(TAG_BYTES));
+        let trusted = body.filter(|(tag, code)| {
+            hmac::verify(&self.key, &self.signed(component, code), tag).is_ok()
+        });
         let Some((_, code)) = trusted else {
             warn!(path = %path.display(), "a compiled plugin is damaged or foreign; compiling anew");
             return None;
@@ -112,11 +127,13 @@ impl AotCache {
     }
 
     /// Keeps the compiled form of a component. A failure costs a compilation later, nothing else.
-    pub fn put(&self, component: &ComponentHash, code: &[u8]) {
+    pub(super) fn put(&self, component: &ComponentHash, code: &[u8]) {
         let path = self.path(component);
         match self.write(&path, component, code) {
             Ok(()) => debug!(path = %path.display(), bytes = code.len(), "compiled plugin kept"),
-            Err(error) => warn!(path = %path.display(), %error, "a compiled plugin cannot be kept; the next start compiles it again"),
+            Err(error) => {
+                warn!(path = %path.display(), %error, "a compiled plugin cannot be kept; the next start compiles it again")
+            }
         }
         if let Err(error) = self.prune() {
             warn!(dir = %self.dir.display(), %error, "old compiled plugins cannot be removed");
@@ -126,7 +143,9 @@ impl AotCache {
     fn write(&self, path: &Path, component: &ComponentHash, code: &[u8]) -> io::Result<()> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let temporary = self.dir.join(format!("{}.{number}.tmp", std::process::id()));
+        let temporary = self
+            .dir
+            .join(format!("{}.{number}.tmp", std::process::id()));
         let tag = hmac::sign(&self.key, &self.signed(component, code));
         let written = OpenOptions::new()
             .write(true)
@@ -134,7 +153,11 @@ impl AotCache {
             .truncate(true)
             .mode(0o600)
             .open(&temporary)
-            .and_then(|mut file| [MAGIC, tag.as_ref(), code].iter().try_for_each(|part| file.write_all(part)))
+            .and_then(|mut file| {
+                [MAGIC, tag.as_ref(), code]
+                    .iter()
+                    .try_for_each(|part| file.write_all(part))
+            })
             .and_then(|()| fs::rename(&temporary, path));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
@@ -147,39 +170,65 @@ impl AotCache {
         let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
-            if entry.path().extension().is_some_and(|extension| extension == EXTENSION) {
+            if entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == EXTENSION)
+            {
                 files.push((entry.metadata()?.modified()?, entry.path()));
             }
         }
         files.sort();
         let surplus = files.len().saturating_sub(FILES_MAX);
-        files[..surplus].iter().try_for_each(|(_, path)| fs::remove_file(path))
+        files[..surplus]
+            .iter()
+            .try_for_each(|(_, path)| fs::remove_file(path))
     }
 
     fn path(&self, component: &ComponentHash) -> PathBuf {
-        self.dir.join(format!("{}-{:016x}.{EXTENSION}", hex(component), self.compatibility))
+        self.dir.join(format!(
+            "{}-{:016x}.{EXTENSION}",
+            hex(component),
+            self.compatibility
+        ))
     }
 
     fn signed(&self, component: &ComponentHash, code: &[u8]) -> Vec<u8> {
-        [component.as_slice(), &self.compatibility.to_le_bytes(), code].concat()
+        [
+            component.as_slice(),
+            &self.compatibility.to_le_bytes(),
+            code,
+        ]
+        .concat()
     }
 }
 
 fn read_or_make_key(path: &Path) -> Result<[u8; KEY_BYTES], CacheError> {
-    let io = |source| CacheError::Io { path: path.to_owned(), source };
+    let io = |source| CacheError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let mut key = [0; KEY_BYTES];
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
         Ok(mut file) => {
             rand::fill(&mut key).map_err(|_| CacheError::Random)?;
             file.write_all(&key).map_err(io)?;
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let metadata = fs::metadata(path).map_err(io)?;
-            if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o077 != 0 {
+            if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o077 != 0
+            {
                 return Err(CacheError::Untrusted(path.to_owned()));
             }
             let bytes = fs::read(path).map_err(io)?;
-            key = bytes.try_into().map_err(|_| CacheError::Key(path.to_owned()))?;
+            key = bytes
+                .try_into()
+                .map_err(|_| CacheError::Key(path.to_owned()))?;
         }
         Err(error) => return Err(io(error)),
     }
@@ -216,13 +265,21 @@ mod tests {
         fs::copy(&file, cache.path(&[2; 32])).unwrap();
         assert_eq!(cache.get(&[2; 32]), None, "renamed to another component");
         fs::copy(&file, AotCache::open(&path, 8).unwrap().path(&[1; 32])).unwrap();
-        assert_eq!(AotCache::open(&path, 8).unwrap().get(&[1; 32]), None, "of another wasmtime");
+        assert_eq!(
+            AotCache::open(&path, 8).unwrap().get(&[1; 32]),
+            None,
+            "of another wasmtime"
+        );
 
         let good = fs::read(&file).unwrap();
         for (what, bytes) in [
             ("cut", good[..good.len() - 1].to_vec()),
             ("empty", Vec::new()),
-            ("one bit", { let mut b = good.clone(); *b.last_mut().unwrap() ^= 1; b }),
+            ("one bit", {
+                let mut b = good.clone();
+                *b.last_mut().unwrap() ^= 1;
+                b
+            }),
             ("no tag", [MAGIC.as_slice(), b"code"].concat()),
         ] {
             fs::write(&file, bytes).unwrap();
@@ -242,11 +299,17 @@ mod tests {
     fn a_folder_that_others_can_write_to_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(matches!(AotCache::open(dir.path(), 7), Err(CacheError::Untrusted(_))));
+        assert!(matches!(
+            AotCache::open(dir.path(), 7),
+            Err(CacheError::Untrusted(_))
+        ));
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         open(dir.path());
         fs::set_permissions(dir.path().join(KEY_FILE), fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(AotCache::open(dir.path(), 7), Err(CacheError::Untrusted(_))));
+        assert!(matches!(
+            AotCache::open(dir.path(), 7),
+            Err(CacheError::Untrusted(_))
+        ));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// How often the epoch advances: the granularity of CPU limits, and the longest that a guest holds a thread.
-pub const TICK: Duration = Duration::from_millis(1);
+pub(super) const TICK: Duration = Duration::from_millis(1);
 
 /// Silence after which the clock stops. Longer than any call may take, so that no call ever waits for a tick.
 const PARK_AFTER_TICKS: u32 = 90_000;
@@ -30,7 +30,7 @@ const INSTANCES_MAX: u32 = 400;
 const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 40;
 
 /// Largest linear memory that any plugin can be configured to have.
-pub const MEMORY_BYTES_MAX: usize = 1 << 30;
+const MEMORY_BYTES_MAX: usize = 1 << 30;
 
 /// Stack of a guest; the rest of the fiber's stack is the host's.
 const GUEST_STACK_BYTES: usize = 512 << 10;
@@ -38,7 +38,7 @@ const FIBER_STACK_BYTES: usize = 1 << 20;
 
 /// What every plugin runs in. Cheap to clone.
 #[derive(Clone)]
-pub struct PluginEngine {
+pub(super) struct PluginEngine {
     wasm: Engine,
     ticker: Arc<Ticker>,
     slow_lane: Arc<Semaphore>,
@@ -49,15 +49,19 @@ impl PluginEngine {
     ///
     /// # Errors
     /// Where the machine does not give the address space, or the clock's thread.
-    pub fn new() -> Result<Self, EngineError> {
+    pub(super) fn new() -> Result<Self, EngineError> {
         let wasm = Engine::new(&config()).map_err(|error| EngineError(format!("{error:#}")))?;
         let ticker = Ticker::start(wasm.weak()).map_err(|error| EngineError(error.to_string()))?;
         let lanes = (thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
-        Ok(Self { wasm, ticker, slow_lane: Arc::new(Semaphore::new(lanes)) })
+        Ok(Self {
+            wasm,
+            ticker,
+            slow_lane: Arc::new(Semaphore::new(lanes)),
+        })
     }
 
     /// The engine itself.
-    pub fn wasm(&self) -> &Engine {
+    pub(super) fn wasm(&self) -> &Engine {
         &self.wasm
     }
 
@@ -74,8 +78,16 @@ impl PluginEngine {
 
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
-#[error("the plugin engine does not start: {0}; check the address space that the process may use (ulimit -v)")]
+#[error(
+    "the plugin engine does not start: {0}; check the address space that the process may use (ulimit -v)"
+)]
 pub struct EngineError(String);
+
+impl From<String> for EngineError {
+    fn from(reason: String) -> Self {
+        Self(reason)
+    }
+}
 
 fn config() -> Config {
     let mut pool = PoolingAllocationConfig::default();
@@ -118,7 +130,9 @@ impl Ticker {
                 run(&ticker, &engine);
             }
         };
-        let thread = thread::Builder::new().name("plugin-epochs".to_owned()).spawn(tick)?;
+        let thread = thread::Builder::new()
+            .name("plugin-epochs".to_owned())
+            .spawn(tick)?;
         let ticker = Arc::new(Self {
             called: AtomicBool::new(false),
             parked: AtomicBool::new(false),
@@ -151,9 +165,15 @@ fn run(ticker: &Weak<Ticker>, engine: &EngineWeak) {
     let mut silent = 0;
     loop {
         thread::sleep(TICK);
-        let (Some(ticker), Some(engine)) = (ticker.upgrade(), engine.upgrade()) else { return };
+        let (Some(ticker), Some(engine)) = (ticker.upgrade(), engine.upgrade()) else {
+            return;
+        };
         engine.increment_epoch();
-        silent = if ticker.called.swap(false, Ordering::SeqCst) { 0 } else { silent + 1 };
+        silent = if ticker.called.swap(false, Ordering::SeqCst) {
+            0
+        } else {
+            silent + 1
+        };
         if silent < PARK_AFTER_TICKS {
             continue;
         }

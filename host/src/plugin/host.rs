@@ -75,7 +75,11 @@ impl HostState {
             shared: shared.clone(),
             client: None,
             store_calls_left: 0,
-            cpu: CpuMeter { budget: Duration::ZERO, used: Duration::ZERO, slice: Arc::default() },
+            cpu: CpuMeter {
+                budget: Duration::ZERO,
+                used: Duration::ZERO,
+                slice: Arc::default(),
+            },
             limiter: Limiter::new(shared.limits.memory_max),
             wasi: denied_wasi(&shared.log),
             resources,
@@ -111,7 +115,13 @@ impl HostState {
     /// A tick came while the guest ran: charge it, and go on in the slow lane.
     fn interrupted(&mut self, lane: &Arc<Semaphore>) -> wasmtime::Result<UpdateDeadline> {
         let now = thread_cpu_time();
-        let began = self.cpu.slice.began.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let began = self
+            .cpu
+            .slice
+            .began
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         // What ran before the first interruption is not known exactly; it is at most a tick.
         self.cpu.used += began.map_or(super::engine::TICK, |began| now.saturating_sub(began));
         if self.cpu.used > self.cpu.budget {
@@ -119,7 +129,12 @@ impl HostState {
         }
         let (slice, lane) = (self.cpu.slice.clone(), lane.clone());
         let go_on = async move {
-            if slice.lane.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            if slice
+                .lane
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_none()
+            {
                 // The semaphore is never closed.
                 let permit = lane.acquire_owned().await.ok();
                 *slice.lane.lock().unwrap_or_else(PoisonError::into_inner) = permit;
@@ -134,15 +149,22 @@ impl HostState {
 
 fn thread_cpu_time() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+    Duration::new(
+        now.tv_sec.unsigned_abs(),
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    )
 }
 
 /// WASI 0.2 that links, so that any toolchain's components load, and gives nothing: no files, no network, no
 /// environment, no arguments. Clocks and random numbers work, output goes to the log.
 fn denied_wasi(log: &Arc<PluginLog>) -> WasiCtx {
     let mut wasi = WasiCtxBuilder::new();
-    wasi.stdout(OutputLines::new(log.clone(), Level::Info)).stderr(OutputLines::new(log.clone(), Level::Warn));
-    wasi.allow_blocking_current_thread(false).allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    wasi.stdout(OutputLines::new(log.clone(), Level::Info))
+        .stderr(OutputLines::new(log.clone(), Level::Warn));
+    wasi.allow_blocking_current_thread(false)
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false);
     wasi.build()
 }
 
@@ -156,7 +178,10 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostState>> {
 
 impl WasiView for HostState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.resources }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.resources,
+        }
     }
 }
 
@@ -191,13 +216,16 @@ impl context::Host for HostState {
     }
 
     fn now(&mut self) -> wasmtime::Result<u64> {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_1970 = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Ok(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
     }
 
     fn random(&mut self) -> wasmtime::Result<u32> {
         let mut bytes = [0; 4];
-        rand::fill(&mut bytes).map_err(|_| wasmtime::format_err!("the system gives no random numbers"))?;
+        rand::fill(&mut bytes)
+            .map_err(|_| wasmtime::format_err!("the system gives no random numbers"))?;
         Ok(u32::from_le_bytes(bytes))
     }
 }
@@ -220,14 +248,20 @@ impl HostState {
     /// The WIT gives a plugin no answer about its metrics, so its author finds it in the log.
     fn complain(&self, name: &str, recorded: Result<(), crate::metrics::GuestMetricError>) {
         if let Err(error) = recorded {
-            self.shared.log.write(Level::Warn, &format!("metric `{name}` not recorded: {error}"));
+            self.shared.log.write(
+                Level::Warn,
+                &format!("metric `{name}` not recorded: {error}"),
+            );
         }
     }
 
     /// Charges one call to the store, and checks what it brings.
     fn admit(&mut self, key: &str, value_bytes: usize) -> Result<(), store::StoreError> {
         let limits = &self.shared.limits;
-        self.store_calls_left = self.store_calls_left.checked_sub(1).ok_or(store::StoreError::TooManyCalls)?;
+        self.store_calls_left = self
+            .store_calls_left
+            .checked_sub(1)
+            .ok_or(store::StoreError::TooManyCalls)?;
         if key.len() > limits.store_key_bytes_max || value_bytes > limits.store_value_bytes_max {
             return Err(store::StoreError::TooLarge);
         }
@@ -241,10 +275,18 @@ impl store::Host for HostState {
         Ok(self.shared.store.get(&self.shared.plugin, &key).await?)
     }
 
-    async fn set(&mut self, key: String, value: Vec<u8>, ttl_seconds: Option<u32>) -> Result<(), store::StoreError> {
+    async fn set(
+        &mut self,
+        key: String,
+        value: Vec<u8>,
+        ttl_seconds: Option<u32>,
+    ) -> Result<(), store::StoreError> {
         self.admit(&key, value.len())?;
         let (shared, entry) = (&self.shared, entry(&key, &value, ttl_seconds));
-        Ok(shared.store.set(&shared.plugin, shared.limits.store_bytes_max, entry).await?)
+        Ok(shared
+            .store
+            .set(&shared.plugin, shared.limits.store_bytes_max, entry)
+            .await?)
     }
 
     async fn remove(&mut self, key: String) -> Result<(), store::StoreError> {
@@ -252,11 +294,25 @@ impl store::Host for HostState {
         Ok(self.shared.store.remove(&self.shared.plugin, &key).await?)
     }
 
-    async fn increment(&mut self, key: String, by: i32, ttl_seconds: Option<u32>) -> Result<i64, store::StoreError> {
+    async fn increment(
+        &mut self,
+        key: String,
+        by: i32,
+        ttl_seconds: Option<u32>,
+    ) -> Result<i64, store::StoreError> {
         self.admit(&key, 0)?;
         let shared = &self.shared;
         let bytes_max = shared.limits.store_bytes_max;
-        Ok(shared.store.increment(&shared.plugin, bytes_max, &key, i64::from(by), ttl(ttl_seconds)).await?)
+        Ok(shared
+            .store
+            .increment(
+                &shared.plugin,
+                bytes_max,
+                &key,
+                i64::from(by),
+                ttl(ttl_seconds),
+            )
+            .await?)
     }
 
     async fn compare_and_swap(
@@ -269,12 +325,19 @@ impl store::Host for HostState {
         self.admit(&key, value.len())?;
         let (shared, entry) = (&self.shared, entry(&key, &value, ttl_seconds));
         let bytes_max = shared.limits.store_bytes_max;
-        Ok(shared.store.compare_and_swap(&shared.plugin, bytes_max, expected.as_deref(), entry).await?)
+        Ok(shared
+            .store
+            .compare_and_swap(&shared.plugin, bytes_max, expected.as_deref(), entry)
+            .await?)
     }
 }
 
 fn entry<'a>(key: &'a str, value: &'a [u8], ttl_seconds: Option<u32>) -> Entry<'a> {
-    Entry { key, value, ttl: ttl(ttl_seconds) }
+    Entry {
+        key,
+        value,
+        ttl: ttl(ttl_seconds),
+    }
 }
 
 fn ttl(seconds: Option<u32>) -> Option<Duration> {

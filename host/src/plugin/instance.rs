@@ -9,7 +9,7 @@ use wasmtime::{
 };
 
 use super::{
-    bindings::exported::{connections, events, handover, lifecycle, rooms, transformation, validation},
+    bindings::exported::{connections, events, lifecycle, rooms, transformation, validation},
     engine::PluginEngine,
     host::{HostState, Shared},
     limits::{Budget, classify},
@@ -28,7 +28,10 @@ pub struct CallError {
 
 impl CallError {
     pub(super) fn new(kind: FailureKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into() }
+        Self {
+            kind,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -76,12 +79,19 @@ macro_rules! exports {
             $(pub(super) $name: Option<$name::Guest>,)+
         }
 
-        /// The names of all exported interfaces of the package.
+        /// The names of the exported interfaces that the host calls. `handover` is tolerated and not called yet.
         pub(super) const EXPORTED_INTERFACES: &[&str] = &[$(stringify!($name)),+];
     };
 }
 
-exports!(validation, transformation, events, connections, rooms, lifecycle, handover);
+exports!(
+    validation,
+    transformation,
+    events,
+    connections,
+    rooms,
+    lifecycle
+);
 
 /// An instance that is ready to be called.
 pub(super) struct Instance {
@@ -112,7 +122,12 @@ impl Instance {
             HostState::begin(&mut instance.store, None, budget);
             let init = lifecycle.call_init(&mut instance.store, config);
             let said = within(Instant::now() + budget.wall, init).await??;
-            said.map_err(|reason| CallError::new(FailureKind::Unavailable, format!("init refused its configuration: {reason}")))?;
+            said.map_err(|reason| {
+                CallError::new(
+                    FailureKind::Unavailable,
+                    format!("init refused its configuration: {reason}"),
+                )
+            })?;
         }
         HostState::end(&mut instance.store);
         Ok(instance)
@@ -120,7 +135,10 @@ impl Instance {
 }
 
 /// Runs `call` until `deadline`. Most calls are done at the first look, which costs no timer.
-pub(super) async fn within<R>(deadline: Instant, call: impl Future<Output = R>) -> Result<R, CallError> {
+pub(super) async fn within<R>(
+    deadline: Instant,
+    call: impl Future<Output = R>,
+) -> Result<R, CallError> {
     let mut call = pin!(call);
     if let Poll::Ready(done) = futures_util::poll!(call.as_mut()) {
         return Ok(done);

@@ -25,12 +25,18 @@ pub(super) struct Budget {
 impl Budget {
     /// For an ordinary call.
     pub(super) fn call(limits: &PluginLimits) -> Self {
-        Self { cpu: limits.call_cpu_max, wall: limits.call_time_max }
+        Self {
+            cpu: limits.call_cpu_max,
+            wall: limits.call_time_max,
+        }
     }
 
     /// For instantiation with `init`, and for `self-test`.
     pub(super) fn init(limits: &PluginLimits) -> Self {
-        Self { cpu: limits.init_time_max, wall: limits.init_time_max }
+        Self {
+            cpu: limits.init_time_max,
+            wall: limits.init_time_max,
+        }
     }
 }
 
@@ -66,14 +72,28 @@ impl Limiter {
 }
 
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         if desired > self.memory_max {
-            return Err(MemoryRefused { wanted: desired, allowed: self.memory_max }.into());
+            return Err(MemoryRefused {
+                wanted: desired,
+                allowed: self.memory_max,
+            }
+            .into());
         }
         Ok(true)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         if desired > TABLE_ELEMENTS_MAX {
             return Err(TableRefused(desired).into());
         }

@@ -39,9 +39,24 @@ struct Window {
 }
 
 impl PluginLog {
-    pub(super) fn new(plugin: &str, version: &str, lines_per_second: u32, metrics: Arc<PluginMetrics>) -> Self {
-        let window = Mutex::new(Window { since: Instant::now(), lines: 0, dropped: 0 });
-        Self { plugin: plugin.to_owned(), version: version.to_owned(), lines_per_second, window, metrics }
+    pub(super) fn new(
+        plugin: &str,
+        version: &str,
+        lines_per_second: u32,
+        metrics: Arc<PluginMetrics>,
+    ) -> Self {
+        let window = Mutex::new(Window {
+            since: Instant::now(),
+            lines: 0,
+            dropped: 0,
+        });
+        Self {
+            plugin: plugin.to_owned(),
+            version: version.to_owned(),
+            lines_per_second,
+            window,
+            metrics,
+        }
     }
 
     /// Writes `line`, unless this second's lines are used up. What was left out is said by the next line that is not.
@@ -78,7 +93,11 @@ impl PluginLog {
         let mut left_out = 0;
         if now.duration_since(window.since) >= Duration::from_secs(1) {
             left_out = window.dropped;
-            *window = Window { since: now, lines: 0, dropped: 0 };
+            *window = Window {
+                since: now,
+                lines: 0,
+                dropped: 0,
+            };
         }
         if window.lines >= self.lines_per_second {
             window.dropped += 1;
@@ -92,7 +111,11 @@ impl PluginLog {
 /// The line without its end, control characters and what is over the limit.
 fn cut(line: &str) -> String {
     let end = line.floor_char_boundary(LINE_BYTES_MAX);
-    let mut text: String = line[..end].trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut text: String = line[..end]
+        .trim_end()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     if end < line.len() {
         text.push('…');
     }

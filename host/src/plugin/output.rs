@@ -33,16 +33,24 @@ pub(super) struct OutputLines {
 
 impl OutputLines {
     pub(super) fn new(log: Arc<PluginLog>, level: Level) -> Self {
-        Self { log, level, unfinished: Arc::default() }
+        Self {
+            log,
+            level,
+            unfinished: Arc::default(),
+        }
     }
 
     fn take(&self, bytes: &[u8]) {
-        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unfinished = self
+            .unfinished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             for part in piece.chunks(LINE_BYTES_MAX) {
                 unfinished.extend_from_slice(part);
                 if part.ends_with(b"\n") || unfinished.len() >= LINE_BYTES_MAX {
-                    self.log.write(self.level, &String::from_utf8_lossy(&unfinished));
+                    self.log
+                        .write(self.level, &String::from_utf8_lossy(&unfinished));
                     unfinished.clear();
                 }
             }
@@ -87,7 +95,11 @@ impl Pollable for OutputLines {
 }
 
 impl AsyncWrite for OutputLines {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.take(bytes);
         Poll::Ready(Ok(bytes.len()))
     }

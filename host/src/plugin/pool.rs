@@ -29,7 +29,14 @@ pub(super) enum Place {
 
 impl Pool {
     pub(super) fn new(max: usize) -> Self {
-        Self { state: Mutex::new(State { idle: Vec::new(), existing: 0 }), freed: Notify::new(), max }
+        Self {
+            state: Mutex::new(State {
+                idle: Vec::new(),
+                existing: 0,
+            }),
+            freed: Notify::new(),
+            max,
+        }
     }
 
     /// Waits for an instance, or for the right to start one. Every place is given back by [`Pool::give_back`] or

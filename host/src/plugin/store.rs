@@ -28,13 +28,23 @@ pub enum StoreError {
 /// and values of the plugin together. Each operation is atomic.
 pub trait PluginStore: Send + Sync {
     /// The value of `key`, unless it has none or its time is over.
-    fn get<'a>(&'a self, plugin: &'a str, key: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>>;
+    fn get<'a>(
+        &'a self,
+        plugin: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>>;
 
     /// Sets `key`, for `ttl` or for good.
-    fn set<'a>(&'a self, plugin: &'a str, bytes_max: usize, entry: Entry<'a>) -> BoxFuture<'a, Result<(), StoreError>>;
+    fn set<'a>(
+        &'a self,
+        plugin: &'a str,
+        bytes_max: usize,
+        entry: Entry<'a>,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Forgets `key`.
-    fn remove<'a>(&'a self, plugin: &'a str, key: &'a str) -> BoxFuture<'a, Result<(), StoreError>>;
+    fn remove<'a>(&'a self, plugin: &'a str, key: &'a str)
+    -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Adds `by` to the decimal number under `key` and returns the sum. A new key starts at 0 and takes `ttl`; an old
     /// one keeps its own.
@@ -100,7 +110,10 @@ impl MemoryStore {
         let now = Instant::now();
         match shelves.get_mut(plugin) {
             Some(shelf) => {
-                if shelf.swept.is_none_or(|swept| now.duration_since(swept) > SWEEP_INTERVAL) {
+                if shelf
+                    .swept
+                    .is_none_or(|swept| now.duration_since(swept) > SWEEP_INTERVAL)
+                {
                     shelf.sweep(now);
                 }
                 act(shelf, now)
@@ -112,15 +125,27 @@ impl MemoryStore {
 
 impl Shelf {
     fn get(&mut self, key: &str, now: Instant) -> Option<&Value> {
-        if self.values.get(key).is_some_and(|value| value.expires.is_some_and(|at| at <= now)) {
+        if self
+            .values
+            .get(key)
+            .is_some_and(|value| value.expires.is_some_and(|at| at <= now))
+        {
             self.remove(key);
         }
         self.values.get(key)
     }
 
-    fn put(&mut self, bytes_max: usize, entry: Entry<'_>, expires: Option<Instant>, now: Instant) -> Result<(), StoreError> {
+    fn put(
+        &mut self,
+        bytes_max: usize,
+        entry: Entry<'_>,
+        expires: Option<Instant>,
+        now: Instant,
+    ) -> Result<(), StoreError> {
         let size = entry.key.len() + entry.value.len();
-        let replaced = self.get(entry.key, now).map_or(0, |value| entry.key.len() + value.bytes.len());
+        let replaced = self
+            .get(entry.key, now)
+            .map_or(0, |value| entry.key.len() + value.bytes.len());
         if self.bytes - replaced + size > bytes_max {
             self.sweep(now);
             if self.bytes - replaced + size > bytes_max {
@@ -128,7 +153,13 @@ impl Shelf {
             }
         }
         self.bytes = self.bytes - replaced + size;
-        self.values.insert(entry.key.to_owned(), Value { bytes: entry.value.to_vec(), expires });
+        self.values.insert(
+            entry.key.to_owned(),
+            Value {
+                bytes: entry.value.to_vec(),
+                expires,
+            },
+        );
         Ok(())
     }
 
@@ -139,27 +170,58 @@ impl Shelf {
     }
 
     fn sweep(&mut self, now: Instant) {
-        self.values.retain(|_, value| value.expires.is_none_or(|at| at > now));
-        self.bytes = self.values.iter().map(|(key, value)| key.len() + value.bytes.len()).sum();
+        self.values
+            .retain(|_, value| value.expires.is_none_or(|at| at > now));
+        self.bytes = self
+            .values
+            .iter()
+            .map(|(key, value)| key.len() + value.bytes.len())
+            .sum();
         self.swept = Some(now);
     }
 
-    fn increment(&mut self, bytes_max: usize, key: &str, by: i64, ttl: Option<Duration>, now: Instant) -> Result<i64, StoreError> {
+    fn increment(
+        &mut self,
+        bytes_max: usize,
+        key: &str,
+        by: i64,
+        ttl: Option<Duration>,
+        now: Instant,
+    ) -> Result<i64, StoreError> {
         let (old, expires) = match self.get(key, now) {
-            Some(value) => (parse_number(&value.bytes).ok_or(StoreError::NotANumber)?, value.expires),
+            Some(value) => (
+                parse_number(&value.bytes).ok_or(StoreError::NotANumber)?,
+                value.expires,
+            ),
             None => (0, ttl.map(|ttl| now + ttl)),
         };
         let sum = old.checked_add(by).ok_or(StoreError::NotANumber)?;
         let text = sum.to_string();
-        self.put(bytes_max, Entry { key, value: text.as_bytes(), ttl: None }, expires, now)?;
+        self.put(
+            bytes_max,
+            Entry {
+                key,
+                value: text.as_bytes(),
+                ttl: None,
+            },
+            expires,
+            now,
+        )?;
         Ok(sum)
     }
 
-    fn swap(&mut self, bytes_max: usize, expected: Option<&[u8]>, entry: Entry<'_>, now: Instant) -> Result<bool, StoreError> {
+    fn swap(
+        &mut self,
+        bytes_max: usize,
+        expected: Option<&[u8]>,
+        entry: Entry<'_>,
+        now: Instant,
+    ) -> Result<bool, StoreError> {
         if self.get(entry.key, now).map(|value| value.bytes.as_slice()) != expected {
             return Ok(false);
         }
-        self.put(bytes_max, entry, entry.ttl.map(|ttl| now + ttl), now).map(|()| true)
+        self.put(bytes_max, entry, entry.ttl.map(|ttl| now + ttl), now)
+            .map(|()| true)
     }
 }
 
@@ -168,17 +230,34 @@ fn parse_number(bytes: &[u8]) -> Option<i64> {
 }
 
 impl PluginStore for MemoryStore {
-    fn get<'a>(&'a self, plugin: &'a str, key: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>> {
-        let value = self.with(plugin, |shelf, now| shelf.get(key, now).map(|value| value.bytes.clone()));
+    fn get<'a>(
+        &'a self,
+        plugin: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>> {
+        let value = self.with(plugin, |shelf, now| {
+            shelf.get(key, now).map(|value| value.bytes.clone())
+        });
         std::future::ready(Ok(value)).boxed()
     }
 
-    fn set<'a>(&'a self, plugin: &'a str, bytes_max: usize, entry: Entry<'a>) -> BoxFuture<'a, Result<(), StoreError>> {
-        let done = self.with(plugin, |shelf, now| shelf.put(bytes_max, entry, entry.ttl.map(|ttl| now + ttl), now));
+    fn set<'a>(
+        &'a self,
+        plugin: &'a str,
+        bytes_max: usize,
+        entry: Entry<'a>,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        let done = self.with(plugin, |shelf, now| {
+            shelf.put(bytes_max, entry, entry.ttl.map(|ttl| now + ttl), now)
+        });
         std::future::ready(done).boxed()
     }
 
-    fn remove<'a>(&'a self, plugin: &'a str, key: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn remove<'a>(
+        &'a self,
+        plugin: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         self.with(plugin, |shelf, _| shelf.remove(key));
         std::future::ready(Ok(())).boxed()
     }
@@ -191,7 +270,9 @@ impl PluginStore for MemoryStore {
         by: i64,
         ttl: Option<Duration>,
     ) -> BoxFuture<'a, Result<i64, StoreError>> {
-        let sum = self.with(plugin, |shelf, now| shelf.increment(bytes_max, key, by, ttl, now));
+        let sum = self.with(plugin, |shelf, now| {
+            shelf.increment(bytes_max, key, by, ttl, now)
+        });
         std::future::ready(sum).boxed()
     }
 
@@ -202,7 +283,9 @@ impl PluginStore for MemoryStore {
         expected: Option<&'a [u8]>,
         entry: Entry<'a>,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        let swapped = self.with(plugin, |shelf, now| shelf.swap(bytes_max, expected, entry, now));
+        let swapped = self.with(plugin, |shelf, now| {
+            shelf.swap(bytes_max, expected, entry, now)
+        });
         std::future::ready(swapped).boxed()
     }
 }
@@ -212,7 +295,11 @@ mod tests {
     use super::*;
 
     fn entry<'a>(key: &'a str, value: &'a [u8]) -> Entry<'a> {
-        Entry { key, value, ttl: None }
+        Entry {
+            key,
+            value,
+            ttl: None,
+        }
     }
 
     async fn a_value_is_kept_replaced_and_removed(store: &dyn PluginStore) {
@@ -233,7 +320,17 @@ mod tests {
 
     async fn a_value_ends_with_its_time(store: &dyn PluginStore) {
         let ttl = Some(Duration::from_millis(20));
-        store.set("p", 100, Entry { ttl, ..entry("k", b"x") }).await.unwrap();
+        store
+            .set(
+                "p",
+                100,
+                Entry {
+                    ttl,
+                    ..entry("k", b"x")
+                },
+            )
+            .await
+            .unwrap();
         while store.get("p", "k").await.unwrap().is_some() {
             tokio::task::yield_now().await;
         }
@@ -243,21 +340,48 @@ mod tests {
         assert_eq!(store.increment("p", 100, "n", 5, None).await, Ok(5));
         assert_eq!(store.increment("p", 100, "n", -7, None).await, Ok(-2));
         store.set("p", 100, entry("t", b"x")).await.unwrap();
-        assert_eq!(store.increment("p", 100, "t", 1, None).await, Err(StoreError::NotANumber));
-        store.set("p", 100, entry("n", i64::MAX.to_string().as_bytes())).await.unwrap();
-        assert_eq!(store.increment("p", 100, "n", 1, None).await, Err(StoreError::NotANumber));
+        assert_eq!(
+            store.increment("p", 100, "t", 1, None).await,
+            Err(StoreError::NotANumber)
+        );
+        store
+            .set("p", 100, entry("n", i64::MAX.to_string().as_bytes()))
+            .await
+            .unwrap();
+        assert_eq!(
+            store.increment("p", 100, "n", 1, None).await,
+            Err(StoreError::NotANumber)
+        );
     }
 
     async fn compare_and_swap_sets_only_what_is_expected(store: &dyn PluginStore) {
-        assert_eq!(store.compare_and_swap("p", 100, None, entry("k", b"1")).await, Ok(true));
-        assert_eq!(store.compare_and_swap("p", 100, None, entry("k", b"2")).await, Ok(false));
-        assert_eq!(store.compare_and_swap("p", 100, Some(b"1"), entry("k", b"2")).await, Ok(true));
+        assert_eq!(
+            store
+                .compare_and_swap("p", 100, None, entry("k", b"1"))
+                .await,
+            Ok(true)
+        );
+        assert_eq!(
+            store
+                .compare_and_swap("p", 100, None, entry("k", b"2"))
+                .await,
+            Ok(false)
+        );
+        assert_eq!(
+            store
+                .compare_and_swap("p", 100, Some(b"1"), entry("k", b"2"))
+                .await,
+            Ok(true)
+        );
         assert_eq!(store.get("p", "k").await, Ok(Some(b"2".to_vec())));
     }
 
     async fn all_values_of_a_plugin_are_bounded(store: &dyn PluginStore) {
         store.set("p", 10, entry("a", b"1234")).await.unwrap();
-        assert_eq!(store.set("p", 10, entry("b", b"12345")).await, Err(StoreError::TooLarge));
+        assert_eq!(
+            store.set("p", 10, entry("b", b"12345")).await,
+            Err(StoreError::TooLarge)
+        );
         store.set("p", 10, entry("a", b"12345")).await.unwrap();
         store.set("p", 10, entry("b", b"123")).await.unwrap();
         store.remove("p", "a").await.unwrap();

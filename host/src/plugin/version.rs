@@ -22,7 +22,7 @@ use crate::{
     config::{InstanceMode, PluginConfig},
     metrics::{FailureKind, PluginMetrics},
     protocol::{
-        CloseCode, ClientInfo,
+        ClientInfo,
         event_type::{Closeness, Patterns},
     },
 };
@@ -156,7 +156,11 @@ impl PluginVersion {
     ///
     /// # Errors
     /// [`CallError`] where it gave no legal answer, as with all calls below.
-    pub async fn validate(self: &Arc<Self>, client: Option<&Arc<ClientInfo>>, message: GuestMessage<'_>) -> Verdict<()> {
+    pub async fn validate(
+        self: &Arc<Self>,
+        client: Option<&Arc<ClientInfo>>,
+        message: GuestMessage<'_>,
+    ) -> Verdict<()> {
         let answer = self
             .call(client, async |instance: &mut Instance| {
                 let validation = instance.exports.validation.clone().ok_or_else(absent)?;
@@ -175,7 +179,9 @@ impl PluginVersion {
         let answer = self
             .call(client, async |instance: &mut Instance| {
                 let transformation = instance.exports.transformation.clone().ok_or_else(absent)?;
-                transformation.call_transform(&mut instance.store, message).await
+                transformation
+                    .call_transform(&mut instance.store, message)
+                    .await
             })
             .await?;
         self.verdict(answer, answer::transformed)
@@ -193,7 +199,9 @@ impl PluginVersion {
                 events.call_handle(&mut instance.store, message).await
             })
             .await?;
-        self.verdict(answer, |actions| answer::actions(actions, &self.config.limits))
+        self.verdict(answer, |actions| {
+            answer::actions(actions, &self.config.limits)
+        })
     }
 
     /// `connections.connected`.
@@ -201,10 +209,14 @@ impl PluginVersion {
         let answer = self
             .call(Some(client), async |instance: &mut Instance| {
                 let connections = instance.exports.connections.clone().ok_or_else(absent)?;
-                connections.call_connected(&mut instance.store, guest_client(client)).await
+                connections
+                    .call_connected(&mut instance.store, guest_client(client))
+                    .await
             })
             .await?;
-        self.verdict(answer, |actions| answer::actions(actions, &self.config.limits))
+        self.verdict(answer, |actions| {
+            answer::actions(actions, &self.config.limits)
+        })
     }
 
     /// `connections.disconnected`.
@@ -218,18 +230,26 @@ impl PluginVersion {
             .call(Some(client), async |instance: &mut Instance| {
                 let connections = instance.exports.connections.clone().ok_or_else(absent)?;
                 let how = raw::DisconnectionParam { code, reason };
-                connections.call_disconnected(&mut instance.store, guest_client(client), how).await
+                connections
+                    .call_disconnected(&mut instance.store, guest_client(client), how)
+                    .await
             })
             .await?;
         answer::actions(raw, &self.config.limits).map_err(|illegal| self.illegal(&illegal))
     }
 
     /// `rooms.authorize-join`.
-    pub async fn authorize_join(self: &Arc<Self>, client: &Arc<ClientInfo>, room: &str) -> Verdict<()> {
+    pub async fn authorize_join(
+        self: &Arc<Self>,
+        client: &Arc<ClientInfo>,
+        room: &str,
+    ) -> Verdict<()> {
         let answer = self
             .call(Some(client), async |instance: &mut Instance| {
                 let rooms = instance.exports.rooms.clone().ok_or_else(absent)?;
-                rooms.call_authorize_join(&mut instance.store, guest_client(client), room).await
+                rooms
+                    .call_authorize_join(&mut instance.store, guest_client(client), room)
+                    .await
             })
             .await?;
         self.verdict(answer, Ok)
@@ -254,7 +274,13 @@ impl PluginVersion {
 
     async fn start_instance(&self) -> Result<Box<Instance>, CallError> {
         let (component, indices) = (&self.component, &self.indices);
-        let start = Instance::start(&self.engine, component, indices, &self.shared, &self.config.config_json);
+        let start = Instance::start(
+            &self.engine,
+            component,
+            indices,
+            &self.shared,
+            &self.config.config_json,
+        );
         start.await.map(Box::new)
     }
 
@@ -281,11 +307,22 @@ impl PluginVersion {
         answer
     }
 
-    async fn lease<'a>(self: &'a Arc<Self>, deadline: tokio::time::Instant) -> Result<Lease<'a>, CallError> {
+    async fn lease<'a>(
+        self: &'a Arc<Self>,
+        deadline: tokio::time::Instant,
+    ) -> Result<Lease<'a>, CallError> {
         let busy = |_| CallError::new(FailureKind::Unavailable, "all instances are busy");
         let mut lease = match within(deadline, self.pool.take()).await.map_err(busy)? {
-            Place::Warm(instance) => return Ok(Lease { version: self, instance: Some(instance) }),
-            Place::Empty => Lease { version: self, instance: None },
+            Place::Warm(instance) => {
+                return Ok(Lease {
+                    version: self,
+                    instance: Some(instance),
+                });
+            }
+            Place::Empty => Lease {
+                version: self,
+                instance: None,
+            },
         };
         lease.instance = Some(self.start_instance().await?);
         Ok(lease)
@@ -298,7 +335,12 @@ impl PluginVersion {
         if let Some(error) = error {
             metrics.failures(error.kind).increment();
             let (plugin, version, kind) = (self.name(), self.label(), error.kind.as_str());
-            self.shared.log.write_host(|| warn!(plugin, version, kind, "a call of the plugin failed: {error}"));
+            self.shared.log.write_host(|| {
+                warn!(
+                    plugin,
+                    version, kind, "a call of the plugin failed: {error}"
+                )
+            });
         }
     }
 
@@ -322,7 +364,14 @@ impl PluginVersion {
         let error = CallError::new(FailureKind::Output, illegal.to_string());
         self.shared.metrics.failures(error.kind).increment();
         let (plugin, version) = (self.name(), self.label());
-        self.shared.log.write_host(|| warn!(plugin, version, kind = "output", "the plugin gave an illegal answer: {error}"));
+        self.shared.log.write_host(|| {
+            warn!(
+                plugin,
+                version,
+                kind = "output",
+                "the plugin gave an illegal answer: {error}"
+            )
+        });
         error
     }
 }
@@ -334,7 +383,7 @@ impl std::fmt::Debug for PluginVersion {
 }
 
 /// The first twelve hex digits of a component's sha256.
-pub fn label(hash: &ComponentHash) -> String {
+pub(super) fn label(hash: &ComponentHash) -> String {
     hex(&hash[..6])
 }
 
@@ -352,9 +401,6 @@ fn guest_client(client: &ClientInfo) -> raw::ClientParam<'_> {
         connected_at: client.connected_at_ms,
     }
 }
-
-/// The close code of a connection that a plugin did not admit.
-pub const REFUSED: CloseCode = CloseCode::REFUSED;
 
 /// A place in the pool. Dropped without being given back, it costs the instance: a trap poisons an instance, and so
 /// does a call that was given up half-way.
@@ -387,7 +433,13 @@ impl Drop for Lease<'_> {
             runtime.spawn(async move {
                 if let Err(error) = version.warm_up().await {
                     let (plugin, label) = (version.name(), version.label());
-                    version.shared.log.write_host(|| warn!(plugin, version = label, "a new instance does not start: {error}"));
+                    version.shared.log.write_host(|| {
+                        warn!(
+                            plugin,
+                            version = label,
+                            "a new instance does not start: {error}"
+                        )
+                    });
                 }
             });
         }

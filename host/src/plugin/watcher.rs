@@ -66,7 +66,12 @@ impl FileWatcher {
         let notifier = notifier.inspect_err(|error| {
             warn!(%error, "the system does not notify about files; changes are noticed within a second or two");
         });
-        let mut watcher = Self { files: BTreeMap::new(), watched: BTreeSet::new(), notifier: notifier.ok(), events };
+        let mut watcher = Self {
+            files: BTreeMap::new(),
+            watched: BTreeSet::new(),
+            notifier: notifier.ok(),
+            events,
+        };
         watcher.set_files(files);
         watcher
     }
@@ -74,7 +79,11 @@ impl FileWatcher {
     /// Watches `files` from now on. Those that were watched before keep their stamp.
     pub fn set_files(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         let stamped = |path: PathBuf| {
-            let stamp = self.files.get(&path).copied().unwrap_or_else(|| stamp(&path));
+            let stamp = self
+                .files
+                .get(&path)
+                .copied()
+                .unwrap_or_else(|| stamp(&path));
             (path, stamp)
         };
         self.files = files.into_iter().map(stamped).collect();
@@ -128,8 +137,14 @@ impl FileWatcher {
     /// Watches the folder of each file, or the nearest one above it that exists. Folders rather than files, because a
     /// file that is replaced by a rename is another file.
     fn watch_folders(&mut self) {
-        let Some(notifier) = &mut self.notifier else { return };
-        let wanted: BTreeSet<PathBuf> = self.files.keys().filter_map(|path| nearest_folder(path)).collect();
+        let Some(notifier) = &mut self.notifier else {
+            return;
+        };
+        let wanted: BTreeSet<PathBuf> = self
+            .files
+            .keys()
+            .filter_map(|path| nearest_folder(path))
+            .collect();
         for gone in self.watched.difference(&wanted) {
             let _ = notifier.unwatch(gone);
         }
@@ -143,7 +158,9 @@ impl FileWatcher {
                     debug!(folder = %folder.display(), "watching");
                     self.watched.insert(folder);
                 }
-                Err(error) => debug!(folder = %folder.display(), %error, "cannot be watched; stamps are compared"),
+                Err(error) => {
+                    debug!(folder = %folder.display(), %error, "cannot be watched; stamps are compared")
+                }
             }
         }
     }
@@ -151,7 +168,9 @@ impl FileWatcher {
 
 fn hint(event: notify::Result<Event>) -> Option<Hint> {
     // An error (a full queue, for example) may hide a change.
-    let Ok(event) = event else { return Some(Hint { settled: false }) };
+    let Ok(event) = event else {
+        return Some(Hint { settled: false });
+    };
     match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write))
         | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both))
@@ -162,14 +181,26 @@ fn hint(event: notify::Result<Event>) -> Option<Hint> {
 }
 
 fn nearest_folder(path: &Path) -> Option<PathBuf> {
-    let folder = path.ancestors().skip(1).find(|folder| folder.as_os_str().is_empty() || folder.is_dir())?;
-    Some(if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() })
+    let folder = path
+        .ancestors()
+        .skip(1)
+        .find(|folder| folder.as_os_str().is_empty() || folder.is_dir())?;
+    Some(if folder.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        folder.to_owned()
+    })
 }
 
 /// Follows links, so that a link that points elsewhere now counts as changed.
 fn stamp(path: &Path) -> Stamp {
     let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-    Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
+    Some((
+        metadata.ino(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.size(),
+    ))
 }
 
 #[cfg(test)]
@@ -179,7 +210,9 @@ mod tests {
     use super::*;
 
     async fn next(watcher: &mut FileWatcher) -> BTreeSet<PathBuf> {
-        tokio::time::timeout(Duration::from_secs(20), watcher.changed()).await.expect("no change was noticed")
+        tokio::time::timeout(Duration::from_secs(20), watcher.changed())
+            .await
+            .expect("no change was noticed")
     }
 
     #[tokio::test]
@@ -236,6 +269,9 @@ mod tests {
         }
         drop(file);
         assert_eq!(next(&mut watcher).await.len(), 1);
-        assert!(watcher.compare().is_empty(), "the whole burst was one change");
+        assert!(
+            watcher.compare().is_empty(),
+            "the whole burst was one change"
+        );
     }
 }

@@ -74,7 +74,10 @@ impl ErrorCode {
 
     /// Whether the same frame, sent again a little later, may succeed.
     pub const fn retryable(self) -> bool {
-        matches!(self, Self::RateLimited | Self::PluginFailed | Self::Unavailable)
+        matches!(
+            self,
+            Self::RateLimited | Self::PluginFailed | Self::Unavailable
+        )
     }
 }
 
@@ -119,15 +122,55 @@ impl CloseCode {
 
     /// Every code that the server sends by itself.
     pub const TABLE: [CloseCodeRow; 9] = [
-        row(Self::NORMAL, "normal", "the client closed with 1000; the server answers in kind", false),
-        row(Self::TOO_BIG, "too_big", "a frame was over `limits.frame_bytes_max`", true),
+        row(
+            Self::NORMAL,
+            "normal",
+            "the client closed with 1000; the server answers in kind",
+            false,
+        ),
+        row(
+            Self::TOO_BIG,
+            "too_big",
+            "a frame was over `limits.frame_bytes_max`",
+            true,
+        ),
         row(Self::DRAIN, "drain", "this node is going down", false),
-        row(Self::SLOW_CONSUMER, "slow_consumer", "more than `limits.outbox_bytes_max` waited for the client", true),
-        row(Self::IDLE, "idle", "nothing was heard for `server.idle_timeout`", true),
-        row(Self::PLUGIN_FAILED, "plugin_failed", "a plugin that must admit the connection failed", true),
-        row(Self::TOKEN_EXPIRED, "token_expired", "the token's `exp` has come", false),
-        row(Self::KICKED, "kicked", "a plugin disconnected the client", false),
-        row(Self::REFUSED, "refused", "a plugin did not admit the connection", false),
+        row(
+            Self::SLOW_CONSUMER,
+            "slow_consumer",
+            "more than `limits.outbox_bytes_max` waited for the client",
+            true,
+        ),
+        row(
+            Self::IDLE,
+            "idle",
+            "nothing was heard for `server.idle_timeout`",
+            true,
+        ),
+        row(
+            Self::PLUGIN_FAILED,
+            "plugin_failed",
+            "a plugin that must admit the connection failed",
+            true,
+        ),
+        row(
+            Self::TOKEN_EXPIRED,
+            "token_expired",
+            "the token's `exp` has come",
+            false,
+        ),
+        row(
+            Self::KICKED,
+            "kicked",
+            "a plugin disconnected the client",
+            false,
+        ),
+        row(
+            Self::REFUSED,
+            "refused",
+            "a plugin did not admit the connection",
+            false,
+        ),
     ];
 
     /// The code of a disconnection that a plugin asks for: 4000–4999, else none.
@@ -147,17 +190,33 @@ impl CloseCode {
 
     /// A word for metrics and logs; codes that are a plugin's own choice share one.
     pub fn name(self) -> &'static str {
-        Self::TABLE.iter().find(|row| row.code == self).map_or("plugin", |row| row.name)
+        Self::TABLE
+            .iter()
+            .find(|row| row.code == self)
+            .map_or("plugin", |row| row.name)
     }
 
     /// Whether a close with it counts as an unexpected disconnect. A plugin's own code is a decision, not an accident.
     pub fn unexpected(self) -> bool {
-        Self::TABLE.iter().find(|row| row.code == self).is_some_and(|row| row.unexpected)
+        Self::TABLE
+            .iter()
+            .find(|row| row.code == self)
+            .is_some_and(|row| row.unexpected)
     }
 }
 
-const fn row(code: CloseCode, name: &'static str, when: &'static str, unexpected: bool) -> CloseCodeRow {
-    CloseCodeRow { code, name, when, unexpected }
+const fn row(
+    code: CloseCode,
+    name: &'static str,
+    when: &'static str,
+    unexpected: bool,
+) -> CloseCodeRow {
+    CloseCodeRow {
+        code,
+        name,
+        when,
+        unexpected,
+    }
 }
 
 #[cfg(test)]
@@ -166,7 +225,11 @@ mod tests {
 
     #[test]
     fn close_codes_below_4500_reconnect_and_the_others_do_not() {
-        assert!(CloseCode::DRAIN.reconnect() && CloseCode::SLOW_CONSUMER.reconnect() && CloseCode::IDLE.reconnect());
+        assert!(
+            CloseCode::DRAIN.reconnect()
+                && CloseCode::SLOW_CONSUMER.reconnect()
+                && CloseCode::IDLE.reconnect()
+        );
         assert!(!CloseCode::TOKEN_EXPIRED.reconnect() && !CloseCode::KICKED.reconnect());
     }
 
@@ -174,7 +237,10 @@ mod tests {
     fn plugins_choose_among_4000_to_4999() {
         assert_eq!(CloseCode::from_plugin(3999), None);
         assert_eq!(CloseCode::from_plugin(5000), None);
-        assert_eq!(CloseCode::from_plugin(4777).map(CloseCode::name), Some("plugin"));
+        assert_eq!(
+            CloseCode::from_plugin(4777).map(CloseCode::name),
+            Some("plugin")
+        );
         assert_eq!(CloseCode::from_plugin(4501), Some(CloseCode::KICKED));
     }
 
@@ -182,10 +248,18 @@ mod tests {
     fn every_code_stands_in_the_protocol_reference() {
         let reference = include_str!("../../../docs/protocol.md");
         for code in ErrorCode::ALL {
-            assert!(reference.contains(&format!("`{}`", code.as_str())), "docs/protocol.md lacks {}", code.as_str());
+            assert!(
+                reference.contains(&format!("`{}`", code.as_str())),
+                "docs/protocol.md lacks {}",
+                code.as_str()
+            );
         }
         for row in CloseCode::TABLE {
-            assert!(reference.contains(&format!("| {} |", row.code.number())), "docs/protocol.md lacks {}", row.code.number());
+            assert!(
+                reference.contains(&format!("| {} |", row.code.number())),
+                "docs/protocol.md lacks {}",
+                row.code.number()
+            );
         }
     }
 }

@@ -4,14 +4,25 @@
 pub const EVENT_TYPE_BYTES_MAX: usize = 64;
 
 /// The types that mean something to the server itself. No plugin can claim or send one of them.
-pub const BUILT_IN: [&str; 9] =
-    ["latency_report", "heartbeat", "join", "leave", "welcome", "ack", "error", "joined", "left"];
+pub const BUILT_IN: [&str; 9] = [
+    "latency_report",
+    "heartbeat",
+    "join",
+    "leave",
+    "welcome",
+    "ack",
+    "error",
+    "joined",
+    "left",
+];
 
 /// Whether `name` is 1–64 of `A-Z a-z 0-9 _ . : -`.
 pub fn is_valid(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= EVENT_TYPE_BYTES_MAX
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-'))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-'))
 }
 
 /// Whether the server itself owns `name`.
@@ -44,7 +55,9 @@ impl Patterns {
         let mut patterns = Self::default();
         for text in texts.iter().map(AsRef::as_ref) {
             match text.strip_suffix('*') {
-                Some(prefix) if prefix.is_empty() || is_valid(prefix) => patterns.prefixes.push(prefix.into()),
+                Some(prefix) if prefix.is_empty() || is_valid(prefix) => {
+                    patterns.prefixes.push(prefix.into())
+                }
                 None if is_built_in(text) => return Err(PatternError::BuiltIn(text.to_owned())),
                 None if is_valid(text) => patterns.exact.push(text.into()),
                 _ => return Err(PatternError::Malformed(text.to_owned())),
@@ -55,7 +68,11 @@ impl Patterns {
 
     /// Whether any of them describes `name`.
     pub fn matches(&self, name: &str) -> bool {
-        self.exact.iter().any(|exact| **exact == *name) || self.prefixes.iter().any(|prefix| name.starts_with(&**prefix))
+        self.exact.iter().any(|exact| **exact == *name)
+            || self
+                .prefixes
+                .iter()
+                .any(|prefix| name.starts_with(&**prefix))
     }
 
     /// The closest description of `name`, if there is one.
@@ -63,15 +80,27 @@ impl Patterns {
         if self.exact.iter().any(|exact| **exact == *name) {
             return Some(Closeness::Exact);
         }
-        let described = self.prefixes.iter().filter(|prefix| name.starts_with(&***prefix));
-        described.map(|prefix| Closeness::Prefix(prefix.len())).max()
+        let described = self
+            .prefixes
+            .iter()
+            .filter(|prefix| name.starts_with(&***prefix));
+        described
+            .map(|prefix| Closeness::Prefix(prefix.len()))
+            .max()
     }
 
     /// A pattern that both sets contain word for word.
     pub fn shared_with(&self, other: &Self) -> Option<String> {
-        let exact = self.exact.iter().find(|name| other.exact.contains(name)).map(ToString::to_string);
+        let exact = self
+            .exact
+            .iter()
+            .find(|name| other.exact.contains(name))
+            .map(ToString::to_string);
         exact.or_else(|| {
-            self.prefixes.iter().find(|prefix| other.prefixes.contains(prefix)).map(|prefix| format!("{prefix}*"))
+            self.prefixes
+                .iter()
+                .find(|prefix| other.prefixes.contains(prefix))
+                .map(|prefix| format!("{prefix}*"))
         })
     }
 
@@ -82,10 +111,12 @@ impl Patterns {
 }
 
 /// Why a text is no pattern.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PatternError {
     /// It breaks the spelling.
-    #[error("`{0}` is no event type or pattern: use 1 to 64 of `A-Z a-z 0-9 _ . : -`, with at most one `*`, at the end")]
+    #[error(
+        "`{0}` is no event type or pattern: use 1 to 64 of `A-Z a-z 0-9 _ . : -`, with at most one `*`, at the end"
+    )]
     Malformed(String),
     /// It names a built-in type.
     #[error("`{0}` is built in and cannot be handled by a plugin")]
@@ -108,7 +139,11 @@ mod tests {
     #[test]
     fn patterns_match_names_and_prefixes() {
         let patterns = Patterns::parse(&["chat_message", "game.*"]).unwrap();
-        assert!(patterns.matches("chat_message") && patterns.matches("game.move") && patterns.matches("game."));
+        assert!(
+            patterns.matches("chat_message")
+                && patterns.matches("game.move")
+                && patterns.matches("game.")
+        );
         assert!(!patterns.matches("chat_messages") && !patterns.matches("game"));
         assert!(Patterns::parse(&["*"]).unwrap().matches("anything"));
     }
@@ -123,17 +158,30 @@ mod tests {
 
     #[test]
     fn malformed_and_built_in_patterns_are_refused() {
-        assert!(matches!(Patterns::parse(&["a*b"]), Err(PatternError::Malformed(_))));
-        assert!(matches!(Patterns::parse(&["**"]), Err(PatternError::Malformed(_))));
+        assert!(matches!(
+            Patterns::parse(&["a*b"]),
+            Err(PatternError::Malformed(_))
+        ));
+        assert!(matches!(
+            Patterns::parse(&["**"]),
+            Err(PatternError::Malformed(_))
+        ));
         for name in BUILT_IN {
-            assert!(matches!(Patterns::parse(&[name]), Err(PatternError::BuiltIn(_))));
+            assert!(matches!(
+                Patterns::parse(&[name]),
+                Err(PatternError::BuiltIn(_))
+            ));
         }
     }
 
     #[test]
     fn the_same_pattern_in_two_sets_is_found() {
         let one = Patterns::parse(&["a", "b.*"]).unwrap();
-        assert_eq!(one.shared_with(&Patterns::parse(&["b.*"]).unwrap()).as_deref(), Some("b.*"));
+        assert_eq!(
+            one.shared_with(&Patterns::parse(&["b.*"]).unwrap())
+                .as_deref(),
+            Some("b.*")
+        );
         assert_eq!(one.shared_with(&Patterns::parse(&["b.c"]).unwrap()), None);
     }
 }

@@ -20,7 +20,11 @@ impl IdSource {
     /// For the node called `node_id`, with the `nonce` of this boot.
     pub fn new(node_id: &str, nonce: u64) -> Self {
         let nonce = format!("{:012x}", nonce & 0xffff_ffff_ffff);
-        Self { node: format!("{node_id}-{nonce}").into(), nonce: nonce.into(), next: AtomicU64::new(1) }
+        Self {
+            node: format!("{node_id}-{nonce}").into(),
+            nonce: nonce.into(),
+            next: AtomicU64::new(1),
+        }
     }
 
     /// The server ID: the configured name and the nonce.

@@ -48,10 +48,19 @@ impl<'a> Envelope<'a> {
     /// [`EnvelopeError`] where it is no JSON object, lacks a well spelled `type`, or exceeds a limit of the protocol.
     pub fn parse(text: &'a str) -> Result<Self, EnvelopeError> {
         if exceeds_depth(text.as_bytes(), JSON_DEPTH_MAX) {
-            return Err(refuse(ErrorCode::TooDeep, "the JSON is nested more than 100 levels deep", None));
+            return Err(refuse(
+                ErrorCode::TooDeep,
+                "the JSON is nested more than 100 levels deep",
+                None,
+            ));
         }
-        let fields: Fields<'a> = serde_json::from_str(text)
-            .map_err(|error| refuse(ErrorCode::InvalidFrame, format!("the frame is not a message: {error}"), None))?;
+        let fields: Fields<'a> = serde_json::from_str(text).map_err(|error| {
+            refuse(
+                ErrorCode::InvalidFrame,
+                format!("the frame is not a message: {error}"),
+                None,
+            )
+        })?;
         fields.check()
     }
 }
@@ -71,29 +80,61 @@ impl<'a> Fields<'a> {
         // An empty text is how a Go client leaves a field out.
         let given = |field: Option<Cow<'a, str>>| field.filter(|text| !text.is_empty());
         let (receiver, room, id) = (given(self.receiver), given(self.room), given(self.id));
-        if id.as_ref().is_some_and(|id| id.chars().count() > ID_CHARS_MAX) {
-            return Err(refuse(ErrorCode::InvalidId, "`id` is longer than 64 characters", None));
+        if id
+            .as_ref()
+            .is_some_and(|id| id.chars().count() > ID_CHARS_MAX)
+        {
+            return Err(refuse(
+                ErrorCode::InvalidId,
+                "`id` is longer than 64 characters",
+                None,
+            ));
         }
         let fail = |code, message: &str| Err(refuse(code, message, id.as_deref()));
         let Some(event_type) = self.event_type.filter(|name| event_type::is_valid(name)) else {
-            return fail(ErrorCode::InvalidType, "`type` must be 1 to 64 of `A-Z a-z 0-9 _ . : -`");
+            return fail(
+                ErrorCode::InvalidType,
+                "`type` must be 1 to 64 of `A-Z a-z 0-9 _ . : -`",
+            );
         };
         if receiver.is_some() && room.is_some() {
-            return fail(ErrorCode::InvalidReceiver, "name `receiverId` or `room`, not both");
+            return fail(
+                ErrorCode::InvalidReceiver,
+                "name `receiverId` or `room`, not both",
+            );
         }
-        if receiver.as_ref().is_some_and(|user| user.len() > USER_ID_BYTES_MAX) {
-            return fail(ErrorCode::InvalidReceiver, "`receiverId` is longer than 255 bytes");
+        if receiver
+            .as_ref()
+            .is_some_and(|user| user.len() > USER_ID_BYTES_MAX)
+        {
+            return fail(
+                ErrorCode::InvalidReceiver,
+                "`receiverId` is longer than 255 bytes",
+            );
         }
-        if room.as_ref().is_some_and(|room| room.len() > ROOM_NAME_BYTES_MAX) {
+        if room
+            .as_ref()
+            .is_some_and(|room| room.len() > ROOM_NAME_BYTES_MAX)
+        {
             return fail(ErrorCode::InvalidRoom, "`room` is longer than 255 bytes");
         }
         let payload = self.payload.map_or("null", RawValue::get);
-        Ok(Envelope { event_type, payload, receiver, room, id })
+        Ok(Envelope {
+            event_type,
+            payload,
+            receiver,
+            room,
+            id,
+        })
     }
 }
 
 fn refuse(code: ErrorCode, message: impl Into<String>, id: Option<&str>) -> EnvelopeError {
-    EnvelopeError { code, message: message.into(), id: id.map(str::to_owned) }
+    EnvelopeError {
+        code,
+        message: message.into(),
+        id: id.map(str::to_owned),
+    }
 }
 
 impl<'de> Deserialize<'de> for Fields<'de> {
@@ -198,7 +239,8 @@ impl<'de> Deserialize<'de> for Text<'de> {
 
 /// Whether `text` is plain, valid JSON that is no deeper than the protocol allows: what a plugin must return.
 pub fn is_acceptable_json(text: &str) -> bool {
-    !exceeds_depth(text.as_bytes(), JSON_DEPTH_MAX) && serde_json::from_str::<IgnoredAny>(text).is_ok()
+    !exceeds_depth(text.as_bytes(), JSON_DEPTH_MAX)
+        && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 /// Whether arrays and objects in `json` nest deeper than `max`.
@@ -247,7 +289,8 @@ mod tests {
 
     #[test]
     fn a_websocket_app_message_is_read() {
-        let envelope = Envelope::parse(r#"{"type":"chat_message","payload":"hi","receiverId":"u2"}"#).unwrap();
+        let envelope =
+            Envelope::parse(r#"{"type":"chat_message","payload":"hi","receiverId":"u2"}"#).unwrap();
         assert_eq!(envelope.event_type, "chat_message");
         assert_eq!(envelope.payload, r#""hi""#);
         assert_eq!(envelope.receiver.as_deref(), Some("u2"));
@@ -256,10 +299,19 @@ mod tests {
 
     #[test]
     fn field_names_match_in_any_case() {
-        for name in ["receiverId", "receiverID", "RECEIVERID", "receiverid", "ReceiverId"] {
+        for name in [
+            "receiverId",
+            "receiverID",
+            "RECEIVERID",
+            "receiverid",
+            "ReceiverId",
+        ] {
             let text = format!(r#"{{"TYPE":"a","Payload":1,"{name}":"u"}}"#);
             let envelope = Envelope::parse(&text).unwrap();
-            assert_eq!((envelope.receiver.as_deref(), envelope.payload), (Some("u"), "1"));
+            assert_eq!(
+                (envelope.receiver.as_deref(), envelope.payload),
+                (Some("u"), "1")
+            );
         }
     }
 
@@ -272,7 +324,8 @@ mod tests {
 
     #[test]
     fn an_absent_payload_is_null_and_empty_names_are_absent() {
-        let envelope = Envelope::parse(r#"{"type":"a","receiverId":"","room":null,"id":""}"#).unwrap();
+        let envelope =
+            Envelope::parse(r#"{"type":"a","receiverId":"","room":null,"id":""}"#).unwrap();
         assert_eq!(envelope.payload, "null");
         assert!(envelope.receiver.is_none() && envelope.room.is_none() && envelope.id.is_none());
     }
@@ -285,27 +338,68 @@ mod tests {
 
     #[test]
     fn bad_frames_name_their_fault() {
-        for text in ["", "x", "[]", "\"a\"", "{", r#"{"type":1}"#, r#"{"type":"a","receiverId":5}"#, r#"{"type":"a"} x"#] {
+        for text in [
+            "",
+            "x",
+            "[]",
+            "\"a\"",
+            "{",
+            r#"{"type":1}"#,
+            r#"{"type":"a","receiverId":5}"#,
+            r#"{"type":"a"} x"#,
+        ] {
             assert_eq!(code(text), ErrorCode::InvalidFrame, "{text}");
         }
-        for text in ["{}", r#"{"type":""}"#, r#"{"type":"a b"}"#, r#"{"type":null}"#] {
+        for text in [
+            "{}",
+            r#"{"type":""}"#,
+            r#"{"type":"a b"}"#,
+            r#"{"type":null}"#,
+        ] {
             assert_eq!(code(text), ErrorCode::InvalidType, "{text}");
         }
-        assert_eq!(code(r#"{"type":"a","receiverId":"u","room":"r"}"#), ErrorCode::InvalidReceiver);
-        assert_eq!(code(&format!(r#"{{"type":"a","receiverId":"{}"}}"#, "u".repeat(256))), ErrorCode::InvalidReceiver);
-        assert_eq!(code(&format!(r#"{{"type":"a","room":"{}"}}"#, "r".repeat(256))), ErrorCode::InvalidRoom);
-        assert_eq!(code(&format!(r#"{{"type":"a","id":"{}"}}"#, "i".repeat(65))), ErrorCode::InvalidId);
+        assert_eq!(
+            code(r#"{"type":"a","receiverId":"u","room":"r"}"#),
+            ErrorCode::InvalidReceiver
+        );
+        assert_eq!(
+            code(&format!(
+                r#"{{"type":"a","receiverId":"{}"}}"#,
+                "u".repeat(256)
+            )),
+            ErrorCode::InvalidReceiver
+        );
+        assert_eq!(
+            code(&format!(r#"{{"type":"a","room":"{}"}}"#, "r".repeat(256))),
+            ErrorCode::InvalidRoom
+        );
+        assert_eq!(
+            code(&format!(r#"{{"type":"a","id":"{}"}}"#, "i".repeat(65))),
+            ErrorCode::InvalidId
+        );
     }
 
     #[test]
     fn an_error_names_the_id_where_it_could_be_read() {
-        assert_eq!(Envelope::parse(r#"{"id":"7","type":"a b"}"#).unwrap_err().id.as_deref(), Some("7"));
+        assert_eq!(
+            Envelope::parse(r#"{"id":"7","type":"a b"}"#)
+                .unwrap_err()
+                .id
+                .as_deref(),
+            Some("7")
+        );
     }
 
     #[test]
     fn json_is_at_most_100_levels_deep() {
         // The frame itself is one level.
-        let nested = |depth: usize| format!(r#"{{"type":"a","payload":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+        let nested = |depth: usize| {
+            format!(
+                r#"{{"type":"a","payload":{}{}}}"#,
+                "[".repeat(depth),
+                "]".repeat(depth)
+            )
+        };
         assert!(Envelope::parse(&nested(99)).is_ok());
         assert_eq!(code(&nested(100)), ErrorCode::TooDeep);
         assert_eq!(code(&nested(20_000)), ErrorCode::TooDeep);

@@ -65,7 +65,8 @@ impl Delivery<'_> {
     /// Encodes it. The order of the fields is part of the protocol.
     pub fn encode(&self) -> Frame {
         const FIXED: usize = 160;
-        let variable = self.payload.len() + self.receiver.len() + self.sender.len() + self.event_type.len();
+        let variable =
+            self.payload.len() + self.receiver.len() + self.sender.len() + self.event_type.len();
         let optional = self.room.map_or(0, str::len) + self.message_id.map_or(0, str::len);
         let mut text = String::with_capacity(FIXED + variable + optional);
         text.push_str(r#"{"type":"#);
@@ -77,7 +78,11 @@ impl Delivery<'_> {
         text.push_str(r#","senderId":"#);
         push_json_string(&mut text, self.sender);
         // Writing into a String cannot fail.
-        let _ = write!(text, r#","timestamp":"{}""#, humantime::format_rfc3339_micros(self.timestamp));
+        let _ = write!(
+            text,
+            r#","timestamp":"{}""#,
+            humantime::format_rfc3339_micros(self.timestamp)
+        );
         if let Some(room) = self.room {
             text.push_str(r#","room":"#);
             push_json_string(&mut text, room);
@@ -143,7 +148,13 @@ pub struct ErrorPayload<'a> {
 impl<'a> ErrorPayload<'a> {
     /// An error of the server's own.
     pub fn new(id: Option<&'a str>, code: ErrorCode, message: &'a str) -> Self {
-        Self { id, code: code.as_str(), message, plugin: None, retryable: code.retryable() }
+        Self {
+            id,
+            code: code.as_str(),
+            message,
+            plugin: None,
+            retryable: code.retryable(),
+        }
     }
 
     /// Encodes it.
@@ -213,7 +224,12 @@ fn typed<P: Serialize>(event_type: &str, payload: &P) -> Frame {
         payload: &'a P,
     }
     // Strings and numbers under string keys always serialize.
-    serde_json::to_string(&Typed { event_type, payload }).unwrap_or_default().into()
+    serde_json::to_string(&Typed {
+        event_type,
+        payload,
+    })
+    .unwrap_or_default()
+    .into()
 }
 
 fn as_millis<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -258,8 +274,20 @@ mod tests {
 
     #[test]
     fn room_and_message_id_follow_where_they_apply() {
-        let frame = Delivery { room: Some("r\"1"), message_id: Some("m"), receiver: "", ..DELIVERY }.encode();
-        assert!(frame.as_str().ends_with(r#","room":"r\"1","messageId":"m"}"#), "{}", frame.as_str());
+        let frame = Delivery {
+            room: Some("r\"1"),
+            message_id: Some("m"),
+            receiver: "",
+            ..DELIVERY
+        }
+        .encode();
+        assert!(
+            frame
+                .as_str()
+                .ends_with(r#","room":"r\"1","messageId":"m"}"#),
+            "{}",
+            frame.as_str()
+        );
     }
 
     #[test]
@@ -269,7 +297,9 @@ mod tests {
             r#"{"type":"ack","payload":{"id":"7","messageId":"m-1","status":"offline"}}"#
         );
         assert_eq!(
-            ErrorPayload::new(None, ErrorCode::RateLimited, "slow down").encode().as_str(),
+            ErrorPayload::new(None, ErrorCode::RateLimited, "slow down")
+                .encode()
+                .as_str(),
             r#"{"type":"error","payload":{"code":"rate_limited","message":"slow down","retryable":true}}"#
         );
     }

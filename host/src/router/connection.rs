@@ -57,7 +57,9 @@ impl Connection {
 
     /// Whether it is a member of `room`.
     pub fn is_member(&self, room: &str) -> bool {
-        self.rooms().as_ref().is_some_and(|rooms| rooms.contains(room))
+        self.rooms()
+            .as_ref()
+            .is_some_and(|rooms| rooms.contains(room))
     }
 
     /// How many rooms it is in.
@@ -72,11 +74,15 @@ impl Connection {
 
     /// False where it is in the room already, or gone.
     pub(super) fn note_joined(&self, room: Arc<str>) -> bool {
-        self.rooms().as_mut().is_some_and(|rooms| rooms.insert(room))
+        self.rooms()
+            .as_mut()
+            .is_some_and(|rooms| rooms.insert(room))
     }
 
     pub(super) fn note_left(&self, room: &str) -> bool {
-        self.rooms().as_mut().is_some_and(|rooms| rooms.remove(room))
+        self.rooms()
+            .as_mut()
+            .is_some_and(|rooms| rooms.remove(room))
     }
 
     /// Marks it as gone, and returns the rooms it was in.

@@ -46,7 +46,11 @@ impl Reach {
 impl Router {
     /// Over the connections in `table` and the other nodes behind `broker`.
     pub fn new(table: Arc<LocalTable>, broker: Arc<dyn Broker>, metrics: Arc<Metrics>) -> Self {
-        Self { table, broker, metrics }
+        Self {
+            table,
+            broker,
+            metrics,
+        }
     }
 
     /// The connections of this node.
@@ -67,11 +71,20 @@ impl Router {
         let connections = self.table.deliver(target, frame);
         match self.broker.publish(target, frame).await {
             Ok(0) if connections == 0 => {
-                self.metrics.messages_dropped.of(DropReason::Offline).increment();
-                Ok(Reach { connections, nodes: 0 })
+                self.metrics
+                    .messages_dropped
+                    .of(DropReason::Offline)
+                    .increment();
+                Ok(Reach {
+                    connections,
+                    nodes: 0,
+                })
             }
             Ok(nodes) => Ok(Reach { connections, nodes }),
-            Err(_) if connections > 0 => Ok(Reach { connections, nodes: 0 }),
+            Err(_) if connections > 0 => Ok(Reach {
+                connections,
+                nodes: 0,
+            }),
             Err(error) => Err(error),
         }
     }

@@ -66,7 +66,10 @@ impl Outbox {
             state.frames = VecDeque::new();
             state.bytes = 0;
             let reason = "the client reads too slowly".to_owned();
-            state.close = Some(CloseRequest { code: CloseCode::SLOW_CONSUMER, reason });
+            state.close = Some(CloseRequest {
+                code: CloseCode::SLOW_CONSUMER,
+                reason,
+            });
             wake(state);
             return Err(PushError::Full);
         }
@@ -83,14 +86,21 @@ impl Outbox {
     pub fn close(&self, code: CloseCode, reason: impl Into<String>) {
         let mut state = self.state();
         if state.close.is_none() {
-            state.close = Some(CloseRequest { code, reason: reason.into() });
+            state.close = Some(CloseRequest {
+                code,
+                reason: reason.into(),
+            });
             wake(state);
         }
     }
 
     /// Swaps everything that waits into the empty `frames`. Where nothing does: the close request, if there is one,
     /// else the session is woken by the next frame or request.
-    pub fn poll_take(&self, frames: &mut VecDeque<Frame>, waker: &Waker) -> Poll<Option<CloseRequest>> {
+    pub fn poll_take(
+        &self,
+        frames: &mut VecDeque<Frame>,
+        waker: &Waker,
+    ) -> Poll<Option<CloseRequest>> {
         let mut state = self.state();
         if !state.frames.is_empty() {
             std::mem::swap(&mut state.frames, frames);
@@ -100,10 +110,34 @@ impl Outbox {
         if let Some(close) = &state.close {
             return Poll::Ready(Some(close.clone()));
         }
-        if !state.session.as_ref().is_some_and(|session| session.will_wake(waker)) {
+        if !state
+            .session
+            .as_ref()
+            .is_some_and(|session| session.will_wake(waker))
+        {
             state.session = Some(waker.clone());
         }
         Poll::Pending
+    }
+
+    /// The close request of a client that reads too slowly: the only one that does not wait for what is queued.
+    pub fn slow_close(&self) -> Option<CloseRequest> {
+        self.state()
+            .close
+            .clone()
+            .filter(|close| close.code == CloseCode::SLOW_CONSUMER)
+    }
+
+    /// As [`Outbox::slow_close`]; where there is none, the session is woken when something changes.
+    pub fn poll_slow_close(&self, waker: &Waker) -> Poll<CloseRequest> {
+        let mut state = self.state();
+        match &state.close {
+            Some(close) if close.code == CloseCode::SLOW_CONSUMER => Poll::Ready(close.clone()),
+            _ => {
+                state.session = Some(waker.clone());
+                Poll::Pending
+            }
+        }
     }
 
     /// Whether a close was asked for.
@@ -142,7 +176,13 @@ mod tests {
     fn take(outbox: &Outbox) -> (Poll<Option<CloseRequest>>, Vec<String>) {
         let mut frames = VecDeque::new();
         let poll = outbox.poll_take(&mut frames, Waker::noop());
-        (poll, frames.iter().map(|frame| frame.as_str().to_owned()).collect())
+        (
+            poll,
+            frames
+                .iter()
+                .map(|frame| frame.as_str().to_owned())
+                .collect(),
+        )
     }
 
     #[test]
@@ -151,7 +191,10 @@ mod tests {
         assert_eq!(take(&outbox), (Poll::Pending, vec![]));
         outbox.push(frame("a"), 1000).unwrap();
         outbox.push(frame("b"), 1000).unwrap();
-        assert_eq!(take(&outbox), (Poll::Ready(None), vec!["a".into(), "b".into()]));
+        assert_eq!(
+            take(&outbox),
+            (Poll::Ready(None), vec!["a".into(), "b".into()])
+        );
         assert_eq!(take(&outbox), (Poll::Pending, vec![]));
     }
 
@@ -173,6 +216,8 @@ mod tests {
         outbox.close(CloseCode::KICKED, "first");
         outbox.close(CloseCode::DRAIN, "second");
         assert_eq!(take(&outbox), (Poll::Ready(None), vec!["a".into()]));
-        assert!(matches!(take(&outbox).0, Poll::Ready(Some(close)) if close.code == CloseCode::KICKED));
+        assert!(
+            matches!(take(&outbox).0, Poll::Ready(Some(close)) if close.code == CloseCode::KICKED)
+        );
     }
 }

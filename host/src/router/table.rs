@@ -83,7 +83,12 @@ impl LocalTable {
     ///
     /// # Errors
     /// [`SlotRefused`] with the limit that is reached.
-    pub fn reserve(self: &Arc<Self>, user: &str, per_user: usize, in_all: usize) -> Result<Slot, SlotRefused> {
+    pub fn reserve(
+        self: &Arc<Self>,
+        user: &str,
+        per_user: usize,
+        in_all: usize,
+    ) -> Result<Slot, SlotRefused> {
         let taken = self.slots.fetch_add(1, Ordering::Relaxed) + 1;
         if in_all > 0 && taken > in_all {
             self.slots.fetch_sub(1, Ordering::Relaxed);
@@ -97,16 +102,29 @@ impl LocalTable {
         entry.slots += 1;
         drop(entry);
         self.metrics.active_connections.add(1);
-        Ok(Slot { table: self.clone(), user: user.into() })
+        Ok(Slot {
+            table: self.clone(),
+            user: user.into(),
+        })
     }
 
     /// Puts `frame` into one connection's outbox, and says whether it was taken.
     pub fn push(&self, connection: &Connection, frame: Frame) -> bool {
-        let pushed = connection.outbox().push(frame, self.outbox_bytes_max.load(Ordering::Relaxed));
+        let pushed = connection
+            .outbox()
+            .push(frame, self.outbox_bytes_max.load(Ordering::Relaxed));
         match pushed {
             Ok(()) => {}
-            Err(PushError::Full) => self.metrics.messages_dropped.of(DropReason::SlowConsumer).increment(),
-            Err(PushError::Closing) => self.metrics.messages_dropped.of(DropReason::Closing).increment(),
+            Err(PushError::Full) => self
+                .metrics
+                .messages_dropped
+                .of(DropReason::SlowConsumer)
+                .increment(),
+            Err(PushError::Closing) => self
+                .metrics
+                .messages_dropped
+                .of(DropReason::Closing)
+                .increment(),
         }
         pushed.is_ok()
     }
@@ -136,7 +154,9 @@ impl LocalTable {
     pub(super) fn remove(&self, connection: &Arc<Connection>) -> BTreeSet<Arc<str>> {
         self.all.remove(&connection.number());
         if let Some(mut entry) = self.users.get_mut(connection.user()) {
-            entry.connections.retain(|other| other.number() != connection.number());
+            entry
+                .connections
+                .retain(|other| other.number() != connection.number());
         }
         let rooms = connection.retire();
         for room in &rooms {
@@ -152,11 +172,14 @@ impl LocalTable {
         // lock, and takes itself out again.
         if !connection.note_joined(name) {
             drop(entry);
-            self.rooms.remove_if(room, |_, entry| entry.members.is_empty());
+            self.rooms
+                .remove_if(room, |_, entry| entry.members.is_empty());
             return false;
         }
         entry.list = None;
-        entry.members.insert(connection.number(), connection.clone());
+        entry
+            .members
+            .insert(connection.number(), connection.clone());
         true
     }
 
@@ -192,7 +215,9 @@ impl LocalTable {
 
 impl LocalNode for LocalTable {
     fn holds_user(&self, user: &str) -> bool {
-        self.users.get(user).is_some_and(|entry| !entry.connections.is_empty())
+        self.users
+            .get(user)
+            .is_some_and(|entry| !entry.connections.is_empty())
     }
 
     fn holds_room(&self, room: &str) -> bool {
@@ -202,13 +227,16 @@ impl LocalNode for LocalTable {
     fn deliver(&self, target: Target<'_>, frame: &Frame) -> usize {
         let push = |connection: &Arc<Connection>| self.push(connection, frame.clone());
         let taken = match target {
-            Target::User(user) => self
-                .users
-                .get(user)
-                .map_or(0, |entry| entry.connections.iter().filter(|connection| push(connection)).count()),
-            Target::Room(room) => {
-                self.members(room).map_or(0, |list| list.iter().filter(|connection| push(connection)).count())
-            }
+            Target::User(user) => self.users.get(user).map_or(0, |entry| {
+                entry
+                    .connections
+                    .iter()
+                    .filter(|connection| push(connection))
+                    .count()
+            }),
+            Target::Room(room) => self.members(room).map_or(0, |list| {
+                list.iter().filter(|connection| push(connection)).count()
+            }),
             Target::Everyone => self.all.iter().filter(|entry| push(entry.value())).count(),
         };
         self.metrics.messages_delivered.add(taken as u64);
@@ -221,7 +249,9 @@ impl Drop for Slot {
         if let Some(mut entry) = self.table.users.get_mut(&self.user) {
             entry.slots -= 1;
         }
-        self.table.users.remove_if(&self.user, |_, entry| entry.slots == 0 && entry.connections.is_empty());
+        self.table.users.remove_if(&self.user, |_, entry| {
+            entry.slots == 0 && entry.connections.is_empty()
+        });
         self.table.slots.fetch_sub(1, Ordering::Relaxed);
         self.table.metrics.active_connections.add(-1);
     }
@@ -310,6 +340,13 @@ mod tests {
         assert_eq!(table.deliver(Target::User("a"), &frame()), 0);
         assert!(slow.outbox().is_closing());
         assert_eq!(table.deliver(Target::User("b"), &frame()), 1);
-        assert_eq!(table.metrics.messages_dropped.of(DropReason::SlowConsumer).get(), 1);
+        assert_eq!(
+            table
+                .metrics
+                .messages_dropped
+                .of(DropReason::SlowConsumer)
+                .get(),
+            1
+        );
     }
 }

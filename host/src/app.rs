@@ -1,0 +1,171 @@
+//! Puts the parts together, runs them, and takes them down in order.
+
+mod reload;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::{net::TcpListener, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    auth::{AuthSetupError, Authenticator},
+    broker::{MemoryBroker, MemoryHub},
+    config::{AuthConfig, Config, Environment},
+    metrics::Metrics,
+    plugin::{EngineError, Loader, MemoryStore, Registry, Trigger},
+    protocol::{CloseCode, ids::IdSource},
+    router::{LocalTable, Router},
+    server::{self, AppState},
+    session::{LiveConfig, Services},
+};
+
+/// The part of the drain time in which connections are told to go; the rest is for their answers.
+const DRAIN_SPREAD: f64 = 0.7;
+
+/// Where the configuration came from, to read it again.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// The file; none: only the environment.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub env: Environment,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The plugin engine does not start.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Tokens cannot be checked.
+    #[error(transparent)]
+    Auth(#[from] AuthSetupError),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    Random,
+}
+
+/// Serves on `listener` until `shutdown`, then drains.
+///
+/// # Errors
+/// [`StartError`]; once it serves, nothing ends it but `shutdown`.
+pub async fn run(
+    config: Config,
+    source: Source,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), StartError> {
+    let services = services(&config)?;
+    let authenticator = Arc::new(Authenticator::from_config(&config.auth)?);
+    let limits = &config.limits;
+    services
+        .registry
+        .apply(
+            &config.plugins,
+            limits.plugin_file_bytes_max,
+            Trigger::Start,
+        )
+        .await;
+    let stop = CancellationToken::new();
+    let state = AppState {
+        services: services.clone(),
+        authenticator,
+    };
+    let routes = server::routes(state, &config);
+    let reloads = tokio::spawn(reload::follow(services.clone(), config.clone(), source));
+    if let Ok(address) = listener.local_addr() {
+        info!(%address, node = services.ids.node(), "listening on {address}");
+        if matches!(config.auth, AuthConfig::None { .. }) {
+            warn!("auth.mode is \"none\": clients are whoever they say they are");
+        }
+    }
+    let serving = tokio::spawn(server::serve(
+        listener,
+        routes,
+        services.clone(),
+        stop.clone(),
+    ));
+    shutdown.cancelled().await;
+    drain(&services).await;
+    reloads.abort();
+    stop.cancel();
+    // A request that does not end must not keep the process.
+    let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
+    services.router.broker().leave().await;
+    info!("stopped");
+    Ok(())
+}
+
+fn services(config: &Config) -> Result<Arc<Services>, StartError> {
+    let mut nonce = [0; 8];
+    aws_lc_rs::rand::fill(&mut nonce).map_err(|_| StartError::Random)?;
+    let ids = IdSource::new(&config.server.node_id, u64::from_le_bytes(nonce));
+    let metrics = Arc::<Metrics>::default();
+    let table = Arc::new(LocalTable::new(
+        config.limits.outbox_bytes_max,
+        metrics.clone(),
+    ));
+    let broker = Arc::new(MemoryBroker::join(
+        Arc::<MemoryHub>::default(),
+        ids.node(),
+        table.clone(),
+    ));
+    let store = Arc::<MemoryStore>::default();
+    let loader = Loader::new(
+        ids.node(),
+        config.plugin_cache_dir.as_deref(),
+        store,
+        metrics.clone(),
+    )?;
+    Ok(Arc::new(Services {
+        router: Router::new(table, broker, metrics.clone()),
+        registry: Arc::new(Registry::new(loader, metrics.clone())),
+        metrics,
+        ids,
+        live: ArcSwap::from_pointee(LiveConfig {
+            server: config.server.clone(),
+            limits: config.limits.clone(),
+        }),
+        draining: AtomicBool::new(false),
+    }))
+}
+
+/// Turns the node's readiness off, closes its connections one after another, and waits until they are gone.
+async fn drain(services: &Services) {
+    services.draining.store(true, Ordering::Release);
+    let table = services.router.table();
+    let timeout = services.live.load().server.drain_timeout;
+    let deadline = Instant::now() + timeout;
+    info!(connections = table.len(), ?timeout, "draining");
+    let connections = table.connections();
+    let pause =
+        timeout.mul_f64(DRAIN_SPREAD) / u32::try_from(connections.len().max(1)).unwrap_or(u32::MAX);
+    let began = Instant::now();
+    for (index, connection) in connections.iter().enumerate() {
+        connection
+            .outbox()
+            .close(CloseCode::DRAIN, "this node is going down");
+        tokio::time::sleep_until(began + pause * u32::try_from(index).unwrap_or(u32::MAX)).await;
+    }
+    while !table.is_empty() && Instant::now() < deadline {
+        // Those whose upgrade was under way.
+        for connection in table.connections() {
+            connection
+                .outbox()
+                .close(CloseCode::DRAIN, "this node is going down");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    if !table.is_empty() {
+        warn!(
+            connections = table.len(),
+            "the drain time is over; the rest is cut off"
+        );
+    }
+}

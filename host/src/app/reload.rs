@@ -1,0 +1,105 @@
+//! Follows the configuration and the plugins' files, and applies what changes.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+use super::Source;
+use crate::{
+    config::{Config, live::cannot_change_live},
+    plugin::{FileWatcher, Trigger},
+    session::{LiveConfig, Services},
+};
+
+/// Applies changes until it is aborted.
+pub(super) async fn follow(services: Arc<Services>, mut config: Config, source: Source) {
+    let mut watcher = FileWatcher::new(files(&config, &source));
+    let mut hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => Some(hangups),
+        Err(error) => {
+            warn!(%error, "SIGHUP does not reload");
+            None
+        }
+    };
+    loop {
+        let trigger = tokio::select! {
+            changed = watcher.changed() => trigger(&changed, &source),
+            () = next(&mut hangups) => Trigger::Signal,
+        };
+        if trigger != Trigger::File {
+            let Some(new) = reread(&services, &config, &source) else {
+                continue;
+            };
+            config = new;
+            watcher.set_files(files(&config, &source));
+        }
+        services
+            .registry
+            .apply(
+                &config.plugins,
+                config.limits.plugin_file_bytes_max,
+                trigger,
+            )
+            .await;
+    }
+}
+
+async fn next(hangups: &mut Option<Signal>) {
+    match hangups {
+        Some(hangups) => {
+            hangups.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn trigger(changed: &BTreeSet<PathBuf>, source: &Source) -> Trigger {
+    let config = source
+        .file
+        .as_ref()
+        .is_some_and(|file| changed.contains(file));
+    if config {
+        Trigger::Config
+    } else {
+        Trigger::File
+    }
+}
+
+fn files(config: &Config, source: &Source) -> BTreeSet<PathBuf> {
+    config
+        .plugins
+        .iter()
+        .map(|plugin| plugin.path.clone())
+        .chain(source.file.clone())
+        .collect()
+}
+
+/// The new configuration, applied as far as it can be while the server runs; none where it is refused.
+fn reread(services: &Services, old: &Config, source: &Source) -> Option<Config> {
+    let new = match Config::load(source.file.as_deref(), &source.env) {
+        Ok(new) => new,
+        Err(errors) => {
+            services.metrics.config_reloads_failed.increment();
+            error!("configuration refused, the old one stays in force:\n{errors}");
+            return None;
+        }
+    };
+    let fixed = cannot_change_live(old, &new);
+    if !fixed.is_empty() {
+        warn!(
+            keys = fixed.join(", "),
+            "these keys changed and take effect at the next start"
+        );
+    }
+    services
+        .router
+        .table()
+        .set_outbox_bytes_max(new.limits.outbox_bytes_max);
+    services.live.store(Arc::new(LiveConfig {
+        server: new.server.clone(),
+        limits: new.limits.clone(),
+    }));
+    info!("configuration applied");
+    Some(new)
+}

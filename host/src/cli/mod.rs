@@ -1,0 +1,109 @@
+//! The command line: what each command prints and how it exits. 2: the configuration is wrong; 1: anything else.
+
+mod plugin;
+mod serve;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use clap::{Parser, Subcommand};
+use signalbox::{
+    app::Source,
+    auth::token,
+    config::{AuthConfig, Config, DEFAULT_FILE, Environment, environment},
+};
+
+/// The exit code of a wrong configuration.
+const EXIT_CONFIG: u8 = 2;
+
+/// A realtime WebSocket server that is extended with WebAssembly plugins.
+#[derive(Parser)]
+#[command(name = "signalbox", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT, then drain (the default)
+    Run {
+        /// The configuration file; default: platform.toml where it is there
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Validate the configuration and every plugin
+    Check {
+        /// The configuration file; default: platform.toml where it is there
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Make a token for trying things out, signed with the configured HS256 secret
+    Token {
+        /// The user that the token names
+        #[arg(long)]
+        user: String,
+        /// How long it is valid
+        #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+        ttl: Duration,
+        /// The configuration file; default: platform.toml where it is there
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Work on plugins
+    #[command(subcommand)]
+    Plugin(plugin::Command),
+}
+
+/// Runs the command that the process was started with.
+pub(crate) fn run() -> ExitCode {
+    let command = Cli::parse()
+        .command
+        .unwrap_or(Command::Run { config: None });
+    match command {
+        Command::Run { config } => load(config.as_deref())
+            .map_or_else(|code| code, |(config, source)| serve::run(config, source)),
+        Command::Check { config } => load(config.as_deref())
+            .map_or_else(|code| code, |(config, _)| plugin::check_all(&config)),
+        Command::Token { user, ttl, config } => load(config.as_deref())
+            .map_or_else(|code| code, |(config, _)| issue(&config, &user, ttl)),
+        Command::Plugin(command) => plugin::run(&command),
+    }
+}
+
+/// The configuration, or the exit code after every error in it was printed.
+fn load(file: Option<&Path>) -> Result<(Config, Source), ExitCode> {
+    let wrong = |errors: signalbox::config::ConfigErrors| {
+        eprintln!("{errors}");
+        ExitCode::from(EXIT_CONFIG)
+    };
+    let env: Environment = environment::gather(Path::new(".")).map_err(wrong)?;
+    let config = Config::load(file, &env).map_err(wrong)?;
+    let default = PathBuf::from(DEFAULT_FILE);
+    let file = file
+        .map(Path::to_owned)
+        .or_else(|| default.exists().then_some(default));
+    Ok((config, Source { file, env }))
+}
+
+fn issue(config: &Config, user: &str, ttl: Duration) -> ExitCode {
+    let AuthConfig::Jwt(jwt) = &config.auth else {
+        eprintln!(
+            "tokens are for auth.mode = \"jwt\"; this configuration has auth.mode = \"none\""
+        );
+        return ExitCode::FAILURE;
+    };
+    match token::issue_for(jwt, user, ttl, SystemTime::now()) {
+        Ok(token) => {
+            println!("{token}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

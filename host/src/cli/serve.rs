@@ -1,0 +1,77 @@
+//! `signalbox run`.
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use anyhow::Context;
+use signalbox::{
+    app::{self, Source},
+    config::Config,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+pub(super) fn run(config: Config, source: Source) -> ExitCode {
+    logging();
+    let served = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime does not start")
+        .and_then(|runtime| runtime.block_on(serve(config, source)));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("signalbox does not start: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: Config, source: Source) -> anyhow::Result<()> {
+    let address = config.server.listen;
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; is another server there? (server.listen)")
+    })?;
+    let shutdown = CancellationToken::new();
+    tokio::spawn(stop_on_signal(shutdown.clone()));
+    app::run(config, source, listener, shutdown).await?;
+    Ok(())
+}
+
+/// The first SIGTERM or SIGINT drains, the second ends at once.
+async fn stop_on_signal(shutdown: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return;
+    };
+    for repeated in [false, true] {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if repeated {
+            std::process::exit(130);
+        }
+        info!("stopping; once more stops at once");
+        shutdown.cancel();
+    }
+}
+
+/// Text on a terminal, JSON with `LOG_FORMAT=json`, levels by `RUST_LOG`.
+fn logging() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json") {
+        subscriber.json().flatten_event(true).init();
+    } else {
+        subscriber.with_ansi(std::io::stderr().is_terminal()).init();
+    }
+}

@@ -1,0 +1,302 @@
+//! The way of a message through the plugins: validators, then transformers, then the handler of its type.
+//!
+//! The pipeline decides and does nothing: whoever runs it carries out the [`Outcome`]. So a failing plugin can never
+//! leave half a delivery behind.
+
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    config::OnFailure,
+    plugin::{
+        Action, CallError, Destination, Draft, GuestDestination, GuestMessage, PluginSet,
+        PluginVersion, Rejection, Slot, Transformed, Verdict,
+    },
+    protocol::{ClientInfo, event_type::Closeness},
+};
+
+/// Where a message goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum To<'a> {
+    /// Back to the connection that it came from.
+    Sender,
+    /// Every connection of one user.
+    User(Cow<'a, str>),
+    /// Every member of one room.
+    Room(Cow<'a, str>),
+    /// Every connection.
+    Everyone,
+}
+
+impl From<Destination> for To<'_> {
+    fn from(destination: Destination) -> Self {
+        match destination {
+            Destination::Sender => To::Sender,
+            Destination::User(user) => To::User(user.into()),
+            Destination::Room(room) => To::Room(room.into()),
+            Destination::Everyone => To::Everyone,
+        }
+    }
+}
+
+/// A message on its way through the plugins. Borrows from the frame until a plugin rewrites it.
+#[derive(Clone, Debug)]
+pub struct Message<'a> {
+    /// Unique in the cluster.
+    pub id: &'a str,
+    /// The event type, spelled well and not built in.
+    pub event_type: Cow<'a, str>,
+    /// The user who sent it.
+    pub sender: &'a str,
+    /// None where nobody was named.
+    pub to: Option<To<'a>>,
+    /// JSON text.
+    pub payload: Cow<'a, str>,
+    /// When the server took it in.
+    pub timestamp: SystemTime,
+}
+
+/// What is to be done with a message.
+#[derive(Debug)]
+pub enum Outcome<'a> {
+    /// Deliver it where it is addressed.
+    Route(Message<'a>),
+    /// A handler answered: carry out its actions.
+    Handled {
+        /// As it was handled, for [`Action::Deliver`].
+        message: Message<'a>,
+        /// In order.
+        actions: Vec<Action>,
+    },
+    /// A transformation dropped it.
+    Dropped,
+    /// A plugin refuses it.
+    Rejected {
+        /// The plugin's name.
+        plugin: String,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// A plugin failed, and the operator wants the message to go no further then.
+    Failed {
+        /// The plugin's name.
+        plugin: String,
+    },
+}
+
+/// Why a connection or a membership is not admitted.
+#[derive(Debug)]
+pub enum Refused {
+    /// A plugin says so.
+    Rejected {
+        /// The plugin's name.
+        plugin: String,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// A plugin failed, and the operator wants nobody let in then.
+    Failed {
+        /// The plugin's name.
+        plugin: String,
+    },
+}
+
+/// Runs `message` through `plugins`, from start to end through this one set.
+pub async fn run<'a>(
+    plugins: &PluginSet,
+    client: Option<&Arc<ClientInfo>>,
+    mut message: Message<'a>,
+) -> Outcome<'a> {
+    for slot in plugins.slots() {
+        let Some(version) = slot.version() else {
+            if slot.sees(&message.event_type) && slot.config().on_failure == OnFailure::Reject {
+                return failed(slot);
+            }
+            continue;
+        };
+        if version.validates(&message.event_type) {
+            match settle(slot, version.validate(client, guest(&message)).await) {
+                Settled::Answer(()) | Settled::Passed => {}
+                Settled::Stop(refused) => return refused.into(),
+            }
+        }
+    }
+    for slot in plugins.slots() {
+        let Some(version) = slot
+            .version()
+            .filter(|version| version.transforms(&message.event_type))
+        else {
+            continue;
+        };
+        match settle(slot, version.transform(client, guest(&message)).await) {
+            Settled::Answer(Transformed::Unchanged) | Settled::Passed => {}
+            Settled::Answer(Transformed::Changed(draft)) => message = rewritten(message, draft),
+            Settled::Answer(Transformed::Dropped) => return Outcome::Dropped,
+            Settled::Stop(refused) => return refused.into(),
+        }
+    }
+    let Some((slot, version)) = handler(plugins, &message.event_type) else {
+        return Outcome::Route(message);
+    };
+    match settle(slot, version.handle(client, guest(&message)).await) {
+        Settled::Answer(actions) => Outcome::Handled { message, actions },
+        Settled::Passed => Outcome::Route(message),
+        Settled::Stop(refused) => refused.into(),
+    }
+}
+
+/// Asks every plugin that follows connections whether this one may come, and collects what they want done.
+///
+/// # Errors
+/// [`Refused`] by the first that does not want it.
+pub async fn connected(
+    plugins: &PluginSet,
+    client: &Arc<ClientInfo>,
+) -> Result<Vec<Action>, Refused> {
+    let mut all = Vec::new();
+    for slot in plugins.slots() {
+        let Some(version) = slot
+            .version()
+            .filter(|version| version.follows_connections())
+        else {
+            continue;
+        };
+        match settle(slot, version.connected(client).await) {
+            Settled::Answer(actions) => all.extend(actions),
+            Settled::Passed => {}
+            Settled::Stop(refused) => return Err(refused),
+        }
+    }
+    Ok(all)
+}
+
+/// Tells every plugin that follows connections that this one is gone. A plugin that fails is passed over.
+pub async fn disconnected(
+    plugins: &PluginSet,
+    client: &Arc<ClientInfo>,
+    code: u16,
+    reason: &str,
+) -> Vec<Action> {
+    let mut all = Vec::new();
+    for version in plugins
+        .slots()
+        .iter()
+        .filter_map(Slot::version)
+        .filter(|version| version.follows_connections())
+    {
+        // The failure was counted and logged where it happened.
+        all.extend(
+            version
+                .disconnected(client, code, reason)
+                .await
+                .unwrap_or_default(),
+        );
+    }
+    all
+}
+
+/// Asks every plugin that decides about rooms whether `client` may be in `room`.
+///
+/// # Errors
+/// [`Refused`] by the first that does not want it.
+pub async fn authorize_join(
+    plugins: &PluginSet,
+    client: &Arc<ClientInfo>,
+    room: &str,
+) -> Result<(), Refused> {
+    for slot in plugins.slots() {
+        let Some(version) = slot.version().filter(|version| version.authorizes_rooms()) else {
+            continue;
+        };
+        if let Settled::Stop(refused) = settle(slot, version.authorize_join(client, room).await) {
+            return Err(refused);
+        }
+    }
+    Ok(())
+}
+
+/// The plugin whose claim describes the type most closely; the first of two that do so equally.
+fn handler<'s>(
+    plugins: &'s PluginSet,
+    event_type: &str,
+) -> Option<(&'s Slot, &'s Arc<PluginVersion>)> {
+    let mut best: Option<(Closeness, &Slot, &Arc<PluginVersion>)> = None;
+    for slot in plugins.slots() {
+        let Some(version) = slot.version() else {
+            continue;
+        };
+        if let Some(closeness) = version.handles(event_type)
+            && best.is_none_or(|(closest, ..)| closeness > closest)
+        {
+            best = Some((closeness, slot, version));
+        }
+    }
+    best.map(|(_, slot, version)| (slot, version))
+}
+
+enum Settled<T> {
+    Answer(T),
+    /// It failed, and the operator wants that passed over.
+    Passed,
+    Stop(Refused),
+}
+
+fn settle<T>(slot: &Slot, verdict: Verdict<T>) -> Settled<T> {
+    let plugin = || slot.config().name.clone();
+    match verdict {
+        Ok(Ok(answer)) => Settled::Answer(answer),
+        Ok(Err(rejection)) => Settled::Stop(Refused::Rejected {
+            plugin: plugin(),
+            rejection,
+        }),
+        Err(CallError { .. }) if slot.config().on_failure == OnFailure::Pass => Settled::Passed,
+        Err(CallError { .. }) => Settled::Stop(Refused::Failed { plugin: plugin() }),
+    }
+}
+
+fn failed(slot: &Slot) -> Outcome<'static> {
+    Outcome::Failed {
+        plugin: slot.config().name.clone(),
+    }
+}
+
+impl From<Refused> for Outcome<'_> {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Rejected { plugin, rejection } => Outcome::Rejected { plugin, rejection },
+            Refused::Failed { plugin } => Outcome::Failed { plugin },
+        }
+    }
+}
+
+fn rewritten<'a>(message: Message<'a>, draft: Draft) -> Message<'a> {
+    Message {
+        event_type: draft.event_type.into(),
+        to: draft.destination.map(To::from),
+        payload: draft.payload.into(),
+        ..message
+    }
+}
+
+fn guest<'m>(message: &'m Message<'_>) -> GuestMessage<'m> {
+    let since_1970 = message
+        .timestamp
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    GuestMessage {
+        id: message.id,
+        event_type: &message.event_type,
+        sender: message.sender,
+        destination: message.to.as_ref().map(|to| match to {
+            To::Sender => GuestDestination::Sender,
+            To::User(user) => GuestDestination::User(user),
+            To::Room(room) => GuestDestination::Room(room),
+            To::Everyone => GuestDestination::Everyone,
+        }),
+        payload: &message.payload,
+        timestamp: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+    }
+}

@@ -1,0 +1,35 @@
+//! The plugin runtime: everything that knows wasmtime.
+//!
+//! Reading order: [`engine`] is the machine and its clock; [`bindings`] the Rust side of the WIT package; [`host`] what a
+//! guest may call; [`limits`] what it may use; [`instance`] one instance and [`pool`] the warm ones; [`version`] the calls
+//! to a plugin; [`loader`] how a component is admitted; [`registry`] what is live and how it is swapped; [`watcher`] how
+//! a changed file is noticed.
+//!
+//! Invariants: a guest that failed is thrown away, never the host. A version that was not admitted whole is never
+//! called for a message. What is live changes by one atomic store.
+
+mod answer;
+mod bindings;
+mod cache;
+mod engine;
+mod host;
+mod instance;
+mod limits;
+mod loader;
+mod log;
+mod output;
+mod pool;
+mod registry;
+mod store;
+mod version;
+mod watcher;
+
+pub use answer::{Action, Destination, Draft, Rejection, Transformed};
+pub use cache::hex;
+pub use engine::EngineError;
+pub use instance::CallError;
+pub use loader::{Admission, LoadError, Loader};
+pub use registry::{PluginSet, Registry, Slot, Trigger};
+pub use store::{Entry, MemoryStore, PluginStore, StoreError};
+pub use version::{GuestDestination, GuestMessage, PluginVersion, Verdict};
+pub use watcher::FileWatcher;

@@ -1,0 +1,100 @@
+//! HTTP: the upgrade to a WebSocket, and what probes and scrapers ask.
+
+mod accept;
+mod upgrade;
+
+use std::sync::{Arc, atomic::Ordering};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{any, get},
+};
+
+pub use accept::serve;
+
+use crate::{
+    auth::Authenticator, config::Config, metrics::prometheus, plugin::PluginVersion,
+    session::Services,
+};
+
+/// What every request may need.
+#[derive(Clone)]
+pub struct AppState {
+    /// What sessions share.
+    pub services: Arc<Services>,
+    /// Who clients are.
+    pub authenticator: Arc<Authenticator>,
+}
+
+/// The routes of one listener.
+pub fn routes(state: AppState, config: &Config) -> Router {
+    let mut routes = Router::new()
+        .route("/ws", get(upgrade::upgrade))
+        .route("/health", get(|| async { "ok\n" }))
+        .route("/ready", get(ready))
+        .route("/api/{*rest}", any(closed))
+        .route("/admin/{*rest}", any(closed));
+    if config.metrics.prometheus {
+        routes = routes.route("/metrics", get(metrics));
+    }
+    routes.with_state(state)
+}
+
+/// 200 where a load balancer may send clients here, else 503 and why not.
+async fn ready(State(state): State<AppState>) -> Response {
+    let services = &state.services;
+    if services.draining.load(Ordering::Acquire) {
+        return not_ready("this node is going down");
+    }
+    if let Err(error) = services.router.broker().probe().await {
+        return not_ready(&error.to_string());
+    }
+    let live = services.registry.live();
+    let missing: Vec<&str> = live.missing().collect();
+    if !missing.is_empty() {
+        return not_ready(&format!(
+            "no version is live of plugin {}",
+            missing.join(", ")
+        ));
+    }
+    "ready\n".into_response()
+}
+
+fn not_ready(reason: &str) -> Response {
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!("not ready: {reason}\n"),
+    )
+        .into_response()
+}
+
+async fn metrics(State(state): State<AppState>) -> Response {
+    let live = state.services.registry.live();
+    let label =
+        |version: &Arc<PluginVersion>| (version.name().to_owned(), version.label().to_owned());
+    let versions = live
+        .slots()
+        .iter()
+        .filter_map(|slot| slot.version())
+        .map(label)
+        .collect();
+    let text = prometheus::render(&state.services.metrics, versions);
+    ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response()
+}
+
+/// Neither API has a call in this version, so no key opens anything.
+async fn closed(_: Request) -> Response {
+    json_error(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        "this API needs a key, and has none configured",
+    )
+}
+
+fn json_error(status: StatusCode, code: &str, message: &str) -> Response {
+    let body = serde_json::json!({"error": {"code": code, "message": message}}).to_string();
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}

@@ -1,0 +1,443 @@
+//! What is done about a frame: built-in types by the host, everything else as the plugins decide.
+
+use std::{borrow::Cow, sync::Arc, time::SystemTime};
+
+use tokio::time::Instant;
+
+use super::Services;
+use crate::{
+    broker::Target,
+    config::Limits,
+    metrics::{DropReason, duration_of_ms},
+    pipeline::{self, Message, Outcome, Refused, To},
+    plugin::{Action, Draft},
+    protocol::{
+        ClientInfo, CloseCode, Envelope, ErrorCode, event_type,
+        outbound::{self, AckStatus, Delivery, ErrorPayload},
+    },
+    router::{CloseRequest, Connection},
+};
+
+/// One frame's context.
+struct Turn<'a> {
+    services: &'a Services,
+    connection: &'a Arc<Connection>,
+    /// The frame's `id`: it wants an `ack`.
+    id: Option<&'a str>,
+    /// The message's name; made for every message, told to those who asked for an `ack`.
+    message_id: &'a str,
+}
+
+/// Handles the text frame `text`, which arrived at `arrived`.
+pub(super) async fn frame(
+    services: &Services,
+    connection: &Arc<Connection>,
+    text: &str,
+    arrived: Instant,
+    limits: &Limits,
+) {
+    let envelope = match Envelope::parse(text) {
+        Ok(envelope) => envelope,
+        Err(error) => {
+            return reject(
+                services,
+                connection,
+                error.id.as_deref(),
+                error.code,
+                &error.message,
+            );
+        }
+    };
+    let message_id = services.ids.next();
+    let turn = Turn {
+        services,
+        connection,
+        id: envelope.id.as_deref(),
+        message_id: &message_id,
+    };
+    if event_type::is_built_in(&envelope.event_type) {
+        return turn.built_in(&envelope, limits).await;
+    }
+    let to = match (&envelope.receiver, &envelope.room) {
+        (Some(user), _) => Some(To::User(Cow::Borrowed(&**user))),
+        (None, Some(room)) if !connection.is_member(room) => {
+            return turn.error(ErrorCode::NotInRoom, "join the room before you send to it");
+        }
+        (None, Some(room)) => Some(To::Room(Cow::Borrowed(&**room))),
+        (None, None) => None,
+    };
+    let message = Message {
+        id: &message_id,
+        event_type: Cow::Borrowed(&envelope.event_type),
+        sender: connection.user(),
+        to,
+        payload: Cow::Borrowed(envelope.payload),
+        timestamp: SystemTime::now(),
+    };
+    // One set of versions for the whole message, whatever is swapped meanwhile.
+    let plugins = services.registry.live();
+    let outcome = pipeline::run(&plugins, Some(connection.client()), message).await;
+    turn.conclude(outcome, limits).await;
+    services.metrics.delivery_latency.record(arrived.elapsed());
+}
+
+impl Turn<'_> {
+    async fn conclude(&self, outcome: Outcome<'_>, limits: &Limits) {
+        match outcome {
+            Outcome::Route(message) => self.route(&message).await,
+            Outcome::Handled { message, actions } => {
+                let mut status = Some(AckStatus::Handled);
+                for action in actions {
+                    match action {
+                        Action::Deliver => status = self.deliver(&message).await,
+                        other => perform(self.services, self.connection, other, limits).await,
+                    }
+                }
+                if let Some(status) = status {
+                    self.ack(status);
+                }
+            }
+            Outcome::Dropped => {
+                self.services
+                    .metrics
+                    .messages_dropped
+                    .of(DropReason::Plugin)
+                    .increment();
+                self.ack(AckStatus::Handled);
+            }
+            Outcome::Rejected { plugin, rejection } => self.push(
+                ErrorPayload {
+                    id: self.id,
+                    code: &rejection.code,
+                    message: &rejection.reason,
+                    plugin: Some(&plugin),
+                    retryable: false,
+                }
+                .encode(),
+            ),
+            Outcome::Failed { plugin } => {
+                let code = ErrorCode::PluginFailed;
+                self.services.metrics.messages_rejected.of(code).increment();
+                let payload =
+                    ErrorPayload::new(self.id, code, "a plugin failed to handle the message");
+                self.push(
+                    ErrorPayload {
+                        plugin: Some(&plugin),
+                        ..payload
+                    }
+                    .encode(),
+                );
+            }
+        }
+    }
+
+    async fn route(&self, message: &Message<'_>) {
+        if let Some(status) = self.deliver(message).await {
+            self.ack(status);
+        }
+    }
+
+    /// Delivers where it is addressed. None: it was not, and the sender has been told.
+    async fn deliver(&self, message: &Message<'_>) -> Option<AckStatus> {
+        let Some(to) = &message.to else {
+            self.error(
+                ErrorCode::NoReceiver,
+                "name a `receiverId` or a `room`: no plugin handles this type",
+            );
+            return None;
+        };
+        let delivery = Delivery {
+            event_type: &message.event_type,
+            payload: &message.payload,
+            receiver: receiver(to, self.connection.user()),
+            sender: message.sender,
+            timestamp: message.timestamp,
+            room: room(to),
+            // A client of websocket-app sends no `id`, and its receivers get no field that they do not know.
+            message_id: self.id.map(|_| self.message_id),
+        };
+        match send(self.services, Some(self.connection), to, &delivery).await {
+            Ok(true) => Some(AckStatus::Delivered),
+            Ok(false) => Some(AckStatus::Offline),
+            Err(error) => {
+                self.error(ErrorCode::Unavailable, &error.to_string());
+                None
+            }
+        }
+    }
+
+    async fn built_in(&self, envelope: &Envelope<'_>, limits: &Limits) {
+        match &*envelope.event_type {
+            "heartbeat" => self.ack(AckStatus::Handled),
+            "latency_report" => match serde_json::from_str::<f64>(envelope.payload) {
+                Ok(ms) if ms >= 0.0 => {
+                    self.services
+                        .metrics
+                        .reported_latency
+                        .record(duration_of_ms(ms));
+                    self.ack(AckStatus::Handled);
+                }
+                _ => self.error(
+                    ErrorCode::InvalidPayload,
+                    "the payload must be a number of milliseconds",
+                ),
+            },
+            "join" => match &envelope.room {
+                Some(room) => self.join(room, limits).await,
+                None => self.error(ErrorCode::InvalidRoom, "`room` names the room to join"),
+            },
+            "leave" => match &envelope.room {
+                Some(room) => self.leave(room),
+                None => self.error(ErrorCode::InvalidRoom, "`room` names the room to leave"),
+            },
+            _ => self.error(ErrorCode::ReservedType, "only the server sends this type"),
+        }
+    }
+
+    async fn join(&self, room: &str, limits: &Limits) {
+        let plugins = self.services.registry.live();
+        match pipeline::authorize_join(&plugins, self.connection.client(), room).await {
+            Ok(()) if join(self.services, self.connection, room, limits) => {
+                self.ack(AckStatus::Handled)
+            }
+            Ok(()) => self.error(
+                ErrorCode::TooManyRooms,
+                "leave a room before you join another",
+            ),
+            Err(Refused::Rejected { plugin, rejection }) => {
+                self.conclude(Outcome::Rejected { plugin, rejection }, limits)
+                    .await;
+            }
+            Err(Refused::Failed { plugin }) => {
+                self.conclude(Outcome::Failed { plugin }, limits).await
+            }
+        }
+    }
+
+    fn leave(&self, room: &str) {
+        leave(self.services, self.connection, room);
+        self.ack(AckStatus::Handled);
+    }
+
+    fn ack(&self, status: AckStatus) {
+        if let Some(id) = self.id {
+            self.push(outbound::ack(id, self.message_id, status));
+        }
+    }
+
+    fn error(&self, code: ErrorCode, message: &str) {
+        reject(self.services, self.connection, self.id, code, message);
+    }
+
+    fn push(&self, frame: outbound::Frame) {
+        self.services.router.table().push(self.connection, frame);
+    }
+}
+
+/// Says that a binary frame was no text.
+pub(super) fn not_utf8(services: &Services, connection: &Connection) {
+    services.metrics.messages.increment();
+    reject(
+        services,
+        connection,
+        None,
+        ErrorCode::InvalidFrame,
+        "the frame is not UTF-8",
+    );
+}
+
+/// Says that the message `text` was one too many.
+pub(super) fn rate_limited(services: &Services, connection: &Connection, text: &str) {
+    let envelope = Envelope::parse(text).ok();
+    let id = envelope
+        .as_ref()
+        .and_then(|envelope| envelope.id.as_deref());
+    reject(
+        services,
+        connection,
+        id,
+        ErrorCode::RateLimited,
+        "too many messages; send slower",
+    );
+}
+
+fn reject(
+    services: &Services,
+    connection: &Connection,
+    id: Option<&str>,
+    code: ErrorCode,
+    message: &str,
+) {
+    services.metrics.messages_rejected.of(code).increment();
+    services
+        .router
+        .table()
+        .push(connection, ErrorPayload::new(id, code, message).encode());
+}
+
+/// How a connection is closed that the plugins did not admit.
+pub(super) fn refusal(refused: &Refused) -> CloseRequest {
+    match refused {
+        Refused::Rejected { rejection, .. } => CloseRequest {
+            code: CloseCode::REFUSED,
+            reason: format!("{}: {}", rejection.code, rejection.reason),
+        },
+        Refused::Failed { .. } => CloseRequest {
+            code: CloseCode::PLUGIN_FAILED,
+            reason: "a plugin failed; try again".to_owned(),
+        },
+    }
+}
+
+/// Carries out what plugins want done when a connection came.
+pub(super) async fn perform_for_connection(
+    services: &Services,
+    connection: &Arc<Connection>,
+    actions: Vec<Action>,
+) {
+    let limits = services.live.load().limits.clone();
+    for action in actions {
+        perform(services, connection, action, &limits).await;
+    }
+}
+
+/// Carries out what plugins want done when a connection is gone: only messages to others have an effect.
+pub(super) async fn perform_after(services: &Services, client: &ClientInfo, actions: Vec<Action>) {
+    for action in actions {
+        match action {
+            Action::Send(draft) if !is_to_sender(&draft) => {
+                send_draft(services, None, &client.user, &draft).await
+            }
+            Action::Announce(draft) if !is_to_sender(&draft) => {
+                send_draft(services, None, "", &draft).await
+            }
+            _ => services
+                .metrics
+                .messages_dropped
+                .of(DropReason::ConnectionGone)
+                .increment(),
+        }
+    }
+}
+
+fn is_to_sender(draft: &Draft) -> bool {
+    matches!(draft.destination, Some(crate::plugin::Destination::Sender))
+}
+
+async fn perform(
+    services: &Services,
+    connection: &Arc<Connection>,
+    action: Action,
+    limits: &Limits,
+) {
+    match action {
+        // Nothing is being handled here; the caller delivers where something is.
+        Action::Deliver => {}
+        Action::Send(draft) => {
+            send_draft(services, Some(connection), connection.user(), &draft).await
+        }
+        Action::Announce(draft) => send_draft(services, Some(connection), "", &draft).await,
+        Action::Join(room) => {
+            join(services, connection, &room, limits);
+        }
+        Action::Leave(room) => leave(services, connection, &room),
+        Action::Disconnect { code, reason } => connection.outbox().close(code, reason),
+    }
+}
+
+async fn send_draft(
+    services: &Services,
+    connection: Option<&Arc<Connection>>,
+    sender: &str,
+    draft: &Draft,
+) {
+    let Some(to) = draft.destination.clone().map(To::from) else {
+        services
+            .metrics
+            .messages_dropped
+            .of(DropReason::Offline)
+            .increment();
+        return;
+    };
+    let user = connection.map_or("", |connection| connection.user());
+    let delivery = Delivery {
+        event_type: &draft.event_type,
+        payload: &draft.payload,
+        receiver: receiver(&to, user),
+        sender,
+        timestamp: SystemTime::now(),
+        room: room(&to),
+        message_id: None,
+    };
+    if send(services, connection, &to, &delivery).await.is_err() {
+        services
+            .metrics
+            .messages_dropped
+            .of(DropReason::Offline)
+            .increment();
+    }
+}
+
+/// Whether it reached anybody.
+async fn send(
+    services: &Services,
+    connection: Option<&Arc<Connection>>,
+    to: &To<'_>,
+    delivery: &Delivery<'_>,
+) -> Result<bool, crate::broker::BrokerError> {
+    let frame = delivery.encode();
+    let target = match to {
+        To::Sender => {
+            let taken = connection
+                .is_some_and(|connection| services.router.table().push(connection, frame));
+            services.metrics.messages_delivered.add(u64::from(taken));
+            return Ok(taken);
+        }
+        To::User(user) => Target::User(user),
+        To::Room(room) => Target::Room(room),
+        To::Everyone => Target::Everyone,
+    };
+    services
+        .router
+        .send(target, &frame)
+        .await
+        .map(crate::router::Reach::anybody)
+}
+
+/// False: the connection is in as many rooms as it may be.
+fn join(services: &Services, connection: &Arc<Connection>, room: &str, limits: &Limits) -> bool {
+    if !connection.is_member(room) && connection.room_count() >= limits.rooms_per_connection_max {
+        return false;
+    }
+    if services.router.join(connection, room) && connection.v1() {
+        services
+            .router
+            .table()
+            .push(connection, outbound::joined(room));
+    }
+    true
+}
+
+fn leave(services: &Services, connection: &Arc<Connection>, room: &str) {
+    if services.router.leave(connection, room) && connection.v1() {
+        services
+            .router
+            .table()
+            .push(connection, outbound::left(room));
+    }
+}
+
+fn receiver<'t>(to: &'t To<'_>, sender: &'t str) -> &'t str {
+    match to {
+        To::Sender => sender,
+        To::User(user) => user,
+        To::Room(_) | To::Everyone => "",
+    }
+}
+
+fn room<'t>(to: &'t To<'_>) -> Option<&'t str> {
+    match to {
+        To::Room(room) => Some(room),
+        _ => None,
+    }
+}

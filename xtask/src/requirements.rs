@@ -1,0 +1,106 @@
+//! What must be on the machine beside cargo, and how it gets there.
+
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+/// The target that plugins are built for: its output is a component, no further tool is needed.
+pub(crate) const PLUGIN_TARGET: &str = "wasm32-wasip2";
+
+/// Something that a command needs.
+pub(crate) struct Requirement {
+    /// For messages.
+    name: &'static str,
+    /// Whether it is there.
+    present: fn() -> anyhow::Result<bool>,
+    /// Installs it.
+    install: fn() -> anyhow::Result<()>,
+    /// What a person does where neither works.
+    by_hand: &'static str,
+}
+
+/// The standard library for [`PLUGIN_TARGET`].
+pub(crate) const WASM_TARGET: Requirement = Requirement {
+    name: "the Rust target wasm32-wasip2",
+    present: wasm_target_present,
+    install: wasm_target_install,
+    by_hand: "install rustup (https://rustup.rs) and run `rustup target add wasm32-wasip2`, \
+              or put the target's standard library into the sysroot of the Rust in use",
+};
+
+/// What the tests need.
+pub(crate) const FOR_TESTS: &[Requirement] = &[WASM_TARGET];
+
+/// Makes sure that all are there, installs what is missing, and says what to do where that fails.
+pub(crate) fn ensure(requirements: &[Requirement]) -> anyhow::Result<()> {
+    for requirement in requirements {
+        requirement.ensure()?;
+    }
+    Ok(())
+}
+
+impl Requirement {
+    fn ensure(&self) -> anyhow::Result<()> {
+        let Self { name, present, install, by_hand } = self;
+        let missing = || format!("{name} is missing and cannot be installed from here: {by_hand}");
+        if present().with_context(missing)? {
+            return Ok(());
+        }
+        eprintln!("installing {name}");
+        install().with_context(missing)?;
+        if !present().with_context(missing)? {
+            bail!("{name} is still missing after its installation: {by_hand}");
+        }
+        Ok(())
+    }
+}
+
+/// The compiler itself is asked where its libraries are, so that a target that came without rustup counts too.
+fn wasm_target_present() -> anyhow::Result<bool> {
+    let listed = Command::new("rustup").args(["target", "list", "--installed"]).output();
+    if let Ok(listed) = listed.as_ref().map(|output| String::from_utf8_lossy(&output.stdout))
+        && listed.lines().any(|line| line.trim() == PLUGIN_TARGET)
+    {
+        return Ok(true);
+    }
+    let compiler = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let asked = Command::new(compiler)
+        .args(["--print", "target-libdir", "--target", PLUGIN_TARGET])
+        .output()
+        .context("cannot run rustc")?;
+    let libdir = String::from_utf8_lossy(&asked.stdout).trim().to_owned();
+    Ok(asked.status.success() && std::path::Path::new(&libdir).is_dir())
+}
+
+fn wasm_target_install() -> anyhow::Result<()> {
+    crate::steps::run_program(Command::new("rustup").args(["target", "add", PLUGIN_TARGET]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requirement(present: fn() -> anyhow::Result<bool>, install: fn() -> anyhow::Result<()>) -> Requirement {
+        Requirement { name: "a thing", present, install, by_hand: "do it by hand" }
+    }
+
+    #[test]
+    fn what_is_there_is_not_installed() {
+        let there = requirement(|| Ok(true), || bail!("must not be called"));
+        assert!(ensure(&[there]).is_ok());
+    }
+
+    #[test]
+    fn a_failed_installation_says_what_to_do() {
+        let refused = requirement(|| Ok(false), || bail!("no network"));
+        let error = ensure(&[refused]).expect_err("it cannot be installed");
+        assert!(format!("{error:#}").contains("do it by hand: no network"), "{error:#}");
+    }
+
+    #[test]
+    fn an_installation_without_effect_is_an_error() {
+        let without_effect = requirement(|| Ok(false), || Ok(()));
+        let error = ensure(&[without_effect]).expect_err("it is still missing");
+        assert!(error.to_string().contains("still missing"), "{error}");
+    }
+}

@@ -1,0 +1,104 @@
+//! Steps of a command: what runs, how long it took, and how it ended.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+/// Runs a program to its end with its output on the terminal.
+pub(crate) fn run_program(command: &mut Command) -> anyhow::Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("cannot run {name}; is it installed and in PATH?"))?;
+    if !status.success() {
+        let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+        bail!("`{name} {}` failed with {status}; its output is above", words.join(" "));
+    }
+    Ok(())
+}
+
+/// Steps that depend on each other: after a failure the rest is skipped.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    done: Vec<Step>,
+}
+
+#[derive(Debug)]
+struct Step {
+    name: &'static str,
+    outcome: Outcome,
+    took: Duration,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Failed(String),
+    Skipped,
+}
+
+impl Steps {
+    /// Carries out a step, unless an earlier one failed.
+    pub(crate) fn step(&mut self, name: &'static str, work: impl FnOnce() -> anyhow::Result<()>) {
+        let begun = Instant::now();
+        let outcome = if !self.all_passed() {
+            Outcome::Skipped
+        } else {
+            eprintln!("== {name}");
+            match work() {
+                Ok(()) => Outcome::Passed,
+                Err(error) => Outcome::Failed(format!("{error:#}")),
+            }
+        };
+        self.done.push(Step { name, outcome, took: begun.elapsed() });
+    }
+
+    /// Whether no step failed.
+    pub(crate) fn all_passed(&self) -> bool {
+        self.done.iter().all(|step| step.outcome == Outcome::Passed)
+    }
+
+    /// One line for each step.
+    pub(crate) fn summary(&self) -> String {
+        let mut lines = String::new();
+        for Step { name, outcome, took } in &self.done {
+            let seconds = took.as_secs_f64();
+            let line = match outcome {
+                Outcome::Passed => format!("  ok       {seconds:7.1} s  {name}\n"),
+                Outcome::Failed(error) => format!("  FAILED   {seconds:7.1} s  {name}: {error}\n"),
+                Outcome::Skipped => format!("  skipped            {name}\n"),
+            };
+            lines.push_str(&line);
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_failure_the_rest_is_skipped_and_the_summary_says_so() {
+        let mut steps = Steps::default();
+        steps.step("first", || Ok(()));
+        assert!(steps.all_passed());
+        steps.step("second", || bail!("no luck"));
+        let mut ran = false;
+        steps.step("third", || {
+            ran = true;
+            Ok(())
+        });
+        assert!(!ran && !steps.all_passed());
+        let summary = steps.summary();
+        let lines: Vec<&str> = summary.lines().collect();
+        assert!(lines[0].contains("ok") && lines[1].ends_with("second: no luck") && lines[2].contains("skipped"));
+    }
+
+    #[test]
+    fn a_program_that_is_missing_or_fails_is_named() {
+        let missing = run_program(&mut Command::new("no-such-program-here")).expect_err("it cannot run");
+        assert!(missing.to_string().contains("no-such-program-here"));
+        let failed = run_program(Command::new("cargo").arg("--no-such-option")).expect_err("it fails");
+        assert!(failed.to_string().contains("`cargo --no-such-option` failed"));
+    }
+}
