@@ -65,16 +65,27 @@ pub(crate) fn build_guests(workspace: &Workspace) -> anyhow::Result<()> {
     let mut cargo = workspace.cargo();
     cargo.args(["build", "--target", PLUGIN_TARGET, "--profile", PROFILE]);
     // A folder of its own on the command line wins over CARGO_TARGET_DIR: the guests' workspace has another lock file.
-    cargo.arg("--manifest-path").arg(&manifest).arg("--target-dir").arg(&target_dir);
+    cargo
+        .arg("--manifest-path")
+        .arg(&manifest)
+        .arg("--target-dir")
+        .arg(&target_dir);
     run_program(&mut cargo)?;
     let built = target_dir.join(PLUGIN_TARGET).join(PROFILE);
     let components = wasm_files(&built)?;
     if components.is_empty() {
-        bail!("the build of {} left no .wasm file in {}", manifest.display(), built.display());
+        bail!(
+            "the build of {} left no .wasm file in {}",
+            manifest.display(),
+            built.display()
+        );
     }
     for component in components {
         let name = component.file_name().unwrap_or_default();
-        install(&component, &workspace.plugins_dir().join("guests").join(name))?;
+        install(
+            &component,
+            &workspace.plugins_dir().join("guests").join(name),
+        )?;
     }
     Ok(())
 }
@@ -84,7 +95,10 @@ fn wasm_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).with_context(unreadable)? {
         let path = entry.with_context(unreadable)?.path();
-        if path.extension().is_some_and(|extension| extension == "wasm") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "wasm")
+        {
             files.push(path);
         }
     }
@@ -94,12 +108,21 @@ fn wasm_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 /// Copies a component to where it is used, but only if it changed: a running server swaps a plugin whose file changes.
 fn install(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let bytes = fs::read(from).with_context(|| format!("cannot read the built plugin {}", from.display()))?;
+    let bytes = fs::read(from)
+        .with_context(|| format!("cannot read the built plugin {}", from.display()))?;
     if !bytes.starts_with(&COMPONENT_HEADER) {
-        bail!("{} is no WebAssembly component; build it for {PLUGIN_TARGET}", from.display());
+        bail!(
+            "{} is no WebAssembly component; build it for {PLUGIN_TARGET}",
+            from.display()
+        );
     }
-    let changed = replace_if_changed(to, &bytes).with_context(|| format!("cannot write {}", to.display()))?;
-    eprintln!("{} {}", if changed { "wrote" } else { "unchanged" }, to.display());
+    let changed =
+        replace_if_changed(to, &bytes).with_context(|| format!("cannot write {}", to.display()))?;
+    eprintln!(
+        "{} {}",
+        if changed { "wrote" } else { "unchanged" },
+        to.display()
+    );
     Ok(())
 }
 
@@ -143,7 +166,10 @@ mod tests {
         let folder = TempDir::new("install").expect("a temporary folder");
         let (from, to) = (folder.path().join("a.wasm"), folder.path().join("b.wasm"));
         fs::write(&from, b"\0asm\x01\0\0\0").expect("a writable folder");
-        assert!(install(&from, &to).is_err_and(|error| error.to_string().contains("no WebAssembly component")));
+        assert!(
+            install(&from, &to)
+                .is_err_and(|error| error.to_string().contains("no WebAssembly component"))
+        );
         assert!(!to.exists());
         fs::write(&from, COMPONENT_HEADER).expect("a writable folder");
         assert!(install(&from, &to).is_ok());

@@ -41,7 +41,12 @@ pub(crate) fn ensure(requirements: &[Requirement]) -> anyhow::Result<()> {
 
 impl Requirement {
     fn ensure(&self) -> anyhow::Result<()> {
-        let Self { name, present, install, by_hand } = self;
+        let Self {
+            name,
+            present,
+            install,
+            by_hand,
+        } = self;
         let missing = || format!("{name} is missing and cannot be installed from here: {by_hand}");
         if present().with_context(missing)? {
             return Ok(());
@@ -57,8 +62,12 @@ impl Requirement {
 
 /// The compiler itself is asked where its libraries are, so that a target that came without rustup counts too.
 fn wasm_target_present() -> anyhow::Result<bool> {
-    let listed = Command::new("rustup").args(["target", "list", "--installed"]).output();
-    if let Ok(listed) = listed.as_ref().map(|output| String::from_utf8_lossy(&output.stdout))
+    let listed = Command::new("rustup")
+        .args(["target", "list", "--installed"])
+        .output();
+    if let Ok(listed) = listed
+        .as_ref()
+        .map(|output| String::from_utf8_lossy(&output.stdout))
         && listed.lines().any(|line| line.trim() == PLUGIN_TARGET)
     {
         return Ok(true);
@@ -80,8 +89,16 @@ fn wasm_target_install() -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    fn requirement(present: fn() -> anyhow::Result<bool>, install: fn() -> anyhow::Result<()>) -> Requirement {
-        Requirement { name: "a thing", present, install, by_hand: "do it by hand" }
+    fn requirement(
+        present: fn() -> anyhow::Result<bool>,
+        install: fn() -> anyhow::Result<()>,
+    ) -> Requirement {
+        Requirement {
+            name: "a thing",
+            present,
+            install,
+            by_hand: "do it by hand",
+        }
     }
 
     #[test]
@@ -94,7 +111,10 @@ mod tests {
     fn a_failed_installation_says_what_to_do() {
         let refused = requirement(|| Ok(false), || bail!("no network"));
         let error = ensure(&[refused]).expect_err("it cannot be installed");
-        assert!(format!("{error:#}").contains("do it by hand: no network"), "{error:#}");
+        assert!(
+            format!("{error:#}").contains("do it by hand: no network"),
+            "{error:#}"
+        );
     }
 
     #[test]

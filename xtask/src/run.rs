@@ -22,11 +22,17 @@ pub(crate) struct RunArgs {
 pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> anyhow::Result<ExitCode> {
     requirements::ensure(&[WASM_TARGET])?;
     plugins::build_shipped(workspace)?;
-    run_program(workspace.cargo().args(["build", "-p", "signalbox", "--bin", "signalbox"]))?;
+    run_program(
+        workspace
+            .cargo()
+            .args(["build", "-p", "signalbox", "--bin", "signalbox"]),
+    )?;
     let program = workspace.program("debug", "signalbox");
     let mut server = Command::new(&program);
     server.current_dir(workspace.root());
-    server.args(["run", "--config", "platform.toml"]).args(&args.server_args);
+    server
+        .args(["run", "--config", "platform.toml"])
+        .args(&args.server_args);
     become_program(&mut server).with_context(|| format!("cannot run {}", program.display()))
 }
 
@@ -39,6 +45,9 @@ fn become_program(command: &mut Command) -> anyhow::Result<ExitCode> {
 
 #[cfg(not(unix))]
 fn become_program(command: &mut Command) -> anyhow::Result<ExitCode> {
-    let code = command.status()?.code().and_then(|code| u8::try_from(code).ok());
+    let code = command
+        .status()?
+        .code()
+        .and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }

@@ -8,10 +8,18 @@ use anyhow::{Context as _, bail};
 /// Runs a program to its end with its output on the terminal.
 pub(crate) fn run_program(command: &mut Command) -> anyhow::Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let status = command.status().with_context(|| format!("cannot run {name}; is it installed and in PATH?"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {name}; is it installed and in PATH?"))?;
     if !status.success() {
-        let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
-        bail!("`{name} {}` failed with {status}; its output is above", words.join(" "));
+        let words: Vec<_> = command
+            .get_args()
+            .map(|word| word.to_string_lossy())
+            .collect();
+        bail!(
+            "`{name} {}` failed with {status}; its output is above",
+            words.join(" ")
+        );
     }
     Ok(())
 }
@@ -49,7 +57,11 @@ impl Steps {
                 Err(error) => Outcome::Failed(format!("{error:#}")),
             }
         };
-        self.done.push(Step { name, outcome, took: begun.elapsed() });
+        self.done.push(Step {
+            name,
+            outcome,
+            took: begun.elapsed(),
+        });
     }
 
     /// Whether no step failed.
@@ -60,7 +72,12 @@ impl Steps {
     /// One line for each step.
     pub(crate) fn summary(&self) -> String {
         let mut lines = String::new();
-        for Step { name, outcome, took } in &self.done {
+        for Step {
+            name,
+            outcome,
+            took,
+        } in &self.done
+        {
             let seconds = took.as_secs_f64();
             let line = match outcome {
                 Outcome::Passed => format!("  ok       {seconds:7.1} s  {name}\n"),
@@ -91,14 +108,24 @@ mod tests {
         assert!(!ran && !steps.all_passed());
         let summary = steps.summary();
         let lines: Vec<&str> = summary.lines().collect();
-        assert!(lines[0].contains("ok") && lines[1].ends_with("second: no luck") && lines[2].contains("skipped"));
+        assert!(
+            lines[0].contains("ok")
+                && lines[1].ends_with("second: no luck")
+                && lines[2].contains("skipped")
+        );
     }
 
     #[test]
     fn a_program_that_is_missing_or_fails_is_named() {
-        let missing = run_program(&mut Command::new("no-such-program-here")).expect_err("it cannot run");
+        let missing =
+            run_program(&mut Command::new("no-such-program-here")).expect_err("it cannot run");
         assert!(missing.to_string().contains("no-such-program-here"));
-        let failed = run_program(Command::new("cargo").arg("--no-such-option")).expect_err("it fails");
-        assert!(failed.to_string().contains("`cargo --no-such-option` failed"));
+        let failed =
+            run_program(Command::new("cargo").arg("--no-such-option")).expect_err("it fails");
+        assert!(
+            failed
+                .to_string()
+                .contains("`cargo --no-such-option` failed")
+        );
     }
 }

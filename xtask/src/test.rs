@@ -36,12 +36,20 @@ impl TestArgs {
 /// Runs the steps and prints how each ended and how long it took.
 pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
     let mut steps = Steps::default();
-    steps.step("requirements", || requirements::ensure(requirements::FOR_TESTS));
+    steps.step("requirements", || {
+        requirements::ensure(requirements::FOR_TESTS)
+    });
     steps.step("plugins", || plugins::build_shipped(workspace));
     steps.step("test guests", || plugins::build_guests(workspace));
-    steps.step("tests", || run_program(workspace.cargo().args(args.cargo_args())));
+    steps.step("tests", || {
+        run_program(workspace.cargo().args(args.cargo_args()))
+    });
     println!("{}", steps.summary().trim_end());
-    Ok(if steps.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if steps.all_passed() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 #[cfg(test)]
@@ -50,9 +58,25 @@ mod tests {
 
     #[test]
     fn a_filter_comes_before_the_arguments_of_the_test_programs() {
-        let args = TestArgs { filter: Some("swap".to_owned()), libtest_args: vec!["--nocapture".to_owned()] };
-        assert_eq!(args.cargo_args(), ["test", "--workspace", "--no-fail-fast", "swap", "--", "--nocapture"]);
-        let all = TestArgs { filter: None, libtest_args: Vec::new() };
+        let args = TestArgs {
+            filter: Some("swap".to_owned()),
+            libtest_args: vec!["--nocapture".to_owned()],
+        };
+        assert_eq!(
+            args.cargo_args(),
+            [
+                "test",
+                "--workspace",
+                "--no-fail-fast",
+                "swap",
+                "--",
+                "--nocapture"
+            ]
+        );
+        let all = TestArgs {
+            filter: None,
+            libtest_args: Vec::new(),
+        };
         assert_eq!(all.cargo_args(), ["test", "--workspace", "--no-fail-fast"]);
     }
 }

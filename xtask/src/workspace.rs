@@ -20,21 +20,30 @@ impl Workspace {
     /// cargo's configuration both may move it.
     pub(crate) fn find() -> anyhow::Result<Self> {
         let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let root = manifest_dir.parent().context("the xtask crate has no parent folder")?.to_owned();
+        let root = manifest_dir
+            .parent()
+            .context("the xtask crate has no parent folder")?
+            .to_owned();
         let metadata = cargo_at(&root)
             .args(["metadata", "--no-deps", "--format-version", "1"])
             .output()
             .context("cannot run cargo; is it installed and in PATH?")?;
         if !metadata.status.success() {
-            bail!("`cargo metadata` failed: {}", String::from_utf8_lossy(&metadata.stderr).trim());
+            bail!(
+                "`cargo metadata` failed: {}",
+                String::from_utf8_lossy(&metadata.stderr).trim()
+            );
         }
         #[derive(Deserialize)]
         struct Metadata {
             target_directory: PathBuf,
         }
-        let Metadata { target_directory } =
-            serde_json::from_slice(&metadata.stdout).context("`cargo metadata` printed no metadata")?;
-        Ok(Self { root, target_dir: target_directory })
+        let Metadata { target_directory } = serde_json::from_slice(&metadata.stdout)
+            .context("`cargo metadata` printed no metadata")?;
+        Ok(Self {
+            root,
+            target_dir: target_directory,
+        })
     }
 
     /// The folder of the repository.
@@ -54,7 +63,9 @@ impl Workspace {
 
     /// A program that cargo has built.
     pub(crate) fn program(&self, profile_dir: &str, name: &str) -> PathBuf {
-        self.target_dir.join(profile_dir).join(format!("{name}{}", env::consts::EXE_SUFFIX))
+        self.target_dir
+            .join(profile_dir)
+            .join(format!("{name}{}", env::consts::EXE_SUFFIX))
     }
 
     /// Cargo, in the folder of the repository.

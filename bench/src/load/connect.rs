@@ -8,7 +8,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::options::{LoadError, Plan};
+use super::error::LoadError;
+use super::plan::Plan;
 use crate::handshake;
 use crate::socket::{FrameReader, SharedWriter, split};
 

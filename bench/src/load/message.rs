@@ -4,7 +4,7 @@
 //! with a fixed number of digits, so that a message of the same length is made by overwriting digits, and read by looking
 //! where they were the last time.
 
-use super::options::LoadError;
+use super::error::LoadError;
 
 /// Added to the send time in nanoseconds: 16 digits for the first 100 days, and below 2^53, where a JavaScript plugin that
 /// reads and writes the payload again is still exact.

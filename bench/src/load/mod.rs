@@ -10,17 +10,21 @@
 mod clock;
 mod connect;
 mod endpoint;
+mod error;
 mod limits;
 mod message;
 mod options;
 mod order;
 mod pace;
+mod plan;
 mod process;
 mod report;
 mod run;
 mod tally;
 
+pub use error::LoadError;
 pub use limits::raise_open_files_limit;
-pub use options::{LoadArgs, LoadError, Mode, Plan, Target};
+pub use options::LoadArgs;
+pub use plan::{Mode, Plan, Target};
 pub use report::{Latency, Report};
 pub use run::run;

@@ -1,123 +1,12 @@
-//! The command line of `load`, and the checked plan that it becomes.
+//! The command line of `load`, and how it becomes a plan.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use thiserror::Error;
+use clap::Args;
 
-/// What can go wrong before or during a run. Lost messages are no errors: they are in the report.
-#[derive(Debug, Error)]
-pub enum LoadError {
-    /// The URL is not `ws://host:port/path`.
-    #[error(
-        "`{0}` is not a URL of the form ws://host:port/path (TLS is not supported; measure behind the proxy)"
-    )]
-    Url(String),
-    /// The host has no address.
-    #[error("the host of `{url}` cannot be resolved: {source}")]
-    Resolve {
-        /// The URL as given.
-        url: String,
-        /// The resolver's answer.
-        source: std::io::Error,
-    },
-    /// The host is not this machine.
-    #[error(
-        "{0} is not a loopback address; load belongs on a server of your own: add --allow-remote if this is one"
-    )]
-    Remote(IpAddr),
-    /// The options do not name exactly one mode, or a number is out of range.
-    #[error("{0}")]
-    Options(&'static str),
-    /// The payload has no room for the send time and the sequence number.
-    #[error("a payload of {payload_bytes} bytes is too small; --payload must be at least {least}")]
-    PayloadTooSmall {
-        /// What was asked for.
-        payload_bytes: usize,
-        /// The least that works.
-        least: usize,
-    },
-    /// Connecting failed.
-    #[error("cannot open connection {index} of {count} to {address}: {reason}")]
-    Connect {
-        /// Which connection, from 0.
-        index: usize,
-        /// How many were wanted.
-        count: usize,
-        /// Where to.
-        address: SocketAddr,
-        /// What the system or the server said.
-        reason: String,
-    },
-    /// Not all members came into the room.
-    #[error(
-        "{missing} of {count} members were not confirmed in the room after {seconds} s; the server said: {said}"
-    )]
-    Join {
-        /// Members without a confirmation.
-        missing: usize,
-        /// All members.
-        count: usize,
-        /// How long was waited, in seconds.
-        seconds: u64,
-        /// The first errors that came.
-        said: String,
-    },
-    /// `/proc` has nothing readable about the process.
-    #[error(
-        "cannot read /proc/{pid}/{what}; --cpu-pid must be the id of a running process on this machine"
-    )]
-    Process {
-        /// The process.
-        pid: u32,
-        /// The file.
-        what: &'static str,
-    },
-    /// The system did not give a thread.
-    #[error("cannot start the pacing thread: {0}")]
-    Thread(std::io::Error),
-}
-
-/// What stands behind the URL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Target {
-    /// `signalbox-bench relay`: the receiver is fixed by the query string.
-    Relay,
-    /// A server that speaks the wire protocol of Signalbox.
-    Signalbox,
-}
-
-/// How load is made.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Mode {
-    /// Closed loop: each side of a pair keeps `in_flight` messages on their way to the other.
-    Pairs {
-        /// Pairs of connections, at least 1.
-        pairs: usize,
-        /// Messages in flight from each side, at least 1.
-        in_flight: usize,
-    },
-    /// Open loop between pairs: `rate` messages a second over all connections.
-    Open {
-        /// Connections, an even number.
-        connections: usize,
-        /// Messages a second in all.
-        rate: f64,
-    },
-    /// Open loop in one room: `rate` messages a second, each delivered to every member.
-    Room {
-        /// Members of the room, at least 2.
-        members: usize,
-        /// Messages a second in all.
-        rate: f64,
-    },
-    /// Connections that send nothing.
-    Idle {
-        /// Connections, at least 1.
-        connections: usize,
-    },
-}
+use super::error::LoadError;
+use super::plan::{Mode, Plan, Target};
 
 /// Options of `signalbox-bench load`.
 #[derive(Debug, Clone, Args)]
@@ -170,31 +59,6 @@ pub struct LoadArgs {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
-}
-
-/// A run that is ready to go.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Address of the server.
-    pub address: SocketAddr,
-    /// `Host` header.
-    pub host: String,
-    /// Path and query of the URL.
-    pub path: String,
-    /// What answers there.
-    pub target: Target,
-    /// How load is made.
-    pub mode: Mode,
-    /// Not counted.
-    pub warmup: Duration,
-    /// Measured; in the idle mode, held.
-    pub duration: Duration,
-    /// Bytes of a payload.
-    pub payload_bytes: usize,
-    /// The server's process.
-    pub cpu_pid: Option<u32>,
-    /// Prefix of user IDs.
-    pub user_prefix: String,
 }
 
 impl LoadArgs {
@@ -269,42 +133,6 @@ impl LoadArgs {
             _ => wrong(
                 "choose one mode: --pairs, --connections with --rate, --room-members with --rate, or --connections",
             ),
-        }
-    }
-}
-
-impl Plan {
-    /// Connections that the run opens.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        match self.mode {
-            Mode::Pairs { pairs, .. } => 2 * pairs,
-            Mode::Open { connections, .. } | Mode::Idle { connections } => connections,
-            Mode::Room { members, .. } => members,
-        }
-    }
-
-    /// The user ID of a connection.
-    #[must_use]
-    pub fn user(&self, index: usize) -> String {
-        format!("{}-{index}", self.user_prefix)
-    }
-
-    /// The name of the room.
-    #[must_use]
-    pub fn room(&self) -> String {
-        format!("{}-room", self.user_prefix)
-    }
-
-    /// Path and query of a connection's upgrade.
-    #[must_use]
-    pub fn request_target(&self, index: usize) -> String {
-        let separator = if self.path.contains('?') { '&' } else { '?' };
-        let own = format!("{}{separator}userId={}", self.path, self.user(index));
-        match (self.target, self.mode) {
-            (Target::Signalbox, _) | (_, Mode::Idle { .. }) => own,
-            (Target::Relay, Mode::Room { .. }) => format!("{own}&room={}", self.room()),
-            (Target::Relay, _) => format!("{own}&peer={}", self.user(index ^ 1)),
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use super::clock::{now_ns, sleep_until_ns};
 use super::endpoint::Endpoint;
-use super::options::LoadError;
+use super::error::LoadError;
 use super::tally::Tally;
 
 /// The thread looks at least this often whether it should stop.

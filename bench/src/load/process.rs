@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::options::LoadError;
+use super::error::LoadError;
 
 /// What a process has used up to one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,1 +1,6 @@
-//! .
+//! Real nodes, real sockets, the real chat plugin.
+
+mod harness;
+mod limits;
+mod swap;
+mod wire;

@@ -42,47 +42,47 @@ macro_rules! exported {
 exported!(
     validation,
     "export_validation",
-    "signalbox:sdk-validation/only",
-    "package signalbox:sdk-validation; world only { export signalbox:plugin/validation@1.0.0; }",
+    "signalbox:sdk-validation/only-validation",
+    "package signalbox:sdk-validation; world only-validation { export signalbox:plugin/validation@1.0.0; }",
     types
 );
 exported!(
     transformation,
     "export_transformation",
-    "signalbox:sdk-transformation/only",
-    "package signalbox:sdk-transformation; world only { export signalbox:plugin/transformation@1.0.0; }",
+    "signalbox:sdk-transformation/only-transformation",
+    "package signalbox:sdk-transformation; world only-transformation { export signalbox:plugin/transformation@1.0.0; }",
     types
 );
 exported!(
     events,
     "export_events",
-    "signalbox:sdk-events/only",
-    "package signalbox:sdk-events; world only { export signalbox:plugin/events@1.0.0; }",
+    "signalbox:sdk-events/only-events",
+    "package signalbox:sdk-events; world only-events { export signalbox:plugin/events@1.0.0; }",
     types
 );
 exported!(
     connections,
     "export_connections",
-    "signalbox:sdk-connections/only",
-    "package signalbox:sdk-connections; world only { export signalbox:plugin/connections@1.0.0; }",
+    "signalbox:sdk-connections/only-connections",
+    "package signalbox:sdk-connections; world only-connections { export signalbox:plugin/connections@1.0.0; }",
     types
 );
 exported!(
     rooms,
     "export_rooms",
-    "signalbox:sdk-rooms/only",
-    "package signalbox:sdk-rooms; world only { export signalbox:plugin/rooms@1.0.0; }",
+    "signalbox:sdk-rooms/only-rooms",
+    "package signalbox:sdk-rooms; world only-rooms { export signalbox:plugin/rooms@1.0.0; }",
     types
 );
 exported!(
     lifecycle,
     "export_lifecycle",
-    "signalbox:sdk-lifecycle/only",
-    "package signalbox:sdk-lifecycle; world only { export signalbox:plugin/lifecycle@1.0.0; }"
+    "signalbox:sdk-lifecycle/only-lifecycle",
+    "package signalbox:sdk-lifecycle; world only-lifecycle { export signalbox:plugin/lifecycle@1.0.0; }"
 );
 exported!(
     handover,
     "export_handover",
-    "signalbox:sdk-handover/only",
-    "package signalbox:sdk-handover; world only { export signalbox:plugin/handover@1.0.0; }"
+    "signalbox:sdk-handover/only-handover",
+    "package signalbox:sdk-handover; world only-handover { export signalbox:plugin/handover@1.0.0; }"
 );

@@ -1,0 +1,107 @@
+//! A run that is ready to go: where to, how load is made, for how long.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+/// What stands behind the URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    /// `signalbox-bench relay`: the receiver is fixed by the query string.
+    Relay,
+    /// A server that speaks the wire protocol of Signalbox.
+    Signalbox,
+}
+
+/// How load is made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Mode {
+    /// Closed loop: each side of a pair keeps `in_flight` messages on their way to the other.
+    Pairs {
+        /// Pairs of connections, at least 1.
+        pairs: usize,
+        /// Messages in flight from each side, at least 1.
+        in_flight: usize,
+    },
+    /// Open loop between pairs: `rate` messages a second over all connections.
+    Open {
+        /// Connections, an even number.
+        connections: usize,
+        /// Messages a second in all.
+        rate: f64,
+    },
+    /// Open loop in one room: `rate` messages a second, each delivered to every member.
+    Room {
+        /// Members of the room, at least 2.
+        members: usize,
+        /// Messages a second in all.
+        rate: f64,
+    },
+    /// Connections that send nothing.
+    Idle {
+        /// Connections, at least 1.
+        connections: usize,
+    },
+}
+
+/// A run that is ready to go.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Address of the server.
+    pub address: SocketAddr,
+    /// `Host` header.
+    pub host: String,
+    /// Path and query of the URL.
+    pub path: String,
+    /// What answers there.
+    pub target: Target,
+    /// How load is made.
+    pub mode: Mode,
+    /// Not counted.
+    pub warmup: Duration,
+    /// Measured; in the idle mode, held.
+    pub duration: Duration,
+    /// Bytes of a payload.
+    pub payload_bytes: usize,
+    /// The server's process.
+    pub cpu_pid: Option<u32>,
+    /// Prefix of user IDs.
+    pub user_prefix: String,
+}
+
+impl Plan {
+    /// Connections that the run opens.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        match self.mode {
+            Mode::Pairs { pairs, .. } => 2 * pairs,
+            Mode::Open { connections, .. } | Mode::Idle { connections } => connections,
+            Mode::Room { members, .. } => members,
+        }
+    }
+
+    /// The user ID of a connection.
+    #[must_use]
+    pub fn user(&self, index: usize) -> String {
+        format!("{}-{index}", self.user_prefix)
+    }
+
+    /// The name of the room.
+    #[must_use]
+    pub fn room(&self) -> String {
+        format!("{}-room", self.user_prefix)
+    }
+
+    /// Path and query of a connection's upgrade.
+    #[must_use]
+    pub fn request_target(&self, index: usize) -> String {
+        let separator = if self.path.contains('?') { '&' } else { '?' };
+        let own = format!("{}{separator}userId={}", self.path, self.user(index));
+        match (self.target, self.mode) {
+            (Target::Signalbox, _) | (_, Mode::Idle { .. }) => own,
+            (Target::Relay, Mode::Room { .. }) => format!("{own}&room={}", self.room()),
+            (Target::Relay, _) => format!("{own}&peer={}", self.user(index ^ 1)),
+        }
+    }
+}

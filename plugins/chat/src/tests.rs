@@ -1,0 +1,157 @@
+use signalbox_plugin::Destination;
+
+use super::*;
+
+fn chat(config: &str) -> Chat {
+    Chat::init(config).unwrap()
+}
+
+fn message(event_type: &str, payload: &str) -> Message {
+    Message {
+        id: "m".into(),
+        event_type: event_type.into(),
+        sender: "ann".into(),
+        destination: Some(Destination::User("bob".into())),
+        payload: payload.into(),
+        timestamp: 0,
+    }
+}
+
+fn refusal(config: &str, payload: &str) -> Option<String> {
+    chat(config)
+        .validate(&message("chat_message", payload))
+        .err()
+        .map(|rejection| rejection.code)
+}
+
+fn cleaned(config: &str, payload: &str) -> Option<String> {
+    match chat(config)
+        .transform(&message("chat_message", payload))
+        .unwrap()
+    {
+        Outcome::Changed(draft) => Some(draft.payload),
+        Outcome::Unchanged => None,
+        Outcome::Dropped => panic!("chat drops nothing"),
+    }
+}
+
+#[test]
+fn any_json_passes_that_has_no_text() {
+    for payload in [
+        "null",
+        "1.50",
+        "[1]",
+        "{}",
+        r#"{"text":7}"#,
+        r#"{"a":{"text":""}}"#,
+    ] {
+        assert_eq!(
+            (refusal("{}", payload), cleaned("{}", payload)),
+            (None, None),
+            "{payload}"
+        );
+    }
+}
+
+#[test]
+fn a_text_is_neither_blank_nor_too_long() {
+    let limit = r#"{"max_text_chars":3}"#;
+    assert_eq!(refusal(limit, r#"" \t\n""#).as_deref(), Some("blank"));
+    assert_eq!(refusal(limit, r#"{"text":""}"#).as_deref(), Some("blank"));
+    assert_eq!(refusal(limit, r#""äöü""#), None);
+    assert_eq!(
+        refusal(limit, r#""\ud83d\ude00\ud83d\ude00\ud83d\ude00""#),
+        None
+    );
+    assert_eq!(refusal(limit, r#""abcd""#).as_deref(), Some("too_long"));
+}
+
+#[test]
+fn a_clean_text_is_left_alone_and_an_unclean_one_is_cleaned() {
+    assert_eq!(cleaned("{}", r#""hi""#), None);
+    assert_eq!(cleaned("{}", r#""a\nb\tc""#), None);
+    assert_eq!(
+        cleaned("{}", r#""  hi \u0000\u0007you ""#).as_deref(),
+        Some(r#""hi you""#)
+    );
+    assert_eq!(cleaned("{}", r#""שלום 👩‍👩‍👧 é""#), None);
+}
+
+#[test]
+fn every_other_byte_of_an_object_stays() {
+    let payload = r#"{ "n": 12345678901234567890, "f":1.10, "text" : " hi" , "o":{"text":" x"} }"#;
+    let expected = r#"{ "n": 12345678901234567890, "f":1.10, "text" : "hi" , "o":{"text":" x"} }"#;
+    assert_eq!(cleaned("{}", payload).as_deref(), Some(expected));
+    assert_eq!(
+        cleaned("{}", r#"{"text":" a","text":" b"}"#).as_deref(),
+        Some(r#"{"text":" a","text":"b"}"#)
+    );
+}
+
+#[test]
+fn blocked_words_are_masked_or_refused_as_whole_words_in_any_case() {
+    let mask = r#"{"blocked_words":["darn","ÄRGER"]}"#;
+    assert_eq!(
+        cleaned(mask, r#""Darn, ärger! darned""#).as_deref(),
+        Some(r#""****, *****! darned""#)
+    );
+    assert_eq!(refusal(mask, r#""darn""#), None);
+    let refuse = r#"{"blocked_words":["darn"],"blocked_words_action":"refuse"}"#;
+    assert_eq!(
+        refusal(refuse, r#""oh DARN""#).as_deref(),
+        Some("blocked_word")
+    );
+}
+
+#[test]
+fn a_wrong_config_is_refused_with_its_key() {
+    for (config, key) in [
+        (r#"{"max_text_char":1}"#, "max_text_char"),
+        (r#"{"max_text_chars":0}"#, "max_text_chars"),
+        (r#"{"max_text_chars":"x"}"#, "invalid type"),
+        (r#"{"blocked_words":["two words"]}"#, "two words"),
+        (r#"{"blocked_words_action":"burn"}"#, "burn"),
+    ] {
+        let error = Chat::init(config).err().unwrap();
+        assert!(error.contains(key), "{config}: {error}");
+    }
+    chat("").self_test().unwrap();
+}
+
+#[test]
+fn typing_and_read_are_handed_on_and_checked() {
+    let handle = |event_type: &str, payload: &str| chat("").handle(&message(event_type, payload));
+    assert_eq!(
+        handle("chat.typing", r#"{"typing":true}"#),
+        Ok(vec![Action::Deliver])
+    );
+    assert_eq!(handle("chat.typing", "null"), Ok(vec![Action::Deliver]));
+    assert!(handle("chat.typing", r#"{"typing":"x"}"#).is_err());
+    assert_eq!(
+        handle("chat.read", r#"{"messageId":"m1"}"#),
+        Ok(vec![Action::Deliver])
+    );
+    assert!(
+        handle("chat.read", r#"{"messageId":""}"#).is_err() && handle("chat.read", "null").is_err()
+    );
+}
+
+#[test]
+fn me_becomes_a_chat_message() {
+    let actions = chat("")
+        .handle(&message("chat.me", r#"{"text":" waves "}"#))
+        .unwrap();
+    let [Action::Send(draft)] = actions.as_slice() else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(
+        (draft.event_type.as_str(), &draft.destination),
+        ("chat_message", &Some(Destination::User("bob".into())))
+    );
+    let payload: serde_json::Value = serde_json::from_str(&draft.payload).unwrap();
+    assert_eq!(
+        payload,
+        serde_json::json!({"text": "* ann waves", "me": true})
+    );
+    assert!(chat("").handle(&message("chat.me", r#"" ""#)).is_err());
+}

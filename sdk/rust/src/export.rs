@@ -1,0 +1,90 @@
+//! The macro that makes a plugin's type the exports of a component.
+
+/// Exports a plugin: `export!(Type: validation, transformation, events, connections, rooms)`, with the interfaces that
+/// it wants. `lifecycle` is always exported: it is how the instance starts.
+#[macro_export]
+macro_rules! export {
+    ($plugin:ty: $($interface:ident),+ $(,)?) => {
+        #[cfg(target_arch = "wasm32")]
+        #[allow(unsafe_code, missing_docs, reason = "what the component model's calling convention takes")]
+        const _: () = {
+            struct Component;
+
+            ::std::thread_local! {
+                static PLUGIN: ::std::cell::OnceCell<$plugin> = const { ::std::cell::OnceCell::new() };
+            }
+
+            fn plugin<R>(call: impl FnOnce(&$plugin) -> R) -> R {
+                PLUGIN.with(|plugin| call(plugin.get().expect("the host calls init first")))
+            }
+
+            impl $crate::bindings::lifecycle::exports::signalbox::plugin::lifecycle::Guest for Component {
+                fn init(config: String) -> Result<(), String> {
+                    let plugin = <$plugin as $crate::Plugin>::init(&config)?;
+                    PLUGIN.with(|place| place.set(plugin)).map_err(|_| "init was called twice".to_owned())
+                }
+
+                fn self_test() -> Result<(), String> {
+                    plugin(<$plugin as $crate::Plugin>::self_test)
+                }
+            }
+            $crate::bindings::lifecycle::export_lifecycle!(Component with_types_in $crate::bindings::lifecycle);
+
+            $($crate::export_interface!($interface, $plugin);)+
+        };
+    };
+}
+
+/// One interface of [`export!`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export_interface {
+    (validation, $plugin:ty) => {
+        impl $crate::bindings::validation::exports::signalbox::plugin::validation::Guest for Component {
+            fn validate(message: $crate::Message) -> Result<(), $crate::Rejection> {
+                plugin(|plugin| $crate::Validation::validate(plugin, &message))
+            }
+        }
+        $crate::bindings::validation::export_validation!(Component with_types_in $crate::bindings::validation);
+    };
+    (transformation, $plugin:ty) => {
+        impl $crate::bindings::transformation::exports::signalbox::plugin::transformation::Guest for Component {
+            fn transform(message: $crate::Message) -> Result<$crate::Outcome, $crate::Rejection> {
+                plugin(|plugin| $crate::Transformation::transform(plugin, &message))
+            }
+        }
+        $crate::bindings::transformation::export_transformation!(Component with_types_in $crate::bindings::transformation);
+    };
+    (events, $plugin:ty) => {
+        impl $crate::bindings::events::exports::signalbox::plugin::events::Guest for Component {
+            fn event_types() -> Vec<String> {
+                plugin(<$plugin as $crate::Events>::event_types)
+            }
+
+            fn handle(message: $crate::Message) -> Result<Vec<$crate::Action>, $crate::Rejection> {
+                plugin(|plugin| $crate::Events::handle(plugin, &message))
+            }
+        }
+        $crate::bindings::events::export_events!(Component with_types_in $crate::bindings::events);
+    };
+    (connections, $plugin:ty) => {
+        impl $crate::bindings::connections::exports::signalbox::plugin::connections::Guest for Component {
+            fn connected(client: $crate::Client) -> Result<Vec<$crate::Action>, $crate::Rejection> {
+                plugin(|plugin| $crate::Connections::connected(plugin, &client))
+            }
+
+            fn disconnected(client: $crate::Client, how: $crate::Disconnection) -> Vec<$crate::Action> {
+                plugin(|plugin| $crate::Connections::disconnected(plugin, &client, &how))
+            }
+        }
+        $crate::bindings::connections::export_connections!(Component with_types_in $crate::bindings::connections);
+    };
+    (rooms, $plugin:ty) => {
+        impl $crate::bindings::rooms::exports::signalbox::plugin::rooms::Guest for Component {
+            fn authorize_join(client: $crate::Client, room: String) -> Result<(), $crate::Rejection> {
+                plugin(|plugin| $crate::Rooms::authorize_join(plugin, &client, &room))
+            }
+        }
+        $crate::bindings::rooms::export_rooms!(Component with_types_in $crate::bindings::rooms);
+    };
+}

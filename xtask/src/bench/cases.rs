@@ -1,0 +1,253 @@
+//! The cases, with what each must reach.
+
+use super::Bench;
+use super::load::{self, LoadReport};
+use super::outcome::{CaseResult, Row, Target, Unit, median};
+use super::subject::Subject;
+use super::swap;
+
+/// Delivered messages by seconds of the server's CPU: what a machine of any size can be planned with.
+const PER_CPU_SECOND: &str = "delivered per CPU second";
+
+/// One case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Case {
+    /// 100 pairs, one message in flight from each side.
+    Pairs100x1,
+    /// 500 pairs, 16 messages in flight from each side.
+    Pairs500x16,
+    /// 8,000 connections, 4,000 messages a second in all, in an open loop.
+    Open8000,
+    /// One room of 1,000 members, 100 messages a second.
+    Room1000,
+    /// 10,000 connections that send nothing.
+    IdleMemory,
+    /// What the chat plugin costs a message.
+    PluginShare,
+    /// A plugin that is swapped under load.
+    Swap,
+}
+
+impl Case {
+    /// All cases in the order in which they run.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Pairs100x1,
+        Self::Pairs500x16,
+        Self::Open8000,
+        Self::Room1000,
+        Self::IdleMemory,
+        Self::PluginShare,
+        Self::Swap,
+    ];
+
+    /// Its name on the command line and in the table.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Pairs100x1 => "pairs_100x1",
+            Self::Pairs500x16 => "pairs_500x16",
+            Self::Open8000 => "open_8000",
+            Self::Room1000 => "room_1000",
+            Self::IdleMemory => "idle_memory",
+            Self::PluginShare => "plugin_share",
+            Self::Swap => "swap",
+        }
+    }
+
+    /// The case of a name; an unknown one is answered with all that there are.
+    pub(crate) fn parse(name: &str) -> Result<Self, String> {
+        let names = || Self::ALL.map(Self::name).join(", ");
+        Self::ALL
+            .into_iter()
+            .find(|case| case.name() == name)
+            .ok_or_else(|| format!("no such case; there are {}", names()))
+    }
+
+    /// Runs it.
+    pub(crate) fn run(self, bench: &Bench) -> anyhow::Result<CaseResult> {
+        match self {
+            Self::Pairs100x1 => {
+                self.throughput(bench, &["--pairs", "100", "--in-flight", "1"], 0.75)
+            }
+            Self::Pairs500x16 => {
+                self.throughput(bench, &["--pairs", "500", "--in-flight", "16"], 0.30)
+            }
+            Self::Open8000 => self.open_loop(bench),
+            Self::Room1000 => {
+                self.throughput(bench, &["--room-members", "1000", "--rate", "100"], 0.80)
+            }
+            Self::IdleMemory => self.idle_memory(bench),
+            Self::PluginShare => self.plugin_share(bench),
+            Self::Swap => swap::run(bench, self.name()),
+        }
+    }
+
+    fn throughput(self, bench: &Bench, options: &[&str], share: f64) -> anyhow::Result<CaseResult> {
+        let mut result = CaseResult::default();
+        let rounds = Rounds::run(bench, options, &mut result)?;
+        result.rows.push(rounds.throughput_row(self.name(), share)?);
+        Ok(result)
+    }
+
+    fn open_loop(self, bench: &Bench) -> anyhow::Result<CaseResult> {
+        let mut result = CaseResult::default();
+        let connections = (bench.connections(8_000) / 2 * 2).to_string();
+        let rounds = Rounds::run(
+            bench,
+            &["--connections", &connections, "--rate", "4000"],
+            &mut result,
+        )?;
+        result.rows.push(rounds.throughput_row(self.name(), 0.75)?);
+        let p99 =
+            |reports: &[LoadReport]| reports.iter().map(LoadReport::p99_ms).collect::<Vec<_>>();
+        let (server, relay) = (p99(&rounds.server), p99(&rounds.relay));
+        result.rows.push(Row {
+            case: self.name(),
+            measure: "p99 latency",
+            unit: Unit::Milliseconds,
+            server: median(&server),
+            samples: server,
+            reference: Some(("relay", median(&relay))),
+            target: Target::AtMost(4.0),
+        });
+        Ok(result)
+    }
+
+    fn idle_memory(self, bench: &Bench) -> anyhow::Result<CaseResult> {
+        let mut result = CaseResult::default();
+        let connections = bench
+            .connections(if bench.quick { 2_000 } else { 10_000 })
+            .to_string();
+        let rounds = Rounds::run(bench, &["--connections", &connections], &mut result)?;
+        let bytes = |reports: &[LoadReport]| -> anyhow::Result<Vec<f64>> {
+            reports
+                .iter()
+                .map(LoadReport::bytes_per_connection)
+                .collect()
+        };
+        let (server, relay) = (bytes(&rounds.server)?, bytes(&rounds.relay)?);
+        result.rows.push(Row {
+            case: self.name(),
+            measure: "memory of a connection",
+            unit: Unit::Bytes,
+            server: median(&server),
+            samples: server,
+            reference: Some(("relay", median(&relay))),
+            target: Target::AtMost(6_000.0),
+        });
+        Ok(result)
+    }
+
+    fn plugin_share(self, bench: &Bench) -> anyhow::Result<CaseResult> {
+        let mut result = CaseResult::default();
+        let options = ["--pairs", "500", "--in-flight", "16"];
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        for round in 1..=bench.rounds() {
+            for (plugin, samples) in [
+                (None, &mut without),
+                (Some(bench.plugin.as_path()), &mut with),
+            ] {
+                let subject = Subject::server(bench, plugin)?;
+                let report = load::run(bench, &subject, &options)?;
+                result.check("server", &report);
+                let microseconds = 1e6 / report.delivered_per_cpu_second()?;
+                let which = if plugin.is_some() { "with" } else { "without" };
+                eprintln!(
+                    "   round {round}, {which} the plugin: {microseconds:.2} µs of CPU a message"
+                );
+                samples.push(microseconds);
+            }
+        }
+        let shares: Vec<f64> = with
+            .iter()
+            .zip(&without)
+            .map(|(with, without)| with - without)
+            .collect();
+        result.rows.push(Row {
+            case: self.name(),
+            measure: "CPU time of a message for the plugin",
+            unit: Unit::Microseconds,
+            server: median(&shares),
+            samples: shares,
+            reference: Some(("all without it", median(&without))),
+            target: Target::AtMost(1.5),
+        });
+        Ok(result)
+    }
+}
+
+/// The reports of all rounds: relay, server, relay, server.
+struct Rounds {
+    relay: Vec<LoadReport>,
+    server: Vec<LoadReport>,
+}
+
+impl Rounds {
+    /// A fresh process for each run, so that memory and caches of one case do not show in the next.
+    fn run(bench: &Bench, options: &[&str], result: &mut CaseResult) -> anyhow::Result<Self> {
+        let mut rounds = Self {
+            relay: Vec::new(),
+            server: Vec::new(),
+        };
+        for round in 1..=bench.rounds() {
+            let relay = load::run(bench, &Subject::relay(bench)?, options)?;
+            result.check("relay", &relay);
+            let server = load::run(
+                bench,
+                &Subject::server(bench, Some(&bench.plugin))?,
+                options,
+            )?;
+            result.check("server", &server);
+            eprintln!(
+                "   round {round}: relay {}, server {}",
+                brief(&relay),
+                brief(&server)
+            );
+            rounds.relay.push(relay);
+            rounds.server.push(server);
+        }
+        Ok(rounds)
+    }
+
+    fn throughput_row(&self, case: &'static str, share: f64) -> anyhow::Result<Row> {
+        let figures = |reports: &[LoadReport]| -> anyhow::Result<Vec<f64>> {
+            reports
+                .iter()
+                .map(LoadReport::delivered_per_cpu_second)
+                .collect()
+        };
+        let server = figures(&self.server)?;
+        Ok(Row {
+            case,
+            measure: PER_CPU_SECOND,
+            unit: Unit::Count,
+            server: median(&server),
+            samples: server,
+            reference: Some(("relay", median(&figures(&self.relay)?))),
+            target: Target::ShareAtLeast(share),
+        })
+    }
+}
+
+fn brief(report: &LoadReport) -> String {
+    match (
+        report.bytes_per_connection(),
+        report.delivered_per_cpu_second(),
+    ) {
+        (Ok(bytes), _) => format!("{bytes:.0} bytes a connection"),
+        (_, Ok(figure)) => format!("{figure:.0} per CPU second, p99 {:.2} ms", report.p99_ms()),
+        _ => "nothing measurable".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_is_found_by_its_name_and_an_unknown_one_lists_them() {
+        for case in Case::ALL {
+            assert_eq!(Case::parse(case.name()), Ok(case));
+        }
+        assert!(Case::parse("nothing").is_err_and(|error| error.contains("pairs_500x16")));
+    }
+}

@@ -1,0 +1,226 @@
+//! Runs of the load generator.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+
+use super::Bench;
+use super::subject::Subject;
+
+/// The figures that are read from the load generator's report.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct LoadReport {
+    delivered: u64,
+    latency: Latency,
+    lost: u64,
+    duplicated: u64,
+    reordered: u64,
+    errors: u64,
+    closed: u64,
+    first_errors: Vec<String>,
+    delivered_per_cpu_second: Option<f64>,
+    rss_per_connection_bytes: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Latency {
+    p99_us: f64,
+}
+
+impl LoadReport {
+    /// Messages by seconds of the server's CPU.
+    pub(crate) fn delivered_per_cpu_second(&self) -> anyhow::Result<f64> {
+        self.delivered_per_cpu_second.with_context(|| {
+            format!(
+                "the server used no measurable CPU time for {} messages",
+                self.delivered
+            )
+        })
+    }
+
+    /// Memory of an idle connection in bytes.
+    pub(crate) fn bytes_per_connection(&self) -> anyhow::Result<f64> {
+        self.rss_per_connection_bytes
+            .context("the load generator could not read the server's memory")
+    }
+
+    /// 99 % of the messages are faster, in milliseconds.
+    pub(crate) fn p99_ms(&self) -> f64 {
+        self.latency.p99_us / 1e3
+    }
+
+    /// What must not happen at any load, in words.
+    pub(crate) fn broken(&self) -> Option<String> {
+        let Self {
+            lost,
+            duplicated,
+            reordered,
+            errors,
+            closed,
+            ..
+        } = self;
+        if [*lost, *duplicated, *reordered, *errors, *closed] == [0; 5] {
+            return None;
+        }
+        let first = self
+            .first_errors
+            .first()
+            .map_or_else(String::new, |text| format!(" ({text})"));
+        Some(format!(
+            "{lost} lost, {duplicated} duplicated, {reordered} reordered, {errors} errors, {closed} closed{first}"
+        ))
+    }
+}
+
+/// A run that goes on.
+pub(crate) struct RunningLoad {
+    child: Child,
+    /// The lines that the load generator prints beside its report: `measuring`, `measured` and warnings.
+    lines: Receiver<String>,
+}
+
+/// Runs to its end.
+pub(crate) fn run(
+    bench: &Bench,
+    subject: &Subject,
+    options: &[&str],
+) -> anyhow::Result<LoadReport> {
+    start(bench, subject, options)?.finish()
+}
+
+/// Starts a run against a subject, with its process watched.
+pub(crate) fn start(
+    bench: &Bench,
+    subject: &Subject,
+    options: &[&str],
+) -> anyhow::Result<RunningLoad> {
+    let mut command = Command::new(&bench.relay_and_load);
+    command.args([
+        "load",
+        "--json",
+        "--target",
+        subject.target(),
+        "--cpu-pid",
+        &subject.pid().to_string(),
+    ]);
+    command.args(["--url", &format!("ws://{}/ws", subject.address())]);
+    command.args(["--warmup", &format!("{}ms", bench.warmup().as_millis())]);
+    command
+        .args(["--duration", &format!("{}s", bench.duration().as_secs())])
+        .args(options);
+    let spawned = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child =
+        spawned.with_context(|| format!("cannot run {}", bench.relay_and_load.display()))?;
+    let stderr = child
+        .stderr
+        .take()
+        .context("the load generator has no stderr")?;
+    let (sender, lines) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            // Nobody listens any more once the run is given up; reading on keeps the child from blocking.
+            let _ = sender.send(line);
+        }
+    });
+    Ok(RunningLoad { child, lines })
+}
+
+impl RunningLoad {
+    /// Waits for the start of the measured time.
+    pub(crate) fn wait_until_measuring(&mut self) -> anyhow::Result<()> {
+        let mut said = Vec::new();
+        while let Ok(line) = self.lines.recv() {
+            if line == "measuring" {
+                return Ok(());
+            }
+            said.push(line);
+        }
+        bail!(
+            "the load generator ended before it measured: {}",
+            said.join("; ")
+        )
+    }
+
+    /// Waits for the report.
+    pub(crate) fn finish(mut self) -> anyhow::Result<LoadReport> {
+        let mut json = String::new();
+        if let Some(mut stdout) = self.child.stdout.take() {
+            stdout
+                .read_to_string(&mut json)
+                .context("cannot read the load generator's report")?;
+        }
+        let status = self
+            .child
+            .wait()
+            .context("cannot wait for the load generator")?;
+        let said: Vec<String> = self
+            .lines
+            .iter()
+            .filter(|line| line != "measuring" && line != "measured")
+            .collect();
+        parse_report(&json, status, &said)
+    }
+}
+
+impl Drop for RunningLoad {
+    fn drop(&mut self) {
+        // After a run that ended by itself both do nothing; after one that was given up they end it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A run with lost messages exits with an error too, but has a report.
+fn parse_report(json: &str, status: ExitStatus, said: &[String]) -> anyhow::Result<LoadReport> {
+    if json.is_empty() {
+        bail!(
+            "the load generator ended with {status}: {}",
+            said.join("; ")
+        );
+    }
+    said.iter().for_each(|line| eprintln!("   {line}"));
+    serde_json::from_str(json).context("the load generator's report is not understood")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JSON: &str = r#"{"mode":"pairs","delivered":10,"latency":{"p50_us":1.0,"p99_us":1500.0},"lost":0,"duplicated":0,
+        "reordered":0,"errors":0,"closed":0,"first_errors":[],"delivered_per_cpu_second":5.0,"rss_per_connection_bytes":null}"#;
+
+    #[test]
+    fn the_figures_are_read_from_the_report() {
+        let report = parse_report(JSON, ExitStatus::default(), &[]).expect("a report");
+        assert_eq!(report.delivered_per_cpu_second().ok(), Some(5.0));
+        assert!(report.bytes_per_connection().is_err());
+        assert!((report.p99_ms() - 1.5).abs() < 1e-9);
+        assert_eq!(report.broken(), None);
+        let lossy = parse_report(
+            &JSON.replace("\"lost\":0", "\"lost\":3"),
+            ExitStatus::default(),
+            &[],
+        );
+        assert!(
+            lossy
+                .expect("a report")
+                .broken()
+                .is_some_and(|what| what.starts_with("3 lost"))
+        );
+    }
+
+    #[test]
+    fn without_a_report_the_error_output_is_told() {
+        let error = parse_report("", ExitStatus::default(), &["cannot connect".to_owned()])
+            .expect_err("no report");
+        assert!(error.to_string().contains("cannot connect"));
+    }
+}

@@ -1,0 +1,86 @@
+//! The machine that the figures are from.
+
+use std::fmt;
+use std::fs;
+
+use serde::Serialize;
+
+/// Open files that a server needs beside its connections: listener, epoll, log, plugin files.
+const FILES_BESIDE_CONNECTIONS: usize = 256;
+
+/// What a reader of the figures must know about the machine.
+#[derive(Debug, Serialize)]
+pub(crate) struct Machine {
+    cores: usize,
+    cpu: String,
+    kernel: String,
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} cores of {}, kernel {}",
+            self.cores, self.cpu, self.kernel
+        )
+    }
+}
+
+/// Asks the system.
+pub(crate) fn describe() -> Machine {
+    let unknown = || "unknown".to_owned();
+    let cpu = fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|text| cpu_model(&text))
+        .unwrap_or_else(unknown);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| unknown(), |text| text.trim().to_owned());
+    Machine {
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        cpu,
+        kernel,
+    }
+}
+
+/// Connections that the hard limit of open files leaves to one process; no bound where it is not known.
+pub(crate) fn connections_max() -> usize {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    open_files_max(&limits).map_or(usize::MAX, |files| {
+        files.saturating_sub(FILES_BESIDE_CONNECTIONS)
+    })
+}
+
+fn cpu_model(cpuinfo: &str) -> Option<String> {
+    let line = cpuinfo
+        .lines()
+        .find(|line| line.starts_with("model name"))?;
+    line.split_once(':')
+        .map(|(_, model)| model.trim().to_owned())
+}
+
+/// The hard limit; `None` where it is `unlimited` or missing.
+fn open_files_max(limits: &str) -> Option<usize> {
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))?;
+    line.split_whitespace().nth(4)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_files_are_understood() {
+        assert_eq!(
+            cpu_model("processor\t: 0\nmodel name\t: A CPU\n").as_deref(),
+            Some("A CPU")
+        );
+        let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024                 524288               files\n";
+        assert_eq!(open_files_max(limits), Some(524_288));
+        assert_eq!(
+            open_files_max("Max open files  1024  unlimited  files"),
+            None
+        );
+    }
+}

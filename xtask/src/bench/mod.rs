@@ -1,0 +1,204 @@
+//! `cargo xtask bench`: the server and the relay, one after the other under the same load on the same machine.
+//!
+//! Absolute figures depend on the machine and its mood, so what counts is the share of the relay's figure in the same run:
+//! every case alternates between the two and takes medians. A missed target is told and is no failure, because a machine
+//! under other load misses them all; a lost, doubled or reordered message is one anywhere.
+
+mod cases;
+mod load;
+mod machine;
+mod outcome;
+mod subject;
+mod swap;
+mod temp;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+
+pub(crate) use temp::TempDir;
+
+use crate::plugins;
+use crate::requirements::{self, WASM_TARGET};
+use crate::steps::run_program;
+use crate::workspace::Workspace;
+use cases::Case;
+use outcome::{Row, table};
+
+/// Options of `cargo xtask bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Run only this case; may be given several times
+    #[arg(long = "case", value_name = "NAME", value_parser = Case::parse)]
+    cases: Vec<Case>,
+    /// Measured time of one run, in whole seconds, e.g. 5s
+    #[arg(long, default_value = "5s", value_parser = parse_seconds)]
+    duration: Duration,
+    /// Runs of each case against each server; the medians count
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..=50))]
+    rounds: u32,
+    /// One second a run, two rounds, fewer idle connections: to see that everything works
+    #[arg(long)]
+    quick: bool,
+    /// Write all figures to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// What all cases share.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    relay_and_load: PathBuf,
+    server: PathBuf,
+    plugin: PathBuf,
+    /// Configuration, plugin copies and the cache of compiled plugins; gone afterwards.
+    folder: TempDir,
+    duration: Duration,
+    rounds: u32,
+    quick: bool,
+    connections_max: usize,
+}
+
+impl Bench {
+    /// A measured time of one run.
+    fn duration(&self) -> Duration {
+        if self.quick {
+            Duration::from_secs(1)
+        } else {
+            self.duration
+        }
+    }
+
+    fn warmup(&self) -> Duration {
+        Duration::from_millis(if self.quick { 500 } else { 2000 })
+    }
+
+    fn rounds(&self) -> u32 {
+        if self.quick { 2 } else { self.rounds }
+    }
+
+    /// As many connections as wanted, or as the limit of open files leaves.
+    fn connections(&self, wanted: usize) -> usize {
+        if wanted > self.connections_max {
+            eprintln!(
+                "   only {} of {wanted} connections: the hard limit of open files (`ulimit -Hn`) leaves no more",
+                self.connections_max
+            );
+        }
+        wanted.min(self.connections_max)
+    }
+
+    fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// Builds, runs the chosen cases, prints the table and writes the figures.
+pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<ExitCode> {
+    let bench = prepare(workspace, args)?;
+    let chosen = if args.cases.is_empty() {
+        Case::ALL.to_vec()
+    } else {
+        args.cases.clone()
+    };
+    let machine = machine::describe();
+    println!("{machine}");
+    let mut rows = Vec::new();
+    let mut broken = Vec::new();
+    for case in chosen {
+        eprintln!("== {}", case.name());
+        match case.run(&bench) {
+            Ok(result) => {
+                rows.extend(result.rows);
+                broken.extend(
+                    result
+                        .broken
+                        .into_iter()
+                        .map(|what| format!("{}: {what}", case.name())),
+                );
+            }
+            Err(error) => broken.push(format!("{}: {error:#}", case.name())),
+        }
+    }
+    println!("{}", table(&rows));
+    broken.iter().for_each(|what| println!("BROKEN  {what}"));
+    if let Some(file) = &args.json {
+        write_json(file, &bench, &machine, &rows, &broken)?;
+    }
+    Ok(if broken.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn prepare(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Bench> {
+    requirements::ensure(&[WASM_TARGET])?;
+    plugins::build_shipped(workspace)?;
+    run_program(workspace.cargo().args([
+        "build",
+        "--release",
+        "-p",
+        "signalbox",
+        "-p",
+        "signalbox-bench",
+    ]))?;
+    Ok(Bench {
+        relay_and_load: workspace.program("release", "signalbox-bench"),
+        server: workspace.program("release", "signalbox"),
+        plugin: workspace.plugins_dir().join("chat.wasm"),
+        folder: TempDir::new("bench").context("cannot create a temporary folder")?,
+        duration: args.duration,
+        rounds: args.rounds,
+        quick: args.quick,
+        connections_max: machine::connections_max(),
+    })
+}
+
+fn write_json(
+    file: &Path,
+    bench: &Bench,
+    machine: &machine::Machine,
+    rows: &[Row],
+    broken: &[String],
+) -> anyhow::Result<()> {
+    let figures = json!({
+        "machine": machine,
+        "duration_seconds": bench.duration().as_secs_f64(),
+        "rounds": bench.rounds(),
+        "results": rows.iter().map(Row::to_json).collect::<Vec<_>>(),
+        "broken": broken,
+    });
+    let text = serde_json::to_string_pretty(&figures)?;
+    std::fs::write(file, text + "\n")
+        .with_context(|| format!("cannot write the figures to {}", file.display()))
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text
+        .strip_suffix('s')
+        .and_then(|number| number.parse().ok())
+        .filter(|seconds| *seconds > 0);
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("`{text}` is no time in whole seconds; write e.g. 5s"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_measured_time_is_a_positive_number_of_seconds() {
+        assert_eq!(parse_seconds("5s"), Ok(Duration::from_secs(5)));
+        assert!(
+            ["5", "0s", "s", "1.5s", "-1s", "5m"]
+                .iter()
+                .all(|text| parse_seconds(text).is_err())
+        );
+    }
+}

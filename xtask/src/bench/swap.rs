@@ -1,0 +1,302 @@
+//! The swap: a plugin's file is replaced while messages flow, and every one must still arrive once and in order.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use super::Bench;
+use super::load::{self, LoadReport};
+use super::outcome::{CaseResult, Row, Target, Unit, median};
+use super::subject::{LogLine, Subject};
+
+/// How the server's log tells of a swap. This is the only place that knows.
+mod log {
+    /// The message of the line.
+    pub(super) const MESSAGE: &str = "plugin swapped";
+    /// Field: what caused it. A start is no swap.
+    pub(super) const TRIGGER: &str = "trigger";
+    /// Value of the trigger at the start.
+    pub(super) const TRIGGER_START: &str = "start";
+    /// Field: milliseconds from the beginning of the reload to live, without the time to notice the file.
+    pub(super) const LIVE_MS: &str = "live_ms";
+    /// Field: whether the compiled code came from the cache.
+    pub(super) const CACHED: &str = "cached";
+}
+
+/// Load under which plugins are swapped.
+const CONNECTIONS: usize = 2_000;
+const RATE: &str = "4000";
+
+/// Time from one swap to the next: long enough that latency shows swaps as they come in operation, more often than anybody
+/// deploys.
+const SWAP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Time for a swap to be live; far over the target, so that a slow one is measured instead of an error.
+const SWAP_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What one swap showed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Swapped {
+    cached: bool,
+    /// From the renamed file to the line in the log, in milliseconds.
+    from_file_ms: f64,
+    /// The server's own figure.
+    live_ms: f64,
+}
+
+/// Swaps under load and compares the latency with that of the same load without swaps.
+pub(crate) fn run(bench: &Bench, case: &'static str) -> anyhow::Result<CaseResult> {
+    let mut result = CaseResult::default();
+    let (mut swaps, mut steady_p99, mut swapping_p99) = (Vec::new(), Vec::new(), Vec::new());
+    let mut builds = Builds::new(bench)?;
+    for round in 1..=bench.rounds() {
+        let connections = (bench.connections(CONNECTIONS) / 2 * 2).to_string();
+        let options = ["--connections", &connections, "--rate", RATE];
+        let subject = Subject::server(bench, Some(&builds.file))?;
+        let steady = load::run(bench, &subject, &options)?;
+        let (swapping, swapped) = run_with_swaps(bench, &subject, &options, &mut builds)?;
+        result.check("server at rest", &steady);
+        result.check("server while it swaps", &swapping);
+        let (cold, cached) = (from_file(&swapped, false), from_file(&swapped, true));
+        eprintln!(
+            "   round {round}: p99 {:.2} ms steady, {:.2} ms swapping; live in {:.0} ms cold ({}), {:.0} ms cached ({}), \
+             the server's own part {:.0} ms",
+            steady.p99_ms(),
+            swapping.p99_ms(),
+            median(&cold),
+            cold.len(),
+            median(&cached),
+            cached.len(),
+            median(&swapped.iter().map(|swap| swap.live_ms).collect::<Vec<_>>()),
+        );
+        steady_p99.push(steady.p99_ms());
+        swapping_p99.push(swapping.p99_ms());
+        swaps.extend(swapped);
+    }
+    result.rows = rows(case, &swaps, &steady_p99, swapping_p99);
+    Ok(result)
+}
+
+fn rows(
+    case: &'static str,
+    swaps: &[Swapped],
+    steady_p99: &[f64],
+    swapping_p99: Vec<f64>,
+) -> Vec<Row> {
+    let time = |measure, cached, bound| {
+        let samples = from_file(swaps, cached);
+        let server = median(&samples);
+        (!samples.is_empty()).then_some(Row {
+            case,
+            measure,
+            unit: Unit::Milliseconds,
+            server,
+            samples,
+            reference: None,
+            target: Target::AtMost(bound),
+        })
+    };
+    let latency = Row {
+        case,
+        measure: "p99 latency while swapping",
+        unit: Unit::Milliseconds,
+        server: median(&swapping_p99),
+        samples: swapping_p99,
+        reference: Some(("steady", median(steady_p99))),
+        target: Target::TimesAtMost(1.2),
+    };
+    let cold = time("file written to live, compiled", false, 250.0);
+    let cached = time("file written to live, from the cache", true, 50.0);
+    cold.into_iter().chain(cached).chain([latency]).collect()
+}
+
+fn from_file(swaps: &[Swapped], cached: bool) -> Vec<f64> {
+    swaps
+        .iter()
+        .filter(|swap| swap.cached == cached)
+        .map(|swap| swap.from_file_ms)
+        .collect()
+}
+
+/// New builds and builds that were live before take turns until the measured time is nearly over.
+fn run_with_swaps(
+    bench: &Bench,
+    subject: &Subject,
+    options: &[&str],
+    builds: &mut Builds,
+) -> anyhow::Result<(LoadReport, Vec<Swapped>)> {
+    let mut running = load::start(bench, subject, options)?;
+    running.wait_until_measuring()?;
+    let end = Instant::now() + bench.duration();
+    let mut swaps = Vec::new();
+    while Instant::now() + SWAP_INTERVAL / 2 < end {
+        let next = Instant::now() + SWAP_INTERVAL;
+        let renamed = builds.install(swaps.len() % 2 == 1)?;
+        let swapped = subject.wait_for_line(SWAP_TIME_MAX, |line| parse_swap(line, renamed));
+        swaps.push(swapped.context("the server did not swap the plugin")?);
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    Ok((running.finish()?, swaps))
+}
+
+/// A swap that came after the file was renamed, from a line of the server's log in JSON.
+fn parse_swap(line: &LogLine, renamed: Instant) -> Option<Swapped> {
+    if line.at < renamed {
+        return None;
+    }
+    let json: Value = serde_json::from_str(&line.text).ok()?;
+    // Fields stand in `fields`, or beside the others where the server flattens them.
+    let field = |name: &str| {
+        json.get("fields")
+            .and_then(|fields| fields.get(name))
+            .or_else(|| json.get(name))
+    };
+    if field("message")?.as_str()? != log::MESSAGE
+        || field(log::TRIGGER)?.as_str()? == log::TRIGGER_START
+    {
+        return None;
+    }
+    Some(Swapped {
+        cached: field(log::CACHED)?.as_bool()?,
+        from_file_ms: line.at.saturating_duration_since(renamed).as_secs_f64() * 1e3,
+        live_ms: field(log::LIVE_MS)?.as_f64()?,
+    })
+}
+
+/// Builds of one plugin that behave alike and differ in a custom section, so that the server takes them for different ones.
+struct Builds {
+    original: Vec<u8>,
+    /// The file that the server watches.
+    file: PathBuf,
+    /// Builds that have been live, so far.
+    made: u32,
+}
+
+impl Builds {
+    fn new(bench: &Bench) -> anyhow::Result<Self> {
+        let original = fs::read(&bench.plugin)
+            .with_context(|| format!("cannot read {}", bench.plugin.display()))?;
+        let folder = bench.folder().join("swap");
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        let mut builds = Self {
+            original,
+            file: folder.join("chat.wasm"),
+            made: 0,
+        };
+        builds.install(false)?;
+        Ok(builds)
+    }
+
+    /// Puts a build in place: a new one, or for `known` the one before the last. Returns when the file was in place.
+    fn install(&mut self, known: bool) -> anyhow::Result<Instant> {
+        let number = if known {
+            self.made.saturating_sub(1)
+        } else {
+            self.made + 1
+        };
+        self.made = self.made.max(number);
+        let bytes = with_custom_section(&self.original, number);
+        replace(&self.file, &bytes).with_context(|| format!("cannot write {}", self.file.display()))
+    }
+}
+
+fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<Instant> {
+    let next = file.with_extension("next");
+    fs::write(&next, bytes)?;
+    fs::rename(&next, file)?;
+    Ok(Instant::now())
+}
+
+/// Appends a custom section (id 0, size, name, content), which WebAssembly allows anywhere and runs nothing of.
+fn with_custom_section(component: &[u8], number: u32) -> Vec<u8> {
+    const NAME: &[u8] = b"bench";
+    let content = number.to_le_bytes();
+    // One byte of LEB128 each: both are below 128.
+    let section = [
+        &[0, (1 + NAME.len() + content.len()) as u8, NAME.len() as u8],
+        NAME,
+        &content,
+    ]
+    .concat();
+    [component, &section].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str, at: Instant) -> LogLine {
+        LogLine {
+            at,
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_swap_is_read_from_nested_and_from_flat_fields() {
+        let renamed = Instant::now();
+        let at = renamed + Duration::from_millis(40);
+        let fields = r#""message":"plugin swapped","plugin":"chat","trigger":"file","cached":true,"live_ms":3.5"#;
+        for text in [
+            format!("{{\"level\":\"INFO\",\"fields\":{{{fields}}}}}"),
+            format!("{{{fields}}}"),
+        ] {
+            let swapped = parse_swap(&line(&text, at), renamed).expect("a swap");
+            assert!(
+                swapped.cached
+                    && (swapped.from_file_ms - 40.0).abs() < 0.01
+                    && swapped.live_ms == 3.5
+            );
+        }
+        let early = line(&format!("{{{fields}}}"), renamed);
+        assert_eq!(
+            parse_swap(&early, at),
+            None,
+            "a line from before the file was there"
+        );
+        let start = fields.replace("\"file\"", "\"start\"");
+        for other in [
+            format!("{{{start}}}"),
+            "{\"message\":\"listening\"}".to_owned(),
+            "plain text".to_owned(),
+        ] {
+            assert_eq!(parse_swap(&line(&other, at), renamed), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn builds_differ_in_a_well_formed_custom_section() {
+        let (one, two) = (
+            with_custom_section(b"component", 1),
+            with_custom_section(b"component", 2),
+        );
+        assert_ne!(one, two);
+        let section = one
+            .strip_prefix(b"component")
+            .expect("the component stays as it was");
+        assert_eq!(section[0], 0);
+        assert_eq!(usize::from(section[1]), section.len() - 2);
+        assert_eq!(&section[3..3 + usize::from(section[2])], b"bench");
+    }
+
+    #[test]
+    fn cold_and_cached_swaps_are_told_apart() {
+        let swap = |cached, from_file_ms| Swapped {
+            cached,
+            from_file_ms,
+            live_ms: 1.0,
+        };
+        let swaps = [swap(false, 100.0), swap(true, 10.0), swap(false, 200.0)];
+        let rows = rows("swap", &swaps, &[1.0], vec![1.1]);
+        assert_eq!(
+            rows.iter().map(|row| row.server).collect::<Vec<_>>(),
+            [150.0, 10.0, 1.1]
+        );
+        assert_eq!(super::rows("swap", &swaps[..1], &[1.0], vec![1.1]).len(), 2);
+    }
+}

@@ -1,0 +1,36 @@
+//! A temporary folder that goes away with its owner.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A folder of this process alone.
+#[derive(Debug)]
+pub(crate) struct TempDir {
+    path: PathBuf,
+}
+
+impl TempDir {
+    /// Creates an empty folder; `purpose` tells the folders of one process apart.
+    pub(crate) fn new(purpose: &str) -> io::Result<Self> {
+        let path =
+            std::env::temp_dir().join(format!("signalbox-xtask-{purpose}-{}", std::process::id()));
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => fs::create_dir_all(&path)?,
+        }
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        // What cannot be removed is left to the system's own cleaning of temporary files.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
