@@ -298,7 +298,7 @@ fn histogram(
     let bounds = BUCKET_BOUNDS_US
         .iter()
         .map(|us| *us as f64 / 1e3)
-        .chain([f64::MAX]);
+        .chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(snapshot.buckets).collect();
     encoder.encode_histogram::<NoLabelSet>(
         snapshot.sum_ns as f64 / 1e6,

@@ -38,15 +38,19 @@ pub(crate) struct Node {
     served: Option<JoinHandle<()>>,
 }
 
-/// Where `cargo xtask plugins` puts the chat plugin.
+/// Where `cargo xtask plugins --guests` puts components.
+fn plugins() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/plugins")
+}
+
+/// The chat plugin.
 pub(crate) fn chat_plugin() -> PathBuf {
-    let target = std::env::current_exe().expect("a test has a path");
-    let target = target
-        .ancestors()
-        .find(|dir| dir.join("plugins/chat.wasm").exists());
-    target
-        .expect("the chat plugin is missing; run `cargo xtask plugins` first")
-        .join("plugins/chat.wasm")
+    plugins().join("chat.wasm")
+}
+
+/// A guest of `host/tests/guests`.
+pub(crate) fn guest(name: &str) -> PathBuf {
+    plugins().join("guests").join(name).with_extension("wasm")
 }
 
 /// A configuration with the chat plugin at `chat.wasm` in the node's folder.
@@ -62,7 +66,7 @@ impl Node {
     pub(crate) async fn start(config: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         std::fs::copy(chat_plugin(), dir.path().join("chat.wasm"))
-            .expect("the chat plugin is copied");
+            .expect("the chat plugin is there; `cargo xtask plugins` makes it");
         Self::start_in(dir, config).await
     }
 
@@ -172,17 +176,18 @@ impl Node {
         std::fs::rename(temporary, self.path(name)).expect("the file is renamed");
     }
 
-    /// Waits until `/metrics` has a line that starts with `start` and is not `than`.
+    /// The value of the line of `/metrics` that starts with `start`.
+    pub(crate) async fn metric(&self, start: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics").await;
+        text.lines()
+            .find_map(|line| line.strip_prefix(start)?.trim().parse().ok())
+    }
+
+    /// Waits until the value of such a line is what it must be.
     pub(crate) async fn until_metric(&self, start: &str, holds: impl Fn(f64) -> bool) {
         let look = async {
-            loop {
-                let (_, text) = self.get("/metrics").await;
-                let value = text
-                    .lines()
-                    .find_map(|line| line.strip_prefix(start)?.trim().parse().ok());
-                if value.is_some_and(&holds) {
-                    return;
-                }
+            while !self.metric(start).await.is_some_and(&holds) {
+                tokio::task::yield_now().await;
             }
         };
         timeout(PATIENCE, look)

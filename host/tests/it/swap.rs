@@ -10,7 +10,12 @@ const SWAPS: usize = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_load_twenty_swaps_lose_double_and_reorder_nothing() {
-    let node = Node::start(&format!("[limits]\nmessages_per_second = 0\n{WITH_CHAT}")).await;
+    // A loaded machine must not fail a call by its deadline here: this is about swaps.
+    let patient = "call_cpu_max = \"5s\"\ncall_time_max = \"20s\"\n";
+    let node = Node::start(&format!(
+        "[limits]\nmessages_per_second = 0\n{WITH_CHAT}{patient}"
+    ))
+    .await;
     let (stop, _) = tokio::sync::watch::channel(false);
     let mut pairs = Vec::new();
     for pair in 0..20 {
@@ -22,12 +27,16 @@ async fn under_load_twenty_swaps_lose_double_and_reorder_nothing() {
         pairs.push(tokio::spawn(async move {
             let mut sent = 0_u64;
             while !*stop.borrow() {
-                from.send(&json!({"type": "chat_message", "payload": {"n": sent, "text": "x"}, "receiverId": format!("b{pair}")}).to_string())
-                    .await;
+                let message = json!({"n": sent, "text": "x"});
+                let message = json!({"type": "chat_message", "payload": message, "receiverId": format!("b{pair}"), "id": "i"});
+                from.send(&message.to_string()).await;
+                let ack = from.json().await;
+                assert_eq!(ack["payload"]["status"], "delivered", "{ack}");
                 assert_eq!(to.json().await["payload"]["n"], sent, "lost, doubled or out of order");
                 sent += 1;
             }
-            sent
+            assert!(sent > 0);
+            (from, to)
         }));
     }
     for swap in 1..=SWAPS {
@@ -40,9 +49,14 @@ async fn under_load_twenty_swaps_lose_double_and_reorder_nothing() {
         .await;
     }
     stop.send_replace(true);
+    let mut clients = Vec::new();
     for pair in pairs {
-        assert!(pair.await.unwrap() > 0);
+        clients.push(pair.await.unwrap());
     }
+    node.until_metric("wss_active_connections ", |open| {
+        open == 2.0 * clients.len() as f64
+    })
+    .await;
     node.until_metric("wss_unexpected_disconnects_total ", |lost| lost == 0.0)
         .await;
 }
