@@ -63,6 +63,8 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let services = services(&config)?;
     let authenticator = Arc::new(Authenticator::from_config(&config.auth)?);
+    // Before the files are read: what changes from here on is noticed.
+    let watcher = reload::watch(&config, &source);
     let limits = &config.limits;
     services
         .registry
@@ -78,7 +80,12 @@ pub async fn run(
         authenticator,
     };
     let routes = server::routes(state, &config);
-    let reloads = tokio::spawn(reload::follow(services.clone(), config.clone(), source));
+    let reloads = tokio::spawn(reload::follow(
+        services.clone(),
+        config.clone(),
+        source,
+        watcher,
+    ));
     if let Ok(address) = listener.local_addr() {
         info!(%address, node = services.ids.node(), "listening on {address}");
         if matches!(config.auth, AuthConfig::None { .. }) {

@@ -12,9 +12,18 @@ use crate::{
     session::{LiveConfig, Services},
 };
 
+/// Watches the configuration and the files that it names, as they are now.
+pub(super) fn watch(config: &Config, source: &Source) -> FileWatcher {
+    FileWatcher::new(files(config, source))
+}
+
 /// Applies changes until it is aborted.
-pub(super) async fn follow(services: Arc<Services>, mut config: Config, source: Source) {
-    let mut watcher = FileWatcher::new(files(&config, &source));
+pub(super) async fn follow(
+    services: Arc<Services>,
+    mut config: Config,
+    source: Source,
+    mut watcher: FileWatcher,
+) {
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => Some(hangups),
         Err(error) => {

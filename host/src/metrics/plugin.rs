@@ -128,7 +128,7 @@ pub enum GuestFigure {
     /// Made by `count`.
     Count(Counter),
     /// Made by `observe`.
-    Observed(Histogram),
+    Observed(Box<Histogram>),
 }
 
 /// Why a plugin's figure was not recorded.
@@ -164,7 +164,7 @@ impl GuestFigures {
     /// # Errors
     /// [`GuestMetricError`]; nothing is recorded then.
     pub fn observe(&self, name: &str, value: f64) -> Result<(), GuestMetricError> {
-        match &*self.figure(name, || GuestFigure::Observed(Histogram::default()))? {
+        match &*self.figure(name, || GuestFigure::Observed(Box::default()))? {
             // One unit is kept as one millisecond.
             GuestFigure::Observed(histogram) => histogram.record(duration_of_ms(value)),
             GuestFigure::Count(_) => return Err(GuestMetricError::Kind),

@@ -13,6 +13,8 @@ pub(super) struct Pool {
     max: usize,
 }
 
+// Boxed, because instances are large and move between here and their callers for every call.
+#[allow(clippy::vec_box)]
 struct State {
     idle: Vec<Box<Instance>>,
     /// Idle, lent, or being started.

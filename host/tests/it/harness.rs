@@ -71,6 +71,8 @@ impl Node {
     }
 
     async fn start_in(dir: tempfile::TempDir, text: &str) -> Self {
+        // Shown where a test fails.
+        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let file = dir.path().join("platform.toml");
         std::fs::write(&file, text).expect("the configuration is written");
         let env = Environment::new();

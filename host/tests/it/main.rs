@@ -3,5 +3,6 @@
 mod harness;
 mod hostile;
 mod limits;
+mod structure;
 mod swap;
 mod wire;

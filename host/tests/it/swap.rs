@@ -96,10 +96,11 @@ async fn broken_files_change_nothing_for_clients() {
             |refused| refused == expected,
         )
         .await;
-        ann.send(
-            &json!({"type": "chat_message", "payload": index, "receiverId": "bob"}).to_string(),
-        )
-        .await;
+        let message =
+            json!({"type": "chat_message", "payload": index, "receiverId": "bob", "id": "i"});
+        ann.send(&message.to_string()).await;
+        let ack = ann.json().await;
+        assert_eq!(ack["payload"]["status"], "delivered", "{ack}");
         assert_eq!(bob.json().await["payload"], index);
     }
     assert_eq!(node.get("/ready").await.0, 200);

@@ -1,0 +1,54 @@
+//! Which module of the host may use which.
+
+use std::{fs, path::Path};
+
+/// A module, and the ones that it may use.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("protocol", &[]),
+    ("config", &["protocol"]),
+    ("metrics", &["protocol"]),
+    ("auth", &["config", "protocol"]),
+    ("broker", &["protocol"]),
+    ("router", &["broker", "metrics", "protocol"]),
+    ("plugin", &["config", "metrics", "protocol"]),
+    ("pipeline", &["config", "plugin", "protocol"]),
+    (
+        "session",
+        &[
+            "broker", "config", "metrics", "pipeline", "plugin", "protocol", "router",
+        ],
+    ),
+    (
+        "server",
+        &[
+            "auth", "config", "metrics", "plugin", "protocol", "router", "session",
+        ],
+    ),
+];
+
+#[test]
+fn dependencies_point_one_way() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (module, allowed) in MAY_USE {
+        let mut text = String::new();
+        read(&source.join(module), &mut text);
+        assert!(!text.is_empty(), "there is no module {module}");
+        for (other, _) in MAY_USE.iter().chain(&[("app", &[][..])]) {
+            let forbidden = other != module && !allowed.contains(other);
+            let used = text.contains(&format!("crate::{other}::"))
+                || text.contains(&format!("    {other}::{{"));
+            assert!(!(forbidden && used), "{module} uses {other}");
+        }
+    }
+}
+
+fn read(path: &Path, text: &mut String) {
+    for entry in fs::read_dir(path).expect("a module's folder") {
+        let path = entry.expect("a module's file").path();
+        if path.is_dir() {
+            read(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(path).expect("a module's source"));
+        }
+    }
+}
