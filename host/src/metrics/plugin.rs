@@ -126,7 +126,7 @@ pub struct GuestFigures(RwLock<BTreeMap<String, Arc<GuestFigure>>>);
 #[derive(Debug)]
 pub enum GuestFigure {
     /// Made by `count`.
-    Count(Counter),
+    Count(Box<Counter>),
     /// Made by `observe`.
     Observed(Box<Histogram>),
 }
@@ -151,7 +151,7 @@ impl GuestFigures {
     /// # Errors
     /// [`GuestMetricError`]; nothing is recorded then.
     pub fn count(&self, name: &str, by: u64) -> Result<(), GuestMetricError> {
-        match &*self.figure(name, || GuestFigure::Count(Counter::default()))? {
+        match &*self.figure(name, || GuestFigure::Count(Box::default()))? {
             GuestFigure::Count(counter) => counter.add(by),
             GuestFigure::Observed(_) => return Err(GuestMetricError::Kind),
         }
