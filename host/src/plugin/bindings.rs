@@ -15,5 +15,5 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
-pub(super) use exports::signalbox::plugin as exported;
-pub(super) use signalbox::plugin as imported;
+pub(super) use self::exports::signalbox::plugin as exported;
+pub(super) use self::signalbox::plugin as imported;

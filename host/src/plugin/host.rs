@@ -54,7 +54,17 @@ pub(super) struct HostState {
 struct CpuMeter {
     budget: Duration,
     used: Duration,
+    interrupted: bool,
     slice: Arc<Slice>,
+}
+
+impl CpuMeter {
+    /// Gives the lane back, if the call before was interrupted: an instance that waits must not hold it.
+    fn leave_lane(&mut self) {
+        if std::mem::take(&mut self.interrupted) {
+            self.slice = Arc::default();
+        }
+    }
 }
 
 /// The stretch between two interruptions.
@@ -78,6 +88,7 @@ impl HostState {
             cpu: CpuMeter {
                 budget: Duration::ZERO,
                 used: Duration::ZERO,
+                interrupted: false,
                 slice: Arc::default(),
             },
             limiter: Limiter::new(shared.limits.memory_max),
@@ -99,6 +110,7 @@ impl HostState {
         let state = store.data_mut();
         state.client = client;
         state.store_calls_left = state.shared.limits.store_calls_max;
+        state.cpu.leave_lane();
         state.cpu.budget = budget.cpu;
         state.cpu.used = Duration::ZERO;
     }
@@ -107,14 +119,13 @@ impl HostState {
     pub(super) fn end(store: &mut Store<Self>) {
         let state = store.data_mut();
         state.client = None;
-        if state.cpu.used > Duration::ZERO {
-            state.cpu.slice = Arc::default();
-        }
+        state.cpu.leave_lane();
     }
 
     /// A tick came while the guest ran: charge it, and go on in the slow lane.
     fn interrupted(&mut self, lane: &Arc<Semaphore>) -> wasmtime::Result<UpdateDeadline> {
         let now = thread_cpu_time();
+        self.cpu.interrupted = true;
         let began = self
             .cpu
             .slice

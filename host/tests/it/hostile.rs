@@ -11,7 +11,6 @@ messages_per_second = 0
 name = "hostile"
 path = "hostile.wasm"
 events = ["hostile.*"]
-memory_max = "16MiB"
 "#;
 
 async fn node(config: &str) -> Node {
