@@ -12,5 +12,6 @@ pub mod handshake;
 pub mod socket;
 
 pub mod relay;
+pub mod stock_relay;
 
 pub mod load;

@@ -3,11 +3,9 @@
 //! A server with `broker.kind = "memory"` is the only node of its hub. Several nodes on one hub behave like a cluster
 //! and are how tests look at more than one node without Redis.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::BTreeSet, sync::Arc};
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use futures_util::{FutureExt, future::BoxFuture};
 
@@ -17,7 +15,8 @@ use crate::protocol::Frame;
 /// Where nodes of one process meet.
 #[derive(Default)]
 pub struct MemoryHub {
-    nodes: RwLock<Vec<Member>>,
+    /// Read for every message and written when a node comes or goes.
+    nodes: ArcSwap<Vec<Member>>,
     user_nodes: DashMap<String, BTreeSet<String>>,
     room_nodes: DashMap<String, BTreeSet<String>>,
 }
@@ -41,19 +40,16 @@ impl MemoryBroker {
             id: id.to_owned(),
             node,
         };
-        hub.nodes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(own.clone());
+        hub.nodes.rcu(|nodes| {
+            let mut nodes = Vec::clone(nodes);
+            nodes.push(own.clone());
+            nodes
+        });
         Self { hub, own }
     }
 
     fn publish_now(&self, target: Target<'_>, frame: &Frame) -> usize {
-        let nodes = self
-            .hub
-            .nodes
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let nodes = self.hub.nodes.load();
         let others = nodes.iter().filter(|member| member.id != self.own.id);
         let reached = |holders: Option<&BTreeSet<String>>| {
             let holds =
@@ -112,24 +108,16 @@ impl Broker for MemoryBroker {
 
     fn probe(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
         let member = |member: &Member| member.id == self.own.id;
-        let present = self
-            .hub
-            .nodes
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .any(member);
+        let present = self.hub.nodes.load().iter().any(member);
         let gone = || BrokerError::Unavailable("this node has left the cluster".to_owned());
         std::future::ready(present.then_some(()).ok_or_else(gone)).boxed()
     }
 
     fn leave(&self) -> BoxFuture<'_, ()> {
-        let mut nodes = self
-            .hub
-            .nodes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        nodes.retain(|member| member.id != self.own.id);
+        self.hub.nodes.rcu(|nodes| {
+            let others = nodes.iter().filter(|member| member.id != self.own.id);
+            others.cloned().collect::<Vec<_>>()
+        });
         std::future::ready(()).boxed()
     }
 }

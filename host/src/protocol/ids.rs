@@ -1,9 +1,13 @@
 //! Names that are unique in the cluster: of nodes, connections and messages.
 
 use std::{
+    array,
     fmt::Write,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
+
+/// Rows that numbers are taken from, so that threads do not take turns. More threads than that share them.
+const ROWS: usize = 8;
 
 /// Makes the names of one boot of one node.
 ///
@@ -13,8 +17,13 @@ use std::{
 pub struct IdSource {
     node: Box<str>,
     nonce: Box<str>,
-    next: AtomicU64,
+    rows: [Row; ROWS],
 }
+
+/// The next number of a row, on a cache line of its own. The row itself is the number modulo [`ROWS`].
+#[derive(Debug)]
+#[repr(align(64))]
+struct Row(AtomicU64);
 
 impl IdSource {
     /// For the node called `node_id`, with the `nonce` of this boot.
@@ -23,7 +32,7 @@ impl IdSource {
         Self {
             node: format!("{node_id}-{nonce}").into(),
             nonce: nonce.into(),
-            next: AtomicU64::new(1),
+            rows: array::from_fn(|row| Row(AtomicU64::new((ROWS + row) as u64))),
         }
     }
 
@@ -34,7 +43,7 @@ impl IdSource {
 
     /// A new name for a message or a connection, at most 29 characters.
     pub fn next(&self) -> String {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = self.rows[row()].0.fetch_add(ROWS as u64, Ordering::Relaxed);
         let mut id = String::with_capacity(self.nonce.len() + 12);
         id.push_str(&self.nonce);
         // Writing into a String cannot fail.
@@ -43,9 +52,34 @@ impl IdSource {
     }
 }
 
+/// The row of this thread.
+fn row() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % ROWS);
+    MINE.with(|mine| *mine)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{collections::HashSet, thread};
+
     use super::*;
+
+    #[test]
+    fn names_made_by_several_threads_differ() {
+        let ids = IdSource::new("a", 1);
+        let made = thread::scope(|scope| {
+            let makers: Vec<_> = (0..2 * ROWS + 1)
+                .map(|_| scope.spawn(|| (0..100).map(|_| ids.next()).collect::<Vec<_>>()))
+                .collect();
+            makers
+                .into_iter()
+                .flat_map(|maker| maker.join().unwrap())
+                .collect::<Vec<_>>()
+        });
+        let different: HashSet<_> = made.iter().collect();
+        assert_eq!(different.len(), made.len());
+    }
 
     #[test]
     fn names_differ_within_a_boot_and_between_boots() {

@@ -75,8 +75,8 @@ impl<'de> Deserialize<'de> for TextField<'de> {
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
                 let mut text = None;
-                while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-                    if key == "text" {
+                while let Some(IsText(is_text)) = map.next_key()? {
+                    if is_text {
                         text = Some(map.next_value()?);
                     } else {
                         map.next_value::<IgnoredAny>()?;
@@ -86,6 +86,27 @@ impl<'de> Deserialize<'de> for TextField<'de> {
             }
         }
         deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+/// Whether the name of a field is `text`. Its own type, because a name as a string would be allocated.
+struct IsText(bool);
+
+impl<'de> Deserialize<'de> for IsText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+        impl Visitor<'_> for NameVisitor {
+            type Value = IsText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a field")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<IsText, E> {
+                Ok(IsText(name == "text"))
+            }
+        }
+        deserializer.deserialize_str(NameVisitor)
     }
 }
 
@@ -127,11 +148,10 @@ impl Cleaner {
 
     /// The cleaned text; none where it is clean.
     pub(crate) fn clean(&self, text: &str) -> Option<String> {
-        let unwanted = |c: char| c.is_control() && c != '\n' && c != '\t';
         let trimmed = text.trim();
         let mut cleaned = Cow::Borrowed(trimmed);
-        if trimmed.chars().any(unwanted) {
-            let kept: String = trimmed.chars().filter(|c| !unwanted(*c)).collect();
+        if !is_plain(trimmed) && trimmed.chars().any(is_unwanted) {
+            let kept: String = trimmed.chars().filter(|c| !is_unwanted(*c)).collect();
             cleaned = Cow::Owned(kept.trim().to_owned());
         }
         if !self.blocked.is_empty()
@@ -140,7 +160,10 @@ impl Cleaner {
         {
             cleaned = Cow::Owned(self.masked(&cleaned));
         }
-        (cleaned != text).then(|| cleaned.into_owned())
+        match cleaned {
+            Cow::Borrowed(same) if same.len() == text.len() => None,
+            cleaned => Some(cleaned.into_owned()),
+        }
     }
 
     fn masked(&self, text: &str) -> String {
@@ -158,6 +181,21 @@ impl Cleaner {
     fn is_blocked(&self, word: &str) -> bool {
         !self.blocked.is_empty() && self.blocked.contains(&word.to_lowercase())
     }
+}
+
+/// A control character other than those that lay a text out.
+fn is_unwanted(c: char) -> bool {
+    c.is_control() && c != '\n' && c != '\t'
+}
+
+/// Whether the text is printable ASCII, which most texts are and which is quick to see.
+fn is_plain(text: &str) -> bool {
+    // Without a way out in the middle of a piece, several bytes are looked at in one step.
+    text.as_bytes().chunks(16).all(|piece| {
+        piece
+            .iter()
+            .fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'))
+    })
 }
 
 /// Runs of letters and digits, with where they start.

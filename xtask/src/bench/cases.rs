@@ -84,7 +84,9 @@ impl Case {
     fn throughput(self, bench: &Bench, options: &[&str], share: f64) -> anyhow::Result<CaseResult> {
         let mut result = CaseResult::default();
         let rounds = Rounds::run(bench, options, &mut result)?;
-        result.rows.push(rounds.throughput_row(self.name(), share)?);
+        result
+            .rows
+            .extend(rounds.throughput_rows(self.name(), share)?);
         Ok(result)
     }
 
@@ -96,7 +98,9 @@ impl Case {
             &["--connections", &connections, "--rate", "4000"],
             &mut result,
         )?;
-        result.rows.push(rounds.throughput_row(self.name(), 0.75)?);
+        result
+            .rows
+            .extend(rounds.throughput_rows(self.name(), 0.75)?);
         let p99 =
             |reports: &[LoadReport]| reports.iter().map(LoadReport::p99_ms).collect::<Vec<_>>();
         let (server, relay) = (p99(&rounds.server), p99(&rounds.relay));
@@ -175,8 +179,9 @@ impl Case {
     }
 }
 
-/// The reports of all rounds: relay, server, relay, server.
+/// The reports of all rounds, in which the three take turns.
 struct Rounds {
+    bare: Vec<LoadReport>,
     relay: Vec<LoadReport>,
     server: Vec<LoadReport>,
 }
@@ -185,10 +190,13 @@ impl Rounds {
     /// A fresh process for each run, so that memory and caches of one case do not show in the next.
     fn run(bench: &Bench, options: &[&str], result: &mut CaseResult) -> anyhow::Result<Self> {
         let mut rounds = Self {
+            bare: Vec::new(),
             relay: Vec::new(),
             server: Vec::new(),
         };
         for round in 1..=bench.rounds() {
+            let bare = load::run(bench, &Subject::bare_relay(bench)?, options)?;
+            result.check("bare relay", &bare);
             let relay = load::run(bench, &Subject::relay(bench)?, options)?;
             result.check("relay", &relay);
             let server = load::run(
@@ -198,17 +206,20 @@ impl Rounds {
             )?;
             result.check("server", &server);
             eprintln!(
-                "   round {round}: relay {}, server {}",
+                "   round {round}: bare relay {}, relay {}, server {}",
+                brief(&bare),
                 brief(&relay),
                 brief(&server)
             );
+            rounds.bare.push(bare);
             rounds.relay.push(relay);
             rounds.server.push(server);
         }
         Ok(rounds)
     }
 
-    fn throughput_row(&self, case: &'static str, share: f64) -> anyhow::Result<Row> {
+    /// The share of the relay with its target, and the share of the bare one to be known.
+    fn throughput_rows(&self, case: &'static str, share: f64) -> anyhow::Result<[Row; 2]> {
         let figures = |reports: &[LoadReport]| -> anyhow::Result<Vec<f64>> {
             reports
                 .iter()
@@ -216,15 +227,21 @@ impl Rounds {
                 .collect()
         };
         let server = figures(&self.server)?;
-        Ok(Row {
+        let row = |reference, target| Row {
             case,
             measure: PER_CPU_SECOND,
             unit: Unit::Count,
             server: median(&server),
-            samples: server,
-            reference: Some(("relay", median(&figures(&self.relay)?))),
-            target: Target::ShareAtLeast(share),
-        })
+            samples: server.clone(),
+            reference: Some(reference),
+            target,
+        };
+        let relay = ("relay", median(&figures(&self.relay)?));
+        let bare = ("bare relay", median(&figures(&self.bare)?));
+        Ok([
+            row(relay, Target::ShareAtLeast(share)),
+            row(bare, Target::None),
+        ])
     }
 }
 

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: the server and the relay, one after the other under the same load on the same machine.
 //!
 //! Absolute figures depend on the machine and its mood, so what counts is the share of the relay's figure in the same run:
-//! every case alternates between the two and takes medians. A missed target is told and is no failure, because a machine
+//! every case takes turns and medians. The relay that targets are shares of stands on the server's own WebSocket library
+//! and gives each receiver a queue, as a server must; a bare one, which writes from socket to socket, is shown beside it. A missed target is told and is no failure, because a machine
 //! under other load misses them all; a lost, doubled or reordered message is one anywhere.
 
 mod cases;

@@ -63,6 +63,8 @@ pub(crate) enum Target {
     TimesAtMost(f64),
     /// The server's figure itself is at most this.
     AtMost(f64),
+    /// Nothing: the figure is there to be known.
+    None,
 }
 
 impl Row {
@@ -79,6 +81,7 @@ impl Row {
             Target::ShareAtLeast(share) => self.ratio().is_some_and(|ratio| ratio >= share),
             Target::TimesAtMost(times) => self.ratio().is_some_and(|ratio| ratio <= times),
             Target::AtMost(bound) => self.server <= bound,
+            Target::None => true,
         }
     }
 
@@ -108,7 +111,12 @@ impl Row {
             self.ratio()
                 .map_or_else(String::new, |ratio| format!("{:.0} %", ratio * 100.0)),
             self.target.describe(self.unit),
-            if self.passes() { "pass" } else { "MISS" }.to_owned(),
+            match (self.target, self.passes()) {
+                (Target::None, _) => "",
+                (_, true) => "pass",
+                (_, false) => "MISS",
+            }
+            .to_owned(),
         ]
     }
 }
@@ -141,6 +149,7 @@ impl Target {
             Self::ShareAtLeast(share) => format!("≥ {:.0} %", share * 100.0),
             Self::TimesAtMost(times) => format!("≤ {:.0} %", times * 100.0),
             Self::AtMost(bound) => format!("≤ {}", unit.write(bound)),
+            Self::None => String::new(),
         }
     }
 }
