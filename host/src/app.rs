@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -22,7 +21,7 @@ use crate::{
     protocol::{CloseCode, ids::IdSource},
     router::{LocalTable, Router},
     server::{self, AppState},
-    session::{LiveConfig, Services},
+    session::{Live, LiveConfig, Services},
 };
 
 /// The part of the drain time in which connections are told to go; the rest is for their answers.
@@ -135,7 +134,7 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
         registry: Arc::new(Registry::new(loader, metrics.clone())),
         metrics,
         ids,
-        live: ArcSwap::from_pointee(LiveConfig {
+        live: Live::new(LiveConfig {
             server: config.server.clone(),
             limits: config.limits.clone(),
         }),

@@ -98,17 +98,19 @@ fn reread(services: &Services, old: &Config, source: &Source) -> Option<Config> 
     if !fixed.is_empty() {
         warn!(
             keys = fixed.join(", "),
-            "these keys changed and take effect at the next start"
+            "these keys differ from what the server was started with, and take effect at the next start"
         );
     }
-    services
-        .router
-        .table()
-        .set_outbox_bytes_max(new.limits.outbox_bytes_max);
-    services.live.store(Arc::new(LiveConfig {
+    let table = services.router.table();
+    table.set_outbox_bytes_max(new.limits.outbox_bytes_max);
+    services.live.store(LiveConfig {
         server: new.server.clone(),
         limits: new.limits.clone(),
-    }));
+    });
+    // Who waits for an hour to ping may have to do it in a second now.
+    for connection in table.connections() {
+        connection.outbox().wake();
+    }
     info!("configuration applied");
     Some(new)
 }

@@ -90,6 +90,8 @@ pub enum Refusal {
     Auth,
     /// 403: the page may not connect.
     Origin,
+    /// 400, 405 or 426: the request is no upgrade to a WebSocket.
+    Handshake,
     /// 429: the user has too many connections.
     UserLimit,
     /// 503: the node has too many connections.
@@ -99,9 +101,10 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Auth,
         Self::Origin,
+        Self::Handshake,
         Self::UserLimit,
         Self::NodeLimit,
         Self::Draining,
@@ -111,6 +114,7 @@ impl Refusal {
         match self {
             Self::Auth => "auth",
             Self::Origin => "origin",
+            Self::Handshake => "handshake",
             Self::UserLimit => "user_limit",
             Self::NodeLimit => "node_limit",
             Self::Draining => "draining",

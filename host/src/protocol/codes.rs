@@ -103,6 +103,10 @@ pub struct CloseCodeRow {
 impl CloseCode {
     /// The connection is over, by agreement.
     pub const NORMAL: Self = Self(1000);
+    /// The client broke the WebSocket protocol.
+    pub const PROTOCOL: Self = Self(1002);
+    /// A text frame that is not UTF-8.
+    pub const NOT_UTF8: Self = Self(1007);
     /// A frame over the size limit.
     pub const TOO_BIG: Self = Self(1009);
     /// This node is going down; another one will serve.
@@ -121,12 +125,24 @@ impl CloseCode {
     pub const REFUSED: Self = Self(4502);
 
     /// Every code that the server sends by itself.
-    pub const TABLE: [CloseCodeRow; 9] = [
+    pub const TABLE: [CloseCodeRow; 11] = [
         row(
             Self::NORMAL,
             "normal",
             "the client closed with 1000; the server answers in kind",
             false,
+        ),
+        row(
+            Self::PROTOCOL,
+            "protocol",
+            "the client broke the WebSocket protocol",
+            true,
+        ),
+        row(
+            Self::NOT_UTF8,
+            "not_utf8",
+            "a text frame was not UTF-8",
+            true,
         ),
         row(
             Self::TOO_BIG,
@@ -185,7 +201,7 @@ impl CloseCode {
 
     /// Whether the client is asked to come back.
     pub const fn reconnect(self) -> bool {
-        self.0 < 4500 && self.0 != 1000 && self.0 != 1009
+        matches!(self.0, 4000..4500)
     }
 
     /// A word for metrics and logs; codes that are a plugin's own choice share one.
@@ -231,6 +247,7 @@ mod tests {
                 && CloseCode::IDLE.reconnect()
         );
         assert!(!CloseCode::TOKEN_EXPIRED.reconnect() && !CloseCode::KICKED.reconnect());
+        assert!(!CloseCode::NORMAL.reconnect() && !CloseCode::NOT_UTF8.reconnect());
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use axum::extract::ws::Utf8Bytes;
 use serde::Serialize;
+use tungstenite::Utf8Bytes;
 
 use super::ErrorCode;
 

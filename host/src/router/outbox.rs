@@ -25,6 +25,8 @@ struct State {
     bytes: usize,
     close: Option<CloseRequest>,
     session: Option<Waker>,
+    /// The session was to be woken and is about to sleep.
+    woken: bool,
 }
 
 /// How a connection is to be closed.
@@ -94,6 +96,13 @@ impl Outbox {
         }
     }
 
+    /// Wakes the session, although nothing new waits for it: it looks at the rest of its world.
+    pub fn wake(&self) {
+        let mut state = self.state();
+        state.woken = state.session.is_none();
+        wake(state);
+    }
+
     /// Swaps everything that waits into the empty `frames`. Where nothing does: the close request, if there is one,
     /// else the session is woken by the next frame or request.
     pub fn poll_take(
@@ -110,13 +119,7 @@ impl Outbox {
         if let Some(close) = &state.close {
             return Poll::Ready(Some(close.clone()));
         }
-        if !state
-            .session
-            .as_ref()
-            .is_some_and(|session| session.will_wake(waker))
-        {
-            state.session = Some(waker.clone());
-        }
+        state.sleep(waker);
         Poll::Pending
     }
 
@@ -134,7 +137,7 @@ impl Outbox {
         match &state.close {
             Some(close) if close.code == CloseCode::SLOW_CONSUMER => Poll::Ready(close.clone()),
             _ => {
-                state.session = Some(waker.clone());
+                state.sleep(waker);
                 Poll::Pending
             }
         }
@@ -147,6 +150,19 @@ impl Outbox {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Notes whom to wake. A session that was woken while it was awake takes another turn at once.
+    fn sleep(&mut self, waker: &Waker) {
+        if std::mem::take(&mut self.woken) {
+            waker.wake_by_ref();
+        }
+        let known = self.session.as_ref();
+        if !known.is_some_and(|session| session.will_wake(waker)) {
+            self.session = Some(waker.clone());
+        }
     }
 }
 

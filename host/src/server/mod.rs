@@ -1,6 +1,7 @@
 //! HTTP: the upgrade to a WebSocket, and what probes and scrapers ask.
 
 mod accept;
+mod handshake;
 mod upgrade;
 
 use std::sync::{Arc, atomic::Ordering};
@@ -32,10 +33,12 @@ pub struct AppState {
 /// The routes of one listener.
 pub fn routes(state: AppState, config: &Config) -> Router {
     let mut routes = Router::new()
-        .route("/ws", get(upgrade::upgrade))
+        .route("/ws", any(upgrade::upgrade))
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
+        .route("/api/", any(closed))
         .route("/api/{*rest}", any(closed))
+        .route("/admin/", any(closed))
         .route("/admin/{*rest}", any(closed));
     if config.metrics.prometheus {
         routes = routes.route("/metrics", get(metrics));

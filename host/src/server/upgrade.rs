@@ -7,96 +7,152 @@ use std::{
 };
 
 use axum::{
-    extract::{ConnectInfo, RawQuery, State, ws::WebSocketUpgrade},
-    http::{HeaderMap, StatusCode, header},
+    body::Body,
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tracing::debug;
 
-use super::{AppState, json_error};
+use super::{AppState, handshake, json_error};
 use crate::{
-    auth::{AuthError, Identity, origin},
+    auth::{Identity, origin},
     metrics::Refusal,
     protocol::ClientInfo,
-    router::{Connection, SlotRefused},
-    session::Session,
+    router::{Connection, Slot, SlotRefused},
+    session::{Services, Session, TcpSocket},
 };
-
-/// What a socket reads at a time. Larger buffers stay with every idle connection.
-const READ_BUFFER_BYTES: usize = 2048;
-/// What is gathered before it is written out; a flush writes it in any case.
-const WRITE_BUFFER_BYTES: usize = 4096;
 
 pub(super) async fn upgrade(
     State(state): State<AppState>,
     ConnectInfo(address): ConnectInfo<SocketAddr>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    upgrade: WebSocketUpgrade,
+    mut request: Request,
 ) -> Response {
     let services = &state.services;
-    let refused = |refusal: Refusal| services.metrics.upgrades_refused.of(refusal).increment();
-    if services.draining.load(Ordering::Acquire) {
-        refused(Refusal::Draining);
-        return json_error(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "draining",
-            "this node is going down; connect to another",
-        );
-    }
-    let live = services.live.load();
-    if let Err(error) = origin::check(&headers, &live.server.allowed_origins) {
-        refused(Refusal::Origin);
-        return answer(&error);
-    }
-    let identity = match state.authenticator.authenticate(&headers, query.as_deref()) {
-        Ok(identity) => identity,
-        Err(error) => {
-            refused(Refusal::Auth);
-            return answer(&error);
+    let admitted = match admit(&state, &request) {
+        Ok(admitted) => admitted,
+        Err((refusal, response)) => {
+            services.metrics.upgrades_refused.of(refusal).increment();
+            return *response;
         }
     };
-    let limits = &live.limits;
-    let table = services.router.table();
-    let slot = match table.reserve(
-        &identity.user,
-        limits.connections_per_user_max,
-        limits.connections_max,
-    ) {
-        Ok(slot) => slot,
-        Err(error) => {
-            let (refusal, status, code) = match error {
-                SlotRefused::User => (
-                    Refusal::UserLimit,
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "too_many_connections",
-                ),
-                SlotRefused::Node => (
-                    Refusal::NodeLimit,
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "node_full",
-                ),
-            };
-            refused(refusal);
-            return json_error(status, code, &error.to_string());
-        }
-    };
+    let Admitted {
+        identity,
+        accept_key,
+        slot,
+    } = admitted;
     let connection = Arc::new(Connection::new(
         client(services.ids.next(), &identity, address),
         identity.v1,
     ));
-    let (services, expires_at) = (services.clone(), identity.expires_at);
-    let mut response = upgrade
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_frame_size(limits.frame_bytes_max)
-        .max_message_size(limits.frame_bytes_max)
-        .on_upgrade(move |socket| {
-            Session::new(socket, services, connection, expires_at, slot).run()
-        });
-    if let Some(protocol) = identity.subprotocol {
-        response.headers_mut().insert(
+    // Its place is given back in any case, also where the client does not wait for the answer.
+    tokio::spawn(begin(
+        hyper::upgrade::on(&mut request),
+        services.clone(),
+        connection,
+        identity.expires_at,
+        slot,
+    ));
+    switching(accept_key, identity.subprotocol)
+}
+
+/// What an upgrade needs that may go on.
+struct Admitted {
+    identity: Identity,
+    accept_key: HeaderValue,
+    slot: Slot,
+}
+
+type Refused = (Refusal, Box<Response>);
+
+/// Whether the request may become a connection: the cheap questions first, and the place last.
+fn admit(state: &AppState, request: &Request) -> Result<Admitted, Refused> {
+    let services = &state.services;
+    if services.draining.load(Ordering::Acquire) {
+        let response = json_error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "draining",
+            "this node is going down; connect to another",
+        );
+        return Err((Refusal::Draining, Box::new(response)));
+    }
+    let live = services.live.load();
+    origin::check(request.headers(), &live.server.allowed_origins)
+        .map_err(|error| (Refusal::Origin, Box::new(error.into_response())))?;
+    let identity = state
+        .authenticator
+        .authenticate(request.headers(), request.uri().query())
+        .map_err(|error| (Refusal::Auth, Box::new(error.into_response())))?;
+    let accept_key =
+        handshake::accept_key(request).map_err(|response| (Refusal::Handshake, response))?;
+    let slot = reserve(services, &identity.user)?;
+    Ok(Admitted {
+        identity,
+        accept_key,
+        slot,
+    })
+}
+
+fn reserve(services: &Services, user: &str) -> Result<Slot, Refused> {
+    let live = services.live.load();
+    let limits = &live.limits;
+    let reserved = services.router.table().reserve(
+        user,
+        limits.connections_per_user_max,
+        limits.connections_max,
+    );
+    reserved.map_err(|error| {
+        let (refusal, status, code) = match error {
+            SlotRefused::User => (
+                Refusal::UserLimit,
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_connections",
+            ),
+            SlotRefused::Node => (
+                Refusal::NodeLimit,
+                StatusCode::SERVICE_UNAVAILABLE,
+                "node_full",
+            ),
+        };
+        let response = json_error(status, code, &error.to_string());
+        (refusal, Box::new(response))
+    })
+}
+
+/// Waits until the answer is sent and the stream is ours, and serves the connection.
+async fn begin(
+    upgraded: OnUpgrade,
+    services: Arc<Services>,
+    connection: Arc<Connection>,
+    expires_at: Option<SystemTime>,
+    slot: Slot,
+) {
+    let stream = match upgraded.await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
+        Ok(Ok(parts)) => parts,
+        Ok(Err(_)) => return debug!("an upgraded connection is no TCP stream"),
+        Err(error) => return debug!(%error, "upgrade failed"),
+    };
+    let frame_bytes_max = services.live.load().limits.frame_bytes_max;
+    let socket = TcpSocket::new(stream.io.into_inner(), &stream.read_buf, frame_bytes_max);
+    Session::new(socket, services, connection, expires_at, slot)
+        .run()
+        .await;
+}
+
+fn switching(accept_key: HeaderValue, subprotocol: Option<&'static str>) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept_key);
+    if let Some(protocol) = subprotocol {
+        headers.insert(
             header::SEC_WEBSOCKET_PROTOCOL,
-            header::HeaderValue::from_static(protocol),
+            HeaderValue::from_static(protocol),
         );
     }
     response
@@ -113,13 +169,4 @@ fn client(connection: String, identity: &Identity, address: SocketAddr) -> Clien
         address: address.to_string(),
         connected_at_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
     }
-}
-
-fn answer(error: &AuthError) -> Response {
-    (
-        error.status(),
-        [(header::CONTENT_TYPE, error.content_type())],
-        error.body(),
-    )
-        .into_response()
 }

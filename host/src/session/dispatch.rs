@@ -236,7 +236,6 @@ impl Turn<'_> {
 
 /// Says that a binary frame was no text.
 pub(super) fn not_utf8(services: &Services, connection: &Connection) {
-    services.metrics.messages.increment();
     reject(
         services,
         connection,
@@ -246,9 +245,9 @@ pub(super) fn not_utf8(services: &Services, connection: &Connection) {
     );
 }
 
-/// Says that the message `text` was one too many.
-pub(super) fn rate_limited(services: &Services, connection: &Connection, text: &str) {
-    let envelope = Envelope::parse(text).ok();
+/// Says that the message `text` was one too many; none where it was no text.
+pub(super) fn rate_limited(services: &Services, connection: &Connection, text: Option<&str>) {
+    let envelope = text.and_then(|text| Envelope::parse(text).ok());
     let id = envelope
         .as_ref()
         .and_then(|envelope| envelope.id.as_deref());

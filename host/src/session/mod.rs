@@ -1,11 +1,16 @@
 //! One connection, from its upgrade to its end.
 //!
 //! [`Session::run`] is the one task of a connection: it reads frames, hands each to [`dispatch`], and writes what waits
-//! in the outbox. While a message waits for a plugin, writing goes on. [`socket`] is all that it wants of a WebSocket.
+//! in the outbox. While a message waits for a plugin, writing goes on. [`socket`] is all that it wants of a WebSocket,
+//! and [`TcpSocket`] one on a TCP connection.
 
 mod dispatch;
+mod live;
 mod rate;
 pub mod socket;
+mod tcp_socket;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::VecDeque,
@@ -16,14 +21,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use arc_swap::ArcSwap;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tracing::debug;
 
+pub use live::{Live, LiveConfig};
 pub use socket::{Incoming, Outgoing, Socket, SocketError};
+pub use tcp_socket::TcpSocket;
 
 use crate::{
-    config::{Limits, ServerConfig},
     metrics::Metrics,
     pipeline,
     plugin::Registry,
@@ -56,18 +61,9 @@ pub struct Services {
     /// Names of messages and connections, and the node's own.
     pub ids: IdSource,
     /// What may change while the server runs.
-    pub live: ArcSwap<LiveConfig>,
+    pub live: Live,
     /// Set once the node is going down.
     pub draining: AtomicBool,
-}
-
-/// The part of the configuration that is applied without a restart.
-#[derive(Clone, Debug)]
-pub struct LiveConfig {
-    /// `[server]`.
-    pub server: ServerConfig,
-    /// `[limits]`.
-    pub limits: Limits,
 }
 
 /// One client's session.
@@ -82,6 +78,8 @@ pub struct Session<S> {
     last_heard: Instant,
     pinged_at: Instant,
     bucket: TokenBucket,
+    /// How many changes of the configuration it has taken over; those before it with its first turn.
+    changes_seen: u64,
     _slot: Slot,
 }
 
@@ -123,6 +121,7 @@ impl<S: Socket> Session<S> {
             last_heard: now,
             pinged_at: now,
             bucket,
+            changes_seen: 0,
             _slot: slot,
         }
     }
@@ -205,13 +204,17 @@ impl<S: Socket> Session<S> {
         }
     }
 
-    /// Reads before it writes, so that all that one read of the socket brought is answered with one write.
+    /// Reads before it writes, so that all that one read of the socket brought is answered with one write. Where a client
+    /// sends without pause, writing and the clock come first once in a while: they must not wait for the pause.
     fn poll_event(
         &mut self,
         cx: &mut Context<'_>,
-        timer: Pin<&mut Sleep>,
+        mut timer: Pin<&mut Sleep>,
         read_first: bool,
     ) -> Poll<Event> {
+        if self.take_over_changes() {
+            return Poll::Ready(Event::Timer);
+        }
         if read_first && let Poll::Ready(event) = self.poll_read(cx) {
             return Poll::Ready(event);
         }
@@ -220,20 +223,41 @@ impl<S: Socket> Session<S> {
             Poll::Ready(Err(error)) => return Poll::Ready(Event::Lost(error.to_string())),
             Poll::Ready(Ok(None)) | Poll::Pending => {}
         }
-        if !read_first && let Poll::Ready(event) = self.poll_read(cx) {
-            return Poll::Ready(event);
+        if timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Event::Timer);
         }
-        timer.poll(cx).map(|()| Event::Timer)
+        if read_first {
+            Poll::Pending
+        } else {
+            self.poll_read(cx)
+        }
+    }
+
+    /// Whether the configuration changed since it was last asked: the deadlines may be others now.
+    fn take_over_changes(&mut self) -> bool {
+        let changes = self.services.live.changes();
+        if changes == self.changes_seen {
+            return false;
+        }
+        self.changes_seen = changes;
+        let bytes = self.services.live.load().limits.frame_bytes_max;
+        self.socket.set_frame_bytes_max(bytes);
+        true
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let event = match ready!(self.socket.poll_read(cx)) {
             Some(Ok(frame)) => Event::Frame(frame),
-            Some(Err(SocketError::TooBig)) => Event::Close(CloseRequest {
-                code: CloseCode::TOO_BIG,
-                reason: "the frame is larger than limits.frame_bytes_max".to_owned(),
+            Some(Err(SocketError::TooBig)) => Event::Close(too_big()),
+            Some(Err(error @ SocketError::NotUtf8)) => Event::Close(CloseRequest {
+                code: CloseCode::NOT_UTF8,
+                reason: error.to_string(),
             }),
-            Some(Err(error)) => Event::Lost(error.to_string()),
+            Some(Err(SocketError::Violation(reason))) => Event::Close(CloseRequest {
+                code: CloseCode::PROTOCOL,
+                reason,
+            }),
+            Some(Err(error @ SocketError::Broken(_))) => Event::Lost(error.to_string()),
             None => Event::Lost("the connection was lost".to_owned()),
         };
         Poll::Ready(event)
@@ -293,48 +317,39 @@ impl<S: Socket> Session<S> {
     async fn handle(&mut self, frame: Incoming) -> Option<End> {
         let now = Instant::now();
         self.last_heard = now;
-        let (text, binary);
-        let text: &str = match frame {
-            Incoming::Text(frame) => {
-                text = frame;
-                &text
-            }
-            Incoming::Binary(frame) => {
-                binary = frame;
-                match std::str::from_utf8(&binary) {
-                    Ok(text) => text,
-                    Err(_) => {
-                        dispatch::not_utf8(&self.services, &self.connection);
-                        return None;
-                    }
-                }
-            }
+        let bytes: &[u8] = match &frame {
+            Incoming::Text(text) => text.as_bytes(),
+            Incoming::Binary(bytes) => bytes,
             Incoming::Control => return None,
             Incoming::Close { code, reason } => {
-                let unexpected = !matches!(code, 1000 | 1001);
                 return Some(End {
-                    code,
-                    reason,
+                    code: *code,
+                    reason: reason.clone(),
                     owed: None,
-                    unexpected,
+                    unexpected: !matches!(code, 1000 | 1001),
                 });
             }
         };
+        let live = self.services.live.load_full();
+        // The socket itself has let it in where the limit was lowered meanwhile.
+        if bytes.len() > live.limits.frame_bytes_max {
+            return Some(closed_by_server(too_big()));
+        }
         let services = self.services.clone();
         let connection = self.connection.clone();
-        let live = services.live.load_full();
-        if text.len() > live.limits.frame_bytes_max {
-            let reason = "the frame is larger than limits.frame_bytes_max".to_owned();
-            return Some(closed_by_server(CloseRequest {
-                code: CloseCode::TOO_BIG,
-                reason,
-            }));
-        }
         services.metrics.messages.increment();
+        let text = match &frame {
+            Incoming::Text(text) => Some(text.as_str()),
+            _ => std::str::from_utf8(bytes).ok(),
+        };
         if !self.bucket.take(now, &live.limits) {
             dispatch::rate_limited(&services, &connection, text);
             return None;
         }
+        let Some(text) = text else {
+            dispatch::not_utf8(&services, &connection);
+            return None;
+        };
         let handled = dispatch::frame(&services, &connection, text, now, &live.limits);
         self.while_writing(handled).await;
         None
@@ -391,7 +406,7 @@ impl<S: Socket> Session<S> {
         None
     }
 
-    /// Sends the close frame that is owed, waits for the client's, and counts the end.
+    /// Says goodbye as far as the client lets it, in bounded time, and counts the end.
     async fn finish(mut self, end: End) {
         let metrics = &self.services.metrics;
         if end.unexpected {
@@ -406,29 +421,44 @@ impl<S: Socket> Session<S> {
         );
         // From here on nothing is taken for it.
         self.connection.outbox().close(CloseCode::NORMAL, "");
-        let Some(request) = end.owed else {
-            let _ = timeout(CLOSE_TIMEOUT, poll_fn(|cx| self.socket.poll_close(cx))).await;
-            return;
-        };
-        metrics.closes.of(request.code).increment();
-        let mut reason = request.reason;
-        reason.truncate(reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX));
         let farewell = async {
-            poll_fn(|cx| self.socket.poll_ready(cx)).await?;
-            self.socket.start_send(Outgoing::Close {
-                code: request.code.number(),
-                reason,
-            })?;
-            poll_fn(|cx| self.socket.poll_flush(cx)).await?;
-            // Reading on lets the client take in what is under way before the connection goes.
-            while let Some(Ok(frame)) = poll_fn(|cx| self.socket.poll_read(cx)).await {
-                if matches!(frame, Incoming::Close { .. }) {
-                    break;
+            match end.owed {
+                Some(request) => {
+                    self.services.metrics.closes.of(request.code).increment();
+                    self.close(request).await
                 }
+                // The socket has an answer to the client's close, or is of no use any more.
+                None => poll_fn(|cx| self.socket.poll_flush(cx)).await,
             }
-            Ok::<(), SocketError>(())
         };
         let _ = timeout(CLOSE_TIMEOUT, farewell).await;
+    }
+
+    /// Sends what waits and a close frame, and waits for the client's.
+    async fn close(&mut self, request: CloseRequest) -> Result<(), SocketError> {
+        let mut reason = request.reason;
+        reason.truncate(reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX));
+        poll_fn(|cx| self.poll_write(cx)).await?;
+        poll_fn(|cx| self.socket.poll_ready(cx)).await?;
+        self.socket.start_send(Outgoing::Close {
+            code: request.code.number(),
+            reason,
+        })?;
+        poll_fn(|cx| self.socket.poll_flush(cx)).await?;
+        while let Some(Ok(frame)) = poll_fn(|cx| self.socket.poll_read(cx)).await {
+            if matches!(frame, Incoming::Close { .. }) {
+                return Ok(());
+            }
+        }
+        poll_fn(|cx| self.socket.poll_discard(cx)).await;
+        Ok(())
+    }
+}
+
+fn too_big() -> CloseRequest {
+    CloseRequest {
+        code: CloseCode::TOO_BIG,
+        reason: "the frame is larger than limits.frame_bytes_max".to_owned(),
     }
 }
 

@@ -1,13 +1,9 @@
-//! What a session wants of a WebSocket, and axum's as the one that gives it.
+//! What a session wants of a WebSocket. [`TcpSocket`](super::TcpSocket) gives it.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
+use std::task::{Context, Poll};
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use bytes::Bytes;
-use futures_util::{Sink, Stream};
+use tungstenite::Utf8Bytes;
 
 use crate::protocol::Frame;
 
@@ -45,20 +41,26 @@ pub enum Outgoing {
     },
 }
 
-/// Why a socket is of no use any more.
+/// Why nothing more can be read. A close frame can still be sent, except where the connection broke.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// The client sent a frame over the limit.
-    #[error("the frame is larger than the limit")]
+    /// The client sent a message over the limit.
+    #[error("the message is larger than the limit")]
     TooBig,
-    /// The connection broke, or the client broke the protocol.
+    /// The client sent a text that is not UTF-8.
+    #[error("a text frame is not UTF-8")]
+    NotUtf8,
+    /// The client broke the WebSocket protocol.
+    #[error("{0}")]
+    Violation(String),
+    /// The connection broke.
     #[error("{0}")]
     Broken(String),
 }
 
 /// A WebSocket.
 pub trait Socket: Send {
-    /// The next frame; none once the connection is over.
+    /// The next frame; none once the connection is over, and after an error.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Incoming, SocketError>>>;
 
     /// Ready once another frame may be sent.
@@ -70,64 +72,15 @@ pub trait Socket: Send {
     /// [`SocketError`] where the connection is over.
     fn start_send(&mut self, frame: Outgoing) -> Result<(), SocketError>;
 
-    /// Ready once everything is with the operating system.
+    /// Ready once everything is with the operating system, also the answers to pings and to a close.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SocketError>>;
 
-    /// Ready once the closing handshake is done.
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SocketError>>;
-}
+    /// Ends the sending side, and throws away what the client still sends. Ready once it ends its side.
+    ///
+    /// A connection that is dropped with something unread in it is reset, and a reset makes the client's system throw
+    /// away what the client has not read yet: the close frame that says why.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-impl Socket for WebSocket {
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Incoming, SocketError>>> {
-        let Some(message) = ready!(Pin::new(self).poll_next(cx)) else {
-            return Poll::Ready(None);
-        };
-        Poll::Ready(Some(message.map_err(error).map(|message| match message {
-            Message::Text(text) => Incoming::Text(text),
-            Message::Binary(bytes) => Incoming::Binary(bytes),
-            Message::Ping(_) | Message::Pong(_) => Incoming::Control,
-            Message::Close(Some(close)) => Incoming::Close {
-                code: close.code,
-                reason: close.reason.to_string(),
-            },
-            Message::Close(None) => Incoming::Close {
-                code: 1005,
-                reason: String::new(),
-            },
-        })))
-    }
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SocketError>> {
-        Sink::poll_ready(Pin::new(self), cx).map_err(error)
-    }
-
-    fn start_send(&mut self, frame: Outgoing) -> Result<(), SocketError> {
-        let message = match frame {
-            Outgoing::Text(frame) => Message::Text(frame.into_text()),
-            Outgoing::Ping => Message::Ping(Bytes::new()),
-            Outgoing::Close { code, reason } => Message::Close(Some(CloseFrame {
-                code,
-                reason: reason.into(),
-            })),
-        };
-        Sink::start_send(Pin::new(self), message).map_err(error)
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SocketError>> {
-        Sink::poll_flush(Pin::new(self), cx).map_err(error)
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SocketError>> {
-        Sink::poll_close(Pin::new(self), cx).map_err(error)
-    }
-}
-
-fn error(error: axum::Error) -> SocketError {
-    // axum boxes tungstenite's error, whose type is not in its interface.
-    let text = error.to_string();
-    if text.contains("Space limit exceeded") {
-        SocketError::TooBig
-    } else {
-        SocketError::Broken(text)
-    }
+    /// Bounds what a client may send from now on.
+    fn set_frame_bytes_max(&mut self, bytes: usize);
 }

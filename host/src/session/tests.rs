@@ -1,0 +1,151 @@
+//! A session over sockets that no client could be.
+
+use std::{
+    sync::Mutex,
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use tokio::task::coop;
+
+use super::*;
+use crate::{
+    broker::{MemoryBroker, MemoryHub},
+    config::{Config, Limits},
+    plugin::{Loader, MemoryStore},
+    protocol::ClientInfo,
+    router::LocalTable,
+};
+
+/// Longer than anything takes; a test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A socket in which the next frame is always there already, until it is closed.
+#[derive(Default)]
+struct Endless {
+    sent: Arc<Mutex<Vec<Outgoing>>>,
+}
+
+impl Endless {
+    fn sent_close(&self) -> bool {
+        let sent = self.sent.lock().expect("no test panics with it");
+        matches!(sent.last(), Some(Outgoing::Close { .. }))
+    }
+}
+
+impl Socket for Endless {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Incoming, SocketError>>> {
+        // As a socket of the runtime does, so that the task yields at all.
+        ready!(coop::poll_proceed(cx)).made_progress();
+        Poll::Ready(Some(Ok(if self.sent_close() {
+            Incoming::Close {
+                code: 1000,
+                reason: String::new(),
+            }
+        } else {
+            Incoming::Text(r#"{"type":"heartbeat","id":"1"}"#.into())
+        })))
+    }
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), SocketError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn start_send(&mut self, frame: Outgoing) -> Result<(), SocketError> {
+        let mut sent = self.sent.lock().expect("no test panics with it");
+        sent.push(frame);
+        Ok(())
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), SocketError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_discard(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn set_frame_bytes_max(&mut self, _: usize) {}
+}
+
+fn services(limits: Limits) -> Arc<Services> {
+    let metrics = Arc::<Metrics>::default();
+    let table = Arc::new(LocalTable::new(limits.outbox_bytes_max, metrics.clone()));
+    let broker = MemoryBroker::join(Arc::<MemoryHub>::default(), "n", table.clone());
+    let store = Arc::<MemoryStore>::default();
+    let loader = Loader::new("n", None, store, metrics.clone()).expect("an engine");
+    Arc::new(Services {
+        router: Router::new(table, Arc::new(broker), metrics.clone()),
+        registry: Arc::new(Registry::new(loader, metrics.clone())),
+        metrics,
+        ids: IdSource::new("n", 1),
+        live: Live::new(LiveConfig {
+            server: Config::default().server,
+            limits,
+        }),
+        draining: AtomicBool::new(false),
+    })
+}
+
+/// Serves `socket` until it ends.
+async fn serve(services: Arc<Services>, socket: Endless, expires_at: Option<SystemTime>) {
+    let slot = services.router.table().reserve("ann", 0, 0);
+    let client = ClientInfo {
+        connection: "c".to_owned(),
+        user: "ann".to_owned(),
+        claims: "{}".to_owned(),
+        address: "127.0.0.1:1".to_owned(),
+        connected_at_ms: 0,
+    };
+    let connection = Arc::new(Connection::new(client, false));
+    let slot = slot.expect("there is no limit");
+    let session = Session::new(socket, services, connection, expires_at, slot);
+    // A task of its own: where it never ends, the test does.
+    let session = tokio::spawn(session.run());
+    let ended = timeout(PATIENCE, session).await;
+    ended.expect("the session ends").expect("without a panic");
+}
+
+fn unlimited() -> Limits {
+    Limits {
+        messages_per_second: 0,
+        ..Limits::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_expires_although_the_socket_is_never_empty() {
+    let socket = Endless::default();
+    let sent = socket.sent.clone();
+    let soon = SystemTime::now() + Duration::from_millis(50);
+    serve(services(unlimited()), socket, Some(soon)).await;
+    let sent = sent.lock().expect("no test panics with it");
+    assert!(matches!(
+        sent.last(),
+        Some(Outgoing::Close { code: 4500, .. })
+    ));
+    // And it was answered meanwhile.
+    assert!(matches!(sent.first(), Some(Outgoing::Text(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_closes_although_the_socket_is_never_empty() {
+    let (services, socket) = (services(unlimited()), Endless::default());
+    let sent = socket.sent.clone();
+    let drain = async {
+        let connections = loop {
+            let connections = services.router.table().connections();
+            if !connections.is_empty() {
+                break connections;
+            }
+            tokio::task::yield_now().await;
+        };
+        connections[0].outbox().close(CloseCode::DRAIN, "");
+    };
+    tokio::join!(serve(services.clone(), socket, None), drain);
+    let sent = sent.lock().expect("no test panics with it");
+    assert!(matches!(
+        sent.last(),
+        Some(Outgoing::Close { code: 4000, .. })
+    ));
+}
