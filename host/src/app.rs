@@ -63,16 +63,19 @@ pub async fn run(
     let services = services(&config)?;
     let authenticator = Arc::new(Authenticator::from_config(&config.auth)?);
     // Before the files are read: what changes from here on is noticed.
-    let watcher = reload::watch(&config, &source);
-    let limits = &config.limits;
-    services
+    let watch = reload::watch(&config, &source);
+    let bytes_max = config.limits.plugin_file_bytes_max;
+    let plugins = services
         .registry
-        .apply(
-            &config.plugins,
-            limits.plugin_file_bytes_max,
-            Trigger::Start,
-        )
-        .await;
+        .apply(&config.plugins, bytes_max, Trigger::Start);
+    tokio::select! {
+        _ = plugins => {}
+        // Large plugins compile for many seconds, and nobody is connected yet.
+        () = shutdown.cancelled() => {
+            info!("stopped before it served");
+            return Ok(());
+        }
+    }
     let stop = CancellationToken::new();
     let state = AppState {
         services: services.clone(),
@@ -83,7 +86,7 @@ pub async fn run(
         services.clone(),
         config.clone(),
         source,
-        watcher,
+        watch,
     ));
     if let Ok(address) = listener.local_addr() {
         info!(%address, node = services.ids.node(), "listening on {address}");

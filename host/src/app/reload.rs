@@ -12,32 +12,42 @@ use crate::{
     session::{LiveConfig, Services},
 };
 
-/// Watches the configuration and the files that it names, as they are now.
-pub(super) fn watch(config: &Config, source: &Source) -> FileWatcher {
-    FileWatcher::new(files(config, source))
+/// What sets a reload off. It is noticed from when this is made.
+pub(super) struct Watch {
+    watcher: FileWatcher,
+    /// None: the system gives no signals.
+    hangups: Option<Signal>,
 }
 
-/// Applies changes until it is aborted.
+/// Watches the configuration and the files that it names, as they are now.
+pub(super) fn watch(config: &Config, source: &Source) -> Watch {
+    let hangups = signal(SignalKind::hangup())
+        .inspect_err(|error| warn!(%error, "SIGHUP does not reload"))
+        .ok();
+    Watch {
+        watcher: FileWatcher::new(files(config, source)),
+        hangups,
+    }
+}
+
+/// Applies changes until it is aborted. `started` is what the server was started with.
 pub(super) async fn follow(
     services: Arc<Services>,
-    mut config: Config,
+    started: Config,
     source: Source,
-    mut watcher: FileWatcher,
+    Watch {
+        mut watcher,
+        mut hangups,
+    }: Watch,
 ) {
-    let mut hangups = match signal(SignalKind::hangup()) {
-        Ok(hangups) => Some(hangups),
-        Err(error) => {
-            warn!(%error, "SIGHUP does not reload");
-            None
-        }
-    };
+    let mut config = started.clone();
     loop {
         let trigger = tokio::select! {
             changed = watcher.changed() => trigger(&changed, &source),
             () = next(&mut hangups) => Trigger::Signal,
         };
         if trigger != Trigger::File {
-            let Some(new) = reread(&services, &config, &source) else {
+            let Some(new) = reread(&services, &started, &source) else {
                 continue;
             };
             config = new;
@@ -85,7 +95,7 @@ fn files(config: &Config, source: &Source) -> BTreeSet<PathBuf> {
 }
 
 /// The new configuration, applied as far as it can be while the server runs; none where it is refused.
-fn reread(services: &Services, old: &Config, source: &Source) -> Option<Config> {
+fn reread(services: &Services, started: &Config, source: &Source) -> Option<Config> {
     let new = match Config::load(source.file.as_deref(), &source.env) {
         Ok(new) => new,
         Err(errors) => {
@@ -94,7 +104,7 @@ fn reread(services: &Services, old: &Config, source: &Source) -> Option<Config> 
             return None;
         }
     };
-    let fixed = cannot_change_live(old, &new);
+    let fixed = cannot_change_live(started, &new);
     if !fixed.is_empty() {
         warn!(
             keys = fixed.join(", "),

@@ -12,20 +12,29 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
 pub(super) fn run(config: Config, source: Source) -> ExitCode {
-    logging();
+    let json = logging();
     let served = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the runtime does not start")
-        .and_then(|runtime| runtime.block_on(serve(config, source)));
+        .and_then(|runtime| {
+            let served = runtime.block_on(serve(config, source));
+            // A plugin that is being compiled must not keep a process that has drained.
+            runtime.shutdown_background();
+            served
+        });
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("signalbox does not start: {error:#}");
+            if json {
+                error!("signalbox does not start: {error:#}");
+            } else {
+                eprintln!("signalbox does not start: {error:#}");
+            }
             ExitCode::FAILURE
         }
     }
@@ -63,15 +72,17 @@ async fn stop_on_signal(shutdown: CancellationToken) {
     }
 }
 
-/// Text on a terminal, JSON with `LOG_FORMAT=json`, levels by `RUST_LOG`.
-fn logging() {
+/// Text on a terminal, JSON with `LOG_FORMAT=json`, levels by `RUST_LOG`. Returns whether it is JSON.
+fn logging() -> bool {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    if std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json") {
+    let json = std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json");
+    if json {
         subscriber.json().flatten_event(true).init();
     } else {
         subscriber.with_ansi(std::io::stderr().is_terminal()).init();
     }
+    json
 }

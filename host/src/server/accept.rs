@@ -1,6 +1,14 @@
 //! Accepts TCP connections until it is told to stop.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Router, extract::ConnectInfo};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -62,7 +70,10 @@ async fn one_connection(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%address, %error, "TCP_NODELAY is not set");
     }
+    let asked = Arc::new(AtomicBool::new(false));
+    let notice = asked.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        notice.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(ConnectInfo(address));
         let routes = routes.clone();
         async move { tower_service::Service::call(&mut routes.into_service(), request).await }
@@ -76,6 +87,10 @@ async fn one_connection(
     let served = tokio::select! {
         served = connection.as_mut() => served,
         () = stop.cancelled() => {
+            if !asked.load(Ordering::Relaxed) {
+                // It may never ask for anything: there is nothing to finish.
+                return;
+            }
             connection.as_mut().graceful_shutdown();
             connection.await
         }
