@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Subcommand;
 use signalbox::{
+    auth::Authenticator,
     config::{Config, InstanceMode, Limits, OnFailure, PluginConfig, PluginLimits},
     metrics::Metrics,
     plugin::{Admission, LoadError, Loader, MemoryStore, PluginVersion, hex},
@@ -61,10 +62,15 @@ pub(super) fn run(command: &Command) -> ExitCode {
     }
 }
 
-/// Prints a line for each plugin. The configuration itself has been found valid before.
+/// Prints a line for each plugin, and one for key files that are of no use. The configuration itself has been found
+/// valid before.
 pub(super) fn check_all(config: &Config) -> ExitCode {
     let outcomes = admit(config.plugins.clone(), config.limits.plugin_file_bytes_max);
     let mut refused = false;
+    if let Err(error) = Authenticator::from_config(&config.auth) {
+        refused = true;
+        eprintln!("{error}");
+    }
     for (plugin, outcome) in &outcomes {
         match outcome {
             Ok((version, admission)) => {
