@@ -9,7 +9,7 @@ use std::sync::{Arc, atomic::Ordering};
 use axum::{
     Router,
     extract::{Request, State},
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{any, get},
 };
@@ -90,11 +90,15 @@ async fn metrics(State(state): State<AppState>) -> Response {
 
 /// Neither API has a call in this version, so no key opens anything.
 async fn closed(_: Request) -> Response {
-    json_error(
+    let mut response = json_error(
         StatusCode::UNAUTHORIZED,
         "unauthorized",
         "this API needs a key, and has none configured",
-    )
+    );
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
 }
 
 fn json_error(status: StatusCode, code: &str, message: &str) -> Response {
