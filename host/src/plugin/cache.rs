@@ -11,10 +11,10 @@ use std::{
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use aws_lc_rs::{digest, hmac, rand};
+use aws_lc_rs::{constant_time, digest, hmac, rand};
 use tracing::{debug, warn};
 
 /// Starts every file. The number counts the layouts.
@@ -24,14 +24,18 @@ const KEY_BYTES: usize = 32;
 const KEY_FILE: &str = "key";
 const EXTENSION: &str = "cwasm";
 
+/// A file that was being written, and the age at which its writer must have died.
+const TEMPORARY_EXTENSION: &str = "tmp";
+const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
+
 /// Files that are kept; the oldest go first.
 const FILES_MAX: usize = 64;
 
 /// Sha256 of a component.
-pub(super) type ComponentHash = [u8; 32];
+pub type ComponentHash = [u8; 32];
 
 /// The sha256 of `bytes`.
-pub(super) fn hash(bytes: &[u8]) -> ComponentHash {
+pub fn hash(bytes: &[u8]) -> ComponentHash {
     let digest = digest::digest(&digest::SHA256, bytes);
     let mut hash = [0; 32];
     hash.copy_from_slice(digest.as_ref());
@@ -65,9 +69,6 @@ pub(super) enum CacheError {
     /// Somebody else could put files there.
     #[error("{}: belongs to another user or can be written by others; compiled code from there cannot be trusted (chmod 700)", .0.display())]
     Untrusted(PathBuf),
-    /// The key has been damaged.
-    #[error("{}: is not a key; remove the folder to start anew", .0.display())]
-    Key(PathBuf),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers for a key")]
     Random,
@@ -92,7 +93,7 @@ impl AotCache {
         if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
             return Err(CacheError::Untrusted(dir.to_owned()));
         }
-        let key = read_or_make_key(&dir.join(KEY_FILE))?;
+        let key = read_or_make_key(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
@@ -116,14 +117,16 @@ impl AotCache {
         let body = bytes
             .strip_prefix(MAGIC)
             .and_then(|rest| rest.split_at_checked(TAG_BYTES));
-        let trusted = body.filter(|(tag, code)| {
-            hmac::verify(&self.key, &self.signed(component, code), tag).is_ok()
+        let trusted = body.is_some_and(|(tag, code)| {
+            let own = self.tag(component, code);
+            constant_time::verify_slices_are_equal(own.as_ref(), tag).is_ok()
         });
-        let Some((_, code)) = trusted else {
+        if !trusted {
             warn!(path = %path.display(), "a compiled plugin is damaged or foreign; compiling anew");
             return None;
-        };
-        Some(code.to_vec())
+        }
+        bytes.drain(..MAGIC.len() + TAG_BYTES);
+        Some(bytes)
     }
 
     /// Keeps the compiled form of a component. A failure costs a compilation later, nothing else.
@@ -140,42 +143,35 @@ impl AotCache {
         }
     }
 
+    /// Not synced to the disk: what a crash leaves behind does not carry the right tag.
     fn write(&self, path: &Path, component: &ComponentHash, code: &[u8]) -> io::Result<()> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let temporary = self
-            .dir
-            .join(format!("{}.{number}.tmp", std::process::id()));
-        let tag = hmac::sign(&self.key, &self.signed(component, code));
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .and_then(|mut file| {
-                [MAGIC, tag.as_ref(), code]
-                    .iter()
-                    .try_for_each(|part| file.write_all(part))
-            })
-            .and_then(|()| fs::rename(&temporary, path));
+        let tag = self.tag(component, code);
+        let temporary = temporary(&self.dir);
+        let written = write_private(&temporary, &[MAGIC, tag.as_ref(), code])
+            .and_then(|_| fs::rename(&temporary, path));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
         written
     }
 
-    /// Removes the oldest files over the limit.
+    /// Removes the oldest files over the limit, and what was never written to its end.
     fn prune(&self) -> io::Result<()> {
         let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            if entry
-                .path()
-                .extension()
-                .is_some_and(|extension| extension == EXTENSION)
-            {
-                files.push((entry.metadata()?.modified()?, entry.path()));
+            let path = entry?.path();
+            let extension = path.extension().unwrap_or_default();
+            if extension != EXTENSION && extension != TEMPORARY_EXTENSION {
+                continue;
+            }
+            // Another process may just have removed it.
+            let Ok(modified) = fs::metadata(&path).and_then(|metadata| metadata.modified()) else {
+                continue;
+            };
+            if extension == EXTENSION {
+                files.push((modified, path));
+            } else if modified.elapsed().is_ok_and(|age| age > TEMPORARY_AGE_MAX) {
+                let _ = fs::remove_file(&path);
             }
         }
         files.sort();
@@ -193,46 +189,82 @@ impl AotCache {
         ))
     }
 
-    fn signed(&self, component: &ComponentHash, code: &[u8]) -> Vec<u8> {
-        [
-            component.as_slice(),
-            &self.compatibility.to_le_bytes(),
-            code,
-        ]
-        .concat()
+    fn tag(&self, component: &ComponentHash, code: &[u8]) -> hmac::Tag {
+        let mut tag = hmac::Context::with_key(&self.key);
+        tag.update(component);
+        tag.update(&self.compatibility.to_le_bytes());
+        tag.update(code);
+        tag.sign()
     }
 }
 
-fn read_or_make_key(path: &Path) -> Result<[u8; KEY_BYTES], CacheError> {
+/// A name that no other writer uses.
+fn temporary(dir: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("{}.{number}.{TEMPORARY_EXTENSION}", std::process::id());
+    dir.join(name)
+}
+
+/// Writes a file that this user alone can read.
+fn write_private(path: &Path, parts: &[&[u8]]) -> io::Result<File> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    parts.iter().try_for_each(|part| file.write_all(part))?;
+    Ok(file)
+}
+
+/// The key in `dir`. Servers that start at the same time agree on one.
+fn read_or_make_key(dir: &Path) -> Result<[u8; KEY_BYTES], CacheError> {
+    let path = dir.join(KEY_FILE);
+    let io = |source| CacheError::Io {
+        path: path.clone(),
+        source,
+    };
+    if let Some(key) = read_key(&path)? {
+        return Ok(key);
+    }
+    let mut key = [0; KEY_BYTES];
+    rand::fill(&mut key).map_err(|_| CacheError::Random)?;
+    let temporary = temporary(dir);
+    let made = write_private(&temporary, &[&key])
+        .and_then(|file| file.sync_all())
+        // Unlike a rename, a link does not replace the key that another server made meanwhile.
+        .and_then(|()| match fs::hard_link(&temporary, &path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            linked => linked,
+        });
+    let _ = fs::remove_file(&temporary);
+    made.map_err(io)?;
+    read_key(&path)?.ok_or_else(|| io(io::ErrorKind::NotFound.into()))
+}
+
+/// None: there is no key, or one that a crash cut short, which is removed.
+fn read_key(path: &Path) -> Result<Option<[u8; KEY_BYTES]>, CacheError> {
     let io = |source| CacheError::Io {
         path: path.to_owned(),
         source,
     };
-    let mut key = [0; KEY_BYTES];
-    match OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-    {
-        Ok(mut file) => {
-            rand::fill(&mut key).map_err(|_| CacheError::Random)?;
-            file.write_all(&key).map_err(io)?;
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let metadata = fs::metadata(path).map_err(io)?;
-            if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o077 != 0
-            {
-                return Err(CacheError::Untrusted(path.to_owned()));
-            }
-            let bytes = fs::read(path).map_err(io)?;
-            key = bytes
-                .try_into()
-                .map_err(|_| CacheError::Key(path.to_owned()))?;
-        }
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io(error)),
+    };
+    if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o077 != 0 {
+        return Err(CacheError::Untrusted(path.to_owned()));
     }
-    Ok(key)
+    match fs::read(path).map_err(io)?.try_into() {
+        Ok(key) => Ok(Some(key)),
+        Err(_) => {
+            warn!(path = %path.display(), "the key of the compiled plugins is damaged; they are compiled anew under a new one");
+            fs::remove_file(path).map_err(io)?;
+            Ok(None)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -310,6 +342,47 @@ mod tests {
             AotCache::open(dir.path(), 7),
             Err(CacheError::Untrusted(_))
         ));
+    }
+
+    #[test]
+    fn a_key_that_was_cut_short_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c");
+        open(&path).put(&[1; 32], b"code");
+        fs::write(path.join(KEY_FILE), b"").unwrap();
+        let cache = open(&path);
+        assert_eq!(cache.get(&[1; 32]), None, "under the lost key");
+        cache.put(&[1; 32], b"code");
+        assert!(open(&path).get(&[1; 32]).is_some());
+    }
+
+    #[test]
+    fn servers_that_start_at_the_same_time_share_a_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c");
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let path = &path;
+                scope.spawn(move || open(path).put(&[number; 32], b"code"));
+            }
+        });
+        let cache = open(&path);
+        assert!((0..8).all(|number| cache.get(&[number; 32]).is_some()));
+    }
+
+    #[test]
+    fn what_was_never_written_to_its_end_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = open(&dir.path().join("c"));
+        let (old, new) = (cache.dir.join("1.0.tmp"), cache.dir.join("1.1.tmp"));
+        for file in [&old, &new] {
+            fs::write(file, b"half").unwrap();
+        }
+        let long_ago = SystemTime::now() - 2 * TEMPORARY_AGE_MAX;
+        let file = OpenOptions::new().write(true).open(&old).unwrap();
+        file.set_modified(long_ago).unwrap();
+        cache.put(&[1; 32], b"code");
+        assert!(!old.exists() && new.exists());
     }
 
     #[test]

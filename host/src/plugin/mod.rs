@@ -25,7 +25,7 @@ mod version;
 mod watcher;
 
 pub use answer::{Action, Destination, Draft, Rejection, Transformed};
-pub use cache::hex;
+pub use cache::{ComponentHash, hash as component_hash, hex};
 pub use engine::EngineError;
 pub use instance::CallError;
 pub use loader::{Admission, LoadError, Loader};
