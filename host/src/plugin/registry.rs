@@ -1,74 +1,26 @@
 //! Which versions are live, and how that changes: all at once, or not at all.
 
 use std::{
-    fs,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
 use arc_swap::ArcSwap;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tracing::{error, info};
 
 use super::{
+    cache::{ComponentHash, hash},
     loader::{Admission, LoadError, Loader},
+    set::{Claim, PluginSet, Slot, conflict},
+    source,
     version::PluginVersion,
 };
 use crate::{
     config::PluginConfig,
     metrics::{Metrics, SwapOutcome},
-    protocol::event_type::Patterns,
 };
-
-/// The plugins of one moment, in the order of the chain. A message goes through one set from start to end.
-#[derive(Debug, Default)]
-pub struct PluginSet {
-    slots: Vec<Slot>,
-}
-
-/// The place of one plugin in the chain.
-#[derive(Clone, Debug)]
-pub struct Slot {
-    config: Arc<PluginConfig>,
-    sees: Patterns,
-    version: Option<Arc<PluginVersion>>,
-}
-
-impl Slot {
-    /// The configured entry. That of the version may be older, where a newer one was refused.
-    pub fn config(&self) -> &Arc<PluginConfig> {
-        &self.config
-    }
-
-    /// Whether the plugin is configured for this event type.
-    pub fn sees(&self, event_type: &str) -> bool {
-        self.sees.matches(event_type)
-    }
-
-    /// The version that is live; none where no version was ever admitted.
-    pub fn version(&self) -> Option<&Arc<PluginVersion>> {
-        self.version.as_ref()
-    }
-}
-
-impl PluginSet {
-    /// The places, in the order of the chain.
-    pub fn slots(&self) -> &[Slot] {
-        &self.slots
-    }
-
-    /// The plugins that have no live version.
-    pub fn missing(&self) -> impl Iterator<Item = &str> {
-        self.slots
-            .iter()
-            .filter(|slot| slot.version.is_none())
-            .map(|slot| slot.config.name.as_str())
-    }
-
-    fn find(&self, name: &str) -> Option<&Slot> {
-        self.slots.iter().find(|slot| slot.config.name == name)
-    }
-}
 
 /// What set a reload off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,13 +46,14 @@ impl Trigger {
     }
 }
 
-/// Holds the live set. One reload runs at a time.
+/// Holds the live set. One reload runs at a time; within one, plugins are read, compiled and tried out beside each
+/// other.
 pub struct Registry {
     live: ArcSwap<PluginSet>,
     loader: Loader,
     metrics: Arc<Metrics>,
     /// What was refused last, by plugin: not tried again before it changes.
-    refused: Mutex<Vec<Refused>>,
+    refused: Mutex<HashMap<String, Refused>>,
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -110,8 +63,50 @@ struct Refused {
     content: Content,
 }
 
-/// The bytes of a file, or why there are none.
-type Content = Result<Arc<[u8]>, String>;
+/// What was in a file, or why it could not be read.
+type Content = Result<ComponentHash, String>;
+
+/// One plugin of a reload.
+struct Place {
+    config: Arc<PluginConfig>,
+    current: Option<Arc<PluginVersion>>,
+    attempt: Attempt,
+}
+
+/// How far a plugin of a reload has come.
+enum Attempt {
+    /// It is being read, compiled or tried out.
+    UnderWay,
+    /// Admitted, and not live yet.
+    Ready(Arc<PluginVersion>, Box<Admission>),
+    /// `current` is what there is to be.
+    Over,
+}
+
+impl Place {
+    /// What is live of it once everything that is ready is.
+    fn next(&self) -> Option<&Arc<PluginVersion>> {
+        match &self.attempt {
+            Attempt::Ready(version, _) => Some(version),
+            _ => self.current.as_ref(),
+        }
+    }
+
+    fn claim(&self) -> Option<Claim<'_>> {
+        Some(Claim {
+            handles: self.next()?.handled(),
+            new: matches!(self.attempt, Attempt::Ready(..)),
+        })
+    }
+}
+
+/// A reload under way.
+struct Reload {
+    trigger: Trigger,
+    began: Instant,
+    places: Vec<Place>,
+    refusals: Vec<(String, LoadError)>,
+}
 
 impl Registry {
     /// With no plugin in it.
@@ -133,6 +128,9 @@ impl Registry {
 
     /// Brings the live set to `configs`, reading every file anew. A plugin whose new version is refused keeps the
     /// version that it had. Returns the refusals.
+    ///
+    /// A changed configuration becomes live as a whole. Where only files changed, each plugin becomes live as soon as
+    /// it can, so that one that compiles for seconds holds up no other.
     pub async fn apply(
         &self,
         configs: &[PluginConfig],
@@ -140,89 +138,125 @@ impl Registry {
         trigger: Trigger,
     ) -> Vec<(String, LoadError)> {
         let _turn = self.turn.lock().await;
-        let began = Instant::now();
         let old = self.live();
-        let mut slots: Vec<Slot> = Vec::new();
-        let mut admitted = Vec::new();
-        let mut refusals = Vec::new();
-        for config in configs.iter().cloned().map(Arc::new) {
-            let current = old.find(&config.name).and_then(Slot::version).cloned();
-            let content = read(&config.path, file_bytes_max).await;
-            let known = Refused {
-                config: config.clone(),
-                content: content.clone().map_err(|error| error.to_string()),
-            };
-            let tried = match content {
-                // Explicit requests try again what was refused; notifications do not.
-                _ if trigger == Trigger::File && self.was_refused(&known) => Ok(None),
-                Ok(bytes) => self.admit(&config, bytes, current.as_ref(), &slots).await,
-                Err(error) => Err(error),
-            };
-            let version = match tried {
-                Ok(Some((version, admission))) => {
-                    admitted.push((current.clone(), version.clone(), admission));
-                    Some(version)
-                }
-                Ok(None) => current,
-                Err(error) => {
-                    self.note_refused(known);
-                    self.report_refusal(&config, current.as_deref(), &error, trigger);
-                    refusals.push((config.name.clone(), error));
-                    current
-                }
-            };
-            // Validated with the configuration.
-            let sees = Patterns::parse(&config.events).unwrap_or_default();
-            slots.push(Slot {
-                config,
-                sees,
-                version,
-            });
-        }
-        self.live.store(Arc::new(PluginSet { slots }));
-        for (old, new, admission) in admitted {
-            self.report_swap(old.as_deref(), &new, &admission, trigger, began);
-        }
-        refusals
-    }
-
-    /// None: the live version is this one already.
-    async fn admit(
-        &self,
-        config: &Arc<PluginConfig>,
-        bytes: Arc<[u8]>,
-        current: Option<&Arc<PluginVersion>>,
-        before: &[Slot],
-    ) -> Result<Option<(Arc<PluginVersion>, Admission)>, LoadError> {
-        let same = |version: &Arc<PluginVersion>| {
-            **version.config() == **config && *version.hash() == super::cache::hash(&bytes)
+        let place = |config: &PluginConfig| Place {
+            config: Arc::new(config.clone()),
+            current: old.find(&config.name).and_then(Slot::version).cloned(),
+            attempt: Attempt::UnderWay,
         };
-        if current.is_some_and(same) {
-            return Ok(None);
-        }
-        let (version, admission) = self.loader.load(config, bytes).await?;
-        for other in before.iter().filter_map(Slot::version) {
-            if let Some(pattern) = other.handled().shared_with(version.handled()) {
-                return Err(LoadError::Conflict {
-                    pattern,
-                    other: other.name().to_owned(),
-                });
+        let mut reload = Reload {
+            trigger,
+            began: Instant::now(),
+            places: configs.iter().map(place).collect(),
+            refusals: Vec::new(),
+        };
+        let attempts: FuturesUnordered<_> = reload
+            .places
+            .iter()
+            .enumerate()
+            .map(|(index, place)| {
+                let (config, current) = (place.config.clone(), place.current.clone());
+                async move {
+                    let tried = self.attempt(&config, current, file_bytes_max, trigger);
+                    (index, tried.await)
+                }
+            })
+            .collect();
+        let mut attempts = attempts;
+        while let Some((index, tried)) = attempts.next().await {
+            match tried {
+                Ok(Some((version, admission))) => {
+                    reload.places[index].attempt = Attempt::Ready(version, Box::new(admission));
+                }
+                Ok(None) => reload.places[index].attempt = Attempt::Over,
+                Err(error) => self.refuse(&mut reload, index, error),
+            }
+            // With a conflict it waits for the others, whose new versions may have none.
+            if trigger == Trigger::File && reload.conflict().is_none() {
+                self.go_live(&mut reload);
             }
         }
-        Ok(Some((version, admission)))
+        while let Some(conflict) = reload.conflict() {
+            let error = LoadError::Conflict {
+                pattern: conflict.pattern,
+                other: reload.places[conflict.other].config.name.clone(),
+            };
+            self.refuse(&mut reload, conflict.refused, error);
+        }
+        self.go_live(&mut reload);
+        self.report_removed(&old, configs, trigger);
+        reload.refusals
     }
 
-    fn was_refused(&self, refused: &Refused) -> bool {
-        self.refused
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(refused)
+    /// None: the live version is this one already, or it was refused before.
+    async fn attempt(
+        &self,
+        config: &Arc<PluginConfig>,
+        current: Option<Arc<PluginVersion>>,
+        file_bytes_max: usize,
+        trigger: Trigger,
+    ) -> Result<Option<(Arc<PluginVersion>, Admission)>, LoadError> {
+        let content = source::read(&config.path, file_bytes_max).await;
+        let attempted = Refused {
+            config: config.clone(),
+            content: match &content {
+                Ok(bytes) => Ok(hash(bytes)),
+                Err(error) => Err(error.to_string()),
+            },
+        };
+        // Explicit requests try again what was refused; notifications do not.
+        if trigger == Trigger::File && self.refused().get(&config.name) == Some(&attempted) {
+            return Ok(None);
+        }
+        self.refused().remove(&config.name);
+        let same = |version: &Arc<PluginVersion>| {
+            **version.config() == **config && attempted.content.as_ref() == Ok(version.hash())
+        };
+        if current.as_ref().is_some_and(same) {
+            return Ok(None);
+        }
+        let loaded = match content {
+            Ok(bytes) => self.loader.load(config, bytes).await,
+            Err(error) => Err(error),
+        };
+        loaded.map(Some).inspect_err(|_| {
+            self.refused().insert(config.name.clone(), attempted);
+        })
     }
 
-    fn note_refused(&self, new: Refused) {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.retain(|old| old.config.name != new.config.name);
-        refused.push(new);
+    /// Makes everything live that is ready, by one store.
+    fn go_live(&self, reload: &mut Reload) {
+        let slots = reload
+            .places
+            .iter()
+            .map(|place| Slot::new(place.config.clone(), place.next().cloned()));
+        self.live.store(Arc::new(PluginSet::new(slots.collect())));
+        let (trigger, began) = (reload.trigger, reload.began);
+        for place in &mut reload.places {
+            match std::mem::replace(&mut place.attempt, Attempt::Over) {
+                Attempt::Ready(new, admission) => {
+                    let old = place.current.replace(new.clone());
+                    self.report_swap(old.as_deref(), &new, &admission, trigger, began);
+                }
+                other => place.attempt = other,
+            }
+        }
+    }
+
+    fn refuse(&self, reload: &mut Reload, index: usize, error: LoadError) {
+        let place = &mut reload.places[index];
+        place.attempt = Attempt::Over;
+        self.report_refusal(
+            &place.config,
+            place.current.as_deref(),
+            &error,
+            reload.trigger,
+        );
+        reload.refusals.push((place.config.name.clone(), error));
+    }
+
+    fn refused(&self) -> MutexGuard<'_, HashMap<String, Refused>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn report_refusal(
@@ -271,31 +305,28 @@ impl Registry {
             "plugin swapped"
         );
     }
+
+    fn report_removed(&self, old: &PluginSet, configs: &[PluginConfig], trigger: Trigger) {
+        let configured = |name: &str| configs.iter().any(|config| config.name == name);
+        self.refused().retain(|name, _| configured(name));
+        for slot in old
+            .slots()
+            .iter()
+            .filter(|slot| !configured(&slot.config().name))
+        {
+            info!(
+                plugin = slot.config().name,
+                old = slot.version().map_or("none", |version| version.label()),
+                trigger = trigger.as_str(),
+                "plugin removed"
+            );
+        }
+    }
 }
 
-/// Reads a plugin's file, off the threads that serve.
-async fn read(path: &Path, max: usize) -> Result<Arc<[u8]>, LoadError> {
-    let path = path.to_owned();
-    let failed = |path: &Path, reason: String| LoadError::Read {
-        path: path.to_owned(),
-        reason,
-    };
-    let read = {
-        let path = path.clone();
-        move || {
-            let failed = |error: std::io::Error| failed(&path, error.to_string());
-            let bytes = fs::metadata(&path).map_err(failed)?.len();
-            if bytes > max as u64 {
-                return Err(LoadError::TooLarge { bytes, max });
-            }
-            fs::read(&path).map(Arc::from).map_err(failed)
-        }
-    };
-    let join = tokio::task::spawn_blocking(read).await;
-    join.unwrap_or_else(|error| {
-        Err(LoadError::Read {
-            path,
-            reason: error.to_string(),
-        })
-    })
+impl Reload {
+    fn conflict(&self) -> Option<super::set::Conflict> {
+        let claims: Vec<_> = self.places.iter().map(Place::claim).collect();
+        conflict(&claims)
+    }
 }

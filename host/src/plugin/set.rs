@@ -1,0 +1,157 @@
+//! The plugins of one moment, in the order of the chain.
+
+use std::sync::Arc;
+
+use super::version::PluginVersion;
+use crate::{config::PluginConfig, protocol::event_type::Patterns};
+
+/// The plugins of one moment, in the order of the chain. A message goes through one set from start to end.
+#[derive(Debug, Default)]
+pub struct PluginSet {
+    slots: Vec<Slot>,
+}
+
+/// The place of one plugin in the chain.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    config: Arc<PluginConfig>,
+    sees: Patterns,
+    version: Option<Arc<PluginVersion>>,
+}
+
+impl Slot {
+    pub(super) fn new(config: Arc<PluginConfig>, version: Option<Arc<PluginVersion>>) -> Self {
+        // Validated with the configuration.
+        let sees = Patterns::parse(&config.events).unwrap_or_default();
+        Self {
+            config,
+            sees,
+            version,
+        }
+    }
+
+    /// The configured entry. That of the version may be older, where a newer one was refused.
+    pub fn config(&self) -> &Arc<PluginConfig> {
+        &self.config
+    }
+
+    /// Whether the plugin is configured for this event type.
+    pub fn sees(&self, event_type: &str) -> bool {
+        self.sees.matches(event_type)
+    }
+
+    /// The version that is live; none where no version was ever admitted.
+    pub fn version(&self) -> Option<&Arc<PluginVersion>> {
+        self.version.as_ref()
+    }
+}
+
+impl PluginSet {
+    pub(super) fn new(slots: Vec<Slot>) -> Self {
+        Self { slots }
+    }
+
+    /// The places, in the order of the chain.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// The plugins that have no live version.
+    pub fn missing(&self) -> impl Iterator<Item = &str> {
+        self.slots
+            .iter()
+            .filter(|slot| slot.version.is_none())
+            .map(|slot| slot.config.name.as_str())
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<&Slot> {
+        self.slots.iter().find(|slot| slot.config.name == name)
+    }
+}
+
+/// What a plugin of a set to be handles.
+#[derive(Clone, Copy)]
+pub(super) struct Claim<'a> {
+    pub(super) handles: &'a Patterns,
+    /// Whether the version is not live yet: only such a one can be refused.
+    pub(super) new: bool,
+}
+
+/// Two plugins that handle the same types.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Conflict {
+    /// The place of the one that is refused: the new one, and of two new ones the later in the chain.
+    pub(super) refused: usize,
+    /// The place of the other.
+    pub(super) other: usize,
+    pub(super) pattern: String,
+}
+
+/// The first conflict among the plugins of a set to be, by their places; none: they can be live together.
+pub(super) fn conflict(claims: &[Option<Claim<'_>>]) -> Option<Conflict> {
+    let claimed = || {
+        claims
+            .iter()
+            .enumerate()
+            .filter_map(|(place, claim)| Some((place, (*claim)?)))
+    };
+    for (later, b) in claimed() {
+        for (earlier, a) in claimed().take_while(|(place, _)| *place < later) {
+            let (refused, other) = match (a.new, b.new) {
+                (_, true) => (later, earlier),
+                (true, false) => (earlier, later),
+                // Both have been live together before.
+                (false, false) => continue,
+            };
+            if let Some(pattern) = a.handles.shared_with(b.handles) {
+                return Some(Conflict {
+                    refused,
+                    other,
+                    pattern,
+                });
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(claims: &[(&str, bool)]) -> Option<usize> {
+        let patterns: Vec<_> = claims
+            .iter()
+            .map(|(pattern, _)| Patterns::parse(&[pattern]).unwrap())
+            .collect();
+        let claims: Vec<_> = patterns
+            .iter()
+            .zip(claims)
+            .map(|(handles, (_, new))| Some(Claim { handles, new: *new }))
+            .collect();
+        conflict(&claims).map(|conflict| conflict.refused)
+    }
+
+    #[test]
+    fn a_new_version_gives_way_to_a_live_one_wherever_that_stands_in_the_chain() {
+        assert_eq!(refused(&[("a", false), ("a", true)]), Some(1));
+        assert_eq!(refused(&[("a", true), ("a", false)]), Some(0));
+    }
+
+    #[test]
+    fn of_two_new_versions_the_later_in_the_chain_gives_way() {
+        assert_eq!(
+            refused(&[("b", false), ("a.*", true), ("a.*", true)]),
+            Some(2)
+        );
+    }
+
+    #[test]
+    fn different_patterns_do_not_conflict_and_nor_does_a_place_without_a_version() {
+        assert_eq!(
+            refused(&[("a.b", true), ("a.*", true), ("a.c", true)]),
+            None
+        );
+        assert_eq!(conflict(&[None, None]), None);
+    }
+}
