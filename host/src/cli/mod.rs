@@ -1,6 +1,7 @@
 //! The command line: what each command prints and how it exits. 2: the configuration is wrong; 1: anything else.
 
 mod plugin;
+mod report;
 mod serve;
 
 use std::{

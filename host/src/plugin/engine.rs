@@ -20,7 +20,7 @@ use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAl
 /// How often the epoch advances: the granularity of CPU limits, and the longest that a guest holds a thread.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
-/// Silence after which the clock stops. Longer than any call may take, so that no call ever waits for a tick.
+/// Silence after which the clock stops. Longer than any one call may take (60 s), so that no call waits for a tick.
 const PARK_AFTER_TICKS: u32 = 90_000;
 
 /// Component instances at a time, over all plugins and their versions.
@@ -42,6 +42,7 @@ pub(super) struct PluginEngine {
     wasm: Engine,
     ticker: Arc<Ticker>,
     slow_lane: Arc<Semaphore>,
+    lanes: usize,
 }
 
 impl PluginEngine {
@@ -51,12 +52,14 @@ impl PluginEngine {
     /// Where the machine does not give the address space, or the clock's thread.
     pub(super) fn new() -> Result<Self, EngineError> {
         let wasm = Engine::new(&config()).map_err(|error| EngineError(format!("{error:#}")))?;
-        let ticker = Ticker::start(wasm.weak()).map_err(|error| EngineError(error.to_string()))?;
+        let ticker = Ticker::start(wasm.weak(), PARK_AFTER_TICKS)
+            .map_err(|error| EngineError(error.to_string()))?;
         let lanes = (thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
         Ok(Self {
             wasm,
             ticker,
             slow_lane: Arc::new(Semaphore::new(lanes)),
+            lanes,
         })
     }
 
@@ -70,7 +73,12 @@ impl PluginEngine {
         &self.slow_lane
     }
 
-    /// To be called before guest code runs: without ticks it could not be stopped.
+    /// How many calls have room in it.
+    pub(super) fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    /// To be called before each call of guest code: without ticks it could not be stopped.
     pub(super) fn wind_up(&self) {
         self.ticker.wind_up();
     }
@@ -123,11 +131,11 @@ struct Ticker {
 }
 
 impl Ticker {
-    fn start(engine: EngineWeak) -> std::io::Result<Arc<Self>> {
+    fn start(engine: EngineWeak, park_after_ticks: u32) -> std::io::Result<Arc<Self>> {
         let (hand_over, take_over) = std::sync::mpsc::sync_channel::<Weak<Self>>(1);
         let tick = move || {
             if let Ok(ticker) = take_over.recv() {
-                run(&ticker, &engine);
+                run(&ticker, &engine, park_after_ticks);
             }
         };
         let thread = thread::Builder::new()
@@ -161,11 +169,11 @@ impl Drop for Ticker {
 }
 
 /// Ticks until the engine is gone.
-fn run(ticker: &Weak<Ticker>, engine: &EngineWeak) {
+fn run(handle: &Weak<Ticker>, engine: &EngineWeak, park_after_ticks: u32) {
     let mut silent = 0;
     loop {
         thread::sleep(TICK);
-        let (Some(ticker), Some(engine)) = (ticker.upgrade(), engine.upgrade()) else {
+        let (Some(ticker), Some(engine)) = (handle.upgrade(), engine.upgrade()) else {
             return;
         };
         engine.increment_epoch();
@@ -174,16 +182,18 @@ fn run(ticker: &Weak<Ticker>, engine: &EngineWeak) {
         } else {
             silent + 1
         };
-        if silent < PARK_AFTER_TICKS {
+        if silent < park_after_ticks {
             continue;
         }
         ticker.parked.store(true, Ordering::SeqCst);
         // Whoever called before the line above is seen here, whoever calls after it sees that line.
-        if !ticker.called.load(Ordering::SeqCst) {
-            drop((ticker, engine));
+        let called = ticker.called.load(Ordering::SeqCst);
+        drop((ticker, engine));
+        if !called {
             thread::park();
-        } else {
-            drop((ticker, engine));
+        }
+        if let Some(ticker) = handle.upgrade() {
+            ticker.parked.store(false, Ordering::SeqCst);
         }
         silent = 0;
     }
@@ -192,6 +202,22 @@ fn run(ticker: &Weak<Ticker>, engine: &EngineWeak) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_clock_stops_where_nothing_is_called_and_goes_on_with_the_next_call() {
+        let engine = Engine::new(&config()).unwrap();
+        let ticker = Ticker::start(engine.weak(), 3).unwrap();
+        for _ in 0..3 {
+            while !ticker.parked.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            ticker.wind_up();
+            // Only a tick takes it back.
+            while ticker.called.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+        }
+    }
 
     #[test]
     fn the_clock_thread_ends_with_the_engine() {

@@ -1,12 +1,12 @@
 //! What the host offers to a guest: the imports of the WIT package, and WASI with everything denied.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use aws_lc_rs::rand;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use wasmtime::{
     Engine, Store, UpdateDeadline,
     component::{HasSelf, Linker, ResourceTable},
@@ -18,10 +18,11 @@ use super::{
         Full,
         imported::{context, log, metrics, store, types},
     },
+    cpu::CpuMeter,
     engine::PluginEngine,
-    limits::{Budget, CpuExhausted, Limiter},
+    limits::{Budget, Limiter},
     log::{Level, PluginLog},
-    output::OutputLines,
+    output::{LastWords, OutputLines},
     store::{Entry, PluginStore, StoreError},
 };
 use crate::{config::PluginLimits, metrics::PluginMetrics, protocol::ClientInfo};
@@ -29,14 +30,20 @@ use crate::{config::PluginLimits, metrics::PluginMetrics, protocol::ClientInfo};
 /// Most host resources that a guest may hold at a time.
 const RESOURCES_MAX: usize = 1_000;
 
+/// Random bytes that one call gives: few, because no tick interrupts the host while it makes them.
+const RANDOM_BYTES_MAX: u64 = 64 << 10;
+
 /// What all instances of one version share.
 pub(super) struct Shared {
+    pub(super) engine: PluginEngine,
     pub(super) plugin: String,
     pub(super) node: Arc<str>,
     pub(super) limits: PluginLimits,
     pub(super) log: Arc<PluginLog>,
     pub(super) metrics: Arc<PluginMetrics>,
     pub(super) store: Arc<dyn PluginStore>,
+    /// How many calls of this version may be in the slow lane or next in line for it.
+    pub(super) lane: Arc<Semaphore>,
 }
 
 /// What a guest's calls to the host work on: the data of one wasmtime store.
@@ -44,62 +51,36 @@ pub(super) struct HostState {
     shared: Arc<Shared>,
     client: Option<Arc<ClientInfo>>,
     store_calls_left: u32,
-    cpu: CpuMeter,
+    cpu_max: Duration,
+    cpu: Arc<CpuMeter>,
     limiter: Limiter,
     wasi: WasiCtx,
     resources: ResourceTable,
-}
-
-/// The CPU time of the current call, measured where the guest is interrupted and where it goes on.
-struct CpuMeter {
-    budget: Duration,
-    used: Duration,
-    interrupted: bool,
-    slice: Arc<Slice>,
-}
-
-impl CpuMeter {
-    /// Gives the lane back, if the call before was interrupted: an instance that waits must not hold it.
-    fn leave_lane(&mut self) {
-        if std::mem::take(&mut self.interrupted) {
-            self.slice = Arc::default();
-        }
-    }
-}
-
-/// The stretch between two interruptions.
-#[derive(Default)]
-struct Slice {
-    /// The thread's CPU clock when it began; none before the first interruption, which comes within a tick.
-    began: Mutex<Option<Duration>>,
-    /// Held from the first interruption to the end of the call.
-    lane: Mutex<Option<OwnedSemaphorePermit>>,
+    last_words: Arc<LastWords>,
 }
 
 impl HostState {
     /// A store for one instance.
-    pub(super) fn store(engine: &PluginEngine, shared: &Arc<Shared>) -> Store<Self> {
+    pub(super) fn store(shared: &Arc<Shared>) -> Store<Self> {
+        let last_words = Arc::default();
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
         let state = Self {
             shared: shared.clone(),
             client: None,
             store_calls_left: 0,
-            cpu: CpuMeter {
-                budget: Duration::ZERO,
-                used: Duration::ZERO,
-                interrupted: false,
-                slice: Arc::default(),
-            },
+            cpu_max: Duration::ZERO,
+            cpu: Arc::default(),
             limiter: Limiter::new(shared.limits.memory_max),
-            wasi: denied_wasi(&shared.log),
+            wasi: denied_wasi(&shared.log, &last_words),
             resources,
+            last_words,
         };
-        let mut store = Store::new(engine.wasm(), state);
+        let mut store = Store::new(shared.engine.wasm(), state);
         store.limiter(|state| &mut state.limiter);
+        // Holds for each value that crosses: the result of a call, or what the guest hands to a host call.
         store.set_hostcall_fuel(shared.limits.output_bytes_max);
-        let lane = engine.slow_lane().clone();
-        store.epoch_deadline_callback(move |mut store| store.data_mut().interrupted(&lane));
+        store.epoch_deadline_callback(|mut store| store.data_mut().interrupted());
         store
     }
 
@@ -108,70 +89,61 @@ impl HostState {
         // Without a deadline the first call would trap.
         store.set_epoch_deadline(1);
         let state = store.data_mut();
+        state.shared.engine.wind_up();
         state.client = client;
         state.store_calls_left = state.shared.limits.store_calls_max;
-        state.cpu.leave_lane();
-        state.cpu.budget = budget.cpu;
-        state.cpu.used = Duration::ZERO;
+        state.cpu.clear();
+        state.cpu_max = budget.cpu;
     }
 
     /// Gives back what a call held.
     pub(super) fn end(store: &mut Store<Self>) {
         let state = store.data_mut();
         state.client = None;
-        state.cpu.leave_lane();
+        state.cpu.clear();
+    }
+
+    /// What the plugin may use.
+    pub(super) fn limits(&self) -> &PluginLimits {
+        &self.shared.limits
+    }
+
+    /// What takes the CPU time of calls.
+    pub(super) fn meter(&self) -> &Arc<CpuMeter> {
+        &self.cpu
+    }
+
+    /// Bytes of all linear memories of the instance.
+    pub(super) fn memory(&self) -> usize {
+        self.limiter.memory()
+    }
+
+    /// What the guest complained with since this was asked last.
+    pub(super) fn last_words(&self) -> Option<String> {
+        self.last_words.take()
     }
 
     /// A tick came while the guest ran: charge it, and go on in the slow lane.
-    fn interrupted(&mut self, lane: &Arc<Semaphore>) -> wasmtime::Result<UpdateDeadline> {
-        let now = thread_cpu_time();
-        self.cpu.interrupted = true;
-        let began = self
-            .cpu
-            .slice
-            .began
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        // What ran before the first interruption is not known exactly; it is at most a tick.
-        self.cpu.used += began.map_or(super::engine::TICK, |began| now.saturating_sub(began));
-        if self.cpu.used > self.cpu.budget {
-            return Err(CpuExhausted(self.cpu.budget).into());
-        }
-        let (slice, lane) = (self.cpu.slice.clone(), lane.clone());
-        let go_on = async move {
-            if slice
-                .lane
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_none()
-            {
-                // The semaphore is never closed.
-                let permit = lane.acquire_owned().await.ok();
-                *slice.lane.lock().unwrap_or_else(PoisonError::into_inner) = permit;
-            } else {
-                tokio::task::yield_now().await;
-            }
-            *slice.began.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread_cpu_time());
-        };
+    fn interrupted(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        self.cpu.interrupted(self.cpu_max)?;
+        let (cpu, shared) = (self.cpu.clone(), &self.shared);
+        let (own, lane) = (shared.lane.clone(), shared.engine.slow_lane().clone());
+        let go_on = async move { cpu.go_on(own, lane).await };
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(go_on)))
     }
 }
 
-fn thread_cpu_time() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(
-        now.tv_sec.unsigned_abs(),
-        u32::try_from(now.tv_nsec).unwrap_or(0),
-    )
-}
-
 /// WASI 0.2 that links, so that any toolchain's components load, and gives nothing: no files, no network, no
 /// environment, no arguments. Clocks and random numbers work, output goes to the log.
-fn denied_wasi(log: &Arc<PluginLog>) -> WasiCtx {
+fn denied_wasi(log: &Arc<PluginLog>, last_words: &Arc<LastWords>) -> WasiCtx {
+    let (out, err) = (
+        OutputLines::new(log.clone(), Level::Info),
+        OutputLines::new(log.clone(), Level::Warn),
+    );
     let mut wasi = WasiCtxBuilder::new();
-    wasi.stdout(OutputLines::new(log.clone(), Level::Info))
-        .stderr(OutputLines::new(log.clone(), Level::Warn));
+    wasi.stdout(out)
+        .stderr(err.remembered(last_words.clone()))
+        .max_random_size(RANDOM_BYTES_MAX);
     wasi.allow_blocking_current_thread(false)
         .allow_tcp(false)
         .allow_udp(false)
@@ -206,6 +178,9 @@ impl log::Host for HostState {
             log::Level::Warn => Level::Warn,
             log::Level::Error => Level::Error,
         };
+        if level == Level::Error {
+            self.last_words.hear(&line);
+        }
         self.shared.log.write(level, &line);
         Ok(())
     }

@@ -1,20 +1,24 @@
 //! One instance of a component, and what it exports.
 
-use std::{future::Future, pin::pin, sync::Arc, task::Poll};
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use wasmtime::{
-    Store,
+    Store, WasmBacktrace,
     component::{Instance as WasmInstance, InstancePre},
 };
 
 use super::{
     bindings::exported::{connections, events, lifecycle, rooms, transformation, validation},
-    engine::PluginEngine,
+    cpu::{CpuMeter, within},
     host::{HostState, Shared},
     limits::{Budget, classify},
+    log::clean,
 };
 use crate::metrics::FailureKind;
+
+/// Names of functions that tell where a guest failed.
+const FRAMES_MAX: usize = 4;
 
 /// Why a call gave no answer. The detail is for the log: a client is told nothing of it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -33,11 +37,43 @@ impl CallError {
             detail: detail.into(),
         }
     }
+
+    /// Adds what the guest wrote before it failed: of a panic, wasmtime knows only that there was one.
+    fn with_last_words(self, store: &Store<HostState>) -> Self {
+        match store.data().last_words() {
+            Some(words) => Self {
+                detail: format!("{}; the plugin said: {words}", self.detail),
+                ..self
+            },
+            None => self,
+        }
+    }
 }
 
 impl From<wasmtime::Error> for CallError {
     fn from(error: wasmtime::Error) -> Self {
-        Self::new(classify(&error), format!("{error:#}"))
+        let detail = match error.downcast_ref::<WasmBacktrace>() {
+            Some(backtrace) => trapped(&error, backtrace),
+            None => format!("{error:#}"),
+        };
+        Self::new(classify(&error), detail)
+    }
+}
+
+/// In one line: what happened, and in which functions, where the component still has their names.
+fn trapped(error: &wasmtime::Error, backtrace: &WasmBacktrace) -> String {
+    let names: Vec<_> = backtrace
+        .frames()
+        .iter()
+        .filter_map(|frame| frame.func_name())
+        .take(FRAMES_MAX)
+        .map(|name| format!("`{}`", clean(name)))
+        .collect();
+    let cause = error.root_cause();
+    if names.is_empty() {
+        cause.to_string()
+    } else {
+        format!("{cause}, in {}", names.join(" called by "))
     }
 }
 
@@ -64,10 +100,12 @@ macro_rules! exports {
                 names
             }
 
-            fn load(&self, store: &mut Store<HostState>, instance: &WasmInstance) -> wasmtime::Result<Exports> {
+            fn load(&self, store: &mut Store<HostState>, instance: &WasmInstance) -> Result<Exports, StartError> {
                 Ok(Exports {
                     $($name: match &self.$name {
-                        Some(indices) => Some(indices.load(&mut *store, instance)?),
+                        Some(indices) => Some(indices.load(&mut *store, instance).map_err(|error| {
+                            StartError::WrongType { interface: stringify!($name), error }
+                        })?),
                         None => None,
                     },)+
                 })
@@ -97,52 +135,114 @@ exports!(
 pub(super) struct Instance {
     pub(super) store: Store<HostState>,
     pub(super) exports: Exports,
+    /// The store's own, beside it: the store is lent out while its calls are measured.
+    meter: Arc<CpuMeter>,
+    /// Time to instantiate it.
+    pub(super) instantiate: Duration,
+    /// Time of `init`; none where it has none.
+    pub(super) init: Option<Duration>,
+}
+
+/// Why an instance does not start.
+pub(super) enum StartError {
+    /// It failed.
+    Call(CallError),
+    /// An interface is not what the host calls.
+    WrongType {
+        interface: &'static str,
+        error: wasmtime::Error,
+    },
+}
+
+impl From<StartError> for CallError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Call(error) => error,
+            StartError::WrongType { error, .. } => error.into(),
+        }
+    }
 }
 
 impl Instance {
     /// Instantiates a component and runs `init`, within the limits of both.
     pub(super) async fn start(
-        engine: &PluginEngine,
         component: &InstancePre<HostState>,
         indices: &ExportIndices,
         shared: &Arc<Shared>,
         config: &str,
-    ) -> Result<Self, CallError> {
-        let budget = Budget::init(&shared.limits);
-        let mut store = HostState::store(engine, shared);
-        engine.wind_up();
-        HostState::begin(&mut store, None, budget);
-        let start = async {
-            let instance = component.instantiate_async(&mut store).await?;
-            indices.load(&mut store, &instance)
-        };
-        let exports = within(Instant::now() + budget.wall, start).await??;
-        let mut instance = Self { store, exports };
-        if let Some(lifecycle) = instance.exports.lifecycle.clone() {
-            HostState::begin(&mut instance.store, None, budget);
-            let init = lifecycle.call_init(&mut instance.store, config);
-            let said = within(Instant::now() + budget.wall, init).await??;
-            said.map_err(|reason| {
-                CallError::new(
-                    FailureKind::Unavailable,
-                    format!("init refused its configuration: {reason}"),
-                )
-            })?;
+    ) -> Result<Self, StartError> {
+        let mut instance = Self::instantiate(component, indices, shared).await?;
+        if instance.exports.lifecycle.is_some() {
+            instance.init(config).await.map_err(StartError::Call)?;
         }
         HostState::end(&mut instance.store);
         Ok(instance)
     }
+
+    async fn instantiate(
+        component: &InstancePre<HostState>,
+        indices: &ExportIndices,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, StartError> {
+        let budget = Budget::init(&shared.limits);
+        let mut store = HostState::store(shared);
+        let meter = store.data().meter().clone();
+        HostState::begin(&mut store, None, budget);
+        let began = Instant::now();
+        let instance = component.instantiate_async(&mut store);
+        let instance = within(began + budget.wall, &meter, instance).await;
+        let instance = instance
+            .and_then(|instance| instance.map_err(CallError::from))
+            .map_err(|error| StartError::Call(error.with_last_words(&store)))?;
+        let exports = indices.load(&mut store, &instance)?;
+        Ok(Self {
+            store,
+            exports,
+            meter,
+            instantiate: began.elapsed(),
+            init: None,
+        })
+    }
+
+    async fn init(&mut self, config: &str) -> Result<(), CallError> {
+        let budget = Budget::init(self.store.data().limits());
+        let began = Instant::now();
+        let init = async |store: &mut Store<HostState>, exports: &Exports| {
+            let lifecycle = exports.lifecycle.as_ref().ok_or_else(absent)?;
+            lifecycle.call_init(store, config).await
+        };
+        let said = self.lifecycle_call(budget, init).await?;
+        said.map_err(|reason| {
+            let reason = format!("init refused its configuration: {}", clean(&reason));
+            CallError::new(FailureKind::Unavailable, reason)
+        })?;
+        self.init = Some(began.elapsed());
+        Ok(())
+    }
+
+    /// Runs `call` within `deadline`. The instance is poisoned where that fails.
+    pub(super) async fn run<R>(
+        &mut self,
+        deadline: Instant,
+        call: impl AsyncFnOnce(&mut Store<HostState>, &Exports) -> wasmtime::Result<R>,
+    ) -> Result<R, CallError> {
+        let call = call(&mut self.store, &self.exports);
+        Ok(within(deadline, &self.meter, call).await??)
+    }
+
+    /// Runs a call that serves no message, and adds what the guest said where it fails.
+    pub(super) async fn lifecycle_call<R>(
+        &mut self,
+        budget: Budget,
+        call: impl AsyncFnOnce(&mut Store<HostState>, &Exports) -> wasmtime::Result<R>,
+    ) -> Result<R, CallError> {
+        HostState::begin(&mut self.store, None, budget);
+        let result = self.run(Instant::now() + budget.wall, call).await;
+        result.map_err(|error| error.with_last_words(&self.store))
+    }
 }
 
-/// Runs `call` until `deadline`. Most calls are done at the first look, which costs no timer.
-pub(super) async fn within<R>(
-    deadline: Instant,
-    call: impl Future<Output = R>,
-) -> Result<R, CallError> {
-    let mut call = pin!(call);
-    if let Poll::Ready(done) = futures_util::poll!(call.as_mut()) {
-        return Ok(done);
-    }
-    let late = |_| CallError::new(FailureKind::Deadline, "the call took longer than it may");
-    timeout_at(deadline, call).await.map_err(late)
+/// Callers ask first whether the interface is there.
+pub(super) fn absent() -> wasmtime::Error {
+    wasmtime::format_err!("the plugin does not export this interface")
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use wasmtime::ResourceLimiter;
+use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter};
 
 use crate::{config::PluginLimits, metrics::FailureKind};
 
 /// Tables of an instance; components of scripting languages have a handful.
 const TABLES_MAX: usize = 100;
-/// Elements of one table.
+/// Elements of all its tables.
 const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Core instances and memories of an instance.
 const INSTANCES_MAX: usize = 100;
@@ -53,51 +53,85 @@ pub(super) struct MemoryRefused {
     allowed: usize,
 }
 
-/// The guest asked for a larger table than it may have.
+/// The guest asked for larger tables than it may have.
 #[derive(Debug, thiserror::Error)]
-#[error("the plugin wanted a table of {0} elements, it may have 100,000")]
-pub(super) struct TableRefused(usize);
+#[error("the plugin wanted tables of {0} elements, it may have {TABLE_ELEMENTS_MAX}")]
+pub(super) struct TablesRefused(usize);
 
-/// Bounds what an instance takes. A refusal traps: guests rarely survive one, and one that runs on half broken is
-/// worse than one that is thrown away.
+/// The system has no more memory, or the guest asked for more than addresses can name.
+#[derive(Debug, thiserror::Error)]
+#[error("the plugin's memory or table cannot grow: {0}")]
+pub(super) struct GrowthFailed(String);
+
+/// Bounds what an instance takes, all its memories and all its tables together: a component may have dozens of each.
+/// A refusal traps: guests rarely survive one, and one that runs on half broken is worse than one that is thrown away.
 #[derive(Debug)]
 pub(super) struct Limiter {
     memory_max: usize,
+    memory: usize,
+    table_elements: usize,
 }
 
 impl Limiter {
     pub(super) fn new(memory_max: usize) -> Self {
-        Self { memory_max }
+        Self {
+            memory_max,
+            memory: 0,
+            table_elements: 0,
+        }
+    }
+
+    /// Bytes of all linear memories.
+    pub(super) fn memory(&self) -> usize {
+        self.memory
     }
 }
 
 impl ResourceLimiter for Limiter {
     fn memory_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if desired > self.memory_max {
-            return Err(MemoryRefused {
-                wanted: desired,
-                allowed: self.memory_max,
-            }
-            .into());
+        // The limit that it set itself: it may try, and is told that it does not go.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
         }
+        let wanted = self.memory.saturating_add(desired.saturating_sub(current));
+        if wanted > self.memory_max {
+            let allowed = self.memory_max;
+            return Err(MemoryRefused { wanted, allowed }.into());
+        }
+        self.memory = wanted;
         Ok(true)
     }
 
     fn table_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if desired > TABLE_ELEMENTS_MAX {
-            return Err(TableRefused(desired).into());
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
         }
+        let wanted = self
+            .table_elements
+            .saturating_add(desired.saturating_sub(current));
+        if wanted > TABLE_ELEMENTS_MAX {
+            return Err(TablesRefused(wanted).into());
+        }
+        self.table_elements = wanted;
         Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(GrowthFailed(error.to_string()).into())
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(GrowthFailed(error.to_string()).into())
     }
 
     fn instances(&self) -> usize {
@@ -117,12 +151,40 @@ impl ResourceLimiter for Limiter {
 pub(super) fn classify(error: &wasmtime::Error) -> FailureKind {
     if error.is::<CpuExhausted>() {
         FailureKind::Deadline
-    } else if error.is::<MemoryRefused>() || error.is::<TableRefused>() {
+    } else if error.is::<MemoryRefused>()
+        || error.is::<TablesRefused>()
+        || error.is::<GrowthFailed>()
+    {
         FailureKind::Memory
+    } else if error.is::<PoolConcurrencyLimitError>() {
+        FailureKind::Unavailable
     } else if format!("{error:#}").contains("fuel allocated for hostcalls has been exhausted") {
         // wasmtime keeps this error's type to itself.
         FailureKind::Output
     } else {
         FailureKind::Trap
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memories_and_tables_of_an_instance_are_counted_together() {
+        let mut limiter = Limiter::new(100);
+        assert!(limiter.memory_growing(0, 40, None).is_ok());
+        assert!(limiter.memory_growing(0, 40, None).is_ok());
+        assert!(matches!(
+            limiter.memory_growing(40, 80, Some(70)),
+            Ok(false)
+        ));
+        let refused = limiter.memory_growing(40, 61, None).unwrap_err();
+        assert_eq!(classify(&refused), FailureKind::Memory);
+        assert!(limiter.memory_growing(40, 60, None).is_ok());
+        assert_eq!(limiter.memory(), 100);
+        assert!(limiter.table_growing(0, 60_000, None).is_ok());
+        let refused = limiter.table_growing(0, 40_001, None).unwrap_err();
+        assert_eq!(classify(&refused), FailureKind::Memory);
     }
 }

@@ -1,23 +1,27 @@
 //! Admission: from the bytes of a component to a version that may go live, or the reason why not.
 
 use std::{
-    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::sync::oneshot;
-use tracing::warn;
-use wasmtime::component::{Component, InstancePre, Linker};
+use tokio::sync::Semaphore;
+use wasmtime::{
+    Store,
+    component::{InstancePre, Linker},
+};
 
 use super::{
-    cache::{AotCache, ComponentHash, hash},
+    cache::{ComponentHash, hash},
+    compile::Compiler,
+    contract,
     engine::{EngineError, PluginEngine},
     host::{HostState, Shared, linker},
-    instance::{CallError, EXPORTED_INTERFACES, ExportIndices, Instance, within},
+    instance::{ExportIndices, Exports, Instance, StartError, absent},
     limits::Budget,
-    log::PluginLog,
+    log::{PluginLog, clean},
+    metadata::{self, Metadata},
     store::PluginStore,
     version::{Parts, PluginVersion, label},
 };
@@ -27,18 +31,11 @@ use crate::{
     protocol::event_type::{PatternError, Patterns},
 };
 
-/// The package that this host serves.
-const PACKAGE: &str = "signalbox:plugin";
-const PACKAGE_VERSION: &str = "1.0.0";
-
-/// How much less urgent compiling is than serving (a nice value).
-const COMPILE_NICE: i32 = 5;
-
 /// Makes versions.
 pub struct Loader {
     engine: PluginEngine,
     linker: Linker<HostState>,
-    cache: Option<Arc<AotCache>>,
+    compiler: Compiler,
     store: Arc<dyn PluginStore>,
     metrics: Arc<Metrics>,
     node: Arc<str>,
@@ -49,6 +46,8 @@ pub struct Loader {
 pub struct Admission {
     /// Size of the component, in bytes.
     pub bytes: usize,
+    /// What the component says about itself.
+    pub metadata: Metadata,
     /// The interfaces that it exports.
     pub interfaces: Vec<&'static str>,
     /// What it imports, by name.
@@ -57,8 +56,23 @@ pub struct Admission {
     pub compile: Duration,
     /// Whether it was compiled before.
     pub cached: bool,
-    /// Time for `init`, `self-test` and `event-types`.
-    pub trial: Duration,
+    /// What an instance of it did before it served.
+    pub trial: Trial,
+}
+
+/// What one instance did that served nobody.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// Time to instantiate it.
+    pub instantiate: Duration,
+    /// Time of `init`; none where it has none.
+    pub init: Option<Duration>,
+    /// Time of `self-test`; none where it has none.
+    pub self_test: Option<Duration>,
+    /// Bytes of its linear memories after that.
+    pub memory: usize,
+    /// The event types that it handles.
+    pub event_types: Vec<String>,
 }
 
 /// Why a component does not go live.
@@ -119,22 +133,10 @@ impl Loader {
         let engine = PluginEngine::new()?;
         let linker =
             linker(engine.wasm()).map_err(|error| EngineError::from(format!("{error:#}")))?;
-        let mut compatibility = DefaultHasher::new();
-        engine
-            .wasm()
-            .precompile_compatibility_hash()
-            .hash(&mut compatibility);
-        let cache = cache_dir.and_then(|dir| match AotCache::open(dir, compatibility.finish()) {
-            Ok(cache) => Some(Arc::new(cache)),
-            Err(error) => {
-                warn!(%error, "compiled plugins are not kept; every start compiles them");
-                None
-            }
-        });
         Ok(Self {
+            compiler: Compiler::new(engine.wasm(), cache_dir),
             engine,
             linker,
-            cache,
             store,
             metrics,
             node: node.into(),
@@ -150,60 +152,32 @@ impl Loader {
         config: &Arc<PluginConfig>,
         bytes: Arc<[u8]>,
     ) -> Result<(Arc<PluginVersion>, Admission), LoadError> {
-        let hash = hash(&bytes);
-        let size = bytes.len();
-        let began = Instant::now();
-        let (component, cached) = self.compile(hash, bytes).await?;
-        let compile = began.elapsed();
-        let interfaces = self.check_exports(&component)?;
-        let imports = self.import_names(&component);
+        let (hash, size) = (hash(&bytes), bytes.len());
+        let engine = self.engine.wasm();
+        let compiled = self.compiler.compile(hash, bytes.clone()).await?;
+        contract::check_exports(engine, &compiled.component)?;
+        let imports = contract::imports(engine, &compiled.component);
         let component = self
             .linker
-            .instantiate_pre(&component)
-            .map_err(|error| mismatch(&error))?;
+            .instantiate_pre(&compiled.component)
+            .map_err(|error| contract::unlinked(engine, &compiled.component, &error))?;
         let indices = ExportIndices::new(&component);
-        if let Some(lacking) = interfaces
-            .iter()
-            .find(|name| !indices.names().contains(name))
-        {
-            return Err(LoadError::Mismatch(format!(
-                "`{PACKAGE}/{lacking}` lacks a function; build against the WIT package {PACKAGE}@{PACKAGE_VERSION}"
-            )));
-        }
-        let metrics = self.metrics.plugins.of(&config.name);
-        let log = PluginLog::new(
-            &config.name,
-            &label(&hash),
-            config.limits.log_lines_per_second,
-            metrics.clone(),
-        );
-        let shared = Arc::new(Shared {
-            plugin: config.name.clone(),
-            node: self.node.clone(),
-            limits: config.limits.clone(),
-            log: Arc::new(log),
-            metrics,
-            store: self.store.clone(),
-        });
-        let began = Instant::now();
-        let handles = self.try_out(&component, &indices, &shared, config).await?;
-        let trial = began.elapsed();
+        let shared = self.shared(config, &hash);
+        let (trial, handles) = self.try_out(&component, &indices, &shared, config).await?;
         let admission = Admission {
             bytes: size,
+            metadata: metadata::read(&bytes),
             interfaces: indices.names(),
             imports,
-            compile,
-            cached,
+            compile: compiled.took,
+            cached: compiled.cached,
             trial,
         };
-        let sees = Patterns::parse(&config.events)?;
-        let (config, engine) = (config.clone(), self.engine.clone());
         let version = Arc::new(PluginVersion::new(Parts {
             hash,
-            config,
-            sees,
+            config: config.clone(),
+            sees: Patterns::parse(&config.events)?,
             handles,
-            engine,
             component,
             indices,
             shared,
@@ -215,68 +189,24 @@ impl Loader {
         Ok((version, admission))
     }
 
-    /// On a thread of its own with less priority: compiling takes from milliseconds to seconds.
-    async fn compile(
-        &self,
-        hash: ComponentHash,
-        bytes: Arc<[u8]>,
-    ) -> Result<(Component, bool), LoadError> {
-        let (done, result) = oneshot::channel();
-        let (engine, cache) = (self.engine.wasm().clone(), self.cache.clone());
-        let work = move || {
-            let thread = rustix::thread::gettid();
-            // Without the right to it, compiling is merely more urgent.
-            let _ = rustix::process::setpriority_process(Some(thread), COMPILE_NICE);
-            let _ = done.send(compile_or_fetch(&engine, cache.as_deref(), hash, &bytes));
-        };
-        std::thread::Builder::new()
-            .name("plugin-compile".to_owned())
-            .spawn(work)
-            .map_err(|error| LoadError::Start(format!("no thread to compile it: {error}")))?;
-        result
-            .await
-            .map_err(|_| LoadError::NotAComponent("compiling it panicked".to_owned()))?
-    }
-
-    /// The interfaces of the package that it exports. Exports of anything else are tolerated: toolchains add some.
-    fn check_exports(&self, component: &Component) -> Result<Vec<&'static str>, LoadError> {
-        let component_type = component.component_type();
-        let mut interfaces = Vec::new();
-        for (name, _) in component_type.exports(self.engine.wasm()) {
-            let Some(interface) = name
-                .strip_prefix(PACKAGE)
-                .and_then(|rest| rest.strip_prefix('/'))
-            else {
-                continue;
-            };
-            let (interface, version) = interface.split_once('@').unwrap_or((interface, ""));
-            if version.split('.').next() != PACKAGE_VERSION.split('.').next() {
-                return Err(LoadError::Mismatch(format!(
-                    "exports `{name}`, this host serves {PACKAGE}@{PACKAGE_VERSION}: \
-                     build the plugin against that, or upgrade the host"
-                )));
-            }
-            interfaces.extend(
-                EXPORTED_INTERFACES
-                    .iter()
-                    .find(|known| **known == interface),
-            );
-        }
-        if interfaces.is_empty() {
-            return Err(LoadError::Mismatch(format!(
-                "exports no interface of {PACKAGE}@{PACKAGE_VERSION}; export at least one of {}",
-                EXPORTED_INTERFACES.join(", ")
-            )));
-        }
-        Ok(interfaces)
-    }
-
-    fn import_names(&self, component: &Component) -> Vec<String> {
-        component
-            .component_type()
-            .imports(self.engine.wasm())
-            .map(|(name, _)| name.to_owned())
-            .collect()
+    fn shared(&self, config: &PluginConfig, hash: &ComponentHash) -> Arc<Shared> {
+        let metrics = self.metrics.plugins.of(&config.name);
+        let log = PluginLog::new(
+            &config.name,
+            &label(hash),
+            config.limits.log_lines_per_second,
+            metrics.clone(),
+        );
+        Arc::new(Shared {
+            engine: self.engine.clone(),
+            plugin: config.name.clone(),
+            node: self.node.clone(),
+            limits: config.limits.clone(),
+            log: Arc::new(log),
+            metrics,
+            store: self.store.clone(),
+            lane: Arc::new(Semaphore::new(self.engine.lanes())),
+        })
     }
 
     /// Runs `init`, `event-types` and `self-test` in an instance that serves nobody.
@@ -286,82 +216,44 @@ impl Loader {
         indices: &ExportIndices,
         shared: &Arc<Shared>,
         config: &PluginConfig,
-    ) -> Result<Patterns, LoadError> {
-        let start = Instance::start(
-            &self.engine,
-            component,
-            indices,
-            shared,
-            &config.config_json,
-        );
-        let mut instance = start
-            .await
-            .map_err(|error| LoadError::Start(error.detail))?;
+    ) -> Result<(Trial, Patterns), LoadError> {
+        let start = Instance::start(component, indices, shared, &config.config_json);
+        let mut instance = start.await.map_err(|error| match error {
+            StartError::Call(error) => LoadError::Start(error.detail),
+            StartError::WrongType { interface, error } => {
+                contract::wrong_type(self.engine.wasm(), component.component(), interface, &error)
+            }
+        })?;
         let budget = Budget::init(&shared.limits);
-        let deadline = || tokio::time::Instant::now() + budget.wall;
-        let mut handles = Patterns::default();
-        if let Some(events) = instance.exports.events.clone() {
-            HostState::begin(&mut instance.store, None, budget);
-            let types = within(deadline(), events.call_event_types(&mut instance.store)).await;
-            let types = types.and_then(|types| types.map_err(CallError::from));
-            handles = Patterns::parse(&types.map_err(|error| LoadError::Start(error.detail))?)?;
+        let mut event_types = Vec::new();
+        if instance.exports.events.is_some() {
+            let ask = async |store: &mut Store<HostState>, exports: &Exports| {
+                let events = exports.events.as_ref().ok_or_else(absent)?;
+                events.call_event_types(store).await
+            };
+            let asked = instance.lifecycle_call(budget, ask).await;
+            event_types = asked.map_err(|error| LoadError::Start(error.detail))?;
         }
-        if let Some(lifecycle) = instance.exports.lifecycle.clone() {
-            HostState::begin(&mut instance.store, None, budget);
-            let test = within(deadline(), lifecycle.call_self_test(&mut instance.store)).await;
-            let said = test.and_then(|said| said.map_err(CallError::from));
+        let handles = Patterns::parse(&event_types)?;
+        let mut self_test = None;
+        if instance.exports.lifecycle.is_some() {
+            let test = async |store: &mut Store<HostState>, exports: &Exports| {
+                let lifecycle = exports.lifecycle.as_ref().ok_or_else(absent)?;
+                lifecycle.call_self_test(store).await
+            };
+            let began = Instant::now();
+            let said = instance.lifecycle_call(budget, test).await;
             said.map_err(|error| LoadError::SelfTest(error.detail))?
-                .map_err(LoadError::SelfTest)?;
+                .map_err(|reason| LoadError::SelfTest(clean(&reason)))?;
+            self_test = Some(began.elapsed());
         }
-        Ok(handles)
+        let trial = Trial {
+            instantiate: instance.instantiate,
+            init: instance.init,
+            self_test,
+            memory: instance.store.data().memory(),
+            event_types,
+        };
+        Ok((trial, handles))
     }
-}
-
-fn compile_or_fetch(
-    engine: &wasmtime::Engine,
-    cache: Option<&AotCache>,
-    hash: ComponentHash,
-    bytes: &[u8],
-) -> Result<(Component, bool), LoadError> {
-    if let Some(component) = cache.and_then(|cache| fetch(engine, cache, &hash)) {
-        return Ok((component, true));
-    }
-    let component =
-        Component::new(engine, bytes).map_err(|error| not_a_component(bytes, &error))?;
-    if let Some(cache) = cache {
-        match component.serialize() {
-            Ok(code) => cache.put(&hash, &code),
-            Err(error) => warn!(%error, "a compiled plugin cannot be kept"),
-        }
-    }
-    Ok((component, false))
-}
-
-#[allow(unsafe_code)]
-fn fetch(engine: &wasmtime::Engine, cache: &AotCache, hash: &ComponentHash) -> Option<Component> {
-    let code = cache.get(hash)?;
-    // SAFETY: `deserialize` wants bytes that `Component::serialize` made for a compatible engine and that nobody
-    // changed since. The cache gives out only what carries this server's own HMAC over the bytes, the component's
-    // sha256 and the engine's compatibility hash.
-    let component = unsafe { Component::deserialize(engine, &code) };
-    component
-        .inspect_err(|error| warn!(%error, "a compiled plugin does not load; compiling anew"))
-        .ok()
-}
-
-fn not_a_component(bytes: &[u8], error: &wasmtime::Error) -> LoadError {
-    LoadError::NotAComponent(match bytes {
-        [] => "the file is empty".to_owned(),
-        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
-            "the file is a core module; build for wasm32-wasip2, or wrap it with `wasm-tools component new`".to_owned()
-        }
-        [0, b'a', b's', b'm', ..] => format!("the file is damaged or half written ({error:#})"),
-        _ => "the file is no WebAssembly".to_owned(),
-    })
-}
-
-fn mismatch(error: &wasmtime::Error) -> LoadError {
-    LoadError::Mismatch(format!(
-        "an import is not offered by this host, or has another type: {error:#}"
-    ))
 }

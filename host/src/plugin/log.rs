@@ -65,11 +65,9 @@ impl PluginLog {
             self.metrics.log_lines_dropped.increment();
             return;
         };
+        self.confess(left_out);
         let (plugin, version) = (&self.plugin, &self.version);
-        if left_out > 0 {
-            warn!(target: "signalbox::plugin", plugin, version, "... and {left_out} more lines of this plugin, left out");
-        }
-        let line = cut(line);
+        let line = clean(line);
         match level {
             Level::Debug => debug!(target: "signalbox::plugin", plugin, version, "{line}"),
             Level::Info => info!(target: "signalbox::plugin", plugin, version, "{line}"),
@@ -82,8 +80,19 @@ impl PluginLog {
     /// must not fill the log.
     pub(super) fn write_host(&self, write: impl FnOnce()) {
         match self.admit(Instant::now()) {
-            Some(_) => write(),
+            Some(left_out) => {
+                self.confess(left_out);
+                write();
+            }
             None => self.metrics.log_lines_dropped.increment(),
+        }
+    }
+
+    /// Says how many lines were left out, if any.
+    fn confess(&self, left_out: u64) {
+        if left_out > 0 {
+            let (plugin, version) = (&self.plugin, &self.version);
+            warn!(target: "signalbox::plugin", plugin, version, "... and {left_out} more lines of this plugin, left out");
         }
     }
 
@@ -108,8 +117,8 @@ impl PluginLog {
     }
 }
 
-/// The line without its end, control characters and what is over the limit.
-fn cut(line: &str) -> String {
+/// A guest's text as part of one line: without its end, control characters and what is over the limit.
+pub(super) fn clean(line: &str) -> String {
     let end = line.floor_char_boundary(LINE_BYTES_MAX);
     let mut text: String = line[..end]
         .trim_end()
@@ -139,7 +148,7 @@ mod tests {
 
     #[test]
     fn long_lines_are_cut_between_characters_and_cannot_forge_others() {
-        assert_eq!(cut(&"ä".repeat(600)).len(), 1024 + '…'.len_utf8());
-        assert_eq!(cut("a\nERROR b\r\n"), "a ERROR b");
+        assert_eq!(clean(&"ä".repeat(600)).len(), 1024 + '…'.len_utf8());
+        assert_eq!(clean("a\nERROR b\r\n"), "a ERROR b");
     }
 }

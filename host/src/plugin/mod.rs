@@ -1,6 +1,6 @@
 //! The plugin runtime: everything that knows wasmtime.
 //!
-//! Reading order: [`engine`] is the machine and its clock; [`bindings`] the Rust side of the WIT package; [`host`] what a
+//! Reading order: [`engine`] is the machine and its clock, [`cpu`] what a call uses of it; [`bindings`] the Rust side of the WIT package; [`host`] what a
 //! guest may call; [`limits`] what it may use; [`instance`] one instance and [`pool`] the warm ones; [`version`] the calls
 //! to a plugin; [`loader`] how a component is admitted; [`registry`] what is live and how it is swapped; [`watcher`] how
 //! a changed file is noticed.
@@ -11,15 +11,20 @@
 mod answer;
 mod bindings;
 mod cache;
+mod compile;
+mod contract;
+mod cpu;
 mod engine;
 mod host;
 mod instance;
 mod limits;
 mod loader;
 mod log;
+mod metadata;
 mod output;
 mod pool;
 mod registry;
+mod sample;
 mod set;
 mod source;
 mod store;
@@ -30,8 +35,10 @@ pub use answer::{Action, Destination, Draft, Rejection, Transformed};
 pub use cache::{ComponentHash, hash as component_hash, hex};
 pub use engine::EngineError;
 pub use instance::CallError;
-pub use loader::{Admission, LoadError, Loader};
+pub use loader::{Admission, LoadError, Loader, Trial};
+pub use metadata::Metadata;
 pub use registry::{Registry, Trigger};
+pub use sample::{SampleCall, sample_calls};
 pub use set::{PluginSet, Slot};
 pub use source::read;
 pub use store::{Entry, MemoryStore, PluginStore, StoreError};

@@ -1,71 +1,74 @@
 //! The warm instances of one version.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
-use tokio::sync::Notify;
-
-use super::instance::Instance;
+use tokio::sync::oneshot;
 
 /// Instances that wait for a call. The one used last is used next: its memory is in the caches.
-pub(super) struct Pool {
-    state: Mutex<State>,
-    freed: Notify,
+///
+/// Callers that find none wait in line, and nobody who comes later goes before them: with one instance, calls are in
+/// order.
+pub(super) struct Pool<I> {
+    state: Mutex<State<I>>,
     max: usize,
 }
 
-// Boxed, because instances are large and move between here and their callers for every call.
-#[allow(clippy::vec_box)]
-struct State {
-    idle: Vec<Box<Instance>>,
+struct State<I> {
+    idle: Vec<I>,
     /// Idle, lent, or being started.
     existing: usize,
+    waiting: VecDeque<oneshot::Sender<Place<I>>>,
 }
 
 /// What a caller gets.
-pub(super) enum Place {
+pub(super) enum Place<I> {
     /// An instance.
-    Warm(Box<Instance>),
+    Warm(I),
     /// The right to start one.
     Empty,
 }
 
-impl Pool {
+impl<I> Pool<I> {
     pub(super) fn new(max: usize) -> Self {
+        let state = State {
+            idle: Vec::new(),
+            existing: 0,
+            waiting: VecDeque::new(),
+        };
         Self {
-            state: Mutex::new(State {
-                idle: Vec::new(),
-                existing: 0,
-            }),
-            freed: Notify::new(),
+            state: Mutex::new(state),
             max,
         }
     }
 
     /// Waits for an instance, or for the right to start one. Every place is given back by [`Pool::give_back`] or
     /// [`Pool::give_up`].
-    pub(super) async fn take(&self) -> Place {
-        loop {
-            if let Some(place) = self.try_take() {
-                return place;
-            }
-            // Registered before the second look, so that what is freed in between is not missed.
-            let freed = self.freed.notified();
-            if let Some(place) = self.try_take() {
-                return place;
-            }
-            freed.await;
+    pub(super) async fn take(&self) -> Place<I> {
+        match self.take_or_queue() {
+            Ok(place) => place,
+            // The sender stays in the queue until it sends.
+            Err(mut waiting) => (&mut waiting.receiver).await.unwrap_or(Place::Empty),
         }
     }
 
-    fn try_take(&self) -> Option<Place> {
+    fn take_or_queue(&self) -> Result<Place<I>, Waiting<'_, I>> {
         let mut state = self.state();
         if let Some(instance) = state.idle.pop() {
-            return Some(Place::Warm(instance));
+            return Ok(Place::Warm(instance));
         }
-        (state.existing < self.max).then(|| {
+        if state.existing < self.max {
             state.existing += 1;
-            Place::Empty
-        })
+            return Ok(Place::Empty);
+        }
+        let (sender, receiver) = oneshot::channel();
+        // Callers that gave up waiting leave their senders behind.
+        state.waiting.retain(|sender| !sender.is_closed());
+        state.waiting.push_back(sender);
+        let pool = self;
+        Err(Waiting { pool, receiver })
     }
 
     /// The right to start an instance ahead of need, where fewer than `warm` exist.
@@ -76,14 +79,20 @@ impl Pool {
         wanted
     }
 
-    pub(super) fn give_back(&self, instance: Box<Instance>) {
-        self.state().idle.push(instance);
-        self.freed.notify_one();
+    /// Hands an instance on, to the first in line where there is one.
+    pub(super) fn give_back(&self, instance: I) {
+        let mut state = self.state();
+        if let Some(Place::Warm(instance)) = state.hand_over(Place::Warm(instance)) {
+            state.idle.push(instance);
+        }
     }
 
+    /// Says that an instance, or one that was to be started, is no more.
     pub(super) fn give_up(&self) {
-        self.state().existing -= 1;
-        self.freed.notify_one();
+        let mut state = self.state();
+        if state.hand_over(Place::Empty).is_some() {
+            state.existing -= 1;
+        }
     }
 
     /// Idle instances, and all of them.
@@ -92,7 +101,118 @@ impl Pool {
         (state.idle.len(), state.existing)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<I>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<I> State<I> {
+    /// Gives `place` to the first that still waits; back where nobody does.
+    fn hand_over(&mut self, mut place: Place<I>) -> Option<Place<I>> {
+        while let Some(first) = self.waiting.pop_front() {
+            match first.send(place) {
+                Ok(()) => return None,
+                Err(unwanted) => place = unwanted,
+            }
+        }
+        Some(place)
+    }
+}
+
+/// A caller in line. What it was given in the moment it went away goes to the next.
+struct Waiting<'p, I> {
+    pool: &'p Pool<I>,
+    receiver: oneshot::Receiver<Place<I>>,
+}
+
+impl<I> Drop for Waiting<'_, I> {
+    fn drop(&mut self) {
+        self.receiver.close();
+        match self.receiver.try_recv() {
+            Ok(Place::Warm(instance)) => self.pool.give_back(instance),
+            Ok(Place::Empty) => self.pool.give_up(),
+            Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::Future,
+        pin::Pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use super::*;
+
+    fn poll<F: Future>(future: &mut Pin<Box<F>>) -> Option<F::Output> {
+        match future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(place) => Some(place),
+            Poll::Pending => None,
+        }
+    }
+
+    fn warm(place: Option<Place<u32>>) -> Option<u32> {
+        match place {
+            Some(Place::Warm(instance)) => Some(instance),
+            Some(Place::Empty) => Some(0),
+            None => None,
+        }
+    }
+
+    #[test]
+    fn those_who_wait_are_served_in_order_and_nobody_overtakes_them() {
+        let pool = Pool::new(1);
+        assert_eq!(warm(pool.take_or_queue().ok()), Some(0));
+        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(pool.take())).collect();
+        for caller in &mut waiting {
+            assert!(poll(caller).is_none());
+        }
+        pool.give_back(7);
+        assert!(
+            pool.take_or_queue().is_err(),
+            "it is the first one's already"
+        );
+        assert_eq!(warm(poll(&mut waiting[0])), Some(7));
+        assert!(poll(&mut waiting[1]).is_none());
+        // The instance failed: the next may start another.
+        pool.give_up();
+        assert_eq!(warm(poll(&mut waiting[1])), Some(0));
+        pool.give_back(8);
+        assert_eq!(warm(poll(&mut waiting[2])), Some(8));
+        assert_eq!(pool.size(), (0, 1));
+    }
+
+    #[test]
+    fn a_caller_that_goes_away_costs_no_place() {
+        let pool = Pool::new(1);
+        assert_eq!(warm(pool.take_or_queue().ok()), Some(0));
+        let mut first = Box::pin(pool.take());
+        let mut second = Box::pin(pool.take());
+        let mut third = Box::pin(pool.take());
+        assert!(poll(&mut first).is_none() && poll(&mut second).is_none());
+        assert!(poll(&mut third).is_none());
+        // Gone before its turn, and gone in its turn.
+        drop(first);
+        pool.give_back(7);
+        drop(second);
+        assert_eq!(warm(poll(&mut third)), Some(7));
+        pool.give_back(7);
+        assert_eq!(pool.size(), (1, 1));
+    }
+
+    #[test]
+    fn no_more_instances_exist_than_may() {
+        let pool = Pool::<u32>::new(3);
+        assert!(pool.take_for_refill(2) && pool.take_for_refill(2));
+        assert!(!pool.take_for_refill(2), "two are warm");
+        assert!(pool.take_or_queue().is_ok());
+        assert!(pool.take_or_queue().is_err(), "three exist");
+        pool.give_up();
+        assert_eq!(pool.size(), (0, 2));
     }
 }

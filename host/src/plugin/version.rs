@@ -1,20 +1,22 @@
 //! One version of a plugin: a component with its configuration and limits, its instances, and the calls to them.
 
 use std::{
+    pin::pin,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
+use tokio::time::timeout_at;
 use tracing::warn;
-use wasmtime::component::InstancePre;
+use wasmtime::{Store, component::InstancePre};
 
 use super::{
     answer::{self, Action, Illegal, Rejection, Transformed},
     bindings::imported::types as raw,
     cache::{ComponentHash, hex},
-    engine::PluginEngine,
     host::{HostState, Shared},
-    instance::{CallError, ExportIndices, Instance, within},
+    instance::{CallError, ExportIndices, Exports, Instance, absent},
     limits::Budget,
     pool::{Place, Pool},
 };
@@ -37,11 +39,10 @@ pub struct PluginVersion {
     config: Arc<PluginConfig>,
     sees: Patterns,
     handles: Patterns,
-    engine: PluginEngine,
     component: InstancePre<HostState>,
     indices: ExportIndices,
     shared: Arc<Shared>,
-    pool: Pool,
+    pool: Pool<Box<Instance>>,
 }
 
 /// The parts of a version, put together by admission.
@@ -50,7 +51,6 @@ pub(super) struct Parts {
     pub(super) config: Arc<PluginConfig>,
     pub(super) sees: Patterns,
     pub(super) handles: Patterns,
-    pub(super) engine: PluginEngine,
     pub(super) component: InstancePre<HostState>,
     pub(super) indices: ExportIndices,
     pub(super) shared: Arc<Shared>,
@@ -76,12 +76,24 @@ impl PluginVersion {
             config: parts.config,
             sees: parts.sees,
             handles: parts.handles,
-            engine: parts.engine,
             component: parts.component,
             indices: parts.indices,
             shared: parts.shared,
             pool: Pool::new(max),
         }
+    }
+
+    /// The same version, with instances of its own.
+    pub(super) fn with_empty_pool(&self) -> Self {
+        Self::new(Parts {
+            hash: self.hash,
+            config: self.config.clone(),
+            sees: self.sees.clone(),
+            handles: self.handles.clone(),
+            component: self.component.clone(),
+            indices: self.indices.clone(),
+            shared: self.shared.clone(),
+        })
     }
 
     /// The plugin's name.
@@ -162,10 +174,13 @@ impl PluginVersion {
         message: GuestMessage<'_>,
     ) -> Verdict<()> {
         let answer = self
-            .call(client, async |instance: &mut Instance| {
-                let validation = instance.exports.validation.clone().ok_or_else(absent)?;
-                validation.call_validate(&mut instance.store, message).await
-            })
+            .call(
+                client,
+                async |store: &mut Store<HostState>, exports: &Exports| {
+                    let validation = exports.validation.as_ref().ok_or_else(absent)?;
+                    validation.call_validate(store, message).await
+                },
+            )
             .await?;
         self.verdict(answer, Ok)
     }
@@ -177,12 +192,13 @@ impl PluginVersion {
         message: GuestMessage<'_>,
     ) -> Verdict<Transformed> {
         let answer = self
-            .call(client, async |instance: &mut Instance| {
-                let transformation = instance.exports.transformation.clone().ok_or_else(absent)?;
-                transformation
-                    .call_transform(&mut instance.store, message)
-                    .await
-            })
+            .call(
+                client,
+                async |store: &mut Store<HostState>, exports: &Exports| {
+                    let transformation = exports.transformation.as_ref().ok_or_else(absent)?;
+                    transformation.call_transform(store, message).await
+                },
+            )
             .await?;
         self.verdict(answer, answer::transformed)
     }
@@ -194,10 +210,13 @@ impl PluginVersion {
         message: GuestMessage<'_>,
     ) -> Verdict<Vec<Action>> {
         let answer = self
-            .call(client, async |instance: &mut Instance| {
-                let events = instance.exports.events.clone().ok_or_else(absent)?;
-                events.call_handle(&mut instance.store, message).await
-            })
+            .call(
+                client,
+                async |store: &mut Store<HostState>, exports: &Exports| {
+                    let events = exports.events.as_ref().ok_or_else(absent)?;
+                    events.call_handle(store, message).await
+                },
+            )
             .await?;
         self.verdict(answer, |actions| {
             answer::actions(actions, &self.config.limits)
@@ -207,12 +226,15 @@ impl PluginVersion {
     /// `connections.connected`.
     pub async fn connected(self: &Arc<Self>, client: &Arc<ClientInfo>) -> Verdict<Vec<Action>> {
         let answer = self
-            .call(Some(client), async |instance: &mut Instance| {
-                let connections = instance.exports.connections.clone().ok_or_else(absent)?;
-                connections
-                    .call_connected(&mut instance.store, guest_client(client))
-                    .await
-            })
+            .call(
+                Some(client),
+                async |store: &mut Store<HostState>, exports: &Exports| {
+                    let connections = exports.connections.as_ref().ok_or_else(absent)?;
+                    connections
+                        .call_connected(store, guest_client(client))
+                        .await
+                },
+            )
             .await?;
         self.verdict(answer, |actions| {
             answer::actions(actions, &self.config.limits)
@@ -227,13 +249,16 @@ impl PluginVersion {
         reason: &str,
     ) -> Result<Vec<Action>, CallError> {
         let raw = self
-            .call(Some(client), async |instance: &mut Instance| {
-                let connections = instance.exports.connections.clone().ok_or_else(absent)?;
-                let how = raw::DisconnectionParam { code, reason };
-                connections
-                    .call_disconnected(&mut instance.store, guest_client(client), how)
-                    .await
-            })
+            .call(
+                Some(client),
+                async |store: &mut Store<HostState>, exports: &Exports| {
+                    let connections = exports.connections.as_ref().ok_or_else(absent)?;
+                    let how = raw::DisconnectionParam { code, reason };
+                    connections
+                        .call_disconnected(store, guest_client(client), how)
+                        .await
+                },
+            )
             .await?;
         answer::actions(raw, &self.config.limits).map_err(|illegal| self.illegal(&illegal))
     }
@@ -245,12 +270,15 @@ impl PluginVersion {
         room: &str,
     ) -> Verdict<()> {
         let answer = self
-            .call(Some(client), async |instance: &mut Instance| {
-                let rooms = instance.exports.rooms.clone().ok_or_else(absent)?;
-                rooms
-                    .call_authorize_join(&mut instance.store, guest_client(client), room)
-                    .await
-            })
+            .call(
+                Some(client),
+                async |store: &mut Store<HostState>, exports: &Exports| {
+                    let rooms = exports.rooms.as_ref().ok_or_else(absent)?;
+                    rooms
+                        .call_authorize_join(store, guest_client(client), room)
+                        .await
+                },
+            )
             .await?;
         self.verdict(answer, Ok)
     }
@@ -273,32 +301,30 @@ impl PluginVersion {
     }
 
     async fn start_instance(&self) -> Result<Box<Instance>, CallError> {
-        let (component, indices) = (&self.component, &self.indices);
         let start = Instance::start(
-            &self.engine,
-            component,
-            indices,
+            &self.component,
+            &self.indices,
             &self.shared,
             &self.config.config_json,
         );
-        start.await.map(Box::new)
+        Ok(Box::new(start.await?))
     }
 
     /// Lends an instance to `call`. One that failed is thrown away, and another is started off the path.
     async fn call<R>(
         self: &Arc<Self>,
         client: Option<&Arc<ClientInfo>>,
-        call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<R>,
+        call: impl AsyncFnOnce(&mut Store<HostState>, &Exports) -> wasmtime::Result<R>,
     ) -> Result<R, CallError> {
         let started = Instant::now();
         let budget = Budget::call(&self.config.limits);
-        let deadline = (started + budget.wall).into();
         let answer = async {
-            let mut lease = self.lease(deadline).await?;
-            self.engine.wind_up();
+            let mut lease = self.lease(started + budget.wall).await?;
+            // The call's own time begins here: waiting for an instance, or starting one, is not the guest's fault.
+            let began = lease.ready_since.unwrap_or(started);
             let instance = lease.instance()?;
             HostState::begin(&mut instance.store, client.cloned(), budget);
-            let answer = within(deadline, call(instance)).await??;
+            let answer = instance.run((began + budget.wall).into(), call).await?;
             lease.give_back();
             Ok(answer)
         };
@@ -307,24 +333,31 @@ impl PluginVersion {
         answer
     }
 
-    async fn lease<'a>(
-        self: &'a Arc<Self>,
-        deadline: tokio::time::Instant,
-    ) -> Result<Lease<'a>, CallError> {
-        let busy = |_| CallError::new(FailureKind::Unavailable, "all instances are busy");
-        let mut lease = match within(deadline, self.pool.take()).await.map_err(busy)? {
-            Place::Warm(instance) => {
-                return Ok(Lease {
-                    version: self,
-                    instance: Some(instance),
-                });
-            }
-            Place::Empty => Lease {
-                version: self,
-                instance: None,
+    /// An instance, at the latest by `deadline` where all are busy.
+    async fn lease<'a>(self: &'a Arc<Self>, deadline: Instant) -> Result<Lease<'a>, CallError> {
+        let mut take = pin!(self.pool.take());
+        let (place, waited) = match futures_util::poll!(take.as_mut()) {
+            Poll::Ready(place) => (place, false),
+            Poll::Pending => match timeout_at(deadline.into(), take).await {
+                Ok(place) => (place, true),
+                Err(_) => {
+                    let busy = "all instances are busy (`instances_max`)";
+                    return Err(CallError::new(FailureKind::Unavailable, busy));
+                }
             },
         };
-        lease.instance = Some(self.start_instance().await?);
+        let mut lease = Lease {
+            version: self,
+            instance: None,
+            ready_since: waited.then(Instant::now),
+        };
+        match place {
+            Place::Warm(instance) => lease.instance = Some(instance),
+            Place::Empty => {
+                lease.instance = Some(self.start_instance().await?);
+                lease.ready_since = Some(Instant::now());
+            }
+        }
         Ok(lease)
     }
 
@@ -387,11 +420,6 @@ pub(super) fn label(hash: &ComponentHash) -> String {
     hex(&hash[..6])
 }
 
-/// Callers ask first whether the interface is there.
-fn absent() -> wasmtime::Error {
-    wasmtime::format_err!("the plugin does not export this interface")
-}
-
 fn guest_client(client: &ClientInfo) -> raw::ClientParam<'_> {
     raw::ClientParam {
         connection: &client.connection,
@@ -407,6 +435,8 @@ fn guest_client(client: &ClientInfo) -> raw::ClientParam<'_> {
 struct Lease<'a> {
     version: &'a Arc<PluginVersion>,
     instance: Option<Box<Instance>>,
+    /// Where it was not there at once.
+    ready_since: Option<Instant>,
 }
 
 impl Lease<'_> {

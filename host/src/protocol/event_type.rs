@@ -104,6 +104,18 @@ impl Patterns {
         })
     }
 
+    /// A name that one of them describes: the first exact one, else one under the first prefix.
+    pub fn first_match(&self) -> Option<String> {
+        let exact = self.exact.first().map(ToString::to_string);
+        exact.or_else(|| {
+            let mut name = self.prefixes.first()?.to_string();
+            if name.len() < EVENT_TYPE_BYTES_MAX {
+                name.push('x');
+            }
+            Some(name)
+        })
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.prefixes.is_empty()
@@ -154,6 +166,17 @@ mod tests {
         assert_eq!(patterns.closeness("a.b.c"), Some(Closeness::Exact));
         assert!(patterns.closeness("a.b.x") > patterns.closeness("a.x"));
         assert_eq!(patterns.closeness("b"), None);
+    }
+
+    #[test]
+    fn a_set_of_patterns_names_a_type_that_it_describes() {
+        let long = format!("{}*", "a".repeat(64));
+        for text in ["a.b", "a.*", "*", &long] {
+            let patterns = Patterns::parse(&[text]).unwrap();
+            let name = patterns.first_match().unwrap();
+            assert!(is_valid(&name) && patterns.matches(&name), "{name}");
+        }
+        assert_eq!(Patterns::default().first_match(), None);
     }
 
     #[test]

@@ -1,0 +1,163 @@
+//! The admission report, for people and as JSON.
+
+use std::{
+    fmt::{Display, Write},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use signalbox::plugin::{Admission, LoadError, SampleCall, component_hash, hex};
+
+/// What was found out about a component.
+pub(super) struct Report {
+    pub(super) file: PathBuf,
+    /// None where the file cannot be read.
+    pub(super) bytes: Option<Arc<[u8]>>,
+    pub(super) admitted: Result<Admitted, LoadError>,
+}
+
+/// What was found out about one that is admitted.
+pub(super) struct Admitted {
+    pub(super) admission: Admission,
+    pub(super) calls: Vec<SampleCall>,
+}
+
+impl Report {
+    pub(super) fn text(&self) -> String {
+        let mut lines = Lines::default();
+        lines.add("file", self.file.display());
+        if let Some(bytes) = &self.bytes {
+            lines.add("size", format_args!("{} bytes", bytes.len()));
+            lines.add("sha256", hex(&component_hash(bytes)));
+        }
+        match &self.admitted {
+            Ok(admitted) => {
+                admitted.add_to(&mut lines);
+                lines.add("verdict", "admitted");
+            }
+            Err(error) => lines.add("verdict", format_args!("refused: {error}")),
+        }
+        lines.0
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let mut report = match &self.admitted {
+            Ok(admitted) => admitted.json(),
+            Err(error) => json!({"verdict": "refused", "reason": error.to_string()}),
+        };
+        report["file"] = json!(self.file);
+        if let Some(bytes) = &self.bytes {
+            report["bytes"] = json!(bytes.len());
+            report["sha256"] = json!(hex(&component_hash(bytes)));
+        }
+        report
+    }
+}
+
+impl Admitted {
+    fn add_to(&self, lines: &mut Lines) {
+        let Admission {
+            metadata, trial, ..
+        } = &self.admission;
+        if let Some(name) = &metadata.name {
+            lines.add("name", name);
+        }
+        if let Some(version) = &metadata.version {
+            lines.add("version", version);
+        }
+        let (wasi, imports) = self.imports();
+        lines.add("exports", listed(&self.admission.interfaces));
+        if !trial.event_types.is_empty() {
+            lines.add("handles", listed(&trial.event_types));
+        }
+        lines.add("imports", listed(&imports));
+        lines.add("wasi", listed(&wasi));
+        lines.add("compile", milliseconds(self.admission.compile));
+        lines.add("instantiate", milliseconds(trial.instantiate));
+        if let Some(init) = trial.init {
+            lines.add("init", milliseconds(init));
+        }
+        if let Some(self_test) = trial.self_test {
+            lines.add("self-test", milliseconds(self_test));
+        }
+        lines.add("memory", format_args!("{} bytes after init", trial.memory));
+        for call in &self.calls {
+            let warm = match call.warm {
+                Some(warm) => format!(", warm {:.1} µs", warm.as_secs_f64() * 1e6),
+                None => String::new(),
+            };
+            lines.add(
+                "call",
+                format_args!(
+                    "{} of `{}`: {}; cold {}{warm}",
+                    call.function,
+                    call.about,
+                    call.answer,
+                    milliseconds(call.cold)
+                ),
+            );
+        }
+    }
+
+    fn json(&self) -> Value {
+        let Admission {
+            metadata, trial, ..
+        } = &self.admission;
+        let (wasi, imports) = self.imports();
+        let calls: Vec<_> = self
+            .calls
+            .iter()
+            .map(|call| {
+                json!({
+                    "function": call.function, "about": call.about, "answer": call.answer,
+                    "cold_ms": ms(call.cold), "warm_ms": call.warm.map(ms),
+                })
+            })
+            .collect();
+        json!({
+            "verdict": "admitted", "name": metadata.name, "version": metadata.version,
+            "exports": self.admission.interfaces, "event_types": trial.event_types,
+            "imports": imports, "wasi": wasi,
+            "compile_ms": ms(self.admission.compile), "instantiate_ms": ms(trial.instantiate),
+            "init_ms": trial.init.map(ms), "self_test_ms": trial.self_test.map(ms),
+            "memory_bytes": trial.memory, "calls": calls,
+        })
+    }
+
+    /// The imports from WASI, which give next to nothing here, and the others.
+    fn imports(&self) -> (Vec<&str>, Vec<&str>) {
+        self.admission
+            .imports
+            .iter()
+            .map(String::as_str)
+            .partition(|name| name.starts_with("wasi:"))
+    }
+}
+
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, title: &str, content: impl Display) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "{title:<12}{content}");
+    }
+}
+
+fn listed<S: AsRef<str>>(names: &[S]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    let names: Vec<_> = names.iter().map(AsRef::as_ref).collect();
+    names.join(", ")
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{:.2} ms", ms(duration))
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

@@ -1,0 +1,387 @@
+//! Holds a component against the WIT package: what it exports, what it imports, and how the difference is told.
+
+use std::fmt::Write;
+
+use wasmtime::{
+    Engine,
+    component::{
+        Component, Type,
+        types::{ComponentFunc, ComponentItem},
+    },
+};
+
+use super::{instance::EXPORTED_INTERFACES, loader::LoadError};
+
+/// The package that this host serves, and its version.
+const PACKAGE: &str = "signalbox:plugin";
+const VERSION: &str = "1.0.0";
+
+/// The functions of the interfaces that a plugin may export, as the WIT package has them.
+const EXPORTS: &[(&str, &[&str])] = &[
+    (
+        "validation",
+        &["validate: func(message: message) -> result<_, rejection>"],
+    ),
+    (
+        "transformation",
+        &["transform: func(message: message) -> result<outcome, rejection>"],
+    ),
+    (
+        "events",
+        &[
+            "event-types: func() -> list<string>",
+            "handle: func(message: message) -> result<list<action>, rejection>",
+        ],
+    ),
+    (
+        "connections",
+        &[
+            "connected: func(client: client) -> result<list<action>, rejection>",
+            "disconnected: func(client: client, how: disconnection) -> list<action>",
+        ],
+    ),
+    (
+        "rooms",
+        &["authorize-join: func(client: client, room: string) -> result<_, rejection>"],
+    ),
+    (
+        "lifecycle",
+        &[
+            "init: func(config: string) -> result<_, string>",
+            "self-test: func() -> result<_, string>",
+        ],
+    ),
+];
+
+/// The functions of the interfaces that a plugin may import.
+const IMPORTS: &[(&str, &[&str])] = &[
+    ("types", &[]),
+    ("log", &["write"]),
+    ("context", &["current-client", "node", "now", "random"]),
+    (
+        "store",
+        &["get", "set", "remove", "increment", "compare-and-swap"],
+    ),
+    ("metrics", &["count", "observe"]),
+];
+
+/// The packages of WASI that are linked, with everything denied.
+const WASI: &[&str] = &["cli", "clocks", "filesystem", "io", "random", "sockets"];
+const WASI_VERSION: &str = "0.2";
+
+/// How deep a type is written out.
+const TYPE_DEPTH_MAX: usize = 4;
+
+/// Checks which interfaces of the package `component` exports. Exports of anything else are tolerated: toolchains add
+/// some.
+///
+/// # Errors
+/// Where it exports none, one of another version, or one that lacks a function.
+pub(super) fn check_exports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
+    let component_type = component.component_type();
+    let (mut interfaces, mut foreign, mut others) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, item) in component_type.exports(engine) {
+        let Some((interface, version)) = of_package(name) else {
+            others.push(format!("`{name}`"));
+            continue;
+        };
+        if major(version) != major(VERSION) {
+            foreign.push((interface, name));
+            continue;
+        }
+        let Some((_, functions)) = EXPORTS.iter().find(|(known, _)| *known == interface) else {
+            others.push(format!("`{name}`"));
+            continue;
+        };
+        let found = functions_of(engine, &item.ty);
+        let lacking = functions.iter().find(|expected| {
+            let expected = name_of(expected);
+            !found.iter().any(|found| name_of(found) == expected)
+        });
+        if let Some(lacking) = lacking {
+            return mismatch(format!(
+                "exports `{name}` without the function `{lacking}`; it has {}",
+                listed(&found)
+            ));
+        }
+        interfaces.push(interface);
+    }
+    // One that also exports the version of this host runs here; half of its interfaces must not.
+    if let Some((_, name)) = foreign.iter().find(|(name, _)| !interfaces.contains(name)) {
+        return mismatch(format!(
+            "exports `{name}`, this host serves {PACKAGE}@{VERSION}: build the plugin against that, or upgrade the host"
+        ));
+    }
+    if interfaces.is_empty() {
+        return mismatch(format!(
+            "exports no interface of {PACKAGE}@{VERSION}: export at least one of {}; it exports {}",
+            EXPORTED_INTERFACES.join(", "),
+            if others.is_empty() {
+                "nothing".to_owned()
+            } else {
+                others.join(", ")
+            }
+        ));
+    }
+    Ok(())
+}
+
+/// What to say where an exported interface has all functions, and not with the types that the host calls.
+pub(super) fn wrong_type(
+    engine: &Engine,
+    component: &Component,
+    interface: &str,
+    error: &wasmtime::Error,
+) -> LoadError {
+    let component_type = component.component_type();
+    let found = component_type
+        .exports(engine)
+        .find(|(name, _)| of_package(name).is_some_and(|(found, _)| found == interface))
+        .map(|(_, item)| functions_of(engine, &item.ty))
+        .unwrap_or_default();
+    let expected = EXPORTS
+        .iter()
+        .find(|(known, _)| *known == interface)
+        .map_or(&[][..], |(_, functions)| functions);
+    let expected: Vec<_> = expected.iter().map(|&text| text.to_owned()).collect();
+    LoadError::Mismatch(format!(
+        "exports `{PACKAGE}/{interface}` with another type than the WIT package has: expected {}, found {} ({})",
+        listed(&expected),
+        listed(&found),
+        error.root_cause()
+    ))
+}
+
+/// What `component` imports, by name.
+pub(super) fn imports(engine: &Engine, component: &Component) -> Vec<String> {
+    component
+        .component_type()
+        .imports(engine)
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+/// What to say where the imports of a component cannot all be linked.
+pub(super) fn unlinked(
+    engine: &Engine,
+    component: &Component,
+    error: &wasmtime::Error,
+) -> LoadError {
+    let component_type = component.component_type();
+    let first = component_type
+        .imports(engine)
+        .find_map(|(name, item)| not_offered(name, &functions_of(engine, &item.ty)));
+    LoadError::Mismatch(first.unwrap_or_else(|| {
+        format!("imports something with another type than this host offers it: {error:#}")
+    }))
+}
+
+/// Why the host does not offer this import; none where it does, as far as names tell.
+fn not_offered(name: &str, functions: &[String]) -> Option<String> {
+    if let Some((interface, version)) = of_package(name) {
+        let advice = "build the plugin against that, or upgrade the host";
+        if major(version) != major(VERSION) {
+            return Some(format!(
+                "imports `{name}`, this host serves {PACKAGE}@{VERSION}: {advice}"
+            ));
+        }
+        let Some((_, known)) = IMPORTS.iter().find(|(known, _)| *known == interface) else {
+            let known: Vec<_> = IMPORTS.iter().map(|(name, _)| *name).collect();
+            return Some(format!(
+                "imports `{name}`, and {PACKAGE}@{VERSION} has only {}: {advice}",
+                known.join(", ")
+            ));
+        };
+        let unknown = functions
+            .iter()
+            .find(|function| !known.contains(&name_of(function)))?;
+        return Some(format!(
+            "imports `{unknown}` of `{name}`, and in {PACKAGE}@{VERSION} that has only {}: {advice}",
+            known.join(", ")
+        ));
+    }
+    let wasi = name
+        .strip_prefix("wasi:")
+        .and_then(|rest| rest.split_once('/'))
+        .and_then(|(package, rest)| Some((package, rest.split_once('@')?.1)));
+    match wasi {
+        Some((package, version)) if WASI.contains(&package) => {
+            let offered = version
+                .strip_prefix(WASI_VERSION)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+            (!offered).then(|| format!("imports `{name}`, this host offers WASI {WASI_VERSION}"))
+        }
+        Some(_) => Some(format!(
+            "imports `{name}`, which this host does not offer; of WASI it has {}",
+            WASI.join(", ")
+        )),
+        None => Some(format!(
+            "imports `{name}`, which is neither of {PACKAGE} nor of WASI {WASI_VERSION}"
+        )),
+    }
+}
+
+/// Interface and version, where `name` is of the package.
+fn of_package(name: &str) -> Option<(&str, &str)> {
+    let interface = name.strip_prefix(PACKAGE)?.strip_prefix('/')?;
+    Some(interface.split_once('@').unwrap_or((interface, "")))
+}
+
+fn major(version: &str) -> &str {
+    version.split('.').next().unwrap_or(version)
+}
+
+/// The name in `name: func(...)`.
+fn name_of(function: &str) -> &str {
+    function.split(':').next().unwrap_or(function)
+}
+
+fn functions_of(engine: &Engine, item: &ComponentItem) -> Vec<String> {
+    let ComponentItem::ComponentInstance(instance) = item else {
+        return Vec::new();
+    };
+    let functions = instance
+        .exports(engine)
+        .filter_map(|(name, item)| match item.ty {
+            ComponentItem::ComponentFunc(function) => {
+                Some(format!("{name}: {}", signature(&function)))
+            }
+            _ => None,
+        });
+    functions.collect()
+}
+
+fn listed(functions: &[String]) -> String {
+    if functions.is_empty() {
+        return "no functions".to_owned();
+    }
+    functions
+        .iter()
+        .map(|function| format!("`{function}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn signature(function: &ComponentFunc) -> String {
+    let parameters: Vec<_> = function
+        .params()
+        .map(|(name, ty)| format!("{name}: {}", type_text(&ty, TYPE_DEPTH_MAX)))
+        .collect();
+    let mut text = format!("func({})", parameters.join(", "));
+    for result in function.results() {
+        let _ = write!(text, " -> {}", type_text(&result, TYPE_DEPTH_MAX));
+    }
+    text
+}
+
+/// A type as WIT has it. Components do not keep the names of records and variants: their fields and cases stand
+/// instead.
+fn type_text(ty: &Type, depth: usize) -> String {
+    if depth == 0 {
+        return "...".to_owned();
+    }
+    let inner = |ty: &Type| type_text(ty, depth - 1);
+    let side = |ty: Option<Type>| ty.map_or("_".to_owned(), |ty| type_text(&ty, depth - 1));
+    let named = |kind: &str, names: Vec<&str>| format!("{kind} {{ {} }}", names.join(", "));
+    match ty {
+        Type::Bool => "bool".to_owned(),
+        Type::S8 => "s8".to_owned(),
+        Type::U8 => "u8".to_owned(),
+        Type::S16 => "s16".to_owned(),
+        Type::U16 => "u16".to_owned(),
+        Type::S32 => "s32".to_owned(),
+        Type::U32 => "u32".to_owned(),
+        Type::S64 => "s64".to_owned(),
+        Type::U64 => "u64".to_owned(),
+        Type::Float32 => "f32".to_owned(),
+        Type::Float64 => "f64".to_owned(),
+        Type::Char => "char".to_owned(),
+        Type::String => "string".to_owned(),
+        Type::List(list) => format!("list<{}>", inner(&list.ty())),
+        Type::Option(option) => format!("option<{}>", inner(&option.ty())),
+        Type::Result(result) => match (result.ok(), result.err()) {
+            (None, None) => "result".to_owned(),
+            (Some(ok), None) => format!("result<{}>", inner(&ok)),
+            (ok, err) => format!("result<{}, {}>", side(ok), side(err)),
+        },
+        Type::Tuple(tuple) => {
+            let types: Vec<_> = tuple.types().map(|ty| inner(&ty)).collect();
+            format!("tuple<{}>", types.join(", "))
+        }
+        Type::Record(record) => named("record", record.fields().map(|field| field.name).collect()),
+        Type::Variant(variant) => named("variant", variant.cases().map(|case| case.name).collect()),
+        Type::Enum(cases) => named("enum", cases.names().collect()),
+        Type::Flags(flags) => named("flags", flags.names().collect()),
+        Type::Own(_) | Type::Borrow(_) => "resource".to_owned(),
+        _ => "something newer".to_owned(),
+    }
+}
+
+fn mismatch<T>(what: String) -> Result<T, LoadError> {
+    Err(LoadError::Mismatch(what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every function in a WIT file, as `interface name: func(...)`.
+    fn functions(wit: &str) -> Vec<(String, String)> {
+        let mut interface = String::new();
+        let mut functions = Vec::new();
+        for line in wit.lines().map(str::trim) {
+            if let Some(name) = line.strip_prefix("interface ") {
+                interface = name.trim_end_matches('{').trim().to_owned();
+            } else if line.contains(": func(") {
+                functions.push((interface.clone(), line.trim_end_matches(';').to_owned()));
+            }
+        }
+        functions
+    }
+
+    #[test]
+    fn what_errors_say_is_expected_is_what_the_wit_package_has() {
+        let package = functions(include_str!("../../../wit/exports.wit"));
+        for (interface, function) in EXPORTS
+            .iter()
+            .flat_map(|(interface, functions)| functions.iter().map(move |f| (*interface, *f)))
+        {
+            let this = (interface.to_owned(), function.to_owned());
+            assert!(package.contains(&this), "{interface} {function}");
+        }
+        let known: Vec<_> = EXPORTS.iter().map(|(interface, _)| *interface).collect();
+        assert_eq!(known, EXPORTED_INTERFACES);
+        let package = functions(include_str!("../../../wit/imports.wit"));
+        for (interface, function) in &package {
+            let known = IMPORTS.iter().find(|(known, _)| known == interface);
+            assert!(
+                known.is_some_and(|(_, functions)| functions.contains(&name_of(function))),
+                "{interface} {function}"
+            );
+        }
+    }
+
+    #[test]
+    fn imports_that_are_not_offered_are_told_apart() {
+        let none: &[String] = &[];
+        for offered in ["signalbox:plugin/log@1.3.0", "wasi:io/poll@0.2.9"] {
+            assert_eq!(not_offered(offered, none), None);
+        }
+        for (name, said) in [
+            (
+                "signalbox:plugin/log@2.0.0",
+                "serves signalbox:plugin@1.0.0",
+            ),
+            ("signalbox:plugin/mail@1.1.0", "has only types, log"),
+            ("wasi:http/types@0.2.0", "does not offer"),
+            ("wasi:io/poll@0.3.0", "offers WASI 0.2"),
+            ("acme:db/sql", "neither of"),
+        ] {
+            let reason = not_offered(name, none).unwrap_or_default();
+            assert!(reason.contains(said) && reason.contains(name), "{reason}");
+        }
+        let keys = ["keys: func() -> list<string>".to_owned()];
+        let reason = not_offered("signalbox:plugin/store@1.1.0", &keys).unwrap_or_default();
+        assert!(reason.contains(&keys[0]), "{reason}");
+    }
+}

@@ -1,0 +1,149 @@
+//! Calls that serve nobody, to tell a plugin's author what a call of each interface costs.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    instance::CallError,
+    version::{GuestDestination, GuestMessage, PluginVersion, Verdict},
+};
+use crate::protocol::ClientInfo;
+
+/// Calls of which the middle one is the time of a warm call.
+const WARM_CALLS: usize = 101;
+
+/// A message that most plugins have something to do about.
+const EVENT_TYPE: &str = "chat_message";
+const PAYLOAD: &str = r#"{"text":"hello"}"#;
+
+/// What a sample call of one interface was like.
+#[derive(Clone, Debug)]
+pub struct SampleCall {
+    /// The function, as `validation.validate`.
+    pub function: &'static str,
+    /// What it was about: an event type, or a room.
+    pub about: String,
+    /// Time of the first call, with an instance started for it.
+    pub cold: Duration,
+    /// Time of a later call; none where the first failed.
+    pub warm: Option<Duration>,
+    /// What it answered.
+    pub answer: String,
+}
+
+/// Calls each interface of `version` with a sample, except those that the host calls by itself.
+pub async fn sample_calls(version: &PluginVersion) -> Vec<SampleCall> {
+    let client = Arc::new(ClientInfo {
+        connection: "sample".to_owned(),
+        user: "ann".to_owned(),
+        claims: "{}".to_owned(),
+        address: "127.0.0.1:1".to_owned(),
+        connected_at_ms: now_ms(),
+    });
+    let client = &client;
+    // A handler is asked about a type of its own.
+    let handled = version.handled().first_match();
+    let handled = handled.as_deref().unwrap_or(EVENT_TYPE);
+    let mut calls = Vec::new();
+    for interface in version.interfaces() {
+        calls.extend(match interface {
+            "validation" => Some(
+                measure(
+                    "validation.validate",
+                    EVENT_TYPE,
+                    version,
+                    async |version| say(version.validate(Some(client), message(EVENT_TYPE)).await),
+                )
+                .await,
+            ),
+            "transformation" => Some(
+                measure(
+                    "transformation.transform",
+                    EVENT_TYPE,
+                    version,
+                    async |version| say(version.transform(Some(client), message(EVENT_TYPE)).await),
+                )
+                .await,
+            ),
+            "events" => Some(
+                measure("events.handle", handled, version, async |version| {
+                    say(version.handle(Some(client), message(handled)).await)
+                })
+                .await,
+            ),
+            "connections" => Some(
+                measure(
+                    "connections.connected",
+                    &client.user,
+                    version,
+                    async |version| say(version.connected(client).await),
+                )
+                .await,
+            ),
+            "rooms" => Some(
+                measure("rooms.authorize-join", "lobby", version, async |version| {
+                    say(version.authorize_join(client, "lobby").await)
+                })
+                .await,
+            ),
+            _ => None,
+        });
+    }
+    calls
+}
+
+/// Times `call` with a pool of its own, which is empty at first.
+async fn measure(
+    function: &'static str,
+    about: &str,
+    version: &PluginVersion,
+    call: impl AsyncFn(&Arc<PluginVersion>) -> Result<String, CallError>,
+) -> SampleCall {
+    let version = Arc::new(version.with_empty_pool());
+    let began = Instant::now();
+    let first = call(&version).await;
+    let cold = began.elapsed();
+    let mut times = Vec::with_capacity(WARM_CALLS);
+    while first.is_ok() && times.len() < WARM_CALLS {
+        let began = Instant::now();
+        if call(&version).await.is_err() {
+            break;
+        }
+        times.push(began.elapsed());
+    }
+    times.sort();
+    SampleCall {
+        function,
+        about: about.to_owned(),
+        cold,
+        warm: times.get(times.len() / 2).copied(),
+        answer: first.unwrap_or_else(|error| format!("failed: {error}")),
+    }
+}
+
+fn say<T: std::fmt::Debug>(verdict: Verdict<T>) -> Result<String, CallError> {
+    Ok(match verdict? {
+        Ok(_) => "accepted".to_owned(),
+        Err(rejection) => format!("rejected: {}: {}", rejection.code, rejection.reason),
+    })
+}
+
+fn message(event_type: &str) -> GuestMessage<'_> {
+    GuestMessage {
+        id: "sample-1",
+        event_type,
+        sender: "ann",
+        destination: Some(GuestDestination::User("bob")),
+        payload: PAYLOAD,
+        timestamp: now_ms(),
+    }
+}
+
+fn now_ms() -> u64 {
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+}
