@@ -110,18 +110,19 @@ pub async fn run<'a>(
     client: Option<&Arc<ClientInfo>>,
     mut message: Message<'a>,
 ) -> Outcome<'a> {
+    if let Some(slot) = held_back_by(plugins, &message.event_type) {
+        return failed(slot).into();
+    }
     for slot in plugins.slots() {
-        let Some(version) = slot.version() else {
-            if slot.sees(&message.event_type) && slot.config().on_failure == OnFailure::Reject {
-                return failed(slot);
-            }
+        let Some(version) = slot
+            .version()
+            .filter(|version| version.validates(&message.event_type))
+        else {
             continue;
         };
-        if version.validates(&message.event_type) {
-            match settle(slot, version.validate(client, guest(&message)).await) {
-                Settled::Answer(()) | Settled::Passed => {}
-                Settled::Stop(refused) => return refused.into(),
-            }
+        match settle(slot, version.validate(client, guest(&message)).await) {
+            Settled::Answer(()) | Settled::Passed => {}
+            Settled::Stop(refused) => return refused.into(),
         }
     }
     for slot in plugins.slots() {
@@ -133,7 +134,12 @@ pub async fn run<'a>(
         };
         match settle(slot, version.transform(client, guest(&message)).await) {
             Settled::Answer(Transformed::Unchanged) | Settled::Passed => {}
-            Settled::Answer(Transformed::Changed(draft)) => message = rewritten(message, draft),
+            Settled::Answer(Transformed::Changed(draft)) => {
+                message = rewritten(message, draft);
+                if let Some(slot) = held_back_by(plugins, &message.event_type) {
+                    return failed(slot).into();
+                }
+            }
             Settled::Answer(Transformed::Dropped) => return Outcome::Dropped,
             Settled::Stop(refused) => return refused.into(),
         }
@@ -158,6 +164,9 @@ pub async fn connected(
 ) -> Result<Vec<Action>, Refused> {
     let mut all = Vec::new();
     for slot in plugins.slots() {
+        if is_missed(slot) {
+            return Err(failed(slot));
+        }
         let Some(version) = slot
             .version()
             .filter(|version| version.follows_connections())
@@ -173,10 +182,12 @@ pub async fn connected(
     Ok(all)
 }
 
-/// Tells every plugin that follows connections that this one is gone. A plugin that fails is passed over.
+/// Tells every plugin that follows connections that this one is gone; with `refused_by`, those that had admitted it
+/// before that plugin did not. A plugin that fails is passed over.
 pub async fn disconnected(
     plugins: &PluginSet,
     client: &Arc<ClientInfo>,
+    refused_by: Option<&str>,
     code: u16,
     reason: &str,
 ) -> Vec<Action> {
@@ -184,6 +195,7 @@ pub async fn disconnected(
     for version in plugins
         .slots()
         .iter()
+        .take_while(|slot| Some(slot.config().name.as_str()) != refused_by)
         .filter_map(Slot::version)
         .filter(|version| version.follows_connections())
     {
@@ -208,6 +220,9 @@ pub async fn authorize_join(
     room: &str,
 ) -> Result<(), Refused> {
     for slot in plugins.slots() {
+        if is_missed(slot) {
+            return Err(failed(slot));
+        }
         let Some(version) = slot.version().filter(|version| version.authorizes_rooms()) else {
             continue;
         };
@@ -253,13 +268,36 @@ fn settle<T>(slot: &Slot, verdict: Verdict<T>) -> Settled<T> {
             rejection,
         }),
         Err(CallError { .. }) if slot.config().on_failure == OnFailure::Pass => Settled::Passed,
-        Err(CallError { .. }) => Settled::Stop(Refused::Failed { plugin: plugin() }),
+        Err(CallError { .. }) => Settled::Stop(failed(slot)),
     }
 }
 
-fn failed(slot: &Slot) -> Outcome<'static> {
-    Outcome::Failed {
+/// Whether no version of the plugin is loaded, and the operator wants nothing let through then. What it would export
+/// is not known, so it counts as one that guards everything it may.
+fn is_missed(slot: &Slot) -> bool {
+    slot.version().is_none() && slot.config().on_failure == OnFailure::Reject
+}
+
+/// The plugin that should see messages of this type, and is not there.
+fn held_back_by<'s>(plugins: &'s PluginSet, event_type: &str) -> Option<&'s Slot> {
+    plugins
+        .slots()
+        .iter()
+        .find(|slot| is_missed(slot) && slot.sees(event_type))
+}
+
+fn failed(slot: &Slot) -> Refused {
+    Refused::Failed {
         plugin: slot.config().name.clone(),
+    }
+}
+
+impl Refused {
+    /// The plugin that refuses, or failed.
+    pub fn plugin(&self) -> &str {
+        match self {
+            Self::Rejected { plugin, .. } | Self::Failed { plugin } => plugin,
+        }
     }
 }
 

@@ -129,12 +129,17 @@ impl<S: Socket> Session<S> {
     /// Serves the connection until it ends.
     pub async fn run(mut self) {
         let services = self.services.clone();
-        let admitted =
-            pipeline::connected(&services.registry.live(), self.connection.client()).await;
+        let client = self.connection.client().clone();
+        let plugins = services.registry.live();
+        let admitted = pipeline::connected(&plugins, &client).await;
         services.metrics.connections.increment();
         let end = match admitted {
             Err(refused) => {
                 let end = closed_by_server(dispatch::refusal(&refused));
+                let by = Some(refused.plugin());
+                let actions =
+                    pipeline::disconnected(&plugins, &client, by, end.code, &end.reason).await;
+                dispatch::perform_after(&services, &client, actions).await;
                 self.finish(end).await;
                 return;
             }
@@ -144,13 +149,14 @@ impl<S: Socket> Session<S> {
                     services.router.table().push(&self.connection, welcome);
                 }
                 services.router.connect(&self.connection);
+                drop(plugins);
                 dispatch::perform_for_connection(&services, &self.connection, actions).await;
                 self.serve().await
             }
         };
         services.router.disconnect(&self.connection);
-        let (client, plugins) = (self.connection.client().clone(), services.registry.live());
-        let actions = pipeline::disconnected(&plugins, &client, end.code, &end.reason).await;
+        let plugins = services.registry.live();
+        let actions = pipeline::disconnected(&plugins, &client, None, end.code, &end.reason).await;
         dispatch::perform_after(&services, &client, actions).await;
         self.finish(end).await;
     }
