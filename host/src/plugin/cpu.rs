@@ -41,6 +41,15 @@ struct State {
     lane: Option<Lane>,
 }
 
+/// What becomes of an interrupted call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It keeps the thread.
+    GoesOn,
+    /// It has had a tick of it; others come first.
+    Over,
+}
+
 /// A place in the slow lane: the plugin's own, then one of everybody's.
 struct Lane(
     #[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit,
@@ -55,21 +64,33 @@ impl CpuMeter {
         }
     }
 
-    /// Charges what ran since the last look at the clock.
+    /// Charges what ran since the last look at the clock, and says whether that is long enough to let others have the
+    /// thread.
+    ///
+    /// The first interruption of a call only starts the clock: most calls take a thousandth of a tick, and one of them
+    /// that a tick happens to fall into must not pay with a turn through the scheduler. Later ones tell a guest that
+    /// runs from a thread that the system had taken away.
     ///
     /// # Errors
     /// [`CpuExhausted`] where that is more than `budget` in all.
-    pub(super) fn interrupted(&self, budget: Duration) -> Result<(), CpuExhausted> {
+    pub(super) fn interrupted(&self, budget: Duration) -> Result<Turn, CpuExhausted> {
         self.used.store(true, Ordering::Relaxed);
         let now = thread_cpu_time();
         let mut state = self.state();
         // What ran before the first interruption is not known exactly; it is at most a tick.
-        let since = state.since.replace(now);
-        state.cpu += since.map_or(TICK, |since| now.saturating_sub(since));
+        let ran = state.since.map(|since| now.saturating_sub(since));
+        let turn = match ran {
+            Some(ran) if ran >= TICK / 2 => Turn::Over,
+            _ => Turn::GoesOn,
+        };
+        if ran.is_none() || turn == Turn::Over {
+            state.since = Some(now);
+            state.cpu += ran.unwrap_or(TICK);
+        }
         if state.cpu > budget {
             return Err(CpuExhausted(budget));
         }
-        Ok(())
+        Ok(turn)
     }
 
     /// Waits for a place in the slow lane, or, with one, lets others have the thread for a moment.
@@ -171,6 +192,18 @@ mod tests {
         meter.poll_begins();
         burn(Duration::from_millis(60));
         assert!(meter.interrupted(budget).is_err());
+    }
+
+    #[test]
+    fn a_call_keeps_the_thread_until_it_has_had_a_tick_of_it() {
+        let meter = CpuMeter::default();
+        let budget = Duration::from_secs(10);
+        assert_eq!(meter.interrupted(budget).unwrap(), Turn::GoesOn);
+        // The system took the thread away for some ticks; the guest did not run.
+        std::thread::sleep(TICK * 5);
+        assert_eq!(meter.interrupted(budget).unwrap(), Turn::GoesOn);
+        burn(TICK);
+        assert_eq!(meter.interrupted(budget).unwrap(), Turn::Over);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The one wasmtime engine of a node, its clock, and the lane for calls that take long.
 //!
 //! Guests are interrupted by *epochs*: compiled code looks at a counter that [`Ticker`] advances once a millisecond.
-//! When a call sees it advance, it stops where it is and gives the thread back to other tasks; it goes on in the
-//! *slow lane*, which has room for half of the threads. So any number of guests that loop hold up nobody by more than
-//! a tick, and a call that is done within its tick pays nothing.
+//! A call that sees it advance and has used a tick of its thread stops where it is and gives the thread back to other
+//! tasks; it goes on in the *slow lane*, which has room for half of the threads. So any number of guests that loop hold
+//! up nobody by more than two ticks, and a call that is done sooner pays nothing.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use std::{
 use tokio::sync::Semaphore;
 use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-/// How often the epoch advances: the granularity of CPU limits, and the longest that a guest holds a thread.
+/// How often the epoch advances: the granularity of CPU limits, and half of the longest that a guest holds a thread.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
 /// Silence after which the clock stops. Longer than any one call may take (60 s), so that no call waits for a tick.

@@ -18,7 +18,7 @@ use super::{
         Full,
         imported::{context, log, metrics, store, types},
     },
-    cpu::CpuMeter,
+    cpu::{CpuMeter, Turn},
     engine::PluginEngine,
     limits::{Budget, Limiter},
     log::{Level, PluginLog},
@@ -123,9 +123,11 @@ impl HostState {
         self.last_words.take()
     }
 
-    /// A tick came while the guest ran: charge it, and go on in the slow lane.
+    /// A tick came while the guest ran: charge it, and where it has had its turn go on in the slow lane.
     fn interrupted(&mut self) -> wasmtime::Result<UpdateDeadline> {
-        self.cpu.interrupted(self.cpu_max)?;
+        if self.cpu.interrupted(self.cpu_max)? == Turn::GoesOn {
+            return Ok(UpdateDeadline::Continue(1));
+        }
         let (cpu, shared) = (self.cpu.clone(), &self.shared);
         let (own, lane) = (shared.lane.clone(), shared.engine.slow_lane().clone());
         let go_on = async move { cpu.go_on(own, lane).await };

@@ -1,23 +1,37 @@
 //! The warm instances of one version.
 
 use std::{
+    array,
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::sync::oneshot;
 
-/// Instances that wait for a call. The one used last is used next: its memory is in the caches.
+/// Shelves for idle instances. More threads than that share them.
+const SHELVES: usize = 8;
+
+/// Instances that wait for a call. Each thread has a shelf, and uses first what it used last: that instance's memory is
+/// in the caches of its processor. Where its own is empty it takes from the others.
 ///
 /// Callers that find none wait in line, and nobody who comes later goes before them: with one instance, calls are in
 /// order.
 pub(super) struct Pool<I> {
+    shelves: [Shelf<I>; SHELVES],
+    /// As many as `state.waiting` has, to be seen without its lock.
+    waiting: AtomicUsize,
     state: Mutex<State<I>>,
     max: usize,
 }
 
+/// On a cache line of its own, so that threads do not take turns.
+#[repr(align(64))]
+struct Shelf<I>(Mutex<Vec<I>>);
+
 struct State<I> {
-    idle: Vec<I>,
     /// Idle, lent, or being started.
     existing: usize,
     waiting: VecDeque<oneshot::Sender<Place<I>>>,
@@ -34,11 +48,12 @@ pub(super) enum Place<I> {
 impl<I> Pool<I> {
     pub(super) fn new(max: usize) -> Self {
         let state = State {
-            idle: Vec::new(),
             existing: 0,
             waiting: VecDeque::new(),
         };
         Self {
+            shelves: array::from_fn(|_| Shelf(Mutex::new(Vec::new()))),
+            waiting: AtomicUsize::new(0),
             state: Mutex::new(state),
             max,
         }
@@ -55,10 +70,12 @@ impl<I> Pool<I> {
     }
 
     fn take_or_queue(&self) -> Result<Place<I>, Waiting<'_, I>> {
-        let mut state = self.state();
-        if let Some(instance) = state.idle.pop() {
+        if !self.anybody_waits()
+            && let Some(instance) = self.take_idle()
+        {
             return Ok(Place::Warm(instance));
         }
+        let mut state = self.state();
         if state.existing < self.max {
             state.existing += 1;
             return Ok(Place::Empty);
@@ -67,6 +84,9 @@ impl<I> Pool<I> {
         // Callers that gave up waiting leave their senders behind.
         state.waiting.retain(|sender| !sender.is_closed());
         state.waiting.push_back(sender);
+        self.count_waiting(&state);
+        // Whoever put an instance on a shelf before the line above did not see this caller.
+        self.serve_line(&mut state);
         let pool = self;
         Err(Waiting { pool, receiver })
     }
@@ -81,9 +101,9 @@ impl<I> Pool<I> {
 
     /// Hands an instance on, to the first in line where there is one.
     pub(super) fn give_back(&self, instance: I) {
-        let mut state = self.state();
-        if let Some(Place::Warm(instance)) = state.hand_over(Place::Warm(instance)) {
-            state.idle.push(instance);
+        self.shelf(shelf_of_this_thread()).push(instance);
+        if self.anybody_waits() {
+            self.serve_line(&mut self.state());
         }
     }
 
@@ -93,12 +113,46 @@ impl<I> Pool<I> {
         if state.hand_over(Place::Empty).is_some() {
             state.existing -= 1;
         }
+        self.count_waiting(&state);
     }
 
     /// Idle instances, and all of them.
     pub(super) fn size(&self) -> (usize, usize) {
-        let state = self.state();
-        (state.idle.len(), state.existing)
+        let idle = (0..SHELVES).map(|index| self.shelf(index).len()).sum();
+        (idle, self.state().existing)
+    }
+
+    /// Gives what is idle to those who wait, the first first.
+    fn serve_line(&self, state: &mut State<I>) {
+        while !state.waiting.is_empty()
+            && let Some(instance) = self.take_idle()
+        {
+            if let Some(Place::Warm(instance)) = state.hand_over(Place::Warm(instance)) {
+                self.shelf(shelf_of_this_thread()).push(instance);
+            }
+        }
+        self.count_waiting(state);
+    }
+
+    /// From this thread's shelf, or from the next one that has any.
+    fn take_idle(&self) -> Option<I> {
+        let mine = shelf_of_this_thread();
+        (0..SHELVES).find_map(|step| self.shelf((mine + step) % SHELVES).pop())
+    }
+
+    // Sequentially consistent, here and below: whoever puts an instance on a shelf looks for a line afterwards, and
+    // whoever joins the line looks at the shelves afterwards, so that one of the two sees the other.
+    fn anybody_waits(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    fn count_waiting(&self, state: &State<I>) {
+        self.waiting.store(state.waiting.len(), Ordering::SeqCst);
+    }
+
+    fn shelf(&self, index: usize) -> MutexGuard<'_, Vec<I>> {
+        let shelf = self.shelves[index].0.lock();
+        shelf.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State<I>> {
@@ -117,6 +171,12 @@ impl<I> State<I> {
         }
         Some(place)
     }
+}
+
+fn shelf_of_this_thread() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHELVES);
+    MINE.with(|mine| *mine)
 }
 
 /// A caller in line. What it was given in the moment it went away goes to the next.
@@ -214,5 +274,56 @@ mod tests {
         assert!(pool.take_or_queue().is_err(), "three exist");
         pool.give_up();
         assert_eq!(pool.size(), (0, 2));
+    }
+
+    #[test]
+    fn a_thread_gets_what_it_used_last_and_else_what_others_have() {
+        let pool = Pool::<u32>::new(3);
+        for instance in 1..=3 {
+            assert!(pool.take_or_queue().is_ok());
+            if instance < 3 {
+                pool.give_back(instance);
+            }
+            // Taken out again, so that the next one is started.
+            if instance < 3 {
+                assert_eq!(pool.take_idle(), Some(instance));
+            }
+        }
+        pool.give_back(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| pool.give_back(2));
+        });
+        pool.give_back(3);
+        assert_eq!(warm(pool.take_or_queue().ok()), Some(3));
+        assert_eq!(warm(pool.take_or_queue().ok()), Some(1));
+        assert_eq!(warm(pool.take_or_queue().ok()), Some(2));
+        assert_eq!(pool.size(), (0, 3));
+    }
+
+    #[test]
+    fn instances_and_callers_find_each_other_from_many_threads() {
+        let pool = Pool::<u32>::new(2);
+        let taken = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .build()
+                        .unwrap();
+                    runtime.block_on(async {
+                        for _ in 0..5_000 {
+                            let instance = match pool.take().await {
+                                Place::Warm(instance) => instance,
+                                Place::Empty => 0,
+                            };
+                            taken.fetch_add(1, Ordering::Relaxed);
+                            pool.give_back(instance);
+                        }
+                    });
+                });
+            }
+        });
+        assert_eq!(taken.into_inner(), 20_000);
+        assert_eq!(pool.size(), (2, 2));
     }
 }

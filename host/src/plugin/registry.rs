@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tracing::{error, info};
 
@@ -119,6 +119,11 @@ impl Registry {
             refused: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
         }
+    }
+
+    /// The set that is live now, for one message: unlike [`Registry::live`] it makes no thread wait for another.
+    pub fn live_now(&self) -> Guard<Arc<PluginSet>> {
+        self.live.load()
     }
 
     /// The set that is live now.

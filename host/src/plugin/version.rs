@@ -318,7 +318,8 @@ impl PluginVersion {
     ) -> Result<R, CallError> {
         let started = Instant::now();
         let budget = Budget::call(&self.config.limits);
-        let answer = async {
+        // On the heap, because every idle connection would else hold the room for it.
+        let answer = Box::pin(async {
             let mut lease = self.lease(started + budget.wall).await?;
             // The call's own time begins here: waiting for an instance, or starting one, is not the guest's fault.
             let began = lease.ready_since.unwrap_or(started);
@@ -327,8 +328,8 @@ impl PluginVersion {
             let answer = instance.run((began + budget.wall).into(), call).await?;
             lease.give_back();
             Ok(answer)
-        };
-        let answer = answer.await;
+        })
+        .await;
         self.count(started.elapsed(), answer.as_ref().err());
         answer
     }

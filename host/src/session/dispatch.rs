@@ -75,7 +75,7 @@ pub(super) async fn frame(
         timestamp: SystemTime::now(),
     };
     // One set of versions for the whole message, whatever is swapped meanwhile.
-    let plugins = services.registry.live();
+    let plugins = services.registry.live_now();
     let outcome = pipeline::run(&plugins, Some(connection.client()), message).await;
     turn.conclude(outcome, limits).await;
     services.metrics.delivery_latency.record(arrived.elapsed());
@@ -195,7 +195,7 @@ impl Turn<'_> {
     }
 
     async fn join(&self, room: &str, limits: &Limits) {
-        let plugins = self.services.registry.live();
+        let plugins = self.services.registry.live_now();
         match pipeline::authorize_join(&plugins, self.connection.client(), room).await {
             Ok(()) if join(self.services, self.connection, room, limits) => {
                 self.ack(AckStatus::Handled)

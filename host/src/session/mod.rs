@@ -1,7 +1,7 @@
 //! One connection, from its upgrade to its end.
 //!
 //! [`Session::run`] is the one task of a connection: it reads frames, hands each to [`dispatch`], and writes what waits
-//! in the outbox. While a message waits for a plugin, writing goes on. [`socket`] is all that it wants of a WebSocket,
+//! in the outbox ([`wire`]). While a message waits for a plugin, writing goes on. [`socket`] is all that it wants of a WebSocket,
 //! and [`TcpSocket`] one on a TCP connection.
 
 mod dispatch;
@@ -11,9 +11,9 @@ pub mod socket;
 mod tcp_socket;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::{
-    collections::VecDeque,
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{Arc, atomic::AtomicBool},
@@ -40,15 +40,13 @@ use crate::{
     router::{CloseRequest, Connection, Router, Slot},
 };
 use rate::TokenBucket;
+use wire::Wire;
 
 /// How long a closing client may take to read what is left and to answer the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Frames that are handled before what they caused is written, so that a client that sends without pause still reads.
 const FRAMES_IN_A_ROW_MAX: usize = 32;
-
-/// Longest reason in a close frame, in bytes (RFC 6455 §5.5: 125 with the code).
-const CLOSE_REASON_BYTES_MAX: usize = 123;
 
 /// What all sessions of a node share.
 pub struct Services {
@@ -68,13 +66,10 @@ pub struct Services {
 
 /// One client's session.
 pub struct Session<S> {
-    socket: S,
+    wire: Wire<S>,
     services: Arc<Services>,
     connection: Arc<Connection>,
     expires_at: Option<SystemTime>,
-    /// Frames taken out of the outbox and not yet given to the socket.
-    writing: VecDeque<Frame>,
-    unflushed: bool,
     last_heard: Instant,
     pinged_at: Instant,
     bucket: TokenBucket,
@@ -112,12 +107,10 @@ impl<S: Socket> Session<S> {
         let now = Instant::now();
         let bucket = TokenBucket::new(now);
         Self {
-            socket,
+            wire: Wire::new(socket),
             services,
             connection,
             expires_at,
-            writing: VecDeque::new(),
-            unflushed: false,
             last_heard: now,
             pinged_at: now,
             bucket,
@@ -145,8 +138,9 @@ impl<S: Socket> Session<S> {
             }
             Ok(actions) => {
                 if self.connection.v1() {
+                    // Straight into what is written next: what others send meanwhile comes after it.
                     let welcome = self.welcome();
-                    services.router.table().push(&self.connection, welcome);
+                    self.wire.send_first(welcome);
                 }
                 services.router.connect(&self.connection);
                 drop(plugins);
@@ -224,10 +218,10 @@ impl<S: Socket> Session<S> {
         if read_first && let Poll::Ready(event) = self.poll_read(cx) {
             return Poll::Ready(event);
         }
-        match self.poll_write(cx) {
-            Poll::Ready(Ok(Some(request))) => return Poll::Ready(Event::Close(request)),
+        match self.wire.poll_write(self.connection.outbox(), cx) {
+            Poll::Ready(Ok(request)) => return Poll::Ready(Event::Close(request)),
             Poll::Ready(Err(error)) => return Poll::Ready(Event::Lost(error.to_string())),
-            Poll::Ready(Ok(None)) | Poll::Pending => {}
+            Poll::Pending => {}
         }
         if timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Event::Timer);
@@ -247,12 +241,12 @@ impl<S: Socket> Session<S> {
         }
         self.changes_seen = changes;
         let bytes = self.services.live.load().limits.frame_bytes_max;
-        self.socket.set_frame_bytes_max(bytes);
+        self.wire.set_frame_bytes_max(bytes);
         true
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        let event = match ready!(self.socket.poll_read(cx)) {
+        let event = match ready!(self.wire.poll_read(cx)) {
             Some(Ok(frame)) => Event::Frame(frame),
             Some(Err(SocketError::TooBig)) => Event::Close(too_big()),
             Some(Err(error @ SocketError::NotUtf8)) => Event::Close(CloseRequest {
@@ -267,56 +261,6 @@ impl<S: Socket> Session<S> {
             None => Event::Lost("the connection was lost".to_owned()),
         };
         Poll::Ready(event)
-    }
-
-    /// Writes what waits. Ready with a close request once everything before it is written, or where the client is too
-    /// slow to wait for.
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<CloseRequest>, SocketError>> {
-        loop {
-            while !self.writing.is_empty() {
-                if self.connection.outbox().slow_close().is_some() {
-                    return Poll::Ready(Ok(self.connection.outbox().slow_close()));
-                }
-                match self.socket.poll_ready(cx) {
-                    Poll::Ready(result) => result?,
-                    Poll::Pending => return self.wait_for_close(cx),
-                }
-                if let Some(frame) = self.writing.pop_front() {
-                    self.socket.start_send(Outgoing::Text(frame))?;
-                    self.unflushed = true;
-                }
-            }
-            match self
-                .connection
-                .outbox()
-                .poll_take(&mut self.writing, cx.waker())
-            {
-                Poll::Ready(None) => {}
-                Poll::Ready(Some(request)) => return Poll::Ready(Ok(Some(request))),
-                Poll::Pending => break,
-            }
-        }
-        if self.writing.capacity() > 0 {
-            self.writing = VecDeque::new();
-        }
-        if self.unflushed && self.socket.poll_flush(cx)?.is_ready() {
-            self.unflushed = false;
-        }
-        Poll::Pending
-    }
-
-    /// The socket takes nothing now; a full outbox must still be noticed.
-    fn wait_for_close(
-        &self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<CloseRequest>, SocketError>> {
-        match self.connection.outbox().poll_slow_close(cx.waker()) {
-            Poll::Ready(request) => Poll::Ready(Ok(Some(request))),
-            Poll::Pending => Poll::Pending,
-        }
     }
 
     /// Handles one frame. Some: the connection ends.
@@ -336,43 +280,43 @@ impl<S: Socket> Session<S> {
                 });
             }
         };
-        let live = self.services.live.load_full();
+        let (services, connection) = (&*self.services, &self.connection);
+        let live = services.live.load();
         // The socket itself has let it in where the limit was lowered meanwhile.
         if bytes.len() > live.limits.frame_bytes_max {
             return Some(closed_by_server(too_big()));
         }
-        let services = self.services.clone();
-        let connection = self.connection.clone();
         services.metrics.messages.increment();
         let text = match &frame {
             Incoming::Text(text) => Some(text.as_str()),
             _ => std::str::from_utf8(bytes).ok(),
         };
         if !self.bucket.take(now, &live.limits) {
-            dispatch::rate_limited(&services, &connection, text);
+            dispatch::rate_limited(services, connection, text);
             return None;
         }
         let Some(text) = text else {
-            dispatch::not_utf8(&services, &connection);
+            dispatch::not_utf8(services, connection);
             return None;
         };
-        let handled = dispatch::frame(&services, &connection, text, now, &live.limits);
-        self.while_writing(handled).await;
-        None
-    }
-
-    /// Waits for `work`, and writes meanwhile.
-    async fn while_writing(&mut self, work: impl Future<Output = ()>) {
-        let mut work = pin!(work);
+        // Pinned where it is made: it is large, and would else be moved for every message.
+        let mut handled = pin!(dispatch::frame(
+            services,
+            connection,
+            text,
+            now,
+            &live.limits
+        ));
         poll_fn(|cx| {
-            if work.as_mut().poll(cx).is_ready() {
+            if handled.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            // An error or a close request is met again by the next event.
-            let _ = self.poll_write(cx);
+            // Writing goes on meanwhile. An error or a close request is met again by the next event.
+            let _ = self.wire.poll_write(connection.outbox(), cx);
             Poll::Pending
         })
         .await;
+        None
     }
 
     fn next_deadline(&self) -> Instant {
@@ -405,9 +349,7 @@ impl<S: Socket> Session<S> {
         }
         if now >= self.last_heard.max(self.pinged_at) + live.server.ping_interval {
             self.pinged_at = now;
-            if self.socket.start_send(Outgoing::Ping).is_ok() {
-                self.unflushed = true;
-            }
+            self.wire.ping();
         }
         None
     }
@@ -427,37 +369,11 @@ impl<S: Socket> Session<S> {
         );
         // From here on nothing is taken for it.
         self.connection.outbox().close(CloseCode::NORMAL, "");
-        let farewell = async {
-            match end.owed {
-                Some(request) => {
-                    self.services.metrics.closes.of(request.code).increment();
-                    self.close(request).await
-                }
-                // The socket has an answer to the client's close, or is of no use any more.
-                None => poll_fn(|cx| self.socket.poll_flush(cx)).await,
-            }
-        };
-        let _ = timeout(CLOSE_TIMEOUT, farewell).await;
-    }
-
-    /// Sends what waits and a close frame, and waits for the client's.
-    async fn close(&mut self, request: CloseRequest) -> Result<(), SocketError> {
-        let mut reason = request.reason;
-        reason.truncate(reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX));
-        poll_fn(|cx| self.poll_write(cx)).await?;
-        poll_fn(|cx| self.socket.poll_ready(cx)).await?;
-        self.socket.start_send(Outgoing::Close {
-            code: request.code.number(),
-            reason,
-        })?;
-        poll_fn(|cx| self.socket.poll_flush(cx)).await?;
-        while let Some(Ok(frame)) = poll_fn(|cx| self.socket.poll_read(cx)).await {
-            if matches!(frame, Incoming::Close { .. }) {
-                return Ok(());
-            }
+        if let Some(request) = &end.owed {
+            self.services.metrics.closes.of(request.code).increment();
         }
-        poll_fn(|cx| self.socket.poll_discard(cx)).await;
-        Ok(())
+        let farewell = self.wire.say_goodbye(self.connection.outbox(), end.owed);
+        let _ = timeout(CLOSE_TIMEOUT, farewell).await;
     }
 }
 
