@@ -130,13 +130,16 @@ async fn begin(
     expires_at: Option<SystemTime>,
     slot: Slot,
 ) {
-    let stream = match upgraded.await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
-        Ok(Ok(parts)) => parts,
+    let socket = match upgraded.await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
+        Ok(Ok(parts)) => {
+            // What HTTP read too much is copied and its buffer given back: it is larger than all else that a connection
+            // at rest has.
+            let frame_bytes_max = services.live.load().limits.frame_bytes_max;
+            TcpSocket::new(parts.io.into_inner(), &parts.read_buf, frame_bytes_max)
+        }
         Ok(Err(_)) => return debug!("an upgraded connection is no TCP stream"),
         Err(error) => return debug!(%error, "upgrade failed"),
     };
-    let frame_bytes_max = services.live.load().limits.frame_bytes_max;
-    let socket = TcpSocket::new(stream.io.into_inner(), &stream.read_buf, frame_bytes_max);
     Session::new(socket, services, connection, expires_at, slot)
         .run()
         .await;
