@@ -157,10 +157,10 @@ async fn drain(services: &Services) {
         timeout.mul_f64(DRAIN_SPREAD) / u32::try_from(connections.len().max(1)).unwrap_or(u32::MAX);
     let began = Instant::now();
     for (index, connection) in connections.iter().enumerate() {
+        tokio::time::sleep_until(began + pause * u32::try_from(index).unwrap_or(u32::MAX)).await;
         connection
             .outbox()
             .close(CloseCode::DRAIN, "this node is going down");
-        tokio::time::sleep_until(began + pause * u32::try_from(index).unwrap_or(u32::MAX)).await;
     }
     while !table.is_empty() && Instant::now() < deadline {
         // Those whose upgrade was under way.
