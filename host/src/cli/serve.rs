@@ -1,6 +1,9 @@
 //! `signalbox run`.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use signalbox::{
@@ -14,6 +17,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
+
+/// The exit code of a server that did not drain because it was told twice to stop (128 and SIGINT, as shells have it).
+const EXIT_INTERRUPTED: i32 = 130;
 
 pub(super) fn run(config: Config, source: Source) -> ExitCode {
     let json = logging();
@@ -46,30 +52,29 @@ async fn serve(config: Config, source: Source) -> anyhow::Result<()> {
         format!("cannot listen on {address}; is another server there? (server.listen)")
     })?;
     let shutdown = CancellationToken::new();
-    tokio::spawn(stop_on_signal(shutdown.clone()));
+    stop_on_signal(shutdown.clone()).context("the system gives no signals")?;
     app::run(config, source, listener, shutdown).await?;
     Ok(())
 }
 
-/// The first SIGTERM or SIGINT drains, the second ends at once.
-async fn stop_on_signal(shutdown: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        return;
-    };
-    for repeated in [false, true] {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+/// The first SIGTERM or SIGINT drains, the second ends at once. From here on, not from when the task first runs.
+fn stop_on_signal(shutdown: CancellationToken) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        for repeated in [false, true] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if repeated {
+                std::process::exit(EXIT_INTERRUPTED);
+            }
+            info!("stopping; once more stops at once");
+            shutdown.cancel();
         }
-        if repeated {
-            std::process::exit(130);
-        }
-        info!("stopping; once more stops at once");
-        shutdown.cancel();
-    }
+    });
+    Ok(())
 }
 
 /// Text on a terminal, JSON with `LOG_FORMAT=json`, levels by `RUST_LOG`. Returns whether it is JSON.
