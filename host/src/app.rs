@@ -19,13 +19,16 @@ use crate::{
     metrics::Metrics,
     plugin::{EngineError, Loader, MemoryStore, Registry, Trigger},
     protocol::{CloseCode, ids::IdSource},
-    router::{LocalTable, Router},
+    router::{Connection, LocalTable, Router},
     server::{self, AppState},
     session::{Live, LiveConfig, Services},
 };
 
 /// The part of the drain time in which connections are told to go; the rest is for their answers.
 const DRAIN_SPREAD: f64 = 0.7;
+
+/// How often a drain looks at who is still there, and at whose turn it is.
+const DRAIN_TICK: Duration = Duration::from_millis(10);
 
 /// Where the configuration came from, to read it again.
 #[derive(Clone, Debug, Default)]
@@ -145,6 +148,12 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
     }))
 }
 
+/// Asks a connection to go.
+fn tell(connection: Arc<Connection>) {
+    let reason = "this node is going down";
+    connection.outbox().close(CloseCode::DRAIN, reason);
+}
+
 /// Turns the node's readiness off, closes its connections one after another, and waits until they are gone.
 async fn drain(services: &Services) {
     services.draining.store(true, Ordering::Release);
@@ -153,23 +162,24 @@ async fn drain(services: &Services) {
     let deadline = Instant::now() + timeout;
     info!(connections = table.len(), ?timeout, "draining");
     let connections = table.connections();
-    let pause =
-        timeout.mul_f64(DRAIN_SPREAD) / u32::try_from(connections.len().max(1)).unwrap_or(u32::MAX);
+    let count = connections.len();
+    let mut waiting = connections.into_iter();
+    let spread = timeout.mul_f64(DRAIN_SPREAD);
     let began = Instant::now();
-    for (index, connection) in connections.iter().enumerate() {
-        tokio::time::sleep_until(began + pause * u32::try_from(index).unwrap_or(u32::MAX)).await;
-        connection
-            .outbox()
-            .close(CloseCode::DRAIN, "this node is going down");
-    }
     while !table.is_empty() && Instant::now() < deadline {
-        // Those whose upgrade was under way.
-        for connection in table.connections() {
-            connection
-                .outbox()
-                .close(CloseCode::DRAIN, "this node is going down");
+        // The first at once, each of the others in its turn.
+        let share = began.elapsed().as_secs_f64() / spread.as_secs_f64();
+        let due = ((share * count as f64) as usize).saturating_add(1);
+        let told = count - waiting.len();
+        waiting
+            .by_ref()
+            .take(due.saturating_sub(told))
+            .for_each(tell);
+        if waiting.len() == 0 {
+            // Those whose upgrade was under way.
+            table.connections().into_iter().for_each(tell);
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(DRAIN_TICK).await;
     }
     if !table.is_empty() {
         warn!(
