@@ -2,17 +2,22 @@
 
 use std::{
     net::SocketAddr,
+    ops::Deref,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
 use serde_json::Value;
 use signalbox::{
     app::{self, Source},
     config::{Config, Environment},
 };
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
     time::timeout,
@@ -22,6 +27,7 @@ use tokio_tungstenite::{
     tungstenite::{
         self, Message,
         client::IntoClientRequest,
+        handshake::client::{Request, Response},
         protocol::{CloseFrame, frame::coding::CloseCode},
     },
 };
@@ -30,12 +36,26 @@ use tokio_util::sync::CancellationToken;
 /// Longer than anything takes; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Where a server listens, in this process or another: what any client can do there.
+#[derive(Clone, Copy)]
+pub(crate) struct Endpoint {
+    pub(crate) address: SocketAddr,
+}
+
 /// A server in this process.
 pub(crate) struct Node {
-    pub(crate) address: SocketAddr,
+    endpoint: Endpoint,
     pub(crate) dir: tempfile::TempDir,
     stop: CancellationToken,
     served: Option<JoinHandle<()>>,
+}
+
+impl Deref for Node {
+    type Target = Endpoint;
+
+    fn deref(&self) -> &Endpoint {
+        &self.endpoint
+    }
 }
 
 /// Where `cargo xtask plugins --guests` puts components.
@@ -64,9 +84,12 @@ events = ["chat_message", "chat.*"]
 impl Node {
     /// A node with `config`, in a folder of its own that holds the chat plugin.
     pub(crate) async fn start(config: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        std::fs::copy(chat_plugin(), dir.path().join("chat.wasm"))
-            .expect("the chat plugin is there; `cargo xtask plugins` makes it");
+        Self::start_with(&[], config).await
+    }
+
+    /// The same, with more files in the folder.
+    pub(crate) async fn start_with(files: &[(&str, &[u8])], config: &str) -> Self {
+        let dir = folder(files);
         Self::start_in(dir, config).await
     }
 
@@ -87,7 +110,7 @@ impl Node {
         let run = app::run(config, source, listener, stop.clone());
         let served = tokio::spawn(async move { run.await.expect("the node starts") });
         let node = Self {
-            address,
+            endpoint: Endpoint { address },
             dir,
             stop,
             served: Some(served),
@@ -96,65 +119,8 @@ impl Node {
         node
     }
 
-    async fn until_healthy(&self) {
-        timeout(PATIENCE, self.get("/health"))
-            .await
-            .expect("the node serves");
-    }
-
-    /// Status line and body of a GET.
-    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let mut stream = TcpStream::connect(self.address)
-            .await
-            .expect("the node listens");
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            self.address
-        );
-        stream
-            .write_all(request.as_bytes())
-            .await
-            .expect("the request is sent");
-        let mut answer = String::new();
-        stream
-            .read_to_string(&mut answer)
-            .await
-            .expect("the answer is text");
-        let status = answer
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok())
-            .expect("a status");
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        (status, body.to_owned())
-    }
-
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
-    }
-
-    pub(crate) async fn client(&self, user: &str) -> Client {
-        self.connect(user, None)
-            .await
-            .unwrap_or_else(|error| panic!("{user} is not let in: {error}"))
-    }
-
-    pub(crate) async fn connect(
-        &self,
-        user: &str,
-        protocol: Option<&str>,
-    ) -> tungstenite::Result<Client> {
-        let mut request =
-            format!("ws://{}/ws?userId={user}", self.address).into_client_request()?;
-        if let Some(protocol) = protocol {
-            request.headers_mut().insert(
-                "Sec-WebSocket-Protocol",
-                protocol.parse().expect("a header's value"),
-            );
-        }
-        let (socket, _) = connect_async(request).await?;
-        Ok(Client { socket })
     }
 
     /// Asks it to stop, as SIGTERM does.
@@ -173,9 +139,112 @@ impl Node {
 
     /// Replaces a file as careful tools do.
     pub(crate) fn replace(&self, name: &str, bytes: &[u8]) {
-        let temporary = self.path("replacement");
-        std::fs::write(&temporary, bytes).expect("the file is written");
-        std::fs::rename(temporary, self.path(name)).expect("the file is renamed");
+        replace(self.dir.path(), name, bytes);
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// A temporary folder with the chat plugin and `files` in it.
+pub(crate) fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    std::fs::copy(chat_plugin(), dir.path().join("chat.wasm"))
+        .expect("the chat plugin is there; `cargo xtask plugins` makes it");
+    for (name, bytes) in files {
+        std::fs::write(dir.path().join(name), bytes).expect("the file is written");
+    }
+    dir
+}
+
+/// Replaces a file as careful tools do.
+pub(crate) fn replace(folder: &Path, name: &str, bytes: &[u8]) {
+    let temporary = folder.join("replacement");
+    std::fs::write(&temporary, bytes).expect("the file is written");
+    std::fs::rename(temporary, folder.join(name)).expect("the file is renamed");
+}
+
+impl Endpoint {
+    pub(crate) async fn until_healthy(&self) {
+        timeout(PATIENCE, self.get("/health"))
+            .await
+            .expect("the node serves");
+    }
+
+    /// A bare connection, to say what no client says.
+    pub(crate) async fn tcp(&self) -> TcpStream {
+        TcpStream::connect(self.address)
+            .await
+            .expect("the node listens")
+    }
+
+    /// What is answered to the request `head`, a request line with headers; `Host` and `Connection: close` are added.
+    pub(crate) async fn http(&self, head: &str) -> Answer {
+        let mut stream = self.tcp().await;
+        let host = self.address;
+        let request = format!("{head}\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream
+            .write_all(request.as_bytes())
+            .await
+            .expect("the request is sent");
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer))
+            .await
+            .expect("an answer comes")
+            .expect("the answer is text");
+        Answer::read(&answer)
+    }
+
+    /// Status and body of a GET.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let answer = self.http(&format!("GET {path} HTTP/1.1")).await;
+        (answer.status, answer.body)
+    }
+
+    pub(crate) async fn client(&self, user: &str) -> Client {
+        self.connect(user, None)
+            .await
+            .unwrap_or_else(|error| panic!("{user} is not let in: {error}"))
+    }
+
+    pub(crate) async fn connect(
+        &self,
+        user: &str,
+        protocol: Option<&str>,
+    ) -> tungstenite::Result<Client> {
+        let protocol = protocol.map(|protocol| ("Sec-WebSocket-Protocol", protocol));
+        self.upgrade(&format!("/ws?userId={user}"), protocol.as_slice())
+            .await
+            .map(|(client, _)| client)
+    }
+
+    /// A client that came in by `path` with `headers`, and what its upgrade was answered.
+    pub(crate) async fn upgrade(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> tungstenite::Result<(Client, Response)> {
+        let mut request: Request = format!("ws://{}{path}", self.address).into_client_request()?;
+        for (name, value) in headers {
+            let value = value.parse().expect("a header's value");
+            request.headers_mut().append(*name, value);
+        }
+        let (socket, response) = timeout(PATIENCE, connect_async(request))
+            .await
+            .expect("the upgrade is answered")?;
+        Ok((Client { socket }, response))
+    }
+
+    /// What an upgrade is answered that is refused.
+    pub(crate) async fn refused(&self, path: &str, headers: &[(&'static str, &str)]) -> Answer {
+        match self.upgrade(path, headers).await {
+            Err(tungstenite::Error::Http(answer)) => Answer::of(&answer),
+            Err(error) => panic!("the upgrade of {path} was not refused: {error}"),
+            Ok(_) => panic!("the upgrade of {path} was not refused"),
+        }
     }
 
     /// The value of the line of `/metrics` that starts with `start`.
@@ -198,15 +267,63 @@ impl Node {
     }
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.stop.cancel();
+/// An HTTP answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    fn read(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").expect("a whole answer");
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1));
+        let headers = lines.filter_map(|line| line.split_once(": "));
+        Self {
+            status: status
+                .and_then(|status| status.parse().ok())
+                .expect("a status"),
+            headers: headers
+                .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+                .collect(),
+            body: body.to_owned(),
+        }
+    }
+
+    fn of(response: &Response) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let headers = response.headers().iter();
+        Self {
+            status: response.status().as_u16(),
+            headers: headers
+                .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
+                .collect(),
+            body: text(response.body().as_deref().unwrap_or_default()),
+        }
+    }
+
+    /// The header of this name, in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let header = self.headers.iter().find(|(header, _)| header == name);
+        header.map(|(_, value)| value.as_str())
+    }
+
+    /// The code of the error in a JSON body.
+    pub(crate) fn error_code(&self) -> String {
+        assert_eq!(self.header("content-type"), Some("application/json"));
+        let body: Value = serde_json::from_str(&self.body).expect("the body is JSON");
+        assert!(body["error"]["message"].is_string(), "{body}");
+        body["error"]["code"].as_str().expect("a code").to_owned()
     }
 }
 
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
 /// A client of the wire protocol.
 pub(crate) struct Client {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: Socket,
 }
 
 impl Client {
@@ -242,6 +359,32 @@ impl Client {
         serde_json::from_str(&self.text().await).expect("a frame is JSON")
     }
 
+    /// The next frame of any kind; none once the connection is over.
+    pub(crate) async fn frame(&mut self) -> Option<tungstenite::Result<Message>> {
+        timeout(PATIENCE, self.socket.next())
+            .await
+            .expect("no frame came")
+    }
+
+    /// Proves that nothing waits for this client: the answer to a heartbeat is the next text frame.
+    pub(crate) async fn expect_silence(&mut self) {
+        self.send(r#"{"type":"heartbeat","id":"silence"}"#).await;
+        let next = self.json().await;
+        assert_eq!(
+            (&next["type"], &next["payload"]["id"]),
+            (&Value::from("ack"), &Value::from("silence")),
+            "a frame that was not expected: {next}"
+        );
+    }
+
+    /// The code of the `error` that is the next text frame.
+    pub(crate) async fn error_code(&mut self) -> String {
+        let error = self.json().await;
+        assert_eq!(error["type"], "error", "{error}");
+        let code = error["payload"]["code"].as_str();
+        code.expect("an error has a code").to_owned()
+    }
+
     /// The close code, past whatever comes before it.
     pub(crate) async fn closed(&mut self) -> u16 {
         let next = async {
@@ -254,6 +397,11 @@ impl Client {
             }
         };
         timeout(PATIENCE, next).await.expect("no close frame came")
+    }
+
+    /// The side that sends and the side that receives, for tasks of their own.
+    pub(crate) fn split(self) -> (SplitSink<Socket, Message>, SplitStream<Socket>) {
+        self.socket.split()
     }
 
     pub(crate) async fn close(mut self) {

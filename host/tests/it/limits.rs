@@ -1,22 +1,102 @@
 //! Each limit is gone over, and another connection keeps working.
 
-use serde_json::json;
-use tokio_tungstenite::tungstenite::Error;
+use std::time::Duration;
 
-use crate::harness::Node;
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{sleep, timeout},
+};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::{
+    harness::{Node, PATIENCE},
+    raw::{BINARY, CONTINUATION, FIN, RawClient, TEXT, upgrade_head},
+};
+
+/// A frame of exactly so many bytes, with an `id`.
+fn frame_of(bytes: usize) -> String {
+    let frame = |text: &str| format!(r#"{{"type":"heartbeat","id":"1","payload":"{text}"}}"#);
+    frame(&"x".repeat(bytes - frame("").len()))
+}
 
 #[tokio::test]
-async fn a_frame_over_the_limit_closes_with_1009() {
+async fn a_frame_of_the_limit_is_served_and_one_byte_more_closes_with_1009() {
     let node = Node::start("[limits]\nframe_bytes_max = \"1KiB\"").await;
-    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
-    ann.send(&format!(
-        r#"{{"type":"x","payload":"{}"}}"#,
-        "x".repeat(1100)
-    ))
+    let mut bob = node.client("bob").await;
+    let (good, bad) = (frame_of(1024), frame_of(1025));
+    for (good, bad) in [
+        (Message::text(good.clone()), Message::text(bad.clone())),
+        (Message::binary(good), Message::binary(bad)),
+        // What is no text counts by its size too.
+        (
+            Message::binary(vec![0xff; 1024]),
+            Message::binary(vec![0xff; 1025]),
+        ),
+    ] {
+        let mut ann = node.client("ann").await;
+        ann.send_raw(good).await;
+        assert!(["ack", "error"].contains(&ann.json().await["type"].as_str().unwrap()));
+        ann.send_raw(bad).await;
+        assert_eq!(ann.closed().await, 1009);
+        bob.expect_silence().await;
+    }
+    node.until_metric("wss_closes_total{code=\"too_big\"} ", |closes| {
+        closes == 3.0
+    })
     .await;
+    node.until_metric("wss_unexpected_disconnects_total ", |lost| lost == 3.0)
+        .await;
+}
+
+#[tokio::test]
+async fn a_message_in_fragments_is_one_message_and_over_the_limit_closes_with_1009() {
+    let node = Node::start("[limits]\nframe_bytes_max = \"1KiB\"").await;
+    let (mut ann, mut bob) = (
+        RawClient::connect(&node, "ann").await,
+        node.client("bob").await,
+    );
+    for (kind, message) in [(TEXT, frame_of(900)), (BINARY, frame_of(1024))] {
+        let (first, rest) = message.as_bytes().split_at(500);
+        ann.send(kind, first).await;
+        ann.send(CONTINUATION, &rest[..100]).await;
+        ann.send(FIN | CONTINUATION, &rest[100..]).await;
+        let (_, answer) = ann.frame().await.unwrap().unwrap();
+        assert!(answer.starts_with(br#"{"type":"ack""#));
+    }
+    // Each fragment is under the limit.
+    ann.send(TEXT, &[b'x'; 1000]).await;
+    ann.send(FIN | CONTINUATION, &[b'x'; 25]).await;
     assert_eq!(ann.closed().await, 1009);
-    bob.send(r#"{"type":"heartbeat","id":"1"}"#).await;
-    assert_eq!(bob.json().await["type"], "ack");
+    bob.expect_silence().await;
+}
+
+#[tokio::test]
+async fn a_client_in_the_middle_of_a_huge_frame_sees_1009_and_no_reset() {
+    let node = Node::start("").await;
+    for _ in 0..20 {
+        let mut ann = RawClient::connect(&node, "ann").await;
+        // More than the buffers of the system hold: it is still being sent when the server has seen enough.
+        ann.send(FIN | BINARY, &vec![0; 32 << 20]).await;
+        assert_eq!(ann.closed().await, 1009);
+        ann.ended().await.expect("the connection is not reset");
+    }
+}
+
+#[tokio::test]
+async fn what_was_sent_before_a_frame_that_is_too_large_is_answered() {
+    let node = Node::start("[limits]\nframe_bytes_max = \"1KiB\"").await;
+    let mut ann = RawClient::connect(&node, "ann").await;
+    // Both arrive with one read.
+    let good = br#"{"type":"heartbeat","id":"first"}"#;
+    let mut bytes = vec![0x81, 0x80 | good.len() as u8, 0, 0, 0, 0];
+    bytes.extend(good);
+    bytes.extend([0x82, 0x80 | 126, 0xff, 0xff, 0, 0, 0, 0]);
+    ann.send_bytes(&bytes).await;
+    let (kind, payload) = ann.frame().await.unwrap().unwrap();
+    assert_eq!(kind, TEXT);
+    assert!(String::from_utf8(payload).unwrap().contains("first"));
+    assert_eq!(ann.closed().await, 1009);
 }
 
 #[tokio::test]
@@ -31,41 +111,155 @@ async fn messages_over_the_rate_are_refused() {
     assert_eq!(ann.json().await["type"], "ack");
     let error = ann.json().await;
     assert_eq!(
-        (&error["payload"]["code"], &error["payload"]["retryable"]),
-        (&json!("rate_limited"), &json!(true))
+        error["payload"]["code"], "rate_limited",
+        "the third of two: {error}"
     );
-    bob.send(r#"{"type":"heartbeat","id":"1"}"#).await;
-    assert_eq!(bob.json().await["type"], "ack");
+    assert_eq!(
+        (&error["payload"]["id"], &error["payload"]["retryable"]),
+        (&json!("2"), &json!(true))
+    );
+    bob.expect_silence().await;
+}
+
+#[tokio::test]
+async fn garbage_counts_as_messages_too() {
+    let node = Node::start("[limits]\nmessages_per_second = 1\nmessages_burst = 1").await;
+    for garbage in [Message::text("garbage"), Message::binary(vec![0xff])] {
+        let mut ann = node.client("ann").await;
+        ann.send_raw(garbage.clone()).await;
+        assert_eq!(ann.error_code().await, "invalid_frame");
+        for _ in 0..20 {
+            ann.send_raw(garbage.clone()).await;
+        }
+        // A slow machine may have made time for some of them.
+        let mut codes = Vec::new();
+        for _ in 0..20 {
+            codes.push(ann.error_code().await);
+        }
+        assert!(codes.contains(&"rate_limited".to_owned()), "{codes:?}");
+    }
 }
 
 #[tokio::test]
 async fn a_user_and_a_node_have_so_many_connections() {
     let node = Node::start("[limits]\nconnections_per_user_max = 1\nconnections_max = 2").await;
-    let _ann = node.client("ann").await;
-    assert_eq!(refused(node.connect("ann", None).await.err()), 429);
+    let mut ann = node.client("ann").await;
+    let answer = node.refused("/ws?userId=ann", &[]).await;
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (429, "too_many_connections")
+    );
     let bob = node.client("bob").await;
-    assert_eq!(refused(node.connect("cid", None).await.err()), 503);
+    let answer = node.refused("/ws?userId=cid", &[]).await;
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (503, "node_full")
+    );
+    ann.expect_silence().await;
     bob.close().await;
     node.until_metric("wss_active_connections ", |value| value == 1.0)
         .await;
-    node.client("cid").await;
+    node.client("cid").await.expect_silence().await;
+    for reason in ["user_limit", "node_limit"] {
+        let metric = format!("wss_upgrades_refused_total{{reason=\"{reason}\"}} ");
+        assert_eq!(node.metric(&metric).await, Some(1.0));
+    }
 }
 
-fn refused(error: Option<Error>) -> u16 {
-    match error {
-        Some(Error::Http(answer)) => answer.status().as_u16(),
-        other => panic!("the upgrade was not refused: {other:?}"),
+#[tokio::test]
+async fn an_upgrade_that_does_not_come_to_its_end_takes_no_place() {
+    let node = Node::start("[limits]\nconnections_max = 1\nconnections_per_user_max = 1").await;
+    for _ in 0..20 {
+        // Asked for, and not waited for.
+        let mut ann = node.tcp().await;
+        let request = upgrade_head("/ws?userId=ann") + "\r\n";
+        ann.write_all(request.as_bytes()).await.unwrap();
+        drop(ann);
     }
+    node.until_metric("wss_active_connections ", |open| open == 0.0)
+        .await;
+    node.client("ann").await.expect_silence().await;
+}
+
+#[tokio::test]
+async fn a_request_must_be_whole_in_time_and_takes_no_place_before() {
+    let node = Node::start("[limits]\nupgrade_timeout = \"1s\"\nconnections_max = 1").await;
+    let head = upgrade_head("/ws?userId=slow");
+    let (mut nothing, mut half, mut drips) = (node.tcp().await, node.tcp().await, node.tcp().await);
+    half.write_all(head.as_bytes()).await.unwrap();
+    drips.write_all(head.as_bytes()).await.unwrap();
+    drips.write_all(b"X-More: ").await.unwrap();
+    let dripping = async {
+        let mut answer = [0; 64];
+        while drips.write_all(b"x").await.is_ok() {
+            tokio::select! {
+                _ = drips.read(&mut answer) => break,
+                // So slowly that it is the time that ends it, and not the length of the header.
+                () = sleep(Duration::from_millis(5)) => {}
+            }
+        }
+    };
+    let mut ann = node.client("ann").await;
+    ann.expect_silence().await;
+    timeout(PATIENCE, dripping).await.expect("who drips is cut");
+    for stream in [&mut nothing, &mut half] {
+        let mut answer = Vec::new();
+        // The end, or a reset: in any case it is over.
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
+            .await
+            .expect("who stops halfway is cut");
+    }
+    // What is open stays open.
+    ann.expect_silence().await;
 }
 
 #[tokio::test]
 async fn a_connection_is_in_so_many_rooms() {
     let node = Node::start("[limits]\nrooms_per_connection_max = 1").await;
-    let mut ann = node.client("ann").await;
-    ann.send(r#"{"type":"join","room":"a","id":"1"}"#).await;
+    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
+    let join = |room: &str| json!({"type": "join", "room": room, "id": "j"}).to_string();
+    ann.send(&join("a")).await;
     assert_eq!(ann.json().await["type"], "ack");
-    ann.send(r#"{"type":"join","room":"b","id":"2"}"#).await;
-    assert_eq!(ann.json().await["payload"]["code"], "too_many_rooms");
+    ann.send(&join("b")).await;
+    assert_eq!(ann.error_code().await, "too_many_rooms");
+    // A member joins again without taking another place.
+    ann.send(&join("a")).await;
+    assert_eq!(ann.json().await["type"], "ack");
+    bob.send(&join("b")).await;
+    assert_eq!(bob.json().await["type"], "ack");
+    ann.send(r#"{"type":"leave","room":"a"}"#).await;
+    ann.send(&join("b")).await;
+    assert_eq!(ann.json().await["type"], "ack");
+}
+
+#[tokio::test]
+async fn names_of_rooms_and_users_have_at_most_255_bytes() {
+    let node = Node::start("").await;
+    let mut ann = node.client("ann").await;
+    // Bytes, not characters.
+    for longest in ["r".repeat(255), format!("{}r", "ä".repeat(127))] {
+        let longer = format!("{longest}r");
+        for (name, code) in [(&longest, None), (&longer, Some("invalid_room"))] {
+            ann.send(&json!({"type": "join", "room": name, "id": "j"}).to_string())
+                .await;
+            match code {
+                None => assert_eq!(ann.json().await["type"], "ack"),
+                Some(code) => assert_eq!(ann.error_code().await, code),
+            }
+        }
+        ann.send(&json!({"type": "x", "receiverId": longest, "id": "i"}).to_string())
+            .await;
+        assert_eq!(ann.json().await["payload"]["status"], "offline");
+        ann.send(&json!({"type": "x", "receiverId": longer}).to_string())
+            .await;
+        assert_eq!(ann.error_code().await, "invalid_receiver");
+    }
+    ann.send(&json!({"type": "t".repeat(64), "receiverId": "ann"}).to_string())
+        .await;
+    assert_eq!(ann.json().await["type"], "t".repeat(64));
+    ann.send(&json!({"type": "t".repeat(65), "receiverId": "ann"}).to_string())
+        .await;
+    assert_eq!(ann.error_code().await, "invalid_type");
 }
 
 #[tokio::test]
@@ -76,24 +270,54 @@ async fn a_slow_reader_is_closed_with_4001_and_delays_nobody() {
         node.client("ann").await,
         node.client("bob").await,
     );
-    assert!(slow.stream().nodelay().is_ok());
     let flood =
         json!({"type": "x", "payload": "y".repeat(30_000), "receiverId": "slow", "id": "f"})
             .to_string();
     // Until the buffers of the system and the outbox are full.
     loop {
         ann.send(&flood).await;
-        if ann.json().await["payload"]["status"] == "offline" {
+        let status = ann.json().await["payload"]["status"].clone();
+        // Whoever else is written to is not delayed by the one who does not read.
+        ann.send(r#"{"type":"x","payload":1,"receiverId":"bob"}"#)
+            .await;
+        assert_eq!(bob.json().await["payload"], 1);
+        if status == "offline" {
             break;
         }
     }
-    ann.send(r#"{"type":"x","payload":1,"receiverId":"bob"}"#)
-        .await;
-    assert_eq!(bob.json().await["payload"], 1);
     assert_eq!(slow.closed().await, 4001);
     node.until_metric(
         "wss_messages_dropped_total{reason=\"slow_consumer\"} ",
         |value| value >= 1.0,
     )
     .await;
+    node.until_metric("wss_closes_total{code=\"slow_consumer\"} ", |closes| {
+        closes == 1.0
+    })
+    .await;
+    node.until_metric("wss_unexpected_disconnects_total ", |lost| lost == 1.0)
+        .await;
+    bob.expect_silence().await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_that_never_reads_again_gives_its_place_back() {
+    let node = Node::start(
+        "[limits]\noutbox_bytes_max = \"64KiB\"\nmessages_per_second = 0\nconnections_per_user_max = 1",
+    )
+    .await;
+    let mut ann = node.client("ann").await;
+    let _slow = RawClient::connect(&node, "slow").await;
+    let flood =
+        json!({"type": "x", "payload": "y".repeat(30_000), "receiverId": "slow", "id": "f"})
+            .to_string();
+    loop {
+        ann.send(&flood).await;
+        if ann.json().await["payload"]["status"] == "offline" {
+            break;
+        }
+    }
+    node.until_metric("wss_active_connections ", |open| open == 1.0)
+        .await;
+    node.client("slow").await.expect_silence().await;
 }

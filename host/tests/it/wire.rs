@@ -110,107 +110,202 @@ async fn a_bad_frame_gets_an_error_and_the_connection_stays() {
     assert_eq!(ann.json().await["type"], "ack");
 }
 
-#[tokio::test]
-async fn v1_clients_are_welcomed_and_told_of_rooms() {
-    let node = Node::start("").await;
-    let mut ann = node.connect("ann", Some("signalbox.v1")).await.unwrap();
-    let welcome = ann.json().await;
-    assert_eq!(
-        (&welcome["type"], &welcome["payload"]["userId"]),
-        (&json!("welcome"), &json!("ann"))
-    );
-    ann.send(r#"{"type":"join","room":"r"}"#).await;
-    assert_eq!(
-        ann.json().await,
-        json!({"type": "joined", "payload": {"room": "r"}})
-    );
-    let mut bob = node.client("bob").await;
-    bob.send(r#"{"type":"join","room":"r","id":"j"}"#).await;
-    assert_eq!(
-        bob.json().await["type"],
-        "ack",
-        "without the subprotocol there is no `joined`"
-    );
-    bob.send(r#"{"type":"x","payload":1,"room":"r"}"#).await;
-    for client in [&mut ann, &mut bob] {
-        let message = client.json().await;
-        assert_eq!(
-            (
-                &message["room"],
-                &message["senderId"],
-                &message["receiverID"]
-            ),
-            (&json!("r"), &json!("bob"), &json!(""))
-        );
-    }
-    ann.send(r#"{"type":"leave","room":"r"}"#).await;
-    assert_eq!(ann.json().await["type"], "left");
+/// The payload as it stands in a delivered frame.
+fn payload_of(frame: &str) -> &str {
+    let start = frame.split_once(r#","payload":"#).expect("a payload").1;
+    start
+        .rsplit_once(r#","receiverID":"#)
+        .expect("a receiver")
+        .0
 }
 
 #[tokio::test]
-async fn nobody_comes_in_without_saying_who_they_are() {
+async fn names_of_fields_match_in_any_case_in_text_and_in_binary_frames() {
     let node = Node::start("").await;
-    let mut request = String::from("/ws");
-    for expected in ["missing userId", "missing userId"] {
-        let (status, body) = upgrade(&node, &request).await;
-        assert_eq!((status, body.trim()), (400, expected));
-        request = "/ws?userId=".to_owned();
-    }
-}
-
-/// Status and body of a refused upgrade.
-async fn upgrade(node: &Node, path: &str) -> (u16, String) {
-    let url = format!("ws://{}{path}", node.address);
-    match tokio_tungstenite::connect_async(url).await {
-        Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => {
-            let body = answer.body().clone().unwrap_or_default();
-            (
-                answer.status().as_u16(),
-                String::from_utf8_lossy(&body).into_owned(),
-            )
+    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
+    for frame in [
+        r#"{"type":"x","payload":1,"receiverId":"bob","id":"i"}"#,
+        r#"{"type":"x","payload":1,"receiverID":"bob","id":"i"}"#,
+        r#"{"TYPE":"x","PAYLOAD":1,"RECEIVERID":"bob","ID":"i"}"#,
+        r#"{"Type":"x","Payload":1,"ReceiverId":"bob","Id":"i"}"#,
+        r#"{"tYpE":"x","pAyLoAd":1,"rEcEiVeRiD":"bob","iD":"i"}"#,
+        r#"{"\u0074ype":"x","payload":1,"receiver\u0049d":"bob","id":"i"}"#,
+    ] {
+        for message in [Message::text(frame), Message::binary(frame)] {
+            ann.send_raw(message).await;
+            assert_eq!(
+                ann.json().await["payload"]["status"],
+                "delivered",
+                "{frame}"
+            );
+            let message = bob.json().await;
+            assert_eq!(
+                (&message["type"], &message["payload"]),
+                (&json!("x"), &json!(1)),
+                "{frame}"
+            );
         }
-        other => panic!("the upgrade was not refused: {other:?}"),
     }
 }
 
 #[tokio::test]
-async fn probes_answer_and_closed_interfaces_are_closed() {
-    let node = Node::start(WITH_CHAT).await;
-    assert_eq!(node.get("/health").await.0, 200);
-    assert_eq!(node.get("/ready").await.0, 200);
-    assert_eq!(node.get("/api/messages").await.0, 401);
-    assert_eq!(node.get("/admin/plugins").await.0, 401);
-    assert!(
-        node.get("/metrics")
-            .await
-            .1
-            .contains("wss_active_connections 0")
-    );
-}
-
-#[tokio::test]
-async fn a_drain_turns_ready_red_and_closes_with_4000() {
-    let node = Node::start("[server]\ndrain_timeout = \"2s\"").await;
-    let mut clients = Vec::new();
-    for index in 0..5 {
-        clients.push(node.client(&format!("u{index}")).await);
-    }
-    node.terminate();
-    for client in &mut clients {
-        assert_eq!(client.closed().await, 4000);
-    }
-    node.stopped().await;
-}
-
-#[tokio::test]
-async fn clean_closes_are_no_unexpected_disconnects_and_lost_connections_are() {
+async fn sender_and_timestamp_are_the_servers_whatever_the_client_writes() {
     let node = Node::start("").await;
-    node.client("ann").await.close().await;
-    node.until_metric("wss_active_connections ", |value| value == 0.0)
+    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
+    ann.send(
+        r#"{"senderId":"eve","SENDERID":"eve","timestamp":"1999-01-01T00:00:00Z","messageId":"m",
+        "type":"x","payload":1,"receiverId":"bob","senderid":"eve","Timestamp":1}"#,
+    )
+    .await;
+    let text = bob.text().await;
+    assert!(text.contains(r#""senderId":"ann""#), "{text}");
+    for forged in ["eve", "1999", "messageId"] {
+        assert!(!text.contains(forged), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn payloads_come_through_byte_for_byte() {
+    let node = Node::start(WITH_CHAT).await;
+    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
+    for payload in [
+        "1.50",
+        "-0.0",
+        "1E400",
+        "1.0e+5",
+        "123456789012345678901234567890.12345678901234567890",
+        r#"{ "b" : 1,	"a":[ 1 ,2 ],"b":2 , "":{ } }"#,
+        "{\r\n \"lines\" : [ ]\n}",
+        r#""\u00e4\/\ud83d\ude00\u0000\ud800""#,
+        "\"ä\u{1f600}\u{2028}\u{fffd}\"",
+        r#""},\"receiverID\":\"eve""#,
+        "null",
+    ] {
+        // By nobody's plugin, and past one that has nothing to change.
+        for event_type in ["x", "chat_message"] {
+            ann.send(&format!(
+                r#"{{"type":"{event_type}","payload": {payload} ,"receiverId":"bob"}}"#
+            ))
+            .await;
+            assert_eq!(payload_of(&bob.text().await), payload, "{event_type}");
+        }
+    }
+    ann.send(r#"{"type":"x","receiverId":"bob"}"#).await;
+    assert_eq!(payload_of(&bob.text().await), "null");
+}
+
+#[tokio::test]
+async fn a_message_has_an_id_only_where_the_sender_asked_for_an_ack() {
+    let node = Node::start("").await;
+    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
+    ann.send(r#"{"type":"x","receiverId":"bob"}"#).await;
+    ann.send(r#"{"type":"x","receiverId":"bob","id":""}"#).await;
+    ann.send(r#"{"type":"x","receiverId":"bob","id":"1"}"#)
         .await;
-    node.until_metric("wss_unexpected_disconnects_total ", |value| value == 0.0)
+    assert!(bob.json().await.get("messageId").is_none());
+    assert!(bob.json().await.get("messageId").is_none());
+    let ack = ann.json().await;
+    assert_eq!(ack["payload"]["id"], "1", "only the third asked for an ack");
+    assert_eq!(bob.json().await["messageId"], ack["payload"]["messageId"]);
+}
+
+#[tokio::test]
+async fn users_may_have_any_characters_in_their_names() {
+    let node = Node::start("").await;
+    let mut ann = node.client("ann").await;
+    for (user, encoded) in [
+        ("a b", "a%20b"),
+        ("a\"\\/b", "a%22%5C/b"),
+        ("\0\u{1}\n\t\u{7f}", "%00%01%0A%09%7F"),
+        ("ä\u{1f600}\u{2028}", "%C3%A4%F0%9F%98%80%E2%80%A8"),
+        ("user_servers:*", "user_servers:*"),
+    ] {
+        let mut bob = node.client(encoded).await;
+        for receiver in [json!(user).to_string(), escaped(user)] {
+            ann.send(&format!(r#"{{"type":"x","receiverId":{receiver}}}"#))
+                .await;
+            assert_eq!(bob.json().await["receiverID"], user);
+        }
+        bob.send(r#"{"type":"x","receiverId":"ann"}"#).await;
+        assert_eq!(ann.json().await["senderId"], user);
+    }
+}
+
+/// As a JSON string of escapes alone.
+fn escaped(text: &str) -> String {
+    let units: Vec<String> = text
+        .encode_utf16()
+        .map(|unit| format!("\\u{unit:04x}"))
+        .collect();
+    format!("\"{}\"", units.concat())
+}
+
+#[tokio::test]
+async fn an_id_has_at_most_64_characters() {
+    let node = Node::start("").await;
+    let mut ann = node.client("ann").await;
+    for id in ["i".repeat(64), "ä\u{1f600}".repeat(32)] {
+        ann.send(&json!({"type": "heartbeat", "id": id}).to_string())
+            .await;
+        assert_eq!(ann.json().await["payload"]["id"], id);
+        let longer = format!("{id}i");
+        ann.send(&json!({"type": "heartbeat", "id": longer}).to_string())
+            .await;
+        assert_eq!(ann.error_code().await, "invalid_id");
+    }
+}
+
+#[tokio::test]
+async fn json_is_nested_at_most_100_levels_deep_and_the_connection_stays() {
+    let node = Node::start(WITH_CHAT).await;
+    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
+    // The message itself is the first level.
+    for (payload, code) in [
+        (format!("{}{}", "[".repeat(99), "]".repeat(99)), None),
+        (
+            format!("{}{}", "[".repeat(100), "]".repeat(100)),
+            Some("too_deep"),
+        ),
+        (
+            format!("{}1{}", r#"{"a":"#.repeat(99), "}".repeat(99)),
+            None,
+        ),
+        (
+            format!("{}1{}", r#"{"a":"#.repeat(100), "}".repeat(100)),
+            Some("too_deep"),
+        ),
+        ("[".repeat(30_000), Some("too_deep")),
+    ] {
+        for event_type in ["x", "chat_message"] {
+            ann.send(&format!(
+                r#"{{"type":"{event_type}","payload":{payload},"receiverId":"bob"}}"#
+            ))
+            .await;
+            match code {
+                None => assert_eq!(payload_of(&bob.text().await), payload),
+                Some(code) => assert_eq!(ann.error_code().await, code),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn built_in_types_of_the_server_are_reserved_and_latency_is_a_number_from_0() {
+    let node = Node::start("").await;
+    let mut ann = node.client("ann").await;
+    for reserved in ["welcome", "ack", "error", "joined", "left"] {
+        ann.send(&json!({"type": reserved, "receiverId": "ann"}).to_string())
+            .await;
+        assert_eq!(ann.error_code().await, "reserved_type");
+    }
+    for payload in ["-1", "\"1\"", "null", "[1]", "1e999", "true"] {
+        ann.send(&format!(
+            r#"{{"type":"latency_report","payload":{payload}}}"#
+        ))
         .await;
-    drop(node.client("bob").await);
-    node.until_metric("wss_unexpected_disconnects_total ", |value| value == 1.0)
+        assert_eq!(ann.error_code().await, "invalid_payload", "{payload}");
+    }
+    ann.send(r#"{"type":"latency_report","payload":0.5,"id":"1"}"#)
         .await;
+    assert_eq!(ann.json().await["payload"]["status"], "handled");
 }

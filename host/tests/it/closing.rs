@@ -1,0 +1,99 @@
+//! How a connection ends: by the client, by a broken frame, by the server.
+
+use crate::{
+    harness::Node,
+    raw::{BINARY, CLOSE, CONTINUATION, FIN, PING, RawClient, TEXT},
+};
+
+#[tokio::test]
+async fn a_close_of_the_client_is_answered_in_kind_and_the_connection_ends() {
+    let node = Node::start("").await;
+    for (code, unexpected) in [(1000_u16, 0.0), (1001, 0.0), (1008, 1.0), (4321, 2.0)] {
+        let mut ann = RawClient::connect(&node, "ann").await;
+        ann.send(FIN | CLOSE, &code.to_be_bytes()).await;
+        assert_eq!(ann.closed().await, code);
+        // The server ends the TCP connection, and without a reset.
+        ann.ended().await.expect("the connection is not reset");
+        node.until_metric("wss_active_connections ", |open| open == 0.0)
+            .await;
+        node.until_metric("wss_unexpected_disconnects_total ", |lost| {
+            lost == unexpected
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_close_without_a_code_is_answered_without_one() {
+    let node = Node::start("").await;
+    let mut ann = RawClient::connect(&node, "ann").await;
+    ann.send(FIN | CLOSE, b"").await;
+    assert_eq!(ann.frame().await.unwrap(), Some((CLOSE, Vec::new())));
+    ann.ended().await.expect("the connection is not reset");
+    node.until_metric("wss_active_connections ", |open| open == 0.0)
+        .await;
+}
+
+#[tokio::test]
+async fn who_breaks_the_protocol_is_told_1002_or_1007() {
+    let node = Node::start("").await;
+    let mut bob = node.client("bob").await;
+    let masked = |first: u8, payload: &[u8]| {
+        let mut frame = vec![first, 0x80 | payload.len() as u8, 0, 0, 0, 0];
+        frame.extend(payload);
+        frame
+    };
+    for (bytes, code) in [
+        // No mask.
+        (vec![FIN | TEXT, 1, b'x'], 1002),
+        // A reserved bit, reserved kinds.
+        (masked(FIN | 0x40 | TEXT, b"x"), 1002),
+        (masked(FIN | 3, b"x"), 1002),
+        (masked(FIN | 11, b"x"), 1002),
+        // A fragment of nothing, and a ping in fragments.
+        (masked(FIN | CONTINUATION, b"x"), 1002),
+        (masked(PING, b"x"), 1002),
+        // A new message inside of another.
+        (
+            [masked(TEXT, b"x"), masked(FIN | BINARY, b"x")].concat(),
+            1002,
+        ),
+        // Text that is none, also where only the second fragment shows it.
+        (masked(FIN | TEXT, b"\xff"), 1007),
+        (
+            [masked(TEXT, b"\xc3"), masked(FIN | CONTINUATION, b"x")].concat(),
+            1007,
+        ),
+    ] {
+        let mut ann = RawClient::connect(&node, "ann").await;
+        ann.send_bytes(&bytes).await;
+        assert_eq!(ann.closed().await, code, "{bytes:?}");
+        ann.ended().await.expect("the connection is not reset");
+        bob.expect_silence().await;
+    }
+    node.until_metric("wss_unexpected_disconnects_total ", |lost| lost == 9.0)
+        .await;
+    node.until_metric("wss_active_connections ", |open| open == 1.0)
+        .await;
+}
+
+#[tokio::test]
+async fn clean_closes_are_no_unexpected_disconnects_and_lost_connections_are() {
+    let node = Node::start("").await;
+    node.client("ann").await.close().await;
+    node.until_metric("wss_active_connections ", |value| value == 0.0)
+        .await;
+    node.until_metric("wss_unexpected_disconnects_total ", |value| value == 0.0)
+        .await;
+    drop(node.client("bob").await);
+    node.until_metric("wss_unexpected_disconnects_total ", |value| value == 1.0)
+        .await;
+    let cid = node.client("cid").await;
+    // Dropped so, it is a reset instead of an end.
+    cid.stream().set_zero_linger().unwrap();
+    drop(cid);
+    node.until_metric("wss_unexpected_disconnects_total ", |value| value == 2.0)
+        .await;
+    node.until_metric("wss_active_connections ", |value| value == 0.0)
+        .await;
+}

@@ -1,0 +1,55 @@
+//! What probes and scrapers ask of the same listener.
+
+use crate::harness::{Node, WITH_CHAT};
+
+#[tokio::test]
+async fn probes_answer_200_where_all_is_well() {
+    let node = Node::start(WITH_CHAT).await;
+    assert_eq!(node.get("/health").await.0, 200);
+    assert_eq!(node.get("/ready").await.0, 200);
+    assert_eq!(node.get("/nothing").await.0, 404);
+}
+
+#[tokio::test]
+async fn metrics_are_served_as_prometheus_text() {
+    let node = Node::start(WITH_CHAT).await;
+    let _ann = node.client("ann").await;
+    let answer = node.http("GET /metrics HTTP/1.1").await;
+    assert_eq!(answer.status, 200);
+    let kind = answer.header("content-type").unwrap();
+    assert!(kind.contains("version="), "{kind}");
+    for line in answer.body.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        assert!(name.starts_with("wss_"), "{line}");
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+    }
+    assert!(answer.body.contains("\nwss_active_connections 1"));
+    assert!(answer.body.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn metrics_can_be_switched_off() {
+    let node = Node::start("[metrics]\nprometheus = false").await;
+    assert_eq!(node.get("/metrics").await.0, 404);
+}
+
+#[tokio::test]
+async fn without_a_key_every_call_of_both_apis_answers_401_in_json() {
+    let node = Node::start(WITH_CHAT).await;
+    for call in [
+        "POST /api/messages",
+        "GET /api/users/ann",
+        "GET /api/",
+        "GET /admin/",
+        "GET /admin/plugins",
+        "PUT /admin/plugins/chat",
+        "DELETE /admin/connections/1",
+        "GET /admin/openapi.json",
+    ] {
+        let head = format!("{call} HTTP/1.1\r\nContent-Length: 0\r\nAuthorization: Bearer x");
+        let answer = node.http(&head).await;
+        assert_eq!(answer.status, 401, "{call}");
+        assert_eq!(answer.error_code(), "unauthorized", "{call}");
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"), "{call}");
+    }
+}
