@@ -324,6 +324,8 @@ mod tests {
             }
         });
         assert_eq!(taken.into_inner(), 20_000);
-        assert_eq!(pool.size(), (2, 2));
+        let (idle, existing) = pool.size();
+        assert_eq!(idle, existing, "all came back");
+        assert!(existing <= 2);
     }
 }
