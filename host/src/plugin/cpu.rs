@@ -37,8 +37,10 @@ struct State {
     cpu: Duration,
     /// The thread's CPU clock where the stretch began that is not charged yet; none outside of a timed poll.
     since: Option<Duration>,
-    /// Held from the first interruption to the end of the call.
+    /// Held from an interruption to the end of the call, or until it waits for the host.
     lane: Option<Lane>,
+    /// Whether the call waits for the lane or its turn in it, and for nothing else.
+    yielding: bool,
 }
 
 /// What becomes of an interrupted call.
@@ -98,13 +100,19 @@ impl CpuMeter {
     /// `own` has room for as many calls of one plugin as `lane` has for all: calls of a plugin that always takes long
     /// queue among themselves, and those of others wait for few of them.
     pub(super) async fn go_on(&self, own: Arc<Semaphore>, lane: Arc<Semaphore>) {
-        if self.state().lane.is_some() {
-            return tokio::task::yield_now().await;
-        }
-        // The semaphores are never closed.
-        if let (Ok(own), Ok(lane)) = (own.acquire_owned().await, lane.acquire_owned().await) {
+        let in_lane = {
+            let mut state = self.state();
+            state.yielding = true;
+            state.lane.is_some()
+        };
+        if in_lane {
+            tokio::task::yield_now().await;
+        } else if let (Ok(own), Ok(lane)) = (own.acquire_owned().await, lane.acquire_owned().await)
+        {
+            // The semaphores are never closed.
             self.state().lane = Some(Lane(own, lane));
         }
+        self.state().yielding = false;
     }
 
     fn poll_begins(&self) {
@@ -116,6 +124,10 @@ impl CpuMeter {
         let mut state = self.state();
         if let Some(since) = state.since.take() {
             state.cpu += thread_cpu_time().saturating_sub(since);
+        }
+        // A call that sleeps, or waits for the store, uses no thread: its place is for one that does.
+        if !state.yielding {
+            state.lane = None;
         }
     }
 
@@ -233,8 +245,8 @@ mod tests {
             .map(|turn| turn.as_mut().poll(&mut cx).is_ready())
             .collect();
         assert_eq!(polls, [true, false, false, false]);
-        meters[0].used.store(true, Ordering::Relaxed);
-        meters[0].clear();
+        // It waits for the host.
+        meters[0].poll_ends();
         // The plugin's second call came first, but only to the plugin's own queue.
         assert!(turns[3].as_mut().poll(&mut cx).is_ready());
         assert!(turns[1].as_mut().poll(&mut cx).is_pending());
