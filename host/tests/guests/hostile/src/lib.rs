@@ -1,95 +1,179 @@
-//! A plugin that does what no plugin should: what it does is the event type, and for the start the configuration.
+//! A plugin that does what no plugin should. What it does is the last part of the event type: `hostile.X` in `handle`,
+//! `hostile.validate.X` in `validate`, `hostile.transform.X` in `transform`; for connections the user `bad-X`, for
+//! rooms the name of the room, and for the start the configuration.
 
+mod deeds;
+mod outside;
+
+use deeds::{allocate, allocate_at_once, answer, draft, recurse, spin};
 use signalbox_plugin::{
-    Action, Destination, Draft, Events, Message, Plugin, Rejection, log, store,
+    Action, Client, Connections, Destination, Disconnection, Draft, Events, Message, Outcome,
+    Plugin, Rejection, Rooms, Transformation, Validation, log, metrics, store,
 };
 
-struct Hostile;
+struct Hostile {
+    event_types: Vec<String>,
+    self_test: String,
+}
+
+/// The value of `key` in a configuration of texts alone.
+fn configured<'c>(config: &'c str, key: &str) -> &'c str {
+    let value = config.split(&format!("\"{key}\":\"")).nth(1);
+    value.and_then(|rest| rest.split('"').next()).unwrap_or("")
+}
 
 impl Plugin for Hostile {
     fn init(config: &str) -> Result<Self, String> {
-        match config {
-            r#"{"init":"panic"}"# => panic!("init panics"),
-            r#"{"init":"refuse"}"# => Err("size: must be small".to_owned()),
-            r#"{"init":"loop"}"# => spin(),
-            _ => Ok(Self),
+        match configured(config, "init") {
+            "panic" => panic!("init panics"),
+            "refuse" => return Err("size: must be small".to_owned()),
+            "loop" => spin(),
+            "alloc" => allocate(),
+            _ => {}
         }
+        let event_types = match configured(config, "event_types") {
+            "" => "hostile.*",
+            other => other,
+        };
+        Ok(Self {
+            event_types: vec![event_types.to_owned()],
+            self_test: configured(config, "self_test").to_owned(),
+        })
+    }
+
+    fn self_test(&self) -> Result<(), String> {
+        match self.self_test.as_str() {
+            "fail" => Err("two and two were five".to_owned()),
+            "panic" => panic!("self-test panics"),
+            "loop" => spin(),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What fails in any interface.
+fn fail(how: &str) -> Result<(), Rejection> {
+    match how {
+        "panic" => panic!("a call panics"),
+        "loop" => spin(),
+        "code" => return Err(Rejection::new("Not A Code", "")),
+        _ => {}
+    }
+    Ok(())
+}
+
+impl Validation for Hostile {
+    fn validate(&self, message: &Message) -> Result<(), Rejection> {
+        message
+            .event_type
+            .strip_prefix("hostile.validate.")
+            .map_or(Ok(()), fail)
+    }
+}
+
+impl Transformation for Hostile {
+    fn transform(&self, message: &Message) -> Result<Outcome, Rejection> {
+        let changed = |event_type: &str, destination: Option<Destination>, payload: &str| {
+            Ok(Outcome::Changed(Draft {
+                event_type: event_type.to_owned(),
+                destination,
+                payload: payload.to_owned(),
+            }))
+        };
+        match message.event_type.strip_prefix("hostile.transform.") {
+            Some("json") => changed("answer", None, "{not json"),
+            Some("reserved") => changed("ack", None, "1"),
+            Some("user") => changed("answer", Some(Destination::User(String::new())), "1"),
+            Some(how) => fail(how).map(|()| Outcome::Unchanged),
+            None => Ok(Outcome::Unchanged),
+        }
+    }
+}
+
+impl Connections for Hostile {
+    fn connected(&self, client: &Client) -> Result<Vec<Action>, Rejection> {
+        fail(client.user.strip_prefix("bad-").unwrap_or_default())?;
+        Ok(Vec::new())
+    }
+
+    fn disconnected(&self, client: &Client, _: &Disconnection) -> Vec<Action> {
+        match client.user.as_str() {
+            "leaves-panic" => panic!("disconnected panics"),
+            "leaves-actions" => vec![Action::Deliver; 100_000],
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Rooms for Hostile {
+    fn authorize_join(&self, _: &Client, room: &str) -> Result<(), Rejection> {
+        fail(room)
     }
 }
 
 impl Events for Hostile {
     fn event_types(&self) -> Vec<String> {
-        vec!["hostile.*".to_owned()]
+        self.event_types.clone()
     }
 
     fn handle(&self, message: &Message) -> Result<Vec<Action>, Rejection> {
-        match message.event_type.trim_start_matches("hostile.") {
-            "loop" => spin(),
+        let deed = message.event_type.trim_start_matches("hostile.");
+        match deed {
             "alloc" => allocate(),
-            "panic" => panic!("handle panics"),
+            "alloc-at-once" => allocate_at_once(),
             "recurse" => return Ok(vec![answer(&recurse(message.timestamp).to_string())]),
-            "sleep" => std::thread::sleep(std::time::Duration::from_secs(10)),
+            "sleep" => deeds::sleep(10_000),
+            "spin-and-sleep" => (0..5).for_each(|_| {
+                deeds::spin_for(3);
+                deeds::sleep(5);
+            }),
+            "spin-and-wait" => {
+                deeds::spin_for(3);
+                deeds::sleep(20_000);
+            }
+            "spin-a-little" => deeds::spin_for(3),
+            "exit" => std::process::exit(0),
             "actions" => return Ok(vec![Action::Deliver; 100_000]),
+            "many" => return Ok(vec![Action::Deliver; 257]),
             "output" => return Ok(vec![answer(&format!("\"{}\"", "x".repeat(4 << 20)))]),
             "json" => return Ok(vec![answer("{not json")]),
+            "deep" => {
+                return Ok(vec![answer(&format!(
+                    "{}{}",
+                    "[".repeat(101),
+                    "]".repeat(101)
+                ))]);
+            }
             "reserved" => return Ok(vec![draft("welcome", "1")]),
             "type" => return Ok(vec![draft(&"x".repeat(65), "1")]),
-            "code" => return Err(Rejection::new("Not A Code", "")),
+            "room" => return Ok(vec![Action::Join(String::new())]),
+            "close" => {
+                return Ok(vec![
+                    answer("\"half of it\""),
+                    Action::Disconnect(Disconnection {
+                        code: 1000,
+                        reason: String::new(),
+                    }),
+                ]);
+            }
             "logs" => (0..1_000).for_each(|_| log::write(log::Level::Info, &"x".repeat(4096))),
+            "prints" => (0..1_000).for_each(|line| println!("{line}")),
+            "metrics" => {
+                (0..1_000).for_each(|index| metrics::count(&format!("flood_{index}"), 1));
+                metrics::observe("No Name", f64::NAN);
+            }
             "store" => {
                 let refused = (0..100)
                     .filter(|_| store::get("k") == Err(store::StoreError::TooManyCalls))
                     .count();
                 return Ok(vec![answer(&refused.to_string())]);
             }
-            "outside" => return Ok(vec![answer(&outside())]),
-            _ => {}
+            "random" => outside::random_bytes(1 << 40),
+            "outside" => return Ok(vec![answer(&outside::seen())]),
+            how => fail(how)?,
         }
         Ok(vec![answer("\"done\"")])
     }
 }
 
-/// What of the world outside can be seen: must be nothing.
-fn outside() -> String {
-    let file = std::fs::read("/etc/passwd").is_ok();
-    let network = std::net::TcpStream::connect("127.0.0.1:1")
-        .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
-    format!(
-        "[{},{},{file},{network}]",
-        std::env::vars().count(),
-        std::env::args().count()
-    )
-}
-
-fn answer(payload: &str) -> Action {
-    draft("answer", payload)
-}
-
-fn draft(event_type: &str, payload: &str) -> Action {
-    Action::Send(Draft {
-        event_type: event_type.to_owned(),
-        destination: Some(Destination::Sender),
-        payload: payload.to_owned(),
-    })
-}
-
-fn spin() -> ! {
-    let mut turns = 0_u64;
-    loop {
-        turns = std::hint::black_box(turns.wrapping_add(1));
-    }
-}
-
-fn allocate() {
-    let mut kept = Vec::new();
-    loop {
-        kept.push(std::hint::black_box(vec![1_u8; 1 << 20]));
-    }
-}
-
-#[allow(unconditional_recursion)]
-fn recurse(depth: u64) -> u64 {
-    std::hint::black_box(recurse(std::hint::black_box(depth + 1)) + 1)
-}
-
-signalbox_plugin::export!(Hostile: events);
+signalbox_plugin::export!(Hostile: validation, transformation, connections, rooms, events);

@@ -1,0 +1,97 @@
+//! A plugin that uses everything that the host offers, as it is told: what it does when a connection comes and goes
+//! stands in its configuration, what it does with a message in the payload.
+
+mod script;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use signalbox_plugin::{
+    Action, Client, Connections, Destination, Disconnection, Draft, Events, Message, Plugin,
+    Rejection, Rooms, config, payload,
+};
+
+use script::{Call, Step};
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Config {
+    /// Users that are not let in.
+    banned: Vec<String>,
+    /// Rooms that nobody may join.
+    closed: Vec<String>,
+    /// Done when a connection came.
+    connected: Vec<Step>,
+    /// Done when it is gone.
+    disconnected: Vec<Step>,
+    /// The user who is told who is gone, and how.
+    watcher: Option<String>,
+    /// Whether it leaves messages alone: two plugins cannot handle the same types.
+    idle: bool,
+}
+
+struct Follower(Config);
+
+impl Plugin for Follower {
+    fn init(text: &str) -> Result<Self, String> {
+        config::parse(text).map(Self)
+    }
+}
+
+impl Connections for Follower {
+    fn connected(&self, client: &Client) -> Result<Vec<Action>, Rejection> {
+        if self.0.banned.contains(&client.user) {
+            return Err(Rejection::new(
+                "banned",
+                "come back when you have cooled down",
+            ));
+        }
+        Ok(self.0.connected.iter().map(Step::action).collect())
+    }
+
+    fn disconnected(&self, client: &Client, how: &Disconnection) -> Vec<Action> {
+        let mut actions: Vec<_> = self.0.disconnected.iter().map(Step::action).collect();
+        if let Some(watcher) = &self.0.watcher {
+            let gone = json!({"gone": client.user, "code": how.code, "reason": how.reason});
+            actions.push(Action::Announce(Draft {
+                event_type: "gone".to_owned(),
+                destination: Some(Destination::User(watcher.clone())),
+                payload: gone.to_string(),
+            }));
+        }
+        actions
+    }
+}
+
+impl Rooms for Follower {
+    fn authorize_join(&self, client: &Client, room: &str) -> Result<(), Rejection> {
+        if self.0.closed.iter().any(|closed| closed == room) {
+            let reason = format!("{} may not be in {room}", client.user);
+            return Err(Rejection::new("closed", reason));
+        }
+        Ok(())
+    }
+}
+
+impl Events for Follower {
+    fn event_types(&self) -> Vec<String> {
+        let all = ["follower.do", "follower.call"].map(str::to_owned);
+        if self.0.idle {
+            Vec::new()
+        } else {
+            all.to_vec()
+        }
+    }
+
+    fn handle(&self, message: &Message) -> Result<Vec<Action>, Rejection> {
+        if message.event_type == "follower.do" {
+            let steps: Vec<Step> = payload::parse(message)?;
+            return Ok(steps.iter().map(Step::action).collect());
+        }
+        let calls: Vec<Call> = payload::parse(message)?;
+        let results: Vec<Value> = calls.iter().map(Call::run).collect();
+        let draft = payload::draft("results", Some(Destination::Sender), &results)?;
+        Ok(vec![Action::Send(draft)])
+    }
+}
+
+signalbox_plugin::export!(Follower: connections, rooms, events);
