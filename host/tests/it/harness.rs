@@ -63,6 +63,19 @@ fn plugins() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/plugins")
 }
 
+/// Where compiled components are kept, for all tests: compiling them takes most of the time.
+pub(crate) fn plugin_cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin-cache")
+}
+
+/// `config`, with that cache where it names no other.
+pub(crate) fn with_plugin_cache(config: &str) -> String {
+    if config.contains("[plugin_cache]") {
+        return config.to_owned();
+    }
+    format!("{config}\n[plugin_cache]\ndir = {:?}\n", plugin_cache())
+}
+
 /// The chat plugin.
 pub(crate) fn chat_plugin() -> PathBuf {
     plugins().join("chat.wasm")
@@ -97,7 +110,7 @@ impl Node {
         // Shown where a test fails.
         let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let file = dir.path().join("platform.toml");
-        std::fs::write(&file, text).expect("the configuration is written");
+        std::fs::write(&file, with_plugin_cache(text)).expect("the configuration is written");
         let env = Environment::new();
         let config = Config::load(Some(&file), &env).unwrap_or_else(|errors| panic!("{errors}"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -208,6 +221,13 @@ impl Endpoint {
         self.connect(user, None)
             .await
             .unwrap_or_else(|error| panic!("{user} is not let in: {error}"))
+    }
+
+    /// A client that others can reach: when an upgrade is answered, that takes a moment yet.
+    pub(crate) async fn reachable(&self, user: &str) -> Client {
+        let mut client = self.client(user).await;
+        client.expect_silence().await;
+        client
     }
 
     pub(crate) async fn connect(
@@ -387,10 +407,17 @@ impl Client {
 
     /// The close code, past whatever comes before it.
     pub(crate) async fn closed(&mut self) -> u16 {
+        self.closed_with_reason().await.0
+    }
+
+    /// The close code and its reason, past whatever comes before them.
+    pub(crate) async fn closed_with_reason(&mut self) -> (u16, String) {
         let next = async {
             loop {
                 match self.socket.next().await {
-                    Some(Ok(Message::Close(Some(close)))) => return u16::from(close.code),
+                    Some(Ok(Message::Close(Some(close)))) => {
+                        return (u16::from(close.code), close.reason.to_string());
+                    }
                     Some(Ok(_)) => {}
                     other => panic!("a close frame was expected, not {other:?}"),
                 }
@@ -422,18 +449,4 @@ impl Client {
             _ => unreachable!("tests use no TLS"),
         }
     }
-}
-
-/// A copy of the component `file` with other bytes and the same behaviour: a custom section with `marker` is added.
-pub(crate) fn marked(file: &Path, marker: &str) -> Vec<u8> {
-    let mut bytes = std::fs::read(file).expect("the component is there");
-    let name = "marker";
-    let length = 1 + name.len() + marker.len();
-    bytes.extend([
-        0,
-        u8::try_from(length).expect("a short marker"),
-        u8::try_from(name.len()).expect("a short name"),
-    ]);
-    bytes.extend(name.bytes().chain(marker.bytes()));
-    bytes
 }

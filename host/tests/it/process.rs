@@ -81,7 +81,14 @@ impl Server {
         config: &str,
         environment: &[(&str, &str)],
     ) -> Self {
-        let mut server = Self::launch(files, config, environment);
+        Self::launch(files, config, environment)
+            .until_listening()
+            .await
+    }
+
+    /// Waits until it listens.
+    pub(crate) async fn until_listening(self) -> Self {
+        let mut server = self;
         let line = server.until_log("listening on ").await;
         let (_, address) = line.rsplit_once("listening on ").expect("it was found");
         let address = address.split(['"', ' ']).next().unwrap_or_default();
@@ -98,6 +105,11 @@ impl Server {
     ) -> Self {
         let dir = folder(files);
         replace(dir.path(), "platform.toml", config.as_bytes());
+        Self::launch_in(dir, environment)
+    }
+
+    /// A server in a folder with everything that it needs.
+    pub(crate) fn launch_in(dir: tempfile::TempDir, environment: &[(&str, &str)]) -> Self {
         let mut child = signalbox(dir.path(), &[], environment)
             .stderr(Stdio::piped())
             .spawn()
@@ -138,14 +150,23 @@ impl Server {
         line.expect("it was found").clone()
     }
 
+    /// The lines of the log, and more as they come.
+    pub(crate) fn follow_log(&self) -> watch::Receiver<Vec<String>> {
+        self.log.clone()
+    }
+
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// All lines of the log so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.borrow().clone()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let id = self.child.id().expect("it runs");
-        let id = i32::try_from(id).ok().and_then(Pid::from_raw);
+        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
         kill_process(id.expect("a process id"), signal).expect("the signal is sent");
     }
 

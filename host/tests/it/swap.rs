@@ -1,64 +1,273 @@
 //! Plugins change while everybody stays connected.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
-use serde_json::json;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
 
-use crate::harness::{Node, WITH_CHAT, chat_plugin, marked};
+use crate::{
+    guests::{PATIENT, component, stamp_number, stamped, wat, without_function, wrong_type},
+    harness::{Client, Endpoint, Node, WITH_CHAT, chat_plugin},
+    logged::{Logged, message},
+    process::Signal,
+};
 
-const SWAPS: usize = 20;
+const PAIRS: usize = 100;
+const SWAPS: u64 = 20;
+
+/// Messages of a pair that are under way at a time.
+const WINDOW: u64 = 4;
+
+/// Two plugins, of which the tests swap the first.
+fn config() -> String {
+    format!(
+        "[limits]\nmessages_per_second = 0\n\
+         [[plugins]]\nname = \"stamp\"\npath = \"stamp.wasm\"\nevents = [\"*\"]\n{PATIENT}\
+         store_calls_max = 10_000\nconfig = {{ handles = [\"handled\"] }}\n"
+    )
+}
+
+/// What is known about a pair of clients: from one to the other, message by message.
+struct Pair {
+    from: Client,
+    to: Client,
+    receiver: String,
+    sent: u64,
+    received: u64,
+    version: u64,
+    times: Vec<Duration>,
+}
+
+impl Pair {
+    async fn connect(node: &Endpoint, number: usize) -> Self {
+        let receiver = format!("b{number}");
+        Self {
+            from: node.client(&format!("a{number}")).await,
+            to: node.reachable(&receiver).await,
+            receiver,
+            sent: 0,
+            received: 0,
+            version: 1,
+            times: Vec::new(),
+        }
+    }
+
+    /// Exchanges messages as fast as they go, until one carries the stamp of version `last`. Says which version each
+    /// pair has seen.
+    async fn run(mut self, last: u64, seen: Arc<Vec<AtomicU64>>, number: usize) -> Self {
+        while self.version < last {
+            let began = Instant::now();
+            for _ in 0..WINDOW {
+                let payload = json!({"n": self.sent});
+                let message =
+                    json!({"type": "chat", "payload": payload, "receiverId": self.receiver});
+                self.from.send(&message.to_string()).await;
+                self.sent += 1;
+            }
+            for _ in 0..WINDOW {
+                let payload = self.to.json().await["payload"].take();
+                self.take(&payload);
+            }
+            self.times.push(began.elapsed());
+            seen[number].store(self.version, Ordering::Relaxed);
+        }
+        self
+    }
+
+    fn take(&mut self, payload: &Value) {
+        assert_eq!(payload["n"], self.received, "lost, doubled or out of order");
+        self.received += 1;
+        let stamps = payload["stamps"]
+            .as_array()
+            .expect("it went through the plugin");
+        assert_eq!(stamps.len(), 1, "one version, once: {payload}");
+        let version = stamp_number(stamps[0].as_str().expect("a stamp"));
+        assert!(
+            version >= self.version,
+            "{} came after {}",
+            version,
+            self.version
+        );
+        self.version = version;
+    }
+}
+
+/// What cannot be admitted, and what the log says then.
+fn broken() -> [(Vec<u8>, &'static str); 10] {
+    let good = stamped("1");
+    [
+        (good[..good.len() / 2].to_vec(), "damaged or half written"),
+        (Vec::new(), "the file is empty"),
+        (b"no wasm at all".to_vec(), "the file is no WebAssembly"),
+        (wat("(module)"), "the file is a core module"),
+        (stamped("init-panic"), "the plugin does not start"),
+        (
+            stamped("init-refus"),
+            "init refused its configuration: this version refuses every",
+        ),
+        (stamped("test-panic"), "self-test failed"),
+        (
+            stamped("test-fails"),
+            "self-test failed: this version does not pass",
+        ),
+        (wrong_type(), "expected `validate: func(message: message)"),
+        (
+            without_function("signalbox:plugin/validation@2.0.0"),
+            "this host serves signalbox:plugin@1.0.0",
+        ),
+    ]
+}
+
+fn swaps(outcome: &str) -> String {
+    format!("wss_plugin_swaps_total{{plugin=\"stamp\",outcome=\"{outcome}\"}} ")
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_load_twenty_swaps_lose_double_and_reorder_nothing() {
-    // A loaded machine must not fail a call by its deadline here: this is about swaps.
-    let patient = "call_cpu_max = \"5s\"\ncall_time_max = \"20s\"\n";
-    let node = Node::start(&format!(
-        "[limits]\nmessages_per_second = 0\n{WITH_CHAT}{patient}"
-    ))
-    .await;
-    let (stop, _) = tokio::sync::watch::channel(false);
+async fn under_load_swaps_lose_double_and_reorder_nothing_and_broken_files_change_nothing() {
+    compile_ahead().await;
+    let server = Logged::start(&[("stamp.wasm", &stamped("1"))], &config()).await;
+    let node = &server;
+    let seen: Arc<Vec<_>> = Arc::new((0..PAIRS).map(|_| AtomicU64::new(1)).collect());
     let mut pairs = Vec::new();
-    for pair in 0..20 {
-        let (mut from, mut to) = (
-            node.client(&format!("a{pair}")).await,
-            node.client(&format!("b{pair}")).await,
-        );
-        let stop = stop.subscribe();
-        pairs.push(tokio::spawn(async move {
-            let mut sent = 0_u64;
-            while !*stop.borrow() {
-                let message = json!({"n": sent, "text": "x"});
-                let message = json!({"type": "chat_message", "payload": message, "receiverId": format!("b{pair}"), "id": "i"});
-                from.send(&message.to_string()).await;
-                let ack = from.json().await;
-                assert_eq!(ack["payload"]["status"], "delivered", "{ack}");
-                assert_eq!(to.json().await["payload"]["n"], sent, "lost, doubled or out of order");
-                sent += 1;
-            }
-            assert!(sent > 0);
-            (from, to)
-        }));
+    for number in 0..PAIRS {
+        let pair = Pair::connect(node, number).await;
+        pairs.push(tokio::spawn(pair.run(SWAPS + 1, seen.clone(), number)));
     }
-    for swap in 1..=SWAPS {
-        node.replace("chat.wasm", &marked(&chat_plugin(), &swap.to_string()));
-        // The first version counts as one.
-        node.until_metric(
-            "wss_plugin_swaps_total{plugin=\"chat\",outcome=\"live\"} ",
-            |live| live == 1.0 + swap as f64,
-        )
-        .await;
+    let mut broken = broken().into_iter();
+    let mut refused = 0.0;
+    for version in 2..=SWAPS + 1 {
+        if version % 2 == 0 {
+            let (bytes, said) = broken.next().expect("as many as every second swap");
+            node.replace("stamp.wasm", &bytes);
+            refused += 1.0;
+            node.until_metric(&swaps("refused"), |count| count == refused)
+                .await;
+            let error = |line: &Value| line["level"] == "ERROR";
+            let lines = server.until_lines(refused as usize, error).await;
+            assert_eq!(lines.len() as f64, refused, "one line for each");
+            let line = lines.last().expect("a line");
+            assert!(message(line).contains(said), "{said} in {line}");
+            assert!(
+                message(line).starts_with("plugin refused, the live version stays"),
+                "{line}"
+            );
+            assert_eq!(
+                (&line["plugin"], &line["trigger"]),
+                (&json!("stamp"), &json!("file"))
+            );
+        }
+        node.replace("stamp.wasm", &version_of(version));
+        node.until_metric(&swaps("live"), |live| live == version as f64)
+            .await;
+        // Everybody meets every version.
+        while seen
+            .iter()
+            .any(|seen| seen.load(Ordering::Relaxed) < version)
+        {
+            assert!(
+                pairs
+                    .iter()
+                    .all(|pair| version > SWAPS || !pair.is_finished())
+            );
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
-    stop.send_replace(true);
+    let mut times = Vec::new();
+    let mut messages = 0;
     let mut clients = Vec::new();
     for pair in pairs {
-        clients.push(pair.await.unwrap());
+        let pair = pair.await.unwrap();
+        assert_eq!(pair.sent, pair.received);
+        messages += pair.received;
+        times.extend(pair.times);
+        clients.push((pair.from, pair.to));
     }
-    node.until_metric("wss_active_connections ", |open| {
-        open == 2.0 * clients.len() as f64
-    })
-    .await;
-    node.until_metric("wss_unexpected_disconnects_total ", |lost| lost == 0.0)
-        .await;
+    times.sort();
+    println!(
+        "{messages} messages by {PAIRS} pairs while {SWAPS} versions and 10 broken files came: \
+         {WINDOW} in a row took {:?} (p50), {:?} (p99)",
+        times[times.len() / 2],
+        times[times.len() * 99 / 100]
+    );
+    let open = node.metric("wss_active_connections ").await;
+    assert_eq!(open, Some(2.0 * PAIRS as f64), "nobody was disconnected");
+    assert_eq!(
+        node.metric("wss_unexpected_disconnects_total ").await,
+        Some(0.0)
+    );
+    for kind in ["trap", "deadline", "memory", "output", "unavailable"] {
+        let failures = format!("wss_plugin_failures_total{{plugin=\"stamp\",kind=\"{kind}\"}} ");
+        assert_eq!(node.metric(&failures).await, Some(0.0), "{kind}");
+    }
+    let swapped = |line: &Value| message(line) == "plugin swapped";
+    check_swap_lines(&server.until_lines(SWAPS as usize + 1, swapped).await);
+}
+
+/// Every fifth version has to be compiled under load, the others were before: that takes most of the time.
+fn is_compiled_ahead(version: u64) -> bool {
+    !version.is_multiple_of(5)
+}
+
+fn version_of(version: u64) -> Vec<u8> {
+    let bytes = stamped(&version.to_string());
+    if is_compiled_ahead(version) {
+        return bytes;
+    }
+    // A custom section that no run before had.
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    let nonce = since_1970.unwrap_or_default().as_nanos().to_le_bytes();
+    [&bytes, &[0, 18, 1, b'n'][..], &nonce].concat()
+}
+
+/// Fills the cache of compiled components.
+async fn compile_ahead() {
+    let loader = crate::runtime::loader(&Arc::default());
+    let config = Arc::new(crate::runtime::plugin(
+        "stamp",
+        Path::new("stamp.wasm"),
+        "{}",
+    ));
+    let faults = ["init-panic", "init-refus", "test-panic", "test-fails"].map(str::to_owned);
+    let versions = (1..=SWAPS + 1)
+        .filter(|version| is_compiled_ahead(*version))
+        .map(|version| version.to_string());
+    let loads = versions.chain(faults).map(async |stamp| {
+        // A version with a fault is compiled as any other.
+        let _ = loader.load(&config, stamped(&stamp).into()).await;
+    });
+    join_all(loads).await;
+}
+
+/// Each swap has a line that says what replaced what, why, and how long it took.
+fn check_swap_lines(lines: &[Value]) {
+    assert_eq!(lines.len() as u64, SWAPS + 1);
+    assert_eq!(
+        (&lines[0]["old"], &lines[0]["trigger"]),
+        (&json!("none"), &json!("start"))
+    );
+    for (line, before) in lines[1..].iter().zip(lines) {
+        assert_eq!(
+            (&line["plugin"], &line["trigger"]),
+            (&json!("stamp"), &json!("file"))
+        );
+        assert_eq!(line["old"], before["new"]);
+        let new = line["new"].as_str().expect("a version");
+        assert!(
+            new.len() == 12 && new.bytes().all(|b| b.is_ascii_hexdigit()),
+            "{line}"
+        );
+        let (compile, live) = (line["compile_ms"].as_f64(), line["live_ms"].as_f64());
+        assert!(compile > Some(0.0) && live >= compile, "{line}");
+    }
 }
 
 #[tokio::test]
@@ -77,47 +286,131 @@ async fn a_changed_configuration_acts_on_the_next_message() {
     assert_eq!(ann.json().await["payload"]["code"], "too_long");
 }
 
-#[tokio::test]
-async fn broken_files_change_nothing_for_clients() {
-    let node = Node::start(WITH_CHAT).await;
-    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
-    let good = std::fs::read(chat_plugin()).unwrap();
-    let broken: [&[u8]; 4] = [
-        &good[..good.len() / 2],
-        b"",
-        b"not wasm",
-        b"\0asm\x01\0\0\0",
-    ];
-    for (index, bytes) in broken.into_iter().enumerate() {
-        node.replace("chat.wasm", bytes);
-        let expected = index as f64 + 1.0;
-        node.until_metric(
-            "wss_plugin_swaps_total{plugin=\"chat\",outcome=\"refused\"} ",
-            |refused| refused == expected,
-        )
-        .await;
-        let message =
-            json!({"type": "chat_message", "payload": index, "receiverId": "bob", "id": "i"});
-        ann.send(&message.to_string()).await;
-        let ack = ann.json().await;
-        assert_eq!(ack["payload"]["status"], "delivered", "{ack}");
-        assert_eq!(bob.json().await["payload"], index);
-    }
-    assert_eq!(node.get("/ready").await.0, 200);
+/// Has the handler of the live version answer.
+async fn handled(client: &mut Client, payload: Value) -> u64 {
+    let message = json!({"type": "handled", "payload": payload});
+    client.send(&message.to_string()).await;
+    answered(client).await
+}
+
+/// The version that handled, which is the one that had transformed.
+async fn answered(client: &mut Client) -> u64 {
+    let payload = client.json().await["payload"].take();
+    let stamps = payload["stamps"].as_array().expect("stamps");
+    assert_eq!(stamps.len(), 2, "{payload}");
+    assert_eq!(stamps[0], stamps[1], "one version for the whole message");
+    stamp_number(stamps[0].as_str().expect("a stamp"))
 }
 
 #[tokio::test]
-async fn a_plugin_that_is_not_there_yet_holds_its_messages_back_and_heals() {
-    let node = Node::start(&WITH_CHAT.replace("chat.wasm", "later/chat.wasm")).await;
+async fn a_call_that_began_before_a_swap_ends_on_the_version_that_it_began_on() {
+    let node = Node::start_with(&[("stamp.wasm", &stamped("1"))], &config()).await;
+    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
+    let waiting = json!({"type": "handled", "payload": {"wait": "gate"}});
+    ann.send(&waiting.to_string()).await;
+    // Validation and transformation are over, so that the handler is the third call.
+    node.until_metric("wss_plugin_calls_total{plugin=\"stamp\"} ", |calls| {
+        calls >= 2.0
+    })
+    .await;
+    node.replace("stamp.wasm", &stamped("2"));
+    node.until_metric(&swaps("live"), |live| live == 2.0).await;
+    assert_eq!(handled(&mut bob, json!({"open": "gate"})).await, 2);
+    assert_eq!(answered(&mut ann).await, 1);
+    assert_eq!(handled(&mut ann, json!({})).await, 2);
+}
+
+#[tokio::test]
+async fn a_file_may_be_moved_into_place_or_written_there_and_a_burst_is_one_reload() {
+    let node = Node::start_with(&[("stamp.wasm", &stamped("1"))], &config()).await;
     let mut ann = node.client("ann").await;
-    let message = r#"{"type":"chat_message","payload":"hi","receiverId":"ann"}"#;
-    ann.send(message).await;
-    let error = ann.json().await;
-    assert_eq!(
-        (&error["payload"]["code"], &error["payload"]["plugin"]),
-        (&json!("plugin_failed"), &json!("chat"))
+    node.replace("stamp.wasm", &stamped("2"));
+    node.until_metric(&swaps("live"), |live| live == 2.0).await;
+    assert_eq!(handled(&mut ann, json!({})).await, 2);
+    std::fs::write(node.path("stamp.wasm"), stamped("3")).unwrap();
+    node.until_metric(&swaps("live"), |live| live == 3.0).await;
+    assert_eq!(handled(&mut ann, json!({})).await, 3);
+    let mut file = std::fs::File::create(node.path("stamp.wasm")).unwrap();
+    for piece in stamped("4").chunks(16 << 10) {
+        file.write_all(piece).unwrap();
+    }
+    drop(file);
+    node.until_metric(&swaps("live"), |live| live == 4.0).await;
+    assert_eq!(handled(&mut ann, json!({})).await, 4);
+    assert_eq!(node.metric(&swaps("refused")).await, Some(0.0));
+}
+
+#[tokio::test]
+async fn sighup_tries_again_what_was_refused() {
+    let server = Logged::start(&[("stamp.wasm", b"broken")], &config()).await;
+    assert_eq!(server.metric(&swaps("refused")).await, Some(1.0));
+    server.signal(Signal::HUP);
+    let line = server
+        .until_line(|line| line["level"] == "ERROR" && line["trigger"] == "signal")
+        .await;
+    assert!(
+        message(&line).starts_with("plugin refused, and no version of it is live"),
+        "{line}"
     );
+    assert_eq!(server.metric(&swaps("refused")).await, Some(2.0));
+}
+
+#[tokio::test]
+async fn a_second_start_loads_what_was_compiled_unless_somebody_changed_it() {
+    let swapped = |line: &Value| message(line) == "plugin swapped";
+    let config = format!("{}[plugin_cache]\ndir = \".signalbox/cache\"\n", config());
+    let server = Logged::start(&[("stamp.wasm", &stamped("1"))], &config).await;
+    assert_eq!(server.until_line(swapped).await["cached"], false);
+    let server = server.restart().await;
+    assert_eq!(server.until_line(swapped).await["cached"], true);
+    let mut ann = server.client("ann").await;
+    assert_eq!(handled(&mut ann, json!({})).await, 1);
+
+    // A file of the cache for another component, and one with a changed byte.
+    let compiled = || {
+        let dir = std::fs::read_dir(server.dir.path().join(".signalbox/cache")).unwrap();
+        let mut files: Vec<_> = dir
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "cwasm")
+            })
+            .collect();
+        files.sort();
+        files
+    };
+    let first = compiled();
+    server.replace("stamp.wasm", &stamped("2"));
+    server
+        .until_metric(&swaps("live"), |live| live == 2.0)
+        .await;
+    let both = compiled();
+    assert_eq!((first.len(), both.len()), (1, 2));
+    let second = both.iter().find(|file| **file != first[0]).unwrap();
+    std::fs::copy(&first[0], second).unwrap();
+    let foreign_then_changed = async |server: Logged| {
+        let server = server.restart().await;
+        let line = server.until_line(swapped).await;
+        assert_eq!(line["cached"], false);
+        let warnings = server.lines(|line| message(line).contains("damaged or foreign"));
+        assert_eq!(warnings.len(), 1);
+        let mut ann = server.client("ann").await;
+        assert_eq!(handled(&mut ann, json!({})).await, 2);
+        server
+    };
+    let server = foreign_then_changed(server).await;
+    let mut bytes = std::fs::read(second).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(second, bytes).unwrap();
+    foreign_then_changed(server).await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_not_there_yet_holds_everything_back_and_heals() {
+    let node = Node::start(&WITH_CHAT.replace("chat.wasm", "later/chat.wasm")).await;
     assert_eq!(node.get("/ready").await.0, 503);
+    assert_eq!(node.client("ann").await.closed().await, 4003);
     std::fs::create_dir(node.path("later")).unwrap();
     node.replace("later/chat.wasm", &std::fs::read(chat_plugin()).unwrap());
     node.until_metric(
@@ -125,9 +418,27 @@ async fn a_plugin_that_is_not_there_yet_holds_its_messages_back_and_heals() {
         |live| live == 1.0,
     )
     .await;
-    ann.send(message).await;
+    let mut ann = node.client("ann").await;
+    ann.send(r#"{"type":"chat_message","payload":"hi","receiverId":"ann"}"#)
+        .await;
     assert_eq!(ann.json().await["payload"], "hi");
     assert_eq!(node.get("/ready").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_plugin_file_over_the_limit_is_refused_and_the_live_version_stays() {
+    let limit = component("stamp").len();
+    let config = config().replace(
+        "[limits]",
+        &format!("[limits]\nplugin_file_bytes_max = {limit}"),
+    );
+    let node = Node::start_with(&[("stamp.wasm", &stamped("1"))], &config).await;
+    let mut ann = node.client("ann").await;
+    let longer = [stamped("2"), vec![0]].concat();
+    node.replace("stamp.wasm", &longer);
+    node.until_metric(&swaps("refused"), |refused| refused == 1.0)
+        .await;
+    assert_eq!(handled(&mut ann, json!({})).await, 1);
 }
 
 #[tokio::test]

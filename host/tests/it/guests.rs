@@ -1,0 +1,90 @@
+//! Components for tests: built guests, variants of them, and some that no toolchain makes.
+
+use crate::harness::guest;
+
+/// What stands in the `stamp` guest in the place of a stamp.
+const STAMP: &[u8] = b"STAMP-0000000000";
+
+/// Limits that no call of a test comes near on a loaded machine, for tests that are not about time.
+pub(crate) const PATIENT: &str = "call_cpu_max = \"10s\"\ncall_time_max = \"25s\"\n";
+
+/// A guest of `host/tests/guests`.
+pub(crate) fn component(name: &str) -> Vec<u8> {
+    std::fs::read(guest(name)).expect("`cargo xtask plugins --guests` makes it")
+}
+
+/// A version of the `stamp` guest: `stamp`, at most 10 bytes, stands for `0000000000`.
+pub(crate) fn stamped(stamp: &str) -> Vec<u8> {
+    let mut bytes = component("stamp");
+    let places: Vec<_> = (0..=bytes.len() - STAMP.len())
+        .filter(|at| bytes[*at..].starts_with(STAMP))
+        .collect();
+    assert_eq!(places.len(), 1, "the stamp stands in the component once");
+    let text = format!("STAMP-{stamp:0>10}");
+    assert_eq!(text.len(), STAMP.len(), "{stamp} is too long");
+    bytes[places[0]..][..STAMP.len()].copy_from_slice(text.as_bytes());
+    bytes
+}
+
+/// The stamp that version `number` of the `stamp` guest leaves.
+pub(crate) fn stamp_number(stamp: &str) -> u64 {
+    stamp
+        .rsplit('-')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| panic!("{stamp} has no number"))
+}
+
+/// A component from its text.
+pub(crate) fn wat(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// An interface without a single function.
+pub(crate) fn without_function(name: &str) -> Vec<u8> {
+    wat(&format!(
+        r#"(component (instance $i) (export "{name}" (instance $i)))"#
+    ))
+}
+
+/// `validation` whose `validate` takes a text and answers with a truth.
+pub(crate) fn wrong_type() -> Vec<u8> {
+    wat(r#"(component
+        (core module $m
+            (memory (export "memory") 1)
+            (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 0)
+            (func (export "validate") (param i32 i32) (result i32) i32.const 1))
+        (core instance $c (instantiate $m))
+        (func $validate (param "text" string) (result bool)
+            (canon lift (core func $c "validate") (memory (core memory $c "memory")) (realloc (core func $c "realloc"))))
+        (instance $i (export "validate" (func $validate)))
+        (export "signalbox:plugin/validation@1.0.0" (instance $i)))"#)
+}
+
+/// `lifecycle` that says yes to everything, with `more` before it and `memory_pages` of memory.
+pub(crate) fn agreeable(more: &str, memory_pages: u32) -> Vec<u8> {
+    wat(&format!(
+        r#"(component
+        {more}
+        (core module $m
+            (memory (export "memory") {memory_pages})
+            (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 1024)
+            (func (export "init") (param i32 i32) (result i32) i32.const 0)
+            (func (export "self-test") (result i32) i32.const 0))
+        (core instance $c (instantiate $m))
+        (type $said (result (error string)))
+        (func $init (param "config" string) (result $said)
+            (canon lift (core func $c "init") (memory (core memory $c "memory")) (realloc (core func $c "realloc"))))
+        (func $self-test (result $said)
+            (canon lift (core func $c "self-test") (memory (core memory $c "memory")) (realloc (core func $c "realloc"))))
+        (instance $i (export "init" (func $init)) (export "self-test" (func $self-test)))
+        (export "signalbox:plugin/lifecycle@1.0.0" (instance $i)))"#
+    ))
+}
+
+/// An import of the interface `name` with one function that nobody has.
+pub(crate) fn import(name: &str) -> String {
+    format!(
+        r#"(import "{name}" (instance (export "list-keys" (func (param "prefix" string) (result (list string))))))"#
+    )
+}

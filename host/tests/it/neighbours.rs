@@ -1,0 +1,161 @@
+//! A plugin that misbehaves all the time does not disturb others.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::{
+    guests::component,
+    harness::{Client, Node},
+    logged::Logged,
+};
+
+/// The plugin sees everything but messages of type `free`.
+const CONFIG: &str = r#"
+[limits]
+messages_per_second = 0
+[[plugins]]
+name = "hostile"
+path = "hostile.wasm"
+events = ["hostile.*", "through"]
+call_cpu_max = "100ms"
+call_time_max = "25s"
+"#;
+
+/// Messages that a pair exchanges while others misbehave.
+const MESSAGES: usize = 300;
+
+/// Sends itself messages of a type, one after another, and says how long each took.
+async fn exchange(client: &mut Client, user: &str, event_type: &str) -> Vec<Duration> {
+    let mut times = Vec::with_capacity(MESSAGES);
+    for number in 0..MESSAGES {
+        let message = json!({"type": event_type, "payload": number, "receiverId": user});
+        let began = Instant::now();
+        client.send(&message.to_string()).await;
+        assert_eq!(client.json().await["payload"], number);
+        times.push(began.elapsed());
+    }
+    times.sort();
+    times
+}
+
+fn p99(times: &[Duration]) -> Duration {
+    times[times.len() * 99 / 100]
+}
+
+/// Has the plugin misbehave without a pause until it is told to stop.
+async fn misbehave(mut client: Client, deed: &str, stop: Arc<AtomicBool>, count: Arc<AtomicU64>) {
+    let message = json!({"type": format!("hostile.{deed}")}).to_string();
+    while !stop.load(Ordering::Relaxed) {
+        client.send(&message).await;
+        assert_eq!(client.json().await["payload"]["code"], "plugin_failed");
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_loop_without_end_leave_the_messages_of_others_alone() {
+    let server = Logged::start(&[("hostile.wasm", &component("hostile"))], CONFIG).await;
+    let node = &server;
+    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
+    let calm = [
+        exchange(&mut ann, "ann", "through").await,
+        exchange(&mut bob, "bob", "free").await,
+    ];
+    let (stop, count) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+    let mut culprits = Vec::new();
+    for (number, deed) in ["loop", "loop", "loop", "panic"].into_iter().enumerate() {
+        let client = node.client(&format!("culprit{number}")).await;
+        culprits.push(tokio::spawn(misbehave(
+            client,
+            deed,
+            stop.clone(),
+            count.clone(),
+        )));
+    }
+    while count.load(Ordering::Relaxed) < 10 {
+        tokio::task::yield_now().await;
+    }
+    // Through the same plugin and through none, at the same time.
+    let (through, free) = tokio::join!(
+        exchange(&mut ann, "ann", "through"),
+        exchange(&mut bob, "bob", "free"),
+    );
+    stop.store(true, Ordering::Relaxed);
+    for culprit in culprits {
+        culprit.await.unwrap();
+    }
+    for (name, calm, beside) in [("through", &calm[0], &through), ("free", &calm[1], &free)] {
+        let (calm, beside) = (p99(calm), p99(beside));
+        println!(
+            "{name}: p99 {calm:?} alone, {beside:?} beside {} failures, {:.1} times",
+            count.load(Ordering::Relaxed),
+            beside.as_secs_f64() / calm.as_secs_f64()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_leave_no_memory_behind() {
+    let server = Logged::start(&[("hostile.wasm", &component("hostile"))], CONFIG).await;
+    let fail = async |times: usize| {
+        let clients = ["panic", "alloc", "recurse", "json"].map(async |deed| {
+            let mut client = server.client(deed).await;
+            let message = json!({"type": format!("hostile.{deed}")}).to_string();
+            for _ in 0..times / 4 {
+                client.send(&message).await;
+                assert_eq!(client.json().await["payload"]["code"], "plugin_failed");
+            }
+        });
+        futures_util::future::join_all(clients).await;
+        server.resident_bytes()
+    };
+    let early = fail(200).await;
+    let late = fail(1_800).await;
+    println!("resident: {early} bytes after 200 failures, {late} after 2,000");
+    assert!(
+        late < early + early / 4 + (8 << 20),
+        "{early} bytes grew to {late}"
+    );
+}
+
+#[tokio::test]
+async fn a_plugin_without_a_version_lets_nobody_past_it_and_heals() {
+    let config = |on_failure: &str| format!("{CONFIG}on_failure = \"{on_failure}\"\n");
+    let node = Node::start_with(&[], &config("pass")).await;
+    let mut ann = node.client("ann").await;
+    ann.send(r#"{"type":"join","room":"a","id":"1"}"#).await;
+    assert_eq!(ann.json().await["type"], "ack");
+    // From now on it may be the one that decides about connections and rooms.
+    node.replace("platform.toml", config("reject").as_bytes());
+    node.until_metric(
+        "wss_plugin_swaps_total{plugin=\"hostile\",outcome=\"refused\"} ",
+        |refused| refused == 2.0,
+    )
+    .await;
+    ann.send(r#"{"type":"join","room":"b","id":"2"}"#).await;
+    assert_eq!(ann.json().await["payload"]["code"], "plugin_failed");
+    ann.send(r#"{"type":"through","payload":1,"receiverId":"ann"}"#)
+        .await;
+    assert_eq!(ann.json().await["payload"]["plugin"], "hostile");
+    ann.send(r#"{"type":"free","payload":1,"receiverId":"ann"}"#)
+        .await;
+    assert_eq!(ann.json().await["payload"], 1);
+    assert_eq!(node.client("bob").await.closed().await, 4003);
+    assert_eq!(node.get("/ready").await.0, 503);
+    node.replace("hostile.wasm", &component("hostile"));
+    node.until_metric(
+        "wss_plugin_swaps_total{plugin=\"hostile\",outcome=\"live\"} ",
+        |live| live == 1.0,
+    )
+    .await;
+    node.client("bob").await.close().await;
+    ann.send(r#"{"type":"join","room":"b","id":"3"}"#).await;
+    assert_eq!(ann.json().await["type"], "ack");
+}
