@@ -15,11 +15,12 @@ use tracing::{info, warn};
 
 use crate::{
     auth::{AuthSetupError, Authenticator},
-    broker::{MemoryBroker, MemoryHub},
-    config::{AuthConfig, Config, Environment},
+    broker::{Broker, MemoryBroker, MemoryHub, RedisBroker},
+    config::{AuthConfig, BrokerConfig, Config, Environment},
     metrics::Metrics,
     plugin::{EngineError, Loader, MemoryStore, Registry, Trigger},
     protocol::{CloseCode, ids::IdSource},
+    redis_client::EndpointError,
     router::{LocalTable, Router},
     server::{self, AppState},
     session::{LiveConfig, Services},
@@ -46,6 +47,9 @@ pub enum StartError {
     /// Tokens cannot be checked.
     #[error(transparent)]
     Auth(#[from] AuthSetupError),
+    /// Redis is configured in a way that cannot work.
+    #[error(transparent)]
+    Redis(#[from] EndpointError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Random,
@@ -118,11 +122,18 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
         config.limits.outbox_bytes_max,
         metrics.clone(),
     ));
-    let broker = Arc::new(MemoryBroker::join(
-        Arc::<MemoryHub>::default(),
-        ids.node(),
-        table.clone(),
-    ));
+    let broker: Arc<dyn Broker> = match &config.broker {
+        BrokerConfig::Memory => {
+            let hub = Arc::<MemoryHub>::default();
+            Arc::new(MemoryBroker::join(hub, ids.node(), table.clone()))
+        }
+        BrokerConfig::Redis(redis) => Arc::new(RedisBroker::join(
+            redis,
+            ids.node(),
+            table.clone(),
+            metrics.clone(),
+        )?),
+    };
     let store = Arc::<MemoryStore>::default();
     let loader = Loader::new(
         ids.node(),

@@ -110,6 +110,14 @@ impl Broker for MemoryBroker {
         });
     }
 
+    fn user_settled<'a>(&'a self, _: &'a str) -> BoxFuture<'a, ()> {
+        std::future::ready(()).boxed()
+    }
+
+    fn room_settled<'a>(&'a self, _: &'a str) -> BoxFuture<'a, ()> {
+        std::future::ready(()).boxed()
+    }
+
     fn probe(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
         let member = |member: &Member| member.id == self.own.id;
         let present = self

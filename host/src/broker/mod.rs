@@ -9,10 +9,12 @@
 #[cfg(test)]
 mod contract;
 mod memory;
+mod redis;
 
 use futures_util::future::BoxFuture;
 
 pub use memory::{MemoryBroker, MemoryHub};
+pub use redis::RedisBroker;
 
 use crate::protocol::Frame;
 
@@ -59,6 +61,13 @@ pub trait Broker: Send + Sync {
 
     /// Something changed about the members of `room` on this node; see [`Broker::user_changed`].
     fn room_changed(&self, room: &str);
+
+    /// Returns when other nodes can find what [`Broker::user_changed`] told of `user`, or when it is known that they
+    /// cannot be told now.
+    fn user_settled<'a>(&'a self, user: &'a str) -> BoxFuture<'a, ()>;
+
+    /// The same for [`Broker::room_changed`].
+    fn room_settled<'a>(&'a self, room: &'a str) -> BoxFuture<'a, ()>;
 
     /// Returns when a message to oneself would come back.
     ///

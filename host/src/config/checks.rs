@@ -55,6 +55,27 @@ pub(super) fn optional_path(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Addresses of Redis, comma separated.
+pub(super) fn redis_urls(text: &str) -> Result<(), String> {
+    let legal = |url: &str| {
+        ["redis://", "rediss://"]
+            .iter()
+            .any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
+    };
+    if split_redis_urls(text).all(legal) {
+        return Ok(());
+    }
+    Err(
+        "is not a list of addresses: write redis://host:port or rediss://user:password@host:port, comma separated"
+            .to_owned(),
+    )
+}
+
+/// The addresses in such a list.
+pub(super) fn split_redis_urls(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim)
+}
+
 /// A key that travels in an `Authorization` header (RFC 6750 §2.1), or nothing.
 pub(super) fn bearer_key(text: &str) -> Result<(), String> {
     if text.bytes().all(|b| b.is_ascii_graphic()) {

@@ -65,6 +65,30 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// Whom a message is for that another node or a backend published. Its bytes are handed on as they are.
+#[derive(Debug)]
+pub struct Address<'a> {
+    /// The user.
+    pub receiver: Option<Cow<'a, str>>,
+    /// The room.
+    pub room: Option<Cow<'a, str>>,
+}
+
+impl<'a> Address<'a> {
+    /// Reads no more of `text` than who it is for.
+    ///
+    /// # Errors
+    /// Why it is no message.
+    pub fn parse(text: &'a str) -> Result<Self, String> {
+        let fields: Fields<'a> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let given = |field: Option<Cow<'a, str>>| field.filter(|text| !text.is_empty());
+        Ok(Self {
+            receiver: given(fields.receiver),
+            room: given(fields.room),
+        })
+    }
+}
+
 /// The fields as they stand in the frame.
 #[derive(Default)]
 struct Fields<'a> {

@@ -89,10 +89,11 @@ impl Router {
         }
     }
 
-    /// Makes `connection` reachable.
-    pub fn connect(&self, connection: &Arc<Connection>) {
+    /// Makes `connection` reachable, and returns when it is from other nodes too, or when they cannot be told now.
+    pub async fn connect(&self, connection: &Arc<Connection>) {
         self.table.insert(connection.clone());
         self.broker.user_changed(connection.user());
+        self.broker.user_settled(connection.user()).await;
     }
 
     /// Makes `connection` unreachable, and takes it out of its rooms.
@@ -103,11 +104,13 @@ impl Router {
         self.broker.user_changed(connection.user());
     }
 
-    /// Makes `connection` a member of `room`. Returns false where it is one already.
-    pub fn join(&self, connection: &Arc<Connection>, room: &str) -> bool {
+    /// Makes `connection` a member of `room`, and returns when messages to it come from other nodes too, or when they
+    /// cannot be told now. False where it is a member already.
+    pub async fn join(&self, connection: &Arc<Connection>, room: &str) -> bool {
         let joined = self.table.join(connection, room);
         if joined {
             self.broker.room_changed(room);
+            self.broker.room_settled(room).await;
         }
         joined
     }

@@ -197,7 +197,7 @@ impl Turn<'_> {
     async fn join(&self, room: &str, limits: &Limits) {
         let plugins = self.services.registry.live();
         match pipeline::authorize_join(&plugins, self.connection.client(), room).await {
-            Ok(()) if join(self.services, self.connection, room, limits) => {
+            Ok(()) if join(self.services, self.connection, room, limits).await => {
                 self.ack(AckStatus::Handled)
             }
             Ok(()) => self.error(
@@ -338,7 +338,7 @@ async fn perform(
         }
         Action::Announce(draft) => send_draft(services, Some(connection), "", &draft).await,
         Action::Join(room) => {
-            join(services, connection, &room, limits);
+            join(services, connection, &room, limits).await;
         }
         Action::Leave(room) => leave(services, connection, &room),
         Action::Disconnect { code, reason } => connection.outbox().close(code, reason),
@@ -405,11 +405,16 @@ async fn send(
 }
 
 /// False: the connection is in as many rooms as it may be.
-fn join(services: &Services, connection: &Arc<Connection>, room: &str, limits: &Limits) -> bool {
+async fn join(
+    services: &Services,
+    connection: &Arc<Connection>,
+    room: &str,
+    limits: &Limits,
+) -> bool {
     if !connection.is_member(room) && connection.room_count() >= limits.rooms_per_connection_max {
         return false;
     }
-    if services.router.join(connection, room) && connection.v1() {
+    if services.router.join(connection, room).await && connection.v1() {
         services
             .router
             .table()

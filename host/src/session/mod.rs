@@ -141,10 +141,10 @@ impl<S: Socket> Session<S> {
             }
             Ok(actions) => {
                 if self.connection.v1() {
-                    let welcome = self.welcome();
-                    services.router.table().push(&self.connection, welcome);
+                    // Straight into what is written next: what others send meanwhile comes after it.
+                    self.writing.push_back(self.welcome());
                 }
-                services.router.connect(&self.connection);
+                services.router.connect(&self.connection).await;
                 dispatch::perform_for_connection(&services, &self.connection, actions).await;
                 self.serve().await
             }

@@ -1,0 +1,233 @@
+//! Many nodes as one through Redis.
+//!
+//! Who is where: a set of server IDs for each user and room, written by [`routes`] alone and read through [`lookup`],
+//! which keeps what it read for a moment. A server ID counts only while its lease is alive ([`lease`]); one without is
+//! dead for good, because every boot has another ID, and is taken out by whoever finds it.
+//!
+//! What is sent: a message is published once for each node that holds its receiver, on that node's own channel, as the
+//! bytes that the clients get. [`subscriber`] listens there, and proves once a second that what is published comes
+//! back; [`inbox`] hands it out. A node that gets nothing back for three seconds says so and subscribes anew.
+//!
+//! Guarantees: at most once between nodes, and in order for a sender and a receiver. What Redis did not take is an
+//! error to the sender within the command timeout.
+
+mod health;
+mod inbox;
+mod keys;
+mod lease;
+mod lookup;
+mod own_broadcasts;
+mod routes;
+mod subscriber;
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, future::BoxFuture, future::join_all};
+use redis::Cmd;
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
+
+use self::{
+    health::Health,
+    inbox::Inbox,
+    keys::{Keys, Name, ServerId},
+    lookup::Lookup,
+    own_broadcasts::OwnBroadcasts,
+    routes::Routes,
+};
+use super::{Broker, BrokerError, LocalNode, Target};
+use crate::{
+    config::{RedisCompat, RedisConfig},
+    metrics::Metrics,
+    protocol::Frame,
+    redis_client::{Commands, Endpoints, EndpointError, Topology, Unavailable},
+};
+
+/// What may be under way to Redis at a time. Over it a sender waits, and is told `unavailable` after the command
+/// timeout.
+const UNDER_WAY_BYTES_MAX: usize = 16 << 20;
+
+/// Time to take this node's routes away when it goes. What is left behind is found dead by its lease.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One node's place in a cluster of nodes that meet at Redis.
+pub struct RedisBroker {
+    commands: Commands,
+    keys: Arc<Keys>,
+    routes: Arc<Routes>,
+    lookup: Arc<Lookup>,
+    health: Arc<Health>,
+    own_broadcasts: Arc<OwnBroadcasts>,
+    under_way: Semaphore,
+    tasks: std::sync::Mutex<JoinSet<()>>,
+    metrics: Arc<Metrics>,
+}
+
+impl RedisBroker {
+    /// Joins as `server_id`, which no other boot of any node may ever have had. Works towards being connected from
+    /// now on; [`Broker::probe`] says whether it is.
+    ///
+    /// # Errors
+    /// [`EndpointError`] where the configuration names no usable address.
+    pub fn join(
+        config: &RedisConfig,
+        server_id: &str,
+        node: Arc<dyn LocalNode>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, EndpointError> {
+        let endpoints = Endpoints::new(config)?;
+        let commands = Commands::start(endpoints.clone());
+        let keys = Arc::new(Keys::new(config, server_id));
+        let health = Arc::new(Health::new());
+        let own_broadcasts = Arc::<OwnBroadcasts>::default();
+        let routes = Arc::new(Routes::new(
+            commands.clone(),
+            keys.clone(),
+            node.clone(),
+            health.clone(),
+        ));
+        let lookup = Arc::new(Lookup::new(commands.clone(), keys.clone(), metrics.clone()));
+        let inbox = Arc::new(Inbox::new(
+            keys.clone(),
+            node,
+            health.clone(),
+            own_broadcasts.clone(),
+            metrics.clone(),
+        ));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(routes::write(routes.clone()));
+        tasks.spawn(lease::keep(commands.clone(), keys.clone(), routes.clone()));
+        tasks.spawn(lookup::sweep(lookup.clone()));
+        tasks.spawn(subscriber::listen(
+            endpoints,
+            commands.clone(),
+            keys.clone(),
+            inbox,
+            health.clone(),
+            metrics.clone(),
+        ));
+        Ok(Self {
+            commands,
+            keys,
+            routes,
+            lookup,
+            health,
+            own_broadcasts,
+            under_way: Semaphore::new(UNDER_WAY_BYTES_MAX),
+            tasks: std::sync::Mutex::new(tasks),
+            metrics,
+        })
+    }
+
+    async fn publish_to(&self, name: Name<'_>, frame: &Frame) -> Result<usize, BrokerError> {
+        let servers = self.lookup.servers(name).await?;
+        let others = servers.iter().filter(|server| *server != self.keys.own_id());
+        let sent = join_all(others.map(|server| self.publish_on(server, frame))).await;
+        let mut failure = None;
+        let mut reached = 0;
+        for (server, result) in servers.iter().filter(|server| *server != self.keys.own_id()).zip(sent) {
+            match result {
+                Ok(true) => reached += 1,
+                // It went, or is about to listen again: ask anew next time.
+                Ok(false) => self.lookup.forget(name, server),
+                Err(error) => failure = Some(error),
+            }
+        }
+        match failure {
+            Some(error) if reached == 0 => Err(error.into()),
+            _ => Ok(reached),
+        }
+    }
+
+    /// Whether anybody listens, as far as that can be told.
+    async fn publish_on(&self, server: &ServerId, frame: &Frame) -> Result<bool, Unavailable> {
+        let sharded = self.keys.compat() == RedisCompat::None
+            && self.commands.status()? == Topology::Cluster;
+        let mut command = redis::cmd(if sharded { "SPUBLISH" } else { "PUBLISH" });
+        command.arg(self.keys.server_channel(server)).arg(frame.as_str());
+        let listeners = self.send(&command, frame.len()).await?;
+        // In a cluster the answer counts the clients of one server only.
+        Ok(listeners > 0 || self.commands.status()? == Topology::Cluster)
+    }
+
+    async fn broadcast(&self, frame: &Frame) -> Result<usize, BrokerError> {
+        self.own_broadcasts.note(frame.as_str());
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(self.keys.broadcast_channel()).arg(frame.as_str());
+        let listeners = self.send(&command, frame.len()).await?;
+        // This node listens too.
+        Ok(listeners.saturating_sub(1))
+    }
+
+    /// Publishes, once there is room for `bytes` more under way.
+    async fn send(&self, command: &Cmd, bytes: usize) -> Result<usize, Unavailable> {
+        let wanted = u32::try_from(bytes.clamp(1, UNDER_WAY_BYTES_MAX)).unwrap_or(u32::MAX);
+        let room = timeout(self.keys.command_timeout(), self.under_way.acquire_many(wanted)).await;
+        let Ok(Ok(_room)) = room else {
+            self.metrics.redis.publish_failures.increment();
+            return Err(Unavailable::new("too much is under way to Redis already"));
+        };
+        let sent = self.commands.run(command).await;
+        if sent.is_err() {
+            self.metrics.redis.publish_failures.increment();
+        }
+        sent
+    }
+}
+
+impl Broker for RedisBroker {
+    fn publish<'a>(
+        &'a self,
+        target: Target<'a>,
+        frame: &'a Frame,
+    ) -> BoxFuture<'a, Result<usize, BrokerError>> {
+        async move {
+            match target {
+                Target::User(user) => self.publish_to(Name::User(user), frame).await,
+                Target::Room(room) => self.publish_to(Name::Room(room), frame).await,
+                Target::Everyone => self.broadcast(frame).await,
+            }
+        }
+        .boxed()
+    }
+
+    fn user_changed(&self, user: &str) {
+        self.routes.changed(Name::User(user));
+    }
+
+    fn room_changed(&self, room: &str) {
+        self.routes.changed(Name::Room(room));
+    }
+
+    fn user_settled<'a>(&'a self, user: &'a str) -> BoxFuture<'a, ()> {
+        self.routes.settled(Name::User(user)).boxed()
+    }
+
+    fn room_settled<'a>(&'a self, room: &'a str) -> BoxFuture<'a, ()> {
+        self.routes.settled(Name::Room(room)).boxed()
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
+        let link = self.commands.status().map(drop);
+        let health = link.map_err(BrokerError::from).and_then(|()| {
+            self.health.check().map_err(BrokerError::Unavailable)
+        });
+        std::future::ready(health).boxed()
+    }
+
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        async move {
+            // First of all nothing may write or renew any more.
+            let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+            tasks.shutdown().await;
+            self.health.left();
+            let _ = timeout(LEAVE_TIMEOUT, self.routes.withdraw()).await;
+        }
+        .boxed()
+    }
+}
+
+impl From<Unavailable> for BrokerError {
+    fn from(error: Unavailable) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
