@@ -36,7 +36,7 @@ pub(super) fn assemble(
             errors,
         ),
         server,
-        broker: broker(section("broker"), section("redis"), folder),
+        broker: broker(section("broker"), section("redis"), folder, errors),
         limits: limits(section("limits")),
         metrics: MetricsConfig {
             prometheus: section("metrics").bool("prometheus"),
@@ -63,14 +63,30 @@ fn not_available(cloudwatch: &Section, errors: &mut Vec<ConfigError>) {
     }
 }
 
-fn broker(section: &Section, redis: &Section, folder: &Path) -> BrokerConfig {
+fn broker(
+    section: &Section,
+    redis: &Section,
+    folder: &Path,
+    errors: &mut Vec<ConfigError>,
+) -> BrokerConfig {
+    let urls: Vec<String> = checks::split_redis_urls(&redis.text("url"))
+        .map(str::to_owned)
+        .collect();
+    let is_known = redis.are_right(&["url", "ca_file"]);
+    if is_known
+        && redis.optional("ca_file").is_some()
+        && !urls.iter().all(|url| checks::is_tls(url))
+    {
+        errors.push(redis.error(
+            &["ca_file"],
+            "is for TLS, and redis.url holds an address without; write rediss:// there",
+        ));
+    }
     if section.text("kind") == "memory" {
         return BrokerConfig::Memory;
     }
     BrokerConfig::Redis(RedisConfig {
-        urls: checks::split_redis_urls(&redis.text("url"))
-            .map(str::to_owned)
-            .collect(),
+        urls,
         mode: match redis.text("mode").as_str() {
             "single" => RedisMode::Single,
             "cluster" => RedisMode::Cluster,

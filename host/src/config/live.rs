@@ -23,11 +23,7 @@ pub fn cannot_change_live(old: &Config, new: &Config) -> Vec<&'static str> {
     keys
 }
 
-fn broker(
-    old: &BrokerConfig,
-    new: &BrokerConfig,
-    differs: &mut impl FnMut(&'static str, bool),
-) {
+fn broker(old: &BrokerConfig, new: &BrokerConfig, differs: &mut impl FnMut(&'static str, bool)) {
     match (old, new) {
         (BrokerConfig::Memory, BrokerConfig::Memory) => {}
         (BrokerConfig::Redis(old), BrokerConfig::Redis(new)) => redis(old, new, differs),
@@ -35,18 +31,20 @@ fn broker(
     }
 }
 
-fn redis(
-    old: &RedisConfig,
-    new: &RedisConfig,
-    differs: &mut impl FnMut(&'static str, bool),
-) {
+fn redis(old: &RedisConfig, new: &RedisConfig, differs: &mut impl FnMut(&'static str, bool)) {
     differs("redis.url", old.urls != new.urls);
     differs("redis.mode", old.mode != new.mode);
-    differs("redis.sentinel_master", old.sentinel_master != new.sentinel_master);
+    differs(
+        "redis.sentinel_master",
+        old.sentinel_master != new.sentinel_master,
+    );
     differs("redis.ca_file", old.ca_file != new.ca_file);
     differs("redis.compat", old.compat != new.compat);
     differs("redis.key_prefix", old.key_prefix != new.key_prefix);
-    differs("redis.command_timeout", old.command_timeout != new.command_timeout);
+    differs(
+        "redis.command_timeout",
+        old.command_timeout != new.command_timeout,
+    );
 }
 
 fn auth(old: &AuthConfig, new: &AuthConfig, differs: &mut impl FnMut(&'static str, bool)) {

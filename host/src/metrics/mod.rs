@@ -55,6 +55,8 @@ pub struct Metrics {
 pub struct RedisMetrics {
     /// Messages that Redis did not take, or not in time.
     pub publish_failures: Counter,
+    /// Messages for a server that did not listen.
+    pub unheard: Counter,
     /// Questions for a route that Redis was asked; most are answered from memory.
     pub route_lookups: Counter,
     /// Servers without a lease that were taken out of a route.

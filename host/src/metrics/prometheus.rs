@@ -82,6 +82,11 @@ impl Collector for Scrape {
                 &m.redis.publish_failures,
             ),
             (
+                "redis_unheard",
+                "Messages for a server that did not listen",
+                &m.redis.unheard,
+            ),
+            (
                 "redis_route_lookups",
                 "Questions for a route that Redis was asked",
                 &m.redis.route_lookups,

@@ -1,26 +1,30 @@
 //! The node's link for commands. It breaks, is made anew, and meanwhile says so at once: a command never hangs.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
-use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value, aio::ConnectionLike};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 use tokio::{
     sync::{Notify, watch},
     task::AbortHandle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tracing::{info, warn};
 
-use super::endpoints::{Endpoints, Link, Topology};
+use super::{
+    endpoints::Endpoints,
+    link::{Fault, Link},
+    topology::Topology,
+};
 
-/// Failed commands in a row after which the link counts as broken.
-const FAILURES_MAX: u32 = 3;
+/// How often it is looked whether all of Redis answers.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Looks in a row that found nobody there, after which the link is given up: one may be a moment's load.
+const LOOKS_FAILED_MAX: u32 = 2;
 
 /// Pause between two attempts to connect: doubled from the first to the second.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
@@ -29,7 +33,7 @@ const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::
 const CLUSTER_REPLACE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Redis did not do what it was asked, or it cannot be told whether it did.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unavailable(Arc<str>);
 
@@ -48,20 +52,20 @@ pub struct Commands {
 }
 
 struct Shared {
-    link: ArcSwapOption<Live>,
+    live: ArcSwapOption<Live>,
     /// The number of the link that is up; 0 while none is.
     up: watch::Sender<u64>,
-    /// Why the last link broke, or none was to be had.
-    reason: Mutex<Arc<str>>,
-    broken: Notify,
-    failures: AtomicU32,
+    /// Why not all of Redis can be reached; none where it can.
+    fault: Mutex<Option<Unavailable>>,
     timeout: Duration,
 }
 
+/// A link that is in use.
 struct Live {
     link: Link,
-    topology: Topology,
     number: u64,
+    /// A command found it broken.
+    broken: Notify,
 }
 
 /// Ends the supervising task with the last of the clones.
@@ -77,11 +81,9 @@ impl Commands {
     /// Starts connecting, and goes on until the last clone is dropped.
     pub fn start(endpoints: Endpoints) -> Self {
         let shared = Arc::new(Shared {
-            link: ArcSwapOption::empty(),
+            live: ArcSwapOption::empty(),
             up: watch::Sender::new(0),
-            reason: Mutex::new("not connected yet".into()),
-            broken: Notify::new(),
-            failures: AtomicU32::new(0),
+            fault: Mutex::new(Some(Unavailable::new("not connected to Redis yet"))),
             timeout: endpoints.command_timeout(),
         });
         let task = tokio::spawn(supervise(endpoints, shared.clone()));
@@ -92,42 +94,50 @@ impl Commands {
     }
 
     /// The number of the link that is up, 0 while none is. Numbers only grow: another number is another connection,
-    /// and what the server behind it knows may have changed.
+    /// and what the servers behind it know may have changed.
     pub fn links(&self) -> watch::Receiver<u64> {
         self.shared.up.subscribe()
     }
 
-    /// Whether a link is up, and if none is, why.
+    /// What is behind the link that is up.
     ///
     /// # Errors
-    /// [`Unavailable`] with the reason.
-    pub fn status(&self) -> Result<Topology, Unavailable> {
-        match &*self.shared.link.load() {
-            Some(live) => Ok(live.topology),
-            None => Err(self.shared.down()),
-        }
+    /// [`Unavailable`] with the reason where none is.
+    pub fn topology(&self) -> Result<Topology, Unavailable> {
+        self.shared.live().map(|live| live.link.topology())
     }
 
-    /// Runs one command.
+    /// Whether all of Redis answers, as of the last look.
     ///
     /// # Errors
-    /// [`Unavailable`], at the latest after the command timeout.
+    /// [`Unavailable`] with what does not.
+    pub fn check(&self) -> Result<(), Unavailable> {
+        self.shared.fault().map_or(Ok(()), Err)
+    }
+
+    /// Runs one command. In a cluster it may be carried out twice where a connection breaks, so it must be one that
+    /// may be.
+    ///
+    /// # Errors
+    /// [`Unavailable`], at the latest after the command timeout; it may have been carried out all the same.
     pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Unavailable> {
         let live = self.shared.live()?;
-        let answer = match &live.link {
-            Link::One(connection) => {
-                let mut connection = connection.clone();
-                timeout(self.shared.timeout, connection.req_packed_command(command)).await
-            }
-            Link::Cluster(connection) => {
-                let mut connection = connection.clone();
-                timeout(self.shared.timeout, connection.req_packed_command(command)).await
-            }
-        };
-        self.shared.conclude(&live, answer.unwrap_or_else(|_| Err(late())))
+        let answer = timeout(self.shared.timeout, live.link.run(command)).await;
+        read(live.conclude(answer.unwrap_or_else(|_| Err(late())))?)
+    }
+
+    /// Runs one command once or not at all.
+    ///
+    /// # Errors
+    /// [`Unavailable`], at the latest after the command timeout; it may have been carried out all the same.
+    pub async fn run_once<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Unavailable> {
+        let live = self.shared.live()?;
+        let answer = timeout(self.shared.timeout, live.link.run_once(command)).await;
+        read(live.conclude(answer.unwrap_or_else(|_| Err(late())))?)
     }
 
     /// Runs many commands, in one pipeline where one server has all keys. Answers stand in the order of the commands.
+    /// Each may be carried out twice, as by [`Commands::run`].
     ///
     /// # Errors
     /// [`Unavailable`] where any of them failed; others may have been carried out.
@@ -136,141 +146,142 @@ impl Commands {
             return Ok(Vec::new());
         }
         let live = self.shared.live()?;
-        let answers = match &live.link {
-            Link::One(connection) => {
-                let mut pipeline = Pipeline::with_capacity(commands.len());
-                for command in commands {
-                    pipeline.add_command(command);
-                }
-                let mut connection = connection.clone();
-                timeout(self.shared.timeout, pipeline.query_async(&mut connection)).await
-            }
-            Link::Cluster(connection) => {
-                // Keys of several slots cannot share a pipeline; commands that are under way together share packets.
-                let each = commands.iter().map(|command| {
-                    let mut connection = connection.clone();
-                    async move { connection.req_packed_command(command).await }
-                });
-                timeout(self.shared.timeout, futures_util::future::try_join_all(each)).await
-            }
-        };
-        match answers.unwrap_or_else(|_| Err(late())) {
-            Ok(answers) => {
-                self.shared.succeeded();
-                Ok(answers)
-            }
-            Err(error) => Err(self.shared.failed(&live, &error)),
-        }
+        let answers = timeout(self.shared.timeout, live.link.run_all(commands)).await;
+        let answers = answers.unwrap_or_else(|_| Err(late()));
+        let array = live.conclude(answers.map(Value::Array))?;
+        read(array)
     }
 }
 
 impl Shared {
     fn live(&self) -> Result<Arc<Live>, Unavailable> {
-        self.link.load_full().ok_or_else(|| self.down())
+        self.live.load_full().ok_or_else(|| {
+            self.fault()
+                .unwrap_or_else(|| Unavailable::new("not connected to Redis"))
+        })
     }
 
-    fn down(&self) -> Unavailable {
-        Unavailable(self.reason())
+    fn fault(&self) -> Option<Unavailable> {
+        self.fault
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
-    fn reason(&self) -> Arc<str> {
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn set_fault(&self, fault: Option<Unavailable>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
+}
 
-    fn set_reason(&self, reason: Arc<str>) {
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
-    }
-
-    fn conclude<T: FromRedisValue>(&self, live: &Live, answer: Result<Value, RedisError>) -> Result<T, Unavailable> {
-        match answer.and_then(Value::extract_error) {
-            Ok(value) => {
-                self.succeeded();
-                redis::from_redis_value(value).map_err(|error| Unavailable::new(format!("an unexpected answer: {error}")))
+impl Live {
+    fn conclude(&self, answer: Result<Value, RedisError>) -> Result<Value, Unavailable> {
+        answer.and_then(Value::extract_error).map_err(|error| {
+            if self.is_lost(&error) {
+                self.broken.notify_one();
             }
-            Err(error) => Err(self.failed(live, &error)),
-        }
+            describe(&error)
+        })
     }
 
-    fn succeeded(&self) {
-        if self.failures.load(Ordering::Relaxed) != 0 {
-            self.failures.store(0, Ordering::Relaxed);
-        }
+    /// Whether the error says that this link is of no use any more.
+    fn is_lost(&self, error: &RedisError) -> bool {
+        // Who has become a replica refuses writes for good; the master is elsewhere now. A link to a cluster repairs
+        // its connections itself.
+        let demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
+        matches!(self.link, Link::One { .. }) && (demoted || error.is_connection_dropped())
     }
+}
 
-    fn failed(&self, live: &Live, error: &RedisError) -> Unavailable {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        // Who has become a replica refuses writes for good; the master is elsewhere now.
-        let moved = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
-        let lost = error.is_connection_dropped() && matches!(live.link, Link::One(_));
-        let reason = describe(error);
-        if moved || lost || failures >= FAILURES_MAX {
-            self.break_link(live, &reason);
-        }
-        Unavailable::new(reason)
-    }
-
-    fn break_link(&self, live: &Live, reason: &Arc<str>) {
-        let is_current = self.link.load().as_ref().is_some_and(|current| current.number == live.number);
-        if is_current {
-            self.set_reason(reason.clone());
-            self.broken.notify_one();
-        }
-    }
+fn read<T: FromRedisValue>(value: Value) -> Result<T, Unavailable> {
+    redis::from_redis_value(value)
+        .map_err(|error| Unavailable::new(format!("Redis gave an unexpected answer: {error}")))
 }
 
 fn late() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
-/// The error without what the crate adds for its own logs.
-fn describe(error: &RedisError) -> Arc<str> {
+fn describe(error: &RedisError) -> Unavailable {
     if error.is_timeout() {
-        "Redis does not answer in time".into()
+        Unavailable::new("Redis does not answer in time")
     } else {
-        format!("{error}").into()
+        Unavailable::new(format!("Redis: {error}"))
     }
 }
 
-/// Makes a link, waits until it is broken, and makes another.
+/// Makes a link, waits until it is of no use any more, and makes another.
 async fn supervise(endpoints: Endpoints, shared: Arc<Shared>) {
     let mut number = 0;
     loop {
         number += 1;
-        let (link, topology) = connect(&endpoints, &shared).await;
-        info!(?topology, "connected to Redis");
-        shared.failures.store(0, Ordering::Relaxed);
-        shared.link.store(Some(Arc::new(Live { link, topology, number })));
-        shared.up.send_replace(number);
+        let live = Arc::new(Live {
+            link: connect(&endpoints, &shared).await,
+            number,
+            broken: Notify::new(),
+        });
+        info!(topology = ?live.link.topology(), "connected to Redis");
+        shared.live.store(Some(live.clone()));
+        shared.up.send_replace(live.number);
         let since = Instant::now();
-        shared.broken.notified().await;
-        if topology == Topology::Cluster {
+        let reason = watch_over(&live, &shared).await;
+        warn!(%reason, "the link to Redis is of no use any more; connecting anew");
+        if live.link.topology() == Topology::Cluster {
             // Commands to the servers that are well go on meanwhile.
-            tokio::time::sleep_until(since + CLUSTER_REPLACE_PAUSE).await;
+            sleep_until(since + CLUSTER_REPLACE_PAUSE).await;
         } else {
-            shared.link.store(None);
+            shared.set_fault(Some(reason));
+            shared.live.store(None);
             shared.up.send_replace(0);
         }
-        warn!(reason = &*shared.reason(), "the link to Redis is broken; connecting anew");
     }
 }
 
-async fn connect(endpoints: &Endpoints, shared: &Shared) -> (Link, Topology) {
+async fn connect(endpoints: &Endpoints, shared: &Shared) -> Link {
     let mut pause = RETRY_PAUSE.0;
-    let mut last_said: Option<Arc<str>> = None;
+    let mut last_said = None;
     loop {
         match endpoints.link().await {
             Ok(link) => return link,
             Err(error) => {
-                let reason: Arc<str> = describe(&error);
+                let reason = describe(&error);
                 if last_said.as_ref() != Some(&reason) {
                     warn!(%reason, "Redis cannot be reached; trying again until it can");
                 }
-                // While a link to a cluster is being replaced, the old one is in use and its state is what counts.
-                shared.set_reason(reason.clone());
+                shared.set_fault(Some(reason.clone()));
                 last_said = Some(reason);
                 sleep(pause).await;
                 pause = (pause * 2).min(RETRY_PAUSE.1);
             }
         }
+    }
+}
+
+/// Looks whether all of Redis answers until the link is of no use any more, and returns why.
+async fn watch_over(live: &Live, shared: &Shared) -> Unavailable {
+    let mut ticks = interval(LOOK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failed = 0;
+    loop {
+        tokio::select! {
+            () = live.broken.notified() => return Unavailable::new("the connection to Redis is lost"),
+            _ = ticks.tick() => {}
+        }
+        let looked = timeout(shared.timeout, live.link.look()).await;
+        let fault = match looked.unwrap_or_else(|_| Err(late().into())) {
+            Ok(()) => None,
+            Err(Fault::Unwell(reason)) => Some(Unavailable::new(reason)),
+            Err(Fault::Outdated(reason)) => return Unavailable::new(reason),
+            Err(Fault::Error(error)) => {
+                failed += 1;
+                let reason = describe(&error);
+                if failed >= LOOKS_FAILED_MAX || live.is_lost(&error) {
+                    return reason;
+                }
+                shared.set_fault(Some(reason));
+                continue;
+            }
+        };
+        failed = 0;
+        shared.set_fault(fault);
     }
 }

@@ -10,8 +10,15 @@ use tokio::time::Instant;
 /// Silence after which delivery counts as broken.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(3);
 
-/// How long routes may wait to be written before this node is not ready: what comes in between is a retry.
-const ROUTES_LATE_AFTER: Duration = Duration::from_secs(1);
+/// How long a duty may wait to be done before this node is not ready: what comes in between is a retry.
+const LATE_AFTER: Duration = Duration::from_secs(1);
+
+/// What this node has to write so that others find it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Duty {
+    Lease,
+    Routes,
+}
 
 /// What the tasks of the broker know about its state.
 #[derive(Debug)]
@@ -23,10 +30,8 @@ struct State {
     echo: Option<Instant>,
     /// Why messages do not come in, while they do not.
     deaf: Option<String>,
-    /// Since when routes cannot be written, and why.
-    routes: Option<(Instant, String)>,
-    /// Why not all of Redis works.
-    degraded: Option<String>,
+    /// Since when each duty cannot be done, and why.
+    late: [Option<(Instant, String)>; 2],
     left: bool,
 }
 
@@ -35,8 +40,7 @@ impl Health {
         Self(Mutex::new(State {
             echo: None,
             deaf: Some("not subscribed yet".to_owned()),
-            routes: None,
-            degraded: None,
+            late: [None, None],
             left: false,
         }))
     }
@@ -54,14 +58,10 @@ impl Health {
         if state.echo.is_none_or(|at| at.elapsed() > SILENCE_MAX) {
             return Err("messages to this node do not come back from Redis".to_owned());
         }
-        if let Some(reason) = &state.degraded {
-            return Err(reason.clone());
-        }
-        match &state.routes {
-            Some((since, reason)) if since.elapsed() > ROUTES_LATE_AFTER => {
-                Err(format!("routes cannot be written: {reason}"))
-            }
-            _ => Ok(()),
+        let mut late = state.late.iter().flatten();
+        match late.find(|(since, _)| since.elapsed() > LATE_AFTER) {
+            Some((_, reason)) => Err(format!("this node cannot be found by others: {reason}")),
+            None => Ok(()),
         }
     }
 
@@ -82,21 +82,16 @@ impl Health {
         self.state().deaf = Some(reason);
     }
 
-    /// Routes cannot be written.
-    pub(super) fn routes_late(&self, reason: &str) {
-        let mut state = self.state();
-        let since = state.routes.as_ref().map_or_else(Instant::now, |(since, _)| *since);
-        state.routes = Some((since, reason.to_owned()));
+    /// `duty` could not be done.
+    pub(super) fn late(&self, duty: Duty, reason: &str) {
+        let late = &mut self.state().late[duty as usize];
+        let since = late.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+        *late = Some((since, reason.to_owned()));
     }
 
-    /// Routes are written.
-    pub(super) fn routes_written(&self) {
-        self.state().routes = None;
-    }
-
-    /// What part of Redis does not work, if any.
-    pub(super) fn degraded(&self, reason: Option<String>) {
-        self.state().degraded = reason;
+    /// `duty` is done.
+    pub(super) fn done(&self, duty: Duty) {
+        self.state().late[duty as usize] = None;
     }
 
     /// This node is gone.
@@ -134,12 +129,14 @@ mod tests {
     async fn routes_that_stay_unwritten_make_it_unwell() {
         let health = Health::new();
         health.heard();
-        health.routes_late("no answer");
+        health.late(Duty::Routes, "no answer");
         assert_eq!(health.check(), Ok(()), "a retry is no failure");
-        tokio::time::advance(ROUTES_LATE_AFTER + Duration::from_millis(1)).await;
-        health.routes_late("no answer");
+        tokio::time::advance(LATE_AFTER + Duration::from_millis(1)).await;
+        health.late(Duty::Routes, "no answer");
+        health.done(Duty::Lease);
+        health.heard();
         assert!(health.check().is_err());
-        health.routes_written();
+        health.done(Duty::Routes);
         assert_eq!(health.check(), Ok(()));
     }
 }

@@ -11,10 +11,15 @@ use std::{
 use redis::Value;
 use tracing::warn;
 
-use super::{health::Health, keys::Keys, own_broadcasts::OwnBroadcasts};
+use super::{
+    health::Health,
+    keys::{Keys, Name},
+    own_broadcasts::OwnBroadcasts,
+    routes::Routes,
+};
 use crate::{
     broker::{LocalNode, Target},
-    metrics::Metrics,
+    metrics::{DropReason, Metrics},
     protocol::{Address, Frame},
 };
 
@@ -32,6 +37,7 @@ pub(super) struct Inbox {
     own_channel: String,
     broadcast_channel: String,
     node: Arc<dyn LocalNode>,
+    routes: Arc<Routes>,
     health: Arc<Health>,
     own_broadcasts: Arc<OwnBroadcasts>,
     metrics: Arc<Metrics>,
@@ -41,8 +47,9 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn new(
-        keys: Arc<Keys>,
+        keys: &Keys,
         node: Arc<dyn LocalNode>,
+        routes: Arc<Routes>,
         health: Arc<Health>,
         own_broadcasts: Arc<OwnBroadcasts>,
         metrics: Arc<Metrics>,
@@ -51,6 +58,7 @@ impl Inbox {
             own_channel: keys.server_channel(keys.own_id()),
             broadcast_channel: keys.broadcast_channel(),
             node,
+            routes,
             health,
             own_broadcasts,
             metrics,
@@ -70,7 +78,8 @@ impl Inbox {
         let (Some(channel), Some(Value::BulkString(payload))) = (parts.next(), parts.next()) else {
             return;
         };
-        let is = |name: &str| matches!(&channel, Value::BulkString(bytes) if bytes == name.as_bytes());
+        let is =
+            |name: &str| matches!(&channel, Value::BulkString(bytes) if bytes == name.as_bytes());
         let text = match String::from_utf8(payload) {
             Ok(text) if text.len() <= FRAME_BYTES_MAX => text,
             _ => return self.complain("it is no UTF-8, or over 16 MiB"),
@@ -98,22 +107,43 @@ impl Inbox {
             Err(error) => return self.complain(&error),
         };
         let frame = Frame::from(text);
-        match (user, room) {
-            (Some(user), _) => drop(self.node.deliver(Target::User(&user), &frame)),
-            (None, Some(room)) => drop(self.node.deliver(Target::Room(&room), &frame)),
-            (None, None) => self.complain("it names neither `receiverID` nor `room`"),
+        let (target, name) = match (&user, &room) {
+            (Some(user), _) => (Target::User(user), Name::User(user)),
+            (None, Some(room)) => (Target::Room(room), Name::Room(room)),
+            (None, None) => return self.complain("it names neither `receiverID` nor `room`"),
+        };
+        if self.node.deliver(target, &frame) == 0 && !self.holds(name) {
+            // The sender asked before the last connection went, or the route is a wrong one that must go.
+            self.metrics
+                .messages_dropped
+                .of(DropReason::Offline)
+                .increment();
+            self.routes.doubt(name);
+        }
+    }
+
+    fn holds(&self, name: Name<'_>) -> bool {
+        match name {
+            Name::User(user) => self.node.holds_user(user),
+            Name::Room(room) => self.node.holds_room(room),
         }
     }
 
     fn complain(&self, reason: &str) {
         self.metrics.redis.malformed.increment();
         let count = self.malformed.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut complained = self
+            .complained
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
             *complained = Some(Instant::now());
             drop(complained);
             self.malformed.store(0, Ordering::Relaxed);
-            warn!(count, reason, "malformed messages were published to this server and are passed over");
+            warn!(
+                count,
+                reason, "malformed messages were published to this server and are passed over"
+            );
         }
     }
 }

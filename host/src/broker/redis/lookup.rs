@@ -3,12 +3,20 @@
 use std::{sync::Arc, time::Duration};
 
 use dashmap::DashMap;
-use futures_util::{FutureExt, future::{BoxFuture, Shared}};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use redis::Value;
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::keys::{Keys, Name, ServerId};
-use crate::{config::RedisCompat, metrics::Metrics, redis_client::{Commands, Unavailable}};
+use crate::{
+    config::RedisCompat,
+    metrics::Metrics,
+    redis_client::{Commands, Unavailable},
+};
 
 /// How long an answer is used. A device that a user adds gets the messages of a sender who knew the others at the
 /// latest after it.
@@ -38,8 +46,8 @@ struct Asker {
     commands: Commands,
     keys: Arc<Keys>,
     metrics: Arc<Metrics>,
-    /// Whether a server was alive, and when that was asked.
-    leases: DashMap<ServerId, (bool, Instant)>,
+    /// When a server was seen alive. That one is dead is not kept: it is taken out of the route.
+    leases: DashMap<ServerId, Instant>,
 }
 
 impl Lookup {
@@ -59,12 +67,15 @@ impl Lookup {
     /// The servers that hold `name` and are alive, this one among them.
     pub(super) async fn servers(&self, name: Name<'_>) -> Result<Servers, Unavailable> {
         let (map, text) = self.place(name);
-        let known = map.get(text).filter(|entry| entry.asked.elapsed() < KEEP).map(|entry| entry.clone());
+        let known = map
+            .get(text)
+            .filter(|entry| entry.asked.elapsed() < KEEP)
+            .map(|entry| entry.clone());
         let entry = known.unwrap_or_else(|| self.ask(name));
-        let answer = entry.question.await;
+        let answer = entry.question.clone().await;
         // That somebody is nowhere is not kept: the next message may be the first after they came.
         if answer.as_ref().map_or(true, |servers| servers.is_empty()) {
-            map.remove_if(text, |_, other| other.asked == entry.asked);
+            map.remove_if(text, |_, other| other.question.ptr_eq(&entry.question));
         }
         answer
     }
@@ -81,7 +92,9 @@ impl Lookup {
         if map.len() >= ENTRIES_MAX {
             map.clear();
         }
-        let mut entry = map.entry(text.into()).or_insert_with(|| self.question(name));
+        let mut entry = map
+            .entry(text.into())
+            .or_insert_with(|| self.question(name));
         if entry.asked.elapsed() >= KEEP {
             *entry = self.question(name);
         }
@@ -95,7 +108,11 @@ impl Lookup {
             Name::Room(room) => (false, room.into()),
         };
         let question = async move {
-            let name = if is_user { Name::User(&text) } else { Name::Room(&text) };
+            let name = if is_user {
+                Name::User(&text)
+            } else {
+                Name::Room(&text)
+            };
             asker.servers(name).await
         };
         Entry {
@@ -116,11 +133,18 @@ impl Asker {
     async fn servers(&self, name: Name<'_>) -> Result<Servers, Unavailable> {
         self.metrics.redis.route_lookups.increment();
         let route = self.keys.route(name);
-        let listed: Vec<String> = self.commands.run(redis::cmd("SMEMBERS").arg(&route)).await?;
+        let listed: Vec<String> = self
+            .commands
+            .run(redis::cmd("SMEMBERS").arg(&route))
+            .await?;
         let listed: Vec<ServerId> = listed.into_iter().map(Arc::from).collect();
         let mut alive = self.leased(&listed).await?;
-        if self.keys.compat() == RedisCompat::WebsocketApp && let Name::User(user) = name {
-            self.add_online(user, &listed, &mut alive).await?;
+        if self.keys.compat() == RedisCompat::WebsocketApp
+            && let Name::User(user) = name
+        {
+            // Servers of `websocket-app` have no lease; each of their users has a mark.
+            self.ask(&mut alive, |index| self.keys.online(user, &listed[index]))
+                .await?;
         }
         let (alive, dead): (Vec<_>, Vec<_>) =
             listed.into_iter().zip(alive).partition(|(_, alive)| *alive);
@@ -131,39 +155,33 @@ impl Asker {
 
     /// Whether each of `servers` has a lease.
     async fn leased(&self, servers: &[ServerId]) -> Result<Vec<bool>, Unavailable> {
-        let known = |server: &ServerId| {
-            let known = self.leases.get(server).map(|entry| *entry);
-            known.filter(|(_, asked)| asked.elapsed() < KEEP).map(|(alive, _)| alive)
+        let is_known = |server: &ServerId| {
+            let seen = self.leases.get(server).map(|seen| *seen);
+            server == self.keys.own_id() || seen.is_some_and(|seen| seen.elapsed() < KEEP)
         };
-        let mut alive: Vec<Option<bool>> = servers
-            .iter()
-            .map(|server| if server == self.keys.own_id() { Some(true) } else { known(server) })
-            .collect();
-        let open: Vec<usize> = (0..servers.len()).filter(|index| alive[*index].is_none()).collect();
-        let questions = open.iter().map(|index| exists(self.keys.lease(&servers[*index]))).collect();
-        let answers = self.commands.run_all(questions).await?;
-        for (index, answer) in open.into_iter().zip(answers) {
-            let lives = is_one(&answer);
-            self.leases.insert(servers[index].clone(), (lives, Instant::now()));
-            alive[index] = Some(lives);
+        let mut alive: Vec<bool> = servers.iter().map(is_known).collect();
+        let open = self
+            .ask(&mut alive, |index| self.keys.lease(&servers[index]))
+            .await?;
+        for index in open.into_iter().filter(|index| alive[*index]) {
+            self.leases.insert(servers[index].clone(), Instant::now());
         }
-        Ok(alive.into_iter().map(|alive| alive == Some(true)).collect())
+        Ok(alive)
     }
 
-    /// Servers of `websocket-app` have no lease; each of their users has a mark.
-    async fn add_online(
+    /// Looks for the key of each that is not `alive`, which it is where the key is there. Returns which they were.
+    async fn ask(
         &self,
-        user: &str,
-        servers: &[ServerId],
         alive: &mut [bool],
-    ) -> Result<(), Unavailable> {
-        let open: Vec<usize> = (0..servers.len()).filter(|index| !alive[*index]).collect();
-        let questions = open.iter().map(|index| exists(self.keys.online(user, &servers[*index]))).collect();
+        key: impl Fn(usize) -> String,
+    ) -> Result<Vec<usize>, Unavailable> {
+        let open: Vec<usize> = (0..alive.len()).filter(|index| !alive[*index]).collect();
+        let questions = open.iter().map(|index| exists(key(*index))).collect();
         let answers = self.commands.run_all(questions).await?;
-        for (index, answer) in open.into_iter().zip(answers) {
-            alive[index] = is_one(&answer);
+        for (index, answer) in open.iter().zip(answers) {
+            alive[*index] = answer == Value::Int(1);
         }
-        Ok(())
+        Ok(open)
     }
 
     /// A dead server never comes back under its ID, so its routes may go. Where that fails, the next reader does it.
@@ -171,7 +189,11 @@ impl Asker {
         if dead.is_empty() {
             return;
         }
-        debug!(route, ?dead, "servers without a lease are taken out of a route");
+        debug!(
+            route,
+            ?dead,
+            "servers without a lease are taken out of a route"
+        );
         self.metrics.redis.routes_pruned.add(dead.len() as u64);
         let mut remove = redis::cmd("SREM");
         remove.arg(route);
@@ -188,10 +210,6 @@ fn exists(key: String) -> redis::Cmd {
     command
 }
 
-fn is_one(answer: &redis::Value) -> bool {
-    matches!(answer, redis::Value::Int(1) | redis::Value::Boolean(true))
-}
-
 /// Throws away what is too old to be used, until it is aborted.
 pub(super) async fn sweep(lookup: Arc<Lookup>) {
     let mut ticks = tokio::time::interval(KEEP);
@@ -199,6 +217,6 @@ pub(super) async fn sweep(lookup: Arc<Lookup>) {
         ticks.tick().await;
         lookup.users.retain(|_, entry| entry.asked.elapsed() < KEEP);
         lookup.rooms.retain(|_, entry| entry.asked.elapsed() < KEEP);
-        lookup.asker.leases.retain(|_, (_, asked)| asked.elapsed() < KEEP);
+        lookup.asker.leases.retain(|_, seen| seen.elapsed() < KEEP);
     }
 }

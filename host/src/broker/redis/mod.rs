@@ -8,8 +8,9 @@
 //! bytes that the clients get. [`subscriber`] listens there, and proves once a second that what is published comes
 //! back; [`inbox`] hands it out. A node that gets nothing back for three seconds says so and subscribes anew.
 //!
-//! Guarantees: at most once between nodes, and in order for a sender and a receiver. What Redis did not take is an
-//! error to the sender within the command timeout.
+//! Guarantees: at most once between nodes, and in order for a sender and a receiver. A sender is told `offline` where no
+//! living node holds the receiver, and gets an error within the command timeout where Redis did not take the message
+//! or the receiver's node does not listen.
 
 mod health;
 mod inbox;
@@ -19,12 +20,23 @@ mod lookup;
 mod own_broadcasts;
 mod routes;
 mod subscriber;
+mod writer;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use futures_util::{FutureExt, future::BoxFuture, future::join_all};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
 use redis::Cmd;
-use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::timeout,
+};
 
 use self::{
     health::Health,
@@ -39,7 +51,7 @@ use crate::{
     config::{RedisCompat, RedisConfig},
     metrics::Metrics,
     protocol::Frame,
-    redis_client::{Commands, Endpoints, EndpointError, Topology, Unavailable},
+    redis_client::{Commands, EndpointError, Endpoints, Topology, Unavailable},
 };
 
 /// What may be under way to Redis at a time. Over it a sender waits, and is told `unavailable` after the command
@@ -58,8 +70,27 @@ pub struct RedisBroker {
     health: Arc<Health>,
     own_broadcasts: Arc<OwnBroadcasts>,
     under_way: Semaphore,
-    tasks: std::sync::Mutex<JoinSet<()>>,
+    tasks: Mutex<Tasks>,
     metrics: Arc<Metrics>,
+}
+
+/// What runs beside the callers, until it is dropped.
+#[derive(Default)]
+struct Tasks {
+    /// Keep routes, lease and what is known of others.
+    keepers: JoinSet<()>,
+    /// Takes what comes in.
+    listener: JoinSet<()>,
+}
+
+/// What became of one message.
+#[derive(Default)]
+struct Sent {
+    /// Servers that it was published to.
+    reached: usize,
+    /// Servers that are alive and do not listen.
+    unheard: usize,
+    failure: Option<Unavailable>,
 }
 
 impl RedisBroker {
@@ -79,29 +110,34 @@ impl RedisBroker {
         let keys = Arc::new(Keys::new(config, server_id));
         let health = Arc::new(Health::new());
         let own_broadcasts = Arc::<OwnBroadcasts>::default();
-        let routes = Arc::new(Routes::new(
-            commands.clone(),
-            keys.clone(),
-            node.clone(),
-            health.clone(),
-        ));
+        let routes = Arc::new(Routes::new(commands.clone(), keys.clone(), node.clone()));
         let lookup = Arc::new(Lookup::new(commands.clone(), keys.clone(), metrics.clone()));
-        let inbox = Arc::new(Inbox::new(
-            keys.clone(),
+        let inbox = Inbox::new(
+            &keys,
             node,
+            routes.clone(),
             health.clone(),
             own_broadcasts.clone(),
             metrics.clone(),
+        );
+        let mut tasks = Tasks::default();
+        let (leased, on_link) = watch::channel(0);
+        tasks.keepers.spawn(lease::keep(
+            commands.clone(),
+            keys.clone(),
+            routes.clone(),
+            health.clone(),
+            leased,
         ));
-        let mut tasks = JoinSet::new();
-        tasks.spawn(routes::write(routes.clone()));
-        tasks.spawn(lease::keep(commands.clone(), keys.clone(), routes.clone()));
-        tasks.spawn(lookup::sweep(lookup.clone()));
-        tasks.spawn(subscriber::listen(
+        tasks
+            .keepers
+            .spawn(writer::write(routes.clone(), health.clone(), on_link));
+        tasks.keepers.spawn(lookup::sweep(lookup.clone()));
+        tasks.listener.spawn(subscriber::listen(
             endpoints,
             commands.clone(),
             keys.clone(),
-            inbox,
+            Arc::new(inbox),
             health.clone(),
             metrics.clone(),
         ));
@@ -113,46 +149,67 @@ impl RedisBroker {
             health,
             own_broadcasts,
             under_way: Semaphore::new(UNDER_WAY_BYTES_MAX),
-            tasks: std::sync::Mutex::new(tasks),
+            tasks: Mutex::new(tasks),
             metrics,
         })
     }
 
+    /// Publishes to every other server that holds `name`.
     async fn publish_to(&self, name: Name<'_>, frame: &Frame) -> Result<usize, BrokerError> {
+        // What is known may be a moment old: where it led to nobody who listens, Redis is asked once more.
+        let mut sent = self.publish_by_lookup(name, frame).await?;
+        if sent.is_unheard() && self.commands.topology()? != Topology::Cluster {
+            sent = self.publish_by_lookup(name, frame).await?;
+        }
+        match sent.failure {
+            Some(error) if sent.reached == 0 => Err(error.into()),
+            None if sent.is_unheard() => Err(BrokerError::Unavailable(
+                "the receiver's node does not listen now".to_owned(),
+            )),
+            _ => Ok(sent.reached),
+        }
+    }
+
+    async fn publish_by_lookup(&self, name: Name<'_>, frame: &Frame) -> Result<Sent, Unavailable> {
         let servers = self.lookup.servers(name).await?;
-        let others = servers.iter().filter(|server| *server != self.keys.own_id());
-        let sent = join_all(others.map(|server| self.publish_on(server, frame))).await;
-        let mut failure = None;
-        let mut reached = 0;
-        for (server, result) in servers.iter().filter(|server| *server != self.keys.own_id()).zip(sent) {
+        let is_other = |server: &&ServerId| *server != self.keys.own_id();
+        let publish = async |server| (server, self.publish_on(server, frame).await);
+        let results = join_all(servers.iter().filter(is_other).map(publish)).await;
+        let mut sent = Sent::default();
+        for (server, result) in results {
             match result {
-                Ok(true) => reached += 1,
-                // It went, or is about to listen again: ask anew next time.
-                Ok(false) => self.lookup.forget(name, server),
-                Err(error) => failure = Some(error),
+                Ok(true) => sent.reached += 1,
+                Ok(false) => {
+                    sent.unheard += 1;
+                    self.metrics.redis.unheard.increment();
+                    self.lookup.forget(name, server);
+                }
+                Err(error) => sent.failure = Some(error),
             }
         }
-        match failure {
-            Some(error) if reached == 0 => Err(error.into()),
-            _ => Ok(reached),
-        }
+        Ok(sent)
     }
 
     /// Whether anybody listens, as far as that can be told.
     async fn publish_on(&self, server: &ServerId, frame: &Frame) -> Result<bool, Unavailable> {
-        let sharded = self.keys.compat() == RedisCompat::None
-            && self.commands.status()? == Topology::Cluster;
+        let in_cluster = self.commands.topology()? == Topology::Cluster;
+        let sharded = in_cluster && self.keys.compat() == RedisCompat::None;
         let mut command = redis::cmd(if sharded { "SPUBLISH" } else { "PUBLISH" });
-        command.arg(self.keys.server_channel(server)).arg(frame.as_str());
+        command
+            .arg(self.keys.server_channel(server))
+            .arg(frame.as_str());
         let listeners = self.send(&command, frame.len()).await?;
-        // In a cluster the answer counts the clients of one server only.
-        Ok(listeners > 0 || self.commands.status()? == Topology::Cluster)
+        // A classic message goes to all servers of a cluster, and the answer counts the clients of one. A sharded one
+        // goes to the master of the channel's slot, where every node subscribes.
+        Ok(listeners > 0 || (in_cluster && !sharded))
     }
 
     async fn broadcast(&self, frame: &Frame) -> Result<usize, BrokerError> {
         self.own_broadcasts.note(frame.as_str());
         let mut command = redis::cmd("PUBLISH");
-        command.arg(self.keys.broadcast_channel()).arg(frame.as_str());
+        command
+            .arg(self.keys.broadcast_channel())
+            .arg(frame.as_str());
         let listeners = self.send(&command, frame.len()).await?;
         // This node listens too.
         Ok(listeners.saturating_sub(1))
@@ -161,12 +218,16 @@ impl RedisBroker {
     /// Publishes, once there is room for `bytes` more under way.
     async fn send(&self, command: &Cmd, bytes: usize) -> Result<usize, Unavailable> {
         let wanted = u32::try_from(bytes.clamp(1, UNDER_WAY_BYTES_MAX)).unwrap_or(u32::MAX);
-        let room = timeout(self.keys.command_timeout(), self.under_way.acquire_many(wanted)).await;
+        let room = timeout(
+            self.keys.command_timeout(),
+            self.under_way.acquire_many(wanted),
+        )
+        .await;
         let Ok(Ok(_room)) = room else {
             self.metrics.redis.publish_failures.increment();
             return Err(Unavailable::new("too much is under way to Redis already"));
         };
-        let sent = self.commands.run(command).await;
+        let sent = self.commands.run_once(command).await;
         if sent.is_err() {
             self.metrics.redis.publish_failures.increment();
         }
@@ -207,22 +268,28 @@ impl Broker for RedisBroker {
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
-        let link = self.commands.status().map(drop);
-        let health = link.map_err(BrokerError::from).and_then(|()| {
-            self.health.check().map_err(BrokerError::Unavailable)
-        });
-        std::future::ready(health).boxed()
+        let link = self.commands.check().map_err(BrokerError::from);
+        let well = link.and_then(|()| self.health.check().map_err(BrokerError::Unavailable));
+        std::future::ready(well).boxed()
     }
 
     fn leave(&self) -> BoxFuture<'_, ()> {
         async move {
-            // First of all nothing may write or renew any more.
-            let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-            tasks.shutdown().await;
+            let mut tasks =
+                std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
             self.health.left();
+            // Nothing may write or renew any more. What still comes in is taken until nobody is to send here.
+            tasks.keepers.shutdown().await;
             let _ = timeout(LEAVE_TIMEOUT, self.routes.withdraw()).await;
+            tasks.listener.shutdown().await;
         }
         .boxed()
+    }
+}
+
+impl Sent {
+    fn is_unheard(&self) -> bool {
+        self.reached == 0 && self.unheard > 0
     }
 }
 

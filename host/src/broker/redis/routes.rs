@@ -1,8 +1,8 @@
-//! The one writer of this server's routes.
+//! What this server has to say about itself: the users and rooms that it holds, as a difference to what it said.
 //!
-//! Connects and disconnects only mark a name as changed. The writer looks what holds *now*, compares it with what it
-//! wrote last, and sends the difference in batches. So any number of connections of one user may come and go in any
-//! order: the last look is right, and the route goes with the last connection and never before.
+//! Connects and disconnects only mark a name as changed. The writer ([`super::writer`]) looks what holds *now*,
+//! compares it with what it wrote last, and sends the difference in batches. So any number of connections of one user
+//! may come and go in any order: the last look is right, and the route goes with the last connection and never before.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,29 +13,26 @@ use std::{
 use redis::Cmd;
 use tokio::{
     sync::{Notify, oneshot},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, timeout},
 };
-use tracing::info;
 
-use super::{
-    health::Health,
-    keys::{Keys, Name},
+use super::keys::{Keys, Name};
+use crate::{
+    broker::LocalNode,
+    config::RedisCompat,
+    redis_client::{Commands, Unavailable},
 };
-use crate::{broker::LocalNode, config::RedisCompat, redis_client::{Commands, Unavailable}};
 
 /// Names that are written together.
 const BATCH: usize = 256;
 
-/// Pause after a batch that failed.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// After a new link, a lapsed lease or a failed batch all that is concerned is written once more, after this pause: a
+/// command that was given up may still be carried out late, and another node may be about to take out a server that it
+/// saw dead.
+const CONFIRM_AFTER: Duration = Duration::from_secs(2);
 
-/// After a new link or a lapsed lease everything is written twice, the second time after this pause: a command that was
-/// given up may still be carried out late, and another node may be about to take out a server that it saw dead.
-const ASSERT_AGAIN_AFTER: Duration = Duration::from_secs(2);
-
-/// How long `websocket-app` believes that a user is online, and how often that is renewed.
+/// How long `websocket-app` believes that a user is online.
 const ONLINE_TTL: Duration = Duration::from_secs(60);
-const ONLINE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A [`Name`] that is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -48,42 +45,39 @@ enum Owned {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
     Yes,
-    /// A command failed, and it cannot be told whether it was carried out.
+    /// It cannot be told, or it is to be written whatever is there.
     Unknown,
 }
 
-/// Marks for the writer, and what it has done.
+/// The names, and what was written of them.
 pub(super) struct Routes {
     commands: Commands,
     keys: Arc<Keys>,
     node: Arc<dyn LocalNode>,
-    health: Arc<Health>,
     state: Mutex<State>,
     wake: Notify,
 }
 
 #[derive(Default)]
 struct State {
+    /// To be looked at.
     changed: HashSet<Owned>,
+    /// Under way to Redis.
     writing: HashSet<Owned>,
     written: HashMap<Owned, Written>,
-    waiters: Vec<(Owned, oneshot::Sender<()>)>,
-    assert_again_at: Option<Instant>,
-    assert_all: bool,
+    /// To be written once more at `confirm_at`, beside all that is written.
+    given_up: HashSet<Owned>,
+    confirm_at: Option<Instant>,
+    /// Who waits until a name is written; told by dropping the sender.
+    waiters: HashMap<Owned, Vec<oneshot::Sender<()>>>,
 }
 
 impl Routes {
-    pub(super) fn new(
-        commands: Commands,
-        keys: Arc<Keys>,
-        node: Arc<dyn LocalNode>,
-        health: Arc<Health>,
-    ) -> Self {
+    pub(super) fn new(commands: Commands, keys: Arc<Keys>, node: Arc<dyn LocalNode>) -> Self {
         Self {
             commands,
             keys,
             node,
-            health,
             state: Mutex::default(),
             wake: Notify::new(),
         }
@@ -95,40 +89,92 @@ impl Routes {
         self.wake.notify_one();
     }
 
-    /// Marks all that was ever written.
-    pub(super) fn assert_all(&self) {
+    /// Marks `name`: what stands in Redis about it seems to be wrong.
+    pub(super) fn doubt(&self, name: Name<'_>) {
+        let name = Owned::from(name);
         let mut state = self.state();
-        state.assert_all = true;
-        state.assert_again_at = Some(Instant::now() + ASSERT_AGAIN_AFTER);
+        state.written.insert(name.clone(), Written::Unknown);
+        state.changed.insert(name);
         drop(state);
         self.wake.notify_one();
     }
 
+    /// Marks all that is written, now and once more soon: others may have taken it away.
+    pub(super) fn assert_all(&self) {
+        let mut state = self.state();
+        state.doubt_all();
+        state.confirm_at = Some(Instant::now() + CONFIRM_AFTER);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Marks all that is written, so that whatever was lost is back.
+    pub(super) fn renew_all(&self) {
+        self.state().doubt_all();
+    }
+
     /// Returns when what holds for `name` is written, or cannot be written now.
     pub(super) async fn settled(&self, name: Name<'_>) {
-        if self.commands.status().is_err() {
+        if self.commands.topology().is_err() {
             return;
         }
         let name = Owned::from(name);
-        let written = {
+        let (done, written) = oneshot::channel();
+        {
             let mut state = self.state();
-            if !state.changed.contains(&name) && !state.writing.contains(&name) {
+            if !state.is_pending(&name) {
                 return;
             }
-            let (done, written) = oneshot::channel();
-            state.waiters.push((name, done));
-            written
-        };
-        // An error means that the writer is gone.
-        let _ = written.await;
+            state.waiters.entry(name).or_default().push(done);
+        }
+        let _ = timeout(self.keys.command_timeout(), written).await;
+    }
+
+    /// Returns when there may be something to write.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Whether everything is written.
+    pub(super) fn is_idle(&self) -> bool {
+        self.state().changed.is_empty()
+    }
+
+    /// When [`Routes::confirm`] is to be called.
+    pub(super) fn confirm_at(&self) -> Option<Instant> {
+        self.state().confirm_at
+    }
+
+    /// Marks what has to be written once more.
+    pub(super) fn confirm(&self) {
+        let mut state = self.state();
+        let state = &mut *state;
+        state.confirm_at = None;
+        for name in state.given_up.drain() {
+            state.written.insert(name, Written::Unknown);
+        }
+        state.doubt_all();
+    }
+
+    /// Writes some of the names that are marked.
+    pub(super) async fn write_batch(&self) -> Result<(), Unavailable> {
+        let (batch, commands) = self.take_batch();
+        let result = self.commands.run_all(commands).await;
+        self.conclude(batch, result.is_ok());
+        result.map(drop)
     }
 
     /// Takes away all routes and the lease. The writer must have ended.
     pub(super) async fn withdraw(&self) {
         let names: Vec<Owned> = {
             let mut state = self.state();
+            let state = &mut *state;
             state.waiters.clear();
-            state.written.drain().map(|(name, _)| name).collect()
+            state.changed.clear();
+            let written = state.written.drain().map(|(name, _)| name);
+            // A batch that was cut off may have arrived.
+            let cut_off = state.writing.drain().chain(state.given_up.drain());
+            written.chain(cut_off).collect()
         };
         for batch in names.chunks(BATCH) {
             let commands = batch.iter().flat_map(|name| self.remove(name)).collect();
@@ -148,47 +194,27 @@ impl Routes {
         }
     }
 
-    /// The next names to write, with whether each holds; the marks are taken.
-    fn take_batch(&self) -> Vec<(Owned, bool)> {
+    /// The next names to write, with whether each holds, and the commands that say so. The marks are taken.
+    fn take_batch(&self) -> (Vec<(Owned, bool)>, Vec<Cmd>) {
         let mut state = self.state();
         let state = &mut *state;
-        if std::mem::take(&mut state.assert_all) {
-            for (name, written) in &mut state.written {
-                *written = Written::Unknown;
-                state.changed.insert(name.clone());
-            }
-        }
         let names: Vec<Owned> = state.changed.iter().take(BATCH).cloned().collect();
-        for name in &names {
-            state.changed.remove(name);
+        let mut commands = Vec::new();
+        let mut batch = Vec::with_capacity(names.len());
+        for name in names {
+            state.changed.remove(&name);
+            // Asked after the mark is gone: whoever changes something from here on marks it again.
+            let holds = self.holds(&name);
+            match state.written.get(&name) {
+                None if !holds => {}
+                Some(Written::Yes) if holds => {}
+                _ if holds => commands.extend(self.add(&name)),
+                _ => commands.extend(self.remove(&name)),
+            }
             state.writing.insert(name.clone());
+            batch.push((name, holds));
         }
-        // Asked after the mark is gone: whoever changes something from here on marks it again.
-        names
-            .into_iter()
-            .map(|name| {
-                let holds = self.holds(&name);
-                (name, holds)
-            })
-            .collect()
-    }
-
-    async fn write_batch(&self) -> Result<(), Unavailable> {
-        let batch = self.take_batch();
-        let commands = {
-            let state = self.state();
-            let different = batch.iter().filter(|(name, holds)| match state.written.get(name) {
-                None => *holds,
-                Some(Written::Yes) => !*holds,
-                Some(Written::Unknown) => true,
-            });
-            different
-                .flat_map(|(name, holds)| if *holds { self.add(name) } else { self.remove(name) })
-                .collect()
-        };
-        let result = self.commands.run_all(commands).await;
-        self.conclude(batch, result.is_ok());
-        result.map(drop)
+        (batch, commands)
     }
 
     fn conclude(&self, batch: Vec<(Owned, bool)>, done: bool) {
@@ -196,38 +222,44 @@ impl Routes {
         let state = &mut *state;
         for (name, holds) in batch {
             state.writing.remove(&name);
-            match (done, holds) {
-                (true, true) => drop(state.written.insert(name, Written::Yes)),
-                (true, false) => drop(state.written.remove(&name)),
-                (false, _) => {
-                    state.written.insert(name.clone(), Written::Unknown);
-                    state.changed.insert(name);
+            if !done {
+                state.written.insert(name.clone(), Written::Unknown);
+                state.given_up.insert(name.clone());
+                state.changed.insert(name);
+            } else {
+                if !state.changed.contains(&name) {
+                    state.waiters.remove(&name);
+                }
+                if holds {
+                    state.written.insert(name, Written::Yes);
+                } else {
+                    state.written.remove(&name);
                 }
             }
         }
-        // Where it failed, nobody is to wait for what may take long.
-        state.waiters.retain_mut(|(name, done_sender)| {
-            let waits = done && (state.changed.contains(name) || state.writing.contains(name));
-            if !waits {
-                let (unused, _) = oneshot::channel();
-                let _ = std::mem::replace(done_sender, unused).send(());
-            }
-            waits
-        });
+        if !done {
+            // Nobody is to wait for what may take long.
+            state.waiters.clear();
+            state.confirm_at = Some(Instant::now() + CONFIRM_AFTER);
+        }
     }
 
     fn add(&self, name: &Owned) -> Vec<Cmd> {
-        let mut add = redis::cmd("SADD");
-        add.arg(self.keys.route(name.into())).arg(&**self.keys.own_id());
-        let mut commands = vec![add];
-        commands.extend(self.online(name));
+        let mut commands = vec![self.on_route("SADD", name)];
+        if let (RedisCompat::WebsocketApp, Owned::User(user)) = (self.keys.compat(), name) {
+            let mut online = redis::cmd("SET");
+            online
+                .arg(self.keys.online(user, self.keys.own_id()))
+                .arg(1)
+                .arg("EX")
+                .arg(ONLINE_TTL.as_secs());
+            commands.push(online);
+        }
         commands
     }
 
     fn remove(&self, name: &Owned) -> Vec<Cmd> {
-        let mut remove = redis::cmd("SREM");
-        remove.arg(self.keys.route(name.into())).arg(&**self.keys.own_id());
-        let mut commands = vec![remove];
+        let mut commands = vec![self.on_route("SREM", name)];
         if let (RedisCompat::WebsocketApp, Owned::User(user)) = (self.keys.compat(), name) {
             let mut offline = redis::cmd("DEL");
             offline.arg(self.keys.online(user, self.keys.own_id()));
@@ -236,48 +268,12 @@ impl Routes {
         commands
     }
 
-    /// What `websocket-app` wants beside the route.
-    fn online(&self, name: &Owned) -> Option<Cmd> {
-        let (RedisCompat::WebsocketApp, Owned::User(user)) = (self.keys.compat(), name) else {
-            return None;
-        };
-        let mut online = redis::cmd("SET");
-        online
-            .arg(self.keys.online(user, self.keys.own_id()))
-            .arg(1)
-            .arg("EX")
-            .arg(ONLINE_TTL.as_secs());
-        Some(online)
-    }
-
-    async fn renew_online(&self) -> Result<(), Unavailable> {
-        let users: Vec<Owned> = {
-            let state = self.state();
-            let users = state.written.keys().filter(|name| matches!(name, Owned::User(_)));
-            users.cloned().collect()
-        };
-        for batch in users.chunks(BATCH) {
-            // One that went meanwhile must not come back to life.
-            let held = batch.iter().filter(|name| self.holds(name));
-            let commands = held.filter_map(|name| self.online(name)).collect();
-            self.commands.run_all(commands).await?;
-        }
-        Ok(())
-    }
-
-    fn is_idle(&self) -> bool {
-        let state = self.state();
-        state.changed.is_empty() && !state.assert_all
-    }
-
-    fn assert_again_at(&self) -> Option<Instant> {
-        self.state().assert_again_at
-    }
-
-    fn assert_again(&self) {
-        let mut state = self.state();
-        state.assert_again_at = None;
-        state.assert_all = true;
+    fn on_route(&self, command: &str, name: &Owned) -> Cmd {
+        let mut command = redis::cmd(command);
+        command
+            .arg(self.keys.route(name.into()))
+            .arg(&**self.keys.own_id());
+        command
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -285,49 +281,15 @@ impl Routes {
     }
 }
 
-/// Writes until it is aborted.
-pub(super) async fn write(routes: Arc<Routes>) {
-    let mut links = routes.commands.links();
-    let mut link = 0;
-    let mut renew_online_at = Instant::now() + ONLINE_INTERVAL;
-    loop {
-        if links.wait_for(|link| *link != 0).await.is_err() {
-            return;
-        }
-        let now = *links.borrow_and_update();
-        if now != link {
-            if link != 0 {
-                info!("a new link to Redis; all routes are written anew");
-            }
-            link = now;
-            routes.assert_all();
-        }
-        if !routes.is_idle() {
-            match routes.write_batch().await {
-                Ok(()) => {
-                    if routes.is_idle() {
-                        routes.health.routes_written();
-                    }
-                }
-                Err(error) => {
-                    routes.health.routes_late(&error.to_string());
-                    sleep(RETRY_PAUSE).await;
-                }
-            }
-            continue;
-        }
-        if Instant::now() >= renew_online_at {
-            renew_online_at = match routes.renew_online().await {
-                Ok(()) => Instant::now() + ONLINE_INTERVAL,
-                Err(_) => Instant::now() + RETRY_PAUSE,
-            };
-        }
-        let again_at = routes.assert_again_at();
-        tokio::select! {
-            () = routes.wake.notified() => {}
-            () = sleep_until(renew_online_at) => {}
-            () = sleep_until(again_at.unwrap_or(renew_online_at)), if again_at.is_some() => routes.assert_again(),
-            _ = links.changed() => {}
+impl State {
+    fn is_pending(&self, name: &Owned) -> bool {
+        self.changed.contains(name) || self.writing.contains(name)
+    }
+
+    fn doubt_all(&mut self) {
+        for (name, written) in &mut self.written {
+            *written = Written::Unknown;
+            self.changed.insert(name.clone());
         }
     }
 }

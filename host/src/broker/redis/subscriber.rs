@@ -27,7 +27,7 @@ use super::{
 use crate::{
     config::RedisCompat,
     metrics::Metrics,
-    redis_client::{Commands, Endpoints, Topology},
+    redis_client::{Commands, Endpoints, Topology, is_master},
 };
 
 /// How often a probe is sent.
@@ -100,9 +100,13 @@ async fn subscribe(
     let push = {
         let (inbox, open, lost) = (inbox.clone(), open.clone(), lost.clone());
         move |push: PushInfo| match push.kind {
-            PushKind::Message | PushKind::SMessage if open.load(Ordering::Acquire) => inbox.take(push.data),
+            PushKind::Message | PushKind::SMessage if open.load(Ordering::Acquire) => {
+                inbox.take(push.data)
+            }
             // The slot of the channel moved, or the server is no master any more.
-            PushKind::SUnsubscribe | PushKind::Unsubscribe | PushKind::Disconnection => lost.notify_one(),
+            PushKind::SUnsubscribe | PushKind::Unsubscribe | PushKind::Disconnection => {
+                lost.notify_one()
+            }
             _ => {}
         }
     };
@@ -110,7 +114,10 @@ async fn subscribe(
     let mut connection = subscriber.connection;
     let topology = subscriber.topology;
     if topology == Topology::Cluster && keys.compat() == RedisCompat::None {
-        redis::cmd("SSUBSCRIBE").arg(&channel).exec_async(&mut connection).await?;
+        redis::cmd("SSUBSCRIBE")
+            .arg(&channel)
+            .exec_async(&mut connection)
+            .await?;
     }
     // In a cluster too: workers may publish either way.
     redis::cmd("SUBSCRIBE")
@@ -145,68 +152,38 @@ async fn serve(
         if heard.elapsed() > SILENCE_MAX {
             return "nothing that was published came back for three seconds".to_owned();
         }
-        let probe = probe(commands, keys);
-        let look = look_at_cluster(subscription);
-        let ((), degraded) = tokio::join!(probe, look);
-        health.degraded(degraded);
+        let ((), serves) = tokio::join!(probe(commands, keys), subscription.is_at_master());
+        if !serves {
+            return "its server is no master any more".to_owned();
+        }
+    }
+}
+
+impl Subscription {
+    /// Whether the channel is still served where this is connected. A server that became a replica goes on to hand out
+    /// what is published, but who publishes is told that nobody listens.
+    async fn is_at_master(&self) -> bool {
+        if self.topology == Topology::Single {
+            return true;
+        }
+        let mut connection = self.connection.clone();
+        let role = redis::cmd("ROLE").query_async(&mut connection).await;
+        // Where it does not answer, the probes stay away too.
+        role.map_or(true, |role| is_master(&role))
     }
 }
 
 /// Sends a message to oneself on the way that messages take. Where that fails, it does not come back, and that counts.
 async fn probe(commands: &Commands, keys: &Keys) {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let sent = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-    let sharded = keys.compat() == RedisCompat::None
-        && matches!(commands.status(), Ok(Topology::Cluster));
+    let sharded =
+        keys.compat() == RedisCompat::None && matches!(commands.topology(), Ok(Topology::Cluster));
     let mut publish = redis::cmd(if sharded { "SPUBLISH" } else { "PUBLISH" });
     publish
         .arg(keys.server_channel(keys.own_id()))
         .arg(Inbox::probe(sent));
     let _ = commands.run::<()>(&publish).await;
-}
-
-/// In a cluster: whether all slots are served. A node whose own channel works would else not notice that the users of
-/// another slot cannot be found.
-async fn look_at_cluster(subscription: &Subscription) -> Option<String> {
-    if subscription.topology != Topology::Cluster {
-        return None;
-    }
-    let mut connection = subscription.connection.clone();
-    let info: Result<String, RedisError> =
-        redis::cmd("CLUSTER").arg("INFO").query_async(&mut connection).await;
-    match info {
-        Ok(info) => cluster_fault(&info),
-        Err(error) => Some(format!("the cluster does not answer: {error}")),
-    }
-}
-
-fn cluster_fault(info: &str) -> Option<String> {
-    let field = |name: &str| {
-        info.lines()
-            .find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'))
-            .unwrap_or_default()
-    };
-    let failed = field("cluster_slots_fail");
-    if field("cluster_state") != "ok" {
-        Some("the cluster is not in a state to serve (cluster_state)".to_owned())
-    } else if !matches!(failed, "" | "0") {
-        Some(format!("{failed} slots of the cluster are not served"))
-    } else {
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cluster_that_does_not_serve_all_slots_is_a_fault() {
-        assert_eq!(cluster_fault("cluster_state:ok\r\ncluster_slots_fail:0\r\n"), None);
-        assert!(cluster_fault("cluster_state:fail\r\n").is_some());
-        assert!(
-            cluster_fault("cluster_state:ok\r\ncluster_slots_fail:12\r\n")
-                .is_some_and(|fault| fault.starts_with("12 slots"))
-        );
-    }
 }
