@@ -3,6 +3,7 @@
 mod harness;
 mod hostile;
 mod limits;
+mod redis;
 mod structure;
 mod swap;
 mod wire;
