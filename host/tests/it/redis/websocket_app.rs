@@ -41,8 +41,13 @@ struct Shared {
 
 /// Where commands go. Both kinds of link connect anew by themselves.
 enum Redis {
-    One(Client, tokio::sync::Mutex<Option<MultiplexedConnection>>),
+    One(Box<One>),
     Cluster(ClusterConnection),
+}
+
+struct One {
+    client: Client,
+    connection: tokio::sync::Mutex<Option<MultiplexedConnection>>,
 }
 
 impl WebsocketApp {
@@ -81,9 +86,7 @@ impl WebsocketApp {
     /// A connection of `user`, that gets the JSON of each message.
     pub(crate) async fn connect(&self, user: &str) -> mpsc::UnboundedReceiver<String> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let mut users = self.shared.users();
-        users.entry(user.to_owned()).or_default().push(sender);
-        drop(users);
+        self.shared.add(user, sender);
         let add = cmd("SADD").arg(servers_key(user)).arg(self.id()).take();
         self.shared.expect::<()>(&add).await;
         let online = cmd("SET")
@@ -98,14 +101,7 @@ impl WebsocketApp {
 
     /// The oldest connection of `user` goes, and with it, whether others are left or not, the user's route.
     pub(crate) async fn disconnect(&self, user: &str) {
-        let mut users = self.shared.users();
-        if let Some(connections) = users.get_mut(user) {
-            connections.remove(0);
-            if connections.is_empty() {
-                users.remove(user);
-            }
-        }
-        drop(users);
+        self.shared.remove_oldest(user);
         let remove = cmd("SREM").arg(servers_key(user)).arg(self.id()).take();
         self.shared.expect::<()>(&remove).await;
         let offline = cmd("DEL").arg(self.shared.online_key(user)).take();
@@ -142,6 +138,21 @@ impl WebsocketApp {
 impl Shared {
     fn users(&self) -> MutexGuard<'_, HashMap<String, Vec<mpsc::UnboundedSender<String>>>> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, user: &str, connection: mpsc::UnboundedSender<String>) {
+        let mut users = self.users();
+        users.entry(user.to_owned()).or_default().push(connection);
+    }
+
+    fn remove_oldest(&self, user: &str) {
+        let mut users = self.users();
+        if let Some(connections) = users.get_mut(user) {
+            connections.remove(0);
+            if connections.is_empty() {
+                users.remove(user);
+            }
+        }
     }
 
     fn online_key(&self, user: &str) -> String {
@@ -183,21 +194,24 @@ impl Redis {
             return Self::Cluster(connection.expect("the cluster lets clients in"));
         }
         let client = Client::open(urls).expect("a legal address");
-        Self::One(client, tokio::sync::Mutex::default())
+        Self::One(Box::new(One {
+            client,
+            connection: tokio::sync::Mutex::default(),
+        }))
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         match self {
             Self::Cluster(connection) => command.query_async(&mut connection.clone()).await,
-            Self::One(client, connection) => {
-                let mut connection = connection.lock().await;
+            Self::One(one) => {
+                let mut connection = one.connection.lock().await;
                 if let Some(connected) = connection.as_mut() {
                     match command.query_async(connected).await {
                         Err(error) if error.is_unrecoverable_error() => *connection = None,
                         answer => return answer,
                     }
                 }
-                let connected = client.get_multiplexed_async_connection().await?;
+                let connected = one.client.get_multiplexed_async_connection().await?;
                 command.query_async(connection.insert(connected)).await
             }
         }
