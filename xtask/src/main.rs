@@ -8,6 +8,7 @@ mod plugins;
 mod requirements;
 mod run;
 mod steps;
+mod temp;
 mod test;
 mod workspace;
 

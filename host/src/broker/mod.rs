@@ -4,10 +4,8 @@
 //! nodes hands it to their [`LocalNode`]. A connection on the sender's own node never gets a message through the
 //! broker, so each connection has one path and order holds on it.
 //!
-//! The comments on [`Broker`] are the contract. `contract` is the suite that every implementation passes.
+//! The comments on [`Broker`] are the contract; `tests/it/broker.rs` is the suite that every implementation passes.
 
-#[cfg(test)]
-mod contract;
 mod memory;
 mod redis;
 
@@ -44,7 +42,8 @@ pub trait LocalNode: Send + Sync {
 
 /// The other nodes, as one node sees them.
 pub trait Broker: Send + Sync {
-    /// Publishes `frame` to every other node that holds `target`, and returns how many those are. Frames of one
+    /// Publishes `frame` to every other node that holds `target`, and returns how many those are. The frame says itself
+    /// whom it is for, as every delivery does (`receiverID`, `room`): some brokers carry nothing else. Frames of one
     /// caller to one target arrive in the order of the calls, each at most once.
     ///
     /// # Errors

@@ -64,6 +64,7 @@ struct Shared {
 struct Live {
     link: Link,
     number: u64,
+    since: Instant,
     /// A command found it broken.
     broken: Notify,
 }
@@ -105,6 +106,13 @@ impl Commands {
     /// [`Unavailable`] with the reason where none is.
     pub fn topology(&self) -> Result<Topology, Unavailable> {
         self.shared.live().map(|live| live.link.topology())
+    }
+
+    /// Whether the link took the place of another less than `time` ago.
+    pub fn is_replaced_since(&self, time: Duration) -> bool {
+        let live = self.shared.live.load();
+        live.as_ref()
+            .is_some_and(|live| live.number > 1 && live.since.elapsed() < time)
     }
 
     /// Whether all of Redis answers, as of the last look.
@@ -217,17 +225,17 @@ async fn supervise(endpoints: Endpoints, shared: Arc<Shared>) {
         let live = Arc::new(Live {
             link: connect(&endpoints, &shared).await,
             number,
+            since: Instant::now(),
             broken: Notify::new(),
         });
         info!(topology = ?live.link.topology(), "connected to Redis");
         shared.live.store(Some(live.clone()));
         shared.up.send_replace(live.number);
-        let since = Instant::now();
         let reason = watch_over(&live, &shared).await;
         warn!(%reason, "the link to Redis is of no use any more; connecting anew");
         if live.link.topology() == Topology::Cluster {
             // Commands to the servers that are well go on meanwhile.
-            sleep_until(since + CLUSTER_REPLACE_PAUSE).await;
+            sleep_until(live.since + CLUSTER_REPLACE_PAUSE).await;
         } else {
             shared.set_fault(Some(reason));
             shared.live.store(None);

@@ -267,6 +267,11 @@ impl Client {
             .expect("the connection can be closed");
     }
 
+    /// The socket itself, for those who read and write at the same time.
+    pub(crate) fn into_socket(self) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
+        self.socket
+    }
+
     /// The bare TCP stream, to do what no client does.
     pub(crate) fn stream(&self) -> &TcpStream {
         match self.socket.get_ref() {

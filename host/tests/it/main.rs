@@ -1,8 +1,10 @@
 //! Real nodes, real sockets, the real chat plugin.
 
+mod broker;
 mod harness;
 mod hostile;
 mod limits;
+mod redis;
 mod structure;
 mod swap;
 mod wire;

@@ -10,7 +10,6 @@ mod machine;
 mod outcome;
 mod subject;
 mod swap;
-mod temp;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,11 +19,10 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-pub(crate) use temp::TempDir;
-
 use crate::plugins;
 use crate::requirements::{self, WASM_TARGET};
 use crate::steps::run_program;
+use crate::temp::TempDir;
 use crate::workspace::Workspace;
 use cases::Case;
 use outcome::{Row, table};

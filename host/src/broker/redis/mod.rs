@@ -58,6 +58,10 @@ use crate::{
 /// timeout.
 const UNDER_WAY_BYTES_MAX: usize = 16 << 20;
 
+/// After a new link to Redis the other nodes write their routes anew. Until then it is not believed that a user is
+/// nowhere.
+const BELIEVED_AFTER: Duration = Duration::from_secs(3);
+
 /// Time to take this node's routes away when it goes. What is left behind is found dead by its lease.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -166,6 +170,11 @@ impl RedisBroker {
             None if sent.is_unheard() => Err(BrokerError::Unavailable(
                 "the receiver's node does not listen now".to_owned(),
             )),
+            None if sent.reached == 0 && self.commands.is_replaced_since(BELIEVED_AFTER) => {
+                Err(BrokerError::Unavailable(
+                    "Redis was away, and who is where is being written anew".to_owned(),
+                ))
+            }
             _ => Ok(sent.reached),
         }
     }
