@@ -12,11 +12,7 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use serde_json::{Value, json};
-use tokio::{
-    net::TcpStream,
-    sync::mpsc,
-    time::timeout,
-};
+use tokio::{net::TcpStream, sync::mpsc, time::timeout};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
 
 use crate::{
@@ -100,6 +96,8 @@ pub(crate) struct Peer {
     frames: mpsc::UnboundedReceiver<Value>,
     /// Deliveries that were passed over while something else was waited for.
     deliveries: Vec<Value>,
+    /// Ends with this value, and the connection with it.
+    _reader: JoinSet<()>,
 }
 
 /// What became of a message, as its sender was told.
@@ -120,12 +118,14 @@ impl Peer {
             .unwrap_or_else(|error| panic!("{user} is not let in: {error}"));
         let (sink, stream) = client.into_socket().split();
         let (sender, frames) = mpsc::unbounded_channel();
-        tokio::spawn(read(stream, sender));
+        let mut reader = JoinSet::new();
+        reader.spawn(read(stream, sender));
         let mut peer = Self {
             user: user.to_owned(),
             sink,
             frames,
             deliveries: Vec::new(),
+            _reader: reader,
         };
         let first = peer.next().await;
         assert_eq!(first["type"], "welcome", "{first}");
@@ -230,6 +230,19 @@ impl Peer {
         }
     }
 
+    /// Waits until the server has closed the connection.
+    pub(crate) async fn until_closed(&mut self) {
+        let closed = async {
+            while self
+                .frames
+                .recv()
+                .await
+                .is_some_and(|frame| frame["type"] != "closed")
+            {}
+        };
+        timeout(PATIENCE, closed).await.expect("it is closed");
+    }
+
     async fn next(&mut self) -> Value {
         let frame = timeout(PATIENCE, self.frames.recv()).await;
         let frame = frame.unwrap_or_else(|_| panic!("{} got no frame", self.user));
@@ -269,6 +282,8 @@ pub(crate) fn by_sender(deliveries: &[Value]) -> HashMap<String, Vec<u64>> {
 pub(crate) struct Talk {
     pairs: Vec<[Peer; 2]>,
     next: u64,
+    /// What each was told about what it sent, round by round: the first of each pair, then the second.
+    told: Vec<Vec<[Outcome; 2]>>,
 }
 
 impl Talk {
@@ -286,6 +301,7 @@ impl Talk {
         Self {
             pairs: join_all((0..count).map(pair)).await,
             next: 0,
+            told: vec![Vec::new(); count],
         }
     }
 
@@ -297,8 +313,11 @@ impl Talk {
             let (a, b) = (one.user.clone(), other.user.clone());
             tokio::join!(one.ask(&b, n), other.ask(&a, n))
         });
-        let outcomes = join_all(asking).await.into_iter();
-        outcomes.flat_map(<[Outcome; 2]>::from).collect()
+        let told: Vec<[Outcome; 2]> = join_all(asking).await.into_iter().map(Into::into).collect();
+        for (pair, told) in self.told.iter_mut().zip(&told) {
+            pair.push(told.clone());
+        }
+        told.into_iter().flatten().collect()
     }
 
     /// Rounds until `done`, in which every sender hears something, and what that was.
@@ -324,15 +343,19 @@ impl Talk {
         }
     }
 
-    /// What came, of what was sent from round `since` on, is all of it, once, in order; and nothing that was ever sent
-    /// came twice or out of order.
+    /// What was sent from round `since` on has come, all of it. Of all that was ever sent nothing came twice, and what
+    /// its sender was told to be delivered came in order: what was given up may come late.
     pub(crate) async fn finish(self, since: u64) {
-        for [mut one, mut other] in self.pairs {
+        for ([mut one, mut other], told) in self.pairs.into_iter().zip(self.told) {
             let to_other = other.take_until_told(&mut one).await;
             let to_one = one.take_until_told(&mut other).await;
-            for (receiver, came) in [(&other, to_other), (&one, to_one)] {
-                let numbers: Vec<u64> = by_sender(&came).into_values().flatten().collect();
-                let who = &receiver.user;
+            for (who, sender, came) in [(&other, 0, to_other), (&one, 1, to_one)] {
+                let mut numbers: Vec<u64> = by_sender(&came).into_values().flatten().collect();
+                let was_delivered = |n: &u64| told[*n as usize][sender] == Outcome::Delivered;
+                let delivered: Vec<u64> = numbers.iter().copied().filter(was_delivered).collect();
+                let who = &who.user;
+                assert!(delivered.is_sorted(), "{who} got {numbers:?}");
+                numbers.sort_unstable();
                 assert!(numbers.is_sorted_by(|a, b| a < b), "{who} got {numbers:?}");
                 let late: Vec<u64> = numbers.into_iter().filter(|n| *n >= since).collect();
                 assert_eq!(late, (since..self.next).collect::<Vec<_>>(), "{who}");

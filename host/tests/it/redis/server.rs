@@ -37,7 +37,7 @@ pub(crate) struct Options {
     /// Further lines of its configuration.
     pub(crate) settings: Vec<String>,
     /// Whether it is a sentinel instead of a server.
-    pub(super) is_sentinel: bool,
+    pub(crate) is_sentinel: bool,
 }
 
 /// Who is let in. With the name `default` a client may leave the name out.
