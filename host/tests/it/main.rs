@@ -1,5 +1,6 @@
 //! Real nodes, real sockets, the real chat plugin.
 
+mod deploy;
 mod harness;
 mod hostile;
 mod limits;
