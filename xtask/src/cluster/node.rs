@@ -79,24 +79,22 @@ impl Node {
 
 /// What a person can do with the nodes.
 pub(super) fn instructions(nodes: &[Node]) -> String {
-    let users = ["ann", "bob"].into_iter().zip(nodes.iter().cycle());
-    let commands: String = users
+    let users = || ["ann", "bob"].into_iter().zip(nodes.iter().cycle());
+    let commands: String = users()
         .map(|(user, node)| {
             let url = node.url();
             format!("  cargo run -p chat-client -- --url {url} --user {user}\n")
         })
         .collect();
-    let urls: Vec<String> = nodes
-        .iter()
-        .map(|node| node.url() + "?userId=ann")
+    let urls: String = users()
+        .map(|(user, node)| format!("  {}?userId={user}\n", node.url()))
         .collect();
     format!(
         "\n{} nodes are ready and act as one. In two other terminals:\n\n{commands}\n\
-         or with any WebSocket tool: {}\n\
+         or with any WebSocket tool:\n\n{urls}\n\
          and send {{\"type\":\"chat_message\",\"payload\":{{\"text\":\"hi\"}},\"receiverId\":\"bob\"}}\n\n\
          `cargo xtask plugins` swaps changed plugins on all of them; Ctrl-C ends them.\n",
         nodes.len(),
-        urls.join(" "),
     )
 }
 
