@@ -1,6 +1,7 @@
 //! Real nodes, real sockets, the real chat plugin.
 
 mod broker;
+mod deploy;
 mod harness;
 mod hostile;
 mod limits;

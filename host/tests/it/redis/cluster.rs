@@ -37,7 +37,8 @@ struct Seen {
     id: String,
     is_well: bool,
     is_myself: bool,
-    is_replica: bool,
+    /// Where it is a replica: the name of its master.
+    master: Option<String>,
     slots: Vec<(u16, u16)>,
     is_moving_slots: bool,
 }
@@ -125,8 +126,8 @@ impl Cluster {
         self.nodes[node].cont();
     }
 
-    /// Waits until all nodes that are up agree on the masters of all slots, those masters are up, and their replicas
-    /// follow them. After the death of a master: until its replica has taken over.
+    /// Waits until all nodes that are up agree on the masters of all slots, those masters are up, and all others that are
+    /// follow one of them. After the death of a master: until its replica has taken over.
     pub(crate) async fn until_settled(&self) {
         until("the nodes of the cluster agree", async || {
             let mut agreed = None;
@@ -137,6 +138,7 @@ impl Cluster {
                 let is_settled = info.contains("cluster_state:ok")
                     && self.all_is_well(&view)
                     && self.are_up(&owners)
+                    && self.others_are_replicas(&view)
                     && *agreed.get_or_insert_with(|| owners.clone()) == owners
                     && follows_its_master(node, &view).await;
                 if !is_settled {
@@ -253,19 +255,34 @@ impl Cluster {
 
     /// Whether every slot has a master, and that is up.
     fn are_up(&self, owners: &[Option<String>]) -> bool {
-        let up: Vec<&String> = self
-            .ids
-            .iter()
-            .zip(&self.nodes)
-            .filter_map(|(id, node)| node.is_up().then_some(id))
-            .collect();
-        let is_up = |owner: &Option<String>| owner.as_ref().is_some_and(|id| up.contains(&id));
+        let is_up = |owner: &Option<String>| owner.as_ref().is_some_and(|id| self.is_up(id));
         owners.iter().all(is_up)
+    }
+
+    /// Whether every node that is up and has no slot is a replica of one that is up and has some.
+    fn others_are_replicas(&self, view: &[Seen]) -> bool {
+        let has_slots = |id: &String| {
+            view.iter()
+                .any(|seen| seen.id == *id && !seen.slots.is_empty())
+        };
+        view.iter()
+            .filter(|seen| seen.slots.is_empty() && self.is_up(&seen.id))
+            .all(|seen| {
+                let master = seen.master.as_ref();
+                master.is_some_and(|id| self.is_up(id) && has_slots(id))
+            })
+    }
+
+    fn is_up(&self, id: &str) -> bool {
+        let nodes = self.ids.iter().zip(&self.nodes);
+        nodes
+            .into_iter()
+            .any(|(other, node)| other == id && node.is_up())
     }
 }
 
 async fn follows_its_master(node: &Server, view: &[Seen]) -> bool {
-    let is_replica = |seen: &Seen| seen.is_myself && seen.is_replica;
+    let is_replica = |seen: &Seen| seen.is_myself && seen.master.is_some();
     if !view.iter().any(is_replica) {
         return true;
     }
@@ -287,7 +304,7 @@ fn owners(view: &[Seen]) -> Vec<Option<String>> {
 /// `<id> <ip:port@cport> <flags> <master> <ping-sent> <pong-recv> <config-epoch> <link-state> <slot> ...`
 fn seen(line: &str) -> Seen {
     let fields: Vec<&str> = line.split(' ').collect();
-    let [id, _, flags, _, _, _, _, link, slots @ ..] = fields.as_slice() else {
+    let [id, _, flags, master, _, _, _, link, slots @ ..] = fields.as_slice() else {
         panic!("this is no line of CLUSTER NODES: {line}");
     };
     let has = |flag: &str| flags.split(',').any(|other| other == flag);
@@ -299,7 +316,7 @@ fn seen(line: &str) -> Seen {
                 .into_iter()
                 .any(has),
         is_myself: has("myself"),
-        is_replica: has("slave"),
+        master: has("slave").then(|| (*master).to_owned()),
         // A slot that is on its way is named in brackets beside them.
         slots: slots
             .iter()
