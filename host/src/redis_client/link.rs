@@ -163,9 +163,9 @@ pub(super) fn masters_in(slots: Value) -> Result<BTreeSet<Place>, RedisError> {
 /// Whether a server of a cluster answered that it did not carry out the command, and another one will, or will soon.
 fn was_refused(error: &RedisError) -> bool {
     use ServerErrorKind::{ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
-    match error.kind() {
-        ErrorKind::Server(Moved | TryAgain | ClusterDown | MasterDown | ReadOnly) => true,
-        ErrorKind::ClusterConnectionNotFound => true,
-        _ => false,
-    }
+    matches!(
+        error.kind(),
+        ErrorKind::Server(Moved | TryAgain | ClusterDown | MasterDown | ReadOnly)
+            | ErrorKind::ClusterConnectionNotFound
+    )
 }

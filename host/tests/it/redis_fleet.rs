@@ -12,8 +12,14 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
+use tracing::info;
 
 use crate::{
     harness::{Node, PATIENCE},
@@ -53,14 +59,17 @@ impl Fleet {
 
     /// Waits until every node says that it is ready.
     pub(crate) async fn until_ready(&self) {
-        for node in &self.nodes {
-            until_ready(node).await;
-        }
+        let began = Instant::now();
+        join_all(self.nodes.iter().map(until_ready)).await;
+        info!("all nodes are ready after {:?}", began.elapsed());
     }
 
     /// Waits until every node says that it is not, and returns why.
     pub(crate) async fn until_unready(&self) -> Vec<String> {
-        join_all(self.nodes.iter().map(until_unready)).await
+        let began = Instant::now();
+        let reasons = join_all(self.nodes.iter().map(until_unready)).await;
+        info!("no node is ready any more after {:?}", began.elapsed());
+        reasons
     }
 
     /// A client of each of `users`, on one node after another.

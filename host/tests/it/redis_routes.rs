@@ -50,9 +50,13 @@ async fn after_connections_came_and_went_as_fast_as_they_can_the_routes_are_the_
             let node = round % fleet.nodes.len();
             let peer = Peer::connect(&fleet.nodes[node], &user).await;
             if Instant::now() >= end {
-                return (user, format!("n{node}"), (round % 2 == 0).then_some(peer));
+                return (
+                    user,
+                    format!("n{node}"),
+                    round.is_multiple_of(2).then_some(peer),
+                );
             }
-            if round % 3 == 0 {
+            if round.is_multiple_of(3) {
                 peer.close().await;
             } else {
                 drop(peer);

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     config::RedisCompat,
     metrics::Metrics,
-    redis_client::{Commands, Endpoints, Topology, is_master},
+    redis_client::{Commands, Endpoints, Topology, Unavailable, is_master},
 };
 
 /// How often a probe is sent.
@@ -152,7 +152,11 @@ async fn serve(
         if heard.elapsed() > SILENCE_MAX {
             return "nothing that was published came back for three seconds".to_owned();
         }
-        let ((), serves) = tokio::join!(probe(commands, keys), subscription.is_at_master());
+        let (probed, serves) = tokio::join!(probe(commands, keys), subscription.is_at_master());
+        if probed.is_err() {
+            // The link for commands is made at the same time as this one.
+            ticks.reset_after(RETRY_PAUSE.0);
+        }
         if !serves {
             return "its server is no master any more".to_owned();
         }
@@ -173,8 +177,8 @@ impl Subscription {
     }
 }
 
-/// Sends a message to oneself on the way that messages take. Where that fails, it does not come back, and that counts.
-async fn probe(commands: &Commands, keys: &Keys) {
+/// Sends a message to oneself on the way that messages take.
+async fn probe(commands: &Commands, keys: &Keys) -> Result<(), Unavailable> {
     let since_1970 = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -185,5 +189,5 @@ async fn probe(commands: &Commands, keys: &Keys) {
     publish
         .arg(keys.server_channel(keys.own_id()))
         .arg(Inbox::probe(sent));
-    let _ = commands.run::<()>(&publish).await;
+    commands.run_once(&publish).await
 }
