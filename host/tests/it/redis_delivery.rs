@@ -1,6 +1,6 @@
 //! Nodes that are one through Redis: what is sent arrives.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -280,6 +280,41 @@ async fn tls_with_an_authority_of_its_own_and_a_user_with_a_password() {
         };
         assert!(says(&["certificate", "wrongpass", "auth"]), "{reason}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_access_rules_of_the_manual_are_enough() {
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/redis.md");
+    let manual = std::fs::read_to_string(manual).expect("the manual");
+    let rules = manual
+        .lines()
+        .find(|line| line.starts_with("user signalbox on >PASSWORD "))
+        .expect("the rules");
+    let server = Server::start_with(Options {
+        settings: vec![rules.replace("PASSWORD", "hush")],
+        ..Options::default()
+    })
+    .await;
+    let url = server.url().replace("redis://", "redis://signalbox:hush@");
+    let fleet = Fleet::start(2, &url, PATIENT).await;
+    let mut talk = Talk::start(&fleet, 2).await;
+    talk.rounds_delivered(10).await;
+    let mut peers = fleet.peers(&["ann".to_owned(), "bob".to_owned()]).await;
+    for peer in &mut peers {
+        peer.join("r").await;
+    }
+    let message = json!({"type": "test", "payload": 1, "room": "r"});
+    assert_eq!(peers[0].ask_json(message).await, Outcome::Delivered);
+    talk.finish(0).await;
+    for node in fleet.nodes {
+        node.terminate();
+        node.stopped().await;
+    }
+    let keys: Vec<String> = server.command(&["KEYS", "*"]).await;
+    assert!(keys.is_empty(), "{keys:?}");
+    // A node asks for nothing that it would be refused.
+    let log: Vec<redis::Value> = server.command(&["ACL", "LOG"]).await;
+    assert!(log.is_empty(), "{log:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,9 +15,9 @@ use crate::{
     redis_fleet::{Fleet, Outcome, Peer, Talk, config},
 };
 
-/// How long connections come and go; `SIGNALBOX_RACE_SECONDS` makes it longer.
+/// How long connections come and go; `TEST_RACE_SECONDS` makes it longer.
 fn race_time() -> Duration {
-    let seconds = std::env::var("SIGNALBOX_RACE_SECONDS");
+    let seconds = std::env::var("TEST_RACE_SECONDS");
     let seconds = seconds.ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(4))
 }

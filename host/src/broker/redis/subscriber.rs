@@ -113,13 +113,13 @@ async fn subscribe(
     let subscriber = endpoints.subscriber(&channel, push).await?;
     let mut connection = subscriber.connection;
     let topology = subscriber.topology;
-    if topology == Topology::Cluster && keys.compat() == RedisCompat::None {
+    if topology == Topology::Cluster {
         redis::cmd("SSUBSCRIBE")
             .arg(&channel)
             .exec_async(&mut connection)
             .await?;
     }
-    // In a cluster too: workers may publish either way.
+    // In a cluster too: workers and nodes with the other `compat` publish the other way.
     redis::cmd("SUBSCRIBE")
         .arg(&channel)
         .arg(keys.broadcast_channel())
