@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// What happens while processes run.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// A process printed a line.
     Line {
         /// The process.
@@ -25,7 +25,7 @@ pub(super) enum Event {
 
 /// A process. It ends with this value.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(crate) struct Child {
     name: String,
     process: process::Child,
 }

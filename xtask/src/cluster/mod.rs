@@ -18,7 +18,8 @@ use crate::steps::run_program;
 use crate::workspace::Workspace;
 use child::{Child, Event};
 use node::Node;
-use redis::Redis;
+pub(crate) use node::is_ready;
+pub(crate) use redis::Redis;
 use watch::{Outcome, Watch};
 
 /// Time for Redis to answer, and for nodes to be ready: their first start compiles the plugins.

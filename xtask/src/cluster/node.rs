@@ -55,26 +55,27 @@ impl Node {
 
     /// Whether it is ready for clients: its plugins are loaded, and Redis brings it what it publishes.
     pub(super) fn is_ready(&self) -> bool {
-        self.status_of_ready()
-            .is_ok_and(|status| status.starts_with("HTTP/1.1 200 "))
-    }
-
-    fn status_of_ready(&self) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&self.address(), ANSWER_TIME_MAX)?;
-        stream.set_read_timeout(Some(ANSWER_TIME_MAX))?;
-        let request = format!(
-            "GET /ready HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            self.address()
-        );
-        stream.write_all(request.as_bytes())?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
+        is_ready(self.address())
     }
 
     fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
+}
+
+/// Whether the server at this address says that it is ready.
+pub(crate) fn is_ready(address: SocketAddr) -> bool {
+    answer_of_ready(address).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+}
+
+fn answer_of_ready(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIME_MAX)?;
+    stream.set_read_timeout(Some(ANSWER_TIME_MAX))?;
+    let request = format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// What a person can do with the nodes.

@@ -11,18 +11,18 @@ use super::child::{Child, Event};
 use crate::temp::TempDir;
 
 /// A server and where it is.
-pub(super) struct Redis {
+pub(crate) struct Redis {
     /// The process.
-    pub(super) child: Child,
+    pub(crate) child: Child,
     /// Where nodes find it.
-    pub(super) url: String,
+    pub(crate) url: String,
     /// Its folder, which must stay for as long as it runs.
-    pub(super) folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 impl Redis {
     /// Starts a server. Nodes wait for it by themselves.
-    pub(super) fn start(events: &Sender<Event>) -> anyhow::Result<Self> {
+    pub(crate) fn start(events: &Sender<Event>) -> anyhow::Result<Self> {
         let folder = TempDir::new("cluster").context("cannot create a temporary folder")?;
         // Another program could take it before Redis does; then Redis says so and ends.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
