@@ -18,9 +18,9 @@ use crate::{
     broker::{Broker, MemoryBroker, MemoryHub, RedisBroker},
     config::{AuthConfig, BrokerConfig, Config, Environment},
     metrics::Metrics,
-    plugin::{EngineError, Loader, MemoryStore, Registry, Trigger},
+    plugin::{EngineError, Loader, MemoryStore, PluginStore, RedisStore, Registry, Trigger},
     protocol::{CloseCode, ids::IdSource},
-    redis_client::EndpointError,
+    redis_client::{Commands, EndpointError, Endpoints},
     router::{LocalTable, Router},
     server::{self, AppState},
     session::{LiveConfig, Services},
@@ -134,7 +134,13 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
             metrics.clone(),
         )?),
     };
-    let store = Arc::<MemoryStore>::default();
+    let store: Arc<dyn PluginStore> = match &config.broker {
+        BrokerConfig::Memory => Arc::<MemoryStore>::default(),
+        BrokerConfig::Redis(redis) => {
+            let commands = Commands::start(Endpoints::new(redis)?);
+            Arc::new(RedisStore::new(commands, &redis.key_prefix))
+        }
+    };
     let loader = Loader::new(
         ids.node(),
         config.plugin_cache_dir.as_deref(),

@@ -30,6 +30,6 @@ pub use engine::EngineError;
 pub use instance::CallError;
 pub use loader::{Admission, LoadError, Loader};
 pub use registry::{PluginSet, Registry, Slot, Trigger};
-pub use store::{Entry, MemoryStore, PluginStore, StoreError};
+pub use store::{Entry, MemoryStore, PluginStore, RedisStore, StoreError};
 pub use version::{GuestDestination, GuestMessage, PluginVersion, Verdict};
 pub use watcher::FileWatcher;

@@ -1,5 +1,7 @@
 //! The node's link for commands. It breaks, is made anew, and meanwhile says so at once: a command never hangs.
 
+mod script;
+
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -14,6 +16,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+pub use self::script::Script;
 use super::{
     endpoints::Endpoints,
     link::{Fault, Link},

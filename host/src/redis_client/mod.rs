@@ -13,6 +13,6 @@ mod link;
 mod sentinel;
 mod topology;
 
-pub use commands::{Commands, Unavailable};
+pub use commands::{Commands, Script, Unavailable};
 pub use endpoints::{EndpointError, Endpoints, SubscriberConnection};
 pub use topology::{Topology, is_master};

@@ -11,7 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("redis_client", &["config"]),
     ("broker", &["config", "metrics", "protocol", "redis_client"]),
     ("router", &["broker", "metrics", "protocol"]),
-    ("plugin", &["config", "metrics", "protocol"]),
+    ("plugin", &["config", "metrics", "protocol", "redis_client"]),
     ("pipeline", &["config", "plugin", "protocol"]),
     (
         "session",
