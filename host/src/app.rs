@@ -155,6 +155,7 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
         live: ArcSwap::from_pointee(LiveConfig {
             server: config.server.clone(),
             limits: config.limits.clone(),
+            api: config.api.clone(),
         }),
         draining: AtomicBool::new(false),
     }))

@@ -108,6 +108,7 @@ fn reread(services: &Services, old: &Config, source: &Source) -> Option<Config> 
     services.live.store(Arc::new(LiveConfig {
         server: new.server.clone(),
         limits: new.limits.clone(),
+        api: new.api.clone(),
     }));
     info!("configuration applied");
     Some(new)

@@ -11,7 +11,7 @@ use std::{
 use dashmap::DashMap;
 use futures_util::{FutureExt, future::BoxFuture};
 
-use super::{Broker, BrokerError, LocalNode, Target};
+use super::{Broker, BrokerError, LocalNode, NodeReport, Target, Told, UserRequest};
 use crate::protocol::Frame;
 
 /// Where nodes of one process meet.
@@ -75,6 +75,27 @@ impl MemoryBroker {
         }
     }
 
+    fn ask_now(&self, user: &str, request: &UserRequest) -> Vec<NodeReport> {
+        let holders = self.hub.user_nodes.get(user).as_deref().cloned();
+        let holders = holders.unwrap_or_default();
+        let nodes = self
+            .hub
+            .nodes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let others = nodes
+            .iter()
+            .filter(|member| member.id != self.own.id && holders.contains(&member.id));
+        let reports = others.map(|member| (member, member.node.carry_out(user, request)));
+        reports
+            .filter(|(_, connections)| *connections > 0)
+            .map(|(member, connections)| NodeReport {
+                node: member.id.clone(),
+                told: Told::Connections(connections),
+            })
+            .collect()
+    }
+
     /// Writes down whether this node holds `name`. The entry is locked before the node is asked, so that the last of
     /// several concurrent calls writes what holds at the end.
     fn note(&self, map: &DashMap<String, BTreeSet<String>>, name: &str, holds: impl Fn() -> bool) {
@@ -96,6 +117,14 @@ impl Broker for MemoryBroker {
         frame: &'a Frame,
     ) -> BoxFuture<'a, Result<usize, BrokerError>> {
         std::future::ready(Ok(self.publish_now(target, frame))).boxed()
+    }
+
+    fn ask_about<'a>(
+        &'a self,
+        user: &'a str,
+        request: &'a UserRequest,
+    ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>> {
+        std::future::ready(Ok(self.ask_now(user, request))).boxed()
     }
 
     fn user_changed(&self, user: &str) {

@@ -8,11 +8,13 @@
 
 mod memory;
 mod redis;
+mod users;
 
 use futures_util::future::BoxFuture;
 
 pub use memory::{MemoryBroker, MemoryHub};
 pub use redis::RedisBroker;
+pub use users::{NodeReport, Told, UserRequest};
 
 use crate::protocol::Frame;
 
@@ -38,6 +40,10 @@ pub trait LocalNode: Send + Sync {
     /// Puts `frame` into the outbox of every connection of `target` on this node and returns how many took it. Never
     /// blocks: a connection that cannot keep up loses itself, not the others' time.
     fn deliver(&self, target: Target<'_>, frame: &Frame) -> usize;
+
+    /// Does `request` for every connection of `user` on this node, and returns how many those were. A connection that is
+    /// being closed already is none any more. Never blocks.
+    fn carry_out(&self, user: &str, request: &UserRequest) -> usize;
 }
 
 /// The other nodes, as one node sees them.
@@ -53,6 +59,17 @@ pub trait Broker: Send + Sync {
         target: Target<'a>,
         frame: &'a Frame,
     ) -> BoxFuture<'a, Result<usize, BrokerError>>;
+
+    /// Has every other node that holds `user` carry out `request`. Nodes that turn out to hold nobody are left out.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within the command timeout, where nobody can tell which nodes those are. A node that
+    /// does not answer is no error: its report says so.
+    fn ask_about<'a>(
+        &'a self,
+        user: &'a str,
+        request: &'a UserRequest,
+    ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>>;
 
     /// Something changed about `user` on this node. The broker looks up [`LocalNode::holds_user`] when it writes, so
     /// that calls may come late, twice, or in any order.

@@ -112,7 +112,7 @@ pub(super) fn bearer_key(text: &str) -> Result<(), String> {
 /// An event type, a prefix with a final `*`, or `*`.
 pub(super) fn event_pattern(text: &str) -> Result<(), String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
-    if BUILT_IN_TYPES.contains(&text) {
+    if BUILT_IN_TYPES.contains(&text) || text.starts_with("signalbox.") {
         return Err(
             "is built into the server and cannot be given to a plugin; leave it out".into(),
         );

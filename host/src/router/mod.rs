@@ -10,6 +10,7 @@ mod table;
 
 use std::sync::Arc;
 
+pub use crate::broker::{NodeReport, Told, UserRequest};
 pub use connection::Connection;
 pub use outbox::{CloseRequest, Outbox, PushError};
 pub use table::{LocalTable, Slot, SlotRefused};
@@ -34,6 +35,15 @@ pub struct Reach {
     pub connections: usize,
     /// Other nodes that it was published to.
     pub nodes: usize,
+}
+
+/// What came of a [`UserRequest`].
+#[derive(Debug)]
+pub struct Asked {
+    /// Connections that it concerned on this node.
+    pub here: usize,
+    /// What the other nodes say that hold the user; an error where nobody can tell which those are.
+    pub elsewhere: Result<Vec<NodeReport>, BrokerError>,
 }
 
 impl Reach {
@@ -86,6 +96,14 @@ impl Router {
                 nodes: 0,
             }),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Has `request` carried out for every connection of `user`, here and on every other node.
+    pub async fn ask_about(&self, user: &str, request: &UserRequest) -> Asked {
+        Asked {
+            here: self.table.carry_out(user, request),
+            elsewhere: self.broker.ask_about(user, request).await,
         }
     }
 

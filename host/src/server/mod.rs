@@ -1,6 +1,9 @@
-//! HTTP: the upgrade to a WebSocket, and what probes and scrapers ask.
+//! HTTP: the upgrade to a WebSocket, what probes and scrapers ask, and the API of backends.
 
 mod accept;
+mod api;
+mod bearer;
+mod error;
 mod upgrade;
 
 use std::sync::{Arc, atomic::Ordering};
@@ -35,7 +38,7 @@ pub fn routes(state: AppState, config: &Config) -> Router {
         .route("/ws", get(upgrade::upgrade))
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
-        .route("/api/{*rest}", any(closed))
+        .nest("/api", api::routes(state.clone()))
         .route("/admin/{*rest}", any(closed));
     if config.metrics.prometheus {
         routes = routes.route("/metrics", get(metrics));
@@ -85,7 +88,7 @@ async fn metrics(State(state): State<AppState>) -> Response {
     ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response()
 }
 
-/// Neither API has a call in this version, so no key opens anything.
+/// The API of operators has no call in this version, so no key opens anything.
 async fn closed(_: Request) -> Response {
     json_error(
         StatusCode::UNAUTHORIZED,

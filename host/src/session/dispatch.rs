@@ -301,23 +301,34 @@ pub(super) async fn perform_for_connection(
     }
 }
 
-/// Carries out what plugins want done when a connection is gone: only messages to others have an effect.
+/// Carries out what plugins want done when a connection is gone.
 pub(super) async fn perform_after(services: &Services, client: &ClientInfo, actions: Vec<Action>) {
     for action in actions {
-        match action {
-            Action::Send(draft) if !is_to_sender(&draft) => {
-                send_draft(services, None, &client.user, &draft).await
-            }
-            Action::Announce(draft) if !is_to_sender(&draft) => {
-                send_draft(services, None, "", &draft).await
-            }
-            _ => services
-                .metrics
-                .messages_dropped
-                .of(DropReason::ConnectionGone)
-                .increment(),
-        }
+        perform_without_connection(services, &client.user, action).await;
     }
+}
+
+/// Carries out what a plugin wants done where there is no connection, in the name of `sender`: only messages to others
+/// have an effect.
+pub(super) async fn perform_without_connection(services: &Services, sender: &str, action: Action) {
+    match action {
+        Action::Send(draft) if !is_to_sender(&draft) => {
+            send_draft(services, None, sender, &draft).await
+        }
+        Action::Announce(draft) if !is_to_sender(&draft) => {
+            send_draft(services, None, "", &draft).await
+        }
+        _ => connection_gone(services),
+    }
+}
+
+/// Counts something that would have needed a connection.
+pub(super) fn connection_gone(services: &Services) {
+    services
+        .metrics
+        .messages_dropped
+        .of(DropReason::ConnectionGone)
+        .increment();
 }
 
 fn is_to_sender(draft: &Draft) -> bool {
@@ -379,7 +390,7 @@ async fn send_draft(
 }
 
 /// Whether it reached anybody.
-async fn send(
+pub(super) async fn send(
     services: &Services,
     connection: Option<&Arc<Connection>>,
     to: &To<'_>,
@@ -432,7 +443,7 @@ fn leave(services: &Services, connection: &Arc<Connection>, room: &str) {
     }
 }
 
-fn receiver<'t>(to: &'t To<'_>, sender: &'t str) -> &'t str {
+pub(super) fn receiver<'t>(to: &'t To<'_>, sender: &'t str) -> &'t str {
     match to {
         To::Sender => sender,
         To::User(user) => user,
@@ -440,7 +451,7 @@ fn receiver<'t>(to: &'t To<'_>, sender: &'t str) -> &'t str {
     }
 }
 
-fn room<'t>(to: &'t To<'_>) -> Option<&'t str> {
+pub(super) fn room<'t>(to: &'t To<'_>) -> Option<&'t str> {
     match to {
         To::Room(room) => Some(room),
         _ => None,

@@ -3,6 +3,7 @@
 //! [`Session::run`] is the one task of a connection: it reads frames, hands each to [`dispatch`], and writes what waits
 //! in the outbox. While a message waits for a plugin, writing goes on. [`socket`] is all that it wants of a WebSocket.
 
+pub mod backend;
 mod dispatch;
 mod rate;
 pub mod socket;
@@ -23,7 +24,7 @@ use tracing::debug;
 pub use socket::{Incoming, Outgoing, Socket, SocketError};
 
 use crate::{
-    config::{Limits, ServerConfig},
+    config::{ApiConfig, Limits, ServerConfig},
     metrics::Metrics,
     pipeline,
     plugin::Registry,
@@ -68,6 +69,8 @@ pub struct LiveConfig {
     pub server: ServerConfig,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[api]`.
+    pub api: ApiConfig,
 }
 
 /// One client's session.

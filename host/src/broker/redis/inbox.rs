@@ -12,6 +12,7 @@ use redis::Value;
 use tracing::warn;
 
 use super::{
+    control::{self, Control},
     health::Health,
     keys::{Keys, Name},
     own_broadcasts::OwnBroadcasts,
@@ -38,6 +39,7 @@ pub(super) struct Inbox {
     broadcast_channel: String,
     node: Arc<dyn LocalNode>,
     routes: Arc<Routes>,
+    control: Arc<Control>,
     health: Arc<Health>,
     own_broadcasts: Arc<OwnBroadcasts>,
     metrics: Arc<Metrics>,
@@ -50,6 +52,7 @@ impl Inbox {
         keys: &Keys,
         node: Arc<dyn LocalNode>,
         routes: Arc<Routes>,
+        control: Arc<Control>,
         health: Arc<Health>,
         own_broadcasts: Arc<OwnBroadcasts>,
         metrics: Arc<Metrics>,
@@ -59,6 +62,7 @@ impl Inbox {
             broadcast_channel: keys.broadcast_channel(),
             node,
             routes,
+            control,
             health,
             own_broadcasts,
             metrics,
@@ -87,6 +91,9 @@ impl Inbox {
         if is(&self.own_channel) {
             if text.starts_with(PROBE) {
                 return self.health.heard();
+            }
+            if text.starts_with(control::START) {
+                return self.control.take(&text).unwrap_or_else(|error| self.complain(&error));
             }
             self.deliver(text);
         } else if is(&self.broadcast_channel) && !self.own_broadcasts.take(&text) {

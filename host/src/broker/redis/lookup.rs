@@ -80,6 +80,11 @@ impl Lookup {
         answer
     }
 
+    /// The same, of `user`, as Redis says now, and of each whether it is a node: those have a lease.
+    pub(super) async fn holders(&self, user: &str) -> Result<Vec<(ServerId, bool)>, Unavailable> {
+        self.asker.holders(Name::User(user)).await
+    }
+
     /// Nobody listens at `server`: what was known of it, and of `name`, is not to be used again.
     pub(super) fn forget(&self, name: Name<'_>, server: &ServerId) {
         let (map, text) = self.place(name);
@@ -131,6 +136,12 @@ impl Lookup {
 
 impl Asker {
     async fn servers(&self, name: Name<'_>) -> Result<Servers, Unavailable> {
+        let holders = self.holders(name).await?;
+        Ok(holders.into_iter().map(|(server, _)| server).collect())
+    }
+
+    /// The servers that hold `name` and are alive, and of each whether it has a lease.
+    async fn holders(&self, name: Name<'_>) -> Result<Vec<(ServerId, bool)>, Unavailable> {
         self.metrics.redis.route_lookups.increment();
         let route = self.keys.route(name);
         let listed: Vec<String> = self
@@ -138,7 +149,8 @@ impl Asker {
             .run(redis::cmd("SMEMBERS").arg(&route))
             .await?;
         let listed: Vec<ServerId> = listed.into_iter().map(Arc::from).collect();
-        let mut alive = self.leased(&listed).await?;
+        let leased = self.leased(&listed).await?;
+        let mut alive = leased.clone();
         if self.keys.compat() == RedisCompat::WebsocketApp
             && let Name::User(user) = name
         {
@@ -146,11 +158,16 @@ impl Asker {
             self.ask(&mut alive, |index| self.keys.online(user, &listed[index]))
                 .await?;
         }
-        let (alive, dead): (Vec<_>, Vec<_>) =
-            listed.into_iter().zip(alive).partition(|(_, alive)| *alive);
-        let names = |servers: Vec<(ServerId, bool)>| servers.into_iter().map(|(server, _)| server);
-        self.prune(&route, names(dead).collect()).await;
-        Ok(names(alive).collect())
+        let (mut living, mut dead) = (Vec::new(), Vec::new());
+        for ((server, alive), leased) in listed.into_iter().zip(alive).zip(leased) {
+            if alive {
+                living.push((server, leased));
+            } else {
+                dead.push(server);
+            }
+        }
+        self.prune(&route, dead).await;
+        Ok(living)
     }
 
     /// Whether each of `servers` has a lease.

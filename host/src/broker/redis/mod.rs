@@ -6,12 +6,13 @@
 //!
 //! What is sent: a message is published once for each node that holds its receiver, on that node's own channel, as the
 //! bytes that the clients get. [`subscriber`] listens there, and proves once a second that what is published comes
-//! back; [`inbox`] hands it out. A node that gets nothing back for three seconds says so and subscribes anew.
+//! back; [`inbox`] hands it out. What a node wants of another one itself goes the same way ([`control`]). A node that gets nothing back for three seconds says so and subscribes anew.
 //!
 //! Guarantees: at most once between nodes, and in order for a sender and a receiver. A sender is told `offline` where no
 //! living node holds the receiver, and gets an error within the command timeout where Redis did not take the message
 //! or the receiver's node does not listen.
 
+mod control;
 mod health;
 mod inbox;
 mod keys;
@@ -39,6 +40,7 @@ use tokio::{
 };
 
 use self::{
+    control::Control,
     health::Health,
     inbox::Inbox,
     keys::{Keys, Name, ServerId},
@@ -46,7 +48,7 @@ use self::{
     own_broadcasts::OwnBroadcasts,
     routes::Routes,
 };
-use super::{Broker, BrokerError, LocalNode, Target};
+use super::{Broker, BrokerError, LocalNode, NodeReport, Target, Told, UserRequest};
 use crate::{
     config::{RedisCompat, RedisConfig},
     metrics::Metrics,
@@ -71,6 +73,7 @@ pub struct RedisBroker {
     keys: Arc<Keys>,
     routes: Arc<Routes>,
     lookup: Arc<Lookup>,
+    control: Arc<Control>,
     health: Arc<Health>,
     own_broadcasts: Arc<OwnBroadcasts>,
     under_way: Semaphore,
@@ -116,10 +119,12 @@ impl RedisBroker {
         let own_broadcasts = Arc::<OwnBroadcasts>::default();
         let routes = Arc::new(Routes::new(commands.clone(), keys.clone(), node.clone()));
         let lookup = Arc::new(Lookup::new(commands.clone(), keys.clone(), metrics.clone()));
+        let control = Arc::new(Control::new(commands.clone(), keys.clone(), node.clone()));
         let inbox = Inbox::new(
             &keys,
             node,
             routes.clone(),
+            control.clone(),
             health.clone(),
             own_broadcasts.clone(),
             metrics.clone(),
@@ -150,6 +155,7 @@ impl RedisBroker {
             keys,
             routes,
             lookup,
+            control,
             health,
             own_broadcasts,
             under_way: Semaphore::new(UNDER_WAY_BYTES_MAX),
@@ -256,6 +262,31 @@ impl Broker for RedisBroker {
                 Target::Room(room) => self.publish_to(Name::Room(room), frame).await,
                 Target::Everyone => self.broadcast(frame).await,
             }
+        }
+        .boxed()
+    }
+
+    fn ask_about<'a>(
+        &'a self,
+        user: &'a str,
+        request: &'a UserRequest,
+    ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>> {
+        async move {
+            let holders = self.lookup.holders(user).await?;
+            let others = holders
+                .iter()
+                .filter(|(server, _)| server != self.keys.own_id());
+            let ask = async |(server, is_node): &(ServerId, bool)| NodeReport {
+                node: server.to_string(),
+                told: if *is_node {
+                    self.control.ask(server, user, request).await
+                } else {
+                    Told::CannotBeAsked
+                },
+            };
+            let mut reports = join_all(others.map(ask)).await;
+            reports.retain(|report| report.told != Told::Connections(0));
+            Ok(reports)
         }
         .boxed()
     }
