@@ -368,12 +368,10 @@ impl store::Host for HostState {
             entry(&key, &value, ttl_seconds),
             shared.limits.store_bytes_max,
         );
-        let swapped = shared.store.compare_and_swap(
-            &shared.plugin,
-            bytes_max,
-            expected.as_deref(),
-            entry,
-        );
+        let swapped =
+            shared
+                .store
+                .compare_and_swap(&shared.plugin, bytes_max, expected.as_deref(), entry);
         in_time(deadline, swapped).await
     }
 }

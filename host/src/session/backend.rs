@@ -59,11 +59,7 @@ pub enum NotSent {
 ///
 /// # Errors
 /// [`NotSent`] with the reason. Messages of plugins' own may have been sent all the same.
-pub async fn post(
-    services: &Services,
-    id: &str,
-    posted: Posted<'_>,
-) -> Result<AckStatus, NotSent> {
+pub async fn post(services: &Services, id: &str, posted: Posted<'_>) -> Result<AckStatus, NotSent> {
     let message = Message {
         id,
         event_type: posted.event_type.into(),

@@ -35,18 +35,31 @@ impl Answer {
 }
 
 async fn call(node: &Node, method: &str, path: &str, key: Option<&str>, body: &str) -> Answer {
-    let authorization = key.map_or(String::new(), |key| format!("Authorization: Bearer {key}\r\n"));
+    let authorization = key.map_or(String::new(), |key| {
+        format!("Authorization: Bearer {key}\r\n")
+    });
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {}\r\n{authorization}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         node.address,
         body.len()
     );
-    let mut stream = TcpStream::connect(node.address).await.expect("the node listens");
-    stream.write_all(request.as_bytes()).await.expect("the request is sent");
+    let mut stream = TcpStream::connect(node.address)
+        .await
+        .expect("the node listens");
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .expect("the request is sent");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("the answer is text");
+    stream
+        .read_to_string(&mut answer)
+        .await
+        .expect("the answer is text");
     let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
     Answer {
         status: status.expect("a status"),
         head: head.to_ascii_lowercase(),
@@ -98,8 +111,16 @@ async fn the_api_is_closed_without_a_key_and_keys_change_while_the_server_runs()
             ("DELETE", "/api/messages"),
         ] {
             let answer = call(&node, method, path, key, "").await;
-            assert_eq!((answer.status, answer.error()), (401, "unauthorized"), "{path}");
-            assert!(answer.head.contains("www-authenticate: bearer"), "{}", answer.head);
+            assert_eq!(
+                (answer.status, answer.error()),
+                (401, "unauthorized"),
+                "{path}"
+            );
+            assert!(
+                answer.head.contains("www-authenticate: bearer"),
+                "{}",
+                answer.head
+            );
         }
     };
     closed(None).await;
@@ -134,7 +155,10 @@ async fn a_backends_message_reaches_a_user_a_room_or_everyone() {
     assert_eq!(ann.json().await["type"], "ack");
     let text = r#"{"type":"news","payload":{ "n":12345678901234567890, "f":1.10 },"receiverId":"ann","senderId":"desk"}"#;
     let answer = post_text(&node, text).await;
-    assert_eq!((answer.status, &answer.body["status"]), (200, &json!("delivered")));
+    assert_eq!(
+        (answer.status, &answer.body["status"]),
+        (200, &json!("delivered"))
+    );
     let got = ann.text().await;
     let start = r#"{"type":"news","payload":{ "n":12345678901234567890, "f":1.10 },"receiverID":"ann","senderId":"desk","timestamp":""#;
     assert!(got.starts_with(start), "{got}");
@@ -144,14 +168,24 @@ async fn a_backends_message_reaches_a_user_a_room_or_everyone() {
     post(&node, &json!({"type": "news", "payload": 1, "room": "r"})).await;
     let got = ann.json().await;
     assert_eq!((&got["room"], &got["senderId"]), (&json!("r"), &json!("")));
-    post(&node, &json!({"type": "news", "payload": 2, "everyone": true})).await;
+    post(
+        &node,
+        &json!({"type": "news", "payload": 2, "everyone": true}),
+    )
+    .await;
     assert_eq!(ann.json().await["payload"], 2);
     assert_eq!(bob.json().await["payload"], 2, "he got nothing before");
     for to in [json!({"receiverId": "nobody"}), json!({"room": "nowhere"})] {
         let mut message = json!({"type": "news"});
-        message.as_object_mut().unwrap().extend(to.as_object().unwrap().clone());
+        message
+            .as_object_mut()
+            .unwrap()
+            .extend(to.as_object().unwrap().clone());
         let answer = post(&node, &message).await;
-        assert_eq!((answer.status, &answer.body["status"]), (200, &json!("offline")));
+        assert_eq!(
+            (answer.status, &answer.body["status"]),
+            (200, &json!("offline"))
+        );
     }
 }
 
@@ -159,9 +193,7 @@ async fn a_backends_message_reaches_a_user_a_room_or_everyone() {
 async fn a_backends_message_goes_through_the_plugins_unless_it_is_raw() {
     let node = node(WITH_CHAT).await;
     let mut ann = node.client("ann").await;
-    let message = |payload: &str, raw: bool| {
-        json!({"type": "chat_message", "payload": payload, "receiverId": "ann", "raw": raw})
-    };
+    let message = |payload: &str, raw: bool| json!({"type": "chat_message", "payload": payload, "receiverId": "ann", "raw": raw});
     post(&node, &message("  hi  ", false)).await;
     assert_eq!(ann.json().await["payload"], "hi");
     let refused = post(&node, &message("  ", false)).await;
@@ -173,7 +205,10 @@ async fn a_backends_message_goes_through_the_plugins_unless_it_is_raw() {
     let handled = post(&node, &me).await;
     assert_eq!(handled.body["status"], "handled");
     let got = ann.json().await;
-    assert_eq!((&got["senderId"], &got["payload"]["text"]), (&json!("bob"), &json!("* bob waves")));
+    assert_eq!(
+        (&got["senderId"], &got["payload"]["text"]),
+        (&json!("bob"), &json!("* bob waves"))
+    );
 }
 
 #[tokio::test]
@@ -182,10 +217,16 @@ async fn a_plugin_that_fails_is_told_and_what_needs_a_connection_has_no_effect()
     let failed = post(&node, &json!({"type": "hostile.panic"})).await;
     assert_eq!((failed.status, failed.error()), (502, "plugin_failed"));
     let error = &failed.body["error"];
-    assert_eq!((&error["plugin"], &error["retryable"]), (&json!("hostile"), &json!(true)));
+    assert_eq!(
+        (&error["plugin"], &error["retryable"]),
+        (&json!("hostile"), &json!(true))
+    );
     // It answers to the sender.
     let handled = post(&node, &json!({"type": "hostile.nothing"})).await;
-    assert_eq!((handled.status, &handled.body["status"]), (200, &json!("handled")));
+    assert_eq!(
+        (handled.status, &handled.body["status"]),
+        (200, &json!("handled"))
+    );
     let gone = "wss_messages_dropped_total{reason=\"connection_gone\"} ";
     assert_eq!(node.metric(gone).await, Some(1.0));
 }
@@ -198,26 +239,61 @@ async fn what_is_no_message_is_refused_with_its_fault() {
         (r#"{"type":"a","recieverId":"u"}"#, "invalid_frame"),
         (r#"{"type":"a b"}"#, "invalid_type"),
         (r#"{"type":"welcome","everyone":true}"#, "reserved_type"),
-        (r#"{"type":"signalbox.request","receiverId":"u"}"#, "reserved_type"),
-        (r#"{"type":"a","receiverId":"u","room":"r"}"#, "invalid_receiver"),
+        (
+            r#"{"type":"signalbox.request","receiverId":"u"}"#,
+            "reserved_type",
+        ),
+        (
+            r#"{"type":"a","receiverId":"u","room":"r"}"#,
+            "invalid_receiver",
+        ),
         (r#"{"type":"a"}"#, "no_receiver"),
     ] {
         let answer = post_text(&node, body).await;
         assert_eq!((answer.status, answer.error()), (400, code), "{body}");
     }
-    let deep = format!(r#"{{"type":"a","payload":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
+    let deep = format!(
+        r#"{{"type":"a","payload":{}1{}}}"#,
+        "[".repeat(200),
+        "]".repeat(200)
+    );
     assert_eq!(post_text(&node, &deep).await.error(), "too_deep");
     let fits = json!({"type": "a", "receiverId": "u", "payload": "x".repeat(1024)});
     assert_eq!(post(&node, &fits).await.status, 200);
     let large = json!({"type": "a", "receiverId": "u", "payload": "x".repeat(1024 + 4096)});
     assert_eq!(post(&node, &large).await.status, 413);
-    assert_eq!(call(&node, "GET", "/api/messages", Some("first-key"), "").await.status, 405);
-    assert_eq!(call(&node, "GET", "/api/nothing", Some("first-key"), "").await.status, 404);
-    assert_eq!(call(&node, "GET", "/api", Some("first-key"), "").await.status, 404);
+    assert_eq!(
+        call(&node, "GET", "/api/messages", Some("first-key"), "")
+            .await
+            .status,
+        405
+    );
+    assert_eq!(
+        call(&node, "GET", "/api/nothing", Some("first-key"), "")
+            .await
+            .status,
+        404
+    );
+    assert_eq!(
+        call(&node, "GET", "/api", Some("first-key"), "")
+            .await
+            .status,
+        404
+    );
     let long = "u".repeat(256);
     let path = format!("/api/users/{long}");
-    assert_eq!(call(&node, "GET", &path, Some("first-key"), "").await.status, 400);
-    assert_eq!(call(&node, "GET", "/api/users/%FF", Some("first-key"), "").await.status, 400);
+    assert_eq!(
+        call(&node, "GET", &path, Some("first-key"), "")
+            .await
+            .status,
+        400
+    );
+    assert_eq!(
+        call(&node, "GET", "/api/users/%FF", Some("first-key"), "")
+            .await
+            .status,
+        400
+    );
 }
 
 #[tokio::test]
@@ -239,11 +315,19 @@ async fn a_user_is_found_and_disconnected() {
     let (mut phone, mut laptop) = (node.client("ann").await, node.client("ann").await);
     let mut bob = node.client("bob%2Fx").await;
     let found = find(&node, "ann").await;
-    assert_eq!((&found["online"], &found["connections"]), (&json!(true), &json!(2)));
+    assert_eq!(
+        (&found["online"], &found["connections"]),
+        (&json!(true), &json!(2))
+    );
     assert_eq!(found["nodes"].as_array().map(Vec::len), Some(1));
     assert_eq!(find(&node, "bob%2Fx").await["connections"], 1);
 
-    for wrong in [r#"{"code":1000}"#, r#"{"code":5000}"#, r#"{"kode":4000}"#, "["] {
+    for wrong in [
+        r#"{"code":1000}"#,
+        r#"{"code":5000}"#,
+        r#"{"kode":4000}"#,
+        "[",
+    ] {
         assert_eq!(disconnect(&node, "ann", wrong).await.status, 400, "{wrong}");
     }
     let done = disconnect(&node, "ann", "").await;
@@ -283,14 +367,21 @@ async fn messages_questions_and_disconnections_reach_users_on_all_nodes() {
     let server = Server::start().await;
     let (one, other) = two_nodes(&server, "").await;
     let mut ann = other.client("ann").await;
-    let answer = post(&one, &json!({"type": "news", "payload": 1, "receiverId": "ann"})).await;
+    let answer = post(
+        &one,
+        &json!({"type": "news", "payload": 1, "receiverId": "ann"}),
+    )
+    .await;
     assert_eq!(answer.body["status"], "delivered");
     assert_eq!(ann.json().await["payload"], 1);
     let mut ann_here = one.client("ann").await;
     let mut bob = other.client("bob").await;
     for node in [&one, &other] {
         let found = find(node, "ann").await;
-        assert_eq!((&found["online"], &found["connections"]), (&json!(true), &json!(2)));
+        assert_eq!(
+            (&found["online"], &found["connections"]),
+            (&json!(true), &json!(2))
+        );
         assert_eq!(found["nodes"].as_array().map(Vec::len), Some(2), "{found}");
         assert_eq!(found["unanswered"], Value::Null);
     }
@@ -308,11 +399,18 @@ async fn a_node_that_does_not_answer_is_named() {
     let server = Server::start().await;
     let (one, _other) = two_nodes(&server, "").await;
     let mut ann = one.client("ann").await;
-    server.command::<()>(&["SADD", "user_servers:ann", "ghost-1"]).await;
-    server.command::<()>(&["SET", "server_alive:ghost-1", "1"]).await;
+    server
+        .command::<()>(&["SADD", "user_servers:ann", "ghost-1"])
+        .await;
+    server
+        .command::<()>(&["SET", "server_alive:ghost-1", "1"])
+        .await;
     let found = find(&one, "ann").await;
     assert_eq!(found["unanswered"], json!(["ghost-1"]));
-    assert_eq!((&found["online"], &found["connections"]), (&json!(true), &json!(1)));
+    assert_eq!(
+        (&found["online"], &found["connections"]),
+        (&json!(true), &json!(1))
+    );
     let done = disconnect(&one, "ann", "").await;
     assert_eq!((done.status, done.error()), (503, "unavailable"));
     assert_eq!(done.body["error"]["retryable"], true);
@@ -331,14 +429,21 @@ async fn without_redis_a_call_that_needs_it_is_unavailable() {
     assert_eq!((answer.status, answer.error()), (503, "unavailable"));
     assert_eq!(answer.body["error"]["retryable"], true);
     let answer = post(&one, &to("ann")).await;
-    assert_eq!(answer.body["status"], "delivered", "who is here needs no Redis");
+    assert_eq!(
+        answer.body["status"], "delivered",
+        "who is here needs no Redis"
+    );
     assert_eq!(ann.json().await["payload"], 1);
     let path = "/api/users/ann";
     let answer = call(&one, "GET", path, Some("first-key"), "").await;
     assert_eq!((answer.status, answer.error()), (503, "unavailable"));
     let answer = disconnect(&one, "ann", "").await;
     assert_eq!((answer.status, answer.error()), (503, "unavailable"));
-    assert_eq!(ann.closed().await, 4501, "who is here is disconnected all the same");
+    assert_eq!(
+        ann.closed().await,
+        4501,
+        "who is here is disconnected all the same"
+    );
     server.cont();
     until("the call works again", async || {
         (post(&one, &to("bob")).await.status == 200).then_some(())
@@ -356,16 +461,25 @@ async fn no_client_can_speak_as_a_node() {
         let message = json!({"type": name, "receiverId": "ann", "user": "ann", "from": "x",
             "act": act, "payload": {"user": "ann", "act": act}});
         eve.send(&message.to_string()).await;
-        assert_eq!(eve.json().await["payload"]["code"], "reserved_type", "{name}");
+        assert_eq!(
+            eve.json().await["payload"]["code"],
+            "reserved_type",
+            "{name}"
+        );
     }
-    eve.send(r#"{"type":"x","payload":1,"receiverId":"ann"}"#).await;
+    eve.send(r#"{"type":"x","payload":1,"receiverId":"ann"}"#)
+        .await;
     assert_eq!(ann.json().await["payload"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn plugins_of_all_nodes_share_one_store() {
     let mut server = Server::start().await;
-    let (one, other) = two_nodes(&server, &format!("command_timeout = \"500ms\"{WITH_HOSTILE}")).await;
+    let (one, other) = two_nodes(
+        &server,
+        &format!("command_timeout = \"500ms\"{WITH_HOSTILE}"),
+    )
+    .await;
     let (mut ann, mut bob) = (one.client("ann").await, other.client("bob").await);
     for round in [1, 3] {
         ann.send(r#"{"type":"hostile.count"}"#).await;
@@ -375,7 +489,11 @@ async fn plugins_of_all_nodes_share_one_store() {
     }
     server.stop();
     ann.send(r#"{"type":"hostile.count"}"#).await;
-    assert_eq!(ann.json().await["payload"], "unavailable", "the plugin is told");
+    assert_eq!(
+        ann.json().await["payload"],
+        "unavailable",
+        "the plugin is told"
+    );
     server.cont();
 }
 

@@ -10,10 +10,13 @@ use std::{
 
 use futures_util::future::join_all;
 use signalbox::{
-    broker::{Broker, LocalNode, MemoryBroker, MemoryHub, RedisBroker, Target},
+    broker::{
+        Broker, LocalNode, MemoryBroker, MemoryHub, NodeReport, RedisBroker, Target, Told,
+        UserRequest,
+    },
     config::{RedisCompat, RedisConfig, RedisMode},
     metrics::Metrics,
-    protocol::{Frame, outbound::Delivery},
+    protocol::{CloseCode, Frame, outbound::Delivery},
 };
 
 use crate::redis::{Cluster as RedisCluster, Server, until};
@@ -24,6 +27,7 @@ struct Recorder {
     users: Mutex<HashSet<String>>,
     rooms: Mutex<HashSet<String>>,
     got: Mutex<HashMap<String, Vec<String>>>,
+    asked: Mutex<Vec<(String, UserRequest)>>,
 }
 
 impl LocalNode for Recorder {
@@ -49,6 +53,13 @@ impl LocalNode for Recorder {
             .or_default()
             .push(text_in(frame));
         1
+    }
+
+    fn carry_out(&self, user: &str, request: &UserRequest) -> usize {
+        let asked = (user.to_owned(), request.clone());
+        self.asked.lock().unwrap().push(asked);
+        // Whoever is connected has two connections.
+        if self.holds_user(user) { 2 } else { 0 }
     }
 }
 
@@ -81,6 +92,21 @@ impl Node {
             .publish(target, &frame(target, text))
             .await
             .unwrap()
+    }
+
+    /// How many nodes say of how many connections each that they did what was asked.
+    async fn ask(&self, user: &str, request: &UserRequest) -> Vec<Told> {
+        let reports = self.broker.ask_about(user, request).await.unwrap();
+        let nodes: HashSet<&String> = reports.iter().map(|report| &report.node).collect();
+        assert_eq!(nodes.len(), reports.len(), "each node answers once");
+        reports
+            .into_iter()
+            .map(|NodeReport { told, .. }| told)
+            .collect()
+    }
+
+    fn asked(&self) -> Vec<(String, UserRequest)> {
+        self.recorder.asked.lock().unwrap().clone()
     }
 
     fn got(&self, name: &str) -> Vec<String> {
@@ -196,6 +222,31 @@ async fn frames_to_one_target_keep_their_order(make: impl AsyncFn(usize) -> Clus
     nodes[1].expect("user u", &sent).await;
 }
 
+async fn the_other_nodes_that_hold_a_user_are_asked_and_answer(
+    make: impl AsyncFn(usize) -> Cluster,
+) {
+    let Cluster { nodes, _backend } = make(3).await;
+    let strange = "u\"{}:\n\0ä";
+    assert_eq!(nodes[0].ask("u", &UserRequest::Count).await, []);
+    for node in &nodes[..2] {
+        node.connect("u").await;
+        node.connect(strange).await;
+    }
+    let two = Told::Connections(2);
+    assert_eq!(nodes[0].ask("u", &UserRequest::Count).await, [two]);
+    assert_eq!(nodes[2].ask("u", &UserRequest::Count).await, [two, two]);
+    let disconnect = UserRequest::Disconnect {
+        code: CloseCode::KICKED,
+        reason: "\"enough\"".to_owned(),
+    };
+    assert_eq!(nodes[0].ask(strange, &disconnect).await, [two]);
+    let asked = nodes[1].asked();
+    assert_eq!(asked.last(), Some(&(strange.to_owned(), disconnect)));
+    assert_eq!(nodes[2].asked(), [], "it holds nobody");
+    nodes[1].disconnect("u").await;
+    assert_eq!(nodes[0].ask("u", &UserRequest::Count).await, []);
+}
+
 async fn a_node_that_left_is_neither_reached_nor_well(make: impl AsyncFn(usize) -> Cluster) {
     let Cluster { nodes, _backend } = make(2).await;
     nodes[1].connect("u").await;
@@ -302,6 +353,7 @@ macro_rules! passes_the_contract {
             a_room_is_published_once_for_each_node
             everyone_is_every_other_node
             frames_to_one_target_keep_their_order
+            the_other_nodes_that_hold_a_user_are_asked_and_answer
             a_node_that_left_is_neither_reached_nor_well
             strange_names_are_only_names
             concurrent_changes_end_at_the_truth

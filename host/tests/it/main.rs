@@ -1,5 +1,6 @@
 //! Real nodes, real sockets, the real chat plugin.
 
+mod api;
 mod broker;
 mod deploy;
 mod harness;
@@ -11,6 +12,8 @@ mod redis_delivery;
 mod redis_fleet;
 mod redis_outage;
 mod redis_routes;
+mod store_contract;
+mod store_redis;
 mod structure;
 mod swap;
 mod wire;

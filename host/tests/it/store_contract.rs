@@ -1,6 +1,6 @@
 //! What a plugin's store must do, wherever it keeps the values.
 
-use std::{sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use signalbox::{
@@ -9,7 +9,7 @@ use signalbox::{
     redis_client::{Commands, Endpoints},
 };
 
-use crate::redis::{Server, until};
+use crate::redis::{Cluster, Server, until};
 
 /// Room for all that a test keeps that is not about room.
 const PLENTY: usize = 1 << 20;
@@ -18,7 +18,7 @@ const PLENTY: usize = 1 << 20;
 struct Stores {
     one: Arc<dyn PluginStore>,
     other: Arc<dyn PluginStore>,
-    _server: Option<Server>,
+    _backend: Box<dyn Any>,
 }
 
 async fn memory() -> Stores {
@@ -26,7 +26,7 @@ async fn memory() -> Stores {
     Stores {
         one: store.clone(),
         other: store,
-        _server: None,
+        _backend: Box::new(()),
     }
 }
 
@@ -35,7 +35,16 @@ async fn redis() -> Stores {
     Stores {
         one: redis_store(&server.url()).await,
         other: redis_store(&server.url()).await,
-        _server: Some(server),
+        _backend: Box::new(server),
+    }
+}
+
+async fn cluster() -> Stores {
+    let cluster = Cluster::start().await;
+    Stores {
+        one: redis_store(&cluster.urls()).await,
+        other: redis_store(&cluster.urls()).await,
+        _backend: Box::new(cluster),
     }
 }
 
@@ -52,7 +61,10 @@ pub(crate) async fn redis_store(urls: &str) -> Arc<dyn PluginStore> {
     };
     let commands = Commands::start(Endpoints::new(&config).expect("legal addresses"));
     let store = Arc::new(RedisStore::new(commands, &config.key_prefix));
-    until("the store is connected", async || store.get("p", "k").await.ok()).await;
+    until("the store is connected", async || {
+        store.get("p", "k").await.ok()
+    })
+    .await;
     store
 }
 
@@ -96,7 +108,10 @@ async fn a_value_is_kept_replaced_and_removed(stores: Stores) {
 async fn all_nodes_see_the_same(stores: Stores) {
     stores.one.set("p", PLENTY, entry("k", b"1")).await.unwrap();
     assert_eq!(stores.other.get("p", "k").await, Ok(Some(b"1".to_vec())));
-    assert_eq!(stores.other.increment("p", PLENTY, "k", 1, None).await, Ok(2));
+    assert_eq!(
+        stores.other.increment("p", PLENTY, "k", 1, None).await,
+        Ok(2)
+    );
     assert_eq!(stores.one.get("p", "k").await, Ok(Some(b"2".to_vec())));
     stores.other.remove("p", "k").await.unwrap();
     assert_eq!(stores.one.get("p", "k").await, Ok(None));
@@ -164,8 +179,14 @@ async fn no_name_of_a_plugin_or_key_opens_another_plugins_values(stores: Stores)
 
 async fn a_value_ends_with_its_time(stores: Stores) {
     let store = &*stores.one;
-    store.set("p", PLENTY, passing("k", b"x", SOON)).await.unwrap();
-    store.set("p", PLENTY, passing("l", b"x", LATE)).await.unwrap();
+    store
+        .set("p", PLENTY, passing("k", b"x", SOON))
+        .await
+        .unwrap();
+    store
+        .set("p", PLENTY, passing("l", b"x", LATE))
+        .await
+        .unwrap();
     until_gone(store, "p", "k").await;
     assert_eq!(store.get("p", "l").await, Ok(Some(b"x".to_vec())));
     assert_eq!(
@@ -176,19 +197,37 @@ async fn a_value_ends_with_its_time(stores: Stores) {
         "it is absent now"
     );
     let none = Duration::ZERO;
-    store.set("p", PLENTY, passing("k", b"x", none)).await.unwrap();
+    store
+        .set("p", PLENTY, passing("k", b"x", none))
+        .await
+        .unwrap();
     until_gone(store, "p", "k").await;
 }
 
 async fn writing_again_sets_another_time_or_none(stores: Stores) {
     let store = &*stores.one;
-    store.set("p", PLENTY, passing("a", b"x", SOON)).await.unwrap();
+    store
+        .set("p", PLENTY, passing("a", b"x", SOON))
+        .await
+        .unwrap();
     store.set("p", PLENTY, entry("a", b"y")).await.unwrap();
-    store.set("p", PLENTY, passing("b", b"x", SOON)).await.unwrap();
-    store.set("p", PLENTY, passing("b", b"y", LATE)).await.unwrap();
+    store
+        .set("p", PLENTY, passing("b", b"x", SOON))
+        .await
+        .unwrap();
+    store
+        .set("p", PLENTY, passing("b", b"y", LATE))
+        .await
+        .unwrap();
     store.set("p", PLENTY, entry("c", b"x")).await.unwrap();
-    store.set("p", PLENTY, passing("c", b"y", SOON)).await.unwrap();
-    store.set("p", PLENTY, passing("end", b"", SOON)).await.unwrap();
+    store
+        .set("p", PLENTY, passing("c", b"y", SOON))
+        .await
+        .unwrap();
+    store
+        .set("p", PLENTY, passing("end", b"", SOON))
+        .await
+        .unwrap();
     until_gone(store, "p", "end").await;
     until_gone(store, "p", "c").await;
     for key in ["a", "b"] {
@@ -202,7 +241,10 @@ async fn increments_add_up_within_64_bits(stores: Stores) {
     assert_eq!(increment("n", 5).await, Ok(5));
     assert_eq!(increment("n", -7).await, Ok(-2));
     assert_eq!(increment("n", 0).await, Ok(-2));
-    assert_eq!(increment("big", 9_007_199_254_740_993).await, Ok(9_007_199_254_740_993));
+    assert_eq!(
+        increment("big", 9_007_199_254_740_993).await,
+        Ok(9_007_199_254_740_993)
+    );
     assert_eq!(increment("big", 1).await, Ok(9_007_199_254_740_994));
     assert_eq!(increment("max", i64::MAX).await, Ok(i64::MAX));
     assert_eq!(increment("max", 1).await, Err(StoreError::NotANumber));
@@ -214,8 +256,22 @@ async fn increments_add_up_within_64_bits(stores: Stores) {
 
 async fn what_is_no_plain_number_is_not_incremented(stores: Stores) {
     let store = &*stores.one;
-    for value in ["x", "", "+1", "01", "-0", " 1", "1 ", "1.0", "1e3", "9223372036854775808"] {
-        store.set("p", PLENTY, entry("t", value.as_bytes())).await.unwrap();
+    for value in [
+        "x",
+        "",
+        "+1",
+        "01",
+        "-0",
+        " 1",
+        "1 ",
+        "1.0",
+        "1e3",
+        "9223372036854775808",
+    ] {
+        store
+            .set("p", PLENTY, entry("t", value.as_bytes()))
+            .await
+            .unwrap();
         assert_eq!(
             store.increment("p", PLENTY, "t", 1, None).await,
             Err(StoreError::NotANumber),
@@ -261,16 +317,29 @@ async fn compare_and_swap_sets_only_what_is_expected(stores: Stores) {
 
 async fn of_those_who_swap_at_once_one_is_faster_and_no_increment_is_lost(stores: Stores) {
     let each = (0..40).map(|n| {
-        let store = if n % 2 == 0 { stores.one.clone() } else { stores.other.clone() };
+        let store = if n % 2 == 0 {
+            stores.one.clone()
+        } else {
+            stores.other.clone()
+        };
         tokio::spawn(async move {
             store.increment("p", PLENTY, "n", 1, None).await.unwrap();
             let value = n.to_string();
             let entry = entry("k", value.as_bytes());
-            store.compare_and_swap("p", PLENTY, None, entry).await.unwrap()
+            store
+                .compare_and_swap("p", PLENTY, None, entry)
+                .await
+                .unwrap()
         })
     });
     let swapped = join_all(each).await;
-    assert_eq!(swapped.iter().filter(|done| *done.as_ref().unwrap()).count(), 1);
+    assert_eq!(
+        swapped
+            .iter()
+            .filter(|done| *done.as_ref().unwrap())
+            .count(),
+        1
+    );
     assert_eq!(stores.one.get("p", "n").await, Ok(Some(b"40".to_vec())));
 }
 
@@ -282,9 +351,17 @@ async fn all_values_and_keys_of_a_plugin_are_bounded(stores: Stores) {
     assert_eq!(store.get("p", "b").await, Ok(None));
     store.set("p", 10, entry("a", b"12345")).await.unwrap();
     assert_eq!(store.set("p", 10, entry("a", b"1234567890")).await, full);
-    assert_eq!(store.get("p", "a").await, Ok(Some(b"12345".to_vec())), "as before");
+    assert_eq!(
+        store.get("p", "a").await,
+        Ok(Some(b"12345".to_vec())),
+        "as before"
+    );
     store.set("p", 10, entry("b", b"123")).await.unwrap();
-    assert_eq!(store.set("p", 10, entry("c", b"")).await, full, "a key takes room too");
+    assert_eq!(
+        store.set("p", 10, entry("c", b"")).await,
+        full,
+        "a key takes room too"
+    );
     store.set("q", 10, entry("a", b"123456789")).await.unwrap();
     store.remove("p", "a").await.unwrap();
     store.set("p", 10, entry("c", b"12345")).await.unwrap();
@@ -300,7 +377,10 @@ async fn swaps_and_increments_are_bounded_too_and_change_nothing_where_they_are_
     assert_eq!(store.increment("p", 5, "nine", 1, None).await, full);
     assert_eq!(store.get("p", "nine").await, Ok(Some(b"9".to_vec())));
     assert_eq!(store.increment("p", 5, "nine", -1, None).await, Ok(8));
-    assert_eq!(store.increment("p", 6, "n", 1, None).await.map(drop), Err(StoreError::TooLarge));
+    assert_eq!(
+        store.increment("p", 6, "n", 1, None).await.map(drop),
+        Err(StoreError::TooLarge)
+    );
     assert_eq!(store.get("p", "n").await, Ok(None));
     let swapped = store
         .compare_and_swap("p", 7, Some(b"8"), entry("nine", b"1234"))
@@ -312,7 +392,10 @@ async fn swaps_and_increments_are_bounded_too_and_change_nothing_where_they_are_
         .await;
     assert_eq!(differs, Ok(false), "what is not written needs no room");
     // With a time of its own, too.
-    store.set("q", 10, passing("nine", b"9", SOON)).await.unwrap();
+    store
+        .set("q", 10, passing("nine", b"9", SOON))
+        .await
+        .unwrap();
     assert_eq!(store.increment("q", 5, "nine", 1, None).await, full);
     until_gone(store, "q", "nine").await;
 }
@@ -323,9 +406,15 @@ async fn what_is_over_takes_no_room(stores: Stores) {
     for n in 0..2500 {
         let key = format!("{n:04}");
         let bytes_max = 4 * 2500 + 100;
-        store.set("p", bytes_max, passing(&key, b"", SOON)).await.unwrap();
+        store
+            .set("p", bytes_max, passing(&key, b"", SOON))
+            .await
+            .unwrap();
     }
-    store.set("p", PLENTY, entry("lasting", b"x")).await.unwrap();
+    store
+        .set("p", PLENTY, entry("lasting", b"x"))
+        .await
+        .unwrap();
     until_gone(store, "p", "2499").await;
     assert_eq!(store.set("p", 20, entry("k", b"12345678901")).await, Ok(()));
     assert_eq!(
@@ -350,7 +439,12 @@ async fn the_account_is_right_whatever_was_done(stores: Stores) {
         match round % 8 {
             0 => store.remove("p", &key).await.unwrap(),
             1 => drop(store.increment("p", PLENTY, &key, 1_000, ttl).await),
-            2 => drop(store.compare_and_swap("p", PLENTY, None, entry).await.unwrap()),
+            2 => drop(
+                store
+                    .compare_and_swap("p", PLENTY, None, entry)
+                    .await
+                    .unwrap(),
+            ),
             _ => store.set("p", PLENTY, entry).await.unwrap(),
         }
     }
@@ -359,7 +453,10 @@ async fn the_account_is_right_whatever_was_done(stores: Stores) {
     }
     // With everything gone there is room for exactly what there is room for.
     store.set("p", 10, entry("k", b"123456789")).await.unwrap();
-    assert_eq!(store.set("p", 10, entry("l", b"")).await, Err(StoreError::TooLarge));
+    assert_eq!(
+        store.set("p", 10, entry("l", b"")).await,
+        Err(StoreError::TooLarge)
+    );
 }
 
 macro_rules! passes_the_contract {
@@ -396,3 +493,9 @@ macro_rules! passes_the_contract {
 
 passes_the_contract!(in_memory: super::memory);
 passes_the_contract!(in_redis: super::redis);
+// In a cluster it is the same script; what may differ is where the keys are.
+passes_the_contract! { in_a_cluster: super::cluster;
+    no_name_of_a_plugin_or_key_opens_another_plugins_values
+    of_those_who_swap_at_once_one_is_faster_and_no_increment_is_lost
+    the_account_is_right_whatever_was_done
+}

@@ -141,7 +141,13 @@ impl Control {
                 let connections = self.node.carry_out(&user, &request);
                 if let UserRequest::Disconnect { code, .. } = &request {
                     let code = code.number();
-                    info!(user, code, connections, from, "a user is disconnected on request of another node");
+                    info!(
+                        user,
+                        code,
+                        connections,
+                        from,
+                        "a user is disconnected on request of another node"
+                    );
                 }
                 let (commands, keys) = (self.commands.clone(), self.keys.clone());
                 let reply = Said::Reply { id, connections };
@@ -229,9 +235,16 @@ mod tests {
             let Said::Request { act, user, .. } = serde_json::from_str(&text).unwrap() else {
                 panic!("it was a request");
             };
-            assert_eq!((UserRequest::try_from(act), user.as_str()), (Ok(request), "u\"1"));
+            assert_eq!(
+                (UserRequest::try_from(act), user.as_str()),
+                (Ok(request), "u\"1")
+            );
         }
-        let reply = serde_json::to_string(&Said::Reply { id: 7, connections: 2 }).unwrap();
+        let reply = serde_json::to_string(&Said::Reply {
+            id: 7,
+            connections: 2,
+        })
+        .unwrap();
         assert!(reply.starts_with(START), "{reply}");
     }
 

@@ -93,7 +93,10 @@ impl Inbox {
                 return self.health.heard();
             }
             if text.starts_with(control::START) {
-                return self.control.take(&text).unwrap_or_else(|error| self.complain(&error));
+                return self
+                    .control
+                    .take(&text)
+                    .unwrap_or_else(|error| self.complain(&error));
             }
             self.deliver(text);
         } else if is(&self.broadcast_channel) && !self.own_broadcasts.take(&text) {

@@ -146,8 +146,12 @@ fn millis(ttl: Option<Duration>) -> String {
         .unwrap_or_default()
 }
 
-/// `name` without a brace or colon, and never the same for two names.
+/// `name` without a brace or colon, never empty, and never the same for two names: what is between the braces alone says
+/// to which slot a key belongs, unless there is nothing.
 fn escaped(name: &str) -> String {
+    if name.is_empty() {
+        return "%".to_owned();
+    }
     let mut text = String::with_capacity(name.len());
     for character in name.chars() {
         match character {
@@ -253,7 +257,8 @@ mod tests {
     fn no_plugins_name_can_spell_a_key_of_another() {
         let names = ["p", "p}", "{p", "p:value", "p%7D", "%", ""];
         for (index, name) in names.iter().enumerate() {
-            assert!(!escaped(name).contains(['{', '}', ':']), "{name}");
+            let escaped_name = escaped(name);
+            assert!(!escaped_name.is_empty() && !escaped_name.contains(['{', '}', ':']));
             for other in &names[..index] {
                 assert_ne!(escaped(name), escaped(other));
             }

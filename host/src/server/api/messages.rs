@@ -2,12 +2,7 @@
 
 use std::borrow::Cow;
 
-use axum::{
-    body::Body,
-    extract::State,
-    http::StatusCode,
-    response::Response,
-};
+use axum::{body::Body, extract::State, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -163,7 +158,10 @@ mod tests {
         );
         let message = PostMessage::parse(body.as_bytes()).unwrap();
         let posted = message.posted();
-        assert_eq!((posted.payload, posted.sender, posted.raw), (payload, "s", true));
+        assert_eq!(
+            (posted.payload, posted.sender, posted.raw),
+            (payload, "s", true)
+        );
         assert_eq!(posted.to, Some(To::User("u1".into())));
     }
 
@@ -171,7 +169,10 @@ mod tests {
     fn what_is_left_out_is_null_the_platform_and_nobody() {
         let message = PostMessage::parse(br#"{"type":"news"}"#).unwrap();
         let posted = message.posted();
-        assert_eq!((posted.payload, posted.sender, posted.raw), ("null", "", false));
+        assert_eq!(
+            (posted.payload, posted.sender, posted.raw),
+            ("null", "", false)
+        );
         assert_eq!(posted.to, None);
         let empty = br#"{"type":"news","receiverId":"","room":null,"everyone":false}"#;
         assert_eq!(PostMessage::parse(empty).unwrap().posted().to, None);

@@ -81,8 +81,17 @@ pub(super) async fn disconnect(
     if let UserRequest::Disconnect { code, .. } = &request {
         let code = code.number();
         match &disconnected {
-            Ok(done) => info!(user, code, key, connections = done.connections, "a user is disconnected by the API"),
-            Err(_) => info!(user, code, key, "a user is disconnected by the API, and not all nodes say so"),
+            Ok(done) => info!(
+                user,
+                code,
+                key,
+                connections = done.connections,
+                "a user is disconnected by the API"
+            ),
+            Err(_) => info!(
+                user,
+                code, key, "a user is disconnected by the API, and not all nodes say so"
+            ),
         }
     }
     Ok(json(StatusCode::OK, &disconnected?))
@@ -100,9 +109,8 @@ fn user(path: UserPath) -> Result<String, ApiError> {
 }
 
 fn request(body: &[u8]) -> Result<UserRequest, ApiError> {
-    let wrong = |code: &str, message: String| {
-        Err(ApiError::new(StatusCode::BAD_REQUEST, code, message))
-    };
+    let wrong =
+        |code: &str, message: String| Err(ApiError::new(StatusCode::BAD_REQUEST, code, message));
     let wanted: Disconnect = if body.is_empty() {
         Disconnect::default()
     } else {
@@ -115,7 +123,10 @@ fn request(body: &[u8]) -> Result<UserRequest, ApiError> {
         .code
         .map_or(Some(CloseCode::KICKED), CloseCode::from_plugin);
     let Some(code) = code else {
-        return wrong("invalid_code", "`code` must be from 4000 to 4999".to_owned());
+        return wrong(
+            "invalid_code",
+            "`code` must be from 4000 to 4999".to_owned(),
+        );
     };
     let reason = wanted.reason.unwrap_or_default();
     if reason.len() > REASON_BYTES_MAX {
@@ -223,9 +234,15 @@ mod tests {
         assert_eq!((all.online, all.connections), (true, 3));
         assert_eq!(all.nodes, ["own", "n0"]);
         let none = found(asked(0, &[]), "own").unwrap();
-        assert_eq!((none.online, none.connections, none.nodes), (false, 0, vec![]));
+        assert_eq!(
+            (none.online, none.connections, none.nodes),
+            (false, 0, vec![])
+        );
         let silent = found(asked(0, &[Told::Nothing]), "own").unwrap();
-        assert_eq!((silent.online, silent.unanswered), (true, vec!["n0".to_owned()]));
+        assert_eq!(
+            (silent.online, silent.unanswered),
+            (true, vec!["n0".to_owned()])
+        );
     }
 
     #[test]
