@@ -6,6 +6,8 @@ local key, bytes_max = ARGV[1], tonumber(ARGV[2])
 local SUM = 'sum'
 -- Values that are struck off at most: by each write, and by one that would else find no room.
 local SWEEP, SWEEP_FOR_ROOM = 16, 1000
+-- PASSING lives for so many milliseconds longer than its last value, at least and at most: so not each write sets its time.
+local OUTLIVES, OUTLIVES_AT_MOST = 500, 2000
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -19,7 +21,7 @@ end
 
 local lasting = tonumber(redis.call('GET', LASTING) or 0)
 local passing = -tonumber(redis.call('ZSCORE', PASSING, SUM) or 0)
-local lasting_before, passing_touched = lasting, false
+local lasting_before, passing_before = lasting, passing
 
 local function member(size)
   return string.format('%d:', size) .. key
@@ -33,7 +35,6 @@ local function sweep(most)
       passing = passing - tonumber(string.match(one, '^%d+'))
     end
     redis.call('ZREM', PASSING, unpack(over))
-    passing_touched = true
   end
   return #over
 end
@@ -59,28 +60,33 @@ local function strike_off_old()
     lasting = lasting - old_size
   elseif left >= 0 and redis.call('ZREM', PASSING, member(old_size)) == 1 then
     passing = passing - old_size
-    passing_touched = true
   end
 end
 
--- Notes what the value takes up, and when its time is over (false: never).
-local function note_new(size, ends)
+-- Notes what the value takes up from now on, and when its time is over (false: never).
+local function note(size, ends)
+  -- Redis drops at once what ends now.
+  local is_dropped = ends and ends <= now
+  local keeps_its_place = ends and not is_dropped and left >= 0 and size == old_size
+  if not keeps_its_place then
+    strike_off_old()
+  end
   if not ends then
     lasting = lasting + size
     return
-  end
-  if ends <= now then
-    -- Redis has dropped it at once.
+  elseif is_dropped then
     return
   end
-  -- It is there already, and counted, where an earlier value of this size is over and not yet struck off.
+  -- It is there already, and counted, where it was, or where an earlier value of this size is over and not struck off.
   if redis.call('ZADD', PASSING, ends, member(size)) == 1 then
     passing = passing + size
   end
-  passing_touched = true
+  if redis.call('PTTL', PASSING) < ends - now + OUTLIVES then
+    redis.call('PEXPIREAT', PASSING, ends + OUTLIVES_AT_MOST)
+  end
 end
 
--- Writes down the sums. PASSING ends with the last value that it tells of, and its sum with it.
+-- Writes down the sums.
 local function save()
   if lasting ~= lasting_before then
     if lasting > 0 then
@@ -89,15 +95,11 @@ local function save()
       redis.call('DEL', LASTING)
     end
   end
-  if passing_touched then
+  if passing ~= passing_before then
     if passing > 0 then
       redis.call('ZADD', PASSING, -passing, SUM)
     else
       redis.call('ZREM', PASSING, SUM)
-    end
-    local last = redis.call('ZREVRANGE', PASSING, 0, 0, 'WITHSCORES')
-    if last[2] then
-      redis.call('PEXPIREAT', PASSING, last[2] + 1000)
     end
   end
 end

@@ -21,14 +21,14 @@ if status ~= 'ok' then
   save()
   return { status }
 end
-strike_off_old()
-local ends = left >= 0 and now + left
 if left == -2 then
-  ends = end_of(ARGV[4])
+  local ends = end_of(ARGV[4])
   if ends then
     redis.call('PEXPIREAT', VALUE, ends)
   end
+  note(size, ends)
+elseif size ~= old_size then
+  note(size, left >= 0 and now + left)
 end
-note_new(size, ends)
 save()
 return { status, sum }

@@ -9,13 +9,15 @@ end
 local size = #key + #ARGV[3]
 local status = room_for(size)
 if status == 'ok' then
-  strike_off_old()
-  redis.call('SET', VALUE, ARGV[3])
   local ends = end_of(ARGV[4])
-  if ends then
-    redis.call('PEXPIREAT', VALUE, ends)
+  if ends and ends > now then
+    redis.call('SET', VALUE, ARGV[3], 'PX', ARGV[4])
+  elseif ends then
+    redis.call('DEL', VALUE)
+  else
+    redis.call('SET', VALUE, ARGV[3])
   end
-  note_new(size, ends)
+  note(size, ends)
 end
 save()
 return { status }
