@@ -101,6 +101,17 @@ pub(super) fn split_redis_urls(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim)
 }
 
+/// What keys of Redis begin with. With empty braces a cluster would look at the whole key for its slot, and keys that
+/// belong together would be apart.
+pub(super) fn key_prefix(text: &str) -> Result<(), String> {
+    if text.contains("{}") {
+        return Err(
+            "contains {}, which would scatter over a cluster what belongs together".to_owned(),
+        );
+    }
+    Ok(())
+}
+
 /// A key that travels in an `Authorization` header (RFC 6750 §2.1), or nothing.
 pub(super) fn bearer_key(text: &str) -> Result<(), String> {
     if text.bytes().all(|b| b.is_ascii_graphic()) {
@@ -222,6 +233,8 @@ mod tests {
         assert!(plugin_name("chat-2_x").is_ok());
         assert!(plugin_name("Chat").is_err());
         assert!(plugin_name("").is_err());
+        assert!(key_prefix("{chat}:").is_ok());
+        assert!(key_prefix("{}chat:").is_err());
         assert!(bearer_key("abc+/=").is_ok());
         assert!(bearer_key("two words").is_err());
     }

@@ -226,7 +226,7 @@ pub const KEYS: [Key; 56] = [
         "A PEM file with the certificate authority of `rediss://`; empty: those of the system"),
     key("redis", "compat", Kind::Choice(&["none", "websocket-app"]), "none", "websocket-app", Restart,
         "Whether nodes of `websocket-app` share the servers"),
-    key("redis", "key_prefix", ANY, "", "chat:", Restart,
+    key("redis", "key_prefix", Kind::Text(checks::key_prefix), "", "chat:", Restart,
         "What every key and channel starts with"),
     key("redis", "command_timeout", millis(10, 60 * SECOND), "500ms", "1s", Restart,
         "How long a command may take; a sender is told `unavailable` after it"),
