@@ -33,8 +33,8 @@ async fn memory() -> Stores {
 async fn redis() -> Stores {
     let server = Server::start().await;
     Stores {
-        one: redis_store(&server.url()).await,
-        other: redis_store(&server.url()).await,
+        one: redis_store(&server.url(), "test:").await,
+        other: redis_store(&server.url(), "test:").await,
         _backend: Box::new(server),
     }
 }
@@ -42,25 +42,25 @@ async fn redis() -> Stores {
 async fn cluster() -> Stores {
     let cluster = Cluster::start().await;
     Stores {
-        one: redis_store(&cluster.urls()).await,
-        other: redis_store(&cluster.urls()).await,
+        one: redis_store(&cluster.urls(), "test:").await,
+        other: redis_store(&cluster.urls(), "test:").await,
         _backend: Box::new(cluster),
     }
 }
 
-/// A store that is connected.
-pub(crate) async fn redis_store(urls: &str) -> Arc<dyn PluginStore> {
+/// A store that is connected, whose keys begin with `key_prefix`.
+pub(crate) async fn redis_store(urls: &str, key_prefix: &str) -> Arc<dyn PluginStore> {
     let config = RedisConfig {
         urls: urls.split(',').map(str::to_owned).collect(),
         mode: RedisMode::Auto,
         sentinel_master: None,
         ca_file: None,
         compat: RedisCompat::None,
-        key_prefix: "test:".to_owned(),
+        key_prefix: key_prefix.to_owned(),
         command_timeout: Duration::from_millis(500),
     };
     let commands = Commands::start(Endpoints::new(&config).expect("legal addresses"));
-    let store = Arc::new(RedisStore::new(commands, &config.key_prefix));
+    let store = Arc::new(RedisStore::new(commands, key_prefix));
     until("the store is connected", async || {
         store.get("p", "k").await.ok()
     })

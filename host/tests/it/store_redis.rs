@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use signalbox::plugin::{Entry, PluginStore, StoreError};
 
 use crate::{
-    redis::{Server, until},
+    redis::{Options, Server, until},
     store_contract::redis_store,
 };
 
@@ -13,7 +13,7 @@ const PLENTY: usize = 1 << 20;
 
 async fn start() -> (Server, Arc<dyn PluginStore>) {
     let server = Server::start().await;
-    let store = redis_store(&server.url()).await;
+    let store = redis_store(&server.url(), "test:").await;
     (server, store)
 }
 
@@ -139,4 +139,38 @@ async fn without_redis_the_store_says_so_in_time_and_it_works_again_with_it() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn the_access_rules_of_the_manual_are_enough_for_a_store() {
+    let manual = include_str!("../../../docs/redis.md");
+    let rules = manual
+        .lines()
+        .find(|line| line.starts_with("user signalbox on >PASSWORD "))
+        .expect("the rules");
+    let server = Server::start_with(Options {
+        settings: vec![rules.replace("PASSWORD", "hush")],
+        ..Options::default()
+    })
+    .await;
+    let url = server.url().replace("redis://", "redis://signalbox:hush@");
+    let store = redis_store(&url, "").await;
+    let soon = Some(Duration::from_millis(1));
+    for ttl in [None, soon, Some(Duration::ZERO)] {
+        store.set("p", PLENTY, entry("k", ttl)).await.unwrap();
+        store.increment("p", PLENTY, "n", 1, ttl).await.unwrap();
+        store.remove("p", "n").await.unwrap();
+        let swapped = store.compare_and_swap("p", PLENTY, Some(b"x"), entry("k", ttl));
+        swapped.await.unwrap();
+    }
+    store.increment("p", PLENTY, "m", 1, soon).await.unwrap();
+    until("a value's time is over", async || {
+        store.get("p", "m").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    // With something to strike off, and without room.
+    let full = store.increment("p", 1, "long name", 1, None).await;
+    assert_eq!(full, Err(StoreError::TooLarge));
+    let log: Vec<redis::Value> = server.command(&["ACL", "LOG"]).await;
+    assert!(log.is_empty(), "{log:?}");
 }
