@@ -8,7 +8,7 @@ use tokio::{
 
 use crate::{
     harness::{Node, WITH_CHAT, guest},
-    redis::{Server, until},
+    redis::{Server, WebsocketApp, until},
 };
 
 const WITH_KEYS: &str = "[api]\nkeys = [\"first-key\", \"second-key\"]\n";
@@ -416,6 +416,25 @@ async fn a_node_that_does_not_answer_is_named() {
     assert_eq!(done.body["error"]["retryable"], true);
     assert!(done.body.to_string().contains("ghost-1"), "{}", done.body);
     assert_eq!(ann.closed().await, 4501, "who can be closed is");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_websocket_app_is_named_and_its_clients_get_no_question() {
+    let server = Server::start().await;
+    let (one, _other) = two_nodes(&server, "compat = \"websocket-app\"\n").await;
+    let old = WebsocketApp::start(&server.url()).await;
+    let mut bob = old.connect("bob").await;
+    let found = find(&one, "bob").await;
+    let expected =
+        json!({"online": true, "nodes": [old.id()], "connections": 0, "unanswered": [old.id()]});
+    assert_eq!(found, expected);
+    let done = disconnect(&one, "bob", "").await;
+    let expected = json!({"connections": 0, "unanswered": [old.id()]});
+    assert_eq!((done.status, done.body), (200, expected));
+    let message = json!({"type": "news", "payload": 1, "receiverId": "bob"});
+    assert_eq!(post(&one, &message).await.body["status"], "delivered");
+    let got = bob.recv().await.expect("the server lives");
+    assert!(got.contains("\"news\""), "the first that it gets: {got}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
