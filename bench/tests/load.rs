@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use signalbox_bench::frame::{Opcode, Writer, close_payload, next_frame, put_server_frame};
-use signalbox_bench::load::{LoadError, Mode, Plan, Report, Target, run};
+use signalbox_bench::load::{LoadError, Mode, Plan, Report, Site, Target, run};
 use signalbox_bench::{handshake, relay};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -13,9 +13,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 fn plan(address: SocketAddr, mode: Mode) -> Plan {
     Plan {
-        address,
-        host: address.to_string(),
-        path: "/ws".to_owned(),
+        sites: vec![Site {
+            address,
+            host: address.to_string(),
+            path: "/ws".to_owned(),
+        }],
         target: Target::Relay,
         mode,
         warmup: Duration::from_millis(50),

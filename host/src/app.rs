@@ -14,11 +14,12 @@ use tracing::{info, warn};
 
 use crate::{
     auth::{AuthSetupError, Authenticator},
-    broker::{MemoryBroker, MemoryHub},
-    config::{AuthConfig, Config, Environment},
+    broker::{Broker, MemoryBroker, MemoryHub, RedisBroker},
+    config::{AuthConfig, BrokerConfig, Config, Environment},
     metrics::Metrics,
-    plugin::{EngineError, Loader, MemoryStore, Registry, Trigger},
+    plugin::{EngineError, Loader, MemoryStore, PluginStore, RedisStore, Registry, Trigger},
     protocol::{CloseCode, ids::IdSource},
+    redis_client::{Commands, EndpointError, Endpoints},
     router::{Connection, LocalTable, Router},
     server::{self, AppState},
     session::{Live, LiveConfig, Services},
@@ -48,6 +49,9 @@ pub enum StartError {
     /// Tokens cannot be checked.
     #[error(transparent)]
     Auth(#[from] AuthSetupError),
+    /// Redis is configured in a way that cannot work.
+    #[error(transparent)]
+    Redis(#[from] EndpointError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Random,
@@ -123,12 +127,25 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
         config.limits.outbox_bytes_max,
         metrics.clone(),
     ));
-    let broker = Arc::new(MemoryBroker::join(
-        Arc::<MemoryHub>::default(),
-        ids.node(),
-        table.clone(),
-    ));
-    let store = Arc::<MemoryStore>::default();
+    let broker: Arc<dyn Broker> = match &config.broker {
+        BrokerConfig::Memory => {
+            let hub = Arc::<MemoryHub>::default();
+            Arc::new(MemoryBroker::join(hub, ids.node(), table.clone()))
+        }
+        BrokerConfig::Redis(redis) => Arc::new(RedisBroker::join(
+            redis,
+            ids.node(),
+            table.clone(),
+            metrics.clone(),
+        )?),
+    };
+    let store: Arc<dyn PluginStore> = match &config.broker {
+        BrokerConfig::Memory => Arc::<MemoryStore>::default(),
+        BrokerConfig::Redis(redis) => {
+            let commands = Commands::start(Endpoints::new(redis)?);
+            Arc::new(RedisStore::new(commands, &redis.key_prefix))
+        }
+    };
     let loader = Loader::new(
         ids.node(),
         config.plugin_cache_dir.as_deref(),
@@ -143,6 +160,7 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
         live: Live::new(LiveConfig {
             server: config.server.clone(),
             limits: config.limits.clone(),
+            api: config.api.clone(),
         }),
         draining: AtomicBool::new(false),
     }))

@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod pipeline;
 pub mod plugin;
 pub mod protocol;
+pub mod redis_client;
 pub mod router;
 pub mod server;
 pub mod session;

@@ -4,10 +4,12 @@
 //! is part of the server.
 
 mod bench;
+mod cluster;
 mod plugins;
 mod requirements;
 mod run;
 mod steps;
+mod temp;
 mod test;
 mod workspace;
 
@@ -30,6 +32,8 @@ enum Command {
     Plugins(plugins::PluginsArgs),
     /// Build the plugins and the server, and run it with platform.toml
     Run(run::RunArgs),
+    /// Run several nodes that are one through a Redis that is started for them
+    Cluster(cluster::ClusterArgs),
     /// Build everything that the tests load, and run all tests
     Test(test::TestArgs),
     /// Measure the server against the relay that marks the floor
@@ -51,6 +55,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Plugins(args) => plugins::run(&workspace, &args),
         Command::Run(args) => run::run(&workspace, &args),
+        Command::Cluster(args) => cluster::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),
     }

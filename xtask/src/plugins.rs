@@ -147,7 +147,7 @@ pub(crate) fn replace_if_changed(file: &Path, bytes: &[u8]) -> io::Result<bool> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::TempDir;
+    use crate::temp::TempDir;
 
     #[test]
     fn a_file_is_replaced_only_when_its_content_changes() {

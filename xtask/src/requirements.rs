@@ -1,5 +1,8 @@
 //! What must be on the machine beside cargo, and how it gets there.
 
+mod debian;
+mod redis;
+
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
@@ -28,8 +31,17 @@ pub(crate) const WASM_TARGET: Requirement = Requirement {
               or put the target's standard library into the sysroot of the Rust in use",
 };
 
+/// A Redis server that the tests and `cargo xtask cluster` start for themselves.
+pub(crate) const REDIS_SERVER: Requirement = Requirement {
+    name: "redis-server 7.0 or newer",
+    present: redis::present,
+    install: redis::install,
+    by_hand: "install Redis (https://redis.io/docs/latest/operate/oss_and_stack/install/) or Valkey with its \
+              redis-server command, and put redis-server into PATH",
+};
+
 /// What the tests need.
-pub(crate) const FOR_TESTS: &[Requirement] = &[WASM_TARGET];
+pub(crate) const FOR_TESTS: &[Requirement] = &[WASM_TARGET, REDIS_SERVER];
 
 /// Makes sure that all are there, installs what is missing, and says what to do where that fails.
 pub(crate) fn ensure(requirements: &[Requirement]) -> anyhow::Result<()> {

@@ -48,7 +48,7 @@ pub(super) async fn connect_all(plan: &Plan) -> Result<Vec<Connection>, LoadErro
                 let failed = |reason| LoadError::Connect {
                     index,
                     count,
-                    address: plan.address,
+                    address: plan.site(index).address,
                     reason,
                 };
                 opened[index] = Some(connection.map_err(failed)?);
@@ -61,12 +61,13 @@ pub(super) async fn connect_all(plan: &Plan) -> Result<Vec<Connection>, LoadErro
 
 async fn connect_one(plan: Arc<Plan>, index: usize) -> (usize, Result<Connection, String>) {
     let connection = async {
-        let source = source_address(plan.address, index, plan.connections());
-        let mut stream = open_stream(plan.address, source)
+        let site = plan.site(index);
+        let source = source_address(site.address, index, plan.connections());
+        let mut stream = open_stream(site.address, source)
             .await
             .map_err(|error| error.to_string())?;
         let handshake =
-            handshake::request(&mut stream, &plan.host, &plan.request_target(index)).await;
+            handshake::request(&mut stream, &site.host, &plan.request_target(index)).await;
         let rest = handshake.map_err(|error| error.to_string())?;
         split(stream, rest, OUTBOX_BYTES_MAX).map_err(|error| error.to_string())
     };

@@ -48,14 +48,14 @@ pub enum LoadError {
         /// What the system or the server said.
         reason: String,
     },
-    /// Not all members came into the room.
+    /// Not all connections were confirmed, as members of the room or as there.
     #[error(
-        "{missing} of {count} members were not confirmed in the room after {seconds} s; the server said: {said}"
+        "{missing} of {count} connections were not confirmed after {seconds} s; the server said: {said}"
     )]
     Join {
-        /// Members without a confirmation.
+        /// Connections without a confirmation.
         missing: usize,
-        /// All members.
+        /// All connections.
         count: usize,
         /// How long was waited, in seconds.
         seconds: u64,

@@ -25,6 +25,6 @@ mod tally;
 pub use error::LoadError;
 pub use limits::raise_open_files_limit;
 pub use options::LoadArgs;
-pub use plan::{Mode, Plan, Target};
+pub use plan::{Mode, Plan, Site, Target};
 pub use report::{Latency, Report};
 pub use run::run;

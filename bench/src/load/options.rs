@@ -6,14 +6,15 @@ use std::time::Duration;
 use clap::Args;
 
 use super::error::LoadError;
-use super::plan::{Mode, Plan, Target};
+use super::plan::{Mode, Plan, Site, Target};
 
 /// Options of `signalbox-bench load`.
 #[derive(Debug, Clone, Args)]
 pub struct LoadArgs {
-    /// Server to put load on, e.g. ws://127.0.0.1:8080/ws; the path defaults to /ws
-    #[arg(long)]
-    url: String,
+    /// Server to put load on, e.g. ws://127.0.0.1:8080/ws; the path defaults to /ws. Given twice: the two sides of a pair
+    /// are on different servers
+    #[arg(long = "url", required = true)]
+    urls: Vec<String>,
     /// What answers there
     #[arg(long, value_enum, default_value = "signalbox")]
     target: Target,
@@ -68,10 +69,14 @@ impl LoadArgs {
     /// When the URL, the mode or a number is not usable, or when the host is remote without `--allow-remote`.
     pub fn into_plan(self) -> Result<Plan, LoadError> {
         let mode = self.mode()?;
-        let (host, path) = split_url(&self.url)?;
-        let address = resolve(&self.url, &host)?;
-        if !address.ip().is_loopback() && !self.allow_remote {
-            return Err(LoadError::Remote(address.ip()));
+        let sites: Vec<Site> = self
+            .urls
+            .iter()
+            .map(|url| site(url))
+            .collect::<Result<_, _>>()?;
+        let remote = |site: &&Site| !site.address.ip().is_loopback();
+        if let Some(site) = sites.iter().find(remote).filter(|_| !self.allow_remote) {
+            return Err(LoadError::Remote(site.address.ip()));
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if self.user_prefix.is_empty()
@@ -88,9 +93,7 @@ impl LoadArgs {
             self.duration
         };
         Ok(Plan {
-            address,
-            host,
-            path,
+            sites,
             target: self.target,
             mode,
             warmup: self.warmup,
@@ -135,6 +138,15 @@ impl LoadArgs {
             ),
         }
     }
+}
+
+fn site(url: &str) -> Result<Site, LoadError> {
+    let (host, path) = split_url(url)?;
+    Ok(Site {
+        address: resolve(url, &host)?,
+        host,
+        path,
+    })
 }
 
 /// Splits `ws://host:port/path` into host and path.
@@ -242,6 +254,13 @@ mod tests {
                 "{wrong}"
             );
         }
+    }
+
+    #[test]
+    fn with_two_servers_the_sides_of_a_pair_are_on_different_ones() {
+        let plan = plan("--url ws://127.0.0.1:1/a --url ws://127.0.0.1:2/b --pairs 2").ok();
+        let ports = plan.map(|plan| [0, 1, 2, 3].map(|index| plan.site(index).address.port()));
+        assert_eq!(ports, Some([1, 2, 1, 2]));
     }
 
     #[test]

@@ -45,15 +45,23 @@ pub enum Mode {
     },
 }
 
-/// A run that is ready to go.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Address of the server.
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// Its address.
     pub address: SocketAddr,
     /// `Host` header.
     pub host: String,
     /// Path and query of the URL.
     pub path: String,
+}
+
+/// A run that is ready to go.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The servers, at least one: connections go to one after another, so that with two the sides of a pair are on
+    /// different ones.
+    pub sites: Vec<Site>,
     /// What answers there.
     pub target: Target,
     /// How load is made.
@@ -93,11 +101,18 @@ impl Plan {
         format!("{}-room", self.user_prefix)
     }
 
+    /// Where a connection goes.
+    #[must_use]
+    pub fn site(&self, index: usize) -> &Site {
+        &self.sites[index % self.sites.len()]
+    }
+
     /// Path and query of a connection's upgrade.
     #[must_use]
     pub fn request_target(&self, index: usize) -> String {
-        let separator = if self.path.contains('?') { '&' } else { '?' };
-        let own = format!("{}{separator}userId={}", self.path, self.user(index));
+        let path = &self.site(index).path;
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let own = format!("{path}{separator}userId={}", self.user(index));
         match (self.target, self.mode) {
             (Target::Signalbox, _) | (_, Mode::Idle { .. }) => own,
             (Target::Relay, Mode::Room { .. }) => format!("{own}&room={}", self.room()),

@@ -21,8 +21,8 @@ use crate::frame::Opcode;
 /// Members of a room that speak. Each receiver checks the order of each sender, so that a few are enough and many cost memory.
 const ROOM_SENDERS_MAX: usize = 16;
 
-/// Time for all members of a room to be confirmed.
-const JOIN_TIME_MAX: Duration = Duration::from_secs(20);
+/// Time for all connections to be confirmed, as members of a room or as there.
+const CONFIRM_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Time for messages on their way to arrive after the last was sent, and the silence after which the rest counts as lost.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
@@ -46,8 +46,10 @@ pub async fn run(plan: &Plan) -> Result<Report, LoadError> {
     let connecting = Instant::now();
     let mut swarm = Swarm::connect(plan).await?;
     let connect_seconds = connecting.elapsed().as_secs_f64();
-    if let (Target::Signalbox, Mode::Room { .. }) = (plan.target, plan.mode) {
-        swarm.join_room(&plan.room()).await?;
+    match (plan.target, plan.mode) {
+        (Target::Signalbox, Mode::Room { .. }) => swarm.join_room(&plan.room()).await?,
+        (Target::Signalbox, _) if plan.sites.len() > 1 => swarm.settle().await?,
+        _ => {}
     }
     let pacing = swarm.start_traffic(plan.mode)?;
     if !matches!(plan.mode, Mode::Idle { .. }) {
@@ -138,8 +140,19 @@ impl Swarm {
 
     async fn join_room(&self, room: &str) -> Result<(), LoadError> {
         let join = format!("{{\"type\":\"join\",\"room\":\"{room}\",\"id\":\"join\"}}");
+        self.confirm(&join).await
+    }
+
+    /// Waits until each server answers on each connection: from then on the others find it.
+    async fn settle(&self) -> Result<(), LoadError> {
+        self.confirm("{\"type\":\"heartbeat\",\"id\":\"there\"}")
+            .await
+    }
+
+    /// Sends `text` on all connections and waits for the answers.
+    async fn confirm(&self, text: &str) -> Result<(), LoadError> {
         for endpoint in &self.endpoints {
-            endpoint.send_frame(Opcode::Text, join.as_bytes());
+            endpoint.send_frame(Opcode::Text, text.as_bytes());
         }
         let count = self.endpoints.len();
         let all_joined = async {
@@ -147,7 +160,7 @@ impl Swarm {
                 sleep(POLL_INTERVAL).await;
             }
         };
-        if timeout(JOIN_TIME_MAX, all_joined).await.is_ok() {
+        if timeout(CONFIRM_TIME_MAX, all_joined).await.is_ok() {
             return Ok(());
         }
         let counts = self.tally.counts();
@@ -159,7 +172,7 @@ impl Swarm {
         Err(LoadError::Join {
             missing: count - counts.joined,
             count,
-            seconds: JOIN_TIME_MAX.as_secs(),
+            seconds: CONFIRM_TIME_MAX.as_secs(),
             said,
         })
     }

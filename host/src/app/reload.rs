@@ -116,6 +116,7 @@ fn reread(services: &Services, started: &Config, source: &Source) -> Option<Conf
     services.live.store(LiveConfig {
         server: new.server.clone(),
         limits: new.limits.clone(),
+        api: new.api.clone(),
     });
     // Who waits for an hour to ping may have to do it in a second now.
     for connection in table.connections() {

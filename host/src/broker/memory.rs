@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use futures_util::{FutureExt, future::BoxFuture};
 
-use super::{Broker, BrokerError, LocalNode, Target};
+use super::{Broker, BrokerError, LocalNode, NodeReport, Target, Told, UserRequest};
 use crate::protocol::Frame;
 
 /// Where nodes of one process meet.
@@ -71,6 +71,23 @@ impl MemoryBroker {
         }
     }
 
+    fn ask_now(&self, user: &str, request: &UserRequest) -> Vec<NodeReport> {
+        let holders = self.hub.user_nodes.get(user).as_deref().cloned();
+        let holders = holders.unwrap_or_default();
+        let nodes = self.hub.nodes.load();
+        let others = nodes
+            .iter()
+            .filter(|member| member.id != self.own.id && holders.contains(&member.id));
+        let reports = others.map(|member| (member, member.node.carry_out(user, request)));
+        reports
+            .filter(|(_, connections)| *connections > 0)
+            .map(|(member, connections)| NodeReport {
+                node: member.id.clone(),
+                told: Told::Connections(connections),
+            })
+            .collect()
+    }
+
     /// Writes down whether this node holds `name`. The entry is locked before the node is asked, so that the last of
     /// several concurrent calls writes what holds at the end.
     fn note(&self, map: &DashMap<String, BTreeSet<String>>, name: &str, holds: impl Fn() -> bool) {
@@ -94,6 +111,14 @@ impl Broker for MemoryBroker {
         std::future::ready(Ok(self.publish_now(target, frame))).boxed()
     }
 
+    fn ask_about<'a>(
+        &'a self,
+        user: &'a str,
+        request: &'a UserRequest,
+    ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>> {
+        std::future::ready(Ok(self.ask_now(user, request))).boxed()
+    }
+
     fn user_changed(&self, user: &str) {
         self.note(&self.hub.user_nodes, user, || {
             self.own.node.holds_user(user)
@@ -104,6 +129,14 @@ impl Broker for MemoryBroker {
         self.note(&self.hub.room_nodes, room, || {
             self.own.node.holds_room(room)
         });
+    }
+
+    fn user_settled<'a>(&'a self, _: &'a str) -> BoxFuture<'a, ()> {
+        std::future::ready(()).boxed()
+    }
+
+    fn room_settled<'a>(&'a self, _: &'a str) -> BoxFuture<'a, ()> {
+        std::future::ready(()).boxed()
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<(), BrokerError>> {

@@ -4,15 +4,17 @@
 //! nodes hands it to their [`LocalNode`]. A connection on the sender's own node never gets a message through the
 //! broker, so each connection has one path and order holds on it.
 //!
-//! The comments on [`Broker`] are the contract. `contract` is the suite that every implementation passes.
+//! The comments on [`Broker`] are the contract; `tests/it/broker.rs` is the suite that every implementation passes.
 
-#[cfg(test)]
-mod contract;
 mod memory;
+mod redis;
+mod users;
 
 use futures_util::future::BoxFuture;
 
 pub use memory::{MemoryBroker, MemoryHub};
+pub use redis::RedisBroker;
+pub use users::{NodeReport, Told, UserRequest};
 
 use crate::protocol::Frame;
 
@@ -38,11 +40,16 @@ pub trait LocalNode: Send + Sync {
     /// Puts `frame` into the outbox of every connection of `target` on this node and returns how many took it. Never
     /// blocks: a connection that cannot keep up loses itself, not the others' time.
     fn deliver(&self, target: Target<'_>, frame: &Frame) -> usize;
+
+    /// Does `request` for every connection of `user` on this node, and returns how many those were. A connection that is
+    /// being closed already is none any more. Never blocks.
+    fn carry_out(&self, user: &str, request: &UserRequest) -> usize;
 }
 
 /// The other nodes, as one node sees them.
 pub trait Broker: Send + Sync {
-    /// Publishes `frame` to every other node that holds `target`, and returns how many those are. Frames of one
+    /// Publishes `frame` to every other node that holds `target`, and returns how many those are. The frame says itself
+    /// whom it is for, as every delivery does (`receiverID`, `room`): some brokers carry nothing else. Frames of one
     /// caller to one target arrive in the order of the calls, each at most once.
     ///
     /// # Errors
@@ -53,12 +60,30 @@ pub trait Broker: Send + Sync {
         frame: &'a Frame,
     ) -> BoxFuture<'a, Result<usize, BrokerError>>;
 
+    /// Has every other node that holds `user` carry out `request`. Nodes that turn out to hold nobody are left out.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within the command timeout, where nobody can tell which nodes those are. A node that
+    /// does not answer is no error: its report says so.
+    fn ask_about<'a>(
+        &'a self,
+        user: &'a str,
+        request: &'a UserRequest,
+    ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>>;
+
     /// Something changed about `user` on this node. The broker looks up [`LocalNode::holds_user`] when it writes, so
     /// that calls may come late, twice, or in any order.
     fn user_changed(&self, user: &str);
 
     /// Something changed about the members of `room` on this node; see [`Broker::user_changed`].
     fn room_changed(&self, room: &str);
+
+    /// Returns when other nodes can find what [`Broker::user_changed`] told of `user`, or when it is known that they
+    /// cannot be told now.
+    fn user_settled<'a>(&'a self, user: &'a str) -> BoxFuture<'a, ()>;
+
+    /// The same for [`Broker::room_changed`].
+    fn room_settled<'a>(&'a self, room: &'a str) -> BoxFuture<'a, ()>;
 
     /// Returns when a message to oneself would come back.
     ///

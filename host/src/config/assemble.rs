@@ -4,7 +4,8 @@ use std::{net::SocketAddr, path::Path};
 
 use super::{
     AdminConfig, AllowedOrigins, ApiConfig, AuthConfig, BrokerConfig, Config, ConfigError,
-    JwtConfig, JwtKeySource, Limits, MetricsConfig, ServerConfig, checks, plugins,
+    JwtConfig, JwtKeySource, Limits, MetricsConfig, RedisCompat, RedisConfig, RedisMode,
+    ServerConfig, checks, plugins,
     settings::{Section, Settings},
     units,
 };
@@ -24,7 +25,7 @@ pub(super) fn assemble(
             .get(name)
             .unwrap_or_else(|| unreachable!("[{name}] is missing from the sections"))
     };
-    not_available(section("broker"), section("cloudwatch"), errors);
+    not_available(section("cloudwatch"), errors);
     let server = server(section("server"), errors);
     Config {
         auth: auth(
@@ -35,7 +36,7 @@ pub(super) fn assemble(
             errors,
         ),
         server,
-        broker: BrokerConfig::Memory,
+        broker: broker(section("broker"), section("redis"), folder, errors),
         limits: limits(section("limits")),
         metrics: MetricsConfig {
             prometheus: section("metrics").bool("prometheus"),
@@ -53,19 +54,54 @@ pub(super) fn assemble(
     }
 }
 
-fn not_available(broker: &Section, cloudwatch: &Section, errors: &mut Vec<ConfigError>) {
-    if broker.text("kind") == "redis" {
-        errors.push(broker.error(
-            &["kind"],
-            "\"redis\" is not available in this version; set it to \"memory\", which serves one node",
-        ));
-    }
+fn not_available(cloudwatch: &Section, errors: &mut Vec<ConfigError>) {
     if cloudwatch.bool("enabled") {
         errors.push(cloudwatch.error(
             &["enabled"],
             "true is not available in this version; set it to false and read the metrics at /metrics",
         ));
     }
+}
+
+fn broker(
+    section: &Section,
+    redis: &Section,
+    folder: &Path,
+    errors: &mut Vec<ConfigError>,
+) -> BrokerConfig {
+    let urls: Vec<String> = checks::split_redis_urls(&redis.text("url"))
+        .map(str::to_owned)
+        .collect();
+    let is_known = redis.are_right(&["url", "ca_file"]);
+    if is_known
+        && redis.optional("ca_file").is_some()
+        && !urls.iter().all(|url| checks::is_tls(url))
+    {
+        errors.push(redis.error(
+            &["ca_file"],
+            "is for TLS, and redis.url holds an address without; write rediss:// there",
+        ));
+    }
+    if section.text("kind") == "memory" {
+        return BrokerConfig::Memory;
+    }
+    BrokerConfig::Redis(RedisConfig {
+        urls,
+        mode: match redis.text("mode").as_str() {
+            "single" => RedisMode::Single,
+            "cluster" => RedisMode::Cluster,
+            "sentinel" => RedisMode::Sentinel,
+            _ => RedisMode::Auto,
+        },
+        sentinel_master: redis.optional("sentinel_master"),
+        ca_file: redis.optional("ca_file").map(|file| folder.join(file)),
+        compat: match redis.text("compat").as_str() {
+            "websocket-app" => RedisCompat::WebsocketApp,
+            _ => RedisCompat::None,
+        },
+        key_prefix: redis.text("key_prefix"),
+        command_timeout: redis.time("command_timeout"),
+    })
 }
 
 fn server(section: &Section, errors: &mut Vec<ConfigError>) -> ServerConfig {

@@ -55,6 +55,63 @@ pub(super) fn optional_path(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Addresses of Redis, comma separated. The reason shows nothing of them: they may hold passwords.
+pub(super) fn redis_urls(text: &str) -> Result<(), String> {
+    const HINT: &str = "write redis://host:port or rediss://user:password@host:port, comma separated, with special \
+                        characters of a password as %xx";
+    for (index, url) in split_redis_urls(text).enumerate() {
+        redis_url(url).map_err(|reason| {
+            format!(
+                "is no list of addresses: number {} {reason}; {HINT}",
+                index + 1
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn redis_url(url: &str) -> Result<(), String> {
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    if !matches!(scheme, Some("redis" | "rediss")) {
+        return Err("does not begin with redis:// or rediss://".to_owned());
+    }
+    let parsed = redis::parse_redis_url(url).ok_or("cannot be read as a URL")?;
+    if parsed.fragment().is_some() || parsed.query().is_some() {
+        return Err("goes on after # or ?, which says nothing here".to_owned());
+    }
+    if parsed.host_str().is_none_or(str::is_empty) {
+        return Err("names no host".to_owned());
+    }
+    let database = parsed.path().trim_matches('/');
+    if !database.is_empty() && database.parse::<u32>().is_err() {
+        return Err("has a path that is no number of a database".to_owned());
+    }
+    redis::IntoConnectionInfo::into_connection_info(parsed)
+        .map(drop)
+        .map_err(|_| "names nothing that can be connected to".to_owned())
+}
+
+/// Whether an address of Redis asks for TLS.
+pub(super) fn is_tls(url: &str) -> bool {
+    url.starts_with("rediss://")
+}
+
+/// The addresses in such a list.
+pub(super) fn split_redis_urls(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim)
+}
+
+/// What keys of Redis begin with. With empty braces a cluster would look at the whole key for its slot, and keys that
+/// belong together would be apart.
+pub(super) fn key_prefix(text: &str) -> Result<(), String> {
+    if text.contains("{}") {
+        return Err(
+            "contains {}, which would scatter over a cluster what belongs together".to_owned(),
+        );
+    }
+    Ok(())
+}
+
 /// A key that travels in an `Authorization` header (RFC 6750 §2.1), or nothing.
 pub(super) fn bearer_key(text: &str) -> Result<(), String> {
     if text.bytes().all(|b| b.is_ascii_graphic()) {
@@ -66,7 +123,7 @@ pub(super) fn bearer_key(text: &str) -> Result<(), String> {
 /// An event type, a prefix with a final `*`, or `*`.
 pub(super) fn event_pattern(text: &str) -> Result<(), String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
-    if BUILT_IN_TYPES.contains(&text) {
+    if BUILT_IN_TYPES.contains(&text) || text.starts_with("signalbox.") {
         return Err(
             "is built into the server and cannot be given to a plugin; leave it out".into(),
         );
@@ -176,7 +233,39 @@ mod tests {
         assert!(plugin_name("chat-2_x").is_ok());
         assert!(plugin_name("Chat").is_err());
         assert!(plugin_name("").is_err());
+        assert!(key_prefix("{chat}:").is_ok());
+        assert!(key_prefix("{}chat:").is_err());
         assert!(bearer_key("abc+/=").is_ok());
         assert!(bearer_key("two words").is_err());
+    }
+
+    #[test]
+    fn addresses_of_redis_are_refused_without_being_shown() {
+        for good in [
+            "redis://127.0.0.1",
+            "redis://user:p%40ss@[::1]:6380/2",
+            "rediss://a.example.com:6380, rediss://b.example.com:6380",
+        ] {
+            assert_eq!(redis_urls(good), Ok(()), "{good}");
+        }
+        for (bad, reason) in [
+            ("", "number 1 does not begin with redis://"),
+            ("hush@127.0.0.1:6379", "does not begin with redis://"),
+            ("redis://a,b:6379", "number 2 does not begin with"),
+            ("redis://", "names no host"),
+            ("redis://:hush@:6379", "cannot be read"),
+            ("redis://a:hush", "cannot be read"),
+            ("redis://a/hush", "no number of a database"),
+            ("rediss://a/#hush", "goes on after #"),
+            ("redis://a?hush=1", "goes on after #"),
+            ("redis://u:%ff@a", "names nothing"),
+            ("redis://0.0.0.0", "names nothing"),
+        ] {
+            let error = redis_urls(bad).expect_err(bad);
+            assert!(
+                error.contains(reason) && !error.contains("hush"),
+                "{bad}: {error}"
+            );
+        }
     }
 }

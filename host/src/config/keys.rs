@@ -184,7 +184,7 @@ use Change::{Live, Restart, Unused};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 54] = [
+pub const KEYS: [Key; 56] = [
     key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
@@ -213,19 +213,23 @@ pub const KEYS: [Key; 54] = [
     key("auth", "jwt_audience", ANY, "", "chat", Restart,
         "The `aud` that a token must carry; empty: not checked"),
 
-    key("broker", "kind", Kind::Choice(&["memory", "redis"]), "memory", "memory", Restart,
-        "What carries messages between nodes; `redis` is not available in this version"),
+    key("broker", "kind", Kind::Choice(&["memory", "redis"]), "memory", "redis", Restart,
+        "What carries messages between nodes: `memory` serves one node, `redis` makes many nodes one"),
 
-    key("redis", "url", ANY, "redis://127.0.0.1:6379", "rediss://cache.example.com:6380", Unused,
-        "The servers, comma separated").secret(),
-    key("redis", "mode", Kind::Choice(&["auto", "single", "cluster", "sentinel"]), "auto", "cluster", Unused,
+    key("redis", "url", Kind::Text(checks::redis_urls), "redis://127.0.0.1:6379", "rediss://cache.example.com:6380", Restart,
+        "The servers, comma separated: one, some of a cluster, or the sentinels; `rediss://` for TLS").secret(),
+    key("redis", "mode", Kind::Choice(&["auto", "single", "cluster", "sentinel"]), "auto", "cluster", Restart,
         "How the servers work together; `auto` asks them"),
-    key("redis", "sentinel_master", ANY, "", "mymaster", Unused,
-        "The name of the master that the sentinels watch"),
-    key("redis", "compat", Kind::Choice(&["none", "websocket-app"]), "none", "websocket-app", Unused,
+    key("redis", "sentinel_master", ANY, "", "mymaster", Restart,
+        "The name of the master that the sentinels watch; empty: the only one that they do"),
+    key("redis", "ca_file", Kind::Text(checks::optional_path), "", "ca.pem", Restart,
+        "A PEM file with the certificate authority of `rediss://`; empty: those of the system"),
+    key("redis", "compat", Kind::Choice(&["none", "websocket-app"]), "none", "websocket-app", Restart,
         "Whether nodes of `websocket-app` share the servers"),
-    key("redis", "key_prefix", ANY, "", "chat:", Unused,
+    key("redis", "key_prefix", Kind::Text(checks::key_prefix), "", "chat:", Restart,
         "What every key and channel starts with"),
+    key("redis", "command_timeout", millis(10, 60 * SECOND), "500ms", "1s", Restart,
+        "How long a command may take; a sender is told `unavailable` after it"),
 
     key("limits", "frame_bytes_max", Kind::Bytes(128, 16 * MIB), "64KiB", "1MiB", Live,
         "Largest frame of a client; a larger one closes the connection with 1009"),

@@ -1,6 +1,6 @@
 //! What of a changed configuration needs a restart.
 
-use super::{AuthConfig, Config, JwtConfig, JwtKeySource};
+use super::{AuthConfig, BrokerConfig, Config, JwtConfig, JwtKeySource, RedisConfig};
 
 /// The keys that differ between two configurations and take effect only with the next start. Everything else,
 /// plugins and limits before all, is taken over while the server runs.
@@ -13,7 +13,7 @@ pub fn cannot_change_live(old: &Config, new: &Config) -> Vec<&'static str> {
     };
     differs("server.listen", old.server.listen != new.server.listen);
     differs("server.node_id", old.server.node_id != new.server.node_id);
-    differs("broker.kind", old.broker != new.broker);
+    broker(&old.broker, &new.broker, &mut differs);
     differs("metrics.prometheus", old.metrics != new.metrics);
     differs(
         "plugin_cache.dir",
@@ -21,6 +21,30 @@ pub fn cannot_change_live(old: &Config, new: &Config) -> Vec<&'static str> {
     );
     auth(&old.auth, &new.auth, &mut differs);
     keys
+}
+
+fn broker(old: &BrokerConfig, new: &BrokerConfig, differs: &mut impl FnMut(&'static str, bool)) {
+    match (old, new) {
+        (BrokerConfig::Memory, BrokerConfig::Memory) => {}
+        (BrokerConfig::Redis(old), BrokerConfig::Redis(new)) => redis(old, new, differs),
+        _ => differs("broker.kind", true),
+    }
+}
+
+fn redis(old: &RedisConfig, new: &RedisConfig, differs: &mut impl FnMut(&'static str, bool)) {
+    differs("redis.url", old.urls != new.urls);
+    differs("redis.mode", old.mode != new.mode);
+    differs(
+        "redis.sentinel_master",
+        old.sentinel_master != new.sentinel_master,
+    );
+    differs("redis.ca_file", old.ca_file != new.ca_file);
+    differs("redis.compat", old.compat != new.compat);
+    differs("redis.key_prefix", old.key_prefix != new.key_prefix);
+    differs(
+        "redis.command_timeout",
+        old.command_timeout != new.command_timeout,
+    );
 }
 
 fn auth(old: &AuthConfig, new: &AuthConfig, differs: &mut impl FnMut(&'static str, bool)) {

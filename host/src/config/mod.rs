@@ -138,10 +138,67 @@ impl std::fmt::Debug for JwtKeySource {
 }
 
 /// `[broker]`: what carries messages between nodes. Cannot be changed while the server runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BrokerConfig {
     /// Inside this process; one node.
     Memory,
+    /// Redis, with `[redis]`.
+    Redis(RedisConfig),
+}
+
+/// `[redis]`: where it is, and how nodes share it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisConfig {
+    /// At least one address, `redis://` or `rediss://`. They may hold passwords.
+    pub urls: Vec<String>,
+    /// How the servers work together.
+    pub mode: RedisMode,
+    /// The master that the sentinels watch; none: the only one that they do.
+    pub sentinel_master: Option<String>,
+    /// A PEM file with the certificate authority of `rediss://`; none: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Who else shares the servers.
+    pub compat: RedisCompat,
+    /// What every key and channel starts with.
+    pub key_prefix: String,
+    /// How long a command may take, 10 ms – 60 s.
+    pub command_timeout: Duration,
+}
+
+/// How the servers of Redis work together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedisMode {
+    /// Ask them.
+    Auto,
+    /// One server has all keys.
+    Single,
+    /// They share the keys.
+    Cluster,
+    /// Sentinels name the one that has all keys.
+    Sentinel,
+}
+
+/// Who else uses the keys and channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedisCompat {
+    /// Nodes of Signalbox alone, and workers that publish.
+    None,
+    /// Nodes of the Go server `websocket-app` too.
+    WebsocketApp,
+}
+
+impl std::fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisConfig")
+            .field("urls", &format_args!("{} of them", self.urls.len()))
+            .field("mode", &self.mode)
+            .field("sentinel_master", &self.sentinel_master)
+            .field("ca_file", &self.ca_file)
+            .field("compat", &self.compat)
+            .field("key_prefix", &self.key_prefix)
+            .field("command_timeout", &self.command_timeout)
+            .finish()
+    }
 }
 
 /// `[limits]`: the bounds of a connection and of a node.

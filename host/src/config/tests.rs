@@ -11,8 +11,9 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    AllowedOrigins, AuthConfig, Config, ConfigErrors, Environment, InstanceMode, JwtKeySource,
-    Limits, OnFailure, PluginConfig, PluginLimits,
+    AllowedOrigins, AuthConfig, BrokerConfig, Config, ConfigErrors, Environment, InstanceMode,
+    JwtKeySource, Limits, OnFailure, PluginConfig, PluginLimits, RedisCompat, RedisConfig,
+    RedisMode,
     keys::{self, Change, KEYS, Key, Kind},
     live::cannot_change_live,
     values,
@@ -131,6 +132,19 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         JwtKeySource::Secret("0123456789abcdef0123456789abcdef".to_owned())
     );
     assert_eq!(jwt.audience.as_deref(), Some("chat"));
+    let redis = RedisConfig {
+        urls: vec![
+            "rediss://a.example.com:6380".to_owned(),
+            "rediss://b.example.com".to_owned(),
+        ],
+        mode: RedisMode::Cluster,
+        sentinel_master: Some("mymaster".to_owned()),
+        ca_file: Some("/srv/ca.pem".into()),
+        compat: RedisCompat::WebsocketApp,
+        key_prefix: "chat:".to_owned(),
+        command_timeout: Duration::from_secs(1),
+    };
+    assert_eq!(config.broker, BrokerConfig::Redis(redis));
     assert_eq!(config.limits.frame_bytes_max, 1 << 20);
     assert_eq!(
         (
@@ -189,6 +203,7 @@ fn no_text_gives_the_defaults_of_the_contract() {
             allow_insecure: false
         }
     );
+    assert_eq!(config.broker, BrokerConfig::Memory);
     assert_eq!(config.limits, Limits::default());
     assert!(config.metrics.prometheus);
     assert_eq!(config.admin.key, None);
@@ -312,10 +327,13 @@ fn env_example_names_only_variables_that_are_known() {
 fn companions(key: &Key) -> Vec<(&'static str, &'static str)> {
     const SECRET: (&str, &str) = ("JWT_SECRET", "0123456789abcdef0123456789abcdef");
     const JWT: (&str, &str) = ("SIGNALBOX_AUTH__MODE", "jwt");
+    const REDIS: (&str, &str) = ("SIGNALBOX_BROKER__KIND", "redis");
     match (key.section, key.name) {
         ("auth", "mode") => vec![SECRET],
         ("auth", "jwt_secret") => vec![JWT, ("JWT_SECRET", "fedcba9876543210fedcba9876543210")],
         ("auth", "jwt_issuer" | "jwt_audience") => vec![JWT, SECRET],
+        ("redis", "ca_file") => vec![REDIS, ("REDIS_URI", "rediss://cache.example.com")],
+        ("redis", _) => vec![REDIS],
         _ => vec![],
     }
 }
@@ -348,16 +366,11 @@ fn every_key_can_be_set_by_its_variable() {
         }
         let after =
             parse_with(ONE_PLUGIN, &environment).unwrap_or_else(|errors| panic!("{errors}"));
-        let has_one_value = (key.section, key.name) == ("broker", "kind");
-        assert_eq!(
-            before != after,
-            key.change != Change::Unused && !has_one_value,
-            "{variable}"
-        );
+        assert_eq!(before != after, key.change != Change::Unused, "{variable}");
         let restart = cannot_change_live(&before, &after);
         assert_eq!(
             !restart.is_empty(),
-            key.change == Change::Restart && !has_one_value,
+            key.change == Change::Restart,
             "{variable}: {restart:?}"
         );
         if !restart.is_empty() {
@@ -469,7 +482,7 @@ fn a_variable_that_two_plugins_answer_to_is_an_error() {
 
 #[test]
 fn errors_of_file_and_environment_come_at_once() {
-    let text = "[limits]\nmessages_burst = 0\ncolour = 1\n[broker]\nkind = \"redis\"\n";
+    let text = "[limits]\nmessages_burst = 0\ncolour = 1\n[cloudwatch]\nenabled = true\n";
     let errors = parse_with(text, &[("SIGNALBOX_METRICS__PROMETHEUS", "on")])
         .expect_err("all of it is wrong");
     let places: Vec<String> = errors
@@ -481,7 +494,7 @@ fn errors_of_file_and_environment_come_at_once() {
     let expected = [
         format!("{file}:2:18"),
         format!("{file}:3:1"),
-        format!("{file}:5:8"),
+        format!("{file}:5:11"),
         "SIGNALBOX_METRICS__PROMETHEUS".to_owned(),
     ];
     assert_eq!(places, expected);
@@ -490,7 +503,8 @@ fn errors_of_file_and_environment_come_at_once() {
 #[test]
 fn debug_output_shows_no_secret() {
     let text = "[auth]\nmode = \"jwt\"\njwt_secret = \"hush-hush-hush-hush-hush-hush-hush\"\n\
-                [admin]\nkey = \"hush\"\n[api]\nkeys = [\"hush\"]\n";
+                [admin]\nkey = \"hush\"\n[api]\nkeys = [\"hush\"]\n\
+                [broker]\nkind = \"redis\"\n[redis]\nurl = \"redis://hush:hush@hush\"\n";
     assert!(!format!("{:?}", parse(text).expect("valid")).contains("hush"));
 }
 

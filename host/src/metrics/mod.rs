@@ -44,8 +44,27 @@ pub struct Metrics {
     pub reported_latency: Histogram,
     /// Reloads of the configuration that were refused.
     pub config_reloads_failed: Counter,
+    /// What happens between nodes.
+    pub redis: RedisMetrics,
     /// The plugins' figures.
     pub plugins: PluginTable,
+}
+
+/// What happens between this node and the others through Redis.
+#[derive(Debug, Default)]
+pub struct RedisMetrics {
+    /// Messages that Redis did not take, or not in time.
+    pub publish_failures: Counter,
+    /// Messages for a server that did not listen.
+    pub unheard: Counter,
+    /// Questions for a route that Redis was asked; most are answered from memory.
+    pub route_lookups: Counter,
+    /// Servers without a lease that were taken out of a route.
+    pub routes_pruned: Counter,
+    /// Subscriptions that broke and were made anew.
+    pub subscriber_rebuilds: Counter,
+    /// Texts published to this node that are no messages.
+    pub malformed: Counter,
 }
 
 /// Why an accepted message reached nobody.

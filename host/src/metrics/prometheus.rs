@@ -75,6 +75,40 @@ impl Collector for Scrape {
             "Refused reloads of the configuration",
             &m.config_reloads_failed,
         )?;
+        for (name, help, figure) in [
+            (
+                "redis_publish_failures",
+                "Messages that Redis did not take",
+                &m.redis.publish_failures,
+            ),
+            (
+                "redis_unheard",
+                "Messages for a server that did not listen",
+                &m.redis.unheard,
+            ),
+            (
+                "redis_route_lookups",
+                "Questions for a route that Redis was asked",
+                &m.redis.route_lookups,
+            ),
+            (
+                "redis_routes_pruned",
+                "Servers without a lease taken out of a route",
+                &m.redis.routes_pruned,
+            ),
+            (
+                "redis_subscriber_rebuilds",
+                "Subscriptions that broke and were made anew",
+                &m.redis.subscriber_rebuilds,
+            ),
+            (
+                "redis_malformed",
+                "Texts published to this node that are no messages",
+                &m.redis.malformed,
+            ),
+        ] {
+            counter(&mut encoder, name, help, figure)?;
+        }
         let mean = m.reported_latency.snapshot().mean_ms();
         gauge(
             &mut encoder,

@@ -6,7 +6,10 @@ use std::{
 };
 
 use aws_lc_rs::rand;
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 use wasmtime::{
     Engine, Store, UpdateDeadline,
     component::{HasSelf, Linker, ResourceTable},
@@ -51,6 +54,9 @@ pub(super) struct HostState {
     shared: Arc<Shared>,
     client: Option<Arc<ClientInfo>>,
     store_calls_left: u32,
+    /// How long the store may take in the current call, and until when: from its first call to the store on.
+    store_time: Duration,
+    store_deadline: Option<Instant>,
     cpu_max: Duration,
     cpu: Arc<CpuMeter>,
     limiter: Limiter,
@@ -69,6 +75,8 @@ impl HostState {
             shared: shared.clone(),
             client: None,
             store_calls_left: 0,
+            store_time: Duration::ZERO,
+            store_deadline: None,
             cpu_max: Duration::ZERO,
             cpu: Arc::default(),
             limiter: Limiter::new(shared.limits.memory_max),
@@ -92,6 +100,9 @@ impl HostState {
         state.shared.engine.wind_up();
         state.client = client;
         state.store_calls_left = state.shared.limits.store_calls_max;
+        // The rest is for the guest to answer in.
+        state.store_time = budget.wall * 4 / 5;
+        state.store_deadline = None;
         state.cpu.clear();
         state.cpu_max = budget.cpu;
     }
@@ -255,12 +266,30 @@ impl HostState {
         }
         Ok(())
     }
+
+    /// Until when the store may answer: a guest that is told `unavailable` can do better than one that is stopped.
+    fn store_deadline(&mut self) -> Instant {
+        let time = self.store_time;
+        *self
+            .store_deadline
+            .get_or_insert_with(|| Instant::now() + time)
+    }
+}
+
+/// What the store answers, or that it does not in time.
+async fn in_time<T>(
+    deadline: Instant,
+    answer: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, store::StoreError> {
+    let answer = timeout_at(deadline, answer).await;
+    Ok(answer.unwrap_or(Err(StoreError::Unavailable))?)
 }
 
 impl store::Host for HostState {
     async fn get(&mut self, key: String) -> Result<Option<Vec<u8>>, store::StoreError> {
         self.admit(&key, 0)?;
-        Ok(self.shared.store.get(&self.shared.plugin, &key).await?)
+        let (deadline, shared) = (self.store_deadline(), &self.shared);
+        in_time(deadline, shared.store.get(&shared.plugin, &key)).await
     }
 
     async fn set(
@@ -270,16 +299,18 @@ impl store::Host for HostState {
         ttl_seconds: Option<u32>,
     ) -> Result<(), store::StoreError> {
         self.admit(&key, value.len())?;
-        let (shared, entry) = (&self.shared, entry(&key, &value, ttl_seconds));
-        Ok(shared
-            .store
-            .set(&shared.plugin, shared.limits.store_bytes_max, entry)
-            .await?)
+        let (deadline, shared) = (self.store_deadline(), &self.shared);
+        let (entry, bytes_max) = (
+            entry(&key, &value, ttl_seconds),
+            shared.limits.store_bytes_max,
+        );
+        in_time(deadline, shared.store.set(&shared.plugin, bytes_max, entry)).await
     }
 
     async fn remove(&mut self, key: String) -> Result<(), store::StoreError> {
         self.admit(&key, 0)?;
-        Ok(self.shared.store.remove(&self.shared.plugin, &key).await?)
+        let (deadline, shared) = (self.store_deadline(), &self.shared);
+        in_time(deadline, shared.store.remove(&shared.plugin, &key)).await
     }
 
     async fn increment(
@@ -289,18 +320,16 @@ impl store::Host for HostState {
         ttl_seconds: Option<u32>,
     ) -> Result<i64, store::StoreError> {
         self.admit(&key, 0)?;
-        let shared = &self.shared;
-        let bytes_max = shared.limits.store_bytes_max;
-        Ok(shared
+        let (deadline, shared) = (self.store_deadline(), &self.shared);
+        let (by, ttl, bytes_max) = (
+            i64::from(by),
+            ttl(ttl_seconds),
+            shared.limits.store_bytes_max,
+        );
+        let sum = shared
             .store
-            .increment(
-                &shared.plugin,
-                bytes_max,
-                &key,
-                i64::from(by),
-                ttl(ttl_seconds),
-            )
-            .await?)
+            .increment(&shared.plugin, bytes_max, &key, by, ttl);
+        in_time(deadline, sum).await
     }
 
     async fn compare_and_swap(
@@ -311,12 +340,16 @@ impl store::Host for HostState {
         ttl_seconds: Option<u32>,
     ) -> Result<bool, store::StoreError> {
         self.admit(&key, value.len())?;
-        let (shared, entry) = (&self.shared, entry(&key, &value, ttl_seconds));
-        let bytes_max = shared.limits.store_bytes_max;
-        Ok(shared
-            .store
-            .compare_and_swap(&shared.plugin, bytes_max, expected.as_deref(), entry)
-            .await?)
+        let (deadline, shared) = (self.store_deadline(), &self.shared);
+        let (entry, bytes_max) = (
+            entry(&key, &value, ttl_seconds),
+            shared.limits.store_bytes_max,
+        );
+        let swapped =
+            shared
+                .store
+                .compare_and_swap(&shared.plugin, bytes_max, expected.as_deref(), entry);
+        in_time(deadline, swapped).await
     }
 }
 

@@ -41,6 +41,6 @@ pub use registry::{Registry, Trigger};
 pub use sample::{SampleCall, sample_calls};
 pub use set::{PluginSet, Slot};
 pub use source::read;
-pub use store::{Entry, MemoryStore, PluginStore, StoreError};
+pub use store::{Entry, MemoryStore, PluginStore, RedisStore, StoreError};
 pub use version::{GuestDestination, GuestMessage, PluginVersion, Verdict};
 pub use watcher::FileWatcher;

@@ -119,7 +119,7 @@ impl CloseCode {
     pub const PLUGIN_FAILED: Self = Self(4003);
     /// The token's `exp` has come.
     pub const TOKEN_EXPIRED: Self = Self(4500);
-    /// A plugin asked for it, without a code of its own.
+    /// A plugin or a backend asked for it, without a code of its own.
     pub const KICKED: Self = Self(4501);
     /// A plugin does not admit the connection.
     pub const REFUSED: Self = Self(4502);
@@ -178,7 +178,7 @@ impl CloseCode {
         row(
             Self::KICKED,
             "kicked",
-            "a plugin disconnected the client",
+            "a plugin or a backend disconnected the client",
             false,
         ),
         row(
@@ -189,7 +189,7 @@ impl CloseCode {
         ),
     ];
 
-    /// The code of a disconnection that a plugin asks for: 4000–4999, else none.
+    /// The code of a disconnection that a plugin or a backend asks for: 4000–4999, else none.
     pub fn from_plugin(code: u16) -> Option<Self> {
         (4000..=4999).contains(&code).then_some(Self(code))
     }

@@ -16,6 +16,9 @@ pub const BUILT_IN: [&str; 9] = [
     "left",
 ];
 
+/// How the types begin that nodes keep for what they say to each other.
+pub const RESERVED_START: &str = "signalbox.";
+
 /// Whether `name` is 1–64 of `A-Z a-z 0-9 _ . : -`.
 pub fn is_valid(name: &str) -> bool {
     !name.is_empty()
@@ -25,9 +28,9 @@ pub fn is_valid(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-'))
 }
 
-/// Whether the server itself owns `name`.
+/// Whether the server itself owns `name`: it is built in, or begins with [`RESERVED_START`].
 pub fn is_built_in(name: &str) -> bool {
-    BUILT_IN.contains(&name)
+    BUILT_IN.contains(&name) || name.starts_with(RESERVED_START)
 }
 
 /// A set of event types: exact names, and prefixes (`chat.*`, or `*` for all).
@@ -55,6 +58,9 @@ impl Patterns {
         let mut patterns = Self::default();
         for text in texts.iter().map(AsRef::as_ref) {
             match text.strip_suffix('*') {
+                Some(prefix) if prefix.starts_with(RESERVED_START) => {
+                    return Err(PatternError::BuiltIn(text.to_owned()));
+                }
                 Some(prefix) if prefix.is_empty() || is_valid(prefix) => {
                     patterns.prefixes.push(prefix.into())
                 }
@@ -189,7 +195,10 @@ mod tests {
             Patterns::parse(&["**"]),
             Err(PatternError::Malformed(_))
         ));
-        for name in BUILT_IN {
+        for name in BUILT_IN
+            .into_iter()
+            .chain(["signalbox.probe", "signalbox.*", "signalbox.x.*"])
+        {
             assert!(matches!(
                 Patterns::parse(&[name]),
                 Err(PatternError::BuiltIn(_))

@@ -47,7 +47,7 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// [`EnvelopeError`] where it is no JSON object, lacks a well spelled `type`, or exceeds a limit of the protocol.
     pub fn parse(text: &'a str) -> Result<Self, EnvelopeError> {
-        if exceeds_depth(text.as_bytes(), JSON_DEPTH_MAX) {
+        if is_too_deep(text) {
             return Err(refuse(
                 ErrorCode::TooDeep,
                 "the JSON is nested more than 100 levels deep",
@@ -62,6 +62,30 @@ impl<'a> Envelope<'a> {
             )
         })?;
         fields.check()
+    }
+}
+
+/// Whom a message is for that another node or a backend published. Its bytes are handed on as they are.
+#[derive(Debug)]
+pub struct Address<'a> {
+    /// The user.
+    pub receiver: Option<Cow<'a, str>>,
+    /// The room.
+    pub room: Option<Cow<'a, str>>,
+}
+
+impl<'a> Address<'a> {
+    /// Reads no more of `text` than who it is for.
+    ///
+    /// # Errors
+    /// Why it is no message.
+    pub fn parse(text: &'a str) -> Result<Self, String> {
+        let fields: Fields<'a> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let given = |field: Option<Cow<'a, str>>| field.filter(|text| !text.is_empty());
+        Ok(Self {
+            receiver: given(fields.receiver),
+            room: given(fields.room),
+        })
     }
 }
 
@@ -239,8 +263,12 @@ impl<'de> Deserialize<'de> for Text<'de> {
 
 /// Whether `text` is plain, valid JSON that is no deeper than the protocol allows: what a plugin must return.
 pub fn is_acceptable_json(text: &str) -> bool {
-    !exceeds_depth(text.as_bytes(), JSON_DEPTH_MAX)
-        && serde_json::from_str::<IgnoredAny>(text).is_ok()
+    !is_too_deep(text) && serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+/// Whether arrays and objects in `json` nest deeper than the protocol allows.
+pub fn is_too_deep(json: &str) -> bool {
+    exceeds_depth(json.as_bytes(), JSON_DEPTH_MAX)
 }
 
 /// Whether arrays and objects in `json` nest deeper than `max`.

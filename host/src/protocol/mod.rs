@@ -13,7 +13,7 @@ pub mod inbound;
 pub mod outbound;
 
 pub use codes::{CloseCode, ErrorCode};
-pub use inbound::{Envelope, EnvelopeError};
+pub use inbound::{Address, Envelope, EnvelopeError};
 pub use outbound::Frame;
 
 /// The subprotocol of clients that want a `welcome` and what comes with it.

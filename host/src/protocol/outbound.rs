@@ -108,7 +108,8 @@ pub enum AckStatus {
 }
 
 impl AckStatus {
-    const fn as_str(self) -> &'static str {
+    /// As it stands in the `ack`.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
             Self::Offline => "offline",

@@ -10,6 +10,7 @@ mod table;
 
 use std::sync::Arc;
 
+pub use crate::broker::{NodeReport, Told, UserRequest};
 pub use connection::Connection;
 pub use outbox::{CloseRequest, Outbox, PushError};
 pub use table::{LocalTable, Slot, SlotRefused};
@@ -34,6 +35,15 @@ pub struct Reach {
     pub connections: usize,
     /// Other nodes that it was published to.
     pub nodes: usize,
+}
+
+/// What came of a [`UserRequest`].
+#[derive(Debug)]
+pub struct Asked {
+    /// Connections that it concerned on this node.
+    pub here: usize,
+    /// What the other nodes say that hold the user; an error where nobody can tell which those are.
+    pub elsewhere: Result<Vec<NodeReport>, BrokerError>,
 }
 
 impl Reach {
@@ -89,10 +99,19 @@ impl Router {
         }
     }
 
-    /// Makes `connection` reachable.
-    pub fn connect(&self, connection: &Arc<Connection>) {
+    /// Has `request` carried out for every connection of `user`, here and on every other node.
+    pub async fn ask_about(&self, user: &str, request: &UserRequest) -> Asked {
+        Asked {
+            here: self.table.carry_out(user, request),
+            elsewhere: self.broker.ask_about(user, request).await,
+        }
+    }
+
+    /// Makes `connection` reachable, and returns when it is from other nodes too, or when they cannot be told now.
+    pub async fn connect(&self, connection: &Arc<Connection>) {
         self.table.insert(connection.clone());
         self.broker.user_changed(connection.user());
+        self.broker.user_settled(connection.user()).await;
     }
 
     /// Makes `connection` unreachable, and takes it out of its rooms.
@@ -103,11 +122,13 @@ impl Router {
         self.broker.user_changed(connection.user());
     }
 
-    /// Makes `connection` a member of `room`. Returns false where it is one already.
-    pub fn join(&self, connection: &Arc<Connection>, room: &str) -> bool {
+    /// Makes `connection` a member of `room`, and returns when messages to it come from other nodes too, or when they
+    /// cannot be told now. False where it is a member already.
+    pub async fn join(&self, connection: &Arc<Connection>, room: &str) -> bool {
         let joined = self.table.join(connection, room);
         if joined {
             self.broker.room_changed(room);
+            self.broker.room_settled(room).await;
         }
         joined
     }

@@ -12,7 +12,7 @@ use dashmap::{DashMap, Entry};
 
 use super::{Connection, PushError};
 use crate::{
-    broker::{LocalNode, Target},
+    broker::{LocalNode, Target, UserRequest},
     metrics::{DropReason, Metrics},
     protocol::Frame,
 };
@@ -242,6 +242,23 @@ impl LocalNode for LocalTable {
         self.metrics.messages_delivered.add(taken as u64);
         taken
     }
+
+    fn carry_out(&self, user: &str, request: &UserRequest) -> usize {
+        let Some(entry) = self.users.get(user) else {
+            return 0;
+        };
+        let open = entry
+            .connections
+            .iter()
+            .filter(|connection| !connection.outbox().is_closing());
+        open.inspect(|connection| match request {
+            UserRequest::Count => {}
+            UserRequest::Disconnect { code, reason } => {
+                connection.outbox().close(*code, reason.as_str());
+            }
+        })
+        .count()
+    }
 }
 
 impl Drop for Slot {
@@ -260,7 +277,7 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::ClientInfo;
+    use crate::protocol::{ClientInfo, CloseCode};
 
     fn table() -> Arc<LocalTable> {
         Arc::new(LocalTable::new(1 << 20, Arc::default()))
@@ -306,6 +323,25 @@ mod tests {
         assert_eq!(table.deliver(Target::User("a"), &frame()), 1);
         table.remove(&two);
         assert!(!table.holds_user("a"));
+    }
+
+    #[test]
+    fn a_users_connections_are_counted_and_closed_and_nobody_elses() {
+        let table = table();
+        let (one, two, other) = (connection("a"), connection("a"), connection("b"));
+        for connection in [&one, &two, &other] {
+            table.insert(connection.clone());
+        }
+        assert_eq!(table.carry_out("a", &UserRequest::Count), 2);
+        assert_eq!(table.carry_out("nobody", &UserRequest::Count), 0);
+        one.outbox().close(CloseCode::DRAIN, "");
+        let disconnect = UserRequest::Disconnect {
+            code: CloseCode::KICKED,
+            reason: "enough".to_owned(),
+        };
+        assert_eq!(table.carry_out("a", &disconnect), 1, "one goes already");
+        assert_eq!(table.carry_out("a", &UserRequest::Count), 0);
+        assert!(two.outbox().is_closing() && !other.outbox().is_closing());
     }
 
     #[test]

@@ -1,6 +1,9 @@
-//! HTTP: the upgrade to a WebSocket, and what probes and scrapers ask.
+//! HTTP: the upgrade to a WebSocket, what probes and scrapers ask, and the API of backends.
 
 mod accept;
+mod api;
+mod bearer;
+mod error;
 mod handshake;
 mod upgrade;
 
@@ -36,8 +39,7 @@ pub fn routes(state: AppState, config: &Config) -> Router {
         .route("/ws", any(upgrade::upgrade))
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
-        .route("/api/", any(closed))
-        .route("/api/{*rest}", any(closed))
+        .nest("/api", api::routes(state.clone()))
         .route("/admin/", any(closed))
         .route("/admin/{*rest}", any(closed));
     if config.metrics.prometheus {
@@ -88,7 +90,7 @@ async fn metrics(State(state): State<AppState>) -> Response {
     ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response()
 }
 
-/// Neither API has a call in this version, so no key opens anything.
+/// The API of operators has no call in this version, so no key opens anything.
 async fn closed(_: Request) -> Response {
     let mut response = json_error(
         StatusCode::UNAUTHORIZED,

@@ -197,7 +197,7 @@ impl Turn<'_> {
     async fn join(&self, room: &str, limits: &Limits) {
         let plugins = self.services.registry.live_now();
         match pipeline::authorize_join(&plugins, self.connection.client(), room).await {
-            Ok(()) if join(self.services, self.connection, room, limits) => {
+            Ok(()) if join(self.services, self.connection, room, limits).await => {
                 self.ack(AckStatus::Handled)
             }
             Ok(()) => self.error(
@@ -300,23 +300,34 @@ pub(super) async fn perform_for_connection(
     }
 }
 
-/// Carries out what plugins want done when a connection is gone: only messages to others have an effect.
+/// Carries out what plugins want done when a connection is gone.
 pub(super) async fn perform_after(services: &Services, client: &ClientInfo, actions: Vec<Action>) {
     for action in actions {
-        match action {
-            Action::Send(draft) if !is_to_sender(&draft) => {
-                send_draft(services, None, &client.user, &draft).await
-            }
-            Action::Announce(draft) if !is_to_sender(&draft) => {
-                send_draft(services, None, "", &draft).await
-            }
-            _ => services
-                .metrics
-                .messages_dropped
-                .of(DropReason::ConnectionGone)
-                .increment(),
-        }
+        perform_without_connection(services, &client.user, action).await;
     }
+}
+
+/// Carries out what a plugin wants done where there is no connection, in the name of `sender`: only messages to others
+/// have an effect.
+pub(super) async fn perform_without_connection(services: &Services, sender: &str, action: Action) {
+    match action {
+        Action::Send(draft) if !is_to_sender(&draft) => {
+            send_draft(services, None, sender, &draft).await
+        }
+        Action::Announce(draft) if !is_to_sender(&draft) => {
+            send_draft(services, None, "", &draft).await
+        }
+        _ => connection_gone(services),
+    }
+}
+
+/// Counts something that would have needed a connection.
+pub(super) fn connection_gone(services: &Services) {
+    services
+        .metrics
+        .messages_dropped
+        .of(DropReason::ConnectionGone)
+        .increment();
 }
 
 fn is_to_sender(draft: &Draft) -> bool {
@@ -337,7 +348,7 @@ async fn perform(
         }
         Action::Announce(draft) => send_draft(services, Some(connection), "", &draft).await,
         Action::Join(room) => {
-            join(services, connection, &room, limits);
+            join(services, connection, &room, limits).await;
         }
         Action::Leave(room) => leave(services, connection, &room),
         Action::Disconnect { code, reason } => connection.outbox().close(code, reason),
@@ -378,7 +389,7 @@ async fn send_draft(
 }
 
 /// Whether it reached anybody.
-async fn send(
+pub(super) async fn send(
     services: &Services,
     connection: Option<&Arc<Connection>>,
     to: &To<'_>,
@@ -404,11 +415,16 @@ async fn send(
 }
 
 /// False: the connection is in as many rooms as it may be.
-fn join(services: &Services, connection: &Arc<Connection>, room: &str, limits: &Limits) -> bool {
+async fn join(
+    services: &Services,
+    connection: &Arc<Connection>,
+    room: &str,
+    limits: &Limits,
+) -> bool {
     if !connection.is_member(room) && connection.room_count() >= limits.rooms_per_connection_max {
         return false;
     }
-    if services.router.join(connection, room) && connection.v1() {
+    if services.router.join(connection, room).await && connection.v1() {
         services
             .router
             .table()
@@ -426,7 +442,7 @@ fn leave(services: &Services, connection: &Arc<Connection>, room: &str) {
     }
 }
 
-fn receiver<'t>(to: &'t To<'_>, sender: &'t str) -> &'t str {
+pub(super) fn receiver<'t>(to: &'t To<'_>, sender: &'t str) -> &'t str {
     match to {
         To::Sender => sender,
         To::User(user) => user,
@@ -434,7 +450,7 @@ fn receiver<'t>(to: &'t To<'_>, sender: &'t str) -> &'t str {
     }
 }
 
-fn room<'t>(to: &'t To<'_>) -> Option<&'t str> {
+pub(super) fn room<'t>(to: &'t To<'_>) -> Option<&'t str> {
     match to {
         To::Room(room) => Some(room),
         _ => None,

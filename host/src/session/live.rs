@@ -7,7 +7,7 @@ use std::sync::{
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::config::{Limits, ServerConfig};
+use crate::config::{ApiConfig, Limits, ServerConfig};
 
 /// What of the configuration may change while the server runs.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct LiveConfig {
     pub server: ServerConfig,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[api]`.
+    pub api: ApiConfig,
 }
 
 /// The configuration that holds now, and how often it has changed.

@@ -4,6 +4,7 @@
 //! in the outbox ([`wire`]). While a message waits for a plugin, writing goes on. [`socket`] is all that it wants of a WebSocket,
 //! and [`TcpSocket`] one on a TCP connection.
 
+pub mod backend;
 mod dispatch;
 mod live;
 mod rate;
@@ -142,8 +143,8 @@ impl<S: Socket> Session<S> {
                     let welcome = self.welcome();
                     self.wire.send_first(welcome);
                 }
-                services.router.connect(&self.connection);
                 drop(plugins);
+                services.router.connect(&self.connection).await;
                 dispatch::perform_for_connection(&services, &self.connection, actions).await;
                 self.serve().await
             }

@@ -81,6 +81,7 @@ fn services(limits: Limits) -> Arc<Services> {
         ids: IdSource::new("n", 1),
         live: Live::new(LiveConfig {
             server: Config::default().server,
+            api: Config::default().api,
             limits,
         }),
         draining: AtomicBool::new(false),

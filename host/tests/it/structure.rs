@@ -8,9 +8,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["protocol"]),
     ("metrics", &["protocol"]),
     ("auth", &["config", "protocol"]),
-    ("broker", &["protocol"]),
+    ("redis_client", &["config"]),
+    ("broker", &["config", "metrics", "protocol", "redis_client"]),
     ("router", &["broker", "metrics", "protocol"]),
-    ("plugin", &["config", "metrics", "protocol"]),
+    ("plugin", &["config", "metrics", "protocol", "redis_client"]),
     ("pipeline", &["config", "plugin", "protocol"]),
     (
         "session",

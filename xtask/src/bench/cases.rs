@@ -2,6 +2,7 @@
 
 use super::Bench;
 use super::load::{self, LoadReport};
+use super::nodes;
 use super::outcome::{CaseResult, Row, Target, Unit, median};
 use super::subject::Subject;
 use super::swap;
@@ -26,11 +27,13 @@ pub(crate) enum Case {
     PluginShare,
     /// A plugin that is swapped under load.
     Swap,
+    /// 10,000 connections on two nodes that meet at Redis, 4,000 messages a second from each node to the other.
+    Redis10000,
 }
 
 impl Case {
-    /// All cases in the order in which they run.
-    pub(crate) const ALL: [Self; 7] = [
+    /// The cases that run where none is chosen, in their order: those that need no more than the server.
+    pub(crate) const DEFAULT: [Self; 7] = [
         Self::Pairs100x1,
         Self::Pairs500x16,
         Self::Open8000,
@@ -39,6 +42,11 @@ impl Case {
         Self::PluginShare,
         Self::Swap,
     ];
+
+    /// All cases.
+    fn all() -> impl Iterator<Item = Self> {
+        Self::DEFAULT.into_iter().chain([Self::Redis10000])
+    }
 
     /// Its name on the command line and in the table.
     pub(crate) fn name(self) -> &'static str {
@@ -50,14 +58,14 @@ impl Case {
             Self::IdleMemory => "idle_memory",
             Self::PluginShare => "plugin_share",
             Self::Swap => "swap",
+            Self::Redis10000 => "redis_10000",
         }
     }
 
     /// The case of a name; an unknown one is answered with all that there are.
     pub(crate) fn parse(name: &str) -> Result<Self, String> {
-        let names = || Self::ALL.map(Self::name).join(", ");
-        Self::ALL
-            .into_iter()
+        let names = || Self::all().map(Self::name).collect::<Vec<_>>().join(", ");
+        Self::all()
             .find(|case| case.name() == name)
             .ok_or_else(|| format!("no such case; there are {}", names()))
     }
@@ -78,6 +86,7 @@ impl Case {
             Self::IdleMemory => self.idle_memory(bench),
             Self::PluginShare => self.plugin_share(bench),
             Self::Swap => swap::run(bench, self.name()),
+            Self::Redis10000 => nodes::run(bench, self.name()),
         }
     }
 
@@ -262,9 +271,9 @@ mod tests {
 
     #[test]
     fn every_case_is_found_by_its_name_and_an_unknown_one_lists_them() {
-        for case in Case::ALL {
+        for case in Case::all() {
             assert_eq!(Case::parse(case.name()), Ok(case));
         }
-        assert!(Case::parse("nothing").is_err_and(|error| error.contains("pairs_500x16")));
+        assert!(Case::parse("nothing").is_err_and(|error| error.contains("pairs_500x16") && error.contains("redis_10000")));
     }
 }

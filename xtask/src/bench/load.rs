@@ -98,16 +98,24 @@ pub(crate) fn start(
     subject: &Subject,
     options: &[&str],
 ) -> anyhow::Result<RunningLoad> {
+    start_on(bench, &[subject], options)
+}
+
+/// Starts a run in which the sides of a pair are on different ones of the `subjects`, and the first is watched.
+pub(crate) fn start_on(
+    bench: &Bench,
+    subjects: &[&Subject],
+    options: &[&str],
+) -> anyhow::Result<RunningLoad> {
     let mut command = Command::new(&bench.relay_and_load);
-    command.args([
-        "load",
-        "--json",
-        "--target",
-        subject.target(),
-        "--cpu-pid",
-        &subject.pid().to_string(),
-    ]);
-    command.args(["--url", &format!("ws://{}/ws", subject.address())]);
+    command.args(["load", "--json"]);
+    if let Some(subject) = subjects.first() {
+        let pid = subject.pid().to_string();
+        command.args(["--target", subject.target(), "--cpu-pid", &pid]);
+    }
+    for subject in subjects {
+        command.args(["--url", &format!("ws://{}/ws", subject.address())]);
+    }
     command.args(["--warmup", &format!("{}ms", bench.warmup().as_millis())]);
     command
         .args(["--duration", &format!("{}s", bench.duration().as_secs())])

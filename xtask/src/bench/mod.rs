@@ -8,10 +8,10 @@
 mod cases;
 mod load;
 mod machine;
+mod nodes;
 mod outcome;
 mod subject;
 mod swap;
-mod temp;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,11 +21,10 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-pub(crate) use temp::TempDir;
-
 use crate::plugins;
 use crate::requirements::{self, WASM_TARGET};
 use crate::steps::run_program;
+use crate::temp::TempDir;
 use crate::workspace::Workspace;
 use cases::Case;
 use outcome::{Row, table};
@@ -36,6 +35,9 @@ pub(crate) struct BenchArgs {
     /// Run only this case; may be given several times
     #[arg(long = "case", value_name = "NAME", value_parser = Case::parse)]
     cases: Vec<Case>,
+    /// Run the case of two nodes that meet at Redis, alone or beside those that are named; needs redis-server
+    #[arg(long)]
+    redis: bool,
     /// Measured time of one run, in whole seconds, e.g. 5s
     #[arg(long, default_value = "5s", value_parser = parse_seconds)]
     duration: Duration,
@@ -101,8 +103,11 @@ impl Bench {
 /// Builds, runs the chosen cases, prints the table and writes the figures.
 pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let bench = prepare(workspace, args)?;
-    let chosen = if args.cases.is_empty() {
-        Case::ALL.to_vec()
+    let chosen = if args.redis {
+        let others = args.cases.iter().copied();
+        others.chain([Case::Redis10000]).collect()
+    } else if args.cases.is_empty() {
+        Case::DEFAULT.to_vec()
     } else {
         args.cases.clone()
     };

@@ -70,14 +70,23 @@ impl Subject {
 
     /// Starts the server, with the plugin from this file in the path of messages, or with none.
     pub(crate) fn server(bench: &Bench, plugin: Option<&Path>) -> anyhow::Result<Self> {
-        let config = bench.folder().join("platform.toml");
-        fs::write(&config, server_config(plugin))
-            .with_context(|| format!("cannot write {}", config.display()))?;
+        Self::configured(bench, "platform.toml", &server_config(plugin, None))
+    }
+
+    /// Starts a node called `name` of the server that meets others at this Redis, with the plugin in the path of messages.
+    pub(crate) fn node(bench: &Bench, name: &str, redis_url: &str) -> anyhow::Result<Self> {
+        let config = server_config(Some(&bench.plugin), Some((name, redis_url)));
+        Self::configured(bench, &format!("{name}.toml"), &config)
+    }
+
+    fn configured(bench: &Bench, file: &str, config: &str) -> anyhow::Result<Self> {
+        let file = bench.folder().join(file);
+        fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))?;
         let mut command = with_open_files(&bench.server);
         // The folder has no .env file that the server could read.
         command
             .args(["run", "--config"])
-            .arg(&config)
+            .arg(&file)
             .current_dir(bench.folder());
         let inherited = std::env::vars_os().map(|(name, _)| name);
         for name in inherited {
@@ -212,11 +221,16 @@ fn read_lines(
 }
 
 /// Everything that is off while measuring is off here; all else is what a server has by default.
-fn server_config(plugin: Option<&Path>) -> String {
+fn server_config(plugin: Option<&Path>, node: Option<(&str, &str)>) -> String {
     let mut config = String::from(
-        "[server]\nlisten = \"127.0.0.1:0\"\n\n[auth]\nmode = \"none\"\n\n[broker]\nkind = \"memory\"\n\n\
-         [limits]\nmessages_per_second = 0\nconnections_per_user_max = 0\n\n[plugin_cache]\ndir = \"cache\"\n",
+        "[auth]\nmode = \"none\"\n\n[limits]\nmessages_per_second = 0\nconnections_per_user_max = 0\n\n\
+         [plugin_cache]\ndir = \"cache\"\n\n[server]\nlisten = \"127.0.0.1:0\"\n",
     );
+    if let Some((name, redis_url)) = node {
+        config.push_str(&format!(
+            "node_id = \"{name}\"\n\n[broker]\nkind = \"redis\"\n\n[redis]\nurl = \"{redis_url}\"\n"
+        ));
+    }
     if let Some(path) = plugin {
         let path = path
             .display()
@@ -267,9 +281,9 @@ mod tests {
 
     #[test]
     fn the_plugin_is_in_the_configuration_only_when_it_is_wanted() {
-        assert!(!server_config(None).contains("plugins]]"));
+        assert!(!server_config(None, None).contains("plugins]]"));
         assert!(
-            server_config(Some(Path::new("/a \"b\".wasm")))
+            server_config(Some(Path::new("/a \"b\".wasm")), None)
                 .contains("path = \"/a \\\"b\\\".wasm\"")
         );
     }

@@ -168,6 +168,14 @@ impl Events for Hostile {
                     .count();
                 return Ok(vec![answer(&refused.to_string())]);
             }
+            "count" => {
+                let sum = match store::increment("n", 1, None) {
+                    Ok(sum) => sum.to_string(),
+                    Err(store::StoreError::Unavailable) => "\"unavailable\"".to_owned(),
+                    Err(error) => panic!("{error}"),
+                };
+                return Ok(vec![answer(&sum)]);
+            }
             "random" => outside::random_bytes(1 << 40),
             "outside" => return Ok(vec![answer(&outside::seen())]),
             how => fail(how)?,

@@ -1,0 +1,261 @@
+//! What nodes ask each other: questions about a user, and their answers, on the channels of the two servers.
+//!
+//! Both are JSON with a `type` that no client and no plugin can send, and begin in a way that no message does. Only
+//! servers with a lease are asked: those of `websocket-app` would hand a question to a client.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{sync::oneshot, time::timeout};
+use tracing::{debug, info};
+
+use super::keys::{Keys, ServerId};
+use crate::{
+    broker::{LocalNode, Told, UserRequest},
+    config::RedisCompat,
+    protocol::CloseCode,
+    redis_client::{Commands, Topology, Unavailable},
+};
+
+/// How everything begins that one node says to another.
+pub(super) const START: &str = r#"{"type":"signalbox."#;
+
+/// How long an answer may take, beside a command's time: that the other node answers, and that it comes back.
+const ANSWER_EXTRA: Duration = Duration::from_millis(500);
+
+/// Questions that may be open at a time.
+const OPEN_MAX: usize = 4_096;
+
+/// Asks other nodes, and answers them.
+pub(super) struct Control {
+    commands: Commands,
+    keys: Arc<Keys>,
+    node: Arc<dyn LocalNode>,
+    next: AtomicU64,
+    open: Mutex<HashMap<u64, oneshot::Sender<usize>>>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+enum Said {
+    #[serde(rename = "signalbox.request")]
+    Request {
+        id: u64,
+        /// Where to answer.
+        from: String,
+        user: String,
+        act: Act,
+    },
+    #[serde(rename = "signalbox.reply")]
+    Reply { id: u64, connections: usize },
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Act {
+    Count,
+    Disconnect { code: u16, reason: String },
+}
+
+/// A question that is forgotten when nobody waits for its answer any more.
+struct Open<'c> {
+    control: &'c Control,
+    id: u64,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.control.open().remove(&self.id);
+    }
+}
+
+impl Control {
+    pub(super) fn new(commands: Commands, keys: Arc<Keys>, node: Arc<dyn LocalNode>) -> Self {
+        Self {
+            commands,
+            keys,
+            node,
+            next: AtomicU64::new(0),
+            open: Mutex::default(),
+        }
+    }
+
+    /// What the node `server` says to `request`.
+    pub(super) async fn ask(&self, server: &ServerId, user: &str, request: &UserRequest) -> Told {
+        let (answer, answered) = oneshot::channel();
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut open = self.open();
+            if open.len() >= OPEN_MAX {
+                return Told::Nothing;
+            }
+            open.insert(id, answer);
+        }
+        let _open = Open { control: self, id };
+        let said = Said::Request {
+            id,
+            from: self.keys.own_id().to_string(),
+            user: user.to_owned(),
+            act: request.into(),
+        };
+        match say(&self.commands, &self.keys, server, &said).await {
+            Ok(true) => {}
+            Ok(false) => return Told::Nothing,
+            Err(error) => {
+                debug!(%error, server = &**server, "a node was not asked");
+                return Told::Nothing;
+            }
+        }
+        match timeout(self.keys.command_timeout() + ANSWER_EXTRA, answered).await {
+            Ok(Ok(connections)) => Told::Connections(connections),
+            _ => Told::Nothing,
+        }
+    }
+
+    /// Takes what another node said.
+    ///
+    /// # Errors
+    /// Why it cannot be understood.
+    pub(super) fn take(&self, text: &str) -> Result<(), String> {
+        match serde_json::from_str(text).map_err(|error| error.to_string())? {
+            Said::Reply { id, connections } => {
+                // Where nobody waits any more, the answer was too late.
+                if let Some(answer) = self.open().remove(&id) {
+                    let _ = answer.send(connections);
+                }
+            }
+            Said::Request {
+                id,
+                from,
+                user,
+                act,
+            } => {
+                let request = UserRequest::try_from(act)?;
+                let connections = self.node.carry_out(&user, &request);
+                if let UserRequest::Disconnect { code, .. } = &request {
+                    let code = code.number();
+                    info!(
+                        user,
+                        code,
+                        connections,
+                        from,
+                        "a user is disconnected on request of another node"
+                    );
+                }
+                let (commands, keys) = (self.commands.clone(), self.keys.clone());
+                let reply = Said::Reply { id, connections };
+                // Not here: this is where everything comes in.
+                tokio::spawn(async move {
+                    if let Err(error) = say(&commands, &keys, &from, &reply).await {
+                        debug!(%error, server = from, "a node was not answered");
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<usize>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether anybody listens, as far as that can be told.
+async fn say(
+    commands: &Commands,
+    keys: &Keys,
+    server: &str,
+    said: &Said,
+) -> Result<bool, Unavailable> {
+    let in_cluster = commands.topology()? == Topology::Cluster;
+    let sharded = in_cluster && keys.compat() == RedisCompat::None;
+    let mut publish = redis::cmd(if sharded { "SPUBLISH" } else { "PUBLISH" });
+    publish
+        .arg(keys.server_channel(server))
+        // Strings and numbers under string keys always serialize.
+        .arg(serde_json::to_string(said).unwrap_or_default());
+    let listeners: usize = commands.run_once(&publish).await?;
+    // A classic message goes to all servers of a cluster, and the answer counts the clients of one.
+    Ok(listeners > 0 || (in_cluster && !sharded))
+}
+
+impl From<&UserRequest> for Act {
+    fn from(request: &UserRequest) -> Self {
+        match request {
+            UserRequest::Count => Self::Count,
+            UserRequest::Disconnect { code, reason } => Self::Disconnect {
+                code: code.number(),
+                reason: reason.clone(),
+            },
+        }
+    }
+}
+
+impl TryFrom<Act> for UserRequest {
+    type Error = String;
+
+    fn try_from(act: Act) -> Result<Self, String> {
+        Ok(match act {
+            Act::Count => Self::Count,
+            Act::Disconnect { code, reason } => Self::Disconnect {
+                code: CloseCode::from_plugin(code)
+                    .ok_or_else(|| format!("{code} is no close code between 4000 and 4999"))?,
+                reason,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nodes_say_begins_as_nothing_else_does_and_comes_back_as_it_was() {
+        let disconnect = UserRequest::Disconnect {
+            code: CloseCode::KICKED,
+            reason: "\"bye\"".to_owned(),
+        };
+        for request in [UserRequest::Count, disconnect] {
+            let said = Said::Request {
+                id: 7,
+                from: "a-1".to_owned(),
+                user: "u\"1".to_owned(),
+                act: (&request).into(),
+            };
+            let text = serde_json::to_string(&said).unwrap();
+            assert!(text.starts_with(START), "{text}");
+            let Said::Request { act, user, .. } = serde_json::from_str(&text).unwrap() else {
+                panic!("it was a request");
+            };
+            assert_eq!(
+                (UserRequest::try_from(act), user.as_str()),
+                (Ok(request), "u\"1")
+            );
+        }
+        let reply = serde_json::to_string(&Said::Reply {
+            id: 7,
+            connections: 2,
+        })
+        .unwrap();
+        assert!(reply.starts_with(START), "{reply}");
+    }
+
+    #[test]
+    fn nobody_is_closed_with_a_code_that_is_not_for_it() {
+        let act = |code| Act::Disconnect {
+            code,
+            reason: String::new(),
+        };
+        assert!(UserRequest::try_from(act(4000)).is_ok());
+        assert!(UserRequest::try_from(act(1000)).is_err());
+        assert!(UserRequest::try_from(act(5000)).is_err());
+    }
+}

@@ -1,0 +1,159 @@
+//! What comes in on the channels of this server: whose it is, and to whom it goes.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use redis::Value;
+use tracing::warn;
+
+use super::{
+    control::{self, Control},
+    health::Health,
+    keys::{Keys, Name},
+    own_broadcasts::OwnBroadcasts,
+    routes::Routes,
+};
+use crate::{
+    broker::{LocalNode, Target},
+    metrics::{DropReason, Metrics},
+    protocol::{Address, Frame},
+};
+
+/// Largest message that is taken: as large as the largest frame that can be configured.
+const FRAME_BYTES_MAX: usize = 16 << 20;
+
+/// Malformed messages are told of once in this time, with how many there were.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How the text of a probe starts.
+const PROBE: &str = r#"{"type":"signalbox.probe","#;
+
+/// Takes what is published for this server and hands it out to its connections.
+pub(super) struct Inbox {
+    own_channel: String,
+    broadcast_channel: String,
+    node: Arc<dyn LocalNode>,
+    routes: Arc<Routes>,
+    control: Arc<Control>,
+    health: Arc<Health>,
+    own_broadcasts: Arc<OwnBroadcasts>,
+    metrics: Arc<Metrics>,
+    malformed: AtomicU64,
+    complained: Mutex<Option<Instant>>,
+}
+
+impl Inbox {
+    pub(super) fn new(
+        keys: &Keys,
+        node: Arc<dyn LocalNode>,
+        routes: Arc<Routes>,
+        control: Arc<Control>,
+        health: Arc<Health>,
+        own_broadcasts: Arc<OwnBroadcasts>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            own_channel: keys.server_channel(keys.own_id()),
+            broadcast_channel: keys.broadcast_channel(),
+            node,
+            routes,
+            control,
+            health,
+            own_broadcasts,
+            metrics,
+            malformed: AtomicU64::new(0),
+            complained: Mutex::new(None),
+        }
+    }
+
+    /// The text of the probe that [`Inbox::take`] recognises.
+    pub(super) fn probe(sent: u64) -> String {
+        format!(r#"{PROBE}"payload":{sent}}}"#)
+    }
+
+    /// Takes what was pushed: a channel's name and a text.
+    pub(super) fn take(&self, pushed: Vec<Value>) {
+        let mut parts = pushed.into_iter();
+        let (Some(channel), Some(Value::BulkString(payload))) = (parts.next(), parts.next()) else {
+            return;
+        };
+        let is =
+            |name: &str| matches!(&channel, Value::BulkString(bytes) if bytes == name.as_bytes());
+        let text = match String::from_utf8(payload) {
+            Ok(text) if text.len() <= FRAME_BYTES_MAX => text,
+            _ => return self.complain("it is no UTF-8, or over 16 MiB"),
+        };
+        if is(&self.own_channel) {
+            if text.starts_with(PROBE) {
+                return self.health.heard();
+            }
+            if text.starts_with(control::START) {
+                return self
+                    .control
+                    .take(&text)
+                    .unwrap_or_else(|error| self.complain(&error));
+            }
+            self.deliver(text);
+        } else if is(&self.broadcast_channel) && !self.own_broadcasts.take(&text) {
+            match Address::parse(&text) {
+                Ok(_) => drop(self.node.deliver(Target::Everyone, &Frame::from(text))),
+                Err(error) => self.complain(&error),
+            }
+        }
+    }
+
+    /// The bytes go to the clients as they are.
+    fn deliver(&self, text: String) {
+        let (user, room) = match Address::parse(&text) {
+            Ok(address) => (
+                address.receiver.map(|user| user.into_owned()),
+                address.room.map(|room| room.into_owned()),
+            ),
+            Err(error) => return self.complain(&error),
+        };
+        let frame = Frame::from(text);
+        let (target, name) = match (&user, &room) {
+            (Some(user), _) => (Target::User(user), Name::User(user)),
+            (None, Some(room)) => (Target::Room(room), Name::Room(room)),
+            (None, None) => return self.complain("it names neither `receiverID` nor `room`"),
+        };
+        if self.node.deliver(target, &frame) == 0 && !self.holds(name) {
+            // The sender asked before the last connection went, or the route is a wrong one that must go.
+            self.metrics
+                .messages_dropped
+                .of(DropReason::Offline)
+                .increment();
+            self.routes.doubt(name);
+        }
+    }
+
+    fn holds(&self, name: Name<'_>) -> bool {
+        match name {
+            Name::User(user) => self.node.holds_user(user),
+            Name::Room(room) => self.node.holds_room(room),
+        }
+    }
+
+    fn complain(&self, reason: &str) {
+        self.metrics.redis.malformed.increment();
+        let count = self.malformed.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut complained = self
+            .complained
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
+            *complained = Some(Instant::now());
+            drop(complained);
+            self.malformed.store(0, Ordering::Relaxed);
+            warn!(
+                count,
+                reason, "malformed messages were published to this server and are passed over"
+            );
+        }
+    }
+}

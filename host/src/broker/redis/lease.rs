@@ -1,0 +1,80 @@
+//! The lease of this server: as long as it holds, others send here.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::sleep};
+use tracing::warn;
+
+use super::{
+    health::{Duty, Health},
+    keys::Keys,
+    routes::Routes,
+};
+use crate::redis_client::{Commands, Unavailable};
+
+/// How long a lease holds without being renewed.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// How often it is renewed.
+const RENEW_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Pause after a renewal that failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// Renews the lease until it is aborted, at once whenever there is a new link, and tells `leased` on which link it
+/// holds, 0: on none. Routes are written only then: whoever finds a route without a lease takes it out.
+///
+/// A lease that had run out, or a Redis that was emptied, means that others may have taken this server's routes away:
+/// all of them are written anew.
+pub(super) async fn keep(
+    commands: Commands,
+    keys: Arc<Keys>,
+    routes: Arc<Routes>,
+    health: Arc<Health>,
+    leased: watch::Sender<u64>,
+) {
+    let mut links = commands.links();
+    let lease = keys.lease(keys.own_id());
+    let mut held = false;
+    loop {
+        let link = *links.borrow_and_update();
+        if link == 0 {
+            leased.send_replace(0);
+        }
+        let pause = match renew(&commands, &lease).await {
+            Ok(was_there) => {
+                if held && !was_there {
+                    warn!(
+                        "the lease of this server had run out, or Redis was emptied; all routes are written anew"
+                    );
+                    routes.assert_all();
+                }
+                held = true;
+                leased.send_replace(link);
+                health.done(Duty::Lease);
+                RENEW_INTERVAL
+            }
+            Err(error) => {
+                health.late(Duty::Lease, &error.to_string());
+                RETRY_PAUSE
+            }
+        };
+        tokio::select! {
+            changed = links.changed() => if changed.is_err() { return },
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+/// Returns whether it was there before.
+async fn renew(commands: &Commands, lease: &str) -> Result<bool, Unavailable> {
+    // Two commands rather than SET ... GET, which Redis knows only since 6.2.
+    let was_there: bool = commands.run(redis::cmd("EXISTS").arg(lease)).await?;
+    let mut set = redis::cmd("SET");
+    set.arg(lease)
+        .arg(1)
+        .arg("PX")
+        .arg(u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX));
+    commands.run::<()>(&set).await?;
+    Ok(was_there)
+}

@@ -1,0 +1,66 @@
+//! A node hears its own broadcasts too. Its clients got them directly, so they are recognised and passed over.
+
+use std::{
+    collections::VecDeque,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// How long a broadcast may take to come back. One that Redis took but never handed out is forgotten after it.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+
+/// Broadcasts that are waited for; over it the oldest is forgotten.
+const WAITING_MAX: usize = 65_536;
+
+/// The broadcasts of this node that have not come back yet, by a hash of their bytes: those carry the sender and the
+/// time to the microsecond. Two that are equal all the same count as two.
+#[derive(Debug, Default)]
+pub(super) struct OwnBroadcasts(Mutex<VecDeque<(u64, Instant)>>);
+
+impl OwnBroadcasts {
+    /// To be called before it is published.
+    pub(super) fn note(&self, frame: &str) {
+        let now = Instant::now();
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = |(_, at): &(u64, Instant)| now.duration_since(*at) > FORGOTTEN_AFTER;
+        while waiting.len() >= WAITING_MAX || waiting.front().is_some_and(is_over) {
+            waiting.pop_front();
+        }
+        waiting.push_back((hash(frame), now));
+    }
+
+    /// Whether `frame` is one that was waited for. It is not waited for any more then.
+    pub(super) fn take(&self, frame: &str) -> bool {
+        let hash = hash(frame);
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // They come back in order, so the first look mostly finds it.
+        let found = waiting.iter().position(|(waiting, _)| *waiting == hash);
+        found.is_some_and(|index| waiting.remove(index).is_some())
+    }
+}
+
+fn hash(frame: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    frame.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_own_broadcast_is_recognised_once() {
+        let own = OwnBroadcasts::default();
+        own.note("a");
+        own.note("a");
+        assert!(own.take("a") && own.take("a") && !own.take("a"));
+        own.note("b");
+        tokio::time::advance(FORGOTTEN_AFTER + Duration::from_secs(1)).await;
+        own.note("c");
+        assert!(!own.take("b") && own.take("c"));
+    }
+}

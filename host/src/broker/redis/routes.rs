@@ -1,0 +1,313 @@
+//! What this server has to say about itself: the users and rooms that it holds, as a difference to what it said.
+//!
+//! Connects and disconnects only mark a name as changed. The writer ([`super::writer`]) looks what holds *now*,
+//! compares it with what it wrote last, and sends the difference in batches. So any number of connections of one user
+//! may come and go in any order: the last look is right, and the route goes with the last connection and never before.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use redis::Cmd;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, timeout},
+};
+
+use super::keys::{Keys, Name};
+use crate::{
+    broker::LocalNode,
+    config::RedisCompat,
+    redis_client::{Commands, Unavailable},
+};
+
+/// Names that are written together.
+const BATCH: usize = 256;
+
+/// After a new link, a lapsed lease or a failed batch all that is concerned is written once more, after this pause: a
+/// command that was given up may still be carried out late, and another node may be about to take out a server that it
+/// saw dead.
+const CONFIRM_AFTER: Duration = Duration::from_secs(2);
+
+/// How long `websocket-app` believes that a user is online.
+const ONLINE_TTL: Duration = Duration::from_secs(60);
+
+/// A [`Name`] that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Owned {
+    User(Box<str>),
+    Room(Box<str>),
+}
+
+/// What is known to stand in Redis; a name that is absent does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Yes,
+    /// It cannot be told, or it is to be written whatever is there.
+    Unknown,
+}
+
+/// The names, and what was written of them.
+pub(super) struct Routes {
+    commands: Commands,
+    keys: Arc<Keys>,
+    node: Arc<dyn LocalNode>,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// To be looked at.
+    changed: HashSet<Owned>,
+    /// Under way to Redis.
+    writing: HashSet<Owned>,
+    written: HashMap<Owned, Written>,
+    /// To be written once more at `confirm_at`, beside all that is written.
+    given_up: HashSet<Owned>,
+    confirm_at: Option<Instant>,
+    /// Who waits until a name is written; told by dropping the sender.
+    waiters: HashMap<Owned, Vec<oneshot::Sender<()>>>,
+}
+
+impl Routes {
+    pub(super) fn new(commands: Commands, keys: Arc<Keys>, node: Arc<dyn LocalNode>) -> Self {
+        Self {
+            commands,
+            keys,
+            node,
+            state: Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Marks `name`: something about it may be different now.
+    pub(super) fn changed(&self, name: Name<'_>) {
+        self.state().changed.insert(name.into());
+        self.wake.notify_one();
+    }
+
+    /// Marks `name`: what stands in Redis about it seems to be wrong.
+    pub(super) fn doubt(&self, name: Name<'_>) {
+        let name = Owned::from(name);
+        let mut state = self.state();
+        state.written.insert(name.clone(), Written::Unknown);
+        state.changed.insert(name);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Marks all that is written, now and once more soon: others may have taken it away.
+    pub(super) fn assert_all(&self) {
+        let mut state = self.state();
+        state.doubt_all();
+        state.confirm_at = Some(Instant::now() + CONFIRM_AFTER);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Marks all that is written, so that whatever was lost is back.
+    pub(super) fn renew_all(&self) {
+        self.state().doubt_all();
+    }
+
+    /// Returns when what holds for `name` is written, or cannot be written now.
+    pub(super) async fn settled(&self, name: Name<'_>) {
+        if self.commands.topology().is_err() {
+            return;
+        }
+        let name = Owned::from(name);
+        let (done, written) = oneshot::channel();
+        {
+            let mut state = self.state();
+            if !state.is_pending(&name) {
+                return;
+            }
+            state.waiters.entry(name).or_default().push(done);
+        }
+        let _ = timeout(self.keys.command_timeout(), written).await;
+    }
+
+    /// Returns when there may be something to write.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Whether everything is written.
+    pub(super) fn is_idle(&self) -> bool {
+        self.state().changed.is_empty()
+    }
+
+    /// When [`Routes::confirm`] is to be called.
+    pub(super) fn confirm_at(&self) -> Option<Instant> {
+        self.state().confirm_at
+    }
+
+    /// Marks what has to be written once more.
+    pub(super) fn confirm(&self) {
+        let mut state = self.state();
+        let state = &mut *state;
+        state.confirm_at = None;
+        for name in state.given_up.drain() {
+            state.written.insert(name, Written::Unknown);
+        }
+        state.doubt_all();
+    }
+
+    /// Writes some of the names that are marked.
+    pub(super) async fn write_batch(&self) -> Result<(), Unavailable> {
+        let (batch, commands) = self.take_batch();
+        let result = self.commands.run_all(commands).await;
+        self.conclude(batch, result.is_ok());
+        result.map(drop)
+    }
+
+    /// Takes away all routes and the lease. The writer must have ended.
+    pub(super) async fn withdraw(&self) {
+        let names: Vec<Owned> = {
+            let mut state = self.state();
+            let state = &mut *state;
+            state.waiters.clear();
+            state.changed.clear();
+            let written = state.written.drain().map(|(name, _)| name);
+            // A batch that was cut off may have arrived.
+            let cut_off = state.writing.drain().chain(state.given_up.drain());
+            written.chain(cut_off).collect()
+        };
+        for batch in names.chunks(BATCH) {
+            let commands = batch.iter().flat_map(|name| self.remove(name)).collect();
+            if self.commands.run_all(commands).await.is_err() {
+                break;
+            }
+        }
+        let mut lease = redis::cmd("DEL");
+        lease.arg(self.keys.lease(self.keys.own_id()));
+        let _ = self.commands.run::<()>(&lease).await;
+    }
+
+    fn holds(&self, name: &Owned) -> bool {
+        match name {
+            Owned::User(user) => self.node.holds_user(user),
+            Owned::Room(room) => self.node.holds_room(room),
+        }
+    }
+
+    /// The next names to write, with whether each holds, and the commands that say so. The marks are taken.
+    fn take_batch(&self) -> (Vec<(Owned, bool)>, Vec<Cmd>) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let names: Vec<Owned> = state.changed.iter().take(BATCH).cloned().collect();
+        let mut commands = Vec::new();
+        let mut batch = Vec::with_capacity(names.len());
+        for name in names {
+            state.changed.remove(&name);
+            // Asked after the mark is gone: whoever changes something from here on marks it again.
+            let holds = self.holds(&name);
+            match state.written.get(&name) {
+                None if !holds => {}
+                Some(Written::Yes) if holds => {}
+                _ if holds => commands.extend(self.add(&name)),
+                _ => commands.extend(self.remove(&name)),
+            }
+            state.writing.insert(name.clone());
+            batch.push((name, holds));
+        }
+        (batch, commands)
+    }
+
+    fn conclude(&self, batch: Vec<(Owned, bool)>, done: bool) {
+        let mut state = self.state();
+        let state = &mut *state;
+        for (name, holds) in batch {
+            state.writing.remove(&name);
+            if !done {
+                state.written.insert(name.clone(), Written::Unknown);
+                state.given_up.insert(name.clone());
+                state.changed.insert(name);
+            } else {
+                if !state.changed.contains(&name) {
+                    state.waiters.remove(&name);
+                }
+                if holds {
+                    state.written.insert(name, Written::Yes);
+                } else {
+                    state.written.remove(&name);
+                }
+            }
+        }
+        if !done {
+            // Nobody is to wait for what may take long.
+            state.waiters.clear();
+            state.confirm_at = Some(Instant::now() + CONFIRM_AFTER);
+        }
+    }
+
+    fn add(&self, name: &Owned) -> Vec<Cmd> {
+        let mut commands = vec![self.on_route("SADD", name)];
+        if let (RedisCompat::WebsocketApp, Owned::User(user)) = (self.keys.compat(), name) {
+            let mut online = redis::cmd("SET");
+            online
+                .arg(self.keys.online(user, self.keys.own_id()))
+                .arg(1)
+                .arg("EX")
+                .arg(ONLINE_TTL.as_secs());
+            commands.push(online);
+        }
+        commands
+    }
+
+    fn remove(&self, name: &Owned) -> Vec<Cmd> {
+        let mut commands = vec![self.on_route("SREM", name)];
+        if let (RedisCompat::WebsocketApp, Owned::User(user)) = (self.keys.compat(), name) {
+            let mut offline = redis::cmd("DEL");
+            offline.arg(self.keys.online(user, self.keys.own_id()));
+            commands.push(offline);
+        }
+        commands
+    }
+
+    fn on_route(&self, command: &str, name: &Owned) -> Cmd {
+        let mut command = redis::cmd(command);
+        command
+            .arg(self.keys.route(name.into()))
+            .arg(&**self.keys.own_id());
+        command
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_pending(&self, name: &Owned) -> bool {
+        self.changed.contains(name) || self.writing.contains(name)
+    }
+
+    fn doubt_all(&mut self) {
+        for (name, written) in &mut self.written {
+            *written = Written::Unknown;
+            self.changed.insert(name.clone());
+        }
+    }
+}
+
+impl From<Name<'_>> for Owned {
+    fn from(name: Name<'_>) -> Self {
+        match name {
+            Name::User(user) => Self::User(user.into()),
+            Name::Room(room) => Self::Room(room.into()),
+        }
+    }
+}
+
+impl<'a> From<&'a Owned> for Name<'a> {
+    fn from(name: &'a Owned) -> Self {
+        match name {
+            Owned::User(user) => Self::User(user),
+            Owned::Room(room) => Self::Room(room),
+        }
+    }
+}

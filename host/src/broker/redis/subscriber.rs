@@ -1,0 +1,193 @@
+//! Listens on the channels of this server, and proves that what is published there arrives.
+//!
+//! One connection of its own, to the server of Redis where the channel lives. It is never repaired: when it is lost,
+//! when the channel moves to another server, or when probes stay away, everything is made anew, and nothing of the old
+//! connection is taken any more. So nothing is ever handed out twice.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use redis::{PushInfo, PushKind, RedisError, aio::MultiplexedConnection};
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+use tracing::{info, warn};
+
+use super::{
+    health::{Health, SILENCE_MAX},
+    inbox::Inbox,
+    keys::Keys,
+};
+use crate::{
+    config::RedisCompat,
+    metrics::Metrics,
+    redis_client::{Commands, Endpoints, Topology, Unavailable, is_master},
+};
+
+/// How often a probe is sent.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Pause before the next attempt: doubled from the first to the second.
+const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+
+/// Time to connect and to subscribe, over all steps.
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the tasks share that belong to one subscription.
+struct Subscription {
+    connection: MultiplexedConnection,
+    topology: Topology,
+    /// Cleared first of all when it is given up.
+    open: Arc<AtomicBool>,
+    lost: Arc<Notify>,
+}
+
+/// Closes it to whatever the connection may still push.
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.open.store(false, Ordering::Release);
+    }
+}
+
+/// Listens until it is aborted.
+pub(super) async fn listen(
+    endpoints: Endpoints,
+    commands: Commands,
+    keys: Arc<Keys>,
+    inbox: Arc<Inbox>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+) {
+    let mut pause = RETRY_PAUSE.0;
+    let mut last_said = String::new();
+    loop {
+        let subscribed = timeout(SUBSCRIBE_TIMEOUT, subscribe(&endpoints, &keys, &inbox)).await;
+        let reason = match subscribed {
+            Ok(Ok(subscription)) => {
+                pause = RETRY_PAUSE.0;
+                last_said.clear();
+                info!(topology = ?subscription.topology, "subscribed to this server's channel");
+                let reason = serve(&subscription, &commands, &keys, &health).await;
+                metrics.redis.subscriber_rebuilds.increment();
+                reason
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "Redis does not answer in time".to_owned(),
+        };
+        health.deaf(format!("messages do not come in: {reason}"));
+        if last_said != reason {
+            warn!(reason, "not subscribed; subscribing anew");
+            last_said = reason;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(RETRY_PAUSE.1);
+    }
+}
+
+async fn subscribe(
+    endpoints: &Endpoints,
+    keys: &Keys,
+    inbox: &Arc<Inbox>,
+) -> Result<Subscription, RedisError> {
+    let channel = keys.server_channel(keys.own_id());
+    let (open, lost) = (Arc::new(AtomicBool::new(true)), Arc::new(Notify::new()));
+    let push = {
+        let (inbox, open, lost) = (inbox.clone(), open.clone(), lost.clone());
+        move |push: PushInfo| match push.kind {
+            PushKind::Message | PushKind::SMessage if open.load(Ordering::Acquire) => {
+                inbox.take(push.data)
+            }
+            // The slot of the channel moved, or the server is no master any more.
+            PushKind::SUnsubscribe | PushKind::Unsubscribe | PushKind::Disconnection => {
+                lost.notify_one()
+            }
+            _ => {}
+        }
+    };
+    let subscriber = endpoints.subscriber(&channel, push).await?;
+    let mut connection = subscriber.connection;
+    let topology = subscriber.topology;
+    if topology == Topology::Cluster {
+        redis::cmd("SSUBSCRIBE")
+            .arg(&channel)
+            .exec_async(&mut connection)
+            .await?;
+    }
+    // In a cluster too: workers and nodes with the other `compat` publish the other way.
+    redis::cmd("SUBSCRIBE")
+        .arg(&channel)
+        .arg(keys.broadcast_channel())
+        .exec_async(&mut connection)
+        .await?;
+    Ok(Subscription {
+        connection,
+        topology,
+        open,
+        lost,
+    })
+}
+
+/// Sends probes until the subscription is of no use any more, and returns why.
+async fn serve(
+    subscription: &Subscription,
+    commands: &Commands,
+    keys: &Keys,
+    health: &Health,
+) -> String {
+    let began = Instant::now();
+    let mut ticks = interval(PROBE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = subscription.lost.notified() => return "the connection is lost, or the channel moved".to_owned(),
+            _ = ticks.tick() => {}
+        }
+        let heard = health.last_heard().map_or(began, |heard| heard.max(began));
+        if heard.elapsed() > SILENCE_MAX {
+            return "nothing that was published came back for three seconds".to_owned();
+        }
+        let (probed, serves) = tokio::join!(probe(commands, keys), subscription.is_at_master());
+        if probed.is_err() {
+            // The link for commands is made at the same time as this one.
+            ticks.reset_after(RETRY_PAUSE.0);
+        }
+        if !serves {
+            return "its server is no master any more".to_owned();
+        }
+    }
+}
+
+impl Subscription {
+    /// Whether the channel is still served where this is connected. A server that became a replica goes on to hand out
+    /// what is published, but who publishes is told that nobody listens.
+    async fn is_at_master(&self) -> bool {
+        if self.topology == Topology::Single {
+            return true;
+        }
+        let mut connection = self.connection.clone();
+        let role = redis::cmd("ROLE").query_async(&mut connection).await;
+        // Where it does not answer, the probes stay away too.
+        role.map_or(true, |role| is_master(&role))
+    }
+}
+
+/// Sends a message to oneself on the way that messages take.
+async fn probe(commands: &Commands, keys: &Keys) -> Result<(), Unavailable> {
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let sent = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+    let sharded =
+        keys.compat() == RedisCompat::None && matches!(commands.topology(), Ok(Topology::Cluster));
+    let mut publish = redis::cmd(if sharded { "SPUBLISH" } else { "PUBLISH" });
+    publish
+        .arg(keys.server_channel(keys.own_id()))
+        .arg(Inbox::probe(sent));
+    commands.run_once(&publish).await
+}

@@ -1,0 +1,92 @@
+//! Values that plugins keep beyond an instance and a version.
+//!
+//! [`PluginStore`] is the contract; a suite among the integration tests holds both stores to it: [`MemoryStore`] for a
+//! node that is alone, [`RedisStore`] for nodes that share one Redis.
+
+mod memory;
+mod redis;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+pub use self::{memory::MemoryStore, redis::RedisStore};
+
+/// Why the store did not do what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// All values of the plugin together would be over its limit.
+    #[error("the plugin's values are over its limit")]
+    TooLarge,
+    /// The value is no decimal number of 64 bits in its plain spelling, or the sum is none.
+    #[error("the value is not a number")]
+    NotANumber,
+    /// The store does not answer.
+    #[error("the store does not answer")]
+    Unavailable,
+}
+
+/// Keeps bytes under keys, for each plugin apart from the others, whatever plugins and keys are called.
+///
+/// The limits of single keys and values are checked before the store is asked; `bytes_max` is the limit of all keys
+/// and values of the plugin together, those whose time is over left out. Each operation is atomic, and answers in time:
+/// where the store cannot do it now, with [`StoreError::Unavailable`].
+pub trait PluginStore: Send + Sync {
+    /// The value of `key`, unless it has none or its time is over.
+    fn get<'a>(
+        &'a self,
+        plugin: &'a str,
+        key: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>>;
+
+    /// Sets `key`, for `ttl` or for good.
+    fn set<'a>(
+        &'a self,
+        plugin: &'a str,
+        bytes_max: usize,
+        entry: Entry<'a>,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Forgets `key`.
+    fn remove<'a>(&'a self, plugin: &'a str, key: &'a str)
+    -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Adds `by` to the decimal number under `key` and returns the sum. A new key starts at 0 and takes `ttl`; an old
+    /// one keeps its own.
+    fn increment<'a>(
+        &'a self,
+        plugin: &'a str,
+        bytes_max: usize,
+        key: &'a str,
+        by: i64,
+        ttl: Option<Duration>,
+    ) -> BoxFuture<'a, Result<i64, StoreError>>;
+
+    /// Sets the entry where its key still has the value `expected` (none: has none), and says whether it did.
+    fn compare_and_swap<'a>(
+        &'a self,
+        plugin: &'a str,
+        bytes_max: usize,
+        expected: Option<&'a [u8]>,
+        entry: Entry<'a>,
+    ) -> BoxFuture<'a, Result<bool, StoreError>>;
+}
+
+/// What is to be kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Under which key.
+    pub key: &'a str,
+    /// The bytes.
+    pub value: &'a [u8],
+    /// For how long; none: for good.
+    pub ttl: Option<Duration>,
+}
+
+/// The number that a value spells: decimal, of 64 bits, and spelled as a number is printed, so without a plus sign, spaces
+/// or leading zeros.
+fn parse_number(bytes: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let number: i64 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
+}

@@ -1,0 +1,298 @@
+//! The node's link for commands. It breaks, is made anew, and meanwhile says so at once: a command never hangs.
+
+mod script;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
+use tokio::{
+    sync::{Notify, watch},
+    task::AbortHandle,
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+};
+use tracing::{info, warn};
+
+pub use self::script::Script;
+use super::{
+    endpoints::Endpoints,
+    link::{Fault, Link},
+    topology::Topology,
+};
+
+/// How often it is looked whether all of Redis answers.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Looks in a row that found nobody there, after which the link is given up: one may be a moment's load.
+const LOOKS_FAILED_MAX: u32 = 2;
+
+/// Pause between two attempts to connect: doubled from the first to the second.
+const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+
+/// A link to a cluster stays in use while it is replaced, but is not replaced more often than this.
+const CLUSTER_REPLACE_PAUSE: Duration = Duration::from_secs(2);
+
+/// Redis did not do what it was asked, or it cannot be told whether it did.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(Arc<str>);
+
+impl Unavailable {
+    /// For a `reason` of the caller's, in words for the log.
+    pub fn new(reason: impl Into<Arc<str>>) -> Self {
+        Self(reason.into())
+    }
+}
+
+/// Sends commands. Clones share the link, and their commands travel in common pipelines.
+#[derive(Clone)]
+pub struct Commands {
+    shared: Arc<Shared>,
+    _supervisor: Arc<Supervisor>,
+}
+
+struct Shared {
+    live: ArcSwapOption<Live>,
+    /// The number of the link that is up; 0 while none is.
+    up: watch::Sender<u64>,
+    /// Why not all of Redis can be reached; none where it can.
+    fault: Mutex<Option<Unavailable>>,
+    timeout: Duration,
+}
+
+/// A link that is in use.
+struct Live {
+    link: Link,
+    number: u64,
+    since: Instant,
+    /// A command found it broken.
+    broken: Notify,
+}
+
+/// Ends the supervising task with the last of the clones.
+struct Supervisor(AbortHandle);
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Commands {
+    /// Starts connecting, and goes on until the last clone is dropped.
+    pub fn start(endpoints: Endpoints) -> Self {
+        let shared = Arc::new(Shared {
+            live: ArcSwapOption::empty(),
+            up: watch::Sender::new(0),
+            fault: Mutex::new(Some(Unavailable::new("not connected to Redis yet"))),
+            timeout: endpoints.command_timeout(),
+        });
+        let task = tokio::spawn(supervise(endpoints, shared.clone()));
+        Self {
+            shared,
+            _supervisor: Arc::new(Supervisor(task.abort_handle())),
+        }
+    }
+
+    /// The number of the link that is up, 0 while none is. Numbers only grow: another number is another connection,
+    /// and what the servers behind it know may have changed.
+    pub fn links(&self) -> watch::Receiver<u64> {
+        self.shared.up.subscribe()
+    }
+
+    /// What is behind the link that is up.
+    ///
+    /// # Errors
+    /// [`Unavailable`] with the reason where none is.
+    pub fn topology(&self) -> Result<Topology, Unavailable> {
+        self.shared.live().map(|live| live.link.topology())
+    }
+
+    /// Whether the link took the place of another less than `time` ago.
+    pub fn is_replaced_since(&self, time: Duration) -> bool {
+        let live = self.shared.live.load();
+        live.as_ref()
+            .is_some_and(|live| live.number > 1 && live.since.elapsed() < time)
+    }
+
+    /// Whether all of Redis answers, as of the last look.
+    ///
+    /// # Errors
+    /// [`Unavailable`] with what does not.
+    pub fn check(&self) -> Result<(), Unavailable> {
+        self.shared.fault().map_or(Ok(()), Err)
+    }
+
+    /// Runs one command. In a cluster it may be carried out twice where a connection breaks, so it must be one that
+    /// may be.
+    ///
+    /// # Errors
+    /// [`Unavailable`], at the latest after the command timeout; it may have been carried out all the same.
+    pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Unavailable> {
+        let live = self.shared.live()?;
+        let answer = timeout(self.shared.timeout, live.link.run(command)).await;
+        read(live.conclude(answer.unwrap_or_else(|_| Err(late())))?)
+    }
+
+    /// Runs one command once or not at all.
+    ///
+    /// # Errors
+    /// [`Unavailable`], at the latest after the command timeout; it may have been carried out all the same.
+    pub async fn run_once<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Unavailable> {
+        let live = self.shared.live()?;
+        let answer = timeout(self.shared.timeout, live.link.run_once(command)).await;
+        read(live.conclude(answer.unwrap_or_else(|_| Err(late())))?)
+    }
+
+    /// Runs many commands, in one pipeline where one server has all keys. Answers stand in the order of the commands.
+    /// Each may be carried out twice, as by [`Commands::run`].
+    ///
+    /// # Errors
+    /// [`Unavailable`] where any of them failed; others may have been carried out.
+    pub async fn run_all(&self, commands: Vec<Cmd>) -> Result<Vec<Value>, Unavailable> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let live = self.shared.live()?;
+        let answers = timeout(self.shared.timeout, live.link.run_all(commands)).await;
+        let answers = answers.unwrap_or_else(|_| Err(late()));
+        let array = live.conclude(answers.map(Value::Array))?;
+        read(array)
+    }
+}
+
+impl Shared {
+    fn live(&self) -> Result<Arc<Live>, Unavailable> {
+        self.live.load_full().ok_or_else(|| {
+            self.fault()
+                .unwrap_or_else(|| Unavailable::new("not connected to Redis"))
+        })
+    }
+
+    fn fault(&self) -> Option<Unavailable> {
+        self.fault
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set_fault(&self, fault: Option<Unavailable>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+}
+
+impl Live {
+    fn conclude(&self, answer: Result<Value, RedisError>) -> Result<Value, Unavailable> {
+        answer.and_then(Value::extract_error).map_err(|error| {
+            if self.is_lost(&error) {
+                self.broken.notify_one();
+            }
+            describe(&error)
+        })
+    }
+
+    /// Whether the error says that this link is of no use any more.
+    fn is_lost(&self, error: &RedisError) -> bool {
+        // Who has become a replica refuses writes for good; the master is elsewhere now. A link to a cluster repairs
+        // its connections itself.
+        let demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
+        matches!(self.link, Link::One { .. }) && (demoted || error.is_connection_dropped())
+    }
+}
+
+fn read<T: FromRedisValue>(value: Value) -> Result<T, Unavailable> {
+    redis::from_redis_value(value)
+        .map_err(|error| Unavailable::new(format!("Redis gave an unexpected answer: {error}")))
+}
+
+fn late() -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
+fn describe(error: &RedisError) -> Unavailable {
+    if error.is_timeout() {
+        Unavailable::new("Redis does not answer in time")
+    } else {
+        Unavailable::new(format!("Redis: {error}"))
+    }
+}
+
+/// Makes a link, waits until it is of no use any more, and makes another.
+async fn supervise(endpoints: Endpoints, shared: Arc<Shared>) {
+    let mut number = 0;
+    loop {
+        number += 1;
+        let live = Arc::new(Live {
+            link: connect(&endpoints, &shared).await,
+            number,
+            since: Instant::now(),
+            broken: Notify::new(),
+        });
+        info!(topology = ?live.link.topology(), "connected to Redis");
+        shared.live.store(Some(live.clone()));
+        shared.up.send_replace(live.number);
+        let reason = watch_over(&live, &shared).await;
+        warn!(%reason, "the link to Redis is of no use any more; connecting anew");
+        if live.link.topology() == Topology::Cluster {
+            // Commands to the servers that are well go on meanwhile.
+            sleep_until(live.since + CLUSTER_REPLACE_PAUSE).await;
+        } else {
+            shared.set_fault(Some(reason));
+            shared.live.store(None);
+            shared.up.send_replace(0);
+        }
+    }
+}
+
+async fn connect(endpoints: &Endpoints, shared: &Shared) -> Link {
+    let mut pause = RETRY_PAUSE.0;
+    let mut last_said = None;
+    loop {
+        match endpoints.link().await {
+            Ok(link) => return link,
+            Err(error) => {
+                let reason = describe(&error);
+                if last_said.as_ref() != Some(&reason) {
+                    warn!(%reason, "Redis cannot be reached; trying again until it can");
+                }
+                shared.set_fault(Some(reason.clone()));
+                last_said = Some(reason);
+                sleep(pause).await;
+                pause = (pause * 2).min(RETRY_PAUSE.1);
+            }
+        }
+    }
+}
+
+/// Looks whether all of Redis answers until the link is of no use any more, and returns why.
+async fn watch_over(live: &Live, shared: &Shared) -> Unavailable {
+    let mut ticks = interval(LOOK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failed = 0;
+    loop {
+        tokio::select! {
+            () = live.broken.notified() => return Unavailable::new("the connection to Redis is lost"),
+            _ = ticks.tick() => {}
+        }
+        let looked = timeout(shared.timeout, live.link.look()).await;
+        let fault = match looked.unwrap_or_else(|_| Err(late().into())) {
+            Ok(()) => None,
+            Err(Fault::Unwell(reason)) => Some(Unavailable::new(reason)),
+            Err(Fault::Outdated(reason)) => return Unavailable::new(reason),
+            Err(Fault::Error(error)) => {
+                failed += 1;
+                let reason = describe(&error);
+                if failed >= LOOKS_FAILED_MAX || live.is_lost(&error) {
+                    return reason;
+                }
+                shared.set_fault(Some(reason));
+                continue;
+            }
+        };
+        failed = 0;
+        shared.set_fault(fault);
+    }
+}

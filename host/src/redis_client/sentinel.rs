@@ -1,0 +1,84 @@
+//! Where sentinels say that the master is.
+
+use std::collections::HashMap;
+
+use redis::{
+    ConnectionInfo, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisError,
+    aio::MultiplexedConnection,
+};
+
+use super::{
+    Endpoints,
+    endpoints::with_address,
+    topology::{Place, is_master},
+};
+
+impl Endpoints {
+    /// Asks the sentinels, one after another, for the master, and the master whether it is one.
+    pub(super) async fn master(&self) -> Result<ConnectionInfo, RedisError> {
+        self.first(|sentinel| self.master_by(sentinel)).await
+    }
+
+    async fn master_by(&self, sentinel: ConnectionInfo) -> Result<ConnectionInfo, RedisError> {
+        let mut connection = self.open_sentinel(&sentinel).await?;
+        let name = match self.sentinel_master() {
+            Some(name) => name.to_owned(),
+            None => only_master(&mut connection).await?,
+        };
+        let place: Option<Place> = redis::cmd("SENTINEL")
+            .arg("GET-MASTER-ADDR-BY-NAME")
+            .arg(&name)
+            .query_async(&mut connection)
+            .await?;
+        let Some((host, port)) = place else {
+            return Err(RedisError::from((
+                ErrorKind::InvalidClientConfig,
+                "the sentinels know no such master (redis.sentinel_master)",
+                name,
+            )));
+        };
+        let master = with_address(&sentinel, host, port);
+        let mut connection = self.open(&master, None).await?;
+        if is_master(&redis::cmd("ROLE").query_async(&mut connection).await?) {
+            return Ok(master);
+        }
+        Err(RedisError::from((
+            ErrorKind::InvalidClientConfig,
+            "the sentinels name a server that is no master yet",
+        )))
+    }
+
+    /// Sentinels often want no password although their servers do.
+    async fn open_sentinel(
+        &self,
+        info: &ConnectionInfo,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        let nobody = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
+        let without_name = info.clone().set_redis_settings(nobody);
+        match self.open(&without_name, None).await {
+            Err(error) if error.kind() == ErrorKind::AuthenticationFailed => {
+                let settings = info.redis_settings().clone().set_db(0);
+                self.open(&info.clone().set_redis_settings(settings), None)
+                    .await
+            }
+            opened => opened,
+        }
+    }
+}
+
+async fn only_master(sentinel: &mut MultiplexedConnection) -> Result<String, RedisError> {
+    let masters: Vec<HashMap<String, String>> = redis::cmd("SENTINEL")
+        .arg("MASTERS")
+        .query_async(sentinel)
+        .await?;
+    let mut names = masters
+        .into_iter()
+        .filter_map(|mut master| master.remove("name"));
+    match (names.next(), names.next()) {
+        (Some(name), None) => Ok(name),
+        _ => Err(RedisError::from((
+            ErrorKind::InvalidClientConfig,
+            "the sentinels watch several masters or none; name one by redis.sentinel_master",
+        ))),
+    }
+}

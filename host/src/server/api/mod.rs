@@ -1,0 +1,97 @@
+//! The API of backends: they send messages, and ask and tell about users.
+//!
+//! Every call needs one of the keys in `api.keys`, as they are now. Answers and errors are JSON.
+
+mod messages;
+mod users;
+
+use axum::{
+    Router,
+    body::{Body, Bytes, to_bytes},
+    extract::{Request, State},
+    http::StatusCode,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use tokio::time::timeout;
+
+use super::{AppState, bearer, error::ApiError};
+
+/// What a body may hold beside a payload as large as a frame: names, and what is between them.
+const ENVELOPE_BYTES_MAX: usize = 4 << 10;
+
+/// Which of the keys a caller has, by its place in the configuration. The key itself is told nobody.
+#[derive(Clone, Copy, Debug)]
+struct KeyNumber(usize);
+
+/// The routes below `/api`.
+pub(super) fn routes(state: AppState) -> Router<AppState> {
+    Router::new()
+        .route("/messages", post(messages::post))
+        .route("/users/{user}", get(users::find))
+        .route("/users/{user}/disconnect", post(users::disconnect))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(state, only_with_a_key))
+}
+
+async fn only_with_a_key(
+    State(state): State<AppState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let authorized = {
+        let live = state.services.live.load();
+        bearer::authorize(request.headers(), &live.api.keys)
+    };
+    match authorized {
+        Ok(index) => {
+            request.extensions_mut().insert(KeyNumber(index + 1));
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn unknown() -> ApiError {
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "there is no such call in this API",
+    )
+}
+
+async fn wrong_method() -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "this call takes another method",
+    )
+}
+
+/// The body, as far as it may go, and no longer than an upgrade may take.
+async fn read(state: &AppState, body: Body) -> Result<Bytes, ApiError> {
+    let (bytes_max, time) = {
+        let live = state.services.live.load();
+        let limits = &live.limits;
+        (
+            limits.frame_bytes_max + ENVELOPE_BYTES_MAX,
+            limits.upgrade_timeout,
+        )
+    };
+    match timeout(time, to_bytes(body, bytes_max)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        // Where the connection broke instead, nobody reads this.
+        Ok(Err(_)) => Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            format!("the body is larger than {bytes_max} bytes (limits.frame_bytes_max)"),
+        )),
+        Err(_) => Err(ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "too_slow",
+            "the body did not come in time",
+        )),
+    }
+}

@@ -1,0 +1,107 @@
+//! Keys of the HTTP APIs: `Authorization: Bearer <key>`.
+
+use aws_lc_rs::{
+    constant_time::verify_slices_are_equal,
+    digest::{SHA256, digest},
+};
+use axum::http::{HeaderMap, StatusCode, header};
+
+use super::error::ApiError;
+
+/// Which of `keys` the request brings, by its place.
+///
+/// # Errors
+/// 401 where it brings none of them. Nothing in it, and nothing in the time it takes, tells how near a guess was.
+pub(super) fn authorize(headers: &HeaderMap, keys: &[String]) -> Result<usize, ApiError> {
+    let refused = |message: &str| {
+        Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            message,
+        ))
+    };
+    if keys.iter().all(String::is_empty) {
+        return refused("this API needs a key, and none is configured");
+    }
+    let Some(key) = bearer(headers) else {
+        return refused("this API needs a key: `Authorization: Bearer <key>`");
+    };
+    match matching(key, keys) {
+        Some(index) => Ok(index),
+        None => refused("the key is wrong"),
+    }
+}
+
+/// Digests are compared, because the comparison tells lengths apart at once; all of them, because the place of the right
+/// one is nobody's business either.
+fn matching(key: &[u8], keys: &[String]) -> Option<usize> {
+    let given = digest(&SHA256, key);
+    let mut found = None;
+    for (index, key) in keys.iter().enumerate() {
+        let right = digest(&SHA256, key.as_bytes());
+        let is_same = verify_slices_are_equal(given.as_ref(), right.as_ref()).is_ok();
+        if is_same && !key.is_empty() {
+            found = Some(index);
+        }
+    }
+    found
+}
+
+/// The key; none where there are two, because it is open which is meant.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (given.next(), given.next()) else {
+        return None;
+    };
+    let (scheme, key) = value.as_bytes().split_at_checked("Bearer ".len())?;
+    let key = key.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"Bearer ") && !key.is_empty()).then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&'static str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(
+                header::AUTHORIZATION,
+                header::HeaderValue::from_static(value),
+            );
+        }
+        headers
+    }
+
+    fn keys(keys: &[&str]) -> Vec<String> {
+        keys.iter().map(|key| (*key).to_owned()).collect()
+    }
+
+    #[test]
+    fn any_of_the_keys_opens() {
+        let keys = keys(&["one", "two"]);
+        assert_eq!(authorize(&headers(&["Bearer one"]), &keys).ok(), Some(0));
+        assert_eq!(authorize(&headers(&["bearer two "]), &keys).ok(), Some(1));
+    }
+
+    #[test]
+    fn nothing_else_does() {
+        for given in [
+            &["Bearer on"][..],
+            &["Bearer onee"],
+            &["Bearer ONE"],
+            &["Bearer "],
+            &["Bearer"],
+            &["Basic one"],
+            &["one"],
+            &[""],
+            &[],
+            &["Bearer one", "Bearer one"],
+        ] {
+            let refused = authorize(&headers(given), &keys(&["one", ""]));
+            assert!(refused.is_err(), "{given:?}");
+        }
+        assert!(authorize(&headers(&["Bearer one"]), &[]).is_err());
+        assert!(authorize(&headers(&["Bearer "]), &keys(&[""])).is_err());
+    }
+}

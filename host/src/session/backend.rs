@@ -1,0 +1,145 @@
+//! What a backend sends: a message that comes from no connection.
+
+use std::time::SystemTime;
+
+use super::{
+    Services,
+    dispatch::{connection_gone, perform_without_connection, receiver, room, send},
+};
+use crate::{
+    metrics::DropReason,
+    pipeline::{self, Message, Outcome},
+    plugin::{Action, Rejection},
+    protocol::{
+        ErrorCode,
+        outbound::{AckStatus, Delivery},
+    },
+};
+
+pub use crate::pipeline::To;
+
+/// A message of a backend, within the limits of the wire.
+#[derive(Debug)]
+pub struct Posted<'a> {
+    /// The event type, spelled well and not built in.
+    pub event_type: &'a str,
+    /// In whose name it is sent; empty for the platform.
+    pub sender: &'a str,
+    /// None where nobody was named.
+    pub to: Option<To<'a>>,
+    /// JSON text.
+    pub payload: &'a str,
+    /// Whether it goes past the plugins.
+    pub raw: bool,
+}
+
+/// Why a message was not sent.
+#[derive(Debug)]
+pub enum NotSent {
+    /// The server says so.
+    Refused {
+        /// For programs.
+        code: ErrorCode,
+        /// For people.
+        message: String,
+        /// The plugin that failed.
+        plugin: Option<String>,
+    },
+    /// A plugin refuses it.
+    Rejected {
+        /// The plugin's name.
+        plugin: String,
+        /// Why.
+        rejection: Rejection,
+    },
+}
+
+/// Sends `posted`, which is called `id` in the cluster, as what a client sends: through the plugins, unless it is raw.
+/// What they want done with a connection has no effect, because there is none.
+///
+/// # Errors
+/// [`NotSent`] with the reason. Messages of plugins' own may have been sent all the same.
+pub async fn post(services: &Services, id: &str, posted: Posted<'_>) -> Result<AckStatus, NotSent> {
+    let message = Message {
+        id,
+        event_type: posted.event_type.into(),
+        sender: posted.sender,
+        to: posted.to,
+        payload: posted.payload.into(),
+        timestamp: SystemTime::now(),
+    };
+    let outcome = if posted.raw {
+        Outcome::Route(message)
+    } else {
+        // One set of versions for the whole message, whatever is swapped meanwhile.
+        pipeline::run(&services.registry.live(), None, message).await
+    };
+    let concluded = conclude(services, outcome).await;
+    if let Err(NotSent::Refused { code, .. }) = &concluded {
+        services.metrics.messages_rejected.of(*code).increment();
+    }
+    concluded
+}
+
+async fn conclude(services: &Services, outcome: Outcome<'_>) -> Result<AckStatus, NotSent> {
+    match outcome {
+        Outcome::Route(message) => deliver(services, &message).await,
+        Outcome::Handled { message, actions } => {
+            let mut status = Ok(AckStatus::Handled);
+            for action in actions {
+                match action {
+                    Action::Deliver => status = deliver(services, &message).await,
+                    other => perform_without_connection(services, message.sender, other).await,
+                }
+            }
+            status
+        }
+        Outcome::Dropped => {
+            let dropped = &services.metrics.messages_dropped;
+            dropped.of(DropReason::Plugin).increment();
+            Ok(AckStatus::Handled)
+        }
+        Outcome::Rejected { plugin, rejection } => Err(NotSent::Rejected { plugin, rejection }),
+        Outcome::Failed { plugin } => Err(NotSent::Refused {
+            code: ErrorCode::PluginFailed,
+            message: "a plugin failed to handle the message".to_owned(),
+            plugin: Some(plugin),
+        }),
+    }
+}
+
+async fn deliver(services: &Services, message: &Message<'_>) -> Result<AckStatus, NotSent> {
+    let refused = |code, message: &str| NotSent::Refused {
+        code,
+        message: message.to_owned(),
+        plugin: None,
+    };
+    let to = match &message.to {
+        // A plugin sends it back, and nobody is there.
+        Some(To::Sender) => {
+            connection_gone(services);
+            return Ok(AckStatus::Offline);
+        }
+        Some(to) => to,
+        None => {
+            return Err(refused(
+                ErrorCode::NoReceiver,
+                "name `receiverId`, `room` or `everyone`: no plugin handles this type",
+            ));
+        }
+    };
+    let delivery = Delivery {
+        event_type: &message.event_type,
+        payload: &message.payload,
+        receiver: receiver(to, message.sender),
+        sender: message.sender,
+        timestamp: message.timestamp,
+        room: room(to),
+        message_id: Some(message.id),
+    };
+    match send(services, None, to, &delivery).await {
+        Ok(true) => Ok(AckStatus::Delivered),
+        Ok(false) => Ok(AckStatus::Offline),
+        Err(error) => Err(refused(ErrorCode::Unavailable, &error.to_string())),
+    }
+}

@@ -1,0 +1,427 @@
+//! The contract of a broker: the suite that every one passes. A broker joins it with one line at the end and a function
+//! that makes a cluster of it.
+
+use std::{
+    any::Any,
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use futures_util::future::join_all;
+use signalbox::{
+    broker::{
+        Broker, LocalNode, MemoryBroker, MemoryHub, NodeReport, RedisBroker, Target, Told,
+        UserRequest,
+    },
+    config::{RedisCompat, RedisConfig, RedisMode},
+    metrics::Metrics,
+    protocol::{CloseCode, Frame, outbound::Delivery},
+};
+
+use crate::redis::{Cluster as RedisCluster, Server, until};
+
+/// A node that writes down what it is told to deliver.
+#[derive(Default)]
+struct Recorder {
+    users: Mutex<HashSet<String>>,
+    rooms: Mutex<HashSet<String>>,
+    got: Mutex<HashMap<String, Vec<String>>>,
+    asked: Mutex<Vec<(String, UserRequest)>>,
+}
+
+impl LocalNode for Recorder {
+    fn holds_user(&self, user: &str) -> bool {
+        self.users.lock().unwrap().contains(user)
+    }
+
+    fn holds_room(&self, room: &str) -> bool {
+        self.rooms.lock().unwrap().contains(room)
+    }
+
+    fn deliver(&self, target: Target<'_>, frame: &Frame) -> usize {
+        let name = match target {
+            Target::User(user) if self.holds_user(user) => format!("user {user}"),
+            Target::Room(room) if self.holds_room(room) => format!("room {room}"),
+            Target::Everyone => "everyone".to_owned(),
+            Target::User(_) | Target::Room(_) => return 0,
+        };
+        self.got
+            .lock()
+            .unwrap()
+            .entry(name)
+            .or_default()
+            .push(text_in(frame));
+        1
+    }
+
+    fn carry_out(&self, user: &str, request: &UserRequest) -> usize {
+        let asked = (user.to_owned(), request.clone());
+        self.asked.lock().unwrap().push(asked);
+        // Whoever is connected has two connections.
+        if self.holds_user(user) { 2 } else { 0 }
+    }
+}
+
+struct Node {
+    recorder: Arc<Recorder>,
+    broker: Box<dyn Broker>,
+}
+
+impl Node {
+    async fn connect(&self, user: &str) {
+        self.recorder.users.lock().unwrap().insert(user.to_owned());
+        self.broker.user_changed(user);
+        self.broker.user_settled(user).await;
+    }
+
+    async fn disconnect(&self, user: &str) {
+        self.recorder.users.lock().unwrap().remove(user);
+        self.broker.user_changed(user);
+        self.broker.user_settled(user).await;
+    }
+
+    async fn join(&self, room: &str) {
+        self.recorder.rooms.lock().unwrap().insert(room.to_owned());
+        self.broker.room_changed(room);
+        self.broker.room_settled(room).await;
+    }
+
+    async fn publish(&self, target: Target<'_>, text: &str) -> usize {
+        self.broker
+            .publish(target, &frame(target, text))
+            .await
+            .unwrap()
+    }
+
+    /// How many nodes say of how many connections each that they did what was asked.
+    async fn ask(&self, user: &str, request: &UserRequest) -> Vec<Told> {
+        let reports = self.broker.ask_about(user, request).await.unwrap();
+        let nodes: HashSet<&String> = reports.iter().map(|report| &report.node).collect();
+        assert_eq!(nodes.len(), reports.len(), "each node answers once");
+        reports
+            .into_iter()
+            .map(|NodeReport { told, .. }| told)
+            .collect()
+    }
+
+    fn asked(&self) -> Vec<(String, UserRequest)> {
+        self.recorder.asked.lock().unwrap().clone()
+    }
+
+    fn got(&self, name: &str) -> Vec<String> {
+        self.recorder
+            .got
+            .lock()
+            .unwrap()
+            .get(name)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Waits until as much came as is expected, and compares it.
+    async fn expect<S: AsRef<str>>(&self, name: &str, expected: &[S]) {
+        let enough = async || (self.got(name).len() >= expected.len()).then_some(());
+        until(&format!("messages for {name}"), enough).await;
+        let expected: Vec<&str> = expected.iter().map(AsRef::as_ref).collect();
+        assert_eq!(self.got(name), expected, "{name}");
+    }
+}
+
+/// A delivery of `text`.
+fn frame(target: Target<'_>, text: &str) -> Frame {
+    let (receiver, room) = match target {
+        Target::User(user) => (user, None),
+        Target::Room(room) => ("", Some(room)),
+        Target::Everyone => ("", None),
+    };
+    Delivery {
+        event_type: "test",
+        payload: &serde_json::to_string(text).unwrap(),
+        receiver,
+        sender: "s",
+        timestamp: SystemTime::now(),
+        room,
+        message_id: None,
+    }
+    .encode()
+}
+
+fn text_in(frame: &Frame) -> String {
+    let delivery: serde_json::Value = serde_json::from_str(frame.as_str()).unwrap();
+    delivery["payload"].as_str().unwrap().to_owned()
+}
+
+/// Nodes that find each other, and what has to live as long as they do.
+struct Cluster {
+    nodes: Vec<Node>,
+    _backend: Box<dyn Any>,
+}
+
+async fn a_user_is_reached_on_other_nodes_only(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster { nodes, _backend } = make(3).await;
+    nodes[0].connect("u").await;
+    nodes[1].connect("u").await;
+    assert_eq!(nodes[0].publish(Target::User("u"), "x").await, 1);
+    nodes[1].expect("user u", &["x"]).await;
+    assert_eq!(nodes[2].publish(Target::User("u"), "y").await, 2);
+    nodes[0].expect("user u", &["y"]).await;
+    nodes[1].expect("user u", &["x", "y"]).await;
+}
+
+async fn nobody_is_reached_where_nobody_is(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster { nodes, _backend } = make(2).await;
+    nodes[1].connect("u").await;
+    nodes[1].disconnect("u").await;
+    assert_eq!(nodes[0].publish(Target::User("u"), "x").await, 0);
+    assert_eq!(nodes[0].publish(Target::User("never"), "x").await, 0);
+    assert_eq!(nodes[0].publish(Target::Room("never"), "x").await, 0);
+}
+
+async fn a_user_who_comes_is_reached_at_once(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster { nodes, _backend } = make(2).await;
+    for round in 0..20 {
+        let user = format!("u{round}");
+        assert_eq!(nodes[0].publish(Target::User(&user), "early").await, 0);
+        nodes[1].connect(&user).await;
+        assert_eq!(nodes[0].publish(Target::User(&user), "x").await, 1);
+        nodes[1].expect(&format!("user {user}"), &["x"]).await;
+    }
+}
+
+async fn a_room_is_published_once_for_each_node(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster { nodes, _backend } = make(3).await;
+    nodes[1].join("r").await;
+    nodes[1].join("r").await;
+    nodes[2].join("r").await;
+    assert_eq!(nodes[0].publish(Target::Room("r"), "x").await, 2);
+    assert_eq!(nodes[0].publish(Target::Room("r"), "y").await, 2);
+    nodes[1].expect("room r", &["x", "y"]).await;
+    nodes[2].expect("room r", &["x", "y"]).await;
+}
+
+async fn everyone_is_every_other_node(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster { nodes, _backend } = make(3).await;
+    nodes[0].publish(Target::Everyone, "x").await;
+    nodes[2].expect("everyone", &["x"]).await;
+    nodes[1].expect("everyone", &["x"]).await;
+    nodes[1].publish(Target::Everyone, "y").await;
+    // What comes from elsewhere comes; what a node sent itself does not come back.
+    nodes[0].expect("everyone", &["y"]).await;
+    nodes[2].expect("everyone", &["x", "y"]).await;
+    assert_eq!(nodes[1].got("everyone"), ["x"]);
+}
+
+async fn frames_to_one_target_keep_their_order(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster { nodes, _backend } = make(2).await;
+    nodes[1].connect("u").await;
+    let sent: Vec<String> = (0..500).map(|n| n.to_string()).collect();
+    for text in &sent {
+        assert_eq!(nodes[0].publish(Target::User("u"), text).await, 1);
+    }
+    nodes[1].expect("user u", &sent).await;
+}
+
+async fn the_other_nodes_that_hold_a_user_are_asked_and_answer(
+    make: impl AsyncFn(usize) -> Cluster,
+) {
+    let Cluster { nodes, _backend } = make(3).await;
+    let strange = "u\"{}:\n\0ä";
+    assert_eq!(nodes[0].ask("u", &UserRequest::Count).await, []);
+    for node in &nodes[..2] {
+        node.connect("u").await;
+        node.connect(strange).await;
+    }
+    let two = Told::Connections(2);
+    assert_eq!(nodes[0].ask("u", &UserRequest::Count).await, [two]);
+    assert_eq!(nodes[2].ask("u", &UserRequest::Count).await, [two, two]);
+    let disconnect = UserRequest::Disconnect {
+        code: CloseCode::KICKED,
+        reason: "\"enough\"".to_owned(),
+    };
+    assert_eq!(nodes[0].ask(strange, &disconnect).await, [two]);
+    let asked = nodes[1].asked();
+    assert_eq!(asked.last(), Some(&(strange.to_owned(), disconnect)));
+    assert_eq!(nodes[2].asked(), [], "it holds nobody");
+    nodes[1].disconnect("u").await;
+    assert_eq!(nodes[0].ask("u", &UserRequest::Count).await, []);
+}
+
+async fn a_node_that_left_is_neither_reached_nor_well(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster { nodes, _backend } = make(2).await;
+    nodes[1].connect("u").await;
+    nodes[1].join("r").await;
+    nodes[1].broker.probe().await.unwrap();
+    nodes[1].broker.leave().await;
+    assert_eq!(nodes[0].publish(Target::User("u"), "x").await, 0);
+    assert_eq!(nodes[0].publish(Target::Room("r"), "x").await, 0);
+    assert!(nodes[1].broker.probe().await.is_err());
+    nodes[0].broker.probe().await.unwrap();
+}
+
+async fn strange_names_are_only_names(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster { nodes, _backend } = make(2).await;
+    let long = format!("{}abc", "😀".repeat(63));
+    let strange = [
+        "a:b",
+        "a b",
+        "{a}",
+        "a}b{",
+        "{}",
+        "a\nb",
+        "a\r\nDEL x\r\n",
+        "*",
+        "a*",
+        "[a]",
+        "?",
+        "ä€😀",
+        "\0",
+        "server",
+        "server_alive:n0",
+        &long,
+    ];
+    for name in strange {
+        nodes[1].connect(name).await;
+        nodes[1].join(name).await;
+    }
+    for name in strange {
+        assert_eq!(
+            nodes[0].publish(Target::User(name), name).await,
+            1,
+            "{name:?}"
+        );
+        assert_eq!(
+            nodes[0].publish(Target::Room(name), name).await,
+            1,
+            "{name:?}"
+        );
+        nodes[1].expect(&format!("user {name}"), &[name]).await;
+        nodes[1].expect(&format!("room {name}"), &[name]).await;
+    }
+    for nobody in ["a", "b", "user_servers:a", "a:b:c", "[b]", ""] {
+        assert_eq!(
+            nodes[0].publish(Target::User(nobody), "x").await,
+            0,
+            "{nobody:?}"
+        );
+    }
+}
+
+async fn concurrent_changes_end_at_the_truth(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster { nodes, _backend } = make(2).await;
+    let nodes = Arc::new(nodes);
+    let flickers = (0..8).map(|task| {
+        let nodes = nodes.clone();
+        tokio::task::spawn_blocking(move || {
+            for round in 0..500 {
+                let mut users = nodes[1].recorder.users.lock().unwrap();
+                if (task + round) % 2 == 0 {
+                    users.insert("u".to_owned());
+                } else {
+                    users.remove("u");
+                }
+                drop(users);
+                nodes[1].broker.user_changed("u");
+            }
+        })
+    });
+    join_all(flickers).await;
+    nodes[1].broker.user_settled("u").await;
+    let holds = nodes[1].recorder.holds_user("u");
+    assert_eq!(
+        nodes[0].publish(Target::User("u"), "x").await,
+        usize::from(holds)
+    );
+}
+
+macro_rules! passes_the_contract {
+    ($broker:ident: $make:expr; $($requirement:ident)*) => {
+        mod $broker {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $requirement() {
+                    super::$requirement($make).await;
+                }
+            )*
+        }
+    };
+    ($broker:ident: $make:expr) => {
+        passes_the_contract! { $broker: $make;
+            a_user_is_reached_on_other_nodes_only
+            nobody_is_reached_where_nobody_is
+            a_user_who_comes_is_reached_at_once
+            a_room_is_published_once_for_each_node
+            everyone_is_every_other_node
+            frames_to_one_target_keep_their_order
+            the_other_nodes_that_hold_a_user_are_asked_and_answer
+            a_node_that_left_is_neither_reached_nor_well
+            strange_names_are_only_names
+            concurrent_changes_end_at_the_truth
+        }
+    };
+}
+
+async fn memory_cluster(size: usize) -> Cluster {
+    let hub = Arc::new(MemoryHub::default());
+    let node = |index: usize| {
+        let recorder = Arc::new(Recorder::default());
+        let broker = MemoryBroker::join(hub.clone(), &format!("n{index}"), recorder.clone());
+        Node {
+            recorder,
+            broker: Box::new(broker),
+        }
+    };
+    Cluster {
+        nodes: (0..size).map(node).collect(),
+        _backend: Box::new(()),
+    }
+}
+
+async fn redis_server(size: usize) -> Cluster {
+    let server = Server::start().await;
+    Cluster {
+        nodes: redis_nodes(&server.url(), size).await,
+        _backend: Box::new(server),
+    }
+}
+
+async fn redis_cluster(size: usize) -> Cluster {
+    let cluster = RedisCluster::start().await;
+    Cluster {
+        nodes: redis_nodes(&cluster.urls(), size).await,
+        _backend: Box::new(cluster),
+    }
+}
+
+async fn redis_nodes(urls: &str, size: usize) -> Vec<Node> {
+    let config = RedisConfig {
+        urls: urls.split(',').map(str::to_owned).collect(),
+        mode: RedisMode::Auto,
+        sentinel_master: None,
+        ca_file: None,
+        compat: RedisCompat::None,
+        key_prefix: String::new(),
+        command_timeout: Duration::from_secs(5),
+    };
+    let node = |index: usize| {
+        let recorder = Arc::new(Recorder::default());
+        let metrics = Arc::<Metrics>::default();
+        let broker = RedisBroker::join(&config, &format!("n{index}"), recorder.clone(), metrics);
+        Node {
+            recorder,
+            broker: Box::new(broker.expect("a legal address")),
+        }
+    };
+    let nodes: Vec<Node> = (0..size).map(node).collect();
+    for node in &nodes {
+        until("the broker is connected", async || {
+            node.broker.probe().await.ok()
+        })
+        .await;
+    }
+    nodes
+}
+
+passes_the_contract!(memory: super::memory_cluster);
+passes_the_contract!(redis: super::redis_server);
+passes_the_contract!(cluster_of_redis: super::redis_cluster);

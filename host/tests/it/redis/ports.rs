@@ -1,0 +1,36 @@
+//! Ports for servers that cannot be handed a listening socket.
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+/// A node of a cluster also listens on its port plus this.
+pub(super) const BUS_OFFSET: u16 = 10_000;
+
+/// Where the search begins and how far it goes. Both ports of a pair stay below those that systems give to outgoing
+/// connections, which could otherwise take the port of a server while it is down.
+const FIRST: u16 = 11_000;
+const COUNT: u16 = 11_000;
+
+/// How many candidates this process has looked at: two tests never get the same one at the same time.
+static LOOKED_AT: AtomicU16 = AtomicU16::new(0);
+
+/// A port that was free a moment ago, as was the one for the bus. Whoever binds it must be ready for another process
+/// that was faster.
+pub(super) fn candidate() -> u16 {
+    // Test programs that run at the same time begin at different places.
+    let begin = (std::process::id().wrapping_mul(7919) % u32::from(COUNT)) as u16;
+    for _ in 0..COUNT {
+        let step = LOOKED_AT.fetch_add(1, Ordering::Relaxed) % COUNT;
+        let port = FIRST + (begin + step) % COUNT;
+        if is_free(port) && is_free(port + BUS_OFFSET) {
+            return port;
+        }
+    }
+    panic!("no two ports {BUS_OFFSET} apart are free from {FIRST} on");
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}

@@ -1,0 +1,192 @@
+//! A master and a replica that three sentinels watch.
+
+use std::collections::HashMap;
+
+use super::{
+    server::{Options, Server},
+    wait::until,
+};
+
+/// What the sentinels call the master.
+const NAME: &str = "signalbox";
+
+const SENTINELS: usize = 3;
+
+/// How often the sentinels look and talk, in milliseconds, in place of ten and two seconds.
+const INFO_PERIOD: &str = "500";
+const PUBLISH_PERIOD: &str = "250";
+
+/// Two servers, of which the first is the master to begin with, and the sentinels.
+pub(crate) struct Sentinels {
+    servers: Vec<Server>,
+    sentinels: Vec<Server>,
+}
+
+impl Sentinels {
+    /// Sentinels that have found each other and the replica, which follows the master.
+    pub(crate) async fn start() -> Self {
+        let master =
+            Server::start_with(with_settings(vec!["repl-diskless-sync-delay 0".to_owned()])).await;
+        let replica = Server::start_with(with_settings(vec![
+            format!("replicaof 127.0.0.1 {}", master.port()),
+            "repl-diskless-sync-delay 0".to_owned(),
+        ]))
+        .await;
+        let servers = vec![master, replica];
+        // The first look of the sentinels, before they are told to look often, finds it.
+        until("the replica follows the master", async || {
+            follows(&servers[1], &servers[0]).await.then_some(())
+        })
+        .await;
+        let mut sentinels = Vec::new();
+        for _ in 0..SENTINELS {
+            sentinels.push(sentinel(&servers[0]).await);
+        }
+        let this = Self { servers, sentinels };
+        this.until_agreed().await;
+        for server in &this.servers {
+            server.reset_commandstats().await;
+        }
+        this
+    }
+
+    /// The addresses of the sentinels, comma separated.
+    pub(crate) fn urls(&self) -> String {
+        let urls: Vec<String> = self.sentinels.iter().map(Server::url).collect();
+        urls.join(",")
+    }
+
+    /// What the sentinels call the master.
+    pub(crate) fn master_name(&self) -> &'static str {
+        NAME
+    }
+
+    /// The server that the sentinels hold for the master.
+    pub(crate) async fn master(&self) -> &Server {
+        let master = self.master_of(&self.sentinels[0]).await;
+        &self.servers[master.expect("the sentinels know a master")]
+    }
+
+    /// Ends the master as a crash does, and waits until the other has taken over.
+    pub(crate) async fn kill_master(&mut self) {
+        let master = self.master_of(&self.sentinels[0]).await;
+        self.servers[master.expect("the sentinels know a master")].kill9();
+        self.until_agreed().await;
+    }
+
+    /// Has the sentinels make the replica the master while both are well, and waits until that is done. The old master
+    /// goes on taking commands as one for a while, until a sentinel makes it a replica.
+    pub(crate) async fn fail_over(&self) {
+        let before = self.master_of(&self.sentinels[0]).await;
+        let order = ["SENTINEL", "FAILOVER", NAME];
+        // Refused while the last one is not over for this sentinel.
+        until("a sentinel takes the order to fail over", async || {
+            self.sentinels[0].try_command::<()>(&order).await.ok()
+        })
+        .await;
+        until("the sentinels name another master", async || {
+            let now = self.master_of(&self.sentinels[0]).await;
+            (now.is_some() && now != before).then_some(())
+        })
+        .await;
+        self.until_agreed().await;
+    }
+
+    /// Starts a server that was killed once more. It takes itself for a master until a sentinel tells it otherwise.
+    pub(crate) async fn restart_killed(&mut self) {
+        for server in self.servers.iter_mut().filter(|server| !server.is_up()) {
+            server.restart_empty().await;
+        }
+    }
+
+    /// Waits until the server that is not the master follows it.
+    pub(crate) async fn until_replicated(&self) {
+        until("the replica follows the master", async || {
+            let master = self.master_of(&self.sentinels[0]).await?;
+            let [replica, master] = [&self.servers[1 - master], &self.servers[master]];
+            follows(replica, master).await.then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until all sentinels know each other and name the same master, which is up and knows that it is one.
+    async fn until_agreed(&self) {
+        until("the sentinels agree on the master", async || {
+            let master = self.master_of(&self.sentinels[0]).await?;
+            for sentinel in &self.sentinels {
+                if self.master_of(sentinel).await != Some(master) || !is_sure(sentinel).await {
+                    return None;
+                }
+            }
+            let role: (String, redis::Value, redis::Value) =
+                self.servers[master].try_command(&["ROLE"]).await.ok()?;
+            (role.0 == "master").then_some(())
+        })
+        .await;
+    }
+
+    /// Which server a sentinel names, if it is up.
+    async fn master_of(&self, sentinel: &Server) -> Option<usize> {
+        let address: (String, u16) = sentinel
+            .try_command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME])
+            .await
+            .ok()?;
+        self.servers
+            .iter()
+            .position(|server| server.port() == address.1 && server.is_up())
+    }
+}
+
+/// Whether a sentinel takes the master for well, and knows of the others and of the replica.
+async fn is_sure(sentinel: &Server) -> bool {
+    let told = sentinel
+        .try_command::<HashMap<String, String>>(&["SENTINEL", "MASTER", NAME])
+        .await;
+    let others = (SENTINELS - 1).to_string();
+    told.is_ok_and(|told| {
+        let is = |field: &str, value: &str| told.get(field).is_some_and(|told| told == value);
+        is("flags", "master") && is("num-other-sentinels", &others) && is("num-slaves", "1")
+    })
+}
+
+async fn follows(replica: &Server, master: &Server) -> bool {
+    let info = replica
+        .try_command::<String>(&["INFO", "replication"])
+        .await;
+    info.is_ok_and(|info| {
+        info.contains("master_link_status:up")
+            && info.contains(&format!("master_port:{}\r\n", master.port()))
+    })
+}
+
+async fn sentinel(master: &Server) -> Server {
+    let port = master.port();
+    let sentinel = Server::start_with(Options {
+        settings: vec![
+            format!("sentinel monitor {NAME} 127.0.0.1 {port} 2"),
+            // Shorter, and a busy machine looks like a dead master.
+            format!("sentinel down-after-milliseconds {NAME} 1500"),
+            // After twice this a failover that did not succeed is tried again.
+            format!("sentinel failover-timeout {NAME} 3000"),
+        ],
+        is_sentinel: true,
+        ..Options::default()
+    })
+    .await;
+    for (name, period) in [
+        ("info-period", INFO_PERIOD),
+        ("publish-period", PUBLISH_PERIOD),
+    ] {
+        sentinel
+            .command::<()>(&["SENTINEL", "DEBUG", name, period])
+            .await;
+    }
+    sentinel
+}
+
+fn with_settings(settings: Vec<String>) -> Options {
+    Options {
+        settings,
+        ..Options::default()
+    }
+}

@@ -1,0 +1,33 @@
+//! A certificate authority that lives as long as one test, and the certificate of a server.
+
+use std::{fs, path::Path};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+/// The files that a server with TLS is configured with.
+pub(super) const CA: &str = "ca.pem";
+pub(super) const CERTIFICATE: &str = "certificate.pem";
+pub(super) const KEY: &str = "key.pem";
+
+/// Writes a new authority and a certificate of it for the loopback into `dir`.
+pub(super) fn write_certificates(dir: &Path) {
+    let ca_key = KeyPair::generate().expect("a key");
+    let mut ca = CertificateParams::new(Vec::new()).expect("no names are legal names");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_certificate = ca.self_signed(&ca_key).expect("a certificate");
+    let issuer = Issuer::new(ca, ca_key);
+
+    let key = KeyPair::generate().expect("a key");
+    let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let certificate = CertificateParams::new(names)
+        .expect("legal names")
+        .signed_by(&key, &issuer)
+        .expect("a certificate");
+
+    let write = |name: &str, text: String| {
+        fs::write(dir.join(name), text).expect("a file of the temporary folder");
+    };
+    write(CA, ca_certificate.pem());
+    write(CERTIFICATE, certificate.pem());
+    write(KEY, key.serialize_pem());
+}

@@ -1,0 +1,105 @@
+//! A process that runs until it is told to end, and whose output is somebody else's to print.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::os::unix::process::CommandExt as _;
+use std::process::{self, Command, ExitStatus, Stdio};
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// What happens while processes run.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A process printed a line.
+    Line {
+        /// The process.
+        name: String,
+        /// The line.
+        text: String,
+    },
+    /// Ctrl-C, or another signal that asks to end.
+    Interrupted,
+}
+
+/// A process. It ends with this value.
+#[derive(Debug)]
+pub(crate) struct Child {
+    name: String,
+    process: process::Child,
+}
+
+impl Child {
+    /// Starts a process whose lines are sent to `events`. Ctrl-C on the terminal does not reach it.
+    pub(super) fn start(
+        name: String,
+        mut command: Command,
+        events: &Sender<Event>,
+    ) -> anyhow::Result<Self> {
+        let mut process = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| {
+                let program = command.get_program().display();
+                format!("cannot start {program} for {name}")
+            })?;
+        if let Some(output) = process.stdout.take() {
+            pass_on(&name, output, events);
+        }
+        if let Some(output) = process.stderr.take() {
+            pass_on(&name, output, events);
+        }
+        Ok(Self { name, process })
+    }
+
+    /// What it is called in what is printed.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How it ended, if it did.
+    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+        // It can be asked about for as long as this value is there.
+        self.process.try_wait().ok().flatten()
+    }
+
+    /// Asks it to end.
+    pub(super) fn terminate(&mut self) {
+        if self.ended().is_none() {
+            // Fails only when it has ended meanwhile.
+            let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        }
+    }
+
+    /// Ends it at once.
+    pub(super) fn kill(&mut self) {
+        // Both fail only when it has ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn pass_on(name: &str, output: impl Read + Send + 'static, events: &Sender<Event>) {
+    let (name, events) = (name.to_owned(), events.clone());
+    thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            let name = name.clone();
+            // To the end even when nobody prints: a process whose output nobody reads comes to a halt.
+            let _ = events.send(Event::Line { name, text });
+            line.clear();
+        }
+    });
+}

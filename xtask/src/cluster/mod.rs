@@ -1,0 +1,169 @@
+//! `cargo xtask cluster`: several nodes of the server that are one through Redis, on this machine.
+
+mod child;
+mod node;
+mod redis;
+mod watch;
+
+use std::process::{Command, ExitCode};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use crate::plugins;
+use crate::requirements::{self, REDIS_SERVER, WASM_TARGET};
+use crate::steps::run_program;
+use crate::workspace::Workspace;
+use child::{Child, Event};
+use node::Node;
+pub(crate) use node::is_ready;
+pub(crate) use redis::Redis;
+use watch::{Outcome, Watch};
+
+/// Time for Redis to answer, and for nodes to be ready: their first start compiles the plugins.
+const START_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Time for nodes to drain, which `server.drain_timeout` bounds, and to end.
+const STOP_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Options of `cargo xtask cluster`.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArgs {
+    /// How many nodes to start; they are named a, b, c and so on
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=26))]
+    nodes: u8,
+    /// The port of the first node; the others have those after it
+    #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+    /// A Redis that is there already, instead of one that is started for this
+    #[arg(long)]
+    redis_url: Option<String>,
+}
+
+impl ClusterArgs {
+    fn nodes(&self) -> anyhow::Result<Vec<Node>> {
+        (0..self.nodes)
+            .map(|index| {
+                let port = self.port.checked_add(u16::from(index)).with_context(|| {
+                    format!("there are no {} ports from {} on", self.nodes, self.port)
+                })?;
+                Ok(Node::new(char::from(b'a' + index), port))
+            })
+            .collect()
+    }
+}
+
+/// Builds, starts everything, and stays until Ctrl-C, which ends everything, or until something ends by itself.
+pub(crate) fn run(workspace: &Workspace, args: &ClusterArgs) -> anyhow::Result<ExitCode> {
+    let nodes = args.nodes()?;
+    requirements::ensure(&[WASM_TARGET])?;
+    if args.redis_url.is_none() {
+        requirements::ensure(&[REDIS_SERVER])?;
+    }
+    plugins::build_shipped(workspace)?;
+    run_program(
+        workspace
+            .cargo()
+            .args(["build", "-p", "signalbox", "--bin", "signalbox"]),
+    )?;
+
+    let (events, received) = channel();
+    let interrupts = events.clone();
+    // The error is that somebody else has taken the signals; without them nothing would be ended.
+    ctrlc::set_handler(move || drop(interrupts.send(Event::Interrupted)))
+        .context("cannot take notice of Ctrl-C")?;
+    let mut watch = Watch::new(received);
+    let mut running = Vec::new();
+    let (redis_url, _folder) = match &args.redis_url {
+        Some(url) => (url.clone(), None),
+        None => {
+            let redis = Redis::start(&events)?;
+            running.push(redis.child);
+            (redis.url, Some(redis.folder))
+        }
+    };
+    let first_node = running.len();
+    let program = workspace.program("debug", "signalbox");
+    let commands = nodes.iter().map(|node| {
+        let command = node.command(workspace, &program, &redis_url);
+        (node.name(), command)
+    });
+    let outcome = serve(&mut watch, &mut running, commands, &nodes, &events);
+    eprintln!("ending; Ctrl-C ends everything at once");
+    // Redis last: nodes take back what they wrote there.
+    let (redis, nodes) = running.split_at_mut(first_node);
+    watch.stop(nodes, STOP_TIME_MAX);
+    watch.stop(redis, STOP_TIME_MAX);
+    outcome?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the nodes and stays until Ctrl-C. That something ended by itself is an error.
+fn serve(
+    watch: &mut Watch,
+    running: &mut Vec<Child>,
+    commands: impl Iterator<Item = (String, Command)>,
+    nodes: &[Node],
+    events: &Sender<Event>,
+) -> anyhow::Result<()> {
+    for (name, command) in commands {
+        running.push(Child::start(name, command, events)?);
+    }
+    let are_ready = || nodes.iter().all(Node::is_ready);
+    match watch.wait(running, Some(START_TIME_MAX), are_ready)? {
+        Outcome::Interrupted => return Ok(()),
+        Outcome::TimeIsOver => bail!("the nodes are not ready after {START_TIME_MAX:?}"),
+        Outcome::Done => {}
+    }
+    eprintln!("{}", node::instructions(nodes));
+    watch.wait(running, None, || false)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: ClusterArgs,
+    }
+
+    fn args(words: &[&str]) -> Result<ClusterArgs, clap::Error> {
+        let cli = Cli::try_parse_from(std::iter::once(&"cluster").chain(words))?;
+        Ok(cli.args)
+    }
+
+    fn urls(words: &[&str]) -> Vec<String> {
+        let nodes = args(words).expect("legal").nodes().expect("enough ports");
+        nodes.iter().map(Node::url).collect()
+    }
+
+    #[test]
+    fn there_are_two_nodes_unless_more_are_asked_for() {
+        assert_eq!(
+            urls(&[]),
+            ["ws://127.0.0.1:8080/ws", "ws://127.0.0.1:8081/ws"]
+        );
+        let three = urls(&["--nodes", "3", "--port", "9000"]);
+        assert_eq!(
+            three.last().map(String::as_str),
+            Some("ws://127.0.0.1:9002/ws")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for words in [["--nodes", "0"], ["--nodes", "27"], ["--port", "0"]] {
+            assert!(args(&words).is_err(), "{words:?}");
+        }
+        let too_high = args(&["--port", "65535"]).expect("legal by itself");
+        let error = too_high.nodes().expect_err("there is no port 65536");
+        assert!(error.to_string().contains("65535"), "{error}");
+    }
+}

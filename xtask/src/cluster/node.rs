@@ -1,0 +1,169 @@
+//! One node of the server: what it is told beside `platform.toml`, and whether it is ready.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::workspace::Workspace;
+
+/// Time for a node on this machine to answer.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// A node by its name and port.
+#[derive(Debug)]
+pub(super) struct Node {
+    name: char,
+    port: u16,
+}
+
+impl Node {
+    pub(super) fn new(name: char, port: u16) -> Self {
+        Self { name, port }
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.name.to_string()
+    }
+
+    /// Where clients connect.
+    pub(super) fn url(&self) -> String {
+        format!("ws://{}/ws", self.address())
+    }
+
+    /// The server with `platform.toml` like the others, so that a change of it or of a plugin reaches all of them, and with
+    /// variables for what is this node's own.
+    pub(super) fn command(
+        &self,
+        workspace: &Workspace,
+        program: &Path,
+        redis_url: &str,
+    ) -> Command {
+        let cache = workspace.target_dir().join("cluster").join(self.name());
+        let mut command = Command::new(program);
+        command
+            .args(["run", "--config", "platform.toml"])
+            .current_dir(workspace.root())
+            .env("SIGNALBOX_SERVER__LISTEN", self.address().to_string())
+            .env("SIGNALBOX_SERVER__NODE_ID", self.name())
+            .env("SIGNALBOX_BROKER__KIND", "redis")
+            .env("SIGNALBOX_REDIS__URL", redis_url)
+            .env("SIGNALBOX_PLUGIN_CACHE__DIR", cache);
+        command
+    }
+
+    /// Whether it is ready for clients: its plugins are loaded, and Redis brings it what it publishes.
+    pub(super) fn is_ready(&self) -> bool {
+        is_ready(self.address())
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+}
+
+/// Whether the server at this address says that it is ready.
+pub(crate) fn is_ready(address: SocketAddr) -> bool {
+    answer_of_ready(address).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+}
+
+fn answer_of_ready(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIME_MAX)?;
+    stream.set_read_timeout(Some(ANSWER_TIME_MAX))?;
+    let request = format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// What a person can do with the nodes.
+pub(super) fn instructions(nodes: &[Node]) -> String {
+    let users = || ["ann", "bob"].into_iter().zip(nodes.iter().cycle());
+    let commands: String = users()
+        .map(|(user, node)| {
+            let url = node.url();
+            format!("  cargo run -p chat-client -- --url {url} --user {user}\n")
+        })
+        .collect();
+    let urls: String = users()
+        .map(|(user, node)| format!("  {}?userId={user}\n", node.url()))
+        .collect();
+    format!(
+        "\n{} nodes are ready and act as one. In two other terminals:\n\n{commands}\n\
+         or with any WebSocket tool:\n\n{urls}\n\
+         and send {{\"type\":\"chat_message\",\"payload\":{{\"text\":\"hi\"}},\"receiverId\":\"bob\"}}\n\n\
+         `cargo xtask plugins` swaps changed plugins on all of them; Ctrl-C ends them.\n",
+        nodes.len(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_node_is_told_its_own_name_address_and_cache_and_the_common_redis() {
+        let workspace = Workspace::find().expect("this workspace");
+        let told = |name, port| {
+            let command = Node::new(name, port).command(
+                &workspace,
+                Path::new("signalbox"),
+                "redis://127.0.0.1:7000",
+            );
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let (a, b) = (told('a', 8080), told('b', 8081));
+        let of = |name: &str| a.get(std::ffi::OsStr::new(name)).and_then(|v| v.to_str());
+        assert_eq!(of("SIGNALBOX_SERVER__LISTEN"), Some("127.0.0.1:8080"));
+        assert_eq!(of("SIGNALBOX_SERVER__NODE_ID"), Some("a"));
+        assert_eq!(of("SIGNALBOX_BROKER__KIND"), Some("redis"));
+        let differ: Vec<_> = a.keys().filter(|name| a[*name] != b[*name]).collect();
+        assert_eq!(
+            differ,
+            [
+                "SIGNALBOX_PLUGIN_CACHE__DIR",
+                "SIGNALBOX_SERVER__LISTEN",
+                "SIGNALBOX_SERVER__NODE_ID"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_node_is_ready_when_it_says_200() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let node = Node::new('a', port);
+        let answering = thread::spawn(move || {
+            for status in ["503 Service Unavailable", "200 OK"] {
+                let (mut stream, _) = listener.accept().expect("a connection");
+                let mut request = [0; 512];
+                let read = stream.read(&mut request).expect("a request");
+                assert!(request[..read].starts_with(b"GET /ready "));
+                write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n\r\n")
+                    .expect("it is answered");
+            }
+        });
+        assert!(!node.is_ready());
+        assert!(node.is_ready());
+        answering.join().expect("both were answered");
+        assert!(!node.is_ready(), "nobody listens any more");
+    }
+
+    #[test]
+    fn two_people_are_sent_to_two_nodes() {
+        let text = instructions(&[Node::new('a', 8080), Node::new('b', 8081)]);
+        assert!(text.contains("--url ws://127.0.0.1:8080/ws --user ann\n"));
+        assert!(text.contains("--url ws://127.0.0.1:8081/ws --user bob\n"));
+        let one = instructions(&[Node::new('a', 8080)]);
+        assert!(one.contains("--url ws://127.0.0.1:8080/ws --user bob\n"));
+    }
+}

@@ -1,0 +1,110 @@
+//! Packages from Debian and its kin, whose services stay off.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+use crate::steps::run_program;
+
+/// What a package asks before it starts a service (`invoke-rc.d`): a program that exits with 101 says no.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// There while systemd runs the machine.
+const SYSTEMD: &str = "/run/systemd/system";
+
+/// Installs a package and leaves its service neither running nor enabled: whoever wants a server starts one of their own.
+pub(super) fn install_without_starting(package: &str, service: &str) -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("packages are installed by root, and this is another user");
+    }
+    run_program(apt_get().arg("update"))?;
+    let policy = Policy::forbid_starting(Path::new(POLICY))?;
+    let installed =
+        run_program(apt_get().args(["install", "-y", "--no-install-recommends", package]));
+    drop(policy);
+    installed?;
+    if Path::new(SYSTEMD).exists() {
+        run_program(Command::new("systemctl").args(["disable", "--now", service]))?;
+    }
+    Ok(())
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+/// A policy that forbids starting services. One that the machine has is left as it is.
+struct Policy {
+    ours: Option<PathBuf>,
+}
+
+impl Policy {
+    fn forbid_starting(file: &Path) -> anyhow::Result<Self> {
+        let created = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(file);
+        match created {
+            Ok(mut opened) => {
+                let policy = Self {
+                    ours: Some(file.to_owned()),
+                };
+                opened
+                    .write_all(b"#!/bin/sh\nexit 101\n")
+                    .with_context(|| format!("cannot write {}", file.display()))?;
+                Ok(policy)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Self { ours: None }),
+            Err(error) => Err(error).with_context(|| format!("cannot create {}", file.display())),
+        }
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        if let Some(file) = &self.ours
+            && let Err(error) = fs::remove_file(file)
+        {
+            eprintln!(
+                "{} keeps services from starting and cannot be removed: {error}",
+                file.display()
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::temp::TempDir;
+
+    #[test]
+    fn a_policy_forbids_starting_and_goes_away() {
+        let folder = TempDir::new("policy").expect("a temporary folder");
+        let file = folder.path().join("policy-rc.d");
+        let policy = Policy::forbid_starting(&file).expect("a policy");
+        let answer = Command::new("sh")
+            .arg(&file)
+            .status()
+            .expect("it can be run");
+        assert_eq!(answer.code(), Some(101));
+        drop(policy);
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn the_policy_of_the_machine_is_left_alone() {
+        let folder = TempDir::new("own-policy").expect("a temporary folder");
+        let file = folder.path().join("policy-rc.d");
+        fs::write(&file, "its own").expect("a file");
+        drop(Policy::forbid_starting(&file).expect("there is one"));
+        assert_eq!(fs::read_to_string(&file).expect("it is there"), "its own");
+    }
+}
