@@ -17,7 +17,7 @@ use rustls::{
 
 use super::{
     link::{Link, masters_in},
-    topology::{Topology, owner_of, topology_in},
+    topology::{Topology, owner_of},
 };
 use crate::config::{RedisConfig, RedisMode};
 
@@ -142,14 +142,7 @@ impl Endpoints {
             RedisMode::Single => Ok(Topology::Single),
             RedisMode::Cluster => Ok(Topology::Cluster),
             RedisMode::Sentinel => Ok(Topology::Sentinel),
-            RedisMode::Auto => {
-                let mut connection = self.first_connection().await?;
-                let info: String = redis::cmd("INFO")
-                    .arg("server")
-                    .query_async(&mut connection)
-                    .await?;
-                Ok(topology_in(&info))
-            }
+            RedisMode::Auto => self.first(|info| self.ask_topology(info)).await,
         }
     }
 
@@ -312,7 +305,8 @@ fn connection_info(
     let settings = info
         .redis_settings()
         .clone()
-        .set_protocol(ProtocolVersion::RESP3);
+        .set_protocol(ProtocolVersion::RESP3)
+        .set_skip_set_lib_name();
     Ok(info
         .set_redis_settings(settings)
         .set_tcp_settings(TcpSettings::default().set_nodelay(true)))

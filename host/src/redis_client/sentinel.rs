@@ -1,4 +1,4 @@
-//! Where sentinels say that the master is.
+//! Whether an address is a sentinel's, and where sentinels say that the master is.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use redis::{
 use super::{
     Endpoints,
     endpoints::with_address,
-    topology::{Place, is_master},
+    topology::{Place, Topology, is_master, topology_in},
 };
 
 impl Endpoints {
@@ -53,17 +53,42 @@ impl Endpoints {
         &self,
         info: &ConnectionInfo,
     ) -> Result<MultiplexedConnection, RedisError> {
-        let nobody = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
-        let without_name = info.clone().set_redis_settings(nobody);
-        match self.open(&without_name, None).await {
-            Err(error) if error.kind() == ErrorKind::AuthenticationFailed => {
+        match self.open(&as_nobody(info), None).await {
+            Err(error) if !error.is_io_error() => {
                 let settings = info.redis_settings().clone().set_db(0);
-                self.open(&info.clone().set_redis_settings(settings), None)
-                    .await
+                let info = info.clone().set_redis_settings(settings);
+                self.open(&info, None).await
             }
             opened => opened,
         }
     }
+
+    /// What the server behind an address says of itself.
+    pub(super) async fn ask_topology(&self, info: ConnectionInfo) -> Result<Topology, RedisError> {
+        let error = match self.ask_topology_of(&info).await {
+            Err(error) if !error.is_io_error() => error,
+            answer => return answer,
+        };
+        // A sentinel may not know the user of its servers.
+        match self.ask_topology_of(&as_nobody(&info)).await {
+            Ok(Topology::Sentinel) => Ok(Topology::Sentinel),
+            _ => Err(error),
+        }
+    }
+
+    async fn ask_topology_of(&self, info: &ConnectionInfo) -> Result<Topology, RedisError> {
+        let mut connection = self.open(info, None).await?;
+        let info: String = redis::cmd("INFO")
+            .arg("server")
+            .query_async(&mut connection)
+            .await?;
+        Ok(topology_in(&info))
+    }
+}
+
+fn as_nobody(info: &ConnectionInfo) -> ConnectionInfo {
+    let nobody = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
+    info.clone().set_redis_settings(nobody)
 }
 
 async fn only_master(sentinel: &mut MultiplexedConnection) -> Result<String, RedisError> {

@@ -27,7 +27,7 @@ pub(crate) enum Case {
     PluginShare,
     /// A plugin that is swapped under load.
     Swap,
-    /// 10,000 connections on two nodes that meet at Redis, 4,000 messages a second from each node to the other.
+    /// 10,000 connections on two nodes that meet at Redis, 4,000 messages a second in all, each from one node to the other.
     Redis10000,
 }
 
