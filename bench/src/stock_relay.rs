@@ -67,15 +67,16 @@ async fn upgrade(
     Query(names): Query<Names>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
+    // Before the answer: whoever sees it may send to this user.
+    let outbox = Arc::<Outbox>::default();
+    hub.enter(&names, &outbox);
     upgrade
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
-        .on_upgrade(move |socket| relay(socket, hub, names))
+        .on_upgrade(move |socket| relay(socket, hub, names, outbox))
 }
 
-async fn relay(mut socket: WebSocket, hub: Arc<Hub>, names: Names) {
-    let outbox = Arc::<Outbox>::default();
-    hub.enter(&names, &outbox);
+async fn relay(mut socket: WebSocket, hub: Arc<Hub>, names: Names, outbox: Arc<Outbox>) {
     loop {
         tokio::select! {
             frame = socket.recv() => match frame {

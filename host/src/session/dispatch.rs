@@ -56,7 +56,7 @@ pub(super) async fn frame(
         message_id: &message_id,
     };
     if event_type::is_built_in(&envelope.event_type) {
-        return turn.built_in(&envelope, limits).await;
+        return Box::pin(turn.built_in(&envelope, limits)).await;
     }
     let to = match (&envelope.receiver, &envelope.room) {
         (Some(user), _) => Some(To::User(Cow::Borrowed(&**user))),
@@ -86,16 +86,7 @@ impl Turn<'_> {
         match outcome {
             Outcome::Route(message) => self.route(&message).await,
             Outcome::Handled { message, actions } => {
-                let mut status = Some(AckStatus::Handled);
-                for action in actions {
-                    match action {
-                        Action::Deliver => status = self.deliver(&message).await,
-                        other => perform(self.services, self.connection, other, limits).await,
-                    }
-                }
-                if let Some(status) = status {
-                    self.ack(status);
-                }
+                Box::pin(self.carry_out(&message, actions, limits)).await;
             }
             Outcome::Dropped => {
                 self.services
@@ -128,6 +119,19 @@ impl Turn<'_> {
                     .encode(),
                 );
             }
+        }
+    }
+
+    async fn carry_out(&self, message: &Message<'_>, actions: Vec<Action>, limits: &Limits) {
+        let mut status = Some(AckStatus::Handled);
+        for action in actions {
+            match action {
+                Action::Deliver => status = self.deliver(message).await,
+                other => perform(self.services, self.connection, other, limits).await,
+            }
+        }
+        if let Some(status) = status {
+            self.ack(status);
         }
     }
 

@@ -122,38 +122,55 @@ impl<S: Socket> Session<S> {
 
     /// Serves the connection until it ends.
     pub async fn run(mut self) {
-        let services = self.services.clone();
-        let client = self.connection.client().clone();
+        // What comes before and after is on the heap: the room for it would else stay with every connection at rest.
+        let end = match Box::pin(self.arrive()).await {
+            Ok(()) => {
+                let end = self.serve().await;
+                Box::pin(self.depart(&end)).await;
+                end
+            }
+            Err(end) => end,
+        };
+        Box::pin(self.finish(end)).await;
+    }
+
+    /// Asks the plugins whether the connection may come, and makes it reachable.
+    async fn arrive(&mut self) -> Result<(), End> {
+        let services = &*self.services;
+        let client = self.connection.client();
         let plugins = services.registry.live();
-        let admitted = pipeline::connected(&plugins, &client).await;
+        let admitted = pipeline::connected(&plugins, client).await;
         services.metrics.connections.increment();
-        let end = match admitted {
+        let actions = match admitted {
+            Ok(actions) => actions,
             Err(refused) => {
                 let end = closed_by_server(dispatch::refusal(&refused));
                 let by = Some(refused.plugin());
                 let actions =
-                    pipeline::disconnected(&plugins, &client, by, end.code, &end.reason).await;
-                dispatch::perform_after(&services, &client, actions).await;
-                self.finish(end).await;
-                return;
-            }
-            Ok(actions) => {
-                if self.connection.v1() {
-                    // Straight into what is written next: what others send meanwhile comes after it.
-                    let welcome = self.welcome();
-                    self.wire.send_first(welcome);
-                }
-                drop(plugins);
-                services.router.connect(&self.connection).await;
-                dispatch::perform_for_connection(&services, &self.connection, actions).await;
-                self.serve().await
+                    pipeline::disconnected(&plugins, client, by, end.code, &end.reason).await;
+                dispatch::perform_after(services, client, actions).await;
+                return Err(end);
             }
         };
+        drop(plugins);
+        if self.connection.v1() {
+            // Straight into what is written next: what others send meanwhile comes after it.
+            let welcome = self.welcome();
+            self.wire.send_first(welcome);
+        }
+        services.router.connect(&self.connection).await;
+        dispatch::perform_for_connection(services, &self.connection, actions).await;
+        Ok(())
+    }
+
+    /// Makes the connection unreachable, and tells the plugins.
+    async fn depart(&self, end: &End) {
+        let services = &*self.services;
+        let client = self.connection.client();
         services.router.disconnect(&self.connection);
         let plugins = services.registry.live();
-        let actions = pipeline::disconnected(&plugins, &client, None, end.code, &end.reason).await;
-        dispatch::perform_after(&services, &client, actions).await;
-        self.finish(end).await;
+        let actions = pipeline::disconnected(&plugins, client, None, end.code, &end.reason).await;
+        dispatch::perform_after(services, client, actions).await;
     }
 
     fn welcome(&self) -> Frame {
@@ -391,5 +408,29 @@ fn closed_by_server(request: CloseRequest) -> End {
         reason: request.reason.clone(),
         unexpected: request.code.unexpected(),
         owed: Some(request),
+    }
+}
+
+#[cfg(test)]
+mod size_probe {
+    fn size<A, F: std::future::Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+    fn size5<'a, F: std::future::Future>(
+        _: impl FnOnce(
+            &'a super::Services,
+            &'a std::sync::Arc<super::Connection>,
+            &'a str,
+            super::Instant,
+            &'a crate::config::Limits,
+        ) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+    #[test]
+    fn print_sizes() {
+        eprintln!("session {}", size_of::<super::Session<super::TcpSocket>>());
+        eprintln!("run {}", size(super::Session::<super::TcpSocket>::run));
+        eprintln!("frame {}", size5(super::dispatch::frame));
     }
 }
