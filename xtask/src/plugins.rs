@@ -15,6 +15,9 @@ use crate::workspace::Workspace;
 /// Plugins of this workspace that ship with the server.
 const SHIPPED: &[&str] = &["chat"];
 
+/// Plugins of this workspace to learn from.
+const EXAMPLES: &[&str] = &["hello"];
+
 /// The workspace of the plugins that the server's tests load.
 const GUESTS_MANIFEST: &str = "host/tests/guests/Cargo.toml";
 
@@ -27,15 +30,21 @@ const COMPONENT_HEADER: [u8; 8] = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
 /// Options of `cargo xtask plugins`.
 #[derive(Debug, Args)]
 pub(crate) struct PluginsArgs {
+    /// Also build the plugins of the folder examples
+    #[arg(long)]
+    examples: bool,
     /// Also build the plugins that the server's tests load
     #[arg(long)]
     guests: bool,
 }
 
-/// Builds the shipped plugins, and the guests of the tests if asked to.
+/// Builds the shipped plugins, and the examples and the guests of the tests if asked to.
 pub(crate) fn run(workspace: &Workspace, args: &PluginsArgs) -> anyhow::Result<ExitCode> {
     requirements::ensure(&[WASM_TARGET])?;
     build_shipped(workspace)?;
+    if args.examples {
+        build_examples(workspace)?;
+    }
     if args.guests {
         build_guests(workspace)?;
     }
@@ -44,14 +53,24 @@ pub(crate) fn run(workspace: &Workspace, args: &PluginsArgs) -> anyhow::Result<E
 
 /// Builds the shipped plugins into `target/plugins`.
 pub(crate) fn build_shipped(workspace: &Workspace) -> anyhow::Result<()> {
+    build_members(workspace, SHIPPED)
+}
+
+/// Builds the examples into `target/plugins`.
+pub(crate) fn build_examples(workspace: &Workspace) -> anyhow::Result<()> {
+    build_members(workspace, EXAMPLES)
+}
+
+/// Builds members of this workspace, whose packages are called as their components.
+fn build_members(workspace: &Workspace, names: &[&str]) -> anyhow::Result<()> {
     let mut cargo = workspace.cargo();
     cargo.args(["build", "--target", PLUGIN_TARGET, "--profile", PROFILE]);
-    for name in SHIPPED {
+    for name in names {
         cargo.args(["-p", name]);
     }
     run_program(&mut cargo)?;
     let built = workspace.target_dir().join(PLUGIN_TARGET).join(PROFILE);
-    for name in SHIPPED {
+    for name in names {
         let file = format!("{name}.wasm");
         install(&built.join(&file), &workspace.plugins_dir().join(&file))?;
     }

@@ -1,5 +1,7 @@
 //! `cargo xtask run`: the server with the plugins of this repository.
 
+use std::env;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, ExitCode};
 
 use anyhow::Context as _;
@@ -9,6 +11,9 @@ use crate::plugins;
 use crate::requirements::{self, WASM_TARGET};
 use crate::steps::run_program;
 use crate::workspace::Workspace;
+
+/// Where the server listens unless it is told otherwise.
+const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 /// Options of `cargo xtask run`.
 #[derive(Debug, Args)]
@@ -22,10 +27,11 @@ pub(crate) struct RunArgs {
 pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> anyhow::Result<ExitCode> {
     requirements::ensure(&[WASM_TARGET])?;
     plugins::build_shipped(workspace)?;
+    // Together, so that both are built against the same dependencies, and the client starts at once.
     run_program(
         workspace
             .cargo()
-            .args(["build", "-p", "signalbox", "--bin", "signalbox"]),
+            .args(["build", "-p", "signalbox", "-p", "chat-client"]),
     )?;
     let program = workspace.program("debug", "signalbox");
     let mut server = Command::new(&program);
@@ -33,7 +39,43 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> anyhow::Result<ExitC
     server
         .args(["run", "--config", "platform.toml"])
         .args(&args.server_args);
+    eprint!("{}", what_to_try(address(|name| env::var(name).ok())));
     become_program(&mut server).with_context(|| format!("cannot run {}", program.display()))
+}
+
+/// The address that the environment gives the server. What `platform.toml` and `.env` say is the server's to read; it
+/// logs where it listens.
+fn address(variable: impl Fn(&str) -> Option<String>) -> SocketAddr {
+    let listen = variable("SIGNALBOX_SERVER__LISTEN").and_then(|text| text.trim().parse().ok());
+    let port = variable("WSS_PORT").and_then(|text| text.trim().parse().ok());
+    let mut address = listen.unwrap_or(DEFAULT_ADDRESS);
+    if let (None, Some(port)) = (listen, port) {
+        address.set_port(port);
+    }
+    if address.ip().is_unspecified() {
+        address.set_ip(DEFAULT_ADDRESS.ip());
+    }
+    address
+}
+
+/// The next steps of somebody who sees this for the first time.
+fn what_to_try(address: SocketAddr) -> String {
+    let url = if address == DEFAULT_ADDRESS {
+        String::new()
+    } else {
+        format!(" --url ws://{address}/ws")
+    };
+    format!(
+        "\n\
+         Signalbox will listen on ws://{address}/ws. In two other terminals:\n\
+         \n    \
+         cargo run -q -p chat-client -- --user ann{url}\n    \
+         cargo run -q -p chat-client -- --user bob{url}\n\
+         \n\
+         Type `/to bob` and a message as ann. Then change plugins/chat/src/lib.rs, run `cargo xtask plugins`,\n\
+         and the next message follows the new logic. Ctrl-C stops the server.\n\
+         \n"
+    )
 }
 
 /// Returns only when the program cannot be started.
@@ -50,4 +92,35 @@ fn become_program(command: &mut Command) -> anyhow::Result<ExitCode> {
         .code()
         .and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address_with(variables: &[(&str, &str)]) -> String {
+        let find = |name: &str| variables.iter().find(|(known, _)| *known == name);
+        address(|name| find(name).map(|(_, value)| (*value).to_owned())).to_string()
+    }
+
+    #[test]
+    fn the_hints_name_the_address_that_the_environment_sets() {
+        assert_eq!(address_with(&[]), "127.0.0.1:8080");
+        assert_eq!(address_with(&[("WSS_PORT", "9000")]), "127.0.0.1:9000");
+        assert_eq!(
+            address_with(&[
+                ("WSS_PORT", "9000"),
+                ("SIGNALBOX_SERVER__LISTEN", "0.0.0.0:7000")
+            ]),
+            "127.0.0.1:7000"
+        );
+        assert_eq!(address_with(&[("WSS_PORT", "")]), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn the_client_is_told_an_address_only_where_it_is_not_its_own_default() {
+        assert!(!what_to_try(DEFAULT_ADDRESS).contains("--url"));
+        let other = SocketAddr::new(DEFAULT_ADDRESS.ip(), 9000);
+        assert!(what_to_try(other).contains("--user bob --url ws://127.0.0.1:9000/ws"));
+    }
 }

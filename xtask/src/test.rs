@@ -40,6 +40,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<Exit
         requirements::ensure(requirements::FOR_TESTS)
     });
     steps.step("plugins", || plugins::build_shipped(workspace));
+    steps.step("example plugins", || plugins::build_examples(workspace));
     steps.step("test guests", || plugins::build_guests(workspace));
     steps.step("tests", || {
         run_program(workspace.cargo().args(args.cargo_args()))

@@ -155,3 +155,17 @@ fn me_becomes_a_chat_message() {
     );
     assert!(chat("").handle(&message("chat.me", r#"" ""#)).is_err());
 }
+
+#[test]
+fn the_change_that_the_readme_shows_fits_the_source() {
+    let readme = include_str!("../../../README.md");
+    let (_, rest) = readme.split_once("```diff\n").expect("a change");
+    let (diff, _) = rest.split_once("```").expect("its end");
+    let before: String = diff
+        .lines()
+        .filter_map(|line| line.strip_prefix(' '))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert!(include_str!("lib.rs").contains(&before), "{before}");
+    assert!(diff.lines().any(|line| line.starts_with('+')));
+}

@@ -1,0 +1,267 @@
+//! The connection: what is typed goes out, what comes in is shown, and what was lost is opened again.
+
+use std::{collections::BTreeSet, future::pending, time::Duration};
+
+use anyhow::bail;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpStream,
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Error, Message, handshake::client::Request},
+};
+
+use crate::{
+    input::{Command, HELP},
+    retry::{self, Backoff},
+    show::{Incoming, Meaning},
+};
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// How a client behaves.
+pub(crate) struct Options {
+    /// The upgrade, with who the client is.
+    pub(crate) request: Request,
+    /// Messages that must have come before the end.
+    pub(crate) expect: usize,
+    /// How long to wait at the end of the input.
+    pub(crate) patience: Duration,
+    /// Waits between attempts to connect.
+    pub(crate) backoff: Backoff,
+}
+
+/// A client, whatever becomes of its connections.
+pub(crate) struct Client<S> {
+    options: Options,
+    say: S,
+    /// `receiverId` or `room`, and its value: whom lines are for.
+    to: Option<(&'static str, String)>,
+    /// To be joined again with the next connection.
+    rooms: BTreeSet<String>,
+    /// Frames that are not answered yet, by `id`.
+    waiting: BTreeSet<String>,
+    sent: usize,
+    messages: usize,
+    /// Whether everything so far was answered, and with an `ack`.
+    good: bool,
+    /// When waiting ends, once the input has.
+    deadline: Option<Instant>,
+}
+
+enum End {
+    /// Everything is done.
+    Done,
+    /// The user had enough.
+    Quit,
+    /// The connection is over.
+    Closed(u16, String),
+}
+
+impl<S: FnMut(&str)> Client<S> {
+    pub(crate) fn new(options: Options, say: S) -> Self {
+        Self {
+            options,
+            say,
+            to: None,
+            rooms: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            sent: 0,
+            messages: 0,
+            good: true,
+            deadline: None,
+        }
+    }
+
+    /// Chats until the end of `lines`, `/quit`, or a close that says not to come back. True: all went well.
+    pub(crate) async fn run(mut self, mut lines: mpsc::Receiver<String>) -> anyhow::Result<bool> {
+        let mut connected_before = false;
+        loop {
+            match connect_async(self.options.request.clone()).await {
+                Ok((mut socket, _)) => {
+                    connected_before = true;
+                    let began = Instant::now();
+                    match self.talk(&mut socket, &mut lines).await {
+                        End::Quit => return Ok(true),
+                        End::Done => return Ok(self.good),
+                        End::Closed(code, reason) => self.closed(code, &reason)?,
+                    }
+                    if began.elapsed() > retry::WAIT_MAX {
+                        self.options.backoff.reset();
+                    }
+                }
+                Err(Error::Http(answer)) if !retry::tries_again(answer.status().as_u16()) => {
+                    let body = answer.body().as_deref().unwrap_or_default();
+                    bail!(
+                        "refused with {}: {}",
+                        answer.status(),
+                        String::from_utf8_lossy(body)
+                    );
+                }
+                Err(error) if connected_before => (self.say)(&format!("not connected: {error}")),
+                Err(error) => bail!("cannot connect to {}: {error}", self.options.request.uri()),
+            }
+            if self
+                .deadline
+                .is_some_and(|deadline| deadline <= Instant::now())
+            {
+                return Ok(false);
+            }
+            let wait = self.options.backoff.wait();
+            (self.say)(&format!("trying again in {:.1} s", wait.as_secs_f64()));
+            sleep(wait).await;
+        }
+    }
+
+    fn closed(&mut self, code: u16, reason: &str) -> anyhow::Result<()> {
+        if !self.waiting.is_empty() {
+            (self.say)(&format!(
+                "{} sent, and nobody knows whether they arrived",
+                self.waiting.len()
+            ));
+            self.waiting.clear();
+            self.good = false;
+        }
+        if !retry::comes_back(code) {
+            bail!("closed with {code}: {reason}");
+        }
+        (self.say)(&format!("closed with {code}: {reason}"));
+        Ok(())
+    }
+
+    async fn talk(&mut self, socket: &mut Socket, lines: &mut mpsc::Receiver<String>) -> End {
+        for room in self.rooms.clone() {
+            self.send(socket, json!({"type": "join", "room": room}))
+                .await;
+        }
+        loop {
+            let over = self.waiting.is_empty() && self.messages >= self.options.expect;
+            if self.deadline.is_some() && over {
+                // A connection that is gone already is as closed as it can be.
+                let _ = socket.close(None).await;
+                return End::Done;
+            }
+            tokio::select! {
+                frame = socket.next() => match frame {
+                    Some(Ok(Message::Text(text))) => self.receive(&text),
+                    Some(Ok(Message::Close(Some(close)))) => {
+                        return End::Closed(close.code.into(), close.reason.to_string());
+                    }
+                    Some(Ok(Message::Close(None))) => return End::Closed(1005, String::new()),
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return End::Closed(1006, error.to_string()),
+                    None => return End::Closed(1006, "the connection was lost".to_owned()),
+                },
+                line = lines.recv(), if self.deadline.is_none() => match line.as_deref().map(Command::parse) {
+                    None => self.deadline = Some(Instant::now() + self.options.patience),
+                    Some(Ok(Command::Quit)) => {
+                        let _ = socket.close(None).await;
+                        return End::Quit;
+                    }
+                    Some(Ok(command)) => self.obey(socket, command).await,
+                    Some(Err(error)) => (self.say)(&error),
+                },
+                () = at(self.deadline) => {
+                    let (answers, messages) = (self.waiting.len(), self.messages);
+                    (self.say)(&format!("gave up: {answers} not answered, {messages} messages came"));
+                    self.good = false;
+                    return End::Done;
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, text: &str) {
+        let incoming = match serde_json::from_str::<Incoming>(text) {
+            Ok(incoming) => incoming,
+            Err(error) => return (self.say)(&format!("not understood ({error}): {text}")),
+        };
+        (self.say)(&incoming.line());
+        match incoming.meaning() {
+            Meaning::Answer { id, good } => {
+                self.waiting.remove(&id);
+                self.good &= good;
+            }
+            Meaning::Message => self.messages += 1,
+            Meaning::Notice => {}
+        }
+    }
+
+    async fn obey(&mut self, socket: &mut Socket, command: Command) {
+        match command {
+            Command::Nothing | Command::Quit => {}
+            Command::Help => (self.say)(HELP),
+            Command::To(user) => self.to = Some(("receiverId", user)),
+            Command::Room(room) => self.to = Some(("room", room)),
+            Command::Say(text) => self.message(socket, "chat_message", &text).await,
+            Command::Me(text) => self.message(socket, "chat.me", &text).await,
+            Command::Join(room) => match room.or_else(|| self.room()) {
+                Some(room) => {
+                    self.rooms.insert(room.clone());
+                    self.send(socket, json!({"type": "join", "room": room}))
+                        .await;
+                    self.to = Some(("room", room));
+                }
+                None => (self.say)("which room? /join ROOM"),
+            },
+            Command::Leave(room) => match room.or_else(|| self.room()) {
+                Some(room) => {
+                    self.rooms.remove(&room);
+                    self.send(socket, json!({"type": "leave", "room": room}))
+                        .await;
+                }
+                None => (self.say)("which room? /leave ROOM"),
+            },
+            Command::Raw(frame) => {
+                let id = serde_json::from_str::<Value>(&frame).ok();
+                self.waiting
+                    .extend(id.and_then(|frame| Some(frame["id"].as_str()?.to_owned())));
+                self.put(socket, frame).await;
+            }
+        }
+    }
+
+    fn room(&self) -> Option<String> {
+        self.to
+            .clone()
+            .and_then(|(field, name)| (field == "room").then_some(name))
+    }
+
+    async fn message(&mut self, socket: &mut Socket, event_type: &str, text: &str) {
+        let Some((field, name)) = &self.to else {
+            return (self.say)("whom for? /to USER or /room ROOM");
+        };
+        let frame = json!({"type": event_type, "payload": {"text": text}, *field: name});
+        self.send(socket, frame).await;
+    }
+
+    /// Sends a frame with an `id`, so that it is answered.
+    async fn send(&mut self, socket: &mut Socket, mut frame: Value) {
+        self.sent += 1;
+        let id = self.sent.to_string();
+        frame["id"] = json!(id);
+        self.waiting.insert(id);
+        self.put(socket, frame.to_string()).await;
+    }
+
+    async fn put(&mut self, socket: &mut Socket, frame: String) {
+        if let Err(error) = socket.send(Message::text(frame)).await {
+            // The next read says how the connection ended.
+            (self.say)(&format!("not sent: {error}"));
+        }
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! The client against a server in this process that answers and closes as it is told.
+
+use tokio::net::TcpListener;
+use tokio_tungstenite::{
+    accept_hdr_async,
+    tungstenite::{
+        client::IntoClientRequest,
+        handshake::server,
+        http::HeaderValue,
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
+};
+
+use super::*;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the server did with its connections, one after another.
+enum Act {
+    /// Answers each frame with an `ack`, up to this one: instead of that it closes with a code.
+    CloseAfter(&'static str, u16),
+    /// Answers each frame with an `error`.
+    Refuse,
+    /// Answers nothing.
+    Ignore,
+}
+
+/// Serves one connection for each act, and returns what it heard, by connection.
+async fn serve(listener: TcpListener, acts: Vec<Act>) -> Vec<Vec<String>> {
+    let mut heard = Vec::new();
+    for act in acts {
+        let (stream, _) = listener.accept().await.unwrap();
+        #[allow(clippy::result_large_err, reason = "the type is tungstenite's")]
+        let protocol = |_: &server::Request, mut answer: server::Response| {
+            let v1 = HeaderValue::from_static("signalbox.v1");
+            answer.headers_mut().insert("Sec-WebSocket-Protocol", v1);
+            Ok(answer)
+        };
+        let mut socket = accept_hdr_async(stream, protocol).await.unwrap();
+        let mut frames = Vec::new();
+        while let Some(Ok(frame)) = socket.next().await {
+            let Message::Text(text) = frame else { continue };
+            let frame: Value = serde_json::from_str(&text).unwrap();
+            let what = frame["payload"]["text"].as_str().or(frame["room"].as_str());
+            let what = what.unwrap_or_default().to_owned();
+            frames.push(what.clone());
+            let answer = match act {
+                Act::CloseAfter(last, code) if last == what => {
+                    let (code, reason) = (CloseCode::from(code), "told to".into());
+                    socket
+                        .close(Some(CloseFrame { code, reason }))
+                        .await
+                        .unwrap();
+                    continue;
+                }
+                Act::CloseAfter(..) => "ack",
+                Act::Refuse => "error",
+                Act::Ignore => continue,
+            };
+            let answer =
+                json!({"type": answer, "payload": {"id": frame["id"], "status": "delivered"}});
+            socket
+                .send(Message::text(answer.to_string()))
+                .await
+                .unwrap();
+        }
+        heard.push(frames);
+    }
+    heard
+}
+
+/// Runs a client with `lines` against `acts`: how it ended, what the server heard, and what was shown.
+async fn chat(
+    lines: &[&str],
+    acts: Vec<Act>,
+    patience: Duration,
+) -> (anyhow::Result<bool>, Vec<Vec<String>>, Vec<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/ws?userId=ann", listener.local_addr().unwrap());
+    let mut request = url.into_client_request().unwrap();
+    request.headers_mut().insert(
+        "Sec-WebSocket-Protocol",
+        HeaderValue::from_static("signalbox.v1"),
+    );
+    let backoff = Backoff::new(Duration::from_millis(1));
+    let options = Options {
+        request,
+        expect: 0,
+        patience,
+        backoff,
+    };
+    let (sender, receiver) = mpsc::channel(lines.len().max(1));
+    for line in lines {
+        sender.send((*line).to_owned()).await.unwrap();
+    }
+    drop(sender);
+    let server = tokio::spawn(serve(listener, acts));
+    let mut shown = Vec::new();
+    let ended = Client::new(options, |line: &str| shown.push(line.to_owned()))
+        .run(receiver)
+        .await;
+    let heard = tokio::time::timeout(PATIENCE, server)
+        .await
+        .expect("the client connected as often as it should");
+    (ended, heard.unwrap(), shown)
+}
+
+#[tokio::test]
+async fn lines_are_sent_answered_and_the_end_of_the_input_is_the_end() {
+    let acts = vec![Act::CloseAfter("never", 0)];
+    let (ended, heard, shown) = chat(&["lost", "/to bob", "one", "/me two"], acts, PATIENCE).await;
+    assert!(ended.unwrap());
+    assert_eq!(heard, [["one", "two"]]);
+    assert_eq!(
+        shown,
+        [
+            "whom for? /to USER or /room ROOM",
+            "  1: delivered",
+            "  2: delivered"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn after_a_drain_the_client_comes_back_to_its_rooms() {
+    let acts = vec![Act::CloseAfter("one", 4000), Act::CloseAfter("never", 0)];
+    let (ended, heard, shown) = chat(&["/join lobby", "one"], acts, PATIENCE).await;
+    assert!(!ended.unwrap(), "nobody knows what became of the message");
+    assert_eq!(heard, [vec!["lobby", "one"], vec!["lobby"]]);
+    assert!(
+        shown.contains(&"closed with 4000: told to".to_owned()),
+        "{shown:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_was_told_not_to_come_back_does_not() {
+    let acts = vec![Act::CloseAfter("one", 4501)];
+    let (ended, heard, _) = chat(&["/to bob", "one"], acts, PATIENCE).await;
+    assert_eq!(ended.unwrap_err().to_string(), "closed with 4501: told to");
+    assert_eq!(heard, [["one"]]);
+}
+
+#[tokio::test]
+async fn a_refusal_or_no_answer_at_all_is_no_success() {
+    for (act, patience) in [
+        (Act::Refuse, PATIENCE),
+        (Act::Ignore, Duration::from_millis(1)),
+    ] {
+        let (ended, ..) = chat(&["/to bob", "one"], vec![act], patience).await;
+        assert!(!ended.unwrap());
+    }
+}

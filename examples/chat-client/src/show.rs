@@ -1,0 +1,167 @@
+//! Incoming frames, for people.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A frame of the server.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Incoming {
+    #[serde(rename = "type")]
+    event_type: String,
+    #[serde(default)]
+    payload: Value,
+    #[serde(rename = "senderId", default)]
+    sender: String,
+    #[serde(default)]
+    room: String,
+}
+
+/// What a frame is to the client, beside something to show.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// The answer to the frame with this `id`, and whether the server did what was asked.
+    Answer { id: String, good: bool },
+    /// A message of somebody.
+    Message,
+    /// Something else.
+    Notice,
+}
+
+impl Incoming {
+    pub(crate) fn meaning(&self) -> Meaning {
+        match self.event_type.as_str() {
+            "ack" | "error" => Meaning::Answer {
+                id: self.text_of("id").to_owned(),
+                good: self.event_type == "ack",
+            },
+            "welcome" | "joined" | "left" => Meaning::Notice,
+            _ => Meaning::Message,
+        }
+    }
+
+    /// As a line.
+    pub(crate) fn line(&self) -> String {
+        match self.event_type.as_str() {
+            "welcome" => format!(
+                "connected as {} to node {}",
+                self.text_of("userId"),
+                self.text_of("nodeId")
+            ),
+            "ack" => format!("  {}: {}", self.text_of("id"), self.text_of("status")),
+            "error" => self.error(),
+            "joined" | "left" => format!("{} {}", self.event_type, self.text_of("room")),
+            _ => self.message(),
+        }
+    }
+
+    fn message(&self) -> String {
+        let room = match self.room.as_str() {
+            "" => String::new(),
+            room => format!("[{room}] "),
+        };
+        let sender = match self.sender.as_str() {
+            "" => "the server",
+            sender => sender,
+        };
+        let text = self.payload.as_str().or(self.payload["text"].as_str());
+        match text {
+            Some(text) if self.event_type == "chat_message" => format!("{room}{sender}: {text}"),
+            _ => format!("{room}{sender} sent {}: {}", self.event_type, self.payload),
+        }
+    }
+
+    fn error(&self) -> String {
+        let (id, plugin) = (self.text_of("id"), self.text_of("plugin"));
+        let id = if id.is_empty() {
+            String::new()
+        } else {
+            format!("{id}: ")
+        };
+        let plugin = match plugin {
+            "" => String::new(),
+            plugin => format!(" (plugin {plugin})"),
+        };
+        format!(
+            "! {id}{}{plugin}: {}",
+            self.text_of("code"),
+            self.text_of("message")
+        )
+    }
+
+    fn text_of(&self, field: &str) -> &str {
+        self.payload[field].as_str().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn incoming(frame: &str) -> Incoming {
+        serde_json::from_str(frame).unwrap()
+    }
+
+    #[test]
+    fn every_kind_of_frame_is_a_readable_line() {
+        for (frame, line) in [
+            (
+                r#"{"type":"chat_message","payload":{"text":"hi"},"receiverID":"bob","senderId":"ann","timestamp":""}"#,
+                "ann: hi",
+            ),
+            (
+                r#"{"type":"chat_message","payload":"hi","receiverID":"","senderId":"ann","room":"lobby"}"#,
+                "[lobby] ann: hi",
+            ),
+            (
+                r#"{"type":"score","payload":[1],"receiverID":"bob","senderId":""}"#,
+                "the server sent score: [1]",
+            ),
+            (
+                r#"{"type":"welcome","payload":{"userId":"ann","nodeId":"a"}}"#,
+                "connected as ann to node a",
+            ),
+            (
+                r#"{"type":"joined","payload":{"room":"lobby"}}"#,
+                "joined lobby",
+            ),
+            (
+                r#"{"type":"ack","payload":{"id":"1","messageId":"m","status":"offline"}}"#,
+                "  1: offline",
+            ),
+            (
+                r#"{"type":"error","payload":{"id":"2","code":"blank","message":"the text is blank","plugin":"chat","retryable":false}}"#,
+                "! 2: blank (plugin chat): the text is blank",
+            ),
+            (
+                r#"{"type":"error","payload":{"code":"invalid_frame","message":"no","retryable":false}}"#,
+                "! invalid_frame: no",
+            ),
+        ] {
+            assert_eq!(incoming(frame).line(), line);
+        }
+    }
+
+    #[test]
+    fn acks_and_errors_answer_what_was_sent() {
+        let answer = |frame| incoming(frame).meaning();
+        assert_eq!(
+            answer(r#"{"type":"ack","payload":{"id":"1","status":"delivered"}}"#),
+            Meaning::Answer {
+                id: "1".into(),
+                good: true
+            }
+        );
+        assert_eq!(
+            answer(r#"{"type":"error","payload":{"id":"1","code":"blank"}}"#),
+            Meaning::Answer {
+                id: "1".into(),
+                good: false
+            }
+        );
+        assert_eq!(answer(r#"{"type":"note","payload":1}"#), Meaning::Message);
+        assert_eq!(
+            answer(r#"{"type":"left","payload":{"room":"r"}}"#),
+            Meaning::Notice
+        );
+    }
+}

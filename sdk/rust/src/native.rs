@@ -1,0 +1,234 @@
+//! What the server offers to a plugin, for tests on the machine that builds it: there the functions of the bindings end
+//! the process. The same names and types, each thread with a store and a client of its own.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, hash_map::RandomState},
+    hash::{BuildHasher, Hasher},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::{Client, bindings::imports::signalbox::plugin as real};
+
+/// The default of `store_value_bytes_max`.
+const VALUE_BYTES_MAX: usize = 64 << 10;
+/// The default of `store_key_bytes_max`.
+const KEY_BYTES_MAX: usize = 512;
+
+thread_local! {
+    static CLIENT: RefCell<Option<Client>> = const { RefCell::new(None) };
+    static VALUES: RefCell<BTreeMap<String, Vec<u8>>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+pub(crate) fn set_client(client: Option<Client>) {
+    CLIENT.with(|place| *place.borrow_mut() = client);
+}
+
+/// Lines in the server's log, marked with the plugin's name and version. In tests: on standard error.
+pub mod log {
+    pub use super::real::log::Level;
+
+    /// Writes a line. The server cuts it at 1 KiB, and leaves out those over `log_lines_per_second` (100).
+    pub fn write(level: Level, line: &str) {
+        eprintln!("{level:?} {line}");
+    }
+}
+
+/// Who and where: what a call is about.
+pub mod context {
+    use super::{BuildHasher, CLIENT, Client, Hasher, RandomState, SystemTime, UNIX_EPOCH};
+
+    /// The connection that this call is about; none in `init`, `event-types` and `self-test`. In tests: what
+    /// [`testing::set_client`](crate::testing::set_client) said.
+    pub fn current_client() -> Option<Client> {
+        CLIENT.with(|place| place.borrow().clone())
+    }
+
+    /// The node that runs this instance. In tests: `test`.
+    pub fn node() -> String {
+        "test".to_owned()
+    }
+
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub fn now() -> u64 {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Uniform and unpredictable.
+    pub fn random() -> u32 {
+        // Each state has other keys, so even the hash of nothing differs.
+        (RandomState::new().build_hasher().finish() >> 32) as u32
+    }
+}
+
+/// Values that outlive an instance and a swap. In tests: one store a thread, in which nothing expires.
+pub mod store {
+    use super::{KEY_BYTES_MAX, VALUE_BYTES_MAX, VALUES};
+
+    pub use super::real::store::StoreError;
+
+    /// The value of `key`; none where it was never set, was removed, or has expired.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn get(key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        admit(key, &[])?;
+        Ok(VALUES.with(|values| values.borrow().get(key).cloned()))
+    }
+
+    /// Sets `key`, for `ttl_seconds` or for good.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn set(key: &str, value: &[u8], _ttl_seconds: Option<u32>) -> Result<(), StoreError> {
+        admit(key, value)?;
+        VALUES.with(|values| values.borrow_mut().insert(key.to_owned(), value.to_vec()));
+        Ok(())
+    }
+
+    /// Forgets `key`.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn remove(key: &str) -> Result<(), StoreError> {
+        admit(key, &[])?;
+        VALUES.with(|values| values.borrow_mut().remove(key));
+        Ok(())
+    }
+
+    /// Adds `by` to the decimal number under `key` and returns the sum. A new key starts at 0 and takes `ttl_seconds`;
+    /// an old one keeps its own.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn increment(key: &str, by: i32, ttl_seconds: Option<u32>) -> Result<i64, StoreError> {
+        let old = match get(key)? {
+            Some(text) => std::str::from_utf8(&text)
+                .ok()
+                .and_then(|text| text.parse::<i64>().ok())
+                .ok_or(StoreError::NotANumber)?,
+            None => 0,
+        };
+        let sum = old
+            .checked_add(i64::from(by))
+            .ok_or(StoreError::NotANumber)?;
+        set(key, sum.to_string().as_bytes(), ttl_seconds)?;
+        Ok(sum)
+    }
+
+    /// Sets `key` where its value still is `expected` (none: absent). False: somebody was faster.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn compare_and_swap(
+        key: &str,
+        expected: Option<&[u8]>,
+        value: &[u8],
+        ttl_seconds: Option<u32>,
+    ) -> Result<bool, StoreError> {
+        admit(key, value)?;
+        if get(key)?.as_deref() != expected {
+            return Ok(false);
+        }
+        set(key, value, ttl_seconds).map(|()| true)
+    }
+
+    fn admit(key: &str, value: &[u8]) -> Result<(), StoreError> {
+        if key.len() > KEY_BYTES_MAX || value.len() > VALUE_BYTES_MAX {
+            return Err(StoreError::TooLarge);
+        }
+        Ok(())
+    }
+}
+
+/// The plugin's own figures, beside the server's. Names: 1 to 64 of `a-z 0-9 _`. In tests: on standard error.
+pub mod metrics {
+    /// Adds `by` to the count called `name`.
+    pub fn count(name: &str, by: u32) {
+        eprintln!("count {name} {by}");
+    }
+
+    /// Adds `value` to the distribution called `name`, in a unit of the plugin's own.
+    pub fn observe(name: &str, value: f64) {
+        eprintln!("observe {name} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        context, real,
+        store::{self, StoreError},
+    };
+    use crate::testing;
+
+    #[test]
+    fn the_store_of_a_test_keeps_counts_and_compares() {
+        assert_eq!(store::get("k"), Ok(None));
+        assert_eq!(store::compare_and_swap("k", None, b"1", None), Ok(true));
+        assert_eq!(store::compare_and_swap("k", None, b"2", None), Ok(false));
+        assert_eq!(store::increment("k", 4, None), Ok(5));
+        assert_eq!(store::get("k"), Ok(Some(b"5".to_vec())));
+        assert_eq!(store::set("k", b"five", None), Ok(()));
+        assert_eq!(store::increment("k", 1, None), Err(StoreError::NotANumber));
+        assert_eq!(store::remove("k"), Ok(()));
+        assert_eq!(store::get("k"), Ok(None));
+    }
+
+    #[test]
+    fn the_store_of_a_test_has_the_servers_default_limits() {
+        let (key, value) = ("k".repeat(513), vec![0; 64 * 1024 + 1]);
+        assert_eq!(store::get(&key), Err(StoreError::TooLarge));
+        assert_eq!(store::set("k", &value, None), Err(StoreError::TooLarge));
+        assert_eq!(store::set("k", &value[1..], None), Ok(()));
+    }
+
+    #[test]
+    fn a_test_says_whose_call_it_is() {
+        assert_eq!(context::current_client(), None);
+        testing::set_client(Some(testing::client("ann")));
+        assert_eq!(
+            context::current_client().map(|client| client.user),
+            Some("ann".to_owned())
+        );
+    }
+
+    #[test]
+    fn random_numbers_differ() {
+        let first = context::random();
+        assert!((0..100).any(|_| context::random() != first));
+    }
+
+    /// A plugin that is tested with the doubles must compile against the bindings.
+    #[test]
+    fn the_doubles_have_the_signatures_of_the_bindings() {
+        fn same<F>(_double: F, _real: F) {}
+        same::<fn(real::log::Level, &str)>(super::log::write, real::log::write);
+        same::<fn() -> Option<crate::Client>>(
+            context::current_client,
+            real::context::current_client,
+        );
+        same::<fn() -> String>(context::node, real::context::node);
+        same::<fn() -> u64>(context::now, real::context::now);
+        same::<fn() -> u32>(context::random, real::context::random);
+        same::<fn(&str) -> Result<Option<Vec<u8>>, StoreError>>(store::get, real::store::get);
+        same::<fn(&str, &[u8], Option<u32>) -> Result<(), StoreError>>(
+            store::set,
+            real::store::set,
+        );
+        same::<fn(&str) -> Result<(), StoreError>>(store::remove, real::store::remove);
+        same::<fn(&str, i32, Option<u32>) -> Result<i64, StoreError>>(
+            store::increment,
+            real::store::increment,
+        );
+        same::<fn(&str, Option<&[u8]>, &[u8], Option<u32>) -> Result<bool, StoreError>>(
+            store::compare_and_swap,
+            real::store::compare_and_swap,
+        );
+        same::<fn(&str, u32)>(super::metrics::count, real::metrics::count);
+        same::<fn(&str, f64)>(super::metrics::observe, real::metrics::observe);
+    }
+}

@@ -1,0 +1,169 @@
+//! Shorter ways to make the values that a plugin answers with.
+
+use serde::Serialize;
+
+use crate::{
+    Action, Destination, Disconnection, Draft, Message, Rejection,
+    bindings::imports::signalbox::plugin::store::StoreError, payload,
+};
+
+impl Destination {
+    /// Every connection of the user called `id`.
+    pub fn user(id: impl Into<String>) -> Self {
+        Self::User(id.into())
+    }
+
+    /// Every member of the room called `name`.
+    pub fn room(name: impl Into<String>) -> Self {
+        Self::Room(name.into())
+    }
+}
+
+impl Draft {
+    /// A message to `to` with `payload` as JSON.
+    ///
+    /// ```
+    /// use signalbox_plugin::{Destination, Draft};
+    ///
+    /// let draft = Draft::new("game.move", Destination::room("table-7"), &["e2", "e4"])?;
+    /// assert_eq!(draft.payload, r#"["e2","e4"]"#);
+    /// # Ok::<(), signalbox_plugin::Rejection>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`payload::to_json`].
+    pub fn new<T: Serialize + ?Sized>(
+        event_type: impl Into<String>,
+        to: impl Into<Option<Destination>>,
+        payload: &T,
+    ) -> Result<Self, Rejection> {
+        Ok(Self {
+            event_type: event_type.into(),
+            destination: to.into(),
+            payload: payload::to_json(payload)?,
+        })
+    }
+}
+
+impl Message {
+    /// This message with another payload: for [`Outcome::Changed`](crate::Outcome::Changed).
+    ///
+    /// # Errors
+    /// As [`payload::to_json`].
+    pub fn with_payload<T: Serialize + ?Sized>(&self, payload: &T) -> Result<Draft, Rejection> {
+        Draft::new(self.event_type.as_str(), self.destination.clone(), payload)
+    }
+}
+
+impl Action {
+    /// A message of the platform back to the connection that the call is about.
+    ///
+    /// ```
+    /// use signalbox_plugin::Action;
+    ///
+    /// let action = Action::reply("quiz.score", &42)?;
+    /// # assert!(matches!(action, Action::Announce(draft) if draft.payload == "42"));
+    /// # Ok::<(), signalbox_plugin::Rejection>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`payload::to_json`].
+    pub fn reply<T: Serialize + ?Sized>(
+        event_type: impl Into<String>,
+        payload: &T,
+    ) -> Result<Self, Rejection> {
+        Draft::new(event_type, Destination::Sender, payload).map(Self::Announce)
+    }
+}
+
+impl Disconnection {
+    /// Closes with `code`, 4000 to 4999: below 4500 the client comes back by itself, from there on it does not.
+    pub fn new(code: u16, reason: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason: reason.into(),
+        }
+    }
+}
+
+impl Rejection {
+    /// A refusal with a code for programs (1–64 of `a-z 0-9 _ . -`) and a reason for people.
+    pub fn new(code: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            code: code.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// So that `?` refuses a message for which the store did not do what it was asked.
+impl From<StoreError> for Rejection {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::TooLarge => Self::new("store_full", "there is no room to keep this"),
+            StoreError::NotANumber => Self::new("store_value", "what is kept is not a number"),
+            StoreError::TooManyCalls => {
+                Self::new("store_calls", "this needs too many calls to the store")
+            }
+            StoreError::Unavailable => {
+                Self::new("store_unavailable", "the store does not answer; try again")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn a_draft_goes_to_somebody_or_to_nobody() {
+        let to = |draft: Result<Draft, Rejection>| draft.map(|draft| draft.destination);
+        assert_eq!(
+            to(Draft::new("a", Destination::user("bob"), "x")),
+            Ok(Some(Destination::User("bob".to_owned())))
+        );
+        assert_eq!(to(Draft::new("a", None, "x")), Ok(None));
+    }
+
+    #[test]
+    fn another_payload_leaves_type_and_destination_alone() {
+        let message = Message {
+            destination: Some(Destination::room("r")),
+            ..testing::message("a", "1")
+        };
+        assert_eq!(
+            message.with_payload(&[1, 2]),
+            Ok(Draft {
+                event_type: "a".to_owned(),
+                destination: Some(Destination::room("r")),
+                payload: "[1,2]".to_owned(),
+            })
+        );
+    }
+
+    #[test]
+    fn a_reply_goes_to_the_sender_alone_and_comes_from_the_platform() {
+        let Ok(Action::Announce(draft)) = Action::reply("a", "x") else {
+            panic!("a reply is an announcement");
+        };
+        assert_eq!(draft.destination, Some(Destination::Sender));
+    }
+
+    #[test]
+    fn every_error_of_the_store_is_a_refusal_with_a_legal_code() {
+        for error in [
+            StoreError::TooLarge,
+            StoreError::NotANumber,
+            StoreError::TooManyCalls,
+            StoreError::Unavailable,
+        ] {
+            let code = Rejection::from(error).code;
+            assert!(
+                code.starts_with("store_")
+                    && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            );
+        }
+    }
+}
