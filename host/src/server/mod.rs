@@ -39,7 +39,7 @@ pub fn routes(state: AppState, config: &Config) -> Router {
         .route("/ws", any(upgrade::upgrade))
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
-        .nest("/api", api::routes(state.clone()))
+        .merge(api::routes(state.clone()))
         .route("/admin/", any(closed))
         .route("/admin/{*rest}", any(closed));
     if config.metrics.prometheus {

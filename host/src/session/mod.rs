@@ -410,27 +410,3 @@ fn closed_by_server(request: CloseRequest) -> End {
         owed: Some(request),
     }
 }
-
-#[cfg(test)]
-mod size_probe {
-    fn size<A, F: std::future::Future>(_: impl FnOnce(A) -> F) -> usize {
-        size_of::<F>()
-    }
-    fn size5<'a, F: std::future::Future>(
-        _: impl FnOnce(
-            &'a super::Services,
-            &'a std::sync::Arc<super::Connection>,
-            &'a str,
-            super::Instant,
-            &'a crate::config::Limits,
-        ) -> F,
-    ) -> usize {
-        size_of::<F>()
-    }
-    #[test]
-    fn print_sizes() {
-        eprintln!("session {}", size_of::<super::Session<super::TcpSocket>>());
-        eprintln!("run {}", size(super::Session::<super::TcpSocket>::run));
-        eprintln!("frame {}", size5(super::dispatch::frame));
-    }
-}

@@ -12,7 +12,7 @@ use axum::{
     http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use tokio::time::timeout;
 
@@ -25,15 +25,17 @@ const ENVELOPE_BYTES_MAX: usize = 4 << 10;
 #[derive(Clone, Copy, Debug)]
 struct KeyNumber(usize);
 
-/// The routes below `/api`.
+/// Everything at and below `/api`, so that nothing there answers without a key.
 pub(super) fn routes(state: AppState) -> Router<AppState> {
     Router::new()
-        .route("/messages", post(messages::post))
-        .route("/users/{user}", get(users::find))
-        .route("/users/{user}/disconnect", post(users::disconnect))
-        .fallback(unknown)
+        .route("/api/messages", post(messages::post))
+        .route("/api/users/{user}", get(users::find))
+        .route("/api/users/{user}/disconnect", post(users::disconnect))
+        .route("/api", any(unknown))
+        .route("/api/", any(unknown))
+        .route("/api/{*rest}", any(unknown))
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(state, only_with_a_key))
+        .route_layer(middleware::from_fn_with_state(state, only_with_a_key))
 }
 
 async fn only_with_a_key(
