@@ -16,12 +16,14 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::timeout};
 use tracing::{debug, info};
 
-use super::keys::{Keys, ServerId};
+use super::{
+    keys::{Keys, ServerId},
+    post::Post,
+};
 use crate::{
     broker::{LocalNode, Told, UserRequest},
-    config::RedisCompat,
     protocol::CloseCode,
-    redis_client::{Commands, Topology, Unavailable},
+    redis_client::{Commands, Unavailable},
 };
 
 /// How everything begins that one node says to another.
@@ -174,16 +176,11 @@ async fn say(
     server: &str,
     said: &Said,
 ) -> Result<bool, Unavailable> {
-    let in_cluster = commands.topology()? == Topology::Cluster;
-    let sharded = in_cluster && keys.compat() == RedisCompat::None;
-    let mut publish = redis::cmd(if sharded { "SPUBLISH" } else { "PUBLISH" });
-    publish
-        .arg(keys.server_channel(server))
-        // Strings and numbers under string keys always serialize.
-        .arg(serde_json::to_string(said).unwrap_or_default());
-    let listeners: usize = commands.run_once(&publish).await?;
-    // A classic message goes to all servers of a cluster, and the answer counts the clients of one.
-    Ok(listeners > 0 || (in_cluster && !sharded))
+    // Strings and numbers under string keys always serialize.
+    let text = serde_json::to_string(said).unwrap_or_default();
+    let post = Post::new(commands, keys, server, &text)?;
+    let listeners = commands.run_once(post.command()).await?;
+    Ok(post.is_heard(listeners))
 }
 
 impl From<&UserRequest> for Act {

@@ -19,6 +19,7 @@ mod keys;
 mod lease;
 mod lookup;
 mod own_broadcasts;
+mod post;
 mod routes;
 mod subscriber;
 mod writer;
@@ -46,11 +47,12 @@ use self::{
     keys::{Keys, Name, ServerId},
     lookup::Lookup,
     own_broadcasts::OwnBroadcasts,
+    post::Post,
     routes::Routes,
 };
 use super::{Broker, BrokerError, LocalNode, NodeReport, Target, Told, UserRequest};
 use crate::{
-    config::{RedisCompat, RedisConfig},
+    config::RedisConfig,
     metrics::Metrics,
     protocol::Frame,
     redis_client::{Commands, EndpointError, Endpoints, Topology, Unavailable},
@@ -207,16 +209,9 @@ impl RedisBroker {
 
     /// Whether anybody listens, as far as that can be told.
     async fn publish_on(&self, server: &ServerId, frame: &Frame) -> Result<bool, Unavailable> {
-        let in_cluster = self.commands.topology()? == Topology::Cluster;
-        let sharded = in_cluster && self.keys.compat() == RedisCompat::None;
-        let mut command = redis::cmd(if sharded { "SPUBLISH" } else { "PUBLISH" });
-        command
-            .arg(self.keys.server_channel(server))
-            .arg(frame.as_str());
-        let listeners = self.send(&command, frame.len()).await?;
-        // A classic message goes to all servers of a cluster, and the answer counts the clients of one. A sharded one
-        // goes to the master of the channel's slot, where every node subscribes.
-        Ok(listeners > 0 || (in_cluster && !sharded))
+        let post = Post::new(&self.commands, &self.keys, server, frame.as_str())?;
+        let listeners = self.send(post.command(), frame.len()).await?;
+        Ok(post.is_heard(listeners))
     }
 
     async fn broadcast(&self, frame: &Frame) -> Result<usize, BrokerError> {

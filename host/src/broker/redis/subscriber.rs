@@ -23,9 +23,9 @@ use super::{
     health::{Health, SILENCE_MAX},
     inbox::Inbox,
     keys::Keys,
+    post::Post,
 };
 use crate::{
-    config::RedisCompat,
     metrics::Metrics,
     redis_client::{Commands, Endpoints, Topology, Unavailable, is_master},
 };
@@ -183,11 +183,6 @@ async fn probe(commands: &Commands, keys: &Keys) -> Result<(), Unavailable> {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let sent = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-    let sharded =
-        keys.compat() == RedisCompat::None && matches!(commands.topology(), Ok(Topology::Cluster));
-    let mut publish = redis::cmd(if sharded { "SPUBLISH" } else { "PUBLISH" });
-    publish
-        .arg(keys.server_channel(keys.own_id()))
-        .arg(Inbox::probe(sent));
-    commands.run_once(&publish).await
+    let post = Post::new(commands, keys, keys.own_id(), &Inbox::probe(sent))?;
+    commands.run_once(post.command()).await
 }
