@@ -72,12 +72,15 @@ const WASI_VERSION: &str = "0.2";
 /// How deep a type is written out.
 const TYPE_DEPTH_MAX: usize = 4;
 
-/// Checks which interfaces of the package `component` exports. Exports of anything else are tolerated: toolchains add
+/// The interfaces of the package that `component` exports. Exports of anything else are tolerated: toolchains add
 /// some.
 ///
 /// # Errors
 /// Where it exports none, one of another version, or one that lacks a function.
-pub(super) fn check_exports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
+pub(super) fn exported_interfaces(
+    engine: &Engine,
+    component: &Component,
+) -> Result<Vec<&'static str>, LoadError> {
     let component_type = component.component_type();
     let (mut interfaces, mut foreign, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for (name, item) in component_type.exports(engine) {
@@ -89,7 +92,8 @@ pub(super) fn check_exports(engine: &Engine, component: &Component) -> Result<()
             foreign.push((interface, name));
             continue;
         }
-        let Some((_, functions)) = EXPORTS.iter().find(|(known, _)| *known == interface) else {
+        let Some((interface, functions)) = EXPORTS.iter().find(|(known, _)| *known == interface)
+        else {
             others.push(format!("`{name}`"));
             continue;
         };
@@ -104,7 +108,7 @@ pub(super) fn check_exports(engine: &Engine, component: &Component) -> Result<()
                 listed(&found)
             ));
         }
-        interfaces.push(interface);
+        interfaces.push(*interface);
     }
     // One that also exports the version of this host runs here; half of its interfaces must not.
     if let Some((_, name)) = foreign.iter().find(|(name, _)| !interfaces.contains(name)) {
@@ -123,7 +127,7 @@ pub(super) fn check_exports(engine: &Engine, component: &Component) -> Result<()
             }
         ));
     }
-    Ok(())
+    Ok(interfaces)
 }
 
 /// What to say where an exported interface has all functions, and not with the types that the host calls.

@@ -31,6 +31,9 @@ use crate::{
     protocol::event_type::{PatternError, Patterns},
 };
 
+/// Most event types and patterns that a plugin may handle: each message is compared with all of them.
+const EVENT_TYPES_MAX: usize = 256;
+
 /// Makes versions.
 pub struct Loader {
     engine: PluginEngine,
@@ -109,6 +112,11 @@ pub enum LoadError {
     /// It claims event types that it cannot have.
     #[error("event-types: {0}")]
     EventTypes(#[from] PatternError),
+    /// It claims more event types than the host compares each message with.
+    #[error(
+        "event-types: {0} of them, a plugin may have {EVENT_TYPES_MAX}; use patterns such as `chat.*`"
+    )]
+    TooManyEventTypes(usize),
     /// Another plugin handles the same event types.
     #[error("`{pattern}` is handled by plugin `{other}` already")]
     Conflict {
@@ -155,13 +163,21 @@ impl Loader {
         let (hash, size) = (hash(&bytes), bytes.len());
         let engine = self.engine.wasm();
         let compiled = self.compiler.compile(hash, bytes.clone()).await?;
-        contract::check_exports(engine, &compiled.component)?;
+        let interfaces = contract::exported_interfaces(engine, &compiled.component)?;
         let imports = contract::imports(engine, &compiled.component);
         let component = self
             .linker
             .instantiate_pre(&compiled.component)
             .map_err(|error| contract::unlinked(engine, &compiled.component, &error))?;
         let indices = ExportIndices::new(&component);
+        // One that is exported and would not be called could be the one that refuses messages.
+        if let Some(lost) = interfaces
+            .iter()
+            .find(|name| !indices.names().contains(name))
+        {
+            let what = format!("exports `{lost}` in a form that this host cannot call");
+            return Err(LoadError::Mismatch(what));
+        }
         let shared = self.shared(config, &hash);
         let (trial, handles) = self.try_out(&component, &indices, &shared, config).await?;
         let admission = Admission {
@@ -234,6 +250,10 @@ impl Loader {
             let asked = instance.lifecycle_call(budget, ask).await;
             event_types = asked.map_err(|error| LoadError::Start(error.detail))?;
         }
+        if event_types.len() > EVENT_TYPES_MAX {
+            return Err(LoadError::TooManyEventTypes(event_types.len()));
+        }
+        let event_types: Vec<_> = event_types.iter().map(|text| clean(text)).collect();
         let handles = Patterns::parse(&event_types)?;
         let mut self_test = None;
         if instance.exports.lifecycle.is_some() {

@@ -10,7 +10,9 @@ use signalbox::{
 use tokio::process::Command;
 
 use crate::{
-    guests::{agreeable, component, import, stamped, wat, without_function, wrong_type},
+    guests::{
+        agreeable, agreeable_of, component, import, stamped, wat, without_function, wrong_type,
+    },
     harness::chat_plugin,
     runtime::plugin,
 };
@@ -318,6 +320,14 @@ async fn what_does_not_start_or_fails_its_self_test_is_refused_with_its_own_word
             &["event-types: `join` is built in"],
         ),
         (
+            r#"{"event_types":"many"}"#,
+            &["event-types: 257 of them, a plugin may have 256"],
+        ),
+        (
+            r#"{"event_types":"forged"}"#,
+            &["event-types: `x ERROR y` is no event type"],
+        ),
+        (
             r#"{"event_types":"a*b"}"#,
             &["event-types: `a*b` is no event type or pattern"],
         ),
@@ -348,7 +358,11 @@ async fn a_component_for_a_later_package_is_admitted_where_it_also_serves_this_o
     let loader = loader();
     let later =
         r#"(instance $later) (export "signalbox:plugin/lifecycle@2.0.0" (instance $later))"#;
-    for bytes in [agreeable("", 1), agreeable(later, 1)] {
+    for bytes in [
+        agreeable_of("1.0.0", "", 1),
+        agreeable_of("1.7.1", "", 1),
+        agreeable_of("1.0.0", later, 1),
+    ] {
         let admission = admit(&loader, &bytes, "{}").await.unwrap();
         assert_eq!(admission.interfaces, ["lifecycle"]);
     }

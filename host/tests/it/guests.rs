@@ -63,6 +63,11 @@ pub(crate) fn wrong_type() -> Vec<u8> {
 
 /// `lifecycle` that says yes to everything, with `more` before it and `memory_pages` of memory.
 pub(crate) fn agreeable(more: &str, memory_pages: u32) -> Vec<u8> {
+    agreeable_of("1.0.0", more, memory_pages)
+}
+
+/// The same of another version of the WIT package.
+pub(crate) fn agreeable_of(version: &str, more: &str, memory_pages: u32) -> Vec<u8> {
     wat(&format!(
         r#"(component
         {more}
@@ -78,7 +83,7 @@ pub(crate) fn agreeable(more: &str, memory_pages: u32) -> Vec<u8> {
         (func $self-test (result $said)
             (canon lift (core func $c "self-test") (memory (core memory $c "memory")) (realloc (core func $c "realloc"))))
         (instance $i (export "init" (func $init)) (export "self-test" (func $self-test)))
-        (export "signalbox:plugin/lifecycle@1.0.0" (instance $i)))"#
+        (export "signalbox:plugin/lifecycle@{version}" (instance $i)))"#
     ))
 }
 

@@ -32,11 +32,13 @@ impl Plugin for Hostile {
             _ => {}
         }
         let event_types = match configured(config, "event_types") {
-            "" => "hostile.*",
-            other => other,
+            "" => vec!["hostile.*".to_owned()],
+            "many" => (0..257).map(|number| format!("t{number}")).collect(),
+            "forged" => vec!["x\nERROR y".to_owned()],
+            other => vec![other.to_owned()],
         };
         Ok(Self {
-            event_types: vec![event_types.to_owned()],
+            event_types,
             self_test: configured(config, "self_test").to_owned(),
         })
     }
