@@ -166,7 +166,7 @@ impl CloseCode {
         row(
             Self::PLUGIN_FAILED,
             "plugin_failed",
-            "a plugin that must admit the connection failed",
+            "a plugin that must admit the connection failed, or is not loaded",
             true,
         ),
         row(

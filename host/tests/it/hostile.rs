@@ -70,7 +70,7 @@ const DEEDS: [(&str, &str); 20] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_misdeed_is_answered_with_plugin_failed_and_the_next_call_works() {
-    let node = node("").await;
+    let node = node("call_cpu_max = \"200ms\"\ncall_time_max = \"1s\"\n").await;
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
     for (deed, _) in DEEDS {
         let event_type = format!("hostile.{deed}");
@@ -89,7 +89,7 @@ async fn every_misdeed_is_answered_with_plugin_failed_and_the_next_call_works() 
 #[tokio::test]
 async fn each_failure_is_counted_by_its_kind() {
     // The stack is the same in both; time is short only where the test is about it.
-    let hasty = "call_cpu_max = \"5ms\"\ncall_time_max = \"20ms\"\n";
+    let hasty = "call_cpu_max = \"100ms\"\ncall_time_max = \"500ms\"\n";
     let (hasty, patient) = (node(hasty).await, node(PATIENT).await);
     for (deed, kind) in DEEDS {
         let node = if kind == "deadline" { &hasty } else { &patient };
@@ -172,7 +172,7 @@ async fn a_failure_when_a_connection_goes_is_counted_and_holds_nothing_up() {
 
 #[tokio::test]
 async fn log_lines_store_calls_and_metrics_are_bounded() {
-    let node = node(PATIENT).await;
+    let node = node(&format!("{PATIENT}log_lines_per_second = 5\n")).await;
     let mut ann = node.client("ann").await;
     let dropped = "wss_plugin_log_lines_dropped_total{plugin=\"hostile\"} ";
     for (deed, at_least) in [("logs", 800.0), ("prints", 1_600.0)] {

@@ -26,6 +26,7 @@ path = "hostile.wasm"
 events = ["hostile.*", "through"]
 call_cpu_max = "100ms"
 call_time_max = "25s"
+memory_max = "8MiB"
 "#;
 
 /// Messages that a pair exchanges while others misbehave.

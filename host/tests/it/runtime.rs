@@ -1,12 +1,22 @@
 //! The plugin runtime by itself: what becomes of instances, versions and reloads.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use signalbox::{
     config::{InstanceMode, OnFailure, PluginConfig, PluginLimits},
     metrics::{FailureKind, Metrics},
-    plugin::{Action, GuestMessage, Loader, MemoryStore, PluginVersion, Registry, Slot, Trigger},
+    plugin::{
+        Action, GuestMessage, Loader, MemoryStore, PluginStore, PluginVersion, Registry, Slot,
+        Trigger,
+    },
 };
 use tokio::time::timeout;
 
@@ -24,7 +34,10 @@ fn registry() -> Registry {
 
 /// What admits components, with the cache of all tests.
 pub(crate) fn loader(metrics: &Arc<Metrics>) -> Loader {
-    let store = Arc::<MemoryStore>::default();
+    loader_with(Arc::default(), metrics)
+}
+
+fn loader_with(store: Arc<MemoryStore>, metrics: &Arc<Metrics>) -> Loader {
     Loader::new("n", Some(&plugin_cache()), store, metrics.clone()).expect("the engine starts")
 }
 
@@ -223,33 +236,34 @@ async fn calls_that_take_long_wait_for_few_of_those_of_another_plugin() {
     let mut looping = plugin("looping", &file, "{}");
     looping.instances = InstanceMode::Pool { max: 16 };
     looping.limits.call_cpu_max = Duration::from_millis(200);
-    let mut patient = plugin("patient", &file, r#"{"event_types":"patient.*"}"#);
-    // A sixth of what the other's calls take one after another.
-    patient.limits.call_cpu_max = Duration::from_millis(500);
-    patient.limits.call_time_max = Duration::from_millis(1_100);
+    let patient = plugin("patient", &file, r#"{"event_types":"patient.*"}"#);
     let registry = registry();
     registry
         .apply(&[looping, patient], FILE_BYTES_MAX, Trigger::Start)
         .await;
     let (looping, patient) = (live(&registry, "looping"), live(&registry, "patient"));
-    let loops: Vec<_> = (0..32)
+    let ended = Arc::<AtomicUsize>::default();
+    let loops: Vec<_> = (0..16)
         .map(|_| {
-            let looping = looping.clone();
+            let (looping, ended) = (looping.clone(), ended.clone());
             tokio::spawn(async move {
                 let answer = looping.handle(None, message("hostile.loop", "1")).await;
+                ended.fetch_add(1, Ordering::Relaxed);
                 answer.err().map(|error| error.kind)
             })
         })
         .collect();
-    while looping.pool_size() != (0, 16) {
+    // By then the others stand in line.
+    while ended.load(Ordering::Relaxed) == 0 {
         tokio::task::yield_now().await;
     }
     for _ in 0..3 {
-        let answer = patient
-            .handle(None, message("hostile.spin-a-little", "1"))
-            .await;
-        assert!(answer.is_ok(), "{answer:?}");
+        let answer = patient.handle(None, message("hostile.spin-a-little", "1"));
+        assert!(answer.await.is_ok());
     }
+    // Each waited for the one that ran, and for one more where that ended first.
+    let ended = ended.load(Ordering::Relaxed);
+    assert!(ended < 12, "three calls waited for {ended} of 16");
     for kind in join_all(loops).await {
         assert_eq!(kind.unwrap(), Some(FailureKind::Deadline));
     }
@@ -260,28 +274,28 @@ async fn a_call_that_sleeps_leaves_its_place_to_calls_that_run() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("hostile.wasm");
     std::fs::write(&file, component("hostile")).unwrap();
-    let mut configs = [
+    let configs = [
         plugin("sleeping", &file, "{}"),
         plugin("running", &file, r#"{"event_types":"running.*"}"#),
     ];
-    // Fewer calls than these have room to run at a time.
-    configs[0].instances = InstanceMode::Pool { max: 64 };
-    let registry = registry();
+    let (metrics, store) = (Arc::<Metrics>::default(), Arc::<MemoryStore>::default());
+    let registry = Registry::new(loader_with(store.clone(), &metrics), metrics);
     registry
         .apply(&configs, FILE_BYTES_MAX, Trigger::Start)
         .await;
     let (sleeping, running) = (live(&registry, "sleeping"), live(&registry, "running"));
-    let asleep = (0..64).map(|_| sleeping.handle(None, message("hostile.spin-and-wait", "1")));
+    let sleep = sleeping.handle(None, message("hostile.spin-and-wait", "1"));
     let run = async {
-        for _ in 0..100 {
-            let answer = running
-                .handle(None, message("hostile.spin-a-little", "1"))
-                .await;
-            assert!(answer.is_ok(), "{answer:?}");
+        while store.get("sleeping", "asleep").await == Ok(None) {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..10 {
+            let answer = running.handle(None, message("hostile.spin-a-little", "1"));
+            assert!(answer.await.is_ok());
         }
     };
     tokio::select! {
-        _ = join_all(asleep) => panic!("those that ran waited for those that slept"),
+        answer = sleep => panic!("the running call waited for the sleeping one: {answer:?}"),
         () = run => {}
     }
 }

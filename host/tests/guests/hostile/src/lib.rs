@@ -130,10 +130,12 @@ impl Events for Hostile {
                 deeds::sleep(5);
             }),
             "spin-and-wait" => {
-                deeds::spin_for(3);
+                deeds::spin_for(50);
+                // Tells that it is about to.
+                let _ = store::set("asleep", b"1", None);
                 deeds::sleep(20_000);
             }
-            "spin-a-little" => deeds::spin_for(3),
+            "spin-a-little" => deeds::spin_for(5),
             "exit" => std::process::exit(0),
             "actions" => return Ok(vec![Action::Deliver; 100_000]),
             "many" => return Ok(vec![Action::Deliver; 257]),
