@@ -35,7 +35,7 @@ fn every_yaml_file_can_be_parsed() {
 #[test]
 fn the_image_is_configured_and_needs_its_secret() {
     let text = read(&deploy(CONFIG));
-    let missing = Config::parse(&text, Path::new(CONFIG), &here(Environment::new()))
+    let missing = Config::parse(&text, Path::new(CONFIG), &Environment::new())
         .expect_err("there is no secret");
     assert!(missing.to_string().contains("jwt_secret"), "{missing}");
     load(&text, secrets(["SIGNALBOX_AUTH__JWT_SECRET"]));
@@ -117,14 +117,7 @@ fn the_balancer_leaves_it_to_the_server_to_drop_a_silent_connection() {
 
 /// The configuration, which must be right.
 fn load(text: &str, environment: Environment) -> Config {
-    Config::parse(text, Path::new(CONFIG), &here(environment))
-        .unwrap_or_else(|errors| panic!("{errors}"))
-}
-
-/// With a broker that needs nothing else: what nodes do with Redis is not read from a file.
-fn here(mut environment: Environment) -> Environment {
-    environment.insert("SIGNALBOX_BROKER__KIND".to_owned(), "memory".to_owned());
-    environment
+    Config::parse(text, Path::new(CONFIG), &environment).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 /// Variables that stand for secrets, with values as they could be.
