@@ -17,7 +17,7 @@ use super::{
 };
 
 /// How much less urgent compiling is than serving (a nice value).
-const COMPILE_NICE: i32 = 5;
+const COMPILE_NICE: i32 = 10;
 
 /// Compiles components, or fetches what was compiled before.
 pub(super) struct Compiler {

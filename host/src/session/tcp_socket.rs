@@ -23,7 +23,7 @@ use tungstenite::{
 use super::socket::{Incoming, Outgoing, Socket, SocketError};
 
 /// What a socket reads at a time. Larger buffers stay with every idle connection.
-const READ_BUFFER_BYTES: usize = 2048;
+const READ_BUFFER_BYTES: usize = 1536;
 /// What is gathered before it is written out; a flush writes it in any case.
 const WRITE_BUFFER_BYTES: usize = 4096;
 /// What is thrown away at a time.
