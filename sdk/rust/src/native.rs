@@ -106,10 +106,7 @@ pub mod store {
     /// [`StoreError`]
     pub fn increment(key: &str, by: i32, ttl_seconds: Option<u32>) -> Result<i64, StoreError> {
         let old = match get(key)? {
-            Some(text) => std::str::from_utf8(&text)
-                .ok()
-                .and_then(|text| text.parse::<i64>().ok())
-                .ok_or(StoreError::NotANumber)?,
+            Some(text) => number(&text).ok_or(StoreError::NotANumber)?,
             None => 0,
         };
         let sum = old
@@ -134,6 +131,13 @@ pub mod store {
             return Ok(false);
         }
         set(key, value, ttl_seconds).map(|()| true)
+    }
+
+    /// As the server reads it: spelled as a number is printed.
+    fn number(text: &[u8]) -> Option<i64> {
+        let text = std::str::from_utf8(text).ok()?;
+        let number: i64 = text.parse().ok()?;
+        (number.to_string() == text).then_some(number)
     }
 
     fn admit(key: &str, value: &[u8]) -> Result<(), StoreError> {
@@ -172,8 +176,10 @@ mod tests {
         assert_eq!(store::compare_and_swap("k", None, b"2", None), Ok(false));
         assert_eq!(store::increment("k", 4, None), Ok(5));
         assert_eq!(store::get("k"), Ok(Some(b"5".to_vec())));
-        assert_eq!(store::set("k", b"five", None), Ok(()));
-        assert_eq!(store::increment("k", 1, None), Err(StoreError::NotANumber));
+        for no_number in [&b"five"[..], b"+5", b"05", b" 5"] {
+            assert_eq!(store::set("k", no_number, None), Ok(()));
+            assert_eq!(store::increment("k", 1, None), Err(StoreError::NotANumber));
+        }
         assert_eq!(store::remove("k"), Ok(()));
         assert_eq!(store::get("k"), Ok(None));
     }
