@@ -1,8 +1,8 @@
 //! Values in this process's memory: a server with the memory broker is alone, so nobody else has to see them.
 
 use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -12,15 +12,15 @@ use super::{Entry, PluginStore, StoreError, parse_number};
 
 /// A [`PluginStore`] in this process's memory.
 #[derive(Debug, Default)]
-pub struct MemoryStore(Mutex<HashMap<String, Shelf>>);
+pub struct MemoryStore(RwLock<HashMap<String, Arc<Mutex<Shelf>>>>);
 
 /// The values of one plugin.
 #[derive(Debug, Default)]
 struct Shelf {
-    values: HashMap<String, Value>,
+    values: HashMap<Arc<str>, Value>,
+    /// Those that have a time, by its end.
+    ends: BTreeSet<(Instant, Arc<str>)>,
     bytes: usize,
-    /// When expired values were last looked for.
-    swept: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -29,29 +29,56 @@ struct Value {
     expires: Option<Instant>,
 }
 
-/// Expired values are thrown away when they are asked for, and all of them when room is short or so much time passed.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// Values whose time is over and that are thrown away at most: by each operation, and by a write that would else find
+/// no room. What more there is waits, because no tick interrupts the host, and threads wait for the lock.
+const SWEEP: usize = 16;
+const SWEEP_FOR_ROOM: usize = 1000;
+
+/// Why nothing was written yet.
+enum NotYet {
+    /// There may be room after another round: more was over than one throws away.
+    Again,
+    Refused(StoreError),
+}
+
+impl From<StoreError> for NotYet {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error)
+    }
+}
 
 impl MemoryStore {
     fn with<R>(&self, plugin: &str, act: impl FnOnce(&mut Shelf, Instant) -> R) -> R {
-        let mut shelves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !shelves.contains_key(plugin) {
-            shelves.insert(plugin.to_owned(), Shelf::default());
-        }
-        // Inserted above where it was missing.
+        let shelf = self.shelf(plugin);
+        let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        match shelves.get_mut(plugin) {
-            Some(shelf) => {
-                if shelf
-                    .swept
-                    .is_none_or(|swept| now.duration_since(swept) > SWEEP_INTERVAL)
-                {
-                    shelf.sweep(now);
-                }
-                act(shelf, now)
+        shelf.sweep(SWEEP, now);
+        act(&mut shelf, now)
+    }
+
+    /// A write, which lets others have their turn before each further round.
+    async fn write<R>(
+        &self,
+        plugin: &str,
+        write: impl Fn(&mut Shelf, Instant) -> Result<R, NotYet>,
+    ) -> Result<R, StoreError> {
+        loop {
+            match self.with(plugin, &write) {
+                Ok(written) => return Ok(written),
+                Err(NotYet::Refused(error)) => return Err(error),
+                Err(NotYet::Again) => tokio::task::yield_now().await,
             }
-            None => act(&mut Shelf::default(), now),
         }
+    }
+
+    fn shelf(&self, plugin: &str) -> Arc<Mutex<Shelf>> {
+        let shelves = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shelf) = shelves.get(plugin) {
+            return shelf.clone();
+        }
+        drop(shelves);
+        let mut shelves = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        shelves.entry(plugin.to_owned()).or_default().clone()
     }
 }
 
@@ -73,43 +100,53 @@ impl Shelf {
         entry: Entry<'_>,
         expires: Option<Instant>,
         now: Instant,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), NotYet> {
         let size = entry.key.len() + entry.value.len();
         let replaced = self
             .get(entry.key, now)
             .map_or(0, |value| entry.key.len() + value.bytes.len());
-        if self.bytes - replaced + size > bytes_max {
-            self.sweep(now);
-            if self.bytes - replaced + size > bytes_max {
-                return Err(StoreError::TooLarge);
+        let fits = |shelf: &Self| shelf.bytes - replaced + size <= bytes_max;
+        if !fits(self) {
+            let swept = self.sweep(SWEEP_FOR_ROOM, now);
+            if !fits(self) {
+                return Err(match swept {
+                    SWEEP_FOR_ROOM => NotYet::Again,
+                    _ => NotYet::Refused(StoreError::TooLarge),
+                });
             }
         }
-        self.bytes = self.bytes - replaced + size;
-        self.values.insert(
-            entry.key.to_owned(),
-            Value {
-                bytes: entry.value.to_vec(),
-                expires,
-            },
-        );
+        self.remove(entry.key);
+        let key: Arc<str> = entry.key.into();
+        if let Some(at) = expires {
+            self.ends.insert((at, key.clone()));
+        }
+        self.bytes += size;
+        let bytes = entry.value.to_vec();
+        self.values.insert(key, Value { bytes, expires });
         Ok(())
     }
 
     fn remove(&mut self, key: &str) {
-        if let Some(value) = self.values.remove(key) {
+        if let Some((key, value)) = self.values.remove_entry(key) {
             self.bytes -= key.len() + value.bytes.len();
+            if let Some(at) = value.expires {
+                self.ends.remove(&(at, key));
+            }
         }
     }
 
-    fn sweep(&mut self, now: Instant) {
-        self.values
-            .retain(|_, value| value.expires.is_none_or(|at| at > now));
-        self.bytes = self
-            .values
-            .iter()
-            .map(|(key, value)| key.len() + value.bytes.len())
-            .sum();
-        self.swept = Some(now);
+    /// Throws values away whose time is over, the oldest first, and says how many.
+    fn sweep(&mut self, most: usize, now: Instant) -> usize {
+        for swept in 0..most {
+            match self.ends.first() {
+                Some((at, key)) if *at <= now => {
+                    let key = key.clone();
+                    self.remove(&key);
+                }
+                _ => return swept,
+            }
+        }
+        most
     }
 
     fn increment(
@@ -119,7 +156,7 @@ impl Shelf {
         by: i64,
         ttl: Option<Duration>,
         now: Instant,
-    ) -> Result<i64, StoreError> {
+    ) -> Result<i64, NotYet> {
         let (old, expires) = match self.get(key, now) {
             Some(value) => (
                 parse_number(&value.bytes).ok_or(StoreError::NotANumber)?,
@@ -148,7 +185,7 @@ impl Shelf {
         expected: Option<&[u8]>,
         entry: Entry<'_>,
         now: Instant,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool, NotYet> {
         if self.get(entry.key, now).map(|value| value.bytes.as_slice()) != expected {
             return Ok(false);
         }
@@ -175,10 +212,10 @@ impl PluginStore for MemoryStore {
         bytes_max: usize,
         entry: Entry<'a>,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
-        let done = self.with(plugin, |shelf, now| {
+        self.write(plugin, move |shelf, now| {
             shelf.put(bytes_max, entry, entry.ttl.map(|ttl| now + ttl), now)
-        });
-        std::future::ready(done).boxed()
+        })
+        .boxed()
     }
 
     fn remove<'a>(
@@ -198,10 +235,10 @@ impl PluginStore for MemoryStore {
         by: i64,
         ttl: Option<Duration>,
     ) -> BoxFuture<'a, Result<i64, StoreError>> {
-        let sum = self.with(plugin, |shelf, now| {
+        self.write(plugin, move |shelf, now| {
             shelf.increment(bytes_max, key, by, ttl, now)
-        });
-        std::future::ready(sum).boxed()
+        })
+        .boxed()
     }
 
     fn compare_and_swap<'a>(
@@ -211,9 +248,58 @@ impl PluginStore for MemoryStore {
         expected: Option<&'a [u8]>,
         entry: Entry<'a>,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        let swapped = self.with(plugin, |shelf, now| {
+        self.write(plugin, move |shelf, now| {
             shelf.swap(bytes_max, expected, entry, now)
-        });
-        std::future::ready(swapped).boxed()
+        })
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(key: &str) -> Entry<'_> {
+        Entry {
+            key,
+            value: b"x",
+            ttl: None,
+        }
+    }
+
+    #[test]
+    fn values_that_end_together_are_thrown_away_little_by_little() {
+        let (mut shelf, then) = (Shelf::default(), Instant::now());
+        let count = SWEEP_FOR_ROOM + 3 * SWEEP;
+        for index in 0..count {
+            let key = format!("{index:04}");
+            let put = shelf.put(
+                usize::MAX,
+                entry(&key),
+                Some(then),
+                then - Duration::from_secs(1),
+            );
+            assert!(put.is_ok());
+        }
+        assert_eq!(shelf.sweep(SWEEP, then - Duration::from_secs(1)), 0);
+        assert_eq!(shelf.sweep(SWEEP, then), SWEEP);
+        assert!(
+            shelf.get("1000", then).is_none(),
+            "it is over, thrown away or not"
+        );
+        // One round does not make the room.
+        assert!(matches!(
+            shelf.put(5, entry("new"), None, then),
+            Err(NotYet::Again)
+        ));
+        assert!(shelf.put(5, entry("new"), None, then).is_ok());
+        assert_eq!(
+            (shelf.values.len(), shelf.ends.len(), shelf.bytes),
+            (1, 0, 4)
+        );
+        assert!(matches!(
+            shelf.put(5, entry("other"), None, then),
+            Err(NotYet::Refused(StoreError::TooLarge))
+        ));
     }
 }
