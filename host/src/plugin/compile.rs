@@ -2,13 +2,21 @@
 
 use std::{
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Semaphore, oneshot};
-use tracing::warn;
+use rustix::process::Pid;
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
+use tracing::{debug, warn};
 use wasmtime::{Engine, component::Component};
 
 use super::{
@@ -16,8 +24,12 @@ use super::{
     loader::LoadError,
 };
 
-/// How much less urgent compiling is than serving (a nice value).
-const COMPILE_NICE: i32 = 10;
+/// How much less urgent than serving a thread is that compiles because another one does not get on (a nice value).
+const SECOND_NICE: i32 = 10;
+/// How often it is looked whether compiling gets on.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The share of a processor below which it does not.
+const STARVING_SHARE: f64 = 0.1;
 
 /// Compiles components, or fetches what was compiled before.
 pub(super) struct Compiler {
@@ -53,7 +65,9 @@ impl Compiler {
         }
     }
 
-    /// On a thread of its own with less priority.
+    /// On a thread of its own that gets only what serving leaves of the processors: a thread of the policy `SCHED_IDLE`
+    /// gives way at once (`man 7 sched`), one that is merely nice keeps messages waiting for a slice. Where nothing is left,
+    /// another thread does it again with some priority, so that plugins can be changed on a machine that is never at rest.
     pub(super) async fn compile(
         &self,
         hash: ComponentHash,
@@ -61,14 +75,40 @@ impl Compiler {
     ) -> Result<Compiled, LoadError> {
         // The semaphore is never closed.
         let _room = self.room.acquire().await;
+        let mut first = self.start(hash, bytes.clone(), Urgency::Idle)?;
+        let began = Instant::now();
+        loop {
+            if let Ok(result) = timeout(LOOK_EVERY, &mut first.result).await {
+                return received(result);
+            }
+            if first.starves(began.elapsed()) {
+                break;
+            }
+        }
+        debug!("the processors are busy; a plugin is compiled with more priority");
+        let mut second = self.start(hash, bytes, Urgency::Low)?;
+        tokio::select! {
+            result = &mut first.result => received(result),
+            result = &mut second.result => received(result),
+        }
+    }
+
+    fn start(
+        &self,
+        hash: ComponentHash,
+        bytes: Arc<[u8]>,
+        urgency: Urgency,
+    ) -> Result<Attempt, LoadError> {
         let (done, result) = oneshot::channel();
+        let thread = Arc::<OnceLock<Pid>>::default();
+        let here = thread.clone();
         let (engine, cache) = (self.engine.clone(), self.cache.clone());
         let work = move || {
-            let thread = rustix::thread::gettid();
-            // Without the right to it, compiling is merely more urgent.
-            let _ = rustix::process::setpriority_process(Some(thread), COMPILE_NICE);
+            urgency.apply();
+            here.get_or_init(rustix::thread::gettid);
             let began = Instant::now();
             let compiled = compile_or_fetch(&engine, cache.as_deref(), hash, &bytes);
+            // Whoever waits for it may be gone.
             let _ = done.send(compiled.map(|(component, cached)| Compiled {
                 component,
                 took: began.elapsed(),
@@ -79,10 +119,64 @@ impl Compiler {
             .name("plugin-compile".to_owned())
             .spawn(work)
             .map_err(|error| LoadError::Start(format!("no thread to compile it: {error}")))?;
-        result
-            .await
-            .map_err(|_| LoadError::NotAComponent("compiling it panicked".to_owned()))?
+        Ok(Attempt { result, thread })
     }
+}
+
+/// How much of the processors a thread gets.
+#[derive(Clone, Copy)]
+enum Urgency {
+    /// What nobody else wants.
+    Idle,
+    /// Some, also where others want all.
+    Low,
+}
+
+impl Urgency {
+    /// Makes this thread so urgent. Without the right to it, compiling is merely more urgent.
+    fn apply(self) {
+        let _ = match self {
+            Self::Idle => set_thread_priority_and_policy(
+                thread_native_id(),
+                ThreadPriority::Min,
+                ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle),
+            )
+            .is_ok(),
+            Self::Low => {
+                let thread = Some(rustix::thread::gettid());
+                rustix::process::setpriority_process(thread, SECOND_NICE).is_ok()
+            }
+        };
+    }
+}
+
+/// A thread that compiles.
+struct Attempt {
+    result: oneshot::Receiver<Result<Compiled, LoadError>>,
+    /// None until it runs.
+    thread: Arc<OnceLock<Pid>>,
+}
+
+impl Attempt {
+    /// Whether it got next to nothing of a processor in the time that `elapsed` since it was started.
+    fn starves(&self, elapsed: Duration) -> bool {
+        let ran = self.thread.get().copied().and_then(cpu_time);
+        ran.unwrap_or_default() < elapsed.mul_f64(STARVING_SHARE)
+    }
+}
+
+/// What a thread of this process has had of the processors (`/proc/PID/schedstat`, whose first number it is).
+fn cpu_time(thread: Pid) -> Option<Duration> {
+    let thread = thread.as_raw_nonzero();
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
+    let nanoseconds = stat.split_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanoseconds))
+}
+
+fn received(
+    result: Result<Result<Compiled, LoadError>, oneshot::error::RecvError>,
+) -> Result<Compiled, LoadError> {
+    result.map_err(|_| LoadError::NotAComponent("compiling it panicked".to_owned()))?
 }
 
 /// What compiled code must have in common with the engine that loads it.

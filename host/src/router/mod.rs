@@ -1,10 +1,11 @@
 //! Who is connected here, and the way of a message to everyone that it is for.
 //!
 //! [`Router`] sends: to the connections on this node directly, through [`LocalTable`], and to other nodes through the
-//! broker. [`Connection`] is what both sides hold of a client: its name and its [`Outbox`]. The session of a
-//! connection is the only one that takes frames out of it.
+//! broker. [`Connection`] is what both sides hold of a client: its name and its [`Outbox`], which whoever sends writes to
+//! the socket, at the end of its turn where it is [`corked`].
 
 mod connection;
+mod cork;
 mod outbox;
 mod table;
 
@@ -12,7 +13,8 @@ use std::sync::Arc;
 
 pub use crate::broker::{NodeReport, Told, UserRequest};
 pub use connection::Connection;
-pub use outbox::{CloseRequest, Outbox, PushError};
+pub use cork::corked;
+pub use outbox::{CloseRequest, Outbox, PushError, Pushed, Sink};
 pub use table::{LocalTable, Slot, SlotRefused};
 
 use crate::{

@@ -1,28 +1,53 @@
-//! The frames that wait for one connection, bounded in bytes.
+//! The frames that wait for one connection, bounded in bytes, and the writing of them.
+//!
+//! Anybody may push, and anybody may write what waits to the socket as far as it takes it: a message to a client whose
+//! socket has room costs no turn of that client's session. Where the socket has none the session waits for room.
+
+mod queue;
 
 use std::{
-    collections::VecDeque,
+    io,
     sync::{Mutex, MutexGuard, PoisonError},
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
 };
 
+use bytes::Bytes;
+
+use self::queue::{Queue, Queued};
 use crate::protocol::{CloseCode, Frame};
 
 /// What is charged for a queued frame beside its bytes: its place in the queue and its share of the allocation.
 /// Without it, many tiny frames could take much more memory than the limit says.
 const FRAME_OVERHEAD_BYTES: usize = 64;
 
-/// A queue that anybody may push to and one session takes from.
+/// Control frames that wait at a time. Of pongs more are not needed: RFC 6455 §5.5.3 lets a server answer the latest
+/// ping alone.
+const CONTROLS_MAX: usize = 64;
+
+/// The sending side of a socket.
+pub trait Sink: Send + Sync {
+    /// Hands `first`, then `second`, to the system as far as it takes them now, and says how many bytes it took. Either
+    /// may be empty.
+    ///
+    /// # Errors
+    /// `WouldBlock` where it takes nothing now; else the connection is broken.
+    fn try_write(&self, first: &[u8], second: &[u8]) -> io::Result<usize>;
+}
+
+/// A queue that anybody may push to.
 ///
 /// Pushing never waits. A connection whose queue is over its bound is told to close with 4001: it alone pays for not
 /// reading.
-#[derive(Debug)]
 pub struct Outbox(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
-    frames: VecDeque<Frame>,
-    bytes: usize,
+    queue: Queue,
+    controls: usize,
+    /// None before the session serves and after it is over.
+    sink: Option<Box<dyn Sink>>,
+    /// The socket has no room: its session waits for some, and nobody else needs to try.
+    blocked: bool,
     close: Option<CloseRequest>,
     session: Option<Waker>,
     /// The session was to be woken and is about to sleep.
@@ -36,6 +61,15 @@ pub struct CloseRequest {
     pub code: CloseCode,
     /// Its reason, for people; cut to what a close frame holds.
     pub reason: String,
+}
+
+/// What is left to do for a frame that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// To write it, by [`Outbox::flush`] or by [`Outbox::wake_to_write`].
+    Unwritten,
+    /// Nothing: the session writes it once the socket has room.
+    Blocked,
 }
 
 /// Why a frame was not taken.
@@ -53,20 +87,19 @@ impl Outbox {
         Self(Mutex::new(State::default()))
     }
 
-    /// Queues `frame`, where at most `bytes_max` wait then.
+    /// Queues `frame`, where at most `bytes_max` wait then; an empty queue takes any frame.
     ///
     /// # Errors
     /// [`PushError`]; the frame is lost to this connection.
-    pub fn push(&self, frame: Frame, bytes_max: usize) -> Result<(), PushError> {
+    pub fn push(&self, frame: Frame, bytes_max: usize) -> Result<Pushed, PushError> {
         let mut state = self.state();
         if state.close.is_some() {
             return Err(PushError::Closing);
         }
-        let bytes = state.bytes + frame.len() + FRAME_OVERHEAD_BYTES;
-        if bytes > bytes_max {
+        let bytes = state.queue.bytes() + frame.len() + FRAME_OVERHEAD_BYTES;
+        if bytes > bytes_max && !state.queue.is_empty() {
             // What waits would never be read: give its memory back at once.
-            state.frames = VecDeque::new();
-            state.bytes = 0;
+            state.queue.abandon();
             let reason = "the client reads too slowly".to_owned();
             state.close = Some(CloseRequest {
                 code: CloseCode::SLOW_CONSUMER,
@@ -75,13 +108,12 @@ impl Outbox {
             wake(state);
             return Err(PushError::Full);
         }
-        state.bytes = bytes;
-        state.frames.push_back(frame);
-        // Whoever pushed first woke the session; it takes everything that is there.
-        if state.frames.len() == 1 {
-            wake(state);
-        }
-        Ok(())
+        state.queue.push(Queued::Text(frame));
+        Ok(if state.blocked {
+            Pushed::Blocked
+        } else {
+            Pushed::Unwritten
+        })
     }
 
     /// Asks the session to close, after what is queued. The first request counts.
@@ -96,6 +128,16 @@ impl Outbox {
         }
     }
 
+    /// Whether a close was asked for.
+    pub fn is_closing(&self) -> bool {
+        self.state().close.is_some()
+    }
+
+    /// Has the session write what waits. One that is awake does so before it sleeps.
+    pub fn wake_to_write(&self) {
+        wake(self.state());
+    }
+
     /// Wakes the session, although nothing new waits for it: it looks at the rest of its world.
     pub fn wake(&self) {
         let mut state = self.state();
@@ -103,49 +145,80 @@ impl Outbox {
         wake(state);
     }
 
-    /// Swaps everything that waits into the empty `frames`. Where nothing does: the close request, if there is one,
-    /// else the session is woken by the next frame or request.
-    pub fn poll_take(
-        &self,
-        frames: &mut VecDeque<Frame>,
-        waker: &Waker,
-    ) -> Poll<Option<CloseRequest>> {
+    /// Writes what waits, as far as the socket takes it. What it does not take, and what went wrong, is the session's.
+    pub fn flush(&self) {
         let mut state = self.state();
-        if !state.frames.is_empty() {
-            std::mem::swap(&mut state.frames, frames);
-            state.bytes = 0;
-            return Poll::Ready(None);
+        if !state.blocked && state.write().is_err() {
+            state.blocked = true;
+            wake(state);
         }
-        if let Some(close) = &state.close {
-            return Poll::Ready(Some(close.clone()));
+    }
+
+    /// From now on what waits is written to `sink`.
+    pub fn attach(&self, sink: Box<dyn Sink>) {
+        self.state().sink = Some(sink);
+    }
+
+    /// Nothing is written any more, and the sending side is given back.
+    pub fn detach(&self) {
+        let mut state = self.state();
+        state.queue.abandon();
+        let sink = state.sink.take();
+        drop(state);
+        // Closing a socket is a call of the system: not under the lock.
+        drop(sink);
+    }
+
+    /// Queues a control frame, encoded. Left out where [`CONTROLS_MAX`] wait already.
+    pub fn push_control(&self, encoded: Bytes) {
+        let mut state = self.state();
+        if state.controls < CONTROLS_MAX {
+            state.controls += 1;
+            state.queue.push(Queued::Encoded(encoded));
         }
-        state.sleep(waker);
+    }
+
+    /// The session's part: writes what waits. Ready with the close request once everything before it is written, or at
+    /// once where the client reads too slowly to wait for; else the session is woken when there is something to do.
+    /// `poll_room` is ready once the socket may have room.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        mut poll_room: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,
+    ) -> Poll<io::Result<CloseRequest>> {
+        let mut state = self.state();
+        if let Some(close) = &state.close
+            && close.code == CloseCode::SLOW_CONSUMER
+        {
+            return Poll::Ready(Ok(close.clone()));
+        }
+        if state.drive(cx, &mut poll_room)?
+            && let Some(close) = &state.close
+        {
+            return Poll::Ready(Ok(close.clone()));
+        }
+        state.sleep(cx.waker());
         Poll::Pending
     }
 
-    /// The close request of a client that reads too slowly: the only one that does not wait for what is queued.
-    pub fn slow_close(&self) -> Option<CloseRequest> {
-        self.state()
-            .close
-            .clone()
-            .filter(|close| close.code == CloseCode::SLOW_CONSUMER)
-    }
-
-    /// As [`Outbox::slow_close`]; where there is none, the session is woken when something changes.
-    pub fn poll_slow_close(&self, waker: &Waker) -> Poll<CloseRequest> {
+    /// Ready once everything is written that waits, whatever was asked for.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn poll_drain(
+        &self,
+        cx: &mut Context<'_>,
+        mut poll_room: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
         let mut state = self.state();
-        match &state.close {
-            Some(close) if close.code == CloseCode::SLOW_CONSUMER => Poll::Ready(close.clone()),
-            _ => {
-                state.sleep(waker);
-                Poll::Pending
-            }
+        if state.drive(cx, &mut poll_room)? {
+            return Poll::Ready(Ok(()));
         }
-    }
-
-    /// Whether a close was asked for.
-    pub fn is_closing(&self) -> bool {
-        self.state().close.is_some()
+        state.sleep(cx.waker());
+        Poll::Pending
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -154,6 +227,38 @@ impl Outbox {
 }
 
 impl State {
+    fn write(&mut self) -> io::Result<()> {
+        let Some(sink) = &self.sink else {
+            return Ok(());
+        };
+        self.queue.write(&**sink)?;
+        self.controls = 0;
+        Ok(())
+    }
+
+    /// Whether everything is written; where it is not, `poll_room` will wake.
+    fn drive(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll_room: &mut impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,
+    ) -> io::Result<bool> {
+        loop {
+            match self.write() {
+                Ok(()) => {
+                    self.blocked = false;
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            self.blocked = true;
+            match poll_room(cx) {
+                Poll::Ready(room) => room?,
+                Poll::Pending => return Ok(false),
+            }
+        }
+    }
+
     /// Notes whom to wake. A session that was woken while it was awake takes another turn at once.
     fn sleep(&mut self, waker: &Waker) {
         if std::mem::take(&mut self.woken) {
@@ -172,6 +277,12 @@ impl Default for Outbox {
     }
 }
 
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outbox({} bytes)", self.state().queue.bytes())
+    }
+}
+
 /// Wakes the session, with the lock given back first, so that it does not run into it.
 fn wake(mut state: MutexGuard<'_, State>) {
     let session = state.session.take();
@@ -182,58 +293,4 @@ fn wake(mut state: MutexGuard<'_, State>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frame(text: &str) -> Frame {
-        Frame::from(text.to_owned())
-    }
-
-    fn take(outbox: &Outbox) -> (Poll<Option<CloseRequest>>, Vec<String>) {
-        let mut frames = VecDeque::new();
-        let poll = outbox.poll_take(&mut frames, Waker::noop());
-        (
-            poll,
-            frames
-                .iter()
-                .map(|frame| frame.as_str().to_owned())
-                .collect(),
-        )
-    }
-
-    #[test]
-    fn frames_come_out_in_order_and_all_at_once() {
-        let outbox = Outbox::new();
-        assert_eq!(take(&outbox), (Poll::Pending, vec![]));
-        outbox.push(frame("a"), 1000).unwrap();
-        outbox.push(frame("b"), 1000).unwrap();
-        assert_eq!(
-            take(&outbox),
-            (Poll::Ready(None), vec!["a".into(), "b".into()])
-        );
-        assert_eq!(take(&outbox), (Poll::Pending, vec![]));
-    }
-
-    #[test]
-    fn a_full_outbox_closes_with_4001_and_gives_its_memory_back() {
-        let outbox = Outbox::new();
-        outbox.push(frame("a"), 65).unwrap();
-        assert_eq!(outbox.push(frame("b"), 65), Err(PushError::Full));
-        assert_eq!(outbox.push(frame("c"), 65), Err(PushError::Closing));
-        let (poll, frames) = take(&outbox);
-        assert!(frames.is_empty());
-        assert!(matches!(poll, Poll::Ready(Some(close)) if close.code == CloseCode::SLOW_CONSUMER));
-    }
-
-    #[test]
-    fn a_close_comes_after_what_is_queued_and_the_first_one_counts() {
-        let outbox = Outbox::new();
-        outbox.push(frame("a"), 1000).unwrap();
-        outbox.close(CloseCode::KICKED, "first");
-        outbox.close(CloseCode::DRAIN, "second");
-        assert_eq!(take(&outbox), (Poll::Ready(None), vec!["a".into()]));
-        assert!(
-            matches!(take(&outbox).0, Poll::Ready(Some(close)) if close.code == CloseCode::KICKED)
-        );
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use std::{
 
 use dashmap::{DashMap, Entry};
 
-use super::{Connection, PushError};
+use super::{Connection, PushError, Pushed, cork};
 use crate::{
     broker::{LocalNode, Target, UserRequest},
     metrics::{DropReason, Metrics},
@@ -108,13 +108,18 @@ impl LocalTable {
         })
     }
 
-    /// Puts `frame` into one connection's outbox, and says whether it was taken.
-    pub fn push(&self, connection: &Connection, frame: Frame) -> bool {
+    /// Puts `frame` into one connection's outbox, sees to it that it is written, and says whether it was taken.
+    pub fn push(&self, connection: &Arc<Connection>, frame: Frame) -> bool {
         let pushed = connection
             .outbox()
             .push(frame, self.outbox_bytes_max.load(Ordering::Relaxed));
         match pushed {
-            Ok(()) => {}
+            Ok(Pushed::Blocked) => {}
+            Ok(Pushed::Unwritten) => {
+                if !cork::hold(connection) {
+                    connection.outbox().wake_to_write();
+                }
+            }
             Err(PushError::Full) => self
                 .metrics
                 .messages_dropped

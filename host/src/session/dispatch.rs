@@ -239,7 +239,7 @@ impl Turn<'_> {
 }
 
 /// Says that a binary frame was no text.
-pub(super) fn not_utf8(services: &Services, connection: &Connection) {
+pub(super) fn not_utf8(services: &Services, connection: &Arc<Connection>) {
     reject(
         services,
         connection,
@@ -250,7 +250,7 @@ pub(super) fn not_utf8(services: &Services, connection: &Connection) {
 }
 
 /// Says that the message `text` was one too many; none where it was no text.
-pub(super) fn rate_limited(services: &Services, connection: &Connection, text: Option<&str>) {
+pub(super) fn rate_limited(services: &Services, connection: &Arc<Connection>, text: Option<&str>) {
     let envelope = text.and_then(|text| Envelope::parse(text).ok());
     let id = envelope
         .as_ref()
@@ -266,7 +266,7 @@ pub(super) fn rate_limited(services: &Services, connection: &Connection, text: O
 
 fn reject(
     services: &Services,
-    connection: &Connection,
+    connection: &Arc<Connection>,
     id: Option<&str>,
     code: ErrorCode,
     message: &str,

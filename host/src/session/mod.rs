@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tracing::debug;
 
 pub use live::{Live, LiveConfig};
-pub use socket::{Incoming, Outgoing, Socket, SocketError};
+pub use socket::{Incoming, Socket, SocketError};
 pub use tcp_socket::TcpSocket;
 
 use crate::{
@@ -38,7 +38,7 @@ use crate::{
         ids::IdSource,
         outbound::{Welcome, WelcomeLimits},
     },
-    router::{CloseRequest, Connection, Router, Slot},
+    router::{CloseRequest, Connection, Router, Slot, corked},
 };
 use rate::TokenBucket;
 use wire::Wire;
@@ -108,7 +108,7 @@ impl<S: Socket> Session<S> {
         let now = Instant::now();
         let bucket = TokenBucket::new(now);
         Self {
-            wire: Wire::new(socket),
+            wire: Wire::new(socket, connection.clone()),
             services,
             connection,
             expires_at,
@@ -121,7 +121,11 @@ impl<S: Socket> Session<S> {
     }
 
     /// Serves the connection until it ends.
-    pub async fn run(mut self) {
+    pub async fn run(self) {
+        corked(self.live()).await;
+    }
+
+    async fn live(mut self) {
         // What comes before and after is on the heap: the room for it would else stay with every connection at rest.
         let end = match Box::pin(self.arrive()).await {
             Ok(()) => {
@@ -154,9 +158,11 @@ impl<S: Socket> Session<S> {
         };
         drop(plugins);
         if self.connection.v1() {
-            // Straight into what is written next: what others send meanwhile comes after it.
-            let welcome = self.welcome();
-            self.wire.send_first(welcome);
+            // Before anybody can reach it: what others send comes after it.
+            services
+                .router
+                .table()
+                .push(&self.connection, self.welcome());
         }
         services.router.connect(&self.connection).await;
         dispatch::perform_for_connection(services, &self.connection, actions).await;
@@ -236,7 +242,7 @@ impl<S: Socket> Session<S> {
         if read_first && let Poll::Ready(event) = self.poll_read(cx) {
             return Poll::Ready(event);
         }
-        match self.wire.poll_write(self.connection.outbox(), cx) {
+        match self.wire.poll_write(cx) {
             Poll::Ready(Ok(request)) => return Poll::Ready(Event::Close(request)),
             Poll::Ready(Err(error)) => return Poll::Ready(Event::Lost(error.to_string())),
             Poll::Pending => {}
@@ -330,7 +336,7 @@ impl<S: Socket> Session<S> {
                 return Poll::Ready(());
             }
             // Writing goes on meanwhile. An error or a close request is met again by the next event.
-            let _ = self.wire.poll_write(connection.outbox(), cx);
+            let _ = self.wire.poll_write(cx);
             Poll::Pending
         })
         .await;
@@ -390,7 +396,7 @@ impl<S: Socket> Session<S> {
         if let Some(request) = &end.owed {
             self.services.metrics.closes.of(request.code).increment();
         }
-        let farewell = self.wire.say_goodbye(self.connection.outbox(), end.owed);
+        let farewell = self.wire.say_goodbye(end.owed);
         let _ = timeout(CLOSE_TIMEOUT, farewell).await;
     }
 }

@@ -1,11 +1,17 @@
 //! What a session wants of a WebSocket. [`TcpSocket`](super::TcpSocket) gives it.
 
-use std::task::{Context, Poll};
+use std::{
+    io,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
-use tungstenite::Utf8Bytes;
+use tungstenite::{
+    Utf8Bytes,
+    protocol::{CloseFrame, frame::Frame},
+};
 
-use crate::protocol::Frame;
+use crate::router::Sink;
 
 /// What a client sent.
 #[derive(Debug)]
@@ -14,29 +20,13 @@ pub enum Incoming {
     Text(Utf8Bytes),
     /// A binary frame.
     Binary(Bytes),
-    /// A ping or a pong; answered already where it wants an answer.
+    /// A ping or a pong.
     Control,
     /// A close frame. 1005 where it brought no code.
     Close {
         /// The client's code.
         code: u16,
         /// The client's reason.
-        reason: String,
-    },
-}
-
-/// What a client is sent.
-#[derive(Debug)]
-pub enum Outgoing {
-    /// A text frame.
-    Text(Frame),
-    /// A ping.
-    Ping,
-    /// A close frame.
-    Close {
-        /// The code.
-        code: u16,
-        /// At most 123 bytes.
         reason: String,
     },
 }
@@ -58,24 +48,27 @@ pub enum SocketError {
     Broken(String),
 }
 
-/// A WebSocket.
+impl From<io::Error> for SocketError {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
+/// A WebSocket, whose sending side is given away.
 pub trait Socket: Send {
+    /// The sending side; none where it was taken already. Dropping it ends that side.
+    fn take_sink(&mut self) -> Option<Box<dyn Sink>>;
+
+    /// Ready once the sending side may have room.
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
     /// The next frame; none once the connection is over, and after an error.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Incoming, SocketError>>>;
 
-    /// Ready once another frame may be sent.
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SocketError>>;
+    /// What the protocol owes the client for the control or close frame that was read last, encoded.
+    fn take_reply(&mut self) -> Option<Bytes>;
 
-    /// Takes a frame; it is sent by the next flush, or earlier.
-    ///
-    /// # Errors
-    /// [`SocketError`] where the connection is over.
-    fn start_send(&mut self, frame: Outgoing) -> Result<(), SocketError>;
-
-    /// Ready once everything is with the operating system, also the answers to pings and to a close.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SocketError>>;
-
-    /// Ends the sending side, and throws away what the client still sends. Ready once it ends its side.
+    /// Throws away what the client still sends, after the sending side is ended. Ready once the client ends its side.
     ///
     /// A connection that is dropped with something unread in it is reset, and a reset makes the client's system throw
     /// away what the client has not read yet: the close frame that says why.
@@ -83,4 +76,24 @@ pub trait Socket: Send {
 
     /// Bounds what a client may send from now on.
     fn set_frame_bytes_max(&mut self, bytes: usize);
+}
+
+/// A ping, encoded.
+pub(super) fn ping() -> Bytes {
+    encoded(Frame::ping(Bytes::new()))
+}
+
+/// A close frame, encoded; `reason` has at most 123 bytes.
+pub(super) fn close(code: u16, reason: &str) -> Bytes {
+    encoded(Frame::close(Some(CloseFrame {
+        code: code.into(),
+        reason: reason.into(),
+    })))
+}
+
+fn encoded(frame: Frame) -> Bytes {
+    let mut bytes = Vec::with_capacity(frame.len());
+    // Writing into a vector cannot fail.
+    let _ = frame.format(&mut bytes);
+    bytes.into()
 }

@@ -1,93 +1,65 @@
-//! The socket of one session, and the frames on their way into it.
+//! The socket of one session, and the outbox that is written to it.
 
 use std::{
-    collections::VecDeque,
     future::poll_fn,
-    task::{Context, Poll},
+    io,
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
-use super::{Incoming, Outgoing, Socket, SocketError};
+use super::{Incoming, Socket, SocketError, socket};
 use crate::{
-    protocol::Frame,
-    router::{CloseRequest, Outbox},
+    protocol::CloseCode,
+    router::{CloseRequest, Connection, Outbox},
 };
 
 /// Longest reason in a close frame, in bytes (RFC 6455 §5.5: 125 with the code).
 const CLOSE_REASON_BYTES_MAX: usize = 123;
 
-/// A socket with what was taken out of the outbox and is not in it yet.
+/// A socket whose sending side is lent to the outbox of its connection, until this is dropped.
 pub(super) struct Wire<S> {
     socket: S,
-    writing: VecDeque<Frame>,
-    unflushed: bool,
+    connection: Arc<Connection>,
 }
 
 impl<S: Socket> Wire<S> {
-    pub(super) fn new(socket: S) -> Self {
-        Self {
-            socket,
-            writing: VecDeque::new(),
-            unflushed: false,
+    pub(super) fn new(mut socket: S, connection: Arc<Connection>) -> Self {
+        if let Some(sink) = socket.take_sink() {
+            connection.outbox().attach(sink);
         }
+        Self { socket, connection }
     }
 
-    /// Sends `frame` before everything that waits in the outbox.
-    pub(super) fn send_first(&mut self, frame: Frame) {
-        self.writing.push_back(frame);
-    }
-
-    /// The next frame of the client; none once the connection is over.
+    /// The next frame of the client; none once the connection is over. Control frames are answered.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Incoming, SocketError>>> {
-        self.socket.poll_read(cx)
+        let read = ready!(self.socket.poll_read(cx));
+        if let Some(Ok(Incoming::Control | Incoming::Close { .. })) = &read {
+            let outbox = self.connection.outbox();
+            if matches!(read, Some(Ok(Incoming::Close { .. }))) {
+                // Nothing comes after the answer to a close.
+                outbox.close(CloseCode::NORMAL, "");
+            }
+            if let Some(reply) = self.socket.take_reply() {
+                outbox.push_control(reply);
+            }
+        }
+        Poll::Ready(read)
     }
 
-    /// Writes what waits in `outbox`. Ready with a close request once everything before it is written, or where the
+    /// Writes what waits in the outbox. Ready with a close request once everything before it is written, or where the
     /// client is too slow to wait for.
-    pub(super) fn poll_write(
-        &mut self,
-        outbox: &Outbox,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<CloseRequest, SocketError>> {
-        loop {
-            while !self.writing.is_empty() {
-                if let Some(request) = outbox.slow_close() {
-                    return Poll::Ready(Ok(request));
-                }
-                match self.socket.poll_ready(cx) {
-                    Poll::Ready(result) => result?,
-                    // The socket takes nothing now; a full outbox must still be noticed.
-                    Poll::Pending => return outbox.poll_slow_close(cx.waker()).map(Ok),
-                }
-                if let Some(frame) = self.writing.pop_front() {
-                    self.socket.start_send(Outgoing::Text(frame))?;
-                    self.unflushed = true;
-                }
-            }
-            match outbox.poll_take(&mut self.writing, cx.waker()) {
-                Poll::Ready(None) => {}
-                Poll::Ready(Some(request)) => return Poll::Ready(Ok(request)),
-                Poll::Pending => break,
-            }
-        }
-        // A connection at rest holds no queue.
-        if self.writing.capacity() > 0 {
-            self.writing = VecDeque::new();
-        }
-        if self.unflushed && self.socket.poll_flush(cx)?.is_ready() {
-            self.unflushed = false;
-        }
-        Poll::Pending
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<CloseRequest>> {
+        let socket = &self.socket;
+        let outbox = self.connection.outbox();
+        outbox.poll_write(cx, |cx| socket.poll_room(cx))
     }
 
     /// Asks the client for a sign of life, with the next write.
-    pub(super) fn ping(&mut self) {
-        // A socket that takes no ping is found lost by the next read.
-        if self.socket.start_send(Outgoing::Ping).is_ok() {
-            self.unflushed = true;
-        }
+    pub(super) fn ping(&self) {
+        self.outbox().push_control(socket::ping());
     }
 
     /// Bounds what the client may send from now on.
@@ -101,27 +73,40 @@ impl<S: Socket> Wire<S> {
     /// [`SocketError`] where the client is gone already.
     pub(super) async fn say_goodbye(
         &mut self,
-        outbox: &Outbox,
         owed: Option<CloseRequest>,
     ) -> Result<(), SocketError> {
-        let Some(request) = owed else {
-            return poll_fn(|cx| self.socket.poll_flush(cx)).await;
-        };
-        let mut reason = request.reason;
-        reason.truncate(reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX));
-        poll_fn(|cx| self.poll_write(outbox, cx)).await?;
-        poll_fn(|cx| self.socket.poll_ready(cx)).await?;
-        self.socket.start_send(Outgoing::Close {
-            code: request.code.number(),
-            reason,
-        })?;
-        poll_fn(|cx| self.socket.poll_flush(cx)).await?;
+        if let Some(request) = &owed {
+            let reason = &request.reason;
+            let reason = &reason[..reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX)];
+            self.outbox()
+                .push_control(socket::close(request.code.number(), reason));
+        }
+        poll_fn(|cx| self.poll_drain(cx)).await?;
+        if owed.is_none() {
+            return Ok(());
+        }
+        // What is read here is not answered: nothing comes after a close frame.
         while let Some(Ok(frame)) = poll_fn(|cx| self.socket.poll_read(cx)).await {
             if matches!(frame, Incoming::Close { .. }) {
                 return Ok(());
             }
         }
+        self.outbox().detach();
         poll_fn(|cx| self.socket.poll_discard(cx)).await;
         Ok(())
+    }
+
+    fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outbox().poll_drain(cx, |cx| self.socket.poll_room(cx))
+    }
+
+    fn outbox(&self) -> &Outbox {
+        self.connection.outbox()
+    }
+}
+
+impl<S> Drop for Wire<S> {
+    fn drop(&mut self) {
+        self.connection.outbox().detach();
     }
 }

@@ -1,0 +1,185 @@
+//! An outbox over a socket that takes what the test lets it take.
+
+use std::sync::Arc;
+
+use super::*;
+
+/// What was written, and how much more may be.
+#[derive(Clone, Default)]
+struct Socket(Arc<Mutex<Written>>);
+
+#[derive(Default)]
+struct Written {
+    bytes: Vec<u8>,
+    room: usize,
+}
+
+impl Sink for Socket {
+    fn try_write(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        let mut written = self.0.lock().unwrap();
+        let taken = written.room.min(first.len() + second.len());
+        if taken == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        written.room -= taken;
+        let offered = first.iter().chain(second).take(taken);
+        written.bytes.extend(offered);
+        Ok(taken)
+    }
+}
+
+impl Socket {
+    fn give_room(&self, bytes: usize) {
+        self.0.lock().unwrap().room += bytes;
+    }
+
+    /// The texts of the whole frames that were written, and the bytes that follow them.
+    fn frames(&self) -> (Vec<String>, Vec<u8>) {
+        let mut rest = self.0.lock().unwrap().bytes.clone();
+        let mut texts = Vec::new();
+        loop {
+            let (header, len) = match rest[..] {
+                [0x81, len @ 0..126, ..] => (2, usize::from(len)),
+                [0x81, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
+                [0x81, 127, a, b, c, d, e, f, g, h, ..] => {
+                    let len = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+                    (10, usize::try_from(len).unwrap())
+                }
+                _ => return (texts, rest),
+            };
+            if rest.len() < header + len {
+                return (texts, rest);
+            }
+            texts.push(String::from_utf8(rest[header..header + len].to_vec()).unwrap());
+            rest.drain(..header + len);
+        }
+    }
+}
+
+fn outbox() -> (Outbox, Socket) {
+    let (outbox, socket) = (Outbox::new(), Socket::default());
+    outbox.attach(Box::new(socket.clone()));
+    (outbox, socket)
+}
+
+fn frame(text: &str) -> Frame {
+    Frame::from(text.to_owned())
+}
+
+/// A turn of the session, whose socket gets no more room meanwhile.
+fn turn(outbox: &Outbox) -> Poll<io::Result<CloseRequest>> {
+    let mut cx = Context::from_waker(Waker::noop());
+    outbox.poll_write(&mut cx, |_| Poll::Pending)
+}
+
+#[test]
+fn frames_are_written_in_order_by_whoever_flushes() {
+    let (outbox, socket) = outbox();
+    socket.give_room(1000);
+    assert_eq!(outbox.push(frame("a"), 1000), Ok(Pushed::Unwritten));
+    assert_eq!(outbox.push(frame("b"), 1000), Ok(Pushed::Unwritten));
+    assert!(socket.frames().0.is_empty());
+    outbox.flush();
+    assert_eq!(socket.frames().0, ["a", "b"]);
+    outbox.flush();
+    assert_eq!(socket.frames().0.len(), 2);
+}
+
+#[test]
+fn every_length_of_frame_survives_writes_that_end_anywhere() {
+    let texts: Vec<_> = [0, 1, 125, 126, 20_000, 65_535, 65_536, 70_000, 3]
+        .map(|length| "x".repeat(length))
+        .into();
+    for step in [1, 2, 3, 7, 1_000, 40_000] {
+        let (outbox, socket) = outbox();
+        for text in &texts {
+            outbox.push(frame(text), 1 << 20).unwrap();
+        }
+        while outbox.state().queue.bytes() > 0 {
+            socket.give_room(step);
+            assert!(turn(&outbox).is_pending());
+        }
+        let (written, rest) = socket.frames();
+        assert!(written == texts && rest.is_empty(), "{step} bytes a time");
+    }
+}
+
+#[test]
+fn a_socket_without_room_is_the_sessions_and_it_goes_on_where_it_was() {
+    let (outbox, socket) = outbox();
+    socket.give_room(5);
+    outbox.push(frame("abc"), 1000).unwrap();
+    outbox.push(frame("def"), 1000).unwrap();
+    outbox.flush();
+    assert_eq!(outbox.push(frame("ghi"), 1000), Ok(Pushed::Blocked));
+    socket.give_room(1000);
+    outbox.flush();
+    assert_eq!(socket.frames().0, ["abc"], "only the session writes now");
+    assert!(turn(&outbox).is_pending());
+    assert_eq!(socket.frames().0, ["abc", "def", "ghi"]);
+    assert_eq!(outbox.push(frame("j"), 1000), Ok(Pushed::Unwritten));
+}
+
+#[test]
+fn a_full_outbox_closes_with_4001_and_gives_its_memory_back() {
+    let (outbox, _socket) = outbox();
+    outbox.push(frame("a"), 65).unwrap();
+    assert_eq!(outbox.push(frame("b"), 65), Err(PushError::Full));
+    assert_eq!(outbox.push(frame("c"), 65), Err(PushError::Closing));
+    assert!(outbox.state().queue.is_empty());
+    let close = turn(&outbox);
+    assert!(matches!(close, Poll::Ready(Ok(close)) if close.code == CloseCode::SLOW_CONSUMER));
+}
+
+#[test]
+fn an_empty_outbox_takes_any_frame() {
+    let (outbox, socket) = outbox();
+    let large = "x".repeat(1000);
+    outbox.push(frame(&large), 65).unwrap();
+    socket.give_room(2000);
+    outbox.flush();
+    assert_eq!(socket.frames().0, [large]);
+}
+
+#[test]
+fn the_close_frame_of_a_slow_reader_comes_after_the_end_of_the_frame_it_is_in() {
+    let (outbox, socket) = outbox();
+    socket.give_room(3);
+    outbox.push(frame("abc"), 150).unwrap();
+    outbox.flush();
+    outbox.push(frame("lost"), 150).unwrap();
+    let full = outbox.push(frame("one too many, and long enough to be"), 150);
+    assert_eq!(full, Err(PushError::Full));
+    outbox.push_control(Bytes::from_static(b"close"));
+    socket.give_room(1000);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(outbox.poll_drain(&mut cx, |_| Poll::Pending).is_ready());
+    assert_eq!(socket.frames(), (vec!["abc".to_owned()], b"close".to_vec()));
+}
+
+#[test]
+fn a_close_comes_after_what_is_queued_and_the_first_one_counts() {
+    let (outbox, socket) = outbox();
+    outbox.push(frame("a"), 1000).unwrap();
+    outbox.close(CloseCode::KICKED, "first");
+    outbox.close(CloseCode::DRAIN, "second");
+    assert!(turn(&outbox).is_pending());
+    socket.give_room(1000);
+    let close = turn(&outbox);
+    assert!(matches!(close, Poll::Ready(Ok(close)) if close.code == CloseCode::KICKED));
+    assert_eq!(socket.frames().0, ["a"]);
+}
+
+#[test]
+fn pings_without_end_do_not_fill_the_memory() {
+    let (outbox, socket) = outbox();
+    for _ in 0..1000 {
+        outbox.push_control(Bytes::from_static(b"pong"));
+    }
+    socket.give_room(10_000);
+    outbox.flush();
+    assert_eq!(socket.frames().1.len(), CONTROLS_MAX * 4);
+    outbox.push_control(Bytes::from_static(b"pong"));
+    outbox.flush();
+    assert_eq!(socket.frames().1.len(), (CONTROLS_MAX + 1) * 4);
+}
