@@ -50,6 +50,14 @@ fn main() -> ExitCode {
             );
         })
         .await;
+        report("screen", || async {
+            let verdict = version.screen(None, message()).await;
+            assert!(
+                matches!(verdict, Ok(Ok(Transformed::Unchanged))),
+                "{verdict:?}"
+            );
+        })
+        .await;
     });
     ExitCode::SUCCESS
 }

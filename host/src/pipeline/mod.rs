@@ -3,6 +3,8 @@
 //! The pipeline decides and does nothing: whoever runs it carries out the [`Outcome`]. So a failing plugin can never
 //! leave half a delivery behind.
 
+mod chain;
+
 use std::{
     borrow::Cow,
     sync::Arc,
@@ -113,26 +115,12 @@ pub async fn run<'a>(
     if let Some(slot) = held_back_by(plugins, &message.event_type) {
         return failed(slot).into();
     }
-    for slot in plugins.slots() {
-        let Some(version) = slot
-            .version()
-            .filter(|version| version.validates(&message.event_type))
-        else {
-            continue;
-        };
-        match settle(slot, version.validate(client, guest(&message)).await) {
-            Settled::Answer(()) | Settled::Passed => {}
-            Settled::Stop(refused) => return refused.into(),
-        }
-    }
-    for slot in plugins.slots() {
-        let Some(version) = slot
-            .version()
-            .filter(|version| version.transforms(&message.event_type))
-        else {
-            continue;
-        };
-        match settle(slot, version.transform(client, guest(&message)).await) {
+    let mut next = match chain::validate(plugins, client, &message).await {
+        Ok(first) => first,
+        Err(refused) => return refused.into(),
+    };
+    while let Some(transformer) = next {
+        match transformer.run(client, &message).await {
             Settled::Answer(Transformed::Unchanged) | Settled::Passed => {}
             Settled::Answer(Transformed::Changed(draft)) => {
                 message = rewritten(message, draft);
@@ -143,6 +131,7 @@ pub async fn run<'a>(
             Settled::Answer(Transformed::Dropped) => return Outcome::Dropped,
             Settled::Stop(refused) => return refused.into(),
         }
+        next = transformer.next(plugins, &message.event_type);
     }
     let Some((slot, version)) = handler(plugins, &message.event_type) else {
         return Outcome::Route(message);

@@ -16,6 +16,10 @@ use super::{instance::EXPORTED_INTERFACES, loader::LoadError};
 const PACKAGE: &str = "signalbox:plugin";
 const VERSION: &str = "1.0.0";
 
+/// The interface that stands for two others, and those.
+const SCREENING: &str = "screening";
+const SCREENED: [&str; 2] = ["validation", "transformation"];
+
 /// The functions of the interfaces that a plugin may export, as the WIT package has them.
 const EXPORTS: &[(&str, &[&str])] = &[
     (
@@ -25,6 +29,10 @@ const EXPORTS: &[(&str, &[&str])] = &[
     (
         "transformation",
         &["transform: func(message: message) -> result<outcome, rejection>"],
+    ),
+    (
+        SCREENING,
+        &["screen: func(message: message) -> result<outcome, rejection>"],
     ),
     (
         "events",
@@ -76,7 +84,7 @@ const TYPE_DEPTH_MAX: usize = 4;
 /// some.
 ///
 /// # Errors
-/// Where it exports none, one of another version, or one that lacks a function.
+/// Where it exports none, one of another version, one that lacks a function, or one without those that it stands for.
 pub(super) fn exported_interfaces(
     engine: &Engine,
     component: &Component,
@@ -119,7 +127,7 @@ pub(super) fn exported_interfaces(
     if interfaces.is_empty() {
         return mismatch(format!(
             "exports no interface of {PACKAGE}@{VERSION}: export at least one of {}; it exports {}",
-            EXPORTED_INTERFACES.join(", "),
+            on_their_own().join(", "),
             if others.is_empty() {
                 "nothing".to_owned()
             } else {
@@ -127,7 +135,20 @@ pub(super) fn exported_interfaces(
             }
         ));
     }
+    let lacking = SCREENED.iter().find(|name| !interfaces.contains(name));
+    if let Some(lacking) = lacking.filter(|_| interfaces.contains(&SCREENING)) {
+        return mismatch(format!(
+            "exports `{SCREENING}` without `{lacking}`: `screen` stands for `validate` and `transform` where nothing \
+             comes between them, else the host calls those; export all three, or no `{SCREENING}`"
+        ));
+    }
     Ok(interfaces)
+}
+
+/// The interfaces of which one is enough.
+fn on_their_own() -> Vec<&'static str> {
+    let names = EXPORTED_INTERFACES.iter().copied();
+    names.filter(|name| *name != SCREENING).collect()
 }
 
 /// What to say where an exported interface has all functions, and not with the types that the host calls.

@@ -9,7 +9,9 @@ use wasmtime::{
 };
 
 use super::{
-    bindings::exported::{connections, events, lifecycle, rooms, transformation, validation},
+    bindings::exported::{
+        connections, events, lifecycle, rooms, screening, transformation, validation,
+    },
     cpu::{CpuMeter, within},
     host::{HostState, Shared},
     limits::{Budget, classify},
@@ -125,6 +127,7 @@ macro_rules! exports {
 exports!(
     validation,
     transformation,
+    screening,
     events,
     connections,
     rooms,

@@ -67,6 +67,12 @@ pub async fn sample_calls(version: &PluginVersion) -> Vec<SampleCall> {
                 )
                 .await,
             ),
+            "screening" => Some(
+                measure("screening.screen", EVENT_TYPE, version, async |version| {
+                    say(version.screen(Some(client), message(EVENT_TYPE)).await)
+                })
+                .await,
+            ),
             "events" => Some(
                 measure("events.handle", handled, version, async |version| {
                     say(version.handle(Some(client), message(handled)).await)

@@ -131,14 +131,24 @@ impl PluginVersion {
         self.pool.size()
     }
 
-    /// Whether it validates messages of this type.
-    pub fn validates(&self, event_type: &str) -> bool {
-        self.indices.validation.is_some() && self.sees.matches(event_type)
+    /// Whether it is asked about messages of this type.
+    pub fn sees(&self, event_type: &str) -> bool {
+        self.sees.matches(event_type)
     }
 
-    /// Whether it transforms messages of this type.
-    pub fn transforms(&self, event_type: &str) -> bool {
-        self.indices.transformation.is_some() && self.sees.matches(event_type)
+    /// Whether it validates the messages that it sees.
+    pub fn validates(&self) -> bool {
+        self.indices.validation.is_some()
+    }
+
+    /// Whether it transforms the messages that it sees.
+    pub fn transforms(&self) -> bool {
+        self.indices.transformation.is_some()
+    }
+
+    /// Whether it can do both in one call.
+    pub fn screens(&self) -> bool {
+        self.indices.screening.is_some()
     }
 
     /// How closely the types that it handles describe this one.
@@ -197,6 +207,24 @@ impl PluginVersion {
                 async |store: &mut Store<HostState>, exports: &Exports| {
                     let transformation = exports.transformation.as_ref().ok_or_else(absent)?;
                     transformation.call_transform(store, message).await
+                },
+            )
+            .await?;
+        self.verdict(answer, answer::transformed)
+    }
+
+    /// `screening.screen`: both in one call.
+    pub async fn screen(
+        self: &Arc<Self>,
+        client: Option<&Arc<ClientInfo>>,
+        message: GuestMessage<'_>,
+    ) -> Verdict<Transformed> {
+        let answer = self
+            .call(
+                client,
+                async |store: &mut Store<HostState>, exports: &Exports| {
+                    let screening = exports.screening.as_ref().ok_or_else(absent)?;
+                    screening.call_screen(store, message).await
                 },
             )
             .await?;

@@ -11,7 +11,8 @@ use tokio::process::Command;
 
 use crate::{
     guests::{
-        agreeable, agreeable_of, component, import, stamped, wat, without_function, wrong_type,
+        agreeable, agreeable_of, component, import, screening_alone, stamped, wat,
+        without_function, wrong_type,
     },
     harness::chat_plugin,
     runtime::plugin,
@@ -191,6 +192,7 @@ async fn the_report_is_readable_and_tells_of_calls_that_fail() {
         [
             ("validation.validate", "chat_message"),
             ("transformation.transform", "chat_message"),
+            ("screening.screen", "chat_message"),
             ("events.handle", "x.x"),
         ]
     );
@@ -237,6 +239,13 @@ async fn what_does_not_fit_the_wit_package_is_refused_with_what_was_expected_and
             &[
                 "exports `signalbox:plugin/validation@1.0.0` without the function \
                `validate: func(message: message) -> result<_, rejection>`; it has no functions",
+            ],
+        ),
+        (
+            screening_alone(),
+            &[
+                "exports `screening` without `validation`",
+                "export all three",
             ],
         ),
         (

@@ -49,13 +49,50 @@ pub(crate) fn without_function(name: &str) -> Vec<u8> {
 
 /// `validation` whose `validate` takes a text and answers with a truth.
 pub(crate) fn wrong_type() -> Vec<u8> {
-    wat(r#"(component
+    of_a_text("validation", "validate")
+}
+
+/// `screening` without what it stands for.
+pub(crate) fn screening_alone() -> Vec<u8> {
+    of_a_text("screening", "screen")
+}
+
+/// An interface with a function that takes a text and answers with a truth.
+fn of_a_text(interface: &str, function: &str) -> Vec<u8> {
+    wat(&format!(
+        r#"(component
         (core module $m
             (memory (export "memory") 1)
             (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 0)
-            (func (export "validate") (param i32 i32) (result i32) i32.const 1))
+            (func (export "f") (param i32 i32) (result i32) i32.const 1))
         (core instance $c (instantiate $m))
-        (func $validate (param "text" string) (result bool)
+        (func $f (param "text" string) (result bool)
+            (canon lift (core func $c "f") (memory (core memory $c "memory")) (realloc (core func $c "realloc"))))
+        (instance $i (export "{function}" (func $f)))
+        (export "signalbox:plugin/{interface}@1.0.0" (instance $i)))"#
+    ))
+}
+
+/// `validation` alone, which refuses nothing.
+pub(crate) fn accepting() -> Vec<u8> {
+    wat(r#"(component
+        (import "signalbox:plugin/types@1.0.0" (instance $types
+            (type $to (variant (case "sender") (case "user" string) (case "room" string) (case "everyone")))
+            (export "destination" (type $destination (eq $to)))
+            (type $m (record (field "id" string) (field "event-type" string) (field "sender" string)
+                (field "destination" (option $destination)) (field "payload" string) (field "timestamp" u64)))
+            (export "message" (type (eq $m)))
+            (type $r (record (field "code" string) (field "reason" string)))
+            (export "rejection" (type (eq $r)))))
+        (alias export $types "message" (type $message))
+        (alias export $types "rejection" (type $rejection))
+        (core module $m
+            (memory (export "memory") 1)
+            (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 1024)
+            (func (export "validate")
+                (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i64) (result i32) i32.const 0))
+        (core instance $c (instantiate $m))
+        (func $validate (param "message" $message) (result (result (error $rejection)))
             (canon lift (core func $c "validate") (memory (core memory $c "memory")) (realloc (core func $c "realloc"))))
         (instance $i (export "validate" (func $validate)))
         (export "signalbox:plugin/validation@1.0.0" (instance $i)))"#)

@@ -85,31 +85,50 @@ impl Plugin for Chat {
 
 impl Validation for Chat {
     fn validate(&self, message: &Message) -> Result<(), Rejection> {
-        if message.event_type != "chat_message" {
-            return Ok(());
-        }
-        match Payload::read(&message.payload).text() {
-            Some(text) => self.cleaner.check(text),
-            None => Ok(()),
-        }
+        self.check(&Self::payload(message))
     }
 }
 
 impl Transformation for Chat {
     fn transform(&self, message: &Message) -> Result<Outcome, Rejection> {
-        if message.event_type != "chat_message" {
-            return Ok(Outcome::Unchanged);
+        Ok(self.clean(message, &Self::payload(message)))
+    }
+
+    /// Both, with the payload read once.
+    fn screen(&self, message: &Message) -> Result<Outcome, Rejection> {
+        let payload = Self::payload(message);
+        self.check(&payload)?;
+        Ok(self.clean(message, &payload))
+    }
+}
+
+impl Chat {
+    /// The payload, read only where the message is one to check and clean.
+    fn payload(message: &Message) -> Payload<'_> {
+        match message.event_type.as_str() {
+            "chat_message" => Payload::read(&message.payload),
+            _ => Payload::unread(&message.payload),
         }
-        let payload = Payload::read(&message.payload);
-        let cleaned = payload.text().and_then(|text| self.cleaner.clean(text));
-        Ok(match cleaned {
+    }
+
+    /// Whether the payload may be sent.
+    fn check(&self, payload: &Payload<'_>) -> Result<(), Rejection> {
+        match payload.text() {
+            Some(text) => self.cleaner.check(text),
+            None => Ok(()),
+        }
+    }
+
+    /// The message with its text cleaned.
+    fn clean(&self, message: &Message, payload: &Payload<'_>) -> Outcome {
+        match payload.text().and_then(|text| self.cleaner.clean(text)) {
             None => Outcome::Unchanged,
             Some(text) => Outcome::Changed(Draft {
                 event_type: message.event_type.clone(),
                 destination: message.destination.clone(),
                 payload: payload.with_text(&text),
             }),
-        })
+        }
     }
 }
 

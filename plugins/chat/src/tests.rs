@@ -104,6 +104,26 @@ fn blocked_words_are_masked_or_refused_as_whole_words_in_any_case() {
 }
 
 #[test]
+fn both_in_one_call_answer_as_one_after_the_other() {
+    let chat = chat(r#"{"max_text_chars":9,"blocked_words":["darn"]}"#);
+    for event_type in ["chat_message", "chat.read", "other"] {
+        for payload in [
+            r#""hi""#,
+            r#"{"text":" Darn "}"#,
+            r#""""#,
+            r#""much too long""#,
+            "7",
+        ] {
+            let message = message(event_type, payload);
+            let in_turn = chat
+                .validate(&message)
+                .and_then(|()| chat.transform(&message));
+            assert_eq!(chat.screen(&message), in_turn, "{event_type} {payload}");
+        }
+    }
+}
+
+#[test]
 fn a_wrong_config_is_refused_with_its_key() {
     for (config, key) in [
         (r#"{"max_text_char":1}"#, "max_text_char"),

@@ -34,6 +34,11 @@ impl<'p> Payload<'p> {
         Self { json, text }
     }
 
+    /// One whose text, if it has one, is nobody's business.
+    pub(crate) fn unread(json: &'p str) -> Self {
+        Self { json, text: None }
+    }
+
     /// What it says.
     pub(crate) fn text(&self) -> Option<&str> {
         self.text.as_ref().map(|(_, text)| &**text)

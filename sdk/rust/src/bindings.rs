@@ -54,6 +54,13 @@ exported!(
     types
 );
 exported!(
+    screening,
+    "export_screening",
+    "signalbox:sdk-screening/only-screening",
+    "package signalbox:sdk-screening; world only-screening { export signalbox:plugin/screening@1.0.0; }",
+    types
+);
+exported!(
     events,
     "export_events",
     "signalbox:sdk-events/only-events",

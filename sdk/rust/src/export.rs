@@ -1,7 +1,8 @@
 //! The macro that makes a plugin's type the exports of a component.
 
 /// Exports a plugin: `export!(Type: validation, transformation, events, connections, rooms)`, with the interfaces that
-/// it wants. `lifecycle` is always exported: it is how the instance starts.
+/// it wants. `lifecycle` is always exported: it is how the instance starts. Where both `validation` and `transformation`
+/// are named, so is `screening`, by which the server can ask for both in one call.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $($interface:ident),+ $(,)?) => {
@@ -31,6 +32,7 @@ macro_rules! export {
             $crate::bindings::lifecycle::export_lifecycle!(Component with_types_in $crate::bindings::lifecycle);
 
             $($crate::export_interface!($interface, $plugin);)+
+            $crate::export_screening!($plugin, [] [] $($interface)+);
         };
     };
 }
@@ -87,4 +89,29 @@ macro_rules! export_interface {
         }
         $crate::bindings::rooms::export_rooms!(Component with_types_in $crate::bindings::rooms);
     };
+}
+
+/// `screening`, for a plugin of [`export!`] that both validates and transforms. Goes through the interfaces, and remembers
+/// of each of the two that it was there.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export_screening {
+    ($plugin:ty, [validation] [transformation] $($rest:ident)*) => {
+        impl $crate::bindings::screening::exports::signalbox::plugin::screening::Guest for Component {
+            fn screen(message: $crate::Message) -> Result<$crate::Outcome, $crate::Rejection> {
+                plugin(|plugin| $crate::Transformation::screen(plugin, &message))
+            }
+        }
+        $crate::bindings::screening::export_screening!(Component with_types_in $crate::bindings::screening);
+    };
+    ($plugin:ty, [$($validation:ident)?] [$($transformation:ident)?] validation $($rest:ident)*) => {
+        $crate::export_screening!($plugin, [validation] [$($transformation)?] $($rest)*);
+    };
+    ($plugin:ty, [$($validation:ident)?] [$($transformation:ident)?] transformation $($rest:ident)*) => {
+        $crate::export_screening!($plugin, [$($validation)?] [transformation] $($rest)*);
+    };
+    ($plugin:ty, [$($validation:ident)?] [$($transformation:ident)?] $other:ident $($rest:ident)*) => {
+        $crate::export_screening!($plugin, [$($validation)?] [$($transformation)?] $($rest)*);
+    };
+    ($plugin:ty, [$($validation:ident)?] [$($transformation:ident)?]) => {};
 }

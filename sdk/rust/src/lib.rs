@@ -183,6 +183,20 @@ pub trait Transformation: Plugin {
     /// # Errors
     /// The refusal that the client is told; the message goes no further.
     fn transform(&self, message: &Message) -> Result<Outcome, Rejection>;
+
+    /// [`Validation::validate`], then [`Transformation::transform`]: what the server asks a plugin with both where no other
+    /// plugin comes between them. Write your own where the two would do something twice, such as parsing the payload.
+    /// It must answer as they do, because both ways of asking are used.
+    ///
+    /// # Errors
+    /// The refusal that the client is told; the message goes no further.
+    fn screen(&self, message: &Message) -> Result<Outcome, Rejection>
+    where
+        Self: Validation,
+    {
+        self.validate(message)?;
+        self.transform(message)
+    }
 }
 
 /// Gives event types of its own a meaning.

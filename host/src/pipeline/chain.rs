@@ -1,0 +1,117 @@
+//! Which plugins of a set validate and transform a message, in which order, and in how many calls.
+//!
+//! Nothing comes between the last validator and the first transformer. Where they are one plugin, and it can do both in one
+//! call, one call it is.
+
+use std::sync::Arc;
+
+use super::{Message, Refused, Settled, guest, settle};
+use crate::{
+    plugin::{PluginSet, PluginVersion, Slot, Transformed},
+    protocol::ClientInfo,
+};
+
+/// A plugin that sees a message, and its place in the chain.
+#[derive(Clone, Copy)]
+struct Link<'s> {
+    place: usize,
+    slot: &'s Slot,
+    version: &'s Arc<PluginVersion>,
+}
+
+/// The next plugin that transforms.
+#[derive(Clone, Copy)]
+pub(super) struct Transformer<'s> {
+    link: Link<'s>,
+    /// Whether it has not validated yet, and does so in the same call.
+    screening: bool,
+}
+
+/// The plugins from a place on that see messages of this type.
+fn links<'s>(
+    plugins: &'s PluginSet,
+    from: usize,
+    event_type: &str,
+) -> impl Iterator<Item = Link<'s>> {
+    let slots = plugins.slots().iter().enumerate().skip(from);
+    slots.filter_map(move |(place, slot)| {
+        let version = slot.version().filter(|version| version.sees(event_type))?;
+        Some(Link {
+            place,
+            slot,
+            version,
+        })
+    })
+}
+
+/// Asks the validators in order, and says who is the first to transform, which may be one of them that was not asked yet.
+/// One look at each plugin does: whether a validator is the last one turns out with the next.
+///
+/// # Errors
+/// [`Refused`] by the first that does not want the message.
+pub(super) async fn validate<'s>(
+    plugins: &'s PluginSet,
+    client: Option<&Arc<ClientInfo>>,
+    message: &Message<'_>,
+) -> Result<Option<Transformer<'s>>, Refused> {
+    let (mut validator, mut transformer) = (None::<Link>, None::<Link>);
+    for link in links(plugins, 0, &message.event_type) {
+        if link.version.transforms() {
+            transformer.get_or_insert(link);
+        }
+        if link.version.validates()
+            && let Some(earlier) = validator.replace(link)
+        {
+            earlier.validate(client, message).await?;
+        }
+    }
+    let screening = match (validator, transformer) {
+        (Some(last), Some(first)) => last.place == first.place && last.version.screens(),
+        _ => false,
+    };
+    if !screening && let Some(last) = validator {
+        last.validate(client, message).await?;
+    }
+    Ok(transformer.map(|link| Transformer { link, screening }))
+}
+
+impl Link<'_> {
+    async fn validate(
+        self,
+        client: Option<&Arc<ClientInfo>>,
+        message: &Message<'_>,
+    ) -> Result<(), Refused> {
+        let verdict = self.version.validate(client, guest(message)).await;
+        match settle(self.slot, verdict) {
+            Settled::Answer(()) | Settled::Passed => Ok(()),
+            Settled::Stop(refused) => Err(refused),
+        }
+    }
+}
+
+impl<'s> Transformer<'s> {
+    /// Asks it.
+    pub(super) async fn run(
+        self,
+        client: Option<&Arc<ClientInfo>>,
+        message: &Message<'_>,
+    ) -> Settled<Transformed> {
+        let Link { slot, version, .. } = self.link;
+        let verdict = if self.screening {
+            version.screen(client, guest(message)).await
+        } else {
+            version.transform(client, guest(message)).await
+        };
+        settle(slot, verdict)
+    }
+
+    /// The one after it, for what the message is now.
+    pub(super) fn next(self, plugins: &'s PluginSet, event_type: &str) -> Option<Self> {
+        let link = links(plugins, self.link.place + 1, event_type)
+            .find(|link| link.version.transforms())?;
+        Some(Self {
+            link,
+            screening: false,
+        })
+    }
+}
