@@ -13,7 +13,9 @@ use std::{
 use signalbox::{
     config::{InstanceMode, OnFailure, PluginConfig, PluginLimits},
     metrics::Metrics,
-    plugin::{GuestDestination, GuestMessage, Loader, MemoryStore, PluginVersion, Transformed},
+    plugin::{
+        GuestDestination, GuestMessage, Loader, MemoryStore, Pace, PluginVersion, Transformed,
+    },
 };
 
 const CALLS: u32 = 50_000;
@@ -80,7 +82,7 @@ async fn load(path: &Path, bytes: Arc<[u8]>) -> Arc<PluginVersion> {
     )
     .expect("the plugin engine starts");
     let (version, _) = loader
-        .load(&config, bytes)
+        .load(&config, bytes, Pace::Full)
         .await
         .expect("the chat plugin is admitted");
     version

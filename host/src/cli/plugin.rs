@@ -11,7 +11,7 @@ use signalbox::{
     auth::Authenticator,
     config::{Config, InstanceMode, Limits, OnFailure, PluginConfig, PluginLimits},
     metrics::Metrics,
-    plugin::{self, Loader, MemoryStore, Registry, Trigger},
+    plugin::{self, Loader, MemoryStore, Pace, Registry, Trigger},
 };
 
 use super::{
@@ -73,7 +73,7 @@ async fn check(loader: &Loader, file: &Path, config_text: &str) -> Report {
     let content = plugin::read(file, Limits::default().plugin_file_bytes_max).await;
     let bytes = content.as_ref().ok().cloned();
     let loaded = match content {
-        Ok(bytes) => loader.load(&config, bytes).await,
+        Ok(bytes) => loader.load(&config, bytes, Pace::Full).await,
         Err(error) => Err(error),
     };
     let admitted = match loaded {

@@ -25,9 +25,9 @@ use super::{
 };
 
 /// How much less urgent than serving a thread is that compiles because another one does not get on (a nice value).
-const SECOND_NICE: i32 = 10;
+const SLOW_NICE: i32 = 10;
 /// How often it is looked whether compiling gets on.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The share of a processor below which it does not.
 const STARVING_SHARE: f64 = 0.1;
 
@@ -65,17 +65,29 @@ impl Compiler {
         }
     }
 
-    /// On a thread of its own that gets only what serving leaves of the processors: a thread of the policy `SCHED_IDLE`
-    /// gives way at once (`man 7 sched`), one that is merely nice keeps messages waiting for a slice. Where nothing is left,
-    /// another thread does it again with some priority, so that plugins can be changed on a machine that is never at rest.
+    /// On a thread of its own, at a pace that suits what else is to be done.
     pub(super) async fn compile(
         &self,
         hash: ComponentHash,
         bytes: Arc<[u8]>,
+        pace: Pace,
     ) -> Result<Compiled, LoadError> {
         // The semaphore is never closed.
         let _room = self.room.acquire().await;
-        let mut first = self.start(hash, bytes.clone(), Urgency::Idle)?;
+        match pace {
+            Pace::Full => received(self.start(hash, bytes, pace)?.result.await),
+            Pace::Beside | Pace::Slow => self.compile_beside(hash, bytes).await,
+        }
+    }
+
+    /// Where nothing of the processors is left for the first attempt, another one is begun with some priority, so that
+    /// plugins can be changed on a machine that is never at rest.
+    async fn compile_beside(
+        &self,
+        hash: ComponentHash,
+        bytes: Arc<[u8]>,
+    ) -> Result<Compiled, LoadError> {
+        let mut first = self.start(hash, bytes.clone(), Pace::Beside)?;
         let began = Instant::now();
         loop {
             if let Ok(result) = timeout(LOOK_EVERY, &mut first.result).await {
@@ -86,7 +98,7 @@ impl Compiler {
             }
         }
         debug!("the processors are busy; a plugin is compiled with more priority");
-        let mut second = self.start(hash, bytes, Urgency::Low)?;
+        let mut second = self.start(hash, bytes, Pace::Slow)?;
         tokio::select! {
             result = &mut first.result => received(result),
             result = &mut second.result => received(result),
@@ -97,17 +109,16 @@ impl Compiler {
         &self,
         hash: ComponentHash,
         bytes: Arc<[u8]>,
-        urgency: Urgency,
+        pace: Pace,
     ) -> Result<Attempt, LoadError> {
         let (done, result) = oneshot::channel();
         let thread = Arc::<OnceLock<Pid>>::default();
         let here = thread.clone();
         let (engine, cache) = (self.engine.clone(), self.cache.clone());
         let work = move || {
-            urgency.apply();
             here.get_or_init(rustix::thread::gettid);
             let began = Instant::now();
-            let compiled = compile_or_fetch(&engine, cache.as_deref(), hash, &bytes);
+            let compiled = compile_or_fetch(&engine, cache.as_deref(), hash, &bytes, pace);
             // Whoever waits for it may be gone.
             let _ = done.send(compiled.map(|(component, cached)| Compiled {
                 component,
@@ -123,28 +134,32 @@ impl Compiler {
     }
 }
 
-/// How much of the processors a thread gets.
-#[derive(Clone, Copy)]
-enum Urgency {
-    /// What nobody else wants.
-    Idle,
-    /// Some, also where others want all.
-    Low,
+/// How much of the processors compiling gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As much as anything else: nothing is served by the plugin yet.
+    Full,
+    /// What serving leaves: a thread of the policy `SCHED_IDLE` gives way at once (`man 7 sched`), while one that is merely
+    /// nice keeps messages waiting for a slice.
+    Beside,
+    /// Some, because serving leaves nothing.
+    Slow,
 }
 
-impl Urgency {
-    /// Makes this thread so urgent. Without the right to it, compiling is merely more urgent.
-    fn apply(self) {
+impl Pace {
+    /// Sets this thread to it. Without the right to that, compiling is merely more urgent.
+    fn set(self) {
         let _ = match self {
-            Self::Idle => set_thread_priority_and_policy(
+            Self::Full => true,
+            Self::Beside => set_thread_priority_and_policy(
                 thread_native_id(),
                 ThreadPriority::Min,
                 ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle),
             )
             .is_ok(),
-            Self::Low => {
+            Self::Slow => {
                 let thread = Some(rustix::thread::gettid());
-                rustix::process::setpriority_process(thread, SECOND_NICE).is_ok()
+                rustix::process::setpriority_process(thread, SLOW_NICE).is_ok()
             }
         };
     }
@@ -194,10 +209,15 @@ fn compile_or_fetch(
     cache: Option<&AotCache>,
     hash: ComponentHash,
     bytes: &[u8],
+    pace: Pace,
 ) -> Result<(Component, bool), LoadError> {
-    if let Some(component) = cache.and_then(|cache| fetch(engine, cache, &hash)) {
+    // A fetch takes milliseconds, and a second attempt need not look again.
+    if pace != Pace::Slow
+        && let Some(component) = cache.and_then(|cache| fetch(engine, cache, &hash))
+    {
         return Ok((component, true));
     }
+    pace.set();
     let component =
         Component::new(engine, bytes).map_err(|error| not_a_component(bytes, &error))?;
     if let Some(cache) = cache {

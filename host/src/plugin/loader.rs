@@ -14,7 +14,7 @@ use wasmtime::{
 
 use super::{
     cache::{ComponentHash, hash},
-    compile::Compiler,
+    compile::{Compiler, Pace},
     contract,
     engine::{EngineError, PluginEngine},
     host::{HostState, Shared, linker},
@@ -159,10 +159,11 @@ impl Loader {
         &self,
         config: &Arc<PluginConfig>,
         bytes: Arc<[u8]>,
+        pace: Pace,
     ) -> Result<(Arc<PluginVersion>, Admission), LoadError> {
         let (hash, size) = (hash(&bytes), bytes.len());
         let engine = self.engine.wasm();
-        let compiled = self.compiler.compile(hash, bytes.clone()).await?;
+        let compiled = self.compiler.compile(hash, bytes.clone(), pace).await?;
         let interfaces = contract::exported_interfaces(engine, &compiled.component)?;
         let imports = contract::imports(engine, &compiled.component);
         let component = self

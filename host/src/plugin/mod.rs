@@ -33,6 +33,7 @@ mod watcher;
 
 pub use answer::{Action, Destination, Draft, Rejection, Transformed};
 pub use cache::{ComponentHash, hash as component_hash, hex};
+pub use compile::Pace;
 pub use engine::EngineError;
 pub use instance::CallError;
 pub use loader::{Admission, LoadError, Loader, Trial};

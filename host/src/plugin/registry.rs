@@ -12,6 +12,7 @@ use tracing::{error, info};
 
 use super::{
     cache::{ComponentHash, hash},
+    compile::Pace,
     loader::{Admission, LoadError, Loader},
     set::{Claim, PluginSet, Slot, conflict},
     source,
@@ -220,8 +221,12 @@ impl Registry {
         if current.as_ref().is_some_and(same) {
             return Ok(None);
         }
+        let pace = match &current {
+            Some(_) => Pace::Beside,
+            None => Pace::Full,
+        };
         let loaded = match content {
-            Ok(bytes) => self.loader.load(config, bytes).await,
+            Ok(bytes) => self.loader.load(config, bytes, pace).await,
             Err(error) => Err(error),
         };
         loaded.map(Some).inspect_err(|_| {

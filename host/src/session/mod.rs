@@ -127,7 +127,10 @@ impl<S: Socket> Session<S> {
 
     async fn live(mut self) {
         // What comes before and after is on the heap: the room for it would else stay with every connection at rest.
-        let end = match Box::pin(self.arrive()).await {
+        let arrived = Box::pin(self.arrive()).await;
+        // Not earlier: who reads `welcome` can be reached, from other nodes too.
+        self.wire.open();
+        let end = match arrived {
             Ok(()) => {
                 let end = self.serve().await;
                 Box::pin(self.depart(&end)).await;

@@ -16,18 +16,22 @@ use crate::{
 /// Longest reason in a close frame, in bytes (RFC 6455 §5.5: 125 with the code).
 const CLOSE_REASON_BYTES_MAX: usize = 123;
 
-/// A socket whose sending side is lent to the outbox of its connection, until this is dropped.
+/// A socket whose sending side is lent to the outbox of its connection, from [`Wire::open`] until this is dropped.
 pub(super) struct Wire<S> {
     socket: S,
     connection: Arc<Connection>,
 }
 
 impl<S: Socket> Wire<S> {
-    pub(super) fn new(mut socket: S, connection: Arc<Connection>) -> Self {
-        if let Some(sink) = socket.take_sink() {
-            connection.outbox().attach(sink);
-        }
+    pub(super) fn new(socket: S, connection: Arc<Connection>) -> Self {
         Self { socket, connection }
+    }
+
+    /// Lets the outbox write. What was pushed before is written with the next write.
+    pub(super) fn open(&mut self) {
+        if let Some(sink) = self.socket.take_sink() {
+            self.outbox().attach(sink);
+        }
     }
 
     /// The next frame of the client; none once the connection is over. Control frames are answered.

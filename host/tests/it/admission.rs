@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use serde_json::{Value, json};
 use signalbox::{
     config::{PluginConfig, PluginLimits},
-    plugin::{Admission, Loader},
+    plugin::{Admission, Loader, Pace},
 };
 use tokio::process::Command;
 
@@ -59,7 +59,9 @@ async fn admit(loader: &Loader, bytes: &[u8], config: &str) -> Result<Admission,
         limits: PluginLimits::default(),
         ..plugin("p", Path::new("p.wasm"), config)
     };
-    let loaded = loader.load(&Arc::new(config), bytes.into()).await;
+    let loaded = loader
+        .load(&Arc::new(config), bytes.into(), Pace::Full)
+        .await;
     loaded
         .map(|(_, admission)| admission)
         .map_err(|error| error.to_string())

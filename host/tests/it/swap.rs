@@ -242,7 +242,13 @@ async fn compile_ahead() {
         .map(|version| version.to_string());
     let loads = versions.chain(faults).map(async |stamp| {
         // A version with a fault is compiled as any other.
-        let _ = loader.load(&config, stamped(&stamp).into()).await;
+        let _ = loader
+            .load(
+                &config,
+                stamped(&stamp).into(),
+                signalbox::plugin::Pace::Full,
+            )
+            .await;
     });
     join_all(loads).await;
 }
