@@ -6,10 +6,13 @@
 
 use std::{
     cell::RefCell,
-    future::{Future, poll_fn},
-    pin::pin,
+    future::Future,
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
 };
+
+use pin_project_lite::pin_project;
 
 use super::Connection;
 
@@ -30,14 +33,27 @@ struct Held {
     connections: Vec<Arc<Connection>>,
 }
 
-/// Runs `future`; what it pushes is written at the end of each of its turns.
-pub async fn corked<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
+pin_project! {
+    /// A future whose turns write at their end what they have pushed. No async function, which would keep room for the
+    /// future twice.
+    pub struct Corked<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+/// Corks `future`.
+pub fn corked<F: Future>(future: F) -> Corked<F> {
+    Corked { future }
+}
+
+impl<F: Future> Future for Corked<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let _cork = Cork::put_in();
-        future.as_mut().poll(cx)
-    })
-    .await
+        self.project().future.poll(cx)
+    }
 }
 
 /// Holds `connection` until the turn ends. False where it is not held: its session must be woken.

@@ -22,7 +22,7 @@ use crate::{
     auth::{Identity, origin},
     metrics::Refusal,
     protocol::ClientInfo,
-    router::{Connection, Slot, SlotRefused},
+    router::{Connection, Slot, SlotRefused, corked},
     session::{Services, Session, TcpSocket},
 };
 
@@ -140,9 +140,8 @@ async fn begin(
         Ok(Err(_)) => return debug!("an upgraded connection is no TCP stream"),
         Err(error) => return debug!(%error, "upgrade failed"),
     };
-    Session::new(socket, services, connection, expires_at, slot)
-        .run()
-        .await;
+    let session = Session::new(socket, services, connection, expires_at, slot);
+    corked(session.run()).await;
 }
 
 fn switching(accept_key: HeaderValue, subprotocol: Option<&'static str>) -> Response {

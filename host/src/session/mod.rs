@@ -38,7 +38,7 @@ use crate::{
         ids::IdSource,
         outbound::{Welcome, WelcomeLimits},
     },
-    router::{CloseRequest, Connection, Router, Slot, corked},
+    router::{CloseRequest, Connection, Router, Slot},
 };
 use rate::TokenBucket;
 use wire::Wire;
@@ -121,11 +121,7 @@ impl<S: Socket> Session<S> {
     }
 
     /// Serves the connection until it ends.
-    pub async fn run(self) {
-        corked(self.live()).await;
-    }
-
-    async fn live(mut self) {
+    pub async fn run(mut self) {
         // What comes before and after is on the heap: the room for it would else stay with every connection at rest.
         let arrived = Box::pin(self.arrive()).await;
         // Not earlier: who reads `welcome` can be reached, from other nodes too.

@@ -16,7 +16,7 @@ use crate::{
     config::{Config, Limits},
     plugin::{Loader, MemoryStore},
     protocol::ClientInfo,
-    router::{LocalTable, Sink},
+    router::{LocalTable, Sink, corked},
 };
 
 /// Longer than anything takes; a test that waits so long has failed.
@@ -112,17 +112,20 @@ fn services(limits: Limits) -> Arc<Services> {
     })
 }
 
-/// Serves `socket` until it ends.
-async fn serve(services: Arc<Services>, socket: Endless, expires_at: Option<SystemTime>) {
-    let slot = services.router.table().reserve("ann", 0, 0);
-    let client = ClientInfo {
+fn ann() -> ClientInfo {
+    ClientInfo {
         connection: "c".to_owned(),
         user: "ann".to_owned(),
         claims: "{}".to_owned(),
         address: "127.0.0.1:1".to_owned(),
         connected_at_ms: 0,
-    };
-    let connection = Arc::new(Connection::new(client, false));
+    }
+}
+
+/// Serves `socket` until it ends.
+async fn serve(services: Arc<Services>, socket: Endless, expires_at: Option<SystemTime>) {
+    let slot = services.router.table().reserve("ann", 0, 0);
+    let connection = Arc::new(Connection::new(ann(), false));
     let slot = slot.expect("there is no limit");
     let session = Session::new(socket, services, connection, expires_at, slot);
     // A task of its own: where it never ends, the test does.
@@ -165,4 +168,22 @@ async fn a_drain_closes_although_the_socket_is_never_empty() {
     };
     tokio::join!(serve(services.clone(), socket, None), drain);
     assert_eq!(sent.close_code(), Some(4000));
+}
+
+/// A connection at rest takes the room of its session's future. One that keeps something twice, as an async function does with
+/// what it is given, is found here.
+#[tokio::test]
+async fn the_future_of_a_session_stays_small() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let stream = tokio::net::TcpStream::connect(address).await;
+    let socket = TcpSocket::new(stream.expect("a connection"), &[], 1 << 16);
+    let services = services(unlimited());
+    let slot = services.router.table().reserve("ann", 0, 0);
+    let slot = slot.expect("there is no limit");
+    let connection = Arc::new(Connection::new(ann(), false));
+    let session = Session::new(socket, services, connection, None, slot);
+    let bytes = size_of_val(&corked(session.run()));
+    assert!(bytes <= 2560, "{bytes} bytes");
 }
