@@ -8,6 +8,7 @@
 mod cells;
 mod plugin;
 pub mod prometheus;
+pub mod table;
 
 use crate::protocol::{CloseCode, ErrorCode};
 

@@ -1,0 +1,338 @@
+//! The table of all metrics: the one place that knows their names, units, labels and dimensions.
+//!
+//! What `/metrics` shows, what is pushed to CloudWatch, and `docs/metrics.md` follow from it.
+
+/// What every name in Prometheus starts with.
+pub const PREFIX: &str = "wss";
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// The name in Prometheus, without [`PREFIX`] and without the suffix of its kind.
+    pub(super) name: &'static str,
+    /// What it is in Prometheus.
+    pub kind: Kind,
+    /// The labels in Prometheus, beside those of a histogram's buckets.
+    pub labels: &'static [&'static str],
+    /// What it is in CloudWatch; none: it is not pushed.
+    pub cloudwatch: Option<CloudWatch>,
+    /// What its values are.
+    pub unit: Unit,
+    /// What it says, in one sentence without a period.
+    pub meaning: &'static str,
+}
+
+/// Kinds of metrics in Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, from the start of the process; its name ends in `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution: `_bucket`, `_count` and `_sum`.
+    Histogram,
+    /// Always 1; what it says stands in its labels. Its name ends in `_info`.
+    Info,
+}
+
+/// A metric in CloudWatch.
+#[derive(Clone, Copy, Debug)]
+pub struct CloudWatch {
+    /// The name.
+    pub name: &'static str,
+    /// The sets of dimensions under which each value is pushed; an empty set: without any.
+    pub dimensions: &'static [&'static [&'static str]],
+}
+
+/// What the values of a metric are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// How many.
+    Count,
+    /// Milliseconds, with fractions.
+    Milliseconds,
+    /// Bytes.
+    Bytes,
+    /// 1 for yes, 0 for no.
+    Truth,
+    /// Whatever the plugin means by it.
+    PluginsOwn,
+}
+
+impl Metric {
+    /// The name in Prometheus, as a query has it; a histogram's without `_bucket`, `_count` and `_sum`.
+    pub fn prometheus_name(&self) -> String {
+        let suffix = match self.kind {
+            Kind::Counter => "_total",
+            Kind::Gauge | Kind::Histogram => "",
+            Kind::Info => "_info",
+        };
+        format!("{PREFIX}_{}{suffix}", self.name)
+    }
+
+    const fn labels(mut self, labels: &'static [&'static str]) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    const fn cloudwatch(
+        mut self,
+        name: &'static str,
+        dimensions: &'static [&'static [&'static str]],
+    ) -> Self {
+        self.cloudwatch = Some(CloudWatch { name, dimensions });
+        self
+    }
+}
+
+const fn metric(kind: Kind, name: &'static str, unit: Unit, meaning: &'static str) -> Metric {
+    Metric {
+        name,
+        kind,
+        labels: &[],
+        cloudwatch: None,
+        unit,
+        meaning,
+    }
+}
+
+/// The dimension that tells servers apart: `server.node_id`.
+pub const SERVER_ID: &str = "ServerID";
+
+/// For each server, and once more without the dimension, for all of them together.
+const SERVER_AND_FLEET: &[&[&str]] = &[&[SERVER_ID], &[]];
+
+use Kind::{Counter, Gauge, Histogram, Info};
+use Unit::{Bytes, Count, Milliseconds, PluginsOwn, Truth};
+
+macro_rules! table {
+    ($($constant:ident = $metric:expr;)*) => {
+        $(
+            #[doc = concat!("See [`ALL`]: `", stringify!($constant), "`.")]
+            pub const $constant: Metric = $metric;
+        )*
+
+        /// Every metric, in the order of the reference.
+        pub const ALL: &[Metric] = &[$($constant),*];
+    };
+}
+
+#[rustfmt::skip]
+table! {
+    BUILD = metric(Info, "build", Truth, "The version of the server")
+        .labels(&["version"]);
+    CONFIG_RELOADS_FAILED = metric(Counter, "config_reloads_failed", Count,
+        "Reloads of the configuration that were refused");
+
+    ACTIVE_CONNECTIONS = metric(Gauge, "active_connections", Count, "Connections that are open now")
+        .cloudwatch("ActiveConnections", SERVER_AND_FLEET);
+    CONNECTIONS = metric(Counter, "connections", Count, "Connections that were opened");
+    UNEXPECTED_DISCONNECTS = metric(Counter, "unexpected_disconnects", Count,
+        "Connections that ended other than by a clean close of the client (1000, 1001), a drain, or a decision about the client")
+        .cloudwatch("UnexpectedDisconnects", SERVER_AND_FLEET);
+    CLOSES = metric(Counter, "closes", Count,
+        "Connections that the server closed, by the name of the close code; `plugin`: a code of a plugin's own")
+        .labels(&["code"]);
+    UPGRADES_REFUSED = metric(Counter, "upgrades_refused", Count,
+        "Upgrades that were refused: `auth`, `origin`, `handshake`, `user_limit`, `node_limit`, `draining`")
+        .labels(&["reason"]);
+
+    MESSAGES = metric(Counter, "messages", Count, "Messages that clients sent, whatever became of them")
+        .cloudwatch("MessagesTotal", SERVER_AND_FLEET);
+    MESSAGES_BY_TYPE = metric(Counter, "messages_by_type", Count,
+        "The same by event type, for types that are built in or that plugins are configured for by name; `other`: any other, and what is no message")
+        .labels(&["type"]);
+    MESSAGES_DELIVERED = metric(Counter, "messages_delivered", Count,
+        "Messages put out to connections of this node, one for each connection")
+        .cloudwatch("MessagesDelivered", SERVER_AND_FLEET);
+    MESSAGES_REJECTED = metric(Counter, "messages_rejected", Count,
+        "Messages that were refused, by the code of the error; `plugin`: a plugin refused it, with a code of its own")
+        .labels(&["code"])
+        .cloudwatch("MessagesRejected", &[&[SERVER_ID], &[], &["Code"]]);
+    MESSAGES_DROPPED = metric(Counter, "messages_dropped", Count,
+        "Accepted messages that reached nobody, by the reason: `slow_consumer`, `closing`, `offline`, `plugin`, `connection_gone`")
+        .labels(&["reason"])
+        .cloudwatch("MessagesDropped", &[&[SERVER_ID], &[], &["Reason"]]);
+    DELIVERY_LATENCY = metric(Histogram, "delivery_latency_ms", Milliseconds,
+        "From the arrival of a message to the outboxes of its receivers on this node, plugins and the publish to other nodes included")
+        .cloudwatch("DeliveryLatencyMs", SERVER_AND_FLEET);
+    REPORTED_LATENCY = metric(Histogram, "reported_latency_ms", Milliseconds,
+        "Round-trip times that clients reported by `latency_report`")
+        .cloudwatch("AverageLatencyMs", SERVER_AND_FLEET);
+    AVERAGE_LATENCY = metric(Gauge, "average_latency_ms", Milliseconds,
+        "Mean of the round-trip times that clients reported, since the start");
+
+    BROKER_UP = metric(Gauge, "broker_up", Truth,
+        "Whether messages between nodes arrive, by the probe that `/ready` asks; always 1 where there are none")
+        .cloudwatch("BrokerUp", SERVER_AND_FLEET);
+    REDIS_PUBLISHES = metric(Counter, "redis_publishes", Count,
+        "Messages that were published to Redis, those that failed among them");
+    REDIS_PUBLISH_FAILURES = metric(Counter, "redis_publish_failures", Count,
+        "Messages that Redis did not take, or not in time");
+    REDIS_UNHEARD = metric(Counter, "redis_unheard", Count, "Messages for a server that did not listen");
+    REDIS_ROUTE_LOOKUPS = metric(Counter, "redis_route_lookups", Count,
+        "Questions for a route that Redis was asked; most are answered from memory");
+    REDIS_ROUTES_PRUNED = metric(Counter, "redis_routes_pruned", Count,
+        "Servers without a lease that were taken out of a route");
+    REDIS_SUBSCRIBER_REBUILDS = metric(Counter, "redis_subscriber_rebuilds", Count,
+        "Subscriptions that broke and were made anew");
+    REDIS_MALFORMED = metric(Counter, "redis_malformed", Count,
+        "Texts published to this node that are no messages");
+    REDIS_PROBE = metric(Histogram, "redis_probe_ms", Milliseconds,
+        "From the publish of a probe to its return, once a second");
+
+    PLUGIN = metric(Info, "plugin", Truth,
+        "The version that is live: what the component says of itself, empty where it says nothing, and its sha256")
+        .labels(&["plugin", "version", "sha256"]);
+    PLUGIN_LIVE = metric(Gauge, "plugin_live", Truth,
+        "The version that is live, by the first twelve digits of its sha256, as logs name it")
+        .labels(&["plugin", "version"]);
+    PLUGIN_CALLS = metric(Counter, "plugin_calls", Count, "Calls of a plugin, however they ended")
+        .labels(&["plugin"]);
+    PLUGIN_CALL_TIME = metric(Histogram, "plugin_call_ms", Milliseconds,
+        "Time of a call, with the wait for an instance")
+        .labels(&["plugin"])
+        .cloudwatch("PluginCallMs", &[&[SERVER_ID, "Plugin"], &["Plugin"]]);
+    PLUGIN_FAILURES = metric(Counter, "plugin_failures", Count,
+        "Calls that failed: `trap`, `deadline`, `memory`, `output`, `unavailable`")
+        .labels(&["plugin", "kind"])
+        .cloudwatch("PluginFailures", &[&[SERVER_ID], &[], &["Plugin"], &["Plugin", "Kind"]]);
+    PLUGIN_REJECTIONS = metric(Counter, "plugin_rejections", Count,
+        "Messages, connections and joins that a plugin refused, by its code; `other`: codes beyond the first 20")
+        .labels(&["plugin", "code"]);
+    PLUGIN_SWAPS = metric(Counter, "plugin_swaps", Count,
+        "Versions of a plugin that went live (`live`) or were refused (`refused`)")
+        .labels(&["plugin", "outcome"])
+        .cloudwatch("PluginSwaps", &[&[SERVER_ID], &[], &["Outcome"], &["Plugin", "Outcome"]]);
+    PLUGIN_INSTANCES = metric(Gauge, "plugin_instances", Count,
+        "Instances that exist, over all versions: one that is tried out or still drains counts too")
+        .labels(&["plugin"]);
+    PLUGIN_MEMORY = metric(Gauge, "plugin_memory_bytes", Bytes, "Linear memory of those instances")
+        .labels(&["plugin"]);
+    PLUGIN_LOG_LINES_DROPPED = metric(Counter, "plugin_log_lines_dropped", Count,
+        "Log lines of a plugin that were over its limit")
+        .labels(&["plugin"]);
+    PLUGIN_METRICS_REFUSED = metric(Counter, "plugin_metrics_refused", Count,
+        "Values that a plugin counted or observed under a name that is misspelled, of the other kind, or the 101st")
+        .labels(&["plugin"]);
+    PLUGIN_COUNT = metric(Counter, "plugin_count", Count, "What a plugin counts, by its own name for it")
+        .labels(&["plugin", "name"])
+        .cloudwatch("PluginCount", &[&["Plugin", "Name"]]);
+    PLUGIN_OBSERVED = metric(Histogram, "plugin_observed", PluginsOwn,
+        "What a plugin observes, by its own name for it")
+        .labels(&["plugin", "name"])
+        .cloudwatch("PluginObserved", &[&["Plugin", "Name"]]);
+
+    CLOUDWATCH_PUSHES = metric(Counter, "cloudwatch_pushes", Count,
+        "Requests to CloudWatch: `ok`, or `failed` and to be sent once more")
+        .labels(&["outcome"]);
+    CLOUDWATCH_INTERVALS_DROPPED = metric(Counter, "cloudwatch_intervals_dropped", Count,
+        "Intervals that were thrown away because they could not be pushed for an hour");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, fs, path::Path};
+
+    use super::*;
+
+    impl Unit {
+        fn in_words(self) -> &'static str {
+            match self {
+                Self::Count => "count",
+                Self::Milliseconds => "milliseconds",
+                Self::Bytes => "bytes",
+                Self::Truth => "0 or 1",
+                Self::PluginsOwn => "the plugin's own",
+            }
+        }
+    }
+
+    impl Kind {
+        fn in_words(self) -> &'static str {
+            match self {
+                Self::Counter => "counter",
+                Self::Gauge => "gauge",
+                Self::Histogram => "histogram",
+                Self::Info => "info",
+            }
+        }
+    }
+
+    fn dimensions(cloudwatch: CloudWatch) -> String {
+        let sets = cloudwatch.dimensions.iter().map(|set| match set {
+            [] => "none".to_owned(),
+            names => names
+                .iter()
+                .map(|name| format!("`{name}`"))
+                .collect::<Vec<_>>()
+                .join(" and "),
+        });
+        sets.collect::<Vec<_>>().join("; ")
+    }
+
+    fn reference_table() -> String {
+        let mut table = String::from(
+            "| Prometheus | kind | CloudWatch | dimensions | unit | meaning |\n| --- | --- | --- | --- | --- | --- |\n",
+        );
+        for metric in ALL {
+            let labels = match metric.labels {
+                [] => String::new(),
+                labels => format!("{{{}}}", labels.join(",")),
+            };
+            let (name, sets) = metric.cloudwatch.map_or_else(
+                || ("–".to_owned(), "–".to_owned()),
+                |pushed| (format!("`{}`", pushed.name), dimensions(pushed)),
+            );
+            table += &format!(
+                "| `{}{labels}` | {} | {name} | {sets} | {} | {} |\n",
+                metric.prometheus_name(),
+                metric.kind.in_words(),
+                metric.unit.in_words(),
+                metric.meaning
+            );
+        }
+        table
+    }
+
+    #[test]
+    fn the_reference_holds_the_table_of_metrics() {
+        const BEGIN: &str =
+            "<!-- metrics: written by the tests of the metrics with UPDATE_SNAPSHOTS=1 -->\n";
+        const END: &str = "<!-- end of metrics -->";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+        let text = fs::read_to_string(&path).expect("the reference of the metrics");
+        let (before, rest) = text
+            .split_once(BEGIN)
+            .expect("the mark where the table begins");
+        let (_, after) = rest.split_once(END).expect("the mark where the table ends");
+        let expected = format!("{before}{BEGIN}{}{END}{after}", reference_table());
+        if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            fs::write(&path, &expected).expect("the reference is written");
+            return;
+        }
+        assert_eq!(
+            text, expected,
+            "docs/metrics.md: run again with UPDATE_SNAPSHOTS=1 if this is right"
+        );
+    }
+
+    #[test]
+    fn every_metric_is_named_once_and_as_the_systems_want_it() {
+        let mut names = HashSet::new();
+        let mut pushed = HashSet::new();
+        for metric in ALL {
+            let name = metric.prometheus_name();
+            let spelled_well = |c: char| c.is_ascii_lowercase() || c == '_';
+            assert!(name.chars().all(spelled_well), "{name}");
+            assert!(names.insert(name), "{} is named twice", metric.name);
+            if let Some(CloudWatch { name, dimensions }) = metric.cloudwatch {
+                assert!(pushed.insert(name), "{name} is named twice");
+                let sets: HashSet<_> = dimensions.iter().collect();
+                assert_eq!(sets.len(), dimensions.len(), "{name}");
+                // CloudWatch itself allows 30.
+                assert!(dimensions.iter().all(|set| set.len() <= 3), "{name}");
+            }
+        }
+    }
+}
