@@ -1,6 +1,7 @@
 //! What must be on the machine beside cargo, and how it gets there.
 
 mod debian;
+mod prometheus;
 mod redis;
 
 use std::process::Command;
@@ -40,8 +41,16 @@ pub(crate) const REDIS_SERVER: Requirement = Requirement {
               redis-server command, and put redis-server into PATH",
 };
 
+/// What the tests check `/metrics` with.
+pub(crate) const PROMTOOL: Requirement = Requirement {
+    name: "promtool",
+    present: prometheus::present,
+    install: prometheus::install,
+    by_hand: "install Prometheus (https://prometheus.io/download/), and put its promtool into PATH",
+};
+
 /// What the tests need.
-pub(crate) const FOR_TESTS: &[Requirement] = &[WASM_TARGET, REDIS_SERVER];
+pub(crate) const FOR_TESTS: &[Requirement] = &[WASM_TARGET, REDIS_SERVER, PROMTOOL];
 
 /// Makes sure that all are there, installs what is missing, and says what to do where that fails.
 pub(crate) fn ensure(requirements: &[Requirement]) -> anyhow::Result<()> {

@@ -3,11 +3,12 @@
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::Source;
 use crate::{
     config::{Config, live::cannot_change_live},
+    metrics::events::ConfigurationRefused,
     plugin::{FileWatcher, Trigger},
     session::{LiveConfig, Services},
 };
@@ -99,8 +100,11 @@ fn reread(services: &Services, started: &Config, source: &Source) -> Option<Conf
     let new = match Config::load(source.file.as_deref(), &source.env) {
         Ok(new) => new,
         Err(errors) => {
-            services.metrics.config_reloads_failed.increment();
-            error!("configuration refused, the old one stays in force:\n{errors}");
+            ConfigurationRefused {
+                metrics: &services.metrics,
+                errors: &errors,
+            }
+            .emit();
             return None;
         }
     };

@@ -1,22 +1,31 @@
 //! Figures: what is counted, and how it is counted without holding anything up.
 //!
-//! [`Metrics`] names every figure of the host once. Recording is one or two relaxed atomic operations on a shard of
-//! the recording thread's own: no lock, no allocation. [`prometheus`] renders them for a scrape.
+//! [`Metrics`] holds every figure of the host. Recording is one or two relaxed atomic operations on a shard of the
+//! recording thread's own: no lock, no allocation. Their names, units and labels stand in [`table`], once. [`readings`] walks
+//! over all that there is to read: [`prometheus`] renders it for a scrape, and what pushes to CloudWatch takes it from there.
+//! What is worth a line in the log as well as a figure is one of [`events`], so that neither comes without the other.
 //!
 //! This module is a leaf.
 
 mod cells;
+pub mod events;
+mod histogram;
+mod named;
 mod plugin;
 pub mod prometheus;
+pub mod readings;
 pub mod table;
 
 use crate::protocol::{CloseCode, ErrorCode};
 
-pub use cells::{BUCKET_BOUNDS_US, Counter, Gauge, Histogram, HistogramSnapshot};
+pub use cells::{Counter, Gauge};
+pub use histogram::{BUCKETS, Bucket, Histogram, HistogramSnapshot, bound_us};
+pub use named::{Named, OTHER};
 pub(crate) use plugin::duration_of_ms;
 pub use plugin::{
     FailureKind, GuestFigures, GuestMetricError, PluginMetrics, PluginTable, SwapOutcome,
 };
+pub use readings::{LivePlugin, Status};
 
 /// Everything that the host counts.
 #[derive(Debug, Default)]
@@ -27,10 +36,14 @@ pub struct Metrics {
     pub connections: Counter,
     /// Messages that clients sent, whatever became of them.
     pub messages: Counter,
+    /// Those of them that were read, by event type.
+    pub messages_by_type: ByEventType,
     /// Messages put into the outbox of a connection, one for each connection.
     pub messages_delivered: Counter,
-    /// Messages that were refused, by error code; a plugin's own codes count under the plugin.
+    /// Messages that were refused, by error code.
     pub messages_rejected: ByErrorCode,
+    /// Messages that a plugin refused, with a code of its own that counts under the plugin.
+    pub messages_rejected_by_plugins: Counter,
     /// Messages that were accepted and reached nobody, by reason.
     pub messages_dropped: ByDropReason,
     /// Connections that ended other than by a clean close or a decision of the server.
@@ -47,6 +60,8 @@ pub struct Metrics {
     pub config_reloads_failed: Counter,
     /// What happens between nodes.
     pub redis: RedisMetrics,
+    /// How pushing to CloudWatch goes.
+    pub cloudwatch: CloudWatchMetrics,
     /// The plugins' figures.
     pub plugins: PluginTable,
 }
@@ -54,6 +69,8 @@ pub struct Metrics {
 /// What happens between this node and the others through Redis.
 #[derive(Debug, Default)]
 pub struct RedisMetrics {
+    /// Messages that were published, however that ended.
+    pub publishes: Counter,
     /// Messages that Redis did not take, or not in time.
     pub publish_failures: Counter,
     /// Messages for a server that did not listen.
@@ -66,6 +83,19 @@ pub struct RedisMetrics {
     pub subscriber_rebuilds: Counter,
     /// Texts published to this node that are no messages.
     pub malformed: Counter,
+    /// From the publish of a probe to its return.
+    pub probe: Histogram,
+}
+
+/// How pushing to CloudWatch goes.
+#[derive(Debug, Default)]
+pub struct CloudWatchMetrics {
+    /// Requests that CloudWatch took.
+    pub pushes_ok: Counter,
+    /// Requests that it did not take, or not in time.
+    pub pushes_failed: Counter,
+    /// Intervals that were thrown away unpushed.
+    pub intervals_dropped: Counter,
 }
 
 /// Why an accepted message reached nobody.
@@ -142,6 +172,17 @@ impl Refusal {
     }
 }
 
+/// Most event types that are counted on their own, the built-in ones among them.
+const EVENT_TYPES_MAX: usize = 100;
+
+/// A counter for each event type that the server knows by name, and one for all others: clients may send whatever they
+/// make up.
+#[derive(Debug)]
+pub struct ByEventType {
+    known: Named<Counter, EVENT_TYPES_MAX>,
+    other: Counter,
+}
+
 /// A counter for each [`ErrorCode`].
 #[derive(Debug, Default)]
 pub struct ByErrorCode([Counter; ErrorCode::ALL.len()]);
@@ -157,6 +198,44 @@ pub struct ByRefusal([Counter; Refusal::ALL.len()]);
 /// A counter for each row of [`CloseCode::TABLE`], and one for all codes of plugins' own.
 #[derive(Debug, Default)]
 pub struct ByCloseCode([Counter; CloseCode::TABLE.len() + 1]);
+
+impl Default for ByEventType {
+    /// Knows the built-in types that clients send.
+    fn default() -> Self {
+        let types = Self {
+            known: Named::default(),
+            other: Counter::default(),
+        };
+        types.know(["latency_report", "heartbeat", "join", "leave"]);
+        types
+    }
+}
+
+impl ByEventType {
+    /// Counts these types on their own from now on, as far as there is room. Once known, a type stays so.
+    pub fn know<'n>(&self, names: impl IntoIterator<Item = &'n str>) {
+        for name in names.into_iter().filter(|name| *name != OTHER) {
+            self.known.get_or_make(name, Counter::default, |_| ());
+        }
+    }
+
+    /// Counts a message of this type.
+    pub fn count(&self, name: &str) {
+        self.known
+            .get(name, Counter::increment)
+            .unwrap_or_else(|| self.other.increment());
+    }
+
+    fn rows(&self) -> Vec<(String, u64)> {
+        let known = self.known.all();
+        let named = known
+            .iter()
+            .map(|(name, count)| (name.to_string(), count.get()));
+        named
+            .chain([(OTHER.to_owned(), self.other.get())])
+            .collect()
+    }
+}
 
 impl ByErrorCode {
     /// The counter of `code`.
@@ -229,6 +308,27 @@ mod tests {
                 .rows()
                 .enumerate()
                 .all(|(index, (_, counter))| counter.get() == index as u64)
+        );
+    }
+
+    #[test]
+    fn types_that_a_client_makes_up_count_as_other() {
+        let types = ByEventType::default();
+        types.know(["chat_message"]);
+        for name in ["chat_message", "heartbeat", "x", "y", "chat_message"] {
+            types.count(name);
+        }
+        types.know([OTHER, "again", "again"]);
+        let rows = types.rows();
+        let counted: Vec<_> = rows.iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(rows.len(), 7);
+        assert_eq!(
+            counted,
+            [
+                &("chat_message".to_owned(), 2),
+                &("heartbeat".to_owned(), 1),
+                &(OTHER.to_owned(), 2)
+            ]
         );
     }
 

@@ -6,10 +6,13 @@ use std::{
     time::Duration,
 };
 
-use super::{Counter, Histogram};
+use super::{Counter, Gauge, Histogram, Named, OTHER};
 
 /// Most figures that one plugin may name.
 const GUEST_FIGURES_MAX: usize = 100;
+
+/// Most codes of a plugin's rejections that are counted on their own.
+const REJECTION_CODES_MAX: usize = 20;
 
 /// Longest name of a plugin's figure, in bytes.
 const GUEST_NAME_BYTES_MAX: usize = 64;
@@ -60,6 +63,17 @@ pub enum SwapOutcome {
     Refused,
 }
 
+impl SwapOutcome {
+    const ALL: [Self; 2] = [Self::Live, Self::Refused];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// What the host counts about one plugin, over all its versions.
 #[derive(Debug, Default)]
 pub struct PluginMetrics {
@@ -67,17 +81,20 @@ pub struct PluginMetrics {
     pub calls: Counter,
     /// Time of a call, from the host's side.
     pub call_time: Histogram,
-    /// Messages that it refused.
-    pub rejections: Counter,
     /// Log lines that were over the limit.
     pub log_lines_dropped: Counter,
-    /// Versions that went live.
-    pub swaps_live: Counter,
-    /// Versions that were refused.
-    pub swaps_refused: Counter,
+    /// Values of the plugin's own that were not recorded.
+    pub guest_values_refused: Counter,
+    /// Instances that exist, of all versions.
+    pub instances: Gauge,
+    /// The linear memory of those instances.
+    pub memory_bytes: Gauge,
     /// What the plugin counts for itself.
     pub guest: GuestFigures,
     failures: [Counter; FailureKind::ALL.len()],
+    swaps: [Counter; SwapOutcome::ALL.len()],
+    rejections: Named<Counter, REJECTION_CODES_MAX>,
+    other_rejections: Counter,
 }
 
 impl PluginMetrics {
@@ -86,12 +103,38 @@ impl PluginMetrics {
         &self.failures[kind as usize]
     }
 
+    /// Counts what the plugin refused with `code`: a message, a connection or a join. The code is the plugin's own, so only
+    /// the first twenty count by name.
+    pub fn rejected(&self, code: &str) {
+        let named = match code {
+            OTHER => None,
+            code => self
+                .rejections
+                .get_or_make(code, Counter::default, Counter::increment),
+        };
+        named.unwrap_or_else(|| self.other_rejections.increment());
+    }
+
     /// Counts a swap.
     pub fn swapped(&self, outcome: SwapOutcome) {
-        match outcome {
-            SwapOutcome::Live => self.swaps_live.increment(),
-            SwapOutcome::Refused => self.swaps_refused.increment(),
-        }
+        self.swaps[outcome as usize].increment();
+    }
+
+    /// How often the plugin refused, by code; [`OTHER`] last.
+    pub(super) fn rejections(&self) -> Vec<(String, u64)> {
+        let codes = self.rejections.all();
+        let named = codes
+            .iter()
+            .map(|(code, count)| (code.to_string(), count.get()));
+        let other = (OTHER.to_owned(), self.other_rejections.get());
+        named.chain([other]).collect()
+    }
+
+    /// How many swaps there were, by outcome.
+    pub(super) fn swaps(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        SwapOutcome::ALL
+            .into_iter()
+            .map(|outcome| (outcome.as_str(), self.swaps[outcome as usize].get()))
     }
 }
 
@@ -120,7 +163,7 @@ impl PluginTable {
 
 /// What a plugin counts and observes by itself, bounded in number and in the spelling of names.
 #[derive(Debug, Default)]
-pub struct GuestFigures(RwLock<BTreeMap<String, Arc<GuestFigure>>>);
+pub struct GuestFigures(Named<GuestFigure, GUEST_FIGURES_MAX>);
 
 /// One figure of a plugin's own.
 #[derive(Debug)]
@@ -151,11 +194,14 @@ impl GuestFigures {
     /// # Errors
     /// [`GuestMetricError`]; nothing is recorded then.
     pub fn count(&self, name: &str, by: u64) -> Result<(), GuestMetricError> {
-        match &*self.figure(name, || GuestFigure::Count(Box::default()))? {
-            GuestFigure::Count(counter) => counter.add(by),
-            GuestFigure::Observed(_) => return Err(GuestMetricError::Kind),
-        }
-        Ok(())
+        let new = || GuestFigure::Count(Box::default());
+        self.record(name, new, |figure| match figure {
+            GuestFigure::Count(counter) => {
+                counter.add(by);
+                Ok(())
+            }
+            GuestFigure::Observed(_) => Err(GuestMetricError::Kind),
+        })
     }
 
     /// Adds `value` to the distribution called `name`. The unit is the plugin's own; it is kept with a resolution of
@@ -164,35 +210,31 @@ impl GuestFigures {
     /// # Errors
     /// [`GuestMetricError`]; nothing is recorded then.
     pub fn observe(&self, name: &str, value: f64) -> Result<(), GuestMetricError> {
-        match &*self.figure(name, || GuestFigure::Observed(Box::default()))? {
+        let new = || GuestFigure::Observed(Box::default());
+        self.record(name, new, |figure| match figure {
             // One unit is kept as one millisecond.
-            GuestFigure::Observed(histogram) => histogram.record(duration_of_ms(value)),
-            GuestFigure::Count(_) => return Err(GuestMetricError::Kind),
-        }
-        Ok(())
+            GuestFigure::Observed(histogram) => {
+                histogram.record(duration_of_ms(value));
+                Ok(())
+            }
+            GuestFigure::Count(_) => Err(GuestMetricError::Kind),
+        })
     }
 
     /// All of them, sorted by name.
-    pub fn all(&self) -> Vec<(String, Arc<GuestFigure>)> {
-        let figures = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        figures
-            .iter()
-            .map(|(name, figure)| (name.clone(), figure.clone()))
-            .collect()
+    pub fn all(&self) -> Arc<BTreeMap<Box<str>, Arc<GuestFigure>>> {
+        self.0.all()
     }
 
-    fn figure(
+    fn record(
         &self,
         name: &str,
         new: fn() -> GuestFigure,
-    ) -> Result<Arc<GuestFigure>, GuestMetricError> {
-        if let Some(figure) = self
-            .0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-        {
-            return Ok(figure.clone());
+        record: impl Fn(&GuestFigure) -> Result<(), GuestMetricError>,
+    ) -> Result<(), GuestMetricError> {
+        // What is there is spelled well.
+        if let Some(recorded) = self.0.get(name, &record) {
+            return recorded;
         }
         let spelled_well = name
             .bytes()
@@ -200,14 +242,9 @@ impl GuestFigures {
         if name.is_empty() || name.len() > GUEST_NAME_BYTES_MAX || !spelled_well {
             return Err(GuestMetricError::Name);
         }
-        let mut figures = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if figures.len() >= GUEST_FIGURES_MAX && !figures.contains_key(name) {
-            return Err(GuestMetricError::TooMany);
-        }
-        Ok(figures
-            .entry(name.to_owned())
-            .or_insert_with(|| Arc::new(new()))
-            .clone())
+        self.0
+            .get_or_make(name, new, &record)
+            .unwrap_or(Err(GuestMetricError::TooMany))
     }
 }
 
@@ -255,6 +292,20 @@ mod tests {
         ] {
             assert_eq!(duration_of_ms(value).as_secs(), expected, "{value}");
         }
+    }
+
+    #[test]
+    fn codes_beyond_the_first_twenty_count_as_other() {
+        let metrics = PluginMetrics::default();
+        for code in 0..REJECTION_CODES_MAX + 5 {
+            metrics.rejected(&format!("code{code:02}"));
+            metrics.rejected("code00");
+        }
+        metrics.rejected(OTHER);
+        let rejections = metrics.rejections();
+        assert_eq!(rejections.len(), REJECTION_CODES_MAX + 1);
+        assert_eq!(rejections[0], ("code00".to_owned(), 26));
+        assert_eq!(rejections.last(), Some(&(OTHER.to_owned(), 6)));
     }
 
     #[test]

@@ -1,345 +1,168 @@
-//! `/metrics`: the figures in Prometheus' text format, by the `prometheus-client` crate.
-
-use std::sync::Arc;
+//! `/metrics`: the figures in Prometheus' text formats, by the `prometheus-client` crate.
+//!
+//! The crate writes OpenMetrics, which Prometheus asks for. Older readers, and `promtool`, know the text format 0.0.4 alone:
+//! it differs in how families of counters are called, and in the end.
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
+    metrics::MetricType,
     registry::{Registry, Unit},
 };
 
-use super::{BUCKET_BOUNDS_US, Counter, HistogramSnapshot, Metrics, plugin::GuestFigure};
+use super::{
+    HistogramSnapshot, bound_us,
+    readings::{Family, Reading, Row},
+    table::{self, Kind},
+};
 
-/// The content type of a scrape's answer.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// A format of a scrape's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// The text format 0.0.4.
+    Text,
+}
 
-/// Which version of a plugin is live: its name, and the first twelve hex digits of its sha256.
-pub type LiveVersion = (String, String);
+impl Format {
+    /// What a client wants that sends `accept`: OpenMetrics where it says so.
+    pub fn wanted(accept: Option<&str>) -> Self {
+        match accept {
+            Some(types) if types.contains("application/openmetrics-text") => Self::OpenMetrics,
+            _ => Self::Text,
+        }
+    }
 
-/// Renders `metrics`, and an info metric for each of `versions`.
-pub fn render(metrics: &Arc<Metrics>, versions: Vec<LiveVersion>) -> String {
-    let mut registry = Registry::with_prefix("wss");
-    registry.register_collector(Box::new(Scrape {
-        metrics: metrics.clone(),
-        versions,
-    }));
+    /// The content type of the answer.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// Renders what was read.
+pub fn render(families: Vec<Family>, format: Format) -> String {
+    let mut registry = Registry::with_prefix(table::PREFIX);
+    registry.register_collector(Box::new(Scrape(families)));
     let mut out = String::new();
     // Writing into a String cannot fail.
     let _ = text::encode(&mut out, &registry);
-    out
+    match format {
+        Format::OpenMetrics => out,
+        Format::Text => as_text(&out),
+    }
 }
 
 #[derive(Debug)]
-struct Scrape {
-    metrics: Arc<Metrics>,
-    versions: Vec<LiveVersion>,
-}
+struct Scrape(Vec<Family>);
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let m = &self.metrics;
-        gauge(
-            &mut encoder,
-            "active_connections",
-            "Connections that are open",
-            m.active_connections.get() as f64,
-        )?;
-        counter(
-            &mut encoder,
-            "connections",
-            "Connections since the start",
-            &m.connections,
-        )?;
-        counter(
-            &mut encoder,
-            "messages",
-            "Messages that clients sent",
-            &m.messages,
-        )?;
-        counter(
-            &mut encoder,
-            "messages_delivered",
-            "Messages put out to connections",
-            &m.messages_delivered,
-        )?;
-        counter(
-            &mut encoder,
-            "unexpected_disconnects",
-            "Connections that ended uncleanly",
-            &m.unexpected_disconnects,
-        )?;
-        counter(
-            &mut encoder,
-            "config_reloads_failed",
-            "Refused reloads of the configuration",
-            &m.config_reloads_failed,
-        )?;
-        for (name, help, figure) in [
-            (
-                "redis_publish_failures",
-                "Messages that Redis did not take",
-                &m.redis.publish_failures,
-            ),
-            (
-                "redis_unheard",
-                "Messages for a server that did not listen",
-                &m.redis.unheard,
-            ),
-            (
-                "redis_route_lookups",
-                "Questions for a route that Redis was asked",
-                &m.redis.route_lookups,
-            ),
-            (
-                "redis_routes_pruned",
-                "Servers without a lease taken out of a route",
-                &m.redis.routes_pruned,
-            ),
-            (
-                "redis_subscriber_rebuilds",
-                "Subscriptions that broke and were made anew",
-                &m.redis.subscriber_rebuilds,
-            ),
-            (
-                "redis_malformed",
-                "Texts published to this node that are no messages",
-                &m.redis.malformed,
-            ),
-        ] {
-            counter(&mut encoder, name, help, figure)?;
-        }
-        let mean = m.reported_latency.snapshot().mean_ms();
-        gauge(
-            &mut encoder,
-            "average_latency_ms",
-            "Mean of the round-trip times that clients reported",
-            mean,
-        )?;
-        labelled(
-            &mut encoder,
-            "messages_rejected",
-            "Refused messages",
-            "code",
-            m.messages_rejected.rows(),
-        )?;
-        labelled(
-            &mut encoder,
-            "messages_dropped",
-            "Accepted messages that reached nobody",
-            "reason",
-            m.messages_dropped.rows(),
-        )?;
-        labelled(
-            &mut encoder,
-            "closes",
-            "Connections that the server closed",
-            "code",
-            m.closes.rows(),
-        )?;
-        labelled(
-            &mut encoder,
-            "upgrades_refused",
-            "Refused upgrades",
-            "reason",
-            m.upgrades_refused.rows(),
-        )?;
-        let help = "From a frame's arrival to the outbox of its receivers";
-        let mut family =
-            encoder.encode_descriptor("delivery_latency_ms", help, None, MetricType::Histogram)?;
-        histogram(&m.delivery_latency.snapshot(), &mut family)?;
-        self.plugins(&mut encoder)?;
-        self.guests(&mut encoder)?;
-        self.live_versions(&mut encoder)
-    }
-}
-
-impl Scrape {
-    fn plugins(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let plugins = self.metrics.plugins.all();
-        let each = |get: fn(&super::PluginMetrics) -> &Counter| {
-            plugins.iter().map(move |(name, m)| (name.as_str(), get(m)))
-        };
-        labelled(
-            encoder,
-            "plugin_calls",
-            "Calls of a plugin",
-            "plugin",
-            each(|m| &m.calls),
-        )?;
-        labelled(
-            encoder,
-            "plugin_rejections",
-            "Messages that a plugin refused",
-            "plugin",
-            each(|m| &m.rejections),
-        )?;
-        let help = "Log lines of a plugin that were over its limit";
-        labelled(
-            encoder,
-            "plugin_log_lines_dropped",
-            help,
-            "plugin",
-            each(|m| &m.log_lines_dropped),
-        )?;
-        let mut family = encoder.encode_descriptor(
-            "plugin_failures",
-            "Calls that failed",
-            None,
-            MetricType::Counter,
-        )?;
-        for (name, metrics) in &plugins {
-            for kind in super::FailureKind::ALL {
-                let labels = [("plugin", name.as_str()), ("kind", kind.as_str())];
-                constant(metrics.failures(kind).get(), family.encode_family(&labels)?)?;
-            }
-        }
-        let mut family = encoder.encode_descriptor(
-            "plugin_swaps",
-            "Swaps of a plugin's version",
-            None,
-            MetricType::Counter,
-        )?;
-        for (name, metrics) in &plugins {
-            for (outcome, counter) in [
-                ("live", &metrics.swaps_live),
-                ("refused", &metrics.swaps_refused),
-            ] {
-                constant(
-                    counter.get(),
-                    family.encode_family(&[("plugin", name.as_str()), ("outcome", outcome)])?,
-                )?;
-            }
-        }
-        let mut family = encoder.encode_descriptor(
-            "plugin_call_ms",
-            "Time of a call",
-            None,
-            MetricType::Histogram,
-        )?;
-        for (name, metrics) in &plugins {
-            histogram(
-                &metrics.call_time.snapshot(),
-                &mut family.encode_family(&[("plugin", name.as_str())])?,
-            )?;
-        }
-        Ok(())
-    }
-
-    /// The plugins' own figures, under one name each kind, so that a plugin cannot collide with the host.
-    fn guests(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let figures: Vec<_> = self
-            .metrics
-            .plugins
-            .all()
-            .into_iter()
-            .map(|(name, m)| (name, m.guest.all()))
-            .collect();
-        let mut family = encoder.encode_descriptor(
-            "plugin_count",
-            "What plugins count",
-            None,
-            MetricType::Counter,
-        )?;
-        for (plugin, figures) in &figures {
-            for (name, figure) in figures {
-                if let GuestFigure::Count(counter) = &**figure {
-                    constant(
-                        counter.get(),
-                        family.encode_family(&[
-                            ("plugin", plugin.as_str()),
-                            ("name", name.as_str()),
-                        ])?,
-                    )?;
-                }
-            }
-        }
-        let mut family = encoder.encode_descriptor(
-            "plugin_observed",
-            "What plugins observe",
-            None,
-            MetricType::Histogram,
-        )?;
-        for (plugin, figures) in &figures {
-            for (name, figure) in figures {
-                if let GuestFigure::Observed(observed) = &**figure {
-                    let labels = [("plugin", plugin.as_str()), ("name", name.as_str())];
-                    histogram(&observed.snapshot(), &mut family.encode_family(&labels)?)?;
-                }
+        for Family { metric, rows } in &self.0 {
+            let kind = match metric.kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge => MetricType::Gauge,
+                Kind::Histogram => MetricType::Histogram,
+                Kind::Info => MetricType::Info,
+            };
+            let mut family =
+                encoder.encode_descriptor(metric.name, metric.meaning, None::<&Unit>, kind)?;
+            for Row { labels, reading } in rows {
+                let labels: Labels = metric
+                    .labels
+                    .iter()
+                    .copied()
+                    .zip(labels.iter().map(String::as_str))
+                    .collect();
+                encode(reading, &labels, &mut family)?;
             }
         }
         Ok(())
     }
+}
 
-    fn live_versions(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut family = encoder.encode_descriptor(
-            "plugin_live",
-            "The version that is live",
-            None,
-            MetricType::Gauge,
-        )?;
-        for (plugin, version) in &self.versions {
-            let labels = [("plugin", plugin.as_str()), ("version", version.as_str())];
-            ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)?;
+type Labels<'a> = Vec<(&'static str, &'a str)>;
+
+fn encode(
+    reading: &Reading,
+    labels: &Labels<'_>,
+    family: &mut MetricEncoder<'_>,
+) -> Result<(), std::fmt::Error> {
+    match reading {
+        Reading::Info => family.encode_info(labels),
+        Reading::Count(count) => with_labels(labels, family, |sample| {
+            sample.encode_counter::<NoLabelSet, _, u64>(count, None)
+        }),
+        Reading::Gauge(value) => with_labels(labels, family, |sample| sample.encode_gauge(value)),
+        Reading::Distribution(snapshot) => {
+            with_labels(labels, family, |sample| encode_histogram(snapshot, sample))
         }
-        Ok(())
     }
 }
 
-fn gauge(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    value: f64,
+fn with_labels(
+    labels: &Labels<'_>,
+    family: &mut MetricEncoder<'_>,
+    encode: impl FnOnce(&mut MetricEncoder<'_>) -> Result<(), std::fmt::Error>,
 ) -> Result<(), std::fmt::Error> {
-    let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    ConstGauge::new(value).encode(family)
-}
-
-fn counter(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    counter: &Counter,
-) -> Result<(), std::fmt::Error> {
-    let family = encoder.encode_descriptor(name, help, None::<&Unit>, MetricType::Counter)?;
-    constant(counter.get(), family)
-}
-
-fn constant(value: u64, encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
-    ConstCounter::new(value).encode(encoder)
-}
-
-/// A counter for each value of one label.
-fn labelled<'n, 'c>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    label: &'static str,
-    rows: impl Iterator<Item = (&'n str, &'c Counter)>,
-) -> Result<(), std::fmt::Error> {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (value, counter) in rows {
-        constant(counter.get(), family.encode_family(&[(label, value)])?)?;
+    if labels.is_empty() {
+        // An empty set would be written as empty braces.
+        return encode(family);
     }
-    Ok(())
+    encode(&mut family.encode_family(labels)?)
 }
 
-fn histogram(
+/// Milliseconds, in buckets whose bounds double: finer ones would make a scrape larger and say little more.
+fn encode_histogram(
     snapshot: &HistogramSnapshot,
     encoder: &mut MetricEncoder<'_>,
 ) -> Result<(), std::fmt::Error> {
-    let bounds = BUCKET_BOUNDS_US
-        .iter()
-        .map(|us| *us as f64 / 1e3)
-        .chain([f64::INFINITY]);
-    let buckets: Vec<(f64, u64)> = bounds.zip(snapshot.buckets).collect();
-    encoder.encode_histogram::<NoLabelSet>(
-        snapshot.sum_ns as f64 / 1e6,
-        snapshot.count(),
-        &buckets,
-        None,
-    )
+    let mut buckets = Vec::new();
+    let mut count = 0;
+    for (index, bucket) in snapshot.buckets.iter().enumerate() {
+        count += bucket.count;
+        let bound = match bound_us(index) {
+            Some(us) if !us.is_power_of_two() => continue,
+            Some(us) => us as f64 / 1e3,
+            None => f64::INFINITY,
+        };
+        buckets.push((bound, std::mem::take(&mut count)));
+    }
+    encoder.encode_histogram::<NoLabelSet>(snapshot.sum_ms(), snapshot.count(), &buckets, None)
+}
+
+/// OpenMetrics as text 0.0.4: a family has the name of its samples there, what says something by its labels is a gauge, and
+/// nothing marks the end.
+fn as_text(open_metrics: &str) -> String {
+    let mut out = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines().filter(|line| *line != "# EOF") {
+        match described(line) {
+            Some((what, metric, text)) => {
+                let text = if what == "TYPE" && metric.kind == Kind::Info {
+                    "gauge"
+                } else {
+                    text
+                };
+                let name = metric.prometheus_name();
+                out.extend(["# ", what, " ", &name, " ", text]);
+            }
+            None => out.push_str(line),
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// What a line says about a family: `HELP` or `TYPE`, which metric, and the rest.
+fn described(line: &str) -> Option<(&str, &'static table::Metric, &str)> {
+    let (what, rest) = line.strip_prefix("# ")?.split_once(' ')?;
+    let (family, text) = rest.split_once(' ')?;
+    let name = family.strip_prefix(table::PREFIX)?.strip_prefix('_')?;
+    let metric = table::ALL.iter().find(|metric| metric.name == name)?;
+    Some((what, metric, text))
 }
 
 #[cfg(test)]
@@ -347,32 +170,86 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::protocol::ErrorCode;
+    use crate::{
+        metrics::{LivePlugin, Metrics, Status, readings::read},
+        protocol::ErrorCode,
+    };
 
-    #[test]
-    fn figures_have_the_documented_names() {
-        let metrics = Arc::new(Metrics::default());
+    fn some_families() -> Vec<Family> {
+        let metrics = Metrics::default();
         metrics.active_connections.add(2);
         metrics.messages.add(3);
         metrics.messages_rejected.of(ErrorCode::TooDeep).increment();
         metrics.delivery_latency.record(Duration::from_micros(3));
+        metrics.delivery_latency.record(Duration::from_micros(6));
         metrics.plugins.of("chat").guest.count("hits", 5).unwrap();
-        let text = render(&metrics, vec![("chat".into(), "0123456789ab".into())]);
-        for line in [
-            "wss_active_connections 2.0",
-            "wss_messages_total 3",
-            r#"wss_messages_rejected_total{code="too_deep"} 1"#,
-            r#"wss_delivery_latency_ms_bucket{le="0.004"} 1"#,
-            r#"wss_delivery_latency_ms_bucket{le="+Inf"} 1"#,
-            r#"wss_plugin_count_total{plugin="chat",name="hits"} 5"#,
-            r#"wss_plugin_failures_total{plugin="chat",kind="trap"} 0"#,
-            r#"wss_plugin_live{plugin="chat",version="0123456789ab"} 1"#,
-            "# EOF",
-        ] {
+        let status = Status {
+            broker_up: true,
+            plugins: vec![LivePlugin {
+                name: "chat".to_owned(),
+                declared_version: "1.2 \"x\"".to_owned(),
+                label: "0123456789ab".to_owned(),
+                sha256: "0123456789abcdef".to_owned(),
+            }],
+        };
+        read(&metrics, &status)
+    }
+
+    fn assert_lines(text: &str, lines: &[&str]) {
+        for line in lines {
             assert!(
-                text.lines().any(|found| found == line),
+                text.lines().any(|found| found == *line),
                 "no line `{line}` in\n{text}"
             );
         }
+    }
+
+    const SAMPLES: [&str; 11] = [
+        "wss_active_connections 2.0",
+        "wss_messages_total 3",
+        r#"wss_messages_rejected_total{code="too_deep"} 1"#,
+        r#"wss_delivery_latency_ms_bucket{le="0.002"} 0"#,
+        r#"wss_delivery_latency_ms_bucket{le="0.004"} 1"#,
+        r#"wss_delivery_latency_ms_bucket{le="0.008"} 2"#,
+        r#"wss_delivery_latency_ms_bucket{le="+Inf"} 2"#,
+        r#"wss_plugin_count_total{plugin="chat",name="hits"} 5"#,
+        r#"wss_plugin_failures_total{plugin="chat",kind="trap"} 0"#,
+        r#"wss_plugin_live{plugin="chat",version="0123456789ab"} 1.0"#,
+        r#"wss_plugin_info{plugin="chat",version="1.2 \"x\"",sha256="0123456789abcdef"} 1"#,
+    ];
+
+    #[test]
+    fn open_metrics_names_families_without_the_suffix_and_ends() {
+        let text = render(some_families(), Format::OpenMetrics);
+        assert_lines(&text, &SAMPLES);
+        assert_lines(
+            &text,
+            &["# TYPE wss_messages counter", "# TYPE wss_plugin info"],
+        );
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn the_text_format_names_families_as_their_samples() {
+        let text = render(some_families(), Format::Text);
+        assert_lines(&text, &SAMPLES);
+        assert_lines(
+            &text,
+            &[
+                "# TYPE wss_messages_total counter",
+                "# TYPE wss_plugin_info gauge",
+                "# TYPE wss_delivery_latency_ms histogram",
+                "# HELP wss_connections_total Connections that were opened",
+            ],
+        );
+        assert!(!text.contains("# EOF"));
+    }
+
+    #[test]
+    fn open_metrics_is_for_those_who_ask_for_it() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+        assert_eq!(Format::wanted(Some(prometheus)), Format::OpenMetrics);
+        assert_eq!(Format::wanted(Some("*/*")), Format::Text);
+        assert_eq!(Format::wanted(None), Format::Text);
     }
 }

@@ -60,6 +60,11 @@ pub enum Unit {
 }
 
 impl Metric {
+    /// The name in Prometheus without prefix and suffix, which no other metric has.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The name in Prometheus, as a query has it; a histogram's without `_bucket`, `_count` and `_sum`.
     pub fn prometheus_name(&self) -> String {
         let suffix = match self.kind {
@@ -140,7 +145,7 @@ table! {
     MESSAGES = metric(Counter, "messages", Count, "Messages that clients sent, whatever became of them")
         .cloudwatch("MessagesTotal", SERVER_AND_FLEET);
     MESSAGES_BY_TYPE = metric(Counter, "messages_by_type", Count,
-        "The same by event type, for types that are built in or that plugins are configured for by name; `other`: any other, and what is no message")
+        "Those of them that were read (not those over the rate limit), by event type: built-in types and those that plugins are configured for or handle by name; `other`: any other, and what is no message")
         .labels(&["type"]);
     MESSAGES_DELIVERED = metric(Counter, "messages_delivered", Count,
         "Messages put out to connections of this node, one for each connection")

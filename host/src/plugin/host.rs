@@ -40,6 +40,8 @@ const RANDOM_BYTES_MAX: u64 = 64 << 10;
 pub(super) struct Shared {
     pub(super) engine: PluginEngine,
     pub(super) plugin: String,
+    /// What the component says about its version; empty where it says nothing.
+    pub(super) declared_version: String,
     pub(super) node: Arc<str>,
     pub(super) limits: PluginLimits,
     pub(super) log: Arc<PluginLog>,
@@ -79,7 +81,7 @@ impl HostState {
             store_deadline: None,
             cpu_max: Duration::ZERO,
             cpu: Arc::default(),
-            limiter: Limiter::new(shared.limits.memory_max),
+            limiter: Limiter::new(shared.limits.memory_max, shared.metrics.clone()),
             wasi: denied_wasi(&shared.log, &last_words),
             resources,
             last_words,
@@ -247,6 +249,7 @@ impl HostState {
     /// The WIT gives a plugin no answer about its metrics, so its author finds it in the log.
     fn complain(&self, name: &str, recorded: Result<(), crate::metrics::GuestMetricError>) {
         if let Err(error) = recorded {
+            self.shared.metrics.guest_values_refused.increment();
             self.shared.log.write(
                 Level::Warn,
                 &format!("metric `{name}` not recorded: {error}"),

@@ -1,10 +1,13 @@
 //! What a guest may use up, and the typed errors of one that wants more.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter};
 
-use crate::{config::PluginLimits, metrics::FailureKind};
+use crate::{
+    config::PluginLimits,
+    metrics::{FailureKind, PluginMetrics},
+};
 
 /// Tables of an instance; components of scripting languages have a handful.
 const TABLES_MAX: usize = 100;
@@ -70,14 +73,18 @@ pub(super) struct Limiter {
     memory_max: usize,
     memory: usize,
     table_elements: usize,
+    metrics: Arc<PluginMetrics>,
 }
 
 impl Limiter {
-    pub(super) fn new(memory_max: usize) -> Self {
+    /// For one instance, which counts in `metrics` with its memory until this is dropped.
+    pub(super) fn new(memory_max: usize, metrics: Arc<PluginMetrics>) -> Self {
+        metrics.instances.add(1);
         Self {
             memory_max,
             memory: 0,
             table_elements: 0,
+            metrics,
         }
     }
 
@@ -103,6 +110,9 @@ impl ResourceLimiter for Limiter {
             let allowed = self.memory_max;
             return Err(MemoryRefused { wanted, allowed }.into());
         }
+        self.metrics
+            .memory_bytes
+            .add(as_change(wanted) - as_change(self.memory));
         self.memory = wanted;
         Ok(true)
     }
@@ -147,6 +157,18 @@ impl ResourceLimiter for Limiter {
     }
 }
 
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        self.metrics.instances.add(-1);
+        self.metrics.memory_bytes.add(-as_change(self.memory));
+    }
+}
+
+/// Bytes as a gauge changes by them; there are never so many that they do not fit.
+fn as_change(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 /// What kind of failure an error out of wasmtime is.
 pub(super) fn classify(error: &wasmtime::Error) -> FailureKind {
     if error.is::<CpuExhausted>() {
@@ -172,7 +194,8 @@ mod tests {
 
     #[test]
     fn memories_and_tables_of_an_instance_are_counted_together() {
-        let mut limiter = Limiter::new(100);
+        let metrics = Arc::<PluginMetrics>::default();
+        let mut limiter = Limiter::new(100, metrics.clone());
         assert!(limiter.memory_growing(0, 40, None).is_ok());
         assert!(limiter.memory_growing(0, 40, None).is_ok());
         assert!(matches!(
@@ -183,8 +206,12 @@ mod tests {
         assert_eq!(classify(&refused), FailureKind::Memory);
         assert!(limiter.memory_growing(40, 60, None).is_ok());
         assert_eq!(limiter.memory(), 100);
+        let counted = || (metrics.instances.get(), metrics.memory_bytes.get());
+        assert_eq!(counted(), (1, 100));
         assert!(limiter.table_growing(0, 60_000, None).is_ok());
         let refused = limiter.table_growing(0, 40_001, None).unwrap_err();
         assert_eq!(classify(&refused), FailureKind::Memory);
+        drop(limiter);
+        assert_eq!(counted(), (0, 0));
     }
 }

@@ -179,11 +179,12 @@ impl Loader {
             let what = format!("exports `{lost}` in a form that this host cannot call");
             return Err(LoadError::Mismatch(what));
         }
-        let shared = self.shared(config, &hash);
+        let metadata = metadata::read(&bytes);
+        let shared = self.shared(config, &hash, &metadata);
         let (trial, handles) = self.try_out(&component, &indices, &shared, config).await?;
         let admission = Admission {
             bytes: size,
-            metadata: metadata::read(&bytes),
+            metadata,
             interfaces: indices.names(),
             imports,
             compile: compiled.took,
@@ -206,7 +207,12 @@ impl Loader {
         Ok((version, admission))
     }
 
-    fn shared(&self, config: &PluginConfig, hash: &ComponentHash) -> Arc<Shared> {
+    fn shared(
+        &self,
+        config: &PluginConfig,
+        hash: &ComponentHash,
+        metadata: &Metadata,
+    ) -> Arc<Shared> {
         let metrics = self.metrics.plugins.of(&config.name);
         let log = PluginLog::new(
             &config.name,
@@ -217,6 +223,7 @@ impl Loader {
         Arc::new(Shared {
             engine: self.engine.clone(),
             plugin: config.name.clone(),
+            declared_version: metadata.version.clone().unwrap_or_default(),
             node: self.node.clone(),
             limits: config.limits.clone(),
             log: Arc::new(log),

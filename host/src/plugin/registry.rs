@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tracing::{error, info};
+use tracing::info;
 
 use super::{
     cache::{ComponentHash, hash},
@@ -20,7 +20,10 @@ use super::{
 };
 use crate::{
     config::PluginConfig,
-    metrics::{Metrics, SwapOutcome},
+    metrics::{
+        Metrics,
+        events::{PluginRefused, PluginSwapped},
+    },
 };
 
 /// What set a reload off.
@@ -240,7 +243,9 @@ impl Registry {
             .places
             .iter()
             .map(|place| Slot::new(place.config.clone(), place.next().cloned()));
-        self.live.store(Arc::new(PluginSet::new(slots.collect())));
+        let set = PluginSet::new(slots.collect());
+        self.metrics.messages_by_type.know(set.named_types());
+        self.live.store(Arc::new(set));
         let (trigger, began) = (reload.trigger, reload.began);
         for place in &mut reload.places {
             match std::mem::replace(&mut place.attempt, Attempt::Over) {
@@ -276,23 +281,14 @@ impl Registry {
         error: &LoadError,
         trigger: Trigger,
     ) {
-        self.metrics
-            .plugins
-            .of(&config.name)
-            .swapped(SwapOutcome::Refused);
-        let (plugin, trigger) = (&config.name, trigger.as_str());
-        match live {
-            Some(live) => error!(
-                plugin,
-                trigger,
-                live = live.label(),
-                "plugin refused, the live version stays: {error}"
-            ),
-            None => error!(
-                plugin,
-                trigger, "plugin refused, and no version of it is live: {error}"
-            ),
+        PluginRefused {
+            metrics: &self.metrics.plugins.of(&config.name),
+            plugin: &config.name,
+            live: live.map(PluginVersion::label),
+            trigger: trigger.as_str(),
+            error,
         }
+        .emit();
     }
 
     fn report_swap(
@@ -303,17 +299,17 @@ impl Registry {
         trigger: Trigger,
         began: Instant,
     ) {
-        new.metrics().swapped(SwapOutcome::Live);
-        info!(
-            plugin = new.name(),
-            old = old.map_or("none", PluginVersion::label),
-            new = new.label(),
-            trigger = trigger.as_str(),
-            compile_ms = admission.compile.as_secs_f64() * 1e3,
-            cached = admission.cached,
-            live_ms = began.elapsed().as_secs_f64() * 1e3,
-            "plugin swapped"
-        );
+        PluginSwapped {
+            metrics: new.metrics(),
+            plugin: new.name(),
+            old: old.map(PluginVersion::label),
+            new: new.label(),
+            trigger: trigger.as_str(),
+            compile: admission.compile,
+            cached: admission.cached,
+            live_after: began.elapsed(),
+        }
+        .emit();
     }
 
     fn report_removed(&self, old: &PluginSet, configs: &[PluginConfig], trigger: Trigger) {

@@ -64,6 +64,17 @@ impl PluginSet {
             .map(|slot| slot.config.name.as_str())
     }
 
+    /// The event types that plugins are configured for, or handle, by name.
+    pub(super) fn named_types(&self) -> impl Iterator<Item = &str> {
+        self.slots.iter().flat_map(|slot| {
+            let handled = slot.version.iter().map(|version| version.handled());
+            [&slot.sees]
+                .into_iter()
+                .chain(handled)
+                .flat_map(Patterns::exact)
+        })
+    }
+
     pub(super) fn find(&self, name: &str) -> Option<&Slot> {
         self.slots.iter().find(|slot| slot.config.name == name)
     }

@@ -111,6 +111,11 @@ impl PluginVersion {
         &self.hash
     }
 
+    /// What the component says about its version; empty where it says nothing.
+    pub fn declared_version(&self) -> &str {
+        &self.shared.declared_version
+    }
+
     /// What it was configured with.
     pub fn config(&self) -> &Arc<PluginConfig> {
         &self.config
@@ -414,7 +419,7 @@ impl PluginVersion {
         match answer {
             Ok(answer) => check(answer).map(Ok),
             Err(raw) => answer::rejection(raw).map(|rejection| {
-                self.shared.metrics.rejections.increment();
+                self.shared.metrics.rejected(&rejection.code);
                 Err(rejection)
             }),
         }

@@ -50,6 +50,11 @@ pub enum Closeness {
 }
 
 impl Patterns {
+    /// The types that are named in full.
+    pub fn exact(&self) -> impl Iterator<Item = &str> {
+        self.exact.iter().map(|name| &**name)
+    }
+
     /// Reads patterns.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use std::sync::{Arc, atomic::Ordering};
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{any, get},
 };
@@ -20,7 +20,12 @@ use axum::{
 pub use accept::serve;
 
 use crate::{
-    auth::Authenticator, config::Config, metrics::prometheus, plugin::PluginVersion,
+    auth::Authenticator,
+    config::Config,
+    metrics::{
+        prometheus::{self, Format},
+        readings,
+    },
     session::Services,
 };
 
@@ -76,18 +81,14 @@ fn not_ready(reason: &str) -> Response {
         .into_response()
 }
 
-async fn metrics(State(state): State<AppState>) -> Response {
-    let live = state.services.registry.live();
-    let label =
-        |version: &Arc<PluginVersion>| (version.name().to_owned(), version.label().to_owned());
-    let versions = live
-        .slots()
-        .iter()
-        .filter_map(|slot| slot.version())
-        .map(label)
-        .collect();
-    let text = prometheus::render(&state.services.metrics, versions);
-    ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response()
+/// The figures, in the format that the client asks for.
+async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> Response {
+    let status = state.services.status().await;
+    let families = readings::read(&state.services.metrics, &status);
+    let accept = headers.get(header::ACCEPT);
+    let format = Format::wanted(accept.and_then(|types| types.to_str().ok()));
+    let content_type = [(header::CONTENT_TYPE, format.content_type())];
+    (content_type, prometheus::render(families, format)).into_response()
 }
 
 /// The API of operators has no call in this version, so no key opens anything.

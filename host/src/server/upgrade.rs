@@ -20,7 +20,7 @@ use tracing::debug;
 use super::{AppState, handshake, json_error};
 use crate::{
     auth::{Identity, origin},
-    metrics::Refusal,
+    metrics::{Refusal, events::UpgradeRefused},
     protocol::ClientInfo,
     router::{Connection, Slot, SlotRefused, corked},
     session::{Services, Session, TcpSocket},
@@ -35,7 +35,8 @@ pub(super) async fn upgrade(
     let admitted = match admit(&state, &request) {
         Ok(admitted) => admitted,
         Err((refusal, response)) => {
-            services.metrics.upgrades_refused.of(refusal).increment();
+            let metrics = &services.metrics;
+            UpgradeRefused { metrics, refusal }.emit();
             return *response;
         }
     };

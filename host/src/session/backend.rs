@@ -4,10 +4,13 @@ use std::time::SystemTime;
 
 use super::{
     Services,
-    dispatch::{connection_gone, perform_without_connection, receiver, room, send},
+    dispatch::{connection_gone, dropped, perform_without_connection, receiver, room, send},
 };
 use crate::{
-    metrics::DropReason,
+    metrics::{
+        DropReason,
+        events::{MessageRejected, MessageRejectedByPlugin},
+    },
     pipeline::{self, Message, Outcome},
     plugin::{Action, Rejection},
     protocol::{
@@ -76,7 +79,8 @@ pub async fn post(services: &Services, id: &str, posted: Posted<'_>) -> Result<A
     };
     let concluded = conclude(services, outcome).await;
     if let Err(NotSent::Refused { code, .. }) = &concluded {
-        services.metrics.messages_rejected.of(*code).increment();
+        let (metrics, code) = (&services.metrics, *code);
+        MessageRejected { metrics, code }.emit();
     }
     concluded
 }
@@ -95,11 +99,18 @@ async fn conclude(services: &Services, outcome: Outcome<'_>) -> Result<AckStatus
             status
         }
         Outcome::Dropped => {
-            let dropped = &services.metrics.messages_dropped;
-            dropped.of(DropReason::Plugin).increment();
+            dropped(services, DropReason::Plugin);
             Ok(AckStatus::Handled)
         }
-        Outcome::Rejected { plugin, rejection } => Err(NotSent::Rejected { plugin, rejection }),
+        Outcome::Rejected { plugin, rejection } => {
+            MessageRejectedByPlugin {
+                metrics: &services.metrics,
+                plugin: &plugin,
+                code: &rejection.code,
+            }
+            .emit();
+            Err(NotSent::Rejected { plugin, rejection })
+        }
         Outcome::Failed { plugin } => Err(NotSent::Refused {
             code: ErrorCode::PluginFailed,
             message: "a plugin failed to handle the message".to_owned(),

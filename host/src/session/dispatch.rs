@@ -8,7 +8,10 @@ use super::Services;
 use crate::{
     broker::Target,
     config::Limits,
-    metrics::{DropReason, duration_of_ms},
+    metrics::{
+        DropReason, OTHER, duration_of_ms,
+        events::{MessageDropped, MessageRejected, MessageRejectedByPlugin},
+    },
     pipeline::{self, Message, Outcome, Refused, To},
     plugin::{Action, Draft},
     protocol::{
@@ -39,6 +42,7 @@ pub(super) async fn frame(
     let envelope = match Envelope::parse(text) {
         Ok(envelope) => envelope,
         Err(error) => {
+            services.metrics.messages_by_type.count(OTHER);
             return reject(
                 services,
                 connection,
@@ -48,6 +52,10 @@ pub(super) async fn frame(
             );
         }
     };
+    services
+        .metrics
+        .messages_by_type
+        .count(&envelope.event_type);
     let message_id = services.ids.next();
     let turn = Turn {
         services,
@@ -89,26 +97,31 @@ impl Turn<'_> {
                 Box::pin(self.carry_out(&message, actions, limits)).await;
             }
             Outcome::Dropped => {
-                self.services
-                    .metrics
-                    .messages_dropped
-                    .of(DropReason::Plugin)
-                    .increment();
+                dropped(self.services, DropReason::Plugin);
                 self.ack(AckStatus::Handled);
             }
-            Outcome::Rejected { plugin, rejection } => self.push(
-                ErrorPayload {
-                    id: self.id,
+            Outcome::Rejected { plugin, rejection } => {
+                MessageRejectedByPlugin {
+                    metrics: &self.services.metrics,
+                    plugin: &plugin,
                     code: &rejection.code,
-                    message: &rejection.reason,
-                    plugin: Some(&plugin),
-                    retryable: false,
                 }
-                .encode(),
-            ),
+                .emit();
+                self.push(
+                    ErrorPayload {
+                        id: self.id,
+                        code: &rejection.code,
+                        message: &rejection.reason,
+                        plugin: Some(&plugin),
+                        retryable: false,
+                    }
+                    .encode(),
+                );
+            }
             Outcome::Failed { plugin } => {
                 let code = ErrorCode::PluginFailed;
-                self.services.metrics.messages_rejected.of(code).increment();
+                let metrics = &self.services.metrics;
+                MessageRejected { metrics, code }.emit();
                 let payload =
                     ErrorPayload::new(self.id, code, "a plugin failed to handle the message");
                 self.push(
@@ -271,7 +284,8 @@ fn reject(
     code: ErrorCode,
     message: &str,
 ) {
-    services.metrics.messages_rejected.of(code).increment();
+    let metrics = &services.metrics;
+    MessageRejected { metrics, code }.emit();
     services
         .router
         .table()
@@ -327,11 +341,13 @@ pub(super) async fn perform_without_connection(services: &Services, sender: &str
 
 /// Counts something that would have needed a connection.
 pub(super) fn connection_gone(services: &Services) {
-    services
-        .metrics
-        .messages_dropped
-        .of(DropReason::ConnectionGone)
-        .increment();
+    dropped(services, DropReason::ConnectionGone);
+}
+
+/// Counts a message that reached nobody.
+pub(super) fn dropped(services: &Services, reason: DropReason) {
+    let metrics = &services.metrics;
+    MessageDropped { metrics, reason }.emit();
 }
 
 fn is_to_sender(draft: &Draft) -> bool {
@@ -366,11 +382,7 @@ async fn send_draft(
     draft: &Draft,
 ) {
     let Some(to) = draft.destination.clone().map(To::from) else {
-        services
-            .metrics
-            .messages_dropped
-            .of(DropReason::Offline)
-            .increment();
+        dropped(services, DropReason::Offline);
         return;
     };
     let user = connection.map_or("", |connection| connection.user());
@@ -384,11 +396,7 @@ async fn send_draft(
         message_id: None,
     };
     if send(services, connection, &to, &delivery).await.is_err() {
-        services
-            .metrics
-            .messages_dropped
-            .of(DropReason::Offline)
-            .increment();
+        dropped(services, DropReason::Offline);
     }
 }
 

@@ -9,6 +9,7 @@ mod dispatch;
 mod live;
 mod rate;
 pub mod socket;
+mod status;
 mod tcp_socket;
 #[cfg(test)]
 mod tests;

@@ -14,17 +14,27 @@ async fn probes_answer_200_where_all_is_well() {
 async fn metrics_are_served_as_prometheus_text() {
     let node = Node::start(WITH_CHAT).await;
     let _ann = node.client("ann").await;
-    let answer = node.http("GET /metrics HTTP/1.1").await;
-    assert_eq!(answer.status, 200);
-    let kind = answer.header("content-type").unwrap();
-    assert!(kind.contains("version="), "{kind}");
-    for line in answer.body.lines().filter(|line| !line.starts_with('#')) {
-        let (name, value) = line.rsplit_once(' ').unwrap();
-        assert!(name.starts_with("wss_"), "{line}");
-        assert!(value.parse::<f64>().is_ok(), "{line}");
+    let of_prometheus = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+    for (accept, kind, has_end) in [
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8", false),
+        (
+            of_prometheus,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            true,
+        ),
+    ] {
+        let request = format!("GET /metrics HTTP/1.1\r\nAccept: {accept}");
+        let answer = node.http(&request).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("content-type"), Some(kind));
+        for line in answer.body.lines().filter(|line| !line.starts_with('#')) {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(name.starts_with("wss_"), "{line}");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+        assert!(answer.body.contains("\nwss_active_connections 1"));
+        assert_eq!(answer.body.ends_with("# EOF\n"), has_end);
     }
-    assert!(answer.body.contains("\nwss_active_connections 1"));
-    assert!(answer.body.ends_with("# EOF\n"));
 }
 
 #[tokio::test]

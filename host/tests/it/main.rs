@@ -30,6 +30,7 @@ mod redis_outage;
 mod redis_routes;
 mod rooms;
 mod runtime;
+mod scrape;
 mod screening;
 mod store;
 mod store_contract;

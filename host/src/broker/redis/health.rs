@@ -26,6 +26,8 @@ pub(super) struct Health(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
+    /// When the last probe was sent, until it comes back.
+    probe: Option<Instant>,
     /// When a probe came back last.
     echo: Option<Instant>,
     /// Why messages do not come in, while they do not.
@@ -38,6 +40,7 @@ struct State {
 impl Health {
     pub(super) fn new() -> Self {
         Self(Mutex::new(State {
+            probe: None,
             echo: None,
             deaf: Some("not subscribed yet".to_owned()),
             late: [None, None],
@@ -65,11 +68,17 @@ impl Health {
         }
     }
 
-    /// A probe came back.
-    pub(super) fn heard(&self) {
+    /// A probe is being sent.
+    pub(super) fn probed(&self) {
+        self.state().probe = Some(Instant::now());
+    }
+
+    /// A probe came back. Returns how long it was away; none where it is not the last one that was sent.
+    pub(super) fn heard(&self) -> Option<Duration> {
         let mut state = self.state();
         state.echo = Some(Instant::now());
         state.deaf = None;
+        state.probe.take().map(|sent| sent.elapsed())
     }
 
     /// When a probe came back last.
@@ -112,7 +121,7 @@ mod tests {
     async fn a_node_is_well_only_while_its_probe_comes_back() {
         let health = Health::new();
         assert!(health.check().is_err(), "before the first echo");
-        health.heard();
+        assert_eq!(health.heard(), None, "none was sent");
         assert_eq!(health.check(), Ok(()));
         tokio::time::advance(SILENCE_MAX + Duration::from_millis(1)).await;
         assert!(health.check().is_err(), "silent for too long");

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     broker::{LocalNode, Target},
-    metrics::{DropReason, Metrics},
+    metrics::{DropReason, Metrics, events::MessageDropped},
     protocol::{Address, Frame},
 };
 
@@ -90,7 +90,10 @@ impl Inbox {
         };
         if is(&self.own_channel) {
             if text.starts_with(PROBE) {
-                return self.health.heard();
+                if let Some(away) = self.health.heard() {
+                    self.metrics.redis.probe.record(away);
+                }
+                return;
             }
             if text.starts_with(control::START) {
                 return self
@@ -124,10 +127,11 @@ impl Inbox {
         };
         if self.node.deliver(target, &frame) == 0 && !self.holds(name) {
             // The sender asked before the last connection went, or the route is a wrong one that must go.
-            self.metrics
-                .messages_dropped
-                .of(DropReason::Offline)
-                .increment();
+            MessageDropped {
+                metrics: &self.metrics,
+                reason: DropReason::Offline,
+            }
+            .emit();
             self.routes.doubt(name);
         }
     }

@@ -227,6 +227,7 @@ impl RedisBroker {
 
     /// Publishes, once there is room for `bytes` more under way.
     async fn send(&self, command: &Cmd, bytes: usize) -> Result<usize, Unavailable> {
+        self.metrics.redis.publishes.increment();
         let wanted = u32::try_from(bytes.clamp(1, UNDER_WAY_BYTES_MAX)).unwrap_or(u32::MAX);
         let room = timeout(
             self.keys.command_timeout(),

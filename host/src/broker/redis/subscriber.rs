@@ -26,7 +26,7 @@ use super::{
     post::Post,
 };
 use crate::{
-    metrics::Metrics,
+    metrics::{Metrics, events::SubscriptionLost},
     redis_client::{Commands, Endpoints, Topology, Unavailable, is_master},
 };
 
@@ -71,10 +71,14 @@ pub(super) async fn listen(
         let reason = match subscribed {
             Ok(Ok(subscription)) => {
                 pause = RETRY_PAUSE.0;
-                last_said.clear();
                 info!(topology = ?subscription.topology, "subscribed to this server's channel");
                 let reason = serve(&subscription, &commands, &keys, &health).await;
-                metrics.redis.subscriber_rebuilds.increment();
+                SubscriptionLost {
+                    metrics: &metrics,
+                    reason: &reason,
+                }
+                .emit();
+                last_said.clone_from(&reason);
                 reason
             }
             Ok(Err(error)) => error.to_string(),
@@ -152,7 +156,8 @@ async fn serve(
         if heard.elapsed() > SILENCE_MAX {
             return "nothing that was published came back for three seconds".to_owned();
         }
-        let (probed, serves) = tokio::join!(probe(commands, keys), subscription.is_at_master());
+        let (probed, serves) =
+            tokio::join!(probe(commands, keys, health), subscription.is_at_master());
         if probed.is_err() {
             // The link for commands is made at the same time as this one.
             ticks.reset_after(RETRY_PAUSE.0);
@@ -178,11 +183,12 @@ impl Subscription {
 }
 
 /// Sends a message to oneself on the way that messages take.
-async fn probe(commands: &Commands, keys: &Keys) -> Result<(), Unavailable> {
+async fn probe(commands: &Commands, keys: &Keys, health: &Health) -> Result<(), Unavailable> {
     let since_1970 = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let sent = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
     let post = Post::new(commands, keys, keys.own_id(), &Inbox::probe(sent))?;
+    health.probed();
     commands.run_once(post.command()).await
 }

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::read;
 use crate::{
+    metrics::events::MessageRejected,
     protocol::{ErrorCode, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type, inbound},
     server::{
         AppState,
@@ -46,8 +47,8 @@ struct Answer<'a> {
 pub(super) async fn post(State(state): State<AppState>, body: Body) -> Result<Response, ApiError> {
     let body = read(&state, body).await?;
     let refused = |error: ApiError, code| {
-        let rejected = &state.services.metrics.messages_rejected;
-        rejected.of(code).increment();
+        let metrics = &state.services.metrics;
+        MessageRejected { metrics, code }.emit();
         error
     };
     let message = PostMessage::parse(&body)

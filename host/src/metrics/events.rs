@@ -1,0 +1,192 @@
+//! What happens that is worth a line in the log and a figure: one struct each, whose `emit` writes both.
+//!
+//! What happens for every message logs at `debug`, which costs one look at a flag while nobody wants it. What a plugin does
+//! at every call has its own limit of lines and stands with the plugin's log.
+
+use std::{fmt::Display, time::Duration};
+
+use tracing::{debug, error, info, warn};
+
+use super::{DropReason, Metrics, PluginMetrics, Refusal, SwapOutcome};
+use crate::protocol::ErrorCode;
+
+/// An upgrade was refused.
+#[derive(Debug)]
+pub struct UpgradeRefused<'a> {
+    /// Where it counts.
+    pub metrics: &'a Metrics,
+    /// Why.
+    pub refusal: Refusal,
+}
+
+impl UpgradeRefused<'_> {
+    /// Counts and logs it.
+    pub fn emit(self) {
+        self.metrics.upgrades_refused.of(self.refusal).increment();
+        debug!(reason = self.refusal.as_str(), "upgrade refused");
+    }
+}
+
+/// The server refused a message.
+#[derive(Debug)]
+pub struct MessageRejected<'a> {
+    /// Where it counts.
+    pub metrics: &'a Metrics,
+    /// The code of the error that the sender gets.
+    pub code: ErrorCode,
+}
+
+impl MessageRejected<'_> {
+    /// Counts and logs it.
+    pub fn emit(self) {
+        self.metrics.messages_rejected.of(self.code).increment();
+        debug!(code = self.code.as_str(), "message rejected");
+    }
+}
+
+/// A plugin refused a message.
+#[derive(Debug)]
+pub struct MessageRejectedByPlugin<'a> {
+    /// Where it counts.
+    pub metrics: &'a Metrics,
+    /// The plugin.
+    pub plugin: &'a str,
+    /// The plugin's own code.
+    pub code: &'a str,
+}
+
+impl MessageRejectedByPlugin<'_> {
+    /// Counts and logs it. What each plugin refuses is counted by the plugin as well, which knows more than messages.
+    pub fn emit(self) {
+        self.metrics.messages_rejected_by_plugins.increment();
+        debug!(
+            plugin = self.plugin,
+            code = self.code,
+            "message rejected by a plugin"
+        );
+    }
+}
+
+/// An accepted message reached nobody.
+#[derive(Debug)]
+pub struct MessageDropped<'a> {
+    /// Where it counts.
+    pub metrics: &'a Metrics,
+    /// Why.
+    pub reason: DropReason,
+}
+
+impl MessageDropped<'_> {
+    /// Counts and logs it.
+    pub fn emit(self) {
+        self.metrics.messages_dropped.of(self.reason).increment();
+        debug!(reason = self.reason.as_str(), "message dropped");
+    }
+}
+
+/// A changed configuration was refused.
+pub struct ConfigurationRefused<'a> {
+    /// Where it counts.
+    pub metrics: &'a Metrics,
+    /// All that is wrong in it.
+    pub errors: &'a dyn Display,
+}
+
+impl ConfigurationRefused<'_> {
+    /// Counts and logs it.
+    pub fn emit(self) {
+        self.metrics.config_reloads_failed.increment();
+        let errors = self.errors;
+        error!("configuration refused, the old one stays in force:\n{errors}");
+    }
+}
+
+/// The subscription to this server's channel broke.
+#[derive(Debug)]
+pub struct SubscriptionLost<'a> {
+    /// Where it counts.
+    pub metrics: &'a Metrics,
+    /// Why.
+    pub reason: &'a str,
+}
+
+impl SubscriptionLost<'_> {
+    /// Counts and logs it.
+    pub fn emit(self) {
+        self.metrics.redis.subscriber_rebuilds.increment();
+        warn!(
+            reason = self.reason,
+            "the subscription to this server's channel is lost; subscribing anew"
+        );
+    }
+}
+
+/// A version of a plugin went live.
+#[derive(Debug)]
+pub struct PluginSwapped<'a> {
+    /// Where it counts.
+    pub metrics: &'a PluginMetrics,
+    /// The plugin.
+    pub plugin: &'a str,
+    /// The version before; none: there was none.
+    pub old: Option<&'a str>,
+    /// The version now.
+    pub new: &'a str,
+    /// What set it off.
+    pub trigger: &'static str,
+    /// Time to compile it, or to read it from the cache.
+    pub compile: Duration,
+    /// Whether it came from the cache.
+    pub cached: bool,
+    /// From the trigger to now.
+    pub live_after: Duration,
+}
+
+impl PluginSwapped<'_> {
+    /// Counts and logs it.
+    pub fn emit(self) {
+        self.metrics.swapped(SwapOutcome::Live);
+        info!(
+            plugin = self.plugin,
+            old = self.old.unwrap_or("none"),
+            new = self.new,
+            trigger = self.trigger,
+            compile_ms = self.compile.as_secs_f64() * 1e3,
+            cached = self.cached,
+            live_ms = self.live_after.as_secs_f64() * 1e3,
+            "plugin swapped"
+        );
+    }
+}
+
+/// A version of a plugin was refused.
+pub struct PluginRefused<'a> {
+    /// Where it counts.
+    pub metrics: &'a PluginMetrics,
+    /// The plugin.
+    pub plugin: &'a str,
+    /// The version that serves on; none: there is none.
+    pub live: Option<&'a str>,
+    /// What set it off.
+    pub trigger: &'static str,
+    /// Why.
+    pub error: &'a dyn Display,
+}
+
+impl PluginRefused<'_> {
+    /// Counts and logs it.
+    pub fn emit(self) {
+        self.metrics.swapped(SwapOutcome::Refused);
+        let (plugin, trigger, error) = (self.plugin, self.trigger, self.error);
+        match self.live {
+            Some(live) => error!(
+                plugin,
+                trigger, live, "plugin refused, the live version stays: {error}"
+            ),
+            None => error!(
+                plugin,
+                trigger, "plugin refused, and no version of it is live: {error}"
+            ),
+        }
+    }
+}

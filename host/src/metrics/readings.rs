@@ -1,0 +1,329 @@
+//! All that there is to read at one moment, in the order of the table.
+//!
+//! The one place that goes from a row of the [`table`] to the cell behind it: whoever shows or pushes figures takes them
+//! from here.
+
+use std::sync::Arc;
+
+use super::{
+    Counter, FailureKind, Gauge, Histogram, HistogramSnapshot, Metrics, PluginMetrics,
+    plugin::GuestFigure,
+    table::{self, Metric},
+};
+
+/// What holds now and is not counted anywhere: it is asked for when figures are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Whether messages between nodes arrive.
+    pub broker_up: bool,
+    /// The versions that are live, in the order of the chain.
+    pub plugins: Vec<LivePlugin>,
+}
+
+/// A version of a plugin that is live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LivePlugin {
+    /// The plugin's name.
+    pub name: String,
+    /// What the component says about its version; empty where it says nothing.
+    pub declared_version: String,
+    /// The first twelve hex digits of the component's sha256, as logs have it.
+    pub label: String,
+    /// The component's sha256 in hex.
+    pub sha256: String,
+}
+
+/// One metric with all its values.
+#[derive(Clone, Debug)]
+pub struct Family {
+    /// Its row of the table.
+    pub metric: &'static Metric,
+    /// Its values; several where it has labels, none where nothing carries them yet.
+    pub rows: Vec<Row>,
+}
+
+/// One value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The values of the metric's labels, in the order of the table.
+    pub labels: Vec<String>,
+    /// What was read.
+    pub reading: Reading,
+}
+
+/// What was read from one cell.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reading {
+    /// Of a counter, since the start.
+    Count(u64),
+    /// Of a gauge.
+    Gauge(f64),
+    /// Of a histogram, since the start.
+    Distribution(Box<HistogramSnapshot>),
+    /// It is there.
+    Info,
+}
+
+impl From<&Counter> for Reading {
+    fn from(counter: &Counter) -> Self {
+        Self::Count(counter.get())
+    }
+}
+
+impl From<&Gauge> for Reading {
+    fn from(gauge: &Gauge) -> Self {
+        Self::Gauge(gauge.get() as f64)
+    }
+}
+
+impl From<&Histogram> for Reading {
+    fn from(histogram: &Histogram) -> Self {
+        Self::Distribution(Box::new(histogram.snapshot()))
+    }
+}
+
+/// Reads everything.
+pub fn read(metrics: &Metrics, status: &Status) -> Vec<Family> {
+    let mut readings = Readings::default();
+    readings.server(metrics);
+    readings.messages(metrics);
+    readings.between_nodes(metrics, status);
+    readings.live_plugins(status);
+    let plugins = metrics.plugins.all();
+    readings.plugins(&plugins);
+    readings.guests(&plugins);
+    let pushes = &metrics.cloudwatch;
+    readings.labelled(
+        &table::CLOUDWATCH_PUSHES,
+        [("ok", &pushes.pushes_ok), ("failed", &pushes.pushes_failed)],
+    );
+    readings.one(
+        &table::CLOUDWATCH_INTERVALS_DROPPED,
+        &pushes.intervals_dropped,
+    );
+    readings.families
+}
+
+type Plugins = [(String, Arc<PluginMetrics>)];
+
+#[derive(Default)]
+struct Readings {
+    families: Vec<Family>,
+}
+
+impl Readings {
+    fn server(&mut self, m: &Metrics) {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        self.family(&table::BUILD, [(vec![version], Reading::Info)]);
+        self.one(&table::CONFIG_RELOADS_FAILED, &m.config_reloads_failed);
+        self.one(&table::ACTIVE_CONNECTIONS, &m.active_connections);
+        self.one(&table::CONNECTIONS, &m.connections);
+        self.one(&table::UNEXPECTED_DISCONNECTS, &m.unexpected_disconnects);
+        self.labelled(&table::CLOSES, m.closes.rows());
+        self.labelled(&table::UPGRADES_REFUSED, m.upgrades_refused.rows());
+    }
+
+    fn messages(&mut self, m: &Metrics) {
+        self.one(&table::MESSAGES, &m.messages);
+        let by_type = m.messages_by_type.rows().into_iter();
+        self.family(
+            &table::MESSAGES_BY_TYPE,
+            by_type.map(|(name, count)| (vec![name], Reading::Count(count))),
+        );
+        self.one(&table::MESSAGES_DELIVERED, &m.messages_delivered);
+        let by_plugins = [("plugin", &m.messages_rejected_by_plugins)];
+        self.labelled(
+            &table::MESSAGES_REJECTED,
+            m.messages_rejected.rows().chain(by_plugins),
+        );
+        self.labelled(&table::MESSAGES_DROPPED, m.messages_dropped.rows());
+        self.one(&table::DELIVERY_LATENCY, &m.delivery_latency);
+        let reported = m.reported_latency.snapshot();
+        let mean = Reading::Gauge(reported.mean_ms());
+        self.one(
+            &table::REPORTED_LATENCY,
+            Reading::Distribution(Box::new(reported)),
+        );
+        self.one(&table::AVERAGE_LATENCY, mean);
+    }
+
+    fn between_nodes(&mut self, m: &Metrics, status: &Status) {
+        let up = Reading::Gauge(f64::from(u8::from(status.broker_up)));
+        self.one(&table::BROKER_UP, up);
+        self.one(&table::REDIS_PUBLISHES, &m.redis.publishes);
+        self.one(&table::REDIS_PUBLISH_FAILURES, &m.redis.publish_failures);
+        self.one(&table::REDIS_UNHEARD, &m.redis.unheard);
+        self.one(&table::REDIS_ROUTE_LOOKUPS, &m.redis.route_lookups);
+        self.one(&table::REDIS_ROUTES_PRUNED, &m.redis.routes_pruned);
+        self.one(
+            &table::REDIS_SUBSCRIBER_REBUILDS,
+            &m.redis.subscriber_rebuilds,
+        );
+        self.one(&table::REDIS_MALFORMED, &m.redis.malformed);
+        self.one(&table::REDIS_PROBE, &m.redis.probe);
+    }
+
+    fn live_plugins(&mut self, status: &Status) {
+        let info = status.plugins.iter().map(|plugin| {
+            let labels = [&plugin.name, &plugin.declared_version, &plugin.sha256];
+            (labels.map(String::clone).to_vec(), Reading::Info)
+        });
+        self.family(&table::PLUGIN, info);
+        let live = status.plugins.iter().map(|plugin| {
+            let labels = [&plugin.name, &plugin.label];
+            (labels.map(String::clone).to_vec(), Reading::Gauge(1.0))
+        });
+        self.family(&table::PLUGIN_LIVE, live);
+    }
+
+    fn plugins(&mut self, plugins: &Plugins) {
+        self.each(plugins, &table::PLUGIN_CALLS, |m| (&m.calls).into());
+        self.each(plugins, &table::PLUGIN_CALL_TIME, |m| (&m.call_time).into());
+        self.each_by(plugins, &table::PLUGIN_FAILURES, |m| {
+            FailureKind::ALL
+                .into_iter()
+                .map(|kind| (kind.as_str().to_owned(), m.failures(kind).get()))
+                .collect()
+        });
+        self.each_by(
+            plugins,
+            &table::PLUGIN_REJECTIONS,
+            PluginMetrics::rejections,
+        );
+        self.each_by(plugins, &table::PLUGIN_SWAPS, |m| {
+            m.swaps()
+                .map(|(outcome, count)| (outcome.to_owned(), count))
+                .collect()
+        });
+        self.each(plugins, &table::PLUGIN_INSTANCES, |m| (&m.instances).into());
+        self.each(plugins, &table::PLUGIN_MEMORY, |m| (&m.memory_bytes).into());
+        self.each(plugins, &table::PLUGIN_LOG_LINES_DROPPED, |m| {
+            (&m.log_lines_dropped).into()
+        });
+        self.each(plugins, &table::PLUGIN_METRICS_REFUSED, |m| {
+            (&m.guest_values_refused).into()
+        });
+    }
+
+    /// The plugins' own figures, under one name for each kind, so that a plugin cannot collide with the host.
+    fn guests(&mut self, plugins: &Plugins) {
+        let (mut counts, mut observed) = (Vec::new(), Vec::new());
+        for (plugin, metrics) in plugins {
+            for (name, figure) in metrics.guest.all().iter() {
+                let labels = vec![plugin.clone(), name.to_string()];
+                match &**figure {
+                    GuestFigure::Count(counter) => counts.push((labels, (&**counter).into())),
+                    GuestFigure::Observed(values) => observed.push((labels, (&**values).into())),
+                }
+            }
+        }
+        self.family(&table::PLUGIN_COUNT, counts);
+        self.family(&table::PLUGIN_OBSERVED, observed);
+    }
+
+    /// A metric without labels.
+    fn one(&mut self, metric: &'static Metric, reading: impl Into<Reading>) {
+        self.family(metric, [(Vec::new(), reading.into())]);
+    }
+
+    /// A counter for each value of one label.
+    fn labelled<'r>(
+        &mut self,
+        metric: &'static Metric,
+        rows: impl IntoIterator<Item = (&'static str, &'r Counter)>,
+    ) {
+        let rows = rows.into_iter();
+        self.family(
+            metric,
+            rows.map(|(value, counter)| (vec![value.to_owned()], counter.into())),
+        );
+    }
+
+    /// A value for each plugin.
+    fn each(
+        &mut self,
+        plugins: &Plugins,
+        metric: &'static Metric,
+        get: fn(&PluginMetrics) -> Reading,
+    ) {
+        let rows = plugins.iter();
+        self.family(metric, rows.map(|(name, m)| (vec![name.clone()], get(m))));
+    }
+
+    /// Counts for each plugin, by the values of a second label.
+    fn each_by(
+        &mut self,
+        plugins: &Plugins,
+        metric: &'static Metric,
+        get: fn(&PluginMetrics) -> Vec<(String, u64)>,
+    ) {
+        let rows = plugins.iter().flat_map(|(name, m)| {
+            get(m)
+                .into_iter()
+                .map(move |(value, count)| (vec![name.clone(), value], Reading::Count(count)))
+        });
+        self.family(metric, rows);
+    }
+
+    fn family(
+        &mut self,
+        metric: &'static Metric,
+        rows: impl IntoIterator<Item = (Vec<String>, Reading)>,
+    ) {
+        let rows = rows.into_iter();
+        self.families.push(Family {
+            metric,
+            rows: rows
+                .map(|(labels, reading)| Row { labels, reading })
+                .collect(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::metrics::table::{ALL, Kind};
+
+    #[test]
+    fn every_metric_of_the_table_is_read_once_with_its_labels_and_in_its_order() {
+        let metrics = Metrics::default();
+        let plugin = metrics.plugins.of("chat");
+        plugin.guest.count("hits", 1).unwrap();
+        plugin.guest.observe("size", 1.0).unwrap();
+        metrics.delivery_latency.record(Duration::from_millis(1));
+        let status = Status {
+            broker_up: true,
+            plugins: vec![LivePlugin {
+                name: "chat".to_owned(),
+                declared_version: String::new(),
+                label: "0123456789ab".to_owned(),
+                sha256: "0123456789abcdef".to_owned(),
+            }],
+        };
+        let read = read(&metrics, &status);
+        let names = |metrics: &mut dyn Iterator<Item = &Metric>| {
+            metrics.map(Metric::prometheus_name).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            names(&mut read.iter().map(|family| family.metric)),
+            names(&mut ALL.iter())
+        );
+        for Family { metric, rows } in &read {
+            let name = metric.prometheus_name();
+            assert!(!rows.is_empty(), "{name}");
+            for Row { labels, reading } in rows {
+                assert_eq!(labels.len(), metric.labels.len(), "{name}");
+                let kind = match reading {
+                    Reading::Count(_) => Kind::Counter,
+                    Reading::Gauge(_) => Kind::Gauge,
+                    Reading::Distribution(_) => Kind::Histogram,
+                    Reading::Info => Kind::Info,
+                };
+                assert_eq!(kind, metric.kind, "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What a node says about itself besides what it counts.
+
+use std::sync::Arc;
+
+use super::Services;
+use crate::{
+    metrics::{LivePlugin, Status},
+    plugin::{PluginVersion, hex},
+};
+
+impl Services {
+    /// What holds now.
+    pub async fn status(&self) -> Status {
+        let live = self.registry.live();
+        let versions = live.slots().iter().filter_map(|slot| slot.version());
+        let plugins = versions.map(live_plugin).collect();
+        Status {
+            broker_up: self.router.broker().probe().await.is_ok(),
+            plugins,
+        }
+    }
+}
+
+fn live_plugin(version: &Arc<PluginVersion>) -> LivePlugin {
+    LivePlugin {
+        name: version.name().to_owned(),
+        declared_version: version.declared_version().to_owned(),
+        label: version.label().to_owned(),
+        sha256: hex(version.hash()),
+    }
+}
