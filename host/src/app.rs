@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -15,8 +16,9 @@ use tracing::{info, warn};
 use crate::{
     auth::{AuthSetupError, Authenticator},
     broker::{Broker, MemoryBroker, MemoryHub, RedisBroker},
-    config::{AuthConfig, BrokerConfig, Config, Environment},
-    metrics::Metrics,
+    cloudwatch::Pusher,
+    config::{AuthConfig, BrokerConfig, CloudWatchConfig, Config, Environment},
+    metrics::{Metrics, readings},
     plugin::{EngineError, Loader, MemoryStore, PluginStore, RedisStore, Registry, Trigger},
     protocol::{CloseCode, ids::IdSource},
     redis_client::{Commands, EndpointError, Endpoints},
@@ -27,6 +29,10 @@ use crate::{
 
 /// The part of the drain time in which connections are told to go; the rest is for their answers.
 const DRAIN_SPREAD: f64 = 0.7;
+
+/// The part of the drain time that is kept for the last push to CloudWatch, and the most that it gets.
+const LAST_PUSH_SHARE: f64 = 0.2;
+const LAST_PUSH_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// How often a drain looks at who is still there, and at whose turn it is.
 const DRAIN_TICK: Duration = Duration::from_millis(10);
@@ -89,6 +95,10 @@ pub async fn run(
         authenticator,
     };
     let routes = server::routes(state, &config);
+    let pusher = config
+        .cloudwatch
+        .clone()
+        .map(|cloudwatch| push_to(cloudwatch, &config.server.node_id, &services));
     let reloads = tokio::spawn(reload::follow(
         services.clone(),
         config.clone(),
@@ -108,7 +118,15 @@ pub async fn run(
         stop.clone(),
     ));
     shutdown.cancelled().await;
-    drain(&services).await;
+    let end = Instant::now() + services.live.load().server.drain_timeout;
+    let last_push = pusher
+        .as_ref()
+        .map_or(Duration::ZERO, |_| last_push_time(&services));
+    drain(&services, end - last_push).await;
+    if let Some(pusher) = pusher {
+        // Before this node leaves the others, which would look like an outage.
+        pusher.finish(end).await;
+    }
     reloads.abort();
     stop.cancel();
     // A request that does not end must not keep the process.
@@ -172,12 +190,29 @@ fn tell(connection: Arc<Connection>) {
     connection.outbox().close(CloseCode::DRAIN, reason);
 }
 
-/// Turns the node's readiness off, closes its connections one after another, and waits until they are gone.
-async fn drain(services: &Services) {
+/// Pushes what is counted to CloudWatch.
+fn push_to(cloudwatch: CloudWatchConfig, node_id: &str, services: &Arc<Services>) -> Pusher {
+    let of = services.clone();
+    let read = Arc::new(move || {
+        let services = of.clone();
+        async move { readings::read(&services.metrics, &services.status().await) }.boxed()
+    });
+    // Without the mark of this start: a server that comes back goes on in the same graphs.
+    Pusher::start(cloudwatch, node_id, services.metrics.clone(), read)
+}
+
+/// The part of the drain time that is kept for the last push.
+fn last_push_time(services: &Services) -> Duration {
+    let timeout = services.live.load().server.drain_timeout;
+    timeout.mul_f64(LAST_PUSH_SHARE).min(LAST_PUSH_TIME_MAX)
+}
+
+/// Turns the node's readiness off, closes its connections one after another, and waits until they are gone, until
+/// `deadline` at the latest.
+async fn drain(services: &Services, deadline: Instant) {
     services.draining.store(true, Ordering::Release);
     let table = services.router.table();
-    let timeout = services.live.load().server.drain_timeout;
-    let deadline = Instant::now() + timeout;
+    let timeout = deadline.saturating_duration_since(Instant::now());
     info!(connections = table.len(), ?timeout, "draining");
     let connections = table.connections();
     let count = connections.len();

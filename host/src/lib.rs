@@ -5,6 +5,7 @@
 pub mod app;
 pub mod auth;
 pub mod broker;
+pub mod cloudwatch;
 pub mod config;
 pub mod metrics;
 pub mod pipeline;

@@ -6,6 +6,7 @@
 mod bench;
 mod cluster;
 mod plugins;
+mod python;
 mod requirements;
 mod run;
 mod steps;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::plugins;
+use crate::python;
 use crate::requirements;
 use crate::steps::{Steps, run_program};
 use crate::workspace::Workspace;
@@ -39,6 +40,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<Exit
     steps.step("requirements", || {
         requirements::ensure(requirements::FOR_TESTS)
     });
+    steps.step("python packages", || python::install(workspace));
     steps.step("plugins", || plugins::build_shipped(workspace));
     steps.step("example plugins", || plugins::build_examples(workspace));
     steps.step("test guests", || plugins::build_guests(workspace));

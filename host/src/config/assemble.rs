@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, path::Path};
 
 use super::{
-    AdminConfig, AllowedOrigins, ApiConfig, AuthConfig, BrokerConfig, Config, ConfigError,
-    JwtConfig, JwtKeySource, Limits, MetricsConfig, RedisCompat, RedisConfig, RedisMode,
-    ServerConfig, checks, plugins,
+    AdminConfig, AllowedOrigins, ApiConfig, AuthConfig, BrokerConfig, CloudWatchConfig, Config,
+    ConfigError, JwtConfig, JwtKeySource, Limits, MetricsConfig, RedisCompat, RedisConfig,
+    RedisMode, ServerConfig, StorageResolution, checks, plugins,
     settings::{Section, Settings},
     units,
 };
@@ -25,7 +25,6 @@ pub(super) fn assemble(
             .get(name)
             .unwrap_or_else(|| unreachable!("[{name}] is missing from the sections"))
     };
-    not_available(section("cloudwatch"), errors);
     let server = server(section("server"), errors);
     Config {
         auth: auth(
@@ -38,6 +37,7 @@ pub(super) fn assemble(
         server,
         broker: broker(section("broker"), section("redis"), folder, errors),
         limits: limits(section("limits")),
+        cloudwatch: cloudwatch(section("cloudwatch"), errors),
         metrics: MetricsConfig {
             prometheus: section("metrics").bool("prometheus"),
         },
@@ -54,13 +54,24 @@ pub(super) fn assemble(
     }
 }
 
-fn not_available(cloudwatch: &Section, errors: &mut Vec<ConfigError>) {
-    if cloudwatch.bool("enabled") {
-        errors.push(cloudwatch.error(
-            &["enabled"],
-            "true is not available in this version; set it to false and read the metrics at /metrics",
+fn cloudwatch(section: &Section, errors: &mut Vec<ConfigError>) -> Option<CloudWatchConfig> {
+    let resolution = section.count("storage_resolution");
+    if section.are_right(&["storage_resolution"]) && ![1, 60].contains(&resolution) {
+        errors.push(section.error(
+            &["storage_resolution"],
+            format!("is {resolution}, and CloudWatch knows 1 and 60; set one of them"),
         ));
     }
+    section.bool("enabled").then(|| CloudWatchConfig {
+        namespace: section.text("namespace"),
+        region: section.optional("region"),
+        endpoint: section.optional("endpoint"),
+        interval: section.time("interval"),
+        storage_resolution: match resolution {
+            1 => StorageResolution::Second,
+            _ => StorageResolution::Minute,
+        },
+    })
 }
 
 fn broker(

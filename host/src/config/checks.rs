@@ -112,6 +112,42 @@ pub(super) fn key_prefix(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// A namespace of CloudWatch.
+pub(super) fn cloudwatch_namespace(text: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "._-/#:".contains(c);
+    let is_own = !text.starts_with(':') && !text.starts_with("AWS/");
+    if (1..=255).contains(&text.len()) && text.chars().all(legal) && is_own {
+        return Ok(());
+    }
+    Err(
+        "is not a namespace of one's own: write 1 to 255 of A-Z a-z 0-9 . _ - / # :, not beginning with : or AWS/"
+            .to_owned(),
+    )
+}
+
+/// A region of AWS, or nothing. It becomes part of a host's name.
+pub(super) fn region(text: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if text.len() <= 64 && text.chars().all(legal) {
+        return Ok(());
+    }
+    Err("is not a region: write it as eu-central-1".to_owned())
+}
+
+/// The address of a service, or nothing.
+pub(super) fn endpoint(text: &str) -> Result<(), String> {
+    const HINT: &str = "write http:// or https://, and a host";
+    let host = match text.split_once("://") {
+        Some(("http" | "https", host)) => host,
+        _ if text.is_empty() => return Ok(()),
+        _ => return Err(format!("is not an address: {HINT}")),
+    };
+    if host.is_empty() || host.starts_with('/') || text.contains(char::is_whitespace) {
+        return Err(format!("names no host: {HINT}"));
+    }
+    Ok(())
+}
+
 /// A key that travels in an `Authorization` header (RFC 6750 §2.1), or nothing.
 pub(super) fn bearer_key(text: &str) -> Result<(), String> {
     if text.bytes().all(|b| b.is_ascii_graphic()) {

@@ -34,8 +34,6 @@ pub enum Change {
     Live,
     /// With the next start of the server.
     Restart,
-    /// Never: this version knows the key and checks its type, but has nothing that would use it.
-    Unused,
 }
 
 /// What a value looks like.
@@ -180,11 +178,11 @@ const GIB: u64 = 1 << 30;
 const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
 
-use Change::{Live, Restart, Unused};
+use Change::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 56] = [
+pub const KEYS: [Key; 58] = [
     key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
@@ -250,14 +248,18 @@ pub const KEYS: [Key; 56] = [
     key("limits", "plugin_file_bytes_max", Kind::Bytes(KIB, GIB), "32MiB", "64MiB", Live,
         "Largest plugin file"),
 
-    key("cloudwatch", "enabled", Kind::Bool, "false", "false", Unused,
-        "Whether metrics are pushed to CloudWatch; `true` is not available in this version"),
-    key("cloudwatch", "namespace", ANY, "wss/metrics", "chat/metrics", Unused,
+    key("cloudwatch", "enabled", Kind::Bool, "false", "true", Restart,
+        "Whether metrics are pushed to CloudWatch"),
+    key("cloudwatch", "namespace", Kind::Text(checks::cloudwatch_namespace), "wss/metrics", "chat/metrics", Restart,
         "The namespace of the metrics"),
-    key("cloudwatch", "region", ANY, "", "eu-central-1", Unused,
-        "The region; empty: what the SDK finds"),
-    key("cloudwatch", "interval", millis(SECOND, HOUR), "60s", "30s", Unused,
-        "Time between two pushes"),
+    key("cloudwatch", "region", Kind::Text(checks::region), "", "eu-central-1", Restart,
+        "The region; empty: what the SDK finds (`AWS_REGION`, a profile, the instance)"),
+    key("cloudwatch", "endpoint", Kind::Text(checks::endpoint), "", "https://vpce-1.monitoring.eu-central-1.vpce.amazonaws.com", Restart,
+        "Where CloudWatch is, for an endpoint of one's own; empty: `AWS_ENDPOINT_URL`, or else the region's"),
+    key("cloudwatch", "interval", millis(SECOND, HOUR), "60s", "30s", Restart,
+        "Time between two pushes; each tells of the time since the one before"),
+    key("cloudwatch", "storage_resolution", Kind::Count(1, 60), "60", "1", Restart,
+        "How finely CloudWatch keeps the values, in seconds: 60, or 1 for an `interval` under a minute"),
 
     key("metrics", "prometheus", Kind::Bool, "true", "false", Restart,
         "Whether `/metrics` is served"),

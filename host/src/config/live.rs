@@ -1,6 +1,8 @@
 //! What of a changed configuration needs a restart.
 
-use super::{AuthConfig, BrokerConfig, Config, JwtConfig, JwtKeySource, RedisConfig};
+use super::{
+    AuthConfig, BrokerConfig, CloudWatchConfig, Config, JwtConfig, JwtKeySource, RedisConfig,
+};
 
 /// The keys that differ between two configurations and take effect only with the next start. Everything else,
 /// plugins and limits before all, is taken over while the server runs.
@@ -14,6 +16,7 @@ pub fn cannot_change_live(old: &Config, new: &Config) -> Vec<&'static str> {
     differs("server.listen", old.server.listen != new.server.listen);
     differs("server.node_id", old.server.node_id != new.server.node_id);
     broker(&old.broker, &new.broker, &mut differs);
+    cloudwatch(&old.cloudwatch, &new.cloudwatch, &mut differs);
     differs("metrics.prometheus", old.metrics != new.metrics);
     differs(
         "plugin_cache.dir",
@@ -44,6 +47,24 @@ fn redis(old: &RedisConfig, new: &RedisConfig, differs: &mut impl FnMut(&'static
     differs(
         "redis.command_timeout",
         old.command_timeout != new.command_timeout,
+    );
+}
+
+fn cloudwatch(
+    old: &Option<CloudWatchConfig>,
+    new: &Option<CloudWatchConfig>,
+    differs: &mut impl FnMut(&'static str, bool),
+) {
+    let (Some(old), Some(new)) = (old, new) else {
+        return differs("cloudwatch.enabled", old.is_some() != new.is_some());
+    };
+    differs("cloudwatch.namespace", old.namespace != new.namespace);
+    differs("cloudwatch.region", old.region != new.region);
+    differs("cloudwatch.endpoint", old.endpoint != new.endpoint);
+    differs("cloudwatch.interval", old.interval != new.interval);
+    differs(
+        "cloudwatch.storage_resolution",
+        old.storage_resolution != new.storage_resolution,
     );
 }
 

@@ -42,6 +42,8 @@ pub struct Config {
     pub broker: BrokerConfig,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[cloudwatch]`; none: nothing is pushed. Cannot be changed while the server runs.
+    pub cloudwatch: Option<CloudWatchConfig>,
     /// `[metrics]`.
     pub metrics: MetricsConfig,
     /// `[admin]`.
@@ -222,6 +224,30 @@ pub struct Limits {
     pub rooms_per_connection_max: usize,
     /// Largest plugin file, in bytes.
     pub plugin_file_bytes_max: usize,
+}
+
+/// `[cloudwatch]`: where metrics are pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudWatchConfig {
+    /// Their namespace.
+    pub namespace: String,
+    /// The region; none: what the SDK finds.
+    pub region: Option<String>,
+    /// Where CloudWatch is, `http://` or `https://`; none: what the SDK finds.
+    pub endpoint: Option<String>,
+    /// Time between two pushes, 1 s – 1 h.
+    pub interval: Duration,
+    /// How finely CloudWatch keeps the values.
+    pub storage_resolution: StorageResolution,
+}
+
+/// How finely CloudWatch keeps values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageResolution {
+    /// By the second.
+    Second,
+    /// By the minute.
+    Minute,
 }
 
 /// `[metrics]`.

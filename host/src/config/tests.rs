@@ -11,9 +11,9 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    AllowedOrigins, AuthConfig, BrokerConfig, Config, ConfigErrors, Environment, InstanceMode,
-    JwtKeySource, Limits, OnFailure, PluginConfig, PluginLimits, RedisCompat, RedisConfig,
-    RedisMode,
+    AllowedOrigins, AuthConfig, BrokerConfig, CloudWatchConfig, Config, ConfigErrors, Environment,
+    InstanceMode, JwtKeySource, Limits, OnFailure, PluginConfig, PluginLimits, RedisCompat,
+    RedisConfig, RedisMode, StorageResolution,
     keys::{self, Change, KEYS, Key, Kind},
     live::cannot_change_live,
     values,
@@ -154,6 +154,14 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         (0, 100)
     );
     assert_eq!(config.limits.plugin_file_bytes_max, 10_000_000);
+    let cloudwatch = CloudWatchConfig {
+        namespace: "chat/metrics".to_owned(),
+        region: Some("eu-central-1".to_owned()),
+        endpoint: Some("http://127.0.0.1:5000".to_owned()),
+        interval: Duration::from_secs(5),
+        storage_resolution: StorageResolution::Second,
+    };
+    assert_eq!(config.cloudwatch, Some(cloudwatch));
     assert!(!config.metrics.prometheus);
     assert_eq!(config.admin.key.as_deref(), Some("an-admin-key"));
     assert_eq!(config.api.keys, ["first-key", "second-key"]);
@@ -205,6 +213,7 @@ fn no_text_gives_the_defaults_of_the_contract() {
     );
     assert_eq!(config.broker, BrokerConfig::Memory);
     assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.cloudwatch, None);
     assert!(config.metrics.prometheus);
     assert_eq!(config.admin.key, None);
     assert!(config.api.keys.is_empty());
@@ -334,6 +343,9 @@ fn companions(key: &Key) -> Vec<(&'static str, &'static str)> {
         ("auth", "jwt_issuer" | "jwt_audience") => vec![JWT, SECRET],
         ("redis", "ca_file") => vec![REDIS, ("REDIS_URI", "rediss://cache.example.com")],
         ("redis", _) => vec![REDIS],
+        ("cloudwatch", name) if name != "enabled" => {
+            vec![("SIGNALBOX_CLOUDWATCH__ENABLED", "true")]
+        }
         _ => vec![],
     }
 }
@@ -366,7 +378,7 @@ fn every_key_can_be_set_by_its_variable() {
         }
         let after =
             parse_with(ONE_PLUGIN, &environment).unwrap_or_else(|errors| panic!("{errors}"));
-        assert_eq!(before != after, key.change != Change::Unused, "{variable}");
+        assert_ne!(before, after, "{variable}");
         let restart = cannot_change_live(&before, &after);
         assert_eq!(
             !restart.is_empty(),
@@ -482,7 +494,7 @@ fn a_variable_that_two_plugins_answer_to_is_an_error() {
 
 #[test]
 fn errors_of_file_and_environment_come_at_once() {
-    let text = "[limits]\nmessages_burst = 0\ncolour = 1\n[cloudwatch]\nenabled = true\n";
+    let text = "[limits]\nmessages_burst = 0\ncolour = 1\n[cloudwatch]\nstorage_resolution = 7\n";
     let errors = parse_with(text, &[("SIGNALBOX_METRICS__PROMETHEUS", "on")])
         .expect_err("all of it is wrong");
     let places: Vec<String> = errors
@@ -494,7 +506,7 @@ fn errors_of_file_and_environment_come_at_once() {
     let expected = [
         format!("{file}:2:18"),
         format!("{file}:3:1"),
-        format!("{file}:5:11"),
+        format!("{file}:5:22"),
         "SIGNALBOX_METRICS__PROMETHEUS".to_owned(),
     ];
     assert_eq!(places, expected);
@@ -532,7 +544,6 @@ fn reference_table() -> String {
         let change = match key.change {
             Change::Live => "live",
             Change::Restart => "restart",
-            Change::Unused => "unused",
         };
         let (name, value) = (key.full_name(), values::expected(key));
         table += &format!(

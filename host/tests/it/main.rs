@@ -9,6 +9,7 @@ mod broker;
 mod chain;
 mod cli;
 mod closing;
+mod cloudwatch;
 mod deploy;
 mod drain;
 mod guests;

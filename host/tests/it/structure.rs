@@ -8,6 +8,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["protocol"]),
     ("metrics", &["protocol"]),
     ("auth", &["config", "protocol"]),
+    ("cloudwatch", &["config", "metrics"]),
     ("redis_client", &["config"]),
     ("broker", &["config", "metrics", "protocol", "redis_client"]),
     ("router", &["broker", "metrics", "protocol"]),

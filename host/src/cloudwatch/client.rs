@@ -1,0 +1,237 @@
+//! Sends requests by the AWS SDK, and says in words what went wrong.
+
+use std::{error::Error, iter::successors, time::Duration};
+
+use aws_config::{AppName, BehaviorVersion, Region, timeout::TimeoutConfig};
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_cloudwatch::{
+    Client,
+    error::{ProvideErrorMetadata, SdkError},
+    operation::put_metric_data::PutMetricDataError,
+    types::MetricDatum,
+};
+
+use crate::config::CloudWatchConfig;
+
+/// Bounds of the time that a request may take with its repetitions: no longer than an interval, within these. One that is
+/// given up may arrive all the same and count twice, so that time is given to it.
+const REQUEST_TIME: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
+
+/// Where requests go.
+pub(super) trait Sink: Send {
+    /// Sends one request.
+    ///
+    /// # Errors
+    /// [`PushError`]. CloudWatch may have taken a request all the same whose answer was lost.
+    fn push(
+        &mut self,
+        datums: Vec<MetricDatum>,
+    ) -> impl Future<Output = Result<(), PushError>> + Send;
+}
+
+/// Why a request failed, in one line with what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason} ({advice})", advice = kind.advice())]
+pub(super) struct PushError {
+    pub(super) kind: PushErrorKind,
+    pub(super) reason: String,
+}
+
+/// What to do differs by this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PushErrorKind {
+    /// No region is known.
+    Region,
+    /// There are no credentials, or AWS does not accept them.
+    Credentials,
+    /// The credentials are good, and not for this.
+    Denied,
+    /// CloudWatch wants fewer requests.
+    Throttled,
+    /// Nobody answers, or not as CloudWatch does.
+    Unreachable,
+    /// CloudWatch has an error of its own.
+    Broken,
+    /// The request is wrong, and would be wrong again.
+    Invalid,
+}
+
+impl PushErrorKind {
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Region => "set cloudwatch.region or AWS_REGION, or cloudwatch.enabled = false",
+            Self::Credentials => {
+                "give the process a role, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or set cloudwatch.enabled = false"
+            }
+            Self::Denied => {
+                "allow cloudwatch:PutMetricData in cloudwatch.namespace, see docs/metrics.md"
+            }
+            Self::Throttled => {
+                "nothing need be done where it passes; else set a longer cloudwatch.interval"
+            }
+            Self::Unreachable => {
+                "check cloudwatch.region, cloudwatch.endpoint or AWS_ENDPOINT_URL, and the way there"
+            }
+            Self::Broken => "nothing need be done where it passes",
+            Self::Invalid => "these values are thrown away; please report this",
+        }
+    }
+}
+
+/// CloudWatch.
+pub(super) struct CloudWatchSink {
+    config: CloudWatchConfig,
+    /// Made with the first request, because region and credentials may be a while in coming.
+    client: Option<Client>,
+}
+
+impl CloudWatchSink {
+    pub(super) fn new(config: CloudWatchConfig) -> Self {
+        Self {
+            config,
+            client: None,
+        }
+    }
+
+    async fn client(&mut self) -> Result<&Client, PushError> {
+        let client = match self.client.take() {
+            Some(client) => client,
+            None => connect(&self.config).await?,
+        };
+        Ok(self.client.insert(client))
+    }
+}
+
+impl Sink for CloudWatchSink {
+    async fn push(&mut self, datums: Vec<MetricDatum>) -> Result<(), PushError> {
+        let namespace = self.config.namespace.clone();
+        let request = self.client().await?.put_metric_data();
+        let request = request.namespace(namespace).set_metric_data(Some(datums));
+        request
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| explain(&error))
+    }
+}
+
+/// Reads what the environment says, as every program that uses the SDK does.
+async fn connect(config: &CloudWatchConfig) -> Result<Client, PushError> {
+    let in_all = config.interval.clamp(REQUEST_TIME.0, REQUEST_TIME.1);
+    let timeouts = TimeoutConfig::builder()
+        .operation_timeout(in_all)
+        .operation_attempt_timeout(in_all / 2)
+        .build();
+    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).timeout_config(timeouts);
+    if let Ok(name) = AppName::new("signalbox") {
+        loader = loader.app_name(name);
+    }
+    if let Some(region) = &config.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(endpoint) = &config.endpoint {
+        loader = loader.endpoint_url(endpoint);
+    }
+    let found = loader.load().await;
+    if found.region().is_none() {
+        return Err(PushError {
+            kind: PushErrorKind::Region,
+            reason: "no region is set".to_owned(),
+        });
+    }
+    Ok(Client::new(&found))
+}
+
+fn explain(error: &SdkError<PutMetricDataError>) -> PushError {
+    let kind = match error {
+        _ if has_cause::<CredentialsError>(error) => PushErrorKind::Credentials,
+        SdkError::ServiceError(answer) => by_code(
+            answer.err().code().unwrap_or_default(),
+            answer.raw().status().as_u16(),
+        ),
+        SdkError::ResponseError(_) => PushErrorKind::Broken,
+        _ => PushErrorKind::Unreachable,
+    };
+    let reason = match error {
+        SdkError::ServiceError(answer) => {
+            let status = answer.raw().status().as_u16();
+            let code = answer.err().code().unwrap_or("no code");
+            let message = answer.err().message().unwrap_or("no message");
+            format!("CloudWatch answers {status}, {code}: {message}")
+        }
+        _ if kind == PushErrorKind::Credentials => "no credentials are found".to_owned(),
+        _ => in_words(error),
+    };
+    PushError { kind, reason }
+}
+
+fn by_code(code: &str, status: u16) -> PushErrorKind {
+    match code {
+        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => PushErrorKind::Denied,
+        "InvalidClientTokenId"
+        | "UnrecognizedClientException"
+        | "SignatureDoesNotMatch"
+        | "IncompleteSignature"
+        | "IncompleteSignatureException"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "OptInRequired"
+        | "ExpiredToken"
+        | "ExpiredTokenException"
+        | "RequestExpired" => PushErrorKind::Credentials,
+        "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "LimitExceeded" => {
+            PushErrorKind::Throttled
+        }
+        "InvalidParameterValue"
+        | "InvalidParameterValueException"
+        | "InvalidParameterCombination"
+        | "InvalidParameterCombinationException"
+        | "MissingParameter"
+        | "MissingRequiredParameterException"
+        | "ValidationError" => PushErrorKind::Invalid,
+        _ => match status {
+            401 | 403 => PushErrorKind::Denied,
+            413 => PushErrorKind::Invalid,
+            429 => PushErrorKind::Throttled,
+            500.. => PushErrorKind::Broken,
+            _ => PushErrorKind::Unreachable,
+        },
+    }
+}
+
+fn has_cause<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(<dyn Error>::is::<E>)
+}
+
+/// The error with what led to it, on one line.
+fn in_words(error: &(dyn Error + 'static)) -> String {
+    let texts: Vec<String> = causes(error).map(ToString::to_string).collect();
+    texts.join(": ").replace(char::is_control, " ")
+}
+
+/// The error, and what led to it.
+fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    successors(Some(error), |error| (*error).source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_be_wrong_again_is_told_from_what_may_pass() {
+        for (code, status, kind) in [
+            ("ThrottlingException", 400, PushErrorKind::Throttled),
+            ("", 429, PushErrorKind::Throttled),
+            ("InvalidParameterValue", 400, PushErrorKind::Invalid),
+            ("", 413, PushErrorKind::Invalid),
+            ("AccessDenied", 403, PushErrorKind::Denied),
+            ("ExpiredToken", 403, PushErrorKind::Credentials),
+            ("", 503, PushErrorKind::Broken),
+            // Something else answers there.
+            ("", 404, PushErrorKind::Unreachable),
+        ] {
+            assert_eq!(by_code(code, status), kind, "{code} {status}");
+        }
+    }
+}

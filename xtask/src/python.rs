@@ -1,0 +1,68 @@
+//! The Python packages that tests start: CloudWatch is played by moto.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context as _;
+
+use crate::steps::run_program;
+use crate::workspace::Workspace;
+
+/// What is installed, with versions, against the repository.
+const PACKAGES: &str = "host/tests/it/cloudwatch/requirements.txt";
+
+/// Where to, against the repository: the place that the tests name, wherever cargo builds.
+const ENVIRONMENT: &str = "target/moto";
+
+/// What a person does where it does not work.
+const BY_HAND: &str = "python3 with its venv module is needed (Debian: python3-venv), and a pip that reaches PyPI or a mirror of \
+                       it (PIP_INDEX_URL, PIP_FIND_LINKS)";
+
+/// Installs what is not there yet.
+pub(crate) fn install(workspace: &Workspace) -> anyhow::Result<()> {
+    let root = workspace.root();
+    let packages = root.join(PACKAGES);
+    let environment = root.join(ENVIRONMENT);
+    let wanted = fs::read_to_string(&packages)
+        .with_context(|| format!("cannot read {}", packages.display()))?;
+    // Written last, so that an installation that broke off is made anew.
+    let installed = environment.join("installed.txt");
+    if fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    let missing =
+        || format!("the packages of {PACKAGES} are missing and cannot be installed: {BY_HAND}");
+    build(&environment, &packages).with_context(missing)?;
+    fs::write(&installed, wanted).with_context(|| format!("cannot write {}", installed.display()))
+}
+
+fn build(environment: &Path, packages: &Path) -> anyhow::Result<()> {
+    run_program(
+        Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(environment),
+    )?;
+    run_program(
+        Command::new(environment.join("bin/python"))
+            .args(["-m", "pip", "install", "--quiet", "--no-input"])
+            .args(["--disable-pip-version-check", "--requirement"])
+            .arg(packages),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_package_is_installed_in_one_version() {
+        let packages = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("..")
+            .join(PACKAGES);
+        let text = fs::read_to_string(packages).expect("the list of packages");
+        let packages: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert!(packages.iter().any(|line| line.starts_with("moto==")));
+        assert!(packages.iter().all(|line| line.contains("==")), "{text}");
+    }
+}
