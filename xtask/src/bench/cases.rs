@@ -6,6 +6,7 @@ use super::nodes;
 use super::outcome::{CaseResult, Row, Target, Unit, median};
 use super::subject::Subject;
 use super::swap;
+use super::watched;
 
 /// Delivered messages by seconds of the server's CPU: what a machine of any size can be planned with.
 const PER_CPU_SECOND: &str = "delivered per CPU second";
@@ -25,6 +26,8 @@ pub(crate) enum Case {
     IdleMemory,
     /// What the chat plugin costs a message.
     PluginShare,
+    /// What it costs to scrape metrics and to push them.
+    MetricsCost,
     /// A plugin that is swapped under load.
     Swap,
     /// 10,000 connections on two nodes that meet at Redis, 4,000 messages a second in all, each from one node to the other.
@@ -33,13 +36,14 @@ pub(crate) enum Case {
 
 impl Case {
     /// The cases that run where none is chosen, in their order: those that need no more than the server.
-    pub(crate) const DEFAULT: [Self; 7] = [
+    pub(crate) const DEFAULT: [Self; 8] = [
         Self::Pairs100x1,
         Self::Pairs500x16,
         Self::Open8000,
         Self::Room1000,
         Self::IdleMemory,
         Self::PluginShare,
+        Self::MetricsCost,
         Self::Swap,
     ];
 
@@ -57,6 +61,7 @@ impl Case {
             Self::Room1000 => "room_1000",
             Self::IdleMemory => "idle_memory",
             Self::PluginShare => "plugin_share",
+            Self::MetricsCost => "metrics_cost",
             Self::Swap => "swap",
             Self::Redis10000 => "redis_10000",
         }
@@ -85,6 +90,7 @@ impl Case {
             }
             Self::IdleMemory => self.idle_memory(bench),
             Self::PluginShare => self.plugin_share(bench),
+            Self::MetricsCost => watched::run(bench, self.name()),
             Self::Swap => swap::run(bench, self.name()),
             Self::Redis10000 => nodes::run(bench, self.name()),
         }

@@ -12,6 +12,7 @@ mod nodes;
 mod outcome;
 mod subject;
 mod swap;
+mod watched;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

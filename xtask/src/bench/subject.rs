@@ -79,6 +79,21 @@ impl Subject {
         Self::configured(bench, &format!("{name}.toml"), &config)
     }
 
+    /// Starts the server with the plugin, and without anything that reads metrics.
+    pub(crate) fn without_metrics(bench: &Bench) -> anyhow::Result<Self> {
+        let config = server_config(Some(&bench.plugin), None) + "\n[metrics]\nprometheus = false\n";
+        Self::configured(bench, "silent.toml", &config)
+    }
+
+    /// Starts the server with the plugin, with `/metrics`, and with a push each second to what listens at `cloudwatch`.
+    pub(crate) fn with_metrics(bench: &Bench, cloudwatch: SocketAddr) -> anyhow::Result<Self> {
+        let config = format!(
+            "{}\n[cloudwatch]\nenabled = true\nregion = \"eu-central-1\"\nendpoint = \"http://{cloudwatch}\"\ninterval = \"1s\"\n",
+            server_config(Some(&bench.plugin), None)
+        );
+        Self::configured(bench, "watched.toml", &config)
+    }
+
     fn configured(bench: &Bench, file: &str, config: &str) -> anyhow::Result<Self> {
         let file = bench.folder().join(file);
         fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))?;
@@ -98,6 +113,12 @@ impl Subject {
             }
         }
         command.env("LOG_FORMAT", "json");
+        // For a CloudWatch that is played here.
+        command.envs([
+            ("AWS_ACCESS_KEY_ID", "bench"),
+            ("AWS_SECRET_ACCESS_KEY", "bench"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+        ]);
         Self::start(command, "signalbox")
     }
 

@@ -1,0 +1,159 @@
+//! The case of what metrics cost: the same load with all that reads and pushes them, and with neither.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::Bench;
+use super::load::{self, LoadReport};
+use super::outcome::{CaseResult, Row, Target, Unit, median};
+use super::subject::Subject;
+
+/// How often the server is scraped and pushes: sixty and fifteen times as often as is usual.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs the load of `pairs_500x16` with metrics on and off in turn.
+pub(super) fn run(bench: &Bench, name: &'static str) -> anyhow::Result<CaseResult> {
+    let mut result = CaseResult::default();
+    let options = ["--pairs", "500", "--in-flight", "16"];
+    let sink = Sink::listen()?;
+    let (mut on, mut off) = (Vec::new(), Vec::new());
+    for round in 1..=bench.rounds() {
+        let silent = Subject::without_metrics(bench)?;
+        let without = load::run(bench, &silent, &options)?;
+        drop(silent);
+        result.check("server without metrics", &without);
+
+        let watched = Subject::with_metrics(bench, sink.address)?;
+        let scraper = Scraper::of(watched.address());
+        let with = load::run(bench, &watched, &options)?;
+        let (scrapes, pushes) = (scraper.stop()?, sink.take());
+        if scrapes == 0 || pushes == 0 {
+            bail!("{scrapes} scrapes and {pushes} pushes: nothing was measured");
+        }
+        result.check("server with metrics", &with);
+        let figures = [&with, &without].map(LoadReport::delivered_per_cpu_second);
+        let [with, without] = figures;
+        let (with, without) = (with?, without?);
+        eprintln!(
+            "   round {round}: with {with:.0}, without {without:.0} per CPU second; {scrapes} scrapes, {pushes} pushes"
+        );
+        on.push(with);
+        off.push(without);
+    }
+    result.rows.push(Row {
+        case: name,
+        measure: "delivered per CPU second",
+        unit: Unit::Count,
+        server: median(&on),
+        samples: on,
+        reference: Some(("without metrics", median(&off))),
+        target: Target::ShareAtLeast(0.98),
+    });
+    Ok(result)
+}
+
+/// Asks for `/metrics` once in an interval.
+struct Scraper {
+    stop: Sender<()>,
+    thread: thread::JoinHandle<anyhow::Result<u64>>,
+}
+
+impl Scraper {
+    fn of(server: SocketAddr) -> Self {
+        let (stop, stopped) = channel();
+        let thread = thread::spawn(move || {
+            let mut scrapes = 0;
+            while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                scrape(server).context("a scrape failed")?;
+                scrapes += 1;
+            }
+            Ok(scrapes)
+        });
+        Self { stop, thread }
+    }
+
+    /// Returns how often it asked.
+    fn stop(self) -> anyhow::Result<u64> {
+        drop(self.stop);
+        match self.thread.join() {
+            Ok(scrapes) => scrapes,
+            Err(_) => bail!("the thread that scrapes broke down"),
+        }
+    }
+}
+
+fn scrape(server: SocketAddr) -> anyhow::Result<()> {
+    let mut stream = TcpStream::connect(server)?;
+    write!(
+        stream,
+        "GET /metrics HTTP/1.1\r\nHost: {server}\r\nAccept: application/openmetrics-text\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if !answer.starts_with("HTTP/1.1 200") || !answer.contains("wss_messages_total") {
+        bail!("the answer is not what it should be: {answer}");
+    }
+    Ok(())
+}
+
+/// Takes whatever is pushed, as CloudWatch does.
+struct Sink {
+    address: SocketAddr,
+    pushes: Arc<AtomicU64>,
+}
+
+impl Sink {
+    fn listen() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
+        let address = listener.local_addr()?;
+        let pushes = Arc::<AtomicU64>::default();
+        let counted = Arc::clone(&pushes);
+        // Both end with the process.
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let counted = Arc::clone(&counted);
+                thread::spawn(move || serve(stream, &counted));
+            }
+        });
+        Ok(Self { address, pushes })
+    }
+
+    /// How many requests came since the last call.
+    fn take(&self) -> u64 {
+        self.pushes.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// Answers requests until the connection ends.
+fn serve(mut stream: TcpStream, pushes: &AtomicU64) -> Option<()> {
+    let mut requests = BufReader::new(stream.try_clone().ok()?);
+    loop {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if requests.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            if line == "\r\n" {
+                break;
+            }
+            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+        }
+        let mut body = vec![0; length];
+        requests.read_exact(&mut body).ok()?;
+        pushes.fetch_add(1, Ordering::Relaxed);
+        // An empty map in CBOR.
+        let answer = b"HTTP/1.1 200 OK\r\nsmithy-protocol: rpc-v2-cbor\r\nContent-Type: application/cbor\r\n\
+                       Content-Length: 1\r\n\r\n\xa0";
+        stream.write_all(answer).ok()?;
+    }
+}
