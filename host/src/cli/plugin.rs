@@ -77,9 +77,9 @@ async fn check(loader: &Loader, file: &Path, config_text: &str) -> Report {
         Err(error) => Err(error),
     };
     let admitted = match loaded {
-        Ok((version, admission)) => Ok(Admitted {
+        Ok(version) => Ok(Admitted {
             calls: plugin::sample_calls(&version).await,
-            admission,
+            admission: version.admission().clone(),
         }),
         Err(error) => Err(error),
     };

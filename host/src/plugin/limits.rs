@@ -1,9 +1,10 @@
 //! What a guest may use up, and the typed errors of one that wants more.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter};
 
+use super::figures::VersionFigures;
 use crate::{config::PluginLimits, metrics::FailureKind};
 
 /// Tables of an instance; components of scripting languages have a handful.
@@ -70,14 +71,18 @@ pub(super) struct Limiter {
     memory_max: usize,
     memory: usize,
     table_elements: usize,
+    figures: Arc<VersionFigures>,
 }
 
 impl Limiter {
-    pub(super) fn new(memory_max: usize) -> Self {
+    /// For an instance, which counts in `figures` until this is dropped.
+    pub(super) fn new(memory_max: usize, figures: Arc<VersionFigures>) -> Self {
+        figures.instance_changed(1, 0);
         Self {
             memory_max,
             memory: 0,
             table_elements: 0,
+            figures,
         }
     }
 
@@ -103,6 +108,8 @@ impl ResourceLimiter for Limiter {
             let allowed = self.memory_max;
             return Err(MemoryRefused { wanted, allowed }.into());
         }
+        self.figures
+            .instance_changed(0, as_change(wanted) - as_change(self.memory));
         self.memory = wanted;
         Ok(true)
     }
@@ -147,6 +154,17 @@ impl ResourceLimiter for Limiter {
     }
 }
 
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        self.figures.instance_changed(-1, -as_change(self.memory));
+    }
+}
+
+/// Bytes as a gauge changes by them; there are never so many that they do not fit.
+fn as_change(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 /// What kind of failure an error out of wasmtime is.
 pub(super) fn classify(error: &wasmtime::Error) -> FailureKind {
     if error.is::<CpuExhausted>() {
@@ -172,7 +190,8 @@ mod tests {
 
     #[test]
     fn memories_and_tables_of_an_instance_are_counted_together() {
-        let mut limiter = Limiter::new(100);
+        let figures = Arc::<VersionFigures>::default();
+        let mut limiter = Limiter::new(100, figures.clone());
         assert!(limiter.memory_growing(0, 40, None).is_ok());
         assert!(limiter.memory_growing(0, 40, None).is_ok());
         assert!(matches!(
@@ -183,8 +202,12 @@ mod tests {
         assert_eq!(classify(&refused), FailureKind::Memory);
         assert!(limiter.memory_growing(40, 60, None).is_ok());
         assert_eq!(limiter.memory(), 100);
+        let counted = || (figures.instances(), figures.memory_bytes());
+        assert_eq!(counted(), (1, 100));
         assert!(limiter.table_growing(0, 60_000, None).is_ok());
         let refused = limiter.table_growing(0, 40_001, None).unwrap_err();
         assert_eq!(classify(&refused), FailureKind::Memory);
+        drop(limiter);
+        assert_eq!(counted(), (0, 0));
     }
 }
