@@ -144,6 +144,13 @@ impl Collector for Scrape {
             "reason",
             m.upgrades_refused.rows(),
         )?;
+        labelled(
+            &mut encoder,
+            "admin_requests",
+            "Calls of operators",
+            "outcome",
+            m.admin_requests.rows(),
+        )?;
         let help = "From a frame's arrival to the outbox of its receivers";
         let mut family =
             encoder.encode_descriptor("delivery_latency_ms", help, None, MetricType::Histogram)?;

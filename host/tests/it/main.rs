@@ -1,6 +1,10 @@
 //! Real nodes, real sockets, real plugins.
 
 mod actions;
+mod admin;
+mod admin_connections;
+mod admin_openapi;
+mod admin_plugins;
 mod admission;
 mod any_frame;
 mod api;
