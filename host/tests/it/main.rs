@@ -12,6 +12,8 @@ mod auth;
 mod broker;
 mod chain;
 mod cli;
+mod cli_admin;
+mod cli_plugin_test;
 mod closing;
 mod deploy;
 mod drain;
