@@ -41,6 +41,12 @@ impl ApiError {
         }
     }
 
+    /// The node failed at it.
+    pub(super) fn panicked() -> Self {
+        let message = "the node failed at this call; its log says why";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
     /// The same request may succeed after this time.
     pub(super) fn retry_after(self, time: Duration) -> Self {
         Self {

@@ -13,6 +13,9 @@ const FINGERPRINT_OF: &[u8] = b"signalbox-admin:";
 /// Bytes of the hash that stand in a fingerprint: enough to tell keys apart, and too few to find one.
 const FINGERPRINT_BYTES: usize = 4;
 
+/// Longest text in a line, in bytes; the rest is cut off.
+const TEXT_BYTES_MAX: usize = 512;
+
 /// Who calls.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
@@ -36,6 +39,7 @@ impl Caller {
     /// was wrong.
     pub(super) fn did(&self, action: &str, object: &str, outcome: &str, detail: &str) {
         let Self { address, key } = self;
+        let (object, detail) = (cut(object), cut(detail));
         info!(
             target: "signalbox::audit",
             %address,
@@ -52,6 +56,11 @@ impl Caller {
     pub(super) fn was_refused(&self, action: &str, object: &str, error: &ApiError) {
         self.did(action, object, error.code(), error.message());
     }
+}
+
+/// What a caller wrote may be long.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! `/admin/connections`: who is connected, and closing a connection.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use axum::{Extension, extract::State, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
@@ -99,11 +102,16 @@ pub(super) async fn list(
             message,
         ));
     }
-    let (mut connections, unanswered) = match user {
-        Some(user) => of_user(&state, &valid(user)?).await?,
-        None => (on_this_node(&state), Vec::new()),
+    let (total, mut connections, unanswered) = match user {
+        Some(user) => {
+            let (connections, unanswered) = of_user(&state, &valid(user)?).await?;
+            (connections.len(), connections, unanswered)
+        }
+        None => {
+            let (total, connections) = on_this_node(&state, limit);
+            (total, connections, Vec::new())
+        }
     };
-    let total = connections.len();
     connections
         .sort_by(|one, other| (&one.connected_at, &one.id).cmp(&(&other.connected_at, &other.id)));
     connections.truncate(limit);
@@ -122,16 +130,20 @@ pub(super) async fn disconnect(
     Name(id): Name,
     Checked(Whose { user }): Checked<Whose>,
 ) -> Result<Response, ApiError> {
-    let done = disconnect_one(&state, &id, user).await;
-    match &done {
-        Ok(node) => caller.did(ACTION, &id, "disconnected", &format!("on node {node}")),
-        Err(error) => caller.was_refused(ACTION, &id, error),
-    }
-    let answer = Disconnected {
-        connection: &id,
-        node: done?,
-    };
-    Ok(json(StatusCode::OK, &answer))
+    // Of its own, so that it is written down also where the client does not wait for the answer.
+    let task = tokio::spawn(async move {
+        let done = disconnect_one(&state, &id, user).await;
+        match &done {
+            Ok(node) => caller.did(ACTION, &id, "disconnected", &format!("on node {node}")),
+            Err(error) => caller.was_refused(ACTION, &id, error),
+        }
+        let answer = Disconnected {
+            connection: &id,
+            node: done?,
+        };
+        Ok(json(StatusCode::OK, &answer))
+    });
+    task.await.unwrap_or_else(|_| Err(ApiError::panicked()))
 }
 
 fn valid(user: String) -> Result<String, ApiError> {
@@ -146,14 +158,16 @@ fn valid(user: String) -> Result<String, ApiError> {
     ))
 }
 
-fn on_this_node(state: &AppState) -> Vec<Entry> {
+/// How many there are, and the oldest of them: a node may have very many, of which few are asked for.
+fn on_this_node(state: &AppState, limit: usize) -> (usize, Vec<Entry>) {
     let node = state.services.ids.node();
-    let all = state.services.router.table().connections();
-    let open = all
-        .iter()
-        .filter(|connection| !connection.outbox().is_closing());
-    open.map(|connection| Entry::new(connection.user(), node, connection.report()))
-        .collect()
+    let mut open = state.services.router.table().connections();
+    open.retain(|connection| !connection.outbox().is_closing());
+    let total = open.len();
+    open.sort_by_key(|connection| connection.client().connected_at_ms);
+    let entry =
+        |connection: &Arc<Connection>| Entry::new(connection.user(), node, connection.report());
+    (total, open.iter().take(limit).map(entry).collect())
 }
 
 async fn of_user(state: &AppState, user: &str) -> Result<(Vec<Entry>, Vec<String>), ApiError> {
@@ -190,9 +204,9 @@ async fn disconnect_one(
     user: Option<String>,
 ) -> Result<String, ApiError> {
     let services = &state.services;
-    let is_it = |connection: &&std::sync::Arc<Connection>| connection.client().connection == id;
+    let is_it = |connection: &&Arc<Connection>| connection.client().connection == id;
     let all = services.router.table().connections();
-    let open = |connection: &&std::sync::Arc<Connection>| !connection.outbox().is_closing();
+    let open = |connection: &&Arc<Connection>| !connection.outbox().is_closing();
     if let Some(connection) = all.iter().filter(is_it).find(open) {
         connection.outbox().close(CloseCode::KICKED, REASON);
         return Ok(services.ids.node().to_owned());

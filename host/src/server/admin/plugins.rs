@@ -135,11 +135,7 @@ pub(super) async fn to_its_end(
         caller.did(action, &plugin, outcome, &detail);
         answer(&plugin, changed)
     });
-    task.await.unwrap_or_else(|_| {
-        let message = "the swap panicked; what was live stays, see the log of the node";
-        let status = StatusCode::INTERNAL_SERVER_ERROR;
-        Err(ApiError::new(status, "internal", message))
-    })
+    task.await.unwrap_or_else(|_| Err(ApiError::panicked()))
 }
 
 /// For the audit line.
