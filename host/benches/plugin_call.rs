@@ -81,11 +81,10 @@ async fn load(path: &Path, bytes: Arc<[u8]>) -> Arc<PluginVersion> {
         Arc::<Metrics>::default(),
     )
     .expect("the plugin engine starts");
-    let (version, _) = loader
+    loader
         .load(&config, bytes, Pace::Full)
         .await
-        .expect("the chat plugin is admitted");
-    version
+        .expect("the chat plugin is admitted")
 }
 
 async fn report<F: Future<Output = ()>>(name: &str, call: impl Fn() -> F) {

@@ -175,11 +175,7 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
         registry: Arc::new(Registry::new(loader, metrics.clone())),
         metrics,
         ids,
-        live: Live::new(LiveConfig {
-            server: config.server.clone(),
-            limits: config.limits.clone(),
-            api: config.api.clone(),
-        }),
+        live: Live::new(LiveConfig::new(config, config)),
         draining: AtomicBool::new(false),
     }))
 }

@@ -108,20 +108,16 @@ fn reread(services: &Services, started: &Config, source: &Source) -> Option<Conf
             return None;
         }
     };
-    let fixed = cannot_change_live(started, &new);
-    if !fixed.is_empty() {
+    let live = LiveConfig::new(started, &new);
+    if !live.needs_restart.is_empty() {
         warn!(
-            keys = fixed.join(", "),
+            keys = live.needs_restart.join(", "),
             "these keys differ from what the server was started with, and take effect at the next start"
         );
     }
     let table = services.router.table();
     table.set_outbox_bytes_max(new.limits.outbox_bytes_max);
-    services.live.store(LiveConfig {
-        server: new.server.clone(),
-        limits: new.limits.clone(),
-        api: new.api.clone(),
-    });
+    services.live.store(live);
     // Who waits for an hour to ping may have to do it in a second now.
     for connection in table.connections() {
         connection.outbox().wake();

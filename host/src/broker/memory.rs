@@ -78,14 +78,14 @@ impl MemoryBroker {
         let others = nodes
             .iter()
             .filter(|member| member.id != self.own.id && holders.contains(&member.id));
-        let reports = others.map(|member| (member, member.node.carry_out(user, request)));
-        reports
-            .filter(|(_, connections)| *connections > 0)
-            .map(|(member, connections)| NodeReport {
-                node: member.id.clone(),
-                told: Told::Connections(connections),
-            })
-            .collect()
+        let reports = others.map(|member| NodeReport {
+            node: member.id.clone(),
+            told: match request {
+                UserRequest::List => Told::Listed(member.node.list(user)),
+                request => Told::Connections(member.node.carry_out(user, request)),
+            },
+        });
+        reports.filter(|report| !report.told.is_nobody()).collect()
     }
 
     /// Writes down whether this node holds `name`. The entry is locked before the node is asked, so that the last of
@@ -137,6 +137,13 @@ impl Broker for MemoryBroker {
 
     fn room_settled<'a>(&'a self, _: &'a str) -> BoxFuture<'a, ()> {
         std::future::ready(()).boxed()
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<String>, BrokerError>> {
+        let nodes = self.hub.nodes.load();
+        let mut ids: Vec<String> = nodes.iter().map(|member| member.id.clone()).collect();
+        ids.sort();
+        std::future::ready(Ok(ids)).boxed()
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<(), BrokerError>> {

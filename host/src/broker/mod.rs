@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 
 pub use memory::{MemoryBroker, MemoryHub};
 pub use redis::RedisBroker;
-pub use users::{NodeReport, Told, UserRequest};
+pub use users::{ConnectionReport, LISTED_MAX, NodeReport, Told, UserRequest};
 
 use crate::protocol::Frame;
 
@@ -44,6 +44,9 @@ pub trait LocalNode: Send + Sync {
     /// Does `request` for every connection of `user` on this node, and returns how many those were. A connection that is
     /// being closed already is none any more. Never blocks.
     fn carry_out(&self, user: &str, request: &UserRequest) -> usize;
+
+    /// The connections of `user`, at most [`LISTED_MAX`] of them, for [`UserRequest::List`].
+    fn list(&self, user: &str) -> Vec<ConnectionReport>;
 }
 
 /// The other nodes, as one node sees them.
@@ -84,6 +87,12 @@ pub trait Broker: Send + Sync {
 
     /// The same for [`Broker::room_changed`].
     fn room_settled<'a>(&'a self, room: &'a str) -> BoxFuture<'a, ()>;
+
+    /// The server IDs of all nodes that are alive, sorted; this one is among them once the others can know of it.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within the command timeout, where nobody can tell.
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<String>, BrokerError>>;
 
     /// Returns when a message to oneself would come back.
     ///

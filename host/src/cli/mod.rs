@@ -1,5 +1,6 @@
 //! The command line: what each command prints and how it exits. 2: the configuration is wrong; 1: anything else.
 
+mod http;
 mod plugin;
 mod report;
 mod serve;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use signalbox::plugin::{Admission, LoadError, SampleCall, component_hash, hex};
+use signalbox::plugin::{Admission, AdmissionReport, LoadError, SampleCall, component_hash, hex};
 
 /// What was found out about a component.
 pub(super) struct Report {
@@ -45,7 +45,7 @@ impl Report {
     pub(super) fn json(&self) -> Value {
         let mut report = match &self.admitted {
             Ok(admitted) => admitted.json(),
-            Err(error) => json!({"verdict": "refused", "reason": error.to_string()}),
+            Err(error) => json!(AdmissionReport::from(error)),
         };
         report["file"] = json!(self.file);
         if let Some(bytes) = &self.bytes {
@@ -102,10 +102,6 @@ impl Admitted {
     }
 
     fn json(&self) -> Value {
-        let Admission {
-            metadata, trial, ..
-        } = &self.admission;
-        let (wasi, imports) = self.imports();
         let calls: Vec<_> = self
             .calls
             .iter()
@@ -116,14 +112,9 @@ impl Admitted {
                 })
             })
             .collect();
-        json!({
-            "verdict": "admitted", "name": metadata.name, "version": metadata.version,
-            "exports": self.admission.interfaces, "event_types": trial.event_types,
-            "imports": imports, "wasi": wasi,
-            "compile_ms": ms(self.admission.compile), "instantiate_ms": ms(trial.instantiate),
-            "init_ms": trial.init.map(ms), "self_test_ms": trial.self_test.map(ms),
-            "memory_bytes": trial.memory, "calls": calls,
-        })
+        let mut report = json!(AdmissionReport::from(&self.admission));
+        report["calls"] = json!(calls);
+        report
     }
 
     /// The imports from WASI, which give next to nothing here, and the others.

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path};
 use super::{
     AdminConfig, AllowedOrigins, ApiConfig, AuthConfig, BrokerConfig, CloudWatchConfig, Config,
     ConfigError, JwtConfig, JwtKeySource, Limits, MetricsConfig, RedisCompat, RedisConfig,
-    RedisMode, ServerConfig, StorageResolution, checks, plugins,
+    RedisMode, ServerConfig, Shown, StorageResolution, checks, plugins,
     settings::{Section, Settings},
     units,
 };
@@ -43,6 +43,7 @@ pub(super) fn assemble(
         },
         admin: AdminConfig {
             key: section("admin").optional("key"),
+            upload_timeout: section("admin").time("upload_timeout"),
         },
         api: ApiConfig {
             keys: section("api").texts("keys"),
@@ -51,6 +52,7 @@ pub(super) fn assemble(
             .optional("dir")
             .map(|dir| folder.join(dir)),
         plugins: plugins::assemble(&settings.plugins, folder, errors),
+        shown: Shown::of(settings),
     }
 }
 

@@ -182,7 +182,7 @@ use Change::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 58] = [
+pub const KEYS: [Key; 61] = [
     key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
@@ -266,6 +266,8 @@ pub const KEYS: [Key; 58] = [
 
     key("admin", "key", Kind::Text(checks::bearer_key), "", "an-admin-key", Live,
         "The bearer key of `/admin/`; empty: every call answers 401").secret(),
+    key("admin", "upload_timeout", millis(10, HOUR), "60s", "5m", Live,
+        "Time that a component which is pushed may take to come in"),
 
     key("api", "keys", Kind::Texts(checks::bearer_key), "", "first-key,second-key", Live,
         "The bearer keys of `/api/`; empty: every call answers 401").secret(),

@@ -22,6 +22,7 @@ mod document;
 mod json;
 mod plugins;
 mod settings;
+pub mod shown;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -30,6 +31,7 @@ pub(crate) use assemble::SECRET_BYTES_MIN;
 pub(crate) use checks::normal_origin;
 pub use errors::{ConfigError, ConfigErrors, Place};
 pub use load::DEFAULT_FILE;
+pub use shown::Shown;
 
 /// Everything that the server is told from outside.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +56,8 @@ pub struct Config {
     pub plugin_cache_dir: Option<PathBuf>,
     /// `[[plugins]]`, in the order of the chain.
     pub plugins: Vec<PluginConfig>,
+    /// All of it to be shown, without secrets.
+    pub shown: Shown,
 }
 
 /// `[server]`: the listener and what every connection has in common.
@@ -262,6 +266,8 @@ pub struct MetricsConfig {
 pub struct AdminConfig {
     /// The key of `/admin/`; none: every call answers 401.
     pub key: Option<String>,
+    /// Time that an uploaded component may take to come in, 10 ms – 1 h.
+    pub upload_timeout: Duration,
 }
 
 /// `[api]`.
@@ -274,7 +280,8 @@ pub struct ApiConfig {
 impl std::fmt::Debug for AdminConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AdminConfig")
-            .field("key", &self.key.as_ref().map(|_| "****"))
+            .field("key", &self.key.as_ref().map(|_| shown::MASK))
+            .field("upload_timeout", &self.upload_timeout)
             .finish()
     }
 }

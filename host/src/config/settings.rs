@@ -153,7 +153,7 @@ impl Section {
     }
 
     /// What was set, or the default.
-    fn value(&self, name: &str) -> Value {
+    pub(super) fn value(&self, name: &str) -> Value {
         if let Some(value) = self
             .values
             .get(name)

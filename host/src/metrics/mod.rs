@@ -58,6 +58,8 @@ pub struct Metrics {
     pub reported_latency: Histogram,
     /// Reloads of the configuration that were refused.
     pub config_reloads_failed: Counter,
+    /// Calls of operators, by what came of them.
+    pub admin_requests: ByAdminOutcome,
     /// What happens between nodes.
     pub redis: RedisMetrics,
     /// How pushing to CloudWatch goes.
@@ -169,6 +171,58 @@ impl Refusal {
             Self::NodeLimit => "node_limit",
             Self::Draining => "draining",
         }
+    }
+}
+
+/// What came of a call of an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminOutcome {
+    /// It was answered.
+    Ok,
+    /// 4xx: it was wrong, or what it wanted was refused.
+    Refused,
+    /// 5xx: the node could not do it.
+    Failed,
+    /// 401: it brought no key, or a wrong one.
+    Unauthorized,
+    /// 429: there were too many.
+    RateLimited,
+}
+
+impl AdminOutcome {
+    const ALL: [Self; 5] = [
+        Self::Ok,
+        Self::Refused,
+        Self::Failed,
+        Self::Unauthorized,
+        Self::RateLimited,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Unauthorized => "unauthorized",
+            Self::RateLimited => "rate_limited",
+        }
+    }
+}
+
+/// A counter for each [`AdminOutcome`].
+#[derive(Debug, Default)]
+pub struct ByAdminOutcome([Counter; AdminOutcome::ALL.len()]);
+
+impl ByAdminOutcome {
+    /// The counter of `outcome`.
+    pub fn of(&self, outcome: AdminOutcome) -> &Counter {
+        &self.0[outcome as usize]
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
+        AdminOutcome::ALL
+            .into_iter()
+            .map(|outcome| (outcome.as_str(), self.of(outcome)))
     }
 }
 

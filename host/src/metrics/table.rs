@@ -141,6 +141,9 @@ table! {
     UPGRADES_REFUSED = metric(Counter, "upgrades_refused", Count,
         "Upgrades that were refused: `auth`, `origin`, `handshake`, `user_limit`, `node_limit`, `draining`")
         .labels(&["reason"]);
+    ADMIN_REQUESTS = metric(Counter, "admin_requests", Count,
+        "Calls of operators, by what came of them: `ok`, `refused` (4xx), `failed` (5xx), `unauthorized`, `rate_limited`")
+        .labels(&["outcome"]);
 
     MESSAGES = metric(Counter, "messages", Count, "Messages that clients sent, whatever became of them")
         .cloudwatch("MessagesTotal", SERVER_AND_FLEET);

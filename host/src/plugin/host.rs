@@ -23,6 +23,7 @@ use super::{
     },
     cpu::{CpuMeter, Turn},
     engine::PluginEngine,
+    figures::{Census, VersionFigures},
     limits::{Budget, Limiter},
     log::{Level, PluginLog},
     output::{LastWords, OutputLines},
@@ -37,6 +38,7 @@ const RESOURCES_MAX: usize = 1_000;
 const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
 /// What all instances of one version share.
+#[derive(Clone)]
 pub(super) struct Shared {
     pub(super) engine: PluginEngine,
     pub(super) plugin: String,
@@ -46,6 +48,7 @@ pub(super) struct Shared {
     pub(super) limits: PluginLimits,
     pub(super) log: Arc<PluginLog>,
     pub(super) metrics: Arc<PluginMetrics>,
+    pub(super) figures: Arc<VersionFigures>,
     pub(super) store: Arc<dyn PluginStore>,
     /// How many calls of this version may be in the slow lane or next in line for it.
     pub(super) lane: Arc<Semaphore>,
@@ -81,7 +84,7 @@ impl HostState {
             store_deadline: None,
             cpu_max: Duration::ZERO,
             cpu: Arc::default(),
-            limiter: Limiter::new(shared.limits.memory_max, shared.metrics.clone()),
+            limiter: Limiter::new(shared.limits.memory_max, Census::of(&shared.metrics, &shared.figures)),
             wasi: denied_wasi(&shared.log, &last_words),
             resources,
             last_words,

@@ -4,10 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter};
 
-use crate::{
-    config::PluginLimits,
-    metrics::{FailureKind, PluginMetrics},
-};
+use super::figures::Census;
+use crate::{config::PluginLimits, metrics::FailureKind};
 
 /// Tables of an instance; components of scripting languages have a handful.
 const TABLES_MAX: usize = 100;
@@ -73,18 +71,18 @@ pub(super) struct Limiter {
     memory_max: usize,
     memory: usize,
     table_elements: usize,
-    metrics: Arc<PluginMetrics>,
+    census: Census,
 }
 
 impl Limiter {
-    /// For one instance, which counts in `metrics` with its memory until this is dropped.
-    pub(super) fn new(memory_max: usize, metrics: Arc<PluginMetrics>) -> Self {
-        metrics.instances.add(1);
+    /// For an instance, which `census` counts with its memory until this is dropped.
+    pub(super) fn new(memory_max: usize, census: Census) -> Self {
+        census.changed(1, 0);
         Self {
             memory_max,
             memory: 0,
             table_elements: 0,
-            metrics,
+            census,
         }
     }
 
@@ -110,9 +108,8 @@ impl ResourceLimiter for Limiter {
             let allowed = self.memory_max;
             return Err(MemoryRefused { wanted, allowed }.into());
         }
-        self.metrics
-            .memory_bytes
-            .add(as_change(wanted) - as_change(self.memory));
+        let more = as_change(wanted) - as_change(self.memory);
+        self.census.changed(0, more);
         self.memory = wanted;
         Ok(true)
     }
@@ -159,8 +156,7 @@ impl ResourceLimiter for Limiter {
 
 impl Drop for Limiter {
     fn drop(&mut self) {
-        self.metrics.instances.add(-1);
-        self.metrics.memory_bytes.add(-as_change(self.memory));
+        self.census.changed(-1, -as_change(self.memory));
     }
 }
 
@@ -191,11 +187,13 @@ pub(super) fn classify(error: &wasmtime::Error) -> FailureKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::PluginMetrics;
 
     #[test]
     fn memories_and_tables_of_an_instance_are_counted_together() {
-        let metrics = Arc::<PluginMetrics>::default();
-        let mut limiter = Limiter::new(100, metrics.clone());
+        let (plugin, version) = (Arc::<PluginMetrics>::default(), Arc::default());
+        let census = Census::of(&plugin, &version);
+        let mut limiter = Limiter::new(100, census);
         assert!(limiter.memory_growing(0, 40, None).is_ok());
         assert!(limiter.memory_growing(0, 40, None).is_ok());
         assert!(matches!(
@@ -206,7 +204,11 @@ mod tests {
         assert_eq!(classify(&refused), FailureKind::Memory);
         assert!(limiter.memory_growing(40, 60, None).is_ok());
         assert_eq!(limiter.memory(), 100);
-        let counted = || (metrics.instances.get(), metrics.memory_bytes.get());
+        let counted = || {
+            assert_eq!(plugin.instances.get(), version.instances());
+            assert_eq!(plugin.memory_bytes.get(), version.memory_bytes());
+            (version.instances(), version.memory_bytes())
+        };
         assert_eq!(counted(), (1, 100));
         assert!(limiter.table_growing(0, 60_000, None).is_ok());
         let refused = limiter.table_growing(0, 40_001, None).unwrap_err();

@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::Semaphore;
 use wasmtime::{
     Store,
-    component::{InstancePre, Linker},
+    component::{Component, InstancePre, Linker},
 };
 
 use super::{
@@ -42,6 +42,19 @@ pub struct Loader {
     store: Arc<dyn PluginStore>,
     metrics: Arc<Metrics>,
     node: Arc<str>,
+}
+
+/// A component that is compiled, and may become a version.
+pub(super) struct Candidate {
+    pub(super) hash: ComponentHash,
+    /// Its size.
+    pub(super) bytes: usize,
+    pub(super) metadata: Metadata,
+    pub(super) component: Component,
+    /// Time to compile it, or to load what was compiled before.
+    pub(super) compile: Duration,
+    /// Whether it was compiled before.
+    pub(super) cached: bool,
 }
 
 /// What admission found out about a version.
@@ -127,6 +140,22 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// The step of the admission that it failed at, in the order of the steps: `read`, `compile`, `contract`, `start`,
+    /// `event-types`, `self-test`, `conflict`.
+    pub fn step(&self) -> &'static str {
+        match self {
+            Self::Read { .. } | Self::TooLarge { .. } => "read",
+            Self::NotAComponent(_) => "compile",
+            Self::Mismatch(_) => "contract",
+            Self::Start(_) => "start",
+            Self::EventTypes(_) | Self::TooManyEventTypes(_) => "event-types",
+            Self::SelfTest(_) => "self-test",
+            Self::Conflict { .. } => "conflict",
+        }
+    }
+}
+
 impl Loader {
     /// For the node called `node`; compiled components are kept in `cache_dir`, if that can be used.
     ///
@@ -160,16 +189,48 @@ impl Loader {
         config: &Arc<PluginConfig>,
         bytes: Arc<[u8]>,
         pace: Pace,
-    ) -> Result<(Arc<PluginVersion>, Admission), LoadError> {
-        let (hash, size) = (hash(&bytes), bytes.len());
-        let engine = self.engine.wasm();
+    ) -> Result<Arc<PluginVersion>, LoadError> {
+        let candidate = self.compile(bytes, pace).await?;
+        self.admit(config, candidate).await
+    }
+
+    /// Compiles `bytes`, or takes what was compiled before.
+    ///
+    /// # Errors
+    /// [`LoadError::NotAComponent`].
+    pub(super) async fn compile(
+        &self,
+        bytes: Arc<[u8]>,
+        pace: Pace,
+    ) -> Result<Candidate, LoadError> {
+        let hash = hash(&bytes);
         let compiled = self.compiler.compile(hash, bytes.clone(), pace).await?;
-        let interfaces = contract::exported_interfaces(engine, &compiled.component)?;
-        let imports = contract::imports(engine, &compiled.component);
+        Ok(Candidate {
+            hash,
+            bytes: bytes.len(),
+            metadata: metadata::read(&bytes),
+            component: compiled.component,
+            compile: compiled.took,
+            cached: compiled.cached,
+        })
+    }
+
+    /// Tries `candidate` out with `config`, in an instance that is thrown away.
+    ///
+    /// # Errors
+    /// [`LoadError`] with the reason, in words for the plugin's author.
+    pub(super) async fn admit(
+        &self,
+        config: &Arc<PluginConfig>,
+        candidate: Candidate,
+    ) -> Result<Arc<PluginVersion>, LoadError> {
+        let engine = self.engine.wasm();
+        let interfaces = contract::exported_interfaces(engine, &candidate.component)?;
+        let imports = contract::imports(engine, &candidate.component);
         let component = self
             .linker
-            .instantiate_pre(&compiled.component)
-            .map_err(|error| contract::unlinked(engine, &compiled.component, &error))?;
+            .instantiate_pre(&candidate.component)
+            .map_err(|error| contract::unlinked(engine, &candidate.component, &error))?;
         let indices = ExportIndices::new(&component);
         // One that is exported and would not be called could be the one that refuses messages.
         if let Some(lost) = interfaces
@@ -179,32 +240,32 @@ impl Loader {
             let what = format!("exports `{lost}` in a form that this host cannot call");
             return Err(LoadError::Mismatch(what));
         }
-        let metadata = metadata::read(&bytes);
-        let shared = self.shared(config, &hash, &metadata);
+        let shared = self.shared(config, &candidate.hash, &candidate.metadata);
         let (trial, handles) = self.try_out(&component, &indices, &shared, config).await?;
         let admission = Admission {
-            bytes: size,
-            metadata,
+            bytes: candidate.bytes,
+            metadata: candidate.metadata,
             interfaces: indices.names(),
             imports,
-            compile: compiled.took,
-            cached: compiled.cached,
+            compile: candidate.compile,
+            cached: candidate.cached,
             trial,
         };
         let version = Arc::new(PluginVersion::new(Parts {
-            hash,
+            hash: candidate.hash,
             config: config.clone(),
             sees: Patterns::parse(&config.events)?,
             handles,
             component,
             indices,
             shared,
+            admission: Arc::new(admission),
         }));
         version
             .warm_up()
             .await
             .map_err(|error| LoadError::Start(error.detail))?;
-        Ok((version, admission))
+        Ok(version)
     }
 
     fn shared(
@@ -228,6 +289,7 @@ impl Loader {
             limits: config.limits.clone(),
             log: Arc::new(log),
             metrics,
+            figures: Arc::default(),
             store: self.store.clone(),
             lane: Arc::new(Semaphore::new(self.engine.lanes())),
         })

@@ -1,19 +1,24 @@
 //! Which versions are live, and how that changes: all at once, or not at all.
+//!
+//! [`Registry::apply`] brings what is live to what the files and the configuration say. What operators do by hand is in
+//! [`operations`], what they are shown in [`view`], and what is remembered for both in [`record`].
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+mod operations;
+mod record;
+mod view;
+
+use std::{sync::Arc, time::Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tracing::info;
 
+use self::record::{Failure, Hold, Records, Refused};
 use super::{
-    cache::{ComponentHash, hash},
+    ComponentHash,
+    cache::hash,
     compile::Pace,
-    loader::{Admission, LoadError, Loader},
+    loader::{LoadError, Loader},
     set::{Claim, PluginSet, Slot, conflict},
     source,
     version::PluginVersion,
@@ -26,7 +31,10 @@ use crate::{
     },
 };
 
-/// What set a reload off.
+pub use operations::{Change, ChangeError, Unchanged};
+pub use view::{CallFailure, PluginView, VersionView};
+
+/// What set a swap off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
     /// The start of the server.
@@ -37,38 +45,38 @@ pub enum Trigger {
     Config,
     /// SIGHUP.
     Signal,
+    /// An operator had the file read again.
+    Reload,
+    /// An operator uploaded a component.
+    Push,
+    /// An operator went back to an earlier version.
+    Rollback,
 }
 
 impl Trigger {
-    const fn as_str(self) -> &'static str {
+    /// As it stands in logs and reports.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::File => "file",
             Self::Config => "config",
             Self::Signal => "signal",
+            Self::Reload => "reload",
+            Self::Push => "push",
+            Self::Rollback => "rollback",
         }
     }
 }
 
-/// Holds the live set. One reload runs at a time; within one, plugins are read, compiled and tried out beside each
-/// other.
+/// Holds the live set. One reload or operation runs at a time; within a reload, plugins are read, compiled and tried out
+/// beside each other.
 pub struct Registry {
     live: ArcSwap<PluginSet>,
     loader: Loader,
     metrics: Arc<Metrics>,
-    /// What was refused last, by plugin: not tried again before it changes.
-    refused: Mutex<HashMap<String, Refused>>,
+    records: Records,
     turn: tokio::sync::Mutex<()>,
 }
-
-#[derive(Clone, PartialEq)]
-struct Refused {
-    config: Arc<PluginConfig>,
-    content: Content,
-}
-
-/// What was in a file, or why it could not be read.
-type Content = Result<ComponentHash, String>;
 
 /// One plugin of a reload.
 struct Place {
@@ -82,9 +90,31 @@ enum Attempt {
     /// It is being read, compiled or tried out.
     UnderWay,
     /// Admitted, and not live yet.
-    Ready(Arc<PluginVersion>, Box<Admission>),
+    Ready(Arc<PluginVersion>, Origin),
     /// `current` is what there is to be.
     Over,
+}
+
+/// Where a new version comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// The configured file.
+    File,
+    /// An operator: the file is passed over until it changes.
+    Operator,
+}
+
+/// What came of looking at a plugin.
+enum Tried {
+    New(Arc<PluginVersion>, Origin),
+    Same(Unchanged),
+}
+
+/// Why a component is not admitted, and which one.
+struct NotAdmitted {
+    /// None where nothing could be read.
+    hash: Option<ComponentHash>,
+    error: LoadError,
 }
 
 impl Place {
@@ -120,7 +150,7 @@ impl Registry {
             live,
             loader,
             metrics,
-            refused: Mutex::default(),
+            records: Records::default(),
             turn: tokio::sync::Mutex::new(()),
         }
     }
@@ -136,7 +166,7 @@ impl Registry {
     }
 
     /// Brings the live set to `configs`, reading every file anew. A plugin whose new version is refused keeps the
-    /// version that it had. Returns the refusals.
+    /// version that it had, and so does one whose file an operator passed over. Returns the refusals.
     ///
     /// A changed configuration becomes live as a whole. Where only files changed, each plugin becomes live as soon as
     /// it can, so that one that compiles for seconds holds up no other.
@@ -166,45 +196,33 @@ impl Registry {
             .map(|(index, place)| {
                 let (config, current) = (place.config.clone(), place.current.clone());
                 async move {
-                    let tried = self.attempt(&config, current, file_bytes_max, trigger);
+                    let tried = self.attempt(&config, current.as_ref(), file_bytes_max, trigger);
                     (index, tried.await)
                 }
             })
             .collect();
         let mut attempts = attempts;
         while let Some((index, tried)) = attempts.next().await {
-            match tried {
-                Ok(Some((version, admission))) => {
-                    reload.places[index].attempt = Attempt::Ready(version, Box::new(admission));
-                }
-                Ok(None) => reload.places[index].attempt = Attempt::Over,
-                Err(error) => self.refuse(&mut reload, index, error),
-            }
+            self.take(&mut reload, index, tried);
             // With a conflict it waits for the others, whose new versions may have none.
             if trigger == Trigger::File && reload.conflict().is_none() {
                 self.go_live(&mut reload);
             }
         }
-        while let Some(conflict) = reload.conflict() {
-            let error = LoadError::Conflict {
-                pattern: conflict.pattern,
-                other: reload.places[conflict.other].config.name.clone(),
-            };
-            self.refuse(&mut reload, conflict.refused, error);
-        }
+        self.settle_conflicts(&mut reload);
         self.go_live(&mut reload);
         self.report_removed(&old, configs, trigger);
         reload.refusals
     }
 
-    /// None: the live version is this one already, or it was refused before.
+    /// What the file of a plugin is worth now.
     async fn attempt(
         &self,
         config: &Arc<PluginConfig>,
-        current: Option<Arc<PluginVersion>>,
+        current: Option<&Arc<PluginVersion>>,
         file_bytes_max: usize,
         trigger: Trigger,
-    ) -> Result<Option<(Arc<PluginVersion>, Admission)>, LoadError> {
+    ) -> Result<Tried, NotAdmitted> {
         let content = source::read(&config.path, file_bytes_max).await;
         let attempted = Refused {
             config: config.clone(),
@@ -213,28 +231,87 @@ impl Registry {
                 Err(error) => Err(error.to_string()),
             },
         };
-        // Explicit requests try again what was refused; notifications do not.
-        if trigger == Trigger::File && self.refused().get(&config.name) == Some(&attempted) {
-            return Ok(None);
+        let (refused, hold) = self.records.with(&config.name, |record| {
+            record.file = Some(attempted.content.clone());
+            // Explicit requests try again what was refused; notifications do not.
+            let refused = trigger == Trigger::File && record.refused.as_ref() == Some(&attempted);
+            if !refused {
+                record.refused = None;
+            }
+            (refused, record.hold.clone())
+        });
+        if refused {
+            return Ok(Tried::Same(Unchanged::Refused));
         }
-        self.refused().remove(&config.name);
-        let same = |version: &Arc<PluginVersion>| {
-            **version.config() == **config && attempted.content.as_ref() == Ok(version.hash())
+        let hold = hold.filter(|hold| hold.passes_over(&attempted.content));
+        let (hash, tried) = match (hold, current) {
+            (Some(hold), Some(_)) if hold.config == *config => {
+                return Ok(Tried::Same(Unchanged::Held));
+            }
+            (Some(_), Some(current)) => {
+                let admitted = self.loader.admit(config, current.candidate()).await;
+                let admitted = admitted.map(|version| Tried::New(version, Origin::Operator));
+                (Some(*current.hash()), admitted)
+            }
+            (_, Some(current))
+                if **current.config() == **config
+                    && attempted.content.as_ref() == Ok(current.hash()) =>
+            {
+                // The file has caught up with what was pushed: from now on it is followed again.
+                self.records.with(&config.name, |record| record.hold = None);
+                return Ok(Tried::Same(Unchanged::Live));
+            }
+            _ => {
+                let hash = attempted.content.as_ref().ok().copied();
+                let loaded = match content {
+                    Ok(bytes) => {
+                        let pace = self.pace(&config.name);
+                        self.loader.load(config, bytes, pace).await
+                    }
+                    Err(error) => Err(error),
+                };
+                (
+                    hash,
+                    loaded.map(|version| Tried::New(version, Origin::File)),
+                )
+            }
         };
-        if current.as_ref().is_some_and(same) {
-            return Ok(None);
-        }
-        let pace = match &current {
+        tried.map_err(|error| {
+            self.records
+                .with(&config.name, |record| record.refused = Some(attempted));
+            NotAdmitted { hash, error }
+        })
+    }
+
+    /// How much of the processors compiling this plugin may take.
+    fn pace(&self, plugin: &str) -> Pace {
+        match self.live().find(plugin).and_then(Slot::version) {
             Some(_) => Pace::Beside,
             None => Pace::Full,
-        };
-        let loaded = match content {
-            Ok(bytes) => self.loader.load(config, bytes, pace).await,
-            Err(error) => Err(error),
-        };
-        loaded.map(Some).inspect_err(|_| {
-            self.refused().insert(config.name.clone(), attempted);
-        })
+        }
+    }
+
+    fn take(&self, reload: &mut Reload, index: usize, tried: Result<Tried, NotAdmitted>) {
+        match tried {
+            Ok(Tried::New(version, origin)) => {
+                reload.places[index].attempt = Attempt::Ready(version, origin);
+            }
+            Ok(Tried::Same(_)) => reload.places[index].attempt = Attempt::Over,
+            Err(refused) => self.refuse(reload, index, refused),
+        }
+    }
+
+    fn settle_conflicts(&self, reload: &mut Reload) {
+        while let Some(conflict) = reload.conflict() {
+            let error = LoadError::Conflict {
+                pattern: conflict.pattern,
+                other: reload.places[conflict.other].config.name.clone(),
+            };
+            let hash = reload.places[conflict.refused]
+                .next()
+                .map(|new| *new.hash());
+            self.refuse(reload, conflict.refused, NotAdmitted { hash, error });
+        }
     }
 
     /// Makes everything live that is ready, by one store.
@@ -249,29 +326,46 @@ impl Registry {
         let (trigger, began) = (reload.trigger, reload.began);
         for place in &mut reload.places {
             match std::mem::replace(&mut place.attempt, Attempt::Over) {
-                Attempt::Ready(new, admission) => {
+                Attempt::Ready(new, origin) => {
                     let old = place.current.replace(new.clone());
-                    self.report_swap(old.as_deref(), &new, &admission, trigger, began);
+                    self.remember(&place.config, &new, origin, trigger);
+                    self.report_swap(old.as_deref(), &new, trigger, began);
                 }
                 other => place.attempt = other,
             }
         }
     }
 
-    fn refuse(&self, reload: &mut Reload, index: usize, error: LoadError) {
-        let place = &mut reload.places[index];
-        place.attempt = Attempt::Over;
-        self.report_refusal(
-            &place.config,
-            place.current.as_deref(),
-            &error,
-            reload.trigger,
-        );
-        reload.refusals.push((place.config.name.clone(), error));
+    fn remember(
+        &self,
+        config: &Arc<PluginConfig>,
+        new: &Arc<PluginVersion>,
+        origin: Origin,
+        trigger: Trigger,
+    ) {
+        self.records.with(&config.name, |record| {
+            record.went_live(new, trigger);
+            record.hold = (origin == Origin::Operator).then(|| Hold {
+                file: record.file.clone(),
+                config: config.clone(),
+            });
+        });
     }
 
-    fn refused(&self) -> MutexGuard<'_, HashMap<String, Refused>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    fn refuse(&self, reload: &mut Reload, index: usize, refused: NotAdmitted) {
+        let place = &mut reload.places[index];
+        place.attempt = Attempt::Over;
+        let (trigger, error) = (reload.trigger, refused.error);
+        self.records.with(&place.config.name, |record| {
+            record.failure = Some(Failure {
+                at: std::time::SystemTime::now(),
+                trigger,
+                hash: refused.hash,
+                error: error.clone(),
+            });
+        });
+        self.report_refusal(&place.config, place.current.as_deref(), &error, trigger);
+        reload.refusals.push((place.config.name.clone(), error));
     }
 
     fn report_refusal(
@@ -295,7 +389,6 @@ impl Registry {
         &self,
         old: Option<&PluginVersion>,
         new: &PluginVersion,
-        admission: &Admission,
         trigger: Trigger,
         began: Instant,
     ) {
@@ -305,8 +398,8 @@ impl Registry {
             old: old.map(PluginVersion::label),
             new: new.label(),
             trigger: trigger.as_str(),
-            compile: admission.compile,
-            cached: admission.cached,
+            compile: new.admission().compile,
+            cached: new.admission().cached,
             live_after: began.elapsed(),
         }
         .emit();
@@ -314,7 +407,7 @@ impl Registry {
 
     fn report_removed(&self, old: &PluginSet, configs: &[PluginConfig], trigger: Trigger) {
         let configured = |name: &str| configs.iter().any(|config| config.name == name);
-        self.refused().retain(|name, _| configured(name));
+        self.records.retain(configured);
         for slot in old
             .slots()
             .iter()

@@ -15,9 +15,11 @@ use super::{
     answer::{self, Action, Illegal, Rejection, Transformed},
     bindings::imported::types as raw,
     cache::{ComponentHash, hex},
+    figures::VersionFigures,
     host::{HostState, Shared},
     instance::{CallError, ExportIndices, Exports, Instance, absent},
     limits::Budget,
+    loader::{Admission, Candidate},
     pool::{Place, Pool},
 };
 use crate::{
@@ -42,6 +44,7 @@ pub struct PluginVersion {
     component: InstancePre<HostState>,
     indices: ExportIndices,
     shared: Arc<Shared>,
+    admission: Arc<Admission>,
     pool: Pool<Box<Instance>>,
 }
 
@@ -54,6 +57,7 @@ pub(super) struct Parts {
     pub(super) component: InstancePre<HostState>,
     pub(super) indices: ExportIndices,
     pub(super) shared: Arc<Shared>,
+    pub(super) admission: Arc<Admission>,
 }
 
 /// The message that a call is about, as the guest sees it.
@@ -79,12 +83,25 @@ impl PluginVersion {
             component: parts.component,
             indices: parts.indices,
             shared: parts.shared,
+            admission: parts.admission,
             pool: Pool::new(max),
         }
     }
 
     /// The same version, with instances of its own.
     pub(super) fn with_empty_pool(&self) -> Self {
+        self.sharing(self.shared.clone())
+    }
+
+    /// The same version to go live once more: with instances of its own, and with figures that begin anew.
+    pub(super) fn anew(&self) -> Self {
+        self.sharing(Arc::new(Shared {
+            figures: Arc::default(),
+            ..Shared::clone(&self.shared)
+        }))
+    }
+
+    fn sharing(&self, shared: Arc<Shared>) -> Self {
         Self::new(Parts {
             hash: self.hash,
             config: self.config.clone(),
@@ -92,7 +109,8 @@ impl PluginVersion {
             handles: self.handles.clone(),
             component: self.component.clone(),
             indices: self.indices.clone(),
-            shared: self.shared.clone(),
+            shared,
+            admission: self.admission.clone(),
         })
     }
 
@@ -124,6 +142,28 @@ impl PluginVersion {
     /// What is counted about the plugin.
     pub fn metrics(&self) -> &Arc<PluginMetrics> {
         &self.shared.metrics
+    }
+
+    /// What it has done since it went live.
+    pub fn figures(&self) -> &VersionFigures {
+        &self.shared.figures
+    }
+
+    /// What its admission found out.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// Its component, to be admitted with another configuration.
+    pub(super) fn candidate(&self) -> Candidate {
+        Candidate {
+            hash: self.hash,
+            bytes: self.admission.bytes,
+            metadata: self.admission.metadata.clone(),
+            component: self.component.component().clone(),
+            compile: Duration::ZERO,
+            cached: true,
+        }
     }
 
     /// The interfaces that it exports.
@@ -399,6 +439,7 @@ impl PluginVersion {
         let metrics = &self.shared.metrics;
         metrics.calls.increment();
         metrics.call_time.record(elapsed);
+        self.shared.figures.called(elapsed, error);
         if let Some(error) = error {
             metrics.failures(error.kind).increment();
             let (plugin, version, kind) = (self.name(), self.label(), error.kind.as_str());
@@ -430,6 +471,7 @@ impl PluginVersion {
     fn illegal(&self, illegal: &Illegal) -> CallError {
         let error = CallError::new(FailureKind::Output, illegal.to_string());
         self.shared.metrics.failures(error.kind).increment();
+        self.shared.figures.failed(&error);
         let (plugin, version) = (self.name(), self.label());
         self.shared.log.write_host(|| {
             warn!(

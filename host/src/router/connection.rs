@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::Outbox;
-use crate::protocol::ClientInfo;
+use crate::{broker::ConnectionReport, protocol::ClientInfo};
 
 /// One client's connection, as everybody but its session sees it.
 #[derive(Debug)]
@@ -60,6 +60,17 @@ impl Connection {
         self.rooms()
             .as_ref()
             .is_some_and(|rooms| rooms.contains(room))
+    }
+
+    /// What others are told of it.
+    pub fn report(&self) -> ConnectionReport {
+        ConnectionReport {
+            id: self.client.connection.clone(),
+            address: self.client.address.clone(),
+            connected_at_ms: self.client.connected_at_ms,
+            v1: self.v1,
+            rooms: self.room_count(),
+        }
     }
 
     /// How many rooms it is in.

@@ -11,7 +11,7 @@ mod table;
 
 use std::sync::Arc;
 
-pub use crate::broker::{NodeReport, Told, UserRequest};
+pub use crate::broker::{ConnectionReport, LISTED_MAX, NodeReport, Told, UserRequest};
 pub use connection::Connection;
 pub use cork::corked;
 pub use outbox::{CloseRequest, Outbox, PushError, Pushed, Sink};
@@ -107,6 +107,11 @@ impl Router {
             here: self.table.carry_out(user, request),
             elsewhere: self.broker.ask_about(user, request).await,
         }
+    }
+
+    /// The connections of `user` on this node, at most [`LISTED_MAX`] of them.
+    pub fn list(&self, user: &str) -> Vec<ConnectionReport> {
+        self.table.list(user)
     }
 
     /// Makes `connection` reachable, and returns when it is from other nodes too, or when they cannot be told now.

@@ -12,7 +12,7 @@ use dashmap::{DashMap, Entry};
 
 use super::{Connection, PushError, Pushed, cork};
 use crate::{
-    broker::{LocalNode, Target, UserRequest},
+    broker::{ConnectionReport, LISTED_MAX, LocalNode, Target, UserRequest},
     metrics::{DropReason, Metrics},
     protocol::Frame,
 };
@@ -256,13 +256,33 @@ impl LocalNode for LocalTable {
             .connections
             .iter()
             .filter(|connection| !connection.outbox().is_closing());
-        open.inspect(|connection| match request {
-            UserRequest::Count => {}
-            UserRequest::Disconnect { code, reason } => {
-                connection.outbox().close(*code, reason.as_str());
-            }
-        })
-        .count()
+        match request {
+            UserRequest::Count | UserRequest::List => open.count(),
+            UserRequest::Disconnect { code, reason } => open
+                .inspect(|connection| connection.outbox().close(*code, reason.as_str()))
+                .count(),
+            UserRequest::DisconnectOne {
+                connection,
+                code,
+                reason,
+            } => open
+                .filter(|open| open.client().connection == *connection)
+                .inspect(|one| one.outbox().close(*code, reason.as_str()))
+                .count(),
+        }
+    }
+
+    fn list(&self, user: &str) -> Vec<ConnectionReport> {
+        let Some(entry) = self.users.get(user) else {
+            return Vec::new();
+        };
+        entry
+            .connections
+            .iter()
+            .filter(|connection| !connection.outbox().is_closing())
+            .take(LISTED_MAX)
+            .map(|connection| connection.report())
+            .collect()
     }
 }
 
@@ -339,7 +359,16 @@ mod tests {
         }
         assert_eq!(table.carry_out("a", &UserRequest::Count), 2);
         assert_eq!(table.carry_out("nobody", &UserRequest::Count), 0);
+        let only = UserRequest::DisconnectOne {
+            connection: "c-b".to_owned(),
+            code: CloseCode::KICKED,
+            reason: String::new(),
+        };
+        assert_eq!(table.carry_out("a", &only), 0, "another user's");
+        assert!(!other.outbox().is_closing());
+        assert_eq!(table.list("a"), [one.report(), two.report()]);
         one.outbox().close(CloseCode::DRAIN, "");
+        assert_eq!(table.list("a"), [two.report()]);
         let disconnect = UserRequest::Disconnect {
             code: CloseCode::KICKED,
             reason: "enough".to_owned(),

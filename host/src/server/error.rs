@@ -1,17 +1,20 @@
 //! Errors of the HTTP APIs, as JSON.
 
+use std::time::Duration;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     protocol::{ErrorCode, outbound::ErrorPayload},
     session::backend::NotSent,
 };
 
-/// `{"error":{"code","message","plugin"?,"retryable"}}` with a status.
+/// `{"error":{"code","message","plugin"?,"retryable"},"report"?}` with a status.
 #[derive(Debug)]
 pub(super) struct ApiError {
     status: StatusCode,
@@ -19,6 +22,9 @@ pub(super) struct ApiError {
     message: String,
     plugin: Option<String>,
     retryable: bool,
+    retry_after: Option<Duration>,
+    /// Boxed, because most errors have none.
+    report: Option<Box<Value>>,
 }
 
 impl ApiError {
@@ -30,7 +36,43 @@ impl ApiError {
             message: message.into(),
             plugin: None,
             retryable: false,
+            retry_after: None,
+            report: None,
         }
+    }
+
+    /// The node failed at it.
+    pub(super) fn panicked() -> Self {
+        let message = "the node failed at this call; its log says why";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
+    /// The same request may succeed after this time.
+    pub(super) fn retry_after(self, time: Duration) -> Self {
+        Self {
+            retryable: true,
+            retry_after: Some(time),
+            ..self
+        }
+    }
+
+    /// Adds what else there is to say, beside the error, for programs.
+    pub(super) fn with_report(self, report: &impl Serialize) -> Self {
+        Self {
+            // What is serialized here has text for keys.
+            report: serde_json::to_value(report).ok().map(Box::new),
+            ..self
+        }
+    }
+
+    /// For programs.
+    pub(super) fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// For people.
+    pub(super) fn message(&self) -> &str {
+        &self.message
     }
 
     /// An error that a client of the wire would get too.
@@ -75,6 +117,8 @@ impl IntoResponse for ApiError {
         #[derive(Serialize)]
         struct Body<'a> {
             error: ErrorPayload<'a>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            report: Option<Box<Value>>,
         }
         let error = ErrorPayload {
             id: None,
@@ -83,12 +127,20 @@ impl IntoResponse for ApiError {
             plugin: self.plugin.as_deref(),
             retryable: self.retryable,
         };
-        let mut response = json(self.status, &Body { error });
+        let report = self.report;
+        let mut response = json(self.status, &Body { error, report });
         if self.status == StatusCode::UNAUTHORIZED {
             let bearer = HeaderValue::from_static("Bearer");
             response
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, bearer);
+        }
+        if let Some(time) = self.retry_after {
+            // Whole seconds, and never none.
+            let seconds = time.as_secs_f64().ceil().max(1.0) as u64;
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

@@ -1,6 +1,7 @@
-//! HTTP: the upgrade to a WebSocket, what probes and scrapers ask, and the API of backends.
+//! HTTP: the upgrade to a WebSocket, what probes and scrapers ask, and the APIs of backends and of operators.
 
 mod accept;
+mod admin;
 mod api;
 mod bearer;
 mod error;
@@ -11,8 +12,8 @@ use std::sync::{Arc, atomic::Ordering};
 
 use axum::{
     Router,
-    extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{any, get},
 };
@@ -45,8 +46,7 @@ pub fn routes(state: AppState, config: &Config) -> Router {
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
         .merge(api::routes(state.clone()))
-        .route("/admin/", any(closed))
-        .route("/admin/{*rest}", any(closed));
+        .merge(admin::routes(state.clone()));
     if config.metrics.prometheus {
         routes = routes.route("/metrics", get(metrics));
     }
@@ -89,19 +89,6 @@ async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> Response 
     let format = Format::wanted(accept.and_then(|types| types.to_str().ok()));
     let content_type = [(header::CONTENT_TYPE, format.content_type())];
     (content_type, prometheus::render(families, format)).into_response()
-}
-
-/// The API of operators has no call in this version, so no key opens anything.
-async fn closed(_: Request) -> Response {
-    let mut response = json_error(
-        StatusCode::UNAUTHORIZED,
-        "unauthorized",
-        "this API needs a key, and has none configured",
-    );
-    response
-        .headers_mut()
-        .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    response
 }
 
 fn json_error(status: StatusCode, code: &str, message: &str) -> Response {

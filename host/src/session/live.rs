@@ -7,7 +7,9 @@ use std::sync::{
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::config::{ApiConfig, Limits, ServerConfig};
+use crate::config::{
+    AdminConfig, ApiConfig, Config, Limits, ServerConfig, Shown, live::cannot_change_live,
+};
 
 /// What of the configuration may change while the server runs.
 #[derive(Clone, Debug)]
@@ -18,6 +20,26 @@ pub struct LiveConfig {
     pub limits: Limits,
     /// `[api]`.
     pub api: ApiConfig,
+    /// `[admin]`.
+    pub admin: AdminConfig,
+    /// All that holds, to be shown.
+    pub shown: Shown,
+    /// The keys that were changed and take effect at the next start.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl LiveConfig {
+    /// What holds where a server that was `started` with one configuration has read `new`.
+    pub fn new(started: &Config, new: &Config) -> Self {
+        Self {
+            server: new.server.clone(),
+            limits: new.limits.clone(),
+            api: new.api.clone(),
+            admin: new.admin.clone(),
+            shown: Shown::in_force(&started.shown, &new.shown),
+            needs_restart: cannot_change_live(started, new),
+        }
+    }
 }
 
 /// The configuration that holds now, and how often it has changed.

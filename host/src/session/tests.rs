@@ -104,9 +104,8 @@ fn services(limits: Limits) -> Arc<Services> {
         metrics,
         ids: IdSource::new("n", 1),
         live: Live::new(LiveConfig {
-            server: Config::default().server,
-            api: Config::default().api,
             limits,
+            ..LiveConfig::new(&Config::default(), &Config::default())
         }),
         draining: AtomicBool::new(false),
     })

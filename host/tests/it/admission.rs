@@ -63,7 +63,7 @@ async fn admit(loader: &Loader, bytes: &[u8], config: &str) -> Result<Admission,
         .load(&Arc::new(config), bytes.into(), Pace::Full)
         .await;
     loaded
-        .map(|(_, admission)| admission)
+        .map(|version| version.admission().clone())
         .map_err(|error| error.to_string())
 }
 

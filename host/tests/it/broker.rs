@@ -11,8 +11,8 @@ use std::{
 use futures_util::future::join_all;
 use signalbox::{
     broker::{
-        Broker, LocalNode, MemoryBroker, MemoryHub, NodeReport, RedisBroker, Target, Told,
-        UserRequest,
+        Broker, ConnectionReport, LocalNode, MemoryBroker, MemoryHub, NodeReport, RedisBroker,
+        Target, Told, UserRequest,
     },
     config::{RedisCompat, RedisConfig, RedisMode},
     metrics::Metrics,
@@ -60,6 +60,18 @@ impl LocalNode for Recorder {
         self.asked.lock().unwrap().push(asked);
         // Whoever is connected has two connections.
         if self.holds_user(user) { 2 } else { 0 }
+    }
+
+    fn list(&self, user: &str) -> Vec<ConnectionReport> {
+        let report = |number: u64| ConnectionReport {
+            id: format!("c-{number}"),
+            address: "[::1]:1".to_owned(),
+            connected_at_ms: number,
+            v1: true,
+            rooms: 3,
+        };
+        let numbers = if self.holds_user(user) { 0..2 } else { 0..0 };
+        numbers.map(report).collect()
     }
 }
 
@@ -232,19 +244,50 @@ async fn the_other_nodes_that_hold_a_user_are_asked_and_answer(
         node.connect("u").await;
         node.connect(strange).await;
     }
-    let two = Told::Connections(2);
-    assert_eq!(nodes[0].ask("u", &UserRequest::Count).await, [two]);
-    assert_eq!(nodes[2].ask("u", &UserRequest::Count).await, [two, two]);
+    let two = || Told::Connections(2);
+    assert_eq!(nodes[0].ask("u", &UserRequest::Count).await, [two()]);
+    assert_eq!(nodes[2].ask("u", &UserRequest::Count).await, [two(), two()]);
     let disconnect = UserRequest::Disconnect {
         code: CloseCode::KICKED,
         reason: "\"enough\"".to_owned(),
     };
-    assert_eq!(nodes[0].ask(strange, &disconnect).await, [two]);
+    assert_eq!(nodes[0].ask(strange, &disconnect).await, [two()]);
     let asked = nodes[1].asked();
     assert_eq!(asked.last(), Some(&(strange.to_owned(), disconnect)));
     assert_eq!(nodes[2].asked(), [], "it holds nobody");
     nodes[1].disconnect("u").await;
     assert_eq!(nodes[0].ask("u", &UserRequest::Count).await, []);
+}
+
+async fn a_node_lists_connections_and_closes_one_for_another(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster { nodes, _backend } = make(2).await;
+    assert_eq!(nodes[0].ask("u", &UserRequest::List).await, []);
+    nodes[1].connect("u").await;
+    let list = Told::Listed(nodes[1].recorder.list("u"));
+    assert_eq!(nodes[0].ask("u", &UserRequest::List).await, [list]);
+    let one = UserRequest::DisconnectOne {
+        connection: "c\"1".to_owned(),
+        code: CloseCode::KICKED,
+        reason: String::new(),
+    };
+    nodes[0].ask("u", &one).await;
+    assert_eq!(nodes[1].asked().last(), Some(&("u".to_owned(), one)));
+}
+
+async fn every_node_knows_which_there_are(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster { nodes, _backend } = make(3).await;
+    let known = async |node: &Node| node.broker.nodes().await.unwrap();
+    until("all nodes are known", async || {
+        (known(&nodes[0]).await.len() == 3).then_some(())
+    })
+    .await;
+    let all = known(&nodes[0]).await;
+    assert!(all.is_sorted(), "{all:?}");
+    assert_eq!(known(&nodes[2]).await, all);
+    nodes[1].broker.leave().await;
+    let left = known(&nodes[0]).await;
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left.iter().all(|node| all.contains(node)));
 }
 
 async fn a_node_that_left_is_neither_reached_nor_well(make: impl AsyncFn(usize) -> Cluster) {
@@ -354,6 +397,8 @@ macro_rules! passes_the_contract {
             everyone_is_every_other_node
             frames_to_one_target_keep_their_order
             the_other_nodes_that_hold_a_user_are_asked_and_answer
+            a_node_lists_connections_and_closes_one_for_another
+            every_node_knows_which_there_are
             a_node_that_left_is_neither_reached_nor_well
             strange_names_are_only_names
             concurrent_changes_end_at_the_truth

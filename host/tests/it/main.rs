@@ -1,6 +1,10 @@
 //! Real nodes, real sockets, real plugins.
 
 mod actions;
+mod admin;
+mod admin_connections;
+mod admin_openapi;
+mod admin_plugins;
 mod admission;
 mod any_frame;
 mod api;
@@ -8,6 +12,8 @@ mod auth;
 mod broker;
 mod chain;
 mod cli;
+mod cli_admin;
+mod cli_plugin_test;
 mod closing;
 mod cloudwatch;
 mod deploy;

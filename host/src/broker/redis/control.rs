@@ -21,7 +21,7 @@ use super::{
     post::Post,
 };
 use crate::{
-    broker::{LocalNode, Told, UserRequest},
+    broker::{ConnectionReport, LocalNode, Told, UserRequest},
     protocol::CloseCode,
     redis_client::{Commands, Unavailable},
 };
@@ -41,7 +41,7 @@ pub(super) struct Control {
     keys: Arc<Keys>,
     node: Arc<dyn LocalNode>,
     next: AtomicU64,
-    open: Mutex<HashMap<u64, oneshot::Sender<usize>>>,
+    open: Mutex<HashMap<u64, oneshot::Sender<Told>>>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,14 +56,29 @@ enum Said {
         act: Act,
     },
     #[serde(rename = "signalbox.reply")]
-    Reply { id: u64, connections: usize },
+    Reply {
+        id: u64,
+        connections: usize,
+        /// Which they are, where that was asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        list: Option<Vec<ConnectionReport>>,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Act {
     Count,
-    Disconnect { code: u16, reason: String },
+    List,
+    Disconnect {
+        code: u16,
+        reason: String,
+    },
+    DisconnectOne {
+        connection: String,
+        code: u16,
+        reason: String,
+    },
 }
 
 /// A question that is forgotten when nobody waits for its answer any more.
@@ -116,7 +131,7 @@ impl Control {
             }
         }
         match timeout(self.keys.command_timeout() + ANSWER_EXTRA, answered).await {
-            Ok(Ok(connections)) => Told::Connections(connections),
+            Ok(Ok(told)) => told,
             _ => Told::Nothing,
         }
     }
@@ -127,10 +142,14 @@ impl Control {
     /// Why it cannot be understood.
     pub(super) fn take(&self, text: &str) -> Result<(), String> {
         match serde_json::from_str(text).map_err(|error| error.to_string())? {
-            Said::Reply { id, connections } => {
+            Said::Reply {
+                id,
+                connections,
+                list,
+            } => {
                 // Where nobody waits any more, the answer was too late.
                 if let Some(answer) = self.open().remove(&id) {
-                    let _ = answer.send(connections);
+                    let _ = answer.send(list.map_or(Told::Connections(connections), Told::Listed));
                 }
             }
             Said::Request {
@@ -141,7 +160,9 @@ impl Control {
             } => {
                 let request = UserRequest::try_from(act)?;
                 let connections = self.node.carry_out(&user, &request);
-                if let UserRequest::Disconnect { code, .. } = &request {
+                if let UserRequest::Disconnect { code, .. }
+                | UserRequest::DisconnectOne { code, .. } = &request
+                {
                     let code = code.number();
                     info!(
                         user,
@@ -152,7 +173,11 @@ impl Control {
                     );
                 }
                 let (commands, keys) = (self.commands.clone(), self.keys.clone());
-                let reply = Said::Reply { id, connections };
+                let reply = Said::Reply {
+                    id,
+                    connections,
+                    list: (request == UserRequest::List).then(|| self.node.list(&user)),
+                };
                 // Not here: this is where everything comes in.
                 tokio::spawn(async move {
                     if let Err(error) = say(&commands, &keys, &from, &reply).await {
@@ -164,7 +189,7 @@ impl Control {
         Ok(())
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<usize>>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Told>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -187,6 +212,16 @@ impl From<&UserRequest> for Act {
     fn from(request: &UserRequest) -> Self {
         match request {
             UserRequest::Count => Self::Count,
+            UserRequest::List => Self::List,
+            UserRequest::DisconnectOne {
+                connection,
+                code,
+                reason,
+            } => Self::DisconnectOne {
+                connection: connection.clone(),
+                code: code.number(),
+                reason: reason.clone(),
+            },
             UserRequest::Disconnect { code, reason } => Self::Disconnect {
                 code: code.number(),
                 reason: reason.clone(),
@@ -201,13 +236,27 @@ impl TryFrom<Act> for UserRequest {
     fn try_from(act: Act) -> Result<Self, String> {
         Ok(match act {
             Act::Count => Self::Count,
+            Act::List => Self::List,
             Act::Disconnect { code, reason } => Self::Disconnect {
-                code: CloseCode::from_plugin(code)
-                    .ok_or_else(|| format!("{code} is no close code between 4000 and 4999"))?,
+                code: close_code(code)?,
+                reason,
+            },
+            Act::DisconnectOne {
+                connection,
+                code,
+                reason,
+            } => Self::DisconnectOne {
+                connection,
+                code: close_code(code)?,
                 reason,
             },
         })
     }
+}
+
+fn close_code(code: u16) -> Result<CloseCode, String> {
+    CloseCode::from_plugin(code)
+        .ok_or_else(|| format!("{code} is no close code between 4000 and 4999"))
 }
 
 #[cfg(test)]
@@ -220,7 +269,12 @@ mod tests {
             code: CloseCode::KICKED,
             reason: "\"bye\"".to_owned(),
         };
-        for request in [UserRequest::Count, disconnect] {
+        let one = UserRequest::DisconnectOne {
+            connection: "c-1".to_owned(),
+            code: CloseCode::KICKED,
+            reason: String::new(),
+        };
+        for request in [UserRequest::Count, UserRequest::List, disconnect, one] {
             let said = Said::Request {
                 id: 7,
                 from: "a-1".to_owned(),
@@ -240,6 +294,7 @@ mod tests {
         let reply = serde_json::to_string(&Said::Reply {
             id: 7,
             connections: 2,
+            list: None,
         })
         .unwrap();
         assert!(reply.starts_with(START), "{reply}");

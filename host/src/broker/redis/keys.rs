@@ -62,6 +62,11 @@ impl Keys {
         format!("{}server_alive:{server}", self.prefix)
     }
 
+    /// The set of IDs of all servers.
+    pub(super) fn nodes(&self) -> String {
+        format!("{}signalbox:nodes", self.prefix)
+    }
+
     /// The channel of a server.
     pub(super) fn server_channel(&self, server: &str) -> String {
         format!("{}server:{server}", self.prefix)
@@ -98,6 +103,7 @@ mod tests {
         assert_eq!(keys.route(Name::User("u:{*}")), "p:user_servers:u:{*}");
         assert_eq!(keys.route(Name::Room("r")), "p:room_servers:r");
         assert_eq!(keys.lease("a-1"), "p:server_alive:a-1");
+        assert_eq!(keys.nodes(), "p:signalbox:nodes");
         assert_eq!(keys.server_channel("a-1"), "p:server:a-1");
         assert_eq!(keys.broadcast_channel(), "p:broadcast");
         assert_eq!(keys.online("u", "a-1"), "p:user_online:u:a-1");

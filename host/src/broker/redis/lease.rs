@@ -8,6 +8,7 @@ use tracing::warn;
 use super::{
     health::{Duty, Health},
     keys::Keys,
+    nodes,
     routes::Routes,
 };
 use crate::redis_client::{Commands, Unavailable};
@@ -52,6 +53,7 @@ pub(super) async fn keep(
                 held = true;
                 leased.send_replace(link);
                 health.done(Duty::Lease);
+                nodes::announce(&commands, &keys).await;
                 RENEW_INTERVAL
             }
             Err(error) => {

@@ -18,6 +18,7 @@ mod inbox;
 mod keys;
 mod lease;
 mod lookup;
+mod nodes;
 mod own_broadcasts;
 mod post;
 mod routes;
@@ -281,7 +282,7 @@ impl Broker for RedisBroker {
                 },
             };
             let mut reports = join_all(others.map(ask)).await;
-            reports.retain(|report| report.told != Told::Connections(0));
+            reports.retain(|report| !report.told.is_nobody());
             Ok(reports)
         }
         .boxed()
@@ -303,6 +304,10 @@ impl Broker for RedisBroker {
         self.routes.settled(Name::Room(room)).boxed()
     }
 
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<String>, BrokerError>> {
+        async move { Ok(nodes::living(&self.commands, &self.keys).await?) }.boxed()
+    }
+
     fn probe(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
         let link = self.commands.check().map_err(BrokerError::from);
         let well = link.and_then(|()| self.health.check().map_err(BrokerError::Unavailable));
@@ -316,7 +321,11 @@ impl Broker for RedisBroker {
             self.health.left();
             // Nothing may write or renew any more. What still comes in is taken until nobody is to send here.
             tasks.keepers.shutdown().await;
-            let _ = timeout(LEAVE_TIMEOUT, self.routes.withdraw()).await;
+            let withdraw = async {
+                self.routes.withdraw().await;
+                nodes::withdraw(&self.commands, &self.keys).await;
+            };
+            let _ = timeout(LEAVE_TIMEOUT, withdraw).await;
             tasks.listener.shutdown().await;
         }
         .boxed()

@@ -182,8 +182,9 @@ fn sum(reports: &[NodeReport]) -> (usize, Vec<String>) {
     let mut unanswered = Vec::new();
     let mut connections = 0;
     for report in reports {
-        match report.told {
+        match &report.told {
             Told::Connections(count) => connections += count,
+            Told::Listed(list) => connections += list.len(),
             Told::Nothing | Told::CannotBeAsked => unanswered.push(report.node.clone()),
         }
     }
@@ -197,7 +198,7 @@ mod tests {
     fn asked(here: usize, told: &[Told]) -> Asked {
         let reports = told.iter().enumerate().map(|(index, told)| NodeReport {
             node: format!("n{index}"),
-            told: *told,
+            told: told.clone(),
         });
         Asked {
             here,

@@ -9,7 +9,7 @@ mod process;
 mod sentinel;
 mod server;
 mod tests;
-mod tls;
+pub(crate) mod tls;
 mod wait;
 mod websocket_app;
 

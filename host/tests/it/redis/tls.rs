@@ -5,12 +5,12 @@ use std::{fs, path::Path};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 /// The files that a server with TLS is configured with.
-pub(super) const CA: &str = "ca.pem";
-pub(super) const CERTIFICATE: &str = "certificate.pem";
-pub(super) const KEY: &str = "key.pem";
+pub(crate) const CA: &str = "ca.pem";
+pub(crate) const CERTIFICATE: &str = "certificate.pem";
+pub(crate) const KEY: &str = "key.pem";
 
 /// Writes a new authority and a certificate of it for the loopback into `dir`.
-pub(super) fn write_certificates(dir: &Path) {
+pub(crate) fn write_certificates(dir: &Path) {
     let ca_key = KeyPair::generate().expect("a key");
     let mut ca = CertificateParams::new(Vec::new()).expect("no names are legal names");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -1,12 +1,7 @@
 //! `signalbox check` and `signalbox plugin check`: admission without a server.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
-use clap::Subcommand;
 use signalbox::{
     auth::Authenticator,
     config::{Config, InstanceMode, Limits, OnFailure, PluginConfig, PluginLimits},
@@ -15,34 +10,17 @@ use signalbox::{
 };
 
 use super::{
-    EXIT_CONFIG,
-    report::{Admitted, Report},
+    super::{
+        EXIT_CONFIG,
+        report::{Admitted, Report},
+    },
+    stem,
 };
 
-#[derive(Subcommand)]
-pub(super) enum Command {
-    /// Try a component out, and report what it is and whether it would be admitted
-    Check {
-        /// The component
-        file: PathBuf,
-        /// What its `init` is given
-        #[arg(long, default_value = "{}")]
-        config_text: String,
-        /// Report as JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-pub(super) fn run(command: &Command) -> ExitCode {
-    let Command::Check {
-        file,
-        config_text,
-        json,
-    } = command;
+pub(super) fn run(file: &Path, config_text: &str, json: bool) -> ExitCode {
     with_loader(async |loader, _| {
         let report = check(&loader, file, config_text).await;
-        if *json {
+        if json {
             println!("{}", report.json());
         } else {
             print!("{}", report.text());
@@ -57,12 +35,8 @@ pub(super) fn run(command: &Command) -> ExitCode {
 
 /// Admits the component in `file` with the default limits, and calls it.
 async fn check(loader: &Loader, file: &Path, config_text: &str) -> Report {
-    let name = file.file_stem().map_or_else(
-        || "plugin".to_owned(),
-        |stem| stem.to_string_lossy().into_owned(),
-    );
     let config = Arc::new(PluginConfig {
-        name,
+        name: stem(file),
         path: file.to_owned(),
         events: vec!["*".to_owned()],
         on_failure: OnFailure::Reject,
@@ -77,9 +51,9 @@ async fn check(loader: &Loader, file: &Path, config_text: &str) -> Report {
         Err(error) => Err(error),
     };
     let admitted = match loaded {
-        Ok((version, admission)) => Ok(Admitted {
+        Ok(version) => Ok(Admitted {
             calls: plugin::sample_calls(&version).await,
-            admission,
+            admission: version.admission().clone(),
         }),
         Err(error) => Err(error),
     };
@@ -92,7 +66,7 @@ async fn check(loader: &Loader, file: &Path, config_text: &str) -> Report {
 
 /// Prints a line for each plugin, and one for key files that are of no use. The configuration itself has been found
 /// valid before.
-pub(super) fn check_all(config: &Config) -> ExitCode {
+pub(in crate::cli) fn check_all(config: &Config) -> ExitCode {
     let keys = Authenticator::from_config(&config.auth);
     if let Err(error) = &keys {
         eprintln!("{error}");
@@ -127,7 +101,7 @@ pub(super) fn check_all(config: &Config) -> ExitCode {
 }
 
 /// Runs `work` with a loader that keeps nothing on disk.
-fn with_loader(work: impl AsyncFnOnce(Loader, Arc<Metrics>) -> ExitCode) -> ExitCode {
+pub(super) fn with_loader(work: impl AsyncFnOnce(Loader, Arc<Metrics>) -> ExitCode) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();

@@ -1,0 +1,107 @@
+//! `signalbox plugin`: components without a server, and the plugins of one that runs.
+
+mod check;
+mod remote;
+mod test;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Subcommand;
+
+pub(super) use check::check_all;
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Try a component out, and report what it is and whether it would be admitted
+    Check {
+        /// The component
+        file: PathBuf,
+        /// What its `init` is given
+        #[arg(long, default_value = "{}")]
+        config_text: String,
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run recorded messages through a component, and compare what becomes of them
+    Test {
+        /// The component
+        file: PathBuf,
+        /// The messages, and what is expected of each: docs/plugins.md has the format
+        #[arg(long)]
+        events: PathBuf,
+        /// What its `init` is given, instead of what the file with the messages says
+        #[arg(long)]
+        config_text: Option<String>,
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the plugins of a server that runs, and their versions
+    List {
+        #[command(flatten)]
+        server: remote::Server,
+    },
+    /// Have a server read the file of a plugin again
+    Reload {
+        /// The plugin's name in the configuration
+        name: String,
+        /// Also where a pushed version, or one that was gone back to, is live
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        server: remote::Server,
+    },
+    /// Have a server go back to an earlier version of a plugin
+    Rollback {
+        /// The plugin's name in the configuration
+        name: String,
+        /// The beginning of its sha256, 12 digits or more; default: the latest one that was not taken back itself
+        #[arg(long)]
+        to: Option<String>,
+        #[command(flatten)]
+        server: remote::Server,
+    },
+    /// Swap a component in on a server that runs
+    Push {
+        /// The component
+        file: PathBuf,
+        /// The plugin's name in the configuration; default: the name of the file
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        server: remote::Server,
+    },
+}
+
+pub(super) fn run(command: &Command) -> ExitCode {
+    match command {
+        Command::Check {
+            file,
+            config_text,
+            json,
+        } => check::run(file, config_text, *json),
+        Command::Test {
+            file,
+            events,
+            config_text,
+            json,
+        } => test::run(file, events, config_text.as_deref(), *json),
+        Command::List { server } => server.list(),
+        Command::Reload {
+            name,
+            force,
+            server,
+        } => server.reload(name, *force),
+        Command::Rollback { name, to, server } => server.roll_back(name, to.as_deref()),
+        Command::Push { file, name, server } => server.push(file, name.as_deref()),
+    }
+}
+
+/// The name of a component's file, without its folder and ending.
+fn stem(file: &std::path::Path) -> String {
+    file.file_stem().map_or_else(
+        || "plugin".to_owned(),
+        |stem| stem.to_string_lossy().into_owned(),
+    )
+}

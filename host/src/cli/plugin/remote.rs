@@ -1,0 +1,163 @@
+//! `signalbox plugin list`, `reload`, `rollback` and `push`: the API of operators from a shell.
+//!
+//! Exit codes: 0, done or nothing to do; 2, the component was refused; 1, anything else.
+
+mod show;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use hyper::{Method, body::Bytes};
+use serde_json::Value;
+
+use super::{
+    super::{
+        EXIT_CONFIG,
+        http::{Answer, Client},
+    },
+    stem,
+};
+
+/// Where a server listens where nothing else is said.
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+
+/// Statuses of this API that mean something to this client.
+const OK: u16 = 200;
+const UNAUTHORIZED: u16 = 401;
+const REFUSED: u16 = 422;
+
+/// The server that is spoken to. The key is told by a variable or a file, never by an argument that others could see.
+#[derive(Args)]
+pub(in crate::cli) struct Server {
+    /// Where it listens; default: SIGNALBOX_URL, else http://127.0.0.1:8080
+    #[arg(long)]
+    url: Option<String>,
+    /// A file with the key (admin.key); default: the variable SIGNALBOX_ADMIN_KEY
+    #[arg(long)]
+    key_file: Option<PathBuf>,
+    /// A PEM file with the authority of its certificate; default: those of the system
+    #[arg(long)]
+    ca_file: Option<PathBuf>,
+    /// How long an answer may take
+    #[arg(long, default_value = "2m", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Print the server's answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Server {
+    pub(super) fn list(&self) -> ExitCode {
+        self.run(async |client| {
+            let answer = client.call(Method::GET, "/admin/plugins", Bytes::new());
+            Ok(self.conclude(answer.await?, show::list))
+        })
+    }
+
+    pub(super) fn reload(&self, plugin: &str, force: bool) -> ExitCode {
+        let query = if force { "?force=true" } else { "" };
+        self.run(async |client| {
+            let path = format!("/admin/plugins/{}/reload{query}", encoded(plugin));
+            let answer = client.call(Method::POST, &path, Bytes::new());
+            Ok(self.conclude(answer.await?, show::changed))
+        })
+    }
+
+    pub(super) fn roll_back(&self, plugin: &str, to: Option<&str>) -> ExitCode {
+        let query = to.map_or_else(String::new, |to| format!("?to={}", encoded(to)));
+        self.run(async |client| {
+            let path = format!("/admin/plugins/{}/rollback{query}", encoded(plugin));
+            let answer = client.call(Method::POST, &path, Bytes::new());
+            Ok(self.conclude(answer.await?, show::changed))
+        })
+    }
+
+    pub(super) fn push(&self, file: &Path, name: Option<&str>) -> ExitCode {
+        let plugin = name.map_or_else(|| stem(file), str::to_owned);
+        self.run(async |client| {
+            let bytes = std::fs::read(file).with_context(|| format!("{}", file.display()))?;
+            let path = format!("/admin/plugins/{}", encoded(&plugin));
+            // A server that wants no upload may answer before it has read all of it, and that answer may be lost: so
+            // what is wrong with the key or the name is found out without one.
+            let known = client.call(Method::GET, &path, Bytes::new()).await?;
+            if known.status != OK {
+                return Ok(self.conclude(known, show::changed));
+            }
+            let answer = client.call(Method::PUT, &path, bytes.into()).await?;
+            Ok(self.conclude(answer, show::changed))
+        })
+    }
+
+    fn run(&self, work: impl AsyncFnOnce(Client) -> anyhow::Result<ExitCode>) -> ExitCode {
+        let ran = self.client().and_then(|client| {
+            if client.is_open() {
+                eprintln!("warning: the key goes over the network unencrypted; use https://");
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(work(client))
+        });
+        ran.unwrap_or_else(|error| {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        })
+    }
+
+    fn client(&self) -> anyhow::Result<Client> {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let url = self.url.clone().or_else(|| variable("SIGNALBOX_URL"));
+        let key = match &self.key_file {
+            Some(file) => {
+                let key = std::fs::read_to_string(file);
+                key.with_context(|| format!("{}", file.display()))?
+                    .trim()
+                    .to_owned()
+            }
+            None => variable("SIGNALBOX_ADMIN_KEY").unwrap_or_default(),
+        };
+        if key.is_empty() {
+            bail!(
+                "this takes the server's admin.key; set SIGNALBOX_ADMIN_KEY, or name a file with --key-file"
+            );
+        }
+        let url = url.as_deref().unwrap_or(DEFAULT_URL);
+        Client::new(url, &key, self.ca_file.as_deref(), self.timeout)
+    }
+
+    /// Prints what the server answered, and says how to exit.
+    fn conclude(&self, answer: Answer, show: fn(&Value) -> String) -> ExitCode {
+        let Answer { status, body } = answer;
+        if self.json && body.is_object() {
+            println!("{body}");
+        } else if status == OK {
+            print!("{}", show(&body));
+        } else {
+            eprint!("{}", show::error(status, &body));
+        }
+        match status {
+            OK => ExitCode::SUCCESS,
+            REFUSED => ExitCode::from(EXIT_CONFIG),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// A part of a path or a query, percent-encoded.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            other => encoded += &format!("%{other:02X}"),
+        }
+    }
+    encoded
+}

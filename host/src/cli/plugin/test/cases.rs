@@ -1,0 +1,261 @@
+//! The format of recorded messages: docs/plugins.md describes it.
+
+use std::{fmt::Display, path::Path};
+
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+use signalbox::{
+    pipeline::To,
+    protocol::{ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type},
+};
+
+/// The outcomes that a case may expect.
+pub(super) const OUTCOMES: [&str; 7] = [
+    "delivered",
+    "no_receiver",
+    "rejected",
+    "dropped",
+    "actions",
+    "accepted",
+    "failed",
+];
+
+/// A file of cases.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Recording {
+    /// What `init` is given, an object.
+    #[serde(default)]
+    pub(super) config: Option<Box<RawValue>>,
+    /// The event types that the plugin sees.
+    #[serde(default = "every_type")]
+    pub(super) events: Vec<String>,
+    pub(super) cases: Vec<Case>,
+}
+
+/// One thing that happens, and what is to come of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Case {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) message: Option<Sent>,
+    #[serde(default)]
+    pub(super) connect: Option<Person>,
+    #[serde(default)]
+    pub(super) join: Option<Joining>,
+    pub(super) expect: Value,
+}
+
+/// What happens in a case.
+pub(super) enum Input<'c> {
+    Message(&'c Sent),
+    Connect(&'c Person),
+    Join(&'c Joining),
+}
+
+/// A message as a client or a backend sends it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sent {
+    #[serde(rename = "type")]
+    pub(super) event_type: String,
+    #[serde(default)]
+    payload: Option<Box<RawValue>>,
+    /// The user who sends it.
+    #[serde(default = "ann")]
+    pub(super) sender: String,
+    #[serde(default)]
+    receiver: Option<String>,
+    #[serde(default)]
+    room: Option<String>,
+    #[serde(default)]
+    everyone: bool,
+    /// Whether a backend sends it, so that there is no connection.
+    #[serde(default)]
+    pub(super) backend: bool,
+    /// The claims of the sender's token.
+    #[serde(default)]
+    pub(super) claims: Option<Box<RawValue>>,
+}
+
+/// A client.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Person {
+    #[serde(default = "ann")]
+    pub(super) user: String,
+    #[serde(default)]
+    pub(super) claims: Option<Box<RawValue>>,
+}
+
+/// A client that wants to be in a room.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Joining {
+    pub(super) room: String,
+    #[serde(default = "ann")]
+    pub(super) user: String,
+    #[serde(default)]
+    pub(super) claims: Option<Box<RawValue>>,
+}
+
+fn every_type() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+fn ann() -> String {
+    "ann".to_owned()
+}
+
+impl Recording {
+    /// Reads a file, and checks it whole.
+    ///
+    /// # Errors
+    /// What is wrong in it, and where.
+    pub(super) fn read(file: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(file);
+        let text = text.map_err(|error| format!("{}: {error}", file.display()))?;
+        Self::parse(&text).map_err(|error| format!("{}: {error}", file.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let recording: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        event_type::Patterns::parse(&recording.events)
+            .map_err(|error| format!("events: {error}"))?;
+        if recording.cases.is_empty() {
+            return Err("`cases` is empty".to_owned());
+        }
+        for case in &recording.cases {
+            let named = |error: &dyn Display| format!("case {:?}: {error}", case.name);
+            case.check().map_err(|error| named(&error))?;
+        }
+        Ok(recording)
+    }
+
+    /// What `init` is given.
+    pub(super) fn config_text(&self) -> &str {
+        self.config.as_deref().map_or("{}", RawValue::get)
+    }
+}
+
+impl Case {
+    fn check(&self) -> Result<(), String> {
+        if let Input::Message(message) = self.input()? {
+            message.check()?;
+        }
+        let outcome = match &self.expect {
+            Value::Object(fields) if fields.len() == 1 => fields.keys().next(),
+            _ => None,
+        };
+        if outcome.is_some_and(|outcome| OUTCOMES.contains(&outcome.as_str())) {
+            return Ok(());
+        }
+        let outcomes = OUTCOMES.join(", ");
+        Err(format!("`expect` must be an object with one of {outcomes}"))
+    }
+
+    /// What happens.
+    ///
+    /// # Errors
+    /// Where it is not one thing.
+    pub(super) fn input(&self) -> Result<Input<'_>, String> {
+        match (&self.message, &self.connect, &self.join) {
+            (Some(message), None, None) => Ok(Input::Message(message)),
+            (None, Some(person), None) => Ok(Input::Connect(person)),
+            (None, None, Some(joining)) => Ok(Input::Join(joining)),
+            _ => Err("it must have one of `message`, `connect` and `join`".to_owned()),
+        }
+    }
+}
+
+impl Sent {
+    fn check(&self) -> Result<(), String> {
+        let name = &self.event_type;
+        if !event_type::is_valid(name) || event_type::is_built_in(name) {
+            return Err(format!(
+                "{name:?} is no type that reaches plugins: 1 to 64 of `A-Z a-z 0-9 _ . : -`, and not built in"
+            ));
+        }
+        let named = [self.receiver.is_some(), self.room.is_some(), self.everyone];
+        if named.into_iter().filter(|named| *named).count() > 1 {
+            return Err("name one of `receiver`, `room` and `everyone`".to_owned());
+        }
+        let is_long = |name: &Option<String>, bytes_max| {
+            name.as_ref().is_some_and(|name| name.len() > bytes_max)
+        };
+        if is_long(&self.receiver, USER_ID_BYTES_MAX) || is_long(&self.room, ROOM_NAME_BYTES_MAX) {
+            return Err("`receiver` or `room` is longer than 255 bytes".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Where it goes.
+    pub(super) fn to(&self) -> Option<To<'_>> {
+        match (&self.receiver, &self.room) {
+            (Some(user), _) => Some(To::User(user.into())),
+            (None, Some(room)) => Some(To::Room(room.into())),
+            (None, None) => self.everyone.then_some(To::Everyone),
+        }
+    }
+
+    /// JSON text, as it stands in the file.
+    pub(super) fn payload(&self) -> &str {
+        self.payload.as_deref().map_or("null", RawValue::get)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        match Recording::parse(text) {
+            Ok(_) => panic!("this was taken: {text}"),
+            Err(error) => error,
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_case() {
+        let case = |fields: &str| format!(r#"{{"cases":[{{"name":"first",{fields}}}]}}"#);
+        for (fields, part) in [
+            (r#""expect":{"dropped":true}"#, "one of `message`"),
+            (
+                r#""message":{"type":"a"},"join":{"room":"r"},"expect":{"dropped":true}"#,
+                "one of `message`",
+            ),
+            (r#""message":{"type":"a"},"expect":{}"#, "`expect` must be"),
+            (
+                r#""message":{"type":"a"},"expect":{"droped":true}"#,
+                "`expect` must be",
+            ),
+            (
+                r#""message":{"type":"join"},"expect":{"dropped":true}"#,
+                "built in",
+            ),
+            (
+                r#""message":{"type":"a","receiver":"u","room":"r"},"expect":{"dropped":true}"#,
+                "name one of",
+            ),
+        ] {
+            let error = error(&case(fields));
+            assert!(error.starts_with("case \"first\": "), "{error}");
+            assert!(error.contains(part), "{error}");
+        }
+        let misspelled = case(r#""message":{"type":"a","reciever":"u"},"expect":{"dropped":true}"#);
+        assert!(error(&misspelled).contains("unknown field `reciever`"));
+        assert!(error(r#"{"cases":[]}"#).contains("empty"));
+    }
+
+    #[test]
+    fn a_payload_keeps_its_bytes() {
+        let text = r#"{"cases":[{"name":"a","message":{"type":"a","payload":{ "n": 1.10 }},"expect":{"dropped":true}}]}"#;
+        let recording = Recording::parse(text).unwrap_or_else(|error| panic!("{error}"));
+        let Ok(Input::Message(message)) = recording.cases[0].input() else {
+            panic!("it is a message");
+        };
+        assert_eq!(message.payload(), r#"{ "n": 1.10 }"#);
+        assert_eq!((message.sender.as_str(), message.to()), ("ann", None));
+    }
+}

@@ -1,0 +1,134 @@
+//! What was expected against what was found, field by field.
+
+use serde_json::Value;
+
+/// The name of the field that must be equal as a whole: of other objects only the fields that are named count.
+const EXACT: &str = "payload";
+
+/// A field that is not what was expected.
+#[derive(Debug, PartialEq)]
+pub(super) struct Difference {
+    /// Where, for example `actions[0].send.payload.text`.
+    pub(super) path: String,
+    /// None: it should not be there.
+    pub(super) expected: Option<Value>,
+    /// None: it is not there.
+    pub(super) found: Option<Value>,
+}
+
+/// Everything in which `found` is not what `expected` says, in the order of `expected`.
+pub(super) fn differences(expected: &Value, found: &Value) -> Vec<Difference> {
+    let mut found_out = Vec::new();
+    compare(expected, found, "", false, &mut found_out);
+    found_out
+}
+
+fn compare(
+    expected: &Value,
+    found: &Value,
+    path: &str,
+    exact: bool,
+    differences: &mut Vec<Difference>,
+) {
+    let mut differ = |path: String, expected: Option<&Value>, found: Option<&Value>| {
+        differences.push(Difference {
+            path,
+            expected: expected.cloned(),
+            found: found.cloned(),
+        });
+    };
+    match (expected, found) {
+        (Value::Object(expected), Value::Object(found)) => {
+            if exact {
+                let surplus = found
+                    .iter()
+                    .filter(|(name, _)| !expected.contains_key(*name));
+                surplus.for_each(|(name, value)| differ(below(path, name), None, Some(value)));
+            }
+            for (name, expected) in expected {
+                let path = below(path, name);
+                match found.get(name) {
+                    Some(found) => {
+                        let exact = exact || name == EXACT;
+                        compare(expected, found, &path, exact, differences);
+                    }
+                    None => differences.push(Difference {
+                        path,
+                        expected: Some(expected.clone()),
+                        found: None,
+                    }),
+                }
+            }
+        }
+        (Value::Array(expected), Value::Array(found)) => {
+            for index in 0..expected.len().max(found.len()) {
+                let path = format!("{path}[{index}]");
+                match (expected.get(index), found.get(index)) {
+                    (Some(expected), Some(found)) => {
+                        compare(expected, found, &path, exact, differences);
+                    }
+                    (expected, found) => differences.push(Difference {
+                        path,
+                        expected: expected.cloned(),
+                        found: found.cloned(),
+                    }),
+                }
+            }
+        }
+        (expected, found) if expected == found => {}
+        (expected, found) => differ(path.to_owned(), Some(expected), Some(found)),
+    }
+}
+
+fn below(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn paths(expected: Value, found: Value) -> Vec<String> {
+        let differences = differences(&expected, &found);
+        differences
+            .into_iter()
+            .map(|difference| difference.path)
+            .collect()
+    }
+
+    #[test]
+    fn only_what_is_named_counts_outside_of_a_payload() {
+        let found = json!({"delivered": {"type": "a", "receiver": "u", "payload": {"x": 1}}});
+        assert!(paths(json!({"delivered": {}}), found.clone()).is_empty());
+        assert!(paths(json!({"delivered": {"type": "a"}}), found.clone()).is_empty());
+        assert_eq!(
+            paths(
+                json!({"delivered": {"type": "b", "room": "r"}}),
+                found.clone()
+            ),
+            ["delivered.room", "delivered.type"]
+        );
+        assert_eq!(
+            paths(json!({"delivered": {"payload": {}}}), found.clone()),
+            ["delivered.payload.x"]
+        );
+        assert_eq!(paths(json!({"dropped": true}), found), ["dropped"]);
+    }
+
+    #[test]
+    fn lists_are_compared_in_order_and_to_the_end() {
+        let found = json!({"actions": [{"join": "a"}, {"join": "b"}]});
+        assert!(paths(found.clone(), found.clone()).is_empty());
+        assert_eq!(
+            paths(json!({"actions": [{"join": "b"}]}), found.clone()),
+            ["actions[0].join", "actions[1]"]
+        );
+        assert_eq!(paths(json!({"actions": 1}), found), ["actions"]);
+    }
+}

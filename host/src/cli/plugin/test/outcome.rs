@@ -1,0 +1,148 @@
+//! What becomes of a case, in the words in which cases expect it.
+
+use std::{borrow::Cow, sync::Arc, time::SystemTime};
+
+use serde_json::{Map, Value, json, value::RawValue};
+use signalbox::{
+    pipeline::{self, Message, Outcome, Refused, To},
+    plugin::{Action, Destination, Draft, PluginSet, Slot},
+    protocol::ClientInfo,
+};
+
+use super::cases::{Input, Sent};
+
+/// When the clients of all cases connected.
+const CONNECTED_AT_MS: u64 = 1_767_225_600_000;
+
+/// Runs `input`, which is the case of this number, through `plugins`.
+pub(super) async fn run(plugins: &PluginSet, number: usize, input: &Input<'_>) -> Value {
+    match input {
+        Input::Message(sent) => {
+            let client = client(&sent.sender, sent.claims.as_deref());
+            let client = (!sent.backend).then_some(&client);
+            let id = format!("case-{number}");
+            let outcome = pipeline::run(plugins, client, message(&id, sent)).await;
+            of_message(plugins, outcome)
+        }
+        Input::Connect(person) => {
+            let client = client(&person.user, person.claims.as_deref());
+            match pipeline::connected(plugins, &client).await {
+                Ok(done) => json!({"actions": actions(&done, None)}),
+                Err(refused) => of_refusal(plugins, refused),
+            }
+        }
+        Input::Join(joining) => {
+            let client = client(&joining.user, joining.claims.as_deref());
+            match pipeline::authorize_join(plugins, &client, &joining.room).await {
+                Ok(()) => json!({"accepted": true}),
+                Err(refused) => of_refusal(plugins, refused),
+            }
+        }
+    }
+}
+
+/// What a case means by `"unchanged"`: the message as it was sent.
+pub(super) fn as_sent(sent: &Sent) -> Value {
+    Value::Object(in_words(&message("", sent)))
+}
+
+fn message<'m>(id: &'m str, sent: &'m Sent) -> Message<'m> {
+    Message {
+        id,
+        event_type: sent.event_type.as_str().into(),
+        sender: &sent.sender,
+        to: sent.to(),
+        payload: Cow::Borrowed(sent.payload()),
+        timestamp: SystemTime::now(),
+    }
+}
+
+fn client(user: &str, claims: Option<&RawValue>) -> Arc<ClientInfo> {
+    Arc::new(ClientInfo {
+        connection: format!("connection-of-{user}"),
+        user: user.to_owned(),
+        claims: claims.map_or("{}", RawValue::get).to_owned(),
+        address: "192.0.2.1:50000".to_owned(),
+        connected_at_ms: CONNECTED_AT_MS,
+    })
+}
+
+fn of_message(plugins: &PluginSet, outcome: Outcome<'_>) -> Value {
+    match outcome {
+        Outcome::Route(message) if message.to.is_none() => {
+            json!({"no_receiver": in_words(&message)})
+        }
+        Outcome::Route(message) => json!({"delivered": in_words(&message)}),
+        Outcome::Handled {
+            message,
+            actions: done,
+        } => json!({"actions": actions(&done, Some(&message))}),
+        Outcome::Dropped => json!({"dropped": true}),
+        Outcome::Rejected { plugin, rejection } => {
+            of_refusal(plugins, Refused::Rejected { plugin, rejection })
+        }
+        Outcome::Failed { plugin } => of_refusal(plugins, Refused::Failed { plugin }),
+    }
+}
+
+fn of_refusal(plugins: &PluginSet, refused: Refused) -> Value {
+    match refused {
+        Refused::Rejected { rejection, .. } => {
+            json!({"rejected": {"code": rejection.code, "reason": rejection.reason}})
+        }
+        Refused::Failed { .. } => {
+            let version = plugins.slots().iter().find_map(Slot::version);
+            let error = version.and_then(|version| version.figures().last_error());
+            let error = error.map(|error| (error.kind.as_str(), error.message));
+            let (kind, message) = error.unwrap_or_default();
+            json!({"failed": {"kind": kind, "message": message}})
+        }
+    }
+}
+
+fn actions(done: &[Action], message: Option<&Message<'_>>) -> Vec<Value> {
+    let action = |action: &Action| match action {
+        Action::Deliver => json!({"deliver": message.map(in_words).unwrap_or_default()}),
+        Action::Send(draft) => json!({"send": of_draft(draft)}),
+        Action::Announce(draft) => json!({"announce": of_draft(draft)}),
+        Action::Join(room) => json!({"join": room}),
+        Action::Leave(room) => json!({"leave": room}),
+        Action::Disconnect { code, reason } => {
+            json!({"disconnect": {"code": code.number(), "reason": reason}})
+        }
+    };
+    done.iter().map(action).collect()
+}
+
+fn in_words(message: &Message<'_>) -> Map<String, Value> {
+    described(&message.event_type, &message.payload, message.to.as_ref())
+}
+
+fn of_draft(draft: &Draft) -> Map<String, Value> {
+    let to = draft
+        .destination
+        .as_ref()
+        .map(|destination| match destination {
+            Destination::Sender => To::Sender,
+            Destination::User(user) => To::User(user.into()),
+            Destination::Room(room) => To::Room(room.into()),
+            Destination::Everyone => To::Everyone,
+        });
+    described(&draft.event_type, &draft.payload, to.as_ref())
+}
+
+fn described(event_type: &str, payload: &str, to: Option<&To<'_>>) -> Map<String, Value> {
+    let mut fields = Map::new();
+    fields.insert("type".to_owned(), event_type.into());
+    // What plugins return was checked to be JSON, and so was the file.
+    let payload = serde_json::from_str(payload).unwrap_or_default();
+    fields.insert("payload".to_owned(), payload);
+    let to = to.map(|to| match to {
+        To::Sender => ("to_sender", true.into()),
+        To::User(user) => ("receiver", Value::from(&**user)),
+        To::Room(room) => ("room", Value::from(&**room)),
+        To::Everyone => ("everyone", true.into()),
+    });
+    fields.extend(to.map(|(name, value)| (name.to_owned(), value)));
+    fields
+}

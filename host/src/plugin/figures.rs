@@ -1,0 +1,162 @@
+//! What one version of a plugin has done since it went live: for the reports to operators, and for judging it.
+//!
+//! [`PluginMetrics`](crate::metrics::PluginMetrics) counts the same over all versions and never backwards, as scrapers
+//! want it. These begin anew whenever a version goes live.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use super::{instance::CallError, log::clean};
+use crate::metrics::{
+    BUCKET_BOUNDS_US, Counter, FailureKind, Gauge, Histogram, HistogramSnapshot, PluginMetrics,
+};
+
+/// What is counted about one version.
+#[derive(Debug, Default)]
+pub struct VersionFigures {
+    call_time: Histogram,
+    failures: [Counter; FailureKind::ALL.len()],
+    instances: Gauge,
+    memory_bytes: Gauge,
+    last_error: Mutex<Option<LastError>>,
+}
+
+/// The latest call that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastError {
+    /// When.
+    pub at: SystemTime,
+    /// In what way.
+    pub kind: FailureKind,
+    /// For the plugin's author, in one line of at most 1 KiB.
+    pub message: String,
+}
+
+/// Where an instance is counted: with its plugin's metrics and with its version's figures.
+#[derive(Debug)]
+pub(super) struct Census {
+    plugin: Arc<PluginMetrics>,
+    version: Arc<VersionFigures>,
+}
+
+impl Census {
+    pub(super) fn of(plugin: &Arc<PluginMetrics>, version: &Arc<VersionFigures>) -> Self {
+        Self {
+            plugin: plugin.clone(),
+            version: version.clone(),
+        }
+    }
+
+    /// Counts an instance that begins (1) or ends (-1), and the linear memory that it takes more, or less.
+    pub(super) fn changed(&self, instances: i64, memory_bytes: i64) {
+        self.plugin.instances.add(instances);
+        self.plugin.memory_bytes.add(memory_bytes);
+        self.version.instances.add(instances);
+        self.version.memory_bytes.add(memory_bytes);
+    }
+}
+
+impl VersionFigures {
+    /// Counts a call that took `elapsed`.
+    pub(super) fn called(&self, elapsed: Duration, error: Option<&CallError>) {
+        self.call_time.record(elapsed);
+        if let Some(error) = error {
+            self.failed(error);
+        }
+    }
+
+    /// Counts a failure of a call that was counted before.
+    pub(super) fn failed(&self, error: &CallError) {
+        self.failures[error.kind as usize].increment();
+        *self.last_error_slot() = Some(LastError {
+            at: SystemTime::now(),
+            kind: error.kind,
+            message: clean(&error.detail),
+        });
+    }
+
+    /// Calls that failed in this way.
+    pub fn failures(&self, kind: FailureKind) -> u64 {
+        self.failures[kind as usize].get()
+    }
+
+    /// The latest call that failed.
+    pub fn last_error(&self) -> Option<LastError> {
+        self.last_error_slot().clone()
+    }
+
+    /// Instances that exist.
+    pub fn instances(&self) -> i64 {
+        self.instances.get()
+    }
+
+    /// Bytes of their linear memories.
+    pub fn memory_bytes(&self) -> i64 {
+        self.memory_bytes.get()
+    }
+
+    /// Times of all calls, however they ended.
+    pub fn call_time(&self) -> HistogramSnapshot {
+        self.call_time.snapshot()
+    }
+
+    fn last_error_slot(&self) -> MutexGuard<'_, Option<LastError>> {
+        self.last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The time, in milliseconds, that `share` (0 to 1) of the durations are not above: the bound of the bucket in which that
+/// one is. None where there were none, or where it is above every bound.
+pub(super) fn quantile_ms(durations: &HistogramSnapshot, share: f64) -> Option<f64> {
+    let count = durations.count();
+    // At least the first of them.
+    let rank = ((count as f64 * share).ceil() as u64).max(1);
+    let mut below = 0;
+    let bucket = durations.buckets.iter().position(|bucket| {
+        below += bucket;
+        count > 0 && below >= rank
+    })?;
+    BUCKET_BOUNDS_US.get(bucket).map(|us| *us as f64 / 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_is_the_bound_below_which_that_share_is() {
+        let times = Histogram::default();
+        assert_eq!(quantile_ms(&times.snapshot(), 0.5), None);
+        (0..98).for_each(|_| times.record(Duration::from_millis(1)));
+        (0..2).for_each(|_| times.record(Duration::from_secs(1)));
+        let (p50, p99) = (
+            quantile_ms(&times.snapshot(), 0.5).unwrap(),
+            quantile_ms(&times.snapshot(), 0.99).unwrap(),
+        );
+        assert!((1.0..2.0).contains(&p50), "{p50}");
+        assert!((1000.0..2000.0).contains(&p99), "{p99}");
+        let forever = Histogram::default();
+        forever.record(Duration::from_secs(10_000));
+        assert_eq!(quantile_ms(&forever.snapshot(), 0.5), None);
+    }
+
+    #[test]
+    fn the_last_error_is_the_latest_in_one_line() {
+        let figures = VersionFigures::default();
+        assert_eq!(figures.last_error(), None);
+        let error = |detail: &str| CallError::new(FailureKind::Trap, detail);
+        figures.called(Duration::ZERO, Some(&error("first")));
+        figures.failed(&error("second\nline"));
+        let last = figures.last_error().unwrap();
+        assert_eq!(
+            (last.kind, last.message.as_str()),
+            (FailureKind::Trap, "second line")
+        );
+        assert_eq!(figures.failures(FailureKind::Trap), 2);
+        assert_eq!(figures.call_time().count(), 1);
+    }
+}

@@ -1,0 +1,159 @@
+//! What the registry remembers of each plugin beside what is live: what was refused, what was live before, and why its
+//! file is not what serves.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::SystemTime,
+};
+
+use super::Trigger;
+use crate::{
+    config::PluginConfig,
+    plugin::{ComponentHash, LoadError, PluginVersion, hex},
+};
+
+/// Versions that were live before and can be gone back to, beside the one that is live. Each keeps its compiled code,
+/// and no instance.
+pub(super) const EARLIER_MAX: usize = 5;
+
+/// What was in a file, or why it could not be read.
+pub(super) type Content = Result<ComponentHash, String>;
+
+/// The records of all plugins, by name.
+#[derive(Default)]
+pub(super) struct Records(Mutex<BTreeMap<String, Record>>);
+
+impl Records {
+    /// Lets `look` read or change the record of `plugin`, which begins empty. Must not wait.
+    pub(super) fn with<R>(&self, plugin: &str, look: impl FnOnce(&mut Record) -> R) -> R {
+        look(self.all().entry(plugin.to_owned()).or_default())
+    }
+
+    /// Forgets every plugin that is not `configured`.
+    pub(super) fn retain(&self, configured: impl Fn(&str) -> bool) {
+        self.all().retain(|name, _| configured(name));
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is remembered of one plugin.
+#[derive(Default)]
+pub(super) struct Record {
+    /// What was in its file when that was last looked at.
+    pub(super) file: Option<Content>,
+    /// What of the file was refused last: not tried again before it changes.
+    pub(super) refused: Option<Refused>,
+    /// The last refusal since something went live.
+    pub(super) failure: Option<Failure>,
+    /// Why the file is not what serves.
+    pub(super) hold: Option<Hold>,
+    /// The version that is live, where there is one, and those before it, the latest first.
+    pub(super) stints: VecDeque<Stint>,
+}
+
+/// A file that was refused with a configuration.
+#[derive(Clone, PartialEq)]
+pub(super) struct Refused {
+    pub(super) config: Arc<PluginConfig>,
+    pub(super) content: Content,
+}
+
+/// Something that did not go live.
+#[derive(Clone)]
+pub(super) struct Failure {
+    pub(super) at: SystemTime,
+    pub(super) trigger: Trigger,
+    /// None where nothing could be read.
+    pub(super) hash: Option<ComponentHash>,
+    pub(super) error: LoadError,
+}
+
+/// An operator pushed a version, or went back to one. It stays until the file or the plugin's configuration changes.
+#[derive(Clone)]
+pub(super) struct Hold {
+    /// What the file held when that was last looked at before.
+    pub(super) file: Option<Content>,
+    /// What was configured then.
+    pub(super) config: Arc<PluginConfig>,
+}
+
+impl Hold {
+    /// Whether the file is still what was passed over.
+    pub(super) fn passes_over(&self, content: &Content) -> bool {
+        self.file.as_ref() == Some(content)
+    }
+}
+
+/// The time in which one version was live.
+pub(super) struct Stint {
+    /// The version without instances, to go live once more.
+    pub(super) resting: Arc<PluginVersion>,
+    /// The version as messages saw it, as long as any does.
+    serving: Weak<PluginVersion>,
+    pub(super) since: SystemTime,
+    pub(super) trigger: Trigger,
+    pub(super) end: Option<End>,
+}
+
+/// How a stint ended.
+#[derive(Clone, Copy)]
+pub(super) struct End {
+    pub(super) at: SystemTime,
+    /// Whether the version was taken back, rather than replaced by a newer one.
+    pub(super) rolled_back: bool,
+}
+
+impl Stint {
+    /// Whether calls of it are still under way, after it was replaced.
+    pub(super) fn is_draining(&self) -> bool {
+        self.end.is_some() && self.serving.strong_count() > 0
+    }
+
+    /// The component's sha256 in hex.
+    pub(super) fn sha256(&self) -> String {
+        hex(self.resting.hash())
+    }
+}
+
+impl Record {
+    /// Writes down that `version` goes live in the place of what was.
+    pub(super) fn went_live(&mut self, version: &Arc<PluginVersion>, trigger: Trigger) {
+        let now = SystemTime::now();
+        if let Some(live) = self.stints.front_mut().filter(|stint| stint.end.is_none()) {
+            live.end = Some(End {
+                at: now,
+                rolled_back: trigger == Trigger::Rollback,
+            });
+        }
+        // One that comes back is the same version: what was said about its last time would only confuse.
+        let same = |stint: &Stint| {
+            stint.resting.hash() == version.hash() && stint.resting.config() == version.config()
+        };
+        self.stints.retain(|stint| !same(stint));
+        self.stints.push_front(Stint {
+            resting: Arc::new(version.with_empty_pool()),
+            serving: Arc::downgrade(version),
+            since: now,
+            trigger,
+            end: None,
+        });
+        self.stints.truncate(1 + EARLIER_MAX);
+        self.failure = None;
+    }
+
+    /// The version to go back to where none is named: the latest that was not taken back itself.
+    pub(super) fn latest_good(&self) -> Option<&Stint> {
+        let ended = |stint: &&Stint| stint.end.is_some_and(|end| !end.rolled_back);
+        self.stints.iter().find(ended)
+    }
+
+    /// The latest version before the live one whose sha256 starts with `sha256`, in hex.
+    pub(super) fn earlier(&self, sha256: &str) -> Option<&Stint> {
+        let named = |stint: &&Stint| stint.end.is_some() && stint.sha256().starts_with(sha256);
+        self.stints.iter().find(named)
+    }
+}

@@ -1,0 +1,213 @@
+//! What operators are shown of the plugins of this node.
+
+use std::time::SystemTime;
+
+use serde::{Serialize, Serializer};
+
+use super::{
+    Registry,
+    record::{Failure, Record, Stint},
+};
+use crate::{
+    config::{InstanceMode, OnFailure},
+    metrics::FailureKind,
+    plugin::{PluginVersion, Slot, figures::quantile_ms, hex, version::label},
+};
+
+/// One configured plugin, as reports show it.
+#[derive(Clone, Debug, Serialize)]
+pub struct PluginView {
+    /// Its name.
+    pub name: String,
+    /// The configured file.
+    pub path: String,
+    /// The event types that it sees.
+    pub events: Vec<String>,
+    /// `reject` or `pass`.
+    pub on_failure: &'static str,
+    /// `pool` or `single`.
+    pub instances: &'static str,
+    /// The first twelve digits of the sha256 of the version that is live.
+    pub live: Option<String>,
+    /// Whether an operator put that version live, by a push or a rollback, so that the file is passed over until it
+    /// changes.
+    pub held: bool,
+    /// The version that is live, then what was refused since it went live, then those that were live before, the latest
+    /// first.
+    pub versions: Vec<VersionView>,
+}
+
+/// One version of a plugin, as reports show it.
+#[derive(Clone, Debug, Serialize)]
+pub struct VersionView {
+    /// The first twelve digits of its sha256; none where nothing could be read.
+    pub version: Option<String>,
+    /// All digits.
+    pub sha256: Option<String>,
+    /// The version that the component says it is.
+    pub semver: Option<String>,
+    /// `live`, `draining` (calls are under way), `retired`, `rolled_back` or `failed` (refused).
+    pub state: &'static str,
+    /// When it went live, or was refused.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: SystemTime,
+    /// When it was live no more.
+    #[serde(serialize_with = "rfc3339_or_null")]
+    pub until: Option<SystemTime>,
+    /// What set that swap off.
+    pub trigger: &'static str,
+    /// Calls, however they ended.
+    pub calls: u64,
+    /// Calls that trapped.
+    pub traps: u64,
+    /// Calls that ran out of time.
+    pub deadline_misses: u64,
+    /// Calls that failed, in these ways and others.
+    pub failures: u64,
+    /// Half of the calls took no longer, in milliseconds; none where there were none.
+    pub p50_ms: Option<f64>,
+    /// Of a hundred calls 99 took no longer, in milliseconds.
+    pub p99_ms: Option<f64>,
+    /// Instances that exist.
+    pub instances: i64,
+    /// Bytes of their linear memories.
+    pub memory_bytes: i64,
+    /// The latest call that failed, or why it was refused.
+    pub last_error: Option<CallFailure>,
+}
+
+/// Something that failed, as reports show it.
+#[derive(Clone, Debug, Serialize)]
+pub struct CallFailure {
+    /// When.
+    #[serde(serialize_with = "rfc3339")]
+    pub at: SystemTime,
+    /// `trap`, `deadline`, `memory`, `output` or `unavailable`; for a refused version the step of the admission.
+    pub kind: &'static str,
+    /// For the plugin's author.
+    pub message: String,
+}
+
+impl Registry {
+    /// Every configured plugin, in the order of the chain.
+    pub fn view(&self) -> Vec<PluginView> {
+        let live = self.live();
+        live.slots()
+            .iter()
+            .map(|slot| self.view_slot(slot))
+            .collect()
+    }
+
+    /// The plugin with this name.
+    pub fn view_of(&self, plugin: &str) -> Option<PluginView> {
+        let live = self.live();
+        live.find(plugin).map(|slot| self.view_slot(slot))
+    }
+
+    fn view_slot(&self, slot: &Slot) -> PluginView {
+        let config = slot.config();
+        let (held, versions) = self.records.with(&config.name, |record| {
+            (record.hold.is_some(), versions(record))
+        });
+        PluginView {
+            name: config.name.clone(),
+            path: config.path.display().to_string(),
+            events: config.events.clone(),
+            on_failure: match config.on_failure {
+                OnFailure::Reject => "reject",
+                OnFailure::Pass => "pass",
+            },
+            instances: match config.instances {
+                InstanceMode::Pool { .. } => "pool",
+                InstanceMode::Single => "single",
+            },
+            live: slot.version().map(|version| version.label().to_owned()),
+            held,
+            versions,
+        }
+    }
+}
+
+fn versions(record: &Record) -> Vec<VersionView> {
+    let stints = record.stints.iter().map(of_stint);
+    let mut versions: Vec<VersionView> = stints.collect();
+    let is_live = |view: &VersionView| view.state == "live";
+    let after_live = usize::from(versions.first().is_some_and(is_live));
+    if let Some(failure) = &record.failure {
+        versions.insert(after_live, of_failure(failure));
+    }
+    versions
+}
+
+fn of_stint(stint: &Stint) -> VersionView {
+    let version: &PluginVersion = &stint.resting;
+    let figures = version.figures();
+    let times = figures.call_time();
+    let failures = FailureKind::ALL.map(|kind| figures.failures(kind));
+    VersionView {
+        version: Some(version.label().to_owned()),
+        sha256: Some(stint.sha256()),
+        semver: version.admission().metadata.version.clone(),
+        state: match stint.end {
+            None => "live",
+            Some(end) if end.rolled_back => "rolled_back",
+            Some(_) if stint.is_draining() => "draining",
+            Some(_) => "retired",
+        },
+        since: stint.since,
+        until: stint.end.map(|end| end.at),
+        trigger: stint.trigger.as_str(),
+        calls: times.count(),
+        traps: figures.failures(FailureKind::Trap),
+        deadline_misses: figures.failures(FailureKind::Deadline),
+        failures: failures.iter().sum(),
+        p50_ms: quantile_ms(&times, 0.5),
+        p99_ms: quantile_ms(&times, 0.99),
+        instances: figures.instances(),
+        memory_bytes: figures.memory_bytes(),
+        last_error: figures.last_error().map(|error| CallFailure {
+            at: error.at,
+            kind: error.kind.as_str(),
+            message: error.message,
+        }),
+    }
+}
+
+fn of_failure(failure: &Failure) -> VersionView {
+    VersionView {
+        version: failure.hash.as_ref().map(label),
+        sha256: failure.hash.as_ref().map(|hash| hex(hash)),
+        semver: None,
+        state: "failed",
+        since: failure.at,
+        until: None,
+        trigger: failure.trigger.as_str(),
+        calls: 0,
+        traps: 0,
+        deadline_misses: 0,
+        failures: 0,
+        p50_ms: None,
+        p99_ms: None,
+        instances: 0,
+        memory_bytes: 0,
+        last_error: Some(CallFailure {
+            at: failure.at,
+            kind: failure.error.step(),
+            message: failure.error.to_string(),
+        }),
+    }
+}
+
+fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_millis(*time))
+}
+
+fn rfc3339_or_null<S: Serializer>(
+    time: &Option<SystemTime>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => rfc3339(time, serializer),
+        None => serializer.serialize_none(),
+    }
+}

@@ -1,0 +1,76 @@
+//! Who calls, and what is written down of what they change.
+
+use std::net::SocketAddr;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use tracing::info;
+
+use crate::{plugin::hex, server::error::ApiError};
+
+/// What a fingerprint is made of beside the key, so that it is of no use elsewhere.
+const FINGERPRINT_OF: &[u8] = b"signalbox-admin:";
+
+/// Bytes of the hash that stand in a fingerprint: enough to tell keys apart, and too few to find one.
+const FINGERPRINT_BYTES: usize = 4;
+
+/// Longest text in a line, in bytes; the rest is cut off.
+const TEXT_BYTES_MAX: usize = 512;
+
+/// Who calls.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    address: SocketAddr,
+    /// Tells keys apart without showing them: the first digits of a sha256.
+    key: String,
+}
+
+impl Caller {
+    pub(super) fn new(address: SocketAddr, key: &str) -> Self {
+        let mut hash = Context::new(&SHA256);
+        hash.update(FINGERPRINT_OF);
+        hash.update(key.as_bytes());
+        Self {
+            address,
+            key: hex(&hash.finish().as_ref()[..FINGERPRINT_BYTES]),
+        }
+    }
+
+    /// Writes down that this caller did `action` to `object`, and what came of it. `detail` says which version, or what
+    /// was wrong.
+    pub(super) fn did(&self, action: &str, object: &str, outcome: &str, detail: &str) {
+        let Self { address, key } = self;
+        let (object, detail) = (cut(object), cut(detail));
+        info!(
+            target: "signalbox::audit",
+            %address,
+            key,
+            action,
+            object,
+            outcome,
+            detail,
+            "{action} {object:?}: {outcome}"
+        );
+    }
+
+    /// Writes down that it was refused.
+    pub(super) fn was_refused(&self, action: &str, object: &str, error: &ApiError) {
+        self.did(action, object, error.code(), error.message());
+    }
+}
+
+/// What a caller wrote may be long.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_what_the_documentation_says() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        // printf 'signalbox-admin:%s' an-admin-key | sha256sum | cut -c1-8
+        assert_eq!(Caller::new(address, "an-admin-key").key, "e666b86a");
+    }
+}

@@ -1,0 +1,163 @@
+//! The API of operators: what runs on this node, and how it is changed by hand.
+//!
+//! Every call needs `admin.key`, as it is now; calls are counted and limited ([`throttle`]), and what changes something
+//! is written down ([`caller`]). Answers and errors are JSON; [`openapi`] describes all of it.
+
+mod caller;
+mod connections;
+mod nodes;
+mod openapi;
+mod plugins;
+mod push;
+mod query;
+mod settings;
+mod throttle;
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use axum::{
+    Extension, Router,
+    extract::{ConnectInfo, Request, State},
+    http::{Method, StatusCode},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, any, delete, get, post, put},
+};
+use tokio::sync::Semaphore;
+
+use self::{caller::Caller, throttle::Throttle};
+use super::{AppState, bearer, error::ApiError};
+use crate::metrics::AdminOutcome;
+
+/// Components that may be on their way in, or be tried out, at a time: each is held in memory as a whole.
+const PUSHES_MAX: usize = 2;
+
+/// What all calls share.
+struct Admin {
+    state: AppState,
+    throttle: Throttle,
+    pushes: Arc<Semaphore>,
+    started: SystemTime,
+}
+
+/// A call: its method, its path, and what answers it.
+type Call = (Method, &'static str, MethodRouter<AppState>);
+
+/// Every call. The description and the router follow from this list, or are held against it.
+fn calls() -> Vec<Call> {
+    vec![
+        (Method::GET, "/admin/plugins", get(plugins::list)),
+        (Method::GET, "/admin/plugins/{name}", get(plugins::find)),
+        (Method::PUT, "/admin/plugins/{name}", put(push::push)),
+        (
+            Method::POST,
+            "/admin/plugins/{name}/reload",
+            post(plugins::reload),
+        ),
+        (
+            Method::POST,
+            "/admin/plugins/{name}/rollback",
+            post(plugins::roll_back),
+        ),
+        (Method::GET, "/admin/connections", get(connections::list)),
+        (
+            Method::DELETE,
+            "/admin/connections/{id}",
+            delete(connections::disconnect),
+        ),
+        (Method::GET, "/admin/nodes", get(nodes::list)),
+        (Method::GET, "/admin/config", get(settings::show)),
+        (Method::GET, "/admin/openapi.json", get(openapi::describe)),
+    ]
+}
+
+/// Everything at and below `/admin`, so that nothing there answers without the key.
+pub(super) fn routes(state: AppState) -> Router<AppState> {
+    let admin = Arc::new(Admin {
+        state,
+        throttle: Throttle::new(Instant::now()),
+        pushes: Arc::new(Semaphore::new(PUSHES_MAX)),
+        started: SystemTime::now(),
+    });
+    let router = calls()
+        .into_iter()
+        .fold(Router::new(), |router, (_, path, call)| {
+            router.route(path, call)
+        });
+    router
+        .route("/admin", any(unknown))
+        .route("/admin/", any(unknown))
+        .route("/admin/{*rest}", any(unknown))
+        .method_not_allowed_fallback(wrong_method)
+        .layer(Extension(admin.clone()))
+        .route_layer(middleware::from_fn_with_state(admin, guard))
+}
+
+/// Lets in who brings the key, and not too often; counts what comes of it.
+async fn guard(
+    State(admin): State<Arc<Admin>>,
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let response = match admin.admit(address, &request) {
+        Ok(caller) => {
+            let mut request = request;
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    };
+    let outcome = match response.status() {
+        StatusCode::UNAUTHORIZED => AdminOutcome::Unauthorized,
+        StatusCode::TOO_MANY_REQUESTS => AdminOutcome::RateLimited,
+        status if status.is_server_error() => AdminOutcome::Failed,
+        status if status.is_client_error() => AdminOutcome::Refused,
+        _ => AdminOutcome::Ok,
+    };
+    let metrics = &admin.state.services.metrics;
+    metrics.admin_requests.of(outcome).increment();
+    response
+}
+
+impl Admin {
+    fn admit(&self, address: SocketAddr, request: &Request) -> Result<Caller, ApiError> {
+        let now = Instant::now();
+        self.throttle.admit(address.ip(), now).map_err(|wait| {
+            let message = "too many calls, or too many with a wrong key; wait a moment";
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).retry_after(wait)
+        })?;
+        let live = self.state.services.live.load();
+        match bearer::authorize(request.headers(), live.admin.key.as_slice()) {
+            Ok(_) => {
+                self.throttle.right_key(address.ip(), now);
+                let key = live.admin.key.as_deref().unwrap_or_default();
+                Ok(Caller::new(address, key))
+            }
+            Err(error) => {
+                self.throttle.wrong_key(address.ip(), now);
+                Err(error)
+            }
+        }
+    }
+}
+
+async fn unknown() -> ApiError {
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "there is no such call in this API; /admin/openapi.json describes those that there are",
+    )
+}
+
+async fn wrong_method() -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "this call takes another method",
+    )
+}

@@ -1,0 +1,59 @@
+//! `GET /admin/nodes`: the nodes of the cluster, and how this one is.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use axum::{Extension, http::StatusCode, response::Response};
+use serde::Serialize;
+
+use super::{
+    Admin,
+    query::{Checked, Nothing},
+};
+use crate::server::error::json;
+
+#[derive(Serialize)]
+struct Nodes<'a> {
+    /// The server IDs of all nodes that are alive.
+    nodes: Vec<String>,
+    /// Why only this one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unavailable: Option<String>,
+    /// The one that answers.
+    this: This<'a>,
+}
+
+#[derive(Serialize)]
+struct This<'a> {
+    id: &'a str,
+    /// The version of the server.
+    version: &'static str,
+    started_at: String,
+    connections: usize,
+    /// Whether it is going down.
+    draining: bool,
+}
+
+pub(super) async fn list(Extension(admin): Extension<Arc<Admin>>, _: Checked<Nothing>) -> Response {
+    let services = &admin.state.services;
+    // Whoever looks because Redis is away wants to see at least this node.
+    let (nodes, unavailable) = match services.router.broker().nodes().await {
+        Ok(nodes) => (nodes, None),
+        Err(error) => {
+            let own = vec![services.ids.node().to_owned()];
+            (own, Some(error.to_string()))
+        }
+    };
+    let this = This {
+        id: services.ids.node(),
+        version: env!("CARGO_PKG_VERSION"),
+        started_at: humantime::format_rfc3339_millis(admin.started).to_string(),
+        connections: services.router.table().len(),
+        draining: services.draining.load(Ordering::Acquire),
+    };
+    let answer = Nodes {
+        nodes,
+        unavailable,
+        this,
+    };
+    json(StatusCode::OK, &answer)
+}

@@ -1,0 +1,252 @@
+//! `/admin/plugins`: which versions run, and having one read again or taken back.
+
+use std::sync::Arc;
+
+use axum::{Extension, extract::State, http::StatusCode, response::Response};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Admin,
+    caller::Caller,
+    query::{Checked, Name, Nothing},
+};
+use crate::{
+    plugin::{AdmissionReport, Change, ChangeError, PluginView, Unchanged, hex},
+    server::{
+        AppState,
+        error::{ApiError, json},
+    },
+};
+
+#[derive(Serialize)]
+struct Plugins {
+    plugins: Vec<PluginView>,
+}
+
+/// What a change came to.
+#[derive(Serialize)]
+struct Changed<'a> {
+    plugin: &'a str,
+    /// `live` or `unchanged`.
+    outcome: &'static str,
+    /// The first twelve digits of the sha256 of the version that is live now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+    /// That of the version that was live before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    took_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    report: Option<AdmissionReport<'a>>,
+    /// Why nothing changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'static str>,
+}
+
+/// What was refused.
+#[derive(Serialize)]
+struct Refusal {
+    plugin: String,
+    /// The version that was refused; none where nothing could be read.
+    version: Option<String>,
+    sha256: Option<String>,
+    /// The version that stays live.
+    live: Option<String>,
+    #[serde(flatten)]
+    report: AdmissionReport<'static>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reload {
+    #[serde(default)]
+    force: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RollBack {
+    to: Option<String>,
+}
+
+/// `GET /admin/plugins`.
+pub(super) async fn list(State(state): State<AppState>, _: Checked<Nothing>) -> Response {
+    let plugins = state.services.registry.view();
+    json(StatusCode::OK, &Plugins { plugins })
+}
+
+/// `GET /admin/plugins/{name}`.
+pub(super) async fn find(
+    State(state): State<AppState>,
+    Name(plugin): Name,
+    _: Checked<Nothing>,
+) -> Result<Response, ApiError> {
+    match state.services.registry.view_of(&plugin) {
+        Some(view) => Ok(json(StatusCode::OK, &view)),
+        None => Err(unknown(&plugin)),
+    }
+}
+
+/// `POST /admin/plugins/{name}/reload`.
+pub(super) async fn reload(
+    Extension(admin): Extension<Arc<Admin>>,
+    Extension(caller): Extension<Caller>,
+    Name(plugin): Name,
+    Checked(Reload { force }): Checked<Reload>,
+) -> Result<Response, ApiError> {
+    let services = admin.state.services.clone();
+    let action = if force { "reload by force" } else { "reload" };
+    let name = plugin.clone();
+    let reload = async move {
+        let bytes_max = services.live.load().limits.plugin_file_bytes_max;
+        services.registry.reload(&name, bytes_max, force).await
+    };
+    to_its_end(caller, action, plugin, reload).await
+}
+
+/// `POST /admin/plugins/{name}/rollback`.
+pub(super) async fn roll_back(
+    Extension(admin): Extension<Arc<Admin>>,
+    Extension(caller): Extension<Caller>,
+    Name(plugin): Name,
+    Checked(RollBack { to }): Checked<RollBack>,
+) -> Result<Response, ApiError> {
+    let services = admin.state.services.clone();
+    let name = plugin.clone();
+    let roll_back = async move { services.registry.roll_back(&name, to.as_deref()).await };
+    to_its_end(caller, "roll back", plugin, roll_back).await
+}
+
+/// Runs `change` in a task of its own, so that a client that leaves does not break it off, and writes it down.
+pub(super) async fn to_its_end(
+    caller: Caller,
+    action: &'static str,
+    plugin: String,
+    change: impl Future<Output = Result<Change, ChangeError>> + Send + 'static,
+) -> Result<Response, ApiError> {
+    let task = tokio::spawn(async move {
+        let changed = change.await;
+        let (outcome, detail) = in_words(&changed);
+        caller.did(action, &plugin, outcome, &detail);
+        answer(&plugin, changed)
+    });
+    task.await.unwrap_or_else(|_| Err(ApiError::panicked()))
+}
+
+/// For the audit line.
+fn in_words(changed: &Result<Change, ChangeError>) -> (&'static str, String) {
+    match changed {
+        Ok(Change::Live {
+            version, replaced, ..
+        }) => {
+            let replaced = replaced.as_deref().unwrap_or("none");
+            let detail = format!("{} in the place of {replaced}", version.label());
+            ("live", detail)
+        }
+        Ok(Change::Unchanged(why)) => ("unchanged", why_in_words(*why).1.to_owned()),
+        Err(error) => (error_code(error).1, error.to_string()),
+    }
+}
+
+fn answer(plugin: &str, changed: Result<Change, ChangeError>) -> Result<Response, ApiError> {
+    match changed {
+        Ok(Change::Live {
+            version,
+            replaced,
+            took,
+        }) => Ok(json(
+            StatusCode::OK,
+            &Changed {
+                plugin,
+                outcome: "live",
+                version: Some(version.label()),
+                sha256: Some(hex(version.hash())),
+                replaced,
+                took_ms: Some(took.as_secs_f64() * 1e3),
+                report: Some(version.admission().into()),
+                reason: None,
+                message: None,
+            },
+        )),
+        Ok(Change::Unchanged(why)) => {
+            let (reason, message) = why_in_words(why);
+            Ok(json(
+                StatusCode::OK,
+                &Changed {
+                    plugin,
+                    outcome: "unchanged",
+                    version: None,
+                    sha256: None,
+                    replaced: None,
+                    took_ms: None,
+                    report: None,
+                    reason: Some(reason),
+                    message: Some(message),
+                },
+            ))
+        }
+        Err(error) => Err(refused(plugin, error)),
+    }
+}
+
+fn why_in_words(why: Unchanged) -> (&'static str, &'static str) {
+    match why {
+        Unchanged::Live => ("live", "this version is live already"),
+        Unchanged::Held => (
+            "held",
+            "a version that was pushed, or gone back to, is live, and the file has not changed since; reload with \
+             force to load it all the same",
+        ),
+        Unchanged::Refused => (
+            "refused",
+            "the file was refused before and has not changed since; reload it to try again",
+        ),
+    }
+}
+
+fn error_code(error: &ChangeError) -> (StatusCode, &'static str) {
+    match error {
+        ChangeError::UnknownPlugin(_) => (StatusCode::NOT_FOUND, "unknown_plugin"),
+        ChangeError::NoSuchVersion(_) => (StatusCode::NOT_FOUND, "unknown_version"),
+        ChangeError::NoEarlierVersion => (StatusCode::CONFLICT, "no_earlier_version"),
+        ChangeError::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
+    }
+}
+
+/// As an error of this API.
+fn refused(plugin: &str, error: ChangeError) -> ApiError {
+    let (status, code) = error_code(&error);
+    let message = match &error {
+        ChangeError::Refused {
+            live: Some(live), ..
+        } => {
+            format!("plugin refused, version {live} stays live: {error}")
+        }
+        ChangeError::Refused { live: None, .. } => {
+            format!("plugin refused, and no version of it is live: {error}")
+        }
+        other => other.to_string(),
+    };
+    let api_error = ApiError::new(status, code, message);
+    let ChangeError::Refused { hash, error, live } = error else {
+        return api_error;
+    };
+    let sha256 = hash.map(|hash| hex(&hash));
+    let refusal = Refusal {
+        plugin: plugin.to_owned(),
+        version: sha256.as_ref().map(|sha256| sha256[..12].to_owned()),
+        sha256,
+        live,
+        report: AdmissionReport::from(&error),
+    };
+    api_error.with_report(&refusal)
+}
+
+pub(super) fn unknown(plugin: &str) -> ApiError {
+    refused(plugin, ChangeError::UnknownPlugin(plugin.to_owned()))
+}

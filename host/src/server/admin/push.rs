@@ -1,0 +1,104 @@
+//! `PUT /admin/plugins/{name}`: a component comes in and goes live, or is refused.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Extension,
+    body::Body,
+    http::{HeaderMap, StatusCode, header},
+    response::Response,
+};
+use futures_util::StreamExt;
+use tokio::time::timeout;
+
+use super::{
+    Admin,
+    caller::Caller,
+    plugins::{to_its_end, unknown},
+    query::{Checked, Name, Nothing},
+};
+use crate::server::error::ApiError;
+
+const ACTION: &str = "push";
+
+/// How long a client should wait while others push.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) async fn push(
+    Extension(admin): Extension<Arc<Admin>>,
+    Extension(caller): Extension<Caller>,
+    Name(plugin): Name,
+    _: Checked<Nothing>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let received = receive(&admin, &plugin, &headers, body).await;
+    let (bytes, room) = received.inspect_err(|error| caller.was_refused(ACTION, &plugin, error))?;
+    let registry = admin.state.services.registry.clone();
+    let name = plugin.clone();
+    let push = async move {
+        let _room = room;
+        registry.push(&name, bytes).await
+    };
+    to_its_end(caller, ACTION, plugin, push).await
+}
+
+/// The component, once all of it has come in, and the right to have it in memory.
+async fn receive(
+    admin: &Admin,
+    plugin: &str,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Arc<[u8]>, tokio::sync::OwnedSemaphorePermit), ApiError> {
+    let services = &admin.state.services;
+    if services.registry.view_of(plugin).is_none() {
+        return Err(unknown(plugin));
+    }
+    let (bytes_max, time) = {
+        let live = services.live.load();
+        (live.limits.plugin_file_bytes_max, live.admin.upload_timeout)
+    };
+    if announced(headers).is_some_and(|bytes| bytes > bytes_max as u64) {
+        return Err(too_large(bytes_max));
+    }
+    let room = admin.pushes.clone().try_acquire_owned().map_err(|_| {
+        let message = "other components are being pushed to this node; try again in a moment";
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message).retry_after(BUSY_PAUSE)
+    })?;
+    match timeout(time, collect(body, bytes_max)).await {
+        Ok(collected) => Ok((collected?.into(), room)),
+        Err(_) => {
+            let message =
+                format!("the component did not come in within {time:?} (admin.upload_timeout)");
+            let status = StatusCode::REQUEST_TIMEOUT;
+            Err(ApiError::new(status, "too_slow", message))
+        }
+    }
+}
+
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    let length = headers.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
+}
+
+async fn collect(body: Body, bytes_max: usize) -> Result<Vec<u8>, ApiError> {
+    let mut parts = body.into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|error| {
+            let message = format!("the component did not come in whole: {error}");
+            ApiError::new(StatusCode::BAD_REQUEST, "incomplete", message)
+        })?;
+        if part.len() > bytes_max.saturating_sub(bytes.len()) {
+            return Err(too_large(bytes_max));
+        }
+        bytes.extend_from_slice(&part);
+    }
+    Ok(bytes)
+}
+
+fn too_large(bytes_max: usize) -> ApiError {
+    let message =
+        format!("the component is larger than {bytes_max} bytes (limits.plugin_file_bytes_max)");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+}

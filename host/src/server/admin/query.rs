@@ -1,0 +1,47 @@
+//! What a call may be told in its path and its query, and nothing else.
+
+use axum::{
+    extract::{FromRequestParts, Path, Query},
+    http::{StatusCode, request::Parts},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::server::error::ApiError;
+
+/// The query, of which nothing is overlooked: an operator who misspells `force` is told so.
+pub(super) struct Checked<T>(pub(super) T);
+
+/// The query of a call that takes none.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+/// The one part of the path that varies.
+pub(super) struct Name(pub(super) String);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Checked<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = Query::try_from_uri(&parts.uri);
+        query.map(|Query(query)| Self(query)).map_err(|error| {
+            let reason = error.body_text();
+            // As axum begins it for all of them.
+            let reason = reason.trim_start_matches("Failed to deserialize query string: ");
+            let message = format!("the query is wrong: {reason}");
+            ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", message)
+        })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(name)| Self(name)).map_err(|_| {
+            let message = "the path holds what is no percent-encoded UTF-8";
+            ApiError::new(StatusCode::BAD_REQUEST, "invalid_path", message)
+        })
+    }
+}

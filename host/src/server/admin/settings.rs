@@ -1,0 +1,16 @@
+//! `GET /admin/config`: the configuration that is in force, without its secrets.
+
+use axum::{extract::State, http::StatusCode, response::Response};
+use serde_json::json;
+
+use super::query::{Checked, Nothing};
+use crate::server::{AppState, error};
+
+pub(super) async fn show(State(state): State<AppState>, _: Checked<Nothing>) -> Response {
+    let live = state.services.live.load();
+    let answer = json!({
+        "config": live.shown.json(),
+        "needs_restart": live.needs_restart,
+    });
+    error::json(StatusCode::OK, &answer)
+}
