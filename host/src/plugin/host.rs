@@ -84,7 +84,10 @@ impl HostState {
             store_deadline: None,
             cpu_max: Duration::ZERO,
             cpu: Arc::default(),
-            limiter: Limiter::new(shared.limits.memory_max, Census::of(&shared.metrics, &shared.figures)),
+            limiter: Limiter::new(
+                shared.limits.memory_max,
+                Census::of(&shared.metrics, &shared.figures),
+            ),
             wasi: denied_wasi(&shared.log, &last_words),
             resources,
             last_words,
