@@ -10,7 +10,7 @@ use std::{
 
 use super::{instance::CallError, log::clean};
 use crate::metrics::{
-    BUCKET_BOUNDS_US, Counter, FailureKind, Gauge, Histogram, HistogramSnapshot, PluginMetrics,
+    Counter, FailureKind, Gauge, Histogram, HistogramSnapshot, PluginMetrics, bound_us,
 };
 
 /// What is counted about one version.
@@ -117,10 +117,10 @@ pub(super) fn quantile_ms(durations: &HistogramSnapshot, share: f64) -> Option<f
     let rank = ((count as f64 * share).ceil() as u64).max(1);
     let mut below = 0;
     let bucket = durations.buckets.iter().position(|bucket| {
-        below += bucket;
+        below += bucket.count;
         count > 0 && below >= rank
     })?;
-    BUCKET_BOUNDS_US.get(bucket).map(|us| *us as f64 / 1e3)
+    bound_us(bucket).map(|us| us as f64 / 1e3)
 }
 
 #[cfg(test)]

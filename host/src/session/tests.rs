@@ -28,12 +28,15 @@ struct Endless {
     sent: Sent,
 }
 
-/// The first byte and the body of each frame that was sent; all of them are shorter than 126 bytes.
+/// The first byte and the body of a frame; all of them are shorter than 126 bytes.
+type SentFrame = (u8, Vec<u8>);
+
+/// The frames that were sent.
 #[derive(Clone, Default)]
-struct Sent(Arc<Mutex<Vec<(u8, Vec<u8>)>>>);
+struct Sent(Arc<Mutex<Vec<SentFrame>>>);
 
 impl Sent {
-    fn frames(&self) -> MutexGuard<'_, Vec<(u8, Vec<u8>)>> {
+    fn frames(&self) -> MutexGuard<'_, Vec<SentFrame>> {
         self.0.lock().expect("no test panics with it")
     }
 
