@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::Source;
 use crate::{
-    config::{Config, live::cannot_change_live},
+    config::Config,
     metrics::events::ConfigurationRefused,
     plugin::{FileWatcher, Trigger},
     session::{LiveConfig, Services},

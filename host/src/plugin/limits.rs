@@ -1,6 +1,6 @@
 //! What a guest may use up, and the typed errors of one that wants more.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter};
 
@@ -186,6 +186,8 @@ pub(super) fn classify(error: &wasmtime::Error) -> FailureKind {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::metrics::PluginMetrics;
 
