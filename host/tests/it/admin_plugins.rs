@@ -467,6 +467,7 @@ async fn more_than_two_pushes_at_a_time_have_to_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the server may notice that the client left before it has taken the whole upload"]
 async fn a_client_that_leaves_does_not_break_its_swap_off() {
     let config = format!(
         "{}[[plugins]]\nname = \"slow\"\npath = \"slow.wasm\"\nevents = [\"slow.*\"]\non_failure = \"pass\"\ninit_time_max = \"3s\"\n\
