@@ -1,14 +1,12 @@
 //! `signalbox run`.
 
-use std::{
-    io::{self, IsTerminal},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 
 use anyhow::Context;
 use signalbox::{
     app::{self, Source},
     config::Config,
+    logging::Log,
 };
 use tokio::{
     net::TcpListener,
@@ -16,19 +14,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
-use tracing_subscriber::EnvFilter;
 
 /// The exit code of a server that did not drain because it was told twice to stop (128 and SIGINT, as shells have it).
 const EXIT_INTERRUPTED: i32 = 130;
 
 pub(super) fn run(config: Config, source: Source) -> ExitCode {
-    let json = logging();
+    let log = Log::start();
     let served = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the runtime does not start")
         .and_then(|runtime| {
-            let served = runtime.block_on(serve(config, source));
+            let served = runtime.block_on(log.during(serve(config, source)));
             // A plugin that is being compiled must not keep a process that has drained.
             runtime.shutdown_background();
             served
@@ -36,7 +33,7 @@ pub(super) fn run(config: Config, source: Source) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if json {
+            if log.is_json() {
                 error!("signalbox does not start: {error:#}");
             } else {
                 eprintln!("signalbox does not start: {error:#}");
@@ -75,19 +72,4 @@ fn stop_on_signal(shutdown: CancellationToken) -> io::Result<()> {
         }
     });
     Ok(())
-}
-
-/// Text on a terminal, JSON with `LOG_FORMAT=json`, levels by `RUST_LOG`. Returns whether it is JSON.
-fn logging() -> bool {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let json = std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json");
-    if json {
-        subscriber.json().flatten_event(true).init();
-    } else {
-        subscriber.with_ansi(std::io::stderr().is_terminal()).init();
-    }
-    json
 }

@@ -16,7 +16,7 @@ use tokio::{
     sync::{Semaphore, oneshot},
     time::timeout,
 };
-use tracing::{debug, warn};
+use tracing::{Span, debug, warn};
 use wasmtime::{Engine, component::Component};
 
 use super::{
@@ -115,7 +115,9 @@ impl Compiler {
         let thread = Arc::<OnceLock<Pid>>::default();
         let here = thread.clone();
         let (engine, cache) = (self.engine.clone(), self.cache.clone());
+        let swap = Span::current();
         let work = move || {
+            let _swap = swap.entered();
             here.get_or_init(rustix::thread::gettid);
             let began = Instant::now();
             let compiled = compile_or_fetch(&engine, cache.as_deref(), hash, &bytes, pace);

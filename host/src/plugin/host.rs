@@ -137,6 +137,12 @@ impl HostState {
         self.limiter.memory()
     }
 
+    /// The connection that the current call is for.
+    fn connection(&self) -> Option<&str> {
+        let client = self.client.as_ref()?;
+        Some(&client.connection)
+    }
+
     /// What the guest complained with since this was asked last.
     pub(super) fn last_words(&self) -> Option<String> {
         self.last_words.take()
@@ -202,7 +208,7 @@ impl log::Host for HostState {
         if level == Level::Error {
             self.last_words.hear(&line);
         }
-        self.shared.log.write(level, &line);
+        self.shared.log.write(level, self.connection(), &line);
         Ok(())
     }
 }
@@ -256,10 +262,9 @@ impl HostState {
     fn complain(&self, name: &str, recorded: Result<(), crate::metrics::GuestMetricError>) {
         if let Err(error) = recorded {
             self.shared.metrics.guest_values_refused.increment();
-            self.shared.log.write(
-                Level::Warn,
-                &format!("metric `{name}` not recorded: {error}"),
-            );
+            let line = format!("metric `{name}` not recorded: {error}");
+            let log = &self.shared.log;
+            log.write(Level::Warn, self.connection(), &line);
         }
     }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::sync::Semaphore;
+use tracing::debug;
 use wasmtime::{
     Store,
     component::{Component, InstancePre, Linker},
@@ -205,6 +206,12 @@ impl Loader {
     ) -> Result<Candidate, LoadError> {
         let hash = hash(&bytes);
         let compiled = self.compiler.compile(hash, bytes.clone(), pace).await?;
+        debug!(
+            version = label(&hash),
+            took_ms = compiled.took.as_secs_f64() * 1e3,
+            cached = compiled.cached,
+            "compiled"
+        );
         Ok(Candidate {
             hash,
             bytes: bytes.len(),

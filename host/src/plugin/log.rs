@@ -60,7 +60,8 @@ impl PluginLog {
     }
 
     /// Writes `line`, unless this second's lines are used up. What was left out is said by the next line that is not.
-    pub(super) fn write(&self, level: Level, line: &str) {
+    /// With `connection`, it was written for that one.
+    pub(super) fn write(&self, level: Level, connection: Option<&str>, line: &str) {
         let Some(left_out) = self.admit(Instant::now()) else {
             self.metrics.log_lines_dropped.increment();
             return;
@@ -69,10 +70,18 @@ impl PluginLog {
         let (plugin, version) = (&self.plugin, &self.version);
         let line = clean(line);
         match level {
-            Level::Debug => debug!(target: "signalbox::plugin", plugin, version, "{line}"),
-            Level::Info => info!(target: "signalbox::plugin", plugin, version, "{line}"),
-            Level::Warn => warn!(target: "signalbox::plugin", plugin, version, "{line}"),
-            Level::Error => error!(target: "signalbox::plugin", plugin, version, "{line}"),
+            Level::Debug => {
+                debug!(target: "signalbox::plugin", plugin, version, connection, "{line}");
+            }
+            Level::Info => {
+                info!(target: "signalbox::plugin", plugin, version, connection, "{line}")
+            }
+            Level::Warn => {
+                warn!(target: "signalbox::plugin", plugin, version, connection, "{line}")
+            }
+            Level::Error => {
+                error!(target: "signalbox::plugin", plugin, version, connection, "{line}");
+            }
         }
     }
 
@@ -139,7 +148,7 @@ mod tests {
     fn lines_over_the_limit_are_left_out_and_counted() {
         let metrics = Arc::<PluginMetrics>::default();
         let log = PluginLog::new("p", "v", 3, metrics.clone());
-        (0..10).for_each(|_| log.write(Level::Info, "x"));
+        (0..10).for_each(|_| log.write(Level::Info, None, "x"));
         assert_eq!(metrics.log_lines_dropped.get(), 7);
         let later = Instant::now() + Duration::from_secs(1);
         assert_eq!(log.admit(later), Some(7));

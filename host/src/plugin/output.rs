@@ -64,7 +64,7 @@ impl OutputLines {
                 unfinished.extend_from_slice(part);
                 if part.ends_with(b"\n") || unfinished.len() >= LINE_BYTES_MAX {
                     let line = String::from_utf8_lossy(&unfinished);
-                    self.log.write(self.level, &line);
+                    self.log.write(self.level, None, &line);
                     if let Some(last_words) = &self.last_words {
                         last_words.hear(&line);
                     }

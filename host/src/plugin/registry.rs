@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tracing::info;
+use tracing::{Instrument, Span, info, info_span};
 
 use self::record::{Failure, Hold, Records, Refused};
 use super::{
@@ -66,6 +66,11 @@ impl Trigger {
             Self::Rollback => "rollback",
         }
     }
+}
+
+/// What lines of the log about a swap stand in, from its beginning until it is known how it ends.
+fn swap_span(plugin: &str, trigger: Trigger) -> Span {
+    info_span!("swap", plugin, trigger = trigger.as_str())
 }
 
 /// Holds the live set. One reload or operation runs at a time; within a reload, plugins are read, compiled and tried out
@@ -195,10 +200,12 @@ impl Registry {
             .enumerate()
             .map(|(index, place)| {
                 let (config, current) = (place.config.clone(), place.current.clone());
-                async move {
+                let swap = swap_span(&config.name, trigger);
+                let tried = async move {
                     let tried = self.attempt(&config, current.as_ref(), file_bytes_max, trigger);
                     (index, tried.await)
-                }
+                };
+                tried.instrument(swap)
             })
             .collect();
         let mut attempts = attempts;

@@ -403,7 +403,7 @@ impl PluginVersion {
             Ok(answer)
         })
         .await;
-        self.count(started.elapsed(), answer.as_ref().err());
+        self.count(started.elapsed(), answer.as_ref().err(), client);
         answer
     }
 
@@ -435,7 +435,12 @@ impl PluginVersion {
         Ok(lease)
     }
 
-    fn count(&self, elapsed: Duration, error: Option<&CallError>) {
+    fn count(
+        &self,
+        elapsed: Duration,
+        error: Option<&CallError>,
+        client: Option<&Arc<ClientInfo>>,
+    ) {
         let metrics = &self.shared.metrics;
         metrics.calls.increment();
         metrics.call_time.record(elapsed);
@@ -443,10 +448,11 @@ impl PluginVersion {
         if let Some(error) = error {
             metrics.failures(error.kind).increment();
             let (plugin, version, kind) = (self.name(), self.label(), error.kind.as_str());
+            let connection = client.map(|client| client.connection.as_str());
             self.shared.log.write_host(|| {
                 warn!(
                     plugin,
-                    version, kind, "a call of the plugin failed: {error}"
+                    version, kind, connection, "a call of the plugin failed: {error}"
                 )
             });
         }

@@ -145,6 +145,7 @@ impl<S: Socket> Session<S> {
         let plugins = services.registry.live();
         let admitted = pipeline::connected(&plugins, client).await;
         services.metrics.connections.increment();
+        debug!("connected");
         let actions = match admitted {
             Ok(actions) => actions,
             Err(refused) => {

@@ -102,10 +102,14 @@ impl Logged {
 }
 
 fn matching(lines: &[String], holds: impl Fn(&Value) -> bool) -> Vec<Value> {
+    json_lines(lines).into_iter().filter(holds).collect()
+}
+
+/// The lines of a log that are JSON.
+pub(crate) fn json_lines(lines: &[String]) -> Vec<Value> {
     lines
         .iter()
         .filter_map(|line| serde_json::from_str(line).ok())
-        .filter(|line| holds(line))
         .collect()
 }
 

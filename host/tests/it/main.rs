@@ -26,6 +26,7 @@ mod http;
 mod limits;
 mod live_config;
 mod logged;
+mod logging;
 mod neighbours;
 mod process;
 mod raw;

@@ -280,5 +280,8 @@ async fn log_lines_have_level_plugin_and_version_and_are_cut() {
     for line in &of_plugin {
         assert_eq!(line["plugin"], "follower");
         assert_eq!(line["version"].as_str().map(str::len), Some(12), "{line}");
+        // The one that the call was for, and the same for all.
+        assert!(line["connection"].is_string(), "{line}");
+        assert_eq!(line["connection"], of_plugin[0]["connection"]);
     }
 }

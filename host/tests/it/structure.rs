@@ -6,6 +6,7 @@ use std::{fs, path::Path};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("config", &["protocol"]),
+    ("logging", &[]),
     ("metrics", &["protocol"]),
     ("auth", &["config", "protocol"]),
     ("cloudwatch", &["config", "metrics"]),

@@ -400,6 +400,8 @@ async fn a_second_start_loads_what_was_compiled_unless_somebody_changed_it() {
         assert_eq!(line["cached"], false);
         let warnings = server.lines(|line| message(line).contains("damaged or foreign"));
         assert_eq!(warnings.len(), 1);
+        let swap = json!({"name": "swap", "plugin": "stamp", "trigger": "start"});
+        assert_eq!(warnings[0]["spans"], json!([swap]));
         let mut ann = server.client("ann").await;
         assert_eq!(handled(&mut ann, json!({})).await, 2);
         server

@@ -8,7 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Attempt, NotAdmitted, Origin, Place, Registry, Reload, Tried, Trigger, record::Stint};
+use tracing::Instrument;
+
+use super::{
+    Attempt, NotAdmitted, Origin, Place, Registry, Reload, Tried, Trigger, record::Stint, swap_span,
+};
 use crate::plugin::{
     ComponentHash, LoadError, PluginVersion, Slot,
     cache::{hash, hex},
@@ -91,7 +95,8 @@ impl Registry {
         self.check_known(plugin)?;
         // Before its turn: a component that compiles for seconds holds up no other plugin.
         let hash = hash(&bytes);
-        let compiled = self.loader.compile(bytes, self.pace(plugin)).await;
+        let compiled = self.loader.compile(bytes, self.pace(plugin));
+        let compiled = compiled.instrument(swap_span(plugin, Trigger::Push)).await;
         let component = compiled.map_err(|error| NotAdmitted {
             hash: Some(hash),
             error,
@@ -162,7 +167,9 @@ impl Registry {
             refusals: Vec::new(),
         };
         let replaced = label_of(&reload.places[index]);
-        let tried = self.try_wanted(&reload.places[index], wanted, trigger);
+        let tried = self
+            .try_wanted(&reload.places[index], wanted, trigger)
+            .instrument(swap_span(plugin, trigger));
         let refused = |hash, error, live| Err(ChangeError::Refused { hash, error, live });
         match tried.await? {
             Ok(Tried::Same(why)) => Ok(Change::Unchanged(why)),

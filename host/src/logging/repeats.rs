@@ -1,0 +1,323 @@
+//! Lines that repeat are left out and counted, place by place.
+
+use std::{
+    collections::HashMap,
+    fmt::{self, Write as _},
+    hash::{DefaultHasher, Hasher},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    callsite::Identifier,
+    error,
+    field::{Field, Visit},
+    info, warn,
+};
+use tracing_subscriber::{Layer, layer::Context};
+
+/// What a place in the code may save up: the cost of all that it says at once.
+const SAVED_MAX: Duration = Duration::from_secs(100);
+
+/// What a line costs, so that one comes through in this time, and a hundred at once.
+const COST: Duration = Duration::from_secs(1);
+
+/// What a line costs that says the same as the one before it from this place: five come through at once.
+const COST_OF_THE_SAME: Duration = Duration::from_secs(20);
+
+/// Places that are kept in mind. There are fewer in the code; a line for each plugin may make them more.
+const PLACES_MAX: usize = 4_096;
+
+/// Longest example of what was left out, in bytes.
+const EXAMPLE_BYTES_MAX: usize = 200;
+
+/// Where the lines come from that say what was left out.
+const OWN_TARGET: &str = "signalbox::log";
+
+/// Lines that are never left out: what plugins say, and what operators do. Both have limits of their own.
+const UNLIMITED: [&str; 3] = ["signalbox::plugin", "signalbox::audit", OWN_TARGET];
+
+/// Decides which lines of `info` and above are written.
+///
+/// Lines are told apart by the place in the code that they come from, and by the plugin that they are about. A place
+/// may say a hundred lines at once and one a second from then on; where it says the same again and again, five and
+/// one in 20 s. Lines of `debug` and below are not limited: whoever switches them on wants all of them.
+#[derive(Debug, Default)]
+pub struct Repeats(Mutex<HashMap<Kind, Place>>);
+
+/// A place in the code, and a hash of the plugin's name; 0: of none.
+type Kind = (Identifier, u64);
+
+#[derive(Debug)]
+struct Place {
+    metadata: &'static Metadata<'static>,
+    /// When all that it has said is paid for.
+    paid_at: Instant,
+    /// A hash of what it said last.
+    said: u64,
+    left_out: u64,
+    example: String,
+}
+
+/// Lines of one place that were left out.
+#[derive(Debug, PartialEq, Eq)]
+struct LeftOut {
+    level: Level,
+    from: &'static str,
+    count: u64,
+    example: String,
+}
+
+impl Repeats {
+    /// As a layer of a subscriber; it keeps lines from all other layers.
+    pub fn layer<S: Subscriber>(self: Arc<Self>) -> impl Layer<S> {
+        Limit(self)
+    }
+
+    /// Says what was left out since this was called last.
+    pub fn tell(&self) {
+        // The lines are written with the lock given back: they come here too.
+        for LeftOut {
+            level,
+            from,
+            count,
+            example,
+        } in self.left_out()
+        {
+            match level {
+                Level::ERROR => {
+                    error!(target: OWN_TARGET, count, from, "... and {count} more: {example}");
+                }
+                Level::WARN => {
+                    warn!(target: OWN_TARGET, count, from, "... and {count} more: {example}");
+                }
+                _ => info!(target: OWN_TARGET, count, from, "... and {count} more: {example}"),
+            }
+        }
+    }
+
+    fn left_out(&self) -> Vec<LeftOut> {
+        let mut places = self.places();
+        let silenced = places.values_mut().filter(|place| place.left_out > 0);
+        silenced
+            .map(|place| LeftOut {
+                level: *place.metadata.level(),
+                from: place.metadata.target(),
+                count: std::mem::take(&mut place.left_out),
+                example: std::mem::take(&mut place.example),
+            })
+            .collect()
+    }
+
+    /// Whether a line from `metadata` that says `line` is written.
+    fn admit(&self, metadata: &'static Metadata<'static>, line: Line, now: Instant) -> bool {
+        let mut places = self.places();
+        let kind = (metadata.callsite(), line.plugin);
+        if places.len() >= PLACES_MAX && !places.contains_key(&kind) {
+            places.retain(|_, place| place.paid_at > now || place.left_out > 0);
+            if places.len() >= PLACES_MAX {
+                return true;
+            }
+        }
+        let place = places.entry(kind).or_insert_with(|| Place {
+            metadata,
+            paid_at: now,
+            // No hash: the first line says nothing again.
+            said: !line.said,
+            left_out: 0,
+            example: String::new(),
+        });
+        let cost = if place.said == line.said {
+            COST_OF_THE_SAME
+        } else {
+            COST
+        };
+        place.said = line.said;
+        let paid_at = place.paid_at.max(now) + cost;
+        if paid_at.duration_since(now) > SAVED_MAX {
+            place.left_out += 1;
+            place.example = line.message;
+            return false;
+        }
+        place.paid_at = paid_at;
+        true
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashMap<Kind, Place>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Limit(Arc<Repeats>);
+
+impl<S: Subscriber> Layer<S> for Limit {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        let metadata = event.metadata();
+        if *metadata.level() > Level::INFO || UNLIMITED.contains(&metadata.target()) {
+            return true;
+        }
+        self.0.admit(metadata, Line::read(event), Instant::now())
+    }
+}
+
+/// What is told apart of a line.
+#[derive(Debug)]
+struct Line {
+    /// A hash of the plugin that it is about; 0: of none.
+    plugin: u64,
+    /// A hash of all that it says.
+    said: u64,
+    /// Its message, cut.
+    message: String,
+}
+
+impl Line {
+    fn read(event: &Event<'_>) -> Self {
+        let mut reader = Reader::default();
+        event.record(&mut reader);
+        Self {
+            plugin: reader.plugin,
+            said: reader.said.0.finish(),
+            message: reader.message.0,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    plugin: u64,
+    said: Hashed,
+    message: Cut,
+}
+
+impl Visit for Reader {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing into either cannot fail.
+        let _ = write!(self.said, "{}={value:?};", field.name());
+        match field.name() {
+            "message" => drop(write!(self.message, "{value:?}")),
+            "plugin" => {
+                let mut plugin = Hashed::default();
+                let _ = write!(plugin, "{value:?}");
+                self.plugin = plugin.0.finish();
+            }
+            _ => {}
+        }
+    }
+}
+
+#[derive(Default)]
+struct Hashed(DefaultHasher);
+
+impl fmt::Write for Hashed {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// The beginning of a text.
+#[derive(Default)]
+struct Cut(String);
+
+impl fmt::Write for Cut {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = EXAMPLE_BYTES_MAX.saturating_sub(self.0.len());
+        self.0.push_str(&text[..text.floor_char_boundary(room)]);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::{debug, info_span};
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    /// Counts the lines that come through.
+    struct Heard(Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Heard {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.0.lock().unwrap().push(Line::read(event).message);
+        }
+    }
+
+    /// The lines that come through of what `say` says, and what was left out by then.
+    fn heard(say: impl FnOnce()) -> (Vec<String>, Vec<LeftOut>) {
+        let (repeats, lines) = (Arc::<Repeats>::default(), Arc::default());
+        let subscriber = tracing_subscriber::registry()
+            .with(repeats.clone().layer())
+            .with(Heard(Arc::clone(&lines)));
+        tracing::subscriber::with_default(subscriber, say);
+        (
+            std::mem::take(&mut *lines.lock().unwrap()),
+            repeats.left_out(),
+        )
+    }
+
+    #[test]
+    fn the_same_line_again_and_again_comes_five_times_and_the_rest_is_counted() {
+        let (lines, left_out) = heard(|| (0..317).for_each(|_| warn!(port = 7, "no room")));
+        assert_eq!(lines, ["no room"; 5]);
+        let expected = LeftOut {
+            level: Level::WARN,
+            from: module_path!(),
+            count: 312,
+            example: "no room".to_owned(),
+        };
+        assert_eq!(left_out, [expected]);
+    }
+
+    #[test]
+    fn different_lines_of_one_place_come_a_hundred_times() {
+        let (lines, left_out) = heard(|| (0..150).for_each(|user| info!(user, "disconnected")));
+        assert_eq!((lines.len(), left_out[0].count), (100, 50));
+    }
+
+    #[test]
+    fn neither_another_place_nor_another_plugin_is_silenced() {
+        let fail = |plugin: &str| error!(plugin, "failed");
+        let (lines, _) = heard(|| {
+            (0..9).for_each(|_| fail("a"));
+            fail("b");
+            error!("other");
+        });
+        assert_eq!(lines[5..], ["failed", "other"]);
+    }
+
+    #[test]
+    fn what_was_asked_for_and_what_has_a_limit_of_its_own_is_not_limited() {
+        let (lines, left_out) = heard(|| {
+            (0..200).for_each(|_| debug!("detail"));
+            (0..200).for_each(|_| info!(target: "signalbox::plugin", "a plugin's"));
+            (0..200).for_each(|_| info!(target: "signalbox::audit", "an operator's"));
+        });
+        assert_eq!((lines.len(), left_out), (600, vec![]));
+    }
+
+    #[test]
+    fn a_place_that_was_silent_may_speak_again() {
+        let repeats = Repeats::default();
+        let now = Instant::now();
+        let metadata = tracing::subscriber::with_default(tracing_subscriber::registry(), || {
+            info_span!("here").metadata().expect("it is enabled")
+        });
+        let admit = |after: u64| {
+            let line = Line {
+                plugin: 0,
+                said: 1,
+                message: "x".to_owned(),
+            };
+            repeats.admit(metadata, line, now + Duration::from_secs(after))
+        };
+        let admitted = |after| (0..10).filter(|_| admit(after)).count();
+        assert_eq!(admitted(0), 5);
+        assert_eq!(admitted(1), 1, "what it had left");
+        assert_eq!(admitted(20), 0);
+        assert_eq!(admitted(21), 1);
+        assert_eq!(admitted(1_000), 5);
+    }
+}
