@@ -25,6 +25,7 @@ use crate::{
     router::{Connection, LocalTable, Router},
     server::{self, AppState},
     session::{Live, LiveConfig, Services},
+    trace::{self, Tracer},
 };
 
 /// The part of the drain time in which connections are told to go; the rest is for their answers.
@@ -58,6 +59,9 @@ pub enum StartError {
     /// Redis is configured in a way that cannot work.
     #[error(transparent)]
     Redis(#[from] EndpointError),
+    /// Spans cannot be exported.
+    #[error(transparent)]
+    Tracing(#[from] trace::SetupError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Random,
@@ -132,6 +136,7 @@ pub async fn run(
     // A request that does not end must not keep the process.
     let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
     services.router.broker().leave().await;
+    services.tracer.stop().await;
     info!("stopped");
     Ok(())
 }
@@ -141,6 +146,10 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
     aws_lc_rs::rand::fill(&mut nonce).map_err(|_| StartError::Random)?;
     let ids = IdSource::new(&config.server.node_id, u64::from_le_bytes(nonce));
     let metrics = Arc::<Metrics>::default();
+    let tracer = match &config.tracing {
+        Some(tracing) => Tracer::start(tracing, ids.node(), metrics.clone())?,
+        None => Tracer::default(),
+    };
     let table = Arc::new(LocalTable::new(
         config.limits.outbox_bytes_max,
         metrics.clone(),
@@ -155,6 +164,7 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
             ids.node(),
             table.clone(),
             metrics.clone(),
+            tracer.clone(),
         )?),
     };
     let store: Arc<dyn PluginStore> = match &config.broker {
@@ -175,6 +185,7 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
         registry: Arc::new(Registry::new(loader, metrics.clone())),
         metrics,
         ids,
+        tracer,
         live: Live::new(LiveConfig::new(config, config)),
         draining: AtomicBool::new(false),
     }))

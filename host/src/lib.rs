@@ -16,3 +16,4 @@ pub mod redis_client;
 pub mod router;
 pub mod server;
 pub mod session;
+pub mod trace;

@@ -10,7 +10,7 @@ use dashmap::DashMap;
 use futures_util::{FutureExt, future::BoxFuture};
 
 use super::{Broker, BrokerError, LocalNode, NodeReport, Target, Told, UserRequest};
-use crate::protocol::Frame;
+use crate::{protocol::Frame, trace::Trace};
 
 /// Where nodes of one process meet.
 #[derive(Default)]
@@ -107,6 +107,7 @@ impl Broker for MemoryBroker {
         &'a self,
         target: Target<'a>,
         frame: &'a Frame,
+        _: Trace<'a>,
     ) -> BoxFuture<'a, Result<usize, BrokerError>> {
         std::future::ready(Ok(self.publish_now(target, frame))).boxed()
     }

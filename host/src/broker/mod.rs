@@ -16,7 +16,7 @@ pub use memory::{MemoryBroker, MemoryHub};
 pub use redis::RedisBroker;
 pub use users::{ConnectionReport, LISTED_MAX, NodeReport, Told, UserRequest};
 
-use crate::protocol::Frame;
+use crate::{protocol::Frame, trace::Trace};
 
 /// Whom a message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,8 @@ pub trait LocalNode: Send + Sync {
 pub trait Broker: Send + Sync {
     /// Publishes `frame` to every other node that holds `target`, and returns how many those are. The frame says itself
     /// whom it is for, as every delivery does (`receiverID`, `room`): some brokers carry nothing else. Frames of one
-    /// caller to one target arrive in the order of the calls, each at most once.
+    /// caller to one target arrive in the order of the calls, each at most once. What is done for it is a part of
+    /// `trace`, on the other nodes too, as far as they can be told.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`], within the command timeout, where nobody can tell which nodes those are.
@@ -61,6 +62,7 @@ pub trait Broker: Send + Sync {
         &'a self,
         target: Target<'a>,
         frame: &'a Frame,
+        trace: Trace<'a>,
     ) -> BoxFuture<'a, Result<usize, BrokerError>>;
 
     /// Has every other node that holds `user` carry out `request`. Nodes that turn out to hold nobody are left out.

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path};
 use super::{
     AdminConfig, AllowedOrigins, ApiConfig, AuthConfig, BrokerConfig, CloudWatchConfig, Config,
     ConfigError, JwtConfig, JwtKeySource, Limits, MetricsConfig, RedisCompat, RedisConfig,
-    RedisMode, ServerConfig, Shown, StorageResolution, checks, plugins,
+    RedisMode, ServerConfig, Shown, StorageResolution, TracingConfig, checks, plugins,
     settings::{Section, Settings},
     units,
 };
@@ -41,6 +41,7 @@ pub(super) fn assemble(
         metrics: MetricsConfig {
             prometheus: section("metrics").bool("prometheus"),
         },
+        tracing: tracing(section("tracing")),
         admin: AdminConfig {
             key: section("admin").optional("key"),
             upload_timeout: section("admin").time("upload_timeout"),
@@ -241,6 +242,14 @@ fn key_source(
             None
         }
     }
+}
+
+fn tracing(section: &Section) -> Option<TracingConfig> {
+    Some(TracingConfig {
+        otlp_endpoint: section.optional("otlp_endpoint")?,
+        sample_ratio: section.ratio("sample_ratio"),
+        traces_per_second: section.count("traces_per_second"),
+    })
 }
 
 fn limits(section: &Section) -> Limits {

@@ -101,6 +101,33 @@ pub(super) fn split_redis_urls(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim)
 }
 
+/// Where a collector of OTLP is, or nothing. What follows the host is a path, to which that of the signal is added.
+pub(super) fn otlp_endpoint(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    const HINT: &str =
+        "write http://host:port or https://host:port of its OTLP over HTTP, mostly port 4318";
+    let uri: hyper::Uri = text
+        .parse()
+        .map_err(|_| format!("is not an address: {HINT}"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(format!("does not begin with http:// or https://: {HINT}"));
+    }
+    if uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
+        return Err(
+            "holds a user or password, which belongs into OTEL_EXPORTER_OTLP_HEADERS".to_owned(),
+        );
+    }
+    if uri.query().is_some() {
+        return Err(format!("goes on after ?, which says nothing here: {HINT}"));
+    }
+    Ok(())
+}
+
 /// What keys of Redis begin with. With empty braces a cluster would look at the whole key for its slot, and keys that
 /// belong together would be apart.
 pub(super) fn key_prefix(text: &str) -> Result<(), String> {
@@ -273,6 +300,23 @@ mod tests {
         assert!(key_prefix("{}chat:").is_err());
         assert!(bearer_key("abc+/=").is_ok());
         assert!(bearer_key("two words").is_err());
+    }
+
+    #[test]
+    fn addresses_of_collectors() {
+        for good in ["", "http://127.0.0.1:4318", "https://otlp.example.com/v2/"] {
+            assert_eq!(otlp_endpoint(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "collector:4318",
+            "grpc://a",
+            "http://",
+            "http://u:p@a",
+            "http://a?b=1",
+            "/v1/traces",
+        ] {
+            assert!(otlp_endpoint(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

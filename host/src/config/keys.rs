@@ -47,6 +47,8 @@ pub(super) enum Kind {
     Time(Duration, Duration),
     /// A size in bytes from the first to the second.
     Bytes(u64, u64),
+    /// A share, from 0 to 1.
+    Ratio,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// An IP address with a port.
@@ -89,17 +91,22 @@ pub const PREFIX: &str = "SIGNALBOX_";
 /// Variables with our prefix that are no settings of the server: the command line client reads them.
 pub const RESERVED_VARIABLES: [&str; 2] = ["SIGNALBOX_ADMIN_KEY", "SIGNALBOX_URL"];
 
-/// The variable names of the Go server `websocket-app`, with the keys that they set. `ENVIRONMENT` is known so
-/// that nobody need remove it, and sets nothing. `WSS_PORT` replaces the port of the address alone.
-pub const OLD_VARIABLES: [(&str, Option<(&str, &str)>); 4] = [
+/// The variable names of others, with the keys that they set: of the Go server `websocket-app`, and of OpenTelemetry.
+/// `ENVIRONMENT` is known so that nobody need remove it, and sets nothing. `WSS_PORT` replaces the port of the address
+/// alone.
+pub const OLD_VARIABLES: [(&str, Option<(&str, &str)>); 5] = [
     ("WSS_PORT", Some(("server", "listen"))),
     ("JWT_SECRET", Some(("auth", "jwt_secret"))),
     ("REDIS_URI", Some(("redis", "url"))),
     ("ENVIRONMENT", None),
+    (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        Some(("tracing", "otlp_endpoint")),
+    ),
 ];
 
 /// The sections, in the order of the reference.
-pub const SECTIONS: [&str; 11] = [
+pub const SECTIONS: [&str; 12] = [
     "server",
     "auth",
     "broker",
@@ -107,6 +114,7 @@ pub const SECTIONS: [&str; 11] = [
     "limits",
     "cloudwatch",
     "metrics",
+    "tracing",
     "admin",
     "api",
     "plugin_cache",
@@ -182,7 +190,7 @@ use Change::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 59] = [
+pub const KEYS: [Key; 62] = [
     key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
@@ -263,6 +271,13 @@ pub const KEYS: [Key; 59] = [
 
     key("metrics", "prometheus", Kind::Bool, "true", "false", Restart,
         "Whether `/metrics` is served"),
+
+    key("tracing", "otlp_endpoint", Kind::Text(checks::otlp_endpoint), "", "http://127.0.0.1:4318", Restart,
+        "Where spans go by OTLP over HTTP, such as `http://collector:4318`; empty: nowhere, and messages are not traced"),
+    key("tracing", "sample_ratio", Kind::Ratio, "0.01", "0.5", Restart,
+        "The share of messages that are traced, from 0 to 1"),
+    key("tracing", "traces_per_second", Kind::Count(1, 100_000), "100", "10", Restart,
+        "The most traces that this node begins in a second, whatever `sample_ratio` says"),
 
     key("admin", "key", Kind::Text(checks::bearer_key), "", "an-admin-key", Live,
         "The bearer key of `/admin/`; empty: every call answers 401").secret(),

@@ -2,6 +2,7 @@
 
 use super::{
     AuthConfig, BrokerConfig, CloudWatchConfig, Config, JwtConfig, JwtKeySource, RedisConfig,
+    TracingConfig,
 };
 
 /// The keys that differ between two configurations and take effect only with the next start. Everything else,
@@ -18,12 +19,32 @@ pub fn cannot_change_live(old: &Config, new: &Config) -> Vec<&'static str> {
     broker(&old.broker, &new.broker, &mut differs);
     cloudwatch(&old.cloudwatch, &new.cloudwatch, &mut differs);
     differs("metrics.prometheus", old.metrics != new.metrics);
+    tracing(old.tracing.as_ref(), new.tracing.as_ref(), &mut differs);
     differs(
         "plugin_cache.dir",
         old.plugin_cache_dir != new.plugin_cache_dir,
     );
     auth(&old.auth, &new.auth, &mut differs);
     keys
+}
+
+fn tracing(
+    old: Option<&TracingConfig>,
+    new: Option<&TracingConfig>,
+    differs: &mut impl FnMut(&'static str, bool),
+) {
+    let (Some(old), Some(new)) = (old, new) else {
+        return differs("tracing.otlp_endpoint", old.is_some() != new.is_some());
+    };
+    differs(
+        "tracing.otlp_endpoint",
+        old.otlp_endpoint != new.otlp_endpoint,
+    );
+    differs("tracing.sample_ratio", old.sample_ratio != new.sample_ratio);
+    differs(
+        "tracing.traces_per_second",
+        old.traces_per_second != new.traces_per_second,
+    );
 }
 
 fn broker(old: &BrokerConfig, new: &BrokerConfig, differs: &mut impl FnMut(&'static str, bool)) {

@@ -48,6 +48,8 @@ pub struct Config {
     pub cloudwatch: Option<CloudWatchConfig>,
     /// `[metrics]`.
     pub metrics: MetricsConfig,
+    /// `[tracing]`; none: messages are not traced.
+    pub tracing: Option<TracingConfig>,
     /// `[admin]`.
     pub admin: AdminConfig,
     /// `[api]`.
@@ -259,6 +261,17 @@ pub enum StorageResolution {
 pub struct MetricsConfig {
     /// Whether `/metrics` is served.
     pub prometheus: bool,
+}
+
+/// `[tracing]`: which messages are traced, and where spans go. Cannot be changed while the server runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TracingConfig {
+    /// The collector: `http://` or `https://`, without the path of the signal.
+    pub otlp_endpoint: String,
+    /// The share of messages that are traced, 0 – 1.
+    pub sample_ratio: f64,
+    /// Traces that this node begins in a second, at most.
+    pub traces_per_second: u32,
 }
 
 /// `[admin]`.

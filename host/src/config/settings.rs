@@ -112,6 +112,13 @@ impl Section {
         }
     }
 
+    pub(super) fn ratio(&self, name: &str) -> f64 {
+        match self.value(name) {
+            Value::Ratio(ratio) => ratio,
+            _ => mismatch(name),
+        }
+    }
+
     pub(super) fn time(&self, name: &str) -> Duration {
         match self.value(name) {
             Value::Time(time) => time,

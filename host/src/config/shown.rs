@@ -84,6 +84,7 @@ fn shown(key: &Key, value: Value) -> Json {
         Value::Count(number) => number.into(),
         Value::Time(time) => units::format_duration(time).into(),
         Value::Bytes(bytes) => units::format_bytes(bytes).into(),
+        Value::Ratio(ratio) => ratio.into(),
         Value::Address(address) => address.to_string().into(),
         Value::Text(text) => text.into(),
         Value::Texts(texts) => texts.into(),

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::{
     AllowedOrigins, AuthConfig, BrokerConfig, CloudWatchConfig, Config, ConfigErrors, Environment,
     InstanceMode, JwtKeySource, Limits, OnFailure, PluginConfig, PluginLimits, RedisCompat,
-    RedisConfig, RedisMode, Shown, StorageResolution,
+    RedisConfig, RedisMode, Shown, StorageResolution, TracingConfig,
     keys::{self, Change, KEYS, Key, Kind},
     live::cannot_change_live,
     values,
@@ -168,6 +168,12 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
     };
     assert_eq!(config.cloudwatch, Some(cloudwatch));
     assert!(!config.metrics.prometheus);
+    let tracing = TracingConfig {
+        otlp_endpoint: "https://otlp.example.com".to_owned(),
+        sample_ratio: 1.0,
+        traces_per_second: 10,
+    };
+    assert_eq!(config.tracing, Some(tracing));
     assert_eq!(config.admin.key.as_deref(), Some("an-admin-key"));
     assert_eq!(config.admin.upload_timeout, Duration::from_secs(300));
     assert_eq!(config.api.keys, ["first-key", "second-key"]);
@@ -221,6 +227,7 @@ fn no_text_gives_the_defaults_of_the_contract() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.cloudwatch, None);
     assert!(config.metrics.prometheus);
+    assert_eq!(config.tracing, None);
     assert_eq!(config.admin.key, None);
     assert!(config.api.keys.is_empty());
     assert_eq!(
@@ -351,6 +358,9 @@ fn companions(key: &Key) -> Vec<(&'static str, &'static str)> {
         ("redis", _) => vec![REDIS],
         ("cloudwatch", name) if name != "enabled" => {
             vec![("SIGNALBOX_CLOUDWATCH__ENABLED", "true")]
+        }
+        ("tracing", "sample_ratio" | "traces_per_second") => {
+            vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")]
         }
         _ => vec![],
     }
@@ -529,7 +539,7 @@ fn debug_output_shows_no_secret() {
 /// A default as it stands in a file.
 fn toml_literal(key: &Key) -> String {
     match key.kind {
-        Kind::Bool | Kind::Count(..) | Kind::Table => key.default.to_owned(),
+        Kind::Bool | Kind::Count(..) | Kind::Ratio | Kind::Table => key.default.to_owned(),
         Kind::Texts(_) if key.default.is_empty() => "[]".to_owned(),
         _ => format!("\"{}\"", key.default),
     }

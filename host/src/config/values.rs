@@ -18,6 +18,7 @@ pub(super) enum Value {
     Count(u64),
     Time(Duration),
     Bytes(u64),
+    Ratio(f64),
     Address(SocketAddr),
     /// Also a choice.
     Text(String),
@@ -53,7 +54,9 @@ pub(super) fn from_toml(key: &Key, value: &Spanned<DeValue<'_>>) -> Result<Value
             let number = i128::from_str_radix(integer.as_str(), integer.radix());
             ranged(key, number.ok(), &integer.to_string()).map_err(problem)
         }
-        (Kind::Bool | Kind::Count(..) | Kind::Texts(_) | Kind::Table, other) => {
+        (Kind::Ratio, DeValue::Float(number)) => from_text(key, number.as_str()).map_err(problem),
+        (Kind::Ratio, DeValue::Integer(number)) => from_text(key, number.as_str()).map_err(problem),
+        (Kind::Bool | Kind::Count(..) | Kind::Ratio | Kind::Texts(_) | Kind::Table, other) => {
             Err(problem(wrong_type(key, other)))
         }
         (_, DeValue::String(text)) => from_text(key, text).map_err(problem),
@@ -77,6 +80,11 @@ pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
         Kind::Bytes(..) => match units::parse_bytes(text) {
             Ok(bytes) => ranged(key, Some(i128::from(bytes)), text),
             Err(error) => refuse(&format!(", which {error}")),
+        },
+        Kind::Ratio => match text.trim().parse::<f64>() {
+            Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(Value::Ratio(ratio)),
+            Ok(_) => refuse(", which is out of range"),
+            Err(_) => refuse(""),
         },
         Kind::Time(min, max) => match units::parse_duration(text) {
             Ok(time) if (min..=max).contains(&time) => Ok(Value::Time(time)),
@@ -131,6 +139,7 @@ pub(super) fn expected(key: &Key) -> String {
             let (min, max) = (units::format_duration(min), units::format_duration(max));
             format!("a duration from {min} to {max} such as \"{example}\"")
         }
+        Kind::Ratio => format!("a number from 0 to 1 such as {example}"),
         Kind::Choice(words) => {
             let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
             words.join(" or ")
@@ -193,7 +202,9 @@ fn wrong_type(key: &Key, value: &DeValue<'_>) -> String {
         (Kind::Time(..), DeValue::Integer(number)) => {
             format!("; write \"{number}s\" for seconds, with quotes and unit")
         }
-        (Kind::Bool | Kind::Count(..), DeValue::String(text)) if from_text(key, text).is_ok() => {
+        (Kind::Bool | Kind::Count(..) | Kind::Ratio, DeValue::String(text))
+            if from_text(key, text).is_ok() =>
+        {
             "; write it without quotes".to_owned()
         }
         (Kind::Texts(_), DeValue::String(_)) => "; put it in brackets".to_owned(),

@@ -66,6 +66,10 @@ pub struct Metrics {
     pub cloudwatch: CloudWatchMetrics,
     /// The plugins' figures.
     pub plugins: PluginTable,
+    /// Spans of traces that a collector took.
+    pub trace_spans_exported: Counter,
+    /// Spans of traces that no collector got, by reason.
+    pub trace_spans_dropped: BySpanDropReason,
 }
 
 /// What happens between this node and the others through Redis.
@@ -131,6 +135,26 @@ impl DropReason {
             Self::Offline => "offline",
             Self::Plugin => "plugin",
             Self::ConnectionGone => "connection_gone",
+        }
+    }
+}
+
+/// Why a span of a trace was not exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanDropReason {
+    /// Too many waited.
+    QueueFull,
+    /// The collector did not take it.
+    Export,
+}
+
+impl SpanDropReason {
+    const ALL: [Self; 2] = [Self::QueueFull, Self::Export];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Export => "export",
         }
     }
 }
@@ -245,6 +269,10 @@ pub struct ByErrorCode([Counter; ErrorCode::ALL.len()]);
 #[derive(Debug, Default)]
 pub struct ByDropReason([Counter; DropReason::ALL.len()]);
 
+/// A counter for each [`SpanDropReason`].
+#[derive(Debug, Default)]
+pub struct BySpanDropReason([Counter; SpanDropReason::ALL.len()]);
+
 /// A counter for each [`Refusal`].
 #[derive(Debug, Default)]
 pub struct ByRefusal([Counter; Refusal::ALL.len()]);
@@ -312,6 +340,19 @@ impl ByDropReason {
 
     fn rows(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
         DropReason::ALL
+            .into_iter()
+            .map(|reason| (reason.as_str(), self.of(reason)))
+    }
+}
+
+impl BySpanDropReason {
+    /// The counter of `reason`.
+    pub fn of(&self, reason: SpanDropReason) -> &Counter {
+        &self.0[reason as usize]
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
+        SpanDropReason::ALL
             .into_iter()
             .map(|reason| (reason.as_str(), self.of(reason)))
     }

@@ -101,6 +101,11 @@ pub fn read(metrics: &Metrics, status: &Status) -> Vec<Family> {
         &table::CLOUDWATCH_INTERVALS_DROPPED,
         &pushes.intervals_dropped,
     );
+    readings.one(&table::TRACE_SPANS_EXPORTED, &metrics.trace_spans_exported);
+    readings.labelled(
+        &table::TRACE_SPANS_DROPPED,
+        metrics.trace_spans_dropped.rows(),
+    );
     readings.families
 }
 

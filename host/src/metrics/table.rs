@@ -236,6 +236,11 @@ table! {
         .labels(&["outcome"]);
     CLOUDWATCH_INTERVALS_DROPPED = metric(Counter, "cloudwatch_intervals_dropped", Count,
         "Intervals that were thrown away because they could not be pushed for an hour");
+
+    TRACE_SPANS_EXPORTED = metric(Counter, "trace_spans_exported", Count, "Spans of traces that a collector took");
+    TRACE_SPANS_DROPPED = metric(Counter, "trace_spans_dropped", Count,
+        "Spans of traces that no collector got: too many waited (`queue_full`), or it did not take them (`export`)")
+        .labels(&["reason"]);
 }
 
 #[cfg(test)]

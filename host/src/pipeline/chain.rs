@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Message, Refused, Settled, guest, settle};
+use super::{Message, Refused, Settled, guest, settle, traced};
 use crate::{
     plugin::{PluginSet, PluginVersion, Slot, Transformed},
     protocol::ClientInfo,
@@ -81,8 +81,9 @@ impl Link<'_> {
         client: Option<&Arc<ClientInfo>>,
         message: &Message<'_>,
     ) -> Result<(), Refused> {
+        let call = traced::call(message.trace, "validate", self.version);
         let verdict = self.version.validate(client, guest(message)).await;
-        match settle(self.slot, verdict) {
+        match settle(self.slot, call.ended(verdict)) {
             Settled::Answer(()) | Settled::Passed => Ok(()),
             Settled::Stop(refused) => Err(refused),
         }
@@ -97,12 +98,18 @@ impl<'s> Transformer<'s> {
         message: &Message<'_>,
     ) -> Settled<Transformed> {
         let Link { slot, version, .. } = self.link;
+        let what = if self.screening {
+            "screen"
+        } else {
+            "transform"
+        };
+        let call = traced::call(message.trace, what, version);
         let verdict = if self.screening {
             version.screen(client, guest(message)).await
         } else {
             version.transform(client, guest(message)).await
         };
-        settle(slot, verdict)
+        settle(slot, call.ended(verdict))
     }
 
     /// The one after it, for what the message is now.

@@ -4,6 +4,7 @@
 //! leave half a delivery behind.
 
 mod chain;
+mod traced;
 
 use std::{
     borrow::Cow,
@@ -18,6 +19,7 @@ use crate::{
         PluginVersion, Rejection, Slot, Transformed, Verdict,
     },
     protocol::{ClientInfo, event_type::Closeness},
+    trace::Trace,
 };
 
 /// Where a message goes.
@@ -59,6 +61,8 @@ pub struct Message<'a> {
     pub payload: Cow<'a, str>,
     /// When the server took it in.
     pub timestamp: SystemTime,
+    /// The span of its handling, where it is traced.
+    pub trace: Trace<'a>,
 }
 
 /// What is to be done with a message.
@@ -136,7 +140,9 @@ pub async fn run<'a>(
     let Some((slot, version)) = handler(plugins, &message.event_type) else {
         return Outcome::Route(message);
     };
-    match settle(slot, version.handle(client, guest(&message)).await) {
+    let call = traced::call(message.trace, "handle", version);
+    let verdict = version.handle(client, guest(&message)).await;
+    match settle(slot, call.ended(verdict)) {
         Settled::Answer(actions) => Outcome::Handled { message, actions },
         Settled::Passed => Outcome::Route(message),
         Settled::Stop(refused) => refused.into(),

@@ -21,6 +21,7 @@ use crate::{
     broker::{Broker, BrokerError, LocalNode, Target},
     metrics::{DropReason, Metrics},
     protocol::Frame,
+    trace::Trace,
 };
 
 /// Sends messages to whom they are for, wherever that is.
@@ -75,13 +76,21 @@ impl Router {
         &self.broker
     }
 
-    /// Sends `frame` to `target`: here directly, elsewhere through the broker.
+    /// Sends `frame` to `target`: here directly, elsewhere through the broker, as a part of `trace`.
     ///
     /// # Errors
     /// [`BrokerError`] where nobody was reached here and nobody can tell who else there is.
-    pub async fn send(&self, target: Target<'_>, frame: &Frame) -> Result<Reach, BrokerError> {
+    pub async fn send(
+        &self,
+        target: Target<'_>,
+        frame: &Frame,
+        trace: Trace<'_>,
+    ) -> Result<Reach, BrokerError> {
         let connections = self.table.deliver(target, frame);
-        match self.broker.publish(target, frame).await {
+        if let Some(span) = trace {
+            span.set("signalbox.connections", connections as i64);
+        }
+        match self.broker.publish(target, frame, trace).await {
             Ok(0) if connections == 0 => {
                 self.metrics
                     .messages_dropped

@@ -17,6 +17,7 @@ use crate::{
         ErrorCode,
         outbound::{AckStatus, Delivery},
     },
+    trace::Trace,
 };
 
 pub use crate::pipeline::To;
@@ -34,6 +35,8 @@ pub struct Posted<'a> {
     pub payload: &'a str,
     /// Whether it goes past the plugins.
     pub raw: bool,
+    /// The span of the request, where it is traced.
+    pub trace: Trace<'a>,
 }
 
 /// Why a message was not sent.
@@ -70,6 +73,7 @@ pub async fn post(services: &Services, id: &str, posted: Posted<'_>) -> Result<A
         to: posted.to,
         payload: posted.payload.into(),
         timestamp: SystemTime::now(),
+        trace: posted.trace,
     };
     let outcome = if posted.raw {
         Outcome::Route(message)
@@ -93,7 +97,10 @@ async fn conclude(services: &Services, outcome: Outcome<'_>) -> Result<AckStatus
             for action in actions {
                 match action {
                     Action::Deliver => status = deliver(services, &message).await,
-                    other => perform_without_connection(services, message.sender, other).await,
+                    other => {
+                        let trace = message.trace;
+                        perform_without_connection(services, message.sender, other, trace).await;
+                    }
                 }
             }
             status
@@ -148,7 +155,7 @@ async fn deliver(services: &Services, message: &Message<'_>) -> Result<AckStatus
         room: room(to),
         message_id: Some(message.id),
     };
-    match send(services, None, to, &delivery).await {
+    match send(services, None, to, &delivery, message.trace).await {
         Ok(true) => Ok(AckStatus::Delivered),
         Ok(false) => Ok(AckStatus::Offline),
         Err(error) => Err(refused(ErrorCode::Unavailable, &error.to_string())),

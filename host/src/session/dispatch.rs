@@ -19,6 +19,7 @@ use crate::{
         outbound::{self, AckStatus, Delivery, ErrorPayload},
     },
     router::{CloseRequest, Connection},
+    trace::Trace,
 };
 
 /// One frame's context.
@@ -29,6 +30,8 @@ struct Turn<'a> {
     id: Option<&'a str>,
     /// The message's name; made for every message, told to those who asked for an `ack`.
     message_id: &'a str,
+    /// The span of the message, where it is traced.
+    trace: Trace<'a>,
 }
 
 /// Handles the text frame `text`, which arrived at `arrived`.
@@ -57,11 +60,21 @@ pub(super) async fn frame(
         .messages_by_type
         .count(&envelope.event_type);
     let message_id = services.ids.next();
+    let span = services.tracer.begin("message");
+    if let Some(span) = &span {
+        span.set("signalbox.type", envelope.event_type.to_string());
+        span.set(
+            "signalbox.connection",
+            connection.client().connection.clone(),
+        );
+        span.set("messaging.message.id", message_id.clone());
+    }
     let turn = Turn {
         services,
         connection,
         id: envelope.id.as_deref(),
         message_id: &message_id,
+        trace: span.as_ref(),
     };
     if event_type::is_built_in(&envelope.event_type) {
         return Box::pin(turn.built_in(&envelope, limits)).await;
@@ -81,6 +94,7 @@ pub(super) async fn frame(
         to,
         payload: Cow::Borrowed(envelope.payload),
         timestamp: SystemTime::now(),
+        trace: turn.trace,
     };
     // One set of versions for the whole message, whatever is swapped meanwhile.
     let plugins = services.registry.live_now();
@@ -107,6 +121,9 @@ impl Turn<'_> {
                     code: &rejection.code,
                 }
                 .emit();
+                if let Some(span) = self.trace {
+                    span.set("signalbox.rejection", rejection.code.clone());
+                }
                 self.push(
                     ErrorPayload {
                         id: self.id,
@@ -121,6 +138,9 @@ impl Turn<'_> {
             Outcome::Failed { plugin } => {
                 let code = ErrorCode::PluginFailed;
                 let metrics = &self.services.metrics;
+                if let Some(span) = self.trace {
+                    span.fail(code.as_str());
+                }
                 MessageRejected { metrics, code }.emit();
                 let payload =
                     ErrorPayload::new(self.id, code, "a plugin failed to handle the message");
@@ -140,7 +160,9 @@ impl Turn<'_> {
         for action in actions {
             match action {
                 Action::Deliver => status = self.deliver(message).await,
-                other => perform(self.services, self.connection, other, limits).await,
+                other => {
+                    perform(self.services, self.connection, other, limits, self.trace).await;
+                }
             }
         }
         if let Some(status) = status {
@@ -173,7 +195,8 @@ impl Turn<'_> {
             // A client of websocket-app sends no `id`, and its receivers get no field that they do not know.
             message_id: self.id.map(|_| self.message_id),
         };
-        match send(self.services, Some(self.connection), to, &delivery).await {
+        let connection = Some(self.connection);
+        match send(self.services, connection, to, &delivery, self.trace).await {
             Ok(true) => Some(AckStatus::Delivered),
             Ok(false) => Some(AckStatus::Offline),
             Err(error) => {
@@ -237,12 +260,18 @@ impl Turn<'_> {
     }
 
     fn ack(&self, status: AckStatus) {
+        if let Some(span) = self.trace {
+            span.set("signalbox.status", status.as_str());
+        }
         if let Some(id) = self.id {
             self.push(outbound::ack(id, self.message_id, status));
         }
     }
 
     fn error(&self, code: ErrorCode, message: &str) {
+        if let Some(span) = self.trace {
+            span.fail(code.as_str());
+        }
         reject(self.services, self.connection, self.id, code, message);
     }
 
@@ -314,26 +343,31 @@ pub(super) async fn perform_for_connection(
 ) {
     let limits = services.live.load().limits.clone();
     for action in actions {
-        perform(services, connection, action, &limits).await;
+        perform(services, connection, action, &limits, None).await;
     }
 }
 
 /// Carries out what plugins want done when a connection is gone.
 pub(super) async fn perform_after(services: &Services, client: &ClientInfo, actions: Vec<Action>) {
     for action in actions {
-        perform_without_connection(services, &client.user, action).await;
+        perform_without_connection(services, &client.user, action, None).await;
     }
 }
 
 /// Carries out what a plugin wants done where there is no connection, in the name of `sender`: only messages to others
 /// have an effect.
-pub(super) async fn perform_without_connection(services: &Services, sender: &str, action: Action) {
+pub(super) async fn perform_without_connection(
+    services: &Services,
+    sender: &str,
+    action: Action,
+    trace: Trace<'_>,
+) {
     match action {
         Action::Send(draft) if !is_to_sender(&draft) => {
-            send_draft(services, None, sender, &draft).await
+            send_draft(services, None, sender, &draft, trace).await
         }
         Action::Announce(draft) if !is_to_sender(&draft) => {
-            send_draft(services, None, "", &draft).await
+            send_draft(services, None, "", &draft, trace).await
         }
         _ => connection_gone(services),
     }
@@ -359,14 +393,15 @@ async fn perform(
     connection: &Arc<Connection>,
     action: Action,
     limits: &Limits,
+    trace: Trace<'_>,
 ) {
     match action {
         // Nothing is being handled here; the caller delivers where something is.
         Action::Deliver => {}
         Action::Send(draft) => {
-            send_draft(services, Some(connection), connection.user(), &draft).await
+            send_draft(services, Some(connection), connection.user(), &draft, trace).await
         }
-        Action::Announce(draft) => send_draft(services, Some(connection), "", &draft).await,
+        Action::Announce(draft) => send_draft(services, Some(connection), "", &draft, trace).await,
         Action::Join(room) => {
             join(services, connection, &room, limits).await;
         }
@@ -380,6 +415,7 @@ async fn send_draft(
     connection: Option<&Arc<Connection>>,
     sender: &str,
     draft: &Draft,
+    trace: Trace<'_>,
 ) {
     let Some(to) = draft.destination.clone().map(To::from) else {
         dropped(services, DropReason::Offline);
@@ -395,7 +431,10 @@ async fn send_draft(
         room: room(&to),
         message_id: None,
     };
-    if send(services, connection, &to, &delivery).await.is_err() {
+    if send(services, connection, &to, &delivery, trace)
+        .await
+        .is_err()
+    {
         dropped(services, DropReason::Offline);
     }
 }
@@ -406,6 +445,7 @@ pub(super) async fn send(
     connection: Option<&Arc<Connection>>,
     to: &To<'_>,
     delivery: &Delivery<'_>,
+    trace: Trace<'_>,
 ) -> Result<bool, crate::broker::BrokerError> {
     let frame = delivery.encode();
     let target = match to {
@@ -421,7 +461,7 @@ pub(super) async fn send(
     };
     services
         .router
-        .send(target, &frame)
+        .send(target, &frame, trace)
         .await
         .map(crate::router::Reach::anybody)
 }

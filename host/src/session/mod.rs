@@ -40,6 +40,7 @@ use crate::{
         outbound::{Welcome, WelcomeLimits},
     },
     router::{CloseRequest, Connection, Router, Slot},
+    trace::Tracer,
 };
 use rate::TokenBucket;
 use wire::Wire;
@@ -60,6 +61,8 @@ pub struct Services {
     pub metrics: Arc<Metrics>,
     /// Names of messages and connections, and the node's own.
     pub ids: IdSource,
+    /// Which messages are traced.
+    pub tracer: Tracer,
     /// What may change while the server runs.
     pub live: Live,
     /// Set once the node is going down.

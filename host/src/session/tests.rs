@@ -106,6 +106,7 @@ fn services(limits: Limits) -> Arc<Services> {
         registry: Arc::new(Registry::new(loader, metrics.clone())),
         metrics,
         ids: IdSource::new("n", 1),
+        tracer: Tracer::default(),
         live: Live::new(LiveConfig {
             limits,
             ..LiveConfig::new(&Config::default(), &Config::default())

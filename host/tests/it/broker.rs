@@ -17,6 +17,7 @@ use signalbox::{
     config::{RedisCompat, RedisConfig, RedisMode},
     metrics::Metrics,
     protocol::{CloseCode, Frame, outbound::Delivery},
+    trace::Tracer,
 };
 
 use crate::redis::{Cluster as RedisCluster, Server, until};
@@ -101,7 +102,7 @@ impl Node {
 
     async fn publish(&self, target: Target<'_>, text: &str) -> usize {
         self.broker
-            .publish(target, &frame(target, text))
+            .publish(target, &frame(target, text), None)
             .await
             .unwrap()
     }
@@ -451,7 +452,8 @@ async fn redis_nodes(urls: &str, size: usize) -> Vec<Node> {
     let node = |index: usize| {
         let recorder = Arc::new(Recorder::default());
         let metrics = Arc::<Metrics>::default();
-        let broker = RedisBroker::join(&config, &format!("n{index}"), recorder.clone(), metrics);
+        let (name, tracer) = (format!("n{index}"), Tracer::default());
+        let broker = RedisBroker::join(&config, &name, recorder.clone(), metrics, tracer);
         Node {
             recorder,
             broker: Box::new(broker.expect("a legal address")),

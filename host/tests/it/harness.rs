@@ -196,9 +196,14 @@ impl Endpoint {
 
     /// What is answered to the request `head`, a request line with headers; `Host` and `Connection: close` are added.
     pub(crate) async fn http(&self, head: &str) -> Answer {
+        self.http_with_body(head, "").await
+    }
+
+    /// The same with a body; its length stands in `head`.
+    pub(crate) async fn http_with_body(&self, head: &str, body: &str) -> Answer {
         let mut stream = self.tcp().await;
         let host = self.address;
-        let request = format!("{head}\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let request = format!("{head}\r\nHost: {host}\r\nConnection: close\r\n\r\n{body}");
         stream
             .write_all(request.as_bytes())
             .await

@@ -10,21 +10,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("metrics", &["protocol"]),
     ("auth", &["config", "protocol"]),
     ("cloudwatch", &["config", "metrics"]),
+    ("trace", &["config", "metrics"]),
     ("redis_client", &["config"]),
-    ("broker", &["config", "metrics", "protocol", "redis_client"]),
-    ("router", &["broker", "metrics", "protocol"]),
+    (
+        "broker",
+        &["config", "metrics", "protocol", "redis_client", "trace"],
+    ),
+    ("router", &["broker", "metrics", "protocol", "trace"]),
     ("plugin", &["config", "metrics", "protocol", "redis_client"]),
-    ("pipeline", &["config", "plugin", "protocol"]),
+    ("pipeline", &["config", "plugin", "protocol", "trace"]),
     (
         "session",
         &[
-            "broker", "config", "metrics", "pipeline", "plugin", "protocol", "router",
+            "broker", "config", "metrics", "pipeline", "plugin", "protocol", "router", "trace",
         ],
     ),
     (
         "server",
         &[
-            "auth", "config", "metrics", "plugin", "protocol", "router", "session",
+            "auth", "config", "metrics", "plugin", "protocol", "router", "session", "trace",
         ],
     ),
 ];

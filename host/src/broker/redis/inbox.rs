@@ -17,11 +17,13 @@ use super::{
     keys::{Keys, Name},
     own_broadcasts::OwnBroadcasts,
     routes::Routes,
+    traced,
 };
 use crate::{
     broker::{LocalNode, Target},
     metrics::{DropReason, Metrics, events::MessageDropped},
     protocol::{Address, Frame},
+    trace::{Span, Tracer},
 };
 
 /// Largest message that is taken: as large as the largest frame that can be configured.
@@ -43,6 +45,7 @@ pub(super) struct Inbox {
     health: Arc<Health>,
     own_broadcasts: Arc<OwnBroadcasts>,
     metrics: Arc<Metrics>,
+    tracer: Tracer,
     malformed: AtomicU64,
     complained: Mutex<Option<Instant>>,
 }
@@ -56,6 +59,7 @@ impl Inbox {
         health: Arc<Health>,
         own_broadcasts: Arc<OwnBroadcasts>,
         metrics: Arc<Metrics>,
+        tracer: Tracer,
     ) -> Self {
         Self {
             own_channel: keys.server_channel(keys.own_id()),
@@ -66,6 +70,7 @@ impl Inbox {
             health,
             own_broadcasts,
             metrics,
+            tracer,
             malformed: AtomicU64::new(0),
             complained: Mutex::new(None),
         }
@@ -95,13 +100,19 @@ impl Inbox {
                 }
                 return;
             }
+            if let Some(traced) = traced::read(&text) {
+                let span = traced
+                    .parent
+                    .and_then(|parent| self.tracer.go_on(parent, "deliver"));
+                return self.deliver(traced.message.to_owned(), span);
+            }
             if text.starts_with(control::START) {
                 return self
                     .control
                     .take(&text)
                     .unwrap_or_else(|error| self.complain(&error));
             }
-            self.deliver(text);
+            self.deliver(text, None);
         } else if is(&self.broadcast_channel) && !self.own_broadcasts.take(&text) {
             match Address::parse(&text) {
                 Ok(_) => drop(self.node.deliver(Target::Everyone, &Frame::from(text))),
@@ -110,8 +121,8 @@ impl Inbox {
         }
     }
 
-    /// The bytes go to the clients as they are.
-    fn deliver(&self, text: String) {
+    /// The bytes go to the clients as they are. Where the message is traced, `span` ends with it.
+    fn deliver(&self, text: String, span: Option<Span>) {
         let (user, room) = match Address::parse(&text) {
             Ok(address) => (
                 address.receiver.map(|user| user.into_owned()),
@@ -125,7 +136,11 @@ impl Inbox {
             (None, Some(room)) => (Target::Room(room), Name::Room(room)),
             (None, None) => return self.complain("it names neither `receiverID` nor `room`"),
         };
-        if self.node.deliver(target, &frame) == 0 && !self.holds(name) {
+        let connections = self.node.deliver(target, &frame);
+        if let Some(span) = &span {
+            span.set("signalbox.connections", connections as i64);
+        }
+        if connections == 0 && !self.holds(name) {
             // The sender asked before the last connection went, or the route is a wrong one that must go.
             MessageDropped {
                 metrics: &self.metrics,

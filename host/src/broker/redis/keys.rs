@@ -7,6 +7,10 @@ use crate::config::{RedisCompat, RedisConfig};
 /// A server's ID: a node's name and the nonce of its boot, or whatever `websocket-app` calls itself.
 pub(super) type ServerId = Arc<str>;
 
+/// What this server's lease holds: that it takes messages with a trace too ([`super::traced`]). Servers that do not wrote
+/// 1, and whether there is a lease is all that they look for.
+pub(super) const LEASE_VALUE: &str = "2";
+
 /// What a route leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Name<'a> {

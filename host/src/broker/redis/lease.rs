@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::{
     health::{Duty, Health},
-    keys::Keys,
+    keys::{Keys, LEASE_VALUE},
     nodes,
     routes::Routes,
 };
@@ -74,7 +74,7 @@ async fn renew(commands: &Commands, lease: &str) -> Result<bool, Unavailable> {
     let was_there: bool = commands.run(redis::cmd("EXISTS").arg(lease)).await?;
     let mut set = redis::cmd("SET");
     set.arg(lease)
-        .arg(1)
+        .arg(LEASE_VALUE)
         .arg("PX")
         .arg(u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX));
     commands.run::<()>(&set).await?;

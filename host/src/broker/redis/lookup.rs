@@ -11,7 +11,7 @@ use redis::Value;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::keys::{Keys, Name, ServerId};
+use super::keys::{Keys, LEASE_VALUE, Name, ServerId};
 use crate::{
     config::RedisCompat,
     metrics::Metrics,
@@ -24,6 +24,9 @@ const KEEP: Duration = Duration::from_millis(1500);
 
 /// Answers that are kept; over it all are forgotten.
 const ENTRIES_MAX: usize = 200_000;
+
+/// Servers of which it is kept that they take traces; over it all are forgotten.
+const TRACED_MAX: usize = 10_000;
 
 type Servers = Arc<[ServerId]>;
 type Question = Shared<BoxFuture<'static, Result<Servers, Unavailable>>>;
@@ -48,16 +51,25 @@ struct Asker {
     metrics: Arc<Metrics>,
     /// When a server was seen alive. That one is dead is not kept: it is taken out of the route.
     leases: DashMap<ServerId, Instant>,
+    /// Servers that take messages with a trace. That holds as long as the server lives; none where nothing is traced.
+    traced: Option<DashMap<ServerId, ()>>,
 }
 
 impl Lookup {
-    pub(super) fn new(commands: Commands, keys: Arc<Keys>, metrics: Arc<Metrics>) -> Self {
+    /// `traces`: whether it is to be found out who takes messages with a trace.
+    pub(super) fn new(
+        commands: Commands,
+        keys: Arc<Keys>,
+        metrics: Arc<Metrics>,
+        traces: bool,
+    ) -> Self {
         Self {
             asker: Arc::new(Asker {
                 commands,
                 keys,
                 metrics,
                 leases: DashMap::new(),
+                traced: traces.then(DashMap::new),
             }),
             users: DashMap::new(),
             rooms: DashMap::new(),
@@ -83,6 +95,12 @@ impl Lookup {
     /// The same, of `user`, as Redis says now, and of each whether it is a node: those have a lease.
     pub(super) async fn holders(&self, user: &str) -> Result<Vec<(ServerId, bool)>, Unavailable> {
         self.asker.holders(Name::User(user)).await
+    }
+
+    /// Whether `server` is known to take messages with a trace.
+    pub(super) fn takes_traces(&self, server: &ServerId) -> bool {
+        let traced = self.asker.traced.as_ref();
+        traced.is_some_and(|traced| traced.contains_key(server))
     }
 
     /// Nobody listens at `server`: what was known of it, and of `name`, is not to be used again.
@@ -155,8 +173,10 @@ impl Asker {
             && let Name::User(user) = name
         {
             // Servers of `websocket-app` have no lease; each of their users has a mark.
-            self.ask(&mut alive, |index| self.keys.online(user, &listed[index]))
-                .await?;
+            self.ask(&mut alive, |index| {
+                question("EXISTS", self.keys.online(user, &listed[index]))
+            })
+            .await?;
         }
         let (mut living, mut dead) = (Vec::new(), Vec::new());
         for ((server, alive), leased) in listed.into_iter().zip(alive).zip(leased) {
@@ -177,28 +197,49 @@ impl Asker {
             server == self.keys.own_id() || seen.is_some_and(|seen| seen.elapsed() < KEEP)
         };
         let mut alive: Vec<bool> = servers.iter().map(is_known).collect();
-        let open = self
-            .ask(&mut alive, |index| self.keys.lease(&servers[index]))
+        let command = if self.traced.is_some() {
+            "GET"
+        } else {
+            "EXISTS"
+        };
+        let answers = self
+            .ask(&mut alive, |index| {
+                question(command, self.keys.lease(&servers[index]))
+            })
             .await?;
-        for index in open.into_iter().filter(|index| alive[*index]) {
+        for (index, answer) in answers.into_iter().filter(|(index, _)| alive[*index]) {
             self.leases.insert(servers[index].clone(), Instant::now());
+            self.note_abilities(&servers[index], &answer);
         }
         Ok(alive)
     }
 
-    /// Looks for the key of each that is not `alive`, which it is where the key is there. Returns which they were.
+    /// Keeps what the lease of `server` says that it can.
+    fn note_abilities(&self, server: &ServerId, lease: &Value) {
+        if let Some(traced) = &self.traced
+            && *lease == Value::BulkString(LEASE_VALUE.into())
+        {
+            if traced.len() >= TRACED_MAX {
+                traced.clear();
+            }
+            traced.insert(server.clone(), ());
+        }
+    }
+
+    /// Asks about each that is not `alive`, which it is where its key is there. Returns which they were, and the answers.
     async fn ask(
         &self,
         alive: &mut [bool],
-        key: impl Fn(usize) -> String,
-    ) -> Result<Vec<usize>, Unavailable> {
+        question: impl Fn(usize) -> redis::Cmd,
+    ) -> Result<Vec<(usize, Value)>, Unavailable> {
         let open: Vec<usize> = (0..alive.len()).filter(|index| !alive[*index]).collect();
-        let questions = open.iter().map(|index| exists(key(*index))).collect();
+        let questions = open.iter().map(|index| question(*index)).collect();
         let answers = self.commands.run_all(questions).await?;
-        for (index, answer) in open.iter().zip(answers) {
-            alive[*index] = answer == Value::Int(1);
+        let answers: Vec<_> = open.into_iter().zip(answers).collect();
+        for (index, answer) in &answers {
+            alive[*index] = matches!(answer, Value::Int(1) | Value::BulkString(_));
         }
-        Ok(open)
+        Ok(answers)
     }
 
     /// A dead server never comes back under its ID, so its routes may go. Where that fails, the next reader does it.
@@ -221,8 +262,9 @@ impl Asker {
     }
 }
 
-fn exists(key: String) -> redis::Cmd {
-    let mut command = redis::cmd("EXISTS");
+/// `EXISTS`, or `GET`, of a key.
+fn question(command: &str, key: String) -> redis::Cmd {
+    let mut command = redis::cmd(command);
     command.arg(key);
     command
 }

@@ -23,9 +23,11 @@ mod own_broadcasts;
 mod post;
 mod routes;
 mod subscriber;
+mod traced;
 mod writer;
 
 use std::{
+    borrow::Cow,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -53,10 +55,11 @@ use self::{
 };
 use super::{Broker, BrokerError, LocalNode, NodeReport, Target, Told, UserRequest};
 use crate::{
-    config::RedisConfig,
+    config::{RedisCompat, RedisConfig},
     metrics::Metrics,
     protocol::Frame,
     redis_client::{Commands, EndpointError, Endpoints, Topology, Unavailable},
+    trace::{Span, SpanKind, Trace, Tracer},
 };
 
 /// What may be under way to Redis at a time. Over it a sender waits, and is told `unavailable` after the command
@@ -114,6 +117,7 @@ impl RedisBroker {
         server_id: &str,
         node: Arc<dyn LocalNode>,
         metrics: Arc<Metrics>,
+        tracer: Tracer,
     ) -> Result<Self, EndpointError> {
         let endpoints = Endpoints::new(config)?;
         let commands = Commands::start(endpoints.clone());
@@ -121,7 +125,10 @@ impl RedisBroker {
         let health = Arc::new(Health::new());
         let own_broadcasts = Arc::<OwnBroadcasts>::default();
         let routes = Arc::new(Routes::new(commands.clone(), keys.clone(), node.clone()));
-        let lookup = Arc::new(Lookup::new(commands.clone(), keys.clone(), metrics.clone()));
+        // Beside `websocket-app`, whose servers hand on whatever comes, nothing but messages is published.
+        let traces = tracer.is_on() && keys.compat() == RedisCompat::None;
+        let lookup = Lookup::new(commands.clone(), keys.clone(), metrics.clone(), traces);
+        let lookup = Arc::new(lookup);
         let control = Arc::new(Control::new(commands.clone(), keys.clone(), node.clone()));
         let inbox = Inbox::new(
             &keys,
@@ -131,6 +138,7 @@ impl RedisBroker {
             health.clone(),
             own_broadcasts.clone(),
             metrics.clone(),
+            tracer,
         );
         let mut tasks = Tasks::default();
         let (leased, on_link) = watch::channel(0);
@@ -168,11 +176,16 @@ impl RedisBroker {
     }
 
     /// Publishes to every other server that holds `name`.
-    async fn publish_to(&self, name: Name<'_>, frame: &Frame) -> Result<usize, BrokerError> {
+    async fn publish_to(
+        &self,
+        name: Name<'_>,
+        frame: &Frame,
+        trace: Trace<'_>,
+    ) -> Result<usize, BrokerError> {
         // What is known may be a moment old: where it led to nobody who listens, Redis is asked once more.
-        let mut sent = self.publish_by_lookup(name, frame).await?;
+        let mut sent = self.publish_by_lookup(name, frame, trace).await?;
         if sent.is_unheard() && self.commands.topology()? != Topology::Cluster {
-            sent = self.publish_by_lookup(name, frame).await?;
+            sent = self.publish_by_lookup(name, frame, trace).await?;
         }
         match sent.failure {
             Some(error) if sent.reached == 0 => Err(error.into()),
@@ -188,10 +201,15 @@ impl RedisBroker {
         }
     }
 
-    async fn publish_by_lookup(&self, name: Name<'_>, frame: &Frame) -> Result<Sent, Unavailable> {
+    async fn publish_by_lookup(
+        &self,
+        name: Name<'_>,
+        frame: &Frame,
+        trace: Trace<'_>,
+    ) -> Result<Sent, Unavailable> {
         let servers = self.lookup.servers(name).await?;
         let is_other = |server: &&ServerId| *server != self.keys.own_id();
-        let publish = async |server| (server, self.publish_on(server, frame).await);
+        let publish = async |server| (server, self.publish_on(server, frame, trace).await);
         let results = join_all(servers.iter().filter(is_other).map(publish)).await;
         let mut sent = Sent::default();
         for (server, result) in results {
@@ -209,25 +227,42 @@ impl RedisBroker {
     }
 
     /// Whether anybody listens, as far as that can be told.
-    async fn publish_on(&self, server: &ServerId, frame: &Frame) -> Result<bool, Unavailable> {
-        let post = Post::new(&self.commands, &self.keys, server, frame.as_str())?;
-        let listeners = self.send(post.command(), frame.len()).await?;
+    async fn publish_on(
+        &self,
+        server: &ServerId,
+        frame: &Frame,
+        trace: Trace<'_>,
+    ) -> Result<bool, Unavailable> {
+        let span = trace.map(|message| publish_span(message, Some(server)));
+        let text = match &span {
+            Some(span) if self.lookup.takes_traces(server) => Cow::Owned(traced::text(frame, span)),
+            _ => Cow::Borrowed(frame.as_str()),
+        };
+        let post = Post::new(&self.commands, &self.keys, server, &text)?;
+        let listeners = self.send(post.command(), text.len(), span.as_ref()).await?;
         Ok(post.is_heard(listeners))
     }
 
-    async fn broadcast(&self, frame: &Frame) -> Result<usize, BrokerError> {
+    /// Without a trace for the others: whoever else listens on the common channel would not know what to do with it.
+    async fn broadcast(&self, frame: &Frame, trace: Trace<'_>) -> Result<usize, BrokerError> {
+        let span = trace.map(|message| publish_span(message, None));
         self.own_broadcasts.note(frame.as_str());
         let mut command = redis::cmd("PUBLISH");
         command
             .arg(self.keys.broadcast_channel())
             .arg(frame.as_str());
-        let listeners = self.send(&command, frame.len()).await?;
+        let listeners = self.send(&command, frame.len(), span.as_ref()).await?;
         // This node listens too.
         Ok(listeners.saturating_sub(1))
     }
 
-    /// Publishes, once there is room for `bytes` more under way.
-    async fn send(&self, command: &Cmd, bytes: usize) -> Result<usize, Unavailable> {
+    /// Publishes, once there is room for `bytes` more under way. `span` is of this alone.
+    async fn send(
+        &self,
+        command: &Cmd,
+        bytes: usize,
+        span: Trace<'_>,
+    ) -> Result<usize, Unavailable> {
         self.metrics.redis.publishes.increment();
         let wanted = u32::try_from(bytes.clamp(1, UNDER_WAY_BYTES_MAX)).unwrap_or(u32::MAX);
         let room = timeout(
@@ -235,16 +270,29 @@ impl RedisBroker {
             self.under_way.acquire_many(wanted),
         )
         .await;
+        let failed = |reason: &'static str| span.inspect(|span| span.fail(reason));
         let Ok(Ok(_room)) = room else {
+            failed("too much is under way");
             self.metrics.redis.publish_failures.increment();
             return Err(Unavailable::new("too much is under way to Redis already"));
         };
         let sent = self.commands.run_once(command).await;
         if sent.is_err() {
+            failed("unavailable");
             self.metrics.redis.publish_failures.increment();
         }
         sent
     }
+}
+
+/// The span of one publish, to one server or to all.
+fn publish_span(message: &Span, server: Option<&ServerId>) -> Span {
+    let span = message.child("publish", SpanKind::Producer);
+    span.set("messaging.system", "redis");
+    if let Some(server) = server {
+        span.set("messaging.destination.name", server.to_string());
+    }
+    span
 }
 
 impl Broker for RedisBroker {
@@ -252,12 +300,13 @@ impl Broker for RedisBroker {
         &'a self,
         target: Target<'a>,
         frame: &'a Frame,
+        trace: Trace<'a>,
     ) -> BoxFuture<'a, Result<usize, BrokerError>> {
         async move {
             match target {
-                Target::User(user) => self.publish_to(Name::User(user), frame).await,
-                Target::Room(room) => self.publish_to(Name::Room(room), frame).await,
-                Target::Everyone => self.broadcast(frame).await,
+                Target::User(user) => self.publish_to(Name::User(user), frame, trace).await,
+                Target::Room(room) => self.publish_to(Name::Room(room), frame, trace).await,
+                Target::Everyone => self.broadcast(frame, trace).await,
             }
         }
         .boxed()

@@ -2,7 +2,12 @@
 
 use std::borrow::Cow;
 
-use axum::{body::Body, extract::State, http::StatusCode, response::Response};
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -14,7 +19,8 @@ use crate::{
         AppState,
         error::{ApiError, json},
     },
-    session::backend::{self, Posted, To},
+    session::backend::{self, NotSent, Posted, To},
+    trace::Parent,
 };
 
 /// What a backend wants sent. The payload borrows from the body, and its bytes go out as they came.
@@ -44,7 +50,11 @@ struct Answer<'a> {
     status: &'static str,
 }
 
-pub(super) async fn post(State(state): State<AppState>, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn post(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
     let body = read(&state, body).await?;
     let refused = |error: ApiError, code| {
         let metrics = &state.services.metrics;
@@ -54,12 +64,36 @@ pub(super) async fn post(State(state): State<AppState>, body: Body) -> Result<Re
     let message = PostMessage::parse(&body)
         .map_err(|(code, message)| refused(ApiError::of(code, message), code))?;
     let message_id = state.services.ids.next();
-    let status = backend::post(&state.services, &message_id, message.posted()).await?;
+    let span = state.services.tracer.begin_for(parent(&headers), "post");
+    if let Some(span) = &span {
+        span.set("signalbox.type", message.event_type.to_string());
+        span.set("messaging.message.id", message_id.clone());
+    }
+    let posted = Posted {
+        trace: span.as_ref(),
+        ..message.posted()
+    };
+    let sent = backend::post(&state.services, &message_id, posted).await;
+    if let Some(span) = &span {
+        match &sent {
+            Ok(status) => span.set("signalbox.status", status.as_str()),
+            Err(NotSent::Rejected { rejection, .. }) => {
+                span.set("signalbox.rejection", rejection.code.clone());
+            }
+            Err(NotSent::Refused { code, .. }) => span.fail(code.as_str()),
+        }
+    }
+    let status = sent?;
     let answer = Answer {
         message_id: &message_id,
         status: status.as_str(),
     };
     Ok(json(StatusCode::OK, &answer))
+}
+
+/// The trace that the backend began, where it says so and has it recorded.
+fn parent(headers: &HeaderMap) -> Option<Parent> {
+    Parent::parse(headers.get("traceparent")?.to_str().ok()?)
 }
 
 type Wrong = (ErrorCode, String);
@@ -139,6 +173,7 @@ impl<'a> PostMessage<'a> {
             to,
             payload: self.payload.map_or("null", RawValue::get),
             raw: self.raw,
+            trace: None,
         }
     }
 }

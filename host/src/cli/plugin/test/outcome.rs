@@ -54,6 +54,7 @@ fn message<'m>(id: &'m str, sent: &'m Sent) -> Message<'m> {
         to: sent.to(),
         payload: Cow::Borrowed(sent.payload()),
         timestamp: SystemTime::now(),
+        trace: None,
     }
 }
 

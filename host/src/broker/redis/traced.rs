@@ -1,0 +1,66 @@
+//! A message on a server's channel that is traced: it carries where its trace goes on.
+//!
+//! Clients get a message as the bytes that were published, so the trace cannot be a field of it. It stands before them,
+//! as a line of its own that begins as everything does that one node says to another, and the other node takes it off.
+//! It is sent only to nodes that say that they do, in their lease.
+
+use crate::{
+    protocol::Frame,
+    trace::{Parent, Span},
+};
+
+/// How such a text begins; the `traceparent` of W3C's Trace Context follows.
+const BEGIN: &str = r#"{"type":"signalbox.traced","payload":""#;
+
+/// What stands between the `traceparent` and the message.
+const END: &str = "\"}\n";
+
+/// Where the message is.
+#[derive(Debug)]
+pub(super) struct Traced<'a> {
+    /// The span that published it; none where nobody can make anything of it.
+    pub(super) parent: Option<Parent>,
+    /// The message itself.
+    pub(super) message: &'a str,
+}
+
+/// `frame`, published by `span`.
+pub(super) fn text(frame: &Frame, span: &Span) -> String {
+    [BEGIN, &span.traceparent(), END, frame.as_str()].concat()
+}
+
+/// Takes apart what [`text`] made; none for everything else.
+pub(super) fn read(text: &str) -> Option<Traced<'_>> {
+    let (parent, message) = text.strip_prefix(BEGIN)?.split_once(END)?;
+    Some(Traced {
+        parent: Parent::parse(parent),
+        message,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::control, *};
+
+    #[test]
+    fn a_message_comes_out_as_it_went_in_and_a_trace_that_is_none_costs_nothing() {
+        let message = "{\"type\":\"chat\",\"payload\":\"a\\\"}\\n\"}";
+        for (parent, is_one) in [
+            (
+                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                true,
+            ),
+            ("01", false),
+        ] {
+            let text = format!("{BEGIN}{parent}{END}{message}");
+            let traced = read(&text).expect("it is traced");
+            assert_eq!((traced.message, traced.parent.is_some()), (message, is_one));
+        }
+        assert!(read(message).is_none());
+    }
+
+    #[test]
+    fn it_begins_as_nothing_does_that_clients_get() {
+        assert!(BEGIN.starts_with(control::START));
+    }
+}

@@ -1,0 +1,36 @@
+//! The span of a plugin's call, for a message that is traced.
+
+use crate::{
+    plugin::{PluginVersion, Verdict},
+    trace::{Span, SpanKind, Trace},
+};
+
+/// One call, if its message is traced.
+pub(super) struct Traced(Option<Span>);
+
+/// What is about to be called. To be made right before the call.
+pub(super) fn call(trace: Trace<'_>, what: &'static str, version: &PluginVersion) -> Traced {
+    Traced(trace.map(|message| {
+        let name = format!("{what} {}", version.name());
+        let span = message.child(name, SpanKind::Internal);
+        span.set("signalbox.plugin.name", version.name().to_owned());
+        span.set("signalbox.plugin.version", version.label().to_owned());
+        span
+    }))
+}
+
+impl Traced {
+    /// Notes how it ended.
+    pub(super) fn ended<T>(self, verdict: Verdict<T>) -> Verdict<T> {
+        let Self(Some(span)) = self else {
+            return verdict;
+        };
+        match &verdict {
+            Ok(Ok(_)) => {}
+            Ok(Err(rejection)) => span.set("signalbox.rejection", rejection.code.clone()),
+            // The details are for the log: they may hold what the guest said.
+            Err(error) => span.fail(error.kind.as_str()),
+        }
+        verdict
+    }
+}

@@ -1,0 +1,133 @@
+//! Traces: the way of some messages through plugins and nodes, told to a collector of OpenTelemetry.
+//!
+//! A [`Tracer`] picks the messages when they come in. One that is not picked costs a comparison; one that is has a
+//! [`Span`], which is handed on by reference to whatever happens to the message, as a [`Trace`]. Nothing here is global:
+//! each node has a tracer of its own, and spans go to the collector through a bounded queue ([`export`]).
+//!
+//! No payload and no user's name ever gets into a span.
+//!
+//! This module is a leaf.
+
+mod export;
+mod sampling;
+mod span;
+
+use std::{borrow::Cow, sync::Arc};
+
+use opentelemetry::{
+    Context, InstrumentationScope, KeyValue,
+    trace::{SpanBuilder, Tracer as _, TracerProvider as _},
+};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{Sampler, SdkTracer, SdkTracerProvider},
+};
+
+pub use export::SetupError;
+pub use opentelemetry::trace::SpanKind;
+pub use span::{Parent, Span, Trace};
+
+use crate::{config::TracingConfig, metrics::Metrics};
+use export::Export;
+use sampling::Sampling;
+
+/// What is traced of one node. Clones are the same tracer; the default one traces nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Tracer(Option<Arc<On>>);
+
+#[derive(Debug)]
+struct On {
+    tracer: SdkTracer,
+    sampling: Sampling,
+    export: Export,
+}
+
+impl Tracer {
+    /// A tracer of the server `node`, which begins to export. Must be called in a runtime. Beside `config` it is told
+    /// by the variables of OpenTelemetry what the service is called (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`) and
+    /// how to talk to the collector (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_TIMEOUT`).
+    ///
+    /// # Errors
+    /// [`SetupError`] where those contradict themselves, or there are no certificates to check the collector's with.
+    pub fn start(
+        config: &TracingConfig,
+        node: &str,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, SetupError> {
+        let resource = resource(node);
+        let (queue, export) = export::start(&config.otlp_endpoint, &resource, metrics)?;
+        let provider = SdkTracerProvider::builder()
+            .with_sampler(Sampler::AlwaysOn)
+            .with_resource(resource)
+            .with_span_processor(queue)
+            .build();
+        let scope =
+            InstrumentationScope::builder("signalbox").with_version(env!("CARGO_PKG_VERSION"));
+        Ok(Self(Some(Arc::new(On {
+            tracer: provider.tracer_with_scope(scope.build()),
+            sampling: Sampling::new(config.sample_ratio, config.traces_per_second),
+            export,
+        }))))
+    }
+
+    /// Whether anything is traced at all.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The first span of a new trace; none for what is not picked.
+    pub fn begin(&self, name: &'static str) -> Option<Span> {
+        let on = self.0.as_ref()?;
+        on.sampling
+            .picks()
+            .then(|| on.span(name.into(), SpanKind::Server, &Context::new()))
+    }
+
+    /// The span of what somebody outside asks for, in the trace that they began: counted as one that begins here, so that
+    /// they cannot make more of them. Where they began none, as [`Tracer::begin`].
+    pub fn begin_for(&self, parent: Option<Parent>, name: &'static str) -> Option<Span> {
+        let on = self.0.as_ref()?;
+        let Some(parent) = parent else {
+            return self.begin(name);
+        };
+        on.sampling
+            .has_room()
+            .then(|| on.span(name.into(), SpanKind::Server, &parent.context()))
+    }
+
+    /// The span of what another node handed on, in the trace that it began.
+    pub fn go_on(&self, parent: Parent, name: &'static str) -> Option<Span> {
+        let on = self.0.as_ref()?;
+        Some(on.span(name.into(), SpanKind::Consumer, &parent.context()))
+    }
+
+    /// Exports what waits, in bounded time, and ends.
+    pub async fn stop(&self) {
+        if let Some(on) = &self.0 {
+            on.export.stop().await;
+        }
+    }
+}
+
+impl On {
+    fn span(self: &Arc<Self>, name: Cow<'static, str>, kind: SpanKind, parent: &Context) -> Span {
+        let builder = SpanBuilder::from_name(name).with_kind(kind);
+        let span = self.tracer.build_with_context(builder, parent);
+        Span::new(self.clone(), span)
+    }
+}
+
+/// Who speaks. What the variables of OpenTelemetry say wins over the name.
+fn resource(node: &str) -> Resource {
+    let told = Resource::builder().build();
+    let name = told.iter().find(|(key, _)| key.as_str() == "service.name");
+    let is_named = name.is_some_and(|(_, name)| !name.as_str().starts_with("unknown_service"));
+    let mut resource = Resource::builder().with_attributes([
+        KeyValue::new("service.instance.id", node.to_owned()),
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+    ]);
+    if !is_named {
+        resource = resource.with_service_name("signalbox");
+    }
+    resource.build()
+}
