@@ -15,16 +15,24 @@ const CONFIG: &str = "platform.toml";
 
 #[test]
 fn every_yaml_file_can_be_parsed() {
-    let files: Vec<PathBuf> = ["", "kubernetes"]
+    let folders = [
+        "",
+        "kubernetes",
+        "prometheus",
+        "cloudwatch",
+        "grafana/provisioning/dashboards",
+        "grafana/provisioning/datasources",
+    ];
+    let files: Vec<PathBuf> = folders
         .into_iter()
         .flat_map(|folder| fs::read_dir(deploy(folder)).expect("a folder"))
         .map(|entry| entry.expect("a file").path())
         .filter(|path| {
             path.extension()
-                .is_some_and(|extension| extension == "yaml")
+                .is_some_and(|extension| extension == "yaml" || extension == "yml")
         })
         .collect();
-    assert!(files.len() >= 6, "{files:?}");
+    assert!(files.len() >= 12, "{files:?}");
     for file in files {
         for document in yaml(&file) {
             assert!(document.as_hash().is_some(), "{}", file.display());
@@ -63,6 +71,23 @@ fn the_nodes_of_compose_are_configured_and_get_the_time_to_drain() {
         names.push(config.server.node_id);
     }
     assert_eq!(names, ["a", "b"]);
+}
+
+#[test]
+fn what_compose_mounts_is_there() {
+    let file = compose();
+    let services = file["services"].as_hash().expect("services").values();
+    let volumes = services.flat_map(|service| service["volumes"].clone());
+    let mounted: Vec<PathBuf> = volumes
+        .filter_map(|volume| {
+            let (here, _) = volume.as_str()?.split_once(':')?;
+            Some(deploy(here.strip_prefix("./")?))
+        })
+        .collect();
+    assert!(mounted.len() >= 4, "{mounted:?}");
+    for path in mounted {
+        assert!(path.exists(), "{}", path.display());
+    }
 }
 
 #[test]

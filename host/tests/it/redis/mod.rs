@@ -14,6 +14,7 @@ mod wait;
 mod websocket_app;
 
 pub(crate) use cluster::Cluster;
+pub(crate) use ports::candidate as free_port;
 pub(crate) use sentinel::Sentinels;
 pub(crate) use server::{Options, Server, User};
 pub(crate) use wait::until;

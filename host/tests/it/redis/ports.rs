@@ -18,7 +18,7 @@ static LOOKED_AT: AtomicU16 = AtomicU16::new(0);
 
 /// A port that was free a moment ago, as was the one for the bus. Whoever binds it must be ready for another process
 /// that was faster.
-pub(super) fn candidate() -> u16 {
+pub(crate) fn candidate() -> u16 {
     // Test programs that run at the same time begin at different places.
     let begin = (std::process::id().wrapping_mul(7919) % u32::from(COUNT)) as u16;
     for _ in 0..COUNT {
