@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use futures_util::{FutureExt, future::Either};
+
 use super::{Message, Refused, Settled, guest, settle, traced};
 use crate::{
     plugin::{PluginSet, PluginVersion, Slot, Transformed},
@@ -75,28 +77,30 @@ pub(super) async fn validate<'s>(
     Ok(transformer.map(|link| Transformer { link, screening }))
 }
 
-impl Link<'_> {
-    async fn validate(
+impl<'s> Link<'s> {
+    fn validate(
         self,
         client: Option<&Arc<ClientInfo>>,
         message: &Message<'_>,
-    ) -> Result<(), Refused> {
+    ) -> impl Future<Output = Result<(), Refused>> {
         let call = traced::call(message.trace, "validate", self.version);
-        let verdict = self.version.validate(client, guest(message)).await;
-        match settle(self.slot, call.ended(verdict)) {
-            Settled::Answer(()) | Settled::Passed => Ok(()),
-            Settled::Stop(refused) => Err(refused),
-        }
+        let verdict = self.version.validate(client, guest(message));
+        verdict.map(
+            move |verdict| match settle(self.slot, call.ended(verdict)) {
+                Settled::Answer(()) | Settled::Passed => Ok(()),
+                Settled::Stop(refused) => Err(refused),
+            },
+        )
     }
 }
 
 impl<'s> Transformer<'s> {
     /// Asks it.
-    pub(super) async fn run(
+    pub(super) fn run(
         self,
         client: Option<&Arc<ClientInfo>>,
         message: &Message<'_>,
-    ) -> Settled<Transformed> {
+    ) -> impl Future<Output = Settled<Transformed>> {
         let Link { slot, version, .. } = self.link;
         let what = if self.screening {
             "screen"
@@ -105,11 +109,11 @@ impl<'s> Transformer<'s> {
         };
         let call = traced::call(message.trace, what, version);
         let verdict = if self.screening {
-            version.screen(client, guest(message)).await
+            Either::Left(version.screen(client, guest(message)))
         } else {
-            version.transform(client, guest(message)).await
+            Either::Right(version.transform(client, guest(message)))
         };
-        settle(slot, call.ended(verdict))
+        verdict.map(move |verdict| settle(slot, call.ended(verdict)))
     }
 
     /// The one after it, for what the message is now.

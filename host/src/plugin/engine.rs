@@ -2,8 +2,8 @@
 //!
 //! Guests are interrupted by *epochs*: compiled code looks at a counter that [`Ticker`] advances once a millisecond.
 //! A call that sees it advance and has used a tick of its thread stops where it is and gives the thread back to other
-//! tasks; it goes on in the *slow lane*, which has room for half of the threads. So any number of guests that loop hold
-//! up nobody by more than two ticks, and a call that is done sooner pays nothing.
+//! tasks; it goes on in the [slow lane](super::lane), which has half as many threads as there are processors. So a guest
+//! that loops holds up nobody by more than two ticks, and a call that is done sooner pays nothing.
 
 use std::{
     sync::{
@@ -14,8 +14,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Semaphore;
 use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::lane::SlowLane;
 
 /// How often the epoch advances: the granularity of CPU limits, and half of the longest that a guest holds a thread.
 pub(super) const TICK: Duration = Duration::from_millis(1);
@@ -41,7 +42,7 @@ const FIBER_STACK_BYTES: usize = 1 << 20;
 pub(super) struct PluginEngine {
     wasm: Engine,
     ticker: Arc<Ticker>,
-    slow_lane: Arc<Semaphore>,
+    slow_lane: Arc<SlowLane>,
     lanes: usize,
 }
 
@@ -49,16 +50,16 @@ impl PluginEngine {
     /// Makes the engine and starts its clock.
     ///
     /// # Errors
-    /// Where the machine does not give the address space, or the clock's thread.
+    /// Where the machine does not give the address space, or the threads.
     pub(super) fn new() -> Result<Self, EngineError> {
         let wasm = Engine::new(&config()).map_err(|error| EngineError(format!("{error:#}")))?;
-        let ticker = Ticker::start(wasm.weak(), PARK_AFTER_TICKS)
-            .map_err(|error| EngineError(error.to_string()))?;
+        let no_thread = |error: std::io::Error| EngineError(error.to_string());
+        let ticker = Ticker::start(wasm.weak(), PARK_AFTER_TICKS).map_err(no_thread)?;
         let lanes = (thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
         Ok(Self {
             wasm,
             ticker,
-            slow_lane: Arc::new(Semaphore::new(lanes)),
+            slow_lane: Arc::new(SlowLane::start(lanes).map_err(no_thread)?),
             lanes,
         })
     }
@@ -69,11 +70,11 @@ impl PluginEngine {
     }
 
     /// The lane in which calls go on that did not end within a tick.
-    pub(super) fn slow_lane(&self) -> &Arc<Semaphore> {
+    pub(super) fn slow_lane(&self) -> &SlowLane {
         &self.slow_lane
     }
 
-    /// How many calls have room in it.
+    /// How many calls run in it at a time.
     pub(super) fn lanes(&self) -> usize {
         self.lanes
     }

@@ -1,7 +1,9 @@
 //! What the host offers to a guest: the imports of the WIT package, and WASI with everything denied.
 
 use std::{
+    future::poll_fn,
     sync::Arc,
+    task::Poll,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -50,7 +52,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<PluginMetrics>,
     pub(super) figures: Arc<VersionFigures>,
     pub(super) store: Arc<dyn PluginStore>,
-    /// How many calls of this version may be in the slow lane or next in line for it.
+    /// How many calls of this version may be in the slow lane or in line for it.
     pub(super) lane: Arc<Semaphore>,
 }
 
@@ -122,9 +124,9 @@ impl HostState {
         state.cpu.clear();
     }
 
-    /// What the plugin may use.
-    pub(super) fn limits(&self) -> &PluginLimits {
-        &self.shared.limits
+    /// What all instances of the version share.
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// What takes the CPU time of calls.
@@ -143,20 +145,23 @@ impl HostState {
         Some(&client.connection)
     }
 
-    /// What the guest complained with since this was asked last.
-    pub(super) fn last_words(&self) -> Option<String> {
-        self.last_words.take()
+    /// What the guest complains with.
+    pub(super) fn last_words(&self) -> &Arc<LastWords> {
+        &self.last_words
     }
 
-    /// A tick came while the guest ran: charge it, and where it has had its turn go on in the slow lane.
+    /// A tick came while the guest ran: charge it, and where it has had its turn stop, until whoever polls the call does so
+    /// in the slow lane.
     fn interrupted(&mut self) -> wasmtime::Result<UpdateDeadline> {
         if self.cpu.interrupted(self.cpu_max)? == Turn::GoesOn {
             return Ok(UpdateDeadline::Continue(1));
         }
-        let (cpu, shared) = (self.cpu.clone(), &self.shared);
-        let (own, lane) = (shared.lane.clone(), shared.engine.slow_lane().clone());
-        let go_on = async move { cpu.go_on(own, lane).await };
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(go_on)))
+        let mut moved = false;
+        let leave = poll_fn(move |_| match std::mem::replace(&mut moved, true) {
+            false => Poll::Pending,
+            true => Poll::Ready(()),
+        });
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(leave)))
     }
 }
 

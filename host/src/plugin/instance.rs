@@ -12,10 +12,13 @@ use super::{
     bindings::exported::{
         connections, events, lifecycle, rooms, screening, transformation, validation,
     },
-    cpu::{CpuMeter, within},
+    cpu::CpuMeter,
     host::{HostState, Shared},
+    lane::within,
     limits::{Budget, classify},
     log::clean,
+    message::MessageCopy,
+    output::LastWords,
 };
 use crate::metrics::FailureKind;
 
@@ -41,8 +44,8 @@ impl CallError {
     }
 
     /// Adds what the guest wrote before it failed: of a panic, wasmtime knows only that there was one.
-    fn with_last_words(self, store: &Store<HostState>) -> Self {
-        match store.data().last_words() {
+    fn with_last_words(self, last_words: &LastWords) -> Self {
+        match last_words.take() {
             Some(words) => Self {
                 detail: format!("{}; the plugin said: {words}", self.detail),
                 ..self
@@ -134,17 +137,27 @@ exports!(
     lifecycle
 );
 
-/// An instance that is ready to be called.
+/// An instance that is ready to be called. A call owns the guest, because it may go on on another thread; what measures
+/// it stays here meanwhile.
 pub(super) struct Instance {
+    guest: Box<Guest>,
+    meter: Arc<CpuMeter>,
+}
+
+/// What a call owns.
+pub(super) struct Guest {
     pub(super) store: Store<HostState>,
     pub(super) exports: Exports,
-    /// The store's own, beside it: the store is lent out while its calls are measured.
-    meter: Arc<CpuMeter>,
+    /// What the call is about.
+    pub(super) message: MessageCopy,
     /// Time to instantiate it.
     pub(super) instantiate: Duration,
     /// Time of `init`; none where it has none.
     pub(super) init: Option<Duration>,
 }
+
+/// A guest that comes back from a call, with the answer.
+pub(super) type Answered<R> = (Box<Guest>, wasmtime::Result<R>);
 
 /// Why an instance does not start.
 pub(super) enum StartError {
@@ -166,6 +179,21 @@ impl From<StartError> for CallError {
     }
 }
 
+/// The future of one call to `$guest`, a `Box<Guest>`, which it owns: [`Answered`].
+macro_rules! ask {
+    ($guest:ident, $interface:ident.$call:ident($($argument:expr),*)) => {
+        async move {
+            let answer = match &$guest.exports.$interface {
+                Some(interface) => interface.$call(&mut $guest.store, $($argument),*).await,
+                // Callers ask first whether it is there.
+                None => Err(wasmtime::format_err!("the plugin does not export this interface")),
+            };
+            ($guest, answer)
+        }
+    };
+}
+pub(super) use ask;
+
 impl Instance {
     /// Instantiates a component and runs `init`, within the limits of both.
     pub(super) async fn start(
@@ -175,10 +203,10 @@ impl Instance {
         config: &str,
     ) -> Result<Self, StartError> {
         let mut instance = Self::instantiate(component, indices, shared).await?;
-        if instance.exports.lifecycle.is_some() {
-            instance.init(config).await.map_err(StartError::Call)?;
+        if instance.guest.exports.lifecycle.is_some() {
+            instance = instance.init(config).await.map_err(StartError::Call)?;
         }
-        HostState::end(&mut instance.store);
+        HostState::end(&mut instance.guest.store);
         Ok(instance)
     }
 
@@ -189,63 +217,91 @@ impl Instance {
     ) -> Result<Self, StartError> {
         let budget = Budget::init(&shared.limits);
         let mut store = HostState::store(shared);
-        let meter = store.data().meter().clone();
+        let (meter, last_words) = (
+            store.data().meter().clone(),
+            store.data().last_words().clone(),
+        );
         HostState::begin(&mut store, None, budget);
-        let began = Instant::now();
-        let instance = component.instantiate_async(&mut store);
-        let instance = within(began + budget.wall, &meter, instance).await;
-        let instance = instance
+        let (began, component) = (Instant::now(), component.clone());
+        let instance = async move {
+            let instance = component.instantiate_async(&mut store).await?;
+            Ok::<_, wasmtime::Error>((store, instance))
+        };
+        let (deadline, lane) = (began + budget.wall, shared.engine.slow_lane());
+        let instance = within(deadline, &meter, lane, &shared.lane, Box::pin(instance)).await;
+        let (mut store, instance) = instance
             .and_then(|instance| instance.map_err(CallError::from))
-            .map_err(|error| StartError::Call(error.with_last_words(&store)))?;
+            .map_err(|error| StartError::Call(error.with_last_words(&last_words)))?;
         let exports = indices.load(&mut store, &instance)?;
-        Ok(Self {
+        let guest = Guest {
             store,
             exports,
-            meter,
+            message: MessageCopy::default(),
             instantiate: began.elapsed(),
             init: None,
+        };
+        Ok(Self {
+            guest: Box::new(guest),
+            meter,
         })
     }
 
-    async fn init(&mut self, config: &str) -> Result<(), CallError> {
-        let budget = Budget::init(self.store.data().limits());
-        let began = Instant::now();
-        let init = async |store: &mut Store<HostState>, exports: &Exports| {
-            let lifecycle = exports.lifecycle.as_ref().ok_or_else(absent)?;
-            lifecycle.call_init(store, config).await
-        };
-        let said = self.lifecycle_call(budget, init).await?;
+    async fn init(self, config: &str) -> Result<Self, CallError> {
+        let budget = Budget::init(&self.guest.store.data().shared().limits);
+        let (began, config) = (Instant::now(), config.to_owned());
+        let init = |mut guest: Box<Guest>| ask!(guest, lifecycle.call_init(&config));
+        let (mut instance, said) = self.lifecycle_call(budget, init).await?;
         said.map_err(|reason| {
             let reason = format!("init refused its configuration: {}", clean(&reason));
             CallError::new(FailureKind::Unavailable, reason)
         })?;
-        self.init = Some(began.elapsed());
-        Ok(())
+        instance.guest.init = Some(began.elapsed());
+        Ok(instance)
     }
 
-    /// Runs `call` within `deadline`. The instance is poisoned where that fails.
-    pub(super) async fn run<R>(
-        &mut self,
+    /// The guest, between calls.
+    pub(super) fn guest(&mut self) -> &mut Guest {
+        &mut self.guest
+    }
+
+    /// Runs `call` within `deadline`. The instance is gone where that fails.
+    ///
+    /// The call is on the heap from the beginning, because every idle connection would else hold the room for it, in each
+    /// function on the way here.
+    pub(super) fn run<R, F>(
+        self,
+        shared: &Shared,
         deadline: Instant,
-        call: impl AsyncFnOnce(&mut Store<HostState>, &Exports) -> wasmtime::Result<R>,
-    ) -> Result<R, CallError> {
-        let call = call(&mut self.store, &self.exports);
-        Ok(within(deadline, &self.meter, call).await??)
+        call: impl FnOnce(Box<Guest>) -> F,
+    ) -> impl Future<Output = Result<(Self, R), CallError>>
+    where
+        R: Send + 'static,
+        F: Future<Output = Answered<R>> + Send + 'static,
+    {
+        let Self { guest, meter } = self;
+        let call = Box::pin(call(guest));
+        async move {
+            let lane = shared.engine.slow_lane();
+            let (guest, answer) = within(deadline, &meter, lane, &shared.lane, call).await?;
+            Ok((Self { guest, meter }, answer?))
+        }
     }
 
     /// Runs a call that serves no message, and adds what the guest said where it fails.
-    pub(super) async fn lifecycle_call<R>(
-        &mut self,
+    pub(super) async fn lifecycle_call<R, F>(
+        mut self,
         budget: Budget,
-        call: impl AsyncFnOnce(&mut Store<HostState>, &Exports) -> wasmtime::Result<R>,
-    ) -> Result<R, CallError> {
-        HostState::begin(&mut self.store, None, budget);
-        let result = self.run(Instant::now() + budget.wall, call).await;
-        result.map_err(|error| error.with_last_words(&self.store))
+        call: impl FnOnce(Box<Guest>) -> F,
+    ) -> Result<(Self, R), CallError>
+    where
+        R: Send + 'static,
+        F: Future<Output = Answered<R>> + Send + 'static,
+    {
+        HostState::begin(&mut self.guest.store, None, budget);
+        let state = self.guest.store.data();
+        let (shared, last_words) = (state.shared().clone(), state.last_words().clone());
+        let deadline = Instant::now() + budget.wall;
+        let result = self.run(&shared, deadline, call).await;
+        result.map_err(|error| error.with_last_words(&last_words))
     }
-}
-
-/// Callers ask first whether the interface is there.
-pub(super) fn absent() -> wasmtime::Error {
-    wasmtime::format_err!("the plugin does not export this interface")
 }

@@ -41,10 +41,16 @@ impl Budget {
     }
 }
 
-/// The guest's CPU time is used up.
+/// Why a guest is stopped that runs.
 #[derive(Debug, thiserror::Error)]
-#[error("the call used more CPU time than it may ({0:?})")]
-pub(super) struct CpuExhausted(pub(super) Duration);
+pub(super) enum Stopped {
+    /// Its CPU time is used up.
+    #[error("the call used more CPU time than it may ({0:?})")]
+    CpuExhausted(Duration),
+    /// Its caller went away, or was told that it is late.
+    #[error("nobody waits for the call any more")]
+    GivenUp,
+}
 
 /// The guest asked for more memory than it may have.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +173,7 @@ fn as_change(bytes: usize) -> i64 {
 
 /// What kind of failure an error out of wasmtime is.
 pub(super) fn classify(error: &wasmtime::Error) -> FailureKind {
-    if error.is::<CpuExhausted>() {
+    if error.is::<Stopped>() {
         FailureKind::Deadline
     } else if error.is::<MemoryRefused>()
         || error.is::<TablesRefused>()

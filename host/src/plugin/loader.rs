@@ -8,10 +8,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 use tracing::debug;
-use wasmtime::{
-    Store,
-    component::{Component, InstancePre, Linker},
-};
+use wasmtime::component::{Component, InstancePre, Linker};
 
 use super::{
     cache::{ComponentHash, hash},
@@ -19,7 +16,7 @@ use super::{
     contract,
     engine::{EngineError, PluginEngine},
     host::{HostState, Shared, linker},
-    instance::{ExportIndices, Exports, Instance, StartError, absent},
+    instance::{ExportIndices, Guest, Instance, StartError, ask},
     limits::Budget,
     log::{PluginLog, clean},
     metadata::{self, Metadata},
@@ -319,13 +316,10 @@ impl Loader {
         })?;
         let budget = Budget::init(&shared.limits);
         let mut event_types = Vec::new();
-        if instance.exports.events.is_some() {
-            let ask = async |store: &mut Store<HostState>, exports: &Exports| {
-                let events = exports.events.as_ref().ok_or_else(absent)?;
-                events.call_event_types(store).await
-            };
+        if indices.events.is_some() {
+            let ask = |mut guest: Box<Guest>| ask!(guest, events.call_event_types());
             let asked = instance.lifecycle_call(budget, ask).await;
-            event_types = asked.map_err(|error| LoadError::Start(error.detail))?;
+            (instance, event_types) = asked.map_err(|error| LoadError::Start(error.detail))?;
         }
         if event_types.len() > EVENT_TYPES_MAX {
             return Err(LoadError::TooManyEventTypes(event_types.len()));
@@ -333,22 +327,21 @@ impl Loader {
         let event_types: Vec<_> = event_types.iter().map(|text| clean(text)).collect();
         let handles = Patterns::parse(&event_types)?;
         let mut self_test = None;
-        if instance.exports.lifecycle.is_some() {
-            let test = async |store: &mut Store<HostState>, exports: &Exports| {
-                let lifecycle = exports.lifecycle.as_ref().ok_or_else(absent)?;
-                lifecycle.call_self_test(store).await
-            };
+        if indices.lifecycle.is_some() {
+            let test = |mut guest: Box<Guest>| ask!(guest, lifecycle.call_self_test());
             let began = Instant::now();
-            let said = instance.lifecycle_call(budget, test).await;
-            said.map_err(|error| LoadError::SelfTest(error.detail))?
-                .map_err(|reason| LoadError::SelfTest(clean(&reason)))?;
+            let tested = instance.lifecycle_call(budget, test).await;
+            let said;
+            (instance, said) = tested.map_err(|error| LoadError::SelfTest(error.detail))?;
+            said.map_err(|reason| LoadError::SelfTest(clean(&reason)))?;
             self_test = Some(began.elapsed());
         }
+        let guest = instance.guest();
         let trial = Trial {
-            instantiate: instance.instantiate,
-            init: instance.init,
+            instantiate: guest.instantiate,
+            init: guest.init,
             self_test,
-            memory: instance.store.data().memory(),
+            memory: guest.store.data().memory(),
             event_types,
         };
         Ok((trial, handles))

@@ -1,6 +1,7 @@
 //! The plugin runtime: everything that knows wasmtime.
 //!
-//! Reading order: [`engine`] is the machine and its clock, [`cpu`] what a call uses of it; [`bindings`] the Rust side of the WIT package; [`host`] what a
+//! Reading order: [`engine`] is the machine and its clock, [`cpu`] what a call uses of it, [`lane`] where it goes on if
+//! that is much; [`bindings`] the Rust side of the WIT package; [`host`] what a
 //! guest may call; [`limits`] what it may use; [`instance`] one instance and [`pool`] the warm ones; [`version`] the calls
 //! to a plugin; [`loader`] how a component is admitted; [`registry`] what is live and how it is swapped; [`watcher`] how
 //! a changed file is noticed.
@@ -18,9 +19,12 @@ mod engine;
 mod figures;
 mod host;
 mod instance;
+mod lane;
+mod lease;
 mod limits;
 mod loader;
 mod log;
+mod message;
 mod metadata;
 mod output;
 mod pool;

@@ -69,10 +69,16 @@ impl<I> Pool<I> {
         }
     }
 
+    /// An idle instance; none where there is none, or where others wait for one.
+    pub(super) fn take_now(&self) -> Option<I> {
+        if self.anybody_waits() {
+            return None;
+        }
+        self.take_idle()
+    }
+
     fn take_or_queue(&self) -> Result<Place<I>, Waiting<'_, I>> {
-        if !self.anybody_waits()
-            && let Some(instance) = self.take_idle()
-        {
+        if let Some(instance) = self.take_now() {
             return Ok(Place::Warm(instance));
         }
         let mut state = self.state();

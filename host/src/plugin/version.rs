@@ -1,15 +1,13 @@
 //! One version of a plugin: a component with its configuration and limits, its instances, and the calls to them.
 
 use std::{
-    pin::pin,
     sync::Arc,
-    task::Poll,
     time::{Duration, Instant},
 };
 
-use tokio::time::timeout_at;
+use futures_util::FutureExt;
 use tracing::warn;
-use wasmtime::{Store, component::InstancePre};
+use wasmtime::component::InstancePre;
 
 use super::{
     answer::{self, Action, Illegal, Rejection, Transformed},
@@ -17,10 +15,11 @@ use super::{
     cache::{ComponentHash, hex},
     figures::VersionFigures,
     host::{HostState, Shared},
-    instance::{CallError, ExportIndices, Exports, Instance, absent},
+    instance::{Answered, CallError, ExportIndices, Guest, Instance, ask},
+    lease::Lease,
     limits::Budget,
     loader::{Admission, Candidate},
-    pool::{Place, Pool},
+    pool::Pool,
 };
 use crate::{
     config::{InstanceMode, PluginConfig},
@@ -43,9 +42,9 @@ pub struct PluginVersion {
     handles: Patterns,
     component: InstancePre<HostState>,
     indices: ExportIndices,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     admission: Arc<Admission>,
-    pool: Pool<Box<Instance>>,
+    pub(super) pool: Pool<Instance>,
 }
 
 /// The parts of a version, put together by admission.
@@ -223,91 +222,61 @@ impl PluginVersion {
     ///
     /// # Errors
     /// [`CallError`] where it gave no legal answer, as with all calls below.
-    pub async fn validate(
+    pub fn validate(
         self: &Arc<Self>,
         client: Option<&Arc<ClientInfo>>,
         message: GuestMessage<'_>,
-    ) -> Verdict<()> {
-        let answer = self
-            .call(
-                client,
-                async |store: &mut Store<HostState>, exports: &Exports| {
-                    let validation = exports.validation.as_ref().ok_or_else(absent)?;
-                    validation.call_validate(store, message).await
-                },
-            )
-            .await?;
-        self.verdict(answer, Ok)
+    ) -> impl Future<Output = Verdict<()>> {
+        let ask =
+            |mut guest: Box<Guest>| ask!(guest, validation.call_validate(guest.message.get()));
+        self.call_about(client, message, ask)
+            .map(|answer| self.verdict(answer?, Ok))
     }
 
     /// `transformation.transform`.
-    pub async fn transform(
+    pub fn transform(
         self: &Arc<Self>,
         client: Option<&Arc<ClientInfo>>,
         message: GuestMessage<'_>,
-    ) -> Verdict<Transformed> {
-        let answer = self
-            .call(
-                client,
-                async |store: &mut Store<HostState>, exports: &Exports| {
-                    let transformation = exports.transformation.as_ref().ok_or_else(absent)?;
-                    transformation.call_transform(store, message).await
-                },
-            )
-            .await?;
-        self.verdict(answer, answer::transformed)
+    ) -> impl Future<Output = Verdict<Transformed>> {
+        let ask =
+            |mut guest: Box<Guest>| ask!(guest, transformation.call_transform(guest.message.get()));
+        self.call_about(client, message, ask)
+            .map(|answer| self.verdict(answer?, answer::transformed))
     }
 
     /// `screening.screen`: both in one call.
-    pub async fn screen(
+    pub fn screen(
         self: &Arc<Self>,
         client: Option<&Arc<ClientInfo>>,
         message: GuestMessage<'_>,
-    ) -> Verdict<Transformed> {
-        let answer = self
-            .call(
-                client,
-                async |store: &mut Store<HostState>, exports: &Exports| {
-                    let screening = exports.screening.as_ref().ok_or_else(absent)?;
-                    screening.call_screen(store, message).await
-                },
-            )
-            .await?;
-        self.verdict(answer, answer::transformed)
+    ) -> impl Future<Output = Verdict<Transformed>> {
+        let ask = |mut guest: Box<Guest>| ask!(guest, screening.call_screen(guest.message.get()));
+        self.call_about(client, message, ask)
+            .map(|answer| self.verdict(answer?, answer::transformed))
     }
 
     /// `events.handle`.
-    pub async fn handle(
+    pub fn handle(
         self: &Arc<Self>,
         client: Option<&Arc<ClientInfo>>,
         message: GuestMessage<'_>,
-    ) -> Verdict<Vec<Action>> {
-        let answer = self
-            .call(
-                client,
-                async |store: &mut Store<HostState>, exports: &Exports| {
-                    let events = exports.events.as_ref().ok_or_else(absent)?;
-                    events.call_handle(store, message).await
-                },
-            )
-            .await?;
-        self.verdict(answer, |actions| {
-            answer::actions(actions, &self.config.limits)
+    ) -> impl Future<Output = Verdict<Vec<Action>>> {
+        let ask = |mut guest: Box<Guest>| ask!(guest, events.call_handle(guest.message.get()));
+        self.call_about(client, message, ask).map(|answer| {
+            self.verdict(answer?, |actions| {
+                answer::actions(actions, &self.config.limits)
+            })
         })
     }
 
     /// `connections.connected`.
     pub async fn connected(self: &Arc<Self>, client: &Arc<ClientInfo>) -> Verdict<Vec<Action>> {
+        let owned = client.clone();
         let answer = self
-            .call(
-                Some(client),
-                async |store: &mut Store<HostState>, exports: &Exports| {
-                    let connections = exports.connections.as_ref().ok_or_else(absent)?;
-                    connections
-                        .call_connected(store, guest_client(client))
-                        .await
-                },
-            )
+            .call(Some(client), |mut guest| {
+                ask!(guest, connections.call_connected(guest_client(&owned)))
+            })
             .await?;
         self.verdict(answer, |actions| {
             answer::actions(actions, &self.config.limits)
@@ -321,17 +290,15 @@ impl PluginVersion {
         code: u16,
         reason: &str,
     ) -> Result<Vec<Action>, CallError> {
+        let (owned, reason) = (client.clone(), reason.to_owned());
         let raw = self
-            .call(
-                Some(client),
-                async |store: &mut Store<HostState>, exports: &Exports| {
-                    let connections = exports.connections.as_ref().ok_or_else(absent)?;
-                    let how = raw::DisconnectionParam { code, reason };
+            .call(Some(client), |mut guest| {
+                ask!(
+                    guest,
                     connections
-                        .call_disconnected(store, guest_client(client), how)
-                        .await
-                },
-            )
+                        .call_disconnected(guest_client(&owned), disconnection(code, &reason))
+                )
+            })
             .await?;
         answer::actions(raw, &self.config.limits).map_err(|illegal| self.illegal(&illegal))
     }
@@ -342,16 +309,14 @@ impl PluginVersion {
         client: &Arc<ClientInfo>,
         room: &str,
     ) -> Verdict<()> {
+        let (owned, room) = (client.clone(), room.to_owned());
         let answer = self
-            .call(
-                Some(client),
-                async |store: &mut Store<HostState>, exports: &Exports| {
-                    let rooms = exports.rooms.as_ref().ok_or_else(absent)?;
-                    rooms
-                        .call_authorize_join(store, guest_client(client), room)
-                        .await
-                },
-            )
+            .call(Some(client), |mut guest| {
+                ask!(
+                    guest,
+                    rooms.call_authorize_join(guest_client(&owned), &room)
+                )
+            })
             .await?;
         self.verdict(answer, Ok)
     }
@@ -373,66 +338,65 @@ impl PluginVersion {
         Ok(())
     }
 
-    async fn start_instance(&self) -> Result<Box<Instance>, CallError> {
-        let start = Instance::start(
-            &self.component,
-            &self.indices,
-            &self.shared,
-            &self.config.config_json,
-        );
-        Ok(Box::new(start.await?))
+    pub(super) async fn start_instance(&self) -> Result<Instance, CallError> {
+        let config = &self.config.config_json;
+        let start = Instance::start(&self.component, &self.indices, &self.shared, config);
+        Ok(start.await?)
+    }
+
+    /// [`Self::call`] about a message, which the guest gets first.
+    fn call_about<R, F>(
+        self: &Arc<Self>,
+        client: Option<&Arc<ClientInfo>>,
+        message: GuestMessage<'_>,
+        ask: impl FnOnce(Box<Guest>) -> F,
+    ) -> impl Future<Output = Result<R, CallError>>
+    where
+        R: Send + 'static,
+        F: Future<Output = Answered<R>> + Send + 'static,
+    {
+        self.call(client, move |mut guest| {
+            guest.message.set(&message);
+            ask(guest)
+        })
     }
 
     /// Lends an instance to `call`. One that failed is thrown away, and another is started off the path.
-    async fn call<R>(
+    ///
+    /// Here, and in what leads here, no async function stands: it keeps what it is given twice, and every idle connection
+    /// holds the room for that. For the same reason what is rarely waited for is on the heap.
+    fn call<R, F>(
         self: &Arc<Self>,
         client: Option<&Arc<ClientInfo>>,
-        call: impl AsyncFnOnce(&mut Store<HostState>, &Exports) -> wasmtime::Result<R>,
-    ) -> Result<R, CallError> {
+        call: impl FnOnce(Box<Guest>) -> F,
+    ) -> impl Future<Output = Result<R, CallError>>
+    where
+        R: Send + 'static,
+        F: Future<Output = Answered<R>> + Send + 'static,
+    {
         let started = Instant::now();
-        let budget = Budget::call(&self.config.limits);
-        // On the heap, because every idle connection would else hold the room for it.
-        let answer = Box::pin(async {
-            let mut lease = self.lease(started + budget.wall).await?;
-            // The call's own time begins here: waiting for an instance, or starting one, is not the guest's fault.
-            let began = lease.ready_since.unwrap_or(started);
-            let instance = lease.instance()?;
-            HostState::begin(&mut instance.store, client.cloned(), budget);
-            let answer = instance.run((began + budget.wall).into(), call).await?;
-            lease.give_back();
-            Ok(answer)
-        })
-        .await;
-        self.count(started.elapsed(), answer.as_ref().err(), client);
-        answer
-    }
-
-    /// An instance, at the latest by `deadline` where all are busy.
-    async fn lease<'a>(self: &'a Arc<Self>, deadline: Instant) -> Result<Lease<'a>, CallError> {
-        let mut take = pin!(self.pool.take());
-        let (place, waited) = match futures_util::poll!(take.as_mut()) {
-            Poll::Ready(place) => (place, false),
-            Poll::Pending => match timeout_at(deadline.into(), take).await {
-                Ok(place) => (place, true),
-                Err(_) => {
-                    let busy = "all instances are busy (`instances_max`)";
-                    return Err(CallError::new(FailureKind::Unavailable, busy));
+        async move {
+            let budget = Budget::call(&self.config.limits);
+            let taken = match Lease::take(self) {
+                Some(taken) => Ok(taken),
+                None => Box::pin(Lease::wait(self, started + budget.wall)).await,
+            };
+            let answer = match taken {
+                Ok((lease, mut instance)) => {
+                    // The call's own time begins here: waiting for an instance, or starting one, is not the guest's fault.
+                    let deadline = lease.ready_since().unwrap_or(started) + budget.wall;
+                    HostState::begin(&mut instance.guest().store, client.cloned(), budget);
+                    let ended = instance.run(&self.shared, deadline.into(), call).await;
+                    ended.map(|(instance, answer)| {
+                        lease.give_back(instance);
+                        answer
+                    })
                 }
-            },
-        };
-        let mut lease = Lease {
-            version: self,
-            instance: None,
-            ready_since: waited.then(Instant::now),
-        };
-        match place {
-            Place::Warm(instance) => lease.instance = Some(instance),
-            Place::Empty => {
-                lease.instance = Some(self.start_instance().await?);
-                lease.ready_since = Some(Instant::now());
-            }
+                Err(error) => Err(error),
+            };
+            self.count(started.elapsed(), answer.as_ref().err(), client);
+            answer
         }
-        Ok(lease)
     }
 
     fn count(
@@ -502,6 +466,10 @@ pub(super) fn label(hash: &ComponentHash) -> String {
     hex(&hash[..6])
 }
 
+fn disconnection(code: u16, reason: &str) -> raw::DisconnectionParam<'_> {
+    raw::DisconnectionParam { code, reason }
+}
+
 fn guest_client(client: &ClientInfo) -> raw::ClientParam<'_> {
     raw::ClientParam {
         connection: &client.connection,
@@ -509,51 +477,5 @@ fn guest_client(client: &ClientInfo) -> raw::ClientParam<'_> {
         claims: &client.claims,
         address: &client.address,
         connected_at: client.connected_at_ms,
-    }
-}
-
-/// A place in the pool. Dropped without being given back, it costs the instance: a trap poisons an instance, and so
-/// does a call that was given up half-way.
-struct Lease<'a> {
-    version: &'a Arc<PluginVersion>,
-    instance: Option<Box<Instance>>,
-    /// Where it was not there at once.
-    ready_since: Option<Instant>,
-}
-
-impl Lease<'_> {
-    fn instance(&mut self) -> Result<&mut Instance, CallError> {
-        let gone = || CallError::new(FailureKind::Unavailable, "the instance is gone");
-        self.instance.as_deref_mut().ok_or_else(gone)
-    }
-
-    fn give_back(mut self) {
-        if let Some(mut instance) = self.instance.take() {
-            HostState::end(&mut instance.store);
-            self.version.pool.give_back(instance);
-        }
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        self.instance = None;
-        self.version.pool.give_up();
-        let version = self.version.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(error) = version.warm_up().await {
-                    let (plugin, label) = (version.name(), version.label());
-                    version.shared.log.write_host(|| {
-                        warn!(
-                            plugin,
-                            version = label,
-                            "a new instance does not start: {error}"
-                        )
-                    });
-                }
-            });
-        }
     }
 }

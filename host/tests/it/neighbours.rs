@@ -60,8 +60,9 @@ async fn misbehave(mut client: Client, deed: &str, stop: Arc<AtomicBool>, count:
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_that_loop_without_end_leave_the_messages_of_others_alone() {
+/// Exchanges messages through the plugin and through none, alone and beside clients that have the plugin do `deeds`, until
+/// so many of those have failed. Prints how long they took, and asserts that all came.
+async fn beside(deeds: &[&'static str], failures: u64) {
     let server = Logged::start(&[("hostile.wasm", &component("hostile"))], CONFIG).await;
     let node = &server;
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
@@ -71,19 +72,14 @@ async fn calls_that_loop_without_end_leave_the_messages_of_others_alone() {
     ];
     let (stop, count) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
     let mut culprits = Vec::new();
-    for (number, deed) in ["loop", "loop", "loop", "panic"].into_iter().enumerate() {
+    for (number, deed) in deeds.iter().enumerate() {
         let client = node.client(&format!("culprit{number}")).await;
-        culprits.push(tokio::spawn(misbehave(
-            client,
-            deed,
-            stop.clone(),
-            count.clone(),
-        )));
+        let (stop, count) = (stop.clone(), count.clone());
+        culprits.push(tokio::spawn(misbehave(client, deed, stop, count)));
     }
-    while count.load(Ordering::Relaxed) < 10 {
+    while count.load(Ordering::Relaxed) < failures {
         tokio::task::yield_now().await;
     }
-    // Through the same plugin and through none, at the same time.
     let (through, free) = tokio::join!(
         exchange(&mut ann, "ann", "through"),
         exchange(&mut bob, "bob", "free"),
@@ -95,11 +91,21 @@ async fn calls_that_loop_without_end_leave_the_messages_of_others_alone() {
     for (name, calm, beside) in [("through", &calm[0], &through), ("free", &calm[1], &free)] {
         let (calm, beside) = (p99(calm), p99(beside));
         println!(
-            "{name}: p99 {calm:?} alone, {beside:?} beside {} failures, {:.1} times",
+            "{name}: p99 {calm:?} alone, {beside:?} beside {} failures by {deeds:?}, {:.1} times",
             count.load(Ordering::Relaxed),
             beside.as_secs_f64() / calm.as_secs_f64()
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_loop_without_end_leave_the_messages_of_others_alone() {
+    beside(&["loop", "loop", "loop"], 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_trap_without_a_pause_leave_the_messages_of_others_alone() {
+    beside(&["panic"], 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

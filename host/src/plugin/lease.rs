@@ -1,0 +1,100 @@
+//! A call's right to an instance, and what becomes of the place where the instance fails.
+
+use std::{pin::pin, sync::Arc, task::Poll, time::Instant};
+
+use tokio::time::timeout_at;
+use tracing::warn;
+
+use super::{
+    host::HostState,
+    instance::{CallError, Instance},
+    pool::Place,
+    version::PluginVersion,
+};
+use crate::metrics::FailureKind;
+
+/// A place in the pool, whose instance was lent. Dropped without being given back, it costs the instance: a trap poisons an
+/// instance, and so does a call that was given up half-way.
+pub(super) struct Lease<'a> {
+    version: &'a Arc<PluginVersion>,
+    ready_since: Option<Instant>,
+}
+
+impl<'a> Lease<'a> {
+    /// An instance that is idle; none where the caller must wait, or start one.
+    pub(super) fn take(version: &'a Arc<PluginVersion>) -> Option<(Self, Instance)> {
+        let instance = version.pool.take_now()?;
+        let lease = Self {
+            version,
+            ready_since: None,
+        };
+        Some((lease, instance))
+    }
+
+    /// An instance, at the latest by `deadline` where all are busy.
+    ///
+    /// # Errors
+    /// [`CallError`] where none came free, or none starts.
+    pub(super) async fn wait(
+        version: &'a Arc<PluginVersion>,
+        deadline: Instant,
+    ) -> Result<(Self, Instance), CallError> {
+        let mut take = pin!(version.pool.take());
+        let (place, waited) = match futures_util::poll!(take.as_mut()) {
+            Poll::Ready(place) => (place, false),
+            Poll::Pending => match timeout_at(deadline.into(), take).await {
+                Ok(place) => (place, true),
+                Err(_) => {
+                    let busy = "all instances are busy (`instances_max`)";
+                    return Err(CallError::new(FailureKind::Unavailable, busy));
+                }
+            },
+        };
+        let mut lease = Self {
+            version,
+            ready_since: waited.then(Instant::now),
+        };
+        let instance = match place {
+            Place::Warm(instance) => instance,
+            Place::Empty => {
+                let instance = version.start_instance().await?;
+                lease.ready_since = Some(Instant::now());
+                instance
+            }
+        };
+        Ok((lease, instance))
+    }
+
+    /// When the instance was there, where it was not there at once.
+    pub(super) fn ready_since(&self) -> Option<Instant> {
+        self.ready_since
+    }
+
+    /// Ends it well.
+    pub(super) fn give_back(self, mut instance: Instance) {
+        HostState::end(&mut instance.guest().store);
+        self.version.pool.give_back(instance);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        self.version.pool.give_up();
+        let version = self.version.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = version.warm_up().await {
+                    let (plugin, label) = (version.name(), version.label());
+                    version.shared.log.write_host(|| {
+                        warn!(
+                            plugin,
+                            version = label,
+                            "a new instance does not start: {error}"
+                        )
+                    });
+                }
+            });
+        }
+    }
+}
