@@ -10,6 +10,8 @@ use crate::metrics::CloudWatchMetrics;
 pub(super) struct Outage {
     said: Vec<PushErrorKind>,
     dropping: bool,
+    /// Not of one outage: what is wrong with values does not pass.
+    refused: bool,
 }
 
 impl Outage {
@@ -23,7 +25,8 @@ impl Outage {
         if !self.said.is_empty() {
             info!("metrics reach CloudWatch again");
         }
-        *self = Self::default();
+        self.said.clear();
+        self.dropping = false;
     }
 
     /// A request failed. Each kind of reason is said once: what to do differs.
@@ -36,6 +39,14 @@ impl Outage {
         warn!(
             "metrics do not reach CloudWatch: {error}; they are kept for an hour, and this is said once"
         );
+    }
+
+    /// CloudWatch found a request wrong, which is thrown away.
+    pub(super) fn refused(&mut self, metrics: &CloudWatchMetrics, error: &PushError) {
+        metrics.pushes_refused.increment();
+        if !std::mem::replace(&mut self.refused, true) {
+            warn!("CloudWatch does not take some metrics: {error}; this is said once");
+        }
     }
 
     /// So many intervals waited for too long.

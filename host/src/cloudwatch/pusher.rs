@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::{
     backlog::Backlog,
-    client::{CloudWatchSink, PushError, PushErrorKind, Sink},
+    client::{CloudWatchSink, PushErrorKind, Sink},
     collector::Collector,
     outage::Outage,
 };
@@ -133,17 +133,12 @@ impl<S: Sink> Worker<S> {
                     self.outage.taken(counted);
                     self.backlog.taken(&batch);
                 }
-                Err(error) => {
-                    self.outage.failed(counted, &error);
-                    match error {
-                        // It would stand in the way of all that follows.
-                        PushError {
-                            kind: PushErrorKind::Invalid,
-                            ..
-                        } => self.backlog.taken(&batch),
-                        _ => return,
-                    }
+                // It would stand in the way of all that follows.
+                Err(error) if error.kind == PushErrorKind::Invalid => {
+                    self.outage.refused(counted, &error);
+                    self.backlog.taken(&batch);
                 }
+                Err(error) => return self.outage.failed(counted, &error),
             }
         }
         self.outage.over();
@@ -157,7 +152,7 @@ mod tests {
     use aws_sdk_cloudwatch::types::MetricDatum;
     use futures_util::FutureExt;
 
-    use super::*;
+    use super::{super::client::PushError, *};
     use crate::metrics::{Status, readings::read};
 
     /// Answers with what it was told to, and keeps what it took.
@@ -268,6 +263,7 @@ mod tests {
         pass(&metrics, 3).await;
         pass(&metrics, 4).await;
         assert_eq!(sink.messages(), [4.0]);
+        assert_eq!(metrics.cloudwatch.pushes_refused.get(), 1);
         pusher.finish(Instant::now()).await;
     }
 

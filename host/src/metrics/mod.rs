@@ -100,6 +100,8 @@ pub struct CloudWatchMetrics {
     pub pushes_ok: Counter,
     /// Requests that it did not take, or not in time.
     pub pushes_failed: Counter,
+    /// Requests that it found wrong, and that were thrown away.
+    pub pushes_refused: Counter,
     /// Intervals that were thrown away unpushed.
     pub intervals_dropped: Counter,
 }

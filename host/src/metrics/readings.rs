@@ -95,7 +95,11 @@ pub fn read(metrics: &Metrics, status: &Status) -> Vec<Family> {
     let pushes = &metrics.cloudwatch;
     readings.labelled(
         &table::CLOUDWATCH_PUSHES,
-        [("ok", &pushes.pushes_ok), ("failed", &pushes.pushes_failed)],
+        [
+            ("ok", &pushes.pushes_ok),
+            ("failed", &pushes.pushes_failed),
+            ("refused", &pushes.pushes_refused),
+        ],
     );
     readings.one(
         &table::CLOUDWATCH_INTERVALS_DROPPED,

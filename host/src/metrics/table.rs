@@ -232,7 +232,7 @@ table! {
         .cloudwatch("PluginObserved", &[&["Plugin", "Name"]]);
 
     CLOUDWATCH_PUSHES = metric(Counter, "cloudwatch_pushes", Count,
-        "Requests to CloudWatch: `ok`, or `failed` and to be sent once more")
+        "Requests to CloudWatch: `ok`, `failed` and to be sent once more, or `refused` as wrong and thrown away")
         .labels(&["outcome"]);
     CLOUDWATCH_INTERVALS_DROPPED = metric(Counter, "cloudwatch_intervals_dropped", Count,
         "Intervals that were thrown away because they could not be pushed for an hour");
