@@ -18,6 +18,7 @@ use crate::{
     broker::{Broker, MemoryBroker, MemoryHub, RedisBroker},
     cloudwatch::Pusher,
     config::{AuthConfig, BrokerConfig, CloudWatchConfig, Config, Environment},
+    fleet::Fleet,
     metrics::{Metrics, readings},
     plugin::{EngineError, Loader, MemoryStore, PluginStore, RedisStore, Registry, Trigger},
     protocol::{CloseCode, ids::IdSource},
@@ -97,6 +98,7 @@ pub async fn run(
     let state = AppState {
         services: services.clone(),
         authenticator,
+        fleet: Arc::new(fleet(&config, &services)?),
     };
     let routes = server::routes(state, &config);
     let pusher = config
@@ -189,6 +191,23 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
         live: Live::new(LiveConfig::new(config, config)),
         draining: AtomicBool::new(false),
     }))
+}
+
+/// Finds out what the cluster runs, from now on.
+fn fleet(config: &Config, services: &Arc<Services>) -> Result<Fleet, StartError> {
+    let (node, registry) = (services.ids.node(), services.registry.clone());
+    let of = services.clone();
+    let bytes_max = Arc::new(move || of.live.load().limits.plugin_file_bytes_max);
+    let BrokerConfig::Redis(redis) = &config.broker else {
+        return Ok(Fleet::alone(node, registry, bytes_max));
+    };
+    // A link of its own: components are large, and must not hold up what nodes say to each other.
+    let commands = Commands::start(Endpoints::new(redis)?);
+    let broker = services.router.broker().clone();
+    let prefix = &redis.key_prefix;
+    Ok(Fleet::join(
+        node, registry, broker, commands, prefix, bytes_max,
+    ))
 }
 
 /// Asks a connection to go.

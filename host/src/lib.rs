@@ -7,6 +7,7 @@ pub mod auth;
 pub mod broker;
 pub mod cloudwatch;
 pub mod config;
+pub mod fleet;
 pub mod logging;
 pub mod metrics;
 pub mod pipeline;

@@ -46,7 +46,8 @@ pub use instance::CallError;
 pub use loader::{Admission, LoadError, Loader, Trial};
 pub use metadata::Metadata;
 pub use registry::{
-    CallFailure, Change, ChangeError, PluginView, Registry, Trigger, Unchanged, VersionView,
+    Admitted, CallFailure, Change, ChangeError, PluginView, Registry, Trigger, Unchanged,
+    VersionView,
 };
 pub use report::AdmissionReport;
 pub use sample::{SampleCall, sample_calls};

@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-pub use operations::{Change, ChangeError, Unchanged};
+pub use operations::{Admitted, Change, ChangeError, Unchanged};
 pub use view::{CallFailure, PluginView, VersionView};
 
 /// What set a swap off.
@@ -51,6 +51,8 @@ pub enum Trigger {
     Push,
     /// An operator went back to an earlier version.
     Rollback,
+    /// The cluster decided for a version.
+    Cluster,
 }
 
 impl Trigger {
@@ -64,6 +66,7 @@ impl Trigger {
             Self::Reload => "reload",
             Self::Push => "push",
             Self::Rollback => "rollback",
+            Self::Cluster => "cluster",
         }
     }
 }
@@ -362,17 +365,33 @@ impl Registry {
     fn refuse(&self, reload: &mut Reload, index: usize, refused: NotAdmitted) {
         let place = &mut reload.places[index];
         place.attempt = Attempt::Over;
-        let (trigger, error) = (reload.trigger, refused.error);
-        self.records.with(&place.config.name, |record| {
+        let error = refused.error.clone();
+        self.note_refusal(
+            &place.config,
+            place.current.as_deref(),
+            refused,
+            reload.trigger,
+        );
+        reload.refusals.push((place.config.name.clone(), error));
+    }
+
+    fn note_refusal(
+        &self,
+        config: &PluginConfig,
+        live: Option<&PluginVersion>,
+        refused: NotAdmitted,
+        trigger: Trigger,
+    ) {
+        let NotAdmitted { hash, error } = refused;
+        self.report_refusal(config, live, &error, trigger);
+        self.records.with(&config.name, |record| {
             record.failure = Some(Failure {
                 at: std::time::SystemTime::now(),
                 trigger,
-                hash: refused.hash,
-                error: error.clone(),
+                hash,
+                error,
             });
         });
-        self.report_refusal(&place.config, place.current.as_deref(), &error, trigger);
-        reload.refusals.push((place.config.name.clone(), error));
     }
 
     fn report_refusal(

@@ -23,6 +23,7 @@ pub use accept::serve;
 use crate::{
     auth::Authenticator,
     config::Config,
+    fleet::Fleet,
     metrics::{
         prometheus::{self, Format},
         readings,
@@ -37,6 +38,8 @@ pub struct AppState {
     pub services: Arc<Services>,
     /// Who clients are.
     pub authenticator: Arc<Authenticator>,
+    /// What the cluster runs.
+    pub fleet: Arc<Fleet>,
 }
 
 /// The routes of one listener.
@@ -61,6 +64,9 @@ async fn ready(State(state): State<AppState>) -> Response {
     }
     if let Err(error) = services.router.broker().probe().await {
         return not_ready(&error.to_string());
+    }
+    if let Err(reason) = state.fleet.check() {
+        return not_ready(&reason);
     }
     let live = services.registry.live();
     let missing: Vec<&str> = live.missing().collect();

@@ -154,12 +154,7 @@ async fn what_is_no_call_or_says_what_no_call_takes_is_refused() {
         ("POST", "/admin/plugins", 405, "method_not_allowed"),
         ("DELETE", "/admin/plugins/chat", 405, "method_not_allowed"),
         ("GET", "/admin/plugins?verbose=1", 400, "invalid_query"),
-        (
-            "PUT",
-            "/admin/plugins/chat?scope=cluster",
-            400,
-            "invalid_query",
-        ),
+        ("PUT", "/admin/plugins/chat?scope=all", 400, "invalid_query"),
         (
             "POST",
             "/admin/plugins/chat/reload?forec=true",

@@ -1,6 +1,7 @@
 //! Plugins changed by hand: pushed, read again, taken back.
 
 use serde_json::{Value, json};
+use signalbox::plugin::{component_hash, hex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
@@ -467,21 +468,28 @@ async fn more_than_two_pushes_at_a_time_have_to_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the server may notice that the client left before it has taken the whole upload"]
 async fn a_client_that_leaves_does_not_break_its_swap_off() {
     let config = format!(
         "{}[[plugins]]\nname = \"slow\"\npath = \"slow.wasm\"\nevents = [\"slow.*\"]\non_failure = \"pass\"\ninit_time_max = \"3s\"\n\
          config = {{ init = \"loop\" }}\n",
         config("a")
     );
-    let node = Node::start_with(&[("stamp.wasm", &stamped("1"))], &config).await;
+    let node = Logged::start(&[("stamp.wasm", &stamped("1"))], &config).await;
+    // A component has come in whole, and waits for its turn, once it is compiled.
+    let compiled = async |bytes: &[u8]| {
+        let version = hex(&component_hash(bytes));
+        let is = |line: &Value| message(line) == "compiled" && line["version"] == version[..12];
+        node.until_line(is).await
+    };
     // One that is tried out for seconds, in whose line the next one waits.
     let slow = component("hostile");
     let mut before = begin(&node, "slow", slow.len()).await;
+    before.write_all(&slow).await.unwrap();
+    compiled(&slow).await;
     let bytes = stamped("2");
     let mut leaving = begin(&node, "stamp", bytes.len()).await;
-    before.write_all(&slow).await.unwrap();
     leaving.write_all(&bytes).await.unwrap();
+    compiled(&bytes).await;
     drop(leaving);
     node.until_metric(&swaps("live"), |live| live == 2.0).await;
     let mut ann = node.reachable("ann").await;

@@ -47,7 +47,7 @@ impl Logged {
         let environment = [
             ("WSS_PORT", "0"),
             ("LOG_FORMAT", "json"),
-            ("RUST_LOG", "info"),
+            ("RUST_LOG", "info,signalbox::plugin::loader=debug"),
         ];
         let server = Server::launch_in(dir, &environment);
         Self {

@@ -16,6 +16,7 @@ mod cli_admin;
 mod cli_plugin_test;
 mod closing;
 mod cloudwatch;
+mod cluster_swap;
 mod collector;
 mod dashboards;
 mod deploy;

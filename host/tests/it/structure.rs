@@ -18,6 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("router", &["broker", "metrics", "protocol", "trace"]),
     ("plugin", &["config", "metrics", "protocol", "redis_client"]),
+    ("fleet", &["broker", "plugin", "redis_client"]),
     ("pipeline", &["config", "plugin", "protocol", "trace"]),
     (
         "session",
@@ -28,7 +29,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "auth", "config", "metrics", "plugin", "protocol", "router", "session", "trace",
+            "auth", "config", "fleet", "metrics", "plugin", "protocol", "router", "session",
+            "trace",
         ],
     ),
 ];

@@ -49,6 +49,9 @@ pub(super) enum Command {
         /// Also where a pushed version, or one that was gone back to, is live
         #[arg(long)]
         force: bool,
+        /// Every node of its cluster, whatever was pushed with --cluster before
+        #[arg(long, conflicts_with = "force")]
+        cluster: bool,
         #[command(flatten)]
         server: remote::Server,
     },
@@ -69,6 +72,12 @@ pub(super) enum Command {
         /// The plugin's name in the configuration; default: the name of the file
         #[arg(long)]
         name: Option<String>,
+        /// On all nodes of its cluster together, or on none
+        #[arg(long)]
+        cluster: bool,
+        /// With --cluster: go live once so many nodes admit it; those that refuse keep what they have
+        #[arg(long, requires = "cluster", value_parser = clap::value_parser!(u32).range(1..))]
+        quorum: Option<u32>,
         #[command(flatten)]
         server: remote::Server,
     },
@@ -91,10 +100,24 @@ pub(super) fn run(command: &Command) -> ExitCode {
         Command::Reload {
             name,
             force,
+            cluster,
             server,
-        } => server.reload(name, *force),
+        } => server.reload(name, *force, *cluster),
         Command::Rollback { name, to, server } => server.roll_back(name, to.as_deref()),
-        Command::Push { file, name, server } => server.push(file, name.as_deref()),
+        Command::Push {
+            file,
+            name,
+            cluster,
+            quorum,
+            server,
+        } => {
+            let scope = if *cluster {
+                remote::Scope::Cluster { quorum: *quorum }
+            } else {
+                remote::Scope::Node
+            };
+            server.push(file, name.as_deref(), scope)
+        }
     }
 }
 

@@ -51,6 +51,13 @@ pub(in crate::cli) struct Server {
     json: bool,
 }
 
+/// How far a push goes.
+#[derive(Clone, Copy)]
+pub(super) enum Scope {
+    Node,
+    Cluster { quorum: Option<u32> },
+}
+
 impl Server {
     pub(super) fn list(&self) -> ExitCode {
         self.run(async |client| {
@@ -59,8 +66,12 @@ impl Server {
         })
     }
 
-    pub(super) fn reload(&self, plugin: &str, force: bool) -> ExitCode {
-        let query = if force { "?force=true" } else { "" };
+    pub(super) fn reload(&self, plugin: &str, force: bool, cluster: bool) -> ExitCode {
+        let query = match (force, cluster) {
+            (_, true) => "?scope=cluster",
+            (true, false) => "?force=true",
+            (false, false) => "",
+        };
         self.run(async |client| {
             let path = format!("/admin/plugins/{}/reload{query}", encoded(plugin));
             let answer = client.call(Method::POST, &path, Bytes::new());
@@ -77,7 +88,14 @@ impl Server {
         })
     }
 
-    pub(super) fn push(&self, file: &Path, name: Option<&str>) -> ExitCode {
+    pub(super) fn push(&self, file: &Path, name: Option<&str>, scope: Scope) -> ExitCode {
+        let query = match scope {
+            Scope::Node => String::new(),
+            Scope::Cluster { quorum: None } => "?scope=cluster".to_owned(),
+            Scope::Cluster {
+                quorum: Some(quorum),
+            } => format!("?scope=cluster&quorum={quorum}"),
+        };
         let plugin = name.map_or_else(|| stem(file), str::to_owned);
         self.run(async |client| {
             let bytes = std::fs::read(file).with_context(|| format!("{}", file.display()))?;
@@ -88,6 +106,7 @@ impl Server {
             if known.status != OK {
                 return Ok(self.conclude(known, show::changed));
             }
+            let path = path + &query;
             let answer = client.call(Method::PUT, &path, bytes.into()).await?;
             Ok(self.conclude(answer, show::changed))
         })

@@ -13,10 +13,13 @@ use tracing::Instrument;
 use super::{
     Attempt, NotAdmitted, Origin, Place, Registry, Reload, Tried, Trigger, record::Stint, swap_span,
 };
-use crate::plugin::{
-    ComponentHash, LoadError, PluginVersion, Slot,
-    cache::{hash, hex},
-    loader::Candidate,
+use crate::{
+    config::PluginConfig,
+    plugin::{
+        ComponentHash, LoadError, PluginVersion, Slot,
+        cache::{hash, hex},
+        loader::Candidate,
+    },
 };
 
 /// What came of an operation that nothing spoke against.
@@ -72,12 +75,18 @@ pub enum ChangeError {
     },
 }
 
+/// A component that was tried beside what is live, and may take its place.
+#[derive(Debug)]
+pub struct Admitted(Arc<PluginVersion>);
+
 /// What is to become of a plugin.
 enum Wanted {
     /// What its file says; with `force` whatever speaks for what is live.
     File { bytes_max: usize, force: bool },
     /// This component.
     Component(Result<Candidate, NotAdmitted>),
+    /// This version, which was admitted before.
+    Admitted(Arc<PluginVersion>),
     /// A version that was live before: the latest good one, or the one with this sha256.
     Earlier(Option<String>),
 }
@@ -103,6 +112,55 @@ impl Registry {
         });
         let wanted = Wanted::Component(component);
         self.change(plugin, Trigger::Push, wanted, began).await
+    }
+
+    /// Tries the component `bytes` with the configuration of the plugin that is in force, and leaves live what is.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn admit(&self, plugin: &str, bytes: Arc<[u8]>) -> Result<Admitted, ChangeError> {
+        let live = self.live();
+        let slot = live.find(plugin);
+        let slot = slot.ok_or_else(|| ChangeError::UnknownPlugin(plugin.to_owned()))?;
+        let (config, current) = (slot.config(), slot.version());
+        let hash = hash(&bytes);
+        if let Some(current) = current
+            && is_version(current, &hash, config)
+        {
+            return Ok(Admitted(current.clone()));
+        }
+        let admitted = async {
+            let compiled = self.loader.compile(bytes, self.pace(plugin)).await?;
+            self.loader.admit(config, compiled).await
+        };
+        let admitted = admitted
+            .instrument(swap_span(plugin, Trigger::Cluster))
+            .await;
+        admitted.map(Admitted).map_err(|error| {
+            let refused = NotAdmitted {
+                hash: Some(hash),
+                error: error.clone(),
+            };
+            self.note_refusal(config, current.map(Arc::as_ref), refused, Trigger::Cluster);
+            ChangeError::Refused {
+                hash: Some(hash),
+                error,
+                live: current.map(|live| live.label().to_owned()),
+            }
+        })
+    }
+
+    /// Makes live what [`Registry::admit`] admitted, for the whole cluster. Where the plugin's configuration has changed
+    /// since, it is tried once more.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; what was live stays then.
+    pub async fn put_live(&self, admitted: Admitted) -> Result<Change, ChangeError> {
+        let Admitted(version) = admitted;
+        let plugin = version.name().to_owned();
+        let wanted = Wanted::Admitted(version);
+        let began = Instant::now();
+        self.change(&plugin, Trigger::Cluster, wanted, began).await
     }
 
     /// Reads the plugin's file again, also where it was refused before. With `force`, also where an operator passed it
@@ -136,9 +194,13 @@ impl Registry {
     }
 
     fn check_known(&self, plugin: &str) -> Result<(), ChangeError> {
-        let live = self.live();
-        let known = live.find(plugin).map(|_| ());
+        let known = self.is_configured(plugin).then_some(());
         known.ok_or_else(|| ChangeError::UnknownPlugin(plugin.to_owned()))
+    }
+
+    /// Whether there is a plugin of this name here.
+    pub fn is_configured(&self, plugin: &str) -> bool {
+        self.live().find(plugin).is_some()
     }
 
     async fn change(
@@ -211,14 +273,24 @@ impl Registry {
             Wanted::Component(Err(refused)) => Ok(Err(refused)),
             Wanted::Component(Ok(candidate)) => {
                 let hash = candidate.hash;
-                let is_live = |live: &&Arc<PluginVersion>| {
-                    *live.hash() == hash && **live.config() == **config
-                };
-                if current.is_some_and(|live| is_live(&live)) {
+                if current.is_some_and(|live| is_version(live, &hash, config)) {
                     return Ok(Ok(Tried::Same(Unchanged::Live)));
                 }
                 let admitted = self.loader.admit(config, candidate).await;
                 Ok(tried(admitted, hash))
+            }
+            Wanted::Admitted(version) => {
+                let hash = *version.hash();
+                if current.is_some_and(|live| is_version(live, &hash, config)) {
+                    return Ok(Ok(Tried::Same(Unchanged::Live)));
+                }
+                if **version.config() == **config {
+                    return Ok(tried(Ok(version), hash));
+                }
+                Ok(tried(
+                    self.loader.admit(config, version.candidate()).await,
+                    hash,
+                ))
             }
             Wanted::Earlier(to) => {
                 let Some(earlier) = self.earlier(&config.name, to, current)? else {
@@ -260,6 +332,10 @@ impl Registry {
             .with(plugin, |record| record.earlier(&sha256).map(resting));
         earlier.map(Some).ok_or(ChangeError::NoSuchVersion(to))
     }
+}
+
+fn is_version(version: &PluginVersion, hash: &ComponentHash, config: &PluginConfig) -> bool {
+    version.hash() == hash && **version.config() == *config
 }
 
 fn tried(

@@ -4,6 +4,7 @@
 //! is written down ([`caller`]). Answers and errors are JSON; [`openapi`] describes all of it.
 
 mod caller;
+mod cluster;
 mod connections;
 mod nodes;
 mod openapi;

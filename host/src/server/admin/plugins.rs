@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     Admin,
     caller::Caller,
-    query::{Checked, Name, Nothing},
+    cluster,
+    query::{Checked, Name, Nothing, Scope},
 };
 use crate::{
     plugin::{AdmissionReport, Change, ChangeError, PluginView, Unchanged, hex},
@@ -66,6 +67,8 @@ struct Refusal {
 pub(super) struct Reload {
     #[serde(default)]
     force: bool,
+    #[serde(default)]
+    scope: Scope,
 }
 
 #[derive(Deserialize)]
@@ -97,8 +100,11 @@ pub(super) async fn reload(
     Extension(admin): Extension<Arc<Admin>>,
     Extension(caller): Extension<Caller>,
     Name(plugin): Name,
-    Checked(Reload { force }): Checked<Reload>,
+    Checked(Reload { force, scope }): Checked<Reload>,
 ) -> Result<Response, ApiError> {
+    if scope == Scope::Cluster {
+        return cluster::release(&admin, caller, plugin).await;
+    }
     let services = admin.state.services.clone();
     let action = if force { "reload by force" } else { "reload" };
     let name = plugin.clone();
@@ -209,7 +215,7 @@ fn why_in_words(why: Unchanged) -> (&'static str, &'static str) {
     }
 }
 
-fn error_code(error: &ChangeError) -> (StatusCode, &'static str) {
+pub(super) fn error_code(error: &ChangeError) -> (StatusCode, &'static str) {
     match error {
         ChangeError::UnknownPlugin(_) => (StatusCode::NOT_FOUND, "unknown_plugin"),
         ChangeError::NoSuchVersion(_) => (StatusCode::NOT_FOUND, "unknown_version"),
@@ -219,7 +225,7 @@ fn error_code(error: &ChangeError) -> (StatusCode, &'static str) {
 }
 
 /// As an error of this API.
-fn refused(plugin: &str, error: ChangeError) -> ApiError {
+pub(super) fn refused(plugin: &str, error: ChangeError) -> ApiError {
     let (status, code) = error_code(&error);
     let message = match &error {
         ChangeError::Refused {

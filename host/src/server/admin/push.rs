@@ -9,15 +9,39 @@ use axum::{
     response::Response,
 };
 use futures_util::StreamExt;
+use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{
     Admin,
     caller::Caller,
+    cluster,
     plugins::{to_its_end, unknown},
-    query::{Checked, Name, Nothing},
+    query::{Checked, Name, Scope},
 };
 use crate::server::error::ApiError;
+
+/// How far a push goes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Push {
+    #[serde(default)]
+    scope: Scope,
+    /// With all nodes: how many are enough.
+    quorum: Option<usize>,
+}
+
+impl Push {
+    fn check(&self) -> Result<(), ApiError> {
+        let message = match (self.scope, self.quorum) {
+            (Scope::Node, Some(_)) => "the query is wrong: quorum needs scope=cluster",
+            (_, Some(0)) => "the query is wrong: a quorum is 1 or more",
+            _ => return Ok(()),
+        };
+        let status = StatusCode::BAD_REQUEST;
+        Err(ApiError::new(status, "invalid_query", message))
+    }
+}
 
 const ACTION: &str = "push";
 
@@ -28,12 +52,16 @@ pub(super) async fn push(
     Extension(admin): Extension<Arc<Admin>>,
     Extension(caller): Extension<Caller>,
     Name(plugin): Name,
-    _: Checked<Nothing>,
+    Checked(push): Checked<Push>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    push.check()?;
     let received = receive(&admin, &plugin, &headers, body).await;
     let (bytes, room) = received.inspect_err(|error| caller.was_refused(ACTION, &plugin, error))?;
+    if push.scope == Scope::Cluster {
+        return cluster::push(&admin, caller, plugin, (bytes, room), push.quorum).await;
+    }
     let registry = admin.state.services.registry.clone();
     let name = plugin.clone();
     let push = async move {
@@ -43,13 +71,16 @@ pub(super) async fn push(
     to_its_end(caller, ACTION, plugin, push).await
 }
 
-/// The component, once all of it has come in, and the right to have it in memory.
+/// A component, and the right to have it in memory.
+pub(super) type Received = (Arc<[u8]>, tokio::sync::OwnedSemaphorePermit);
+
+/// The component, once all of it has come in.
 async fn receive(
     admin: &Admin,
     plugin: &str,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(Arc<[u8]>, tokio::sync::OwnedSemaphorePermit), ApiError> {
+) -> Result<Received, ApiError> {
     let services = &admin.state.services;
     if services.registry.view_of(plugin).is_none() {
         return Err(unknown(plugin));

@@ -16,6 +16,17 @@ pub(super) struct Checked<T>(pub(super) T);
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 
+/// Which nodes a change is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Scope {
+    /// The one that is asked.
+    #[default]
+    Node,
+    /// All of them.
+    Cluster,
+}
+
 /// The one part of the path that varies.
 pub(super) struct Name(pub(super) String);
 

@@ -105,7 +105,41 @@ pub(super) fn changed(answer: &Value) -> String {
         None => String::new(),
     };
     let took = milliseconds(&answer["took_ms"]);
+    if answer["scope"] == "cluster" {
+        let nodes = elements(&answer["nodes"]);
+        if answer["outcome"] == "released" {
+            let listed = nodes_listed(nodes);
+            return format!("{plugin}: every node follows its own file\n{listed}");
+        }
+        let live = nodes
+            .iter()
+            .filter(|node| node["outcome"] == "live")
+            .count();
+        let all = nodes.len();
+        let listed = nodes_listed(nodes);
+        return format!(
+            "{plugin}: version {version} is live on {live} of {all} nodes ({took})\n{listed}"
+        );
+    }
     format!("{plugin}: version {version} is live{replaced} ({took})\n")
+}
+
+/// A line for each node.
+fn nodes_listed(nodes: &[Value]) -> String {
+    let line = |node: &Value| {
+        let outcome = match text(&node["outcome"]) {
+            "admitted" => "would go live",
+            "no_answer" => "did not answer",
+            other => other,
+        };
+        let name = text(&node["node"]);
+        match (node["message"].as_str(), &node["took_ms"]) {
+            (Some(message), _) => format!("  {name}: {outcome}: {message}\n"),
+            (None, Value::Null) => format!("  {name}: {outcome}\n"),
+            (None, took) => format!("  {name}: {outcome} ({})\n", milliseconds(took)),
+        }
+    };
+    nodes.iter().map(line).collect()
 }
 
 /// Why a call did nothing.
@@ -120,7 +154,8 @@ pub(super) fn error(status: u16, answer: &Value) -> String {
     }
     let report = &answer["report"];
     if status != REFUSED || !report.is_object() {
-        return format!("{message}\n");
+        let nodes = nodes_listed(elements(&report["nodes"]));
+        return format!("{message}\n{nodes}");
     }
     let plugin = text(&report["plugin"]);
     let step = text(&report["step"]);
@@ -183,6 +218,34 @@ chat: pushed or gone back to by an operator; its file is passed over until it ch
 chat 7fe0d21eb1dd (failed): self-test failed: no
 ";
         assert_eq!(list(&answer), expected);
+    }
+
+    #[test]
+    fn of_a_swap_on_all_nodes_each_ones_outcome_is_shown() {
+        let node = |name: &str, outcome: &str| json!({"node": name, "outcome": outcome});
+        let mut refused = node("b-2", "refused");
+        refused["message"] = "self-test failed: no".into();
+        let mut live = node("a-1", "live");
+        live["took_ms"] = 2.5.into();
+        let answer = json!({
+            "plugin": "chat", "scope": "cluster", "version": "4fa510f267ae", "took_ms": 250.0,
+            "nodes": [live, refused.clone()],
+        });
+        let expected = "\
+chat: version 4fa510f267ae is live on 1 of 2 nodes (250 ms)
+  a-1: live (2.500 ms)
+  b-2: refused: self-test failed: no
+";
+        assert_eq!(changed(&answer), expected);
+        let nodes = [node("a-1", "admitted"), refused];
+        let answer =
+            json!({"error": {"message": "1 of 2 nodes refused"}, "report": {"nodes": nodes}});
+        let expected = "\
+1 of 2 nodes refused
+  a-1: would go live
+  b-2: refused: self-test failed: no
+";
+        assert_eq!(error(409, &answer), expected);
     }
 
     #[test]

@@ -1,0 +1,8 @@
+-- ARGV: plugin, id, proposal, lease in ms.
+if is_open() then
+    return {'busy', get('proposed')}
+end
+set('proposed', ARGV[3])
+set('id', ARGV[2])
+set_until(ARGV[4])
+return {'ok', ''}

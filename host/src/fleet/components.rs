@@ -1,0 +1,137 @@
+//! Components on their way from node to node: in Redis, in pieces.
+//!
+//! Piece `n` of the component with hash `sha256` is `signalbox:component:sha256:n` behind the configured prefix. What is
+//! fetched is checked against the hash, so it does not matter who wrote a piece, or how often. Redis forgets the pieces after
+//! [`KEPT_WHILE_PROPOSED`]; nodes that follow a decision keep its component there for [`KEPT_WHILE_DECIDED`], again and
+//! again.
+
+use std::{sync::Arc, time::Duration};
+
+use super::board::Component;
+use crate::{
+    plugin::{component_hash, hex},
+    redis_client::{Commands, Unavailable},
+};
+
+/// Bytes of a piece: one command moves it, within the command timeout, and holds Redis up for well under a millisecond.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// Longer than any proposal is under way.
+const KEPT_WHILE_PROPOSED: Duration = Duration::from_secs(600);
+
+/// So that a cluster that is switched off over some days finds its versions again.
+const KEPT_WHILE_DECIDED: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// Why a component is not here.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    #[error("{0}")]
+    Unavailable(#[from] Unavailable),
+    #[error("the component is no longer in Redis")]
+    Gone,
+    #[error("the component in Redis is not the one with this sha256")]
+    Foreign,
+    #[error(
+        "the component has {bytes} bytes, more than limits.plugin_file_bytes_max ({max}) of this node"
+    )]
+    TooLarge { bytes: usize, max: usize },
+}
+
+/// The way there and back.
+pub(super) struct Components {
+    commands: Commands,
+    prefix: String,
+}
+
+impl Components {
+    pub(super) fn new(commands: Commands, prefix: &str) -> Self {
+        Self {
+            commands,
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    /// Puts it there, for as long as a proposal may take.
+    pub(super) async fn offer(
+        &self,
+        component: &Component,
+        bytes: &[u8],
+    ) -> Result<(), Unavailable> {
+        self.put(component, bytes, KEPT_WHILE_PROPOSED).await
+    }
+
+    /// Sees to it that others can fetch it for a long time: what is there stays, what is not is put there.
+    pub(super) async fn keep(
+        &self,
+        component: &Component,
+        bytes: &[u8],
+    ) -> Result<(), Unavailable> {
+        for index in 0..pieces(component) {
+            let mut expire = redis::cmd("PEXPIRE");
+            expire
+                .arg(self.key(component, index))
+                .arg(millis(KEPT_WHILE_DECIDED));
+            if self.commands.run::<u8>(&expire).await? == 0 {
+                return self.put(component, bytes, KEPT_WHILE_DECIDED).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads it whole. At most `bytes_max` are taken.
+    pub(super) async fn fetch(
+        &self,
+        component: &Component,
+        bytes_max: usize,
+    ) -> Result<Arc<[u8]>, FetchError> {
+        if component.bytes > bytes_max {
+            return Err(FetchError::TooLarge {
+                bytes: component.bytes,
+                max: bytes_max,
+            });
+        }
+        let mut bytes = Vec::with_capacity(component.bytes);
+        for index in 0..pieces(component) {
+            let mut get = redis::cmd("GET");
+            get.arg(self.key(component, index));
+            let piece: Option<Vec<u8>> = self.commands.run(&get).await?;
+            let piece = piece.ok_or(FetchError::Gone)?;
+            if piece.len() > component.bytes - bytes.len() {
+                return Err(FetchError::Foreign);
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        if hex(&component_hash(&bytes)) != component.sha256 {
+            return Err(FetchError::Foreign);
+        }
+        Ok(bytes.into())
+    }
+
+    async fn put(
+        &self,
+        component: &Component,
+        bytes: &[u8],
+        kept: Duration,
+    ) -> Result<(), Unavailable> {
+        for (index, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
+            let mut set = redis::cmd("SET");
+            set.arg(self.key(component, index)).arg(piece);
+            set.arg("PX").arg(millis(kept));
+            self.commands.run::<()>(&set).await?;
+        }
+        Ok(())
+    }
+
+    fn key(&self, component: &Component, index: usize) -> String {
+        let Self { prefix, .. } = self;
+        format!("{prefix}signalbox:component:{}:{index}", component.sha256)
+    }
+}
+
+fn pieces(component: &Component) -> usize {
+    component.bytes.div_ceil(PIECE_BYTES)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

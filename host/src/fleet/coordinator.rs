@@ -1,0 +1,548 @@
+//! A swap on all nodes, from the one that was asked for it: propose, hear what all say, decide, see them go live.
+//!
+//! Where this ends early, by a crash or because Redis is away, the board says what holds: nothing before the decision,
+//! and the decision after it. What is told to the operator never claims more.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+use tracing::info;
+
+use super::{
+    Fleet, Shared,
+    board::{Component, Decided, Decision, Proposal, Proposed},
+};
+use crate::{
+    broker::BrokerError,
+    plugin::{Change, ChangeError, component_hash, hex},
+    redis_client::Unavailable,
+};
+
+/// After so long without a renewal a proposal is over: whoever made it is gone, or cannot reach Redis.
+pub(super) const LEASE: Duration = Duration::from_secs(10);
+
+/// How often it is renewed.
+const RENEWAL: Duration = Duration::from_secs(2);
+
+/// How often answers are looked for.
+const LISTEN_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often it is looked which nodes there are.
+const CENSUS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long nodes may take to try a version: the largest components compile for tens of seconds beside traffic.
+const TRIAL_TIME: Duration = Duration::from_secs(120);
+
+/// How long after the decision it is waited for nodes to say that they are live.
+const ECHO_TIME: Duration = Duration::from_secs(5);
+
+/// How long it is tried to find out whether a decision stands that Redis did not confirm.
+const DOUBT_TIME: Duration = Duration::from_secs(10);
+
+/// How a node stands to a swap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeOutcome {
+    /// It has tried the version and could go live.
+    Admitted,
+    /// It is live.
+    Live,
+    /// It will not have it.
+    Refused,
+    /// It could not try it.
+    Failed,
+    /// It is alive and has not answered.
+    NoAnswer,
+    /// It was asked and went away.
+    Gone,
+}
+
+/// What one node says, or is said about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeAnswer {
+    /// How it stands.
+    pub outcome: NodeOutcome,
+    /// Where it refused: at which step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// How long it took to try it, or to go live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<f64>,
+}
+
+/// A swap that was decided.
+#[derive(Debug)]
+pub struct Pushed {
+    /// The component's sha256 in hex.
+    pub sha256: String,
+    /// How many decisions there have been about this plugin; 0 where this node is alone.
+    pub number: u64,
+    /// What every node said last. One that is only [`NodeOutcome::Admitted`] had not said yet that it is live.
+    pub nodes: BTreeMap<String, NodeAnswer>,
+    /// From the request to the last answer.
+    pub took: Duration,
+}
+
+/// What became of a plugin whose files are followed again.
+#[derive(Debug)]
+pub struct Released {
+    /// How many decisions there have been about this plugin; 0 where this node is alone.
+    pub number: u64,
+    /// What every node said: that what its file says is live, or why not.
+    pub nodes: BTreeMap<String, NodeAnswer>,
+}
+
+/// Why a swap on all nodes did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// This node refuses it; the others were not asked.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// Another one is under way.
+    #[error("node {0} is swapping this plugin on all nodes right now; try again in a moment")]
+    Busy(String),
+    /// Redis or the list of nodes cannot be reached. Nothing has changed.
+    #[error("nothing has changed: {0}")]
+    Unavailable(String),
+    /// Not all nodes, or too few of them, would have it. Nothing has changed.
+    #[error("nothing has changed on any node: {reason}")]
+    NotAgreed {
+        /// What speaks against it.
+        reason: String,
+        /// What every node said.
+        nodes: BTreeMap<String, NodeAnswer>,
+    },
+    /// Redis was lost while it was decided, so that nobody can tell. Whatever holds, all nodes follow it once Redis is
+    /// back.
+    #[error(
+        "Redis was lost while it was decided ({reason}): all nodes follow what Redis says once it is back; ask for the \
+         plugin's version then"
+    )]
+    Unknown {
+        /// What went wrong.
+        reason: String,
+        /// What every node said before.
+        nodes: BTreeMap<String, NodeAnswer>,
+    },
+}
+
+/// What the answers come to.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Wait,
+    Go,
+    Stop(String),
+}
+
+impl Fleet {
+    /// Has all nodes go live with the component `bytes`, or none. With a `quorum` it is enough that so many admit it;
+    /// those that refuse keep what they have. Where this node is alone it is an ordinary push.
+    ///
+    /// # Errors
+    /// [`PushError`].
+    pub async fn push(
+        &self,
+        plugin: &str,
+        bytes: Arc<[u8]>,
+        quorum: Option<usize>,
+    ) -> Result<Pushed, PushError> {
+        let began = Instant::now();
+        let Some(shared) = &self.shared else {
+            return self.push_alone(plugin, bytes, began).await;
+        };
+        let component = Component {
+            sha256: hex(&component_hash(&bytes)),
+            bytes: bytes.len(),
+        };
+        // What this node will not have need not go through Redis, and its author learns why at once.
+        drop(self.registry.admit(plugin, bytes.clone()).await?);
+        shared.components.offer(&component, &bytes).await?;
+        let swap = Swap {
+            shared,
+            plugin,
+            proposal: Proposal {
+                id: shared.next_id(&self.node),
+                component,
+                by: self.node.to_string(),
+            },
+            quorum,
+        };
+        let (number, nodes) = swap.carry_out().await?;
+        info!(
+            plugin,
+            version = &swap.proposal.component.sha256[..12],
+            number,
+            nodes = nodes.len(),
+            "the cluster runs another version"
+        );
+        Ok(Pushed {
+            sha256: swap.proposal.component.sha256,
+            number,
+            nodes,
+            took: began.elapsed(),
+        })
+    }
+
+    /// Has all nodes follow the files of `plugin` again, each its own, whatever was decided before.
+    ///
+    /// # Errors
+    /// [`PushError::Change`] where there is no such plugin here, [`PushError::Busy`] and [`PushError::Unavailable`].
+    /// Where a node's file is refused, its answer says so.
+    pub async fn release(&self, plugin: &str) -> Result<Released, PushError> {
+        if !self.registry.is_configured(plugin) {
+            return Err(ChangeError::UnknownPlugin(plugin.to_owned()).into());
+        }
+        let Some(shared) = &self.shared else {
+            return Ok(Released {
+                number: 0,
+                nodes: BTreeMap::from([(self.node.to_string(), self.follow_file(plugin).await)]),
+            });
+        };
+        let living: BTreeSet<String> = shared.broker.nodes().await?.into_iter().collect();
+        let id = shared.next_id(&self.node);
+        let decision = decision(id.clone(), None, self.node.to_string());
+        let number = match shared.board.settle(plugin, &decision).await? {
+            Proposed::Stands(number) => number,
+            Proposed::Busy(by) => return Err(PushError::Busy(by)),
+        };
+        shared.standing.look_now.notify_one();
+        let asked = |node| (node, NodeAnswer::of(NodeOutcome::NoAnswer));
+        let nodes = living.into_iter().map(asked).collect();
+        let nodes = echoes(shared, &id, nodes).await;
+        info!(plugin, number, "the cluster follows the plugin's files");
+        Ok(Released { number, nodes })
+    }
+
+    async fn follow_file(&self, plugin: &str) -> NodeAnswer {
+        let began = Instant::now();
+        let reloaded = self.registry.reload(plugin, (self.bytes_max)(), true).await;
+        NodeAnswer::followed(&reloaded, began.elapsed())
+    }
+
+    async fn push_alone(
+        &self,
+        plugin: &str,
+        bytes: Arc<[u8]>,
+        began: Instant,
+    ) -> Result<Pushed, PushError> {
+        let sha256 = hex(&component_hash(&bytes));
+        let took = match self.registry.push(plugin, bytes).await? {
+            Change::Live { took, .. } => took,
+            Change::Unchanged(_) => Duration::ZERO,
+        };
+        Ok(Pushed {
+            sha256,
+            number: 0,
+            nodes: BTreeMap::from([(self.node.to_string(), NodeAnswer::live(took))]),
+            took: began.elapsed(),
+        })
+    }
+}
+
+/// One swap under way.
+struct Swap<'a> {
+    shared: &'a Shared,
+    plugin: &'a str,
+    proposal: Proposal,
+    quorum: Option<usize>,
+}
+
+impl Swap<'_> {
+    async fn carry_out(&self) -> Result<(u64, BTreeMap<String, NodeAnswer>), PushError> {
+        let Shared {
+            board, standing, ..
+        } = self.shared;
+        match board.propose(self.plugin, &self.proposal).await? {
+            Proposed::Stands(()) => standing.look_now.notify_one(),
+            Proposed::Busy(by) => return Err(PushError::Busy(by)),
+        }
+        let agreed = self.hear().await;
+        let nodes = match agreed {
+            Ok(nodes) => nodes,
+            Err(error) => {
+                // Where that fails, it is over after its lease.
+                let _ = board.withdraw(self.plugin, &self.proposal.id).await;
+                standing.look_now.notify_one();
+                return Err(error);
+            }
+        };
+        let number = match self.decide().await {
+            Ok(number) => number,
+            Err(reason) => return Err(self.in_doubt(reason, nodes)),
+        };
+        let Some(number) = number else {
+            let reason = "the proposal was over before it was decided".to_owned();
+            return Err(PushError::NotAgreed { reason, nodes });
+        };
+        standing.look_now.notify_one();
+        Ok((number, echoes(self.shared, &self.proposal.id, nodes).await))
+    }
+
+    /// Waits until it is clear what the nodes say.
+    async fn hear(&self) -> Result<BTreeMap<String, NodeAnswer>, PushError> {
+        let Shared { board, broker, .. } = self.shared;
+        let id = &self.proposal.id;
+        let began = Instant::now();
+        let (mut renewed, mut counted) = (began, began);
+        let mut living = broker.nodes().await?;
+        let mut asked: BTreeSet<String> = living.iter().cloned().collect();
+        loop {
+            let answers = board.answers(id).await?;
+            let nodes = roll(&asked, &living, &answers);
+            let late = began.elapsed() > TRIAL_TIME;
+            match judge(&nodes, self.quorum, late) {
+                Verdict::Go => return Ok(nodes),
+                Verdict::Stop(reason) => return Err(PushError::NotAgreed { reason, nodes }),
+                Verdict::Wait => sleep(LISTEN_INTERVAL).await,
+            }
+            if counted.elapsed() > CENSUS_INTERVAL {
+                counted = Instant::now();
+                living = broker.nodes().await?;
+                asked.extend(living.iter().cloned());
+            }
+            if renewed.elapsed() > RENEWAL {
+                renewed = Instant::now();
+                if !board.renew(self.plugin, id).await? {
+                    let reason = "Redis has forgotten the proposal".to_owned();
+                    return Err(PushError::NotAgreed { reason, nodes });
+                }
+            }
+        }
+    }
+
+    /// Decides, and returns the number of the decision; none where the proposal was over before.
+    ///
+    /// # Errors
+    /// Why nobody can tell.
+    async fn decide(&self) -> Result<Option<u64>, Unavailable> {
+        let Proposal { id, component, by } = self.proposal.clone();
+        let decision = decision(id, Some(component), by);
+        let until = Instant::now() + DOUBT_TIME;
+        loop {
+            // Deciding twice is deciding once: the second finds no proposal, and the look finds the decision.
+            let error = match self.shared.board.decide(self.plugin, &decision).await {
+                Ok(Decided::Stands(number)) => return Ok(Some(number)),
+                Ok(Decided::Lost) => match self.shared.board.look().await {
+                    Ok(entries) => {
+                        let decided = entries
+                            .get(self.plugin)
+                            .and_then(|entry| entry.decided.as_ref());
+                        let own = decided.filter(|(_, decided)| decided.id == decision.id);
+                        return Ok(own.map(|(number, _)| *number));
+                    }
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            if Instant::now() > until {
+                return Err(error);
+            }
+            sleep(LISTEN_INTERVAL).await;
+        }
+    }
+
+    fn in_doubt(&self, reason: Unavailable, nodes: BTreeMap<String, NodeAnswer>) -> PushError {
+        PushError::Unknown {
+            reason: reason.to_string(),
+            nodes,
+        }
+    }
+}
+
+fn decision(id: String, component: Option<Component>, by: String) -> Decision {
+    let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+    Decision {
+        id,
+        component,
+        by,
+        at,
+    }
+}
+
+/// What the nodes say once they have followed, or what they said before where that takes too long.
+async fn echoes(
+    shared: &Shared,
+    id: &str,
+    mut nodes: BTreeMap<String, NodeAnswer>,
+) -> BTreeMap<String, NodeAnswer> {
+    let until = Instant::now() + ECHO_TIME;
+    loop {
+        if let Ok(answers) = shared.board.answers(id).await {
+            nodes.extend(answers);
+        }
+        let waited_for = |answer: &NodeAnswer| {
+            matches!(
+                answer.outcome,
+                NodeOutcome::Admitted | NodeOutcome::NoAnswer
+            )
+        };
+        if !nodes.values().any(waited_for) || Instant::now() > until {
+            return nodes;
+        }
+        sleep(LISTEN_INTERVAL).await;
+    }
+}
+
+/// All that were asked, with what they said.
+fn roll(
+    asked: &BTreeSet<String>,
+    living: &[String],
+    answers: &BTreeMap<String, NodeAnswer>,
+) -> BTreeMap<String, NodeAnswer> {
+    let standing = |node: &String| {
+        if !living.contains(node) {
+            return NodeAnswer::of(NodeOutcome::Gone);
+        }
+        let answer = answers.get(node).cloned();
+        answer.unwrap_or_else(|| NodeAnswer::of(NodeOutcome::NoAnswer))
+    };
+    asked
+        .iter()
+        .map(|node| (node.clone(), standing(node)))
+        .collect()
+}
+
+fn judge(nodes: &BTreeMap<String, NodeAnswer>, quorum: Option<usize>, late: bool) -> Verdict {
+    let count = |outcomes: &[NodeOutcome]| {
+        let is = |answer: &&NodeAnswer| outcomes.contains(&answer.outcome);
+        nodes.values().filter(is).count()
+    };
+    let yes = count(&[NodeOutcome::Admitted, NodeOutcome::Live]);
+    let no = count(&[NodeOutcome::Refused, NodeOutcome::Failed]);
+    let open = count(&[NodeOutcome::NoAnswer]);
+    match quorum {
+        None if no > 0 => Verdict::Stop(format!("{no} of {} nodes refused", yes + no + open)),
+        None if open == 0 && yes > 0 => Verdict::Go,
+        None if late => Verdict::Stop(format!("{open} nodes did not answer in time")),
+        Some(quorum) if yes + open < quorum => Verdict::Stop(format!(
+            "{yes} nodes would go live, fewer than the quorum of {quorum}"
+        )),
+        Some(quorum) if open == 0 || (late && yes >= quorum) => Verdict::Go,
+        Some(quorum) if late => Verdict::Stop(format!(
+            "{yes} nodes said in time that they would go live, fewer than the quorum of {quorum}"
+        )),
+        _ => Verdict::Wait,
+    }
+}
+
+impl NodeAnswer {
+    fn of(outcome: NodeOutcome) -> Self {
+        Self {
+            outcome,
+            step: None,
+            message: None,
+            took_ms: None,
+        }
+    }
+
+    pub(super) fn admitted(took: Duration) -> Self {
+        Self {
+            took_ms: Some(took.as_secs_f64() * 1e3),
+            ..Self::of(NodeOutcome::Admitted)
+        }
+    }
+
+    pub(super) fn live(took: Duration) -> Self {
+        Self {
+            outcome: NodeOutcome::Live,
+            ..Self::admitted(took)
+        }
+    }
+
+    pub(super) fn refused(error: &ChangeError) -> Self {
+        let step = match error {
+            ChangeError::Refused { error, .. } => Some(error.step().to_owned()),
+            _ => None,
+        };
+        Self {
+            step,
+            message: Some(error.to_string()),
+            ..Self::of(NodeOutcome::Refused)
+        }
+    }
+
+    /// What a node says that read its file again.
+    pub(super) fn followed(reloaded: &Result<Change, ChangeError>, took: Duration) -> Self {
+        match reloaded {
+            Ok(_) => Self::live(took),
+            Err(error) => Self::refused(error),
+        }
+    }
+
+    pub(super) fn failed(reason: &str) -> Self {
+        Self {
+            message: Some(reason.to_owned()),
+            ..Self::of(NodeOutcome::Failed)
+        }
+    }
+}
+
+impl From<Unavailable> for PushError {
+    fn from(error: Unavailable) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<BrokerError> for PushError {
+    fn from(error: BrokerError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(outcomes: &[NodeOutcome]) -> BTreeMap<String, NodeAnswer> {
+        let named = |(index, outcome): (usize, &NodeOutcome)| {
+            (format!("n{index}"), NodeAnswer::of(*outcome))
+        };
+        outcomes.iter().enumerate().map(named).collect()
+    }
+
+    #[test]
+    fn without_a_quorum_all_that_are_alive_must_admit_it() {
+        use NodeOutcome::{Admitted, Failed, Gone, NoAnswer, Refused};
+        let judge = |outcomes: &[NodeOutcome], late| judge(&nodes(outcomes), None, late);
+        assert_eq!(judge(&[Admitted, Admitted, Gone], false), Verdict::Go);
+        assert_eq!(judge(&[Admitted, NoAnswer], false), Verdict::Wait);
+        assert!(matches!(
+            judge(&[Admitted, NoAnswer], true),
+            Verdict::Stop(_)
+        ));
+        assert!(matches!(
+            judge(&[NoAnswer, Refused], false),
+            Verdict::Stop(_)
+        ));
+        assert!(matches!(
+            judge(&[Admitted, Failed], false),
+            Verdict::Stop(_)
+        ));
+        assert!(matches!(judge(&[Gone, NoAnswer], true), Verdict::Stop(_)));
+    }
+
+    #[test]
+    fn with_a_quorum_so_many_are_enough_once_all_have_answered_or_the_time_is_over() {
+        use NodeOutcome::{Admitted, NoAnswer, Refused};
+        let judge = |outcomes: &[NodeOutcome], late| judge(&nodes(outcomes), Some(2), late);
+        assert_eq!(judge(&[Admitted, Admitted, Refused], false), Verdict::Go);
+        assert_eq!(judge(&[Admitted, Admitted, NoAnswer], false), Verdict::Wait);
+        assert_eq!(judge(&[Admitted, Admitted, NoAnswer], true), Verdict::Go);
+        assert!(matches!(
+            judge(&[Admitted, Refused, Refused], false),
+            Verdict::Stop(_)
+        ));
+        assert!(matches!(
+            judge(&[Admitted, NoAnswer, NoAnswer], true),
+            Verdict::Stop(_)
+        ));
+    }
+}

@@ -1,0 +1,129 @@
+//! The nodes of a cluster, as far as they run the same plugin versions.
+//!
+//! What the cluster runs stands in Redis, on a [`board`] that every node reads once a second: for each plugin one
+//! decision, with a number that only grows. A node that finds a decision it has not followed yet fetches the component
+//! ([`components`]), admits it as any other and goes live with it, so nodes that were away, or join later, need nobody to
+//! tell them. It is not ready before that.
+//!
+//! A swap on all nodes ([`Fleet::push`]) is a proposal on the same board: every node tries the component beside what is
+//! live and answers ([`follower`]), whoever proposed waits for the answers and decides, by one script ([`coordinator`]).
+//! From that moment on the decision stands, whatever becomes of the one who made it; before it, nothing has happened: a
+//! proposal that nobody renews is over after [`coordinator::LEASE`]. Where Redis loses what it knew, the nodes that
+//! followed the highest decision write it down anew.
+
+mod board;
+mod components;
+mod coordinator;
+mod follower;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::task::AbortHandle;
+
+use self::{
+    board::Board,
+    components::Components,
+    follower::{Follower, Standing},
+};
+use crate::{broker::Broker, plugin::Registry, redis_client::Commands};
+
+pub use coordinator::{NodeAnswer, NodeOutcome, PushError, Pushed, Released};
+
+/// `limits.plugin_file_bytes_max`, as it is now.
+pub type FileBytesMax = Arc<dyn Fn() -> usize + Send + Sync>;
+
+/// What one node has of the cluster.
+pub struct Fleet {
+    node: Arc<str>,
+    registry: Arc<Registry>,
+    bytes_max: FileBytesMax,
+    /// None where this node is the whole cluster.
+    shared: Option<Shared>,
+}
+
+/// What it has where there may be others.
+struct Shared {
+    board: Arc<Board>,
+    components: Arc<Components>,
+    broker: Arc<dyn Broker>,
+    standing: Arc<Standing>,
+    proposals: AtomicU64,
+    follower: AbortHandle,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
+impl Fleet {
+    /// The node `node` alone.
+    pub fn alone(node: &str, registry: Arc<Registry>, bytes_max: FileBytesMax) -> Self {
+        Self {
+            node: node.into(),
+            registry,
+            bytes_max,
+            shared: None,
+        }
+    }
+
+    /// The node `node`, whose ID no other boot of any node has, among those that meet at the Redis behind `commands`,
+    /// with keys that begin with `prefix`. `broker` says who is alive. The plugins' files should have been looked at
+    /// before: what the cluster decided takes the place of what they say. `bytes_max` bounds what is fetched.
+    pub fn join(
+        node: &str,
+        registry: Arc<Registry>,
+        broker: Arc<dyn Broker>,
+        commands: Commands,
+        prefix: &str,
+        bytes_max: FileBytesMax,
+    ) -> Self {
+        let node = Arc::<str>::from(node);
+        let board = Arc::new(Board::new(commands.clone(), prefix));
+        let components = Arc::new(Components::new(commands, prefix));
+        let standing = Arc::<Standing>::default();
+        let follower = Follower::new(
+            node.clone(),
+            registry.clone(),
+            board.clone(),
+            components.clone(),
+            standing.clone(),
+            bytes_max.clone(),
+        );
+        let follower = tokio::spawn(follower.run()).abort_handle();
+        Self {
+            node,
+            registry,
+            bytes_max,
+            shared: Some(Shared {
+                board,
+                components,
+                broker,
+                standing,
+                proposals: AtomicU64::new(0),
+                follower,
+            }),
+        }
+    }
+
+    /// Whether this node runs what the cluster decided, as of the last look.
+    ///
+    /// # Errors
+    /// Why it does not, or why nobody can tell, in words.
+    pub fn check(&self) -> Result<(), String> {
+        self.shared
+            .as_ref()
+            .map_or(Ok(()), |shared| shared.standing.check())
+    }
+}
+
+impl Shared {
+    fn next_id(&self, node: &str) -> String {
+        let number = self.proposals.fetch_add(1, Ordering::Relaxed);
+        format!("{node}-{number}")
+    }
+}

@@ -1,0 +1,171 @@
+//! `scope=cluster`: all nodes go live with a component together or none does, and all follow their files again.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::{http::StatusCode, response::Response};
+use serde::Serialize;
+
+use super::{
+    Admin,
+    caller::Caller,
+    plugins::{error_code, refused},
+    push::Received,
+};
+use crate::{
+    fleet::{NodeAnswer, PushError, Pushed, Released},
+    server::error::{ApiError, json},
+};
+
+const PUSH: &str = "push to all nodes";
+const RELEASE: &str = "have all nodes follow their files";
+
+/// How long a client should wait while another swap is under way, or Redis away.
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Serialize)]
+struct Swapped<'a> {
+    plugin: &'a str,
+    scope: &'static str,
+    outcome: &'static str,
+    /// The first twelve digits of the sha256.
+    version: &'a str,
+    sha256: &'a str,
+    /// How many versions of this plugin the cluster has decided for; 0 where this node is alone.
+    number: u64,
+    took_ms: f64,
+    nodes: Vec<Node<'a>>,
+}
+
+#[derive(Serialize)]
+struct Followed<'a> {
+    plugin: &'a str,
+    scope: &'static str,
+    outcome: &'static str,
+    number: u64,
+    nodes: Vec<Node<'a>>,
+}
+
+#[derive(Serialize)]
+struct NotSwapped<'a> {
+    plugin: &'a str,
+    nodes: Vec<Node<'a>>,
+}
+
+#[derive(Serialize)]
+struct Node<'a> {
+    node: &'a str,
+    #[serde(flatten)]
+    answer: &'a NodeAnswer,
+}
+
+/// Runs to its end in a task of its own, so that a client that leaves does not break it off, and is written down.
+pub(super) async fn push(
+    admin: &Arc<Admin>,
+    caller: Caller,
+    plugin: String,
+    (bytes, room): Received,
+    quorum: Option<usize>,
+) -> Result<Response, ApiError> {
+    let fleet = admin.state.fleet.clone();
+    let task = tokio::spawn(async move {
+        let _room = room;
+        let pushed = fleet.push(&plugin, bytes, quorum).await;
+        let (outcome, detail) = in_words(&pushed);
+        caller.did(PUSH, &plugin, outcome, &detail);
+        match pushed {
+            Ok(pushed) => Ok(answer(&plugin, &pushed)),
+            Err(error) => Err(api_error(&plugin, error)),
+        }
+    });
+    task.await.unwrap_or_else(|_| Err(ApiError::panicked()))
+}
+
+/// `POST /admin/plugins/{name}/reload?scope=cluster`: every node what its file says.
+pub(super) async fn release(
+    admin: &Arc<Admin>,
+    caller: Caller,
+    plugin: String,
+) -> Result<Response, ApiError> {
+    let fleet = admin.state.fleet.clone();
+    let task = tokio::spawn(async move {
+        let released = fleet.release(&plugin).await;
+        match released {
+            Ok(Released { number, nodes }) => {
+                let detail = format!("{} nodes", nodes.len());
+                caller.did(RELEASE, &plugin, "released", &detail);
+                let followed = Followed {
+                    plugin: &plugin,
+                    scope: "cluster",
+                    outcome: "released",
+                    number,
+                    nodes: listed(&nodes),
+                };
+                Ok(json(StatusCode::OK, &followed))
+            }
+            Err(error) => {
+                caller.did(RELEASE, &plugin, code(&error).1, &error.to_string());
+                Err(api_error(&plugin, error))
+            }
+        }
+    });
+    task.await.unwrap_or_else(|_| Err(ApiError::panicked()))
+}
+
+/// For the audit line.
+fn in_words(pushed: &Result<Pushed, PushError>) -> (&'static str, String) {
+    match pushed {
+        Ok(pushed) => {
+            let detail = format!("{} on {} nodes", label(&pushed.sha256), pushed.nodes.len());
+            ("live", detail)
+        }
+        Err(error) => (code(error).1, error.to_string()),
+    }
+}
+
+fn answer(plugin: &str, pushed: &Pushed) -> Response {
+    let swapped = Swapped {
+        plugin,
+        scope: "cluster",
+        outcome: "live",
+        version: label(&pushed.sha256),
+        sha256: &pushed.sha256,
+        number: pushed.number,
+        took_ms: pushed.took.as_secs_f64() * 1e3,
+        nodes: listed(&pushed.nodes),
+    };
+    json(StatusCode::OK, &swapped)
+}
+
+fn code(error: &PushError) -> (StatusCode, &'static str) {
+    match error {
+        PushError::Change(error) => error_code(error),
+        PushError::Busy(_) => (StatusCode::CONFLICT, "busy"),
+        PushError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        PushError::NotAgreed { .. } => (StatusCode::CONFLICT, "not_agreed"),
+        PushError::Unknown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown"),
+    }
+}
+
+fn api_error(plugin: &str, error: PushError) -> ApiError {
+    let (status, code) = code(&error);
+    let api_error = ApiError::new(status, code, error.to_string());
+    match error {
+        PushError::Change(error) => refused(plugin, error),
+        PushError::Busy(_) | PushError::Unavailable(_) => api_error.retry_after(PAUSE),
+        PushError::NotAgreed { nodes, .. } | PushError::Unknown { nodes, .. } => {
+            let nodes = listed(&nodes);
+            api_error.with_report(&NotSwapped { plugin, nodes })
+        }
+    }
+}
+
+fn listed(nodes: &BTreeMap<String, NodeAnswer>) -> Vec<Node<'_>> {
+    nodes
+        .iter()
+        .map(|(node, answer)| Node { node, answer })
+        .collect()
+}
+
+fn label(sha256: &str) -> &str {
+    &sha256[..12]
+}
