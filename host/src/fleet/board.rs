@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::warn;
 
-use super::coordinator::{LEASE, NodeAnswer};
+use super::{answer::NodeAnswer, coordinator::LEASE};
 use crate::redis_client::{Commands, Script, Unavailable};
 
 /// How long what nodes answered can be read.
@@ -47,6 +47,17 @@ pub(super) struct Decision {
     pub(super) by: String,
     /// RFC 3339.
     pub(super) at: String,
+}
+
+impl Decision {
+    /// The version as logs name it.
+    pub(super) fn version(&self) -> &str {
+        let label = |component: &Component| component.sha256.len().min(12);
+        match &self.component {
+            Some(component) => &component.sha256[..label(component)],
+            None => "what its file says",
+        }
+    }
 }
 
 /// What stands about one plugin.

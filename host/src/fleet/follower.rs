@@ -12,18 +12,13 @@ use tokio::{
     task::{self, AbortHandle, JoinSet},
     time::{Instant, sleep},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use super::{
-    FileBytesMax,
-    board::{Board, Component, Decision, Entry, Proposal},
-    components::{Components, FetchError},
-    coordinator::NodeAnswer,
+    board::{Decision, Entry},
+    means::{Means, NotFollowed, Trial},
 };
-use crate::{
-    plugin::{Admitted, ChangeError, Registry},
-    redis_client::Unavailable,
-};
+use crate::redis_client::Unavailable;
 
 /// How often the board is read while nothing is going on: one command a second for each node.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -80,15 +75,6 @@ impl Standing {
     }
 }
 
-/// What trying and following need.
-struct Means {
-    node: Arc<str>,
-    registry: Arc<Registry>,
-    board: Arc<Board>,
-    components: Arc<Components>,
-    bytes_max: FileBytesMax,
-}
-
 /// Reads the board, and acts on it.
 pub(super) struct Follower {
     means: Arc<Means>,
@@ -118,19 +104,6 @@ struct Followed {
     retry_at: Option<Instant>,
 }
 
-/// A component that was tried out.
-struct Trial {
-    id: String,
-    /// None where it was refused.
-    ready: Option<Ready>,
-}
-
-/// A component that may go live.
-struct Ready {
-    admitted: Admitted,
-    bytes: Arc<[u8]>,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Doing {
     Trying,
@@ -149,32 +122,10 @@ enum Done {
     Kept(Result<(), Unavailable>),
 }
 
-/// Why a component cannot be tried, or a decision not be followed.
-#[derive(Debug, thiserror::Error)]
-enum NotFollowed {
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    #[error(transparent)]
-    Change(#[from] ChangeError),
-}
-
 impl Follower {
-    pub(super) fn new(
-        node: Arc<str>,
-        registry: Arc<Registry>,
-        board: Arc<Board>,
-        components: Arc<Components>,
-        standing: Arc<Standing>,
-        bytes_max: FileBytesMax,
-    ) -> Self {
+    pub(super) fn new(means: Means, standing: Arc<Standing>) -> Self {
         Self {
-            means: Arc::new(Means {
-                node,
-                registry,
-                board,
-                components,
-                bytes_max,
-            }),
+            means: Arc::new(means),
             standing,
             plugins: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -396,101 +347,6 @@ impl Followed {
     fn stop(self) {
         if let Some((_, task)) = self.task {
             task.abort();
-        }
-    }
-}
-
-impl Means {
-    /// Tries what is proposed beside what is live, and says what came of it.
-    async fn try_out(&self, plugin: &str, proposal: Proposal) -> Trial {
-        let began = Instant::now();
-        let tried = self.fetch_and_admit(plugin, &proposal.component).await;
-        let (answer, ready) = match tried {
-            Ok(ready) => (NodeAnswer::admitted(began.elapsed()), Some(ready)),
-            Err(NotFollowed::Change(error)) => (NodeAnswer::refused(&error), None),
-            Err(NotFollowed::Fetch(error)) => (NodeAnswer::failed(&error.to_string()), None),
-        };
-        // As long as somebody may wait for it: with the proposal this task ends too.
-        while let Err(error) = self.board.answer(&proposal.id, &self.node, &answer).await {
-            debug!(plugin, %error, "a proposal is not answered");
-            sleep(LOOK_INTERVAL_IN_SWAP).await;
-        }
-        Trial {
-            id: proposal.id,
-            ready,
-        }
-    }
-
-    async fn fetch_and_admit(
-        &self,
-        plugin: &str,
-        component: &Component,
-    ) -> Result<Ready, NotFollowed> {
-        let bytes = self.components.fetch(component, (self.bytes_max)()).await?;
-        let admitted = self.registry.admit(plugin, bytes.clone()).await?;
-        Ok(Ready { admitted, bytes })
-    }
-
-    /// Makes live what was decided. Returns the component, where it is one.
-    async fn go_along(
-        &self,
-        plugin: &str,
-        decision: &Decision,
-        ready: Option<Ready>,
-    ) -> Result<Option<Arc<[u8]>>, NotFollowed> {
-        let Some(component) = &decision.component else {
-            info!(
-                plugin,
-                by = decision.by,
-                "the cluster follows the plugin's file again"
-            );
-            let began = Instant::now();
-            let reloaded = self.registry.reload(plugin, (self.bytes_max)(), true).await;
-            // Where the file is refused, another attempt would change nothing.
-            let answer = NodeAnswer::followed(&reloaded, began.elapsed());
-            let answered = self.board.answer(&decision.id, &self.node, &answer).await;
-            if let Err(error) = answered {
-                debug!(plugin, %error, "it is not written down that the file is followed");
-            }
-            return Ok(None);
-        };
-        let began = Instant::now();
-        let ready = match ready {
-            Some(ready) => ready,
-            None => self.fetch_and_admit(plugin, component).await?,
-        };
-        self.registry.put_live(ready.admitted).await?;
-        let answer = NodeAnswer::live(began.elapsed());
-        let answered = self.board.answer(&decision.id, &self.node, &answer).await;
-        let kept = self.components.keep(component, &ready.bytes).await;
-        if let Err(error) = answered.and(kept) {
-            debug!(plugin, %error, "what the cluster runs is not written down in Redis");
-        }
-        Ok(Some(ready.bytes))
-    }
-
-    /// Sees to it that the others find what this node follows. The component first: a decision leads to it.
-    async fn keep(
-        &self,
-        plugin: &str,
-        number: u64,
-        decision: &Decision,
-        bytes: Option<&[u8]>,
-    ) -> Result<(), Unavailable> {
-        if let (Some(component), Some(bytes)) = (&decision.component, bytes) {
-            self.components.keep(component, bytes).await?;
-        }
-        self.board.restore(plugin, number, decision).await
-    }
-}
-
-impl Decision {
-    /// The version as logs name it.
-    fn version(&self) -> &str {
-        let label = |component: &Component| component.sha256.len().min(12);
-        match &self.component {
-            Some(component) => &component.sha256[..label(component)],
-            None => "what its file says",
         }
     }
 }

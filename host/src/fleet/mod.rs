@@ -6,15 +6,17 @@
 //! tell them. It is not ready before that.
 //!
 //! A swap on all nodes ([`Fleet::push`]) is a proposal on the same board: every node tries the component beside what is
-//! live and answers ([`follower`]), whoever proposed waits for the answers and decides, by one script ([`coordinator`]).
+//! live and answers ([`follower`], [`means`]), whoever proposed waits for the answers and decides, by one script ([`coordinator`]).
 //! From that moment on the decision stands, whatever becomes of the one who made it; before it, nothing has happened: a
 //! proposal that nobody renews is over after [`coordinator::LEASE`]. Where Redis loses what it knew, the nodes that
 //! followed the highest decision write it down anew.
 
+mod answer;
 mod board;
 mod components;
 mod coordinator;
 mod follower;
+mod means;
 
 use std::sync::{
     Arc,
@@ -27,10 +29,12 @@ use self::{
     board::Board,
     components::Components,
     follower::{Follower, Standing},
+    means::Means,
 };
 use crate::{broker::Broker, plugin::Registry, redis_client::Commands};
 
-pub use coordinator::{NodeAnswer, NodeOutcome, PushError, Pushed, Released};
+pub use answer::{NodeAnswer, NodeOutcome};
+pub use coordinator::{PushError, Pushed, Released};
 
 /// `limits.plugin_file_bytes_max`, as it is now.
 pub type FileBytesMax = Arc<dyn Fn() -> usize + Send + Sync>;
@@ -86,14 +90,14 @@ impl Fleet {
         let board = Arc::new(Board::new(commands.clone(), prefix));
         let components = Arc::new(Components::new(commands, prefix));
         let standing = Arc::<Standing>::default();
-        let follower = Follower::new(
-            node.clone(),
-            registry.clone(),
-            board.clone(),
-            components.clone(),
-            standing.clone(),
-            bytes_max.clone(),
-        );
+        let means = Means {
+            node: node.clone(),
+            registry: registry.clone(),
+            board: board.clone(),
+            components: components.clone(),
+            bytes_max: bytes_max.clone(),
+        };
+        let follower = Follower::new(means, standing.clone());
         let follower = tokio::spawn(follower.run()).abort_handle();
         Self {
             node,
