@@ -35,15 +35,25 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 /// How the text of a probe starts.
 const PROBE: &str = r#"{"type":"signalbox.probe","#;
 
+/// Whom what comes in may be for.
+pub(super) struct Receivers {
+    /// Messages.
+    pub(super) node: Arc<dyn LocalNode>,
+    /// Doubts about who is here.
+    pub(super) routes: Arc<Routes>,
+    /// What other nodes ask and answer.
+    pub(super) control: Arc<Control>,
+    /// This server's own probes.
+    pub(super) health: Arc<Health>,
+    /// Broadcasts that come back.
+    pub(super) own_broadcasts: Arc<OwnBroadcasts>,
+}
+
 /// Takes what is published for this server and hands it out to its connections.
 pub(super) struct Inbox {
     own_channel: String,
     broadcast_channel: String,
-    node: Arc<dyn LocalNode>,
-    routes: Arc<Routes>,
-    control: Arc<Control>,
-    health: Arc<Health>,
-    own_broadcasts: Arc<OwnBroadcasts>,
+    to: Receivers,
     metrics: Arc<Metrics>,
     tracer: Tracer,
     malformed: AtomicU64,
@@ -51,24 +61,11 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn new(
-        keys: &Keys,
-        node: Arc<dyn LocalNode>,
-        routes: Arc<Routes>,
-        control: Arc<Control>,
-        health: Arc<Health>,
-        own_broadcasts: Arc<OwnBroadcasts>,
-        metrics: Arc<Metrics>,
-        tracer: Tracer,
-    ) -> Self {
+    pub(super) fn new(keys: &Keys, to: Receivers, metrics: Arc<Metrics>, tracer: Tracer) -> Self {
         Self {
             own_channel: keys.server_channel(keys.own_id()),
             broadcast_channel: keys.broadcast_channel(),
-            node,
-            routes,
-            control,
-            health,
-            own_broadcasts,
+            to,
             metrics,
             tracer,
             malformed: AtomicU64::new(0),
@@ -95,7 +92,7 @@ impl Inbox {
         };
         if is(&self.own_channel) {
             if text.starts_with(PROBE) {
-                if let Some(away) = self.health.heard() {
+                if let Some(away) = self.to.health.heard() {
                     self.metrics.redis.probe.record(away);
                 }
                 return;
@@ -108,14 +105,15 @@ impl Inbox {
             }
             if text.starts_with(control::START) {
                 return self
+                    .to
                     .control
                     .take(&text)
                     .unwrap_or_else(|error| self.complain(&error));
             }
             self.deliver(text, None);
-        } else if is(&self.broadcast_channel) && !self.own_broadcasts.take(&text) {
+        } else if is(&self.broadcast_channel) && !self.to.own_broadcasts.take(&text) {
             match Address::parse(&text) {
-                Ok(_) => drop(self.node.deliver(Target::Everyone, &Frame::from(text))),
+                Ok(_) => drop(self.to.node.deliver(Target::Everyone, &Frame::from(text))),
                 Err(error) => self.complain(&error),
             }
         }
@@ -136,7 +134,7 @@ impl Inbox {
             (None, Some(room)) => (Target::Room(room), Name::Room(room)),
             (None, None) => return self.complain("it names neither `receiverID` nor `room`"),
         };
-        let connections = self.node.deliver(target, &frame);
+        let connections = self.to.node.deliver(target, &frame);
         if let Some(span) = &span {
             span.set("signalbox.connections", connections as i64);
         }
@@ -147,14 +145,14 @@ impl Inbox {
                 reason: DropReason::Offline,
             }
             .emit();
-            self.routes.doubt(name);
+            self.to.routes.doubt(name);
         }
     }
 
     fn holds(&self, name: Name<'_>) -> bool {
         match name {
-            Name::User(user) => self.node.holds_user(user),
-            Name::Room(room) => self.node.holds_room(room),
+            Name::User(user) => self.to.node.holds_user(user),
+            Name::Room(room) => self.to.node.holds_room(room),
         }
     }
 

@@ -46,7 +46,7 @@ use tokio::{
 use self::{
     control::Control,
     health::Health,
-    inbox::Inbox,
+    inbox::{Inbox, Receivers},
     keys::{Keys, Name, ServerId},
     lookup::Lookup,
     own_broadcasts::OwnBroadcasts,
@@ -130,16 +130,14 @@ impl RedisBroker {
         let lookup = Lookup::new(commands.clone(), keys.clone(), metrics.clone(), traces);
         let lookup = Arc::new(lookup);
         let control = Arc::new(Control::new(commands.clone(), keys.clone(), node.clone()));
-        let inbox = Inbox::new(
-            &keys,
+        let receivers = Receivers {
             node,
-            routes.clone(),
-            control.clone(),
-            health.clone(),
-            own_broadcasts.clone(),
-            metrics.clone(),
-            tracer,
-        );
+            routes: routes.clone(),
+            control: control.clone(),
+            health: health.clone(),
+            own_broadcasts: own_broadcasts.clone(),
+        };
+        let inbox = Inbox::new(&keys, receivers, metrics.clone(), tracer);
         let mut tasks = Tasks::default();
         let (leased, on_link) = watch::channel(0);
         tasks.keepers.spawn(lease::keep(
