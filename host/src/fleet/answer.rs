@@ -1,0 +1,200 @@
+//! What nodes say to a swap, and what that comes to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::plugin::{Change, ChangeError};
+
+/// How a node stands to a swap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeOutcome {
+    /// It has tried the version and could go live.
+    Admitted,
+    /// It is live.
+    Live,
+    /// It will not have it.
+    Refused,
+    /// It could not try it.
+    Failed,
+    /// It is alive and has not answered.
+    NoAnswer,
+    /// It was asked and went away.
+    Gone,
+}
+
+/// What one node says, or is said about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeAnswer {
+    /// How it stands.
+    pub outcome: NodeOutcome,
+    /// Where it refused: at which step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// How long it took to try it, or to go live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<f64>,
+}
+
+/// What the answers come to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Wait,
+    Go,
+    Stop(String),
+}
+
+/// All that were asked, with what they said.
+pub(super) fn roll(
+    asked: &BTreeSet<String>,
+    living: &[String],
+    answers: &BTreeMap<String, NodeAnswer>,
+) -> BTreeMap<String, NodeAnswer> {
+    let standing = |node: &String| {
+        if !living.contains(node) {
+            return NodeAnswer::of(NodeOutcome::Gone);
+        }
+        let answer = answers.get(node).cloned();
+        answer.unwrap_or_else(|| NodeAnswer::of(NodeOutcome::NoAnswer))
+    };
+    asked
+        .iter()
+        .map(|node| (node.clone(), standing(node)))
+        .collect()
+}
+
+pub(super) fn judge(
+    nodes: &BTreeMap<String, NodeAnswer>,
+    quorum: Option<usize>,
+    late: bool,
+) -> Verdict {
+    let count = |outcomes: &[NodeOutcome]| {
+        let is = |answer: &&NodeAnswer| outcomes.contains(&answer.outcome);
+        nodes.values().filter(is).count()
+    };
+    let yes = count(&[NodeOutcome::Admitted, NodeOutcome::Live]);
+    let no = count(&[NodeOutcome::Refused, NodeOutcome::Failed]);
+    let open = count(&[NodeOutcome::NoAnswer]);
+    match quorum {
+        None if no > 0 => Verdict::Stop(format!("{no} of {} nodes refused", yes + no + open)),
+        None if open == 0 && yes > 0 => Verdict::Go,
+        None if late => Verdict::Stop(format!("{open} nodes did not answer in time")),
+        Some(quorum) if yes + open < quorum => Verdict::Stop(format!(
+            "{yes} nodes would go live, fewer than the quorum of {quorum}"
+        )),
+        Some(quorum) if open == 0 || (late && yes >= quorum) => Verdict::Go,
+        Some(quorum) if late => Verdict::Stop(format!(
+            "{yes} nodes said in time that they would go live, fewer than the quorum of {quorum}"
+        )),
+        _ => Verdict::Wait,
+    }
+}
+
+impl NodeAnswer {
+    pub(super) fn of(outcome: NodeOutcome) -> Self {
+        Self {
+            outcome,
+            step: None,
+            message: None,
+            took_ms: None,
+        }
+    }
+
+    pub(super) fn admitted(took: Duration) -> Self {
+        Self {
+            took_ms: Some(took.as_secs_f64() * 1e3),
+            ..Self::of(NodeOutcome::Admitted)
+        }
+    }
+
+    pub(super) fn live(took: Duration) -> Self {
+        Self {
+            outcome: NodeOutcome::Live,
+            ..Self::admitted(took)
+        }
+    }
+
+    pub(super) fn refused(error: &ChangeError) -> Self {
+        let step = match error {
+            ChangeError::Refused { error, .. } => Some(error.step().to_owned()),
+            _ => None,
+        };
+        Self {
+            step,
+            message: Some(error.to_string()),
+            ..Self::of(NodeOutcome::Refused)
+        }
+    }
+
+    /// What a node says that read its file again.
+    pub(super) fn followed(reloaded: &Result<Change, ChangeError>, took: Duration) -> Self {
+        match reloaded {
+            Ok(_) => Self::live(took),
+            Err(error) => Self::refused(error),
+        }
+    }
+
+    pub(super) fn failed(reason: &str) -> Self {
+        Self {
+            message: Some(reason.to_owned()),
+            ..Self::of(NodeOutcome::Failed)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(outcomes: &[NodeOutcome]) -> BTreeMap<String, NodeAnswer> {
+        let named = |(index, outcome): (usize, &NodeOutcome)| {
+            (format!("n{index}"), NodeAnswer::of(*outcome))
+        };
+        outcomes.iter().enumerate().map(named).collect()
+    }
+
+    #[test]
+    fn without_a_quorum_all_that_are_alive_must_admit_it() {
+        use NodeOutcome::{Admitted, Failed, Gone, NoAnswer, Refused};
+        let judge = |outcomes: &[NodeOutcome], late| judge(&nodes(outcomes), None, late);
+        assert_eq!(judge(&[Admitted, Admitted, Gone], false), Verdict::Go);
+        assert_eq!(judge(&[Admitted, NoAnswer], false), Verdict::Wait);
+        assert!(matches!(
+            judge(&[Admitted, NoAnswer], true),
+            Verdict::Stop(_)
+        ));
+        assert!(matches!(
+            judge(&[NoAnswer, Refused], false),
+            Verdict::Stop(_)
+        ));
+        assert!(matches!(
+            judge(&[Admitted, Failed], false),
+            Verdict::Stop(_)
+        ));
+        assert!(matches!(judge(&[Gone, NoAnswer], true), Verdict::Stop(_)));
+    }
+
+    #[test]
+    fn with_a_quorum_so_many_are_enough_once_all_have_answered_or_the_time_is_over() {
+        use NodeOutcome::{Admitted, NoAnswer, Refused};
+        let judge = |outcomes: &[NodeOutcome], late| judge(&nodes(outcomes), Some(2), late);
+        assert_eq!(judge(&[Admitted, Admitted, Refused], false), Verdict::Go);
+        assert_eq!(judge(&[Admitted, Admitted, NoAnswer], false), Verdict::Wait);
+        assert_eq!(judge(&[Admitted, Admitted, NoAnswer], true), Verdict::Go);
+        assert!(matches!(
+            judge(&[Admitted, Refused, Refused], false),
+            Verdict::Stop(_)
+        ));
+        assert!(matches!(
+            judge(&[Admitted, NoAnswer, NoAnswer], true),
+            Verdict::Stop(_)
+        ));
+    }
+}
