@@ -1,5 +1,6 @@
 //! What must be on the machine beside cargo, and how it gets there.
 
+mod browser;
 mod debian;
 mod prometheus;
 mod redis;
@@ -49,8 +50,17 @@ pub(crate) const PROMTOOL: Requirement = Requirement {
     by_hand: "install Prometheus (https://prometheus.io/download/), and put its promtool into PATH",
 };
 
+/// What the tests look at the demo page with.
+pub(crate) const BROWSER: Requirement = Requirement {
+    name: "chromium and its chromedriver",
+    present: browser::present,
+    install: browser::install,
+    by_hand: "install Chromium or Chrome with the ChromeDriver of the same version \
+              (https://developer.chrome.com/docs/chromedriver/), and put chromedriver into PATH",
+};
+
 /// What the tests need.
-pub(crate) const FOR_TESTS: &[Requirement] = &[WASM_TARGET, REDIS_SERVER, PROMTOOL];
+pub(crate) const FOR_TESTS: &[Requirement] = &[WASM_TARGET, REDIS_SERVER, PROMTOOL, BROWSER];
 
 /// Makes sure that all are there, installs what is missing, and says what to do where that fails.
 pub(crate) fn ensure(requirements: &[Requirement]) -> anyhow::Result<()> {

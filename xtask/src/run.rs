@@ -67,7 +67,8 @@ fn what_to_try(address: SocketAddr) -> String {
     };
     format!(
         "\n\
-         Signalbox will listen on ws://{address}/ws. In two other terminals:\n\
+         Signalbox will listen on ws://{address}/ws. Open http://{address}/demo/ twice and chat, or, in two other\n\
+         terminals:\n\
          \n    \
          cargo run -q -p chat-client -- --user ann{url}\n    \
          cargo run -q -p chat-client -- --user bob{url}\n\

@@ -4,8 +4,8 @@ use std::{net::SocketAddr, path::Path};
 
 use super::{
     AdminConfig, AllowedOrigins, ApiConfig, AuthConfig, BrokerConfig, CloudWatchConfig, Config,
-    ConfigError, JwtConfig, JwtKeySource, Limits, MetricsConfig, RedisCompat, RedisConfig,
-    RedisMode, ServerConfig, Shown, StorageResolution, TracingConfig, checks, plugins,
+    ConfigError, DemoConfig, JwtConfig, JwtKeySource, Limits, MetricsConfig, RedisCompat,
+    RedisConfig, RedisMode, ServerConfig, Shown, StorageResolution, TracingConfig, checks, plugins,
     settings::{Section, Settings},
     units,
 };
@@ -34,6 +34,7 @@ pub(super) fn assemble(
             folder,
             errors,
         ),
+        demo: demo(section("demo"), section("server"), server.listen, errors),
         server,
         broker: broker(section("broker"), section("redis"), folder, errors),
         limits: limits(section("limits")),
@@ -55,6 +56,26 @@ pub(super) fn assemble(
         plugins: plugins::assemble(&settings.plugins, folder, errors),
         shown: Shown::of(settings),
     }
+}
+
+fn demo(
+    section: &Section,
+    server: &Section,
+    listen: SocketAddr,
+    errors: &mut Vec<ConfigError>,
+) -> DemoConfig {
+    let (enabled, public) = (section.bool("enabled"), section.bool("public"));
+    let is_known = section.are_right(&["enabled", "public"]) && server.are_right(&["listen"]);
+    if is_known && enabled && !public && !listen.ip().is_loopback() {
+        errors.push(section.error(
+            &["enabled"],
+            format!(
+                "the demo page would be served on {listen}, which others can reach; take it out, or set \
+                 demo.public = true"
+            ),
+        ));
+    }
+    DemoConfig { enabled }
 }
 
 fn cloudwatch(section: &Section, errors: &mut Vec<ConfigError>) -> Option<CloudWatchConfig> {

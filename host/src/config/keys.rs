@@ -114,6 +114,7 @@ pub const SECTIONS: [&str; 12] = [
     "limits",
     "cloudwatch",
     "metrics",
+    "demo",
     "tracing",
     "admin",
     "api",
@@ -190,7 +191,7 @@ use Change::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 62] = [
+pub const KEYS: [Key; 64] = [
     key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
@@ -271,6 +272,11 @@ pub const KEYS: [Key; 62] = [
 
     key("metrics", "prometheus", Kind::Bool, "true", "false", Restart,
         "Whether `/metrics` is served"),
+
+    key("demo", "enabled", Kind::Bool, "false", "true", Restart,
+        "Whether a chat page to try the server with is served at `/demo`; it also shows everybody the versions of the plugins"),
+    key("demo", "public", Kind::Bool, "false", "true", Restart,
+        "Whether that page may be served on an address that is not a loopback"),
 
     key("tracing", "otlp_endpoint", Kind::Text(checks::otlp_endpoint), "", "http://127.0.0.1:4318", Restart,
         "Where spans go by OTLP over HTTP, such as `http://collector:4318`; empty: nowhere, and messages are not traced"),

@@ -19,6 +19,7 @@ pub fn cannot_change_live(old: &Config, new: &Config) -> Vec<&'static str> {
     broker(&old.broker, &new.broker, &mut differs);
     cloudwatch(&old.cloudwatch, &new.cloudwatch, &mut differs);
     differs("metrics.prometheus", old.metrics != new.metrics);
+    differs("demo.enabled", old.demo != new.demo);
     tracing(old.tracing.as_ref(), new.tracing.as_ref(), &mut differs);
     differs(
         "plugin_cache.dir",

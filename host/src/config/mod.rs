@@ -48,6 +48,8 @@ pub struct Config {
     pub cloudwatch: Option<CloudWatchConfig>,
     /// `[metrics]`.
     pub metrics: MetricsConfig,
+    /// `[demo]`.
+    pub demo: DemoConfig,
     /// `[tracing]`; none: messages are not traced.
     pub tracing: Option<TracingConfig>,
     /// `[admin]`.
@@ -261,6 +263,13 @@ pub enum StorageResolution {
 pub struct MetricsConfig {
     /// Whether `/metrics` is served.
     pub prometheus: bool,
+}
+
+/// `[demo]`. Cannot be changed while the server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DemoConfig {
+    /// Whether the chat page is served.
+    pub enabled: bool,
 }
 
 /// `[tracing]`: which messages are traced, and where spans go. Cannot be changed while the server runs.

@@ -168,6 +168,7 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
     };
     assert_eq!(config.cloudwatch, Some(cloudwatch));
     assert!(!config.metrics.prometheus);
+    assert!(config.demo.enabled);
     let tracing = TracingConfig {
         otlp_endpoint: "https://otlp.example.com".to_owned(),
         sample_ratio: 1.0,
@@ -227,6 +228,7 @@ fn no_text_gives_the_defaults_of_the_contract() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.cloudwatch, None);
     assert!(config.metrics.prometheus);
+    assert!(!config.demo.enabled);
     assert_eq!(config.tracing, None);
     assert_eq!(config.admin.key, None);
     assert!(config.api.keys.is_empty());

@@ -4,6 +4,7 @@ mod accept;
 mod admin;
 mod api;
 mod bearer;
+mod demo;
 mod error;
 mod handshake;
 mod upgrade;
@@ -49,7 +50,8 @@ pub fn routes(state: AppState, config: &Config) -> Router {
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
         .merge(api::routes(state.clone()))
-        .merge(admin::routes(state.clone()));
+        .merge(admin::routes(state.clone()))
+        .merge(demo::routes(config));
     if config.metrics.prometheus {
         routes = routes.route("/metrics", get(metrics));
     }

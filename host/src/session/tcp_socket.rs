@@ -28,7 +28,7 @@ use super::socket::{Incoming, Socket, SocketError};
 use crate::router::Sink;
 
 /// What a socket reads at a time. Larger buffers stay with every idle connection.
-const READ_BUFFER_BYTES: usize = 1536;
+const READ_BUFFER_BYTES: usize = 1408;
 /// What is thrown away at a time.
 const DISCARD_BYTES: usize = 4096;
 

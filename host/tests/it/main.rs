@@ -19,6 +19,7 @@ mod cloudwatch;
 mod cluster_swap;
 mod collector;
 mod dashboards;
+mod demo;
 mod deploy;
 mod drain;
 mod guests;

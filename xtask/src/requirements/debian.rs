@@ -18,19 +18,25 @@ const SYSTEMD: &str = "/run/systemd/system";
 
 /// Installs a package and leaves its service neither running nor enabled: whoever wants a server starts one of their own.
 pub(super) fn install_without_starting(package: &str, service: &str) -> anyhow::Result<()> {
+    install(&[package])?;
+    if Path::new(SYSTEMD).exists() {
+        run_program(Command::new("systemctl").args(["disable", "--now", service]))?;
+    }
+    Ok(())
+}
+
+/// Installs packages; a service that comes with one is not started.
+pub(super) fn install(packages: &[&str]) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("packages are installed by root, and this is another user");
     }
     run_program(apt_get().arg("update"))?;
     let policy = Policy::forbid_starting(Path::new(POLICY))?;
-    let installed =
-        run_program(apt_get().args(["install", "-y", "--no-install-recommends", package]));
+    let mut install = apt_get();
+    install.args(["install", "-y", "--no-install-recommends"]);
+    let installed = run_program(install.args(packages));
     drop(policy);
-    installed?;
-    if Path::new(SYSTEMD).exists() {
-        run_program(Command::new("systemctl").args(["disable", "--now", service]))?;
-    }
-    Ok(())
+    installed
 }
 
 fn apt_get() -> Command {

@@ -1,0 +1,306 @@
+// The page: names, conversations, and what became of each message.
+
+import { Connection } from "./connection.js";
+import { element, time, watchPlugins } from "./plugins.js";
+
+/** Messages that a conversation keeps. */
+const MESSAGES_MAX = 500;
+
+/** How long somebody is shown as typing after they said so, and how often one says so. */
+const TYPING_MS = 4_000;
+const TYPING_EVERY_MS = 2_000;
+
+const at = (id) => document.getElementById(id);
+const messages = at("messages");
+
+let connection = null;
+let current = null;
+let saidTyping = 0;
+
+/** What was said with whom: `@bob` or `#lobby` to its list of messages. */
+const conversations = new Map();
+
+// The way in.
+
+const options = await fetch("options.json").then((answer) => answer.json()).catch(() => ({}));
+at("token-field").hidden = options.auth !== "jwt";
+at("token").required = options.auth === "jwt";
+at("name").value = new URLSearchParams(location.search).get("name") ?? "";
+at("name").focus();
+
+at("sign-in-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const name = at("name").value.trim();
+  if (name) {
+    enter(name, at("token").value.trim());
+  }
+});
+
+at("leave").addEventListener("click", () => {
+  connection.close();
+  location.reload();
+});
+
+function enter(name, token) {
+  const entering = new Connection(name, token);
+  let entered = false;
+  connection = entering;
+  entering.addEventListener("welcome", ({ detail }) => {
+    entering.name = detail.userId;
+    at("node").textContent = detail.nodeId;
+    at("reconnects").textContent = entering.reconnects;
+    if (!entered) {
+      entered = true;
+      begin(detail.userId);
+    }
+  });
+  entering.addEventListener("state", ({ detail }) => {
+    showState(detail);
+    if (!entered && (detail.state === "lost" || detail.state === "ended")) {
+      entering.close();
+      refuse(detail);
+    }
+  });
+  entering.addEventListener("frame", ({ detail }) => take(detail));
+}
+
+function refuse({ code, reason }) {
+  const why = reason ? `${reason} (${code})` : "the server is away, or refuses this name or token";
+  at("sign-in-error").textContent = `Not connected: ${why}.`;
+  at("sign-in-error").hidden = false;
+  showState({ state: "offline" });
+  at("name").focus();
+}
+
+function begin(name) {
+  document.title = `${name} – Signalbox chat`;
+  at("sign-in").hidden = true;
+  at("chat").hidden = false;
+  at("leave").hidden = false;
+  at("plugins").open = matchMedia("(min-width: 961px)").matches;
+  watchPlugins(swapped);
+  show();
+  at("with").focus();
+}
+
+function showState({ state, reason, wait }) {
+  const texts = {
+    offline: "Not connected",
+    connecting: "Connecting …",
+    online: `Connected as ${connection.name}`,
+    lost: `Connection lost${reason ? `: ${reason}` : ""}; trying again in ${((wait ?? 0) / 1000).toFixed(1)} s`,
+    ended: `Disconnected${reason ? `: ${reason}` : ""}`,
+  };
+  at("state").dataset.state = state === "ended" ? "lost" : state;
+  at("state-text").textContent = texts[state];
+  at("send").disabled = at("text").disabled = state !== "online" || !current;
+}
+
+// Conversations.
+
+at("open-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const name = at("with").value.trim();
+  if (!name || name === "#") {
+    return;
+  }
+  at("with").value = "";
+  open(name.startsWith("#") || name.startsWith("@") ? name : `@${name}`);
+});
+
+async function open(key) {
+  const isNew = !conversations.has(key);
+  const conversation = talk(key);
+  current = key;
+  conversation.unread = 0;
+  show();
+  showState({ state: at("state").dataset.state });
+  at("text").focus();
+  if (isNew && key.startsWith("#")) {
+    const answer = await connection.join(key.slice(1));
+    const text = answer.type === "ack" ? "You are a member of this room" : refusal(answer.payload);
+    add(key, { notice: text });
+  }
+}
+
+function talk(key) {
+  if (!conversations.has(key)) {
+    conversations.set(key, { items: [], unread: 0, typing: null });
+  }
+  return conversations.get(key);
+}
+
+function add(key, item) {
+  const conversation = talk(key);
+  conversation.items.push(item);
+  if (conversation.items.length > MESSAGES_MAX) {
+    conversation.items.shift();
+  }
+  if (key === current) {
+    messages.querySelector(".empty")?.remove();
+    messages.append(drawn(item));
+    messages.scrollTop = messages.scrollHeight;
+  } else if (!item.quiet) {
+    conversation.unread += 1;
+  }
+  showConversations();
+}
+
+function show() {
+  at("thread-title").textContent = current ? title(current) : "Nobody yet";
+  const items = current ? talk(current).items : [];
+  const hint = current
+    ? "Nothing was said here since you connected."
+    : "Open a conversation: the name of a user, or # and the name of a room.";
+  messages.replaceChildren(...(items.length ? items.map(drawn) : [element("p", "empty", hint)]));
+  messages.scrollTop = messages.scrollHeight;
+  showConversations();
+  showTyping();
+}
+
+function title(key) {
+  return key.startsWith("@") ? key.slice(1) : key;
+}
+
+function showConversations() {
+  const drawOne = ([key, { unread }]) => {
+    const button = element("button", "");
+    button.type = "button";
+    button.append(element("span", "", title(key)));
+    if (unread > 0) {
+      const count = element("span", "unread", String(unread));
+      count.setAttribute("aria-label", `${unread} unread`);
+      button.append(count);
+    }
+    button.setAttribute("aria-current", String(key === current));
+    button.addEventListener("click", () => open(key));
+    const item = element("li", "");
+    item.append(button);
+    return item;
+  };
+  at("conversations").replaceChildren(...[...conversations].map(drawOne));
+}
+
+// Messages.
+
+at("send-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = at("text").value;
+  if (!text || !current) {
+    return;
+  }
+  at("text").value = "";
+  saidTyping = 0;
+  say(current, text);
+});
+
+at("text").addEventListener("input", () => {
+  const now = Date.now();
+  if (current && at("text").value && now - saidTyping > TYPING_EVERY_MS) {
+    saidTyping = now;
+    connection.tell({ type: "chat.typing", payload: { typing: true }, ...to(current) });
+  }
+});
+
+function to(key) {
+  return key.startsWith("#") ? { room: key.slice(1) } : { receiverId: key.slice(1) };
+}
+
+async function say(key, text) {
+  const isMe = text.startsWith("/me ");
+  const item = { who: connection.name, text: isMe ? `* ${connection.name} ${text.slice(4)}` : text, own: true, me: isMe };
+  item.fate = "sending …";
+  add(key, item);
+  const frame = isMe ? { type: "chat.me", payload: text.slice(4) } : { type: "chat_message", payload: text };
+  const answer = await connection.ask({ ...frame, ...to(key) });
+  item.refused = answer.type === "error";
+  item.fate = item.refused ? refusal(answer.payload) : accepted(answer.payload, answer.ms);
+  at("latency").textContent = `${answer.ms.toFixed(1)} ms`;
+  item.drawn?.replaceWith(drawn(item));
+}
+
+function accepted({ status, plugins }, ms) {
+  const parts = [status === "offline" ? "nobody of that name is connected" : status, `${ms.toFixed(1)} ms`];
+  for (const { name, version, sha256 } of plugins ?? []) {
+    parts.push([name, version, sha256].filter(Boolean).join(" "));
+  }
+  return parts.join(" · ");
+}
+
+function refusal({ code, message, plugin }) {
+  return `${message} (${code}${plugin ? `, plugin ${plugin}` : ""})`;
+}
+
+function take({ type, payload, senderId, room }) {
+  const key = room ? `#${room}` : `@${senderId}`;
+  if (type === "chat.typing") {
+    if (senderId !== connection.name) {
+      typing(key, senderId);
+    }
+    return;
+  }
+  if (type === "error") {
+    add(current ?? "@server", { notice: refusal(payload) });
+    return;
+  }
+  if (!senderId && !room) {
+    // `joined`, `left`, and what the platform itself says.
+    return;
+  }
+  if (room && senderId === connection.name && type === "chat_message") {
+    // One's own words in a room come back; they stand there already, as they were typed.
+    return;
+  }
+  const text = typeof payload === "string" ? payload : payload?.text;
+  const shown = typeof text === "string" ? text : JSON.stringify(payload);
+  const label = type === "chat_message" ? senderId : `${senderId} (${type})`;
+  talk(key).typing = null;
+  add(key, { who: label, text: shown, me: payload?.me === true });
+  showTyping();
+}
+
+function drawn(item) {
+  if (item.notice) {
+    return element("p", item.swap ? "notice swap" : "notice", item.notice);
+  }
+  const message = element("article", "message");
+  message.classList.toggle("own", Boolean(item.own));
+  message.classList.toggle("me", Boolean(item.me));
+  message.classList.toggle("refused", Boolean(item.refused));
+  item.at ??= new Date();
+  message.append(element("p", "who", `${item.own ? "You" : item.who}, ${time(item.at)}`));
+  message.append(element("p", "what", item.text));
+  if (item.fate) {
+    const fate = element("p", "fate", item.fate);
+    if (item.refused) {
+      fate.setAttribute("role", "alert");
+    }
+    message.append(fate);
+  }
+  item.drawn = message;
+  return message;
+}
+
+function typing(key, who) {
+  const conversation = talk(key);
+  clearTimeout(conversation.typing?.timer);
+  const timer = setTimeout(() => {
+    conversation.typing = null;
+    showTyping();
+  }, TYPING_MS);
+  conversation.typing = { who, timer };
+  showConversations();
+  showTyping();
+}
+
+function showTyping() {
+  const who = current && talk(current).typing?.who;
+  at("typing").textContent = who ? `${who} is typing …` : "";
+}
+
+function swapped(name, old, version) {
+  const notice = `Plugin ${name} was swapped: ${old ?? "none"} → ${version ?? "none"}. Nobody was disconnected.`;
+  if (current) {
+    add(current, { notice, swap: true, quiet: true });
+  }
+}

@@ -1,0 +1,141 @@
+//! The chat page at `/demo/`, for whoever tries the server: the files of `examples/web-chat`, and what they ask beside the
+//! WebSocket. Served only where `demo.enabled` says so.
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    middleware::map_response,
+    response::{IntoResponse, Redirect, Response},
+    routing::get,
+};
+use serde::Serialize;
+
+use super::{AppState, error::json};
+use crate::{
+    config::{AuthConfig, Config},
+    plugin::PluginView,
+};
+
+/// Nothing from elsewhere, and no page around it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// A file of the page: its name, its type, its text.
+type File = (&'static str, &'static str, &'static str);
+
+macro_rules! file {
+    ($name:literal, $kind:literal) => {
+        (
+            concat!("/demo/", $name),
+            $kind,
+            include_str!(concat!("../../../examples/web-chat/", $name)),
+        )
+    };
+}
+
+const FILES: [File; 5] = [
+    file!("style.css", "text/css; charset=utf-8"),
+    file!("icon.svg", "image/svg+xml"),
+    file!("app.js", "text/javascript; charset=utf-8"),
+    file!("connection.js", "text/javascript; charset=utf-8"),
+    file!("plugins.js", "text/javascript; charset=utf-8"),
+];
+
+const PAGE: &str = include_str!("../../../examples/web-chat/index.html");
+
+/// What the page has to know before it connects.
+#[derive(Clone, Copy, Serialize)]
+struct Options {
+    /// `none` or `jwt`.
+    auth: &'static str,
+}
+
+/// What everybody may know of a plugin: neither its configuration nor its errors.
+#[derive(Serialize)]
+struct Plugin<'a> {
+    name: &'a str,
+    live: Option<&'a str>,
+    versions: Vec<Version<'a>>,
+}
+
+#[derive(Serialize)]
+struct Version<'a> {
+    /// None where a file could not be read.
+    version: Option<&'a str>,
+    semver: Option<&'a str>,
+    state: &'a str,
+    since: String,
+    trigger: &'a str,
+}
+
+/// The page and what belongs to it; nothing where it is not enabled.
+pub(super) fn routes(config: &Config) -> Router<AppState> {
+    if !config.demo.enabled {
+        return Router::new();
+    }
+    let auth = match &config.auth {
+        AuthConfig::None { .. } => "none",
+        AuthConfig::Jwt(_) => "jwt",
+    };
+    let page = async || served("text/html; charset=utf-8", PAGE);
+    let routes = Router::new()
+        .route("/demo", get(async || Redirect::permanent("/demo/")))
+        .route("/demo/", get(page))
+        .route(
+            "/demo/options.json",
+            get(async move || json(StatusCode::OK, &Options { auth })),
+        )
+        .route("/demo/plugins.json", get(plugins));
+    let routes = FILES
+        .into_iter()
+        .fold(routes, |routes, (path, kind, text)| {
+            routes.route(path, get(async move || served(kind, text)))
+        });
+    routes.layer(map_response(guarded))
+}
+
+/// What every answer of the page says to the browser.
+async fn guarded(mut response: Response) -> Response {
+    const HEADERS: [(HeaderName, &str); 4] = [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    for (name, value) in HEADERS {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+fn served(kind: &'static str, text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// Which versions there are.
+async fn plugins(State(state): State<AppState>) -> Response {
+    #[derive(Serialize)]
+    struct Plugins<'a> {
+        plugins: Vec<Plugin<'a>>,
+    }
+    let views = state.services.registry.view();
+    let plugins = views.iter().map(public).collect();
+    json(StatusCode::OK, &Plugins { plugins })
+}
+
+fn public(view: &PluginView) -> Plugin<'_> {
+    let versions = view.versions.iter().map(|version| Version {
+        version: version.version.as_deref(),
+        semver: version.semver.as_deref(),
+        state: version.state,
+        since: humantime::format_rfc3339_millis(version.since).to_string(),
+        trigger: version.trigger,
+    });
+    Plugin {
+        name: &view.name,
+        live: view.live.as_deref(),
+        versions: versions.collect(),
+    }
+}
