@@ -75,7 +75,7 @@ fn demo(
             ),
         ));
     }
-    DemoConfig { enabled }
+    DemoConfig { enabled, public }
 }
 
 fn cloudwatch(section: &Section, errors: &mut Vec<ConfigError>) -> Option<CloudWatchConfig> {

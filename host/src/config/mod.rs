@@ -270,6 +270,8 @@ pub struct MetricsConfig {
 pub struct DemoConfig {
     /// Whether the chat page is served.
     pub enabled: bool,
+    /// Whether it may be on an address that is not a loopback.
+    pub public: bool,
 }
 
 /// `[tracing]`: which messages are traced, and where spans go. Cannot be changed while the server runs.
