@@ -106,7 +106,7 @@ pub const OLD_VARIABLES: [(&str, Option<(&str, &str)>); 5] = [
 ];
 
 /// The sections, in the order of the reference.
-pub const SECTIONS: [&str; 12] = [
+pub const SECTIONS: [&str; 13] = [
     "server",
     "auth",
     "broker",
