@@ -137,6 +137,7 @@ pub async fn run(
     stop.cancel();
     // A request that does not end must not keep the process.
     let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
+    services.registry.kept().await;
     services.router.broker().leave().await;
     services.tracer.stop().await;
     info!("stopped");
@@ -184,7 +185,7 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
     )?;
     Ok(Arc::new(Services {
         router: Router::new(table, broker, metrics.clone()),
-        registry: Arc::new(Registry::new(loader, metrics.clone())),
+        registry: Arc::new(Registry::new(loader, metrics.clone()).keeping(&config.plugin_versions)),
         metrics,
         ids,
         tracer,

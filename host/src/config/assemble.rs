@@ -4,8 +4,9 @@ use std::{net::SocketAddr, path::Path};
 
 use super::{
     AdminConfig, AllowedOrigins, ApiConfig, AuthConfig, BrokerConfig, CloudWatchConfig, Config,
-    ConfigError, DemoConfig, JwtConfig, JwtKeySource, Limits, MetricsConfig, RedisCompat,
-    RedisConfig, RedisMode, ServerConfig, Shown, StorageResolution, TracingConfig, checks, plugins,
+    ConfigError, DemoConfig, JwtConfig, JwtKeySource, Limits, MetricsConfig, PluginVersionsConfig,
+    RedisCompat, RedisConfig, RedisMode, ServerConfig, Shown, StorageResolution, TracingConfig,
+    checks, plugins,
     settings::{Section, Settings},
     units,
 };
@@ -53,6 +54,12 @@ pub(super) fn assemble(
         plugin_cache_dir: section("plugin_cache")
             .optional("dir")
             .map(|dir| folder.join(dir)),
+        plugin_versions: PluginVersionsConfig {
+            dir: section("plugin_versions")
+                .optional("dir")
+                .map(|dir| folder.join(dir)),
+            keep: section("plugin_versions").count("keep") as usize,
+        },
         plugins: plugins::assemble(&settings.plugins, folder, errors),
         shown: Shown::of(settings),
     }

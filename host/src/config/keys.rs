@@ -106,7 +106,7 @@ pub const OLD_VARIABLES: [(&str, Option<(&str, &str)>); 5] = [
 ];
 
 /// The sections, in the order of the reference.
-pub const SECTIONS: [&str; 13] = [
+pub const SECTIONS: [&str; 14] = [
     "server",
     "auth",
     "broker",
@@ -119,6 +119,7 @@ pub const SECTIONS: [&str; 13] = [
     "admin",
     "api",
     "plugin_cache",
+    "plugin_versions",
     "plugins",
 ];
 
@@ -191,7 +192,7 @@ use Change::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 64] = [
+pub const KEYS: [Key; 66] = [
     key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
@@ -295,6 +296,11 @@ pub const KEYS: [Key; 64] = [
 
     key("plugin_cache", "dir", Kind::Text(checks::optional_path), ".signalbox/cache", "/var/cache/signalbox", Restart,
         "Where compiled plugins are kept, against the folder of the file; empty: nowhere"),
+
+    key("plugin_versions", "dir", Kind::Text(checks::optional_path), ".signalbox/versions", "/var/lib/signalbox/versions", Restart,
+        "Where the versions of plugins that were live are kept, against the folder of the file; empty: nowhere, and a restart begins with the plugins' files"),
+    key("plugin_versions", "keep", Kind::Count(1, 20), "5", "2", Restart,
+        "How many versions of each plugin are kept to go back to, beside the one that is live"),
 
     key("plugins", "name", Kind::Text(checks::plugin_name), "", "", Live,
         "Unique name, required"),

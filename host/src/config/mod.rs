@@ -58,6 +58,8 @@ pub struct Config {
     pub api: ApiConfig,
     /// `[plugin_cache] dir`: where compiled plugins are kept, absolute; none: nowhere.
     pub plugin_cache_dir: Option<PathBuf>,
+    /// `[plugin_versions]`. Cannot be changed while the server runs.
+    pub plugin_versions: PluginVersionsConfig,
     /// `[[plugins]]`, in the order of the chain.
     pub plugins: Vec<PluginConfig>,
     /// All of it to be shown, without secrets.
@@ -314,6 +316,15 @@ impl std::fmt::Debug for ApiConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ApiConfig {{ keys: {} of them }}", self.keys.len())
     }
+}
+
+/// `[plugin_versions]`: which versions of plugins can be gone back to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginVersionsConfig {
+    /// Where they are kept, absolute; none: in memory alone.
+    pub dir: Option<PathBuf>,
+    /// How many of each plugin, beside the one that is live, 1–20.
+    pub keep: usize,
 }
 
 /// One `[[plugins]]` entry.

@@ -12,8 +12,9 @@ use proptest::prelude::*;
 
 use super::{
     AllowedOrigins, AuthConfig, BrokerConfig, CloudWatchConfig, Config, ConfigErrors, Environment,
-    InstanceMode, JwtKeySource, Limits, OnFailure, PluginConfig, PluginLimits, RedisCompat,
-    RedisConfig, RedisMode, Shown, StorageResolution, TracingConfig,
+    InstanceMode, JwtKeySource, Limits, OnFailure, PluginConfig, PluginLimits,
+    PluginVersionsConfig, RedisCompat, RedisConfig, RedisMode, Shown, StorageResolution,
+    TracingConfig,
     keys::{self, Change, KEYS, Key, Kind},
     live::cannot_change_live,
     values,
@@ -179,6 +180,11 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
     assert_eq!(config.admin.upload_timeout, Duration::from_secs(300));
     assert_eq!(config.api.keys, ["first-key", "second-key"]);
     assert_eq!(config.plugin_cache_dir, None);
+    let versions = PluginVersionsConfig {
+        dir: Some("/var/lib/signalbox/versions".into()),
+        keep: 2,
+    };
+    assert_eq!(config.plugin_versions, versions);
 
     let [chat, game] = config.plugins.as_slice() else {
         panic!("{:?}", config.plugins)
@@ -236,6 +242,11 @@ fn no_text_gives_the_defaults_of_the_contract() {
         config.plugin_cache_dir.as_deref(),
         Some(Path::new("/srv/.signalbox/cache"))
     );
+    let versions = PluginVersionsConfig {
+        dir: Some("/srv/.signalbox/versions".into()),
+        keep: 5,
+    };
+    assert_eq!(config.plugin_versions, versions);
     assert!(config.plugins.is_empty());
     let here = Config::parse("", Path::new("platform.toml"), &Environment::new());
     assert_eq!(here.as_ref(), Ok(&Config::default()));

@@ -3,8 +3,8 @@
 //! Reading order: [`engine`] is the machine and its clock, [`cpu`] what a call uses of it, [`lane`] where it goes on if
 //! that is much; [`bindings`] the Rust side of the WIT package; [`host`] what a
 //! guest may call; [`limits`] what it may use; [`instance`] one instance and [`pool`] the warm ones; [`version`] the calls
-//! to a plugin; [`loader`] how a component is admitted; [`registry`] what is live and how it is swapped; [`watcher`] how
-//! a changed file is noticed.
+//! to a plugin; [`loader`] how a component is admitted; [`registry`] what is live and how it is swapped; [`versions`] what
+//! of that is on disk; [`watcher`] how a changed file is noticed.
 //!
 //! Invariants: a guest that failed is thrown away, never the host. A version that was not admitted whole is never
 //! called for a message. What is live changes by one atomic store.
@@ -35,6 +35,7 @@ mod set;
 mod source;
 mod store;
 mod version;
+mod versions;
 mod watcher;
 
 pub use answer::{Action, Destination, Draft, Rejection, Transformed};

@@ -1,10 +1,15 @@
 //! Which versions are live, and how that changes: all at once, or not at all.
 //!
-//! [`Registry::apply`] brings what is live to what the files and the configuration say. What operators do by hand is in
-//! [`operations`], what they are shown in [`view`], and what is remembered for both in [`record`].
+//! [`Registry::apply`] brings what is live to what the files and the configuration say, plugin by plugin by [`attempt`], and
+//! by [`resume`] where an earlier process left something. What operators do by hand is in [`operations`], what they are
+//! shown in [`view`], what is remembered for both in [`record`], and what of that is on disk in [`keep`].
 
+mod attempt;
+mod keep;
 mod operations;
 mod record;
+mod resume;
+mod trigger;
 mod view;
 
 use std::{sync::Arc, time::Instant};
@@ -13,18 +18,18 @@ use arc_swap::{ArcSwap, Guard};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tracing::{Instrument, Span, info, info_span};
 
-use self::record::{Failure, Hold, Records, Refused};
+use self::{
+    attempt::{Look, Newcomer, NotAdmitted, Origin, Tried},
+    record::{Failure, Hold, Records},
+};
 use super::{
-    ComponentHash,
-    cache::hash,
-    compile::Pace,
     loader::{LoadError, Loader},
     set::{Claim, PluginSet, Slot, conflict},
-    source,
     version::PluginVersion,
+    versions::{Versions, crash_point},
 };
 use crate::{
-    config::PluginConfig,
+    config::{PluginConfig, PluginVersionsConfig},
     metrics::{
         Metrics,
         events::{PluginRefused, PluginSwapped},
@@ -32,49 +37,16 @@ use crate::{
 };
 
 pub use operations::{Admitted, Change, ChangeError, Unchanged};
+pub use trigger::Trigger;
 pub use view::{CallFailure, PluginView, VersionView};
-
-/// What set a swap off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    /// The start of the server.
-    Start,
-    /// A changed plugin file.
-    File,
-    /// A changed configuration.
-    Config,
-    /// SIGHUP.
-    Signal,
-    /// An operator had the file read again.
-    Reload,
-    /// An operator uploaded a component.
-    Push,
-    /// An operator went back to an earlier version.
-    Rollback,
-    /// The cluster decided for a version.
-    Cluster,
-}
-
-impl Trigger {
-    /// As it stands in logs and reports.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::File => "file",
-            Self::Config => "config",
-            Self::Signal => "signal",
-            Self::Reload => "reload",
-            Self::Push => "push",
-            Self::Rollback => "rollback",
-            Self::Cluster => "cluster",
-        }
-    }
-}
 
 /// What lines of the log about a swap stand in, from its beginning until it is known how it ends.
 fn swap_span(plugin: &str, trigger: Trigger) -> Span {
     info_span!("swap", plugin, trigger = trigger.as_str())
 }
+
+/// Versions that can be gone back to where nothing else is said.
+const KEEP: usize = 5;
 
 /// Holds the live set. One reload or operation runs at a time; within a reload, plugins are read, compiled and tried out
 /// beside each other.
@@ -83,6 +55,10 @@ pub struct Registry {
     loader: Loader,
     metrics: Arc<Metrics>,
     records: Records,
+    /// None: nothing is kept on disk.
+    versions: Option<Versions>,
+    /// Versions that can be gone back to, beside the one that is live. Each keeps its compiled code, and no instance.
+    keep: usize,
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -98,38 +74,16 @@ enum Attempt {
     /// It is being read, compiled or tried out.
     UnderWay,
     /// Admitted, and not live yet.
-    Ready(Arc<PluginVersion>, Origin),
+    Ready(Box<Newcomer>),
     /// `current` is what there is to be.
     Over,
-}
-
-/// Where a new version comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    /// The configured file.
-    File,
-    /// An operator: the file is passed over until it changes.
-    Operator,
-}
-
-/// What came of looking at a plugin.
-enum Tried {
-    New(Arc<PluginVersion>, Origin),
-    Same(Unchanged),
-}
-
-/// Why a component is not admitted, and which one.
-struct NotAdmitted {
-    /// None where nothing could be read.
-    hash: Option<ComponentHash>,
-    error: LoadError,
 }
 
 impl Place {
     /// What is live of it once everything that is ready is.
     fn next(&self) -> Option<&Arc<PluginVersion>> {
         match &self.attempt {
-            Attempt::Ready(version, _) => Some(version),
+            Attempt::Ready(new) => Some(&new.version),
             _ => self.current.as_ref(),
         }
     }
@@ -151,7 +105,7 @@ struct Reload {
 }
 
 impl Registry {
-    /// With no plugin in it.
+    /// With no plugin in it, and what was live in memory alone.
     pub fn new(loader: Loader, metrics: Arc<Metrics>) -> Self {
         let live = ArcSwap::from_pointee(PluginSet::default());
         Self {
@@ -159,7 +113,19 @@ impl Registry {
             loader,
             metrics,
             records: Records::default(),
+            versions: None,
+            keep: KEEP,
             turn: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// The same, which keeps what was live as `config` says.
+    #[must_use]
+    pub fn keeping(self, config: &PluginVersionsConfig) -> Self {
+        Self {
+            versions: config.dir.as_deref().map(Versions::new),
+            keep: config.keep,
+            ..self
         }
     }
 
@@ -185,6 +151,9 @@ impl Registry {
         trigger: Trigger,
     ) -> Vec<(String, LoadError)> {
         let _turn = self.turn.lock().await;
+        for config in configs {
+            self.recall(&config.name).await;
+        }
         let old = self.live();
         let place = |config: &PluginConfig| Place {
             config: Arc::new(config.clone()),
@@ -205,8 +174,14 @@ impl Registry {
                 let (config, current) = (place.config.clone(), place.current.clone());
                 let swap = swap_span(&config.name, trigger);
                 let tried = async move {
-                    let tried = self.attempt(&config, current.as_ref(), file_bytes_max, trigger);
-                    (index, tried.await)
+                    let look = Look {
+                        config: &config,
+                        current: current.as_ref(),
+                        file_bytes_max,
+                        trigger,
+                        force: false,
+                    };
+                    (index, self.attempt(&look).await)
                 };
                 tried.instrument(swap)
             })
@@ -222,93 +197,27 @@ impl Registry {
         self.settle_conflicts(&mut reload);
         self.go_live(&mut reload);
         self.report_removed(&old, configs, trigger);
+        // Also where nothing went live: that a file was looked at is worth keeping.
+        for config in configs {
+            self.keep(&config.name, None);
+        }
         reload.refusals
-    }
-
-    /// What the file of a plugin is worth now.
-    async fn attempt(
-        &self,
-        config: &Arc<PluginConfig>,
-        current: Option<&Arc<PluginVersion>>,
-        file_bytes_max: usize,
-        trigger: Trigger,
-    ) -> Result<Tried, NotAdmitted> {
-        let content = source::read(&config.path, file_bytes_max).await;
-        let attempted = Refused {
-            config: config.clone(),
-            content: match &content {
-                Ok(bytes) => Ok(hash(bytes)),
-                Err(error) => Err(error.to_string()),
-            },
-        };
-        let (refused, hold) = self.records.with(&config.name, |record| {
-            record.file = Some(attempted.content.clone());
-            // Explicit requests try again what was refused; notifications do not.
-            let refused = trigger == Trigger::File && record.refused.as_ref() == Some(&attempted);
-            if !refused {
-                record.refused = None;
-            }
-            (refused, record.hold.clone())
-        });
-        if refused {
-            return Ok(Tried::Same(Unchanged::Refused));
-        }
-        let hold = hold.filter(|hold| hold.passes_over(&attempted.content));
-        let (hash, tried) = match (hold, current) {
-            (Some(hold), Some(_)) if hold.config == *config => {
-                return Ok(Tried::Same(Unchanged::Held));
-            }
-            (Some(_), Some(current)) => {
-                let admitted = self.loader.admit(config, current.candidate()).await;
-                let admitted = admitted.map(|version| Tried::New(version, Origin::Operator));
-                (Some(*current.hash()), admitted)
-            }
-            (_, Some(current))
-                if **current.config() == **config
-                    && attempted.content.as_ref() == Ok(current.hash()) =>
-            {
-                // The file has caught up with what was pushed: from now on it is followed again.
-                self.records.with(&config.name, |record| record.hold = None);
-                return Ok(Tried::Same(Unchanged::Live));
-            }
-            _ => {
-                let hash = attempted.content.as_ref().ok().copied();
-                let loaded = match content {
-                    Ok(bytes) => {
-                        let pace = self.pace(&config.name);
-                        self.loader.load(config, bytes, pace).await
-                    }
-                    Err(error) => Err(error),
-                };
-                (
-                    hash,
-                    loaded.map(|version| Tried::New(version, Origin::File)),
-                )
-            }
-        };
-        tried.map_err(|error| {
-            self.records
-                .with(&config.name, |record| record.refused = Some(attempted));
-            NotAdmitted { hash, error }
-        })
-    }
-
-    /// How much of the processors compiling this plugin may take.
-    fn pace(&self, plugin: &str) -> Pace {
-        match self.live().find(plugin).and_then(Slot::version) {
-            Some(_) => Pace::Beside,
-            None => Pace::Full,
-        }
     }
 
     fn take(&self, reload: &mut Reload, index: usize, tried: Result<Tried, NotAdmitted>) {
         match tried {
-            Ok(Tried::New(version, origin)) => {
-                reload.places[index].attempt = Attempt::Ready(version, origin);
-            }
+            Ok(Tried::New(new)) => reload.places[index].attempt = Attempt::Ready(Box::new(new)),
             Ok(Tried::Same(_)) => reload.places[index].attempt = Attempt::Over,
-            Err(refused) => self.refuse(reload, index, refused),
+            Err(refused) => self.drop_out(reload, index, refused),
         }
+    }
+
+    /// Takes a plugin out of the reload: what is live of it stays.
+    fn drop_out(&self, reload: &mut Reload, index: usize, refused: NotAdmitted) {
+        let place = &mut reload.places[index];
+        place.attempt = Attempt::Over;
+        let error = self.refuse(place, refused, reload.trigger);
+        reload.refusals.push((place.config.name.clone(), error));
     }
 
     fn settle_conflicts(&self, reload: &mut Reload) {
@@ -320,7 +229,7 @@ impl Registry {
             let hash = reload.places[conflict.refused]
                 .next()
                 .map(|new| *new.hash());
-            self.refuse(reload, conflict.refused, NotAdmitted { hash, error });
+            self.drop_out(reload, conflict.refused, NotAdmitted { hash, error });
         }
     }
 
@@ -332,47 +241,46 @@ impl Registry {
             .map(|place| Slot::new(place.config.clone(), place.next().cloned()));
         let set = PluginSet::new(slots.collect());
         self.metrics.messages_by_type.know(set.named_types());
-        self.live.store(Arc::new(set));
         let (trigger, began) = (reload.trigger, reload.began);
+        let crash_point = |step| {
+            if trigger != Trigger::Start {
+                crash_point(step);
+            }
+        };
+        crash_point("admitted");
+        self.live.store(Arc::new(set));
+        crash_point("live");
         for place in &mut reload.places {
             match std::mem::replace(&mut place.attempt, Attempt::Over) {
-                Attempt::Ready(new, origin) => {
-                    let old = place.current.replace(new.clone());
-                    self.remember(&place.config, &new, origin, trigger);
-                    self.report_swap(old.as_deref(), &new, trigger, began);
+                Attempt::Ready(new) => {
+                    let old = place.current.replace(new.version.clone());
+                    self.remember(&place.config, &new, trigger);
+                    self.report_swap(old.as_deref(), &new.version, trigger, began);
+                    if let Some(not_admitted) = new.instead_of {
+                        self.refuse(place, not_admitted, trigger);
+                    }
+                    self.keep(&place.config.name, new.component);
                 }
                 other => place.attempt = other,
             }
         }
     }
 
-    fn remember(
-        &self,
-        config: &Arc<PluginConfig>,
-        new: &Arc<PluginVersion>,
-        origin: Origin,
-        trigger: Trigger,
-    ) {
+    fn remember(&self, config: &Arc<PluginConfig>, new: &Newcomer, trigger: Trigger) {
         self.records.with(&config.name, |record| {
-            record.went_live(new, trigger);
-            record.hold = (origin == Origin::Operator).then(|| Hold {
+            record.went_live(&new.version, trigger, self.keep);
+            record.hold = (new.origin == Origin::Operator).then(|| Hold {
                 file: record.file.clone(),
                 config: config.clone(),
             });
         });
     }
 
-    fn refuse(&self, reload: &mut Reload, index: usize, refused: NotAdmitted) {
-        let place = &mut reload.places[index];
-        place.attempt = Attempt::Over;
+    /// Writes down and says that something does not go live.
+    fn refuse(&self, place: &Place, refused: NotAdmitted, trigger: Trigger) -> LoadError {
         let error = refused.error.clone();
-        self.note_refusal(
-            &place.config,
-            place.current.as_deref(),
-            refused,
-            reload.trigger,
-        );
-        reload.refusals.push((place.config.name.clone(), error));
+        self.note_refusal(&place.config, place.current.as_deref(), refused, trigger);
+        error
     }
 
     fn note_refusal(

@@ -12,10 +12,10 @@ use crate::{
     redis::until,
 };
 
-const STAMP: &str = "/admin/plugins/stamp";
+pub(crate) const STAMP: &str = "/admin/plugins/stamp";
 
 /// The stamp plugin with the name that it marks messages with.
-fn config(name: &str) -> String {
+pub(crate) fn config(name: &str) -> String {
     format!(
         "{WITH_KEY}[[plugins]]\nname = \"stamp\"\npath = \"stamp.wasm\"\nevents = [\"*\"]\n{PATIENT}\
          config = {{ name = \"{name}\" }}\n"
@@ -26,15 +26,15 @@ async fn stamp_node() -> Node {
     Node::start_with(&[("stamp.wasm", &stamped("1"))], &config("a")).await
 }
 
-async fn push(node: &Endpoint, bytes: &[u8]) -> Answer {
+pub(crate) async fn push(node: &Endpoint, bytes: &[u8]) -> Answer {
     call(node, "PUT", STAMP, Some(KEY), bytes).await
 }
 
-async fn post(node: &Endpoint, what: &str) -> Answer {
+pub(crate) async fn post(node: &Endpoint, what: &str) -> Answer {
     admin(node, "POST", &format!("{STAMP}/{what}")).await
 }
 
-async fn plugin(node: &Endpoint) -> Value {
+pub(crate) async fn plugin(node: &Endpoint) -> Value {
     loop {
         let answer = admin(node, "GET", STAMP).await;
         // Tests that wait for something may ask more often than one should.
@@ -46,7 +46,7 @@ async fn plugin(node: &Endpoint) -> Value {
 }
 
 /// What the plugin marks the message of a client with.
-async fn mark(client: &mut Client) -> String {
+pub(crate) async fn mark(client: &mut Client) -> String {
     client
         .send(r#"{"type":"x","payload":{},"receiverId":"ann"}"#)
         .await;
@@ -54,11 +54,11 @@ async fn mark(client: &mut Client) -> String {
     stamps[0].as_str().expect("a stamp").to_owned()
 }
 
-fn swaps(outcome: &str) -> String {
+pub(crate) fn swaps(outcome: &str) -> String {
     format!("wss_plugin_swaps_total{{plugin=\"stamp\",outcome=\"{outcome}\"}} ")
 }
 
-fn states(plugin: &Value) -> Vec<&str> {
+pub(crate) fn states(plugin: &Value) -> Vec<&str> {
     let versions = plugin["versions"].as_array().expect("versions");
     let states = versions.iter().map(|version| version["state"].as_str());
     states.map(|state| state.expect("a state")).collect()

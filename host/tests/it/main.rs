@@ -52,4 +52,5 @@ mod structure;
 mod subprotocol;
 mod swap;
 mod traces;
+mod versions;
 mod wire;

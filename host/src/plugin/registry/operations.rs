@@ -11,7 +11,10 @@ use std::{
 use tracing::Instrument;
 
 use super::{
-    Attempt, NotAdmitted, Origin, Place, Registry, Reload, Tried, Trigger, record::Stint, swap_span,
+    Attempt, Place, Registry, Reload, Trigger,
+    attempt::{Look, Newcomer, NotAdmitted, Tried},
+    record::Stint,
+    swap_span,
 };
 use crate::{
     config::PluginConfig,
@@ -47,6 +50,8 @@ pub enum Unchanged {
     Held,
     /// The file was refused, and has not changed since.
     Refused,
+    /// This version was taken back by itself, and nobody insists on it.
+    RolledBack,
 }
 
 /// Why an operation changed nothing.
@@ -56,7 +61,7 @@ pub enum ChangeError {
     #[error("no plugin is called {0:?} in the configuration of this node")]
     UnknownPlugin(String),
     /// There is nothing to go back to.
-    #[error("there is no earlier version to go back to since this server was started")]
+    #[error("there is no earlier version to go back to")]
     NoEarlierVersion,
     /// The version to go back to is none that was live.
     #[error(
@@ -77,18 +82,33 @@ pub enum ChangeError {
 
 /// A component that was tried beside what is live, and may take its place.
 #[derive(Debug)]
-pub struct Admitted(Arc<PluginVersion>);
+pub struct Admitted {
+    version: Arc<PluginVersion>,
+    /// Its bytes, to be kept once it is live.
+    component: Arc<[u8]>,
+}
 
 /// What is to become of a plugin.
 enum Wanted {
     /// What its file says; with `force` whatever speaks for what is live.
     File { bytes_max: usize, force: bool },
-    /// This component.
-    Component(Result<Candidate, NotAdmitted>),
+    /// This component, and its bytes.
+    Component(Result<(Candidate, Arc<[u8]>), NotAdmitted>),
     /// This version, which was admitted before.
-    Admitted(Arc<PluginVersion>),
+    Admitted(Admitted),
     /// A version that was live before: the latest good one, or the one with this sha256.
-    Earlier(Option<String>),
+    Earlier {
+        to: Option<String>,
+        bytes_max: usize,
+    },
+}
+
+/// A version to go back to.
+enum Back {
+    /// It was live in this process.
+    Resting(Arc<PluginVersion>),
+    /// It was live in an earlier one.
+    Kept(ComponentHash),
 }
 
 /// Fewest digits of a sha256 that name a version, as logs and reports do.
@@ -104,12 +124,14 @@ impl Registry {
         self.check_known(plugin)?;
         // Before its turn: a component that compiles for seconds holds up no other plugin.
         let hash = hash(&bytes);
-        let compiled = self.loader.compile(bytes, self.pace(plugin));
+        let compiled = self.loader.compile(bytes.clone(), self.pace(plugin));
         let compiled = compiled.instrument(swap_span(plugin, Trigger::Push)).await;
-        let component = compiled.map_err(|error| NotAdmitted {
-            hash: Some(hash),
-            error,
-        });
+        let component = compiled
+            .map(|candidate| (candidate, bytes))
+            .map_err(|error| NotAdmitted {
+                hash: Some(hash),
+                error,
+            });
         let wanted = Wanted::Component(component);
         self.change(plugin, Trigger::Push, wanted, began).await
     }
@@ -127,16 +149,24 @@ impl Registry {
         if let Some(current) = current
             && is_version(current, &hash, config)
         {
-            return Ok(Admitted(current.clone()));
+            return Ok(Admitted {
+                version: current.clone(),
+                component: bytes,
+            });
         }
         let admitted = async {
-            let compiled = self.loader.compile(bytes, self.pace(plugin)).await?;
+            let pace = self.pace(plugin);
+            let compiled = self.loader.compile(bytes.clone(), pace).await?;
             self.loader.admit(config, compiled).await
         };
         let admitted = admitted
             .instrument(swap_span(plugin, Trigger::Cluster))
             .await;
-        admitted.map(Admitted).map_err(|error| {
+        let ready = |version| Admitted {
+            version,
+            component: bytes.clone(),
+        };
+        admitted.map(ready).map_err(|error| {
             let refused = NotAdmitted {
                 hash: Some(hash),
                 error: error.clone(),
@@ -156,9 +186,8 @@ impl Registry {
     /// # Errors
     /// [`ChangeError`]; what was live stays then.
     pub async fn put_live(&self, admitted: Admitted) -> Result<Change, ChangeError> {
-        let Admitted(version) = admitted;
-        let plugin = version.name().to_owned();
-        let wanted = Wanted::Admitted(version);
+        let plugin = admitted.version.name().to_owned();
+        let wanted = Wanted::Admitted(admitted);
         let began = Instant::now();
         self.change(&plugin, Trigger::Cluster, wanted, began).await
     }
@@ -183,12 +212,20 @@ impl Registry {
     }
 
     /// Goes back to the version whose sha256 starts with `to`, or to the latest that was not taken back itself: the
-    /// component with the configuration that it had.
+    /// component with the configuration that it had, or with the one in force where it was live in an earlier process.
     ///
     /// # Errors
     /// [`ChangeError`]; what was live stays then.
-    pub async fn roll_back(&self, plugin: &str, to: Option<&str>) -> Result<Change, ChangeError> {
-        let wanted = Wanted::Earlier(to.map(str::to_owned));
+    pub async fn roll_back(
+        &self,
+        plugin: &str,
+        to: Option<&str>,
+        file_bytes_max: usize,
+    ) -> Result<Change, ChangeError> {
+        let wanted = Wanted::Earlier {
+            to: to.map(str::to_owned),
+            bytes_max: file_bytes_max,
+        };
         let began = Instant::now();
         self.change(plugin, Trigger::Rollback, wanted, began).await
     }
@@ -203,7 +240,21 @@ impl Registry {
         self.live().find(plugin).is_some()
     }
 
+    /// Changes what is live, and waits, for a bounded time, until that is on disk.
     async fn change(
+        &self,
+        plugin: &str,
+        trigger: Trigger,
+        wanted: Wanted,
+        began: Instant,
+    ) -> Result<Change, ChangeError> {
+        let changed = self.change_now(plugin, trigger, wanted, began).await;
+        self.keep(plugin, None);
+        self.kept().await;
+        changed
+    }
+
+    async fn change_now(
         &self,
         plugin: &str,
         trigger: Trigger,
@@ -235,8 +286,9 @@ impl Registry {
         let refused = |hash, error, live| Err(ChangeError::Refused { hash, error, live });
         match tried.await? {
             Ok(Tried::Same(why)) => Ok(Change::Unchanged(why)),
-            Ok(Tried::New(version, origin)) => {
-                reload.places[index].attempt = Attempt::Ready(version.clone(), origin);
+            Ok(Tried::New(new)) => {
+                let version = new.version.clone();
+                reload.places[index].attempt = Attempt::Ready(Box::new(new));
                 // Only this version is new, so only it can be refused for a conflict.
                 self.settle_conflicts(&mut reload);
                 if let Some((_, error)) = reload.refusals.pop() {
@@ -251,7 +303,7 @@ impl Registry {
             }
             Err(not_admitted) => {
                 let (hash, error) = (not_admitted.hash, not_admitted.error.clone());
-                self.refuse(&mut reload, index, not_admitted);
+                self.refuse(&reload.places[index], not_admitted, trigger);
                 refused(hash, error, replaced)
             }
         }
@@ -266,42 +318,64 @@ impl Registry {
         let (config, current) = (&place.config, place.current.as_ref());
         match wanted {
             Wanted::File { bytes_max, force } => {
-                // As if nothing were live, nothing speaks against the file.
-                let current = current.filter(|_| !force);
-                Ok(self.attempt(config, current, bytes_max, trigger).await)
+                let look = Look {
+                    config,
+                    current,
+                    file_bytes_max: bytes_max,
+                    trigger,
+                    force,
+                };
+                Ok(self.attempt(&look).await)
             }
             Wanted::Component(Err(refused)) => Ok(Err(refused)),
-            Wanted::Component(Ok(candidate)) => {
+            Wanted::Component(Ok((candidate, bytes))) => {
                 let hash = candidate.hash;
                 if current.is_some_and(|live| is_version(live, &hash, config)) {
                     return Ok(Ok(Tried::Same(Unchanged::Live)));
                 }
                 let admitted = self.loader.admit(config, candidate).await;
-                Ok(tried(admitted, hash))
+                Ok(tried(admitted, hash, Some(bytes)))
             }
-            Wanted::Admitted(version) => {
+            Wanted::Admitted(Admitted { version, component }) => {
                 let hash = *version.hash();
                 if current.is_some_and(|live| is_version(live, &hash, config)) {
                     return Ok(Ok(Tried::Same(Unchanged::Live)));
                 }
-                if **version.config() == **config {
-                    return Ok(tried(Ok(version), hash));
-                }
-                Ok(tried(
-                    self.loader.admit(config, version.candidate()).await,
-                    hash,
-                ))
+                let admitted = if **version.config() == **config {
+                    Ok(version)
+                } else {
+                    self.loader.admit(config, version.candidate()).await
+                };
+                Ok(tried(admitted, hash, Some(component)))
             }
-            Wanted::Earlier(to) => {
-                let Some(earlier) = self.earlier(&config.name, to, current)? else {
+            Wanted::Earlier { to, bytes_max } => {
+                let Some(back) = self.earlier(&config.name, to, current)? else {
                     return Ok(Ok(Tried::Same(Unchanged::Live)));
                 };
-                let hash = *earlier.hash();
+                Ok(self.go_back(place, back, bytes_max).await)
+            }
+        }
+    }
+
+    async fn go_back(
+        &self,
+        place: &Place,
+        back: Back,
+        bytes_max: usize,
+    ) -> Result<Tried, NotAdmitted> {
+        let config = &place.config;
+        match back {
+            Back::Resting(earlier) => {
                 // It was admitted before, and starts here as then.
                 let version = Arc::new(earlier.anew());
                 let warmed = version.warm_up().await;
                 let warmed = warmed.map_err(|error| LoadError::Start(error.detail));
-                Ok(tried(warmed.map(|()| version), hash))
+                tried(warmed.map(|()| version), *earlier.hash(), None)
+            }
+            Back::Kept(hash) => {
+                let pace = self.pace(&config.name);
+                let loaded = self.load_kept(config, &hash, bytes_max, pace).await;
+                tried(loaded, hash, None)
             }
         }
     }
@@ -312,12 +386,11 @@ impl Registry {
         plugin: &str,
         to: Option<String>,
         current: Option<&Arc<PluginVersion>>,
-    ) -> Result<Option<Arc<PluginVersion>>, ChangeError> {
-        let resting = |stint: &Stint| stint.resting.clone();
+    ) -> Result<Option<Back>, ChangeError> {
         let Some(to) = to else {
             let earlier = self
                 .records
-                .with(plugin, |record| record.latest_good().map(resting));
+                .with(plugin, |record| record.latest_good().map(back));
             return earlier.map(Some).ok_or(ChangeError::NoEarlierVersion);
         };
         let sha256 = to.to_ascii_lowercase();
@@ -329,7 +402,7 @@ impl Registry {
         }
         let earlier = self
             .records
-            .with(plugin, |record| record.earlier(&sha256).map(resting));
+            .with(plugin, |record| record.earlier(&sha256).map(back));
         earlier.map(Some).ok_or(ChangeError::NoSuchVersion(to))
     }
 }
@@ -338,12 +411,20 @@ fn is_version(version: &PluginVersion, hash: &ComponentHash, config: &PluginConf
     version.hash() == hash && **version.config() == *config
 }
 
+fn back(stint: &Stint) -> Back {
+    match &stint.resting {
+        Some(version) => Back::Resting(version.clone()),
+        None => Back::Kept(stint.hash.0),
+    }
+}
+
 fn tried(
     admitted: Result<Arc<PluginVersion>, LoadError>,
     hash: ComponentHash,
+    component: Option<Arc<[u8]>>,
 ) -> Result<Tried, NotAdmitted> {
     admitted
-        .map(|version| Tried::New(version, Origin::Operator))
+        .map(|version| Tried::New(Newcomer::of_operator(version, component)))
         .map_err(|error| NotAdmitted {
             hash: Some(hash),
             error,

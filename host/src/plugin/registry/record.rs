@@ -10,12 +10,11 @@ use std::{
 use super::Trigger;
 use crate::{
     config::PluginConfig,
-    plugin::{ComponentHash, LoadError, PluginVersion, hex},
+    plugin::{
+        ComponentHash, LoadError, PluginVersion, component_hash, hex,
+        versions::{Digest, Kept, RolledBack, State},
+    },
 };
-
-/// Versions that were live before and can be gone back to, beside the one that is live. Each keeps its compiled code,
-/// and no instance.
-pub(super) const EARLIER_MAX: usize = 5;
 
 /// What was in a file, or why it could not be read.
 pub(super) type Content = Result<ComponentHash, String>;
@@ -53,6 +52,33 @@ pub(super) struct Record {
     pub(super) hold: Option<Hold>,
     /// The version that is live, where there is one, and those before it, the latest first.
     pub(super) stints: VecDeque<Stint>,
+    /// What was taken back by itself, and why.
+    pub(super) rolled_back: Vec<RolledBack>,
+    /// Whether it was looked up what an earlier process knew.
+    pub(super) looked_up: bool,
+    /// What was live in an earlier process, until something is in this one.
+    pub(super) recalled: Option<Recalled>,
+    /// What was last handed on to be kept.
+    pub(super) kept: Option<State>,
+}
+
+/// What was live in an earlier process.
+#[derive(Clone)]
+pub(super) struct Recalled {
+    pub(super) live: ComponentHash,
+    /// What the file held when it was last looked at; none: it could not be read.
+    pub(super) file: Option<ComponentHash>,
+    /// Whether the file was passed over.
+    pub(super) held: bool,
+    /// Those that were live before and not taken back, the latest first.
+    pub(super) earlier: Vec<ComponentHash>,
+}
+
+impl Recalled {
+    /// All of them, in the order in which they are to be tried.
+    pub(super) fn versions(&self) -> impl Iterator<Item = &ComponentHash> {
+        [&self.live].into_iter().chain(&self.earlier)
+    }
 }
 
 /// A file that was refused with a configuration.
@@ -90,8 +116,15 @@ impl Hold {
 
 /// The time in which one version was live.
 pub(super) struct Stint {
-    /// The version without instances, to go live once more.
-    pub(super) resting: Arc<PluginVersion>,
+    /// The component.
+    pub(super) hash: Digest,
+    /// What it was configured with.
+    pub(super) config: Digest,
+    /// The version that the component says it is.
+    pub(super) semver: Option<String>,
+    /// The version without instances, to go live once more, with its compiled code; none where that was in an earlier
+    /// process.
+    pub(super) resting: Option<Arc<PluginVersion>>,
     /// The version as messages saw it, as long as any does.
     serving: Weak<PluginVersion>,
     pub(super) since: SystemTime,
@@ -108,6 +141,25 @@ pub(super) struct End {
 }
 
 impl Stint {
+    /// That of an earlier process.
+    pub(super) fn recalled(kept: &Kept, end: Option<End>) -> Self {
+        Self {
+            hash: kept.sha256,
+            config: kept.config,
+            semver: kept.semver.clone(),
+            resting: None,
+            serving: Weak::new(),
+            since: kept.since,
+            trigger: kept.trigger,
+            end,
+        }
+    }
+
+    /// Whether messages go through it.
+    pub(super) fn is_live(&self) -> bool {
+        self.end.is_none() && self.resting.is_some()
+    }
+
     /// Whether calls of it are still under way, after it was replaced.
     pub(super) fn is_draining(&self) -> bool {
         self.end.is_some() && self.serving.strong_count() > 0
@@ -115,34 +167,69 @@ impl Stint {
 
     /// The component's sha256 in hex.
     pub(super) fn sha256(&self) -> String {
-        hex(self.resting.hash())
+        hex(&self.hash.0)
     }
 }
 
+/// What tells one configuration of a plugin from another, across processes. The path is where a component comes from, and
+/// no part of what it does.
+pub(super) fn config_hash(config: &PluginConfig) -> Digest {
+    let bare = PluginConfig {
+        path: Default::default(),
+        ..config.clone()
+    };
+    Digest(component_hash(format!("{bare:?}").as_bytes()))
+}
+
 impl Record {
-    /// Writes down that `version` goes live in the place of what was.
-    pub(super) fn went_live(&mut self, version: &Arc<PluginVersion>, trigger: Trigger) {
+    /// Writes down that `version` goes live in the place of what was, of which `keep` are remembered.
+    pub(super) fn went_live(
+        &mut self,
+        version: &Arc<PluginVersion>,
+        trigger: Trigger,
+        keep: usize,
+    ) {
         let now = SystemTime::now();
+        let (hash, config) = (Digest(*version.hash()), config_hash(version.config()));
+        let mut stint = Stint {
+            hash,
+            config,
+            semver: version.admission().metadata.version.clone(),
+            resting: Some(Arc::new(version.with_empty_pool())),
+            serving: Arc::downgrade(version),
+            since: now,
+            trigger,
+            end: None,
+        };
         if let Some(live) = self.stints.front_mut().filter(|stint| stint.end.is_none()) {
+            if live.resting.is_none() && (live.hash, live.config) == (hash, config) {
+                // It goes on where an earlier process ended.
+                (stint.since, stint.trigger) = (live.since, live.trigger);
+            }
             live.end = Some(End {
                 at: now,
                 rolled_back: trigger == Trigger::Rollback,
             });
         }
-        // One that comes back is the same version: what was said about its last time would only confuse.
-        let same = |stint: &Stint| {
-            stint.resting.hash() == version.hash() && stint.resting.config() == version.config()
-        };
-        self.stints.retain(|stint| !same(stint));
-        self.stints.push_front(Stint {
-            resting: Arc::new(version.with_empty_pool()),
-            serving: Arc::downgrade(version),
-            since: now,
-            trigger,
-            end: None,
+        // One that comes back is the same version: what was said about its last time would only confuse. Of an earlier
+        // process the configuration is not known, so that the component alone tells.
+        self.stints.retain(|stint| {
+            stint.hash != hash || stint.config != config && stint.resting.is_some()
         });
-        self.stints.truncate(1 + EARLIER_MAX);
+        self.stints.push_front(stint);
+        self.stints.truncate(1 + keep);
+        // Whoever made it live all the same insisted.
+        self.rolled_back
+            .retain(|rolled_back| !rolled_back.is_about(&hash.0, &config));
         self.failure = None;
+        self.recalled = None;
+    }
+
+    /// Whether the component must not go live by itself with this configuration, because it was taken back.
+    pub(super) fn bars(&self, hash: &ComponentHash, config: &PluginConfig) -> bool {
+        let config = config_hash(config);
+        let mut list = self.rolled_back.iter();
+        list.any(|rolled_back| rolled_back.is_about(hash, &config))
     }
 
     /// The version to go back to where none is named: the latest that was not taken back itself.

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::{InstanceMode, OnFailure},
     metrics::FailureKind,
-    plugin::{PluginVersion, Slot, figures::quantile_ms, hex, version::label},
+    plugin::{Slot, VersionFigures, figures::quantile_ms, hex, version::label},
 };
 
 /// One configured plugin, as reports show it.
@@ -32,6 +32,8 @@ pub struct PluginView {
     /// Whether an operator put that version live, by a push or a rollback, so that the file is passed over until it
     /// changes.
     pub held: bool,
+    /// Why what is live would not be live after a restart; none: it would.
+    pub not_kept: Option<String>,
     /// The version that is live, then what was refused since it went live, then those that were live before, the latest
     /// first.
     pub versions: Vec<VersionView>,
@@ -123,6 +125,7 @@ impl Registry {
             },
             live: slot.version().map(|version| version.label().to_owned()),
             held,
+            not_kept: self.not_kept(&config.name),
             versions,
         }
     }
@@ -140,19 +143,22 @@ fn versions(record: &Record) -> Vec<VersionView> {
 }
 
 fn of_stint(stint: &Stint) -> VersionView {
-    let version: &PluginVersion = &stint.resting;
-    let figures = version.figures();
+    let of_earlier_process = VersionFigures::default();
+    let figures = match &stint.resting {
+        Some(version) => version.figures(),
+        None => &of_earlier_process,
+    };
     let times = figures.call_time();
     let failures = FailureKind::ALL.map(|kind| figures.failures(kind));
     VersionView {
-        version: Some(version.label().to_owned()),
+        version: Some(label(&stint.hash.0)),
         sha256: Some(stint.sha256()),
-        semver: version.admission().metadata.version.clone(),
+        semver: stint.semver.clone(),
         state: match stint.end {
-            None => "live",
+            None if stint.is_live() => "live",
             Some(end) if end.rolled_back => "rolled_back",
             Some(_) if stint.is_draining() => "draining",
-            Some(_) => "retired",
+            _ => "retired",
         },
         since: stint.since,
         until: stint.end.map(|end| end.at),

@@ -124,7 +124,11 @@ pub(super) async fn roll_back(
 ) -> Result<Response, ApiError> {
     let services = admin.state.services.clone();
     let name = plugin.clone();
-    let roll_back = async move { services.registry.roll_back(&name, to.as_deref()).await };
+    let roll_back = async move {
+        let bytes_max = services.live.load().limits.plugin_file_bytes_max;
+        let registry = &services.registry;
+        registry.roll_back(&name, to.as_deref(), bytes_max).await
+    };
     to_its_end(caller, "roll back", plugin, roll_back).await
 }
 
@@ -211,6 +215,11 @@ fn why_in_words(why: Unchanged) -> (&'static str, &'static str) {
         Unchanged::Refused => (
             "refused",
             "the file was refused before and has not changed since; reload it to try again",
+        ),
+        Unchanged::RolledBack => (
+            "rolled_back",
+            "this version was taken back because it failed, and has not changed since; reload with force to load it \
+             all the same",
         ),
     }
 }
