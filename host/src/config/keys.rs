@@ -106,7 +106,7 @@ pub const OLD_VARIABLES: [(&str, Option<(&str, &str)>); 5] = [
 ];
 
 /// The sections, in the order of the reference.
-pub const SECTIONS: [&str; 14] = [
+pub const SECTIONS: [&str; 15] = [
     "server",
     "auth",
     "broker",
@@ -120,6 +120,7 @@ pub const SECTIONS: [&str; 14] = [
     "api",
     "plugin_cache",
     "plugin_versions",
+    "plugin_probation",
     "plugins",
 ];
 
@@ -192,7 +193,7 @@ use Change::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 66] = [
+pub const KEYS: [Key; 70] = [
     key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
@@ -301,6 +302,15 @@ pub const KEYS: [Key; 66] = [
         "Where the versions of plugins that were live are kept, against the folder of the file; empty: nowhere, and a restart begins with the plugins' files"),
     key("plugin_versions", "keep", Kind::Count(1, 20), "5", "2", Restart,
         "How many versions of each plugin are kept to go back to, beside the one that is live"),
+
+    key("plugin_probation", "time", millis(0, HOUR), "30s", "2m", Live,
+        "How long a version that went live is watched; 0s: not at all"),
+    key("plugin_probation", "calls", Kind::Count(1, 1_000_000), "1000", "200", Live,
+        "After how many calls that ends earlier"),
+    key("plugin_probation", "failure_percent", Kind::Count(1, 100), "5", "20", Live,
+        "Traps and deadline misses in a hundred calls, over which the version before comes back"),
+    key("plugin_probation", "calls_min", Kind::Count(1, 1_000_000), "20", "50", Live,
+        "Calls before a share of them is looked at, at most `calls`"),
 
     key("plugins", "name", Kind::Text(checks::plugin_name), "", "", Live,
         "Unique name, required"),

@@ -60,6 +60,8 @@ pub struct Config {
     pub plugin_cache_dir: Option<PathBuf>,
     /// `[plugin_versions]`. Cannot be changed while the server runs.
     pub plugin_versions: PluginVersionsConfig,
+    /// `[plugin_probation]`.
+    pub plugin_probation: ProbationConfig,
     /// `[[plugins]]`, in the order of the chain.
     pub plugins: Vec<PluginConfig>,
     /// All of it to be shown, without secrets.
@@ -325,6 +327,30 @@ pub struct PluginVersionsConfig {
     pub dir: Option<PathBuf>,
     /// How many of each plugin, beside the one that is live, 1–20.
     pub keep: usize,
+}
+
+/// `[plugin_probation]`: when a version that went live has proved itself, and when the one before it comes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbationConfig {
+    /// How long it is watched, at most 1 h; zero: not at all.
+    pub time: Duration,
+    /// After how many calls that ends earlier.
+    pub calls: u64,
+    /// Traps and deadline misses in a hundred calls, 1–100, that it may have.
+    pub failure_percent: u32,
+    /// Calls before a share of them is looked at, at most `calls`.
+    pub calls_min: u64,
+}
+
+impl Default for ProbationConfig {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(30),
+            calls: 1_000,
+            failure_percent: 5,
+            calls_min: 20,
+        }
+    }
 }
 
 /// One `[[plugins]]` entry.

@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use super::{
     AllowedOrigins, AuthConfig, BrokerConfig, CloudWatchConfig, Config, ConfigErrors, Environment,
     InstanceMode, JwtKeySource, Limits, OnFailure, PluginConfig, PluginLimits,
-    PluginVersionsConfig, RedisCompat, RedisConfig, RedisMode, Shown, StorageResolution,
-    TracingConfig,
+    PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig, RedisMode, Shown,
+    StorageResolution, TracingConfig,
     keys::{self, Change, KEYS, Key, Kind},
     live::cannot_change_live,
     values,
@@ -185,6 +185,13 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         keep: 2,
     };
     assert_eq!(config.plugin_versions, versions);
+    let probation = ProbationConfig {
+        time: Duration::from_secs(120),
+        calls: 200,
+        failure_percent: 20,
+        calls_min: 50,
+    };
+    assert_eq!(config.plugin_probation, probation);
 
     let [chat, game] = config.plugins.as_slice() else {
         panic!("{:?}", config.plugins)
@@ -247,6 +254,7 @@ fn no_text_gives_the_defaults_of_the_contract() {
         keep: 5,
     };
     assert_eq!(config.plugin_versions, versions);
+    assert_eq!(config.plugin_probation, ProbationConfig::default());
     assert!(config.plugins.is_empty());
     let here = Config::parse("", Path::new("platform.toml"), &Environment::new());
     assert_eq!(here.as_ref(), Ok(&Config::default()));

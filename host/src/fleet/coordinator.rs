@@ -192,7 +192,7 @@ impl Fleet {
         began: Instant,
     ) -> Result<Pushed, PushError> {
         let sha256 = hex(&component_hash(&bytes));
-        let took = match self.registry.push(plugin, bytes).await? {
+        let took = match self.registry.push(plugin, bytes, true).await? {
             Change::Live { took, .. } => took,
             Change::Unchanged(_) => Duration::ZERO,
         };

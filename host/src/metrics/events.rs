@@ -159,6 +159,39 @@ impl PluginSwapped<'_> {
     }
 }
 
+/// A version of a plugin failed on probation, and the one before it is live again.
+#[derive(Debug)]
+pub struct PluginRolledBack<'a> {
+    /// Where it counts.
+    pub metrics: &'a PluginMetrics,
+    /// The plugin.
+    pub plugin: &'a str,
+    /// The version that failed.
+    pub bad: &'a str,
+    /// The version that is live again.
+    pub good: &'a str,
+    /// What it did.
+    pub reason: &'a str,
+    /// From the verdict to now.
+    pub live_after: Duration,
+}
+
+impl PluginRolledBack<'_> {
+    /// Counts and logs it.
+    pub fn emit(self) {
+        self.metrics.swapped(SwapOutcome::RolledBack);
+        let reason = self.reason;
+        error!(
+            plugin = self.plugin,
+            old = self.bad,
+            new = self.good,
+            trigger = "probation",
+            live_ms = self.live_after.as_secs_f64() * 1e3,
+            "plugin rolled back, the version before is live again: {reason}"
+        );
+    }
+}
+
 /// A version of a plugin was refused.
 pub struct PluginRefused<'a> {
     /// Where it counts.

@@ -61,15 +61,18 @@ pub enum SwapOutcome {
     Live,
     /// The new version was refused, the old one serves on.
     Refused,
+    /// The new version was taken back because it failed, the old one serves again.
+    RolledBack,
 }
 
 impl SwapOutcome {
-    const ALL: [Self; 2] = [Self::Live, Self::Refused];
+    const ALL: [Self; 3] = [Self::Live, Self::Refused, Self::RolledBack];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
             Self::Refused => "refused",
+            Self::RolledBack => "rolled_back",
         }
     }
 }

@@ -209,7 +209,7 @@ table! {
         "Messages, connections and joins that a plugin refused, by its code; `other`: codes beyond the first 20")
         .labels(&["plugin", "code"]);
     PLUGIN_SWAPS = metric(Counter, "plugin_swaps", Count,
-        "Versions of a plugin that went live (`live`) or were refused (`refused`)")
+        "Versions of a plugin that went live (`live`), were refused (`refused`), or failed on probation, so that the one before came back (`rolled_back`)")
         .labels(&["plugin", "outcome"])
         .cloudwatch("PluginSwaps", &[&[SERVER_ID], &[], &["Outcome"], &["Plugin", "Outcome"]]);
     PLUGIN_INSTANCES = metric(Gauge, "plugin_instances", Count,

@@ -2,24 +2,32 @@
 //!
 //! [`Registry::apply`] brings what is live to what the files and the configuration say, plugin by plugin by [`attempt`], and
 //! by [`resume`] where an earlier process left something. What operators do by hand is in [`operations`], what they are
-//! shown in [`view`], what is remembered for both in [`record`], and what of that is on disk in [`keep`].
+//! shown in [`view`], what is remembered for both in [`record`], and what of that is on disk in [`keep`]. A version that went live is watched by
+//! [`probation`], after the rules of [`judge`].
 
 mod attempt;
+mod judge;
 mod keep;
 mod operations;
+mod probation;
 mod record;
 mod resume;
 mod trigger;
 mod view;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use arc_swap::{ArcSwap, Guard};
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::Notify;
 use tracing::{Instrument, Span, info, info_span};
 
 use self::{
     attempt::{Look, Newcomer, NotAdmitted, Origin, Tried},
+    probation::Trial,
     record::{Failure, Hold, Records},
 };
 use super::{
@@ -29,7 +37,7 @@ use super::{
     versions::{Versions, crash_point},
 };
 use crate::{
-    config::{PluginConfig, PluginVersionsConfig},
+    config::{PluginConfig, PluginVersionsConfig, ProbationConfig},
     metrics::{
         Metrics,
         events::{PluginRefused, PluginSwapped},
@@ -59,6 +67,12 @@ pub struct Registry {
     versions: Option<Versions>,
     /// Versions that can be gone back to, beside the one that is live. Each keeps its compiled code, and no instance.
     keep: usize,
+    /// The rules that versions are judged by.
+    probation: ArcSwap<ProbationConfig>,
+    /// Told when a version has to prove itself.
+    trials: Notify,
+    /// Held for as long as it takes to put another set in the place of the one that is live, never across an `await`.
+    switch: Mutex<()>,
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -115,6 +129,9 @@ impl Registry {
             records: Records::default(),
             versions: None,
             keep: KEEP,
+            probation: ArcSwap::default(),
+            trials: Notify::new(),
+            switch: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
         }
     }
@@ -235,12 +252,20 @@ impl Registry {
 
     /// Makes everything live that is ready, by one store.
     fn go_live(&self, reload: &mut Reload) {
+        let switch = self.switch();
+        let live = self.live();
+        for place in &mut reload.places {
+            // What is not new stays as it is now, which may be another version than when the reload began.
+            place.current = live
+                .find(&place.config.name)
+                .and_then(Slot::version)
+                .cloned();
+        }
         let slots = reload
             .places
             .iter()
             .map(|place| Slot::new(place.config.clone(), place.next().cloned()));
         let set = PluginSet::new(slots.collect());
-        self.metrics.messages_by_type.know(set.named_types());
         let (trigger, began) = (reload.trigger, reload.began);
         let crash_point = |step| {
             if trigger != Trigger::Start {
@@ -248,13 +273,13 @@ impl Registry {
             }
         };
         crash_point("admitted");
-        self.live.store(Arc::new(set));
+        self.store_live(set);
         crash_point("live");
         for place in &mut reload.places {
             match std::mem::replace(&mut place.attempt, Attempt::Over) {
                 Attempt::Ready(new) => {
                     let old = place.current.replace(new.version.clone());
-                    self.remember(&place.config, &new, trigger);
+                    self.remember(&place.config, &new, old.as_deref(), trigger);
                     self.report_swap(old.as_deref(), &new.version, trigger, began);
                     if let Some(not_admitted) = new.instead_of {
                         self.refuse(place, not_admitted, trigger);
@@ -264,16 +289,44 @@ impl Registry {
                 other => place.attempt = other,
             }
         }
+        drop(switch);
     }
 
-    fn remember(&self, config: &Arc<PluginConfig>, new: &Newcomer, trigger: Trigger) {
+    /// For who puts another set live: what is live does not change meanwhile.
+    fn switch(&self) -> MutexGuard<'_, ()> {
+        self.switch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one store. Whoever calls it holds the switch.
+    fn store_live(&self, set: PluginSet) {
+        self.metrics.messages_by_type.know(set.named_types());
+        self.live.store(Arc::new(set));
+    }
+
+    fn remember(
+        &self,
+        config: &Arc<PluginConfig>,
+        new: &Newcomer,
+        old: Option<&PluginVersion>,
+        trigger: Trigger,
+    ) {
+        let watched = !self.probation.load().time.is_zero();
+        let trial = old
+            .filter(|_| watched)
+            .map(|old| Trial::begin(&new.version, old));
         self.records.with(&config.name, |record| {
             record.went_live(&new.version, trigger, self.keep);
+            if let Some(live) = record.stints.front_mut() {
+                live.trial = trial;
+            }
             record.hold = (new.origin == Origin::Operator).then(|| Hold {
                 file: record.file.clone(),
                 config: config.clone(),
             });
         });
+        if trial.is_some() {
+            self.trials.notify_one();
+        }
     }
 
     /// Writes down and says that something does not go live.

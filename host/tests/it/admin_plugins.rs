@@ -151,7 +151,7 @@ async fn what_is_pushed_goes_live_and_stays_until_the_file_changes() {
     );
     assert_eq!(shown["versions"][0]["trigger"], "push");
     until("nobody uses the old version any more", async || {
-        (states(&plugin(&node).await) == ["live", "retired"]).then_some(())
+        (states(&plugin(&node).await) == ["probation", "retired"]).then_some(())
     })
     .await;
 
@@ -195,13 +195,13 @@ async fn a_version_that_was_replaced_drains_until_its_last_call_is_over() {
     other.send(&handled(r#"{"wait":"begun"}"#)).await;
     other.json().await;
     assert_eq!(push(&node, &stamped("2")).await.status, 200);
-    assert_eq!(states(&plugin(&node).await), ["live", "draining"]);
+    assert_eq!(states(&plugin(&node).await), ["probation", "draining"]);
     other.send(&handled(r#"{"open":"go"}"#)).await;
     let by = |answer: Value| answer["payload"]["stamps"].to_string();
     assert!(by(other.json().await).contains("STAMP-0000000002"));
     assert!(by(waiting.json().await).contains("STAMP-0000000001"));
     until("its last call is over", async || {
-        (states(&plugin(&node).await) == ["live", "retired"]).then_some(())
+        (states(&plugin(&node).await) == ["probation", "retired"]).then_some(())
     })
     .await;
     assert_eq!(plugin(&node).await["versions"][1]["instances"], 0);
@@ -247,7 +247,7 @@ async fn going_back_brings_what_was_live_with_the_configuration_that_it_had() {
     let shown = plugin(&node).await;
     assert_eq!(shown["versions"][0]["trigger"], "rollback");
     assert_eq!(shown["versions"][1]["version"], third);
-    assert_eq!(states(&shown)[..2], ["live", "rolled_back"]);
+    assert_eq!(states(&shown)[..2], ["probation", "rolled_back"]);
     // What was taken back is passed over: the next one is the version before.
     assert_eq!(post(&node, "rollback").await.body["version"], second);
     assert_eq!(

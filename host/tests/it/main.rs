@@ -32,6 +32,7 @@ mod live_config;
 mod logged;
 mod logging;
 mod neighbours;
+mod probation;
 mod process;
 mod prometheus;
 mod raw;

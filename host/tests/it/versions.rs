@@ -72,7 +72,7 @@ async fn what_was_pushed_is_live_after_a_kill_and_what_was_before_can_be_gone_ba
     assert_eq!(post(&server, &to_first).await.status, 200);
     assert_eq!(stamp(&server).await, "a:STAMP-0000000001");
     let shown = plugin(&server).await;
-    assert_eq!(states(&shown)[0], "live");
+    assert_eq!(states(&shown)[0], "probation");
     assert_eq!(shown["versions"].as_array().map(Vec::len), Some(3));
 }
 

@@ -201,8 +201,9 @@ impl Registry {
 
     /// Whether the component was taken back by itself, and nobody insists on it.
     pub(super) fn is_barred(&self, config: &PluginConfig, hash: &ComponentHash) -> bool {
-        self.records
-            .with(&config.name, |record| record.bars(hash, config))
+        self.records.with(&config.name, |record| {
+            record.why_barred(hash, config).is_some()
+        })
     }
 
     /// How much of the processors compiling this plugin may take.

@@ -22,6 +22,7 @@ use crate::{
         ComponentHash, LoadError, PluginVersion, Slot,
         cache::{hash, hex},
         loader::Candidate,
+        version::label,
     },
 };
 
@@ -68,6 +69,16 @@ pub enum ChangeError {
         "{0:?} is none of the versions that were live before; it takes at least 12 digits of the sha256"
     )]
     NoSuchVersion(String),
+    /// The component was live and taken back by itself, and nobody insists on it.
+    #[error(
+        "version {version} was taken back on probation ({reason}); change it, or push it with force"
+    )]
+    RolledBack {
+        /// The first twelve digits of its sha256.
+        version: String,
+        /// Why it was taken back.
+        reason: String,
+    },
     /// The component was refused.
     #[error("{error}")]
     Refused {
@@ -92,8 +103,11 @@ pub struct Admitted {
 enum Wanted {
     /// What its file says; with `force` whatever speaks for what is live.
     File { bytes_max: usize, force: bool },
-    /// This component, and its bytes.
-    Component(Result<(Candidate, Arc<[u8]>), NotAdmitted>),
+    /// This component, and its bytes; with `force` also where it was taken back.
+    Component {
+        compiled: Result<(Candidate, Arc<[u8]>), NotAdmitted>,
+        force: bool,
+    },
     /// This version, which was admitted before.
     Admitted(Admitted),
     /// A version that was live before: the latest good one, or the one with this sha256.
@@ -104,35 +118,51 @@ enum Wanted {
 }
 
 /// A version to go back to.
-enum Back {
+pub(super) enum Back {
     /// It was live in this process.
     Resting(Arc<PluginVersion>),
     /// It was live in an earlier one.
     Kept(ComponentHash),
 }
 
+impl Back {
+    /// Its component.
+    pub(super) fn hash(&self) -> &ComponentHash {
+        match self {
+            Self::Resting(version) => version.hash(),
+            Self::Kept(hash) => hash,
+        }
+    }
+}
+
 /// Fewest digits of a sha256 that name a version, as logs and reports do.
 const DIGITS_MIN: usize = 12;
 
 impl Registry {
-    /// Swaps in the component `bytes`, with the configuration of the plugin that is in force.
+    /// Swaps in the component `bytes`, with the configuration of the plugin that is in force. With `force`, also one that
+    /// was taken back on probation.
     ///
     /// # Errors
     /// [`ChangeError`]; what was live stays then.
-    pub async fn push(&self, plugin: &str, bytes: Arc<[u8]>) -> Result<Change, ChangeError> {
+    pub async fn push(
+        &self,
+        plugin: &str,
+        bytes: Arc<[u8]>,
+        force: bool,
+    ) -> Result<Change, ChangeError> {
         let began = Instant::now();
         self.check_known(plugin)?;
         // Before its turn: a component that compiles for seconds holds up no other plugin.
         let hash = hash(&bytes);
         let compiled = self.loader.compile(bytes.clone(), self.pace(plugin));
         let compiled = compiled.instrument(swap_span(plugin, Trigger::Push)).await;
-        let component = compiled
+        let compiled = compiled
             .map(|candidate| (candidate, bytes))
             .map_err(|error| NotAdmitted {
                 hash: Some(hash),
                 error,
             });
-        let wanted = Wanted::Component(component);
+        let wanted = Wanted::Component { compiled, force };
         self.change(plugin, Trigger::Push, wanted, began).await
     }
 
@@ -327,11 +357,17 @@ impl Registry {
                 };
                 Ok(self.attempt(&look).await)
             }
-            Wanted::Component(Err(refused)) => Ok(Err(refused)),
-            Wanted::Component(Ok((candidate, bytes))) => {
+            Wanted::Component { compiled, force } => {
+                let (candidate, bytes) = match compiled {
+                    Ok(compiled) => compiled,
+                    Err(refused) => return Ok(Err(refused)),
+                };
                 let hash = candidate.hash;
                 if current.is_some_and(|live| is_version(live, &hash, config)) {
                     return Ok(Ok(Tried::Same(Unchanged::Live)));
+                }
+                if !force {
+                    self.check_not_barred(config, &hash)?;
                 }
                 let admitted = self.loader.admit(config, candidate).await;
                 Ok(tried(admitted, hash, Some(bytes)))
@@ -352,18 +388,35 @@ impl Registry {
                 let Some(back) = self.earlier(&config.name, to, current)? else {
                     return Ok(Ok(Tried::Same(Unchanged::Live)));
                 };
-                Ok(self.go_back(place, back, bytes_max).await)
+                Ok(self.go_back(config, back, bytes_max).await)
             }
         }
     }
 
-    async fn go_back(
+    fn check_not_barred(
         &self,
-        place: &Place,
+        config: &PluginConfig,
+        hash: &ComponentHash,
+    ) -> Result<(), ChangeError> {
+        let barred = self
+            .records
+            .with(&config.name, |record| record.why_barred(hash, config));
+        match barred {
+            Some(reason) => Err(ChangeError::RolledBack {
+                version: label(hash),
+                reason,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Readies a version that was live before.
+    pub(super) async fn go_back(
+        &self,
+        config: &Arc<PluginConfig>,
         back: Back,
         bytes_max: usize,
     ) -> Result<Tried, NotAdmitted> {
-        let config = &place.config;
         match back {
             Back::Resting(earlier) => {
                 // It was admitted before, and starts here as then.
@@ -390,7 +443,7 @@ impl Registry {
         let Some(to) = to else {
             let earlier = self
                 .records
-                .with(plugin, |record| record.latest_good().map(back));
+                .with(plugin, |record| record.good().next().map(back));
             return earlier.map(Some).ok_or(ChangeError::NoEarlierVersion);
         };
         let sha256 = to.to_ascii_lowercase();
@@ -411,7 +464,7 @@ fn is_version(version: &PluginVersion, hash: &ComponentHash, config: &PluginConf
     version.hash() == hash && **version.config() == *config
 }
 
-fn back(stint: &Stint) -> Back {
+pub(super) fn back(stint: &Stint) -> Back {
     match &stint.resting {
         Some(version) => Back::Resting(version.clone()),
         None => Back::Kept(stint.hash.0),

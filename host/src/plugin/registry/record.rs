@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::Trigger;
+use super::{Trigger, probation::Trial};
 use crate::{
     config::PluginConfig,
     plugin::{
@@ -27,6 +27,18 @@ impl Records {
     /// Lets `look` read or change the record of `plugin`, which begins empty. Must not wait.
     pub(super) fn with<R>(&self, plugin: &str, look: impl FnOnce(&mut Record) -> R) -> R {
         look(self.all().entry(plugin.to_owned()).or_default())
+    }
+
+    /// Lets `look` read or change every record. Must not wait.
+    pub(super) fn each(&self, mut look: impl FnMut(&str, &mut Record)) {
+        for (name, record) in self.all().iter_mut() {
+            look(name, record);
+        }
+    }
+
+    /// Whether `holds` of any record.
+    pub(super) fn any(&self, holds: impl Fn(&Record) -> bool) -> bool {
+        self.all().values().any(holds)
     }
 
     /// Forgets every plugin that is not `configured`.
@@ -130,6 +142,8 @@ pub(super) struct Stint {
     pub(super) since: SystemTime,
     pub(super) trigger: Trigger,
     pub(super) end: Option<End>,
+    /// How it has to prove itself; none: it has, or need not.
+    pub(super) trial: Option<Trial>,
 }
 
 /// How a stint ended.
@@ -152,6 +166,7 @@ impl Stint {
             since: kept.since,
             trigger: kept.trigger,
             end,
+            trial: None,
         }
     }
 
@@ -200,6 +215,7 @@ impl Record {
             since: now,
             trigger,
             end: None,
+            trial: None,
         };
         if let Some(live) = self.stints.front_mut().filter(|stint| stint.end.is_none()) {
             if live.resting.is_none() && (live.hash, live.config) == (hash, config) {
@@ -208,8 +224,9 @@ impl Record {
             }
             live.end = Some(End {
                 at: now,
-                rolled_back: trigger == Trigger::Rollback,
+                rolled_back: matches!(trigger, Trigger::Rollback | Trigger::Probation),
             });
+            live.trial = None;
         }
         // One that comes back is the same version: what was said about its last time would only confuse. Of an earlier
         // process the configuration is not known, so that the component alone tells.
@@ -225,17 +242,24 @@ impl Record {
         self.recalled = None;
     }
 
-    /// Whether the component must not go live by itself with this configuration, because it was taken back.
-    pub(super) fn bars(&self, hash: &ComponentHash, config: &PluginConfig) -> bool {
+    /// Why the component must not go live by itself with this configuration: it was taken back, for this reason.
+    pub(super) fn why_barred(&self, hash: &ComponentHash, config: &PluginConfig) -> Option<String> {
         let config = config_hash(config);
         let mut list = self.rolled_back.iter();
-        list.any(|rolled_back| rolled_back.is_about(hash, &config))
+        let found = list.find(|rolled_back| rolled_back.is_about(hash, &config));
+        found.map(|rolled_back| rolled_back.reason.clone())
     }
 
-    /// The version to go back to where none is named: the latest that was not taken back itself.
-    pub(super) fn latest_good(&self) -> Option<&Stint> {
+    /// The versions to go back to where none is named, the latest first: those that were not taken back themselves.
+    pub(super) fn good(&self) -> impl Iterator<Item = &Stint> {
         let ended = |stint: &&Stint| stint.end.is_some_and(|end| !end.rolled_back);
-        self.stints.iter().find(ended)
+        self.stints.iter().filter(ended)
+    }
+
+    /// Why the version was taken back by itself, if it was.
+    pub(super) fn why_taken_back(&self, stint: &Stint) -> Option<&RolledBack> {
+        let mut list = self.rolled_back.iter();
+        list.find(|rolled_back| rolled_back.is_about(&stint.hash.0, &stint.config))
     }
 
     /// The latest version before the live one whose sha256 starts with `sha256`, in hex.

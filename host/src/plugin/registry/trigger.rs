@@ -22,6 +22,8 @@ pub enum Trigger {
     Rollback,
     /// The cluster decided for a version.
     Cluster,
+    /// A version failed on probation, and the one before it came back.
+    Probation,
 }
 
 impl Trigger {
@@ -36,6 +38,7 @@ impl Trigger {
             Self::Push => "push",
             Self::Rollback => "rollback",
             Self::Cluster => "cluster",
+            Self::Probation => "probation",
         }
     }
 }

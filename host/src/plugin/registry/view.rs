@@ -29,7 +29,7 @@ pub struct PluginView {
     pub instances: &'static str,
     /// The first twelve digits of the sha256 of the version that is live.
     pub live: Option<String>,
-    /// Whether an operator put that version live, by a push or a rollback, so that the file is passed over until it
+    /// Whether a push, a rollback or the probation put that version live, so that the file is passed over until it
     /// changes.
     pub held: bool,
     /// Why what is live would not be live after a restart; none: it would.
@@ -48,8 +48,11 @@ pub struct VersionView {
     pub sha256: Option<String>,
     /// The version that the component says it is.
     pub semver: Option<String>,
-    /// `live`, `draining` (calls are under way), `retired`, `rolled_back` or `failed` (refused).
+    /// `live`, `probation` (live, and watched), `draining` (calls are under way), `retired`, `rolled_back` or `failed`
+    /// (refused).
     pub state: &'static str,
+    /// Why it was taken back by itself.
+    pub rolled_back_because: Option<String>,
     /// When it went live, or was refused.
     #[serde(serialize_with = "rfc3339")]
     pub since: SystemTime,
@@ -132,9 +135,9 @@ impl Registry {
 }
 
 fn versions(record: &Record) -> Vec<VersionView> {
-    let stints = record.stints.iter().map(of_stint);
+    let stints = record.stints.iter().map(|stint| of_stint(record, stint));
     let mut versions: Vec<VersionView> = stints.collect();
-    let is_live = |view: &VersionView| view.state == "live";
+    let is_live = |view: &VersionView| view.until.is_none();
     let after_live = usize::from(versions.first().is_some_and(is_live));
     if let Some(failure) = &record.failure {
         versions.insert(after_live, of_failure(failure));
@@ -142,7 +145,7 @@ fn versions(record: &Record) -> Vec<VersionView> {
     versions
 }
 
-fn of_stint(stint: &Stint) -> VersionView {
+fn of_stint(record: &Record, stint: &Stint) -> VersionView {
     let of_earlier_process = VersionFigures::default();
     let figures = match &stint.resting {
         Some(version) => version.figures(),
@@ -155,11 +158,15 @@ fn of_stint(stint: &Stint) -> VersionView {
         sha256: Some(stint.sha256()),
         semver: stint.semver.clone(),
         state: match stint.end {
+            None if stint.trial.is_some() => "probation",
             None if stint.is_live() => "live",
             Some(end) if end.rolled_back => "rolled_back",
             Some(_) if stint.is_draining() => "draining",
             _ => "retired",
         },
+        rolled_back_because: record
+            .why_taken_back(stint)
+            .map(|taken_back| taken_back.reason.clone()),
         since: stint.since,
         until: stint.end.map(|end| end.at),
         trigger: stint.trigger.as_str(),
@@ -185,6 +192,7 @@ fn of_failure(failure: &Failure) -> VersionView {
         sha256: failure.hash.as_ref().map(|hash| hex(hash)),
         semver: None,
         state: "failed",
+        rolled_back_because: None,
         since: failure.at,
         until: None,
         trigger: failure.trigger.as_str(),

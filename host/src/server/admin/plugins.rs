@@ -229,6 +229,7 @@ pub(super) fn error_code(error: &ChangeError) -> (StatusCode, &'static str) {
         ChangeError::UnknownPlugin(_) => (StatusCode::NOT_FOUND, "unknown_plugin"),
         ChangeError::NoSuchVersion(_) => (StatusCode::NOT_FOUND, "unknown_version"),
         ChangeError::NoEarlierVersion => (StatusCode::CONFLICT, "no_earlier_version"),
+        ChangeError::RolledBack { .. } => (StatusCode::CONFLICT, "rolled_back"),
         ChangeError::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
     }
 }
