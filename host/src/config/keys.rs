@@ -193,7 +193,7 @@ use Change::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 70] = [
+pub const KEYS: [Key; 71] = [
     key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
@@ -346,6 +346,8 @@ pub const KEYS: [Key; 70] = [
         "Bytes of all keys and values in the store"),
     key("plugins", "log_lines_per_second", Kind::Count(0, 100_000), "100", "10", Live,
         "Log lines per second; a line is cut at 1 KiB"),
+    key("plugins", "rollout", Kind::Table, "{}", "{\"mode\":\"canary\",\"percent\":20}", Live,
+        "How a new version is tried before it goes live: `{ mode = \"canary\", percent = 5 }` on a share of the users, `{ mode = \"shadow\" }` on copies; `{}`: not at all"),
     key("plugins", "config", Kind::Table, "{}", "{\"max_text_chars\":10}", Live,
         "Handed to `init` as JSON text; as a variable it is a JSON object"),
 ];

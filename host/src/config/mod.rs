@@ -368,8 +368,47 @@ pub struct PluginConfig {
     pub instances: InstanceMode,
     /// The bounds of its calls.
     pub limits: PluginLimits,
+    /// How a new version is tried before it goes live; none: it goes live at once.
+    pub rollout: Option<RolloutConfig>,
     /// `config` as JSON text, handed to `init`; `{}` where there is none.
     pub config_json: String,
+}
+
+impl PluginConfig {
+    /// Whether a component that is configured as `other` says is the same version with this: where it comes from, and how it
+    /// is rolled out, makes no difference to what it does.
+    pub fn makes_same_version(&self, other: &Self) -> bool {
+        let Self {
+            name,
+            path: _,
+            events,
+            on_failure,
+            instances,
+            limits,
+            rollout: _,
+            config_json,
+        } = self;
+        (name, events, limits, config_json)
+            == (
+                &other.name,
+                &other.events,
+                &other.limits,
+                &other.config_json,
+            )
+            && (*on_failure, *instances) == (other.on_failure, other.instances)
+    }
+}
+
+/// How a new version of a plugin is tried before it goes live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RolloutConfig {
+    /// On a share of the users.
+    Canary {
+        /// Of a hundred users, 1–100.
+        percent: u32,
+    },
+    /// On copies of what the live version is asked; what it answers is compared and thrown away.
+    Shadow,
 }
 
 /// What happens to a message when a plugin traps, exceeds a limit, or answers with something illegal.

@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use super::{
     AllowedOrigins, AuthConfig, BrokerConfig, CloudWatchConfig, Config, ConfigErrors, Environment,
     InstanceMode, JwtKeySource, Limits, OnFailure, PluginConfig, PluginLimits,
-    PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig, RedisMode, Shown,
-    StorageResolution, TracingConfig,
+    PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig, RedisMode, RolloutConfig,
+    Shown, StorageResolution, TracingConfig,
     keys::{self, Change, KEYS, Key, Kind},
     live::cannot_change_live,
     values,
@@ -217,6 +217,8 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         log_lines_per_second: 10,
     };
     assert_eq!(chat.limits, limits);
+    assert_eq!(chat.rollout, Some(RolloutConfig::Canary { percent: 20 }));
+    assert_eq!(game.rollout, Some(RolloutConfig::Shadow));
     assert_eq!(game.path, Path::new("/srv/game.wasm"));
     assert_eq!(game.instances, InstanceMode::Single);
     assert_eq!(game.config_json, "{}");
@@ -297,6 +299,7 @@ fn chat() -> PluginConfig {
         on_failure: OnFailure::Reject,
         instances: InstanceMode::Pool { max: 16 },
         limits: PluginLimits::default(),
+        rollout: None,
         config_json: r#"{"max_text_chars":4000,"blocked_words":[]}"#.to_owned(),
     }
 }

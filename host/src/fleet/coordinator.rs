@@ -194,7 +194,8 @@ impl Fleet {
         let sha256 = hex(&component_hash(&bytes));
         let took = match self.registry.push(plugin, bytes, true).await? {
             Change::Live { took, .. } => took,
-            Change::Unchanged(_) => Duration::ZERO,
+            // What the cluster decided is live at once, or was.
+            Change::OnTrial { .. } | Change::Unchanged(_) => Duration::ZERO,
         };
         Ok(Pushed {
             sha256,

@@ -159,16 +159,29 @@ impl PluginSwapped<'_> {
     }
 }
 
-/// A version of a plugin failed on probation, and the one before it is live again.
+/// What a version was that was taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RolledBackFrom {
+    /// Live.
+    Live,
+    /// Tried on a share of the users.
+    Canary,
+    /// Tried on copies.
+    Shadow,
+}
+
+/// A version of a plugin failed on probation or as a candidate, and the one before it is live again, or still.
 #[derive(Debug)]
 pub struct PluginRolledBack<'a> {
     /// Where it counts.
     pub metrics: &'a PluginMetrics,
     /// The plugin.
     pub plugin: &'a str,
+    /// What it was before it failed.
+    pub from: RolledBackFrom,
     /// The version that failed.
     pub bad: &'a str,
-    /// The version that is live again.
+    /// The version that is live again, or still.
     pub good: &'a str,
     /// What it did.
     pub reason: &'a str,
@@ -180,14 +193,21 @@ impl PluginRolledBack<'_> {
     /// Counts and logs it.
     pub fn emit(self) {
         self.metrics.swapped(SwapOutcome::RolledBack);
-        let reason = self.reason;
+        let (reason, result) = (
+            self.reason,
+            match self.from {
+                RolledBackFrom::Live => "the version before is live again",
+                RolledBackFrom::Canary => "its canary is over and the live version stays",
+                RolledBackFrom::Shadow => "its shadow is over and the live version stays",
+            },
+        );
         error!(
             plugin = self.plugin,
             old = self.bad,
             new = self.good,
             trigger = "probation",
             live_ms = self.live_after.as_secs_f64() * 1e3,
-            "plugin rolled back, the version before is live again: {reason}"
+            "plugin rolled back, {result}: {reason}"
         );
     }
 }

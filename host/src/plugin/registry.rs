@@ -12,6 +12,7 @@ mod operations;
 mod probation;
 mod record;
 mod resume;
+mod rollout;
 mod trigger;
 mod view;
 
@@ -32,6 +33,7 @@ use self::{
 };
 use super::{
     loader::{LoadError, Loader},
+    rollout::Rollout,
     set::{Claim, PluginSet, Slot, conflict},
     version::PluginVersion,
     versions::{Versions, crash_point},
@@ -80,6 +82,8 @@ pub struct Registry {
 struct Place {
     config: Arc<PluginConfig>,
     current: Option<Arc<PluginVersion>>,
+    /// A version that is tried beside it.
+    rollout: Option<Arc<Rollout>>,
     attempt: Attempt,
 }
 
@@ -89,11 +93,35 @@ enum Attempt {
     UnderWay,
     /// Admitted, and not live yet.
     Ready(Box<Newcomer>),
+    /// Admitted, and to be tried beside `current` first.
+    Candidate(Box<Newcomer>),
     /// `current` is what there is to be.
     Over,
 }
 
 impl Place {
+    /// Takes over what is live now, which may be another version than when the reload began, and decides how what is new
+    /// gets there.
+    fn look_again(&mut self, live: &PluginSet, trigger: Trigger) {
+        let slot = live.find(&self.config.name);
+        self.current = slot.and_then(Slot::version).cloned();
+        self.rollout = slot.and_then(Slot::rollout).cloned();
+        match std::mem::replace(&mut self.attempt, Attempt::Over) {
+            Attempt::Ready(new) => match self.wants_rollout(&new, trigger) {
+                Some(config) => {
+                    self.rollout = Some(Arc::new(Rollout::begin(&new.version, config)));
+                    self.attempt = Attempt::Candidate(new);
+                }
+                None => {
+                    // Whatever was tried was tried against another version than is live now.
+                    self.rollout = None;
+                    self.attempt = Attempt::Ready(new);
+                }
+            },
+            other => self.attempt = other,
+        }
+    }
+
     /// What is live of it once everything that is ready is.
     fn next(&self) -> Option<&Arc<PluginVersion>> {
         match &self.attempt {
@@ -107,6 +135,17 @@ impl Place {
             handles: self.next()?.handled(),
             new: matches!(self.attempt, Attempt::Ready(..)),
         })
+    }
+
+    /// The same, once the version that is tried is live.
+    fn claim_after_rollout(&self) -> Option<Claim<'_>> {
+        match (&self.attempt, &self.rollout) {
+            (Attempt::Over | Attempt::UnderWay, Some(rollout)) => Some(Claim {
+                handles: rollout.candidate().handled(),
+                new: false,
+            }),
+            _ => self.claim(),
+        }
     }
 }
 
@@ -171,10 +210,30 @@ impl Registry {
         for config in configs {
             self.recall(&config.name).await;
         }
+        let mut refusals = self.round(configs, file_bytes_max, trigger).await;
+        if trigger == Trigger::Start && configs.iter().any(|config| config.rollout.is_some()) {
+            // What changed while the server was down is tried beside what was live, which is live by now.
+            let tried = self.round(configs, file_bytes_max, Trigger::File);
+            refusals.extend(tried.await);
+        }
+        // Also where nothing went live: that a file was looked at is worth keeping.
+        for config in configs {
+            self.keep(&config.name, None);
+        }
+        refusals
+    }
+
+    async fn round(
+        &self,
+        configs: &[PluginConfig],
+        file_bytes_max: usize,
+        trigger: Trigger,
+    ) -> Vec<(String, LoadError)> {
         let old = self.live();
         let place = |config: &PluginConfig| Place {
             config: Arc::new(config.clone()),
             current: old.find(&config.name).and_then(Slot::version).cloned(),
+            rollout: old.find(&config.name).and_then(Slot::rollout).cloned(),
             attempt: Attempt::UnderWay,
         };
         let mut reload = Reload {
@@ -189,11 +248,13 @@ impl Registry {
             .enumerate()
             .map(|(index, place)| {
                 let (config, current) = (place.config.clone(), place.current.clone());
+                let rollout = place.rollout.clone();
                 let swap = swap_span(&config.name, trigger);
                 let tried = async move {
                     let look = Look {
                         config: &config,
                         current: current.as_ref(),
+                        rollout: rollout.as_deref(),
                         file_bytes_max,
                         trigger,
                         force: false,
@@ -214,10 +275,6 @@ impl Registry {
         self.settle_conflicts(&mut reload);
         self.go_live(&mut reload);
         self.report_removed(&old, configs, trigger);
-        // Also where nothing went live: that a file was looked at is worth keeping.
-        for config in configs {
-            self.keep(&config.name, None);
-        }
         reload.refusals
     }
 
@@ -255,16 +312,12 @@ impl Registry {
         let switch = self.switch();
         let live = self.live();
         for place in &mut reload.places {
-            // What is not new stays as it is now, which may be another version than when the reload began.
-            place.current = live
-                .find(&place.config.name)
-                .and_then(Slot::version)
-                .cloned();
+            place.look_again(&live, reload.trigger);
         }
-        let slots = reload
-            .places
-            .iter()
-            .map(|place| Slot::new(place.config.clone(), place.next().cloned()));
+        let slots = reload.places.iter().map(|place| {
+            let (version, rollout) = (place.next().cloned(), place.rollout.clone());
+            Slot::new(place.config.clone(), version, rollout)
+        });
         let set = PluginSet::new(slots.collect());
         let (trigger, began) = (reload.trigger, reload.began);
         let crash_point = |step| {
@@ -285,6 +338,12 @@ impl Registry {
                         self.refuse(place, not_admitted, trigger);
                     }
                     self.keep(&place.config.name, new.component);
+                }
+                Attempt::Candidate(new) => {
+                    if let Some(rollout) = &place.rollout {
+                        let plugin = &place.config.name;
+                        self.remember_candidate(plugin, rollout, *new, trigger);
+                    }
                 }
                 other => place.attempt = other,
             }
@@ -412,7 +471,10 @@ impl Registry {
 
 impl Reload {
     fn conflict(&self) -> Option<super::set::Conflict> {
-        let claims: Vec<_> = self.places.iter().map(Place::claim).collect();
-        conflict(&claims)
+        let conflict_of = |claim: fn(&Place) -> Option<Claim<'_>>| {
+            let claims: Vec<_> = self.places.iter().map(claim).collect();
+            conflict(&claims)
+        };
+        conflict_of(Place::claim).or_else(|| conflict_of(Place::claim_after_rollout))
     }
 }

@@ -9,7 +9,8 @@ use super::{
 use crate::{
     config::PluginConfig,
     plugin::{
-        ComponentHash, LoadError, PluginVersion, Slot, compile::Pace, component_hash, source,
+        ComponentHash, LoadError, PluginVersion, Rollout, Slot, compile::Pace, component_hash,
+        source,
     },
 };
 
@@ -18,6 +19,8 @@ pub(super) struct Look<'a> {
     pub(super) config: &'a Arc<PluginConfig>,
     /// What is live of it.
     pub(super) current: Option<&'a Arc<PluginVersion>>,
+    /// What is tried beside it.
+    pub(super) rollout: Option<&'a Rollout>,
     pub(super) file_bytes_max: usize,
     pub(super) trigger: Trigger,
     /// Whether the file is loaded whatever speaks against it.
@@ -45,6 +48,8 @@ pub(super) struct Newcomer {
     pub(super) origin: Origin,
     /// Its bytes, where they may not be kept yet.
     pub(super) component: Option<Arc<[u8]>>,
+    /// Whether an operator insists on it, so that it is not tried first.
+    pub(super) insisted: bool,
     /// What was wanted rather, and does not load.
     pub(super) instead_of: Option<NotAdmitted>,
 }
@@ -56,6 +61,7 @@ impl Newcomer {
             version,
             origin: Origin::File,
             component: Some(bytes),
+            insisted: false,
             instead_of: None,
         }
     }
@@ -66,6 +72,7 @@ impl Newcomer {
             version,
             origin: Origin::Operator,
             component,
+            insisted: false,
             instead_of: None,
         }
     }
@@ -75,6 +82,19 @@ impl Newcomer {
 pub(super) enum Tried {
     New(Newcomer),
     Same(Unchanged),
+}
+
+impl Tried {
+    /// The same, which an operator insists on.
+    pub(super) fn insisted(self) -> Self {
+        match self {
+            Self::New(new) => Self::New(Newcomer {
+                insisted: true,
+                ..new
+            }),
+            same => same,
+        }
+    }
 }
 
 /// Why a component is not admitted, and which one.
@@ -98,7 +118,8 @@ impl Registry {
         let found = self.find(look).await;
         let said = self.said_about(look, &found.attempted);
         if look.force {
-            return self.load_file(config, found).await;
+            let tried = self.load_file(config, found).await?;
+            return Ok(tried.insisted());
         }
         if said.refused {
             return Ok(Tried::Same(Unchanged::Refused));
@@ -114,7 +135,7 @@ impl Registry {
         };
         let content = &found.attempted.content;
         if let Some(hold) = said.hold.filter(|hold| hold.passes_over(content)) {
-            if hold.config == *config {
+            if hold.config.makes_same_version(config) {
                 return Ok(Tried::Same(Unchanged::Held));
             }
             let admitted = self.loader.admit(config, current.candidate()).await;
@@ -123,10 +144,20 @@ impl Registry {
                 .map(|version| Tried::New(Newcomer::of_operator(version, None)))
                 .map_err(|error| self.refused(config, found.attempted, hash, error));
         }
-        if **current.config() == **config && content.as_ref() == Ok(current.hash()) {
+        let holds = |version: &PluginVersion| {
+            version.config().makes_same_version(config) && content.as_ref() == Ok(version.hash())
+        };
+        if holds(current) {
             // The file has caught up with what was pushed: from now on it is followed again.
             self.records.with(&config.name, |record| record.hold = None);
+            self.forget_candidate_of_file(&config.name);
             return Ok(Tried::Same(Unchanged::Live));
+        }
+        if look
+            .rollout
+            .is_some_and(|rollout| holds(rollout.candidate()))
+        {
+            return Ok(Tried::Same(Unchanged::OnTrial));
         }
         if let Ok(hash) = content
             && self.is_barred(config, hash)

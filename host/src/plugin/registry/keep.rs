@@ -5,6 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use super::{
     Registry,
     record::{End, Recalled, Record, Stint},
+    rollout::Candidate,
 };
 use crate::plugin::versions::{Earlier, Kept, State};
 
@@ -61,8 +62,11 @@ impl Record {
     /// What is to be kept; none while nothing is live.
     fn state(&self) -> Option<State> {
         let live = self.stints.front().filter(|stint| stint.is_live())?;
-        let file = match &self.file {
-            Some(Ok(hash)) => Some(*hash),
+        let of_file = self.candidate.as_ref().is_some_and(Candidate::is_of_file);
+        let file = match (&self.file, &self.kept) {
+            // Not dealt with yet: a restart looks at it as at one that has changed.
+            (_, Some(kept)) if of_file => kept.file.map(|file| file.0),
+            (Some(Ok(hash)), _) => Some(*hash),
             _ => None,
         };
         let mut state = State::new(live.as_kept(), file, self.hold.is_some());

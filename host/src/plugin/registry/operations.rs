@@ -38,6 +38,17 @@ pub enum Change {
         /// Time from the request to the swap.
         took: Duration,
     },
+    /// What is live stays, and another version is tried beside it.
+    OnTrial {
+        /// That version.
+        version: Arc<PluginVersion>,
+        /// `canary` or `shadow`.
+        mode: &'static str,
+        /// The share of users that go through it.
+        percent: Option<u32>,
+        /// Time from the request to its beginning.
+        took: Duration,
+    },
     /// What is live stays, because there was nothing to do.
     Unchanged(Unchanged),
 }
@@ -53,6 +64,8 @@ pub enum Unchanged {
     Refused,
     /// This version was taken back by itself, and nobody insists on it.
     RolledBack,
+    /// This version is tried beside the live one already.
+    OnTrial,
 }
 
 /// Why an operation changed nothing.
@@ -140,7 +153,7 @@ const DIGITS_MIN: usize = 12;
 
 impl Registry {
     /// Swaps in the component `bytes`, with the configuration of the plugin that is in force. With `force`, also one that
-    /// was taken back on probation.
+    /// was taken back on probation, and at once where versions are tried first.
     ///
     /// # Errors
     /// [`ChangeError`]; what was live stays then.
@@ -301,6 +314,7 @@ impl Registry {
         let place = |slot: &Slot| Place {
             config: slot.config().clone(),
             current: slot.version().cloned(),
+            rollout: slot.rollout().cloned(),
             attempt: Attempt::Over,
         };
         let mut reload = Reload {
@@ -325,10 +339,20 @@ impl Registry {
                     return refused(Some(*version.hash()), error, replaced);
                 }
                 self.go_live(&mut reload);
-                Ok(Change::Live {
-                    version,
-                    replaced,
-                    took: reload.began.elapsed(),
+                let took = reload.began.elapsed();
+                let rollout = reload.places[index].rollout.as_ref();
+                Ok(match rollout {
+                    Some(rollout) => Change::OnTrial {
+                        version,
+                        mode: rollout.mode(),
+                        percent: rollout.percent(),
+                        took,
+                    },
+                    None => Change::Live {
+                        version,
+                        replaced,
+                        took,
+                    },
                 })
             }
             Err(not_admitted) => {
@@ -351,6 +375,7 @@ impl Registry {
                 let look = Look {
                     config,
                     current,
+                    rollout: place.rollout.as_deref(),
                     file_bytes_max: bytes_max,
                     trigger,
                     force,
@@ -366,18 +391,28 @@ impl Registry {
                 if current.is_some_and(|live| is_version(live, &hash, config)) {
                     return Ok(Ok(Tried::Same(Unchanged::Live)));
                 }
+                let on_trial = place.rollout.as_ref().map(|rollout| rollout.candidate());
+                if !force && on_trial.is_some_and(|candidate| is_version(candidate, &hash, config))
+                {
+                    return Ok(Ok(Tried::Same(Unchanged::OnTrial)));
+                }
                 if !force {
                     self.check_not_barred(config, &hash)?;
                 }
                 let admitted = self.loader.admit(config, candidate).await;
-                Ok(tried(admitted, hash, Some(bytes)))
+                let tried = tried(admitted, hash, Some(bytes));
+                Ok(if force {
+                    tried.map(Tried::insisted)
+                } else {
+                    tried
+                })
             }
             Wanted::Admitted(Admitted { version, component }) => {
                 let hash = *version.hash();
                 if current.is_some_and(|live| is_version(live, &hash, config)) {
                     return Ok(Ok(Tried::Same(Unchanged::Live)));
                 }
-                let admitted = if **version.config() == **config {
+                let admitted = if version.config().makes_same_version(config) {
                     Ok(version)
                 } else {
                     self.loader.admit(config, version.candidate()).await
@@ -461,7 +496,7 @@ impl Registry {
 }
 
 fn is_version(version: &PluginVersion, hash: &ComponentHash, config: &PluginConfig) -> bool {
-    version.hash() == hash && **version.config() == *config
+    version.hash() == hash && version.config().makes_same_version(config)
 }
 
 pub(super) fn back(stint: &Stint) -> Back {

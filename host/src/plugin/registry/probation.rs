@@ -20,9 +20,9 @@ use super::{
 };
 use crate::{
     config::ProbationConfig,
-    metrics::events::PluginRolledBack,
+    metrics::events::{PluginRolledBack, RolledBackFrom},
     plugin::{
-        PluginSet, PluginVersion, Slot,
+        PluginSet, PluginVersion, Rollout, Slot,
         version::label,
         versions::{Digest, RolledBack},
     },
@@ -58,6 +58,16 @@ impl Trial {
     }
 }
 
+/// What is to be done at the end of a trial.
+enum Due {
+    /// The live version is bad, for this reason.
+    TakeBack(Digest, String),
+    /// The candidate is good.
+    Promote(Arc<Rollout>),
+    /// It is not, for this reason.
+    Withdraw(Arc<Rollout>, String),
+}
+
 impl Registry {
     /// Puts `rules` into force, for trials under way too.
     pub fn set_probation(&self, rules: ProbationConfig) {
@@ -71,20 +81,29 @@ impl Registry {
                 self.trials.notified().await;
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
-            for (plugin, hash, reason) in self.judge_all() {
+            for (plugin, due) in self.judge_all() {
                 let swap = swap_span(&plugin, Trigger::Probation);
-                self.take_back(&plugin, &hash, reason)
-                    .instrument(swap)
-                    .await;
+                self.settle(&plugin, due).instrument(swap).await;
             }
         }
     }
 
-    /// Ends the trials of those that are good, and names those that are not, with the reason.
-    fn judge_all(&self) -> Vec<(String, Digest, String)> {
+    async fn settle(&self, plugin: &str, due: Due) {
+        match due {
+            Due::TakeBack(judged, reason) => self.take_back(plugin, &judged, reason).await,
+            Due::Promote(rollout) => self.promote(plugin, &rollout),
+            Due::Withdraw(rollout, reason) => self.withdraw(plugin, &rollout, &reason),
+        }
+    }
+
+    /// Ends the trials that are over, and says what is to be done then.
+    fn judge_all(&self) -> Vec<(String, Due)> {
         let rules = self.probation.load();
-        let mut failed = Vec::new();
+        let mut due = Vec::new();
         self.records.each(|plugin, record| {
+            if let Some(end) = record.judge_candidate(&rules) {
+                due.push((plugin.to_owned(), end));
+            }
             let Some((stint, trial)) = record.on_trial() else {
                 return;
             };
@@ -103,11 +122,11 @@ impl Registry {
                 }
                 Judgement::Failed(reason) => {
                     stint.trial = None;
-                    failed.push((plugin.to_owned(), stint.hash, reason));
+                    due.push((plugin.to_owned(), Due::TakeBack(stint.hash, reason)));
                 }
             }
         });
-        failed
+        due
     }
 
     /// Goes back from the version `judged` to the last good one, unless another one went live meanwhile.
@@ -158,7 +177,8 @@ impl Registry {
         };
         let config = slot.config().clone();
         let slots = live.slots().iter().map(|slot| match is_bad(slot) {
-            true => Slot::new(config.clone(), Some(good.version.clone())),
+            // What was tried beside it was tried against what is bad.
+            true => Slot::new(config.clone(), Some(good.version.clone()), None),
             false => slot.clone(),
         });
         self.store_live(PluginSet::new(slots.collect()));
@@ -168,11 +188,12 @@ impl Registry {
                 file: record.file.clone(),
                 config,
             });
-            record.take_back(bad, &good.version, reason);
+            record.take_back(bad, Some(&good.version), reason);
         });
         PluginRolledBack {
             metrics: bad.metrics(),
             plugin,
+            from: RolledBackFrom::Live,
             bad: bad.label(),
             good: good.version.label(),
             reason,
@@ -187,11 +208,23 @@ impl Registry {
 const KEPT_BYTES_MAX: usize = 1 << 30;
 
 impl Record {
-    /// Whether the live version still has to prove itself.
+    /// Whether the live version still has to prove itself, or another one beside it.
     pub(super) fn is_on_trial(&self) -> bool {
-        self.stints
-            .front()
-            .is_some_and(|stint| stint.trial.is_some())
+        let live = self.stints.front();
+        self.candidate.is_some() || live.is_some_and(|stint| stint.trial.is_some())
+    }
+
+    /// What is to be done with the candidate; none: nothing yet.
+    fn judge_candidate(&self, rules: &ProbationConfig) -> Option<Due> {
+        let candidate = self.candidate.as_ref()?;
+        let rollout = &candidate.rollout;
+        let own = Tally::of(rollout.judged().figures());
+        let over = candidate.began.elapsed() >= rules.time;
+        match judge(rules, self.live_tally(), own, over) {
+            Judgement::Wait => None,
+            Judgement::Passed => Some(Due::Promote(rollout.clone())),
+            Judgement::Failed(reason) => Some(Due::Withdraw(rollout.clone(), reason)),
+        }
     }
 
     /// The live version, where it still has to prove itself.
@@ -202,9 +235,15 @@ impl Record {
     }
 
     /// Writes down that `bad` must not go live by itself again.
-    fn take_back(&mut self, bad: &PluginVersion, good: &PluginVersion, reason: &str) {
+    pub(super) fn take_back(
+        &mut self,
+        bad: &PluginVersion,
+        good: Option<&PluginVersion>,
+        reason: &str,
+    ) {
         // The same component with another configuration is what it goes back to: so the configuration is to blame.
-        let config = (bad.hash() == good.hash()).then(|| config_hash(bad.config()));
+        let same = good.is_some_and(|good| bad.hash() == good.hash());
+        let config = same.then(|| config_hash(bad.config()));
         let taken_back = RolledBack {
             sha256: Digest(*bad.hash()),
             config,

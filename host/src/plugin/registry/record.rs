@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{Trigger, probation::Trial};
+use super::{Trigger, probation::Trial, rollout::Candidate};
 use crate::{
     config::PluginConfig,
     plugin::{
@@ -64,6 +64,10 @@ pub(super) struct Record {
     pub(super) hold: Option<Hold>,
     /// The version that is live, where there is one, and those before it, the latest first.
     pub(super) stints: VecDeque<Stint>,
+    /// The version that is tried beside the live one.
+    pub(super) candidate: Option<Candidate>,
+    /// The last one that was tried and taken back.
+    pub(super) withdrawn: Option<Stint>,
     /// What was taken back by itself, and why.
     pub(super) rolled_back: Vec<RolledBack>,
     /// Whether it was looked up what an earlier process knew.
@@ -170,6 +174,37 @@ impl Stint {
         }
     }
 
+    /// That of a version that was tried, and never live. `judged` has its figures.
+    pub(super) fn withdrawn(
+        judged: &Arc<PluginVersion>,
+        since: SystemTime,
+        trigger: Trigger,
+    ) -> Self {
+        Self {
+            since,
+            end: Some(End {
+                at: SystemTime::now(),
+                rolled_back: true,
+            }),
+            ..Self::begin(judged, trigger)
+        }
+    }
+
+    /// That of a version that begins now.
+    fn begin(version: &Arc<PluginVersion>, trigger: Trigger) -> Self {
+        Self {
+            hash: Digest(*version.hash()),
+            config: config_hash(version.config()),
+            semver: version.admission().metadata.version.clone(),
+            resting: Some(Arc::new(version.with_empty_pool())),
+            serving: Arc::downgrade(version),
+            since: SystemTime::now(),
+            trigger,
+            end: None,
+            trial: None,
+        }
+    }
+
     /// Whether messages go through it.
     pub(super) fn is_live(&self) -> bool {
         self.end.is_none() && self.resting.is_some()
@@ -186,11 +221,12 @@ impl Stint {
     }
 }
 
-/// What tells one configuration of a plugin from another, across processes. The path is where a component comes from, and
-/// no part of what it does.
+/// What tells one configuration of a plugin from another, across processes. Where a component comes from, and how it is
+/// rolled out, is no part of what it does.
 pub(super) fn config_hash(config: &PluginConfig) -> Digest {
     let bare = PluginConfig {
         path: Default::default(),
+        rollout: None,
         ..config.clone()
     };
     Digest(component_hash(format!("{bare:?}").as_bytes()))
@@ -204,19 +240,8 @@ impl Record {
         trigger: Trigger,
         keep: usize,
     ) {
-        let now = SystemTime::now();
-        let (hash, config) = (Digest(*version.hash()), config_hash(version.config()));
-        let mut stint = Stint {
-            hash,
-            config,
-            semver: version.admission().metadata.version.clone(),
-            resting: Some(Arc::new(version.with_empty_pool())),
-            serving: Arc::downgrade(version),
-            since: now,
-            trigger,
-            end: None,
-            trial: None,
-        };
+        let mut stint = Stint::begin(version, trigger);
+        let (now, hash, config) = (stint.since, stint.hash, stint.config);
         if let Some(live) = self.stints.front_mut().filter(|stint| stint.end.is_none()) {
             if live.resting.is_none() && (live.hash, live.config) == (hash, config) {
                 // It goes on where an earlier process ended.
@@ -240,6 +265,8 @@ impl Record {
             .retain(|rolled_back| !rolled_back.is_about(&hash.0, &config));
         self.failure = None;
         self.recalled = None;
+        self.candidate = None;
+        self.withdrawn = None;
     }
 
     /// Why the component must not go live by itself with this configuration: it was taken back, for this reason.

@@ -31,7 +31,9 @@ impl Registry {
         let barred = hash.is_some_and(|hash| self.is_barred(config, &hash));
         let is_live = hash == Some(recalled.live);
         let mut failure = None;
-        let wanted = is_live || !(unchanged || barred);
+        // Where versions are tried first, a file that changed is tried beside what was live, once that is live.
+        let later = config.rollout.is_some() && !unchanged;
+        let wanted = is_live || !(unchanged || barred || later);
         match &found.bytes {
             Ok(bytes) if wanted => match self.load_first(config, bytes.clone()).await {
                 Ok(version) => return Ok(Tried::New(Newcomer::of_file(version, bytes.clone()))),
@@ -54,16 +56,20 @@ impl Registry {
             }
             match self.load_kept(config, kept, bytes_max, Pace::Full).await {
                 Ok(version) => {
-                    if origin == Origin::File {
-                        // Not tried again before the file changes, or somebody asks for it.
-                        self.records.with(&config.name, |record| {
+                    self.records.with(&config.name, |record| {
+                        if later {
+                            // As if it had not been looked at, until it is tried.
+                            record.file = recalled.file.map(Ok);
+                        } else if origin == Origin::File {
+                            // Not tried again before the file changes, or somebody asks for it.
                             record.refused = Some(found.attempted);
-                        });
-                    }
+                        }
+                    });
                     return Ok(Tried::New(Newcomer {
                         version,
                         origin,
                         component: None,
+                        insisted: false,
                         instead_of: failure,
                     }));
                 }

@@ -28,9 +28,9 @@ struct Plugins {
 #[derive(Serialize)]
 struct Changed<'a> {
     plugin: &'a str,
-    /// `live` or `unchanged`.
+    /// `live`, `canary` or `shadow` (tried beside what is live), or `unchanged`.
     outcome: &'static str,
-    /// The first twelve digits of the sha256 of the version that is live now.
+    /// The first twelve digits of the sha256 of the version that is live, or tried, now.
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,6 +38,9 @@ struct Changed<'a> {
     /// That of the version that was live before.
     #[serde(skip_serializing_if = "Option::is_none")]
     replaced: Option<String>,
+    /// The share of users that go through it, where it is tried on one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percent: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     took_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -158,6 +161,10 @@ fn in_words(changed: &Result<Change, ChangeError>) -> (&'static str, String) {
             let detail = format!("{} in the place of {replaced}", version.label());
             ("live", detail)
         }
+        Ok(Change::OnTrial { version, mode, .. }) => (
+            mode,
+            format!("{} is tried beside the live version", version.label()),
+        ),
         Ok(Change::Unchanged(why)) => ("unchanged", why_in_words(*why).1.to_owned()),
         Err(error) => (error_code(error).1, error.to_string()),
     }
@@ -177,6 +184,27 @@ fn answer(plugin: &str, changed: Result<Change, ChangeError>) -> Result<Response
                 version: Some(version.label()),
                 sha256: Some(hex(version.hash())),
                 replaced,
+                percent: None,
+                took_ms: Some(took.as_secs_f64() * 1e3),
+                report: Some(version.admission().into()),
+                reason: None,
+                message: None,
+            },
+        )),
+        Ok(Change::OnTrial {
+            version,
+            mode,
+            percent,
+            took,
+        }) => Ok(json(
+            StatusCode::OK,
+            &Changed {
+                plugin,
+                outcome: mode,
+                version: Some(version.label()),
+                sha256: Some(hex(version.hash())),
+                replaced: None,
+                percent,
                 took_ms: Some(took.as_secs_f64() * 1e3),
                 report: Some(version.admission().into()),
                 reason: None,
@@ -193,6 +221,7 @@ fn answer(plugin: &str, changed: Result<Change, ChangeError>) -> Result<Response
                     version: None,
                     sha256: None,
                     replaced: None,
+                    percent: None,
                     took_ms: None,
                     report: None,
                     reason: Some(reason),
@@ -215,6 +244,10 @@ fn why_in_words(why: Unchanged) -> (&'static str, &'static str) {
         Unchanged::Refused => (
             "refused",
             "the file was refused before and has not changed since; reload it to try again",
+        ),
+        Unchanged::OnTrial => (
+            "on_trial",
+            "this version is tried beside the live one already; reload or push it with force to make it live at once",
         ),
         Unchanged::RolledBack => (
             "rolled_back",
