@@ -188,6 +188,7 @@ fn server(section: &Section, errors: &mut Vec<ConfigError>) -> ServerConfig {
         ping_interval: ping,
         idle_timeout: idle,
         allowed_origins: allowed_origins(section, errors),
+        trace_plugins: section.bool("trace_plugins"),
     }
 }
 

@@ -193,7 +193,7 @@ use Change::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 71] = [
+pub const KEYS: [Key; 72] = [
     key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
@@ -206,6 +206,8 @@ pub const KEYS: [Key; 71] = [
         "Silence of a client after which the server drops the connection; longer than `ping_interval`"),
     key("server", "allowed_origins", Kind::Texts(checks::origin), "", "https://a.example.com,https://b.example.com", Live,
         "The web pages that may connect, such as `https://app.example.com`; empty: those of the same host; `*`: any"),
+    key("server", "trace_plugins", Kind::Bool, "false", "true", Live,
+        "Whether a client that connects with `?trace=plugins` is told, in each `ack`, which versions of plugins saw its message"),
 
     key("auth", "mode", Kind::Choice(&["none", "jwt"]), "none", "jwt", Restart,
         "Who says who a client is: the client itself with `?userId=`, or a JSON Web Token"),

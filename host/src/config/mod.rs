@@ -83,6 +83,8 @@ pub struct ServerConfig {
     pub idle_timeout: Duration,
     /// Which web pages may connect.
     pub allowed_origins: AllowedOrigins,
+    /// Whether clients may be told which versions of plugins saw their messages.
+    pub trace_plugins: bool,
 }
 
 /// Which `Origin` a browser may come from. Clients that send none are not browsers and are let in.

@@ -126,6 +126,7 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
     assert_eq!(config.server.listen.to_string(), "[::1]:9000");
     assert_eq!(config.server.idle_timeout, Duration::from_secs(90));
     let origins = ["https://app.example.com", "http://localhost:3000"].map(str::to_owned);
+    assert!(config.server.trace_plugins);
     assert_eq!(
         config.server.allowed_origins,
         AllowedOrigins::List(origins.to_vec())
@@ -232,6 +233,7 @@ fn no_text_gives_the_defaults_of_the_contract() {
     assert_eq!(config.server.ping_interval, Duration::from_secs(25));
     assert_eq!(config.server.idle_timeout, Duration::from_secs(60));
     assert_eq!(config.server.allowed_origins, AllowedOrigins::SameHost);
+    assert!(!config.server.trace_plugins);
     assert!((1..=64).contains(&config.server.node_id.len()));
     assert_eq!(
         config.auth,

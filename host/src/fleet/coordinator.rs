@@ -194,7 +194,7 @@ impl Fleet {
         let sha256 = hex(&component_hash(&bytes));
         let took = match self.registry.push(plugin, bytes, true).await? {
             Change::Live { took, .. } => took,
-            // What the cluster decided is live at once, or was.
+            // Who insists tries nothing first.
             Change::OnTrial { .. } | Change::Unchanged(_) => Duration::ZERO,
         };
         Ok(Pushed {

@@ -132,6 +132,8 @@ pub struct PluginSwapped<'a> {
     pub old: Option<&'a str>,
     /// The version now.
     pub new: &'a str,
+    /// The version that its component says it is.
+    pub semver: Option<&'a str>,
     /// What set it off.
     pub trigger: &'static str,
     /// Time to compile it, or to read it from the cache.
@@ -150,6 +152,7 @@ impl PluginSwapped<'_> {
             plugin = self.plugin,
             old = self.old.unwrap_or("none"),
             new = self.new,
+            semver = self.semver,
             trigger = self.trigger,
             compile_ms = self.compile.as_secs_f64() * 1e3,
             cached = self.cached,

@@ -85,7 +85,7 @@ impl<'s> Link<'s> {
         client: Option<&Arc<ClientInfo>>,
         message: &Message<'_>,
     ) -> impl Future<Output = Result<(), Refused>> {
-        let call = traced::call(message.trace, "validate", self.version);
+        let call = traced::call(message, "validate", self.version);
         let verdict = self.version.validate(client, guest(message));
         verdict.map(move |verdict| {
             let verdict = call.ended(verdict);
@@ -111,7 +111,7 @@ impl<'s> Transformer<'s> {
         } else {
             ("transform", Asked::Transform)
         };
-        let call = traced::call(message.trace, what, version);
+        let call = traced::call(message, what, version);
         let verdict = if self.screening {
             Either::Left(version.screen(client, guest(message)))
         } else {

@@ -4,7 +4,10 @@
 //! leave half a delivery behind.
 
 mod chain;
+mod seen;
 mod traced;
+
+pub use seen::Seen;
 
 use std::{
     borrow::Cow,
@@ -63,6 +66,8 @@ pub struct Message<'a> {
     pub timestamp: SystemTime,
     /// The span of its handling, where it is traced.
     pub trace: Trace<'a>,
+    /// Where the versions that see it are noted, where its sender wants to know.
+    pub seen: Option<&'a Seen>,
 }
 
 /// What is to be done with a message.
@@ -140,7 +145,7 @@ pub async fn run<'a>(
     let Some((slot, version)) = handler(plugins, &message) else {
         return Outcome::Route(message);
     };
-    let call = traced::call(message.trace, "handle", version);
+    let call = traced::call(&message, "handle", version);
     let verdict = version.handle(client, guest(&message)).await;
     let verdict = call.ended(verdict);
     mirrored(slot, Asked::Handle, client, &message, &verdict);

@@ -443,6 +443,7 @@ impl Registry {
             plugin: new.name(),
             old: old.map(PluginVersion::label),
             new: new.label(),
+            semver: new.admission().metadata.version.as_deref(),
             trigger: trigger.as_str(),
             compile: new.admission().compile,
             cached: new.admission().cached,

@@ -107,6 +107,20 @@ pub(super) fn changed(answer: &Value) -> String {
         return format!("{plugin}: unchanged: {}\n", text(&answer["message"]));
     }
     let version = text(&answer["version"]);
+    let percent = &answer["percent"];
+    match text(&answer["outcome"]) {
+        "canary" => {
+            return format!(
+                "{plugin}: version {version} is tried as a canary, on {percent} % of the users\n"
+            );
+        }
+        "shadow" => {
+            return format!(
+                "{plugin}: version {version} is tried as a shadow, on copies of messages\n"
+            );
+        }
+        _ => {}
+    }
     let replaced = match answer["replaced"].as_str() {
         Some(replaced) => format!(" in the place of {replaced}"),
         None => String::new(),

@@ -8,7 +8,8 @@
 //! - `drop`: the name of the instance that drops it.
 //! - `wait`: a handler answers only when the store has this key.
 //! - `open`: a handler sets this key.
-//! - `trap`: the `NAME:STAMP` of the instance that panics.
+//! - `trap`: the `NAME:STAMP` of the instance that panics. One whose stamp begins with `STAMP-bad` always does.
+//! - `slow`: the `NAME:STAMP` of the instance that takes 50 ms.
 
 use std::{hint::black_box, thread::sleep, time::Duration};
 
@@ -52,8 +53,12 @@ struct Stamp(Config);
 impl Stamp {
     fn read(&self, message: &Message) -> Result<Map<String, Value>, Rejection> {
         let payload: Map<String, Value> = payload::parse(message)?;
-        if payload.get("trap") == Some(&json!(self.mark_of())) {
+        let own = json!(self.mark_of());
+        if payload.get("trap") == Some(&own) || stamp().starts_with("STAMP-bad") {
             panic!("this version panics at the message");
+        }
+        if payload.get("slow") == Some(&own) {
+            sleep(Duration::from_millis(50));
         }
         Ok(payload)
     }
