@@ -1,16 +1,21 @@
 //! Which versions are live, and how that changes: all at once, or not at all.
 //!
-//! [`Registry::apply`] brings what is live to what the files and the configuration say, plugin by plugin by [`attempt`], and
-//! by [`resume`] where an earlier process left something. What operators do by hand is in [`operations`], what they are
-//! shown in [`view`], what is remembered for both in [`record`], and what of that is on disk in [`keep`]. A version that went live is watched by
-//! [`probation`], after the rules of [`judge`].
+//! [`Registry::apply`] brings what is live to what the files and the configuration say: a [`reload`], plugin by plugin by
+//! [`attempt`], and by [`resume`] where an earlier process left something. What operators do by hand is in [`operations`]
+//! and [`back`], what they are shown in [`view`], what is remembered for both in [`record`], and what of that is on disk
+//! in [`keep`]. A version that went live is watched by [`probation`], after the rules of [`judge`]; one that is tried first,
+//! in [`rollout`], too.
 
 mod attempt;
+mod back;
+mod change;
 mod judge;
 mod keep;
 mod operations;
 mod probation;
 mod record;
+mod reload;
+mod report;
 mod resume;
 mod rollout;
 mod trigger;
@@ -24,29 +29,27 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
-use tracing::{Instrument, Span, info, info_span};
+use tracing::{Instrument, Span, info_span};
 
 use self::{
     attempt::{Look, Newcomer, NotAdmitted, Origin, Tried},
     probation::Trial,
-    record::{Failure, Hold, Records},
+    record::{Hold, Records},
+    reload::{Attempt, Place, Reload},
 };
 use super::{
     loader::{LoadError, Loader},
-    rollout::Rollout,
-    set::{Claim, PluginSet, Slot, conflict},
+    set::{PluginSet, Slot},
     version::PluginVersion,
     versions::{Versions, crash_point},
 };
 use crate::{
     config::{PluginConfig, PluginVersionsConfig, ProbationConfig},
-    metrics::{
-        Metrics,
-        events::{PluginRefused, PluginSwapped},
-    },
+    metrics::Metrics,
 };
 
-pub use operations::{Admitted, Change, ChangeError, Unchanged};
+pub use change::{Change, ChangeError, Unchanged};
+pub use operations::Admitted;
 pub use trigger::Trigger;
 pub use view::{CallFailure, PluginView, VersionView};
 
@@ -76,85 +79,6 @@ pub struct Registry {
     /// Held for as long as it takes to put another set in the place of the one that is live, never across an `await`.
     switch: Mutex<()>,
     turn: tokio::sync::Mutex<()>,
-}
-
-/// One plugin of a reload.
-struct Place {
-    config: Arc<PluginConfig>,
-    current: Option<Arc<PluginVersion>>,
-    /// A version that is tried beside it.
-    rollout: Option<Arc<Rollout>>,
-    attempt: Attempt,
-}
-
-/// How far a plugin of a reload has come.
-enum Attempt {
-    /// It is being read, compiled or tried out.
-    UnderWay,
-    /// Admitted, and not live yet.
-    Ready(Box<Newcomer>),
-    /// Admitted, and to be tried beside `current` first.
-    Candidate(Box<Newcomer>),
-    /// `current` is what there is to be.
-    Over,
-}
-
-impl Place {
-    /// Takes over what is live now, which may be another version than when the reload began, and decides how what is new
-    /// gets there.
-    fn look_again(&mut self, live: &PluginSet, trigger: Trigger) {
-        let slot = live.find(&self.config.name);
-        self.current = slot.and_then(Slot::version).cloned();
-        self.rollout = slot.and_then(Slot::rollout).cloned();
-        match std::mem::replace(&mut self.attempt, Attempt::Over) {
-            Attempt::Ready(new) => match self.wants_rollout(&new, trigger) {
-                Some(config) => {
-                    self.rollout = Some(Arc::new(Rollout::begin(&new.version, config)));
-                    self.attempt = Attempt::Candidate(new);
-                }
-                None => {
-                    // Whatever was tried was tried against another version than is live now.
-                    self.rollout = None;
-                    self.attempt = Attempt::Ready(new);
-                }
-            },
-            other => self.attempt = other,
-        }
-    }
-
-    /// What is live of it once everything that is ready is.
-    fn next(&self) -> Option<&Arc<PluginVersion>> {
-        match &self.attempt {
-            Attempt::Ready(new) => Some(&new.version),
-            _ => self.current.as_ref(),
-        }
-    }
-
-    fn claim(&self) -> Option<Claim<'_>> {
-        Some(Claim {
-            handles: self.next()?.handled(),
-            new: matches!(self.attempt, Attempt::Ready(..)),
-        })
-    }
-
-    /// The same, once the version that is tried is live.
-    fn claim_after_rollout(&self) -> Option<Claim<'_>> {
-        match (&self.attempt, &self.rollout) {
-            (Attempt::Over | Attempt::UnderWay, Some(rollout)) => Some(Claim {
-                handles: rollout.candidate().handled(),
-                new: false,
-            }),
-            _ => self.claim(),
-        }
-    }
-}
-
-/// A reload under way.
-struct Reload {
-    trigger: Trigger,
-    began: Instant,
-    places: Vec<Place>,
-    refusals: Vec<(String, LoadError)>,
 }
 
 impl Registry {
@@ -386,96 +310,5 @@ impl Registry {
         if trial.is_some() {
             self.trials.notify_one();
         }
-    }
-
-    /// Writes down and says that something does not go live.
-    fn refuse(&self, place: &Place, refused: NotAdmitted, trigger: Trigger) -> LoadError {
-        let error = refused.error.clone();
-        self.note_refusal(&place.config, place.current.as_deref(), refused, trigger);
-        error
-    }
-
-    fn note_refusal(
-        &self,
-        config: &PluginConfig,
-        live: Option<&PluginVersion>,
-        refused: NotAdmitted,
-        trigger: Trigger,
-    ) {
-        let NotAdmitted { hash, error } = refused;
-        self.report_refusal(config, live, &error, trigger);
-        self.records.with(&config.name, |record| {
-            record.failure = Some(Failure {
-                at: std::time::SystemTime::now(),
-                trigger,
-                hash,
-                error,
-            });
-        });
-    }
-
-    fn report_refusal(
-        &self,
-        config: &PluginConfig,
-        live: Option<&PluginVersion>,
-        error: &LoadError,
-        trigger: Trigger,
-    ) {
-        PluginRefused {
-            metrics: &self.metrics.plugins.of(&config.name),
-            plugin: &config.name,
-            live: live.map(PluginVersion::label),
-            trigger: trigger.as_str(),
-            error,
-        }
-        .emit();
-    }
-
-    fn report_swap(
-        &self,
-        old: Option<&PluginVersion>,
-        new: &PluginVersion,
-        trigger: Trigger,
-        began: Instant,
-    ) {
-        PluginSwapped {
-            metrics: new.metrics(),
-            plugin: new.name(),
-            old: old.map(PluginVersion::label),
-            new: new.label(),
-            semver: new.admission().metadata.version.as_deref(),
-            trigger: trigger.as_str(),
-            compile: new.admission().compile,
-            cached: new.admission().cached,
-            live_after: began.elapsed(),
-        }
-        .emit();
-    }
-
-    fn report_removed(&self, old: &PluginSet, configs: &[PluginConfig], trigger: Trigger) {
-        let configured = |name: &str| configs.iter().any(|config| config.name == name);
-        self.records.retain(configured);
-        for slot in old
-            .slots()
-            .iter()
-            .filter(|slot| !configured(&slot.config().name))
-        {
-            info!(
-                plugin = slot.config().name,
-                old = slot.version().map_or("none", |version| version.label()),
-                trigger = trigger.as_str(),
-                "plugin removed"
-            );
-        }
-    }
-}
-
-impl Reload {
-    fn conflict(&self) -> Option<super::set::Conflict> {
-        let conflict_of = |claim: fn(&Place) -> Option<Claim<'_>>| {
-            let claims: Vec<_> = self.places.iter().map(claim).collect();
-            conflict(&claims)
-        };
-        conflict_of(Place::claim).or_else(|| conflict_of(Place::claim_after_rollout))
     }
 }

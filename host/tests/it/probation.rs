@@ -10,6 +10,7 @@ use crate::{
     logged::{Logged, message},
     process::Signal,
     redis::until,
+    versions::until_kept,
 };
 
 /// No time ends a trial: only calls do.
@@ -77,6 +78,7 @@ async fn a_version_that_traps_gives_way_by_itself_and_says_so_everywhere() {
     // Neither a push nor a start brings it back, unless somebody insists.
     let again = push(&server, &stamped("2")).await;
     assert_eq!((again.status, again.error()), (409, "rolled_back"));
+    until_kept(&server).await;
     let server = server.restart().await;
     let again = push(&server, &stamped("2")).await;
     assert_eq!((again.status, again.error()), (409, "rolled_back"));
@@ -109,6 +111,7 @@ async fn a_file_that_failed_is_passed_over_until_its_bytes_change() {
         .until_line(|line| message(line) == "configuration applied")
         .await;
     assert_eq!(mark(&mut ann).await, "a:STAMP-0000000001");
+    until_kept(&server).await;
     let server = server.restart().await;
     let mut ann = server.reachable("ann").await;
     assert_eq!(mark(&mut ann).await, "a:STAMP-0000000001");

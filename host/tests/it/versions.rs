@@ -36,6 +36,23 @@ fn kept_components(server: &Logged) -> usize {
         .count()
 }
 
+/// Waits until what is shown of the plugin is on disk, where nobody asked for it who would have been answered after that.
+pub(crate) async fn until_kept(server: &Logged) {
+    let shown = plugin(server).await;
+    let live = shown["live"].as_str().expect("a live version");
+    let taken_back = shown["versions"].as_array().expect("versions").iter();
+    let taken_back = taken_back.filter(|version| version["rolled_back_because"].is_string());
+    let taken_back = taken_back.count();
+    until("it is kept", async || {
+        let state = std::fs::read(kept(server, "state.json")).ok()?;
+        let state: Value = serde_json::from_slice(&state).expect("a state is whole");
+        let is_live = state["live"]["sha256"].as_str()?.starts_with(live);
+        let all = state["rolled_back"].as_array()?.len() >= taken_back;
+        (is_live && all).then_some(())
+    })
+    .await;
+}
+
 fn tear(path: &Path) {
     let bytes = std::fs::read(path).expect("the file is there");
     std::fs::write(path, &bytes[..bytes.len() / 2]).expect("the file is written");
@@ -162,11 +179,10 @@ async fn a_file_that_changed_while_the_server_was_down_is_tried_and_what_was_liv
 async fn a_file_that_is_refused_at_the_start_is_said_and_shown_beside_what_serves_instead() {
     let server = start().await;
     let live = plugin(&server).await["live"].clone();
-    let dir_is_quiet = server.restart_with(&[]).await;
-    let stopped = dir_is_quiet;
-    stopped.signal(crate::process::Signal::KILL);
-    stopped.replace("stamp.wasm", b"broken");
-    let server = stopped.start_after_end(&[]).await;
+    until_kept(&server).await;
+    server.signal(crate::process::Signal::KILL);
+    server.replace("stamp.wasm", b"broken");
+    let server = server.start_after_end(&[]).await;
     let refusal = server.until_line(|line| line["level"] == "ERROR").await;
     assert!(
         message(&refusal).starts_with("plugin refused, the live version stays"),

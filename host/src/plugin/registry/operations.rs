@@ -3,106 +3,22 @@
 //! Each goes the way of a reload: admitted beside what is live, one atomic store, written down, told in log and metrics.
 //! What an operator put live stays until the plugin's file or its configuration changes.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use tracing::Instrument;
 
 use super::{
-    Attempt, Place, Registry, Reload, Trigger,
+    Attempt, Change, ChangeError, Place, Registry, Reload, Trigger, Unchanged,
     attempt::{Look, Newcomer, NotAdmitted, Tried},
-    record::Stint,
     swap_span,
 };
 use crate::{
     config::PluginConfig,
     plugin::{
-        ComponentHash, LoadError, PluginVersion, Slot,
-        cache::{hash, hex},
-        loader::Candidate,
+        ComponentHash, LoadError, PluginVersion, Slot, component_hash, loader::Candidate,
         version::label,
     },
 };
-
-/// What came of an operation that nothing spoke against.
-#[derive(Debug)]
-pub enum Change {
-    /// Another version is live.
-    Live {
-        /// That version.
-        version: Arc<PluginVersion>,
-        /// The first twelve digits of the sha256 of the version that was live before.
-        replaced: Option<String>,
-        /// Time from the request to the swap.
-        took: Duration,
-    },
-    /// What is live stays, and another version is tried beside it.
-    OnTrial {
-        /// That version.
-        version: Arc<PluginVersion>,
-        /// `canary` or `shadow`.
-        mode: &'static str,
-        /// The share of users that go through it.
-        percent: Option<u32>,
-        /// Time from the request to its beginning.
-        took: Duration,
-    },
-    /// What is live stays, because there was nothing to do.
-    Unchanged(Unchanged),
-}
-
-/// Why there was nothing to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unchanged {
-    /// This version is live already.
-    Live,
-    /// The file is the one that an operator passed over, by a push or a rollback.
-    Held,
-    /// The file was refused, and has not changed since.
-    Refused,
-    /// This version was taken back by itself, and nobody insists on it.
-    RolledBack,
-    /// This version is tried beside the live one already.
-    OnTrial,
-}
-
-/// Why an operation changed nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum ChangeError {
-    /// No such plugin is configured.
-    #[error("no plugin is called {0:?} in the configuration of this node")]
-    UnknownPlugin(String),
-    /// There is nothing to go back to.
-    #[error("there is no earlier version to go back to")]
-    NoEarlierVersion,
-    /// The version to go back to is none that was live.
-    #[error(
-        "{0:?} is none of the versions that were live before; it takes at least 12 digits of the sha256"
-    )]
-    NoSuchVersion(String),
-    /// The component was live and taken back by itself, and nobody insists on it.
-    #[error(
-        "version {version} was taken back on probation ({reason}); change it, or push it with force"
-    )]
-    RolledBack {
-        /// The first twelve digits of its sha256.
-        version: String,
-        /// Why it was taken back.
-        reason: String,
-    },
-    /// The component was refused.
-    #[error("{error}")]
-    Refused {
-        /// Which one; none where nothing could be read.
-        hash: Option<ComponentHash>,
-        /// Why.
-        error: LoadError,
-        /// The first twelve digits of the sha256 of the version that stays live.
-        live: Option<String>,
-    },
-}
 
 /// A component that was tried beside what is live, and may take its place.
 #[derive(Debug)]
@@ -130,27 +46,6 @@ enum Wanted {
     },
 }
 
-/// A version to go back to.
-pub(super) enum Back {
-    /// It was live in this process.
-    Resting(Arc<PluginVersion>),
-    /// It was live in an earlier one.
-    Kept(ComponentHash),
-}
-
-impl Back {
-    /// Its component.
-    pub(super) fn hash(&self) -> &ComponentHash {
-        match self {
-            Self::Resting(version) => version.hash(),
-            Self::Kept(hash) => hash,
-        }
-    }
-}
-
-/// Fewest digits of a sha256 that name a version, as logs and reports do.
-const DIGITS_MIN: usize = 12;
-
 impl Registry {
     /// Swaps in the component `bytes`, with the configuration of the plugin that is in force. With `force`, also one that
     /// was taken back on probation, and at once where versions are tried first.
@@ -166,7 +61,7 @@ impl Registry {
         let began = Instant::now();
         self.check_known(plugin)?;
         // Before its turn: a component that compiles for seconds holds up no other plugin.
-        let hash = hash(&bytes);
+        let hash = component_hash(&bytes);
         let compiled = self.loader.compile(bytes.clone(), self.pace(plugin));
         let compiled = compiled.instrument(swap_span(plugin, Trigger::Push)).await;
         let compiled = compiled
@@ -188,7 +83,7 @@ impl Registry {
         let slot = live.find(plugin);
         let slot = slot.ok_or_else(|| ChangeError::UnknownPlugin(plugin.to_owned()))?;
         let (config, current) = (slot.config(), slot.version());
-        let hash = hash(&bytes);
+        let hash = component_hash(&bytes);
         if let Some(current) = current
             && is_version(current, &hash, config)
         {
@@ -292,8 +187,10 @@ impl Registry {
         began: Instant,
     ) -> Result<Change, ChangeError> {
         let changed = self.change_now(plugin, trigger, wanted, began).await;
-        self.keep(plugin, None);
-        self.kept().await;
+        if self.is_configured(plugin) {
+            self.keep(plugin, None);
+            self.kept().await;
+        }
         changed
     }
 
@@ -323,6 +220,11 @@ impl Registry {
             places: live.slots().iter().map(place).collect(),
             refusals: Vec::new(),
         };
+        if let Wanted::Earlier { to: None, .. } = &wanted
+            && let Some(change) = self.end_trial(&reload.places[index], began)
+        {
+            return Ok(change);
+        }
         let replaced = label_of(&reload.places[index]);
         let tried = self
             .try_wanted(&reload.places[index], wanted, trigger)
@@ -444,69 +346,14 @@ impl Registry {
             None => Ok(()),
         }
     }
-
-    /// Readies a version that was live before.
-    pub(super) async fn go_back(
-        &self,
-        config: &Arc<PluginConfig>,
-        back: Back,
-        bytes_max: usize,
-    ) -> Result<Tried, NotAdmitted> {
-        match back {
-            Back::Resting(earlier) => {
-                // It was admitted before, and starts here as then.
-                let version = Arc::new(earlier.anew());
-                let warmed = version.warm_up().await;
-                let warmed = warmed.map_err(|error| LoadError::Start(error.detail));
-                tried(warmed.map(|()| version), *earlier.hash(), None)
-            }
-            Back::Kept(hash) => {
-                let pace = self.pace(&config.name);
-                let loaded = self.load_kept(config, &hash, bytes_max, pace).await;
-                tried(loaded, hash, None)
-            }
-        }
-    }
-
-    /// The version to go back to; none where that is the one that is live.
-    fn earlier(
-        &self,
-        plugin: &str,
-        to: Option<String>,
-        current: Option<&Arc<PluginVersion>>,
-    ) -> Result<Option<Back>, ChangeError> {
-        let Some(to) = to else {
-            let earlier = self
-                .records
-                .with(plugin, |record| record.good().next().map(back));
-            return earlier.map(Some).ok_or(ChangeError::NoEarlierVersion);
-        };
-        let sha256 = to.to_ascii_lowercase();
-        if sha256.len() < DIGITS_MIN {
-            return Err(ChangeError::NoSuchVersion(to));
-        }
-        if current.is_some_and(|live| hex(live.hash()).starts_with(&sha256)) {
-            return Ok(None);
-        }
-        let earlier = self
-            .records
-            .with(plugin, |record| record.earlier(&sha256).map(back));
-        earlier.map(Some).ok_or(ChangeError::NoSuchVersion(to))
-    }
 }
 
 fn is_version(version: &PluginVersion, hash: &ComponentHash, config: &PluginConfig) -> bool {
     version.hash() == hash && version.config().makes_same_version(config)
 }
 
-pub(super) fn back(stint: &Stint) -> Back {
-    match &stint.resting {
-        Some(version) => Back::Resting(version.clone()),
-        None => Back::Kept(stint.hash.0),
-    }
-}
-
-fn tried(
+/// What an operator wants, if it was `admitted`.
+pub(super) fn tried(
     admitted: Result<Arc<PluginVersion>, LoadError>,
     hash: ComponentHash,
     component: Option<Arc<[u8]>>,

@@ -13,8 +13,8 @@ use tracing::{Instrument, error, info, warn};
 use super::{
     Registry, Trigger,
     attempt::{Newcomer, Tried},
+    back::{Back, back},
     judge::{Judgement, Tally, judge},
-    operations::{Back, back},
     record::{Hold, Record, config_hash},
     swap_span,
 };

@@ -10,10 +10,11 @@ use std::{
 use tracing::info;
 
 use super::{
-    Place, Registry, Trigger,
+    Registry, Trigger,
     attempt::{Newcomer, Origin},
     judge::Tally,
     record::{Record, Stint},
+    reload::Place,
 };
 use crate::{
     config::RolloutConfig,

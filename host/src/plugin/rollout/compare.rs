@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_same_in_other_words_is_the_same() {
-        let same = |one: &Told, other: &Told| difference(one, other) == None;
+        let same = |one: &Told, other: &Told| difference(one, other).is_none();
         assert!(same(&Told::Accepted, &Told::Accepted));
         assert!(same(&rejected("a", "one"), &rejected("a", "two")));
         let (one, other) = (

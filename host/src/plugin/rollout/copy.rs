@@ -39,7 +39,7 @@ impl Asked {
 }
 
 /// A call that the live version has answered.
-pub(super) struct Copy {
+pub(super) struct Copied {
     pub(super) asked: Asked,
     client: Option<Arc<ClientInfo>>,
     message: MessageCopy,
@@ -48,7 +48,7 @@ pub(super) struct Copy {
     _room: OwnedSemaphorePermit,
 }
 
-impl Copy {
+impl Copied {
     pub(super) fn new(
         asked: Asked,
         client: Option<&Arc<ClientInfo>>,

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::{
     compare::{Difference, Tell, Told, difference},
-    copy::{Asked, Copy},
+    copy::{Asked, Copied},
 };
 use crate::{
     metrics::{PluginMetrics, ShadowOutcome},
@@ -36,7 +36,7 @@ const SAMPLES_MAX: usize = 5;
 #[derive(Debug)]
 pub struct Shadow {
     version: Arc<PluginVersion>,
-    copies: mpsc::Sender<Copy>,
+    copies: mpsc::Sender<Copied>,
     room: Arc<Semaphore>,
     found: Arc<Found>,
 }
@@ -93,7 +93,7 @@ impl Shadow {
         let room = u32::try_from(bytes).ok();
         let room = room.and_then(|bytes| self.room.clone().try_acquire_many_owned(bytes).ok());
         match room {
-            Some(room) => place.send(Copy::new(asked, client, message, told, room)),
+            Some(room) => place.send(Copied::new(asked, client, message, told, room)),
             None => self.found.count(ShadowOutcome::QueueBytes),
         }
     }
@@ -110,7 +110,7 @@ impl Shadow {
 }
 
 /// Asks the shadow what the live version was asked, copy by copy.
-async fn run(version: Arc<PluginVersion>, mut copies: mpsc::Receiver<Copy>, found: Arc<Found>) {
+async fn run(version: Arc<PluginVersion>, mut copies: mpsc::Receiver<Copied>, found: Arc<Found>) {
     while let Some(copy) = copies.recv().await {
         let told = copy.ask(&version).await;
         found.compare(&copy, &told);
@@ -120,7 +120,7 @@ async fn run(version: Arc<PluginVersion>, mut copies: mpsc::Receiver<Copy>, foun
 }
 
 impl Found {
-    fn compare(&self, copy: &Copy, told: &Told) {
+    fn compare(&self, copy: &Copied, told: &Told) {
         let Some((live, shadow, fields)) = difference(&copy.told, told) else {
             return self.count(ShadowOutcome::Same);
         };
