@@ -72,6 +72,7 @@ async fn load(path: &Path, bytes: Arc<[u8]>) -> Arc<PluginVersion> {
         on_failure: OnFailure::Reject,
         instances: InstanceMode::Pool { max: 4 },
         limits: PluginLimits::default(),
+        rollout: None,
         config_json: "{}".to_owned(),
     });
     let loader = Loader::new(

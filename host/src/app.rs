@@ -105,6 +105,7 @@ pub async fn run(
         .cloudwatch
         .clone()
         .map(|cloudwatch| push_to(cloudwatch, &config.server.node_id, &services));
+    let supervision = tokio::spawn(services.registry.clone().supervise());
     let reloads = tokio::spawn(reload::follow(
         services.clone(),
         config.clone(),
@@ -134,9 +135,11 @@ pub async fn run(
         pusher.finish(end).await;
     }
     reloads.abort();
+    supervision.abort();
     stop.cancel();
     // A request that does not end must not keep the process.
     let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
+    services.registry.kept().await;
     services.router.broker().leave().await;
     services.tracer.stop().await;
     info!("stopped");
@@ -182,9 +185,11 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
         store,
         metrics.clone(),
     )?;
+    let registry = Registry::new(loader, metrics.clone()).keeping(&config.plugin_versions);
+    registry.set_probation(config.plugin_probation.clone());
     Ok(Arc::new(Services {
         router: Router::new(table, broker, metrics.clone()),
-        registry: Arc::new(Registry::new(loader, metrics.clone())),
+        registry: Arc::new(registry),
         metrics,
         ids,
         tracer,

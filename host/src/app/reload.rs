@@ -117,6 +117,9 @@ fn reread(services: &Services, started: &Config, source: &Source) -> Option<Conf
     }
     let table = services.router.table();
     table.set_outbox_bytes_max(new.limits.outbox_bytes_max);
+    services
+        .registry
+        .set_probation(new.plugin_probation.clone());
     services.live.store(live);
     // Who waits for an hour to ping may have to do it in a second now.
     for connection in table.connections() {

@@ -4,8 +4,9 @@ use std::{net::SocketAddr, path::Path};
 
 use super::{
     AdminConfig, AllowedOrigins, ApiConfig, AuthConfig, BrokerConfig, CloudWatchConfig, Config,
-    ConfigError, DemoConfig, JwtConfig, JwtKeySource, Limits, MetricsConfig, RedisCompat,
-    RedisConfig, RedisMode, ServerConfig, Shown, StorageResolution, TracingConfig, checks, plugins,
+    ConfigError, DemoConfig, JwtConfig, JwtKeySource, Limits, MetricsConfig, PluginVersionsConfig,
+    ProbationConfig, RedisCompat, RedisConfig, RedisMode, ServerConfig, Shown, StorageResolution,
+    TracingConfig, checks, plugins,
     settings::{Section, Settings},
     units,
 };
@@ -53,6 +54,13 @@ pub(super) fn assemble(
         plugin_cache_dir: section("plugin_cache")
             .optional("dir")
             .map(|dir| folder.join(dir)),
+        plugin_versions: PluginVersionsConfig {
+            dir: section("plugin_versions")
+                .optional("dir")
+                .map(|dir| folder.join(dir)),
+            keep: section("plugin_versions").count("keep") as usize,
+        },
+        plugin_probation: probation(section("plugin_probation"), errors),
         plugins: plugins::assemble(&settings.plugins, folder, errors),
         shown: Shown::of(settings),
     }
@@ -76,6 +84,26 @@ fn demo(
         ));
     }
     DemoConfig { enabled, public }
+}
+
+fn probation(section: &Section, errors: &mut Vec<ConfigError>) -> ProbationConfig {
+    let (calls, calls_min) = (section.count("calls"), section.count("calls_min"));
+    if section.are_right(&["calls", "calls_min"]) && calls_min > calls {
+        let message = format!(
+            "is {calls_min}, more than plugin_probation.calls, {calls}, so that the probation would end before \
+             anything is judged; lower it, or raise the other"
+        );
+        errors.push(ConfigError {
+            key: format!("{}.calls_min", section.path),
+            ..section.error(&["calls_min", "calls"], message)
+        });
+    }
+    ProbationConfig {
+        time: section.time("time"),
+        calls: calls.into(),
+        failure_percent: section.count("failure_percent"),
+        calls_min: calls_min.into(),
+    }
 }
 
 fn cloudwatch(section: &Section, errors: &mut Vec<ConfigError>) -> Option<CloudWatchConfig> {
@@ -160,6 +188,7 @@ fn server(section: &Section, errors: &mut Vec<ConfigError>) -> ServerConfig {
         ping_interval: ping,
         idle_timeout: idle,
         allowed_origins: allowed_origins(section, errors),
+        trace_plugins: section.bool("trace_plugins"),
     }
 }
 

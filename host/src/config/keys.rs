@@ -106,7 +106,7 @@ pub const OLD_VARIABLES: [(&str, Option<(&str, &str)>); 5] = [
 ];
 
 /// The sections, in the order of the reference.
-pub const SECTIONS: [&str; 13] = [
+pub const SECTIONS: [&str; 15] = [
     "server",
     "auth",
     "broker",
@@ -119,6 +119,8 @@ pub const SECTIONS: [&str; 13] = [
     "admin",
     "api",
     "plugin_cache",
+    "plugin_versions",
+    "plugin_probation",
     "plugins",
 ];
 
@@ -191,7 +193,7 @@ use Change::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 64] = [
+pub const KEYS: [Key; 72] = [
     key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
@@ -204,6 +206,8 @@ pub const KEYS: [Key; 64] = [
         "Silence of a client after which the server drops the connection; longer than `ping_interval`"),
     key("server", "allowed_origins", Kind::Texts(checks::origin), "", "https://a.example.com,https://b.example.com", Live,
         "The web pages that may connect, such as `https://app.example.com`; empty: those of the same host; `*`: any"),
+    key("server", "trace_plugins", Kind::Bool, "false", "true", Live,
+        "Whether a client that connects with `?trace=plugins` is told, in each `ack`, which versions of plugins saw its message"),
 
     key("auth", "mode", Kind::Choice(&["none", "jwt"]), "none", "jwt", Restart,
         "Who says who a client is: the client itself with `?userId=`, or a JSON Web Token"),
@@ -296,6 +300,20 @@ pub const KEYS: [Key; 64] = [
     key("plugin_cache", "dir", Kind::Text(checks::optional_path), ".signalbox/cache", "/var/cache/signalbox", Restart,
         "Where compiled plugins are kept, against the folder of the file; empty: nowhere"),
 
+    key("plugin_versions", "dir", Kind::Text(checks::optional_path), ".signalbox/versions", "/var/lib/signalbox/versions", Restart,
+        "Where the versions of plugins that were live are kept, against the folder of the file; empty: nowhere, and a restart begins with the plugins' files"),
+    key("plugin_versions", "keep", Kind::Count(1, 20), "5", "2", Restart,
+        "How many versions of each plugin are kept to go back to, beside the one that is live"),
+
+    key("plugin_probation", "time", millis(0, HOUR), "30s", "2m", Live,
+        "How long a version that went live is watched; 0s: not at all"),
+    key("plugin_probation", "calls", Kind::Count(1, 1_000_000), "1000", "200", Live,
+        "After how many calls that ends earlier"),
+    key("plugin_probation", "failure_percent", Kind::Count(1, 100), "5", "20", Live,
+        "Traps and deadline misses in a hundred calls, over which the version before comes back"),
+    key("plugin_probation", "calls_min", Kind::Count(1, 1_000_000), "20", "50", Live,
+        "Calls before a share of them is looked at, at most `calls`"),
+
     key("plugins", "name", Kind::Text(checks::plugin_name), "", "", Live,
         "Unique name, required"),
     key("plugins", "path", Kind::Text(checks::path), "", "other.wasm", Live,
@@ -330,6 +348,8 @@ pub const KEYS: [Key; 64] = [
         "Bytes of all keys and values in the store"),
     key("plugins", "log_lines_per_second", Kind::Count(0, 100_000), "100", "10", Live,
         "Log lines per second; a line is cut at 1 KiB"),
+    key("plugins", "rollout", Kind::Table, "{}", "{\"mode\":\"canary\",\"percent\":20}", Live,
+        "How a new version is tried before it goes live: `{ mode = \"canary\", percent = 5 }` on a share of the users, `{ mode = \"shadow\" }` on copies; `{}`: not at all"),
     key("plugins", "config", Kind::Table, "{}", "{\"max_text_chars\":10}", Live,
         "Handed to `init` as JSON text; as a variable it is a JSON object"),
 ];

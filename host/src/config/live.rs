@@ -25,6 +25,14 @@ pub fn cannot_change_live(old: &Config, new: &Config) -> Vec<&'static str> {
         "plugin_cache.dir",
         old.plugin_cache_dir != new.plugin_cache_dir,
     );
+    differs(
+        "plugin_versions.dir",
+        old.plugin_versions.dir != new.plugin_versions.dir,
+    );
+    differs(
+        "plugin_versions.keep",
+        old.plugin_versions.keep != new.plugin_versions.keep,
+    );
     auth(&old.auth, &new.auth, &mut differs);
     keys
 }

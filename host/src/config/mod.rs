@@ -58,6 +58,10 @@ pub struct Config {
     pub api: ApiConfig,
     /// `[plugin_cache] dir`: where compiled plugins are kept, absolute; none: nowhere.
     pub plugin_cache_dir: Option<PathBuf>,
+    /// `[plugin_versions]`. Cannot be changed while the server runs.
+    pub plugin_versions: PluginVersionsConfig,
+    /// `[plugin_probation]`.
+    pub plugin_probation: ProbationConfig,
     /// `[[plugins]]`, in the order of the chain.
     pub plugins: Vec<PluginConfig>,
     /// All of it to be shown, without secrets.
@@ -79,6 +83,8 @@ pub struct ServerConfig {
     pub idle_timeout: Duration,
     /// Which web pages may connect.
     pub allowed_origins: AllowedOrigins,
+    /// Whether clients may be told which versions of plugins saw their messages.
+    pub trace_plugins: bool,
 }
 
 /// Which `Origin` a browser may come from. Clients that send none are not browsers and are let in.
@@ -316,6 +322,39 @@ impl std::fmt::Debug for ApiConfig {
     }
 }
 
+/// `[plugin_versions]`: which versions of plugins can be gone back to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginVersionsConfig {
+    /// Where they are kept, absolute; none: in memory alone.
+    pub dir: Option<PathBuf>,
+    /// How many of each plugin, beside the one that is live, 1–20.
+    pub keep: usize,
+}
+
+/// `[plugin_probation]`: when a version that went live has proved itself, and when the one before it comes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbationConfig {
+    /// How long it is watched, at most 1 h; zero: not at all.
+    pub time: Duration,
+    /// After how many calls that ends earlier.
+    pub calls: u64,
+    /// Traps and deadline misses in a hundred calls, 1–100, that it may have.
+    pub failure_percent: u32,
+    /// Calls before a share of them is looked at, at most `calls`.
+    pub calls_min: u64,
+}
+
+impl Default for ProbationConfig {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(30),
+            calls: 1_000,
+            failure_percent: 5,
+            calls_min: 20,
+        }
+    }
+}
+
 /// One `[[plugins]]` entry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PluginConfig {
@@ -331,8 +370,47 @@ pub struct PluginConfig {
     pub instances: InstanceMode,
     /// The bounds of its calls.
     pub limits: PluginLimits,
+    /// How a new version is tried before it goes live; none: it goes live at once.
+    pub rollout: Option<RolloutConfig>,
     /// `config` as JSON text, handed to `init`; `{}` where there is none.
     pub config_json: String,
+}
+
+impl PluginConfig {
+    /// Whether a component that is configured as `other` says is the same version with this: where it comes from, and how it
+    /// is rolled out, makes no difference to what it does.
+    pub fn makes_same_version(&self, other: &Self) -> bool {
+        let Self {
+            name,
+            path: _,
+            events,
+            on_failure,
+            instances,
+            limits,
+            rollout: _,
+            config_json,
+        } = self;
+        (name, events, limits, config_json)
+            == (
+                &other.name,
+                &other.events,
+                &other.limits,
+                &other.config_json,
+            )
+            && (*on_failure, *instances) == (other.on_failure, other.instances)
+    }
+}
+
+/// How a new version of a plugin is tried before it goes live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RolloutConfig {
+    /// On a share of the users.
+    Canary {
+        /// Of a hundred users, 1–100.
+        percent: u32,
+    },
+    /// On copies of what the live version is asked; what it answers is compared and thrown away.
+    Shadow,
 }
 
 /// What happens to a message when a plugin traps, exceeds a limit, or answers with something illegal.

@@ -2,9 +2,11 @@
 
 use std::{collections::HashMap, path::Path};
 
+use serde::Deserialize;
+
 use super::{
-    ConfigError, InstanceMode, OnFailure, Place, PluginConfig, PluginLimits, settings::Section,
-    units,
+    ConfigError, InstanceMode, OnFailure, Place, PluginConfig, PluginLimits, RolloutConfig,
+    settings::Section, units,
 };
 
 /// Puts the plugins together, in the order of the chain.
@@ -71,8 +73,43 @@ fn plugin(section: &Section, folder: &Path, errors: &mut Vec<ConfigError>) -> Pl
         },
         instances: instances(section, errors),
         limits: limits(section, errors),
+        rollout: rollout(section, errors),
         config_json: section.json("config"),
     }
+}
+
+/// `rollout` as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rollout {
+    mode: Option<String>,
+    percent: Option<u32>,
+}
+
+fn rollout(section: &Section, errors: &mut Vec<ConfigError>) -> Option<RolloutConfig> {
+    let text = section.json("rollout");
+    if text == "{}" || !section.are_right(&["rollout"]) {
+        return None;
+    }
+    let written = serde_json::from_str::<Rollout>(&text).map_err(|error| {
+        // Where in the table it is says nothing: it was written as TOML.
+        let error = error.to_string();
+        let reason = error.split(" at line ").next();
+        reason.unwrap_or_default().to_owned()
+    });
+    let known = written.and_then(|written| match (written.mode.as_deref(), written.percent) {
+        (Some("canary"), Some(percent @ 1..=100)) => Ok(RolloutConfig::Canary { percent }),
+        (Some("canary"), _) => Err("mode \"canary\" wants a percent from 1 to 100".to_owned()),
+        (Some("shadow"), None) => Ok(RolloutConfig::Shadow),
+        (Some("shadow"), Some(_)) => Err("percent says nothing with mode \"shadow\"".to_owned()),
+        _ => Err("mode is \"canary\" or \"shadow\"".to_owned()),
+    });
+    known
+        .map_err(|reason| {
+            let example = "write for example rollout = { mode = \"canary\", percent = 5 }";
+            errors.push(section.error(&["rollout"], format!("{reason}; {example}")));
+        })
+        .ok()
 }
 
 fn instances(section: &Section, errors: &mut Vec<ConfigError>) -> InstanceMode {

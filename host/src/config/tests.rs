@@ -12,8 +12,9 @@ use proptest::prelude::*;
 
 use super::{
     AllowedOrigins, AuthConfig, BrokerConfig, CloudWatchConfig, Config, ConfigErrors, Environment,
-    InstanceMode, JwtKeySource, Limits, OnFailure, PluginConfig, PluginLimits, RedisCompat,
-    RedisConfig, RedisMode, Shown, StorageResolution, TracingConfig,
+    InstanceMode, JwtKeySource, Limits, OnFailure, PluginConfig, PluginLimits,
+    PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig, RedisMode, RolloutConfig,
+    Shown, StorageResolution, TracingConfig,
     keys::{self, Change, KEYS, Key, Kind},
     live::cannot_change_live,
     values,
@@ -125,6 +126,7 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
     assert_eq!(config.server.listen.to_string(), "[::1]:9000");
     assert_eq!(config.server.idle_timeout, Duration::from_secs(90));
     let origins = ["https://app.example.com", "http://localhost:3000"].map(str::to_owned);
+    assert!(config.server.trace_plugins);
     assert_eq!(
         config.server.allowed_origins,
         AllowedOrigins::List(origins.to_vec())
@@ -179,6 +181,18 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
     assert_eq!(config.admin.upload_timeout, Duration::from_secs(300));
     assert_eq!(config.api.keys, ["first-key", "second-key"]);
     assert_eq!(config.plugin_cache_dir, None);
+    let versions = PluginVersionsConfig {
+        dir: Some("/var/lib/signalbox/versions".into()),
+        keep: 2,
+    };
+    assert_eq!(config.plugin_versions, versions);
+    let probation = ProbationConfig {
+        time: Duration::from_secs(120),
+        calls: 200,
+        failure_percent: 20,
+        calls_min: 50,
+    };
+    assert_eq!(config.plugin_probation, probation);
 
     let [chat, game] = config.plugins.as_slice() else {
         panic!("{:?}", config.plugins)
@@ -204,6 +218,8 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         log_lines_per_second: 10,
     };
     assert_eq!(chat.limits, limits);
+    assert_eq!(chat.rollout, Some(RolloutConfig::Canary { percent: 20 }));
+    assert_eq!(game.rollout, Some(RolloutConfig::Shadow));
     assert_eq!(game.path, Path::new("/srv/game.wasm"));
     assert_eq!(game.instances, InstanceMode::Single);
     assert_eq!(game.config_json, "{}");
@@ -217,6 +233,7 @@ fn no_text_gives_the_defaults_of_the_contract() {
     assert_eq!(config.server.ping_interval, Duration::from_secs(25));
     assert_eq!(config.server.idle_timeout, Duration::from_secs(60));
     assert_eq!(config.server.allowed_origins, AllowedOrigins::SameHost);
+    assert!(!config.server.trace_plugins);
     assert!((1..=64).contains(&config.server.node_id.len()));
     assert_eq!(
         config.auth,
@@ -236,6 +253,12 @@ fn no_text_gives_the_defaults_of_the_contract() {
         config.plugin_cache_dir.as_deref(),
         Some(Path::new("/srv/.signalbox/cache"))
     );
+    let versions = PluginVersionsConfig {
+        dir: Some("/srv/.signalbox/versions".into()),
+        keep: 5,
+    };
+    assert_eq!(config.plugin_versions, versions);
+    assert_eq!(config.plugin_probation, ProbationConfig::default());
     assert!(config.plugins.is_empty());
     let here = Config::parse("", Path::new("platform.toml"), &Environment::new());
     assert_eq!(here.as_ref(), Ok(&Config::default()));
@@ -278,6 +301,7 @@ fn chat() -> PluginConfig {
         on_failure: OnFailure::Reject,
         instances: InstanceMode::Pool { max: 16 },
         limits: PluginLimits::default(),
+        rollout: None,
         config_json: r#"{"max_text_chars":4000,"blocked_words":[]}"#.to_owned(),
     }
 }

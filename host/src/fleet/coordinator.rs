@@ -192,9 +192,10 @@ impl Fleet {
         began: Instant,
     ) -> Result<Pushed, PushError> {
         let sha256 = hex(&component_hash(&bytes));
-        let took = match self.registry.push(plugin, bytes).await? {
+        let took = match self.registry.push(plugin, bytes, true).await? {
             Change::Live { took, .. } => took,
-            Change::Unchanged(_) => Duration::ZERO,
+            // Who insists tries nothing first.
+            Change::OnTrial { .. } | Change::Unchanged(_) => Duration::ZERO,
         };
         Ok(Pushed {
             sha256,

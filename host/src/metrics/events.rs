@@ -132,6 +132,8 @@ pub struct PluginSwapped<'a> {
     pub old: Option<&'a str>,
     /// The version now.
     pub new: &'a str,
+    /// The version that its component says it is.
+    pub semver: Option<&'a str>,
     /// What set it off.
     pub trigger: &'static str,
     /// Time to compile it, or to read it from the cache.
@@ -150,11 +152,65 @@ impl PluginSwapped<'_> {
             plugin = self.plugin,
             old = self.old.unwrap_or("none"),
             new = self.new,
+            semver = self.semver,
             trigger = self.trigger,
             compile_ms = self.compile.as_secs_f64() * 1e3,
             cached = self.cached,
             live_ms = self.live_after.as_secs_f64() * 1e3,
             "plugin swapped"
+        );
+    }
+}
+
+/// What a version was that was taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RolledBackFrom {
+    /// Live.
+    Live,
+    /// Tried on a share of the users.
+    Canary,
+    /// Tried on copies.
+    Shadow,
+}
+
+/// A version of a plugin failed on probation or as a candidate, and the one before it is live again, or still.
+#[derive(Debug)]
+pub struct PluginRolledBack<'a> {
+    /// Where it counts.
+    pub metrics: &'a PluginMetrics,
+    /// The plugin.
+    pub plugin: &'a str,
+    /// What it was before it failed.
+    pub from: RolledBackFrom,
+    /// The version that failed.
+    pub bad: &'a str,
+    /// The version that is live again, or still.
+    pub good: &'a str,
+    /// What it did.
+    pub reason: &'a str,
+    /// From the verdict to now.
+    pub live_after: Duration,
+}
+
+impl PluginRolledBack<'_> {
+    /// Counts and logs it.
+    pub fn emit(self) {
+        self.metrics.swapped(SwapOutcome::RolledBack);
+        let (reason, result) = (
+            self.reason,
+            match self.from {
+                RolledBackFrom::Live => "the version before is live again",
+                RolledBackFrom::Canary => "its canary is over and the live version stays",
+                RolledBackFrom::Shadow => "its shadow is over and the live version stays",
+            },
+        );
+        error!(
+            plugin = self.plugin,
+            old = self.bad,
+            new = self.good,
+            trigger = "probation",
+            live_ms = self.live_after.as_secs_f64() * 1e3,
+            "plugin rolled back, {result}: {reason}"
         );
     }
 }

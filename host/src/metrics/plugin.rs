@@ -61,16 +61,63 @@ pub enum SwapOutcome {
     Live,
     /// The new version was refused, the old one serves on.
     Refused,
+    /// The new version was taken back because it failed, the old one serves again.
+    RolledBack,
 }
 
 impl SwapOutcome {
-    const ALL: [Self; 2] = [Self::Live, Self::Refused];
+    const ALL: [Self; 3] = [Self::Live, Self::Refused, Self::RolledBack];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
             Self::Refused => "refused",
+            Self::RolledBack => "rolled_back",
         }
+    }
+}
+
+/// What came of a copy of a call for a version that runs beside the live one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShadowOutcome {
+    /// Both answered the same.
+    Same,
+    /// They did not.
+    Different,
+    /// No copy was made: too many wait.
+    QueueFull,
+    /// No copy was made: those that wait, and it, have too many bytes.
+    QueueBytes,
+}
+
+impl ShadowOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 4] = [
+        Self::Same,
+        Self::Different,
+        Self::QueueFull,
+        Self::QueueBytes,
+    ];
+
+    /// As it stands in metrics and reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Different => "different",
+            Self::QueueFull => "queue_full",
+            Self::QueueBytes => "queue_bytes",
+        }
+    }
+}
+
+/// A counter for each [`ShadowOutcome`].
+#[derive(Debug, Default)]
+pub struct ByShadowOutcome([Counter; ShadowOutcome::ALL.len()]);
+
+impl ByShadowOutcome {
+    /// The counter of `outcome`.
+    pub fn of(&self, outcome: ShadowOutcome) -> &Counter {
+        &self.0[outcome as usize]
     }
 }
 
@@ -89,6 +136,8 @@ pub struct PluginMetrics {
     pub instances: Gauge,
     /// The linear memory of those instances.
     pub memory_bytes: Gauge,
+    /// Copies of calls for a version beside the live one.
+    pub shadow: ByShadowOutcome,
     /// What the plugin counts for itself.
     pub guest: GuestFigures,
     failures: [Counter; FailureKind::ALL.len()],

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{
     Counter, FailureKind, Gauge, Histogram, HistogramSnapshot, Metrics, PluginMetrics,
+    ShadowOutcome,
     plugin::GuestFigure,
     table::{self, Metric},
 };
@@ -203,6 +204,12 @@ impl Readings {
         self.each_by(plugins, &table::PLUGIN_SWAPS, |m| {
             m.swaps()
                 .map(|(outcome, count)| (outcome.to_owned(), count))
+                .collect()
+        });
+        self.each_by(plugins, &table::PLUGIN_SHADOW_COPIES, |m| {
+            ShadowOutcome::ALL
+                .into_iter()
+                .map(|outcome| (outcome.as_str().to_owned(), m.shadow.of(outcome).get()))
                 .collect()
         });
         self.each(plugins, &table::PLUGIN_INSTANCES, |m| (&m.instances).into());

@@ -209,9 +209,12 @@ table! {
         "Messages, connections and joins that a plugin refused, by its code; `other`: codes beyond the first 20")
         .labels(&["plugin", "code"]);
     PLUGIN_SWAPS = metric(Counter, "plugin_swaps", Count,
-        "Versions of a plugin that went live (`live`) or were refused (`refused`)")
+        "Versions of a plugin that went live (`live`), were refused (`refused`), or failed on probation, so that the one before came back (`rolled_back`)")
         .labels(&["plugin", "outcome"])
         .cloudwatch("PluginSwaps", &[&[SERVER_ID], &[], &["Outcome"], &["Plugin", "Outcome"]]);
+    PLUGIN_SHADOW_COPIES = metric(Counter, "plugin_shadow_copies", Count,
+        "Calls that were copied for a version that runs beside the live one, by whether both answered the `same` or something `different`; not copied because too many waited (`queue_full`) or too much of them (`queue_bytes`)")
+        .labels(&["plugin", "outcome"]);
     PLUGIN_INSTANCES = metric(Gauge, "plugin_instances", Count,
         "Instances that exist, over all versions: one that is tried out or still drains counts too")
         .labels(&["plugin"]);

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, future::Either};
 
-use super::{Message, Refused, Settled, guest, settle, traced};
+use super::{Message, Refused, Settled, guest, mirrored, settle, traced};
 use crate::{
-    plugin::{PluginSet, PluginVersion, Slot, Transformed},
+    plugin::{Asked, PluginSet, PluginVersion, Slot, Transformed},
     protocol::ClientInfo,
 };
 
@@ -29,15 +29,17 @@ pub(super) struct Transformer<'s> {
     screening: bool,
 }
 
-/// The plugins from a place on that see messages of this type.
+/// The plugins from a place on that see this message, each with the version that serves its sender.
 fn links<'s>(
     plugins: &'s PluginSet,
     from: usize,
-    event_type: &str,
+    message: &Message<'_>,
 ) -> impl Iterator<Item = Link<'s>> {
     let slots = plugins.slots().iter().enumerate().skip(from);
     slots.filter_map(move |(place, slot)| {
-        let version = slot.version().filter(|version| version.sees(event_type))?;
+        let version = slot
+            .version_for(message.sender)
+            .filter(|version| version.sees(&message.event_type))?;
         Some(Link {
             place,
             slot,
@@ -57,7 +59,7 @@ pub(super) async fn validate<'s>(
     message: &Message<'_>,
 ) -> Result<Option<Transformer<'s>>, Refused> {
     let (mut validator, mut transformer) = (None::<Link>, None::<Link>);
-    for link in links(plugins, 0, &message.event_type) {
+    for link in links(plugins, 0, message) {
         if link.version.transforms() {
             transformer.get_or_insert(link);
         }
@@ -83,14 +85,16 @@ impl<'s> Link<'s> {
         client: Option<&Arc<ClientInfo>>,
         message: &Message<'_>,
     ) -> impl Future<Output = Result<(), Refused>> {
-        let call = traced::call(message.trace, "validate", self.version);
+        let call = traced::call(message, "validate", self.version);
         let verdict = self.version.validate(client, guest(message));
-        verdict.map(
-            move |verdict| match settle(self.slot, call.ended(verdict)) {
+        verdict.map(move |verdict| {
+            let verdict = call.ended(verdict);
+            mirrored(self.slot, Asked::Validate, client, message, &verdict);
+            match settle(self.slot, verdict) {
                 Settled::Answer(()) | Settled::Passed => Ok(()),
                 Settled::Stop(refused) => Err(refused),
-            },
-        )
+            }
+        })
     }
 }
 
@@ -102,24 +106,28 @@ impl<'s> Transformer<'s> {
         message: &Message<'_>,
     ) -> impl Future<Output = Settled<Transformed>> {
         let Link { slot, version, .. } = self.link;
-        let what = if self.screening {
-            "screen"
+        let (what, asked) = if self.screening {
+            ("screen", Asked::Screen)
         } else {
-            "transform"
+            ("transform", Asked::Transform)
         };
-        let call = traced::call(message.trace, what, version);
+        let call = traced::call(message, what, version);
         let verdict = if self.screening {
             Either::Left(version.screen(client, guest(message)))
         } else {
             Either::Right(version.transform(client, guest(message)))
         };
-        verdict.map(move |verdict| settle(slot, call.ended(verdict)))
+        verdict.map(move |verdict| {
+            let verdict = call.ended(verdict);
+            mirrored(slot, asked, client, message, &verdict);
+            settle(slot, verdict)
+        })
     }
 
     /// The one after it, for what the message is now.
-    pub(super) fn next(self, plugins: &'s PluginSet, event_type: &str) -> Option<Self> {
-        let link = links(plugins, self.link.place + 1, event_type)
-            .find(|link| link.version.transforms())?;
+    pub(super) fn next(self, plugins: &'s PluginSet, message: &Message<'_>) -> Option<Self> {
+        let link =
+            links(plugins, self.link.place + 1, message).find(|link| link.version.transforms())?;
         Some(Self {
             link,
             screening: false,

@@ -4,7 +4,10 @@
 //! leave half a delivery behind.
 
 mod chain;
+mod seen;
 mod traced;
+
+pub use seen::Seen;
 
 use std::{
     borrow::Cow,
@@ -15,8 +18,8 @@ use std::{
 use crate::{
     config::OnFailure,
     plugin::{
-        Action, CallError, Destination, Draft, GuestDestination, GuestMessage, PluginSet,
-        PluginVersion, Rejection, Slot, Transformed, Verdict,
+        Action, Asked, CallError, Destination, Draft, GuestDestination, GuestMessage, PluginSet,
+        PluginVersion, Rejection, Slot, Tell, Transformed, Verdict,
     },
     protocol::{ClientInfo, event_type::Closeness},
     trace::Trace,
@@ -63,6 +66,8 @@ pub struct Message<'a> {
     pub timestamp: SystemTime,
     /// The span of its handling, where it is traced.
     pub trace: Trace<'a>,
+    /// Where the versions that see it are noted, where its sender wants to know.
+    pub seen: Option<&'a Seen>,
 }
 
 /// What is to be done with a message.
@@ -135,14 +140,16 @@ pub async fn run<'a>(
             Settled::Answer(Transformed::Dropped) => return Outcome::Dropped,
             Settled::Stop(refused) => return refused.into(),
         }
-        next = transformer.next(plugins, &message.event_type);
+        next = transformer.next(plugins, &message);
     }
-    let Some((slot, version)) = handler(plugins, &message.event_type) else {
+    let Some((slot, version)) = handler(plugins, &message) else {
         return Outcome::Route(message);
     };
-    let call = traced::call(message.trace, "handle", version);
+    let call = traced::call(&message, "handle", version);
     let verdict = version.handle(client, guest(&message)).await;
-    match settle(slot, call.ended(verdict)) {
+    let verdict = call.ended(verdict);
+    mirrored(slot, Asked::Handle, client, &message, &verdict);
+    match settle(slot, verdict) {
         Settled::Answer(actions) => Outcome::Handled { message, actions },
         Settled::Passed => Outcome::Route(message),
         Settled::Stop(refused) => refused.into(),
@@ -163,7 +170,7 @@ pub async fn connected(
             return Err(failed(slot));
         }
         let Some(version) = slot
-            .version()
+            .version_for(&client.user)
             .filter(|version| version.follows_connections())
         else {
             continue;
@@ -191,7 +198,7 @@ pub async fn disconnected(
         .slots()
         .iter()
         .take_while(|slot| Some(slot.config().name.as_str()) != refused_by)
-        .filter_map(Slot::version)
+        .filter_map(|slot| slot.version_for(&client.user))
         .filter(|version| version.follows_connections())
     {
         // The failure was counted and logged where it happened.
@@ -218,7 +225,8 @@ pub async fn authorize_join(
         if is_missed(slot) {
             return Err(failed(slot));
         }
-        let Some(version) = slot.version().filter(|version| version.authorizes_rooms()) else {
+        let version = slot.version_for(&client.user);
+        let Some(version) = version.filter(|version| version.authorizes_rooms()) else {
             continue;
         };
         if let Settled::Stop(refused) = settle(slot, version.authorize_join(client, room).await) {
@@ -231,20 +239,33 @@ pub async fn authorize_join(
 /// The plugin whose claim describes the type most closely; the first of two that do so equally.
 fn handler<'s>(
     plugins: &'s PluginSet,
-    event_type: &str,
+    message: &Message<'_>,
 ) -> Option<(&'s Slot, &'s Arc<PluginVersion>)> {
     let mut best: Option<(Closeness, &Slot, &Arc<PluginVersion>)> = None;
     for slot in plugins.slots() {
-        let Some(version) = slot.version() else {
+        let Some(version) = slot.version_for(message.sender) else {
             continue;
         };
-        if let Some(closeness) = version.handles(event_type)
+        if let Some(closeness) = version.handles(&message.event_type)
             && best.is_none_or(|(closest, ..)| closeness > closest)
         {
             best = Some((closeness, slot, version));
         }
     }
     best.map(|(_, slot, version)| (slot, version))
+}
+
+/// Has a version that runs beside the live one asked the same, if there is one. Does not wait.
+fn mirrored<T: Tell>(
+    slot: &Slot,
+    asked: Asked,
+    client: Option<&Arc<ClientInfo>>,
+    message: &Message<'_>,
+    verdict: &Verdict<T>,
+) {
+    if let Some(shadow) = slot.shadow() {
+        shadow.offer(asked, client, &guest(message), verdict);
+    }
 }
 
 enum Settled<T> {

@@ -1,16 +1,26 @@
-//! The span of a plugin's call, for a message that is traced.
+//! The span of a plugin's call, for a message that is traced, and the note that it saw the message.
 
+use std::sync::Arc;
+
+use super::Message;
 use crate::{
     plugin::{PluginVersion, Verdict},
-    trace::{Span, SpanKind, Trace},
+    trace::{Span, SpanKind},
 };
 
 /// One call, if its message is traced.
 pub(super) struct Traced(Option<Span>);
 
-/// What is about to be called. To be made right before the call.
-pub(super) fn call(trace: Trace<'_>, what: &'static str, version: &PluginVersion) -> Traced {
-    Traced(trace.map(|message| {
+/// What is about to be called about `message`. To be made right before the call.
+pub(super) fn call(
+    message: &Message<'_>,
+    what: &'static str,
+    version: &Arc<PluginVersion>,
+) -> Traced {
+    if let Some(seen) = message.seen {
+        seen.note(version);
+    }
+    Traced(message.trace.map(|message| {
         let name = format!("{what} {}", version.name());
         let span = message.child(name, SpanKind::Internal);
         span.set("signalbox.plugin.name", version.name().to_owned());

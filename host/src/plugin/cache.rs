@@ -80,19 +80,7 @@ impl AotCache {
     /// # Errors
     /// [`CacheError`] where the folder or its key cannot be used or trusted.
     pub(super) fn open(dir: &Path, compatibility: u64) -> Result<Self, CacheError> {
-        let io = |source| CacheError::Io {
-            path: dir.to_owned(),
-            source,
-        };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(io)?;
-        let metadata = fs::metadata(dir).map_err(io)?;
-        if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
-            return Err(CacheError::Untrusted(dir.to_owned()));
-        }
+        private_folder(dir)?;
         let key = read_or_make_key(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -196,6 +184,27 @@ impl AotCache {
         tag.update(code);
         tag.sign()
     }
+}
+
+/// Makes the folder `dir` where it is missing, for this user alone.
+///
+/// # Errors
+/// [`CacheError`] where it cannot be made, or somebody else may write to it.
+pub(super) fn private_folder(dir: &Path) -> Result<(), CacheError> {
+    let io = |source| CacheError::Io {
+        path: dir.to_owned(),
+        source,
+    };
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(io)?;
+    let metadata = fs::metadata(dir).map_err(io)?;
+    if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+        return Err(CacheError::Untrusted(dir.to_owned()));
+    }
+    Ok(())
 }
 
 /// A name that no other writer uses.

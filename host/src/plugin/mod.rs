@@ -3,8 +3,9 @@
 //! Reading order: [`engine`] is the machine and its clock, [`cpu`] what a call uses of it, [`lane`] where it goes on if
 //! that is much; [`bindings`] the Rust side of the WIT package; [`host`] what a
 //! guest may call; [`limits`] what it may use; [`instance`] one instance and [`pool`] the warm ones; [`version`] the calls
-//! to a plugin; [`loader`] how a component is admitted; [`registry`] what is live and how it is swapped; [`watcher`] how
-//! a changed file is noticed.
+//! to a plugin; [`loader`] how a component is admitted; [`registry`] what is live and how it is swapped; [`rollout`] how a
+//! version is tried first; [`versions`] what
+//! of that is on disk; [`watcher`] how a changed file is noticed.
 //!
 //! Invariants: a guest that failed is thrown away, never the host. A version that was not admitted whole is never
 //! called for a message. What is live changes by one atomic store.
@@ -30,11 +31,13 @@ mod output;
 mod pool;
 mod registry;
 mod report;
+mod rollout;
 mod sample;
 mod set;
 mod source;
 mod store;
 mod version;
+mod versions;
 mod watcher;
 
 pub use answer::{Action, Destination, Draft, Rejection, Transformed};
@@ -50,6 +53,7 @@ pub use registry::{
     VersionView,
 };
 pub use report::AdmissionReport;
+pub use rollout::{Asked, Difference, Rollout, Shadow, Tell};
 pub use sample::{SampleCall, sample_calls};
 pub use set::{PluginSet, Slot};
 pub use source::read;

@@ -1,80 +1,65 @@
 //! Which versions are live, and how that changes: all at once, or not at all.
 //!
-//! [`Registry::apply`] brings what is live to what the files and the configuration say. What operators do by hand is in
-//! [`operations`], what they are shown in [`view`], and what is remembered for both in [`record`].
+//! [`Registry::apply`] brings what is live to what the files and the configuration say: a [`reload`], plugin by plugin by
+//! [`attempt`], and by [`resume`] where an earlier process left something. What operators do by hand is in [`operations`]
+//! and [`back`], what they are shown in [`view`], what is remembered for both in [`record`], and what of that is on disk
+//! in [`keep`]. A version that went live is watched by [`probation`], after the rules of [`judge`]; one that is tried first,
+//! in [`rollout`], too.
 
+mod attempt;
+mod back;
+mod change;
+mod judge;
+mod keep;
 mod operations;
+mod probation;
 mod record;
+mod reload;
+mod report;
+mod resume;
+mod rollout;
+mod trigger;
 mod view;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use arc_swap::{ArcSwap, Guard};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tracing::{Instrument, Span, info, info_span};
+use tokio::sync::Notify;
+use tracing::{Instrument, Span, info_span};
 
-use self::record::{Failure, Hold, Records, Refused};
+use self::{
+    attempt::{Look, Newcomer, NotAdmitted, Origin, Tried},
+    probation::Trial,
+    record::{Hold, Records},
+    reload::{Attempt, Place, Reload},
+};
 use super::{
-    ComponentHash,
-    cache::hash,
-    compile::Pace,
     loader::{LoadError, Loader},
-    set::{Claim, PluginSet, Slot, conflict},
-    source,
+    set::{PluginSet, Slot},
     version::PluginVersion,
+    versions::{Versions, crash_point},
 };
 use crate::{
-    config::PluginConfig,
-    metrics::{
-        Metrics,
-        events::{PluginRefused, PluginSwapped},
-    },
+    config::{PluginConfig, PluginVersionsConfig, ProbationConfig},
+    metrics::Metrics,
 };
 
-pub use operations::{Admitted, Change, ChangeError, Unchanged};
+pub use change::{Change, ChangeError, Unchanged};
+pub use operations::Admitted;
+pub use trigger::Trigger;
 pub use view::{CallFailure, PluginView, VersionView};
-
-/// What set a swap off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    /// The start of the server.
-    Start,
-    /// A changed plugin file.
-    File,
-    /// A changed configuration.
-    Config,
-    /// SIGHUP.
-    Signal,
-    /// An operator had the file read again.
-    Reload,
-    /// An operator uploaded a component.
-    Push,
-    /// An operator went back to an earlier version.
-    Rollback,
-    /// The cluster decided for a version.
-    Cluster,
-}
-
-impl Trigger {
-    /// As it stands in logs and reports.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::File => "file",
-            Self::Config => "config",
-            Self::Signal => "signal",
-            Self::Reload => "reload",
-            Self::Push => "push",
-            Self::Rollback => "rollback",
-            Self::Cluster => "cluster",
-        }
-    }
-}
 
 /// What lines of the log about a swap stand in, from its beginning until it is known how it ends.
 fn swap_span(plugin: &str, trigger: Trigger) -> Span {
     info_span!("swap", plugin, trigger = trigger.as_str())
 }
+
+/// Versions that can be gone back to where nothing else is said.
+const KEEP: usize = 5;
 
 /// Holds the live set. One reload or operation runs at a time; within a reload, plugins are read, compiled and tried out
 /// beside each other.
@@ -83,75 +68,21 @@ pub struct Registry {
     loader: Loader,
     metrics: Arc<Metrics>,
     records: Records,
+    /// None: nothing is kept on disk.
+    versions: Option<Versions>,
+    /// Versions that can be gone back to, beside the one that is live. Each keeps its compiled code, and no instance.
+    keep: usize,
+    /// The rules that versions are judged by.
+    probation: ArcSwap<ProbationConfig>,
+    /// Told when a version has to prove itself.
+    trials: Notify,
+    /// Held for as long as it takes to put another set in the place of the one that is live, never across an `await`.
+    switch: Mutex<()>,
     turn: tokio::sync::Mutex<()>,
 }
 
-/// One plugin of a reload.
-struct Place {
-    config: Arc<PluginConfig>,
-    current: Option<Arc<PluginVersion>>,
-    attempt: Attempt,
-}
-
-/// How far a plugin of a reload has come.
-enum Attempt {
-    /// It is being read, compiled or tried out.
-    UnderWay,
-    /// Admitted, and not live yet.
-    Ready(Arc<PluginVersion>, Origin),
-    /// `current` is what there is to be.
-    Over,
-}
-
-/// Where a new version comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    /// The configured file.
-    File,
-    /// An operator: the file is passed over until it changes.
-    Operator,
-}
-
-/// What came of looking at a plugin.
-enum Tried {
-    New(Arc<PluginVersion>, Origin),
-    Same(Unchanged),
-}
-
-/// Why a component is not admitted, and which one.
-struct NotAdmitted {
-    /// None where nothing could be read.
-    hash: Option<ComponentHash>,
-    error: LoadError,
-}
-
-impl Place {
-    /// What is live of it once everything that is ready is.
-    fn next(&self) -> Option<&Arc<PluginVersion>> {
-        match &self.attempt {
-            Attempt::Ready(version, _) => Some(version),
-            _ => self.current.as_ref(),
-        }
-    }
-
-    fn claim(&self) -> Option<Claim<'_>> {
-        Some(Claim {
-            handles: self.next()?.handled(),
-            new: matches!(self.attempt, Attempt::Ready(..)),
-        })
-    }
-}
-
-/// A reload under way.
-struct Reload {
-    trigger: Trigger,
-    began: Instant,
-    places: Vec<Place>,
-    refusals: Vec<(String, LoadError)>,
-}
-
 impl Registry {
-    /// With no plugin in it.
+    /// With no plugin in it, and what was live in memory alone.
     pub fn new(loader: Loader, metrics: Arc<Metrics>) -> Self {
         let live = ArcSwap::from_pointee(PluginSet::default());
         Self {
@@ -159,7 +90,22 @@ impl Registry {
             loader,
             metrics,
             records: Records::default(),
+            versions: None,
+            keep: KEEP,
+            probation: ArcSwap::default(),
+            trials: Notify::new(),
+            switch: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// The same, which keeps what was live as `config` says.
+    #[must_use]
+    pub fn keeping(self, config: &PluginVersionsConfig) -> Self {
+        Self {
+            versions: config.dir.as_deref().map(Versions::new),
+            keep: config.keep,
+            ..self
         }
     }
 
@@ -185,10 +131,33 @@ impl Registry {
         trigger: Trigger,
     ) -> Vec<(String, LoadError)> {
         let _turn = self.turn.lock().await;
+        for config in configs {
+            self.recall(&config.name).await;
+        }
+        let mut refusals = self.round(configs, file_bytes_max, trigger).await;
+        if trigger == Trigger::Start && configs.iter().any(|config| config.rollout.is_some()) {
+            // What changed while the server was down is tried beside what was live, which is live by now.
+            let tried = self.round(configs, file_bytes_max, Trigger::File);
+            refusals.extend(tried.await);
+        }
+        // Also where nothing went live: that a file was looked at is worth keeping.
+        for config in configs {
+            self.keep(&config.name, None);
+        }
+        refusals
+    }
+
+    async fn round(
+        &self,
+        configs: &[PluginConfig],
+        file_bytes_max: usize,
+        trigger: Trigger,
+    ) -> Vec<(String, LoadError)> {
         let old = self.live();
         let place = |config: &PluginConfig| Place {
             config: Arc::new(config.clone()),
             current: old.find(&config.name).and_then(Slot::version).cloned(),
+            rollout: old.find(&config.name).and_then(Slot::rollout).cloned(),
             attempt: Attempt::UnderWay,
         };
         let mut reload = Reload {
@@ -203,10 +172,18 @@ impl Registry {
             .enumerate()
             .map(|(index, place)| {
                 let (config, current) = (place.config.clone(), place.current.clone());
+                let rollout = place.rollout.clone();
                 let swap = swap_span(&config.name, trigger);
                 let tried = async move {
-                    let tried = self.attempt(&config, current.as_ref(), file_bytes_max, trigger);
-                    (index, tried.await)
+                    let look = Look {
+                        config: &config,
+                        current: current.as_ref(),
+                        rollout: rollout.as_deref(),
+                        file_bytes_max,
+                        trigger,
+                        force: false,
+                    };
+                    (index, self.attempt(&look).await)
                 };
                 tried.instrument(swap)
             })
@@ -225,90 +202,20 @@ impl Registry {
         reload.refusals
     }
 
-    /// What the file of a plugin is worth now.
-    async fn attempt(
-        &self,
-        config: &Arc<PluginConfig>,
-        current: Option<&Arc<PluginVersion>>,
-        file_bytes_max: usize,
-        trigger: Trigger,
-    ) -> Result<Tried, NotAdmitted> {
-        let content = source::read(&config.path, file_bytes_max).await;
-        let attempted = Refused {
-            config: config.clone(),
-            content: match &content {
-                Ok(bytes) => Ok(hash(bytes)),
-                Err(error) => Err(error.to_string()),
-            },
-        };
-        let (refused, hold) = self.records.with(&config.name, |record| {
-            record.file = Some(attempted.content.clone());
-            // Explicit requests try again what was refused; notifications do not.
-            let refused = trigger == Trigger::File && record.refused.as_ref() == Some(&attempted);
-            if !refused {
-                record.refused = None;
-            }
-            (refused, record.hold.clone())
-        });
-        if refused {
-            return Ok(Tried::Same(Unchanged::Refused));
-        }
-        let hold = hold.filter(|hold| hold.passes_over(&attempted.content));
-        let (hash, tried) = match (hold, current) {
-            (Some(hold), Some(_)) if hold.config == *config => {
-                return Ok(Tried::Same(Unchanged::Held));
-            }
-            (Some(_), Some(current)) => {
-                let admitted = self.loader.admit(config, current.candidate()).await;
-                let admitted = admitted.map(|version| Tried::New(version, Origin::Operator));
-                (Some(*current.hash()), admitted)
-            }
-            (_, Some(current))
-                if **current.config() == **config
-                    && attempted.content.as_ref() == Ok(current.hash()) =>
-            {
-                // The file has caught up with what was pushed: from now on it is followed again.
-                self.records.with(&config.name, |record| record.hold = None);
-                return Ok(Tried::Same(Unchanged::Live));
-            }
-            _ => {
-                let hash = attempted.content.as_ref().ok().copied();
-                let loaded = match content {
-                    Ok(bytes) => {
-                        let pace = self.pace(&config.name);
-                        self.loader.load(config, bytes, pace).await
-                    }
-                    Err(error) => Err(error),
-                };
-                (
-                    hash,
-                    loaded.map(|version| Tried::New(version, Origin::File)),
-                )
-            }
-        };
-        tried.map_err(|error| {
-            self.records
-                .with(&config.name, |record| record.refused = Some(attempted));
-            NotAdmitted { hash, error }
-        })
-    }
-
-    /// How much of the processors compiling this plugin may take.
-    fn pace(&self, plugin: &str) -> Pace {
-        match self.live().find(plugin).and_then(Slot::version) {
-            Some(_) => Pace::Beside,
-            None => Pace::Full,
-        }
-    }
-
     fn take(&self, reload: &mut Reload, index: usize, tried: Result<Tried, NotAdmitted>) {
         match tried {
-            Ok(Tried::New(version, origin)) => {
-                reload.places[index].attempt = Attempt::Ready(version, origin);
-            }
+            Ok(Tried::New(new)) => reload.places[index].attempt = Attempt::Ready(Box::new(new)),
             Ok(Tried::Same(_)) => reload.places[index].attempt = Attempt::Over,
-            Err(refused) => self.refuse(reload, index, refused),
+            Err(refused) => self.drop_out(reload, index, refused),
         }
+    }
+
+    /// Takes a plugin out of the reload: what is live of it stays.
+    fn drop_out(&self, reload: &mut Reload, index: usize, refused: NotAdmitted) {
+        let place = &mut reload.places[index];
+        place.attempt = Attempt::Over;
+        let error = self.refuse(place, refused, reload.trigger);
+        reload.refusals.push((place.config.name.clone(), error));
     }
 
     fn settle_conflicts(&self, reload: &mut Reload) {
@@ -320,138 +227,88 @@ impl Registry {
             let hash = reload.places[conflict.refused]
                 .next()
                 .map(|new| *new.hash());
-            self.refuse(reload, conflict.refused, NotAdmitted { hash, error });
+            self.drop_out(reload, conflict.refused, NotAdmitted { hash, error });
         }
     }
 
     /// Makes everything live that is ready, by one store.
     fn go_live(&self, reload: &mut Reload) {
-        let slots = reload
-            .places
-            .iter()
-            .map(|place| Slot::new(place.config.clone(), place.next().cloned()));
+        let switch = self.switch();
+        let live = self.live();
+        for place in &mut reload.places {
+            place.look_again(&live, reload.trigger);
+        }
+        let slots = reload.places.iter().map(|place| {
+            let (version, rollout) = (place.next().cloned(), place.rollout.clone());
+            Slot::new(place.config.clone(), version, rollout)
+        });
         let set = PluginSet::new(slots.collect());
-        self.metrics.messages_by_type.know(set.named_types());
-        self.live.store(Arc::new(set));
         let (trigger, began) = (reload.trigger, reload.began);
+        let crash_point = |step| {
+            if trigger != Trigger::Start {
+                crash_point(step);
+            }
+        };
+        crash_point("admitted");
+        self.store_live(set);
+        crash_point("live");
         for place in &mut reload.places {
             match std::mem::replace(&mut place.attempt, Attempt::Over) {
-                Attempt::Ready(new, origin) => {
-                    let old = place.current.replace(new.clone());
-                    self.remember(&place.config, &new, origin, trigger);
-                    self.report_swap(old.as_deref(), &new, trigger, began);
+                Attempt::Ready(new) => {
+                    let old = place.current.replace(new.version.clone());
+                    self.remember(&place.config, &new, old.as_deref(), trigger);
+                    self.report_swap(old.as_deref(), &new.version, trigger, began);
+                    if let Some(not_admitted) = new.instead_of {
+                        self.refuse(place, not_admitted, trigger);
+                    }
+                    self.keep(&place.config.name, new.component);
+                }
+                Attempt::Candidate(new) => {
+                    if let Some(rollout) = &place.rollout {
+                        let plugin = &place.config.name;
+                        self.remember_candidate(plugin, rollout, *new, trigger);
+                    }
                 }
                 other => place.attempt = other,
             }
         }
+        drop(switch);
+    }
+
+    /// For who puts another set live: what is live does not change meanwhile.
+    fn switch(&self) -> MutexGuard<'_, ()> {
+        self.switch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one store. Whoever calls it holds the switch.
+    fn store_live(&self, set: PluginSet) {
+        self.metrics.messages_by_type.know(set.named_types());
+        self.live.store(Arc::new(set));
     }
 
     fn remember(
         &self,
         config: &Arc<PluginConfig>,
-        new: &Arc<PluginVersion>,
-        origin: Origin,
+        new: &Newcomer,
+        old: Option<&PluginVersion>,
         trigger: Trigger,
     ) {
+        let watched = !self.probation.load().time.is_zero();
+        let trial = old
+            .filter(|_| watched)
+            .map(|old| Trial::begin(&new.version, old));
         self.records.with(&config.name, |record| {
-            record.went_live(new, trigger);
-            record.hold = (origin == Origin::Operator).then(|| Hold {
+            record.went_live(&new.version, trigger, self.keep);
+            if let Some(live) = record.stints.front_mut() {
+                live.trial = trial;
+            }
+            record.hold = (new.origin == Origin::Operator).then(|| Hold {
                 file: record.file.clone(),
                 config: config.clone(),
             });
         });
-    }
-
-    fn refuse(&self, reload: &mut Reload, index: usize, refused: NotAdmitted) {
-        let place = &mut reload.places[index];
-        place.attempt = Attempt::Over;
-        let error = refused.error.clone();
-        self.note_refusal(
-            &place.config,
-            place.current.as_deref(),
-            refused,
-            reload.trigger,
-        );
-        reload.refusals.push((place.config.name.clone(), error));
-    }
-
-    fn note_refusal(
-        &self,
-        config: &PluginConfig,
-        live: Option<&PluginVersion>,
-        refused: NotAdmitted,
-        trigger: Trigger,
-    ) {
-        let NotAdmitted { hash, error } = refused;
-        self.report_refusal(config, live, &error, trigger);
-        self.records.with(&config.name, |record| {
-            record.failure = Some(Failure {
-                at: std::time::SystemTime::now(),
-                trigger,
-                hash,
-                error,
-            });
-        });
-    }
-
-    fn report_refusal(
-        &self,
-        config: &PluginConfig,
-        live: Option<&PluginVersion>,
-        error: &LoadError,
-        trigger: Trigger,
-    ) {
-        PluginRefused {
-            metrics: &self.metrics.plugins.of(&config.name),
-            plugin: &config.name,
-            live: live.map(PluginVersion::label),
-            trigger: trigger.as_str(),
-            error,
+        if trial.is_some() {
+            self.trials.notify_one();
         }
-        .emit();
-    }
-
-    fn report_swap(
-        &self,
-        old: Option<&PluginVersion>,
-        new: &PluginVersion,
-        trigger: Trigger,
-        began: Instant,
-    ) {
-        PluginSwapped {
-            metrics: new.metrics(),
-            plugin: new.name(),
-            old: old.map(PluginVersion::label),
-            new: new.label(),
-            trigger: trigger.as_str(),
-            compile: new.admission().compile,
-            cached: new.admission().cached,
-            live_after: began.elapsed(),
-        }
-        .emit();
-    }
-
-    fn report_removed(&self, old: &PluginSet, configs: &[PluginConfig], trigger: Trigger) {
-        let configured = |name: &str| configs.iter().any(|config| config.name == name);
-        self.records.retain(configured);
-        for slot in old
-            .slots()
-            .iter()
-            .filter(|slot| !configured(&slot.config().name))
-        {
-            info!(
-                plugin = slot.config().name,
-                old = slot.version().map_or("none", |version| version.label()),
-                trigger = trigger.as_str(),
-                "plugin removed"
-            );
-        }
-    }
-}
-
-impl Reload {
-    fn conflict(&self) -> Option<super::set::Conflict> {
-        let claims: Vec<_> = self.places.iter().map(Place::claim).collect();
-        conflict(&claims)
     }
 }

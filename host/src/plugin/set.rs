@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::version::PluginVersion;
+use super::{
+    rollout::{Rollout, Shadow},
+    version::PluginVersion,
+};
 use crate::{config::PluginConfig, protocol::event_type::Patterns};
 
 /// The plugins of one moment, in the order of the chain. A message goes through one set from start to end.
@@ -17,16 +20,23 @@ pub struct Slot {
     config: Arc<PluginConfig>,
     sees: Patterns,
     version: Option<Arc<PluginVersion>>,
+    /// A version that is tried first.
+    rollout: Option<Arc<Rollout>>,
 }
 
 impl Slot {
-    pub(super) fn new(config: Arc<PluginConfig>, version: Option<Arc<PluginVersion>>) -> Self {
+    pub(super) fn new(
+        config: Arc<PluginConfig>,
+        version: Option<Arc<PluginVersion>>,
+        rollout: Option<Arc<Rollout>>,
+    ) -> Self {
         // Validated with the configuration.
         let sees = Patterns::parse(&config.events).unwrap_or_default();
         Self {
             config,
             sees,
             version,
+            rollout,
         }
     }
 
@@ -43,6 +53,26 @@ impl Slot {
     /// The version that is live; none where no version was ever admitted.
     pub fn version(&self) -> Option<&Arc<PluginVersion>> {
         self.version.as_ref()
+    }
+
+    /// The version that serves `user`: the live one, or the one that is tried on a share of the users. Always the same of
+    /// one set.
+    pub fn version_for(&self, user: &str) -> Option<&Arc<PluginVersion>> {
+        let tried = self
+            .rollout
+            .as_ref()
+            .and_then(|rollout| rollout.serves(user));
+        tried.or(self.version.as_ref())
+    }
+
+    /// A version that runs beside the live one on copies of its calls.
+    pub fn shadow(&self) -> Option<&Shadow> {
+        self.rollout.as_ref()?.shadow()
+    }
+
+    /// The version that is tried first.
+    pub(super) fn rollout(&self) -> Option<&Arc<Rollout>> {
+        self.rollout.as_ref()
     }
 }
 
@@ -67,7 +97,9 @@ impl PluginSet {
     /// The event types that plugins are configured for, or handle, by name.
     pub(super) fn named_types(&self) -> impl Iterator<Item = &str> {
         self.slots.iter().flat_map(|slot| {
-            let handled = slot.version.iter().map(|version| version.handled());
+            let candidate = slot.rollout.as_ref().map(|rollout| rollout.candidate());
+            let versions = slot.version.iter().chain(candidate);
+            let handled = versions.map(|version| version.handled());
             [&slot.sees]
                 .into_iter()
                 .chain(handled)

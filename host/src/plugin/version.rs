@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use tokio::sync::Semaphore;
 use tracing::warn;
 use wasmtime::component::InstancePre;
 
@@ -19,7 +20,9 @@ use super::{
     lease::Lease,
     limits::Budget,
     loader::{Admission, Candidate},
+    log::PluginLog,
     pool::Pool,
+    store::Unwritten,
 };
 use crate::{
     config::{InstanceMode, PluginConfig},
@@ -97,6 +100,24 @@ impl PluginVersion {
         self.sharing(Arc::new(Shared {
             figures: Arc::default(),
             ..Shared::clone(&self.shared)
+        }))
+    }
+
+    /// The same version to run on copies: with instances, figures and counters of its own, a log that is marked, and a store
+    /// that takes nothing.
+    pub(super) fn as_shadow(&self) -> Self {
+        let metrics = Arc::<PluginMetrics>::default();
+        let (own, lines) = (&self.shared, self.config.limits.log_lines_per_second);
+        let marked = format!("{} shadow", self.label);
+        let log = PluginLog::new(self.name(), &marked, lines, metrics.clone());
+        self.sharing(Arc::new(Shared {
+            figures: Arc::default(),
+            metrics,
+            log: Arc::new(log),
+            store: Arc::new(Unwritten(own.store.clone())),
+            // It runs one call at a time.
+            lane: Arc::new(Semaphore::new(1)),
+            ..Shared::clone(own)
         }))
     }
 

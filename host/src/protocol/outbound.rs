@@ -118,14 +118,31 @@ impl AckStatus {
     }
 }
 
-/// `ack`: the answer to a frame with an `id`.
-pub fn ack(id: &str, message_id: &str, status: AckStatus) -> Frame {
+/// A version of a plugin that saw a message, as an `ack` names it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct SeenBy<'a> {
+    /// The plugin.
+    pub name: &'a str,
+    /// The version that the component says it is; none: it says nothing.
+    pub version: Option<&'a str>,
+    /// The first twelve hex digits of its sha256.
+    pub sha256: &'a str,
+}
+
+/// `ack`: the answer to a frame with an `id`. `plugins`: the versions that saw it, in order, where its sender wants to know.
+pub fn ack(id: &str, message_id: &str, status: AckStatus, plugins: Option<&[SeenBy<'_>]>) -> Frame {
     let mut text = String::with_capacity(96 + id.len() + message_id.len());
     text.push_str(r#"{"type":"ack","payload":{"id":"#);
     push_json_string(&mut text, id);
     text.push_str(r#","messageId":"#);
     push_json_string(&mut text, message_id);
-    let _ = write!(text, r#","status":"{}"}}}}"#, status.as_str());
+    let _ = write!(text, r#","status":"{}""#, status.as_str());
+    if let Some(plugins) = plugins {
+        // Texts alone: that cannot fail.
+        let plugins = serde_json::to_string(plugins).unwrap_or_default();
+        let _ = write!(text, r#","plugins":{plugins}"#);
+    }
+    text.push_str("}}");
     text.into()
 }
 
@@ -294,8 +311,17 @@ mod tests {
     #[test]
     fn ack_and_error_are_spelled_as_documented() {
         assert_eq!(
-            ack("7", "m-1", AckStatus::Offline).as_str(),
+            ack("7", "m-1", AckStatus::Offline, None).as_str(),
             r#"{"type":"ack","payload":{"id":"7","messageId":"m-1","status":"offline"}}"#
+        );
+        let seen_by = SeenBy {
+            name: "chat",
+            version: Some("1.2.3"),
+            sha256: "0123456789ab",
+        };
+        assert_eq!(
+            ack("7", "m-1", AckStatus::Handled, Some(&[seen_by])).as_str(),
+            r#"{"type":"ack","payload":{"id":"7","messageId":"m-1","status":"handled","plugins":[{"name":"chat","version":"1.2.3","sha256":"0123456789ab"}]}}"#
         );
         assert_eq!(
             ErrorPayload::new(None, ErrorCode::RateLimited, "slow down")

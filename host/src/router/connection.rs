@@ -17,6 +17,7 @@ pub struct Connection {
     number: u64,
     client: Arc<ClientInfo>,
     v1: bool,
+    traces_plugins: bool,
     outbox: Outbox,
     /// None once the connection is gone: from then on it can join nothing.
     rooms: Mutex<Option<BTreeSet<Arc<str>>>>,
@@ -30,9 +31,24 @@ impl Connection {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             client: Arc::new(client),
             v1,
+            traces_plugins: false,
             outbox: Outbox::new(),
             rooms: Mutex::new(Some(BTreeSet::new())),
         }
+    }
+
+    /// The same, which is told with each `ack` which versions of plugins saw its message.
+    #[must_use]
+    pub fn tracing_plugins(self, traces_plugins: bool) -> Self {
+        Self {
+            traces_plugins,
+            ..self
+        }
+    }
+
+    /// Whether it is told which versions of plugins saw its messages.
+    pub fn traces_plugins(&self) -> bool {
+        self.traces_plugins
     }
 
     /// Who it is.

@@ -45,10 +45,10 @@ pub(super) async fn upgrade(
         accept_key,
         slot,
     } = admitted;
-    let connection = Arc::new(Connection::new(
-        client(services.ids.next(), &identity, address),
-        identity.v1,
-    ));
+    let client = client(services.ids.next(), &identity, address);
+    let traces_plugins = identity.v1 && may_trace_plugins(services, request.uri().query());
+    let connection = Connection::new(client, identity.v1).tracing_plugins(traces_plugins);
+    let connection = Arc::new(connection);
     // Its place is given back in any case, also where the client does not wait for the answer.
     tokio::spawn(begin(
         hyper::upgrade::on(&mut request),
@@ -95,6 +95,13 @@ fn admit(state: &AppState, request: &Request) -> Result<Admitted, Refused> {
         accept_key,
         slot,
     })
+}
+
+/// Whether the client asks which versions of plugins see its messages, and is to be told.
+fn may_trace_plugins(services: &Services, query: Option<&str>) -> bool {
+    let mut parameters = query.unwrap_or_default().split('&');
+    parameters.any(|parameter| parameter == "trace=plugins")
+        && services.live.load().server.trace_plugins
 }
 
 fn reserve(services: &Services, user: &str) -> Result<Slot, Refused> {

@@ -74,6 +74,7 @@ pub async fn post(services: &Services, id: &str, posted: Posted<'_>) -> Result<A
         payload: posted.payload.into(),
         timestamp: SystemTime::now(),
         trace: posted.trace,
+        seen: None,
     };
     let outcome = if posted.raw {
         Outcome::Route(message)

@@ -12,11 +12,11 @@ use crate::{
         DropReason, OTHER, duration_of_ms,
         events::{MessageDropped, MessageRejected, MessageRejectedByPlugin},
     },
-    pipeline::{self, Message, Outcome, Refused, To},
-    plugin::{Action, Draft},
+    pipeline::{self, Message, Outcome, Refused, Seen, To},
+    plugin::{Action, Draft, PluginVersion},
     protocol::{
         ClientInfo, CloseCode, Envelope, ErrorCode, event_type,
-        outbound::{self, AckStatus, Delivery, ErrorPayload},
+        outbound::{self, AckStatus, Delivery, ErrorPayload, SeenBy},
     },
     router::{CloseRequest, Connection},
     trace::Trace,
@@ -32,6 +32,8 @@ struct Turn<'a> {
     message_id: &'a str,
     /// The span of the message, where it is traced.
     trace: Trace<'a>,
+    /// The versions of plugins that saw it, where the sender wants to know and may.
+    seen: Option<&'a Seen>,
 }
 
 /// Handles the text frame `text`, which arrived at `arrived`.
@@ -69,12 +71,16 @@ pub(super) async fn frame(
         );
         span.set("messaging.message.id", message_id.clone());
     }
+    // On the heap: the room for it would else stay with every connection at rest.
+    let wants_seen = envelope.id.is_some() && connection.traces_plugins();
+    let seen = wants_seen.then(Box::<Seen>::default);
     let turn = Turn {
         services,
         connection,
         id: envelope.id.as_deref(),
         message_id: &message_id,
         trace: span.as_ref(),
+        seen: seen.as_deref(),
     };
     if event_type::is_built_in(&envelope.event_type) {
         return Box::pin(turn.built_in(&envelope, limits)).await;
@@ -95,6 +101,7 @@ pub(super) async fn frame(
         payload: Cow::Borrowed(envelope.payload),
         timestamp: SystemTime::now(),
         trace: turn.trace,
+        seen: turn.seen,
     };
     // One set of versions for the whole message, whatever is swapped meanwhile.
     let plugins = services.registry.live_now();
@@ -264,7 +271,12 @@ impl Turn<'_> {
             span.set("signalbox.status", status.as_str());
         }
         if let Some(id) = self.id {
-            self.push(outbound::ack(id, self.message_id, status));
+            let Some(seen) = self.seen else {
+                return self.push(outbound::ack(id, self.message_id, status, None));
+            };
+            let versions = seen.versions();
+            let seen_by: Vec<_> = versions.iter().map(|version| seen_by(version)).collect();
+            self.push(outbound::ack(id, self.message_id, status, Some(&seen_by)));
         }
     }
 
@@ -277,6 +289,16 @@ impl Turn<'_> {
 
     fn push(&self, frame: outbound::Frame) {
         self.services.router.table().push(self.connection, frame);
+    }
+}
+
+/// A version as an `ack` names it.
+fn seen_by(version: &PluginVersion) -> SeenBy<'_> {
+    let declared = version.declared_version();
+    SeenBy {
+        name: version.name(),
+        version: (!declared.is_empty()).then_some(declared),
+        sha256: version.label(),
     }
 }
 

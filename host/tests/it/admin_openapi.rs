@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::{
     admin::{Answer, KEY, WITH_KEY, admin, call},
     guests::{PATIENT, stamped},
-    harness::{Endpoint, Node},
+    harness::{Endpoint, Node, with_plugin_cache},
+    redis::until,
 };
 
 const PLACE: &str = "http://signalbox.example/openapi.json";
@@ -123,6 +124,30 @@ async fn every_answer_is_as_the_description_says() {
     ] {
         let answer = admin(&node, "POST", &format!("/admin/plugins/stamp/{query}")).await;
         described.check("POST", path, &answer);
+    }
+    for mode in [
+        "{ mode = \"shadow\" }",
+        "{ mode = \"canary\", percent = 5 }",
+    ] {
+        let config = with_plugin_cache(&format!("{config}rollout = {mode}\n"));
+        node.replace("platform.toml", config.as_bytes());
+        until("versions are tried first", async || {
+            let shown = admin(&node, "GET", "/admin/config").await.body;
+            let rollout = &shown["config"]["plugins"][0]["rollout"];
+            mode.contains(rollout["mode"].as_str()?).then_some(())
+        })
+        .await;
+        let pushed = push(&stamped(&mode.len().to_string())).await;
+        assert!(pushed.body["percent"].is_number() || pushed.body["outcome"] == "shadow");
+        described.check("PUT", name, &pushed);
+        bob.send(r#"{"type":"x","payload":{},"receiverId":"bob"}"#)
+            .await;
+        bob.json().await;
+        described.check(
+            "GET",
+            name,
+            &admin(&node, "GET", "/admin/plugins/stamp").await,
+        );
     }
     // After all that there is a version in each state that lasts.
     push(b"nonsense").await;

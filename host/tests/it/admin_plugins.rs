@@ -12,10 +12,10 @@ use crate::{
     redis::until,
 };
 
-const STAMP: &str = "/admin/plugins/stamp";
+pub(crate) const STAMP: &str = "/admin/plugins/stamp";
 
 /// The stamp plugin with the name that it marks messages with.
-fn config(name: &str) -> String {
+pub(crate) fn config(name: &str) -> String {
     format!(
         "{WITH_KEY}[[plugins]]\nname = \"stamp\"\npath = \"stamp.wasm\"\nevents = [\"*\"]\n{PATIENT}\
          config = {{ name = \"{name}\" }}\n"
@@ -26,15 +26,15 @@ async fn stamp_node() -> Node {
     Node::start_with(&[("stamp.wasm", &stamped("1"))], &config("a")).await
 }
 
-async fn push(node: &Endpoint, bytes: &[u8]) -> Answer {
+pub(crate) async fn push(node: &Endpoint, bytes: &[u8]) -> Answer {
     call(node, "PUT", STAMP, Some(KEY), bytes).await
 }
 
-async fn post(node: &Endpoint, what: &str) -> Answer {
+pub(crate) async fn post(node: &Endpoint, what: &str) -> Answer {
     admin(node, "POST", &format!("{STAMP}/{what}")).await
 }
 
-async fn plugin(node: &Endpoint) -> Value {
+pub(crate) async fn plugin(node: &Endpoint) -> Value {
     loop {
         let answer = admin(node, "GET", STAMP).await;
         // Tests that wait for something may ask more often than one should.
@@ -46,7 +46,7 @@ async fn plugin(node: &Endpoint) -> Value {
 }
 
 /// What the plugin marks the message of a client with.
-async fn mark(client: &mut Client) -> String {
+pub(crate) async fn mark(client: &mut Client) -> String {
     client
         .send(r#"{"type":"x","payload":{},"receiverId":"ann"}"#)
         .await;
@@ -54,11 +54,11 @@ async fn mark(client: &mut Client) -> String {
     stamps[0].as_str().expect("a stamp").to_owned()
 }
 
-fn swaps(outcome: &str) -> String {
+pub(crate) fn swaps(outcome: &str) -> String {
     format!("wss_plugin_swaps_total{{plugin=\"stamp\",outcome=\"{outcome}\"}} ")
 }
 
-fn states(plugin: &Value) -> Vec<&str> {
+pub(crate) fn states(plugin: &Value) -> Vec<&str> {
     let versions = plugin["versions"].as_array().expect("versions");
     let states = versions.iter().map(|version| version["state"].as_str());
     states.map(|state| state.expect("a state")).collect()
@@ -151,7 +151,7 @@ async fn what_is_pushed_goes_live_and_stays_until_the_file_changes() {
     );
     assert_eq!(shown["versions"][0]["trigger"], "push");
     until("nobody uses the old version any more", async || {
-        (states(&plugin(&node).await) == ["live", "retired"]).then_some(())
+        (states(&plugin(&node).await) == ["probation", "retired"]).then_some(())
     })
     .await;
 
@@ -195,13 +195,13 @@ async fn a_version_that_was_replaced_drains_until_its_last_call_is_over() {
     other.send(&handled(r#"{"wait":"begun"}"#)).await;
     other.json().await;
     assert_eq!(push(&node, &stamped("2")).await.status, 200);
-    assert_eq!(states(&plugin(&node).await), ["live", "draining"]);
+    assert_eq!(states(&plugin(&node).await), ["probation", "draining"]);
     other.send(&handled(r#"{"open":"go"}"#)).await;
     let by = |answer: Value| answer["payload"]["stamps"].to_string();
     assert!(by(other.json().await).contains("STAMP-0000000002"));
     assert!(by(waiting.json().await).contains("STAMP-0000000001"));
     until("its last call is over", async || {
-        (states(&plugin(&node).await) == ["live", "retired"]).then_some(())
+        (states(&plugin(&node).await) == ["probation", "retired"]).then_some(())
     })
     .await;
     assert_eq!(plugin(&node).await["versions"][1]["instances"], 0);
@@ -247,7 +247,7 @@ async fn going_back_brings_what_was_live_with_the_configuration_that_it_had() {
     let shown = plugin(&node).await;
     assert_eq!(shown["versions"][0]["trigger"], "rollback");
     assert_eq!(shown["versions"][1]["version"], third);
-    assert_eq!(states(&shown)[..2], ["live", "rolled_back"]);
+    assert_eq!(states(&shown)[..2], ["probation", "rolled_back"]);
     // What was taken back is passed over: the next one is the version before.
     assert_eq!(post(&node, "rollback").await.body["version"], second);
     assert_eq!(

@@ -86,7 +86,7 @@ async fn a_plugin_is_pushed_listed_taken_back_and_read_again() {
     assert!(
         lines
             .next()
-            .is_some_and(|line| line.starts_with("stamp ") && line.contains(" live "))
+            .is_some_and(|line| line.starts_with("stamp ") && line.contains(" probation "))
     );
     assert!(
         listed

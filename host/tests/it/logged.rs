@@ -32,23 +32,35 @@ impl Logged {
             "platform.toml",
             with_plugin_cache(config).as_bytes(),
         );
-        Self::start_in(dir).await
+        Self::start_in(dir, &[]).await
     }
 
     /// Ends it at once, and starts another one in the same folder.
-    pub(crate) async fn restart(mut self) -> Self {
-        self.server.signal(Signal::KILL);
-        self.server.exit().await;
-        let empty = tempfile::tempdir().expect("a temporary folder");
-        Self::start_in(std::mem::replace(&mut self.server.dir, empty)).await
+    pub(crate) async fn restart(self) -> Self {
+        self.restart_with(&[]).await
     }
 
-    async fn start_in(dir: tempfile::TempDir) -> Self {
-        let environment = [
+    /// The same, with more in its environment.
+    pub(crate) async fn restart_with(self, environment: &[(&str, &str)]) -> Self {
+        self.server.signal(Signal::KILL);
+        self.start_after_end(environment).await
+    }
+
+    /// Waits for its end, and starts another one in the same folder.
+    pub(crate) async fn start_after_end(mut self, environment: &[(&str, &str)]) -> Self {
+        self.server.exit().await;
+        let empty = tempfile::tempdir().expect("a temporary folder");
+        let dir = std::mem::replace(&mut self.server.dir, empty);
+        Self::start_in(dir, environment).await
+    }
+
+    async fn start_in(dir: tempfile::TempDir, environment: &[(&str, &str)]) -> Self {
+        let usual = [
             ("WSS_PORT", "0"),
             ("LOG_FORMAT", "json"),
             ("RUST_LOG", "info,signalbox::plugin::loader=debug"),
         ];
+        let environment = [&usual, environment].concat();
         let server = Server::launch_in(dir, &environment);
         Self {
             server: server.until_listening().await,

@@ -55,6 +55,7 @@ pub(crate) fn plugin(name: &str, file: &Path, config: &str) -> PluginConfig {
             store_calls_max: 10_000,
             ..PluginLimits::default()
         },
+        rollout: None,
         config_json: config.to_owned(),
     }
 }

@@ -42,6 +42,7 @@ async fn check(loader: &Loader, file: &Path, config_text: &str) -> Report {
         on_failure: OnFailure::Reject,
         instances: InstanceMode::Pool { max: 2 },
         limits: PluginLimits::default(),
+        rollout: None,
         config_json: config_text.to_owned(),
     });
     let content = plugin::read(file, Limits::default().plugin_file_bytes_max).await;

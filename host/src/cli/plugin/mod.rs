@@ -72,6 +72,9 @@ pub(super) enum Command {
         /// The plugin's name in the configuration; default: the name of the file
         #[arg(long)]
         name: Option<String>,
+        /// Also where this version was taken back on probation
+        #[arg(long, conflicts_with = "cluster")]
+        force: bool,
         /// On all nodes of its cluster together, or on none
         #[arg(long)]
         cluster: bool,
@@ -107,6 +110,7 @@ pub(super) fn run(command: &Command) -> ExitCode {
         Command::Push {
             file,
             name,
+            force,
             cluster,
             quorum,
             server,
@@ -114,7 +118,7 @@ pub(super) fn run(command: &Command) -> ExitCode {
             let scope = if *cluster {
                 remote::Scope::Cluster { quorum: *quorum }
             } else {
-                remote::Scope::Node
+                remote::Scope::Node { force: *force }
             };
             server.push(file, name.as_deref(), scope)
         }

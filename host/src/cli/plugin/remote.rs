@@ -54,8 +54,13 @@ pub(in crate::cli) struct Server {
 /// How far a push goes.
 #[derive(Clone, Copy)]
 pub(super) enum Scope {
-    Node,
-    Cluster { quorum: Option<u32> },
+    /// `force`: also where the version was taken back on probation.
+    Node {
+        force: bool,
+    },
+    Cluster {
+        quorum: Option<u32>,
+    },
 }
 
 impl Server {
@@ -90,7 +95,8 @@ impl Server {
 
     pub(super) fn push(&self, file: &Path, name: Option<&str>, scope: Scope) -> ExitCode {
         let query = match scope {
-            Scope::Node => String::new(),
+            Scope::Node { force: false } => String::new(),
+            Scope::Node { force: true } => "?force=true".to_owned(),
             Scope::Cluster { quorum: None } => "?scope=cluster".to_owned(),
             Scope::Cluster {
                 quorum: Some(quorum),

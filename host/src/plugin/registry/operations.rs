@@ -3,114 +3,74 @@
 //! Each goes the way of a reload: admitted beside what is live, one atomic store, written down, told in log and metrics.
 //! What an operator put live stays until the plugin's file or its configuration changes.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use tracing::Instrument;
 
 use super::{
-    Attempt, NotAdmitted, Origin, Place, Registry, Reload, Tried, Trigger, record::Stint, swap_span,
+    Attempt, Change, ChangeError, Place, Registry, Reload, Trigger, Unchanged,
+    attempt::{Look, Newcomer, NotAdmitted, Tried},
+    swap_span,
 };
 use crate::{
     config::PluginConfig,
     plugin::{
-        ComponentHash, LoadError, PluginVersion, Slot,
-        cache::{hash, hex},
-        loader::Candidate,
+        ComponentHash, LoadError, PluginVersion, Slot, component_hash, loader::Candidate,
+        version::label,
     },
 };
 
-/// What came of an operation that nothing spoke against.
-#[derive(Debug)]
-pub enum Change {
-    /// Another version is live.
-    Live {
-        /// That version.
-        version: Arc<PluginVersion>,
-        /// The first twelve digits of the sha256 of the version that was live before.
-        replaced: Option<String>,
-        /// Time from the request to the swap.
-        took: Duration,
-    },
-    /// What is live stays, because there was nothing to do.
-    Unchanged(Unchanged),
-}
-
-/// Why there was nothing to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unchanged {
-    /// This version is live already.
-    Live,
-    /// The file is the one that an operator passed over, by a push or a rollback.
-    Held,
-    /// The file was refused, and has not changed since.
-    Refused,
-}
-
-/// Why an operation changed nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum ChangeError {
-    /// No such plugin is configured.
-    #[error("no plugin is called {0:?} in the configuration of this node")]
-    UnknownPlugin(String),
-    /// There is nothing to go back to.
-    #[error("there is no earlier version to go back to since this server was started")]
-    NoEarlierVersion,
-    /// The version to go back to is none that was live.
-    #[error(
-        "{0:?} is none of the versions that were live before; it takes at least 12 digits of the sha256"
-    )]
-    NoSuchVersion(String),
-    /// The component was refused.
-    #[error("{error}")]
-    Refused {
-        /// Which one; none where nothing could be read.
-        hash: Option<ComponentHash>,
-        /// Why.
-        error: LoadError,
-        /// The first twelve digits of the sha256 of the version that stays live.
-        live: Option<String>,
-    },
-}
-
 /// A component that was tried beside what is live, and may take its place.
 #[derive(Debug)]
-pub struct Admitted(Arc<PluginVersion>);
+pub struct Admitted {
+    version: Arc<PluginVersion>,
+    /// Its bytes, to be kept once it is live.
+    component: Arc<[u8]>,
+}
 
 /// What is to become of a plugin.
 enum Wanted {
     /// What its file says; with `force` whatever speaks for what is live.
     File { bytes_max: usize, force: bool },
-    /// This component.
-    Component(Result<Candidate, NotAdmitted>),
+    /// This component, and its bytes; with `force` also where it was taken back.
+    Component {
+        compiled: Result<(Candidate, Arc<[u8]>), NotAdmitted>,
+        force: bool,
+    },
     /// This version, which was admitted before.
-    Admitted(Arc<PluginVersion>),
+    Admitted(Admitted),
     /// A version that was live before: the latest good one, or the one with this sha256.
-    Earlier(Option<String>),
+    Earlier {
+        to: Option<String>,
+        bytes_max: usize,
+    },
 }
 
-/// Fewest digits of a sha256 that name a version, as logs and reports do.
-const DIGITS_MIN: usize = 12;
-
 impl Registry {
-    /// Swaps in the component `bytes`, with the configuration of the plugin that is in force.
+    /// Swaps in the component `bytes`, with the configuration of the plugin that is in force. With `force`, also one that
+    /// was taken back on probation, and at once where versions are tried first.
     ///
     /// # Errors
     /// [`ChangeError`]; what was live stays then.
-    pub async fn push(&self, plugin: &str, bytes: Arc<[u8]>) -> Result<Change, ChangeError> {
+    pub async fn push(
+        &self,
+        plugin: &str,
+        bytes: Arc<[u8]>,
+        force: bool,
+    ) -> Result<Change, ChangeError> {
         let began = Instant::now();
         self.check_known(plugin)?;
         // Before its turn: a component that compiles for seconds holds up no other plugin.
-        let hash = hash(&bytes);
-        let compiled = self.loader.compile(bytes, self.pace(plugin));
+        let hash = component_hash(&bytes);
+        let compiled = self.loader.compile(bytes.clone(), self.pace(plugin));
         let compiled = compiled.instrument(swap_span(plugin, Trigger::Push)).await;
-        let component = compiled.map_err(|error| NotAdmitted {
-            hash: Some(hash),
-            error,
-        });
-        let wanted = Wanted::Component(component);
+        let compiled = compiled
+            .map(|candidate| (candidate, bytes))
+            .map_err(|error| NotAdmitted {
+                hash: Some(hash),
+                error,
+            });
+        let wanted = Wanted::Component { compiled, force };
         self.change(plugin, Trigger::Push, wanted, began).await
     }
 
@@ -123,20 +83,28 @@ impl Registry {
         let slot = live.find(plugin);
         let slot = slot.ok_or_else(|| ChangeError::UnknownPlugin(plugin.to_owned()))?;
         let (config, current) = (slot.config(), slot.version());
-        let hash = hash(&bytes);
+        let hash = component_hash(&bytes);
         if let Some(current) = current
             && is_version(current, &hash, config)
         {
-            return Ok(Admitted(current.clone()));
+            return Ok(Admitted {
+                version: current.clone(),
+                component: bytes,
+            });
         }
         let admitted = async {
-            let compiled = self.loader.compile(bytes, self.pace(plugin)).await?;
+            let pace = self.pace(plugin);
+            let compiled = self.loader.compile(bytes.clone(), pace).await?;
             self.loader.admit(config, compiled).await
         };
         let admitted = admitted
             .instrument(swap_span(plugin, Trigger::Cluster))
             .await;
-        admitted.map(Admitted).map_err(|error| {
+        let ready = |version| Admitted {
+            version,
+            component: bytes.clone(),
+        };
+        admitted.map(ready).map_err(|error| {
             let refused = NotAdmitted {
                 hash: Some(hash),
                 error: error.clone(),
@@ -156,9 +124,8 @@ impl Registry {
     /// # Errors
     /// [`ChangeError`]; what was live stays then.
     pub async fn put_live(&self, admitted: Admitted) -> Result<Change, ChangeError> {
-        let Admitted(version) = admitted;
-        let plugin = version.name().to_owned();
-        let wanted = Wanted::Admitted(version);
+        let plugin = admitted.version.name().to_owned();
+        let wanted = Wanted::Admitted(admitted);
         let began = Instant::now();
         self.change(&plugin, Trigger::Cluster, wanted, began).await
     }
@@ -183,12 +150,20 @@ impl Registry {
     }
 
     /// Goes back to the version whose sha256 starts with `to`, or to the latest that was not taken back itself: the
-    /// component with the configuration that it had.
+    /// component with the configuration that it had, or with the one in force where it was live in an earlier process.
     ///
     /// # Errors
     /// [`ChangeError`]; what was live stays then.
-    pub async fn roll_back(&self, plugin: &str, to: Option<&str>) -> Result<Change, ChangeError> {
-        let wanted = Wanted::Earlier(to.map(str::to_owned));
+    pub async fn roll_back(
+        &self,
+        plugin: &str,
+        to: Option<&str>,
+        file_bytes_max: usize,
+    ) -> Result<Change, ChangeError> {
+        let wanted = Wanted::Earlier {
+            to: to.map(str::to_owned),
+            bytes_max: file_bytes_max,
+        };
         let began = Instant::now();
         self.change(plugin, Trigger::Rollback, wanted, began).await
     }
@@ -203,7 +178,23 @@ impl Registry {
         self.live().find(plugin).is_some()
     }
 
+    /// Changes what is live, and waits, for a bounded time, until that is on disk.
     async fn change(
+        &self,
+        plugin: &str,
+        trigger: Trigger,
+        wanted: Wanted,
+        began: Instant,
+    ) -> Result<Change, ChangeError> {
+        let changed = self.change_now(plugin, trigger, wanted, began).await;
+        if self.is_configured(plugin) {
+            self.keep(plugin, None);
+            self.kept().await;
+        }
+        changed
+    }
+
+    async fn change_now(
         &self,
         plugin: &str,
         trigger: Trigger,
@@ -220,6 +211,7 @@ impl Registry {
         let place = |slot: &Slot| Place {
             config: slot.config().clone(),
             current: slot.version().cloned(),
+            rollout: slot.rollout().cloned(),
             attempt: Attempt::Over,
         };
         let mut reload = Reload {
@@ -228,6 +220,11 @@ impl Registry {
             places: live.slots().iter().map(place).collect(),
             refusals: Vec::new(),
         };
+        if let Wanted::Earlier { to: None, .. } = &wanted
+            && let Some(change) = self.end_trial(&reload.places[index], began)
+        {
+            return Ok(change);
+        }
         let replaced = label_of(&reload.places[index]);
         let tried = self
             .try_wanted(&reload.places[index], wanted, trigger)
@@ -235,23 +232,34 @@ impl Registry {
         let refused = |hash, error, live| Err(ChangeError::Refused { hash, error, live });
         match tried.await? {
             Ok(Tried::Same(why)) => Ok(Change::Unchanged(why)),
-            Ok(Tried::New(version, origin)) => {
-                reload.places[index].attempt = Attempt::Ready(version.clone(), origin);
+            Ok(Tried::New(new)) => {
+                let version = new.version.clone();
+                reload.places[index].attempt = Attempt::Ready(Box::new(new));
                 // Only this version is new, so only it can be refused for a conflict.
                 self.settle_conflicts(&mut reload);
                 if let Some((_, error)) = reload.refusals.pop() {
                     return refused(Some(*version.hash()), error, replaced);
                 }
                 self.go_live(&mut reload);
-                Ok(Change::Live {
-                    version,
-                    replaced,
-                    took: reload.began.elapsed(),
+                let took = reload.began.elapsed();
+                let rollout = reload.places[index].rollout.as_ref();
+                Ok(match rollout {
+                    Some(rollout) => Change::OnTrial {
+                        version,
+                        mode: rollout.mode(),
+                        percent: rollout.percent(),
+                        took,
+                    },
+                    None => Change::Live {
+                        version,
+                        replaced,
+                        took,
+                    },
                 })
             }
             Err(not_admitted) => {
                 let (hash, error) = (not_admitted.hash, not_admitted.error.clone());
-                self.refuse(&mut reload, index, not_admitted);
+                self.refuse(&reload.places[index], not_admitted, trigger);
                 refused(hash, error, replaced)
             }
         }
@@ -266,84 +274,92 @@ impl Registry {
         let (config, current) = (&place.config, place.current.as_ref());
         match wanted {
             Wanted::File { bytes_max, force } => {
-                // As if nothing were live, nothing speaks against the file.
-                let current = current.filter(|_| !force);
-                Ok(self.attempt(config, current, bytes_max, trigger).await)
+                let look = Look {
+                    config,
+                    current,
+                    rollout: place.rollout.as_deref(),
+                    file_bytes_max: bytes_max,
+                    trigger,
+                    force,
+                };
+                Ok(self.attempt(&look).await)
             }
-            Wanted::Component(Err(refused)) => Ok(Err(refused)),
-            Wanted::Component(Ok(candidate)) => {
+            Wanted::Component { compiled, force } => {
+                let (candidate, bytes) = match compiled {
+                    Ok(compiled) => compiled,
+                    Err(refused) => return Ok(Err(refused)),
+                };
                 let hash = candidate.hash;
                 if current.is_some_and(|live| is_version(live, &hash, config)) {
                     return Ok(Ok(Tried::Same(Unchanged::Live)));
                 }
+                let on_trial = place.rollout.as_ref().map(|rollout| rollout.candidate());
+                if !force && on_trial.is_some_and(|candidate| is_version(candidate, &hash, config))
+                {
+                    return Ok(Ok(Tried::Same(Unchanged::OnTrial)));
+                }
+                if !force {
+                    self.check_not_barred(config, &hash)?;
+                }
                 let admitted = self.loader.admit(config, candidate).await;
-                Ok(tried(admitted, hash))
+                let tried = tried(admitted, hash, Some(bytes));
+                Ok(if force {
+                    tried.map(Tried::insisted)
+                } else {
+                    tried
+                })
             }
-            Wanted::Admitted(version) => {
+            Wanted::Admitted(Admitted { version, component }) => {
                 let hash = *version.hash();
                 if current.is_some_and(|live| is_version(live, &hash, config)) {
                     return Ok(Ok(Tried::Same(Unchanged::Live)));
                 }
-                if **version.config() == **config {
-                    return Ok(tried(Ok(version), hash));
-                }
-                Ok(tried(
-                    self.loader.admit(config, version.candidate()).await,
-                    hash,
-                ))
+                let admitted = if version.config().makes_same_version(config) {
+                    Ok(version)
+                } else {
+                    self.loader.admit(config, version.candidate()).await
+                };
+                Ok(tried(admitted, hash, Some(component)))
             }
-            Wanted::Earlier(to) => {
-                let Some(earlier) = self.earlier(&config.name, to, current)? else {
+            Wanted::Earlier { to, bytes_max } => {
+                let Some(back) = self.earlier(&config.name, to, current)? else {
                     return Ok(Ok(Tried::Same(Unchanged::Live)));
                 };
-                let hash = *earlier.hash();
-                // It was admitted before, and starts here as then.
-                let version = Arc::new(earlier.anew());
-                let warmed = version.warm_up().await;
-                let warmed = warmed.map_err(|error| LoadError::Start(error.detail));
-                Ok(tried(warmed.map(|()| version), hash))
+                Ok(self.go_back(config, back, bytes_max).await)
             }
         }
     }
 
-    /// The version to go back to; none where that is the one that is live.
-    fn earlier(
+    fn check_not_barred(
         &self,
-        plugin: &str,
-        to: Option<String>,
-        current: Option<&Arc<PluginVersion>>,
-    ) -> Result<Option<Arc<PluginVersion>>, ChangeError> {
-        let resting = |stint: &Stint| stint.resting.clone();
-        let Some(to) = to else {
-            let earlier = self
-                .records
-                .with(plugin, |record| record.latest_good().map(resting));
-            return earlier.map(Some).ok_or(ChangeError::NoEarlierVersion);
-        };
-        let sha256 = to.to_ascii_lowercase();
-        if sha256.len() < DIGITS_MIN {
-            return Err(ChangeError::NoSuchVersion(to));
-        }
-        if current.is_some_and(|live| hex(live.hash()).starts_with(&sha256)) {
-            return Ok(None);
-        }
-        let earlier = self
+        config: &PluginConfig,
+        hash: &ComponentHash,
+    ) -> Result<(), ChangeError> {
+        let barred = self
             .records
-            .with(plugin, |record| record.earlier(&sha256).map(resting));
-        earlier.map(Some).ok_or(ChangeError::NoSuchVersion(to))
+            .with(&config.name, |record| record.why_barred(hash, config));
+        match barred {
+            Some(reason) => Err(ChangeError::RolledBack {
+                version: label(hash),
+                reason,
+            }),
+            None => Ok(()),
+        }
     }
 }
 
 fn is_version(version: &PluginVersion, hash: &ComponentHash, config: &PluginConfig) -> bool {
-    version.hash() == hash && **version.config() == *config
+    version.hash() == hash && version.config().makes_same_version(config)
 }
 
-fn tried(
+/// What an operator wants, if it was `admitted`.
+pub(super) fn tried(
     admitted: Result<Arc<PluginVersion>, LoadError>,
     hash: ComponentHash,
+    component: Option<Arc<[u8]>>,
 ) -> Result<Tried, NotAdmitted> {
     admitted
-        .map(|version| Tried::New(version, Origin::Operator))
+        .map(|version| Tried::New(Newcomer::of_operator(version, component)))
         .map_err(|error| NotAdmitted {
             hash: Some(hash),
             error,

@@ -7,11 +7,12 @@ use serde::{Serialize, Serializer};
 use super::{
     Registry,
     record::{Failure, Record, Stint},
+    rollout::Candidate,
 };
 use crate::{
     config::{InstanceMode, OnFailure},
-    metrics::FailureKind,
-    plugin::{PluginVersion, Slot, figures::quantile_ms, hex, version::label},
+    metrics::{FailureKind, ShadowOutcome},
+    plugin::{Difference, Shadow, Slot, VersionFigures, figures::quantile_ms, hex, version::label},
 };
 
 /// One configured plugin, as reports show it.
@@ -29,9 +30,11 @@ pub struct PluginView {
     pub instances: &'static str,
     /// The first twelve digits of the sha256 of the version that is live.
     pub live: Option<String>,
-    /// Whether an operator put that version live, by a push or a rollback, so that the file is passed over until it
+    /// Whether a push, a rollback or the probation put that version live, so that the file is passed over until it
     /// changes.
     pub held: bool,
+    /// Why what is live would not be live after a restart; none: it would.
+    pub not_kept: Option<String>,
     /// The version that is live, then what was refused since it went live, then those that were live before, the latest
     /// first.
     pub versions: Vec<VersionView>,
@@ -46,9 +49,14 @@ pub struct VersionView {
     pub sha256: Option<String>,
     /// The version that the component says it is.
     pub semver: Option<String>,
-    /// `live`, `draining` (calls are under way), `retired`, `rolled_back` or `failed` (refused).
+    /// `live`, `probation` (live, and watched), `canary` or `shadow` (tried beside the live one), `draining` (calls are
+    /// under way), `retired`, `rolled_back` or `failed` (refused).
     pub state: &'static str,
-    /// When it went live, or was refused.
+    /// How it is tried beside the live one.
+    pub rollout: Option<RolloutView>,
+    /// Why it was taken back by itself.
+    pub rolled_back_because: Option<String>,
+    /// When it went live, began to be tried, or was refused.
     #[serde(serialize_with = "rfc3339")]
     pub since: SystemTime,
     /// When it was live no more.
@@ -74,6 +82,73 @@ pub struct VersionView {
     pub memory_bytes: i64,
     /// The latest call that failed, or why it was refused.
     pub last_error: Option<CallFailure>,
+}
+
+/// How a version is tried beside the live one, as reports show it.
+#[derive(Clone, Debug, Serialize)]
+pub struct RolloutView {
+    /// The share of users that go through it.
+    pub percent: Option<u32>,
+    /// What came of the calls of the live version, where it runs on copies.
+    pub copies: Option<CopiesView>,
+    /// The latest copies that it answered otherwise than the live version, the latest first.
+    pub differences: Vec<DifferenceView>,
+}
+
+/// What came of copies.
+#[derive(Clone, Debug, Serialize)]
+pub struct CopiesView {
+    /// Both answered the same.
+    pub same: u64,
+    /// They did not.
+    pub different: u64,
+    /// Not copied: too many waited.
+    pub queue_full: u64,
+    /// Not copied: what waited had too many bytes.
+    pub queue_bytes: u64,
+}
+
+/// In what two versions differ, without contents.
+#[derive(Clone, Debug, Serialize)]
+pub struct DifferenceView {
+    /// When that was found.
+    #[serde(serialize_with = "rfc3339")]
+    pub at: SystemTime,
+    /// The message's name.
+    pub message_id: String,
+    /// Its event type.
+    pub event_type: String,
+    /// `validate`, `transform`, `screen` or `handle`.
+    pub call: &'static str,
+    /// What the live version answered.
+    pub live: String,
+    /// What this one did.
+    pub shadow: String,
+    /// The fields that differ, where both changed the message.
+    pub fields: Vec<&'static str>,
+}
+
+impl From<Difference> for DifferenceView {
+    fn from(difference: Difference) -> Self {
+        let Difference {
+            at,
+            message_id,
+            event_type,
+            call,
+            live,
+            shadow,
+            fields,
+        } = difference;
+        Self {
+            at,
+            message_id,
+            event_type,
+            call,
+            live,
+            shadow,
+            fields,
+        }
+    }
 }
 
 /// Something that failed, as reports show it.
@@ -123,37 +198,49 @@ impl Registry {
             },
             live: slot.version().map(|version| version.label().to_owned()),
             held,
+            not_kept: self.not_kept(&config.name),
             versions,
         }
     }
 }
 
 fn versions(record: &Record) -> Vec<VersionView> {
-    let stints = record.stints.iter().map(of_stint);
+    let stints = record.stints.iter().map(|stint| of_stint(record, stint));
     let mut versions: Vec<VersionView> = stints.collect();
-    let is_live = |view: &VersionView| view.state == "live";
+    let is_live = |view: &VersionView| view.until.is_none();
     let after_live = usize::from(versions.first().is_some_and(is_live));
-    if let Some(failure) = &record.failure {
-        versions.insert(after_live, of_failure(failure));
-    }
+    let candidate = record.candidate.as_ref().map(of_candidate);
+    let failure = record.failure.as_ref().map(of_failure);
+    let withdrawn = record.withdrawn.as_ref();
+    let withdrawn = withdrawn.map(|stint| of_stint(record, stint));
+    let beside = candidate.into_iter().chain(failure).chain(withdrawn);
+    versions.splice(after_live..after_live, beside);
     versions
 }
 
-fn of_stint(stint: &Stint) -> VersionView {
-    let version: &PluginVersion = &stint.resting;
-    let figures = version.figures();
+fn of_stint(record: &Record, stint: &Stint) -> VersionView {
+    let of_earlier_process = VersionFigures::default();
+    let figures = match &stint.resting {
+        Some(version) => version.figures(),
+        None => &of_earlier_process,
+    };
     let times = figures.call_time();
     let failures = FailureKind::ALL.map(|kind| figures.failures(kind));
     VersionView {
-        version: Some(version.label().to_owned()),
+        version: Some(label(&stint.hash.0)),
         sha256: Some(stint.sha256()),
-        semver: version.admission().metadata.version.clone(),
+        semver: stint.semver.clone(),
         state: match stint.end {
-            None => "live",
+            None if stint.trial.is_some() => "probation",
+            None if stint.is_live() => "live",
             Some(end) if end.rolled_back => "rolled_back",
             Some(_) if stint.is_draining() => "draining",
-            Some(_) => "retired",
+            _ => "retired",
         },
+        rollout: None,
+        rolled_back_because: record
+            .why_taken_back(stint)
+            .map(|taken_back| taken_back.reason.clone()),
         since: stint.since,
         until: stint.end.map(|end| end.at),
         trigger: stint.trigger.as_str(),
@@ -173,12 +260,41 @@ fn of_stint(stint: &Stint) -> VersionView {
     }
 }
 
+fn of_candidate(candidate: &Candidate) -> VersionView {
+    let rollout = &candidate.rollout;
+    // Its figures are those of a version that has just begun.
+    let stint = Stint::withdrawn(rollout.judged(), candidate.since, candidate.trigger);
+    let seen = rollout.shadow().map(Shadow::seen);
+    VersionView {
+        state: rollout.mode(),
+        until: None,
+        rollout: Some(RolloutView {
+            percent: rollout.percent(),
+            copies: seen.as_ref().map(|seen| {
+                let count = |outcome: ShadowOutcome| seen.outcomes[outcome as usize];
+                CopiesView {
+                    same: count(ShadowOutcome::Same),
+                    different: count(ShadowOutcome::Different),
+                    queue_full: count(ShadowOutcome::QueueFull),
+                    queue_bytes: count(ShadowOutcome::QueueBytes),
+                }
+            }),
+            differences: seen.map_or_else(Vec::new, |seen| {
+                seen.samples.into_iter().map(DifferenceView::from).collect()
+            }),
+        }),
+        ..of_stint(&Record::default(), &stint)
+    }
+}
+
 fn of_failure(failure: &Failure) -> VersionView {
     VersionView {
         version: failure.hash.as_ref().map(label),
         sha256: failure.hash.as_ref().map(|hash| hex(hash)),
         semver: None,
         state: "failed",
+        rollout: None,
+        rolled_back_because: None,
         since: failure.at,
         until: None,
         trigger: failure.trigger.as_str(),

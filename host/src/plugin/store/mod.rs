@@ -5,11 +5,13 @@
 
 mod memory;
 mod redis;
+mod unwritten;
 
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+pub(super) use self::unwritten::Unwritten;
 pub use self::{memory::MemoryStore, redis::RedisStore};
 
 /// Why the store did not do what it was asked.

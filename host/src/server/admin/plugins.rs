@@ -28,9 +28,9 @@ struct Plugins {
 #[derive(Serialize)]
 struct Changed<'a> {
     plugin: &'a str,
-    /// `live` or `unchanged`.
+    /// `live`, `canary` or `shadow` (tried beside what is live), or `unchanged`.
     outcome: &'static str,
-    /// The first twelve digits of the sha256 of the version that is live now.
+    /// The first twelve digits of the sha256 of the version that is live, or tried, now.
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,6 +38,9 @@ struct Changed<'a> {
     /// That of the version that was live before.
     #[serde(skip_serializing_if = "Option::is_none")]
     replaced: Option<String>,
+    /// The share of users that go through it, where it is tried on one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percent: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     took_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,7 +127,11 @@ pub(super) async fn roll_back(
 ) -> Result<Response, ApiError> {
     let services = admin.state.services.clone();
     let name = plugin.clone();
-    let roll_back = async move { services.registry.roll_back(&name, to.as_deref()).await };
+    let roll_back = async move {
+        let bytes_max = services.live.load().limits.plugin_file_bytes_max;
+        let registry = &services.registry;
+        registry.roll_back(&name, to.as_deref(), bytes_max).await
+    };
     to_its_end(caller, "roll back", plugin, roll_back).await
 }
 
@@ -154,6 +161,10 @@ fn in_words(changed: &Result<Change, ChangeError>) -> (&'static str, String) {
             let detail = format!("{} in the place of {replaced}", version.label());
             ("live", detail)
         }
+        Ok(Change::OnTrial { version, mode, .. }) => (
+            mode,
+            format!("{} is tried beside the live version", version.label()),
+        ),
         Ok(Change::Unchanged(why)) => ("unchanged", why_in_words(*why).1.to_owned()),
         Err(error) => (error_code(error).1, error.to_string()),
     }
@@ -173,6 +184,27 @@ fn answer(plugin: &str, changed: Result<Change, ChangeError>) -> Result<Response
                 version: Some(version.label()),
                 sha256: Some(hex(version.hash())),
                 replaced,
+                percent: None,
+                took_ms: Some(took.as_secs_f64() * 1e3),
+                report: Some(version.admission().into()),
+                reason: None,
+                message: None,
+            },
+        )),
+        Ok(Change::OnTrial {
+            version,
+            mode,
+            percent,
+            took,
+        }) => Ok(json(
+            StatusCode::OK,
+            &Changed {
+                plugin,
+                outcome: mode,
+                version: Some(version.label()),
+                sha256: Some(hex(version.hash())),
+                replaced: None,
+                percent,
                 took_ms: Some(took.as_secs_f64() * 1e3),
                 report: Some(version.admission().into()),
                 reason: None,
@@ -189,6 +221,7 @@ fn answer(plugin: &str, changed: Result<Change, ChangeError>) -> Result<Response
                     version: None,
                     sha256: None,
                     replaced: None,
+                    percent: None,
                     took_ms: None,
                     report: None,
                     reason: Some(reason),
@@ -212,6 +245,15 @@ fn why_in_words(why: Unchanged) -> (&'static str, &'static str) {
             "refused",
             "the file was refused before and has not changed since; reload it to try again",
         ),
+        Unchanged::OnTrial => (
+            "on_trial",
+            "this version is tried beside the live one already; reload or push it with force to make it live at once",
+        ),
+        Unchanged::RolledBack => (
+            "rolled_back",
+            "this version was taken back because it failed, and has not changed since; reload with force to load it \
+             all the same",
+        ),
     }
 }
 
@@ -220,6 +262,7 @@ pub(super) fn error_code(error: &ChangeError) -> (StatusCode, &'static str) {
         ChangeError::UnknownPlugin(_) => (StatusCode::NOT_FOUND, "unknown_plugin"),
         ChangeError::NoSuchVersion(_) => (StatusCode::NOT_FOUND, "unknown_version"),
         ChangeError::NoEarlierVersion => (StatusCode::CONFLICT, "no_earlier_version"),
+        ChangeError::RolledBack { .. } => (StatusCode::CONFLICT, "rolled_back"),
         ChangeError::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
     }
 }

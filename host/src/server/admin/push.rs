@@ -21,7 +21,7 @@ use super::{
 };
 use crate::server::error::ApiError;
 
-/// How far a push goes.
+/// How far a push goes, and how much speaks against it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Push {
@@ -29,11 +29,17 @@ pub(super) struct Push {
     scope: Scope,
     /// With all nodes: how many are enough.
     quorum: Option<usize>,
+    /// Also where the version was taken back on probation. Who pushes to all nodes insists by that.
+    #[serde(default)]
+    force: bool,
 }
 
 impl Push {
     fn check(&self) -> Result<(), ApiError> {
         let message = match (self.scope, self.quorum) {
+            (Scope::Cluster, _) if self.force => {
+                "the query is wrong: with scope=cluster there is nothing to force"
+            }
             (Scope::Node, Some(_)) => "the query is wrong: quorum needs scope=cluster",
             (_, Some(0)) => "the query is wrong: a quorum is 1 or more",
             _ => return Ok(()),
@@ -57,8 +63,10 @@ pub(super) async fn push(
     body: Body,
 ) -> Result<Response, ApiError> {
     push.check()?;
+    let force = push.force;
+    let action = if force { "push by force" } else { ACTION };
     let received = receive(&admin, &plugin, &headers, body).await;
-    let (bytes, room) = received.inspect_err(|error| caller.was_refused(ACTION, &plugin, error))?;
+    let (bytes, room) = received.inspect_err(|error| caller.was_refused(action, &plugin, error))?;
     if push.scope == Scope::Cluster {
         return cluster::push(&admin, caller, plugin, (bytes, room), push.quorum).await;
     }
@@ -66,9 +74,9 @@ pub(super) async fn push(
     let name = plugin.clone();
     let push = async move {
         let _room = room;
-        registry.push(&name, bytes).await
+        registry.push(&name, bytes, force).await
     };
-    to_its_end(caller, ACTION, plugin, push).await
+    to_its_end(caller, action, plugin, push).await
 }
 
 /// A component, and the right to have it in memory.

@@ -30,13 +30,20 @@ pub(super) fn list(answer: &Value) -> String {
             rows.push(row(name, version));
         }
         // Writing to a String cannot fail.
+        if let Some(reason) = plugin["not_kept"].as_str() {
+            let _ = writeln!(notes, "{name}: not kept for a restart: {reason}");
+        }
         if plugin["held"] == true {
             let _ = writeln!(
                 notes,
-                "{name}: pushed or gone back to by an operator; its file is passed over until it changes"
+                "{name}: pushed or gone back to; its file is passed over until it changes"
             );
         }
         for version in versions {
+            if let Some(reason) = version["rolled_back_because"].as_str() {
+                let version = text(&version["version"]);
+                let _ = writeln!(notes, "{name} {version} (rolled back): {reason}");
+            }
             if let Some(message) = version["last_error"]["message"].as_str() {
                 let state = text(&version["state"]);
                 let version = text(&version["version"]);
@@ -100,6 +107,20 @@ pub(super) fn changed(answer: &Value) -> String {
         return format!("{plugin}: unchanged: {}\n", text(&answer["message"]));
     }
     let version = text(&answer["version"]);
+    let percent = &answer["percent"];
+    match text(&answer["outcome"]) {
+        "canary" => {
+            return format!(
+                "{plugin}: version {version} is tried as a canary, on {percent} % of the users\n"
+            );
+        }
+        "shadow" => {
+            return format!(
+                "{plugin}: version {version} is tried as a shadow, on copies of messages\n"
+            );
+        }
+        _ => {}
+    }
     let replaced = match answer["replaced"].as_str() {
         Some(replaced) => format!(" in the place of {replaced}"),
         None => String::new(),
@@ -214,7 +235,7 @@ chat    4fa510f267ae  1.2.0   live    2026-11-26T16:12:01  push  1200   3       
         7fe0d21eb1dd  1.2.0   failed  2026-11-26T16:12:01  push  1200   3       0.016 ms  12 ms  2.5 MiB
 new                           none
 
-chat: pushed or gone back to by an operator; its file is passed over until it changes
+chat: pushed or gone back to; its file is passed over until it changes
 chat 7fe0d21eb1dd (failed): self-test failed: no
 ";
         assert_eq!(list(&answer), expected);

@@ -73,6 +73,7 @@ fn config(file: &Path, recording: &Recording, config_text: Option<&str>) -> Plug
             call_time_max: CALL_TIME_MAX,
             ..PluginLimits::default()
         },
+        rollout: None,
         config_json: config_text
             .unwrap_or_else(|| recording.config_text())
             .to_owned(),

@@ -55,6 +55,7 @@ fn message<'m>(id: &'m str, sent: &'m Sent) -> Message<'m> {
         payload: Cow::Borrowed(sent.payload()),
         timestamp: SystemTime::now(),
         trace: None,
+        seen: None,
     }
 }
 

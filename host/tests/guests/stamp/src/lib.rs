@@ -8,6 +8,8 @@
 //! - `drop`: the name of the instance that drops it.
 //! - `wait`: a handler answers only when the store has this key.
 //! - `open`: a handler sets this key.
+//! - `trap`: the `NAME:STAMP` of the instance that panics. One whose stamp begins with `STAMP-bad` always does.
+//! - `slow`: the `NAME:STAMP` of the instance that takes 50 ms.
 
 use std::{hint::black_box, thread::sleep, time::Duration};
 
@@ -49,14 +51,26 @@ impl Default for Config {
 struct Stamp(Config);
 
 impl Stamp {
-    fn read(message: &Message) -> Result<Map<String, Value>, Rejection> {
-        payload::parse(message)
+    fn read(&self, message: &Message) -> Result<Map<String, Value>, Rejection> {
+        let payload: Map<String, Value> = payload::parse(message)?;
+        let own = json!(self.mark_of());
+        if payload.get("trap") == Some(&own) || stamp().starts_with("STAMP-bad") {
+            panic!("this version panics at the message");
+        }
+        if payload.get("slow") == Some(&own) {
+            sleep(Duration::from_millis(50));
+        }
+        Ok(payload)
+    }
+
+    fn mark_of(&self) -> String {
+        format!("{}:{}", self.0.name, stamp())
     }
 
     fn mark(&self, payload: &mut Map<String, Value>) {
         let stamps = payload.entry("stamps").or_insert_with(|| json!([]));
         if let Value::Array(stamps) = stamps {
-            stamps.push(json!(format!("{}:{}", self.0.name, stamp())));
+            stamps.push(json!(self.mark_of()));
         }
     }
 
@@ -89,7 +103,7 @@ impl Plugin for Stamp {
 
 impl Validation for Stamp {
     fn validate(&self, message: &Message) -> Result<(), Rejection> {
-        let payload = Self::read(message)?;
+        let payload = self.read(message)?;
         let refuse = payload.get("refuse").and_then(Value::as_array);
         if refuse.is_some_and(|names| names.contains(&json!(self.0.name))) {
             return Err(Rejection::new(
@@ -103,7 +117,7 @@ impl Validation for Stamp {
 
 impl Transformation for Stamp {
     fn transform(&self, message: &Message) -> Result<Outcome, Rejection> {
-        let mut payload = Self::read(message)?;
+        let mut payload = self.read(message)?;
         if payload.get("drop") == Some(&json!(self.0.name)) {
             return Ok(Outcome::Dropped);
         }
@@ -127,7 +141,7 @@ impl Events for Stamp {
 
     /// Tells the sender who handled it.
     fn handle(&self, message: &Message) -> Result<Vec<Action>, Rejection> {
-        let mut payload = Self::read(message)?;
+        let mut payload = self.read(message)?;
         if let Some(key) = payload.get("open").and_then(Value::as_str) {
             store::set(key, b"open", None).map_err(|_| failed("the store takes nothing"))?;
         }

@@ -1,0 +1,28 @@
+//! Which versions of plugins saw a message, for who sent it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::plugin::PluginVersion;
+
+/// The versions that were called for one message, in the order in which they first were.
+#[derive(Debug, Default)]
+pub struct Seen(Mutex<Vec<Arc<PluginVersion>>>);
+
+impl Seen {
+    /// Notes a call.
+    pub(super) fn note(&self, version: &Arc<PluginVersion>) {
+        let mut versions = self.lock();
+        if !versions.iter().any(|seen| Arc::ptr_eq(seen, version)) {
+            versions.push(version.clone());
+        }
+    }
+
+    /// Those until now.
+    pub fn versions(&self) -> Vec<Arc<PluginVersion>> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<PluginVersion>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

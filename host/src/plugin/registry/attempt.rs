@@ -1,0 +1,247 @@
+//! What the file of a plugin is worth now: loaded, passed over, or refused.
+
+use std::sync::Arc;
+
+use super::{
+    Registry, Trigger, Unchanged,
+    record::{Hold, Recalled, Refused},
+};
+use crate::{
+    config::PluginConfig,
+    plugin::{
+        ComponentHash, LoadError, PluginVersion, Rollout, Slot, compile::Pace, component_hash,
+        source,
+    },
+};
+
+/// A plugin to look at.
+pub(super) struct Look<'a> {
+    pub(super) config: &'a Arc<PluginConfig>,
+    /// What is live of it.
+    pub(super) current: Option<&'a Arc<PluginVersion>>,
+    /// What is tried beside it.
+    pub(super) rollout: Option<&'a Rollout>,
+    pub(super) file_bytes_max: usize,
+    pub(super) trigger: Trigger,
+    /// Whether the file is loaded whatever speaks against it.
+    pub(super) force: bool,
+}
+
+/// What is in its file.
+pub(super) struct Found {
+    pub(super) attempted: Refused,
+    pub(super) bytes: Result<Arc<[u8]>, LoadError>,
+}
+
+/// Where a new version comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The configured file.
+    File,
+    /// An operator: the file is passed over until it changes.
+    Operator,
+}
+
+/// A version that may go live.
+pub(super) struct Newcomer {
+    pub(super) version: Arc<PluginVersion>,
+    pub(super) origin: Origin,
+    /// Its bytes, where they may not be kept yet.
+    pub(super) component: Option<Arc<[u8]>>,
+    /// Whether an operator insists on it, so that it is not tried first.
+    pub(super) insisted: bool,
+    /// What was wanted rather, and does not load.
+    pub(super) instead_of: Option<NotAdmitted>,
+}
+
+impl Newcomer {
+    /// One that the configured file holds.
+    pub(super) fn of_file(version: Arc<PluginVersion>, bytes: Arc<[u8]>) -> Self {
+        Self {
+            version,
+            origin: Origin::File,
+            component: Some(bytes),
+            insisted: false,
+            instead_of: None,
+        }
+    }
+
+    /// One that an operator wants.
+    pub(super) fn of_operator(version: Arc<PluginVersion>, component: Option<Arc<[u8]>>) -> Self {
+        Self {
+            version,
+            origin: Origin::Operator,
+            component,
+            insisted: false,
+            instead_of: None,
+        }
+    }
+}
+
+/// What came of looking at a plugin.
+pub(super) enum Tried {
+    New(Newcomer),
+    Same(Unchanged),
+}
+
+impl Tried {
+    /// The same, which an operator insists on.
+    pub(super) fn insisted(self) -> Self {
+        match self {
+            Self::New(new) => Self::New(Newcomer {
+                insisted: true,
+                ..new
+            }),
+            same => same,
+        }
+    }
+}
+
+/// Why a component is not admitted, and which one.
+pub(super) struct NotAdmitted {
+    /// None where nothing could be read.
+    pub(super) hash: Option<ComponentHash>,
+    pub(super) error: LoadError,
+}
+
+/// What a record says about a file.
+struct Said {
+    refused: bool,
+    hold: Option<Hold>,
+    recalled: Option<Recalled>,
+}
+
+impl Registry {
+    /// What the file of a plugin is worth now.
+    pub(super) async fn attempt(&self, look: &Look<'_>) -> Result<Tried, NotAdmitted> {
+        let config = look.config;
+        let found = self.find(look).await;
+        let said = self.said_about(look, &found.attempted);
+        if look.force {
+            let tried = self.load_file(config, found).await?;
+            return Ok(tried.insisted());
+        }
+        if said.refused {
+            return Ok(Tried::Same(Unchanged::Refused));
+        }
+        let Some(current) = look.current else {
+            return match said.recalled {
+                Some(recalled) => {
+                    let bytes_max = look.file_bytes_max;
+                    self.resume(config, found, &recalled, bytes_max).await
+                }
+                None => self.load_file(config, found).await,
+            };
+        };
+        let content = &found.attempted.content;
+        if let Some(hold) = said.hold.filter(|hold| hold.passes_over(content)) {
+            if hold.config.makes_same_version(config) {
+                return Ok(Tried::Same(Unchanged::Held));
+            }
+            let admitted = self.loader.admit(config, current.candidate()).await;
+            let hash = Some(*current.hash());
+            return admitted
+                .map(|version| Tried::New(Newcomer::of_operator(version, None)))
+                .map_err(|error| self.refused(config, found.attempted, hash, error));
+        }
+        let holds = |version: &PluginVersion| {
+            version.config().makes_same_version(config) && content.as_ref() == Ok(version.hash())
+        };
+        if holds(current) {
+            // The file has caught up with what was pushed: from now on it is followed again.
+            self.records.with(&config.name, |record| record.hold = None);
+            self.forget_candidate_of_file(&config.name);
+            return Ok(Tried::Same(Unchanged::Live));
+        }
+        if look
+            .rollout
+            .is_some_and(|rollout| holds(rollout.candidate()))
+        {
+            return Ok(Tried::Same(Unchanged::OnTrial));
+        }
+        if let Ok(hash) = content
+            && self.is_barred(config, hash)
+        {
+            return Ok(Tried::Same(Unchanged::RolledBack));
+        }
+        self.load_file(config, found).await
+    }
+
+    async fn find(&self, look: &Look<'_>) -> Found {
+        let bytes = source::read(&look.config.path, look.file_bytes_max).await;
+        let attempted = Refused {
+            config: look.config.clone(),
+            content: match &bytes {
+                Ok(bytes) => Ok(component_hash(bytes)),
+                Err(error) => Err(error.to_string()),
+            },
+        };
+        Found { attempted, bytes }
+    }
+
+    /// Writes down what was found, and says what speaks against it.
+    fn said_about(&self, look: &Look<'_>, attempted: &Refused) -> Said {
+        self.records.with(&look.config.name, |record| {
+            record.file = Some(attempted.content.clone());
+            // Explicit requests try again what was refused; notifications do not.
+            let refused =
+                look.trigger == Trigger::File && record.refused.as_ref() == Some(attempted);
+            if !refused {
+                record.refused = None;
+            }
+            Said {
+                refused,
+                hold: record.hold.clone(),
+                recalled: record.recalled.clone(),
+            }
+        })
+    }
+
+    async fn load_file(
+        &self,
+        config: &Arc<PluginConfig>,
+        found: Found,
+    ) -> Result<Tried, NotAdmitted> {
+        let Found { attempted, bytes } = found;
+        let hash = attempted.content.as_ref().ok().copied();
+        let loaded = match bytes {
+            Ok(bytes) => {
+                let pace = self.pace(&config.name);
+                let loaded = self.loader.load(config, bytes.clone(), pace).await;
+                loaded.map(|version| Newcomer::of_file(version, bytes))
+            }
+            Err(error) => Err(error),
+        };
+        loaded
+            .map(Tried::New)
+            .map_err(|error| self.refused(config, attempted, hash, error))
+    }
+
+    /// Writes down that a file is not to be tried again before it changes.
+    pub(super) fn refused(
+        &self,
+        config: &PluginConfig,
+        attempted: Refused,
+        hash: Option<ComponentHash>,
+        error: LoadError,
+    ) -> NotAdmitted {
+        self.records
+            .with(&config.name, |record| record.refused = Some(attempted));
+        NotAdmitted { hash, error }
+    }
+
+    /// Whether the component was taken back by itself, and nobody insists on it.
+    pub(super) fn is_barred(&self, config: &PluginConfig, hash: &ComponentHash) -> bool {
+        self.records.with(&config.name, |record| {
+            record.why_barred(hash, config).is_some()
+        })
+    }
+
+    /// How much of the processors compiling this plugin may take.
+    pub(super) fn pace(&self, plugin: &str) -> Pace {
+        match self.live().find(plugin).and_then(Slot::version) {
+            Some(_) => Pace::Beside,
+            None => Pace::Full,
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The time after a swap in which a version has to prove itself, and how the one before it comes back by itself.
+//!
+//! Calls are counted as ever, by the figures of the version; a task of its own looks at them, so that no message waits for
+//! a verdict. Going back waits for no reload that is under way: those may compile for seconds.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tracing::{Instrument, error, info, warn};
+
+use super::{
+    Registry, Trigger,
+    attempt::{Newcomer, Tried},
+    back::{Back, back},
+    judge::{Judgement, Tally, judge},
+    record::{Hold, Record, config_hash},
+    swap_span,
+};
+use crate::{
+    config::ProbationConfig,
+    metrics::events::{PluginRolledBack, RolledBackFrom},
+    plugin::{
+        PluginSet, PluginVersion, Rollout, Slot,
+        version::label,
+        versions::{Digest, RolledBack},
+    },
+};
+
+/// How often figures are looked at while anything is on trial.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The time in which a version has to prove itself.
+#[derive(Clone, Copy)]
+pub(super) struct Trial {
+    began: Instant,
+    /// What it had done when that began.
+    from: Tally,
+    /// What the version before it did in all its time.
+    before: Tally,
+}
+
+impl Trial {
+    /// Begins now.
+    pub(super) fn begin(version: &PluginVersion, before: &PluginVersion) -> Self {
+        Self {
+            began: Instant::now(),
+            from: Tally::of(version.figures()),
+            before: Tally::of(before.figures()),
+        }
+    }
+
+    fn judge(&self, rules: &ProbationConfig, version: &PluginVersion) -> Judgement {
+        let own = Tally::of(version.figures()).since(self.from);
+        let over = self.began.elapsed() >= rules.time;
+        judge(rules, self.before, own, over)
+    }
+}
+
+/// What is to be done at the end of a trial.
+enum Due {
+    /// The live version is bad, for this reason.
+    TakeBack(Digest, String),
+    /// The candidate is good.
+    Promote(Arc<Rollout>),
+    /// It is not, for this reason.
+    Withdraw(Arc<Rollout>, String),
+}
+
+impl Registry {
+    /// Puts `rules` into force, for trials under way too.
+    pub fn set_probation(&self, rules: ProbationConfig) {
+        self.probation.store(Arc::new(rules));
+    }
+
+    /// Judges versions on trial until it is dropped, and goes back where one fails.
+    pub async fn supervise(self: Arc<Self>) {
+        loop {
+            if !self.records.any(Record::is_on_trial) {
+                self.trials.notified().await;
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            for (plugin, due) in self.judge_all() {
+                let swap = swap_span(&plugin, Trigger::Probation);
+                self.settle(&plugin, due).instrument(swap).await;
+            }
+        }
+    }
+
+    async fn settle(&self, plugin: &str, due: Due) {
+        match due {
+            Due::TakeBack(judged, reason) => self.take_back(plugin, &judged, reason).await,
+            Due::Promote(rollout) => self.promote(plugin, &rollout),
+            Due::Withdraw(rollout, reason) => self.withdraw(plugin, &rollout, &reason),
+        }
+    }
+
+    /// Ends the trials that are over, and says what is to be done then.
+    fn judge_all(&self) -> Vec<(String, Due)> {
+        let rules = self.probation.load();
+        let mut due = Vec::new();
+        self.records.each(|plugin, record| {
+            if let Some(end) = record.judge_candidate(&rules) {
+                due.push((plugin.to_owned(), end));
+            }
+            let Some((stint, trial)) = record.on_trial() else {
+                return;
+            };
+            let Some(version) = stint.resting.clone() else {
+                return;
+            };
+            match trial.judge(&rules, &version) {
+                Judgement::Wait => {}
+                Judgement::Passed => {
+                    stint.trial = None;
+                    info!(
+                        plugin,
+                        version = version.label(),
+                        "the probation is over, the version stays"
+                    );
+                }
+                Judgement::Failed(reason) => {
+                    stint.trial = None;
+                    due.push((plugin.to_owned(), Due::TakeBack(stint.hash, reason)));
+                }
+            }
+        });
+        due
+    }
+
+    /// Goes back from the version `judged` to the last good one, unless another one went live meanwhile.
+    async fn take_back(&self, plugin: &str, judged: &Digest, reason: String) {
+        let began = Instant::now();
+        let live = self.live();
+        let Some(slot) = live.find(plugin) else {
+            return;
+        };
+        let Some(bad) = slot.version().filter(|live| *live.hash() == judged.0) else {
+            return;
+        };
+        let earlier: Vec<Back> = self
+            .records
+            .with(plugin, |record| record.good().map(back).collect());
+        for back in earlier {
+            let name = label(back.hash());
+            match self.go_back(slot.config(), back, KEPT_BYTES_MAX).await {
+                Ok(Tried::New(good)) => {
+                    return self.switch_back(bad, &good, &reason, began);
+                }
+                Ok(Tried::Same(_)) => {}
+                Err(refused) => {
+                    let error = refused.error;
+                    warn!(
+                        plugin,
+                        version = name,
+                        "a version to go back to does not start: {error}"
+                    );
+                }
+            }
+        }
+        error!(
+            plugin,
+            version = bad.label(),
+            "the plugin fails, and there is no earlier version to go back to: {reason}"
+        );
+    }
+
+    /// Makes `good` live in the place of `bad`, if that is what is live.
+    fn switch_back(&self, bad: &Arc<PluginVersion>, good: &Newcomer, reason: &str, began: Instant) {
+        let plugin = bad.name();
+        let _switch = self.switch();
+        let live = self.live();
+        let is_bad = |slot: &Slot| slot.version().is_some_and(|live| Arc::ptr_eq(live, bad));
+        let Some(slot) = live.find(plugin).filter(|slot| is_bad(slot)) else {
+            return;
+        };
+        let config = slot.config().clone();
+        let slots = live.slots().iter().map(|slot| match is_bad(slot) {
+            // What was tried beside it was tried against what is bad.
+            true => Slot::new(config.clone(), Some(good.version.clone()), None),
+            false => slot.clone(),
+        });
+        self.store_live(PluginSet::new(slots.collect()));
+        self.records.with(plugin, |record| {
+            record.went_live(&good.version, Trigger::Probation, self.keep);
+            record.hold = Some(Hold {
+                file: record.file.clone(),
+                config,
+            });
+            record.take_back(bad, Some(&good.version), reason);
+        });
+        PluginRolledBack {
+            metrics: bad.metrics(),
+            plugin,
+            from: RolledBackFrom::Live,
+            bad: bad.label(),
+            good: good.version.label(),
+            reason,
+            live_after: began.elapsed(),
+        }
+        .emit();
+        self.keep(plugin, None);
+    }
+}
+
+/// Largest component that is read from the versions on disk: each was within the limit when it went live.
+const KEPT_BYTES_MAX: usize = 1 << 30;
+
+impl Record {
+    /// Whether the live version still has to prove itself, or another one beside it.
+    pub(super) fn is_on_trial(&self) -> bool {
+        let live = self.stints.front();
+        self.candidate.is_some() || live.is_some_and(|stint| stint.trial.is_some())
+    }
+
+    /// What is to be done with the candidate; none: nothing yet.
+    fn judge_candidate(&self, rules: &ProbationConfig) -> Option<Due> {
+        let candidate = self.candidate.as_ref()?;
+        let rollout = &candidate.rollout;
+        let own = Tally::of(rollout.judged().figures());
+        let over = candidate.began.elapsed() >= rules.time;
+        match judge(rules, self.live_tally(), own, over) {
+            Judgement::Wait => None,
+            Judgement::Passed => Some(Due::Promote(rollout.clone())),
+            Judgement::Failed(reason) => Some(Due::Withdraw(rollout.clone(), reason)),
+        }
+    }
+
+    /// The live version, where it still has to prove itself.
+    fn on_trial(&mut self) -> Option<(&mut super::record::Stint, Trial)> {
+        let stint = self.stints.front_mut().filter(|stint| stint.is_live())?;
+        let trial = stint.trial?;
+        Some((stint, trial))
+    }
+
+    /// Writes down that `bad` must not go live by itself again.
+    pub(super) fn take_back(
+        &mut self,
+        bad: &PluginVersion,
+        good: Option<&PluginVersion>,
+        reason: &str,
+    ) {
+        // The same component with another configuration is what it goes back to: so the configuration is to blame.
+        let same = good.is_some_and(|good| bad.hash() == good.hash());
+        let config = same.then(|| config_hash(bad.config()));
+        let taken_back = RolledBack {
+            sha256: Digest(*bad.hash()),
+            config,
+            reason: reason.to_owned(),
+            at: SystemTime::now(),
+        };
+        taken_back.remember_in(&mut self.rolled_back);
+    }
+}

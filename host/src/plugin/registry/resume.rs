@@ -1,0 +1,126 @@
+//! How a plugin begins of which nothing is live yet, but was in an earlier process.
+//!
+//! A file that is as it was when it was last looked at says nothing new: what was live goes live again. A changed one is
+//! tried as ever. Whatever cannot be loaded gives way to what was live, and that to those before it.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::{
+    NotAdmitted, Origin, Registry, Tried,
+    attempt::{Found, Newcomer},
+    record::Recalled,
+};
+use crate::{
+    config::PluginConfig,
+    plugin::{ComponentHash, LoadError, PluginVersion, compile::Pace, version::label},
+};
+
+impl Registry {
+    /// What goes live first of a plugin of which `recalled` was live.
+    pub(super) async fn resume(
+        &self,
+        config: &Arc<PluginConfig>,
+        found: Found,
+        recalled: &Recalled,
+        bytes_max: usize,
+    ) -> Result<Tried, NotAdmitted> {
+        let hash = found.attempted.content.as_ref().ok().copied();
+        let unchanged = recalled.file == hash;
+        let barred = hash.is_some_and(|hash| self.is_barred(config, &hash));
+        let is_live = hash == Some(recalled.live);
+        let mut failure = None;
+        // Where versions are tried first, a file that changed is tried beside what was live, once that is live.
+        let later = config.rollout.is_some() && !unchanged;
+        let wanted = is_live || !(unchanged || barred || later);
+        match &found.bytes {
+            Ok(bytes) if wanted => match self.load_first(config, bytes.clone()).await {
+                Ok(version) => return Ok(Tried::New(Newcomer::of_file(version, bytes.clone()))),
+                Err(error) => failure = Some(NotAdmitted { hash, error }),
+            },
+            Ok(_) => {}
+            Err(error) => {
+                let error = error.clone();
+                failure = Some(NotAdmitted { hash, error });
+            }
+        }
+        let origin = if unchanged && recalled.held || barred {
+            Origin::Operator
+        } else {
+            Origin::File
+        };
+        for kept in recalled.versions() {
+            if hash == Some(*kept) && wanted {
+                continue;
+            }
+            match self.load_kept(config, kept, bytes_max, Pace::Full).await {
+                Ok(version) => {
+                    self.records.with(&config.name, |record| {
+                        if later {
+                            // As if it had not been looked at, until it is tried.
+                            record.file = recalled.file.map(Ok);
+                        } else if origin == Origin::File {
+                            // Not tried again before the file changes, or somebody asks for it.
+                            record.refused = Some(found.attempted);
+                        }
+                    });
+                    return Ok(Tried::New(Newcomer {
+                        version,
+                        origin,
+                        component: None,
+                        insisted: false,
+                        instead_of: failure,
+                    }));
+                }
+                Err(error) => {
+                    warn!(
+                        plugin = config.name,
+                        version = label(kept),
+                        "a version that was live before does not start again: {error}"
+                    );
+                    let hash = Some(*kept);
+                    failure.get_or_insert(NotAdmitted { hash, error });
+                }
+            }
+        }
+        match (found.bytes, failure) {
+            // Nothing else is left.
+            (Ok(bytes), _) if !wanted && !barred => {
+                let loaded = self.load_first(config, bytes.clone()).await;
+                loaded
+                    .map(|version| Tried::New(Newcomer::of_file(version, bytes)))
+                    .map_err(|error| self.refused(config, found.attempted, hash, error))
+            }
+            (_, Some(NotAdmitted { hash, error })) => {
+                Err(self.refused(config, found.attempted, hash, error))
+            }
+            (_, None) => unreachable!("something was tried, and all of it failed"),
+        }
+    }
+
+    async fn load_first(
+        &self,
+        config: &Arc<PluginConfig>,
+        bytes: Arc<[u8]>,
+    ) -> Result<Arc<PluginVersion>, LoadError> {
+        self.loader.load(config, bytes, Pace::Full).await
+    }
+
+    /// Admits a version that is kept on disk, with the configuration that is in force.
+    pub(super) async fn load_kept(
+        &self,
+        config: &Arc<PluginConfig>,
+        hash: &ComponentHash,
+        bytes_max: usize,
+        pace: Pace,
+    ) -> Result<Arc<PluginVersion>, LoadError> {
+        let Some(versions) = &self.versions else {
+            let reason = "no versions are kept on disk".to_owned();
+            let path = config.path.clone();
+            return Err(LoadError::Read { path, reason });
+        };
+        let bytes = versions.component(&config.name, hash, bytes_max).await?;
+        self.loader.load(config, bytes, pace).await
+    }
+}

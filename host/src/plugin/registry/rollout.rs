@@ -1,0 +1,203 @@
+//! How a version on trial beside the live one begins, and how it ends: promoted, or withdrawn.
+//!
+//! Nothing here waits: a candidate was admitted whole, with instances, before anybody went through it.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use tracing::info;
+
+use super::{
+    Registry, Trigger,
+    attempt::{Newcomer, Origin},
+    judge::Tally,
+    record::{Record, Stint},
+    reload::Place,
+};
+use crate::{
+    config::RolloutConfig,
+    metrics::events::{PluginRolledBack, RolledBackFrom},
+    plugin::{PluginSet, Slot, rollout::Rollout},
+};
+
+/// A version on trial beside the live one.
+pub(super) struct Candidate {
+    pub(super) rollout: Arc<Rollout>,
+    origin: Origin,
+    /// Its bytes, to be kept once it is live.
+    component: Option<Arc<[u8]>>,
+    pub(super) since: SystemTime,
+    pub(super) began: Instant,
+    pub(super) trigger: Trigger,
+}
+
+impl Trigger {
+    /// Whether a version that this brings is tried beside the live one first, where that is configured.
+    fn tries_first(self) -> bool {
+        // Going back is for now, the nodes of a cluster go live together, and at a start there is nothing to compare with.
+        !matches!(
+            self,
+            Self::Start | Self::Rollback | Self::Probation | Self::Cluster
+        )
+    }
+}
+
+impl Candidate {
+    /// Whether the file brought it, so that the file has not been dealt with before it is promoted or withdrawn.
+    pub(super) fn is_of_file(&self) -> bool {
+        self.origin == Origin::File
+    }
+}
+
+impl Place {
+    /// How its new version is to be tried; none: it goes live at once.
+    pub(super) fn wants_rollout(&self, new: &Newcomer, trigger: Trigger) -> Option<RolloutConfig> {
+        let tried = trigger.tries_first() && !new.insisted && self.current.is_some();
+        self.config.rollout.filter(|_| tried)
+    }
+}
+
+impl Registry {
+    /// Writes down that `rollout` has begun.
+    pub(super) fn remember_candidate(
+        &self,
+        plugin: &str,
+        rollout: &Arc<Rollout>,
+        new: Newcomer,
+        trigger: Trigger,
+    ) {
+        let candidate = Candidate {
+            rollout: rollout.clone(),
+            origin: new.origin,
+            component: new.component,
+            since: SystemTime::now(),
+            began: Instant::now(),
+            trigger,
+        };
+        self.records.with(plugin, |record| {
+            record.failure = None;
+            record.candidate = Some(candidate);
+        });
+        self.trials.notify_one();
+        info!(
+            plugin,
+            version = rollout.candidate().label(),
+            mode = rollout.mode(),
+            percent = rollout.percent(),
+            trigger = trigger.as_str(),
+            "plugin rollout began"
+        );
+    }
+
+    /// Makes the candidate live.
+    pub(super) fn promote(&self, plugin: &str, rollout: &Arc<Rollout>) {
+        let switch = self.switch();
+        let Some((slot, candidate)) = self.end_rollout(plugin, rollout, true) else {
+            return;
+        };
+        let new = Newcomer {
+            version: rollout.candidate().clone(),
+            origin: candidate.origin,
+            component: candidate.component,
+            insisted: false,
+            instead_of: None,
+        };
+        let old = slot.version().map(Arc::as_ref);
+        self.remember(slot.config(), &new, old, candidate.trigger);
+        self.report_swap(old, &new.version, candidate.trigger, candidate.began);
+        self.keep(plugin, new.component);
+        drop(switch);
+    }
+
+    /// Takes the candidate back, because of `reason`; the live version stays.
+    pub(super) fn withdraw(&self, plugin: &str, rollout: &Arc<Rollout>, reason: &str) {
+        let began = Instant::now();
+        let switch = self.switch();
+        let Some((slot, candidate)) = self.end_rollout(plugin, rollout, false) else {
+            return;
+        };
+        let bad = rollout.candidate();
+        let live = slot.version();
+        self.records.with(plugin, |record| {
+            record.withdrawn = Some(Stint::withdrawn(
+                rollout.judged(),
+                candidate.since,
+                candidate.trigger,
+            ));
+            record.take_back(bad, live.map(Arc::as_ref), reason);
+        });
+        PluginRolledBack {
+            metrics: bad.metrics(),
+            plugin,
+            from: match rollout.shadow() {
+                Some(_) => RolledBackFrom::Shadow,
+                None => RolledBackFrom::Canary,
+            },
+            bad: bad.label(),
+            good: live.map_or("none", |live| live.label()),
+            reason,
+            live_after: began.elapsed(),
+        }
+        .emit();
+        self.keep(plugin, None);
+        drop(switch);
+    }
+
+    /// Takes the candidate away that the file brought, because the file has what is live again.
+    pub(super) fn forget_candidate_of_file(&self, plugin: &str) {
+        let _switch = self.switch();
+        let of_file = self.records.with(plugin, |record| {
+            let candidate = record.candidate.as_ref();
+            let candidate = candidate.filter(|candidate| candidate.is_of_file());
+            candidate.map(|candidate| candidate.rollout.clone())
+        });
+        if let Some(rollout) = of_file
+            && self.end_rollout(plugin, &rollout, false).is_some()
+        {
+            let version = rollout.candidate().label();
+            info!(
+                plugin,
+                version, "plugin rollout ended, the file has the live version again"
+            );
+        }
+    }
+
+    /// Takes `rollout` out of the live set, if it is there, and makes its candidate live or not. Returns the slot as it was.
+    /// Whoever calls it holds the switch.
+    fn end_rollout(
+        &self,
+        plugin: &str,
+        rollout: &Arc<Rollout>,
+        promoted: bool,
+    ) -> Option<(Slot, Candidate)> {
+        let live = self.live();
+        let is_it = |slot: &&Slot| {
+            let other = slot.rollout();
+            other.is_some_and(|other| Arc::ptr_eq(other, rollout))
+        };
+        let ended = live.find(plugin).filter(is_it)?.clone();
+        let slots = live.slots().iter().map(|slot| match is_it(&slot) {
+            true if promoted => {
+                let version = rollout.candidate().clone();
+                Slot::new(slot.config().clone(), Some(version), None)
+            }
+            true => Slot::new(slot.config().clone(), slot.version().cloned(), None),
+            false => slot.clone(),
+        });
+        self.store_live(PluginSet::new(slots.collect()));
+        let candidate = self
+            .records
+            .with(plugin, |record| record.candidate.take())?;
+        Some((ended, candidate))
+    }
+}
+
+impl Record {
+    /// What the live version has done, in the light of which a candidate is judged.
+    pub(super) fn live_tally(&self) -> Tally {
+        let live = self.stints.front().and_then(|live| live.resting.as_ref());
+        live.map_or_else(Tally::default, |live| Tally::of(live.figures()))
+    }
+}

@@ -1,0 +1,251 @@
+//! Whether two versions answered the same, and in what they differ.
+//!
+//! What is kept of a difference tells what kind of answer each gave and in which fields they differ, and none of the
+//! contents: messages are for their receivers, not for who operates the server.
+
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use crate::{
+    metrics::FailureKind,
+    plugin::{Action, Draft, Rejection, Transformed, version::Verdict},
+};
+
+/// What a version answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// It has nothing against the message.
+    Accepted,
+    /// It refuses it.
+    Rejected(Rejection),
+    /// The message goes on as it is.
+    Unchanged,
+    /// It goes on as this.
+    Changed(Draft),
+    /// It goes no further.
+    Dropped,
+    /// This is to be done.
+    Actions(Vec<Action>),
+    /// It does not handle this type.
+    Unhandled,
+    /// The call failed.
+    Failed(FailureKind),
+}
+
+/// What a call answers where it does not fail.
+pub trait Tell {
+    /// That answer.
+    fn tell(&self) -> Told;
+}
+
+impl Tell for () {
+    fn tell(&self) -> Told {
+        Told::Accepted
+    }
+}
+
+impl Tell for Transformed {
+    fn tell(&self) -> Told {
+        match self {
+            Self::Unchanged => Told::Unchanged,
+            Self::Changed(draft) => Told::Changed(draft.clone()),
+            Self::Dropped => Told::Dropped,
+        }
+    }
+}
+
+impl Tell for Vec<Action> {
+    fn tell(&self) -> Told {
+        Told::Actions(self.clone())
+    }
+}
+
+impl Told {
+    /// What `verdict` is.
+    pub(super) fn of<T: Tell>(verdict: &Verdict<T>) -> Self {
+        match verdict {
+            Ok(Ok(answer)) => answer.tell(),
+            Ok(Err(rejection)) => Self::Rejected(rejection.clone()),
+            Err(error) => Self::Failed(error.kind),
+        }
+    }
+
+    /// Bytes of the texts in it, about.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Rejected(rejection) => rejection.code.len() + rejection.reason.len(),
+            Self::Changed(draft) => bytes(draft),
+            Self::Actions(actions) => actions.iter().map(|action| 64 + of_action(action)).sum(),
+            _ => 0,
+        }
+    }
+
+    /// Without contents: the kind of answer, and the code where it has one.
+    fn in_short(&self) -> String {
+        match self {
+            Self::Accepted => "accepted".to_owned(),
+            Self::Rejected(rejection) => format!("rejected with {}", rejection.code),
+            Self::Unchanged => "unchanged".to_owned(),
+            Self::Changed(_) => "changed".to_owned(),
+            Self::Dropped => "dropped".to_owned(),
+            Self::Actions(actions) => format!("{} actions", actions.len()),
+            Self::Unhandled => "not handled".to_owned(),
+            Self::Failed(kind) => format!("failed: {}", kind.as_str()),
+        }
+    }
+}
+
+fn bytes(draft: &Draft) -> usize {
+    draft.event_type.len() + draft.payload.len()
+}
+
+fn of_action(action: &Action) -> usize {
+    match action {
+        Action::Send(draft) | Action::Announce(draft) => bytes(draft),
+        Action::Join(room) | Action::Leave(room) => room.len(),
+        Action::Disconnect { reason, .. } => reason.len(),
+        Action::Deliver => 0,
+    }
+}
+
+/// In what the answers of two versions to one message differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// When it was found.
+    pub at: SystemTime,
+    /// The message's name.
+    pub message_id: String,
+    /// Its event type.
+    pub event_type: String,
+    /// `validate`, `transform`, `screen` or `handle`.
+    pub call: &'static str,
+    /// What the live version answered, without contents.
+    pub live: String,
+    /// What the other one did.
+    pub shadow: String,
+    /// The fields that differ, where both changed the message.
+    pub fields: Vec<&'static str>,
+}
+
+/// In what the two differ; none: they say the same. Payloads are compared as JSON.
+pub(super) fn difference(
+    live: &Told,
+    shadow: &Told,
+) -> Option<(String, String, Vec<&'static str>)> {
+    let fields = match (live, shadow) {
+        (Told::Changed(one), Told::Changed(other)) => {
+            let fields = drafts(one, other);
+            if fields.is_empty() {
+                return None;
+            }
+            fields
+        }
+        (Told::Actions(ones), Told::Actions(others))
+            if ones.len() == others.len()
+                && ones.iter().zip(others).all(|(one, other)| same(one, other)) =>
+        {
+            return None;
+        }
+        // Why a message is refused is for people, and may be worded anew.
+        (Told::Rejected(one), Told::Rejected(other)) if one.code == other.code => return None,
+        (one, other) if one == other => return None,
+        _ => Vec::new(),
+    };
+    Some((live.in_short(), shadow.in_short(), fields))
+}
+
+fn drafts(one: &Draft, other: &Draft) -> Vec<&'static str> {
+    let differ = [
+        ("type", one.event_type != other.event_type),
+        ("destination", one.destination != other.destination),
+        ("payload", !is_same_json(&one.payload, &other.payload)),
+    ];
+    let differ = differ.into_iter().filter(|(_, differs)| *differs);
+    differ.map(|(field, _)| field).collect()
+}
+
+fn same(one: &Action, other: &Action) -> bool {
+    match (one, other) {
+        (Action::Send(one), Action::Send(other))
+        | (Action::Announce(one), Action::Announce(other)) => drafts(one, other).is_empty(),
+        (one, other) => one == other,
+    }
+}
+
+fn is_same_json(one: &str, other: &str) -> bool {
+    let read = |text: &str| serde_json::from_str::<Value>(text).ok();
+    one == other || read(one).is_some_and(|value| Some(value) == read(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::Destination;
+
+    fn draft(event_type: &str, payload: &str) -> Draft {
+        Draft {
+            event_type: event_type.to_owned(),
+            destination: Some(Destination::Sender),
+            payload: payload.to_owned(),
+        }
+    }
+
+    fn rejected(code: &str, reason: &str) -> Told {
+        Told::Rejected(Rejection {
+            code: code.to_owned(),
+            reason: reason.to_owned(),
+        })
+    }
+
+    #[test]
+    fn the_same_in_other_words_is_the_same() {
+        let same = |one: &Told, other: &Told| difference(one, other).is_none();
+        assert!(same(&Told::Accepted, &Told::Accepted));
+        assert!(same(&rejected("a", "one"), &rejected("a", "two")));
+        let (one, other) = (
+            draft("t", r#"{"a":1,"b":2}"#),
+            draft("t", r#"{"b":2, "a":1}"#),
+        );
+        assert!(same(
+            &Told::Changed(one.clone()),
+            &Told::Changed(other.clone())
+        ));
+        let actions = |draft| Told::Actions(vec![Action::Deliver, Action::Send(draft)]);
+        assert!(same(&actions(one), &actions(other)));
+        let failed = Told::Failed(FailureKind::Trap);
+        assert!(same(&failed, &failed));
+    }
+
+    #[test]
+    fn a_difference_names_kinds_and_fields_and_shows_no_contents() {
+        let secret = draft("t", r#""hush""#);
+        let (one, other) = (
+            Told::Changed(secret.clone()),
+            Told::Changed(draft("u", "1")),
+        );
+        assert_eq!(
+            difference(&one, &other),
+            Some((
+                "changed".to_owned(),
+                "changed".to_owned(),
+                vec!["type", "payload"]
+            ))
+        );
+        for told in [
+            rejected("code", "hush"),
+            Told::Actions(vec![Action::Send(secret)]),
+            Told::Dropped,
+            Told::Failed(FailureKind::Deadline),
+            Told::Unhandled,
+        ] {
+            let found = difference(&one, &told).expect("they differ");
+            assert!(!format!("{found:?}").contains("hush"), "{found:?}");
+        }
+        let refused = difference(&Told::Accepted, &rejected("too_long", "x")).unwrap();
+        assert_eq!(refused.1, "rejected with too_long");
+        let more = Told::Actions(vec![Action::Deliver]);
+        let found = difference(&more, &Told::Actions(Vec::new())).unwrap();
+        assert_eq!(found.0, "1 actions");
+    }
+}

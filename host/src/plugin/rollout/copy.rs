@@ -1,0 +1,111 @@
+//! What is copied of a call for a version that runs beside the live one.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::compare::Told;
+use crate::{
+    plugin::{
+        message::MessageCopy,
+        version::{GuestMessage, PluginVersion},
+    },
+    protocol::ClientInfo,
+};
+
+/// What a plugin was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// `validation.validate`.
+    Validate,
+    /// `transformation.transform`.
+    Transform,
+    /// Both in one.
+    Screen,
+    /// `events.handle`.
+    Handle,
+}
+
+impl Asked {
+    /// As it stands in reports.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Validate => "validate",
+            Self::Transform => "transform",
+            Self::Screen => "screen",
+            Self::Handle => "handle",
+        }
+    }
+}
+
+/// A call that the live version has answered.
+pub(super) struct Copied {
+    pub(super) asked: Asked,
+    client: Option<Arc<ClientInfo>>,
+    message: MessageCopy,
+    pub(super) told: Told,
+    /// Its part of the room that all copies have.
+    _room: OwnedSemaphorePermit,
+}
+
+impl Copied {
+    pub(super) fn new(
+        asked: Asked,
+        client: Option<&Arc<ClientInfo>>,
+        message: &GuestMessage<'_>,
+        told: Told,
+        room: OwnedSemaphorePermit,
+    ) -> Self {
+        let mut copied = MessageCopy::default();
+        copied.set(message);
+        Self {
+            asked,
+            client: client.cloned(),
+            message: copied,
+            told,
+            _room: room,
+        }
+    }
+
+    pub(super) fn message(&self) -> GuestMessage<'_> {
+        self.message.get()
+    }
+
+    /// Asks `version` the same. What it does not export it has nothing against.
+    pub(super) async fn ask(&self, version: &Arc<PluginVersion>) -> Told {
+        let (client, event_type) = (self.client.as_ref(), self.message().event_type);
+        match self.asked {
+            Asked::Screen if version.screens() => {
+                Told::of(&version.screen(client, self.message()).await)
+            }
+            Asked::Screen => match self.validated_by(version).await {
+                Told::Accepted => self.transformed_by(version).await,
+                refused => refused,
+            },
+            Asked::Validate => self.validated_by(version).await,
+            Asked::Transform => self.transformed_by(version).await,
+            Asked::Handle if version.handles(event_type).is_some() => {
+                Told::of(&version.handle(client, self.message()).await)
+            }
+            Asked::Handle => Told::Unhandled,
+        }
+    }
+
+    async fn validated_by(&self, version: &Arc<PluginVersion>) -> Told {
+        if !version.validates() {
+            return Told::Accepted;
+        }
+        Told::of(&version.validate(self.client.as_ref(), self.message()).await)
+    }
+
+    async fn transformed_by(&self, version: &Arc<PluginVersion>) -> Told {
+        if !version.transforms() {
+            return Told::Unchanged;
+        }
+        Told::of(
+            &version
+                .transform(self.client.as_ref(), self.message())
+                .await,
+        )
+    }
+}

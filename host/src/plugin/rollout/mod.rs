@@ -1,0 +1,94 @@
+//! A new version that is tried on some users, or on copies, before everybody goes through it.
+//!
+//! Which version serves a message is a function of the set and the user alone ([`share`]), so a message sees one version of
+//! each plugin from start to end, and the messages of one user stay in order. [`shadow`] runs a version on copies.
+
+mod compare;
+mod copy;
+mod shadow;
+mod share;
+
+use std::sync::Arc;
+
+pub use self::{
+    compare::{Difference, Tell},
+    copy::Asked,
+    shadow::Shadow,
+};
+use super::version::PluginVersion;
+use crate::config::RolloutConfig;
+
+/// A version on its way to being live.
+#[derive(Debug)]
+pub struct Rollout {
+    /// As it will be live.
+    candidate: Arc<PluginVersion>,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Canary { percent: u32 },
+    Shadow(Shadow),
+}
+
+impl Rollout {
+    /// Begins as `config` says. Within a runtime, where a shadow runs in a task of its own until the last set that holds it
+    /// is gone.
+    pub(super) fn begin(candidate: &Arc<PluginVersion>, config: RolloutConfig) -> Self {
+        Self {
+            candidate: candidate.clone(),
+            way: match config {
+                RolloutConfig::Canary { percent } => Way::Canary { percent },
+                RolloutConfig::Shadow => Way::Shadow(Shadow::start(candidate)),
+            },
+        }
+    }
+
+    /// The version on trial.
+    pub fn candidate(&self) -> &Arc<PluginVersion> {
+        &self.candidate
+    }
+
+    /// The version that serves `user`, where that is not the live one.
+    pub(super) fn serves(&self, user: &str) -> Option<&Arc<PluginVersion>> {
+        match self.way {
+            Way::Canary { percent } => {
+                share::is_among(percent, self.candidate.name(), user).then_some(&self.candidate)
+            }
+            Way::Shadow(_) => None,
+        }
+    }
+
+    /// The version that runs on copies.
+    pub fn shadow(&self) -> Option<&Shadow> {
+        match &self.way {
+            Way::Canary { .. } => None,
+            Way::Shadow(shadow) => Some(shadow),
+        }
+    }
+
+    /// The version whose figures tell what the candidate has done: that itself, or what runs on copies in its stead.
+    pub(super) fn judged(&self) -> &Arc<PluginVersion> {
+        match &self.way {
+            Way::Canary { .. } => &self.candidate,
+            Way::Shadow(shadow) => shadow.version(),
+        }
+    }
+
+    /// As it stands in logs and reports.
+    pub(super) fn mode(&self) -> &'static str {
+        match self.way {
+            Way::Canary { .. } => "canary",
+            Way::Shadow(_) => "shadow",
+        }
+    }
+
+    /// The share of users that go through it, in percent.
+    pub(super) fn percent(&self) -> Option<u32> {
+        match self.way {
+            Way::Canary { percent } => Some(percent),
+            Way::Shadow(_) => None,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! A version that runs beside the live one on copies of its calls, and changes nothing.
+//!
+//! What it answers is compared and thrown away. What it writes to its store goes nowhere
+//! ([`Unwritten`](crate::plugin::store::Unwritten)), what it counts is not counted, what it logs is marked. Its calls queue in a
+//! bounded line for one task: a message that finds the line full is not copied, and never waits.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use tokio::sync::{Semaphore, mpsc};
+
+use super::{
+    compare::{Difference, Tell, Told, difference},
+    copy::{Asked, Copied},
+};
+use crate::{
+    metrics::{PluginMetrics, ShadowOutcome},
+    plugin::version::{GuestMessage, PluginVersion, Verdict},
+    protocol::ClientInfo,
+};
+
+/// Copies that may wait, and bytes of all of them.
+const COPIES_MAX: usize = 256;
+const BYTES_MAX: usize = 4 << 20;
+
+/// What a copy costs beside its texts, about.
+const COPY_BYTES: usize = 256;
+
+/// Differences that are kept to be shown; the oldest go first.
+const SAMPLES_MAX: usize = 5;
+
+/// A version that runs on copies.
+#[derive(Debug)]
+pub struct Shadow {
+    version: Arc<PluginVersion>,
+    copies: mpsc::Sender<Copied>,
+    room: Arc<Semaphore>,
+    found: Arc<Found>,
+}
+
+/// What came of the copies.
+#[derive(Debug)]
+struct Found {
+    /// The plugin's, beside which the shadow has others that nobody reads.
+    metrics: Arc<PluginMetrics>,
+    seen: Mutex<Seen>,
+}
+
+/// What came of the copies of one shadow.
+#[derive(Clone, Debug, Default)]
+pub(in crate::plugin) struct Seen {
+    /// How many ended in which way, in the order of [`ShadowOutcome::ALL`].
+    pub(in crate::plugin) outcomes: [u64; ShadowOutcome::ALL.len()],
+    /// The latest differences.
+    pub(in crate::plugin) samples: VecDeque<Difference>,
+}
+
+impl Shadow {
+    /// Runs `candidate` on copies until this is dropped.
+    pub(super) fn start(candidate: &PluginVersion) -> Self {
+        let version = Arc::new(candidate.as_shadow());
+        let found = Arc::new(Found {
+            metrics: candidate.metrics().clone(),
+            seen: Mutex::default(),
+        });
+        let (copies, waiting) = mpsc::channel(COPIES_MAX);
+        tokio::spawn(run(version.clone(), waiting, found.clone()));
+        Self {
+            version,
+            copies,
+            room: Arc::new(Semaphore::new(BYTES_MAX)),
+            found,
+        }
+    }
+
+    /// Copies a call with what the live version answered, if there is room for it. Does not wait.
+    pub fn offer<T: Tell>(
+        &self,
+        asked: Asked,
+        client: Option<&Arc<ClientInfo>>,
+        message: &GuestMessage<'_>,
+        verdict: &Verdict<T>,
+    ) {
+        // Not even a copy is made where there is no room.
+        let Ok(place) = self.copies.try_reserve() else {
+            return self.found.count(ShadowOutcome::QueueFull);
+        };
+        let told = Told::of(verdict);
+        let bytes = COPY_BYTES + message.payload.len() + told.bytes();
+        let room = u32::try_from(bytes).ok();
+        let room = room.and_then(|bytes| self.room.clone().try_acquire_many_owned(bytes).ok());
+        match room {
+            Some(room) => place.send(Copied::new(asked, client, message, told, room)),
+            None => self.found.count(ShadowOutcome::QueueBytes),
+        }
+    }
+
+    /// The version, with figures of its own.
+    pub(super) fn version(&self) -> &Arc<PluginVersion> {
+        &self.version
+    }
+
+    /// What came of the copies until now.
+    pub(in crate::plugin) fn seen(&self) -> Seen {
+        self.found.seen().clone()
+    }
+}
+
+/// Asks the shadow what the live version was asked, copy by copy.
+async fn run(version: Arc<PluginVersion>, mut copies: mpsc::Receiver<Copied>, found: Arc<Found>) {
+    while let Some(copy) = copies.recv().await {
+        let told = copy.ask(&version).await;
+        found.compare(&copy, &told);
+        // Who serves goes first.
+        tokio::task::yield_now().await;
+    }
+}
+
+impl Found {
+    fn compare(&self, copy: &Copied, told: &Told) {
+        let Some((live, shadow, fields)) = difference(&copy.told, told) else {
+            return self.count(ShadowOutcome::Same);
+        };
+        self.count(ShadowOutcome::Different);
+        let message = copy.message();
+        let difference = Difference {
+            at: SystemTime::now(),
+            message_id: message.id.to_owned(),
+            event_type: message.event_type.to_owned(),
+            call: copy.asked.as_str(),
+            live,
+            shadow,
+            fields,
+        };
+        let samples = &mut self.seen().samples;
+        samples.push_front(difference);
+        samples.truncate(SAMPLES_MAX);
+    }
+
+    fn count(&self, outcome: ShadowOutcome) {
+        self.metrics.shadow.of(outcome).increment();
+        self.seen().outcomes[outcome as usize] += 1;
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,272 @@
+//! Writes the versions of plugins off the threads that serve, the latest state of each alone.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::watch;
+use tracing::{debug, error, info, warn};
+
+use super::{
+    folder::{Components, Folder, FolderError},
+    state::State,
+};
+use crate::plugin::{ComponentHash, LoadError, component_hash, source};
+
+/// How long whoever wants to know that something was kept waits for a disk that does not answer.
+const SETTLED_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The versions of all plugins, on disk. Clones are one.
+#[derive(Clone, Debug)]
+pub(crate) struct Versions(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// For reading, which needs no lock.
+    dir: PathBuf,
+    folder: Mutex<Folder>,
+    queue: Mutex<Queue>,
+    /// Up to which number all was tried to be written.
+    done: watch::Sender<u64>,
+}
+
+/// What waits to be written. At most one state for each plugin: a newer one takes the place of the one that waits.
+#[derive(Debug, Default)]
+struct Queue {
+    jobs: BTreeMap<String, Job>,
+    /// Counts what came in.
+    number: u64,
+    /// Whether somebody is writing.
+    running: bool,
+    /// Why the last state of a plugin is not on disk.
+    failures: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+struct Job {
+    state: State,
+    components: Components,
+}
+
+impl Job {
+    /// Takes over components of an older job that are still wanted, so that no more are held than a state names.
+    fn after(mut self, older: Job) -> Self {
+        let wanted: Vec<_> = self.state.components().copied().collect();
+        let older = older.components.into_iter();
+        self.components
+            .extend(older.filter(|(hash, _)| wanted.contains(hash)));
+        self
+    }
+}
+
+impl Versions {
+    /// Those in the folder `dir`. Nothing is read or made yet.
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self(Arc::new(Inner {
+            dir: dir.to_owned(),
+            folder: Mutex::new(Folder::new(dir)),
+            queue: Mutex::default(),
+            done: watch::Sender::new(0),
+        }))
+    }
+
+    /// What was kept of a plugin by an earlier process.
+    pub(in crate::plugin) async fn recall(&self, plugin: &str) -> Option<State> {
+        // It may have been taken out of the configuration a moment ago, and be back.
+        self.settled().await;
+        let (folder, name) = (Folder::new(&self.0.dir), plugin.to_owned());
+        let read = tokio::task::spawn_blocking(move || folder.read(&name)).await;
+        match read {
+            Ok(Ok(state)) => state,
+            Ok(Err(error)) => {
+                warn!(
+                    plugin,
+                    "what was kept of the plugin's versions cannot be used: {error}; the file decides what goes live"
+                );
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// The component of a version that is kept, whole.
+    ///
+    /// # Errors
+    /// [`LoadError::Read`] where it is not there or was damaged, [`LoadError::TooLarge`].
+    pub(in crate::plugin) async fn component(
+        &self,
+        plugin: &str,
+        hash: &ComponentHash,
+        bytes_max: usize,
+    ) -> Result<Arc<[u8]>, LoadError> {
+        let path = Folder::new(&self.0.dir).component(plugin, hash);
+        let bytes = source::read(&path, bytes_max).await?;
+        if component_hash(&bytes) != *hash {
+            let reason = "is damaged: it has another sha256 than its name says".to_owned();
+            return Err(LoadError::Read { path, reason });
+        }
+        Ok(bytes)
+    }
+
+    /// Has `state` written, with the `component` of its live version where that may be new. Does not wait.
+    pub(in crate::plugin) fn keep(&self, plugin: &str, state: State, component: Option<Arc<[u8]>>) {
+        let component = component.map(|bytes| (state.live.sha256.0, bytes));
+        let job = Job {
+            state,
+            components: component.into_iter().collect(),
+        };
+        let mut queue = self.0.queue();
+        let job = match queue.jobs.remove(plugin) {
+            Some(older) => job.after(older),
+            None => job,
+        };
+        queue.jobs.insert(plugin.to_owned(), job);
+        queue.number += 1;
+        if !std::mem::replace(&mut queue.running, true) {
+            let inner = self.0.clone();
+            tokio::task::spawn_blocking(move || inner.write());
+        }
+    }
+
+    /// Waits until everything that came in until now was tried to be written, for a bounded time.
+    pub(crate) async fn settled(&self) {
+        let number = self.0.queue().number;
+        let mut done = self.0.done.subscribe();
+        let settled = done.wait_for(|done| *done >= number);
+        if tokio::time::timeout(SETTLED_TIME_MAX, settled)
+            .await
+            .is_err()
+        {
+            warn!(
+                dir = %self.0.dir.display(),
+                "the disk has not taken the versions of plugins for {SETTLED_TIME_MAX:?}; after a crash the one before would be live"
+            );
+        }
+    }
+
+    /// Why what is live of a plugin would not be live after a restart; none: it would.
+    pub(in crate::plugin) fn failure(&self, plugin: &str) -> Option<String> {
+        self.0.queue().failures.get(plugin).cloned()
+    }
+}
+
+impl Inner {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes until nothing waits. Only one thread at a time does.
+    fn write(&self) {
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        // What failed waits for the next change of any plugin: a disk may have room again then.
+        let mut failed = BTreeMap::new();
+        loop {
+            let (jobs, number) = {
+                let mut queue = self.queue();
+                if queue.jobs.is_empty() {
+                    queue.jobs = failed;
+                    queue.running = false;
+                    return;
+                }
+                (std::mem::take(&mut queue.jobs), queue.number)
+            };
+            for (plugin, job) in jobs {
+                let job = match failed.remove(&plugin) {
+                    Some(older) => job.after(older),
+                    None => job,
+                };
+                let written = folder.write(&plugin, &job.state, &job.components);
+                self.report(&plugin, &written);
+                if written.is_err() {
+                    failed.insert(plugin, job);
+                }
+            }
+            self.done.send_replace(number);
+        }
+    }
+
+    fn report(&self, plugin: &str, written: &Result<(), FolderError>) {
+        let mut queue = self.queue();
+        match written {
+            Ok(()) => {
+                debug!(plugin, "the plugin's versions are kept");
+                if queue.failures.remove(plugin).is_some() {
+                    info!(plugin, "the plugin's versions are kept again");
+                }
+            }
+            Err(error) => {
+                error!(
+                    plugin,
+                    "the plugin's versions are not kept: {error}; the server goes on, and a restart begins with what was kept before"
+                );
+                queue.failures.insert(plugin.to_owned(), error.to_string());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::plugin::versions::state::tests::state;
+
+    fn component(number: u8) -> Option<Arc<[u8]>> {
+        Some([number].into())
+    }
+
+    #[tokio::test]
+    async fn the_latest_state_is_kept_with_the_components_that_it_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let versions = Versions::new(&dir.path().join("versions"));
+        for number in 1..=20 {
+            versions.keep("a", state(number, &[number - 1]), component(number));
+        }
+        versions.settled().await;
+        assert_eq!(versions.failure("a"), None);
+        let recalled = versions.recall("a").await;
+        assert_eq!(recalled, Some(state(20, &[19])));
+        let hash = component_hash(&[20]);
+        let bytes = versions.component("a", &hash, 1).await.unwrap();
+        assert_eq!(*bytes, [20]);
+        assert!(matches!(
+            versions.component("a", &hash, 0).await,
+            Err(LoadError::TooLarge { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_is_said_and_written_with_the_next_change() {
+        let dir = tempfile::tempdir().unwrap();
+        // A file where the folder should be.
+        let path = dir.path().join("versions");
+        fs::write(&path, "").unwrap();
+        let versions = Versions::new(&path);
+        versions.keep("a", state(1, &[]), component(1));
+        versions.settled().await;
+        let failure = versions.failure("a").unwrap();
+        assert!(failure.contains("versions"), "{failure}");
+        fs::remove_file(&path).unwrap();
+        versions.keep("b", state(2, &[]), component(2));
+        versions.settled().await;
+        assert_eq!(versions.failure("a"), None);
+        assert_eq!(versions.recall("a").await, Some(state(1, &[])));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_component_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let versions = Versions::new(&dir.path().join("versions"));
+        versions.keep("a", state(1, &[]), component(1));
+        versions.settled().await;
+        let hash = component_hash(&[1]);
+        let path = Folder::new(&versions.0.dir).component("a", &hash);
+        fs::write(path, "x").unwrap();
+        let error = versions.component("a", &hash, 10).await.unwrap_err();
+        assert!(error.to_string().contains("damaged"), "{error}");
+    }
+}
