@@ -79,6 +79,7 @@ pub(super) struct Board {
     withdraw: Script,
     decide: Script,
     settle: Script,
+    retract: Script,
     restore: Script,
 }
 
@@ -119,6 +120,7 @@ impl Board {
             withdraw: script!("withdraw"),
             decide: script!("decide"),
             settle: script!("settle"),
+            retract: script!("retract"),
             restore: script!("restore"),
         }
     }
@@ -183,6 +185,18 @@ impl Board {
             ("ok", Ok(number)) => Ok(Decided::Stands(number)),
             _ => Ok(Decided::Lost),
         }
+    }
+
+    /// Puts `decision` into the place of the one with `number`, as its successor. Whether that was still the last one.
+    pub(super) async fn retract(
+        &self,
+        plugin: &str,
+        number: u64,
+        decision: &Decision,
+    ) -> Result<bool, Unavailable> {
+        let args = [&*number.to_string(), &*json(decision)];
+        let (status, _) = self.change(&self.retract, plugin, &args).await?;
+        Ok(status == "ok")
     }
 
     /// Writes a decision down anew that Redis has forgotten; a later one stays.

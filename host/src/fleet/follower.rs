@@ -90,6 +90,8 @@ pub(super) struct Follower {
 struct Followed {
     /// The last decision that this node is done with.
     decision: Option<(u64, Decision)>,
+    /// The one before it, which the cluster goes back to where its version fails on probation; none: what the files say.
+    before: Option<Decision>,
     /// The component of it, for nodes that join after Redis has lost it.
     bytes: Option<Arc<[u8]>>,
     /// When the pieces of it have to be kept once more.
@@ -109,6 +111,7 @@ enum Doing {
     Trying,
     Following,
     Keeping,
+    Retracting,
 }
 
 /// What a task came to.
@@ -120,6 +123,7 @@ enum Done {
         result: Result<Option<Arc<[u8]>>, NotFollowed>,
     },
     Kept(Result<(), Unavailable>),
+    Retracted,
 }
 
 impl Follower {
@@ -212,6 +216,12 @@ impl Follower {
             Some(_) => {}
             None => followed.trial = None,
         }
+        if decided.is_some_and(|(decided, _)| *decided == number) && self.begin_retracting(plugin) {
+            return;
+        }
+        let Some(followed) = self.plugins.get(plugin) else {
+            return;
+        };
         let forgotten = decided.map_or(0, |(number, _)| *number) < number;
         if forgotten || followed.keep_at.is_some_and(|at| at <= now) {
             self.begin_keeping(plugin);
@@ -251,6 +261,32 @@ impl Follower {
             }
         };
         self.spawn(plugin, Doing::Following, follow);
+    }
+
+    /// Takes the decision back for all nodes, where this one took its version back by itself: what fails here fails
+    /// elsewhere, and the nodes are to run the same.
+    fn begin_retracting(&mut self, plugin: &str) -> bool {
+        let Some(followed) = self.plugins.get(plugin) else {
+            return false;
+        };
+        let Some((number, decision)) = &followed.decision else {
+            return false;
+        };
+        let component = decision.component.as_ref();
+        let reason = component
+            .and_then(|component| self.means.registry.taken_back(plugin, &component.sha256));
+        let Some(reason) = reason else {
+            return false;
+        };
+        let before = followed.before.as_ref();
+        let back_to = before.and_then(|before| before.component.clone());
+        let (means, name, number) = (self.means.clone(), plugin.to_owned(), *number);
+        let retract = async move {
+            means.retract(&name, number, back_to, &reason).await;
+            Done::Retracted
+        };
+        self.spawn(plugin, Doing::Retracting, retract);
+        true
     }
 
     fn begin_keeping(&mut self, plugin: &str) {
@@ -308,7 +344,8 @@ impl Follower {
             }) => {
                 followed.keep_at = bytes.as_ref().map(|_| now + KEEP_INTERVAL);
                 followed.bytes = bytes;
-                followed.decision = Some((number, decision));
+                let before = followed.decision.replace((number, decision));
+                followed.before = before.map(|(_, before)| before);
                 followed.retry_at = None;
                 self.standing.state().behind.remove(&plugin);
             }
@@ -334,7 +371,7 @@ impl Follower {
                 }
                 followed.keep_at = followed.bytes.as_ref().map(|_| now + KEEP_INTERVAL);
             }
-            None => {}
+            Some(Done::Retracted) | None => {}
         }
     }
 }

@@ -1,10 +1,13 @@
 //! What a node can do about a plugin: try a component, go live with what was decided, and keep it where the others find
 //! it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::{Instant, sleep};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     FileBytesMax,
@@ -132,5 +135,32 @@ impl Means {
             self.components.keep(component, bytes).await?;
         }
         self.board.restore(plugin, number, decision).await
+    }
+
+    /// Has the cluster go back from decision `number` to `component`, or to what the files say. Where that cannot be
+    /// written down now it is tried again with the next look.
+    pub(super) async fn retract(
+        &self,
+        plugin: &str,
+        number: u64,
+        component: Option<Component>,
+        reason: &str,
+    ) {
+        let decision = Decision {
+            id: format!("{}-retracts-{number}", self.node),
+            component,
+            by: self.node.to_string(),
+            at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+        };
+        match self.board.retract(plugin, number, &decision).await {
+            Ok(true) => warn!(
+                plugin,
+                version = decision.version(),
+                "the cluster goes back to an earlier version, because the last one failed here: {reason}"
+            ),
+            // Another node was faster, or somebody decided anew.
+            Ok(false) => {}
+            Err(error) => debug!(plugin, %error, "a decision is not taken back yet"),
+        }
     }
 }

@@ -250,6 +250,32 @@ async fn the_nodes_follow_their_files_again_when_they_are_told_to() {
     assert_eq!(live(&c).await, version(&stamped("4")));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_fails_on_one_node_is_taken_back_on_all() {
+    let redis = Redis::start().await;
+    let by_calls = "[plugin_probation]\ntime = \"1h\"";
+    let a = node_with("a", &redis, &stamped("1"), by_calls).await;
+    let b = node_with("b", &redis, &stamped("1"), by_calls).await;
+    assert_eq!(push(&a, &stamped("2"), "scope=cluster").await.status, 200);
+    assert_eq!(push(&a, &stamped("3"), "scope=cluster").await.status, 200);
+    let mut ann = a.client("ann").await;
+    for _ in 0..20 {
+        let trap = r#"{"type":"x","payload":{"trap":"stamp:STAMP-0000000003"},"receiverId":"ann"}"#;
+        ann.send(trap).await;
+        assert_eq!(ann.json().await["type"], "error");
+    }
+    until_live(&a, &stamped("2")).await;
+    until_live(&b, &stamped("2")).await;
+    // It stays so, and the next decision is one after it.
+    let answer = push(&b, &stamped("4"), "scope=cluster").await;
+    assert_eq!(
+        (answer.status, &answer.body["number"]),
+        (200, &json!(4)),
+        "{}",
+        answer.body
+    );
+}
+
 /// A node in a process of its own, which can be stopped and killed.
 async fn process_with(name: &str, redis: &Redis, bytes: &[u8]) -> Logged {
     let server = Logged::start(&[("stamp.wasm", bytes)], &with_stamp(name, redis, "")).await;

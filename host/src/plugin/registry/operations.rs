@@ -173,6 +173,15 @@ impl Registry {
         known.ok_or_else(|| ChangeError::UnknownPlugin(plugin.to_owned()))
     }
 
+    /// Why the version with this sha256, in hex, was taken back by itself, with the configuration in force; none where it
+    /// was not, or where an operator insisted on it since.
+    pub fn taken_back(&self, plugin: &str, sha256: &str) -> Option<String> {
+        let live = self.live();
+        let config = live.find(plugin)?.config();
+        self.records
+            .with(plugin, |record| record.why_barred_by_name(sha256, config))
+    }
+
     /// Whether there is a plugin of this name here.
     pub fn is_configured(&self, plugin: &str) -> bool {
         self.live().find(plugin).is_some()

@@ -277,6 +277,13 @@ impl Record {
         found.map(|rolled_back| rolled_back.reason.clone())
     }
 
+    /// The same for the component with this sha256 in hex.
+    pub(super) fn why_barred_by_name(&self, sha256: &str, config: &PluginConfig) -> Option<String> {
+        let mut list = self.rolled_back.iter();
+        let found = list.find(|rolled_back| hex(&rolled_back.sha256.0) == sha256)?;
+        self.why_barred(&found.sha256.0, config)
+    }
+
     /// The versions to go back to where none is named, the latest first: those that were not taken back themselves.
     pub(super) fn good(&self) -> impl Iterator<Item = &Stint> {
         let ended = |stint: &&Stint| stint.end.is_some_and(|end| !end.rolled_back);
