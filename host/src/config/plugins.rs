@@ -91,6 +91,14 @@ fn rollout(section: &Section, errors: &mut Vec<ConfigError>) -> Option<RolloutCo
     if text == "{}" || !section.are_right(&["rollout"]) {
         return None;
     }
+    if section.text("instances") == "single" {
+        errors.push(section.error(
+            &["rollout"],
+            "cannot be with instances = \"single\": what one instance keeps in its memory is in one version; remove \
+             it, or set instances = \"pool\"",
+        ));
+        return None;
+    }
     let written = serde_json::from_str::<Rollout>(&text).map_err(|error| {
         // Where in the table it is says nothing: it was written as TOML.
         let error = error.to_string();

@@ -219,10 +219,17 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
     };
     assert_eq!(chat.limits, limits);
     assert_eq!(chat.rollout, Some(RolloutConfig::Canary { percent: 20 }));
-    assert_eq!(game.rollout, Some(RolloutConfig::Shadow));
+    assert_eq!(game.rollout, None);
     assert_eq!(game.path, Path::new("/srv/game.wasm"));
     assert_eq!(game.instances, InstanceMode::Single);
     assert_eq!(game.config_json, "{}");
+}
+
+#[test]
+fn a_new_version_may_be_tried_on_copies_first() {
+    let text = "[[plugins]]\nname = \"a\"\npath = \"a.wasm\"\nevents = [\"*\"]\nrollout = { mode = \"shadow\" }\n";
+    let config = parse(text).expect("it is right");
+    assert_eq!(config.plugins[0].rollout, Some(RolloutConfig::Shadow));
 }
 
 #[test]
