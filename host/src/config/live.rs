@@ -19,7 +19,8 @@ pub fn cannot_change_live(old: &Config, new: &Config) -> Vec<&'static str> {
     broker(&old.broker, &new.broker, &mut differs);
     cloudwatch(&old.cloudwatch, &new.cloudwatch, &mut differs);
     differs("metrics.prometheus", old.metrics != new.metrics);
-    differs("demo.enabled", old.demo != new.demo);
+    differs("demo.enabled", old.demo.enabled != new.demo.enabled);
+    differs("demo.public", old.demo.public != new.demo.public);
     tracing(old.tracing.as_ref(), new.tracing.as_ref(), &mut differs);
     differs(
         "plugin_cache.dir",

@@ -159,7 +159,9 @@ fn another_chat() -> Vec<u8> {
 }
 
 fn config(more: &str) -> String {
-    format!("[demo]\nenabled = true\n{WITH_CHAT}config = {{ blocked_words = [{more}] }}\n")
+    format!(
+        "[server]\ntrace_plugins = true\n[demo]\nenabled = true\n{WITH_CHAT}config = {{ blocked_words = [{more}] }}\n"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -188,6 +190,10 @@ async fn two_pages_chat_and_see_a_swap_without_a_reconnect() {
     let changed = with_plugin_cache(&config("\"darn\""));
     replace(node.dir.path(), "platform.toml", changed.as_bytes());
     let version = &hex(&component_hash(&new))[..12];
+    let old = &hex(&component_hash(
+        &std::fs::read(chat_plugin()).expect("the plugin"),
+    ))[..12];
+    ann.until_text(".message.own .fate", old).await;
     for page in [&ann, &bob] {
         page.until_text("#versions .version", version).await;
         page.until_text("#swaps li .version", version).await;
@@ -198,6 +204,7 @@ async fn two_pages_chat_and_see_a_swap_without_a_reconnect() {
         got.contains("**** it").then_some(())
     })
     .await;
+    ann.until_text(".message.own .fate", version).await;
     for page in [&ann, &bob] {
         page.until_text(".notice.swap", "Nobody was disconnected")
             .await;

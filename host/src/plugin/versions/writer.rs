@@ -62,6 +62,21 @@ impl Job {
     }
 }
 
+/// `jobs`, and those of `older` that nothing newer takes the place of.
+fn with_older(
+    mut jobs: BTreeMap<String, Job>,
+    older: BTreeMap<String, Job>,
+) -> BTreeMap<String, Job> {
+    for (plugin, older) in older {
+        let job = match jobs.remove(&plugin) {
+            Some(job) => job.after(older),
+            None => older,
+        };
+        jobs.insert(plugin, job);
+    }
+    jobs
+}
+
 impl Versions {
     /// Those in the folder `dir`. Nothing is read or made yet.
     pub(crate) fn new(dir: &Path) -> Self {
@@ -173,11 +188,7 @@ impl Inner {
                 }
                 (std::mem::take(&mut queue.jobs), queue.number)
             };
-            for (plugin, job) in jobs {
-                let job = match failed.remove(&plugin) {
-                    Some(older) => job.after(older),
-                    None => job,
-                };
+            for (plugin, job) in with_older(jobs, std::mem::take(&mut failed)) {
                 let written = folder.write(&plugin, &job.state, &job.components);
                 self.report(&plugin, &written);
                 if written.is_err() {
