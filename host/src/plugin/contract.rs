@@ -59,6 +59,13 @@ const EXPORTS: &[(&str, &[&str])] = &[
             "self-test: func() -> result<_, string>",
         ],
     ),
+    (
+        "handover",
+        &[
+            "save: func() -> result<snapshot, string>",
+            "restore: func(snapshot: snapshot) -> result<_, string>",
+        ],
+    ),
 ];
 
 /// The functions of the interfaces that a plugin may import.

@@ -49,7 +49,7 @@ pub(crate) fn plugin(name: &str, file: &Path, config: &str) -> PluginConfig {
         path: file.to_owned(),
         events: vec!["*".to_owned()],
         on_failure: OnFailure::Reject,
-        instances: InstanceMode::Pool { max: 4 },
+        instances: InstanceMode::Pool { max: 4, min: 2 },
         limits: PluginLimits {
             call_cpu_max: Duration::from_secs(10),
             call_time_max: Duration::from_secs(25),
@@ -238,7 +238,7 @@ async fn calls_that_take_long_wait_for_few_of_those_of_another_plugin() {
     let file = dir.path().join("hostile.wasm");
     std::fs::write(&file, component("hostile")).unwrap();
     let mut looping = plugin("looping", &file, "{}");
-    looping.instances = InstanceMode::Pool { max: 16 };
+    looping.instances = InstanceMode::Pool { max: 16, min: 2 };
     looping.limits.call_cpu_max = Duration::from_millis(200);
     let patient = plugin("patient", &file, r#"{"event_types":"patient.*"}"#);
     let registry = registry();
