@@ -10,9 +10,10 @@ use wasmtime::{
 
 use super::{
     bindings::exported::{
-        connections, events, handover, lifecycle, rooms, screening, transformation, validation,
+        connections, events, handover, lifecycle, rooms, screening, transformation,
     },
     cpu::CpuMeter,
+    editions::validation,
     host::{HostState, Shared},
     lane::within,
     limits::{Budget, classify},

@@ -1,7 +1,7 @@
 //! The plugin runtime: everything that knows wasmtime.
 //!
 //! Reading order: [`engine`] is the machine and its clock, [`cpu`] what a call uses of it, [`lane`] where it goes on if
-//! that is much; [`bindings`] the Rust side of the WIT package; [`host`] what a
+//! that is much; [`bindings`] the Rust side of the WIT package, and [`editions`] of its versions; [`host`] what a
 //! guest may call; [`limits`] what it may use; [`instance`] one instance and [`pool`] the warm ones; [`version`] the calls
 //! to a plugin; [`loader`] how a component is admitted; [`registry`] what is live and how it is swapped, [`door`] and
 //! [`handover`] how a state in memory comes along; [`rollout`] how a version is tried first; [`versions`] what
@@ -17,6 +17,7 @@ mod compile;
 mod contract;
 mod cpu;
 mod door;
+mod editions;
 mod engine;
 mod figures;
 mod handover;
