@@ -1,7 +1,9 @@
 //! What a call to a plugin costs on one thread with nothing else going on: `cargo bench -p signalbox --bench plugin_call`.
 //!
-//! Prints the median of several rounds in nanoseconds for each interface, with the shipped chat plugin. Figures of two
-//! builds compare only when both ran on one machine one after the other.
+//! Prints the median of several rounds in nanoseconds for each interface, with the shipped chat plugin; and the price of a trap,
+//! with the guest `hostile` of the tests (`cargo xtask plugins --guests`), where that is built: `trap` is a call that traps and is
+//! answered, `replace` the same until an instance stands in the place of the one that is lost. Figures of two builds
+//! compare only when both ran on one machine one after the other.
 
 use std::{
     path::Path,
@@ -19,13 +21,16 @@ use signalbox::{
 };
 
 const CALLS: u32 = 50_000;
+/// Calls that trap.
+const TRAPS: u32 = 500;
 const ROUNDS: usize = 9;
 
 /// 128 bytes, as in the benchmarks of the whole server.
 const PAYLOAD: &str = r#"{"text":"The quick brown fox jumps over the lazy dog, then does it again because the dog did not look up","n":1234567890123456}"#;
 
 fn main() -> ExitCode {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/plugins/chat.wasm");
+    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/plugins");
+    let path = plugins.join("chat.wasm");
     let Ok(bytes) = std::fs::read(&path) else {
         eprintln!(
             "{} is missing; `cargo xtask plugins` builds it",
@@ -39,12 +44,12 @@ fn main() -> ExitCode {
         .expect("a runtime");
     runtime.block_on(async {
         let version = load(&path, bytes.into()).await;
-        report("validate", || async {
+        report("validate", CALLS, || async {
             let verdict = version.validate(None, message()).await;
             assert!(matches!(verdict, Ok(Ok(()))), "{verdict:?}");
         })
         .await;
-        report("transform", || async {
+        report("transform", CALLS, || async {
             let verdict = version.transform(None, message()).await;
             assert!(
                 matches!(verdict, Ok(Ok(Transformed::Unchanged))),
@@ -52,7 +57,7 @@ fn main() -> ExitCode {
             );
         })
         .await;
-        report("screen", || async {
+        report("screen", CALLS, || async {
             let verdict = version.screen(None, message()).await;
             assert!(
                 matches!(verdict, Ok(Ok(Transformed::Unchanged))),
@@ -60,6 +65,10 @@ fn main() -> ExitCode {
             );
         })
         .await;
+        let path = plugins.join("guests/hostile.wasm");
+        if let Ok(bytes) = std::fs::read(&path) {
+            report_traps(&load(&path, bytes.into()).await).await;
+        }
     });
     ExitCode::SUCCESS
 }
@@ -70,7 +79,7 @@ async fn load(path: &Path, bytes: Arc<[u8]>) -> Arc<PluginVersion> {
         path: path.to_owned(),
         events: vec!["*".to_owned()],
         on_failure: OnFailure::Reject,
-        instances: InstanceMode::Pool { max: 4 },
+        instances: InstanceMode::Pool { max: 4, min: 2 },
         limits: PluginLimits::default(),
         rollout: None,
         config_json: "{}".to_owned(),
@@ -85,17 +94,36 @@ async fn load(path: &Path, bytes: Arc<[u8]>) -> Arc<PluginVersion> {
     loader
         .load(&config, bytes, Pace::Full)
         .await
-        .expect("the chat plugin is admitted")
+        .expect("the plugin is admitted")
 }
 
-async fn report<F: Future<Output = ()>>(name: &str, call: impl Fn() -> F) {
+async fn report_traps(version: &Arc<PluginVersion>) {
+    let trap = || async {
+        let panic = GuestMessage {
+            event_type: "hostile.panic",
+            ..message()
+        };
+        let answer = version.handle(None, panic).await;
+        assert!(answer.is_err(), "{answer:?}");
+    };
+    report("trap", TRAPS, trap).await;
+    report("replace", TRAPS, || async {
+        trap().await;
+        while version.pool_size() != (2, 2) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+async fn report<F: Future<Output = ()>>(name: &str, calls: u32, call: impl Fn() -> F) {
     let mut rounds = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
         let began = Instant::now();
-        for _ in 0..CALLS {
+        for _ in 0..calls {
             call().await;
         }
-        rounds.push(began.elapsed() / CALLS);
+        rounds.push(began.elapsed() / calls);
     }
     rounds.sort();
     let median: Duration = rounds[ROUNDS / 2];

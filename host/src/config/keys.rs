@@ -193,7 +193,7 @@ use Change::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 72] = [
+pub const KEYS: [Key; 76] = [
     key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
@@ -326,6 +326,10 @@ pub const KEYS: [Key; 72] = [
         "Whether any warm instance serves any call, or one instance serves all in order"),
     key("plugins", "instances_max", Kind::Count(1, 1_000), "16", "4", Live,
         "The most instances at a time, with `instances = \"pool\"` only"),
+    key("plugins", "instances_min", Kind::Count(1, 1_000), "2", "1", Live,
+        "Instances that are kept ready, `instances_max` at most, with `instances = \"pool\"` only"),
+    key("plugins", "instances_idle_time", millis(100, 24 * HOUR), "60s", "5m", Live,
+        "Time without a call after which an instance over `instances_min` is given back"),
     key("plugins", "memory_max", Kind::Bytes(64 * KIB, GIB), "64MiB", "16MiB", Live,
         "Linear memory of an instance"),
     key("plugins", "call_cpu_max", millis(1, 10 * SECOND), "10ms", "5ms", Live,
@@ -338,6 +342,10 @@ pub const KEYS: [Key; 72] = [
         "Actions that one call may return"),
     key("plugins", "output_bytes_max", Kind::Bytes(KIB, 64 * MIB), "1MiB", "64KiB", Live,
         "Bytes that one call may return"),
+    key("plugins", "handover_time_max", millis(1, 10 * SECOND), "50ms", "100ms", Live,
+        "How long messages may wait while a `single` instance hands its state over; where it takes longer the swap is given up"),
+    key("plugins", "handover_bytes_max", Kind::Bytes(0, GIB), "4MiB", "64KiB", Live,
+        "Bytes of the state that a `single` instance hands over"),
     key("plugins", "store_value_bytes_max", Kind::Bytes(1, 16 * MIB), "64KiB", "4KiB", Live,
         "Bytes of one value in the store"),
     key("plugins", "store_key_bytes_max", Kind::Bytes(1, 4 * KIB), "512B", "64B", Live,

@@ -429,6 +429,8 @@ pub enum InstanceMode {
     Pool {
         /// The most instances at a time, 1–1000 (`instances_max`, default 16).
         max: usize,
+        /// Instances that are kept ready, 1–`max` (`instances_min`, default 2).
+        min: usize,
     },
     /// One instance on this node; calls in order.
     Single,
@@ -449,6 +451,12 @@ pub struct PluginLimits {
     pub actions_max: usize,
     /// Bytes that one call may return.
     pub output_bytes_max: usize,
+    /// Time without a call after which an instance that need not be kept ready is given back, at least 100 ms.
+    pub instances_idle_time: Duration,
+    /// How long messages may wait for a handover, 1 ms – 10 s.
+    pub handover_time_max: Duration,
+    /// Bytes of the state that is handed over.
+    pub handover_bytes_max: usize,
     /// Bytes of one value in the store.
     pub store_value_bytes_max: usize,
     /// Bytes of one key in the store.
@@ -486,6 +494,9 @@ impl Default for PluginLimits {
             init_time_max: Duration::from_secs(5),
             actions_max: 256,
             output_bytes_max: 1 << 20,
+            instances_idle_time: Duration::from_secs(60),
+            handover_time_max: Duration::from_millis(50),
+            handover_bytes_max: 4 << 20,
             store_value_bytes_max: 64 << 10,
             store_key_bytes_max: 512,
             store_calls_max: 32,

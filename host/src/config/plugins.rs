@@ -122,16 +122,33 @@ fn rollout(section: &Section, errors: &mut Vec<ConfigError>) -> Option<RolloutCo
 
 fn instances(section: &Section, errors: &mut Vec<ConfigError>) -> InstanceMode {
     if section.text("instances") == "single" {
-        if section.has("instances_max") {
-            errors.push(section.error(
-                &["instances_max"],
-                "says nothing with instances = \"single\"; remove it, or set instances = \"pool\"",
-            ));
+        for name in ["instances_max", "instances_min", "instances_idle_time"] {
+            if section.has(name) {
+                errors.push(section.error(
+                    &[name],
+                    "says nothing with instances = \"single\"; remove it, or set instances = \"pool\"",
+                ));
+            }
         }
         return InstanceMode::Single;
     }
+    let (max, min) = (
+        section.count("instances_max") as usize,
+        section.count("instances_min") as usize,
+    );
+    // The default gives way.
+    if section.has("instances_min")
+        && section.are_right(&["instances_max", "instances_min"])
+        && min > max
+    {
+        errors.push(section.error(
+            &["instances_min"],
+            format!("{min} is more than instances_max, {max}; lower it, or raise the other"),
+        ));
+    }
     InstanceMode::Pool {
-        max: section.count("instances_max") as usize,
+        max,
+        min: min.min(max),
     }
 }
 
@@ -155,6 +172,9 @@ fn limits(section: &Section, errors: &mut Vec<ConfigError>) -> PluginLimits {
         init_time_max: section.time("init_time_max"),
         actions_max: section.count("actions_max") as usize,
         output_bytes_max: section.bytes("output_bytes_max"),
+        instances_idle_time: section.time("instances_idle_time"),
+        handover_time_max: section.time("handover_time_max"),
+        handover_bytes_max: section.bytes("handover_bytes_max"),
         store_value_bytes_max: section.bytes("store_value_bytes_max"),
         store_key_bytes_max: section.bytes("store_key_bytes_max"),
         store_calls_max: section.count("store_calls_max"),

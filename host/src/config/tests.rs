@@ -199,7 +199,7 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
     };
     assert_eq!(chat.path, Path::new("/srv/chat.wasm"));
     assert_eq!(chat.on_failure, OnFailure::Pass);
-    assert_eq!(chat.instances, InstanceMode::Pool { max: 4 });
+    assert_eq!(chat.instances, InstanceMode::Pool { max: 4, min: 1 });
     assert_eq!(
         chat.config_json,
         r#"{"words":["b","a"],"since":"2026-01-02","limits":{"length":10}}"#
@@ -211,6 +211,9 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         init_time_max: Duration::from_secs(2),
         actions_max: 16,
         output_bytes_max: 64 << 10,
+        instances_idle_time: Duration::from_secs(300),
+        handover_time_max: Duration::from_millis(100),
+        handover_bytes_max: 64 << 10,
         store_value_bytes_max: 4 << 10,
         store_key_bytes_max: 64,
         store_calls_max: 8,
@@ -306,7 +309,7 @@ fn chat() -> PluginConfig {
         path: "/srv/target/plugins/chat.wasm".into(),
         events: events.map(str::to_owned).to_vec(),
         on_failure: OnFailure::Reject,
-        instances: InstanceMode::Pool { max: 16 },
+        instances: InstanceMode::Pool { max: 16, min: 2 },
         limits: PluginLimits::default(),
         rollout: None,
         config_json: r#"{"max_text_chars":4000,"blocked_words":[]}"#.to_owned(),

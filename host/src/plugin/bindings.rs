@@ -15,5 +15,17 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
+/// A made-up next version of the package, which this host serves in its own tests: see [`super::editions`].
+#[cfg(test)]
+pub(super) mod next {
+    wasmtime::component::bindgen!({
+        path: "tests/wit-1.1.0",
+        world: "next",
+        ownership: Borrowing { duplicate_if_necessary: true },
+        imports: { default: trappable },
+        exports: { default: async },
+    });
+}
+
 pub(super) use self::exports::signalbox::plugin as exported;
 pub(super) use self::signalbox::plugin as imported;

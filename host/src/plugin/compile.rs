@@ -244,12 +244,18 @@ fn fetch(engine: &Engine, cache: &AotCache, hash: &ComponentHash) -> Option<Comp
 }
 
 fn not_a_component(bytes: &[u8], error: &wasmtime::Error) -> LoadError {
+    let reason = format!("{error:#}");
+    // What is wrong with the bytes is said with their place, and what is too much for the allocator without one.
+    if bytes.starts_with(b"\0asm") && reason.contains("exceeds") && !reason.contains("at offset 0x")
+    {
+        return LoadError::TooManyParts(reason);
+    }
     LoadError::NotAComponent(match bytes {
         [] => "the file is empty".to_owned(),
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
             "the file is a core module; build for wasm32-wasip2, or wrap it with `wasm-tools component new`".to_owned()
         }
-        [0, b'a', b's', b'm', ..] => format!("the file is damaged or half written ({error:#})"),
+        [0, b'a', b's', b'm', ..] => format!("the file is damaged or half written ({reason})"),
         _ => "the file is no WebAssembly".to_owned(),
     })
 }

@@ -10,11 +10,11 @@ use wasmtime::{
     },
 };
 
-use super::{instance::EXPORTED_INTERFACES, loader::LoadError};
-
-/// The package that this host serves, and its version.
-const PACKAGE: &str = "signalbox:plugin";
-const VERSION: &str = "1.0.0";
+use super::{
+    editions::{PACKAGE, newest, of_package, serves},
+    instance::EXPORTED_INTERFACES,
+    loader::LoadError,
+};
 
 /// The interface that stands for two others, and those.
 const SCREENING: &str = "screening";
@@ -59,6 +59,13 @@ const EXPORTS: &[(&str, &[&str])] = &[
             "self-test: func() -> result<_, string>",
         ],
     ),
+    (
+        "handover",
+        &[
+            "save: func() -> result<snapshot, string>",
+            "restore: func(snapshot: snapshot) -> result<_, string>",
+        ],
+    ),
 ];
 
 /// The functions of the interfaces that a plugin may import.
@@ -96,7 +103,7 @@ pub(super) fn exported_interfaces(
             others.push(format!("`{name}`"));
             continue;
         };
-        if major(version) != major(VERSION) {
+        if !serves(version) {
             foreign.push((interface, name));
             continue;
         }
@@ -121,12 +128,14 @@ pub(super) fn exported_interfaces(
     // One that also exports the version of this host runs here; half of its interfaces must not.
     if let Some((_, name)) = foreign.iter().find(|(name, _)| !interfaces.contains(name)) {
         return mismatch(format!(
-            "exports `{name}`, this host serves {PACKAGE}@{VERSION}: build the plugin against that, or upgrade the host"
+            "exports `{name}`, this host serves {}: build the plugin against that, or upgrade the host",
+            newest()
         ));
     }
     if interfaces.is_empty() {
         return mismatch(format!(
-            "exports no interface of {PACKAGE}@{VERSION}: export at least one of {}; it exports {}",
+            "exports no interface of {}: export at least one of {}; it exports {}",
+            newest(),
             on_their_own().join(", "),
             if others.is_empty() {
                 "nothing".to_owned()
@@ -205,15 +214,17 @@ pub(super) fn unlinked(
 fn not_offered(name: &str, functions: &[String]) -> Option<String> {
     if let Some((interface, version)) = of_package(name) {
         let advice = "build the plugin against that, or upgrade the host";
-        if major(version) != major(VERSION) {
+        if !serves(version) {
             return Some(format!(
-                "imports `{name}`, this host serves {PACKAGE}@{VERSION}: {advice}"
+                "imports `{name}`, this host serves {}: {advice}",
+                newest()
             ));
         }
         let Some((_, known)) = IMPORTS.iter().find(|(known, _)| *known == interface) else {
             let known: Vec<_> = IMPORTS.iter().map(|(name, _)| *name).collect();
             return Some(format!(
-                "imports `{name}`, and {PACKAGE}@{VERSION} has only {}: {advice}",
+                "imports `{name}`, and {} has only {}: {advice}",
+                newest(),
                 known.join(", ")
             ));
         };
@@ -221,7 +232,8 @@ fn not_offered(name: &str, functions: &[String]) -> Option<String> {
             .iter()
             .find(|function| !known.contains(&name_of(function)))?;
         return Some(format!(
-            "imports `{unknown}` of `{name}`, and in {PACKAGE}@{VERSION} that has only {}: {advice}",
+            "imports `{unknown}` of `{name}`, and in {} that has only {}: {advice}",
+            newest(),
             known.join(", ")
         ));
     }
@@ -244,16 +256,6 @@ fn not_offered(name: &str, functions: &[String]) -> Option<String> {
             "imports `{name}`, which is neither of {PACKAGE} nor of WASI {WASI_VERSION}"
         )),
     }
-}
-
-/// Interface and version, where `name` is of the package.
-fn of_package(name: &str) -> Option<(&str, &str)> {
-    let interface = name.strip_prefix(PACKAGE)?.strip_prefix('/')?;
-    Some(interface.split_once('@').unwrap_or((interface, "")))
-}
-
-fn major(version: &str) -> &str {
-    version.split('.').next().unwrap_or(version)
 }
 
 /// The name in `name: func(...)`.
@@ -389,14 +391,12 @@ mod tests {
     #[test]
     fn imports_that_are_not_offered_are_told_apart() {
         let none: &[String] = &[];
+        let serves = format!("serves {}", newest());
         for offered in ["signalbox:plugin/log@1.3.0", "wasi:io/poll@0.2.9"] {
             assert_eq!(not_offered(offered, none), None);
         }
         for (name, said) in [
-            (
-                "signalbox:plugin/log@2.0.0",
-                "serves signalbox:plugin@1.0.0",
-            ),
+            ("signalbox:plugin/log@2.0.0", serves.as_str()),
             ("signalbox:plugin/mail@1.1.0", "has only types, log"),
             ("wasi:http/types@0.2.0", "does not offer"),
             ("wasi:io/poll@0.3.0", "offers WASI 0.2"),

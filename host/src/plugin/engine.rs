@@ -16,7 +16,7 @@ use std::{
 
 use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::lane::SlowLane;
+use super::{lane::SlowLane, limits::TABLE_ELEMENTS_MAX};
 
 /// How often the epoch advances: the granularity of CPU limits, and half of the longest that a guest holds a thread.
 pub(super) const TICK: Duration = Duration::from_millis(1);
@@ -29,6 +29,13 @@ const INSTANCES_MAX: u32 = 400;
 
 /// Most core modules in one component; toolchains for scripting languages make about ten.
 const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 40;
+
+/// Most linear memories of one component, which share what is there for all plugins: sixteen instances of one plugin, and as
+/// many of its next version, leave two thirds of it to others. Toolchains make one.
+const MEMORIES_PER_COMPONENT_MAX: u32 = 4;
+
+/// Most tables of one component, in the same way. Toolchains make a few.
+const TABLES_PER_COMPONENT_MAX: u32 = 16;
 
 /// Largest linear memory that any plugin can be configured to have.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
@@ -101,16 +108,17 @@ impl From<String> for EngineError {
 fn config() -> Config {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(INSTANCES_MAX)
-        .total_core_instances(INSTANCES_MAX * 4)
+        // As many as that many instances can have: no plugin takes them from another.
+        .total_core_instances(INSTANCES_MAX * CORE_INSTANCES_PER_COMPONENT_MAX)
         .total_memories(INSTANCES_MAX)
         .total_tables(INSTANCES_MAX * 4)
         .total_stacks(INSTANCES_MAX)
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
-        .max_memories_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
-        .max_tables_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT_MAX)
+        .max_tables_per_component(TABLES_PER_COMPONENT_MAX)
         .max_component_instance_size(2 << 20)
         .max_core_instance_size(2 << 20)
-        .table_elements(100_000)
+        .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(MEMORY_BYTES_MAX);
     let mut config = Config::new();
     config

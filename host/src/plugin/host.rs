@@ -14,16 +14,14 @@ use tokio::{
 };
 use wasmtime::{
     Engine, Store, UpdateDeadline,
-    component::{HasSelf, Linker, ResourceTable},
+    component::{Linker, ResourceTable},
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::{
-    bindings::{
-        Full,
-        imported::{context, log, metrics, store, types},
-    },
+    bindings::imported::{context, log, metrics, store, types},
     cpu::{CpuMeter, Turn},
+    editions,
     engine::PluginEngine,
     figures::{Census, VersionFigures},
     limits::{Budget, Limiter},
@@ -187,7 +185,7 @@ fn denied_wasi(log: &Arc<PluginLog>, last_words: &Arc<LastWords>) -> WasiCtx {
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    Full::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |state| state)?;
+    editions::link(&mut linker)?;
     Ok(linker)
 }
 

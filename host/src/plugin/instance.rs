@@ -10,9 +10,10 @@ use wasmtime::{
 
 use super::{
     bindings::exported::{
-        connections, events, lifecycle, rooms, screening, transformation, validation,
+        connections, events, handover, lifecycle, rooms, screening, transformation,
     },
     cpu::CpuMeter,
+    editions::validation,
     host::{HostState, Shared},
     lane::within,
     limits::{Budget, classify},
@@ -122,7 +123,7 @@ macro_rules! exports {
             $(pub(super) $name: Option<$name::Guest>,)+
         }
 
-        /// The names of the exported interfaces that the host calls. `handover` is tolerated and not called yet.
+        /// The names of the exported interfaces that the host calls.
         pub(super) const EXPORTED_INTERFACES: &[&str] = &[$(stringify!($name)),+];
     };
 }
@@ -134,7 +135,8 @@ exports!(
     events,
     connections,
     rooms,
-    lifecycle
+    lifecycle,
+    handover
 );
 
 /// An instance that is ready to be called. A call owns the guest, because it may go on on another thread; what measures

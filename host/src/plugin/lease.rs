@@ -50,24 +50,35 @@ impl<'a> Lease<'a> {
                 }
             },
         };
-        let mut lease = Self {
+        let lease = |ready_since| Self {
             version,
-            ready_since: waited.then(Instant::now),
+            ready_since,
         };
-        let instance = match place {
-            Place::Warm(instance) => instance,
+        match place {
+            Place::Warm(instance) => Ok((lease(waited.then(Instant::now)), instance)),
             Place::Empty => {
+                // Gives the place back where none starts.
+                let mut lease = lease(None);
                 let instance = version.start_instance().await?;
                 lease.ready_since = Some(Instant::now());
-                instance
+                Ok((lease, instance))
             }
-        };
-        Ok((lease, instance))
+            Place::Refused => {
+                let full = "too many calls wait for an instance already";
+                Err(CallError::new(FailureKind::Unavailable, full))
+            }
+        }
     }
 
     /// When the instance was there, where it was not there at once.
     pub(super) fn ready_since(&self) -> Option<Instant> {
         self.ready_since
+    }
+
+    /// Ends it for good: the version serves no more, and needs no other instance.
+    pub(super) fn retire(self) {
+        self.version.pool.give_up();
+        std::mem::forget(self);
     }
 
     /// Ends it well.

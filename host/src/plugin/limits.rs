@@ -9,8 +9,8 @@ use crate::{config::PluginLimits, metrics::FailureKind};
 
 /// Tables of an instance; components of scripting languages have a handful.
 const TABLES_MAX: usize = 100;
-/// Elements of all its tables.
-const TABLE_ELEMENTS_MAX: usize = 100_000;
+/// Elements of all its tables, and of each: the allocator gives no more.
+pub(super) const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Core instances and memories of an instance.
 const INSTANCES_MAX: usize = 100;
 
@@ -126,7 +126,8 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
+        // Its own limit, as with memories; where it set none, what is told here is the allocator's.
+        if maximum.is_some_and(|maximum| maximum < TABLE_ELEMENTS_MAX && desired > maximum) {
             return Ok(false);
         }
         let wanted = self
@@ -219,6 +220,10 @@ mod tests {
         };
         assert_eq!(counted(), (1, 100));
         assert!(limiter.table_growing(0, 60_000, None).is_ok());
+        assert!(matches!(limiter.table_growing(0, 51, Some(50)), Ok(false)));
+        let most = Some(TABLE_ELEMENTS_MAX);
+        let refused = limiter.table_growing(0, 1_000_000, most).unwrap_err();
+        assert_eq!(classify(&refused), FailureKind::Memory);
         let refused = limiter.table_growing(0, 40_001, None).unwrap_err();
         assert_eq!(classify(&refused), FailureKind::Memory);
         drop(limiter);

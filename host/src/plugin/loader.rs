@@ -18,7 +18,7 @@ use super::{
     host::{HostState, Shared, linker},
     instance::{ExportIndices, Guest, Instance, StartError, ask},
     limits::Budget,
-    log::{PluginLog, clean},
+    log::{PluginLog, clean, one_line},
     metadata::{self, Metadata},
     store::PluginStore,
     version::{Parts, PluginVersion, label},
@@ -31,6 +31,9 @@ use crate::{
 
 /// Most event types and patterns that a plugin may handle: each message is compared with all of them.
 const EVENT_TYPES_MAX: usize = 256;
+
+/// Longest reason of a refusal, in bytes: names in a component have no length, and are told to operators and to the log.
+const REASON_BYTES_MAX: usize = 3 << 10;
 
 /// Makes versions.
 pub struct Loader {
@@ -111,6 +114,9 @@ pub enum LoadError {
     /// It is no component.
     #[error("not a component: {0}")]
     NotAComponent(String),
+    /// It has more parts than an instance may have here.
+    #[error("the component is more than this host takes: {0}")]
+    TooManyParts(String),
     /// It does not fit the WIT package that this host serves.
     #[error("{0}")]
     Mismatch(String),
@@ -128,6 +134,9 @@ pub enum LoadError {
         "event-types: {0} of them, a plugin may have {EVENT_TYPES_MAX}; use patterns such as `chat.*`"
     )]
     TooManyEventTypes(usize),
+    /// The state of the version that is live was not handed over to it.
+    #[error("handover: {0}")]
+    Handover(String),
     /// Another plugin handles the same event types.
     #[error("`{pattern}` is handled by plugin `{other}` already")]
     Conflict {
@@ -140,17 +149,36 @@ pub enum LoadError {
 
 impl LoadError {
     /// The step of the admission that it failed at, in the order of the steps: `read`, `compile`, `contract`, `start`,
-    /// `event-types`, `self-test`, `conflict`.
+    /// `event-types`, `self-test`, `conflict`, `handover`.
     pub fn step(&self) -> &'static str {
         match self {
             Self::Read { .. } | Self::TooLarge { .. } => "read",
-            Self::NotAComponent(_) => "compile",
+            Self::NotAComponent(_) | Self::TooManyParts(_) => "compile",
             Self::Mismatch(_) => "contract",
             Self::Start(_) => "start",
             Self::EventTypes(_) | Self::TooManyEventTypes(_) => "event-types",
             Self::SelfTest(_) => "self-test",
             Self::Conflict { .. } => "conflict",
+            Self::Handover(_) => "handover",
         }
+    }
+
+    /// The same in one line that is not too long, whatever the component has brought into it.
+    fn bounded(mut self) -> Self {
+        match &mut self {
+            Self::NotAComponent(reason)
+            | Self::TooManyParts(reason)
+            | Self::Mismatch(reason)
+            | Self::Start(reason)
+            | Self::Handover(reason)
+            | Self::SelfTest(reason) => *reason = one_line(reason, REASON_BYTES_MAX),
+            Self::Read { .. }
+            | Self::TooLarge { .. }
+            | Self::EventTypes(_)
+            | Self::TooManyEventTypes(_)
+            | Self::Conflict { .. } => {}
+        }
+        self
     }
 }
 
@@ -195,14 +223,15 @@ impl Loader {
     /// Compiles `bytes`, or takes what was compiled before.
     ///
     /// # Errors
-    /// [`LoadError::NotAComponent`].
+    /// [`LoadError::NotAComponent`], [`LoadError::TooManyParts`].
     pub(super) async fn compile(
         &self,
         bytes: Arc<[u8]>,
         pace: Pace,
     ) -> Result<Candidate, LoadError> {
         let hash = hash(&bytes);
-        let compiled = self.compiler.compile(hash, bytes.clone(), pace).await?;
+        let compiled = self.compiler.compile(hash, bytes.clone(), pace).await;
+        let compiled = compiled.map_err(LoadError::bounded)?;
         debug!(
             version = label(&hash),
             took_ms = compiled.took.as_secs_f64() * 1e3,
@@ -224,6 +253,15 @@ impl Loader {
     /// # Errors
     /// [`LoadError`] with the reason, in words for the plugin's author.
     pub(super) async fn admit(
+        &self,
+        config: &Arc<PluginConfig>,
+        candidate: Candidate,
+    ) -> Result<Arc<PluginVersion>, LoadError> {
+        let admitted = self.try_candidate(config, candidate).await;
+        admitted.map_err(LoadError::bounded)
+    }
+
+    async fn try_candidate(
         &self,
         config: &Arc<PluginConfig>,
         candidate: Candidate,

@@ -128,7 +128,12 @@ impl PluginLog {
 
 /// A guest's text as part of one line: without its end, control characters and what is over the limit.
 pub(super) fn clean(line: &str) -> String {
-    let end = line.floor_char_boundary(LINE_BYTES_MAX);
+    one_line(line, LINE_BYTES_MAX)
+}
+
+/// The same with another limit, in bytes.
+pub(super) fn one_line(line: &str, bytes_max: usize) -> String {
+    let end = line.floor_char_boundary(bytes_max);
     let mut text: String = line[..end]
         .trim_end()
         .chars()

@@ -1,10 +1,10 @@
 //! The plugin runtime: everything that knows wasmtime.
 //!
 //! Reading order: [`engine`] is the machine and its clock, [`cpu`] what a call uses of it, [`lane`] where it goes on if
-//! that is much; [`bindings`] the Rust side of the WIT package; [`host`] what a
+//! that is much; [`bindings`] the Rust side of the WIT package, and [`editions`] of its versions; [`host`] what a
 //! guest may call; [`limits`] what it may use; [`instance`] one instance and [`pool`] the warm ones; [`version`] the calls
-//! to a plugin; [`loader`] how a component is admitted; [`registry`] what is live and how it is swapped; [`rollout`] how a
-//! version is tried first; [`versions`] what
+//! to a plugin; [`loader`] how a component is admitted; [`registry`] what is live and how it is swapped, [`door`] and
+//! [`handover`] how a state in memory comes along; [`rollout`] how a version is tried first; [`versions`] what
 //! of that is on disk; [`watcher`] how a changed file is noticed.
 //!
 //! Invariants: a guest that failed is thrown away, never the host. A version that was not admitted whole is never
@@ -16,8 +16,11 @@ mod cache;
 mod compile;
 mod contract;
 mod cpu;
+mod door;
+mod editions;
 mod engine;
 mod figures;
+mod handover;
 mod host;
 mod instance;
 mod lane;
@@ -50,7 +53,7 @@ pub use loader::{Admission, LoadError, Loader, Trial};
 pub use metadata::Metadata;
 pub use registry::{
     Admitted, CallFailure, Change, ChangeError, PluginView, Registry, Trigger, Unchanged,
-    VersionView,
+    VersionView, Visit,
 };
 pub use report::AdmissionReport;
 pub use rollout::{Asked, Difference, Rollout, Shadow, Tell};

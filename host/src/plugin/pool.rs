@@ -14,6 +14,11 @@ use tokio::sync::oneshot;
 /// Shelves for idle instances. More threads than that share them.
 const SHELVES: usize = 8;
 
+/// Callers that may wait in line: as many as a lone instance serves in the time that a call may wait.
+const LINE_MAX: usize = 16_384;
+/// Length of the line from which on those are taken out of it who do not wait any more.
+const TIDY_FROM: usize = 64;
+
 /// Instances that wait for a call. Each thread has a shelf, and uses first what it used last: that instance's memory is
 /// in the caches of its processor. Where its own is empty it takes from the others.
 ///
@@ -29,12 +34,21 @@ pub(super) struct Pool<I> {
 
 /// On a cache line of its own, so that threads do not take turns.
 #[repr(align(64))]
-struct Shelf<I>(Mutex<Vec<I>>);
+struct Shelf<I>(Mutex<Idle<I>>);
+
+/// The instances of a shelf: the last one put there is the first one taken.
+struct Idle<I> {
+    instances: Vec<I>,
+    /// So many, from the first on, were not taken since the last look.
+    untouched: usize,
+}
 
 struct State<I> {
     /// Idle, lent, or being started.
     existing: usize,
     waiting: VecDeque<oneshot::Sender<Place<I>>>,
+    /// Length of the line at which it is tidied next.
+    tidy_at: usize,
 }
 
 /// What a caller gets.
@@ -43,6 +57,8 @@ pub(super) enum Place<I> {
     Warm(I),
     /// The right to start one.
     Empty,
+    /// Nothing: too many wait already.
+    Refused,
 }
 
 impl<I> Pool<I> {
@@ -50,16 +66,21 @@ impl<I> Pool<I> {
         let state = State {
             existing: 0,
             waiting: VecDeque::new(),
+            tidy_at: TIDY_FROM,
+        };
+        let idle = || Idle {
+            instances: Vec::new(),
+            untouched: 0,
         };
         Self {
-            shelves: array::from_fn(|_| Shelf(Mutex::new(Vec::new()))),
+            shelves: array::from_fn(|_| Shelf(Mutex::new(idle()))),
             waiting: AtomicUsize::new(0),
             state: Mutex::new(state),
             max,
         }
     }
 
-    /// Waits for an instance, or for the right to start one. Every place is given back by [`Pool::give_back`] or
+    /// Waits for an instance, or for the right to start one. Either is given back by [`Pool::give_back`] or
     /// [`Pool::give_up`].
     pub(super) async fn take(&self) -> Place<I> {
         match self.take_or_queue() {
@@ -86,9 +107,10 @@ impl<I> Pool<I> {
             state.existing += 1;
             return Ok(Place::Empty);
         }
+        if state.is_line_full() {
+            return Ok(Place::Refused);
+        }
         let (sender, receiver) = oneshot::channel();
-        // Callers that gave up waiting leave their senders behind.
-        state.waiting.retain(|sender| !sender.is_closed());
         state.waiting.push_back(sender);
         self.count_waiting(&state);
         // Whoever put an instance on a shelf before the line above did not see this caller.
@@ -107,7 +129,9 @@ impl<I> Pool<I> {
 
     /// Hands an instance on, to the first in line where there is one.
     pub(super) fn give_back(&self, instance: I) {
-        self.shelf(shelf_of_this_thread()).push(instance);
+        let mut shelf = self.shelf(shelf_of_this_thread());
+        shelf.instances.push(instance);
+        drop(shelf);
         if self.anybody_waits() {
             self.serve_line(&mut self.state());
         }
@@ -122,9 +146,23 @@ impl<I> Pool<I> {
         self.count_waiting(&state);
     }
 
+    /// Takes those away that nobody used since this was called last, and leaves `min` of all.
+    pub(super) fn shrink(&self, min: usize) -> Vec<I> {
+        let mut state = self.state();
+        let mut gone = Vec::new();
+        for index in 0..SHELVES {
+            let most = (state.existing - gone.len()).saturating_sub(min);
+            gone.extend(self.shelf(index).look(most));
+        }
+        state.existing -= gone.len();
+        gone
+    }
+
     /// Idle instances, and all of them.
     pub(super) fn size(&self) -> (usize, usize) {
-        let idle = (0..SHELVES).map(|index| self.shelf(index).len()).sum();
+        let idle = (0..SHELVES)
+            .map(|index| self.shelf(index).instances.len())
+            .sum();
         (idle, self.state().existing)
     }
 
@@ -134,7 +172,8 @@ impl<I> Pool<I> {
             && let Some(instance) = self.take_idle()
         {
             if let Some(Place::Warm(instance)) = state.hand_over(Place::Warm(instance)) {
-                self.shelf(shelf_of_this_thread()).push(instance);
+                let mut shelf = self.shelf(shelf_of_this_thread());
+                shelf.instances.push(instance);
             }
         }
         self.count_waiting(state);
@@ -156,7 +195,7 @@ impl<I> Pool<I> {
         self.waiting.store(state.waiting.len(), Ordering::SeqCst);
     }
 
-    fn shelf(&self, index: usize) -> MutexGuard<'_, Vec<I>> {
+    fn shelf(&self, index: usize) -> MutexGuard<'_, Idle<I>> {
         let shelf = self.shelves[index].0.lock();
         shelf.unwrap_or_else(PoisonError::into_inner)
     }
@@ -166,7 +205,32 @@ impl<I> Pool<I> {
     }
 }
 
+impl<I> Idle<I> {
+    fn pop(&mut self) -> Option<I> {
+        let instance = self.instances.pop()?;
+        self.untouched = self.untouched.min(self.instances.len());
+        Some(instance)
+    }
+
+    /// Takes away what was untouched since the last look, `most` of it.
+    fn look(&mut self, most: usize) -> Vec<I> {
+        let gone = self.instances.drain(..self.untouched.min(most)).collect();
+        self.untouched = self.instances.len();
+        gone
+    }
+}
+
 impl<I> State<I> {
+    /// Whether nobody else may wait. Callers that gave up leave their senders behind; they are taken out now and then, so
+    /// that a long line does not cost each that joins it a walk along it.
+    fn is_line_full(&mut self) -> bool {
+        if self.waiting.len() >= self.tidy_at {
+            self.waiting.retain(|sender| !sender.is_closed());
+            self.tidy_at = (self.waiting.len() * 2).clamp(TIDY_FROM, LINE_MAX);
+        }
+        self.waiting.len() >= LINE_MAX
+    }
+
     /// Gives `place` to the first that still waits; back where nobody does.
     fn hand_over(&mut self, mut place: Place<I>) -> Option<Place<I>> {
         while let Some(first) = self.waiting.pop_front() {
@@ -197,7 +261,7 @@ impl<I> Drop for Waiting<'_, I> {
         match self.receiver.try_recv() {
             Ok(Place::Warm(instance)) => self.pool.give_back(instance),
             Ok(Place::Empty) => self.pool.give_up(),
-            Err(_) => {}
+            Ok(Place::Refused) | Err(_) => {}
         }
     }
 }
@@ -226,6 +290,7 @@ mod tests {
         match place {
             Some(Place::Warm(instance)) => Some(instance),
             Some(Place::Empty) => Some(0),
+            Some(Place::Refused) => panic!("the line is full"),
             None => None,
         }
     }
@@ -283,6 +348,54 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_used_since_the_last_look_is_given_back_and_some_are_kept() {
+        let pool = Pool::<u32>::new(5);
+        for _ in 0..5 {
+            assert!(pool.take_or_queue().is_ok());
+        }
+        (1..=5).for_each(|instance| pool.give_back(instance));
+        assert!(pool.shrink(2).is_empty(), "they were in use until now");
+        // Two at a time is all that is needed.
+        for _ in 0..3 {
+            let (first, second) = (pool.take_now().unwrap(), pool.take_now().unwrap());
+            pool.give_back(first);
+            pool.give_back(second);
+        }
+        assert_eq!(pool.shrink(2), [1, 2, 3]);
+        assert_eq!(pool.size(), (2, 2));
+        assert!(pool.shrink(2).is_empty(), "two are kept, whatever they do");
+        assert_eq!(pool.shrink(1).len(), 1);
+    }
+
+    #[test]
+    fn those_that_are_lent_count_among_the_ones_that_are_kept() {
+        let pool = Pool::<u32>::new(3);
+        for _ in 0..3 {
+            assert!(pool.take_or_queue().is_ok());
+        }
+        pool.give_back(1);
+        assert!(pool.shrink(2).is_empty());
+        assert_eq!(pool.shrink(2), [1], "two are lent");
+        assert_eq!(pool.size(), (0, 2));
+    }
+
+    #[test]
+    fn so_many_may_wait_and_who_gave_up_does_not_count() {
+        let pool = Pool::<u32>::new(1);
+        assert!(pool.take_or_queue().is_ok());
+        let join = || match pool.take_or_queue() {
+            Err(waiting) => Some(waiting),
+            Ok(Place::Refused) => None,
+            Ok(_) => panic!("the only one is lent"),
+        };
+        let mut line: Vec<_> = (0..LINE_MAX).map(|_| join().expect("room")).collect();
+        assert!(join().is_none());
+        line.truncate(LINE_MAX - 1);
+        assert!(join().is_some());
+        assert_eq!(pool.size(), (0, 1));
+    }
+
+    #[test]
     fn a_thread_gets_what_it_used_last_and_else_what_others_have() {
         let pool = Pool::<u32>::new(3);
         for instance in 1..=3 {
@@ -321,6 +434,7 @@ mod tests {
                             let instance = match pool.take().await {
                                 Place::Warm(instance) => instance,
                                 Place::Empty => 0,
+                                Place::Refused => panic!("the line is full"),
                             };
                             taken.fetch_add(1, Ordering::Relaxed);
                             pool.give_back(instance);

@@ -4,11 +4,12 @@
 //! [`attempt`], and by [`resume`] where an earlier process left something. What operators do by hand is in [`operations`]
 //! and [`back`], what they are shown in [`view`], what is remembered for both in [`record`], and what of that is on disk
 //! in [`keep`]. A version that went live is watched by [`probation`], after the rules of [`judge`]; one that is tried first,
-//! in [`rollout`], too.
+//! in [`rollout`], too. Messages take the set by a [`visit`], and [`handover`] is the step before a `single` plugin is swapped.
 
 mod attempt;
 mod back;
 mod change;
+mod handover;
 mod judge;
 mod keep;
 mod operations;
@@ -20,13 +21,14 @@ mod resume;
 mod rollout;
 mod trigger;
 mod view;
+mod visit;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
 use tracing::{Instrument, Span, info_span};
@@ -38,6 +40,7 @@ use self::{
     reload::{Attempt, Place, Reload},
 };
 use super::{
+    handover::HandedOver,
     loader::{LoadError, Loader},
     set::{PluginSet, Slot},
     version::PluginVersion,
@@ -52,6 +55,7 @@ pub use change::{Change, ChangeError, Unchanged};
 pub use operations::Admitted;
 pub use trigger::Trigger;
 pub use view::{CallFailure, PluginView, VersionView};
+pub use visit::Visit;
 
 /// What lines of the log about a swap stand in, from its beginning until it is known how it ends.
 fn swap_span(plugin: &str, trigger: Trigger) -> Span {
@@ -109,12 +113,7 @@ impl Registry {
         }
     }
 
-    /// The set that is live now, for one message: unlike [`Registry::live`] it makes no thread wait for another.
-    pub fn live_now(&self) -> Guard<Arc<PluginSet>> {
-        self.live.load()
-    }
-
-    /// The set that is live now.
+    /// The set that is live now, to look at. Messages go through [`Registry::enter`].
     pub fn live(&self) -> Arc<PluginSet> {
         self.live.load_full()
     }
@@ -193,11 +192,11 @@ impl Registry {
             self.take(&mut reload, index, tried);
             // With a conflict it waits for the others, whose new versions may have none.
             if trigger == Trigger::File && reload.conflict().is_none() {
-                self.go_live(&mut reload);
+                self.go_live(&mut reload).await;
             }
         }
         self.settle_conflicts(&mut reload);
-        self.go_live(&mut reload);
+        self.go_live(&mut reload).await;
         self.report_removed(&old, configs, trigger);
         reload.refusals
     }
@@ -231,8 +230,9 @@ impl Registry {
         }
     }
 
-    /// Makes everything live that is ready, by one store.
-    fn go_live(&self, reload: &mut Reload) {
+    /// Makes everything live that is ready, by one store, with the state of `single` plugins.
+    async fn go_live(&self, reload: &mut Reload) {
+        let handed_over = self.hand_over(reload).await;
         let switch = self.switch();
         let live = self.live();
         for place in &mut reload.places {
@@ -251,6 +251,8 @@ impl Registry {
         };
         crash_point("admitted");
         self.store_live(set);
+        // Only now: messages that were held look for what is live.
+        handed_over.into_iter().for_each(HandedOver::end);
         crash_point("live");
         for place in &mut reload.places {
             match std::mem::replace(&mut place.attempt, Attempt::Over) {

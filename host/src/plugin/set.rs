@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    door::Door,
     rollout::{Rollout, Shadow},
     version::PluginVersion,
 };
@@ -12,6 +13,8 @@ use crate::{config::PluginConfig, protocol::event_type::Patterns};
 #[derive(Debug, Default)]
 pub struct PluginSet {
     slots: Vec<Slot>,
+    /// The doors of the versions with one instance.
+    doors: Vec<Arc<Door>>,
 }
 
 /// The place of one plugin in the chain.
@@ -78,7 +81,28 @@ impl Slot {
 
 impl PluginSet {
     pub(super) fn new(slots: Vec<Slot>) -> Self {
-        Self { slots }
+        let doors = slots.iter().filter_map(|slot| slot.version()?.door());
+        Self {
+            doors: doors.cloned().collect(),
+            slots,
+        }
+    }
+
+    /// Lets a message in to every version that has a door.
+    ///
+    /// # Errors
+    /// The door that is not open; the message is in nowhere then.
+    pub(super) fn enter(&self) -> Result<(), Arc<Door>> {
+        let Some(closed) = self.doors.iter().position(|door| !door.enter()) else {
+            return Ok(());
+        };
+        self.doors[..closed].iter().for_each(|door| door.leave());
+        Err(self.doors[closed].clone())
+    }
+
+    /// The message that was let in goes.
+    pub(super) fn leave(&self) {
+        self.doors.iter().for_each(|door| door.leave());
     }
 
     /// The places, in the order of the chain.

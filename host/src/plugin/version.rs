@@ -1,12 +1,12 @@
 //! One version of a plugin: a component with its configuration and limits, its instances, and the calls to them.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Once},
     time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::sleep};
 use tracing::warn;
 use wasmtime::component::InstancePre;
 
@@ -14,6 +14,7 @@ use super::{
     answer::{self, Action, Illegal, Rejection, Transformed},
     bindings::imported::types as raw,
     cache::{ComponentHash, hex},
+    door::Door,
     figures::VersionFigures,
     host::{HostState, Shared},
     instance::{Answered, CallError, ExportIndices, Guest, Instance, ask},
@@ -33,9 +34,6 @@ use crate::{
     },
 };
 
-/// Instances that are kept ready ahead of need: one for each thread that can be in a call.
-const WARM: usize = 2;
-
 /// A version that was admitted.
 pub struct PluginVersion {
     hash: ComponentHash,
@@ -48,6 +46,12 @@ pub struct PluginVersion {
     pub(super) shared: Arc<Shared>,
     admission: Arc<Admission>,
     pub(super) pool: Pool<Instance>,
+    /// Instances that are kept ready.
+    warm: usize,
+    /// Whether a task gives back what is not.
+    looked_after: Once,
+    /// With one instance only: messages go through it.
+    door: Option<Arc<Door>>,
 }
 
 /// The parts of a version, put together by admission.
@@ -72,9 +76,9 @@ pub type Verdict<T> = Result<Result<T, Rejection>, CallError>;
 
 impl PluginVersion {
     pub(super) fn new(parts: Parts) -> Self {
-        let max = match parts.config.instances {
-            InstanceMode::Pool { max } => max,
-            InstanceMode::Single => 1,
+        let (max, min, door) = match parts.config.instances {
+            InstanceMode::Pool { max, min } => (max, min, None),
+            InstanceMode::Single => (1, 1, Some(Arc::default())),
         };
         Self {
             label: label(&parts.hash),
@@ -87,6 +91,9 @@ impl PluginVersion {
             shared: parts.shared,
             admission: parts.admission,
             pool: Pool::new(max),
+            warm: min,
+            looked_after: Once::new(),
+            door,
         }
     }
 
@@ -234,6 +241,16 @@ impl PluginVersion {
         self.indices.connections.is_some()
     }
 
+    /// Whether its one instance can hand its memory over, and take another's.
+    pub(super) fn hands_over(&self) -> bool {
+        self.door.is_some() && self.indices.handover.is_some()
+    }
+
+    /// The door that messages go through, where it has one instance only.
+    pub(super) fn door(&self) -> Option<&Arc<Door>> {
+        self.door.as_ref()
+    }
+
     /// Whether it decides who may be in a room.
     pub fn authorizes_rooms(&self) -> bool {
         self.indices.rooms.is_some()
@@ -342,12 +359,13 @@ impl PluginVersion {
         self.verdict(answer, Ok)
     }
 
-    /// Starts instances ahead of need, up to two.
+    /// Starts instances ahead of need, as many as are kept ready.
     ///
     /// # Errors
     /// [`CallError`] of the first that does not start.
-    pub(super) async fn warm_up(&self) -> Result<(), CallError> {
-        while self.pool.take_for_refill(WARM) {
+    pub(super) async fn warm_up(self: &Arc<Self>) -> Result<(), CallError> {
+        self.looked_after.call_once(|| self.look_after());
+        while self.pool.take_for_refill(self.warm) {
             match self.start_instance().await {
                 Ok(instance) => self.pool.give_back(instance),
                 Err(error) => {
@@ -357,6 +375,20 @@ impl PluginVersion {
             }
         }
         Ok(())
+    }
+
+    /// Gives instances back that nobody uses any more, as long as the version lasts.
+    fn look_after(self: &Arc<Self>) {
+        let (version, every) = (Arc::downgrade(self), self.config.limits.instances_idle_time);
+        tokio::spawn(async move {
+            loop {
+                sleep(every).await;
+                let Some(version) = version.upgrade() else {
+                    return;
+                };
+                drop(version.pool.shrink(version.warm));
+            }
+        });
     }
 
     pub(super) async fn start_instance(&self) -> Result<Instance, CallError> {

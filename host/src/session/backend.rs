@@ -80,7 +80,7 @@ pub async fn post(services: &Services, id: &str, posted: Posted<'_>) -> Result<A
         Outcome::Route(message)
     } else {
         // One set of versions for the whole message, whatever is swapped meanwhile.
-        pipeline::run(&services.registry.live(), None, message).await
+        pipeline::run(&*services.registry.enter().await, None, message).await
     };
     let concluded = conclude(services, outcome).await;
     if let Err(NotSent::Refused { code, .. }) = &concluded {

@@ -104,8 +104,9 @@ pub(super) async fn frame(
         seen: turn.seen,
     };
     // One set of versions for the whole message, whatever is swapped meanwhile.
-    let plugins = services.registry.live_now();
+    let plugins = services.registry.enter().await;
     let outcome = pipeline::run(&plugins, Some(connection.client()), message).await;
+    drop(plugins);
     turn.conclude(outcome, limits).await;
     services.metrics.delivery_latency.record(arrived.elapsed());
 }
@@ -242,8 +243,10 @@ impl Turn<'_> {
     }
 
     async fn join(&self, room: &str, limits: &Limits) {
-        let plugins = self.services.registry.live_now();
-        match pipeline::authorize_join(&plugins, self.connection.client(), room).await {
+        let plugins = self.services.registry.enter().await;
+        let verdict = pipeline::authorize_join(&plugins, self.connection.client(), room).await;
+        drop(plugins);
+        match verdict {
             Ok(()) if join(self.services, self.connection, room, limits).await => {
                 self.ack(AckStatus::Handled)
             }

@@ -145,7 +145,7 @@ impl<S: Socket> Session<S> {
     async fn arrive(&mut self) -> Result<(), End> {
         let services = &*self.services;
         let client = self.connection.client();
-        let plugins = services.registry.live();
+        let plugins = services.registry.enter().await;
         let admitted = pipeline::connected(&plugins, client).await;
         services.metrics.connections.increment();
         debug!("connected");
@@ -156,6 +156,7 @@ impl<S: Socket> Session<S> {
                 let by = Some(refused.plugin());
                 let actions =
                     pipeline::disconnected(&plugins, client, by, end.code, &end.reason).await;
+                drop(plugins);
                 dispatch::perform_after(services, client, actions).await;
                 return Err(end);
             }
@@ -178,8 +179,9 @@ impl<S: Socket> Session<S> {
         let services = &*self.services;
         let client = self.connection.client();
         services.router.disconnect(&self.connection);
-        let plugins = services.registry.live();
+        let plugins = services.registry.enter().await;
         let actions = pipeline::disconnected(&plugins, client, None, end.code, &end.reason).await;
+        drop(plugins);
         dispatch::perform_after(services, client, actions).await;
     }
 

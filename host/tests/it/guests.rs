@@ -2,7 +2,7 @@
 
 use crate::harness::guest;
 
-/// What stands in the `stamp` guest in the place of a stamp.
+/// What stands in the guests `stamp` and `counter` in the place of a stamp.
 const STAMP: &[u8] = b"STAMP-0000000000";
 
 /// Limits that no call of a test comes near on a loaded machine, for tests that are not about time.
@@ -15,7 +15,16 @@ pub(crate) fn component(name: &str) -> Vec<u8> {
 
 /// A version of the `stamp` guest: `stamp`, at most 10 bytes, stands for `0000000000`.
 pub(crate) fn stamped(stamp: &str) -> Vec<u8> {
-    let mut bytes = component("stamp");
+    stamped_guest("stamp", stamp)
+}
+
+/// A version of the `counter` guest in the same way.
+pub(crate) fn counter(stamp: &str) -> Vec<u8> {
+    stamped_guest("counter", stamp)
+}
+
+fn stamped_guest(name: &str, stamp: &str) -> Vec<u8> {
+    let mut bytes = component(name);
     let places: Vec<_> = (0..=bytes.len() - STAMP.len())
         .filter(|at| bytes[*at..].starts_with(STAMP))
         .collect();

@@ -25,9 +25,9 @@ use crate::{
     harness::{PATIENCE, plugin_cache},
 };
 
-const FILE_BYTES_MAX: usize = 32 << 20;
+pub(crate) const FILE_BYTES_MAX: usize = 32 << 20;
 
-fn registry() -> Registry {
+pub(crate) fn registry() -> Registry {
     let metrics = Arc::<Metrics>::default();
     Registry::new(loader(&metrics), metrics)
 }
@@ -37,7 +37,8 @@ pub(crate) fn loader(metrics: &Arc<Metrics>) -> Loader {
     loader_with(Arc::default(), metrics)
 }
 
-fn loader_with(store: Arc<MemoryStore>, metrics: &Arc<Metrics>) -> Loader {
+/// The same with a store that the test sees into.
+pub(crate) fn loader_with(store: Arc<MemoryStore>, metrics: &Arc<Metrics>) -> Loader {
     Loader::new("n", Some(&plugin_cache()), store, metrics.clone()).expect("the engine starts")
 }
 
@@ -48,7 +49,7 @@ pub(crate) fn plugin(name: &str, file: &Path, config: &str) -> PluginConfig {
         path: file.to_owned(),
         events: vec!["*".to_owned()],
         on_failure: OnFailure::Reject,
-        instances: InstanceMode::Pool { max: 4 },
+        instances: InstanceMode::Pool { max: 4, min: 2 },
         limits: PluginLimits {
             call_cpu_max: Duration::from_secs(10),
             call_time_max: Duration::from_secs(25),
@@ -60,7 +61,8 @@ pub(crate) fn plugin(name: &str, file: &Path, config: &str) -> PluginConfig {
     }
 }
 
-fn message<'m>(event_type: &'m str, payload: &'m str) -> GuestMessage<'m> {
+/// A message without a destination.
+pub(crate) fn message<'m>(event_type: &'m str, payload: &'m str) -> GuestMessage<'m> {
     GuestMessage {
         id: "1",
         event_type,
@@ -71,7 +73,8 @@ fn message<'m>(event_type: &'m str, payload: &'m str) -> GuestMessage<'m> {
     }
 }
 
-fn live(registry: &Registry, name: &str) -> Arc<PluginVersion> {
+/// The version that is live.
+pub(crate) fn live(registry: &Registry, name: &str) -> Arc<PluginVersion> {
     let set = registry.live();
     let slot = set.slots().iter().find(|slot| slot.config().name == name);
     slot.and_then(Slot::version).expect("it is live").clone()
@@ -235,7 +238,7 @@ async fn calls_that_take_long_wait_for_few_of_those_of_another_plugin() {
     let file = dir.path().join("hostile.wasm");
     std::fs::write(&file, component("hostile")).unwrap();
     let mut looping = plugin("looping", &file, "{}");
-    looping.instances = InstanceMode::Pool { max: 16 };
+    looping.instances = InstanceMode::Pool { max: 16, min: 2 };
     looping.limits.call_cpu_max = Duration::from_millis(200);
     let patient = plugin("patient", &file, r#"{"event_types":"patient.*"}"#);
     let registry = registry();

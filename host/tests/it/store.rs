@@ -1,11 +1,18 @@
 //! What the host offers to plugins: the store and its limits, who and where, log lines, metrics of their own.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
+use signalbox::{
+    metrics::Metrics,
+    plugin::{Entry, MemoryStore, PluginStore, Registry, Trigger},
+};
 
 use crate::{
-    guests::{PATIENT, component},
+    guests::{PATIENT, component, counter},
     harness::{Client, Node},
     logged::Logged,
+    runtime::{FILE_BYTES_MAX, loader_with, plugin},
 };
 
 /// A plugin from the `follower` guest, with more TOML lines.
@@ -284,4 +291,34 @@ async fn log_lines_have_level_plugin_and_version_and_are_cut() {
         assert!(line["connection"].is_string(), "{line}");
         assert_eq!(line["connection"], of_plugin[0]["connection"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn init_may_change_what_earlier_versions_stored_before_the_new_one_is_live() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("counter.wasm");
+    std::fs::write(&file, counter("1")).unwrap();
+    let (store, metrics) = (Arc::<MemoryStore>::default(), Arc::<Metrics>::default());
+    let registry = Registry::new(loader_with(store.clone(), &metrics), metrics);
+    let apply = async |config: &str| {
+        let configs = [plugin("counter", &file, config)];
+        let refusals = registry
+            .apply(&configs, FILE_BYTES_MAX, Trigger::Config)
+            .await;
+        assert!(refusals.is_empty(), "{refusals:?}");
+    };
+    apply("{}").await;
+    let entry = Entry {
+        key: "name",
+        value: b"ann",
+        ttl: None,
+    };
+    store.set("counter", 1 << 20, entry).await.unwrap();
+    // Several instances run it, one after another.
+    apply(r#"{"migrate":true}"#).await;
+    assert_eq!(store.get("counter", "name").await, Ok(None));
+    assert_eq!(
+        store.get("counter", "names").await,
+        Ok(Some(b"[ann]".to_vec()))
+    );
 }

@@ -368,6 +368,24 @@ async fn all_values_and_keys_of_a_plugin_are_bounded(stores: Stores) {
     assert_eq!(store.get("p", "b").await, Ok(Some(b"123".to_vec())));
 }
 
+async fn what_one_plugin_fills_up_takes_no_room_from_another(stores: Stores) {
+    let (store, bytes_max) = (&*stores.one, 100);
+    let full = entry("k", &[b'x'; 99]);
+    assert_eq!(store.set("a", bytes_max, full).await, Ok(()));
+    let more = entry("l", b"x");
+    assert_eq!(
+        store.set("a", bytes_max, more).await,
+        Err(StoreError::TooLarge)
+    );
+    let full = entry("k", &[b'y'; 99]);
+    assert_eq!(store.set("b", bytes_max, full).await, Ok(()));
+    assert_eq!(
+        store.get("a", "k").await,
+        Ok(Some(vec![b'x'; 99])),
+        "and it is not what the other wrote"
+    );
+}
+
 async fn swaps_and_increments_are_bounded_too_and_change_nothing_where_they_are_refused(
     stores: Stores,
 ) {
@@ -484,6 +502,7 @@ macro_rules! passes_the_contract {
             compare_and_swap_sets_only_what_is_expected
             of_those_who_swap_at_once_one_is_faster_and_no_increment_is_lost
             all_values_and_keys_of_a_plugin_are_bounded
+            what_one_plugin_fills_up_takes_no_room_from_another
             swaps_and_increments_are_bounded_too_and_change_nothing_where_they_are_refused
             what_is_over_takes_no_room
             the_account_is_right_whatever_was_done

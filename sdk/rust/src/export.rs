@@ -1,7 +1,7 @@
 //! The macro that makes a plugin's type the exports of a component.
 
-/// Exports a plugin: `export!(Type: validation, transformation, events, connections, rooms)`, with the interfaces that
-/// it wants. `lifecycle` is always exported: it is how the instance starts. Where both `validation` and `transformation`
+/// Exports a plugin: `export!(Type: validation, transformation, events, connections, rooms, handover)`, with the interfaces
+/// that it wants. `lifecycle` is always exported: it is how the instance starts. Where both `validation` and `transformation`
 /// are named, so is `screening`, by which the server can ask for both in one call.
 #[macro_export]
 macro_rules! export {
@@ -88,6 +88,18 @@ macro_rules! export_interface {
             }
         }
         $crate::bindings::rooms::export_rooms!(Component with_types_in $crate::bindings::rooms);
+    };
+    (handover, $plugin:ty) => {
+        impl $crate::bindings::handover::exports::signalbox::plugin::handover::Guest for Component {
+            fn save() -> Result<$crate::Snapshot, String> {
+                plugin(<$plugin as $crate::Handover>::save)
+            }
+
+            fn restore(snapshot: $crate::Snapshot) -> Result<(), String> {
+                plugin(|plugin| $crate::Handover::restore(plugin, snapshot))
+            }
+        }
+        $crate::bindings::handover::export_handover!(Component with_types_in $crate::bindings::handover);
     };
 }
 

@@ -37,6 +37,7 @@
 //! | [`Events`] | gives event types a meaning | messages whose type is in `events` and in [`Events::event_types`] |
 //! | [`Connections`] | follows clients as they come and go | every connection |
 //! | [`Rooms`] | decides who may join | every join that a client asks for |
+//! | [`Handover`] | carries its memory over to the next version | each swap of a plugin with `instances = "single"` |
 //!
 //! What a plugin may ask of the server is in [`log`], [`context`], [`store`] and [`metrics`].
 //!
@@ -44,8 +45,9 @@
 //!
 //! - The server calls an instance for one message at a time, so `&self` needs no locks. For state in memory use
 //!   [`Cell`](std::cell::Cell) or [`RefCell`](std::cell::RefCell), and only for what may be lost: with
-//!   `instances = "pool"` any of several instances may get the next call, and an instance goes away with its version.
-//!   What must last belongs into [`store`].
+//!   `instances = "pool"` any of several instances may get the next call, and an instance goes away with its version, or
+//!   when it fails. [`Handover`] carries the memory of a single instance over to the next version. What must last belongs
+//!   into [`store`].
 //! - A panic costs that call (its sender is told `plugin_failed`) and that instance, nothing else. Its text is in the
 //!   server's log.
 //! - Everything that is called from outside has a time limit, 10 ms of CPU by default, and a memory limit. Work that
@@ -71,6 +73,7 @@ pub use bindings::imports::signalbox::plugin::{context, log, metrics, store};
 #[cfg(not(target_arch = "wasm32"))]
 pub use native::{context, log, metrics, store};
 
+pub use bindings::handover::exports::signalbox::plugin::handover::Snapshot;
 pub use bindings::imports::signalbox::plugin::types::{
     Action, Client, Destination, Disconnection, Draft, Message, Outcome, Rejection,
 };
@@ -294,6 +297,56 @@ pub trait Rooms: Plugin {
     /// # Errors
     /// The refusal that the client is told.
     fn authorize_join(&self, client: &Client, room: &str) -> Result<(), Rejection>;
+}
+
+/// Carries the memory of the one instance of a plugin with `instances = "single"` over to the next version.
+///
+/// ```
+/// use std::cell::Cell;
+///
+/// use signalbox_plugin::{Handover, Plugin, Snapshot};
+///
+/// struct Visitors(Cell<u32>);
+///
+/// impl Plugin for Visitors {
+///     fn init(_: &str) -> Result<Self, String> {
+///         Ok(Self(Cell::new(0)))
+///     }
+/// }
+///
+/// impl Handover for Visitors {
+///     fn save(&self) -> Result<Snapshot, String> {
+///         let data = self.0.get().to_le_bytes().to_vec();
+///         Ok(Snapshot { format: 1, data })
+///     }
+///
+///     fn restore(&self, snapshot: Snapshot) -> Result<(), String> {
+///         match (snapshot.format, snapshot.data.try_into()) {
+///             (1, Ok(bytes)) => Ok(self.0.set(u32::from_le_bytes(bytes))),
+///             (format, _) => Err(format!("cannot read format {format}")),
+///         }
+///     }
+/// }
+///
+/// let (old, new) = (Visitors::init("{}").unwrap(), Visitors::init("{}").unwrap());
+/// old.0.set(7);
+/// new.restore(old.save().unwrap()).unwrap();
+/// assert_eq!(new.0.get(), 7);
+/// ```
+pub trait Handover: Plugin {
+    /// The memory, in a form of the plugin's own: at most `handover_bytes_max` (4 MiB), and soon, because messages wait for
+    /// it. No message is under way meanwhile. Where the swap fails after it, this instance goes on.
+    ///
+    /// # Errors
+    /// Why it cannot be saved now, in words for the log. The swap is given up, and this instance goes on.
+    fn save(&self) -> Result<Snapshot, String>;
+
+    /// Takes over what the version before saved, which may be older or newer than this one: look at
+    /// [`format`](Snapshot::format). Runs once, after [`Plugin::init`] and before any message.
+    ///
+    /// # Errors
+    /// Why it cannot be read, in words for the log. The version does not go live, and the one before goes on.
+    fn restore(&self, snapshot: Snapshot) -> Result<(), String>;
 }
 
 /// The examples of the guide and of the READMEs are compiled and run as tests.

@@ -40,7 +40,7 @@ async fn check(loader: &Loader, file: &Path, config_text: &str) -> Report {
         path: file.to_owned(),
         events: vec!["*".to_owned()],
         on_failure: OnFailure::Reject,
-        instances: InstanceMode::Pool { max: 2 },
+        instances: InstanceMode::Pool { max: 2, min: 2 },
         limits: PluginLimits::default(),
         rollout: None,
         config_json: config_text.to_owned(),

@@ -246,10 +246,11 @@ impl Registry {
                 reload.places[index].attempt = Attempt::Ready(Box::new(new));
                 // Only this version is new, so only it can be refused for a conflict.
                 self.settle_conflicts(&mut reload);
+                self.go_live(&mut reload).await;
+                // For a conflict, or because it did not take the state of the one before.
                 if let Some((_, error)) = reload.refusals.pop() {
                     return refused(Some(*version.hash()), error, replaced);
                 }
-                self.go_live(&mut reload);
                 let took = reload.began.elapsed();
                 let rollout = reload.places[index].rollout.as_ref();
                 Ok(match rollout {

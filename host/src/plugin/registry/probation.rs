@@ -23,6 +23,7 @@ use crate::{
     metrics::events::{PluginRolledBack, RolledBackFrom},
     plugin::{
         PluginSet, PluginVersion, Rollout, Slot,
+        handover::HandedOver,
         version::label,
         versions::{Digest, RolledBack},
     },
@@ -146,7 +147,9 @@ impl Registry {
             let name = label(back.hash());
             match self.go_back(slot.config(), back, KEPT_BYTES_MAX).await {
                 Ok(Tried::New(good)) => {
-                    return self.switch_back(bad, &good, &reason, began);
+                    let handed_over = self.hand_back(bad, &good.version).await;
+                    self.switch_back(bad, &good, &reason, began);
+                    return handed_over.into_iter().for_each(HandedOver::end);
                 }
                 Ok(Tried::Same(_)) => {}
                 Err(refused) => {

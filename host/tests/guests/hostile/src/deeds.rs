@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use signalbox_plugin::{Action, Destination, Draft};
+use signalbox_plugin::{Action, Destination, Draft, context};
 
 pub fn answer(payload: &str) -> Action {
     draft("answer", payload)
@@ -53,4 +53,11 @@ pub fn allocate_at_once() {
 #[allow(unconditional_recursion)]
 pub fn recurse(depth: u64) -> u64 {
     black_box(recurse(black_box(depth + 1)) + 1)
+}
+
+/// Asks the host the time, without end.
+pub fn call_the_host() -> ! {
+    loop {
+        black_box(context::now());
+    }
 }

@@ -14,6 +14,8 @@ use signalbox_plugin::{
 struct Hostile {
     event_types: Vec<String>,
     self_test: String,
+    /// Whether the self-test passes and no call does.
+    lies: bool,
 }
 
 /// The value of `key` in a configuration of texts alone.
@@ -29,6 +31,8 @@ impl Plugin for Hostile {
             "refuse" => return Err("size: must be small".to_owned()),
             "loop" => spin(),
             "alloc" => allocate(),
+            "recurse" => return Err(recurse(0).to_string()),
+            "sleep" => deeds::sleep(600_000),
             _ => {}
         }
         let event_types = match configured(config, "event_types") {
@@ -37,9 +41,11 @@ impl Plugin for Hostile {
             "forged" => vec!["x\nERROR y".to_owned()],
             other => vec![other.to_owned()],
         };
+        let self_test = configured(config, "self_test").to_owned();
         Ok(Self {
             event_types,
-            self_test: configured(config, "self_test").to_owned(),
+            lies: self_test == "lie",
+            self_test,
         })
     }
 
@@ -48,6 +54,7 @@ impl Plugin for Hostile {
             "fail" => Err("two and two were five".to_owned()),
             "panic" => panic!("self-test panics"),
             "loop" => spin(),
+            "talk" => Err("x".repeat(500_000)),
             _ => Ok(()),
         }
     }
@@ -120,6 +127,7 @@ impl Events for Hostile {
 
     fn handle(&self, message: &Message) -> Result<Vec<Action>, Rejection> {
         let deed = message.event_type.trim_start_matches("hostile.");
+        assert!(!self.lies, "the self-test said otherwise");
         match deed {
             "alloc" => allocate(),
             "alloc-at-once" => allocate_at_once(),
@@ -180,7 +188,16 @@ impl Events for Hostile {
                 };
                 return Ok(vec![answer(&sum)]);
             }
+            "fill" => {
+                let refused = (0..32).filter(|number| {
+                    let set = store::set(&format!("fill-{number}"), &[b'x'; 60 << 10], None);
+                    set == Err(store::StoreError::TooLarge)
+                });
+                return Ok(vec![answer(&refused.count().to_string())]);
+            }
+            "host-calls" => deeds::call_the_host(),
             "random" => outside::random_bytes(1 << 40),
+            "timers" => outside::hold_timers(),
             "outside" => return Ok(vec![answer(&outside::seen())]),
             how => fail(how)?,
         }

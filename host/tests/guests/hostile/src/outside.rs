@@ -47,6 +47,40 @@ mod wasi {
     });
 }
 
+mod timers {
+    #![allow(unsafe_code)]
+    wit_bindgen::generate!({
+        inline: "
+            package test:timers;
+            world timers {
+                import wasi:clocks/monotonic-clock@0.2.1;
+            }
+            package wasi:io@0.2.1 {
+                interface poll {
+                    resource pollable;
+                }
+            }
+            package wasi:clocks@0.2.1 {
+                interface monotonic-clock {
+                    use wasi:io/poll@0.2.1.{pollable};
+                    type duration = u64;
+                    subscribe-duration: func(when: duration) -> pollable;
+                }
+            }
+        ",
+        generate_all,
+    });
+}
+
+/// Has the host hold timers for it, without end.
+pub fn hold_timers() -> ! {
+    let mut held = Vec::new();
+    loop {
+        let timer = timers::wasi::clocks::monotonic_clock::subscribe_duration(1 << 60);
+        held.push(timer);
+    }
+}
+
 /// Asks the host for so many random bytes at once.
 pub fn random_bytes(count: u64) {
     wasi::wasi::random::random::get_random_bytes(count);

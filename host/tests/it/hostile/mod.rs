@@ -1,4 +1,12 @@
 //! A plugin that misbehaves costs its caller an error, and nobody else anything.
+//!
+//! [`misdeeds`] is the table of what goes wrong in calls, [`unfit`] of what goes wrong before, and [`growth`] has all of
+//! it done ten thousand times.
+
+mod crooked;
+mod growth;
+mod misdeeds;
+mod unfit;
 
 use serde_json::{Value, json};
 
@@ -6,6 +14,8 @@ use crate::{
     guests::{PATIENT, component},
     harness::{Client, Node},
 };
+
+use misdeeds::{Answer, MISDEEDS, Misdeed};
 
 const HOSTILE: &str = r#"
 [limits]
@@ -44,68 +54,118 @@ fn plugin_failed(id: &str) -> Value {
     })
 }
 
-/// What goes wrong in `handle`, and how it counts.
-const DEEDS: [(&str, &str); 20] = [
-    ("loop", "deadline"),
-    ("sleep", "deadline"),
-    ("alloc", "memory"),
-    ("alloc-at-once", "memory"),
-    ("panic", "trap"),
-    ("recurse", "trap"),
-    ("exit", "trap"),
-    ("random", "trap"),
-    ("actions", "output"),
-    ("many", "output"),
-    ("output", "output"),
-    ("json", "output"),
-    ("deep", "output"),
-    ("reserved", "output"),
-    ("type", "output"),
-    ("room", "output"),
-    ("close", "output"),
-    ("code", "output"),
-    ("validate.panic", "trap"),
-    ("transform.json", "output"),
-];
+/// A plugin's `[[plugins]]` entry, with more lines.
+fn entry(plugin: &str, lines: &str) -> String {
+    format!(
+        "[[plugins]]\nname = \"{plugin}\"\npath = \"{plugin}.wasm\"\nevents = [\"{plugin}.*\"]\n\
+         store_bytes_max = \"1MiB\"\n{lines}"
+    )
+}
+
+/// A configuration with both plugins that misbehave, each with these lines.
+fn both(lines: &str) -> String {
+    let limits = "[limits]\nmessages_per_second = 0\noutbox_bytes_max = \"16MiB\"\n";
+    format!(
+        "{limits}{}{}",
+        entry("hostile", lines),
+        entry("crooked", lines)
+    )
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_misdeed_is_answered_with_plugin_failed_and_the_next_call_works() {
-    let node = node("call_cpu_max = \"200ms\"\ncall_time_max = \"1s\"\n").await;
-    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
-    for (deed, _) in DEEDS {
-        let event_type = format!("hostile.{deed}");
-        let message = json!({"type": event_type, "id": event_type, "receiverId": "ann"});
-        ann.send(&message.to_string()).await;
+async fn every_misdeed_has_its_answer_and_its_count_and_leaves_others_and_the_next_call_alone() {
+    let files: [(&str, &[u8]); 2] = [
+        ("hostile.wasm", &component("hostile")),
+        ("crooked.wasm", &crooked::in_calls()),
+    ];
+    // Time is short only where the answer is about it.
+    let hasty = both("call_cpu_max = \"100ms\"\ncall_time_max = \"500ms\"\n");
+    let (hasty, patient) = (
+        Node::start_with(&files, &hasty).await,
+        Node::start_with(&files, &both(PATIENT)).await,
+    );
+    for misdeed in &MISDEEDS {
+        let node = match misdeed.takes_all_time() {
+            true => &hasty,
+            false => &patient,
+        };
+        let before = all_failures(node, misdeed.plugin()).await;
+        let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
+        ann.send(&misdeed.message().to_string()).await;
         // While the call is under way, others are served.
-        bob.send(r#"{"type":"x","payload":1,"receiverId":"bob"}"#)
-            .await;
-        assert_eq!(bob.json().await["payload"], 1);
-        assert_eq!(ann.json().await["payload"], plugin_failed(&event_type));
-        ann.send(r#"{"type":"hostile.nothing"}"#).await;
-        assert_eq!(ann.json().await["payload"], "done", "after {deed}");
+        for number in 0..5 {
+            let message = json!({"type": "x", "payload": number, "receiverId": "bob"});
+            bob.send(&message.to_string()).await;
+            assert_eq!(bob.json().await["payload"], number, "{}", misdeed.what);
+        }
+        check_answer(&mut ann, misdeed).await;
+        let mut expected = before;
+        if let Answer::Fails(kind) = misdeed.answer {
+            let count = expected.iter_mut().find(|(other, _)| *other == kind);
+            count.expect("a kind of failure").1 += 1.0;
+        }
+        let after = all_failures(node, misdeed.plugin()).await;
+        assert_eq!(after, expected, "{}", misdeed.what);
+        let (next, payload) = match misdeed.plugin() {
+            "hostile" => ("hostile.nothing", json!("done")),
+            _ => ("crooked.y", json!(1)),
+        };
+        ann.send(&json!({ "type": next }).to_string()).await;
+        let said = ann.json().await["payload"].take();
+        assert_eq!(said, payload, "after {}", misdeed.what);
+    }
+    for node in [hasty, patient] {
+        assert_eq!(
+            node.metric("wss_unexpected_disconnects_total ").await,
+            Some(0.0)
+        );
     }
 }
 
-#[tokio::test]
-async fn each_failure_is_counted_by_its_kind() {
-    // The stack is the same in both; time is short only where the test is about it.
-    let hasty = "call_cpu_max = \"100ms\"\ncall_time_max = \"500ms\"\n";
-    let (hasty, patient) = (node(hasty).await, node(PATIENT).await);
-    for (deed, kind) in DEEDS {
-        let node = if kind == "deadline" { &hasty } else { &patient };
-        let mut ann = node.client("ann").await;
-        let before = failures(node, kind).await;
-        let event_type = format!("hostile.{deed}");
-        let said = answer(&mut ann, &event_type).await;
-        assert_eq!(said, plugin_failed(&event_type));
-        assert_eq!(failures(node, kind).await, before + 1.0, "{deed}");
+async fn check_answer(client: &mut Client, misdeed: &Misdeed) {
+    let (what, said) = (misdeed.what, client.json().await);
+    match misdeed.answer {
+        Answer::Fails(_) => {
+            let mut expected = plugin_failed("1");
+            expected["plugin"] = misdeed.plugin().into();
+            assert_eq!(said["payload"], expected, "{what}");
+        }
+        Answer::Says(payload) => {
+            assert_eq!(said["payload"], payload(), "{what}");
+            assert_eq!(client.json().await["type"], "ack", "{what}");
+        }
     }
-    assert_eq!(
-        patient
-            .metric("wss_messages_rejected_total{code=\"plugin_failed\"} ")
-            .await,
-        Some(18.0)
-    );
+}
+
+/// Calls of a plugin that failed so far, by kind.
+async fn all_failures(node: &Node, plugin: &str) -> Vec<(&'static str, f64)> {
+    let mut failures = Vec::new();
+    for kind in ["trap", "deadline", "memory", "output", "unavailable"] {
+        let metric = format!("wss_plugin_failures_total{{plugin=\"{plugin}\",kind=\"{kind}\"}} ");
+        let count = node.metric(&metric).await.expect("there is such a metric");
+        failures.push((kind, count));
+    }
+    failures
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_self_test_that_lies_lets_a_version_live_whose_failures_are_its_callers_alone() {
+    let node = node(&format!("{PATIENT}config = {{ self_test = \"lie\" }}\n")).await;
+    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
+    for number in 0..20 {
+        assert_eq!(
+            answer(&mut ann, "hostile.nothing").await,
+            plugin_failed("hostile.nothing")
+        );
+        let message = json!({"type": "x", "payload": number, "receiverId": "bob"});
+        bob.send(&message.to_string()).await;
+        assert_eq!(bob.json().await["payload"], number);
+    }
+    assert_eq!(failures(&node, "trap").await, 20.0);
+    node.replace("platform.toml", format!("{HOSTILE}{PATIENT}").as_bytes());
+    let live = "wss_plugin_swaps_total{plugin=\"hostile\",outcome=\"live\"} ";
+    node.until_metric(live, |live| live == 2.0).await;
+    assert_eq!(answer(&mut ann, "hostile.nothing").await, "done");
 }
 
 #[tokio::test]
@@ -248,24 +308,9 @@ async fn time_on_a_cpu_is_counted_wherever_a_call_goes_on() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_does_not_start_is_refused() {
-    for config in [
-        r#"{ init = "panic" }"#,
-        r#"{ init = "refuse" }"#,
-        r#"{ init = "loop" }"#,
-        r#"{ init = "alloc" }"#,
-        r#"{ self_test = "fail" }"#,
-        r#"{ self_test = "panic" }"#,
-        r#"{ self_test = "loop" }"#,
-        r#"{ event_types = "join" }"#,
-        r#"{ event_types = "a*b" }"#,
-    ] {
-        let node = node(&format!("init_time_max = \"300ms\"\nconfig = {config}\n")).await;
-        node.until_metric(
-            "wss_plugin_swaps_total{plugin=\"hostile\",outcome=\"refused\"} ",
-            |refused| refused == 1.0,
-        )
-        .await;
-        assert_eq!(node.get("/ready").await.0, 503, "{config}");
-    }
+async fn a_node_whose_only_version_is_refused_is_not_ready_and_counts_it() {
+    let node = node("init_time_max = \"300ms\"\nconfig = { init = \"loop\" }\n").await;
+    let refused = "wss_plugin_swaps_total{plugin=\"hostile\",outcome=\"refused\"} ";
+    node.until_metric(refused, |refused| refused == 1.0).await;
+    assert_eq!(node.get("/ready").await.0, 503);
 }

@@ -1,0 +1,172 @@
+//! The door of a version with one instance: messages go in one by one, and none while its state is handed over.
+//!
+//! A message may call a plugin several times, and all its calls must meet the same version. So what is counted is
+//! messages, not calls; and to hand the state over, the door is held until those inside are gone.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, AtomicUsize, Ordering},
+};
+
+use tokio::sync::Notify;
+
+/// Messages go in.
+const OPEN: u8 = 0;
+/// They wait before it.
+const HELD: u8 = 1;
+/// Another version serves: whoever comes looks for that.
+const CLOSED: u8 = 2;
+
+/// See above.
+#[derive(Debug, Default)]
+pub(super) struct Door {
+    state: AtomicU8,
+    inside: AtomicUsize,
+    /// The last one left while the door was not open.
+    emptied: Notify,
+    /// The door is not held any more.
+    moved: Notify,
+}
+
+impl Door {
+    /// Goes in, where it is open. Who was let in must [leave](Self::leave).
+    // Sequentially consistent, here and below: who comes counts before looking at the state, and who holds the door sets
+    // the state before looking at the count, so that one of the two sees the other.
+    pub(super) fn enter(&self) -> bool {
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        if self.state.load(Ordering::SeqCst) == OPEN {
+            return true;
+        }
+        self.leave();
+        false
+    }
+
+    /// Goes out.
+    pub(super) fn leave(&self) {
+        let last = self.inside.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && self.state.load(Ordering::SeqCst) != OPEN {
+            self.emptied.notify_one();
+        }
+    }
+
+    /// Waits until the door is not held any more. Then it is open, or another version serves.
+    pub(super) async fn until_moved(&self) {
+        loop {
+            // Before the look, so that what happens after it is not missed.
+            let moved = self.moved.notified();
+            if self.state.load(Ordering::SeqCst) != HELD {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// Holds it until the value is dropped. One at a time does so: swaps take turns.
+    pub(super) fn hold(self: &Arc<Self>) -> HeldDoor {
+        self.state.store(HELD, Ordering::SeqCst);
+        HeldDoor(self.clone())
+    }
+
+    fn move_to(&self, state: u8) {
+        self.state.store(state, Ordering::SeqCst);
+        self.moved.notify_waiters();
+    }
+}
+
+/// A door that is held. Dropped, it opens again.
+pub(super) struct HeldDoor(Arc<Door>);
+
+impl HeldDoor {
+    /// Waits until nobody is inside.
+    pub(super) async fn until_empty(&self) {
+        while self.0.inside.load(Ordering::SeqCst) > 0 {
+            self.0.emptied.notified().await;
+        }
+    }
+
+    /// Sends those who wait, and all who come later, to the version that serves now.
+    pub(super) fn close(self) {
+        self.0.move_to(CLOSED);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for HeldDoor {
+    fn drop(&mut self) {
+        self.0.move_to(OPEN);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use futures_util::{FutureExt, poll};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_goes_in_while_it_is_held_and_those_inside_are_waited_for() {
+        let door = Arc::<Door>::default();
+        assert!(door.enter() && door.enter());
+        let held = door.hold();
+        assert!(!door.enter());
+        let mut empty = Box::pin(held.until_empty());
+        assert!(poll!(&mut empty).is_pending());
+        door.leave();
+        assert!(poll!(&mut empty).is_pending(), "one is inside yet");
+        door.leave();
+        empty.await;
+        let mut waiting = Box::pin(door.until_moved());
+        assert!(poll!(&mut waiting).is_pending());
+        drop(held);
+        waiting.await;
+        assert!(door.enter());
+    }
+
+    #[tokio::test]
+    async fn once_it_is_closed_nobody_waits_and_nobody_goes_in() {
+        let door = Arc::<Door>::default();
+        let held = door.hold();
+        held.until_empty().await;
+        let mut waiting = Box::pin(door.until_moved());
+        assert!(poll!(&mut waiting).is_pending());
+        held.close();
+        waiting.await;
+        assert!(door.until_moved().now_or_never().is_some());
+        assert!(!door.enter());
+    }
+
+    #[test]
+    fn from_many_threads_nobody_is_inside_while_it_is_held() {
+        let door = Arc::<Door>::default();
+        let exclusive = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let mut visits = 0;
+                    while visits < 2_000 {
+                        if door.enter() {
+                            assert!(!exclusive.load(Ordering::SeqCst));
+                            visits += 1;
+                            door.leave();
+                        } else {
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
+            for _ in 0..500 {
+                let held = door.hold();
+                runtime.block_on(held.until_empty());
+                exclusive.store(true, Ordering::SeqCst);
+                std::thread::yield_now();
+                exclusive.store(false, Ordering::SeqCst);
+                drop(held);
+            }
+        });
+    }
+}

@@ -1,0 +1,264 @@
+//! The state of a `single` instance on its way from one version to the next.
+//!
+//! Messages are held, those under way are waited for, the old instance saves, the new one restores, and whoever called
+//! this makes the new version live. Until then nothing is lost: where any of it fails or takes too long, the old instance
+//! goes on as it was.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout_at},
+};
+use tracing::{info, warn};
+
+use super::{
+    bindings::exported::handover::{SnapshotParam, SnapshotResult},
+    door::HeldDoor,
+    instance::{CallError, Guest, Instance, ask},
+    lease::Lease,
+    limits::Budget,
+    log::clean,
+    version::PluginVersion,
+};
+
+/// How often it is tried to find a moment in which no message is under way, and the pause between.
+const ATTEMPTS: usize = 3;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the state was not handed over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandoverError {
+    /// Messages that were under way did not end.
+    #[error(
+        "messages that were under way did not end within {0:?} (`handover_time_max`), in {ATTEMPTS} attempts; try again, \
+         or allow more"
+    )]
+    Busy(Duration),
+    /// It was not done in time.
+    #[error("{step} and what came before it took longer than {max:?} (`handover_time_max`)")]
+    TooSlow { step: &'static str, max: Duration },
+    /// The plugin said no.
+    #[error("{step} refused: {reason}")]
+    Refused { step: &'static str, reason: String },
+    /// A call failed.
+    #[error("{step} failed: {reason}")]
+    Failed { step: &'static str, reason: String },
+    /// The state is too large.
+    #[error("the state has {bytes} bytes, the limit is {max} (`handover_bytes_max`)")]
+    TooLarge { bytes: usize, max: usize },
+}
+
+/// A state that the new version has. The messages of the old one are held until this ends: by [`Self::end`], once the new
+/// version is live, or by being dropped, after which the old one goes on.
+pub(super) struct HandedOver {
+    old: Arc<PluginVersion>,
+    new: Arc<PluginVersion>,
+    door: HeldDoor,
+    began: Instant,
+    carried: Option<Carried>,
+}
+
+/// What was carried over.
+struct Carried {
+    bytes: usize,
+    /// Tells the keeper of the old instance that it is not needed any more.
+    over: oneshot::Sender<()>,
+}
+
+/// What an instance saved, and where to say that it is not needed any more.
+struct Saved {
+    said: Result<SnapshotResult, String>,
+    over: oneshot::Sender<()>,
+}
+
+impl HandedOver {
+    /// The new version is live: those who wait go there.
+    pub(super) fn end(self) {
+        let held = self.began.elapsed();
+        let (plugin, old, new) = (self.new.name(), self.old.label(), self.new.label());
+        if let Some(carried) = self.carried {
+            let held_ms = held.as_secs_f64() * 1e3;
+            info!(
+                plugin,
+                old,
+                new,
+                bytes = carried.bytes,
+                held_ms,
+                "state handed over"
+            );
+            // The keeper may be gone only where the runtime is.
+            let _ = carried.over.send(());
+        }
+        self.door.close();
+    }
+}
+
+/// Whether `old` has a state that must not be split: messages are held, and it is handed over to `new`.
+pub(super) fn is_due(old: &PluginVersion, new: &PluginVersion) -> bool {
+    old.door().is_some() && new.door().is_some()
+}
+
+/// Holds the messages of `old` and hands its state over to `new`, where both can.
+///
+/// # Errors
+/// [`HandoverError`]; `old` serves on then, with its state, unless saving it trapped.
+pub(super) async fn hand_over(
+    old: &Arc<PluginVersion>,
+    new: &Arc<PluginVersion>,
+) -> Result<HandedOver, HandoverError> {
+    let mut attempts = 1;
+    loop {
+        let attempt = try_to_hand_over(old, new).await;
+        match attempt {
+            Err(HandoverError::Busy(_)) if attempts < ATTEMPTS => attempts += 1,
+            ended => return ended,
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn try_to_hand_over(
+    old: &Arc<PluginVersion>,
+    new: &Arc<PluginVersion>,
+) -> Result<HandedOver, HandoverError> {
+    let began = Instant::now();
+    let max = new.config().limits.handover_time_max;
+    let deadline = began + max;
+    // Asked before, by `is_due`.
+    let Some(door) = old.door() else {
+        return Err(HandoverError::Busy(max));
+    };
+    let held = |door, carried| HandedOver {
+        old: old.clone(),
+        new: new.clone(),
+        door,
+        began,
+        carried,
+    };
+    let door = door.hold();
+    let carries = old.hands_over() && new.hands_over();
+    let empty = timeout_at(deadline.into(), door.until_empty()).await;
+    if !carries {
+        // There is nothing to lose but the order of the calls that are under way.
+        return Ok(held(door, None));
+    }
+    empty.map_err(|_| HandoverError::Busy(max))?;
+    let too_slow = |step| HandoverError::TooSlow { step, max };
+    let (reply, saved) = oneshot::channel();
+    tokio::spawn(keep(old.clone(), deadline, reply));
+    let saved = timeout_at(deadline.into(), saved).await;
+    let saved = match saved.map_err(|_| too_slow("save"))? {
+        Ok(saved) => saved?,
+        Err(_) => return Err(failed("save", &"the host gave it up".to_owned())),
+    };
+    let snapshot = saved.said.map_err(|reason| refused("save", &reason))?;
+    let (bytes, bytes_max) = (snapshot.data.len(), new.config().limits.handover_bytes_max);
+    if bytes > bytes_max {
+        let max = bytes_max;
+        return Err(HandoverError::TooLarge { bytes, max });
+    }
+    let restored = timeout_at(deadline.into(), restore(new, deadline, snapshot)).await;
+    restored.map_err(|_| too_slow("restore"))??;
+    let over = saved.over;
+    Ok(held(door, Some(Carried { bytes, over })))
+}
+
+/// Has the instance of `old` save, keeps it until it is known what becomes of the state, and gives it back where the new
+/// version does not go live. A task of its own: whoever waits for a save that is slow gives up, and the instance must not
+/// be thrown away for that.
+async fn keep(
+    old: Arc<PluginVersion>,
+    deadline: Instant,
+    reply: oneshot::Sender<Result<Saved, HandoverError>>,
+) {
+    let (lease, instance) = match Lease::wait(&old, deadline).await {
+        Ok(taken) => taken,
+        Err(error) => {
+            let _ = reply.send(Err(failed("save", &error)));
+            return;
+        }
+    };
+    let (instance, said) = match save(&old, instance).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            // The lease starts another instance, which knows nothing.
+            let (plugin, version) = (old.name(), old.label());
+            warn!(
+                plugin,
+                version, "saving the state failed, and it is lost: {error}"
+            );
+            let _ = reply.send(Err(failed("save", &error)));
+            return;
+        }
+    };
+    let (over, is_over) = oneshot::channel();
+    let waits = reply.send(Ok(Saved { said, over })).is_ok();
+    if waits && is_over.await.is_ok() {
+        lease.retire();
+    } else {
+        lease.give_back(instance);
+    }
+}
+
+async fn save(
+    old: &PluginVersion,
+    mut instance: Instance,
+) -> Result<(Instance, Result<SnapshotResult, String>), CallError> {
+    let limits = &old.config().limits;
+    // A state that is too large is refused, which costs the swap. What wasmtime refuses costs the instance, so it may
+    // give as much as it can have; the snapshot is a copy of a part of its memory.
+    instance
+        .guest()
+        .store
+        .set_hostcall_fuel(limits.memory_max.max(limits.output_bytes_max));
+    let ask = |mut guest: Box<Guest>| ask!(guest, handover.call_save());
+    let (mut instance, said) = instance.lifecycle_call(Budget::init(limits), ask).await?;
+    instance
+        .guest()
+        .store
+        .set_hostcall_fuel(limits.output_bytes_max);
+    Ok((instance, said))
+}
+
+/// Has the instance of `new` take the state.
+async fn restore(
+    new: &Arc<PluginVersion>,
+    deadline: Instant,
+    snapshot: SnapshotResult,
+) -> Result<(), HandoverError> {
+    let taken = Lease::wait(new, deadline).await;
+    let (lease, instance) = taken.map_err(|error| failed("restore", &error))?;
+    let ask = move |mut guest: Box<Guest>| {
+        ask!(
+            guest,
+            handover.call_restore(SnapshotParam {
+                format: snapshot.format,
+                data: &snapshot.data,
+            })
+        )
+    };
+    let budget = Budget::init(&new.config().limits);
+    let restored = instance.lifecycle_call(budget, ask).await;
+    let (instance, said) = restored.map_err(|error| failed("restore", &error))?;
+    said.map_err(|reason| refused("restore", &reason))?;
+    lease.give_back(instance);
+    Ok(())
+}
+
+fn refused(step: &'static str, reason: &str) -> HandoverError {
+    HandoverError::Refused {
+        step,
+        reason: clean(reason),
+    }
+}
+
+fn failed(step: &'static str, reason: &impl ToString) -> HandoverError {
+    HandoverError::Failed {
+        step,
+        reason: reason.to_string(),
+    }
+}

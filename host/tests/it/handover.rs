@@ -1,0 +1,326 @@
+//! A `single` plugin keeps its state in memory, and hands it over when it is swapped.
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use signalbox::{
+    config::{InstanceMode, PluginConfig},
+    plugin::{Action, Change, ChangeError, Registry, Trigger},
+};
+
+use crate::{
+    guests::{accepting, counter, stamp_number},
+    harness::Node,
+    runtime::{FILE_BYTES_MAX, live, message, plugin, registry},
+};
+
+/// One instance, and limits that no call comes near on a busy machine.
+const CONFIG: &str = r#"
+[limits]
+messages_per_second = 0
+[[plugins]]
+name = "counter"
+path = "counter.wasm"
+events = ["count", "count.*"]
+instances = "single"
+call_cpu_max = "10s"
+call_time_max = "25s"
+handover_time_max = "10s"
+"#;
+
+fn swaps(outcome: &str) -> String {
+    format!("wss_plugin_swaps_total{{plugin=\"counter\",outcome=\"{outcome}\"}} ")
+}
+
+/// Clients that count at the same time.
+const CLIENTS: usize = 6;
+const SWAPS: u64 = 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_count_in_memory_goes_on_across_twenty_swaps_under_load_without_loss_or_doubling() {
+    let node = Node::start_with(&[("counter.wasm", &counter("1"))], CONFIG).await;
+    let (stop, newest) = (Arc::<AtomicBool>::default(), Arc::new(AtomicU64::new(0)));
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        let mut client = node.client(&format!("u{number}")).await;
+        let (stop, newest) = (stop.clone(), newest.clone());
+        clients.push(tokio::spawn(async move {
+            let (mut counts, mut version) = (Vec::new(), 0);
+            while !stop.load(Ordering::Relaxed) {
+                client.send(r#"{"type":"count"}"#).await;
+                let answer = client.json().await["payload"].take();
+                assert_eq!(answer["known"], true, "one version for the whole message");
+                let stamp = stamp_number(answer["stamp"].as_str().expect("a stamp"));
+                assert!(stamp >= version, "{stamp} came after {version}");
+                version = stamp;
+                newest.fetch_max(version, Ordering::Relaxed);
+                counts.push(answer["count"].as_u64().expect("a count"));
+            }
+            assert!(counts.is_sorted(), "in order for each client");
+            counts
+        }));
+    }
+    for version in 2..=SWAPS + 1 {
+        node.replace("counter.wasm", &counter(&version.to_string()));
+        node.until_metric(&swaps("live"), |live| live == version as f64)
+            .await;
+        while newest.load(Ordering::Relaxed) < version {
+            assert!(clients.iter().all(|client| !client.is_finished()));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut counted = Vec::new();
+    for client in clients {
+        counted.extend(client.await.unwrap());
+    }
+    counted.sort_unstable();
+    let all: Vec<_> = (1..=counted.len() as u64).collect();
+    assert_eq!(counted, all, "each number once");
+    println!(
+        "{} messages were counted across {SWAPS} swaps",
+        counted.len()
+    );
+    assert_eq!(node.metric(&swaps("refused")).await, Some(0.0));
+    for kind in ["trap", "deadline", "memory", "output", "unavailable"] {
+        let failures = format!("wss_plugin_failures_total{{plugin=\"counter\",kind=\"{kind}\"}} ");
+        assert_eq!(node.metric(&failures).await, Some(0.0), "{kind}");
+    }
+    let lost = node.metric("wss_unexpected_disconnects_total ").await;
+    assert_eq!(lost, Some(0.0));
+}
+
+/// A registry with a counter in it, and the folder of its file.
+struct Counting {
+    registry: Registry,
+    _dir: tempfile::TempDir,
+    file: PathBuf,
+    config: PluginConfig,
+}
+
+impl Counting {
+    async fn start(first: &str) -> Self {
+        Self::start_with(first, Duration::from_secs(10)).await
+    }
+
+    /// The same, with this time for `init`, which `save` has too.
+    async fn start_with(first: &str, init_time_max: Duration) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("counter.wasm");
+        let mut config = plugin("counter", &file, "{}");
+        config.instances = InstanceMode::Single;
+        config.limits.init_time_max = init_time_max;
+        config.limits.handover_time_max = Duration::from_secs(10);
+        let counting = Self {
+            registry: registry(),
+            config,
+            _dir: dir,
+            file,
+        };
+        assert_eq!(counting.swap(&counter(first), Trigger::Start).await, None);
+        counting
+    }
+
+    /// Why this is refused; none where it goes live.
+    async fn swap(&self, bytes: &[u8], trigger: Trigger) -> Option<String> {
+        std::fs::write(&self.file, bytes).unwrap();
+        let configs = [self.config.clone()];
+        let refusals = self.registry.apply(&configs, FILE_BYTES_MAX, trigger).await;
+        refusals.first().map(|(_, error)| error.to_string())
+    }
+
+    /// Has the live version count, and says how far it came.
+    async fn count(&self) -> u64 {
+        let set = self.registry.enter().await;
+        let slot = &set.slots()[0];
+        let version = slot.version().expect("it is live").clone();
+        let seen = version.validate(None, message("count", "1")).await;
+        assert!(matches!(seen, Ok(Ok(()))), "{seen:?}");
+        let answer = version.handle(None, message("count", "1")).await;
+        match answer.as_ref().map(|answer| answer.as_deref()) {
+            Ok(Ok([Action::Send(draft)])) => {
+                let payload: Value = serde_json::from_str(&draft.payload).unwrap();
+                assert_eq!(payload["known"], true);
+                payload["count"].as_u64().unwrap()
+            }
+            other => panic!("one message was expected, not {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_goes_wrong_in_a_handover_the_old_version_goes_on_where_it_was() {
+    // The version that is live, the one that is to be, how long that may take, and what is said.
+    for (old, new, time_ms, said) in [
+        (
+            "1",
+            "restore-no",
+            10_000,
+            "handover: restore refused: this version cannot read that",
+        ),
+        (
+            "1",
+            "restore-pa",
+            10_000,
+            "this version panics when it restores",
+        ),
+        ("1", "restore-lo", 200, "handover: restore "),
+        (
+            "save-refus",
+            "2",
+            10_000,
+            "handover: save refused: this version saves nothing",
+        ),
+        (
+            "save-huge",
+            "2",
+            10_000,
+            "handover: the state has 8388608 bytes, the limit is 4194304 (`handover_bytes_max`)",
+        ),
+        (
+            "save-slow",
+            "2",
+            100,
+            "handover: save and what came before it took longer than 100ms (`handover_time_max`)",
+        ),
+    ] {
+        let mut counting = Counting::start(old).await;
+        counting.config.limits.handover_time_max = Duration::from_millis(time_ms);
+        for count in 1..=3 {
+            assert_eq!(counting.count().await, count);
+        }
+        let first = live(&counting.registry, "counter");
+        // Calls come meanwhile, one after another.
+        let (done, mut count) = (AtomicBool::new(false), 3);
+        let swap = async {
+            let refusal = counting.swap(&counter(new), Trigger::Signal).await;
+            done.store(true, Ordering::Relaxed);
+            refusal
+        };
+        let calls = async {
+            while !done.load(Ordering::Relaxed) {
+                count += 1;
+                assert_eq!(counting.count().await, count, "{old} to {new}");
+                tokio::task::yield_now().await;
+            }
+        };
+        let (refusal, ()) = tokio::join!(swap, calls);
+        let refusal = refusal.unwrap_or_else(|| panic!("{new} went live after {old}"));
+        assert!(refusal.contains(said), "{old} to {new}: {refusal}");
+        assert!(Arc::ptr_eq(&first, &live(&counting.registry, "counter")));
+        assert_eq!(counting.count().await, count + 1, "{old} to {new}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_save_that_traps_or_never_ends_costs_the_state_and_the_old_version_serves_on() {
+    for fault in ["save-panic", "save-loop"] {
+        let mut counting = Counting::start_with(fault, Duration::from_secs(1)).await;
+        counting.config.limits.handover_time_max = Duration::from_millis(100);
+        assert_eq!(counting.count().await, 1);
+        let refusal = counting.swap(&counter("2"), Trigger::Signal).await;
+        let refusal = refusal.expect("it is refused");
+        assert!(refusal.contains("handover: save "), "{refusal}");
+        assert_eq!(counting.count().await, 1, "after {fault} it begins anew");
+        assert_eq!(counting.count().await, 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_single_instance_that_traps_begins_anew_and_counts_on() {
+    let node = Node::start_with(&[("counter.wasm", &counter("1"))], CONFIG).await;
+    let mut ann = node.client("ann").await;
+    let mut count = async |event_type: &str| {
+        ann.send(&json!({ "type": event_type }).to_string()).await;
+        ann.json().await["payload"].take()
+    };
+    assert_eq!(count("count").await["count"], 1);
+    assert_eq!(count("count").await["count"], 2);
+    assert_eq!(count("count.panic").await["code"], "plugin_failed");
+    assert_eq!(count("count").await["count"], 1, "its memory is gone");
+    node.replace("counter.wasm", &counter("2"));
+    node.until_metric(&swaps("live"), |live| live == 2.0).await;
+    assert_eq!(count("count").await["count"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_under_way_is_waited_for_and_the_swap_given_up_where_it_does_not_end() {
+    let mut counting = Counting::start("1").await;
+    counting.config.limits.handover_time_max = Duration::from_millis(50);
+    assert_eq!(counting.count().await, 1);
+    // A message that is with another plugin of the chain, say.
+    let under_way = counting.registry.enter().await;
+    let refusal = counting.swap(&counter("2"), Trigger::Signal).await;
+    let refusal = refusal.expect("it is refused");
+    assert!(
+        refusal.contains("messages that were under way did not end within 50ms"),
+        "{refusal}"
+    );
+    assert_eq!(counting.count().await, 2);
+    drop(under_way);
+    assert_eq!(counting.swap(&counter("2"), Trigger::Signal).await, None);
+    assert_eq!(counting.count().await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_handover_on_both_sides_a_single_plugin_begins_anew() {
+    let counting = Counting::start("1").await;
+    assert_eq!(counting.count().await, 1);
+    assert_eq!(counting.swap(&accepting(), Trigger::Signal).await, None);
+    assert_eq!(counting.swap(&counter("2"), Trigger::Signal).await, None);
+    assert_eq!(counting.count().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_takes_the_state_along_and_happens_without_it_where_it_must() {
+    let counting = Counting::start("restore-no").await;
+    assert_eq!(counting.count().await, 1);
+    let push = counting.registry.push("counter", counter("2").into()).await;
+    assert!(matches!(push, Ok(Change::Live { .. })), "{push:?}");
+    assert_eq!(counting.count().await, 2);
+    // The earlier version cannot read it, and whoever goes back wants to be rid of the later one.
+    let back = counting.registry.roll_back("counter", None).await;
+    assert!(matches!(back, Ok(Change::Live { .. })), "{back:?}");
+    assert_eq!(counting.count().await, 1);
+    let push = counting.registry.push("counter", counter("3").into()).await;
+    assert!(matches!(push, Ok(Change::Live { .. })), "{push:?}");
+    let push = counting.registry.push("counter", counter("4").into()).await;
+    assert!(matches!(push, Ok(Change::Live { .. })), "{push:?}");
+    assert_eq!(counting.count().await, 2);
+    let back = counting.registry.roll_back("counter", None).await;
+    assert!(matches!(back, Ok(Change::Live { .. })), "{back:?}");
+    assert_eq!(counting.count().await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_is_told_why_a_state_was_not_handed_over() {
+    let counting = Counting::start("1").await;
+    assert_eq!(counting.count().await, 1);
+    let bytes = counter("restore-no").into();
+    match counting.registry.push("counter", bytes).await {
+        Err(ChangeError::Refused { error, .. }) => {
+            assert_eq!(error.step(), "handover");
+            assert!(error.to_string().contains("cannot read that"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(counting.count().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_of_many_callers_meet_one_instance_in_turn() {
+    let counting = Counting::start("1").await;
+    let calls = (0..50).map(|_| counting.count());
+    let counted: BTreeSet<_> = join_all(calls).await.into_iter().collect();
+    assert_eq!(counted, (1..=50).collect());
+    assert_eq!(live(&counting.registry, "counter").pool_size(), (1, 1));
+}

@@ -1,0 +1,180 @@
+//! The table of components that go wrong before they serve anybody, and the words with which they are refused.
+
+use std::{sync::Arc, time::Duration};
+
+use signalbox::{
+    config::{PluginConfig, PluginLimits},
+    plugin::{Registry, Trigger},
+};
+
+use super::crooked;
+use crate::{
+    guests::{agreeable, component},
+    runtime::{FILE_BYTES_MAX, live, message, plugin, registry},
+};
+
+/// What is to be admitted and must not be.
+struct Unfit {
+    /// What the attempt is.
+    what: &'static str,
+    component: fn() -> Vec<u8>,
+    /// What the plugin is configured with.
+    config: &'static str,
+    /// What the refusal says.
+    said: &'static str,
+}
+
+fn hostile() -> Vec<u8> {
+    component("hostile")
+}
+
+const fn guest(what: &'static str, config: &'static str, said: &'static str) -> Unfit {
+    Unfit {
+        what,
+        component: hostile,
+        config,
+        said,
+    }
+}
+
+const fn made(what: &'static str, component: fn() -> Vec<u8>, said: &'static str) -> Unfit {
+    Unfit {
+        what,
+        component,
+        config: "{}",
+        said,
+    }
+}
+
+/// One that computes has used up its time of a processor, or on a busy machine that of the clock before.
+const TOO_LONG: &str = "the plugin does not start: the call ";
+
+/// Everything, with what an operator reads.
+#[rustfmt::skip]
+const UNFIT: [Unfit; 22] = [
+    made("a start function that loops",
+        || crooked::starting_with("(func $s (loop (br 0))) (start $s)"),
+        TOO_LONG),
+    made("a start function that traps",
+        || crooked::starting_with("(func $s unreachable) (start $s)"),
+        "the plugin does not start: wasm trap: wasm `unreachable` instruction executed"),
+    made("a start function that takes memory",
+        || crooked::starting_with("(func $s (drop (memory.grow (i32.const 2000)))) (start $s)"),
+        "bytes of memory, it may have 67108864 (`memory_max`)"),
+    made("a memory that is too large from the beginning",
+        || agreeable("", 1025),
+        "bytes of memory, it may have 67108864 (`memory_max`)"),
+    made("many instances",
+        || agreeable(&crooked::many(200, ""), 1),
+        "the component is more than this host takes: The component transitively contains 201 core module instances"),
+    made("many memories",
+        || agreeable(&crooked::many(30, "(memory 1)"), 1),
+        "the component is more than this host takes: The component transitively contains 31 Wasm linear memories"),
+    made("many tables",
+        || agreeable(&crooked::many(30, "(table 1 funcref)"), 1),
+        "the component is more than this host takes: The component transitively contains 30 tables"),
+    made("a table of a million from the beginning",
+        || agreeable(&crooked::many(1, "(table 1000000 funcref)"), 1),
+        "the component is more than this host takes"),
+    made("components in components, very deep",
+        || crooked::nested(2_000),
+        "exports no interface of signalbox:plugin@1.0.0"),
+    made("a function with a thousand long names",
+        || crooked::long_winded(900),
+        "exports `signalbox:plugin/validation` with another type than the WIT package has"),
+    made("an init that refuses in no text",
+        crooked::refusing_in_no_text,
+        "the plugin does not start"),
+    guest("an init that never ends", r#"{"init":"loop"}"#,
+        TOO_LONG),
+    guest("an init that sleeps", r#"{"init":"sleep"}"#,
+        "the plugin does not start: the call took longer than it may"),
+    guest("an init that panics", r#"{"init":"panic"}"#,
+        "the plugin does not start"),
+    guest("an init without end of depth", r#"{"init":"recurse"}"#,
+        "the plugin does not start: wasm trap: call stack exhausted"),
+    guest("an init that takes memory", r#"{"init":"alloc"}"#,
+        "bytes of memory, it may have 67108864 (`memory_max`)"),
+    guest("a self-test that never ends", r#"{"self_test":"loop"}"#,
+        "self-test failed: the call "),
+    guest("a self-test that panics", r#"{"self_test":"panic"}"#,
+        "self-test failed"),
+    guest("a self-test that fails and says much", r#"{"self_test":"talk"}"#,
+        "self-test failed: xxx"),
+    guest("too many event types", r#"{"event_types":"many"}"#,
+        "event-types: 257 of them, a plugin may have 256"),
+    guest("an event type that forges a line of the log", r#"{"event_types":"forged"}"#,
+        "event-types: `x ERROR y` is no event type"),
+    guest("an event type of the server's own", r#"{"event_types":"join"}"#,
+        "event-types: `join` is built in"),
+];
+
+/// No refusal is longer, whatever a component contains: it goes into a line of the log and to operators.
+const REFUSAL_BYTES_MAX: usize = 4 << 10;
+
+/// The plugin with a configuration, of limits that each attempt goes over soon.
+fn configured(file: &std::path::Path, config: &str) -> PluginConfig {
+    let mut plugin = plugin("hostile", file, config);
+    plugin.limits = PluginLimits {
+        init_time_max: Duration::from_millis(300),
+        ..plugin.limits
+    };
+    plugin
+}
+
+/// Has the live version serve until `done`, and says how often it did.
+async fn served_until<T>(registry: &Registry, done: impl Future<Output = T>) -> (T, usize) {
+    let mut served = 0;
+    let serve = async {
+        // Without end, as far as any test is concerned.
+        while served < usize::MAX {
+            let version = live(registry, "hostile");
+            let answer = version.handle(None, message("hostile.nothing", "1")).await;
+            assert!(matches!(answer, Ok(Ok(_))), "{answer:?}");
+            served += 1;
+            tokio::task::yield_now().await;
+        }
+    };
+    let done = tokio::select! {
+        done = done => done,
+        () = serve => panic!("it served without end"),
+    };
+    (done, served)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_wrong_before_it_serves_is_refused_with_its_reason_and_the_live_version_serves_on()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("hostile.wasm");
+    std::fs::write(&file, hostile()).unwrap();
+    let registry = registry();
+    // The first takes as long as it does on a busy machine.
+    let mut patient = configured(&file, "{}");
+    patient.limits.init_time_max = Duration::from_secs(30);
+    let refusals = registry
+        .apply(&[patient], FILE_BYTES_MAX, Trigger::Start)
+        .await;
+    assert!(refusals.is_empty(), "{refusals:?}");
+    let first = Arc::downgrade(&live(&registry, "hostile"));
+    let mut wrong = Vec::new();
+    for unfit in UNFIT {
+        let what = unfit.what;
+        std::fs::write(&file, (unfit.component)()).unwrap();
+        let configs = [configured(&file, unfit.config)];
+        let apply = registry.apply(&configs, FILE_BYTES_MAX, Trigger::Signal);
+        let (refusals, served) = served_until(&registry, apply).await;
+        let refusal = match refusals.as_slice() {
+            [(_, refusal)] => refusal.to_string(),
+            other => panic!("{what} is not refused: {other:?}"),
+        };
+        let in_words = refusal.contains(unfit.said);
+        let in_a_line = refusal.len() < REFUSAL_BYTES_MAX && !refusal.contains(char::is_control);
+        if !in_words || !in_a_line || served == 0 {
+            wrong.push(format!("{what}: {refusal}; served {served}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let still = Arc::downgrade(&live(&registry, "hostile"));
+    assert!(first.ptr_eq(&still), "nothing else was ever live");
+}

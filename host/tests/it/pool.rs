@@ -1,0 +1,87 @@
+//! How many instances a plugin has: as many as its load needs, within its bounds.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use signalbox::{
+    config::InstanceMode,
+    metrics::FailureKind,
+    plugin::{PluginStore, PluginVersion, Registry, Trigger},
+};
+use tokio::time::timeout;
+
+use crate::{
+    guests::{component, stamped},
+    harness::PATIENCE,
+    runtime::{FILE_BYTES_MAX, live, loader_with, message, plugin},
+};
+
+/// A plugin with `min` to `max` instances, those that nobody uses being given back after a tenth of a second.
+async fn start(
+    bytes: &[u8],
+    config: &str,
+    (min, max): (usize, usize),
+) -> (Arc<PluginVersion>, Arc<dyn PluginStore>) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("p.wasm");
+    std::fs::write(&file, bytes).unwrap();
+    let mut config = plugin("p", &file, config);
+    config.instances = InstanceMode::Pool { max, min };
+    config.limits.instances_idle_time = Duration::from_millis(100);
+    let (metrics, store) = (Arc::default(), Arc::default());
+    let registry = Registry::new(loader_with(Arc::clone(&store), &metrics), metrics);
+    let refusals = registry
+        .apply(&[config], FILE_BYTES_MAX, Trigger::Start)
+        .await;
+    assert!(refusals.is_empty(), "{refusals:?}");
+    (live(&registry, "p"), store)
+}
+
+async fn until_size(version: &PluginVersion, size: (usize, usize)) {
+    let reached = async {
+        while version.pool_size() != size {
+            tokio::task::yield_now().await;
+        }
+    };
+    let found = timeout(PATIENCE, reached).await;
+    found.unwrap_or_else(|_| panic!("{:?} are not {size:?}", version.pool_size()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_come_with_the_load_within_bounds_and_go_when_nobody_needs_them() {
+    let (version, store) = start(&stamped("1"), r#"{"handles":["x"]}"#, (1, 3)).await;
+    assert_eq!(version.pool_size(), (1, 1), "as many as are kept ready");
+    let calls: Vec<_> = (0..5)
+        .map(|_| {
+            let version = version.clone();
+            tokio::spawn(async move {
+                let answer = version.handle(None, message("x", r#"{"wait":"gate"}"#));
+                assert!(matches!(answer.await, Ok(Ok(_))));
+            })
+        })
+        .collect();
+    // All that there may be are in use, and two calls wait.
+    until_size(&version, (0, 3)).await;
+    let entry = signalbox::plugin::Entry {
+        key: "gate",
+        value: b"open",
+        ttl: None,
+    };
+    store.set("p", usize::MAX, entry).await.unwrap();
+    for call in join_all(calls).await {
+        call.unwrap();
+    }
+    until_size(&version, (1, 1)).await;
+    let figures = version.figures();
+    assert_eq!(figures.instances(), 1, "and their memory is given back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_failed_is_replaced_without_a_call_and_not_beyond_what_is_kept_ready() {
+    let (version, _) = start(&component("hostile"), "{}", (2, 4)).await;
+    for _ in 0..10 {
+        let answer = version.handle(None, message("hostile.panic", "1")).await;
+        assert_eq!(answer.unwrap_err().kind, FailureKind::Trap);
+    }
+    until_size(&version, (2, 2)).await;
+}
