@@ -15,6 +15,12 @@ use crate::workspace::Workspace;
 /// Where the server listens unless it is told otherwise.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
+/// Variables that switch the demo page on, and let it show which versions saw a message.
+const FOR_THE_DEMO: [(&str, &str); 2] = [
+    ("SIGNALBOX_DEMO__ENABLED", "true"),
+    ("SIGNALBOX_SERVER__TRACE_PLUGINS", "true"),
+];
+
 /// Options of `cargo xtask run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
@@ -39,6 +45,11 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> anyhow::Result<ExitC
     server
         .args(["run", "--config", "platform.toml"])
         .args(&args.server_args);
+    for (name, value) in FOR_THE_DEMO {
+        if env::var_os(name).is_none() {
+            server.env(name, value);
+        }
+    }
     eprint!("{}", what_to_try(address(|name| env::var(name).ok())));
     become_program(&mut server).with_context(|| format!("cannot run {}", program.display()))
 }

@@ -35,7 +35,10 @@ pub(super) fn assemble(
             folder,
             errors,
         ),
-        demo: demo(section("demo"), section("server"), server.listen, errors),
+        demo: DemoConfig {
+            enabled: section("demo").bool("enabled"),
+            public: section("demo").bool("public"),
+        },
         server,
         broker: broker(section("broker"), section("redis"), folder, errors),
         limits: limits(section("limits")),
@@ -64,26 +67,6 @@ pub(super) fn assemble(
         plugins: plugins::assemble(&settings.plugins, folder, errors),
         shown: Shown::of(settings),
     }
-}
-
-fn demo(
-    section: &Section,
-    server: &Section,
-    listen: SocketAddr,
-    errors: &mut Vec<ConfigError>,
-) -> DemoConfig {
-    let (enabled, public) = (section.bool("enabled"), section.bool("public"));
-    let is_known = section.are_right(&["enabled", "public"]) && server.are_right(&["listen"]);
-    if is_known && enabled && !public && !listen.ip().is_loopback() {
-        errors.push(section.error(
-            &["enabled"],
-            format!(
-                "the demo page would be served on {listen}, which others can reach; take it out, or set \
-                 demo.public = true"
-            ),
-        ));
-    }
-    DemoConfig { enabled, public }
 }
 
 fn probation(section: &Section, errors: &mut Vec<ConfigError>) -> ProbationConfig {

@@ -280,7 +280,7 @@ pub const KEYS: [Key; 76] = [
     key("demo", "enabled", Kind::Bool, "false", "true", Restart,
         "Whether a chat page to try the server with is served at `/demo`; it also shows everybody the versions of the plugins"),
     key("demo", "public", Kind::Bool, "false", "true", Restart,
-        "Whether that page may be served on an address that is not a loopback"),
+        "Whether that page is served on an address that is not a loopback too"),
 
     key("tracing", "otlp_endpoint", Kind::Text(checks::otlp_endpoint), "", "http://127.0.0.1:4318", Restart,
         "Where spans go by OTLP over HTTP, such as `http://collector:4318`; empty: nowhere, and messages are not traced"),
@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(nearest("frame_bytes_mx", limits()), Some("frame_bytes_max"));
         assert_eq!(nearest("conections_max", limits()), Some("connections_max"));
         assert_eq!(nearest("plugin", SECTIONS), Some("plugins"));
-        assert_eq!(nearest("demo", SECTIONS), None);
+        assert_eq!(nearest("games", SECTIONS), None);
         assert_eq!(nearest("", SECTIONS), None);
     }
 

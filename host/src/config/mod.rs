@@ -276,7 +276,7 @@ pub struct MetricsConfig {
 pub struct DemoConfig {
     /// Whether the chat page is served.
     pub enabled: bool,
-    /// Whether it may be on an address that is not a loopback.
+    /// Whether it is on an address that is not a loopback too.
     pub public: bool,
 }
 

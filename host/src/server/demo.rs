@@ -1,5 +1,6 @@
 //! The chat page at `/demo/`, for whoever tries the server: the files of `examples/web-chat`, and what they ask beside the
-//! WebSocket. Served only where `demo.enabled` says so.
+//! WebSocket. Served only where `demo.enabled` says so, and beyond
+//! this machine only where `demo.public` does.
 
 use axum::{
     Router,
@@ -10,6 +11,7 @@ use axum::{
     routing::get,
 };
 use serde::Serialize;
+use tracing::warn;
 
 use super::{AppState, error::json};
 use crate::{
@@ -71,7 +73,15 @@ struct Version<'a> {
 
 /// The page and what belongs to it; nothing where it is not enabled.
 pub(super) fn routes(config: &Config) -> Router<AppState> {
+    let listen = config.server.listen;
     if !config.demo.enabled {
+        return Router::new();
+    }
+    if !config.demo.public && !listen.ip().is_loopback() {
+        warn!(
+            %listen,
+            "the demo page is not served, because others can reach this address; demo.public = true serves it all the same"
+        );
         return Router::new();
     }
     let auth = match &config.auth {

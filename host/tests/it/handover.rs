@@ -284,19 +284,19 @@ async fn without_handover_on_both_sides_a_single_plugin_begins_anew() {
 async fn a_rollback_takes_the_state_along_and_happens_without_it_where_it_must() {
     let counting = Counting::start("restore-no").await;
     assert_eq!(counting.count().await, 1);
-    let push = counting.registry.push("counter", counter("2").into()).await;
+    let push = counting.registry.push("counter", counter("2").into(), false).await;
     assert!(matches!(push, Ok(Change::Live { .. })), "{push:?}");
     assert_eq!(counting.count().await, 2);
     // The earlier version cannot read it, and whoever goes back wants to be rid of the later one.
-    let back = counting.registry.roll_back("counter", None).await;
+    let back = counting.registry.roll_back("counter", None, 32 << 20).await;
     assert!(matches!(back, Ok(Change::Live { .. })), "{back:?}");
     assert_eq!(counting.count().await, 1);
-    let push = counting.registry.push("counter", counter("3").into()).await;
+    let push = counting.registry.push("counter", counter("3").into(), false).await;
     assert!(matches!(push, Ok(Change::Live { .. })), "{push:?}");
-    let push = counting.registry.push("counter", counter("4").into()).await;
+    let push = counting.registry.push("counter", counter("4").into(), false).await;
     assert!(matches!(push, Ok(Change::Live { .. })), "{push:?}");
     assert_eq!(counting.count().await, 2);
-    let back = counting.registry.roll_back("counter", None).await;
+    let back = counting.registry.roll_back("counter", None, 32 << 20).await;
     assert!(matches!(back, Ok(Change::Live { .. })), "{back:?}");
     assert_eq!(counting.count().await, 3);
 }
@@ -306,7 +306,7 @@ async fn an_operator_is_told_why_a_state_was_not_handed_over() {
     let counting = Counting::start("1").await;
     assert_eq!(counting.count().await, 1);
     let bytes = counter("restore-no").into();
-    match counting.registry.push("counter", bytes).await {
+    match counting.registry.push("counter", bytes, false).await {
         Err(ChangeError::Refused { error, .. }) => {
             assert_eq!(error.step(), "handover");
             assert!(error.to_string().contains("cannot read that"), "{error}");
