@@ -66,7 +66,7 @@ async fn a_count_in_memory_goes_on_across_twenty_swaps_under_load_without_loss_o
                 counts.push(answer["count"].as_u64().expect("a count"));
             }
             assert!(counts.is_sorted(), "in order for each client");
-            counts
+            (counts, client)
         }));
     }
     for version in 2..=SWAPS + 1 {
@@ -79,9 +79,11 @@ async fn a_count_in_memory_goes_on_across_twenty_swaps_under_load_without_loss_o
         }
     }
     stop.store(true, Ordering::Relaxed);
-    let mut counted = Vec::new();
+    let (mut counted, mut connected) = (Vec::new(), Vec::new());
     for client in clients {
-        counted.extend(client.await.unwrap());
+        let (counts, client) = client.await.unwrap();
+        counted.extend(counts);
+        connected.push(client);
     }
     counted.sort_unstable();
     let all: Vec<_> = (1..=counted.len() as u64).collect();
@@ -96,7 +98,7 @@ async fn a_count_in_memory_goes_on_across_twenty_swaps_under_load_without_loss_o
         assert_eq!(node.metric(&failures).await, Some(0.0), "{kind}");
     }
     let lost = node.metric("wss_unexpected_disconnects_total ").await;
-    assert_eq!(lost, Some(0.0));
+    assert_eq!(lost, Some(0.0), "of {} clients", connected.len());
 }
 
 /// A registry with a counter in it, and the folder of its file.
@@ -284,16 +286,25 @@ async fn without_handover_on_both_sides_a_single_plugin_begins_anew() {
 async fn a_rollback_takes_the_state_along_and_happens_without_it_where_it_must() {
     let counting = Counting::start("restore-no").await;
     assert_eq!(counting.count().await, 1);
-    let push = counting.registry.push("counter", counter("2").into(), false).await;
+    let push = counting
+        .registry
+        .push("counter", counter("2").into(), false)
+        .await;
     assert!(matches!(push, Ok(Change::Live { .. })), "{push:?}");
     assert_eq!(counting.count().await, 2);
     // The earlier version cannot read it, and whoever goes back wants to be rid of the later one.
     let back = counting.registry.roll_back("counter", None, 32 << 20).await;
     assert!(matches!(back, Ok(Change::Live { .. })), "{back:?}");
     assert_eq!(counting.count().await, 1);
-    let push = counting.registry.push("counter", counter("3").into(), false).await;
+    let push = counting
+        .registry
+        .push("counter", counter("3").into(), false)
+        .await;
     assert!(matches!(push, Ok(Change::Live { .. })), "{push:?}");
-    let push = counting.registry.push("counter", counter("4").into(), false).await;
+    let push = counting
+        .registry
+        .push("counter", counter("4").into(), false)
+        .await;
     assert!(matches!(push, Ok(Change::Live { .. })), "{push:?}");
     assert_eq!(counting.count().await, 2);
     let back = counting.registry.roll_back("counter", None, 32 << 20).await;
