@@ -15,6 +15,9 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
+pub(super) use self::exports::signalbox::plugin as exported;
+pub(super) use self::signalbox::plugin as imported;
+
 /// A made-up next version of the package, which this host serves in its own tests: see [`super::editions`].
 #[cfg(test)]
 pub(super) mod next {
@@ -26,6 +29,3 @@ pub(super) mod next {
         exports: { default: async },
     });
 }
-
-pub(super) use self::exports::signalbox::plugin as exported;
-pub(super) use self::signalbox::plugin as imported;

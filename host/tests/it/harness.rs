@@ -36,6 +36,9 @@ use tokio_util::sync::CancellationToken;
 /// Longer than anything takes; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Between two looks at the metrics.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
+
 /// Where a server listens, in this process or another: what any client can do there.
 #[derive(Clone, Copy)]
 pub(crate) struct Endpoint {
@@ -283,7 +286,8 @@ impl Endpoint {
     pub(crate) async fn until_metric(&self, start: &str, holds: impl Fn(f64) -> bool) {
         let look = async {
             while !self.metric(start).await.is_some_and(&holds) {
-                tokio::task::yield_now().await;
+                // A scrape takes as long as many messages: looking without a pause would be a load of its own.
+                tokio::time::sleep(LOOK_PAUSE).await;
             }
         };
         timeout(PATIENCE, look)

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::{
     guests::{component, stamped},
     harness::PATIENCE,
+    redis::until,
     runtime::{FILE_BYTES_MAX, live, loader_with, message, plugin},
 };
 
@@ -72,8 +73,11 @@ async fn instances_come_with_the_load_within_bounds_and_go_when_nobody_needs_the
         call.unwrap();
     }
     until_size(&version, (1, 1)).await;
-    let figures = version.figures();
-    assert_eq!(figures.instances(), 1, "and their memory is given back");
+    // Their memory is given back a moment later, off the path.
+    until("the others are gone", async || {
+        (version.figures().instances() == 1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,7 +20,7 @@ use crate::{
 };
 
 const PAIRS: usize = 100;
-const ROUNDS: u64 = 6;
+const ROUNDS: u64 = 2;
 
 /// Messages of a pair that are under way at a time.
 const WINDOW: u64 = 4;
