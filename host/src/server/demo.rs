@@ -2,6 +2,8 @@
 //! WebSocket. Served only where `demo.enabled` says so, and beyond
 //! this machine only where `demo.public` does.
 
+use std::future::ready;
+
 use axum::{
     Router,
     extract::State,
@@ -88,19 +90,21 @@ pub(super) fn routes(config: &Config) -> Router<AppState> {
         AuthConfig::None { .. } => "none",
         AuthConfig::Jwt(_) => "jwt",
     };
-    let page = async || served("text/html; charset=utf-8", PAGE);
     let routes = Router::new()
-        .route("/demo", get(async || Redirect::permanent("/demo/")))
-        .route("/demo/", get(page))
+        .route("/demo", get(|| ready(Redirect::permanent("/demo/"))))
+        .route(
+            "/demo/",
+            get(|| ready(served("text/html; charset=utf-8", PAGE))),
+        )
         .route(
             "/demo/options.json",
-            get(async move || json(StatusCode::OK, &Options { auth })),
+            get(move || ready(json(StatusCode::OK, &Options { auth }))),
         )
         .route("/demo/plugins.json", get(plugins));
     let routes = FILES
         .into_iter()
         .fold(routes, |routes, (path, kind, text)| {
-            routes.route(path, get(async move || served(kind, text)))
+            routes.route(path, get(move || ready(served(kind, text))))
         });
     routes.layer(map_response(guarded))
 }
