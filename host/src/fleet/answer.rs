@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::plugin::{Change, ChangeError};
+use crate::plugin::ChangeError;
 
 /// How a node stands to a swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,14 +130,6 @@ impl NodeAnswer {
             step,
             message: Some(error.to_string()),
             ..Self::of(NodeOutcome::Refused)
-        }
-    }
-
-    /// What a node says that read its file again.
-    pub(super) fn followed(reloaded: &Result<Change, ChangeError>, took: Duration) -> Self {
-        match reloaded {
-            Ok(_) => Self::live(took),
-            Err(error) => Self::refused(error),
         }
     }
 

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::warn;
 
-use super::{answer::NodeAnswer, coordinator::LEASE};
+use super::{answer::NodeAnswer, coordinator::LEASE, millis};
 use crate::redis_client::{Commands, Script, Unavailable};
 
 /// How long what nodes answered can be read.
@@ -310,10 +310,6 @@ fn json(value: &impl Serialize) -> String {
 
 fn lease() -> String {
     millis(LEASE).to_string()
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::board::Component;
+use super::{board::Component, millis};
 use crate::{
     plugin::{component_hash, hex},
     redis_client::{Commands, Unavailable},
@@ -130,8 +130,4 @@ impl Components {
 
 fn pieces(component: &Component) -> usize {
     component.bytes.div_ceil(PIECE_BYTES)
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

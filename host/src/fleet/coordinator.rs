@@ -16,6 +16,7 @@ use super::{
     Fleet, Shared,
     answer::{NodeAnswer, NodeOutcome, Verdict, judge, roll},
     board::{Component, Decided, Decision, Proposal, Proposed},
+    means::follow_file,
 };
 use crate::{
     broker::BrokerError,
@@ -159,9 +160,10 @@ impl Fleet {
             return Err(ChangeError::UnknownPlugin(plugin.to_owned()).into());
         }
         let Some(shared) = &self.shared else {
+            let answer = follow_file(&self.registry, plugin, (self.bytes_max)()).await;
             return Ok(Released {
                 number: 0,
-                nodes: BTreeMap::from([(self.node.to_string(), self.follow_file(plugin).await)]),
+                nodes: BTreeMap::from([(self.node.to_string(), answer)]),
             });
         };
         let living: BTreeSet<String> = shared.broker.nodes().await?.into_iter().collect();
@@ -177,12 +179,6 @@ impl Fleet {
         let nodes = echoes(shared, &id, nodes).await;
         info!(plugin, number, "the cluster follows the plugin's files");
         Ok(Released { number, nodes })
-    }
-
-    async fn follow_file(&self, plugin: &str) -> NodeAnswer {
-        let began = Instant::now();
-        let reloaded = self.registry.reload(plugin, (self.bytes_max)(), true).await;
-        NodeAnswer::followed(&reloaded, began.elapsed())
     }
 
     async fn push_alone(

@@ -98,10 +98,8 @@ impl Means {
                 by = decision.by,
                 "the cluster follows the plugin's file again"
             );
-            let began = Instant::now();
-            let reloaded = self.registry.reload(plugin, (self.bytes_max)(), true).await;
             // Where the file is refused, another attempt would change nothing.
-            let answer = NodeAnswer::followed(&reloaded, began.elapsed());
+            let answer = follow_file(&self.registry, plugin, (self.bytes_max)()).await;
             let answered = self.board.answer(&decision.id, &self.node, &answer).await;
             if let Err(error) = answered {
                 debug!(plugin, %error, "it is not written down that the file is followed");
@@ -162,5 +160,18 @@ impl Means {
             Ok(false) => {}
             Err(error) => debug!(plugin, %error, "a decision is not taken back yet"),
         }
+    }
+}
+
+/// Makes live what the plugin's file says, and says what came of it.
+pub(super) async fn follow_file(
+    registry: &Registry,
+    plugin: &str,
+    file_bytes_max: usize,
+) -> NodeAnswer {
+    let began = Instant::now();
+    match registry.reload(plugin, file_bytes_max, true).await {
+        Ok(_) => NodeAnswer::live(began.elapsed()),
+        Err(error) => NodeAnswer::refused(&error),
     }
 }

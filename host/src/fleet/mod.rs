@@ -18,9 +18,12 @@ mod coordinator;
 mod follower;
 mod means;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::task::AbortHandle;
@@ -130,4 +133,9 @@ impl Shared {
         let number = self.proposals.fetch_add(1, Ordering::Relaxed);
         format!("{node}-{number}")
     }
+}
+
+/// A time as Redis takes it.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -7,6 +7,7 @@ use crate::{
     harness::{Endpoint, Node, WITH_CHAT},
     logged::{Logged, message},
     redis::{Server, until},
+    redis_fleet::until_ready,
 };
 
 pub(crate) const KEY: &str = "an-admin-key";
@@ -242,10 +243,7 @@ pub(crate) async fn on_redis(redis: &Server) -> Node {
         redis.url()
     );
     let node = Node::start(&config).await;
-    until("the node is ready", async || {
-        (node.get("/ready").await.0 == 200).then_some(())
-    })
-    .await;
+    until_ready(&node).await;
     node
 }
 

@@ -30,6 +30,17 @@ pub(crate) async fn push(node: &Endpoint, bytes: &[u8]) -> Answer {
     call(node, "PUT", STAMP, Some(KEY), bytes).await
 }
 
+pub(crate) async fn push_by_force(node: &Endpoint, bytes: &[u8]) -> Answer {
+    call(
+        node,
+        "PUT",
+        &format!("{STAMP}?force=true"),
+        Some(KEY),
+        bytes,
+    )
+    .await
+}
+
 pub(crate) async fn post(node: &Endpoint, what: &str) -> Answer {
     admin(node, "POST", &format!("{STAMP}/{what}")).await
 }

@@ -283,10 +283,7 @@ async fn a_version_that_fails_on_one_node_is_taken_back_on_all() {
 /// A node in a process of its own, which can be stopped and killed.
 async fn process_with(name: &str, redis: &Redis, bytes: &[u8]) -> Logged {
     let server = Logged::start(&[("stamp.wasm", bytes)], &with_stamp(name, redis, "")).await;
-    until("the node is ready", async || {
-        (server.get("/ready").await.0 == 200).then_some(())
-    })
-    .await;
+    until_ready(&server).await;
     server
 }
 
@@ -397,10 +394,7 @@ async fn when_redis_is_lost_in_the_middle_nothing_changes_and_the_answer_says_so
         until_ready(node).await;
         assert_eq!(live(node).await, version(&stamped("1")));
     }
-    until("the node is ready", async || {
-        (c.get("/ready").await.0 == 200).then_some(())
-    })
-    .await;
+    until_ready(&c).await;
     // All are well again, and agree on the next one.
     let answer = until("all nodes are back", async || {
         let answer = push(&b, &stamped("3"), "scope=cluster").await;

@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    admin::{Answer, KEY, call},
-    admin_plugins::{STAMP, config, mark, plugin, post, push, states, swaps},
+    admin_plugins::{config, mark, plugin, post, push, push_by_force, states, swaps},
     guests::stamped,
     harness::{Client, Endpoint},
     logged::{Logged, message},
@@ -33,17 +32,6 @@ async fn send_traps(client: &mut Client, mark: &str, count: usize) {
 async fn until_rolled_back(node: &Endpoint, times: f64) {
     node.until_metric(&swaps("rolled_back"), |count| count == times)
         .await;
-}
-
-async fn push_by_force(node: &Endpoint, bytes: &[u8]) -> Answer {
-    call(
-        node,
-        "PUT",
-        &format!("{STAMP}?force=true"),
-        Some(KEY),
-        bytes,
-    )
-    .await
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
 use tracing::info;
 
 use crate::{
-    harness::{Node, PATIENCE},
+    harness::{Endpoint, Node, PATIENCE},
     redis::until,
 };
 
@@ -60,7 +60,7 @@ impl Fleet {
     /// Waits until every node says that it is ready.
     pub(crate) async fn until_ready(&self) {
         let began = Instant::now();
-        join_all(self.nodes.iter().map(until_ready)).await;
+        join_all(self.nodes.iter().map(|node| until_ready(node))).await;
         info!("all nodes are ready after {:?}", began.elapsed());
     }
 
@@ -83,7 +83,7 @@ impl Fleet {
     }
 }
 
-pub(crate) async fn until_ready(node: &Node) {
+pub(crate) async fn until_ready(node: &Endpoint) {
     until("the node is ready", async || {
         (node.get("/ready").await.0 == 200).then_some(())
     })

@@ -3,10 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::{
-    admin::{Answer, KEY, call},
-    admin_plugins::{STAMP, config, plugin, post, push, states, swaps},
+    admin_plugins::{config, plugin, post, push, push_by_force, states, swaps},
     guests::stamped,
-    harness::{Client, Endpoint, Node},
+    harness::{Client, Node},
     logged::{Logged, message},
     process::Signal,
     redis::until,
@@ -52,17 +51,6 @@ async fn send_trap(client: &mut Client, user: &str, version: u32) -> Value {
     let message = json!({"type": "x", "payload": {"trap": mark}, "receiverId": user});
     client.send(&message.to_string()).await;
     client.json().await
-}
-
-async fn push_by_force(node: &Endpoint, bytes: &[u8]) -> Answer {
-    call(
-        node,
-        "PUT",
-        &format!("{STAMP}?force=true"),
-        Some(KEY),
-        bytes,
-    )
-    .await
 }
 
 fn copies(outcome: &str) -> String {

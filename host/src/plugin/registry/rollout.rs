@@ -36,7 +36,7 @@ pub(super) struct Candidate {
 impl Trigger {
     /// Whether a version that this brings is tried beside the live one first, where that is configured.
     fn tries_first(self) -> bool {
-        // Going back is for now, the nodes of a cluster go live together, and at a start there is nothing to compare with.
+        // Going back must not wait, the nodes of a cluster go live together, and at a start there is nothing to compare with.
         !matches!(
             self,
             Self::Start | Self::Rollback | Self::Probation | Self::Cluster
