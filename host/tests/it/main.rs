@@ -14,6 +14,7 @@ mod broker;
 mod chain;
 mod cli;
 mod cli_admin;
+mod cli_plugin_project;
 mod cli_plugin_test;
 mod closing;
 mod cloudwatch;

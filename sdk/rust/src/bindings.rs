@@ -16,7 +16,7 @@
 
 pub mod imports {
     wit_bindgen::generate!({
-        path: "../../wit",
+        path: "wit",
         world: "signalbox:plugin/imports",
         generate_unused_types: true,
         additional_derives: [PartialEq],
@@ -28,7 +28,7 @@ macro_rules! exported {
     ($module:ident, $export:literal, $world:literal, $inline:literal $(, $with:ident)?) => {
         pub mod $module {
             wit_bindgen::generate!({
-                path: "../../wit",
+                path: "wit",
                 inline: $inline,
                 world: $world,
                 with: { $("signalbox:plugin/types@1.0.0": crate::bindings::imports::signalbox::plugin::$with)? },

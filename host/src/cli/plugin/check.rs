@@ -33,6 +33,20 @@ pub(super) fn run(file: &Path, config_text: &str, json: bool) -> ExitCode {
     })
 }
 
+/// The same in a line, where it is admitted.
+pub(super) fn run_briefly(file: &Path, config_text: &str) -> ExitCode {
+    with_loader(async |loader, _| {
+        let report = check(&loader, file, config_text).await;
+        if report.admitted.is_ok() {
+            let bytes = report.bytes.as_ref().map_or(0, |bytes| bytes.len());
+            println!("{}: {bytes} bytes, admitted", file.display());
+            return ExitCode::SUCCESS;
+        }
+        eprint!("{}", report.text());
+        ExitCode::from(EXIT_CONFIG)
+    })
+}
+
 /// Admits the component in `file` with the default limits, and calls it.
 async fn check(loader: &Loader, file: &Path, config_text: &str) -> Report {
     let config = Arc::new(PluginConfig {

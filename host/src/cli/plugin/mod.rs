@@ -1,10 +1,16 @@
-//! `signalbox plugin`: components without a server, and the plugins of one that runs.
+//! `signalbox plugin`: projects of plugins, components without a server, and the plugins of one that runs.
 
+mod build;
 mod check;
+mod dev;
+mod new;
 mod remote;
 mod test;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Subcommand;
 
@@ -12,6 +18,48 @@ pub(super) use check::check_all;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
+    /// Make a plugin project that builds
+    New {
+        /// The plugin's name: letters in lower case, digits and hyphens
+        name: String,
+        /// What it is written in
+        #[arg(long, value_enum)]
+        lang: new::Language,
+        /// Where to; default: a folder with the plugin's name
+        #[arg(long)]
+        path: Option<PathBuf>,
+    },
+    /// Build the plugin in this folder, and report as `check` does
+    Build {
+        /// The plugin's folder
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+        /// What its `init` is given
+        #[arg(long, default_value = "{}")]
+        config_text: String,
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// At each save build the plugin in a folder, run its cases, and push it to a server that runs
+    Dev {
+        /// The plugin's folder
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+        /// What its `init` is given when it is tried out
+        #[arg(long, default_value = "{}")]
+        config_text: String,
+        #[command(flatten)]
+        server: remote::Server,
+    },
+    /// Make a component of a core module that Go or C was compiled to
+    Component {
+        /// The core module
+        module: PathBuf,
+        /// The component
+        #[arg(long, short)]
+        output: PathBuf,
+    },
     /// Try a component out, and report what it is and whether it would be admitted
     Check {
         /// The component
@@ -25,11 +73,11 @@ pub(super) enum Command {
     },
     /// Run recorded messages through a component, and compare what becomes of them
     Test {
-        /// The component
-        file: PathBuf,
-        /// The messages, and what is expected of each: docs/plugins.md has the format
+        /// The component; default: what `build` made in this folder
+        file: Option<PathBuf>,
+        /// The messages, and what is expected of each: docs/plugins.md has the format; default: the project's
         #[arg(long)]
-        events: PathBuf,
+        events: Option<PathBuf>,
         /// What its `init` is given, instead of what the file with the messages says
         #[arg(long)]
         config_text: Option<String>,
@@ -67,8 +115,8 @@ pub(super) enum Command {
     },
     /// Swap a component in on a server that runs
     Push {
-        /// The component
-        file: PathBuf,
+        /// The component; default: what `build` made in this folder
+        file: Option<PathBuf>,
         /// The plugin's name in the configuration; default: the name of the file
         #[arg(long)]
         name: Option<String>,
@@ -88,6 +136,18 @@ pub(super) enum Command {
 
 pub(super) fn run(command: &Command) -> ExitCode {
     match command {
+        Command::New { name, lang, path } => new::run(name, *lang, path.as_deref()),
+        Command::Build {
+            folder,
+            config_text,
+            json,
+        } => build::run(folder, config_text, *json),
+        Command::Dev {
+            folder,
+            config_text,
+            server,
+        } => dev::run(folder, config_text, server),
+        Command::Component { module, output } => build::encode(module, output),
         Command::Check {
             file,
             config_text,
@@ -98,7 +158,15 @@ pub(super) fn run(command: &Command) -> ExitCode {
             events,
             config_text,
             json,
-        } => test::run(file, events, config_text.as_deref(), *json),
+        } => in_project(|project| {
+            let file = file
+                .clone()
+                .map_or_else(|| project().map(|it| it.component()), Ok)?;
+            let events = events
+                .clone()
+                .map_or_else(|| project().map(|it| it.cases()), Ok)?;
+            Ok(test::run(&file, &events, config_text.as_deref(), *json))
+        }),
         Command::List { server } => server.list(),
         Command::Reload {
             name,
@@ -114,19 +182,32 @@ pub(super) fn run(command: &Command) -> ExitCode {
             cluster,
             quorum,
             server,
-        } => {
+        } => in_project(|project| {
+            let file = file
+                .clone()
+                .map_or_else(|| project().map(|it| it.component()), Ok)?;
             let scope = if *cluster {
                 remote::Scope::Cluster { quorum: *quorum }
             } else {
                 remote::Scope::Node { force: *force }
             };
-            server.push(file, name.as_deref(), scope)
-        }
+            Ok(server.push(&file, name.as_deref(), scope))
+        }),
     }
 }
 
+/// Runs a command that looks into the project of this folder for what it was not told.
+fn in_project(
+    command: impl FnOnce(&dyn Fn() -> anyhow::Result<build::Project>) -> anyhow::Result<ExitCode>,
+) -> ExitCode {
+    command(&|| build::Project::read(Path::new("."))).unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
 /// The name of a component's file, without its folder and ending.
-fn stem(file: &std::path::Path) -> String {
+fn stem(file: &Path) -> String {
     file.file_stem().map_or_else(
         || "plugin".to_owned(),
         |stem| stem.to_string_lossy().into_owned(),

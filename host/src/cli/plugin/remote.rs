@@ -118,6 +118,12 @@ impl Server {
         })
     }
 
+    /// Whether there is a key to speak to it with.
+    pub(super) fn has_key(&self) -> bool {
+        self.key_file.is_some()
+            || std::env::var("SIGNALBOX_ADMIN_KEY").is_ok_and(|key| !key.is_empty())
+    }
+
     fn run(&self, work: impl AsyncFnOnce(Client) -> anyhow::Result<ExitCode>) -> ExitCode {
         let ran = self.client().and_then(|client| {
             if client.is_open() {

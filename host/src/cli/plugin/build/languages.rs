@@ -1,0 +1,174 @@
+//! What each language's toolchain is called with.
+
+use std::{env, path::Path, process::Command};
+
+use anyhow::Context;
+
+use super::{
+    super::new::Language,
+    component,
+    project::Project,
+    tools::{Tool, missing, output, run, virtual_environment, works},
+};
+
+/// Where builds put what they make on the way.
+const SCRATCH: &str = "build";
+
+/// Builds the component of a project.
+///
+/// # Errors
+/// Where a tool is missing, or the build fails.
+pub(super) fn build(project: &Project) -> anyhow::Result<Vec<u8>> {
+    let folder = project.folder.as_path();
+    match project.language() {
+        Language::Rust => rust(folder),
+        Language::TypeScript | Language::JavaScript => javascript(folder),
+        Language::Python => python(folder),
+        Language::Go => go(folder),
+        Language::C => c(folder),
+    }
+}
+
+fn rust(folder: &Path) -> anyhow::Result<Vec<u8>> {
+    const TARGET: &str = "wasm32-wasip2";
+    Tool {
+        program: "cargo",
+        probe: "--version",
+        get: "install Rust 1.95 or later (https://rustup.rs)",
+    }
+    .ensure()?;
+    let asked = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", TARGET])
+        .output()
+        .context("cannot run rustc")?;
+    if !Path::new(String::from_utf8_lossy(&asked.stdout).trim()).is_dir() {
+        return Err(missing(
+            "the Rust target wasm32-wasip2",
+            "run `rustup target add wasm32-wasip2`",
+        ));
+    }
+    let mut cargo = Command::new("cargo");
+    cargo.args([
+        "build",
+        "--release",
+        "--target",
+        TARGET,
+        "--target-dir",
+        "target",
+    ]);
+    run(folder, &mut cargo)?;
+    output(folder, "target/wasm32-wasip2/release/plugin.wasm")
+}
+
+fn javascript(folder: &Path) -> anyhow::Result<Vec<u8>> {
+    for program in ["node", "npm"] {
+        Tool {
+            program,
+            probe: "--version",
+            get: "install Node.js 20 or later with npm (https://nodejs.org)",
+        }
+        .ensure()?;
+    }
+    if !is_newer(
+        folder,
+        "node_modules/.package-lock.json",
+        "package-lock.json",
+    ) {
+        let lock = folder.join("package-lock.json").exists();
+        let install = if lock { "ci" } else { "install" };
+        let mut npm = Command::new("npm");
+        run(
+            folder,
+            npm.args([install, "--no-audit", "--no-fund", "--loglevel=error"]),
+        )?;
+    }
+    run(
+        folder,
+        Command::new("npm").args(["run", "--silent", "build"]),
+    )?;
+    output(folder, "build/plugin.wasm")
+}
+
+fn python(folder: &Path) -> anyhow::Result<Vec<u8>> {
+    virtual_environment(folder)?;
+    std::fs::create_dir_all(folder.join(SCRATCH)).context(SCRATCH)?;
+    let mut componentize = Command::new(".venv/bin/componentize-py");
+    // Without the variable the packages of the whole machine would come along.
+    componentize.env("VIRTUAL_ENV", ".venv");
+    componentize.args([
+        "--quiet",
+        "--wit-path",
+        "wit",
+        "--world",
+        "plugin",
+        "componentize",
+    ]);
+    componentize.args(["--stub-wasi", "app", "--output", "build/plugin.wasm"]);
+    run(folder, &mut componentize)?;
+    output(folder, "build/plugin.wasm")
+}
+
+fn go(folder: &Path) -> anyhow::Result<Vec<u8>> {
+    Tool {
+        program: "go",
+        probe: "version",
+        get: "install Go 1.24 or later (https://go.dev/dl/)",
+    }
+    .ensure()?;
+    let mut go = Command::new("go");
+    go.envs([("GOOS", "wasip1"), ("GOARCH", "wasm")]);
+    go.args([
+        "build",
+        "-trimpath",
+        "-buildmode=c-shared",
+        "-ldflags=-s -w",
+    ]);
+    run(folder, go.args(["-o", "build/core.wasm", "."]))?;
+    component::encode(&output(folder, "build/core.wasm")?)
+}
+
+fn c(folder: &Path) -> anyhow::Result<Vec<u8>> {
+    Tool {
+        program: "make",
+        probe: "--version",
+        get: "install GNU Make, on Debian and Ubuntu with `apt install make`",
+    }
+    .ensure()?;
+    let compiler = format!("CC={}", c_compiler(folder)?);
+    run(
+        folder,
+        Command::new("make").args(["--silent", &compiler, "build/core.wasm"]),
+    )?;
+    component::encode(&output(folder, "build/core.wasm")?)
+}
+
+/// The command line of a C compiler that knows wasm32-wasi: of an SDK that is named, of the machine, or one that is
+/// installed into the project.
+fn c_compiler(folder: &Path) -> anyhow::Result<String> {
+    if let Some(sdk) = env::var("WASI_SDK_PATH").ok().filter(|sdk| !sdk.is_empty()) {
+        return Ok(format!("{sdk}/bin/clang"));
+    }
+    if works(Command::new("zig").arg("version")) {
+        return Ok("zig cc".to_owned());
+    }
+    virtual_environment(folder)
+        .map(|_| ".venv/bin/python -m ziglang cc".to_owned())
+        .context(
+            "there is no zig in PATH and no WASI_SDK_PATH, so one is installed into the project",
+        )
+}
+
+/// Whether `made` is there and younger than `source`.
+fn is_newer(folder: &Path, made: &str, source: &str) -> bool {
+    let changed = |name: &str| {
+        folder
+            .join(name)
+            .metadata()
+            .and_then(|file| file.modified())
+    };
+    match (changed(made), changed(source)) {
+        (Ok(made), Ok(source)) => made >= source,
+        (Ok(_), Err(_)) => true,
+        (Err(_), _) => false,
+    }
+}

@@ -1,0 +1,3 @@
+module signalbox/plugin
+
+go 1.24

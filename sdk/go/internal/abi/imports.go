@@ -1,0 +1,154 @@
+package abi
+
+// What the server offers. Each function of an interface that answers with more than a number is given a place for it.
+
+//go:wasmimport signalbox:plugin/log@1.0.0 write
+func logWrite(level, at, length uint32)
+
+//go:wasmimport signalbox:plugin/context@1.0.0 current-client
+func contextCurrentClient(area uint32)
+
+//go:wasmimport signalbox:plugin/context@1.0.0 node
+func contextNode(area uint32)
+
+//go:wasmimport signalbox:plugin/context@1.0.0 now
+func contextNow() uint64
+
+//go:wasmimport signalbox:plugin/context@1.0.0 random
+func contextRandom() uint32
+
+//go:wasmimport signalbox:plugin/store@1.0.0 get
+func storeGet(key, keyLen, area uint32)
+
+//go:wasmimport signalbox:plugin/store@1.0.0 set
+func storeSet(key, keyLen, value, valueLen, hasTTL, ttl, area uint32)
+
+//go:wasmimport signalbox:plugin/store@1.0.0 remove
+func storeRemove(key, keyLen, area uint32)
+
+//go:wasmimport signalbox:plugin/store@1.0.0 increment
+func storeIncrement(key, keyLen uint32, by int32, hasTTL, ttl, area uint32)
+
+//go:wasmimport signalbox:plugin/store@1.0.0 compare-and-swap
+func storeCompareAndSwap(key, keyLen, hasExpected, expected, expectedLen, value, valueLen, hasTTL, ttl, area uint32)
+
+//go:wasmimport signalbox:plugin/metrics@1.0.0 count
+func metricsCount(name, nameLen, by uint32)
+
+//go:wasmimport signalbox:plugin/metrics@1.0.0 observe
+func metricsObserve(name, nameLen uint32, value float64)
+
+//go:wasmimport wasi_snapshot_preview1 proc_exit
+func exit(code uint32)
+
+// Log writes a line.
+func Log(level uint32, line string) {
+	logWrite(level, pointer(line), length(line))
+	keepAlive(line)
+}
+
+// CurrentClient is the connection that the call is about, if any.
+func CurrentClient() (Client, bool) {
+	area := place(48)
+	contextCurrentClient(area.Address())
+	if area.byteAt(0) == 0 {
+		return Client{}, false
+	}
+	return Client{
+		Connection: area.textAt(8), User: area.textAt(16), Claims: area.textAt(24), Address: area.textAt(32),
+		ConnectedAt: area.longAt(40),
+	}, true
+}
+
+// Node is the name of the node.
+func Node() string {
+	area := place(8)
+	contextNode(area.Address())
+	return area.textAt(0)
+}
+
+// Now is in milliseconds since 1970.
+func Now() uint64 { return contextNow() }
+
+// Random is uniform and unpredictable.
+func Random() uint32 { return contextRandom() }
+
+// Code of an error of the store, in the order of the WIT; -1 for none.
+type Code int
+
+// Get reads a value.
+func Get(key string) ([]byte, bool, Code) {
+	area := place(16)
+	storeGet(pointer(key), length(key), area.Address())
+	keepAlive(key)
+	if code := area.code(4); code >= 0 || area.byteAt(4) == 0 {
+		return nil, false, code
+	}
+	return area.listAt(8), true, -1
+}
+
+// Set writes a value; a ttl of 0 is none.
+func Set(key string, value []byte, ttl uint32) Code {
+	area := place(8)
+	storeSet(pointer(key), length(key), pointerTo(value), length(value), has(ttl), ttl, area.Address())
+	keepAlive(key, value)
+	return area.code(1)
+}
+
+// Remove forgets a value.
+func Remove(key string) Code {
+	area := place(8)
+	storeRemove(pointer(key), length(key), area.Address())
+	keepAlive(key)
+	return area.code(1)
+}
+
+// Increment adds to a value.
+func Increment(key string, by int32, ttl uint32) (int64, Code) {
+	area := place(16)
+	storeIncrement(pointer(key), length(key), by, has(ttl), ttl, area.Address())
+	keepAlive(key)
+	if code := area.code(8); code >= 0 {
+		return 0, code
+	}
+	return int64(area.longAt(8)), -1
+}
+
+// CompareAndSwap sets where the value is the expected one, nil for none.
+func CompareAndSwap(key string, expected, value []byte, ttl uint32) (bool, Code) {
+	area := place(8)
+	var hasExpected uint32
+	if expected != nil {
+		hasExpected = 1
+	}
+	storeCompareAndSwap(pointer(key), length(key), hasExpected, pointerTo(expected), length(expected), pointerTo(value),
+		length(value), has(ttl), ttl, area.Address())
+	keepAlive(key, expected, value)
+	if code := area.code(1); code >= 0 {
+		return false, code
+	}
+	return area.byteAt(1) == 1, -1
+}
+
+// Count adds to a metric.
+func Count(name string, by uint32) {
+	metricsCount(pointer(name), length(name), by)
+	keepAlive(name)
+}
+
+// Observe adds a value to a distribution.
+func Observe(name string, value float64) {
+	metricsObserve(pointer(name), length(name), value)
+	keepAlive(name)
+}
+
+func place(size int) Area { return Area{make([]uint64, (size+7)/8)} }
+
+func (a Area) code(at int) Code {
+	if a.byteAt(0) == 0 {
+		return -1
+	}
+	return Code(a.byteAt(at))
+}
+
+func has(ttl uint32) uint32 { return min(ttl, 1) }

@@ -1,0 +1,111 @@
+// Package abi is how values cross between the server and a plugin: the canonical ABI of the component model, for the
+// types of signalbox:plugin@1.0.0. Plugins use the packages beside it.
+package abi
+
+import "unsafe"
+
+// received keeps what the server put into this module's memory until somebody asks for it, so that the garbage collector
+// leaves it alone: so far only the server knows where it is.
+var received [][]byte
+
+// returned keeps the answer of a call until the next call begins. The server has read it by then.
+var returned []any
+
+//go:wasmexport cabi_realloc
+func realloc(old, oldSize, align, size uint32) uint32 {
+	if size == 0 {
+		return align
+	}
+	// Words, so that whatever is put there is aligned.
+	words := make([]uint64, (size+7)/8)
+	buffer := unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), size)
+	if oldSize > 0 {
+		copy(buffer, take(old, oldSize))
+	}
+	received = append(received, buffer)
+	return address(buffer)
+}
+
+func address(buffer []byte) uint32 {
+	return uint32(uintptr(unsafe.Pointer(unsafe.SliceData(buffer))))
+}
+
+// take hands over what the server put at an address.
+func take(at, length uint32) []byte {
+	if length == 0 {
+		return nil
+	}
+	for i, buffer := range received {
+		if address(buffer) == at {
+			last := len(received) - 1
+			received[i] = received[last]
+			received[last] = nil
+			received = received[:last]
+			return buffer[:length]
+		}
+	}
+	panic("the server named memory that it was not given")
+}
+
+// Text is a string that the server passed.
+func Text(at, length uint32) string {
+	return string(take(at, length))
+}
+
+// Begin is called first in each exported function: the answer of the last call has been read.
+func Begin() {
+	clear(returned)
+	returned = returned[:0]
+}
+
+// Area is where an answer is laid out.
+type Area struct {
+	words []uint64
+}
+
+// NewArea makes room for an answer of so many bytes, and keeps it until the next call.
+func NewArea(size int) Area {
+	words := make([]uint64, (size+7)/8)
+	returned = append(returned, words)
+	return Area{words}
+}
+
+// Address is where the area begins.
+func (a Area) Address() uint32 {
+	return uint32(uintptr(unsafe.Pointer(&a.words[0])))
+}
+
+func (a Area) bytes() []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(&a.words[0])), len(a.words)*8)
+}
+
+// Byte writes a byte at an offset: the case of a variant.
+func (a Area) Byte(at int, value byte) { a.bytes()[at] = value }
+
+// Short writes two bytes.
+func (a Area) Short(at int, value uint16) {
+	b := a.bytes()
+	b[at], b[at+1] = byte(value), byte(value>>8)
+}
+
+// Word writes four bytes.
+func (a Area) Word(at int, value uint32) {
+	b := a.bytes()
+	b[at], b[at+1], b[at+2], b[at+3] = byte(value), byte(value>>8), byte(value>>16), byte(value>>24)
+}
+
+// Text writes where a string is and how long it is, and keeps it until the next call.
+func (a Area) Text(at int, text string) {
+	returned = append(returned, text)
+	a.Word(at, uint32(uintptr(unsafe.Pointer(unsafe.StringData(text)))))
+	a.Word(at+4, uint32(len(text)))
+}
+
+func (a Area) byteAt(at int) byte          { return a.bytes()[at] }
+func (a Area) wordAt(at int) uint32        { return uint32(a.words[at/8] >> (at % 8 * 8)) }
+func (a Area) longAt(at int) uint64        { return a.words[at/8] }
+func (a Area) textAt(at int) string        { return Text(a.wordAt(at), a.wordAt(at+4)) }
+func (a Area) listAt(at int) []byte        { return take(a.wordAt(at), a.wordAt(at+4)) }
+func pointer(text string) uint32           { return uint32(uintptr(unsafe.Pointer(unsafe.StringData(text)))) }
+func pointerTo(bytes []byte) uint32        { return uint32(uintptr(unsafe.Pointer(unsafe.SliceData(bytes)))) }
+func length[T string | []byte](t T) uint32 { return uint32(len(t)) }

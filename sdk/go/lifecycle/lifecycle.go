@@ -1,0 +1,41 @@
+// Package lifecycle is for plugins that are configured, or prove that they work before they go live.
+package lifecycle
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"signalbox/plugin/internal/abi"
+)
+
+var (
+	start    = func(string) error { return nil }
+	selfTest = func() error { return nil }
+)
+
+// OnInit says what an instance does first, with the plugin's config as JSON text. An error keeps it from going live.
+func OnInit(f func(config string) error) { start = f }
+
+// OnSelfTest says what a version does once before it goes live. An error keeps it from that.
+func OnSelfTest(f func() error) { selfTest = f }
+
+// Config reads the config into a value, and refuses keys that the value does not have.
+func Config(config string, into any) error {
+	decoder := json.NewDecoder(bytes.NewReader([]byte(config)))
+	decoder.DisallowUnknownFields()
+	return decoder.Decode(into)
+}
+
+//go:wasmexport signalbox:plugin/lifecycle@1.0.0#init
+func exportInit(configAt, configLen uint32) uint32 {
+	defer abi.Guard()
+	abi.Begin()
+	return abi.Started(start(abi.Text(configAt, configLen)))
+}
+
+//go:wasmexport signalbox:plugin/lifecycle@1.0.0#self-test
+func exportSelfTest() uint32 {
+	defer abi.Guard()
+	abi.Begin()
+	return abi.Started(selfTest())
+}

@@ -1,0 +1,103 @@
+// Helpers for plugins: shorter ways to make the values that the interfaces take. index.d.ts describes them.
+import serverLog from "signalbox:plugin/log@1.0.0";
+import serverContext from "signalbox:plugin/context@1.0.0";
+import serverStore from "signalbox:plugin/store@1.0.0";
+import serverMetrics from "signalbox:plugin/metrics@1.0.0";
+
+export const log = {
+  debug: (line) => serverLog.write("debug", line),
+  info: (line) => serverLog.write("info", line),
+  warn: (line) => serverLog.write("warn", line),
+  error: (line) => serverLog.write("error", line),
+};
+
+/** An exception, line by line: a line of the log has an end. */
+function report(name, error) {
+  log.error(`${name}: ${error.name}: ${error.message}`);
+  for (const line of (error.stack ?? "").trimEnd().split("\n")) {
+    if (line !== "") log.error(line);
+  }
+}
+
+export function guard(functions) {
+  const guarded = {};
+  for (const [name, original] of Object.entries(functions)) {
+    guarded[name] = (...values) => {
+      try {
+        return original(...values);
+      } catch (error) {
+        if (error instanceof Error) report(name, error);
+        throw error;
+      }
+    };
+  }
+  return guarded;
+}
+
+export function reject(code, reason) {
+  throw { code, reason };
+}
+
+export const payload = (message) => JSON.parse(message.payload);
+
+export const draft = (eventType, destination, value) => ({
+  eventType,
+  destination,
+  payload: JSON.stringify(value) ?? "null",
+});
+
+export const sender = { tag: "sender" };
+export const everyone = { tag: "everyone" };
+export const user = (id) => ({ tag: "user", val: id });
+export const room = (name) => ({ tag: "room", val: name });
+
+export const unchanged = { tag: "unchanged" };
+export const dropped = { tag: "dropped" };
+export const changed = (val) => ({ tag: "changed", val });
+export const withPayload = (message, value) => changed(draft(message.eventType, message.destination, value));
+
+export const deliver = { tag: "deliver" };
+export const send = (val) => ({ tag: "send", val });
+export const announce = (val) => ({ tag: "announce", val });
+export const reply = (eventType, value) => announce(draft(eventType, sender, value));
+export const join = (name) => ({ tag: "join", val: name });
+export const leave = (name) => ({ tag: "leave", val: name });
+export const disconnect = (code, reason) => ({ tag: "disconnect", val: { code, reason } });
+
+export const context = {
+  currentClient: () => serverContext.currentClient(),
+  node: () => serverContext.node(),
+  now: () => serverContext.now(),
+  random: () => serverContext.random(),
+};
+
+const seconds = (ttl) => ttl ?? null;
+
+export const store = {
+  get(key) {
+    const value = serverStore.get(key);
+    return value === null ? null : text(value);
+  },
+  set: (key, value, ttl) => serverStore.set(key, bytes(value), seconds(ttl)),
+  remove: (key) => serverStore.remove(key),
+  increment: (key, by, ttl) => serverStore.increment(key, by, seconds(ttl)),
+  compareAndSwap: (key, expected, value, ttl) =>
+    serverStore.compareAndSwap(key, expected === null ? null : bytes(expected), bytes(value), seconds(ttl)),
+};
+
+export const metrics = {
+  count: (name, by) => serverMetrics.count(name, by),
+  observe: (name, value) => serverMetrics.observe(name, value),
+};
+
+// UTF-8 by the escapes of URIs: QuickJS has no TextEncoder.
+function bytes(value) {
+  const escaped = unescape(encodeURIComponent(value));
+  return Uint8Array.from(escaped, (character) => character.charCodeAt(0));
+}
+
+function text(value) {
+  let escaped = "";
+  for (const byte of value) escaped += String.fromCharCode(byte);
+  return decodeURIComponent(escape(escaped));
+}
