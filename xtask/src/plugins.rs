@@ -16,7 +16,7 @@ use crate::workspace::Workspace;
 const SHIPPED: &[&str] = &["chat"];
 
 /// Plugins of this workspace to learn from.
-const EXAMPLES: &[&str] = &["hello"];
+const EXAMPLES: &[&str] = &["hello", "moderation"];
 
 /// The workspace of the plugins that the server's tests load.
 const GUESTS_MANIFEST: &str = "host/tests/guests/Cargo.toml";

@@ -1,0 +1,47 @@
+"""Checks payloads by a JSON schema for each event type. The schemas are the plugin's configuration; a refusal names the
+path that does not fit.
+
+The work is done by the package fastjsonschema, which makes a function of each schema once, in init."""
+
+import json
+from typing import Any, Callable
+
+import fastjsonschema
+import signalbox
+from signalbox import Message, guarded
+from wit_world import exports
+from componentize_py_types import Err
+
+checks: dict[str, Callable[[Any], Any]] = {}
+
+
+class Lifecycle(exports.Lifecycle):
+    @guarded
+    def init(self, config: str) -> None:
+        """Takes {"schemas": {"order.create": {...}}}; a schema that is wrong keeps the version from going live."""
+        schemas = json.loads(config).get("schemas")
+        if not isinstance(schemas, dict) or not schemas:
+            raise Err("config: schemas is missing: give a JSON schema for each event type")
+        for event_type, schema in schemas.items():
+            try:
+                # A schema in the network cannot be fetched, and defaults would change what is only looked at here.
+                checks[event_type] = fastjsonschema.compile(schema, use_default=False)
+            except Exception as error:
+                raise Err(f"config: schemas.{event_type}: {error}") from error
+
+    @guarded
+    def self_test(self) -> None:
+        pass
+
+
+class Validation(exports.Validation):
+    @guarded
+    def validate(self, message: Message) -> None:
+        check = checks.get(message.event_type)
+        if check is None:
+            return
+        try:
+            check(signalbox.payload(message))
+        except fastjsonschema.JsonSchemaValueException as error:
+            path = "payload" + error.name.removeprefix("data")
+            signalbox.reject("schema", f"{path} {error.message.removeprefix(error.name).strip()}")

@@ -1,0 +1,196 @@
+//! Counts strikes for blocked words: a message with one is not delivered, its sender is warned, and whoever has too many
+//! strikes is thrown out and kept out for a while.
+//!
+//! It handles `chat_message` itself, because only a handler can warn and disconnect; everything else is delivered as ever.
+
+use serde::{Deserialize, Serialize};
+use signalbox_plugin::{
+    Action, Client, Connections, Disconnection, Events, Message, Plugin, Rejection, config, export,
+    metrics, payload, store,
+};
+
+/// The close code for somebody who is thrown out: clients do not come back by themselves.
+const KICKED: u16 = 4501;
+
+/// The plugin, which is its rules.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moderation {
+    /// In any case, as whole words.
+    blocked_words: Vec<String>,
+    /// With so many strikes somebody is thrown out.
+    #[serde(default = "three")]
+    strikes_max: u32,
+    /// For how long a strike counts, and how long somebody is kept out, in seconds.
+    #[serde(default = "ten_minutes")]
+    strike_seconds: u32,
+}
+
+fn three() -> u32 {
+    3
+}
+
+fn ten_minutes() -> u32 {
+    600
+}
+
+/// The payload of `moderation.warning`.
+#[derive(Serialize)]
+struct Warning<'w> {
+    word: &'w str,
+    strikes: i64,
+    strikes_max: u32,
+}
+
+impl Plugin for Moderation {
+    fn init(config: &str) -> Result<Self, String> {
+        let mut rules: Self = config::parse(config)?;
+        if rules
+            .blocked_words
+            .iter()
+            .any(|word| word.trim().is_empty())
+        {
+            return Err("blocked_words holds an empty word".to_owned());
+        }
+        if rules.strikes_max == 0 || rules.strike_seconds == 0 {
+            return Err("strikes_max and strike_seconds must be 1 or more".to_owned());
+        }
+        for word in &mut rules.blocked_words {
+            *word = word.trim().to_lowercase();
+        }
+        Ok(rules)
+    }
+}
+
+impl Moderation {
+    /// The first blocked word of a text.
+    fn blocked(&self, text: &str) -> Option<&str> {
+        let text = text.to_lowercase();
+        let mut words = text.split(|c: char| !c.is_alphanumeric());
+        words.find_map(|word| {
+            let blocked = self.blocked_words.iter().find(|blocked| *blocked == word);
+            blocked.map(String::as_str)
+        })
+    }
+
+    /// Notes a strike, and says what happens to whoever has it.
+    fn strike(&self, user: &str, word: &str) -> Result<Vec<Action>, Rejection> {
+        // The first strike starts the clock; all are forgotten when it ends.
+        let strikes = store::increment(&strikes_of(user), 1, Some(self.strike_seconds))?;
+        metrics::count("strikes", 1);
+        let warning = Warning {
+            word,
+            strikes,
+            strikes_max: self.strikes_max,
+        };
+        let mut actions = vec![Action::reply("moderation.warning", &warning)?];
+        if strikes >= i64::from(self.strikes_max) {
+            metrics::count("kicks", 1);
+            store::set(&ban_of(user), b"1", Some(self.strike_seconds))?;
+            store::remove(&strikes_of(user))?;
+            actions.push(Action::Disconnect(Disconnection::new(
+                KICKED,
+                "too many strikes",
+            )));
+        }
+        Ok(actions)
+    }
+}
+
+impl Events for Moderation {
+    fn event_types(&self) -> Vec<String> {
+        vec!["chat_message".to_owned()]
+    }
+
+    fn handle(&self, message: &Message) -> Result<Vec<Action>, Rejection> {
+        let text = payload::parse::<Text>(message)?.into_text();
+        match self.blocked(&text) {
+            Some(word) => self.strike(&message.sender, word),
+            None => Ok(vec![Action::Deliver]),
+        }
+    }
+}
+
+impl Connections for Moderation {
+    fn connected(&self, client: &Client) -> Result<Vec<Action>, Rejection> {
+        match store::get(&ban_of(&client.user))? {
+            Some(_) => Err(Rejection::new(
+                "banned",
+                "you were thrown out; come back later",
+            )),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn disconnected(&self, _client: &Client, _how: &Disconnection) -> Vec<Action> {
+        Vec::new()
+    }
+}
+
+/// A text, or an object with one: the payloads that the chat plugin knows.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Text {
+    Plain(String),
+    Object { text: String },
+}
+
+impl Text {
+    fn into_text(self) -> String {
+        match self {
+            Self::Plain(text) | Self::Object { text } => text,
+        }
+    }
+}
+
+fn strikes_of(user: &str) -> String {
+    format!("strikes:{user}")
+}
+
+fn ban_of(user: &str) -> String {
+    format!("ban:{user}")
+}
+
+export!(Moderation: events, connections);
+
+#[cfg(test)]
+mod tests {
+    use signalbox_plugin::testing::{client, message};
+
+    use super::*;
+
+    fn plugin() -> Moderation {
+        Moderation::init(r#"{"blocked_words":["Darn"],"strikes_max":2}"#).expect("good rules")
+    }
+
+    #[test]
+    fn words_are_blocked_whole_and_in_any_case() {
+        let plugin = plugin();
+        assert_eq!(plugin.blocked("oh DARN, it"), Some("darn"));
+        assert_eq!(plugin.blocked("darning socks"), None);
+    }
+
+    #[test]
+    fn the_last_strike_throws_out_and_keeps_out() {
+        let plugin = plugin();
+        let bad = message("chat_message", r#"{"text":"darn"}"#);
+        assert!(plugin.connected(&client("ann")).is_ok());
+        assert_eq!(plugin.handle(&bad).map(|actions| actions.len()), Ok(1));
+        let last = plugin.handle(&bad).expect("the store works");
+        assert!(matches!(&last[1], Action::Disconnect(how) if how.code == KICKED));
+        assert!(plugin.connected(&client("ann")).is_err());
+        assert!(plugin.connected(&client("bob")).is_ok());
+    }
+
+    #[test]
+    fn rules_that_make_no_sense_are_refused() {
+        for config in [
+            "{}",
+            r#"{"blocked_words":[" "]}"#,
+            r#"{"blocked_words":[],"strikes_max":0}"#,
+            r#"{"blocked_words":[],"strike_max":2}"#,
+        ] {
+            assert!(Moderation::init(config).is_err(), "{config}");
+        }
+    }
+}
