@@ -5,6 +5,7 @@
 
 mod bench;
 mod cluster;
+mod languages;
 mod plugins;
 mod python;
 mod requirements;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::languages;
 use crate::plugins;
 use crate::python;
 use crate::requirements;
@@ -16,6 +17,12 @@ pub(crate) struct TestArgs {
     /// Run only tests whose name contains this
     #[arg(long)]
     filter: Option<String>,
+    /// Only build and run a plugin in each language, from nothing to live
+    #[arg(long, conflicts_with = "filter")]
+    languages: bool,
+    /// Of the languages only this one; may be given several times
+    #[arg(long, requires = "languages", value_name = "NAME")]
+    language: Vec<String>,
     /// Further arguments for the test programs, e.g. --nocapture
     #[arg(last = true)]
     libtest_args: Vec<String>,
@@ -37,6 +44,15 @@ impl TestArgs {
 /// Runs the steps and prints how each ended and how long it took.
 pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
     let mut steps = Steps::default();
+    if args.languages {
+        // As the tests build it: with another choice cargo compiles its dependencies anew, with other features.
+        steps.step("server", || {
+            let words = ["test", "--workspace", "--test", "it", "--no-run"];
+            run_program(workspace.cargo().args(words))
+        });
+        steps.step("languages", || test_languages(workspace, &args.language));
+        return Ok(conclude(&steps));
+    }
     steps.step("requirements", || {
         requirements::ensure(requirements::FOR_TESTS)
     });
@@ -47,12 +63,24 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<Exit
     steps.step("tests", || {
         run_program(workspace.cargo().args(args.cargo_args()))
     });
+    // With the server that the tests have built, and while nothing else is compiled.
+    if args.filter.is_none() {
+        steps.step("languages", || test_languages(workspace, &[]));
+    }
+    Ok(conclude(&steps))
+}
+
+fn test_languages(workspace: &Workspace, chosen: &[String]) -> anyhow::Result<()> {
+    languages::test(workspace, &workspace.program("debug", "signalbox"), chosen)
+}
+
+fn conclude(steps: &Steps) -> ExitCode {
     println!("{}", steps.summary().trim_end());
-    Ok(if steps.all_passed() {
+    if steps.all_passed() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 #[cfg(test)]
@@ -63,6 +91,8 @@ mod tests {
     fn a_filter_comes_before_the_arguments_of_the_test_programs() {
         let args = TestArgs {
             filter: Some("swap".to_owned()),
+            languages: false,
+            language: Vec::new(),
             libtest_args: vec!["--nocapture".to_owned()],
         };
         assert_eq!(
@@ -78,6 +108,8 @@ mod tests {
         );
         let all = TestArgs {
             filter: None,
+            languages: false,
+            language: Vec::new(),
             libtest_args: Vec::new(),
         };
         assert_eq!(all.cargo_args(), ["test", "--workspace", "--no-fail-fast"]);

@@ -22,6 +22,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
+use crate::languages;
 use crate::plugins;
 use crate::requirements::{self, WASM_TARGET};
 use crate::steps::run_program;
@@ -39,6 +40,9 @@ pub(crate) struct BenchArgs {
     /// Run the case of two nodes that meet at Redis, alone or beside those that are named; needs redis-server
     #[arg(long)]
     redis: bool,
+    /// Measure only what a plugin costs in each language, by the templates of `signalbox plugin new`
+    #[arg(long, conflicts_with_all = ["cases", "redis"])]
+    languages: bool,
     /// Measured time of one run, in whole seconds, e.g. 5s
     #[arg(long, default_value = "5s", value_parser = parse_seconds)]
     duration: Duration,
@@ -103,6 +107,13 @@ impl Bench {
 
 /// Builds, runs the chosen cases, prints the table and writes the figures.
 pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<ExitCode> {
+    if args.languages {
+        let words = ["build", "--release", "-p", "signalbox"];
+        run_program(workspace.cargo().args(words))?;
+        println!("{}", machine::describe());
+        languages::measure(&workspace.program("release", "signalbox"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let bench = prepare(workspace, args)?;
     let chosen = if args.redis {
         let others = args.cases.iter().copied();

@@ -32,7 +32,7 @@ pub(crate) struct Child {
 
 impl Child {
     /// Starts a process whose lines are sent to `events`. Ctrl-C on the terminal does not reach it.
-    pub(super) fn start(
+    pub(crate) fn start(
         name: String,
         mut command: Command,
         events: &Sender<Event>,

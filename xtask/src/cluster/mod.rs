@@ -1,6 +1,6 @@
 //! `cargo xtask cluster`: several nodes of the server that are one through Redis, on this machine.
 
-mod child;
+pub(crate) mod child;
 mod node;
 mod redis;
 mod watch;

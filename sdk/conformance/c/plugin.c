@@ -1,0 +1,162 @@
+/* What cases.json asks for, in C. Without a JSON library: payloads are put together as texts. */
+#include "signalbox.h"
+
+static char config[4096];
+static size_t config_length;
+
+#define IS(literal) sb_equal(message.type, SB(literal))
+
+static sb_rejection validate(sb_message message) {
+    (void)message;
+    return SB_OK;
+}
+
+static bool says(sb_message message, const char *word) {
+    return message.payload.length == strlen(word) + 2 && memcmp(message.payload.at + 1, word, strlen(word)) == 0;
+}
+
+static sb_outcome transform(sb_message message) {
+    sb_draft same = {message.type, message.destination, message.payload};
+    if (IS("c.echo") || IS("c.raw")) return (sb_outcome){SB_CHANGED, same};
+    if (IS("c.text")) {
+        sb_string open = {message.payload.at, message.payload.length - 1};
+        same.payload = sb_text(open, SB("!\""));
+        return (sb_outcome){SB_CHANGED, same};
+    }
+    if (IS("c.drop")) return (sb_outcome){SB_DROPPED};
+    if (IS("c.move")) {
+        sb_destination to = {SB_NOBODY};
+        if (says(message, "sender")) to.to = SB_SENDER;
+        if (says(message, "everyone")) to.to = SB_EVERYONE;
+        if (says(message, "user")) to = (sb_destination){SB_USER, SB("zoë")};
+        if (says(message, "room")) to = (sb_destination){SB_ROOM, SB("räume")};
+        return (sb_outcome){SB_CHANGED, {SB("c.moved"), to, SB("1")}};
+    }
+    if (IS("c.bad-json")) {
+        same.payload = SB("{");
+        return (sb_outcome){SB_CHANGED, same};
+    }
+    return (sb_outcome){SB_UNCHANGED};
+}
+
+static sb_outcome screen(sb_message message) { return transform(message); }
+
+static sb_string number(int64_t value) {
+    char *end = (char *)sb_alloc(24) + 24, *at = end;
+    uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    do *--at = (char)('0' + rest % 10);
+    while (rest /= 10);
+    if (value < 0) *--at = '-';
+    return (sb_string){at, (size_t)(end - at)};
+}
+
+static sb_bytes bytes(sb_string text) { return (sb_bytes){(const uint8_t *)text.at, text.length}; }
+
+static sb_string text(sb_bytes value) { return (sb_string){(const char *)value.at, value.length}; }
+
+static sb_string truth(bool is) { return is ? SB("true") : SB("false"); }
+
+static sb_string stored(void) {
+    sb_bytes value, gone, expected = bytes(SB("wert ü"));
+    int64_t five = 0, three = 0, none;
+    bool first = false, second = true;
+    sb_set(SB("k"), expected, 0);
+    sb_get(SB("k"), &value);
+    sb_increment(SB("n"), 5, 0, &five);
+    sb_increment(SB("n"), -2, 60, &three);
+    sb_compare_and_swap(SB("k"), &expected, bytes(SB("x")), 0, &first);
+    sb_compare_and_swap(SB("k"), &expected, bytes(SB("y")), 0, &second);
+    sb_remove(SB("k"));
+    sb_get(SB("k"), &gone);
+    sb_set(SB("t"), bytes(SB("abc")), 0);
+    sb_store_error error = sb_increment(SB("t"), 1, 0, &none);
+    return sb_text(SB("["), sb_quote(text(value)), SB(","), number(five), SB(","), number(three), SB(","), truth(first),
+                   SB(","), truth(second), SB(","), gone.at ? SB("1") : SB("null"), SB(","),
+                   error == SB_NOT_A_NUMBER ? SB("\"not-a-number\"") : SB("0"), SB("]"));
+}
+
+static sb_string big(void) {
+    int64_t sum = 0;
+    sb_set(SB("big"), bytes(SB("9007199254740993")), 0);
+    sb_increment(SB("big"), 0, 0, &sum);
+    return sb_quote(number(sum));
+}
+
+static sb_string about(void) {
+    sb_client client;
+    if (!sb_current_client(&client)) return SB("null");
+    return sb_text(SB("["), sb_quote(client.user), SB(","), client.claims, SB("]"));
+}
+
+static sb_actions reply(sb_string type, sb_string payload) {
+    sb_action *action = sb_alloc(sizeof *action);
+    *action = (sb_action){SB_ANNOUNCE, {type, {SB_SENDER}, payload}};
+    return (sb_actions){action, 1};
+}
+
+static sb_actions handle(sb_message message) {
+    if (IS("c.actions")) {
+        sb_action *list = sb_alloc(6 * sizeof *list);
+        list[0] = (sb_action){SB_DELIVER};
+        list[1] = (sb_action){SB_SEND, {SB("c.sent"), {SB_USER, SB("bob")}, SB("1")}};
+        list[2] = (sb_action){SB_ANNOUNCE, {SB("c.said"), {SB_EVERYONE}, SB("[1.5]")}};
+        list[3] = (sb_action){SB_JOIN, .room = SB("räume")};
+        list[4] = (sb_action){SB_LEAVE, .room = SB("räume")};
+        list[5] = (sb_action){SB_DISCONNECT, .disconnection = {4501, SB("geh")}};
+        return (sb_actions){list, 6};
+    }
+    if (IS("c.many")) {
+        sb_action *list = sb_alloc(300 * sizeof *list);
+        for (int i = 0; i < 300; i++) list[i] = (sb_action){SB_JOIN, .room = SB("a")};
+        return (sb_actions){list, 300};
+    }
+    if (IS("c.config")) return reply(message.type, (sb_string){config, config_length});
+    if (IS("c.context")) return reply(message.type, about());
+    if (IS("c.store")) return reply(message.type, stored());
+    if (IS("c.big")) return reply(message.type, big());
+    if (IS("c.clock")) return reply(message.type, truth(sb_now() > 1700000000000 && sb_node().length > 0));
+    if (IS("c.observe")) {
+        sb_count(SB("seen"), 2);
+        sb_observe(SB("size"), 1.5);
+        sb_log(SB_INFO, SB("gesehen ü"));
+    }
+    if (IS("c.fail")) abort();
+    if (IS("c.loop"))
+        for (volatile int i = 0;; i++) continue;
+    return (sb_actions){0};
+}
+
+static sb_actions connected(sb_client client) {
+    if (sb_equal(client.user, SB("banned"))) return (sb_actions){.rejection = SB_REJECT("banned", "geh")};
+    sb_action *join = sb_alloc(sizeof *join);
+    *join = (sb_action){SB_JOIN, .room = sb_text(SB("home:"), client.user)};
+    return (sb_actions){join, 1};
+}
+
+static sb_actions disconnected(sb_client client, sb_disconnection how) {
+    (void)client, (void)how;
+    return (sb_actions){0};
+}
+
+static sb_rejection authorize(sb_client client, sb_string room) {
+    (void)client;
+    return sb_equal(room, SB("secret")) ? SB_REJECT("secret", "not for you") : SB_OK;
+}
+
+static sb_string init(sb_string given) {
+    if (given.length > sizeof config) return SB("the configuration is longer than 4096 bytes");
+    memcpy(config, given.at, given.length);
+    config_length = given.length;
+    return SB("");
+}
+
+static sb_string self_test(void) { return SB(""); }
+
+SIGNALBOX_VALIDATION(validate)
+SIGNALBOX_TRANSFORMATION(transform)
+SIGNALBOX_SCREENING(screen)
+SIGNALBOX_EVENTS(handle, SB("c.actions"), SB("c.none"), SB("c.many"), SB("c.config"), SB("c.context"), SB("c.store"),
+                 SB("c.big"), SB("c.clock"), SB("c.observe"), SB("c.fail"), SB("c.loop"))
+SIGNALBOX_CONNECTIONS(connected, disconnected)
+SIGNALBOX_ROOMS(authorize)
+SIGNALBOX_LIFECYCLE(init, self_test)

@@ -1,0 +1,179 @@
+// What cases.json asks for, in Go.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"strconv"
+	"strings"
+
+	"signalbox/plugin"
+	"signalbox/plugin/connections"
+	"signalbox/plugin/events"
+	"signalbox/plugin/lifecycle"
+	"signalbox/plugin/rooms"
+	"signalbox/plugin/screening"
+	"signalbox/plugin/transformation"
+	"signalbox/plugin/validation"
+)
+
+var config string
+
+func init() {
+	lifecycle.OnInit(func(text string) error {
+		config = text
+		return nil
+	})
+	validation.Register(validate)
+	transformation.Register(transform)
+	screening.Register(func(message plugin.Message) (plugin.Outcome, error) {
+		if err := validate(message); err != nil {
+			return plugin.Outcome{}, err
+		}
+		return transform(message)
+	})
+	events.Register(handle, "c.actions", "c.none", "c.many", "c.config", "c.context", "c.store", "c.big", "c.clock", "c.observe",
+		"c.fail", "c.loop")
+	connections.Register(connected, func(plugin.Client, plugin.Disconnection) []plugin.Action { return nil })
+	rooms.Register(func(_ plugin.Client, room string) error {
+		if room == "secret" {
+			return plugin.Reject("secret", "not for you")
+		}
+		return nil
+	})
+}
+
+func validate(message plugin.Message) error {
+	if message.Type != "c.reject" {
+		return nil
+	}
+	var refusal struct{ Code, Reason string }
+	if err := plugin.Parse(message, &refusal); err != nil {
+		return err
+	}
+	return plugin.Reject(refusal.Code, refusal.Reason)
+}
+
+func transform(message plugin.Message) (plugin.Outcome, error) {
+	raw := plugin.Draft{Type: message.Type, To: message.To, Payload: message.Payload}
+	var text string
+	switch message.Type {
+	case "c.echo":
+		// Numbers as they are written: a float64 is not exact beyond 2^53.
+		decoder := json.NewDecoder(strings.NewReader(message.Payload))
+		decoder.UseNumber()
+		var value any
+		if err := decoder.Decode(&value); err != nil {
+			return plugin.Outcome{}, plugin.Reject("invalid_payload", err.Error())
+		}
+		return plugin.WithPayload(message, value), nil
+	case "c.text":
+		if err := plugin.Parse(message, &text); err != nil {
+			return plugin.Outcome{}, err
+		}
+		return plugin.WithPayload(message, text+"!"), nil
+	case "c.raw":
+		return plugin.Changed(raw), nil
+	case "c.drop":
+		return plugin.Dropped(), nil
+	case "c.move":
+		if err := plugin.Parse(message, &text); err != nil {
+			return plugin.Outcome{}, err
+		}
+		places := map[string]*plugin.Destination{
+			"sender": plugin.Sender(), "user": plugin.User("zoë"), "room": plugin.Room("räume"), "everyone": plugin.Everyone(),
+		}
+		return plugin.Changed(plugin.NewDraft("c.moved", places[text], 1)), nil
+	case "c.bad-json":
+		raw.Payload = "{"
+		return plugin.Changed(raw), nil
+	}
+	return plugin.Unchanged(), nil
+}
+
+func stored() ([]any, error) {
+	var found []any
+	var problems []error
+	keep := func(value any, err error) {
+		found = append(found, value)
+		problems = append(problems, err)
+	}
+	problems = append(problems, plugin.Set("k", []byte("wert ü"), 0))
+	value, _, err := plugin.Get("k")
+	keep(string(value), err)
+	sum, err := plugin.Increment("n", 5, 0)
+	keep(sum, err)
+	sum, err = plugin.Increment("n", -2, 60)
+	keep(sum, err)
+	swapped, err := plugin.CompareAndSwap("k", []byte("wert ü"), []byte("x"), 0)
+	keep(swapped, err)
+	swapped, err = plugin.CompareAndSwap("k", []byte("wert ü"), []byte("y"), 0)
+	keep(swapped, err)
+	problems = append(problems, plugin.Remove("k"))
+	if _, there, err := plugin.Get("k"); !there {
+		keep(nil, err)
+	}
+	problems = append(problems, plugin.Set("t", []byte("abc"), 0))
+	if _, err := plugin.Increment("t", 1, 0); errors.Is(err, plugin.NotANumber) {
+		keep("not-a-number", nil)
+	}
+	return found, errors.Join(problems...)
+}
+
+func handle(message plugin.Message) ([]plugin.Action, error) {
+	switch message.Type {
+	case "c.actions":
+		return []plugin.Action{
+			plugin.Deliver(),
+			plugin.Send(plugin.NewDraft("c.sent", plugin.User("bob"), 1)),
+			plugin.Announce(plugin.NewDraft("c.said", plugin.Everyone(), []float64{1.5})),
+			plugin.Join("räume"),
+			plugin.Leave("räume"),
+			plugin.Disconnect(4501, "geh"),
+		}, nil
+	case "c.many":
+		actions := make([]plugin.Action, 300)
+		for i := range actions {
+			actions[i] = plugin.Join("a")
+		}
+		return actions, nil
+	case "c.config":
+		return []plugin.Action{plugin.Reply("c.config", json.RawMessage(config))}, nil
+	case "c.context":
+		client, there := plugin.CurrentClient()
+		if !there {
+			return []plugin.Action{plugin.Reply("c.context", nil)}, nil
+		}
+		return []plugin.Action{plugin.Reply("c.context", []any{client.User, json.RawMessage(client.Claims)})}, nil
+	case "c.store":
+		found, err := stored()
+		return []plugin.Action{plugin.Reply("c.store", found)}, err
+	case "c.big":
+		if err := plugin.Set("big", []byte("9007199254740993"), 0); err != nil {
+			return nil, err
+		}
+		sum, err := plugin.Increment("big", 0, 0)
+		return []plugin.Action{plugin.Reply("c.big", strconv.FormatInt(sum, 10))}, err
+	case "c.clock":
+		return []plugin.Action{plugin.Reply("c.clock", plugin.Now() > 1_700_000_000_000 && plugin.Node() != "")}, nil
+	case "c.observe":
+		plugin.Count("seen", 2)
+		plugin.Observe("size", 1.5)
+		plugin.Log(plugin.Info, "gesehen ü")
+	case "c.fail":
+		panic("on purpose")
+	case "c.loop":
+		for {
+		}
+	}
+	return nil, nil
+}
+
+func connected(client plugin.Client) ([]plugin.Action, error) {
+	if client.User == "banned" {
+		return nil, plugin.Reject("banned", "geh")
+	}
+	return []plugin.Action{plugin.Join("home:" + client.User)}, nil
+}
+
+func main() {}

@@ -1,0 +1,125 @@
+import * as signalbox from "@signalbox/plugin";
+let config = "";
+function validate(message) {
+  if (message.eventType !== "c.reject") return;
+  const { code, reason } = signalbox.payload(message);
+  signalbox.reject(code, reason);
+}
+const places = {
+  nobody: null,
+  sender: signalbox.sender,
+  user: signalbox.user("zoë"),
+  room: signalbox.room("räume"),
+  everyone: signalbox.everyone
+};
+function transform(message) {
+  const { eventType, destination, payload } = message;
+  switch (eventType) {
+    case "c.echo":
+      return signalbox.withPayload(message, signalbox.payload(message));
+    case "c.text":
+      return signalbox.withPayload(message, `${signalbox.payload(message)}!`);
+    case "c.raw":
+      return signalbox.changed({ eventType, destination, payload });
+    case "c.drop":
+      return signalbox.dropped;
+    case "c.move":
+      return signalbox.changed(signalbox.draft("c.moved", places[signalbox.payload(message)] ?? null, 1));
+    case "c.bad-json":
+      return signalbox.changed({ eventType, destination, payload: "{" });
+    default:
+      return signalbox.unchanged;
+  }
+}
+function stored() {
+  const { store } = signalbox;
+  const found = [];
+  store.set("k", "wert ü");
+  found.push(store.get("k"), store.increment("n", 5), store.increment("n", -2, 60));
+  found.push(store.compareAndSwap("k", "wert ü", "x"), store.compareAndSwap("k", "wert ü", "y"));
+  store.remove("k");
+  found.push(store.get("k"));
+  store.set("t", "abc");
+  try {
+    store.increment("t", 1);
+  } catch (error) {
+    found.push(error.payload);
+  }
+  return found;
+}
+function big() {
+  signalbox.store.set("big", "9007199254740993");
+  return String(signalbox.store.increment("big", 0));
+}
+function about() {
+  const client = signalbox.context.currentClient();
+  return client === null ? null : [client.user, JSON.parse(client.claims)];
+}
+function handle(message) {
+  switch (message.eventType) {
+    case "c.actions":
+      return [
+        signalbox.deliver,
+        signalbox.send(signalbox.draft("c.sent", signalbox.user("bob"), 1)),
+        signalbox.announce(signalbox.draft("c.said", signalbox.everyone, [1.5])),
+        signalbox.join("räume"),
+        signalbox.leave("räume"),
+        signalbox.disconnect(4501, "geh")
+      ];
+    case "c.many":
+      return Array.from({ length: 300 }, () => signalbox.join("a"));
+    case "c.config":
+      return [signalbox.reply("c.config", JSON.parse(config))];
+    case "c.context":
+      return [signalbox.reply("c.context", about())];
+    case "c.store":
+      return [signalbox.reply("c.store", stored())];
+    case "c.big":
+      return [signalbox.reply("c.big", big())];
+    case "c.clock":
+      return [signalbox.reply("c.clock", signalbox.context.now() > 17e11 && signalbox.context.node() !== "")];
+    case "c.observe":
+      signalbox.metrics.count("seen", 2);
+      signalbox.metrics.observe("size", 1.5);
+      signalbox.log.info("gesehen ü");
+      return [];
+    case "c.fail":
+      throw new Error("on purpose");
+    case "c.loop":
+      for (; ; ) ;
+    default:
+      return [];
+  }
+}
+function connected(client) {
+  if (client.user === "banned") signalbox.reject("banned", "geh");
+  return [signalbox.join(`home:${client.user}`)];
+}
+function authorizeJoin(_client, room) {
+  if (room === "secret") signalbox.reject("secret", "not for you");
+}
+function screen(message) {
+  validate(message);
+  return transform(message);
+}
+function init(text) {
+  config = text;
+}
+const eventTypes = () => ["actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop"].map((name) => `c.${name}`);
+const validation = signalbox.guard({ validate });
+const transformation = signalbox.guard({ transform });
+const screening = signalbox.guard({ screen });
+const events = signalbox.guard({ eventTypes, handle });
+const connections = signalbox.guard({ connected, disconnected: () => [] });
+const rooms = signalbox.guard({ authorizeJoin });
+const lifecycle = signalbox.guard({ init, selfTest() {
+} });
+export {
+  connections,
+  events,
+  lifecycle,
+  rooms,
+  screening,
+  transformation,
+  validation
+};

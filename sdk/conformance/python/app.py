@@ -1,0 +1,154 @@
+"""What cases.json asks for, in Python."""
+
+import json
+
+import signalbox
+from componentize_py_types import Err
+from signalbox import Action, Client, Disconnection, Draft, Message, Outcome, Outcome_Changed, guarded
+from wit_world import exports
+from wit_world.imports import context, log, metrics, store
+
+configured = ""
+
+PLACES = {
+    "nobody": None,
+    "sender": signalbox.SENDER,
+    "user": signalbox.user("zoë"),
+    "room": signalbox.room("räume"),
+    "everyone": signalbox.EVERYONE,
+}
+
+
+class Validation(exports.Validation):
+    @guarded
+    def validate(self, message: Message) -> None:
+        if message.event_type == "c.reject":
+            signalbox.reject(**signalbox.payload(message))
+
+
+class Transformation(exports.Transformation):
+    @guarded
+    def transform(self, message: Message) -> Outcome:
+        raw = Draft(message.event_type, message.destination, message.payload)
+        match message.event_type:
+            case "c.echo":
+                return signalbox.with_payload(message, signalbox.payload(message))
+            case "c.text":
+                return signalbox.with_payload(message, signalbox.payload(message) + "!")
+            case "c.raw":
+                return Outcome_Changed(raw)
+            case "c.drop":
+                return signalbox.DROPPED
+            case "c.move":
+                return Outcome_Changed(signalbox.draft("c.moved", PLACES[signalbox.payload(message)], 1))
+            case "c.bad-json":
+                raw.payload = "{"
+                return Outcome_Changed(raw)
+        return signalbox.UNCHANGED
+
+
+class Screening(exports.Screening):
+    @guarded
+    def screen(self, message: Message) -> Outcome:
+        Validation().validate(message)
+        return Transformation().transform(message)
+
+
+def stored() -> list:
+    found = []
+    store.set("k", "wert ü".encode(), None)
+    found.append(store.get("k").decode())
+    found.append(store.increment("n", 5, None))
+    found.append(store.increment("n", -2, 60))
+    found.append(store.compare_and_swap("k", "wert ü".encode(), b"x", None))
+    found.append(store.compare_and_swap("k", "wert ü".encode(), b"y", None))
+    store.remove("k")
+    found.append(store.get("k"))
+    store.set("t", b"abc", None)
+    try:
+        store.increment("t", 1, None)
+    except Err as error:
+        found.append(error.value.name.lower().replace("_", "-"))
+    return found
+
+
+def big() -> str:
+    store.set("big", b"9007199254740993", None)
+    return str(store.increment("big", 0, None))
+
+
+def about():
+    client = context.current_client()
+    return None if client is None else [client.user, json.loads(client.claims)]
+
+
+class Events(exports.Events):
+    @guarded
+    def event_types(self) -> list[str]:
+        names = ["actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop"]
+        return [f"c.{name}" for name in names]
+
+    @guarded
+    def handle(self, message: Message) -> list[Action]:
+        match message.event_type:
+            case "c.actions":
+                return [
+                    signalbox.DELIVER,
+                    signalbox.send(signalbox.draft("c.sent", signalbox.user("bob"), 1)),
+                    signalbox.announce(signalbox.draft("c.said", signalbox.EVERYONE, [1.5])),
+                    signalbox.join("räume"),
+                    signalbox.leave("räume"),
+                    signalbox.disconnect(4501, "geh"),
+                ]
+            case "c.many":
+                return [signalbox.join("a")] * 300
+            case "c.config":
+                return [signalbox.reply("c.config", json.loads(configured))]
+            case "c.context":
+                return [signalbox.reply("c.context", about())]
+            case "c.store":
+                return [signalbox.reply("c.store", stored())]
+            case "c.big":
+                return [signalbox.reply("c.big", big())]
+            case "c.clock":
+                return [signalbox.reply("c.clock", context.now() > 1_700_000_000_000 and context.node() != "")]
+            case "c.observe":
+                metrics.count("seen", 2)
+                metrics.observe("size", 1.5)
+                log.write(log.Level.INFO, "gesehen ü")
+            case "c.fail":
+                raise ValueError("on purpose")
+            case "c.loop":
+                while True:
+                    pass
+        return []
+
+
+class Connections(exports.Connections):
+    @guarded
+    def connected(self, client: Client) -> list[Action]:
+        if client.user == "banned":
+            signalbox.reject("banned", "geh")
+        return [signalbox.join(f"home:{client.user}")]
+
+    @guarded
+    def disconnected(self, client: Client, how: Disconnection) -> list[Action]:
+        return []
+
+
+class Rooms(exports.Rooms):
+    @guarded
+    def authorize_join(self, client: Client, room: str) -> None:
+        if room == "secret":
+            signalbox.reject("secret", "not for you")
+
+
+class Lifecycle(exports.Lifecycle):
+    @guarded
+    def init(self, config: str) -> None:
+        global configured
+        configured = config
+
+    @guarded
+    def self_test(self) -> None:
+        pass

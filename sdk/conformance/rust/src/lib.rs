@@ -1,0 +1,165 @@
+//! What cases.json asks for, in Rust.
+
+use signalbox_plugin::{
+    Action, Client, Connections, Destination, Disconnection, Draft, Events, Message, Outcome, Plugin,
+    Rejection, Rooms, Transformation, Validation, context, export, log, metrics, payload, store,
+};
+
+struct Conformance {
+    config: Box<Raw>,
+}
+
+type Raw = serde_json::value::RawValue;
+type Value = serde_json::Value;
+
+impl Plugin for Conformance {
+    fn init(config: &str) -> Result<Self, String> {
+        let config = Raw::from_string(config.to_owned()).map_err(|error| error.to_string())?;
+        Ok(Self { config })
+    }
+}
+
+impl Validation for Conformance {
+    fn validate(&self, message: &Message) -> Result<(), Rejection> {
+        if message.event_type != "c.reject" {
+            return Ok(());
+        }
+        let refusal: Value = payload::parse(message)?;
+        let text = |name: &str| refusal[name].as_str().unwrap_or_default().to_owned();
+        Err(Rejection::new(text("code"), text("reason")))
+    }
+}
+
+impl Transformation for Conformance {
+    fn transform(&self, message: &Message) -> Result<Outcome, Rejection> {
+        let raw = |payload: &str| Draft {
+            event_type: message.event_type.clone(),
+            destination: message.destination.clone(),
+            payload: payload.to_owned(),
+        };
+        Ok(match message.event_type.as_str() {
+            "c.echo" => {
+                let value: Value = payload::parse(message)?;
+                Outcome::Changed(message.with_payload(&value)?)
+            }
+            "c.text" => {
+                let text: String = payload::parse(message)?;
+                Outcome::Changed(message.with_payload(&(text + "!"))?)
+            }
+            "c.raw" => Outcome::Changed(raw(&message.payload)),
+            "c.drop" => Outcome::Dropped,
+            "c.move" => {
+                let place: String = payload::parse(message)?;
+                let to = match place.as_str() {
+                    "sender" => Some(Destination::Sender),
+                    "user" => Some(Destination::user("zoë")),
+                    "room" => Some(Destination::room("räume")),
+                    "everyone" => Some(Destination::Everyone),
+                    _ => None,
+                };
+                Outcome::Changed(Draft::new("c.moved", to, &1)?)
+            }
+            "c.bad-json" => Outcome::Changed(raw("{")),
+            _ => Outcome::Unchanged,
+        })
+    }
+}
+
+fn stored() -> Result<Vec<Value>, Rejection> {
+    let text = |value: Option<Vec<u8>>| value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let mut found = Vec::new();
+    store::set("k", "wert ü".as_bytes(), None)?;
+    found.push(text(store::get("k")?).into());
+    found.push(store::increment("n", 5, None)?.into());
+    found.push(store::increment("n", -2, Some(60))?.into());
+    found.push(store::compare_and_swap("k", Some("wert ü".as_bytes()), b"x", None)?.into());
+    found.push(store::compare_and_swap("k", Some("wert ü".as_bytes()), b"y", None)?.into());
+    store::remove("k")?;
+    found.push(text(store::get("k")?).into());
+    store::set("t", b"abc", None)?;
+    if store::increment("t", 1, None) == Err(store::StoreError::NotANumber) {
+        found.push("not-a-number".into());
+    }
+    Ok(found)
+}
+
+fn big() -> Result<String, Rejection> {
+    store::set("big", b"9007199254740993", None)?;
+    Ok(store::increment("big", 0, None)?.to_string())
+}
+
+fn about() -> Result<Value, Rejection> {
+    let Some(client) = context::current_client() else {
+        return Ok(Value::Null);
+    };
+    let claims: Value = serde_json::from_str(&client.claims)
+        .map_err(|error| Rejection::new("claims", error.to_string()))?;
+    Ok(vec![client.user.into(), claims].into())
+}
+
+impl Events for Conformance {
+    fn event_types(&self) -> Vec<String> {
+        [
+            "actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop",
+        ]
+        .map(|name| format!("c.{name}"))
+        .to_vec()
+    }
+
+    fn handle(&self, message: &Message) -> Result<Vec<Action>, Rejection> {
+        Ok(match message.event_type.as_str() {
+            "c.actions" => vec![
+                Action::Deliver,
+                Action::Send(Draft::new("c.sent", Destination::user("bob"), &1)?),
+                Action::Announce(Draft::new("c.said", Destination::Everyone, &[1.5])?),
+                Action::Join("räume".to_owned()),
+                Action::Leave("räume".to_owned()),
+                Action::Disconnect(Disconnection::new(4501, "geh")),
+            ],
+            "c.many" => vec![Action::Join("a".to_owned()); 300],
+            "c.config" => vec![Action::reply("c.config", &self.config)?],
+            "c.context" => vec![Action::reply("c.context", &about()?)?],
+            "c.store" => vec![Action::reply("c.store", &stored()?)?],
+            "c.big" => vec![Action::reply("c.big", &big()?)?],
+            "c.clock" => {
+                let runs = context::now() > 1_700_000_000_000 && !context::node().is_empty();
+                vec![Action::reply("c.clock", &runs)?]
+            }
+            "c.observe" => {
+                metrics::count("seen", 2);
+                metrics::observe("size", 1.5);
+                log::write(log::Level::Info, "gesehen ü");
+                Vec::new()
+            }
+            "c.fail" => panic!("on purpose"),
+            "c.loop" => loop {
+                std::hint::spin_loop();
+            },
+            _ => Vec::new(),
+        })
+    }
+}
+
+impl Connections for Conformance {
+    fn connected(&self, client: &Client) -> Result<Vec<Action>, Rejection> {
+        match client.user.as_str() {
+            "banned" => Err(Rejection::new("banned", "geh")),
+            user => Ok(vec![Action::Join(format!("home:{user}"))]),
+        }
+    }
+
+    fn disconnected(&self, _client: &Client, _how: &Disconnection) -> Vec<Action> {
+        Vec::new()
+    }
+}
+
+impl Rooms for Conformance {
+    fn authorize_join(&self, _client: &Client, room: &str) -> Result<(), Rejection> {
+        match room {
+            "secret" => Err(Rejection::new("secret", "not for you")),
+            _ => Ok(()),
+        }
+    }
+}
+
+export!(Conformance: validation, transformation, events, connections, rooms);

@@ -1,0 +1,131 @@
+// What cases.json asks for, in TypeScript.
+import * as signalbox from "@signalbox/plugin";
+import type { Action, Client, Connections, Destination, Events, Lifecycle, Message, Outcome, Rejection, Rooms, Screening, StoreError, Transformation, Validation } from "@signalbox/plugin";
+
+let config = "";
+
+function validate(message: Message): void {
+  if (message.eventType !== "c.reject") return;
+  const { code, reason } = signalbox.payload(message) as Rejection;
+  signalbox.reject(code, reason);
+}
+
+const places: Record<string, Destination | null> = {
+  nobody: null,
+  sender: signalbox.sender,
+  user: signalbox.user("zoë"),
+  room: signalbox.room("räume"),
+  everyone: signalbox.everyone,
+};
+
+function transform(message: Message): Outcome {
+  const { eventType, destination, payload } = message;
+  switch (eventType) {
+    case "c.echo":
+      return signalbox.withPayload(message, signalbox.payload(message));
+    case "c.text":
+      return signalbox.withPayload(message, `${signalbox.payload(message) as string}!`);
+    case "c.raw":
+      return signalbox.changed({ eventType, destination, payload });
+    case "c.drop":
+      return signalbox.dropped;
+    case "c.move":
+      return signalbox.changed(signalbox.draft("c.moved", places[signalbox.payload(message) as string] ?? null, 1));
+    case "c.bad-json":
+      return signalbox.changed({ eventType, destination, payload: "{" });
+    default:
+      return signalbox.unchanged;
+  }
+}
+
+function stored(): unknown[] {
+  const { store } = signalbox;
+  const found: unknown[] = [];
+  store.set("k", "wert ü");
+  found.push(store.get("k"), store.increment("n", 5), store.increment("n", -2, 60));
+  found.push(store.compareAndSwap("k", "wert ü", "x"), store.compareAndSwap("k", "wert ü", "y"));
+  store.remove("k");
+  found.push(store.get("k"));
+  store.set("t", "abc");
+  try {
+    store.increment("t", 1);
+  } catch (error) {
+    found.push((error as StoreError).payload);
+  }
+  return found;
+}
+
+function big(): string {
+  signalbox.store.set("big", "9007199254740993");
+  return String(signalbox.store.increment("big", 0));
+}
+
+function about(): unknown {
+  const client = signalbox.context.currentClient();
+  return client === null ? null : [client.user, JSON.parse(client.claims)];
+}
+
+function handle(message: Message): Action[] {
+  switch (message.eventType) {
+    case "c.actions":
+      return [
+        signalbox.deliver,
+        signalbox.send(signalbox.draft("c.sent", signalbox.user("bob"), 1)),
+        signalbox.announce(signalbox.draft("c.said", signalbox.everyone, [1.5])),
+        signalbox.join("räume"),
+        signalbox.leave("räume"),
+        signalbox.disconnect(4501, "geh"),
+      ];
+    case "c.many":
+      return Array.from({ length: 300 }, () => signalbox.join("a"));
+    case "c.config":
+      return [signalbox.reply("c.config", JSON.parse(config))];
+    case "c.context":
+      return [signalbox.reply("c.context", about())];
+    case "c.store":
+      return [signalbox.reply("c.store", stored())];
+    case "c.big":
+      return [signalbox.reply("c.big", big())];
+    case "c.clock":
+      return [signalbox.reply("c.clock", signalbox.context.now() > 1.7e12 && signalbox.context.node() !== "")];
+    case "c.observe":
+      signalbox.metrics.count("seen", 2);
+      signalbox.metrics.observe("size", 1.5);
+      signalbox.log.info("gesehen ü");
+      return [];
+    case "c.fail":
+      throw new Error("on purpose");
+    case "c.loop":
+      for (;;);
+    default:
+      return [];
+  }
+}
+
+function connected(client: Client): Action[] {
+  if (client.user === "banned") signalbox.reject("banned", "geh");
+  return [signalbox.join(`home:${client.user}`)];
+}
+
+function authorizeJoin(_client: Client, room: string): void {
+  if (room === "secret") signalbox.reject("secret", "not for you");
+}
+
+function screen(message: Message): Outcome {
+  validate(message);
+  return transform(message);
+}
+
+function init(text: string): void {
+  config = text;
+}
+
+const eventTypes = () => ["actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop"].map((name) => `c.${name}`);
+
+export const validation: Validation = signalbox.guard({ validate });
+export const transformation: Transformation = signalbox.guard({ transform });
+export const screening: Screening = signalbox.guard({ screen });
+export const events: Events = signalbox.guard({ eventTypes, handle });
+export const connections: Connections = signalbox.guard({ connected, disconnected: () => [] });
+export const rooms: Rooms = signalbox.guard({ authorizeJoin });
+export const lifecycle: Lifecycle = signalbox.guard({ init, selfTest() {} });

@@ -1,0 +1,138 @@
+//! The same cases for a plugin in each language: what a language cannot do is found here.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use super::signalbox::Signalbox;
+use super::{Steps, Stopped, journey, succeeded};
+use crate::workspace::Workspace;
+
+/// Where the cases and the plugins are, against the repository.
+const FOLDER: &str = "sdk/conformance";
+
+/// The first step that is no longer part of the way to a live plugin.
+pub(super) const BUILD: &str = "conformance build";
+
+/// Builds the conformance plugin of `language` and runs the cases through it.
+pub(super) fn run(
+    signalbox: &Signalbox,
+    workspace: &Workspace,
+    language: &str,
+    steps: &mut Steps,
+) -> Result<(), Stopped> {
+    let name = format!("conformance-{language}");
+    let folder = signalbox.folder(&name);
+    let sources = workspace.root().join(FOLDER);
+    succeeded(signalbox.new_project(&name, language))?;
+    copy(&sources.join(language), &folder)?;
+    share(&signalbox.folder(&journey::name(language)), &folder)?;
+    fs::write(
+        folder.join("cases.json"),
+        cases(&sources, language)?.to_string(),
+    )
+    .context("the cases")?;
+    steps.step(BUILD, || {
+        succeeded(signalbox.run(&folder, &["plugin", "build"]))
+    })?;
+    steps.step("conformance", || {
+        succeeded(signalbox.run(&folder, &["plugin", "test"]))
+    })
+}
+
+/// The cases for `language`. Two things are written shorter in the file: `{"$repeat":["ab",3]}` stands for `"ababab"`, and
+/// a case with `"except":{"c":"why"}` is left out for C.
+fn cases(folder: &Path, language: &str) -> anyhow::Result<Value> {
+    let file = folder.join("cases.json");
+    let named = || file.display().to_string();
+    let text = fs::read_to_string(&file).with_context(named)?;
+    let mut recording: Value = serde_json::from_str(&text).with_context(named)?;
+    let cases = recording["cases"].as_array_mut().with_context(named)?;
+    cases.retain(|case| case["except"].get(language).is_none());
+    for case in cases {
+        if let Some(case) = case.as_object_mut() {
+            case.remove("except");
+        }
+        expand(case);
+    }
+    Ok(recording)
+}
+
+fn expand(value: &mut Value) {
+    if let Some([text, times]) = value
+        .get("$repeat")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+    {
+        let times = times.as_u64().and_then(|times| usize::try_from(times).ok());
+        *value = text
+            .as_str()
+            .unwrap_or_default()
+            .repeat(times.unwrap_or_default())
+            .into();
+        return;
+    }
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(expand),
+        Value::Object(fields) => fields.values_mut().for_each(expand),
+        _ => {}
+    }
+}
+
+/// Lets a project use what package managers have put into another one: the packages are the same, and take most of the
+/// time.
+fn share(of: &Path, project: &Path) -> anyhow::Result<()> {
+    for packages in ["target", ".venv", "node_modules"] {
+        let there = of.join(packages);
+        if there.exists() {
+            symlink(&there, project.join(packages)).with_context(|| there.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies the files of `from` and below over those of `to`.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let named = || from.display().to_string();
+    fs::create_dir_all(to).with_context(named)?;
+    for entry in fs::read_dir(from).with_context(named)? {
+        let entry = entry.with_context(named)?;
+        let place = to.join(entry.file_name());
+        if entry.file_type().with_context(named)?.is_dir() {
+            copy(&entry.path(), &place)?;
+        } else {
+            fs::copy(entry.path(), place).with_context(named)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::LANGUAGES;
+    use super::*;
+
+    #[test]
+    fn every_language_has_a_plugin_and_most_of_the_cases() {
+        let workspace = Workspace::find().expect("this workspace");
+        let folder = workspace.root().join(FOLDER);
+        let all = cases(&folder, "none").expect("the cases");
+        let all = all["cases"].as_array().expect("a list").len();
+        for language in LANGUAGES {
+            assert!(folder.join(language).is_dir(), "{language}");
+            let some = cases(&folder, language).expect("the cases");
+            let some = some["cases"].as_array().expect("a list").len();
+            assert!(some * 10 >= all * 8, "{language} has {some} of {all} cases");
+        }
+    }
+
+    #[test]
+    fn what_repeats_is_written_out() {
+        let mut value = serde_json::json!({"a": [{"$repeat": ["ab", 3]}], "b": 1});
+        expand(&mut value);
+        assert_eq!(value, serde_json::json!({"a": ["ababab"], "b": 1}));
+    }
+}

@@ -1,0 +1,45 @@
+//! The examples: each is built where it stands, and tested by its own cases.
+
+use std::path::PathBuf;
+
+use super::signalbox::Signalbox;
+use super::{Steps, Stopped, succeeded};
+use crate::plugins;
+use crate::workspace::Workspace;
+
+/// Which example is written in a language, and a configuration that it starts with.
+const EXAMPLES: &[(&str, &str, &str)] = &[
+    ("typescript", "slash-commands", "{}"),
+    ("python", "json-schema", r#"{"schemas":{"a":{}}}"#),
+    ("go", "presence", "{}"),
+    ("c", "mask", "{}"),
+];
+
+/// The one in Rust is part of this workspace.
+const RUST_EXAMPLE: &str = "moderation";
+
+/// Builds the example of `language`, where there is one, and runs its cases.
+pub(super) fn run(
+    signalbox: &Signalbox,
+    workspace: &Workspace,
+    language: &str,
+    steps: &mut Steps,
+) -> Result<(), Stopped> {
+    let folder = |name: &str| -> PathBuf { workspace.root().join("examples").join(name) };
+    if language == "rust" {
+        steps.step("example", || {
+            plugins::build_examples(workspace)?;
+            let component = workspace.plugins_dir().join(format!("{RUST_EXAMPLE}.wasm"));
+            let component = component.to_string_lossy();
+            let words = ["plugin", "test", &component, "--events", "cases.json"];
+            succeeded(signalbox.run(&folder(RUST_EXAMPLE), &words))
+        })?;
+    }
+    for (_, name, config) in EXAMPLES.iter().filter(|(of, ..)| *of == language) {
+        steps.step("example", || {
+            succeeded(signalbox.run(&folder(name), &["plugin", "build", "--config-text", config]))?;
+            succeeded(signalbox.run(&folder(name), &["plugin", "test"]))
+        })?;
+    }
+    Ok(())
+}

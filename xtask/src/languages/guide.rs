@@ -1,0 +1,83 @@
+//! The snippets of the guide in TypeScript and Python, checked in a project of their language. Those in Rust are tests of the
+//! SDK.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+
+use super::signalbox::Signalbox;
+use super::{Steps, Stopped};
+use crate::steps::run_program;
+use crate::workspace::Workspace;
+
+/// The guide, against the repository.
+const GUIDE: &str = "docs/plugins.md";
+
+/// Checks the snippets of `language` in the conformance project, which exports every interface.
+pub(super) fn run(
+    signalbox: &Signalbox,
+    workspace: &Workspace,
+    language: &str,
+    steps: &mut Steps,
+) -> Result<(), Stopped> {
+    let folder = signalbox.folder(&format!("conformance-{language}"));
+    let fence = match language {
+        "typescript" => "ts",
+        "python" => "python",
+        _ => return Ok(()),
+    };
+    let checked = || -> anyhow::Result<()> {
+        let guide = fs::read_to_string(workspace.root().join(GUIDE)).context(GUIDE)?;
+        let snippets = snippets(&guide, fence);
+        ensure!(!snippets.is_empty(), "{GUIDE} has no snippet in {language}");
+        match language {
+            "typescript" => {
+                for (number, snippet) in snippets.iter().enumerate() {
+                    fs::write(folder.join(format!("src/guide{number}.ts")), snippet)?;
+                }
+                let mut tsc = Command::new("node_modules/.bin/tsc");
+                run_program(tsc.arg("--noEmit").current_dir(&folder))
+            }
+            // Each as the plugin of its own would be pointless: they are imported together, as modules of one.
+            _ => {
+                let mut app = fs::read_to_string(folder.join("app.py"))?;
+                for (number, snippet) in snippets.iter().enumerate() {
+                    fs::write(folder.join(format!("guide{number}.py")), snippet)?;
+                    app += &format!("\nimport guide{number}\n");
+                }
+                fs::write(folder.join("app.py"), app)?;
+                super::succeeded(signalbox.run(&folder, &["plugin", "build"])).map_err(|stopped| {
+                    match stopped {
+                        Stopped::Missing(tool) => anyhow::anyhow!(tool),
+                        Stopped::Failed(error) => error,
+                    }
+                })
+            }
+        }
+    };
+    steps.step("guide", || checked().map_err(Stopped::Failed))
+}
+
+/// The text between fences of this language.
+fn snippets(guide: &str, fence: &str) -> Vec<String> {
+    let opening = format!("```{fence}\n");
+    let parts = guide.split(&opening).skip(1);
+    parts
+        .filter_map(|part| {
+            part.split_once("```")
+                .map(|(snippet, _)| snippet.to_owned())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snippets_end_where_their_fence_does() {
+        let guide = "a\n```ts\nlet a;\n```\nb\n```python\npass\n```\n```ts\nlet b;\n```\n";
+        assert_eq!(snippets(guide, "ts"), ["let a;\n", "let b;\n"]);
+    }
+}

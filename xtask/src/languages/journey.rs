@@ -1,0 +1,61 @@
+//! From nothing to live: new, build, test, push, and a client whose messages change without a reconnect.
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::node::Node;
+use super::signalbox::{ADMIN_KEY, Signalbox};
+use super::{Steps, Stopped, succeeded};
+
+/// Goes the way in `language`.
+pub(super) fn run(signalbox: &Signalbox, language: &str, steps: &mut Steps) -> Result<(), Stopped> {
+    let name = name(language);
+    let folder = signalbox.folder(&name);
+    let node = Node::start(signalbox, &name)?;
+    let mut client = Client::connect(node.address)?;
+    let note = json!({"type": "note", "payload": "see you :)", "receiverId": "ann"});
+    expect(&client.ask(&note, "note")?, "see you :)")?;
+
+    steps.step("new", || succeeded(signalbox.new_project(&name, language)))?;
+    steps.step("build", || {
+        succeeded(signalbox.run(&folder, &["plugin", "build"]))
+    })?;
+    steps.step("test", || {
+        succeeded(signalbox.run(&folder, &["plugin", "test"]))
+    })?;
+    let url = node.url();
+    let server = [
+        ("SIGNALBOX_ADMIN_KEY", ADMIN_KEY),
+        ("SIGNALBOX_URL", url.as_str()),
+    ];
+    steps.step("push", || {
+        succeeded(signalbox.run_with(&folder, &["plugin", "push"], &server))
+    })?;
+    steps.step("messages", || {
+        expect(&client.ask(&note, "note")?, "see you 🙂")?;
+        let hello = json!({"type": format!("{name}.hello")});
+        expect(
+            &client.ask(&hello, &format!("{name}.greeting"))?,
+            "Hello, ann",
+        )?;
+        let wrong = json!({"type": "note", "payload": 7, "receiverId": "ann"});
+        expect(&client.ask(&wrong, "error")?["code"], "invalid_payload")
+    })
+}
+
+/// What the plugin is called.
+pub(super) fn name(language: &str) -> String {
+    format!("demo-{language}")
+}
+
+fn expect(found: &Value, expected: &str) -> Result<(), Stopped> {
+    let compared = || {
+        ensure!(
+            found == expected,
+            "a message came out as {found}, and should be {expected:?}"
+        );
+        Ok(())
+    };
+    compared().map_err(Stopped::Failed)
+}

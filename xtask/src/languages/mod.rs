@@ -1,0 +1,186 @@
+//! `cargo xtask test --languages`: in each language from nothing to a plugin that is live, as its author would go, and the
+//! conformance cases. What a machine lacks is named, and that language reported as skipped.
+
+mod client;
+mod conformance;
+mod examples;
+mod guide;
+mod journey;
+mod measure;
+mod node;
+mod signalbox;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+use crate::temp::TempDir;
+use crate::workspace::Workspace;
+pub(crate) use measure::measure;
+use signalbox::{Ended, Signalbox};
+
+/// The languages that `signalbox plugin new` knows: those first that build fast.
+const LANGUAGES: &[&str] = &["javascript", "typescript", "go", "c", "rust", "python"];
+
+/// What became of a language.
+enum Outcome {
+    Passed(Vec<Step>),
+    /// With the tool that is missing, and how to get it.
+    Skipped(String),
+    Failed(anyhow::Error),
+}
+
+/// Something that was done, and how long it took.
+struct Step {
+    name: &'static str,
+    took: Duration,
+}
+
+/// What is done step by step until something is missing or fails.
+#[derive(Default)]
+struct Steps(Vec<Step>);
+
+/// Why a language did not get to the end.
+enum Stopped {
+    Missing(String),
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Stopped {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Steps {
+    fn step<T>(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce() -> Result<T, Stopped>,
+    ) -> Result<T, Stopped> {
+        let begun = Instant::now();
+        let done = work()?;
+        let took = begun.elapsed();
+        self.0.push(Step { name, took });
+        Ok(done)
+    }
+}
+
+/// Tries the languages out, all or those that are named, with the server's `program`.
+pub(crate) fn test(workspace: &Workspace, program: &Path, chosen: &[String]) -> anyhow::Result<()> {
+    if let Some(unknown) = chosen
+        .iter()
+        .find(|name| !LANGUAGES.contains(&name.as_str()))
+    {
+        bail!(
+            "{unknown} is none of the languages: {}",
+            LANGUAGES.join(", ")
+        );
+    }
+    let folder = TempDir::new("languages")?;
+    let signalbox = Signalbox::new(program, folder.path());
+    let mut outcomes = Vec::new();
+    for language in LANGUAGES {
+        if !chosen.is_empty() && !chosen.iter().any(|name| name == language) {
+            continue;
+        }
+        eprintln!("== {language}");
+        let mut steps = Steps::default();
+        let tried = journey::run(&signalbox, language, &mut steps)
+            .and_then(|()| conformance::run(&signalbox, workspace, language, &mut steps))
+            .and_then(|()| guide::run(&signalbox, workspace, language, &mut steps))
+            .and_then(|()| examples::run(&signalbox, workspace, language, &mut steps));
+        let outcome = match tried {
+            Ok(()) => Outcome::Passed(steps.0),
+            Err(Stopped::Missing(tool)) => Outcome::Skipped(tool),
+            Err(Stopped::Failed(error)) => Outcome::Failed(error),
+        };
+        outcomes.push((*language, outcome));
+    }
+    println!("{}", summary(&outcomes).trim_end());
+    let failed = |(_, outcome): &&(_, Outcome)| matches!(outcome, Outcome::Failed(_));
+    match outcomes.iter().filter(failed).count() {
+        0 => Ok(()),
+        failed => bail!("{failed} of {} languages failed", outcomes.len()),
+    }
+}
+
+/// One line for each language.
+fn summary(outcomes: &[(&str, Outcome)]) -> String {
+    let mut lines = String::new();
+    for (language, outcome) in outcomes {
+        let line = match outcome {
+            Outcome::Passed(steps) => {
+                let journey = steps
+                    .iter()
+                    .take_while(|step| step.name != conformance::BUILD);
+                let sum: Duration = journey.map(|step| step.took).sum();
+                let steps: Vec<_> = steps
+                    .iter()
+                    .map(|step| format!("{} {:.1}", step.name, step.took.as_secs_f64()))
+                    .collect();
+                format!(
+                    "  ok      {language:<11} live after {:.1} s ({} s)\n",
+                    sum.as_secs_f64(),
+                    steps.join(", ")
+                )
+            }
+            Outcome::Skipped(tool) => format!("  SKIPPED {language:<11} {tool}\n"),
+            Outcome::Failed(error) => format!("  FAILED  {language:<11} {error:#}\n"),
+        };
+        lines.push_str(&line);
+    }
+    lines
+}
+
+/// What a command of `signalbox` that had to succeed left.
+fn succeeded(ended: anyhow::Result<Ended>) -> Result<(), Stopped> {
+    match ended? {
+        Ended::Well => Ok(()),
+        Ended::Missing(tool) => Err(Stopped::Missing(tool)),
+        Ended::Badly(error) => Err(Stopped::Failed(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_language_without_its_tools_is_skipped_and_never_passed() {
+        let step = |name, seconds| Step {
+            name,
+            took: Duration::from_secs(seconds),
+        };
+        let text = summary(&[
+            (
+                "go",
+                Outcome::Passed(vec![
+                    step("new", 1),
+                    step("build", 2),
+                    step(conformance::BUILD, 9),
+                ]),
+            ),
+            (
+                "c",
+                Outcome::Skipped("make is missing: install it".to_owned()),
+            ),
+            ("rust", Outcome::Failed(anyhow::anyhow!("no"))),
+        ]);
+        let lines: Vec<_> = text.lines().collect();
+        assert!(
+            lines[0].contains("ok") && lines[0].contains("live after 3.0 s"),
+            "{text}"
+        );
+        assert!(lines[1].contains("SKIPPED") && lines[1].ends_with("make is missing: install it"));
+        assert!(lines[2].contains("FAILED") && lines[2].ends_with("no"));
+    }
+
+    #[test]
+    fn a_language_that_nobody_knows_is_an_error() {
+        let workspace = Workspace::find().expect("this workspace");
+        let error = test(&workspace, Path::new("signalbox"), &["cobol".to_owned()]);
+        assert!(error.is_err_and(|error| error.to_string().contains("cobol")));
+    }
+}

@@ -1,0 +1,88 @@
+//! The program under test, as somebody at a terminal calls it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, anyhow};
+
+/// The exit code of `signalbox plugin build` where a tool is missing on this machine.
+const EXIT_MISSING: i32 = 3;
+
+/// The key of the server that plugins are pushed to.
+pub(super) const ADMIN_KEY: &str = "the-key-of-these-tests-alone";
+
+/// The program, and the folder that projects are made in.
+pub(super) struct Signalbox {
+    program: PathBuf,
+    folder: PathBuf,
+}
+
+/// How a command ended.
+pub(super) enum Ended {
+    Well,
+    /// What is missing on this machine, in one line.
+    Missing(String),
+    Badly(anyhow::Error),
+}
+
+impl Signalbox {
+    pub(super) fn new(program: &Path, folder: &Path) -> Self {
+        Self {
+            program: program.to_owned(),
+            folder: folder.to_owned(),
+        }
+    }
+
+    /// Where the project or server called `name` is.
+    pub(super) fn folder(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// A command that is run in `folder`.
+    pub(super) fn command(&self, folder: &Path) -> Command {
+        let mut command = Command::new(&self.program);
+        command.current_dir(folder).stdin(Stdio::null());
+        // What cargo tells this program is not for the cargo that a plugin is built with.
+        for name in ["CARGO_TARGET_DIR", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Makes a project.
+    pub(super) fn new_project(&self, name: &str, language: &str) -> anyhow::Result<Ended> {
+        self.run(&self.folder, &["plugin", "new", name, "--lang", language])
+    }
+
+    /// Runs a command of a project to its end. Its output is shown where it fails.
+    pub(super) fn run(&self, folder: &Path, words: &[&str]) -> anyhow::Result<Ended> {
+        self.run_with(folder, words, &[])
+    }
+
+    /// The same with variables.
+    pub(super) fn run_with(
+        &self,
+        folder: &Path,
+        words: &[&str],
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<Ended> {
+        let shown = words.join(" ");
+        let mut command = self.command(folder);
+        let output = command.args(words).envs(variables.iter().copied()).output();
+        let output = output.with_context(|| format!("cannot run signalbox {shown}"))?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        Ok(match output.status.code() {
+            Some(0) => Ended::Well,
+            Some(EXIT_MISSING) => {
+                Ended::Missing(stderr.lines().last().unwrap_or_default().to_owned())
+            }
+            _ => {
+                eprint!("{}{stderr}", String::from_utf8_lossy(&output.stdout));
+                Ended::Badly(anyhow!(
+                    "`signalbox {shown}` ended with {}; its output is above",
+                    output.status
+                ))
+            }
+        })
+    }
+}
