@@ -1,6 +1,11 @@
 //! What each language's toolchain is called with.
 
-use std::{env, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Context;
 
@@ -104,8 +109,33 @@ fn python(folder: &Path) -> anyhow::Result<Vec<u8>> {
         "componentize",
     ]);
     componentize.args(["--stub-wasi", "app", "--output", "build/plugin.wasm"]);
+    componentize.args(["--python-path", "."]);
+    for shared in linked_from(folder)? {
+        componentize.arg("--python-path").arg(shared);
+    }
     run(folder, &mut componentize)?;
     output(folder, "build/plugin.wasm")
+}
+
+/// The folders of modules that a project has as symbolic links: the compiler reads sources in a sandbox, which follows no
+/// link out of the folders that it is given.
+fn linked_from(folder: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
+    let mut folders = BTreeSet::new();
+    for entry in folder
+        .read_dir()
+        .with_context(|| folder.display().to_string())?
+    {
+        let path = entry?.path();
+        let module = path.extension().is_some_and(|extension| extension == "py");
+        if !module || !path.is_symlink() {
+            continue;
+        }
+        let target = path
+            .canonicalize()
+            .with_context(|| format!("{} is a link that leads nowhere", path.display()))?;
+        folders.extend(target.parent().map(Path::to_owned));
+    }
+    Ok(folders)
 }
 
 fn go(folder: &Path) -> anyhow::Result<Vec<u8>> {
