@@ -4,6 +4,7 @@
 //! is part of the server.
 
 mod bench;
+mod builds;
 mod cluster;
 mod languages;
 mod plugins;

@@ -47,7 +47,16 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<Exit
     if args.languages {
         // As the tests build it: with another choice cargo compiles its dependencies anew, with other features.
         steps.step("server", || {
-            let words = ["test", "--workspace", "--test", "it", "--no-run"];
+            // The load generator comes with its own tests.
+            let words = [
+                "test",
+                "--workspace",
+                "--test",
+                "it",
+                "--test",
+                "load",
+                "--no-run",
+            ];
             run_program(workspace.cargo().args(words))
         });
         steps.step("languages", || test_languages(workspace, &args.language));
@@ -71,7 +80,13 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<Exit
 }
 
 fn test_languages(workspace: &Workspace, chosen: &[String]) -> anyhow::Result<()> {
-    languages::test(workspace, &workspace.program("debug", "signalbox"), chosen)
+    let program = |name| workspace.program("debug", name);
+    languages::test(
+        workspace,
+        &program("signalbox"),
+        &program("signalbox-bench"),
+        chosen,
+    )
 }
 
 fn conclude(steps: &Steps) -> ExitCode {

@@ -35,7 +35,7 @@ impl Report {
         match &self.admitted {
             Ok(admitted) => {
                 admitted.add_to(&mut lines);
-                lines.add("verdict", "admitted");
+                lines.add("verdict", admitted.verdict());
             }
             Err(error) => lines.add("verdict", format_args!("refused: {error}")),
         }
@@ -57,6 +57,15 @@ impl Report {
 }
 
 impl Admitted {
+    /// A sample that fails is no reason to refuse it: it may be about something that its messages never are.
+    fn verdict(&self) -> &'static str {
+        if self.calls.iter().any(|call| call.warm.is_none()) {
+            "admitted, although calls fail: for messages like these `on_failure` decides"
+        } else {
+            "admitted"
+        }
+    }
+
     fn add_to(&self, lines: &mut Lines) {
         let Admission {
             metadata, trial, ..

@@ -111,6 +111,7 @@ impl HostState {
         // The rest is for the guest to answer in.
         state.store_time = budget.wall * 4 / 5;
         state.store_deadline = None;
+        state.last_words.clear();
         state.cpu.clear();
         state.cpu_max = budget.cpu;
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use wasmtime::{
-    Store, WasmBacktrace,
+    Store, Trap, WasmBacktrace,
     component::{Instance as WasmInstance, InstancePre},
 };
 
@@ -23,8 +23,19 @@ use super::{
 };
 use crate::metrics::FailureKind;
 
+/// Pauses before an instance is tried again whose image the kernel could not seal. The kernel itself waits for 155 ms.
+const IMAGE_PAUSES: [Duration; 3] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_millis(800),
+];
+
 /// Names of functions that tell where a guest failed.
 const FRAMES_MAX: usize = 4;
+
+/// Added where a guest ended itself without a word, which wasmtime tells of as `unreachable` and no more.
+const SILENT: &str = "; the plugin said nothing: look for an exception that is not caught (the SDKs log those: `guard` in JavaScript, \
+     `guarded` in Python), an answer of another type than the interface has, or a function of it that is not exported";
 
 /// Why a call gave no answer. The detail is for the log: a client is told nothing of it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -34,6 +45,18 @@ pub struct CallError {
     pub kind: FailureKind,
     /// For the plugin's author.
     pub detail: String,
+    nature: Nature,
+}
+
+/// What else is known of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nature {
+    Ordinary,
+    /// The guest ended itself: languages do that where an exception is not caught, and in a panic.
+    GaveUp,
+    /// The kernel would not seal the image of the guest's memory, which wasmtime makes for the first instance, because
+    /// something else looks at its pages for the moment (`EBUSY` of `F_ADD_SEALS`, `man 2 fcntl`).
+    ImageBusy,
 }
 
 impl CallError {
@@ -41,18 +64,21 @@ impl CallError {
         Self {
             kind,
             detail: detail.into(),
+            nature: Nature::Ordinary,
         }
     }
 
     /// Adds what the guest wrote before it failed: of a panic, wasmtime knows only that there was one.
-    fn with_last_words(self, last_words: &LastWords) -> Self {
+    fn with_last_words(mut self, last_words: &LastWords) -> Self {
         match last_words.take() {
-            Some(words) => Self {
-                detail: format!("{}; the plugin said: {words}", self.detail),
-                ..self
-            },
-            None => self,
+            Some(words) => {
+                self.detail += "; the plugin said: ";
+                self.detail += &words;
+            }
+            None if self.nature == Nature::GaveUp => self.detail += SILENT,
+            None => {}
         }
+        self
     }
 }
 
@@ -62,7 +88,25 @@ impl From<wasmtime::Error> for CallError {
             Some(backtrace) => trapped(&error, backtrace),
             None => format!("{error:#}"),
         };
-        Self::new(classify(&error), detail)
+        Self {
+            nature: nature(&error),
+            ..Self::new(classify(&error), detail)
+        }
+    }
+}
+
+fn nature(error: &wasmtime::Error) -> Nature {
+    if error.downcast_ref() == Some(&Trap::UnreachableCodeReached) {
+        return Nature::GaveUp;
+    }
+    let busy = |cause: &(dyn std::error::Error + 'static)| {
+        let cause = cause.downcast_ref::<std::io::Error>();
+        cause.is_some_and(|error| error.kind() == std::io::ErrorKind::ResourceBusy)
+    };
+    if error.chain().any(busy) {
+        Nature::ImageBusy
+    } else {
+        Nature::Ordinary
     }
 }
 
@@ -81,6 +125,22 @@ fn trapped(error: &wasmtime::Error, backtrace: &WasmBacktrace) -> String {
     } else {
         format!("{cause}, in {}", names.join(" called by "))
     }
+}
+
+/// Tries `start` again a few times, as long as the kernel is busy with what it needs.
+async fn while_image_is_busy<T, F>(start: impl Fn() -> F) -> Result<T, StartError>
+where
+    F: Future<Output = Result<T, StartError>>,
+{
+    for pause in IMAGE_PAUSES {
+        match start().await {
+            Err(StartError::Call(error)) if error.nature == Nature::ImageBusy => {
+                tokio::time::sleep(pause).await;
+            }
+            ended => return ended,
+        }
+    }
+    start().await
 }
 
 macro_rules! exports {
@@ -144,6 +204,7 @@ exports!(
 pub(super) struct Instance {
     guest: Box<Guest>,
     meter: Arc<CpuMeter>,
+    last_words: Arc<LastWords>,
 }
 
 /// What a call owns.
@@ -204,7 +265,8 @@ impl Instance {
         shared: &Arc<Shared>,
         config: &str,
     ) -> Result<Self, StartError> {
-        let mut instance = Self::instantiate(component, indices, shared).await?;
+        let instantiate = || Self::instantiate(component, indices, shared);
+        let mut instance = while_image_is_busy(instantiate).await?;
         if instance.guest.exports.lifecycle.is_some() {
             instance = instance.init(config).await.map_err(StartError::Call)?;
         }
@@ -245,6 +307,7 @@ impl Instance {
         Ok(Self {
             guest: Box::new(guest),
             meter,
+            last_words,
         })
     }
 
@@ -280,16 +343,27 @@ impl Instance {
         R: Send + 'static,
         F: Future<Output = Answered<R>> + Send + 'static,
     {
-        let Self { guest, meter } = self;
+        let Self {
+            guest,
+            meter,
+            last_words,
+        } = self;
         let call = Box::pin(call(guest));
         async move {
             let lane = shared.engine.slow_lane();
-            let (guest, answer) = within(deadline, &meter, lane, &shared.lane, call).await?;
-            Ok((Self { guest, meter }, answer?))
+            let ended = within(deadline, &meter, lane, &shared.lane, call).await;
+            let answered = ended.and_then(|(guest, answer)| Ok((guest, answer?)));
+            let (guest, answer) = answered.map_err(|error| error.with_last_words(&last_words))?;
+            let instance = Self {
+                guest,
+                meter,
+                last_words,
+            };
+            Ok((instance, answer))
         }
     }
 
-    /// Runs a call that serves no message, and adds what the guest said where it fails.
+    /// Runs a call that serves no message.
     pub(super) async fn lifecycle_call<R, F>(
         mut self,
         budget: Budget,
@@ -300,10 +374,48 @@ impl Instance {
         F: Future<Output = Answered<R>> + Send + 'static,
     {
         HostState::begin(&mut self.guest.store, None, budget);
-        let state = self.guest.store.data();
-        let (shared, last_words) = (state.shared().clone(), state.last_words().clone());
-        let deadline = Instant::now() + budget.wall;
-        let result = self.run(&shared, deadline, call).await;
-        result.map_err(|error| error.with_last_words(&last_words))
+        let shared = self.guest.store.data().shared().clone();
+        self.run(&shared, Instant::now() + budget.wall, call).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, io};
+
+    use super::*;
+
+    fn busy() -> StartError {
+        let error = wasmtime::Error::from(io::Error::from(io::ErrorKind::ResourceBusy));
+        StartError::Call(error.context("cannot add seals to the memfd").into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_instance_is_tried_again_while_the_kernel_is_busy_with_its_image() {
+        let tries = Cell::new(0);
+        let start = async || {
+            tries.set(tries.get() + 1);
+            if tries.get() < 3 { Err(busy()) } else { Ok(()) }
+        };
+        assert!(while_image_is_busy(start).await.is_ok());
+        assert_eq!(tries.get(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_tried_so_often_and_no_more_and_for_no_other_reason() {
+        let tries = Cell::new(0);
+        let never = async || {
+            tries.set(tries.get() + 1);
+            Err::<(), _>(busy())
+        };
+        assert!(while_image_is_busy(never).await.is_err());
+        assert_eq!(tries.get(), 1 + IMAGE_PAUSES.len());
+        tries.set(0);
+        let broken = async || {
+            tries.set(tries.get() + 1);
+            Err::<(), _>(StartError::Call(wasmtime::format_err!("broken").into()))
+        };
+        assert!(while_image_is_busy(broken).await.is_err());
+        assert_eq!(tries.get(), 1);
     }
 }

@@ -167,7 +167,12 @@ async fn go_on<R: Send + 'static>(
             }
         }
     };
-    let late = |_| CallError::new(FailureKind::Deadline, "the call took longer than it may");
+    let late = |_| {
+        CallError::new(
+            FailureKind::Deadline,
+            "the call took longer than it may (`call_time_max` or `init_time_max` of the plugin)",
+        )
+    };
     let ended = timeout_at(deadline, rest).await.map_err(late)?;
     given_up.0 = None;
     ended

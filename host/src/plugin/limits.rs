@@ -45,7 +45,9 @@ impl Budget {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Stopped {
     /// Its CPU time is used up.
-    #[error("the call used more CPU time than it may ({0:?})")]
+    #[error(
+        "the call used more CPU time than it may ({0:?}, `call_cpu_max` or `init_time_max` of the plugin); look for a loop that does not end"
+    )]
     CpuExhausted(Duration),
     /// Its caller went away, or was told that it is late.
     #[error("nobody waits for the call any more")]

@@ -4,7 +4,10 @@ use std::{
     collections::VecDeque,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -16,7 +19,7 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamResult},
 };
 
-use super::log::{Level, PluginLog, clean};
+use super::log::{Level, PluginLog, clean, one_line};
 
 /// Bytes of an unfinished line that are kept; a longer one is written in pieces.
 const LINE_BYTES_MAX: usize = 1024;
@@ -24,8 +27,15 @@ const LINE_BYTES_MAX: usize = 1024;
 /// What one write may bring: little, because no tick interrupts the host while it takes lines apart.
 const WRITE_BYTES_MAX: usize = 4 << 10;
 
-/// Lines that are kept for the report of a failure.
-const LAST_WORDS_MAX: usize = 3;
+/// Lines that are kept for the report of a failure: some languages begin with what happened and go on with the stack, others
+/// end with it.
+const LAST_WORDS_MAX: usize = 8;
+
+/// How many of them are the first; the others are the last.
+const FIRST_WORDS: usize = 2;
+
+/// Longest text of them in the report, in bytes.
+const LAST_WORDS_BYTES_MAX: usize = 2 << 10;
 
 /// Collects what is written, and logs it line by line. Its clones share the unfinished line.
 #[derive(Clone)]
@@ -75,9 +85,13 @@ impl OutputLines {
     }
 }
 
-/// The last lines that a guest complained with: a panic's message is among them, and nowhere else.
+/// What a guest complained with in a call, the first lines and the last: a panic's message is among them, and nowhere else.
 #[derive(Debug, Default)]
-pub(super) struct LastWords(Mutex<VecDeque<String>>);
+pub(super) struct LastWords {
+    lines: Mutex<VecDeque<String>>,
+    /// Whether there are any: nearly no call leaves some, and none should lock for that.
+    heard: AtomicBool,
+}
 
 impl LastWords {
     /// Takes a line down.
@@ -87,17 +101,32 @@ impl LastWords {
         if line.trim().is_empty() || line.starts_with("note: run with `RUST_BACKTRACE") {
             return;
         }
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.lines();
+        self.heard.store(true, Ordering::Relaxed);
         if lines.len() >= LAST_WORDS_MAX {
-            lines.pop_front();
+            lines.remove(FIRST_WORDS);
         }
         lines.push_back(line);
     }
 
     /// The lines as one, and none is left; none where there was none.
     pub(super) fn take(&self) -> Option<String> {
-        let lines = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        (!lines.is_empty()).then(|| Vec::from(lines).join(" "))
+        if !self.heard.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        let lines = Vec::from(std::mem::take(&mut *self.lines()));
+        Some(one_line(&lines.join(" / "), LAST_WORDS_BYTES_MAX))
+    }
+
+    /// For the next call: nothing said.
+    pub(super) fn clear(&self) {
+        if self.heard.swap(false, Ordering::Relaxed) {
+            self.lines().clear();
+        }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -162,7 +191,7 @@ mod tests {
     use crate::metrics::PluginMetrics;
 
     #[test]
-    fn the_last_lines_of_standard_error_are_remembered_as_one() {
+    fn the_first_and_the_last_lines_of_standard_error_are_remembered_as_one() {
         let log = Arc::new(PluginLog::new(
             "p",
             "v",
@@ -171,12 +200,26 @@ mod tests {
         ));
         let words = Arc::<LastWords>::default();
         let lines = OutputLines::new(log, Level::Warn).remembered(words.clone());
-        lines.take(b"one\ntwo\n\nthread panicked at lib.rs:1:\nit ");
+        lines.take(b"1\n2\n3\n4\n5\n6\n7\n\nthread panicked at lib.rs:1:\nit ");
         lines.take(b"broke\nnote: run with `RUST_BACKTRACE=1` to see more\n");
         assert_eq!(
             words.take().as_deref(),
-            Some("two thread panicked at lib.rs:1: it broke")
+            Some("1 / 2 / 4 / 5 / 6 / 7 / thread panicked at lib.rs:1: / it broke")
         );
         assert_eq!(words.take(), None);
+    }
+
+    #[test]
+    fn what_was_said_in_one_call_is_not_told_of_the_next() {
+        let words = LastWords::default();
+        words.hear("of the call before");
+        words.clear();
+        assert_eq!(words.take(), None);
+        words.hear(&"x".repeat(600));
+        for _ in 0..7 {
+            words.hear(&"y".repeat(600));
+        }
+        let said = words.take().expect("something was said");
+        assert!(said.starts_with("xxx") && said.len() <= LAST_WORDS_BYTES_MAX + '…'.len_utf8());
     }
 }

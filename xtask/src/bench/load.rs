@@ -14,7 +14,7 @@ use super::subject::Subject;
 /// The figures that are read from the load generator's report.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct LoadReport {
-    delivered: u64,
+    pub(crate) delivered: u64,
     latency: Latency,
     lost: u64,
     duplicated: u64,
@@ -120,13 +120,18 @@ pub(crate) fn start_on(
     command
         .args(["--duration", &format!("{}s", bench.duration().as_secs())])
         .args(options);
+    spawn(command)
+}
+
+/// Starts a load generator by its whole command line, which asks for a report in JSON.
+pub(crate) fn spawn(mut command: Command) -> anyhow::Result<RunningLoad> {
     let spawned = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
     let mut child =
-        spawned.with_context(|| format!("cannot run {}", bench.relay_and_load.display()))?;
+        spawned.with_context(|| format!("cannot run {}", command.get_program().display()))?;
     let stderr = child
         .stderr
         .take()

@@ -6,13 +6,13 @@
 //! under other load misses them all; a lost, doubled or reordered message is one anywhere.
 
 mod cases;
-mod load;
+pub(crate) mod load;
 mod machine;
 mod nodes;
-mod outcome;
+pub(crate) mod outcome;
 mod subject;
 mod swap;
-mod watched;
+pub(crate) mod watched;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -108,10 +108,10 @@ impl Bench {
 /// Builds, runs the chosen cases, prints the table and writes the figures.
 pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<ExitCode> {
     if args.languages {
-        let words = ["build", "--release", "-p", "signalbox"];
-        run_program(workspace.cargo().args(words))?;
+        build_programs(workspace)?;
         println!("{}", machine::describe());
-        languages::measure(&workspace.program("release", "signalbox"))?;
+        let program = |name| workspace.program("release", name);
+        languages::measure(&program("signalbox"), &program("signalbox-bench"))?;
         return Ok(ExitCode::SUCCESS);
     }
     let bench = prepare(workspace, args)?;
@@ -157,14 +157,7 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Exi
 fn prepare(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Bench> {
     requirements::ensure(&[WASM_TARGET])?;
     plugins::build_shipped(workspace)?;
-    run_program(workspace.cargo().args([
-        "build",
-        "--release",
-        "-p",
-        "signalbox",
-        "-p",
-        "signalbox-bench",
-    ]))?;
+    build_programs(workspace)?;
     Ok(Bench {
         relay_and_load: workspace.program("release", "signalbox-bench"),
         server: workspace.program("release", "signalbox"),
@@ -175,6 +168,19 @@ fn prepare(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Bench> {
         quick: args.quick,
         connections_max: machine::connections_max(),
     })
+}
+
+/// The server and the load generator, optimised.
+fn build_programs(workspace: &Workspace) -> anyhow::Result<()> {
+    let words = [
+        "build",
+        "--release",
+        "-p",
+        "signalbox",
+        "-p",
+        "signalbox-bench",
+    ];
+    run_program(workspace.cargo().args(words))
 }
 
 fn write_json(

@@ -12,6 +12,7 @@ use super::Bench;
 use super::load::{self, LoadReport};
 use super::outcome::{CaseResult, Row, Target, Unit, median};
 use super::subject::{LogLine, Subject};
+use crate::builds;
 
 /// How the server's log tells of a swap. This is the only place that knows.
 mod log {
@@ -200,7 +201,7 @@ impl Builds {
             self.made + 1
         };
         self.made = self.made.max(number);
-        let bytes = with_custom_section(&self.original, number);
+        let bytes = builds::numbered(&self.original, number);
         replace(&self.file, &bytes).with_context(|| format!("cannot write {}", self.file.display()))
     }
 }
@@ -210,20 +211,6 @@ fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<Instant> {
     fs::write(&next, bytes)?;
     fs::rename(&next, file)?;
     Ok(Instant::now())
-}
-
-/// Appends a custom section (id 0, size, name, content), which WebAssembly allows anywhere and runs nothing of.
-fn with_custom_section(component: &[u8], number: u32) -> Vec<u8> {
-    const NAME: &[u8] = b"bench";
-    let content = number.to_le_bytes();
-    // One byte of LEB128 each: both are below 128.
-    let section = [
-        &[0, (1 + NAME.len() + content.len()) as u8, NAME.len() as u8],
-        NAME,
-        &content,
-    ]
-    .concat();
-    [component, &section].concat()
 }
 
 #[cfg(test)]
@@ -267,21 +254,6 @@ mod tests {
         ] {
             assert_eq!(parse_swap(&line(&other, at), renamed), None, "{other}");
         }
-    }
-
-    #[test]
-    fn builds_differ_in_a_well_formed_custom_section() {
-        let (one, two) = (
-            with_custom_section(b"component", 1),
-            with_custom_section(b"component", 2),
-        );
-        assert_ne!(one, two);
-        let section = one
-            .strip_prefix(b"component")
-            .expect("the component stays as it was");
-        assert_eq!(section[0], 0);
-        assert_eq!(usize::from(section[1]), section.len() - 2);
-        assert_eq!(&section[3..3 + usize::from(section[2])], b"bench");
     }
 
     #[test]

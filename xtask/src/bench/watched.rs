@@ -89,7 +89,8 @@ impl Scraper {
     }
 }
 
-fn scrape(server: SocketAddr) -> anyhow::Result<()> {
+/// What a server counts.
+pub(crate) fn scrape(server: SocketAddr) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(server)?;
     write!(
         stream,
@@ -100,7 +101,7 @@ fn scrape(server: SocketAddr) -> anyhow::Result<()> {
     if !answer.starts_with("HTTP/1.1 200") || !answer.contains("wss_messages_total") {
         bail!("the answer is not what it should be: {answer}");
     }
-    Ok(())
+    Ok(answer)
 }
 
 /// Takes whatever is pushed, as CloudWatch does.

@@ -4,15 +4,20 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::node::Node;
-use super::signalbox::{ADMIN_KEY, Signalbox};
+use super::node::{Node, Served};
+use super::signalbox::Signalbox;
 use super::{Steps, Stopped, succeeded};
 
 /// Goes the way in `language`.
 pub(super) fn run(signalbox: &Signalbox, language: &str, steps: &mut Steps) -> Result<(), Stopped> {
     let name = name(language);
     let folder = signalbox.folder(&name);
-    let node = Node::start(signalbox, &name)?;
+    let served = Served {
+        plugins: std::slice::from_ref(&name),
+        event_type: "note",
+        on_failure: "pass",
+    };
+    let node = Node::start(signalbox, &name, &served)?;
     let mut client = Client::connect(node.address)?;
     let note = json!({"type": "note", "payload": "see you :)", "receiverId": "ann"});
     expect(&client.ask(&note, "note")?, "see you :)")?;
@@ -24,13 +29,8 @@ pub(super) fn run(signalbox: &Signalbox, language: &str, steps: &mut Steps) -> R
     steps.step("test", || {
         succeeded(signalbox.run(&folder, &["plugin", "test"]))
     })?;
-    let url = node.url();
-    let server = [
-        ("SIGNALBOX_ADMIN_KEY", ADMIN_KEY),
-        ("SIGNALBOX_URL", url.as_str()),
-    ];
     steps.step("push", || {
-        succeeded(signalbox.run_with(&folder, &["plugin", "push"], &server))
+        succeeded(signalbox.run_with(&folder, &["plugin", "push"], &node.access()))
     })?;
     steps.step("messages", || {
         expect(&client.ask(&note, "note")?, "see you 🙂")?;

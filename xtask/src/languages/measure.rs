@@ -7,8 +7,9 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
+use super::chain::{self, Effort};
 use super::signalbox::Signalbox;
-use super::{LANGUAGES, Stopped, succeeded};
+use super::{LANGUAGES, Stopped, journey, succeeded};
 use crate::temp::TempDir;
 
 /// Reports of each component, of which the medians count.
@@ -27,18 +28,30 @@ struct Figures {
     reply_us: f64,
 }
 
-/// Builds each template with `program`, a release build, and prints a table.
-pub(crate) fn measure(program: &Path) -> anyhow::Result<()> {
+/// What is done to a row of plugins: a minute under load, in which each is replaced five times.
+const CHAIN: Effort = Effort {
+    rate: 2_000,
+    seconds: 12,
+    swaps: 5,
+};
+
+/// Builds each template with `program`, a release build, and prints a table; then puts them in a row under the load of the
+/// generator `load`, and prints another one.
+pub(crate) fn measure(program: &Path, load: &Path) -> anyhow::Result<()> {
     let folder = TempDir::new("measure")?;
     let signalbox = Signalbox::new(program, folder.path());
     let mut table = String::from(
         "| language | size | compile | instantiate | memory | warm call, of no interest | warm call with a reply |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
     );
+    let mut measured = Vec::new();
     for language in LANGUAGES {
         eprintln!("== {language}");
         let line = match of(&signalbox, language) {
-            Ok(figures) => figures.line(),
+            Ok(figures) => {
+                measured.push((*language).to_owned());
+                figures.line()
+            }
             Err(Stopped::Missing(tool)) => format!("| {language} | SKIPPED: {tool} |"),
             Err(Stopped::Failed(error)) => return Err(error.context(*language)),
         };
@@ -46,11 +59,14 @@ pub(crate) fn measure(program: &Path) -> anyhow::Result<()> {
         table.push('\n');
     }
     println!("{}", table.trim_end());
+    eprintln!("== all in a row");
+    let seen = chain::run(&signalbox, load, &measured, &CHAIN)?;
+    println!("\n{}\n{}", seen.summary(), seen.table().trim_end());
     Ok(())
 }
 
 fn of(signalbox: &Signalbox, language: &'static str) -> Result<Figures, Stopped> {
-    let name = format!("measured-{language}");
+    let name = journey::name(language);
     succeeded(signalbox.new_project(&name, language))?;
     let folder = signalbox.folder(&name);
     succeeded(signalbox.run(&folder, &["plugin", "build"]))?;

@@ -1,12 +1,14 @@
 //! `cargo xtask test --languages`: in each language from nothing to a plugin that is live, as its author would go, and the
 //! conformance cases. What a machine lacks is named, and that language reported as skipped.
 
+mod chain;
 mod client;
 mod conformance;
 mod examples;
 mod guide;
 mod journey;
 mod measure;
+mod mistakes;
 mod node;
 mod signalbox;
 
@@ -17,11 +19,19 @@ use anyhow::bail;
 
 use crate::temp::TempDir;
 use crate::workspace::Workspace;
+use chain::Effort;
 pub(crate) use measure::measure;
 use signalbox::{Ended, Signalbox};
 
 /// The languages that `signalbox plugin new` knows: those first that build fast.
 const LANGUAGES: &[&str] = &["javascript", "typescript", "go", "c", "rust", "python"];
+
+/// What is done to a row of plugins: enough to see that each can be replaced in it.
+const CHAIN: Effort = Effort {
+    rate: 500,
+    seconds: 2,
+    swaps: 2,
+};
 
 /// What became of a language.
 enum Outcome {
@@ -67,8 +77,13 @@ impl Steps {
     }
 }
 
-/// Tries the languages out, all or those that are named, with the server's `program`.
-pub(crate) fn test(workspace: &Workspace, program: &Path, chosen: &[String]) -> anyhow::Result<()> {
+/// Tries the languages out, all or those that are named, with the server's `program` and the load generator `load`.
+pub(crate) fn test(
+    workspace: &Workspace,
+    program: &Path,
+    load: &Path,
+    chosen: &[String],
+) -> anyhow::Result<()> {
     if let Some(unknown) = chosen
         .iter()
         .find(|name| !LANGUAGES.contains(&name.as_str()))
@@ -90,6 +105,7 @@ pub(crate) fn test(workspace: &Workspace, program: &Path, chosen: &[String]) -> 
         let tried = journey::run(&signalbox, language, &mut steps)
             .and_then(|()| conformance::run(&signalbox, workspace, language, &mut steps))
             .and_then(|()| guide::run(&signalbox, workspace, language, &mut steps))
+            .and_then(|()| mistakes::run(&signalbox, language, &mut steps))
             .and_then(|()| examples::run(&signalbox, workspace, language, &mut steps));
         let outcome = match tried {
             Ok(()) => Outcome::Passed(steps.0),
@@ -99,6 +115,15 @@ pub(crate) fn test(workspace: &Workspace, program: &Path, chosen: &[String]) -> 
         outcomes.push((*language, outcome));
     }
     println!("{}", summary(&outcomes).trim_end());
+    let passed = |(name, outcome): &(&str, Outcome)| {
+        matches!(outcome, Outcome::Passed(_)).then(|| (*name).to_owned())
+    };
+    let passed: Vec<_> = outcomes.iter().filter_map(passed).collect();
+    if passed.len() > 1 {
+        eprintln!("== {} in a row", passed.join(", "));
+        let seen = chain::run(&signalbox, load, &passed, &CHAIN)?;
+        println!("  ok      {}", seen.summary());
+    }
     let failed = |(_, outcome): &&(_, Outcome)| matches!(outcome, Outcome::Failed(_));
     match outcomes.iter().filter(failed).count() {
         0 => Ok(()),
@@ -180,7 +205,8 @@ mod tests {
     #[test]
     fn a_language_that_nobody_knows_is_an_error() {
         let workspace = Workspace::find().expect("this workspace");
-        let error = test(&workspace, Path::new("signalbox"), &["cobol".to_owned()]);
+        let program = Path::new("signalbox");
+        let error = test(&workspace, program, program, &["cobol".to_owned()]);
         assert!(error.is_err_and(|error| error.to_string().contains("cobol")));
     }
 }

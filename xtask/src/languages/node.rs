@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -13,55 +14,100 @@ use crate::cluster::child::{Child, Event};
 /// Time for a server to listen, on a machine that is busy.
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// Time for a line that must come.
+const LINE_TIME_MAX: Duration = Duration::from_secs(30);
+
 /// A server. It ends with this value.
 pub(super) struct Node {
     _child: Child,
     pub(super) address: SocketAddr,
-    /// Keeps its log from standing still: whoever sends lines needs somebody who could read them.
-    _log: Receiver<Event>,
+    url: String,
+    /// Shared, because a plugin may be pushed while another thread sends messages.
+    log: Mutex<Receiver<Event>>,
+}
+
+/// What a server knows before anything is pushed to it.
+pub(super) struct Served<'a> {
+    /// The plugins, in this order.
+    pub(super) plugins: &'a [String],
+    /// The event type that they see beside their own.
+    pub(super) event_type: &'static str,
+    /// What becomes of messages that they fail at.
+    pub(super) on_failure: &'static str,
 }
 
 impl Node {
-    /// A server that knows `plugin` and has no file of it, so that messages go on without it.
-    pub(super) fn start(signalbox: &Signalbox, plugin: &str) -> anyhow::Result<Self> {
-        let folder = signalbox.folder(&format!("server-of-{plugin}"));
+    /// A server called `name` that knows plugins and has no file of them.
+    pub(super) fn start(
+        signalbox: &Signalbox,
+        name: &str,
+        served: &Served<'_>,
+    ) -> anyhow::Result<Self> {
+        let folder = signalbox.folder(&format!("server-of-{name}"));
         fs::create_dir_all(&folder)?;
         // A debug build on a busy machine: what is looked at here is whether it works, not how fast.
         // The client is silent while its plugin is built, and does not answer pings meanwhile.
-        let config = format!(
-            r#"
-[server]
-idle_timeout = "30m"
-[admin]
-key = "{ADMIN_KEY}"
-[[plugins]]
-name = "{plugin}"
-path = "not-there-yet.wasm"
-events = ["note", "{plugin}.*"]
-on_failure = "pass"
-call_cpu_max = "1s"
-call_time_max = "5s"
-"#
-        );
+        let mut config =
+            format!("[server]\nidle_timeout = \"30m\"\n[admin]\nkey = \"{ADMIN_KEY}\"\n");
+        let plugins = served.plugins.iter();
+        config.extend(plugins.map(|plugin| entry(plugin, served)));
         fs::write(folder.join("platform.toml"), config)?;
         let mut command = signalbox.command(&folder);
         command
             .args(["run", "--config", "platform.toml"])
             .env("WSS_PORT", "0");
         let (events, log) = mpsc::channel();
-        let child = Child::start(plugin.to_owned(), command, &events)?;
+        let child = Child::start(name.to_owned(), command, &events)?;
         drop(events);
         let address = address(&log)?;
         Ok(Self {
             _child: child,
             address,
-            _log: log,
+            url: format!("http://{address}"),
+            log: Mutex::new(log),
         })
     }
 
-    pub(super) fn url(&self) -> String {
-        format!("http://{}", self.address)
+    /// The variables by which `signalbox plugin push` and its like find it.
+    pub(super) fn access(&self) -> [(&str, &str); 2] {
+        [
+            ("SIGNALBOX_ADMIN_KEY", ADMIN_KEY),
+            ("SIGNALBOX_URL", &self.url),
+        ]
     }
+
+    /// Waits for a line of its log that has all of `parts` in it.
+    pub(super) fn wait_for_line(&self, parts: &[&str]) -> anyhow::Result<()> {
+        let end = Instant::now() + LINE_TIME_MAX;
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Ok(event) = log.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            if let Event::Line { text, .. } = event
+                && parts.iter().all(|part| text.contains(part))
+            {
+                return Ok(());
+            }
+        }
+        bail!("no line of the server's log has {parts:?}")
+    }
+}
+
+fn entry(plugin: &str, served: &Served<'_>) -> String {
+    let Served {
+        event_type,
+        on_failure,
+        ..
+    } = served;
+    format!(
+        r#"
+[[plugins]]
+name = "{plugin}"
+path = "{plugin}.wasm"
+events = ["{event_type}", "{plugin}.*"]
+on_failure = "{on_failure}"
+call_cpu_max = "1s"
+call_time_max = "5s"
+"#
+    )
 }
 
 /// Where it says that it listens.

@@ -1,9 +1,10 @@
 //! The program under test, as somebody at a terminal calls it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
+use serde_json::Value;
 
 /// The exit code of `signalbox plugin build` where a tool is missing on this machine.
 const EXIT_MISSING: i32 = 3;
@@ -67,9 +68,7 @@ impl Signalbox {
         variables: &[(&str, &str)],
     ) -> anyhow::Result<Ended> {
         let shown = words.join(" ");
-        let mut command = self.command(folder);
-        let output = command.args(words).envs(variables.iter().copied()).output();
-        let output = output.with_context(|| format!("cannot run signalbox {shown}"))?;
+        let output = self.output(folder, words, variables)?;
         let stderr = String::from_utf8_lossy(&output.stderr);
         Ok(match output.status.code() {
             Some(0) => Ended::Well,
@@ -84,5 +83,29 @@ impl Signalbox {
                 ))
             }
         })
+    }
+
+    /// Runs a command that must succeed and print JSON.
+    pub(super) fn ask(&self, words: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Value> {
+        let output = self.output(&self.folder, words, variables)?;
+        ensure!(
+            output.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).context("it printed no JSON")
+    }
+
+    /// Runs a command to its end, however that is.
+    pub(super) fn output(
+        &self,
+        folder: &Path,
+        words: &[&str],
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<Output> {
+        let mut command = self.command(folder);
+        let output = command.args(words).envs(variables.iter().copied()).output();
+        output.with_context(|| format!("cannot run signalbox {}", words.join(" ")))
     }
 }

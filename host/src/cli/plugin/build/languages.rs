@@ -11,7 +11,7 @@ use anyhow::Context;
 
 use super::{
     super::new::Language,
-    component,
+    component, exports,
     project::Project,
     tools::{Tool, missing, output, run, virtual_environment, works},
 };
@@ -91,6 +91,7 @@ fn javascript(folder: &Path) -> anyhow::Result<Vec<u8>> {
         folder,
         Command::new("npm").args(["run", "--silent", "build"]),
     )?;
+    exports::ensure(folder)?;
     output(folder, "build/plugin.wasm")
 }
 

@@ -3,6 +3,7 @@
 //! Exit codes: 0, built and admitted; 1, not built; 2, the component is refused; 3, a tool is missing on this machine.
 
 pub(super) mod component;
+mod exports;
 mod languages;
 mod project;
 mod tools;

@@ -1,0 +1,119 @@
+//! Whether a bundle in JavaScript exports the interfaces that the project's world lists. Its engine finds out at the first
+//! call, and can say no more then than that the call failed.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use wit_parser::{Resolve, WorldItem};
+
+/// What esbuild writes about the bundle, with `--metafile`.
+const METAFILE: &str = "build/meta.json";
+
+/// The world of a project.
+const WORLD: &str = "plugin";
+
+/// # Errors
+/// Where an interface of the world is not exported, with what to do about it. A project whose build leaves no metafile is
+/// taken as it is.
+pub(super) fn ensure(folder: &Path) -> anyhow::Result<()> {
+    let Ok(metafile) = fs::read_to_string(folder.join(METAFILE)) else {
+        return Ok(());
+    };
+    let metafile: Value = serde_json::from_str(&metafile).context(METAFILE)?;
+    let (source, exported) =
+        bundled(&metafile).with_context(|| format!("{METAFILE} tells of no bundle"))?;
+    for interface in listed(&folder.join("wit"))? {
+        let name = camel_case(&interface);
+        if !exported.contains(&name.as_str()) {
+            bail!(
+                "{source} exports no `{name}`, and wit/plugin.wit lists `{interface}`: add `export const {name} = …` with its \
+                 functions, or take the line out of wit/plugin.wit"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The source that the bundle begins with, and the names that it exports.
+fn bundled(metafile: &Value) -> Option<(&str, Vec<&str>)> {
+    let outputs = metafile["outputs"].as_object()?;
+    let bundle = outputs
+        .values()
+        .find(|output| output["entryPoint"].is_string())?;
+    let exported = bundle["exports"].as_array()?;
+    let exported = exported.iter().filter_map(Value::as_str).collect();
+    Some((bundle["entryPoint"].as_str()?, exported))
+}
+
+/// The interfaces that the world in the folder `wit` exports.
+fn listed(wit: &Path) -> anyhow::Result<Vec<String>> {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_dir(wit)?;
+    let world = resolve.select_world(&[package], Some(WORLD))?;
+    let exports = resolve.worlds[world].exports.values();
+    Ok(exports
+        .filter_map(|export| match export {
+            WorldItem::Interface { id, .. } => resolve.interfaces[*id].name.clone(),
+            _ => None,
+        })
+        .collect())
+}
+
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('-');
+    let mut camel = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let (first, rest) = word.split_at(word.len().min(1));
+        camel += &first.to_ascii_uppercase();
+        camel += rest;
+    }
+    camel
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project(exports: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            fs::write(path, text).expect("a file");
+        };
+        write(
+            "wit/plugin.wit",
+            "package local:a; interface events { f: func(); } interface big-rooms { f: func(); }
+             world plugin { export events; export big-rooms; }",
+        );
+        write(
+            METAFILE,
+            &format!(
+                r#"{{"outputs":{{"build/plugin.js":{{"entryPoint":"src/plugin.js","exports":[{exports}]}}}}}}"#
+            ),
+        );
+        dir
+    }
+
+    #[test]
+    fn an_interface_that_is_not_exported_is_named_with_what_to_do() {
+        let all = project(r#""bigRooms","events","other""#);
+        ensure(all.path()).expect("all are there");
+        let some = project(r#""events""#);
+        let error = ensure(some.path()).expect_err("one is missing").to_string();
+        assert!(
+            error.starts_with(
+                "src/plugin.js exports no `bigRooms`, and wit/plugin.wit lists `big-rooms`"
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_build_without_a_metafile_is_taken_as_it_is() {
+        let dir = project("");
+        fs::remove_file(dir.path().join(METAFILE)).expect("it was there");
+        ensure(dir.path()).expect("nothing is known of it");
+    }
+}

@@ -1,0 +1,291 @@
+//! A plugin in each language in the path of every message, each replaced again and again under load: nothing may be lost,
+//! doubled or out of order, however large a component is.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+
+use super::journey;
+use super::node::{Node, Served};
+use super::signalbox::Signalbox;
+use crate::bench::load::{self, LoadReport};
+use crate::bench::outcome::median;
+use crate::bench::watched;
+use crate::builds;
+
+/// What the load generator sends.
+const EVENT_TYPE: &str = "chat_message";
+
+/// Connections of the load, half of which are a pair's first and half its second.
+const CONNECTIONS: u32 = 100;
+
+/// How much is done.
+pub(super) struct Effort {
+    /// Messages a second in all.
+    pub(super) rate: u32,
+    /// How long each language is under load, while its plugin is replaced.
+    pub(super) seconds: u64,
+    /// Versions of each plugin that go live.
+    pub(super) swaps: u32,
+}
+
+/// What was seen.
+pub(super) struct Seen {
+    /// 99 % of the messages were faster while nothing was replaced, in milliseconds.
+    steady_p99_ms: f64,
+    swapped: Vec<Swapped>,
+}
+
+/// What was seen while the plugin in one language was replaced.
+struct Swapped {
+    language: String,
+    p99_ms: f64,
+    delivered: u64,
+    /// From the upload to live, in milliseconds: of builds that were compiled, and of the one that was live before.
+    compiled_ms: Vec<f64>,
+    /// What loading the latter took of that.
+    cached_load_ms: Option<f64>,
+    cached_ms: Option<f64>,
+}
+
+/// Puts the templates of `languages` in a row, which must have been built, and replaces one after another under load by
+/// the generator `load`.
+pub(super) fn run(
+    signalbox: &Signalbox,
+    load: &Path,
+    languages: &[String],
+    effort: &Effort,
+) -> anyhow::Result<Seen> {
+    let names: Vec<_> = languages.iter().map(|name| journey::name(name)).collect();
+    let served = Served {
+        plugins: &names,
+        event_type: EVENT_TYPE,
+        // A message that a plugin fails at is missed.
+        on_failure: "reject",
+    };
+    let chain = Chain {
+        signalbox,
+        load,
+        node: Node::start(signalbox, "chain", &served)?,
+        effort,
+    };
+    for name in &names {
+        chain.push(name, &chain.component(name))?;
+    }
+    let steady = chain.load(effort.seconds)?;
+    let mut delivered = steady.delivered;
+    let mut swapped = Vec::new();
+    for (language, name) in languages.iter().zip(&names) {
+        let seen = chain.swap(language, name)?;
+        delivered += seen.delivered;
+        swapped.push(seen);
+    }
+    chain.account(&names, delivered)?;
+    Ok(Seen {
+        steady_p99_ms: steady.p99_ms(),
+        swapped,
+    })
+}
+
+struct Chain<'a> {
+    signalbox: &'a Signalbox,
+    load: &'a Path,
+    node: Node,
+    effort: &'a Effort,
+}
+
+impl Chain<'_> {
+    fn component(&self, name: &str) -> PathBuf {
+        let folder = self.signalbox.folder(name);
+        folder.join("dist").join(format!("{name}.wasm"))
+    }
+
+    /// Messages for so long, of which none may be missed.
+    fn load(&self, seconds: u64) -> anyhow::Result<LoadReport> {
+        let mut command = Command::new(self.load);
+        command.args(["load", "--json", "--warmup", "500ms"]);
+        command.args(["--url", &format!("ws://{}/ws", self.node.address)]);
+        command.args(["--connections", &CONNECTIONS.to_string()]);
+        command.args(["--rate", &self.effort.rate.to_string()]);
+        command.args(["--duration", &format!("{seconds}s")]);
+        let report = load::spawn(command)?.finish()?;
+        match report.broken() {
+            Some(broken) => bail!("{broken}"),
+            None => Ok(report),
+        }
+    }
+
+    /// Replaces the plugin called `name` again and again, the last time by what it was at first, under load all the while.
+    fn swap(&self, language: &str, name: &str) -> anyhow::Result<Swapped> {
+        let pushed = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let pushing = scope.spawn(|| {
+                let answers = self.push_builds(name);
+                pushed.store(true, Ordering::Release);
+                answers
+            });
+            let first = self.load(self.effort.seconds);
+            let mut delivered = first.as_ref().map_or(0, |report| report.delivered);
+            // On a machine that is busy, compiling may take longer: it ends under load.
+            let mut rest = Ok(());
+            while rest.is_ok() && !pushed.load(Ordering::Acquire) {
+                rest = self.load(1).map(|report| delivered += report.delivered);
+            }
+            let answers = pushing
+                .join()
+                .map_err(|_| anyhow::anyhow!("a push panicked"))?;
+            let named = || format!("while the plugin in {language} was replaced");
+            let first = first.with_context(named)?;
+            rest.with_context(named)?;
+            let answers = answers.with_context(named)?;
+            Ok(Swapped::new(language, &first, delivered, &answers))
+        })
+    }
+
+    fn push_builds(&self, name: &str) -> anyhow::Result<Vec<Value>> {
+        let file = self.component(name);
+        let component = fs::read(&file).with_context(|| file.display().to_string())?;
+        let build = file.with_file_name("build.wasm");
+        let mut answers = Vec::new();
+        for number in 1..self.effort.swaps {
+            fs::write(&build, builds::numbered(&component, number))?;
+            answers.push(self.push(name, &build)?);
+        }
+        answers.push(self.push(name, &file)?);
+        Ok(answers)
+    }
+
+    fn push(&self, name: &str, file: &Path) -> anyhow::Result<Value> {
+        let file = file.to_string_lossy();
+        let words = ["plugin", "push", "--json", "--name", name, &file];
+        let answer = self.ask(&words)?;
+        ensure!(
+            answer["outcome"] == "live",
+            "a push of {name} ended with {answer}"
+        );
+        Ok(answer)
+    }
+
+    fn ask(&self, words: &[&str]) -> anyhow::Result<Value> {
+        self.signalbox
+            .ask(words, &self.node.access())
+            .with_context(|| words.join(" "))
+    }
+
+    /// Whether each plugin was called for each message, and no call failed.
+    fn account(&self, names: &[String], messages: u64) -> anyhow::Result<()> {
+        let counted = watched::scrape(self.node.address)?;
+        for name in names {
+            let calls = sum(&counted, "wss_plugin_calls_total", name);
+            let failures = sum(&counted, "wss_plugin_failures_total", name);
+            ensure!(failures == 0.0, "{failures} calls of {name} failed");
+            ensure!(
+                calls >= messages as f64,
+                "{name} was called {calls} times for {messages} messages"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What a metric of a plugin amounts to, over its other labels.
+fn sum(counted: &str, metric: &str, plugin: &str) -> f64 {
+    let labelled = format!("plugin=\"{plugin}\"");
+    let of_plugin = |line: &&str| line.starts_with(metric) && line.contains(&labelled);
+    counted
+        .lines()
+        .filter(of_plugin)
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum()
+}
+
+impl Swapped {
+    fn new(language: &str, load: &LoadReport, delivered: u64, answers: &[Value]) -> Self {
+        let cached = |answer: &&Value| answer["report"]["cached"] == true;
+        let took = |answer: &Value| answer["took_ms"].as_f64();
+        let last = answers.iter().rfind(cached);
+        let compiled = answers.iter().filter(|answer| !cached(answer));
+        Self {
+            language: language.to_owned(),
+            p99_ms: load.p99_ms(),
+            delivered,
+            compiled_ms: compiled.filter_map(took).collect(),
+            cached_load_ms: last.and_then(|answer| answer["report"]["compile_ms"].as_f64()),
+            cached_ms: last.and_then(took),
+        }
+    }
+}
+
+impl Seen {
+    /// One line.
+    pub(super) fn summary(&self) -> String {
+        let swaps: usize = self.swapped.iter().map(Swapped::swaps).sum();
+        let delivered: u64 = self.swapped.iter().map(|seen| seen.delivered).sum();
+        format!(
+            "{} plugins in a row, {swaps} swaps under load, {delivered} messages, none lost, doubled or out of order",
+            self.swapped.len()
+        )
+    }
+
+    /// A line for each language, and one for the messages while nothing was replaced.
+    pub(super) fn table(&self) -> String {
+        let mut table = String::from(
+            "| replaced | swaps | messages | p99 | against steady | live, compiled | live, from the cache | loading it |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        );
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            table,
+            "| none | 0 | | {:.2} ms | | | | |",
+            self.steady_p99_ms
+        );
+        for seen in &self.swapped {
+            let _ = writeln!(
+                table,
+                "| {} | {} | {} | {:.2} ms | {:.1} | {} | {} | {} |",
+                seen.language,
+                seen.swaps(),
+                seen.delivered,
+                seen.p99_ms,
+                seen.p99_ms / self.steady_p99_ms,
+                milliseconds(Some(median(&seen.compiled_ms))),
+                milliseconds(seen.cached_ms),
+                milliseconds(seen.cached_load_ms),
+            );
+        }
+        table
+    }
+}
+
+impl Swapped {
+    fn swaps(&self) -> usize {
+        self.compiled_ms.len() + usize::from(self.cached_ms.is_some())
+    }
+}
+
+fn milliseconds(time: Option<f64>) -> String {
+    time.map_or_else(|| "-".to_owned(), |time| format!("{time:.0} ms"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_plugin_did_is_read_from_the_metrics() {
+        let counted = "# TYPE wss_plugin_calls counter\n\
+            wss_plugin_calls_total{plugin=\"a\"} 3\n\
+            wss_plugin_failures_total{plugin=\"a\",kind=\"trap\"} 1\n\
+            wss_plugin_failures_total{plugin=\"a\",kind=\"deadline\"} 2\n\
+            wss_plugin_failures_total{plugin=\"ab\",kind=\"trap\"} 4\n";
+        assert_eq!(sum(counted, "wss_plugin_calls_total", "a"), 3.0);
+        assert_eq!(sum(counted, "wss_plugin_failures_total", "a"), 3.0);
+        assert_eq!(sum(counted, "wss_plugin_failures_total", "c"), 0.0);
+    }
+}

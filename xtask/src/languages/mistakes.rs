@@ -1,0 +1,198 @@
+//! Mistakes as authors make them, and what they are told: by `signalbox plugin build`, in the server's log, and by its admin
+//! API.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+use serde_json::json;
+
+use super::client::Client;
+use super::node::{Node, Served};
+use super::signalbox::Signalbox;
+use super::{Steps, Stopped, journey};
+
+/// A change to the template of a language, and what is said about it.
+struct Mistake {
+    language: &'static str,
+    file: &'static str,
+    /// What is replaced by what.
+    changes: &'static [(&'static str, &'static str)],
+    /// The exit code of `plugin build`: 1 where nothing is built, 0 where only calls fail.
+    exit_code: i32,
+    /// What is in its output, among other things.
+    told: &'static [&'static str],
+}
+
+const MISTAKES: &[Mistake] = &[
+    Mistake {
+        language: "javascript",
+        file: "src/plugin.js",
+        changes: &[("export const events", "const events")],
+        exit_code: 1,
+        told: &[
+            "src/plugin.js exports no `events`",
+            "add `export const events = …`",
+        ],
+    },
+    Mistake {
+        language: "javascript",
+        file: "src/plugin.js",
+        changes: &[
+            ("const note = signalbox.payload(message);", ""),
+            (
+                "if (message.eventType !== \"note\") return;",
+                "signalbox.log.info(note);",
+            ),
+            ("return signalbox.unchanged;", "return \"unchanged\";"),
+            (
+                "return [signalbox.reply(",
+                "for (;;) {} return [signalbox.reply(",
+            ),
+        ],
+        exit_code: 0,
+        told: &[
+            "the plugin said: validate: ReferenceError",
+            "the plugin said nothing: look for",
+            "more CPU time than it may (10ms, `call_cpu_max`",
+            "although calls fail",
+        ],
+    },
+    Mistake {
+        language: "typescript",
+        file: "src/plugin.ts",
+        changes: &[(
+            "guard({ eventTypes: () => [\"NAME.hello\"], handle })",
+            "guard({ handle })",
+        )],
+        exit_code: 1,
+        told: &["src/plugin.ts", "eventTypes"],
+    },
+    Mistake {
+        language: "python",
+        file: "app.py",
+        changes: &[(
+            "class Events(exports.Events):",
+            "class Other(exports.Events):",
+        )],
+        exit_code: 1,
+        told: &["Events"],
+    },
+    Mistake {
+        language: "python",
+        file: "app.py",
+        changes: &[
+            (
+                "if message.event_type != \"note\":",
+                "if mesage.event_type != \"note\":",
+            ),
+            ("return signalbox.UNCHANGED", "return 7"),
+            (
+                "return [signalbox.reply(",
+                "while True: pass\n        return [signalbox.reply(",
+            ),
+        ],
+        exit_code: 0,
+        told: &[
+            "the plugin said: ",
+            "NameError",
+            "in validate",
+            "more CPU time than it may (10ms, `call_cpu_max`",
+        ],
+    },
+];
+
+/// What is said about an exception while messages flow, and where the code was.
+const LIVE: &[(&str, [&str; 2])] = &[
+    ("javascript", ["ReferenceError", "validate"]),
+    ("python", ["NameError", "in validate"]),
+];
+
+/// Makes the mistakes of `language`, where there are any, in the project that the journey left. The last one is pushed.
+pub(super) fn run(signalbox: &Signalbox, language: &str, steps: &mut Steps) -> Result<(), Stopped> {
+    let mistakes = || MISTAKES.iter().filter(|of| of.language == language);
+    if mistakes().next().is_none() {
+        return Ok(());
+    }
+    let name = journey::name(language);
+    let folder = signalbox.folder(&name);
+    let component = folder.join("dist").join(format!("{name}.wasm"));
+    let all = || -> anyhow::Result<()> {
+        let good = fs::read(&component)?;
+        for mistake in mistakes() {
+            make(signalbox, &folder, &name, mistake)?;
+        }
+        if let Some((_, parts)) = LIVE.iter().find(|(of, _)| *of == language) {
+            fail_live(signalbox, &folder, &name, parts)?;
+        }
+        // What comes after uses the plugin as it was.
+        fs::write(&component, good).context("the component")
+    };
+    steps.step("mistakes", || all().map_err(Stopped::Failed))
+}
+
+/// Changes the source, builds, compares what is said, and changes it back.
+fn make(signalbox: &Signalbox, folder: &Path, name: &str, mistake: &Mistake) -> anyhow::Result<()> {
+    let file = folder.join(mistake.file);
+    let good = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let mut bad = good.clone();
+    for (from, to) in mistake.changes {
+        let from = from.replace("NAME", name);
+        ensure!(bad.contains(&from), "{} has no {from:?}", file.display());
+        bad = bad.replacen(&from, to, 1);
+    }
+    fs::write(&file, bad)?;
+    let output = signalbox.output(folder, &["plugin", "build"], &[])?;
+    fs::write(&file, good)?;
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    ensure!(
+        output.status.code() == Some(mistake.exit_code),
+        "`plugin build` ended with {}: {stdout}{stderr}",
+        output.status
+    );
+    for part in mistake.told {
+        ensure!(
+            stdout.contains(part) || stderr.contains(part),
+            "`plugin build` says nothing of {part:?}: {stdout}{stderr}"
+        );
+    }
+    Ok(())
+}
+
+/// Pushes what was built last, whose validator throws, and looks for the exception in the log and behind the admin API.
+fn fail_live(
+    signalbox: &Signalbox,
+    folder: &Path,
+    name: &str,
+    parts: &[&str],
+) -> anyhow::Result<()> {
+    let served = Served {
+        plugins: &[name.to_owned()],
+        event_type: "note",
+        on_failure: "reject",
+    };
+    let node = Node::start(signalbox, &format!("{name}-mistaken"), &served)?;
+    let file = folder.join("dist").join(format!("{name}.wasm"));
+    let file = file.to_string_lossy();
+    signalbox.ask(
+        &["plugin", "push", "--json", "--name", name, &file],
+        &node.access(),
+    )?;
+    let mut client = Client::connect(node.address)?;
+    let note = json!({"type": "note", "payload": "x", "receiverId": "ann"});
+    let refused = client.ask(&note, "error")?;
+    ensure!(
+        refused["code"] == "plugin_failed",
+        "the sender is told {refused}"
+    );
+    let answer = signalbox.ask(&["plugin", "list", "--json"], &node.access())?;
+    let error = answer["plugins"][0]["versions"][0]["last_error"].to_string();
+    ensure!(
+        parts.iter().all(|part| error.contains(part)),
+        "the admin API says {error}"
+    );
+    node.wait_for_line(&[&["a call of the plugin failed"], parts].concat())
+}
