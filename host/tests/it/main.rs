@@ -26,6 +26,7 @@ mod deploy;
 mod drain;
 mod guests;
 mod handover;
+mod handover_probation;
 mod harness;
 mod heartbeat;
 mod hostile;
