@@ -23,6 +23,7 @@ mod collector;
 mod dashboards;
 mod demo;
 mod deploy;
+mod disk;
 mod drain;
 mod guests;
 mod handover;
