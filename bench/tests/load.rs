@@ -22,6 +22,7 @@ fn plan(address: SocketAddr, mode: Mode) -> Plan {
         mode,
         warmup: Duration::from_millis(50),
         duration: Duration::from_millis(250),
+        until_input_ends: false,
         payload_bytes: 128,
         cpu_pid: Some(std::process::id()),
         user_prefix: "test".to_owned(),
@@ -49,6 +50,8 @@ async fn pairs_keep_their_messages_in_flight_and_lose_none() {
     assert_eq!((report.mode.as_str(), report.connections), ("pairs", 10));
     // The first window alone is 80 messages; the loop must have gone round.
     assert!(report.delivered > 800, "{report}");
+    // What was sent before and after the measured time is counted too.
+    assert!(report.sent_in_all >= report.sent + 80, "{report}");
     let latency = report.latency;
     assert!(latency.count > 0 && latency.p50_us > 0.0);
     assert!(latency.p50_us <= latency.p99_us && latency.p99_us <= latency.max_us);

@@ -39,6 +39,9 @@ pub struct LoadArgs {
     /// Time that is measured, e.g. 10s, 500ms
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     duration: Duration,
+    /// Ends the measured time early, when standard input ends: for load that lasts as long as something else does
+    #[arg(long)]
+    until_input_ends: bool,
     /// Idle: how long the connections are held before memory is read
     #[arg(long, default_value = "2s", value_parser = parse_duration)]
     hold: Duration,
@@ -98,6 +101,7 @@ impl LoadArgs {
             mode,
             warmup: self.warmup,
             duration,
+            until_input_ends: self.until_input_ends,
             payload_bytes: self.payload,
             cpu_pid: self.cpu_pid,
             user_prefix: self.user_prefix,

@@ -70,6 +70,8 @@ pub struct Plan {
     pub warmup: Duration,
     /// Measured; in the idle mode, held.
     pub duration: Duration,
+    /// Whether the measured time is over earlier where standard input ends.
+    pub until_input_ends: bool,
     /// Bytes of a payload.
     pub payload_bytes: usize,
     /// The server's process.

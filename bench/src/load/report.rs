@@ -17,6 +17,8 @@ pub struct Report {
     pub measured_seconds: f64,
     /// Messages sent.
     pub sent: u64,
+    /// Messages sent in the whole run.
+    pub sent_in_all: u64,
     /// Messages that arrived; in a room each member's copy counts.
     pub delivered: u64,
     /// `delivered` by `measured_seconds`.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -58,7 +60,12 @@ pub async fn run(plan: &Plan) -> Result<Report, LoadError> {
     let start = Snapshot::take(plan, &swarm.tally)?;
     swarm.tally.measure_from(start.time_ns);
     eprintln!("measuring");
-    sleep(plan.duration).await;
+    if plan.until_input_ends {
+        // Over at the latest after its duration.
+        let _ = timeout(plan.duration, end_of_input()).await;
+    } else {
+        sleep(plan.duration).await;
+    }
     let end = Snapshot::take(plan, &swarm.tally)?;
     swarm.tally.measure_until(end.time_ns);
     eprintln!("measured");
@@ -73,6 +80,17 @@ pub async fn run(plan: &Plan) -> Result<Report, LoadError> {
     swarm.drain(plan.mode).await;
     swarm.close().await;
     Ok(swarm.report(plan, connect_seconds, before, &start, &end))
+}
+
+/// Ends when standard input does. A thread reads, which the end of the process does not wait for.
+async fn end_of_input() {
+    let (ended, end) = oneshot::channel();
+    thread::spawn(move || {
+        // An input that cannot be read has nothing more to say either.
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        let _ = ended.send(());
+    });
+    let _ = end.await;
 }
 
 fn read_usage(plan: &Plan) -> Result<Option<Usage>, LoadError> {
@@ -177,7 +195,7 @@ impl Swarm {
         })
     }
 
-    fn start_traffic(&self, mode: Mode) -> Result<Option<std::thread::JoinHandle<()>>, LoadError> {
+    fn start_traffic(&self, mode: Mode) -> Result<Option<thread::JoinHandle<()>>, LoadError> {
         match mode {
             Mode::Idle { .. } => Ok(None),
             Mode::Pairs { in_flight, .. } => {
@@ -252,6 +270,7 @@ impl Swarm {
             connect_seconds,
             measured_seconds,
             sent: end.sent - start.sent,
+            sent_in_all: self.tally.sent(),
             delivered,
             delivered_per_second: delivered as f64 / measured_seconds,
             latency: Latency::of(&counts.latency),

@@ -7,7 +7,7 @@ use std::{fmt::Display, time::Duration};
 
 use tracing::{debug, error, info, warn};
 
-use super::{DropReason, Metrics, PluginMetrics, Refusal, SwapOutcome};
+use super::{DropReason, HandoverOutcome, Metrics, PluginMetrics, Refusal, SwapOutcome};
 use crate::protocol::ErrorCode;
 
 /// An upgrade was refused.
@@ -212,6 +212,44 @@ impl PluginRolledBack<'_> {
             live_ms = self.live_after.as_secs_f64() * 1e3,
             "plugin rolled back, {result}: {reason}"
         );
+    }
+}
+
+/// A version of a `single` plugin went live in the place of another one, with its state or without it.
+#[derive(Debug)]
+pub struct PluginHandedOver<'a> {
+    /// Where it counts.
+    pub metrics: &'a PluginMetrics,
+    /// The plugin.
+    pub plugin: &'a str,
+    /// The version before.
+    pub old: &'a str,
+    /// The version now.
+    pub new: &'a str,
+    /// Bytes of the state; none: it begins without.
+    pub bytes: Option<usize>,
+    /// How long messages waited.
+    pub held: Duration,
+}
+
+impl PluginHandedOver<'_> {
+    /// Counts and logs it.
+    pub fn emit(self) {
+        let (plugin, old, new) = (self.plugin, self.old, self.new);
+        let held_ms = self.held.as_secs_f64() * 1e3;
+        match self.bytes {
+            Some(bytes) => {
+                self.metrics.handed_over(HandoverOutcome::HandedOver);
+                info!(plugin, old, new, bytes, held_ms, "state handed over");
+            }
+            None => {
+                self.metrics.handed_over(HandoverOutcome::BegunAnew);
+                info!(
+                    plugin,
+                    old, new, held_ms, "no state handed over, the version begins anew"
+                );
+            }
+        }
     }
 }
 

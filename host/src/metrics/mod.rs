@@ -23,8 +23,8 @@ pub use histogram::{BUCKETS, Bucket, Histogram, HistogramSnapshot, bound_us};
 pub use named::{Named, OTHER};
 pub(crate) use plugin::duration_of_ms;
 pub use plugin::{
-    ByShadowOutcome, FailureKind, GuestFigures, GuestMetricError, PluginMetrics, PluginTable,
-    ShadowOutcome, SwapOutcome,
+    ByShadowOutcome, FailureKind, GuestFigures, GuestMetricError, HandoverOutcome, PluginMetrics,
+    PluginTable, ShadowOutcome, SwapOutcome,
 };
 pub use readings::{LivePlugin, Status};
 

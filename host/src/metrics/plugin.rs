@@ -77,6 +77,29 @@ impl SwapOutcome {
     }
 }
 
+/// What came of the state of a `single` plugin when it was to get another version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandoverOutcome {
+    /// The new version is live with the state of the old one.
+    HandedOver,
+    /// The new version is live without it.
+    BegunAnew,
+    /// The new version is not live, because it did not get it.
+    GivenUp,
+}
+
+impl HandoverOutcome {
+    const ALL: [Self; 3] = [Self::HandedOver, Self::BegunAnew, Self::GivenUp];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::HandedOver => "handed_over",
+            Self::BegunAnew => "begun_anew",
+            Self::GivenUp => "given_up",
+        }
+    }
+}
+
 /// What came of a copy of a call for a version that runs beside the live one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShadowOutcome {
@@ -138,10 +161,13 @@ pub struct PluginMetrics {
     pub memory_bytes: Gauge,
     /// Copies of calls for a version beside the live one.
     pub shadow: ByShadowOutcome,
+    /// Time in which messages were held for a handover, each attempt by itself.
+    pub handover_time: Histogram,
     /// What the plugin counts for itself.
     pub guest: GuestFigures,
     failures: [Counter; FailureKind::ALL.len()],
     swaps: [Counter; SwapOutcome::ALL.len()],
+    handovers: [Counter; HandoverOutcome::ALL.len()],
     rejections: Named<Counter, REJECTION_CODES_MAX>,
     other_rejections: Counter,
 }
@@ -169,6 +195,11 @@ impl PluginMetrics {
         self.swaps[outcome as usize].increment();
     }
 
+    /// Counts what came of a state that was to be handed over.
+    pub fn handed_over(&self, outcome: HandoverOutcome) {
+        self.handovers[outcome as usize].increment();
+    }
+
     /// How often the plugin refused, by code; [`OTHER`] last.
     pub(super) fn rejections(&self) -> Vec<(String, u64)> {
         let codes = self.rejections.all();
@@ -184,6 +215,13 @@ impl PluginMetrics {
         SwapOutcome::ALL
             .into_iter()
             .map(|outcome| (outcome.as_str(), self.swaps[outcome as usize].get()))
+    }
+
+    /// How many handovers there were, by outcome.
+    pub(super) fn handovers(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        HandoverOutcome::ALL
+            .into_iter()
+            .map(|outcome| (outcome.as_str(), self.handovers[outcome as usize].get()))
     }
 }
 

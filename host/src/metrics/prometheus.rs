@@ -190,6 +190,7 @@ mod tests {
                 declared_version: "1.2 \"x\"".to_owned(),
                 label: "0123456789ab".to_owned(),
                 sha256: "0123456789abcdef".to_owned(),
+                not_kept: false,
             }],
         };
         read(&metrics, &status)

@@ -32,6 +32,8 @@ pub struct LivePlugin {
     pub label: String,
     /// The component's sha256 in hex.
     pub sha256: String,
+    /// Whether it would not be live after a restart, because the disk does not have it.
+    pub not_kept: bool,
 }
 
 /// One metric with all its values.
@@ -91,7 +93,7 @@ pub fn read(metrics: &Metrics, status: &Status) -> Vec<Family> {
     readings.between_nodes(metrics, status);
     readings.live_plugins(status);
     let plugins = metrics.plugins.all();
-    readings.plugins(&plugins);
+    readings.plugins(&plugins, status);
     readings.guests(&plugins);
     let pushes = &metrics.cloudwatch;
     readings.labelled(
@@ -187,7 +189,7 @@ impl Readings {
         self.family(&table::PLUGIN_LIVE, live);
     }
 
-    fn plugins(&mut self, plugins: &Plugins) {
+    fn plugins(&mut self, plugins: &Plugins, status: &Status) {
         self.each(plugins, &table::PLUGIN_CALLS, |m| (&m.calls).into());
         self.each(plugins, &table::PLUGIN_CALL_TIME, |m| (&m.call_time).into());
         self.each_by(plugins, &table::PLUGIN_FAILURES, |m| {
@@ -206,6 +208,19 @@ impl Readings {
                 .map(|(outcome, count)| (outcome.to_owned(), count))
                 .collect()
         });
+        self.each_by(plugins, &table::PLUGIN_HANDOVERS, |m| {
+            m.handovers()
+                .map(|(outcome, count)| (outcome.to_owned(), count))
+                .collect()
+        });
+        self.each(plugins, &table::PLUGIN_HANDOVER_TIME, |m| {
+            (&m.handover_time).into()
+        });
+        let not_kept = status.plugins.iter().map(|plugin| {
+            let reading = Reading::Gauge(f64::from(u8::from(plugin.not_kept)));
+            (vec![plugin.name.clone()], reading)
+        });
+        self.family(&table::PLUGIN_NOT_KEPT, not_kept);
         self.each_by(plugins, &table::PLUGIN_SHADOW_COPIES, |m| {
             ShadowOutcome::ALL
                 .into_iter()
@@ -318,6 +333,7 @@ mod tests {
                 declared_version: String::new(),
                 label: "0123456789ab".to_owned(),
                 sha256: "0123456789abcdef".to_owned(),
+                not_kept: true,
             }],
         };
         let read = read(&metrics, &status);

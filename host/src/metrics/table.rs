@@ -212,6 +212,15 @@ table! {
         "Versions of a plugin that went live (`live`), were refused (`refused`), or failed on probation, so that the one before came back (`rolled_back`)")
         .labels(&["plugin", "outcome"])
         .cloudwatch("PluginSwaps", &[&[SERVER_ID], &[], &["Outcome"], &["Plugin", "Outcome"]]);
+    PLUGIN_HANDOVERS = metric(Counter, "plugin_handovers", Count,
+        "New versions of a `single` plugin that went live with the memory of the one before (`handed_over`) or without it (`begun_anew`), or did not go live because they did not get it (`given_up`)")
+        .labels(&["plugin", "outcome"]);
+    PLUGIN_HANDOVER_TIME = metric(Histogram, "plugin_handover_ms", Milliseconds,
+        "How long messages were held for a handover, each attempt by itself, those that were given up among them")
+        .labels(&["plugin"]);
+    PLUGIN_NOT_KEPT = metric(Gauge, "plugin_not_kept", Truth,
+        "Whether what is live would not be live after a restart, because `plugin_versions.dir` does not take it; 0 too where that is empty")
+        .labels(&["plugin"]);
     PLUGIN_SHADOW_COPIES = metric(Counter, "plugin_shadow_copies", Count,
         "Calls that were copied for a version that runs beside the live one, by whether both answered the `same` or something `different`; not copied because too many waited (`queue_full`) or too much of them (`queue_bytes`)")
         .labels(&["plugin", "outcome"]);

@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicU8, AtomicUsize, Ordering},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
 /// Messages go in.
 const OPEN: u8 = 0;
@@ -26,6 +26,8 @@ pub(super) struct Door {
     emptied: Notify,
     /// The door is not held any more.
     moved: Notify,
+    /// Had by who holds the door.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Door {
@@ -61,10 +63,20 @@ impl Door {
         }
     }
 
-    /// Holds it until the value is dropped. One at a time does so: swaps take turns.
-    pub(super) fn hold(self: &Arc<Self>) -> HeldDoor {
+    /// Holds it until the value is dropped, once nobody else does: a swap and the probation may want it at the same time.
+    /// None where another version serves by then.
+    pub(super) async fn hold(self: &Arc<Self>) -> Option<HeldDoor> {
+        let turn = self.turn.clone().lock_owned().await;
+        // Only who holds it closes it.
+        if self.state.load(Ordering::SeqCst) == CLOSED {
+            return None;
+        }
         self.state.store(HELD, Ordering::SeqCst);
-        HeldDoor(self.clone())
+        Some(HeldDoor {
+            door: self.clone(),
+            then: OPEN,
+            _turn: turn,
+        })
     }
 
     fn move_to(&self, state: u8) {
@@ -74,26 +86,31 @@ impl Door {
 }
 
 /// A door that is held. Dropped, it opens again.
-pub(super) struct HeldDoor(Arc<Door>);
+pub(super) struct HeldDoor {
+    door: Arc<Door>,
+    /// Its state once it is not held any more.
+    then: u8,
+    /// Given back after the door has moved.
+    _turn: OwnedMutexGuard<()>,
+}
 
 impl HeldDoor {
     /// Waits until nobody is inside.
     pub(super) async fn until_empty(&self) {
-        while self.0.inside.load(Ordering::SeqCst) > 0 {
-            self.0.emptied.notified().await;
+        while self.door.inside.load(Ordering::SeqCst) > 0 {
+            self.door.emptied.notified().await;
         }
     }
 
-    /// Sends those who wait, and all who come later, to the version that serves now.
-    pub(super) fn close(self) {
-        self.0.move_to(CLOSED);
-        std::mem::forget(self);
+    /// Has those who wait, and all who come later, sent to the version that serves now, once this is dropped.
+    pub(super) fn close(&mut self) {
+        self.then = CLOSED;
     }
 }
 
 impl Drop for HeldDoor {
     fn drop(&mut self) {
-        self.0.move_to(OPEN);
+        self.door.move_to(self.then);
     }
 }
 
@@ -109,7 +126,7 @@ mod tests {
     async fn nobody_goes_in_while_it_is_held_and_those_inside_are_waited_for() {
         let door = Arc::<Door>::default();
         assert!(door.enter() && door.enter());
-        let held = door.hold();
+        let held = door.hold().await.expect("it is open");
         assert!(!door.enter());
         let mut empty = Box::pin(held.until_empty());
         assert!(poll!(&mut empty).is_pending());
@@ -127,14 +144,32 @@ mod tests {
     #[tokio::test]
     async fn once_it_is_closed_nobody_waits_and_nobody_goes_in() {
         let door = Arc::<Door>::default();
-        let held = door.hold();
+        let mut held = door.hold().await.expect("it is open");
         held.until_empty().await;
         let mut waiting = Box::pin(door.until_moved());
         assert!(poll!(&mut waiting).is_pending());
         held.close();
+        drop(held);
         waiting.await;
         assert!(door.until_moved().now_or_never().is_some());
         assert!(!door.enter());
+        assert!(door.hold().await.is_none(), "it stays closed");
+        assert!(!door.enter());
+    }
+
+    #[tokio::test]
+    async fn one_at_a_time_holds_it_and_the_next_finds_it_as_it_was_left() {
+        let door = Arc::<Door>::default();
+        let first = door.hold().await.expect("it is open");
+        let mut second = Box::pin(door.hold());
+        assert!(poll!(&mut second).is_pending());
+        drop(first);
+        let mut second = second.await.expect("it is open again");
+        let mut third = Box::pin(door.hold());
+        assert!(poll!(&mut third).is_pending());
+        second.close();
+        drop(second);
+        assert!(third.await.is_none(), "another version serves");
     }
 
     #[test]
@@ -160,7 +195,7 @@ mod tests {
                 .build()
                 .unwrap();
             for _ in 0..500 {
-                let held = door.hold();
+                let held = runtime.block_on(door.hold()).unwrap();
                 runtime.block_on(held.until_empty());
                 exclusive.store(true, Ordering::SeqCst);
                 std::thread::yield_now();

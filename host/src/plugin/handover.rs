@@ -13,7 +13,7 @@ use tokio::{
     sync::oneshot,
     time::{sleep, timeout_at},
 };
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
     bindings::exported::handover::{SnapshotParam, SnapshotResult},
@@ -24,6 +24,7 @@ use super::{
     log::clean,
     version::PluginVersion,
 };
+use crate::metrics::events::PluginHandedOver;
 
 /// How often it is tried to find a moment in which no message is under way, and the pause between.
 const ATTEMPTS: usize = 3;
@@ -77,23 +78,29 @@ struct Saved {
 
 impl HandedOver {
     /// The new version is live: those who wait go there.
-    pub(super) fn end(self) {
-        let held = self.began.elapsed();
-        let (plugin, old, new) = (self.new.name(), self.old.label(), self.new.label());
-        if let Some(carried) = self.carried {
-            let held_ms = held.as_secs_f64() * 1e3;
-            info!(
-                plugin,
-                old,
-                new,
-                bytes = carried.bytes,
-                held_ms,
-                "state handed over"
-            );
+    pub(super) fn end(mut self) {
+        let carried = self.carried.take();
+        PluginHandedOver {
+            metrics: self.new.metrics(),
+            plugin: self.new.name(),
+            old: self.old.label(),
+            new: self.new.label(),
+            bytes: carried.as_ref().map(|carried| carried.bytes),
+            held: self.began.elapsed(),
+        }
+        .emit();
+        if let Some(carried) = carried {
             // The keeper may be gone only where the runtime is.
             let _ = carried.over.send(());
         }
         self.door.close();
+    }
+}
+
+impl Drop for HandedOver {
+    fn drop(&mut self) {
+        let held = self.began.elapsed();
+        self.new.metrics().handover_time.record(held);
     }
 }
 
@@ -102,14 +109,15 @@ pub(super) fn is_due(old: &PluginVersion, new: &PluginVersion) -> bool {
     old.door().is_some() && new.door().is_some()
 }
 
-/// Holds the messages of `old` and hands its state over to `new`, where both can.
+/// Holds the messages of `old` and hands its state over to `new`, where both can. None where another version serves in the
+/// place of `old` by the time at which its door can be held: that has the state now.
 ///
 /// # Errors
 /// [`HandoverError`]; `old` serves on then, with its state, unless saving it trapped.
 pub(super) async fn hand_over(
     old: &Arc<PluginVersion>,
     new: &Arc<PluginVersion>,
-) -> Result<HandedOver, HandoverError> {
+) -> Result<Option<HandedOver>, HandoverError> {
     let mut attempts = 1;
     loop {
         let attempt = try_to_hand_over(old, new).await;
@@ -121,30 +129,32 @@ pub(super) async fn hand_over(
     }
 }
 
-async fn try_to_hand_over(
-    old: &Arc<PluginVersion>,
-    new: &Arc<PluginVersion>,
-) -> Result<HandedOver, HandoverError> {
-    let began = Instant::now();
-    let max = new.config().limits.handover_time_max;
-    let deadline = began + max;
-    // Asked before, by `is_due`.
-    let Some(door) = old.door() else {
-        return Err(HandoverError::Busy(max));
-    };
-    let held = |door, carried| HandedOver {
+/// Holds the messages of `old`, so that `new` can take its place without its state. None as with [`hand_over`].
+pub(super) async fn hold(old: &Arc<PluginVersion>, new: &Arc<PluginVersion>) -> Option<HandedOver> {
+    let door = old.door()?.hold().await?;
+    Some(HandedOver {
         old: old.clone(),
         new: new.clone(),
         door,
-        began,
-        carried,
+        began: Instant::now(),
+        carried: None,
+    })
+}
+
+async fn try_to_hand_over(
+    old: &Arc<PluginVersion>,
+    new: &Arc<PluginVersion>,
+) -> Result<Option<HandedOver>, HandoverError> {
+    let Some(mut held) = hold(old, new).await else {
+        return Ok(None);
     };
-    let door = door.hold();
+    let max = new.config().limits.handover_time_max;
+    let deadline = held.began + max;
     let carries = old.hands_over() && new.hands_over();
-    let empty = timeout_at(deadline.into(), door.until_empty()).await;
+    let empty = timeout_at(deadline.into(), held.door.until_empty()).await;
     if !carries {
         // There is nothing to lose but the order of the calls that are under way.
-        return Ok(held(door, None));
+        return Ok(Some(held));
     }
     empty.map_err(|_| HandoverError::Busy(max))?;
     let too_slow = |step| HandoverError::TooSlow { step, max };
@@ -164,7 +174,8 @@ async fn try_to_hand_over(
     let restored = timeout_at(deadline.into(), restore(new, deadline, snapshot)).await;
     restored.map_err(|_| too_slow("restore"))??;
     let over = saved.over;
-    Ok(held(door, Some(Carried { bytes, over })))
+    held.carried = Some(Carried { bytes, over });
+    Ok(Some(held))
 }
 
 /// Has the instance of `old` save, keeps it until it is known what becomes of the state, and gives it back where the new

@@ -34,6 +34,7 @@ mod output;
 mod pool;
 mod registry;
 mod report;
+mod rfc3339;
 mod rollout;
 mod sample;
 mod set;

@@ -1,11 +1,9 @@
 //! What a node says about itself besides what it counts.
 
-use std::sync::Arc;
-
 use super::Services;
 use crate::{
     metrics::{LivePlugin, Status},
-    plugin::{PluginVersion, hex},
+    plugin::hex,
 };
 
 impl Services {
@@ -13,19 +11,17 @@ impl Services {
     pub async fn status(&self) -> Status {
         let live = self.registry.live();
         let versions = live.slots().iter().filter_map(|slot| slot.version());
-        let plugins = versions.map(live_plugin).collect();
+        let plugins = versions.map(|version| LivePlugin {
+            name: version.name().to_owned(),
+            declared_version: version.declared_version().to_owned(),
+            label: version.label().to_owned(),
+            sha256: hex(version.hash()),
+            not_kept: self.registry.fails_to_keep(version.name()),
+        });
+        let plugins = plugins.collect();
         Status {
             broker_up: self.router.broker().probe().await.is_ok(),
             plugins,
         }
-    }
-}
-
-fn live_plugin(version: &Arc<PluginVersion>) -> LivePlugin {
-    LivePlugin {
-        name: version.name().to_owned(),
-        declared_version: version.declared_version().to_owned(),
-        label: version.label().to_owned(),
-        sha256: hex(version.hash()),
     }
 }

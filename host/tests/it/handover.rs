@@ -41,6 +41,10 @@ fn swaps(outcome: &str) -> String {
     format!("wss_plugin_swaps_total{{plugin=\"counter\",outcome=\"{outcome}\"}} ")
 }
 
+fn handovers(outcome: &str) -> String {
+    format!("wss_plugin_handovers_total{{plugin=\"counter\",outcome=\"{outcome}\"}} ")
+}
+
 /// Clients that count at the same time.
 const CLIENTS: usize = 6;
 const SWAPS: u64 = 20;
@@ -93,6 +97,8 @@ async fn a_count_in_memory_goes_on_across_twenty_swaps_under_load_without_loss_o
         counted.len()
     );
     assert_eq!(node.metric(&swaps("refused")).await, Some(0.0));
+    let handed_over = node.metric(&handovers("handed_over")).await;
+    assert_eq!(handed_over, Some(SWAPS as f64));
     for kind in ["trap", "deadline", "memory", "output", "unavailable"] {
         let failures = format!("wss_plugin_failures_total{{plugin=\"counter\",kind=\"{kind}\"}} ");
         assert_eq!(node.metric(&failures).await, Some(0.0), "{kind}");
@@ -102,28 +108,33 @@ async fn a_count_in_memory_goes_on_across_twenty_swaps_under_load_without_loss_o
 }
 
 /// A registry with a counter in it, and the folder of its file.
-struct Counting {
-    registry: Registry,
+pub(crate) struct Counting {
+    pub(crate) registry: Arc<Registry>,
     _dir: tempfile::TempDir,
     file: PathBuf,
-    config: PluginConfig,
+    pub(crate) config: PluginConfig,
 }
 
 impl Counting {
-    async fn start(first: &str) -> Self {
-        Self::start_with(first, Duration::from_secs(10)).await
+    pub(crate) async fn start(first: &str) -> Self {
+        let long = Duration::from_secs(10);
+        Self::start_with(first, long, long).await
     }
 
-    /// The same, with this time for `init`, which `save` has too.
-    async fn start_with(first: &str, init_time_max: Duration) -> Self {
+    /// The same, with this time for `init`, which `save` has too, and this for a handover to the first version.
+    pub(crate) async fn start_with(
+        first: &str,
+        init_time_max: Duration,
+        handover_time_max: Duration,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("counter.wasm");
         let mut config = plugin("counter", &file, "{}");
         config.instances = InstanceMode::Single;
         config.limits.init_time_max = init_time_max;
-        config.limits.handover_time_max = Duration::from_secs(10);
+        config.limits.handover_time_max = handover_time_max;
         let counting = Self {
-            registry: registry(),
+            registry: Arc::new(registry()),
             config,
             _dir: dir,
             file,
@@ -133,7 +144,7 @@ impl Counting {
     }
 
     /// Why this is refused; none where it goes live.
-    async fn swap(&self, bytes: &[u8], trigger: Trigger) -> Option<String> {
+    pub(crate) async fn swap(&self, bytes: &[u8], trigger: Trigger) -> Option<String> {
         std::fs::write(&self.file, bytes).unwrap();
         let configs = [self.config.clone()];
         let refusals = self.registry.apply(&configs, FILE_BYTES_MAX, trigger).await;
@@ -141,7 +152,7 @@ impl Counting {
     }
 
     /// Has the live version count, and says how far it came.
-    async fn count(&self) -> u64 {
+    pub(crate) async fn count(&self) -> u64 {
         let set = self.registry.enter().await;
         let slot = &set.slots()[0];
         let version = slot.version().expect("it is live").clone();
@@ -226,8 +237,8 @@ async fn whatever_goes_wrong_in_a_handover_the_old_version_goes_on_where_it_was(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_save_that_traps_or_never_ends_costs_the_state_and_the_old_version_serves_on() {
     for fault in ["save-panic", "save-loop"] {
-        let mut counting = Counting::start_with(fault, Duration::from_secs(1)).await;
-        counting.config.limits.handover_time_max = Duration::from_millis(100);
+        let (init, handover) = (Duration::from_secs(1), Duration::from_millis(100));
+        let counting = Counting::start_with(fault, init, handover).await;
         assert_eq!(counting.count().await, 1);
         let refusal = counting.swap(&counter("2"), Trigger::Signal).await;
         let refusal = refusal.expect("it is refused");
@@ -325,6 +336,25 @@ async fn an_operator_is_told_why_a_state_was_not_handed_over() {
         other => panic!("{other:?}"),
     }
     assert_eq!(counting.count().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_handover_is_counted_by_its_outcome_and_its_time_with_it() {
+    let node = Node::start_with(&[("counter.wasm", &counter("1"))], CONFIG).await;
+    // The last two begin anew: one has no handover, the other finds no state.
+    for (component, outcome, times) in [
+        (counter("2"), "handed_over", 1.0),
+        (counter("restore-no"), "given_up", 1.0),
+        (counter("3"), "handed_over", 2.0),
+        (accepting(), "begun_anew", 1.0),
+        (counter("4"), "begun_anew", 2.0),
+    ] {
+        node.replace("counter.wasm", &component);
+        node.until_metric(&handovers(outcome), |count| count == times)
+            .await;
+    }
+    let held = "wss_plugin_handover_ms_count{plugin=\"counter\"} ";
+    assert_eq!(node.metric(held).await, Some(5.0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,6 +13,8 @@ use crate::{
 /// A server that logs JSON.
 pub(crate) struct Logged {
     server: Server,
+    /// The command that starts it, and those after it in the same folder.
+    through: Vec<String>,
 }
 
 impl Deref for Logged {
@@ -26,13 +28,21 @@ impl Deref for Logged {
 impl Logged {
     /// A server with `config` and these files in its folder.
     pub(crate) async fn start(files: &[(&str, &[u8])], config: &str) -> Self {
-        let dir = folder(files);
+        Self::start_through(Vec::new(), folder(files), config).await
+    }
+
+    /// The same in a folder with its files, started by the command `through`, which becomes what is appended to it.
+    pub(crate) async fn start_through(
+        through: Vec<String>,
+        dir: tempfile::TempDir,
+        config: &str,
+    ) -> Self {
         replace(
             dir.path(),
             "platform.toml",
             with_plugin_cache(config).as_bytes(),
         );
-        Self::start_in(dir, &[]).await
+        Self::start_in(through, dir, &[]).await
     }
 
     /// Ends it at once, and starts another one in the same folder.
@@ -46,24 +56,35 @@ impl Logged {
         self.start_after_end(environment).await
     }
 
+    /// Ends it at once, and waits until it has.
+    pub(crate) async fn kill(&mut self) {
+        self.server.signal(Signal::KILL);
+        self.server.exit().await;
+    }
+
     /// Waits for its end, and starts another one in the same folder.
     pub(crate) async fn start_after_end(mut self, environment: &[(&str, &str)]) -> Self {
         self.server.exit().await;
         let empty = tempfile::tempdir().expect("a temporary folder");
         let dir = std::mem::replace(&mut self.server.dir, empty);
-        Self::start_in(dir, environment).await
+        Self::start_in(self.through, dir, environment).await
     }
 
-    async fn start_in(dir: tempfile::TempDir, environment: &[(&str, &str)]) -> Self {
+    async fn start_in(
+        through: Vec<String>,
+        dir: tempfile::TempDir,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let usual = [
             ("WSS_PORT", "0"),
             ("LOG_FORMAT", "json"),
             ("RUST_LOG", "info,signalbox::plugin::loader=debug"),
         ];
         let environment = [&usual, environment].concat();
-        let server = Server::launch_in(dir, &environment);
+        let server = Server::launch_through(&through, dir, &environment);
         Self {
             server: server.until_listening().await,
+            through,
         }
     }
 

@@ -27,8 +27,21 @@ pub(crate) struct Finished {
 
 /// `signalbox` in `dir` with nothing of this process's environment but the path.
 fn signalbox(dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_signalbox"));
+    signalbox_through(&[], dir, arguments, environment)
+}
+
+/// The same, started by the command `through`, which becomes what is appended to it.
+fn signalbox_through(
+    through: &[String],
+    dir: &Path,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> Command {
+    let binary = env!("CARGO_BIN_EXE_signalbox").to_owned();
+    let mut words = through.iter().chain([&binary]);
+    let mut command = Command::new(words.next().expect("one word at least"));
     command
+        .args(words)
         .args(arguments)
         .current_dir(dir)
         .env_clear()
@@ -110,7 +123,16 @@ impl Server {
 
     /// A server in a folder with everything that it needs.
     pub(crate) fn launch_in(dir: tempfile::TempDir, environment: &[(&str, &str)]) -> Self {
-        let mut child = signalbox(dir.path(), &[], environment)
+        Self::launch_through(&[], dir, environment)
+    }
+
+    /// The same, started by the command `through`, which becomes what is appended to it.
+    pub(crate) fn launch_through(
+        through: &[String],
+        dir: tempfile::TempDir,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut child = signalbox_through(through, dir.path(), &[], environment)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the server starts");

@@ -1,6 +1,7 @@
 //! The cases, with what each must reach.
 
 use super::Bench;
+use super::changes;
 use super::load::{self, LoadReport};
 use super::nodes;
 use super::outcome::{CaseResult, Row, Target, Unit, median};
@@ -30,12 +31,14 @@ pub(crate) enum Case {
     MetricsCost,
     /// A plugin that is swapped under load.
     Swap,
+    /// A hundred changes of every kind under load; longer than the others.
+    Changes,
     /// 10,000 connections on two nodes that meet at Redis, 4,000 messages a second in all, each from one node to the other.
     Redis10000,
 }
 
 impl Case {
-    /// The cases that run where none is chosen, in their order: those that need no more than the server.
+    /// The cases that run where none is chosen, in their order: those that need no more than the server, and seconds.
     pub(crate) const DEFAULT: [Self; 8] = [
         Self::Pairs100x1,
         Self::Pairs500x16,
@@ -49,7 +52,9 @@ impl Case {
 
     /// All cases.
     fn all() -> impl Iterator<Item = Self> {
-        Self::DEFAULT.into_iter().chain([Self::Redis10000])
+        Self::DEFAULT
+            .into_iter()
+            .chain([Self::Changes, Self::Redis10000])
     }
 
     /// Its name on the command line and in the table.
@@ -63,6 +68,7 @@ impl Case {
             Self::PluginShare => "plugin_share",
             Self::MetricsCost => "metrics_cost",
             Self::Swap => "swap",
+            Self::Changes => "changes",
             Self::Redis10000 => "redis_10000",
         }
     }
@@ -92,6 +98,7 @@ impl Case {
             Self::PluginShare => self.plugin_share(bench),
             Self::MetricsCost => watched::run(bench, self.name()),
             Self::Swap => swap::run(bench, self.name()),
+            Self::Changes => changes::run(bench, self.name()),
             Self::Redis10000 => nodes::run(bench, self.name()),
         }
     }

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
@@ -14,6 +15,7 @@ use super::subject::Subject;
 /// The figures that are read from the load generator's report.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct LoadReport {
+    sent_in_all: u64,
     pub(crate) delivered: u64,
     latency: Latency,
     lost: u64,
@@ -40,6 +42,11 @@ impl LoadReport {
                 self.delivered
             )
         })
+    }
+
+    /// Messages of the whole run, measured or not.
+    pub(crate) fn sent_in_all(&self) -> u64 {
+        self.sent_in_all
     }
 
     /// Memory of an idle connection in bytes.
@@ -101,12 +108,30 @@ pub(crate) fn start(
     start_on(bench, &[subject], options)
 }
 
+/// Starts a run that measures until it is told to [stop](RunningLoad::stop), or for `longest`.
+pub(crate) fn start_until_told(
+    bench: &Bench,
+    subject: &Subject,
+    options: &[&str],
+    longest: Duration,
+) -> anyhow::Result<RunningLoad> {
+    let mut command = command(bench, &[subject], longest, options);
+    command.arg("--until-input-ends").stdin(Stdio::piped());
+    spawn(command)
+}
+
 /// Starts a run in which the sides of a pair are on different ones of the `subjects`, and the first is watched.
 pub(crate) fn start_on(
     bench: &Bench,
     subjects: &[&Subject],
     options: &[&str],
 ) -> anyhow::Result<RunningLoad> {
+    let mut command = command(bench, subjects, bench.duration(), options);
+    command.stdin(Stdio::null());
+    spawn(command)
+}
+
+fn command(bench: &Bench, subjects: &[&Subject], duration: Duration, options: &[&str]) -> Command {
     let mut command = Command::new(&bench.relay_and_load);
     command.args(["load", "--json"]);
     if let Some(subject) = subjects.first() {
@@ -118,15 +143,14 @@ pub(crate) fn start_on(
     }
     command.args(["--warmup", &format!("{}ms", bench.warmup().as_millis())]);
     command
-        .args(["--duration", &format!("{}s", bench.duration().as_secs())])
+        .args(["--duration", &format!("{}s", duration.as_secs())])
         .args(options);
-    spawn(command)
+    command
 }
 
 /// Starts a load generator by its whole command line, which asks for a report in JSON.
 pub(crate) fn spawn(mut command: Command) -> anyhow::Result<RunningLoad> {
     let spawned = command
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
@@ -160,6 +184,12 @@ impl RunningLoad {
             "the load generator ended before it measured: {}",
             said.join("; ")
         )
+    }
+
+    /// Ends the measured time of a run that was started to be told so, and waits for the report.
+    pub(crate) fn stop(mut self) -> anyhow::Result<LoadReport> {
+        drop(self.child.stdin.take());
+        self.finish()
     }
 
     /// Waits for the report.
@@ -207,7 +237,7 @@ fn parse_report(json: &str, status: ExitStatus, said: &[String]) -> anyhow::Resu
 mod tests {
     use super::*;
 
-    const JSON: &str = r#"{"mode":"pairs","delivered":10,"latency":{"p50_us":1.0,"p99_us":1500.0},"lost":0,"duplicated":0,
+    const JSON: &str = r#"{"mode":"pairs","sent_in_all":11,"delivered":10,"latency":{"p50_us":1.0,"p99_us":1500.0},"lost":0,"duplicated":0,
         "reordered":0,"errors":0,"closed":0,"first_errors":[],"delivered_per_cpu_second":5.0,"rss_per_connection_bytes":null}"#;
 
     #[test]
@@ -216,7 +246,7 @@ mod tests {
         assert_eq!(report.delivered_per_cpu_second().ok(), Some(5.0));
         assert!(report.bytes_per_connection().is_err());
         assert!((report.p99_ms() - 1.5).abs() < 1e-9);
-        assert_eq!(report.broken(), None);
+        assert_eq!((report.broken(), report.sent_in_all()), (None, 11));
         let lossy = parse_report(
             &JSON.replace("\"lost\":0", "\"lost\":3"),
             ExitStatus::default(),

@@ -6,6 +6,7 @@
 //! under other load misses them all; a lost, doubled or reordered message is one anywhere.
 
 mod cases;
+mod changes;
 pub(crate) mod load;
 mod machine;
 mod nodes;
@@ -63,6 +64,8 @@ pub(crate) struct Bench {
     relay_and_load: PathBuf,
     server: PathBuf,
     plugin: PathBuf,
+    /// The folder of the plugins that tests load.
+    guests: PathBuf,
     /// Configuration, plugin copies and the cache of compiled plugins; gone afterwards.
     folder: TempDir,
     duration: Duration,
@@ -157,11 +160,15 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Exi
 fn prepare(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Bench> {
     requirements::ensure(&[WASM_TARGET])?;
     plugins::build_shipped(workspace)?;
+    if args.cases.contains(&Case::Changes) {
+        plugins::build_guests(workspace)?;
+    }
     build_programs(workspace)?;
     Ok(Bench {
         relay_and_load: workspace.program("release", "signalbox-bench"),
         server: workspace.program("release", "signalbox"),
         plugin: workspace.plugins_dir().join("chat.wasm"),
+        guests: workspace.plugins_dir().join("guests"),
         folder: TempDir::new("bench").context("cannot create a temporary folder")?,
         duration: args.duration,
         rounds: args.rounds,

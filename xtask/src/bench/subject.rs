@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use serde_json::Value;
 
 use super::Bench;
 
@@ -38,6 +39,24 @@ pub(crate) struct LogLine {
     pub(crate) at: Instant,
     /// The line.
     pub(crate) text: String,
+}
+
+/// What a line of the server's log in JSON says.
+pub(crate) struct Fields(Value);
+
+impl LogLine {
+    /// Its fields; none where it is no JSON.
+    pub(crate) fn fields(&self) -> Option<Fields> {
+        serde_json::from_str(&self.text).ok().map(Fields)
+    }
+}
+
+impl Fields {
+    /// One of them. They stand in `fields`, or beside the others where the server flattens them.
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        let nested = self.0.get("fields").and_then(|fields| fields.get(name));
+        nested.or_else(|| self.0.get(name))
+    }
 }
 
 /// A running process that listens. It ends when this value is dropped.
@@ -94,7 +113,8 @@ impl Subject {
         Self::configured(bench, "watched.toml", &config)
     }
 
-    fn configured(bench: &Bench, file: &str, config: &str) -> anyhow::Result<Self> {
+    /// Starts the server with this configuration in a file of this name, in a folder that is there already.
+    pub(crate) fn configured(bench: &Bench, file: &str, config: &str) -> anyhow::Result<Self> {
         let file = bench.folder().join(file);
         fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))?;
         let mut command = with_open_files(&bench.server);
@@ -242,7 +262,7 @@ fn read_lines(
 }
 
 /// Everything that is off while measuring is off here; all else is what a server has by default.
-fn server_config(plugin: Option<&Path>, node: Option<(&str, &str)>) -> String {
+pub(crate) fn server_config(plugin: Option<&Path>, node: Option<(&str, &str)>) -> String {
     let mut config = String::from(
         "[auth]\nmode = \"none\"\n\n[limits]\nmessages_per_second = 0\nconnections_per_user_max = 0\n\n\
          [plugin_cache]\ndir = \"cache\"\n\n[server]\nlisten = \"127.0.0.1:0\"\n",

@@ -6,7 +6,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use serde_json::Value;
 
 use super::Bench;
 use super::load::{self, LoadReport};
@@ -149,13 +148,8 @@ fn parse_swap(line: &LogLine, renamed: Instant) -> Option<Swapped> {
     if line.at < renamed {
         return None;
     }
-    let json: Value = serde_json::from_str(&line.text).ok()?;
-    // Fields stand in `fields`, or beside the others where the server flattens them.
-    let field = |name: &str| {
-        json.get("fields")
-            .and_then(|fields| fields.get(name))
-            .or_else(|| json.get(name))
-    };
+    let fields = line.fields()?;
+    let field = |name: &str| fields.get(name);
     if field("message")?.as_str()? != log::MESSAGE
         || field(log::TRIGGER)?.as_str()? == log::TRIGGER_START
     {
@@ -206,7 +200,8 @@ impl Builds {
     }
 }
 
-fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<Instant> {
+/// Replaces a file in one step. Returns when it was in place.
+pub(crate) fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<Instant> {
     let next = file.with_extension("next");
     fs::write(&next, bytes)?;
     fs::rename(&next, file)?;

@@ -4,9 +4,9 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
@@ -25,12 +25,15 @@ const EVENT_TYPE: &str = "chat_message";
 /// Connections of the load, half of which are a pair's first and half its second.
 const CONNECTIONS: u32 = 100;
 
+/// When the load ends by itself: far beyond what compiling takes.
+const LOAD_TIME_MAX: &str = "600s";
+
 /// How much is done.
 pub(super) struct Effort {
     /// Messages a second in all.
     pub(super) rate: u32,
-    /// How long each language is under load, while its plugin is replaced.
-    pub(super) seconds: u64,
+    /// How long each language is under load at least, while its plugin is replaced.
+    pub(super) time: Duration,
     /// Versions of each plugin that go live.
     pub(super) swaps: u32,
 }
@@ -78,7 +81,7 @@ pub(super) fn run(
     for name in &names {
         chain.push(name, &chain.component(name))?;
     }
-    let steady = chain.load(effort.seconds)?;
+    let ((), steady) = chain.under_load(|| Ok(()))?;
     let mut delivered = steady.delivered;
     let mut swapped = Vec::new();
     for (language, name) in languages.iter().zip(&names) {
@@ -106,46 +109,36 @@ impl Chain<'_> {
         folder.join("dist").join(format!("{name}.wasm"))
     }
 
-    /// Messages for so long, of which none may be missed.
-    fn load(&self, seconds: u64) -> anyhow::Result<LoadReport> {
+    /// Messages until `work` is done, and for so long at least, of which none may be missed.
+    fn under_load<T>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<(T, LoadReport)> {
         let mut command = Command::new(self.load);
         command.args(["load", "--json", "--warmup", "500ms"]);
         command.args(["--url", &format!("ws://{}/ws", self.node.address)]);
         command.args(["--connections", &CONNECTIONS.to_string()]);
         command.args(["--rate", &self.effort.rate.to_string()]);
-        command.args(["--duration", &format!("{seconds}s")]);
-        let report = load::spawn(command)?.finish()?;
+        command.args(["--duration", LOAD_TIME_MAX, "--until-input-ends"]);
+        command.stdin(Stdio::piped());
+        let mut running = load::spawn(command)?;
+        running.wait_until_measuring()?;
+        let end = Instant::now() + self.effort.time;
+        let done = work()?;
+        thread::sleep(end.saturating_duration_since(Instant::now()));
+        let report = running.stop()?;
         match report.broken() {
             Some(broken) => bail!("{broken}"),
-            None => Ok(report),
+            None => Ok((done, report)),
         }
     }
 
-    /// Replaces the plugin called `name` again and again, the last time by what it was at first, under load all the while.
+    /// Replaces the plugin called `name` again and again, the last time by what it was at first.
     fn swap(&self, language: &str, name: &str) -> anyhow::Result<Swapped> {
-        let pushed = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let pushing = scope.spawn(|| {
-                let answers = self.push_builds(name);
-                pushed.store(true, Ordering::Release);
-                answers
-            });
-            let first = self.load(self.effort.seconds);
-            let mut delivered = first.as_ref().map_or(0, |report| report.delivered);
-            // On a machine that is busy, compiling may take longer: it ends under load.
-            let mut rest = Ok(());
-            while rest.is_ok() && !pushed.load(Ordering::Acquire) {
-                rest = self.load(1).map(|report| delivered += report.delivered);
-            }
-            let answers = pushing
-                .join()
-                .map_err(|_| anyhow::anyhow!("a push panicked"))?;
-            let named = || format!("while the plugin in {language} was replaced");
-            let first = first.with_context(named)?;
-            rest.with_context(named)?;
-            let answers = answers.with_context(named)?;
-            Ok(Swapped::new(language, &first, delivered, &answers))
-        })
+        let (answers, report) = self
+            .under_load(|| self.push_builds(name))
+            .with_context(|| format!("while the plugin in {language} was replaced"))?;
+        Ok(Swapped::new(language, &report, &answers))
     }
 
     fn push_builds(&self, name: &str) -> anyhow::Result<Vec<Value>> {
@@ -206,15 +199,15 @@ fn sum(counted: &str, metric: &str, plugin: &str) -> f64 {
 }
 
 impl Swapped {
-    fn new(language: &str, load: &LoadReport, delivered: u64, answers: &[Value]) -> Self {
+    fn new(language: &str, report: &LoadReport, answers: &[Value]) -> Self {
         let cached = |answer: &&Value| answer["report"]["cached"] == true;
         let took = |answer: &Value| answer["took_ms"].as_f64();
         let last = answers.iter().rfind(cached);
         let compiled = answers.iter().filter(|answer| !cached(answer));
         Self {
             language: language.to_owned(),
-            p99_ms: load.p99_ms(),
-            delivered,
+            p99_ms: report.p99_ms(),
+            delivered: report.delivered,
             compiled_ms: compiled.filter_map(took).collect(),
             cached_load_ms: last.and_then(|answer| answer["report"]["compile_ms"].as_f64()),
             cached_ms: last.and_then(took),

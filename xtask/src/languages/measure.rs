@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
@@ -31,7 +32,7 @@ struct Figures {
 /// What is done to a row of plugins: a minute under load, in which each is replaced five times.
 const CHAIN: Effort = Effort {
     rate: 2_000,
-    seconds: 12,
+    time: Duration::from_secs(12),
     swaps: 5,
 };
 

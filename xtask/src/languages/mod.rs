@@ -29,7 +29,7 @@ const LANGUAGES: &[&str] = &["javascript", "typescript", "go", "c", "rust", "pyt
 /// What is done to a row of plugins: enough to see that each can be replaced in it.
 const CHAIN: Effort = Effort {
     rate: 500,
-    seconds: 2,
+    time: Duration::from_secs(2),
     swaps: 2,
 };
 

@@ -179,7 +179,9 @@ fn collect(folder: &Dir<'_>, prefix: &Path, to: &Path, files: &mut Vec<File>) {
         let path = file.path().strip_prefix(prefix).unwrap_or(file.path());
         files.push((to.join(path), file.contents().to_vec()));
     }
-    for below in folder.dirs() {
+    // Where Python has run, it leaves what it compiled.
+    let source = |below: &&Dir<'_>| !below.path().ends_with("__pycache__");
+    for below in folder.dirs().filter(source) {
         collect(below, prefix, to, files);
     }
 }

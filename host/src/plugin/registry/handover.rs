@@ -6,14 +6,21 @@ use futures_util::future::join_all;
 use tracing::warn;
 
 use super::{Attempt, NotAdmitted, Registry, Reload, Trigger};
-use crate::plugin::{
-    LoadError, PluginVersion,
-    handover::{HandedOver, HandoverError, hand_over, is_due},
+use crate::{
+    metrics::HandoverOutcome,
+    plugin::{
+        LoadError, PluginVersion, Slot,
+        handover::{HandedOver, HandoverError, hand_over, hold, is_due},
+    },
 };
+
+/// Another version than the one that was to be replaced is live by now.
+pub(super) struct Replaced;
 
 impl Registry {
     /// Hands over the state of every `single` plugin of `reload` that gets another version, and refuses those versions that
-    /// do not take it. The messages of the others are held until what is returned ends.
+    /// do not take it. The messages of the others are held until what is returned ends, and nothing else takes the place of
+    /// what is live of those plugins until then: the probation holds the messages of a version too before it takes it back.
     ///
     /// Who goes back to an earlier version wants to be rid of the later one, and what the whole cluster decided happens on
     /// every node: that happens without the state where it must.
@@ -22,21 +29,23 @@ impl Registry {
             .places
             .iter()
             .enumerate()
-            .filter_map(|(index, place)| match (&place.current, &place.attempt) {
-                (Some(old), Attempt::Ready(new)) if is_due(old, &new.version) => {
-                    Some((index, old.clone(), new.version.clone()))
-                }
+            .filter_map(|(index, place)| match &place.attempt {
+                Attempt::Ready(new) => Some((index, new.version.clone())),
                 _ => None,
             });
-        let attempts = due.map(async |(index, old, new)| (index, hand_over(&old, &new).await));
+        let attempts = due.map(async |(index, new)| (index, self.hand_over_to(&new).await));
         let mut handed_over = Vec::new();
         for (index, attempt) in join_all(attempts).await {
             match attempt {
-                Ok(handed) => handed_over.push(handed),
+                Ok(handed) => handed_over.extend(handed),
                 Err(error) if matches!(reload.trigger, Trigger::Rollback | Trigger::Cluster) => {
-                    begins_anew(&reload.places[index].config.name, &error);
+                    let plugin = &reload.places[index].config.name;
+                    begins_anew(plugin, &error);
+                    self.count_handover(plugin, HandoverOutcome::BegunAnew);
                 }
                 Err(error) => {
+                    let plugin = &reload.places[index].config.name;
+                    self.count_handover(plugin, HandoverOutcome::GivenUp);
                     let hash = reload.places[index].next().map(|new| *new.hash());
                     let error = LoadError::Handover(error.to_string());
                     self.drop_out(reload, index, NotAdmitted { hash, error });
@@ -46,19 +55,53 @@ impl Registry {
         handed_over
     }
 
-    /// Hands over the state of a version that is taken back by itself, if it can: the earlier one goes live in any case.
+    /// Hands over the state of what is live now, which may be another version than when the reload began, or than a moment
+    /// ago: the probation waits for no reload. None where there is none to hand over.
+    async fn hand_over_to(
+        &self,
+        new: &Arc<PluginVersion>,
+    ) -> Result<Option<HandedOver>, HandoverError> {
+        loop {
+            let old = self.live_version(new.name());
+            let Some(old) = old.filter(|old| is_due(old, new)) else {
+                return Ok(None);
+            };
+            let handed_over = hand_over(&old, new).await?;
+            let live = self.live_version(new.name());
+            if handed_over.is_some() && live.is_some_and(|live| Arc::ptr_eq(&live, &old)) {
+                return Ok(handed_over);
+            }
+        }
+    }
+
+    fn count_handover(&self, plugin: &str, outcome: HandoverOutcome) {
+        self.metrics.plugins.of(plugin).handed_over(outcome);
+    }
+
+    fn live_version(&self, plugin: &str) -> Option<Arc<PluginVersion>> {
+        self.live().find(plugin).and_then(Slot::version).cloned()
+    }
+
+    /// Holds the messages of a `single` version that is taken back by itself, and hands its state over, if it can: the
+    /// earlier one goes live in any case. Waits for a handover of `bad` that is under way.
+    ///
+    /// # Errors
+    /// [`Replaced`], where that handover went well.
     pub(super) async fn hand_back(
         &self,
         bad: &Arc<PluginVersion>,
         good: &Arc<PluginVersion>,
-    ) -> Option<HandedOver> {
-        if !is_due(bad, good) {
-            return None;
+    ) -> Result<Option<HandedOver>, Replaced> {
+        if bad.door().is_none() {
+            return Ok(None);
         }
-        let handed_over = hand_over(bad, good).await;
-        handed_over
-            .map_err(|error| begins_anew(bad.name(), &error))
-            .ok()
+        if is_due(bad, good) {
+            match hand_over(bad, good).await {
+                Ok(handed_over) => return handed_over.map(Some).ok_or(Replaced),
+                Err(error) => begins_anew(bad.name(), &error),
+            }
+        }
+        hold(bad, good).await.map(Some).ok_or(Replaced)
     }
 }
 

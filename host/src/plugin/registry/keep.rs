@@ -56,6 +56,12 @@ impl Registry {
             None => Some("plugin_versions.dir is empty".to_owned()),
         }
     }
+
+    /// Whether what is live of the plugin is to be kept, and the disk does not take it.
+    pub fn fails_to_keep(&self, plugin: &str) -> bool {
+        let versions = self.versions.as_ref();
+        versions.is_some_and(|versions| versions.failure(plugin).is_some())
+    }
 }
 
 impl Record {

@@ -138,7 +138,7 @@ impl Registry {
             return;
         };
         let Some(bad) = slot.version().filter(|live| *live.hash() == judged.0) else {
-            return;
+            return self.condemn(plugin, judged, &reason);
         };
         let earlier: Vec<Back> = self
             .records
@@ -147,9 +147,14 @@ impl Registry {
             let name = label(back.hash());
             match self.go_back(slot.config(), back, KEPT_BYTES_MAX).await {
                 Ok(Tried::New(good)) => {
-                    let handed_over = self.hand_back(bad, &good.version).await;
-                    self.switch_back(bad, &good, &reason, began);
-                    return handed_over.into_iter().for_each(HandedOver::end);
+                    let held = self.hand_back(bad, &good.version).await;
+                    let Some(held) = held
+                        .ok()
+                        .filter(|_| self.switch_back(bad, &good, &reason, began))
+                    else {
+                        return self.condemn(plugin, judged, &reason);
+                    };
+                    return held.into_iter().for_each(HandedOver::end);
                 }
                 Ok(Tried::Same(_)) => {}
                 Err(refused) => {
@@ -169,14 +174,41 @@ impl Registry {
         );
     }
 
-    /// Makes `good` live in the place of `bad`, if that is what is live.
-    fn switch_back(&self, bad: &Arc<PluginVersion>, good: &Newcomer, reason: &str, began: Instant) {
+    /// Writes down that the version `judged` failed, in the place of which another one went live before it was taken back:
+    /// nobody goes back to it by accident.
+    fn condemn(&self, plugin: &str, judged: &Digest, reason: &str) {
+        let _switch = self.switch();
+        let live = self.live();
+        let live = live.find(plugin).and_then(Slot::version);
+        let condemned = self.records.with(plugin, |record| {
+            let bad = record.end_badly(judged)?;
+            record.take_back(&bad, live.map(Arc::as_ref), reason);
+            Some(bad)
+        });
+        if let Some(bad) = condemned {
+            let version = bad.label();
+            warn!(
+                plugin,
+                version, "a version failed that another one has replaced already: {reason}"
+            );
+            self.keep(plugin, None);
+        }
+    }
+
+    /// Makes `good` live in the place of `bad`. Returns whether that was what was live.
+    fn switch_back(
+        &self,
+        bad: &Arc<PluginVersion>,
+        good: &Newcomer,
+        reason: &str,
+        began: Instant,
+    ) -> bool {
         let plugin = bad.name();
         let _switch = self.switch();
         let live = self.live();
         let is_bad = |slot: &Slot| slot.version().is_some_and(|live| Arc::ptr_eq(live, bad));
         let Some(slot) = live.find(plugin).filter(|slot| is_bad(slot)) else {
-            return;
+            return false;
         };
         let config = slot.config().clone();
         let slots = live.slots().iter().map(|slot| match is_bad(slot) {
@@ -204,6 +236,7 @@ impl Registry {
         }
         .emit();
         self.keep(plugin, None);
+        true
     }
 }
 
@@ -235,6 +268,15 @@ impl Record {
         let stint = self.stints.front_mut().filter(|stint| stint.is_live())?;
         let trial = stint.trial?;
         Some((stint, trial))
+    }
+
+    /// Writes down that a version which is live no more was bad rather than old. None where it is live, or forgotten.
+    fn end_badly(&mut self, judged: &Digest) -> Option<Arc<PluginVersion>> {
+        let ended =
+            |stint: &&mut super::record::Stint| stint.hash == *judged && stint.end.is_some();
+        let stint = self.stints.iter_mut().find(ended)?;
+        stint.end.as_mut()?.rolled_back = true;
+        stint.resting.clone()
     }
 
     /// Writes down that `bad` must not go live by itself again.

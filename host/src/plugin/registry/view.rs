@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::{
     Registry,
@@ -12,7 +12,10 @@ use super::{
 use crate::{
     config::{InstanceMode, OnFailure},
     metrics::{FailureKind, ShadowOutcome},
-    plugin::{Difference, Shadow, Slot, VersionFigures, figures::quantile_ms, hex, version::label},
+    plugin::{
+        Difference, Shadow, Slot, VersionFigures, figures::quantile_ms, hex, rfc3339,
+        version::label,
+    },
 };
 
 /// One configured plugin, as reports show it.
@@ -57,10 +60,10 @@ pub struct VersionView {
     /// Why it was taken back by itself.
     pub rolled_back_because: Option<String>,
     /// When it went live, began to be tried, or was refused.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "rfc3339::serialize")]
     pub since: SystemTime,
     /// When it was live no more.
-    #[serde(serialize_with = "rfc3339_or_null")]
+    #[serde(serialize_with = "rfc3339::serialize_option")]
     pub until: Option<SystemTime>,
     /// What set that swap off.
     pub trigger: &'static str,
@@ -92,7 +95,7 @@ pub struct RolloutView {
     /// What came of the calls of the live version, where it runs on copies.
     pub copies: Option<CopiesView>,
     /// The latest copies that it answered otherwise than the live version, the latest first.
-    pub differences: Vec<DifferenceView>,
+    pub differences: Vec<Difference>,
 }
 
 /// What came of copies.
@@ -108,54 +111,11 @@ pub struct CopiesView {
     pub queue_bytes: u64,
 }
 
-/// In what two versions differ, without contents.
-#[derive(Clone, Debug, Serialize)]
-pub struct DifferenceView {
-    /// When that was found.
-    #[serde(serialize_with = "rfc3339")]
-    pub at: SystemTime,
-    /// The message's name.
-    pub message_id: String,
-    /// Its event type.
-    pub event_type: String,
-    /// `validate`, `transform`, `screen` or `handle`.
-    pub call: &'static str,
-    /// What the live version answered.
-    pub live: String,
-    /// What this one did.
-    pub shadow: String,
-    /// The fields that differ, where both changed the message.
-    pub fields: Vec<&'static str>,
-}
-
-impl From<Difference> for DifferenceView {
-    fn from(difference: Difference) -> Self {
-        let Difference {
-            at,
-            message_id,
-            event_type,
-            call,
-            live,
-            shadow,
-            fields,
-        } = difference;
-        Self {
-            at,
-            message_id,
-            event_type,
-            call,
-            live,
-            shadow,
-            fields,
-        }
-    }
-}
-
 /// Something that failed, as reports show it.
 #[derive(Clone, Debug, Serialize)]
 pub struct CallFailure {
     /// When.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "rfc3339::serialize")]
     pub at: SystemTime,
     /// `trap`, `deadline`, `memory`, `output` or `unavailable`; for a refused version the step of the admission.
     pub kind: &'static str,
@@ -279,9 +239,7 @@ fn of_candidate(candidate: &Candidate) -> VersionView {
                     queue_bytes: count(ShadowOutcome::QueueBytes),
                 }
             }),
-            differences: seen.map_or_else(Vec::new, |seen| {
-                seen.samples.into_iter().map(DifferenceView::from).collect()
-            }),
+            differences: seen.map_or_else(Vec::new, |seen| seen.samples.into()),
         }),
         ..of_stint(&Record::default(), &stint)
     }
@@ -311,19 +269,5 @@ fn of_failure(failure: &Failure) -> VersionView {
             kind: failure.error.step(),
             message: failure.error.to_string(),
         }),
-    }
-}
-
-fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&humantime::format_rfc3339_millis(*time))
-}
-
-fn rfc3339_or_null<S: Serializer>(
-    time: &Option<SystemTime>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match time {
-        Some(time) => rfc3339(time, serializer),
-        None => serializer.serialize_none(),
     }
 }

@@ -5,11 +5,12 @@
 
 use std::time::SystemTime;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
     metrics::FailureKind,
-    plugin::{Action, Draft, Rejection, Transformed, version::Verdict},
+    plugin::{Action, Draft, Rejection, Transformed, rfc3339, version::Verdict},
 };
 
 /// What a version answered.
@@ -110,9 +111,10 @@ fn of_action(action: &Action) -> usize {
 }
 
 /// In what the answers of two versions to one message differ.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// When it was found.
+    #[serde(serialize_with = "rfc3339::serialize")]
     pub at: SystemTime,
     /// The message's name.
     pub message_id: String,

@@ -4,7 +4,7 @@ use std::{fmt, time::SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use crate::plugin::{ComponentHash, Trigger, hex};
+use crate::plugin::{ComponentHash, Trigger, hex, rfc3339};
 
 /// The layout. A state of another one is passed over.
 pub(super) const FORMAT: u32 = 1;
@@ -163,24 +163,6 @@ fn parse_hex(text: &str) -> Option<ComponentHash> {
         *byte = u8::try_from(digit(0)? * 16 + digit(1)?).ok()?;
     }
     Some(hash)
-}
-
-mod rfc3339 {
-    use super::*;
-
-    pub(super) fn serialize<S: Serializer>(
-        time: &SystemTime,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_rfc3339_millis(*time))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<SystemTime, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_rfc3339(&text).map_err(D::Error::custom)
-    }
 }
 
 #[cfg(test)]

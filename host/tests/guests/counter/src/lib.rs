@@ -37,6 +37,9 @@ struct Counter {
 
 impl Plugin for Counter {
     fn init(config: &str) -> Result<Self, String> {
+        if stamp() == "STAMP-0init-slow" {
+            spin_for(Duration::from_secs(1));
+        }
         if config.contains("migrate") {
             migrate().map_err(|error| format!("the store could not be migrated: {error}"))?;
         }
@@ -84,6 +87,13 @@ fn spin() {
     black_box(());
 }
 
+fn spin_for(time: Duration) {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        spin();
+    }
+}
+
 impl Handover for Counter {
     fn save(&self) -> Result<Snapshot, String> {
         let mut data = self.count.get().to_le_bytes().to_vec();
@@ -94,12 +104,7 @@ impl Handover for Counter {
             "STAMP-0save-loop" => loop {
                 spin();
             },
-            "STAMP-0save-slow" => {
-                let until = Instant::now() + Duration::from_millis(400);
-                while Instant::now() < until {
-                    spin();
-                }
-            }
+            "STAMP-0save-slow" => spin_for(Duration::from_millis(400)),
             _ => {}
         }
         if !self.under_way.borrow().is_empty() {
@@ -118,6 +123,7 @@ impl Handover for Counter {
             "STAMP-restore-lo" => loop {
                 spin();
             },
+            "STAMP-restore-sl" => spin_for(Duration::from_secs(2)),
             _ => {}
         }
         match (snapshot.format, snapshot.data.try_into()) {

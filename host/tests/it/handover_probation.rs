@@ -1,0 +1,185 @@
+//! A `single` plugin whose new version is taken back by itself: what becomes of its state, also while that is being handed
+//! over.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use signalbox::{
+    config::ProbationConfig,
+    plugin::{Trigger, VersionView},
+};
+
+use crate::{
+    guests::counter,
+    handover::Counting,
+    redis::until,
+    runtime::{live, message},
+};
+
+/// Under these, nothing is judged.
+fn lenient() -> ProbationConfig {
+    ProbationConfig {
+        time: Duration::from_secs(3600),
+        calls: 1_000_000,
+        failure_percent: 1,
+        calls_min: 1_000_000,
+    }
+}
+
+/// Calls that trap, so many that those that do not meanwhile are never a hundred times as many.
+const TRAPS: usize = 40;
+
+/// Under these, a version that trapped so often has failed.
+fn strict() -> ProbationConfig {
+    ProbationConfig {
+        calls_min: 20,
+        ..lenient()
+    }
+}
+
+/// Longer than a handover takes on a busy machine.
+const LONG: Duration = Duration::from_secs(10);
+
+/// The version `first` has counted to three and `second` is on probation after it, and has trapped. `first` takes a state
+/// back only within `time_max`.
+async fn trapping(first: &str, second: &str, time_max: Duration) -> Counting {
+    let mut counting = Counting::start_with(first, LONG, time_max).await;
+    counting.config.limits.handover_time_max = LONG;
+    counting.registry.set_probation(lenient());
+    tokio::spawn(counting.registry.clone().supervise());
+    for count in 1..=3 {
+        assert_eq!(counting.count().await, count);
+    }
+    let refusal = counting.swap(&counter(second), Trigger::Signal).await;
+    assert_eq!(refusal, None);
+    assert_eq!(counting.count().await, 4, "the state came along");
+    for _ in 0..TRAPS {
+        let visit = counting.registry.enter().await;
+        let version = live(&counting.registry, "counter");
+        let answer = version.handle(None, message("count.panic", "1")).await;
+        assert!(answer.is_err(), "{answer:?}");
+        drop(visit);
+    }
+    counting
+}
+
+fn versions(counting: &Counting) -> Vec<VersionView> {
+    let view = counting.registry.view_of("counter");
+    view.expect("it is configured").versions
+}
+
+async fn until_live(counting: &Counting, stamp: &str) {
+    let hash = signalbox::plugin::component_hash(&counter(stamp));
+    until("the version is live", async || {
+        (*live(&counting.registry, "counter").hash() == hash).then_some(())
+    })
+    .await;
+}
+
+/// Has the live version count until `done`, one message after another, from `count` on.
+async fn count_until(counting: &Counting, done: &AtomicBool, mut count: u64) -> u64 {
+    while !done.load(Ordering::Relaxed) {
+        count += 1;
+        assert_eq!(counting.count().await, count);
+        // Leaves processor time to what it waits for.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_version_before_goes_on_with_what_the_failed_one_had_left() {
+    let counting = trapping("1", "2", LONG).await;
+    assert_eq!(counting.count().await, 1, "each trap cost the memory");
+    counting.registry.set_probation(strict());
+    until_live(&counting, "1").await;
+    assert_eq!(counting.count().await, 2);
+    let shown = versions(&counting);
+    assert_eq!((shown[0].state, shown[1].state), ("live", "rolled_back"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_failed_version_hands_nothing_over_the_one_before_begins_anew() {
+    for (first, second) in [("1", "save-refus"), ("restore-no", "2")] {
+        let counting = trapping(first, second, LONG).await;
+        assert_eq!(counting.count().await, 1);
+        assert_eq!(counting.count().await, 2);
+        counting.registry.set_probation(strict());
+        until_live(&counting, first).await;
+        assert_eq!(counting.count().await, 1, "{first} after {second}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_fails_while_its_state_is_handed_over_is_replaced_and_not_taken_back() {
+    let counting = trapping("1", "2", Duration::from_millis(100)).await;
+    assert_eq!(counting.count().await, 1);
+    let (done, registry) = (AtomicBool::new(false), counting.registry.clone());
+    let swap = async {
+        let refusal = counting.swap(&counter("restore-sl"), Trigger::Signal).await;
+        done.store(true, Ordering::Relaxed);
+        refusal
+    };
+    let verdict = async {
+        // Messages are held, so the state is on its way.
+        while registry.enter().now_or_never().is_some() {
+            tokio::task::yield_now().await;
+        }
+        registry.set_probation(strict());
+        until("it is judged", async || {
+            (versions(&counting)[0].state != "probation").then_some(())
+        })
+        .await;
+        assert!(!done.load(Ordering::Relaxed), "it was judged too late");
+    };
+    let (refusal, (), count) = tokio::join!(swap, verdict, count_until(&counting, &done, 1));
+    assert_eq!(refusal, None);
+    until_live(&counting, "restore-sl").await;
+    assert_eq!(counting.count().await, count + 1);
+    // Nobody goes back to it by accident.
+    until("it is known to be bad", async || {
+        let shown = versions(&counting);
+        let bad = shown
+            .iter()
+            .find(|version| version.trigger == "signal" && version.until.is_some());
+        let because = bad.and_then(|bad| bad.rolled_back_because.as_deref());
+        because
+            .is_some_and(|why| why.contains("trapped"))
+            .then_some(())
+    })
+    .await;
+    let states: Vec<_> = versions(&counting)
+        .iter()
+        .map(|version| version.state)
+        .collect();
+    assert_eq!(states[1..], ["rolled_back", "retired"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_was_admitted_meanwhile_gets_the_state_of_the_one_that_came_back() {
+    let counting = trapping("1", "2", LONG).await;
+    assert_eq!(counting.count().await, 1);
+    let done = AtomicBool::new(false);
+    let first = signalbox::plugin::component_hash(&counter("1"));
+    let swap = async {
+        let refusal = counting.swap(&counter("init-slow"), Trigger::Signal).await;
+        done.store(true, Ordering::Relaxed);
+        refusal
+    };
+    let verdict = async {
+        counting.registry.set_probation(strict());
+        until("the first version is back", async || {
+            let back = *live(&counting.registry, "counter").hash() == first;
+            back.then_some(())
+        })
+        .await;
+        assert!(!done.load(Ordering::Relaxed), "it came back too late");
+    };
+    let (refusal, (), count) = tokio::join!(swap, verdict, count_until(&counting, &done, 1));
+    assert_eq!(refusal, None);
+    until_live(&counting, "init-slow").await;
+    assert_eq!(counting.count().await, count + 1);
+}

@@ -1,0 +1,210 @@
+//! A hundred changes of plugins in a row under load: swaps, canaries, rollbacks and handovers take turns.
+//!
+//! Every message goes through two plugins: `tally`, which counts in its memory, and `chat`. None may be lost, doubled or out
+//! of order; each must be attributed to one version of each plugin; and the count must arrive whole in each new version.
+
+mod admin;
+mod driver;
+mod ledger;
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use self::driver::{Components, Driver, Kind};
+use super::Bench;
+use super::load::{self, LoadReport};
+use super::outcome::{CaseResult, Row, Target, Unit, median};
+use super::subject::{Subject, server_config};
+
+/// The plugin that ships with the server, in this case the one that is swapped, tried and rolled back.
+const CHAT: &str = "chat";
+
+/// The plugin that counts, and hands its count over.
+const TALLY: &str = "tally";
+
+/// The key of the server's API, which listens on this machine alone and for this run alone.
+const ADMIN_KEY: &str = "bench-changes-0123456789abcdef";
+
+/// Load under which plugins are changed.
+const CONNECTIONS: usize = 400;
+const RATE: &str = "20000";
+const RATE_QUICK: &str = "2000";
+
+/// Changes in a row.
+const CHANGES: usize = 100;
+const CHANGES_QUICK: usize = 12;
+
+/// Time from the beginning of one change to that of the next, at least: as with the case `swap`, more often than anybody
+/// deploys, and long enough that latency shows changes as they come in operation.
+const CHANGE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Time for one change, far over what it takes: the load ends then at the latest.
+const CHANGE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What the server is configured with beside what all cases have. Versions are tried for a time and not for a number of
+/// calls, because everybody's calls are twenty times those of a canary's users. No call comes near the limits of time, on a
+/// machine whose processors compile plugins and make the load as well: what a wait costs is in the latency.
+const CONFIG: &str = r#"
+[plugin_probation]
+time = "750ms"
+calls = 1000000
+
+[[plugins]]
+name = "tally"
+path = "tally.wasm"
+events = ["chat_message"]
+instances = "single"
+call_time_max = "2s"
+handover_time_max = "500ms"
+
+[[plugins]]
+name = "chat"
+path = "chat.wasm"
+events = ["chat_message", "chat.*"]
+on_failure = "pass"
+call_time_max = "2s"
+rollout = { mode = "canary", percent = 5 }
+"#;
+
+/// What a run with changes showed.
+struct Changed {
+    report: LoadReport,
+    made: usize,
+    took: Duration,
+}
+
+/// Compares the latency while plugins change with that of the same load before and after, and checks what became of the
+/// messages.
+pub(crate) fn run(bench: &Bench, case: &'static str) -> anyhow::Result<CaseResult> {
+    let mut result = CaseResult::default();
+    let folder = bench.folder().join(case);
+    let components = prepare(bench, &folder)?;
+    let config = server_config(None, None) + &format!("\n[admin]\nkey = \"{ADMIN_KEY}\"\n{CONFIG}");
+    let subject = Subject::configured(bench, &format!("{case}/platform.toml"), &config)?;
+    let mut driver = Driver::new(&subject, ADMIN_KEY, components);
+    let connections = (bench.connections(CONNECTIONS) / 2 * 2).to_string();
+    let rate = if bench.quick { RATE_QUICK } else { RATE };
+    let options = ["--connections", &connections, "--rate", rate];
+
+    let before = load::run(bench, &subject, &options)?;
+    let changed = change_under_load(bench, &subject, &options, &mut driver)?;
+    let after = load::run(bench, &subject, &options)?;
+    // Once more, to see the count when all that was sent has been counted.
+    driver.hand_over()?;
+    driver.settle_all()?;
+
+    result.check("server at rest", &before);
+    result.check("server while plugins change", &changed.report);
+    result.check("server at rest again", &after);
+    let reports = [&before, &changed.report, &after];
+    let sent = reports.iter().map(|report| report.sent_in_all()).sum();
+    let seen = (driver.chat.calls(), driver.tally.calls(), driver.counted);
+    result.broken.extend(misattributed(sent, seen));
+    let steady = [before.p99_ms(), after.p99_ms()];
+    eprintln!(
+        "   {} changes in {:.0} s: p99 {:.2} ms, {:.2} ms before and {:.2} ms after; {sent} messages",
+        changed.made,
+        changed.took.as_secs_f64(),
+        changed.report.p99_ms(),
+        steady[0],
+        steady[1],
+    );
+    result.rows = rows(case, &changed, &steady, driver.held_ms);
+    Ok(result)
+}
+
+fn rows(case: &'static str, changed: &Changed, steady_p99: &[f64], held_ms: Vec<f64>) -> Vec<Row> {
+    let row = |measure, unit, server, samples, reference, target| Row {
+        case,
+        measure,
+        unit,
+        server,
+        samples,
+        reference,
+        target,
+    };
+    let (made, p99) = (changed.made as f64, changed.report.p99_ms());
+    let steady = Some(("steady", median(steady_p99)));
+    let (ms, held) = (Unit::Milliseconds, median(&held_ms));
+    let target = Target::TimesAtMost(1.2);
+    vec![
+        row("changes", Unit::Count, made, vec![made], None, Target::None),
+        row(
+            "p99 latency while changing",
+            ms,
+            p99,
+            vec![p99],
+            steady,
+            target,
+        ),
+        row(
+            "messages held for a handover",
+            ms,
+            held,
+            held_ms,
+            None,
+            Target::None,
+        ),
+    ]
+}
+
+/// What is wrong where not every message was seen by one version of each plugin, and counted once.
+fn misattributed(sent: u64, seen: (u64, u64, u64)) -> Option<String> {
+    let (chat, tally, counted) = seen;
+    (seen != (sent, sent, sent)).then(|| {
+        format!(
+            "of {sent} messages the versions of {CHAT} saw {chat} and those of {TALLY} {tally}, whose memory counted {counted}"
+        )
+    })
+}
+
+/// The folder of the server, with the files of its plugins.
+fn prepare(bench: &Bench, folder: &Path) -> anyhow::Result<Components> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let tally = folder.join("tally.wasm");
+    let built = bench.guests.join("tally.wasm");
+    fs::copy(&built, &tally).with_context(|| format!("cannot copy {}", built.display()))?;
+    Components::read(&bench.plugin, &tally, folder.join("chat.wasm"))
+}
+
+/// Makes the changes, and has the load go on until they are made.
+fn change_under_load(
+    bench: &Bench,
+    subject: &Subject,
+    options: &[&str],
+    driver: &mut Driver<'_>,
+) -> anyhow::Result<Changed> {
+    let changes = if bench.quick { CHANGES_QUICK } else { CHANGES };
+    let longest = CHANGE_TIME_MAX * u32::try_from(changes)?;
+    let mut running = load::start_until_told(bench, subject, options, longest)?;
+    running.wait_until_measuring()?;
+    let began = Instant::now();
+    for kind in Kind::TURNS.into_iter().cycle().take(changes) {
+        let next = Instant::now() + CHANGE_INTERVAL;
+        driver.change(kind)?;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    let took = began.elapsed();
+    Ok(Changed {
+        report: running.stop()?,
+        made: changes,
+        took,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_is_seen_by_no_version_or_by_two_is_told() {
+        assert_eq!(misattributed(5, (5, 5, 5)), None);
+        for seen in [(4, 5, 5), (5, 6, 5), (5, 5, 4)] {
+            assert!(misattributed(5, seen).is_some_and(|what| what.starts_with("of 5 messages")));
+        }
+    }
+}
