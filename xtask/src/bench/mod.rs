@@ -9,6 +9,7 @@ mod cases;
 mod changes;
 pub(crate) mod load;
 mod machine;
+mod neighbour;
 mod nodes;
 pub(crate) mod outcome;
 mod subject;

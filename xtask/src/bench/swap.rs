@@ -9,6 +9,7 @@ use anyhow::Context as _;
 
 use super::Bench;
 use super::load::{self, LoadReport};
+use super::neighbour::IdleNeighbour;
 use super::outcome::{CaseResult, Row, Target, Unit, median};
 use super::subject::{LogLine, Subject};
 use crate::builds;
@@ -51,7 +52,8 @@ struct Swapped {
 /// Swaps under load and compares the latency with that of the same load without swaps.
 pub(crate) fn run(bench: &Bench, case: &'static str) -> anyhow::Result<CaseResult> {
     let mut result = CaseResult::default();
-    let (mut swaps, mut steady_p99, mut swapping_p99) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut swaps, mut steady_p99) = (Vec::new(), Vec::new());
+    let (mut swapping_p99, mut beside_p99) = (Vec::new(), Vec::new());
     let mut builds = Builds::new(bench)?;
     for round in 1..=bench.rounds() {
         let connections = (bench.connections(CONNECTIONS) / 2 * 2).to_string();
@@ -59,14 +61,17 @@ pub(crate) fn run(bench: &Bench, case: &'static str) -> anyhow::Result<CaseResul
         let subject = Subject::server(bench, Some(&builds.file))?;
         let steady = load::run(bench, &subject, &options)?;
         let (swapping, swapped) = run_with_swaps(bench, &subject, &options, &mut builds)?;
+        let beside = run_beside(bench, &subject, &options, &swapped)?;
         result.check("server at rest", &steady);
         result.check("server while it swaps", &swapping);
+        result.check("server beside other work", &beside);
         let (cold, cached) = (from_file(&swapped, false), from_file(&swapped, true));
         eprintln!(
-            "   round {round}: p99 {:.2} ms steady, {:.2} ms swapping; live in {:.0} ms cold ({}), {:.0} ms cached ({}), \
+            "   round {round}: p99 {:.2} ms steady, {:.2} ms swapping, {:.2} ms beside other work; live in {:.0} ms cold ({}), {:.0} ms cached ({}), \
              the server's own part {:.0} ms",
             steady.p99_ms(),
             swapping.p99_ms(),
+            beside.p99_ms(),
             median(&cold),
             cold.len(),
             median(&cached),
@@ -75,9 +80,10 @@ pub(crate) fn run(bench: &Bench, case: &'static str) -> anyhow::Result<CaseResul
         );
         steady_p99.push(steady.p99_ms());
         swapping_p99.push(swapping.p99_ms());
+        beside_p99.push(beside.p99_ms());
         swaps.extend(swapped);
     }
-    result.rows = rows(case, &swaps, &steady_p99, swapping_p99);
+    result.rows = rows(case, &swaps, &steady_p99, swapping_p99, beside_p99);
     Ok(result)
 }
 
@@ -86,6 +92,7 @@ fn rows(
     swaps: &[Swapped],
     steady_p99: &[f64],
     swapping_p99: Vec<f64>,
+    beside_p99: Vec<f64>,
 ) -> Vec<Row> {
     let time = |measure, cached, bound| {
         let samples = from_file(swaps, cached);
@@ -100,18 +107,27 @@ fn rows(
             target: Target::AtMost(bound),
         })
     };
-    let latency = Row {
+    let latency = |measure, samples: Vec<f64>, target| Row {
         case,
-        measure: "p99 latency while swapping",
+        measure,
         unit: Unit::Milliseconds,
-        server: median(&swapping_p99),
-        samples: swapping_p99,
+        server: median(&samples),
+        samples,
         reference: Some(("steady", median(steady_p99))),
-        target: Target::TimesAtMost(1.2),
+        target,
     };
+    let swapping = latency(
+        "p99 latency while swapping",
+        swapping_p99,
+        Target::TimesAtMost(1.2),
+    );
+    let beside = latency("p99 latency beside other work", beside_p99, Target::None);
     let cold = time("file written to live, compiled", false, 250.0);
     let cached = time("file written to live, from the cache", true, 50.0);
-    cold.into_iter().chain(cached).chain([latency]).collect()
+    cold.into_iter()
+        .chain(cached)
+        .chain([swapping, beside])
+        .collect()
 }
 
 fn from_file(swaps: &[Swapped], cached: bool) -> Vec<f64> {
@@ -141,6 +157,21 @@ fn run_with_swaps(
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     Ok((running.finish()?, swaps))
+}
+
+/// No swaps, but as much work in another process as compiling is.
+fn run_beside(
+    bench: &Bench,
+    subject: &Subject,
+    options: &[&str],
+    swapped: &[Swapped],
+) -> anyhow::Result<LoadReport> {
+    let compiled = swapped.iter().filter(|swap| !swap.cached);
+    let busy: Vec<_> = compiled.map(|swap| swap.live_ms).collect();
+    let busy = Duration::from_secs_f64(median(&busy) / 1e3);
+    // One swap of two compiles.
+    let _neighbour = IdleNeighbour::start(busy, SWAP_INTERVAL * 2)?;
+    load::run(bench, subject, options)
 }
 
 /// A swap that came after the file was renamed, from a line of the server's log in JSON.
@@ -259,11 +290,12 @@ mod tests {
             live_ms: 1.0,
         };
         let swaps = [swap(false, 100.0), swap(true, 10.0), swap(false, 200.0)];
-        let rows = rows("swap", &swaps, &[1.0], vec![1.1]);
+        let rows = rows("swap", &swaps, &[1.0], vec![1.1], vec![1.5]);
         assert_eq!(
             rows.iter().map(|row| row.server).collect::<Vec<_>>(),
-            [150.0, 10.0, 1.1]
+            [150.0, 10.0, 1.1, 1.5]
         );
-        assert_eq!(super::rows("swap", &swaps[..1], &[1.0], vec![1.1]).len(), 2);
+        let rows = super::rows("swap", &swaps[..1], &[1.0], vec![1.1], vec![1.5]);
+        assert_eq!(rows.len(), 3);
     }
 }
