@@ -50,7 +50,7 @@ const CHANGE_TIME_MAX: Duration = Duration::from_secs(10);
 /// machine whose processors compile plugins and make the load as well: what a wait costs is in the latency.
 const CONFIG: &str = r#"
 [plugin_probation]
-time = "750ms"
+time = "1s"
 calls = 1000000
 
 [[plugins]]

@@ -19,7 +19,7 @@ use signalbox_plugin::{
 static STAMP: [u8; 16] = *b"STAMP-0000000000";
 
 /// How long a version that traps is good, in milliseconds: time to look at what was live before it.
-const GOOD_MS: u64 = 150;
+const GOOD_MS: u64 = 300;
 
 /// Which messages such a version traps at.
 const TRAP_EVERY: u64 = 5;
