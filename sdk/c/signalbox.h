@@ -49,6 +49,9 @@ typedef struct {
 
 typedef struct { uint16_t code; sb_string reason; } sb_disconnection;
 
+/* The memory of an instance, in a format that the plugin's author numbers; `error` where it cannot be saved. */
+typedef struct { uint32_t format; sb_bytes data; sb_string error; } sb_snapshot;
+
 /* Something that the server is to do. */
 typedef struct {
     enum { SB_DELIVER, SB_SEND, SB_ANNOUNCE, SB_JOIN, SB_LEAVE, SB_DISCONNECT } is;
@@ -246,6 +249,7 @@ typedef struct { uint8_t is; union { sb_abi_draft draft; sb_string room; sb_disc
 typedef struct { const sb_abi_action *at; size_t length; } sb_abi_list;
 typedef struct { uint8_t is_error; union { sb_abi_list list; sb_rejection rejection; } is; } sb_abi_actions;
 typedef struct { uint8_t is_error; sb_string error; } sb_abi_started;
+typedef struct { uint8_t is_error; union { struct { uint32_t format; sb_bytes data; } snapshot; sb_string error; } is; } sb_abi_saved;
 
 _Static_assert(sizeof(sb_abi_draft) == 32 && sizeof(sb_abi_outcome) == 40 && sizeof(sb_abi_action) == 36,
                "this is for wasm32");
@@ -305,6 +309,18 @@ static inline void *sb_lay_actions(sb_actions actions) {
 static inline void *sb_lay_started(sb_string error) {
     sb_abi_started *area = sb_alloc(sizeof *area);
     *area = (sb_abi_started){error.length != 0, error};
+    return area;
+}
+
+static inline void *sb_lay_saved(sb_snapshot snapshot) {
+    sb_abi_saved *area = sb_alloc(sizeof *area);
+    area->is_error = snapshot.error.length != 0;
+    if (area->is_error) {
+        area->is.error = snapshot.error;
+        return area;
+    }
+    area->is.snapshot.format = snapshot.format;
+    area->is.snapshot.data = snapshot.data;
     return area;
 }
 
@@ -398,5 +414,16 @@ static inline void *sb_lay_started(sb_string error) {
     SB_AFTER("lifecycle", "init", init) \
     SB_EXPORT("lifecycle", "self-test") void *sb_export_self_test(void) { return sb_lay_started(self_test()); } \
     SB_AFTER("lifecycle", "self-test", self_test)
+
+/* For instances = "single". sb_snapshot save(void): asked of the old version, with no message under way. sb_string
+ * restore(sb_snapshot): the new version's first call after `init`; an empty text is success, another one leaves the old
+ * version live. What `restore` keeps it copies. */
+#define SIGNALBOX_HANDOVER(save, restore) \
+    SB_EXPORT("handover", "save") void *sb_export_save(void) { return sb_lay_saved(save()); } \
+    SB_AFTER("handover", "save", save) \
+    SB_EXPORT("handover", "restore") void *sb_export_restore(uint32_t format, const uint8_t *data, size_t length) { \
+        return sb_lay_started(restore((sb_snapshot){format, {data, length}, {0, 0}})); \
+    } \
+    SB_AFTER("handover", "restore", restore)
 
 #endif

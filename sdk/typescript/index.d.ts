@@ -104,11 +104,26 @@ export interface Lifecycle {
   selfTest(): void;
 }
 
+/** The memory of an instance, in a form of the plugin's own; its author numbers the formats of `data`. */
+export interface Snapshot {
+  format: number;
+  data: Uint8Array;
+}
+
+/**
+ * Export it as `handover`, for a plugin with `instances = "single"`. `save` is asked of the old version, `restore` of the
+ * new one after its `init`; a text that is thrown leaves the old version live.
+ */
+export interface Handover {
+  save(): Snapshot;
+  restore(snapshot: Snapshot): void;
+}
+
 /**
  * Wraps an interface so that an exception is logged with its message and stack before it fails the call: without it the
  * server's log says no more than `unreachable`. Rejections go through.
  */
-export function guard<T extends Validation | Transformation | Screening | Events | Connections | Rooms | Lifecycle>(
+export function guard<T extends Validation | Transformation | Screening | Events | Connections | Rooms | Lifecycle | Handover>(
   functions: T,
 ): T;
 
@@ -141,6 +156,11 @@ export function join(room: string): Action;
 export function leave(room: string): Action;
 /** Closes the connection; below 4500 the client comes back by itself. */
 export function disconnect(code: number, reason: string): Action;
+
+/** A text as UTF-8, such as for `Snapshot.data`: there is no `TextEncoder`. */
+export function bytes(text: string): Uint8Array;
+/** UTF-8 as a text. */
+export function text(bytes: Uint8Array): string;
 
 export const log: Record<"debug" | "info" | "warn" | "error", (line: string) => void>;
 

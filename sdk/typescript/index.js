@@ -91,12 +91,12 @@ export const metrics = {
 };
 
 // UTF-8 by the escapes of URIs: QuickJS has no TextEncoder.
-function bytes(value) {
+export function bytes(value) {
   const escaped = unescape(encodeURIComponent(value));
   return Uint8Array.from(escaped, (character) => character.charCodeAt(0));
 }
 
-function text(value) {
+export function text(value) {
   let escaped = "";
   for (const byte of value) escaped += String.fromCharCode(byte);
   return decodeURIComponent(escape(escaped));

@@ -3,6 +3,7 @@
 
 static char config[4096];
 static size_t config_length;
+static uint32_t hits;
 
 #define IS(literal) sb_equal(message.type, SB(literal))
 
@@ -120,6 +121,10 @@ static sb_actions handle(sb_message message) {
         sb_observe(SB("size"), 1.5);
         sb_log(SB_INFO, SB("gesehen ü"));
     }
+    if (IS("c.hits")) {
+        hits++;
+        return reply(message.type, number(hits));
+    }
     if (IS("c.fail")) abort();
     if (IS("c.loop"))
         for (volatile int i = 0;; i++) continue;
@@ -152,11 +157,24 @@ static sb_string init(sb_string given) {
 
 static sb_string self_test(void) { return SB(""); }
 
+static sb_snapshot save(void) {
+    uint32_t *kept = sb_alloc(sizeof *kept);
+    *kept = hits;
+    return (sb_snapshot){1, {(const uint8_t *)kept, sizeof *kept}, {0, 0}};
+}
+
+static sb_string restore(sb_snapshot snapshot) {
+    if (snapshot.data.length != sizeof hits) return SB("the snapshot is of another length");
+    memcpy(&hits, snapshot.data.at, sizeof hits);
+    return SB("");
+}
+
 SIGNALBOX_VALIDATION(validate)
 SIGNALBOX_TRANSFORMATION(transform)
 SIGNALBOX_SCREENING(screen)
 SIGNALBOX_EVENTS(handle, SB("c.actions"), SB("c.none"), SB("c.many"), SB("c.config"), SB("c.context"), SB("c.store"),
-                 SB("c.big"), SB("c.clock"), SB("c.observe"), SB("c.fail"), SB("c.loop"))
+                 SB("c.big"), SB("c.clock"), SB("c.observe"), SB("c.fail"), SB("c.loop"), SB("c.hits"))
 SIGNALBOX_CONNECTIONS(connected, disconnected)
 SIGNALBOX_ROOMS(authorize)
 SIGNALBOX_LIFECYCLE(init, self_test)
+SIGNALBOX_HANDOVER(save, restore)

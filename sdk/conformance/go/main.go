@@ -10,6 +10,7 @@ import (
 	"signalbox/plugin"
 	"signalbox/plugin/connections"
 	"signalbox/plugin/events"
+	"signalbox/plugin/handover"
 	"signalbox/plugin/lifecycle"
 	"signalbox/plugin/rooms"
 	"signalbox/plugin/screening"
@@ -18,6 +19,9 @@ import (
 )
 
 var config string
+
+// hits are counted in memory.
+var hits int
 
 func init() {
 	lifecycle.OnInit(func(text string) error {
@@ -33,7 +37,8 @@ func init() {
 		return transform(message)
 	})
 	events.Register(handle, "c.actions", "c.none", "c.many", "c.config", "c.context", "c.store", "c.big", "c.clock", "c.observe",
-		"c.fail", "c.loop")
+		"c.fail", "c.loop", "c.hits")
+	handover.Register(save, restore)
 	connections.Register(connected, func(plugin.Client, plugin.Disconnection) []plugin.Action { return nil })
 	rooms.Register(func(_ plugin.Client, room string) error {
 		if room == "secret" {
@@ -160,6 +165,9 @@ func handle(message plugin.Message) ([]plugin.Action, error) {
 		plugin.Count("seen", 2)
 		plugin.Observe("size", 1.5)
 		plugin.Log(plugin.Info, "gesehen ü")
+	case "c.hits":
+		hits++
+		return []plugin.Action{plugin.Reply("c.hits", hits)}, nil
 	case "c.fail":
 		panic("on purpose")
 	case "c.loop":
@@ -174,6 +182,16 @@ func connected(client plugin.Client) ([]plugin.Action, error) {
 		return nil, plugin.Reject("banned", "geh")
 	}
 	return []plugin.Action{plugin.Join("home:" + client.User)}, nil
+}
+
+func save() (handover.Snapshot, error) {
+	return handover.Snapshot{Format: 1, Data: []byte(strconv.Itoa(hits))}, nil
+}
+
+func restore(snapshot handover.Snapshot) error {
+	var err error
+	hits, err = strconv.Atoi(string(snapshot.Data))
+	return err
 }
 
 func main() {}

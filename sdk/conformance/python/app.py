@@ -6,9 +6,11 @@ import signalbox
 from componentize_py_types import Err
 from signalbox import Action, Client, Disconnection, Draft, Message, Outcome, Outcome_Changed, guarded
 from wit_world import exports
+from wit_world.exports.handover import Snapshot
 from wit_world.imports import context, log, metrics, store
 
 configured = ""
+hits = 0
 
 PLACES = {
     "nobody": None,
@@ -85,7 +87,7 @@ def about():
 class Events(exports.Events):
     @guarded
     def event_types(self) -> list[str]:
-        names = ["actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop"]
+        names = ["actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop", "hits"]
         return [f"c.{name}" for name in names]
 
     @guarded
@@ -116,6 +118,10 @@ class Events(exports.Events):
                 metrics.count("seen", 2)
                 metrics.observe("size", 1.5)
                 log.write(log.Level.INFO, "gesehen ü")
+            case "c.hits":
+                global hits
+                hits += 1
+                return [signalbox.reply("c.hits", hits)]
             case "c.fail":
                 raise ValueError("on purpose")
             case "c.loop":
@@ -152,3 +158,16 @@ class Lifecycle(exports.Lifecycle):
     @guarded
     def self_test(self) -> None:
         pass
+
+
+class Handover(exports.Handover):
+    @guarded
+    def save(self) -> Snapshot:
+        return Snapshot(1, str(hits).encode())
+
+    @guarded
+    def restore(self, snapshot: Snapshot) -> None:
+        global hits
+        if snapshot.format != 1:
+            raise Err(f"cannot read format {snapshot.format}")
+        hits = int(snapshot.data)

@@ -71,6 +71,7 @@ pub(super) fn run(
         event_type: EVENT_TYPE,
         // A message that a plugin fails at is missed.
         on_failure: "reject",
+        single: false,
     };
     let chain = Chain {
         signalbox,

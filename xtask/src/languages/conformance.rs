@@ -4,15 +4,21 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use anyhow::Context as _;
-use serde_json::Value;
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
 
+use super::client::Client;
+use super::node::{Node, Served};
 use super::signalbox::Signalbox;
 use super::{Steps, Stopped, journey, succeeded};
+use crate::builds;
 use crate::workspace::Workspace;
 
 /// Where the cases and the plugins are, against the repository.
 const FOLDER: &str = "sdk/conformance";
+
+/// The event type that the plugins count in their memory.
+const COUNTED: &str = "c.hits";
 
 /// The first step that is no longer part of the way to a live plugin.
 pub(super) const BUILD: &str = "conformance build";
@@ -40,7 +46,42 @@ pub(super) fn run(
     })?;
     steps.step("conformance", || {
         succeeded(signalbox.run(&folder, &["plugin", "test"]))
+    })?;
+    let component = folder.join("dist").join(format!("{name}.wasm"));
+    steps.step("handover", || {
+        keeps_memory(signalbox, &name, &component).map_err(Stopped::Failed)
     })
+}
+
+/// Replaces the plugin where it has one instance, which counts messages in its memory.
+fn keeps_memory(signalbox: &Signalbox, name: &str, component: &Path) -> anyhow::Result<()> {
+    let served = Served {
+        plugins: &[name.to_owned()],
+        event_type: COUNTED,
+        on_failure: "reject",
+        single: true,
+    };
+    let node = Node::start(signalbox, name, &served)?;
+    let bytes = fs::read(component).with_context(|| component.display().to_string())?;
+    let build = component.with_file_name("build.wasm");
+    let build_path = build.to_string_lossy();
+    let mut client = None;
+    for number in 1..=2 {
+        fs::write(&build, builds::numbered(&bytes, number))?;
+        let words = ["plugin", "push", "--json", "--name", name, &build_path];
+        signalbox.ask(&words, &node.access())?;
+        let client = match &mut client {
+            Some(client) => client,
+            // Nobody may connect before a plugin that is asked about connections is there.
+            none => none.insert(Client::connect(node.address)?),
+        };
+        let counted = client.ask(&json!({"type": COUNTED}), COUNTED)?;
+        ensure!(
+            counted == number,
+            "version {number} counts {counted} instead of {number}: it did not get the memory of the one before"
+        );
+    }
+    Ok(())
 }
 
 /// The cases for `language`. Two things are written shorter in the file: `{"$repeat":["ab",3]}` stands for `"ababab"`, and

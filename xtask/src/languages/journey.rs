@@ -16,6 +16,7 @@ pub(super) fn run(signalbox: &Signalbox, language: &str, steps: &mut Steps) -> R
         plugins: std::slice::from_ref(&name),
         event_type: "note",
         on_failure: "pass",
+        single: false,
     };
     let node = Node::start(signalbox, &name, &served)?;
     let mut client = Client::connect(node.address)?;

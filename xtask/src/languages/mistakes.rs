@@ -173,6 +173,7 @@ fn fail_live(
         plugins: &[name.to_owned()],
         event_type: "note",
         on_failure: "reject",
+        single: false,
     };
     let node = Node::start(signalbox, &format!("{name}-mistaken"), &served)?;
     let file = folder.join("dist").join(format!("{name}.wasm"));

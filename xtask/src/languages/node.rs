@@ -34,6 +34,8 @@ pub(super) struct Served<'a> {
     pub(super) event_type: &'static str,
     /// What becomes of messages that they fail at.
     pub(super) on_failure: &'static str,
+    /// Whether each has one instance, which hands its memory over.
+    pub(super) single: bool,
 }
 
 impl Node {
@@ -95,8 +97,13 @@ fn entry(plugin: &str, served: &Served<'_>) -> String {
     let Served {
         event_type,
         on_failure,
+        single,
         ..
     } = served;
+    let instances = match single {
+        true => "instances = \"single\"\nhandover_time_max = \"5s\"\n",
+        false => "",
+    };
     format!(
         r#"
 [[plugins]]
@@ -106,7 +113,7 @@ events = ["{event_type}", "{plugin}.*"]
 on_failure = "{on_failure}"
 call_cpu_max = "1s"
 call_time_max = "5s"
-"#
+{instances}"#
     )
 }
 

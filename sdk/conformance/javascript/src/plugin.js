@@ -1,5 +1,6 @@
 import * as signalbox from "@signalbox/plugin";
 let config = "";
+let hits = 0;
 function validate(message) {
   if (message.eventType !== "c.reject") return;
   const { code, reason } = signalbox.payload(message);
@@ -83,6 +84,9 @@ function handle(message) {
       signalbox.metrics.observe("size", 1.5);
       signalbox.log.info("gesehen ü");
       return [];
+    case "c.hits":
+      hits += 1;
+      return [signalbox.reply("c.hits", hits)];
     case "c.fail":
       throw new Error("on purpose");
     case "c.loop":
@@ -105,7 +109,14 @@ function screen(message) {
 function init(text) {
   config = text;
 }
-const eventTypes = () => ["actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop"].map((name) => `c.${name}`);
+function save() {
+  return { format: 1, data: signalbox.bytes(String(hits)) };
+}
+function restore(snapshot) {
+  if (snapshot.format !== 1) throw `cannot read format ${snapshot.format}`;
+  hits = Number(signalbox.text(snapshot.data));
+}
+const eventTypes = () => ["actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop", "hits"].map((name) => `c.${name}`);
 const validation = signalbox.guard({ validate });
 const transformation = signalbox.guard({ transform });
 const screening = signalbox.guard({ screen });
@@ -114,9 +125,11 @@ const connections = signalbox.guard({ connected, disconnected: () => [] });
 const rooms = signalbox.guard({ authorizeJoin });
 const lifecycle = signalbox.guard({ init, selfTest() {
 } });
+const handover = signalbox.guard({ save, restore });
 export {
   connections,
   events,
+  handover,
   lifecycle,
   rooms,
   screening,

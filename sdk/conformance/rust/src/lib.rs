@@ -1,12 +1,17 @@
 //! What cases.json asks for, in Rust.
 
+use std::cell::Cell;
+
 use signalbox_plugin::{
-    Action, Client, Connections, Destination, Disconnection, Draft, Events, Message, Outcome, Plugin,
-    Rejection, Rooms, Transformation, Validation, context, export, log, metrics, payload, store,
+    Action, Client, Connections, Destination, Disconnection, Draft, Events, Handover, Message, Outcome,
+    Plugin, Rejection, Rooms, Snapshot, Transformation, Validation, context, export, log, metrics,
+    payload, store,
 };
 
 struct Conformance {
     config: Box<Raw>,
+    /// Counted in memory.
+    hits: Cell<u32>,
 }
 
 type Raw = serde_json::value::RawValue;
@@ -15,7 +20,8 @@ type Value = serde_json::Value;
 impl Plugin for Conformance {
     fn init(config: &str) -> Result<Self, String> {
         let config = Raw::from_string(config.to_owned()).map_err(|error| error.to_string())?;
-        Ok(Self { config })
+        let hits = Cell::default();
+        Ok(Self { config, hits })
     }
 }
 
@@ -100,7 +106,7 @@ fn about() -> Result<Value, Rejection> {
 impl Events for Conformance {
     fn event_types(&self) -> Vec<String> {
         [
-            "actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop",
+            "actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop", "hits",
         ]
         .map(|name| format!("c.{name}"))
         .to_vec()
@@ -130,6 +136,10 @@ impl Events for Conformance {
                 metrics::observe("size", 1.5);
                 log::write(log::Level::Info, "gesehen ü");
                 Vec::new()
+            }
+            "c.hits" => {
+                self.hits.set(self.hits.get() + 1);
+                vec![Action::reply("c.hits", &self.hits.get())?]
             }
             "c.fail" => panic!("on purpose"),
             "c.loop" => loop {
@@ -162,4 +172,17 @@ impl Rooms for Conformance {
     }
 }
 
-export!(Conformance: validation, transformation, events, connections, rooms);
+impl Handover for Conformance {
+    fn save(&self) -> Result<Snapshot, String> {
+        let data = self.hits.get().to_string().into_bytes();
+        Ok(Snapshot { format: 1, data })
+    }
+
+    fn restore(&self, snapshot: Snapshot) -> Result<(), String> {
+        let hits = String::from_utf8(snapshot.data).map_err(|error| error.to_string())?;
+        self.hits.set(hits.parse().map_err(|_| "it is no number".to_owned())?);
+        Ok(())
+    }
+}
+
+export!(Conformance: validation, transformation, events, connections, rooms, handover);

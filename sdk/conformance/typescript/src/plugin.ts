@@ -1,8 +1,9 @@
 // What cases.json asks for, in TypeScript.
 import * as signalbox from "@signalbox/plugin";
-import type { Action, Client, Connections, Destination, Events, Lifecycle, Message, Outcome, Rejection, Rooms, Screening, StoreError, Transformation, Validation } from "@signalbox/plugin";
+import type { Action, Client, Connections, Destination, Events, Handover, Lifecycle, Message, Outcome, Rejection, Rooms, Screening, Snapshot, StoreError, Transformation, Validation } from "@signalbox/plugin";
 
 let config = "";
+let hits = 0;
 
 function validate(message: Message): void {
   if (message.eventType !== "c.reject") return;
@@ -93,6 +94,9 @@ function handle(message: Message): Action[] {
       signalbox.metrics.observe("size", 1.5);
       signalbox.log.info("gesehen ü");
       return [];
+    case "c.hits":
+      hits += 1;
+      return [signalbox.reply("c.hits", hits)];
     case "c.fail":
       throw new Error("on purpose");
     case "c.loop":
@@ -120,7 +124,16 @@ function init(text: string): void {
   config = text;
 }
 
-const eventTypes = () => ["actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop"].map((name) => `c.${name}`);
+function save(): Snapshot {
+  return { format: 1, data: signalbox.bytes(String(hits)) };
+}
+
+function restore(snapshot: Snapshot): void {
+  if (snapshot.format !== 1) throw `cannot read format ${snapshot.format}`;
+  hits = Number(signalbox.text(snapshot.data));
+}
+
+const eventTypes = () => ["actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop", "hits"].map((name) => `c.${name}`);
 
 export const validation: Validation = signalbox.guard({ validate });
 export const transformation: Transformation = signalbox.guard({ transform });
@@ -129,3 +142,4 @@ export const events: Events = signalbox.guard({ eventTypes, handle });
 export const connections: Connections = signalbox.guard({ connected, disconnected: () => [] });
 export const rooms: Rooms = signalbox.guard({ authorizeJoin });
 export const lifecycle: Lifecycle = signalbox.guard({ init, selfTest() {} });
+export const handover: Handover = signalbox.guard({ save, restore });

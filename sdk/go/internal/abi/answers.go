@@ -97,6 +97,19 @@ func Started(err error) uint32 {
 	return area.Address()
 }
 
+// Saved lays out result<snapshot, string>.
+func Saved(snapshot Snapshot, err error) uint32 {
+	area := NewArea(16)
+	if err != nil {
+		area.Byte(0, 1)
+		area.Text(4, err.Error())
+		return area.Address()
+	}
+	area.Word(4, snapshot.Format)
+	area.Bytes(8, snapshot.Data)
+	return area.Address()
+}
+
 // refuse writes a refusal. An error that is none of a plugin's rejections is a failure of the call.
 func (a Area) refuse(err error) {
 	var rejection *Rejection

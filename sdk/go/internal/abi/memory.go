@@ -52,6 +52,11 @@ func Text(at, length uint32) string {
 	return string(take(at, length))
 }
 
+// Bytes is a list that the server passed.
+func Bytes(at, length uint32) []byte {
+	return take(at, length)
+}
+
 // Begin is called first in each exported function: the answer of the last call has been read.
 func Begin() {
 	clear(returned)
@@ -99,6 +104,13 @@ func (a Area) Text(at int, text string) {
 	returned = append(returned, text)
 	a.Word(at, uint32(uintptr(unsafe.Pointer(unsafe.StringData(text)))))
 	a.Word(at+4, uint32(len(text)))
+}
+
+// Bytes writes where a list is and how long it is, and keeps it until the next call.
+func (a Area) Bytes(at int, list []byte) {
+	returned = append(returned, list)
+	a.Word(at, pointerTo(list))
+	a.Word(at+4, uint32(len(list)))
 }
 
 func (a Area) byteAt(at int) byte          { return a.bytes()[at] }

@@ -107,3 +107,9 @@ type Rejection struct {
 }
 
 func (r *Rejection) Error() string { return r.Code + ": " + r.Reason }
+
+// Snapshot is the memory of an instance: its author numbers the formats of Data.
+type Snapshot struct {
+	Format uint32
+	Data   []byte
+}
