@@ -6,6 +6,7 @@
 mod bench;
 mod builds;
 mod cluster;
+mod http;
 mod languages;
 mod plugins;
 mod python;

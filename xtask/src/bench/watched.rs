@@ -14,6 +14,7 @@ use super::Bench;
 use super::load::{self, LoadReport};
 use super::outcome::{CaseResult, Row, Target, Unit, median};
 use super::subject::Subject;
+use crate::http;
 
 /// How often the server is scraped and pushes: sixty and fifteen times as often as is usual.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -91,15 +92,10 @@ impl Scraper {
 
 /// What a server counts.
 pub(crate) fn scrape(server: SocketAddr) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(server)?;
-    write!(
-        stream,
-        "GET /metrics HTTP/1.1\r\nHost: {server}\r\nAccept: application/openmetrics-text\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    if !answer.starts_with("HTTP/1.1 200") || !answer.contains("wss_messages_total") {
-        bail!("the answer is not what it should be: {answer}");
+    let accept = "Accept: application/openmetrics-text\r\n";
+    let (status, answer) = http::call(server, ("GET", "/metrics"), accept, &[], None)?;
+    if status != 200 || !answer.contains("wss_messages_total") {
+        bail!("the answer is not what it should be: {status} {answer}");
     }
     Ok(answer)
 }

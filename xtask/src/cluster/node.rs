@@ -1,11 +1,11 @@
 //! One node of the server: what it is told beside `platform.toml`, and whether it is ready.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::http;
 use crate::workspace::Workspace;
 
 /// Time for a node on this machine to answer.
@@ -65,17 +65,8 @@ impl Node {
 
 /// Whether the server at this address says that it is ready.
 pub(crate) fn is_ready(address: SocketAddr) -> bool {
-    answer_of_ready(address).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
-}
-
-fn answer_of_ready(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIME_MAX)?;
-    stream.set_read_timeout(Some(ANSWER_TIME_MAX))?;
-    let request = format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    let answer = http::call(address, ("GET", "/ready"), "", &[], Some(ANSWER_TIME_MAX));
+    answer.is_ok_and(|(status, _)| status == 200)
 }
 
 /// What a person can do with the nodes.
@@ -102,6 +93,7 @@ pub(super) fn instructions(nodes: &[Node]) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
     use std::thread;
 

@@ -214,6 +214,10 @@ impl Swapped {
             cached_ms: last.and_then(took),
         }
     }
+
+    fn swaps(&self) -> usize {
+        self.compiled_ms.len() + usize::from(self.cached_ms.is_some())
+    }
 }
 
 impl Seen {
@@ -254,12 +258,6 @@ impl Seen {
             );
         }
         table
-    }
-}
-
-impl Swapped {
-    fn swaps(&self) -> usize {
-        self.compiled_ms.len() + usize::from(self.cached_ms.is_some())
     }
 }
 

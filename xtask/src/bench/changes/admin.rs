@@ -1,12 +1,13 @@
 //! The server's API of operators, as far as the case needs it.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
+
+use crate::http;
 
 /// Waits between two tries where the server says that there were too many calls, and how many tries there are.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -52,44 +53,8 @@ impl Admin {
     }
 
     fn try_to_call(&self, method: &str, path: &str, body: &[u8]) -> anyhow::Result<(u16, Value)> {
-        let Self { address, key } = self;
-        let mut stream = TcpStream::connect(address)?;
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}\r\nContent-Length: {}\r\n\
-             Connection: close\r\n\r\n",
-            body.len()
-        )?;
-        stream.write_all(body)?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        parse(&answer)
-    }
-}
-
-/// Status and body of an answer whose connection was closed after it.
-fn parse(answer: &[u8]) -> anyhow::Result<(u16, Value)> {
-    let text = std::str::from_utf8(answer)?;
-    let (head, body) = text
-        .split_once("\r\n\r\n")
-        .context("the answer has no end of its head")?;
-    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
-    let status = status.context("the answer has no status")?;
-    Ok((status, serde_json::from_str(body).unwrap_or_default()))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn an_answer_is_taken_apart_into_status_and_body() {
-        let answer = b"HTTP/1.1 409 Conflict\r\nContent-Length: 7\r\n\r\n{\"a\":1}";
-        assert_eq!(parse(answer).ok(), Some((409, json!({"a": 1}))));
-        let empty = b"HTTP/1.1 429 Too Many Requests\r\n\r\n";
-        assert_eq!(parse(empty).ok(), Some((429, Value::Null)));
-        assert!(parse(b"HTTP/1.1 200 OK\r\n").is_err());
+        let head = format!("Authorization: Bearer {}\r\n", self.key);
+        let (status, answer) = http::call(self.address, (method, path), &head, body, None)?;
+        Ok((status, serde_json::from_str(&answer).unwrap_or_default()))
     }
 }
