@@ -22,15 +22,21 @@ pub(crate) fn call(
         None => TcpStream::connect(address)?,
     };
     stream.set_read_timeout(time_max)?;
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{head}Content-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    )?;
-    stream.write_all(body)?;
+    stream.write_all(&request((method, path), address, head, body))?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     parse(std::str::from_utf8(&answer)?)
+}
+
+/// Head and body in one piece: a head that comes in several packets is slow to send and a surprise to small servers.
+fn request((method, path): (&str, &str), address: SocketAddr, head: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let mut request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{head}Content-Length: {length}\r\nConnection: close\r\n\r\n"
+    )
+    .into_bytes();
+    request.extend_from_slice(body);
+    request
 }
 
 /// Status and body.

@@ -93,7 +93,7 @@ pub(super) fn instructions(nodes: &[Node]) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::io::{Read as _, Write as _};
+    use std::io::{BufRead as _, BufReader, Write as _};
     use std::net::TcpListener;
     use std::thread;
 
@@ -137,9 +137,13 @@ mod tests {
         let answering = thread::spawn(move || {
             for status in ["503 Service Unavailable", "200 OK"] {
                 let (mut stream, _) = listener.accept().expect("a connection");
-                let mut request = [0; 512];
-                let read = stream.read(&mut request).expect("a request");
-                assert!(request[..read].starts_with(b"GET /ready "));
+                // A request may come in any number of pieces; none of them may be left unread, which would be a reset.
+                let head: Vec<_> = BufReader::new(&stream)
+                    .lines()
+                    .map(|line| line.expect("a line of the head"))
+                    .take_while(|line| !line.is_empty())
+                    .collect();
+                assert!(head[0].starts_with("GET /ready "), "{head:?}");
                 write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n\r\n")
                     .expect("it is answered");
             }
