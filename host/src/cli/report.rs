@@ -83,7 +83,12 @@ impl Admitted {
         }
         lines.add("imports", listed(&imports));
         lines.add("wasi", listed(&wasi));
-        lines.add("compile", milliseconds(self.admission.compile));
+        let compile = milliseconds(self.admission.compile);
+        if self.admission.cached {
+            lines.add("compile", format_args!("{compile}, done before"));
+        } else {
+            lines.add("compile", compile);
+        }
         lines.add("instantiate", milliseconds(trial.instantiate));
         if let Some(init) = trial.init {
             lines.add("init", milliseconds(init));

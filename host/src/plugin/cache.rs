@@ -28,8 +28,10 @@ const EXTENSION: &str = "cwasm";
 const TEMPORARY_EXTENSION: &str = "tmp";
 const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
 
-/// Files that are kept; the oldest go first.
+/// What is kept, in files and in bytes; those that were not used for longest go first. A component of Rust takes some hundred
+/// KB, one with an interpreter in it some 50 MB.
 const FILES_MAX: usize = 64;
+const BYTES_MAX: u64 = 2 << 30;
 
 /// Sha256 of a component.
 pub type ComponentHash = [u8; 32];
@@ -113,6 +115,8 @@ impl AotCache {
             warn!(path = %path.display(), "a compiled plugin is damaged or foreign; compiling anew");
             return None;
         }
+        // What is in use is to be kept. Where the time cannot be set, it goes by the time of writing.
+        let _ = file.set_modified(SystemTime::now());
         bytes.drain(..MAGIC.len() + TAG_BYTES);
         Some(bytes)
     }
@@ -126,7 +130,7 @@ impl AotCache {
                 warn!(path = %path.display(), %error, "a compiled plugin cannot be kept; the next start compiles it again")
             }
         }
-        if let Err(error) = self.prune() {
+        if let Err(error) = self.prune(BYTES_MAX) {
             warn!(dir = %self.dir.display(), %error, "old compiled plugins cannot be removed");
         }
     }
@@ -143,9 +147,9 @@ impl AotCache {
         written
     }
 
-    /// Removes the oldest files over the limit, and what was never written to its end.
-    fn prune(&self) -> io::Result<()> {
-        let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
+    /// Removes what was not used for longest over the limits, and what was never written to its end.
+    fn prune(&self, bytes_max: u64) -> io::Result<()> {
+        let mut files: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
             let extension = path.extension().unwrap_or_default();
@@ -153,20 +157,30 @@ impl AotCache {
                 continue;
             }
             // Another process may just have removed it.
-            let Ok(modified) = fs::metadata(&path).and_then(|metadata| metadata.modified()) else {
+            let Ok(metadata) = fs::metadata(&path) else {
                 continue;
             };
+            let modified = metadata.modified()?;
             if extension == EXTENSION {
-                files.push((modified, path));
+                files.push((modified, metadata.len(), path));
             } else if modified.elapsed().is_ok_and(|age| age > TEMPORARY_AGE_MAX) {
                 let _ = fs::remove_file(&path);
             }
         }
         files.sort();
-        let surplus = files.len().saturating_sub(FILES_MAX);
-        files[..surplus]
+        let mut bytes = 0;
+        let kept = files
             .iter()
-            .try_for_each(|(_, path)| fs::remove_file(path))
+            .rev()
+            .take(FILES_MAX)
+            .take_while(|(_, size, _)| {
+                bytes += size;
+                bytes <= bytes_max
+            })
+            .count();
+        files[..files.len() - kept]
+            .iter()
+            .try_for_each(|(_, _, path)| remove(path))
     }
 
     fn path(&self, component: &ComponentHash) -> PathBuf {
@@ -205,6 +219,14 @@ pub(super) fn private_folder(dir: &Path) -> Result<(), CacheError> {
         return Err(CacheError::Untrusted(dir.to_owned()));
     }
     Ok(())
+}
+
+/// Removes a file, which another process may have done just before.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// A name that no other writer uses.
@@ -403,5 +425,25 @@ mod tests {
         }
         let files = fs::read_dir(&cache.dir).unwrap().count();
         assert_eq!(files, FILES_MAX + 1, "the files and the key");
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_where_there_are_too_many_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = open(&dir.path().join("c"));
+        for number in 1..=3 {
+            cache.put(&[number; 32], b"code");
+            let file = OpenOptions::new()
+                .write(true)
+                .open(cache.path(&[number; 32]))
+                .unwrap();
+            let age = Duration::from_secs(60 - u64::from(number));
+            file.set_modified(SystemTime::now() - age).unwrap();
+        }
+        assert!(cache.get(&[1; 32]).is_some(), "now it was used last");
+        let size = fs::metadata(cache.path(&[1; 32])).unwrap().len();
+        cache.prune(2 * size).unwrap();
+        let kept = [1, 2, 3].map(|number| cache.path(&[number; 32]).exists());
+        assert_eq!(kept, [true, false, true]);
     }
 }

@@ -23,6 +23,7 @@ async fn signalbox(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_signalbox"))
         .args(arguments)
         .current_dir(folder)
+        .env("XDG_CACHE_HOME", folder)
         .output()
         .await
         .expect("the server's program starts");

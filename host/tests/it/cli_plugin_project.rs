@@ -113,6 +113,17 @@ async fn a_build_ends_with_the_admission_report() {
         built.stdout
     );
     assert!(dir.path().join("stamp/dist/stamp.wasm").exists());
+    assert!(!built.stdout.contains("done before"), "{}", built.stdout);
+
+    let again = in_project(dir.path(), &["build"], &[]).await;
+    assert!(again.stdout.contains("done before"), "{}", again.stdout);
+    let checked = in_project(dir.path(), &["check", "dist/stamp.wasm"], &[]).await;
+    assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+    assert!(
+        !checked.stdout.contains("done before"),
+        "it tells the time that compiling takes: {}",
+        checked.stdout
+    );
 
     save(dir.path(), b"no component");
     let refused = in_project(dir.path(), &["build"], &[]).await;
@@ -196,6 +207,7 @@ impl Dev {
             .env("PATH", path_with_tools(dir))
             .env("SIGNALBOX_ADMIN_KEY", KEY)
             .env("SIGNALBOX_URL", url)
+            .env("XDG_CACHE_HOME", dir.join("cache"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

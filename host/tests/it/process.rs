@@ -46,6 +46,7 @@ fn signalbox_through(
         .current_dir(dir)
         .env_clear()
         .envs(std::env::var("PATH").map(|path| ("PATH", path)))
+        .env("XDG_CACHE_HOME", dir.join("cache"))
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .kill_on_drop(true);

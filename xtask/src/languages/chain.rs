@@ -156,20 +156,12 @@ impl Chain<'_> {
     }
 
     fn push(&self, name: &str, file: &Path) -> anyhow::Result<Value> {
-        let file = file.to_string_lossy();
-        let words = ["plugin", "push", "--json", "--name", name, &file];
-        let answer = self.ask(&words)?;
+        let answer = self.signalbox.push(name, file, &self.node.access())?;
         ensure!(
             answer["outcome"] == "live",
             "a push of {name} ended with {answer}"
         );
         Ok(answer)
-    }
-
-    fn ask(&self, words: &[&str]) -> anyhow::Result<Value> {
-        self.signalbox
-            .ask(words, &self.node.access())
-            .with_context(|| words.join(" "))
     }
 
     /// Whether each plugin was called for each message, and no call failed.

@@ -64,12 +64,10 @@ fn keeps_memory(signalbox: &Signalbox, name: &str, component: &Path) -> anyhow::
     let node = Node::start(signalbox, name, &served)?;
     let bytes = fs::read(component).with_context(|| component.display().to_string())?;
     let build = component.with_file_name("build.wasm");
-    let build_path = build.to_string_lossy();
     let mut client = None;
     for number in 1..=2 {
         fs::write(&build, builds::numbered(&bytes, number))?;
-        let words = ["plugin", "push", "--json", "--name", name, &build_path];
-        signalbox.ask(&words, &node.access())?;
+        signalbox.push(name, &build, &node.access())?;
         let client = match &mut client {
             Some(client) => client,
             // Nobody may connect before a plugin that is asked about connections is there.

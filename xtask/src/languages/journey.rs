@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::node::{Node, Served};
-use super::signalbox::Signalbox;
+use super::signalbox::{PUSH_TIME_MAX, Signalbox};
 use super::{Steps, Stopped, succeeded};
 
 /// Goes the way in `language`.
@@ -31,7 +31,8 @@ pub(super) fn run(signalbox: &Signalbox, language: &str, steps: &mut Steps) -> R
         succeeded(signalbox.run(&folder, &["plugin", "test"]))
     })?;
     steps.step("push", || {
-        succeeded(signalbox.run_with(&folder, &["plugin", "push"], &node.access()))
+        let push = ["plugin", "push", "--timeout", PUSH_TIME_MAX];
+        succeeded(signalbox.run_with(&folder, &push, &node.access()))
     })?;
     steps.step("messages", || {
         expect(&client.ask(&note, "note")?, "see you 🙂")?;

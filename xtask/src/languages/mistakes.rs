@@ -177,11 +177,7 @@ fn fail_live(
     };
     let node = Node::start(signalbox, &format!("{name}-mistaken"), &served)?;
     let file = folder.join("dist").join(format!("{name}.wasm"));
-    let file = file.to_string_lossy();
-    signalbox.ask(
-        &["plugin", "push", "--json", "--name", name, &file],
-        &node.access(),
-    )?;
+    signalbox.push(name, &file, &node.access())?;
     let mut client = Client::connect(node.address)?;
     let note = json!({"type": "note", "payload": "x", "receiverId": "ann"});
     let refused = client.ask(&note, "error")?;

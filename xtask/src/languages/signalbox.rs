@@ -12,6 +12,9 @@ const EXIT_MISSING: i32 = 3;
 /// The key of the server that plugins are pushed to.
 pub(super) const ADMIN_KEY: &str = "the-key-of-these-tests-alone";
 
+/// How long a push may take: on a busy machine a server gives compiling what serving leaves.
+pub(super) const PUSH_TIME_MAX: &str = "10m";
+
 /// The program, and the folder that projects are made in.
 pub(super) struct Signalbox {
     program: PathBuf,
@@ -43,6 +46,7 @@ impl Signalbox {
     pub(super) fn command(&self, folder: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command.current_dir(folder).stdin(Stdio::null());
+        command.env("XDG_CACHE_HOME", self.folder.join("cache"));
         // What cargo tells this program is not for the cargo that a plugin is built with.
         for name in ["CARGO_TARGET_DIR", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
             command.env_remove(name);
@@ -95,6 +99,19 @@ impl Signalbox {
             String::from_utf8_lossy(&output.stderr)
         );
         serde_json::from_slice(&output.stdout).context("it printed no JSON")
+    }
+
+    /// Pushes the component in `file` as the plugin `name`, and returns what the server answers.
+    pub(super) fn push(
+        &self,
+        name: &str,
+        file: &Path,
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<Value> {
+        let file = file.to_string_lossy();
+        let options = ["--json", "--timeout", PUSH_TIME_MAX, "--name", name, &file];
+        let words = [["plugin", "push"].as_slice(), &options].concat();
+        self.ask(&words, variables).with_context(|| words.join(" "))
     }
 
     /// Runs a command to its end, however that is.

@@ -5,8 +5,7 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 use signalbox::{
     auth::Authenticator,
     config::{Config, InstanceMode, Limits, OnFailure, PluginConfig, PluginLimits},
-    metrics::Metrics,
-    plugin::{self, Loader, MemoryStore, Pace, Registry, Trigger},
+    plugin::{self, Loader, Pace, Registry, Trigger},
 };
 
 use super::{
@@ -14,11 +13,12 @@ use super::{
         EXIT_CONFIG,
         report::{Admitted, Report},
     },
+    loader::{Compiling, with_loader},
     stem,
 };
 
-pub(super) fn run(file: &Path, config_text: &str, json: bool) -> ExitCode {
-    with_loader(async |loader, _| {
+pub(super) fn run(file: &Path, config_text: &str, json: bool, compiling: Compiling) -> ExitCode {
+    with_loader(compiling, async |loader, _| {
         let report = check(&loader, file, config_text).await;
         if json {
             println!("{}", report.json());
@@ -35,7 +35,7 @@ pub(super) fn run(file: &Path, config_text: &str, json: bool) -> ExitCode {
 
 /// The same in a line, where it is admitted.
 pub(super) fn run_briefly(file: &Path, config_text: &str) -> ExitCode {
-    with_loader(async |loader, _| {
+    with_loader(Compiling::Once, async |loader, _| {
         let report = check(&loader, file, config_text).await;
         if report.admitted.is_ok() {
             let bytes = report.bytes.as_ref().map_or(0, |bytes| bytes.len());
@@ -86,7 +86,7 @@ pub(in crate::cli) fn check_all(config: &Config) -> ExitCode {
     if let Err(error) = &keys {
         eprintln!("{error}");
     }
-    with_loader(async |loader, metrics| {
+    with_loader(Compiling::Anew, async |loader, metrics| {
         let registry = Registry::new(loader, metrics);
         let max = config.limits.plugin_file_bytes_max;
         let refusals = registry.apply(&config.plugins, max, Trigger::Start).await;
@@ -113,28 +113,4 @@ pub(in crate::cli) fn check_all(config: &Config) -> ExitCode {
             ExitCode::from(EXIT_CONFIG)
         }
     })
-}
-
-/// Runs `work` with a loader that keeps nothing on disk.
-pub(super) fn with_loader(work: impl AsyncFnOnce(Loader, Arc<Metrics>) -> ExitCode) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    let metrics = Arc::<Metrics>::default();
-    let loader = Loader::new(
-        "check",
-        None,
-        Arc::<MemoryStore>::default(),
-        metrics.clone(),
-    );
-    match (runtime, loader) {
-        (Ok(runtime), Ok(loader)) => runtime.block_on(work(loader, metrics)),
-        (Err(error), _) => cannot_check(&error),
-        (_, Err(error)) => cannot_check(&error),
-    }
-}
-
-fn cannot_check(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("nothing can be checked: {error}");
-    ExitCode::FAILURE
 }

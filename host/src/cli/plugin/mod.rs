@@ -3,6 +3,7 @@
 mod build;
 mod check;
 mod dev;
+mod loader;
 mod new;
 mod remote;
 mod test;
@@ -13,6 +14,8 @@ use std::{
 };
 
 use clap::Subcommand;
+
+use loader::Compiling;
 
 pub(super) use check::check_all;
 
@@ -152,7 +155,7 @@ pub(super) fn run(command: &Command) -> ExitCode {
             file,
             config_text,
             json,
-        } => check::run(file, config_text, *json),
+        } => check::run(file, config_text, *json, Compiling::Anew),
         Command::Test {
             file,
             events,

@@ -14,14 +14,14 @@ use anyhow::Context;
 
 pub(super) use project::Project;
 
-use super::check;
+use super::{check, loader::Compiling};
 
 /// The exit code where nothing is wrong with the plugin.
 const EXIT_MISSING: u8 = 3;
 
 pub(super) fn run(folder: &Path, config_text: &str, json: bool) -> ExitCode {
     match build(folder) {
-        Ok(project) => check::run(&project.component(), config_text, json),
+        Ok(project) => check::run(&project.component(), config_text, json, Compiling::Once),
         Err(error) => failed(&error),
     }
 }

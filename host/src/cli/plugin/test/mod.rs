@@ -18,7 +18,11 @@ use self::{
     cases::{Case, Input, Recording},
     compare::{Difference, differences},
 };
-use super::{super::EXIT_CONFIG, check::with_loader, stem};
+use super::{
+    super::EXIT_CONFIG,
+    loader::{Compiling, with_loader},
+    stem,
+};
 
 /// What calls may take here, of CPU and by the clock. Much more than on a server, because a machine that is busy must not
 /// change a verdict.
@@ -34,7 +38,7 @@ pub(super) fn run(file: &Path, events: &Path, config_text: Option<&str>, json: b
         }
     };
     let config = config(file, &recording, config_text);
-    with_loader(async |loader, metrics| {
+    with_loader(Compiling::Once, async |loader, metrics| {
         let registry = Registry::new(loader, metrics);
         let max = Limits::default().plugin_file_bytes_max;
         let refusals = registry.apply(&[config], max, Trigger::Start).await;

@@ -1,0 +1,86 @@
+//! What the commands for authors admit components with, and what they keep between them.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use signalbox::{
+    metrics::Metrics,
+    plugin::{Loader, MemoryStore},
+};
+
+/// Whether compiling a component is left out where another command has done it.
+#[derive(Clone, Copy)]
+pub(super) enum Compiling {
+    /// It is done again, for its time to be told.
+    Anew,
+    /// What was compiled is kept in a folder of this user. `plugin build`, `test` and `dev` follow upon each other, and
+    /// compiling a Python component takes ten seconds.
+    Once,
+}
+
+/// Runs `work` with a loader that has a store in memory.
+pub(super) fn with_loader(
+    compiling: Compiling,
+    work: impl AsyncFnOnce(Loader, Arc<Metrics>) -> ExitCode,
+) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let folder = match compiling {
+        Compiling::Anew => None,
+        Compiling::Once => folder_of_user(env::var_os("XDG_CACHE_HOME"), env::home_dir()),
+    };
+    let metrics = Arc::<Metrics>::default();
+    let loader = Loader::new(
+        "check",
+        folder.as_deref(),
+        Arc::<MemoryStore>::default(),
+        metrics.clone(),
+    );
+    match (runtime, loader) {
+        (Ok(runtime), Ok(loader)) => runtime.block_on(work(loader, metrics)),
+        (Err(error), _) => cannot_check(&error),
+        (_, Err(error)) => cannot_check(&error),
+    }
+}
+
+fn cannot_check(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("nothing can be checked: {error}");
+    ExitCode::FAILURE
+}
+
+/// Where this user's programs keep what they can make again (XDG Base Directory Specification: a path that is not absolute
+/// is none). None where the user has no home: then nothing is kept.
+fn folder_of_user(cache_home: Option<impl AsRef<Path>>, home: Option<PathBuf>) -> Option<PathBuf> {
+    let named = cache_home.map(|folder| folder.as_ref().to_owned());
+    let folder = named
+        .filter(|folder| folder.is_absolute())
+        .or_else(|| Some(home?.join(".cache")).filter(|folder| folder.is_absolute()))?;
+    Some(folder.join("signalbox/compiled"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compiled_plugins_are_kept_where_the_user_keeps_such_things() {
+        let of = |cache_home: Option<&str>, home: Option<&str>| {
+            let folder = folder_of_user(cache_home, home.map(PathBuf::from))?;
+            Some(folder.display().to_string())
+        };
+        let in_home = Some("/home/ann/.cache/signalbox/compiled".to_owned());
+        assert_eq!(of(None, Some("/home/ann")), in_home);
+        assert_eq!(of(Some("relative"), Some("/home/ann")), in_home);
+        assert_eq!(
+            of(Some("/cache"), Some("/home/ann")),
+            Some("/cache/signalbox/compiled".to_owned())
+        );
+        assert_eq!(of(None, None), None);
+        assert_eq!(of(None, Some("")), None);
+    }
+}
