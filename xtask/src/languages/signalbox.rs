@@ -1,5 +1,6 @@
 //! The program under test, as somebody at a terminal calls it.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -14,6 +15,13 @@ pub(super) const ADMIN_KEY: &str = "the-key-of-these-tests-alone";
 
 /// How long a push may take: on a busy machine a server gives compiling what serving leaves.
 pub(super) const PUSH_TIME_MAX: &str = "10m";
+
+/// Tools that keep things in `XDG_CACHE_HOME` too: the variable of each, and its folder there.
+const TOOL_CACHES: [(&str, &str); 3] = [
+    ("GOCACHE", "go-build"),
+    ("PIP_CACHE_DIR", "pip"),
+    ("ZIG_GLOBAL_CACHE_DIR", "zig"),
+];
 
 /// The program, and the folder that projects are made in.
 pub(super) struct Signalbox {
@@ -46,12 +54,27 @@ impl Signalbox {
     pub(super) fn command(&self, folder: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command.current_dir(folder).stdin(Stdio::null());
-        command.env("XDG_CACHE_HOME", self.folder.join("cache"));
+        self.begin_without_compiled_plugins(&mut command);
         // What cargo tells this program is not for the cargo that a plugin is built with.
         for name in ["CARGO_TARGET_DIR", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
             command.env_remove(name);
         }
         command
+    }
+
+    /// Gives the program a cache of its own, so that times do not depend on earlier runs, and leaves their caches to the
+    /// tools that it calls.
+    fn begin_without_compiled_plugins(&self, command: &mut Command) {
+        command.env("XDG_CACHE_HOME", self.folder.join("cache"));
+        let of_user = env::var_os("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| Some(env::home_dir()?.join(".cache")));
+        let Some(of_user) = of_user else { return };
+        for (variable, folder) in TOOL_CACHES {
+            if env::var_os(variable).is_none() {
+                command.env(variable, of_user.join(folder));
+            }
+        }
     }
 
     /// Makes a project.

@@ -1,11 +1,6 @@
 //! What the commands for authors admit components with, and what they keep between them.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{env, path::PathBuf, process::ExitCode, sync::Arc};
 
 use signalbox::{
     metrics::Metrics,
@@ -32,7 +27,10 @@ pub(super) fn with_loader(
         .build();
     let folder = match compiling {
         Compiling::Anew => None,
-        Compiling::Once => folder_of_user(env::var_os("XDG_CACHE_HOME"), env::home_dir()),
+        Compiling::Once => folder_of_user(
+            env::var_os("XDG_CACHE_HOME").map(PathBuf::from),
+            env::home_dir(),
+        ),
     };
     let metrics = Arc::<Metrics>::default();
     let loader = Loader::new(
@@ -55,9 +53,8 @@ fn cannot_check(error: &dyn std::error::Error) -> ExitCode {
 
 /// Where this user's programs keep what they can make again (XDG Base Directory Specification: a path that is not absolute
 /// is none). None where the user has no home: then nothing is kept.
-fn folder_of_user(cache_home: Option<impl AsRef<Path>>, home: Option<PathBuf>) -> Option<PathBuf> {
-    let named = cache_home.map(|folder| folder.as_ref().to_owned());
-    let folder = named
+fn folder_of_user(cache_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+    let folder = cache_home
         .filter(|folder| folder.is_absolute())
         .or_else(|| Some(home?.join(".cache")).filter(|folder| folder.is_absolute()))?;
     Some(folder.join("signalbox/compiled"))
@@ -70,7 +67,7 @@ mod tests {
     #[test]
     fn compiled_plugins_are_kept_where_the_user_keeps_such_things() {
         let of = |cache_home: Option<&str>, home: Option<&str>| {
-            let folder = folder_of_user(cache_home, home.map(PathBuf::from))?;
+            let folder = folder_of_user(cache_home.map(PathBuf::from), home.map(PathBuf::from))?;
             Some(folder.display().to_string())
         };
         let in_home = Some("/home/ann/.cache/signalbox/compiled".to_owned());
