@@ -146,7 +146,7 @@ table! {
         .labels(&["outcome"]);
 
     MESSAGES = metric(Counter, "messages", Count,
-        "Messages that clients sent to be delivered or handled by a plugin, whatever became of them; built-in types, frames that are not messages, and what is over the rate limit are not counted")
+        "Messages that clients sent to be delivered or handled by a plugin, whatever became of them; built-in types, types that clients may not send, frames that are not messages, and what is over the rate limit are not counted")
         .cloudwatch("MessagesTotal", SERVER_AND_FLEET);
     MESSAGES_BY_TYPE = metric(Counter, "messages_by_type", Count,
         "Frames of clients that were read (not those over the rate limit), by event type: built-in types and those that plugins are configured for or handle by name; `other`: any other, and frames that are not messages")

@@ -100,7 +100,6 @@ pub(super) async fn frame(
     if event_type::is_built_in(&envelope.event_type) {
         return Box::pin(turn.built_in(&envelope, limits)).await;
     }
-    services.metrics.messages.increment();
     // One set of versions for the whole message, whatever is swapped meanwhile.
     let plugins = services.registry.enter().await;
     let event_type = &*envelope.event_type;
@@ -112,6 +111,7 @@ pub(super) async fn frame(
             "clients may not send this type: it is not in `events.client`, and no plugin handles it",
         );
     }
+    services.metrics.messages.increment();
     let to = match (&envelope.receiver, &envelope.room) {
         (Some(user), _) => Some(To::User(Cow::Borrowed(&**user))),
         (None, Some(room)) if !connection.is_member(room) => {
