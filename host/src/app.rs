@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tokio::{net::TcpListener, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -24,7 +24,7 @@ use crate::{
     protocol::{CloseCode, ids::IdSource},
     redis_client::{Commands, EndpointError, Endpoints},
     router::{Connection, LocalTable, Router},
-    server::{self, AppState},
+    server::{self, AppState, Listeners},
     session::{Live, LiveConfig, Services},
     trace::{self, Tracer},
 };
@@ -68,16 +68,17 @@ pub enum StartError {
     Random,
 }
 
-/// Serves on `listener` until `shutdown`, then drains.
+/// Serves on `listeners` until `shutdown`, then drains.
 ///
 /// # Errors
 /// [`StartError`]; once it serves, nothing ends it but `shutdown`.
 pub async fn run(
     config: Config,
     source: Source,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
+    let listeners = listeners.into();
     let services = services(&config)?;
     let authenticator = Arc::new(Authenticator::from_config(&config.auth)?);
     // Before the files are read: what changes from here on is noticed.
@@ -95,11 +96,8 @@ pub async fn run(
         }
     }
     let stop = CancellationToken::new();
-    let state = AppState {
-        services: services.clone(),
-        authenticator,
-        fleet: Arc::new(fleet(&config, &services)?),
-    };
+    let fleet = Arc::new(fleet(&config, &services)?);
+    let state = AppState::new(services.clone(), authenticator, fleet);
     let routes = server::routes(state, &config);
     let pusher = config
         .cloudwatch
@@ -112,14 +110,21 @@ pub async fn run(
         source,
         watch,
     ));
-    if let Ok(address) = listener.local_addr() {
+    if let Some(address) = listeners
+        .internal
+        .as_ref()
+        .and_then(|it| it.local_addr().ok())
+    {
+        info!(%address, "serving /metrics, /api/ and /admin/ on {address}");
+    }
+    if let Ok(address) = listeners.public.local_addr() {
         info!(%address, node = services.ids.node(), "listening on {address}");
         if matches!(config.auth, AuthConfig::None { .. }) {
             warn!("auth.mode is \"none\": clients are whoever they say they are");
         }
     }
     let serving = tokio::spawn(server::serve(
-        listener,
+        listeners,
         routes,
         services.clone(),
         stop.clone(),

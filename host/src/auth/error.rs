@@ -29,22 +29,16 @@ pub enum AuthError {
     /// A token whose time is over.
     #[error("the token has expired; get a new one")]
     ExpiredToken,
-    /// A web page that may not connect.
-    #[error(
-        "pages of this origin may not connect; add it to server.allowed_origins if they should"
-    )]
-    OriginNotAllowed,
 }
 
 impl AuthError {
-    /// The HTTP status: 400, 401 or 403.
+    /// The HTTP status: 400 or 401.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::MissingUserId | Self::InvalidUserId => StatusCode::BAD_REQUEST,
             Self::MissingToken | Self::InvalidToken(_) | Self::ExpiredToken => {
                 StatusCode::UNAUTHORIZED
             }
-            Self::OriginNotAllowed => StatusCode::FORBIDDEN,
         }
     }
 
@@ -56,7 +50,6 @@ impl AuthError {
             Self::MissingToken => "missing_token",
             Self::InvalidToken(_) => "invalid_token",
             Self::ExpiredToken => "token_expired",
-            Self::OriginNotAllowed => "origin_not_allowed",
         }
     }
 

@@ -15,6 +15,14 @@ pub fn cannot_change_live(old: &Config, new: &Config) -> Vec<&'static str> {
         }
     };
     differs("server.listen", old.server.listen != new.server.listen);
+    differs(
+        "server.internal_listen",
+        old.server.internal_listen != new.server.internal_listen,
+    );
+    differs(
+        "server.websocket_path",
+        old.server.websocket_path != new.server.websocket_path,
+    );
     differs("server.node_id", old.server.node_id != new.server.node_id);
     broker(&old.broker, &new.broker, &mut differs);
     cloudwatch(&old.cloudwatch, &new.cloudwatch, &mut differs);

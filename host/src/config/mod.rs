@@ -9,10 +9,13 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+use ipnet::IpNet;
+
 use crate::protocol::event_type::Patterns;
 
 pub mod environment;
 mod errors;
+mod http;
 pub mod keys;
 pub mod live;
 mod load;
@@ -32,6 +35,7 @@ mod values;
 pub(crate) use assemble::SECRET_BYTES_MIN;
 pub(crate) use checks::normal_origin;
 pub use errors::{ConfigError, ConfigErrors, Place};
+pub use http::HttpLimits;
 pub use load::DEFAULT_FILE;
 pub use shown::Shown;
 
@@ -87,6 +91,17 @@ pub struct ServerConfig {
     pub idle_timeout: Duration,
     /// Which web pages may connect.
     pub allowed_origins: AllowedOrigins,
+    /// Which hosts a request may name in mode `none` on a loopback, beside those of the machine itself: lower case, without
+    /// a port, or `*.` and a domain.
+    pub allowed_hosts: Vec<String>,
+    /// The path of the WebSocket, without a slash at its end. Cannot be changed while the server runs.
+    pub websocket_path: String,
+    /// Where `/metrics`, `/api/` and `/admin/` are served instead of `listen`. Cannot be changed while the server runs.
+    pub internal_listen: Option<SocketAddr>,
+    /// Whose word is taken for the address of a client.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether connections of [`trusted_proxies`](Self::trusted_proxies) begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// Whether clients may be told which versions of plugins saw their messages.
     pub trace_plugins: bool,
 }
@@ -98,7 +113,7 @@ pub enum AllowedOrigins {
     SameHost,
     /// Any page (`"*"`).
     Any,
-    /// Exactly these origins, lower case, for example `https://app.example.com`.
+    /// These origins, lower case: `https://app.example.com`, `null`, or `https://*.example.com` for every host below it.
     List(Vec<String>),
 }
 
@@ -243,8 +258,14 @@ pub struct Limits {
     pub connections_per_user_max: usize,
     /// Connections of this node; 0: no limit.
     pub connections_max: usize,
-    /// Time from accepting a TCP connection to the end of the upgrade.
+    /// Connections of one address to this node; 0: no limit.
+    pub connections_per_address_max: usize,
+    /// Connections that this node lets in per second; 0: no limit.
+    pub upgrades_per_second: u32,
+    /// Time from accepting a TCP connection to its first byte, and time for the body of a call of `/api/`.
     pub upgrade_timeout: Duration,
+    /// What a connection may cost before it is a WebSocket.
+    pub http: HttpLimits,
     /// Rooms that one connection may be in.
     pub rooms_per_connection_max: usize,
     /// Largest plugin file, in bytes.
@@ -489,7 +510,10 @@ impl Default for Limits {
             messages_burst: 400,
             connections_per_user_max: 32,
             connections_max: 0,
+            connections_per_address_max: 0,
+            upgrades_per_second: 0,
             upgrade_timeout: Duration::from_secs(10),
+            http: HttpLimits::default(),
             rooms_per_connection_max: 128,
             plugin_file_bytes_max: 32 << 20,
         }

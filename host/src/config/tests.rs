@@ -181,9 +181,15 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         traces_per_second: 10,
     };
     assert_eq!(config.tracing, Some(tracing));
-    assert_eq!(config.admin.key.as_deref(), Some("an-admin-key"));
+    assert_eq!(
+        config.admin.key.as_deref(),
+        Some("an-admin-key-for-examples")
+    );
     assert_eq!(config.admin.upload_timeout, Duration::from_secs(300));
-    assert_eq!(config.api.keys, ["first-key", "second-key"]);
+    assert_eq!(
+        config.api.keys,
+        ["first-key-for-examples", "second-key-for-examples"]
+    );
     assert_eq!(config.plugin_cache_dir, None);
     let versions = PluginVersionsConfig {
         dir: Some("/var/lib/signalbox/versions".into()),
@@ -396,6 +402,9 @@ fn companions(key: &Key) -> Vec<(&'static str, &'static str)> {
         ("auth", "jwt_issuer" | "jwt_audience") => vec![JWT, SECRET],
         ("redis", "ca_file") => vec![REDIS, ("REDIS_URI", "rediss://cache.example.com")],
         ("redis", _) => vec![REDIS],
+        ("server", "proxy_protocol") => {
+            vec![("SIGNALBOX_SERVER__TRUSTED_PROXIES", "10.0.0.0/8")]
+        }
         ("cloudwatch", name) if name != "enabled" => {
             vec![("SIGNALBOX_CLOUDWATCH__ENABLED", "true")]
         }
@@ -571,7 +580,7 @@ fn errors_of_file_and_environment_come_at_once() {
 #[test]
 fn debug_output_shows_no_secret() {
     let text = "[auth]\nmode = \"jwt\"\njwt_secret = \"hush-hush-hush-hush-hush-hush-hush\"\n\
-                [admin]\nkey = \"hush\"\n[api]\nkeys = [\"hush\"]\n\
+                [admin]\nkey = \"hush-hush-hush-hush\"\n[api]\nkeys = [\"hush-hush-hush-hush\"]\n\
                 [broker]\nkind = \"redis\"\n[redis]\nurl = \"redis://hush:hush@hush\"\n";
     assert!(!format!("{:?}", parse(text).expect("valid")).contains("hush"));
 }

@@ -133,6 +133,7 @@ impl Readings {
         self.one(&table::UNEXPECTED_DISCONNECTS, &m.unexpected_disconnects);
         self.labelled(&table::CLOSES, m.closes.rows());
         self.labelled(&table::UPGRADES_REFUSED, m.upgrades_refused.rows());
+        self.labelled(&table::HTTP_REFUSED, m.http_refused.rows());
         self.labelled(&table::ADMIN_REQUESTS, m.admin_requests.rows());
     }
 

@@ -139,7 +139,10 @@ table! {
         "Connections that the server closed, by the name of the close code; `plugin`: a code of a plugin's own")
         .labels(&["code"]);
     UPGRADES_REFUSED = metric(Counter, "upgrades_refused", Count,
-        "Upgrades that were refused: `auth`, `origin`, `handshake`, `user_limit`, `node_limit`, `draining`")
+        "Upgrades that were refused: `auth`, `origin`, `handshake`, `user_limit`, `node_limit`, `address_limit`, `rate`, `draining`")
+        .labels(&["reason"]);
+    HTTP_REFUSED = metric(Counter, "http_refused", Count,
+        "Connections and requests refused before anybody knew what they wanted: `sockets` (over `limits.sockets_pending_max`), `descriptors`, `slow_header`, `unread` (the client takes in nothing of its answer), `malformed`, `host`, `proxy_header`")
         .labels(&["reason"]);
     ADMIN_REQUESTS = metric(Counter, "admin_requests", Count,
         "Calls of operators, by what came of them: `ok`, `refused` (4xx), `failed` (5xx), `unauthorized`, `rate_limited`")

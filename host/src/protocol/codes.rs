@@ -121,6 +121,10 @@ impl CloseCode {
     pub const IDLE: Self = Self(4002);
     /// A plugin that must admit the connection failed.
     pub const PLUGIN_FAILED: Self = Self(4003);
+    /// The user or the address has too many connections, or the node lets in no more for now.
+    pub const TOO_MANY: Self = Self(4004);
+    /// The node has no room, or cannot tell now who the client is.
+    pub const UNAVAILABLE: Self = Self(4005);
     /// The token's `exp` has come.
     pub const TOKEN_EXPIRED: Self = Self(4500);
     /// A plugin or a backend asked for it, without a code of its own.
@@ -128,8 +132,13 @@ impl CloseCode {
     /// A plugin does not admit the connection.
     pub const REFUSED: Self = Self(4502);
 
+    /// No token that is accepted, or no user.
+    pub const UNAUTHORIZED: Self = Self(4504);
+    /// A web page of this origin may not connect.
+    pub const FORBIDDEN: Self = Self(4505);
+
     /// Every code that the server sends by itself.
-    pub const TABLE: [CloseCodeRow; 11] = [
+    pub const TABLE: [CloseCodeRow; 15] = [
         row(
             Self::NORMAL,
             "normal",
@@ -174,6 +183,18 @@ impl CloseCode {
             true,
         ),
         row(
+            Self::TOO_MANY,
+            "too_many",
+            "in place of 429: the user or the address has too many connections, or the node lets in no more this second",
+            false,
+        ),
+        row(
+            Self::UNAVAILABLE,
+            "unavailable",
+            "in place of 503: the node has no room for another connection",
+            false,
+        ),
+        row(
             Self::TOKEN_EXPIRED,
             "token_expired",
             "the token's `exp` has come",
@@ -189,6 +210,18 @@ impl CloseCode {
             Self::REFUSED,
             "refused",
             "a plugin did not admit the connection",
+            false,
+        ),
+        row(
+            Self::UNAUTHORIZED,
+            "unauthorized",
+            "in place of 400 or 401: no token that is accepted, or no `userId`",
+            false,
+        ),
+        row(
+            Self::FORBIDDEN,
+            "forbidden",
+            "in place of 403: `server.allowed_origins` does not let the page in",
             false,
         ),
     ];

@@ -70,7 +70,10 @@ mod tests {
     #[test]
     fn a_fingerprint_is_what_the_documentation_says() {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        // printf 'signalbox-admin:%s' an-admin-key | sha256sum | cut -c1-8
-        assert_eq!(Caller::new(address, "an-admin-key").key, "e666b86a");
+        // printf 'signalbox-admin:%s' an-admin-key-of-tests | sha256sum | cut -c1-8
+        assert_eq!(
+            Caller::new(address, "an-admin-key-of-tests").key,
+            "713c5657"
+        );
     }
 }
