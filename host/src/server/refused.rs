@@ -56,9 +56,9 @@ impl Refused {
     }
 
     /// The request is no upgrade to a WebSocket, so that there is nothing to close.
-    pub(super) fn handshake(response: Box<Response>) -> Self {
+    pub(super) fn handshake(response: Response) -> Self {
         let reason = "no WebSocket";
-        Self::new(Refusal::Handshake, *response, CloseCode::PROTOCOL, reason)
+        Self::new(Refusal::Handshake, response, CloseCode::PROTOCOL, reason)
     }
 
     /// The node lets in no more this second.

@@ -101,7 +101,8 @@ fn admit(state: &AppState, request: &Request, address: SocketAddr) -> Result<Adm
     let identity = state
         .authenticator
         .authenticate(request.headers(), request.uri().query())?;
-    let accept_key = handshake::accept_key(request).map_err(Refused::handshake)?;
+    let accept_key =
+        handshake::accept_key(request).map_err(|response| Refused::handshake(*response))?;
     let (gate, limits) = (&state.gate, &live.limits);
     if !gate.lets_in(limits.upgrades_per_second, Instant::now()) {
         return Err(Refused::rate());
