@@ -8,7 +8,15 @@ use crate::{
 #[tokio::test]
 async fn a_close_of_the_client_is_answered_in_kind_and_the_connection_ends() {
     let node = Node::start("").await;
-    for (code, unexpected) in [(1000_u16, 0.0), (1001, 0.0), (1008, 1.0), (4321, 2.0)] {
+    for (code, unexpected) in [
+        (1000_u16, 0.0),
+        (1008, 1.0),
+        (1001, 1.0),
+        (3000, 1.0),
+        (1011, 2.0),
+        (4321, 2.0),
+        (4999, 2.0),
+    ] {
         let mut ann = RawClient::connect(&node, "ann").await;
         ann.send(FIN | CLOSE, &code.to_be_bytes()).await;
         assert_eq!(ann.closed().await, code);
@@ -24,13 +32,15 @@ async fn a_close_of_the_client_is_answered_in_kind_and_the_connection_ends() {
 }
 
 #[tokio::test]
-async fn a_close_without_a_code_is_answered_without_one() {
+async fn a_close_without_a_code_is_answered_without_one_and_is_clean() {
     let node = Node::start("").await;
     let mut ann = RawClient::connect(&node, "ann").await;
     ann.send(FIN | CLOSE, b"").await;
     assert_eq!(ann.frame().await.unwrap(), Some((CLOSE, Vec::new())));
     ann.ended().await.expect("the connection is not reset");
     node.until_metric("wss_active_connections ", |open| open == 0.0)
+        .await;
+    node.until_metric("wss_unexpected_disconnects_total ", |lost| lost == 0.0)
         .await;
 }
 
