@@ -20,6 +20,7 @@ mod wire;
 
 use std::{
     any::Any,
+    future::Future,
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime},
@@ -152,10 +153,13 @@ impl<S: Socket> Session<S> {
     }
 
     /// Serves the connection until it ends. A panic ends this connection alone.
-    pub async fn run(mut self) {
-        let lived = AssertUnwindSafe(self.live()).catch_unwind().await;
-        if let Err(fault) = lived.map_err(|panic| fault(&*panic)) {
-            Box::pin(self.fail(&fault)).await;
+    // No async function, which would keep room for the session twice.
+    pub fn run(mut self) -> impl Future<Output = ()> {
+        async move {
+            let lived = AssertUnwindSafe(self.live()).catch_unwind().await;
+            if let Err(fault) = lived.map_err(|panic| fault(&*panic)) {
+                Box::pin(self.fail(&fault)).await;
+            }
         }
     }
 

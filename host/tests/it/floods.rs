@@ -36,7 +36,7 @@ async fn floods_of_any_kind_are_closed_with_4503_and_everybody_else_is_served() 
     let node = Node::start("").await;
     let mut bob = node.client("bob").await;
     let large = format!(
-        r#"{{"type":"x","payload":"{}","receiverId":"bob"}}"#,
+        r#"{{"type":"x","payload":"{}","receiverId":"nobody"}}"#,
         "x".repeat(55_000)
     );
     let kinds: [(&str, Vec<u8>, Vec<u8>); 9] = [

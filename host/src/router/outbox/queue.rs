@@ -78,10 +78,6 @@ impl Queued {
 }
 
 impl Queue {
-    pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
-    }
-
     /// Charged for the frames of text.
     pub(super) fn bytes(&self) -> usize {
         self.bytes

@@ -129,7 +129,7 @@ fn a_full_outbox_closes_with_4001_and_gives_its_memory_back() {
         Err(PushError::Full { lost: 1 })
     );
     assert_eq!(outbox.push(frame("c"), true, 65), Err(PushError::Closing));
-    assert!(outbox.state().queue.is_empty());
+    assert_eq!(outbox.state().queue.bytes(), 0);
     let close = turn(&outbox);
     assert!(matches!(close, Poll::Ready(Ok(close)) if close.code == CloseCode::SLOW_CONSUMER));
 }
