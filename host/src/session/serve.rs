@@ -10,11 +10,11 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    End, Incoming, Session, Socket, SocketError, closed_by_server, dispatch,
+    End, Incoming, LiveConfig, Session, Socket, SocketError, closed_by_server, dispatch,
     heartbeat::{Beat, was_stopped},
     rate::Verdict,
 };
-use crate::{config::Limits, protocol::CloseCode, router::CloseRequest, websocket::DecodeError};
+use crate::{protocol::CloseCode, router::CloseRequest, websocket::DecodeError};
 
 /// Frames that are handled before what they caused is written, so that a client that sends without pause still reads.
 const FRAMES_IN_A_ROW_MAX: usize = 32;
@@ -199,7 +199,6 @@ impl<S: Socket> Session<S> {
         if len(&frame) > limits.frame_bytes_max {
             return Some(closed_by_server(too_big()));
         }
-        services.metrics.messages.increment();
         match self.allowance.message(now, limits) {
             Verdict::Handle => {}
             Verdict::Refuse { with_id } => {
@@ -209,13 +208,13 @@ impl<S: Socket> Session<S> {
             Verdict::Flood => return Some(flooded("messages")),
         }
         match text {
-            Some(text) => self.dispatch(text, limits).await,
+            Some(text) => self.dispatch(text, &live).await,
             None => dispatch::not_utf8(services, connection),
         }
         None
     }
 
-    async fn dispatch(&mut self, text: &str, limits: &Limits) {
+    async fn dispatch(&mut self, text: &str, live: &LiveConfig) {
         let (services, connection) = (&*self.services, &self.connection);
         // Pinned where it is made: it is large, and would else be moved for every message.
         let mut handled = pin!(dispatch::frame(
@@ -223,7 +222,7 @@ impl<S: Socket> Session<S> {
             connection,
             text,
             self.read_at,
-            limits
+            live
         ));
         let wire = &mut self.wire;
         poll_fn(|cx| {
