@@ -7,7 +7,8 @@ use tokio::time::sleep;
 
 use crate::{
     harness::Node,
-    raw::{BINARY, CLOSE, CONTINUATION, FIN, RawClient, TEXT},
+    process::{Server, Signal},
+    raw::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RawClient, TEXT},
 };
 
 /// Between two signs of life.
@@ -146,7 +147,7 @@ async fn unfinished_messages_of_all_clients_are_bounded_and_others_are_served() 
         .await;
     ann.send(CONTINUATION, &[b'x'; 30_000]).await;
     // Everything before is taken in once the server answers.
-    ann.send(FIN | crate::raw::PING, b"").await;
+    ann.send(FIN | PING, b"").await;
     ann.frame().await.unwrap().unwrap();
     let mut bob = RawClient::connect(&node, "bob").await;
     bob.send(BINARY, &[b'x'; 30_000]).await;
@@ -189,4 +190,26 @@ async fn sockets_that_never_answer_give_their_places_to_a_client_that_returns() 
         closes == 1.0
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_process_that_was_stopped_reads_what_is_there_before_it_gives_clients_up() {
+    let server = Server::start(IMPATIENT).await;
+    let mut talks = RawClient::connect(&server, "talks").await;
+    let mut answers = RawClient::connect(&server, "answers").await;
+    server.signal(Signal::STOP);
+    talks
+        .send(FIN | TEXT, br#"{"type":"heartbeat","id":"meanwhile"}"#)
+        .await;
+    // Longer than silence may last.
+    sleep(Duration::from_secs(3)).await;
+    server.signal(Signal::CONT);
+    expect_ack(&mut talks, "meanwhile").await;
+    // It was silent, and gets another chance.
+    assert_eq!(answers.frame().await.unwrap().unwrap().0, PING);
+    answers.send(FIN | PONG, b"").await;
+    answers
+        .send(FIN | TEXT, br#"{"type":"heartbeat","id":"alive"}"#)
+        .await;
+    expect_ack(&mut answers, "alive").await;
 }
