@@ -137,7 +137,7 @@ impl Outbox {
         })
     }
 
-    /// Asks the session to close, after what is queued. The first request counts.
+    /// Asks the session to close. What is queued is still written, in bounded time. The first request counts.
     pub fn close(&self, code: CloseCode, reason: impl Into<String>) {
         let mut state = self.state();
         if state.close.is_none() {
@@ -240,9 +240,9 @@ impl Outbox {
             .store(state.queue.written_in_all(), Ordering::Relaxed);
     }
 
-    /// The session's part: writes what waits. Ready with the close request once everything before it is written, or at
-    /// once where the client reads too slowly to wait for; else the session is woken when there is something to do.
-    /// `poll_room` is ready once the socket may have room.
+    /// The session's part: writes what waits. Ready with a close request, whatever still waits then: a client that does not
+    /// read cannot put off its end. Else the session is woken when there is something to do. `poll_room` is ready once the
+    /// socket may have room.
     ///
     /// # Errors
     /// The socket's.
@@ -252,16 +252,10 @@ impl Outbox {
         mut poll_room: impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,
     ) -> Poll<io::Result<CloseRequest>> {
         let mut state = self.state();
-        if let Some(close) = &state.close
-            && close.code == CloseCode::SLOW_CONSUMER
-        {
+        if let Some(close) = &state.close {
             return Poll::Ready(Ok(close.clone()));
         }
-        if self.drive(&mut state, cx, &mut poll_room)?
-            && let Some(close) = &state.close
-        {
-            return Poll::Ready(Ok(close.clone()));
-        }
+        self.drive(&mut state, cx, &mut poll_room)?;
         state.sleep(cx.waker());
         Poll::Pending
     }

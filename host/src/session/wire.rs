@@ -56,8 +56,7 @@ impl<S: Socket> Wire<S> {
         Poll::Ready(read)
     }
 
-    /// Writes what waits in the outbox. Ready with a close request once everything before it is written, or at once if the
-    /// client is too slow to wait for.
+    /// Writes what waits in the outbox. Ready with a close request, before which everything may not be written yet.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<CloseRequest>> {
         let socket = &self.socket;
         let outbox = self.connection.outbox();

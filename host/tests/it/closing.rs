@@ -107,3 +107,29 @@ async fn clean_closes_are_no_unexpected_disconnects_and_lost_connections_are() {
     node.until_metric("wss_active_connections ", |value| value == 0.0)
         .await;
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_read_cannot_put_off_its_disconnection() {
+    let node = Node::start(
+        "[api]\nkeys = [\"a-key-of-a-backend\"]\n[limits]\noutbox_bytes_max = \"64MiB\"\nmessages_per_second = 0",
+    )
+    .await;
+    let mut slow = RawClient::connect(&node, "slow").await;
+    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
+    let text = "y".repeat(60_000);
+    // More than the buffers of the system hold.
+    for _ in 0..300 {
+        let message =
+            serde_json::json!({"type": "x", "payload": text, "receiverId": "slow", "id": "f"});
+        ann.send(&message.to_string()).await;
+        assert_eq!(ann.json().await["payload"]["status"], "delivered");
+    }
+    let path = "/api/users/slow/disconnect";
+    let answer = node.post(path, "a-key-of-a-backend", &[], "").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    slow.send(FIN | TEXT, br#"{"type":"x","receiverId":"bob"}"#)
+        .await;
+    node.until_metric("wss_active_connections ", |open| open == 2.0)
+        .await;
+    bob.expect_silence().await;
+}
