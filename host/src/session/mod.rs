@@ -153,7 +153,10 @@ impl<S: Socket> Session<S> {
     }
 
     /// Serves the connection until it ends. A panic ends this connection alone.
-    // No async function, which would keep room for the session twice.
+    #[allow(
+        clippy::manual_async_fn,
+        reason = "an async function keeps room for the session twice"
+    )]
     pub fn run(mut self) -> impl Future<Output = ()> {
         async move {
             let lived = AssertUnwindSafe(self.live()).catch_unwind().await;
