@@ -59,7 +59,7 @@ struct State {
     /// The socket has no room: its session waits for some, and nobody else needs to try.
     blocked: bool,
     close: Option<CloseRequest>,
-    /// The close frame is queued: nothing may follow it.
+    /// The close frame is queued, or nothing is written any more: nothing may follow.
     ended: bool,
     session: Option<Waker>,
     /// The session was to be woken and is about to sleep.
@@ -114,7 +114,7 @@ impl Outbox {
         bytes_max: usize,
     ) -> Result<Pushed, PushError> {
         let mut state = self.state();
-        if state.close.is_some() {
+        if state.close.is_some() || state.ended {
             return Err(PushError::Closing);
         }
         let bytes = state.queue.bytes() + frame.len() + FRAME_OVERHEAD_BYTES;

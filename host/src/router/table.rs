@@ -485,6 +485,8 @@ mod tests {
         let dropped = |reason| table.metrics.messages_dropped.of(reason).get();
         assert_eq!(table.metrics.messages_delivered.get(), 2);
         assert_eq!(dropped(DropReason::CutOff), 2);
+        assert!(!table.push_message(&one, frame()));
+        assert_eq!(dropped(DropReason::Closing), 1);
         assert_eq!(dropped(DropReason::ConnectionLost), 0);
     }
 
