@@ -199,6 +199,7 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
         ids,
         tracer,
         live: Live::new(LiveConfig::new(config, config)),
+        unfinished: Arc::default(),
         draining: AtomicBool::new(false),
     }))
 }
@@ -275,5 +276,6 @@ async fn drain(services: &Services, deadline: Instant) {
             connections = table.len(),
             "the drain time is over; the rest is cut off"
         );
+        table.cut_off();
     }
 }

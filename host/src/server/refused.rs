@@ -161,10 +161,10 @@ mod tests {
     fn a_refusal_tells_whether_to_come_back() {
         for (refused, code, reconnects) in [
             (Refused::draining(), 4000, true),
-            (Refused::rate(), 4004, true),
-            (Refused::address(), 4004, true),
-            (SlotRefused::User.into(), 4004, true),
-            (SlotRefused::Node.into(), 4005, true),
+            (Refused::rate(), 4008, true),
+            (Refused::address(), 4008, true),
+            (SlotRefused::User.into(), 4008, true),
+            (SlotRefused::Node.into(), 4009, true),
             (AuthError::ExpiredToken.into(), 4500, false),
             (AuthError::MissingToken.into(), 4504, false),
             (AuthError::MissingUserId.into(), 4504, false),

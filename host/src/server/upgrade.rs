@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -28,9 +28,12 @@ use crate::{
     auth::{Identity, origin, subprotocol},
     metrics::events::UpgradeRefused,
     protocol::ClientInfo,
-    router::{Connection, Slot, corked},
+    router::{Connection, Slot, SlotLimits, corked},
     session::{Services, Session, TcpSocket},
 };
+
+/// How long a client may take to answer a ping before another connection of its user may take its place.
+const PING_PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) async fn upgrade(
     State(state): State<AppState>,
@@ -110,11 +113,15 @@ fn admit(state: &AppState, request: &Request, address: SocketAddr) -> Result<Adm
     let of_address = gate
         .place(address.ip(), limits.connections_per_address_max)
         .ok_or_else(Refused::address)?;
-    let slot = services.router.table().reserve(
-        &identity.user,
-        limits.connections_per_user_max,
-        limits.connections_max,
-    )?;
+    let slot_limits = SlotLimits {
+        per_user: limits.connections_per_user_max,
+        in_all: limits.connections_max,
+        ping_patience: PING_PATIENCE.min(live.server.ping_interval),
+    };
+    let slot = services
+        .router
+        .table()
+        .reserve(&identity.user, slot_limits)?;
     Ok(Admitted {
         identity,
         accept_key,

@@ -31,9 +31,9 @@ async fn v1(node: &Node, user: &str) -> Client {
 async fn a_client_that_asks_for_it_is_closed_with_the_reason_instead_of_refused() {
     let node = Node::start("[limits]\nconnections_per_user_max = 1\nconnections_max = 2").await;
     let _ann = v1(&node, "ann").await;
-    assert_eq!(closed(&node, "userId=ann", &[]).await.0, 4004);
+    assert_eq!(closed(&node, "userId=ann", &[]).await.0, 4008);
     let _bob = v1(&node, "bob").await;
-    assert_eq!(closed(&node, "userId=cid", &[]).await.0, 4005);
+    assert_eq!(closed(&node, "userId=cid", &[]).await.0, 4009);
     assert_eq!(
         closed(&node, "nobody=1", &[]).await,
         (4504, "missing userId".to_owned())
