@@ -4,6 +4,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -11,13 +12,14 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::IntoResponse,
 };
+use futures_util::FutureExt;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use super::{AuthError, AuthSetupError, Authenticator, Identity, subprotocol, token};
+use super::{Applied, AuthError, AuthSetupError, Authenticator, Identity, subprotocol, token};
 use crate::config::{AuthConfig, JwtConfig, JwtKeySource};
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const RSA_PRIVATE: &[u8] = include_bytes!("testdata/test_only_rsa_private.pem");
 const RSA_PUBLIC: &[u8] = include_bytes!("testdata/rsa_public.pem");
 const EC_PRIVATE: &[u8] = include_bytes!("testdata/test_only_ec_private.pem");
@@ -36,12 +38,33 @@ fn jwt_config(keys: JwtKeySource) -> JwtConfig {
     }
 }
 
-fn authenticator(keys: JwtKeySource) -> Authenticator {
-    Authenticator::from_config(&AuthConfig::Jwt(jwt_config(keys))).expect("a good key")
+pub(super) fn secrets(current: &str, previous: Option<&str>) -> JwtKeySource {
+    JwtKeySource::Secrets {
+        current: current.to_owned(),
+        previous: previous.map(str::to_owned),
+    }
 }
 
-fn with_secret() -> Authenticator {
-    authenticator(JwtKeySource::Secret(SECRET.to_owned()))
+pub(super) fn made(config: &AuthConfig) -> Result<Authenticator, AuthSetupError> {
+    Authenticator::new(config, Arc::default())
+}
+
+fn authenticator(keys: JwtKeySource) -> Authenticator {
+    made(&AuthConfig::Jwt(jwt_config(keys))).expect("a good key")
+}
+
+/// What `authenticator` says to an upgrade. It waits for nothing but keys of a URL, of which there are none here.
+fn identify(
+    authenticator: &Authenticator,
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> Result<Identity, AuthError> {
+    let answer = authenticator.authenticate(headers, query).now_or_never();
+    answer.expect("there is nothing to wait for")
+}
+
+pub(super) fn with_secret() -> Authenticator {
+    authenticator(secrets(SECRET, None))
 }
 
 fn with_pem(file: &str) -> Authenticator {
@@ -57,7 +80,7 @@ fn jwks(keys: Value) -> Result<Authenticator, AuthSetupError> {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), json!({ "keys": keys }).to_string()).expect("a written file");
     let keys = JwtKeySource::JwksFile(file.path().to_owned());
-    Authenticator::from_config(&AuthConfig::Jwt(jwt_config(keys)))
+    made(&AuthConfig::Jwt(jwt_config(keys)))
 }
 
 /// The RSA (0) or EC (1) key of the set in `testdata`.
@@ -66,24 +89,24 @@ fn jwk(index: usize) -> Value {
     set["keys"][index].clone()
 }
 
-fn seconds_from_now(seconds: i64) -> i64 {
+pub(super) fn seconds_from_now(seconds: i64) -> i64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("after 1970");
     i64::try_from(now.as_secs()).expect("before the end of time") + seconds
 }
 
-fn good_claims() -> Value {
+pub(super) fn good_claims() -> Value {
     json!({"sub": "anna", "exp": seconds_from_now(60), "role": "admin"})
 }
 
-fn claims_with(name: &str, value: Value) -> Value {
+pub(super) fn claims_with(name: &str, value: Value) -> Value {
     let mut claims = good_claims();
     claims[name] = value;
     claims
 }
 
-fn hs256(claims: &Value) -> String {
+pub(super) fn hs256(claims: &Value) -> String {
     encode(
         &Header::new(Algorithm::HS256),
         claims,
@@ -114,12 +137,16 @@ fn signed(algorithm: Algorithm, kid: Option<&str>, key: &EncodingKey) -> String 
     encode(&header, &good_claims(), key).expect("signed")
 }
 
-fn verify(authenticator: &Authenticator, token: &str) -> Result<Identity, AuthError> {
-    authenticator.authenticate(&HeaderMap::new(), Some(&format!("token={token}")))
+pub(super) fn verify(authenticator: &Authenticator, token: &str) -> Result<Identity, AuthError> {
+    identify(
+        authenticator,
+        &HeaderMap::new(),
+        Some(&format!("token={token}")),
+    )
 }
 
 #[track_caller]
-fn assert_refused(result: Result<Identity, AuthError>, reason: &str) {
+pub(super) fn assert_refused(result: Result<Identity, AuthError>, reason: &str) {
     match result {
         Err(error @ AuthError::InvalidToken(_)) => {
             assert!(error.to_string().contains(reason), "{error}");
@@ -131,11 +158,11 @@ fn assert_refused(result: Result<Identity, AuthError>, reason: &str) {
 
 #[test]
 fn without_tokens_the_query_names_the_user() {
-    let open = Authenticator::from_config(&AuthConfig::None {
+    let open = made(&AuthConfig::None {
         allow_insecure: false,
     })
     .expect("no key needed");
-    let user = |query: Option<&str>| open.authenticate(&HeaderMap::new(), query);
+    let user = |query: Option<&str>| identify(&open, &HeaderMap::new(), query);
     let identity = user(Some("x=1&userId=an%C3%A4%2B1")).expect("a user");
     assert_eq!(identity.user, "anä+1");
     assert_eq!(
@@ -187,11 +214,11 @@ fn jwt_takes_the_token_from_header_subprotocol_and_query() {
     let token = hs256(&good_claims());
     let mut headers = HeaderMap::new();
     assert_eq!(
-        authenticator.authenticate(&headers, Some("userId=anna")),
+        identify(&authenticator, &headers, Some("userId=anna")),
         Err(AuthError::MissingToken)
     );
     assert_eq!(
-        authenticator.authenticate(&headers, Some("token=")),
+        identify(&authenticator, &headers, Some("token=")),
         Err(AuthError::MissingToken)
     );
 
@@ -206,9 +233,8 @@ fn jwt_takes_the_token_from_header_subprotocol_and_query() {
         header::SEC_WEBSOCKET_PROTOCOL,
         HeaderValue::from_str(&offer).expect("a header"),
     );
-    let identity = authenticator
-        .authenticate(&headers, Some("token=bad"))
-        .expect("from the subprotocol");
+    let identity =
+        identify(&authenticator, &headers, Some("token=bad")).expect("from the subprotocol");
     assert_eq!(
         (identity.subprotocol, identity.v1),
         (Some(subprotocol::V1), true)
@@ -224,9 +250,7 @@ fn jwt_takes_the_token_from_header_subprotocol_and_query() {
         HeaderValue::from_static("Basic eDp5"),
     );
     headers.append(header::AUTHORIZATION, bearer.clone());
-    let identity = authenticator
-        .authenticate(&headers, Some("token=bad"))
-        .expect("from the header");
+    let identity = identify(&authenticator, &headers, Some("token=bad")).expect("from the header");
     assert_eq!(
         (identity.subprotocol, identity.v1),
         (Some(subprotocol::BEARER), false)
@@ -234,7 +258,7 @@ fn jwt_takes_the_token_from_header_subprotocol_and_query() {
 
     headers.append(header::AUTHORIZATION, bearer);
     assert_refused(
-        authenticator.authenticate(&headers, None),
+        identify(&authenticator, &headers, None),
         "two Authorization headers",
     );
 }
@@ -467,9 +491,9 @@ fn jwt_checks_issuer_and_audience_where_they_are_configured() {
     let config = JwtConfig {
         issuer: Some("https://login.example.com".to_owned()),
         audience: Some("chat".to_owned()),
-        ..jwt_config(JwtKeySource::Secret(SECRET.to_owned()))
+        ..jwt_config(secrets(SECRET, None))
     };
-    let strict = Authenticator::from_config(&AuthConfig::Jwt(config)).expect("a good key");
+    let strict = made(&AuthConfig::Jwt(config)).expect("a good key");
     let token = |iss: Value, aud: Value| {
         let mut claims = good_claims();
         claims["iss"] = iss;
@@ -504,7 +528,7 @@ fn keys_that_would_be_unsafe_or_useless_are_refused_at_the_start() {
         ("missing.pem", "cannot be read"),
     ] {
         let keys = JwtKeySource::PemFile(testdata(file));
-        let result = Authenticator::from_config(&AuthConfig::Jwt(jwt_config(keys)));
+        let result = made(&AuthConfig::Jwt(jwt_config(keys)));
         let error = result.expect_err(file).to_string();
         assert!(
             error.starts_with("auth.jwt_key_file: ") && error.contains(file),
@@ -573,10 +597,10 @@ fn issued_tokens_are_accepted() {
     let config = JwtConfig {
         issuer: Some("me".to_owned()),
         audience: Some("chat".to_owned()),
-        ..jwt_config(JwtKeySource::Secret(SECRET.to_owned()))
+        ..jwt_config(secrets(SECRET, None))
     };
     let token = token::issue_for(&config, "anna", Duration::from_secs(60), now).expect("issued");
-    let strict = Authenticator::from_config(&AuthConfig::Jwt(config)).expect("a good key");
+    let strict = made(&AuthConfig::Jwt(config)).expect("a good key");
     assert!(verify(&strict, &token).is_ok());
 }
 
@@ -604,6 +628,83 @@ fn tokens_that_no_server_would_accept_are_not_issued() {
         token::issue_for(&public, "anna", minute, now),
         Err(TokenError::NoSecret)
     );
+}
+
+#[test]
+fn keys_of_a_file_are_renewed_and_a_broken_file_leaves_the_last_good_ones() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let write = |text: &str| std::fs::write(file.path(), text).expect("a written file");
+    let set = |key: Value| json!({ "keys": [key] }).to_string();
+    write(&set(jwk(0)));
+    let mut config = jwt_config(JwtKeySource::JwksFile(file.path().to_owned()));
+    let authenticator = made(&AuthConfig::Jwt(config.clone())).expect("a good set");
+    assert!(verify(&authenticator, &rs256(Some("rsa-1"))).is_ok());
+
+    write(&set(jwk(1)));
+    let applied = authenticator.apply(&AuthConfig::Jwt(config.clone()));
+    assert_eq!(applied, Ok(Applied::All));
+    assert_refused(verify(&authenticator, &rs256(Some("rsa-1"))), "kid");
+    assert!(verify(&authenticator, &es256(Some("ec-1"))).is_ok());
+
+    for broken in ["", "{", "\"hush\"", "{\"keys\":[]}"] {
+        write(broken);
+        match authenticator.apply(&AuthConfig::Jwt(config.clone())) {
+            Ok(Applied::OldKeys(error)) => {
+                assert!(!error.to_string().contains("hush"), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(verify(&authenticator, &es256(Some("ec-1"))).is_ok());
+    }
+    // What else the configuration says holds all the same.
+    config.issuer = Some("i".to_owned());
+    let applied = authenticator.apply(&AuthConfig::Jwt(config.clone()));
+    assert!(matches!(applied, Ok(Applied::OldKeys(_))), "{applied:?}");
+    assert_refused(verify(&authenticator, &es256(Some("ec-1"))), "no issuer");
+    // Another file that is of no use changes nothing at all.
+    let other = jwt_config(JwtKeySource::PemFile(testdata("missing.pem")));
+    assert!(authenticator.apply(&AuthConfig::Jwt(other)).is_err());
+    assert_refused(verify(&authenticator, &es256(Some("ec-1"))), "no issuer");
+    // One that is of use takes over, of whatever kind it is.
+    let other = jwt_config(JwtKeySource::PemFile(testdata("rsa_public.pem")));
+    let applied = authenticator.apply(&AuthConfig::Jwt(other));
+    assert_eq!(applied, Ok(Applied::All));
+    assert!(verify(&authenticator, &rs256(None)).is_ok());
+}
+
+#[test]
+fn a_key_file_is_refused_that_is_too_large_or_no_file() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), " ".repeat((1 << 20) + 1)).expect("a written file");
+    for (path, reason) in [
+        (file.path(), "is larger than 1024 KiB"),
+        (Path::new("/dev/zero"), "is not a file"),
+        (Path::new("/"), "is not a file"),
+    ] {
+        let keys = JwtKeySource::JwksFile(path.to_owned());
+        let error = made(&AuthConfig::Jwt(jwt_config(keys))).expect_err("no key");
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn keys_that_cannot_be_fetched_are_503_and_say_when_to_try_again() {
+    let response = AuthError::KeysUnavailable.into_response();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(response.headers().contains_key(header::RETRY_AFTER));
+    assert_eq!(AuthError::KeysUnavailable.code(), "keys_unavailable");
+}
+
+#[test]
+fn the_id_of_a_user_is_no_blank_and_no_control_character() {
+    let open = made(&AuthConfig::None {
+        allow_insecure: false,
+    })
+    .expect("no key needed");
+    for query in ["userId=%0A", "userId=a%00", "userId=%20", "userId=+"] {
+        let refused = identify(&open, &HeaderMap::new(), Some(query));
+        assert_eq!(refused, Err(AuthError::InvalidUserId), "{query}");
+    }
 }
 
 #[test]

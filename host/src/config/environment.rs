@@ -6,30 +6,25 @@ use super::{
     Environment,
     errors::{ConfigError, ConfigErrors, Place},
     keys::{self, KEYS, Key, OLD_VARIABLES, PREFIX, nearest},
+    secret_files,
     settings::{Section, Setting, Settings},
     values::{self, Value},
 };
 
-/// The variables of this process, over those of a `.env` in `folder` where there is one.
+/// The files with variables that are read from a folder if they are there; the later one wins.
+pub const FILES: [&str; 2] = [".env", ".env.local"];
+
+/// The variables of this process, over those of the [`FILES`] in `folder`.
 ///
 /// # Errors
 ///
-/// A `.env` that cannot be read, each of its lines that is no assignment, and a variable of ours that is not UTF-8.
+/// A file that cannot be read, each of its lines that is no assignment, and a variable of ours that is not UTF-8.
 pub fn gather(folder: &Path) -> Result<Environment, ConfigErrors> {
-    let file = folder.join(".env");
     let mut errors = Vec::new();
-    let mut environment = match fs::read_to_string(&file) {
-        Ok(text) => parse_dotenv(&text, &mut errors),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Environment::new(),
-        Err(error) => {
-            errors.push(ConfigError {
-                place: Place::File,
-                key: String::new(),
-                message: format!("cannot be read: {error}; correct or remove it"),
-            });
-            Environment::new()
-        }
-    };
+    let mut environment = Environment::new();
+    for name in FILES {
+        environment.extend(read_file(&folder.join(name), &mut errors));
+    }
     for (name, value) in std::env::vars_os() {
         let Ok(name) = name.into_string() else {
             continue;
@@ -49,8 +44,27 @@ pub fn gather(folder: &Path) -> Result<Environment, ConfigErrors> {
     if errors.is_empty() {
         Ok(environment)
     } else {
-        Err(ConfigErrors::new(&file, errors))
+        Err(ConfigErrors::new(folder, errors))
     }
+}
+
+/// What one file sets; nothing if it is not there.
+fn read_file(file: &Path, errors: &mut Vec<ConfigError>) -> Environment {
+    let mut found = Vec::new();
+    let environment = match fs::read_to_string(file) {
+        Ok(text) => parse_dotenv(&text, &mut found),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Environment::new(),
+        Err(error) => {
+            found.push(ConfigError {
+                place: Place::File,
+                key: String::new(),
+                message: format!("cannot be read: {error}; correct or remove it"),
+            });
+            Environment::new()
+        }
+    };
+    errors.extend(found.into_iter().map(|error| error.within(file)));
+    environment
 }
 
 /// The assignments of a `.env`; lines that are none are added to `errors` by number, never with what they hold.
@@ -116,29 +130,44 @@ impl io::Read for LineReader<'_> {
 }
 
 fn is_ours(name: &str) -> bool {
-    name.starts_with(PREFIX) || OLD_VARIABLES.iter().any(|(old, _)| *old == name)
+    let old = name.strip_suffix(keys::FILE_SUFFIX).unwrap_or(name);
+    name.starts_with(PREFIX) || OLD_VARIABLES.iter().any(|(known, _)| *known == old)
 }
 
 /// Sets what the environment says over what the file says; our own names over those of `websocket-app`.
 pub(super) fn overlay(
     settings: &mut Settings,
     environment: &Environment,
+    folder: &Path,
     errors: &mut Vec<ConfigError>,
 ) {
     for (name, target) in OLD_VARIABLES {
-        if let (Some((section, key)), Some(text)) = (target, environment.get(name)) {
-            // Compose files hand on unset variables as empty ones.
-            if !text.is_empty() {
-                overlay_old(settings, name, section, key, text, errors);
-            }
+        let Some((section, name_of_key)) = target else {
+            continue;
+        };
+        // Compose files hand on unset variables as empty ones.
+        if let Some(text) = environment.get(name).filter(|text| !text.is_empty()) {
+            overlay_old(settings, name, section, name_of_key, text, errors);
+        }
+        if let Some(key) = keys::find(section, name_of_key).filter(|key| key.secret) {
+            secret_files::overlay(settings, key, name, environment, folder, errors);
         }
     }
+    let files: Vec<(String, &Key)> = KEYS
+        .iter()
+        .filter_map(|key| Some((key.file_variable()?, key)))
+        .collect();
     for (name, text) in environment {
         if let Some(rest) = name.strip_prefix(PREFIX)
             && !is_reserved(name, text)
+            && !files.iter().any(|(file, _)| file == name)
         {
             overlay_ours(settings, name, rest, text, errors);
         }
+    }
+    for (_, key) in files {
+        let name = key.variable();
+        secret_files::overlay(settings, key, &name, environment, folder, errors);
     }
 }
 
@@ -161,6 +190,9 @@ fn overlay_old(
         return;
     }
     let place = Place::Variable(variable.to_owned());
+    if !section.has(name) {
+        settings.port_alone = Some(variable.to_owned());
+    }
     let value = text.trim().parse().map(|port| {
         let mut address = section.address(name);
         address.set_port(port);
@@ -234,7 +266,7 @@ fn overlay_ours(
     });
 }
 
-fn set(
+pub(super) fn set(
     section: &mut Section,
     key: &Key,
     variable: &str,
@@ -285,7 +317,9 @@ fn unknown(settings: &Settings, variable: &str) -> String {
     let reserved = keys::RESERVED_VARIABLES
         .iter()
         .map(|name| (*name).to_owned());
-    let near = nearest(variable, plain.chain(of_plugins).chain(reserved));
+    let files = KEYS.iter().filter_map(Key::file_variable);
+    let known = plain.chain(of_plugins).chain(reserved).chain(files);
+    let near = nearest(variable, known);
     match near {
         // A third of a long name is a lot: without the same section it is another key, not a mistyped one.
         Some(near) if strsim::damerau_levenshtein(variable, &near) <= 4 => {
@@ -360,6 +394,32 @@ mod tests {
             environment.get("SIGNALBOX_FROM_DOTENV").map(String::as_str),
             Some("1")
         );
+    }
+
+    #[test]
+    fn a_local_dotenv_wins_over_the_common_one_and_the_process_over_both() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let write = |name, text| fs::write(folder.path().join(name), text).expect("a file");
+        write(".env", "PATH=a\nSIGNALBOX_A=1\nSIGNALBOX_B=1\n");
+        write(".env.local", "PATH=b\nSIGNALBOX_B=2\nSIGNALBOX_C=2\n");
+        let environment = gather(folder.path()).expect("all are legal");
+        let get = |name| environment.get(name).map(String::as_str);
+        assert_eq!(get("PATH"), std::env::var("PATH").ok().as_deref());
+        assert_eq!(
+            ["SIGNALBOX_A", "SIGNALBOX_B", "SIGNALBOX_C"].map(get),
+            [Some("1"), Some("2"), Some("2")]
+        );
+    }
+
+    #[test]
+    fn errors_of_both_dotenv_files_come_at_once_each_with_its_file() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join(".env"), "A=1\nx\n").expect("a file");
+        fs::write(folder.path().join(".env.local"), "y\n").expect("a file");
+        let errors = gather(folder.path()).expect_err("both have such lines");
+        let text = errors.to_string();
+        assert!(text.contains(".env:2:1: is no assignment"), "{text}");
+        assert!(text.contains(".env.local:1:1: is no assignment"), "{text}");
     }
 
     #[test]

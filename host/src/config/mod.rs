@@ -7,13 +7,21 @@
 //!
 //! This module is a leaf: it knows nothing of the rest of the server.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+mod advice;
 pub mod environment;
 mod errors;
+mod files;
 pub mod keys;
 pub mod live;
 mod load;
+mod secret_files;
 pub mod units;
 
 mod assemble;
@@ -30,6 +38,7 @@ mod values;
 pub(crate) use assemble::SECRET_BYTES_MIN;
 pub(crate) use checks::normal_origin;
 pub use errors::{ConfigError, ConfigErrors, Place};
+pub(crate) use files::read_text;
 pub use load::DEFAULT_FILE;
 pub use shown::Shown;
 
@@ -64,8 +73,14 @@ pub struct Config {
     pub plugin_probation: ProbationConfig,
     /// `[[plugins]]`, in the order of the chain.
     pub plugins: Vec<PluginConfig>,
+    /// The files that secrets were read from, absolute.
+    pub secret_files: BTreeSet<PathBuf>,
+    /// What is allowed and probably not meant, each in a sentence that says what to do.
+    pub advice: Vec<String>,
     /// All of it to be shown, without secrets.
     pub shown: Shown,
+    /// All of it to be compared.
+    pub resolved: live::Resolved,
 }
 
 /// `[server]`: the listener and what every connection has in common.
@@ -124,12 +139,37 @@ pub struct JwtConfig {
 /// Where verification keys come from. The kind decides the algorithms that are accepted: never the token.
 #[derive(Clone, PartialEq, Eq)]
 pub enum JwtKeySource {
-    /// HS256 with this secret.
-    Secret(String),
+    /// HS256 with one of these.
+    Secrets {
+        /// What tokens are made with.
+        current: String,
+        /// What they were made with before, if that still counts.
+        previous: Option<String>,
+    },
     /// RS256 or ES256 with the public key in this PEM file.
     PemFile(PathBuf),
     /// RS256 or ES256 with the keys in this JWKS file, chosen by `kid`.
     JwksFile(PathBuf),
+    /// The same, fetched from an address.
+    JwksUrl {
+        /// `http://` or `https://`.
+        url: String,
+        /// Time between two fetches, 1 s – 24 h.
+        refresh_interval: Duration,
+    },
+}
+
+impl AuthConfig {
+    /// The file with the keys of tokens, if there is one.
+    pub fn key_file(&self) -> Option<&Path> {
+        match self {
+            Self::Jwt(JwtConfig {
+                keys: JwtKeySource::PemFile(file) | JwtKeySource::JwksFile(file),
+                ..
+            }) => Some(file),
+            _ => None,
+        }
+    }
 }
 
 // Secrets stay out of logs: `Debug` is what ends up there.
@@ -146,14 +186,20 @@ impl std::fmt::Debug for JwtConfig {
 impl std::fmt::Debug for JwtKeySource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Secret(_) => f.write_str("Secret(****)"),
+            Self::Secrets { previous, .. } => f.write_str(if previous.is_some() {
+                "Secrets(2)"
+            } else {
+                "Secrets(1)"
+            }),
             Self::PemFile(path) => f.debug_tuple("PemFile").field(path).finish(),
             Self::JwksFile(path) => f.debug_tuple("JwksFile").field(path).finish(),
+            Self::JwksUrl { url, .. } => f.debug_tuple("JwksUrl").field(url).finish(),
         }
     }
 }
 
-/// `[broker]`: what carries messages between nodes. Cannot be changed while the server runs.
+/// `[broker]`: what carries messages between nodes. Cannot be changed while the server runs, but for the user and the
+/// password of Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BrokerConfig {
     /// Inside this process; one node.

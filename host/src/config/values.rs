@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use toml::{Spanned, de::DeValue};
 
 use super::{
+    checks::{self, Check},
     json,
     keys::{Key, Kind},
     units::{self, UnitError},
@@ -67,6 +68,9 @@ pub(super) fn from_toml(key: &Key, value: &Spanned<DeValue<'_>>) -> Result<Value
 /// Reads the value of a key from the text of an environment variable: lists are comma separated, a table is JSON.
 pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
     let refuse = |reason: &str| Err(refusal(key, text, reason));
+    if key.secret {
+        checks::secret(text).map_err(|reason| refused_by_check(key, text, &reason))?;
+    }
     match key.kind {
         Kind::Bool => match text {
             "true" => Ok(Value::Bool(true)),
@@ -111,7 +115,7 @@ pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
                 .map(str::trim)
                 .filter(|text| !text.is_empty());
             texts
-                .map(|text| match check(text) {
+                .map(|text| match check_one(key, check, text) {
                     Ok(()) => Ok(text.to_owned()),
                     Err(reason) => Err(refused_by_check(key, text, &reason)),
                 })
@@ -162,7 +166,7 @@ fn texts(key: &Key, elements: &[Spanned<DeValue<'_>>]) -> Result<Value, Vec<Prob
             DeValue::String(text) if text.is_empty() => {
                 "is an empty string; write a value or remove the element".to_owned()
             }
-            DeValue::String(text) => match check(text) {
+            DeValue::String(text) => match check_one(key, check, text) {
                 Ok(()) => {
                     texts.push(text.to_string());
                     continue;
@@ -182,6 +186,14 @@ fn texts(key: &Key, elements: &[Spanned<DeValue<'_>>]) -> Result<Value, Vec<Prob
     } else {
         Err(problems)
     }
+}
+
+/// One element of a list.
+fn check_one(key: &Key, check: Check, text: &str) -> Result<(), String> {
+    if key.secret {
+        checks::secret(text)?;
+    }
+    check(text)
 }
 
 /// A number against the bounds of its key; none stands for one that does not fit into 128 bits.

@@ -10,6 +10,7 @@ pub mod codes;
 pub mod event_type;
 pub mod ids;
 pub mod inbound;
+pub mod json;
 pub mod outbound;
 
 pub use codes::{CloseCode, ErrorCode};
