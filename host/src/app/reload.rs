@@ -11,12 +11,15 @@ use tracing::{info, warn};
 
 use super::Source;
 use crate::{
-    auth::{Applied, Authenticator},
+    auth::{Applied, AuthSetupError, Authenticator},
     config::{
         BrokerConfig, Config,
         live::{Difference, difference},
     },
-    metrics::events::{ConfigurationRefused, KeysNotReloaded},
+    metrics::{
+        Metrics,
+        events::{ConfigurationRefused, KeysNotReloaded},
+    },
     plugin::{FileWatcher, Trigger},
     redis_client::Endpoints,
     session::{LiveConfig, Services},
@@ -135,12 +138,7 @@ impl Targets {
         let metrics = &self.services.metrics;
         match self.authenticator.apply(&config.auth) {
             Ok(Applied::All) => info!("the keys of tokens were read again"),
-            Ok(Applied::OldKeys(reason)) | Err(reason) => KeysNotReloaded {
-                metrics,
-                reason: &reason,
-                is_news: true,
-            }
-            .emit(),
+            Ok(Applied::OldKeys(reason)) | Err(reason) => keys_stay(metrics, &reason),
         }
     }
 
@@ -159,12 +157,7 @@ impl Targets {
         };
         match self.authenticator.apply(&new.auth) {
             Ok(Applied::All) => {}
-            Ok(Applied::OldKeys(reason)) => KeysNotReloaded {
-                metrics,
-                reason: &reason,
-                is_news: true,
-            }
-            .emit(),
+            Ok(Applied::OldKeys(reason)) => keys_stay(metrics, &reason),
             Err(error) => return refused(&error),
         }
         let live = LiveConfig::new(started, &new);
@@ -193,6 +186,16 @@ impl Targets {
         }
         Some(new)
     }
+}
+
+fn keys_stay(metrics: &Metrics, reason: &AuthSetupError) {
+    KeysNotReloaded {
+        metrics,
+        reason,
+        is_news: true,
+        has_old_keys: true,
+    }
+    .emit();
 }
 
 /// Logs which keys were applied since the last time, and which wait for a restart.

@@ -26,6 +26,8 @@ mod error;
 mod fetch;
 mod jws;
 mod jwt;
+#[cfg(test)]
+mod key_tests;
 mod keys;
 mod object;
 pub mod origin;

@@ -197,6 +197,7 @@ async fn follow(shared: Arc<Shared>, refresh_interval: Duration) {
                     metrics: &shared.metrics,
                     reason: &format!("auth.jwks_url: {}: {reason}", shared.url),
                     is_news: last_reason.as_ref() != Some(&reason),
+                    has_old_keys: shared.keys.load().is_some(),
                 }
                 .emit();
                 last_reason = Some(reason);

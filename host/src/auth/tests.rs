@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use super::{Applied, AuthError, AuthSetupError, Authenticator, Identity, subprotocol, token};
+use super::{AuthError, AuthSetupError, Authenticator, Identity, subprotocol, token};
 use crate::config::{AuthConfig, JwtConfig, JwtKeySource};
 
 pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -24,13 +24,13 @@ const RSA_PRIVATE: &[u8] = include_bytes!("testdata/test_only_rsa_private.pem");
 const RSA_PUBLIC: &[u8] = include_bytes!("testdata/rsa_public.pem");
 const EC_PRIVATE: &[u8] = include_bytes!("testdata/test_only_ec_private.pem");
 
-fn testdata(file: &str) -> PathBuf {
+pub(super) fn testdata(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("src/auth/testdata")
         .join(file)
 }
 
-fn jwt_config(keys: JwtKeySource) -> JwtConfig {
+pub(super) fn jwt_config(keys: JwtKeySource) -> JwtConfig {
     JwtConfig {
         keys,
         issuer: None,
@@ -67,16 +67,16 @@ pub(super) fn with_secret() -> Authenticator {
     authenticator(secrets(SECRET, None))
 }
 
-fn with_pem(file: &str) -> Authenticator {
+pub(super) fn with_pem(file: &str) -> Authenticator {
     authenticator(JwtKeySource::PemFile(testdata(file)))
 }
 
-fn with_jwks() -> Authenticator {
+pub(super) fn with_jwks() -> Authenticator {
     authenticator(JwtKeySource::JwksFile(testdata("jwks.json")))
 }
 
 /// A set that was written to a file.
-fn jwks(keys: Value) -> Result<Authenticator, AuthSetupError> {
+pub(super) fn jwks(keys: Value) -> Result<Authenticator, AuthSetupError> {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), json!({ "keys": keys }).to_string()).expect("a written file");
     let keys = JwtKeySource::JwksFile(file.path().to_owned());
@@ -84,7 +84,7 @@ fn jwks(keys: Value) -> Result<Authenticator, AuthSetupError> {
 }
 
 /// The RSA (0) or EC (1) key of the set in `testdata`.
-fn jwk(index: usize) -> Value {
+pub(super) fn jwk(index: usize) -> Value {
     let set: Value = serde_json::from_str(include_str!("testdata/jwks.json")).expect("JSON");
     set["keys"][index].clone()
 }
@@ -115,7 +115,7 @@ pub(super) fn hs256(claims: &Value) -> String {
     .expect("signed")
 }
 
-fn rs256(kid: Option<&str>) -> String {
+pub(super) fn rs256(kid: Option<&str>) -> String {
     signed(
         Algorithm::RS256,
         kid,
@@ -123,7 +123,7 @@ fn rs256(kid: Option<&str>) -> String {
     )
 }
 
-fn es256(kid: Option<&str>) -> String {
+pub(super) fn es256(kid: Option<&str>) -> String {
     signed(
         Algorithm::ES256,
         kid,
@@ -276,47 +276,6 @@ fn jwt_hands_on_claims_and_expiry() {
         identity.expires_at,
         Some(UNIX_EPOCH + Duration::from_secs(exp))
     );
-}
-
-#[test]
-fn jwt_accepts_rs256_and_es256_by_the_key_itself() {
-    assert!(verify(&with_pem("rsa_public.pem"), &rs256(None)).is_ok());
-    assert!(verify(&with_pem("rsa_public.pem"), &rs256(Some("any"))).is_ok());
-    assert!(verify(&with_pem("rsa_public_pkcs1.pem"), &rs256(None)).is_ok());
-    assert!(verify(&with_pem("ec_public.pem"), &es256(None)).is_ok());
-}
-
-#[test]
-fn jwt_chooses_the_key_of_a_set_by_kid() {
-    let set = with_jwks();
-    assert!(verify(&set, &rs256(Some("rsa-1"))).is_ok());
-    assert!(verify(&set, &es256(Some("ec-1"))).is_ok());
-    assert_refused(verify(&set, &rs256(Some("rsa-2"))), "kid");
-    assert_refused(verify(&set, &rs256(Some("ed-1"))), "kid");
-    assert_refused(verify(&set, &rs256(None)), "there are several");
-    assert_refused(verify(&set, &rs256(Some("ec-1"))), "algorithm");
-}
-
-#[test]
-fn a_set_of_one_key_needs_no_kid() {
-    let one = jwks(json!([jwk(0)])).expect("a good set");
-    assert!(verify(&one, &rs256(None)).is_ok());
-    assert!(verify(&one, &rs256(Some("rsa-1"))).is_ok());
-    assert_refused(verify(&one, &rs256(Some("rsa-2"))), "kid");
-    let mut nameless = jwk(0);
-    nameless.as_object_mut().expect("an object").remove("kid");
-    let nameless = jwks(json!([nameless])).expect("a good set");
-    assert!(verify(&nameless, &rs256(Some("any"))).is_ok());
-}
-
-#[test]
-fn the_alg_and_use_of_a_key_in_a_set_are_honoured() {
-    for (name, value) in [("alg", "RS512"), ("use", "enc"), ("alg", "HS256")] {
-        let mut key = jwk(0);
-        key[name] = json!(value);
-        let error = jwks(json!([key])).expect_err("no key is left").to_string();
-        assert!(error.contains("holds no key for RS256"), "{error}");
-    }
 }
 
 #[test]
@@ -515,70 +474,6 @@ fn jwt_checks_issuer_and_audience_where_they_are_configured() {
 }
 
 #[test]
-fn keys_that_would_be_unsafe_or_useless_are_refused_at_the_start() {
-    for (file, reason) in [
-        ("test_only_rsa_private.pem", "holds a private key"),
-        ("test_only_ec_private.pem", "holds a private key"),
-        ("certificate.pem", "holds a certificate"),
-        ("rsa_1024_public.pem", "RSA key of 1024 bits"),
-        ("ec_p384_public.pem", "another curve"),
-        ("ec_secp256k1_public.pem", "another curve"),
-        ("ed25519_public.pem", "holds no public key in PEM"),
-        ("jwks.json", "holds no public key in PEM"),
-        ("missing.pem", "cannot be read"),
-    ] {
-        let keys = JwtKeySource::PemFile(testdata(file));
-        let result = made(&AuthConfig::Jwt(jwt_config(keys)));
-        let error = result.expect_err(file).to_string();
-        assert!(
-            error.starts_with("auth.jwt_key_file: ") && error.contains(file),
-            "{error}"
-        );
-        assert!(error.contains(reason), "{file}: {error}");
-    }
-}
-
-#[test]
-fn sets_that_would_be_unsafe_or_useless_are_refused_at_the_start() {
-    let changed = |index, name: &str, value: Value| {
-        let mut key = jwk(index);
-        key[name] = value;
-        key
-    };
-    for (keys, reason) in [
-        (json!([]), "holds no key"),
-        (
-            json!([{"kty": "oct", "kid": "a", "k": "c2VjcmV0"}]),
-            "keys[0] is a secret",
-        ),
-        (
-            json!([jwk(0), {"kty": "oct", "k": "c2VjcmV0"}]),
-            "keys[1] is a secret",
-        ),
-        (
-            json!([jwk(0), jwk(0)]),
-            "keys[1] has the kid of another key",
-        ),
-        (
-            json!([changed(0, "d", json!("AQAB"))]),
-            "holds a private key",
-        ),
-        (
-            json!([changed(0, "n", json!("AQAB"))]),
-            "RSA key of 17 bits",
-        ),
-        (json!([changed(0, "n", json!("!"))]), "is no RSA public key"),
-        (json!([changed(1, "x", json!("AQAB"))]), "another curve"),
-        (json!([changed(1, "y", json!(null))]), "is no EC public key"),
-        (json!([changed(1, "crv", json!("P-384"))]), "holds no key"),
-        (json!([7]), "is no JSON Web Key Set"),
-    ] {
-        let error = jwks(keys.clone()).expect_err("a bad set").to_string();
-        assert!(error.contains(reason), "{keys}: {error}");
-    }
-}
-
-#[test]
 fn issued_tokens_are_accepted() {
     let now = SystemTime::now();
     let token = token::issue(SECRET, "anna", Duration::from_secs(60), now).expect("issued");
@@ -628,63 +523,6 @@ fn tokens_that_no_server_would_accept_are_not_issued() {
         token::issue_for(&public, "anna", minute, now),
         Err(TokenError::NoSecret)
     );
-}
-
-#[test]
-fn keys_of_a_file_are_renewed_and_a_broken_file_leaves_the_last_good_ones() {
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    let write = |text: &str| std::fs::write(file.path(), text).expect("a written file");
-    let set = |key: Value| json!({ "keys": [key] }).to_string();
-    write(&set(jwk(0)));
-    let mut config = jwt_config(JwtKeySource::JwksFile(file.path().to_owned()));
-    let authenticator = made(&AuthConfig::Jwt(config.clone())).expect("a good set");
-    assert!(verify(&authenticator, &rs256(Some("rsa-1"))).is_ok());
-
-    write(&set(jwk(1)));
-    let applied = authenticator.apply(&AuthConfig::Jwt(config.clone()));
-    assert_eq!(applied, Ok(Applied::All));
-    assert_refused(verify(&authenticator, &rs256(Some("rsa-1"))), "kid");
-    assert!(verify(&authenticator, &es256(Some("ec-1"))).is_ok());
-
-    for broken in ["", "{", "\"hush\"", "{\"keys\":[]}"] {
-        write(broken);
-        match authenticator.apply(&AuthConfig::Jwt(config.clone())) {
-            Ok(Applied::OldKeys(error)) => {
-                assert!(!error.to_string().contains("hush"), "{error}");
-            }
-            other => panic!("{other:?}"),
-        }
-        assert!(verify(&authenticator, &es256(Some("ec-1"))).is_ok());
-    }
-    // What else the configuration says holds all the same.
-    config.issuer = Some("i".to_owned());
-    let applied = authenticator.apply(&AuthConfig::Jwt(config.clone()));
-    assert!(matches!(applied, Ok(Applied::OldKeys(_))), "{applied:?}");
-    assert_refused(verify(&authenticator, &es256(Some("ec-1"))), "no issuer");
-    // Another file that is of no use changes nothing at all.
-    let other = jwt_config(JwtKeySource::PemFile(testdata("missing.pem")));
-    assert!(authenticator.apply(&AuthConfig::Jwt(other)).is_err());
-    assert_refused(verify(&authenticator, &es256(Some("ec-1"))), "no issuer");
-    // One that is of use takes over, of whatever kind it is.
-    let other = jwt_config(JwtKeySource::PemFile(testdata("rsa_public.pem")));
-    let applied = authenticator.apply(&AuthConfig::Jwt(other));
-    assert_eq!(applied, Ok(Applied::All));
-    assert!(verify(&authenticator, &rs256(None)).is_ok());
-}
-
-#[test]
-fn a_key_file_is_refused_that_is_too_large_or_no_file() {
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(file.path(), " ".repeat((1 << 20) + 1)).expect("a written file");
-    for (path, reason) in [
-        (file.path(), "is larger than 1024 KiB"),
-        (Path::new("/dev/zero"), "is not a file"),
-        (Path::new("/"), "is not a file"),
-    ] {
-        let keys = JwtKeySource::JwksFile(path.to_owned());
-        let error = made(&AuthConfig::Jwt(jwt_config(keys))).expect_err("no key");
-        assert!(error.to_string().contains(reason), "{error}");
-    }
 }
 
 #[test]

@@ -109,6 +109,8 @@ pub struct KeysNotReloaded<'a> {
     pub reason: &'a dyn Display,
     /// Whether this was not the reason the last time.
     pub is_news: bool,
+    /// Whether there are keys from before.
+    pub has_old_keys: bool,
 }
 
 impl KeysNotReloaded<'_> {
@@ -116,12 +118,15 @@ impl KeysNotReloaded<'_> {
     pub fn emit(self) {
         self.metrics.auth_key_reloads_failed.increment();
         let reason = self.reason;
-        if self.is_news {
-            error!(
-                "the keys of tokens cannot be renewed, the last good ones stay in use: {reason}"
-            );
+        let consequence = if self.has_old_keys {
+            "the last good ones stay in use"
         } else {
-            debug!("the keys of tokens cannot be renewed: {reason}");
+            "there are none yet, and upgrades are answered 503 until they come"
+        };
+        if self.is_news {
+            error!("the keys of tokens cannot be renewed; {consequence}: {reason}");
+        } else {
+            debug!("the keys of tokens cannot be renewed; {consequence}: {reason}");
         }
     }
 }

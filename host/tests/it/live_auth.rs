@@ -8,12 +8,7 @@ use std::{
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-    sync::watch,
-    time::timeout,
-};
+use tokio::time::timeout;
 
 use crate::{
     harness::{Endpoint, Node, PATIENCE, with_plugin_cache},
@@ -22,12 +17,12 @@ use crate::{
 
 const ONE: &str = "0123456789abcdef0123456789abcdef";
 const TWO: &str = "fedcba9876543210fedcba9876543210";
-const FAILED: &str = "wss_auth_key_reloads_failed_total ";
+pub(crate) const FAILED: &str = "wss_auth_key_reloads_failed_total ";
 const RSA_PRIVATE: &[u8] = include_bytes!("../../src/auth/testdata/test_only_rsa_private.pem");
 const RSA_PUBLIC: &[u8] = include_bytes!("../../src/auth/testdata/rsa_public.pem");
 const EC_PRIVATE: &[u8] = include_bytes!("../../src/auth/testdata/test_only_ec_private.pem");
 const EC_PUBLIC: &[u8] = include_bytes!("../../src/auth/testdata/ec_public.pem");
-const JWKS: &str = include_str!("../../src/auth/testdata/jwks.json");
+pub(crate) const JWKS: &str = include_str!("../../src/auth/testdata/jwks.json");
 
 fn sign(algorithm: Algorithm, kid: Option<&str>, key: &EncodingKey) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -46,7 +41,7 @@ fn hs256(secret: &str) -> String {
     )
 }
 
-fn rs256(kid: Option<&str>) -> String {
+pub(crate) fn rs256(kid: Option<&str>) -> String {
     sign(
         Algorithm::RS256,
         kid,
@@ -54,7 +49,7 @@ fn rs256(kid: Option<&str>) -> String {
     )
 }
 
-fn es256(kid: Option<&str>) -> String {
+pub(crate) fn es256(kid: Option<&str>) -> String {
     sign(
         Algorithm::ES256,
         kid,
@@ -63,13 +58,13 @@ fn es256(kid: Option<&str>) -> String {
 }
 
 /// A set with the RSA (0) or EC (1) key.
-fn set(index: usize) -> String {
+pub(crate) fn set(index: usize) -> String {
     let all: Value = serde_json::from_str(JWKS).expect("JSON");
     json!({ "keys": [all["keys"][index]] }).to_string()
 }
 
 /// The status that an upgrade with `token` is answered: 101 where it is let in.
-async fn status(node: &Endpoint, token: &str) -> u16 {
+pub(crate) async fn status(node: &Endpoint, token: &str) -> u16 {
     match node.upgrade(&format!("/ws?token={token}"), &[]).await {
         Ok((client, _)) => {
             client.close().await;
@@ -81,7 +76,7 @@ async fn status(node: &Endpoint, token: &str) -> u16 {
 }
 
 /// Waits until upgrades with `token` are answered `wanted`.
-async fn until_status(node: &Endpoint, token: &str, wanted: u16) {
+pub(crate) async fn until_status(node: &Endpoint, token: &str, wanted: u16) {
     let answered = async {
         while status(node, token).await != wanted {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -92,7 +87,7 @@ async fn until_status(node: &Endpoint, token: &str, wanted: u16) {
         .unwrap_or_else(|_| panic!("an upgrade was never answered {wanted}"));
 }
 
-fn configure(node: &Node, auth: &str) {
+pub(crate) fn configure(node: &Node, auth: &str) {
     let text = with_plugin_cache(&format!("[auth]\nmode = \"jwt\"\n{auth}"));
     node.replace("platform.toml", text.as_bytes());
 }
@@ -307,71 +302,4 @@ async fn what_needs_a_restart_is_named_and_not_called_applied() {
     timeout(PATIENCE, applied)
         .await
         .expect("nothing waits any more");
-}
-
-/// An identity provider, which answers with the set that it was given last; none: 503.
-async fn provider() -> (String, watch::Sender<Option<String>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("http://{}/jwks", listener.local_addr().expect("an address"));
-    let (sender, answer) = watch::channel(None::<String>);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let answer = answer.borrow().clone();
-            let (status, body) = match answer {
-                Some(body) => ("200 OK", body),
-                None => ("503 Service Unavailable", String::new()),
-            };
-            let mut request = Vec::new();
-            while !request.ends_with(b"\r\n\r\n") {
-                if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
-                    break;
-                }
-            }
-            let head = format!(
-                "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-                body.len()
-            );
-            let _ = stream.write_all((head + &body).as_bytes()).await;
-        }
-    });
-    (url, sender)
-}
-
-#[tokio::test]
-async fn keys_come_from_a_url_once_it_answers_and_a_new_one_with_the_first_token_that_names_it() {
-    let (url, answer) = provider().await;
-    let node = Node::start(&format!("[auth]\nmode = \"jwt\"\njwks_url = \"{url}\"\n")).await;
-    // It serves, and says that it cannot tell.
-    let refused = node
-        .refused(&format!("/ws?token={}", rs256(Some("rsa-1"))), &[])
-        .await;
-    assert_eq!(
-        (refused.status, refused.error_code().as_str()),
-        (503, "keys_unavailable")
-    );
-    assert!(refused.header("retry-after").is_some());
-    assert!(node.metric(FAILED).await.is_some_and(|count| count >= 1.0));
-    answer.send_replace(Some(set(0)));
-    until_status(&node, &rs256(Some("rsa-1")), 101).await;
-    answer.send_replace(Some(JWKS.to_owned()));
-    until_status(&node, &es256(Some("ec-1")), 101).await;
-    // The last good keys stay.
-    answer.send_replace(None);
-    assert_eq!(status(&node, &rs256(Some("rsa-1"))).await, 101);
-}
-
-#[tokio::test]
-async fn a_node_goes_from_a_file_to_a_url_and_back_without_a_restart() {
-    let (url, answer) = provider().await;
-    answer.send_replace(Some(set(1)));
-    let auth = "jwks_file = \"jwks.json\"\n";
-    let config = format!("[auth]\nmode = \"jwt\"\n{auth}");
-    let rsa_alone = set(0);
-    let node = Node::start_with(&[("jwks.json", rsa_alone.as_bytes())], &config).await;
-    assert_eq!(status(&node, &rs256(Some("rsa-1"))).await, 101);
-    configure(&node, &format!("jwks_url = \"{url}\"\n"));
-    until_status(&node, &es256(Some("ec-1")), 101).await;
-    until_status(&node, &rs256(Some("rsa-1")), 401).await;
-    configure(&node, auth);
-    until_status(&node, &rs256(Some("rsa-1")), 101).await;
 }

@@ -33,6 +33,7 @@ mod harness;
 mod heartbeat;
 mod hostile;
 mod http;
+mod jwks_url;
 mod limits;
 mod live_auth;
 mod live_config;
