@@ -152,10 +152,11 @@ impl Authenticator {
         };
         let token = match bearer(headers)?.or(offer.token).map(str::to_owned) {
             Some(token) => token,
-            None => query::parameter(query, "token")
-                .and_then(Result::ok)
-                .filter(|token| !token.is_empty())
-                .ok_or(AuthError::MissingToken)?,
+            None => match query::parameter(query, "token") {
+                Some(Ok(token)) if !token.is_empty() => token,
+                Some(Err(_)) => return Err(AuthError::InvalidToken("it is not text")),
+                _ => return Err(AuthError::MissingToken),
+            },
         };
         let verified = verifier.verify(&token, SystemTime::now()).await?;
         Ok(Identity {

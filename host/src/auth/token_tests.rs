@@ -154,6 +154,12 @@ fn a_token_that_was_written_with_padding_or_spaces_is_refused() {
 }
 
 #[test]
+fn a_token_that_is_no_text_is_not_called_missing() {
+    assert_refused(verify(&with_secret(), "%ff"), "it is not text");
+    assert_eq!(verify(&with_secret(), ""), Err(AuthError::MissingToken));
+}
+
+#[test]
 fn a_token_longer_than_16_kib_is_refused_unread() {
     let token = |padding: usize| hs256(&claims_with("a", json!("x".repeat(padding))));
     let length = token(0).len();

@@ -645,6 +645,29 @@ fn debug_output_shows_no_secret() {
     assert!(!format!("{:?}", parse(text).expect("valid")).contains("hush"));
 }
 
+#[test]
+fn no_error_shows_what_may_be_a_secret_even_in_a_key_that_is_none() {
+    for (text, environment) in [
+        ("[auth]\njwks_url = \"https://hush:hush@a/keys\"\n", None),
+        ("[auth]\njwks_url = \"hush:hush@a/keys\"\n", None),
+        ("[tracing]\notlp_endpoint = \"http://hush:hush@a\"\n", None),
+        ("[cloudwatch]\nendpoint = \"hush:hush@a\"\n", None),
+        (
+            ONE_PLUGIN,
+            Some(("SIGNALBOX_PLUGINS__MY_CHAT__CONFIG", "{\"key\":\"hush\"")),
+        ),
+        (
+            ONE_PLUGIN,
+            Some(("SIGNALBOX_PLUGINS__MY_CHAT__CONFIG", "hush")),
+        ),
+    ] {
+        let error = only_error(text, environment.as_slice());
+        assert!(!error.contains("hush"), "{error}");
+    }
+    let error = only_error(&format!("{ONE_PLUGIN}config = \"hush\"\n"), &[]);
+    assert!(!error.contains("hush"), "{error}");
+}
+
 /// A default as it stands in a file.
 fn toml_literal(key: &Key) -> String {
     match key.kind {

@@ -11,6 +11,7 @@ use super::{
     checks::{self, Check},
     json,
     keys::{Key, Kind},
+    shown::MASK,
     units::{self, UnitError},
 };
 
@@ -238,10 +239,11 @@ fn wrong_type(key: &Key, value: &DeValue<'_>) -> String {
 /// A value for an error: what it is, and where it is short and no secret, what it says.
 fn describe(key: &Key, value: &DeValue<'_>) -> String {
     match value {
-        DeValue::String(text) if !key.secret => format!("the string {}", quoted(text)),
-        DeValue::Integer(number) if !key.secret => format!("the integer {number}"),
-        DeValue::Float(number) if !key.secret => format!("the float {number}"),
-        DeValue::Boolean(flag) if !key.secret => format!("{flag}"),
+        other if may_hold_a_secret(key) => type_name(other).to_owned(),
+        DeValue::String(text) => format!("the string {}", quoted(text)),
+        DeValue::Integer(number) => format!("the integer {number}"),
+        DeValue::Float(number) => format!("the float {number}"),
+        DeValue::Boolean(flag) => format!("{flag}"),
         other => type_name(other).to_owned(),
     }
 }
@@ -260,7 +262,7 @@ pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
 }
 
 fn refusal(key: &Key, text: &str, reason: &str) -> String {
-    let found = if key.secret {
+    let found = if may_hold_a_secret(key) {
         "a value".to_owned()
     } else {
         quoted(text)
@@ -269,16 +271,27 @@ fn refusal(key: &Key, text: &str, reason: &str) -> String {
 }
 
 fn refused_by_check(key: &Key, text: &str, reason: &str) -> String {
-    if key.secret {
+    if may_hold_a_secret(key) {
         format!("the value {reason}")
     } else {
         format!("{} {reason}", quoted(text))
     }
 }
 
-/// A text in quotes, on one line, cut where it is long.
+/// Whether the value of a key must not stand in an error. What plugins are configured with is theirs to know.
+fn may_hold_a_secret(key: &Key) -> bool {
+    key.secret || matches!(key.kind, Kind::Table)
+}
+
+/// A text in quotes, on one line, cut if it is long, without the user and password of an address.
 fn quoted(text: &str) -> String {
     const SHOWN: usize = 60;
+    let masked = text.rsplit_once('@').map(|(login, host)| {
+        let scheme = login.split_once("://").map_or("", |(scheme, _)| scheme);
+        let separator = if scheme.is_empty() { "" } else { "://" };
+        format!("{scheme}{separator}{MASK}@{host}")
+    });
+    let text = masked.as_deref().unwrap_or(text);
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{:?}...", &text[..end]),
         None => format!("{text:?}"),

@@ -1,7 +1,5 @@
 //! Keys that a node fetches from `auth.jwks_url`, from a server in the test's own process.
 
-use std::time::Duration;
-
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
