@@ -203,19 +203,13 @@ fn tell(needs_restart: &[String], Difference { mut live, .. }: Difference) {
     if needs_restart.iter().any(|key| key == "auth.mode") {
         live.retain(|key| !key.starts_with("auth."));
     }
-    let keys = live.join(", ");
-    if needs_restart.is_empty() {
-        info!(keys, "configuration applied");
-        return;
-    }
-    warn!(
-        "needs a restart: {}; what these keys say now will take effect at the next start",
-        needs_restart.join(", ")
-    );
-    if !live.is_empty() {
-        info!(
-            keys,
-            "configuration applied, except for what needs a restart"
+    if !needs_restart.is_empty() {
+        warn!(
+            "needs a restart: {}; what these keys say now will take effect at the next start",
+            needs_restart.join(", ")
         );
+    }
+    if needs_restart.is_empty() || !live.is_empty() {
+        info!(keys = live.join(", "), "configuration applied");
     }
 }
