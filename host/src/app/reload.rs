@@ -168,12 +168,7 @@ impl Targets {
         {
             redis.set_logins(&config.urls);
         }
-        tell(&live.needs_restart, difference(old, &new));
-        for advice in &new.advice {
-            if !old.advice.contains(advice) {
-                warn!("{advice}");
-            }
-        }
+        let needs_restart = live.needs_restart.clone();
         let table = services.router.table();
         table.set_outbox_bytes_max(new.limits.outbox_bytes_max);
         services
@@ -183,6 +178,13 @@ impl Targets {
         // Who waits for an hour to ping may have to do it in a second now.
         for connection in table.connections() {
             connection.outbox().wake();
+        }
+        // Whoever reads this finds it in force.
+        tell(&needs_restart, difference(old, &new));
+        for advice in &new.advice {
+            if !old.advice.contains(advice) {
+                warn!("{advice}");
+            }
         }
         Some(new)
     }
