@@ -205,6 +205,7 @@ fn services(config: &Config, endpoints: Option<&Endpoints>) -> Result<Arc<Servic
         ids,
         tracer,
         live: Live::new(LiveConfig::new(config, config)),
+        unfinished: Arc::default(),
         draining: AtomicBool::new(false),
     }))
 }
@@ -279,5 +280,6 @@ async fn drain(services: &Services, deadline: Instant) {
             connections = table.len(),
             "the drain time is over; the rest is cut off"
         );
+        table.cut_off();
     }
 }
