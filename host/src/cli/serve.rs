@@ -49,6 +49,10 @@ pub(super) fn run(config: Config, source: Source) -> ExitCode {
 }
 
 async fn serve(config: Config, source: Source) -> anyhow::Result<()> {
+    info!("{}", super::described(&source));
+    for advice in &config.advice {
+        warn!("{advice}");
+    }
     raise_open_files();
     let public = listen(config.server.listen, "server.listen").await?;
     let internal = match config.server.internal_listen {

@@ -25,7 +25,11 @@ use super::{
     refused::{self, Refused},
 };
 use crate::{
-    auth::{Identity, origin, subprotocol},
+    auth::{
+        Identity,
+        origin::{self, OriginRefused},
+        subprotocol,
+    },
     metrics::events::UpgradeRefused,
     protocol::ClientInfo,
     router::{Connection, Slot, SlotLimits, corked},
@@ -41,7 +45,7 @@ pub(super) async fn upgrade(
     mut request: Request,
 ) -> Response {
     let services = &state.services;
-    let admitted = match admit(&state, &request, address) {
+    let admitted = match admit(&state, &mut request, address).await {
         Ok(admitted) => admitted,
         Err(refused) => {
             let (metrics, refusal) = (&services.metrics, refused.refusal);
@@ -84,26 +88,21 @@ struct Places {
 
 /// Whether the request may become a connection: the cheap questions first, and the places last. Only those who have a token
 /// use up the node's rate.
-fn admit(state: &AppState, request: &Request, address: SocketAddr) -> Result<Admitted, Refused> {
+async fn admit(
+    state: &AppState,
+    request: &mut Request,
+    address: SocketAddr,
+) -> Result<Admitted, Refused> {
     let services = &state.services;
     if services.draining.load(Ordering::Acquire) {
         return Err(Refused::draining());
     }
-    let live = services.live.load();
-    let host = request.extensions().get::<Target>().map(Target::authority);
-    origin::check(request.headers(), host, &live.server.allowed_origins).inspect_err(
-        |refused| {
-            info!(
-                client = %address,
-                origin = ?refused.origin,
-                host,
-                "an upgrade by a page of another origin is refused (server.allowed_origins)"
-            );
-        },
-    )?;
+    check_origin(services, request, address)?;
     let identity = state
         .authenticator
-        .authenticate(request.headers(), request.uri().query())?;
+        .authenticate(request.headers(), request.uri().query())
+        .await?;
+    let live = services.live.load();
     let accept_key =
         handshake::accept_key(request).map_err(|response| Refused::handshake(*response))?;
     let (gate, limits) = (&state.gate, &live.limits);
@@ -126,6 +125,24 @@ fn admit(state: &AppState, request: &Request, address: SocketAddr) -> Result<Adm
         identity,
         accept_key,
         places: Places { slot, of_address },
+    })
+}
+
+fn check_origin(
+    services: &Services,
+    request: &Request,
+    address: SocketAddr,
+) -> Result<(), OriginRefused> {
+    let live = services.live.load();
+    let host = request.extensions().get::<Target>().map(Target::authority);
+    let allowed = &live.server.allowed_origins;
+    origin::check(request.headers(), host, allowed).inspect_err(|refused| {
+        info!(
+            client = %address,
+            origin = ?refused.origin,
+            host,
+            "an upgrade by a page of another origin is refused (server.allowed_origins)"
+        );
     })
 }
 
