@@ -420,8 +420,8 @@ mod tests {
             serde_json::from_str::<InOrder>(frame).ok()?.0;
         let last = |wanted: &str| {
             let named = |(name, _): &&(String, _)| name.eq_ignore_ascii_case(wanted);
-            let values = fields.iter().filter(named).map(|(_, value)| value);
-            values.filter(|value| !value.is_null()).next_back()
+            let mut values = fields.iter().filter(named).map(|(_, value)| value);
+            values.rfind(|value| !value.is_null())
         };
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
         let given = |text: String| (!text.is_empty()).then_some(text);
