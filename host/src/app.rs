@@ -194,6 +194,7 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
         ids,
         tracer,
         live: Live::new(LiveConfig::new(config, config)),
+        unfinished: Arc::default(),
         draining: AtomicBool::new(false),
     }))
 }
@@ -270,5 +271,6 @@ async fn drain(services: &Services, deadline: Instant) {
             connections = table.len(),
             "the drain time is over; the rest is cut off"
         );
+        table.cut_off();
     }
 }

@@ -297,10 +297,14 @@ fn limits(section: &Section) -> Limits {
         outbox_bytes_max: section.bytes("outbox_bytes_max"),
         messages_per_second: section.count("messages_per_second"),
         messages_burst: section.count("messages_burst"),
+        message_time_max: section.time("message_time_max"),
+        control_frames_per_second: section.count("control_frames_per_second"),
+        unfinished_bytes_max: section.bytes("unfinished_bytes_max"),
         connections_per_user_max: section.count("connections_per_user_max") as usize,
         connections_max: section.count("connections_max") as usize,
         upgrade_timeout: section.time("upgrade_timeout"),
         rooms_per_connection_max: section.count("rooms_per_connection_max") as usize,
+        room_name_bytes_max: section.bytes("room_name_bytes_max"),
         plugin_file_bytes_max: section.bytes("plugin_file_bytes_max"),
     }
 }

@@ -194,7 +194,7 @@ use Change::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 77] = [
+pub const KEYS: [Key; 81] = [
     key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
@@ -254,14 +254,22 @@ pub const KEYS: [Key; 77] = [
         "Sustained messages of one connection per second; 0: no limit"),
     key("limits", "messages_burst", Kind::Count(1, 1_000_000), "400", "100", Live,
         "Messages of one connection in one burst"),
+    key("limits", "message_time_max", millis(10, HOUR), "60s", "20s", Live,
+        "Time from the first byte of a message to its last; over it the connection is closed with 4005"),
+    key("limits", "control_frames_per_second", Kind::Count(0, 1_000_000), "50", "20", Live,
+        "Sustained control frames and small fragments of one connection per second, with bursts of ten times that; over it the connection is closed with 4503; 0: no limit"),
+    key("limits", "unfinished_bytes_max", Kind::Bytes(0, 64 * GIB), "64MiB", "256MiB", Live,
+        "What messages that have begun and not ended may take in the memory of this node; over it connections are closed with 4006; 0: no limit"),
     key("limits", "connections_per_user_max", Kind::Count(0, 1_000_000), "32", "8", Live,
-        "Connections of one user; over it the upgrade gets 429; 0: no limit"),
+        "Connections of one user; over it the one that is silent for longest and missed a ping is replaced, else the upgrade gets 429; 0: no limit"),
     key("limits", "connections_max", Kind::Count(0, 10_000_000), "0", "10000", Live,
         "Connections of this node; over it the upgrade gets 503; 0: no limit"),
     key("limits", "upgrade_timeout", millis(10, 300 * SECOND), "10s", "5s", Live,
         "Time from accepting a connection to the end of the upgrade"),
     key("limits", "rooms_per_connection_max", Kind::Count(0, 100_000), "128", "16", Live,
         "Rooms that one connection may be in"),
+    key("limits", "room_name_bytes_max", Kind::Bytes(0, 16 * MIB), "8KiB", "16KiB", Live,
+        "Bytes of the names of all rooms that one connection may be in"),
     key("limits", "plugin_file_bytes_max", Kind::Bytes(KIB, GIB), "32MiB", "64MiB", Live,
         "Largest plugin file"),
 

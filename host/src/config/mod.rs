@@ -239,6 +239,12 @@ pub struct Limits {
     pub messages_per_second: u32,
     /// Messages of one connection in one burst.
     pub messages_burst: u32,
+    /// Time from the first byte of a message to its last, 10 ms – 1 h; over it the connection is closed with 4005.
+    pub message_time_max: Duration,
+    /// Sustained control frames and small fragments of one connection per second; 0: no limit.
+    pub control_frames_per_second: u32,
+    /// Memory of messages that have begun and not ended, on this node, in bytes; 0: no limit.
+    pub unfinished_bytes_max: usize,
     /// Connections of one user on this node; 0: no limit.
     pub connections_per_user_max: usize,
     /// Connections of this node; 0: no limit.
@@ -247,6 +253,8 @@ pub struct Limits {
     pub upgrade_timeout: Duration,
     /// Rooms that one connection may be in.
     pub rooms_per_connection_max: usize,
+    /// Bytes of the names of all rooms that one connection may be in.
+    pub room_name_bytes_max: usize,
     /// Largest plugin file, in bytes.
     pub plugin_file_bytes_max: usize,
 }
@@ -487,10 +495,14 @@ impl Default for Limits {
             outbox_bytes_max: 1 << 20,
             messages_per_second: 200,
             messages_burst: 400,
+            message_time_max: Duration::from_secs(60),
+            control_frames_per_second: 50,
+            unfinished_bytes_max: 64 << 20,
             connections_per_user_max: 32,
             connections_max: 0,
             upgrade_timeout: Duration::from_secs(10),
             rooms_per_connection_max: 128,
+            room_name_bytes_max: 8 << 10,
             plugin_file_bytes_max: 32 << 20,
         }
     }

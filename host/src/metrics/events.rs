@@ -27,6 +27,29 @@ impl UpgradeRefused<'_> {
     }
 }
 
+/// A session panicked.
+#[derive(Debug)]
+pub struct SessionFailed<'a> {
+    /// The connection.
+    pub connection: &'a str,
+    /// The connection's user.
+    pub user: &'a str,
+    /// The message of the panic.
+    pub fault: &'a str,
+}
+
+impl SessionFailed<'_> {
+    /// Logs it. It counts as a close with 4007.
+    pub fn emit(self) {
+        error!(
+            connection = self.connection,
+            user = self.user,
+            "the session of a connection failed by a fault of the server and is closed; please report it: {}",
+            self.fault
+        );
+    }
+}
+
 /// The server refused a message.
 #[derive(Debug)]
 pub struct MessageRejected<'a> {

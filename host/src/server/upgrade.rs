@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -22,9 +22,12 @@ use crate::{
     auth::{Identity, origin},
     metrics::{Refusal, events::UpgradeRefused},
     protocol::ClientInfo,
-    router::{Connection, Slot, SlotRefused, corked},
+    router::{Connection, Slot, SlotLimits, SlotRefused, corked},
     session::{Services, Session, TcpSocket},
 };
+
+/// How long a client may take to answer a ping before another connection of its user may take its place.
+const PING_PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) async fn upgrade(
     State(state): State<AppState>,
@@ -107,11 +110,12 @@ fn may_trace_plugins(services: &Services, query: Option<&str>) -> bool {
 fn reserve(services: &Services, user: &str) -> Result<Slot, Refused> {
     let live = services.live.load();
     let limits = &live.limits;
-    let reserved = services.router.table().reserve(
-        user,
-        limits.connections_per_user_max,
-        limits.connections_max,
-    );
+    let limits = SlotLimits {
+        per_user: limits.connections_per_user_max,
+        in_all: limits.connections_max,
+        ping_patience: PING_PATIENCE.min(live.server.ping_interval),
+    };
+    let reserved = services.router.table().reserve(user, limits);
     reserved.map_err(|error| {
         let (refusal, status, code) = match error {
             SlotRefused::User => (
