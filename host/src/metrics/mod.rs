@@ -60,6 +60,8 @@ pub struct Metrics {
     pub reported_latency: Histogram,
     /// Reloads of the configuration that were refused.
     pub config_reloads_failed: Counter,
+    /// Times that the keys of tokens could not be read or fetched again.
+    pub auth_key_reloads_failed: Counter,
     /// Calls of operators, by what came of them.
     pub admin_requests: ByAdminOutcome,
     /// What happens between nodes.

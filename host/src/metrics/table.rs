@@ -128,6 +128,8 @@ table! {
         .labels(&["version"]);
     CONFIG_RELOADS_FAILED = metric(Counter, "config_reloads_failed", Count,
         "Reloads of the configuration that were refused");
+    AUTH_KEY_RELOADS_FAILED = metric(Counter, "auth_key_reloads_failed", Count,
+        "Times that the keys of tokens could not be read from their file or fetched from `auth.jwks_url`; the last good ones stay in use");
 
     ACTIVE_CONNECTIONS = metric(Gauge, "active_connections", Count, "Connections that are open now")
         .cloudwatch("ActiveConnections", SERVER_AND_FLEET);
