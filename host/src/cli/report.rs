@@ -18,6 +18,10 @@ pub(super) struct Report {
     pub(super) admitted: Result<Admitted, LoadError>,
 }
 
+/// What a plugin says about a function whose answer would come later, such as a promise. A server fails each such call, so a
+/// component of which one is seen here is refused: its author must know before its users do.
+const LATE: &str = "nobody waits for it";
+
 /// What was found out about one that is admitted.
 pub(super) struct Admitted {
     pub(super) admission: Admission,
@@ -35,7 +39,10 @@ impl Report {
         match &self.admitted {
             Ok(admitted) => {
                 admitted.add_to(&mut lines);
-                lines.add("verdict", admitted.verdict());
+                match admitted.late() {
+                    Some(call) => lines.add("verdict", late(call)),
+                    None => lines.add("verdict", admitted.verdict()),
+                }
             }
             Err(error) => lines.add("verdict", format_args!("refused: {error}")),
         }
@@ -44,7 +51,13 @@ impl Report {
 
     pub(super) fn json(&self) -> Value {
         let mut report = match &self.admitted {
-            Ok(admitted) => admitted.json(),
+            Ok(admitted) => match admitted.late() {
+                Some(call) => json!(AdmissionReport::Refused {
+                    step: "calls",
+                    reason: format!("{}: {}", call.function, call.answer),
+                }),
+                None => admitted.json(),
+            },
             Err(error) => json!(AdmissionReport::from(error)),
         };
         report["file"] = json!(self.file);
@@ -54,9 +67,25 @@ impl Report {
         }
         report
     }
+
+    /// Whether a server would take it, and no sample call has shown that its answers come too late.
+    pub(super) fn is_admitted(&self) -> bool {
+        let admitted = self.admitted.as_ref().ok();
+        admitted.is_some_and(|admitted| admitted.late().is_none())
+    }
+}
+
+fn late(call: &SampleCall) -> String {
+    format!("refused: {}: {}", call.function, call.answer)
 }
 
 impl Admitted {
+    /// A sample call of a function whose answer comes later.
+    fn late(&self) -> Option<&SampleCall> {
+        let mut calls = self.calls.iter();
+        calls.find(|call| call.warm.is_none() && call.answer.contains(LATE))
+    }
+
     /// A sample that fails is no reason to refuse it: it may be about something that its messages never are.
     fn verdict(&self) -> &'static str {
         if self.calls.iter().any(|call| call.warm.is_none()) {
