@@ -121,10 +121,10 @@ export interface Handover {
 
 /** A function whose answer is there when it returns: nobody waits for a promise. */
 type Synchronous<F> = F extends (...values: never[]) => infer Answer
-  ? Answer extends PromiseLike<unknown> | Iterator<unknown> | AsyncIterator<unknown>
-    ? "a function that the server calls cannot be async or a generator: nobody waits for its answer"
-    : F
-  : F;
+  ? [Extract<Answer, PromiseLike<unknown> | Iterator<unknown> | AsyncIterator<unknown>>] extends [never]
+    ? unknown
+    : "a function that the server calls cannot be async or a generator: nobody waits for its answer"
+  : unknown;
 
 /**
  * Checks the functions of an interface, and returns them: one that is `async` or a generator ends the build, because nobody

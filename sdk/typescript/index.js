@@ -15,12 +15,17 @@ export const log = {
 };
 
 /** Kinds of functions whose answer comes later. */
-const LATER = ["[object AsyncFunction]", "[object GeneratorFunction]", "[object AsyncGeneratorFunction]"];
+const LATER = {
+  "[object AsyncFunction]": "is async",
+  "[object GeneratorFunction]": "is a generator",
+  "[object AsyncGeneratorFunction]": "is an async generator",
+};
 
 export function guard(functions) {
   for (const name of namesOf(functions)) {
-    if (LATER.includes(Object.prototype.toString.call(functions[name]))) {
-      throw new Error(`${name} answers later, and nobody waits for it: remove \`async\` or \`*\`, and call functions that return their result`);
+    const later = LATER[Object.prototype.toString.call(functions[name])];
+    if (later !== undefined) {
+      throw new Error(`${name} ${later}, and nobody waits for it: it would answer with a promise. Remove \`async\` and \`await\`, and call functions that return their result`);
     }
   }
   return functions;

@@ -121,10 +121,11 @@ impl Chat {
 
     /// Whether the payload may be sent.
     fn check(&self, payload: &Payload<'_>) -> Result<(), Rejection> {
-        if let Some(text) = payload.text() {
-            self.cleaner.check(text)?;
+        self.cleaner.check_others(payload)?;
+        match payload.text() {
+            Some(text) => self.cleaner.check(text),
+            None => Ok(()),
         }
-        self.cleaner.check_others(payload)
     }
 
     /// The message with its texts cleaned.

@@ -233,9 +233,8 @@ impl Cleaner {
         if self.blocked.is_empty() || !self.refuse_blocked {
             return Ok(());
         }
-        payload
-            .strings()
-            .try_for_each(|(_, text)| self.check_words(&text))
+        let mut others = payload.strings().filter(|(raw, _)| !payload.is_text(raw));
+        others.try_for_each(|(_, text)| self.check_words(&text))
     }
 
     fn check_words(&self, text: &str) -> Result<(), Rejection> {
