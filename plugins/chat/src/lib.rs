@@ -1,5 +1,9 @@
 //! The chat plugin that comes with Signalbox: checks and cleans chat messages, and handles `chat.typing`, `chat.read`
 //! and `chat.me`.
+//!
+//! The text of a `chat_message` is its payload, where that is a string, or the field `text` of an object: it may be neither
+//! blank nor too long. Blocked words are looked for in every text of the payload, wherever a client has put it. JSON without a
+//! text is handed on, because its meaning is the application's. A payload that receivers could read differently is refused.
 
 mod text;
 

@@ -78,7 +78,7 @@ const MISTAKES: &[Mistake] = &[
         changes: &[
             (
                 "if (message.eventType !== \"note\") return;",
-                "console.log(new Date().toISOString(), Math.random()); setTimeout(() => {}, 1);",
+                "console.log(new Date()); setTimeout(() => {}, 1);",
             ),
             (
                 "function transform(message) {",
