@@ -75,6 +75,10 @@ impl Report {
     }
 }
 
+fn is_late(call: &SampleCall) -> bool {
+    call.warm.is_none() && call.answer.contains(LATE)
+}
+
 fn late(call: &SampleCall) -> String {
     format!("refused: {}: {}", call.function, call.answer)
 }
@@ -82,8 +86,7 @@ fn late(call: &SampleCall) -> String {
 impl Admitted {
     /// A sample call of a function whose answer comes later.
     fn late(&self) -> Option<&SampleCall> {
-        let mut calls = self.calls.iter();
-        calls.find(|call| call.warm.is_none() && call.answer.contains(LATE))
+        self.calls.iter().find(|call| is_late(call))
     }
 
     /// A sample that fails is no reason to refuse it: it may be about something that its messages never are.
@@ -194,4 +197,39 @@ fn milliseconds(duration: Duration) -> String {
 
 fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_is_refused_whose_functions_answer_later_and_not_for_another_failure() {
+        let call = |answer: &str, warm| SampleCall {
+            function: "validation.validate",
+            about: "chat_message".to_owned(),
+            cold: Duration::ZERO,
+            warm,
+            answer: answer.to_owned(),
+        };
+        let promised =
+            "failed: the plugin said: validate returned a promise, and nobody waits for it";
+        assert!(is_late(&call(promised, None)));
+        assert!(!is_late(&call("failed: the plugin said: no", None)));
+        // What a client is told may be in any words.
+        assert!(!is_late(&call(
+            "rejected: x: nobody waits for it",
+            Some(Duration::ZERO)
+        )));
+    }
+
+    #[test]
+    fn the_modules_that_stand_before_plugins_say_it_in_these_words() {
+        for module in [
+            include_str!("plugin/build/javascript/calls.js"),
+            include_str!("plugin/build/python/signalbox_calls.py"),
+        ] {
+            assert!(module.contains(&format!("and {LATE}: ")));
+        }
+    }
 }
