@@ -114,6 +114,7 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(untagged)]
+    #[expect(dead_code, reason = "nothing is read into it")]
     enum Either {
         _Text(String),
         _Secret(Secret),
