@@ -4,7 +4,10 @@ mod reload;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -68,7 +71,7 @@ pub enum StartError {
     Random,
 }
 
-/// Serves on `listener` until `shutdown`, then drains.
+/// Serves on `listener` until `shutdown`, then drains. `log_lines_dropped` is where the log counts what it cannot write.
 ///
 /// # Errors
 /// [`StartError`]; once it serves, nothing ends it but `shutdown`.
@@ -77,8 +80,9 @@ pub async fn run(
     source: Source,
     listener: TcpListener,
     shutdown: CancellationToken,
+    log_lines_dropped: Arc<AtomicU64>,
 ) -> Result<(), StartError> {
-    let services = services(&config)?;
+    let services = services(&config, log_lines_dropped)?;
     let authenticator = Arc::new(Authenticator::from_config(&config.auth)?);
     // Before the files are read: what changes from here on is noticed.
     let watch = reload::watch(&config, &source);
@@ -146,11 +150,17 @@ pub async fn run(
     Ok(())
 }
 
-fn services(config: &Config) -> Result<Arc<Services>, StartError> {
+fn services(
+    config: &Config,
+    log_lines_dropped: Arc<AtomicU64>,
+) -> Result<Arc<Services>, StartError> {
     let mut nonce = [0; 8];
     aws_lc_rs::rand::fill(&mut nonce).map_err(|_| StartError::Random)?;
     let ids = IdSource::new(&config.server.node_id, u64::from_le_bytes(nonce));
-    let metrics = Arc::<Metrics>::default();
+    let metrics = Arc::new(Metrics {
+        log_lines_dropped,
+        ..Metrics::default()
+    });
     let tracer = match &config.tracing {
         Some(tracing) => Tracer::start(tracing, ids.node(), metrics.clone())?,
         None => Tracer::default(),

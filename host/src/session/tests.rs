@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Longer than anything takes; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A socket in which the next frame is always there already, until it is closed.
 #[derive(Default)]
