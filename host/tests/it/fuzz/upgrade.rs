@@ -65,7 +65,7 @@ const TARGET: Target = Target {
 #[test]
 fn any_request_is_answered_or_its_connection_closed_and_the_server_lives() {
     let runtime = Runtime::new().expect("a runtime");
-    let config = "[api]\nkeys = [\"a key that is long enough\"]\n[admin]\nkey = \"another key, long enough\"\n";
+    let config = "[api]\nkeys = [\"0123456789abcdef0123456789abcdef\"]\n[admin]\nkey = \"fedcba9876543210fedcba9876543210\"\n";
     let server = runtime.block_on(server(&[], config));
     fuzz(&TARGET, |input| {
         runtime.block_on(exchange(&server, input.bytes()));
