@@ -1,11 +1,12 @@
 //! What comes in on the channels of this server: whose it is, and to whom it goes.
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use redis::Value;
@@ -22,7 +23,10 @@ use super::{
 use crate::{
     broker::{LocalNode, Target},
     metrics::{DropReason, Metrics, events::MessageDropped},
-    protocol::{Address, Frame},
+    protocol::{
+        Frame,
+        published::{self, Published},
+    },
     trace::{Span, Tracer},
 };
 
@@ -47,6 +51,13 @@ pub(super) struct Receivers {
     pub(super) health: Arc<Health>,
     /// Broadcasts that come back.
     pub(super) own_broadcasts: Arc<OwnBroadcasts>,
+}
+
+/// A message for clients, and whom it names.
+struct Addressed {
+    frame: Frame,
+    user: Option<String>,
+    room: Option<String>,
 }
 
 /// Takes what is published for this server and hands it out to its connections.
@@ -112,23 +123,28 @@ impl Inbox {
             }
             self.deliver(text, None);
         } else if is(&self.broadcast_channel) && !self.to.own_broadcasts.take(&text) {
-            match Address::parse(&text) {
-                Ok(_) => drop(self.to.node.deliver(Target::Everyone, &Frame::from(text))),
-                Err(error) => self.complain(&error),
-            }
+            self.broadcast(text);
         }
     }
 
-    /// The bytes go to the clients as they are. Where the message is traced, `span` ends with it.
-    fn deliver(&self, text: String, span: Option<Span>) {
-        let (user, room) = match Address::parse(&text) {
-            Ok(address) => (
-                address.receiver.map(|user| user.into_owned()),
-                address.room.map(|room| room.into_owned()),
-            ),
-            Err(error) => return self.complain(&error),
+    /// Every server gets it. Like `websocket-app`, hands a message that names somebody to nobody else.
+    fn broadcast(&self, text: String) {
+        let Some(Addressed { frame, user, room }) = self.check(text) else {
+            return;
         };
-        let frame = Frame::from(text);
+        let target = match (&user, &room) {
+            (Some(user), _) => Target::User(user),
+            (None, Some(room)) => Target::Room(room),
+            (None, None) => Target::Everyone,
+        };
+        self.to.node.deliver(target, &frame);
+    }
+
+    /// Hands a message to whom it names. If it is traced, `span` ends with it.
+    fn deliver(&self, text: String, span: Option<Span>) {
+        let Some(Addressed { frame, user, room }) = self.check(text) else {
+            return;
+        };
         let (target, name) = match (&user, &room) {
             (Some(user), _) => (Target::User(user), Name::User(user)),
             (None, Some(room)) => (Target::Room(room), Name::Room(room)),
@@ -147,6 +163,28 @@ impl Inbox {
             .emit();
             self.to.routes.doubt(name);
         }
+    }
+
+    /// The message as clients get it; none if it is malformed, which is counted.
+    fn check(&self, text: String) -> Option<Addressed> {
+        let normalised = published::normalise(&text, SystemTime::now());
+        let Published {
+            frame,
+            receiver,
+            room,
+        } = normalised
+            .inspect_err(|error| self.complain(&error.to_string()))
+            .ok()?;
+        let (user, room) = (receiver.map(Cow::into_owned), room.map(Cow::into_owned));
+        let rewritten = match frame {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(rewritten) => Some(rewritten),
+        };
+        Some(Addressed {
+            frame: rewritten.unwrap_or(text).into(),
+            user,
+            room,
+        })
     }
 
     fn holds(&self, name: Name<'_>) -> bool {
