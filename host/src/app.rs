@@ -82,15 +82,10 @@ pub async fn run(
     shutdown: CancellationToken,
     log_lines_dropped: Arc<AtomicU64>,
 ) -> Result<(), StartError> {
-<<<<<<< HEAD
-    let services = services(&config, log_lines_dropped)?;
-    let authenticator = Arc::new(Authenticator::from_config(&config.auth)?);
-=======
     let redis = endpoints(&config)?;
-    let services = services(&config, redis.as_ref())?;
+    let services = services(&config, redis.as_ref(), log_lines_dropped)?;
     let authenticator = Authenticator::new(&config.auth, services.metrics.clone())?;
     let authenticator = Arc::new(authenticator);
->>>>>>> main
     // Before the files are read: what changes from here on is noticed.
     let watch = reload::watch(&config, &source);
     let bytes_max = config.limits.plugin_file_bytes_max;
@@ -157,12 +152,6 @@ pub async fn run(
     Ok(())
 }
 
-<<<<<<< HEAD
-fn services(
-    config: &Config,
-    log_lines_dropped: Arc<AtomicU64>,
-) -> Result<Arc<Services>, StartError> {
-=======
 /// Where Redis is, if it is the broker: the same for all that connect there, so that a changed password reaches all.
 fn endpoints(config: &Config) -> Result<Option<Endpoints>, StartError> {
     match &config.broker {
@@ -171,8 +160,11 @@ fn endpoints(config: &Config) -> Result<Option<Endpoints>, StartError> {
     }
 }
 
-fn services(config: &Config, endpoints: Option<&Endpoints>) -> Result<Arc<Services>, StartError> {
->>>>>>> main
+fn services(
+    config: &Config,
+    endpoints: Option<&Endpoints>,
+    log_lines_dropped: Arc<AtomicU64>,
+) -> Result<Arc<Services>, StartError> {
     let mut nonce = [0; 8];
     aws_lc_rs::rand::fill(&mut nonce).map_err(|_| StartError::Random)?;
     let ids = IdSource::new(&config.server.node_id, u64::from_le_bytes(nonce));

@@ -13,11 +13,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
-<<<<<<< HEAD
-use tracing::info;
-=======
-use tracing::{error, info, warn};
->>>>>>> main
+use tracing::{info, warn};
 
 /// The exit code of a server that did not drain because it was told twice to stop (128 and SIGINT, as shells have it).
 const EXIT_INTERRUPTED: i32 = 130;
@@ -49,15 +45,11 @@ pub(super) fn run(config: Config, source: Source) -> ExitCode {
     }
 }
 
-<<<<<<< HEAD
 async fn serve(config: Config, source: Source, log: &Output) -> anyhow::Result<()> {
-=======
-async fn serve(config: Config, source: Source) -> anyhow::Result<()> {
     info!("{}", super::described(&source));
     for advice in &config.advice {
         warn!("{advice}");
     }
->>>>>>> main
     let address = config.server.listen;
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; is another server there? (server.listen)")
