@@ -124,6 +124,36 @@ impl ConfigurationRefused<'_> {
     }
 }
 
+/// The keys of tokens could not be read or fetched again.
+pub struct KeysNotReloaded<'a> {
+    /// Where it counts.
+    pub metrics: &'a Metrics,
+    /// Why, with the key of the configuration.
+    pub reason: &'a dyn Display,
+    /// Whether this was not the reason the last time.
+    pub is_news: bool,
+    /// Whether there are keys from before.
+    pub has_old_keys: bool,
+}
+
+impl KeysNotReloaded<'_> {
+    /// Counts it, and logs it if it is news.
+    pub fn emit(self) {
+        self.metrics.auth_key_reloads_failed.increment();
+        let reason = self.reason;
+        let consequence = if self.has_old_keys {
+            "the last good ones stay in use"
+        } else {
+            "there are none yet, and upgrades are answered 503 until they come"
+        };
+        if self.is_news {
+            error!("the keys of tokens cannot be renewed; {consequence}: {reason}");
+        } else {
+            debug!("the keys of tokens cannot be renewed; {consequence}: {reason}");
+        }
+    }
+}
+
 /// The subscription to this server's channel broke.
 #[derive(Debug)]
 pub struct SubscriptionLost<'a> {

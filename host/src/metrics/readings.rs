@@ -3,7 +3,7 @@
 //! The one place that goes from a row of the [`table`] to the cell behind it: whoever shows or pushes figures takes them
 //! from here.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     Counter, FailureKind, Gauge, Histogram, HistogramSnapshot, Metrics, PluginMetrics,
@@ -113,6 +113,8 @@ pub fn read(metrics: &Metrics, status: &Status) -> Vec<Family> {
         &table::TRACE_SPANS_DROPPED,
         metrics.trace_spans_dropped.rows(),
     );
+    let lines_dropped = metrics.log_lines_dropped.load(Ordering::Relaxed);
+    readings.one(&table::LOG_LINES_DROPPED, Reading::Count(lines_dropped));
     readings.families
 }
 
@@ -128,6 +130,8 @@ impl Readings {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         self.family(&table::BUILD, [(vec![version], Reading::Info)]);
         self.one(&table::CONFIG_RELOADS_FAILED, &m.config_reloads_failed);
+        let failed = &m.auth_key_reloads_failed;
+        self.one(&table::AUTH_KEY_RELOADS_FAILED, failed);
         self.one(&table::ACTIVE_CONNECTIONS, &m.active_connections);
         self.one(&table::CONNECTIONS, &m.connections);
         self.one(&table::UNEXPECTED_DISCONNECTS, &m.unexpected_disconnects);

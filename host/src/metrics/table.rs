@@ -128,6 +128,8 @@ table! {
         .labels(&["version"]);
     CONFIG_RELOADS_FAILED = metric(Counter, "config_reloads_failed", Count,
         "Reloads of the configuration that were refused");
+    AUTH_KEY_RELOADS_FAILED = metric(Counter, "auth_key_reloads_failed", Count,
+        "Times that the keys of tokens could not be read from their file or fetched from `auth.jwks_url`; the last good ones stay in use");
 
     ACTIVE_CONNECTIONS = metric(Gauge, "active_connections", Count, "Connections that are open now")
         .cloudwatch("ActiveConnections", SERVER_AND_FLEET);
@@ -254,6 +256,9 @@ table! {
     TRACE_SPANS_DROPPED = metric(Counter, "trace_spans_dropped", Count,
         "Spans of traces that no collector got: too many waited (`queue_full`), or it did not take them (`export`)")
         .labels(&["reason"]);
+
+    LOG_LINES_DROPPED = metric(Counter, "log_lines_dropped", Count,
+        "Lines of the log that were not written: the reader of standard error did not read, or the disk is full");
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub(super) async fn upgrade(
     mut request: Request,
 ) -> Response {
     let services = &state.services;
-    let admitted = match admit(&state, &request) {
+    let admitted = match admit(&state, &mut request).await {
         Ok(admitted) => admitted,
         Err((refusal, response)) => {
             let metrics = &services.metrics;
@@ -73,7 +73,7 @@ struct Admitted {
 type Refused = (Refusal, Box<Response>);
 
 /// Whether the request may become a connection: the cheap questions first, and the place last.
-fn admit(state: &AppState, request: &Request) -> Result<Admitted, Refused> {
+async fn admit(state: &AppState, request: &mut Request) -> Result<Admitted, Refused> {
     let services = &state.services;
     if services.draining.load(Ordering::Acquire) {
         let response = json_error(
@@ -83,12 +83,15 @@ fn admit(state: &AppState, request: &Request) -> Result<Admitted, Refused> {
         );
         return Err((Refusal::Draining, Box::new(response)));
     }
-    let live = services.live.load();
-    origin::check(request.headers(), &live.server.allowed_origins)
-        .map_err(|error| (Refusal::Origin, Box::new(error.into_response())))?;
+    origin::check(
+        request.headers(),
+        &services.live.load().server.allowed_origins,
+    )
+    .map_err(|error| (Refusal::Origin, Box::new(error.into_response())))?;
     let identity = state
         .authenticator
         .authenticate(request.headers(), request.uri().query())
+        .await
         .map_err(|error| (Refusal::Auth, Box::new(error.into_response())))?;
     let accept_key =
         handshake::accept_key(request).map_err(|response| (Refusal::Handshake, response))?;

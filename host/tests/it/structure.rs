@@ -9,7 +9,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["protocol"]),
     ("logging", &[]),
     ("metrics", &["protocol"]),
-    ("auth", &["config", "protocol"]),
+    ("auth", &["config", "metrics", "protocol"]),
     ("cloudwatch", &["config", "metrics"]),
     ("trace", &["config", "metrics"]),
     ("redis_client", &["config"]),
