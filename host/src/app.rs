@@ -4,7 +4,10 @@ mod reload;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -68,7 +71,7 @@ pub enum StartError {
     Random,
 }
 
-/// Serves on `listeners` until `shutdown`, then drains.
+/// Serves on `listeners` until `shutdown`, then drains. `log_lines_dropped` is where the log counts what it cannot write.
 ///
 /// # Errors
 /// [`StartError`]; once it serves, nothing ends it but `shutdown`.
@@ -77,10 +80,11 @@ pub async fn run(
     source: Source,
     listeners: impl Into<Listeners>,
     shutdown: CancellationToken,
+    log_lines_dropped: Arc<AtomicU64>,
 ) -> Result<(), StartError> {
     let listeners = listeners.into();
     let redis = endpoints(&config)?;
-    let services = services(&config, redis.as_ref())?;
+    let services = services(&config, redis.as_ref(), log_lines_dropped)?;
     let authenticator = Authenticator::new(&config.auth, services.metrics.clone())?;
     let authenticator = Arc::new(authenticator);
     // Before the files are read: what changes from here on is noticed.
@@ -161,11 +165,18 @@ fn endpoints(config: &Config) -> Result<Option<Endpoints>, StartError> {
     }
 }
 
-fn services(config: &Config, endpoints: Option<&Endpoints>) -> Result<Arc<Services>, StartError> {
+fn services(
+    config: &Config,
+    endpoints: Option<&Endpoints>,
+    log_lines_dropped: Arc<AtomicU64>,
+) -> Result<Arc<Services>, StartError> {
     let mut nonce = [0; 8];
     aws_lc_rs::rand::fill(&mut nonce).map_err(|_| StartError::Random)?;
     let ids = IdSource::new(&config.server.node_id, u64::from_le_bytes(nonce));
-    let metrics = Arc::<Metrics>::default();
+    let metrics = Arc::new(Metrics {
+        log_lines_dropped,
+        ..Metrics::default()
+    });
     let tracer = match &config.tracing {
         Some(tracing) => Tracer::start(tracing, ids.node(), metrics.clone())?,
         None => Tracer::default(),

@@ -40,6 +40,9 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Build everything that the tests load, and run all tests
     Test(test::TestArgs),
+    /// Spin on each core until standard input ends
+    #[command(hide = true)]
+    Spin,
     /// Measure the server against the relay that marks the floor
     Bench(bench::BenchArgs),
 }
@@ -61,6 +64,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(&workspace, &args),
         Command::Cluster(args) => cluster::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
+        Command::Spin => test::spin(),
         Command::Bench(args) => bench::run(&workspace, &args),
     }
 }
