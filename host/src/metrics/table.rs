@@ -178,6 +178,8 @@ table! {
     REDIS_PUBLISH_FAILURES = metric(Counter, "redis_publish_failures", Count,
         "Messages that Redis did not take, or not in time");
     REDIS_UNHEARD = metric(Counter, "redis_unheard", Count, "Messages for a server that did not listen");
+    REDIS_FORWARDED = metric(Counter, "redis_forwarded", Count,
+        "Messages that were forwarded to the server to which their receiver had moved");
     REDIS_ROUTE_LOOKUPS = metric(Counter, "redis_route_lookups", Count,
         "Questions for a route that Redis was asked; most are answered from memory");
     REDIS_ROUTES_PRUNED = metric(Counter, "redis_routes_pruned", Count,

@@ -110,28 +110,33 @@ impl LocalTable {
 
     /// Puts `frame` into one connection's outbox, sees to it that it is written, and says whether it was taken.
     pub fn push(&self, connection: &Arc<Connection>, frame: Frame) -> bool {
+        let pushed = self.try_push(connection, frame);
+        if pushed == Err(PushError::Closing) {
+            self.metrics
+                .messages_dropped
+                .of(DropReason::Closing)
+                .increment();
+        }
+        pushed.is_ok()
+    }
+
+    /// The same; that it is being closed is not counted.
+    fn try_push(&self, connection: &Arc<Connection>, frame: Frame) -> Result<(), PushError> {
         let pushed = connection
             .outbox()
             .push(frame, self.outbox_bytes_max.load(Ordering::Relaxed));
         match pushed {
-            Ok(Pushed::Blocked) => {}
-            Ok(Pushed::Unwritten) => {
-                if !cork::hold(connection) {
-                    connection.outbox().wake_to_write();
-                }
+            Ok(Pushed::Unwritten) if !cork::hold(connection) => {
+                connection.outbox().wake_to_write();
             }
             Err(PushError::Full) => self
                 .metrics
                 .messages_dropped
                 .of(DropReason::SlowConsumer)
                 .increment(),
-            Err(PushError::Closing) => self
-                .metrics
-                .messages_dropped
-                .of(DropReason::Closing)
-                .increment(),
+            Ok(_) | Err(PushError::Closing) => {}
         }
-        pushed.is_ok()
+        pushed.map(drop)
     }
 
     /// Connections that are open, in no order.
@@ -220,9 +225,12 @@ impl LocalTable {
 
 impl LocalNode for LocalTable {
     fn holds_user(&self, user: &str) -> bool {
-        self.users
-            .get(user)
-            .is_some_and(|entry| !entry.connections.is_empty())
+        self.users.get(user).is_some_and(|entry| {
+            entry
+                .connections
+                .iter()
+                .any(|open| !open.outbox().is_closing())
+        })
     }
 
     fn holds_room(&self, room: &str) -> bool {
@@ -232,11 +240,13 @@ impl LocalNode for LocalTable {
     fn deliver(&self, target: Target<'_>, frame: &Frame) -> usize {
         let push = |connection: &Arc<Connection>| self.push(connection, frame.clone());
         let taken = match target {
+            // A connection that is being closed is none of the user's any more. If there is no other, the message is not
+            // lost yet: it may follow the user.
             Target::User(user) => self.users.get(user).map_or(0, |entry| {
                 entry
                     .connections
                     .iter()
-                    .filter(|connection| push(connection))
+                    .filter(|connection| self.try_push(connection, frame.clone()).is_ok())
                     .count()
             }),
             Target::Room(room) => self.members(room).map_or(0, |list| {

@@ -46,6 +46,7 @@ mod redis;
 mod redis_compat;
 mod redis_delivery;
 mod redis_fleet;
+mod redis_moves;
 mod redis_outage;
 mod redis_routes;
 mod rollout;

@@ -13,8 +13,14 @@ use tracing::warn;
 
 use super::{
     control::{self, Control},
+    doubles::{self, Doubles},
+    fences::{self, Fences},
     health::Health,
+    held::{Held, Parcel},
     keys::{Keys, Name},
+    lookup::Lookup,
+    marks::{self, Mark},
+    notices,
     own_broadcasts::OwnBroadcasts,
     routes::Routes,
     traced,
@@ -43,6 +49,12 @@ pub(super) struct Receivers {
     pub(super) routes: Arc<Routes>,
     /// What other nodes ask and answer.
     pub(super) control: Arc<Control>,
+    /// What they ask and answer about messages that wait.
+    pub(super) fences: Arc<Fences>,
+    /// Messages for users who are not here any more.
+    pub(super) held: Arc<Held>,
+    /// Routes that changed.
+    pub(super) lookup: Arc<Lookup>,
     /// This server's own probes.
     pub(super) health: Arc<Health>,
     /// Broadcasts that come back.
@@ -53,7 +65,9 @@ pub(super) struct Receivers {
 pub(super) struct Inbox {
     own_channel: String,
     broadcast_channel: String,
+    routes_channel: String,
     to: Receivers,
+    doubles: Doubles,
     metrics: Arc<Metrics>,
     tracer: Tracer,
     malformed: AtomicU64,
@@ -65,7 +79,9 @@ impl Inbox {
         Self {
             own_channel: keys.server_channel(keys.own_id()),
             broadcast_channel: keys.broadcast_channel(),
+            routes_channel: keys.routes_channel(),
             to,
+            doubles: Doubles::default(),
             metrics,
             tracer,
             malformed: AtomicU64::new(0),
@@ -97,20 +113,10 @@ impl Inbox {
                 }
                 return;
             }
-            if let Some(traced) = traced::read(&text) {
-                let span = traced
-                    .parent
-                    .and_then(|parent| self.tracer.go_on(parent, "deliver"));
-                return self.deliver(traced.message.to_owned(), span);
-            }
-            if text.starts_with(control::START) {
-                return self
-                    .to
-                    .control
-                    .take(&text)
-                    .unwrap_or_else(|error| self.complain(&error));
-            }
-            self.deliver(text, None);
+            self.take_own(text);
+        } else if is(&self.routes_channel) {
+            notices::take(&text, &self.to.lookup, &self.to.held)
+                .unwrap_or_else(|error| self.complain(&error));
         } else if is(&self.broadcast_channel) && !self.to.own_broadcasts.take(&text) {
             match Address::parse(&text) {
                 Ok(_) => drop(self.to.node.deliver(Target::Everyone, &Frame::from(text))),
@@ -119,8 +125,30 @@ impl Inbox {
         }
     }
 
-    /// The bytes go to the clients as they are. Where the message is traced, `span` ends with it.
-    fn deliver(&self, text: String, span: Option<Span>) {
+    /// Takes what came on this server's own channel, and is no probe.
+    fn take_own(&self, text: String) {
+        let (parent, marked) = match traced::read(&text) {
+            Some(traced) => (traced.parent, traced.message),
+            None => (None, text.as_str()),
+        };
+        if let Some((mark, message)) = marks::read(marked) {
+            let span = parent.and_then(|parent| self.tracer.go_on(parent, "deliver"));
+            return self.deliver(message.to_owned(), Some(mark), span);
+        }
+        if marked.starts_with(fences::START) {
+            let taken = self.to.fences.take(marked);
+            return taken.unwrap_or_else(|error| self.complain(&error));
+        }
+        if marked.starts_with(control::START) {
+            let taken = self.to.control.take(marked);
+            return taken.unwrap_or_else(|error| self.complain(&error));
+        }
+        let span = parent.and_then(|parent| self.tracer.go_on(parent, "deliver"));
+        self.deliver(marked.to_owned(), None, span);
+    }
+
+    /// The bytes go to the clients as they are. If the message is traced, `span` ends with it.
+    fn deliver(&self, text: String, mark: Option<Mark<'_>>, span: Option<Span>) {
         let (user, room) = match Address::parse(&text) {
             Ok(address) => (
                 address.receiver.map(|user| user.into_owned()),
@@ -128,32 +156,59 @@ impl Inbox {
             ),
             Err(error) => return self.complain(&error),
         };
-        let frame = Frame::from(text);
-        let (target, name) = match (&user, &room) {
-            (Some(user), _) => (Target::User(user), Name::User(user)),
-            (None, Some(room)) => (Target::Room(room), Name::Room(room)),
+        let connections = match (&user, &room) {
+            (Some(user), _) => self.deliver_to_user(user, text, mark),
+            (None, Some(room)) => self.deliver_to_room(room, text),
             (None, None) => return self.complain("it names neither `receiverID` nor `room`"),
         };
-        let connections = self.to.node.deliver(target, &frame);
         if let Some(span) = &span {
             span.set("signalbox.connections", connections as i64);
         }
-        if connections == 0 && !self.holds(name) {
+    }
+
+    /// Returns how many connections here took it at once.
+    fn deliver_to_user(&self, user: &str, text: String, mark: Option<Mark<'_>>) -> usize {
+        let hops = mark.map_or(0, |mark| mark.hops);
+        // Who publishes with a mark says who has it.
+        let may_be_double = hops > 0 || mark.is_none();
+        if may_be_double && self.doubles.is_double(identity(&text, mark), hops > 0) {
+            return 0;
+        }
+        let frame = Frame::from(text);
+        let held = &self.to.held;
+        if !held.is_waiting(user) {
+            let connections = self.to.node.deliver(Target::User(user), &frame);
+            if connections > 0 {
+                return connections;
+            }
             // The sender asked before the last connection went, or the route is a wrong one that must go.
+            if !self.to.node.holds_user(user) {
+                self.to.routes.doubt(Name::User(user));
+            }
+        }
+        let servers = mark.iter().flat_map(Mark::servers).map(Arc::from).collect();
+        let parcel = Parcel {
+            identity: identity(frame.as_str(), mark),
+            frame,
+            hops,
+            servers,
+        };
+        held.push(user, parcel);
+        0
+    }
+
+    /// Returns how many members here took it. Who has left the room has no claim to it, so it is not forwarded.
+    fn deliver_to_room(&self, room: &str, text: String) -> usize {
+        let members = self.to.node.deliver(Target::Room(room), &Frame::from(text));
+        if members == 0 && !self.to.node.holds_room(room) {
             MessageDropped {
                 metrics: &self.metrics,
                 reason: DropReason::Offline,
             }
             .emit();
-            self.to.routes.doubt(name);
+            self.to.routes.doubt(Name::Room(room));
         }
-    }
-
-    fn holds(&self, name: Name<'_>) -> bool {
-        match name {
-            Name::User(user) => self.to.node.holds_user(user),
-            Name::Room(room) => self.to.node.holds_room(room),
-        }
+        members
     }
 
     fn complain(&self, reason: &str) {
@@ -172,5 +227,13 @@ impl Inbox {
                 reason, "malformed messages were published to this server and are passed over"
             );
         }
+    }
+}
+
+/// What tells a message apart, however often it is forwarded.
+fn identity(message: &str, mark: Option<Mark<'_>>) -> u64 {
+    match mark {
+        Some(mark) if mark.hops > 0 => mark.identity,
+        _ => doubles::identity(message),
     }
 }
