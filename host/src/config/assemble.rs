@@ -2,11 +2,13 @@
 
 use std::{net::SocketAddr, path::Path};
 
+use crate::protocol::event_type::Patterns;
+
 use super::{
     AdminConfig, AllowedOrigins, ApiConfig, AuthConfig, BrokerConfig, CloudWatchConfig, Config,
-    ConfigError, DemoConfig, JwtConfig, JwtKeySource, Limits, MetricsConfig, PluginVersionsConfig,
-    ProbationConfig, RedisCompat, RedisConfig, RedisMode, ServerConfig, Shown, StorageResolution,
-    TracingConfig, checks, plugins,
+    ConfigError, DemoConfig, EventsConfig, JwtConfig, JwtKeySource, Limits, MetricsConfig,
+    PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig, RedisMode, ServerConfig,
+    Shown, StorageResolution, TracingConfig, checks, plugins,
     settings::{Section, Settings},
     units,
 };
@@ -41,6 +43,10 @@ pub(super) fn assemble(
         },
         server,
         broker: broker(section("broker"), section("redis"), folder, errors),
+        events: EventsConfig {
+            // Each was checked when it was read.
+            client: Patterns::parse(&section("events").texts("client")).unwrap_or_default(),
+        },
         limits: limits(section("limits")),
         cloudwatch: cloudwatch(section("cloudwatch"), errors),
         metrics: MetricsConfig {

@@ -1,17 +1,6 @@
 //! What texts may look like. A check answers with the reason, without the text itself: that may be a secret.
 
-/// The event types that the server itself answers or sends; no plugin can claim one by name.
-pub(super) const BUILT_IN_TYPES: [&str; 9] = [
-    "latency_report",
-    "heartbeat",
-    "join",
-    "leave",
-    "welcome",
-    "ack",
-    "error",
-    "joined",
-    "left",
-];
+use crate::protocol::event_type;
 
 /// A check of one text.
 pub(super) type Check = fn(&str) -> Result<(), String>;
@@ -183,14 +172,29 @@ pub(super) fn bearer_key(text: &str) -> Result<(), String> {
     Err("cannot be sent in a header: write visible ASCII characters without spaces".to_owned())
 }
 
-/// An event type, a prefix with a final `*`, or `*`.
+/// What a plugin sees: an event type, a prefix with a final `*`, or `*`.
 pub(super) fn event_pattern(text: &str) -> Result<(), String> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
-    if BUILT_IN_TYPES.contains(&text) || text.starts_with("signalbox.") {
+    if event_type::is_built_in(text) {
         return Err(
             "is built into the server and cannot be given to a plugin; leave it out".into(),
         );
     }
+    spelled_as_pattern(text)
+}
+
+/// What clients may send: an event type, a prefix with a final `*`, or `*`.
+pub(super) fn client_events(text: &str) -> Result<(), String> {
+    if event_type::is_built_in(text) {
+        return Err(
+            "is built into the server, which decides itself whether clients may send it; leave it out"
+                .into(),
+        );
+    }
+    spelled_as_pattern(text)
+}
+
+fn spelled_as_pattern(text: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
     let (prefix, is_prefix) = match text.strip_suffix('*') {
         Some(prefix) => (prefix, true),
         None => (text, false),
@@ -259,10 +263,22 @@ mod tests {
             "join*",
         ] {
             assert_eq!(event_pattern(good), Ok(()), "{good}");
+            assert_eq!(client_events(good), Ok(()), "{good}");
         }
         let too_long = "a".repeat(65);
-        for bad in ["", "**", "a*b", "a b", "ä", "join", "ack", &too_long] {
+        let reserved = [
+            "join",
+            "ack",
+            "token_expiring",
+            "signalbox.x",
+            "signalbox.*",
+        ];
+        for bad in ["", "**", "a*b", "a b", "ä", &too_long]
+            .into_iter()
+            .chain(reserved)
+        {
             assert!(event_pattern(bad).is_err(), "{bad}");
+            assert!(client_events(bad).is_err(), "{bad}");
         }
     }
 

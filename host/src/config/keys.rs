@@ -106,11 +106,12 @@ pub const OLD_VARIABLES: [(&str, Option<(&str, &str)>); 5] = [
 ];
 
 /// The sections, in the order of the reference.
-pub const SECTIONS: [&str; 15] = [
+pub const SECTIONS: [&str; 16] = [
     "server",
     "auth",
     "broker",
     "redis",
+    "events",
     "limits",
     "cloudwatch",
     "metrics",
@@ -193,7 +194,7 @@ use Change::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 76] = [
+pub const KEYS: [Key; 77] = [
     key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
@@ -241,6 +242,9 @@ pub const KEYS: [Key; 76] = [
         "What every key and channel starts with"),
     key("redis", "command_timeout", millis(10, 60 * SECOND), "500ms", "1s", Restart,
         "How long a command may take; a sender is told `unavailable` after it"),
+
+    key("events", "client", Kind::Texts(checks::client_events), "chat_message", "chat_message,game.*", Live,
+        "The event types that clients may send beside those that plugins handle: names, prefixes with a final `*`, or `*`; backends may send any"),
 
     key("limits", "frame_bytes_max", Kind::Bytes(128, 16 * MIB), "64KiB", "1MiB", Live,
         "Largest frame of a client; a larger one closes the connection with 1009"),

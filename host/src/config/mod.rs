@@ -9,6 +9,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+use crate::protocol::event_type::Patterns;
+
 pub mod environment;
 mod errors;
 pub mod keys;
@@ -42,6 +44,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// `[broker]`.
     pub broker: BrokerConfig,
+    /// `[events]`.
+    pub events: EventsConfig,
     /// `[limits]`.
     pub limits: Limits,
     /// `[cloudwatch]`; none: nothing is pushed. Cannot be changed while the server runs.
@@ -215,6 +219,13 @@ impl std::fmt::Debug for RedisConfig {
             .field("command_timeout", &self.command_timeout)
             .finish()
     }
+}
+
+/// `[events]`: who may send which event types.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventsConfig {
+    /// What clients may send beside built-in types and those that plugins handle.
+    pub client: Patterns,
 }
 
 /// `[limits]`: the bounds of a connection and of a node.

@@ -10,9 +10,11 @@ use std::{
 
 use proptest::prelude::*;
 
+use crate::protocol::event_type::Patterns;
+
 use super::{
     AllowedOrigins, AuthConfig, BrokerConfig, CloudWatchConfig, Config, ConfigErrors, Environment,
-    InstanceMode, JwtKeySource, Limits, OnFailure, PluginConfig, PluginLimits,
+    EventsConfig, InstanceMode, JwtKeySource, Limits, OnFailure, PluginConfig, PluginLimits,
     PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig, RedisMode, RolloutConfig,
     Shown, StorageResolution, TracingConfig,
     keys::{self, Change, KEYS, Key, Kind},
@@ -152,6 +154,8 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         command_timeout: Duration::from_secs(1),
     };
     assert_eq!(config.broker, BrokerConfig::Redis(redis));
+    let client = Patterns::parse(&["chat_message", "game.*"]).expect("legal");
+    assert_eq!(config.events, EventsConfig { client });
     assert_eq!(config.limits.frame_bytes_max, 1 << 20);
     assert_eq!(
         (

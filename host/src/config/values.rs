@@ -5,6 +5,8 @@ use std::{net::SocketAddr, ops::Range, time::Duration};
 use serde_json::value::RawValue;
 use toml::{Spanned, de::DeValue};
 
+use crate::protocol;
+
 use super::{
     json,
     keys::{Key, Kind},
@@ -119,7 +121,11 @@ pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
                 .map(Value::Texts)
         }
         Kind::Table => match serde_json::from_str::<&RawValue>(text) {
-            Ok(json) if json.get().starts_with('{') => Ok(Value::Json(json.get().to_owned())),
+            Ok(json)
+                if json.get().starts_with('{') && protocol::json::check(json.get()).is_ok() =>
+            {
+                Ok(Value::Json(json.get().to_owned()))
+            }
             _ => refuse(""),
         },
     }

@@ -7,6 +7,7 @@
 //!
 //! This module is a leaf.
 
+mod accept;
 mod cells;
 pub mod events;
 mod histogram;

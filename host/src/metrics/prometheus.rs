@@ -26,14 +26,6 @@ pub enum Format {
 }
 
 impl Format {
-    /// What a client wants that sends `accept`: OpenMetrics where it says so.
-    pub fn wanted(accept: Option<&str>) -> Self {
-        match accept {
-            Some(types) if types.contains("application/openmetrics-text") => Self::OpenMetrics,
-            _ => Self::Text,
-        }
-    }
-
     /// The content type of the answer.
     pub const fn content_type(self) -> &'static str {
         match self {
@@ -244,13 +236,5 @@ mod tests {
             ],
         );
         assert!(!text.contains("# EOF"));
-    }
-
-    #[test]
-    fn open_metrics_is_for_those_who_ask_for_it() {
-        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
-        assert_eq!(Format::wanted(Some(prometheus)), Format::OpenMetrics);
-        assert_eq!(Format::wanted(Some("*/*")), Format::Text);
-        assert_eq!(Format::wanted(None), Format::Text);
     }
 }

@@ -145,10 +145,11 @@ table! {
         "Calls of operators, by what came of them: `ok`, `refused` (4xx), `failed` (5xx), `unauthorized`, `rate_limited`")
         .labels(&["outcome"]);
 
-    MESSAGES = metric(Counter, "messages", Count, "Messages that clients sent, whatever became of them")
+    MESSAGES = metric(Counter, "messages", Count,
+        "Messages that clients sent to be delivered or handled by a plugin, whatever became of them; built-in types, types that clients may not send, frames that are not messages, and what is over the rate limit are not counted")
         .cloudwatch("MessagesTotal", SERVER_AND_FLEET);
     MESSAGES_BY_TYPE = metric(Counter, "messages_by_type", Count,
-        "Those of them that were read (not those over the rate limit), by event type: built-in types and those that plugins are configured for or handle by name; `other`: any other, and what is no message")
+        "Frames of clients that were read (not those over the rate limit), by event type: built-in types and those that plugins are configured for or handle by name; `other`: any other, and frames that are not messages")
         .labels(&["type"]);
     MESSAGES_DELIVERED = metric(Counter, "messages_delivered", Count,
         "Messages put out to connections of this node, one for each connection")
@@ -165,7 +166,7 @@ table! {
         "From the arrival of a message to the outboxes of its receivers on this node, plugins and the publish to other nodes included")
         .cloudwatch("DeliveryLatencyMs", SERVER_AND_FLEET);
     REPORTED_LATENCY = metric(Histogram, "reported_latency_ms", Milliseconds,
-        "Round-trip times that clients reported by `latency_report`")
+        "Round-trip times that clients reported by `latency_report`, each at most a minute")
         .cloudwatch("AverageLatencyMs", SERVER_AND_FLEET);
     AVERAGE_LATENCY = metric(Gauge, "average_latency_ms", Milliseconds,
         "Mean of the round-trip times that clients reported, since the start");

@@ -142,7 +142,7 @@ pub async fn run<'a>(
         }
         next = transformer.next(plugins, &message);
     }
-    let Some((slot, version)) = handler(plugins, &message) else {
+    let Some((slot, version)) = handler(plugins, message.sender, &message.event_type) else {
         return Outcome::Route(message);
     };
     let call = traced::call(&message, "handle", version);
@@ -236,17 +236,24 @@ pub async fn authorize_join(
     Ok(())
 }
 
+/// Whether a plugin handles what `sender` sends with this type, or would have to: one that is not loaded, and without which
+/// the operator lets nothing through.
+pub fn is_handled(plugins: &PluginSet, sender: &str, event_type: &str) -> bool {
+    handler(plugins, sender, event_type).is_some() || held_back_by(plugins, event_type).is_some()
+}
+
 /// The plugin whose claim describes the type most closely; the first of two that do so equally.
 fn handler<'s>(
     plugins: &'s PluginSet,
-    message: &Message<'_>,
+    sender: &str,
+    event_type: &str,
 ) -> Option<(&'s Slot, &'s Arc<PluginVersion>)> {
     let mut best: Option<(Closeness, &Slot, &Arc<PluginVersion>)> = None;
     for slot in plugins.slots() {
-        let Some(version) = slot.version_for(message.sender) else {
+        let Some(version) = slot.version_for(sender) else {
             continue;
         };
-        if let Some(closeness) = version.handles(&message.event_type)
+        if let Some(closeness) = version.handles(event_type)
             && best.is_none_or(|(closest, ..)| closeness > closest)
         {
             best = Some((closeness, slot, version));

@@ -6,7 +6,7 @@
 use super::bindings::imported::types as raw;
 use crate::{
     config::PluginLimits,
-    protocol::{CloseCode, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type, inbound},
+    protocol::{CloseCode, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type, json},
 };
 
 /// Longest code of a rejection, in bytes.
@@ -162,11 +162,8 @@ fn draft(raw: raw::Draft) -> Result<Draft, Illegal> {
             raw.event_type
         ));
     }
-    if !inbound::is_acceptable_json(&raw.payload) {
-        return illegal(
-            "the payload of a message is not JSON, or nested more than 100 levels deep",
-        );
-    }
+    json::check(&raw.payload)
+        .map_err(|fault| Illegal(format!("the payload of a message: {fault}")))?;
     let destination = raw.destination.map(destination).transpose()?;
     Ok(Draft {
         event_type: raw.event_type,
@@ -215,7 +212,14 @@ mod tests {
         assert!(draft(raw_draft("a", "{}", None)).is_ok());
         assert!(draft(raw_draft(&"a".repeat(65), "{}", None)).is_err());
         assert!(draft(raw_draft("welcome", "{}", None)).is_err());
-        assert!(draft(raw_draft("a", "{not json", None)).is_err());
+        for payload in [
+            "{not json",
+            r#""\ud83d""#,
+            r#"{"\uDC00":1}"#,
+            &"1".repeat(401),
+        ] {
+            assert!(draft(raw_draft("a", payload, None)).is_err(), "{payload}");
+        }
         assert!(
             draft(raw_draft(
                 "a",

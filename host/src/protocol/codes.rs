@@ -9,6 +9,8 @@ pub enum ErrorCode {
     InvalidType,
     /// `type` is one that only the server sends.
     ReservedType,
+    /// `type` is one that clients may not send.
+    ForbiddenType,
     /// `id` is longer than 64 characters.
     InvalidId,
     /// The JSON is nested more than 100 levels deep.
@@ -19,7 +21,7 @@ pub enum ErrorCode {
     InvalidReceiver,
     /// `room` is absent or too long.
     InvalidRoom,
-    /// The payload of a built-in type is not what it must be.
+    /// The payload of a built-in type is not what it must be, or the JSON holds text that languages read differently.
     InvalidPayload,
     /// A message to a room whose member the connection is not.
     NotInRoom,
@@ -35,10 +37,11 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for documentation and metrics.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::InvalidFrame,
         Self::InvalidType,
         Self::ReservedType,
+        Self::ForbiddenType,
         Self::InvalidId,
         Self::TooDeep,
         Self::NoReceiver,
@@ -58,6 +61,7 @@ impl ErrorCode {
             Self::InvalidFrame => "invalid_frame",
             Self::InvalidType => "invalid_type",
             Self::ReservedType => "reserved_type",
+            Self::ForbiddenType => "forbidden_type",
             Self::InvalidId => "invalid_id",
             Self::TooDeep => "too_deep",
             Self::NoReceiver => "no_receiver",

@@ -3,17 +3,22 @@
 /// Longest event type, in bytes.
 pub const EVENT_TYPE_BYTES_MAX: usize = 64;
 
-/// The types that mean something to the server itself. No plugin can claim or send one of them.
-pub const BUILT_IN: [&str; 9] = [
+/// The types that mean something to the server itself, now or in a protocol of the same version. No plugin, backend or
+/// worker can claim or send one of them.
+pub const BUILT_IN: [&str; 13] = [
     "latency_report",
     "heartbeat",
     "join",
     "leave",
+    "token",
+    "history",
     "welcome",
     "ack",
     "error",
     "joined",
     "left",
+    "presence",
+    "token_expiring",
 ];
 
 /// How the types begin that nodes keep for what they say to each other.

@@ -1,25 +1,27 @@
 //! A client's frame, taken apart without copying its payload.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{ErrorCode, JSON_DEPTH_MAX, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type};
+use super::{
+    ErrorCode, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type,
+    fields::{Fields, Text, WrongKind},
+    json::{self, JsonFault},
+};
 
 /// Longest `id`, in characters.
 pub const ID_CHARS_MAX: usize = 64;
 
-/// What a client said. Everything borrows from the frame where the JSON allows it.
+/// What a client said. Everything borrows from the frame if the JSON allows it.
 ///
-/// Names of fields are matched in any case, and the last of two fields of one name counts, as in Go's
-/// `encoding/json`, with which the clients of `websocket-app` grew up. Unknown fields are passed over: so are
-/// `senderId` and `timestamp`, which are the server's to say.
+/// Names of fields are matched as in Go's `encoding/json`, and the last of two fields of one name counts. Unknown fields
+/// are passed over: so are `senderId` and `timestamp`, which only the server sets.
 #[derive(Debug)]
 pub struct Envelope<'a> {
     /// The event type, spelled well.
     pub event_type: Cow<'a, str>,
-    /// The payload's JSON text as it stood in the frame; `null` where there was none.
+    /// The payload's JSON text as it stood in the frame; `null` if there was none.
     pub payload: &'a str,
     /// The user to deliver to.
     pub receiver: Option<Cow<'a, str>>,
@@ -27,6 +29,16 @@ pub struct Envelope<'a> {
     pub room: Option<Cow<'a, str>>,
     /// Asks for an `ack`.
     pub id: Option<Cow<'a, str>>,
+}
+
+/// Which protocol a client was written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// `signalbox.v1`, which the client offered.
+    V1,
+    /// That of `websocket-app`, which has no `id` and no `room`: what a client puts there for itself is ignored unless
+    /// it is a legal value.
+    WebsocketApp,
 }
 
 /// Why a frame is refused. The connection stays open.
@@ -37,120 +49,104 @@ pub struct EnvelopeError {
     pub code: ErrorCode,
     /// What is wrong, for people.
     pub message: String,
-    /// The frame's `id`, where it could be read.
+    /// The frame's `id`, if it could be read.
     pub id: Option<String>,
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads the frame `text`.
+    /// Reads the frame `text` of a client of `signalbox.v1`.
     ///
     /// # Errors
-    /// [`EnvelopeError`] where it is no JSON object, lacks a well spelled `type`, or exceeds a limit of the protocol.
+    /// [`EnvelopeError`] if it is not a JSON object, lacks a well spelled `type`, or exceeds a limit of the protocol.
     pub fn parse(text: &'a str) -> Result<Self, EnvelopeError> {
-        if is_too_deep(text) {
-            return Err(refuse(
-                ErrorCode::TooDeep,
-                "the JSON is nested more than 100 levels deep",
-                None,
-            ));
-        }
-        let fields: Fields<'a> = serde_json::from_str(text).map_err(|error| {
-            refuse(
-                ErrorCode::InvalidFrame,
-                format!("the frame is not a message: {error}"),
-                None,
-            )
-        })?;
-        fields.check()
+        Self::parse_as(text, Dialect::V1)
     }
-}
 
-/// Whom a message is for that another node or a backend published. Its bytes are handed on as they are.
-#[derive(Debug)]
-pub struct Address<'a> {
-    /// The user.
-    pub receiver: Option<Cow<'a, str>>,
-    /// The room.
-    pub room: Option<Cow<'a, str>>,
-}
-
-impl<'a> Address<'a> {
-    /// Reads no more of `text` than who it is for.
+    /// Reads the frame `text` of a client that speaks `dialect`.
     ///
     /// # Errors
-    /// Why it is no message.
-    pub fn parse(text: &'a str) -> Result<Self, String> {
-        let fields: Fields<'a> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let given = |field: Option<Cow<'a, str>>| field.filter(|text| !text.is_empty());
-        Ok(Self {
-            receiver: given(fields.receiver),
-            room: given(fields.room),
-        })
-    }
-}
-
-/// The fields as they stand in the frame.
-#[derive(Default)]
-struct Fields<'a> {
-    event_type: Option<Cow<'a, str>>,
-    payload: Option<&'a RawValue>,
-    receiver: Option<Cow<'a, str>>,
-    room: Option<Cow<'a, str>>,
-    id: Option<Cow<'a, str>>,
-}
-
-impl<'a> Fields<'a> {
-    fn check(self) -> Result<Envelope<'a>, EnvelopeError> {
-        // An empty text is how a Go client leaves a field out.
-        let given = |field: Option<Cow<'a, str>>| field.filter(|text| !text.is_empty());
-        let (receiver, room, id) = (given(self.receiver), given(self.room), given(self.id));
-        if id
-            .as_ref()
-            .is_some_and(|id| id.chars().count() > ID_CHARS_MAX)
-        {
-            return Err(refuse(
-                ErrorCode::InvalidId,
-                "`id` is longer than 64 characters",
-                None,
-            ));
-        }
-        let fail = |code, message: &str| Err(refuse(code, message, id.as_deref()));
-        let Some(event_type) = self.event_type.filter(|name| event_type::is_valid(name)) else {
-            return fail(
-                ErrorCode::InvalidType,
-                "`type` must be 1 to 64 of `A-Z a-z 0-9 _ . : -`",
-            );
+    /// As [`Envelope::parse`].
+    pub fn parse_as(text: &'a str, dialect: Dialect) -> Result<Self, EnvelopeError> {
+        json::check_rules(text).map_err(|fault| refuse_fault(&fault, text))?;
+        let fields = Fields::parse(text).map_err(|reason| {
+            let message = format!("the frame is not a message: {reason}");
+            refuse(ErrorCode::InvalidFrame, message, None)
+        })?;
+        let id = read_id(fields.id, dialect)?;
+        let refused = |(code, message)| refuse(code, message, id.as_deref());
+        let event_type = read_type(fields.event_type).map_err(refused)?;
+        let receiver = read_receiver(fields.receiver).map_err(refused)?;
+        let room = match (read_room(fields.room), dialect) {
+            (Ok(room), Dialect::V1) => room,
+            (Err(wrong), Dialect::V1) => return Err(refused(wrong)),
+            (room, Dialect::WebsocketApp) => room.ok().flatten().filter(|_| receiver.is_none()),
         };
         if receiver.is_some() && room.is_some() {
-            return fail(
-                ErrorCode::InvalidReceiver,
-                "name `receiverId` or `room`, not both",
-            );
+            let message = "name `receiverId` or `room`, not both";
+            return Err(refused((ErrorCode::InvalidReceiver, message)));
         }
-        if receiver
-            .as_ref()
-            .is_some_and(|user| user.len() > USER_ID_BYTES_MAX)
-        {
-            return fail(
-                ErrorCode::InvalidReceiver,
-                "`receiverId` is longer than 255 bytes",
-            );
-        }
-        if room
-            .as_ref()
-            .is_some_and(|room| room.len() > ROOM_NAME_BYTES_MAX)
-        {
-            return fail(ErrorCode::InvalidRoom, "`room` is longer than 255 bytes");
-        }
-        let payload = self.payload.map_or("null", RawValue::get);
         Ok(Envelope {
             event_type,
-            payload,
+            payload: fields.payload.map_or("null", RawValue::get),
             receiver,
             room,
             id,
         })
     }
+}
+
+type Wrong = (ErrorCode, &'static str);
+type Read<'a> = Result<Option<Cow<'a, str>>, Wrong>;
+
+fn read_id(id: Text<'_>, dialect: Dialect) -> Result<Option<Cow<'_, str>>, EnvelopeError> {
+    let is_long = |id: &str| id.len() > ID_CHARS_MAX && id.chars().count() > ID_CHARS_MAX;
+    let wrong = match id.read() {
+        Ok(Some(id)) if is_long(&id) => (ErrorCode::InvalidId, "`id` is longer than 64 characters"),
+        Ok(id) => return Ok(id),
+        Err(WrongKind) => (ErrorCode::InvalidFrame, "`id` must be a string"),
+    };
+    match dialect {
+        Dialect::V1 => Err(refuse(wrong.0, wrong.1, None)),
+        Dialect::WebsocketApp => Ok(None),
+    }
+}
+
+fn read_type(event_type: Text<'_>) -> Result<Cow<'_, str>, Wrong> {
+    let name = event_type
+        .read()
+        .map_err(|WrongKind| (ErrorCode::InvalidFrame, "`type` must be a string"))?;
+    name.filter(|name| event_type::is_valid(name)).ok_or((
+        ErrorCode::InvalidType,
+        "`type` must be 1 to 64 of `A-Z a-z 0-9 _ . : -`",
+    ))
+}
+
+fn read_receiver(receiver: Text<'_>) -> Read<'_> {
+    match receiver.read() {
+        Ok(Some(user)) if user.len() > USER_ID_BYTES_MAX => Err((
+            ErrorCode::InvalidReceiver,
+            "`receiverId` is longer than 255 bytes",
+        )),
+        Ok(user) => Ok(user),
+        Err(WrongKind) => Err((ErrorCode::InvalidFrame, "`receiverId` must be a string")),
+    }
+}
+
+fn read_room(room: Text<'_>) -> Read<'_> {
+    match room.read() {
+        Ok(Some(room)) if room.len() > ROOM_NAME_BYTES_MAX => {
+            Err((ErrorCode::InvalidRoom, "`room` is longer than 255 bytes"))
+        }
+        Ok(room) => Ok(room),
+        Err(WrongKind) => Err((ErrorCode::InvalidFrame, "`room` must be a string")),
+    }
+}
+
+/// The frame breaks a rule for JSON. Its `id` may be legal all the same.
+fn refuse_fault(fault: &JsonFault, text: &str) -> EnvelopeError {
+    let fields = Fields::parse(text).unwrap_or_default();
+    let id = read_id(fields.id, Dialect::WebsocketApp).unwrap_or_default();
+    refuse(fault.code(), fault.to_string(), id.as_deref())
 }
 
 fn refuse(code: ErrorCode, message: impl Into<String>, id: Option<&str>) -> EnvelopeError {
@@ -159,150 +155,6 @@ fn refuse(code: ErrorCode, message: impl Into<String>, id: Option<&str>) -> Enve
         message: message.into(),
         id: id.map(str::to_owned),
     }
-}
-
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FieldsVisitor;
-        impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object with a `type`")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-                let mut fields = Fields::default();
-                while let Some(name) = map.next_key::<FieldName>()? {
-                    match name {
-                        FieldName::Type => fields.event_type = map.next_value::<Text<'de>>()?.0,
-                        FieldName::Payload => fields.payload = Some(map.next_value()?),
-                        FieldName::Receiver => fields.receiver = map.next_value::<Text<'de>>()?.0,
-                        FieldName::Room => fields.room = map.next_value::<Text<'de>>()?.0,
-                        FieldName::Id => fields.id = map.next_value::<Text<'de>>()?.0,
-                        FieldName::Other => drop(map.next_value::<IgnoredAny>()?),
-                    }
-                }
-                Ok(fields)
-            }
-        }
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-#[derive(Clone, Copy)]
-enum FieldName {
-    Type,
-    Payload,
-    Receiver,
-    Room,
-    Id,
-    Other,
-}
-
-impl FieldName {
-    fn of(name: &str) -> Self {
-        let is = |other: &str| name.eq_ignore_ascii_case(other);
-        match name.len() {
-            4 if is("type") => Self::Type,
-            7 if is("payload") => Self::Payload,
-            10 if is("receiverid") => Self::Receiver,
-            4 if is("room") => Self::Room,
-            2 if is("id") => Self::Id,
-            _ => Self::Other,
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for FieldName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NameVisitor;
-        impl Visitor<'_> for NameVisitor {
-            type Value = FieldName;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the name of a field")
-            }
-
-            fn visit_str<E: de::Error>(self, name: &str) -> Result<FieldName, E> {
-                Ok(FieldName::of(name))
-            }
-        }
-        deserializer.deserialize_identifier(NameVisitor)
-    }
-}
-
-/// A string or `null`; borrowed where it contains no escape.
-struct Text<'a>(Option<Cow<'a, str>>);
-
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Some(Cow::Borrowed(text))))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Some(Cow::Owned(text.to_owned()))))
-            }
-
-            fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-                Ok(Text(None))
-            }
-        }
-        deserializer.deserialize_any(TextVisitor)
-    }
-}
-
-/// Whether `text` is plain, valid JSON that is no deeper than the protocol allows: what a plugin must return.
-pub fn is_acceptable_json(text: &str) -> bool {
-    !is_too_deep(text) && serde_json::from_str::<IgnoredAny>(text).is_ok()
-}
-
-/// Whether arrays and objects in `json` nest deeper than the protocol allows.
-pub fn is_too_deep(json: &str) -> bool {
-    exceeds_depth(json.as_bytes(), JSON_DEPTH_MAX)
-}
-
-/// Whether arrays and objects in `json` nest deeper than `max`.
-///
-/// serde_json skips values without recursion and so without a limit, but guests parse with recursion.
-fn exceeds_depth(json: &[u8], max: usize) -> bool {
-    // Each level takes an opening and a closing byte.
-    if json.len() < 2 * max {
-        return false;
-    }
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in json {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'[' | b'{' => {
-                depth += 1;
-                if depth > max {
-                    return true;
-                }
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    false
 }
 
 #[cfg(test)]
@@ -408,14 +260,109 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_id_where_it_could_be_read() {
-        assert_eq!(
-            Envelope::parse(r#"{"id":"7","type":"a b"}"#)
-                .unwrap_err()
-                .id
-                .as_deref(),
-            Some("7")
-        );
+    fn an_error_names_the_id_if_it_could_be_read() {
+        let id = |text: &str| Envelope::parse(text).unwrap_err().id;
+        for text in [
+            r#"{"id":"7","type":"a b"}"#,
+            r#"{"id":"7","type":5}"#,
+            r#"{"type":"a","payload":"\ud83d","id":"7"}"#,
+            r#"{"type":"a","room":5,"id":"7"}"#,
+        ] {
+            assert_eq!(id(text).as_deref(), Some("7"), "{text}");
+        }
+        for text in [
+            r#"{"id":"\ud83d","type":"a"}"#,
+            r#"{"id":5,"type":"a"}"#,
+            r#"{"id":"7","type":"a","payload":"\ud83d""#,
+        ] {
+            assert_eq!(id(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_text_anywhere_in_a_frame_is_an_invalid_payload() {
+        let number = "1".repeat(401);
+        for text in [
+            r#"{"type":"a","payload":"spam \ud83d"}"#.to_owned(),
+            r#"{"type":"a","payload":{"\uDC00":1}}"#.to_owned(),
+            r#"{"type":"\ud83d"}"#.to_owned(),
+            r#"{"type":"a","id":"\ud83d"}"#.to_owned(),
+            r#"{"type":"a","receiverId":"\ude00\ud83d"}"#.to_owned(),
+            r#"{"type":"a","senderId":"\ud83d"}"#.to_owned(),
+            r#"{"type":"a","whatever":["\ud83d"]}"#.to_owned(),
+            r#"{"type":"a","\ud83d":1}"#.to_owned(),
+            format!(r#"{{"type":"a","payload":{number}}}"#),
+            format!(r#"{{"type":"a","whatever":[-{number}.5]}}"#),
+        ] {
+            for dialect in [Dialect::V1, Dialect::WebsocketApp] {
+                let error = Envelope::parse_as(&text, dialect).unwrap_err();
+                assert_eq!(error.code, ErrorCode::InvalidPayload, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_old_client_may_carry_anything_as_id_and_room() {
+        let long = format!(r#""{}""#, "x".repeat(256));
+        for odd in ["5", "-1e999", "true", "[1]", r#"{"a":"b"}"#, &long] {
+            for (field, other) in [("id", "room"), ("room", "id")] {
+                let text =
+                    format!(r#"{{"type":"a","{field}":{odd},"{other}":null,"receiverId":"u"}}"#);
+                let envelope = Envelope::parse_as(&text, Dialect::WebsocketApp).unwrap();
+                assert_eq!(envelope.receiver.as_deref(), Some("u"), "{text}");
+                assert!(envelope.id.is_none() && envelope.room.is_none(), "{text}");
+                let error = Envelope::parse(&text).unwrap_err();
+                let expected = match (odd == long, field) {
+                    (false, _) => ErrorCode::InvalidFrame,
+                    (true, "id") => ErrorCode::InvalidId,
+                    (true, _) => ErrorCode::InvalidRoom,
+                };
+                assert_eq!(error.code, expected, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_old_client_reaches_its_receiver_whatever_room_it_names() {
+        let text = r#"{"type":"a","receiverId":"u","room":"kitchen"}"#;
+        let envelope = Envelope::parse_as(text, Dialect::WebsocketApp).unwrap();
+        assert_eq!(envelope.receiver.as_deref(), Some("u"));
+        assert!(envelope.room.is_none());
+    }
+
+    #[test]
+    fn an_old_client_is_held_to_the_fields_that_it_knows() {
+        for text in [
+            r#"{"type":5}"#,
+            r#"{"type":"a","receiverId":5}"#,
+            r#"{"type":"a","receiverId":["u"]}"#,
+            "[]",
+        ] {
+            let error = Envelope::parse_as(text, Dialect::WebsocketApp).unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidFrame, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_message_names_a_type_of_rusts() {
+        for text in [
+            "",
+            "[]",
+            "5",
+            "null",
+            "\"a\"",
+            "{",
+            "{\"a\"}",
+            r#"{"type":[]}"#,
+            r#"{"id":{}}"#,
+            r#"{"type":"a","room":1.5}"#,
+            r#"{"type":"a","receiverId":true}"#,
+        ] {
+            let message = Envelope::parse(text).unwrap_err().message;
+            for name in ["struct", "sequence", "unit", "integer", "map", "Fields"] {
+                assert!(!message.contains(name), "{message}");
+            }
+        }
     }
 
     #[test]
@@ -439,6 +386,7 @@ mod tests {
         #[test]
         fn any_text_is_answered_without_a_panic(text in "\\PC*") {
             let _ = Envelope::parse(&text);
+            let _ = Envelope::parse_as(&text, Dialect::WebsocketApp);
         }
 
         #[test]

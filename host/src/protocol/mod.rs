@@ -1,20 +1,26 @@
 //! The wire: what clients and servers say to each other over a WebSocket, as JSON text.
 //!
-//! Reading order: [`event_type`] says which names there are, [`inbound`] takes a client's frame apart without
-//! copying its payload, [`outbound`] writes each frame that the server sends, [`codes`] is the one table of error and
+//! Reading order: [`event_type`] says which names there are, [`json`] what JSON is taken, [`inbound`] takes a client's
+//! frame apart without copying its payload, [`published`] does so with what other nodes and workers send,
+//! [`outbound`] writes each frame that the server sends, [`codes`] is the one table of error and
 //! close codes, [`ids`] makes names that are unique in the cluster.
 //!
 //! This module is a leaf. It knows no socket, no plugin and no user table.
 
 pub mod codes;
 pub mod event_type;
+mod fields;
 pub mod ids;
 pub mod inbound;
+pub mod json;
 pub mod outbound;
+pub mod published;
 
 pub use codes::{CloseCode, ErrorCode};
-pub use inbound::{Address, Envelope, EnvelopeError};
+pub use inbound::{Dialect, Envelope, EnvelopeError};
+pub use json::JsonFault;
 pub use outbound::Frame;
+pub use published::{Malformed, Published};
 
 /// The subprotocol of clients that want a `welcome` and what comes with it.
 pub const SUBPROTOCOL_V1: &str = "signalbox.v1";

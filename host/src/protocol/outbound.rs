@@ -254,9 +254,14 @@ fn as_millis<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result
     serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Appends `text` as a JSON string. Most names need no escape, which is quick to see.
-fn push_json_string(out: &mut String, text: &str) {
-    if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+/// Whether `text` needs no escape in a JSON string; nearly no name does.
+pub(super) fn is_plain(text: &str) -> bool {
+    text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\')
+}
+
+/// Appends `text` as a JSON string.
+pub(super) fn push_json_string(out: &mut String, text: &str) {
+    if is_plain(text) {
         out.push('"');
         out.push_str(text);
         out.push('"');

@@ -93,8 +93,9 @@ fn not_ready(reason: &str) -> Response {
 async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> Response {
     let status = state.services.status().await;
     let families = readings::read(&state.services.metrics, &status);
-    let accept = headers.get(header::ACCEPT);
-    let format = Format::wanted(accept.and_then(|types| types.to_str().ok()));
+    let accept = headers.get_all(header::ACCEPT).iter();
+    let accept: Vec<&str> = accept.filter_map(|types| types.to_str().ok()).collect();
+    let format = Format::wanted(&accept);
     let content_type = [(header::CONTENT_TYPE, format.content_type())];
     (content_type, prometheus::render(families, format)).into_response()
 }

@@ -2,9 +2,13 @@
 
 use std::time::SystemTime;
 
+use tracing::debug;
+
 use super::{
     Services,
-    dispatch::{connection_gone, dropped, perform_without_connection, receiver, room, send},
+    dispatch::{
+        UNAVAILABLE, connection_gone, dropped, perform_without_connection, receiver, room, send,
+    },
 };
 use crate::{
     metrics::{
@@ -159,6 +163,9 @@ async fn deliver(services: &Services, message: &Message<'_>) -> Result<AckStatus
     match send(services, None, to, &delivery, message.trace).await {
         Ok(true) => Ok(AckStatus::Delivered),
         Ok(false) => Ok(AckStatus::Offline),
-        Err(error) => Err(refused(ErrorCode::Unavailable, &error.to_string())),
+        Err(error) => {
+            debug!(%error, "a message was not sent");
+            Err(refused(ErrorCode::Unavailable, UNAVAILABLE))
+        }
     }
 }

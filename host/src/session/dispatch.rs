@@ -3,8 +3,9 @@
 use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 use tokio::time::Instant;
+use tracing::debug;
 
-use super::Services;
+use super::{LiveConfig, Services};
 use crate::{
     broker::Target,
     config::Limits,
@@ -15,12 +16,20 @@ use crate::{
     pipeline::{self, Message, Outcome, Refused, Seen, To},
     plugin::{Action, Draft, PluginVersion},
     protocol::{
-        ClientInfo, CloseCode, Envelope, ErrorCode, event_type,
+        ClientInfo, CloseCode, Dialect, Envelope, ErrorCode, event_type,
         outbound::{self, AckStatus, Delivery, ErrorPayload, SeenBy},
     },
     router::{CloseRequest, Connection},
     trace::Trace,
 };
+
+/// Longest round-trip time that a client can report. A connection that takes longer is given up by default
+/// (`server.idle_timeout`), and one absurd value must not spoil the mean of all.
+const LATENCY_MS_MAX: f64 = 60_000.0;
+
+/// All that a stranger learns of a broker that fails; its own words are in the log.
+pub(super) const UNAVAILABLE: &str =
+    "the message could not be sent to the node of its receiver; try again";
 
 /// One frame's context.
 struct Turn<'a> {
@@ -42,9 +51,15 @@ pub(super) async fn frame(
     connection: &Arc<Connection>,
     text: &str,
     arrived: Instant,
-    limits: &Limits,
+    live: &LiveConfig,
 ) {
-    let envelope = match Envelope::parse(text) {
+    let limits = &live.limits;
+    let dialect = if connection.v1() {
+        Dialect::V1
+    } else {
+        Dialect::WebsocketApp
+    };
+    let envelope = match Envelope::parse_as(text, dialect) {
         Ok(envelope) => envelope,
         Err(error) => {
             services.metrics.messages_by_type.count(OTHER);
@@ -85,6 +100,18 @@ pub(super) async fn frame(
     if event_type::is_built_in(&envelope.event_type) {
         return Box::pin(turn.built_in(&envelope, limits)).await;
     }
+    // One set of versions for the whole message, whatever is swapped meanwhile.
+    let plugins = services.registry.enter().await;
+    let event_type = &*envelope.event_type;
+    if !live.events.client.matches(event_type)
+        && !pipeline::is_handled(&plugins, connection.user(), event_type)
+    {
+        return turn.error(
+            ErrorCode::ForbiddenType,
+            "clients may not send this type: it is not in `events.client`, and no plugin handles it",
+        );
+    }
+    services.metrics.messages.increment();
     let to = match (&envelope.receiver, &envelope.room) {
         (Some(user), _) => Some(To::User(Cow::Borrowed(&**user))),
         (None, Some(room)) if !connection.is_member(room) => {
@@ -103,8 +130,6 @@ pub(super) async fn frame(
         trace: turn.trace,
         seen: turn.seen,
     };
-    // One set of versions for the whole message, whatever is swapped meanwhile.
-    let plugins = services.registry.enter().await;
     let outcome = pipeline::run(&plugins, Some(connection.client()), message).await;
     drop(plugins);
     turn.conclude(outcome, limits).await;
@@ -208,7 +233,8 @@ impl Turn<'_> {
             Ok(true) => Some(AckStatus::Delivered),
             Ok(false) => Some(AckStatus::Offline),
             Err(error) => {
-                self.error(ErrorCode::Unavailable, &error.to_string());
+                debug!(%error, "a message was not sent");
+                self.error(ErrorCode::Unavailable, UNAVAILABLE);
                 None
             }
         }
@@ -218,7 +244,7 @@ impl Turn<'_> {
         match &*envelope.event_type {
             "heartbeat" => self.ack(AckStatus::Handled),
             "latency_report" => match serde_json::from_str::<f64>(envelope.payload) {
-                Ok(ms) if ms >= 0.0 => {
+                Ok(ms) if (0.0..=LATENCY_MS_MAX).contains(&ms) => {
                     self.services
                         .metrics
                         .reported_latency
@@ -227,7 +253,7 @@ impl Turn<'_> {
                 }
                 _ => self.error(
                     ErrorCode::InvalidPayload,
-                    "the payload must be a number of milliseconds",
+                    "the payload must be a number of milliseconds from 0 to 60000",
                 ),
             },
             "join" => match &envelope.room {

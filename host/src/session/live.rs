@@ -8,7 +8,8 @@ use std::sync::{
 use arc_swap::{ArcSwap, Guard};
 
 use crate::config::{
-    AdminConfig, ApiConfig, Config, Limits, ServerConfig, Shown, live::cannot_change_live,
+    AdminConfig, ApiConfig, Config, EventsConfig, Limits, ServerConfig, Shown,
+    live::cannot_change_live,
 };
 
 /// What of the configuration may change while the server runs.
@@ -16,6 +17,8 @@ use crate::config::{
 pub struct LiveConfig {
     /// `[server]`.
     pub server: ServerConfig,
+    /// `[events]`.
+    pub events: EventsConfig,
     /// `[limits]`.
     pub limits: Limits,
     /// `[api]`.
@@ -33,6 +36,7 @@ impl LiveConfig {
     pub fn new(started: &Config, new: &Config) -> Self {
         Self {
             server: new.server.clone(),
+            events: new.events.clone(),
             limits: new.limits.clone(),
             api: new.api.clone(),
             admin: new.admin.clone(),

@@ -316,7 +316,6 @@ impl<S: Socket> Session<S> {
         if bytes.len() > live.limits.frame_bytes_max {
             return Some(closed_by_server(too_big()));
         }
-        services.metrics.messages.increment();
         let text = match &frame {
             Incoming::Text(text) => Some(text.as_str()),
             _ => std::str::from_utf8(bytes).ok(),
@@ -330,13 +329,7 @@ impl<S: Socket> Session<S> {
             return None;
         };
         // Pinned where it is made: it is large, and would else be moved for every message.
-        let mut handled = pin!(dispatch::frame(
-            services,
-            connection,
-            text,
-            now,
-            &live.limits
-        ));
+        let mut handled = pin!(dispatch::frame(services, connection, text, now, &live));
         poll_fn(|cx| {
             if handled.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());

@@ -71,12 +71,20 @@ pub(crate) fn plugin_cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin-cache")
 }
 
-/// `config`, with that cache where it names no other.
+/// `config`, with that cache unless it names another.
 pub(crate) fn with_plugin_cache(config: &str) -> String {
     if config.contains("[plugin_cache]") {
         return config.to_owned();
     }
     format!("{config}\n[plugin_cache]\ndir = {:?}\n", plugin_cache())
+}
+
+/// `config`, with clients that may send any type unless it says what they may.
+fn with_any_event(config: &str) -> String {
+    if config.contains("[events]") {
+        return config.to_owned();
+    }
+    format!("{config}\n[events]\nclient = [\"*\"]\n")
 }
 
 /// The chat plugin.
@@ -113,7 +121,8 @@ impl Node {
         // Shown where a test fails.
         let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let file = dir.path().join("platform.toml");
-        std::fs::write(&file, with_plugin_cache(text)).expect("the configuration is written");
+        std::fs::write(&file, with_any_event(&with_plugin_cache(text)))
+            .expect("the configuration is written");
         let env = Environment::new();
         let config = Config::load(Some(&file), &env).unwrap_or_else(|errors| panic!("{errors}"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -171,7 +180,7 @@ pub(crate) fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     std::fs::copy(chat_plugin(), dir.path().join("chat.wasm"))
         .expect("the chat plugin is there; `cargo xtask plugins` makes it");
     for (name, bytes) in files {
-        std::fs::write(dir.path().join(name), bytes).expect("the file is written");
+        std::fs::write(dir.path().join(name), content(name, bytes)).expect("the file is written");
     }
     dir
 }
@@ -179,8 +188,16 @@ pub(crate) fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
 /// Replaces a file as careful tools do.
 pub(crate) fn replace(folder: &Path, name: &str, bytes: &[u8]) {
     let temporary = folder.join("replacement");
-    std::fs::write(&temporary, bytes).expect("the file is written");
+    std::fs::write(&temporary, content(name, bytes)).expect("the file is written");
     std::fs::rename(temporary, folder.join(name)).expect("the file is renamed");
+}
+
+/// What is written into the file `name`: in a configuration, clients may send any type unless it says what they may.
+fn content(name: &str, bytes: &[u8]) -> Vec<u8> {
+    match std::str::from_utf8(bytes) {
+        Ok(config) if name == "platform.toml" => with_any_event(config).into_bytes(),
+        _ => bytes.to_owned(),
+    }
 }
 
 impl Endpoint {
@@ -217,6 +234,24 @@ impl Endpoint {
             .expect("an answer comes")
             .expect("the answer is text");
         Answer::read(&answer)
+    }
+
+    /// What a POST of `body` by the bearer of `key` is answered.
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        key: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let mut head = format!(
+            "POST {path} HTTP/1.1\r\nAuthorization: Bearer {key}\r\nContent-Length: {}",
+            body.len()
+        );
+        for (name, value) in headers {
+            head += &format!("\r\n{name}: {value}");
+        }
+        self.http_with_body(&head, body).await
     }
 
     /// Status and body of a GET.

@@ -38,6 +38,33 @@ async fn metrics_are_served_as_prometheus_text() {
 }
 
 #[tokio::test]
+async fn what_a_scraper_refuses_or_does_not_know_it_does_not_get() {
+    let node = Node::start("").await;
+    let text = "text/plain; version=0.0.4; charset=utf-8";
+    let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    for (accept, kind) in [
+        ("application/openmetrics-text;q=0", text),
+        ("application/openmetrics-text;q=0,*/*", text),
+        ("application/openmetrics-text;version=2.0.0", text),
+        ("application/openmetrics-text;q=0.1,text/plain;q=0.2", text),
+        ("text/plain;q=0,*/*", open_metrics),
+        (
+            "text/plain;q=0.1,application/openmetrics-text;q=0.2",
+            open_metrics,
+        ),
+        (
+            "application/openmetrics-text;version=2.0.0,application/openmetrics-text;version=1.0.0;q=0.1",
+            open_metrics,
+        ),
+    ] {
+        let answer = node
+            .http(&format!("GET /metrics HTTP/1.1\r\nAccept: {accept}"))
+            .await;
+        assert_eq!(answer.header("content-type"), Some(kind), "{accept}");
+    }
+}
+
+#[tokio::test]
 async fn metrics_can_be_switched_off() {
     let node = Node::start("[metrics]\nprometheus = false").await;
     assert_eq!(node.get("/metrics").await.0, 404);

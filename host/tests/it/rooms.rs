@@ -115,8 +115,8 @@ async fn a_user_with_two_connections_gets_a_message_on_both() {
 #[tokio::test]
 async fn a_message_names_a_receiver_or_a_room_and_not_both() {
     let node = Node::start("").await;
-    let mut ann = node.client("ann").await;
-    join(&mut ann, "r").await;
+    let mut ann = node.connect("ann", Some("signalbox.v1")).await.unwrap();
+    assert_eq!(ann.json().await["type"], "welcome");
     ann.send(r#"{"type":"x","receiverId":"ann","room":"r"}"#)
         .await;
     assert_eq!(ann.error_code().await, "invalid_receiver");

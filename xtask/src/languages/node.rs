@@ -49,8 +49,10 @@ impl Node {
         fs::create_dir_all(&folder)?;
         // A debug build on a busy machine: what is looked at here is whether it works, not how fast.
         // The client is silent while its plugin is built, and does not answer pings meanwhile.
-        let mut config =
-            format!("[server]\nidle_timeout = \"30m\"\n[admin]\nkey = \"{ADMIN_KEY}\"\n");
+        let mut config = format!(
+            "[server]\nidle_timeout = \"30m\"\n[admin]\nkey = \"{ADMIN_KEY}\"\n[events]\nclient = [\"{}\"]\n",
+            served.event_type
+        );
         let plugins = served.plugins.iter();
         config.extend(plugins.map(|plugin| entry(plugin, served)));
         fs::write(folder.join("platform.toml"), config)?;

@@ -22,6 +22,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
+    doubles,
     holders::Holders,
     keys::{Ability, Keys, Name, ServerId},
     marks::{self, HOPS_MAX},
@@ -56,8 +57,8 @@ pub(super) struct Parcel {
     pub(super) frame: Frame,
     /// How often it was forwarded.
     pub(super) hops: u8,
-    /// What tells it apart, as [`super::doubles::identity`] makes it.
-    pub(super) identity: u64,
+    /// What tells it apart, as [`doubles::identity`] makes it; none: that of the frame.
+    pub(super) identity: Option<u64>,
     /// The other servers that have it.
     pub(super) servers: Vec<ServerId>,
 }
@@ -277,7 +278,9 @@ impl Held {
         let mut servers = parcel.servers.clone();
         servers.extend(to.iter().cloned());
         servers.push(self.keys.own_id().clone());
-        let line = marks::line(parcel.hops + 1, parcel.identity, &servers);
+        let of_frame = || doubles::identity(parcel.frame.as_str());
+        let identity = parcel.identity.unwrap_or_else(of_frame);
+        let line = marks::line(parcel.hops + 1, identity, &servers);
         let marked = line + parcel.frame.as_str();
         self.note_passed(user, &to);
         let publish = |server: &ServerId| {

@@ -1,11 +1,12 @@
 //! What comes in on the channels of this server: whose it is, and to whom it goes.
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use redis::Value;
@@ -28,7 +29,10 @@ use super::{
 use crate::{
     broker::{LocalNode, Target},
     metrics::{DropReason, Metrics, events::MessageDropped},
-    protocol::{Address, Frame},
+    protocol::{
+        Frame,
+        published::{self, Published},
+    },
     trace::{Span, Tracer},
 };
 
@@ -59,6 +63,13 @@ pub(super) struct Receivers {
     pub(super) health: Arc<Health>,
     /// Broadcasts that come back.
     pub(super) own_broadcasts: Arc<OwnBroadcasts>,
+}
+
+/// A message for clients, and whom it names.
+struct Addressed {
+    frame: Frame,
+    user: Option<String>,
+    room: Option<String>,
 }
 
 /// Takes what is published for this server and hands it out to its connections.
@@ -118,10 +129,7 @@ impl Inbox {
             notices::take(&text, &self.to.lookup, &self.to.held)
                 .unwrap_or_else(|error| self.complain(&error));
         } else if is(&self.broadcast_channel) && !self.to.own_broadcasts.take(&text) {
-            match Address::parse(&text) {
-                Ok(_) => drop(self.to.node.deliver(Target::Everyone, &Frame::from(text))),
-                Err(error) => self.complain(&error),
-            }
+            self.broadcast(text);
         }
     }
 
@@ -147,18 +155,47 @@ impl Inbox {
         self.deliver(marked.to_owned(), None, span);
     }
 
-    /// The bytes go to the clients as they are. If the message is traced, `span` ends with it.
+    /// Every server gets it. Like `websocket-app`, hands a message that names somebody to nobody else.
+    fn broadcast(&self, text: String) {
+        let Some(Addressed { frame, user, room }) = self.check(text) else {
+            return;
+        };
+        let target = match (&user, &room) {
+            (Some(user), _) => Target::User(user),
+            (None, Some(room)) => Target::Room(room),
+            (None, None) => Target::Everyone,
+        };
+        self.to.node.deliver(target, &frame);
+    }
+
+    /// Hands a message to whom it names. If it is traced, `span` ends with it.
     fn deliver(&self, text: String, mark: Option<Mark<'_>>, span: Option<Span>) {
-        let (user, room) = match Address::parse(&text) {
-            Ok(address) => (
-                address.receiver.map(|user| user.into_owned()),
-                address.room.map(|room| room.into_owned()),
-            ),
-            Err(error) => return self.complain(&error),
+        let hops = mark.map_or(0, |mark| mark.hops);
+        // Of the text as it came: what is rewritten may differ from server to server. Who publishes with a mark says who has
+        // the message, so that it can be no double until it is forwarded.
+        let identity = match mark {
+            Some(mark) if hops > 0 => Some(mark.identity),
+            Some(_) => None,
+            None => Some(doubles::identity(&text)),
+        };
+        let Some(Addressed { frame, user, room }) = self.check(text) else {
+            return;
         };
         let connections = match (&user, &room) {
-            (Some(user), _) => self.deliver_to_user(user, text, mark),
-            (None, Some(room)) => self.deliver_to_room(room, text),
+            (Some(user), _) => {
+                if identity.is_some_and(|identity| self.doubles.is_double(identity, hops > 0)) {
+                    return;
+                }
+                let servers = mark.iter().flat_map(Mark::servers).map(Arc::from).collect();
+                let parcel = Parcel {
+                    identity,
+                    frame,
+                    hops,
+                    servers,
+                };
+                self.deliver_to_user(user, parcel)
+            }
+            (None, Some(room)) => self.deliver_to_room(room, &frame),
             (None, None) => return self.complain("it names neither `receiverID` nor `room`"),
         };
         if let Some(span) = &span {
@@ -167,39 +204,26 @@ impl Inbox {
     }
 
     /// Returns how many connections here took it at once.
-    fn deliver_to_user(&self, user: &str, text: String, mark: Option<Mark<'_>>) -> usize {
-        let hops = mark.map_or(0, |mark| mark.hops);
-        // Who publishes with a mark says who has it.
-        let may_be_double = hops > 0 || mark.is_none();
-        if may_be_double && self.doubles.is_double(identity(&text, mark), hops > 0) {
-            return 0;
-        }
-        let frame = Frame::from(text);
+    fn deliver_to_user(&self, user: &str, parcel: Parcel) -> usize {
         let held = &self.to.held;
         if !held.is_waiting(user) {
-            let connections = self.to.node.deliver(Target::User(user), &frame);
+            let node = &self.to.node;
+            let connections = node.deliver(Target::User(user), &parcel.frame);
             if connections > 0 {
                 return connections;
             }
             // The sender asked before the last connection went, or the route is a wrong one that must go.
-            if !self.to.node.holds_user(user) {
+            if !node.holds_user(user) {
                 self.to.routes.doubt(Name::User(user));
             }
         }
-        let servers = mark.iter().flat_map(Mark::servers).map(Arc::from).collect();
-        let parcel = Parcel {
-            identity: identity(frame.as_str(), mark),
-            frame,
-            hops,
-            servers,
-        };
         held.push(user, parcel);
         0
     }
 
     /// Returns how many members here took it. Who has left the room has no claim to it, so it is not forwarded.
-    fn deliver_to_room(&self, room: &str, text: String) -> usize {
-        let members = self.to.node.deliver(Target::Room(room), &Frame::from(text));
+    fn deliver_to_room(&self, room: &str, frame: &Frame) -> usize {
+        let members = self.to.node.deliver(Target::Room(room), frame);
         if members == 0 && !self.to.node.holds_room(room) {
             MessageDropped {
                 metrics: &self.metrics,
@@ -209,6 +233,28 @@ impl Inbox {
             self.to.routes.doubt(Name::Room(room));
         }
         members
+    }
+
+    /// The message as clients get it; none if it is malformed, which is counted.
+    fn check(&self, text: String) -> Option<Addressed> {
+        let normalised = published::normalise(&text, SystemTime::now());
+        let Published {
+            frame,
+            receiver,
+            room,
+        } = normalised
+            .inspect_err(|error| self.complain(&error.to_string()))
+            .ok()?;
+        let (user, room) = (receiver.map(Cow::into_owned), room.map(Cow::into_owned));
+        let rewritten = match frame {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(rewritten) => Some(rewritten),
+        };
+        Some(Addressed {
+            frame: rewritten.unwrap_or(text).into(),
+            user,
+            room,
+        })
     }
 
     fn complain(&self, reason: &str) {
@@ -227,13 +273,5 @@ impl Inbox {
                 reason, "malformed messages were published to this server and are passed over"
             );
         }
-    }
-}
-
-/// What tells a message apart, however often it is forwarded.
-fn identity(message: &str, mark: Option<Mark<'_>>) -> u64 {
-    match mark {
-        Some(mark) if mark.hops > 0 => mark.identity,
-        _ => doubles::identity(message),
     }
 }

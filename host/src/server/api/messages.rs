@@ -1,20 +1,20 @@
 //! `POST /api/messages`.
 
-use std::borrow::Cow;
-
 use axum::{
     body::Body,
     extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
 
-use super::read;
+use super::{
+    object::{self, Object, Wrong},
+    read,
+};
 use crate::{
     metrics::events::MessageRejected,
-    protocol::{ErrorCode, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type, inbound},
+    protocol::{ErrorCode, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type},
     server::{
         AppState,
         error::{ApiError, json},
@@ -24,24 +24,19 @@ use crate::{
 };
 
 /// What a backend wants sent. The payload borrows from the body, and its bytes go out as they came.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 struct PostMessage<'a> {
-    #[serde(borrow, rename = "type")]
-    event_type: Cow<'a, str>,
-    #[serde(borrow, default)]
-    payload: Option<&'a RawValue>,
-    #[serde(default, rename = "receiverId", alias = "receiverID")]
+    event_type: String,
+    payload: Option<&'a str>,
     receiver: Option<String>,
-    #[serde(default)]
     room: Option<String>,
-    #[serde(default)]
     everyone: bool,
-    #[serde(default, rename = "senderId", alias = "senderID")]
     sender: Option<String>,
-    #[serde(default)]
     raw: bool,
 }
+
+/// Its fields, for who misspelled one.
+const FIELDS: &str = "`type`, `payload`, `receiverId`, `room`, `everyone`, `senderId` and `raw`";
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -56,6 +51,7 @@ pub(super) async fn post(
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = read(&state, body).await?;
+    object::check_content(&headers)?;
     let refused = |error: ApiError, code| {
         let metrics = &state.services.metrics;
         MessageRejected { metrics, code }.emit();
@@ -66,7 +62,7 @@ pub(super) async fn post(
     let message_id = state.services.ids.next();
     let span = state.services.tracer.begin_for(parent(&headers), "post");
     if let Some(span) = &span {
-        span.set("signalbox.type", message.event_type.to_string());
+        span.set("signalbox.type", message.event_type.clone());
         span.set("messaging.message.id", message_id.clone());
     }
     let posted = Posted {
@@ -96,44 +92,44 @@ fn parent(headers: &HeaderMap) -> Option<Parent> {
     Parent::parse(headers.get("traceparent")?.to_str().ok()?)
 }
 
-type Wrong = (ErrorCode, String);
-
 impl<'a> PostMessage<'a> {
     fn parse(body: &'a [u8]) -> Result<Self, Wrong> {
-        let wrong = |code, message: &str| Err((code, message.to_owned()));
-        let Ok(text) = std::str::from_utf8(body) else {
-            return wrong(ErrorCode::InvalidFrame, "the body is not UTF-8");
+        let message = Self::read(Object::parse(body)?)?;
+        message.check()?;
+        Ok(message)
+    }
+
+    fn read(mut object: Object<'a>) -> Result<Self, Wrong> {
+        // As on the wire, an empty name is none.
+        let given = |name: Option<String>| name.filter(|name| !name.is_empty());
+        let message = Self {
+            event_type: object.text(&["type"])?.unwrap_or_default(),
+            payload: object.json("payload")?,
+            receiver: given(object.text(&["receiverId", "receiverID"])?),
+            room: given(object.text(&["room"])?),
+            everyone: object.flag("everyone")?,
+            sender: object.text(&["senderId", "senderID"])?,
+            raw: object.flag("raw")?,
         };
-        if inbound::is_too_deep(text) {
-            return wrong(
-                ErrorCode::TooDeep,
-                "the JSON is nested more than 100 levels deep",
-            );
-        }
-        let mut message: Self = serde_json::from_str(text).map_err(|error| {
-            let reason = format!("the body is not a message: {error}");
-            (ErrorCode::InvalidFrame, reason)
-        })?;
-        if !event_type::is_valid(&message.event_type) {
+        object.finish(FIELDS)?;
+        Ok(message)
+    }
+
+    fn check(&self) -> Result<(), Wrong> {
+        let wrong = |code, message: &str| Err((code, message.to_owned()));
+        if !event_type::is_valid(&self.event_type) {
             return wrong(
                 ErrorCode::InvalidType,
                 "`type` must be 1 to 64 of `A-Z a-z 0-9 _ . : -`",
             );
         }
-        if event_type::is_built_in(&message.event_type) {
+        if event_type::is_built_in(&self.event_type) {
             return wrong(
                 ErrorCode::ReservedType,
                 "this type is built in and cannot be sent",
             );
         }
-        // As on the wire, an empty name is none.
-        message.receiver = message.receiver.filter(|name| !name.is_empty());
-        message.room = message.room.filter(|name| !name.is_empty());
-        let named = [
-            message.receiver.is_some(),
-            message.room.is_some(),
-            message.everyone,
-        ];
+        let named = [self.receiver.is_some(), self.room.is_some(), self.everyone];
         if named.into_iter().filter(|named| *named).count() > 1 {
             return wrong(
                 ErrorCode::InvalidReceiver,
@@ -143,22 +139,22 @@ impl<'a> PostMessage<'a> {
         let is_long = |name: &Option<String>, bytes_max| {
             name.as_ref().is_some_and(|name| name.len() > bytes_max)
         };
-        if is_long(&message.receiver, USER_ID_BYTES_MAX) {
+        if is_long(&self.receiver, USER_ID_BYTES_MAX) {
             return wrong(
                 ErrorCode::InvalidReceiver,
                 "`receiverId` is longer than 255 bytes",
             );
         }
-        if is_long(&message.sender, USER_ID_BYTES_MAX) {
+        if is_long(&self.sender, USER_ID_BYTES_MAX) {
             return wrong(
                 ErrorCode::InvalidFrame,
                 "`senderId` is longer than 255 bytes",
             );
         }
-        if is_long(&message.room, ROOM_NAME_BYTES_MAX) {
+        if is_long(&self.room, ROOM_NAME_BYTES_MAX) {
             return wrong(ErrorCode::InvalidRoom, "`room` is longer than 255 bytes");
         }
-        Ok(message)
+        Ok(())
     }
 
     fn posted(&self) -> Posted<'_> {
@@ -171,7 +167,7 @@ impl<'a> PostMessage<'a> {
             event_type: &self.event_type,
             sender: self.sender.as_deref().unwrap_or_default(),
             to,
-            payload: self.payload.map_or("null", RawValue::get),
+            payload: self.payload.unwrap_or("null"),
             raw: self.raw,
             trace: None,
         }
@@ -210,8 +206,13 @@ mod tests {
             ("null", "", false)
         );
         assert_eq!(posted.to, None);
-        let empty = br#"{"type":"news","receiverId":"","room":null,"everyone":false}"#;
-        assert_eq!(PostMessage::parse(empty).unwrap().posted().to, None);
+        for empty in [
+            r#"{"type":"news","receiverId":"","room":null,"everyone":false}"#,
+            r#"{"type":"news","everyone":null,"raw":null,"senderId":null,"payload":null}"#,
+        ] {
+            let message = PostMessage::parse(empty.as_bytes()).unwrap();
+            assert_eq!(message.posted().to, None);
+        }
     }
 
     #[test]
@@ -237,8 +238,11 @@ mod tests {
         for body in [
             "",
             "[]",
-            "{}",
+            r#"["a",1,"u"]"#,
             r#"{"type":1}"#,
+            r#"{"type":"a","room":"r","room":"r"}"#,
+            r#"{"type":"a","receiverId":"u","receiverID":"u"}"#,
+            r#"{"type":"a","everyone":"true"}"#,
             r#"{"type":"a","receiverId":5}"#,
             r#"{"type":"a","type":"b"}"#,
             r#"{"type":"a","recieverId":"u"}"#,
@@ -246,7 +250,18 @@ mod tests {
         ] {
             assert_eq!(code(body), ErrorCode::InvalidFrame, "{body}");
         }
-        assert_eq!(code(r#"{"type":"a b"}"#), ErrorCode::InvalidType);
+        for body in [
+            "{}",
+            r#"{"type":"a b"}"#,
+            r#"{"type":null}"#,
+            r#"{"type":""}"#,
+        ] {
+            assert_eq!(code(body), ErrorCode::InvalidType, "{body}");
+        }
+        for payload in [r#""\ud83d""#, r#"{"\uDC00":1}"#, &"1".repeat(401)] {
+            let body = format!(r#"{{"type":"a","payload":{payload}}}"#);
+            assert_eq!(code(&body), ErrorCode::InvalidPayload, "{body}");
+        }
         for name in ["welcome", "join", "signalbox.request"] {
             let body = format!(r#"{{"type":"{name}"}}"#);
             assert_eq!(code(&body), ErrorCode::ReservedType, "{name}");

@@ -3,6 +3,7 @@
 //! Every call needs one of the keys in `api.keys`, as they are now. Answers and errors are JSON.
 
 mod messages;
+mod object;
 mod users;
 
 use axum::{

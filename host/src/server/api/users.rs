@@ -4,13 +4,17 @@ use axum::{
     Extension,
     body::Body,
     extract::{Path, State, rejection::PathRejection},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::Response,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tracing::info;
 
-use super::{KeyNumber, read};
+use super::{
+    KeyNumber,
+    object::{self, Object, Wrong},
+    read,
+};
 use crate::{
     protocol::{CloseCode, ErrorCode, USER_ID_BYTES_MAX},
     router::{Asked, NodeReport, Told, UserRequest},
@@ -45,11 +49,25 @@ struct Disconnected {
     unanswered: Vec<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default)]
 struct Disconnect {
-    code: Option<u16>,
+    code: Option<u64>,
     reason: Option<String>,
+}
+
+impl Disconnect {
+    fn read(body: &[u8]) -> Result<Self, Wrong> {
+        if body.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut object = Object::parse(body)?;
+        let wanted = Self {
+            code: object.number("code")?,
+            reason: object.text(&["reason"])?,
+        };
+        object.finish("`code` and `reason`")?;
+        Ok(wanted)
+    }
 }
 
 /// `GET /api/users/{user}`.
@@ -72,10 +90,13 @@ pub(super) async fn disconnect(
     State(state): State<AppState>,
     Extension(KeyNumber(key)): Extension<KeyNumber>,
     path: UserPath,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let user = user(path)?;
-    let request = request(&read(&state, body).await?)?;
+    let body = read(&state, body).await?;
+    object::check_content(&headers)?;
+    let request = request(&body)?;
     let asked = state.services.router.ask_about(&user, &request).await;
     let disconnected = disconnected(asked);
     if let UserRequest::Disconnect { code, .. } = &request {
@@ -111,17 +132,14 @@ fn user(path: UserPath) -> Result<String, ApiError> {
 fn request(body: &[u8]) -> Result<UserRequest, ApiError> {
     let wrong =
         |code: &str, message: String| Err(ApiError::new(StatusCode::BAD_REQUEST, code, message));
-    let wanted: Disconnect = if body.is_empty() {
-        Disconnect::default()
-    } else {
-        match serde_json::from_slice(body) {
-            Ok(wanted) => wanted,
-            Err(error) => return wrong("invalid_body", format!("the body is wrong: {error}")),
-        }
+    let wanted = match Disconnect::read(body) {
+        Ok(wanted) => wanted,
+        Err((_, message)) => return wrong("invalid_body", message),
     };
-    let code = wanted
-        .code
-        .map_or(Some(CloseCode::KICKED), CloseCode::from_plugin);
+    let code = match wanted.code {
+        None => Some(CloseCode::KICKED),
+        Some(code) => u16::try_from(code).ok().and_then(CloseCode::from_plugin),
+    };
     let Some(code) = code else {
         return wrong(
             "invalid_code",

@@ -1,0 +1,170 @@
+//! What workers publish for clients, which is checked and brought into the form of the protocol.
+
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{Client, Node},
+    redis::Server,
+    redis_fleet::{Fleet, Outcome, Peer},
+};
+
+const MALFORMED: &str = "wss_redis_malformed_total ";
+
+/// A node, and the channel of its server.
+async fn start(server: &Server) -> (Fleet, String, Client) {
+    let fleet = Fleet::start(1, &server.url(), "").await;
+    let bob = fleet.nodes[0].connect("bob", Some("signalbox.v1")).await;
+    let mut bob = bob.expect("bob is let in");
+    // Others can find him once this is here.
+    assert_eq!(bob.json().await["type"], "welcome");
+    let servers: Vec<String> = server.command(&["SMEMBERS", "user_servers:bob"]).await;
+    (fleet, format!("server:{}", servers[0]), bob)
+}
+
+async fn publish(server: &Server, channel: &str, text: &str) {
+    let listeners: u64 = server.command(&["PUBLISH", channel, text]).await;
+    assert_eq!(listeners, 1, "{text}");
+}
+
+/// Proves that nothing else has come: what is published now is next.
+async fn expect_nothing(server: &Server, channel: &str, bob: &mut Client) {
+    publish(server, channel, r#"{"type":"last","receiverID":"bob"}"#).await;
+    let next = bob.json().await;
+    assert_eq!(next["type"], "last", "{next}");
+}
+
+async fn expect_malformed(node: &Node, count: usize) {
+    node.until_metric(MALFORMED, |malformed| malformed == count as f64)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_of_fields_are_brought_into_one_spelling_and_the_payload_keeps_its_bytes() {
+    let server = Server::start().await;
+    let (_fleet, channel, mut bob) = start(&server).await;
+    let expected = r#"{"type":"quiz_ready","payload":{ "b":1.50, "a":"\u00e4"},"receiverID":"bob","senderId":"quiz","timestamp":"2026-01-02T03:04:05Z"}"#;
+    for text in [
+        expected,
+        r#"{"type":"quiz_ready","payload":{ "b":1.50, "a":"\u00e4"},"receiverId":"bob","senderID":"quiz","timestamp":"2026-01-02T03:04:05Z"}"#,
+        r#"{"TIMESTAMP":"2026-01-02T03:04:05Z","SENDERID":"quiz","RECEIVERID":"bob","PAYLOAD":{ "b":1.50, "a":"\u00e4"},"TYPE":"quiz_ready"}"#,
+        r#"{ "priority": 5, "receiverid": "bob", "type": "quiz_ready", "payload": { "b":1.50, "a":"\u00e4"}, "id": [7],
+             "ſenderid": "quiz", "timestamp": "2026-01-02T03:04:05Z", "room": "ignored" }"#,
+    ] {
+        publish(&server, &channel, text).await;
+        assert_eq!(bob.text().await, expected, "{text}");
+    }
+    publish(&server, &channel, r#"{"receiverID":"bob","type":"bare"}"#).await;
+    let bare = bob.text().await;
+    let start = r#"{"type":"bare","payload":null,"receiverID":"bob","senderId":"","timestamp":"2"#;
+    assert!(
+        bare.starts_with(start) && bare.ends_with(r#"Z"}"#),
+        "{bare}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_a_message_of_the_protocol_is_counted_and_reaches_nobody() {
+    let server = Server::start().await;
+    let (fleet, channel, mut bob) = start(&server).await;
+    let number = format!(
+        r#"{{"type":"a","receiverID":"bob","payload":{}}}"#,
+        "1".repeat(401)
+    );
+    let deep = format!(
+        r#"{{"type":"a","receiverID":"bob","payload":{}{}}}"#,
+        "[".repeat(100),
+        "]".repeat(100)
+    );
+    let long = format!(r#"{{"type":"a","receiverID":"{}"}}"#, "b".repeat(256));
+    let malformed = [
+        r#"{"receiverID":"bob","payload":"no type"}"#,
+        r#"{"type":null,"receiverID":"bob"}"#,
+        r#"{"type":5,"receiverID":"bob"}"#,
+        r#"{"type":"two words","receiverID":"bob"}"#,
+        r#"{"type":"ack","payload":{"id":"1","status":"delivered"},"receiverID":"bob"}"#,
+        r#"{"type":"\u0061ck","receiverID":"bob"}"#,
+        r#"{"type":"error","receiverID":"bob"}"#,
+        r#"{"type":"welcome","receiverID":"bob"}"#,
+        r#"{"type":"presence","receiverID":"bob"}"#,
+        r#"{"type":"token_expiring","receiverID":"bob"}"#,
+        r#"{"type":"a","reciever":"bob"}"#,
+        r#"{"type":"a","receiverID":7}"#,
+        r#"{"type":"a","receiverID":["bob"]}"#,
+        r#"{"type":"a","receiverID":"bob","senderId":{"id":1}}"#,
+        r#"{"type":"a","receiverID":"bob","timestamp":1700000000}"#,
+        r#"["a",1,"bob"]"#,
+        r#""a""#,
+        "42",
+        "null",
+        r#"{"type":"a","receiverID":"bob"} and more"#,
+        r#"{"type":"a","receiverID":"bob","payload":"\ud83d"}"#,
+        r#"{"type":"a","receiverID":"bob","payload":{"\uDE00":1}}"#,
+        r#"{"type":"a","receiverID":"bob","other":["\ud83d"]}"#,
+        &number,
+        &deep,
+        &long,
+    ];
+    for text in malformed {
+        publish(&server, &channel, text).await;
+    }
+    expect_malformed(&fleet.nodes[0], malformed.len()).await;
+    expect_nothing(&server, &channel, &mut bob).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broadcast_is_checked_too_and_one_that_names_somebody_goes_to_nobody_else() {
+    let server = Server::start().await;
+    let (fleet, channel, mut bob) = start(&server).await;
+    let mut eve = fleet.nodes[0].reachable("eve").await;
+    for malformed in [
+        r#"{"payload":"no type"}"#,
+        r#"{"type":"ack"}"#,
+        r#"{"type":"a","payload":"\ud83d"}"#,
+        "[]",
+    ] {
+        publish(&server, "broadcast", malformed).await;
+    }
+    expect_malformed(&fleet.nodes[0], 4).await;
+    publish(
+        &server,
+        "broadcast",
+        r#"{"type":"notice","senderID":"w","receiverId":"bob"}"#,
+    )
+    .await;
+    let notice = bob.json().await;
+    assert_eq!(
+        (&notice["receiverID"], &notice["senderId"]),
+        (&json!("bob"), &json!("w"))
+    );
+    publish(&server, "broadcast", r#"{"Type":"notice","Payload":1}"#).await;
+    for client in [&mut bob, &mut eve] {
+        let notice = client.json().await;
+        assert_eq!(
+            (&notice["type"], &notice["payload"], &notice["receiverID"]),
+            (&json!("notice"), &json!(1), &json!(""))
+        );
+    }
+    expect_nothing(&server, &channel, &mut bob).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nodes_send_each_other_arrives_as_it_was_sent() {
+    let server = Server::start().await;
+    let fleet = Fleet::start(2, &server.url(), "").await;
+    let mut ann = Peer::connect(&fleet.nodes[0], "ann").await;
+    let mut bob = fleet.nodes[1]
+        .connect("b%22ob", Some("signalbox.v1"))
+        .await
+        .unwrap();
+    assert_eq!(bob.json().await["type"], "welcome");
+    assert_eq!(ann.ask("b\"ob", 1).await, Outcome::Delivered);
+    let text = bob.text().await;
+    let start = r#"{"type":"m","payload":1,"receiverID":"b\"ob","senderId":"ann","timestamp":""#;
+    let message: Value = serde_json::from_str(&text).unwrap();
+    let start = start.replace(r#""m""#, &message["type"].to_string());
+    assert!(text.starts_with(&start), "{text}");
+    assert!(message["messageId"].is_string(), "{text}");
+    for node in &fleet.nodes {
+        assert_eq!(node.metric(MALFORMED).await, Some(0.0));
+    }
+}
