@@ -12,6 +12,7 @@ mod plugins;
 mod python;
 mod requirements;
 mod run;
+mod soak;
 mod steps;
 mod temp;
 mod test;
@@ -42,6 +43,8 @@ enum Command {
     Test(test::TestArgs),
     /// Measure the server against the relay that marks the floor
     Bench(bench::BenchArgs),
+    /// Run two nodes and thousands of clients through all that goes wrong, and account for every message
+    Soak(soak::SoakArgs),
 }
 
 fn main() -> ExitCode {
@@ -62,5 +65,6 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Cluster(args) => cluster::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),
+        Command::Soak(args) => soak::run(&workspace, &args),
     }
 }

@@ -159,7 +159,7 @@ table! {
         .labels(&["code"])
         .cloudwatch("MessagesRejected", &[&[SERVER_ID], &[], &["Code"]]);
     MESSAGES_DROPPED = metric(Counter, "messages_dropped", Count,
-        "Accepted messages that reached nobody, by the reason: `slow_consumer`, `closing`, `offline`, `plugin`, `connection_gone`")
+        "Accepted messages that reached nobody, by the reason: `slow_consumer`, `closing`, `offline`, `moved`, `plugin`, `connection_gone`")
         .labels(&["reason"])
         .cloudwatch("MessagesDropped", &[&[SERVER_ID], &[], &["Reason"]]);
     DELIVERY_LATENCY = metric(Histogram, "delivery_latency_ms", Milliseconds,
