@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     task::JoinHandle,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -96,7 +96,7 @@ pub(super) async fn shut_down(services: &Services, running: Running) {
     info!(after = ?began.elapsed(), "stopped");
 }
 
-/// Ends requests, and hands over what others are to know of this process.
+/// Ends requests, and hands over what others are to know of this process, until `by` at the latest.
 async fn report(services: &Services, running: Running, by: Instant) {
     let push = async {
         if let Some(pusher) = running.pusher {
@@ -106,9 +106,12 @@ async fn report(services: &Services, running: Running, by: Instant) {
     let serve = async {
         running.stop.cancel();
         // A request that does not end must not keep the process.
-        let _ = timeout(Duration::from_secs(1), running.serving).await;
+        let _ = timeout_at(by, running.serving).await;
     };
-    tokio::join!(push, serve, services.registry.kept());
+    let keep = async {
+        let _ = timeout_at(by, services.registry.kept()).await;
+    };
+    tokio::join!(push, serve, keep);
 }
 
 /// Turns the node's readiness off, closes its connections one after another, and waits until they are gone, until
