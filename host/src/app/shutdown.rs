@@ -150,6 +150,7 @@ async fn drain(services: &Services, deadline: Instant) {
             connections = table.len(),
             "the time for connections to go is over; the rest is cut off"
         );
+        table.cut_off();
     }
 }
 

@@ -128,6 +128,8 @@ impl Readings {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         self.family(&table::BUILD, [(vec![version], Reading::Info)]);
         self.one(&table::CONFIG_RELOADS_FAILED, &m.config_reloads_failed);
+        let failed = &m.auth_key_reloads_failed;
+        self.one(&table::AUTH_KEY_RELOADS_FAILED, failed);
         self.one(&table::ACTIVE_CONNECTIONS, &m.active_connections);
         self.one(&table::CONNECTIONS, &m.connections);
         self.one(&table::UNEXPECTED_DISCONNECTS, &m.unexpected_disconnects);

@@ -342,7 +342,7 @@ pub(super) fn not_utf8(services: &Services, connection: &Arc<Connection>) {
     );
 }
 
-/// Says that the message `text` was one too many; none where it was no text.
+/// Says that a message was one too many; `text` is there if it is to be looked at for its `id`.
 pub(super) fn rate_limited(services: &Services, connection: &Arc<Connection>, text: Option<&str>) {
     let envelope = text.and_then(|text| Envelope::parse(text).ok());
     let id = envelope
@@ -501,10 +501,8 @@ pub(super) async fn send(
     let frame = delivery.encode();
     let target = match to {
         To::Sender => {
-            let taken = connection
-                .is_some_and(|connection| services.router.table().push(connection, frame));
-            services.metrics.messages_delivered.add(u64::from(taken));
-            return Ok(taken);
+            let table = services.router.table();
+            return Ok(connection.is_some_and(|connection| table.push_message(connection, frame)));
         }
         To::User(user) => Target::User(user),
         To::Room(room) => Target::Room(room),
@@ -524,7 +522,7 @@ async fn join(
     room: &str,
     limits: &Limits,
 ) -> bool {
-    if !connection.is_member(room) && connection.room_count() >= limits.rooms_per_connection_max {
+    if !connection.is_member(room) && !has_room_for(connection, room, limits) {
         return false;
     }
     if services.router.join(connection, room).await && connection.v1() {
@@ -534,6 +532,12 @@ async fn join(
             .push(connection, outbound::joined(room));
     }
     true
+}
+
+/// Whether the connection may be in another room with this name.
+fn has_room_for(connection: &Connection, room: &str, limits: &Limits) -> bool {
+    connection.room_count() < limits.rooms_per_connection_max
+        && connection.room_name_bytes() + room.len() <= limits.room_name_bytes_max
 }
 
 fn leave(services: &Services, connection: &Arc<Connection>, room: &str) {

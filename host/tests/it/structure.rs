@@ -5,10 +5,11 @@ use std::{fs, path::Path};
 /// A module, and the ones that it may use.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("protocol", &[]),
+    ("websocket", &[]),
     ("config", &["protocol"]),
     ("logging", &[]),
     ("metrics", &["protocol"]),
-    ("auth", &["config", "protocol"]),
+    ("auth", &["config", "metrics", "protocol"]),
     ("cloudwatch", &["config", "metrics"]),
     ("trace", &["config", "metrics"]),
     ("redis_client", &["config"]),
@@ -16,14 +17,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "broker",
         &["config", "metrics", "protocol", "redis_client", "trace"],
     ),
-    ("router", &["broker", "metrics", "protocol", "trace"]),
+    (
+        "router",
+        &["broker", "metrics", "protocol", "trace", "websocket"],
+    ),
     ("plugin", &["config", "metrics", "protocol", "redis_client"]),
     ("fleet", &["broker", "plugin", "redis_client"]),
     ("pipeline", &["config", "plugin", "protocol", "trace"]),
     (
         "session",
         &[
-            "broker", "config", "metrics", "pipeline", "plugin", "protocol", "router", "trace",
+            "broker",
+            "config",
+            "metrics",
+            "pipeline",
+            "plugin",
+            "protocol",
+            "router",
+            "trace",
+            "websocket",
         ],
     ),
     (

@@ -135,6 +135,20 @@ impl RedisBroker {
         tracer: Tracer,
     ) -> Result<Self, EndpointError> {
         let endpoints = Endpoints::new(config)?;
+        Ok(Self::join_through(
+            endpoints, config, server_id, node, metrics, tracer,
+        ))
+    }
+
+    /// The same through `endpoints` that the caller shares, to change the login to Redis later.
+    pub fn join_through(
+        endpoints: Endpoints,
+        config: &RedisConfig,
+        server_id: &str,
+        node: Arc<dyn LocalNode>,
+        metrics: Arc<Metrics>,
+        tracer: Tracer,
+    ) -> Self {
         let commands = Commands::start(endpoints.clone());
         let keys = Arc::new(Keys::new(config, server_id));
         let health = Arc::new(Health::new());
@@ -198,7 +212,7 @@ impl RedisBroker {
             metrics.clone(),
             farewell.clone(),
         ));
-        Ok(Self {
+        Self {
             commands,
             keys,
             routes,
@@ -213,7 +227,7 @@ impl RedisBroker {
             tasks: Mutex::new(tasks),
             metrics,
             traces,
-        })
+        }
     }
 
     /// Publishes to every other server that holds `name`.
