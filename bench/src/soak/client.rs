@@ -8,9 +8,7 @@ use anyhow::{Context as _, bail};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::frame::{
-    MaskKeys, Opcode, Writer, close_code, close_payload, next_frame, put_client_frame,
-};
+use crate::frame::{MaskKeys, Opcode, Writer, close_payload, next_frame, put_client_frame};
 use crate::handshake;
 use crate::socket::{FrameReader, SharedWriter, split};
 
@@ -24,7 +22,7 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) enum Incoming {
     Text(Vec<u8>),
-    Close(u16),
+    Close,
 }
 
 /// A connection.
@@ -106,7 +104,7 @@ fn take(bytes: &mut [u8], pings: &mut Vec<Vec<u8>>) -> (usize, anyhow::Result<Ve
                 match frame.opcode {
                     Opcode::Text => frames.push(Incoming::Text(frame.payload.to_vec())),
                     Opcode::Ping => pings.push(frame.payload.to_vec()),
-                    Opcode::Close => frames.push(Incoming::Close(close_code(frame.payload))),
+                    Opcode::Close => frames.push(Incoming::Close),
                     _ => {}
                 }
             }

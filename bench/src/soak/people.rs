@@ -186,7 +186,7 @@ impl Person {
     fn take(&mut self, frames: Vec<Incoming>, came_us: u64) -> bool {
         for frame in frames {
             match frame {
-                Incoming::Close(_) => return true,
+                Incoming::Close => return true,
                 Incoming::Text(text) => {
                     if let Ok(frame) = serde_json::from_slice::<Frame<'_>>(&text) {
                         self.take_frame(&frame, came_us);
