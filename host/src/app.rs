@@ -5,7 +5,10 @@ mod shutdown;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
 use futures_util::FutureExt;
@@ -59,7 +62,7 @@ pub enum StartError {
     Random,
 }
 
-/// Serves on `listener` until `shutdown`, then drains.
+/// Serves on `listener` until `shutdown`, then drains. `log_lines_dropped` is where the log counts what it cannot write.
 ///
 /// # Errors
 /// [`StartError`]; once it serves, nothing ends it but `shutdown`.
@@ -68,9 +71,10 @@ pub async fn run(
     source: Source,
     listener: TcpListener,
     shutdown: CancellationToken,
+    log_lines_dropped: Arc<AtomicU64>,
 ) -> Result<(), StartError> {
     let redis = endpoints(&config)?;
-    let services = services(&config, redis.as_ref())?;
+    let services = services(&config, redis.as_ref(), log_lines_dropped)?;
     let authenticator = Authenticator::new(&config.auth, services.metrics.clone())?;
     let authenticator = Arc::new(authenticator);
     // Before the files are read: what changes from here on is noticed.
@@ -136,11 +140,18 @@ fn endpoints(config: &Config) -> Result<Option<Endpoints>, StartError> {
     }
 }
 
-fn services(config: &Config, endpoints: Option<&Endpoints>) -> Result<Arc<Services>, StartError> {
+fn services(
+    config: &Config,
+    endpoints: Option<&Endpoints>,
+    log_lines_dropped: Arc<AtomicU64>,
+) -> Result<Arc<Services>, StartError> {
     let mut nonce = [0; 8];
     aws_lc_rs::rand::fill(&mut nonce).map_err(|_| StartError::Random)?;
     let ids = IdSource::new(&config.server.node_id, u64::from_le_bytes(nonce));
-    let metrics = Arc::<Metrics>::default();
+    let metrics = Arc::new(Metrics {
+        log_lines_dropped,
+        ..Metrics::default()
+    });
     let tracer = match &config.tracing {
         Some(tracing) => Tracer::start(tracing, ids.node(), metrics.clone())?,
         None => Tracer::default(),

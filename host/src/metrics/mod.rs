@@ -17,6 +17,8 @@ pub mod prometheus;
 pub mod readings;
 pub mod table;
 
+use std::sync::{Arc, atomic::AtomicU64};
+
 use crate::protocol::{CloseCode, ErrorCode};
 
 pub use cells::{Counter, Gauge};
@@ -74,6 +76,8 @@ pub struct Metrics {
     pub trace_spans_exported: Counter,
     /// Spans of traces that no collector got, by reason.
     pub trace_spans_dropped: BySpanDropReason,
+    /// Lines of the log that were not written; the log counts them.
+    pub log_lines_dropped: Arc<AtomicU64>,
 }
 
 /// What happens between this node and the others through Redis.

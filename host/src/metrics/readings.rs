@@ -3,7 +3,7 @@
 //! The one place that goes from a row of the [`table`] to the cell behind it: whoever shows or pushes figures takes them
 //! from here.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     Counter, FailureKind, Gauge, Histogram, HistogramSnapshot, Metrics, PluginMetrics,
@@ -113,6 +113,8 @@ pub fn read(metrics: &Metrics, status: &Status) -> Vec<Family> {
         &table::TRACE_SPANS_DROPPED,
         metrics.trace_spans_dropped.rows(),
     );
+    let lines_dropped = metrics.log_lines_dropped.load(Ordering::Relaxed);
+    readings.one(&table::LOG_LINES_DROPPED, Reading::Count(lines_dropped));
     readings.families
 }
 

@@ -258,6 +258,9 @@ table! {
     TRACE_SPANS_DROPPED = metric(Counter, "trace_spans_dropped", Count,
         "Spans of traces that no collector got: too many waited (`queue_full`), or it did not take them (`export`)")
         .labels(&["reason"]);
+
+    LOG_LINES_DROPPED = metric(Counter, "log_lines_dropped", Count,
+        "Lines of the log that were not written: the reader of standard error did not read, or the disk is full");
 }
 
 #[cfg(test)]

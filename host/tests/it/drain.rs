@@ -162,7 +162,7 @@ async fn an_upgrade_under_way_is_closed_with_4000_too() {
 #[tokio::test]
 async fn a_server_that_still_loads_its_plugins_heeds_signals() {
     let hostile = std::fs::read(guest("hostile")).expect("`cargo xtask plugins --guests` makes it");
-    // Its `init` takes longer than this test waits.
+    // Its `init` takes until its time is over, and the server ends before.
     let config = "[[plugins]]\nname = \"hostile\"\npath = \"hostile.wasm\"\nevents = [\"hostile.*\"]\n\
                   init_time_max = \"60s\"\nconfig = { init = \"loop\" }\n";
     let environment = [("WSS_PORT", "0"), ("RUST_LOG", "signalbox=debug")];

@@ -12,10 +12,10 @@ use super::signalbox::{ADMIN_KEY, Signalbox};
 use crate::cluster::child::{Child, Event};
 
 /// Time for a server to listen, on a machine that is busy.
-const START_TIME_MAX: Duration = Duration::from_secs(60);
+const START_TIME_MAX: Duration = Duration::from_secs(180);
 
 /// Time for a line that must come.
-const LINE_TIME_MAX: Duration = Duration::from_secs(30);
+const LINE_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// A server. It ends with this value.
 pub(super) struct Node {
