@@ -2,7 +2,12 @@
 //! modules of ours (`javascript/`): they fail a call whose answer nobody would wait for, say in the log why a call fails, and
 //! give the engine the globals that it lacks.
 
-use std::{fmt::Write as _, fs, path::Path, process::Command};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Context;
 
