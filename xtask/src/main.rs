@@ -12,6 +12,7 @@ mod plugins;
 mod python;
 mod requirements;
 mod run;
+mod soak;
 mod steps;
 mod temp;
 mod test;
@@ -45,6 +46,8 @@ enum Command {
     Spin,
     /// Measure the server against the relay that marks the floor
     Bench(bench::BenchArgs),
+    /// Run two nodes and thousands of clients through all that goes wrong, and account for every message
+    Soak(soak::SoakArgs),
 }
 
 fn main() -> ExitCode {
@@ -66,5 +69,6 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Test(args) => test::run(&workspace, &args),
         Command::Spin => test::spin(),
         Command::Bench(args) => bench::run(&workspace, &args),
+        Command::Soak(args) => soak::run(&workspace, &args),
     }
 }

@@ -91,6 +91,8 @@ pub struct RedisMetrics {
     pub publish_failures: Counter,
     /// Messages for a server that did not listen.
     pub unheard: Counter,
+    /// Messages that were forwarded to where their receiver moved.
+    pub forwarded: Counter,
     /// Questions for a route that Redis was asked; most are answered from memory.
     pub route_lookups: Counter,
     /// Servers without a lease that were taken out of a route.
@@ -125,6 +127,8 @@ pub enum DropReason {
     Closing,
     /// No node holds the receiver.
     Offline,
+    /// The receiver left while the message was on its way, and came back nowhere in time.
+    Moved,
     /// A transformation dropped it.
     Plugin,
     /// What a plugin asked for had no effect, because the connection was gone.
@@ -138,10 +142,11 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::SlowConsumer,
         Self::Closing,
         Self::Offline,
+        Self::Moved,
         Self::Plugin,
         Self::ConnectionGone,
         Self::ConnectionLost,
@@ -154,6 +159,7 @@ impl DropReason {
             Self::SlowConsumer => "slow_consumer",
             Self::Closing => "closing",
             Self::Offline => "offline",
+            Self::Moved => "moved",
             Self::Plugin => "plugin",
             Self::ConnectionGone => "connection_gone",
             Self::ConnectionLost => "connection_lost",

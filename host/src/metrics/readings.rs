@@ -171,6 +171,7 @@ impl Readings {
         self.one(&table::REDIS_PUBLISHES, &m.redis.publishes);
         self.one(&table::REDIS_PUBLISH_FAILURES, &m.redis.publish_failures);
         self.one(&table::REDIS_UNHEARD, &m.redis.unheard);
+        self.one(&table::REDIS_FORWARDED, &m.redis.forwarded);
         self.one(&table::REDIS_ROUTE_LOOKUPS, &m.redis.route_lookups);
         self.one(&table::REDIS_ROUTES_PRUNED, &m.redis.routes_pruned);
         self.one(

@@ -63,6 +63,7 @@ mod redis_compat;
 mod redis_delivery;
 mod redis_fleet;
 mod redis_login;
+mod redis_moves;
 mod redis_outage;
 mod redis_published;
 mod redis_routes;
