@@ -18,7 +18,7 @@ use crate::{
     broker::{Broker, MemoryBroker, MemoryHub, RedisBroker},
     cloudwatch::Pusher,
     config::{AuthConfig, BrokerConfig, CloudWatchConfig, Config, Environment},
-    fleet::Fleet,
+    fleet::{Fleet, Meeting},
     metrics::{Metrics, readings},
     plugin::{EngineError, Loader, MemoryStore, PluginStore, RedisStore, Registry, Trigger},
     protocol::{CloseCode, ids::IdSource},
@@ -26,6 +26,7 @@ use crate::{
     router::{Connection, LocalTable, Router},
     server::{self, AppState},
     session::{Live, LiveConfig, Services},
+    supervise,
     trace::{self, Tracer},
 };
 
@@ -105,25 +106,28 @@ pub async fn run(
         .cloudwatch
         .clone()
         .map(|cloudwatch| push_to(cloudwatch, &config.server.node_id, &services));
-    let supervision = tokio::spawn(services.registry.clone().supervise());
-    let reloads = tokio::spawn(reload::follow(
-        services.clone(),
-        config.clone(),
-        source,
-        watch,
-    ));
+    let metrics = &services.metrics;
+    let registry = services.registry.clone();
+    let supervision = supervise::spawn("probation", metrics, registry, |registry| {
+        registry.supervise().boxed()
+    });
+    let (started, now) = (config.clone(), config.clone());
+    let follower = (services.clone(), started, now, source, watch);
+    let reloads = supervise::spawn("reloads", metrics, follower, |state| {
+        let (services, started, config, source, watch) = state;
+        reload::follow(services, started, config, source, watch).boxed()
+    });
     if let Ok(address) = listener.local_addr() {
         info!(%address, node = services.ids.node(), "listening on {address}");
         if matches!(config.auth, AuthConfig::None { .. }) {
             warn!("auth.mode is \"none\": clients are whoever they say they are");
         }
     }
-    let serving = tokio::spawn(server::serve(
-        listener,
-        routes,
-        services.clone(),
-        stop.clone(),
-    ));
+    let acceptor = (listener, routes, services.clone(), stop.clone());
+    let serving = supervise::spawn("acceptor", metrics, acceptor, |state| {
+        let (listener, routes, services, stop) = state;
+        server::serve(listener, routes, services, stop).boxed()
+    });
     shutdown.cancelled().await;
     let end = Instant::now() + services.live.load().server.drain_timeout;
     let last_push = pusher
@@ -175,7 +179,7 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
     let store: Arc<dyn PluginStore> = match &config.broker {
         BrokerConfig::Memory => Arc::<MemoryStore>::default(),
         BrokerConfig::Redis(redis) => {
-            let commands = Commands::start(Endpoints::new(redis)?);
+            let commands = Commands::start(Endpoints::new(redis)?, &metrics);
             Arc::new(RedisStore::new(commands, &redis.key_prefix))
         }
     };
@@ -207,12 +211,16 @@ fn fleet(config: &Config, services: &Arc<Services>) -> Result<Fleet, StartError>
         return Ok(Fleet::alone(node, registry, bytes_max));
     };
     // A link of its own: components are large, and must not hold up what nodes say to each other.
-    let commands = Commands::start(Endpoints::new(redis)?);
-    let broker = services.router.broker().clone();
-    let prefix = &redis.key_prefix;
-    Ok(Fleet::join(
-        node, registry, broker, commands, prefix, bytes_max,
-    ))
+    let commands = Commands::start(Endpoints::new(redis)?, &services.metrics);
+    let of = services.clone();
+    let meeting = Meeting {
+        broker: services.router.broker().clone(),
+        commands,
+        prefix: &redis.key_prefix,
+        admin_key: Arc::new(move || of.live.load().admin.key.clone()),
+    };
+    let metrics = &services.metrics;
+    Ok(Fleet::join(node, registry, meeting, metrics, bytes_max))
 }
 
 /// Asks a connection to go.

@@ -1,6 +1,6 @@
 //! Follows the configuration and the plugins' files, and applies what changes.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
@@ -8,8 +8,9 @@ use tracing::{info, warn};
 use super::Source;
 use crate::{
     config::Config,
+    files::FileWatcher,
     metrics::events::ConfigurationRefused,
-    plugin::{FileWatcher, Trigger},
+    plugin::Trigger,
     session::{LiveConfig, Services},
 };
 
@@ -31,28 +32,25 @@ pub(super) fn watch(config: &Config, source: &Source) -> Watch {
     }
 }
 
-/// Applies changes until it is aborted. `started` is what the server was started with.
+/// Applies changes until it is aborted. `started` is what the server was started with, `config` what is in force.
 pub(super) async fn follow(
-    services: Arc<Services>,
-    started: Config,
-    source: Source,
-    Watch {
-        mut watcher,
-        mut hangups,
-    }: Watch,
+    services: &Services,
+    started: &Config,
+    config: &mut Config,
+    source: &Source,
+    Watch { watcher, hangups }: &mut Watch,
 ) {
-    let mut config = started.clone();
     loop {
         let trigger = tokio::select! {
-            changed = watcher.changed() => trigger(&changed, &source),
-            () = next(&mut hangups) => Trigger::Signal,
+            changed = watcher.changed() => trigger(&changed, source),
+            () = next(hangups) => Trigger::Signal,
         };
         if trigger != Trigger::File {
-            let Some(new) = reread(&services, &started, &source) else {
+            let Some(new) = reread(services, started, source) else {
                 continue;
             };
-            config = new;
-            watcher.set_files(files(&config, &source));
+            *config = new;
+            watcher.set_files(files(config, source));
         }
         services
             .registry

@@ -24,10 +24,10 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `routes` on `listener` until `stop`. Requests under way are finished; sessions are tasks of their own.
 pub async fn serve(
-    listener: TcpListener,
-    routes: Router,
-    services: Arc<Services>,
-    stop: CancellationToken,
+    listener: &TcpListener,
+    routes: &Router,
+    services: &Services,
+    stop: &CancellationToken,
 ) {
     let requests = TaskTracker::new();
     loop {

@@ -270,7 +270,7 @@ fn question(command: &str, key: String) -> redis::Cmd {
 }
 
 /// Throws away what is too old to be used, until it is aborted.
-pub(super) async fn sweep(lookup: Arc<Lookup>) {
+pub(super) async fn sweep(lookup: &Lookup) {
     let mut ticks = tokio::time::interval(KEEP);
     loop {
         ticks.tick().await;

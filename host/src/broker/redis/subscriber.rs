@@ -57,24 +57,24 @@ impl Drop for Subscription {
 
 /// Listens until it is aborted.
 pub(super) async fn listen(
-    endpoints: Endpoints,
-    commands: Commands,
-    keys: Arc<Keys>,
-    inbox: Arc<Inbox>,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
+    endpoints: &Endpoints,
+    commands: &Commands,
+    keys: &Keys,
+    inbox: &Arc<Inbox>,
+    health: &Health,
+    metrics: &Metrics,
 ) {
     let mut pause = RETRY_PAUSE.0;
     let mut last_said = String::new();
     loop {
-        let subscribed = timeout(SUBSCRIBE_TIMEOUT, subscribe(&endpoints, &keys, &inbox)).await;
+        let subscribed = timeout(SUBSCRIBE_TIMEOUT, subscribe(endpoints, keys, inbox)).await;
         let reason = match subscribed {
             Ok(Ok(subscription)) => {
                 pause = RETRY_PAUSE.0;
                 info!(topology = ?subscription.topology, "subscribed to this server's channel");
-                let reason = serve(&subscription, &commands, &keys, &health).await;
+                let reason = serve(&subscription, commands, keys, health).await;
                 SubscriptionLost {
-                    metrics: &metrics,
+                    metrics,
                     reason: &reason,
                 }
                 .emit();
