@@ -79,8 +79,10 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
-    let services = services(&config)?;
-    let authenticator = Arc::new(Authenticator::from_config(&config.auth)?);
+    let redis = endpoints(&config)?;
+    let services = services(&config, redis.as_ref())?;
+    let authenticator = Authenticator::new(&config.auth, services.metrics.clone())?;
+    let authenticator = Arc::new(authenticator);
     // Before the files are read: what changes from here on is noticed.
     let watch = reload::watch(&config, &source);
     let bytes_max = config.limits.plugin_file_bytes_max;
@@ -98,8 +100,8 @@ pub async fn run(
     let stop = CancellationToken::new();
     let state = AppState {
         services: services.clone(),
-        authenticator,
-        fleet: Arc::new(fleet(&config, &services)?),
+        authenticator: authenticator.clone(),
+        fleet: Arc::new(fleet(&config, &services, redis.as_ref())),
     };
     let routes = server::routes(state, &config);
     let pusher = config
@@ -111,11 +113,16 @@ pub async fn run(
     let supervision = supervise::spawn("probation", metrics, registry, |registry| {
         registry.supervise().boxed()
     });
+    let targets = reload::Targets {
+        services: services.clone(),
+        authenticator,
+        redis,
+    };
     let (started, now) = (config.clone(), config.clone());
-    let follower = (services.clone(), started, now, source, watch);
+    let follower = (targets, started, now, source, watch);
     let reloads = supervise::spawn("reloads", metrics, follower, |state| {
-        let (services, started, config, source, watch) = state;
-        reload::follow(services, started, config, source, watch).boxed()
+        let (targets, started, config, source, watch) = state;
+        reload::follow(targets, started, config, source, watch).boxed()
     });
     if let Ok(address) = listener.local_addr() {
         info!(%address, node = services.ids.node(), "listening on {address}");
@@ -150,7 +157,15 @@ pub async fn run(
     Ok(())
 }
 
-fn services(config: &Config) -> Result<Arc<Services>, StartError> {
+/// Where Redis is, if it is the broker: the same for all that connect there, so that a changed password reaches all.
+fn endpoints(config: &Config) -> Result<Option<Endpoints>, StartError> {
+    match &config.broker {
+        BrokerConfig::Memory => Ok(None),
+        BrokerConfig::Redis(redis) => Ok(Some(Endpoints::new(redis)?)),
+    }
+}
+
+fn services(config: &Config, endpoints: Option<&Endpoints>) -> Result<Arc<Services>, StartError> {
     let mut nonce = [0; 8];
     aws_lc_rs::rand::fill(&mut nonce).map_err(|_| StartError::Random)?;
     let ids = IdSource::new(&config.server.node_id, u64::from_le_bytes(nonce));
@@ -163,25 +178,26 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
         config.limits.outbox_bytes_max,
         metrics.clone(),
     ));
-    let broker: Arc<dyn Broker> = match &config.broker {
-        BrokerConfig::Memory => {
-            let hub = Arc::<MemoryHub>::default();
-            Arc::new(MemoryBroker::join(hub, ids.node(), table.clone()))
-        }
-        BrokerConfig::Redis(redis) => Arc::new(RedisBroker::join(
+    let broker: Arc<dyn Broker> = match (&config.broker, endpoints) {
+        (BrokerConfig::Redis(redis), Some(endpoints)) => Arc::new(RedisBroker::join_through(
+            endpoints.clone(),
             redis,
             ids.node(),
             table.clone(),
             metrics.clone(),
             tracer.clone(),
-        )?),
+        )),
+        _ => {
+            let hub = Arc::<MemoryHub>::default();
+            Arc::new(MemoryBroker::join(hub, ids.node(), table.clone()))
+        }
     };
-    let store: Arc<dyn PluginStore> = match &config.broker {
-        BrokerConfig::Memory => Arc::<MemoryStore>::default(),
-        BrokerConfig::Redis(redis) => {
-            let commands = Commands::start(Endpoints::new(redis)?, &metrics);
+    let store: Arc<dyn PluginStore> = match (&config.broker, endpoints) {
+        (BrokerConfig::Redis(redis), Some(endpoints)) => {
+            let commands = Commands::start(endpoints.clone(), &metrics);
             Arc::new(RedisStore::new(commands, &redis.key_prefix))
         }
+        _ => Arc::<MemoryStore>::default(),
     };
     let loader = Loader::new(
         ids.node(),
@@ -198,20 +214,21 @@ fn services(config: &Config) -> Result<Arc<Services>, StartError> {
         ids,
         tracer,
         live: Live::new(LiveConfig::new(config, config)),
+        unfinished: Arc::default(),
         draining: AtomicBool::new(false),
     }))
 }
 
 /// Finds out what the cluster runs, from now on.
-fn fleet(config: &Config, services: &Arc<Services>) -> Result<Fleet, StartError> {
+fn fleet(config: &Config, services: &Arc<Services>, endpoints: Option<&Endpoints>) -> Fleet {
     let (node, registry) = (services.ids.node(), services.registry.clone());
     let of = services.clone();
     let bytes_max = Arc::new(move || of.live.load().limits.plugin_file_bytes_max);
-    let BrokerConfig::Redis(redis) = &config.broker else {
-        return Ok(Fleet::alone(node, registry, bytes_max));
+    let (BrokerConfig::Redis(redis), Some(endpoints)) = (&config.broker, endpoints) else {
+        return Fleet::alone(node, registry, bytes_max);
     };
     // A link of its own: components are large, and must not hold up what nodes say to each other.
-    let commands = Commands::start(Endpoints::new(redis)?, &services.metrics);
+    let commands = Commands::start(endpoints.clone(), &services.metrics);
     let of = services.clone();
     let meeting = Meeting {
         broker: services.router.broker().clone(),
@@ -220,7 +237,7 @@ fn fleet(config: &Config, services: &Arc<Services>) -> Result<Fleet, StartError>
         admin_key: Arc::new(move || of.live.load().admin.key.clone()),
     };
     let metrics = &services.metrics;
-    Ok(Fleet::join(node, registry, meeting, metrics, bytes_max))
+    Fleet::join(node, registry, meeting, metrics, bytes_max)
 }
 
 /// Asks a connection to go.
@@ -278,5 +295,6 @@ async fn drain(services: &Services, deadline: Instant) {
             connections = table.len(),
             "the drain time is over; the rest is cut off"
         );
+        table.cut_off();
     }
 }

@@ -20,3 +20,4 @@ pub mod server;
 pub mod session;
 pub mod supervise;
 pub mod trace;
+pub mod websocket;

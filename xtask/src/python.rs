@@ -1,4 +1,4 @@
-//! The Python packages that tests start: CloudWatch is played by moto.
+//! The Python packages that tests start: CloudWatch is played by moto, and the Autobahn cases are run by kosoku.
 
 use std::fs;
 use std::path::Path;
@@ -62,7 +62,9 @@ mod tests {
             .join(PACKAGES);
         let text = fs::read_to_string(packages).expect("the list of packages");
         let packages: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
-        assert!(packages.iter().any(|line| line.starts_with("moto==")));
+        for package in ["moto==", "kosoku=="] {
+            assert!(packages.iter().any(|line| line.starts_with(package)));
+        }
         assert!(packages.iter().all(|line| line.contains("==")), "{text}");
     }
 }

@@ -1,16 +1,28 @@
 //! Follows the configuration and the plugins' files, and applies what changes.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use super::Source;
 use crate::{
-    config::Config,
+    auth::{Applied, AuthSetupError, Authenticator},
+    config::{
+        BrokerConfig, Config,
+        live::{Difference, difference},
+    },
     files::FileWatcher,
-    metrics::events::ConfigurationRefused,
+    metrics::{
+        Metrics,
+        events::{ConfigurationRefused, KeysNotReloaded},
+    },
     plugin::Trigger,
+    redis_client::Endpoints,
     session::{LiveConfig, Services},
 };
 
@@ -19,6 +31,14 @@ pub(super) struct Watch {
     watcher: FileWatcher,
     /// None: the system gives no signals.
     hangups: Option<Signal>,
+}
+
+/// What a changed configuration is applied to.
+pub(super) struct Targets {
+    pub(super) services: Arc<Services>,
+    pub(super) authenticator: Arc<Authenticator>,
+    /// None: the broker is not Redis.
+    pub(super) redis: Option<Endpoints>,
 }
 
 /// Watches the configuration and the files that it names, as they are now.
@@ -34,7 +54,7 @@ pub(super) fn watch(config: &Config, source: &Source) -> Watch {
 
 /// Applies changes until it is aborted. `started` is what the server was started with, `config` what is in force.
 pub(super) async fn follow(
-    services: &Services,
+    targets: &Targets,
     started: &Config,
     config: &mut Config,
     source: &Source,
@@ -42,17 +62,27 @@ pub(super) async fn follow(
 ) {
     loop {
         let trigger = tokio::select! {
-            changed = watcher.changed() => trigger(&changed, source),
+            changed = watcher.changed() => {
+                if is_key_file_alone(&changed, config) {
+                    targets.renew_keys(config);
+                    continue;
+                }
+                if config.auth.key_file().is_some_and(|file| changed.contains(file)) {
+                    targets.renew_keys(config);
+                }
+                trigger(&changed, config, source)
+            }
             () = next(hangups) => Trigger::Signal,
         };
         if trigger != Trigger::File {
-            let Some(new) = reread(services, started, source) else {
+            let Some(new) = targets.reread(started, config, source) else {
                 continue;
             };
             *config = new;
             watcher.set_files(files(config, source));
         }
-        services
+        targets
+            .services
             .registry
             .apply(
                 &config.plugins,
@@ -61,6 +91,12 @@ pub(super) async fn follow(
             )
             .await;
     }
+}
+
+/// Whether nothing else has changed than the keys of tokens.
+fn is_key_file_alone(changed: &BTreeSet<PathBuf>, config: &Config) -> bool {
+    let key_file = config.auth.key_file();
+    changed.iter().all(|file| Some(file.as_path()) == key_file)
 }
 
 async fn next(hangups: &mut Option<Signal>) {
@@ -72,12 +108,11 @@ async fn next(hangups: &mut Option<Signal>) {
     }
 }
 
-fn trigger(changed: &BTreeSet<PathBuf>, source: &Source) -> Trigger {
-    let config = source
-        .file
-        .as_ref()
-        .is_some_and(|file| changed.contains(file));
-    if config {
+fn trigger(changed: &BTreeSet<PathBuf>, config: &Config, source: &Source) -> Trigger {
+    let is_config = changed
+        .iter()
+        .any(|file| Some(file) == source.file.as_ref() || config.secret_files.contains(file));
+    if is_config {
         Trigger::Config
     } else {
         Trigger::File
@@ -90,39 +125,91 @@ fn files(config: &Config, source: &Source) -> BTreeSet<PathBuf> {
         .iter()
         .map(|plugin| plugin.path.clone())
         .chain(source.file.clone())
+        .chain(config.secret_files.iter().cloned())
+        .chain(config.auth.key_file().map(Path::to_owned))
         .collect()
 }
 
-/// The new configuration, applied as far as it can be while the server runs; none where it is refused.
-fn reread(services: &Services, started: &Config, source: &Source) -> Option<Config> {
-    let new = match Config::load(source.file.as_deref(), &source.env) {
-        Ok(new) => new,
-        Err(errors) => {
-            ConfigurationRefused {
-                metrics: &services.metrics,
-                errors: &errors,
-            }
-            .emit();
-            return None;
+impl Targets {
+    /// Reads the keys of tokens again, from the file that changed.
+    fn renew_keys(&self, config: &Config) {
+        let metrics = &self.services.metrics;
+        match self.authenticator.apply(&config.auth) {
+            Ok(Applied::All) => info!("the keys of tokens were read again"),
+            Ok(Applied::OldKeys(reason)) | Err(reason) => keys_stay(metrics, &reason),
         }
-    };
-    let live = LiveConfig::new(started, &new);
-    if !live.needs_restart.is_empty() {
+    }
+
+    /// The new configuration, applied as far as it can be while the server runs; none if it is refused. `old` is what
+    /// was applied last.
+    fn reread(&self, started: &Config, old: &Config, source: &Source) -> Option<Config> {
+        let services = &self.services;
+        let metrics = &services.metrics;
+        let refused = |errors| {
+            ConfigurationRefused { metrics, errors }.emit();
+            None
+        };
+        let new = match Config::load(source.file.as_deref(), &source.env) {
+            Ok(new) => new,
+            Err(errors) => return refused(&errors),
+        };
+        match self.authenticator.apply(&new.auth) {
+            Ok(Applied::All) => {}
+            Ok(Applied::OldKeys(reason)) => keys_stay(metrics, &reason),
+            Err(error) => return refused(&error),
+        }
+        let live = LiveConfig::new(started, &new);
+        // The login to another server is none to this one.
+        let is_elsewhere = live.needs_restart.iter().any(|key| key == "redis.url");
+        if let (Some(redis), BrokerConfig::Redis(config)) = (&self.redis, &new.broker)
+            && !is_elsewhere
+        {
+            redis.set_logins(&config.urls);
+        }
+        let needs_restart = live.needs_restart.clone();
+        let table = services.router.table();
+        table.set_outbox_bytes_max(new.limits.outbox_bytes_max);
+        services
+            .registry
+            .set_probation(new.plugin_probation.clone());
+        services.live.store(live);
+        // Who waits for an hour to ping may have to do it in a second now.
+        for connection in table.connections() {
+            connection.outbox().wake();
+        }
+        // Whoever reads this finds it in force.
+        tell(&needs_restart, difference(old, &new));
+        for advice in &new.advice {
+            if !old.advice.contains(advice) {
+                warn!("{advice}");
+            }
+        }
+        Some(new)
+    }
+}
+
+fn keys_stay(metrics: &Metrics, reason: &AuthSetupError) {
+    KeysNotReloaded {
+        metrics,
+        reason,
+        is_news: true,
+        has_old_keys: true,
+    }
+    .emit();
+}
+
+/// Logs which keys were applied since the last time, and which wait for a restart.
+fn tell(needs_restart: &[String], Difference { mut live, .. }: Difference) {
+    if needs_restart.iter().any(|key| key == "auth.mode") {
+        live.retain(|key| !key.starts_with("auth."));
+    }
+    if !needs_restart.is_empty() {
         warn!(
-            keys = live.needs_restart.join(", "),
-            "these keys differ from what the server was started with, and take effect at the next start"
+            "needs a restart: {}; what these keys say now will take effect at the next start",
+            needs_restart.join(", ")
         );
     }
-    let table = services.router.table();
-    table.set_outbox_bytes_max(new.limits.outbox_bytes_max);
-    services
-        .registry
-        .set_probation(new.plugin_probation.clone());
-    services.live.store(live);
-    // Who waits for an hour to ping may have to do it in a second now.
-    for connection in table.connections() {
-        connection.outbox().wake();
+    if needs_restart.is_empty() || !live.is_empty() {
+        info!(keys = live.join(", "), "configuration applied");
     }
-    info!("configuration applied");
-    Some(new)
 }

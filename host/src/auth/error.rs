@@ -1,6 +1,6 @@
 //! How an upgrade is refused, and why an authenticator cannot be made.
 
-use std::{io, path::PathBuf};
+use std::{path::PathBuf, time::Duration};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -9,6 +9,9 @@ use axum::{
 
 use super::USER_BYTES_MAX;
 
+/// When a client may try again whose token cannot be checked now.
+const KEYS_RETRY_AFTER: Duration = Duration::from_secs(5);
+
 /// Why an upgrade is refused. `Display` is the message for the client, without anything that it sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
@@ -16,7 +19,9 @@ pub enum AuthError {
     #[error("missing userId")]
     MissingUserId,
     /// Mode `none`, and a `userId` that cannot be one.
-    #[error("userId must be UTF-8 text of at most {USER_BYTES_MAX} bytes")]
+    #[error(
+        "userId must be UTF-8 text of at most {USER_BYTES_MAX} bytes, not blank, and without control characters"
+    )]
     InvalidUserId,
     /// Mode `jwt`, and no token.
     #[error(
@@ -29,6 +34,9 @@ pub enum AuthError {
     /// A token whose time is over.
     #[error("the token has expired; get a new one")]
     ExpiredToken,
+    /// The keys of tokens could not be fetched from `auth.jwks_url`, and the token may be right.
+    #[error("the server cannot fetch the keys of tokens now; try again later")]
+    KeysUnavailable,
     /// A web page that may not connect.
     #[error(
         "pages of this origin may not connect; add it to server.allowed_origins if they should"
@@ -37,13 +45,14 @@ pub enum AuthError {
 }
 
 impl AuthError {
-    /// The HTTP status: 400, 401 or 403.
+    /// The HTTP status: 400, 401, 403 or 503.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::MissingUserId | Self::InvalidUserId => StatusCode::BAD_REQUEST,
             Self::MissingToken | Self::InvalidToken(_) | Self::ExpiredToken => {
                 StatusCode::UNAUTHORIZED
             }
+            Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::OriginNotAllowed => StatusCode::FORBIDDEN,
         }
     }
@@ -56,6 +65,7 @@ impl AuthError {
             Self::MissingToken => "missing_token",
             Self::InvalidToken(_) => "invalid_token",
             Self::ExpiredToken => "token_expired",
+            Self::KeysUnavailable => "keys_unavailable",
             Self::OriginNotAllowed => "origin_not_allowed",
         }
     }
@@ -94,6 +104,10 @@ impl IntoResponse for AuthError {
             HeaderValue::from_static(self.content_type()),
         )];
         let mut response = (self.status(), content_type, self.body()).into_response();
+        if self == Self::KeysUnavailable {
+            let seconds = HeaderValue::from(KEYS_RETRY_AFTER.as_secs());
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
         if let Some(challenge) = self.challenge() {
             response.headers_mut().insert(
                 header::WWW_AUTHENTICATE,
@@ -104,27 +118,14 @@ impl IntoResponse for AuthError {
     }
 }
 
-/// Why an authenticator cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthSetupError {
-    /// A key file that cannot be read.
-    #[error("{key}: {} cannot be read: {source}; check the path and who may read it", .path.display())]
-    Read {
-        /// The key of the configuration.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A key file that holds no key to use.
-    #[error("{key}: {}: {reason}", .path.display())]
-    Key {
-        /// The key of the configuration.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and what to do.
-        reason: String,
-    },
+/// Why the keys of tokens cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {}: {reason}", .path.display())]
+pub struct AuthSetupError {
+    /// The key of the configuration.
+    pub key: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong, and what to do.
+    pub reason: String,
 }

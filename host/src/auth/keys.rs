@@ -1,6 +1,6 @@
-//! Verification keys: from a secret, a PEM file or a JWKS file (RFC 7517). Each key has one algorithm.
+//! Verification keys: from secrets, a PEM file or a JWKS (RFC 7517). Each key has one algorithm.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaParameters,
@@ -10,10 +10,13 @@ use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use serde::Deserialize;
 
 use super::{AuthError, AuthSetupError};
-use crate::config::JwtKeySource;
+use crate::config::read_text;
 
 /// Shortest RSA key in bits (RFC 7518 §3.3).
 const RSA_BITS_MIN: u32 = 2048;
+
+/// Largest key file or key set, in bytes.
+pub(super) const KEYS_BYTES_MAX: usize = 1 << 20;
 
 /// A key with the one algorithm that it verifies.
 #[derive(Debug)]
@@ -26,64 +29,97 @@ pub(super) struct VerificationKey {
 /// The keys to choose from.
 #[derive(Debug)]
 pub(super) enum KeySet {
-    /// One key for every token, whatever `kid` it names.
-    Single(VerificationKey),
+    /// Each may have signed any token, whatever `kid` it names.
+    Any(Vec<VerificationKey>),
     /// Keys of a JWKS, at least one.
     Named(Vec<VerificationKey>),
 }
 
+/// Why no key is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoKey {
+    /// No key has the `kid` of the token.
+    Unknown,
+    /// The token names none, and there are several.
+    Unnamed,
+}
+
+impl From<NoKey> for AuthError {
+    fn from(reason: NoKey) -> Self {
+        Self::InvalidToken(match reason {
+            NoKey::Unknown => "it names a key (kid) that is not known",
+            NoKey::Unnamed => "it names no key (kid), and there are several",
+        })
+    }
+}
+
 impl KeySet {
-    /// Reads the keys, and refuses those that would be unsafe or could never verify anything.
-    pub(super) fn load(source: &JwtKeySource) -> Result<Self, AuthSetupError> {
-        match source {
-            JwtKeySource::Secret(secret) => Ok(Self::Single(VerificationKey {
-                kid: None,
-                algorithm: Algorithm::HS256,
-                key: DecodingKey::from_secret(secret.as_bytes()),
-            })),
-            JwtKeySource::PemFile(path) => load(path, "auth.jwt_key_file", pem).map(Self::Single),
-            JwtKeySource::JwksFile(path) => load(path, "auth.jwks_file", jwks).map(Self::Named),
+    /// HS256 with any of `secrets`.
+    pub(super) fn of_secrets<'s>(secrets: impl IntoIterator<Item = &'s String>) -> Self {
+        let key = |secret: &String| VerificationKey {
+            kid: None,
+            algorithm: Algorithm::HS256,
+            key: DecodingKey::from_secret(secret.as_bytes()),
+        };
+        Self::Any(secrets.into_iter().map(key).collect())
+    }
+
+    /// RS256 or ES256 with the key of a PEM file.
+    pub(super) fn of_pem_file(path: &Path) -> Result<Self, AuthSetupError> {
+        read(path, "auth.jwt_key_file", pem).map(|key| Self::Any(vec![key]))
+    }
+
+    /// RS256 or ES256 with the keys of a JWKS file.
+    pub(super) fn of_jwks_file(path: &Path) -> Result<Self, AuthSetupError> {
+        read(path, "auth.jwks_file", jwks).map(Self::Named)
+    }
+
+    /// RS256 or ES256 with the keys of the JWKS in `text`.
+    ///
+    /// # Errors
+    /// The reason why it is of no use, and what to do. It holds nothing of the text.
+    pub(super) fn of_jwks(text: &str) -> Result<Self, String> {
+        jwks(text).map(Self::Named)
+    }
+
+    /// How many keys there are.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Any(keys) | Self::Named(keys) => keys.len(),
         }
     }
 
-    /// The key for a token that names `kid`. A set of one key serves tokens that name none.
-    pub(super) fn choose(&self, kid: Option<&str>) -> Result<&VerificationKey, AuthError> {
-        match (self, kid) {
-            (Self::Single(key), _) => Ok(key),
-            (Self::Named(keys), Some(kid)) => match keys.as_slice() {
-                [only] if only.kid.is_none() => Ok(only),
-                keys => keys
-                    .iter()
-                    .find(|key| key.kid.as_deref() == Some(kid))
-                    .ok_or(AuthError::InvalidToken(
-                        "it names a key (kid) that is not known",
-                    )),
-            },
-            (Self::Named(keys), None) => match keys.as_slice() {
-                [only] => Ok(only),
-                _ => Err(AuthError::InvalidToken(
-                    "it names no key (kid), and there are several",
-                )),
-            },
+    /// The keys that may have signed a token that names `kid`. A set of one key serves tokens that name none.
+    pub(super) fn choose(&self, kid: Option<&str>) -> Result<&[VerificationKey], NoKey> {
+        let keys = match self {
+            Self::Any(keys) => return Ok(keys),
+            Self::Named(keys) => keys.as_slice(),
+        };
+        match (keys, kid) {
+            ([only], None) => Ok(std::slice::from_ref(only)),
+            (_, None) => Err(NoKey::Unnamed),
+            ([only], Some(_)) if only.kid.is_none() => Ok(std::slice::from_ref(only)),
+            (keys, Some(kid)) => keys
+                .iter()
+                .find(|key| key.kid.as_deref() == Some(kid))
+                .map(std::slice::from_ref)
+                .ok_or(NoKey::Unknown),
         }
     }
 }
 
-fn load<T>(
+fn read<T>(
     path: &Path,
     key: &'static str,
-    read: fn(&str) -> Result<T, String>,
+    parse: fn(&str) -> Result<T, String>,
 ) -> Result<T, AuthSetupError> {
-    let text = fs::read_to_string(path).map_err(|source| AuthSetupError::Read {
-        key,
-        path: path.to_owned(),
-        source,
-    })?;
-    read(&text).map_err(|reason| AuthSetupError::Key {
-        key,
-        path: path.to_owned(),
-        reason,
-    })
+    read_text(path, KEYS_BYTES_MAX)
+        .and_then(|text| parse(&text))
+        .map_err(|reason| AuthSetupError {
+            key,
+            path: path.to_owned(),
+            reason,
+        })
 }
 
 /// A public key in PEM: what it is decides between RS256 and ES256.
@@ -172,8 +208,13 @@ struct JsonWebKey {
 
 /// The keys of a JWKS that verify RS256 or ES256. Others are passed over, as RFC 7517 §5 demands.
 fn jwks(text: &str) -> Result<Vec<VerificationKey>, String> {
+    // What the library says may quote the text, which may be a secret that stands in the wrong place.
     let set: JsonWebKeySet = serde_json::from_str(text).map_err(|error| {
-        format!("is no JSON Web Key Set, {{\"keys\":[...]}}: {error}; download it anew")
+        format!(
+            "is no JSON Web Key Set, {{\"keys\":[...]}} (line {}, column {}); download it anew",
+            error.line(),
+            error.column()
+        )
     })?;
     let mut keys: Vec<VerificationKey> = Vec::new();
     for (index, jwk) in set.keys.iter().enumerate() {

@@ -1,30 +1,50 @@
 //! Who a client is: asked once, at the upgrade.
 //!
-//! [`Authenticator`] answers with an [`Identity`] or an [`AuthError`] that is the HTTP answer. [`origin`] decides
-//! which web pages may connect, [`subprotocol`] what `Sec-WebSocket-Protocol` is answered, [`token`] makes tokens
-//! to try things out.
+//! [`Authenticator`] answers with an [`Identity`] or an [`AuthError`] that is the HTTP answer. A token goes through
+//! [`jws`] (form and signature, with a key of [`keys`] or [`remote`]) and [`claims`]. [`origin`] decides which web
+//! pages may connect, [`subprotocol`] what `Sec-WebSocket-Protocol` is answered, [`token`] makes tokens to try things
+//! out.
 //!
 //! Invariant: the verification key decides the algorithm of a token, never the token itself, and no error and no
 //! answer holds a token or a secret.
 
-use std::time::SystemTime;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use arc_swap::ArcSwap;
 use axum::http::{HeaderMap, header};
 
-use crate::config::AuthConfig;
+use crate::{
+    config::{AuthConfig, JwtKeySource},
+    metrics::Metrics,
+};
 
+mod claims;
 mod error;
+mod fetch;
+mod jws;
 mod jwt;
+#[cfg(test)]
+mod key_tests;
 mod keys;
+mod object;
 pub mod origin;
 mod query;
+mod remote;
 pub mod subprotocol;
 #[cfg(test)]
 mod tests;
 pub mod token;
+#[cfg(test)]
+mod token_tests;
+mod user;
 
 pub use error::{AuthError, AuthSetupError};
-pub use jwt::NOT_BEFORE_LEEWAY;
+
+/// How far ahead of our clock `nbf` and `iat` may be. `exp` has no leeway: the connection ends at that very moment.
+pub const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(5);
 
 /// Longest ID of a user, in bytes.
 pub const USER_BYTES_MAX: usize = 255;
@@ -44,34 +64,75 @@ pub struct Identity {
     pub v1: bool,
 }
 
-/// Tells who clients are, as the configuration wants it. Cheap to share, reads no file after it was made.
+/// Tells who clients are, as the configuration wants it. Cheap to share; reads files only in [`Authenticator::apply`].
 #[derive(Debug)]
 pub struct Authenticator {
-    /// None: the client says itself who it is.
-    verifier: Option<jwt::Verifier>,
+    mode: ArcSwap<Mode>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+enum Mode {
+    /// The client says itself who it is.
+    Open,
+    Jwt(jwt::Verifier),
+}
+
+/// What [`Authenticator::apply`] did about the keys of tokens.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// They are as the configuration and the files say.
+    All,
+    /// Their file could not be read again: the last good keys stay.
+    OldKeys(AuthSetupError),
 }
 
 impl Authenticator {
-    /// Reads the key files once.
+    /// Reads the key files. Keys of `auth.jwks_url` are fetched from now on, which takes a runtime.
     ///
     /// # Errors
     ///
-    /// [`AuthSetupError`] where a key file cannot be read, or holds no key that is safe to use.
-    pub fn from_config(config: &AuthConfig) -> Result<Self, AuthSetupError> {
-        let verifier = match config {
-            AuthConfig::None { .. } => None,
-            AuthConfig::Jwt(config) => Some(jwt::Verifier::from_config(config)?),
+    /// [`AuthSetupError`] if a key file cannot be read, or holds no key that is safe to use.
+    pub fn new(config: &AuthConfig, metrics: Arc<Metrics>) -> Result<Self, AuthSetupError> {
+        let mode = match config {
+            AuthConfig::None { .. } => Mode::Open,
+            AuthConfig::Jwt(config) => Mode::Jwt(jwt::Verifier::new(config, &metrics)?),
         };
-        Ok(Self { verifier })
+        Ok(Self {
+            mode: ArcSwap::from_pointee(mode),
+            metrics,
+        })
+    }
+
+    /// Takes over a changed configuration, and reads the key files again. `auth.mode` stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthSetupError`] if another key file is named that is of no use; then nothing has changed.
+    pub fn apply(&self, config: &AuthConfig) -> Result<Applied, AuthSetupError> {
+        let mode = self.mode.load_full();
+        let (Mode::Jwt(verifier), AuthConfig::Jwt(config)) = (&*mode, config) else {
+            return Ok(Applied::All);
+        };
+        let (renewed, applied) = match verifier.renewed(config, &self.metrics) {
+            Ok(renewed) => (renewed, Applied::All),
+            Err(error) if verifier.has_source(config) => {
+                (verifier.with_old_keys(config), Applied::OldKeys(error))
+            }
+            Err(error) => return Err(error),
+        };
+        self.mode.store(Arc::new(Mode::Jwt(renewed)));
+        Ok(applied)
     }
 
     /// Who sends this upgrade. Without tokens `userId` in the query says it; with them the token of
     /// `Authorization: Bearer`, of `Sec-WebSocket-Protocol: bearer, <token>` or of `?token=`, the first that is there.
+    /// Waits, for a few seconds at most, only for keys of `auth.jwks_url` that are being fetched.
     ///
     /// # Errors
     ///
     /// [`AuthError`], which is what the upgrade is answered.
-    pub fn authenticate(
+    pub async fn authenticate(
         &self,
         headers: &HeaderMap,
         query: Option<&str>,
@@ -79,7 +140,8 @@ impl Authenticator {
         let offer = subprotocol::negotiate(headers);
         let (subprotocol, v1) = (offer.answer, offer.v1);
         let query = query.unwrap_or_default();
-        let Some(verifier) = &self.verifier else {
+        let mode = self.mode.load_full();
+        let Mode::Jwt(verifier) = &*mode else {
             return Ok(Identity {
                 user: user_of(query)?,
                 claims_json: "{}".to_owned(),
@@ -90,12 +152,13 @@ impl Authenticator {
         };
         let token = match bearer(headers)?.or(offer.token).map(str::to_owned) {
             Some(token) => token,
-            None => query::parameter(query, "token")
-                .and_then(Result::ok)
-                .filter(|token| !token.is_empty())
-                .ok_or(AuthError::MissingToken)?,
+            None => match query::parameter(query, "token") {
+                Some(Ok(token)) if !token.is_empty() => token,
+                Some(Err(_)) => return Err(AuthError::InvalidToken("it is not text")),
+                _ => return Err(AuthError::MissingToken),
+            },
         };
-        let verified = verifier.verify(&token, SystemTime::now())?;
+        let verified = verifier.verify(&token, SystemTime::now()).await?;
         Ok(Identity {
             user: verified.user,
             claims_json: verified.claims_json,
@@ -109,10 +172,12 @@ impl Authenticator {
 fn user_of(query: &str) -> Result<String, AuthError> {
     let user = query::parameter(query, "userId").ok_or(AuthError::MissingUserId)?;
     let user = user.map_err(|_| AuthError::InvalidUserId)?;
-    match user.len() {
-        0 => Err(AuthError::MissingUserId),
-        1..=USER_BYTES_MAX => Ok(user),
-        _ => Err(AuthError::InvalidUserId),
+    if user.is_empty() {
+        return Err(AuthError::MissingUserId);
+    }
+    match user::check(&user) {
+        Ok(()) => Ok(user),
+        Err(_) => Err(AuthError::InvalidUserId),
     }
 }
 
@@ -135,4 +200,24 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
         ));
     }
     Ok(token)
+}
+
+/// Fetches the keys of `auth.jwks_url` once, and returns how many there are; none without such a key.
+///
+/// # Errors
+///
+/// Why they cannot be had, for the log.
+pub async fn try_url(config: &AuthConfig) -> Option<Result<usize, String>> {
+    let AuthConfig::Jwt(config) = config else {
+        return None;
+    };
+    let JwtKeySource::JwksUrl { url, .. } = &config.keys else {
+        return None;
+    };
+    let fetched = fetch::text(url, keys::KEYS_BYTES_MAX).await;
+    Some(
+        fetched
+            .and_then(|text| keys::KeySet::of_jwks(&text))
+            .map(|set| set.len()),
+    )
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 
-use super::USER_BYTES_MAX;
+use super::{USER_BYTES_MAX, claims::SECONDS_END, user};
 use crate::config::{JwtConfig, JwtKeySource, SECRET_BYTES_MIN};
 
 /// Why no token can be made.
@@ -23,7 +23,9 @@ pub enum TokenError {
     )]
     ShortSecret,
     /// A user that the server would not accept.
-    #[error("the user must be 1 to {USER_BYTES_MAX} bytes long")]
+    #[error(
+        "the user must be 1 to {USER_BYTES_MAX} bytes long, not blank, and without control characters"
+    )]
     User,
     /// A lifetime that is no whole second, or ends after the last moment that can be written.
     #[error(
@@ -71,7 +73,10 @@ pub fn issue_for(
     ttl: Duration,
     now: SystemTime,
 ) -> Result<String, TokenError> {
-    let JwtKeySource::Secret(secret) = &config.keys else {
+    let JwtKeySource::Secrets {
+        current: secret, ..
+    } = &config.keys
+    else {
         return Err(TokenError::NoSecret);
     };
     sign(
@@ -86,7 +91,7 @@ pub fn issue_for(
 
 fn sign(
     secret: &str,
-    user: &str,
+    user_id: &str,
     iss: Option<&str>,
     aud: Option<&str>,
     ttl: Duration,
@@ -95,20 +100,17 @@ fn sign(
     if secret.len() < SECRET_BYTES_MIN {
         return Err(TokenError::ShortSecret);
     }
-    if !(1..=USER_BYTES_MAX).contains(&user.len()) {
-        return Err(TokenError::User);
-    }
+    user::check(user_id).map_err(|_| TokenError::User)?;
     let iat = now
         .duration_since(UNIX_EPOCH)
         .map_err(|_| TokenError::Lifetime)?
         .as_secs();
-    // Numbers beyond 2^53 change on their way through the floating point numbers of JSON.
     let exp = iat
         .checked_add(ttl.as_secs())
-        .filter(|exp| *exp > iat && *exp < 1 << 53)
+        .filter(|exp| *exp > iat && *exp < SECONDS_END)
         .ok_or(TokenError::Lifetime)?;
     let claims = Claims {
-        sub: user,
+        sub: user_id,
         iat,
         exp,
         iss,

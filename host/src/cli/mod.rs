@@ -69,7 +69,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Run { config } => load(config.as_deref())
             .map_or_else(|code| code, |(config, source)| serve::run(config, source)),
         Command::Check { config } => load(config.as_deref())
-            .map_or_else(|code| code, |(config, _)| plugin::check_all(&config)),
+            .map_or_else(|code| code, |(config, source)| check(&config, &source)),
         Command::Token { user, ttl, config } => load(config.as_deref())
             .map_or_else(|code| code, |(config, _)| issue(&config, &user, ttl)),
         Command::Plugin(command) => plugin::run(&command),
@@ -83,12 +83,44 @@ fn load(file: Option<&Path>) -> Result<(Config, Source), ExitCode> {
         ExitCode::from(EXIT_CONFIG)
     };
     let env: Environment = environment::gather(Path::new(".")).map_err(wrong)?;
+    let default = Path::new(DEFAULT_FILE);
+    let file = file.or_else(|| default.exists().then_some(default));
     let config = Config::load(file, &env).map_err(wrong)?;
-    let default = PathBuf::from(DEFAULT_FILE);
-    let file = file
-        .map(Path::to_owned)
-        .or_else(|| default.exists().then_some(default));
+    let file = file.map(Path::to_owned);
     Ok((config, Source { file, env }))
+}
+
+/// What is read, in one sentence.
+fn described(source: &Source) -> String {
+    let absolute = |file: &Path| std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let mut text = match &source.file {
+        Some(file) => format!("the configuration is {}", absolute(file).display()),
+        None => format!(
+            "there is no configuration file: {} is not there, so the defaults hold and no plugin runs; write one there, or \
+             name one with --config",
+            absolute(Path::new(DEFAULT_FILE)).display()
+        ),
+    };
+    let beside: Vec<&str> = environment::FILES
+        .into_iter()
+        .filter(|file| Path::new(file).exists())
+        .collect();
+    if !beside.is_empty() {
+        text += &format!(" (and the variables of {})", beside.join(" and "));
+    }
+    text
+}
+
+fn check(config: &Config, source: &Source) -> ExitCode {
+    println!("{}", described(source));
+    for advice in &config.advice {
+        eprintln!("warning: {advice}");
+    }
+    let what = match &source.file {
+        Some(_) => "the configuration is",
+        None => "the defaults and the variables are",
+    };
+    plugin::check_all(config, what)
 }
 
 fn issue(config: &Config, user: &str, ttl: Duration) -> ExitCode {

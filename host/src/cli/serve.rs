@@ -13,7 +13,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// The exit code of a server that did not drain because it was told twice to stop (128 and SIGINT, as shells have it).
 const EXIT_INTERRUPTED: i32 = 130;
@@ -44,6 +44,10 @@ pub(super) fn run(config: Config, source: Source) -> ExitCode {
 }
 
 async fn serve(config: Config, source: Source) -> anyhow::Result<()> {
+    info!("{}", super::described(&source));
+    for advice in &config.advice {
+        warn!("{advice}");
+    }
     let address = config.server.listen;
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; is another server there? (server.listen)")

@@ -8,7 +8,9 @@ use super::{
     AdminConfig, AllowedOrigins, ApiConfig, AuthConfig, BrokerConfig, CloudWatchConfig, Config,
     ConfigError, DemoConfig, EventsConfig, JwtConfig, JwtKeySource, Limits, MetricsConfig,
     PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig, RedisMode, ServerConfig,
-    Shown, StorageResolution, TracingConfig, checks, plugins,
+    Shown, StorageResolution, TracingConfig, advice, checks,
+    live::Resolved,
+    plugins,
     settings::{Section, Settings},
     units,
 };
@@ -71,7 +73,10 @@ pub(super) fn assemble(
         },
         plugin_probation: probation(section("plugin_probation"), errors),
         plugins: plugins::assemble(&settings.plugins, folder, errors),
+        secret_files: settings.secret_files.clone(),
+        advice: advice::of(settings),
         shown: Shown::of(settings),
+        resolved: Resolved::of(settings),
     }
 }
 
@@ -241,34 +246,43 @@ fn key_source(
     folder: &Path,
     errors: &mut Vec<ConfigError>,
 ) -> Option<JwtKeySource> {
-    const SOURCES: [&str; 3] = ["jwt_secret", "jwt_key_file", "jwks_file"];
-    if !section.are_right(&SOURCES) {
+    const SOURCES: [&str; 4] = ["jwt_secret", "jwt_key_file", "jwks_file", "jwks_url"];
+    let previous = section.optional("jwt_secret_previous");
+    if !section.are_right(&SOURCES) || !section.are_right(&["jwt_secret_previous"]) {
         return None;
     }
     let set: Vec<(&str, String)> = SOURCES
         .iter()
         .filter_map(|name| Some((*name, section.optional(name)?)))
         .collect();
+    if previous.is_some() && !set.iter().any(|(name, _)| *name == "jwt_secret") {
+        errors.push(section.error(
+            &["jwt_secret_previous"],
+            "is the secret before auth.jwt_secret, which is not set; set that, or remove this",
+        ));
+    }
     match set.as_slice() {
         [("jwt_secret", secret)] => {
-            if secret.len() < SECRET_BYTES_MIN {
-                errors.push(section.error(
-                    &["jwt_secret"],
-                    format!(
-                        "is {} bytes long, and HS256 needs {SECRET_BYTES_MIN} or more (RFC 7518, section 3.2); \
-                         make one with: openssl rand -hex 32",
-                        secret.len()
-                    ),
-                ));
+            long_enough(section, "jwt_secret", secret, errors);
+            if let Some(previous) = &previous {
+                long_enough(section, "jwt_secret_previous", previous, errors);
             }
-            Some(JwtKeySource::Secret(secret.clone()))
+            Some(JwtKeySource::Secrets {
+                current: secret.clone(),
+                previous,
+            })
         }
         [("jwt_key_file", file)] => Some(JwtKeySource::PemFile(folder.join(file))),
-        [(_, file)] => Some(JwtKeySource::JwksFile(folder.join(file))),
+        [("jwks_file", file)] => Some(JwtKeySource::JwksFile(folder.join(file))),
+        [(_, url)] => Some(JwtKeySource::JwksUrl {
+            url: url.clone(),
+            refresh_interval: section.time("jwks_refresh_interval"),
+        }),
         [] => {
             errors.push(section.error(
                 &["mode"],
-                "\"jwt\" needs a key; set one of auth.jwt_secret (or JWT_SECRET), auth.jwt_key_file, auth.jwks_file",
+                "\"jwt\" needs a key; set one of auth.jwt_secret (or JWT_SECRET), auth.jwt_key_file, auth.jwks_file, \
+                 auth.jwks_url",
             ));
             None
         }
@@ -281,6 +295,19 @@ fn key_source(
             }
             None
         }
+    }
+}
+
+fn long_enough(section: &Section, name: &str, secret: &str, errors: &mut Vec<ConfigError>) {
+    if secret.len() < SECRET_BYTES_MIN {
+        errors.push(section.error(
+            &[name],
+            format!(
+                "is {} bytes long, and HS256 needs {SECRET_BYTES_MIN} or more (RFC 7518, section 3.2); make one with: \
+                 openssl rand -hex 32",
+                secret.len()
+            ),
+        ));
     }
 }
 
@@ -298,10 +325,14 @@ fn limits(section: &Section) -> Limits {
         outbox_bytes_max: section.bytes("outbox_bytes_max"),
         messages_per_second: section.count("messages_per_second"),
         messages_burst: section.count("messages_burst"),
+        message_time_max: section.time("message_time_max"),
+        control_frames_per_second: section.count("control_frames_per_second"),
+        unfinished_bytes_max: section.bytes("unfinished_bytes_max"),
         connections_per_user_max: section.count("connections_per_user_max") as usize,
         connections_max: section.count("connections_max") as usize,
         upgrade_timeout: section.time("upgrade_timeout"),
         rooms_per_connection_max: section.count("rooms_per_connection_max") as usize,
+        room_name_bytes_max: section.bytes("room_name_bytes_max"),
         plugin_file_bytes_max: section.bytes("plugin_file_bytes_max"),
     }
 }

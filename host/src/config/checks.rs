@@ -10,6 +10,48 @@ pub(super) fn any(_: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// A secret as it is meant to be: what surrounds it by mistake would be part of it.
+pub(super) fn secret(text: &str) -> Result<(), String> {
+    if text.trim() != text || text.starts_with('\u{feff}') {
+        return Err(
+            "begins or ends with white space, such as a line break, which would be part of it; remove that".to_owned(),
+        );
+    }
+    let is_quoted = ['"', '\'', '`']
+        .iter()
+        .any(|quote| text.len() > 1 && text.starts_with(*quote) && text.ends_with(*quote));
+    if is_quoted {
+        return Err("is in quotes, which would be part of it; remove them".to_owned());
+    }
+    Ok(())
+}
+
+/// The address of a JWKS, or nothing.
+pub(super) fn jwks_url(text: &str) -> Result<(), String> {
+    const HINT: &str = "write it such as https://login.example.com/.well-known/jwks.json";
+    if text.is_empty() {
+        return Ok(());
+    }
+    let uri: hyper::Uri = text
+        .parse()
+        .map_err(|_| format!("is not an address: {HINT}"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(format!("does not begin with http:// or https://: {HINT}"));
+    }
+    if uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
+        return Err(format!(
+            "holds a user or password, and a key set is public: {HINT}"
+        ));
+    }
+    if text.contains('#') {
+        return Err(format!("goes on after #, which says nothing here: {HINT}"));
+    }
+    Ok(())
+}
+
 /// The name of a node; empty stands for the name of the host.
 pub(super) fn node_id(text: &str) -> Result<(), String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
@@ -75,9 +117,24 @@ fn redis_url(url: &str) -> Result<(), String> {
     if !database.is_empty() && database.parse::<u32>().is_err() {
         return Err("has a path that is no number of a database".to_owned());
     }
-    redis::IntoConnectionInfo::into_connection_info(parsed)
-        .map(drop)
-        .map_err(|_| "names nothing that can be connected to".to_owned())
+    let info = redis::IntoConnectionInfo::into_connection_info(parsed)
+        .map_err(|_| "names nothing that can be connected to")?;
+    let login = info.redis_settings();
+    for (what, text) in [("user", login.username()), ("password", login.password())] {
+        secret(text.unwrap_or_default()).map_err(|reason| format!("has a {what} that {reason}"))?;
+    }
+    Ok(())
+}
+
+/// An address of Redis without user and password.
+pub(super) fn without_login(url: &str) -> String {
+    let Some(mut parsed) = redis::parse_redis_url(url) else {
+        return String::new();
+    };
+    // Both refuse only addresses that have no host.
+    let _ = parsed.set_username("");
+    let _ = parsed.set_password(None);
+    parsed.into()
 }
 
 /// Whether an address of Redis asks for TLS.
@@ -319,6 +376,54 @@ mod tests {
     }
 
     #[test]
+    fn what_surrounds_a_secret_by_mistake_is_refused() {
+        for good in ["", "a", "\"", "'a", "a b", "it's", "p\"w\"d", "ä"] {
+            assert_eq!(secret(good), Ok(()), "{good:?}");
+        }
+        for bad in ["a\n", "a\r\n", " a", "a\t", "\u{a0}a", "\u{feff}a", " "] {
+            let error = secret(bad).expect_err(bad);
+            assert!(error.contains("white space"), "{bad:?}: {error}");
+        }
+        for bad in ["\"a\"", "'a'", "`a`", "\"\""] {
+            let error = secret(bad).expect_err(bad);
+            assert!(error.contains("quotes"), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_key_sets() {
+        for good in [
+            "",
+            "https://login.example.com/.well-known/jwks.json",
+            "http://127.0.0.1:8080/keys?v=1",
+        ] {
+            assert_eq!(jwks_url(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "login.example.com/keys",
+            "ftp://a/keys",
+            "file:///keys.json",
+            "https://",
+            "https://u:p@a/keys",
+            "https://a/keys#1",
+            "/keys",
+        ] {
+            assert!(jwks_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_redis_lose_their_login_and_nothing_else() {
+        for (url, bare) in [
+            ("redis://user:pw@a:6380/2", "redis://a:6380/2"),
+            ("rediss://:pw@[::1]", "rediss://[::1]"),
+            ("redis://a", "redis://a"),
+        ] {
+            assert_eq!(without_login(url), bare);
+        }
+    }
+
+    #[test]
     fn addresses_of_collectors() {
         for good in ["", "http://127.0.0.1:4318", "https://otlp.example.com/v2/"] {
             assert_eq!(otlp_endpoint(good), Ok(()), "{good}");
@@ -356,6 +461,16 @@ mod tests {
             ("redis://a?hush=1", "goes on after #"),
             ("redis://u:%ff@a", "names nothing"),
             ("redis://0.0.0.0", "names nothing"),
+            (
+                "redis://:hush%0A@a",
+                "a password that begins or ends with white space",
+            ),
+            (
+                "redis://:%20hush@a",
+                "a password that begins or ends with white space",
+            ),
+            ("redis://:\"hush\"@a", "a password that is in quotes"),
+            ("redis://'hush':x@a", "a user that is in quotes"),
         ] {
             let error = redis_urls(bad).expect_err(bad);
             assert!(

@@ -1,144 +1,52 @@
-//! Environment variables and `.env`: what they hold, and which keys they set.
+//! Which keys environment variables set.
 
-use std::{cell::Cell, fs, io, path::Path, rc::Rc};
+use std::path::Path;
 
 use super::{
     Environment,
-    errors::{ConfigError, ConfigErrors, Place},
+    errors::{ConfigError, Place},
     keys::{self, KEYS, Key, OLD_VARIABLES, PREFIX, nearest},
+    secret_files,
     settings::{Section, Setting, Settings},
     values::{self, Value},
 };
 
-/// The variables of this process, over those of a `.env` in `folder` where there is one.
-///
-/// # Errors
-///
-/// A `.env` that cannot be read, each of its lines that is no assignment, and a variable of ours that is not UTF-8.
-pub fn gather(folder: &Path) -> Result<Environment, ConfigErrors> {
-    let file = folder.join(".env");
-    let mut errors = Vec::new();
-    let mut environment = match fs::read_to_string(&file) {
-        Ok(text) => parse_dotenv(&text, &mut errors),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Environment::new(),
-        Err(error) => {
-            errors.push(ConfigError {
-                place: Place::File,
-                key: String::new(),
-                message: format!("cannot be read: {error}; correct or remove it"),
-            });
-            Environment::new()
-        }
-    };
-    for (name, value) in std::env::vars_os() {
-        let Ok(name) = name.into_string() else {
-            continue;
-        };
-        match value.into_string() {
-            Ok(value) => {
-                environment.insert(name, value);
-            }
-            Err(_) if is_ours(&name) => errors.push(ConfigError {
-                place: Place::Variable(name),
-                key: String::new(),
-                message: "is not valid UTF-8; set it to text".to_owned(),
-            }),
-            Err(_) => {}
-        }
-    }
-    if errors.is_empty() {
-        Ok(environment)
-    } else {
-        Err(ConfigErrors::new(&file, errors))
-    }
-}
-
-/// The assignments of a `.env`; lines that are none are added to `errors` by number, never with what they hold.
-fn parse_dotenv(text: &str, errors: &mut Vec<ConfigError>) -> Environment {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let lines = Rc::new(Cell::new(0));
-    let reader = LineReader {
-        rest: text.as_bytes(),
-        lines: Rc::clone(&lines),
-    };
-    let mut environment = Environment::new();
-    for item in dotenvy::from_read_iter(reader) {
-        match item {
-            // The first of two assignments holds, as everywhere with dotenv.
-            Ok((name, value)) => {
-                environment.entry(name).or_insert(value);
-            }
-            Err(error) => {
-                // An open quote takes in all lines up to the end: the error belongs to the first of them.
-                let taken = match &error {
-                    dotenvy::Error::LineParse(taken, _) => taken.lines().count().max(1),
-                    _ => 1,
-                };
-                errors.push(ConfigError {
-                    place: Place::At {
-                        line: (lines.get() + 1).saturating_sub(taken),
-                        column: 1,
-                    },
-                    key: String::new(),
-                    message: "is no assignment; write NAME=value, with the value in quotes where it has spaces"
-                        .to_owned(),
-                });
-            }
-        }
-    }
-    environment
-}
-
-/// Hands out one line at a time, so that the count is that of the line being parsed.
-struct LineReader<'t> {
-    rest: &'t [u8],
-    lines: Rc<Cell<usize>>,
-}
-
-impl io::Read for LineReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let line = self
-            .rest
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .map_or(self.rest.len(), |at| at + 1);
-        let length = line.min(buffer.len());
-        let (now, rest) = self.rest.split_at(length);
-        if let Some(target) = buffer.get_mut(..length) {
-            target.copy_from_slice(now);
-        }
-        if length > 0 && length == line {
-            self.lines.set(self.lines.get() + 1);
-        }
-        self.rest = rest;
-        Ok(length)
-    }
-}
-
-fn is_ours(name: &str) -> bool {
-    name.starts_with(PREFIX) || OLD_VARIABLES.iter().any(|(old, _)| *old == name)
-}
+pub use super::dotenv::{FILES, gather};
 
 /// Sets what the environment says over what the file says; our own names over those of `websocket-app`.
 pub(super) fn overlay(
     settings: &mut Settings,
     environment: &Environment,
+    folder: &Path,
     errors: &mut Vec<ConfigError>,
 ) {
     for (name, target) in OLD_VARIABLES {
-        if let (Some((section, key)), Some(text)) = (target, environment.get(name)) {
-            // Compose files hand on unset variables as empty ones.
-            if !text.is_empty() {
-                overlay_old(settings, name, section, key, text, errors);
-            }
+        let Some((section, name_of_key)) = target else {
+            continue;
+        };
+        // Compose files hand on unset variables as empty ones.
+        if let Some(text) = environment.get(name).filter(|text| !text.is_empty()) {
+            overlay_old(settings, name, section, name_of_key, text, errors);
+        }
+        if let Some(key) = keys::find(section, name_of_key).filter(|key| key.secret) {
+            secret_files::overlay(settings, key, name, environment, folder, errors);
         }
     }
+    let files: Vec<(String, &Key)> = KEYS
+        .iter()
+        .filter_map(|key| Some((key.file_variable()?, key)))
+        .collect();
     for (name, text) in environment {
         if let Some(rest) = name.strip_prefix(PREFIX)
             && !is_reserved(name, text)
+            && !files.iter().any(|(file, _)| file == name)
         {
             overlay_ours(settings, name, rest, text, errors);
         }
+    }
+    for (_, key) in files {
+        let name = key.variable();
+        secret_files::overlay(settings, key, &name, environment, folder, errors);
     }
 }
 
@@ -161,6 +69,9 @@ fn overlay_old(
         return;
     }
     let place = Place::Variable(variable.to_owned());
+    if !section.has(name) {
+        settings.port_alone = Some(variable.to_owned());
+    }
     let value = text.trim().parse().map(|port| {
         let mut address = section.address(name);
         address.set_port(port);
@@ -234,7 +145,7 @@ fn overlay_ours(
     });
 }
 
-fn set(
+pub(super) fn set(
     section: &mut Section,
     key: &Key,
     variable: &str,
@@ -285,7 +196,9 @@ fn unknown(settings: &Settings, variable: &str) -> String {
     let reserved = keys::RESERVED_VARIABLES
         .iter()
         .map(|name| (*name).to_owned());
-    let near = nearest(variable, plain.chain(of_plugins).chain(reserved));
+    let files = KEYS.iter().filter_map(Key::file_variable);
+    let known = plain.chain(of_plugins).chain(reserved).chain(files);
+    let near = nearest(variable, known);
     match near {
         // A third of a long name is a lot: without the same section it is another key, not a mistyped one.
         Some(near) if strsim::damerau_levenshtein(variable, &near) <= 4 => {
@@ -316,62 +229,7 @@ fn is_reserved(name: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    #[test]
-    fn dotenv_lines() {
-        let mut errors = Vec::new();
-        let text = "\u{feff}# a comment\n\nexport A=1\nB=\"two words\"\nA=2\nC=\n";
-        let environment = parse_dotenv(text, &mut errors);
-        assert_eq!(errors, []);
-        let expected = [("A", "1"), ("B", "two words"), ("C", "")];
-        assert!(
-            environment
-                .iter()
-                .map(|(k, v)| (k.as_str(), v.as_str()))
-                .eq(expected)
-        );
-    }
-
-    #[test]
-    fn a_broken_dotenv_line_is_named_by_its_number_without_what_it_holds() {
-        let mut errors = Vec::new();
-        let text = "A=1\nhush secret\nB=2\nC=\"open\nD=secret\n";
-        let environment = parse_dotenv(text, &mut errors);
-        let lines: Vec<_> = errors.iter().map(|error| error.place.clone()).collect();
-        assert_eq!(lines, [2, 4].map(|line| Place::At { line, column: 1 }));
-        assert_eq!(environment.len(), 2);
-        assert!(!format!("{errors:?}").contains("secret"));
-    }
-
-    #[test]
-    fn the_environment_is_that_of_the_process_over_a_dotenv_in_the_folder() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        fs::write(
-            folder.path().join(".env"),
-            "PATH=nowhere\nSIGNALBOX_FROM_DOTENV=1\n",
-        )
-        .expect("a file");
-        let environment = gather(folder.path()).expect("both are legal");
-        assert_eq!(environment.get("PATH"), std::env::var("PATH").ok().as_ref());
-        assert_eq!(
-            environment.get("SIGNALBOX_FROM_DOTENV").map(String::as_str),
-            Some("1")
-        );
-    }
-
-    #[test]
-    fn a_broken_dotenv_is_an_error_with_file_and_line() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        fs::write(folder.path().join(".env"), "A=1\n=\n").expect("a file");
-        let errors = gather(folder.path()).expect_err("the second line is no assignment");
-        assert!(
-            errors.to_string().contains(".env:2:1: is no assignment"),
-            "{errors}"
-        );
-    }
 
     #[test]
     fn variables_of_orchestrators_are_no_settings() {
@@ -390,18 +248,5 @@ mod tests {
         }
         assert!(!is_reserved("SIGNALBOX_PORT", "8080"));
         assert!(!is_reserved("SIGNALBOX_SERVER__LISTEN", "tcp://a:1"));
-    }
-
-    proptest! {
-        #[test]
-        fn any_dotenv_is_read_or_refused(text: String) {
-            let mut errors = Vec::new();
-            let lines = text.lines().count();
-            parse_dotenv(&text, &mut errors);
-            for error in errors {
-                let Place::At { line, .. } = error.place else { panic!("{error:?}") };
-                prop_assert!((1..=lines).contains(&line), "line {} of {}", line, lines);
-            }
-        }
     }
 }

@@ -17,6 +17,8 @@ pub enum Place {
         /// The column.
         column: usize,
     },
+    /// A line of a file with variables, which counts from 1; none: that file as a whole.
+    Beside(PathBuf, Option<usize>),
     /// An environment variable.
     Variable(String),
 }
@@ -37,6 +39,20 @@ pub struct ConfigError {
 pub struct ConfigErrors {
     origin: PathBuf,
     errors: Vec<ConfigError>,
+}
+
+impl ConfigError {
+    /// The same, found in `file` rather than in the one that is being read.
+    pub(super) fn within(self, file: &Path) -> Self {
+        let line = match self.place {
+            Place::At { line, .. } => Some(line),
+            _ => None,
+        };
+        Self {
+            place: Place::Beside(file.to_owned(), line),
+            ..self
+        }
+    }
 }
 
 impl ConfigErrors {
@@ -72,6 +88,8 @@ impl fmt::Display for ConfigErrors {
                 Place::At { line, column } => {
                     write!(f, "{}:{line}:{column}", self.origin.display())?;
                 }
+                Place::Beside(file, None) => write!(f, "{}", file.display())?,
+                Place::Beside(file, Some(line)) => write!(f, "{}:{line}:1", file.display())?,
                 Place::Variable(name) => f.write_str(name)?,
             }
             if !error.key.is_empty() {

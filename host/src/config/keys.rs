@@ -70,6 +70,12 @@ impl Key {
         }
     }
 
+    /// The environment variable that names a file with its value, for a secret.
+    pub fn file_variable(&self) -> Option<String> {
+        self.secret
+            .then(|| format!("{}{FILE_SUFFIX}", self.variable()))
+    }
+
     /// The environment variable that sets it; for a plugin's key with `NAME` where the plugin's goes.
     pub fn variable(&self) -> String {
         let section = match self.section {
@@ -87,6 +93,9 @@ impl Key {
 
 /// What the name of every variable of ours starts with.
 pub const PREFIX: &str = "SIGNALBOX_";
+
+/// What the name of a variable ends with that names a file with a secret.
+pub const FILE_SUFFIX: &str = "_FILE";
 
 /// Variables with our prefix that are no settings of the server: the command line client reads them.
 pub const RESERVED_VARIABLES: [&str; 2] = ["SIGNALBOX_ADMIN_KEY", "SIGNALBOX_URL"];
@@ -194,7 +203,7 @@ use Change::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 79] = [
+pub const KEYS: [Key; 86] = [
     key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
@@ -212,24 +221,30 @@ pub const KEYS: [Key; 79] = [
 
     key("auth", "mode", Kind::Choice(&["none", "jwt"]), "none", "jwt", Restart,
         "Who says who a client is: the client itself with `?userId=`, or a JSON Web Token"),
-    key("auth", "allow_insecure", Kind::Bool, "false", "true", Restart,
+    key("auth", "allow_insecure", Kind::Bool, "false", "true", Live,
         "Whether mode `none` may be served on an address that is not a loopback"),
-    key("auth", "jwt_secret", ANY, "", "0123456789abcdef0123456789abcdef", Restart,
-        "The secret of HS256, at least 32 bytes; one of the three key sources of mode `jwt`").secret(),
-    key("auth", "jwt_key_file", Kind::Text(checks::optional_path), "", "key.pem", Restart,
-        "A PEM file with the public key of RS256 or ES256; one of the three key sources of mode `jwt`"),
-    key("auth", "jwks_file", Kind::Text(checks::optional_path), "", "jwks.json", Restart,
-        "A JWKS file with public keys of RS256 or ES256, chosen by `kid`; one of the three key sources of mode `jwt`"),
-    key("auth", "jwt_issuer", ANY, "", "https://login.example.com", Restart,
+    key("auth", "jwt_secret", ANY, "", "0123456789abcdef0123456789abcdef", Live,
+        "The secret of HS256, at least 32 bytes; one of the four key sources of mode `jwt`").secret(),
+    key("auth", "jwt_secret_previous", ANY, "", "fedcba9876543210fedcba9876543210", Live,
+        "A second secret of HS256 that is accepted while secrets are rotated, beside `jwt_secret`").secret(),
+    key("auth", "jwt_key_file", Kind::Text(checks::optional_path), "", "key.pem", Live,
+        "A PEM file with the public key of RS256 or ES256; one of the four key sources of mode `jwt`"),
+    key("auth", "jwks_file", Kind::Text(checks::optional_path), "", "jwks.json", Live,
+        "A JWKS file with public keys of RS256 or ES256, chosen by `kid`; one of the four key sources of mode `jwt`"),
+    key("auth", "jwks_url", Kind::Text(checks::jwks_url), "", "https://login.example.com/.well-known/jwks.json", Live,
+        "Where a JWKS with public keys of RS256 or ES256 is fetched from; one of the four key sources of mode `jwt`"),
+    key("auth", "jwks_refresh_interval", millis(SECOND, 24 * HOUR), "10m", "1h", Live,
+        "How often `jwks_url` is fetched again; a token with an unknown `kid` leads to a fetch too, every 30 s at most"),
+    key("auth", "jwt_issuer", ANY, "", "https://login.example.com", Live,
         "The `iss` that a token must carry; empty: not checked"),
-    key("auth", "jwt_audience", ANY, "", "chat", Restart,
+    key("auth", "jwt_audience", ANY, "", "chat", Live,
         "The `aud` that a token must carry; empty: not checked"),
 
     key("broker", "kind", Kind::Choice(&["memory", "redis"]), "memory", "redis", Restart,
         "What carries messages between nodes: `memory` serves one node, `redis` makes many nodes one"),
 
     key("redis", "url", Kind::Text(checks::redis_urls), "redis://127.0.0.1:6379", "rediss://cache.example.com:6380", Restart,
-        "The servers, comma separated: one, some of a cluster, or the sentinels; `rediss://` for TLS").secret(),
+        "The servers, comma separated: one, some of a cluster, or the sentinels; `rediss://` for TLS; user and password are live").secret(),
     key("redis", "mode", Kind::Choice(&["auto", "single", "cluster", "sentinel"]), "auto", "cluster", Restart,
         "How the servers work together; `auto` asks them"),
     key("redis", "sentinel_master", ANY, "", "mymaster", Restart,
@@ -254,14 +269,22 @@ pub const KEYS: [Key; 79] = [
         "Sustained messages of one connection per second; 0: no limit"),
     key("limits", "messages_burst", Kind::Count(1, 1_000_000), "400", "100", Live,
         "Messages of one connection in one burst"),
+    key("limits", "message_time_max", millis(10, HOUR), "60s", "20s", Live,
+        "Time from the first byte of a message to its last; over it the connection is closed with 4005"),
+    key("limits", "control_frames_per_second", Kind::Count(0, 1_000_000), "50", "20", Live,
+        "Sustained control frames and small fragments of one connection per second, with bursts of ten times that; over it the connection is closed with 4503; 0: no limit"),
+    key("limits", "unfinished_bytes_max", Kind::Bytes(0, 64 * GIB), "64MiB", "256MiB", Live,
+        "What messages that have begun and not ended may take in the memory of this node; over it connections are closed with 4006; 0: no limit"),
     key("limits", "connections_per_user_max", Kind::Count(0, 1_000_000), "32", "8", Live,
-        "Connections of one user; over it the upgrade gets 429; 0: no limit"),
+        "Connections of one user; over it the one that is silent for longest and missed a ping is replaced, else the upgrade gets 429; 0: no limit"),
     key("limits", "connections_max", Kind::Count(0, 10_000_000), "0", "10000", Live,
         "Connections of this node; over it the upgrade gets 503; 0: no limit"),
     key("limits", "upgrade_timeout", millis(10, 300 * SECOND), "10s", "5s", Live,
         "Time from accepting a connection to the end of the upgrade"),
     key("limits", "rooms_per_connection_max", Kind::Count(0, 100_000), "128", "16", Live,
         "Rooms that one connection may be in"),
+    key("limits", "room_name_bytes_max", Kind::Bytes(0, 16 * MIB), "8KiB", "16KiB", Live,
+        "Bytes of the names of all rooms that one connection may be in"),
     key("limits", "plugin_file_bytes_max", Kind::Bytes(KIB, GIB), "32MiB", "64MiB", Live,
         "Largest plugin file"),
 

@@ -1,133 +1,98 @@
-//! What of a changed configuration needs a restart.
+//! What differs between two configurations, and what of it needs a restart. The table of keys says which.
 
-use super::{
-    AuthConfig, BrokerConfig, CloudWatchConfig, Config, JwtConfig, JwtKeySource, RedisConfig,
-    TracingConfig,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
 };
 
-/// The keys that differ between two configurations and take effect only with the next start. Everything else,
-/// plugins and limits before all, is taken over while the server runs.
-pub fn cannot_change_live(old: &Config, new: &Config) -> Vec<&'static str> {
-    let mut keys = Vec::new();
-    let mut differs = |key, differs: bool| {
-        if differs {
-            keys.push(key);
+use super::{
+    Config, checks,
+    keys::{Change, KEYS, Key},
+    settings::{Section, Settings},
+    values::Value,
+};
+
+/// Every key with the value that holds, set or default.
+#[derive(Clone, Default, PartialEq)]
+pub struct Resolved(BTreeMap<(String, Part), Value>);
+
+/// What a value stands for. The address of Redis has two parts that change in different ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Live,
+    Restart,
+}
+
+/// The full names of the keys that differ between two configurations, in the order of the alphabet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Those that can be taken over while the server runs.
+    pub live: Vec<String>,
+    /// Those that take effect at the next start.
+    pub restart: Vec<String>,
+}
+
+// Values may be secrets: `Debug` is what ends up in logs.
+impl fmt::Debug for Resolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Resolved({} values)", self.0.len())
+    }
+}
+
+impl Resolved {
+    pub(super) fn of(settings: &Settings) -> Self {
+        let mut resolved = Self::default();
+        for section in settings.sections.values().chain(&settings.plugins) {
+            for key in KEYS.iter().filter(|key| key.section == section.table) {
+                resolved.add(section, key);
+            }
         }
-    };
-    differs("server.listen", old.server.listen != new.server.listen);
-    differs("server.node_id", old.server.node_id != new.server.node_id);
-    broker(&old.broker, &new.broker, &mut differs);
-    cloudwatch(&old.cloudwatch, &new.cloudwatch, &mut differs);
-    differs("metrics.prometheus", old.metrics != new.metrics);
-    differs("demo.enabled", old.demo.enabled != new.demo.enabled);
-    differs("demo.public", old.demo.public != new.demo.public);
-    tracing(old.tracing.as_ref(), new.tracing.as_ref(), &mut differs);
-    differs(
-        "plugin_cache.dir",
-        old.plugin_cache_dir != new.plugin_cache_dir,
-    );
-    differs(
-        "plugin_versions.dir",
-        old.plugin_versions.dir != new.plugin_versions.dir,
-    );
-    differs(
-        "plugin_versions.keep",
-        old.plugin_versions.keep != new.plugin_versions.keep,
-    );
-    auth(&old.auth, &new.auth, &mut differs);
-    keys
-}
-
-fn tracing(
-    old: Option<&TracingConfig>,
-    new: Option<&TracingConfig>,
-    differs: &mut impl FnMut(&'static str, bool),
-) {
-    let (Some(old), Some(new)) = (old, new) else {
-        return differs("tracing.otlp_endpoint", old.is_some() != new.is_some());
-    };
-    differs(
-        "tracing.otlp_endpoint",
-        old.otlp_endpoint != new.otlp_endpoint,
-    );
-    differs("tracing.sample_ratio", old.sample_ratio != new.sample_ratio);
-    differs(
-        "tracing.traces_per_second",
-        old.traces_per_second != new.traces_per_second,
-    );
-}
-
-fn broker(old: &BrokerConfig, new: &BrokerConfig, differs: &mut impl FnMut(&'static str, bool)) {
-    match (old, new) {
-        (BrokerConfig::Memory, BrokerConfig::Memory) => {}
-        (BrokerConfig::Redis(old), BrokerConfig::Redis(new)) => redis(old, new, differs),
-        _ => differs("broker.kind", true),
+        // The order of the chain is none of the keys.
+        let order = settings.plugins.iter().map(|plugin| plugin.path.clone());
+        let order = Value::Texts(order.collect());
+        resolved.0.insert(("plugins".to_owned(), Part::Live), order);
+        resolved
     }
-}
 
-fn redis(old: &RedisConfig, new: &RedisConfig, differs: &mut impl FnMut(&'static str, bool)) {
-    differs("redis.url", old.urls != new.urls);
-    differs("redis.mode", old.mode != new.mode);
-    differs(
-        "redis.sentinel_master",
-        old.sentinel_master != new.sentinel_master,
-    );
-    differs("redis.ca_file", old.ca_file != new.ca_file);
-    differs("redis.compat", old.compat != new.compat);
-    differs("redis.key_prefix", old.key_prefix != new.key_prefix);
-    differs(
-        "redis.command_timeout",
-        old.command_timeout != new.command_timeout,
-    );
-}
-
-fn cloudwatch(
-    old: &Option<CloudWatchConfig>,
-    new: &Option<CloudWatchConfig>,
-    differs: &mut impl FnMut(&'static str, bool),
-) {
-    let (Some(old), Some(new)) = (old, new) else {
-        return differs("cloudwatch.enabled", old.is_some() != new.is_some());
-    };
-    differs("cloudwatch.namespace", old.namespace != new.namespace);
-    differs("cloudwatch.region", old.region != new.region);
-    differs("cloudwatch.endpoint", old.endpoint != new.endpoint);
-    differs("cloudwatch.interval", old.interval != new.interval);
-    differs(
-        "cloudwatch.storage_resolution",
-        old.storage_resolution != new.storage_resolution,
-    );
-}
-
-fn auth(old: &AuthConfig, new: &AuthConfig, differs: &mut impl FnMut(&'static str, bool)) {
-    match (old, new) {
-        (
-            AuthConfig::None {
-                allow_insecure: old,
-            },
-            AuthConfig::None {
-                allow_insecure: new,
-            },
-        ) => {
-            differs("auth.allow_insecure", old != new);
+    fn add(&mut self, section: &Section, key: &Key) {
+        let name = format!("{}.{}", section.path, key.name);
+        let value = section.value(key.name);
+        let part = match key.change {
+            Change::Live => Part::Live,
+            Change::Restart => Part::Restart,
+        };
+        if (key.section, key.name) == ("redis", "url")
+            && let Value::Text(urls) = &value
+        {
+            let bare = checks::split_redis_urls(urls).map(checks::without_login);
+            let bare = Value::Texts(bare.collect());
+            self.0.insert((name.clone(), Part::Restart), bare);
+            self.0.insert((name, Part::Live), value);
+        } else {
+            self.0.insert((name, part), value);
         }
-        (AuthConfig::Jwt(old), AuthConfig::Jwt(new)) => jwt(old, new, differs),
-        _ => differs("auth.mode", true),
+    }
+
+    fn names_that_differ(&self, other: &Self, part: Part) -> Vec<String> {
+        let all: BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
+        all.into_iter()
+            .filter(|name| name.1 == part && self.0.get(*name) != other.0.get(*name))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 }
 
-fn jwt(old: &JwtConfig, new: &JwtConfig, differs: &mut impl FnMut(&'static str, bool)) {
-    let (old_source, new_source) = (source(&old.keys), source(&new.keys));
-    differs(new_source, old.keys != new.keys);
-    differs(old_source, old_source != new_source);
-    differs("auth.jwt_issuer", old.issuer != new.issuer);
-    differs("auth.jwt_audience", old.audience != new.audience);
+/// What differs between `old` and `new`.
+pub fn difference(old: &Config, new: &Config) -> Difference {
+    let (old, new) = (&old.resolved, &new.resolved);
+    let restart = old.names_that_differ(new, Part::Restart);
+    let mut live = old.names_that_differ(new, Part::Live);
+    // Another server, with whatever login.
+    live.retain(|name| !restart.contains(name));
+    Difference { live, restart }
 }
 
-fn source(keys: &JwtKeySource) -> &'static str {
-    match keys {
-        JwtKeySource::Secret(_) => "auth.jwt_secret",
-        JwtKeySource::PemFile(_) => "auth.jwt_key_file",
-        JwtKeySource::JwksFile(_) => "auth.jwks_file",
-    }
+/// The keys that differ between two configurations and take effect only with the next start.
+pub fn cannot_change_live(old: &Config, new: &Config) -> Vec<String> {
+    difference(old, new).restart
 }

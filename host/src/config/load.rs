@@ -55,9 +55,10 @@ impl Config {
             mut settings,
             is_toml,
         } = document::read(text, &mut errors);
-        environment::overlay(&mut settings, env, &mut errors);
+        let folder = folder_of(origin);
+        environment::overlay(&mut settings, env, &folder, &mut errors);
         if is_toml {
-            let config = assemble::assemble(&settings, &folder_of(origin), &mut errors);
+            let config = assemble::assemble(&settings, &folder, &mut errors);
             if errors.is_empty() {
                 return Ok(config);
             }

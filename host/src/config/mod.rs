@@ -7,20 +7,30 @@
 //!
 //! This module is a leaf: it knows nothing of the rest of the server.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use crate::protocol::event_type::Patterns;
 
+mod advice;
 pub mod environment;
 mod errors;
+mod files;
 pub mod keys;
 pub mod live;
 mod load;
+mod secret_files;
 pub mod units;
 
 mod assemble;
+mod auth;
 mod checks;
 mod document;
+mod dotenv;
 mod json;
 mod plugins;
 mod settings;
@@ -30,8 +40,10 @@ mod tests;
 mod values;
 
 pub(crate) use assemble::SECRET_BYTES_MIN;
+pub use auth::{AuthConfig, JwtConfig, JwtKeySource};
 pub(crate) use checks::normal_origin;
 pub use errors::{ConfigError, ConfigErrors, Place};
+pub(crate) use files::read_text;
 pub use load::DEFAULT_FILE;
 pub use shown::Shown;
 
@@ -68,8 +80,14 @@ pub struct Config {
     pub plugin_probation: ProbationConfig,
     /// `[[plugins]]`, in the order of the chain.
     pub plugins: Vec<PluginConfig>,
+    /// The files that secrets were read from, absolute.
+    pub secret_files: BTreeSet<PathBuf>,
+    /// What is allowed and probably not meant, each in a sentence that says what to do.
+    pub advice: Vec<String>,
     /// All of it to be shown, without secrets.
     pub shown: Shown,
+    /// All of it to be compared.
+    pub resolved: live::Resolved,
 }
 
 /// `[server]`: the listener and what every connection has in common.
@@ -102,62 +120,8 @@ pub enum AllowedOrigins {
     List(Vec<String>),
 }
 
-/// `[auth]`: who a client is.
-#[derive(Clone, Debug, PartialEq)]
-pub enum AuthConfig {
-    /// The client says who it is with `?userId=`.
-    None {
-        /// Whether this may be served on an address that is not a loopback.
-        allow_insecure: bool,
-    },
-    /// A JSON Web Token says it.
-    Jwt(JwtConfig),
-}
-
-/// What a token is checked against.
-#[derive(Clone, PartialEq)]
-pub struct JwtConfig {
-    /// Where the verification keys come from.
-    pub keys: JwtKeySource,
-    /// The `iss` that a token must carry, if any.
-    pub issuer: Option<String>,
-    /// The `aud` that a token must carry, if any.
-    pub audience: Option<String>,
-}
-
-/// Where verification keys come from. The kind decides the algorithms that are accepted: never the token.
-#[derive(Clone, PartialEq, Eq)]
-pub enum JwtKeySource {
-    /// HS256 with this secret.
-    Secret(String),
-    /// RS256 or ES256 with the public key in this PEM file.
-    PemFile(PathBuf),
-    /// RS256 or ES256 with the keys in this JWKS file, chosen by `kid`.
-    JwksFile(PathBuf),
-}
-
-// Secrets stay out of logs: `Debug` is what ends up there.
-impl std::fmt::Debug for JwtConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JwtConfig")
-            .field("keys", &self.keys)
-            .field("issuer", &self.issuer)
-            .field("audience", &self.audience)
-            .finish()
-    }
-}
-
-impl std::fmt::Debug for JwtKeySource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Secret(_) => f.write_str("Secret(****)"),
-            Self::PemFile(path) => f.debug_tuple("PemFile").field(path).finish(),
-            Self::JwksFile(path) => f.debug_tuple("JwksFile").field(path).finish(),
-        }
-    }
-}
-
-/// `[broker]`: what carries messages between nodes. Cannot be changed while the server runs.
+/// `[broker]`: what carries messages between nodes. Cannot be changed while the server runs, but for the user and the
+/// password of Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BrokerConfig {
     /// Inside this process; one node.
@@ -239,6 +203,12 @@ pub struct Limits {
     pub messages_per_second: u32,
     /// Messages of one connection in one burst.
     pub messages_burst: u32,
+    /// Time from the first byte of a message to its last, 10 ms – 1 h; over it the connection is closed with 4005.
+    pub message_time_max: Duration,
+    /// Sustained control frames and small fragments of one connection per second; 0: no limit.
+    pub control_frames_per_second: u32,
+    /// Memory of messages that have begun and not ended, on this node, in bytes; 0: no limit.
+    pub unfinished_bytes_max: usize,
     /// Connections of one user on this node; 0: no limit.
     pub connections_per_user_max: usize,
     /// Connections of this node; 0: no limit.
@@ -247,6 +217,8 @@ pub struct Limits {
     pub upgrade_timeout: Duration,
     /// Rooms that one connection may be in.
     pub rooms_per_connection_max: usize,
+    /// Bytes of the names of all rooms that one connection may be in.
+    pub room_name_bytes_max: usize,
     /// Largest plugin file, in bytes.
     pub plugin_file_bytes_max: usize,
 }
@@ -492,10 +464,14 @@ impl Default for Limits {
             outbox_bytes_max: 1 << 20,
             messages_per_second: 200,
             messages_burst: 400,
+            message_time_max: Duration::from_secs(60),
+            control_frames_per_second: 50,
+            unfinished_bytes_max: 64 << 20,
             connections_per_user_max: 32,
             connections_max: 0,
             upgrade_timeout: Duration::from_secs(10),
             rooms_per_connection_max: 128,
+            room_name_bytes_max: 8 << 10,
             plugin_file_bytes_max: 32 << 20,
         }
     }

@@ -1,6 +1,11 @@
 //! Settings that were read, each with its place, before they are put together.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use super::{
     errors::{ConfigError, Place},
@@ -14,6 +19,10 @@ pub(super) struct Settings {
     pub(super) sections: BTreeMap<&'static str, Section>,
     /// `[[plugins]]`, in the order of the file.
     pub(super) plugins: Vec<Section>,
+    /// The files that secrets were read from, or were to be.
+    pub(super) secret_files: BTreeSet<PathBuf>,
+    /// The variable that set the port of an address which nothing else set.
+    pub(super) port_alone: Option<String>,
 }
 
 /// What was set in one section, or for one plugin.
@@ -44,6 +53,8 @@ impl Default for Settings {
         Self {
             sections: plain.map(empty).collect(),
             plugins: Vec::new(),
+            secret_files: BTreeSet::new(),
+            port_alone: None,
         }
     }
 }
@@ -61,6 +72,13 @@ impl Section {
     /// Whether the key was set, rightly or wrongly.
     pub(super) fn has(&self, name: &str) -> bool {
         self.values.contains_key(name)
+    }
+
+    /// Whether it was this variable that set the key last.
+    pub(super) fn is_set_by(&self, name: &str, variable: &str) -> bool {
+        self.values
+            .get(name)
+            .is_some_and(|setting| setting.place == Place::Variable(variable.to_owned()))
     }
 
     /// Whether none of the keys holds a wrong value, so that they can be compared.

@@ -18,7 +18,7 @@ use super::{
     PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig, RedisMode, RolloutConfig,
     Shown, StorageResolution, TracingConfig,
     keys::{self, Change, KEYS, Key, Kind},
-    live::cannot_change_live,
+    live::{Difference, Resolved, difference},
     values,
 };
 
@@ -49,9 +49,10 @@ fn parse_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, Config
         Path::new("/srv/platform.toml"),
         &environment.collect(),
     )?;
-    // Says the same in other words, and of keys that mean nothing here too: it would only be in the way of comparing.
+    // Say the same in other words, and of keys that mean nothing here too: they would only be in the way of comparing.
     Ok(Config {
         shown: Shown::default(),
+        resolved: Resolved::default(),
         ..config
     })
 }
@@ -138,7 +139,10 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
     };
     assert_eq!(
         jwt.keys,
-        JwtKeySource::Secret("0123456789abcdef0123456789abcdef".to_owned())
+        JwtKeySource::Secrets {
+            current: "0123456789abcdef0123456789abcdef".to_owned(),
+            previous: Some("fedcba9876543210fedcba9876543210".to_owned()),
+        }
     );
     assert_eq!(jwt.audience.as_deref(), Some("chat"));
     let redis = RedisConfig {
@@ -382,6 +386,13 @@ fn env_example_names_only_variables_that_are_known() {
     for name in keys::RESERVED_VARIABLES {
         assert!(environment.contains_key(name), "{name} is missing");
     }
+    let (files, mut environment): (Environment, Environment) = environment
+        .into_iter()
+        .partition(|(name, _)| name.ends_with("_FILE"));
+    let known: Vec<String> = KEYS.iter().filter_map(Key::file_variable).collect();
+    assert!(files.keys().all(|name| known.contains(name)), "{files:?}");
+    // Each has a place of its own in the file, and one of them is taken.
+    environment.remove("SIGNALBOX_AUTH__JWT_SECRET_PREVIOUS");
     let platform = read(&at_the_top("platform.toml"));
     let result = Config::parse(&platform, Path::new("/srv/platform.toml"), &environment);
     assert!(result.is_ok(), "{result:?}");
@@ -395,7 +406,11 @@ fn companions(key: &Key) -> Vec<(&'static str, &'static str)> {
     match (key.section, key.name) {
         ("auth", "mode") => vec![SECRET],
         ("auth", "jwt_secret") => vec![JWT, ("JWT_SECRET", "fedcba9876543210fedcba9876543210")],
-        ("auth", "jwt_issuer" | "jwt_audience") => vec![JWT, SECRET],
+        ("auth", "jwt_secret_previous" | "jwt_issuer" | "jwt_audience") => vec![JWT, SECRET],
+        ("auth", "jwks_refresh_interval") => vec![
+            JWT,
+            ("SIGNALBOX_AUTH__JWKS_URL", "https://login.example.com/keys"),
+        ],
         ("redis", "ca_file") => vec![REDIS, ("REDIS_URI", "rediss://cache.example.com")],
         ("redis", _) => vec![REDIS],
         ("cloudwatch", name) if name != "enabled" => {
@@ -423,13 +438,12 @@ fn every_key_can_be_set_by_its_variable() {
         let mut before = result.unwrap_or_else(|errors| panic!("{errors}"));
         environment.push((&variable, key.example));
         // Each of these takes the place of the secret: compared with the other of the two.
-        if let ("auth", "jwt_key_file" | "jwks_file") = (key.section, key.name) {
+        if let ("auth", "jwt_key_file" | "jwks_file" | "jwks_url") = (key.section, key.name) {
             environment.push(("SIGNALBOX_AUTH__MODE", "jwt"));
-            let is_set = key.name == "jwks_file";
-            let other = if is_set {
-                "SIGNALBOX_AUTH__JWT_KEY_FILE"
-            } else {
+            let other = if key.name == "jwt_key_file" {
                 "SIGNALBOX_AUTH__JWKS_FILE"
+            } else {
+                "SIGNALBOX_AUTH__JWT_KEY_FILE"
             };
             before = parse_with(ONE_PLUGIN, &[("SIGNALBOX_AUTH__MODE", "jwt"), (other, "a")])
                 .expect("valid");
@@ -437,18 +451,73 @@ fn every_key_can_be_set_by_its_variable() {
         let after =
             parse_with(ONE_PLUGIN, &environment).unwrap_or_else(|errors| panic!("{errors}"));
         assert_ne!(before, after, "{variable}");
-        let restart = cannot_change_live(&before, &after);
-        assert_eq!(
-            !restart.is_empty(),
-            key.change == Change::Restart,
-            "{variable}: {restart:?}"
-        );
-        if !restart.is_empty() {
-            assert!(
-                restart.contains(&key.full_name().as_str()),
-                "{variable}: {restart:?}"
-            );
-        }
+    }
+}
+
+#[test]
+fn a_key_is_named_where_it_differs_and_needs_a_restart_or_not_as_the_table_says() {
+    let read = |environment: &[(&str, &str)]| {
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Config::parse(ONE_PLUGIN, Path::new("/srv/platform.toml"), &environment)
+            .unwrap_or_else(|errors| panic!("{errors}"))
+    };
+    for key in KEYS
+        .iter()
+        .filter(|key| (key.section, key.name) != ("plugins", "name"))
+    {
+        let variable = key.variable().replace("__NAME__", "__MY_CHAT__");
+        let mut environment = match key.name {
+            // Mode `jwt` takes one source alone.
+            "jwt_key_file" | "jwks_file" | "jwks_url" => Vec::new(),
+            _ => companions(key),
+        };
+        let before = read(&environment);
+        environment.push((&variable, key.example));
+        let difference = difference(&before, &read(&environment));
+        let name = key.full_name().replace("NAME", "my-chat");
+        let (named, other) = match key.change {
+            Change::Live => (difference.live, difference.restart),
+            Change::Restart => (difference.restart, difference.live),
+        };
+        assert_eq!((named, other), (vec![name], vec![]), "{variable}");
+    }
+    assert_eq!(difference(&read(&[]), &read(&[])), Difference::default());
+}
+
+#[test]
+fn the_login_to_redis_is_live_and_the_rest_of_its_address_is_not() {
+    let read = |url: &str| {
+        let environment = Environment::from([("REDIS_URI".to_owned(), url.to_owned())]);
+        Config::parse("", Path::new("/srv/platform.toml"), &environment).expect("valid")
+    };
+    let old = read("redis://ann:one@a:6379,redis://b");
+    let url = || vec!["redis.url".to_owned()];
+    let login = difference(&old, &read("redis://eve:two@a:6379,redis://:two@b"));
+    assert_eq!((login.live, login.restart), (url(), vec![]));
+    for other in [
+        "redis://ann:one@c:6379,redis://b",
+        "redis://ann:one@a:6379",
+        "redis://ann:one@a:6379/1,redis://b",
+        "rediss://ann:two@a:6379,redis://b",
+    ] {
+        let other = difference(&old, &read(other));
+        assert_eq!((other.live, other.restart), (vec![], url()));
+    }
+}
+
+#[test]
+fn plugins_that_come_go_or_change_places_are_a_difference() {
+    let plugin = |name: &str| ONE_PLUGIN.replace("my-chat", name);
+    let read = |text: &str| {
+        Config::parse(text, Path::new("/srv/platform.toml"), &Environment::new()).expect("valid")
+    };
+    let both = read(&(plugin("a") + &plugin("b")));
+    for other in [plugin("a"), plugin("b") + &plugin("a"), String::new()] {
+        let difference = difference(&both, &read(&other));
+        assert!(!difference.live.is_empty() && difference.restart.is_empty());
     }
 }
 
@@ -576,6 +645,29 @@ fn debug_output_shows_no_secret() {
                 [admin]\nkey = \"hush\"\n[api]\nkeys = [\"hush\"]\n\
                 [broker]\nkind = \"redis\"\n[redis]\nurl = \"redis://hush:hush@hush\"\n";
     assert!(!format!("{:?}", parse(text).expect("valid")).contains("hush"));
+}
+
+#[test]
+fn no_error_shows_what_may_be_a_secret_even_in_a_key_that_is_none() {
+    for (text, environment) in [
+        ("[auth]\njwks_url = \"https://hush:hush@a/keys\"\n", None),
+        ("[auth]\njwks_url = \"hush:hush@a/keys\"\n", None),
+        ("[tracing]\notlp_endpoint = \"http://hush:hush@a\"\n", None),
+        ("[cloudwatch]\nendpoint = \"hush:hush@a\"\n", None),
+        (
+            ONE_PLUGIN,
+            Some(("SIGNALBOX_PLUGINS__MY_CHAT__CONFIG", "{\"key\":\"hush\"")),
+        ),
+        (
+            ONE_PLUGIN,
+            Some(("SIGNALBOX_PLUGINS__MY_CHAT__CONFIG", "hush")),
+        ),
+    ] {
+        let error = only_error(text, environment.as_slice());
+        assert!(!error.contains("hush"), "{error}");
+    }
+    let error = only_error(&format!("{ONE_PLUGIN}config = \"hush\"\n"), &[]);
+    assert!(!error.contains("hush"), "{error}");
 }
 
 /// A default as it stands in a file.

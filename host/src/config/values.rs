@@ -8,8 +8,10 @@ use toml::{Spanned, de::DeValue};
 use crate::protocol;
 
 use super::{
+    checks::{self, Check},
     json,
     keys::{Key, Kind},
+    shown::MASK,
     units::{self, UnitError},
 };
 
@@ -69,6 +71,9 @@ pub(super) fn from_toml(key: &Key, value: &Spanned<DeValue<'_>>) -> Result<Value
 /// Reads the value of a key from the text of an environment variable: lists are comma separated, a table is JSON.
 pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
     let refuse = |reason: &str| Err(refusal(key, text, reason));
+    if key.secret {
+        checks::secret(text).map_err(|reason| refused_by_check(key, text, &reason))?;
+    }
     match key.kind {
         Kind::Bool => match text {
             "true" => Ok(Value::Bool(true)),
@@ -113,7 +118,7 @@ pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
                 .map(str::trim)
                 .filter(|text| !text.is_empty());
             texts
-                .map(|text| match check(text) {
+                .map(|text| match check_one(key, check, text) {
                     Ok(()) => Ok(text.to_owned()),
                     Err(reason) => Err(refused_by_check(key, text, &reason)),
                 })
@@ -168,7 +173,7 @@ fn texts(key: &Key, elements: &[Spanned<DeValue<'_>>]) -> Result<Value, Vec<Prob
             DeValue::String(text) if text.is_empty() => {
                 "is an empty string; write a value or remove the element".to_owned()
             }
-            DeValue::String(text) => match check(text) {
+            DeValue::String(text) => match check_one(key, check, text) {
                 Ok(()) => {
                     texts.push(text.to_string());
                     continue;
@@ -188,6 +193,14 @@ fn texts(key: &Key, elements: &[Spanned<DeValue<'_>>]) -> Result<Value, Vec<Prob
     } else {
         Err(problems)
     }
+}
+
+/// One element of a list.
+fn check_one(key: &Key, check: Check, text: &str) -> Result<(), String> {
+    if key.secret {
+        checks::secret(text)?;
+    }
+    check(text)
 }
 
 /// A number against the bounds of its key; none stands for one that does not fit into 128 bits.
@@ -226,10 +239,11 @@ fn wrong_type(key: &Key, value: &DeValue<'_>) -> String {
 /// A value for an error: what it is, and where it is short and no secret, what it says.
 fn describe(key: &Key, value: &DeValue<'_>) -> String {
     match value {
-        DeValue::String(text) if !key.secret => format!("the string {}", quoted(text)),
-        DeValue::Integer(number) if !key.secret => format!("the integer {number}"),
-        DeValue::Float(number) if !key.secret => format!("the float {number}"),
-        DeValue::Boolean(flag) if !key.secret => format!("{flag}"),
+        other if may_hold_a_secret(key) => type_name(other).to_owned(),
+        DeValue::String(text) => format!("the string {}", quoted(text)),
+        DeValue::Integer(number) => format!("the integer {number}"),
+        DeValue::Float(number) => format!("the float {number}"),
+        DeValue::Boolean(flag) => format!("{flag}"),
         other => type_name(other).to_owned(),
     }
 }
@@ -248,7 +262,7 @@ pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
 }
 
 fn refusal(key: &Key, text: &str, reason: &str) -> String {
-    let found = if key.secret {
+    let found = if may_hold_a_secret(key) {
         "a value".to_owned()
     } else {
         quoted(text)
@@ -257,16 +271,27 @@ fn refusal(key: &Key, text: &str, reason: &str) -> String {
 }
 
 fn refused_by_check(key: &Key, text: &str, reason: &str) -> String {
-    if key.secret {
+    if may_hold_a_secret(key) {
         format!("the value {reason}")
     } else {
         format!("{} {reason}", quoted(text))
     }
 }
 
-/// A text in quotes, on one line, cut where it is long.
+/// Whether the value of a key must not stand in an error. What plugins are configured with is theirs to know.
+fn may_hold_a_secret(key: &Key) -> bool {
+    key.secret || matches!(key.kind, Kind::Table)
+}
+
+/// A text in quotes, on one line, cut if it is long, without the user and password of an address.
 fn quoted(text: &str) -> String {
     const SHOWN: usize = 60;
+    let masked = text.rsplit_once('@').map(|(login, host)| {
+        let scheme = login.split_once("://").map_or("", |(scheme, _)| scheme);
+        let separator = if scheme.is_empty() { "" } else { "://" };
+        format!("{scheme}{separator}{MASK}@{host}")
+    });
+    let text = masked.as_deref().unwrap_or(text);
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{:?}...", &text[..end]),
         None => format!("{text:?}"),

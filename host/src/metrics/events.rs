@@ -27,6 +27,29 @@ impl UpgradeRefused<'_> {
     }
 }
 
+/// A session panicked.
+#[derive(Debug)]
+pub struct SessionFailed<'a> {
+    /// The connection.
+    pub connection: &'a str,
+    /// The connection's user.
+    pub user: &'a str,
+    /// The message of the panic.
+    pub fault: &'a str,
+}
+
+impl SessionFailed<'_> {
+    /// Logs it. It counts as a close with 4007.
+    pub fn emit(self) {
+        error!(
+            connection = self.connection,
+            user = self.user,
+            "the session of a connection failed by a fault of the server and is closed; please report it: {}",
+            self.fault
+        );
+    }
+}
+
 /// The server refused a message.
 #[derive(Debug)]
 pub struct MessageRejected<'a> {
@@ -98,6 +121,36 @@ impl ConfigurationRefused<'_> {
         self.metrics.config_reloads_failed.increment();
         let errors = self.errors;
         error!("configuration refused, the old one stays in force:\n{errors}");
+    }
+}
+
+/// The keys of tokens could not be read or fetched again.
+pub struct KeysNotReloaded<'a> {
+    /// Where it counts.
+    pub metrics: &'a Metrics,
+    /// Why, with the key of the configuration.
+    pub reason: &'a dyn Display,
+    /// Whether this was not the reason the last time.
+    pub is_news: bool,
+    /// Whether there are keys from before.
+    pub has_old_keys: bool,
+}
+
+impl KeysNotReloaded<'_> {
+    /// Counts it, and logs it if it is news.
+    pub fn emit(self) {
+        self.metrics.auth_key_reloads_failed.increment();
+        let reason = self.reason;
+        let consequence = if self.has_old_keys {
+            "the last good ones stay in use"
+        } else {
+            "there are none yet, and upgrades are answered 503 until they come"
+        };
+        if self.is_news {
+            error!("the keys of tokens cannot be renewed; {consequence}: {reason}");
+        } else {
+            debug!("the keys of tokens cannot be renewed; {consequence}: {reason}");
+        }
     }
 }
 

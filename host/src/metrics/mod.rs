@@ -46,7 +46,7 @@ pub struct Metrics {
     pub messages_rejected: ByErrorCode,
     /// Messages that a plugin refused, with a code of its own that counts under the plugin.
     pub messages_rejected_by_plugins: Counter,
-    /// Messages that were accepted and reached nobody, by reason.
+    /// Messages that were accepted and not written to a client, by reason.
     pub messages_dropped: ByDropReason,
     /// Connections that ended other than by a clean close or a decision of the server.
     pub unexpected_disconnects: Counter,
@@ -64,6 +64,8 @@ pub struct Metrics {
     pub plugin_compiles_given_up: Counter,
     /// Panics of tasks and threads that last as long as the server.
     pub task_panics: Counter,
+    /// Times that the keys of tokens could not be read or fetched again.
+    pub auth_key_reloads_failed: Counter,
     /// Calls of operators, by what came of them.
     pub admin_requests: ByAdminOutcome,
     /// What happens between nodes.
@@ -112,7 +114,7 @@ pub struct CloudWatchMetrics {
     pub intervals_dropped: Counter,
 }
 
-/// Why an accepted message reached nobody.
+/// Why an accepted message was not written to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropReason {
     /// The receiver's outbox was full; its connection is closed for it.
@@ -125,15 +127,24 @@ pub enum DropReason {
     Plugin,
     /// What a plugin asked for had no effect, because the connection was gone.
     ConnectionGone,
+    /// It waited for a connection that was lost.
+    ConnectionLost,
+    /// It waited for a connection that was closed, and the client did not take it in time.
+    CloseTimeout,
+    /// It waited for a connection when the drain time was over.
+    CutOff,
 }
 
 impl DropReason {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 8] = [
         Self::SlowConsumer,
         Self::Closing,
         Self::Offline,
         Self::Plugin,
         Self::ConnectionGone,
+        Self::ConnectionLost,
+        Self::CloseTimeout,
+        Self::CutOff,
     ];
 
     const fn as_str(self) -> &'static str {
@@ -143,6 +154,9 @@ impl DropReason {
             Self::Offline => "offline",
             Self::Plugin => "plugin",
             Self::ConnectionGone => "connection_gone",
+            Self::ConnectionLost => "connection_lost",
+            Self::CloseTimeout => "close_timeout",
+            Self::CutOff => "cut_off",
         }
     }
 }

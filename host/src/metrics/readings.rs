@@ -133,6 +133,8 @@ impl Readings {
             &table::PLUGIN_COMPILES_GIVEN_UP,
             &m.plugin_compiles_given_up,
         );
+        let failed = &m.auth_key_reloads_failed;
+        self.one(&table::AUTH_KEY_RELOADS_FAILED, failed);
         self.one(&table::ACTIVE_CONNECTIONS, &m.active_connections);
         self.one(&table::CONNECTIONS, &m.connections);
         self.one(&table::UNEXPECTED_DISCONNECTS, &m.unexpected_disconnects);

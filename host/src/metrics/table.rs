@@ -132,12 +132,14 @@ table! {
         "Panics of the server's own tasks, each of which was started again; the log names the task. Anything but 0 is a bug in the server");
     PLUGIN_COMPILES_GIVEN_UP = metric(Counter, "plugin_compiles_given_up", Count,
         "Compilations of plugins that were refused because they take too long (`compile_time_max`), or because others that do are still going on");
+    AUTH_KEY_RELOADS_FAILED = metric(Counter, "auth_key_reloads_failed", Count,
+        "Times that the keys of tokens could not be read from their file or fetched from `auth.jwks_url`; the last good ones stay in use");
 
     ACTIVE_CONNECTIONS = metric(Gauge, "active_connections", Count, "Connections that are open now")
         .cloudwatch("ActiveConnections", SERVER_AND_FLEET);
     CONNECTIONS = metric(Counter, "connections", Count, "Connections that were opened");
     UNEXPECTED_DISCONNECTS = metric(Counter, "unexpected_disconnects", Count,
-        "Connections that ended other than by a clean close of the client (1000, 1001), a drain, or a decision about the client")
+        "Connections that ended other than by a clean close of the client (1000, 1001, no code, 3000–4999), a drain, or a decision about the client")
         .cloudwatch("UnexpectedDisconnects", SERVER_AND_FLEET);
     CLOSES = metric(Counter, "closes", Count,
         "Connections that the server closed, by the name of the close code; `plugin`: a code of a plugin's own")
@@ -163,7 +165,7 @@ table! {
         .labels(&["code"])
         .cloudwatch("MessagesRejected", &[&[SERVER_ID], &[], &["Code"]]);
     MESSAGES_DROPPED = metric(Counter, "messages_dropped", Count,
-        "Accepted messages that reached nobody, by the reason: `slow_consumer`, `closing`, `offline`, `plugin`, `connection_gone`")
+        "Accepted messages that were not written to a client, by the reason: `offline`, `plugin`, `connection_gone`; put out to a connection, and it was full (`slow_consumer`), closing already (`closing`), lost (`connection_lost`), closed without taking them in time (`close_timeout`), or cut off by a drain (`cut_off`)")
         .labels(&["reason"])
         .cloudwatch("MessagesDropped", &[&[SERVER_ID], &[], &["Reason"]]);
     DELIVERY_LATENCY = metric(Histogram, "delivery_latency_ms", Milliseconds,

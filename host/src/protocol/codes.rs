@@ -121,19 +121,29 @@ impl CloseCode {
     pub const IDLE: Self = Self(4002);
     /// A plugin that must admit the connection failed.
     pub const PLUGIN_FAILED: Self = Self(4003);
+    /// The client did not answer a ping, and its user needs the place.
+    pub const REPLACED: Self = Self(4004);
+    /// A message took too long to come in.
+    pub const SLOW_MESSAGE: Self = Self(4005);
+    /// The node has no memory for another unfinished message.
+    pub const NO_MEMORY: Self = Self(4006);
+    /// The session failed, by a fault of the server.
+    pub const INTERNAL: Self = Self(4007);
     /// The token's `exp` has come.
     pub const TOKEN_EXPIRED: Self = Self(4500);
     /// A plugin or a backend asked for it, without a code of its own.
     pub const KICKED: Self = Self(4501);
     /// A plugin does not admit the connection.
     pub const REFUSED: Self = Self(4502);
+    /// The client floods the server.
+    pub const FLOOD: Self = Self(4503);
 
     /// Every code that the server sends by itself.
-    pub const TABLE: [CloseCodeRow; 11] = [
+    pub const TABLE: [CloseCodeRow; 16] = [
         row(
             Self::NORMAL,
             "normal",
-            "the client closed with 1000; the server answers in kind",
+            "the client closed, and the server answers in kind",
             false,
         ),
         row(
@@ -174,6 +184,30 @@ impl CloseCode {
             true,
         ),
         row(
+            Self::REPLACED,
+            "replaced",
+            "the client did not answer a ping, and its user had no place left for a new connection",
+            true,
+        ),
+        row(
+            Self::SLOW_MESSAGE,
+            "slow_message",
+            "a message took longer than `limits.message_time_max` to come in",
+            true,
+        ),
+        row(
+            Self::NO_MEMORY,
+            "no_memory",
+            "unfinished messages fill `limits.unfinished_bytes_max` of the node",
+            true,
+        ),
+        row(
+            Self::INTERNAL,
+            "internal",
+            "the session failed, by a fault of the server",
+            true,
+        ),
+        row(
             Self::TOKEN_EXPIRED,
             "token_expired",
             "the token's `exp` has come",
@@ -191,11 +225,23 @@ impl CloseCode {
             "a plugin did not admit the connection",
             false,
         ),
+        row(
+            Self::FLOOD,
+            "flood",
+            "the client went on sending far more than its limits allow",
+            true,
+        ),
     ];
 
     /// The code of a disconnection that a plugin or a backend asks for: 4000–4999, else none.
     pub fn from_plugin(code: u16) -> Option<Self> {
         (4000..=4999).contains(&code).then_some(Self(code))
+    }
+
+    /// Whether a close frame of a client with `code` ends a connection as it should end. 1005 stands for a frame without
+    /// a code.
+    pub const fn is_clean(code: u16) -> bool {
+        matches!(code, 1000 | 1001 | 1005 | 3000..=4999)
     }
 
     /// The number on the wire.
@@ -255,6 +301,16 @@ mod tests {
     }
 
     #[test]
+    fn a_close_without_a_code_or_with_one_of_an_application_is_clean() {
+        for code in [1000, 1001, 1005, 3000, 3999, 4000, 4321, 4999] {
+            assert!(CloseCode::is_clean(code), "{code}");
+        }
+        for code in [1002, 1003, 1006, 1007, 1008, 1009, 1011, 2999, 5000] {
+            assert!(!CloseCode::is_clean(code), "{code}");
+        }
+    }
+
+    #[test]
     fn plugins_choose_among_4000_to_4999() {
         assert_eq!(CloseCode::from_plugin(3999), None);
         assert_eq!(CloseCode::from_plugin(5000), None);
@@ -276,11 +332,14 @@ mod tests {
             );
         }
         for row in CloseCode::TABLE {
-            assert!(
-                reference.contains(&format!("| {} |", row.code.number())),
-                "docs/protocol.md lacks {}",
-                row.code.number()
-            );
+            let (code, name) = (row.code.number(), row.name.replace('_', " "));
+            let reconnect = match code {
+                1000 => "–",
+                _ if row.code.reconnect() => "yes",
+                _ => "no",
+            };
+            let row = format!("| {code} | {name} | {} | {reconnect} |", row.when);
+            assert!(reference.contains(&row), "docs/protocol.md lacks {row}");
         }
     }
 }

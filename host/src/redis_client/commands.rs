@@ -21,6 +21,7 @@ pub use self::script::Script;
 use super::{
     endpoints::Endpoints,
     link::{Fault, Link},
+    login::LoginChanges,
     topology::Topology,
 };
 use crate::{metrics::Metrics, supervise};
@@ -228,9 +229,11 @@ fn describe(error: &RedisError) -> Unavailable {
 
 /// Makes a link, waits until it is of no use any more, and makes another. `number` is that of the last link.
 async fn keep_linked(endpoints: &Endpoints, shared: &Shared, number: &mut u64) {
+    let mut logins = endpoints.login_changes();
     loop {
         *number += 1;
-        let live = Arc::new(Live {
+        logins.begin();
+        let mut live = Arc::new(Live {
             link: connect(endpoints, shared).await,
             number: *number,
             since: Instant::now(),
@@ -239,7 +242,7 @@ async fn keep_linked(endpoints: &Endpoints, shared: &Shared, number: &mut u64) {
         info!(topology = ?live.link.topology(), "connected to Redis");
         shared.live.store(Some(live.clone()));
         shared.up.send_replace(live.number);
-        let reason = watch_over(&live, shared).await;
+        let reason = watch_over(&mut live, shared, endpoints, &mut logins).await;
         warn!(%reason, "the link to Redis is of no use any more; connecting anew");
         if live.link.topology() == Topology::Cluster {
             // Commands to the servers that are well go on meanwhile.
@@ -250,6 +253,26 @@ async fn keep_linked(endpoints: &Endpoints, shared: &Shared, number: &mut u64) {
             shared.up.send_replace(0);
         }
     }
+}
+
+/// Brings a link to the login that holds now. A link to a cluster is replaced by one to the same servers, because it makes
+/// connections by itself; commands that are under way end on the old one.
+async fn log_in(
+    live: &mut Arc<Live>,
+    shared: &Shared,
+    endpoints: &Endpoints,
+) -> Result<(), RedisError> {
+    if let Link::One { connection, .. } = &live.link {
+        return endpoints.log_in(connection).await;
+    }
+    *live = Arc::new(Live {
+        link: endpoints.link().await?,
+        number: live.number,
+        since: live.since,
+        broken: Notify::new(),
+    });
+    shared.live.store(Some(live.clone()));
+    Ok(())
 }
 
 async fn connect(endpoints: &Endpoints, shared: &Shared) -> Link {
@@ -272,15 +295,25 @@ async fn connect(endpoints: &Endpoints, shared: &Shared) -> Link {
     }
 }
 
-/// Looks whether all of Redis answers until the link is of no use any more, and returns why.
-async fn watch_over(live: &Live, shared: &Shared) -> Unavailable {
+/// Looks whether all of Redis answers until the link is of no use any more, and returns why. Keeps it logged in.
+async fn watch_over(
+    live: &mut Arc<Live>,
+    shared: &Shared,
+    endpoints: &Endpoints,
+    logins: &mut LoginChanges,
+) -> Unavailable {
     let mut ticks = interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failed = 0;
     loop {
         tokio::select! {
             () = live.broken.notified() => return Unavailable::new("the connection to Redis is lost"),
+            () = logins.changed() => {}
             _ = ticks.tick() => {}
+        }
+        if logins.is_due() {
+            let result = log_in(live, shared, endpoints).await;
+            logins.tried("commands", result.map_err(|error| describe(&error)));
         }
         let looked = timeout(shared.timeout, live.link.look()).await;
         let fault = match looked.unwrap_or_else(|_| Err(late().into())) {

@@ -1,6 +1,6 @@
 //! The configured addresses, and how to connect to what is found behind them.
 
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
@@ -14,9 +14,11 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, pem::PemObject},
 };
+use tokio::sync::watch;
 
 use super::{
     link::{Link, masters_in},
+    login::LoginChanges,
     topology::{Topology, owner_of},
 };
 use crate::config::{RedisConfig, RedisMode};
@@ -30,10 +32,10 @@ const CLUSTER_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a command is sent anew in a cluster that a server there did not carry out.
 const CLUSTER_RETRIES: u32 = 3;
 
-/// Where Redis is, and as whom to speak to it.
+/// Where Redis is, and as whom to speak to it. Clones share the login, which can change.
 #[derive(Clone)]
 pub struct Endpoints {
-    infos: Vec<ConnectionInfo>,
+    infos: Arc<watch::Sender<Vec<ConnectionInfo>>>,
     mode: RedisMode,
     sentinel_master: Option<String>,
     certificates: Option<TlsCertificates>,
@@ -73,18 +75,57 @@ impl Endpoints {
         // rustls wants to be told once in a process which cryptography to use. One that is there already is as good.
         let _ = aws_lc_rs::default_provider().install_default();
         let certificates = config.ca_file.as_ref().map(certificates).transpose()?;
-        let infos = config
-            .urls
-            .iter()
-            .map(|url| connection_info(url, certificates.as_ref()))
-            .collect::<Result<_, _>>()?;
+        let infos = connection_infos(&config.urls, certificates.as_ref())?;
         Ok(Self {
-            infos,
+            infos: Arc::new(watch::Sender::new(infos)),
             mode: config.mode,
             sentinel_master: config.sentinel_master.clone(),
             certificates,
             command_timeout: config.command_timeout,
         })
+    }
+
+    fn infos(&self) -> Vec<ConnectionInfo> {
+        self.infos.borrow().clone()
+    }
+
+    /// Takes user and password from `urls`, which must otherwise be those that there are. New connections use them, and
+    /// those that there are log in anew. Addresses that cannot be read change nothing.
+    pub fn set_logins(&self, urls: &[String]) {
+        let Ok(infos) = connection_infos(urls, self.certificates.as_ref()) else {
+            return;
+        };
+        self.infos.send_if_modified(|old| {
+            let is_other = logins(old) != logins(&infos);
+            *old = infos;
+            is_other
+        });
+    }
+
+    /// Tells of each change of the login.
+    pub fn login_changes(&self) -> LoginChanges {
+        LoginChanges::of(self.infos.subscribe())
+    }
+
+    /// Logs an open connection in with the login that holds now. A server that does not accept it leaves the connection as
+    /// it is.
+    ///
+    /// # Errors
+    /// Why no login is accepted.
+    pub async fn log_in(&self, connection: &MultiplexedConnection) -> Result<(), RedisError> {
+        let mut refusal = Ok(());
+        for (user, password) in logins(&self.infos()) {
+            let Some(password) = password else {
+                continue;
+            };
+            let mut command = redis::cmd("AUTH");
+            command.arg(user).arg(password);
+            refusal = command.exec_async(&mut connection.clone()).await;
+            if refusal.is_ok() {
+                return Ok(());
+            }
+        }
+        refusal
     }
 
     /// How long a command may take.
@@ -167,8 +208,8 @@ impl Endpoints {
     {
         let mut failure =
             RedisError::from((ErrorKind::InvalidClientConfig, "no address is configured"));
-        for info in &self.infos {
-            match ask(info.clone()).await {
+        for info in self.infos() {
+            match ask(info).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => failure = error,
             }
@@ -189,7 +230,7 @@ impl Endpoints {
     }
 
     async fn cluster(&self, retries: u32) -> Result<ClusterConnection, RedisError> {
-        let mut builder = ClusterClientBuilder::new(self.infos.clone())
+        let mut builder = ClusterClientBuilder::new(self.infos())
             .use_protocol(ProtocolVersion::RESP3)
             .connection_timeout(CONNECT_TIMEOUT)
             .response_timeout(self.command_timeout)
@@ -256,7 +297,7 @@ impl std::fmt::Debug for Endpoints {
         write!(
             f,
             "Endpoints({} of them, {:?})",
-            self.infos.len(),
+            self.infos.borrow().len(),
             self.mode
         )
     }
@@ -290,6 +331,28 @@ fn certificates(path: &PathBuf) -> Result<TlsCertificates, EndpointError> {
         client_tls: None,
         root_cert: Some(pem),
     })
+}
+
+fn connection_infos(
+    urls: &[String],
+    certificates: Option<&TlsCertificates>,
+) -> Result<Vec<ConnectionInfo>, EndpointError> {
+    urls.iter()
+        .map(|url| connection_info(url, certificates))
+        .collect()
+}
+
+/// Users and passwords, each once.
+fn logins(infos: &[ConnectionInfo]) -> BTreeSet<(Option<String>, Option<String>)> {
+    let logins = infos.iter().map(ConnectionInfo::redis_settings);
+    logins
+        .map(|login| {
+            (
+                login.username().map(str::to_owned),
+                login.password().map(str::to_owned),
+            )
+        })
+        .collect()
 }
 
 fn connection_info(

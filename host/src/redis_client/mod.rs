@@ -10,9 +10,11 @@
 mod commands;
 mod endpoints;
 mod link;
+mod login;
 mod sentinel;
 mod topology;
 
 pub use commands::{Commands, Script, Unavailable};
 pub use endpoints::{EndpointError, Endpoints, SubscriberConnection};
+pub use login::LoginChanges;
 pub use topology::{Topology, is_master};

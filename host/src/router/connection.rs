@@ -4,9 +4,12 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use super::Outbox;
 use crate::{broker::ConnectionReport, protocol::ClientInfo};
@@ -20,7 +23,30 @@ pub struct Connection {
     traces_plugins: bool,
     outbox: Outbox,
     /// None once the connection is gone: from then on it can join nothing.
-    rooms: Mutex<Option<BTreeSet<Arc<str>>>>,
+    rooms: Mutex<Option<Rooms>>,
+    opened: Instant,
+    silence: Silence,
+    /// Another connection has taken its place.
+    replaced: AtomicBool,
+}
+
+/// The rooms of a connection.
+#[derive(Debug, Default)]
+struct Rooms {
+    names: BTreeSet<Arc<str>>,
+    /// Of all names.
+    name_bytes: usize,
+}
+
+/// Since when a client has not answered, for those who look for a connection to give up.
+#[derive(Debug, Default)]
+struct Silence {
+    /// When the first ping without an answer was sent, in milliseconds since the connection was opened; 0: there is none.
+    pinged_ms: AtomicU64,
+    /// When the client was last heard before that.
+    heard_ms: AtomicU64,
+    /// Somebody wants to know whether the client is alive.
+    probe: AtomicBool,
 }
 
 impl Connection {
@@ -33,7 +59,10 @@ impl Connection {
             v1,
             traces_plugins: false,
             outbox: Outbox::new(),
-            rooms: Mutex::new(Some(BTreeSet::new())),
+            rooms: Mutex::new(Some(Rooms::default())),
+            opened: Instant::now(),
+            silence: Silence::default(),
+            replaced: AtomicBool::new(false),
         }
     }
 
@@ -75,7 +104,7 @@ impl Connection {
     pub fn is_member(&self, room: &str) -> bool {
         self.rooms()
             .as_ref()
-            .is_some_and(|rooms| rooms.contains(room))
+            .is_some_and(|rooms| rooms.names.contains(room))
     }
 
     /// What others are told of it.
@@ -91,7 +120,68 @@ impl Connection {
 
     /// How many rooms it is in.
     pub fn room_count(&self) -> usize {
-        self.rooms().as_ref().map_or(0, BTreeSet::len)
+        self.rooms().as_ref().map_or(0, |rooms| rooms.names.len())
+    }
+
+    /// Bytes of the names of its rooms.
+    pub fn room_name_bytes(&self) -> usize {
+        self.rooms().as_ref().map_or(0, |rooms| rooms.name_bytes)
+    }
+
+    /// Notes that a ping was sent at `pinged` to a client that was last heard at `heard`. Later pings change nothing until
+    /// the client is heard.
+    pub fn note_ping(&self, pinged: Instant, heard: Instant) {
+        if self.silence.pinged_ms.load(Ordering::Relaxed) == 0 {
+            let heard = self.millis_at(heard);
+            self.silence.heard_ms.store(heard, Ordering::Relaxed);
+            let pinged = self.millis_at(pinged).max(1);
+            self.silence.pinged_ms.store(pinged, Ordering::Release);
+        }
+    }
+
+    /// Notes that the client was heard.
+    pub fn note_heard(&self) {
+        // A load costs less than a store, and there is seldom a ping to be answered.
+        if self.silence.pinged_ms.load(Ordering::Relaxed) != 0 {
+            self.silence.pinged_ms.store(0, Ordering::Release);
+        }
+    }
+
+    /// Whether the session is to find out if the client is alive; asked once for each [`probe`](Self::probe).
+    pub fn take_probe(&self) -> bool {
+        let probe = &self.silence.probe;
+        probe.load(Ordering::Relaxed) && probe.swap(false, Ordering::Acquire)
+    }
+
+    /// Has the session ping its client, unless a ping waits for an answer already.
+    pub(super) fn probe(&self) {
+        if self.silence.pinged_ms.load(Ordering::Relaxed) == 0 {
+            self.silence.probe.store(true, Ordering::Release);
+            self.outbox.wake();
+        }
+    }
+
+    /// When the client was last heard, if it has not answered a ping for `patience`.
+    pub(super) fn silent_since(&self, patience: Duration) -> Option<Instant> {
+        let pinged = self.silence.pinged_ms.load(Ordering::Acquire);
+        let pinged_at = self.opened + Duration::from_millis(pinged);
+        let heard = self.silence.heard_ms.load(Ordering::Relaxed);
+        (pinged != 0 && pinged_at.elapsed() >= patience)
+            .then(|| self.opened + Duration::from_millis(heard))
+    }
+
+    /// Notes that another connection has its place now.
+    pub(super) fn replace(&self) {
+        self.replaced.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Relaxed)
+    }
+
+    fn millis_at(&self, at: Instant) -> u64 {
+        let millis = at.saturating_duration_since(self.opened).as_millis();
+        u64::try_from(millis).unwrap_or(u64::MAX)
     }
 
     /// A number that no other connection of this process has.
@@ -99,25 +189,30 @@ impl Connection {
         self.number
     }
 
-    /// False where it is in the room already, or gone.
+    /// False if it is in the room already, or gone.
     pub(super) fn note_joined(&self, room: Arc<str>) -> bool {
-        self.rooms()
-            .as_mut()
-            .is_some_and(|rooms| rooms.insert(room))
+        self.rooms().as_mut().is_some_and(|rooms| {
+            let bytes = room.len();
+            let joined = rooms.names.insert(room);
+            rooms.name_bytes += if joined { bytes } else { 0 };
+            joined
+        })
     }
 
     pub(super) fn note_left(&self, room: &str) -> bool {
-        self.rooms()
-            .as_mut()
-            .is_some_and(|rooms| rooms.remove(room))
+        self.rooms().as_mut().is_some_and(|rooms| {
+            let left = rooms.names.remove(room);
+            rooms.name_bytes -= if left { room.len() } else { 0 };
+            left
+        })
     }
 
     /// Marks it as gone, and returns the rooms it was in.
     pub(super) fn retire(&self) -> BTreeSet<Arc<str>> {
-        self.rooms().take().unwrap_or_default()
+        self.rooms().take().unwrap_or_default().names
     }
 
-    fn rooms(&self) -> MutexGuard<'_, Option<BTreeSet<Arc<str>>>> {
+    fn rooms(&self) -> MutexGuard<'_, Option<Rooms>> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

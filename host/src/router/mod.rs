@@ -15,7 +15,7 @@ pub use crate::broker::{ConnectionReport, LISTED_MAX, NodeReport, Told, UserRequ
 pub use connection::Connection;
 pub use cork::corked;
 pub use outbox::{CloseRequest, Outbox, PushError, Pushed, Sink};
-pub use table::{LocalTable, Slot, SlotRefused};
+pub use table::{LocalTable, Slot, SlotLimits, SlotRefused};
 
 use crate::{
     broker::{Broker, BrokerError, LocalNode, Target},

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use dashmap::{DashMap, Entry};
@@ -14,7 +15,7 @@ use super::{Connection, PushError, Pushed, cork};
 use crate::{
     broker::{ConnectionReport, LISTED_MAX, LocalNode, Target, UserRequest},
     metrics::{DropReason, Metrics},
-    protocol::Frame,
+    protocol::{CloseCode, Frame},
 };
 
 /// Who is connected to this node.
@@ -48,6 +49,19 @@ struct RoomEntry {
 pub struct Slot {
     table: Arc<LocalTable>,
     user: Box<str>,
+    /// The connection that has it.
+    connection: Option<Arc<Connection>>,
+}
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct SlotLimits {
+    /// Of one user; 0: no limit.
+    pub per_user: usize,
+    /// Of the node; 0: no limit.
+    pub in_all: usize,
+    /// How long a client may take to answer a ping before its connection may be replaced.
+    pub ping_patience: Duration,
 }
 
 /// Why there is no slot.
@@ -79,59 +93,103 @@ impl LocalTable {
         self.outbox_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
-    /// Takes a slot for a connection of `user`, where at most `per_user` and `in_all` are taken then; 0: no limit.
+    /// Takes a slot for a connection of `user`, within `limits`. If the user has no slot left, the connection that has been
+    /// silent for longest and has not answered a ping is closed and gives its slot up. If all answered, they are pinged
+    /// again, so that a later call may find out that one is dead.
     ///
     /// # Errors
     /// [`SlotRefused`] with the limit that is reached.
-    pub fn reserve(
-        self: &Arc<Self>,
-        user: &str,
-        per_user: usize,
-        in_all: usize,
-    ) -> Result<Slot, SlotRefused> {
+    pub fn reserve(self: &Arc<Self>, user: &str, limits: SlotLimits) -> Result<Slot, SlotRefused> {
         let taken = self.slots.fetch_add(1, Ordering::Relaxed) + 1;
-        if in_all > 0 && taken > in_all {
+        if limits.in_all > 0 && taken > limits.in_all {
             self.slots.fetch_sub(1, Ordering::Relaxed);
             return Err(SlotRefused::Node);
         }
         let mut entry = self.users.entry(user.into()).or_default();
-        if per_user > 0 && entry.slots >= per_user {
-            self.slots.fetch_sub(1, Ordering::Relaxed);
-            return Err(SlotRefused::User);
+        let mut replaced = None;
+        if limits.per_user > 0 && entry.slots >= limits.per_user {
+            replaced = entry.most_silent(limits.ping_patience);
+            let Some(silent) = &replaced else {
+                let connections = entry.connections.clone();
+                drop(entry);
+                self.slots.fetch_sub(1, Ordering::Relaxed);
+                connections.iter().for_each(|connection| connection.probe());
+                return Err(SlotRefused::User);
+            };
+            // Under the user's lock: its slot looks at this under the same lock when it is given back.
+            silent.replace();
+        } else {
+            entry.slots += 1;
         }
-        entry.slots += 1;
         drop(entry);
+        if let Some(silent) = replaced {
+            let reason = "it did not answer a ping, and the user needs its place";
+            silent.outbox().close(CloseCode::REPLACED, reason);
+        }
         self.metrics.active_connections.add(1);
         Ok(Slot {
             table: self.clone(),
             user: user.into(),
+            connection: None,
         })
     }
 
-    /// Puts `frame` into one connection's outbox, sees to it that it is written, and says whether it was taken.
-    pub fn push(&self, connection: &Arc<Connection>, frame: Frame) -> bool {
-        let pushed = connection
-            .outbox()
-            .push(frame, self.outbox_bytes_max.load(Ordering::Relaxed));
-        match pushed {
-            Ok(Pushed::Blocked) => {}
-            Ok(Pushed::Unwritten) => {
-                if !cork::hold(connection) {
-                    connection.outbox().wake_to_write();
-                }
-            }
-            Err(PushError::Full) => self
-                .metrics
-                .messages_dropped
-                .of(DropReason::SlowConsumer)
-                .increment(),
-            Err(PushError::Closing) => self
-                .metrics
-                .messages_dropped
-                .of(DropReason::Closing)
-                .increment(),
+    /// Puts a frame of the server's own, such as an `ack`, into a connection's outbox, and sees to it that it is written.
+    pub fn push(&self, connection: &Arc<Connection>, frame: Frame) {
+        if let Err(PushError::Full { lost }) = self.push_frame(connection, frame, false) {
+            self.count_lost(DropReason::SlowConsumer, lost);
         }
-        pushed.is_ok()
+    }
+
+    /// Puts a message into a connection's outbox, sees to it that it is written, and says whether it was taken. It counts
+    /// as delivered, or as dropped by its reason.
+    pub fn push_message(&self, connection: &Arc<Connection>, frame: Frame) -> bool {
+        let taken = self.offer(connection, frame);
+        self.metrics.messages_delivered.add(u64::from(taken));
+        taken
+    }
+
+    /// The same, for those who count what was delivered themselves.
+    fn offer(&self, connection: &Arc<Connection>, frame: Frame) -> bool {
+        match self.push_frame(connection, frame, true) {
+            Ok(()) => return true,
+            Err(PushError::Full { lost }) => self.count_lost(DropReason::SlowConsumer, lost + 1),
+            Err(PushError::Closing) => self.count_lost(DropReason::Closing, 1),
+        }
+        false
+    }
+
+    fn push_frame(
+        &self,
+        connection: &Arc<Connection>,
+        frame: Frame,
+        is_message: bool,
+    ) -> Result<(), PushError> {
+        let bytes_max = self.outbox_bytes_max.load(Ordering::Relaxed);
+        let pushed = connection.outbox().push(frame, is_message, bytes_max)?;
+        if pushed == Pushed::Unwritten && !cork::hold(connection) {
+            connection.outbox().wake_to_write();
+        }
+        Ok(())
+    }
+
+    /// Gives up what waits for `connection`, and counts the messages in it as lost for `reason`.
+    pub fn detach(&self, connection: &Connection, reason: DropReason) {
+        self.count_lost(reason, connection.outbox().detach());
+    }
+
+    /// Gives up what waits for any connection, because the node does not wait for its clients any longer.
+    pub fn cut_off(&self) {
+        for connection in self.connections() {
+            self.detach(&connection, DropReason::CutOff);
+        }
+    }
+
+    fn count_lost(&self, reason: DropReason, messages: usize) {
+        if messages > 0 {
+            let lost = self.metrics.messages_dropped.of(reason);
+            lost.add(messages as u64);
+        }
     }
 
     /// Connections that are open, in no order.
@@ -218,6 +276,25 @@ impl LocalTable {
     }
 }
 
+impl UserEntry {
+    /// The connection that has been silent for longest, of those that have not answered a ping for `patience`.
+    fn most_silent(&self, patience: Duration) -> Option<Arc<Connection>> {
+        let replaceable = |connection: &&Arc<Connection>| !connection.is_replaced();
+        let connections = self.connections.iter().filter(replaceable);
+        let silent = connections
+            .filter_map(|connection| Some((connection.silent_since(patience)?, connection)));
+        let most = silent.min_by_key(|(since, _)| *since);
+        most.map(|(_, connection)| connection.clone())
+    }
+}
+
+impl Slot {
+    /// Notes that `connection` has it, which may be replaced from now on.
+    pub fn give_to(&mut self, connection: Arc<Connection>) {
+        self.connection = Some(connection);
+    }
+}
+
 impl LocalNode for LocalTable {
     fn holds_user(&self, user: &str) -> bool {
         self.users
@@ -230,7 +307,7 @@ impl LocalNode for LocalTable {
     }
 
     fn deliver(&self, target: Target<'_>, frame: &Frame) -> usize {
-        let push = |connection: &Arc<Connection>| self.push(connection, frame.clone());
+        let push = |connection: &Arc<Connection>| self.offer(connection, frame.clone());
         let taken = match target {
             Target::User(user) => self.users.get(user).map_or(0, |entry| {
                 entry
@@ -289,7 +366,9 @@ impl LocalNode for LocalTable {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(mut entry) = self.table.users.get_mut(&self.user) {
-            entry.slots -= 1;
+            let connection = self.connection.as_ref();
+            let given_up = connection.is_some_and(|connection| connection.is_replaced());
+            entry.slots -= usize::from(!given_up);
         }
         self.table.users.remove_if(&self.user, |_, entry| {
             entry.slots == 0 && entry.connections.is_empty()
@@ -301,8 +380,10 @@ impl Drop for Slot {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
-    use crate::protocol::{ClientInfo, CloseCode};
+    use crate::protocol::ClientInfo;
 
     fn table() -> Arc<LocalTable> {
         Arc::new(LocalTable::new(1 << 20, Arc::default()))
@@ -323,17 +404,90 @@ mod tests {
         Frame::from("x".to_owned())
     }
 
+    const LIMITS: SlotLimits = SlotLimits {
+        per_user: 2,
+        in_all: 3,
+        ping_patience: Duration::from_secs(3),
+    };
+
     #[test]
     fn slots_are_bounded_by_user_and_by_node_and_come_back() {
         let table = table();
-        let one = table.reserve("a", 2, 3).unwrap();
-        let _two = table.reserve("a", 2, 3).unwrap();
-        assert_eq!(table.reserve("a", 2, 3).err(), Some(SlotRefused::User));
-        let _three = table.reserve("b", 2, 3).unwrap();
-        assert_eq!(table.reserve("c", 2, 3).err(), Some(SlotRefused::Node));
+        let one = table.reserve("a", LIMITS).unwrap();
+        let _two = table.reserve("a", LIMITS).unwrap();
+        assert_eq!(table.reserve("a", LIMITS).err(), Some(SlotRefused::User));
+        let _three = table.reserve("b", LIMITS).unwrap();
+        assert_eq!(table.reserve("c", LIMITS).err(), Some(SlotRefused::Node));
         drop(one);
-        assert!(table.reserve("a", 2, 3).is_ok());
+        assert!(table.reserve("a", LIMITS).is_ok());
         assert_eq!(table.len(), 2);
+    }
+
+    /// A connection of `a` with its slot.
+    fn held(table: &Arc<LocalTable>) -> (Arc<Connection>, Slot) {
+        let limits = SlotLimits {
+            in_all: 0,
+            ..LIMITS
+        };
+        let mut slot = table.reserve("a", limits).expect("there is room");
+        let connection = connection("a");
+        table.insert(connection.clone());
+        slot.give_to(connection.clone());
+        (connection, slot)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_silent_connection_that_missed_a_ping_is_replaced() {
+        let table = table();
+        let ((one, one_slot), (two, two_slot)) = (held(&table), held(&table));
+        let start = Instant::now();
+        tokio::time::advance(Duration::from_secs(30)).await;
+        // Pinged later, and silent for longer.
+        one.note_ping(Instant::now(), start + Duration::from_secs(2));
+        two.note_ping(Instant::now(), start + Duration::from_secs(1));
+        assert!(table.reserve("a", LIMITS).is_err(), "they may answer yet");
+        tokio::time::advance(LIMITS.ping_patience).await;
+        let (three, _three_slot) = held(&table);
+        assert!(two.outbox().is_closing() && !one.outbox().is_closing());
+        // Its place is counted once, whenever it goes.
+        drop(two_slot);
+        table.remove(&two);
+        one.note_heard();
+        assert!(table.reserve("a", LIMITS).is_err());
+        drop(one_slot);
+        table.remove(&one);
+        assert!(table.reserve("a", LIMITS).is_ok());
+        assert!(!three.outbox().is_closing());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_were_not_pinged_are_probed_when_their_places_are_wanted() {
+        let table = table();
+        let ((one, _slot), (two, _other_slot)) = (held(&table), held(&table));
+        let now = Instant::now();
+        one.note_ping(now, now);
+        assert!(!two.take_probe());
+        assert!(table.reserve("a", LIMITS).is_err());
+        assert!(!one.take_probe(), "a ping waits for its answer already");
+        assert!(two.take_probe() && !two.take_probe());
+    }
+
+    #[test]
+    fn what_waits_when_the_node_cuts_its_clients_off_is_counted() {
+        let table = table();
+        let one = connection("a");
+        table.insert(one.clone());
+        table.push(&one, frame());
+        assert_eq!(table.deliver(Target::User("a"), &frame()), 1);
+        assert!(table.push_message(&one, frame()));
+        table.cut_off();
+        table.detach(&one, DropReason::ConnectionLost);
+        let dropped = |reason| table.metrics.messages_dropped.of(reason).get();
+        assert_eq!(table.metrics.messages_delivered.get(), 2);
+        assert_eq!(dropped(DropReason::CutOff), 2);
+        assert!(!table.push_message(&one, frame()));
+        assert_eq!(dropped(DropReason::Closing), 1);
+        assert_eq!(dropped(DropReason::ConnectionLost), 0);
     }
 
     #[test]
@@ -416,7 +570,8 @@ mod tests {
                 .messages_dropped
                 .of(DropReason::SlowConsumer)
                 .get(),
-            1
+            2,
+            "the one that was taken and the one that was not"
         );
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -22,9 +22,12 @@ use crate::{
     auth::{Identity, origin},
     metrics::{Refusal, events::UpgradeRefused},
     protocol::ClientInfo,
-    router::{Connection, Slot, SlotRefused, corked},
+    router::{Connection, Slot, SlotLimits, SlotRefused, corked},
     session::{Services, Session, TcpSocket},
 };
+
+/// How long a client may take to answer a ping before another connection of its user may take its place.
+const PING_PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) async fn upgrade(
     State(state): State<AppState>,
@@ -32,7 +35,7 @@ pub(super) async fn upgrade(
     mut request: Request,
 ) -> Response {
     let services = &state.services;
-    let admitted = match admit(&state, &request) {
+    let admitted = match admit(&state, &mut request).await {
         Ok(admitted) => admitted,
         Err((refusal, response)) => {
             let metrics = &services.metrics;
@@ -70,7 +73,7 @@ struct Admitted {
 type Refused = (Refusal, Box<Response>);
 
 /// Whether the request may become a connection: the cheap questions first, and the place last.
-fn admit(state: &AppState, request: &Request) -> Result<Admitted, Refused> {
+async fn admit(state: &AppState, request: &mut Request) -> Result<Admitted, Refused> {
     let services = &state.services;
     if services.draining.load(Ordering::Acquire) {
         let response = json_error(
@@ -80,12 +83,15 @@ fn admit(state: &AppState, request: &Request) -> Result<Admitted, Refused> {
         );
         return Err((Refusal::Draining, Box::new(response)));
     }
-    let live = services.live.load();
-    origin::check(request.headers(), &live.server.allowed_origins)
-        .map_err(|error| (Refusal::Origin, Box::new(error.into_response())))?;
+    origin::check(
+        request.headers(),
+        &services.live.load().server.allowed_origins,
+    )
+    .map_err(|error| (Refusal::Origin, Box::new(error.into_response())))?;
     let identity = state
         .authenticator
         .authenticate(request.headers(), request.uri().query())
+        .await
         .map_err(|error| (Refusal::Auth, Box::new(error.into_response())))?;
     let accept_key =
         handshake::accept_key(request).map_err(|response| (Refusal::Handshake, response))?;
@@ -107,11 +113,12 @@ fn may_trace_plugins(services: &Services, query: Option<&str>) -> bool {
 fn reserve(services: &Services, user: &str) -> Result<Slot, Refused> {
     let live = services.live.load();
     let limits = &live.limits;
-    let reserved = services.router.table().reserve(
-        user,
-        limits.connections_per_user_max,
-        limits.connections_max,
-    );
+    let limits = SlotLimits {
+        per_user: limits.connections_per_user_max,
+        in_all: limits.connections_max,
+        ping_patience: PING_PATIENCE.min(live.server.ping_interval),
+    };
+    let reserved = services.router.table().reserve(user, limits);
     reserved.map_err(|error| {
         let (refusal, status, code) = match error {
             SlotRefused::User => (

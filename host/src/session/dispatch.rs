@@ -54,12 +54,7 @@ pub(super) async fn frame(
     live: &LiveConfig,
 ) {
     let limits = &live.limits;
-    let dialect = if connection.v1() {
-        Dialect::V1
-    } else {
-        Dialect::WebsocketApp
-    };
-    let envelope = match Envelope::parse_as(text, dialect) {
+    let envelope = match Envelope::parse_as(text, dialect(connection)) {
         Ok(envelope) => envelope,
         Err(error) => {
             services.metrics.messages_by_type.count(OTHER);
@@ -321,6 +316,14 @@ impl Turn<'_> {
     }
 }
 
+fn dialect(connection: &Connection) -> Dialect {
+    if connection.v1() {
+        Dialect::V1
+    } else {
+        Dialect::WebsocketApp
+    }
+}
+
 /// A version as an `ack` names it.
 fn seen_by(version: &PluginVersion) -> SeenBy<'_> {
     let declared = version.declared_version();
@@ -342,9 +345,9 @@ pub(super) fn not_utf8(services: &Services, connection: &Arc<Connection>) {
     );
 }
 
-/// Says that the message `text` was one too many; none where it was no text.
+/// Says that a message was one too many; `text` is there if it is to be looked at for its `id`.
 pub(super) fn rate_limited(services: &Services, connection: &Arc<Connection>, text: Option<&str>) {
-    let envelope = text.and_then(|text| Envelope::parse(text).ok());
+    let envelope = text.and_then(|text| Envelope::parse_as(text, dialect(connection)).ok());
     let id = envelope
         .as_ref()
         .and_then(|envelope| envelope.id.as_deref());
@@ -501,10 +504,8 @@ pub(super) async fn send(
     let frame = delivery.encode();
     let target = match to {
         To::Sender => {
-            let taken = connection
-                .is_some_and(|connection| services.router.table().push(connection, frame));
-            services.metrics.messages_delivered.add(u64::from(taken));
-            return Ok(taken);
+            let table = services.router.table();
+            return Ok(connection.is_some_and(|connection| table.push_message(connection, frame)));
         }
         To::User(user) => Target::User(user),
         To::Room(room) => Target::Room(room),
@@ -524,7 +525,7 @@ async fn join(
     room: &str,
     limits: &Limits,
 ) -> bool {
-    if !connection.is_member(room) && connection.room_count() >= limits.rooms_per_connection_max {
+    if !connection.is_member(room) && !has_room_for(connection, room, limits) {
         return false;
     }
     if services.router.join(connection, room).await && connection.v1() {
@@ -534,6 +535,12 @@ async fn join(
             .push(connection, outbound::joined(room));
     }
     true
+}
+
+/// Whether the connection may be in another room with this name.
+fn has_room_for(connection: &Connection, room: &str, limits: &Limits) -> bool {
+    connection.room_count() < limits.rooms_per_connection_max
+        && connection.room_name_bytes() + room.len() <= limits.room_name_bytes_max
 }
 
 fn leave(services: &Services, connection: &Arc<Connection>, room: &str) {

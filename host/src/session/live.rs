@@ -28,7 +28,7 @@ pub struct LiveConfig {
     /// All that holds, to be shown.
     pub shown: Shown,
     /// The keys that were changed and take effect at the next start.
-    pub needs_restart: Vec<&'static str>,
+    pub needs_restart: Vec<String>,
 }
 
 impl LiveConfig {

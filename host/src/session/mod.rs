@@ -6,32 +6,37 @@
 
 pub mod backend;
 mod dispatch;
+mod heartbeat;
 mod live;
 mod rate;
+mod serve;
 pub mod socket;
 mod status;
 mod tcp_socket;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 mod wire;
 
 use std::{
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
+    any::Any,
+    future::Future,
+    panic::AssertUnwindSafe,
     sync::{Arc, atomic::AtomicBool},
-    task::{Context, Poll, ready},
     time::{Duration, SystemTime},
 };
 
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use futures_util::FutureExt;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 pub use live::{Live, LiveConfig};
 pub use socket::{Incoming, Socket, SocketError};
 pub use tcp_socket::TcpSocket;
+pub use unfinished::UnfinishedBytes;
 
 use crate::{
-    metrics::Metrics,
+    metrics::{DropReason, Metrics, events::SessionFailed},
     pipeline,
     plugin::Registry,
     protocol::{
@@ -42,14 +47,13 @@ use crate::{
     router::{CloseRequest, Connection, Router, Slot},
     trace::Tracer,
 };
-use rate::TokenBucket;
+use heartbeat::Heartbeat;
+use rate::Allowance;
+use unfinished::Share;
 use wire::Wire;
 
 /// How long a closing client may take to read what is left and to answer the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Frames that are handled before what they caused is written, so that a client that sends without pause still reads.
-const FRAMES_IN_A_ROW_MAX: usize = 32;
 
 /// What all sessions of a node share.
 pub struct Services {
@@ -65,6 +69,8 @@ pub struct Services {
     pub tracer: Tracer,
     /// What may change while the server runs.
     pub live: Live,
+    /// The memory of messages that have begun and not ended.
+    pub unfinished: Arc<UnfinishedBytes>,
     /// Set once the node is going down.
     pub draining: AtomicBool,
 }
@@ -75,12 +81,35 @@ pub struct Session<S> {
     services: Arc<Services>,
     connection: Arc<Connection>,
     expires_at: Option<SystemTime>,
-    last_heard: Instant,
-    pinged_at: Instant,
-    bucket: TokenBucket,
+    stage: Stage,
+    heartbeat: Heartbeat,
+    /// Pings whose pongs are free.
+    pongs_owed: u32,
+    allowance: Allowance,
+    /// When the message that is being received began.
+    message_began: Option<Instant>,
+    unfinished: Share,
+    /// What the socket had received when it was last looked at, and when that was.
+    received: u64,
+    read_at: Instant,
+    /// When the clock is looked at next.
+    due: Instant,
     /// How many changes of the configuration it has taken over; those before it with its first turn.
     changes_seen: u64,
     _slot: Slot,
+}
+
+/// What others know of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The plugins have not admitted it yet.
+    Arriving,
+    /// The plugins have admitted it.
+    Arrived,
+    /// It cannot be reached any more, and the plugins are informed.
+    Departed,
+    /// Its end is counted.
+    Ended,
 }
 
 /// How a connection ended.
@@ -93,13 +122,6 @@ struct End {
     unexpected: bool,
 }
 
-enum Event {
-    Frame(Incoming),
-    Close(CloseRequest),
-    Lost(String),
-    Timer,
-}
-
 impl<S: Socket> Session<S> {
     /// A session of `connection` over `socket`, which holds `slot` as long as it lasts.
     pub fn new(
@@ -107,25 +129,44 @@ impl<S: Socket> Session<S> {
         services: Arc<Services>,
         connection: Arc<Connection>,
         expires_at: Option<SystemTime>,
-        slot: Slot,
+        mut slot: Slot,
     ) -> Self {
         let now = Instant::now();
-        let bucket = TokenBucket::new(now);
+        slot.give_to(connection.clone());
         Self {
             wire: Wire::new(socket, connection.clone()),
+            unfinished: Share::new(services.unfinished.clone()),
             services,
             connection,
             expires_at,
-            last_heard: now,
-            pinged_at: now,
-            bucket,
+            stage: Stage::Arriving,
+            heartbeat: Heartbeat::new(now),
+            pongs_owed: 0,
+            allowance: Allowance::new(now),
+            message_began: None,
+            received: 0,
+            read_at: now,
+            due: now,
             changes_seen: 0,
             _slot: slot,
         }
     }
 
-    /// Serves the connection until it ends.
-    pub async fn run(mut self) {
+    /// Serves the connection until it ends. A panic ends this connection alone.
+    #[allow(
+        clippy::manual_async_fn,
+        reason = "an async function keeps room for the session twice"
+    )]
+    pub fn run(mut self) -> impl Future<Output = ()> {
+        async move {
+            let lived = AssertUnwindSafe(self.live()).catch_unwind().await;
+            if let Err(fault) = lived.map_err(|panic| fault(&*panic)) {
+                Box::pin(self.fail(&fault)).await;
+            }
+        }
+    }
+
+    async fn live(&mut self) {
         // What comes before and after is on the heap: the room for it would else stay with every connection at rest.
         let arrived = Box::pin(self.arrive()).await;
         // Not earlier: who reads `welcome` can be reached, from other nodes too.
@@ -150,7 +191,10 @@ impl<S: Socket> Session<S> {
         services.metrics.connections.increment();
         debug!("connected");
         let actions = match admitted {
-            Ok(actions) => actions,
+            Ok(actions) => {
+                self.stage = Stage::Arrived;
+                actions
+            }
             Err(refused) => {
                 let end = closed_by_server(dispatch::refusal(&refused));
                 let by = Some(refused.plugin());
@@ -175,7 +219,8 @@ impl<S: Socket> Session<S> {
     }
 
     /// Makes the connection unreachable, and tells the plugins.
-    async fn depart(&self, end: &End) {
+    async fn depart(&mut self, end: &End) {
+        self.stage = Stage::Departed;
         let services = &*self.services;
         let client = self.connection.client();
         services.router.disconnect(&self.connection);
@@ -202,183 +247,9 @@ impl<S: Socket> Session<S> {
         .encode()
     }
 
-    async fn serve(&mut self) -> End {
-        let mut timer = pin!(sleep_until(self.next_deadline()));
-        let mut in_a_row = 0;
-        loop {
-            let read_first = in_a_row < FRAMES_IN_A_ROW_MAX;
-            let event = poll_fn(|cx| self.poll_event(cx, timer.as_mut(), read_first)).await;
-            match event {
-                Event::Frame(frame) => {
-                    in_a_row = if read_first { in_a_row + 1 } else { 0 };
-                    if let Some(end) = self.handle(frame).await {
-                        return end;
-                    }
-                }
-                Event::Close(request) => return closed_by_server(request),
-                Event::Lost(reason) => {
-                    return End {
-                        code: 1006,
-                        reason,
-                        owed: None,
-                        unexpected: true,
-                    };
-                }
-                Event::Timer => {
-                    if let Some(request) = self.look_at_the_clock() {
-                        return closed_by_server(request);
-                    }
-                    timer.as_mut().reset(self.next_deadline());
-                }
-            }
-        }
-    }
-
-    /// Reads before it writes, so that all that one read of the socket brought is answered with one write. Where a client
-    /// sends without pause, writing and the clock come first once in a while: they must not wait for the pause.
-    fn poll_event(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut timer: Pin<&mut Sleep>,
-        read_first: bool,
-    ) -> Poll<Event> {
-        if self.take_over_changes() {
-            return Poll::Ready(Event::Timer);
-        }
-        if read_first && let Poll::Ready(event) = self.poll_read(cx) {
-            return Poll::Ready(event);
-        }
-        match self.wire.poll_write(cx) {
-            Poll::Ready(Ok(request)) => return Poll::Ready(Event::Close(request)),
-            Poll::Ready(Err(error)) => return Poll::Ready(Event::Lost(error.to_string())),
-            Poll::Pending => {}
-        }
-        if timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Event::Timer);
-        }
-        if read_first {
-            Poll::Pending
-        } else {
-            self.poll_read(cx)
-        }
-    }
-
-    /// Whether the configuration changed since it was last asked: the deadlines may be others now.
-    fn take_over_changes(&mut self) -> bool {
-        let changes = self.services.live.changes();
-        if changes == self.changes_seen {
-            return false;
-        }
-        self.changes_seen = changes;
-        let bytes = self.services.live.load().limits.frame_bytes_max;
-        self.wire.set_frame_bytes_max(bytes);
-        true
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        let event = match ready!(self.wire.poll_read(cx)) {
-            Some(Ok(frame)) => Event::Frame(frame),
-            Some(Err(SocketError::TooBig)) => Event::Close(too_big()),
-            Some(Err(error @ SocketError::NotUtf8)) => Event::Close(CloseRequest {
-                code: CloseCode::NOT_UTF8,
-                reason: error.to_string(),
-            }),
-            Some(Err(SocketError::Violation(reason))) => Event::Close(CloseRequest {
-                code: CloseCode::PROTOCOL,
-                reason,
-            }),
-            Some(Err(error @ SocketError::Broken(_))) => Event::Lost(error.to_string()),
-            None => Event::Lost("the connection was lost".to_owned()),
-        };
-        Poll::Ready(event)
-    }
-
-    /// Handles one frame. Some: the connection ends.
-    async fn handle(&mut self, frame: Incoming) -> Option<End> {
-        let now = Instant::now();
-        self.last_heard = now;
-        let bytes: &[u8] = match &frame {
-            Incoming::Text(text) => text.as_bytes(),
-            Incoming::Binary(bytes) => bytes,
-            Incoming::Control => return None,
-            Incoming::Close { code, reason } => {
-                return Some(End {
-                    code: *code,
-                    reason: reason.clone(),
-                    owed: None,
-                    unexpected: !matches!(code, 1000 | 1001),
-                });
-            }
-        };
-        let (services, connection) = (&*self.services, &self.connection);
-        let live = services.live.load();
-        // The socket itself has let it in where the limit was lowered meanwhile.
-        if bytes.len() > live.limits.frame_bytes_max {
-            return Some(closed_by_server(too_big()));
-        }
-        let text = match &frame {
-            Incoming::Text(text) => Some(text.as_str()),
-            _ => std::str::from_utf8(bytes).ok(),
-        };
-        if !self.bucket.take(now, &live.limits) {
-            dispatch::rate_limited(services, connection, text);
-            return None;
-        }
-        let Some(text) = text else {
-            dispatch::not_utf8(services, connection);
-            return None;
-        };
-        // Pinned where it is made: it is large, and would else be moved for every message.
-        let mut handled = pin!(dispatch::frame(services, connection, text, now, &live));
-        poll_fn(|cx| {
-            if handled.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            // Writing goes on meanwhile. An error or a close request is met again by the next event.
-            let _ = self.wire.poll_write(cx);
-            Poll::Pending
-        })
-        .await;
-        None
-    }
-
-    fn next_deadline(&self) -> Instant {
-        let live = self.services.live.load();
-        let idle = self.last_heard + live.server.idle_timeout;
-        let ping = self.last_heard.max(self.pinged_at) + live.server.ping_interval;
-        let expiry = self
-            .expires_at
-            .map(|at| Instant::now() + at.duration_since(SystemTime::now()).unwrap_or_default());
-        expiry.map_or(idle.min(ping), |expiry| idle.min(ping).min(expiry))
-    }
-
-    /// Pings a silent client; some: it was silent too long, or its token is over.
-    fn look_at_the_clock(&mut self) -> Option<CloseRequest> {
-        let now = Instant::now();
-        if self.expires_at.is_some_and(|at| at <= SystemTime::now()) {
-            let reason = "the token has expired".to_owned();
-            return Some(CloseRequest {
-                code: CloseCode::TOKEN_EXPIRED,
-                reason,
-            });
-        }
-        let live = self.services.live.load();
-        if now >= self.last_heard + live.server.idle_timeout {
-            let reason = "nothing was heard from the client".to_owned();
-            return Some(CloseRequest {
-                code: CloseCode::IDLE,
-                reason,
-            });
-        }
-        if now >= self.last_heard.max(self.pinged_at) + live.server.ping_interval {
-            self.pinged_at = now;
-            self.wire.ping();
-        }
-        None
-    }
-
     /// Says goodbye as far as the client lets it, in bounded time, and counts the end.
-    async fn finish(mut self, end: End) {
+    async fn finish(&mut self, end: End) {
+        self.stage = Stage::Ended;
         let metrics = &self.services.metrics;
         if end.unexpected {
             metrics.unexpected_disconnects.increment();
@@ -393,18 +264,70 @@ impl<S: Socket> Session<S> {
         // From here on nothing is taken for it.
         self.connection.outbox().close(CloseCode::NORMAL, "");
         if let Some(request) = &end.owed {
-            self.services.metrics.closes.of(request.code).increment();
+            metrics.closes.of(request.code).increment();
         }
-        let farewell = self.wire.say_goodbye(end.owed);
-        let _ = timeout(CLOSE_TIMEOUT, farewell).await;
+        let slow = end
+            .owed
+            .as_ref()
+            .is_some_and(|request| request.code == CloseCode::SLOW_CONSUMER);
+        let farewell = timeout(CLOSE_TIMEOUT, self.wire.say_goodbye(end.owed)).await;
+        let lost = match farewell {
+            _ if slow => DropReason::SlowConsumer,
+            Ok(_) => DropReason::ConnectionLost,
+            Err(_) => DropReason::CloseTimeout,
+        };
+        self.services.router.table().detach(&self.connection, lost);
+    }
+
+    /// Ends the connection after a panic, so that nothing of it stays behind.
+    async fn fail(&mut self, fault: &str) {
+        let (stage, services) = (self.stage, self.services.clone());
+        services.router.disconnect(&self.connection);
+        let client = self.connection.client();
+        SessionFailed {
+            connection: &client.connection,
+            user: &client.user,
+            fault,
+        }
+        .emit();
+        let end = || {
+            closed_by_server(CloseRequest {
+                code: CloseCode::INTERNAL,
+                reason: "the server failed; connect again".to_owned(),
+            })
+        };
+        if stage == Stage::Arrived {
+            let departed = AssertUnwindSafe(self.depart(&end())).catch_unwind().await;
+            if departed.is_err() {
+                debug!("plugins were not informed of the end of a connection that failed");
+            }
+        }
+        if stage != Stage::Ended {
+            self.wire.open();
+            let finished = AssertUnwindSafe(self.finish(end())).catch_unwind().await;
+            if finished.is_err() {
+                debug!("a connection that failed was cut off");
+            }
+        }
+        let lost = DropReason::ConnectionLost;
+        services.router.table().detach(&self.connection, lost);
     }
 }
 
-fn too_big() -> CloseRequest {
-    CloseRequest {
-        code: CloseCode::TOO_BIG,
-        reason: "the frame is larger than limits.frame_bytes_max".to_owned(),
+/// A connection whose session is dropped without its end, as those are that the end of the process cuts off.
+impl<S> Drop for Session<S> {
+    fn drop(&mut self) {
+        let table = self.services.router.table();
+        table.detach(&self.connection, DropReason::CutOff);
     }
+}
+
+/// What a panic says.
+fn fault(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message")
+        .to_owned()
 }
 
 fn closed_by_server(request: CloseRequest) -> End {

@@ -1,37 +1,113 @@
-//! How many messages a connection may send.
+//! How much a connection may send, and when it is a flood.
 
 use tokio::time::Instant;
 
 use crate::config::Limits;
 
-/// A bucket that fills with `messages_per_second` tokens a second up to `messages_burst`, and starts full.
+/// A fragment of so many bytes is paid for by its bytes, which the size and the number of messages bound.
+const LARGE_FRAGMENT_BYTES: usize = 1 << 10;
+/// Small fragments of one message.
+const SMALL_FRAGMENTS_MAX: u32 = 1024;
+/// Seconds for which control frames and fragments may be saved up: a burst of them is no flood.
+const CONTROL_BURST_SECONDS: u32 = 10;
+/// Messages over the limit that even the tightest limit lets a client send, per second and in one burst, before it counts
+/// as a flood.
+const REFUSED_MIN: u32 = 100;
+
+/// A bucket that fills with a number of tokens a second up to a burst, and starts full.
 #[derive(Debug)]
-pub(super) struct TokenBucket {
-    /// None until the first message, when the burst that holds then is put in.
+struct TokenBucket {
+    /// None until the first token is taken: the burst that holds then is put in.
     tokens: Option<f64>,
     filled_at: Instant,
 }
 
 impl TokenBucket {
-    pub(super) fn new(now: Instant) -> Self {
+    fn new(now: Instant) -> Self {
         Self {
             tokens: None,
             filled_at: now,
         }
     }
 
-    /// Takes a token, if one is there. The limits are those that hold now, so a changed configuration acts at once.
-    pub(super) fn take(&mut self, now: Instant, limits: &Limits) -> bool {
-        if limits.messages_per_second == 0 {
-            return true;
-        }
-        let burst = f64::from(limits.messages_burst.max(1));
-        let gained = now.duration_since(self.filled_at).as_secs_f64()
-            * f64::from(limits.messages_per_second);
+    /// Takes a token if there is one, and returns how many are left. The rate is the one that holds now, so a changed
+    /// configuration acts at once.
+    fn take(&mut self, now: Instant, per_second: u32, burst: u32) -> Option<f64> {
+        let burst = f64::from(burst.max(1));
+        let gained = now.duration_since(self.filled_at).as_secs_f64() * f64::from(per_second);
         let tokens = (self.tokens.unwrap_or(burst) + gained).min(burst);
         self.filled_at = now;
-        self.tokens = Some(if tokens >= 1.0 { tokens - 1.0 } else { tokens });
-        tokens >= 1.0
+        let left = (tokens >= 1.0).then_some(tokens - 1.0);
+        self.tokens = Some(left.unwrap_or(tokens));
+        left
+    }
+}
+
+/// The allowance of one connection.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    messages: TokenBucket,
+    /// For messages over the limit, which cost something too.
+    refused: TokenBucket,
+    controls: TokenBucket,
+    /// Of the message that is being received.
+    small_fragments: u32,
+}
+
+/// What is done about a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is handled.
+    Handle,
+    /// It is refused.
+    Refuse {
+        /// Whether the message is looked at to name its `id`; not any more if the connection is far over its limit.
+        with_id: bool,
+    },
+    /// The connection is closed.
+    Flood,
+}
+
+impl Allowance {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            messages: TokenBucket::new(now),
+            refused: TokenBucket::new(now),
+            controls: TokenBucket::new(now),
+            small_fragments: 0,
+        }
+    }
+
+    /// Charges a message.
+    pub(super) fn message(&mut self, now: Instant, limits: &Limits) -> Verdict {
+        self.small_fragments = 0;
+        let (rate, burst) = (limits.messages_per_second, limits.messages_burst);
+        if rate == 0 || self.messages.take(now, rate, burst).is_some() {
+            return Verdict::Handle;
+        }
+        let (rate, burst) = (rate.max(REFUSED_MIN), burst.max(REFUSED_MIN));
+        match self.refused.take(now, rate, burst) {
+            Some(left) => Verdict::Refuse {
+                with_id: left >= f64::from(burst / 2),
+            },
+            None => Verdict::Flood,
+        }
+    }
+
+    /// Charges a control frame, and says whether the connection may go on.
+    pub(super) fn control(&mut self, now: Instant, limits: &Limits) -> bool {
+        let rate = limits.control_frames_per_second;
+        let burst = rate.saturating_mul(CONTROL_BURST_SECONDS);
+        rate == 0 || self.controls.take(now, rate, burst).is_some()
+    }
+
+    /// Charges a fragment of `bytes`, and says whether the connection may go on.
+    pub(super) fn fragment(&mut self, bytes: usize, now: Instant, limits: &Limits) -> bool {
+        if bytes >= LARGE_FRAGMENT_BYTES {
+            return true;
+        }
+        self.small_fragments += 1;
+        self.small_fragments <= SMALL_FRAGMENTS_MAX && self.control(now, limits)
     }
 }
 
@@ -41,29 +117,94 @@ mod tests {
 
     use super::*;
 
+    fn limits(messages_per_second: u32, messages_burst: u32) -> Limits {
+        Limits {
+            messages_per_second,
+            messages_burst,
+            ..Limits::default()
+        }
+    }
+
+    fn handled(allowance: &mut Allowance, messages: usize, now: Instant, limits: &Limits) -> usize {
+        (0..messages)
+            .filter(|_| allowance.message(now, limits) == Verdict::Handle)
+            .count()
+    }
+
     #[test]
     fn a_burst_is_let_through_and_then_the_rate_holds() {
-        let limits = Limits {
-            messages_per_second: 10,
-            messages_burst: 3,
-            ..Limits::default()
-        };
-        let now = Instant::now();
-        let mut bucket = TokenBucket::new(now);
-        assert_eq!((0..5).filter(|_| bucket.take(now, &limits)).count(), 3);
-        assert!(bucket.take(now + Duration::from_millis(150), &limits));
-        assert!(!bucket.take(now + Duration::from_millis(150), &limits));
+        let (limits, now) = (limits(10, 3), Instant::now());
+        let mut allowance = Allowance::new(now);
+        assert_eq!(handled(&mut allowance, 5, now, &limits), 3);
+        let soon = now + Duration::from_millis(150);
+        assert_eq!(handled(&mut allowance, 2, soon, &limits), 1);
         let later = now + Duration::from_secs(60);
-        assert_eq!((0..5).filter(|_| bucket.take(later, &limits)).count(), 3);
+        assert_eq!(handled(&mut allowance, 5, later, &limits), 3);
     }
 
     #[test]
     fn zero_is_no_limit() {
         let limits = Limits {
-            messages_per_second: 0,
-            ..Limits::default()
+            control_frames_per_second: 0,
+            ..limits(0, 1)
         };
-        let mut bucket = TokenBucket::new(Instant::now());
-        assert!((0..10_000).all(|_| bucket.take(Instant::now(), &limits)));
+        let now = Instant::now();
+        let mut allowance = Allowance::new(now);
+        assert_eq!(handled(&mut allowance, 10_000, now, &limits), 10_000);
+        assert!((0..10_000).all(|_| allowance.control(now, &limits)));
+    }
+
+    #[test]
+    fn who_goes_far_over_the_limit_is_answered_without_an_id_and_then_closed() {
+        let (limits, now) = (limits(200, 400), Instant::now());
+        let mut allowance = Allowance::new(now);
+        let verdicts: Vec<_> = (0..1_000)
+            .map(|_| allowance.message(now, &limits))
+            .collect();
+        let count = |wanted| verdicts.iter().filter(|is| **is == wanted).count();
+        assert_eq!(count(Verdict::Handle), 400);
+        assert_eq!(count(Verdict::Refuse { with_id: true }), 200);
+        assert_eq!(count(Verdict::Refuse { with_id: false }), 200);
+        assert_eq!(verdicts.last(), Some(&Verdict::Flood));
+    }
+
+    #[test]
+    fn who_is_a_little_over_the_limit_for_long_stays_connected() {
+        let (limits, start) = (limits(200, 400), Instant::now());
+        let mut allowance = Allowance::new(start);
+        for message in 0..300_000 {
+            let now = start + Duration::from_micros(message * 1_000_000 / 380);
+            assert_ne!(allowance.message(now, &limits), Verdict::Flood);
+        }
+    }
+
+    #[test]
+    fn a_burst_of_control_frames_is_no_flood_and_a_flood_is() {
+        let (limits, start) = (Limits::default(), Instant::now());
+        let mut allowance = Allowance::new(start);
+        assert!((0..500).all(|_| allowance.control(start, &limits)));
+        assert!(!allowance.control(start, &limits));
+        for frame in 1..10_000 {
+            let now = start + Duration::from_millis(frame * 20);
+            assert!(allowance.control(now, &limits), "50 a second");
+        }
+    }
+
+    #[test]
+    fn large_fragments_are_free_and_small_ones_are_bounded_in_each_message() {
+        let now = Instant::now();
+        let mut allowance = Allowance::new(now);
+        let default = Limits::default();
+        assert!((0..10_000).all(|_| allowance.fragment(1024, now, &default)));
+        let unlimited = Limits {
+            control_frames_per_second: 0,
+            ..default
+        };
+        for _ in 0..3 {
+            assert!((0..SMALL_FRAGMENTS_MAX).all(|_| allowance.fragment(9, now, &unlimited)));
+            allowance.message(now, &unlimited);
+        }
+        assert!((0..SMALL_FRAGMENTS_MAX).all(|_| allowance.fragment(9, now, &unlimited)));
+        assert!(!allowance.fragment(9, now, &unlimited));
     }
 }

@@ -3,11 +3,10 @@
 use std::{
     io,
     sync::{Mutex, MutexGuard},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
 use tokio::task::coop;
 
 use super::*;
@@ -16,11 +15,18 @@ use crate::{
     config::{Config, Limits},
     plugin::{Loader, MemoryStore},
     protocol::ClientInfo,
-    router::{LocalTable, Sink, corked},
+    router::{LocalTable, Sink, SlotLimits, corked},
 };
 
 /// Longer than anything takes; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// As many connections as there are.
+const NO_LIMIT: SlotLimits = SlotLimits {
+    per_user: 0,
+    in_all: 0,
+    ping_patience: PATIENCE,
+};
 
 /// A socket in which the next frame is always there already, until it is closed.
 #[derive(Default)]
@@ -84,9 +90,19 @@ impl Socket for Endless {
         })))
     }
 
-    fn take_reply(&mut self) -> Option<Bytes> {
-        None
+    fn received(&self) -> u64 {
+        0
     }
+
+    fn is_midway(&self) -> bool {
+        false
+    }
+
+    fn kept_bytes(&self) -> usize {
+        0
+    }
+
+    fn skip_messages(&mut self) {}
 
     fn poll_discard(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
@@ -111,6 +127,7 @@ fn services(limits: Limits) -> Arc<Services> {
             limits,
             ..LiveConfig::new(&Config::default(), &Config::default())
         }),
+        unfinished: Arc::default(),
         draining: AtomicBool::new(false),
     })
 }
@@ -126,8 +143,12 @@ fn ann() -> ClientInfo {
 }
 
 /// Serves `socket` until it ends.
-async fn serve(services: Arc<Services>, socket: Endless, expires_at: Option<SystemTime>) {
-    let slot = services.router.table().reserve("ann", 0, 0);
+async fn serve(
+    services: Arc<Services>,
+    socket: impl Socket + Sync + 'static,
+    expires_at: Option<SystemTime>,
+) {
+    let slot = services.router.table().reserve("ann", NO_LIMIT);
     let connection = Arc::new(Connection::new(ann(), false));
     let slot = slot.expect("there is no limit");
     let session = Session::new(socket, services, connection, expires_at, slot);
@@ -183,10 +204,133 @@ async fn the_future_of_a_session_stays_small() {
     let stream = tokio::net::TcpStream::connect(address).await;
     let socket = TcpSocket::new(stream.expect("a connection"), &[], 1 << 16);
     let services = services(unlimited());
-    let slot = services.router.table().reserve("ann", 0, 0);
+    let slot = services.router.table().reserve("ann", NO_LIMIT);
     let slot = slot.expect("there is no limit");
     let connection = Arc::new(Connection::new(ann(), false));
     let session = Session::new(socket, services, connection, None, slot);
     let bytes = size_of_val(&corked(session.run()));
     assert!(bytes <= 2560, "{bytes} bytes");
+}
+
+/// A socket on which nothing comes before the close frame, or what a script says.
+struct Scripted {
+    sent: Sent,
+    read: fn() -> Poll<Option<Result<Incoming, SocketError>>>,
+}
+
+impl Socket for Scripted {
+    fn take_sink(&mut self) -> Option<Box<dyn Sink>> {
+        Some(Box::new(self.sent.clone()))
+    }
+
+    fn poll_room(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Incoming, SocketError>>> {
+        match self.sent.close_code() {
+            Some(_) => Poll::Ready(None),
+            None => (self.read)(),
+        }
+    }
+
+    fn received(&self) -> u64 {
+        0
+    }
+
+    fn is_midway(&self) -> bool {
+        false
+    }
+
+    fn kept_bytes(&self) -> usize {
+        0
+    }
+
+    fn skip_messages(&mut self) {}
+
+    fn poll_discard(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn set_frame_bytes_max(&mut self, _: usize) {}
+}
+
+fn scripted(read: fn() -> Poll<Option<Result<Incoming, SocketError>>>) -> (Scripted, Sent) {
+    let sent = Sent::default();
+    let socket = Scripted {
+        sent: sent.clone(),
+        read,
+    };
+    (socket, sent)
+}
+
+#[tokio::test]
+async fn a_session_that_panics_leaves_no_ghost_and_is_counted() {
+    let services = services(unlimited());
+    let (socket, sent) = scripted(|| panic!("a fault of the server"));
+    serve(services.clone(), socket, None).await;
+    assert_eq!(sent.close_code(), Some(4007));
+    let table = services.router.table();
+    assert!(table.is_empty() && table.connections().is_empty());
+    let metrics = &services.metrics;
+    assert_eq!(metrics.unexpected_disconnects.get(), 1);
+    assert_eq!(metrics.closes.of(CloseCode::INTERNAL).get(), 1);
+    assert_eq!(metrics.active_connections.get(), 0);
+}
+
+#[tokio::test]
+async fn a_session_that_panics_with_rooms_and_waiting_messages_leaves_nothing() {
+    let services = services(unlimited());
+    let (socket, _) = scripted(|| Poll::Pending);
+    let slot = services.router.table().reserve("ann", NO_LIMIT);
+    let connection = Arc::new(Connection::new(ann(), false));
+    let slot = slot.expect("there is no limit");
+    let mut session = Session::new(socket, services.clone(), connection.clone(), None, slot);
+    session.arrive().await.expect("nobody refuses it");
+    services.router.join(&connection, "room").await;
+    let table = services.router.table();
+    assert!(table.push_message(&connection, Frame::from("waits".to_owned())));
+    session.fail("a fault").await;
+    drop(session);
+    assert!(!connection.is_member("room") && table.is_empty());
+    assert!(!table.push_message(&connection, Frame::from("late".to_owned())));
+    let dropped = &services.metrics.messages_dropped;
+    assert_eq!(
+        dropped.of(DropReason::ConnectionLost).get(),
+        0,
+        "it was written"
+    );
+    assert_eq!(dropped.of(DropReason::Closing).get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_asked_once_more_after_the_process_was_stopped() {
+    let services = services(unlimited());
+    let (socket, sent) = scripted(|| Poll::Pending);
+    let session = tokio::spawn(serve_without_patience(services.clone(), socket));
+    while services.router.table().connections().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let started = Instant::now();
+    // All at once, as it looks to a process that does not run meanwhile.
+    tokio::time::advance(Duration::from_secs(1_000)).await;
+    while sent.frames().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(sent.frames()[0].0, 0x89, "a ping, and no close");
+    // From here on time passes as it should, and nothing is heard.
+    session.await.expect("without a panic");
+    assert_eq!(sent.close_code(), Some(4002));
+    let live = services.live.load();
+    let answer_time = live.server.idle_timeout - live.server.ping_interval;
+    assert!(started.elapsed() >= Duration::from_secs(1_000) + answer_time);
+}
+
+async fn serve_without_patience(services: Arc<Services>, socket: Scripted) {
+    let slot = services.router.table().reserve("ann", NO_LIMIT);
+    let connection = Arc::new(Connection::new(ann(), false));
+    let slot = slot.expect("there is no limit");
+    Session::new(socket, services, connection, None, slot)
+        .run()
+        .await;
 }

@@ -7,16 +7,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::{Incoming, Socket, SocketError, socket};
+use super::{Incoming, Socket, SocketError};
 use crate::{
     protocol::CloseCode,
     router::{CloseRequest, Connection, Outbox},
+    websocket,
 };
 
-/// Longest reason in a close frame, in bytes (RFC 6455 §5.5: 125 with the code).
-const CLOSE_REASON_BYTES_MAX: usize = 123;
-
-/// A socket whose sending side is lent to the outbox of its connection, from [`Wire::open`] until this is dropped.
+/// A socket whose sending side is lent to the outbox of its connection, from [`Wire::open`] until that is detached.
 pub(super) struct Wire<S> {
     socket: S,
     connection: Arc<Connection>,
@@ -27,6 +25,11 @@ impl<S: Socket> Wire<S> {
         Self { socket, connection }
     }
 
+    /// The socket, as far as it tells of itself.
+    pub(super) fn socket(&self) -> &S {
+        &self.socket
+    }
+
     /// Lets the outbox write. What was pushed before is written with the next write.
     pub(super) fn open(&mut self) {
         if let Some(sink) = self.socket.take_sink() {
@@ -34,27 +37,26 @@ impl<S: Socket> Wire<S> {
         }
     }
 
-    /// The next frame of the client; none once the connection is over. Control frames are answered.
+    /// What the client sent next; none once the connection is over. A ping and a close frame are answered.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Incoming, SocketError>>> {
         let read = ready!(self.socket.poll_read(cx));
-        if let Some(Ok(Incoming::Control | Incoming::Close { .. })) = &read {
-            let outbox = self.connection.outbox();
-            if matches!(read, Some(Ok(Incoming::Close { .. }))) {
+        let outbox = self.connection.outbox();
+        match &read {
+            Some(Ok(Incoming::Ping(payload))) => outbox.push_pong(websocket::pong(payload)),
+            Some(Ok(Incoming::Close { code, .. })) => {
                 // Nothing comes after the answer to a close.
                 outbox.close(CloseCode::NORMAL, "");
+                outbox.push_close(websocket::close(*code, ""));
             }
-            if let Some(reply) = self.socket.take_reply() {
-                outbox.push_control(reply);
-            }
+            _ => {}
         }
         Poll::Ready(read)
     }
 
-    /// Writes what waits in the outbox. Ready with a close request once everything before it is written, or where the
-    /// client is too slow to wait for.
+    /// Writes what waits in the outbox. Ready with a close request, before which everything may not be written yet.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<CloseRequest>> {
         let socket = &self.socket;
         let outbox = self.connection.outbox();
@@ -63,7 +65,7 @@ impl<S: Socket> Wire<S> {
 
     /// Asks the client for a sign of life, with the next write.
     pub(super) fn ping(&self) {
-        self.outbox().push_control(socket::ping());
+        self.outbox().push_ping(websocket::ping());
     }
 
     /// Bounds what the client may send from now on.
@@ -71,30 +73,30 @@ impl<S: Socket> Wire<S> {
         self.socket.set_frame_bytes_max(bytes);
     }
 
-    /// Ends the connection: with the close frame that is owed, and else with whatever answer the socket has.
+    /// Ends the connection: with the close frame that is owed, and else with the answer to the client's, if there is one.
     ///
     /// # Errors
-    /// [`SocketError`] where the client is gone already.
+    /// [`SocketError`] if the client is gone already.
     pub(super) async fn say_goodbye(
         &mut self,
         owed: Option<CloseRequest>,
     ) -> Result<(), SocketError> {
         if let Some(request) = &owed {
-            let reason = &request.reason;
-            let reason = &reason[..reason.floor_char_boundary(CLOSE_REASON_BYTES_MAX)];
-            self.outbox()
-                .push_control(socket::close(request.code.number(), reason));
+            let close = websocket::close(request.code.number(), &request.reason);
+            self.outbox().push_close(close);
         }
+        // Messages are not handled any more, and must not take memory or time.
+        self.socket.skip_messages();
         poll_fn(|cx| self.poll_drain(cx)).await?;
         if owed.is_none() {
             return Ok(());
         }
-        // What is read here is not answered: nothing comes after a close frame.
         while let Some(Ok(frame)) = poll_fn(|cx| self.socket.poll_read(cx)).await {
             if matches!(frame, Incoming::Close { .. }) {
                 return Ok(());
             }
         }
+        // Nothing waits any more; this ends the sending side.
         self.outbox().detach();
         poll_fn(|cx| self.socket.poll_discard(cx)).await;
         Ok(())
@@ -106,11 +108,5 @@ impl<S: Socket> Wire<S> {
 
     fn outbox(&self) -> &Outbox {
         self.connection.outbox()
-    }
-}
-
-impl<S> Drop for Wire<S> {
-    fn drop(&mut self) {
-        self.connection.outbox().detach();
     }
 }

@@ -241,7 +241,7 @@ async fn what_keeps_a_command_from_working_is_said() {
 }
 
 /// What stands in front of a server and ends TLS for it, with the certificate in `dir`.
-async fn tls_in_front_of(node: &Endpoint, dir: &Path) -> u16 {
+pub(crate) async fn tls_in_front_of(node: &Endpoint, dir: &Path) -> u16 {
     tls::write_certificates(dir);
     let certificate = CertificateDer::from_pem_file(dir.join(tls::CERTIFICATE)).unwrap();
     let key = PrivateKeyDer::from_pem_file(dir.join(tls::KEY)).unwrap();

@@ -8,7 +8,15 @@ use crate::{
 #[tokio::test]
 async fn a_close_of_the_client_is_answered_in_kind_and_the_connection_ends() {
     let node = Node::start("").await;
-    for (code, unexpected) in [(1000_u16, 0.0), (1001, 0.0), (1008, 1.0), (4321, 2.0)] {
+    for (code, unexpected) in [
+        (1000_u16, 0.0),
+        (1008, 1.0),
+        (1001, 1.0),
+        (3000, 1.0),
+        (1011, 2.0),
+        (4321, 2.0),
+        (4999, 2.0),
+    ] {
         let mut ann = RawClient::connect(&node, "ann").await;
         ann.send(FIN | CLOSE, &code.to_be_bytes()).await;
         assert_eq!(ann.closed().await, code);
@@ -24,13 +32,15 @@ async fn a_close_of_the_client_is_answered_in_kind_and_the_connection_ends() {
 }
 
 #[tokio::test]
-async fn a_close_without_a_code_is_answered_without_one() {
+async fn a_close_without_a_code_is_answered_without_one_and_is_clean() {
     let node = Node::start("").await;
     let mut ann = RawClient::connect(&node, "ann").await;
     ann.send(FIN | CLOSE, b"").await;
     assert_eq!(ann.frame().await.unwrap(), Some((CLOSE, Vec::new())));
     ann.ended().await.expect("the connection is not reset");
     node.until_metric("wss_active_connections ", |open| open == 0.0)
+        .await;
+    node.until_metric("wss_unexpected_disconnects_total ", |lost| lost == 0.0)
         .await;
 }
 
@@ -96,4 +106,30 @@ async fn clean_closes_are_no_unexpected_disconnects_and_lost_connections_are() {
         .await;
     node.until_metric("wss_active_connections ", |value| value == 0.0)
         .await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_cannot_put_off_its_disconnection() {
+    let node = Node::start(
+        "[api]\nkeys = [\"a-key-of-a-backend\"]\n[limits]\noutbox_bytes_max = \"64MiB\"\nmessages_per_second = 0",
+    )
+    .await;
+    let mut slow = RawClient::connect(&node, "slow").await;
+    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
+    let text = "y".repeat(60_000);
+    // More than the buffers of the system hold.
+    for _ in 0..300 {
+        let message =
+            serde_json::json!({"type": "x", "payload": text, "receiverId": "slow", "id": "f"});
+        ann.send(&message.to_string()).await;
+        assert_eq!(ann.json().await["payload"]["status"], "delivered");
+    }
+    let path = "/api/users/slow/disconnect";
+    let answer = node.post(path, "a-key-of-a-backend", &[], "").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    slow.send(FIN | TEXT, br#"{"type":"x","receiverId":"bob"}"#)
+        .await;
+    node.until_metric("wss_active_connections ", |open| open == 2.0)
+        .await;
+    bob.expect_silence().await;
 }

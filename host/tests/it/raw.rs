@@ -4,7 +4,7 @@
 use std::io;
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     time::timeout,
 };
@@ -91,40 +91,40 @@ impl RawClient {
             .expect("the connection takes bytes");
     }
 
+    /// The code of the close frame that comes while `bytes` are sent over and over.
+    pub(crate) async fn closed_by_flood(self, bytes: Vec<u8>) -> u16 {
+        let (receiving, mut sending) = self.stream.into_inner().into_split();
+        let flood = tokio::spawn(async move { while sending.write_all(&bytes).await.is_ok() {} });
+        let mut receiving = BufReader::new(receiving);
+        let code = async {
+            loop {
+                match read_frame(&mut receiving).await {
+                    Ok(Some((CLOSE, payload))) => break close_code(&payload),
+                    Ok(Some(_)) => {}
+                    other => panic!("a close frame was expected, not {other:?}"),
+                }
+            }
+        };
+        let code = timeout(PATIENCE, code).await.expect("no close frame came");
+        flood.abort();
+        code
+    }
+
     /// Kind and payload of the next frame; none at the end of the stream.
     ///
     /// # Errors
     /// Where the connection was reset.
     pub(crate) async fn frame(&mut self) -> io::Result<Option<(u8, Vec<u8>)>> {
-        timeout(PATIENCE, self.read_frame())
+        timeout(PATIENCE, read_frame(&mut self.stream))
             .await
             .expect("no frame came")
-    }
-
-    async fn read_frame(&mut self) -> io::Result<Option<(u8, Vec<u8>)>> {
-        let first = match self.stream.read_u8().await {
-            Ok(first) => first,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let length = match self.stream.read_u8().await? {
-            126 => u64::from(self.stream.read_u16().await?),
-            127 => self.stream.read_u64().await?,
-            short => u64::from(short),
-        };
-        let mut payload = vec![0; usize::try_from(length).expect("a frame that fits")];
-        self.stream.read_exact(&mut payload).await?;
-        Ok(Some((first & 0x0f, payload)))
     }
 
     /// The code of the close frame, past whatever comes before it.
     pub(crate) async fn closed(&mut self) -> u16 {
         loop {
             match self.frame().await.expect("the connection is not reset") {
-                Some((CLOSE, payload)) => {
-                    let code = payload.first_chunk().expect("a close frame with a code");
-                    return u16::from_be_bytes(*code);
-                }
+                Some((CLOSE, payload)) => return close_code(&payload),
                 Some(_) => {}
                 None => panic!("the connection ended without a close frame"),
             }
@@ -139,4 +139,25 @@ impl RawClient {
         while self.frame().await?.is_some() {}
         Ok(())
     }
+}
+
+fn close_code(payload: &[u8]) -> u16 {
+    let code = payload.first_chunk().expect("a close frame with a code");
+    u16::from_be_bytes(*code)
+}
+
+async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<(u8, Vec<u8>)>> {
+    let first = match stream.read_u8().await {
+        Ok(first) => first,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let length = match stream.read_u8().await? {
+        126 => u64::from(stream.read_u16().await?),
+        127 => stream.read_u64().await?,
+        short => u64::from(short),
+    };
+    let mut payload = vec![0; usize::try_from(length).expect("a frame that fits")];
+    stream.read_exact(&mut payload).await?;
+    Ok(Some((first & 0x0f, payload)))
 }

@@ -5,12 +5,13 @@ use std::{fs, path::Path};
 /// A module, and the ones that it may use.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("protocol", &[]),
+    ("websocket", &[]),
     ("config", &["protocol"]),
     ("logging", &[]),
     ("metrics", &["protocol"]),
     ("supervise", &["metrics"]),
     ("files", &[]),
-    ("auth", &["config", "protocol"]),
+    ("auth", &["config", "metrics", "protocol", "supervise"]),
     ("cloudwatch", &["config", "metrics", "supervise"]),
     ("trace", &["config", "metrics", "supervise"]),
     ("redis_client", &["config", "metrics", "supervise"]),
@@ -25,7 +26,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "trace",
         ],
     ),
-    ("router", &["broker", "metrics", "protocol", "trace"]),
+    (
+        "router",
+        &["broker", "metrics", "protocol", "trace", "websocket"],
+    ),
     (
         "plugin",
         &["config", "metrics", "protocol", "redis_client", "supervise"],
@@ -38,7 +42,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "session",
         &[
-            "broker", "config", "metrics", "pipeline", "plugin", "protocol", "router", "trace",
+            "broker",
+            "config",
+            "metrics",
+            "pipeline",
+            "plugin",
+            "protocol",
+            "router",
+            "trace",
+            "websocket",
         ],
     ),
     (

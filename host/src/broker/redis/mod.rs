@@ -121,6 +121,20 @@ impl RedisBroker {
         tracer: Tracer,
     ) -> Result<Self, EndpointError> {
         let endpoints = Endpoints::new(config)?;
+        Ok(Self::join_through(
+            endpoints, config, server_id, node, metrics, tracer,
+        ))
+    }
+
+    /// The same through `endpoints` that the caller shares, to change the login to Redis later.
+    pub fn join_through(
+        endpoints: Endpoints,
+        config: &RedisConfig,
+        server_id: &str,
+        node: Arc<dyn LocalNode>,
+        metrics: Arc<Metrics>,
+        tracer: Tracer,
+    ) -> Self {
         let commands = Commands::start(endpoints.clone(), &metrics);
         let keys = Arc::new(Keys::new(config, server_id));
         let health = Arc::new(Health::new());
@@ -185,7 +199,7 @@ impl RedisBroker {
                 subscriber::listen(endpoints, commands, keys, inbox, health, metrics).boxed()
             },
         ));
-        Ok(Self {
+        Self {
             commands,
             keys,
             routes,
@@ -196,7 +210,7 @@ impl RedisBroker {
             under_way: Semaphore::new(UNDER_WAY_BYTES_MAX),
             tasks: Mutex::new(tasks),
             metrics,
-        })
+        }
     }
 
     /// Publishes to every other server that holds `name`.

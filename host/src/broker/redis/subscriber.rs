@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     metrics::{Metrics, events::SubscriptionLost},
-    redis_client::{Commands, Endpoints, Topology, Unavailable, is_master},
+    redis_client::{Commands, Endpoints, LoginChanges, Topology, Unavailable, is_master},
 };
 
 /// How often a probe is sent.
@@ -66,13 +66,21 @@ pub(super) async fn listen(
 ) {
     let mut pause = RETRY_PAUSE.0;
     let mut last_said = String::new();
+    let mut logins = endpoints.login_changes();
     loop {
+        logins.begin();
         let subscribed = timeout(SUBSCRIBE_TIMEOUT, subscribe(endpoints, keys, inbox)).await;
         let reason = match subscribed {
             Ok(Ok(subscription)) => {
                 pause = RETRY_PAUSE.0;
                 info!(topology = ?subscription.topology, "subscribed to this server's channel");
-                let reason = serve(&subscription, commands, keys, health).await;
+                let reason = {
+                    let login = Login {
+                        endpoints,
+                        changes: &mut logins,
+                    };
+                    serve(&subscription, commands, keys, health, login).await
+                };
                 SubscriptionLost {
                     metrics,
                     reason: &reason,
@@ -143,6 +151,7 @@ async fn serve(
     commands: &Commands,
     keys: &Keys,
     health: &Health,
+    mut login: Login<'_>,
 ) -> String {
     let began = Instant::now();
     let mut ticks = interval(PROBE_INTERVAL);
@@ -150,8 +159,10 @@ async fn serve(
     loop {
         tokio::select! {
             () = subscription.lost.notified() => return "the connection is lost, or the channel moved".to_owned(),
+            () = login.changes.changed() => {}
             _ = ticks.tick() => {}
         }
+        login.keep(&subscription.connection).await;
         let heard = health.last_heard().map_or(began, |heard| heard.max(began));
         if heard.elapsed() > SILENCE_MAX {
             return "nothing that was published came back for three seconds".to_owned();
@@ -164,6 +175,22 @@ async fn serve(
         }
         if !serves {
             return "its server is no master any more".to_owned();
+        }
+    }
+}
+
+/// As whom the subscription is, and as whom it should be.
+struct Login<'l> {
+    endpoints: &'l Endpoints,
+    changes: &'l mut LoginChanges,
+}
+
+impl Login<'_> {
+    /// Logs in anew if user or password changed.
+    async fn keep(&mut self, connection: &MultiplexedConnection) {
+        if self.changes.is_due() {
+            let result = self.endpoints.log_in(connection).await;
+            self.changes.tried("subscription", result);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode, sync::Arc};
 
 use signalbox::{
-    auth::Authenticator,
+    auth::{self, Authenticator},
     config::{Config, InstanceMode, Limits, OnFailure, PluginConfig, PluginLimits},
     plugin::{self, Loader, Pace, Registry, Trigger},
 };
@@ -79,14 +79,21 @@ async fn check(loader: &Loader, file: &Path, config_text: &str) -> Report {
     }
 }
 
-/// Prints a line for each plugin, and one for key files that are of no use. The configuration itself has been found
-/// valid before.
-pub(in crate::cli) fn check_all(config: &Config) -> ExitCode {
-    let keys = Authenticator::from_config(&config.auth);
-    if let Err(error) = &keys {
-        eprintln!("{error}");
-    }
+/// Prints a line for each plugin, one for keys of tokens that are of no use, and in the end that `what` is valid. The
+/// configuration itself has been found valid before.
+pub(in crate::cli) fn check_all(config: &Config, what: &str) -> ExitCode {
     with_loader(Compiling::Anew, async |loader, metrics| {
+        let keys = Authenticator::new(&config.auth, metrics.clone());
+        if let Err(error) = &keys {
+            eprintln!("{error}");
+        }
+        match auth::try_url(&config.auth).await {
+            None => {}
+            Some(Ok(keys)) => println!("auth.jwks_url: fetched, {keys} keys"),
+            Some(Err(reason)) => eprintln!(
+                "warning: auth.jwks_url: {reason}; a server starts all the same, and refuses tokens until the keys come"
+            ),
+        }
         let registry = Registry::new(loader, metrics);
         let max = config.limits.plugin_file_bytes_max;
         let refusals = registry.apply(&config.plugins, max, Trigger::Start).await;
@@ -107,7 +114,7 @@ pub(in crate::cli) fn check_all(config: &Config) -> ExitCode {
             eprintln!("plugins.{name}: {error}");
         }
         if refusals.is_empty() && keys.is_ok() {
-            println!("the configuration is valid");
+            println!("{what} valid");
             ExitCode::SUCCESS
         } else {
             ExitCode::from(EXIT_CONFIG)

@@ -3,13 +3,9 @@
 use std::{cell::RefCell, collections::VecDeque, io};
 
 use bytes::Bytes;
-use tungstenite::protocol::frame::{
-    FrameHeader,
-    coding::{Data, OpCode},
-};
 
 use super::{FRAME_OVERHEAD_BYTES, Sink};
-use crate::protocol::Frame;
+use crate::{protocol::Frame, websocket};
 
 /// Frames are gathered up to so many bytes for one write; a larger one is not copied.
 const GATHERED_BYTES: usize = 16 << 10;
@@ -25,64 +21,114 @@ thread_local! {
 #[derive(Debug)]
 pub(super) enum Queued {
     /// A text frame, whose header is made when it is written: the text is shared by all that it goes to.
-    Text(Frame),
-    /// A frame with its header.
-    Encoded(Bytes),
+    Text {
+        frame: Frame,
+        /// It is a message that counts as lost if it is not written.
+        is_message: bool,
+    },
+    /// A control frame with its header.
+    Control(Bytes),
 }
 
-/// The frames that wait.
+/// The frames that wait: those of text in their order, control frames before them, and a close frame after them.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     frames: VecDeque<Queued>,
-    /// What is charged for them.
+    /// Charged for the frames of text.
     bytes: usize,
+    /// Control frames that wait, without a close frame.
+    controls: usize,
     /// Bytes of the first frame that are written already.
     written: usize,
+    /// Bytes that were ever written.
+    written_in_all: u64,
 }
 
 impl Queued {
     fn body(&self) -> &[u8] {
         match self {
-            Self::Text(frame) => frame.as_str().as_bytes(),
-            Self::Encoded(bytes) => bytes,
+            Self::Text { frame, .. } => frame.as_str().as_bytes(),
+            Self::Control(bytes) => bytes,
         }
     }
 
     fn header_len(&self) -> usize {
         match self {
-            Self::Text(frame) => text_header().len(frame.len() as u64),
-            Self::Encoded(_) => 0,
+            Self::Text { frame, .. } => websocket::header_len(frame.len()),
+            Self::Control(_) => 0,
         }
     }
 
     fn charge(&self) -> usize {
-        self.body().len() + FRAME_OVERHEAD_BYTES
+        match self {
+            Self::Text { frame, .. } => frame.len() + FRAME_OVERHEAD_BYTES,
+            Self::Control(_) => 0,
+        }
+    }
+
+    fn is_message(&self) -> bool {
+        matches!(
+            self,
+            Self::Text {
+                is_message: true,
+                ..
+            }
+        )
     }
 }
 
 impl Queue {
-    pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
-    }
-
-    /// What the frames are charged with.
+    /// Charged for the frames of text.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn push(&mut self, frame: Queued) {
-        self.bytes += frame.charge();
-        self.frames.push_back(frame);
+    pub(super) fn controls(&self) -> usize {
+        self.controls
     }
 
-    /// Throws away what waits, apart from a frame that is written in part: another one can only come after its end.
-    pub(super) fn abandon(&mut self) {
-        let first = self.frames.pop_front().filter(|_| self.written > 0);
-        self.frames = VecDeque::new();
-        self.bytes = 0;
+    pub(super) fn written_in_all(&self) -> u64 {
+        self.written_in_all
+    }
+
+    pub(super) fn push(&mut self, frame: Frame, is_message: bool) {
+        let queued = Queued::Text { frame, is_message };
+        self.bytes += queued.charge();
+        self.frames.push_back(queued);
+    }
+
+    /// Queues a control frame before all frames of text, apart from one that is written in part.
+    pub(super) fn push_control(&mut self, encoded: Bytes) {
+        let begun = self.written > 0 && matches!(self.frames.front(), Some(Queued::Text { .. }));
+        let place = self.controls + usize::from(begun);
+        self.frames.insert(place, Queued::Control(encoded));
+        self.controls += 1;
+    }
+
+    /// Queues a close frame, after which nothing may be queued.
+    pub(super) fn push_close(&mut self, encoded: Bytes) {
+        self.frames.push_back(Queued::Control(encoded));
+    }
+
+    /// Throws away everything that waits, apart from a frame that is written in part: another one can only come after
+    /// its end. Returns how many messages are lost.
+    pub(super) fn abandon(&mut self) -> usize {
+        let first = self.frames.pop_front_if(|_| self.written > 0);
+        let lost = self.clear();
         if let Some(first) = first {
-            self.push(first);
+            self.bytes = first.charge();
+            self.controls = usize::from(matches!(first, Queued::Control(_)));
+            self.frames.push_back(first);
         }
+        lost
+    }
+
+    /// Throws away everything, for good. Returns how many messages are lost.
+    pub(super) fn clear(&mut self) -> usize {
+        self.bytes = 0;
+        self.controls = 0;
+        let frames = std::mem::take(&mut self.frames);
+        frames.iter().filter(|frame| frame.is_message()).count()
     }
 
     /// Writes until nothing waits.
@@ -116,8 +162,7 @@ impl Queue {
             let (body, header_len) = (frame.body(), frame.header_len());
             if header_len > 0 && written < header_len {
                 let start = gathered.len();
-                // Writing into a vector cannot fail.
-                let _ = text_header().format(body.len() as u64, gathered);
+                websocket::push_text_header(body.len(), gathered);
                 gathered.drain(start..start + written);
             }
             let body = &body[written.saturating_sub(header_len)..];
@@ -131,6 +176,7 @@ impl Queue {
     }
 
     fn take_out(&mut self, mut taken: usize) {
+        self.written_in_all += taken as u64;
         while let Some(frame) = self.frames.front() {
             let left = frame.header_len() + frame.body().len() - self.written;
             if taken < left {
@@ -140,15 +186,10 @@ impl Queue {
             taken -= left;
             self.written = 0;
             self.bytes -= frame.charge();
+            if matches!(frame, Queued::Control(_)) {
+                self.controls = self.controls.saturating_sub(1);
+            }
             self.frames.pop_front();
         }
-    }
-}
-
-/// Of a whole text frame.
-fn text_header() -> FrameHeader {
-    FrameHeader {
-        opcode: OpCode::Data(Data::Text),
-        ..FrameHeader::default()
     }
 }

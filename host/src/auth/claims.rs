@@ -1,0 +1,181 @@
+//! The claims of a token whose signature is right (RFC 7519 §4.1).
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, value::RawValue};
+
+use super::{
+    AuthError, NOT_BEFORE_LEEWAY,
+    object::{self, Members},
+    user::{self, NoUser},
+};
+
+/// The first second that no `exp`, `nbf` or `iat` may name, in the year 5138. Milliseconds of any year since 1973 lie
+/// beyond it.
+pub(super) const SECONDS_END: u64 = 100_000_000_000;
+
+/// Beyond it a number is not even a moment in milliseconds or microseconds.
+const NO_MOMENT: f64 = 1e17;
+
+/// What a good token says.
+#[derive(Debug)]
+pub(super) struct Verified {
+    pub(super) user: String,
+    pub(super) claims_json: String,
+    pub(super) expires_at: SystemTime,
+}
+
+/// What a token must carry besides `sub` and `exp`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Demands {
+    pub(super) issuer: Option<String>,
+    pub(super) audience: Option<String>,
+}
+
+impl Demands {
+    /// Reads `claims_json` and checks it against `now` and what is demanded.
+    pub(super) fn check(
+        &self,
+        claims_json: String,
+        now: SystemTime,
+    ) -> Result<Verified, AuthError> {
+        let claims = object::read(&claims_json)
+            .map_err(|fault| AuthError::InvalidToken(fault.in_claims()))?;
+        let expires_at = expiry(&claims)?;
+        if expires_at <= now {
+            return Err(AuthError::ExpiredToken);
+        }
+        not_after(&claims, "nbf", now)?;
+        not_after(&claims, "iat", now)?;
+        self.check_issuer(&claims)?;
+        self.check_audience(&claims)?;
+        let user = subject(&claims)?;
+        Ok(Verified {
+            user,
+            claims_json,
+            expires_at,
+        })
+    }
+
+    fn check_issuer(&self, claims: &Members<'_>) -> Result<(), AuthError> {
+        let issuer = match (value(claims, "iss"), &self.issuer) {
+            (Some(Value::String(issuer)), _) => issuer,
+            (Some(_), _) => {
+                return Err(AuthError::InvalidToken("its issuer (iss) is not a string"));
+            }
+            (None, None) => return Ok(()),
+            (None, Some(_)) => return Err(AuthError::InvalidToken("it has no issuer (iss)")),
+        };
+        match &self.issuer {
+            Some(wanted) if *wanted != issuer => {
+                Err(AuthError::InvalidToken("it is from another issuer (iss)"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_audience(&self, claims: &Members<'_>) -> Result<(), AuthError> {
+        const WRONG_KIND: AuthError =
+            AuthError::InvalidToken("its audience (aud) is neither a string nor a list of strings");
+        let audiences = match (value(claims, "aud"), &self.audience) {
+            (Some(Value::String(audience)), _) => vec![audience],
+            (Some(Value::Array(audiences)), _) => audiences
+                .into_iter()
+                .map(|audience| match audience {
+                    Value::String(audience) => Ok(audience),
+                    _ => Err(WRONG_KIND),
+                })
+                .collect::<Result<_, _>>()?,
+            (Some(_), _) => return Err(WRONG_KIND),
+            (None, None) => return Ok(()),
+            (None, Some(_)) => return Err(AuthError::InvalidToken("it has no audience (aud)")),
+        };
+        match &self.audience {
+            Some(wanted) if !audiences.contains(wanted) => {
+                Err(AuthError::InvalidToken("it is for another audience (aud)"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A claim; none if it is `null`, which says nothing.
+fn value(claims: &Members<'_>, name: &str) -> Option<Value> {
+    // It has been read as JSON before.
+    let value: Value = serde_json::from_str(claims.get(name)?.get()).ok()?;
+    Some(value).filter(|value| !value.is_null())
+}
+
+fn subject(claims: &Members<'_>) -> Result<String, AuthError> {
+    let Some(Value::String(sub)) = value(claims, "sub") else {
+        return Err(AuthError::InvalidToken("it has no sub that is a string"));
+    };
+    match user::check(&sub) {
+        Ok(()) => Ok(sub),
+        Err(NoUser::Length) => Err(AuthError::InvalidToken(
+            "its sub is not 1 to 255 bytes long",
+        )),
+        Err(NoUser::Blank) => Err(AuthError::InvalidToken("its sub is blank")),
+        Err(NoUser::Control) => Err(AuthError::InvalidToken("its sub holds a control character")),
+    }
+}
+
+/// `exp` as a moment: seconds since 1970, possibly with a fraction (RFC 7519 §2, NumericDate).
+fn expiry(claims: &Members<'_>) -> Result<SystemTime, AuthError> {
+    const MISSING: AuthError = AuthError::InvalidToken("it has no exp that is a number of seconds");
+    let exp = claims
+        .get("exp")
+        .and_then(|exp| seconds(exp))
+        .filter(|exp| *exp >= 0.0)
+        .ok_or(MISSING)?;
+    if exp > NO_MOMENT {
+        return Err(AuthError::InvalidToken("its exp is no moment"));
+    }
+    if exp >= SECONDS_END as f64 {
+        return Err(AuthError::InvalidToken(
+            "its exp is too far in the future; write it in seconds, not in milliseconds",
+        ));
+    }
+    Duration::try_from_secs_f64(exp)
+        .ok()
+        .and_then(|since| UNIX_EPOCH.checked_add(since))
+        .ok_or(AuthError::InvalidToken("its exp is no moment"))
+}
+
+/// Refuses a token that is valid, or was issued, only after `now`.
+fn not_after(claims: &Members<'_>, name: &str, now: SystemTime) -> Result<(), AuthError> {
+    let Some(raw) = claims.get(name).filter(|raw| raw.get() != "null") else {
+        return Ok(());
+    };
+    let is_nbf = name == "nbf";
+    let Some(seconds) = seconds(raw) else {
+        return Err(AuthError::InvalidToken(if is_nbf {
+            "its nbf is not a number of seconds"
+        } else {
+            "its iat is not a number of seconds"
+        }));
+    };
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    if seconds <= (now + NOT_BEFORE_LEEWAY).as_secs_f64() {
+        return Ok(());
+    }
+    Err(AuthError::InvalidToken(
+        match (is_nbf, seconds >= SECONDS_END as f64) {
+            (true, true) => {
+                "its nbf is too far in the future; write it in seconds, not in milliseconds"
+            }
+            (true, false) => "it is not valid yet (nbf)",
+            (false, true) => {
+                "its iat is too far in the future; write it in seconds, not in milliseconds"
+            }
+            (false, false) => "it was issued in the future (iat); are both clocks right?",
+        },
+    ))
+}
+
+/// A number; infinite if it is larger than any that can be told apart.
+fn seconds(raw: &RawValue) -> Option<f64> {
+    let text = raw.get();
+    text.starts_with(|c: char| c.is_ascii_digit() || c == '-')
+        .then(|| text.parse().ok())?
+}

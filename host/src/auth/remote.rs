@@ -1,0 +1,227 @@
+//! Keys that are fetched from `auth.jwks_url`: at the start, from time to time, and when a token names an unknown one.
+//!
+//! One task fetches. A set that cannot be had leaves the last good one in use. An upgrade reads what is there; it
+//! waits, for a bounded time, only for a fetch that may bring the key that it needs.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwapOption;
+use futures_util::FutureExt;
+use tokio::{
+    sync::{Notify, watch},
+    task::AbortHandle,
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::{debug, info};
+
+use super::{
+    AuthError, fetch,
+    keys::{KEYS_BYTES_MAX, KeySet, NoKey},
+};
+use crate::{
+    metrics::{Metrics, events::KeysNotReloaded},
+    supervise,
+};
+
+/// How often an unknown `kid` may lead to a fetch.
+const REFETCH_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long an upgrade waits for a fetch.
+const WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// Pause after a fetch that failed: doubled from the first to the second.
+const RETRY_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Keys of a URL. Fetching ends with this value.
+#[derive(Debug)]
+pub(super) struct RemoteKeys {
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+#[derive(Debug)]
+struct Shared {
+    url: String,
+    /// None until they came for the first time.
+    keys: ArcSwapOption<KeySet>,
+    fetches: watch::Sender<Fetches>,
+    /// A token named a key that is not there.
+    wanted: Notify,
+    refetch_pause: Duration,
+    metrics: Arc<Metrics>,
+}
+
+/// How fetching goes.
+#[derive(Clone, Copy, Debug)]
+struct Fetches {
+    /// How many have ended.
+    done: u64,
+    is_under_way: bool,
+    /// Whether the last one brought nothing.
+    has_failed: bool,
+    /// When an unknown `kid` may lead to the next one.
+    refetch_from: Instant,
+}
+
+impl RemoteKeys {
+    /// Begins to fetch from `url`. Until that succeeds, `meanwhile` is used.
+    pub(super) fn start(
+        url: &str,
+        refresh_interval: Duration,
+        metrics: Arc<Metrics>,
+        meanwhile: Option<Arc<KeySet>>,
+    ) -> Self {
+        Self::start_pacing(url, refresh_interval, REFETCH_PAUSE, metrics, meanwhile)
+    }
+
+    fn start_pacing(
+        url: &str,
+        refresh_interval: Duration,
+        refetch_pause: Duration,
+        metrics: Arc<Metrics>,
+        meanwhile: Option<Arc<KeySet>>,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            url: url.to_owned(),
+            keys: ArcSwapOption::new(meanwhile),
+            fetches: watch::Sender::new(Fetches {
+                done: 0,
+                is_under_way: true,
+                has_failed: false,
+                refetch_from: Instant::now(),
+            }),
+            wanted: Notify::new(),
+            refetch_pause,
+            metrics,
+        });
+        let (metrics, state) = (shared.metrics.clone(), shared.clone());
+        let task = supervise::spawn("keys of tokens", &metrics, state, move |shared| {
+            follow(shared.clone(), refresh_interval).boxed()
+        });
+        Self {
+            shared,
+            task: task.abort_handle(),
+        }
+    }
+
+    /// The keys that there are now, if any.
+    pub(super) fn now(&self) -> Option<Arc<KeySet>> {
+        self.shared.keys.load_full()
+    }
+
+    /// A set with the key that a token needs.
+    ///
+    /// # Errors
+    /// [`AuthError::KeysUnavailable`] if such a set may be there and cannot be fetched; otherwise that the key is
+    /// unknown.
+    pub(super) async fn set_for(&self, kid: Option<&str>) -> Result<Arc<KeySet>, AuthError> {
+        match self.look_up(kid) {
+            Ok(set) => return Ok(set),
+            Err(Some(NoKey::Unnamed)) => return Err(NoKey::Unnamed.into()),
+            Err(Some(NoKey::Unknown) | None) => {}
+        }
+        self.shared.wait_for_fetch().await;
+        self.look_up(kid).map_err(|reason| {
+            let fetches = *self.shared.fetches.borrow();
+            match reason {
+                Some(reason) if !fetches.has_failed && !fetches.is_under_way => reason.into(),
+                _ => AuthError::KeysUnavailable,
+            }
+        })
+    }
+
+    fn look_up(&self, kid: Option<&str>) -> Result<Arc<KeySet>, Option<NoKey>> {
+        let set = self.now().ok_or(None)?;
+        set.choose(kid).map_err(Some)?;
+        Ok(set)
+    }
+}
+
+impl Drop for RemoteKeys {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Shared {
+    /// Asks for a fetch, and waits for it unless it has to wait itself.
+    async fn wait_for_fetch(&self) {
+        let mut fetches = self.fetches.subscribe();
+        let before = *fetches.borrow();
+        self.wanted.notify_one();
+        if before.is_under_way || before.refetch_from <= Instant::now() {
+            let ended = fetches.wait_for(|now| now.done > before.done);
+            let _ = timeout(WAIT_MAX, ended).await;
+        }
+    }
+
+    async fn fetch(&self) -> Result<KeySet, String> {
+        let text = fetch::text(&self.url, KEYS_BYTES_MAX).await?;
+        KeySet::of_jwks(&text).map_err(|reason| format!("what is there {reason}"))
+    }
+
+    /// Waits until `due`, or until an unknown `kid` may lead to a fetch and does.
+    async fn until_due(&self, due: Instant) {
+        tokio::select! {
+            () = sleep_until(due) => {}
+            () = self.wanted.notified() => {
+                let from = self.fetches.borrow().refetch_from;
+                sleep_until(from.min(due)).await;
+                let next = Instant::now() + self.refetch_pause;
+                self.fetches.send_modify(|now| {
+                    now.refetch_from = next;
+                    now.is_under_way = true;
+                });
+            }
+        }
+    }
+}
+
+/// Fetches until it is aborted.
+async fn follow(shared: Arc<Shared>, refresh_interval: Duration) {
+    let mut retry_pause = RETRY_PAUSE.0;
+    let mut last_reason = None;
+    loop {
+        shared.fetches.send_modify(|now| now.is_under_way = true);
+        let fetched = shared.fetch().await;
+        let has_failed = fetched.is_err();
+        let pause = match fetched {
+            Ok(set) => {
+                let keys = set.len();
+                if last_reason.take().is_some() || shared.keys.load().is_none() {
+                    info!(url = shared.url, keys, "fetched the keys of tokens");
+                } else {
+                    debug!(url = shared.url, keys, "fetched the keys of tokens");
+                }
+                shared.keys.store(Some(Arc::new(set)));
+                retry_pause = RETRY_PAUSE.0;
+                // Not all nodes at the same moment.
+                refresh_interval.mul_f64(0.9 + 0.1 * fastrand::f64())
+            }
+            Err(reason) => {
+                KeysNotReloaded {
+                    metrics: &shared.metrics,
+                    reason: &format!("auth.jwks_url: {}: {reason}", shared.url),
+                    is_news: last_reason.as_ref() != Some(&reason),
+                    has_old_keys: shared.keys.load().is_some(),
+                }
+                .emit();
+                last_reason = Some(reason);
+                let pause = retry_pause.min(refresh_interval);
+                retry_pause = (retry_pause * 2).min(RETRY_PAUSE.1);
+                pause
+            }
+        };
+        // Whoever asked meanwhile has got an answer.
+        let _ = shared.wanted.notified().now_or_never();
+        shared.fetches.send_modify(|now| {
+            now.done += 1;
+            now.is_under_way = false;
+            now.has_failed = has_failed;
+        });
+        shared.until_due(Instant::now() + pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! `[auth]` as it is put together.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// `[auth]`: who a client is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AuthConfig {
+    /// The client says who it is with `?userId=`.
+    None {
+        /// Whether this may be served on an address that is not a loopback.
+        allow_insecure: bool,
+    },
+    /// A JSON Web Token says it.
+    Jwt(JwtConfig),
+}
+
+/// What a token is checked against.
+#[derive(Clone, PartialEq)]
+pub struct JwtConfig {
+    /// Where the verification keys come from.
+    pub keys: JwtKeySource,
+    /// The `iss` that a token must carry, if any.
+    pub issuer: Option<String>,
+    /// The `aud` that a token must carry, if any.
+    pub audience: Option<String>,
+}
+
+/// Where verification keys come from. The kind decides the algorithms that are accepted: never the token.
+#[derive(Clone, PartialEq, Eq)]
+pub enum JwtKeySource {
+    /// HS256 with one of these.
+    Secrets {
+        /// What tokens are made with.
+        current: String,
+        /// What they were made with before, if that still counts.
+        previous: Option<String>,
+    },
+    /// RS256 or ES256 with the public key in this PEM file.
+    PemFile(PathBuf),
+    /// RS256 or ES256 with the keys in this JWKS file, chosen by `kid`.
+    JwksFile(PathBuf),
+    /// The same, fetched from an address.
+    JwksUrl {
+        /// `http://` or `https://`.
+        url: String,
+        /// Time between two fetches, 1 s – 24 h.
+        refresh_interval: Duration,
+    },
+}
+
+impl AuthConfig {
+    /// The file with the keys of tokens, if there is one.
+    pub fn key_file(&self) -> Option<&Path> {
+        match self {
+            Self::Jwt(JwtConfig {
+                keys: JwtKeySource::PemFile(file) | JwtKeySource::JwksFile(file),
+                ..
+            }) => Some(file),
+            _ => None,
+        }
+    }
+}
+
+// Secrets stay out of logs: `Debug` is what ends up there.
+impl std::fmt::Debug for JwtConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JwtConfig")
+            .field("keys", &self.keys)
+            .field("issuer", &self.issuer)
+            .field("audience", &self.audience)
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for JwtKeySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Secrets { previous, .. } => f.write_str(if previous.is_some() {
+                "Secrets(2)"
+            } else {
+                "Secrets(1)"
+            }),
+            Self::PemFile(path) => f.debug_tuple("PemFile").field(path).finish(),
+            Self::JwksFile(path) => f.debug_tuple("JwksFile").field(path).finish(),
+            Self::JwksUrl { url, .. } => f.debug_tuple("JwksUrl").field(url).finish(),
+        }
+    }
+}

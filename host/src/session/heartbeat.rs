@@ -1,0 +1,199 @@
+//! Whether a client is alive: when it is pinged, and when it is given up.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::ServerConfig;
+
+/// A reader that takes less than so many bytes a second is not waited for.
+const SLOWEST_READER_BYTES_PER_SECOND: u64 = 16 << 10;
+/// What buffers between the server and a client hold at most, of what was sent before a ping.
+const AHEAD_BYTES_MAX: u64 = 2 << 20;
+/// A timer that is late by more than this share of `server.idle_timeout` shows that the process did not run.
+const LATE_SHARE: u32 = 4;
+/// The longest delay of a timer that is taken for a load of the machine.
+const LATE_MAX: Duration = Duration::from_secs(1);
+
+/// What is known of a client's liveness. All times are given, none is asked for.
+#[derive(Debug)]
+pub(super) struct Heartbeat {
+    last_heard: Instant,
+    last_pinged: Instant,
+    /// What had been written to the client when it was last heard, in bytes.
+    written_when_heard: u64,
+    /// What was written between that and the first ping that is not answered.
+    ahead_of_ping: Option<u64>,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beat {
+    /// Nothing.
+    Rest,
+    /// To ping.
+    Ping,
+    /// To give the client up.
+    Idle,
+}
+
+impl Heartbeat {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            last_heard: now,
+            last_pinged: now,
+            written_when_heard: 0,
+            ahead_of_ping: None,
+        }
+    }
+
+    pub(super) fn last_heard(&self) -> Instant {
+        self.last_heard
+    }
+
+    /// The client sent or took in something, when `written` bytes had been written to it.
+    pub(super) fn heard(&mut self, now: Instant, written: u64) {
+        self.last_heard = now;
+        self.written_when_heard = written;
+        self.ahead_of_ping = None;
+    }
+
+    /// A ping is sent, after `written` bytes.
+    pub(super) fn pinged(&mut self, now: Instant, written: u64) {
+        self.last_pinged = now;
+        let ahead = written.saturating_sub(self.written_when_heard);
+        self.ahead_of_ping.get_or_insert(ahead);
+    }
+
+    /// Whether a ping waits for an answer.
+    pub(super) fn is_asking(&self) -> bool {
+        self.ahead_of_ping.is_some()
+    }
+
+    /// When to look again.
+    pub(super) fn deadline(&self, server: &ServerConfig) -> Instant {
+        self.ping_due(server).min(self.idle_due(server))
+    }
+
+    /// What is to be done now. The look was due at `due`: if it comes much later, then the process was stopped meanwhile, and
+    /// the client may have had no chance to be heard. It gets another ping, and the time for its answer.
+    pub(super) fn look(&mut self, now: Instant, due: Instant, server: &ServerConfig) -> Beat {
+        if was_stopped(now, due, server) {
+            self.last_heard = self
+                .last_heard
+                .max(now - server.ping_interval.min(now - due));
+            return Beat::Ping;
+        }
+        if now >= self.idle_due(server) {
+            return Beat::Idle;
+        }
+        if now >= self.ping_due(server) {
+            return Beat::Ping;
+        }
+        Beat::Rest
+    }
+
+    fn ping_due(&self, server: &ServerConfig) -> Instant {
+        self.last_heard.max(self.last_pinged) + server.ping_interval
+    }
+
+    fn idle_due(&self, server: &ServerConfig) -> Instant {
+        let ahead = self.ahead_of_ping.unwrap_or(0).min(AHEAD_BYTES_MAX);
+        let reading = Duration::from_millis(ahead * 1_000 / SLOWEST_READER_BYTES_PER_SECOND);
+        self.last_heard + server.idle_timeout + reading
+    }
+}
+
+/// Whether a look that was due at `due` and comes now tells that the process did not run meanwhile.
+pub(super) fn was_stopped(now: Instant, due: Instant, server: &ServerConfig) -> bool {
+    let tolerance = (server.idle_timeout / LATE_SHARE).min(LATE_MAX);
+    now.saturating_duration_since(due) > tolerance
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn server() -> ServerConfig {
+        Config::default().server
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_silent_client_is_pinged_and_then_given_up() {
+        let (server, start) = (server(), Instant::now());
+        let mut heartbeat = Heartbeat::new(start);
+        let mut beats = Vec::new();
+        loop {
+            let due = heartbeat.deadline(&server);
+            let beat = heartbeat.look(due, due, &server);
+            beats.push(((due - start).as_secs(), beat));
+            match beat {
+                Beat::Ping => heartbeat.pinged(due, 0),
+                Beat::Idle => break,
+                Beat::Rest => {}
+            }
+        }
+        assert_eq!(
+            beats,
+            [(25, Beat::Ping), (50, Beat::Ping), (60, Beat::Idle)]
+        );
+    }
+
+    #[test]
+    fn a_client_that_is_heard_is_left_alone() {
+        let (server, start) = (server(), Instant::now());
+        let mut heartbeat = Heartbeat::new(start);
+        heartbeat.pinged(start + seconds(25), 0);
+        heartbeat.heard(start + seconds(59), 0);
+        assert!(!heartbeat.is_asking());
+        let at = start + seconds(61);
+        assert_eq!(heartbeat.look(at, at, &server), Beat::Rest);
+        assert_eq!(heartbeat.deadline(&server), start + seconds(59 + 25));
+    }
+
+    #[test]
+    fn a_ping_behind_much_data_has_more_time_for_its_answer() {
+        let (server, start) = (server(), Instant::now());
+        let mut heartbeat = Heartbeat::new(start);
+        heartbeat.heard(start, 1 << 20);
+        heartbeat.pinged(start + seconds(25), 2 << 20);
+        // What comes after the ping gives no more.
+        heartbeat.pinged(start + seconds(50), 9 << 20);
+        for (at, beat) in [
+            (60, Beat::Rest),
+            (74, Beat::Rest),
+            (75, Beat::Ping),
+            (124, Beat::Idle),
+        ] {
+            let at = start + seconds(at);
+            assert_eq!(heartbeat.look(at, at, &server), beat);
+        }
+        heartbeat.heard(start, 0);
+        heartbeat.pinged(start, u64::MAX);
+        let at = start + seconds(60 + 128);
+        assert_eq!(heartbeat.look(at, at, &server), Beat::Idle);
+    }
+
+    #[test]
+    fn after_the_process_was_stopped_a_client_has_time_to_answer_once_more() {
+        let (server, start) = (server(), Instant::now());
+        for due in [25, 60] {
+            let mut heartbeat = Heartbeat::new(start);
+            let due = start + seconds(due);
+            let now = due + seconds(500);
+            assert_eq!(heartbeat.look(now, due, &server), Beat::Ping);
+            heartbeat.pinged(now, 0);
+            let due = now + server.idle_timeout - server.ping_interval;
+            assert_ne!(
+                heartbeat.look(due - seconds(1), due - seconds(1), &server),
+                Beat::Idle
+            );
+            assert_eq!(heartbeat.look(due, due, &server), Beat::Idle);
+        }
+    }
+}

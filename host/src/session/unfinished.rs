@@ -1,0 +1,73 @@
+//! The memory of messages that have begun and not ended, bounded for the node.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// What each connection may keep without being charged: so a node that is full still takes messages of common size.
+const FREE_BYTES: usize = 4 << 10;
+
+/// Bytes that all connections of a node are charged with.
+#[derive(Debug, Default)]
+pub struct UnfinishedBytes(AtomicUsize);
+
+/// The share of one connection, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    of: Arc<UnfinishedBytes>,
+    charged: usize,
+}
+
+impl Share {
+    pub(super) fn new(of: Arc<UnfinishedBytes>) -> Self {
+        Self { of, charged: 0 }
+    }
+
+    /// Charges the connection with `kept` bytes in all. False if it needs more than before, and all connections together
+    /// would have more than `most`; 0: no limit.
+    pub(super) fn set(&mut self, kept: usize, most: usize) -> bool {
+        let charge = kept.saturating_sub(FREE_BYTES);
+        if charge == self.charged {
+            return true;
+        }
+        let total = &self.of.0;
+        let all = if charge > self.charged {
+            let more = charge - self.charged;
+            total.fetch_add(more, Ordering::Relaxed) + more
+        } else {
+            total.fetch_sub(self.charged - charge, Ordering::Relaxed);
+            0
+        };
+        self.charged = charge;
+        most == 0 || all <= most
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.of.0.fetch_sub(self.charged, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_connection_that_goes_over_the_bound_is_the_one_that_is_refused() {
+        let all = Arc::<UnfinishedBytes>::default();
+        let (mut one, mut two) = (Share::new(all.clone()), Share::new(all.clone()));
+        let most = 60 << 10;
+        assert!(one.set(FREE_BYTES + (40 << 10), most));
+        assert!(!two.set(FREE_BYTES + (40 << 10), most));
+        // It may give some back, and others may keep a little.
+        assert!(two.set(FREE_BYTES + (30 << 10), most));
+        assert!(Share::new(all.clone()).set(FREE_BYTES, most));
+        drop(two);
+        assert!(one.set(FREE_BYTES + most, most));
+        assert!(one.set(usize::MAX, 0), "0 is no limit");
+        drop(one);
+        assert_eq!(all.0.load(Ordering::Relaxed), 0);
+    }
+}
