@@ -6,26 +6,32 @@ use anyhow::Context;
 use signalbox::{
     app::{self, Source},
     config::Config,
-    logging::Log,
+    logging::{Log, Output},
 };
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 /// The exit code of a server that did not drain because it was told twice to stop (128 and SIGINT, as shells have it).
 const EXIT_INTERRUPTED: i32 = 130;
 
 pub(super) fn run(config: Config, source: Source) -> ExitCode {
-    let log = Log::start();
+    let log = match Log::start() {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("signalbox does not start: the log cannot be written: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let served = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the runtime does not start")
         .and_then(|runtime| {
-            let served = runtime.block_on(log.during(serve(config, source)));
+            let served = runtime.block_on(log.during(serve(config, source, log.output())));
             // A plugin that is being compiled must not keep a process that has drained.
             runtime.shutdown_background();
             served
@@ -33,17 +39,13 @@ pub(super) fn run(config: Config, source: Source) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if log.is_json() {
-                error!("signalbox does not start: {error:#}");
-            } else {
-                eprintln!("signalbox does not start: {error:#}");
-            }
+            log.say_last(&format!("signalbox does not start: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
-async fn serve(config: Config, source: Source) -> anyhow::Result<()> {
+async fn serve(config: Config, source: Source, log: &Output) -> anyhow::Result<()> {
     info!("{}", super::described(&source));
     for advice in &config.advice {
         warn!("{advice}");
@@ -54,7 +56,7 @@ async fn serve(config: Config, source: Source) -> anyhow::Result<()> {
     })?;
     let shutdown = CancellationToken::new();
     stop_on_signal(shutdown.clone()).context("the system gives no signals")?;
-    app::run(config, source, listener, shutdown).await?;
+    app::run(config, source, listener, shutdown, log.dropped()).await?;
     Ok(())
 }
 

@@ -114,8 +114,11 @@ impl<S: Sink> Worker<S> {
         };
         // Without a deadline nobody waits for it.
         if let Ok(deadline) = deadline {
-            self.collect().await;
-            let _ = timeout_at(deadline, self.push()).await;
+            let last = async {
+                self.collect().await;
+                self.push().await;
+            };
+            let _ = timeout_at(deadline, last).await;
             match self.backlog.len() {
                 0 => {}
                 left => warn!(

@@ -249,7 +249,7 @@ fn a_new_version_may_be_tried_on_copies_first() {
 fn no_text_gives_the_defaults_of_the_contract() {
     let config = parse("").expect("nothing is required");
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
-    assert_eq!(config.server.drain_timeout, Duration::from_secs(10));
+    assert_eq!(config.server.drain_timeout, Duration::from_secs(8));
     assert_eq!(config.server.ping_interval, Duration::from_secs(25));
     assert_eq!(config.server.idle_timeout, Duration::from_secs(60));
     assert_eq!(config.server.allowed_origins, AllowedOrigins::SameHost);

@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     async fn next(watcher: &mut FileWatcher) -> BTreeSet<PathBuf> {
-        tokio::time::timeout(Duration::from_secs(20), watcher.changed())
+        tokio::time::timeout(Duration::from_secs(120), watcher.changed())
             .await
             .expect("no change was noticed")
     }

@@ -17,6 +17,8 @@ pub mod prometheus;
 pub mod readings;
 pub mod table;
 
+use std::sync::{Arc, atomic::AtomicU64};
+
 use crate::protocol::{CloseCode, ErrorCode};
 
 pub use cells::{Counter, Gauge};
@@ -78,6 +80,8 @@ pub struct Metrics {
     pub trace_spans_exported: Counter,
     /// Spans of traces that no collector got, by reason.
     pub trace_spans_dropped: BySpanDropReason,
+    /// Lines of the log that were not written; the log counts them.
+    pub log_lines_dropped: Arc<AtomicU64>,
 }
 
 /// What happens between this node and the others through Redis.
@@ -89,6 +93,8 @@ pub struct RedisMetrics {
     pub publish_failures: Counter,
     /// Messages for a server that did not listen.
     pub unheard: Counter,
+    /// Messages that were forwarded to where their receiver moved.
+    pub forwarded: Counter,
     /// Questions for a route that Redis was asked; most are answered from memory.
     pub route_lookups: Counter,
     /// Servers without a lease that were taken out of a route.
@@ -123,6 +129,8 @@ pub enum DropReason {
     Closing,
     /// No node holds the receiver.
     Offline,
+    /// The receiver left while the message was on its way, and came back nowhere in time.
+    Moved,
     /// A transformation dropped it.
     Plugin,
     /// What a plugin asked for had no effect, because the connection was gone.
@@ -136,10 +144,11 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::SlowConsumer,
         Self::Closing,
         Self::Offline,
+        Self::Moved,
         Self::Plugin,
         Self::ConnectionGone,
         Self::ConnectionLost,
@@ -152,6 +161,7 @@ impl DropReason {
             Self::SlowConsumer => "slow_consumer",
             Self::Closing => "closing",
             Self::Offline => "offline",
+            Self::Moved => "moved",
             Self::Plugin => "plugin",
             Self::ConnectionGone => "connection_gone",
             Self::ConnectionLost => "connection_lost",

@@ -3,7 +3,7 @@
 //! The one place that goes from a row of the [`table`] to the cell behind it: whoever shows or pushes figures takes them
 //! from here.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     Counter, FailureKind, Gauge, Histogram, HistogramSnapshot, Metrics, PluginMetrics,
@@ -113,6 +113,8 @@ pub fn read(metrics: &Metrics, status: &Status) -> Vec<Family> {
         &table::TRACE_SPANS_DROPPED,
         metrics.trace_spans_dropped.rows(),
     );
+    let lines_dropped = metrics.log_lines_dropped.load(Ordering::Relaxed);
+    readings.one(&table::LOG_LINES_DROPPED, Reading::Count(lines_dropped));
     readings.families
 }
 
@@ -173,6 +175,7 @@ impl Readings {
         self.one(&table::REDIS_PUBLISHES, &m.redis.publishes);
         self.one(&table::REDIS_PUBLISH_FAILURES, &m.redis.publish_failures);
         self.one(&table::REDIS_UNHEARD, &m.redis.unheard);
+        self.one(&table::REDIS_FORWARDED, &m.redis.forwarded);
         self.one(&table::REDIS_ROUTE_LOOKUPS, &m.redis.route_lookups);
         self.one(&table::REDIS_ROUTES_PRUNED, &m.redis.routes_pruned);
         self.one(

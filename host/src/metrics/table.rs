@@ -165,7 +165,7 @@ table! {
         .labels(&["code"])
         .cloudwatch("MessagesRejected", &[&[SERVER_ID], &[], &["Code"]]);
     MESSAGES_DROPPED = metric(Counter, "messages_dropped", Count,
-        "Accepted messages that were not written to a client, by the reason: `offline`, `plugin`, `connection_gone`; put out to a connection, and it was full (`slow_consumer`), closing already (`closing`), lost (`connection_lost`), closed without taking them in time (`close_timeout`), or cut off by a drain (`cut_off`)")
+        "Accepted messages that were not written to a client, by the reason: `offline`, `moved`, `plugin`, `connection_gone`; put out to a connection, and it was full (`slow_consumer`), closing already (`closing`), lost (`connection_lost`), closed without taking them in time (`close_timeout`), or cut off by a drain (`cut_off`)")
         .labels(&["reason"])
         .cloudwatch("MessagesDropped", &[&[SERVER_ID], &[], &["Reason"]]);
     DELIVERY_LATENCY = metric(Histogram, "delivery_latency_ms", Milliseconds,
@@ -185,6 +185,8 @@ table! {
     REDIS_PUBLISH_FAILURES = metric(Counter, "redis_publish_failures", Count,
         "Messages that Redis did not take, or not in time");
     REDIS_UNHEARD = metric(Counter, "redis_unheard", Count, "Messages for a server that did not listen");
+    REDIS_FORWARDED = metric(Counter, "redis_forwarded", Count,
+        "Messages that were forwarded to the server to which their receiver had moved");
     REDIS_ROUTE_LOOKUPS = metric(Counter, "redis_route_lookups", Count,
         "Questions for a route that Redis was asked; most are answered from memory");
     REDIS_ROUTES_PRUNED = metric(Counter, "redis_routes_pruned", Count,
@@ -260,6 +262,9 @@ table! {
     TRACE_SPANS_DROPPED = metric(Counter, "trace_spans_dropped", Count,
         "Spans of traces that no collector got: too many waited (`queue_full`), or it did not take them (`export`)")
         .labels(&["reason"]);
+
+    LOG_LINES_DROPPED = metric(Counter, "log_lines_dropped", Count,
+        "Lines of the log that were not written: the reader of standard error did not read, or the disk is full");
 }
 
 #[cfg(test)]

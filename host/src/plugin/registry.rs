@@ -232,11 +232,17 @@ impl Registry {
 
     /// Makes everything live that is ready, by one store, with the state of `single` plugins.
     async fn go_live(&self, reload: &mut Reload) {
+        for place in &mut reload.places {
+            self.pass_over(place, reload.began);
+        }
         let handed_over = self.hand_over(reload).await;
         let switch = self.switch();
         let live = self.live();
         for place in &mut reload.places {
-            self.pass_over(place, reload.began);
+            // The state of a `single` plugin is with the new version by now, and going back waits for that.
+            if place.next().is_none_or(|next| next.door().is_none()) {
+                self.pass_over(place, reload.began);
+            }
             place.look_again(&live, reload.trigger);
         }
         let slots = reload.places.iter().map(|place| {

@@ -186,7 +186,8 @@ async fn whatever_goes_wrong_in_a_handover_the_old_version_goes_on_where_it_was(
             10_000,
             "this version panics when it restores",
         ),
-        ("1", "restore-lo", 200, "handover: restore "),
+        // What comes before it is over by then.
+        ("1", "restore-lo", 2_000, "handover: restore "),
         (
             "save-refus",
             "2",

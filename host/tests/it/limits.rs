@@ -183,7 +183,7 @@ async fn an_upgrade_that_does_not_come_to_its_end_takes_no_place() {
 
 #[tokio::test]
 async fn a_request_must_be_whole_in_time_and_takes_no_place_before() {
-    let node = Node::start("[limits]\nupgrade_timeout = \"1s\"\nconnections_max = 1").await;
+    let node = Node::start("[limits]\nupgrade_timeout = \"5s\"\nconnections_max = 1").await;
     let head = upgrade_head("/ws?userId=slow");
     let (mut nothing, mut half, mut drips) = (node.tcp().await, node.tcp().await, node.tcp().await);
     half.write_all(head.as_bytes()).await.unwrap();

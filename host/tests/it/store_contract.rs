@@ -57,7 +57,7 @@ pub(crate) async fn redis_store(urls: &str, key_prefix: &str) -> Arc<dyn PluginS
         ca_file: None,
         compat: RedisCompat::None,
         key_prefix: key_prefix.to_owned(),
-        command_timeout: Duration::from_millis(500),
+        command_timeout: Duration::from_secs(10),
     };
     let commands = Commands::start(
         Endpoints::new(&config).expect("legal addresses"),
@@ -292,8 +292,12 @@ async fn a_new_number_takes_the_time_and_an_old_one_keeps_its_own(stores: Stores
     assert_eq!(increment("lasting", Some(SOON)).await, Ok(18));
     assert_eq!(increment("late", Some(LATE)).await, Ok(9));
     assert_eq!(increment("late", Some(SOON)).await, Ok(18));
-    assert_eq!(increment("soon", Some(SOON)).await, Ok(9));
-    increment("soon", None).await.unwrap();
+    // On a busy machine it may be over before it is counted on.
+    while {
+        store.remove("p", "soon").await.unwrap();
+        assert_eq!(increment("soon", Some(SOON)).await, Ok(9));
+        increment("soon", None).await != Ok(18)
+    } {}
     until_gone(store, "p", "new").await;
     until_gone(store, "p", "soon").await;
     for key in ["lasting", "late"] {
@@ -447,10 +451,14 @@ async fn swaps_and_increments_are_bounded_too_and_change_nothing_where_they_are_
     assert_eq!(differs, Ok(false), "what is not written needs no room");
     // With a time of its own, too.
     store
-        .set("q", one(10), passing("nine", b"9", SOON))
+        .set("q", one(10), passing("nine", b"9", LATE))
         .await
         .unwrap();
     assert_eq!(store.increment("q", one(5), "nine", 1, None).await, full);
+    store
+        .set("q", one(10), passing("nine", b"9", SOON))
+        .await
+        .unwrap();
     until_gone(store, "q", "nine").await;
 }
 
