@@ -21,7 +21,7 @@ use crate::{
     broker::{Broker, MemoryBroker, MemoryHub, RedisBroker},
     cloudwatch::Pusher,
     config::{AuthConfig, BrokerConfig, CloudWatchConfig, Config, Environment},
-    fleet::Fleet,
+    fleet::{Fleet, Meeting},
     metrics::{Metrics, readings},
     plugin::{EngineError, Loader, MemoryStore, PluginStore, RedisStore, Registry, Trigger},
     protocol::ids::IdSource,
@@ -29,6 +29,7 @@ use crate::{
     router::{LocalTable, Router},
     server::{self, AppState, Listeners},
     session::{Live, LiveConfig, Services},
+    supervise,
     trace::{self, Tracer},
 };
 
@@ -99,13 +100,22 @@ pub async fn run(
         .cloudwatch
         .clone()
         .map(|cloudwatch| push_to(cloudwatch, &config.server.node_id, &services));
-    let supervision = tokio::spawn(services.registry.clone().supervise());
+    let metrics = &services.metrics;
+    let registry = services.registry.clone();
+    let supervision = supervise::spawn("probation", metrics, registry, |registry| {
+        registry.supervise().boxed()
+    });
     let targets = reload::Targets {
         services: services.clone(),
         authenticator,
         redis,
     };
-    let reloads = tokio::spawn(reload::follow(targets, config.clone(), source, watch));
+    let (started, now) = (config.clone(), config.clone());
+    let follower = (targets, started, now, source, watch);
+    let reloads = supervise::spawn("reloads", metrics, follower, |state| {
+        let (targets, started, config, source, watch) = state;
+        reload::follow(targets, started, config, source, watch).boxed()
+    });
     if let Some(address) = listeners
         .internal
         .as_ref()
@@ -119,12 +129,11 @@ pub async fn run(
             warn!("auth.mode is \"none\": clients are whoever they say they are");
         }
     }
-    let serving = tokio::spawn(server::serve(
-        listeners,
-        routes,
-        services.clone(),
-        stop.clone(),
-    ));
+    let acceptor = (listeners, routes, services.clone(), stop.clone());
+    let serving = supervise::spawn("acceptor", metrics, acceptor, |state| {
+        let (listeners, routes, services, stop) = state;
+        server::serve(listeners, routes, services, stop).boxed()
+    });
     shutdown.cancelled().await;
     let running = Running {
         pusher,
@@ -180,7 +189,7 @@ fn services(
     };
     let store: Arc<dyn PluginStore> = match (&config.broker, endpoints) {
         (BrokerConfig::Redis(redis), Some(endpoints)) => {
-            let commands = Commands::start(endpoints.clone());
+            let commands = Commands::start(endpoints.clone(), &metrics);
             Arc::new(RedisStore::new(commands, &redis.key_prefix))
         }
         _ => Arc::<MemoryStore>::default(),
@@ -214,10 +223,16 @@ fn fleet(config: &Config, services: &Arc<Services>, endpoints: Option<&Endpoints
         return Fleet::alone(node, registry, bytes_max);
     };
     // A link of its own: components are large, and must not hold up what nodes say to each other.
-    let commands = Commands::start(endpoints.clone());
-    let broker = services.router.broker().clone();
-    let prefix = &redis.key_prefix;
-    Fleet::join(node, registry, broker, commands, prefix, bytes_max)
+    let commands = Commands::start(endpoints.clone(), &services.metrics);
+    let of = services.clone();
+    let meeting = Meeting {
+        broker: services.router.broker().clone(),
+        commands,
+        prefix: &redis.key_prefix,
+        admin_key: Arc::new(move || of.live.load().admin.key.clone()),
+    };
+    let metrics = &services.metrics;
+    Fleet::join(node, registry, meeting, metrics, bytes_max)
 }
 
 /// Pushes what is counted to CloudWatch.

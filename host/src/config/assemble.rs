@@ -99,6 +99,7 @@ fn probation(section: &Section, errors: &mut Vec<ConfigError>) -> ProbationConfi
         calls: calls.into(),
         failure_percent: section.count("failure_percent"),
         calls_min: calls_min.into(),
+        users_min: section.count("users_min") as usize,
     }
 }
 

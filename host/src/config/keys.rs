@@ -206,7 +206,7 @@ use Change::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 97] = [
+pub const KEYS: [Key; 99] = [
     key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
@@ -369,6 +369,8 @@ pub const KEYS: [Key; 97] = [
         "Traps and deadline misses in a hundred calls, over which the version before comes back"),
     key("plugin_probation", "calls_min", Kind::Count(1, 1_000_000), "20", "50", Live,
         "Calls before a share of them is looked at, at most `calls`"),
+    key("plugin_probation", "users_min", Kind::Count(2, 1_000), "3", "5", Live,
+        "Users whose calls must fail before the version before comes back: one client alone never takes a version back"),
 
     key("plugins", "name", Kind::Text(checks::plugin_name), "", "", Live,
         "Unique name, required"),
@@ -392,6 +394,8 @@ pub const KEYS: [Key; 97] = [
         "CPU time of a call"),
     key("plugins", "call_time_max", millis(1, 60 * SECOND), "50ms", "100ms", Live,
         "Time of a call with its host calls, at least `call_cpu_max`"),
+    key("plugins", "compile_time_max", millis(10, HOUR), "120s", "5m", Live,
+        "Time that compiling the component may take; what takes longer is refused"),
     key("plugins", "init_time_max", millis(1, 60 * SECOND), "5s", "2s", Live,
         "Time of `init`, and of `self-test`"),
     key("plugins", "actions_max", Kind::Count(1, 65_536), "256", "16", Live,

@@ -346,6 +346,8 @@ pub struct ProbationConfig {
     pub failure_percent: u32,
     /// Calls before a share of them is looked at, at most `calls`.
     pub calls_min: u64,
+    /// Users whose calls must fail, at least 2.
+    pub users_min: usize,
 }
 
 impl Default for ProbationConfig {
@@ -355,6 +357,7 @@ impl Default for ProbationConfig {
             calls: 1_000,
             failure_percent: 5,
             calls_min: 20,
+            users_min: 3,
         }
     }
 }
@@ -451,6 +454,8 @@ pub struct PluginLimits {
     pub call_time_max: Duration,
     /// Wall time of `init`, and of `self-test`, at most 60 s.
     pub init_time_max: Duration,
+    /// Time to compile the component, 10 ms – 1 h.
+    pub compile_time_max: Duration,
     /// Actions that one call may return.
     pub actions_max: usize,
     /// Bytes that one call may return.
@@ -503,6 +508,7 @@ impl Default for PluginLimits {
             call_cpu_max: Duration::from_millis(10),
             call_time_max: Duration::from_millis(50),
             init_time_max: Duration::from_secs(5),
+            compile_time_max: Duration::from_secs(120),
             actions_max: 256,
             output_bytes_max: 1 << 20,
             instances_idle_time: Duration::from_secs(60),

@@ -205,6 +205,7 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         calls: 200,
         failure_percent: 20,
         calls_min: 50,
+        users_min: 5,
     };
     assert_eq!(config.plugin_probation, probation);
 
@@ -223,6 +224,7 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         call_cpu_max: Duration::from_millis(5),
         call_time_max: Duration::from_millis(100),
         init_time_max: Duration::from_secs(2),
+        compile_time_max: Duration::from_secs(300),
         actions_max: 16,
         output_bytes_max: 64 << 10,
         instances_idle_time: Duration::from_secs(300),

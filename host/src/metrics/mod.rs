@@ -64,6 +64,10 @@ pub struct Metrics {
     pub reported_latency: Histogram,
     /// Reloads of the configuration that were refused.
     pub config_reloads_failed: Counter,
+    /// Compilations of plugins that took too long.
+    pub plugin_compiles_given_up: Counter,
+    /// Panics of tasks and threads that last as long as the server.
+    pub task_panics: Counter,
     /// Times that the keys of tokens could not be read or fetched again.
     pub auth_key_reloads_failed: Counter,
     /// Calls of operators, by what came of them.

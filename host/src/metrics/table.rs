@@ -128,6 +128,10 @@ table! {
         .labels(&["version"]);
     CONFIG_RELOADS_FAILED = metric(Counter, "config_reloads_failed", Count,
         "Reloads of the configuration that were refused");
+    TASK_PANICS = metric(Counter, "task_panics", Count,
+        "Panics of the server's own tasks, each of which was started again; the log names the task. Anything but 0 is a bug in the server");
+    PLUGIN_COMPILES_GIVEN_UP = metric(Counter, "plugin_compiles_given_up", Count,
+        "Compilations of plugins that were refused because they take too long (`compile_time_max`), or because others that do are still going on");
     AUTH_KEY_RELOADS_FAILED = metric(Counter, "auth_key_reloads_failed", Count,
         "Times that the keys of tokens could not be read from their file or fetched from `auth.jwks_url`; the last good ones stay in use");
 

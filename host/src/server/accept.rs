@@ -2,6 +2,7 @@
 
 use std::{fs::File, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::Router;
 use rustix::io::Errno;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -39,10 +40,10 @@ impl From<TcpListener> for Listeners {
 
 /// Serves `routes` on `listeners` until `stop`. Requests under way are finished; sessions are tasks of their own.
 pub async fn serve(
-    listeners: Listeners,
-    routes: Routes,
-    services: Arc<Services>,
-    stop: CancellationToken,
+    listeners: &Listeners,
+    routes: &Routes,
+    services: &Arc<Services>,
+    stop: &CancellationToken,
 ) {
     let requests = TaskTracker::new();
     let Listeners { public, internal } = listeners;
@@ -51,16 +52,16 @@ pub async fn serve(
         let address = listener.local_addr();
         address.is_ok_and(|address| address.ip().is_loopback())
     };
-    let front = |listener: &TcpListener, routes, is_public| {
+    let front = |listener: &TcpListener, routes: &Router, is_public| {
         let checks_hosts = are_open && is_loopback(listener);
-        Front::new(services.clone(), routes, is_public, checks_hosts)
+        Front::new(services.clone(), routes.clone(), is_public, checks_hosts)
     };
-    let of_public = front(&public, routes.public, true);
-    let accepting_public = accept(public, of_public, &requests, &stop);
+    let of_public = front(public, &routes.public, true);
+    let accepting_public = accept(public, of_public, &requests, stop);
     let accepting_internal = async {
-        if let (Some(listener), Some(routes)) = (internal, routes.internal) {
-            let of_internal = front(&listener, routes, false);
-            accept(listener, of_internal, &requests, &stop).await;
+        if let (Some(listener), Some(routes)) = (internal, &routes.internal) {
+            let of_internal = front(listener, routes, false);
+            accept(listener, of_internal, &requests, stop).await;
         }
     };
     tokio::join!(accepting_public, accepting_internal);
@@ -69,7 +70,7 @@ pub async fn serve(
 }
 
 async fn accept(
-    listener: TcpListener,
+    listener: &TcpListener,
     front: Arc<Front>,
     requests: &TaskTracker,
     stop: &CancellationToken,
@@ -88,7 +89,7 @@ async fn accept(
             }
             Err(error) if are_descriptors_used_up(&error) => {
                 warn!(%error, "a connection is refused: raise the limit of open files (ulimit -n, LimitNOFILE)");
-                match reserve.accept(&listener).await {
+                match reserve.accept(listener).await {
                     Some((stream, address)) => {
                         front.refuse(stream, address, REFUSAL_TIME_MAX).await
                     }

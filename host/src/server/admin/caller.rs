@@ -35,6 +35,12 @@ impl Caller {
         }
     }
 
+    /// For whoever is to know who it was, on other nodes too.
+    pub(super) fn in_words(&self) -> String {
+        let Self { address, key } = self;
+        format!("key {key} from {address}")
+    }
+
     /// Writes down that this caller did `action` to `object`, and what came of it. `detail` says which version, or what
     /// was wrong.
     pub(super) fn did(&self, action: &str, object: &str, outcome: &str, detail: &str) {
