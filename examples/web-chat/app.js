@@ -42,7 +42,7 @@ at("leave").addEventListener("click", () => {
 });
 
 function enter(name, token) {
-  const entering = new Connection(name, token);
+  const entering = new Connection(name, token, options.socket);
   let entered = false;
   connection = entering;
   entering.addEventListener("welcome", ({ detail }) => {

@@ -32,10 +32,11 @@ export class Connection extends EventTarget {
   /** How often it has come back. */
   reconnects = 0;
 
-  constructor(name, token) {
+  constructor(name, token, path = "/ws") {
     super();
     this.name = name;
     this.token = token;
+    this.path = path;
     this.#open();
   }
 
@@ -84,7 +85,7 @@ export class Connection extends EventTarget {
 
   #open() {
     this.#say("connecting");
-    const address = new URL("../ws", location.href);
+    const address = new URL(`..${this.path}`, location.href);
     address.protocol = address.protocol.replace("http", "ws");
     if (!this.token) {
       address.searchParams.set("userId", this.name);

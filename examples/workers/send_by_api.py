@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Sends a message through the API of a Signalbox node: POST /api/messages.
 
-    SIGNALBOX_API_KEY=first-key python3 send_by_api.py ann order_paid '{"order": 7}'
+    SIGNALBOX_API_KEY=first-key-of-16-or-more python3 send_by_api.py ann order_paid '{"order": 7}'
 
 Use this where you can: the message goes through the plugins, and the answer says what became of it.
 """

@@ -12,7 +12,6 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -22,14 +21,15 @@ use crate::{
     broker::{Broker, MemoryBroker, MemoryHub, RedisBroker},
     cloudwatch::Pusher,
     config::{AuthConfig, BrokerConfig, CloudWatchConfig, Config, Environment},
-    fleet::Fleet,
+    fleet::{Fleet, Meeting},
     metrics::{Metrics, readings},
     plugin::{EngineError, Loader, MemoryStore, PluginStore, RedisStore, Registry, Trigger},
     protocol::ids::IdSource,
     redis_client::{Commands, EndpointError, Endpoints},
     router::{LocalTable, Router},
-    server::{self, AppState},
+    server::{self, AppState, Listeners},
     session::{Live, LiveConfig, Services},
+    supervise,
     trace::{self, Tracer},
 };
 
@@ -62,17 +62,18 @@ pub enum StartError {
     Random,
 }
 
-/// Serves on `listener` until `shutdown`, then drains. `log_lines_dropped` is where the log counts what it cannot write.
+/// Serves on `listeners` until `shutdown`, then drains. `log_lines_dropped` is where the log counts what it cannot write.
 ///
 /// # Errors
 /// [`StartError`]; once it serves, nothing ends it but `shutdown`.
 pub async fn run(
     config: Config,
     source: Source,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     shutdown: CancellationToken,
     log_lines_dropped: Arc<AtomicU64>,
 ) -> Result<(), StartError> {
+    let listeners = listeners.into();
     let redis = endpoints(&config)?;
     let services = services(&config, redis.as_ref(), log_lines_dropped)?;
     let authenticator = Authenticator::new(&config.auth, services.metrics.clone())?;
@@ -92,35 +93,47 @@ pub async fn run(
         }
     }
     let stop = CancellationToken::new();
-    let state = AppState {
-        services: services.clone(),
-        authenticator: authenticator.clone(),
-        fleet: Arc::new(fleet(&config, &services, redis.as_ref())),
-    };
+    let fleet = Arc::new(fleet(&config, &services, redis.as_ref()));
+    let state = AppState::new(services.clone(), authenticator.clone(), fleet);
     let routes = server::routes(state, &config);
     let pusher = config
         .cloudwatch
         .clone()
         .map(|cloudwatch| push_to(cloudwatch, &config.server.node_id, &services));
-    let supervision = tokio::spawn(services.registry.clone().supervise());
+    let metrics = &services.metrics;
+    let registry = services.registry.clone();
+    let supervision = supervise::spawn("probation", metrics, registry, |registry| {
+        registry.supervise().boxed()
+    });
     let targets = reload::Targets {
         services: services.clone(),
         authenticator,
         redis,
     };
-    let reloads = tokio::spawn(reload::follow(targets, config.clone(), source, watch));
-    if let Ok(address) = listener.local_addr() {
+    let (started, now) = (config.clone(), config.clone());
+    let follower = (targets, started, now, source, watch);
+    let reloads = supervise::spawn("reloads", metrics, follower, |state| {
+        let (targets, started, config, source, watch) = state;
+        reload::follow(targets, started, config, source, watch).boxed()
+    });
+    if let Some(address) = listeners
+        .internal
+        .as_ref()
+        .and_then(|it| it.local_addr().ok())
+    {
+        info!(%address, "serving /metrics, /api/ and /admin/ on {address}");
+    }
+    if let Ok(address) = listeners.public.local_addr() {
         info!(%address, node = services.ids.node(), "listening on {address}");
         if matches!(config.auth, AuthConfig::None { .. }) {
             warn!("auth.mode is \"none\": clients are whoever they say they are");
         }
     }
-    let serving = tokio::spawn(server::serve(
-        listener,
-        routes,
-        services.clone(),
-        stop.clone(),
-    ));
+    let acceptor = (listeners, routes, services.clone(), stop.clone());
+    let serving = supervise::spawn("acceptor", metrics, acceptor, |state| {
+        let (listeners, routes, services, stop) = state;
+        server::serve(listeners, routes, services, stop).boxed()
+    });
     shutdown.cancelled().await;
     let running = Running {
         pusher,
@@ -176,7 +189,7 @@ fn services(
     };
     let store: Arc<dyn PluginStore> = match (&config.broker, endpoints) {
         (BrokerConfig::Redis(redis), Some(endpoints)) => {
-            let commands = Commands::start(endpoints.clone());
+            let commands = Commands::start(endpoints.clone(), &metrics);
             Arc::new(RedisStore::new(commands, &redis.key_prefix))
         }
         _ => Arc::<MemoryStore>::default(),
@@ -210,10 +223,16 @@ fn fleet(config: &Config, services: &Arc<Services>, endpoints: Option<&Endpoints
         return Fleet::alone(node, registry, bytes_max);
     };
     // A link of its own: components are large, and must not hold up what nodes say to each other.
-    let commands = Commands::start(endpoints.clone());
-    let broker = services.router.broker().clone();
-    let prefix = &redis.key_prefix;
-    Fleet::join(node, registry, broker, commands, prefix, bytes_max)
+    let commands = Commands::start(endpoints.clone(), &services.metrics);
+    let of = services.clone();
+    let meeting = Meeting {
+        broker: services.router.broker().clone(),
+        commands,
+        prefix: &redis.key_prefix,
+        admin_key: Arc::new(move || of.live.load().admin.key.clone()),
+    };
+    let metrics = &services.metrics;
+    Fleet::join(node, registry, meeting, metrics, bytes_max)
 }
 
 /// Pushes what is counted to CloudWatch.

@@ -185,9 +185,15 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         traces_per_second: 10,
     };
     assert_eq!(config.tracing, Some(tracing));
-    assert_eq!(config.admin.key.as_deref(), Some("an-admin-key"));
+    assert_eq!(
+        config.admin.key.as_deref(),
+        Some("an-admin-key-for-examples")
+    );
     assert_eq!(config.admin.upload_timeout, Duration::from_secs(300));
-    assert_eq!(config.api.keys, ["first-key", "second-key"]);
+    assert_eq!(
+        config.api.keys,
+        ["first-key-for-examples", "second-key-for-examples"]
+    );
     assert_eq!(config.plugin_cache_dir, None);
     let versions = PluginVersionsConfig {
         dir: Some("/var/lib/signalbox/versions".into()),
@@ -199,6 +205,7 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         calls: 200,
         failure_percent: 20,
         calls_min: 50,
+        users_min: 5,
     };
     assert_eq!(config.plugin_probation, probation);
 
@@ -217,6 +224,7 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         call_cpu_max: Duration::from_millis(5),
         call_time_max: Duration::from_millis(100),
         init_time_max: Duration::from_secs(2),
+        compile_time_max: Duration::from_secs(300),
         actions_max: 16,
         output_bytes_max: 64 << 10,
         instances_idle_time: Duration::from_secs(300),
@@ -411,6 +419,9 @@ fn companions(key: &Key) -> Vec<(&'static str, &'static str)> {
         ],
         ("redis", "ca_file") => vec![REDIS, ("REDIS_URI", "rediss://cache.example.com")],
         ("redis", _) => vec![REDIS],
+        ("server", "proxy_protocol") => {
+            vec![("SIGNALBOX_SERVER__TRUSTED_PROXIES", "10.0.0.0/8")]
+        }
         ("cloudwatch", name) if name != "enabled" => {
             vec![("SIGNALBOX_CLOUDWATCH__ENABLED", "true")]
         }
@@ -640,7 +651,7 @@ fn errors_of_file_and_environment_come_at_once() {
 #[test]
 fn debug_output_shows_no_secret() {
     let text = "[auth]\nmode = \"jwt\"\njwt_secret = \"hush-hush-hush-hush-hush-hush-hush\"\n\
-                [admin]\nkey = \"hush\"\n[api]\nkeys = [\"hush\"]\n\
+                [admin]\nkey = \"hush-hush-hush-hush\"\n[api]\nkeys = [\"hush-hush-hush-hush\"]\n\
                 [broker]\nkind = \"redis\"\n[redis]\nurl = \"redis://hush:hush@hush\"\n";
     assert!(!format!("{:?}", parse(text).expect("valid")).contains("hush"));
 }

@@ -130,6 +130,11 @@ impl Readings {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         self.family(&table::BUILD, [(vec![version], Reading::Info)]);
         self.one(&table::CONFIG_RELOADS_FAILED, &m.config_reloads_failed);
+        self.one(&table::TASK_PANICS, &m.task_panics);
+        self.one(
+            &table::PLUGIN_COMPILES_GIVEN_UP,
+            &m.plugin_compiles_given_up,
+        );
         let failed = &m.auth_key_reloads_failed;
         self.one(&table::AUTH_KEY_RELOADS_FAILED, failed);
         self.one(&table::ACTIVE_CONNECTIONS, &m.active_connections);
@@ -137,6 +142,7 @@ impl Readings {
         self.one(&table::UNEXPECTED_DISCONNECTS, &m.unexpected_disconnects);
         self.labelled(&table::CLOSES, m.closes.rows());
         self.labelled(&table::UPGRADES_REFUSED, m.upgrades_refused.rows());
+        self.labelled(&table::HTTP_REFUSED, m.http_refused.rows());
         self.labelled(&table::ADMIN_REQUESTS, m.admin_requests.rows());
     }
 

@@ -128,6 +128,10 @@ table! {
         .labels(&["version"]);
     CONFIG_RELOADS_FAILED = metric(Counter, "config_reloads_failed", Count,
         "Reloads of the configuration that were refused");
+    TASK_PANICS = metric(Counter, "task_panics", Count,
+        "Panics of the server's own tasks, each of which was started again; the log names the task. Anything but 0 is a bug in the server");
+    PLUGIN_COMPILES_GIVEN_UP = metric(Counter, "plugin_compiles_given_up", Count,
+        "Compilations of plugins that were refused because they take too long (`compile_time_max`), or because others that do are still going on");
     AUTH_KEY_RELOADS_FAILED = metric(Counter, "auth_key_reloads_failed", Count,
         "Times that the keys of tokens could not be read from their file or fetched from `auth.jwks_url`; the last good ones stay in use");
 
@@ -141,7 +145,10 @@ table! {
         "Connections that the server closed, by the name of the close code; `plugin`: a code of a plugin's own")
         .labels(&["code"]);
     UPGRADES_REFUSED = metric(Counter, "upgrades_refused", Count,
-        "Upgrades that were refused: `auth`, `origin`, `handshake`, `user_limit`, `node_limit`, `draining`")
+        "Upgrades that were refused: `auth`, `origin`, `handshake`, `user_limit`, `node_limit`, `address_limit`, `rate`, `draining`")
+        .labels(&["reason"]);
+    HTTP_REFUSED = metric(Counter, "http_refused", Count,
+        "Connections and requests refused before anybody knew what they wanted: `sockets` (over `limits.sockets_pending_max`), `descriptors`, `slow_header`, `unread` (the client takes in nothing of its answer), `malformed`, `host`, `proxy_header`")
         .labels(&["reason"]);
     ADMIN_REQUESTS = metric(Counter, "admin_requests", Count,
         "Calls of operators, by what came of them: `ok`, `refused` (4xx), `failed` (5xx), `unauthorized`, `rate_limited`")

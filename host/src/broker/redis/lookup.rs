@@ -264,7 +264,7 @@ impl Known {
 }
 
 /// Throws away what is too old to be used, until it is aborted.
-pub(super) async fn sweep(lookup: Arc<Lookup>, held: Arc<Held>) {
+pub(super) async fn sweep(lookup: &Lookup, held: &Held) {
     let mut ticks = tokio::time::interval(KEEP);
     loop {
         ticks.tick().await;

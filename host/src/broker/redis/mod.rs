@@ -69,6 +69,7 @@ use crate::{
     metrics::Metrics,
     protocol::Frame,
     redis_client::{Commands, EndpointError, Endpoints, Topology, Unavailable},
+    supervise::supervised,
     trace::{Span, SpanKind, Trace, Tracer},
 };
 
@@ -149,7 +150,7 @@ impl RedisBroker {
         metrics: Arc<Metrics>,
         tracer: Tracer,
     ) -> Self {
-        let commands = Commands::start(endpoints.clone());
+        let commands = Commands::start(endpoints.clone(), &metrics);
         let keys = Arc::new(Keys::new(config, server_id));
         let health = Arc::new(Health::new());
         let own_broadcasts = Arc::<OwnBroadcasts>::default();
@@ -189,21 +190,36 @@ impl RedisBroker {
         let inbox = Inbox::new(&keys, receivers, metrics.clone(), tracer);
         let mut tasks = Tasks::default();
         let (leased, on_link) = watch::channel(0);
-        tasks.keepers.spawn(lease::keep(
+        let lease = (
             commands.clone(),
             keys.clone(),
             routes.clone(),
             health.clone(),
             leased,
+        );
+        tasks.keepers.spawn(supervised(
+            "lease",
+            metrics.clone(),
+            lease,
+            |(commands, keys, routes, health, leased)| {
+                lease::keep(commands, keys, routes, health, leased).boxed()
+            },
         ));
-        tasks
-            .keepers
-            .spawn(writer::write(routes.clone(), health.clone(), on_link));
-        tasks
-            .keepers
-            .spawn(lookup::sweep(lookup.clone(), held.clone()));
+        let writer = (routes.clone(), health.clone(), on_link);
+        tasks.keepers.spawn(supervised(
+            "writer of routes",
+            metrics.clone(),
+            writer,
+            |(routes, health, leased)| writer::write(routes, health, leased).boxed(),
+        ));
+        tasks.keepers.spawn(supervised(
+            "sweep of routes",
+            metrics.clone(),
+            (lookup.clone(), held.clone()),
+            |(lookup, held)| lookup::sweep(lookup, held).boxed(),
+        ));
         let farewell = Farewell::default();
-        tasks.listener.spawn(subscriber::listen(
+        let subscriber = (
             endpoints,
             commands.clone(),
             keys.clone(),
@@ -211,6 +227,15 @@ impl RedisBroker {
             health.clone(),
             metrics.clone(),
             farewell.clone(),
+        );
+        tasks.listener.spawn(supervised(
+            "subscriber",
+            metrics.clone(),
+            subscriber,
+            |(endpoints, commands, keys, inbox, health, metrics, farewell)| {
+                subscriber::listen(endpoints, commands, keys, inbox, health, metrics, farewell)
+                    .boxed()
+            },
         ));
         Self {
             commands,

@@ -75,39 +75,39 @@ impl Drop for Subscription {
 
 /// Listens until it is aborted.
 pub(super) async fn listen(
-    endpoints: Endpoints,
-    commands: Commands,
-    keys: Arc<Keys>,
-    inbox: Arc<Inbox>,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
-    farewell: Farewell,
+    endpoints: &Endpoints,
+    commands: &Commands,
+    keys: &Keys,
+    inbox: &Arc<Inbox>,
+    health: &Health,
+    metrics: &Metrics,
+    farewell: &Farewell,
 ) {
     let mut pause = RETRY_PAUSE.0;
     let mut last_said = String::new();
     let mut logins = endpoints.login_changes();
     loop {
         logins.begin();
-        let subscribed = timeout(SUBSCRIBE_TIMEOUT, subscribe(&endpoints, &keys, &inbox)).await;
+        let subscribed = timeout(SUBSCRIBE_TIMEOUT, subscribe(endpoints, keys, inbox)).await;
         let reason = match subscribed {
             Ok(Ok(subscription)) => {
                 pause = RETRY_PAUSE.0;
                 info!(topology = ?subscription.topology, "subscribed to this server's channel");
                 let login = Login {
-                    endpoints: &endpoints,
+                    endpoints,
                     changes: &mut logins,
                 };
                 let reason = tokio::select! {
-                    reason = serve(&subscription, &commands, &keys, &health, login) => reason,
+                    reason = serve(&subscription, commands, keys, health, login) => reason,
                     () = farewell.asked.cancelled() => {
-                        subscription.end(&keys).await;
+                        subscription.end(keys).await;
                         farewell.done.cancel();
                         // What other nodes say about routes still comes in.
                         std::future::pending().await
                     }
                 };
                 SubscriptionLost {
-                    metrics: &metrics,
+                    metrics,
                     reason: &reason,
                 }
                 .emit();

@@ -2,9 +2,14 @@
 //! modules of ours (`javascript/`): they fail a call whose answer nobody would wait for, say in the log why a call fails, and
 //! give the engine the globals that it lacks.
 
-use std::{fmt::Write as _, fs, path::Path, process::Command};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 
 use super::{
     exports::{self, Interface},
@@ -15,22 +20,27 @@ use super::{
 /// What the project's own build leaves: the plugin in one file.
 const BUNDLE: &str = "build/plugin.js";
 
-/// The engine and the program that puts a script into it, of the project's own packages.
+/// The program that puts a script into the engine, below the folders in which npm puts packages: the project's, or one above.
 const COMPONENTIZE: &str = "node_modules/.bin/componentize-qjs";
+
+/// The component.
+const COMPONENT: &str = "build/plugin.wasm";
 
 const GLOBALS: &str = include_str!("javascript/globals.js");
 const CALLS: &str = include_str!("javascript/calls.js");
 
-/// Makes the component of the bundle that the project's build has left in `folder`.
+/// Makes the component of the bundle that the project's build has left in `folder`. A project without the engine makes its
+/// component itself, which is taken as it is.
 ///
 /// # Errors
 /// Where there is no bundle, an interface is not exported, or a function of one cannot answer when it is called.
 pub(super) fn component(folder: &Path) -> anyhow::Result<Vec<u8>> {
-    ensure!(
-        folder.join(COMPONENTIZE).exists(),
-        "{COMPONENTIZE} is missing: add componentize-qjs to the devDependencies of package.json, which `signalbox plugin new` pins"
-    );
     exports::ensure(folder)?;
+    let Some(componentize) = installed(folder) else {
+        return output(folder, COMPONENT).context(
+            "componentize-qjs is not installed: `signalbox plugin new` pins it in package.json",
+        );
+    };
     let bundle = output(folder, BUNDLE)?;
     let interfaces = exports::listed(&folder.join("wit"))?;
     let entry = entry(&interfaces);
@@ -41,12 +51,19 @@ pub(super) fn component(folder: &Path) -> anyhow::Result<Vec<u8>> {
     ];
     stage::begin(folder, &files)?;
     fs::write(folder.join(STAGE).join("plugin.js"), bundle).context(STAGE)?;
-    let mut componentize = Command::new(COMPONENTIZE);
+    let mut componentize = Command::new(componentize);
     componentize.args(["--wit", &format!("{STAGE}/wit"), "--world", WORLD]);
     componentize.args(["--js", &format!("{STAGE}/entry.js"), "--module-root", STAGE]);
-    componentize.args(["--sync", "--stub-wasi", "--output", "build/plugin.wasm"]);
+    componentize.args(["--sync", "--stub-wasi", "--output", COMPONENT]);
     run(folder, &mut componentize)?;
-    output(folder, "build/plugin.wasm")
+    output(folder, COMPONENT)
+}
+
+/// Where the engine of the project in `folder` is.
+fn installed(folder: &Path) -> Option<PathBuf> {
+    let folder = folder.canonicalize().ok()?;
+    let mut places = folder.ancestors().map(|above| above.join(COMPONENTIZE));
+    places.find(|place| place.exists())
 }
 
 /// The module that the engine begins with. Modules are loaded in the order of their imports.
@@ -113,12 +130,30 @@ mod tests {
     }
 
     #[test]
-    fn a_project_without_the_engine_is_told_where_to_get_it() {
+    fn a_project_without_the_engine_makes_its_component_itself() {
         let folder = tempfile::tempdir().expect("a folder");
-        let error = component(folder.path()).expect_err("there is nothing");
+        let error = format!(
+            "{:#}",
+            component(folder.path()).expect_err("there is nothing")
+        );
         assert!(
-            error.to_string().contains("add componentize-qjs"),
+            error.contains("componentize-qjs is not installed"),
             "{error}"
         );
+        let write = |name: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            fs::write(path, name).expect("a file");
+        };
+        write(COMPONENT);
+        let made = component(folder.path()).expect("it is there");
+        assert_eq!(made, COMPONENT.as_bytes());
+        // With the engine, what is there is not taken.
+        write(COMPONENTIZE);
+        let error = format!(
+            "{:#}",
+            component(folder.path()).expect_err("there is no bundle")
+        );
+        assert!(error.contains(BUNDLE), "{error}");
     }
 }
