@@ -1,4 +1,4 @@
-//! `signalbox-bench`: `relay` serves the floor, `load` measures a server.
+//! `signalbox-bench`: `relay` serves the floor, `load` measures a server, `soak` wears two nodes out.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use signalbox_bench::load::{self, LoadArgs};
+use signalbox_bench::soak::{self, SoakArgs};
 use signalbox_bench::{relay, stock_relay};
 use tokio::net::TcpListener;
 
@@ -29,12 +30,15 @@ enum Command {
     },
     /// Put load on a server and measure delivery, order and latency
     Load(Box<LoadArgs>),
+    /// Run two nodes and thousands of clients through all that goes wrong, and account for every message
+    Soak(SoakArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Relay { stock, listen } => run_relay(stock, listen),
         Command::Load(args) => run_load(*args),
+        Command::Soak(args) => run_soak(&args),
     };
     match outcome {
         Ok(code) => code,
@@ -76,6 +80,16 @@ fn run_load(args: LoadArgs) -> anyhow::Result<ExitCode> {
         print!("{report}");
     }
     Ok(if report.is_clean() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn run_soak(args: &SoakArgs) -> anyhow::Result<ExitCode> {
+    load::raise_open_files_limit(None);
+    let passed = load_runtime(1)?.block_on(soak::run(args))?;
+    Ok(if passed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -4,6 +4,7 @@ path that does not fit.
 The work is done by the package fastjsonschema, which makes a function of each schema once, in init."""
 
 import json
+import re
 from typing import Any, Callable
 
 import fastjsonschema
@@ -40,8 +41,12 @@ class Validation(exports.Validation):
         check = checks.get(message.event_type)
         if check is None:
             return
+        payload = signalbox.payload(message)
         try:
-            check(signalbox.payload(message))
+            check(payload)
         except fastjsonschema.JsonSchemaValueException as error:
             path = "payload" + error.name.removeprefix("data")
             signalbox.reject("schema", f"{path} {error.message.removeprefix(error.name).strip()}")
+        except (ArithmeticError, RecursionError, re.error):
+            # What cannot be checked does not pass.
+            signalbox.reject("schema", "payload cannot be checked")

@@ -1,56 +1,85 @@
 /* Masks numbers of payment cards: in texts of the payload, of 13 to 19 digits in a row, also in groups with single blanks
  * or hyphens between them, all but the last four become asterisks. Numbers of the JSON are left alone.
  *
- * It looks at the JSON text as it is, once, and copies only where there is something to mask. */
+ * It looks at the JSON text as it is, once, and copies only where there is something to mask. A digit may be an escape. */
 #include "signalbox.h"
+#include "signalbox_json.h"
 
 enum { DIGITS_MIN = 13, DIGITS_MAX = 19, DIGITS_LEFT = 4 };
 
+/* A character of a JSON string: how it is written, and which it is, 0 for all but ASCII. */
+typedef struct { size_t length; char is; } character;
+
+static character at(sb_string text, size_t i) {
+    char c = text.at[i];
+    if (c != '\\') return (character){1, (unsigned char)c < 0x80 ? c : 0};
+    if (text.at[i + 1] != 'u') return (character){2, 0};
+    int32_t unit = sb_hex(text.at + i + 2, text.at + text.length);
+    return (character){6, unit < 0x80 ? (char)unit : 0};
+}
+
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-/* How far a row of digits goes from `at`, and how many it has. */
-static size_t row(sb_string text, size_t at, size_t *digits) {
-    size_t end = at;
+/* Where a row of digits that begins at `start` ends, and how many it has. */
+static size_t row(sb_string text, size_t start, size_t *digits) {
+    size_t end = start;
     *digits = 0;
-    for (size_t i = at; i < text.length; i++) {
-        if (is_digit(text.at[i])) {
+    for (size_t i = start; i < text.length;) {
+        character next = at(text, i);
+        if (is_digit(next.is)) {
             ++*digits;
-            end = i + 1;
-        } else if ((text.at[i] != ' ' && text.at[i] != '-') || end != i) {
+            end = i + next.length;
+        } else if ((next.is != ' ' && next.is != '-') || end != i) {
             break; /* Neither a digit nor the first blank after one. */
         }
+        i += next.length;
     }
-    return end - at;
+    return end;
+}
+
+/* Copies a row of digits, the first `hidden` of them as asterisks. */
+static char *masked(char *to, sb_string text, size_t start, size_t end, size_t hidden) {
+    for (size_t i = start; i < end;) {
+        character next = at(text, i);
+        if (is_digit(next.is) && hidden > 0) {
+            *to++ = '*';
+            hidden--;
+        } else {
+            memcpy(to, text.at + i, next.length);
+            to += next.length;
+        }
+        i += next.length;
+    }
+    return to;
 }
 
 static sb_outcome transform(sb_message message) {
+    sb_rejection unreadable = sb_check(message);
+    if (unreadable.code.length) return (sb_outcome){SB_REFUSED, .rejection = unreadable};
     sb_string in = message.payload;
-    char *out = NULL;
+    char *out = NULL, *to = NULL;
+    size_t copied = 0;
     bool in_text = false;
-    for (size_t i = 0; i < in.length; i++) {
-        char c = in.at[i];
-        if (in_text && c == '\\') {
-            i += in.at[i + 1] == 'u' ? 5 : 1; /* The digits of an escape are none. */
-        } else if (c == '"') {
+    for (size_t i = 0; i < in.length;) {
+        character next = in_text ? at(in, i) : (character){1, in.at[i]};
+        size_t digits, end = i + next.length;
+        if (next.length == 1 && next.is == '"') {
             in_text = !in_text;
-        } else if (in_text && is_digit(c)) {
-            size_t digits, length = row(in, i, &digits);
+        } else if (in_text && is_digit(next.is)) {
+            end = row(in, i, &digits);
             if (digits >= DIGITS_MIN && digits <= DIGITS_MAX) {
-                if (!out) {
-                    out = sb_alloc(in.length);
-                    memcpy(out, in.at, in.length);
-                }
-                for (size_t k = i; digits > DIGITS_LEFT; k++) {
-                    if (!is_digit(in.at[k])) continue;
-                    out[k] = '*';
-                    digits--;
-                }
+                if (!out) out = to = sb_alloc(in.length);
+                memcpy(to, in.at + copied, i - copied);
+                to = masked(to + (i - copied), in, i, end, digits - DIGITS_LEFT);
+                copied = end;
             }
-            i += length - 1;
         }
+        i = end;
     }
     if (!out) return (sb_outcome){SB_UNCHANGED};
-    return (sb_outcome){SB_CHANGED, {message.type, message.destination, {out, in.length}}};
+    memcpy(to, in.at + copied, in.length - copied);
+    to += in.length - copied;
+    return (sb_outcome){SB_CHANGED, {message.type, message.destination, {out, (size_t)(to - out)}}};
 }
 
 SIGNALBOX_TRANSFORMATION(transform)

@@ -42,7 +42,7 @@ at("leave").addEventListener("click", () => {
 });
 
 function enter(name, token) {
-  const entering = new Connection(name, token);
+  const entering = new Connection(name, token, options.socket);
   let entered = false;
   connection = entering;
   entering.addEventListener("welcome", ({ detail }) => {
@@ -240,7 +240,7 @@ function take({ type, payload, senderId, room }) {
     return;
   }
   if (type === "error") {
-    add(current ?? "@server", { notice: refusal(payload) });
+    add(current ?? "@server", { notice: refusal(payload ?? {}) });
     return;
   }
   if (!senderId && !room) {
@@ -252,7 +252,7 @@ function take({ type, payload, senderId, room }) {
     return;
   }
   const text = typeof payload === "string" ? payload : payload?.text;
-  const shown = typeof text === "string" ? text : JSON.stringify(payload);
+  const shown = typeof text === "string" ? text : (JSON.stringify(payload) ?? "");
   const label = type === "chat_message" ? senderId : `${senderId} (${type})`;
   talk(key).typing = null;
   add(key, { who: label, text: shown, me: payload?.me === true });

@@ -6,6 +6,16 @@ const RETRY_MAX_MS = 15_000;
 /** How long an answer may take until it is given up. */
 const ANSWER_MS = 10_000;
 
+/** The frame in what came, null where there is none. */
+function read(data) {
+  try {
+    const frame = JSON.parse(data);
+    return typeof frame === "object" ? frame : null;
+  } catch {
+    return null;
+  }
+}
+
 /**
  * One user's connection. Events: `state` (`connecting`, `online`, `lost`, `ended`), `frame` (whatever is neither an answer
  * nor a welcome) and `welcome`.
@@ -22,10 +32,11 @@ export class Connection extends EventTarget {
   /** How often it has come back. */
   reconnects = 0;
 
-  constructor(name, token) {
+  constructor(name, token, path = "/ws") {
     super();
     this.name = name;
     this.token = token;
+    this.path = path;
     this.#open();
   }
 
@@ -74,7 +85,7 @@ export class Connection extends EventTarget {
 
   #open() {
     this.#say("connecting");
-    const address = new URL("../ws", location.href);
+    const address = new URL(`..${this.path}`, location.href);
     address.protocol = address.protocol.replace("http", "ws");
     if (!this.token) {
       address.searchParams.set("userId", this.name);
@@ -83,7 +94,10 @@ export class Connection extends EventTarget {
     const offers = this.token ? ["signalbox.v1", "bearer", this.token] : ["signalbox.v1"];
     const socket = new WebSocket(address, offers);
     this.#socket = socket;
-    socket.addEventListener("message", ({ data }) => this.#take(JSON.parse(data)));
+    socket.addEventListener("message", ({ data }) => {
+      const frame = read(data);
+      if (frame) this.#take(frame);
+    });
     socket.addEventListener("close", (event) => this.#closed(event));
   }
 
@@ -98,7 +112,7 @@ export class Connection extends EventTarget {
       for (const room of this.#rooms) {
         this.tell({ type: "join", room });
       }
-    } else if ((type === "ack" || type === "error") && this.#waiting.has(payload.id)) {
+    } else if ((type === "ack" || type === "error") && this.#waiting.has(payload?.id)) {
       this.#waiting.get(payload.id)(frame);
     } else {
       this.dispatchEvent(new CustomEvent("frame", { detail: frame }));

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Sends a message through the API of a Signalbox node: POST /api/messages.
 
-    SIGNALBOX_API_KEY=first-key python3 send_by_api.py ann order_paid '{"order": 7}'
+    SIGNALBOX_API_KEY=first-key-of-16-or-more python3 send_by_api.py ann order_paid '{"order": 7}'
 
 Use this where you can: the message goes through the plugins, and the answer says what became of it.
 """
@@ -22,7 +22,7 @@ def send(user, event_type, payload):
     body = {"type": event_type, "payload": payload, "receiverId": user, "senderId": ""}
     request = urllib.request.Request(
         URL + "/api/messages",
-        data=json.dumps(body).encode(),
+        data=json.dumps(body, allow_nan=False).encode(),
         headers={"Authorization": "Bearer " + os.environ["SIGNALBOX_API_KEY"]},
     )
     with urllib.request.urlopen(request, timeout=5) as response:
@@ -33,7 +33,7 @@ def error_in(answer):
     """What the server says is wrong. A proxy in between may answer something else than JSON."""
     try:
         return json.load(answer)["error"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return {"message": str(answer), "retryable": answer.code >= 500}
 
 

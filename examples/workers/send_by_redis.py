@@ -57,7 +57,10 @@ def send(redis, user, event_type, payload):
             "receiverID": user,
             "senderId": "",
             "timestamp": datetime.datetime.now(datetime.timezone.utc).isoformat(),
-        }
+        },
+        # What receivers cannot read, such as NaN or half of a surrogate pair, is an error here.
+        allow_nan=False,
+        ensure_ascii=False,
     )
     servers = redis.command("SMEMBERS", f"{PREFIX}user_servers:{user}")
     # A server that crashed may still be listed; nobody listens there, and its lease is over.

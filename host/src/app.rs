@@ -1,43 +1,37 @@
 //! Puts the parts together, runs them, and takes them down in order.
 
 mod reload;
+mod shutdown;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
 use futures_util::FutureExt;
-use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::shutdown::Running;
 use crate::{
     auth::{AuthSetupError, Authenticator},
     broker::{Broker, MemoryBroker, MemoryHub, RedisBroker},
     cloudwatch::Pusher,
     config::{AuthConfig, BrokerConfig, CloudWatchConfig, Config, Environment},
-    fleet::Fleet,
+    fleet::{Fleet, Meeting},
     metrics::{Metrics, readings},
     plugin::{EngineError, Loader, MemoryStore, PluginStore, RedisStore, Registry, Trigger},
-    protocol::{CloseCode, ids::IdSource},
+    protocol::ids::IdSource,
     redis_client::{Commands, EndpointError, Endpoints},
-    router::{Connection, LocalTable, Router},
-    server::{self, AppState},
+    router::{LocalTable, Router},
+    server::{self, AppState, Listeners},
     session::{Live, LiveConfig, Services},
+    supervise,
     trace::{self, Tracer},
 };
-
-/// The part of the drain time in which connections are told to go; the rest is for their answers.
-const DRAIN_SPREAD: f64 = 0.7;
-
-/// The part of the drain time that is kept for the last push to CloudWatch, and the most that it gets.
-const LAST_PUSH_SHARE: f64 = 0.2;
-const LAST_PUSH_TIME_MAX: Duration = Duration::from_secs(2);
-
-/// How often a drain looks at who is still there, and at whose turn it is.
-const DRAIN_TICK: Duration = Duration::from_millis(10);
 
 /// Where the configuration came from, to read it again.
 #[derive(Clone, Debug, Default)]
@@ -68,18 +62,20 @@ pub enum StartError {
     Random,
 }
 
-/// Serves on `listener` until `shutdown`, then drains.
+/// Serves on `listeners` until `shutdown`, then drains. `log_lines_dropped` is where the log counts what it cannot write.
 ///
 /// # Errors
 /// [`StartError`]; once it serves, nothing ends it but `shutdown`.
 pub async fn run(
     config: Config,
     source: Source,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     shutdown: CancellationToken,
+    log_lines_dropped: Arc<AtomicU64>,
 ) -> Result<(), StartError> {
+    let listeners = listeners.into();
     let redis = endpoints(&config)?;
-    let services = services(&config, redis.as_ref())?;
+    let services = services(&config, redis.as_ref(), log_lines_dropped)?;
     let authenticator = Authenticator::new(&config.auth, services.metrics.clone())?;
     let authenticator = Arc::new(authenticator);
     // Before the files are read: what changes from here on is noticed.
@@ -97,54 +93,55 @@ pub async fn run(
         }
     }
     let stop = CancellationToken::new();
-    let state = AppState {
-        services: services.clone(),
-        authenticator: authenticator.clone(),
-        fleet: Arc::new(fleet(&config, &services, redis.as_ref())),
-    };
+    let fleet = Arc::new(fleet(&config, &services, redis.as_ref()));
+    let state = AppState::new(services.clone(), authenticator.clone(), fleet);
     let routes = server::routes(state, &config);
     let pusher = config
         .cloudwatch
         .clone()
         .map(|cloudwatch| push_to(cloudwatch, &config.server.node_id, &services));
-    let supervision = tokio::spawn(services.registry.clone().supervise());
+    let metrics = &services.metrics;
+    let registry = services.registry.clone();
+    let supervision = supervise::spawn("probation", metrics, registry, |registry| {
+        registry.supervise().boxed()
+    });
     let targets = reload::Targets {
         services: services.clone(),
         authenticator,
         redis,
     };
-    let reloads = tokio::spawn(reload::follow(targets, config.clone(), source, watch));
-    if let Ok(address) = listener.local_addr() {
+    let (started, now) = (config.clone(), config.clone());
+    let follower = (targets, started, now, source, watch);
+    let reloads = supervise::spawn("reloads", metrics, follower, |state| {
+        let (targets, started, config, source, watch) = state;
+        reload::follow(targets, started, config, source, watch).boxed()
+    });
+    if let Some(address) = listeners
+        .internal
+        .as_ref()
+        .and_then(|it| it.local_addr().ok())
+    {
+        info!(%address, "serving /metrics, /api/ and /admin/ on {address}");
+    }
+    if let Ok(address) = listeners.public.local_addr() {
         info!(%address, node = services.ids.node(), "listening on {address}");
         if matches!(config.auth, AuthConfig::None { .. }) {
             warn!("auth.mode is \"none\": clients are whoever they say they are");
         }
     }
-    let serving = tokio::spawn(server::serve(
-        listener,
-        routes,
-        services.clone(),
-        stop.clone(),
-    ));
+    let acceptor = (listeners, routes, services.clone(), stop.clone());
+    let serving = supervise::spawn("acceptor", metrics, acceptor, |state| {
+        let (listeners, routes, services, stop) = state;
+        server::serve(listeners, routes, services, stop).boxed()
+    });
     shutdown.cancelled().await;
-    let end = Instant::now() + services.live.load().server.drain_timeout;
-    let last_push = pusher
-        .as_ref()
-        .map_or(Duration::ZERO, |_| last_push_time(&services));
-    drain(&services, end - last_push).await;
-    if let Some(pusher) = pusher {
-        // Before this node leaves the others, which would look like an outage.
-        pusher.finish(end).await;
-    }
-    reloads.abort();
-    supervision.abort();
-    stop.cancel();
-    // A request that does not end must not keep the process.
-    let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
-    services.registry.kept().await;
-    services.router.broker().leave().await;
-    services.tracer.stop().await;
-    info!("stopped");
+    let running = Running {
+        pusher,
+        serving,
+        stop,
+        changes: vec![reloads, supervision],
+    };
+    shutdown::shut_down(&services, running).await;
     Ok(())
 }
 
@@ -156,11 +153,18 @@ fn endpoints(config: &Config) -> Result<Option<Endpoints>, StartError> {
     }
 }
 
-fn services(config: &Config, endpoints: Option<&Endpoints>) -> Result<Arc<Services>, StartError> {
+fn services(
+    config: &Config,
+    endpoints: Option<&Endpoints>,
+    log_lines_dropped: Arc<AtomicU64>,
+) -> Result<Arc<Services>, StartError> {
     let mut nonce = [0; 8];
     aws_lc_rs::rand::fill(&mut nonce).map_err(|_| StartError::Random)?;
     let ids = IdSource::new(&config.server.node_id, u64::from_le_bytes(nonce));
-    let metrics = Arc::<Metrics>::default();
+    let metrics = Arc::new(Metrics {
+        log_lines_dropped,
+        ..Metrics::default()
+    });
     let tracer = match &config.tracing {
         Some(tracing) => Tracer::start(tracing, ids.node(), metrics.clone())?,
         None => Tracer::default(),
@@ -185,7 +189,7 @@ fn services(config: &Config, endpoints: Option<&Endpoints>) -> Result<Arc<Servic
     };
     let store: Arc<dyn PluginStore> = match (&config.broker, endpoints) {
         (BrokerConfig::Redis(redis), Some(endpoints)) => {
-            let commands = Commands::start(endpoints.clone());
+            let commands = Commands::start(endpoints.clone(), &metrics);
             Arc::new(RedisStore::new(commands, &redis.key_prefix))
         }
         _ => Arc::<MemoryStore>::default(),
@@ -219,16 +223,16 @@ fn fleet(config: &Config, services: &Arc<Services>, endpoints: Option<&Endpoints
         return Fleet::alone(node, registry, bytes_max);
     };
     // A link of its own: components are large, and must not hold up what nodes say to each other.
-    let commands = Commands::start(endpoints.clone());
-    let broker = services.router.broker().clone();
-    let prefix = &redis.key_prefix;
-    Fleet::join(node, registry, broker, commands, prefix, bytes_max)
-}
-
-/// Asks a connection to go.
-fn tell(connection: Arc<Connection>) {
-    let reason = "this node is going down";
-    connection.outbox().close(CloseCode::DRAIN, reason);
+    let commands = Commands::start(endpoints.clone(), &services.metrics);
+    let of = services.clone();
+    let meeting = Meeting {
+        broker: services.router.broker().clone(),
+        commands,
+        prefix: &redis.key_prefix,
+        admin_key: Arc::new(move || of.live.load().admin.key.clone()),
+    };
+    let metrics = &services.metrics;
+    Fleet::join(node, registry, meeting, metrics, bytes_max)
 }
 
 /// Pushes what is counted to CloudWatch.
@@ -240,46 +244,4 @@ fn push_to(cloudwatch: CloudWatchConfig, node_id: &str, services: &Arc<Services>
     });
     // Without the mark of this start: a server that comes back goes on in the same graphs.
     Pusher::start(cloudwatch, node_id, services.metrics.clone(), read)
-}
-
-/// The part of the drain time that is kept for the last push.
-fn last_push_time(services: &Services) -> Duration {
-    let timeout = services.live.load().server.drain_timeout;
-    timeout.mul_f64(LAST_PUSH_SHARE).min(LAST_PUSH_TIME_MAX)
-}
-
-/// Turns the node's readiness off, closes its connections one after another, and waits until they are gone, until
-/// `deadline` at the latest.
-async fn drain(services: &Services, deadline: Instant) {
-    services.draining.store(true, Ordering::Release);
-    let table = services.router.table();
-    let timeout = deadline.saturating_duration_since(Instant::now());
-    info!(connections = table.len(), ?timeout, "draining");
-    let connections = table.connections();
-    let count = connections.len();
-    let mut waiting = connections.into_iter();
-    let spread = timeout.mul_f64(DRAIN_SPREAD);
-    let began = Instant::now();
-    while !table.is_empty() && Instant::now() < deadline {
-        // The first at once, each of the others in its turn.
-        let share = began.elapsed().as_secs_f64() / spread.as_secs_f64();
-        let due = ((share * count as f64) as usize).saturating_add(1);
-        let told = count - waiting.len();
-        waiting
-            .by_ref()
-            .take(due.saturating_sub(told))
-            .for_each(tell);
-        if waiting.len() == 0 {
-            // Those whose upgrade was under way.
-            table.connections().into_iter().for_each(tell);
-        }
-        tokio::time::sleep(DRAIN_TICK).await;
-    }
-    if !table.is_empty() {
-        warn!(
-            connections = table.len(),
-            "the drain time is over; the rest is cut off"
-        );
-        table.cut_off();
-    }
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 
 	"signalbox/plugin/internal/abi"
+	"signalbox/plugin/internal/strictjson"
 )
 
 // Message is a message on its way in.
@@ -44,8 +45,8 @@ const (
 	ToEveryone = abi.ToEveryone
 )
 
-// Reject is an error that refuses a message: code is for programs (1 to 64 of a-z 0-9 _ . -), reason for people. Any
-// other error fails the call.
+// Reject is an error that refuses a message: code is for programs (1 to 64 of a-z 0-9 _ . -), reason for people. A StoreError
+// refuses too; any other error fails the call.
 func Reject(code, reason string) error { return &Rejection{Code: code, Reason: reason} }
 
 // Sender is the connection that the call is about.
@@ -69,10 +70,14 @@ func NewDraft(eventType string, to *Destination, payload any) Draft {
 	return Draft{Type: eventType, To: to, Payload: string(text)}
 }
 
-// Parse reads a payload; what does not fit is a refusal with the code invalid_payload.
+// Parse reads a payload. What does not fit is a refusal with the code invalid_payload, and so is what receivers could read
+// differently: the same key twice in an object, half of a surrogate pair, a number beyond 1.8e308, more than 100 levels.
+//
+// Unlike encoding/json it takes a field from the member with exactly its name, and null for a pointer or an interface alone: a
+// field that a client may leave out or set to null is a pointer. Numbers in an any are float64, exact to 2^53.
 func Parse(message Message, into any) error {
-	if err := json.Unmarshal([]byte(message.Payload), into); err != nil {
-		return Reject("invalid_payload", err.Error())
+	if err := strictjson.Parse(message.Payload, into); err != nil {
+		return Reject("invalid_payload", "the payload "+err.Error())
 	}
 	return nil
 }

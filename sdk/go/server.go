@@ -49,6 +49,16 @@ func (e StoreError) Error() string {
 	return "store: " + [...]string{"too large", "not a number", "too many calls", "unavailable"}[e]
 }
 
+// Rejection is what the client is told where this error is returned.
+func (e StoreError) Rejection() *Rejection {
+	return [...]*Rejection{
+		{Code: "store_full", Reason: "there is no room to keep this"},
+		{Code: "store_value", Reason: "what is kept is not a number"},
+		{Code: "store_calls", Reason: "this needs too many calls to the store"},
+		{Code: "store_unavailable", Reason: "the store does not answer; try again"},
+	}[e]
+}
+
 // Get reads a value; false where there is none.
 func Get(key string) ([]byte, bool, error) {
 	value, found, code := abi.Get(key)

@@ -1,9 +1,11 @@
-"""Helpers for Signalbox plugins in Python: shorter ways to make the values that the interfaces take, and `guarded`, which
-logs exceptions. The types are those of wit_world, which componentize-py makes of wit/."""
+"""Helpers for Signalbox plugins in Python: shorter ways to make the values that the interfaces take, and to read what clients
+send. The types are those of wit_world, which componentize-py makes of wit/."""
 
-import functools
+import inspect
 import json
-from typing import Any, Callable, List, NoReturn, Optional, TypeVar
+import math
+import re
+from typing import Any, Callable, NoReturn, Optional, TypeVar
 
 from componentize_py_types import Err
 from wit_world.imports import context, log, metrics, store
@@ -40,14 +42,83 @@ def reject(code: str, reason: str) -> NoReturn:
     raise Err(Rejection(code, reason))
 
 
+# As deep as the server lets a payload be.
+LEVELS_MAX = 100
+
+STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+
+
 def payload(message: Message) -> Any:
-    """The payload of a message."""
-    return json.loads(message.payload)
+    """The payload of a message. Refuses with `invalid_payload` what receivers could read differently, or not at all: the same
+    key twice in an object, half of a surrogate pair, a number beyond 1.8e308, more than 100 levels."""
+    text = message.payload
+    # The parser is recursive, and the stack of a plugin is small.
+    if _levels(text) > LEVELS_MAX:
+        _unreadable(f"is nested more than {LEVELS_MAX} levels deep")
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
+        )
+    except (ValueError, RecursionError):
+        _unreadable("is not JSON")
+    if "\\u" in text and not _has_utf8(value):
+        _unreadable("has half of a surrogate pair in a text")
+    return value
+
+
+def _unreadable(problem: str) -> NoReturn:
+    reject("invalid_payload", f"the payload {problem}")
+
+
+def _levels(text: str) -> int:
+    opened = text.count("[") + text.count("{")
+    if opened <= LEVELS_MAX:
+        return opened
+    level = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", STRING.sub("", text)):
+        level += 1 if bracket in "[{" else -1
+        deepest = max(deepest, level)
+    return deepest
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        _unreadable("has an object with the same key twice")
+    return fields
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        _unreadable("has a number that is too large")
+    return number
+
+
+def _integer(digits: str) -> int:
+    # Python refuses to read integers of more than 4,300 digits; those of 309 are beyond every other language.
+    if len(digits) > 300:
+        _float(digits)
+    return int(digits)
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _has_utf8(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def draft(event_type: str, to: Optional[Destination], value: Any) -> Draft:
     """A message with value as JSON; to None for nobody."""
-    return Draft(event_type, to, json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # Half of a surrogate pair has no form in UTF-8.
+    return Draft(event_type, to, text.encode("utf-8", "replace").decode())
 
 
 SENDER: Destination = Destination_Sender()
@@ -107,23 +178,11 @@ def disconnect(code: int, reason: str) -> Action:
 
 
 def guarded(function: Callable[..., T]) -> Callable[..., T]:
-    """Logs an exception with its stack before it fails the call: without it the server's log says no more than
-    `unreachable`. Refusals go through."""
-
-    @functools.wraps(function)
-    def call(*values: Any) -> T:
-        try:
-            return function(*values)
-        except Err:
-            raise
-        except BaseException as error:
-            log.write(Level.ERROR, f"{function.__qualname__}: {type(error).__name__}: {error}")
-            # The module traceback reads source files, of which there are none here.
-            frame = error.__traceback__
-            while frame is not None:
-                code = frame.tb_frame.f_code
-                log.write(Level.ERROR, f'  File "{code.co_filename}", line {frame.tb_lineno}, in {code.co_name}')
-                frame = frame.tb_next
-            raise
-
-    return call
+    """Checks a method of an interface, and returns it: one that is `async` or a generator ends the build, because nobody would
+    wait for its answer."""
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{function.__qualname__} answers later, and nobody waits for it: remove `async`, `await` and `yield`, and call "
+            "functions that return their result"
+        )
+    return function

@@ -119,17 +119,28 @@ export interface Handover {
   restore(snapshot: Snapshot): void;
 }
 
+/** A function whose answer is there when it returns: nobody waits for a promise. */
+type Synchronous<F> = F extends (...values: never[]) => infer Answer
+  ? [Extract<Answer, PromiseLike<unknown> | Iterator<unknown> | AsyncIterator<unknown>>] extends [never]
+    ? unknown
+    : "a function that the server calls cannot be async or a generator: nobody waits for its answer"
+  : unknown;
+
 /**
- * Wraps an interface so that an exception is logged with its message and stack before it fails the call: without it the
- * server's log says no more than `unreachable`. Rejections go through.
+ * Checks the functions of an interface, and returns them: one that is `async` or a generator ends the build, because nobody
+ * would wait for its answer.
  */
 export function guard<T extends Validation | Transformation | Screening | Events | Connections | Rooms | Lifecycle | Handover>(
-  functions: T,
+  functions: T & { [Name in keyof T]: Synchronous<T[Name]> },
 ): T;
 
 /** Refuses a message, a connection or a join. */
 export function reject(code: string, reason: string): never;
-/** The payload of a message. What is not JSON cannot come; its shape is for the plugin to check. */
+/**
+ * The payload of a message; its shape is for the plugin to check. Refuses with `invalid_payload` what receivers could read
+ * differently: the same key twice in an object, half of a surrogate pair, a number beyond 1.8e308, more than 100 levels.
+ * Integers beyond 2^53 are rounded.
+ */
 export function payload(message: Message): unknown;
 /** A message with `payload` as JSON. */
 export function draft(eventType: string, destination: Destination | null, payload: unknown): Draft;
@@ -168,9 +179,9 @@ export const context: {
   /** The connection that the call is about; null for what a backend sent. */
   currentClient(): Client | null;
   node(): string;
-  /** Milliseconds since 1970. `Date` does not work here. */
+  /** Milliseconds since 1970, as `Date.now()`. */
   now(): number;
-  /** 32 uniform, unpredictable bits. `Math.random` draws the same numbers in every instance. */
+  /** 32 uniform, unpredictable bits. */
   random(): number;
 };
 

@@ -3,6 +3,9 @@ import serverLog from "signalbox:plugin/log@1.0.0";
 import serverContext from "signalbox:plugin/context@1.0.0";
 import serverStore from "signalbox:plugin/store@1.0.0";
 import serverMetrics from "signalbox:plugin/metrics@1.0.0";
+import { json } from "./payload.js";
+
+export { payload, reject } from "./payload.js";
 
 export const log = {
   debug: (line) => serverLog.write("debug", line),
@@ -11,39 +14,36 @@ export const log = {
   error: (line) => serverLog.write("error", line),
 };
 
-/** An exception, line by line: a line of the log has an end. */
-function report(name, error) {
-  log.error(`${name}: ${error.name}: ${error.message}`);
-  for (const line of (error.stack ?? "").trimEnd().split("\n")) {
-    if (line !== "") log.error(line);
-  }
-}
+/** Kinds of functions whose answer comes later. */
+const LATER = {
+  "[object AsyncFunction]": "is async",
+  "[object GeneratorFunction]": "is a generator",
+  "[object AsyncGeneratorFunction]": "is an async generator",
+};
 
 export function guard(functions) {
-  const guarded = {};
-  for (const [name, original] of Object.entries(functions)) {
-    guarded[name] = (...values) => {
-      try {
-        return original(...values);
-      } catch (error) {
-        if (error instanceof Error) report(name, error);
-        throw error;
-      }
-    };
+  for (const name of namesOf(functions)) {
+    const later = LATER[Object.prototype.toString.call(functions[name])];
+    if (later !== undefined) {
+      throw new Error(`${name} ${later}, and nobody waits for it: it would answer with a promise. Remove \`async\` and \`await\`, and call functions that return their result`);
+    }
   }
-  return guarded;
+  return functions;
 }
 
-export function reject(code, reason) {
-  throw { code, reason };
+/** The names of an object's functions, with those of its class. */
+function namesOf(functions) {
+  const names = new Set();
+  for (let of = functions; of !== null && of !== Object.prototype; of = Object.getPrototypeOf(of)) {
+    for (const name of Object.getOwnPropertyNames(of)) names.add(name);
+  }
+  return [...names];
 }
-
-export const payload = (message) => JSON.parse(message.payload);
 
 export const draft = (eventType, destination, value) => ({
   eventType,
   destination,
-  payload: JSON.stringify(value) ?? "null",
+  payload: json(value),
 });
 
 export const sender = { tag: "sender" };

@@ -12,6 +12,7 @@ mod plugins;
 mod python;
 mod requirements;
 mod run;
+mod soak;
 mod steps;
 mod temp;
 mod test;
@@ -40,8 +41,13 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Build everything that the tests load, and run all tests
     Test(test::TestArgs),
+    /// Spin on each core until standard input ends
+    #[command(hide = true)]
+    Spin,
     /// Measure the server against the relay that marks the floor
     Bench(bench::BenchArgs),
+    /// Run two nodes and thousands of clients through all that goes wrong, and account for every message
+    Soak(soak::SoakArgs),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +67,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(&workspace, &args),
         Command::Cluster(args) => cluster::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
+        Command::Spin => test::spin(),
         Command::Bench(args) => bench::run(&workspace, &args),
+        Command::Soak(args) => soak::run(&workspace, &args),
     }
 }

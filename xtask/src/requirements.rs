@@ -59,13 +59,15 @@ pub(crate) const BROWSER: Requirement = Requirement {
               (https://developer.chrome.com/docs/chromedriver/), and put chromedriver into PATH",
 };
 
-/// What the tests need.
-pub(crate) const FOR_TESTS: &[Requirement] = &[WASM_TARGET, REDIS_SERVER, PROMTOOL, BROWSER];
+/// The programs that the tests start.
+pub(crate) const PROGRAMS_OF_TESTS: &[Requirement] = &[REDIS_SERVER, PROMTOOL, BROWSER];
 
-/// Makes sure that all are there, installs what is missing, and says what to do where that fails.
+/// Makes sure that all are there: installs what is missing, and says what to do about all that cannot be installed.
 pub(crate) fn ensure(requirements: &[Requirement]) -> anyhow::Result<()> {
-    for requirement in requirements {
-        requirement.ensure()?;
+    let failed = requirements.iter().filter_map(|one| one.ensure().err());
+    let failed: Vec<_> = failed.map(|error| format!("{error:#}")).collect();
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
     }
     Ok(())
 }
@@ -145,6 +147,17 @@ mod tests {
         assert!(
             format!("{error:#}").contains("do it by hand: no network"),
             "{error:#}"
+        );
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_named_at_once() {
+        let refused = || requirement(|| Ok(false), || bail!("no network"));
+        let error = ensure(&[refused(), refused()]).expect_err("neither can be installed");
+        assert_eq!(
+            error.to_string().matches("do it by hand").count(),
+            2,
+            "{error}"
         );
     }
 

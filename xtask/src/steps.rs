@@ -24,7 +24,7 @@ pub(crate) fn run_program(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Steps that depend on each other: after a failure the rest is skipped.
+/// Steps of which some need others: one is skipped if a step that it needs did not pass.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
     done: Vec<Step>,
@@ -32,7 +32,7 @@ pub(crate) struct Steps {
 
 #[derive(Debug)]
 struct Step {
-    name: &'static str,
+    name: String,
     outcome: Outcome,
     took: Duration,
 }
@@ -41,15 +41,23 @@ struct Step {
 enum Outcome {
     Passed,
     Failed(String),
-    Skipped,
+    /// With the step that it needs and that did not pass.
+    Skipped(String),
 }
 
 impl Steps {
-    /// Carries out a step, unless an earlier one failed.
-    pub(crate) fn step(&mut self, name: &'static str, work: impl FnOnce() -> anyhow::Result<()>) {
+    /// Carries out a step if all `needed` steps have passed.
+    pub(crate) fn step(
+        &mut self,
+        name: impl Into<String>,
+        needed: &[&str],
+        work: impl FnOnce() -> anyhow::Result<()>,
+    ) {
+        let name = name.into();
         let begun = Instant::now();
-        let outcome = if !self.all_passed() {
-            Outcome::Skipped
+        let missing = needed.iter().find(|needed| !self.passed(needed));
+        let outcome = if let Some(missing) = missing {
+            Outcome::Skipped((*missing).to_owned())
         } else {
             eprintln!("== {name}");
             match work() {
@@ -64,7 +72,12 @@ impl Steps {
         });
     }
 
-    /// Whether no step failed.
+    fn passed(&self, name: &str) -> bool {
+        let step = self.done.iter().find(|step| step.name == name);
+        step.is_some_and(|step| step.outcome == Outcome::Passed)
+    }
+
+    /// Whether every step passed.
     pub(crate) fn all_passed(&self) -> bool {
         self.done.iter().all(|step| step.outcome == Outcome::Passed)
     }
@@ -82,7 +95,9 @@ impl Steps {
             let line = match outcome {
                 Outcome::Passed => format!("  ok       {seconds:7.1} s  {name}\n"),
                 Outcome::Failed(error) => format!("  FAILED   {seconds:7.1} s  {name}: {error}\n"),
-                Outcome::Skipped => format!("  skipped            {name}\n"),
+                Outcome::Skipped(needed) => {
+                    format!("  skipped            {name}: it needs {needed:?}\n")
+                }
             };
             lines.push_str(&line);
         }
@@ -95,24 +110,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_a_failure_the_rest_is_skipped_and_the_summary_says_so() {
+    fn what_needs_a_failed_step_is_skipped_and_the_rest_is_not() {
         let mut steps = Steps::default();
-        steps.step("first", || Ok(()));
+        steps.step("first", &[], || Ok(()));
         assert!(steps.all_passed());
-        steps.step("second", || bail!("no luck"));
-        let mut ran = false;
-        steps.step("third", || {
-            ran = true;
+        steps.step("second", &["first"], || bail!("no luck"));
+        let mut ran = Vec::new();
+        steps.step("needs it", &["first", "second"], || {
+            ran.push("needs it");
             Ok(())
         });
-        assert!(!ran && !steps.all_passed());
+        steps.step("needs that", &["needs it"], || {
+            ran.push("needs that");
+            Ok(())
+        });
+        steps.step("independent", &["first"], || {
+            ran.push("independent");
+            Ok(())
+        });
+        assert_eq!(ran, ["independent"]);
+        assert!(!steps.all_passed());
         let summary = steps.summary();
         let lines: Vec<&str> = summary.lines().collect();
-        assert!(
-            lines[0].contains("ok")
-                && lines[1].ends_with("second: no luck")
-                && lines[2].contains("skipped")
-        );
+        assert!(lines[0].contains("ok") && lines[1].ends_with("second: no luck"));
+        assert!(lines[2].contains("skipped") && lines[2].ends_with("it needs \"second\""));
+        assert!(lines[3].ends_with("it needs \"needs it\"") && lines[4].contains("ok"));
     }
 
     #[test]

@@ -24,6 +24,11 @@ pub(super) fn usage(pid: u32) -> Result<Usage, LoadError> {
     })
 }
 
+/// Resident memory of a process in bytes.
+pub(crate) fn resident_bytes(pid: u32) -> Result<u64, LoadError> {
+    usage(pid).map(|usage| usage.rss_bytes)
+}
+
 fn read(pid: u32, what: &'static str) -> Result<String, LoadError> {
     fs::read_to_string(format!("/proc/{pid}/{what}")).map_err(|_| LoadError::Process { pid, what })
 }

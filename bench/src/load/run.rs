@@ -24,11 +24,11 @@ use crate::frame::Opcode;
 const ROOM_SENDERS_MAX: usize = 16;
 
 /// Time for all connections to be confirmed, as members of a room or as there.
-const CONFIRM_TIME_MAX: Duration = Duration::from_secs(20);
+const CONFIRM_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Time for messages on their way to arrive after the last was sent, and the silence after which the rest counts as lost.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
-const DRAIN_SILENCE: Duration = Duration::from_secs(1);
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(60);
+const DRAIN_SILENCE: Duration = Duration::from_secs(5);
 
 /// Time for the closing handshakes.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);

@@ -12,7 +12,11 @@ use tokio::{
 };
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{Error, Message, handshake::client::Request},
+    tungstenite::{
+        Error, Message, Utf8Bytes,
+        handshake::client::Request,
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
 };
 
 use crate::{
@@ -22,6 +26,12 @@ use crate::{
 };
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// What the client closes with: it is done, and nothing went wrong.
+const GOODBYE: CloseFrame = CloseFrame {
+    code: CloseCode::Normal,
+    reason: Utf8Bytes::from_static(""),
+};
 
 /// How a client behaves.
 pub(crate) struct Options {
@@ -142,7 +152,7 @@ impl<S: FnMut(&str)> Client<S> {
             let over = self.waiting.is_empty() && self.messages >= self.options.expect;
             if self.deadline.is_some() && over {
                 // A connection that is gone already is as closed as it can be.
-                let _ = socket.close(None).await;
+                let _ = socket.close(Some(GOODBYE)).await;
                 return End::Done;
             }
             tokio::select! {
@@ -159,7 +169,7 @@ impl<S: FnMut(&str)> Client<S> {
                 line = lines.recv(), if self.deadline.is_none() => match line.as_deref().map(Command::parse) {
                     None => self.deadline = Some(Instant::now() + self.options.patience),
                     Some(Ok(Command::Quit)) => {
-                        let _ = socket.close(None).await;
+                        let _ = socket.close(Some(GOODBYE)).await;
                         return End::Quit;
                     }
                     Some(Ok(command)) => self.obey(socket, command).await,
@@ -176,7 +186,7 @@ impl<S: FnMut(&str)> Client<S> {
     }
 
     fn receive(&mut self, text: &str) {
-        let incoming = match serde_json::from_str::<Incoming>(text) {
+        let incoming = match Incoming::read(text) {
             Ok(incoming) => incoming,
             Err(error) => return (self.say)(&format!("not understood ({error}): {text}")),
         };

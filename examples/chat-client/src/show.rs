@@ -1,19 +1,41 @@
 //! Incoming frames, for people.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 /// A frame of the server.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub(crate) struct Incoming {
-    #[serde(rename = "type")]
     event_type: String,
-    #[serde(default)]
     payload: Value,
-    #[serde(rename = "senderId", default)]
     sender: String,
-    #[serde(default)]
     room: String,
+}
+
+/// The fields as they stand: others choose what is in them.
+#[derive(Deserialize)]
+struct Envelope<'f> {
+    #[serde(rename = "type", borrow)]
+    event_type: &'f RawValue,
+    #[serde(default)]
+    payload: Option<&'f RawValue>,
+    #[serde(rename = "senderId", default)]
+    sender: Option<&'f RawValue>,
+    #[serde(default)]
+    room: Option<&'f RawValue>,
+}
+
+/// A value; its own text where it cannot be read, such as half of a surrogate pair.
+fn value(json: &RawValue) -> Value {
+    serde_json::from_str(json.get()).unwrap_or_else(|_| json.get().into())
+}
+
+fn text(json: Option<&RawValue>) -> String {
+    match json.map(value) {
+        Some(Value::String(text)) => text,
+        Some(Value::Null) | None => String::new(),
+        Some(other) => other.to_string(),
+    }
 }
 
 /// What a frame is to the client, beside something to show.
@@ -28,6 +50,20 @@ pub(crate) enum Meaning {
 }
 
 impl Incoming {
+    /// Reads a frame, whatever its fields hold.
+    ///
+    /// # Errors
+    /// Where it is no object with a `type`.
+    pub(crate) fn read(frame: &str) -> Result<Self, serde_json::Error> {
+        let envelope: Envelope<'_> = serde_json::from_str(frame)?;
+        Ok(Self {
+            event_type: text(Some(envelope.event_type)),
+            payload: envelope.payload.map(value).unwrap_or_default(),
+            sender: text(envelope.sender),
+            room: text(envelope.room),
+        })
+    }
+
     pub(crate) fn meaning(&self) -> Meaning {
         match self.event_type.as_str() {
             "ack" | "error" => Meaning::Answer {
@@ -98,7 +134,7 @@ mod tests {
     use super::*;
 
     fn incoming(frame: &str) -> Incoming {
-        serde_json::from_str(frame).unwrap()
+        Incoming::read(frame).unwrap()
     }
 
     #[test]
@@ -138,6 +174,29 @@ mod tests {
             ),
         ] {
             assert_eq!(incoming(frame).line(), line);
+        }
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_read_is_shown_as_it_stands_and_counts() {
+        let deep = "[".repeat(500) + &"]".repeat(500);
+        for payload in [r#""spam \ud83d""#, r#"{"text":"\ude00"}"#, "1e400", &deep] {
+            let frame =
+                format!(r#"{{"type":"chat_message","payload":{payload},"senderId":"ann"}}"#);
+            let incoming = incoming(&frame);
+            assert_eq!(incoming.line(), format!("ann: {payload}"));
+            assert_eq!(incoming.meaning(), Meaning::Message);
+        }
+        for frame in [
+            r#"{"type":7,"payload":null,"senderId":null,"room":[1]}"#,
+            r#"{"type":"ack","payload":null}"#,
+            r#"{"type":"error","payload":[7]}"#,
+            r#"{"type":"welcome","payload":"x"}"#,
+        ] {
+            assert!(!incoming(frame).line().is_empty(), "{frame}");
+        }
+        for frame in ["", "null", "[]", "{}", "7", r#""a""#, "{"] {
+            assert!(Incoming::read(frame).is_err(), "{frame}");
         }
     }
 

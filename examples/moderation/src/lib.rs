@@ -103,8 +103,8 @@ impl Events for Moderation {
     }
 
     fn handle(&self, message: &Message) -> Result<Vec<Action>, Rejection> {
-        let text = payload::parse::<Text>(message)?.into_text();
-        match self.blocked(&text) {
+        let texts = payload::texts(message)?;
+        match texts.iter().find_map(|text| self.blocked(text)) {
             Some(word) => self.strike(&message.sender, word),
             None => Ok(vec![Action::Deliver]),
         }
@@ -124,22 +124,6 @@ impl Connections for Moderation {
 
     fn disconnected(&self, _client: &Client, _how: &Disconnection) -> Vec<Action> {
         Vec::new()
-    }
-}
-
-/// A text, or an object with one: the payloads that the chat plugin knows.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Text {
-    Plain(String),
-    Object { text: String },
-}
-
-impl Text {
-    fn into_text(self) -> String {
-        match self {
-            Self::Plain(text) | Self::Object { text } => text,
-        }
     }
 }
 
@@ -168,6 +152,27 @@ mod tests {
         let plugin = plugin();
         assert_eq!(plugin.blocked("oh DARN, it"), Some("darn"));
         assert_eq!(plugin.blocked("darning socks"), None);
+    }
+
+    #[test]
+    fn a_word_counts_wherever_a_client_puts_it_and_what_cannot_be_read_is_refused() {
+        let plugin = plugin();
+        let handle = |payload: &str| plugin.handle(&message("chat_message", payload));
+        let delivered = |payload: &str| handle(payload) == Ok(vec![Action::Deliver]);
+        for payload in [
+            r#"["darn"]"#,
+            r#"{"text":"hi","body":"darn"}"#,
+            r#"{"text":{"a":["d\u0061rn"]}}"#,
+        ] {
+            assert!(!delivered(payload), "{payload}");
+        }
+        for payload in ["7", "{}", r#"{"darn":"hi"}"#] {
+            assert!(delivered(payload), "{payload}");
+        }
+        for payload in [r#""darn \ud83d""#, r#"{"text":"darn","text":"hi"}"#, "{"] {
+            let refused = handle(payload).expect_err("it cannot be read");
+            assert_eq!(refused.code, "invalid_payload", "{payload}");
+        }
     }
 
     #[test]

@@ -16,11 +16,12 @@ use crate::{
         BrokerConfig, Config,
         live::{Difference, difference},
     },
+    files::FileWatcher,
     metrics::{
         Metrics,
         events::{ConfigurationRefused, KeysNotReloaded},
     },
-    plugin::{FileWatcher, Trigger},
+    plugin::Trigger,
     redis_client::Endpoints,
     session::{LiveConfig, Services},
 };
@@ -51,37 +52,34 @@ pub(super) fn watch(config: &Config, source: &Source) -> Watch {
     }
 }
 
-/// Applies changes until it is aborted. `started` is what the server was started with.
+/// Applies changes until it is aborted. `started` is what the server was started with, `config` what is in force.
 pub(super) async fn follow(
-    targets: Targets,
-    started: Config,
-    source: Source,
-    Watch {
-        mut watcher,
-        mut hangups,
-    }: Watch,
+    targets: &Targets,
+    started: &Config,
+    config: &mut Config,
+    source: &Source,
+    Watch { watcher, hangups }: &mut Watch,
 ) {
-    let mut config = started.clone();
     loop {
         let trigger = tokio::select! {
             changed = watcher.changed() => {
-                if is_key_file_alone(&changed, &config) {
-                    targets.renew_keys(&config);
+                if is_key_file_alone(&changed, config) {
+                    targets.renew_keys(config);
                     continue;
                 }
                 if config.auth.key_file().is_some_and(|file| changed.contains(file)) {
-                    targets.renew_keys(&config);
+                    targets.renew_keys(config);
                 }
-                trigger(&changed, &config, &source)
+                trigger(&changed, config, source)
             }
-            () = next(&mut hangups) => Trigger::Signal,
+            () = next(hangups) => Trigger::Signal,
         };
         if trigger != Trigger::File {
-            let Some(new) = targets.reread(&started, &config, &source) else {
+            let Some(new) = targets.reread(started, config, source) else {
                 continue;
             };
-            config = new;
-            watcher.set_files(files(&config, &source));
+            *config = new;
+            watcher.set_files(files(config, source));
         }
         targets
             .services

@@ -37,15 +37,10 @@ pub enum AuthError {
     /// The keys of tokens could not be fetched from `auth.jwks_url`, and the token may be right.
     #[error("the server cannot fetch the keys of tokens now; try again later")]
     KeysUnavailable,
-    /// A web page that may not connect.
-    #[error(
-        "pages of this origin may not connect; add it to server.allowed_origins if they should"
-    )]
-    OriginNotAllowed,
 }
 
 impl AuthError {
-    /// The HTTP status: 400, 401, 403 or 503.
+    /// The HTTP status: 400, 401 or 503.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::MissingUserId | Self::InvalidUserId => StatusCode::BAD_REQUEST,
@@ -53,7 +48,6 @@ impl AuthError {
                 StatusCode::UNAUTHORIZED
             }
             Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::OriginNotAllowed => StatusCode::FORBIDDEN,
         }
     }
 
@@ -66,7 +60,6 @@ impl AuthError {
             Self::InvalidToken(_) => "invalid_token",
             Self::ExpiredToken => "token_expired",
             Self::KeysUnavailable => "keys_unavailable",
-            Self::OriginNotAllowed => "origin_not_allowed",
         }
     }
 

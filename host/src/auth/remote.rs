@@ -18,7 +18,10 @@ use super::{
     AuthError, fetch,
     keys::{KEYS_BYTES_MAX, KeySet, NoKey},
 };
-use crate::metrics::{Metrics, events::KeysNotReloaded};
+use crate::{
+    metrics::{Metrics, events::KeysNotReloaded},
+    supervise,
+};
 
 /// How often an unknown `kid` may lead to a fetch.
 const REFETCH_PAUSE: Duration = Duration::from_secs(30);
@@ -94,7 +97,10 @@ impl RemoteKeys {
             refetch_pause,
             metrics,
         });
-        let task = tokio::spawn(follow(shared.clone(), refresh_interval));
+        let (metrics, state) = (shared.metrics.clone(), shared.clone());
+        let task = supervise::spawn("keys of tokens", &metrics, state, move |shared| {
+            follow(shared.clone(), refresh_interval).boxed()
+        });
         Self {
             shared,
             task: task.abort_handle(),

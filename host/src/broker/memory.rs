@@ -3,7 +3,7 @@
 //! A server with `broker.kind = "memory"` is the only node of its hub. Several nodes on one hub behave like a cluster
 //! and are how tests look at more than one node without Redis.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -107,9 +107,15 @@ impl Broker for MemoryBroker {
         &'a self,
         target: Target<'a>,
         frame: &'a Frame,
+        _: bool,
         _: Trace<'a>,
     ) -> BoxFuture<'a, Result<usize, BrokerError>> {
         std::future::ready(Ok(self.publish_now(target, frame))).boxed()
+    }
+
+    /// Nothing is ever on its way: a frame is delivered when it is published.
+    fn catch_up<'a>(&'a self, _: &'a str) -> Option<BoxFuture<'a, ()>> {
+        None
     }
 
     fn ask_about<'a>(
@@ -154,7 +160,7 @@ impl Broker for MemoryBroker {
         std::future::ready(present.then_some(()).ok_or_else(gone)).boxed()
     }
 
-    fn leave(&self) -> BoxFuture<'_, ()> {
+    fn leave(&self, _: Duration) -> BoxFuture<'_, ()> {
         self.hub.nodes.rcu(|nodes| {
             let others = nodes.iter().filter(|member| member.id != self.own.id);
             others.cloned().collect::<Vec<_>>()

@@ -10,6 +10,8 @@ mod memory;
 mod redis;
 mod users;
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 
 pub use memory::{MemoryBroker, MemoryHub};
@@ -31,7 +33,7 @@ pub enum Target<'a> {
 
 /// The part of a node that a broker talks to: who is connected here.
 pub trait LocalNode: Send + Sync {
-    /// Whether a connection of `user` is on this node now.
+    /// Whether a connection of `user` is on this node now that takes frames: one that is being closed does not.
     fn holds_user(&self, user: &str) -> bool;
 
     /// Whether a member of `room` is on this node now.
@@ -53,8 +55,9 @@ pub trait LocalNode: Send + Sync {
 pub trait Broker: Send + Sync {
     /// Publishes `frame` to every other node that holds `target`, and returns how many those are. The frame says itself
     /// whom it is for, as every delivery does (`receiverID`, `room`): some brokers carry nothing else. Frames of one
-    /// caller to one target arrive in the order of the calls, each at most once. What is done for it is a part of
-    /// `trace`, on the other nodes too, as far as they can be told.
+    /// caller to one target arrive in the order of the calls, each at most once. A frame for a user who leaves such a
+    /// node before it arrives follows them to wherever they come within some seconds. `here`: connections of this node
+    /// have it already. What is done for it is a part of `trace`, on the other nodes too, as far as they can be told.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`], within the command timeout, where nobody can tell which nodes those are.
@@ -62,8 +65,13 @@ pub trait Broker: Send + Sync {
         &'a self,
         target: Target<'a>,
         frame: &'a Frame,
+        here: bool,
         trace: Trace<'a>,
     ) -> BoxFuture<'a, Result<usize, BrokerError>>;
+
+    /// Some if `user` is connected here, and frames for them that were published by this node may still be on their way
+    /// from where the user was: what is delivered here before the future is done may overtake those.
+    fn catch_up<'a>(&'a self, user: &'a str) -> Option<BoxFuture<'a, ()>>;
 
     /// Has every other node that holds `user` carry out `request`. Nodes that turn out to hold nobody are left out.
     ///
@@ -102,8 +110,9 @@ pub trait Broker: Send + Sync {
     /// [`BrokerError::Unavailable`] with the reason, where it would not.
     fn probe(&self) -> BoxFuture<'_, Result<(), BrokerError>>;
 
-    /// Takes this node off the map. Messages for it count as undeliverable from then on.
-    fn leave(&self) -> BoxFuture<'_, ()>;
+    /// Takes this node off the map, within `time`. What was published to it until then is delivered or follows its user;
+    /// later messages for it count as undeliverable.
+    fn leave(&self, time: Duration) -> BoxFuture<'_, ()>;
 }
 
 /// What goes wrong between nodes.

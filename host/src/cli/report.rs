@@ -18,6 +18,10 @@ pub(super) struct Report {
     pub(super) admitted: Result<Admitted, LoadError>,
 }
 
+/// What a plugin says about a function whose answer would come later, such as a promise. A server fails each such call, so a
+/// component of which one is seen here is refused: its author must know before its users do.
+const LATE: &str = "nobody waits for it";
+
 /// What was found out about one that is admitted.
 pub(super) struct Admitted {
     pub(super) admission: Admission,
@@ -35,7 +39,10 @@ impl Report {
         match &self.admitted {
             Ok(admitted) => {
                 admitted.add_to(&mut lines);
-                lines.add("verdict", admitted.verdict());
+                match admitted.late() {
+                    Some(call) => lines.add("verdict", late(call)),
+                    None => lines.add("verdict", admitted.verdict()),
+                }
             }
             Err(error) => lines.add("verdict", format_args!("refused: {error}")),
         }
@@ -44,7 +51,13 @@ impl Report {
 
     pub(super) fn json(&self) -> Value {
         let mut report = match &self.admitted {
-            Ok(admitted) => admitted.json(),
+            Ok(admitted) => match admitted.late() {
+                Some(call) => json!(AdmissionReport::Refused {
+                    step: "calls",
+                    reason: format!("{}: {}", call.function, call.answer),
+                }),
+                None => admitted.json(),
+            },
             Err(error) => json!(AdmissionReport::from(error)),
         };
         report["file"] = json!(self.file);
@@ -54,9 +67,28 @@ impl Report {
         }
         report
     }
+
+    /// Whether a server would take it, and no sample call has shown that its answers come too late.
+    pub(super) fn is_admitted(&self) -> bool {
+        let admitted = self.admitted.as_ref().ok();
+        admitted.is_some_and(|admitted| admitted.late().is_none())
+    }
+}
+
+fn is_late(call: &SampleCall) -> bool {
+    call.warm.is_none() && call.answer.contains(LATE)
+}
+
+fn late(call: &SampleCall) -> String {
+    format!("refused: {}: {}", call.function, call.answer)
 }
 
 impl Admitted {
+    /// A sample call of a function whose answer comes later.
+    fn late(&self) -> Option<&SampleCall> {
+        self.calls.iter().find(|call| is_late(call))
+    }
+
     /// A sample that fails is no reason to refuse it: it may be about something that its messages never are.
     fn verdict(&self) -> &'static str {
         if self.calls.iter().any(|call| call.warm.is_none()) {
@@ -165,4 +197,39 @@ fn milliseconds(duration: Duration) -> String {
 
 fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_is_refused_whose_functions_answer_later_and_not_for_another_failure() {
+        let call = |answer: &str, warm| SampleCall {
+            function: "validation.validate",
+            about: "chat_message".to_owned(),
+            cold: Duration::ZERO,
+            warm,
+            answer: answer.to_owned(),
+        };
+        let promised =
+            "failed: the plugin said: validate returned a promise, and nobody waits for it";
+        assert!(is_late(&call(promised, None)));
+        assert!(!is_late(&call("failed: the plugin said: no", None)));
+        // What a client is told may be in any words.
+        assert!(!is_late(&call(
+            "rejected: x: nobody waits for it",
+            Some(Duration::ZERO)
+        )));
+    }
+
+    #[test]
+    fn the_modules_that_stand_before_plugins_say_it_in_these_words() {
+        for module in [
+            include_str!("plugin/build/javascript/calls.js"),
+            include_str!("plugin/build/python/signalbox_calls.py"),
+        ] {
+            assert!(module.contains(&format!("and {LATE}: ")));
+        }
+    }
 }

@@ -1,31 +1,42 @@
 //! `signalbox run`.
 
-use std::{io, process::ExitCode};
+use std::{io, net::SocketAddr, process::ExitCode};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use rustix::{
+    io::Errno,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use signalbox::{
     app::{self, Source},
     config::Config,
-    logging::Log,
+    logging::{Log, Output},
+    server::Listeners,
 };
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 /// The exit code of a server that did not drain because it was told twice to stop (128 and SIGINT, as shells have it).
 const EXIT_INTERRUPTED: i32 = 130;
 
 pub(super) fn run(config: Config, source: Source) -> ExitCode {
-    let log = Log::start();
+    let log = match Log::start() {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("signalbox does not start: the log cannot be written: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let served = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the runtime does not start")
         .and_then(|runtime| {
-            let served = runtime.block_on(log.during(serve(config, source)));
+            let served = runtime.block_on(log.during(serve(config, source, log.output())));
             // A plugin that is being compiled must not keep a process that has drained.
             runtime.shutdown_background();
             served
@@ -33,29 +44,83 @@ pub(super) fn run(config: Config, source: Source) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if log.is_json() {
-                error!("signalbox does not start: {error:#}");
-            } else {
-                eprintln!("signalbox does not start: {error:#}");
-            }
+            log.say_last(&format!("signalbox does not start: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
-async fn serve(config: Config, source: Source) -> anyhow::Result<()> {
+async fn serve(config: Config, source: Source, log: &Output) -> anyhow::Result<()> {
     info!("{}", super::described(&source));
     for advice in &config.advice {
         warn!("{advice}");
     }
-    let address = config.server.listen;
-    let listener = TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}; is another server there? (server.listen)")
-    })?;
+    raise_open_files();
+    let public = listen(config.server.listen, "server.listen").await?;
+    let internal = match config.server.internal_listen {
+        Some(address) => Some(listen(address, "server.internal_listen").await?),
+        None => None,
+    };
     let shutdown = CancellationToken::new();
     stop_on_signal(shutdown.clone()).context("the system gives no signals")?;
-    app::run(config, source, listener, shutdown).await?;
+    let listeners = Listeners { public, internal };
+    app::run(config, source, listeners, shutdown, log.dropped()).await?;
     Ok(())
+}
+
+async fn listen(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = bind_hint(&error, address);
+        anyhow!("cannot listen on {address} ({key}): {error}{hint}")
+    })
+}
+
+/// Why an address cannot be listened on, and what to do.
+fn bind_hint(error: &io::Error, address: SocketAddr) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another server is there: stop it, or take another port".to_owned(),
+        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
+            "; ports below 1024 are for root: take one from 1024 on, or allow it \
+             (CAP_NET_BIND_SERVICE, or sysctl net.ipv4.ip_unprivileged_port_start)"
+                .to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; the system does not allow it: look at its security policy (SELinux, AppArmor, seccomp)".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            let every = if address.is_ipv4() { "0.0.0.0" } else { "[::]" };
+            format!(
+                "; this machine has no such address: take one that `ip address` shows, or {every}:{} for every one",
+                address.port()
+            )
+        }
+        _ if error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error()) => {
+            "; this machine has IPv6 switched off: take an IPv4 address".to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+/// Every connection is an open file, and the soft limit is often 1,024. A failure leaves it as it is.
+fn raise_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return info!(limit = current, "open files");
+    }
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => info!(
+            limit = maximum,
+            before = current,
+            "open files, raised to the hard limit"
+        ),
+        Err(error) => {
+            warn!(limit = current, %error, "the limit of open files cannot be raised (ulimit -n)")
+        }
+    }
 }
 
 /// The first SIGTERM or SIGINT drains, the second ends at once. From here on, not from when the task first runs.
@@ -76,4 +141,37 @@ fn stop_on_signal(shutdown: CancellationToken) -> io::Result<()> {
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_why_an_address_cannot_be_listened_on_has_its_own_hint() {
+        for (errno, address, hint) in [
+            (
+                Errno::ADDRINUSE,
+                "127.0.0.1:8080",
+                "another server is there",
+            ),
+            (Errno::ACCESS, "127.0.0.1:80", "ports below 1024"),
+            (Errno::ACCESS, "127.0.0.1:8080", "security policy"),
+            (
+                Errno::ADDRNOTAVAIL,
+                "192.0.2.1:8080",
+                "0.0.0.0:8080 for every one",
+            ),
+            (
+                Errno::ADDRNOTAVAIL,
+                "[2001:db8::1]:80",
+                "[::]:80 for every one",
+            ),
+            (Errno::AFNOSUPPORT, "[::1]:80", "IPv6 switched off"),
+        ] {
+            let address = address.parse().expect("an address");
+            let found = bind_hint(&errno.into(), address);
+            assert!(found.contains(hint), "{errno}: {found}");
+        }
+    }
 }

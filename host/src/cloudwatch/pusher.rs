@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{
     sync::oneshot,
     task::JoinHandle,
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     config::{CloudWatchConfig, StorageResolution},
     metrics::{Metrics, readings::Family},
+    supervise,
 };
 
 /// Reads all figures as they are now.
@@ -59,7 +60,11 @@ impl Pusher {
             sink: CloudWatchSink::new(config.clone()),
         };
         let (finish, finished) = oneshot::channel();
-        let task = tokio::spawn(worker.run(config.interval, finished));
+        let (metrics, interval) = (worker.metrics.clone(), config.interval);
+        let state = (worker, finished);
+        let task = supervise::spawn("CloudWatch", &metrics, state, move |(worker, finished)| {
+            worker.run(interval, finished).boxed()
+        });
         Self { finish, task }
     }
 
@@ -82,19 +87,23 @@ struct Worker<S> {
 }
 
 impl<S: Sink> Worker<S> {
-    async fn run(mut self, interval: Duration, mut finish: oneshot::Receiver<Instant>) {
+    async fn run(&mut self, interval: Duration, finish: &mut oneshot::Receiver<Instant>) {
+        if finish.is_terminated() {
+            // The last push panicked: there is no other.
+            return;
+        }
         let mut ticks = interval_at(Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let deadline = loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                deadline = &mut finish => break deadline,
+                deadline = &mut *finish => break deadline,
             }
             self.collect().await;
             let mut pushed = pin!(self.push());
             tokio::select! {
                 () = &mut pushed => {}
-                deadline = &mut finish => {
+                deadline = &mut *finish => {
                     // What is under way may still arrive: given up, it would be sent once more.
                     if let Ok(deadline) = deadline {
                         let _ = timeout_at(deadline, pushed).await;
@@ -105,8 +114,11 @@ impl<S: Sink> Worker<S> {
         };
         // Without a deadline nobody waits for it.
         if let Ok(deadline) = deadline {
-            self.collect().await;
-            let _ = timeout_at(deadline, self.push()).await;
+            let last = async {
+                self.collect().await;
+                self.push().await;
+            };
+            let _ = timeout_at(deadline, last).await;
             match self.backlog.len() {
                 0 => {}
                 left => warn!(
@@ -216,7 +228,10 @@ mod tests {
             sink: sink.clone(),
         };
         let (finish, finished) = oneshot::channel();
-        let task = tokio::spawn(worker.run(INTERVAL, finished));
+        let state = (worker, finished);
+        let task = supervise::spawn("CloudWatch", &metrics, state, |(worker, finished)| {
+            worker.run(INTERVAL, finished).boxed()
+        });
         (metrics, Pusher { finish, task })
     }
 

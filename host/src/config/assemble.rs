@@ -2,13 +2,15 @@
 
 use std::{net::SocketAddr, path::Path};
 
+use ipnet::IpNet;
+
 use crate::protocol::event_type::Patterns;
 
 use super::{
     AdminConfig, AllowedOrigins, ApiConfig, AuthConfig, BrokerConfig, CloudWatchConfig, Config,
-    ConfigError, DemoConfig, EventsConfig, JwtConfig, JwtKeySource, Limits, MetricsConfig,
-    PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig, RedisMode, ServerConfig,
-    Shown, StorageResolution, TracingConfig, advice, checks,
+    ConfigError, DemoConfig, EventsConfig, HttpLimits, JwtConfig, JwtKeySource, Limits,
+    MetricsConfig, PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig, RedisMode,
+    ServerConfig, Shown, StorageResolution, TracingConfig, advice, checks, http,
     live::Resolved,
     plugins,
     settings::{Section, Settings},
@@ -97,6 +99,7 @@ fn probation(section: &Section, errors: &mut Vec<ConfigError>) -> ProbationConfi
         calls: calls.into(),
         failure_percent: section.count("failure_percent"),
         calls_min: calls_min.into(),
+        users_min: section.count("users_min") as usize,
     }
 }
 
@@ -182,8 +185,44 @@ fn server(section: &Section, errors: &mut Vec<ConfigError>) -> ServerConfig {
         ping_interval: ping,
         idle_timeout: idle,
         allowed_origins: allowed_origins(section, errors),
+        allowed_hosts: lower(section.texts("allowed_hosts")),
+        websocket_path: section.text("websocket_path"),
+        internal_listen: internal_listen(section, errors),
+        trusted_proxies: trusted_proxies(section, errors),
+        proxy_protocol: section.text("proxy_protocol") == "on",
         trace_plugins: section.bool("trace_plugins"),
     }
+}
+
+fn lower(texts: Vec<String>) -> Vec<String> {
+    let lower = texts.iter().map(|text| text.to_ascii_lowercase());
+    lower.collect()
+}
+
+fn internal_listen(section: &Section, errors: &mut Vec<ConfigError>) -> Option<SocketAddr> {
+    let address = section.optional("internal_listen")?.parse().ok();
+    if section.are_right(&["listen", "internal_listen"])
+        && address == Some(section.address("listen"))
+    {
+        errors.push(section.error(
+            &["internal_listen"],
+            "is the address of server.listen, which it is to be apart from; write another port",
+        ));
+    }
+    address
+}
+
+fn trusted_proxies(section: &Section, errors: &mut Vec<ConfigError>) -> Vec<IpNet> {
+    let texts = section.texts("trusted_proxies");
+    let is_on = section.text("proxy_protocol") == "on";
+    if section.are_right(&["trusted_proxies", "proxy_protocol"]) && is_on && texts.is_empty() {
+        errors.push(section.error(
+            &["proxy_protocol"],
+            "needs server.trusted_proxies: name the balancers that send its header, such as [\"10.0.0.0/8\"]",
+        ));
+    }
+    let networks = texts.iter().filter_map(|text| http::parse_network(text));
+    networks.collect()
 }
 
 fn allowed_origins(section: &Section, errors: &mut Vec<ConfigError>) -> AllowedOrigins {
@@ -200,7 +239,7 @@ fn allowed_origins(section: &Section, errors: &mut Vec<ConfigError>) -> AllowedO
             }
             let normal = several
                 .iter()
-                .filter_map(|origin| checks::normal_origin(origin).ok());
+                .filter_map(|origin| http::allowed_origin(origin).ok());
             AllowedOrigins::List(normal.collect())
         }
     }
@@ -329,7 +368,17 @@ fn limits(section: &Section) -> Limits {
         unfinished_bytes_max: section.bytes("unfinished_bytes_max"),
         connections_per_user_max: section.count("connections_per_user_max") as usize,
         connections_max: section.count("connections_max") as usize,
+        connections_per_address_max: section.count("connections_per_address_max") as usize,
+        upgrades_per_second: section.count("upgrades_per_second"),
         upgrade_timeout: section.time("upgrade_timeout"),
+        http: HttpLimits {
+            sockets_pending_max: section.count("sockets_pending_max") as usize,
+            header_bytes_max: section.bytes("http_header_bytes_max"),
+            header_time_max: section.time("http_header_time_max"),
+            idle_timeout: section.time("http_idle_timeout"),
+            write_timeout: section.time("http_write_timeout"),
+            requests_per_connection_max: section.count("http_requests_per_connection_max"),
+        },
         rooms_per_connection_max: section.count("rooms_per_connection_max") as usize,
         room_name_bytes_max: section.bytes("room_name_bytes_max"),
         plugin_file_bytes_max: section.bytes("plugin_file_bytes_max"),

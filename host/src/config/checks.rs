@@ -221,12 +221,23 @@ pub(super) fn endpoint(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Shortest key of an API. Nothing keeps the right key out, so guesses are limited by its length alone.
+const KEY_BYTES_MIN: usize = 16;
+
 /// A key that travels in an `Authorization` header (RFC 6750 §2.1), or nothing.
 pub(super) fn bearer_key(text: &str) -> Result<(), String> {
-    if text.bytes().all(|b| b.is_ascii_graphic()) {
-        return Ok(());
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(
+            "cannot be sent in a header: write visible ASCII characters without spaces".to_owned(),
+        );
     }
-    Err("cannot be sent in a header: write visible ASCII characters without spaces".to_owned())
+    if (1..KEY_BYTES_MIN).contains(&text.len()) {
+        return Err(format!(
+            "is {} characters long, which can be guessed: write {KEY_BYTES_MIN} or more; make one with: openssl rand -hex 32",
+            text.len()
+        ));
+    }
+    Ok(())
 }
 
 /// What a plugin sees: an event type, a prefix with a final `*`, or `*`.
@@ -264,14 +275,6 @@ fn spelled_as_pattern(text: &str) -> Result<(), String> {
         "is not an event pattern: write 1 to 64 of A-Z a-z 0-9 _ . : -, with one * at most, at the end"
             .to_owned(),
     )
-}
-
-/// An entry of `allowed_origins`.
-pub(super) fn origin(text: &str) -> Result<(), String> {
-    if text == "*" {
-        return Ok(());
-    }
-    normal_origin(text).map(drop)
 }
 
 /// An origin as a browser sends it (RFC 6454 §6.2): lower case, without the default port of its scheme.
@@ -371,7 +374,10 @@ mod tests {
         assert!(plugin_name("").is_err());
         assert!(key_prefix("{chat}:").is_ok());
         assert!(key_prefix("{}chat:").is_err());
-        assert!(bearer_key("abc+/=").is_ok());
+        assert!(bearer_key("abc+/=0123456789").is_ok());
+        assert!(bearer_key("").is_ok(), "no key");
+        let short = bearer_key("fifteen-letters").expect_err("too short");
+        assert!(!short.contains("fifteen") && short.contains("15 characters"));
         assert!(bearer_key("two words").is_err());
     }
 

@@ -216,11 +216,11 @@ impl Reader<'_> {
 }
 
 fn unknown_key(section: &str, name: &str) -> String {
-    if let Some(near) = nearest(name, keys::names(section)) {
-        return format!("unknown key; did you mean {near}");
-    }
     if let Some(key) = keys::KEYS.iter().find(|key| key.name == name) {
         return format!("unknown key here; it belongs into [{}]", key.section);
+    }
+    if let Some(near) = nearest(name, keys::names(section)) {
+        return format!("unknown key; did you mean {near}");
     }
     let known: Vec<_> = keys::names(section).collect();
     format!("unknown key; the known ones are {}", known.join(", "))

@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use super::checks::{self, Check};
+use super::{
+    checks::{self, Check},
+    http,
+};
 
 /// One key that can be set.
 #[derive(Clone, Copy, Debug)]
@@ -203,19 +206,29 @@ use Change::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 84] = [
+pub const KEYS: [Key; 99] = [
     key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "Where the server listens; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
         "The name of this node in logs, metrics and routes; empty: the name of the host"),
-    key("server", "drain_timeout", millis(0, HOUR), "10s", "3s", Live,
-        "How long a drain may take, from the first close to the exit"),
+    key("server", "drain_timeout", millis(0, HOUR), "8s", "3s", Live,
+        "How long the shutdown may take in all, from the signal to the exit: closing connections, the last metrics and spans, leaving Redis"),
     key("server", "ping_interval", millis(10, HOUR), "25s", "5s", Live,
         "Silence of a client after which the server pings"),
     key("server", "idle_timeout", millis(10, 24 * HOUR), "60s", "90s", Live,
         "Silence of a client after which the server drops the connection; longer than `ping_interval`"),
-    key("server", "allowed_origins", Kind::Texts(checks::origin), "", "https://a.example.com,https://b.example.com", Live,
-        "The web pages that may connect, such as `https://app.example.com`; empty: those of the same host; `*`: any"),
+    key("server", "allowed_origins", Kind::Texts(http::origin), "", "https://a.example.com,https://b.example.com", Live,
+        "The web pages that may connect, such as `https://app.example.com`, `https://*.example.com`, `null` or `file://`; empty: those of the same host; `*`: any"),
+    key("server", "allowed_hosts", Kind::Texts(http::host), "", "chat.local,*.example.test", Live,
+        "The hosts that a request may name with `auth.mode = \"none\"` on a loopback, beside `localhost`, `*.localhost` and IP addresses; names without a port, or `*.example.com`"),
+    key("server", "websocket_path", Kind::Text(http::websocket_path), "/ws", "/realtime", Restart,
+        "The path of the WebSocket, which is served with a slash at its end too"),
+    key("server", "internal_listen", Kind::Text(http::optional_address), "", "127.0.0.1:9091", Restart,
+        "A second listener for `/metrics`, `/api/` and `/admin/`, which the first one then answers with 404; empty: none"),
+    key("server", "trusted_proxies", Kind::Texts(http::network), "", "10.0.0.0/8,fd00::/8", Live,
+        "The proxies whose word is taken for the address of a client (`X-Forwarded-For`, `Forwarded`, the PROXY protocol): addresses and networks such as `10.0.0.0/8`"),
+    key("server", "proxy_protocol", Kind::Choice(&["off", "on"]), "off", "on", Live,
+        "Whether connections of `trusted_proxies` to `listen` begin with a header of the PROXY protocol, version 1 or 2"),
     key("server", "trace_plugins", Kind::Bool, "false", "true", Live,
         "Whether a client that connects with `?trace=plugins` is told, in each `ack`, which versions of plugins saw its message"),
 
@@ -279,8 +292,24 @@ pub const KEYS: [Key; 84] = [
         "Connections of one user; over it the one that is silent for longest and missed a ping is replaced, else the upgrade gets 429; 0: no limit"),
     key("limits", "connections_max", Kind::Count(0, 10_000_000), "0", "10000", Live,
         "Connections of this node; over it the upgrade gets 503; 0: no limit"),
+    key("limits", "connections_per_address_max", Kind::Count(0, 10_000_000), "0", "100", Live,
+        "Connections of one address, or of one IPv6 network of 64 bits; over it the upgrade gets 429; 0: no limit"),
+    key("limits", "upgrades_per_second", Kind::Count(0, 1_000_000), "0", "500", Live,
+        "Connections that this node lets in per second; over it the upgrade gets 429; 0: no limit"),
     key("limits", "upgrade_timeout", millis(10, 300 * SECOND), "10s", "5s", Live,
-        "Time from accepting a connection to the end of the upgrade"),
+        "Time from accepting a connection to the first byte of its first request, and time for the body of a call of `/api/`"),
+    key("limits", "sockets_pending_max", Kind::Count(1, 1_000_000), "1024", "4096", Live,
+        "Sockets of a listener that are no WebSocket yet; over it the one that has been silent longest is closed, or else the new one"),
+    key("limits", "http_header_bytes_max", Kind::Bytes(KIB, MIB), "16KiB", "32KiB", Live,
+        "Request line and headers of one request; a longer one gets 431"),
+    key("limits", "http_header_time_max", millis(10, 300 * SECOND), "10s", "5s", Live,
+        "Time from the first byte of a request to the end of its headers; a slower one gets 408"),
+    key("limits", "http_idle_timeout", millis(10, HOUR), "75s", "120s", Live,
+        "Time that a connection is kept for the next request"),
+    key("limits", "http_write_timeout", millis(10, 300 * SECOND), "10s", "30s", Live,
+        "Time that a client may take in nothing of an answer, after which the connection is reset"),
+    key("limits", "http_requests_per_connection_max", Kind::Count(1, 1_000_000), "1000", "100", Live,
+        "Requests on one connection; the last one is answered with `Connection: close`"),
     key("limits", "rooms_per_connection_max", Kind::Count(0, 100_000), "128", "16", Live,
         "Rooms that one connection may be in"),
     key("limits", "room_name_bytes_max", Kind::Bytes(0, 16 * MIB), "8KiB", "16KiB", Live,
@@ -316,13 +345,13 @@ pub const KEYS: [Key; 84] = [
     key("tracing", "traces_per_second", Kind::Count(1, 100_000), "100", "10", Restart,
         "The most traces that this node begins in a second, whatever `sample_ratio` says"),
 
-    key("admin", "key", Kind::Text(checks::bearer_key), "", "an-admin-key", Live,
-        "The bearer key of `/admin/`; empty: every call answers 401").secret(),
+    key("admin", "key", Kind::Text(checks::bearer_key), "", "an-admin-key-for-examples", Live,
+        "The bearer key of `/admin/`, at least 16 characters; empty: every call answers 401").secret(),
     key("admin", "upload_timeout", millis(10, HOUR), "60s", "5m", Live,
         "Time that a component which is pushed may take to come in"),
 
-    key("api", "keys", Kind::Texts(checks::bearer_key), "", "first-key,second-key", Live,
-        "The bearer keys of `/api/`; empty: every call answers 401").secret(),
+    key("api", "keys", Kind::Texts(checks::bearer_key), "", "first-key-for-examples,second-key-for-examples", Live,
+        "The bearer keys of `/api/`, each at least 16 characters; empty: every call answers 401").secret(),
 
     key("plugin_cache", "dir", Kind::Text(checks::optional_path), ".signalbox/cache", "/var/cache/signalbox", Restart,
         "Where compiled plugins are kept, against the folder of the file; empty: nowhere"),
@@ -340,6 +369,8 @@ pub const KEYS: [Key; 84] = [
         "Traps and deadline misses in a hundred calls, over which the version before comes back"),
     key("plugin_probation", "calls_min", Kind::Count(1, 1_000_000), "20", "50", Live,
         "Calls before a share of them is looked at, at most `calls`"),
+    key("plugin_probation", "users_min", Kind::Count(2, 1_000), "3", "5", Live,
+        "Users whose calls must fail before the version before comes back: one client alone never takes a version back"),
 
     key("plugins", "name", Kind::Text(checks::plugin_name), "", "", Live,
         "Unique name, required"),
@@ -363,6 +394,8 @@ pub const KEYS: [Key; 84] = [
         "CPU time of a call"),
     key("plugins", "call_time_max", millis(1, 60 * SECOND), "50ms", "100ms", Live,
         "Time of a call with its host calls, at least `call_cpu_max`"),
+    key("plugins", "compile_time_max", millis(10, HOUR), "120s", "5m", Live,
+        "Time that compiling the component may take; what takes longer is refused"),
     key("plugins", "init_time_max", millis(1, 60 * SECOND), "5s", "2s", Live,
         "Time of `init`, and of `self-test`"),
     key("plugins", "actions_max", Kind::Count(1, 65_536), "256", "16", Live,

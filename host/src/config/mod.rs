@@ -14,12 +14,15 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
+
 use crate::protocol::event_type::Patterns;
 
 mod advice;
 pub mod environment;
 mod errors;
 mod files;
+mod http;
 pub mod keys;
 pub mod live;
 mod load;
@@ -44,6 +47,7 @@ pub use auth::{AuthConfig, JwtConfig, JwtKeySource};
 pub(crate) use checks::normal_origin;
 pub use errors::{ConfigError, ConfigErrors, Place};
 pub(crate) use files::read_text;
+pub use http::HttpLimits;
 pub use load::DEFAULT_FILE;
 pub use shown::Shown;
 
@@ -105,6 +109,17 @@ pub struct ServerConfig {
     pub idle_timeout: Duration,
     /// Which web pages may connect.
     pub allowed_origins: AllowedOrigins,
+    /// Which hosts a request may name in mode `none` on a loopback, beside those of the machine itself: lower case, without
+    /// a port, or `*.` and a domain.
+    pub allowed_hosts: Vec<String>,
+    /// The path of the WebSocket, without a slash at its end. Cannot be changed while the server runs.
+    pub websocket_path: String,
+    /// Where `/metrics`, `/api/` and `/admin/` are served instead of `listen`. Cannot be changed while the server runs.
+    pub internal_listen: Option<SocketAddr>,
+    /// Whose word is taken for the address of a client.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether connections of [`trusted_proxies`](Self::trusted_proxies) begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// Whether clients may be told which versions of plugins saw their messages.
     pub trace_plugins: bool,
 }
@@ -116,7 +131,7 @@ pub enum AllowedOrigins {
     SameHost,
     /// Any page (`"*"`).
     Any,
-    /// Exactly these origins, lower case, for example `https://app.example.com`.
+    /// These origins, lower case: `https://app.example.com`, `null`, or `https://*.example.com` for every host below it.
     List(Vec<String>),
 }
 
@@ -213,8 +228,14 @@ pub struct Limits {
     pub connections_per_user_max: usize,
     /// Connections of this node; 0: no limit.
     pub connections_max: usize,
-    /// Time from accepting a TCP connection to the end of the upgrade.
+    /// Connections of one address to this node; 0: no limit.
+    pub connections_per_address_max: usize,
+    /// Connections that this node lets in per second; 0: no limit.
+    pub upgrades_per_second: u32,
+    /// Time from accepting a TCP connection to its first byte, and time for the body of a call of `/api/`.
     pub upgrade_timeout: Duration,
+    /// What a connection may cost before it is a WebSocket.
+    pub http: HttpLimits,
     /// Rooms that one connection may be in.
     pub rooms_per_connection_max: usize,
     /// Bytes of the names of all rooms that one connection may be in.
@@ -325,6 +346,8 @@ pub struct ProbationConfig {
     pub failure_percent: u32,
     /// Calls before a share of them is looked at, at most `calls`.
     pub calls_min: u64,
+    /// Users whose calls must fail, at least 2.
+    pub users_min: usize,
 }
 
 impl Default for ProbationConfig {
@@ -334,6 +357,7 @@ impl Default for ProbationConfig {
             calls: 1_000,
             failure_percent: 5,
             calls_min: 20,
+            users_min: 3,
         }
     }
 }
@@ -430,6 +454,8 @@ pub struct PluginLimits {
     pub call_time_max: Duration,
     /// Wall time of `init`, and of `self-test`, at most 60 s.
     pub init_time_max: Duration,
+    /// Time to compile the component, 10 ms – 1 h.
+    pub compile_time_max: Duration,
     /// Actions that one call may return.
     pub actions_max: usize,
     /// Bytes that one call may return.
@@ -464,7 +490,10 @@ impl Default for Limits {
             unfinished_bytes_max: 64 << 20,
             connections_per_user_max: 32,
             connections_max: 0,
+            connections_per_address_max: 0,
+            upgrades_per_second: 0,
             upgrade_timeout: Duration::from_secs(10),
+            http: HttpLimits::default(),
             rooms_per_connection_max: 128,
             room_name_bytes_max: 8 << 10,
             plugin_file_bytes_max: 32 << 20,
@@ -479,6 +508,7 @@ impl Default for PluginLimits {
             call_cpu_max: Duration::from_millis(10),
             call_time_max: Duration::from_millis(50),
             init_time_max: Duration::from_secs(5),
+            compile_time_max: Duration::from_secs(120),
             actions_max: 256,
             output_bytes_max: 1 << 20,
             instances_idle_time: Duration::from_secs(60),

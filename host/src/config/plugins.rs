@@ -170,6 +170,7 @@ fn limits(section: &Section, errors: &mut Vec<ConfigError>) -> PluginLimits {
         call_cpu_max: cpu,
         call_time_max: wall,
         init_time_max: section.time("init_time_max"),
+        compile_time_max: section.time("compile_time_max"),
         actions_max: section.count("actions_max") as usize,
         output_bytes_max: section.bytes("output_bytes_max"),
         instances_idle_time: section.time("instances_idle_time"),

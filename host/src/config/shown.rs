@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn no_secret_is_shown() {
-        let text = "[admin]\nkey = \"hush\"\n[api]\nkeys = [\"hush\", \"hush2\"]\n\
+        let text = "[admin]\nkey = \"hush-hush-hush-hush\"\n[api]\nkeys = [\"hush-hush-hush-hush\", \"hush-hush-hush-hush2\"]\n\
             [auth]\nmode = \"jwt\"\njwt_secret = \"hush-hush-hush-hush-hush-hush-hush\"\n\
             [redis]\nurl = \"redis://hush:hush@a\"\n\
             [[plugins]]\nname = \"a\"\npath = \"a.wasm\"\nevents = [\"*\"]\n\

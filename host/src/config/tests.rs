@@ -185,9 +185,15 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         traces_per_second: 10,
     };
     assert_eq!(config.tracing, Some(tracing));
-    assert_eq!(config.admin.key.as_deref(), Some("an-admin-key"));
+    assert_eq!(
+        config.admin.key.as_deref(),
+        Some("an-admin-key-for-examples")
+    );
     assert_eq!(config.admin.upload_timeout, Duration::from_secs(300));
-    assert_eq!(config.api.keys, ["first-key", "second-key"]);
+    assert_eq!(
+        config.api.keys,
+        ["first-key-for-examples", "second-key-for-examples"]
+    );
     assert_eq!(config.plugin_cache_dir, None);
     let versions = PluginVersionsConfig {
         dir: Some("/var/lib/signalbox/versions".into()),
@@ -199,6 +205,7 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         calls: 200,
         failure_percent: 20,
         calls_min: 50,
+        users_min: 5,
     };
     assert_eq!(config.plugin_probation, probation);
 
@@ -217,6 +224,7 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         call_cpu_max: Duration::from_millis(5),
         call_time_max: Duration::from_millis(100),
         init_time_max: Duration::from_secs(2),
+        compile_time_max: Duration::from_secs(300),
         actions_max: 16,
         output_bytes_max: 64 << 10,
         instances_idle_time: Duration::from_secs(300),
@@ -247,7 +255,7 @@ fn a_new_version_may_be_tried_on_copies_first() {
 fn no_text_gives_the_defaults_of_the_contract() {
     let config = parse("").expect("nothing is required");
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
-    assert_eq!(config.server.drain_timeout, Duration::from_secs(10));
+    assert_eq!(config.server.drain_timeout, Duration::from_secs(8));
     assert_eq!(config.server.ping_interval, Duration::from_secs(25));
     assert_eq!(config.server.idle_timeout, Duration::from_secs(60));
     assert_eq!(config.server.allowed_origins, AllowedOrigins::SameHost);
@@ -411,6 +419,9 @@ fn companions(key: &Key) -> Vec<(&'static str, &'static str)> {
         ],
         ("redis", "ca_file") => vec![REDIS, ("REDIS_URI", "rediss://cache.example.com")],
         ("redis", _) => vec![REDIS],
+        ("server", "proxy_protocol") => {
+            vec![("SIGNALBOX_SERVER__TRUSTED_PROXIES", "10.0.0.0/8")]
+        }
         ("cloudwatch", name) if name != "enabled" => {
             vec![("SIGNALBOX_CLOUDWATCH__ENABLED", "true")]
         }
@@ -640,7 +651,7 @@ fn errors_of_file_and_environment_come_at_once() {
 #[test]
 fn debug_output_shows_no_secret() {
     let text = "[auth]\nmode = \"jwt\"\njwt_secret = \"hush-hush-hush-hush-hush-hush-hush\"\n\
-                [admin]\nkey = \"hush\"\n[api]\nkeys = [\"hush\"]\n\
+                [admin]\nkey = \"hush-hush-hush-hush\"\n[api]\nkeys = [\"hush-hush-hush-hush\"]\n\
                 [broker]\nkind = \"redis\"\n[redis]\nurl = \"redis://hush:hush@hush\"\n";
     assert!(!format!("{:?}", parse(text).expect("valid")).contains("hush"));
 }

@@ -9,7 +9,7 @@ use crate::protocol;
 
 use super::{
     checks::{self, Check},
-    json,
+    http, json,
     keys::{Key, Kind},
     shown::MASK,
     units::{self, UnitError},
@@ -107,7 +107,7 @@ pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
         Kind::Address => text
             .parse()
             .map(Value::Address)
-            .or_else(|_| refuse(address_hint(text))),
+            .or_else(|_| refuse(&http::address_hint(text))),
         Kind::Text(check) => match check(text) {
             Ok(()) => Ok(Value::Text(text.to_owned())),
             Err(reason) => Err(refused_by_check(key, text, &reason)),
@@ -295,17 +295,5 @@ fn quoted(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{:?}...", &text[..end]),
         None => format!("{text:?}"),
-    }
-}
-
-fn address_hint(text: &str) -> &'static str {
-    if text.starts_with("localhost") {
-        ", which is a name; write 127.0.0.1 for localhost"
-    } else if text.starts_with(':') {
-        ", which has no address; write 0.0.0.0 in front for every address of the machine"
-    } else if text.parse::<std::net::IpAddr>().is_ok() {
-        ", which has no port"
-    } else {
-        ""
     }
 }

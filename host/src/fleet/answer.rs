@@ -43,6 +43,21 @@ pub struct NodeAnswer {
     pub took_ms: Option<f64>,
 }
 
+/// What a node says to a proposal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Vote {
+    #[serde(flatten)]
+    pub(super) answer: NodeAnswer,
+    /// That of the last decision about this plugin that it follows; 0: none.
+    pub(super) number: u64,
+}
+
+impl From<NodeAnswer> for Vote {
+    fn from(answer: NodeAnswer) -> Self {
+        Self { answer, number: 0 }
+    }
+}
+
 /// What the answers come to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -55,13 +70,13 @@ pub(super) enum Verdict {
 pub(super) fn roll(
     asked: &BTreeSet<String>,
     living: &[String],
-    answers: &BTreeMap<String, NodeAnswer>,
+    votes: &BTreeMap<String, Vote>,
 ) -> BTreeMap<String, NodeAnswer> {
     let standing = |node: &String| {
         if !living.contains(node) {
             return NodeAnswer::of(NodeOutcome::Gone);
         }
-        let answer = answers.get(node).cloned();
+        let answer = votes.get(node).map(|vote| vote.answer.clone());
         answer.unwrap_or_else(|| NodeAnswer::of(NodeOutcome::NoAnswer))
     };
     asked

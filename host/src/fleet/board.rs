@@ -2,91 +2,91 @@
 //!
 //! It is one hash, `signalbox:plugins` behind the configured prefix, with these fields for plugin `p`:
 //!
-//! - `decided:p`: the decision, and `number:p`, how many there have been;
+//! - `decided:p`: the decision;
 //! - `proposed:p`: the proposal, `id:p` its ID, and `until:p` when it is over unless it is renewed, by Redis' clock.
 //!
 //! One key, so that one command reads all of it and each change is one atomic script, in a cluster of Redis too. What
 //! nodes say to a proposal stands apart, in a hash `signalbox:swap:ID` with a field for each node, which Redis forgets
-//! after [`ANSWERS_KEPT`]. Decisions and proposals are JSON that the scripts do not look into.
+//! after [`ANSWERS_KEPT`]. All of these texts are [sealed](super::seal) and bounded; the scripts do not look into them, and replace a
+//! decision only if it is the one that the node has seen. Whatever else stands there is neither believed nor fatal.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tracing::warn;
+use serde::{Serialize, de::DeserializeOwned};
 
-use super::{answer::NodeAnswer, coordinator::LEASE, millis};
+use super::{
+    answer::{NodeAnswer, Vote},
+    coordinator::LEASE,
+    millis,
+    seal::{Kind, Opened, Seals},
+    texts::{Decision, Proposal},
+};
 use crate::redis_client::{Commands, Script, Unavailable};
 
 /// How long what nodes answered can be read.
 const ANSWERS_KEPT: Duration = Duration::from_secs(600);
 
-/// A component that is, or is to be, in Redis.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Component {
-    /// In hex.
-    pub(super) sha256: String,
-    pub(super) bytes: usize,
+/// A text that stands on the board.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found<T> {
+    Nothing,
+    /// Sealed with this node's key.
+    Ours(T),
+    /// Sealed with a key that this node had before.
+    Earlier(T),
+    /// It looks like one of a node, and this node cannot tell whether it is.
+    Foreign(T),
+    /// It is none, for this reason.
+    Malformed(&'static str),
 }
 
-/// A component that a node wants live on all nodes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Proposal {
-    pub(super) id: String,
-    pub(super) component: Component,
-    /// The node that proposes it.
-    pub(super) by: String,
-}
+impl<T> Found<T> {
+    /// What may be believed.
+    pub(super) fn ours(&self) -> Option<&T> {
+        match self {
+            Self::Ours(text) => Some(text),
+            _ => None,
+        }
+    }
 
-/// What the cluster runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Decision {
-    /// The ID of the proposal that it comes from.
-    pub(super) id: String,
-    /// None: every node what its file says.
-    pub(super) component: Option<Component>,
-    pub(super) by: String,
-    /// RFC 3339.
-    pub(super) at: String,
-}
-
-impl Decision {
-    /// The version as logs name it.
-    pub(super) fn version(&self) -> &str {
-        let label = |component: &Component| component.sha256.len().min(12);
-        match &self.component {
-            Some(component) => &component.sha256[..label(component)],
-            None => "what its file says",
+    /// What it says, whoever wrote it.
+    pub(super) fn any(&self) -> Option<&T> {
+        match self {
+            Self::Ours(text) | Self::Earlier(text) | Self::Foreign(text) => Some(text),
+            Self::Nothing | Self::Malformed(_) => None,
         }
     }
 }
 
 /// What stands about one plugin.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// The last decision and its number, from 1.
-    pub(super) decided: Option<(u64, Decision)>,
+    pub(super) decided: Found<Decision>,
+    /// The decision as it stands there: what a change of it replaces.
+    pub(super) text: Arc<[u8]>,
     /// A proposal that is not over.
-    pub(super) proposed: Option<Proposal>,
+    pub(super) proposed: Found<Proposal>,
 }
 
 /// The hash in Redis.
 pub(super) struct Board {
     commands: Commands,
     prefix: String,
+    seals: Arc<Seals>,
     look: Script,
     propose: Script,
     renew: Script,
     withdraw: Script,
     decide: Script,
     settle: Script,
-    retract: Script,
-    restore: Script,
+    replace: Script,
+    answers: Script,
 }
 
-/// What came of a proposal, or of a decision that needs none.
+/// What came of a proposal.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Proposed<T> {
-    Stands(T),
+pub(super) enum Proposed {
+    Stands,
     /// Another one is under way, from this node.
     Busy(String),
 }
@@ -94,10 +94,13 @@ pub(super) enum Proposed<T> {
 /// What came of a decision.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decided {
-    /// It stands, with this number.
-    Stands(u64),
+    Stands,
+    /// Another decision stands there by now.
+    Changed,
     /// The proposal was over before, or is forgotten.
     Lost,
+    /// A proposal is under way, from this node.
+    Busy(String),
 }
 
 macro_rules! script {
@@ -110,104 +113,112 @@ macro_rules! script {
 }
 
 impl Board {
-    pub(super) fn new(commands: Commands, prefix: &str) -> Self {
+    pub(super) fn new(commands: Commands, prefix: &str, seals: Arc<Seals>) -> Self {
         Self {
             commands,
             prefix: prefix.to_owned(),
+            seals,
             look: script!("look"),
             propose: script!("propose"),
             renew: script!("renew"),
             withdraw: script!("withdraw"),
             decide: script!("decide"),
             settle: script!("settle"),
-            retract: script!("retract"),
-            restore: script!("restore"),
+            replace: script!("replace"),
+            answers: Script::new(include_str!("board/answers.lua")),
         }
     }
 
-    /// All that stands on it, by plugin.
-    pub(super) async fn look(&self) -> Result<BTreeMap<String, Entry>, Unavailable> {
-        let (now, fields): (String, Vec<String>) = self
-            .commands
-            .run_script(&self.look, &[self.key()], &[b""])
-            .await?;
-        Ok(entries(now.parse().unwrap_or(0), &fields))
+    /// What stands on it about `plugins`.
+    pub(super) async fn look(
+        &self,
+        plugins: &[String],
+    ) -> Result<BTreeMap<String, Entry>, Unavailable> {
+        let names: Vec<_> = plugins.iter().map(|name| name.as_bytes()).collect();
+        let keys = [self.key()];
+        let texts = self.commands.run_script(&self.look, &keys, &names);
+        let texts: Vec<Vec<u8>> = texts.await?;
+        let pairs = plugins.iter().zip(texts.chunks_exact(2));
+        let entry = |(plugin, pair): (&String, &[Vec<u8>])| {
+            let entry = Entry {
+                decided: self.read(Kind::Decision, plugin, &pair[0]),
+                text: pair[0].as_slice().into(),
+                proposed: self.read(Kind::Proposal, plugin, &pair[1]),
+            };
+            (plugin.clone(), entry)
+        };
+        Ok(pairs.map(entry).collect())
+    }
+
+    /// What stands on it about one plugin.
+    pub(super) async fn look_at(&self, plugin: &str) -> Result<Entry, Unavailable> {
+        let mut entries = self.look(&[plugin.to_owned()]).await?;
+        let entry = entries.remove(plugin);
+        entry.ok_or_else(|| Unavailable::new("Redis gave an unexpected answer"))
     }
 
     pub(super) async fn propose(
         &self,
         plugin: &str,
         proposal: &Proposal,
-    ) -> Result<Proposed<()>, Unavailable> {
-        let text = json(proposal);
-        let args = [&*proposal.id, &*text, &lease()];
+    ) -> Result<Proposed, Unavailable> {
+        let text = self.seals.seal(Kind::Proposal, &[plugin], &json(proposal));
+        let args = [proposal.id.as_bytes(), text.as_bytes(), &lease()];
         let (status, other) = self.change(&self.propose, plugin, &args).await?;
         if status == "busy" {
-            return Ok(Proposed::Busy(proposer(&other)));
+            return Ok(Proposed::Busy(self.proposer(plugin, &other)));
         }
-        Ok(Proposed::Stands(()))
-    }
-
-    /// Decides without a proposal, and returns the number of the decision.
-    pub(super) async fn settle(
-        &self,
-        plugin: &str,
-        decision: &Decision,
-    ) -> Result<Proposed<u64>, Unavailable> {
-        let text = json(decision);
-        let (status, said) = self.change(&self.settle, plugin, &[&text]).await?;
-        if status == "busy" {
-            return Ok(Proposed::Busy(proposer(&said)));
-        }
-        Ok(Proposed::Stands(said.parse().unwrap_or(0)))
+        Ok(Proposed::Stands)
     }
 
     /// Whether the proposal still stands, now for [`LEASE`].
     pub(super) async fn renew(&self, plugin: &str, id: &str) -> Result<bool, Unavailable> {
-        let (status, _) = self.change(&self.renew, plugin, &[id, &lease()]).await?;
+        let args = [id.as_bytes(), &lease()];
+        let (status, _) = self.change(&self.renew, plugin, &args).await?;
         Ok(status == "ok")
     }
 
     /// Takes a proposal away, if it is there.
     pub(super) async fn withdraw(&self, plugin: &str, id: &str) -> Result<(), Unavailable> {
-        self.change(&self.withdraw, plugin, &[id]).await.map(drop)
+        let args = [id.as_bytes()];
+        self.change(&self.withdraw, plugin, &args).await.map(drop)
     }
 
-    /// Decides for what was proposed as `decision.id`.
+    /// Decides for what was proposed as `decision.id`, if `before` is still the last decision.
     pub(super) async fn decide(
         &self,
         plugin: &str,
+        before: &[u8],
         decision: &Decision,
     ) -> Result<Decided, Unavailable> {
-        let args = [&*decision.id, &*json(decision)];
-        let (status, number) = self.change(&self.decide, plugin, &args).await?;
-        match (status.as_str(), number.parse()) {
-            ("ok", Ok(number)) => Ok(Decided::Stands(number)),
-            _ => Ok(Decided::Lost),
-        }
+        let text = self.sealed(plugin, decision);
+        let args = [decision.id.as_bytes(), before, text.as_bytes()];
+        self.decided(&self.decide, plugin, &args).await
     }
 
-    /// Puts `decision` into the place of the one with `number`, as its successor. Whether that was still the last one.
-    pub(super) async fn retract(
+    /// Decides without a proposal, if `before` is still the last decision.
+    pub(super) async fn settle(
         &self,
         plugin: &str,
-        number: u64,
+        before: &[u8],
+        decision: &Decision,
+    ) -> Result<Decided, Unavailable> {
+        let text = self.sealed(plugin, decision);
+        let args = [before, text.as_bytes()];
+        self.decided(&self.settle, plugin, &args).await
+    }
+
+    /// Puts `decision` into the place of the text `before`, if that still stands there.
+    pub(super) async fn replace(
+        &self,
+        plugin: &str,
+        before: &[u8],
         decision: &Decision,
     ) -> Result<bool, Unavailable> {
-        let args = [&*number.to_string(), &*json(decision)];
-        let (status, _) = self.change(&self.retract, plugin, &args).await?;
-        Ok(status == "ok")
-    }
-
-    /// Writes a decision down anew that Redis has forgotten; a later one stays.
-    pub(super) async fn restore(
-        &self,
-        plugin: &str,
-        number: u64,
-        decision: &Decision,
-    ) -> Result<(), Unavailable> {
-        let args = [&*number.to_string(), &*json(decision)];
-        self.change(&self.restore, plugin, &args).await.map(drop)
+        let text = self.sealed(plugin, decision);
+        let args = [before, text.as_bytes()];
+        let decided = self.decided(&self.replace, plugin, &args).await?;
+        Ok(decided == Decided::Stands)
     }
 
     /// Writes down what `node` says to proposal `id`, in the place of what it said before.
@@ -215,45 +226,93 @@ impl Board {
         &self,
         id: &str,
         node: &str,
-        answer: &NodeAnswer,
+        vote: &Vote,
     ) -> Result<(), Unavailable> {
         let key = self.answers_key(id);
+        let text = self.seals.seal(Kind::Answer, &[id, node], &json(vote));
         let mut set = redis::cmd("HSET");
-        set.arg(&key).arg(node).arg(json(answer));
+        set.arg(&key).arg(node).arg(text);
         self.commands.run::<()>(&set).await?;
         let mut expire = redis::cmd("PEXPIRE");
         expire.arg(&key).arg(millis(ANSWERS_KEPT));
         self.commands.run::<()>(&expire).await
     }
 
-    /// What nodes said to proposal `id` so far.
+    /// What `nodes` said to proposal `id` so far. What is not sealed with this node's key is no consent.
     pub(super) async fn answers(
         &self,
         id: &str,
-    ) -> Result<BTreeMap<String, NodeAnswer>, Unavailable> {
-        let mut all = redis::cmd("HGETALL");
-        all.arg(self.answers_key(id));
-        let answers: BTreeMap<String, String> = self.commands.run(&all).await?;
-        let answers = answers.into_iter();
-        Ok(answers
-            .filter_map(|(node, text)| {
-                let answer = read(&node, &text)?;
-                Some((node, answer))
-            })
+        nodes: impl Iterator<Item = &String>,
+    ) -> Result<BTreeMap<String, Vote>, Unavailable> {
+        let nodes: Vec<_> = nodes.collect();
+        let names: Vec<_> = nodes.iter().map(|node| node.as_bytes()).collect();
+        let keys = [self.answers_key(id)];
+        let texts = self.commands.run_script(&self.answers, &keys, &names);
+        let texts: Vec<Vec<u8>> = texts.await?;
+        let said = nodes.into_iter().zip(texts);
+        let said = said.filter(|(_, text)| !text.is_empty());
+        Ok(said
+            .map(|(node, text)| (node.clone(), self.vote(id, node, &text)))
             .collect())
+    }
+
+    fn vote(&self, id: &str, node: &str, text: &[u8]) -> Vote {
+        let text = std::str::from_utf8(text).ok();
+        let opened = text.and_then(|text| self.seals.open(Kind::Answer, &[id, node], text));
+        let vote = match opened {
+            Some(Opened::Ours(body)) => serde_json::from_str(body).ok(),
+            _ => None,
+        };
+        vote.unwrap_or_else(|| {
+            let reason = "its answer is not signed with the admin.key of the node that was asked; set the same key on all nodes";
+            NodeAnswer::failed(reason).into()
+        })
+    }
+
+    async fn decided(
+        &self,
+        script: &Script,
+        plugin: &str,
+        args: &[&[u8]],
+    ) -> Result<Decided, Unavailable> {
+        let (status, said) = self.change(script, plugin, args).await?;
+        Ok(match status.as_str() {
+            "ok" => Decided::Stands,
+            "changed" => Decided::Changed,
+            "busy" => Decided::Busy(self.proposer(plugin, &said)),
+            _ => Decided::Lost,
+        })
     }
 
     async fn change(
         &self,
         script: &Script,
         plugin: &str,
-        args: &[&str],
-    ) -> Result<(String, String), Unavailable> {
-        let args: Vec<&[u8]> = std::iter::once(plugin)
+        args: &[&[u8]],
+    ) -> Result<(String, Vec<u8>), Unavailable> {
+        let args: Vec<&[u8]> = [plugin.as_bytes()]
+            .into_iter()
             .chain(args.iter().copied())
-            .map(str::as_bytes)
             .collect();
         self.commands.run_script(script, &[self.key()], &args).await
+    }
+
+    /// Whose proposal it is, as far as that can be read.
+    fn proposer(&self, plugin: &str, text: &[u8]) -> String {
+        let found: Found<Proposal> = self.read(Kind::Proposal, plugin, text);
+        let proposal = found.ours();
+        proposal.map_or_else(
+            || "of another key".to_owned(),
+            |proposal| proposal.by.clone(),
+        )
+    }
+
+    fn sealed(&self, plugin: &str, decision: &Decision) -> String {
+        self.seals.seal(Kind::Decision, &[plugin], &json(decision))
+    }
+
+    fn read<T: DeserializeOwned>(&self, kind: Kind, plugin: &str, text: &[u8]) -> Found<T> {
+        read(&self.seals, kind, plugin, text)
     }
 
     fn key(&self) -> String {
@@ -265,42 +324,26 @@ impl Board {
     }
 }
 
-/// Whose proposal it is, as far as that can be read.
-fn proposer(proposal: &str) -> String {
-    let proposal = serde_json::from_str(proposal).map(|proposal: Proposal| proposal.by);
-    proposal.unwrap_or_default()
-}
-
-fn entries(now: u64, fields: &[String]) -> BTreeMap<String, Entry> {
-    let fields: BTreeMap<&str, &str> = fields
-        .chunks_exact(2)
-        .map(|pair| (&*pair[0], &*pair[1]))
-        .collect();
-    let number = |what: &str, plugin: &str| -> u64 {
-        let text = fields.get(&*format!("{what}:{plugin}"));
-        text.and_then(|text| text.parse().ok()).unwrap_or(0)
-    };
-    let mut entries = BTreeMap::<String, Entry>::new();
-    for (&field, &text) in &fields {
-        if let Some(plugin) = field.strip_prefix("decided:") {
-            entries.entry(plugin.to_owned()).or_default().decided =
-                read(field, text).map(|decision| (number("number", plugin), decision));
-        } else if let Some(plugin) = field.strip_prefix("proposed:") {
-            let open = number("until", plugin) > now;
-            entries.entry(plugin.to_owned()).or_default().proposed =
-                open.then(|| read(field, text)).flatten();
-        }
+/// Whatever stands there, anybody may have written it.
+fn read<T: DeserializeOwned>(seals: &Seals, kind: Kind, plugin: &str, text: &[u8]) -> Found<T> {
+    if text.is_empty() {
+        return Found::Nothing;
     }
-    entries
-}
-
-/// What another node wrote; none where that cannot be understood.
-fn read<T: DeserializeOwned>(field: &str, text: &str) -> Option<T> {
-    serde_json::from_str(text)
-        .inspect_err(
-            |error| warn!(field, %error, "what stands in Redis about plugins is not understood"),
-        )
-        .ok()
+    let Ok(text) = std::str::from_utf8(text) else {
+        return Found::Malformed("it is not UTF-8");
+    };
+    let Some(opened) = seals.open(kind, &[plugin], text) else {
+        return Found::Malformed("it is not signed");
+    };
+    let (Opened::Ours(body) | Opened::Earlier(body) | Opened::Foreign(body)) = opened;
+    let Ok(said) = serde_json::from_str(body) else {
+        return Found::Malformed("it does not say what a node would");
+    };
+    match opened {
+        Opened::Ours(_) => Found::Ours(said),
+        Opened::Earlier(_) => Found::Earlier(said),
+        Opened::Foreign(_) => Found::Foreign(said),
+    }
 }
 
 fn json(value: &impl Serialize) -> String {
@@ -308,54 +351,83 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-fn lease() -> String {
-    millis(LEASE).to_string()
+fn lease() -> Vec<u8> {
+    millis(LEASE).to_string().into_bytes()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::texts::tests::decision, *};
 
-    fn fields(pairs: &[(&str, &str)]) -> Vec<String> {
-        let texts = pairs.iter().flat_map(|(field, text)| [*field, *text]);
-        texts.map(str::to_owned).collect()
+    fn seals(key: &str) -> Seals {
+        let key = key.to_owned();
+        Seals::new(Arc::new(move || Some(key.clone())), "")
+    }
+
+    fn found(text: &[u8]) -> Found<Decision> {
+        read(&seals("k"), Kind::Decision, "chat", text)
+    }
+
+    fn sealed(key: &str, body: &str) -> Vec<u8> {
+        let text = seals(key).seal(Kind::Decision, &["chat"], body);
+        text.into_bytes()
     }
 
     #[test]
-    fn what_stands_is_read_and_what_is_over_or_garbled_is_not() {
-        let component = Component {
-            sha256: "ab".to_owned(),
-            bytes: 1,
+    fn a_decision_counts_only_if_it_is_sealed_with_the_key_of_this_node() {
+        let body = json(&decision(7));
+        assert_eq!(found(&sealed("k", &body)), Found::Ours(decision(7)));
+        assert_eq!(found(&sealed("other", &body)), Found::Foreign(decision(7)));
+        assert_eq!(found(body.as_bytes()), Found::Malformed("it is not signed"));
+        assert_eq!(found(b""), Found::Nothing);
+    }
+
+    #[test]
+    fn a_malformed_hash_is_no_decision_whoever_wrote_it() {
+        let good = json(&decision(7));
+        let sha256 = "ab".repeat(32);
+        for wrong in [
+            "",
+            "a",
+            "é",
+            "ab",
+            &"AB".repeat(32),
+            &"zz".repeat(32),
+            &"é".repeat(32),
+        ] {
+            let body = good.replace(&sha256, wrong);
+            assert_ne!(body, good);
+            for key in ["k", "other"] {
+                let reason = "it does not say what a node would";
+                assert_eq!(
+                    found(&sealed(key, &body)),
+                    Found::Malformed(reason),
+                    "{wrong}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn random_bytes_in_any_place_are_skipped_without_a_panic() {
+        let sealed = sealed("k", &json(&decision(7)));
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
         };
-        let proposal = Proposal {
-            id: "n-1".to_owned(),
-            component: component.clone(),
-            by: "n".to_owned(),
-        };
-        let decision = Decision {
-            id: "n-0".to_owned(),
-            component: Some(component),
-            by: "n".to_owned(),
-            at: "2026-01-01T00:00:00Z".to_owned(),
-        };
-        let (proposed, decided) = (json(&proposal), json(&decision));
-        let all = fields(&[
-            ("proposed:a:b", &proposed),
-            ("id:a:b", "n-1"),
-            ("until:a:b", "11"),
-            ("decided:a:b", &decided),
-            ("number:a:b", "7"),
-            ("proposed:late", &proposed),
-            ("until:late", "10"),
-            ("decided:garbled", "{"),
-        ]);
-        let entries = entries(10, &all);
-        let open = Entry {
-            decided: Some((7, decision)),
-            proposed: Some(proposal),
-        };
-        assert_eq!(entries["a:b"], open);
-        assert_eq!(entries["late"], Entry::default());
-        assert_eq!(entries["garbled"], Entry::default());
+        for round in 0..20_000 {
+            let mut text = sealed.clone();
+            if round % 2 == 0 {
+                // One place of a good text is something else.
+                let place = random() as usize % text.len();
+                text[place] = text[place].wrapping_add(random() as u8 | 1);
+            } else {
+                text = (0..random() % 200).map(|_| random() as u8).collect();
+            }
+            assert!(found(&text).ours().is_none(), "{text:?}");
+        }
     }
 }

@@ -7,11 +7,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{board::Component, millis};
-use crate::{
-    plugin::{component_hash, hex},
-    redis_client::{Commands, Unavailable},
+use super::{
+    millis,
+    texts::{Component, Sha256},
 };
+use crate::redis_client::{Commands, Unavailable};
 
 /// Bytes of a piece: one command moves it, within the command timeout, and holds Redis up for well under a millisecond.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -92,16 +92,19 @@ impl Components {
         }
         let mut bytes = Vec::with_capacity(component.bytes);
         for index in 0..pieces(component) {
-            let mut get = redis::cmd("GET");
-            get.arg(self.key(component, index));
-            let piece: Option<Vec<u8>> = self.commands.run(&get).await?;
-            let piece = piece.ok_or(FetchError::Gone)?;
+            // One byte more than a piece has is enough to know that it is none.
+            let mut get = redis::cmd("GETRANGE");
+            get.arg(self.key(component, index)).arg(0).arg(PIECE_BYTES);
+            let piece: Vec<u8> = self.commands.run(&get).await?;
+            if piece.is_empty() {
+                return Err(FetchError::Gone);
+            }
             if piece.len() > component.bytes - bytes.len() {
                 return Err(FetchError::Foreign);
             }
             bytes.extend_from_slice(&piece);
         }
-        if hex(&component_hash(&bytes)) != component.sha256 {
+        if Sha256::of(&bytes) != component.sha256 {
             return Err(FetchError::Foreign);
         }
         Ok(bytes.into())
@@ -124,7 +127,7 @@ impl Components {
 
     fn key(&self, component: &Component, index: usize) -> String {
         let Self { prefix, .. } = self;
-        format!("{prefix}signalbox:component:{}:{index}", component.sha256)
+        format!("{prefix}signalbox:component:{}:{index}", &*component.sha256)
     }
 }
 

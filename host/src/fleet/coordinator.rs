@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::time::{Instant, sleep};
@@ -15,12 +15,13 @@ use tracing::info;
 use super::{
     Fleet, Shared,
     answer::{NodeAnswer, NodeOutcome, Verdict, judge, roll},
-    board::{Component, Decided, Decision, Proposal, Proposed},
+    board::{Decided, Entry, Proposed},
     means::follow_file,
+    texts::{Component, Decision, Proposal, Sha256},
 };
 use crate::{
     broker::BrokerError,
-    plugin::{Change, ChangeError, component_hash, hex},
+    plugin::{Change, ChangeError, Push},
     redis_client::Unavailable,
 };
 
@@ -44,6 +45,15 @@ const ECHO_TIME: Duration = Duration::from_secs(5);
 
 /// How long it is tried to find out whether a decision stands that Redis did not confirm.
 const DOUBT_TIME: Duration = Duration::from_secs(10);
+
+/// How a component goes to all nodes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClusterPush {
+    /// So many nodes are enough; those that refuse keep what they have. None: all of them.
+    pub quorum: Option<usize>,
+    /// Without a probation on any of them.
+    pub no_probation: bool,
+}
 
 /// A swap that was decided.
 #[derive(Debug)]
@@ -76,6 +86,11 @@ pub enum PushError {
     /// Another one is under way.
     #[error("node {0} is swapping this plugin on all nodes right now; try again in a moment")]
     Busy(String),
+    /// There is no `admin.key`, so that no node would believe a decision.
+    #[error(
+        "nothing has changed: nodes follow decisions that are signed with admin.key, and none is configured here"
+    )]
+    NoKey,
     /// Redis or the list of nodes cannot be reached. Nothing has changed.
     #[error("nothing has changed: {0}")]
     Unavailable(String),
@@ -102,8 +117,8 @@ pub enum PushError {
 }
 
 impl Fleet {
-    /// Has all nodes go live with the component `bytes`, or none. With a `quorum` it is enough that so many admit it;
-    /// those that refuse keep what they have. Where this node is alone it is an ordinary push.
+    /// Has all nodes go live with the component `bytes`, or none, because `who` wants it. If this node is alone it is an
+    /// ordinary push.
     ///
     /// # Errors
     /// [`PushError`].
@@ -111,51 +126,56 @@ impl Fleet {
         &self,
         plugin: &str,
         bytes: Arc<[u8]>,
-        quorum: Option<usize>,
+        how: ClusterPush,
+        who: &str,
     ) -> Result<Pushed, PushError> {
         let began = Instant::now();
         let Some(shared) = &self.shared else {
-            return self.push_alone(plugin, bytes, began).await;
+            return self.push_alone(plugin, bytes, how, began).await;
         };
+        shared.check_key()?;
         let component = Component {
-            sha256: hex(&component_hash(&bytes)),
+            sha256: Sha256::of(&bytes),
             bytes: bytes.len(),
         };
         // What this node will not have need not go through Redis, and its author learns why at once.
         drop(self.registry.admit(plugin, bytes.clone()).await?);
         shared.components.offer(&component, &bytes).await?;
+        let entry = shared.board.look_at(plugin).await?;
         let swap = Swap {
             shared,
             plugin,
             proposal: Proposal {
                 id: shared.next_id(&self.node),
+                number: shared.last_number(plugin, &entry) + 1,
                 component,
                 by: self.node.to_string(),
             },
-            quorum,
+            how,
+            who,
         };
         let (number, nodes) = swap.carry_out().await?;
         info!(
             plugin,
-            version = &swap.proposal.component.sha256[..12],
+            version = swap.proposal.component.sha256.label(),
             number,
             nodes = nodes.len(),
             "the cluster runs another version"
         );
         Ok(Pushed {
-            sha256: swap.proposal.component.sha256,
+            sha256: swap.proposal.component.sha256.to_string(),
             number,
             nodes,
             took: began.elapsed(),
         })
     }
 
-    /// Has all nodes follow the files of `plugin` again, each its own, whatever was decided before.
+    /// Has all nodes follow the files of `plugin` again, each its own, whatever was decided before, because `who` wants it.
     ///
     /// # Errors
-    /// [`PushError::Change`] where there is no such plugin here, [`PushError::Busy`] and [`PushError::Unavailable`].
-    /// Where a node's file is refused, its answer says so.
-    pub async fn release(&self, plugin: &str) -> Result<Released, PushError> {
+    /// [`PushError::Change`] if there is no such plugin here, [`PushError::NoKey`], [`PushError::Busy`] and
+    /// [`PushError::Unavailable`]. If a node's file is refused, its answer says so.
+    pub async fn release(&self, plugin: &str, who: &str) -> Result<Released, PushError> {
         if !self.registry.is_configured(plugin) {
             return Err(ChangeError::UnknownPlugin(plugin.to_owned()).into());
         }
@@ -166,12 +186,19 @@ impl Fleet {
                 nodes: BTreeMap::from([(self.node.to_string(), answer)]),
             });
         };
+        shared.check_key()?;
         let living: BTreeSet<String> = shared.broker.nodes().await?.into_iter().collect();
         let id = shared.next_id(&self.node);
-        let decision = decision(id.clone(), None, self.node.to_string());
-        let number = match shared.board.settle(plugin, &decision).await? {
-            Proposed::Stands(number) => number,
-            Proposed::Busy(by) => return Err(PushError::Busy(by)),
+        let number = loop {
+            let entry = shared.board.look_at(plugin).await?;
+            let number = shared.last_number(plugin, &entry) + 1;
+            let decision = Decision::new(number, &id, None, &self.node, who);
+            match shared.board.settle(plugin, &entry.text, &decision).await? {
+                Decided::Stands => break number,
+                Decided::Busy(by) => return Err(PushError::Busy(by)),
+                // Somebody decided between the look and now.
+                Decided::Changed | Decided::Lost => {}
+            }
         };
         shared.standing.look_now.notify_one();
         let asked = |node| (node, NodeAnswer::of(NodeOutcome::NoAnswer));
@@ -185,10 +212,15 @@ impl Fleet {
         &self,
         plugin: &str,
         bytes: Arc<[u8]>,
+        how: ClusterPush,
         began: Instant,
     ) -> Result<Pushed, PushError> {
-        let sha256 = hex(&component_hash(&bytes));
-        let took = match self.registry.push(plugin, bytes, true).await? {
+        let sha256 = Sha256::of(&bytes).to_string();
+        let push = Push {
+            force: true,
+            no_probation: how.no_probation,
+        };
+        let took = match self.registry.push(plugin, bytes, push).await? {
             Change::Live { took, .. } => took,
             // Who insists tries nothing first.
             Change::OnTrial { .. } | Change::Unchanged(_) => Duration::ZERO,
@@ -207,7 +239,8 @@ struct Swap<'a> {
     shared: &'a Shared,
     plugin: &'a str,
     proposal: Proposal,
-    quorum: Option<usize>,
+    how: ClusterPush,
+    who: &'a str,
 }
 
 impl Swap<'_> {
@@ -216,12 +249,12 @@ impl Swap<'_> {
             board, standing, ..
         } = self.shared;
         match board.propose(self.plugin, &self.proposal).await? {
-            Proposed::Stands(()) => standing.look_now.notify_one(),
+            Proposed::Stands => standing.look_now.notify_one(),
             Proposed::Busy(by) => return Err(PushError::Busy(by)),
         }
         let agreed = self.hear().await;
-        let nodes = match agreed {
-            Ok(nodes) => nodes,
+        let (nodes, known) = match agreed {
+            Ok(agreed) => agreed,
             Err(error) => {
                 // Where that fails, it is over after its lease.
                 let _ = board.withdraw(self.plugin, &self.proposal.id).await;
@@ -229,7 +262,7 @@ impl Swap<'_> {
                 return Err(error);
             }
         };
-        let number = match self.decide().await {
+        let number = match self.decide(known).await {
             Ok(number) => number,
             Err(reason) => return Err(self.in_doubt(reason, nodes)),
         };
@@ -241,8 +274,8 @@ impl Swap<'_> {
         Ok((number, echoes(self.shared, &self.proposal.id, nodes).await))
     }
 
-    /// Waits until it is clear what the nodes say.
-    async fn hear(&self) -> Result<BTreeMap<String, NodeAnswer>, PushError> {
+    /// Waits until it is clear what the nodes say. Returns that, and the highest number of a decision that any of them follows.
+    async fn hear(&self) -> Result<(BTreeMap<String, NodeAnswer>, u64), PushError> {
         let Shared { board, broker, .. } = self.shared;
         let id = &self.proposal.id;
         let began = Instant::now();
@@ -250,11 +283,14 @@ impl Swap<'_> {
         let mut living = broker.nodes().await?;
         let mut asked: BTreeSet<String> = living.iter().cloned().collect();
         loop {
-            let answers = board.answers(id).await?;
-            let nodes = roll(&asked, &living, &answers);
+            let votes = board.answers(id, asked.iter()).await?;
+            let nodes = roll(&asked, &living, &votes);
             let late = began.elapsed() > TRIAL_TIME;
-            match judge(&nodes, self.quorum, late) {
-                Verdict::Go => return Ok(nodes),
+            match judge(&nodes, self.how.quorum, late) {
+                Verdict::Go => {
+                    let known = votes.values().map(|vote| vote.number).max();
+                    return Ok((nodes, known.unwrap_or(0)));
+                }
                 Verdict::Stop(reason) => return Err(PushError::NotAgreed { reason, nodes }),
                 Verdict::Wait => sleep(LISTEN_INTERVAL).await,
             }
@@ -273,28 +309,16 @@ impl Swap<'_> {
         }
     }
 
-    /// Decides, and returns the number of the decision; none where the proposal was over before.
+    /// Decides, and returns the number of the decision, which is later than `known`; none if the proposal was over before.
     ///
     /// # Errors
     /// Why nobody can tell.
-    async fn decide(&self) -> Result<Option<u64>, Unavailable> {
-        let Proposal { id, component, by } = self.proposal.clone();
-        let decision = decision(id, Some(component), by);
+    async fn decide(&self, known: u64) -> Result<Option<u64>, Unavailable> {
         let until = Instant::now() + DOUBT_TIME;
         loop {
-            // Deciding twice is deciding once: the second finds no proposal, and the look finds the decision.
-            let error = match self.shared.board.decide(self.plugin, &decision).await {
-                Ok(Decided::Stands(number)) => return Ok(Some(number)),
-                Ok(Decided::Lost) => match self.shared.board.look().await {
-                    Ok(entries) => {
-                        let decided = entries
-                            .get(self.plugin)
-                            .and_then(|entry| entry.decided.as_ref());
-                        let own = decided.filter(|(_, decided)| decided.id == decision.id);
-                        return Ok(own.map(|(number, _)| *number));
-                    }
-                    Err(error) => error,
-                },
+            let error = match self.try_to_decide(known).await {
+                Ok(Some(decided)) => return Ok(decided),
+                Ok(None) => continue,
                 Err(error) => error,
             };
             if Instant::now() > until {
@@ -302,6 +326,35 @@ impl Swap<'_> {
             }
             sleep(LISTEN_INTERVAL).await;
         }
+    }
+
+    /// None: another decision came between. Deciding twice is deciding once: the second look finds the first decision.
+    async fn try_to_decide(&self, known: u64) -> Result<Option<Option<u64>>, Unavailable> {
+        let Self { shared, plugin, .. } = self;
+        let Proposal {
+            id, component, by, ..
+        } = &self.proposal;
+        let own = |decision: &&Decision| decision.id == *id;
+        let entry = shared.board.look_at(plugin).await?;
+        if let Some(decision) = entry.decided.ours().filter(own) {
+            return Ok(Some(Some(decision.number)));
+        }
+        let number = shared.last_number(plugin, &entry).max(known) + 1;
+        let decision = Decision {
+            probation: !self.how.no_probation,
+            ..Decision::new(number, id, Some(component.clone()), by, self.who)
+        };
+        Ok(
+            match shared.board.decide(plugin, &entry.text, &decision).await? {
+                Decided::Stands => Some(Some(number)),
+                Decided::Changed => None,
+                Decided::Lost | Decided::Busy(_) => {
+                    let entry = shared.board.look_at(plugin).await?;
+                    let decision = entry.decided.ours().filter(own);
+                    Some(decision.map(|decision| decision.number))
+                }
+            },
+        )
     }
 
     fn in_doubt(&self, reason: Unavailable, nodes: BTreeMap<String, NodeAnswer>) -> PushError {
@@ -312,13 +365,19 @@ impl Swap<'_> {
     }
 }
 
-fn decision(id: String, component: Option<Component>, by: String) -> Decision {
-    let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-    Decision {
-        id,
-        component,
-        by,
-        at,
+impl Shared {
+    fn check_key(&self) -> Result<(), PushError> {
+        if self.seals.has_key() {
+            Ok(())
+        } else {
+            Err(PushError::NoKey)
+        }
+    }
+
+    /// The number of the last decision that this node knows of; 0: there was none.
+    fn last_number(&self, plugin: &str, entry: &Entry) -> u64 {
+        let stands = entry.decided.ours().map_or(0, |decision| decision.number);
+        stands.max(self.standing.number(plugin))
     }
 }
 
@@ -330,8 +389,8 @@ async fn echoes(
 ) -> BTreeMap<String, NodeAnswer> {
     let until = Instant::now() + ECHO_TIME;
     loop {
-        if let Ok(answers) = shared.board.answers(id).await {
-            nodes.extend(answers);
+        if let Ok(votes) = shared.board.answers(id, nodes.keys()).await {
+            nodes.extend(votes.into_iter().map(|(node, vote)| (node, vote.answer)));
         }
         let waited_for = |answer: &NodeAnswer| {
             matches!(

@@ -3,20 +3,21 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::{
-    sync::Notify,
     task::{self, AbortHandle, JoinSet},
     time::{Instant, sleep},
 };
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
-    board::{Decision, Entry},
+    board::{Entry, Found},
     means::{Means, NotFollowed, Trial},
+    standing::Standing,
+    texts::{Decision, Proposal},
 };
 use crate::redis_client::Unavailable;
 
@@ -26,54 +27,14 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The same while a version waits for its decision: so long may nodes lie apart when they go live.
 const LOOK_INTERVAL_IN_SWAP: Duration = Duration::from_millis(100);
 
-/// So long the last look may lie back until nobody can tell what the cluster runs: as long as the broker's own health.
-const LOOK_AGE_MAX: Duration = Duration::from_secs(3);
-
 /// After a decision could not be followed.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
+/// How often it is said of a plugin, at most, that what stands in Redis is not believed.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
 /// How often the pieces of a component are kept from being forgotten.
 const KEEP_INTERVAL: Duration = Duration::from_secs(3600);
-
-/// How far this node has come, for whoever asks.
-#[derive(Default)]
-pub(super) struct Standing {
-    state: Mutex<State>,
-    /// Has the board read now.
-    pub(super) look_now: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    looked: Option<Instant>,
-    away: Option<Unavailable>,
-    /// Plugins whose decision is not followed, and why.
-    behind: BTreeMap<String, String>,
-}
-
-impl Standing {
-    pub(super) fn check(&self) -> Result<(), String> {
-        let state = self.state();
-        if state
-            .looked
-            .is_none_or(|looked| looked.elapsed() > LOOK_AGE_MAX)
-        {
-            let reason = state.away.as_ref().map(|error| format!(": {error}"));
-            let reason = reason.unwrap_or_default();
-            return Err(format!(
-                "it is not known which plugin versions the cluster runs{reason}"
-            ));
-        }
-        match state.behind.first_key_value() {
-            Some((plugin, why)) => Err(format!("plugin {plugin}: {why}")),
-            None => Ok(()),
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Reads the board, and acts on it.
 pub(super) struct Follower {
@@ -89,7 +50,7 @@ pub(super) struct Follower {
 #[derive(Default)]
 struct Followed {
     /// The last decision that this node is done with.
-    decision: Option<(u64, Decision)>,
+    decision: Option<Decision>,
     /// The one before it, which the cluster goes back to where its version fails on probation; none: what the files say.
     before: Option<Decision>,
     /// The component of it, for nodes that join after Redis has lost it.
@@ -104,6 +65,8 @@ struct Followed {
     task: Option<(Doing, AbortHandle)>,
     /// Not before this a decision is tried once more.
     retry_at: Option<Instant>,
+    /// When it was last said in the log that what stands in Redis is not believed.
+    complained: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,7 +81,6 @@ enum Doing {
 enum Done {
     Tried(Trial),
     Followed {
-        number: u64,
         decision: Decision,
         result: Result<Option<Arc<[u8]>>, NotFollowed>,
     },
@@ -138,14 +100,15 @@ impl Follower {
     }
 
     /// Follows the cluster until it is dropped.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(&mut self) {
         let standing = self.standing.clone();
         loop {
-            match self.means.board.look().await {
+            let plugins = self.means.registry.names();
+            match self.means.board.look(&plugins).await {
                 Ok(entries) => self.follow(entries),
                 Err(error) => {
                     debug!(%error, "the plugin versions of the cluster are not known");
-                    standing.state().away = Some(error);
+                    standing.could_not_look(error);
                 }
             }
             let in_swap = |followed: &Followed| followed.trial.is_some() || followed.task.is_some();
@@ -162,73 +125,97 @@ impl Follower {
         }
     }
 
-    fn follow(&mut self, mut entries: BTreeMap<String, Entry>) {
-        for plugin in self.plugins.keys() {
-            // Redis may have lost what this node knows.
-            entries.entry(plugin.clone()).or_default();
-        }
-        for (plugin, entry) in entries {
-            if self.means.registry.is_configured(&plugin) {
-                self.step(&plugin, entry);
-            } else if let Some(gone) = self.plugins.remove(&plugin) {
-                gone.stop();
-                self.standing.state().behind.remove(&plugin);
+    fn follow(&mut self, entries: BTreeMap<String, Entry>) {
+        let standing = &self.standing;
+        self.plugins.retain(|plugin, followed| {
+            let is_configured = entries.contains_key(plugin);
+            if !is_configured {
+                followed.stop();
+                standing.forget(plugin);
             }
+            is_configured
+        });
+        for (plugin, entry) in entries {
+            self.step(&plugin, entry);
         }
-        let mut state = self.standing.state();
-        state.looked = Some(Instant::now());
-        state.away = None;
+        self.standing.looked();
     }
 
     /// Begins what is to be done next for one plugin.
     fn step(&mut self, plugin: &str, entry: Entry) {
         let now = Instant::now();
         let followed = self.plugins.entry(plugin.to_owned()).or_default();
-        let number = followed.number();
-        let decided = entry.decided.as_ref();
-        let news = decided.filter(|(decided, _)| *decided > number);
-        let proposed = entry.proposed.as_ref();
+        let doubt = doubt(&entry, followed.decision.as_ref());
+        if let Some(doubt) = doubt {
+            followed.complain(plugin, doubt, now);
+        }
+        self.standing.doubts(plugin, doubt);
+        let own = followed.decision.as_ref();
+        let decided = entry.decided.ours();
+        let news = decided.filter(|decided| own.is_none_or(|own| decided.is_later_than(own)));
+        let proposed = entry.proposed.any();
         if let Some((doing, task)) = &followed.task {
             let wanted = followed.tried.as_deref();
             let is_wanted = proposed.is_some_and(|proposal| wanted == Some(&proposal.id))
-                || news.is_some_and(|(_, decision)| wanted == Some(&decision.id));
+                || news.is_some_and(|decision| wanted == Some(&decision.id));
             if *doing == Doing::Trying && !is_wanted {
                 // It is taken out once it has ended.
                 task.abort();
             }
             return;
         }
-        if let Some((number, decision)) = news {
+        if let Some(decision) = news {
             if followed.retry_at.is_none_or(|at| at <= now) {
-                self.begin_following(plugin, *number, decision.clone());
+                self.begin_following(plugin, decision.clone());
             }
             return;
         }
         match proposed {
             Some(proposal) if followed.tried.as_ref() != Some(&proposal.id) => {
                 followed.tried = Some(proposal.id.clone());
-                let means = self.means.clone();
-                let (name, proposal) = (plugin.to_owned(), proposal.clone());
-                let trial = async move { Done::Tried(means.try_out(&name, proposal).await) };
-                self.spawn(plugin, Doing::Trying, trial);
+                self.begin_trying(plugin, &entry.proposed, proposal.clone());
                 return;
             }
             Some(_) => {}
             None => followed.trial = None,
         }
-        if decided.is_some_and(|(decided, _)| *decided == number) && self.begin_retracting(plugin) {
+        let own = followed.decision.clone();
+        let stands = own.is_some() && entry.decided.ours() == own.as_ref();
+        if stands && self.begin_retracting(plugin, &entry.text) {
             return;
         }
         let Some(followed) = self.plugins.get(plugin) else {
             return;
         };
-        let forgotten = decided.map_or(0, |(number, _)| *number) < number;
-        if forgotten || followed.keep_at.is_some_and(|at| at <= now) {
-            self.begin_keeping(plugin);
+        let is_due = followed.keep_at.is_some_and(|at| at <= now);
+        let is_lost = own.is_some_and(|own| is_lost(&entry.decided, &own));
+        if is_lost || is_due {
+            self.begin_keeping(plugin, is_lost.then_some(entry.text));
         }
     }
 
-    fn begin_following(&mut self, plugin: &str, number: u64, decision: Decision) {
+    fn begin_trying(&mut self, plugin: &str, found: &Found<Proposal>, proposal: Proposal) {
+        let number = self.plugins.get(plugin).map_or(0, Followed::number);
+        let (means, name) = (self.means.clone(), plugin.to_owned());
+        let objection = match found {
+            Found::Ours(_) if proposal.number > number => None,
+            Found::Ours(_) => {
+                Some("it follows a later decision than this proposal knows of; try again")
+            }
+            _ => {
+                Some("the proposal is not signed with its admin.key; set the same key on all nodes")
+            }
+        };
+        let trial = async move {
+            Done::Tried(match objection {
+                None => means.try_out(&name, proposal, number).await,
+                Some(reason) => means.decline(&name, proposal.id, number, reason).await,
+            })
+        };
+        self.spawn(plugin, Doing::Trying, trial);
+    }
+
+    fn begin_following(&mut self, plugin: &str, decision: Decision) {
         let followed = self.plugins.entry(plugin.to_owned()).or_default();
         let trial = followed.trial.take_if(|trial| trial.id == decision.id);
         if trial.as_ref().is_some_and(|trial| trial.ready.is_none()) {
@@ -238,38 +225,32 @@ impl Follower {
                 by = decision.by,
                 "the cluster runs a version that this node refused; it keeps its own"
             );
-            followed.decision = Some((number, decision));
+            audit(plugin, &decision, "refused");
+            self.standing.follows(plugin, decision.number);
+            followed.decision = Some(decision);
             return;
         }
         let ready = trial.and_then(|trial| trial.ready);
         if ready.is_none() {
             let version = decision.version();
             let why = format!("the cluster runs {version}, which is not live here yet");
-            self.standing
-                .state()
-                .behind
-                .entry(plugin.to_owned())
-                .or_insert(why);
+            self.standing.is_behind(plugin, why);
         }
         let (means, name) = (self.means.clone(), plugin.to_owned());
         let follow = async move {
             let result = means.go_along(&name, &decision, ready).await;
-            Done::Followed {
-                number,
-                decision,
-                result,
-            }
+            Done::Followed { decision, result }
         };
         self.spawn(plugin, Doing::Following, follow);
     }
 
     /// Takes the decision back for all nodes, where this one took its version back by itself: what fails here fails
     /// elsewhere, and the nodes are to run the same.
-    fn begin_retracting(&mut self, plugin: &str) -> bool {
+    fn begin_retracting(&mut self, plugin: &str, text: &Arc<[u8]>) -> bool {
         let Some(followed) = self.plugins.get(plugin) else {
             return false;
         };
-        let Some((number, decision)) = &followed.decision else {
+        let Some(decision) = &followed.decision else {
             return false;
         };
         let component = decision.component.as_ref();
@@ -280,26 +261,30 @@ impl Follower {
         };
         let before = followed.before.as_ref();
         let back_to = before.and_then(|before| before.component.clone());
-        let (means, name, number) = (self.means.clone(), plugin.to_owned(), *number);
+        let (means, name) = (self.means.clone(), plugin.to_owned());
+        let (last, text) = (decision.clone(), text.clone());
         let retract = async move {
-            means.retract(&name, number, back_to, &reason).await;
+            means.retract(&name, &last, &text, back_to, &reason).await;
             Done::Retracted
         };
         self.spawn(plugin, Doing::Retracting, retract);
         true
     }
 
-    fn begin_keeping(&mut self, plugin: &str) {
+    /// Has what this node follows kept, and written down in the place of `text` if that is lost.
+    fn begin_keeping(&mut self, plugin: &str, text: Option<Arc<[u8]>>) {
         let Some(followed) = self.plugins.get(plugin) else {
             return;
         };
-        let Some((number, decision)) = followed.decision.clone() else {
+        let Some(decision) = followed.decision.clone() else {
             return;
         };
         let bytes = followed.bytes.clone();
         let (means, name) = (self.means.clone(), plugin.to_owned());
-        let keep =
-            async move { Done::Kept(means.keep(&name, number, &decision, bytes.as_deref()).await) };
+        let keep = async move {
+            let kept = means.keep(&name, &decision, bytes.as_deref(), text.as_deref());
+            Done::Kept(kept.await)
+        };
         self.spawn(plugin, Doing::Keeping, keep);
     }
 
@@ -338,21 +323,19 @@ impl Follower {
         match done {
             Some(Done::Tried(trial)) => followed.trial = Some(trial),
             Some(Done::Followed {
-                number,
                 decision,
                 result: Ok(bytes),
             }) => {
+                audit(&plugin, &decision, "live");
                 followed.keep_at = bytes.as_ref().map(|_| now + KEEP_INTERVAL);
                 followed.bytes = bytes;
-                let before = followed.decision.replace((number, decision));
-                followed.before = before.map(|(_, before)| before);
                 followed.retry_at = None;
-                self.standing.state().behind.remove(&plugin);
+                self.standing.follows(&plugin, decision.number);
+                followed.before = followed.decision.replace(decision);
             }
             Some(Done::Followed {
                 decision,
                 result: Err(error),
-                ..
             }) => {
                 followed.retry_at = Some(now + RETRY_PAUSE);
                 let version = decision.version();
@@ -363,7 +346,7 @@ impl Follower {
                     "this node cannot follow the cluster: {error}; it tries again"
                 );
                 let why = format!("the cluster runs {version}, which cannot go live here: {error}");
-                self.standing.state().behind.insert(plugin, why);
+                self.standing.is_behind(&plugin, why);
             }
             Some(Done::Kept(kept)) => {
                 if let Err(error) = kept {
@@ -378,12 +361,126 @@ impl Follower {
 
 impl Followed {
     fn number(&self) -> u64 {
-        self.decision.as_ref().map_or(0, |(number, _)| *number)
+        self.decision.as_ref().map_or(0, |decision| decision.number)
     }
 
-    fn stop(self) {
-        if let Some((_, task)) = self.task {
+    fn stop(&self) {
+        if let Some((_, task)) = &self.task {
             task.abort();
         }
+    }
+
+    /// Says it in the log, once in a while: whoever wrote it may write again and again.
+    fn complain(&mut self, plugin: &str, doubt: &'static str, now: Instant) {
+        if self
+            .complained
+            .is_some_and(|at| now - at < COMPLAINT_INTERVAL)
+        {
+            return;
+        }
+        self.complained = Some(now);
+        warn!(
+            plugin,
+            "what stands in Redis about the plugin is not followed: {doubt}. Check that all nodes have the same admin.key, and who can \
+             write to this Redis"
+        );
+    }
+}
+
+/// Why what stands there is not believed, if it is not. `own`: what this node follows.
+fn doubt(entry: &Entry, own: Option<&Decision>) -> Option<&'static str> {
+    let decided = match &entry.decided {
+        Found::Malformed(reason) => Some(*reason),
+        Found::Foreign(decision) if Some(decision) == own => {
+            Some("the decision that this node follows is signed with another admin.key")
+        }
+        Found::Foreign(_) => Some("the decision is not signed with the admin.key of this node"),
+        Found::Earlier(decision) if own.is_none_or(|own| decision.is_later_than(own)) => {
+            Some("the decision is signed with an admin.key that was replaced")
+        }
+        Found::Nothing | Found::Ours(_) | Found::Earlier(_) => None,
+    };
+    decided.or(match &entry.proposed {
+        Found::Malformed(reason) => Some(*reason),
+        Found::Earlier(_) | Found::Foreign(_) => {
+            Some("the proposal is not signed with the admin.key of this node")
+        }
+        Found::Nothing | Found::Ours(_) => None,
+    })
+}
+
+/// Whether `own`, which this node follows, is to be written down anew.
+fn is_lost(stands: &Found<Decision>, own: &Decision) -> bool {
+    match stands {
+        Found::Nothing | Found::Malformed(_) => true,
+        Found::Ours(other) => own.is_later_than(other),
+        // It is sealed anew after a rotation of the key, once by each node that knows both.
+        Found::Earlier(other) => own == other || own.is_later_than(other),
+        // Nodes that have different keys for a while must not write in turns, so a later one, or the same, stays.
+        Found::Foreign(other) => own.is_later_than(other),
+    }
+}
+
+/// Writes down who had this node change what it runs.
+fn audit(plugin: &str, decision: &Decision, outcome: &str) {
+    let (number, version) = (decision.number, decision.version());
+    info!(
+        target: "signalbox::audit",
+        action = "follow the cluster",
+        object = plugin,
+        outcome,
+        number,
+        version,
+        by = decision.by,
+        who = decision.who,
+        "follow the cluster {plugin:?}: {outcome}"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::texts::tests::decision, *};
+
+    #[test]
+    fn a_decision_is_written_down_anew_if_it_is_lost_and_never_over_a_later_one() {
+        let own = decision(7);
+        let is_lost = |stands: Found<Decision>| is_lost(&stands, &own);
+        assert!(is_lost(Found::Nothing));
+        assert!(is_lost(Found::Malformed("garbage")));
+        assert!(
+            is_lost(Found::Ours(decision(6))),
+            "an earlier one was put back"
+        );
+        assert!(is_lost(Found::Foreign(decision(6))));
+        assert!(!is_lost(Found::Ours(decision(7))));
+        assert!(!is_lost(Found::Ours(decision(8))));
+    }
+
+    #[test]
+    fn while_a_key_is_rotated_nodes_keep_the_decision_and_do_not_write_in_turns() {
+        let own = decision(7);
+        // Who had the key before seals it anew; who has not got the new one leaves it.
+        assert!(is_lost(&Found::Earlier(decision(7)), &own));
+        assert!(!is_lost(&Found::Foreign(decision(7)), &own));
+        assert!(!is_lost(&Found::Foreign(decision(8)), &own));
+        assert!(!is_lost(&Found::Earlier(decision(8)), &own));
+    }
+
+    #[test]
+    fn what_is_not_believed_has_a_reason() {
+        let entry = |decided| Entry {
+            decided,
+            text: Arc::from([]),
+            proposed: Found::Nothing,
+        };
+        let own = decision(7);
+        let doubt = |decided| doubt(&entry(decided), Some(&own));
+        assert_eq!(doubt(Found::Ours(decision(8))), None);
+        assert_eq!(doubt(Found::Earlier(decision(7))), None);
+        let rotated = "the decision that this node follows is signed with another admin.key";
+        assert_eq!(doubt(Found::Foreign(decision(7))), Some(rotated));
+        assert!(doubt(Found::Foreign(decision(8))).is_some());
+        assert!(doubt(Found::Earlier(decision(8))).is_some());
+        assert_eq!(doubt(Found::Malformed("garbage")), Some("garbage"));
     }
 }

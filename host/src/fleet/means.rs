@@ -1,19 +1,17 @@
 //! What a node can do about a plugin: try a component, go live with what was decided, and keep it where the others find
 //! it.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::{
     FileBytesMax,
-    answer::NodeAnswer,
-    board::{Board, Component, Decision, Proposal},
+    answer::{NodeAnswer, Vote},
+    board::Board,
     components::{Components, FetchError},
+    texts::{Component, Decision, Proposal},
 };
 use crate::{
     plugin::{Admitted, ChangeError, Registry},
@@ -55,8 +53,9 @@ pub(super) enum NotFollowed {
 }
 
 impl Means {
-    /// Tries what is proposed beside what is live, and says what came of it.
-    pub(super) async fn try_out(&self, plugin: &str, proposal: Proposal) -> Trial {
+    /// Tries what is proposed beside what is live, and says what came of it. `number` is that of the decision that this
+    /// node follows.
+    pub(super) async fn try_out(&self, plugin: &str, proposal: Proposal, number: u64) -> Trial {
         let began = Instant::now();
         let tried = self.fetch_and_admit(plugin, &proposal.component).await;
         let (answer, ready) = match tried {
@@ -64,14 +63,32 @@ impl Means {
             Err(NotFollowed::Change(error)) => (NodeAnswer::refused(&error), None),
             Err(NotFollowed::Fetch(error)) => (NodeAnswer::failed(&error.to_string()), None),
         };
-        // As long as somebody may wait for it: with the proposal this task ends too.
-        while let Err(error) = self.board.answer(&proposal.id, &self.node, &answer).await {
-            debug!(plugin, %error, "a proposal is not answered");
-            sleep(ANSWER_PAUSE).await;
-        }
+        self.answer(plugin, &proposal.id, Vote { answer, number })
+            .await;
         Trial {
             id: proposal.id,
             ready,
+        }
+    }
+
+    /// Says that what is proposed is not tried, for this reason.
+    pub(super) async fn decline(
+        &self,
+        plugin: &str,
+        id: String,
+        number: u64,
+        reason: &str,
+    ) -> Trial {
+        let answer = NodeAnswer::failed(reason);
+        self.answer(plugin, &id, Vote { answer, number }).await;
+        Trial { id, ready: None }
+    }
+
+    /// As long as somebody may wait for it: with the proposal this task ends too.
+    async fn answer(&self, plugin: &str, id: &str, vote: Vote) {
+        while let Err(error) = self.board.answer(id, &self.node, &vote).await {
+            debug!(plugin, %error, "a proposal is not answered");
+            sleep(ANSWER_PAUSE).await;
         }
     }
 
@@ -100,7 +117,7 @@ impl Means {
             );
             // Where the file is refused, another attempt would change nothing.
             let answer = follow_file(&self.registry, plugin, (self.bytes_max)()).await;
-            let answered = self.board.answer(&decision.id, &self.node, &answer).await;
+            let answered = self.echo(decision, answer).await;
             if let Err(error) = answered {
                 debug!(plugin, %error, "it is not written down that the file is followed");
             }
@@ -111,9 +128,10 @@ impl Means {
             Some(ready) => ready,
             None => self.fetch_and_admit(plugin, component).await?,
         };
-        self.registry.put_live(ready.admitted).await?;
-        let answer = NodeAnswer::live(began.elapsed());
-        let answered = self.board.answer(&decision.id, &self.node, &answer).await;
+        self.registry
+            .put_live(ready.admitted, decision.probation)
+            .await?;
+        let answered = self.echo(decision, NodeAnswer::live(began.elapsed())).await;
         let kept = self.components.keep(component, &ready.bytes).await;
         if let Err(error) = answered.and(kept) {
             debug!(plugin, %error, "what the cluster runs is not written down in Redis");
@@ -121,36 +139,44 @@ impl Means {
         Ok(Some(ready.bytes))
     }
 
-    /// Sees to it that the others find what this node follows. The component first: a decision leads to it.
+    async fn echo(&self, decision: &Decision, answer: NodeAnswer) -> Result<(), Unavailable> {
+        let number = decision.number;
+        let vote = Vote { answer, number };
+        self.board.answer(&decision.id, &self.node, &vote).await
+    }
+
+    /// Sees to it that the others find what this node follows: the component and, if `text` stands in its
+    /// place, the decision. The component first: a decision leads to it.
     pub(super) async fn keep(
         &self,
         plugin: &str,
-        number: u64,
         decision: &Decision,
         bytes: Option<&[u8]>,
+        text: Option<&[u8]>,
     ) -> Result<(), Unavailable> {
         if let (Some(component), Some(bytes)) = (&decision.component, bytes) {
             self.components.keep(component, bytes).await?;
         }
-        self.board.restore(plugin, number, decision).await
+        match text {
+            Some(text) => self.board.replace(plugin, text, decision).await.map(drop),
+            None => Ok(()),
+        }
     }
 
-    /// Has the cluster go back from decision `number` to `component`, or to what the files say. Where that cannot be
+    /// Has the cluster go back from `last`, which stands as `text`, to `component`, or to what the files say. If that cannot be
     /// written down now it is tried again with the next look.
     pub(super) async fn retract(
         &self,
         plugin: &str,
-        number: u64,
+        last: &Decision,
+        text: &[u8],
         component: Option<Component>,
         reason: &str,
     ) {
-        let decision = Decision {
-            id: format!("{}-retracts-{number}", self.node),
-            component,
-            by: self.node.to_string(),
-            at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-        };
-        match self.board.retract(plugin, number, &decision).await {
+        let number = last.number + 1;
+        let id = format!("{}-retracts-{}", self.node, last.number);
+        let decision = Decision::new(number, &id, component, &self.node, "probation");
+        match self.board.replace(plugin, text, &decision).await {
             Ok(true) => warn!(
                 plugin,
                 version = decision.version(),

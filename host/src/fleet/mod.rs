@@ -3,7 +3,8 @@
 //! What the cluster runs stands in Redis, on a [`board`] that every node reads once a second: for each plugin one
 //! decision, with a number that only grows. A node that finds a decision it has not followed yet fetches the component
 //! ([`components`]), admits it as any other and goes live with it, so nodes that were away, or join later, need nobody to
-//! tell them. It is not ready before that.
+//! tell them. It is not ready before that. What nobody with `admin.key` wrote is no decision ([`seal`]): being able to write to
+//! Redis is not enough.
 //!
 //! A swap on all nodes ([`Fleet::push`]) is a proposal on the same board: every node tries the component beside what is
 //! live and answers ([`follower`], [`means`]), whoever proposed waits for the answers and decides, by one script ([`coordinator`]).
@@ -17,8 +18,12 @@ mod components;
 mod coordinator;
 mod follower;
 mod means;
+mod seal;
+mod standing;
+mod texts;
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -26,21 +31,36 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::task::AbortHandle;
 
 use self::{
-    board::Board,
-    components::Components,
-    follower::{Follower, Standing},
-    means::Means,
+    board::Board, components::Components, follower::Follower, means::Means, seal::Seals,
+    standing::Standing,
 };
-use crate::{broker::Broker, plugin::Registry, redis_client::Commands};
+use crate::{
+    broker::Broker, metrics::Metrics, plugin::Registry, redis_client::Commands, supervise,
+};
 
 pub use answer::{NodeAnswer, NodeOutcome};
-pub use coordinator::{PushError, Pushed, Released};
+pub use coordinator::{ClusterPush, PushError, Pushed, Released};
+pub use seal::AdminKey;
+pub use standing::PluginStanding;
 
 /// `limits.plugin_file_bytes_max`, as it is now.
 pub type FileBytesMax = Arc<dyn Fn() -> usize + Send + Sync>;
+
+/// Where nodes meet.
+pub struct Meeting<'a> {
+    /// Says who is alive.
+    pub broker: Arc<dyn Broker>,
+    /// A Redis.
+    pub commands: Commands,
+    /// How its keys begin.
+    pub prefix: &'a str,
+    /// What decisions are signed with.
+    pub admin_key: AdminKey,
+}
 
 /// What one node has of the cluster.
 pub struct Fleet {
@@ -57,6 +77,7 @@ struct Shared {
     components: Arc<Components>,
     broker: Arc<dyn Broker>,
     standing: Arc<Standing>,
+    seals: Arc<Seals>,
     proposals: AtomicU64,
     follower: AbortHandle,
 }
@@ -78,19 +99,25 @@ impl Fleet {
         }
     }
 
-    /// The node `node`, whose ID no other boot of any node has, among those that meet at the Redis behind `commands`,
-    /// with keys that begin with `prefix`. `broker` says who is alive. The plugins' files should have been looked at
-    /// before: what the cluster decided takes the place of what they say. `bytes_max` bounds what is fetched.
+    /// The node `node`, whose ID no other boot of any node has, among those that `meet` at a Redis. The plugins' files should
+    /// have been looked at before: what the cluster decided takes the place of what they say. `bytes_max` bounds what is
+    /// fetched.
     pub fn join(
         node: &str,
         registry: Arc<Registry>,
-        broker: Arc<dyn Broker>,
-        commands: Commands,
-        prefix: &str,
+        meet: Meeting<'_>,
+        metrics: &Arc<Metrics>,
         bytes_max: FileBytesMax,
     ) -> Self {
         let node = Arc::<str>::from(node);
-        let board = Arc::new(Board::new(commands.clone(), prefix));
+        let Meeting {
+            broker,
+            commands,
+            prefix,
+            admin_key,
+        } = meet;
+        let seals = Arc::new(Seals::new(admin_key, prefix));
+        let board = Arc::new(Board::new(commands.clone(), prefix, seals.clone()));
         let components = Arc::new(Components::new(commands, prefix));
         let standing = Arc::<Standing>::default();
         let means = Means {
@@ -101,7 +128,9 @@ impl Fleet {
             bytes_max: bytes_max.clone(),
         };
         let follower = Follower::new(means, standing.clone());
-        let follower = tokio::spawn(follower.run()).abort_handle();
+        let follower = supervise::spawn("follower of the cluster", metrics, follower, |follower| {
+            follower.run().boxed()
+        });
         Self {
             node,
             registry,
@@ -111,10 +140,17 @@ impl Fleet {
                 components,
                 broker,
                 standing,
+                seals,
                 proposals: AtomicU64::new(0),
-                follower,
+                follower: follower.abort_handle(),
             }),
         }
+    }
+
+    /// How this node stands to what the cluster decided about each plugin.
+    pub fn standing(&self) -> BTreeMap<String, PluginStanding> {
+        let shared = self.shared.as_ref();
+        shared.map_or_else(BTreeMap::new, |shared| shared.standing.plugins())
     }
 
     /// Whether this node runs what the cluster decided, as of the last look.

@@ -1,59 +1,97 @@
 //! The log of the process: where lines go, which of them, and how often one may repeat.
 //!
 //! Lines go to standard error, as text or JSON, at the levels that `RUST_LOG` names. What repeats is heard once in a
-//! while, with how often it was left out ([`Repeats`]): no client and no broker can fill the log.
+//! while, with how often it was left out ([`Repeats`]): no client and no broker can fill the log. Whoever logs never waits
+//! for the reader of the log ([`Output`]).
 //!
 //! This module is a leaf.
 
+mod output;
 mod repeats;
+mod stderr;
 
 use std::{
-    io::{self, IsTerminal},
+    backtrace::{Backtrace, BacktraceStatus},
+    io::{self, IsTerminal, Write},
+    panic::{self, PanicHookInfo},
     pin::pin,
-    sync::Arc,
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
-use tracing_subscriber::{EnvFilter, Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Subscriber, error, warn};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    fmt::{self, MakeWriter},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
 
+pub use output::Output;
 pub use repeats::Repeats;
 
 /// How often it is said what was left out.
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The log of this process, once it was started.
+/// How long the end of the process waits for a reader that does not read.
+const LAST_LINES_TIME_MAX: Duration = Duration::from_millis(300);
+
+/// The log of this process, once it was started. Dropping it writes what is left to say, in bounded time.
 #[derive(Debug)]
 pub struct Log {
     repeats: Arc<Repeats>,
+    output: Output,
+    style: Style,
+}
+
+/// How lines look.
+#[derive(Clone, Copy, Debug)]
+struct Style {
     json: bool,
+    coloured: bool,
 }
 
 impl Log {
     /// Starts it for the whole process: JSON with `LOG_FORMAT=json`, else text, coloured on a terminal; levels by
     /// `RUST_LOG`, else `info`. To be called once.
-    pub fn start() -> Self {
-        let json = std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json");
+    ///
+    /// # Errors
+    /// If the system gives no thread, or no copy of standard error.
+    pub fn start() -> io::Result<Self> {
+        let style = Style {
+            json: std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json"),
+            coloured: io::stderr().is_terminal(),
+        };
+        let output = Output::start(stderr::open()?, move |lost| summary(style, lost))?;
         let repeats = Arc::new(Repeats::default());
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-        let lines = fmt::layer().with_writer(io::stderr);
-        let lines = if json {
-            // The list holds the innermost span too.
-            let lines = lines.json().flatten_event(true).with_current_span(false);
-            lines.boxed()
-        } else {
-            lines.with_ansi(io::stderr().is_terminal()).boxed()
-        };
+        let to = output.clone();
         tracing_subscriber::registry()
             .with(filter)
             .with(repeats.clone().layer())
-            .with(lines)
+            .with(style.lines(move || to.clone()))
             .init();
-        Self { repeats, json }
+        panic::set_hook(Box::new(log_panic));
+        Ok(Self {
+            repeats,
+            output,
+            style,
+        })
     }
 
-    /// Whether lines are JSON.
-    pub fn is_json(&self) -> bool {
-        self.json
+    /// Where its lines go.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// Says why the process ends: in JSON like any other line, else as the bare text that a person at a terminal expects.
+    pub fn say_last(&self, why: &str) {
+        if self.style.json {
+            error!("{why}");
+        } else {
+            self.output.push(format!("{why}\n").as_bytes());
+        }
     }
 
     /// Runs `work` to its end, and says meanwhile what was left out.
@@ -68,9 +106,129 @@ impl Log {
     }
 }
 
-/// At the end of the process what is left to say is said.
 impl Drop for Log {
     fn drop(&mut self) {
         self.repeats.tell();
+        self.output.flush(Instant::now() + LAST_LINES_TIME_MAX);
+    }
+}
+
+impl Style {
+    /// Lines of this style, as a layer of a subscriber.
+    fn lines<S>(
+        self,
+        to: impl for<'w> MakeWriter<'w> + Send + Sync + 'static,
+    ) -> Box<dyn Layer<S> + Send + Sync>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        let lines = fmt::layer().with_writer(to);
+        if self.json {
+            // The list holds the innermost span too.
+            let lines = lines.json().flatten_event(true).with_current_span(false);
+            lines.boxed()
+        } else {
+            lines.with_ansi(self.coloured).boxed()
+        }
+    }
+}
+
+/// The line that says how many were lost: made apart from the buffer, which may be full again.
+fn summary(style: Style, lost: u64) -> Vec<u8> {
+    let line = Arc::<Mutex<Vec<u8>>>::default();
+    let to = line.clone();
+    let subscriber = tracing_subscriber::registry().with(style.lines(move || Kept(to.clone())));
+    tracing::subscriber::with_default(subscriber, || {
+        warn!(
+            target: repeats::OWN_TARGET,
+            lost, "{lost} lines of the log are lost: its reader did not read, or the disk is full"
+        );
+    });
+    std::mem::take(&mut *line.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Text that is kept in memory.
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A panic is a line of the log like any other. The hook of the standard library would wait for the reader of standard error.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let message = panic.payload_as_str().unwrap_or("no message");
+    let place = panic.location().map(ToString::to_string);
+    let thread = std::thread::current();
+    let backtrace = Backtrace::capture();
+    let backtrace =
+        (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    error!(
+        target: "signalbox::panic",
+        place,
+        thread = thread.name(),
+        backtrace,
+        "a defect of the server (a panic): {message}"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JSON: Style = Style {
+        json: true,
+        coloured: false,
+    };
+
+    #[test]
+    fn the_summary_of_lost_lines_looks_like_any_line() {
+        let line: serde_json::Value =
+            serde_json::from_slice(&summary(JSON, 7)).expect("it is JSON");
+        assert_eq!((&line["lost"], &line["level"]), (&7.into(), &"WARN".into()));
+        let text = Style {
+            json: false,
+            coloured: false,
+        };
+        let text = String::from_utf8(summary(text, 7)).expect("it is text");
+        assert!(text.contains("WARN") && text.contains("7 lines"), "{text}");
+        assert!(text.ends_with('\n'));
+    }
+
+    #[test]
+    fn a_panic_is_a_line_of_the_log() {
+        let mine = std::thread::current().id();
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if std::thread::current().id() == mine {
+                log_panic(panic);
+            } else {
+                before(panic);
+            }
+        }));
+        let line = Arc::<Mutex<Vec<u8>>>::default();
+        let to = line.clone();
+        let subscriber = tracing_subscriber::registry().with(JSON.lines(move || Kept(to.clone())));
+        tracing::subscriber::with_default(subscriber, || {
+            assert!(panic::catch_unwind(|| panic!("no luck {}", 13)).is_err());
+        });
+        let line: serde_json::Value =
+            serde_json::from_slice(&line.lock().unwrap()).expect("one line of JSON");
+        assert_eq!(line["target"], "signalbox::panic");
+        assert!(
+            line["message"].as_str().unwrap().contains("no luck 13"),
+            "{line}"
+        );
+        assert!(
+            line["place"].as_str().unwrap().contains("logging/mod.rs"),
+            "{line}"
+        );
     }
 }

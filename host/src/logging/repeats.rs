@@ -33,7 +33,7 @@ const PLACES_MAX: usize = 4_096;
 const EXAMPLE_BYTES_MAX: usize = 200;
 
 /// Where the lines come from that say what was left out.
-const OWN_TARGET: &str = "signalbox::log";
+pub(super) const OWN_TARGET: &str = "signalbox::log";
 
 /// Lines that are never left out: what plugins say, and what operators do. Both have limits of their own.
 const UNLIMITED: [&str; 3] = ["signalbox::plugin", "signalbox::audit", OWN_TARGET];

@@ -3,11 +3,13 @@
 //! What happens for every message logs at `debug`, which costs one look at a flag while nobody wants it. What a plugin does
 //! at every call has its own limit of lines and stands with the plugin's log.
 
-use std::{fmt::Display, time::Duration};
+use std::{fmt::Display, net::SocketAddr, time::Duration};
 
 use tracing::{debug, error, info, warn};
 
-use super::{DropReason, HandoverOutcome, Metrics, PluginMetrics, Refusal, SwapOutcome};
+use super::{
+    DropReason, HandoverOutcome, HttpRefusal, Metrics, PluginMetrics, Refusal, SwapOutcome,
+};
 use crate::protocol::ErrorCode;
 
 /// An upgrade was refused.
@@ -24,6 +26,42 @@ impl UpgradeRefused<'_> {
     pub fn emit(self) {
         self.metrics.upgrades_refused.of(self.refusal).increment();
         debug!(reason = self.refusal.as_str(), "upgrade refused");
+    }
+}
+
+/// A connection or a request was refused before anybody knew what it wanted.
+#[derive(Debug)]
+pub struct HttpRefused<'a> {
+    /// Where it counts.
+    pub metrics: &'a Metrics,
+    /// Why.
+    pub refusal: HttpRefusal,
+    /// Who sent it.
+    pub peer: SocketAddr,
+}
+
+impl HttpRefused<'_> {
+    /// Counts and logs it; what operators can change by the configuration, so that they see it.
+    pub fn emit(self) {
+        let Self {
+            metrics,
+            refusal,
+            peer,
+        } = self;
+        metrics.http_refused.of(refusal).increment();
+        match refusal {
+            HttpRefusal::Sockets => warn!(
+                %peer,
+                "there are too many sockets that are no WebSocket (limits.sockets_pending_max): the one that has been \
+                 silent longest is closed, or the new one"
+            ),
+            HttpRefusal::ProxyHeader => warn!(
+                %peer,
+                "a connection of a trusted proxy does not begin with a header of the PROXY protocol \
+                 (server.proxy_protocol)"
+            ),
+            _ => debug!(%peer, reason = refusal.as_str(), "HTTP refused"),
+        }
     }
 }
 

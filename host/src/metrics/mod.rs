@@ -17,6 +17,8 @@ pub mod prometheus;
 pub mod readings;
 pub mod table;
 
+use std::sync::{Arc, atomic::AtomicU64};
+
 use crate::protocol::{CloseCode, ErrorCode};
 
 pub use cells::{Counter, Gauge};
@@ -54,12 +56,18 @@ pub struct Metrics {
     pub closes: ByCloseCode,
     /// Upgrades that were refused, by reason.
     pub upgrades_refused: ByRefusal,
+    /// Connections and requests that were refused before anybody knew what they wanted, by reason.
+    pub http_refused: ByHttpRefusal,
     /// From a frame's arrival to the outbox of its receivers on this node.
     pub delivery_latency: Histogram,
     /// Round-trip times that clients report.
     pub reported_latency: Histogram,
     /// Reloads of the configuration that were refused.
     pub config_reloads_failed: Counter,
+    /// Compilations of plugins that took too long.
+    pub plugin_compiles_given_up: Counter,
+    /// Panics of tasks and threads that last as long as the server.
+    pub task_panics: Counter,
     /// Times that the keys of tokens could not be read or fetched again.
     pub auth_key_reloads_failed: Counter,
     /// Calls of operators, by what came of them.
@@ -74,6 +82,8 @@ pub struct Metrics {
     pub trace_spans_exported: Counter,
     /// Spans of traces that no collector got, by reason.
     pub trace_spans_dropped: BySpanDropReason,
+    /// Lines of the log that were not written; the log counts them.
+    pub log_lines_dropped: Arc<AtomicU64>,
 }
 
 /// What happens between this node and the others through Redis.
@@ -85,6 +95,8 @@ pub struct RedisMetrics {
     pub publish_failures: Counter,
     /// Messages for a server that did not listen.
     pub unheard: Counter,
+    /// Messages that were forwarded to where their receiver moved.
+    pub forwarded: Counter,
     /// Questions for a route that Redis was asked; most are answered from memory.
     pub route_lookups: Counter,
     /// Servers without a lease that were taken out of a route.
@@ -119,6 +131,8 @@ pub enum DropReason {
     Closing,
     /// No node holds the receiver.
     Offline,
+    /// The receiver left while the message was on its way, and came back nowhere in time.
+    Moved,
     /// A transformation dropped it.
     Plugin,
     /// What a plugin asked for had no effect, because the connection was gone.
@@ -132,10 +146,11 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::SlowConsumer,
         Self::Closing,
         Self::Offline,
+        Self::Moved,
         Self::Plugin,
         Self::ConnectionGone,
         Self::ConnectionLost,
@@ -148,6 +163,7 @@ impl DropReason {
             Self::SlowConsumer => "slow_consumer",
             Self::Closing => "closing",
             Self::Offline => "offline",
+            Self::Moved => "moved",
             Self::Plugin => "plugin",
             Self::ConnectionGone => "connection_gone",
             Self::ConnectionLost => "connection_lost",
@@ -190,17 +206,23 @@ pub enum Refusal {
     UserLimit,
     /// 503: the node has too many connections.
     NodeLimit,
+    /// 429: the address has too many connections.
+    AddressLimit,
+    /// 429: the node lets in no more connections this second.
+    Rate,
     /// 503: the node is going down.
     Draining,
 }
 
 impl Refusal {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Auth,
         Self::Origin,
         Self::Handshake,
         Self::UserLimit,
         Self::NodeLimit,
+        Self::AddressLimit,
+        Self::Rate,
         Self::Draining,
     ];
 
@@ -211,8 +233,70 @@ impl Refusal {
             Self::Handshake => "handshake",
             Self::UserLimit => "user_limit",
             Self::NodeLimit => "node_limit",
+            Self::AddressLimit => "address_limit",
+            Self::Rate => "rate",
             Self::Draining => "draining",
         }
+    }
+}
+
+/// Why a connection or a request was refused before anybody knew what it wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpRefusal {
+    /// There are `limits.sockets_pending_max` sockets: the one that was silent longest was closed, or the new one.
+    Sockets,
+    /// There is no file descriptor left.
+    Descriptors,
+    /// The headers took longer than `limits.http_header_time_max`.
+    SlowHeader,
+    /// The client took in nothing of its answer for `limits.http_write_timeout`.
+    Unread,
+    /// It is not HTTP/1.1, or its headers are too large.
+    Malformed,
+    /// It names no host, or one that this server does not answer for.
+    Host,
+    /// A proxy sent no header of the PROXY protocol, or a malformed one.
+    ProxyHeader,
+}
+
+impl HttpRefusal {
+    const ALL: [Self; 7] = [
+        Self::Sockets,
+        Self::Descriptors,
+        Self::SlowHeader,
+        Self::Unread,
+        Self::Malformed,
+        Self::Host,
+        Self::ProxyHeader,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sockets => "sockets",
+            Self::Descriptors => "descriptors",
+            Self::SlowHeader => "slow_header",
+            Self::Unread => "unread",
+            Self::Malformed => "malformed",
+            Self::Host => "host",
+            Self::ProxyHeader => "proxy_header",
+        }
+    }
+}
+
+/// A counter for each [`HttpRefusal`].
+#[derive(Debug, Default)]
+pub struct ByHttpRefusal([Counter; HttpRefusal::ALL.len()]);
+
+impl ByHttpRefusal {
+    /// The counter of `refusal`.
+    pub fn of(&self, refusal: HttpRefusal) -> &Counter {
+        &self.0[refusal as usize]
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
+        HttpRefusal::ALL
+            .into_iter()
+            .map(|refusal| (refusal.as_str(), self.of(refusal)))
     }
 }
 

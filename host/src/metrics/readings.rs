@@ -3,7 +3,7 @@
 //! The one place that goes from a row of the [`table`] to the cell behind it: whoever shows or pushes figures takes them
 //! from here.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     Counter, FailureKind, Gauge, Histogram, HistogramSnapshot, Metrics, PluginMetrics,
@@ -113,6 +113,8 @@ pub fn read(metrics: &Metrics, status: &Status) -> Vec<Family> {
         &table::TRACE_SPANS_DROPPED,
         metrics.trace_spans_dropped.rows(),
     );
+    let lines_dropped = metrics.log_lines_dropped.load(Ordering::Relaxed);
+    readings.one(&table::LOG_LINES_DROPPED, Reading::Count(lines_dropped));
     readings.families
 }
 
@@ -128,6 +130,11 @@ impl Readings {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         self.family(&table::BUILD, [(vec![version], Reading::Info)]);
         self.one(&table::CONFIG_RELOADS_FAILED, &m.config_reloads_failed);
+        self.one(&table::TASK_PANICS, &m.task_panics);
+        self.one(
+            &table::PLUGIN_COMPILES_GIVEN_UP,
+            &m.plugin_compiles_given_up,
+        );
         let failed = &m.auth_key_reloads_failed;
         self.one(&table::AUTH_KEY_RELOADS_FAILED, failed);
         self.one(&table::ACTIVE_CONNECTIONS, &m.active_connections);
@@ -135,6 +142,7 @@ impl Readings {
         self.one(&table::UNEXPECTED_DISCONNECTS, &m.unexpected_disconnects);
         self.labelled(&table::CLOSES, m.closes.rows());
         self.labelled(&table::UPGRADES_REFUSED, m.upgrades_refused.rows());
+        self.labelled(&table::HTTP_REFUSED, m.http_refused.rows());
         self.labelled(&table::ADMIN_REQUESTS, m.admin_requests.rows());
     }
 
@@ -168,6 +176,7 @@ impl Readings {
         self.one(&table::REDIS_PUBLISHES, &m.redis.publishes);
         self.one(&table::REDIS_PUBLISH_FAILURES, &m.redis.publish_failures);
         self.one(&table::REDIS_UNHEARD, &m.redis.unheard);
+        self.one(&table::REDIS_FORWARDED, &m.redis.forwarded);
         self.one(&table::REDIS_ROUTE_LOOKUPS, &m.redis.route_lookups);
         self.one(&table::REDIS_ROUTES_PRUNED, &m.redis.routes_pruned);
         self.one(

@@ -128,6 +128,10 @@ table! {
         .labels(&["version"]);
     CONFIG_RELOADS_FAILED = metric(Counter, "config_reloads_failed", Count,
         "Reloads of the configuration that were refused");
+    TASK_PANICS = metric(Counter, "task_panics", Count,
+        "Panics of the server's own tasks, each of which was started again; the log names the task. Anything but 0 is a bug in the server");
+    PLUGIN_COMPILES_GIVEN_UP = metric(Counter, "plugin_compiles_given_up", Count,
+        "Compilations of plugins that were refused because they take too long (`compile_time_max`), or because others that do are still going on");
     AUTH_KEY_RELOADS_FAILED = metric(Counter, "auth_key_reloads_failed", Count,
         "Times that the keys of tokens could not be read from their file or fetched from `auth.jwks_url`; the last good ones stay in use");
 
@@ -141,7 +145,10 @@ table! {
         "Connections that the server closed, by the name of the close code; `plugin`: a code of a plugin's own")
         .labels(&["code"]);
     UPGRADES_REFUSED = metric(Counter, "upgrades_refused", Count,
-        "Upgrades that were refused: `auth`, `origin`, `handshake`, `user_limit`, `node_limit`, `draining`")
+        "Upgrades that were refused: `auth`, `origin`, `handshake`, `user_limit`, `node_limit`, `address_limit`, `rate`, `draining`")
+        .labels(&["reason"]);
+    HTTP_REFUSED = metric(Counter, "http_refused", Count,
+        "Connections and requests refused before anybody knew what they wanted: `sockets` (over `limits.sockets_pending_max`), `descriptors`, `slow_header`, `unread` (the client takes in nothing of its answer), `malformed`, `host`, `proxy_header`")
         .labels(&["reason"]);
     ADMIN_REQUESTS = metric(Counter, "admin_requests", Count,
         "Calls of operators, by what came of them: `ok`, `refused` (4xx), `failed` (5xx), `unauthorized`, `rate_limited`")
@@ -161,7 +168,7 @@ table! {
         .labels(&["code"])
         .cloudwatch("MessagesRejected", &[&[SERVER_ID], &[], &["Code"]]);
     MESSAGES_DROPPED = metric(Counter, "messages_dropped", Count,
-        "Accepted messages that were not written to a client, by the reason: `offline`, `plugin`, `connection_gone`; put out to a connection, and it was full (`slow_consumer`), closing already (`closing`), lost (`connection_lost`), closed without taking them in time (`close_timeout`), or cut off by a drain (`cut_off`)")
+        "Accepted messages that were not written to a client, by the reason: `offline`, `moved`, `plugin`, `connection_gone`; put out to a connection, and it was full (`slow_consumer`), closing already (`closing`), lost (`connection_lost`), closed without taking them in time (`close_timeout`), or cut off by a drain (`cut_off`)")
         .labels(&["reason"])
         .cloudwatch("MessagesDropped", &[&[SERVER_ID], &[], &["Reason"]]);
     DELIVERY_LATENCY = metric(Histogram, "delivery_latency_ms", Milliseconds,
@@ -181,6 +188,8 @@ table! {
     REDIS_PUBLISH_FAILURES = metric(Counter, "redis_publish_failures", Count,
         "Messages that Redis did not take, or not in time");
     REDIS_UNHEARD = metric(Counter, "redis_unheard", Count, "Messages for a server that did not listen");
+    REDIS_FORWARDED = metric(Counter, "redis_forwarded", Count,
+        "Messages that were forwarded to the server to which their receiver had moved");
     REDIS_ROUTE_LOOKUPS = metric(Counter, "redis_route_lookups", Count,
         "Questions for a route that Redis was asked; most are answered from memory");
     REDIS_ROUTES_PRUNED = metric(Counter, "redis_routes_pruned", Count,
@@ -256,6 +265,9 @@ table! {
     TRACE_SPANS_DROPPED = metric(Counter, "trace_spans_dropped", Count,
         "Spans of traces that no collector got: too many waited (`queue_full`), or it did not take them (`export`)")
         .labels(&["reason"]);
+
+    LOG_LINES_DROPPED = metric(Counter, "log_lines_dropped", Count,
+        "Lines of the log that were not written: the reader of standard error did not read, or the disk is full");
 }
 
 #[cfg(test)]

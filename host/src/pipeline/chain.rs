@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, future::Either};
 
-use super::{Message, Refused, Settled, guest, mirrored, settle, traced};
+use super::{Message, Refused, Settled, guest, settle, traced, witnessed};
 use crate::{
     plugin::{Asked, PluginSet, PluginVersion, Slot, Transformed},
     protocol::ClientInfo,
@@ -89,7 +89,13 @@ impl<'s> Link<'s> {
         let verdict = self.version.validate(client, guest(message));
         verdict.map(move |verdict| {
             let verdict = call.ended(verdict);
-            mirrored(self.slot, Asked::Validate, client, message, &verdict);
+            witnessed(
+                (self.slot, self.version),
+                Asked::Validate,
+                client,
+                message,
+                &verdict,
+            );
             match settle(self.slot, verdict) {
                 Settled::Answer(()) | Settled::Passed => Ok(()),
                 Settled::Stop(refused) => Err(refused),
@@ -119,7 +125,7 @@ impl<'s> Transformer<'s> {
         };
         verdict.map(move |verdict| {
             let verdict = call.ended(verdict);
-            mirrored(slot, asked, client, message, &verdict);
+            witnessed((slot, version), asked, client, message, &verdict);
             settle(slot, verdict)
         })
     }

@@ -18,8 +18,8 @@ use std::{
 use crate::{
     config::OnFailure,
     plugin::{
-        Action, Asked, CallError, Destination, Draft, GuestDestination, GuestMessage, PluginSet,
-        PluginVersion, Rejection, Slot, Tell, Transformed, Verdict,
+        Action, Asked, Call, CallError, Destination, Draft, GuestDestination, GuestMessage,
+        PluginSet, PluginVersion, Rejection, Slot, Tell, Transformed, Verdict,
     },
     protocol::{ClientInfo, event_type::Closeness},
     trace::Trace,
@@ -148,7 +148,7 @@ pub async fn run<'a>(
     let call = traced::call(&message, "handle", version);
     let verdict = version.handle(client, guest(&message)).await;
     let verdict = call.ended(verdict);
-    mirrored(slot, Asked::Handle, client, &message, &verdict);
+    witnessed((slot, version), Asked::Handle, client, &message, &verdict);
     match settle(slot, verdict) {
         Settled::Answer(actions) => Outcome::Handled { message, actions },
         Settled::Passed => Outcome::Route(message),
@@ -175,7 +175,11 @@ pub async fn connected(
         else {
             continue;
         };
-        match settle(slot, version.connected(client).await) {
+        let verdict = version.connected(client).await;
+        if let Err(error) = &verdict {
+            version.blame(error, Some(client), &Call::Connected);
+        }
+        match settle(slot, verdict) {
             Settled::Answer(actions) => all.extend(actions),
             Settled::Passed => {}
             Settled::Stop(refused) => return Err(refused),
@@ -202,12 +206,10 @@ pub async fn disconnected(
         .filter(|version| version.follows_connections())
     {
         // The failure was counted and logged where it happened.
-        all.extend(
-            version
-                .disconnected(client, code, reason)
-                .await
-                .unwrap_or_default(),
-        );
+        match version.disconnected(client, code, reason).await {
+            Ok(actions) => all.extend(actions),
+            Err(error) => version.blame(&error, Some(client), &Call::Disconnected(code, reason)),
+        }
     }
     all
 }
@@ -229,7 +231,11 @@ pub async fn authorize_join(
         let Some(version) = version.filter(|version| version.authorizes_rooms()) else {
             continue;
         };
-        if let Settled::Stop(refused) = settle(slot, version.authorize_join(client, room).await) {
+        let verdict = version.authorize_join(client, room).await;
+        if let Err(error) = &verdict {
+            version.blame(error, Some(client), &Call::Join(room));
+        }
+        if let Settled::Stop(refused) = settle(slot, verdict) {
             return Err(refused);
         }
     }
@@ -262,9 +268,9 @@ fn handler<'s>(
     best.map(|(_, slot, version)| (slot, version))
 }
 
-/// Has a version that runs beside the live one asked the same, if there is one. Does not wait.
-fn mirrored<T: Tell>(
-    slot: &Slot,
+/// Has a version that runs beside the live one asked the same, if there is one, and takes note of a failure. Does not wait.
+fn witnessed<T: Tell>(
+    (slot, version): (&Slot, &PluginVersion),
     asked: Asked,
     client: Option<&Arc<ClientInfo>>,
     message: &Message<'_>,
@@ -272,6 +278,9 @@ fn mirrored<T: Tell>(
 ) {
     if let Some(shadow) = slot.shadow() {
         shadow.offer(asked, client, &guest(message), verdict);
+    }
+    if let Err(error) = verdict {
+        version.blame(error, client, &Call::About(asked, guest(message)));
     }
 }
 

@@ -21,6 +21,7 @@ use wasmtime::{Engine, component::Component};
 
 use super::{
     cache::{AotCache, ComponentHash},
+    given_up::{Compilation, GivenUp},
     loader::LoadError,
 };
 
@@ -37,6 +38,14 @@ pub(super) struct Compiler {
     cache: Option<Arc<AotCache>>,
     /// As many at a time as there are processors: compiling takes seconds and hundreds of MiB for some languages.
     room: Semaphore,
+    given_up: GivenUp,
+}
+
+/// What is compiled.
+struct Of {
+    compilation: Arc<Compilation>,
+    hash: ComponentHash,
+    bytes: Arc<[u8]>,
 }
 
 /// A component that can be instantiated.
@@ -62,32 +71,38 @@ impl Compiler {
             engine: engine.clone(),
             cache,
             room: Semaphore::new(thread::available_parallelism().map_or(1, usize::from)),
+            given_up: GivenUp::default(),
         }
     }
 
-    /// On a thread of its own, at a pace that suits what else is to be done.
+    /// On a thread of its own, at a pace that suits what else is to be done, and for `time_max` at most.
     pub(super) async fn compile(
         &self,
         hash: ComponentHash,
         bytes: Arc<[u8]>,
         pace: Pace,
+        time_max: Duration,
     ) -> Result<Compiled, LoadError> {
         // The semaphore is never closed.
         let _room = self.room.acquire().await;
-        match pace {
-            Pace::Full => received(self.start(hash, bytes, pace)?.result.await),
-            Pace::Beside | Pace::Slow => self.compile_beside(hash, bytes).await,
-        }
+        let compile = |compilation| async move {
+            let of = Of {
+                compilation,
+                hash,
+                bytes,
+            };
+            match pace {
+                Pace::Full => received(self.start(&of, pace)?.result.await),
+                Pace::Beside | Pace::Slow => self.compile_beside(&of).await,
+            }
+        };
+        self.given_up.bounded(hash, time_max, compile).await
     }
 
     /// Where nothing of the processors is left for the first attempt, another one is begun with some priority, so that
     /// plugins can be changed on a machine that is never at rest.
-    async fn compile_beside(
-        &self,
-        hash: ComponentHash,
-        bytes: Arc<[u8]>,
-    ) -> Result<Compiled, LoadError> {
-        let mut first = self.start(hash, bytes.clone(), Pace::Beside)?;
+    async fn compile_beside(&self, of: &Of) -> Result<Compiled, LoadError> {
+        let mut first = self.start(of, Pace::Beside)?;
         let began = Instant::now();
         loop {
             if let Ok(result) = timeout(LOOK_EVERY, &mut first.result).await {
@@ -98,27 +113,24 @@ impl Compiler {
             }
         }
         debug!("the processors are busy; a plugin is compiled with more priority");
-        let mut second = self.start(hash, bytes, Pace::Slow)?;
+        let mut second = self.start(of, Pace::Slow)?;
         tokio::select! {
             result = &mut first.result => received(result),
             result = &mut second.result => received(result),
         }
     }
 
-    fn start(
-        &self,
-        hash: ComponentHash,
-        bytes: Arc<[u8]>,
-        pace: Pace,
-    ) -> Result<Attempt, LoadError> {
+    fn start(&self, of: &Of, pace: Pace) -> Result<Attempt, LoadError> {
         let (done, result) = oneshot::channel();
         let thread = Arc::<OnceLock<Pid>>::default();
         let here = thread.clone();
         let (engine, cache) = (self.engine.clone(), self.cache.clone());
+        let (hash, bytes, compilation) = (of.hash, of.bytes.clone(), of.compilation.clone());
         let swap = Span::current();
         let work = move || {
             let _swap = swap.entered();
             here.get_or_init(rustix::thread::gettid);
+            compilation.join();
             let began = Instant::now();
             let compiled = compile_or_fetch(&engine, cache.as_deref(), hash, &bytes, pace);
             // Whoever waits for it may be gone.

@@ -14,9 +14,11 @@ use std::{
     time::Duration,
 };
 
+use tracing::warn;
 use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::{lane::SlowLane, limits::TABLE_ELEMENTS_MAX};
+use crate::{metrics::Metrics, supervise};
 
 /// How often the epoch advances: the granularity of CPU limits, and half of the longest that a guest holds a thread.
 pub(super) const TICK: Duration = Duration::from_millis(1);
@@ -40,6 +42,9 @@ const TABLES_PER_COMPONENT_MAX: u32 = 16;
 /// Largest linear memory that any plugin can be configured to have.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
 
+/// Addresses behind a memory that is reserved as it is needed, so that it does not move with each growth.
+const GROWTH_BYTES: u64 = 1 << 20;
+
 /// Stack of a guest; the rest of the fiber's stack is the host's.
 const GUEST_STACK_BYTES: usize = 512 << 10;
 const FIBER_STACK_BYTES: usize = 1 << 20;
@@ -58,15 +63,15 @@ impl PluginEngine {
     ///
     /// # Errors
     /// Where the machine does not give the address space, or the threads.
-    pub(super) fn new() -> Result<Self, EngineError> {
-        let wasm = Engine::new(&config()).map_err(|error| EngineError(format!("{error:#}")))?;
+    pub(super) fn new(metrics: &Arc<Metrics>) -> Result<Self, EngineError> {
+        let wasm = engine()?;
         let no_thread = |error: std::io::Error| EngineError(error.to_string());
-        let ticker = Ticker::start(wasm.weak(), PARK_AFTER_TICKS).map_err(no_thread)?;
+        let ticker = Ticker::start(wasm.weak(), PARK_AFTER_TICKS, metrics).map_err(no_thread)?;
         let lanes = (thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
         Ok(Self {
             wasm,
             ticker,
-            slow_lane: Arc::new(SlowLane::start(lanes).map_err(no_thread)?),
+            slow_lane: Arc::new(SlowLane::start(lanes, metrics).map_err(no_thread)?),
             lanes,
         })
     }
@@ -105,7 +110,23 @@ impl From<String> for EngineError {
     }
 }
 
-fn config() -> Config {
+/// One that takes its memory from a pool, or as it is needed if there are too few addresses for the pool.
+fn engine() -> Result<Engine, EngineError> {
+    let pooling = match Engine::new(&pooling()) {
+        Ok(engine) => return Ok(engine),
+        Err(error) => error,
+    };
+    let engine = Engine::new(&on_demand()).map_err(|error| EngineError(format!("{error:#}")))?;
+    warn!(
+        "the address space for the memory of all plugins cannot be reserved ({pooling:#}), so each plugin's memory is \
+         reserved as it is needed: calls of plugins, and starting instances, take longer. Remove the limit (ulimit -v, \
+         RLIMIT_AS) of this process"
+    );
+    Ok(engine)
+}
+
+/// All that instances may take is reserved at the start: some 1.6 TiB of addresses, and no memory.
+fn pooling() -> Config {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(INSTANCES_MAX)
         // As many as that many instances can have: no plugin takes them from another.
@@ -120,9 +141,26 @@ fn config() -> Config {
         .max_core_instance_size(2 << 20)
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_memory_size(MEMORY_BYTES_MAX);
+    let mut config = common();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// An instance reserves about what it uses. Without room to spare around memories every access is checked.
+fn on_demand() -> Config {
+    let mut config = common();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::OnDemand)
+        .memory_reservation(0)
+        .memory_reservation_for_growth(GROWTH_BYTES)
+        .memory_guard_size(0)
+        .memory_may_move(true);
+    config
+}
+
+fn common() -> Config {
     let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .memory_init_cow(true)
         .epoch_interruption(true)
         // Plugins are synchronous; the support for concurrent guests triples the cost of a call.
@@ -140,11 +178,18 @@ struct Ticker {
 }
 
 impl Ticker {
-    fn start(engine: EngineWeak, park_after_ticks: u32) -> std::io::Result<Arc<Self>> {
+    fn start(
+        engine: EngineWeak,
+        park_after_ticks: u32,
+        metrics: &Arc<Metrics>,
+    ) -> std::io::Result<Arc<Self>> {
         let (hand_over, take_over) = std::sync::mpsc::sync_channel::<Weak<Self>>(1);
+        let metrics = metrics.clone();
         let tick = move || {
             if let Ok(ticker) = take_over.recv() {
-                run(&ticker, &engine, park_after_ticks);
+                supervise::on_this_thread("clock of plugins", &metrics, || {
+                    run(&ticker, &engine, park_after_ticks);
+                });
             }
         };
         let thread = thread::Builder::new()
@@ -213,9 +258,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn both_ways_to_allocate_are_configurations_that_wasmtime_takes() {
+        for config in [pooling(), on_demand()] {
+            assert!(Engine::new(&config).is_ok());
+        }
+    }
+
+    #[test]
     fn the_clock_stops_where_nothing_is_called_and_goes_on_with_the_next_call() {
-        let engine = Engine::new(&config()).unwrap();
-        let ticker = Ticker::start(engine.weak(), 3).unwrap();
+        let engine = Engine::new(&pooling()).unwrap();
+        let ticker = Ticker::start(engine.weak(), 3, &Arc::default()).unwrap();
         for _ in 0..3 {
             while !ticker.parked.load(Ordering::SeqCst) {
                 thread::yield_now();
@@ -230,7 +282,7 @@ mod tests {
 
     #[test]
     fn the_clock_thread_ends_with_the_engine() {
-        let engine = PluginEngine::new().unwrap();
+        let engine = PluginEngine::new(&Arc::default()).unwrap();
         let ticker = Arc::downgrade(&engine.ticker);
         engine.wind_up();
         drop(engine);

@@ -4,13 +4,19 @@
 //! want it. These begin anew whenever a version goes live.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant, SystemTime},
 };
 
-use super::{instance::CallError, log::clean};
-use crate::metrics::{
-    Counter, FailureKind, Gauge, Histogram, HistogramSnapshot, PluginMetrics, bound_us,
+use super::{
+    instance::CallError,
+    log::clean,
+    recent::{Lately, Recent},
+    replay::{Call, Replays, user_of},
+};
+use crate::{
+    metrics::{Counter, FailureKind, Gauge, Histogram, HistogramSnapshot, PluginMetrics, bound_us},
+    protocol::ClientInfo,
 };
 
 /// What is counted about one version.
@@ -21,6 +27,9 @@ pub struct VersionFigures {
     instances: Gauge,
     memory_bytes: Gauge,
     last_error: Mutex<Option<LastError>>,
+    recent: Recent,
+    /// Where failed calls go while the version is on trial.
+    replays: Mutex<Weak<Replays>>,
 }
 
 /// The latest call that failed.
@@ -75,6 +84,42 @@ impl VersionFigures {
             kind: error.kind,
             message: clean(&error.detail),
         });
+    }
+
+    /// Takes note of a call that failed, and of its user: for this version on trial, and for the one after it.
+    #[cold]
+    pub(super) fn blame(
+        &self,
+        error: &CallError,
+        client: Option<&Arc<ClientInfo>>,
+        call: &Call<'_>,
+    ) {
+        self.recent.failed(user_of(client, call), Instant::now());
+        let replays = self.replays_slot().upgrade();
+        if let Some(replays) = replays {
+            replays.offer(error, client, call);
+        }
+    }
+
+    /// Has calls that fail from now on asked again, as long as `replays` lasts.
+    pub(super) fn replay_to(&self, replays: &Arc<Replays>) {
+        *self.replays_slot() = Arc::downgrade(replays);
+    }
+
+    /// Remembers how many calls there have been until now.
+    pub(super) fn mark(&self) {
+        self.recent
+            .mark(self.call_time.snapshot().count(), Instant::now());
+    }
+
+    /// What was done in the last minutes.
+    pub(super) fn lately(&self) -> Lately {
+        self.recent
+            .lately(self.call_time.snapshot().count(), Instant::now())
+    }
+
+    fn replays_slot(&self) -> MutexGuard<'_, Weak<Replays>> {
+        self.replays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls that failed in this way.

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     sync::oneshot,
-    time::{sleep, timeout_at},
+    time::{sleep, timeout, timeout_at},
 };
 use tracing::warn;
 
@@ -26,9 +26,11 @@ use super::{
 };
 use crate::metrics::events::PluginHandedOver;
 
-/// How often it is tried to find a moment in which no message is under way, and the pause between.
-const ATTEMPTS: usize = 3;
-const PAUSE: Duration = Duration::from_millis(100);
+/// How often it is tried to find a moment in which no message is under way, within the time for all of it.
+const ATTEMPTS: u32 = 3;
+
+/// The part of that time for which messages go on between two attempts.
+const PAUSE_SHARE: u32 = 20;
 
 /// Why the state was not handed over.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,11 @@ pub(super) enum HandoverError {
          or allow more"
     )]
     Busy(Duration),
+    /// Another plugin of the same change took too long, and the messages of this one could not be held for it.
+    #[error(
+        "the change of another plugin took longer than messages may be held ({0:?}, `handover_time_max`)"
+    )]
+    HeldUp(Duration),
     /// It was not done in time.
     #[error("{step} and what came before it took longer than {max:?} (`handover_time_max`)")]
     TooSlow { step: &'static str, max: Duration },
@@ -60,6 +67,8 @@ pub(super) struct HandedOver {
     new: Arc<PluginVersion>,
     door: HeldDoor,
     began: Instant,
+    /// By when the new version is to be live.
+    until: Instant,
     carried: Option<Carried>,
 }
 
@@ -77,6 +86,11 @@ struct Saved {
 }
 
 impl HandedOver {
+    /// By when the new version is to be live: messages are held no longer.
+    pub(super) fn until(&self) -> Instant {
+        self.until
+    }
+
     /// The new version is live: those who wait go there.
     pub(super) fn end(mut self) {
         let carried = self.carried.take();
@@ -109,7 +123,8 @@ pub(super) fn is_due(old: &PluginVersion, new: &PluginVersion) -> bool {
     old.door().is_some() && new.door().is_some()
 }
 
-/// Holds the messages of `old` and hands its state over to `new`, where both can. None where another version serves in the
+/// Holds the messages of `old` and hands its state over to `new`, if both can: within `handover_time_max` of `new` from the
+/// moment in which messages are held for the first time, all attempts together. None where another version serves in the
 /// place of `old` by the time at which its door can be held: that has the state now.
 ///
 /// # Errors
@@ -118,40 +133,51 @@ pub(super) async fn hand_over(
     old: &Arc<PluginVersion>,
     new: &Arc<PluginVersion>,
 ) -> Result<Option<HandedOver>, HandoverError> {
-    let mut attempts = 1;
-    loop {
-        let attempt = try_to_hand_over(old, new).await;
-        match attempt {
-            Err(HandoverError::Busy(_)) if attempts < ATTEMPTS => attempts += 1,
+    let max = new.config().limits.handover_time_max;
+    let mut deadline = None;
+    for left in (1..ATTEMPTS).rev() {
+        match try_to_hand_over(old, new, &mut deadline, left + 1).await {
+            Err(HandoverError::Busy(_)) => sleep(max / PAUSE_SHARE).await,
             ended => return ended,
         }
-        sleep(PAUSE).await;
     }
+    try_to_hand_over(old, new, &mut deadline, 1).await
 }
 
 /// Holds the messages of `old`, so that `new` can take its place without its state. None as with [`hand_over`].
 pub(super) async fn hold(old: &Arc<PluginVersion>, new: &Arc<PluginVersion>) -> Option<HandedOver> {
     let door = old.door()?.hold().await?;
+    let began = Instant::now();
     Some(HandedOver {
         old: old.clone(),
         new: new.clone(),
         door,
-        began: Instant::now(),
+        began,
+        until: began + new.config().limits.handover_time_max,
         carried: None,
     })
 }
 
+/// `deadline` is that of all attempts, and begins with the first hold. Of the time until then, this one waits for messages
+/// that are under way for its part, where so many attempts are left.
 async fn try_to_hand_over(
     old: &Arc<PluginVersion>,
     new: &Arc<PluginVersion>,
+    deadline: &mut Option<Instant>,
+    left: u32,
 ) -> Result<Option<HandedOver>, HandoverError> {
     let Some(mut held) = hold(old, new).await else {
         return Ok(None);
     };
     let max = new.config().limits.handover_time_max;
-    let deadline = held.began + max;
+    let deadline = *deadline.get_or_insert(held.began + max);
+    held.until = deadline;
     let carries = old.hands_over() && new.hands_over();
-    let empty = timeout_at(deadline.into(), held.door.until_empty()).await;
+    let empty = timeout(
+        patience(deadline, Instant::now(), left),
+        held.door.until_empty(),
+    )
+    .await;
     if !carries {
         // There is nothing to lose but the order of the calls that are under way.
         return Ok(Some(held));
@@ -271,5 +297,29 @@ fn failed(step: &'static str, reason: &impl ToString) -> HandoverError {
     HandoverError::Failed {
         step,
         reason: reason.to_string(),
+    }
+}
+
+/// How long an attempt waits for messages that are under way, with so many attempts `left`.
+fn patience(deadline: Instant, now: Instant, left: u32) -> Duration {
+    deadline.saturating_duration_since(now) / left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_attempts_together_hold_messages_no_longer_than_a_handover_may_take() {
+        let (began, max) = (Instant::now(), Duration::from_secs(2));
+        let (mut now, mut held) = (began, Duration::ZERO);
+        for left in (1..=ATTEMPTS).rev() {
+            let patience = patience(began + max, now, left);
+            assert!(patience >= max / 5, "each has its part: {patience:?}");
+            now += patience + max / PAUSE_SHARE;
+            held += patience;
+        }
+        assert!(held <= max, "{held:?}");
+        assert_eq!(patience(began, now, 1), Duration::ZERO, "none after it");
     }
 }

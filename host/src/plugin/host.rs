@@ -29,7 +29,11 @@ use super::{
     output::{LastWords, OutputLines},
     store::{Entry, PluginStore, StoreError},
 };
-use crate::{config::PluginLimits, metrics::PluginMetrics, protocol::ClientInfo};
+use crate::{
+    config::PluginLimits,
+    metrics::{Metrics, PluginMetrics},
+    protocol::ClientInfo,
+};
 
 /// Most host resources that a guest may hold at a time.
 const RESOURCES_MAX: usize = 1_000;
@@ -48,6 +52,8 @@ pub(super) struct Shared {
     pub(super) limits: PluginLimits,
     pub(super) log: Arc<PluginLog>,
     pub(super) metrics: Arc<PluginMetrics>,
+    /// Those of the whole server.
+    pub(super) server: Arc<Metrics>,
     pub(super) figures: Arc<VersionFigures>,
     pub(super) store: Arc<dyn PluginStore>,
     /// How many calls of this version may be in the slow lane or in line for it.

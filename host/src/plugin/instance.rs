@@ -34,8 +34,8 @@ const IMAGE_PAUSES: [Duration; 3] = [
 const FRAMES_MAX: usize = 4;
 
 /// Added where a guest ended itself without a word, which wasmtime tells of as `unreachable` and no more.
-const SILENT: &str = "; the plugin said nothing: look for an exception that is not caught (the SDKs log those: `guard` in JavaScript, \
-     `guarded` in Python), an answer of another type than the interface has, or a function of it that is not exported";
+const SILENT: &str = "; the plugin said nothing: look for an exception that is not caught (in a component that `signalbox plugin build` \
+     has made the log has it), an answer of another type than the interface has, or a function of it that is not exported";
 
 /// Why a call gave no answer. The detail is for the log: a client is told nothing of it.
 #[derive(Debug, Clone, thiserror::Error)]

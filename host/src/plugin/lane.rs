@@ -22,7 +22,10 @@ use tokio::{
 };
 
 use super::{cpu::CpuMeter, instance::CallError};
-use crate::metrics::FailureKind;
+use crate::{
+    metrics::{FailureKind, Metrics},
+    supervise,
+};
 
 /// How much less urgent the threads are than others of the process: where all processors are busy, they get about a third
 /// of what a thread that serves gets, so that a call that takes its time is not starved either.
@@ -42,14 +45,17 @@ impl SlowLane {
     ///
     /// # Errors
     /// Where the system does not give them.
-    pub(super) fn start(threads: usize) -> std::io::Result<Self> {
+    pub(super) fn start(threads: usize, metrics: &Arc<Metrics>) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..threads {
-            let queue = queue.clone();
+            let (queue, metrics) = (queue.clone(), metrics.clone());
+            let serve = move || {
+                supervise::on_this_thread("slow lane", &metrics, || serve(&queue));
+            };
             thread::Builder::new()
                 .name("plugin-slow".to_owned())
-                .spawn(move || serve(&queue))?;
+                .spawn(serve)?;
         }
         Ok(Self { jobs })
     }
@@ -226,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_had_its_turn_goes_on_in_the_lane_and_comes_back_to_wait() {
-        let lane = SlowLane::start(1).unwrap();
+        let lane = SlowLane::start(1, &Arc::default()).unwrap();
         let meter = Arc::<CpuMeter>::default();
         let mine = meter.clone();
         let (open, gate) = oneshot::channel();
@@ -256,7 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn calls_of_one_plugin_queue_among_themselves_and_others_go_before_them() {
-        let lane = SlowLane::start(1).unwrap();
+        let lane = SlowLane::start(1, &Arc::default()).unwrap();
         let (busy, other) = (own(), own());
         let (ended, mut order) = unbounded_channel();
         let (open, gate) = std::sync::mpsc::channel::<()>();
@@ -297,7 +303,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_is_late_is_stopped_and_the_thread_serves_the_next() {
-        let lane = SlowLane::start(1).unwrap();
+        let lane = SlowLane::start(1, &Arc::default()).unwrap();
         let (meter, own) = (Arc::<CpuMeter>::default(), own());
         let mine = meter.clone();
         let (told, stopped) = oneshot::channel();
@@ -322,7 +328,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_of_the_host_costs_that_call_alone() {
-        let lane = SlowLane::start(1).unwrap();
+        let lane = SlowLane::start(1, &Arc::default()).unwrap();
         let own = own();
         for panics in [true, false] {
             let meter = Arc::<CpuMeter>::default();

@@ -114,6 +114,9 @@ pub enum LoadError {
     /// It is no component.
     #[error("not a component: {0}")]
     NotAComponent(String),
+    /// It takes too long to compile.
+    #[error("{0}")]
+    CompileTime(String),
     /// It has more parts than an instance may have here.
     #[error("the component is more than this host takes: {0}")]
     TooManyParts(String),
@@ -153,7 +156,7 @@ impl LoadError {
     pub fn step(&self) -> &'static str {
         match self {
             Self::Read { .. } | Self::TooLarge { .. } => "read",
-            Self::NotAComponent(_) | Self::TooManyParts(_) => "compile",
+            Self::NotAComponent(_) | Self::CompileTime(_) | Self::TooManyParts(_) => "compile",
             Self::Mismatch(_) => "contract",
             Self::Start(_) => "start",
             Self::EventTypes(_) | Self::TooManyEventTypes(_) => "event-types",
@@ -173,6 +176,7 @@ impl LoadError {
             | Self::Handover(reason)
             | Self::SelfTest(reason) => *reason = one_line(reason, REASON_BYTES_MAX),
             Self::Read { .. }
+            | Self::CompileTime(_)
             | Self::TooLarge { .. }
             | Self::EventTypes(_)
             | Self::TooManyEventTypes(_)
@@ -193,7 +197,7 @@ impl Loader {
         store: Arc<dyn PluginStore>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, EngineError> {
-        let engine = PluginEngine::new()?;
+        let engine = PluginEngine::new(&metrics)?;
         let linker =
             linker(engine.wasm()).map_err(|error| EngineError::from(format!("{error:#}")))?;
         Ok(Self {
@@ -216,21 +220,28 @@ impl Loader {
         bytes: Arc<[u8]>,
         pace: Pace,
     ) -> Result<Arc<PluginVersion>, LoadError> {
-        let candidate = self.compile(bytes, pace).await?;
+        let candidate = self.compile(config, bytes, pace).await?;
         self.admit(config, candidate).await
     }
 
     /// Compiles `bytes`, or takes what was compiled before.
     ///
     /// # Errors
-    /// [`LoadError::NotAComponent`], [`LoadError::TooManyParts`].
+    /// [`LoadError::NotAComponent`], [`LoadError::TooManyParts`], [`LoadError::CompileTime`].
     pub(super) async fn compile(
         &self,
+        config: &PluginConfig,
         bytes: Arc<[u8]>,
         pace: Pace,
     ) -> Result<Candidate, LoadError> {
         let hash = hash(&bytes);
-        let compiled = self.compiler.compile(hash, bytes.clone(), pace).await;
+        let max = config.limits.compile_time_max;
+        let compiled = self.compiler.compile(hash, bytes.clone(), pace, max);
+        let compiled = compiled.await.inspect_err(|error| {
+            if matches!(error, LoadError::CompileTime(_)) {
+                self.metrics.plugin_compiles_given_up.increment();
+            }
+        });
         let compiled = compiled.map_err(LoadError::bounded)?;
         debug!(
             version = label(&hash),
@@ -331,6 +342,7 @@ impl Loader {
             limits: config.limits.clone(),
             log: Arc::new(log),
             metrics,
+            server: self.metrics.clone(),
             figures: Arc::default(),
             store: self.store.clone(),
             lane: Arc::new(Semaphore::new(self.engine.lanes())),

@@ -4,8 +4,8 @@
 //! that is much; [`bindings`] the Rust side of the WIT package, and [`editions`] of its versions; [`host`] what a
 //! guest may call; [`limits`] what it may use; [`instance`] one instance and [`pool`] the warm ones; [`version`] the calls
 //! to a plugin; [`loader`] how a component is admitted; [`registry`] what is live and how it is swapped, [`door`] and
-//! [`handover`] how a state in memory comes along; [`rollout`] how a version is tried first; [`versions`] what
-//! of that is on disk; [`watcher`] how a changed file is noticed.
+//! [`handover`] how a state in memory comes along; [`rollout`] how a version is tried first; [`evidence`], [`replay`] and
+//! [`recent`] what a version on trial is judged by; [`versions`] what of that is on disk.
 //!
 //! Invariants: a guest that failed is thrown away, never the host. A version that was not admitted whole is never
 //! called for a message. What is live changes by one atomic store.
@@ -19,7 +19,9 @@ mod cpu;
 mod door;
 mod editions;
 mod engine;
+mod evidence;
 mod figures;
+mod given_up;
 mod handover;
 mod host;
 mod instance;
@@ -32,7 +34,9 @@ mod message;
 mod metadata;
 mod output;
 mod pool;
+mod recent;
 mod registry;
+mod replay;
 mod report;
 mod rfc3339;
 mod rollout;
@@ -42,25 +46,25 @@ mod source;
 mod store;
 mod version;
 mod versions;
-mod watcher;
 
 pub use answer::{Action, Destination, Draft, Rejection, Transformed};
 pub use cache::{ComponentHash, hash as component_hash, hex};
 pub use compile::Pace;
 pub use engine::EngineError;
+pub use evidence::Counted;
 pub use figures::{LastError, VersionFigures};
 pub use instance::CallError;
 pub use loader::{Admission, LoadError, Loader, Trial};
 pub use metadata::Metadata;
 pub use registry::{
-    Admitted, CallFailure, Change, ChangeError, PluginView, Registry, Trigger, Unchanged,
+    Admitted, CallFailure, Change, ChangeError, PluginView, Push, Registry, Trigger, Unchanged,
     VersionView, Visit,
 };
+pub use replay::Call;
 pub use report::AdmissionReport;
 pub use rollout::{Asked, Difference, Rollout, Shadow, Tell};
 pub use sample::{SampleCall, sample_calls};
 pub use set::{PluginSet, Slot};
 pub use source::read;
-pub use store::{Entry, MemoryStore, PluginStore, RedisStore, StoreError};
+pub use store::{ENTRY_BYTES, Entry, MemoryStore, PluginStore, RedisStore, StoreError};
 pub use version::{GuestDestination, GuestMessage, PluginVersion, Verdict};
-pub use watcher::FileWatcher;

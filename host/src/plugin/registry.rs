@@ -31,7 +31,7 @@ use std::{
 use arc_swap::ArcSwap;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
-use tracing::{Instrument, Span, info_span};
+use tracing::{Instrument, Span, info, info_span};
 
 use self::{
     attempt::{Look, Newcomer, NotAdmitted, Origin, Tried},
@@ -52,7 +52,7 @@ use crate::{
 };
 
 pub use change::{Change, ChangeError, Unchanged};
-pub use operations::Admitted;
+pub use operations::{Admitted, Push};
 pub use trigger::Trigger;
 pub use view::{CallFailure, PluginView, VersionView};
 pub use visit::Visit;
@@ -232,10 +232,17 @@ impl Registry {
 
     /// Makes everything live that is ready, by one store, with the state of `single` plugins.
     async fn go_live(&self, reload: &mut Reload) {
+        for place in &mut reload.places {
+            self.pass_over(place, reload.began);
+        }
         let handed_over = self.hand_over(reload).await;
         let switch = self.switch();
         let live = self.live();
         for place in &mut reload.places {
+            // The state of a `single` plugin is with the new version by now, and going back waits for that.
+            if place.next().is_none_or(|next| next.door().is_none()) {
+                self.pass_over(place, reload.began);
+            }
             place.look_again(&live, reload.trigger);
         }
         let slots = reload.places.iter().map(|place| {
@@ -277,6 +284,23 @@ impl Registry {
         drop(switch);
     }
 
+    /// Gives up what the file of a plugin holds if an operator went back while it was being loaded.
+    fn pass_over(&self, place: &mut Place, began: Instant) {
+        let name = &place.config.name;
+        let is_of_file = matches!(
+            &place.attempt,
+            Attempt::Ready(new) if new.origin == Origin::File && !new.insisted
+        );
+        let gone_back = self.records.with(name, |record| record.gone_back);
+        if is_of_file && gone_back.is_some_and(|at| at > began) {
+            info!(
+                plugin = name,
+                "the file is passed over: an operator went back while it was being loaded"
+            );
+            place.attempt = Attempt::Over;
+        }
+    }
+
     /// For who puts another set live: what is live does not change meanwhile.
     fn switch(&self) -> MutexGuard<'_, ()> {
         self.switch.lock().unwrap_or_else(PoisonError::into_inner)
@@ -295,10 +319,11 @@ impl Registry {
         old: Option<&PluginVersion>,
         trigger: Trigger,
     ) {
-        let watched = !self.probation.load().time.is_zero();
+        let watched = new.watched && !self.probation.load().time.is_zero();
         let trial = old
             .filter(|_| watched)
             .map(|old| Trial::begin(&new.version, old));
+        let is_on_trial = trial.is_some();
         self.records.with(&config.name, |record| {
             record.went_live(&new.version, trigger, self.keep);
             if let Some(live) = record.stints.front_mut() {
@@ -309,7 +334,7 @@ impl Registry {
                 config: config.clone(),
             });
         });
-        if trial.is_some() {
+        if is_on_trial {
             self.trials.notify_one();
         }
     }

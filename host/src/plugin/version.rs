@@ -1,7 +1,7 @@
 //! One version of a plugin: a component with its configuration and limits, its instances, and the calls to them.
 
 use std::{
-    sync::{Arc, Once},
+    sync::{Arc, Once, Weak},
     time::{Duration, Instant},
 };
 
@@ -23,6 +23,7 @@ use super::{
     loader::{Admission, Candidate},
     log::PluginLog,
     pool::Pool,
+    replay::Call,
     store::Unwritten,
 };
 use crate::{
@@ -32,6 +33,7 @@ use crate::{
         ClientInfo,
         event_type::{Closeness, Patterns},
     },
+    supervise,
 };
 
 /// A version that was admitted.
@@ -110,12 +112,12 @@ impl PluginVersion {
         }))
     }
 
-    /// The same version to run on copies: with instances, figures and counters of its own, a log that is marked, and a store
-    /// that takes nothing.
-    pub(super) fn as_shadow(&self) -> Self {
+    /// The same version to run on copies: with instances, figures and counters of its own, a log that is marked so, and a
+    /// store that takes nothing.
+    pub(super) fn as_double(&self, mark: &str) -> Self {
         let metrics = Arc::<PluginMetrics>::default();
         let (own, lines) = (&self.shared, self.config.limits.log_lines_per_second);
-        let marked = format!("{} shadow", self.label);
+        let marked = format!("{} {mark}", self.label);
         let log = PluginLog::new(self.name(), &marked, lines, metrics.clone());
         self.sharing(Arc::new(Shared {
             figures: Arc::default(),
@@ -174,6 +176,12 @@ impl PluginVersion {
     /// What it has done since it went live.
     pub fn figures(&self) -> &VersionFigures {
         &self.shared.figures
+    }
+
+    /// Takes note of a call that failed, to judge the version by if it is on trial. For whoever called it for a client, or
+    /// for a message. Does not wait.
+    pub fn blame(&self, error: &CallError, client: Option<&Arc<ClientInfo>>, call: &Call<'_>) {
+        self.shared.figures.blame(error, client, call);
     }
 
     /// What its admission found out.
@@ -380,14 +388,9 @@ impl PluginVersion {
     /// Gives instances back that nobody uses any more, as long as the version lasts.
     fn look_after(self: &Arc<Self>) {
         let (version, every) = (Arc::downgrade(self), self.config.limits.instances_idle_time);
-        tokio::spawn(async move {
-            loop {
-                sleep(every).await;
-                let Some(version) = version.upgrade() else {
-                    return;
-                };
-                drop(version.pool.shrink(version.warm));
-            }
+        let server = &self.shared.server;
+        supervise::spawn("idle instances", server, version, move |version| {
+            shrink(version, every).boxed()
         });
     }
 
@@ -505,6 +508,17 @@ impl PluginVersion {
             )
         });
         error
+    }
+}
+
+/// Gives back what was not used for so long, as long as the version lasts.
+async fn shrink(version: &Weak<PluginVersion>, every: Duration) {
+    loop {
+        sleep(every).await;
+        let Some(version) = version.upgrade() else {
+            return;
+        };
+        drop(version.pool.shrink(version.warm));
     }
 }
 

@@ -129,6 +129,10 @@ impl CloseCode {
     pub const NO_MEMORY: Self = Self(4006);
     /// The session failed, by a fault of the server.
     pub const INTERNAL: Self = Self(4007);
+    /// The user or the address has too many connections, or the node lets in no more for now.
+    pub const TOO_MANY: Self = Self(4008);
+    /// The node has no room, or cannot tell now who the client is.
+    pub const UNAVAILABLE: Self = Self(4009);
     /// The token's `exp` has come.
     pub const TOKEN_EXPIRED: Self = Self(4500);
     /// A plugin or a backend asked for it, without a code of its own.
@@ -138,8 +142,13 @@ impl CloseCode {
     /// The client floods the server.
     pub const FLOOD: Self = Self(4503);
 
+    /// No token that is accepted, or no user.
+    pub const UNAUTHORIZED: Self = Self(4504);
+    /// A web page of this origin may not connect.
+    pub const FORBIDDEN: Self = Self(4505);
+
     /// Every code that the server sends by itself.
-    pub const TABLE: [CloseCodeRow; 16] = [
+    pub const TABLE: [CloseCodeRow; 20] = [
         row(
             Self::NORMAL,
             "normal",
@@ -208,6 +217,18 @@ impl CloseCode {
             true,
         ),
         row(
+            Self::TOO_MANY,
+            "too_many",
+            "in place of 429: the user or the address has too many connections, or the node lets in no more this second",
+            false,
+        ),
+        row(
+            Self::UNAVAILABLE,
+            "unavailable",
+            "in place of 503: the node has no room for another connection",
+            false,
+        ),
+        row(
             Self::TOKEN_EXPIRED,
             "token_expired",
             "the token's `exp` has come",
@@ -230,6 +251,18 @@ impl CloseCode {
             "flood",
             "the client went on sending far more than its limits allow",
             true,
+        ),
+        row(
+            Self::UNAUTHORIZED,
+            "unauthorized",
+            "in place of 400 or 401: no token that is accepted, or no `userId`",
+            false,
+        ),
+        row(
+            Self::FORBIDDEN,
+            "forbidden",
+            "in place of 403: `server.allowed_origins` does not let the page in",
+            false,
         ),
     ];
 

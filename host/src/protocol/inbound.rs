@@ -382,6 +382,106 @@ mod tests {
         assert!(Envelope::parse(&in_a_string).is_ok());
     }
 
+    /// Frames as clients in many languages write them, good and bad.
+    fn frames() -> impl Strategy<Value = String> {
+        let name = prop_oneof![
+            Just("type"),
+            Just("TYPE"),
+            Just("payload"),
+            Just("receiverId"),
+            Just("receiverID"),
+            Just("room"),
+            Just("id"),
+            Just("Id"),
+            Just("senderId"),
+            Just("x"),
+        ];
+        let value = prop_oneof![
+            6 => r#""[a-z]{1,8}""#,
+            1 => Just(r#""\u0061\ud83d\ude00""#.to_owned()),
+            1 => Just(r#""\ud83d""#.to_owned()),
+            1 => Just("null".to_owned()),
+            1 => Just(r#""""#.to_owned()),
+            1 => "-?[0-9]{1,3}(\\.[0-9])?",
+            1 => Just(r#"{ "a" : ["b", {}] }"#.to_owned()),
+            1 => Just("tru".to_owned()),
+        ];
+        proptest::collection::vec((name, value), 0..7).prop_map(|fields| {
+            let fields = fields
+                .iter()
+                .map(|(name, value)| format!(r#" "{name}" :{value}"#));
+            format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+        })
+    }
+
+    /// What an old client means, worked out by a parser that builds everything; none: the frame is refused.
+    fn meant(frame: &str) -> Option<[Option<String>; 4]> {
+        let fields: Vec<(String, serde_json::Value)> =
+            serde_json::from_str::<InOrder>(frame).ok()?.0;
+        let last = |wanted: &str| {
+            let named = |(name, _): &&(String, _)| name.eq_ignore_ascii_case(wanted);
+            let mut values = fields.iter().filter(named).map(|(_, value)| value);
+            values.rfind(|value| !value.is_null())
+        };
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+        let given = |text: String| (!text.is_empty()).then_some(text);
+        let event_type = text(last("type")?)?;
+        let receiver = match last("receiverid") {
+            Some(value) => given(text(value)?),
+            None => None,
+        };
+        let lenient = |name| last(name).and_then(text).and_then(given);
+        let room = lenient("room").filter(|_| receiver.is_none());
+        event_type::is_valid(&event_type).then(|| [Some(event_type), receiver, room, lenient("id")])
+    }
+
+    struct InOrder(Vec<(String, serde_json::Value)>);
+
+    impl<'de> serde::Deserialize<'de> for InOrder {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct InOrderVisitor;
+            impl<'de> serde::de::Visitor<'de> for InOrderVisitor {
+                type Value = InOrder;
+
+                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str("an object")
+                }
+
+                fn visit_map<M: serde::de::MapAccess<'de>>(
+                    self,
+                    mut map: M,
+                ) -> Result<InOrder, M::Error> {
+                    let mut fields = Vec::new();
+                    while let Some(field) = map.next_entry()? {
+                        fields.push(field);
+                    }
+                    Ok(InOrder(fields))
+                }
+            }
+            deserializer.deserialize_map(InOrderVisitor)
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn a_frame_means_what_a_parser_that_reads_everything_finds(frame in frames()) {
+            let read = Envelope::parse_as(&frame, Dialect::WebsocketApp).ok().map(|envelope| {
+                let owned = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
+                [Some(envelope.event_type.into_owned()), owned(envelope.receiver), owned(envelope.room), owned(envelope.id)]
+            });
+            prop_assert_eq!(read, meant(&frame), "{}", frame);
+        }
+
+        #[test]
+        fn what_signalbox_v1_may_send_an_old_client_may_send_too(frame in frames()) {
+            if let Ok(envelope) = Envelope::parse(&frame) {
+                let old = Envelope::parse_as(&frame, Dialect::WebsocketApp).unwrap();
+                prop_assert_eq!(format!("{envelope:?}"), format!("{old:?}"));
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_is_answered_without_a_panic(text in "\\PC*") {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use futures_util::FutureExt;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 use tokio::{
     sync::{Notify, watch},
@@ -23,6 +24,7 @@ use super::{
     login::LoginChanges,
     topology::Topology,
 };
+use crate::{metrics::Metrics, supervise};
 
 /// How often it is looked whether all of Redis answers.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -84,14 +86,18 @@ impl Drop for Supervisor {
 
 impl Commands {
     /// Starts connecting, and goes on until the last clone is dropped.
-    pub fn start(endpoints: Endpoints) -> Self {
+    pub fn start(endpoints: Endpoints, metrics: &Arc<Metrics>) -> Self {
         let shared = Arc::new(Shared {
             live: ArcSwapOption::empty(),
             up: watch::Sender::new(0),
             fault: Mutex::new(Some(Unavailable::new("not connected to Redis yet"))),
             timeout: endpoints.command_timeout(),
         });
-        let task = tokio::spawn(supervise(endpoints, shared.clone()));
+        let state = (endpoints, shared.clone(), 0);
+        let task = supervise::spawn("link to Redis", metrics, state, |state| {
+            let (endpoints, shared, number) = state;
+            keep_linked(endpoints, shared, number).boxed()
+        });
         Self {
             shared,
             _supervisor: Arc::new(Supervisor(task.abort_handle())),
@@ -221,23 +227,22 @@ fn describe(error: &RedisError) -> Unavailable {
     }
 }
 
-/// Makes a link, waits until it is of no use any more, and makes another.
-async fn supervise(endpoints: Endpoints, shared: Arc<Shared>) {
-    let mut number = 0;
+/// Makes a link, waits until it is of no use any more, and makes another. `number` is that of the last link.
+async fn keep_linked(endpoints: &Endpoints, shared: &Shared, number: &mut u64) {
     let mut logins = endpoints.login_changes();
     loop {
-        number += 1;
+        *number += 1;
         logins.begin();
         let mut live = Arc::new(Live {
-            link: connect(&endpoints, &shared).await,
-            number,
+            link: connect(endpoints, shared).await,
+            number: *number,
             since: Instant::now(),
             broken: Notify::new(),
         });
         info!(topology = ?live.link.topology(), "connected to Redis");
         shared.live.store(Some(live.clone()));
         shared.up.send_replace(live.number);
-        let reason = watch_over(&mut live, &shared, &endpoints, &mut logins).await;
+        let reason = watch_over(&mut live, shared, endpoints, &mut logins).await;
         warn!(%reason, "the link to Redis is of no use any more; connecting anew");
         if live.link.topology() == Topology::Cluster {
             // Commands to the servers that are well go on meanwhile.

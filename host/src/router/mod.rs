@@ -20,7 +20,7 @@ pub use table::{LocalTable, Slot, SlotLimits, SlotRefused};
 use crate::{
     broker::{Broker, BrokerError, LocalNode, Target},
     metrics::{DropReason, Metrics},
-    protocol::Frame,
+    protocol::{CloseCode, Frame},
     trace::Trace,
 };
 
@@ -76,7 +76,8 @@ impl Router {
         &self.broker
     }
 
-    /// Sends `frame` to `target`: here directly, elsewhere through the broker, as a part of `trace`.
+    /// Sends `frame` to `target`: here directly, elsewhere through the broker, as a part of `trace`. To a user who has just
+    /// come here from another node it waits until what was sent there before has followed.
     ///
     /// # Errors
     /// [`BrokerError`] where nobody was reached here and nobody can tell who else there is.
@@ -86,11 +87,20 @@ impl Router {
         frame: &Frame,
         trace: Trace<'_>,
     ) -> Result<Reach, BrokerError> {
+        if let Target::User(user) = target
+            && let Some(caught_up) = self.broker.catch_up(user)
+        {
+            caught_up.await;
+        }
         let connections = self.table.deliver(target, frame);
         if let Some(span) = trace {
             span.set("signalbox.connections", connections as i64);
         }
-        match self.broker.publish(target, frame, trace).await {
+        match self
+            .broker
+            .publish(target, frame, connections > 0, trace)
+            .await
+        {
             Ok(0) if connections == 0 => {
                 self.metrics
                     .messages_dropped
@@ -128,6 +138,13 @@ impl Router {
         self.table.insert(connection.clone());
         self.broker.user_changed(connection.user());
         self.broker.user_settled(connection.user()).await;
+    }
+
+    /// Asks the session of `connection` to close it, after what is queued. From now on it takes no frames, and other nodes
+    /// are told so.
+    pub fn close(&self, connection: &Connection, code: CloseCode, reason: &str) {
+        connection.outbox().close(code, reason);
+        self.broker.user_changed(connection.user());
     }
 
     /// Makes `connection` unreachable, and takes it out of its rooms.

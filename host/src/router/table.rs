@@ -159,6 +159,17 @@ impl LocalTable {
         false
     }
 
+    /// The same for one of a user's connections. One that is being closed is none of the user's any more, and nothing is lost
+    /// with it: the message may follow the user.
+    fn offer_to_user(&self, connection: &Arc<Connection>, frame: Frame) -> bool {
+        match self.push_frame(connection, frame, true) {
+            Ok(()) => return true,
+            Err(PushError::Full { lost }) => self.count_lost(DropReason::SlowConsumer, lost + 1),
+            Err(PushError::Closing) => {}
+        }
+        false
+    }
+
     fn push_frame(
         &self,
         connection: &Arc<Connection>,
@@ -297,9 +308,12 @@ impl Slot {
 
 impl LocalNode for LocalTable {
     fn holds_user(&self, user: &str) -> bool {
-        self.users
-            .get(user)
-            .is_some_and(|entry| !entry.connections.is_empty())
+        self.users.get(user).is_some_and(|entry| {
+            entry
+                .connections
+                .iter()
+                .any(|open| !open.outbox().is_closing())
+        })
     }
 
     fn holds_room(&self, room: &str) -> bool {
@@ -313,7 +327,7 @@ impl LocalNode for LocalTable {
                 entry
                     .connections
                     .iter()
-                    .filter(|connection| push(connection))
+                    .filter(|connection| self.offer_to_user(connection, frame.clone()))
                     .count()
             }),
             Target::Room(room) => self.members(room).map_or(0, |list| {

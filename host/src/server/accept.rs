@@ -1,101 +1,152 @@
 //! Accepts TCP connections until it is told to stop.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::{fs::File, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use rustix::io::Errno;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
 };
-
-use axum::{Router, extract::ConnectInfo};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, warn};
+use tracing::warn;
 
+use super::{Routes, front::Front};
 use crate::session::Services;
 
-/// Pause after an error such as "too many open files", which would else come back at once.
+/// Pause after an error that would else come back at once.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `routes` on `listener` until `stop`. Requests under way are finished; sessions are tasks of their own.
-pub async fn serve(
-    listener: TcpListener,
-    routes: Router,
-    services: Arc<Services>,
-    stop: CancellationToken,
-) {
-    let requests = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
-        };
-        match accepted {
-            Ok((stream, address)) => {
-                let header_timeout = services.live.load().limits.upgrade_timeout;
-                let request = one_connection(
-                    stream,
-                    address,
-                    routes.clone(),
-                    header_timeout,
-                    stop.clone(),
-                );
-                requests.spawn(request);
-            }
-            Err(error) => refuse_for_a_moment(&error).await,
+/// How long a connection that is refused for want of a file descriptor may take to send its request.
+const REFUSAL_TIME_MAX: Duration = Duration::from_millis(20);
+
+/// Where clients connect.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub public: TcpListener,
+    /// For operators, backends and scrapers, if they have one of their own.
+    pub internal: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(public: TcpListener) -> Self {
+        Self {
+            public,
+            internal: None,
         }
     }
+}
+
+/// Serves `routes` on `listeners` until `stop`. Requests under way are finished; sessions are tasks of their own.
+pub async fn serve(
+    listeners: &Listeners,
+    routes: &Routes,
+    services: &Arc<Services>,
+    stop: &CancellationToken,
+) {
+    let requests = TaskTracker::new();
+    let Listeners { public, internal } = listeners;
+    let are_open = routes.are_open;
+    let is_loopback = |listener: &TcpListener| {
+        let address = listener.local_addr();
+        address.is_ok_and(|address| address.ip().is_loopback())
+    };
+    let front = |listener: &TcpListener, routes: &Router, is_public| {
+        let checks_hosts = are_open && is_loopback(listener);
+        Front::new(services.clone(), routes.clone(), is_public, checks_hosts)
+    };
+    let of_public = front(public, &routes.public, true);
+    let accepting_public = accept(public, of_public, &requests, stop);
+    let accepting_internal = async {
+        if let (Some(listener), Some(routes)) = (internal, &routes.internal) {
+            let of_internal = front(listener, routes, false);
+            accept(listener, of_internal, &requests, stop).await;
+        }
+    };
+    tokio::join!(accepting_public, accepting_internal);
     requests.close();
     requests.wait().await;
 }
 
-async fn refuse_for_a_moment(error: &io::Error) {
-    warn!(%error, "a connection cannot be accepted; trying again (check the limit of open files, ulimit -n)");
-    tokio::time::sleep(ERROR_PAUSE).await;
+async fn accept(
+    listener: &TcpListener,
+    front: Arc<Front>,
+    requests: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let mut reserve = Reserve::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                if let Some(connection) = front.admit(stream, address, stop) {
+                    requests.spawn(connection);
+                }
+            }
+            Err(error) if are_descriptors_used_up(&error) => {
+                warn!(%error, "a connection is refused: raise the limit of open files (ulimit -n, LimitNOFILE)");
+                match reserve.accept(listener).await {
+                    Some((stream, address)) => {
+                        front.refuse(stream, address, REFUSAL_TIME_MAX).await
+                    }
+                    None => sleep(ERROR_PAUSE).await,
+                }
+                reserve.restore();
+            }
+            Err(error) if is_of_the_client(&error) => {}
+            Err(error) => {
+                warn!(%error, "a connection cannot be accepted; trying again");
+                sleep(ERROR_PAUSE).await;
+            }
+        }
+    }
 }
 
-async fn one_connection(
-    stream: TcpStream,
-    address: SocketAddr,
-    routes: Router,
-    header_timeout: Duration,
-    stop: CancellationToken,
-) {
-    // Without it a burst of small frames waits for the client's delayed acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%address, %error, "TCP_NODELAY is not set");
+/// A file descriptor that is kept back: without it a connection could not even be refused, and would hang.
+struct Reserve(Option<File>);
+
+impl Reserve {
+    fn new() -> Self {
+        let mut reserve = Self(None);
+        reserve.restore();
+        reserve
     }
-    let asked = Arc::new(AtomicBool::new(false));
-    let notice = asked.clone();
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        notice.store(true, Ordering::Relaxed);
-        request.extensions_mut().insert(ConnectInfo(address));
-        let routes = routes.clone();
-        async move { tower_service::Service::call(&mut routes.into_service(), request).await }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let served = tokio::select! {
-        served = connection.as_mut() => served,
-        () = stop.cancelled() => {
-            if !asked.load(Ordering::Relaxed) {
-                // It may never ask for anything: there is nothing to finish.
-                return;
-            }
-            connection.as_mut().graceful_shutdown();
-            connection.await
+
+    /// Accepts a connection with the descriptor. None: another part of the process took it first, or the client has gone.
+    async fn accept(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+        drop(self.0.take()?);
+        let accepted = timeout(REFUSAL_TIME_MAX, listener.accept()).await;
+        accepted.ok()?.ok()
+    }
+
+    fn restore(&mut self) {
+        if self.0.is_none() {
+            self.0 = File::open("/dev/null").ok();
         }
-    };
-    if let Err(error) = served {
-        debug!(%address, %error, "HTTP connection ended");
     }
+}
+
+fn are_descriptors_used_up(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE].contains(&errno(error))
+}
+
+/// Whether the connection ended before it was accepted, which concerns no other.
+fn is_of_the_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    [
+        ConnectionAborted,
+        ConnectionRefused,
+        ConnectionReset,
+        Interrupted,
+    ]
+    .contains(&error.kind())
+        || errno(error) == Errno::PROTO
+}
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_raw_os_error(error.raw_os_error().unwrap_or_default())
 }

@@ -1,18 +1,43 @@
 //! Keys of the HTTP APIs: `Authorization: Bearer <key>`.
 
+use std::{net::IpAddr, time::Instant};
+
 use aws_lc_rs::{
     constant_time::verify_slices_are_equal,
     digest::{SHA256, digest},
 };
 use axum::http::{HeaderMap, StatusCode, header};
 
-use super::error::ApiError;
+use super::{error::ApiError, throttle::Throttle};
+
+/// Which of `keys` a request from `address` brings, by its place. The right key always opens; whoever brings too many wrong ones
+/// has to wait for the next answer that says so.
+///
+/// # Errors
+/// 401 if it brings none of them, and 429 if that happened too often.
+pub(super) fn admit(
+    headers: &HeaderMap,
+    keys: &[String],
+    address: IpAddr,
+    throttle: &Throttle,
+) -> Result<usize, ApiError> {
+    authorize(headers, keys).map_err(
+        |refused| match throttle.wrong_key(address, Instant::now()) {
+            Ok(()) => refused,
+            Err(wait) => {
+                let message = "too many calls without the right key; wait a moment";
+                ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message)
+                    .retry_after(wait)
+            }
+        },
+    )
+}
 
 /// Which of `keys` the request brings, by its place.
 ///
 /// # Errors
 /// 401 where it brings none of them. Nothing in it, and nothing in the time it takes, tells how near a guess was.
-pub(super) fn authorize(headers: &HeaderMap, keys: &[String]) -> Result<usize, ApiError> {
+fn authorize(headers: &HeaderMap, keys: &[String]) -> Result<usize, ApiError> {
     let refused = |message: &str| {
         Err(ApiError::new(
             StatusCode::UNAUTHORIZED,

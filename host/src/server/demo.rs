@@ -49,10 +49,12 @@ const FILES: [File; 5] = [
 const PAGE: &str = include_str!("../../../examples/web-chat/index.html");
 
 /// What the page has to know before it connects.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Serialize)]
 struct Options {
     /// `none` or `jwt`.
     auth: &'static str,
+    /// The path of the WebSocket.
+    socket: String,
 }
 
 /// What everybody may know of a plugin: neither its configuration nor its errors.
@@ -90,6 +92,10 @@ pub(super) fn routes(config: &Config) -> Router<AppState> {
         AuthConfig::None { .. } => "none",
         AuthConfig::Jwt(_) => "jwt",
     };
+    let options = Options {
+        auth,
+        socket: config.server.websocket_path.clone(),
+    };
     let routes = Router::new()
         .route("/demo", get(|| ready(Redirect::permanent("/demo/"))))
         .route(
@@ -98,7 +104,7 @@ pub(super) fn routes(config: &Config) -> Router<AppState> {
         )
         .route(
             "/demo/options.json",
-            get(move || ready(json(StatusCode::OK, &Options { auth }))),
+            get(move || ready(json(StatusCode::OK, &options))),
         )
         .route("/demo/plugins.json", get(plugins));
     let routes = FILES

@@ -17,31 +17,36 @@ const VERSION: &str = "13";
 pub(super) fn accept_key(request: &Request) -> Result<HeaderValue, Box<Response>> {
     let headers = request.headers();
     if request.method() != Method::GET {
-        return Err(refusal(
+        let (status, message) = (
             StatusCode::METHOD_NOT_ALLOWED,
-            "not_an_upgrade",
             "a WebSocket is opened with GET",
-            (header::ALLOW, "GET"),
-        ));
+        );
+        let headers = [(header::ALLOW, "GET")];
+        return Err(refusal(status, "not_an_upgrade", message, headers));
+    }
+    if has_body(headers) {
+        return Err(Box::new(json_error(
+            StatusCode::BAD_REQUEST,
+            "not_an_upgrade",
+            "an upgrade to a WebSocket has no body",
+        )));
     }
     if request.version() != Version::HTTP_11
         || !lists(headers, header::CONNECTION, "upgrade")
         || !lists(headers, header::UPGRADE, "websocket")
     {
-        return Err(refusal(
-            StatusCode::UPGRADE_REQUIRED,
+        return Err(upgrade_required(
             "not_an_upgrade",
             "this is a WebSocket: send an upgrade to websocket by HTTP/1.1; a proxy in between must hand on Connection \
              and Upgrade",
-            (header::UPGRADE, "websocket"),
         ));
     }
-    if !lists(headers, header::SEC_WEBSOCKET_VERSION, VERSION) {
-        return Err(refusal(
-            StatusCode::UPGRADE_REQUIRED,
+    let mut versions = headers.get_all(header::SEC_WEBSOCKET_VERSION).iter();
+    let version = versions.next().map(HeaderValue::as_bytes);
+    if version != Some(VERSION.as_bytes()) || versions.next().is_some() {
+        return Err(upgrade_required(
             "websocket_version",
             "Sec-WebSocket-Version must be 13",
-            (header::SEC_WEBSOCKET_VERSION, VERSION),
         ));
     }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
@@ -77,16 +82,33 @@ fn is_key(key: &[u8]) -> bool {
     key.len() == 24 && key.ends_with(b"==") && key.iter().take(22).all(digit)
 }
 
-fn refusal(
+/// Whether a body follows, which would be taken for the first frames.
+fn has_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
+}
+
+/// 426 says what to upgrade to, and in which version (RFC 9110 §15.5.22, RFC 6455 §4.4).
+fn upgrade_required(code: &str, message: &str) -> Box<Response> {
+    let headers = [
+        (header::CONNECTION, "upgrade"),
+        (header::UPGRADE, "websocket"),
+        (header::SEC_WEBSOCKET_VERSION, VERSION),
+    ];
+    refusal(StatusCode::UPGRADE_REQUIRED, code, message, headers)
+}
+
+fn refusal<const N: usize>(
     status: StatusCode,
     code: &str,
     message: &str,
-    (name, value): (header::HeaderName, &'static str),
+    headers: [(header::HeaderName, &'static str); N],
 ) -> Box<Response> {
     let mut response = json_error(status, code, message);
-    response
-        .headers_mut()
-        .insert(name, HeaderValue::from_static(value));
+    for (name, value) in headers {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
+    }
     Box::new(response)
 }
 
@@ -150,11 +172,38 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_told_which_one_is_spoken() {
-        let mut headers = GOOD;
-        headers[2].1 = "8";
-        let refused = accept_key(&request(&headers)).unwrap_err();
-        assert_eq!(refused.status(), StatusCode::UPGRADE_REQUIRED);
-        assert_eq!(refused.headers()["sec-websocket-version"], "13");
+    fn every_426_says_what_to_upgrade_to_and_in_which_version() {
+        for (header, value) in [(0, "close"), (1, "h2c"), (2, "8"), (2, "8, 13"), (2, "")] {
+            let mut headers = GOOD;
+            headers[header].1 = value;
+            let refused = accept_key(&request(&headers)).unwrap_err();
+            assert_eq!(refused.status(), StatusCode::UPGRADE_REQUIRED, "{value}");
+            for (name, value) in [
+                ("connection", "upgrade"),
+                ("upgrade", "websocket"),
+                ("sec-websocket-version", "13"),
+            ] {
+                assert_eq!(refused.headers()[name], value);
+            }
+        }
+    }
+
+    #[test]
+    fn an_upgrade_may_list_more_than_one_thing_and_has_no_body() {
+        for (header, value) in [(0, "UPGRADE"), (0, "close ,upgrade"), (1, "h2c, websocket")] {
+            let mut headers = GOOD;
+            headers[header].1 = value;
+            assert!(accept_key(&request(&headers)).is_ok(), "{value}");
+        }
+        for (body, is_one) in [
+            (("content-length", "5"), true),
+            (("transfer-encoding", "chunked"), true),
+            (("content-length", "0"), false),
+        ] {
+            let mut headers = GOOD.to_vec();
+            headers.push(body);
+            let answer = accept_key(&request(&headers));
+            assert_eq!(answer.is_err(), is_one, "{body:?}");
+        }
     }
 }

@@ -6,10 +6,17 @@ mod api;
 mod bearer;
 mod demo;
 mod error;
+mod front;
+mod gate;
 mod handshake;
+mod refused;
+mod throttle;
 mod upgrade;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use axum::{
     Router,
@@ -19,11 +26,14 @@ use axum::{
     routing::{any, get},
 };
 
-pub use accept::serve;
+pub use accept::{Listeners, serve};
+use gate::Gate;
+use throttle::Throttle;
+use tracing::warn;
 
 use crate::{
     auth::Authenticator,
-    config::Config,
+    config::{AuthConfig, Config},
     fleet::Fleet,
     metrics::{
         prometheus::{self, Format},
@@ -41,34 +51,85 @@ pub struct AppState {
     pub authenticator: Arc<Authenticator>,
     /// What the cluster runs.
     pub fleet: Arc<Fleet>,
+    /// How many connections come from where, and how fast.
+    gate: Arc<Gate>,
 }
 
-/// The routes of one listener.
-pub fn routes(state: AppState, config: &Config) -> Router {
-    let mut routes = Router::new()
-        .route("/ws", any(upgrade::upgrade))
+impl AppState {
+    /// Puts it together.
+    pub fn new(
+        services: Arc<Services>,
+        authenticator: Arc<Authenticator>,
+        fleet: Arc<Fleet>,
+    ) -> Self {
+        Self {
+            services,
+            authenticator,
+            fleet,
+            gate: Arc::default(),
+        }
+    }
+}
+
+/// What is served where.
+#[derive(Debug)]
+pub struct Routes {
+    public: Router,
+    /// Of the listener at `server.internal_listen`, if there is one.
+    internal: Option<Router>,
+    /// Whether anybody who reaches the server may say who he is.
+    are_open: bool,
+}
+
+/// The routes of all listeners.
+pub fn routes(state: AppState, config: &Config) -> Routes {
+    let path = config.server.websocket_path.as_str();
+    let mut public = probes()
+        .route(path, any(upgrade::upgrade))
+        .merge(demo::routes(config));
+    if path != "/" {
+        public = public.route(&format!("{path}/"), any(upgrade::upgrade));
+    }
+    let throttle = Arc::new(Throttle::new(Instant::now()));
+    let mut internal =
+        api::routes(state.clone(), throttle.clone()).merge(admin::routes(state.clone(), throttle));
+    if config.metrics.prometheus {
+        internal = internal.route("/metrics", get(metrics));
+    }
+    let (public, internal) = match config.server.internal_listen {
+        Some(_) => (
+            public,
+            Some(probes().merge(internal).with_state(state.clone())),
+        ),
+        None => (public.merge(internal), None),
+    };
+    Routes {
+        public: public.with_state(state),
+        internal,
+        are_open: matches!(config.auth, AuthConfig::None { .. }),
+    }
+}
+
+/// What balancers ask.
+fn probes() -> Router<AppState> {
+    Router::new()
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready))
-        .merge(api::routes(state.clone()))
-        .merge(admin::routes(state.clone()))
-        .merge(demo::routes(config));
-    if config.metrics.prometheus {
-        routes = routes.route("/metrics", get(metrics));
-    }
-    routes.with_state(state)
 }
 
-/// 200 where a load balancer may send clients here, else 503 and why not.
+/// 200 if a load balancer may send clients here, else 503 and why not, in words that strangers may read.
 async fn ready(State(state): State<AppState>) -> Response {
     let services = &state.services;
     if services.draining.load(Ordering::Acquire) {
         return not_ready("this node is going down");
     }
     if let Err(error) = services.router.broker().probe().await {
-        return not_ready(&error.to_string());
+        warn!(%error, "not ready: messages from other nodes do not arrive");
+        return not_ready("messages from other nodes do not arrive; the log says why");
     }
     if let Err(reason) = state.fleet.check() {
-        return not_ready(&reason);
+        warn!(reason, "not ready: the plugins of the cluster are not live");
+        return not_ready("the plugins of the cluster are not live; the log says why");
     }
     let live = services.registry.live();
     let missing: Vec<&str> = live.missing().collect();

@@ -3,26 +3,36 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
     body::Body,
     extract::{ConnectInfo, Request, State},
     http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
+use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tracing::{Instrument, debug, debug_span};
+use tracing::{Instrument, debug, debug_span, info};
 
-use super::{AppState, handshake, json_error};
+use super::{
+    AppState,
+    front::{FrontStream, Target},
+    gate::Place,
+    handshake,
+    refused::{self, Refused},
+};
 use crate::{
-    auth::{Identity, origin},
-    metrics::{Refusal, events::UpgradeRefused},
+    auth::{
+        Identity,
+        origin::{self, OriginRefused},
+        subprotocol,
+    },
+    metrics::events::UpgradeRefused,
     protocol::ClientInfo,
-    router::{Connection, Slot, SlotLimits, SlotRefused, corked},
+    router::{Connection, Slot, SlotLimits, corked},
     session::{Services, Session, TcpSocket},
 };
 
@@ -35,30 +45,30 @@ pub(super) async fn upgrade(
     mut request: Request,
 ) -> Response {
     let services = &state.services;
-    let admitted = match admit(&state, &mut request).await {
+    let admitted = match admit(&state, &mut request, address).await {
         Ok(admitted) => admitted,
-        Err((refusal, response)) => {
-            let metrics = &services.metrics;
+        Err(refused) => {
+            let (metrics, refusal) = (&services.metrics, refused.refusal);
             UpgradeRefused { metrics, refusal }.emit();
-            return *response;
+            return refuse(services, request, refused);
         }
     };
     let Admitted {
         identity,
         accept_key,
-        slot,
+        places,
     } = admitted;
     let client = client(services.ids.next(), &identity, address);
     let traces_plugins = identity.v1 && may_trace_plugins(services, request.uri().query());
     let connection = Connection::new(client, identity.v1).tracing_plugins(traces_plugins);
     let connection = Arc::new(connection);
-    // Its place is given back in any case, also where the client does not wait for the answer.
+    // Its places are given back in any case, even if the client does not wait for the answer.
     tokio::spawn(begin(
         hyper::upgrade::on(&mut request),
         services.clone(),
         connection,
         identity.expires_at,
-        slot,
+        places,
     ));
     switching(accept_key, identity.subprotocol)
 }
@@ -67,40 +77,91 @@ pub(super) async fn upgrade(
 struct Admitted {
     identity: Identity,
     accept_key: HeaderValue,
-    slot: Slot,
+    places: Places,
 }
 
-type Refused = (Refusal, Box<Response>);
+/// What a connection takes up as long as it lasts.
+struct Places {
+    slot: Slot,
+    of_address: Place,
+}
 
-/// Whether the request may become a connection: the cheap questions first, and the place last.
-async fn admit(state: &AppState, request: &mut Request) -> Result<Admitted, Refused> {
+/// Whether the request may become a connection: the cheap questions first, and the places last. Only those who have a token
+/// use up the node's rate.
+async fn admit(
+    state: &AppState,
+    request: &mut Request,
+    address: SocketAddr,
+) -> Result<Admitted, Refused> {
     let services = &state.services;
     if services.draining.load(Ordering::Acquire) {
-        let response = json_error(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "draining",
-            "this node is going down; connect to another",
-        );
-        return Err((Refusal::Draining, Box::new(response)));
+        return Err(Refused::draining());
     }
-    origin::check(
-        request.headers(),
-        &services.live.load().server.allowed_origins,
-    )
-    .map_err(|error| (Refusal::Origin, Box::new(error.into_response())))?;
+    check_origin(services, request, address)?;
     let identity = state
         .authenticator
         .authenticate(request.headers(), request.uri().query())
-        .await
-        .map_err(|error| (Refusal::Auth, Box::new(error.into_response())))?;
+        .await?;
+    let live = services.live.load();
     let accept_key =
-        handshake::accept_key(request).map_err(|response| (Refusal::Handshake, response))?;
-    let slot = reserve(services, &identity.user)?;
+        handshake::accept_key(request).map_err(|response| Refused::handshake(*response))?;
+    let (gate, limits) = (&state.gate, &live.limits);
+    if !gate.lets_in(limits.upgrades_per_second, Instant::now()) {
+        return Err(Refused::rate());
+    }
+    let of_address = gate
+        .place(address.ip(), limits.connections_per_address_max)
+        .ok_or_else(Refused::address)?;
+    let slot_limits = SlotLimits {
+        per_user: limits.connections_per_user_max,
+        in_all: limits.connections_max,
+        ping_patience: PING_PATIENCE.min(live.server.ping_interval),
+    };
+    let slot = services
+        .router
+        .table()
+        .reserve(&identity.user, slot_limits)?;
     Ok(Admitted {
         identity,
         accept_key,
-        slot,
+        places: Places { slot, of_address },
     })
+}
+
+fn check_origin(
+    services: &Services,
+    request: &Request,
+    address: SocketAddr,
+) -> Result<(), OriginRefused> {
+    let live = services.live.load();
+    let host = request.extensions().get::<Target>().map(Target::authority);
+    let allowed = &live.server.allowed_origins;
+    origin::check(request.headers(), host, allowed).inspect_err(|refused| {
+        info!(
+            client = %address,
+            origin = ?refused.origin,
+            host,
+            "an upgrade by a page of another origin is refused (server.allowed_origins)"
+        );
+    })
+}
+
+/// Answers an upgrade that is refused. A client that asked for it is let in and closed with the code that says why.
+fn refuse(services: &Arc<Services>, mut request: Request, refused: Refused) -> Response {
+    if !refused::wants_close(&request) {
+        return *refused.response;
+    }
+    let Ok(accept_key) = handshake::accept_key(&request) else {
+        return *refused.response;
+    };
+    let upgraded = hyper::upgrade::on(&mut request);
+    let (services, frame) = (services.clone(), refused::close_frame(&refused));
+    tokio::spawn(async move {
+        if let Some((stream, _)) = stream_of(upgraded).await {
+            stream.close_with(&frame, &services.live).await;
+        }
+    });
+    switching(accept_key, Some(subprotocol::V1))
 }
 
 /// Whether the client asks which versions of plugins see its messages, and is to be told.
@@ -110,51 +171,21 @@ fn may_trace_plugins(services: &Services, query: Option<&str>) -> bool {
         && services.live.load().server.trace_plugins
 }
 
-fn reserve(services: &Services, user: &str) -> Result<Slot, Refused> {
-    let live = services.live.load();
-    let limits = &live.limits;
-    let limits = SlotLimits {
-        per_user: limits.connections_per_user_max,
-        in_all: limits.connections_max,
-        ping_patience: PING_PATIENCE.min(live.server.ping_interval),
-    };
-    let reserved = services.router.table().reserve(user, limits);
-    reserved.map_err(|error| {
-        let (refusal, status, code) = match error {
-            SlotRefused::User => (
-                Refusal::UserLimit,
-                StatusCode::TOO_MANY_REQUESTS,
-                "too_many_connections",
-            ),
-            SlotRefused::Node => (
-                Refusal::NodeLimit,
-                StatusCode::SERVICE_UNAVAILABLE,
-                "node_full",
-            ),
-        };
-        let response = json_error(status, code, &error.to_string());
-        (refusal, Box::new(response))
-    })
-}
-
 /// Waits until the answer is sent and the stream is ours, and serves the connection.
 async fn begin(
     upgraded: OnUpgrade,
     services: Arc<Services>,
     connection: Arc<Connection>,
     expires_at: Option<SystemTime>,
-    slot: Slot,
+    places: Places,
 ) {
-    let socket = match upgraded.await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
-        Ok(Ok(parts)) => {
-            // What HTTP read too much is copied and its buffer given back: it is larger than all else that a connection
-            // at rest has.
-            let frame_bytes_max = services.live.load().limits.frame_bytes_max;
-            TcpSocket::new(parts.io.into_inner(), &parts.read_buf, frame_bytes_max)
-        }
-        Ok(Err(_)) => return debug!("an upgraded connection is no TCP stream"),
-        Err(error) => return debug!(%error, "upgrade failed"),
+    let Some((stream, read)) = stream_of(upgraded).await else {
+        return;
     };
+    // What HTTP read too much is copied and its buffer given back: it is larger than all else that a connection at rest has.
+    let frame_bytes_max = services.live.load().limits.frame_bytes_max;
+    let socket = TcpSocket::new(stream.into_tcp(), &read, frame_bytes_max);
+    drop(read);
     let client = connection.client();
     // At `debug`: where nobody listens it costs half a nanosecond with each turn of the session, where somebody does 70.
     let span = debug_span!(
@@ -164,8 +195,28 @@ async fn begin(
         user = client.user,
         address = client.address
     );
+    let Places { slot, of_address } = places;
     let session = Session::new(socket, services, connection, expires_at, slot);
     corked(session.run()).instrument(span).await;
+    drop(of_address);
+}
+
+/// The stream below HTTP, and what HTTP read of it too much.
+async fn stream_of(upgraded: OnUpgrade) -> Option<(FrontStream, Bytes)> {
+    match upgraded
+        .await
+        .map(Upgraded::downcast::<TokioIo<FrontStream>>)
+    {
+        Ok(Ok(parts)) => Some((parts.io.into_inner(), parts.read_buf)),
+        Ok(Err(_)) => {
+            debug!("an upgraded connection is no stream of ours");
+            None
+        }
+        Err(error) => {
+            debug!(%error, "upgrade failed");
+            None
+        }
+    }
 }
 
 fn switching(accept_key: HeaderValue, subprotocol: Option<&'static str>) -> Response {

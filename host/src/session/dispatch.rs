@@ -54,12 +54,7 @@ pub(super) async fn frame(
     live: &LiveConfig,
 ) {
     let limits = &live.limits;
-    let dialect = if connection.v1() {
-        Dialect::V1
-    } else {
-        Dialect::WebsocketApp
-    };
-    let envelope = match Envelope::parse_as(text, dialect) {
+    let envelope = match Envelope::parse_as(text, dialect(connection)) {
         Ok(envelope) => envelope,
         Err(error) => {
             services.metrics.messages_by_type.count(OTHER);
@@ -321,6 +316,14 @@ impl Turn<'_> {
     }
 }
 
+fn dialect(connection: &Connection) -> Dialect {
+    if connection.v1() {
+        Dialect::V1
+    } else {
+        Dialect::WebsocketApp
+    }
+}
+
 /// A version as an `ack` names it.
 fn seen_by(version: &PluginVersion) -> SeenBy<'_> {
     let declared = version.declared_version();
@@ -344,7 +347,7 @@ pub(super) fn not_utf8(services: &Services, connection: &Arc<Connection>) {
 
 /// Says that a message was one too many; `text` is there if it is to be looked at for its `id`.
 pub(super) fn rate_limited(services: &Services, connection: &Arc<Connection>, text: Option<&str>) {
-    let envelope = text.and_then(|text| Envelope::parse(text).ok());
+    let envelope = text.and_then(|text| Envelope::parse_as(text, dialect(connection)).ok());
     let id = envelope
         .as_ref()
         .and_then(|envelope| envelope.id.as_deref());

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Longer than anything takes; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// As many connections as there are.
 const NO_LIMIT: SlotLimits = SlotLimits {

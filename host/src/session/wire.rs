@@ -1,7 +1,7 @@
 //! The socket of one session, and the outbox that is written to it.
 
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     io,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -73,7 +73,8 @@ impl<S: Socket> Wire<S> {
         self.socket.set_frame_bytes_max(bytes);
     }
 
-    /// Ends the connection: with the close frame that is owed, and else with the answer to the client's, if there is one.
+    /// Ends the connection: with the close frame that is owed, and else with the answer to the client's, if there is one. May
+    /// never return: it is for the caller to bound its time.
     ///
     /// # Errors
     /// [`SocketError`] if the client is gone already.
@@ -88,8 +89,13 @@ impl<S: Socket> Wire<S> {
         // Messages are not handled any more, and must not take memory or time.
         self.socket.skip_messages();
         poll_fn(|cx| self.poll_drain(cx)).await?;
-        if owed.is_none() {
+        let Some(request) = owed else {
             return Ok(());
+        };
+        if request.code == CloseCode::FLOOD {
+            // Nothing more is read, so the system holds the client up, at no cost, until the time to close is over.
+            self.outbox().detach();
+            return pending().await;
         }
         while let Some(Ok(frame)) = poll_fn(|cx| self.socket.poll_read(cx)).await {
             if matches!(frame, Incoming::Close { .. }) {

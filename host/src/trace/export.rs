@@ -8,6 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use hyper_rustls::HttpsConnectorBuilder;
 use opentelemetry::Context;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response, hyper::HyperClient};
@@ -24,7 +25,10 @@ use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::metrics::{Metrics, SpanDropReason};
+use crate::{
+    metrics::{Metrics, SpanDropReason},
+    supervise,
+};
 
 /// Spans that may wait; over it they are dropped and counted. A collector that is away for some seconds costs none.
 const QUEUE_MAX: usize = 4_096;
@@ -89,9 +93,13 @@ pub(super) fn start(
         closing: closing.clone(),
         failing: false,
     };
+    let state = (worker, queue);
+    let task = supervise::spawn("export of spans", &metrics, state, |(worker, queue)| {
+        worker.run(queue).boxed()
+    });
     let export = Export {
         closing,
-        task: Mutex::new(Some(tokio::spawn(worker.run(queue)))),
+        task: Mutex::new(Some(task)),
     };
     Ok((Queue { spans, metrics }, export))
 }
@@ -150,7 +158,7 @@ struct Worker {
 
 impl Worker {
     /// Exports until the queue is closed and empty.
-    async fn run(mut self, mut queue: mpsc::Receiver<SpanData>) {
+    async fn run(&mut self, queue: &mut mpsc::Receiver<SpanData>) {
         loop {
             let mut batch = Vec::new();
             tokio::select! {

@@ -10,10 +10,10 @@ use crate::{
     redis_fleet::until_ready,
 };
 
-pub(crate) const KEY: &str = "an-admin-key";
+pub(crate) const KEY: &str = "an-admin-key-of-tests";
 
 /// A configuration that opens the API with [`KEY`]; plugins may follow.
-pub(crate) const WITH_KEY: &str = "[admin]\nkey = \"an-admin-key\"\n";
+pub(crate) const WITH_KEY: &str = "[admin]\nkey = \"an-admin-key-of-tests\"\n";
 
 /// An answer in JSON.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ pub(crate) async fn admin(node: &Endpoint, method: &str, path: &str) -> Answer {
 
 #[tokio::test]
 async fn every_call_wants_the_key_as_it_is_now_and_another_apis_key_is_none() {
-    let with_keys = format!("{WITH_KEY}[api]\nkeys = [\"an-api-key\"]\n");
+    let with_keys = format!("{WITH_KEY}[api]\nkeys = [\"an-api-key-of-tests\"]\n");
     let server = Logged::start(&[], &with_keys).await;
     for (method, path) in [
         ("GET", "/admin"),
@@ -88,7 +88,7 @@ async fn every_call_wants_the_key_as_it_is_now_and_another_apis_key_is_none() {
         ("GET", "/admin/nothing"),
         ("GET", "/admin/plugins"),
     ] {
-        let answer = call(&server, method, path, Some("an-api-key"), b"").await;
+        let answer = call(&server, method, path, Some("an-api-key-of-tests"), b"").await;
         assert_eq!(
             (answer.status, answer.error()),
             (401, "unauthorized"),
@@ -101,14 +101,24 @@ async fn every_call_wants_the_key_as_it_is_now_and_another_apis_key_is_none() {
         );
     }
     assert_eq!(admin(&server, "GET", "/admin/plugins").await.status, 200);
-    server.replace("platform.toml", b"[admin]\nkey = \"another-key\"\n");
+    server.replace(
+        "platform.toml",
+        b"[admin]\nkey = \"another-key-of-tests\"\n",
+    );
     server
         .until_line(|line| message(line) == "configuration applied")
         .await;
     assert_eq!(admin(&server, "GET", "/admin/plugins").await.status, 401);
     // So many wrong keys came before that it may have to wait.
     until("the new key opens", async || {
-        let answer = call(&server, "GET", "/admin/plugins", Some("another-key"), b"").await;
+        let answer = call(
+            &server,
+            "GET",
+            "/admin/plugins",
+            Some("another-key-of-tests"),
+            b"",
+        )
+        .await;
         (answer.status == 200).then_some(())
     })
     .await;
@@ -195,7 +205,7 @@ async fn what_is_no_call_or_says_what_no_call_takes_is_refused() {
 async fn the_configuration_in_force_is_shown_without_secrets() {
     let config = |listen: &str, burst: u32| {
         format!(
-            "[admin]\nkey = \"{KEY}\"\n[api]\nkeys = [\"hush-hush\"]\n[server]\nlisten = \"{listen}\"\n\
+            "[admin]\nkey = \"{KEY}\"\n[api]\nkeys = [\"hush-hush-hush-hush\"]\n[server]\nlisten = \"{listen}\"\n\
              [limits]\nmessages_burst = {burst}\n[redis]\nurl = \"redis://hush:hush@127.0.0.1\"\n{WITH_CHAT}"
         )
     };

@@ -11,7 +11,7 @@ use crate::{
     redis::{Server, WebsocketApp, until},
 };
 
-const WITH_KEYS: &str = "[api]\nkeys = [\"first-key\", \"second-key\"]\n";
+const WITH_KEYS: &str = "[api]\nkeys = [\"first-key-of-tests\", \"second-key-of-tests\"]\n";
 
 const WITH_HOSTILE: &str = r#"
 [[plugins]]
@@ -72,19 +72,26 @@ async fn post(node: &Node, message: &Value) -> Answer {
 }
 
 async fn post_text(node: &Node, message: &str) -> Answer {
-    call(node, "POST", "/api/messages", Some("first-key"), message).await
+    call(
+        node,
+        "POST",
+        "/api/messages",
+        Some("first-key-of-tests"),
+        message,
+    )
+    .await
 }
 
 async fn find(node: &Node, user: &str) -> Value {
     let path = format!("/api/users/{user}");
-    let answer = call(node, "GET", &path, Some("second-key"), "").await;
+    let answer = call(node, "GET", &path, Some("second-key-of-tests"), "").await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     answer.body
 }
 
 async fn disconnect(node: &Node, user: &str, body: &str) -> Answer {
     let path = format!("/api/users/{user}/disconnect");
-    call(node, "POST", &path, Some("first-key"), body).await
+    call(node, "POST", &path, Some("first-key-of-tests"), body).await
 }
 
 async fn node(config: &str) -> Node {
@@ -125,9 +132,9 @@ async fn the_api_is_closed_without_a_key_and_keys_change_while_the_server_runs()
     };
     closed(None).await;
     closed(Some("")).await;
-    closed(Some("first-key")).await;
+    closed(Some("first-key-of-tests")).await;
     node.replace("platform.toml", WITH_KEYS.as_bytes());
-    for key in ["first-key", "second-key"] {
+    for key in ["first-key-of-tests", "second-key-of-tests"] {
         until("the key opens", async || {
             let answer = call(&node, "GET", "/api/users/ann", Some(key), "").await;
             (answer.status == 200).then_some(())
@@ -135,15 +142,29 @@ async fn the_api_is_closed_without_a_key_and_keys_change_while_the_server_runs()
         .await;
     }
     closed(None).await;
-    closed(Some("third-key")).await;
+    closed(Some("third-key-of-tests")).await;
     closed(Some("first-ke")).await;
-    node.replace("platform.toml", b"[api]\nkeys = [\"third-key\"]");
+    node.replace("platform.toml", b"[api]\nkeys = [\"third-key-of-tests\"]");
     until("the old key opens no more", async || {
-        let answer = call(&node, "GET", "/api/users/ann", Some("first-key"), "").await;
+        let answer = call(
+            &node,
+            "GET",
+            "/api/users/ann",
+            Some("first-key-of-tests"),
+            "",
+        )
+        .await;
         (answer.status == 401).then_some(())
     })
     .await;
-    let answer = call(&node, "GET", "/admin/plugins", Some("third-key"), "").await;
+    let answer = call(
+        &node,
+        "GET",
+        "/admin/plugins",
+        Some("third-key-of-tests"),
+        "",
+    )
+    .await;
     assert_eq!(answer.status, 401, "the API of operators is another one");
 }
 
@@ -263,19 +284,25 @@ async fn what_is_no_message_is_refused_with_its_fault() {
     let large = json!({"type": "a", "receiverId": "u", "payload": "x".repeat(1024 + 4096)});
     assert_eq!(post(&node, &large).await.status, 413);
     assert_eq!(
-        call(&node, "GET", "/api/messages", Some("first-key"), "")
-            .await
-            .status,
+        call(
+            &node,
+            "GET",
+            "/api/messages",
+            Some("first-key-of-tests"),
+            ""
+        )
+        .await
+        .status,
         405
     );
     assert_eq!(
-        call(&node, "GET", "/api/nothing", Some("first-key"), "")
+        call(&node, "GET", "/api/nothing", Some("first-key-of-tests"), "")
             .await
             .status,
         404
     );
     assert_eq!(
-        call(&node, "GET", "/api", Some("first-key"), "")
+        call(&node, "GET", "/api", Some("first-key-of-tests"), "")
             .await
             .status,
         404
@@ -283,15 +310,21 @@ async fn what_is_no_message_is_refused_with_its_fault() {
     let long = "u".repeat(256);
     let path = format!("/api/users/{long}");
     assert_eq!(
-        call(&node, "GET", &path, Some("first-key"), "")
+        call(&node, "GET", &path, Some("first-key-of-tests"), "")
             .await
             .status,
         400
     );
     assert_eq!(
-        call(&node, "GET", "/api/users/%FF", Some("first-key"), "")
-            .await
-            .status,
+        call(
+            &node,
+            "GET",
+            "/api/users/%FF",
+            Some("first-key-of-tests"),
+            ""
+        )
+        .await
+        .status,
         400
     );
 }
@@ -300,7 +333,7 @@ async fn what_is_no_message_is_refused_with_its_fault() {
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let node = node("[limits]\nupgrade_timeout = \"50ms\"\n").await;
     let mut stream = TcpStream::connect(node.address).await.unwrap();
-    let head = "POST /api/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer first-key\r\nContent-Length: 10\r\n\r\n";
+    let head = "POST /api/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer first-key-of-tests\r\nContent-Length: 10\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.unwrap();
@@ -454,7 +487,7 @@ async fn without_redis_a_call_that_needs_it_is_unavailable() {
     );
     assert_eq!(ann.json().await["payload"], 1);
     let path = "/api/users/ann";
-    let answer = call(&one, "GET", path, Some("first-key"), "").await;
+    let answer = call(&one, "GET", path, Some("first-key-of-tests"), "").await;
     assert_eq!((answer.status, answer.error()), (503, "unavailable"));
     let answer = disconnect(&one, "ann", "").await;
     assert_eq!((answer.status, answer.error()), (503, "unavailable"));

@@ -29,6 +29,17 @@ struct Recorder {
     rooms: Mutex<HashSet<String>>,
     got: Mutex<HashMap<String, Vec<String>>>,
     asked: Mutex<Vec<(String, UserRequest)>>,
+    /// What all nodes of the cluster were told to deliver to users, in the order in which they were.
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Recorder {
+    fn logging_to(log: &Arc<Mutex<Vec<String>>>) -> Arc<Self> {
+        Arc::new(Self {
+            log: log.clone(),
+            ..Self::default()
+        })
+    }
 }
 
 impl LocalNode for Recorder {
@@ -47,6 +58,9 @@ impl LocalNode for Recorder {
             Target::Everyone => "everyone".to_owned(),
             Target::User(_) | Target::Room(_) => return 0,
         };
+        if matches!(target, Target::User(_)) {
+            self.log.lock().unwrap().push(text_in(frame));
+        }
         self.got
             .lock()
             .unwrap()
@@ -94,6 +108,22 @@ impl Node {
         self.broker.user_settled(user).await;
     }
 
+    /// Publishes numbers to `user`, one after another, until `done`, and returns those that it was told reach somebody.
+    async fn publish_until(&self, user: &str, done: impl Future<Output = ()>) -> Vec<String> {
+        let mut reached = Vec::new();
+        let mut done = std::pin::pin!(done);
+        for n in 0.. {
+            let text = n.to_string();
+            if self.publish(Target::User(user), &text).await > 0 {
+                reached.push(text);
+            }
+            if futures_util::poll!(&mut done).is_ready() {
+                break;
+            }
+        }
+        reached
+    }
+
     async fn join(&self, room: &str) {
         self.recorder.rooms.lock().unwrap().insert(room.to_owned());
         self.broker.room_changed(room);
@@ -102,7 +132,7 @@ impl Node {
 
     async fn publish(&self, target: Target<'_>, text: &str) -> usize {
         self.broker
-            .publish(target, &frame(target, text), None)
+            .publish(target, &frame(target, text), false, None)
             .await
             .unwrap()
     }
@@ -168,11 +198,14 @@ fn text_in(frame: &Frame) -> String {
 /// Nodes that find each other, and what has to live as long as they do.
 struct Cluster {
     nodes: Vec<Node>,
+    log: Arc<Mutex<Vec<String>>>,
     _backend: Box<dyn Any>,
 }
 
 async fn a_user_is_reached_on_other_nodes_only(make: impl AsyncFn(usize) -> Cluster) {
-    let Cluster { nodes, _backend } = make(3).await;
+    let Cluster {
+        nodes, _backend, ..
+    } = make(3).await;
     nodes[0].connect("u").await;
     nodes[1].connect("u").await;
     assert_eq!(nodes[0].publish(Target::User("u"), "x").await, 1);
@@ -183,7 +216,9 @@ async fn a_user_is_reached_on_other_nodes_only(make: impl AsyncFn(usize) -> Clus
 }
 
 async fn nobody_is_reached_where_nobody_is(make: impl AsyncFn(usize) -> Cluster) {
-    let Cluster { nodes, _backend } = make(2).await;
+    let Cluster {
+        nodes, _backend, ..
+    } = make(2).await;
     nodes[1].connect("u").await;
     nodes[1].disconnect("u").await;
     assert_eq!(nodes[0].publish(Target::User("u"), "x").await, 0);
@@ -192,7 +227,9 @@ async fn nobody_is_reached_where_nobody_is(make: impl AsyncFn(usize) -> Cluster)
 }
 
 async fn a_user_who_comes_is_reached_at_once(make: impl AsyncFn(usize) -> Cluster) {
-    let Cluster { nodes, _backend } = make(2).await;
+    let Cluster {
+        nodes, _backend, ..
+    } = make(2).await;
     for round in 0..20 {
         let user = format!("u{round}");
         assert_eq!(nodes[0].publish(Target::User(&user), "early").await, 0);
@@ -203,7 +240,9 @@ async fn a_user_who_comes_is_reached_at_once(make: impl AsyncFn(usize) -> Cluste
 }
 
 async fn a_room_is_published_once_for_each_node(make: impl AsyncFn(usize) -> Cluster) {
-    let Cluster { nodes, _backend } = make(3).await;
+    let Cluster {
+        nodes, _backend, ..
+    } = make(3).await;
     nodes[1].join("r").await;
     nodes[1].join("r").await;
     nodes[2].join("r").await;
@@ -214,7 +253,9 @@ async fn a_room_is_published_once_for_each_node(make: impl AsyncFn(usize) -> Clu
 }
 
 async fn everyone_is_every_other_node(make: impl AsyncFn(usize) -> Cluster) {
-    let Cluster { nodes, _backend } = make(3).await;
+    let Cluster {
+        nodes, _backend, ..
+    } = make(3).await;
     nodes[0].publish(Target::Everyone, "x").await;
     nodes[2].expect("everyone", &["x"]).await;
     nodes[1].expect("everyone", &["x"]).await;
@@ -226,7 +267,9 @@ async fn everyone_is_every_other_node(make: impl AsyncFn(usize) -> Cluster) {
 }
 
 async fn frames_to_one_target_keep_their_order(make: impl AsyncFn(usize) -> Cluster) {
-    let Cluster { nodes, _backend } = make(2).await;
+    let Cluster {
+        nodes, _backend, ..
+    } = make(2).await;
     nodes[1].connect("u").await;
     let sent: Vec<String> = (0..500).map(|n| n.to_string()).collect();
     for text in &sent {
@@ -235,10 +278,82 @@ async fn frames_to_one_target_keep_their_order(make: impl AsyncFn(usize) -> Clus
     nodes[1].expect("user u", &sent).await;
 }
 
+async fn a_user_who_moves_gets_all_that_was_published_once_and_in_order(
+    make: impl AsyncFn(usize) -> Cluster,
+) {
+    let Cluster {
+        nodes,
+        log,
+        _backend,
+    } = make(4).await;
+    nodes[1].connect("u").await;
+    let moves = async {
+        // To another node, and away and back to the same one.
+        for (from, to) in [(1, 2), (2, 3), (3, 3), (3, 1), (1, 1)].repeat(10) {
+            nodes[from].disconnect("u").await;
+            nodes[to].connect("u").await;
+        }
+    };
+    let reached = nodes[0].publish_until("u", moves).await;
+    until("all has come", async || {
+        (log.lock().unwrap().len() >= reached.len()).then_some(())
+    })
+    .await;
+    assert_eq!(*log.lock().unwrap(), reached);
+}
+
+async fn a_user_with_two_devices_gets_nothing_twice_on_either_while_one_moves(
+    make: impl AsyncFn(usize) -> Cluster,
+) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(4).await;
+    nodes[1].connect("u").await;
+    nodes[2].connect("u").await;
+    let moves = async {
+        for (from, to) in [(2, 3), (3, 2)].repeat(20) {
+            nodes[from].disconnect("u").await;
+            nodes[to].connect("u").await;
+        }
+    };
+    let reached = nodes[0].publish_until("u", moves).await;
+    nodes[1].expect("user u", &reached).await;
+    for node in &nodes[2..] {
+        let got = node.got("user u");
+        let numbers = got.iter().map(|text| text.parse::<u64>().unwrap());
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{got:?}");
+    }
+}
+
+async fn a_node_that_leaves_loses_nothing_that_was_published(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster {
+        nodes,
+        log,
+        _backend,
+    } = make(3).await;
+    nodes[1].connect("u").await;
+    let leaves = async {
+        for _ in 0..20 {
+            nodes[1].connect("u").await;
+        }
+        nodes[1].disconnect("u").await;
+        nodes[2].connect("u").await;
+        nodes[1].broker.leave(Duration::from_secs(10)).await;
+    };
+    let reached = nodes[0].publish_until("u", leaves).await;
+    until("all has come", async || {
+        (log.lock().unwrap().len() >= reached.len()).then_some(())
+    })
+    .await;
+    assert_eq!(*log.lock().unwrap(), reached);
+}
+
 async fn the_other_nodes_that_hold_a_user_are_asked_and_answer(
     make: impl AsyncFn(usize) -> Cluster,
 ) {
-    let Cluster { nodes, _backend } = make(3).await;
+    let Cluster {
+        nodes, _backend, ..
+    } = make(3).await;
     let strange = "u\"{}:\n\0ä";
     assert_eq!(nodes[0].ask("u", &UserRequest::Count).await, []);
     for node in &nodes[..2] {
@@ -261,7 +376,9 @@ async fn the_other_nodes_that_hold_a_user_are_asked_and_answer(
 }
 
 async fn a_node_lists_connections_and_closes_one_for_another(make: impl AsyncFn(usize) -> Cluster) {
-    let Cluster { nodes, _backend } = make(2).await;
+    let Cluster {
+        nodes, _backend, ..
+    } = make(2).await;
     assert_eq!(nodes[0].ask("u", &UserRequest::List).await, []);
     nodes[1].connect("u").await;
     let list = Told::Listed(nodes[1].recorder.list("u"));
@@ -276,7 +393,9 @@ async fn a_node_lists_connections_and_closes_one_for_another(make: impl AsyncFn(
 }
 
 async fn every_node_knows_which_there_are(make: impl AsyncFn(usize) -> Cluster) {
-    let Cluster { nodes, _backend } = make(3).await;
+    let Cluster {
+        nodes, _backend, ..
+    } = make(3).await;
     let known = async |node: &Node| node.broker.nodes().await.unwrap();
     until("all nodes are known", async || {
         (known(&nodes[0]).await.len() == 3).then_some(())
@@ -285,18 +404,20 @@ async fn every_node_knows_which_there_are(make: impl AsyncFn(usize) -> Cluster) 
     let all = known(&nodes[0]).await;
     assert!(all.is_sorted(), "{all:?}");
     assert_eq!(known(&nodes[2]).await, all);
-    nodes[1].broker.leave().await;
+    nodes[1].broker.leave(Duration::from_secs(10)).await;
     let left = known(&nodes[0]).await;
     assert_eq!(left.len(), 2, "{left:?}");
     assert!(left.iter().all(|node| all.contains(node)));
 }
 
 async fn a_node_that_left_is_neither_reached_nor_well(make: impl AsyncFn(usize) -> Cluster) {
-    let Cluster { nodes, _backend } = make(2).await;
+    let Cluster {
+        nodes, _backend, ..
+    } = make(2).await;
     nodes[1].connect("u").await;
     nodes[1].join("r").await;
     nodes[1].broker.probe().await.unwrap();
-    nodes[1].broker.leave().await;
+    nodes[1].broker.leave(Duration::from_secs(10)).await;
     assert_eq!(nodes[0].publish(Target::User("u"), "x").await, 0);
     assert_eq!(nodes[0].publish(Target::Room("r"), "x").await, 0);
     assert!(nodes[1].broker.probe().await.is_err());
@@ -304,7 +425,9 @@ async fn a_node_that_left_is_neither_reached_nor_well(make: impl AsyncFn(usize) 
 }
 
 async fn strange_names_are_only_names(make: impl AsyncFn(usize) -> Cluster) {
-    let Cluster { nodes, _backend } = make(2).await;
+    let Cluster {
+        nodes, _backend, ..
+    } = make(2).await;
     let long = format!("{}abc", "😀".repeat(63));
     let strange = [
         "a:b",
@@ -352,7 +475,9 @@ async fn strange_names_are_only_names(make: impl AsyncFn(usize) -> Cluster) {
 }
 
 async fn concurrent_changes_end_at_the_truth(make: impl AsyncFn(usize) -> Cluster) {
-    let Cluster { nodes, _backend } = make(2).await;
+    let Cluster {
+        nodes, _backend, ..
+    } = make(2).await;
     let nodes = Arc::new(nodes);
     let flickers = (0..8).map(|task| {
         let nodes = nodes.clone();
@@ -397,6 +522,9 @@ macro_rules! passes_the_contract {
             a_room_is_published_once_for_each_node
             everyone_is_every_other_node
             frames_to_one_target_keep_their_order
+            a_user_who_moves_gets_all_that_was_published_once_and_in_order
+            a_user_with_two_devices_gets_nothing_twice_on_either_while_one_moves
+            a_node_that_leaves_loses_nothing_that_was_published
             the_other_nodes_that_hold_a_user_are_asked_and_answer
             a_node_lists_connections_and_closes_one_for_another
             every_node_knows_which_there_are
@@ -409,8 +537,9 @@ macro_rules! passes_the_contract {
 
 async fn memory_cluster(size: usize) -> Cluster {
     let hub = Arc::new(MemoryHub::default());
+    let log = Arc::default();
     let node = |index: usize| {
-        let recorder = Arc::new(Recorder::default());
+        let recorder = Recorder::logging_to(&log);
         let broker = MemoryBroker::join(hub.clone(), &format!("n{index}"), recorder.clone());
         Node {
             recorder,
@@ -419,27 +548,32 @@ async fn memory_cluster(size: usize) -> Cluster {
     };
     Cluster {
         nodes: (0..size).map(node).collect(),
+        log,
         _backend: Box::new(()),
     }
 }
 
 async fn redis_server(size: usize) -> Cluster {
     let server = Server::start().await;
+    let log = Arc::default();
     Cluster {
-        nodes: redis_nodes(&server.url(), size).await,
+        nodes: redis_nodes(&server.url(), size, &log).await,
+        log,
         _backend: Box::new(server),
     }
 }
 
 async fn redis_cluster(size: usize) -> Cluster {
     let cluster = RedisCluster::start().await;
+    let log = Arc::default();
     Cluster {
-        nodes: redis_nodes(&cluster.urls(), size).await,
+        nodes: redis_nodes(&cluster.urls(), size, &log).await,
+        log,
         _backend: Box::new(cluster),
     }
 }
 
-async fn redis_nodes(urls: &str, size: usize) -> Vec<Node> {
+async fn redis_nodes(urls: &str, size: usize, log: &Arc<Mutex<Vec<String>>>) -> Vec<Node> {
     let config = RedisConfig {
         urls: urls.split(',').map(str::to_owned).collect(),
         mode: RedisMode::Auto,
@@ -450,7 +584,7 @@ async fn redis_nodes(urls: &str, size: usize) -> Vec<Node> {
         command_timeout: Duration::from_secs(5),
     };
     let node = |index: usize| {
-        let recorder = Arc::new(Recorder::default());
+        let recorder = Recorder::logging_to(log);
         let metrics = Arc::<Metrics>::default();
         let (name, tracer) = (format!("n{index}"), Tracer::default());
         let broker = RedisBroker::join(&config, &name, recorder.clone(), metrics, tracer);

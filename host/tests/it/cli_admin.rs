@@ -277,7 +277,7 @@ async fn https_is_spoken_where_the_url_says_so_and_the_certificate_is_checked() 
     let node = node().await;
     let dir = folder(&[
         ("stamp.wasm", &stamped("2")),
-        ("admin.key", b"an-admin-key\n"),
+        ("admin.key", b"an-admin-key-of-tests\n"),
     ]);
     let port = tls_in_front_of(&node, dir.path()).await;
     let url = format!("https://127.0.0.1:{port}");

@@ -10,6 +10,7 @@ use crate::{
     guests::{agreeable, stamped},
     harness::{Endpoint, Node, WITH_CHAT},
     logged::Logged,
+    probation::send_traps,
     process::{self, Signal},
     redis::{Server as Redis, until},
     redis_fleet::{Fleet, Outcome, Peer, config, until_ready},
@@ -18,7 +19,7 @@ use crate::{
 const STAMP: &str = "/admin/plugins/stamp";
 
 /// A node `name` at `redis` with a plugin called stamp, and `more` about it.
-fn with_stamp(name: &str, redis: &Redis, more: &str) -> String {
+pub(crate) fn with_stamp(name: &str, redis: &Redis, more: &str) -> String {
     format!(
         "{}{WITH_KEY}[[plugins]]\nname = \"stamp\"\npath = \"stamp.wasm\"\nevents = [\"*\"]\n\
          call_cpu_max = \"1s\"\ncall_time_max = \"5s\"\n{more}\n",
@@ -26,7 +27,7 @@ fn with_stamp(name: &str, redis: &Redis, more: &str) -> String {
     )
 }
 
-async fn node_with(name: &str, redis: &Redis, bytes: &[u8], more: &str) -> Node {
+pub(crate) async fn node_with(name: &str, redis: &Redis, bytes: &[u8], more: &str) -> Node {
     let config = with_stamp(name, redis, more);
     let node = Node::start_with(&[("stamp.wasm", bytes)], &config).await;
     until_ready(&node).await;
@@ -41,12 +42,12 @@ async fn fleet(redis: &Redis, bytes: &[u8]) -> Fleet {
     }
 }
 
-async fn push(node: &Endpoint, bytes: &[u8], query: &str) -> Answer {
+pub(crate) async fn push(node: &Endpoint, bytes: &[u8], query: &str) -> Answer {
     call(node, "PUT", &format!("{STAMP}?{query}"), Some(KEY), bytes).await
 }
 
 /// The first digits of the sha256 of what is live there.
-async fn live(node: &Endpoint) -> String {
+pub(crate) async fn live(node: &Endpoint) -> String {
     loop {
         let answer = admin(node, "GET", STAMP).await;
         if answer.status != 429 {
@@ -56,7 +57,7 @@ async fn live(node: &Endpoint) -> String {
     }
 }
 
-fn version(bytes: &[u8]) -> String {
+pub(crate) fn version(bytes: &[u8]) -> String {
     hex(&component_hash(bytes))[..12].to_owned()
 }
 
@@ -258,11 +259,9 @@ async fn a_version_that_fails_on_one_node_is_taken_back_on_all() {
     let b = node_with("b", &redis, &stamped("1"), by_calls).await;
     assert_eq!(push(&a, &stamped("2"), "scope=cluster").await.status, 200);
     assert_eq!(push(&a, &stamped("3"), "scope=cluster").await.status, 200);
-    let mut ann = a.client("ann").await;
-    for _ in 0..20 {
-        let trap = r#"{"type":"x","payload":{"trap":"stamp:STAMP-0000000003"},"receiverId":"ann"}"#;
-        ann.send(trap).await;
-        assert_eq!(ann.json().await["type"], "error");
+    for user in ["u1", "u2", "u3", "u4"] {
+        let mut client = a.client(user).await;
+        send_traps(&mut client, "stamp:STAMP-0000000003", 5).await;
     }
     until_live(&a, &stamped("2")).await;
     until_live(&b, &stamped("2")).await;

@@ -238,5 +238,8 @@ async fn the_page_is_there_only_where_it_is_enabled_and_lets_nothing_in() {
     for secret in ["path", "config", "last_error"] {
         assert!(!plugins.contains(secret), "{plugins}");
     }
-    assert_eq!(node.get("/demo/options.json").await.1, r#"{"auth":"none"}"#);
+    assert_eq!(
+        node.get("/demo/options.json").await.1,
+        r#"{"auth":"none","socket":"/ws"}"#
+    );
 }

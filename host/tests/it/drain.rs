@@ -1,12 +1,17 @@
 //! SIGTERM to the real server: what its clients, its load balancer and its supervisor see.
 
 use futures_util::future::select_all;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use crate::{
     harness::{Node, guest},
     process::{Server, Signal},
     raw::{CLOSE, FIN, RawClient, TEXT, upgrade_head},
+    redis,
+    redis_fleet::until_ready,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,7 +162,7 @@ async fn an_upgrade_under_way_is_closed_with_4000_too() {
 #[tokio::test]
 async fn a_server_that_still_loads_its_plugins_heeds_signals() {
     let hostile = std::fs::read(guest("hostile")).expect("`cargo xtask plugins --guests` makes it");
-    // Its `init` takes longer than this test waits.
+    // Its `init` takes until its time is over, and the server ends before.
     let config = "[[plugins]]\nname = \"hostile\"\npath = \"hostile.wasm\"\nevents = [\"hostile.*\"]\n\
                   init_time_max = \"60s\"\nconfig = { init = \"loop\" }\n";
     let environment = [("WSS_PORT", "0"), ("RUST_LOG", "signalbox=debug")];
@@ -171,4 +176,53 @@ async fn a_server_that_still_loads_its_plugins_heeds_signals() {
         !server.log().iter().any(listened),
         "it did not wait for the plugin"
     );
+}
+
+/// A server that meets others at `redis`, pushes to a CloudWatch at `endpoint`, and has this time to end.
+async fn reporting(redis: &redis::Server, endpoint: &str, drain_timeout: &str) -> Server {
+    let config = format!(
+        "[server]\ndrain_timeout = \"{drain_timeout}\"\n\
+         [broker]\nkind = \"redis\"\n[redis]\nurl = \"{}\"\n\
+         [cloudwatch]\nenabled = true\ninterval = \"1s\"\nendpoint = \"http://{endpoint}\"\n",
+        redis.url()
+    );
+    let environment = [
+        ("WSS_PORT", "0"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ];
+    let server = Server::start_with(&[], &config, &environment).await;
+    until_ready(&server).await;
+    server
+}
+
+#[tokio::test]
+async fn a_redis_and_a_cloudwatch_that_hang_do_not_keep_a_server_beyond_its_time() {
+    let mut redis = redis::Server::start().await;
+    // Takes connections, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let endpoint = silent.local_addr().expect("an address").to_string();
+    let mut server = reporting(&redis, &endpoint, "2s").await;
+    let mut deaf = RawClient::connect(&server, "deaf").await;
+    redis.stop();
+    server.signal(Signal::TERM);
+    assert_eq!(deaf.closed().await, 4000);
+    // It ends by itself, in the end: nothing had to be waited for.
+    assert_eq!(server.exit().await.code(), Some(0));
+    let stopped = server.until_log("stopped").await;
+    assert!(stopped.contains("after="), "{stopped}");
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_server_at_once_although_redis_hangs() {
+    let mut redis = redis::Server::start().await;
+    let mut server = reporting(&redis, "127.0.0.1:9", "1h").await;
+    let mut deaf = RawClient::connect(&server, "deaf").await;
+    redis.stop();
+    server.signal(Signal::TERM);
+    assert_eq!(deaf.closed().await, 4000);
+    server.signal(Signal::TERM);
+    assert_ne!(server.exit().await.code(), Some(0));
 }

@@ -23,13 +23,18 @@ pub(crate) fn counter(stamp: &str) -> Vec<u8> {
     stamped_guest("counter", stamp)
 }
 
+/// The stamp as the guest says it.
+pub(crate) fn stamp_of(stamp: &str) -> String {
+    format!("STAMP-{stamp:0>10}")
+}
+
 fn stamped_guest(name: &str, stamp: &str) -> Vec<u8> {
     let mut bytes = component(name);
     let places: Vec<_> = (0..=bytes.len() - STAMP.len())
         .filter(|at| bytes[*at..].starts_with(STAMP))
         .collect();
     assert_eq!(places.len(), 1, "the stamp stands in the component once");
-    let text = format!("STAMP-{stamp:0>10}");
+    let text = stamp_of(stamp);
     assert_eq!(text.len(), STAMP.len(), "{stamp} is too long");
     bytes[places[0]..][..STAMP.len()].copy_from_slice(text.as_bytes());
     bytes

@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use signalbox::{
     config::{InstanceMode, PluginConfig},
-    plugin::{Action, Change, ChangeError, Registry, Trigger},
+    plugin::{Action, Change, ChangeError, Push, Registry, Trigger},
 };
 
 use crate::{
@@ -186,7 +186,8 @@ async fn whatever_goes_wrong_in_a_handover_the_old_version_goes_on_where_it_was(
             10_000,
             "this version panics when it restores",
         ),
-        ("1", "restore-lo", 200, "handover: restore "),
+        // What comes before it is over by then.
+        ("1", "restore-lo", 2_000, "handover: restore "),
         (
             "save-refus",
             "2",
@@ -299,7 +300,7 @@ async fn a_rollback_takes_the_state_along_and_happens_without_it_where_it_must()
     assert_eq!(counting.count().await, 1);
     let push = counting
         .registry
-        .push("counter", counter("2").into(), false)
+        .push("counter", counter("2").into(), Push::default())
         .await;
     assert!(matches!(push, Ok(Change::Live { .. })), "{push:?}");
     assert_eq!(counting.count().await, 2);
@@ -309,12 +310,12 @@ async fn a_rollback_takes_the_state_along_and_happens_without_it_where_it_must()
     assert_eq!(counting.count().await, 1);
     let push = counting
         .registry
-        .push("counter", counter("3").into(), false)
+        .push("counter", counter("3").into(), Push::default())
         .await;
     assert!(matches!(push, Ok(Change::Live { .. })), "{push:?}");
     let push = counting
         .registry
-        .push("counter", counter("4").into(), false)
+        .push("counter", counter("4").into(), Push::default())
         .await;
     assert!(matches!(push, Ok(Change::Live { .. })), "{push:?}");
     assert_eq!(counting.count().await, 2);
@@ -328,7 +329,11 @@ async fn an_operator_is_told_why_a_state_was_not_handed_over() {
     let counting = Counting::start("1").await;
     assert_eq!(counting.count().await, 1);
     let bytes = counter("restore-no").into();
-    match counting.registry.push("counter", bytes, false).await {
+    match counting
+        .registry
+        .push("counter", bytes, Push::default())
+        .await
+    {
         Err(ChangeError::Refused { error, .. }) => {
             assert_eq!(error.step(), "handover");
             assert!(error.to_string().contains("cannot read that"), "{error}");
@@ -364,4 +369,26 @@ async fn calls_of_many_callers_meet_one_instance_in_turn() {
     let counted: BTreeSet<_> = join_all(calls).await.into_iter().collect();
     assert_eq!(counted, (1..=50).collect());
     assert_eq!(live(&counting.registry, "counter").pool_size(), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn going_back_waits_for_no_version_that_is_being_loaded_and_passes_that_over() {
+    let counting = Counting::start("1").await;
+    assert_eq!(counting.swap(&counter("2"), Trigger::Signal).await, None);
+    let first = signalbox::plugin::component_hash(&counter("1"));
+    let new = counter("init-slow");
+    let mut swap = Box::pin(counting.swap(&new, Trigger::File));
+    // The reload comes first, and its `init` takes a second.
+    let changed = tokio::select! {
+        biased;
+        refusal = &mut swap => panic!("going back waited for the reload: {refusal:?}"),
+        changed = counting.registry.roll_back("counter", None, FILE_BYTES_MAX) => changed,
+    };
+    assert!(matches!(changed, Ok(Change::Live { .. })), "{changed:?}");
+    assert_eq!(*live(&counting.registry, "counter").hash(), first);
+    assert_eq!(swap.await, None);
+    assert_eq!(*live(&counting.registry, "counter").hash(), first);
+    // Until the file changes.
+    assert_eq!(counting.swap(&counter("3"), Trigger::File).await, None);
+    assert_ne!(*live(&counting.registry, "counter").hash(), first);
 }

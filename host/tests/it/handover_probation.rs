@@ -3,20 +3,21 @@
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::FutureExt;
 use signalbox::{
     config::ProbationConfig,
+    pipeline::{self, Message, Outcome},
     plugin::{Trigger, VersionView},
 };
 
 use crate::{
-    guests::counter,
+    guests::{counter, stamp_of},
     handover::Counting,
     redis::until,
-    runtime::{live, message},
+    runtime::live,
 };
 
 /// Under these, nothing is judged.
@@ -26,6 +27,7 @@ fn lenient() -> ProbationConfig {
         calls: 1_000_000,
         failure_percent: 1,
         calls_min: 1_000_000,
+        users_min: 3,
     }
 }
 
@@ -49,21 +51,38 @@ async fn trapping(first: &str, second: &str, time_max: Duration) -> Counting {
     let mut counting = Counting::start_with(first, LONG, time_max).await;
     counting.config.limits.handover_time_max = LONG;
     counting.registry.set_probation(lenient());
-    tokio::spawn(counting.registry.clone().supervise());
+    let registry = counting.registry.clone();
+    tokio::spawn(async move { registry.supervise().await });
     for count in 1..=3 {
         assert_eq!(counting.count().await, count);
     }
     let refusal = counting.swap(&counter(second), Trigger::Signal).await;
     assert_eq!(refusal, None);
     assert_eq!(counting.count().await, 4, "the state came along");
-    for _ in 0..TRAPS {
+    for number in 0..TRAPS {
         let visit = counting.registry.enter().await;
-        let version = live(&counting.registry, "counter");
-        let answer = version.handle(None, message("count.panic", "1")).await;
-        assert!(answer.is_err(), "{answer:?}");
-        drop(visit);
+        let (user, payload) = (
+            format!("u{}", number % 4),
+            format!("{:?}", stamp_of(second)),
+        );
+        let outcome = pipeline::run(&visit, None, panic_of(&user, &payload)).await;
+        assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
     }
     counting
+}
+
+/// A message of `user` at which the version whose stamp is `payload` panics, and the one before it does not.
+fn panic_of<'m>(user: &'m str, payload: &'m str) -> Message<'m> {
+    Message {
+        id: "1",
+        event_type: "count.panic".into(),
+        sender: user,
+        to: None,
+        payload: payload.into(),
+        timestamp: SystemTime::now(),
+        trace: None,
+        seen: None,
+    }
 }
 
 fn versions(counting: &Counting) -> Vec<VersionView> {
@@ -77,6 +96,13 @@ async fn until_live(counting: &Counting, stamp: &str) {
         (*live(&counting.registry, "counter").hash() == hash).then_some(())
     })
     .await;
+}
+
+/// Waits until messages are held: a state is on its way.
+async fn until_held(counting: &Counting) {
+    while counting.registry.enter().now_or_never().is_some() {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Has the live version count until `done`, one message after another, from `count` on.
@@ -124,10 +150,7 @@ async fn a_version_that_fails_while_its_state_is_handed_over_is_replaced_and_not
         refusal
     };
     let verdict = async {
-        // Messages are held, so the state is on its way.
-        while registry.enter().now_or_never().is_some() {
-            tokio::task::yield_now().await;
-        }
+        until_held(&counting).await;
         registry.set_probation(strict());
         until("it is judged", async || {
             (versions(&counting)[0].state != "probation").then_some(())
@@ -135,7 +158,12 @@ async fn a_version_that_fails_while_its_state_is_handed_over_is_replaced_and_not
         .await;
         assert!(!done.load(Ordering::Relaxed), "it was judged too late");
     };
-    let (refusal, (), count) = tokio::join!(swap, verdict, count_until(&counting, &done, 1));
+    // However long the version compiled before: calls that go well meanwhile would speak for the one that is judged.
+    let counted = async {
+        until_held(&counting).await;
+        count_until(&counting, &done, 1).await
+    };
+    let (refusal, (), count) = tokio::join!(swap, verdict, counted);
     assert_eq!(refusal, None);
     until_live(&counting, "restore-sl").await;
     assert_eq!(counting.count().await, count + 1);

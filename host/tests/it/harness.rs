@@ -4,6 +4,7 @@ use std::{
     net::SocketAddr,
     ops::Deref,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,6 +16,7 @@ use serde_json::Value;
 use signalbox::{
     app::{self, Source},
     config::{Config, Environment},
+    server::Listeners,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -33,8 +35,8 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Longer than anything takes; a test that waits so long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than anything takes, on a machine that is busy with other things too; a test that waits so long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between two looks at the metrics.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
@@ -48,6 +50,7 @@ pub(crate) struct Endpoint {
 /// A server in this process.
 pub(crate) struct Node {
     endpoint: Endpoint,
+    internal: Option<Endpoint>,
     pub(crate) dir: tempfile::TempDir,
     stop: CancellationToken,
     served: Option<JoinHandle<()>>,
@@ -97,12 +100,15 @@ pub(crate) fn guest(name: &str) -> PathBuf {
     plugins().join("guests").join(name).with_extension("wasm")
 }
 
-/// A configuration with the chat plugin at `chat.wasm` in the node's folder.
+/// A configuration with the chat plugin at `chat.wasm` in the node's folder. Its calls may take as long as they do on a
+/// busy machine.
 pub(crate) const WITH_CHAT: &str = r#"
 [[plugins]]
 name = "chat"
 path = "chat.wasm"
 events = ["chat_message", "chat.*"]
+call_cpu_max = "10s"
+call_time_max = "25s"
 "#;
 
 impl Node {
@@ -113,8 +119,18 @@ impl Node {
 
     /// The same, with more files in the folder.
     pub(crate) async fn start_with(files: &[(&str, &[u8])], config: &str) -> Self {
-        let dir = folder(files);
-        Self::start_in(dir, config).await
+        let node = Self::start_in(folder(files), config).await;
+        node.until_healthy().await;
+        node
+    }
+
+    /// A node that answers only what begins with a header of the PROXY protocol.
+    pub(crate) async fn start_proxied(config: &str) -> Self {
+        let node = Self::start_in(folder(&[]), config).await;
+        let check =
+            "PROXY UNKNOWN\r\nGET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        assert!(node.raw(check).await.starts_with("HTTP/1.1 200 "));
+        node
     }
 
     async fn start_in(dir: tempfile::TempDir, text: &str) -> Self {
@@ -132,16 +148,28 @@ impl Node {
             file: Some(file),
             env,
         };
-        let run = app::run(config, source, listener, stop.clone());
+        let mut listeners = Listeners::from(listener);
+        if config.server.internal_listen.is_some() {
+            let internal = TcpListener::bind("127.0.0.1:0").await;
+            listeners.internal = Some(internal.expect("a free port"));
+        }
+        let internal = listeners.internal.as_ref().map(|listener| Endpoint {
+            address: listener.local_addr().expect("a bound address"),
+        });
+        let run = app::run(config, source, listeners, stop.clone(), Arc::default());
         let served = tokio::spawn(async move { run.await.expect("the node starts") });
-        let node = Self {
+        Self {
             endpoint: Endpoint { address },
+            internal,
             dir,
             stop,
             served: Some(served),
-        };
-        node.until_healthy().await;
-        node
+        }
+    }
+
+    /// Its second listener, which `server.internal_listen` asks for.
+    pub(crate) fn internal(&self) -> Endpoint {
+        self.internal.expect("it has a second listener")
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -234,6 +262,16 @@ impl Endpoint {
             .expect("an answer comes")
             .expect("the answer is text");
         Answer::read(&answer)
+    }
+
+    /// What is answered to exactly these bytes, until the server sends no more.
+    pub(crate) async fn raw(&self, request: &str) -> String {
+        let mut stream = self.tcp().await;
+        stream
+            .write_all(request.as_bytes())
+            .await
+            .expect("the request is sent");
+        to_end(&mut stream).await
     }
 
     /// What a POST of `body` by the bearer of `key` is answered.
@@ -329,6 +367,16 @@ impl Endpoint {
             .await
             .unwrap_or_else(|_| panic!("the metric {start} did not come to what it must"));
     }
+}
+
+/// All that a server still sends.
+pub(crate) async fn to_end(stream: &mut TcpStream) -> String {
+    let mut answer = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut answer))
+        .await
+        .expect("the answer ends")
+        .expect("the answer is text, and not lost in a reset");
+    answer
 }
 
 /// Status and body of a GET; none where nobody answers.

@@ -8,7 +8,7 @@ use crate::{
     process::{Server, Signal},
 };
 
-const CONFIG: &str = "[api]\nkeys = [\"key\"]\n";
+const CONFIG: &str = "[api]\nkeys = [\"an-api-key-of-tests\"]\n";
 
 /// A server that logs JSON at the levels of `filter`.
 async fn server(filter: &str) -> Server {
@@ -28,7 +28,9 @@ async fn log_to_the_end(mut server: Server) -> Vec<Value> {
 }
 
 async fn disconnect(server: &Endpoint, user: &str) -> Answer {
-    let head = format!("POST /api/users/{user}/disconnect HTTP/1.1\r\nAuthorization: Bearer key");
+    let head = format!(
+        "POST /api/users/{user}/disconnect HTTP/1.1\r\nAuthorization: Bearer an-api-key-of-tests"
+    );
     server.http(&head).await
 }
 

@@ -1,6 +1,7 @@
 //! The real binary: started in a folder of its own, signalled, and read.
 
 use std::{
+    io::{self, PipeReader, Write},
     net::SocketAddr,
     ops::Deref,
     path::Path,
@@ -8,7 +9,10 @@ use std::{
 };
 
 pub(crate) use rustix::process::Signal;
-use rustix::process::{Pid, kill_process};
+use rustix::{
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    process::{Pid, kill_process},
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -67,12 +71,44 @@ pub(crate) async fn run(dir: &Path, arguments: &[&str], environment: &[(&str, &s
     }
 }
 
+/// A server whose standard error is a pipe that is full from the start, and the pipe's other end, which nobody reads.
+pub(crate) fn launch_with_full_log(
+    dir: &Path,
+    environment: &[(&str, &str)],
+) -> (Child, PipeReader) {
+    let (reader, mut writer) = io::pipe().expect("a pipe");
+    let flags = fcntl_getfl(&writer).expect("a pipe's flags");
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("a pipe may be told not to block");
+    while writer.write(&[b'\n'; 4096]).is_ok() {}
+    fcntl_setfl(&writer, flags).expect("a pipe may be told to block");
+    let child = signalbox(dir, &[], environment).stderr(writer).spawn();
+    (child.expect("the server starts"), reader)
+}
+
+/// Waits until the reader does something else. Never ends if it does not, and the test has let go of the server.
+async fn until_not(does: &mut watch::Receiver<LogReader>, what: LogReader) {
+    if does.wait_for(|does| *does != what).await.is_err() {
+        std::future::pending().await
+    }
+}
+
 /// A server in a process of its own.
 pub(crate) struct Server {
     endpoint: Endpoint,
     pub(crate) dir: tempfile::TempDir,
     child: Child,
     log: watch::Receiver<Vec<String>>,
+    reader: watch::Sender<LogReader>,
+}
+
+/// What the other end of a server's standard error does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogReader {
+    Reads,
+    /// It keeps the pipe, which fills up.
+    Stalls,
+    /// It closes the pipe.
+    Leaves,
 }
 
 impl Deref for Server {
@@ -139,9 +175,21 @@ impl Server {
             .expect("the server starts");
         let stderr = child.stderr.take().expect("its stderr is a pipe");
         let (sender, log) = watch::channel(Vec::new());
+        let (reader, mut does) = watch::channel(LogReader::Reads);
         tokio::spawn(async move {
             let mut lines = BufReader::new(stderr).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
+            loop {
+                until_not(&mut does, LogReader::Stalls).await;
+                let line = tokio::select! {
+                    line = lines.next_line() => line,
+                    () = until_not(&mut does, LogReader::Reads) => {
+                        if *does.borrow() == LogReader::Leaves {
+                            break;
+                        }
+                        continue;
+                    }
+                };
+                let Ok(Some(line)) = line else { break };
                 // Shown where a test fails.
                 println!("{line}");
                 sender.send_modify(|lines: &mut Vec<String>| lines.push(line));
@@ -153,6 +201,7 @@ impl Server {
             dir,
             child,
             log,
+            reader,
         }
     }
 
@@ -193,12 +242,22 @@ impl Server {
         kill_process(id.expect("a process id"), signal).expect("the signal is sent");
     }
 
-    /// Waits for its end, and for the rest of its log.
-    pub(crate) async fn exit(&mut self) -> ExitStatus {
-        let status = timeout(PATIENCE, self.child.wait())
+    /// Tells the reader of its log what to do. All of them read at first.
+    pub(crate) fn let_log_reader(&self, does: LogReader) {
+        self.reader.send_replace(does);
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        timeout(PATIENCE, self.child.wait())
             .await
             .expect("the server ends")
-            .expect("its end is told");
+            .expect("its end is told")
+    }
+
+    /// Waits for its end, and for the rest of its log.
+    pub(crate) async fn exit(&mut self) -> ExitStatus {
+        let status = self.ended().await;
         let rest = async { while self.log.changed().await.is_ok() {} };
         timeout(PATIENCE, rest).await.expect("its log ends");
         status

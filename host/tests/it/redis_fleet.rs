@@ -18,7 +18,10 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
 };
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{self, Message},
+};
 use tracing::info;
 
 use crate::{
@@ -120,25 +123,32 @@ pub(crate) enum Outcome {
 
 impl Peer {
     /// A client of `node` that others can reach: the first frame says so.
-    pub(crate) async fn connect(node: &Node, user: &str) -> Self {
-        let client = node
-            .connect(user, Some("signalbox.v1"))
+    pub(crate) async fn connect(node: &Endpoint, user: &str) -> Self {
+        let mut peer = Self::try_connect(node, user)
             .await
             .unwrap_or_else(|error| panic!("{user} is not let in: {error}"));
+        let first = peer.next().await;
+        assert_eq!(first["type"], "welcome", "{first}");
+        peer
+    }
+
+    /// A client of `node` that has got no frame yet.
+    ///
+    /// # Errors
+    /// Why it is not let in.
+    pub(crate) async fn try_connect(node: &Endpoint, user: &str) -> tungstenite::Result<Self> {
+        let client = node.connect(user, Some("signalbox.v1")).await?;
         let (sink, stream) = client.into_socket().split();
         let (sender, frames) = mpsc::unbounded_channel();
         let mut reader = JoinSet::new();
         reader.spawn(read(stream, sender));
-        let mut peer = Self {
+        Ok(Self {
             user: user.to_owned(),
             sink,
             frames,
             deliveries: Vec::new(),
             _reader: reader,
-        };
-        let first = peer.next().await;
-        assert_eq!(first["type"], "welcome", "{first}");
-        peer
+        })
     }
 
     /// Sends `n` to `receiver` without waiting for an answer.
@@ -187,6 +197,31 @@ impl Peer {
         }
     }
 
+    /// The same as [`Peer::ask`]; none if the connection ends before there is an answer.
+    pub(crate) async fn ask_while_open(&mut self, receiver: &str, n: u64) -> Option<Outcome> {
+        let message = json!({"type": "test", "payload": n, "receiverId": receiver, "id": "q"});
+        let message = Message::text(message.to_string());
+        self.sink.send(message).await.ok()?;
+        loop {
+            let frame = self.frame().await?;
+            match (frame["type"].as_str(), frame["payload"]["status"].as_str()) {
+                (Some("ack"), Some("delivered")) => return Some(Outcome::Delivered),
+                (Some("ack"), _) => return Some(Outcome::Offline),
+                (Some("error"), _) => {
+                    let code = frame["payload"]["code"].as_str().expect("a code");
+                    return Some(Outcome::Retryable(code.to_owned()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The next frame; none once the connection has ended.
+    pub(crate) async fn frame(&mut self) -> Option<Value> {
+        let frame = self.frames.recv().await?;
+        (frame["type"] != "closed").then_some(frame)
+    }
+
     /// Becomes a member of `room`.
     pub(crate) async fn join(&mut self, room: &str) {
         let outcome = self.ask_json(json!({"type": "join", "room": room})).await;
@@ -226,12 +261,15 @@ impl Peer {
         taken
     }
 
+    /// Asks the server to end the connection, which goes on until it answers.
+    pub(crate) async fn send_close(&mut self) {
+        let sent = self.sink.send(Message::Close(None)).await;
+        sent.expect("the connection can be closed");
+    }
+
     /// Ends the connection cleanly.
     pub(crate) async fn close(mut self) {
-        self.sink
-            .send(Message::Close(None))
-            .await
-            .expect("the connection can be closed");
+        self.send_close().await;
         while let Some(frame) = self.frames.recv().await {
             if frame["type"] == "closed" {
                 break;

@@ -16,6 +16,9 @@ use crate::{
 const AMONG: &str = "ann";
 const NOT_AMONG: &str = "dan";
 
+/// These are among them too.
+const ALL_AMONG: [&str; 4] = ["ann", "bob", "eve", "gus"];
+
 const CANARY: &str = "{ mode = \"canary\", percent = 50 }";
 const SHADOW: &str = "{ mode = \"shadow\" }";
 
@@ -121,11 +124,14 @@ async fn a_canary_that_traps_is_withdrawn_and_not_tried_again_before_it_changes(
         .until_line(|line| message(line) == "plugin rollout began")
         .await;
     assert_eq!(post(&server, "reload").await.body["reason"], "on_trial");
-    for _ in 0..20 {
-        let error = send_trap(&mut ann, AMONG, 2).await;
-        assert_eq!(error["payload"]["code"], "plugin_failed");
-        // The others do not notice.
-        assert_eq!(stamps(&send_trap(&mut dan, NOT_AMONG, 2).await), [1]);
+    for user in ALL_AMONG {
+        let mut client = server.reachable(user).await;
+        for _ in 0..20 / ALL_AMONG.len() {
+            let error = send_trap(&mut client, user, 2).await;
+            assert_eq!(error["payload"]["code"], "plugin_failed");
+            // The others do not notice.
+            assert_eq!(stamps(&send_trap(&mut dan, NOT_AMONG, 2).await), [1]);
+        }
     }
     server
         .until_metric(&swaps("rolled_back"), |count| count == 1.0)
@@ -244,10 +250,12 @@ async fn a_shadow_is_asked_the_same_and_only_its_differences_are_seen() {
 #[tokio::test]
 async fn a_shadow_that_traps_is_withdrawn_and_nobody_noticed() {
     let server = start(SHADOW, 1_000).await;
-    let mut ann = server.reachable(AMONG).await;
     assert_eq!(push(&server, &stamped("2")).await.body["outcome"], "shadow");
-    for _ in 0..20 {
-        assert_eq!(stamps(&send_trap(&mut ann, AMONG, 2).await), [1]);
+    for user in ALL_AMONG {
+        let mut client = server.reachable(user).await;
+        for _ in 0..20 / ALL_AMONG.len() {
+            assert_eq!(stamps(&send_trap(&mut client, user, 2).await), [1]);
+        }
     }
     server
         .until_metric(&swaps("rolled_back"), |count| count == 1.0)

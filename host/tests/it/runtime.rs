@@ -181,8 +181,9 @@ async fn calls_that_find_all_instances_busy_fail_in_the_end_as_unavailable() {
     std::fs::write(&file, stamped("1")).unwrap();
     let mut config = plugin("stamp", &file, r#"{"handles":["x"]}"#);
     config.instances = InstanceMode::Single;
-    config.limits.call_time_max = Duration::from_secs(1);
-    config.limits.call_cpu_max = Duration::from_secs(1);
+    // Enough for the last call on a busy machine.
+    config.limits.call_time_max = Duration::from_secs(5);
+    config.limits.call_cpu_max = Duration::from_secs(5);
     let registry = registry();
     registry
         .apply(&[config], FILE_BYTES_MAX, Trigger::Start)

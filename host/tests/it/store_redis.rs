@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use signalbox::plugin::{Entry, PluginStore, StoreError};
+use signalbox::plugin::{ENTRY_BYTES, Entry, PluginStore, StoreError};
 
 use crate::{
     redis::{Options, Server, until},
@@ -98,7 +98,10 @@ async fn more_than_one_call_strikes_off_is_struck_off_by_several() {
         5002 - 16,
         "room enough: 16"
     );
-    store.set("p", 20, entry("k", None)).await.unwrap();
+    store
+        .set("p", ENTRY_BYTES + 20, entry("k", None))
+        .await
+        .unwrap();
     assert_eq!(server.command::<u64>(&["ZCARD", passing]).await, 2);
     let scripts = server.commandstats().await["evalsha"];
     assert_eq!(scripts, 1 + 5, "1,016 by each");

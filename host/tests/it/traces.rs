@@ -188,12 +188,15 @@ async fn a_backend_goes_on_with_the_trace_that_it_began() {
     let collector = Collector::start().await;
     // Nothing is picked here; the backend asks for it.
     let config = collector.config().replace("1.0", "0.0");
-    let node = Node::start(&format!("{config}[api]\nkeys = [\"key\"]\n")).await;
+    let node = Node::start(&format!(
+        "{config}[api]\nkeys = [\"an-api-key-of-tests\"]\n"
+    ))
+    .await;
     let _ann = node.reachable("ann").await;
     let body = r#"{"type":"news","payload":1,"receiverId":"ann"}"#;
     for traced in ["00", "01"] {
         let head = format!(
-            "POST /api/messages HTTP/1.1\r\nAuthorization: Bearer key\r\nTraceparent: 00-{TRACE}-{SPAN}-{traced}\r\n\
+            "POST /api/messages HTTP/1.1\r\nAuthorization: Bearer an-api-key-of-tests\r\nTraceparent: 00-{TRACE}-{SPAN}-{traced}\r\n\
              Content-Length: {}",
             body.len()
         );

@@ -1,5 +1,9 @@
 //! The chat plugin that comes with Signalbox: checks and cleans chat messages, and handles `chat.typing`, `chat.read`
 //! and `chat.me`.
+//!
+//! The text of a `chat_message` is its payload, where that is a string, or the field `text` of an object: it may be neither
+//! blank nor too long. Blocked words are looked for in every text of the payload, wherever a client has put it. JSON without a
+//! text is handed on, because its meaning is the application's. A payload that receivers could read differently is refused.
 
 mod text;
 
@@ -85,18 +89,26 @@ impl Plugin for Chat {
 
 impl Validation for Chat {
     fn validate(&self, message: &Message) -> Result<(), Rejection> {
-        self.check(&Self::payload(message))
+        match Self::payload(message)? {
+            Some(payload) => self.check(&payload),
+            None => Ok(()),
+        }
     }
 }
 
 impl Transformation for Chat {
     fn transform(&self, message: &Message) -> Result<Outcome, Rejection> {
-        Ok(self.clean(message, &Self::payload(message)))
+        Ok(match Self::payload(message)? {
+            Some(payload) => self.clean(message, &payload),
+            None => Outcome::Unchanged,
+        })
     }
 
     /// Both, with the payload read once.
     fn screen(&self, message: &Message) -> Result<Outcome, Rejection> {
-        let payload = Self::payload(message);
+        let Some(payload) = Self::payload(message)? else {
+            return Ok(Outcome::Unchanged);
+        };
         self.check(&payload)?;
         Ok(self.clean(message, &payload))
     }
@@ -104,29 +116,30 @@ impl Transformation for Chat {
 
 impl Chat {
     /// The payload, read only where the message is one to check and clean.
-    fn payload(message: &Message) -> Payload<'_> {
+    fn payload(message: &Message) -> Result<Option<Payload<'_>>, Rejection> {
         match message.event_type.as_str() {
-            "chat_message" => Payload::read(&message.payload),
-            _ => Payload::unread(&message.payload),
+            "chat_message" => Payload::read(message).map(Some),
+            _ => Ok(None),
         }
     }
 
     /// Whether the payload may be sent.
     fn check(&self, payload: &Payload<'_>) -> Result<(), Rejection> {
+        self.cleaner.check_others(payload)?;
         match payload.text() {
             Some(text) => self.cleaner.check(text),
             None => Ok(()),
         }
     }
 
-    /// The message with its text cleaned.
+    /// The message with its texts cleaned.
     fn clean(&self, message: &Message, payload: &Payload<'_>) -> Outcome {
-        match payload.text().and_then(|text| self.cleaner.clean(text)) {
+        match self.cleaner.cleaned(payload) {
             None => Outcome::Unchanged,
-            Some(text) => Outcome::Changed(Draft {
+            Some(payload) => Outcome::Changed(Draft {
                 event_type: message.event_type.clone(),
                 destination: message.destination.clone(),
-                payload: payload.with_text(&text),
+                payload,
             }),
         }
     }
@@ -169,7 +182,7 @@ impl Events for Chat {
 impl Chat {
     /// `chat.me` with a text: the sender says in the third person what they do.
     fn me(&self, message: &Message) -> Result<Vec<Action>, Rejection> {
-        let payload = Payload::read(&message.payload);
+        let payload = Payload::read(message)?;
         let Some(text) = payload.text() else {
             return Err(Rejection::new(
                 "invalid_payload",

@@ -82,10 +82,66 @@ fn every_other_byte_of_an_object_stays() {
     let payload = r#"{ "n": 12345678901234567890, "f":1.10, "text" : " hi" , "o":{"text":" x"} }"#;
     let expected = r#"{ "n": 12345678901234567890, "f":1.10, "text" : "hi" , "o":{"text":" x"} }"#;
     assert_eq!(cleaned("{}", payload).as_deref(), Some(expected));
-    assert_eq!(
-        cleaned("{}", r#"{"text":" a","text":" b"}"#).as_deref(),
-        Some(r#"{"text":" a","text":"b"}"#)
-    );
+}
+
+#[test]
+fn a_payload_that_cannot_be_read_in_one_way_alone_is_refused() {
+    let words = r#"{"blocked_words":["spam"],"blocked_words_action":"refuse"}"#;
+    for config in ["{}", words] {
+        for payload in [
+            r#""spam \ud83d""#,
+            r#"{"text":"spam \ud83d"}"#,
+            r#"{"text":"hi","more":"\ude00"}"#,
+            r#"["\ud83d"]"#,
+            r#"{"text":" a","text":" b"}"#,
+            r#"{"text":"spam","\u0074ext":"hi"}"#,
+            r#"{"text":"a"#,
+            r#""a"#,
+            r#""a" "b""#,
+            "\"a\nb\"",
+            "",
+            "[1",
+            "nul",
+        ] {
+            let code = refusal(config, payload);
+            assert_eq!(code.as_deref(), Some("invalid_payload"), "{payload}");
+            let message = message("chat_message", payload);
+            assert!(chat(config).transform(&message).is_err(), "{payload}");
+            assert!(chat(config).screen(&message).is_err(), "{payload}");
+        }
+    }
+}
+
+#[test]
+fn blocked_words_are_found_wherever_a_client_puts_them() {
+    let refuse = r#"{"blocked_words":["spam"],"blocked_words_action":"refuse"}"#;
+    let mask = r#"{"blocked_words":["spam"]}"#;
+    for (payload, masked) in [
+        (r#"["spam"]"#, r#"["****"]"#),
+        (r#"{"body":"so Spam!"}"#, r#"{"body":"so ****!"}"#),
+        (
+            r#"{"text":" hi ","o":{"a":[1,{"b":"spam"}]}}"#,
+            r#"{"text":"hi","o":{"a":[1,{"b":"****"}]}}"#,
+        ),
+        (r#"{"text":["spam"]}"#, r#"{"text":["****"]}"#),
+        (r#"{ "text" : "sp\u0061m" }"#, r#"{ "text" : "****" }"#),
+        (
+            r#"{"a":"\"spam\"","n":1.50}"#,
+            r#"{"a":"\"****\"","n":1.50}"#,
+        ),
+    ] {
+        assert_eq!(
+            refusal(refuse, payload).as_deref(),
+            Some("blocked_word"),
+            "{payload}"
+        );
+        assert_eq!(refusal(mask, payload), None, "{payload}");
+        assert_eq!(cleaned(mask, payload).as_deref(), Some(masked));
+    }
+    for clean in ["7", r#"{"spam":1}"#, r#"{"a":"spammer"}"#, r#"[null,"hi"]"#] {
+        assert_eq!(refusal(refuse, clean), None, "{clean}");
+        assert_eq!(cleaned(mask, clean), None, "{clean}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde::{
     de::{IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use signalbox_plugin::Rejection;
+use signalbox_plugin::{Message, Rejection, payload};
 
 /// Longest blocked word, in characters.
 const WORD_CHARS_MAX: usize = 64;
@@ -20,23 +20,31 @@ pub(crate) struct Payload<'p> {
 }
 
 impl<'p> Payload<'p> {
-    /// Never fails: JSON of another shape is a payload without a text.
-    pub(crate) fn read(json: &'p str) -> Self {
-        let raw = match json.trim_start().as_bytes().first() {
-            Some(b'"') => Some(json.trim()),
-            Some(b'{') => serde_json::from_str::<TextField<'p>>(json)
-                .ok()
-                .and_then(|field| field.0)
-                .map(RawValue::get),
+    /// JSON of another shape is a payload without a text.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or receivers could read another text in it than this plugin: the refusal for its sender.
+    pub(crate) fn read(message: &'p Message) -> Result<Self, Rejection> {
+        let json = message.payload.trim();
+        let raw = match json.as_bytes().first() {
+            Some(b'"') if is_plain_string(json) => Some(json),
+            // Where nothing is escaped, only the field `text` could be there twice: that is quicker to see.
+            Some(b'{') if !json.contains('\\') => text_field(json)?,
+            Some(first) => {
+                payload::check(message)?;
+                match first {
+                    b'"' => Some(json),
+                    b'{' => text_field(json)?,
+                    _ => None,
+                }
+            }
+            None => return Err(unreadable()),
+        };
+        let text = match raw {
+            Some(raw) if raw.starts_with('"') => Some((raw, string(raw).ok_or_else(unreadable)?)),
             _ => None,
         };
-        let text = raw.and_then(|raw| Some((raw, string(raw)?)));
-        Self { json, text }
-    }
-
-    /// One whose text, if it has one, is nobody's business.
-    pub(crate) fn unread(json: &'p str) -> Self {
-        Self { json, text: None }
+        Ok(Self { json, text })
     }
 
     /// What it says.
@@ -49,11 +57,78 @@ impl<'p> Payload<'p> {
         let Some((old, _)) = &self.text else {
             return self.json.to_owned();
         };
-        let start = old.as_ptr() as usize - self.json.as_ptr() as usize;
-        // A str always serializes.
-        let new = serde_json::to_string(text).unwrap_or_default();
-        [&self.json[..start], &new, &self.json[start + old.len()..]].concat()
+        self.json_with(std::iter::once((*old, to_json(text))))
     }
+
+    /// The payload with other JSON in the place of parts of it, which come in their order.
+    fn json_with(&self, parts: impl Iterator<Item = (&'p str, String)>) -> String {
+        let mut json = String::with_capacity(self.json.len());
+        let mut written = 0;
+        for (old, new) in parts {
+            let start = old.as_ptr() as usize - self.json.as_ptr() as usize;
+            json += &self.json[written..start];
+            json += &new;
+            written = start + old.len();
+        }
+        json + &self.json[written..]
+    }
+
+    /// The strings that are values in it, wherever they stand, with the JSON of each.
+    fn strings(&self) -> impl Iterator<Item = (&'p str, Cow<'p, str>)> {
+        let mut rest = self.json;
+        std::iter::from_fn(move || {
+            loop {
+                let opening = &rest[rest.find('"')?..];
+                let raw = &opening[..end_of_string(opening)?];
+                rest = opening[raw.len()..].trim_start();
+                if !rest.starts_with(':') {
+                    return Some((raw, string(raw)?));
+                }
+            }
+        })
+    }
+
+    fn is_text(&self, raw: &str) -> bool {
+        let text = self.text.as_ref();
+        text.is_some_and(|(text, _)| std::ptr::eq(text.as_ptr(), raw.as_ptr()))
+    }
+}
+
+fn unreadable() -> Rejection {
+    Rejection::new("invalid_payload", "the payload is not JSON")
+}
+
+/// A str always serializes.
+fn to_json(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+/// Whether `json` is a string as it stands, without an escape.
+fn is_plain_string(json: &str) -> bool {
+    !json.contains('\\')
+        && end_of_string(json) == Some(json.len())
+        && !json.bytes().any(|byte| byte < b' ')
+}
+
+/// Where the string that `json` begins with ends.
+fn end_of_string(json: &str) -> Option<usize> {
+    let mut escaped = false;
+    let end = json.bytes().skip(1).position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    })?;
+    Some(end + 2)
+}
+
+/// The JSON of an object's field `text`.
+fn text_field(json: &str) -> Result<Option<&str>, Rejection> {
+    let field = serde_json::from_str::<TextField<'_>>(json).map_err(|_| unreadable())?;
+    if field.twice {
+        let reason = "the payload has an object with the same key twice";
+        return Err(Rejection::new("invalid_payload", reason));
+    }
+    Ok(field.text.map(RawValue::get))
 }
 
 /// The JSON string `raw`; borrowed where it holds no escape.
@@ -65,8 +140,12 @@ fn string(raw: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str(raw).ok().map(Cow::Owned)
 }
 
-/// The last field called `text` of an object.
-struct TextField<'p>(Option<&'p RawValue>);
+/// The field called `text` of an object.
+struct TextField<'p> {
+    text: Option<&'p RawValue>,
+    /// Whether there is more than one.
+    twice: bool,
+}
 
 impl<'de> Deserialize<'de> for TextField<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -79,15 +158,16 @@ impl<'de> Deserialize<'de> for TextField<'de> {
             }
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-                let mut text = None;
+                let (mut text, mut twice) = (None, false);
                 while let Some(IsText(is_text)) = map.next_key()? {
                     if is_text {
+                        twice |= text.is_some();
                         text = Some(map.next_value()?);
                     } else {
                         map.next_value::<IgnoredAny>()?;
                     }
                 }
-                Ok(TextField(text))
+                Ok(TextField { text, twice })
             }
         }
         deserializer.deserialize_map(ObjectVisitor)
@@ -142,13 +222,56 @@ impl Cleaner {
             let reason = format!("the text is longer than {} characters", self.chars_max);
             return Err(Rejection::new("too_long", reason));
         }
-        if self.refuse_blocked && words(text).any(|(_, word)| self.is_blocked(word)) {
+        if self.refuse_blocked {
+            self.check_words(text)?;
+        }
+        Ok(())
+    }
+
+    /// Whether none of the other texts in a payload, in whatever place a client has put them, has a word that is refused.
+    pub(crate) fn check_others(&self, payload: &Payload<'_>) -> Result<(), Rejection> {
+        if self.blocked.is_empty() || !self.refuse_blocked {
+            return Ok(());
+        }
+        let mut others = payload.strings().filter(|(raw, _)| !payload.is_text(raw));
+        others.try_for_each(|(_, text)| self.check_words(&text))
+    }
+
+    fn check_words(&self, text: &str) -> Result<(), Rejection> {
+        if self.has_blocked(text) {
             return Err(Rejection::new(
                 "blocked_word",
                 "the text contains a blocked word",
             ));
         }
         Ok(())
+    }
+
+    fn has_blocked(&self, text: &str) -> bool {
+        words(text).any(|(_, word)| self.is_blocked(word))
+    }
+
+    /// The payload with its text cleaned, and with blocked words masked in all texts; none where it is clean.
+    pub(crate) fn cleaned(&self, payload: &Payload<'_>) -> Option<String> {
+        let text = payload.text().and_then(|text| self.clean(text));
+        if self.blocked.is_empty() || self.refuse_blocked {
+            return text.map(|text| payload.with_text(&text));
+        }
+        let mut changed = payload
+            .strings()
+            .filter_map(|(raw, said)| {
+                let new = if payload.is_text(raw) {
+                    text.clone()?
+                } else if self.has_blocked(&said) {
+                    self.masked(&said)
+                } else {
+                    return None;
+                };
+                Some((raw, to_json(&new)))
+            })
+            .peekable();
+        changed.peek()?;
+        Some(payload.json_with(changed))
     }
 
     /// The cleaned text; none where it is clean.
@@ -159,10 +282,7 @@ impl Cleaner {
             let kept: String = trimmed.chars().filter(|c| !is_unwanted(*c)).collect();
             cleaned = Cow::Owned(kept.trim().to_owned());
         }
-        if !self.blocked.is_empty()
-            && !self.refuse_blocked
-            && words(&cleaned).any(|(_, word)| self.is_blocked(word))
-        {
+        if !self.blocked.is_empty() && !self.refuse_blocked && self.has_blocked(&cleaned) {
             cleaned = Cow::Owned(self.masked(&cleaned));
         }
         match cleaned {

@@ -1,5 +1,6 @@
 /* What cases.json asks for, in C. Without a JSON library: payloads are put together as texts. */
 #include "signalbox.h"
+#include "signalbox_json.h"
 
 static char config[4096];
 static size_t config_length;
@@ -7,9 +8,28 @@ static uint32_t hits;
 
 #define IS(literal) sb_equal(message.type, SB(literal))
 
+/* Whether the JSON is a whole number of 32 bits. */
+static bool is_whole(sb_string json) {
+    char *end, digits[12] = {0};
+    if (json.length >= sizeof digits) return false;
+    memcpy(digits, json.at, json.length);
+    long long value = strtoll(digits, &end, 10);
+    return end == digits + json.length && value >= INT32_MIN && value <= INT32_MAX;
+}
+
+static sb_rejection typed(sb_message message) {
+    sb_string field, text, n;
+    bool fits = sb_field(message.payload, SB("text"), &field) && sb_text_of(field, &text);
+    if (!fits || !sb_field(message.payload, SB("n"), &n) || !is_whole(n))
+        return SB_REJECT("invalid_payload", "it has a text and a whole number of 32 bits");
+    return sb_equal(text, SB("bad")) ? SB_REJECT("bad", "bad") : SB_OK;
+}
+
 static sb_rejection validate(sb_message message) {
-    (void)message;
-    return SB_OK;
+    if (!IS("c.parse") && !IS("c.typed")) return SB_OK;
+    sb_rejection unreadable = sb_check(message);
+    if (unreadable.code.length || IS("c.parse")) return unreadable;
+    return typed(message);
 }
 
 static bool says(sb_message message, const char *word) {
@@ -40,7 +60,10 @@ static sb_outcome transform(sb_message message) {
     return (sb_outcome){SB_UNCHANGED};
 }
 
-static sb_outcome screen(sb_message message) { return transform(message); }
+static sb_outcome screen(sb_message message) {
+    sb_rejection refused = validate(message);
+    return refused.code.length ? (sb_outcome){SB_REFUSED, .rejection = refused} : transform(message);
+}
 
 static sb_string number(int64_t value) {
     char *end = (char *)sb_alloc(24) + 24, *at = end;

@@ -48,11 +48,35 @@ func init() {
 	})
 }
 
+func typed(message plugin.Message) error {
+	var value struct {
+		Text string `json:"text"`
+		N    int32  `json:"n"`
+	}
+	if err := plugin.Parse(message, &value); err != nil {
+		return err
+	}
+	if value.Text == "bad" {
+		return plugin.Reject("bad", "bad")
+	}
+	return nil
+}
+
 func validate(message plugin.Message) error {
-	if message.Type != "c.reject" {
+	switch message.Type {
+	case "c.parse":
+		var any any
+		return plugin.Parse(message, &any)
+	case "c.typed":
+		return typed(message)
+	case "c.reject":
+	default:
 		return nil
 	}
-	var refusal struct{ Code, Reason string }
+	var refusal struct {
+		Code   string `json:"code"`
+		Reason string `json:"reason"`
+	}
 	if err := plugin.Parse(message, &refusal); err != nil {
 		return err
 	}

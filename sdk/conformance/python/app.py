@@ -21,9 +21,22 @@ PLACES = {
 }
 
 
+def typed(message: Message) -> None:
+    value = signalbox.payload(message)
+    text, n = (value.get("text"), value.get("n")) if isinstance(value, dict) else (None, None)
+    if not isinstance(text, str) or not isinstance(n, int) or abs(n) >= 2**31:
+        signalbox.reject("invalid_payload", "it has a text and a whole number of 32 bits")
+    if text == "bad":
+        signalbox.reject("bad", "bad")
+
+
 class Validation(exports.Validation):
     @guarded
     def validate(self, message: Message) -> None:
+        if message.event_type == "c.parse":
+            signalbox.payload(message)
+        if message.event_type == "c.typed":
+            typed(message)
         if message.event_type == "c.reject":
             signalbox.reject(**signalbox.payload(message))
 

@@ -2,10 +2,10 @@
 package lifecycle
 
 import (
-	"bytes"
-	"encoding/json"
+	"fmt"
 
 	"signalbox/plugin/internal/abi"
+	"signalbox/plugin/internal/strictjson"
 )
 
 var (
@@ -21,9 +21,10 @@ func OnSelfTest(f func() error) { selfTest = f }
 
 // Config reads the config into a value, and refuses keys that the value does not have.
 func Config(config string, into any) error {
-	decoder := json.NewDecoder(bytes.NewReader([]byte(config)))
-	decoder.DisallowUnknownFields()
-	return decoder.Decode(into)
+	if err := strictjson.ParseKnown(config, into); err != nil {
+		return fmt.Errorf("config: it %w", err)
+	}
+	return nil
 }
 
 //go:wasmexport signalbox:plugin/lifecycle@1.0.0#init

@@ -1,5 +1,10 @@
 //! Payloads, which are JSON text, as Rust values.
 
+mod mismatch;
+mod strict;
+
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Destination, Draft, Message, Rejection};
@@ -24,10 +29,44 @@ use crate::{Destination, Draft, Message, Rejection};
 /// ```
 ///
 /// # Errors
-/// A [`Rejection`] with code `invalid_payload` that says what is wrong and where.
+/// A [`Rejection`] with code `invalid_payload` that says what is wrong, in the words of JSON. What receivers could read
+/// differently is wrong for every type: the same key twice in an object, half of a surrogate pair, a number beyond 1.8e308,
+/// more than 100 levels.
 pub fn parse<'m, T: Deserialize<'m>>(message: &'m Message) -> Result<T, Rejection> {
-    serde_json::from_str(&message.payload)
-        .map_err(|error| Rejection::new("invalid_payload", error.to_string()))
+    // A string without an escape can be read in one way alone.
+    if !message.payload.starts_with('"') || message.payload.contains('\\') {
+        check(message)?;
+    }
+    serde_json::from_str(&message.payload).map_err(|error| invalid(&mismatch::reason(&error)))
+}
+
+/// Whether every receiver reads the same in the payload, whatever it is.
+///
+/// # Errors
+/// As [`parse`] of any type.
+pub fn check(message: &Message) -> Result<(), Rejection> {
+    strict::check(&message.payload).map_err(invalid)
+}
+
+/// Every text that is a value in the payload, wherever it stands: for plugins that look for something in what people write,
+/// whatever shape a client gives it.
+///
+/// ```
+/// use signalbox_plugin::{payload, testing};
+///
+/// let message = testing::message("chat_message", r#"{"text":"hi","more":["you"]}"#);
+/// assert_eq!(payload::texts(&message)?, ["hi", "you"]);
+/// # Ok::<(), signalbox_plugin::Rejection>(())
+/// ```
+///
+/// # Errors
+/// As [`parse`].
+pub fn texts(message: &Message) -> Result<Vec<Cow<'_, str>>, Rejection> {
+    strict::texts(&message.payload).map_err(invalid)
+}
+
+fn invalid(problem: &str) -> Rejection {
+    Rejection::new("invalid_payload", format!("the payload {problem}"))
 }
 
 /// `payload` as JSON text.
@@ -35,8 +74,7 @@ pub fn parse<'m, T: Deserialize<'m>>(message: &'m Message) -> Result<T, Rejectio
 /// # Errors
 /// A [`Rejection`] with code `invalid_payload` where it has no JSON form, such as a map with keys that are no strings.
 pub fn to_json<T: Serialize + ?Sized>(payload: &T) -> Result<String, Rejection> {
-    serde_json::to_string(payload)
-        .map_err(|error| Rejection::new("invalid_payload", error.to_string()))
+    serde_json::to_string(payload).map_err(|_| invalid("of the answer has no form in JSON"))
 }
 
 /// A message with `payload` as JSON; [`Draft::new`] does the same.

@@ -6,7 +6,7 @@ from signalbox import Action, Message, Outcome, guarded
 from wit_world import exports
 
 
-# A class for each interface that wit/plugin.wit lists, with its name. `guarded` logs exceptions with their stack.
+# A class for each interface that wit/plugin.wit lists, with its name. `guarded` refuses methods that are async.
 class Validation(exports.Validation):
     @guarded
     def validate(self, message: Message) -> None:

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     /// Longer than anything takes.
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const PATIENCE: Duration = Duration::from_secs(120);
 
     fn watch() -> (Sender<Event>, Watch<Vec<u8>>) {
         let (sender, events) = channel();

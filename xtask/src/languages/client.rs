@@ -8,7 +8,7 @@ use serde_json::Value;
 use tungstenite::{Message, WebSocket};
 
 /// Time for a message to come, on a machine that is busy.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// A connection of the user ann.
 pub(super) struct Client(WebSocket<TcpStream>);

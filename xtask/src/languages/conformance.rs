@@ -38,7 +38,7 @@ pub(super) fn run(
     share(&signalbox.folder(&journey::name(language)), &folder)?;
     fs::write(
         folder.join("cases.json"),
-        cases(&sources, language)?.to_string(),
+        written_out(cases(&sources, language)?)?,
     )
     .context("the cases")?;
     steps.step(BUILD, || {
@@ -82,7 +82,7 @@ fn keeps_memory(signalbox: &Signalbox, name: &str, component: &Path) -> anyhow::
     Ok(())
 }
 
-/// The cases for `language`. Two things are written shorter in the file: `{"$repeat":["ab",3]}` stands for `"ababab"`, and
+/// The cases for `language`. Some things are written differently in the file: `{"$repeat":["ab",3]}` stands for `"ababab"`, and
 /// a case with `"except":{"c":"why"}` is left out for C.
 fn cases(folder: &Path, language: &str) -> anyhow::Result<Value> {
     let file = folder.join("cases.json");
@@ -117,6 +117,42 @@ fn expand(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(expand),
         Value::Object(fields) => fields.values_mut().for_each(expand),
+        _ => {}
+    }
+}
+
+/// The text of a file of cases. What no JSON library would write stands in it as `{"$raw":"…"}`, or as a list of parts, of
+/// which some may repeat.
+fn written_out(mut cases: Value) -> anyhow::Result<String> {
+    let mut raw = Vec::new();
+    take_raw(&mut cases, &mut raw);
+    let mut text = cases.to_string();
+    for (number, json) in raw.iter().enumerate() {
+        let place = format!("\"{}\"", raw_marker(number));
+        ensure!(text.contains(&place), "the case with {json:.40} is gone");
+        text = text.replacen(&place, json, 1);
+    }
+    Ok(text)
+}
+
+fn raw_marker(number: usize) -> String {
+    format!("$raw {number}$")
+}
+
+/// Puts markers in the places of what is to be written as it is.
+fn take_raw(value: &mut Value, raw: &mut Vec<String>) {
+    if let Some(parts) = value.get("$raw") {
+        let parts = match parts {
+            Value::Array(parts) => parts.iter().filter_map(Value::as_str).collect(),
+            whole => whole.as_str().unwrap_or_default().to_owned(),
+        };
+        *value = raw_marker(raw.len()).into();
+        raw.push(parts);
+        return;
+    }
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| take_raw(item, raw)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| take_raw(field, raw)),
         _ => {}
     }
 }
@@ -166,6 +202,14 @@ mod tests {
             let some = some["cases"].as_array().expect("a list").len();
             assert!(some * 10 >= all * 8, "{language} has {some} of {all} cases");
         }
+    }
+
+    #[test]
+    fn what_no_library_writes_is_written_as_it_is() {
+        let mut value = serde_json::json!({"a": {"$raw": "1e400"}, "b": [{"$raw": ["[", {"$repeat": ["9", 3]}, "]"]}]});
+        expand(&mut value);
+        let text = written_out(value).expect("all is there");
+        assert_eq!(text, r#"{"a":1e400,"b":[[999]]}"#);
     }
 
     #[test]

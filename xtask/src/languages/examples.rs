@@ -1,10 +1,12 @@
 //! The examples: each is built where it stands, and tested by its own cases.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use super::signalbox::Signalbox;
 use super::{Steps, Stopped, succeeded};
 use crate::plugins;
+use crate::steps::run_program;
 use crate::workspace::Workspace;
 
 /// Which example is written in a language, and a configuration that it starts with.
@@ -39,6 +41,22 @@ pub(super) fn run(
         steps.step("example", || {
             succeeded(signalbox.run(&folder(name), &["plugin", "build", "--config-text", config]))?;
             succeeded(signalbox.run(&folder(name), &["plugin", "test"]))
+        })?;
+        if language == "go" {
+            steps.step("example's tests", || {
+                let mut go = Command::new("go");
+                go.args(["test", "./roster"]).current_dir(folder(name));
+                run_program(&mut go).map_err(Stopped::Failed)
+            })?;
+        }
+    }
+    if language == "go" {
+        // The part of the SDK that needs no server.
+        steps.step("SDK's tests", || {
+            let mut go = Command::new("go");
+            go.args(["test", "./internal/strictjson"])
+                .current_dir(workspace.root().join("sdk/go"));
+            run_program(&mut go).map_err(Stopped::Failed)
         })?;
     }
     Ok(())

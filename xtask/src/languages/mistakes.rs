@@ -18,7 +18,7 @@ struct Mistake {
     file: &'static str,
     /// What is replaced by what.
     changes: &'static [(&'static str, &'static str)],
-    /// The exit code of `plugin build`: 1 where nothing is built, 0 where only calls fail.
+    /// The exit code of `plugin build`: 1 where nothing is built, 2 where the component is refused, 0 where only calls fail.
     exit_code: i32,
     /// What is in its output, among other things.
     told: &'static [&'static str],
@@ -38,6 +38,67 @@ const MISTAKES: &[Mistake] = &[
     Mistake {
         language: "javascript",
         file: "src/plugin.js",
+        changes: &[("function validate(", "async function validate(")],
+        exit_code: 1,
+        told: &["validate is async, and nobody waits for it"],
+    },
+    Mistake {
+        language: "javascript",
+        file: "src/plugin.js",
+        changes: &[
+            ("function validate(", "async function validate("),
+            ("signalbox.guard({ validate })", "{ validate }"),
+        ],
+        exit_code: 1,
+        told: &["validation.validate is async, and nobody waits for it"],
+    },
+    Mistake {
+        language: "javascript",
+        file: "src/plugin.js",
+        changes: &[
+            (
+                "signalbox.guard({ validate })",
+                "{ validate: () => Promise.reject(1) }",
+            ),
+            (
+                "signalbox.guard({ transform })",
+                "{ transform: () => (function* () {})() }",
+            ),
+        ],
+        exit_code: 2,
+        told: &[
+            "refused: validation.validate",
+            "validation.validate returned a promise, and nobody waits for it",
+            "transformation.transform returned an iterator, and nobody waits for it",
+        ],
+    },
+    Mistake {
+        language: "javascript",
+        file: "src/plugin.js",
+        changes: &[
+            (
+                "if (message.eventType !== \"note\") return;",
+                "console.log(new Date()); setTimeout(() => {}, 1);",
+            ),
+            (
+                "function transform(message) {",
+                "function transform(message) { throw \"some text\";",
+            ),
+            (
+                "return [signalbox.reply(",
+                "process.exit(1); return [signalbox.reply(",
+            ),
+        ],
+        exit_code: 0,
+        told: &[
+            "setTimeout is not available: there are no timers in a plugin",
+            "transformation.transform threw \"some text\"",
+            "process is not defined: this is not Node.js",
+        ],
+    },
+    Mistake {
+        language: "javascript",
+        file: "src/plugin.js",
         changes: &[
             ("const note = signalbox.payload(message);", ""),
             (
@@ -52,8 +113,8 @@ const MISTAKES: &[Mistake] = &[
         ],
         exit_code: 0,
         told: &[
-            "the plugin said: validate: ReferenceError",
-            "the plugin said nothing: look for",
+            "the plugin said: validation.validate: ReferenceError",
+            "transformation.transform returned unchanged, and must return an outcome",
             "more CPU time than it may (10ms, `call_cpu_max`",
             "although calls fail",
         ],
@@ -67,6 +128,23 @@ const MISTAKES: &[Mistake] = &[
         )],
         exit_code: 1,
         told: &["src/plugin.ts", "eventTypes"],
+    },
+    Mistake {
+        language: "typescript",
+        file: "src/plugin.ts",
+        changes: &[(
+            "function validate(message: Message): void {",
+            "async function validate(message: Message): Promise<void> {",
+        )],
+        exit_code: 1,
+        told: &["src/plugin.ts", "nobody waits for its answer"],
+    },
+    Mistake {
+        language: "python",
+        file: "app.py",
+        changes: &[("    @guarded\n    def validate(", "    async def validate(")],
+        exit_code: 1,
+        told: &["Validation.validate is async, and nobody waits for it"],
     },
     Mistake {
         language: "python",

@@ -124,11 +124,19 @@ pub(crate) fn test(
         let seen = chain::run(&signalbox, load, &passed, &CHAIN)?;
         println!("  ok      {}", seen.summary());
     }
-    let failed = |(_, outcome): &&(_, Outcome)| matches!(outcome, Outcome::Failed(_));
-    match outcomes.iter().filter(failed).count() {
-        0 => Ok(()),
-        failed => bail!("{failed} of {} languages failed", outcomes.len()),
+    let failed = |(name, outcome): &(&'static str, Outcome)| {
+        matches!(outcome, Outcome::Failed(_)).then_some(*name)
+    };
+    let failed: Vec<_> = outcomes.iter().filter_map(failed).collect();
+    if !failed.is_empty() {
+        bail!(
+            "{} of {} languages failed: {}",
+            failed.len(),
+            outcomes.len(),
+            failed.join(", ")
+        );
     }
+    Ok(())
 }
 
 /// One line for each language.

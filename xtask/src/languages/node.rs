@@ -12,10 +12,10 @@ use super::signalbox::{ADMIN_KEY, Signalbox};
 use crate::cluster::child::{Child, Event};
 
 /// Time for a server to listen, on a machine that is busy.
-const START_TIME_MAX: Duration = Duration::from_secs(60);
+const START_TIME_MAX: Duration = Duration::from_secs(180);
 
 /// Time for a line that must come.
-const LINE_TIME_MAX: Duration = Duration::from_secs(30);
+const LINE_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// A server. It ends with this value.
 pub(super) struct Node {
@@ -103,7 +103,7 @@ fn entry(plugin: &str, served: &Served<'_>) -> String {
         ..
     } = served;
     let instances = match single {
-        true => "instances = \"single\"\nhandover_time_max = \"5s\"\n",
+        true => "instances = \"single\"\nhandover_time_max = \"10s\"\n",
         false => "",
     };
     format!(
@@ -113,8 +113,8 @@ name = "{plugin}"
 path = "{plugin}.wasm"
 events = ["{event_type}", "{plugin}.*"]
 on_failure = "{on_failure}"
-call_cpu_max = "1s"
-call_time_max = "5s"
+call_cpu_max = "10s"
+call_time_max = "25s"
 {instances}"#
     )
 }

@@ -14,7 +14,7 @@ use tokio_tungstenite::{
 use super::*;
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the server did with its connections, one after another.
 enum Act {

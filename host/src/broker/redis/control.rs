@@ -194,12 +194,12 @@ impl Control {
     }
 }
 
-/// Whether anybody listens, as far as that can be told.
-async fn say(
+/// Sends `said` to `server`, and returns whether anybody listens, as far as that can be told.
+pub(super) async fn say(
     commands: &Commands,
     keys: &Keys,
     server: &str,
-    said: &Said,
+    said: &impl Serialize,
 ) -> Result<bool, Unavailable> {
     // Strings and numbers under string keys always serialize.
     let text = serde_json::to_string(said).unwrap_or_default();

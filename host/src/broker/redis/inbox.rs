@@ -14,8 +14,14 @@ use tracing::warn;
 
 use super::{
     control::{self, Control},
+    doubles::{self, Doubles},
+    fences::{self, Fences},
     health::Health,
+    held::{Held, Parcel},
     keys::{Keys, Name},
+    lookup::Lookup,
+    marks::{self, Mark},
+    notices,
     own_broadcasts::OwnBroadcasts,
     routes::Routes,
     traced,
@@ -47,6 +53,12 @@ pub(super) struct Receivers {
     pub(super) routes: Arc<Routes>,
     /// What other nodes ask and answer.
     pub(super) control: Arc<Control>,
+    /// What they ask and answer about messages that wait.
+    pub(super) fences: Arc<Fences>,
+    /// Messages for users who are not here any more.
+    pub(super) held: Arc<Held>,
+    /// Routes that changed.
+    pub(super) lookup: Arc<Lookup>,
     /// This server's own probes.
     pub(super) health: Arc<Health>,
     /// Broadcasts that come back.
@@ -64,7 +76,9 @@ struct Addressed {
 pub(super) struct Inbox {
     own_channel: String,
     broadcast_channel: String,
+    routes_channel: String,
     to: Receivers,
+    doubles: Doubles,
     metrics: Arc<Metrics>,
     tracer: Tracer,
     malformed: AtomicU64,
@@ -76,7 +90,9 @@ impl Inbox {
         Self {
             own_channel: keys.server_channel(keys.own_id()),
             broadcast_channel: keys.broadcast_channel(),
+            routes_channel: keys.routes_channel(),
             to,
+            doubles: Doubles::default(),
             metrics,
             tracer,
             malformed: AtomicU64::new(0),
@@ -108,23 +124,35 @@ impl Inbox {
                 }
                 return;
             }
-            if let Some(traced) = traced::read(&text) {
-                let span = traced
-                    .parent
-                    .and_then(|parent| self.tracer.go_on(parent, "deliver"));
-                return self.deliver(traced.message.to_owned(), span);
-            }
-            if text.starts_with(control::START) {
-                return self
-                    .to
-                    .control
-                    .take(&text)
-                    .unwrap_or_else(|error| self.complain(&error));
-            }
-            self.deliver(text, None);
+            self.take_own(text);
+        } else if is(&self.routes_channel) {
+            notices::take(&text, &self.to.lookup, &self.to.held)
+                .unwrap_or_else(|error| self.complain(&error));
         } else if is(&self.broadcast_channel) && !self.to.own_broadcasts.take(&text) {
             self.broadcast(text);
         }
+    }
+
+    /// Takes what came on this server's own channel, and is no probe.
+    fn take_own(&self, text: String) {
+        let (parent, marked) = match traced::read(&text) {
+            Some(traced) => (traced.parent, traced.message),
+            None => (None, text.as_str()),
+        };
+        if let Some((mark, message)) = marks::read(marked) {
+            let span = parent.and_then(|parent| self.tracer.go_on(parent, "deliver"));
+            return self.deliver(message.to_owned(), Some(mark), span);
+        }
+        if marked.starts_with(fences::START) {
+            let taken = self.to.fences.take(marked);
+            return taken.unwrap_or_else(|error| self.complain(&error));
+        }
+        if marked.starts_with(control::START) {
+            let taken = self.to.control.take(marked);
+            return taken.unwrap_or_else(|error| self.complain(&error));
+        }
+        let span = parent.and_then(|parent| self.tracer.go_on(parent, "deliver"));
+        self.deliver(marked.to_owned(), None, span);
     }
 
     /// Every server gets it. Like `websocket-app`, hands a message that names somebody to nobody else.
@@ -141,28 +169,70 @@ impl Inbox {
     }
 
     /// Hands a message to whom it names. If it is traced, `span` ends with it.
-    fn deliver(&self, text: String, span: Option<Span>) {
+    fn deliver(&self, text: String, mark: Option<Mark<'_>>, span: Option<Span>) {
+        let hops = mark.map_or(0, |mark| mark.hops);
+        // Of the text as it came: what is rewritten may differ from server to server. Who publishes with a mark says who has
+        // the message, so that it can be no double until it is forwarded.
+        let identity = match mark {
+            Some(mark) if hops > 0 => Some(mark.identity),
+            Some(_) => None,
+            None => Some(doubles::identity(&text)),
+        };
         let Some(Addressed { frame, user, room }) = self.check(text) else {
             return;
         };
-        let (target, name) = match (&user, &room) {
-            (Some(user), _) => (Target::User(user), Name::User(user)),
-            (None, Some(room)) => (Target::Room(room), Name::Room(room)),
+        let connections = match (&user, &room) {
+            (Some(user), _) => {
+                if identity.is_some_and(|identity| self.doubles.is_double(identity, hops > 0)) {
+                    return;
+                }
+                let servers = mark.iter().flat_map(Mark::servers).map(Arc::from).collect();
+                let parcel = Parcel {
+                    identity,
+                    frame,
+                    hops,
+                    servers,
+                };
+                self.deliver_to_user(user, parcel)
+            }
+            (None, Some(room)) => self.deliver_to_room(room, &frame),
             (None, None) => return self.complain("it names neither `receiverID` nor `room`"),
         };
-        let connections = self.to.node.deliver(target, &frame);
         if let Some(span) = &span {
             span.set("signalbox.connections", connections as i64);
         }
-        if connections == 0 && !self.holds(name) {
+    }
+
+    /// Returns how many connections here took it at once.
+    fn deliver_to_user(&self, user: &str, parcel: Parcel) -> usize {
+        let held = &self.to.held;
+        if !held.is_waiting(user) {
+            let node = &self.to.node;
+            let connections = node.deliver(Target::User(user), &parcel.frame);
+            if connections > 0 {
+                return connections;
+            }
             // The sender asked before the last connection went, or the route is a wrong one that must go.
+            if !node.holds_user(user) {
+                self.to.routes.doubt(Name::User(user));
+            }
+        }
+        held.push(user, parcel);
+        0
+    }
+
+    /// Returns how many members here took it. Who has left the room has no claim to it, so it is not forwarded.
+    fn deliver_to_room(&self, room: &str, frame: &Frame) -> usize {
+        let members = self.to.node.deliver(Target::Room(room), frame);
+        if members == 0 && !self.to.node.holds_room(room) {
             MessageDropped {
                 metrics: &self.metrics,
                 reason: DropReason::Offline,
             }
             .emit();
-            self.to.routes.doubt(name);
+            self.to.routes.doubt(Name::Room(room));
         }
+        members
     }
 
     /// The message as clients get it; none if it is malformed, which is counted.
@@ -185,13 +255,6 @@ impl Inbox {
             user,
             room,
         })
-    }
-
-    fn holds(&self, name: Name<'_>) -> bool {
-        match name {
-            Name::User(user) => self.to.node.holds_user(user),
-            Name::Room(room) => self.to.node.holds_room(room),
-        }
     }
 
     fn complain(&self, reason: &str) {

@@ -7,9 +7,31 @@ use crate::config::{RedisCompat, RedisConfig};
 /// A server's ID: a node's name and the nonce of its boot, or whatever `websocket-app` calls itself.
 pub(super) type ServerId = Arc<str>;
 
-/// What this server's lease holds: that it takes messages with a trace too ([`super::traced`]). Servers that do not wrote
-/// 1, and whether there is a lease is all that they look for.
-pub(super) const LEASE_VALUE: &str = "2";
+/// What this server's lease holds: the number of its [`Ability`].
+pub(super) const LEASE_VALUE: &str = "3";
+
+/// What a server understands on its channel, by what its lease holds; each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ability {
+    /// Messages, and questions about users.
+    Messages,
+    /// Messages with a trace ([`super::traced`]): from 2 on.
+    Traces,
+    /// Marked messages, which it forwards to those who moved ([`super::marks`]): from 3 on.
+    Forwards,
+}
+
+impl Ability {
+    /// What a lease with this value tells.
+    pub(super) fn in_lease(value: &[u8]) -> Self {
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        match text.parse::<u32>().unwrap_or_default() {
+            0 | 1 => Self::Messages,
+            2 => Self::Traces,
+            _ => Self::Forwards,
+        }
+    }
+}
 
 /// What a route leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,6 +103,11 @@ impl Keys {
         format!("{}broadcast", self.prefix)
     }
 
+    /// The channel on which nodes say which routes changed.
+    pub(super) fn routes_channel(&self) -> String {
+        format!("{}signalbox:routes", self.prefix)
+    }
+
     /// What `websocket-app` asks before it publishes. Server IDs hold no colon, so the last one ends the user's name.
     pub(super) fn online(&self, user: &str, server: &str) -> String {
         format!("{}user_online:{user}:{server}", self.prefix)
@@ -91,6 +118,20 @@ impl Keys {
 mod tests {
     use super::*;
     use crate::config::RedisMode;
+
+    #[test]
+    fn a_lease_tells_what_its_server_understands() {
+        for (value, ability) in [
+            ("1", Ability::Messages),
+            ("2", Ability::Traces),
+            (LEASE_VALUE, Ability::Forwards),
+            ("17", Ability::Forwards),
+            ("", Ability::Messages),
+            ("yes", Ability::Messages),
+        ] {
+            assert_eq!(Ability::in_lease(value.as_bytes()), ability, "{value:?}");
+        }
+    }
 
     #[test]
     fn names_are_those_of_the_contract() {
@@ -110,6 +151,7 @@ mod tests {
         assert_eq!(keys.nodes(), "p:signalbox:nodes");
         assert_eq!(keys.server_channel("a-1"), "p:server:a-1");
         assert_eq!(keys.broadcast_channel(), "p:broadcast");
+        assert_eq!(keys.routes_channel(), "p:signalbox:routes");
         assert_eq!(keys.online("u", "a-1"), "p:user_online:u:a-1");
     }
 }

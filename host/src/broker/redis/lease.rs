@@ -1,6 +1,6 @@
 //! The lease of this server: as long as it holds, others send here.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::{sync::watch, time::sleep};
 use tracing::warn;
@@ -28,11 +28,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// A lease that had run out, or a Redis that was emptied, means that others may have taken this server's routes away:
 /// all of them are written anew.
 pub(super) async fn keep(
-    commands: Commands,
-    keys: Arc<Keys>,
-    routes: Arc<Routes>,
-    health: Arc<Health>,
-    leased: watch::Sender<u64>,
+    commands: &Commands,
+    keys: &Keys,
+    routes: &Routes,
+    health: &Health,
+    leased: &watch::Sender<u64>,
 ) {
     let mut links = commands.links();
     let lease = keys.lease(keys.own_id());
@@ -42,7 +42,7 @@ pub(super) async fn keep(
         if link == 0 {
             leased.send_replace(0);
         }
-        let pause = match renew(&commands, &lease).await {
+        let pause = match renew(commands, &lease).await {
             Ok(was_there) => {
                 if held && !was_there {
                     warn!(
@@ -53,7 +53,7 @@ pub(super) async fn keep(
                 held = true;
                 leased.send_replace(link);
                 health.done(Duty::Lease);
-                nodes::announce(&commands, &keys).await;
+                nodes::announce(commands, keys).await;
                 RENEW_INTERVAL
             }
             Err(error) => {

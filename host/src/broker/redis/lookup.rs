@@ -1,150 +1,215 @@
-//! Where a user or a room is, as Redis says, kept for a moment.
+//! Where this node publishes to: the servers that hold a user or a room, kept for a moment, and order when they change.
+//!
+//! What was read is used for [`KEEP`], or until a node says that the route changed ([`super::notices`]). A sender's
+//! messages must not overtake each other when the receiver moves: those published to the old server may still wait there
+//! ([`super::held`]). So a route that no longer leads to a server is used only once that server has said that it passed
+//! on all it had ([`super::fences`]). Publishing holds the route open for reading; a change waits until everything that
+//! went out by the old route is taken.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use dashmap::DashMap;
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, Shared},
-};
-use redis::Value;
-use tokio::time::Instant;
-use tracing::debug;
-
-use super::keys::{Keys, LEASE_VALUE, Name, ServerId};
-use crate::{
-    config::RedisCompat,
-    metrics::Metrics,
-    redis_client::{Commands, Unavailable},
+use futures_util::future::join_all;
+use tokio::{
+    sync::{OwnedRwLockReadGuard, RwLock},
+    time::Instant,
 };
 
-/// How long an answer is used. A device that a user adds gets the messages of a sender who knew the others at the
-/// latest after it.
+use super::{
+    fences::Fences,
+    held::{HOLD, Held},
+    holders::Holders,
+    keys::{Ability, Keys, Name, ServerId},
+};
+use crate::{broker::LocalNode, redis_client::Unavailable};
+
+/// How long an answer is used at most. Mostly a change is told sooner.
 const KEEP: Duration = Duration::from_millis(1500);
 
-/// Answers that are kept; over it all are forgotten.
-const ENTRIES_MAX: usize = 200_000;
+/// How long a server to which messages were published may still have some of them.
+const PAST_KEPT: Duration = HOLD.saturating_add(Duration::from_secs(1));
 
-/// Servers of which it is kept that they take traces; over it all are forgotten.
-const TRACED_MAX: usize = 10_000;
+/// Routes that are kept; over it all are forgotten.
+const ROUTES_MAX: usize = 200_000;
 
-type Servers = Arc<[ServerId]>;
-type Question = Shared<BoxFuture<'static, Result<Servers, Unavailable>>>;
+/// How often a server names further ones that messages were passed on to, before they count as passed on.
+const FENCE_ROUNDS_MAX: usize = 4;
+
+/// A route that is held open: what is published along it is in order.
+pub(super) type OpenRoute = OwnedRwLockReadGuard<Known>;
 
 /// Answers questions for routes. Of several who ask the same at once, one asks Redis.
 pub(super) struct Lookup {
-    asker: Arc<Asker>,
-    users: DashMap<Box<str>, Entry>,
-    rooms: DashMap<Box<str>, Entry>,
-}
-
-#[derive(Clone)]
-struct Entry {
-    asked: Instant,
-    question: Question,
-}
-
-/// What a question needs of its own, because it goes on when the one who asked is gone.
-struct Asker {
-    commands: Commands,
+    holders: Arc<Holders>,
+    fences: Arc<Fences>,
     keys: Arc<Keys>,
-    metrics: Arc<Metrics>,
-    /// When a server was seen alive. That one is dead is not kept: it is taken out of the route.
-    leases: DashMap<ServerId, Instant>,
-    /// Servers that take messages with a trace. That holds as long as the server lives; none where nothing is traced.
-    traced: Option<DashMap<ServerId, ()>>,
+    node: Arc<dyn LocalNode>,
+    users: DashMap<Box<str>, Arc<Route>>,
+    rooms: DashMap<Box<str>, Arc<Route>>,
+}
+
+#[derive(Default)]
+struct Route {
+    known: Arc<RwLock<Known>>,
+    /// It changed since it was read.
+    stale: AtomicBool,
+}
+
+/// What is known of a route.
+#[derive(Default)]
+pub(super) struct Known {
+    servers: Arc<[ServerId]>,
+    /// When the question was asked to which `servers` is the answer.
+    asked: Option<Instant>,
+    failure: Option<(Instant, Unavailable)>,
+    /// Servers that it led to, and until when.
+    past: Vec<(ServerId, Instant)>,
 }
 
 impl Lookup {
-    /// `traces`: whether it is to be found out who takes messages with a trace.
     pub(super) fn new(
-        commands: Commands,
+        holders: Arc<Holders>,
+        fences: Arc<Fences>,
         keys: Arc<Keys>,
-        metrics: Arc<Metrics>,
-        traces: bool,
+        node: Arc<dyn LocalNode>,
     ) -> Self {
         Self {
-            asker: Arc::new(Asker {
-                commands,
-                keys,
-                metrics,
-                leases: DashMap::new(),
-                traced: traces.then(DashMap::new),
-            }),
+            holders,
+            fences,
+            keys,
+            node,
             users: DashMap::new(),
             rooms: DashMap::new(),
         }
     }
 
-    /// The servers that hold `name` and are alive, this one among them.
-    pub(super) async fn servers(&self, name: Name<'_>) -> Result<Servers, Unavailable> {
-        let (map, text) = self.place(name);
-        let known = map
-            .get(text)
-            .filter(|entry| entry.asked.elapsed() < KEEP)
-            .map(|entry| entry.clone());
-        let entry = known.unwrap_or_else(|| self.ask(name));
-        let answer = entry.question.clone().await;
-        // That somebody is nowhere is not kept: the next message may be the first after they came.
-        if answer.as_ref().map_or(true, |servers| servers.is_empty()) {
-            map.remove_if(text, |_, other| other.question.ptr_eq(&entry.question));
+    /// The route of `name`, to be held until everything is published.
+    pub(super) async fn open(&self, name: Name<'_>) -> Result<OpenRoute, Unavailable> {
+        let came = Instant::now();
+        let route = self.route(name);
+        let known = route.known.clone().read_owned().await;
+        if route.is_usable(&known, came) {
+            return Ok(known);
         }
-        answer
+        drop(known);
+        // Waits for those who publish along the old route, and lets nobody else begin.
+        let mut known = route.known.clone().write_owned().await;
+        if !route.is_usable(&known, came) {
+            if let Some((at, error)) = &known.failure
+                && *at >= came
+            {
+                return Err(error.clone());
+            }
+            route.stale.store(false, Ordering::SeqCst);
+            self.ask(name, &mut known).await?;
+        }
+        Ok(known.downgrade())
     }
 
-    /// The same, of `user`, as Redis says now, and of each whether it is a node: those have a lease.
-    pub(super) async fn holders(&self, user: &str) -> Result<Vec<(ServerId, bool)>, Unavailable> {
-        self.asker.holders(Name::User(user)).await
+    /// Some if `user` is connected here now, and messages of this node to them may still be on their way from others:
+    /// what is delivered here before the future is done may overtake those.
+    pub(super) fn catch_up(&self, user: &str) -> Option<impl Future<Output = ()> + Send + use<'_>> {
+        let route = self.users.get(user)?.clone();
+        let is_behind = match route.known.try_read() {
+            Ok(known) => known.may_be_behind(self.keys.own_id()),
+            Err(_) => true,
+        };
+        if !is_behind || !self.node.holds_user(user) {
+            return None;
+        }
+        let user: Box<str> = user.into();
+        Some(async move {
+            let mut known = route.known.write().await;
+            if known.may_be_behind(self.keys.own_id()) {
+                known.leave_all();
+                self.pass_fences(&user, &mut known).await;
+            }
+        })
     }
 
-    /// Whether `server` is known to take messages with a trace.
-    pub(super) fn takes_traces(&self, server: &ServerId) -> bool {
-        let traced = self.asker.traced.as_ref();
-        traced.is_some_and(|traced| traced.contains_key(server))
+    /// What is known of `name` is not to be used again.
+    pub(super) fn changed(&self, name: Name<'_>) {
+        let (map, text) = self.place(name);
+        if let Some(route) = map.get(text) {
+            route.stale.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Nobody listens at `server`: what was known of it, and of `name`, is not to be used again.
     pub(super) fn forget(&self, name: Name<'_>, server: &ServerId) {
-        let (map, text) = self.place(name);
-        map.remove(text);
-        self.asker.leases.remove(server);
+        self.changed(name);
+        self.holders.doubt(server);
     }
 
-    fn ask(&self, name: Name<'_>) -> Entry {
+    /// Throws away what is too old to be used.
+    pub(super) fn sweep(&self) {
+        let is_used = |route: &Arc<Route>| {
+            let known = route.known.try_read();
+            Arc::strong_count(route) > 1 || known.map_or(true, |known| known.is_recent())
+        };
+        self.users.retain(|_, route| is_used(route));
+        self.rooms.retain(|_, route| is_used(route));
+        self.holders.sweep();
+    }
+
+    async fn ask(&self, name: Name<'_>, known: &mut Known) -> Result<(), Unavailable> {
+        let asked = Instant::now();
+        known.leave_all();
+        let holders = match self.holders.of(name).await {
+            Ok(holders) => holders,
+            Err(error) => {
+                known.failure = Some((Instant::now(), error.clone()));
+                return Err(error);
+            }
+        };
+        known.servers = holders.into_iter().map(|(server, _)| server).collect();
+        // Who is nowhere gets nothing now, so nothing can be overtaken.
+        if let Name::User(user) = name
+            && !known.servers.is_empty()
+        {
+            self.pass_fences(user, known).await;
+        }
+        known.asked = Some(asked);
+        Ok(())
+    }
+
+    /// Returns when the servers that the route leads to no more have passed on what they had for `user`.
+    async fn pass_fences(&self, user: &str, known: &mut Known) {
+        let mut seen: Vec<ServerId> = known.servers.to_vec();
+        let past = std::mem::take(&mut known.past).into_iter();
+        let can_forward = |server: &ServerId| {
+            server == self.keys.own_id() || self.holders.can(server, Ability::Forwards)
+        };
+        let mut left: Vec<ServerId> = past.map(|(server, _)| server).filter(can_forward).collect();
+        for _ in 0..FENCE_ROUNDS_MAX {
+            left.retain(|server| !seen.contains(server));
+            if left.is_empty() {
+                return;
+            }
+            seen.extend(left.iter().cloned());
+            let asked = left.iter().map(|server| self.fences.pass(server, user));
+            left = join_all(asked).await.into_iter().flatten().collect();
+        }
+    }
+
+    fn route(&self, name: Name<'_>) -> Arc<Route> {
         let (map, text) = self.place(name);
-        if map.len() >= ENTRIES_MAX {
+        if let Some(route) = map.get(text) {
+            return route.clone();
+        }
+        if map.len() >= ROUTES_MAX {
             map.clear();
         }
-        let mut entry = map
-            .entry(text.into())
-            .or_insert_with(|| self.question(name));
-        if entry.asked.elapsed() >= KEEP {
-            *entry = self.question(name);
-        }
-        entry.clone()
+        map.entry(text.into()).or_default().clone()
     }
 
-    fn question(&self, name: Name<'_>) -> Entry {
-        let asker = self.asker.clone();
-        let (is_user, text): (bool, Box<str>) = match name {
-            Name::User(user) => (true, user.into()),
-            Name::Room(room) => (false, room.into()),
-        };
-        let question = async move {
-            let name = if is_user {
-                Name::User(&text)
-            } else {
-                Name::Room(&text)
-            };
-            asker.servers(name).await
-        };
-        Entry {
-            asked: Instant::now(),
-            question: question.boxed().shared(),
-        }
-    }
-
-    fn place<'a>(&'a self, name: Name<'a>) -> (&'a DashMap<Box<str>, Entry>, &'a str) {
+    fn place<'a>(&'a self, name: Name<'a>) -> (&'a DashMap<Box<str>, Arc<Route>>, &'a str) {
         match name {
             Name::User(user) => (&self.users, user),
             Name::Room(room) => (&self.rooms, room),
@@ -152,130 +217,58 @@ impl Lookup {
     }
 }
 
-impl Asker {
-    async fn servers(&self, name: Name<'_>) -> Result<Servers, Unavailable> {
-        let holders = self.holders(name).await?;
-        Ok(holders.into_iter().map(|(server, _)| server).collect())
-    }
-
-    /// The servers that hold `name` and are alive, and of each whether it has a lease.
-    async fn holders(&self, name: Name<'_>) -> Result<Vec<(ServerId, bool)>, Unavailable> {
-        self.metrics.redis.route_lookups.increment();
-        let route = self.keys.route(name);
-        let listed: Vec<String> = self
-            .commands
-            .run(redis::cmd("SMEMBERS").arg(&route))
-            .await?;
-        let listed: Vec<ServerId> = listed.into_iter().map(Arc::from).collect();
-        let leased = self.leased(&listed).await?;
-        let mut alive = leased.clone();
-        if self.keys.compat() == RedisCompat::WebsocketApp
-            && let Name::User(user) = name
-        {
-            // Servers of `websocket-app` have no lease; each of their users has a mark.
-            self.ask(&mut alive, |index| {
-                question("EXISTS", self.keys.online(user, &listed[index]))
+impl Route {
+    /// Whether `known` may be used by one who `came` then. That somebody is nowhere is no answer for who comes later:
+    /// theirs may be the first message after the user came.
+    fn is_usable(&self, known: &Known, came: Instant) -> bool {
+        !self.stale.load(Ordering::SeqCst)
+            && known.asked.is_some_and(|asked| {
+                asked >= came || (!known.servers.is_empty() && asked.elapsed() < KEEP)
             })
-            .await?;
-        }
-        let (mut living, mut dead) = (Vec::new(), Vec::new());
-        for ((server, alive), leased) in listed.into_iter().zip(alive).zip(leased) {
-            if alive {
-                living.push((server, leased));
-            } else {
-                dead.push(server);
-            }
-        }
-        self.prune(&route, dead).await;
-        Ok(living)
-    }
-
-    /// Whether each of `servers` has a lease.
-    async fn leased(&self, servers: &[ServerId]) -> Result<Vec<bool>, Unavailable> {
-        let is_known = |server: &ServerId| {
-            let seen = self.leases.get(server).map(|seen| *seen);
-            server == self.keys.own_id() || seen.is_some_and(|seen| seen.elapsed() < KEEP)
-        };
-        let mut alive: Vec<bool> = servers.iter().map(is_known).collect();
-        let command = if self.traced.is_some() {
-            "GET"
-        } else {
-            "EXISTS"
-        };
-        let answers = self
-            .ask(&mut alive, |index| {
-                question(command, self.keys.lease(&servers[index]))
-            })
-            .await?;
-        for (index, answer) in answers.into_iter().filter(|(index, _)| alive[*index]) {
-            self.leases.insert(servers[index].clone(), Instant::now());
-            self.note_abilities(&servers[index], &answer);
-        }
-        Ok(alive)
-    }
-
-    /// Keeps what the lease of `server` says that it can.
-    fn note_abilities(&self, server: &ServerId, lease: &Value) {
-        if let Some(traced) = &self.traced
-            && *lease == Value::BulkString(LEASE_VALUE.into())
-        {
-            if traced.len() >= TRACED_MAX {
-                traced.clear();
-            }
-            traced.insert(server.clone(), ());
-        }
-    }
-
-    /// Asks about each that is not `alive`, which it is where its key is there. Returns which they were, and the answers.
-    async fn ask(
-        &self,
-        alive: &mut [bool],
-        question: impl Fn(usize) -> redis::Cmd,
-    ) -> Result<Vec<(usize, Value)>, Unavailable> {
-        let open: Vec<usize> = (0..alive.len()).filter(|index| !alive[*index]).collect();
-        let questions = open.iter().map(|index| question(*index)).collect();
-        let answers = self.commands.run_all(questions).await?;
-        let answers: Vec<_> = open.into_iter().zip(answers).collect();
-        for (index, answer) in &answers {
-            alive[*index] = matches!(answer, Value::Int(1) | Value::BulkString(_));
-        }
-        Ok(answers)
-    }
-
-    /// A dead server never comes back under its ID, so its routes may go. Where that fails, the next reader does it.
-    async fn prune(&self, route: &str, dead: Vec<ServerId>) {
-        if dead.is_empty() {
-            return;
-        }
-        debug!(
-            route,
-            ?dead,
-            "servers without a lease are taken out of a route"
-        );
-        self.metrics.redis.routes_pruned.add(dead.len() as u64);
-        let mut remove = redis::cmd("SREM");
-        remove.arg(route);
-        for server in dead {
-            remove.arg(&*server);
-        }
-        let _ = self.commands.run::<()>(&remove).await;
     }
 }
 
-/// `EXISTS`, or `GET`, of a key.
-fn question(command: &str, key: String) -> redis::Cmd {
-    let mut command = redis::cmd(command);
-    command.arg(key);
-    command
+impl Known {
+    /// The servers that hold it and are alive, this one among them.
+    pub(super) fn servers(&self) -> &[ServerId] {
+        &self.servers
+    }
+
+    /// Whether messages may be on their way by others than `own`, which holds the user now.
+    fn may_be_behind(&self, own: &ServerId) -> bool {
+        let leads_somewhere = !self.servers.is_empty() || !self.past.is_empty();
+        leads_somewhere && !self.servers.contains(own) && self.is_recent()
+    }
+
+    /// Whether messages that were published along it, now or before, may still be on their way.
+    fn is_recent(&self) -> bool {
+        let asked = self
+            .asked
+            .is_some_and(|asked| asked.elapsed() < KEEP + PAST_KEPT);
+        let mut past = self.past.iter();
+        asked || past.any(|(_, until)| until.elapsed() < PAST_KEPT)
+    }
+
+    /// What it led to is past.
+    fn leave_all(&mut self) {
+        let until = self
+            .asked
+            .take()
+            .map_or_else(Instant::now, |asked| (asked + KEEP).min(Instant::now()));
+        let servers = std::mem::take(&mut self.servers);
+        self.past
+            .retain(|(server, until)| until.elapsed() < PAST_KEPT && !servers.contains(server));
+        self.past
+            .extend(servers.iter().map(|server| (server.clone(), until)));
+    }
 }
 
 /// Throws away what is too old to be used, until it is aborted.
-pub(super) async fn sweep(lookup: Arc<Lookup>) {
+pub(super) async fn sweep(lookup: &Lookup, held: &Held) {
     let mut ticks = tokio::time::interval(KEEP);
     loop {
         ticks.tick().await;
-        lookup.users.retain(|_, entry| entry.asked.elapsed() < KEEP);
-        lookup.rooms.retain(|_, entry| entry.asked.elapsed() < KEEP);
-        lookup.asker.leases.retain(|_, seen| seen.elapsed() < KEEP);
+        lookup.sweep();
+        held.sweep();
     }
 }

@@ -13,12 +13,19 @@
 //! or the receiver's node does not listen.
 
 mod control;
+mod doubles;
+mod fences;
 mod health;
+mod held;
+mod holders;
 mod inbox;
 mod keys;
 mod lease;
 mod lookup;
+mod marks;
 mod nodes;
+mod notices;
+mod outgoing;
 mod own_broadcasts;
 mod post;
 mod routes;
@@ -36,22 +43,25 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, join_all},
 };
-use redis::Cmd;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::watch,
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 use self::{
     control::Control,
+    fences::Fences,
     health::Health,
+    held::Held,
+    holders::Holders,
     inbox::{Inbox, Receivers},
-    keys::{Keys, Name, ServerId},
+    keys::{Ability, Keys, Name, ServerId},
     lookup::Lookup,
+    outgoing::Outgoing,
     own_broadcasts::OwnBroadcasts,
-    post::Post,
     routes::Routes,
+    subscriber::Farewell,
 };
 use super::{Broker, BrokerError, LocalNode, NodeReport, Target, Told, UserRequest};
 use crate::{
@@ -59,32 +69,38 @@ use crate::{
     metrics::Metrics,
     protocol::Frame,
     redis_client::{Commands, EndpointError, Endpoints, Topology, Unavailable},
+    supervise::supervised,
     trace::{Span, SpanKind, Trace, Tracer},
 };
-
-/// What may be under way to Redis at a time. Over it a sender waits, and is told `unavailable` after the command
-/// timeout.
-const UNDER_WAY_BYTES_MAX: usize = 16 << 20;
 
 /// After a new link to Redis the other nodes write their routes anew. Until then it is not believed that a user is
 /// nowhere.
 const BELIEVED_AFTER: Duration = Duration::from_secs(3);
 
-/// Time to take this node's routes away when it goes. What is left behind is found dead by its lease.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The share of the time for leaving in which this node's routes are taken away: what is left behind is found dead by its
+/// lease.
+const WITHDRAW_SHARE: f64 = 0.4;
+
+/// The share in which messages are passed on that wait for users who left; for what came in last, the rest.
+const SETTLE_SHARE: f64 = 0.3;
 
 /// One node's place in a cluster of nodes that meet at Redis.
 pub struct RedisBroker {
     commands: Commands,
     keys: Arc<Keys>,
     routes: Arc<Routes>,
+    holders: Arc<Holders>,
     lookup: Arc<Lookup>,
+    held: Arc<Held>,
+    outgoing: Arc<Outgoing>,
     control: Arc<Control>,
     health: Arc<Health>,
     own_broadcasts: Arc<OwnBroadcasts>,
-    under_way: Semaphore,
+    farewell: Farewell,
     tasks: Mutex<Tasks>,
     metrics: Arc<Metrics>,
+    /// Whether other nodes are told of traces.
+    traces: bool,
 }
 
 /// What runs beside the callers, until it is dropped.
@@ -134,56 +150,108 @@ impl RedisBroker {
         metrics: Arc<Metrics>,
         tracer: Tracer,
     ) -> Self {
-        let commands = Commands::start(endpoints.clone());
+        let commands = Commands::start(endpoints.clone(), &metrics);
         let keys = Arc::new(Keys::new(config, server_id));
         let health = Arc::new(Health::new());
         let own_broadcasts = Arc::<OwnBroadcasts>::default();
         let routes = Arc::new(Routes::new(commands.clone(), keys.clone(), node.clone()));
         // Beside `websocket-app`, whose servers hand on whatever comes, nothing but messages is published.
         let traces = tracer.is_on() && keys.compat() == RedisCompat::None;
-        let lookup = Lookup::new(commands.clone(), keys.clone(), metrics.clone(), traces);
-        let lookup = Arc::new(lookup);
+        let holders = Holders::new(commands.clone(), keys.clone(), metrics.clone());
+        let holders = Arc::new(holders);
+        let outgoing = Outgoing::new(commands.clone(), keys.clone(), metrics.clone());
+        let outgoing = Arc::new(outgoing);
+        let held = Arc::new(Held::new(
+            holders.clone(),
+            keys.clone(),
+            outgoing.clone(),
+            node.clone(),
+            metrics.clone(),
+        ));
+        let fences = Fences::new(commands.clone(), keys.clone(), held.clone());
+        let fences = Arc::new(fences);
+        let lookup = Arc::new(Lookup::new(
+            holders.clone(),
+            fences.clone(),
+            keys.clone(),
+            node.clone(),
+        ));
         let control = Arc::new(Control::new(commands.clone(), keys.clone(), node.clone()));
         let receivers = Receivers {
             node,
             routes: routes.clone(),
             control: control.clone(),
+            fences,
+            held: held.clone(),
+            lookup: lookup.clone(),
             health: health.clone(),
             own_broadcasts: own_broadcasts.clone(),
         };
         let inbox = Inbox::new(&keys, receivers, metrics.clone(), tracer);
         let mut tasks = Tasks::default();
         let (leased, on_link) = watch::channel(0);
-        tasks.keepers.spawn(lease::keep(
+        let lease = (
             commands.clone(),
             keys.clone(),
             routes.clone(),
             health.clone(),
             leased,
+        );
+        tasks.keepers.spawn(supervised(
+            "lease",
+            metrics.clone(),
+            lease,
+            |(commands, keys, routes, health, leased)| {
+                lease::keep(commands, keys, routes, health, leased).boxed()
+            },
         ));
-        tasks
-            .keepers
-            .spawn(writer::write(routes.clone(), health.clone(), on_link));
-        tasks.keepers.spawn(lookup::sweep(lookup.clone()));
-        tasks.listener.spawn(subscriber::listen(
+        let writer = (routes.clone(), health.clone(), on_link);
+        tasks.keepers.spawn(supervised(
+            "writer of routes",
+            metrics.clone(),
+            writer,
+            |(routes, health, leased)| writer::write(routes, health, leased).boxed(),
+        ));
+        tasks.keepers.spawn(supervised(
+            "sweep of routes",
+            metrics.clone(),
+            (lookup.clone(), held.clone()),
+            |(lookup, held)| lookup::sweep(lookup, held).boxed(),
+        ));
+        let farewell = Farewell::default();
+        let subscriber = (
             endpoints,
             commands.clone(),
             keys.clone(),
             Arc::new(inbox),
             health.clone(),
             metrics.clone(),
+            farewell.clone(),
+        );
+        tasks.listener.spawn(supervised(
+            "subscriber",
+            metrics.clone(),
+            subscriber,
+            |(endpoints, commands, keys, inbox, health, metrics, farewell)| {
+                subscriber::listen(endpoints, commands, keys, inbox, health, metrics, farewell)
+                    .boxed()
+            },
         ));
         Self {
             commands,
             keys,
             routes,
+            holders,
             lookup,
+            held,
+            outgoing,
             control,
             health,
             own_broadcasts,
-            under_way: Semaphore::new(UNDER_WAY_BYTES_MAX),
+            farewell,
             tasks: Mutex::new(tasks),
             metrics,
+            traces,
         }
     }
 
@@ -192,12 +260,13 @@ impl RedisBroker {
         &self,
         name: Name<'_>,
         frame: &Frame,
+        here: bool,
         trace: Trace<'_>,
     ) -> Result<usize, BrokerError> {
-        // What is known may be a moment old: where it led to nobody who listens, Redis is asked once more.
-        let mut sent = self.publish_by_lookup(name, frame, trace).await?;
+        // What is known may be a moment old: if it led to nobody who listens, Redis is asked once more.
+        let mut sent = self.publish_by_lookup(name, frame, here, trace).await?;
         if sent.is_unheard() && self.commands.topology()? != Topology::Cluster {
-            sent = self.publish_by_lookup(name, frame, trace).await?;
+            sent = self.publish_by_lookup(name, frame, here, trace).await?;
         }
         match sent.failure {
             Some(error) if sent.reached == 0 => Err(error.into()),
@@ -217,12 +286,25 @@ impl RedisBroker {
         &self,
         name: Name<'_>,
         frame: &Frame,
+        here: bool,
         trace: Trace<'_>,
     ) -> Result<Sent, Unavailable> {
-        let servers = self.lookup.servers(name).await?;
+        // Held until all is published: what goes another way later must not overtake it.
+        let route = self.lookup.open(name).await?;
         let is_other = |server: &&ServerId| *server != self.keys.own_id();
-        let publish = async |server| (server, self.publish_on(server, frame, trace).await);
-        let results = join_all(servers.iter().filter(is_other).map(publish)).await;
+        let others: Vec<&ServerId> = route.servers().iter().filter(is_other).collect();
+        if others.is_empty() {
+            return Ok(Sent::default());
+        }
+        let mark = match name {
+            Name::User(_) => self.mark(&others, here),
+            Name::Room(_) => String::new(),
+        };
+        let publish = async |server| {
+            let heard = self.publish_on(server, frame, &mark, trace).await;
+            (server, heard)
+        };
+        let results = join_all(others.into_iter().map(publish)).await;
         let mut sent = Sent::default();
         for (server, result) in results {
             match result {
@@ -238,62 +320,51 @@ impl RedisBroker {
         Ok(sent)
     }
 
+    /// Tells each of `others` who has the message beside it.
+    fn mark(&self, others: &[&ServerId], here: bool) -> String {
+        let mut servers: Vec<ServerId> = Vec::new();
+        if others.len() > 1 {
+            servers.extend(others.iter().map(|server| (*server).clone()));
+        }
+        if here {
+            servers.push(self.keys.own_id().clone());
+        }
+        marks::line(0, 0, &servers)
+    }
+
     /// Whether anybody listens, as far as that can be told.
     async fn publish_on(
         &self,
         server: &ServerId,
         frame: &Frame,
+        mark: &str,
         trace: Trace<'_>,
     ) -> Result<bool, Unavailable> {
         let span = trace.map(|message| publish_span(message, Some(server)));
-        let text = match &span {
-            Some(span) if self.lookup.takes_traces(server) => Cow::Owned(traced::text(frame, span)),
-            _ => Cow::Borrowed(frame.as_str()),
+        let traced = match &span {
+            Some(span) if self.traces && self.holders.can(server, Ability::Traces) => {
+                traced::line(span)
+            }
+            _ => String::new(),
         };
-        let post = Post::new(&self.commands, &self.keys, server, &text)?;
-        let listeners = self.send(post.command(), text.len(), span.as_ref()).await?;
-        Ok(post.is_heard(listeners))
+        let mark = match self.holders.can(server, Ability::Forwards) {
+            true => mark,
+            false => "",
+        };
+        let text = match (traced.as_str(), mark) {
+            ("", "") => Cow::Borrowed(frame.as_str()),
+            (traced, mark) => Cow::Owned([traced, mark, frame.as_str()].concat()),
+        };
+        self.outgoing.post(server, &text, span.as_ref()).await
     }
 
     /// Without a trace for the others: whoever else listens on the common channel would not know what to do with it.
     async fn broadcast(&self, frame: &Frame, trace: Trace<'_>) -> Result<usize, BrokerError> {
         let span = trace.map(|message| publish_span(message, None));
         self.own_broadcasts.note(frame.as_str());
-        let mut command = redis::cmd("PUBLISH");
-        command
-            .arg(self.keys.broadcast_channel())
-            .arg(frame.as_str());
-        let listeners = self.send(&command, frame.len(), span.as_ref()).await?;
+        let sent = self.outgoing.broadcast(frame.as_str(), span.as_ref()).await;
         // This node listens too.
-        Ok(listeners.saturating_sub(1))
-    }
-
-    /// Publishes, once there is room for `bytes` more under way. `span` is of this alone.
-    async fn send(
-        &self,
-        command: &Cmd,
-        bytes: usize,
-        span: Trace<'_>,
-    ) -> Result<usize, Unavailable> {
-        self.metrics.redis.publishes.increment();
-        let wanted = u32::try_from(bytes.clamp(1, UNDER_WAY_BYTES_MAX)).unwrap_or(u32::MAX);
-        let room = timeout(
-            self.keys.command_timeout(),
-            self.under_way.acquire_many(wanted),
-        )
-        .await;
-        let failed = |reason: &'static str| span.inspect(|span| span.fail(reason));
-        let Ok(Ok(_room)) = room else {
-            failed("too much is under way");
-            self.metrics.redis.publish_failures.increment();
-            return Err(Unavailable::new("too much is under way to Redis already"));
-        };
-        let sent = self.commands.run_once(command).await;
-        if sent.is_err() {
-            failed("unavailable");
-            self.metrics.redis.publish_failures.increment();
-        }
-        sent
+        Ok(sent?.saturating_sub(1))
     }
 }
 
@@ -312,16 +383,22 @@ impl Broker for RedisBroker {
         &'a self,
         target: Target<'a>,
         frame: &'a Frame,
+        here: bool,
         trace: Trace<'a>,
     ) -> BoxFuture<'a, Result<usize, BrokerError>> {
         async move {
-            match target {
-                Target::User(user) => self.publish_to(Name::User(user), frame, trace).await,
-                Target::Room(room) => self.publish_to(Name::Room(room), frame, trace).await,
-                Target::Everyone => self.broadcast(frame, trace).await,
-            }
+            let name = match target {
+                Target::User(user) => Name::User(user),
+                Target::Room(room) => Name::Room(room),
+                Target::Everyone => return self.broadcast(frame, trace).await,
+            };
+            self.publish_to(name, frame, here, trace).await
         }
         .boxed()
+    }
+
+    fn catch_up<'a>(&'a self, user: &'a str) -> Option<BoxFuture<'a, ()>> {
+        self.lookup.catch_up(user).map(FutureExt::boxed)
     }
 
     fn ask_about<'a>(
@@ -330,7 +407,7 @@ impl Broker for RedisBroker {
         request: &'a UserRequest,
     ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>> {
         async move {
-            let holders = self.lookup.holders(user).await?;
+            let holders = self.holders.of(Name::User(user)).await?;
             let others = holders
                 .iter()
                 .filter(|(server, _)| server != self.keys.own_id());
@@ -351,6 +428,7 @@ impl Broker for RedisBroker {
 
     fn user_changed(&self, user: &str) {
         self.routes.changed(Name::User(user));
+        self.held.poke(user);
     }
 
     fn room_changed(&self, room: &str) {
@@ -375,8 +453,9 @@ impl Broker for RedisBroker {
         std::future::ready(well).boxed()
     }
 
-    fn leave(&self) -> BoxFuture<'_, ()> {
+    fn leave(&self, time: Duration) -> BoxFuture<'_, ()> {
         async move {
+            let end = Instant::now() + time;
             let mut tasks =
                 std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
             self.health.left();
@@ -386,7 +465,13 @@ impl Broker for RedisBroker {
                 self.routes.withdraw().await;
                 nodes::withdraw(&self.commands, &self.keys).await;
             };
-            let _ = timeout(LEAVE_TIMEOUT, withdraw).await;
+            let _ = timeout(time.mul_f64(WITHDRAW_SHARE), withdraw).await;
+            // Others may ask for what waits here as long as this node listens.
+            self.held.settle(time.mul_f64(SETTLE_SHARE)).await;
+            let _ = timeout_at(end, self.farewell.say()).await;
+            self.held
+                .end(end.saturating_duration_since(Instant::now()))
+                .await;
             tasks.listener.shutdown().await;
         }
         .boxed()

@@ -16,7 +16,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::keys::{Keys, Name};
+use super::{
+    keys::{Keys, Name},
+    notices,
+};
 use crate::{
     broker::LocalNode,
     config::RedisCompat,
@@ -47,6 +50,15 @@ enum Written {
     Yes,
     /// It cannot be told, or it is to be written whatever is there.
     Unknown,
+}
+
+/// What was found about a name.
+struct Look {
+    name: Owned,
+    /// Whether this node holds it.
+    holds: bool,
+    /// Whether other nodes may know otherwise.
+    changed: bool,
 }
 
 /// The names, and what was written of them.
@@ -156,12 +168,26 @@ impl Routes {
         state.doubt_all();
     }
 
-    /// Writes some of the names that are marked.
+    /// Writes some of the names that are marked, and tells the other nodes which of them changed.
     pub(super) async fn write_batch(&self) -> Result<(), Unavailable> {
         let (batch, commands) = self.take_batch();
         let result = self.commands.run_all(commands).await;
+        if result.is_ok() {
+            let changed = batch.iter().filter(|look| look.changed);
+            let notice = notice(changed.map(|look| &look.name));
+            self.give(notice).await;
+        }
         self.conclude(batch, result.is_ok());
         result.map(drop)
+    }
+
+    /// Tells the other nodes. A notice that is lost costs the time for which they keep a route.
+    async fn give(&self, notice: Option<String>) {
+        if let Some(notice) = notice {
+            let mut publish = redis::cmd("PUBLISH");
+            publish.arg(self.keys.routes_channel()).arg(notice);
+            let _ = self.commands.run_once::<()>(&publish).await;
+        }
     }
 
     /// Takes away all routes and the lease. The writer must have ended.
@@ -181,6 +207,7 @@ impl Routes {
             if self.commands.run_all(commands).await.is_err() {
                 break;
             }
+            self.give(notice(batch.iter())).await;
         }
         let mut lease = redis::cmd("DEL");
         lease.arg(self.keys.lease(self.keys.own_id()));
@@ -194,8 +221,8 @@ impl Routes {
         }
     }
 
-    /// The next names to write, with whether each holds, and the commands that say so. The marks are taken.
-    fn take_batch(&self) -> (Vec<(Owned, bool)>, Vec<Cmd>) {
+    /// The next names to write, and the commands that say what holds. The marks are taken.
+    fn take_batch(&self) -> (Vec<Look>, Vec<Cmd>) {
         let mut state = self.state();
         let state = &mut *state;
         let names: Vec<Owned> = state.changed.iter().take(BATCH).cloned().collect();
@@ -211,16 +238,25 @@ impl Routes {
                 _ if holds => commands.extend(self.add(&name)),
                 _ => commands.extend(self.remove(&name)),
             }
+            let changed = match state.written.get(&name) {
+                None => holds,
+                Some(Written::Yes) => !holds,
+                Some(Written::Unknown) => !holds || state.given_up.contains(&name),
+            };
             state.writing.insert(name.clone());
-            batch.push((name, holds));
+            batch.push(Look {
+                name,
+                holds,
+                changed,
+            });
         }
         (batch, commands)
     }
 
-    fn conclude(&self, batch: Vec<(Owned, bool)>, done: bool) {
+    fn conclude(&self, batch: Vec<Look>, done: bool) {
         let mut state = self.state();
         let state = &mut *state;
-        for (name, holds) in batch {
+        for Look { name, holds, .. } in batch {
             state.writing.remove(&name);
             if !done {
                 state.written.insert(name.clone(), Written::Unknown);
@@ -279,6 +315,12 @@ impl Routes {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The notice that the routes of `names` changed; none if none did.
+fn notice<'o>(names: impl Iterator<Item = &'o Owned>) -> Option<String> {
+    let mut names = names.map(Name::from).peekable();
+    names.peek().is_some().then(|| notices::text(names))
 }
 
 impl State {

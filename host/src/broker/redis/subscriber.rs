@@ -17,7 +17,8 @@ use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
-use tracing::{info, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
 
 use super::{
     health::{Health, SILENCE_MAX},
@@ -48,6 +49,23 @@ struct Subscription {
     lost: Arc<Notify>,
 }
 
+/// How a node ends its subscription without losing what is on its way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Farewell {
+    /// This server is to get no more messages.
+    asked: CancellationToken,
+    /// What was published for it has come in, and who publishes more is told that nobody listens.
+    done: CancellationToken,
+}
+
+impl Farewell {
+    /// Returns when everything has come in that was published for this server, and nothing more comes.
+    pub(super) async fn say(&self) {
+        self.asked.cancel();
+        self.done.cancelled().await;
+    }
+}
+
 /// Closes it to whatever the connection may still push.
 impl Drop for Subscription {
     fn drop(&mut self) {
@@ -57,32 +75,39 @@ impl Drop for Subscription {
 
 /// Listens until it is aborted.
 pub(super) async fn listen(
-    endpoints: Endpoints,
-    commands: Commands,
-    keys: Arc<Keys>,
-    inbox: Arc<Inbox>,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
+    endpoints: &Endpoints,
+    commands: &Commands,
+    keys: &Keys,
+    inbox: &Arc<Inbox>,
+    health: &Health,
+    metrics: &Metrics,
+    farewell: &Farewell,
 ) {
     let mut pause = RETRY_PAUSE.0;
     let mut last_said = String::new();
     let mut logins = endpoints.login_changes();
     loop {
         logins.begin();
-        let subscribed = timeout(SUBSCRIBE_TIMEOUT, subscribe(&endpoints, &keys, &inbox)).await;
+        let subscribed = timeout(SUBSCRIBE_TIMEOUT, subscribe(endpoints, keys, inbox)).await;
         let reason = match subscribed {
             Ok(Ok(subscription)) => {
                 pause = RETRY_PAUSE.0;
                 info!(topology = ?subscription.topology, "subscribed to this server's channel");
-                let reason = {
-                    let login = Login {
-                        endpoints: &endpoints,
-                        changes: &mut logins,
-                    };
-                    serve(&subscription, &commands, &keys, &health, login).await
+                let login = Login {
+                    endpoints,
+                    changes: &mut logins,
+                };
+                let reason = tokio::select! {
+                    reason = serve(&subscription, commands, keys, health, login) => reason,
+                    () = farewell.asked.cancelled() => {
+                        subscription.end(keys).await;
+                        farewell.done.cancel();
+                        // What other nodes say about routes still comes in.
+                        std::future::pending().await
+                    }
                 };
                 SubscriptionLost {
-                    metrics: &metrics,
+                    metrics,
                     reason: &reason,
                 }
                 .emit();
@@ -135,6 +160,7 @@ async fn subscribe(
     redis::cmd("SUBSCRIBE")
         .arg(&channel)
         .arg(keys.broadcast_channel())
+        .arg(keys.routes_channel())
         .exec_async(&mut connection)
         .await?;
     Ok(Subscription {
@@ -196,6 +222,25 @@ impl Login<'_> {
 }
 
 impl Subscription {
+    /// Has no more messages for this server come in.
+    async fn end(&self, keys: &Keys) {
+        let channel = keys.server_channel(keys.own_id());
+        let mut connection = self.connection.clone();
+        for (command, applies) in [
+            ("SUNSUBSCRIBE", self.topology == Topology::Cluster),
+            ("UNSUBSCRIBE", true),
+        ] {
+            if applies
+                && let Err(error) = redis::cmd(command)
+                    .arg(&channel)
+                    .exec_async(&mut connection)
+                    .await
+            {
+                debug!(%error, "the subscription did not end in an orderly way");
+            }
+        }
+    }
+
     /// Whether the channel is still served where this is connected. A server that became a replica goes on to hand out
     /// what is published, but who publishes is told that nobody listens.
     async fn is_at_master(&self) -> bool {

@@ -4,10 +4,7 @@
 //! as a line of its own that begins as everything does that one node says to another, and the other node takes it off.
 //! It is sent only to nodes that say that they do, in their lease.
 
-use crate::{
-    protocol::Frame,
-    trace::{Parent, Span},
-};
+use crate::trace::{Parent, Span};
 
 /// How such a text begins; the `traceparent` of W3C's Trace Context follows.
 const BEGIN: &str = r#"{"type":"signalbox.traced","payload":""#;
@@ -24,12 +21,12 @@ pub(super) struct Traced<'a> {
     pub(super) message: &'a str,
 }
 
-/// `frame`, published by `span`.
-pub(super) fn text(frame: &Frame, span: &Span) -> String {
-    [BEGIN, &span.traceparent(), END, frame.as_str()].concat()
+/// What stands before a message that `span` publishes.
+pub(super) fn line(span: &Span) -> String {
+    [BEGIN, &span.traceparent(), END].concat()
 }
 
-/// Takes apart what [`text`] made; none for everything else.
+/// Takes apart what begins with what [`line`] made; none for everything else.
 pub(super) fn read(text: &str) -> Option<Traced<'_>> {
     let (parent, message) = text.strip_prefix(BEGIN)?.split_once(END)?;
     Some(Traced {

@@ -1,6 +1,6 @@
 //! The one writer of this server's routes.
 
-use std::{future, sync::Arc, time::Duration};
+use std::{future, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -21,11 +21,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const RENEW_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Writes until it is aborted, on links on which this server is `leased`.
-pub(super) async fn write(
-    routes: Arc<Routes>,
-    health: Arc<Health>,
-    mut leased: watch::Receiver<u64>,
-) {
+pub(super) async fn write(routes: &Routes, health: &Health, leased: &mut watch::Receiver<u64>) {
     let mut link = 0;
     let mut renew_at = Instant::now() + RENEW_INTERVAL;
     loop {

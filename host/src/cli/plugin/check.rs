@@ -25,7 +25,7 @@ pub(super) fn run(file: &Path, config_text: &str, json: bool, compiling: Compili
         } else {
             print!("{}", report.text());
         }
-        if report.admitted.is_ok() {
+        if report.is_admitted() {
             ExitCode::SUCCESS
         } else {
             ExitCode::from(EXIT_CONFIG)
@@ -37,7 +37,7 @@ pub(super) fn run(file: &Path, config_text: &str, json: bool, compiling: Compili
 pub(super) fn run_briefly(file: &Path, config_text: &str) -> ExitCode {
     with_loader(Compiling::Once, async |loader, _| {
         let report = check(&loader, file, config_text).await;
-        if report.admitted.is_ok() {
+        if report.is_admitted() {
             let bytes = report.bytes.as_ref().map_or(0, |bytes| bytes.len());
             println!("{}: {bytes} bytes, admitted", file.display());
             return ExitCode::SUCCESS;

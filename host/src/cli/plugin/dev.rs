@@ -82,7 +82,12 @@ fn round(project: &Project, config_text: &str, server: Option<&Server>) {
         },
         &|| {
             server.map_or(ExitCode::SUCCESS, |server| {
-                server.push(&project.component(), None, Scope::Node { force: false })
+                server.push(
+                    &project.component(),
+                    None,
+                    Scope::Node { force: false },
+                    false,
+                )
             })
         },
     ];

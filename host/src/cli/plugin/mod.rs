@@ -126,6 +126,9 @@ pub(super) enum Command {
         /// Also where this version was taken back on probation
         #[arg(long, conflicts_with = "cluster")]
         force: bool,
+        /// At once, and for good: it stays live however often it fails
+        #[arg(long)]
+        no_probation: bool,
         /// On all nodes of its cluster together, or on none
         #[arg(long)]
         cluster: bool,
@@ -182,6 +185,7 @@ pub(super) fn run(command: &Command) -> ExitCode {
             file,
             name,
             force,
+            no_probation,
             cluster,
             quorum,
             server,
@@ -194,7 +198,7 @@ pub(super) fn run(command: &Command) -> ExitCode {
             } else {
                 remote::Scope::Node { force: *force }
             };
-            Ok(server.push(&file, name.as_deref(), scope))
+            Ok(server.push(&file, name.as_deref(), scope, *no_probation))
         }),
     }
 }

@@ -175,7 +175,9 @@ impl Language {
 
 /// The files of `folder` and below, without `prefix` and put under `to`.
 fn collect(folder: &Dir<'_>, prefix: &Path, to: &Path, files: &mut Vec<File>) {
-    for file in folder.files() {
+    // A project has the SDK as it is used: its own tests stay here.
+    let is_test = |path: &Path| path.to_string_lossy().ends_with("_test.go");
+    for file in folder.files().filter(|file| !is_test(file.path())) {
         let path = file.path().strip_prefix(prefix).unwrap_or(file.path());
         files.push((to.join(path), file.contents().to_vec()));
     }

@@ -93,15 +93,22 @@ impl Server {
         })
     }
 
-    pub(super) fn push(&self, file: &Path, name: Option<&str>, scope: Scope) -> ExitCode {
+    pub(super) fn push(
+        &self,
+        file: &Path,
+        name: Option<&str>,
+        scope: Scope,
+        no_probation: bool,
+    ) -> ExitCode {
         let query = match scope {
-            Scope::Node { force: false } => String::new(),
-            Scope::Node { force: true } => "?force=true".to_owned(),
-            Scope::Cluster { quorum: None } => "?scope=cluster".to_owned(),
+            Scope::Node { force: false } => "scope=node".to_owned(),
+            Scope::Node { force: true } => "force=true".to_owned(),
+            Scope::Cluster { quorum: None } => "scope=cluster".to_owned(),
             Scope::Cluster {
                 quorum: Some(quorum),
-            } => format!("?scope=cluster&quorum={quorum}"),
+            } => format!("scope=cluster&quorum={quorum}"),
         };
+        let probation = if no_probation { "&probation=false" } else { "" };
         let plugin = name.map_or_else(|| stem(file), str::to_owned);
         self.run(async |client| {
             let bytes = std::fs::read(file).with_context(|| format!("{}", file.display()))?;
@@ -112,7 +119,7 @@ impl Server {
             if known.status != OK {
                 return Ok(self.conclude(known, show::changed));
             }
-            let path = path + &query;
+            let path = format!("{path}?{query}{probation}");
             let answer = client.call(Method::PUT, &path, bytes.into()).await?;
             Ok(self.conclude(answer, show::changed))
         })

@@ -1,8 +1,10 @@
--- ARGV: plugin, id, decision.
+-- ARGV: plugin, id, the decision before, decision.
 if get('id') ~= ARGV[2] or not is_open() then
     return {'lost', ''}
 end
+if bounded('decided') ~= ARGV[3] then
+    return {'changed', ''}
+end
 clear_proposal()
-set('decided', ARGV[3])
-local number = redis.call('HINCRBY', board, 'number:' .. plugin, 1)
-return {'ok', tostring(number)}
+set('decided', ARGV[4])
+return {'ok', ''}

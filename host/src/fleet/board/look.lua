@@ -1,2 +1,8 @@
--- All that stands on the board, and the time.
-return {string.format('%.0f', now()), redis.call('HGETALL', board)}
+-- ARGV: plugins. For each of them the decision, and the proposal that is open.
+local all = {}
+for _, name in ipairs(ARGV) do
+    plugin = name
+    all[#all + 1] = bounded('decided')
+    all[#all + 1] = is_open() and bounded('proposed') or ''
+end
+return all

@@ -1,6 +1,6 @@
 -- ARGV: plugin, id, proposal, lease in ms.
 if is_open() then
-    return {'busy', get('proposed')}
+    return {'busy', bounded('proposed')}
 end
 set('proposed', ARGV[3])
 set('id', ARGV[2])

@@ -1,7 +1,9 @@
--- ARGV: plugin, decision. Without a proposal, and not beside one.
+-- ARGV: plugin, the decision before, decision. Without a proposal, and not beside one.
 if is_open() then
-    return {'busy', get('proposed')}
+    return {'busy', bounded('proposed')}
 end
-set('decided', ARGV[2])
-local number = redis.call('HINCRBY', board, 'number:' .. plugin, 1)
-return {'ok', tostring(number)}
+if bounded('decided') ~= ARGV[2] then
+    return {'changed', ''}
+end
+set('decided', ARGV[3])
+return {'ok', ''}

@@ -50,6 +50,8 @@ pub(super) struct Newcomer {
     pub(super) component: Option<Arc<[u8]>>,
     /// Whether an operator insists on it, so that it is not tried first.
     pub(super) insisted: bool,
+    /// Whether it has to prove itself once it is live.
+    pub(super) watched: bool,
     /// What was wanted rather, and does not load.
     pub(super) instead_of: Option<NotAdmitted>,
 }
@@ -62,6 +64,7 @@ impl Newcomer {
             origin: Origin::File,
             component: Some(bytes),
             insisted: false,
+            watched: true,
             instead_of: None,
         }
     }
@@ -73,6 +76,7 @@ impl Newcomer {
             origin: Origin::Operator,
             component,
             insisted: false,
+            watched: true,
             instead_of: None,
         }
     }
@@ -90,6 +94,17 @@ impl Tried {
         match self {
             Self::New(new) => Self::New(Newcomer {
                 insisted: true,
+                ..new
+            }),
+            same => same,
+        }
+    }
+
+    /// The same, which goes live at once and need not prove itself.
+    pub(super) fn unwatched(self) -> Self {
+        match self.insisted() {
+            Self::New(new) => Self::New(Newcomer {
+                watched: false,
                 ..new
             }),
             same => same,

@@ -1,17 +1,23 @@
 //! Going back to a version that was live before.
+//!
+//! That waits for no reload or operation that is under way, which may compile for minutes: as the probation does, it takes
+//! what is live then, and changes one place in it.
 
 use std::{sync::Arc, time::Instant};
 
+use tracing::Instrument;
+
 use super::{
-    Change, ChangeError, Registry,
-    attempt::{NotAdmitted, Tried},
-    operations::tried,
+    Attempt, Change, ChangeError, Registry, Reload, Trigger, Unchanged,
+    attempt::{Newcomer, NotAdmitted, Tried},
+    operations::{label_of, tried},
     record::Stint,
     reload::Place,
+    swap_span,
 };
 use crate::{
     config::PluginConfig,
-    plugin::{ComponentHash, LoadError, PluginVersion, hex},
+    plugin::{ComponentHash, LoadError, PluginSet, PluginVersion, Slot, handover::HandedOver, hex},
 };
 
 /// Fewest digits of a sha256 that name a version, as logs and reports do.
@@ -36,6 +42,103 @@ impl Back {
 }
 
 impl Registry {
+    /// Goes back to the version whose sha256 starts with `to`, or to the latest that was not taken back itself: the
+    /// component with the configuration that it had, or with the one in force if it was live in an earlier process. A file
+    /// that is being loaded meanwhile is passed over.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; what was live stays then.
+    pub async fn roll_back(
+        &self,
+        plugin: &str,
+        to: Option<&str>,
+        file_bytes_max: usize,
+    ) -> Result<Change, ChangeError> {
+        let swap = swap_span(plugin, Trigger::Rollback);
+        let back = self.roll_back_now(plugin, to, file_bytes_max);
+        let changed = back.instrument(swap).await;
+        self.until_kept(plugin).await;
+        changed
+    }
+
+    async fn roll_back_now(
+        &self,
+        plugin: &str,
+        to: Option<&str>,
+        file_bytes_max: usize,
+    ) -> Result<Change, ChangeError> {
+        let (mut reload, index) = self.reload_of(plugin, Trigger::Rollback, Instant::now())?;
+        let place = &reload.places[index];
+        if to.is_none()
+            && let Some(change) = self.end_trial(place, reload.began)
+        {
+            return Ok(change);
+        }
+        let Some(back) = self.earlier(plugin, to.map(str::to_owned), place.current.as_ref())?
+        else {
+            return Ok(Change::Unchanged(Unchanged::Live));
+        };
+        let replaced = label_of(place);
+        let refused = |hash, error, live| Err(ChangeError::Refused { hash, error, live });
+        let new = match self.go_back(&place.config, back, file_bytes_max).await {
+            Ok(Tried::New(new)) => new,
+            Ok(Tried::Same(why)) => return Ok(Change::Unchanged(why)),
+            Err(not_admitted) => {
+                let (hash, error) = (not_admitted.hash, not_admitted.error.clone());
+                self.refuse(place, not_admitted, Trigger::Rollback);
+                return refused(hash, error, replaced);
+            }
+        };
+        let version = new.version.clone();
+        reload.places[index].attempt = Attempt::Ready(Box::new(new));
+        self.settle_conflicts(&mut reload);
+        let mut handed_over = self.hand_over(&mut reload).await;
+        let place = &mut reload.places[index];
+        let Attempt::Ready(new) = std::mem::replace(&mut place.attempt, Attempt::Over) else {
+            let error = reload.refusals.pop().map(|(_, error)| error);
+            let error = error.unwrap_or(LoadError::Start("it was given up".to_owned()));
+            return refused(Some(*version.hash()), error, replaced);
+        };
+        self.put_back(plugin, *new, handed_over.pop(), &reload)?;
+        Ok(Change::Live {
+            version,
+            replaced,
+            took: reload.began.elapsed(),
+        })
+    }
+
+    /// Makes `new` live in its place, and leaves all other places as they are by now.
+    fn put_back(
+        &self,
+        plugin: &str,
+        new: Newcomer,
+        handed_over: Option<HandedOver>,
+        reload: &Reload,
+    ) -> Result<(), ChangeError> {
+        let switch = self.switch();
+        let live = self.live();
+        let slot = live.find(plugin);
+        let slot = slot.ok_or_else(|| ChangeError::UnknownPlugin(plugin.to_owned()))?;
+        let (config, old) = (slot.config().clone(), slot.version().cloned());
+        let slots = live.slots().iter().map(|slot| {
+            if slot.config().name == plugin {
+                Slot::new(config.clone(), Some(new.version.clone()), None)
+            } else {
+                slot.clone()
+            }
+        });
+        self.store_live(PluginSet::new(slots.collect()));
+        // Only now: messages that were held look for what is live.
+        handed_over.into_iter().for_each(HandedOver::end);
+        self.remember(&config, &new, old.as_deref(), reload.trigger);
+        self.records
+            .with(plugin, |record| record.gone_back = Some(Instant::now()));
+        self.report_swap(old.as_deref(), &new.version, reload.trigger, reload.began);
+        self.keep(plugin, new.component);
+        drop(switch);
+        Ok(())
+    }
+
     /// Readies a version that was live before.
     pub(super) async fn go_back(
         &self,

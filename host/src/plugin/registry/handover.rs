@@ -1,8 +1,9 @@
 //! The step before a version of a `single` plugin goes live: its state comes with it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::timeout_at;
 use tracing::warn;
 
 use super::{Attempt, NotAdmitted, Registry, Reload, Trigger};
@@ -33,9 +34,32 @@ impl Registry {
                 Attempt::Ready(new) => Some((index, new.version.clone())),
                 _ => None,
             });
-        let attempts = due.map(async |(index, new)| (index, self.hand_over_to(&new).await));
-        let mut handed_over = Vec::new();
-        for (index, attempt) in join_all(attempts).await {
+        let due: Vec<_> = due.collect();
+        let attempts = due
+            .iter()
+            .map(async |(index, new)| (*index, self.hand_over_to(new).await));
+        let mut handed_over: Vec<HandedOver> = Vec::new();
+        let mut open: FuturesUnordered<_> = attempts.collect();
+        let mut waited_for: BTreeMap<_, _> = due.iter().cloned().collect();
+        loop {
+            // Who has handed over holds its messages for the others no longer than it may.
+            let until = handed_over.iter().map(HandedOver::until).min();
+            let next = match until {
+                Some(until) => timeout_at(until.into(), open.next()).await.ok(),
+                None => Some(open.next().await),
+            };
+            let (index, attempt) = match next {
+                Some(Some(ended)) => ended,
+                Some(None) | None => match waited_for.pop_first() {
+                    Some((index, new)) => {
+                        drop(std::mem::take(&mut open));
+                        let max = new.config().limits.handover_time_max;
+                        (index, Err(HandoverError::HeldUp(max)))
+                    }
+                    None => break,
+                },
+            };
+            waited_for.remove(&index);
             match attempt {
                 Ok(handed) => handed_over.extend(handed),
                 Err(error) if matches!(reload.trigger, Trigger::Rollback | Trigger::Cluster) => {

@@ -1,6 +1,10 @@
-//! Whether a version that is on trial is good enough: by its calls alone, and those of the version before it.
+//! Whether a version that is on trial is good enough: by its own calls that failed and that the version before survives, in the
+//! light of what that one did lately.
 
-use crate::{config::ProbationConfig, metrics::FailureKind, plugin::VersionFigures};
+use crate::{
+    config::ProbationConfig,
+    plugin::{evidence::Found, recent::Lately},
+};
 
 /// Broken calls, at least: one or two are an accident, whatever share they are.
 const BROKEN_MIN: u64 = 3;
@@ -14,17 +18,6 @@ const CALLS_BEFORE_MIN: u64 = 100;
 /// How often the rate of the version before a version may fail.
 const RATE_FACTOR: f64 = 2.0;
 
-/// What a version did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    /// Calls, however they ended.
-    pub(super) calls: u64,
-    /// Those that trapped, wanted more memory than there is, or ran out of time.
-    pub(super) broken: u64,
-    /// Those that failed in any way.
-    pub(super) failures: u64,
-}
-
 /// What is to become of a version that is on trial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
@@ -36,57 +29,56 @@ pub(super) enum Judgement {
     Failed(String),
 }
 
-impl Tally {
-    /// Of all calls until now.
-    pub(super) fn of(figures: &VersionFigures) -> Self {
-        let kinds = FailureKind::ALL.map(|kind| (kind, figures.failures(kind)));
-        let is_broken = |kind| {
-            matches!(
-                kind,
-                FailureKind::Trap | FailureKind::Deadline | FailureKind::Memory
-            )
-        };
-        let broken = kinds.iter().filter(|(kind, _)| is_broken(*kind));
-        Self {
-            calls: figures.call_time().count(),
-            broken: broken.map(|(_, count)| count).sum(),
-            failures: kinds.iter().map(|(_, count)| count).sum(),
-        }
-    }
+/// How far the time of a trial has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Running,
+    /// The time is over, but calls that failed may still be asked again.
+    Over,
+    /// Nothing is waited for any more.
+    Final,
+}
 
-    /// What came since `earlier`.
-    pub(super) fn since(self, earlier: Self) -> Self {
-        Self {
-            calls: self.calls.saturating_sub(earlier.calls),
-            broken: self.broken.saturating_sub(earlier.broken),
-            failures: self.failures.saturating_sub(earlier.failures),
-        }
-    }
+/// What a version did on trial.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Own {
+    /// Calls, however they ended.
+    pub(super) calls: u64,
+    /// Those of them that speak against it.
+    pub(super) found: Found,
+}
 
-    fn percent(self, count: u64) -> f64 {
-        // The calls are counted a moment before their failures are.
-        100.0 * count as f64 / self.calls.max(1) as f64
+impl Own {
+    fn percent(&self, count: u64) -> f64 {
+        percent(count, self.calls)
     }
 }
 
-/// Judges what a version did on trial, in the light of what the version `before` it did. `over`: its time is.
-pub(super) fn judge(rules: &ProbationConfig, before: Tally, own: Tally, over: bool) -> Judgement {
-    if let Some(reason) = broken(rules, before, own, over).or_else(|| doubled(rules, before, own)) {
+/// The calls are counted a moment before their failures are.
+fn percent(count: u64, calls: u64) -> f64 {
+    100.0 * count as f64 / calls.max(1) as f64
+}
+
+/// Judges what a version did on trial, in the light of what the version `before` it did lately.
+pub(super) fn judge(rules: &ProbationConfig, before: Lately, own: Own, phase: Phase) -> Judgement {
+    let over = phase != Phase::Running;
+    if let Some(reason) = broken(rules, own, over).or_else(|| doubled(rules, before, own)) {
         return Judgement::Failed(reason);
     }
-    if over || own.calls >= rules.calls {
+    let is_due = over || own.calls >= rules.calls;
+    if is_due && (!own.found.is_open || phase == Phase::Final) {
         return Judgement::Passed;
     }
     Judgement::Wait
 }
 
-/// Too many calls broke: more than the rule allows and than of the version before, which going back would not better.
-fn broken(rules: &ProbationConfig, before: Tally, own: Tally, over: bool) -> Option<String> {
-    if own.broken < BROKEN_MIN {
+/// Too many calls broke that the version before survives.
+fn broken(rules: &ProbationConfig, own: Own, over: bool) -> Option<String> {
+    let broken = own.found.broken;
+    if broken.failures < BROKEN_MIN || broken.users < rules.users_min {
         return None;
     }
-    let (percent, percent_before) = (own.percent(own.broken), before.percent(before.broken));
-    let is_worse = before.calls < rules.calls_min || percent > percent_before;
+    let percent = own.percent(broken.failures);
     let allowed = if own.calls >= rules.calls_min {
         f64::from(rules.failure_percent)
     } else if over {
@@ -95,22 +87,28 @@ fn broken(rules: &ProbationConfig, before: Tally, own: Tally, over: bool) -> Opt
     } else {
         return None;
     };
-    (is_worse && percent > allowed).then(|| {
-        let (broken, calls) = (own.broken, own.calls);
-        format!("{broken} of {calls} calls trapped or ran out of time ({percent:.1} %)")
+    (percent > allowed).then(|| {
+        let (calls, users) = (own.calls, broken.users);
+        let broken = broken.failures;
+        format!(
+            "{broken} of {calls} calls trapped or ran out of time ({percent:.1} %), of {users} users, and the version before survives the same"
+        )
     })
 }
 
-/// It fails more than twice as often as the version before.
-fn doubled(rules: &ProbationConfig, before: Tally, own: Tally) -> Option<String> {
+/// It fails more than twice as often as the version before, at what that one survives.
+fn doubled(rules: &ProbationConfig, before: Lately, own: Own) -> Option<String> {
+    let all = own.found.all;
     let enough = own.calls >= rules.calls_min
-        && own.failures >= FAILURES_MIN
+        && all.failures >= FAILURES_MIN
+        && all.users >= rules.users_min
         && before.calls >= CALLS_BEFORE_MIN;
-    let (percent, percent_before) = (own.percent(own.failures), before.percent(before.failures));
+    let percent_before = percent(before.failures, before.calls);
+    let percent = own.percent(all.failures);
     (enough && percent > RATE_FACTOR * percent_before).then(|| {
-        let (failures, calls) = (own.failures, own.calls);
+        let (failures, calls, users) = (all.failures, own.calls, all.users);
         format!(
-            "{failures} of {calls} calls failed ({percent:.1} %), of the version before it {percent_before:.1} %"
+            "{failures} of {calls} calls failed ({percent:.1} %), of {users} users, of the version before it lately {percent_before:.1} %"
         )
     })
 }
@@ -118,92 +116,120 @@ fn doubled(rules: &ProbationConfig, before: Tally, own: Tally) -> Option<String>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::Counted;
 
-    fn tally(calls: u64, broken: u64, failures: u64) -> Tally {
-        Tally {
+    fn own(calls: u64, broken: u64, failures: u64) -> Own {
+        let of_many = |failures| Counted { failures, users: 5 };
+        Own {
             calls,
-            broken,
-            failures,
+            found: Found {
+                all: of_many(failures),
+                broken: of_many(broken),
+                is_open: false,
+            },
         }
     }
 
-    fn verdict(before: Tally, own: Tally, over: bool) -> &'static str {
-        match judge(&ProbationConfig::default(), before, own, over) {
+    fn verdict(before: Lately, own: Own, over: bool) -> &'static str {
+        let phase = if over { Phase::Over } else { Phase::Running };
+        match judge(&ProbationConfig::default(), before, own, phase) {
             Judgement::Wait => "wait",
             Judgement::Passed => "passed",
             Judgement::Failed(_) => "failed",
         }
     }
 
-    const GOOD: Tally = Tally {
+    const GOOD: Lately = Lately {
         calls: 10_000,
-        broken: 0,
+        failures: 0,
+    };
+    const NEVER_CALLED: Lately = Lately {
+        calls: 0,
         failures: 0,
     };
 
     #[test]
-    fn over_five_percent_of_broken_calls_fail_it_and_one_or_two_accidents_do_not() {
-        assert_eq!(verdict(GOOD, tally(19, 3, 3), false), "wait");
-        assert_eq!(verdict(GOOD, tally(20, 2, 2), false), "wait");
-        assert_eq!(verdict(GOOD, tally(20, 3, 3), false), "failed");
-        assert_eq!(verdict(tally(0, 0, 0), tally(100, 5, 5), false), "wait");
-        assert_eq!(verdict(tally(0, 0, 0), tally(100, 6, 6), false), "failed");
+    fn more_than_the_allowed_share_of_broken_calls_fails_it() {
+        assert_eq!(verdict(GOOD, own(20, 2, 2), false), "wait");
+        assert_eq!(verdict(GOOD, own(20, 3, 3), false), "failed");
+        assert_eq!(verdict(NEVER_CALLED, own(100, 5, 5), false), "wait");
+        assert_eq!(verdict(NEVER_CALLED, own(100, 6, 6), false), "failed");
     }
 
     #[test]
     fn it_ends_with_its_time_or_its_calls_whichever_comes_first() {
-        assert_eq!(verdict(GOOD, tally(999, 0, 0), false), "wait");
-        assert_eq!(verdict(GOOD, tally(1_000, 0, 0), false), "passed");
-        assert_eq!(verdict(GOOD, tally(0, 0, 0), true), "passed");
+        assert_eq!(verdict(GOOD, own(999, 0, 0), false), "wait");
+        assert_eq!(verdict(GOOD, own(1_000, 0, 0), false), "passed");
+        assert_eq!(verdict(GOOD, own(0, 0, 0), true), "passed");
+    }
+
+    #[test]
+    fn it_does_not_end_before_the_version_before_was_asked_what_failed() {
+        let mut open = own(1_000, 0, 0);
+        open.found.is_open = true;
+        assert_eq!(verdict(GOOD, open, false), "wait");
+        assert_eq!(verdict(GOOD, open, true), "wait");
+        let rules = ProbationConfig::default();
+        let last = judge(&rules, GOOD, open, Phase::Final);
+        assert_eq!(last, Judgement::Passed, "not for ever");
     }
 
     #[test]
     fn of_few_calls_half_must_break() {
-        assert_eq!(verdict(GOOD, tally(3, 3, 3), false), "wait");
-        assert_eq!(verdict(GOOD, tally(3, 3, 3), true), "failed");
-        assert_eq!(verdict(GOOD, tally(6, 3, 3), true), "failed");
-        assert_eq!(verdict(GOOD, tally(7, 3, 3), true), "passed");
-        assert_eq!(verdict(GOOD, tally(2, 2, 2), true), "passed");
+        assert_eq!(verdict(GOOD, own(3, 3, 3), false), "wait");
+        assert_eq!(verdict(GOOD, own(3, 3, 3), true), "failed");
+        assert_eq!(verdict(GOOD, own(6, 3, 3), true), "failed");
+        assert_eq!(verdict(GOOD, own(7, 3, 3), true), "passed");
+        assert_eq!(verdict(GOOD, own(2, 2, 2), true), "passed");
+    }
+
+    #[test]
+    fn fewer_users_than_wanted_fail_nothing_whatever_their_share() {
+        for users in 0..3 {
+            let mut few = own(100, 100, 100);
+            few.found.all.users = users;
+            few.found.broken.users = users;
+            assert_eq!(verdict(GOOD, few, false), "wait");
+            assert_eq!(verdict(GOOD, few, true), "passed");
+        }
     }
 
     #[test]
     fn twice_the_failures_of_the_version_before_fail_it() {
-        let before = tally(1_000, 0, 10);
-        assert_eq!(verdict(before, tally(500, 0, 10), false), "wait");
-        assert_eq!(verdict(before, tally(500, 0, 11), false), "failed");
-        assert_eq!(verdict(before, tally(100, 0, 9), false), "wait");
-        // Who was hardly called sets no standard.
-        assert_eq!(verdict(tally(99, 0, 0), tally(500, 0, 20), false), "wait");
-        assert_eq!(verdict(GOOD, tally(500, 0, 10), false), "failed");
-    }
-
-    #[test]
-    fn going_back_to_what_was_as_bad_would_better_nothing() {
-        let before = tally(1_000, 100, 100);
-        assert_eq!(verdict(before, tally(1_000, 90, 90), false), "passed");
-        assert_eq!(verdict(before, tally(500, 60, 60), false), "failed");
+        let before = Lately {
+            calls: 1_000,
+            failures: 10,
+        };
+        assert_eq!(verdict(before, own(500, 0, 10), false), "wait");
+        assert_eq!(verdict(before, own(500, 0, 11), false), "failed");
+        assert_eq!(verdict(before, own(100, 0, 9), false), "wait");
+        // One that was hardly called sets no standard.
+        let few = Lately {
+            calls: 99,
+            failures: 0,
+        };
+        assert_eq!(verdict(few, own(500, 0, 20), false), "wait");
+        assert_eq!(verdict(GOOD, own(500, 0, 10), false), "failed");
     }
 
     #[test]
     fn the_reason_has_the_figures() {
         let rules = ProbationConfig::default();
-        let Judgement::Failed(reason) = judge(&rules, GOOD, tally(40, 10, 12), false) else {
-            panic!("it is bad");
-        };
-        assert_eq!(reason, "10 of 40 calls trapped or ran out of time (25.0 %)");
-        let before = tally(1_000, 0, 10);
-        let Judgement::Failed(reason) = judge(&rules, before, tally(500, 0, 50), false) else {
-            panic!("it is bad");
+        let judge = |before, own| match judge(&rules, before, own, Phase::Running) {
+            Judgement::Failed(reason) => reason,
+            other => panic!("{other:?}"),
         };
         assert_eq!(
-            reason,
-            "50 of 500 calls failed (10.0 %), of the version before it 1.0 %"
+            judge(GOOD, own(40, 10, 12)),
+            "10 of 40 calls trapped or ran out of time (25.0 %), of 5 users, and the version before survives the same"
         );
-    }
-
-    #[test]
-    fn only_what_came_since_counts() {
-        let (earlier, now) = (tally(10, 1, 2), tally(30, 2, 5));
-        assert_eq!(now.since(earlier), tally(20, 1, 3));
+        let before = Lately {
+            calls: 1_000,
+            failures: 10,
+        };
+        assert_eq!(
+            judge(before, own(500, 0, 50)),
+            "50 of 500 calls failed (10.0 %), of 5 users, of the version before it lately 1.0 %"
+        );
     }
 }

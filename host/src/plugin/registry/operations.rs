@@ -1,4 +1,5 @@
-//! What operators do by hand: swap a component in that they upload, have the file read again, go back.
+//! What operators do by hand: swap a component in that they upload, or have the file read again. Going back is in
+//! [`back`](super::back), because that waits for nothing.
 //!
 //! Each goes the way of a reload: admitted beside what is live, one atomic store, written down, told in log and metrics.
 //! What an operator put live stays until the plugin's file or its configuration changes.
@@ -28,27 +29,30 @@ pub struct Admitted {
     component: Arc<[u8]>,
 }
 
+/// How much an operator insists on what they push.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Push {
+    /// Also a version that was taken back on probation, and at once where versions are tried first.
+    pub force: bool,
+    /// At once, and without a probation: it stays, however often it fails.
+    pub no_probation: bool,
+}
+
 /// What is to become of a plugin.
 enum Wanted {
     /// What its file says; with `force` whatever speaks for what is live.
     File { bytes_max: usize, force: bool },
-    /// This component, and its bytes; with `force` also where it was taken back.
+    /// This component, and its bytes.
     Component {
         compiled: Result<(Candidate, Arc<[u8]>), NotAdmitted>,
-        force: bool,
+        how: Push,
     },
     /// This version, which was admitted before.
-    Admitted(Admitted),
-    /// A version that was live before: the latest good one, or the one with this sha256.
-    Earlier {
-        to: Option<String>,
-        bytes_max: usize,
-    },
+    Admitted { admitted: Admitted, watched: bool },
 }
 
 impl Registry {
-    /// Swaps in the component `bytes`, with the configuration of the plugin that is in force. With `force`, also one that
-    /// was taken back on probation, and at once where versions are tried first.
+    /// Swaps in the component `bytes`, with the configuration of the plugin that is in force.
     ///
     /// # Errors
     /// [`ChangeError`]; what was live stays then.
@@ -56,13 +60,14 @@ impl Registry {
         &self,
         plugin: &str,
         bytes: Arc<[u8]>,
-        force: bool,
+        how: Push,
     ) -> Result<Change, ChangeError> {
         let began = Instant::now();
-        self.check_known(plugin)?;
+        let config = self.config_of(plugin)?;
         // Before its turn: a component that compiles for seconds holds up no other plugin.
         let hash = component_hash(&bytes);
-        let compiled = self.loader.compile(bytes.clone(), self.pace(plugin));
+        let pace = self.pace(plugin);
+        let compiled = self.loader.compile(&config, bytes.clone(), pace);
         let compiled = compiled.instrument(swap_span(plugin, Trigger::Push)).await;
         let compiled = compiled
             .map(|candidate| (candidate, bytes))
@@ -70,7 +75,7 @@ impl Registry {
                 hash: Some(hash),
                 error,
             });
-        let wanted = Wanted::Component { compiled, force };
+        let wanted = Wanted::Component { compiled, how };
         self.change(plugin, Trigger::Push, wanted, began).await
     }
 
@@ -94,7 +99,7 @@ impl Registry {
         }
         let admitted = async {
             let pace = self.pace(plugin);
-            let compiled = self.loader.compile(bytes.clone(), pace).await?;
+            let compiled = self.loader.compile(config, bytes.clone(), pace).await?;
             self.loader.admit(config, compiled).await
         };
         let admitted = admitted
@@ -118,14 +123,14 @@ impl Registry {
         })
     }
 
-    /// Makes live what [`Registry::admit`] admitted, for the whole cluster. Where the plugin's configuration has changed
-    /// since, it is tried once more.
+    /// Makes live what [`Registry::admit`] admitted, for the whole cluster. If the plugin's configuration has changed since,
+    /// it is tried once more. `watched`: whether it has to prove itself.
     ///
     /// # Errors
     /// [`ChangeError`]; what was live stays then.
-    pub async fn put_live(&self, admitted: Admitted) -> Result<Change, ChangeError> {
+    pub async fn put_live(&self, admitted: Admitted, watched: bool) -> Result<Change, ChangeError> {
         let plugin = admitted.version.name().to_owned();
-        let wanted = Wanted::Admitted(admitted);
+        let wanted = Wanted::Admitted { admitted, watched };
         let began = Instant::now();
         self.change(&plugin, Trigger::Cluster, wanted, began).await
     }
@@ -149,28 +154,11 @@ impl Registry {
         self.change(plugin, Trigger::Reload, wanted, began).await
     }
 
-    /// Goes back to the version whose sha256 starts with `to`, or to the latest that was not taken back itself: the
-    /// component with the configuration that it had, or with the one in force where it was live in an earlier process.
-    ///
-    /// # Errors
-    /// [`ChangeError`]; what was live stays then.
-    pub async fn roll_back(
-        &self,
-        plugin: &str,
-        to: Option<&str>,
-        file_bytes_max: usize,
-    ) -> Result<Change, ChangeError> {
-        let wanted = Wanted::Earlier {
-            to: to.map(str::to_owned),
-            bytes_max: file_bytes_max,
-        };
-        let began = Instant::now();
-        self.change(plugin, Trigger::Rollback, wanted, began).await
-    }
-
-    fn check_known(&self, plugin: &str) -> Result<(), ChangeError> {
-        let known = self.is_configured(plugin).then_some(());
-        known.ok_or_else(|| ChangeError::UnknownPlugin(plugin.to_owned()))
+    fn config_of(&self, plugin: &str) -> Result<Arc<PluginConfig>, ChangeError> {
+        let live = self.live();
+        let slot = live.find(plugin);
+        let slot = slot.ok_or_else(|| ChangeError::UnknownPlugin(plugin.to_owned()))?;
+        Ok(slot.config().clone())
     }
 
     /// Why the version with this sha256, in hex, was taken back by itself, with the configuration in force; none where it
@@ -180,6 +168,13 @@ impl Registry {
         let config = live.find(plugin)?.config();
         self.records
             .with(plugin, |record| record.why_barred_by_name(sha256, config))
+    }
+
+    /// The names of all plugins, in the order of the chain.
+    pub fn names(&self) -> Vec<String> {
+        let live = self.live();
+        let slots = live.slots().iter();
+        slots.map(|slot| slot.config().name.clone()).collect()
     }
 
     /// Whether there is a plugin of this name here.
@@ -196,21 +191,25 @@ impl Registry {
         began: Instant,
     ) -> Result<Change, ChangeError> {
         let changed = self.change_now(plugin, trigger, wanted, began).await;
+        self.until_kept(plugin).await;
+        changed
+    }
+
+    /// Waits, for a bounded time, until what is live is on disk.
+    pub(super) async fn until_kept(&self, plugin: &str) {
         if self.is_configured(plugin) {
             self.keep(plugin, None);
             self.kept().await;
         }
-        changed
     }
 
-    async fn change_now(
+    /// A reload in which nothing is new yet, and the place of `plugin` in it.
+    pub(super) fn reload_of(
         &self,
         plugin: &str,
         trigger: Trigger,
-        wanted: Wanted,
         began: Instant,
-    ) -> Result<Change, ChangeError> {
-        let _turn = self.turn.lock().await;
+    ) -> Result<(Reload, usize), ChangeError> {
         let live = self.live();
         let index = live
             .slots()
@@ -223,17 +222,24 @@ impl Registry {
             rollout: slot.rollout().cloned(),
             attempt: Attempt::Over,
         };
-        let mut reload = Reload {
+        let reload = Reload {
             trigger,
             began,
             places: live.slots().iter().map(place).collect(),
             refusals: Vec::new(),
         };
-        if let Wanted::Earlier { to: None, .. } = &wanted
-            && let Some(change) = self.end_trial(&reload.places[index], began)
-        {
-            return Ok(change);
-        }
+        Ok((reload, index))
+    }
+
+    async fn change_now(
+        &self,
+        plugin: &str,
+        trigger: Trigger,
+        wanted: Wanted,
+        began: Instant,
+    ) -> Result<Change, ChangeError> {
+        let _turn = self.turn.lock().await;
+        let (mut reload, index) = self.reload_of(plugin, trigger, began)?;
         let replaced = label_of(&reload.places[index]);
         let tried = self
             .try_wanted(&reload.places[index], wanted, trigger)
@@ -294,7 +300,8 @@ impl Registry {
                 };
                 Ok(self.attempt(&look).await)
             }
-            Wanted::Component { compiled, force } => {
+            Wanted::Component { compiled, how } => {
+                let insists = how.force || how.no_probation;
                 let (candidate, bytes) = match compiled {
                     Ok(compiled) => compiled,
                     Err(refused) => return Ok(Err(refused)),
@@ -304,22 +311,26 @@ impl Registry {
                     return Ok(Ok(Tried::Same(Unchanged::Live)));
                 }
                 let on_trial = place.rollout.as_ref().map(|rollout| rollout.candidate());
-                if !force && on_trial.is_some_and(|candidate| is_version(candidate, &hash, config))
+                if !insists
+                    && on_trial.is_some_and(|candidate| is_version(candidate, &hash, config))
                 {
                     return Ok(Ok(Tried::Same(Unchanged::OnTrial)));
                 }
-                if !force {
+                if !how.force {
                     self.check_not_barred(config, &hash)?;
                 }
                 let admitted = self.loader.admit(config, candidate).await;
                 let tried = tried(admitted, hash, Some(bytes));
-                Ok(if force {
-                    tried.map(Tried::insisted)
-                } else {
-                    tried
+                Ok(match how {
+                    Push {
+                        no_probation: true, ..
+                    } => tried.map(Tried::unwatched),
+                    Push { force: true, .. } => tried.map(Tried::insisted),
+                    Push { .. } => tried,
                 })
             }
-            Wanted::Admitted(Admitted { version, component }) => {
+            Wanted::Admitted { admitted, watched } => {
+                let Admitted { version, component } = admitted;
                 let hash = *version.hash();
                 if current.is_some_and(|live| is_version(live, &hash, config)) {
                     return Ok(Ok(Tried::Same(Unchanged::Live)));
@@ -329,13 +340,12 @@ impl Registry {
                 } else {
                     self.loader.admit(config, version.candidate()).await
                 };
-                Ok(tried(admitted, hash, Some(component)))
-            }
-            Wanted::Earlier { to, bytes_max } => {
-                let Some(back) = self.earlier(&config.name, to, current)? else {
-                    return Ok(Ok(Tried::Same(Unchanged::Live)));
-                };
-                Ok(self.go_back(config, back, bytes_max).await)
+                let tried = tried(admitted, hash, Some(component));
+                Ok(if watched {
+                    tried
+                } else {
+                    tried.map(Tried::unwatched)
+                })
             }
         }
     }
@@ -376,7 +386,7 @@ pub(super) fn tried(
         })
 }
 
-fn label_of(place: &Place) -> Option<String> {
+pub(super) fn label_of(place: &Place) -> Option<String> {
     let version = place.current.as_ref()?;
     Some(version.label().to_owned())
 }

@@ -8,13 +8,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use tokio::time::{interval, sleep};
 use tracing::{Instrument, error, info, warn};
 
 use super::{
     Registry, Trigger,
     attempt::{Newcomer, Tried},
     back::{Back, back},
-    judge::{Judgement, Tally, judge},
+    judge::{Judgement, Own, Phase, judge},
     record::{Hold, Record, config_hash},
     swap_span,
 };
@@ -23,7 +24,10 @@ use crate::{
     metrics::events::{PluginRolledBack, RolledBackFrom},
     plugin::{
         PluginSet, PluginVersion, Rollout, Slot,
+        evidence::Found,
         handover::HandedOver,
+        recent::Lately,
+        replay::Replays,
         version::label,
         versions::{Digest, RolledBack},
     },
@@ -32,30 +36,62 @@ use crate::{
 /// How often figures are looked at while anything is on trial.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
+/// How often it is remembered what live versions have done.
+const MARK_INTERVAL: Duration = Duration::from_secs(30);
+
 /// The time in which a version has to prove itself.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Trial {
     began: Instant,
-    /// What it had done when that began.
-    from: Tally,
-    /// What the version before it did in all its time.
-    before: Tally,
+    /// The calls that it had answered when that began.
+    from: u64,
+    /// What the version before it did lately.
+    before: Lately,
+    /// Where that is asked what this one fails at.
+    replays: Arc<Replays>,
 }
 
 impl Trial {
-    /// Begins now.
+    /// Begins now. Within a runtime.
     pub(super) fn begin(version: &PluginVersion, before: &PluginVersion) -> Self {
+        let replays = Replays::start(before);
+        version.figures().replay_to(&replays);
         Self {
             began: Instant::now(),
-            from: Tally::of(version.figures()),
-            before: Tally::of(before.figures()),
+            from: calls(version),
+            before: before.figures().lately(),
+            replays,
         }
     }
 
-    fn judge(&self, rules: &ProbationConfig, version: &PluginVersion) -> Judgement {
-        let own = Tally::of(version.figures()).since(self.from);
-        let over = self.began.elapsed() >= rules.time;
-        judge(rules, self.before, own, over)
+    /// What speaks against the version until now.
+    pub(super) fn found(&self) -> Found {
+        self.replays.evidence().found()
+    }
+
+    pub(super) fn judge(&self, rules: &ProbationConfig, version: &PluginVersion) -> Judgement {
+        let own = Own {
+            calls: calls(version).saturating_sub(self.from),
+            found: self.found(),
+        };
+        judge(rules, self.before, own, phase(self.began, rules))
+    }
+}
+
+/// All calls of it.
+pub(super) fn calls(version: &PluginVersion) -> u64 {
+    version.figures().call_time().count()
+}
+
+/// How far the time has gone of a trial that `began` then.
+pub(super) fn phase(began: Instant, rules: &ProbationConfig) -> Phase {
+    let elapsed = began.elapsed();
+    if elapsed < rules.time {
+        Phase::Running
+    } else if elapsed < rules.time * 2 {
+        Phase::Over
+    } else {
+        Phase::Final
     }
 }
 
@@ -76,12 +112,15 @@ impl Registry {
     }
 
     /// Judges versions on trial until it is dropped, and goes back where one fails.
-    pub async fn supervise(self: Arc<Self>) {
+    pub async fn supervise(&self) {
+        let mut marks = interval(MARK_INTERVAL);
         loop {
-            if !self.records.any(Record::is_on_trial) {
-                self.trials.notified().await;
+            let is_on_trial = self.records.any(Record::is_on_trial);
+            tokio::select! {
+                () = self.trials.notified(), if !is_on_trial => {}
+                () = sleep(LOOK_INTERVAL), if is_on_trial => {}
+                _ = marks.tick() => self.records.each(|_, record| record.mark()),
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
             for (plugin, due) in self.judge_all() {
                 let swap = swap_span(&plugin, Trigger::Probation);
                 self.settle(&plugin, due).instrument(swap).await;
@@ -250,13 +289,18 @@ impl Record {
         self.candidate.is_some() || live.is_some_and(|stint| stint.trial.is_some())
     }
 
+    /// Remembers what the live version has done until now.
+    fn mark(&self) {
+        if let Some(live) = self.stints.front().and_then(|live| live.resting.as_ref()) {
+            live.figures().mark();
+        }
+    }
+
     /// What is to be done with the candidate; none: nothing yet.
     fn judge_candidate(&self, rules: &ProbationConfig) -> Option<Due> {
         let candidate = self.candidate.as_ref()?;
         let rollout = &candidate.rollout;
-        let own = Tally::of(rollout.judged().figures());
-        let over = candidate.began.elapsed() >= rules.time;
-        match judge(rules, self.live_tally(), own, over) {
+        match candidate.judge(rules) {
             Judgement::Wait => None,
             Judgement::Passed => Some(Due::Promote(rollout.clone())),
             Judgement::Failed(reason) => Some(Due::Withdraw(rollout.clone(), reason)),
@@ -266,7 +310,7 @@ impl Record {
     /// The live version, where it still has to prove itself.
     fn on_trial(&mut self) -> Option<(&mut super::record::Stint, Trial)> {
         let stint = self.stints.front_mut().filter(|stint| stint.is_live())?;
-        let trial = stint.trial?;
+        let trial = stint.trial.clone()?;
         Some((stint, trial))
     }
 

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use super::{Trigger, probation::Trial, rollout::Candidate};
@@ -62,6 +62,8 @@ pub(super) struct Record {
     pub(super) failure: Option<Failure>,
     /// Why the file is not what serves.
     pub(super) hold: Option<Hold>,
+    /// When an operator last went back: a file that was being loaded then is passed over.
+    pub(super) gone_back: Option<Instant>,
     /// The version that is live, where there is one, and those before it, the latest first.
     pub(super) stints: VecDeque<Stint>,
     /// The version that is tried beside the live one.

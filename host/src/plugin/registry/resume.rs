@@ -70,6 +70,7 @@ impl Registry {
                         origin,
                         component: None,
                         insisted: false,
+                        watched: true,
                         instead_of: failure,
                     }));
                 }

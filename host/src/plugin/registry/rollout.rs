@@ -12,14 +12,15 @@ use tracing::info;
 use super::{
     Registry, Trigger,
     attempt::{Newcomer, Origin},
-    judge::Tally,
-    record::{Record, Stint},
+    judge::{Judgement, Own, judge},
+    probation::{Trial, calls, phase},
+    record::Stint,
     reload::Place,
 };
 use crate::{
-    config::RolloutConfig,
+    config::{ProbationConfig, RolloutConfig},
     metrics::events::{PluginRolledBack, RolledBackFrom},
-    plugin::{PluginSet, Slot, rollout::Rollout},
+    plugin::{PluginSet, Shadow, Slot, evidence::Found, recent::Lately, rollout::Rollout},
 };
 
 /// A version on trial beside the live one.
@@ -29,8 +30,17 @@ pub(super) struct Candidate {
     /// Its bytes, to be kept once it is live.
     component: Option<Arc<[u8]>>,
     pub(super) since: SystemTime,
-    pub(super) began: Instant,
+    began: Instant,
     pub(super) trigger: Trigger,
+    trial: Proof,
+}
+
+/// What it is judged by.
+enum Proof {
+    /// Calls of its own users.
+    Canary(Trial),
+    /// Copies, of what the live version had done lately when they began.
+    Copies(Lately),
 }
 
 impl Trigger {
@@ -45,6 +55,27 @@ impl Trigger {
 }
 
 impl Candidate {
+    pub(super) fn judge(&self, rules: &ProbationConfig) -> Judgement {
+        match &self.trial {
+            Proof::Canary(trial) => trial.judge(rules, self.rollout.candidate()),
+            Proof::Copies(before) => {
+                let own = Own {
+                    calls: calls(self.rollout.judged()),
+                    found: self.found(),
+                };
+                judge(rules, *before, own, phase(self.began, rules))
+            }
+        }
+    }
+
+    /// What speaks against it until now.
+    pub(super) fn found(&self) -> Found {
+        match &self.trial {
+            Proof::Canary(trial) => trial.found(),
+            Proof::Copies(_) => self.rollout.shadow().map(Shadow::found).unwrap_or_default(),
+        }
+    }
+
     /// Whether the file brought it, so that the file has not been dealt with before it is promoted or withdrawn.
     pub(super) fn is_of_file(&self) -> bool {
         self.origin == Origin::File
@@ -68,7 +99,15 @@ impl Registry {
         new: Newcomer,
         trigger: Trigger,
     ) {
+        let live = self.live().find(plugin).and_then(Slot::version).cloned();
+        let trial = match (rollout.shadow(), live) {
+            (None, Some(live)) => Proof::Canary(Trial::begin(rollout.candidate(), &live)),
+            (_, live) => {
+                Proof::Copies(live.map_or_else(Lately::default, |live| live.figures().lately()))
+            }
+        };
         let candidate = Candidate {
+            trial,
             rollout: rollout.clone(),
             origin: new.origin,
             component: new.component,
@@ -102,6 +141,7 @@ impl Registry {
             origin: candidate.origin,
             component: candidate.component,
             insisted: false,
+            watched: true,
             instead_of: None,
         };
         let old = slot.version().map(Arc::as_ref);
@@ -191,13 +231,5 @@ impl Registry {
             .records
             .with(plugin, |record| record.candidate.take())?;
         Some((ended, candidate))
-    }
-}
-
-impl Record {
-    /// What the live version has done, in the light of which a candidate is judged.
-    pub(super) fn live_tally(&self) -> Tally {
-        let live = self.stints.front().and_then(|live| live.resting.as_ref());
-        live.map_or_else(Tally::default, |live| Tally::of(live.figures()))
     }
 }

@@ -13,8 +13,8 @@ use crate::{
     config::{InstanceMode, OnFailure},
     metrics::{FailureKind, ShadowOutcome},
     plugin::{
-        Difference, Shadow, Slot, VersionFigures, figures::quantile_ms, hex, rfc3339,
-        version::label,
+        Difference, Shadow, Slot, VersionFigures, evidence::Found, figures::quantile_ms, hex,
+        rfc3339, version::label,
     },
 };
 
@@ -57,6 +57,8 @@ pub struct VersionView {
     pub state: &'static str,
     /// How it is tried beside the live one.
     pub rollout: Option<RolloutView>,
+    /// What speaks against it, while it has to prove itself.
+    pub evidence: Option<EvidenceView>,
     /// Why it was taken back by itself.
     pub rolled_back_because: Option<String>,
     /// When it went live, began to be tried, or was refused.
@@ -96,6 +98,27 @@ pub struct RolloutView {
     pub copies: Option<CopiesView>,
     /// The latest copies that it answered otherwise than the live version, the latest first.
     pub differences: Vec<Difference>,
+}
+
+/// What speaks against a version on trial, as reports show it.
+#[derive(Clone, Debug, Serialize)]
+pub struct EvidenceView {
+    /// Failures that count: those that the version before survives, of one user for no more than of all others together.
+    pub failures: u64,
+    /// Users with calls that failed so.
+    pub users: usize,
+    /// Whether calls that failed are still to be asked of the version before.
+    pub open: bool,
+}
+
+impl From<Found> for EvidenceView {
+    fn from(found: Found) -> Self {
+        Self {
+            failures: found.all.failures,
+            users: found.all.users,
+            open: found.is_open,
+        }
+    }
 }
 
 /// What came of copies.
@@ -198,6 +221,7 @@ fn of_stint(record: &Record, stint: &Stint) -> VersionView {
             _ => "retired",
         },
         rollout: None,
+        evidence: stint.trial.as_ref().map(|trial| trial.found().into()),
         rolled_back_because: record
             .why_taken_back(stint)
             .map(|taken_back| taken_back.reason.clone()),
@@ -228,6 +252,7 @@ fn of_candidate(candidate: &Candidate) -> VersionView {
     VersionView {
         state: rollout.mode(),
         until: None,
+        evidence: Some(candidate.found().into()),
         rollout: Some(RolloutView {
             percent: rollout.percent(),
             copies: seen.as_ref().map(|seen| {
@@ -252,6 +277,7 @@ fn of_failure(failure: &Failure) -> VersionView {
         semver: None,
         state: "failed",
         rollout: None,
+        evidence: None,
         rolled_back_because: None,
         since: failure.at,
         until: None,

@@ -8,6 +8,7 @@ use super::compare::Told;
 use crate::{
     plugin::{
         message::MessageCopy,
+        replay::{Call, user_of},
         version::{GuestMessage, PluginVersion},
     },
     protocol::ClientInfo,
@@ -71,41 +72,63 @@ impl Copied {
         self.message.get()
     }
 
-    /// Asks `version` the same. What it does not export it has nothing against.
-    pub(super) async fn ask(&self, version: &Arc<PluginVersion>) -> Told {
-        let (client, event_type) = (self.client.as_ref(), self.message().event_type);
-        match self.asked {
-            Asked::Screen if version.screens() => {
-                Told::of(&version.screen(client, self.message()).await)
-            }
-            Asked::Screen => match self.validated_by(version).await {
-                Told::Accepted => self.transformed_by(version).await,
-                refused => refused,
-            },
-            Asked::Validate => self.validated_by(version).await,
-            Asked::Transform => self.transformed_by(version).await,
-            Asked::Handle if version.handles(event_type).is_some() => {
-                Told::of(&version.handle(client, self.message()).await)
-            }
-            Asked::Handle => Told::Unhandled,
-        }
-    }
-
-    async fn validated_by(&self, version: &Arc<PluginVersion>) -> Told {
-        if !version.validates() {
-            return Told::Accepted;
-        }
-        Told::of(&version.validate(self.client.as_ref(), self.message()).await)
-    }
-
-    async fn transformed_by(&self, version: &Arc<PluginVersion>) -> Told {
-        if !version.transforms() {
-            return Told::Unchanged;
-        }
-        Told::of(
-            &version
-                .transform(self.client.as_ref(), self.message())
-                .await,
+    /// Whose message it is.
+    pub(super) fn user(&self) -> &str {
+        user_of(
+            self.client.as_ref(),
+            &Call::About(self.asked, self.message()),
         )
     }
+
+    /// Asks `version` the same.
+    pub(super) async fn ask(&self, version: &Arc<PluginVersion>) -> Told {
+        ask(self.asked, self.client.as_ref(), &self.message, version).await
+    }
+}
+
+/// Asks `version` about `message`. What it does not export it has nothing against.
+pub(in crate::plugin) async fn ask(
+    asked: Asked,
+    client: Option<&Arc<ClientInfo>>,
+    message: &MessageCopy,
+    version: &Arc<PluginVersion>,
+) -> Told {
+    let event_type = message.get().event_type;
+    match asked {
+        Asked::Screen if version.screens() => {
+            Told::of(&version.screen(client, message.get()).await)
+        }
+        Asked::Screen => match validated(client, message, version).await {
+            Told::Accepted => transformed(client, message, version).await,
+            refused => refused,
+        },
+        Asked::Validate => validated(client, message, version).await,
+        Asked::Transform => transformed(client, message, version).await,
+        Asked::Handle if version.handles(event_type).is_some() => {
+            Told::of(&version.handle(client, message.get()).await)
+        }
+        Asked::Handle => Told::Unhandled,
+    }
+}
+
+async fn validated(
+    client: Option<&Arc<ClientInfo>>,
+    message: &MessageCopy,
+    version: &Arc<PluginVersion>,
+) -> Told {
+    if !version.validates() {
+        return Told::Accepted;
+    }
+    Told::of(&version.validate(client, message.get()).await)
+}
+
+async fn transformed(
+    client: Option<&Arc<ClientInfo>>,
+    message: &MessageCopy,
+    version: &Arc<PluginVersion>,
+) -> Told {
+    if !version.transforms() {
+        return Told::Unchanged;
+    }
+    Told::of(&version.transform(client, message.get()).await)
 }

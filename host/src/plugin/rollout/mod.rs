@@ -10,6 +10,7 @@ mod share;
 
 use std::sync::Arc;
 
+pub(super) use self::{compare::Told, copy::ask};
 pub use self::{
     compare::{Difference, Tell},
     copy::Asked,

@@ -10,6 +10,7 @@ use std::{
     time::SystemTime,
 };
 
+use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{
@@ -18,8 +19,12 @@ use super::{
 };
 use crate::{
     metrics::{PluginMetrics, ShadowOutcome},
-    plugin::version::{GuestMessage, PluginVersion, Verdict},
+    plugin::{
+        evidence::{Evidence, Found},
+        version::{GuestMessage, PluginVersion, Verdict},
+    },
     protocol::ClientInfo,
+    supervise,
 };
 
 /// Copies that may wait, and bytes of all of them.
@@ -38,15 +43,17 @@ pub struct Shadow {
     version: Arc<PluginVersion>,
     copies: mpsc::Sender<Copied>,
     room: Arc<Semaphore>,
-    found: Arc<Found>,
+    found: Arc<Outcomes>,
 }
 
 /// What came of the copies.
 #[derive(Debug)]
-struct Found {
+struct Outcomes {
     /// The plugin's, beside which the shadow has others that nobody reads.
     metrics: Arc<PluginMetrics>,
     seen: Mutex<Seen>,
+    /// What speaks against the shadow.
+    evidence: Evidence,
 }
 
 /// What came of the copies of one shadow.
@@ -61,13 +68,18 @@ pub(in crate::plugin) struct Seen {
 impl Shadow {
     /// Runs `candidate` on copies until this is dropped.
     pub(super) fn start(candidate: &PluginVersion) -> Self {
-        let version = Arc::new(candidate.as_shadow());
-        let found = Arc::new(Found {
+        let version = Arc::new(candidate.as_double("shadow"));
+        let found = Arc::new(Outcomes {
             metrics: candidate.metrics().clone(),
             seen: Mutex::default(),
+            evidence: Evidence::default(),
         });
         let (copies, waiting) = mpsc::channel(COPIES_MAX);
-        tokio::spawn(run(version.clone(), waiting, found.clone()));
+        let state = (version.clone(), waiting, found.clone());
+        let server = &version.shared.server;
+        supervise::spawn("shadow", server, state, |(version, waiting, found)| {
+            run(version, waiting, found).boxed()
+        });
         Self {
             version,
             copies,
@@ -103,6 +115,11 @@ impl Shadow {
         &self.version
     }
 
+    /// What speaks against it until now.
+    pub(in crate::plugin) fn found(&self) -> Found {
+        self.found.evidence.found()
+    }
+
     /// What came of the copies until now.
     pub(in crate::plugin) fn seen(&self) -> Seen {
         self.found.seen().clone()
@@ -110,17 +127,23 @@ impl Shadow {
 }
 
 /// Asks the shadow what the live version was asked, copy by copy.
-async fn run(version: Arc<PluginVersion>, mut copies: mpsc::Receiver<Copied>, found: Arc<Found>) {
+async fn run(version: &Arc<PluginVersion>, copies: &mut mpsc::Receiver<Copied>, found: &Outcomes) {
     while let Some(copy) = copies.recv().await {
-        let told = copy.ask(&version).await;
+        let told = copy.ask(version).await;
         found.compare(&copy, &told);
         // Who serves goes first.
         tokio::task::yield_now().await;
     }
 }
 
-impl Found {
+impl Outcomes {
     fn compare(&self, copy: &Copied, told: &Told) {
+        if let Told::Failed(kind) = told
+            && let Some(case) = self.evidence.failed(copy.user(), *kind)
+        {
+            let survived = !matches!(copy.told, Told::Failed(_));
+            self.evidence.asked(case, survived);
+        }
         let Some((live, shadow, fields)) = difference(&copy.told, told) else {
             return self.count(ShadowOutcome::Same);
         };

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 
-use super::{Entry, PluginStore, StoreError, parse_number};
+use super::{ENTRY_BYTES, Entry, PluginStore, StoreError, parse_number};
 
 /// A [`PluginStore`] in this process's memory.
 #[derive(Debug, Default)]
@@ -101,10 +101,9 @@ impl Shelf {
         expires: Option<Instant>,
         now: Instant,
     ) -> Result<(), NotYet> {
-        let size = entry.key.len() + entry.value.len();
-        let replaced = self
-            .get(entry.key, now)
-            .map_or(0, |value| entry.key.len() + value.bytes.len());
+        let size = size(entry.key, entry.value);
+        let replaced = self.get(entry.key, now);
+        let replaced = replaced.map_or(0, |value| self::size(entry.key, &value.bytes));
         let fits = |shelf: &Self| shelf.bytes - replaced + size <= bytes_max;
         if !fits(self) {
             let swept = self.sweep(SWEEP_FOR_ROOM, now);
@@ -128,7 +127,7 @@ impl Shelf {
 
     fn remove(&mut self, key: &str) {
         if let Some((key, value)) = self.values.remove_entry(key) {
-            self.bytes -= key.len() + value.bytes.len();
+            self.bytes -= size(&key, &value.bytes);
             if let Some(at) = value.expires {
                 self.ends.remove(&(at, key));
             }
@@ -192,6 +191,11 @@ impl Shelf {
         self.put(bytes_max, entry, entry.ttl.map(|ttl| now + ttl), now)
             .map(|()| true)
     }
+}
+
+/// What a value takes up.
+fn size(key: &str, value: &[u8]) -> usize {
+    ENTRY_BYTES + key.len() + value.len()
 }
 
 impl PluginStore for MemoryStore {
@@ -288,17 +292,18 @@ mod tests {
             "it is over, thrown away or not"
         );
         // One round does not make the room.
+        let room = ENTRY_BYTES + 5;
         assert!(matches!(
-            shelf.put(5, entry("new"), None, then),
+            shelf.put(room, entry("new"), None, then),
             Err(NotYet::Again)
         ));
-        assert!(shelf.put(5, entry("new"), None, then).is_ok());
+        assert!(shelf.put(room, entry("new"), None, then).is_ok());
         assert_eq!(
             (shelf.values.len(), shelf.ends.len(), shelf.bytes),
-            (1, 0, 4)
+            (1, 0, ENTRY_BYTES + 4)
         );
         assert!(matches!(
-            shelf.put(5, entry("other"), None, then),
+            shelf.put(room, entry("other"), None, then),
             Err(NotYet::Refused(StoreError::TooLarge))
         ));
     }

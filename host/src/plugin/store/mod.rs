@@ -14,6 +14,10 @@ use futures_util::future::BoxFuture;
 pub(super) use self::unwritten::Unwritten;
 pub use self::{memory::MemoryStore, redis::RedisStore};
 
+/// What a value takes up beside its bytes and those of its key: for its place among the others, and the time at which it
+/// ends. About as much as either store needs, so that many small values take no more memory than a few large ones.
+pub const ENTRY_BYTES: usize = 256;
+
 /// Why the store did not do what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -31,7 +35,7 @@ pub enum StoreError {
 /// Keeps bytes under keys, for each plugin apart from the others, whatever plugins and keys are called.
 ///
 /// The limits of single keys and values are checked before the store is asked; `bytes_max` is the limit of all keys
-/// and values of the plugin together, those whose time is over left out. Each operation is atomic, and answers in time:
+/// and values of the plugin together, with [`ENTRY_BYTES`] for each, those whose time is over left out. Each operation is atomic, and answers in time:
 /// where the store cannot do it now, with [`StoreError::Unavailable`].
 pub trait PluginStore: Send + Sync {
     /// The value of `key`, unless it has none or its time is over.

@@ -5,7 +5,7 @@
 //! no name and no key can spell a key of another plugin. They are
 //!
 //! - `value:KEY`: the bytes of one value. Where it has a time, Redis itself forgets it when that is over.
-//! - `lasting`: how many bytes the values and keys take up that are kept for good.
+//! - `lasting`: how many bytes the values and keys take up that are kept for good, with [`ENTRY_BYTES`](super::ENTRY_BYTES) for each.
 //! - `passing`: the values that are not, as a sorted set of `SIZE:KEY` by the end of their time, and their sum.
 //!
 //! Why two accounts: Redis tells nobody that a value's time is over, so each write strikes the oldest that are over off
@@ -253,6 +253,12 @@ impl PluginStore for RedisStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_scripts_count_what_the_other_store_counts() {
+        let line = format!("local ENTRY_BYTES = {}\n", super::super::ENTRY_BYTES);
+        assert!(include_str!("redis/common.lua").contains(&line));
+    }
 
     #[test]
     fn no_plugins_name_can_spell_a_key_of_another() {

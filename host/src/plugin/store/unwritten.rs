@@ -86,22 +86,22 @@ mod tests {
     async fn values_are_read_and_writes_are_answered_and_not_made() {
         let store: Arc<dyn PluginStore> = Arc::<MemoryStore>::default();
         let unwritten = Unwritten(store.clone());
-        store.set("p", 100, entry("n", b"7")).await.unwrap();
-        store.set("p", 100, entry("t", b"text")).await.unwrap();
-        let number = unwritten.increment("p", 100, "n", 3, None).await;
+        store.set("p", 1_000, entry("n", b"7")).await.unwrap();
+        store.set("p", 1_000, entry("t", b"text")).await.unwrap();
+        let number = unwritten.increment("p", 1_000, "n", 3, None).await;
         assert_eq!(number, Ok(10));
-        assert_eq!(unwritten.increment("p", 100, "new", 3, None).await, Ok(3));
-        let text = unwritten.increment("p", 100, "t", 3, None).await;
+        assert_eq!(unwritten.increment("p", 1_000, "new", 3, None).await, Ok(3));
+        let text = unwritten.increment("p", 1_000, "t", 3, None).await;
         assert_eq!(text, Err(StoreError::NotANumber));
-        let over = unwritten.increment("p", 100, "n", i64::MAX, None).await;
+        let over = unwritten.increment("p", 1_000, "n", i64::MAX, None).await;
         assert_eq!(over, Err(StoreError::NotANumber));
         let swap = async |expected: Option<&[u8]>| {
-            let swapped = unwritten.compare_and_swap("p", 100, expected, entry("n", b"8"));
+            let swapped = unwritten.compare_and_swap("p", 1_000, expected, entry("n", b"8"));
             swapped.await.unwrap()
         };
         assert!(swap(Some(b"7")).await);
         assert!(!swap(Some(b"6")).await && !swap(None).await);
-        unwritten.set("p", 100, entry("n", b"9")).await.unwrap();
+        unwritten.set("p", 1_000, entry("n", b"9")).await.unwrap();
         unwritten.remove("p", "n").await.unwrap();
         assert_eq!(unwritten.get("p", "n").await, Ok(Some(b"7".to_vec())));
         assert_eq!(store.get("p", "n").await, Ok(Some(b"7".to_vec())));

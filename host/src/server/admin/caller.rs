@@ -35,6 +35,12 @@ impl Caller {
         }
     }
 
+    /// For whoever is to know who it was, on other nodes too.
+    pub(super) fn in_words(&self) -> String {
+        let Self { address, key } = self;
+        format!("key {key} from {address}")
+    }
+
     /// Writes down that this caller did `action` to `object`, and what came of it. `detail` says which version, or what
     /// was wrong.
     pub(super) fn did(&self, action: &str, object: &str, outcome: &str, detail: &str) {
@@ -70,7 +76,10 @@ mod tests {
     #[test]
     fn a_fingerprint_is_what_the_documentation_says() {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        // printf 'signalbox-admin:%s' an-admin-key | sha256sum | cut -c1-8
-        assert_eq!(Caller::new(address, "an-admin-key").key, "e666b86a");
+        // printf 'signalbox-admin:%s' an-admin-key-of-tests | sha256sum | cut -c1-8
+        assert_eq!(
+            Caller::new(address, "an-admin-key-of-tests").key,
+            "713c5657"
+        );
     }
 }

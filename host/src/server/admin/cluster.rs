@@ -12,7 +12,7 @@ use super::{
     push::Received,
 };
 use crate::{
-    fleet::{NodeAnswer, PushError, Pushed, Released},
+    fleet::{ClusterPush, NodeAnswer, PushError, Pushed, Released},
     server::error::{ApiError, json},
 };
 
@@ -64,12 +64,13 @@ pub(super) async fn push(
     caller: Caller,
     plugin: String,
     (bytes, room): Received,
-    quorum: Option<usize>,
+    how: ClusterPush,
 ) -> Result<Response, ApiError> {
     let fleet = admin.state.fleet.clone();
     let task = tokio::spawn(async move {
         let _room = room;
-        let pushed = fleet.push(&plugin, bytes, quorum).await;
+        let who = caller.in_words();
+        let pushed = fleet.push(&plugin, bytes, how, &who).await;
         let (outcome, detail) = in_words(&pushed);
         caller.did(PUSH, &plugin, outcome, &detail);
         match pushed {
@@ -88,7 +89,7 @@ pub(super) async fn release(
 ) -> Result<Response, ApiError> {
     let fleet = admin.state.fleet.clone();
     let task = tokio::spawn(async move {
-        let released = fleet.release(&plugin).await;
+        let released = fleet.release(&plugin, &caller.in_words()).await;
         match released {
             Ok(Released { number, nodes }) => {
                 let detail = format!("{} nodes", nodes.len());
@@ -140,6 +141,7 @@ fn code(error: &PushError) -> (StatusCode, &'static str) {
     match error {
         PushError::Change(error) => error_code(error),
         PushError::Busy(_) => (StatusCode::CONFLICT, "busy"),
+        PushError::NoKey => (StatusCode::CONFLICT, "no_key"),
         PushError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         PushError::NotAgreed { .. } => (StatusCode::CONFLICT, "not_agreed"),
         PushError::Unknown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown"),
@@ -151,6 +153,7 @@ fn api_error(plugin: &str, error: PushError) -> ApiError {
     let api_error = ApiError::new(status, code, error.to_string());
     match error {
         PushError::Change(error) => refused(plugin, error),
+        PushError::NoKey => api_error,
         PushError::Busy(_) | PushError::Unavailable(_) => api_error.retry_after(PAUSE),
         PushError::NotAgreed { nodes, .. } | PushError::Unknown { nodes, .. } => {
             let nodes = listed(&nodes);

@@ -1,7 +1,6 @@
 //! The API of operators: what runs on this node, and how it is changed by hand.
 //!
-//! Every call needs `admin.key`, as it is now; calls are counted and limited ([`throttle`]), and what changes something
-//! is written down ([`caller`]). Answers and errors are JSON; [`openapi`] describes all of it.
+//! Every call needs `admin.key`, as it is now; calls are counted, and what changes something is written down ([`caller`]). Answers and errors are JSON; [`openapi`] describes all of it.
 
 mod caller;
 mod cluster;
@@ -12,13 +11,8 @@ mod plugins;
 mod push;
 mod query;
 mod settings;
-mod throttle;
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use axum::{
     Extension, Router,
@@ -30,8 +24,8 @@ use axum::{
 };
 use tokio::sync::Semaphore;
 
-use self::{caller::Caller, throttle::Throttle};
-use super::{AppState, bearer, error::ApiError};
+use self::caller::Caller;
+use super::{AppState, bearer, error::ApiError, throttle::Throttle};
 use crate::metrics::AdminOutcome;
 
 /// Components that may be on their way in, or be tried out, at a time: each is held in memory as a whole.
@@ -40,7 +34,7 @@ const PUSHES_MAX: usize = 2;
 /// What all calls share.
 struct Admin {
     state: AppState,
-    throttle: Throttle,
+    throttle: Arc<Throttle>,
     pushes: Arc<Semaphore>,
     started: SystemTime,
 }
@@ -77,10 +71,10 @@ fn calls() -> Vec<Call> {
 }
 
 /// Everything at and below `/admin`, so that nothing there answers without the key.
-pub(super) fn routes(state: AppState) -> Router<AppState> {
+pub(super) fn routes(state: AppState, throttle: Arc<Throttle>) -> Router<AppState> {
     let admin = Arc::new(Admin {
         state,
-        throttle: Throttle::new(Instant::now()),
+        throttle,
         pushes: Arc::new(Semaphore::new(PUSHES_MAX)),
         started: SystemTime::now(),
     });
@@ -98,7 +92,7 @@ pub(super) fn routes(state: AppState) -> Router<AppState> {
         .route_layer(middleware::from_fn_with_state(admin, guard))
 }
 
-/// Lets in who brings the key, and not too often; counts what comes of it.
+/// Lets in who brings the key, and counts what comes of it.
 async fn guard(
     State(admin): State<Arc<Admin>>,
     ConnectInfo(address): ConnectInfo<SocketAddr>,
@@ -127,23 +121,11 @@ async fn guard(
 
 impl Admin {
     fn admit(&self, address: SocketAddr, request: &Request) -> Result<Caller, ApiError> {
-        let now = Instant::now();
-        self.throttle.admit(address.ip(), now).map_err(|wait| {
-            let message = "too many calls, or too many with a wrong key; wait a moment";
-            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).retry_after(wait)
-        })?;
         let live = self.state.services.live.load();
-        match bearer::authorize(request.headers(), live.admin.key.as_slice()) {
-            Ok(_) => {
-                self.throttle.right_key(address.ip(), now);
-                let key = live.admin.key.as_deref().unwrap_or_default();
-                Ok(Caller::new(address, key))
-            }
-            Err(error) => {
-                self.throttle.wrong_key(address.ip(), now);
-                Err(error)
-            }
-        }
+        let keys = live.admin.key.as_slice();
+        bearer::admit(request.headers(), keys, address.ip(), &self.throttle)?;
+        let key = live.admin.key.as_deref().unwrap_or_default();
+        Ok(Caller::new(address, key))
     }
 }
 

@@ -1,6 +1,9 @@
 //! `GET /admin/nodes`: the nodes of the cluster, and how this one is.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use axum::{Extension, http::StatusCode, response::Response};
 use serde::Serialize;
@@ -9,7 +12,7 @@ use super::{
     Admin,
     query::{Checked, Nothing},
 };
-use crate::server::error::json;
+use crate::{fleet::PluginStanding, server::error::json};
 
 #[derive(Serialize)]
 struct Nodes<'a> {
@@ -31,6 +34,8 @@ struct This<'a> {
     connections: usize,
     /// Whether it is going down.
     draining: bool,
+    /// What it follows of the cluster's decisions, by plugin.
+    decisions: BTreeMap<String, PluginStanding>,
 }
 
 pub(super) async fn list(Extension(admin): Extension<Arc<Admin>>, _: Checked<Nothing>) -> Response {
@@ -49,6 +54,7 @@ pub(super) async fn list(Extension(admin): Extension<Arc<Admin>>, _: Checked<Not
         started_at: humantime::format_rfc3339_millis(admin.started).to_string(),
         connections: services.router.table().len(),
         draining: services.draining.load(Ordering::Acquire),
+        decisions: admin.state.fleet.standing(),
     };
     let answer = Nodes {
         nodes,

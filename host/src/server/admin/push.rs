@@ -19,7 +19,7 @@ use super::{
     plugins::{to_its_end, unknown},
     query::{Checked, Name, Scope},
 };
-use crate::server::error::ApiError;
+use crate::{fleet::ClusterPush, plugin as registry, server::error::ApiError};
 
 /// How far a push goes, and how much speaks against it.
 #[derive(Deserialize)]
@@ -32,6 +32,13 @@ pub(super) struct Push {
     /// Also where the version was taken back on probation. Who pushes to all nodes insists by that.
     #[serde(default)]
     force: bool,
+    /// Whether it has to prove itself.
+    #[serde(default = "yes")]
+    probation: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 impl Push {
@@ -63,18 +70,31 @@ pub(super) async fn push(
     body: Body,
 ) -> Result<Response, ApiError> {
     push.check()?;
-    let force = push.force;
-    let action = if force { "push by force" } else { ACTION };
+    let how = registry::Push {
+        force: push.force,
+        no_probation: !push.probation,
+    };
+    let action = match how {
+        registry::Push {
+            no_probation: true, ..
+        } => "push without probation",
+        registry::Push { force: true, .. } => "push by force",
+        registry::Push { .. } => ACTION,
+    };
     let received = receive(&admin, &plugin, &headers, body).await;
     let (bytes, room) = received.inspect_err(|error| caller.was_refused(action, &plugin, error))?;
     if push.scope == Scope::Cluster {
-        return cluster::push(&admin, caller, plugin, (bytes, room), push.quorum).await;
+        let how = ClusterPush {
+            quorum: push.quorum,
+            no_probation: !push.probation,
+        };
+        return cluster::push(&admin, caller, plugin, (bytes, room), how).await;
     }
     let registry = admin.state.services.registry.clone();
     let name = plugin.clone();
     let push = async move {
         let _room = room;
-        registry.push(&name, bytes, force).await
+        registry.push(&name, bytes, how).await
     };
     to_its_end(caller, action, plugin, push).await
 }

@@ -39,6 +39,8 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Checked<T> {
             let reason = error.body_text();
             // As axum begins it for all of them.
             let reason = reason.trim_start_matches("Failed to deserialize query string: ");
+            // A word of serde's for one of several values.
+            let reason = reason.replace("unknown variant", "unknown value");
             let message = format!("the query is wrong: {reason}");
             ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", message)
         })

@@ -6,10 +6,12 @@ mod messages;
 mod object;
 mod users;
 
+use std::{net::SocketAddr, sync::Arc};
+
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
-    extract::{Request, State},
+    extract::{ConnectInfo, Request, State},
     http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -17,7 +19,7 @@ use axum::{
 };
 use tokio::time::timeout;
 
-use super::{AppState, bearer, error::ApiError};
+use super::{AppState, bearer, error::ApiError, throttle::Throttle};
 
 /// What a body may hold beside a payload as large as a frame: names, and what is between them.
 const ENVELOPE_BYTES_MAX: usize = 4 << 10;
@@ -27,7 +29,7 @@ const ENVELOPE_BYTES_MAX: usize = 4 << 10;
 struct KeyNumber(usize);
 
 /// Everything at and below `/api`, so that nothing there answers without a key.
-pub(super) fn routes(state: AppState) -> Router<AppState> {
+pub(super) fn routes(state: AppState, throttle: Arc<Throttle>) -> Router<AppState> {
     Router::new()
         .route("/api/messages", post(messages::post))
         .route("/api/users/{user}", get(users::find))
@@ -36,17 +38,21 @@ pub(super) fn routes(state: AppState) -> Router<AppState> {
         .route("/api/", any(unknown))
         .route("/api/{*rest}", any(unknown))
         .method_not_allowed_fallback(wrong_method)
-        .route_layer(middleware::from_fn_with_state(state, only_with_a_key))
+        .route_layer(middleware::from_fn_with_state(
+            (state, throttle),
+            only_with_a_key,
+        ))
 }
 
 async fn only_with_a_key(
-    State(state): State<AppState>,
+    State((state, throttle)): State<(AppState, Arc<Throttle>)>,
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let authorized = {
         let live = state.services.live.load();
-        bearer::authorize(request.headers(), &live.api.keys)
+        bearer::admit(request.headers(), &live.api.keys, address.ip(), &throttle)
     };
     match authorized {
         Ok(index) => {

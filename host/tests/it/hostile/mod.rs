@@ -79,7 +79,7 @@ async fn every_misdeed_has_its_answer_and_its_count_and_leaves_others_and_the_ne
         ("crooked.wasm", &crooked::in_calls()),
     ];
     // Time is short only where the answer is about it.
-    let hasty = both("call_cpu_max = \"100ms\"\ncall_time_max = \"500ms\"\n");
+    let hasty = both("call_cpu_max = \"100ms\"\ncall_time_max = \"2s\"\n");
     let (hasty, patient) = (
         Node::start_with(&files, &hasty).await,
         Node::start_with(&files, &both(PATIENT)).await,

@@ -1,7 +1,15 @@
 import * as signalbox from "@signalbox/plugin";
 let config = "";
 let hits = 0;
+function typed(message) {
+  const value = signalbox.payload(message);
+  const fits = typeof value?.text === "string" && Number.isInteger(value.n) && Math.abs(value.n) < 2 ** 31;
+  if (!fits) signalbox.reject("invalid_payload", "it has a text and a whole number of 32 bits");
+  if (value.text === "bad") signalbox.reject("bad", "bad");
+}
 function validate(message) {
+  if (message.eventType === "c.parse") signalbox.payload(message);
+  if (message.eventType === "c.typed") typed(message);
   if (message.eventType !== "c.reject") return;
   const { code, reason } = signalbox.payload(message);
   signalbox.reject(code, reason);

@@ -25,10 +25,27 @@ impl Plugin for Conformance {
     }
 }
 
+#[derive(serde::Deserialize)]
+struct Typed {
+    text: String,
+    #[serde(rename = "n")]
+    _n: i32,
+}
+
+fn typed(message: &Message) -> Result<(), Rejection> {
+    match payload::parse::<Typed>(message)?.text.as_str() {
+        "bad" => Err(Rejection::new("bad", "bad")),
+        _ => Ok(()),
+    }
+}
+
 impl Validation for Conformance {
     fn validate(&self, message: &Message) -> Result<(), Rejection> {
-        if message.event_type != "c.reject" {
-            return Ok(());
+        match message.event_type.as_str() {
+            "c.parse" => return payload::parse::<Value>(message).map(|_| ()),
+            "c.typed" => return typed(message),
+            "c.reject" => {}
+            _ => return Ok(()),
         }
         let refusal: Value = payload::parse(message)?;
         let text = |name: &str| refusal[name].as_str().unwrap_or_default().to_owned();

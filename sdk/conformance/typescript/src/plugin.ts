@@ -5,7 +5,16 @@ import type { Action, Client, Connections, Destination, Events, Handover, Lifecy
 let config = "";
 let hits = 0;
 
+function typed(message: Message): void {
+  const value = signalbox.payload(message) as { text?: unknown; n?: unknown } | null;
+  const fits = typeof value?.text === "string" && Number.isInteger(value.n) && Math.abs(value.n as number) < 2 ** 31;
+  if (!fits) signalbox.reject("invalid_payload", "it has a text and a whole number of 32 bits");
+  if (value.text === "bad") signalbox.reject("bad", "bad");
+}
+
 function validate(message: Message): void {
+  if (message.eventType === "c.parse") signalbox.payload(message);
+  if (message.eventType === "c.typed") typed(message);
   if (message.eventType !== "c.reject") return;
   const { code, reason } = signalbox.payload(message) as Rejection;
   signalbox.reject(code, reason);

@@ -110,10 +110,15 @@ func Saved(snapshot Snapshot, err error) uint32 {
 	return area.Address()
 }
 
-// refuse writes a refusal. An error that is none of a plugin's rejections is a failure of the call.
+// refuse writes a refusal. An error that is none, and stands for none, is a failure of the call.
 func (a Area) refuse(err error) {
 	var rejection *Rejection
-	if !errors.As(err, &rejection) {
+	var standsFor interface{ Rejection() *Rejection }
+	switch {
+	case errors.As(err, &rejection):
+	case errors.As(err, &standsFor):
+		rejection = standsFor.Rejection()
+	default:
 		panic(err)
 	}
 	a.Byte(0, 1)

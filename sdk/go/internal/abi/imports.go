@@ -1,5 +1,7 @@
 package abi
 
+import "strings"
+
 // What the server offers. Each function of an interface that answers with more than a number is given a place for it.
 
 //go:wasmimport signalbox:plugin/log@1.0.0 write
@@ -43,6 +45,7 @@ func exit(code uint32)
 
 // Log writes a line.
 func Log(level uint32, line string) {
+	line = strings.ToValidUTF8(line, "\uFFFD")
 	logWrite(level, pointer(line), length(line))
 	keepAlive(line)
 }

@@ -2,7 +2,10 @@
 // types of signalbox:plugin@1.0.0. Plugins use the packages beside it.
 package abi
 
-import "unsafe"
+import (
+	"strings"
+	"unsafe"
+)
 
 // received keeps what the server put into this module's memory until somebody asks for it, so that the garbage collector
 // leaves it alone: so far only the server knows where it is.
@@ -99,8 +102,10 @@ func (a Area) Word(at int, value uint32) {
 	b[at], b[at+1], b[at+2], b[at+3] = byte(value), byte(value>>8), byte(value>>16), byte(value>>24)
 }
 
-// Text writes where a string is and how long it is, and keeps it until the next call.
+// Text writes where a string is and how long it is, and keeps it until the next call. Of a character that was cut in two, such
+// as in text[:40], the server takes nothing: U+FFFD takes its place.
 func (a Area) Text(at int, text string) {
+	text = strings.ToValidUTF8(text, "\uFFFD")
 	returned = append(returned, text)
 	a.Word(at, uint32(uintptr(unsafe.Pointer(unsafe.StringData(text)))))
 	a.Word(at+4, uint32(len(text)))

@@ -21,7 +21,7 @@ function handle(message) {
   return [signalbox.reply("my-plugin.greeting", `Hello, ${message.sender}`)];
 }
 
-// What wit/plugin.wit lists must be exported, each under its name. `guard` logs exceptions with their stack.
+// What wit/plugin.wit lists must be exported, each under its name. `guard` refuses functions that are async.
 export const validation = signalbox.guard({ validate });
 export const transformation = signalbox.guard({ transform });
 export const events = signalbox.guard({ eventTypes: () => ["my-plugin.hello"], handle });

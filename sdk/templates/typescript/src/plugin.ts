@@ -23,7 +23,7 @@ function handle(message: Message): Action[] {
   return [signalbox.reply("my-plugin.greeting", `Hello, ${message.sender}`)];
 }
 
-// What wit/plugin.wit lists must be exported, each under its name. `guard` logs exceptions with their stack.
+// What wit/plugin.wit lists must be exported, each under its name. `guard` refuses functions that are async.
 export const validation: Validation = signalbox.guard({ validate });
 export const transformation: Transformation = signalbox.guard({ transform });
 export const events: Events = signalbox.guard({ eventTypes: () => ["my-plugin.hello"], handle });

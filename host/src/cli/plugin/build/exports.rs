@@ -1,5 +1,5 @@
-//! Whether a bundle in JavaScript exports the interfaces that the project's world lists. Its engine finds out at the first
-//! call, and can say no more then than that the call failed.
+//! The interfaces that the world of a project lists, and whether a bundle in JavaScript exports them. Its engine finds out at the
+//! first call, and can say no more then than that the call failed.
 
 use std::{fs, path::Path};
 
@@ -23,11 +23,10 @@ pub(super) fn ensure(folder: &Path) -> anyhow::Result<()> {
     let metafile: Value = serde_json::from_str(&metafile).context(METAFILE)?;
     let (source, exported) =
         bundled(&metafile).with_context(|| format!("{METAFILE} tells of no bundle"))?;
-    for interface in listed(&folder.join("wit"))? {
-        let name = camel_case(&interface);
-        if !exported.contains(&name.as_str()) {
+    for Interface { name, export, .. } in listed(&folder.join("wit"))? {
+        if !exported.contains(&export.as_str()) {
             bail!(
-                "{source} exports no `{name}`, and wit/plugin.wit lists `{interface}`: add `export const {name} = …` with its \
+                "{source} exports no `{export}`, and wit/plugin.wit lists `{name}`: add `export const {export} = …` with its \
                  functions, or take the line out of wit/plugin.wit"
             );
         }
@@ -46,16 +45,37 @@ fn bundled(metafile: &Value) -> Option<(&str, Vec<&str>)> {
     Some((bundle["entryPoint"].as_str()?, exported))
 }
 
+/// An interface that a world exports.
+pub(super) struct Interface {
+    /// As in the WIT, such as `big-rooms`.
+    pub(super) name: String,
+    /// The name of the object that implements it, such as `bigRooms`.
+    pub(super) export: String,
+    /// Its functions as in the WIT, such as `authorize-join`.
+    pub(super) functions: Vec<String>,
+}
+
 /// The interfaces that the world in the folder `wit` exports.
-fn listed(wit: &Path) -> anyhow::Result<Vec<String>> {
+///
+/// # Errors
+/// Where the folder holds no such world.
+pub(super) fn listed(wit: &Path) -> anyhow::Result<Vec<Interface>> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(wit)?;
     let world = resolve.select_world(&[package], Some(WORLD))?;
     let exports = resolve.worlds[world].exports.values();
     Ok(exports
         .filter_map(|export| match export {
-            WorldItem::Interface { id, .. } => resolve.interfaces[*id].name.clone(),
+            WorldItem::Interface { id, .. } => Some(&resolve.interfaces[*id]),
             _ => None,
+        })
+        .filter_map(|interface| {
+            let name = interface.name.clone()?;
+            Some(Interface {
+                export: camel_case(&name),
+                name,
+                functions: interface.functions.keys().cloned().collect(),
+            })
         })
         .collect())
 }

@@ -1,23 +1,16 @@
 //! What each language's toolchain is called with.
 
-use std::{
-    collections::BTreeSet,
-    env,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, path::Path, process::Command};
 
 use anyhow::Context;
 
 use super::{
     super::new::Language,
-    component, exports,
+    component, javascript,
     project::Project,
+    python,
     tools::{Tool, missing, output, run, virtual_environment, works},
 };
-
-/// Where builds put what they make on the way.
-const SCRATCH: &str = "build";
 
 /// Builds the component of a project.
 ///
@@ -27,8 +20,8 @@ pub(super) fn build(project: &Project) -> anyhow::Result<Vec<u8>> {
     let folder = project.folder.as_path();
     match project.language() {
         Language::Rust => rust(folder),
-        Language::TypeScript | Language::JavaScript => javascript(folder),
-        Language::Python => python(folder),
+        Language::TypeScript | Language::JavaScript => by_npm(folder),
+        Language::Python => python::component(folder),
         Language::Go => go(folder),
         Language::C => c(folder),
     }
@@ -65,7 +58,7 @@ fn rust(folder: &Path) -> anyhow::Result<Vec<u8>> {
     output(folder, "target/wasm32-wasip2/release/plugin.wasm")
 }
 
-fn javascript(folder: &Path) -> anyhow::Result<Vec<u8>> {
+fn by_npm(folder: &Path) -> anyhow::Result<Vec<u8>> {
     for program in ["node", "npm"] {
         Tool {
             program,
@@ -91,52 +84,7 @@ fn javascript(folder: &Path) -> anyhow::Result<Vec<u8>> {
         folder,
         Command::new("npm").args(["run", "--silent", "build"]),
     )?;
-    exports::ensure(folder)?;
-    output(folder, "build/plugin.wasm")
-}
-
-fn python(folder: &Path) -> anyhow::Result<Vec<u8>> {
-    virtual_environment(folder)?;
-    std::fs::create_dir_all(folder.join(SCRATCH)).context(SCRATCH)?;
-    let mut componentize = Command::new(".venv/bin/componentize-py");
-    // Without the variable the packages of the whole machine would come along.
-    componentize.env("VIRTUAL_ENV", ".venv");
-    componentize.args([
-        "--quiet",
-        "--wit-path",
-        "wit",
-        "--world",
-        "plugin",
-        "componentize",
-    ]);
-    componentize.args(["--stub-wasi", "app", "--output", "build/plugin.wasm"]);
-    componentize.args(["--python-path", "."]);
-    for shared in linked_from(folder)? {
-        componentize.arg("--python-path").arg(shared);
-    }
-    run(folder, &mut componentize)?;
-    output(folder, "build/plugin.wasm")
-}
-
-/// The folders of modules that a project has as symbolic links: the compiler reads sources in a sandbox, which follows no
-/// link out of the folders that it is given.
-fn linked_from(folder: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
-    let mut folders = BTreeSet::new();
-    for entry in folder
-        .read_dir()
-        .with_context(|| folder.display().to_string())?
-    {
-        let path = entry?.path();
-        let module = path.extension().is_some_and(|extension| extension == "py");
-        if !module || !path.is_symlink() {
-            continue;
-        }
-        let target = path
-            .canonicalize()
-            .with_context(|| format!("{} is a link that leads nowhere", path.display()))?;
-        folders.extend(target.parent().map(Path::to_owned));
-    }
-    Ok(folders)
+    javascript::component(folder)
 }
 
 fn go(folder: &Path) -> anyhow::Result<Vec<u8>> {

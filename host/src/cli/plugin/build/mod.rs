@@ -4,8 +4,11 @@
 
 pub(super) mod component;
 mod exports;
+mod javascript;
 mod languages;
 mod project;
+mod python;
+mod stage;
 mod tools;
 
 use std::{fs, path::Path, process::ExitCode};

@@ -4,6 +4,8 @@ local key, bytes_max = ARGV[1], tonumber(ARGV[2])
 
 -- The member of PASSING whose score is minus the bytes of all others. No other is spelled so: those have a colon.
 local SUM = 'sum'
+-- What a value takes up beside its bytes and those of its key, as in store/mod.rs.
+local ENTRY_BYTES = 256
 -- Values that are struck off at most: by each write, and by one that would else find no room.
 local SWEEP, SWEEP_FOR_ROOM = 16, 1000
 -- PASSING lives for so many milliseconds longer than its last value, at least and at most: so not each write sets its time.
@@ -14,9 +16,12 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 -- Milliseconds that the value has left; -1: it is kept for good; -2: there is none.
 local left = redis.call('PTTL', VALUE)
+local function size_of(value_bytes)
+  return ENTRY_BYTES + #key + value_bytes
+end
 local old_size = 0
 if left ~= -2 then
-  old_size = #key + redis.call('STRLEN', VALUE)
+  old_size = size_of(redis.call('STRLEN', VALUE))
 end
 
 local lasting = tonumber(redis.call('GET', LASTING) or 0)

@@ -7,7 +7,7 @@ if type(added) == 'table' then
   return is_no_number and { 'not-a-number' } or added
 end
 local sum = redis.call('GET', VALUE)
-local size = #key + #sum
+local size = size_of(#sum)
 local status = room_for(size)
 if status ~= 'ok' then
   if old then

@@ -6,7 +6,7 @@ if ARGV[5] ~= 'always' then
     return { 'differs' }
   end
 end
-local size = #key + #ARGV[3]
+local size = size_of(#ARGV[3])
 local status = room_for(size)
 if status == 'ok' then
   local ends = end_of(ARGV[4])

@@ -27,6 +27,8 @@ pub struct Post {
     to: Option<To>,
     #[serde(default)]
     payload: Value,
+    /// In the place of `payload`, and not necessarily JSON.
+    raw: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -64,7 +66,10 @@ impl Post {
                 To::Room(room) => Destination::Room(room.clone()),
                 To::Everyone => Destination::Everyone,
             }),
-            payload: self.payload.to_string(),
+            payload: self
+                .raw
+                .clone()
+                .unwrap_or_else(|| self.payload.to_string()),
         }
     }
 }

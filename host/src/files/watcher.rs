@@ -7,9 +7,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,9 +18,12 @@ use notify::{
 };
 use tokio::{
     sync::mpsc,
+    task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep_until},
 };
 use tracing::{debug, warn};
+
+use super::Stamp;
 
 /// Quiet after a file was closed or moved into place, before it is read.
 const SETTLED: Duration = Duration::from_millis(5);
@@ -35,13 +37,12 @@ const COMPARE_INTERVAL: Duration = Duration::from_secs(1);
 /// Hints that wait to be looked at.
 const HINTS_MAX: usize = 64;
 
-/// What tells one content of a file from another without reading it; none where there is no such file.
-type Stamp = Option<(u64, i64, i64, u64)>;
-
 /// Watches files, and tells which of them changed.
 #[derive(Debug)]
 pub struct FileWatcher {
-    files: BTreeMap<PathBuf, Stamp>,
+    files: Files,
+    /// A comparison under way: its result survives a caller that gives up.
+    comparing: Option<JoinHandle<BTreeSet<PathBuf>>>,
     watched: BTreeSet<PathBuf>,
     notifier: Option<RecommendedWatcher>,
     events: mpsc::Receiver<Hint>,
@@ -51,6 +52,29 @@ pub struct FileWatcher {
 #[derive(Clone, Copy, Debug)]
 struct Hint {
     settled: bool,
+}
+
+/// The files, with what is known of each.
+#[derive(Clone, Debug, Default)]
+struct Files(Arc<Mutex<BTreeMap<PathBuf, Stamp>>>);
+
+impl Files {
+    fn stamps(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Stamp>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stamps all of them anew, and returns those that changed.
+    fn compare(&self) -> BTreeSet<PathBuf> {
+        let mut changed = BTreeSet::new();
+        for (path, old) in self.stamps().iter_mut() {
+            let new = Stamp::of(path);
+            if new.differs_from(old) {
+                changed.insert(path.clone());
+            }
+            *old = new;
+        }
+        changed
+    }
 }
 
 impl FileWatcher {
@@ -67,7 +91,8 @@ impl FileWatcher {
             warn!(%error, "the system does not notify about files; changes are noticed within a second or two");
         });
         let mut watcher = Self {
-            files: BTreeMap::new(),
+            files: Files::default(),
+            comparing: None,
             watched: BTreeSet::new(),
             notifier: notifier.ok(),
             events,
@@ -78,15 +103,14 @@ impl FileWatcher {
 
     /// Watches `files` from now on. Those that were watched before keep their stamp.
     pub fn set_files(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+        let mut stamps = self.files.stamps();
         let stamped = |path: PathBuf| {
-            let stamp = self
-                .files
-                .get(&path)
-                .copied()
-                .unwrap_or_else(|| stamp(&path));
+            let stamp = stamps.remove(&path).unwrap_or_else(|| Stamp::of(&path));
             (path, stamp)
         };
-        self.files = files.into_iter().map(stamped).collect();
+        let files = files.into_iter().map(stamped).collect();
+        *stamps = files;
+        drop(stamps);
         self.watch_folders();
     }
 
@@ -115,23 +139,22 @@ impl FileWatcher {
                 }
             }
             self.watch_folders();
-            let changed = self.compare();
+            let changed = self.compare().await;
             if !changed.is_empty() {
                 return changed;
             }
         }
     }
 
-    fn compare(&mut self) -> BTreeSet<PathBuf> {
-        let mut changed = BTreeSet::new();
-        for (path, old) in &mut self.files {
-            let new = stamp(path);
-            if new != *old {
-                *old = new;
-                changed.insert(path.clone());
-            }
-        }
-        changed
+    /// On a thread of its own: files that changed lately are read.
+    async fn compare(&mut self) -> BTreeSet<PathBuf> {
+        let comparing = self.comparing.get_or_insert_with(|| {
+            let files = self.files.clone();
+            spawn_blocking(move || files.compare())
+        });
+        let changed = comparing.await;
+        self.comparing = None;
+        changed.unwrap_or_default()
     }
 
     /// Watches the folder of each file, or the nearest one above it that exists. Folders rather than files, because a
@@ -140,11 +163,10 @@ impl FileWatcher {
         let Some(notifier) = &mut self.notifier else {
             return;
         };
-        let wanted: BTreeSet<PathBuf> = self
-            .files
-            .keys()
-            .filter_map(|path| nearest_folder(path))
-            .collect();
+        let stamps = self.files.stamps();
+        let folders = stamps.keys().filter_map(|path| nearest_folder(path));
+        let wanted: BTreeSet<PathBuf> = folders.collect();
+        drop(stamps);
         for gone in self.watched.difference(&wanted) {
             let _ = notifier.unwatch(gone);
         }
@@ -192,25 +214,14 @@ fn nearest_folder(path: &Path) -> Option<PathBuf> {
     })
 }
 
-/// Follows links, so that a link that points elsewhere now counts as changed.
-fn stamp(path: &Path) -> Stamp {
-    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-    Some((
-        metadata.ino(),
-        metadata.mtime(),
-        metadata.mtime_nsec(),
-        metadata.size(),
-    ))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::{fs, io::Write};
 
     use super::*;
 
     async fn next(watcher: &mut FileWatcher) -> BTreeSet<PathBuf> {
-        tokio::time::timeout(Duration::from_secs(20), watcher.changed())
+        tokio::time::timeout(Duration::from_secs(120), watcher.changed())
             .await
             .expect("no change was noticed")
     }
@@ -234,6 +245,33 @@ mod tests {
         assert_eq!(next(&mut watcher).await, this, "removed");
         fs::write(&file, "4").unwrap();
         assert_eq!(next(&mut watcher).await, this, "made again");
+    }
+
+    #[tokio::test]
+    async fn a_file_of_the_same_size_and_time_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.wasm");
+        fs::write(&file, "1").unwrap();
+        let modified = fs::metadata(&file).unwrap().modified().unwrap();
+        let mut watcher = FileWatcher::new([file.clone()]);
+        fs::write(&file, "2").unwrap();
+        let written = fs::File::options().write(true).open(&file).unwrap();
+        written.set_modified(modified).unwrap();
+        assert_eq!(next(&mut watcher).await, BTreeSet::from([file]));
+    }
+
+    #[tokio::test]
+    async fn what_a_look_found_is_not_lost_with_its_caller() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.wasm");
+        fs::write(&file, "1").unwrap();
+        let mut watcher = FileWatcher::new([file.clone()]);
+        fs::write(&file, "22").unwrap();
+        let mut look = Box::pin(watcher.compare());
+        // Begun, and given up.
+        let _ = futures_util::poll!(&mut look);
+        drop(look);
+        assert_eq!(watcher.compare().await, BTreeSet::from([file]));
     }
 
     #[tokio::test]
@@ -270,7 +308,7 @@ mod tests {
         drop(file);
         assert_eq!(next(&mut watcher).await.len(), 1);
         assert!(
-            watcher.compare().is_empty(),
+            watcher.compare().await.is_empty(),
             "the whole burst was one change"
         );
     }

@@ -1,0 +1,115 @@
+//! One WebSocket client: what it needs to talk to a server, and to misbehave.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::frame::{MaskKeys, Opcode, Writer, close_payload, next_frame, put_client_frame};
+use crate::handshake;
+use crate::socket::{FrameReader, SharedWriter, split};
+
+/// What may wait for a server that does not read.
+const OUTBOX_BYTES_MAX: usize = 4 << 20;
+
+/// Time to connect, with the handshake.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What a server sent.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    Text(Vec<u8>),
+    Close,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    reader: FrameReader,
+    writer: Arc<SharedWriter>,
+    keys: MaskKeys,
+}
+
+impl Client {
+    /// Connects as `user`.
+    pub(super) async fn connect(server: SocketAddr, user: &str) -> anyhow::Result<Self> {
+        let connected = timeout(CONNECT_TIME_MAX, async {
+            let mut stream = TcpStream::connect(server).await?;
+            let target = format!("/ws?userId={user}");
+            let rest = handshake::request(&mut stream, &server.to_string(), &target).await?;
+            let (reader, writer) = split(stream, rest, OUTBOX_BYTES_MAX)?;
+            anyhow::Ok(Self {
+                reader,
+                writer,
+                keys: MaskKeys::random(),
+            })
+        });
+        connected.await.context("no answer in time")?
+    }
+
+    /// Sends one frame; an error: the connection is over.
+    pub(super) fn send(&mut self, opcode: Opcode, payload: &[u8]) -> anyhow::Result<()> {
+        self.send_many(opcode, payload, 1)
+    }
+
+    /// Sends `count` equal frames with one write.
+    pub(super) fn send_many(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        count: usize,
+    ) -> anyhow::Result<()> {
+        let mut bytes = Vec::new();
+        for _ in 0..count {
+            put_client_frame(&mut bytes, opcode, payload, self.keys.next_key());
+        }
+        Ok(self.writer.send(&bytes)?)
+    }
+
+    /// Asks the server to close, as a client does that moves.
+    pub(super) fn send_close(&mut self) -> anyhow::Result<()> {
+        self.send(Opcode::Close, &close_payload(1000))
+    }
+
+    /// Bytes that the server has not taken.
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.writer.pending_bytes()
+    }
+
+    /// The next frames; an error: the connection is over. Pings are answered.
+    pub(super) async fn read(&mut self) -> anyhow::Result<Vec<Incoming>> {
+        let mut pings = Vec::new();
+        let read = self.reader.read_with(|bytes| take(bytes, &mut pings)).await;
+        let Some(frames) = read? else {
+            bail!("the connection was lost");
+        };
+        for ping in pings {
+            self.send(Opcode::Pong, &ping)?;
+        }
+        frames
+    }
+}
+
+/// Takes the whole frames out of `bytes`, and returns how many bytes those are.
+fn take(bytes: &mut [u8], pings: &mut Vec<Vec<u8>>) -> (usize, anyhow::Result<Vec<Incoming>>) {
+    let mut frames = Vec::new();
+    let mut at = 0;
+    loop {
+        match next_frame(bytes, at, Writer::Server) {
+            Ok(Some(frame)) => {
+                at = frame.end;
+                match frame.opcode {
+                    Opcode::Text => frames.push(Incoming::Text(frame.payload.to_vec())),
+                    Opcode::Ping => pings.push(frame.payload.to_vec()),
+                    Opcode::Close => frames.push(Incoming::Close),
+                    _ => {}
+                }
+            }
+            Ok(None) => return (at, Ok(frames)),
+            Err(error) => return (at, Err(error.into())),
+        }
+    }
+}

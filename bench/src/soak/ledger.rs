@@ -1,0 +1,177 @@
+//! What became of every message: what its sender was told, and what its receiver got.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hdrhistogram::Histogram;
+
+/// The longest latency that is told apart, in microseconds.
+const LATENCY_US_MAX: u64 = 60_000_000;
+
+/// One message.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fate {
+    /// When its sender heard `delivered`, in milliseconds; 0: never.
+    delivered_ms: u32,
+    /// How many messages of its sender had come when it came; 0: it has not come.
+    came_as: u32,
+    /// How often it came.
+    times: u8,
+}
+
+/// The messages of one sender to its one receiver, by their number.
+#[derive(Debug, Default)]
+struct Way {
+    messages: Vec<Fate>,
+    came: u32,
+    refused: u64,
+}
+
+/// All messages, and the latencies of those that found their receiver connected.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    ways: Vec<Mutex<Way>>,
+    quiet: Mutex<Histogram<u64>>,
+    storm: Mutex<Histogram<u64>>,
+}
+
+/// What the ledger says at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    /// Messages that were acked `delivered`.
+    pub(super) delivered: u64,
+    /// Messages that were answered `offline` or with an error: not delivered, and their senders know.
+    pub(super) refused: u64,
+    /// Messages that were acked `delivered` and never came.
+    pub(super) lost: u64,
+    /// The same, of those that were under way while Redis was killed.
+    pub(super) lost_with_redis: u64,
+    /// Messages that came twice.
+    pub(super) doubled: u64,
+    /// Messages that came after a later one.
+    pub(super) reordered: u64,
+}
+
+impl Ledger {
+    /// For so many senders.
+    pub(super) fn new(senders: usize) -> anyhow::Result<Self> {
+        let histogram = || Histogram::new_with_bounds(1, LATENCY_US_MAX, 2);
+        let mut ways = Vec::new();
+        ways.resize_with(senders, Mutex::default);
+        Ok(Self {
+            ways,
+            quiet: Mutex::new(histogram()?),
+            storm: Mutex::new(histogram()?),
+        })
+    }
+
+    /// How many senders there are.
+    pub(super) fn senders(&self) -> usize {
+        self.ways.len()
+    }
+
+    /// Gives the next message of `sender` its number.
+    pub(super) fn begin(&self, sender: usize) -> usize {
+        let mut way = lock(&self.ways[sender]);
+        way.messages.push(Fate::default());
+        way.messages.len() - 1
+    }
+
+    /// The sender was told `delivered` at this time, or not.
+    pub(super) fn answered(&self, sender: usize, number: usize, delivered_ms: Option<u32>) {
+        let mut way = lock(&self.ways[sender]);
+        match delivered_ms {
+            Some(ms) => {
+                if let Some(fate) = way.messages.get_mut(number) {
+                    fate.delivered_ms = ms.max(1);
+                }
+            }
+            None => way.refused += 1,
+        }
+    }
+
+    /// The receiver got it.
+    pub(super) fn came(&self, sender: usize, number: usize) {
+        let mut way = lock(&self.ways[sender]);
+        way.came += 1;
+        let came = way.came;
+        if let Some(fate) = way.messages.get_mut(number) {
+            fate.times = fate.times.saturating_add(1);
+            if fate.came_as == 0 {
+                fate.came_as = came;
+            }
+        }
+    }
+
+    /// Notes how long a message took.
+    pub(super) fn took(&self, us: u64, is_quiet: bool) {
+        let histogram = if is_quiet { &self.quiet } else { &self.storm };
+        lock(histogram).saturating_record(us.max(1));
+    }
+
+    /// The 99th percentile of the latency in milliseconds, quiet and in the storm.
+    pub(super) fn p99_ms(&self) -> (f64, f64) {
+        let of = |histogram: &Mutex<Histogram<u64>>| {
+            lock(histogram).value_at_quantile(0.99) as f64 / 1000.0
+        };
+        (of(&self.quiet), of(&self.storm))
+    }
+
+    /// Adds everything up. `outages`: from when to when Redis was away, in milliseconds.
+    pub(super) fn totals(&self, outages: &[(u32, u32)]) -> Totals {
+        let mut totals = Totals::default();
+        let was_away = |ms: u32| outages.iter().any(|(from, to)| (*from..=*to).contains(&ms));
+        for way in &self.ways {
+            let way = lock(way);
+            totals.refused += way.refused;
+            let mut last = 0;
+            for fate in &way.messages {
+                totals.doubled += u64::from(fate.times > 1);
+                if fate.delivered_ms == 0 {
+                    continue;
+                }
+                totals.delivered += 1;
+                let away = was_away(fate.delivered_ms);
+                match fate.came_as {
+                    0 if away => totals.lost_with_redis += 1,
+                    0 => totals.lost += 1,
+                    came if came < last && !away => totals.reordered += 1,
+                    came => last = last.max(came),
+                }
+            }
+        }
+        totals
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lost_doubled_or_reordered_is_found_and_an_outage_is_counted_apart() {
+        let ledger = Ledger::new(2).unwrap();
+        for _ in 0..6 {
+            ledger.begin(0);
+        }
+        for (number, ms) in [(0, 10), (1, 20), (2, 30), (3, 40), (4, 1500)] {
+            ledger.answered(0, number, Some(ms));
+        }
+        ledger.answered(0, 5, None);
+        for number in [0, 2, 1, 2] {
+            ledger.came(0, number);
+        }
+        let expected = Totals {
+            delivered: 5,
+            refused: 1,
+            lost: 1,
+            lost_with_redis: 1,
+            doubled: 1,
+            reordered: 1,
+        };
+        assert_eq!(ledger.totals(&[(1000, 2000)]), expected);
+    }
+}

@@ -1,0 +1,150 @@
+//! The soak: two nodes that meet at Redis, thousands of clients, and all that goes wrong in the life of a server.
+//!
+//! [`people`] are the good clients, whose messages the [`ledger`] accounts for; the [`crowd`] are their bad neighbours. After
+//! a quiet time the [`storm`] begins: moves, swaps, restarts of nodes and of Redis, logs that nobody reads, floods. At the end
+//! the [`report`] says whether anything that was acked was lost or came twice, whether memory stayed flat, and how much
+//! longer the good clients waited than in the quiet time. Everything runs on this machine, and ends with this process.
+
+mod client;
+mod crowd;
+mod ledger;
+mod people;
+mod processes;
+mod report;
+mod storm;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use self::{
+    ledger::Ledger,
+    people::{Person, World},
+    processes::{Node, Redis},
+    report::Report,
+    storm::Storm,
+};
+
+/// The share of the time that is quiet, and that the clients get to connect before it.
+const QUIET_SHARE: f64 = 0.15;
+const WARM_UP_SHARE: f64 = 0.1;
+
+/// How long after the last message what is missing counts as lost: longer than a node holds it.
+const LAST_WAIT: Duration = Duration::from_secs(15);
+
+/// Clients that connect at a time, so that the beginning is no flood of its own.
+const CONNECT_PACE: Duration = Duration::from_millis(2);
+
+/// Options of `signalbox-bench soak`.
+#[derive(Debug, Args)]
+pub struct SoakArgs {
+    /// How long it takes, in minutes
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=24 * 60))]
+    minutes: u64,
+    /// Good clients
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(2..=20_000))]
+    clients: u64,
+    /// The server
+    #[arg(long)]
+    server: PathBuf,
+    /// The chat plugin, as a component
+    #[arg(long)]
+    plugin: PathBuf,
+    /// Redis
+    #[arg(long, default_value = "redis-server")]
+    redis_server: PathBuf,
+    /// An empty folder for configuration, logs and the cache of compiled plugins
+    #[arg(long)]
+    folder: PathBuf,
+}
+
+/// Runs it, prints the report, and says whether all is well.
+///
+/// # Errors
+/// What kept it from running: a program that does not start, or a node that ended by itself.
+pub async fn run(args: &SoakArgs) -> anyhow::Result<bool> {
+    let folder = fs::canonicalize(&args.folder).context("the folder is not there")?;
+    let plugin =
+        fs::read(&args.plugin).with_context(|| format!("cannot read {}", args.plugin.display()))?;
+    fs::write(folder.join("chat.wasm"), &plugin)?;
+    let mut redis = Redis::start(&args.redis_server, &folder)?;
+    fs::write(folder.join("soak.toml"), config(&redis.url()))?;
+    let mut nodes = nodes(&args.server, &folder)?;
+    for node in &mut nodes {
+        node.start().await?;
+    }
+    let world = Arc::new(World {
+        ledger: Ledger::new(usize::try_from(args.clients)? / 2 * 2)?,
+        nodes: nodes.iter().map(Node::address).collect(),
+        began: Instant::now(),
+        is_quiet: true.into(),
+        is_outage: true.into(),
+        is_silent: false.into(),
+        wave: watch::Sender::new(0),
+    });
+    let time = Duration::from_secs(args.minutes * 60);
+    let people = settle(&world, args.clients, time.mul_f64(WARM_UP_SHARE)).await;
+    say(&world, "quiet");
+    world.is_outage.store(false, Ordering::Relaxed);
+    sleep(time.mul_f64(QUIET_SHARE)).await;
+    world.is_quiet.store(false, Ordering::Relaxed);
+    let mut storm = Storm::new(world.clone(), &plugin, &folder);
+    storm
+        .rage(&mut nodes, &mut redis, world.began + time - LAST_WAIT)
+        .await?;
+    say(&world, "calm");
+    world.is_silent.store(true, Ordering::Relaxed);
+    sleep(LAST_WAIT).await;
+    drop(people);
+    let report = Report::of(&world, &storm, &nodes).await?;
+    print!("{report}");
+    for node in &mut nodes {
+        node.stop().await?;
+    }
+    Ok(report.is_well())
+}
+
+/// Two nodes, not started yet.
+fn nodes(server: &Path, folder: &Path) -> anyhow::Result<Vec<Node>> {
+    let server =
+        fs::canonicalize(server).with_context(|| format!("{} is not there", server.display()))?;
+    ["a", "b"]
+        .map(|name| Node::new(name, &server, folder))
+        .into_iter()
+        .collect()
+}
+
+/// Lets the clients in, one after another, and returns after `time`.
+async fn settle(world: &Arc<World>, clients: u64, time: Duration) -> JoinSet<()> {
+    say(world, &format!("{clients} clients connect"));
+    let mut people = JoinSet::new();
+    for number in 0..world.ledger.senders() {
+        people.spawn(Person::new(world.clone(), number).live());
+        sleep(CONNECT_PACE).await;
+    }
+    sleep((world.began + time).saturating_duration_since(Instant::now())).await;
+    people
+}
+
+/// The server is as it is by default, apart from where it meets others.
+fn config(redis_url: &str) -> String {
+    format!(
+        "[auth]\nmode = \"none\"\n\
+         [broker]\nkind = \"redis\"\n[redis]\nurl = \"{redis_url}\"\n\
+         [[plugins]]\nname = \"chat\"\npath = \"chat.wasm\"\nevents = [\"chat_message\"]\n"
+    )
+}
+
+/// Tells what happens, with the time since the beginning.
+fn say(world: &World, what: &str) {
+    let seconds = world.began.elapsed().as_secs();
+    eprintln!("{:>3}:{:02} {what}", seconds / 60, seconds % 60);
+}

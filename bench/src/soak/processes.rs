@@ -1,0 +1,239 @@
+//! The processes of a soak: a Redis and the nodes, on this machine, each gone with its value.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::load::resident_bytes;
+
+/// Time for a process to be ready, or to end.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often it is looked whether it is.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A child process. It is killed when this is dropped.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only if it has ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A Redis without persistence.
+pub(super) struct Redis {
+    program: PathBuf,
+    folder: PathBuf,
+    port: u16,
+    process: Option<Process>,
+}
+
+impl Redis {
+    pub(super) fn start(program: &Path, folder: &Path) -> anyhow::Result<Self> {
+        let mut redis = Self {
+            program: program.to_owned(),
+            folder: folder.to_owned(),
+            port: free_port()?,
+            process: None,
+        };
+        redis.restart()?;
+        Ok(redis)
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends it at once, with all that it holds.
+    pub(super) fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it, empty, where it was.
+    pub(super) fn restart(&mut self) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.program);
+        command
+            .current_dir(&self.folder)
+            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
+            .args(["--save", "", "--appendonly", "no", "--loglevel", "warning"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        self.process = Some(Process(child));
+        Ok(())
+    }
+}
+
+/// A node of the server.
+pub(super) struct Node {
+    name: String,
+    program: PathBuf,
+    folder: PathBuf,
+    address: SocketAddr,
+    process: Option<Process>,
+    /// Nobody reads its log.
+    stalled: Arc<AtomicBool>,
+}
+
+impl Node {
+    /// A node that is not started yet, with the configuration `soak.toml` in `folder`.
+    pub(super) fn new(name: &str, program: &Path, folder: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            name: name.to_owned(),
+            program: program.to_owned(),
+            folder: folder.to_owned(),
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)),
+            process: None,
+            stalled: Arc::default(),
+        })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts it, and returns when it is ready.
+    pub(super) async fn start(&mut self) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.program);
+        for (variable, _) in std::env::vars() {
+            if variable.starts_with("SIGNALBOX_") {
+                command.env_remove(variable);
+            }
+        }
+        command
+            .current_dir(&self.folder)
+            .args(["run", "--config", "soak.toml"])
+            .env("SIGNALBOX_SERVER__LISTEN", self.address.to_string())
+            .env("SIGNALBOX_SERVER__NODE_ID", &self.name)
+            .env("SIGNALBOX_PLUGIN_CACHE__DIR", self.folder.join("cache"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        if let Some(log) = child.stderr.take() {
+            let file = self.folder.join(format!("{}.log", self.name));
+            let file = File::options().create(true).append(true).open(file)?;
+            let stalled = self.stalled.clone();
+            thread::spawn(move || keep_log(BufReader::new(log), file, &stalled));
+        }
+        self.process = Some(Process(child));
+        self.until_ready().await
+    }
+
+    /// Asks it to end, and returns when it has, with how long that took.
+    pub(super) async fn stop(&mut self) -> anyhow::Result<Duration> {
+        let Some(mut process) = self.process.take() else {
+            return Ok(Duration::ZERO);
+        };
+        let began = Instant::now();
+        kill_process(Pid::from_child(&process.0), Signal::TERM)?;
+        while began.elapsed() < PATIENCE {
+            if let Some(status) = process.0.try_wait()? {
+                if !status.success() {
+                    bail!("node {} ended with {status}", self.name);
+                }
+                return Ok(began.elapsed());
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+        bail!("node {} did not end in {PATIENCE:?}", self.name)
+    }
+
+    /// Whether anybody reads its log.
+    pub(super) fn stall_log(&self, stalled: bool) {
+        self.stalled.store(stalled, Ordering::Relaxed);
+    }
+
+    /// Its resident memory in bytes.
+    pub(super) fn memory(&self) -> anyhow::Result<u64> {
+        let process = self.process.as_ref().context("the node does not run")?;
+        Ok(resident_bytes(process.0.id())?)
+    }
+
+    /// The counters of `name` at `/metrics`, with their labels.
+    pub(super) async fn counters(&self, name: &str) -> anyhow::Result<Vec<(String, f64)>> {
+        let text = get(self.address, "/metrics").await?;
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        Ok(lines
+            .filter_map(|line| line.rsplit_once(' '))
+            .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+            .collect())
+    }
+
+    /// Returns when it says that it is ready.
+    pub(super) async fn until_ready(&mut self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if let Some(process) = &mut self.process
+                && let Some(status) = process.0.try_wait()?
+            {
+                let log = self.folder.join(format!("{}.log", self.name));
+                let log = fs::read_to_string(log).unwrap_or_default();
+                let last = log.lines().last().unwrap_or_default();
+                bail!("node {} ended with {status}: {last}", self.name);
+            }
+            let answer = get(self.address, "/ready").await;
+            if answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+                return Ok(());
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+        bail!("node {} was not ready in {PATIENCE:?}", self.name)
+    }
+}
+
+/// Keeps the lines of a log. While it is stalled nothing is read, as with a full pipe.
+fn keep_log(mut log: impl BufRead, mut file: File, stalled: &AtomicBool) {
+    let mut line = Vec::new();
+    while log.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        let _ = file.write_all(&line);
+        line.clear();
+        while stalled.load(Ordering::Relaxed) {
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+}
+
+/// The answer to a request, with its head.
+async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let answer = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        anyhow::Ok(answer)
+    };
+    timeout(Duration::from_secs(5), answer).await?
+}
+
+/// Another program could take it before the process does, which then says so and ends.
+fn free_port() -> anyhow::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("there is no free port")?;
+    Ok(listener.local_addr()?.port())
+}

@@ -1,0 +1,127 @@
+//! What a soak found, and whether that is well.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::ledger::Totals;
+use super::people::World;
+use super::processes::Node;
+use super::storm::Storm;
+
+/// The 99th percentile in the storm may be so many times that of the quiet time.
+const P99_RATIO_MAX: f64 = 3.0;
+
+/// Below this the ratio says nothing, in milliseconds: it is that of the machine.
+const P99_FLOOR_MS: f64 = 5.0;
+
+/// Memory is flat if it grew by at most this: a share of what it was, and a part that does not depend on it.
+const GROWTH_SHARE_MAX: f64 = 0.15;
+const GROWTH_BYTES_MAX: u64 = 16 << 20;
+
+/// All figures.
+pub(super) struct Report {
+    totals: Totals,
+    p99_ms: (f64, f64),
+    /// The name of each node, and its memory before and after.
+    memory: Vec<(String, u64, u64)>,
+    swaps: u32,
+    restarts: u32,
+    redis_restarts: u32,
+    longest_stop: Duration,
+    /// What the nodes dropped, by reason, since they were started last.
+    dropped: Vec<(String, f64)>,
+}
+
+impl Report {
+    pub(super) async fn of(world: &World, storm: &Storm, nodes: &[Node]) -> anyhow::Result<Self> {
+        let mut dropped = Vec::new();
+        let mut memory = Vec::new();
+        for (index, node) in nodes.iter().enumerate() {
+            let now = node.memory()?;
+            let before = storm.memory.get(index).copied().unwrap_or(now);
+            memory.push((node.name().to_owned(), before, now));
+            for (name, count) in node.counters("wss_messages_dropped_total").await? {
+                if count > 0.0 {
+                    dropped.push((format!("{} {name}", node.name()), count));
+                }
+            }
+        }
+        Ok(Self {
+            totals: world.ledger.totals(&storm.outages),
+            p99_ms: world.ledger.p99_ms(),
+            memory,
+            swaps: storm.swaps,
+            restarts: storm.restarts,
+            redis_restarts: storm.redis_restarts,
+            longest_stop: storm.longest_stop,
+            dropped,
+        })
+    }
+
+    /// Whether everything is as it must be.
+    pub(super) fn is_well(&self) -> bool {
+        self.checks().iter().all(|(_, _, is_well)| *is_well)
+    }
+
+    /// What was found, and whether it is well.
+    fn checks(&self) -> Vec<(String, String, bool)> {
+        let totals = &self.totals;
+        let none = |what: &str, count: u64| (what.to_owned(), count.to_string(), count == 0);
+        let mut checks = vec![
+            (
+                "acked as delivered".to_owned(),
+                totals.delivered.to_string(),
+                totals.delivered > 0,
+            ),
+            none("lost", totals.lost),
+            none("came twice", totals.doubled),
+            none("out of order", totals.reordered),
+            self.latency(),
+        ];
+        checks.extend(self.memory.iter().map(|(name, before, after)| {
+            let growth_max = (*before as f64 * GROWTH_SHARE_MAX) as u64 + GROWTH_BYTES_MAX;
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            (
+                format!("memory of node {name}"),
+                format!("{:.1} MiB, then {:.1} MiB", mib(*before), mib(*after)),
+                *after <= before + growth_max,
+            )
+        }));
+        checks
+    }
+
+    fn latency(&self) -> (String, String, bool) {
+        let (quiet, storm) = self.p99_ms;
+        let allowed = (quiet * P99_RATIO_MAX).max(P99_FLOOR_MS);
+        (
+            "p99 of the good clients".to_owned(),
+            format!("{quiet:.2} ms quiet, {storm:.2} ms in the storm"),
+            storm <= allowed,
+        )
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n{} swaps, {} restarts of nodes ({:.1} s the longest), {} of Redis",
+            self.swaps,
+            self.restarts,
+            self.longest_stop.as_secs_f64(),
+            self.redis_restarts
+        )?;
+        for (what, found, is_well) in self.checks() {
+            let verdict = if is_well { "ok" } else { "FAILED" };
+            writeln!(f, "  {verdict:<7} {what:<26} {found}")?;
+        }
+        let (refused, away) = (self.totals.refused, self.totals.lost_with_redis);
+        writeln!(f, "          {:<26} {refused}", "told offline or error")?;
+        writeln!(f, "          {:<26} {away}", "lost with a killed Redis")?;
+        for (name, count) in &self.dropped {
+            writeln!(f, "          {name} {count}")?;
+        }
+        let verdict = if self.is_well() { "passed" } else { "failed" };
+        writeln!(f, "the soak {verdict}")
+    }
+}

@@ -1,0 +1,1 @@
+../../sdk/c/signalbox_json.h

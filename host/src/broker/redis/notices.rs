@@ -1,0 +1,68 @@
+//! Nodes say which routes changed, so that the others do not go on by what they have read.
+//!
+//! One text for each batch that the writer wrote, on a channel to which only nodes listen. It repeats nothing that the
+//! routes in Redis do not say: a notice that is lost costs at most the time for which a route is kept.
+
+use serde::{Deserialize, Serialize};
+
+use super::{held::Held, keys::Name, lookup::Lookup};
+
+/// What tells notices apart from whatever else may come on the channel.
+const TYPE: &str = "signalbox.routes";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Notice<S> {
+    r#type: S,
+    users: Vec<S>,
+    rooms: Vec<S>,
+}
+
+/// The notice that the routes of `names` changed.
+pub(super) fn text<'n>(names: impl Iterator<Item = Name<'n>>) -> String {
+    let mut notice = Notice {
+        r#type: TYPE,
+        users: Vec::new(),
+        rooms: Vec::new(),
+    };
+    for name in names {
+        match name {
+            Name::User(user) => notice.users.push(user),
+            Name::Room(room) => notice.rooms.push(room),
+        }
+    }
+    // Strings in lists always serialize.
+    serde_json::to_string(&notice).unwrap_or_default()
+}
+
+/// Takes a notice: what is known of these routes is old, and messages that wait for these users may go on.
+///
+/// # Errors
+/// Why it cannot be understood.
+pub(super) fn take(text: &str, lookup: &Lookup, held: &Held) -> Result<(), String> {
+    let notice: Notice<String> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if notice.r#type != TYPE {
+        return Err(format!("its type is not {TYPE:?}"));
+    }
+    for user in &notice.users {
+        lookup.changed(Name::User(user));
+        held.poke(user);
+    }
+    for room in &notice.rooms {
+        lookup.changed(Name::Room(room));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_carries_every_name() {
+        let names = [Name::User("u\"\n1"), Name::Room("r"), Name::User("\u{0}ä")];
+        let notice: Notice<String> = serde_json::from_str(&text(names.into_iter())).unwrap();
+        assert_eq!(notice.users, ["u\"\n1", "\u{0}ä"]);
+        assert_eq!(notice.rooms, ["r"]);
+        assert_eq!(notice.r#type, TYPE);
+    }
+}

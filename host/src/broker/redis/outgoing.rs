@@ -1,0 +1,91 @@
+//! Publishing, bounded in bytes that are under way.
+
+use std::sync::Arc;
+
+use redis::Cmd;
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::{
+    keys::{Keys, ServerId},
+    post::Post,
+};
+use crate::{
+    metrics::Metrics,
+    redis_client::{Commands, Unavailable},
+    trace::Trace,
+};
+
+/// What may be under way to Redis at a time. Over it a sender waits, and is told `unavailable` after the command
+/// timeout.
+const UNDER_WAY_BYTES_MAX: usize = 16 << 20;
+
+/// What goes out on the channels of other servers.
+pub(super) struct Outgoing {
+    commands: Commands,
+    keys: Arc<Keys>,
+    metrics: Arc<Metrics>,
+    under_way: Semaphore,
+}
+
+impl Outgoing {
+    pub(super) fn new(commands: Commands, keys: Arc<Keys>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            commands,
+            keys,
+            metrics,
+            under_way: Semaphore::new(UNDER_WAY_BYTES_MAX),
+        }
+    }
+
+    /// Publishes `text` on the channel of `server`, and says whether anybody listens, as far as that can be told. `span`
+    /// is of this alone.
+    pub(super) async fn post(
+        &self,
+        server: &ServerId,
+        text: &str,
+        span: Trace<'_>,
+    ) -> Result<bool, Unavailable> {
+        let post = Post::new(&self.commands, &self.keys, server, text)?;
+        let listeners = self.send(post.command(), text.len(), span).await?;
+        Ok(post.is_heard(listeners))
+    }
+
+    /// Publishes `text` on the channel of all servers, and says how many listen.
+    pub(super) async fn broadcast(
+        &self,
+        text: &str,
+        span: Trace<'_>,
+    ) -> Result<usize, Unavailable> {
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(self.keys.broadcast_channel()).arg(text);
+        self.send(&command, text.len(), span).await
+    }
+
+    /// Publishes, once there is room for `bytes` more under way.
+    async fn send(
+        &self,
+        command: &Cmd,
+        bytes: usize,
+        span: Trace<'_>,
+    ) -> Result<usize, Unavailable> {
+        self.metrics.redis.publishes.increment();
+        let wanted = u32::try_from(bytes.clamp(1, UNDER_WAY_BYTES_MAX)).unwrap_or(u32::MAX);
+        let room = timeout(
+            self.keys.command_timeout(),
+            self.under_way.acquire_many(wanted),
+        )
+        .await;
+        let failed = |reason: &'static str| span.inspect(|span| span.fail(reason));
+        let Ok(Ok(_room)) = room else {
+            failed("too much is under way");
+            self.metrics.redis.publish_failures.increment();
+            return Err(Unavailable::new("too much is under way to Redis already"));
+        };
+        let sent = self.commands.run_once(command).await;
+        if sent.is_err() {
+            failed("unavailable");
+            self.metrics.redis.publish_failures.increment();
+        }
+        sent
+    }
+}

@@ -1,0 +1,120 @@
+//! How far this node has followed the cluster, for whoever asks.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::redis_client::Unavailable;
+
+/// So long the last look may lie back until nobody can tell what the cluster runs: as long as the broker's own health.
+const LOOK_AGE_MAX: Duration = Duration::from_secs(3);
+
+/// How this node stands to what the cluster decided about one plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PluginStanding {
+    /// The number of the last decision that it is done with; 0: none.
+    pub number: u64,
+    /// Why what stands in Redis is not followed, if it is not believed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<&'static str>,
+    /// Why the last decision is not live here, if it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub behind: Option<String>,
+}
+
+/// How this node stands to all of it.
+#[derive(Default)]
+pub(super) struct Standing {
+    state: Mutex<State>,
+    /// Has the board read now.
+    pub(super) look_now: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    looked: Option<Instant>,
+    away: Option<Unavailable>,
+    plugins: BTreeMap<String, PluginStanding>,
+}
+
+impl Standing {
+    /// Whether this node runs what the cluster decided. What nobody with the key wrote is no decision.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let state = self.state();
+        if state
+            .looked
+            .is_none_or(|looked| looked.elapsed() > LOOK_AGE_MAX)
+        {
+            let reason = state.away.as_ref().map(|error| format!(": {error}"));
+            let reason = reason.unwrap_or_default();
+            return Err(format!(
+                "it is not known which plugin versions the cluster runs{reason}"
+            ));
+        }
+        let behind = |(plugin, standing): (&String, &PluginStanding)| {
+            let why = standing.behind.as_ref()?;
+            Some(format!("plugin {plugin}: {why}"))
+        };
+        state.plugins.iter().find_map(behind).map_or(Ok(()), Err)
+    }
+
+    /// All plugins about which there is something to say.
+    pub(super) fn plugins(&self) -> BTreeMap<String, PluginStanding> {
+        let state = self.state();
+        let said = state.plugins.iter();
+        let said = said.filter(|(_, standing)| **standing != PluginStanding::default());
+        said.map(|(plugin, standing)| (plugin.clone(), standing.clone()))
+            .collect()
+    }
+
+    /// The number of the last decision about `plugin` that this node is done with; 0: none.
+    pub(super) fn number(&self, plugin: &str) -> u64 {
+        let state = self.state();
+        state
+            .plugins
+            .get(plugin)
+            .map_or(0, |standing| standing.number)
+    }
+
+    pub(super) fn looked(&self) {
+        let mut state = self.state();
+        state.looked = Some(Instant::now());
+        state.away = None;
+    }
+
+    pub(super) fn could_not_look(&self, error: Unavailable) {
+        self.state().away = Some(error);
+    }
+
+    pub(super) fn follows(&self, plugin: &str, number: u64) {
+        self.with(plugin, |standing| {
+            standing.number = number;
+            standing.behind = None;
+        });
+    }
+
+    pub(super) fn is_behind(&self, plugin: &str, why: String) {
+        self.with(plugin, |standing| standing.behind = Some(why));
+    }
+
+    pub(super) fn doubts(&self, plugin: &str, doubt: Option<&'static str>) {
+        self.with(plugin, |standing| standing.doubt = doubt);
+    }
+
+    pub(super) fn forget(&self, plugin: &str) {
+        self.state().plugins.remove(plugin);
+    }
+
+    fn with(&self, plugin: &str, change: impl FnOnce(&mut PluginStanding)) {
+        change(self.state().plugins.entry(plugin.to_owned()).or_default());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

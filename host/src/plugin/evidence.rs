@@ -1,0 +1,244 @@
+//! What speaks against a version on trial: calls that failed, of which users, and whether the version before it survives the same.
+//!
+//! One client alone must not be able to veto a version. So failures are counted by user, those of one user for no more than
+//! those of all others together, and only the share of them that the version before survives. Of each user some calls are asked
+//! again, and tell of the rest.
+
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::metrics::FailureKind;
+
+/// Users that are told apart. More share places, which makes them look like fewer.
+const PLACES: u64 = 1024;
+
+/// Calls of one user that are asked again, so that none keeps the others from their turn.
+const ASKED_MAX: u64 = 32;
+
+/// Where a user is counted. Which it is nobody can foresee, so nobody can hide behind another.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places(RandomState);
+
+/// The place of one user.
+pub(super) type Place = u64;
+
+impl Places {
+    pub(super) fn of(&self, user: &str) -> Place {
+        self.0.hash_one(user) % PLACES
+    }
+}
+
+/// Failures that count, and of how many users they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// So many.
+    pub failures: u64,
+    /// Of so many users.
+    pub users: usize,
+}
+
+/// Counts the failures of each user, those of one for no more than those of all others together.
+pub(super) fn counted(of_users: impl Iterator<Item = u64>) -> Counted {
+    let (mut total, mut most, mut users) = (0_u64, 0, 0);
+    for failures in of_users.filter(|failures| *failures > 0) {
+        total += failures;
+        most = most.max(failures);
+        users += 1;
+    }
+    let others = total - most;
+    Counted {
+        failures: others + most.min(others),
+        users,
+    }
+}
+
+/// A failed call whose user and kind are known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Case {
+    place: Place,
+    broken: bool,
+}
+
+/// See above.
+#[derive(Debug, Default)]
+pub(super) struct Evidence {
+    places: Places,
+    users: Mutex<BTreeMap<Place, Suffered>>,
+}
+
+/// What one user suffered.
+#[derive(Clone, Copy, Debug, Default)]
+struct Suffered {
+    /// All failures.
+    all: Cases,
+    /// Traps, calls that ran out of time, and those that wanted more memory than there is.
+    broken: Cases,
+    /// Calls that were, or are to be, asked again.
+    asked: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Cases {
+    failures: u64,
+    /// Those that the version before was asked.
+    replayed: u64,
+    /// Those of them that it survived.
+    survived: u64,
+}
+
+impl Cases {
+    fn add(&mut self, survived: bool) {
+        self.replayed += 1;
+        self.survived += u64::from(survived);
+    }
+
+    /// As many of all failures as of those that were asked again.
+    fn counted(self) -> u64 {
+        let estimate = u128::from(self.failures) * u128::from(self.survived);
+        let estimate = estimate.checked_div(self.replayed.into());
+        estimate
+            .and_then(|count| count.try_into().ok())
+            .unwrap_or(0)
+    }
+}
+
+/// All of it at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Failures of any kind that count.
+    pub(super) all: Counted,
+    /// Those that broke the call.
+    pub(super) broken: Counted,
+    /// Whether calls are still to be asked again.
+    pub(super) is_open: bool,
+}
+
+impl Evidence {
+    /// Takes down that a call of `user` failed. Returns it if it is to be asked again, after which [`Self::asked`] or
+    /// [`Self::not_asked`] tells of it.
+    pub(super) fn failed(&self, user: &str, kind: FailureKind) -> Option<Case> {
+        let (place, broken) = (self.places.of(user), is_broken(kind));
+        let mut users = self.users();
+        let suffered = users.entry(place).or_default();
+        suffered.all.failures += 1;
+        suffered.broken.failures += u64::from(broken);
+        if suffered.asked >= ASKED_MAX {
+            return None;
+        }
+        suffered.asked += 1;
+        Some(Case { place, broken })
+    }
+
+    /// The version before was asked the same, and survived it or not.
+    pub(super) fn asked(&self, case: Case, survived: bool) {
+        if let Some(suffered) = self.users().get_mut(&case.place) {
+            suffered.all.add(survived);
+            if case.broken {
+                suffered.broken.add(survived);
+            }
+        }
+    }
+
+    /// There was no room to ask it.
+    pub(super) fn not_asked(&self, case: Case) {
+        if let Some(suffered) = self.users().get_mut(&case.place) {
+            suffered.asked -= 1;
+        }
+    }
+
+    /// All of it until now.
+    pub(super) fn found(&self) -> Found {
+        let users = self.users();
+        Found {
+            all: counted(users.values().map(|suffered| suffered.all.counted())),
+            broken: counted(users.values().map(|suffered| suffered.broken.counted())),
+            is_open: users
+                .values()
+                .any(|suffered| suffered.asked > suffered.all.replayed),
+        }
+    }
+
+    fn users(&self) -> MutexGuard<'_, BTreeMap<Place, Suffered>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the call trapped, wanted more memory than there is, or ran out of time.
+fn is_broken(kind: FailureKind) -> bool {
+    matches!(
+        kind,
+        FailureKind::Trap | FailureKind::Deadline | FailureKind::Memory
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fail(evidence: &Evidence, user: &str, times: u64, survived: bool) {
+        for _ in 0..times {
+            if let Some(case) = evidence.failed(user, FailureKind::Trap) {
+                evidence.asked(case, survived);
+            }
+        }
+    }
+
+    #[test]
+    fn failures_of_one_user_alone_count_for_nothing() {
+        let evidence = Evidence::default();
+        fail(&evidence, "ann", 10_000, true);
+        assert_eq!(evidence.found().all.failures, 0);
+        assert_eq!(evidence.found().all.users, 1);
+    }
+
+    #[test]
+    fn one_user_counts_for_no_more_than_all_others_together() {
+        let counted = |failures: &[u64]| counted(failures.iter().copied()).failures;
+        assert_eq!(counted(&[1_000, 1, 1]), 4);
+        assert_eq!(counted(&[5, 5, 5]), 15);
+        assert_eq!(counted(&[7, 7, 6]), 20);
+        assert_eq!(counted(&[]), 0);
+    }
+
+    #[test]
+    fn what_the_version_before_does_not_survive_either_does_not_count() {
+        let evidence = Evidence::default();
+        for user in ["ann", "bob", "eve"] {
+            fail(&evidence, user, 10, false);
+        }
+        assert_eq!(evidence.found().all, Counted::default());
+        assert!(!evidence.found().is_open);
+    }
+
+    #[test]
+    fn the_calls_that_are_asked_again_tell_of_the_others() {
+        let evidence = Evidence::default();
+        // More than are asked again of each, and of one half of them only.
+        for user in ["ann", "bob", "eve"] {
+            fail(&evidence, user, 16, false);
+            fail(&evidence, user, 984, true);
+        }
+        let found = evidence.found();
+        assert_eq!(found.broken, found.all);
+        assert_eq!(
+            found.all,
+            Counted {
+                failures: 1_500,
+                users: 3
+            }
+        );
+    }
+
+    #[test]
+    fn calls_without_room_are_not_waited_for() {
+        let evidence = Evidence::default();
+        let case = evidence.failed("ann", FailureKind::Output).unwrap();
+        assert!(evidence.found().is_open);
+        evidence.not_asked(case);
+        assert!(!evidence.found().is_open);
+        assert_eq!(evidence.found().broken, Counted::default());
+    }
+}

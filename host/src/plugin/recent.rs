@@ -1,0 +1,155 @@
+//! What a version has done lately: the standard for the one that takes its place. All its time would be none, because a client
+//! may have made it fail last week.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::evidence::{Place, Places, counted};
+
+/// So far back it goes, about.
+const WINDOW: Duration = Duration::from_secs(300);
+
+/// Failures whose users are known; of more, those of the latest stand for all.
+const FAILURES_MAX: usize = 1024;
+
+/// What it did in that time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lately {
+    pub(super) calls: u64,
+    /// Those that failed, of one user for no more than of all others together.
+    pub(super) failures: u64,
+}
+
+/// See above.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    places: Places,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// How many calls there had been when, the earliest first. The first is as old as the window, or as the version.
+    marks: VecDeque<(Instant, u64)>,
+    failures: VecDeque<(Instant, Place)>,
+    /// Failures that were forgotten for want of room, and when the last of them was.
+    forgotten: Option<(Instant, u64)>,
+}
+
+impl Recent {
+    /// A call of `user` failed.
+    pub(super) fn failed(&self, user: &str, now: Instant) {
+        let place = self.places.of(user);
+        let mut state = self.state();
+        if state.failures.len() == FAILURES_MAX
+            && let Some((at, _)) = state.failures.pop_front()
+        {
+            let count = state.forgotten.map_or(0, |(_, count)| count);
+            state.forgotten = Some((at, count + 1));
+        }
+        state.failures.push_back((now, place));
+    }
+
+    /// Remembers that there have been `calls` until now. To be called once in a while.
+    pub(super) fn mark(&self, calls: u64, now: Instant) {
+        let mut state = self.state();
+        state.marks.push_back((now, calls));
+        state.prune(now);
+    }
+
+    /// What was done lately, if there have been `calls` in all.
+    pub(super) fn lately(&self, calls: u64, now: Instant) -> Lately {
+        let mut state = self.state();
+        state.prune(now);
+        let before = match state.marks.front() {
+            Some((at, before)) if now.saturating_duration_since(*at) >= WINDOW => *before,
+            _ => 0,
+        };
+        let mut of_users = BTreeMap::<Place, u64>::new();
+        for (_, place) in &state.failures {
+            *of_users.entry(*place).or_default() += 1;
+        }
+        let known = state.failures.len() as u64;
+        let all = known + state.forgotten.map_or(0, |(_, count)| count);
+        let counted = counted(of_users.into_values()).failures;
+        let failures = (counted * all).checked_div(known).unwrap_or(0);
+        Lately {
+            calls: calls.saturating_sub(before),
+            failures,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn prune(&mut self, now: Instant) {
+        let is_old = |at: Instant| now.saturating_duration_since(at) >= WINDOW;
+        while self.marks.get(1).is_some_and(|(at, _)| is_old(*at)) {
+            self.marks.pop_front();
+        }
+        let since = self.marks.front().filter(|(at, _)| is_old(*at));
+        let Some(since) = since.map(|(at, _)| *at) else {
+            return;
+        };
+        while self.failures.front().is_some_and(|(at, _)| *at < since) {
+            self.failures.pop_front();
+        }
+        self.forgotten = self.forgotten.filter(|(at, _)| *at >= since);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_long_ago_does_not_count() {
+        let (recent, start) = (Recent::default(), Instant::now());
+        for user in ["ann", "bob", "eve"] {
+            recent.failed(user, start);
+        }
+        recent.mark(100, start + Duration::from_secs(1));
+        let soon = start + Duration::from_secs(2);
+        let lately = recent.lately(120, soon);
+        assert_eq!(
+            lately,
+            Lately {
+                calls: 120,
+                failures: 3
+            }
+        );
+        let later = soon + WINDOW;
+        recent.mark(500, later);
+        assert_eq!(
+            recent.lately(520, later),
+            Lately {
+                calls: 420,
+                failures: 0
+            }
+        );
+    }
+
+    #[test]
+    fn one_user_alone_sets_no_standard() {
+        let (recent, now) = (Recent::default(), Instant::now());
+        (0..500).for_each(|_| recent.failed("ann", now));
+        assert_eq!(recent.lately(1_000, now).failures, 0);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_is_forgotten_is_estimated() {
+        let (recent, now) = (Recent::default(), Instant::now());
+        for number in 0..10 * FAILURES_MAX {
+            recent.failed(&format!("user-{}", number % 64), now);
+        }
+        assert_eq!(recent.state().failures.len(), FAILURES_MAX);
+        let lately = recent.lately(100_000, now);
+        assert_eq!(lately.failures, 10 * FAILURES_MAX as u64);
+    }
+}

@@ -1,0 +1,113 @@
+//! The sockets of one listener that are no WebSocket: so many, and no more.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::watch::Watch;
+
+/// Those sockets.
+#[derive(Debug, Default)]
+pub(super) struct Pending(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    sockets: HashMap<u64, Arc<Watch>>,
+    last: u64,
+}
+
+/// The place of one socket, which it holds until it is closed or a WebSocket.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pending: Arc<Pending>,
+    number: u64,
+    watch: Arc<Watch>,
+}
+
+/// How a socket came to its place.
+#[derive(Debug)]
+pub(super) enum Admitted {
+    /// There was room.
+    Free(Ticket),
+    /// The socket that had been silent longest is closed for it.
+    Instead(Ticket),
+}
+
+impl Pending {
+    /// A place for a new socket, at most `max` of them. If there is none, the socket that has been silent longest is closed.
+    /// None: all of them are being served.
+    pub(super) fn admit(self: &Arc<Self>, max: usize) -> Option<Admitted> {
+        let mut state = self.state();
+        let mut evicted = false;
+        while state.sockets.len() >= max {
+            let silent = state.sockets.iter();
+            let (_, number) = silent
+                .filter_map(|(number, watch)| Some((watch.silent_since()?, *number)))
+                .min()?;
+            if let Some(watch) = state.sockets.remove(&number) {
+                watch.evict();
+                evicted = true;
+            }
+        }
+        state.last += 1;
+        let number = state.last;
+        let watch = Arc::new(Watch::new());
+        state.sockets.insert(number, watch.clone());
+        let ticket = Ticket {
+            pending: self.clone(),
+            number,
+            watch,
+        };
+        Some(if evicted {
+            Admitted::Instead(ticket)
+        } else {
+            Admitted::Free(ticket)
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ticket {
+    pub(super) fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.pending.state().sockets.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket(admitted: Option<Admitted>) -> Ticket {
+        match admitted.expect("there is a place") {
+            Admitted::Free(ticket) | Admitted::Instead(ticket) => ticket,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_socket_that_has_been_silent_longest_makes_room() {
+        let pending = Arc::<Pending>::default();
+        let first = ticket(pending.admit(2));
+        let second = ticket(pending.admit(2));
+        // It is served, so the other one has been silent longest.
+        first.watch().asked(false);
+        let third = pending.admit(2);
+        assert!(matches!(third, Some(Admitted::Instead(_))));
+        second.watch().asked(false);
+        let third = ticket(third);
+        third.watch().asked(false);
+        assert!(pending.admit(2).is_none(), "all are served");
+        drop(first);
+        assert!(matches!(pending.admit(2), Some(Admitted::Free(_))));
+        assert_eq!(pending.state().sockets.len(), 1, "places are given back");
+    }
+}

@@ -1,0 +1,143 @@
+//! A TCP connection that tells its [`Watch`] what comes and goes.
+
+use std::{
+    io::{self, IoSlice, Write},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::{
+    closing::{REFUSED, rest},
+    pending::Ticket,
+    watch::Watch,
+};
+use crate::session::Live;
+
+/// What may wait in the system for a client that does not read, in bytes, while it speaks HTTP.
+const UNSENT_BYTES_MAX: u32 = 64 << 10;
+
+/// The stream below HTTP.
+#[derive(Debug)]
+pub(in crate::server) struct FrontStream {
+    tcp: TcpStream,
+    ticket: Ticket,
+}
+
+impl FrontStream {
+    /// Takes over a new connection. The system gives it up once the client has acknowledged nothing for `write_timeout`,
+    /// also after it was closed.
+    pub(super) fn new(tcp: TcpStream, ticket: Ticket, write_timeout: Duration) -> Self {
+        let socket = SockRef::from(&tcp);
+        let set = tcp
+            // Without it a burst of small frames waits for the client's delayed acknowledgement.
+            .set_nodelay(true)
+            .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX))
+            .and_then(|()| socket.set_tcp_user_timeout(Some(write_timeout)));
+        if let Err(error) = set {
+            debug!(%error, "an option of a socket is not set");
+        }
+        Self { tcp, ticket }
+    }
+
+    pub(super) fn watch(&self) -> &Arc<Watch> {
+        self.ticket.watch()
+    }
+
+    pub(super) fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// The connection as a WebSocket uses it. Its place among the pending ones is given back.
+    pub(in crate::server) fn into_tcp(self) -> TcpStream {
+        let socket = SockRef::from(&self.tcp);
+        // 0: as the system has it.
+        let set = socket
+            .set_tcp_notsent_lowat(0)
+            .and_then(|()| socket.set_tcp_user_timeout(None));
+        if let Err(error) = set {
+            debug!(%error, "an option of a socket is not set back");
+        }
+        self.tcp
+    }
+
+    /// Sends the last bytes of a connection that is no WebSocket in the end, and reads until the client has closed.
+    pub(in crate::server) async fn close_with(self, last: &[u8], live: &Live) {
+        // There is room for a frame in a socket that has sent nothing but the head of an answer.
+        let _ = (&*SockRef::from(&self.tcp)).write(last);
+        rest(self, &REFUSED, &CancellationToken::new(), live).await;
+    }
+
+    /// The connection, and its place among the pending ones.
+    pub(super) fn into_parts(self) -> (TcpStream, Ticket) {
+        (self.tcp, self.ticket)
+    }
+}
+
+impl AsyncRead for FrontStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.tcp).poll_read(cx, buffer);
+        let bytes = &buffer.filled()[before..];
+        if !bytes.is_empty() {
+            self.watch().read(bytes);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for FrontStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write(cx, bytes);
+        self.tell(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, buffers);
+        self.tell(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+impl FrontStream {
+    fn tell(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Pending => self.watch().cannot_write(),
+            Poll::Ready(_) => self.watch().wrote(),
+        }
+    }
+}

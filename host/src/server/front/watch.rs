@@ -1,0 +1,252 @@
+//! Where an HTTP connection stands, and how long it may stay there.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use crate::{config::Limits, session::Live};
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing has come yet.
+    Silent,
+    /// A request has begun to come, and its headers are not complete.
+    Head,
+    /// A request is being answered.
+    Busy,
+    /// All that was asked is answered.
+    Idle,
+    /// Nothing is served any more; what still comes is thrown away.
+    Lingering,
+}
+
+/// Why a connection has to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// Nothing ever came.
+    Silent,
+    /// The headers take too long.
+    Head,
+    /// No further request came.
+    Idle,
+    /// The client takes in nothing of the answer.
+    Unread,
+    /// Its place is needed for another.
+    Evicted(Phase),
+}
+
+/// Follows one connection. The stream, the service and the list of all connections write to it; its task waits for
+/// [`overdue`](Self::overdue).
+#[derive(Debug)]
+pub(super) struct Watch {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    since: Instant,
+    /// Since when the client has taken in nothing.
+    blocked: Option<Instant>,
+    /// Whether what was read last may go on in the middle of another request.
+    is_tail_open: bool,
+    requests: u32,
+    is_evicted: bool,
+}
+
+impl Watch {
+    pub(super) fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                phase: Phase::Silent,
+                since: Instant::now(),
+                blocked: None,
+                is_tail_open: false,
+                requests: 0,
+                is_evicted: false,
+            }),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Says that `bytes` came.
+    pub(super) fn read(&self, bytes: &[u8]) {
+        let mut state = self.state();
+        state.is_tail_open = !(bytes.ends_with(b"\r\n\r\n") || bytes.ends_with(b"\n\n"));
+        if matches!(state.phase, Phase::Silent | Phase::Idle) {
+            self.enter(&mut state, Phase::Head);
+        }
+    }
+
+    /// Says that the client took in something.
+    pub(super) fn wrote(&self) {
+        let mut state = self.state();
+        if state.blocked.take().is_some() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Says that the client has room for nothing.
+    pub(super) fn cannot_write(&self) {
+        let mut state = self.state();
+        if state.blocked.is_none() {
+            state.blocked = Some(Instant::now());
+            self.changed.notify_one();
+        }
+    }
+
+    /// Says that a request has come, with a body or without, and gives its number, from 1.
+    pub(super) fn asked(&self, has_body: bool) -> u32 {
+        let mut state = self.state();
+        if has_body {
+            // What came last may be a part of it.
+            state.is_tail_open = false;
+        }
+        state.requests = state.requests.saturating_add(1);
+        self.enter(&mut state, Phase::Busy);
+        state.requests
+    }
+
+    /// Says that the answer is complete.
+    pub(super) fn answered(&self) {
+        let mut state = self.state();
+        let next = if state.is_tail_open {
+            Phase::Head
+        } else {
+            Phase::Idle
+        };
+        self.enter(&mut state, next);
+    }
+
+    /// Begins anew, after what came in front of the first request.
+    pub(super) fn restart(&self) {
+        let mut state = self.state();
+        self.enter(&mut state, Phase::Silent);
+    }
+
+    /// Says that nothing is served any more.
+    pub(super) fn lingers(&self) {
+        let mut state = self.state();
+        state.blocked = None;
+        self.enter(&mut state, Phase::Lingering);
+    }
+
+    /// Ends the connection.
+    pub(super) fn evict(&self) {
+        self.state().is_evicted = true;
+        self.changed.notify_one();
+    }
+
+    /// Since when it has been silent; none: it is being served.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        let state = self.state();
+        match state.phase {
+            Phase::Busy => state.blocked,
+            _ => Some(state.since),
+        }
+    }
+
+    /// Whether a request has come.
+    pub(super) fn has_asked(&self) -> bool {
+        self.state().requests > 0
+    }
+
+    /// Waits until the connection has to end.
+    pub(super) async fn overdue(&self, live: &Live) -> Overdue {
+        loop {
+            let due = self.state().due(&live.load().limits);
+            match due {
+                Some((at, overdue)) if at <= Instant::now() => return overdue,
+                Some((at, _)) => tokio::select! {
+                    () = sleep_until(at) => {}
+                    () = self.changed.notified() => {}
+                },
+                None => self.changed.notified().await,
+            }
+        }
+    }
+
+    fn enter(&self, state: &mut State, phase: Phase) {
+        state.phase = phase;
+        state.since = Instant::now();
+        self.changed.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn due(&self, limits: &Limits) -> Option<(Instant, Overdue)> {
+        let http = &limits.http;
+        if self.is_evicted {
+            return Some((self.since, Overdue::Evicted(self.phase)));
+        }
+        if let Some(blocked) = self.blocked {
+            return Some((blocked + http.write_timeout, Overdue::Unread));
+        }
+        match self.phase {
+            Phase::Silent => Some((self.since + limits.upgrade_timeout, Overdue::Silent)),
+            Phase::Head => Some((self.since + http.header_time_max, Overdue::Head)),
+            Phase::Idle => Some((self.since + http.idle_timeout, Overdue::Idle)),
+            Phase::Busy | Phase::Lingering => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due(watch: &Watch) -> Option<Overdue> {
+        let due = watch.state().due(&Limits::default());
+        due.map(|(_, overdue)| overdue)
+    }
+
+    #[tokio::test]
+    async fn the_time_for_headers_begins_with_the_first_byte_of_each_request() {
+        let watch = Watch::new();
+        assert_eq!(due(&watch), Some(Overdue::Silent));
+        watch.read(b"GET / HT");
+        assert_eq!(due(&watch), Some(Overdue::Head));
+        watch.read(b"TP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(watch.asked(false), 1);
+        assert_eq!(due(&watch), None, "the handler has its own time");
+        watch.answered();
+        assert_eq!(due(&watch), Some(Overdue::Idle));
+        watch.read(b"G");
+        assert_eq!(due(&watch), Some(Overdue::Head));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_began_behind_another_is_not_taken_for_silence() {
+        let watch = Watch::new();
+        watch.read(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /");
+        watch.asked(false);
+        watch.answered();
+        assert_eq!(due(&watch), Some(Overdue::Head));
+        // The end of a body is no beginning.
+        watch.asked(true);
+        watch.answered();
+        assert_eq!(due(&watch), Some(Overdue::Idle));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_reads_is_overdue_and_one_that_moves_is_not() {
+        let watch = Watch::new();
+        watch.read(b"\r\n\r\n");
+        watch.asked(false);
+        watch.cannot_write();
+        assert_eq!(due(&watch), Some(Overdue::Unread));
+        assert!(watch.silent_since().is_some(), "it may be evicted");
+        watch.wrote();
+        assert_eq!(due(&watch), None);
+        assert_eq!(watch.silent_since(), None);
+    }
+}

@@ -1,0 +1,115 @@
+//! How many connections come from one address, and how fast this node lets connections in.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use dashmap::DashMap;
+
+use super::throttle::client_network;
+
+/// Counts the connections of each address, and those let in.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    addresses: DashMap<IpAddr, usize>,
+    rate: Mutex<Option<Allowance>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Allowance {
+    left: f64,
+    counted: Instant,
+}
+
+/// The place of a connection among those of its address, which it gives back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    gate: Arc<Gate>,
+    address: IpAddr,
+}
+
+impl Gate {
+    /// Whether one more connection may come in at `now`, at most `per_second` of them; 0: no limit.
+    pub(super) fn lets_in(&self, per_second: u32, now: Instant) -> bool {
+        if per_second == 0 {
+            return true;
+        }
+        let rate = f64::from(per_second);
+        let mut allowance = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let Allowance { left, counted } = allowance.unwrap_or(Allowance {
+            left: rate,
+            counted: now,
+        });
+        let grown = now.saturating_duration_since(counted).as_secs_f64() * rate;
+        let left = (left + grown).min(rate);
+        let is_let_in = left >= 1.0;
+        *allowance = Some(Allowance {
+            left: if is_let_in { left - 1.0 } else { left },
+            counted: now,
+        });
+        is_let_in
+    }
+
+    /// A place for a connection of `address`, or of its IPv6 network, at most `max` of them; 0: no limit. None: there is none.
+    pub(super) fn place(self: &Arc<Self>, address: IpAddr, max: usize) -> Option<Place> {
+        let address = client_network(address);
+        let mut count = self.addresses.entry(address).or_default();
+        if max > 0 && *count >= max {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            gate: self.clone(),
+            address,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(mut count) = self.gate.addresses.get_mut(&self.address) {
+            *count -= 1;
+        }
+        let addresses = &self.gate.addresses;
+        addresses.remove_if(&self.address, |_, count| *count == 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn so_many_come_in_at_once_and_then_in_each_second() {
+        let (gate, start) = (Gate::default(), Instant::now());
+        let let_in = |after: f64| {
+            let now = start + Duration::from_secs_f64(after);
+            (0..100).filter(|_| gate.lets_in(10, now)).count()
+        };
+        assert_eq!(let_in(0.0), 10);
+        assert_eq!(let_in(0.5), 5);
+        assert_eq!(let_in(60.0), 10);
+        assert!(gate.lets_in(0, start), "no limit");
+    }
+
+    #[test]
+    fn an_address_has_so_many_places_and_gets_them_back() {
+        let gate = Arc::<Gate>::default();
+        let place = |address: &str| gate.place(address.parse().unwrap(), 2);
+        let (one, _two) = (place("10.0.0.1").unwrap(), place("10.0.0.1").unwrap());
+        assert!(place("10.0.0.1").is_none());
+        let other = place("10.0.0.2").unwrap();
+        drop(one);
+        assert!(place("10.0.0.1").is_some());
+        drop(other);
+        assert_eq!(
+            gate.addresses.len(),
+            1,
+            "nothing is kept of those that left"
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! How often keys may be guessed from one address.
+//!
+//! The right key always opens: whoever shares an address with somebody who guesses, behind a proxy for example, notices nothing.
+//! What keeps a key from being found is its length; this keeps guessing cheap for the server and seen by its operators.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Wrong keys of one address, sustained in a second and in one burst.
+const PER_SECOND: f64 = 1.0;
+const BURST: f64 = 5.0;
+
+/// Addresses that are kept in mind. Those beyond share one allowance.
+const ADDRESSES_MAX: usize = 4_096;
+
+/// Counts wrong keys.
+#[derive(Debug)]
+pub(super) struct Throttle(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    addresses: HashMap<IpAddr, Allowance>,
+    /// Of addresses for which there is no room.
+    others: Allowance,
+}
+
+/// What may be used at once, and grows back.
+#[derive(Debug)]
+struct Allowance {
+    left: f64,
+    counted: Instant,
+}
+
+impl Throttle {
+    pub(super) fn new(now: Instant) -> Self {
+        Self(Mutex::new(State {
+            addresses: HashMap::new(),
+            others: Allowance::new(now),
+        }))
+    }
+
+    /// Counts a wrong key from `address`.
+    ///
+    /// # Errors
+    /// There were too many; how long to wait before the next.
+    pub(super) fn wrong_key(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        self.state().of(address, now).take(now)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn of(&mut self, address: IpAddr, now: Instant) -> &mut Allowance {
+        let key = client_network(address);
+        if self.addresses.len() >= ADDRESSES_MAX && !self.addresses.contains_key(&key) {
+            // Nothing is remembered against those that have been quiet for so long.
+            self.addresses
+                .retain(|_, allowance| allowance.at(now) < BURST);
+            if self.addresses.len() >= ADDRESSES_MAX {
+                return &mut self.others;
+            }
+        }
+        let entry = self.addresses.entry(key);
+        entry.or_insert_with(|| Allowance::new(now))
+    }
+}
+
+impl Allowance {
+    fn new(now: Instant) -> Self {
+        Self {
+            left: BURST,
+            counted: now,
+        }
+    }
+
+    /// What is left at `now`.
+    fn at(&self, now: Instant) -> f64 {
+        let grown = now.saturating_duration_since(self.counted).as_secs_f64() * PER_SECOND;
+        (self.left + grown).min(BURST)
+    }
+
+    fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        self.left = self.at(now);
+        self.counted = now;
+        if self.left < 1.0 {
+            return Err(Duration::from_secs_f64((1.0 - self.left) / PER_SECOND));
+        }
+        self.left -= 1.0;
+        Ok(())
+    }
+}
+
+/// What one client has to itself: an address, or of IPv6 the network of its site (64 bits).
+pub(super) fn client_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn guesses(throttle: &Throttle, address: IpAddr, now: Instant) -> usize {
+        (0..1_000)
+            .take_while(|_| throttle.wrong_key(address, now).is_ok())
+            .count()
+    }
+
+    #[test]
+    fn an_address_has_a_burst_and_then_a_rate_and_is_told_how_long_to_wait() {
+        let start = Instant::now();
+        let throttle = Throttle::new(start);
+        assert_eq!(guesses(&throttle, ip("10.0.0.1"), start), 5);
+        let wait = throttle.wrong_key(ip("10.0.0.1"), start).unwrap_err();
+        assert_eq!(wait, Duration::from_secs(1));
+        assert_eq!(guesses(&throttle, ip("10.0.0.1"), start + wait), 1);
+        let later = start + Duration::from_secs(3);
+        assert_eq!(guesses(&throttle, ip("10.0.0.1"), later), 2);
+        assert_eq!(guesses(&throttle, ip("10.0.0.2"), start), 5, "another one");
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_who_finds_no_room_is_limited_with_others() {
+        let start = Instant::now();
+        let throttle = Throttle::new(start);
+        let address = |number: usize| {
+            let [_, b, c, d] = u32::try_from(number).unwrap().to_be_bytes();
+            IpAddr::from([11, b, c, d])
+        };
+        for number in 0..ADDRESSES_MAX {
+            throttle.wrong_key(address(number), start).unwrap();
+        }
+        let beyond = |number, now| throttle.wrong_key(address(ADDRESSES_MAX + number), now);
+        let let_in = (0..100).filter(|number| beyond(*number, start).is_ok());
+        assert_eq!(let_in.count(), 5, "they share one allowance");
+        assert_eq!(throttle.state().addresses.len(), ADDRESSES_MAX);
+        // Those that have been quiet are forgotten.
+        beyond(0, start + Duration::from_secs(2)).unwrap();
+        assert_eq!(throttle.state().addresses.len(), 1);
+    }
+
+    #[test]
+    fn a_site_of_ipv6_is_one_client() {
+        let network = |address| client_network(ip(address));
+        assert_eq!(network("2001:db8:1:2::3"), network("2001:db8:1:2:9::"));
+        assert_ne!(network("2001:db8:1:2::3"), network("2001:db8:1:3::3"));
+        assert_eq!(network("::ffff:10.0.0.1"), ip("10.0.0.1"));
+    }
+}

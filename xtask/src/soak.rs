@@ -1,0 +1,64 @@
+//! `cargo xtask soak`: builds what a soak needs, and runs it.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::plugins;
+use crate::requirements::{self, REDIS_SERVER, WASM_TARGET};
+use crate::steps::run_program;
+use crate::temp::TempDir;
+use crate::workspace::Workspace;
+
+/// Options of `cargo xtask soak`.
+#[derive(Debug, Args)]
+pub(crate) struct SoakArgs {
+    /// How long it takes, in minutes
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=24 * 60))]
+    minutes: u32,
+    /// Good clients; beside them come bad ones
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(2..=20_000))]
+    clients: u32,
+    /// A debug build, which is there sooner: to see that everything works
+    #[arg(long)]
+    debug: bool,
+}
+
+/// Builds, runs, and fails if the soak does.
+pub(crate) fn run(workspace: &Workspace, args: &SoakArgs) -> anyhow::Result<ExitCode> {
+    requirements::ensure(&[WASM_TARGET, REDIS_SERVER])?;
+    plugins::build_shipped(workspace)?;
+    let mut build = workspace.cargo();
+    build.args([
+        "build",
+        "-p",
+        "signalbox",
+        "-p",
+        "signalbox-bench",
+        "--bins",
+    ]);
+    if !args.debug {
+        build.arg("--release");
+    }
+    run_program(&mut build)?;
+    let profile = if args.debug { "debug" } else { "release" };
+    let folder = TempDir::new("soak").context("cannot create a temporary folder")?;
+    let status = Command::new(workspace.program(profile, "signalbox-bench"))
+        .arg("soak")
+        .arg("--server")
+        .arg(workspace.program(profile, "signalbox"))
+        .arg("--plugin")
+        .arg(workspace.plugins_dir().join("chat.wasm"))
+        .arg("--folder")
+        .arg(folder.path())
+        .args(["--minutes", &args.minutes.to_string()])
+        .args(["--clients", &args.clients.to_string()])
+        .status()
+        .context("the soak does not start")?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

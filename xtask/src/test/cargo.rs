@@ -1,0 +1,85 @@
+//! Runs `cargo test`, shows what it prints, and reads it.
+
+use std::io::{self, BufReader, IsTerminal as _, Write as _};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+use super::outcome::Outcome;
+
+/// Runs it to its end. What failed is added to `failed`.
+///
+/// Its standard output and its standard error go through one pipe, so that each line keeps its place.
+pub(super) fn run(mut cargo: Command, failed: &mut Vec<String>) -> anyhow::Result<()> {
+    let (reader, writer) = io::pipe().context("no pipe for the output of cargo")?;
+    if io::stdout().is_terminal() {
+        cargo.env("CARGO_TERM_COLOR", "always");
+    }
+    cargo.stdout(
+        writer
+            .try_clone()
+            .context("no pipe for the output of cargo")?,
+    );
+    cargo.stderr(writer);
+    let mut child = cargo.spawn().context("cannot run cargo; is it in PATH?")?;
+    // With it go the ends of the pipe that this process holds.
+    drop(cargo);
+    let outcome = show(BufReader::new(reader));
+    let status = child.wait().context("cargo's end is unknown")?;
+    let mut outcome = outcome?;
+    if status.success() {
+        return Ok(());
+    }
+    let names = outcome.failed();
+    if names.is_empty() {
+        bail!("`cargo test` failed with {status} before a test did; its output is above");
+    }
+    let count = names.len();
+    failed.extend(names);
+    bail!("{count} failed; they are named below");
+}
+
+/// Copies all lines to the terminal, and reads them.
+fn show(mut lines: impl io::BufRead) -> anyhow::Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let (mut line, mut out) = (Vec::new(), io::stdout().lock());
+    while lines
+        .read_until(b'\n', &mut line)
+        .context("cannot read the output of cargo")?
+        > 0
+    {
+        out.write_all(&line).context("cannot print")?;
+        outcome.read(String::from_utf8_lossy(&line).trim_end());
+        line.clear();
+    }
+    Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cargo_runs_is_shown_and_what_failed_is_returned() {
+        let mut shell = Command::new("sh");
+        shell.args([
+            "-c",
+            "echo '  Running tests/a.rs (target/debug/deps/a-1)' >&2; echo failures:; echo '    t'; \
+             echo 'test result: FAILED. 0 passed; 1 failed'; exit 101",
+        ]);
+        let mut failed = Vec::new();
+        let error = run(shell, &mut failed).expect_err("a test failed");
+        assert!(error.to_string().contains("1 failed"), "{error}");
+        assert_eq!(failed, ["a (tests/a.rs): t"]);
+    }
+
+    #[test]
+    fn a_build_that_fails_is_an_error_without_names() {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "echo 'error: could not compile'; exit 101"]);
+        let mut failed = Vec::new();
+        let error = run(shell, &mut failed).expect_err("it failed");
+        assert!(error.to_string().contains("before a test did"), "{error}");
+        assert!(failed.is_empty());
+    }
+}

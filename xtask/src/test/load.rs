@@ -1,0 +1,46 @@
+//! A process that spins on each core: beside it, whatever depends on how fast something else is shows.
+
+use std::hint::spin_loop;
+use std::io::{self, Read as _};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::thread;
+
+use anyhow::Context as _;
+
+/// The process. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Load(Child);
+
+impl Load {
+    /// Starts this program once more, to spin.
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("this program does not know its own file")?;
+        let child = Command::new(program)
+            .arg("spin")
+            .stdin(Stdio::piped())
+            .spawn();
+        child.map(Self).context("no process that spins")
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // The end of its input ends it, which comes too if this process is killed.
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// Spins on each core until standard input ends.
+pub(crate) fn spin() -> anyhow::Result<ExitCode> {
+    let cores = thread::available_parallelism().context("the number of cores is unknown")?;
+    for _ in 0..cores.get() {
+        thread::spawn(|| {
+            loop {
+                spin_loop();
+            }
+        });
+    }
+    let _ = io::stdin().read_to_end(&mut Vec::new());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,194 @@
+//! `cargo xtask test`: everything that the tests need, then all tests.
+
+mod cargo;
+mod load;
+mod outcome;
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::languages;
+use crate::plugins;
+use crate::python;
+use crate::requirements::{self, PROGRAMS_OF_TESTS, WASM_TARGET};
+use crate::steps::{Steps, run_program};
+use crate::workspace::Workspace;
+use load::Load;
+pub(crate) use load::spin;
+
+/// Steps that others need.
+const TARGET: &str = "wasm target";
+const PROGRAMS: &str = "programs of the tests";
+const PACKAGES: &str = "python packages";
+const PLUGINS: &str = "plugins";
+const EXAMPLES: &str = "example plugins";
+const GUESTS: &str = "test guests";
+const BUILD: &str = "build";
+
+/// Options of `cargo xtask test`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct TestArgs {
+    /// Run only tests whose name contains this
+    #[arg(long)]
+    filter: Option<String>,
+    /// Only build and run a plugin in each language, from nothing to live
+    #[arg(long, conflicts_with = "filter")]
+    languages: bool,
+    /// Of the languages only this one; may be given several times
+    #[arg(long, requires = "languages", value_name = "NAME")]
+    language: Vec<String>,
+    /// Run everything so many times, beside a process that spins on each core
+    #[arg(long, value_name = "TIMES", value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: Option<u32>,
+    /// Further arguments for the test programs, e.g. --nocapture
+    #[arg(last = true)]
+    libtest_args: Vec<String>,
+}
+
+impl TestArgs {
+    /// Without a choice of targets, cargo runs the tests of all of them and the documentation's.
+    fn cargo_args(&self) -> Vec<&str> {
+        let mut words = vec!["test", "--workspace", "--no-fail-fast"];
+        words.extend(self.filter.as_deref());
+        if !self.libtest_args.is_empty() {
+            words.push("--");
+            words.extend(self.libtest_args.iter().map(String::as_str));
+        }
+        words
+    }
+}
+
+/// Runs the steps and prints how each ended, how long it took, and what failed.
+pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
+    let mut steps = Steps::default();
+    prepare(&mut steps, workspace, args);
+    let load = args.repeat.map(|_| Load::start()).transpose()?;
+    let mut failed = Vec::new();
+    for run in 1..=args.repeat.unwrap_or(1) {
+        let run = args.repeat.map(|_| run);
+        test(&mut steps, workspace, args, run, &mut failed);
+    }
+    drop(load);
+    print!("{}", summary(&steps, &failed));
+    if steps.all_passed() {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Ok(ExitCode::FAILURE)
+    }
+}
+
+/// Brings and builds what the tests need.
+fn prepare(steps: &mut Steps, workspace: &Workspace, args: &TestArgs) {
+    steps.step(TARGET, &[], || requirements::ensure(&[WASM_TARGET]));
+    if !args.languages {
+        steps.step(PROGRAMS, &[], || requirements::ensure(PROGRAMS_OF_TESTS));
+        steps.step(PACKAGES, &[], || python::install(workspace));
+        steps.step(PLUGINS, &[TARGET], || plugins::build_shipped(workspace));
+        steps.step(EXAMPLES, &[TARGET], || plugins::build_examples(workspace));
+        steps.step(GUESTS, &[TARGET], || plugins::build_guests(workspace));
+    }
+    // All in one way: with another choice of targets cargo compiles dependencies anew, with other features.
+    let mut words = vec!["test", "--workspace", "--no-run"];
+    if args.languages {
+        // The load generator comes with its own tests.
+        words.extend(["--test", "it", "--test", "load"]);
+    }
+    steps.step(BUILD, &[], || run_program(workspace.cargo().args(words)));
+}
+
+/// Runs everything once. What failed is added to `failed`, with the run that it failed in.
+fn test(
+    steps: &mut Steps,
+    workspace: &Workspace,
+    args: &TestArgs,
+    run: Option<u32>,
+    failed: &mut Vec<String>,
+) {
+    let suffix = run.map_or_else(String::new, |run| format!(", run {run}"));
+    let mut failed_now = Vec::new();
+    if !args.languages {
+        let needed = [PROGRAMS, PACKAGES, PLUGINS, EXAMPLES, GUESTS, BUILD];
+        steps.step(format!("tests{suffix}"), &needed, || {
+            let mut cargo = workspace.cargo();
+            cargo.args(args.cargo_args());
+            cargo::run(cargo, &mut failed_now)
+        });
+    }
+    // With the server that the tests have built, and while nothing else is compiled.
+    if args.filter.is_none() {
+        steps.step(format!("languages{suffix}"), &[TARGET, BUILD], || {
+            test_languages(workspace, &args.language).inspect_err(|error| {
+                failed_now.push(format!("languages: {error:#}"));
+            })
+        });
+    }
+    let run = run.map_or_else(String::new, |run| format!("run {run}: "));
+    failed.extend(failed_now.iter().map(|name| format!("{run}{name}")));
+}
+
+fn test_languages(workspace: &Workspace, chosen: &[String]) -> anyhow::Result<()> {
+    let program = |name| workspace.program("debug", name);
+    languages::test(
+        workspace,
+        &program("signalbox"),
+        &program("signalbox-bench"),
+        chosen,
+    )
+}
+
+/// A line for each step, then one for each test that failed.
+fn summary(steps: &Steps, failed: &[String]) -> String {
+    let mut text = steps.summary();
+    if !failed.is_empty() {
+        text.push_str("failed:\n");
+        for name in failed {
+            text.push_str(&format!("  {name}\n"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+
+    #[test]
+    fn a_filter_comes_before_the_arguments_of_the_test_programs() {
+        let args = TestArgs {
+            filter: Some("swap".to_owned()),
+            libtest_args: vec!["--nocapture".to_owned()],
+            ..TestArgs::default()
+        };
+        assert_eq!(
+            args.cargo_args(),
+            [
+                "test",
+                "--workspace",
+                "--no-fail-fast",
+                "swap",
+                "--",
+                "--nocapture"
+            ]
+        );
+        assert_eq!(
+            TestArgs::default().cargo_args(),
+            ["test", "--workspace", "--no-fail-fast"]
+        );
+    }
+
+    #[test]
+    fn the_last_lines_name_what_failed() {
+        let mut steps = Steps::default();
+        steps.step("tests, run 1", &[], || {
+            bail!("1 failed; they are named below")
+        });
+        let failed = ["run 1: it (tests/it/main.rs): swap::slow".to_owned()];
+        let text = summary(&steps, &failed);
+        assert!(text.starts_with("  FAILED "), "{text}");
+        assert!(text.ends_with("failed:\n  run 1: it (tests/it/main.rs): swap::slow\n"));
+        assert!(!summary(&steps, &[]).contains("failed:\n"));
+    }
+}

@@ -1,0 +1,214 @@
+//! What `cargo test` says while it runs: which tests failed, and which test programs ended without a result.
+
+use std::collections::BTreeSet;
+use std::mem;
+
+/// Reads the output of `cargo test`, line by line.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// The test program that runs; none before the first.
+    current: Option<Program>,
+    failed: BTreeSet<String>,
+}
+
+#[derive(Debug, Default)]
+struct Program {
+    name: String,
+    /// The names below the last line `failures:`. What a failed test printed comes before them.
+    listed: Vec<String>,
+    lists: bool,
+    /// Which tests failed; none as long as the program has not said.
+    result: Option<Vec<String>>,
+}
+
+impl Outcome {
+    /// Takes the next line, with or without colours.
+    pub(crate) fn read(&mut self, line: &str) {
+        let line = without_colours(line);
+        if let Some(name) = started(&line) {
+            self.end_program();
+            self.current = Some(Program {
+                name,
+                ..Program::default()
+            });
+        } else if let Some(program) = &mut self.current {
+            program.read(&line);
+        }
+    }
+
+    /// What failed: tests by name, each with its program, and programs that crashed. To be asked if cargo failed.
+    pub(crate) fn failed(&mut self) -> Vec<String> {
+        self.end_program();
+        self.failed.iter().cloned().collect()
+    }
+
+    fn end_program(&mut self) {
+        let Some(program) = self.current.take() else {
+            return;
+        };
+        let name = program.name;
+        match program.result {
+            Some(tests) => {
+                let tests = tests.into_iter().map(|test| format!("{name}: {test}"));
+                self.failed.extend(tests);
+            }
+            None => {
+                self.failed
+                    .insert(format!("{name}: it ended without a result"));
+            }
+        }
+    }
+}
+
+impl Program {
+    fn read(&mut self, line: &str) {
+        if line == "failures:" {
+            self.listed.clear();
+            self.lists = true;
+        } else if let Some(result) = line.strip_prefix("test result: ") {
+            self.lists = false;
+            // The last one counts: a failed test may have printed the output of another cargo.
+            self.result = Some(if result.starts_with("ok") {
+                Vec::new()
+            } else {
+                mem::take(&mut self.listed)
+            });
+        } else if self.lists
+            && let Some(test) = line.strip_prefix("    ")
+        {
+            self.listed.push(test.trim_end().to_owned());
+        }
+    }
+}
+
+/// The test program that cargo says it starts now.
+fn started(line: &str) -> Option<String> {
+    let line = line.trim();
+    if let Some(krate) = line.strip_prefix("Doc-tests ") {
+        return Some(format!("documentation of {krate}"));
+    }
+    let (source, program) = line.strip_prefix("Running ")?.rsplit_once(" (")?;
+    let program = program.strip_suffix(')')?;
+    let (folder, file) = program.rsplit_once(['/', '\\'])?;
+    let (name, _) = file.rsplit_once('-')?;
+    let source = source.strip_prefix("unittests ").unwrap_or(source);
+    folder
+        .ends_with("deps")
+        .then(|| format!("{name} ({source})"))
+}
+
+fn without_colours(line: &str) -> String {
+    let mut plain = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((before, sequence)) = rest.split_once("\u{1b}[") {
+        plain.push_str(before);
+        rest = sequence.split_once('m').map_or("", |(_, after)| after);
+    }
+    plain.push_str(rest);
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Outcome {
+        let mut outcome = Outcome::default();
+        text.lines().for_each(|line| outcome.read(line));
+        outcome
+    }
+
+    #[test]
+    fn failed_tests_are_named_with_their_program() {
+        let mut outcome = read(
+            "
+\u{1b}[1m\u{1b}[92m     Running\u{1b}[0m unittests src/lib.rs (target/debug/deps/signalbox-0a1b)
+running 2 tests
+test a::one ... ok
+test a::two ... ok
+
+test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
+
+     Running tests/it/main.rs (/elsewhere/debug/deps/it-77)
+running 3 tests
+test swap::slow ... FAILED
+test swap::fast ... ok
+test wire::odd ... FAILED
+
+failures:
+
+---- swap::slow stdout ----
+thread 'swap::slow' panicked at tests/it/swap.rs:1:1:
+    an indented line of its output
+failures:
+    not::a::test
+---- wire::odd stdout ----
+
+failures:
+    swap::slow
+    wire::odd
+
+test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s
+
+   Doc-tests signalbox
+running 1 test
+test host/src/config.rs - config::Config (line 7) ... FAILED
+
+failures:
+    host/src/config.rs - config::Config (line 7)
+
+test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
+
+error: 2 targets failed:
+    `-p signalbox --test it`
+",
+        );
+        assert_eq!(
+            outcome.failed(),
+            [
+                "documentation of signalbox: host/src/config.rs - config::Config (line 7)",
+                "it (tests/it/main.rs): swap::slow",
+                "it (tests/it/main.rs): wire::odd",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_program_that_crashes_is_named() {
+        let mut outcome = read(
+            "
+     Running tests/it/main.rs (target/debug/deps/it-77)
+running 3 tests
+test swap::fast ... ok
+error: test failed, to rerun pass `-p signalbox --test it`
+     Running unittests src/main.rs (target/debug/deps/xtask-77)
+test result: ok. 41 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s
+",
+        );
+        assert_eq!(
+            outcome.failed(),
+            ["it (tests/it/main.rs): it ended without a result"]
+        );
+    }
+
+    #[test]
+    fn what_a_failed_test_printed_names_no_failures() {
+        let mut outcome = read(
+            "
+     Running tests/it/main.rs (target/debug/deps/it-77)
+failures:
+
+---- cli::nested stdout ----
+failures:
+    its::own
+test result: FAILED. 0 passed; 1 failed; 0 ignored
+
+failures:
+    cli::nested
+
+test result: FAILED. 7 passed; 1 failed; 0 ignored
+",
+        );
+        assert_eq!(outcome.failed(), ["it (tests/it/main.rs): cli::nested"]);
+    }
+}
