@@ -32,6 +32,9 @@ const WAIT_MAX: Duration = Duration::from_secs(3);
 /// Pause after a fetch that failed: doubled from the first to the second.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// The longest such pause while nobody can come in at all.
+const RETRY_PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(4);
+
 /// Keys of a URL. Fetching ends with this value.
 #[derive(Debug)]
 pub(super) struct RemoteKeys {
@@ -144,12 +147,16 @@ impl Drop for RemoteKeys {
 }
 
 impl Shared {
-    /// Asks for a fetch, and waits for it unless it has to wait itself.
+    /// Asks for a fetch, and waits for it unless it has to wait itself. While there are no keys at all, fetching is
+    /// tried again in its own time, and nobody uses up the turn of an unknown `kid`.
     async fn wait_for_fetch(&self) {
         let mut fetches = self.fetches.subscribe();
         let before = *fetches.borrow();
-        self.wanted.notify_one();
-        if before.is_under_way || before.refetch_from <= Instant::now() {
+        let may_ask = self.keys.load().is_some();
+        if may_ask {
+            self.wanted.notify_one();
+        }
+        if before.is_under_way || (may_ask && before.refetch_from <= Instant::now()) {
             let ended = fetches.wait_for(|now| now.done > before.done);
             let _ = timeout(WAIT_MAX, ended).await;
         }
@@ -207,12 +214,16 @@ async fn follow(shared: Arc<Shared>, refresh_interval: Duration) {
                 }
                 .emit();
                 last_reason = Some(reason);
+                let longest = match shared.keys.load().is_some() {
+                    true => RETRY_PAUSE.1,
+                    false => RETRY_PAUSE_WITHOUT_KEYS,
+                };
                 let pause = retry_pause.min(refresh_interval);
-                retry_pause = (retry_pause * 2).min(RETRY_PAUSE.1);
+                retry_pause = (retry_pause * 2).min(longest);
                 pause
             }
         };
-        // Whoever asked meanwhile has got an answer.
+        // Requests that came meanwhile are answered.
         let _ = shared.wanted.notified().now_or_never();
         shared.fetches.send_modify(|now| {
             now.done += 1;
