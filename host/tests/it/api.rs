@@ -168,7 +168,8 @@ async fn the_api_is_closed_without_a_key_and_keys_change_while_the_server_runs()
         "",
     )
     .await;
-    assert_eq!(answer.status, 401, "the API of operators is another one");
+    // Not 200: the API of operators is another one.
+    assert!(matches!(answer.status, 401 | 429), "{}", answer.status);
 }
 
 #[tokio::test]
