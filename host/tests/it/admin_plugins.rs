@@ -385,7 +385,7 @@ async fn a_bad_component_is_refused_in_words_and_changes_nothing() {
 /// The head of a push that wants to be told before it sends its body.
 fn head(plugin: &str, more: &str) -> String {
     format!(
-        "PUT /admin/plugins/{plugin} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n{more}\r\n"
+        "PUT /admin/plugins/{plugin} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n{more}\r\n"
     )
 }
 

@@ -118,6 +118,11 @@ async fn the_api_is_closed_without_a_key_and_keys_change_while_the_server_runs()
             ("DELETE", "/api/messages"),
         ] {
             let answer = call(&node, method, path, key, "").await;
+            if answer.status == 429 {
+                // So many came before that this one is not even told why.
+                assert_eq!(answer.error(), "rate_limited", "{path}");
+                continue;
+            }
             assert_eq!(
                 (answer.status, answer.error()),
                 (401, "unauthorized"),
@@ -154,7 +159,7 @@ async fn the_api_is_closed_without_a_key_and_keys_change_while_the_server_runs()
             "",
         )
         .await;
-        (answer.status == 401).then_some(())
+        [401, 429].contains(&answer.status).then_some(())
     })
     .await;
     let answer = call(
@@ -333,7 +338,7 @@ async fn what_is_no_message_is_refused_with_its_fault() {
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let node = node("[limits]\nupgrade_timeout = \"50ms\"\n").await;
     let mut stream = TcpStream::connect(node.address).await.unwrap();
-    let head = "POST /api/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer first-key-of-tests\r\nContent-Length: 10\r\n\r\n";
+    let head = "POST /api/messages HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer first-key-of-tests\r\nContent-Length: 10\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.unwrap();

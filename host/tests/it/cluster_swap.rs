@@ -329,7 +329,7 @@ async fn a_swap_whose_coordinator_is_killed_never_happened_and_the_next_one_does
     let lost = tokio::spawn(async move {
         // Nobody answers any more, and that is an end too.
         let request = format!(
-            "PUT {STAMP}?scope=cluster HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+            "PUT {STAMP}?scope=cluster HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
         );
         let bytes = stamped("2");
         let head = format!(

@@ -96,7 +96,7 @@ async fn requests_that_never_come_to_an_end_do_not_keep_the_server() {
         .await
         .unwrap();
     // A connection that is kept for a next request.
-    idle.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    idle.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await
         .unwrap();
     assert_eq!(idle.read_u8().await.unwrap(), b'H');

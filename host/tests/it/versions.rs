@@ -113,7 +113,7 @@ const STEPS: [(&str, bool); 13] = [
 /// Pushes to a server that does not live to answer.
 async fn push_in_vain(server: &Endpoint, bytes: &[u8]) {
     let head = format!(
-        "PUT {STAMP} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {}\r\n\r\n",
+        "PUT {STAMP} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {}\r\n\r\n",
         bytes.len()
     );
     let mut stream = server.tcp().await;
