@@ -225,7 +225,7 @@ impl CloseCode {
         row(
             Self::UNAVAILABLE,
             "unavailable",
-            "in place of 503: the node has no room for another connection",
+            "in place of 503: the node has no room for another connection, or cannot check tokens now",
             false,
         ),
         row(

@@ -11,8 +11,8 @@ use std::{
 };
 
 /// Wrong keys of one address, sustained in a second and in one burst.
-const PER_SECOND: f64 = 1.0;
-const BURST: f64 = 5.0;
+const PER_SECOND: f64 = 10.0;
+const BURST: f64 = 50.0;
 
 /// Addresses that are kept in mind. Those beyond share one allowance.
 const ADDRESSES_MAX: usize = 4_096;
@@ -123,13 +123,13 @@ mod tests {
     fn an_address_has_a_burst_and_then_a_rate_and_is_told_how_long_to_wait() {
         let start = Instant::now();
         let throttle = Throttle::new(start);
-        assert_eq!(guesses(&throttle, ip("10.0.0.1"), start), 5);
+        assert_eq!(guesses(&throttle, ip("10.0.0.1"), start), 50);
         let wait = throttle.wrong_key(ip("10.0.0.1"), start).unwrap_err();
-        assert_eq!(wait, Duration::from_secs(1));
+        assert_eq!(wait, Duration::from_millis(100));
         assert_eq!(guesses(&throttle, ip("10.0.0.1"), start + wait), 1);
-        let later = start + Duration::from_secs(3);
-        assert_eq!(guesses(&throttle, ip("10.0.0.1"), later), 2);
-        assert_eq!(guesses(&throttle, ip("10.0.0.2"), start), 5, "another one");
+        let later = start + Duration::from_secs(2);
+        assert_eq!(guesses(&throttle, ip("10.0.0.1"), later), 19);
+        assert_eq!(guesses(&throttle, ip("10.0.0.2"), start), 50, "another one");
     }
 
     #[test]
@@ -145,7 +145,7 @@ mod tests {
         }
         let beyond = |number, now| throttle.wrong_key(address(ADDRESSES_MAX + number), now);
         let let_in = (0..100).filter(|number| beyond(*number, start).is_ok());
-        assert_eq!(let_in.count(), 5, "they share one allowance");
+        assert_eq!(let_in.count(), 50, "they share one allowance");
         assert_eq!(throttle.state().addresses.len(), ADDRESSES_MAX);
         // Those that have been quiet are forgotten.
         beyond(0, start + Duration::from_secs(2)).unwrap();
