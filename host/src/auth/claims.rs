@@ -116,7 +116,6 @@ fn subject(claims: &Members<'_>) -> Result<String, AuthError> {
             "its sub is not 1 to 255 bytes long",
         )),
         Err(NoUser::Blank) => Err(AuthError::InvalidToken("its sub is blank")),
-        Err(NoUser::Control) => Err(AuthError::InvalidToken("its sub holds a control character")),
     }
 }
 

@@ -19,9 +19,7 @@ pub enum AuthError {
     #[error("missing userId")]
     MissingUserId,
     /// Mode `none`, and a `userId` that cannot be one.
-    #[error(
-        "userId must be UTF-8 text of at most {USER_BYTES_MAX} bytes, not blank, and without control characters"
-    )]
+    #[error("userId must be UTF-8 text of at most {USER_BYTES_MAX} bytes, and not blank")]
     InvalidUserId,
     /// Mode `jwt`, and no token.
     #[error(

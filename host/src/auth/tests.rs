@@ -533,12 +533,12 @@ fn keys_that_cannot_be_fetched_are_503_and_say_when_to_try_again() {
 }
 
 #[test]
-fn the_id_of_a_user_is_no_blank_and_no_control_character() {
+fn the_id_of_a_user_is_not_blank() {
     let open = made(&AuthConfig::None {
         allow_insecure: false,
     })
     .expect("no key needed");
-    for query in ["userId=%0A", "userId=a%00", "userId=%20", "userId=+"] {
+    for query in ["userId=%0A", "userId=%20", "userId=+"] {
         let refused = identify(&open, &HeaderMap::new(), Some(query));
         assert_eq!(refused, Err(AuthError::InvalidUserId), "{query}");
     }

@@ -23,9 +23,7 @@ pub enum TokenError {
     )]
     ShortSecret,
     /// A user that the server would not accept.
-    #[error(
-        "the user must be 1 to {USER_BYTES_MAX} bytes long, not blank, and without control characters"
-    )]
+    #[error("the user must be 1 to {USER_BYTES_MAX} bytes long, and not blank")]
     User,
     /// A lifetime that is no whole second, or ends after the last moment that can be written.
     #[error(

@@ -225,13 +225,10 @@ fn a_subject_must_be_one_text_that_can_name_a_user() {
     ] {
         assert_refused(claim("sub", sub), "no sub that is a string");
     }
-    for sub in ["a\n", "\u{0}", "a\u{7f}b", "a\u{85}", "\t"] {
-        assert_refused(claim("sub", json!(sub)), "control character");
-    }
-    for sub in [" ", "\u{a0}\u{2003}"] {
+    for sub in [" ", "\t", "\u{a0}\u{2003}"] {
         assert_refused(claim("sub", json!(sub)), "blank");
     }
-    for sub in ["anna b", "ännä", "auth0|7", "a:b", "😀"] {
+    for sub in ["anna b", "ännä", "auth0|7", "a:b", "😀", "a\n", "\u{0}"] {
         assert_eq!(claim("sub", json!(sub)).expect(sub).user, sub);
     }
     // Bytes count, not characters.

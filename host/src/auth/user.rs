@@ -9,17 +9,12 @@ pub(super) enum NoUser {
     Length,
     /// It is nothing but white space.
     Blank,
-    /// It holds a control character, which no log and no key of Redis should.
-    Control,
 }
 
 /// Whether `text` is the ID of a user.
 pub(super) fn check(text: &str) -> Result<(), NoUser> {
     if !(1..=USER_BYTES_MAX).contains(&text.len()) {
         return Err(NoUser::Length);
-    }
-    if text.chars().any(char::is_control) {
-        return Err(NoUser::Control);
     }
     if text.chars().all(char::is_whitespace) {
         return Err(NoUser::Blank);

@@ -52,7 +52,7 @@ pub(crate) fn plugin(name: &str, file: &Path, config: &str) -> PluginConfig {
         instances: InstanceMode::Pool { max: 4, min: 2 },
         limits: PluginLimits {
             call_cpu_max: Duration::from_secs(10),
-            call_time_max: Duration::from_secs(25),
+            call_time_max: PATIENCE,
             store_calls_max: 10_000,
             ..PluginLimits::default()
         },

@@ -30,6 +30,11 @@ impl<'p> Payload<'p> {
             Some(b'"') if is_plain_string(json) => Some(json),
             // Where nothing is escaped, only the field `text` could be there twice: that is quicker to see.
             Some(b'{') if !json.contains('\\') => text_field(json)?,
+            // Nothing in it has a name or an escape that others could read differently.
+            Some(first) if *first != b'"' && !json.contains('\\') => {
+                serde_json::from_str::<IgnoredAny>(json).map_err(|_| unreadable())?;
+                None
+            }
             Some(first) => {
                 payload::check(message)?;
                 match first {

@@ -117,7 +117,7 @@ pub(super) const MISDEEDS: [Misdeed; 49] = [
     says("a flood of printed lines", "hostile.prints", || json!("done")),
     says("a flood of metrics", "hostile.metrics", || json!("done")),
     says("a flood of calls to the store, of which 32 are served", "hostile.store", || json!(68)),
-    says("a flood of values, of which 17 have room", "hostile.fill", || json!(15)),
+    says("a flood of values, of which 16 have room", "hostile.fill", || json!(16)),
     says("reading the environment, files and the network", "hostile.outside", ||
         json!([0, 0, false, false, false, false, false, false, false])),
     says("computing and sleeping in turn", "hostile.spin-and-sleep", || json!("done")),
