@@ -1,6 +1,6 @@
 //! One GET of a small text, bounded in time and size.
 
-use std::{error::Error, fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use axum::body::Body;
 use http_body_util::{BodyExt, Limited};
@@ -15,6 +15,8 @@ use hyper_util::{
 };
 use rustls::crypto::aws_lc_rs;
 use tokio::{task::spawn_blocking, time::timeout};
+
+use crate::errors::with_causes;
 
 /// Time for all of it, from the look-up of the name to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,16 +74,4 @@ fn connector() -> Result<HttpsConnector<HttpConnector>, String> {
             format!("the system has no certificates to check the server's: {error}")
         })?;
     Ok(builder.https_or_http().enable_http1().build())
-}
-
-/// An error and what is behind it, in one line.
-fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing into a String cannot fail.
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -1,6 +1,6 @@
 //! Sends requests by the AWS SDK, and says in words what went wrong.
 
-use std::{error::Error, iter::successors, time::Duration};
+use std::{error::Error, time::Duration};
 
 use aws_config::{AppName, BehaviorVersion, Region, timeout::TimeoutConfig};
 use aws_credential_types::provider::error::CredentialsError;
@@ -11,7 +11,10 @@ use aws_sdk_cloudwatch::{
     types::MetricDatum,
 };
 
-use crate::config::CloudWatchConfig;
+use crate::{
+    config::CloudWatchConfig,
+    errors::{causes, with_causes},
+};
 
 /// Bounds of the time that a request may take with its repetitions: no longer than an interval, within these. One that is
 /// given up may arrive all the same and count twice, so that time is given to it.
@@ -205,13 +208,7 @@ fn has_cause<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
 
 /// The error with what led to it, on one line.
 fn in_words(error: &(dyn Error + 'static)) -> String {
-    let texts: Vec<String> = causes(error).map(ToString::to_string).collect();
-    texts.join(": ").replace(char::is_control, " ")
-}
-
-/// The error, and what led to it.
-fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
-    successors(Some(error), |error| (*error).source())
+    with_causes(error).replace(char::is_control, " ")
 }
 
 #[cfg(test)]

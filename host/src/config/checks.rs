@@ -32,16 +32,8 @@ pub(super) fn jwks_url(text: &str) -> Result<(), String> {
     if text.is_empty() {
         return Ok(());
     }
-    let uri: hyper::Uri = text
-        .parse()
-        .map_err(|_| format!("is not an address: {HINT}"))?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(format!("does not begin with http:// or https://: {HINT}"));
-    }
-    if uri
-        .authority()
-        .is_some_and(|authority| authority.as_str().contains('@'))
-    {
+    let (_, has_login) = http_address(text, HINT)?;
+    if has_login {
         return Err(format!(
             "holds a user or password, and a key set is public: {HINT}"
         ));
@@ -50,6 +42,19 @@ pub(super) fn jwks_url(text: &str) -> Result<(), String> {
         return Err(format!("goes on after #, which says nothing here: {HINT}"));
     }
     Ok(())
+}
+
+/// An address of HTTP or HTTPS, and whether it holds a user or password. `hint` ends the error.
+fn http_address(text: &str, hint: &str) -> Result<(hyper::Uri, bool), String> {
+    let uri: hyper::Uri = text
+        .parse()
+        .map_err(|_| format!("is not an address: {hint}"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(format!("does not begin with http:// or https://: {hint}"));
+    }
+    let authority = uri.authority();
+    let has_login = authority.is_some_and(|authority| authority.as_str().contains('@'));
+    Ok((uri, has_login))
 }
 
 /// The name of a node; empty stands for the name of the host.
@@ -154,16 +159,8 @@ pub(super) fn otlp_endpoint(text: &str) -> Result<(), String> {
     }
     const HINT: &str =
         "write http://host:port or https://host:port of its OTLP over HTTP, mostly port 4318";
-    let uri: hyper::Uri = text
-        .parse()
-        .map_err(|_| format!("is not an address: {HINT}"))?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(format!("does not begin with http:// or https://: {HINT}"));
-    }
-    if uri
-        .authority()
-        .is_some_and(|authority| authority.as_str().contains('@'))
-    {
+    let (uri, has_login) = http_address(text, HINT)?;
+    if has_login {
         return Err(
             "holds a user or password, which belongs into OTEL_EXPORTER_OTLP_HEADERS".to_owned(),
         );
@@ -240,7 +237,7 @@ pub(super) fn bearer_key(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What a plugin sees: an event type, a prefix with a final `*`, or `*`.
+/// The types that a plugin sees: an event type, a prefix with a final `*`, or `*`.
 pub(super) fn event_pattern(text: &str) -> Result<(), String> {
     if event_type::is_built_in(text) {
         return Err(
@@ -250,7 +247,7 @@ pub(super) fn event_pattern(text: &str) -> Result<(), String> {
     spelled_as_pattern(text)
 }
 
-/// What clients may send: an event type, a prefix with a final `*`, or `*`.
+/// The types that clients may send: an event type, a prefix with a final `*`, or `*`.
 pub(super) fn client_events(text: &str) -> Result<(), String> {
     if event_type::is_built_in(text) {
         return Err(

@@ -9,18 +9,13 @@ use std::{
 use dashmap::DashMap;
 
 use super::throttle::client_network;
+use crate::token_bucket::TokenBucket;
 
 /// Counts the connections of each address, and those let in.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     addresses: DashMap<IpAddr, usize>,
-    rate: Mutex<Option<Allowance>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Allowance {
-    left: f64,
-    counted: Instant,
+    rate: Mutex<Option<TokenBucket>>,
 }
 
 /// The place of a connection among those of its address, which it gives back when it is dropped.
@@ -37,19 +32,9 @@ impl Gate {
             return true;
         }
         let rate = f64::from(per_second);
-        let mut allowance = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
-        let Allowance { left, counted } = allowance.unwrap_or(Allowance {
-            left: rate,
-            counted: now,
-        });
-        let grown = now.saturating_duration_since(counted).as_secs_f64() * rate;
-        let left = (left + grown).min(rate);
-        let is_let_in = left >= 1.0;
-        *allowance = Some(Allowance {
-            left: if is_let_in { left - 1.0 } else { left },
-            counted: now,
-        });
-        is_let_in
+        let mut bucket = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = bucket.get_or_insert_with(|| TokenBucket::new(now));
+        bucket.take(now, rate, rate).is_ok()
     }
 
     /// A place for a connection of `address`, or of its IPv6 network, at most `max` of them; 0: no limit. None: there is none.

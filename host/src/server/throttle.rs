@@ -1,7 +1,7 @@
 //! How often keys may be guessed from one address.
 //!
 //! The right key always opens: whoever shares an address with somebody who guesses, behind a proxy for example, notices nothing.
-//! What keeps a key from being found is its length; this keeps guessing cheap for the server and seen by its operators.
+//! The length of a key keeps it from being found; this keeps guessing cheap for the server and visible to its operators.
 
 use std::{
     collections::HashMap,
@@ -9,6 +9,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+use crate::token_bucket::TokenBucket;
 
 /// Wrong keys of one address, sustained in a second and in one burst.
 const PER_SECOND: f64 = 10.0;
@@ -23,23 +25,16 @@ pub(super) struct Throttle(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    addresses: HashMap<IpAddr, Allowance>,
+    addresses: HashMap<IpAddr, TokenBucket>,
     /// Of addresses for which there is no room.
-    others: Allowance,
-}
-
-/// What may be used at once, and grows back.
-#[derive(Debug)]
-struct Allowance {
-    left: f64,
-    counted: Instant,
+    others: TokenBucket,
 }
 
 impl Throttle {
     pub(super) fn new(now: Instant) -> Self {
         Self(Mutex::new(State {
             addresses: HashMap::new(),
-            others: Allowance::new(now),
+            others: TokenBucket::new(now),
         }))
     }
 
@@ -48,7 +43,9 @@ impl Throttle {
     /// # Errors
     /// There were too many; how long to wait before the next.
     pub(super) fn wrong_key(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        self.state().of(address, now).take(now)
+        let mut state = self.state();
+        let bucket = state.of(address, now);
+        bucket.take(now, PER_SECOND, BURST).map(drop)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -57,47 +54,22 @@ impl Throttle {
 }
 
 impl State {
-    fn of(&mut self, address: IpAddr, now: Instant) -> &mut Allowance {
+    fn of(&mut self, address: IpAddr, now: Instant) -> &mut TokenBucket {
         let key = client_network(address);
         if self.addresses.len() >= ADDRESSES_MAX && !self.addresses.contains_key(&key) {
             // Nothing is remembered against those that have been quiet for so long.
             self.addresses
-                .retain(|_, allowance| allowance.at(now) < BURST);
+                .retain(|_, bucket| bucket.tokens(now, PER_SECOND, BURST) < BURST);
             if self.addresses.len() >= ADDRESSES_MAX {
                 return &mut self.others;
             }
         }
         let entry = self.addresses.entry(key);
-        entry.or_insert_with(|| Allowance::new(now))
+        entry.or_insert_with(|| TokenBucket::new(now))
     }
 }
 
-impl Allowance {
-    fn new(now: Instant) -> Self {
-        Self {
-            left: BURST,
-            counted: now,
-        }
-    }
-
-    /// What is left at `now`.
-    fn at(&self, now: Instant) -> f64 {
-        let grown = now.saturating_duration_since(self.counted).as_secs_f64() * PER_SECOND;
-        (self.left + grown).min(BURST)
-    }
-
-    fn take(&mut self, now: Instant) -> Result<(), Duration> {
-        self.left = self.at(now);
-        self.counted = now;
-        if self.left < 1.0 {
-            return Err(Duration::from_secs_f64((1.0 - self.left) / PER_SECOND));
-        }
-        self.left -= 1.0;
-        Ok(())
-    }
-}
-
-/// What one client has to itself: an address, or of IPv6 the network of its site (64 bits).
+/// The network of one client: its address, or of IPv6 the network of its site (64 bits).
 pub(super) fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use crate::config::Limits;
+use crate::{config::Limits, token_bucket::TokenBucket};
 
 /// A fragment of so many bytes is paid for by its bytes, which the size and the number of messages bound.
 const LARGE_FRAGMENT_BYTES: usize = 1 << 10;
@@ -13,35 +13,6 @@ const CONTROL_BURST_SECONDS: u32 = 10;
 /// Messages over the limit that even the tightest limit lets a client send, per second and in one burst, before it counts
 /// as a flood.
 const REFUSED_MIN: u32 = 100;
-
-/// A bucket that fills with a number of tokens a second up to a burst, and starts full.
-#[derive(Debug)]
-struct TokenBucket {
-    /// None until the first token is taken: the burst that holds then is put in.
-    tokens: Option<f64>,
-    filled_at: Instant,
-}
-
-impl TokenBucket {
-    fn new(now: Instant) -> Self {
-        Self {
-            tokens: None,
-            filled_at: now,
-        }
-    }
-
-    /// Takes a token if there is one, and returns how many are left. The rate is the one that holds now, so a changed
-    /// configuration acts at once.
-    fn take(&mut self, now: Instant, per_second: u32, burst: u32) -> Option<f64> {
-        let burst = f64::from(burst.max(1));
-        let gained = now.duration_since(self.filled_at).as_secs_f64() * f64::from(per_second);
-        let tokens = (self.tokens.unwrap_or(burst) + gained).min(burst);
-        self.filled_at = now;
-        let left = (tokens >= 1.0).then_some(tokens - 1.0);
-        self.tokens = Some(left.unwrap_or(tokens));
-        left
-    }
-}
 
 /// The allowance of one connection.
 #[derive(Debug)]
@@ -54,7 +25,7 @@ pub(super) struct Allowance {
     small_fragments: u32,
 }
 
-/// What is done about a message.
+/// The decision about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It is handled.
@@ -71,9 +42,9 @@ pub(super) enum Verdict {
 impl Allowance {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            messages: TokenBucket::new(now),
-            refused: TokenBucket::new(now),
-            controls: TokenBucket::new(now),
+            messages: TokenBucket::new(now.into_std()),
+            refused: TokenBucket::new(now.into_std()),
+            controls: TokenBucket::new(now.into_std()),
             small_fragments: 0,
         }
     }
@@ -82,11 +53,11 @@ impl Allowance {
     pub(super) fn message(&mut self, now: Instant, limits: &Limits) -> Verdict {
         self.small_fragments = 0;
         let (rate, burst) = (limits.messages_per_second, limits.messages_burst);
-        if rate == 0 || self.messages.take(now, rate, burst).is_some() {
+        if rate == 0 || take(&mut self.messages, now, rate, burst).is_some() {
             return Verdict::Handle;
         }
         let (rate, burst) = (rate.max(REFUSED_MIN), burst.max(REFUSED_MIN));
-        match self.refused.take(now, rate, burst) {
+        match take(&mut self.refused, now, rate, burst) {
             Some(left) => Verdict::Refuse {
                 with_id: left >= f64::from(burst / 2),
             },
@@ -98,7 +69,7 @@ impl Allowance {
     pub(super) fn control(&mut self, now: Instant, limits: &Limits) -> bool {
         let rate = limits.control_frames_per_second;
         let burst = rate.saturating_mul(CONTROL_BURST_SECONDS);
-        rate == 0 || self.controls.take(now, rate, burst).is_some()
+        rate == 0 || take(&mut self.controls, now, rate, burst).is_some()
     }
 
     /// Charges a fragment of `bytes`, and says whether the connection may go on.
@@ -109,6 +80,12 @@ impl Allowance {
         self.small_fragments += 1;
         self.small_fragments <= SMALL_FRAGMENTS_MAX && self.control(now, limits)
     }
+}
+
+/// Takes a token if there is one, and returns how many are left. A burst is one token at least.
+fn take(bucket: &mut TokenBucket, now: Instant, per_second: u32, burst: u32) -> Option<f64> {
+    let (per_second, burst) = (f64::from(per_second), f64::from(burst.max(1)));
+    bucket.take(now.into_std(), per_second, burst).ok()
 }
 
 #[cfg(test)]

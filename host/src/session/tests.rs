@@ -28,12 +28,6 @@ const NO_LIMIT: SlotLimits = SlotLimits {
     ping_patience: PATIENCE,
 };
 
-/// A socket in which the next frame is always there already, until it is closed.
-#[derive(Default)]
-struct Endless {
-    sent: Sent,
-}
-
 /// The first byte and the body of a frame; all of them are shorter than 126 bytes.
 type SentFrame = (u8, Vec<u8>);
 
@@ -68,7 +62,18 @@ impl Sink for Sent {
     }
 }
 
-impl Socket for Endless {
+/// The result of a read.
+type Read = Poll<Option<Result<Incoming, SocketError>>>;
+
+/// A socket on which a script says what comes, until the server has sent its close frame.
+struct Scripted {
+    sent: Sent,
+    read: fn(&mut Context<'_>) -> Read,
+    /// The answer to the server's close frame; none: the connection ends without one.
+    farewell: Option<Incoming>,
+}
+
+impl Socket for Scripted {
     fn take_sink(&mut self) -> Option<Box<dyn Sink>> {
         Some(Box::new(self.sent.clone()))
     }
@@ -77,17 +82,11 @@ impl Socket for Endless {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Incoming, SocketError>>> {
-        // As a socket of the runtime does, so that the task yields at all.
-        ready!(coop::poll_proceed(cx)).made_progress();
-        Poll::Ready(Some(Ok(if self.sent.close_code().is_some() {
-            Incoming::Close {
-                code: 1000,
-                reason: String::new(),
-            }
-        } else {
-            Incoming::Text(r#"{"type":"heartbeat","id":"1"}"#.into())
-        })))
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Read {
+        match self.sent.close_code() {
+            Some(_) => Poll::Ready(self.farewell.take().map(Ok)),
+            None => (self.read)(cx),
+        }
     }
 
     fn received(&self) -> u64 {
@@ -109,6 +108,32 @@ impl Socket for Endless {
     }
 
     fn set_frame_bytes_max(&mut self, _: usize) {}
+}
+
+fn scripted(read: fn(&mut Context<'_>) -> Read) -> (Scripted, Sent) {
+    let sent = Sent::default();
+    let socket = Scripted {
+        sent: sent.clone(),
+        read,
+        farewell: None,
+    };
+    (socket, sent)
+}
+
+/// A socket in which the next frame is always there already, until it is closed.
+fn endless() -> (Scripted, Sent) {
+    let (mut socket, sent) = scripted(|cx| {
+        // As a socket of the runtime does, so that the task yields at all.
+        ready!(coop::poll_proceed(cx)).made_progress();
+        Poll::Ready(Some(Ok(Incoming::Text(
+            r#"{"type":"heartbeat","id":"1"}"#.into(),
+        ))))
+    });
+    socket.farewell = Some(Incoming::Close {
+        code: 1000,
+        reason: String::new(),
+    });
+    (socket, sent)
 }
 
 fn services(limits: Limits) -> Arc<Services> {
@@ -167,8 +192,7 @@ fn unlimited() -> Limits {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_expires_although_the_socket_is_never_empty() {
-    let socket = Endless::default();
-    let sent = socket.sent.clone();
+    let (socket, sent) = endless();
     let soon = SystemTime::now() + Duration::from_millis(50);
     serve(services(unlimited()), socket, Some(soon)).await;
     assert_eq!(sent.close_code(), Some(4500));
@@ -178,8 +202,8 @@ async fn a_token_expires_although_the_socket_is_never_empty() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_closes_although_the_socket_is_never_empty() {
-    let (services, socket) = (services(unlimited()), Endless::default());
-    let sent = socket.sent.clone();
+    let services = services(unlimited());
+    let (socket, sent) = endless();
     let drain = async {
         let connections = loop {
             let connections = services.router.table().connections();
@@ -212,62 +236,10 @@ async fn the_future_of_a_session_stays_small() {
     assert!(bytes <= 2560, "{bytes} bytes");
 }
 
-/// A socket on which nothing comes before the close frame, or what a script says.
-struct Scripted {
-    sent: Sent,
-    read: fn() -> Poll<Option<Result<Incoming, SocketError>>>,
-}
-
-impl Socket for Scripted {
-    fn take_sink(&mut self) -> Option<Box<dyn Sink>> {
-        Some(Box::new(self.sent.clone()))
-    }
-
-    fn poll_room(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_read(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Incoming, SocketError>>> {
-        match self.sent.close_code() {
-            Some(_) => Poll::Ready(None),
-            None => (self.read)(),
-        }
-    }
-
-    fn received(&self) -> u64 {
-        0
-    }
-
-    fn is_midway(&self) -> bool {
-        false
-    }
-
-    fn kept_bytes(&self) -> usize {
-        0
-    }
-
-    fn skip_messages(&mut self) {}
-
-    fn poll_discard(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn set_frame_bytes_max(&mut self, _: usize) {}
-}
-
-fn scripted(read: fn() -> Poll<Option<Result<Incoming, SocketError>>>) -> (Scripted, Sent) {
-    let sent = Sent::default();
-    let socket = Scripted {
-        sent: sent.clone(),
-        read,
-    };
-    (socket, sent)
-}
-
 #[tokio::test]
 async fn a_session_that_panics_leaves_no_ghost_and_is_counted() {
     let services = services(unlimited());
-    let (socket, sent) = scripted(|| panic!("a fault of the server"));
+    let (socket, sent) = scripted(|_| panic!("a fault of the server"));
     serve(services.clone(), socket, None).await;
     assert_eq!(sent.close_code(), Some(4007));
     let table = services.router.table();
@@ -281,7 +253,7 @@ async fn a_session_that_panics_leaves_no_ghost_and_is_counted() {
 #[tokio::test]
 async fn a_session_that_panics_with_rooms_and_waiting_messages_leaves_nothing() {
     let services = services(unlimited());
-    let (socket, _) = scripted(|| Poll::Pending);
+    let (socket, _) = scripted(|_| Poll::Pending);
     let slot = services.router.table().reserve("ann", NO_LIMIT);
     let connection = Arc::new(Connection::new(ann(), false));
     let slot = slot.expect("there is no limit");
@@ -306,7 +278,7 @@ async fn a_session_that_panics_with_rooms_and_waiting_messages_leaves_nothing() 
 #[tokio::test(start_paused = true)]
 async fn a_client_is_asked_once_more_after_the_process_was_stopped() {
     let services = services(unlimited());
-    let (socket, sent) = scripted(|| Poll::Pending);
+    let (socket, sent) = scripted(|_| Poll::Pending);
     let session = tokio::spawn(serve_without_patience(services.clone(), socket));
     while services.router.table().connections().is_empty() {
         tokio::task::yield_now().await;

@@ -1,8 +1,6 @@
 //! The way of spans to a collector: through a bounded queue, in batches, by OTLP over HTTP.
 
 use std::{
-    error::Error,
-    fmt::Write as _,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -26,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    errors::with_causes,
     metrics::{Metrics, SpanDropReason},
     supervise,
 };
@@ -251,16 +250,4 @@ impl HttpClient for Client {
             *last_error = Some(with_causes(&**error));
         })
     }
-}
-
-/// An error and what is behind it, in one line.
-fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing into a String cannot fail.
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }
