@@ -1,4 +1,4 @@
-//! What it costs to read a client's frame, and to check what another node or a worker published: nanoseconds for each.
+//! Nanoseconds to read a client's frame, and to check a message that another node or a worker published.
 //!
 //! `cargo bench -p signalbox --bench frames`. The best of many short rounds counts, so that other work on the machine changes little.
 

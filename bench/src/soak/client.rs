@@ -12,13 +12,13 @@ use crate::frame::{MaskKeys, Opcode, Writer, close_payload, next_frame, put_clie
 use crate::handshake;
 use crate::socket::{FrameReader, SharedWriter, split};
 
-/// What may wait for a server that does not read.
+/// Bytes that may wait for a server that does not read.
 const OUTBOX_BYTES_MAX: usize = 4 << 20;
 
 /// Time to connect, with the handshake.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// What a server sent.
+/// A frame from the server.
 #[derive(Debug)]
 pub(super) enum Incoming {
     Text(Vec<u8>),

@@ -20,7 +20,7 @@ const HALF_OPEN: usize = 100;
 /// Frames in one write of a flood.
 const BURST: usize = 200;
 
-/// What may wait on its way before a flood holds on: it floods the server, not itself.
+/// Bytes that may be queued before a flood pauses: it floods the server, not itself.
 const PENDING_BYTES_MAX: usize = 1 << 20;
 
 /// Bothers all of `nodes` until it is dropped.

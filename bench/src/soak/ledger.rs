@@ -1,10 +1,10 @@
-//! What became of every message: what its sender was told, and what its receiver got.
+//! The fate of every message: the answer to its sender, and its arrival.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hdrhistogram::Histogram;
 
-/// The longest latency that is told apart, in microseconds.
+/// The longest latency in the histogram, in microseconds.
 const LATENCY_US_MAX: u64 = 60_000_000;
 
 /// One message.
@@ -34,7 +34,7 @@ pub(super) struct Ledger {
     storm: Mutex<Histogram<u64>>,
 }
 
-/// What the ledger says at the end.
+/// The totals at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     /// Messages that were acked `delivered`.

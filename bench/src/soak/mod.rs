@@ -40,7 +40,7 @@ const WARM_UP_SHARE: f64 = 0.1;
 /// How long after the last message what is missing counts as lost: longer than a node holds it.
 const LAST_WAIT: Duration = Duration::from_secs(15);
 
-/// Clients that connect at a time, so that the beginning is no flood of its own.
+/// Clients that connect at a time, so that connecting does not flood the nodes.
 const CONNECT_PACE: Duration = Duration::from_millis(2);
 
 /// Options of `signalbox-bench soak`.
@@ -69,7 +69,7 @@ pub struct SoakArgs {
 /// Runs it, prints the report, and says whether all is well.
 ///
 /// # Errors
-/// What kept it from running: a program that does not start, or a node that ended by itself.
+/// The reason why it could not run: a program that does not start, or a node that ended by itself.
 pub async fn run(args: &SoakArgs) -> anyhow::Result<bool> {
     let folder = fs::canonicalize(&args.folder).context("the folder is not there")?;
     let plugin =

@@ -1,4 +1,4 @@
-//! The good clients: each talks to one other, moves between nodes, and comes back at once when it is told to go.
+//! The good clients: each talks to one other, moves between nodes, and reconnects at once after a close that allows it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Time for the server to answer a close.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(6);
 
-/// What all clients share.
+/// Shared by all clients.
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) ledger: Ledger,
@@ -182,7 +182,7 @@ impl Person {
         client.send(Opcode::Text, message.to_string().as_bytes())
     }
 
-    /// Takes what came, and says whether the server closes. `came_us`: since when the client is connected.
+    /// Handles a frame, and says whether the server closes. `came_us`: the time of the connection's start.
     fn take(&mut self, frames: Vec<Incoming>, came_us: u64) -> bool {
         for frame in frames {
             match frame {

@@ -64,7 +64,7 @@ impl Redis {
         self.process = None;
     }
 
-    /// Starts it, empty, where it was.
+    /// Starts it again, empty, at the same address.
     pub(super) fn restart(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(&self.program);
         command

@@ -1,4 +1,4 @@
-//! What a soak found, and whether that is well.
+//! The findings of a soak, and whether it passed.
 
 use std::fmt;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(super) struct Report {
     restarts: u32,
     redis_restarts: u32,
     longest_stop: Duration,
-    /// What the nodes dropped, by reason, since they were started last.
+    /// Messages that the nodes dropped since their last start, by reason.
     dropped: Vec<(String, f64)>,
 }
 
@@ -63,7 +63,7 @@ impl Report {
         self.checks().iter().all(|(_, _, is_well)| *is_well)
     }
 
-    /// What was found, and whether it is well.
+    /// A finding, and whether it is within its limit.
     fn checks(&self) -> Vec<(String, String, bool)> {
         let totals = &self.totals;
         let none = |what: &str, count: u64| (what.to_owned(), count.to_string(), count == 0);

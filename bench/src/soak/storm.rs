@@ -1,4 +1,4 @@
-//! What goes wrong, one thing after another, until the time is over.
+//! Injects one failure after another until the time is over.
 //!
 //! Nodes are restarted in the first half alone: in the second their memory is compared, from its beginning to its end.
 

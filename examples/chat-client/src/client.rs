@@ -27,7 +27,7 @@ use crate::{
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// What the client closes with: it is done, and nothing went wrong.
+/// The code of a close that the client chose: nothing went wrong.
 const GOODBYE: CloseFrame = CloseFrame {
     code: CloseCode::Normal,
     reason: Utf8Bytes::from_static(""),

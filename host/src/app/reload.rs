@@ -33,7 +33,7 @@ pub(super) struct Watch {
     hangups: Option<Signal>,
 }
 
-/// What a changed configuration is applied to.
+/// The parts that take over a changed configuration.
 pub(super) struct Targets {
     pub(super) services: Arc<Services>,
     pub(super) authenticator: Arc<Authenticator>,

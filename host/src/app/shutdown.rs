@@ -53,7 +53,7 @@ impl Share {
     }
 }
 
-/// What is stopped beside the connections.
+/// The tasks that are stopped after the connections.
 pub(super) struct Running {
     pub(super) pusher: Option<Pusher>,
     /// Accepts and answers requests until `stop`.

@@ -17,7 +17,7 @@ pub(super) const SECONDS_END: u64 = 100_000_000_000;
 /// Beyond it a number is not even a moment in milliseconds or microseconds.
 const NO_MOMENT: f64 = 1e17;
 
-/// What a good token says.
+/// The claims of a valid token.
 #[derive(Debug)]
 pub(super) struct Verified {
     pub(super) user: String,
@@ -25,7 +25,7 @@ pub(super) struct Verified {
     pub(super) expires_at: SystemTime,
 }
 
-/// What a token must carry besides `sub` and `exp`.
+/// The claims that a token must carry besides `sub` and `exp`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Demands {
     pub(super) issuer: Option<String>,

@@ -117,6 +117,6 @@ pub struct AuthSetupError {
     pub key: &'static str,
     /// The file.
     pub path: PathBuf,
-    /// What is wrong, and what to do.
+    /// The fault, and how to mend it.
     pub reason: String,
 }

@@ -72,7 +72,7 @@ impl Verifier {
         }
     }
 
-    /// What `token` says at `now`. Waits, for a bounded time, only for keys that are being fetched.
+    /// Verifies `token` at `now`. Waits, for a bounded time, only for keys that are being fetched.
     pub(super) async fn verify(&self, token: &str, now: SystemTime) -> Result<Verified, AuthError> {
         let token = Unverified::read(token)?;
         let claims = match &self.keys {

@@ -78,7 +78,7 @@ enum Mode {
     Jwt(jwt::Verifier),
 }
 
-/// What [`Authenticator::apply`] did about the keys of tokens.
+/// The effect of [`Authenticator::apply`] on the keys of tokens.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Applied {
     /// They are as the configuration and the files say.

@@ -15,7 +15,7 @@ const SHOWN_BYTES_MAX: usize = 128;
 /// A web page that may not connect. It names the page's origin and the host that the request was for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginRefused {
-    /// What the page said, as far as it is text, and cut.
+    /// The `Origin` header, as far as it is text, shortened.
     pub origin: String,
     /// The host and port that it asked; none: it named none.
     pub host: Option<String>,

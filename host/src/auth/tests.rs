@@ -53,7 +53,7 @@ fn authenticator(keys: JwtKeySource) -> Authenticator {
     made(&AuthConfig::Jwt(jwt_config(keys))).expect("a good key")
 }
 
-/// What `authenticator` says to an upgrade. It waits for nothing but keys of a URL, of which there are none here.
+/// The answer of `authenticator` to an upgrade. Only keys of a URL could delay it, and there are none here.
 fn identify(
     authenticator: &Authenticator,
     headers: &HeaderMap,

@@ -1,4 +1,4 @@
-//! What a token may say, and what each refusal is told: every odd claim and header by its name.
+//! Valid and invalid claims and headers of tokens, each with the reason of its refusal.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};

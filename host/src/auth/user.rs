@@ -1,4 +1,4 @@
-//! What the ID of a user may be.
+//! The rules for a user ID.
 
 use super::USER_BYTES_MAX;
 

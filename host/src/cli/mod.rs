@@ -90,7 +90,7 @@ fn load(file: Option<&Path>) -> Result<(Config, Source), ExitCode> {
     Ok((config, Source { file, env }))
 }
 
-/// What is read, in one sentence.
+/// Names the source of the configuration, in one sentence.
 fn described(source: &Source) -> String {
     let absolute = |file: &Path| std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let mut text = match &source.file {

@@ -18,7 +18,7 @@ pub(super) struct Report {
     pub(super) admitted: Result<Admitted, LoadError>,
 }
 
-/// What a plugin says about a function whose answer would come later, such as a promise. A server fails each such call, so a
+/// The error of a plugin for a function whose answer would come later, such as a promise. A server fails each such call, so a
 /// component of which one is seen here is refused: its author must know before its users do.
 const LATE: &str = "nobody waits for it";
 

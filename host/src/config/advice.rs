@@ -1,4 +1,4 @@
-//! What a configuration may say and probably does not mean.
+//! Settings that are valid and probably not meant.
 
 use super::settings::{Section, Settings};
 

@@ -17,7 +17,7 @@ pub enum AuthConfig {
     Jwt(JwtConfig),
 }
 
-/// What a token is checked against.
+/// How tokens are verified.
 #[derive(Clone, PartialEq)]
 pub struct JwtConfig {
     /// Where the verification keys come from.
@@ -33,9 +33,9 @@ pub struct JwtConfig {
 pub enum JwtKeySource {
     /// HS256 with one of these.
     Secrets {
-        /// What tokens are made with.
+        /// The secret that tokens are signed with.
         current: String,
-        /// What they were made with before, if that still counts.
+        /// The secret before it, while it still counts.
         previous: Option<String>,
     },
     /// RS256 or ES256 with the public key in this PEM file.

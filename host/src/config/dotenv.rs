@@ -45,7 +45,7 @@ pub fn gather(folder: &Path) -> Result<Environment, ConfigErrors> {
     }
 }
 
-/// What one file sets; nothing if it is not there.
+/// The variables of one file; none if it does not exist.
 fn read_file(file: &Path, errors: &mut Vec<ConfigError>) -> Environment {
     let mut found = Vec::new();
     let environment = match fs::read_to_string(file) {

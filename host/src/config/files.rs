@@ -9,7 +9,7 @@ use std::{
 /// The text of the file at `path`, which must be UTF-8 and at most `bytes_max` long.
 ///
 /// # Errors
-/// What is wrong, and what to do. It holds nothing of the text.
+/// The fault, and how to mend it. It holds nothing of the text.
 pub(crate) fn read_text(path: &Path, bytes_max: usize) -> Result<String, String> {
     let unreadable = |error: io::Error| {
         let advice = match error.kind() {

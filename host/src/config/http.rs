@@ -1,4 +1,4 @@
-//! What the HTTP front is told: its limits, whose word it takes for a client's address, and which hosts and origins it knows.
+//! The settings of the HTTP front: limits, trusted proxies, and the hosts and origins that are let in.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -126,7 +126,7 @@ pub(crate) fn allowed_origin(text: &str) -> Result<String, String> {
     Ok(domain.replacen("://", "://*.", 1))
 }
 
-/// What is wrong with a text that should be an IP address with a port, and how to write it.
+/// Describes the fault in a text that should be an IP address with a port, and how to write it.
 pub(super) fn address_hint(text: &str) -> String {
     let is_port = |port: &str| port.parse::<u16>().is_ok();
     let is_v6 = |host: &str| host.parse::<std::net::Ipv6Addr>().is_ok();

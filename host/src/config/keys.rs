@@ -97,7 +97,7 @@ impl Key {
 /// What the name of every variable of ours starts with.
 pub const PREFIX: &str = "SIGNALBOX_";
 
-/// What the name of a variable ends with that names a file with a secret.
+/// The end of a variable's name that names a file with a secret.
 pub const FILE_SUFFIX: &str = "_FILE";
 
 /// Variables with our prefix that are no settings of the server: the command line client reads them.
@@ -395,7 +395,7 @@ pub const KEYS: [Key; 99] = [
     key("plugins", "call_time_max", millis(1, 60 * SECOND), "50ms", "100ms", Live,
         "Time of a call with its host calls, at least `call_cpu_max`"),
     key("plugins", "compile_time_max", millis(10, HOUR), "120s", "5m", Live,
-        "Time that compiling the component may take; what takes longer is refused"),
+        "Longest time to compile the component; one that takes longer is refused"),
     key("plugins", "init_time_max", millis(1, 60 * SECOND), "5s", "2s", Live,
         "Time of `init`, and of `self-test`"),
     key("plugins", "actions_max", Kind::Count(1, 65_536), "256", "16", Live,

@@ -1,4 +1,4 @@
-//! What differs between two configurations, and what of it needs a restart. The table of keys says which.
+//! The differences between two configurations, and which of them need a restart. The table of keys says which.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +16,7 @@ use super::{
 #[derive(Clone, Default, PartialEq)]
 pub struct Resolved(BTreeMap<(String, Part), Value>);
 
-/// What a value stands for. The address of Redis has two parts that change in different ways.
+/// The part of a setting that a value stands for. The address of Redis has two, which change in different ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Live,
@@ -82,7 +82,7 @@ impl Resolved {
     }
 }
 
-/// What differs between `old` and `new`.
+/// The differences between `old` and `new`.
 pub fn difference(old: &Config, new: &Config) -> Difference {
     let (old, new) = (&old.resolved, &new.resolved);
     let restart = old.names_that_differ(new, Part::Restart);

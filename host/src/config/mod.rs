@@ -86,7 +86,7 @@ pub struct Config {
     pub plugins: Vec<PluginConfig>,
     /// The files that secrets were read from, absolute.
     pub secret_files: BTreeSet<PathBuf>,
-    /// What is allowed and probably not meant, each in a sentence that says what to do.
+    /// Valid settings that are probably not meant, each as a sentence that says what to do.
     pub advice: Vec<String>,
     /// All of it to be shown, without secrets.
     pub shown: Shown,
@@ -203,7 +203,7 @@ impl std::fmt::Debug for RedisConfig {
 /// `[events]`: who may send which event types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventsConfig {
-    /// What clients may send beside built-in types and those that plugins handle.
+    /// The types that clients may send, in addition to built-in types and those that plugins handle.
     pub client: Patterns,
 }
 
@@ -234,7 +234,7 @@ pub struct Limits {
     pub upgrades_per_second: u32,
     /// Time from accepting a TCP connection to its first byte, and time for the body of a call of `/api/`.
     pub upgrade_timeout: Duration,
-    /// What a connection may cost before it is a WebSocket.
+    /// Limits of a connection before it is a WebSocket.
     pub http: HttpLimits,
     /// Rooms that one connection may be in.
     pub rooms_per_connection_max: usize,

@@ -1,4 +1,4 @@
-//! What tells one content of a file from another.
+//! Tells one content of a file from another.
 
 use std::{
     fs::{self, File, Metadata},

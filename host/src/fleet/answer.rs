@@ -43,7 +43,7 @@ pub struct NodeAnswer {
     pub took_ms: Option<f64>,
 }
 
-/// What a node says to a proposal.
+/// A node's answer to a proposal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Vote {
     #[serde(flatten)]

@@ -41,7 +41,7 @@ pub(super) enum Found<T> {
 }
 
 impl<T> Found<T> {
-    /// What may be believed.
+    /// The text, if it can be trusted.
     pub(super) fn ours(&self) -> Option<&T> {
         match self {
             Self::Ours(text) => Some(text),
@@ -49,7 +49,7 @@ impl<T> Found<T> {
         }
     }
 
-    /// What it says, whoever wrote it.
+    /// The text, whoever wrote it.
     pub(super) fn any(&self) -> Option<&T> {
         match self {
             Self::Ours(text) | Self::Earlier(text) | Self::Foreign(text) => Some(text),
@@ -83,7 +83,7 @@ pub(super) struct Board {
     answers: Script,
 }
 
-/// What came of a proposal.
+/// The outcome of a proposal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Proposed {
     Stands,
@@ -129,7 +129,7 @@ impl Board {
         }
     }
 
-    /// What stands on it about `plugins`.
+    /// Reads the entries of `plugins`.
     pub(super) async fn look(
         &self,
         plugins: &[String],
@@ -150,7 +150,7 @@ impl Board {
         Ok(pairs.map(entry).collect())
     }
 
-    /// What stands on it about one plugin.
+    /// Reads the entries of one plugin.
     pub(super) async fn look_at(&self, plugin: &str) -> Result<Entry, Unavailable> {
         let mut entries = self.look(&[plugin.to_owned()]).await?;
         let entry = entries.remove(plugin);
@@ -238,7 +238,7 @@ impl Board {
         self.commands.run::<()>(&expire).await
     }
 
-    /// What `nodes` said to proposal `id` so far. What is not sealed with this node's key is no consent.
+    /// The answers of `nodes` to proposal `id` so far. An answer that is not sealed with this node's key is no consent.
     pub(super) async fn answers(
         &self,
         id: &str,

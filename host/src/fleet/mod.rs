@@ -58,7 +58,7 @@ pub struct Meeting<'a> {
     pub commands: Commands,
     /// How its keys begin.
     pub prefix: &'a str,
-    /// What decisions are signed with.
+    /// The key that decisions are signed with.
     pub admin_key: AdminKey,
 }
 

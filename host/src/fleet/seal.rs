@@ -1,6 +1,6 @@
-//! Who may decide for the cluster: whoever has `admin.key`.
+//! Only holders of `admin.key` decide for the cluster.
 //!
-//! What nodes write about plugins into Redis carries an HMAC under a key that is derived from `admin.key` (HKDF with SHA-256).
+//! Texts about plugins that nodes write to Redis carry an HMAC under a key that is derived from `admin.key` (HKDF with SHA-256).
 //! So being able to write to Redis is not enough to change what the nodes run. The derived key is bound to `redis.key_prefix`,
 //! and each MAC to what the text is and what it is about, so no text can stand in the place of another.
 //!
@@ -16,7 +16,7 @@ use crate::plugin::hex;
 /// `admin.key`, as it is now; none: it is not set.
 pub type AdminKey = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
-/// What keys are derived for. A change of what is sealed changes it.
+/// The purpose of the derived keys. It changes with the format of sealed texts.
 const SALT: &[u8] = b"signalbox cluster decisions 1";
 
 /// Earlier keys that are remembered.
@@ -25,7 +25,7 @@ const EARLIER_MAX: usize = 4;
 /// Stands in the place of the MAC if there is no key.
 const UNSEALED: &str = "unsealed";
 
-/// What a text is.
+/// The kind of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Decision,
@@ -53,7 +53,7 @@ pub(super) struct Seals {
 
 #[derive(Default)]
 struct Keys {
-    /// What the current key was derived from.
+    /// The `admin.key` that the current key was derived from.
     from: Option<String>,
     current: Option<hmac::Key>,
     /// The latest first.
@@ -125,7 +125,7 @@ impl Seals {
     }
 }
 
-/// What the MAC is of: each part with its length, so that no two lists of parts are the same bytes.
+/// The input of the MAC: each part with its length, so that no two lists of parts are the same bytes.
 fn message(kind: Kind, about: &[&str], body: &str) -> Vec<u8> {
     let kind = match kind {
         Kind::Decision => "decision",

@@ -1,4 +1,4 @@
-//! What nodes write about plugins: proposals, decisions, and the components that both are about.
+//! The texts that nodes write about plugins: proposals, decisions, and the components that both are about.
 
 use std::{ops::Deref, time::SystemTime};
 
@@ -64,7 +64,7 @@ pub(super) struct Proposal {
     pub(super) by: String,
 }
 
-/// What the cluster runs.
+/// The decision that the cluster follows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Decision {
     /// From 1; numbers only grow.
@@ -77,7 +77,7 @@ pub(super) struct Decision {
     pub(super) probation: bool,
     /// The node that decided.
     pub(super) by: String,
-    /// Who asked that node for it.
+    /// The caller who asked that node for it.
     pub(super) who: String,
     /// RFC 3339, with milliseconds.
     pub(super) at: String,

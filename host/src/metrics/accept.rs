@@ -10,7 +10,7 @@ struct MediaType {
 }
 
 impl Format {
-    /// What a client wants that sends these `Accept` headers: the format with the greatest quality, of equal ones
+    /// The format for these `Accept` headers: the one with the greatest quality, of equal ones
     /// the one that is named more closely, and else the text format. Without a header, or if the client accepts
     /// neither, it gets one that it did not refuse by `q=0`.
     pub fn wanted(accept: &[&str]) -> Self {

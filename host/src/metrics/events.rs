@@ -36,7 +36,7 @@ pub struct HttpRefused<'a> {
     pub metrics: &'a Metrics,
     /// Why.
     pub refusal: HttpRefusal,
-    /// Who sent it.
+    /// The peer that sent it.
     pub peer: SocketAddr,
 }
 

@@ -41,7 +41,7 @@ pub(super) struct Compiler {
     given_up: GivenUp,
 }
 
-/// What is compiled.
+/// A component to compile.
 struct Of {
     compilation: Arc<Compilation>,
     hash: ComponentHash,

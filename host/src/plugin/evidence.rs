@@ -1,4 +1,4 @@
-//! What speaks against a version on trial: calls that failed, of which users, and whether the version before it survives the same.
+//! The evidence against a version on trial: failed calls, their users, and whether the version before it survives the same calls.
 //!
 //! One client alone must not be able to veto a version. So failures are counted by user, those of one user for no more than
 //! those of all others together, and only the share of them that the version before survives. Of each user some calls are asked
@@ -69,7 +69,7 @@ pub(super) struct Evidence {
     users: Mutex<BTreeMap<Place, Suffered>>,
 }
 
-/// What one user suffered.
+/// The failures of one user.
 #[derive(Clone, Copy, Debug, Default)]
 struct Suffered {
     /// All failures.

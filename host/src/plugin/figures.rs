@@ -112,7 +112,7 @@ impl VersionFigures {
             .mark(self.call_time.snapshot().count(), Instant::now());
     }
 
-    /// What was done in the last minutes.
+    /// The calls of the last minutes.
     pub(super) fn lately(&self) -> Lately {
         self.recent
             .lately(self.call_time.snapshot().count(), Instant::now())

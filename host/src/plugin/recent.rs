@@ -1,4 +1,4 @@
-//! What a version has done lately: the standard for the one that takes its place. All its time would be none, because a client
+//! The recent calls of a version: the standard for its successor. Its lifetime is no standard, because a client
 //! may have made it fail last week.
 
 use std::{
@@ -15,7 +15,7 @@ const WINDOW: Duration = Duration::from_secs(300);
 /// Failures whose users are known; of more, those of the latest stand for all.
 const FAILURES_MAX: usize = 1024;
 
-/// What it did in that time.
+/// The calls of that time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lately {
     pub(super) calls: u64,
@@ -60,7 +60,7 @@ impl Recent {
         state.prune(now);
     }
 
-    /// What was done lately, if there have been `calls` in all.
+    /// The recent calls, if there have been `calls` in all.
     pub(super) fn lately(&self, calls: u64, now: Instant) -> Lately {
         let mut state = self.state();
         state.prune(now);

@@ -22,10 +22,10 @@ use crate::{protocol::ClientInfo, supervise};
 const CALLS_MAX: usize = 256;
 const BYTES_MAX: usize = 4 << 20;
 
-/// What a call costs beside its texts, about.
+/// The approximate cost of a call in addition to its texts, in bytes.
 const CALL_BYTES: usize = 256;
 
-/// What a plugin was asked.
+/// A call of a plugin, to be repeated.
 #[derive(Clone, Debug)]
 pub enum Call<'a> {
     /// About a message.

@@ -13,7 +13,7 @@ use super::{
 /// Longest `id`, in characters.
 pub const ID_CHARS_MAX: usize = 64;
 
-/// What a client said. Everything borrows from the frame if the JSON allows it.
+/// A client's message. Everything borrows from the frame if the JSON allows it.
 ///
 /// Names of fields are matched as in Go's `encoding/json`, and the last of two fields of one name counts. Unknown fields
 /// are passed over: so are `senderId` and `timestamp`, which only the server sets.
@@ -414,7 +414,7 @@ mod tests {
         })
     }
 
-    /// What an old client means, worked out by a parser that builds everything; none: the frame is refused.
+    /// The message of an old client, worked out by a parser that builds everything; none: the frame is refused.
     fn meant(frame: &str) -> Option<[Option<String>; 4]> {
         let fields: Vec<(String, serde_json::Value)> =
             serde_json::from_str::<InOrder>(frame).ok()?.0;

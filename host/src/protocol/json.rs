@@ -1,4 +1,4 @@
-//! What the protocol takes for JSON: RFC 8259, without the texts that languages disagree about.
+//! The protocol's JSON: RFC 8259, without the texts that languages disagree about.
 //!
 //! A validator in one language must see what a receiver in another one sees. An unpaired surrogate escape is an error in
 //! some languages and a character in others, a number of thousands of digits is refused by some and cut by others,

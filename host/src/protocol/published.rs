@@ -1,4 +1,4 @@
-//! What other nodes and workers publish for the clients of a node, brought into the form that clients know.
+//! Brings messages that other nodes and workers publish into the form that clients know.
 
 use std::{borrow::Cow, time::SystemTime};
 
@@ -120,7 +120,7 @@ fn read<'a>(
     }
 }
 
-/// What a frame is made of.
+/// The parts of a frame.
 struct Pieces<'a> {
     event_type: &'a str,
     /// JSON.

@@ -71,7 +71,7 @@ impl AppState {
     }
 }
 
-/// What is served where.
+/// The routes of each listener.
 #[derive(Debug)]
 pub struct Routes {
     public: Router,
@@ -110,7 +110,7 @@ pub fn routes(state: AppState, config: &Config) -> Routes {
     }
 }
 
-/// What balancers ask.
+/// The routes for load balancers.
 fn probes() -> Router<AppState> {
     Router::new()
         .route("/health", get(|| async { "ok\n" }))

@@ -80,7 +80,7 @@ struct Admitted {
     places: Places,
 }
 
-/// What a connection takes up as long as it lasts.
+/// The places that a connection holds as long as it lasts.
 struct Places {
     slot: Slot,
     of_address: Place,

@@ -8,25 +8,25 @@ use crate::config::ServerConfig;
 
 /// A reader that takes less than so many bytes a second is not waited for.
 const SLOWEST_READER_BYTES_PER_SECOND: u64 = 16 << 10;
-/// What buffers between the server and a client hold at most, of what was sent before a ping.
+/// Bytes that buffers between the server and a client hold at most, of those sent before a ping.
 const AHEAD_BYTES_MAX: u64 = 2 << 20;
 /// A timer that is late by more than this share of `server.idle_timeout` shows that the process did not run.
 const LATE_SHARE: u32 = 4;
 /// The longest delay of a timer that is taken for a load of the machine.
 const LATE_MAX: Duration = Duration::from_secs(1);
 
-/// What is known of a client's liveness. All times are given, none is asked for.
+/// The liveness of a client. All times are arguments; it reads no clock.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     last_heard: Instant,
     last_pinged: Instant,
-    /// What had been written to the client when it was last heard, in bytes.
+    /// Bytes that had been written to the client when it was last heard.
     written_when_heard: u64,
-    /// What was written between that and the first ping that is not answered.
+    /// Bytes written between that and the first ping that is not answered.
     ahead_of_ping: Option<u64>,
 }
 
-/// What is to be done.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beat {
     /// Nothing.
@@ -75,7 +75,7 @@ impl Heartbeat {
         self.ping_due(server).min(self.idle_due(server))
     }
 
-    /// What is to be done now. The look was due at `due`: if it comes much later, then the process was stopped meanwhile, and
+    /// The step that is due now. The look was due at `due`: if it comes much later, then the process was stopped meanwhile, and
     /// the client may have had no chance to be heard. It gets another ping, and the time for its answer.
     pub(super) fn look(&mut self, now: Instant, due: Instant, server: &ServerConfig) -> Beat {
         if was_stopped(now, due, server) {

@@ -89,7 +89,7 @@ pub struct Session<S> {
     /// When the message that is being received began.
     message_began: Option<Instant>,
     unfinished: Share,
-    /// What the socket had received when it was last looked at, and when that was.
+    /// Bytes that the socket had received at the last look, and the time of that look.
     received: u64,
     read_at: Instant,
     /// When the clock is looked at next.
@@ -99,7 +99,7 @@ pub struct Session<S> {
     _slot: Slot,
 }
 
-/// What others know of a session.
+/// How far a session has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// The plugins have not admitted it yet.
@@ -322,7 +322,7 @@ impl<S> Drop for Session<S> {
     }
 }
 
-/// What a panic says.
+/// The message of a panic.
 fn fault(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))

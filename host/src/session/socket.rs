@@ -11,7 +11,7 @@ use crate::{router::Sink, websocket::DecodeError};
 /// Why nothing more can be read. A close frame can still be sent, unless the connection broke.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// What the client sent cannot be understood, or must not be.
+    /// The bytes from the client cannot be understood, or break a limit.
     #[error("{0}")]
     Unreadable(#[from] DecodeError),
     /// The connection broke.

@@ -1,6 +1,6 @@
 //! A WebSocket on a TCP connection.
 //!
-//! What the system has received is read into a buffer of the thread and decoded from there: a connection at rest has no
+//! Bytes are read into a buffer of the thread and decoded from there: a connection at rest has no
 //! buffer of its own. What is sent does not come this way.
 
 use std::{
@@ -22,9 +22,9 @@ use tokio::{
 use super::socket::{Incoming, Socket, SocketError};
 use crate::{router::Sink, websocket::Decoder};
 
-/// What is read at a time.
+/// Bytes of one read.
 const READ_BYTES: usize = 16 << 10;
-/// What is thrown away at most: more than a client can have had under way when it was sent a close frame.
+/// Bytes that are thrown away at most: more than a client can have had under way when it was sent a close frame.
 const SKIPPED_BYTES_MAX: u64 = 64 << 20;
 
 thread_local! {
@@ -38,10 +38,10 @@ pub struct TcpSocket {
     receiving: OwnedReadHalf,
     sending: Option<OwnedWriteHalf>,
     decoder: Decoder,
-    /// What was read and is not decoded yet: several frames came with one read.
+    /// Bytes that were read and are not decoded yet: several frames came with one read.
     undecoded: Bytes,
     received: u64,
-    /// What had been received when messages began to be skipped.
+    /// Bytes that had been received when skipping of messages began.
     skipping_from: Option<u64>,
     /// Nothing more can be read: the connection is over, or what follows cannot be understood.
     ended: bool,
@@ -62,7 +62,7 @@ impl TcpSocket {
         }
     }
 
-    /// What is whole in the bytes that were read before.
+    /// The next whole message in the bytes that were read before.
     fn decode_rest(&mut self) -> Result<Option<Incoming>, SocketError> {
         let mut rest = &self.undecoded[..];
         let whole = self.decoder.decode(&mut rest);

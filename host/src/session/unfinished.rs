@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// What each connection may keep without being charged: so a node that is full still takes messages of common size.
+/// Bytes that each connection may keep without being charged: so a node that is full still takes messages of common size.
 const FREE_BYTES: usize = 4 << 10;
 
 /// Bytes that all connections of a node are charged with.

@@ -37,7 +37,7 @@ impl<S: Socket> Wire<S> {
         }
     }
 
-    /// What the client sent next; none once the connection is over. A ping and a close frame are answered.
+    /// The client's next message; none once the connection is over. A ping and a close frame are answered.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,

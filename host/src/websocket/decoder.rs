@@ -5,7 +5,7 @@ use super::{BINARY, CLOSE, CONTINUATION, CONTROL_BYTES_MAX, FIN, NO_CODE, PING, 
 /// The longest header of a client's frame: two bytes, eight of length, four of mask.
 const HEADER_BYTES_MAX: usize = 14;
 
-/// What a client sent.
+/// A message or control frame of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Incoming {
     /// A whole text message.

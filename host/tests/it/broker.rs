@@ -29,7 +29,7 @@ struct Recorder {
     rooms: Mutex<HashSet<String>>,
     got: Mutex<HashMap<String, Vec<String>>>,
     asked: Mutex<Vec<(String, UserRequest)>>,
-    /// What all nodes of the cluster were told to deliver to users, in the order in which they were.
+    /// The messages to users that the nodes of the cluster delivered, in their order.
     log: Arc<Mutex<Vec<String>>>,
 }
 

@@ -1,5 +1,5 @@
-//! What `run` and `check` say about where the configuration comes from, what is probably not meant, and secrets that are
-//! no secrets; and that no secret is ever shown.
+//! `run` and `check` name the source of the configuration, settings that are probably not meant, and secrets that are no
+//! secrets; and they never show a secret.
 
 use crate::{
     harness::{WITH_CHAT, folder},

@@ -7,12 +7,12 @@ use crate::{
     harness::{Client, Node, WITH_CHAT},
 };
 
-/// What only the platform sends.
+/// Types that only the platform sends.
 const PLATFORM: [&str; 3] = ["quiz_ready", "notification", "roadmap_ready"];
 
 const DEFAULTS: &str = "[events]\n[api]\nkeys = [\"a-key-of-a-backend\"]\n";
 
-/// What `client` is told of a message of this type to bob.
+/// The answer to `client` for a message of this type to bob.
 async fn told(client: &mut Client, event_type: &str) -> String {
     let frame =
         json!({"type": event_type, "payload": {"text": "hi"}, "receiverId": "bob", "id": "1"});

@@ -1,4 +1,4 @@
-//! Who decides for a cluster: whoever has `admin.key`, and nobody who can merely write to Redis.
+//! Only holders of `admin.key` decide for a cluster, and nobody who can merely write to Redis.
 
 use serde_json::{Value, json};
 use signalbox::plugin::{component_hash, hex};

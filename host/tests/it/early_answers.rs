@@ -14,7 +14,7 @@ const KEY: &str = "an-api-key-of-tests";
 const CONFIG: &str = "[api]\nkeys = [\"an-api-key-of-tests\"]\n[admin]\nkey = \"an-admin-key-of-tests\"\n\
                       [limits]\nplugin_file_bytes_max = \"1MiB\"\n";
 
-/// What a client sees that sends its whole body before it reads a byte.
+/// The answer to a client that sends its whole body before it reads a byte.
 async fn large(node: &Endpoint, call: &str, headers: &str, body: &[u8]) -> String {
     let mut stream = node.tcp().await;
     let head = format!(

@@ -1,4 +1,4 @@
-//! What strangers can hold before anybody knows who they are: sockets, headers, answers that nobody reads.
+//! Bounds of strangers before authentication: sockets, headers, answers that nobody reads.
 
 use std::time::Duration;
 

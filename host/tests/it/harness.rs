@@ -220,7 +220,7 @@ pub(crate) fn replace(folder: &Path, name: &str, bytes: &[u8]) {
     std::fs::rename(temporary, folder.join(name)).expect("the file is renamed");
 }
 
-/// What is written into the file `name`: in a configuration, clients may send any type unless it says what they may.
+/// The content of the file `name`: in a configuration, clients may send any type unless it says what they may.
 fn content(name: &str, bytes: &[u8]) -> Vec<u8> {
     match std::str::from_utf8(bytes) {
         Ok(config) if name == "platform.toml" => with_any_event(config).into_bytes(),
@@ -264,7 +264,7 @@ impl Endpoint {
         Answer::read(&answer)
     }
 
-    /// What is answered to exactly these bytes, until the server sends no more.
+    /// The answer to exactly these bytes, until the server sends no more.
     pub(crate) async fn raw(&self, request: &str) -> String {
         let mut stream = self.tcp().await;
         stream
@@ -274,7 +274,7 @@ impl Endpoint {
         to_end(&mut stream).await
     }
 
-    /// What a POST of `body` by the bearer of `key` is answered.
+    /// The answer to a POST of `body` by the bearer of `key`.
     pub(crate) async fn post(
         &self,
         path: &str,

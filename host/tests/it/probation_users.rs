@@ -1,4 +1,4 @@
-//! Who can take a version back: several users whose calls the version before survives, and never one client alone.
+//! A version is taken back for several users whose calls the version before survives, and never for one client alone.
 
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ fn mark_of(version: &str) -> String {
     format!("a:{}", stamp_of(version))
 }
 
-/// What speaks against the version that is live, once all that failed was asked again.
+/// The evidence against the live version, once all failed calls were replayed.
 async fn evidence(node: &Node) -> Value {
     until("nothing is to be asked again", async || {
         let shown = plugin(node).await;

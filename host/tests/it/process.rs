@@ -101,7 +101,7 @@ pub(crate) struct Server {
     reader: watch::Sender<LogReader>,
 }
 
-/// What the other end of a server's standard error does.
+/// The reader of a server's standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogReader {
     Reads,

@@ -101,7 +101,7 @@ impl World {
         }
     }
 
-    /// What was delivered has come, once and in order, and what was not comes at most once.
+    /// Checks that delivered messages came once and in order, and others at most once.
     async fn check(&self) {
         let delivered = self.delivered.lock().unwrap().clone();
         let count: usize = delivered.values().map(Vec::len).sum();

@@ -1,4 +1,4 @@
-//! What workers publish for clients, which is checked and brought into the form of the protocol.
+//! Messages that workers publish for clients are checked and brought into the form of the protocol.
 
 use serde_json::{Value, json};
 

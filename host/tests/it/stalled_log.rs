@@ -7,7 +7,7 @@ use crate::{
     process::{LogReader, Server, Signal, launch_with_full_log},
 };
 
-/// What the server counts.
+/// The server's counters.
 const DROPPED: &str = "wss_log_lines_dropped_total";
 
 /// The line that says how many were lost.

@@ -1,4 +1,4 @@
-//! What `cargo test` says while it runs: which tests failed, and which test programs ended without a result.
+//! Reads the output of `cargo test`: which tests failed, and which test programs ended without a result.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -36,7 +36,7 @@ impl Outcome {
         }
     }
 
-    /// What failed: tests by name, each with its program, and programs that crashed. To be asked if cargo failed.
+    /// The failures: tests by name, each with its program, and programs that crashed. To be asked if cargo failed.
     pub(crate) fn failed(&mut self) -> Vec<String> {
         self.end_program();
         self.failed.iter().cloned().collect()

@@ -58,7 +58,7 @@ impl Seen {
     }
 }
 
-/// What tells a message apart from others.
+/// Identifies a message.
 pub(super) fn identity(message: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     message.hash(&mut hasher);

@@ -37,11 +37,11 @@ use crate::{
 /// How long a message waits for a user who is nowhere.
 pub(super) const HOLD: Duration = Duration::from_secs(5);
 
-/// What may wait: for all users, and for one. What is over is dropped, and counted.
+/// Bounds of the waiting messages: of all users, and of one. Messages over them are dropped and counted.
 const BYTES_MAX: usize = 16 << 20;
 const USER_BYTES_MAX: usize = 1 << 20;
 
-/// What is charged for a message beside its bytes.
+/// Charged for each message in addition to its bytes.
 const OVERHEAD_BYTES: usize = 128;
 
 /// How often is looked where a user is, although nothing tells that they came.
@@ -53,11 +53,11 @@ const BATCH: usize = 64;
 /// A message that waits.
 #[derive(Debug)]
 pub(super) struct Parcel {
-    /// What the clients get.
+    /// The frame for the clients.
     pub(super) frame: Frame,
     /// How often it was forwarded.
     pub(super) hops: u8,
-    /// What tells it apart, as [`doubles::identity`] makes it; none: that of the frame.
+    /// Its identity, as [`doubles::identity`] makes it; none: that of the frame.
     pub(super) identity: Option<u64>,
     /// The other servers that have it.
     pub(super) servers: Vec<ServerId>,

@@ -1,4 +1,4 @@
-//! Who holds a user or a room, as Redis says now.
+//! The nodes that hold a user or a room, according to Redis.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ pub(super) struct Holders {
     metrics: Arc<Metrics>,
     /// When a server was seen alive. That one is dead is not kept: it is taken out of the route.
     leases: DashMap<ServerId, Instant>,
-    /// What a server's lease says that it understands. That holds as long as the server lives.
+    /// The abilities that a server's lease announces. They hold as long as the server lives.
     abilities: DashMap<ServerId, Ability>,
 }
 

@@ -53,7 +53,7 @@ pub(super) struct Receivers {
     pub(super) routes: Arc<Routes>,
     /// What other nodes ask and answer.
     pub(super) control: Arc<Control>,
-    /// What they ask and answer about messages that wait.
+    /// Questions and answers about messages that wait.
     pub(super) fences: Arc<Fences>,
     /// Messages for users who are not here any more.
     pub(super) held: Arc<Held>,

@@ -7,10 +7,10 @@ use crate::config::{RedisCompat, RedisConfig};
 /// A server's ID: a node's name and the nonce of its boot, or whatever `websocket-app` calls itself.
 pub(super) type ServerId = Arc<str>;
 
-/// What this server's lease holds: the number of its [`Ability`].
+/// The value of this server's lease: the number of its [`Ability`].
 pub(super) const LEASE_VALUE: &str = "3";
 
-/// What a server understands on its channel, by what its lease holds; each includes those before it.
+/// The formats that a server understands on its channel, by the value of its lease; each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Ability {
     /// Messages, and questions about users.
@@ -22,7 +22,7 @@ pub(super) enum Ability {
 }
 
 impl Ability {
-    /// What a lease with this value tells.
+    /// The ability that a lease with this value announces.
     pub(super) fn in_lease(value: &[u8]) -> Self {
         let text = std::str::from_utf8(value).unwrap_or_default();
         match text.parse::<u32>().unwrap_or_default() {

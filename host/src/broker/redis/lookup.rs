@@ -1,6 +1,6 @@
 //! Where this node publishes to: the servers that hold a user or a room, kept for a moment, and order when they change.
 //!
-//! What was read is used for [`KEEP`], or until a node says that the route changed ([`super::notices`]). A sender's
+//! A route is used for [`KEEP`], or until a node says that it changed ([`super::notices`]). A sender's
 //! messages must not overtake each other when the receiver moves: those published to the old server may still wait there
 //! ([`super::held`]). So a route that no longer leads to a server is used only once that server has said that it passed
 //! on all it had ([`super::fences`]). Publishing holds the route open for reading; a change waits until everything that
@@ -61,7 +61,7 @@ struct Route {
     stale: AtomicBool,
 }
 
-/// What is known of a route.
+/// The cached state of a route.
 #[derive(Default)]
 pub(super) struct Known {
     servers: Arc<[ServerId]>,
@@ -133,7 +133,7 @@ impl Lookup {
         })
     }
 
-    /// What is known of `name` is not to be used again.
+    /// Invalidates the cached route of `name`.
     pub(super) fn changed(&self, name: Name<'_>) {
         let (map, text) = self.place(name);
         if let Some(route) = map.get(text) {
@@ -249,7 +249,7 @@ impl Known {
         asked || past.any(|(_, until)| until.elapsed() < PAST_KEPT)
     }
 
-    /// What it led to is past.
+    /// The route is outdated.
     fn leave_all(&mut self) {
         let until = self
             .asked

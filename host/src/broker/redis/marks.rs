@@ -1,4 +1,4 @@
-//! What stands before a message for a user on a server's channel: how often it was forwarded, and which servers have it.
+//! The prefix of a message for a user on a server's channel: how often it was forwarded, and which servers have it.
 //!
 //! A server that finds the user gone forwards the message to where they are now ([`super::held`]). It must know who else
 //! got it, or a user with two devices would get it twice. Like a trace, the mark is a line before the message, which the
@@ -10,13 +10,13 @@ use super::keys::ServerId;
 /// How such a line begins; hops, identity and the servers follow, with a space between them.
 const BEGIN: &str = r#"{"type":"signalbox.to","payload":""#;
 
-/// What ends the line.
+/// The end of the prefix.
 const END: &str = "\"}\n";
 
 /// How often a message may be forwarded, so that wrong routes cannot make it go in circles.
 pub(super) const HOPS_MAX: u8 = 3;
 
-/// What a mark says.
+/// The content of a mark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mark<'a> {
     /// How often it was forwarded.

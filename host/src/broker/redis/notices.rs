@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{held::Held, keys::Name, lookup::Lookup};
 
-/// What tells notices apart from whatever else may come on the channel.
+/// The prefix of notices, which nothing else on the channel has.
 const TYPE: &str = "signalbox.routes";
 
 #[derive(Debug, Serialize, Deserialize)]

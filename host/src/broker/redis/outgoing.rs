@@ -15,11 +15,11 @@ use crate::{
     trace::Trace,
 };
 
-/// What may be under way to Redis at a time. Over it a sender waits, and is told `unavailable` after the command
+/// Bytes that may be under way to Redis at a time. Over it a sender waits, and gets `unavailable` after the command
 /// timeout.
 const UNDER_WAY_BYTES_MAX: usize = 16 << 20;
 
-/// What goes out on the channels of other servers.
+/// Messages to the channels of other servers.
 pub(super) struct Outgoing {
     commands: Commands,
     keys: Arc<Keys>,

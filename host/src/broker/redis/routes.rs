@@ -52,7 +52,7 @@ enum Written {
     Unknown,
 }
 
-/// What was found about a name.
+/// The result of a look at a name.
 struct Look {
     name: Owned,
     /// Whether this node holds it.

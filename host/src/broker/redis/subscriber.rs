@@ -54,7 +54,7 @@ struct Subscription {
 pub(super) struct Farewell {
     /// This server is to get no more messages.
     asked: CancellationToken,
-    /// What was published for it has come in, and who publishes more is told that nobody listens.
+    /// Messages published to it have come in, and later publishers learn that nobody listens.
     done: CancellationToken,
 }
 

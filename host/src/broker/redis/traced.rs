@@ -21,7 +21,7 @@ pub(super) struct Traced<'a> {
     pub(super) message: &'a str,
 }
 
-/// What stands before a message that `span` publishes.
+/// The prefix of a message that `span` publishes.
 pub(super) fn line(span: &Span) -> String {
     [BEGIN, &span.traceparent(), END].concat()
 }

@@ -39,7 +39,7 @@ pub(super) enum Phase {
     Final,
 }
 
-/// What a version did on trial.
+/// The calls of a version on trial.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Own {
     /// Calls, however they ended.

@@ -1,4 +1,4 @@
-//! What operators do by hand: swap a component in that they upload, or have the file read again. Going back is in
+//! Operations by hand: swap a component in that an operator uploads, or have the file read again. Going back is in
 //! [`back`](super::back), because that waits for nothing.
 //!
 //! Each goes the way of a reload: admitted beside what is live, one atomic store, written down, told in log and metrics.

@@ -45,7 +45,7 @@ pub(super) struct Trial {
     began: Instant,
     /// The calls that it had answered when that began.
     from: u64,
-    /// What the version before it did lately.
+    /// The recent calls of the version before it.
     before: Lately,
     /// Where that is asked what this one fails at.
     replays: Arc<Replays>,
@@ -64,7 +64,7 @@ impl Trial {
         }
     }
 
-    /// What speaks against the version until now.
+    /// The evidence against the version so far.
     pub(super) fn found(&self) -> Found {
         self.replays.evidence().found()
     }

@@ -35,7 +35,7 @@ pub(super) struct Candidate {
     trial: Proof,
 }
 
-/// What it is judged by.
+/// The rules that it is judged by.
 enum Proof {
     /// Calls of its own users.
     Canary(Trial),
@@ -68,7 +68,7 @@ impl Candidate {
         }
     }
 
-    /// What speaks against it until now.
+    /// The evidence against it so far.
     pub(super) fn found(&self) -> Found {
         match &self.trial {
             Proof::Canary(trial) => trial.found(),

@@ -57,7 +57,7 @@ pub struct VersionView {
     pub state: &'static str,
     /// How it is tried beside the live one.
     pub rollout: Option<RolloutView>,
-    /// What speaks against it, while it has to prove itself.
+    /// The evidence against it while it is on trial.
     pub evidence: Option<EvidenceView>,
     /// Why it was taken back by itself.
     pub rolled_back_because: Option<String>,
@@ -100,7 +100,7 @@ pub struct RolloutView {
     pub differences: Vec<Difference>,
 }
 
-/// What speaks against a version on trial, as reports show it.
+/// The evidence against a version on trial, as reports show it.
 #[derive(Clone, Debug, Serialize)]
 pub struct EvidenceView {
     /// Failures that count: those that the version before survives, of one user for no more than of all others together.

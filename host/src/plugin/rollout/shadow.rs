@@ -52,7 +52,7 @@ struct Outcomes {
     /// The plugin's, beside which the shadow has others that nobody reads.
     metrics: Arc<PluginMetrics>,
     seen: Mutex<Seen>,
-    /// What speaks against the shadow.
+    /// The evidence against the shadow.
     evidence: Evidence,
 }
 
@@ -115,7 +115,7 @@ impl Shadow {
         &self.version
     }
 
-    /// What speaks against it until now.
+    /// The evidence against it so far.
     pub(in crate::plugin) fn found(&self) -> Found {
         self.found.evidence.found()
     }

@@ -193,7 +193,7 @@ impl Shelf {
     }
 }
 
-/// What a value takes up.
+/// The bytes that a value takes up.
 fn size(key: &str, value: &[u8]) -> usize {
     ENTRY_BYTES + key.len() + value.len()
 }

@@ -14,8 +14,8 @@ use futures_util::future::BoxFuture;
 pub(super) use self::unwritten::Unwritten;
 pub use self::{memory::MemoryStore, redis::RedisStore};
 
-/// What a value takes up beside its bytes and those of its key: for its place among the others, and the time at which it
-/// ends. About as much as either store needs, so that many small values take no more memory than a few large ones.
+/// Bytes that a value takes up in addition to its own and those of its key: for its place among the others, and its
+/// expiry. About as much as either store needs, so that many small values take no more memory than a few large ones.
 pub const ENTRY_BYTES: usize = 256;
 
 /// Why the store did not do what it was asked.

@@ -34,7 +34,7 @@ struct This<'a> {
     connections: usize,
     /// Whether it is going down.
     draining: bool,
-    /// What it follows of the cluster's decisions, by plugin.
+    /// The cluster's decisions that it follows, by plugin.
     decisions: BTreeMap<String, PluginStanding>,
 }
 

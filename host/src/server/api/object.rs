@@ -12,7 +12,7 @@ use crate::{
 /// Longest name of a field that an error shows, in characters.
 const SHOWN_CHARS_MAX: usize = 40;
 
-/// What is wrong with a body: the code of a message's error, and a text for people.
+/// The fault of a body: the code of a message's error, and a text for people.
 pub(super) type Wrong = (ErrorCode, String);
 
 fn wrong<T>(message: String) -> Result<T, Wrong> {

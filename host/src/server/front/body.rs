@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::watch::Watch;
 
-/// What is read of a body that nobody wants, so that the connection can serve the next request. A longer one costs the
+/// Bytes that are read of a body that nobody wants, so that the connection can serve the next request. A longer one costs the
 /// connection.
 const SETTLE_BYTES_MAX: u64 = 64 << 10;
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(1);

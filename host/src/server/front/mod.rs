@@ -37,7 +37,7 @@ use crate::{
     session::Services,
 };
 
-/// What HTTP needs for its buffers at least.
+/// The least that HTTP needs for its buffers.
 const BUFFER_BYTES_MIN: usize = 8 << 10;
 
 const NO_ROOM: LastWord = LastWord {
@@ -65,7 +65,7 @@ const NO_PROXY_HEADER: LastWord = LastWord {
     may_retry: false,
 };
 
-/// What all connections of one listener share.
+/// Shared by all connections of one listener.
 pub(super) struct Front {
     services: Arc<Services>,
     routes: Router,

@@ -9,7 +9,7 @@ use super::client_address::canonical;
 
 /// Longest header of version 1, with its line end.
 const V1_BYTES_MAX: usize = 107;
-/// What follows the fixed part of version 2: addresses, and what else the balancer says.
+/// The longest variable part of version 2: addresses, and the balancer's own fields.
 const V2_BYTES_MAX: usize = 4 << 10;
 const V2_FIXED_BYTES: usize = 16;
 

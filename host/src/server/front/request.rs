@@ -1,4 +1,4 @@
-//! What happens to every request before its handler has it, and to every answer after.
+//! Applied to every request before its handler, and to every answer after it.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 

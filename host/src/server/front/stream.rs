@@ -23,7 +23,7 @@ use super::{
 };
 use crate::session::Live;
 
-/// What may wait in the system for a client that does not read, in bytes, while it speaks HTTP.
+/// Bytes that may wait in the system for a client that does not read, while it speaks HTTP.
 const UNSENT_BYTES_MAX: u32 = 64 << 10;
 
 /// The stream below HTTP.

@@ -13,10 +13,10 @@ pub(in crate::server) struct Target {
 }
 
 impl Target {
-    /// What a request is for; none: an HTTP/1.0 client that did not say.
+    /// The host that a request is for; none: an HTTP/1.0 client that did not say.
     ///
     /// # Errors
-    /// What is wrong, for the client.
+    /// The fault, for the client.
     pub(super) fn of(
         version: Version,
         uri: &Uri,

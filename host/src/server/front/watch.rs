@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{config::Limits, session::Live};
 
-/// What a connection is doing.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Nothing has come yet.

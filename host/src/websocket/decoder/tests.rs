@@ -25,7 +25,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// What the decoder makes of `bytes`, `step` bytes at a time, and how many bytes it had seen at an error.
+/// Decodes `bytes`, `step` bytes at a time, and counts the bytes seen at an error.
 fn decode(bytes: &[u8], step: usize, max: usize) -> (Vec<Incoming>, Option<(DecodeError, usize)>) {
     let mut decoder = Decoder::new(max);
     let mut whole = Vec::new();

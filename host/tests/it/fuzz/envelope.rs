@@ -6,7 +6,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::{Target, expect_well, fuzz, server, talker::Talker};
 use crate::harness::WITH_CHAT;
 
-/// What JSON is made of, and where its readers differ.
+/// Pieces of JSON, some of which its readers take differently.
 pub(super) const JSON_WORDS: &[&str] = &[
     "{",
     "}",

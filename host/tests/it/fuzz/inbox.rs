@@ -1,4 +1,4 @@
-//! What others publish to a node through Redis.
+//! Messages that others publish to a node through Redis.
 
 use proptest::{prelude::*, test_runner::TestCaseError};
 use signalbox::protocol::event_type;

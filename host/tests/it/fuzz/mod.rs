@@ -40,7 +40,7 @@ const PANIC: &str = "a defect of the server";
 struct Target {
     /// The folder of its seeds.
     name: &'static str,
-    /// What mutations put in.
+    /// The pieces that mutations insert.
     words: &'static [&'static str],
 }
 

@@ -6,7 +6,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{Client, Endpoint};
 
-/// What nothing else is answered with: the `id` of the frame after each that is tried.
+/// An `id` that nothing else is answered with: that of the frame after each input.
 const END: &str = "end of the exchange";
 
 /// A frame from the server. A payload may hold numbers that fit no type of this language, as JSON may.

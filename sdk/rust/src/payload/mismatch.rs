@@ -1,7 +1,7 @@
-//! What a client is told about a payload that does not fit: in the words of JSON, because the names of the plugin's types are
+//! The words to a client about a payload that does not fit: those of JSON, because the names of the plugin's types are
 //! nobody's business.
 
-/// What does not fit, as what follows "the payload".
+/// Describes the mismatch, to follow "the payload".
 pub(super) fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text

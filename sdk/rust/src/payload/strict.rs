@@ -19,7 +19,7 @@ const NOT_JSON: &str = "is not JSON";
 /// Goes through all of `json`, and returns the texts that are values in it.
 ///
 /// # Errors
-/// What is wrong with it, as what follows "the payload".
+/// The fault, to follow "the payload".
 pub(super) fn texts(json: &str) -> Result<Vec<Cow<'_, str>>, &'static str> {
     let mut texts = Vec::new();
     read(json, Some(&mut texts))?;
@@ -39,7 +39,7 @@ fn read<'j>(json: &'j str, texts: Option<&mut Vec<Cow<'j, str>>>) -> Result<(), 
         .map_err(|error| reason(&error))
 }
 
-/// What is wrong, in the same words as in other languages.
+/// The fault, in the same words as in other languages.
 fn reason(error: &serde_json::Error) -> &'static str {
     let text = error.to_string();
     if let Some(own) = [LEVELS, TWICE]

@@ -17,7 +17,7 @@ use super::{
     tools::{output, run},
 };
 
-/// What the project's own build leaves: the plugin in one file.
+/// The output of the project's own build: the plugin in one file.
 const BUNDLE: &str = "build/plugin.js";
 
 /// The program that puts a script into the engine, below the folders in which npm puts packages: the project's, or one above.
