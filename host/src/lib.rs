@@ -7,7 +7,7 @@ pub mod auth;
 pub mod broker;
 pub mod cloudwatch;
 pub mod config;
-pub mod errors;
+pub mod error_chain;
 pub mod files;
 pub mod fleet;
 pub mod logging;

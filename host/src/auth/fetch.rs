@@ -16,7 +16,7 @@ use hyper_util::{
 use rustls::crypto::aws_lc_rs;
 use tokio::{task::spawn_blocking, time::timeout};
 
-use crate::errors::with_causes;
+use crate::error_chain::with_causes;
 
 /// Time for all of it, from the look-up of the name to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(5);

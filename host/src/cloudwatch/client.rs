@@ -13,7 +13,7 @@ use aws_sdk_cloudwatch::{
 
 use crate::{
     config::CloudWatchConfig,
-    errors::{causes, with_causes},
+    error_chain::{causes, with_causes},
 };
 
 /// Bounds of the time that a request may take with its repetitions: no longer than an interval, within these. One that is

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    errors::with_causes,
+    error_chain::with_causes,
     metrics::{Metrics, SpanDropReason},
     supervise,
 };

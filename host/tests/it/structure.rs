@@ -11,14 +11,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("metrics", &["protocol"]),
     ("supervise", &["metrics"]),
     ("files", &[]),
-    ("errors", &[]),
+    ("error_chain", &[]),
     ("token_bucket", &[]),
     (
         "auth",
-        &["config", "errors", "metrics", "protocol", "supervise"],
+        &["config", "error_chain", "metrics", "protocol", "supervise"],
     ),
-    ("cloudwatch", &["config", "errors", "metrics", "supervise"]),
-    ("trace", &["config", "errors", "metrics", "supervise"]),
+    (
+        "cloudwatch",
+        &["config", "error_chain", "metrics", "supervise"],
+    ),
+    ("trace", &["config", "error_chain", "metrics", "supervise"]),
     ("redis_client", &["config", "metrics", "supervise"]),
     (
         "broker",

@@ -1,20 +1,24 @@
 //! Runs `cargo test`, shows what it prints, and reads it.
 
-use std::io::{self, BufReader, IsTerminal as _, Write as _};
+use std::io::{self, BufReader, IsTerminal as _, Write};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
 use super::outcome::Outcome;
 
-/// Runs it to its end. What failed is added to `failed`.
-///
-/// Its standard output and its standard error go through one pipe, so that each line keeps its place.
+/// Runs it to its end and prints its output. Adds the names of the failed tests to `failed`.
 pub(super) fn run(mut cargo: Command, failed: &mut Vec<String>) -> anyhow::Result<()> {
-    let (reader, writer) = io::pipe().context("no pipe for the output of cargo")?;
-    if io::stdout().is_terminal() {
+    let out = io::stdout();
+    if out.is_terminal() {
         cargo.env("CARGO_TERM_COLOR", "always");
     }
+    run_into(out.lock(), cargo, failed)
+}
+
+/// Its standard output and its standard error go through one pipe, so that each line keeps its place.
+fn run_into(out: impl Write, mut cargo: Command, failed: &mut Vec<String>) -> anyhow::Result<()> {
+    let (reader, writer) = io::pipe().context("no pipe for the output of cargo")?;
     cargo.stdout(
         writer
             .try_clone()
@@ -24,7 +28,7 @@ pub(super) fn run(mut cargo: Command, failed: &mut Vec<String>) -> anyhow::Resul
     let mut child = cargo.spawn().context("cannot run cargo; is it in PATH?")?;
     // With it go the ends of the pipe that this process holds.
     drop(cargo);
-    let outcome = show(BufReader::new(reader));
+    let outcome = show(BufReader::new(reader), out);
     let status = child.wait().context("cargo's end is unknown")?;
     let mut outcome = outcome?;
     if status.success() {
@@ -39,10 +43,10 @@ pub(super) fn run(mut cargo: Command, failed: &mut Vec<String>) -> anyhow::Resul
     bail!("{count} failed; they are named below");
 }
 
-/// Copies all lines to the terminal, and reads them.
-fn show(mut lines: impl io::BufRead) -> anyhow::Result<Outcome> {
+/// Copies all lines to `out`, and reads them.
+fn show(mut lines: impl io::BufRead, mut out: impl Write) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::default();
-    let (mut line, mut out) = (Vec::new(), io::stdout().lock());
+    let mut line = Vec::new();
     while lines
         .read_until(b'\n', &mut line)
         .context("cannot read the output of cargo")?
@@ -67,8 +71,10 @@ mod tests {
             "echo '  Running tests/a.rs (target/debug/deps/a-1)' >&2; echo failures:; echo '    t'; \
              echo 'test result: FAILED. 0 passed; 1 failed'; exit 101",
         ]);
-        let mut failed = Vec::new();
-        let error = run(shell, &mut failed).expect_err("a test failed");
+        let (mut out, mut failed) = (Vec::new(), Vec::new());
+        let error = run_into(&mut out, shell, &mut failed).expect_err("a test failed");
+        let shown = String::from_utf8(out).expect("text");
+        assert_eq!(shown.lines().count(), 4, "{shown}");
         assert!(error.to_string().contains("1 failed"), "{error}");
         assert_eq!(failed, ["a (tests/a.rs): t"]);
     }
@@ -77,8 +83,8 @@ mod tests {
     fn a_build_that_fails_is_an_error_without_names() {
         let mut shell = Command::new("sh");
         shell.args(["-c", "echo 'error: could not compile'; exit 101"]);
-        let mut failed = Vec::new();
-        let error = run(shell, &mut failed).expect_err("it failed");
+        let (mut out, mut failed) = (Vec::new(), Vec::new());
+        let error = run_into(&mut out, shell, &mut failed).expect_err("it failed");
         assert!(error.to_string().contains("before a test did"), "{error}");
         assert!(failed.is_empty());
     }
