@@ -52,21 +52,19 @@ impl LocalNode for Recorder {
     }
 
     fn deliver(&self, target: Target<'_>, frame: &Frame) -> usize {
+        // Held until it is written down: a user who leaves now has got it before what others deliver later.
+        let users = self.users.lock().unwrap();
         let name = match target {
-            Target::User(user) if self.holds_user(user) => format!("user {user}"),
+            Target::User(user) if users.contains(user) => format!("user {user}"),
             Target::Room(room) if self.holds_room(room) => format!("room {room}"),
             Target::Everyone => "everyone".to_owned(),
             Target::User(_) | Target::Room(_) => return 0,
         };
+        let text = text_in(frame);
         if matches!(target, Target::User(_)) {
-            self.log.lock().unwrap().push(text_in(frame));
+            self.log.lock().unwrap().push(text.clone());
         }
-        self.got
-            .lock()
-            .unwrap()
-            .entry(name)
-            .or_default()
-            .push(text_in(frame));
+        self.got.lock().unwrap().entry(name).or_default().push(text);
         1
     }
 
@@ -108,20 +106,23 @@ impl Node {
         self.broker.user_settled(user).await;
     }
 
-    /// Publishes numbers to `user`, one after another, until `done`, and returns those that it was told reach somebody.
-    async fn publish_until(&self, user: &str, done: impl Future<Output = ()>) -> Vec<String> {
-        let mut reached = Vec::new();
+    /// Publishes numbers to `user`, one after another, until `done`. Those that reach somebody are added to `reached`.
+    async fn publish_until(
+        &self,
+        user: &str,
+        reached: &Mutex<Vec<String>>,
+        done: impl Future<Output = ()>,
+    ) {
         let mut done = std::pin::pin!(done);
         for n in 0.. {
             let text = n.to_string();
             if self.publish(Target::User(user), &text).await > 0 {
-                reached.push(text);
+                reached.lock().unwrap().push(text);
             }
             if futures_util::poll!(&mut done).is_ready() {
                 break;
             }
         }
-        reached
     }
 
     async fn join(&self, room: &str) {
@@ -286,20 +287,30 @@ async fn a_user_who_moves_gets_all_that_was_published_once_and_in_order(
         log,
         _backend,
     } = make(4).await;
+    let reached = Mutex::default();
     nodes[1].connect("u").await;
     let moves = async {
-        // To another node, and away and back to the same one.
-        for (from, to) in [(1, 2), (2, 3), (3, 3), (3, 1), (1, 1)].repeat(10) {
-            nodes[from].disconnect("u").await;
-            nodes[to].connect("u").await;
+        // To another node, and away and back to the same one. A message follows a user three times.
+        for round in [[(1, 2), (2, 3)], [(3, 3), (3, 1)], [(1, 1), (1, 1)]].repeat(10) {
+            for (from, to) in round {
+                nodes[from].disconnect("u").await;
+                nodes[to].connect("u").await;
+            }
+            until_all_came(&log, &reached).await;
         }
     };
-    let reached = nodes[0].publish_until("u", moves).await;
+    nodes[0].publish_until("u", &reached, moves).await;
+    until_all_came(&log, &reached).await;
+    assert_eq!(*log.lock().unwrap(), *reached.lock().unwrap());
+}
+
+/// Waits until as many messages came as reached somebody by now.
+async fn until_all_came(log: &Mutex<Vec<String>>, reached: &Mutex<Vec<String>>) {
+    let count = reached.lock().unwrap().len();
     until("all has come", async || {
-        (log.lock().unwrap().len() >= reached.len()).then_some(())
+        (log.lock().unwrap().len() >= count).then_some(())
     })
     .await;
-    assert_eq!(*log.lock().unwrap(), reached);
 }
 
 async fn a_user_with_two_devices_gets_nothing_twice_on_either_while_one_moves(
@@ -316,7 +327,9 @@ async fn a_user_with_two_devices_gets_nothing_twice_on_either_while_one_moves(
             nodes[to].connect("u").await;
         }
     };
-    let reached = nodes[0].publish_until("u", moves).await;
+    let reached = Mutex::default();
+    nodes[0].publish_until("u", &reached, moves).await;
+    let reached = reached.into_inner().unwrap();
     nodes[1].expect("user u", &reached).await;
     for node in &nodes[2..] {
         let got = node.got("user u");
@@ -340,12 +353,10 @@ async fn a_node_that_leaves_loses_nothing_that_was_published(make: impl AsyncFn(
         nodes[2].connect("u").await;
         nodes[1].broker.leave(Duration::from_secs(10)).await;
     };
-    let reached = nodes[0].publish_until("u", leaves).await;
-    until("all has come", async || {
-        (log.lock().unwrap().len() >= reached.len()).then_some(())
-    })
-    .await;
-    assert_eq!(*log.lock().unwrap(), reached);
+    let reached = Mutex::default();
+    nodes[0].publish_until("u", &reached, leaves).await;
+    until_all_came(&log, &reached).await;
+    assert_eq!(*log.lock().unwrap(), *reached.lock().unwrap());
 }
 
 async fn the_other_nodes_that_hold_a_user_are_asked_and_answer(
@@ -601,6 +612,50 @@ async fn redis_nodes(urls: &str, size: usize, log: &Arc<Mutex<Vec<String>>>) -> 
         .await;
     }
     nodes
+}
+
+#[tokio::test]
+async fn messages_follow_a_user_back_to_the_server_that_passed_them_on_in_order() {
+    let server = Server::start().await;
+    let nodes = redis_nodes(&server.url(), 3, &Arc::default()).await;
+    let [sender, home, away] = nodes.as_slice() else {
+        panic!("three nodes")
+    };
+    let route = async || -> Vec<String> { server.command(&["SMEMBERS", "user_servers:u"]).await };
+    let until_no_route = async || {
+        until("the server finds nobody", async || {
+            route().await.is_empty().then_some(())
+        })
+        .await;
+    };
+    away.connect("u").await;
+    let away_id = route().await.remove(0);
+    away.disconnect("u").await;
+    home.connect("u").await;
+    let mut sent = Vec::new();
+    for round in 0..10 {
+        sent.extend(["before", "away", "back"].map(|when| format!("{when} {round}")));
+        let [before, late, back] = sent.last_chunk().expect("three");
+        assert_eq!(sender.publish(Target::User("u"), before).await, 1);
+        home.expect("user u", &sent[..sent.len() - 2]).await;
+        // They leave, and no server has noticed.
+        home.recorder.users.lock().unwrap().remove("u");
+        assert_eq!(sender.publish(Target::User("u"), late).await, 1);
+        until_no_route().await;
+        // They come elsewhere, and leave again.
+        server
+            .command::<()>(&["SADD", "user_servers:u", &away_id])
+            .await;
+        until_no_route().await;
+        // They come back, and the next message races with the one that follows them.
+        home.recorder.users.lock().unwrap().insert("u".to_owned());
+        home.broker.user_changed("u");
+        until("they are found", async || {
+            (sender.publish(Target::User("u"), back).await == 1).then_some(())
+        })
+        .await;
+        home.expect("user u", &sent).await;
+    }
 }
 
 passes_the_contract!(memory: super::memory_cluster);

@@ -140,7 +140,7 @@ async fn sentinels_fail_over_while_the_old_master_lives() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_of_a_cluster_dies_and_its_replica_takes_over() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::start_with_failover().await;
     let fleet = Fleet::start(2, &cluster.urls(), "").await;
     let mut talk = Talk::start(&fleet, 10).await;
     talk.rounds_delivered(10).await;
@@ -157,7 +157,7 @@ async fn a_master_of_a_cluster_dies_and_its_replica_takes_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_of_a_cluster_is_halted_and_its_replica_takes_over() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::start_with_failover().await;
     let fleet = Fleet::start(2, &cluster.urls(), "").await;
     let mut talk = Talk::start(&fleet, 10).await;
     talk.rounds_delivered(10).await;

@@ -17,33 +17,48 @@ const FORGOTTEN_AFTER: Duration = HOLD.saturating_mul(2);
 /// Messages that are remembered; over it the oldest is forgotten.
 const REMEMBERED_MAX: usize = 65_536;
 
+/// The way on which a message came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Published,
+    /// Another server forwarded it.
+    Forwarded,
+    /// This server passed it on, found the user gone, and it followed the user back.
+    Returned,
+}
+
 /// Which messages came that may come twice, by their identity. A message that carries a mark and was not forwarded is
-/// none of them: whoever forwards it knows who has it.
+/// none of them: the server that forwards it knows which ones have it.
 #[derive(Debug, Default)]
 pub(super) struct Doubles(Mutex<Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// Whether it was forwarded.
-    messages: HashMap<u64, bool>,
+    /// The way of the last one of each that was no double.
+    messages: HashMap<u64, Way>,
     order: VecDeque<(u64, Instant)>,
 }
 
 impl Doubles {
     /// Notes a message, and says whether it is the double of one that came before. Two that were published directly
-    /// and are equal are two messages.
-    pub(super) fn is_double(&self, identity: u64, forwarded: bool) -> bool {
+    /// and are equal are two messages. A message returns once.
+    pub(super) fn is_double(&self, identity: u64, way: Way) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.forget_old();
-        match seen.messages.get(&identity) {
-            Some(was_forwarded) if forwarded || *was_forwarded => true,
-            Some(_) => false,
-            None => {
-                seen.messages.insert(identity, forwarded);
-                seen.order.push_back((identity, Instant::now()));
-                false
-            }
+        let before = seen.messages.get(&identity).copied();
+        let is_double = match (before, way) {
+            (None | Some(Way::Published), Way::Published) => false,
+            (None, Way::Forwarded) => false,
+            (_, Way::Returned) => before == Some(Way::Returned),
+            (Some(_), Way::Published | Way::Forwarded) => true,
+        };
+        if !is_double {
+            seen.messages.insert(identity, way);
         }
+        if before.is_none() {
+            seen.order.push_back((identity, Instant::now()));
+        }
+        is_double
     }
 }
 
@@ -72,13 +87,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_message_that_is_forwarded_and_published_comes_once_in_either_order() {
         let doubles = Doubles::default();
-        assert!(!doubles.is_double(1, false));
-        assert!(!doubles.is_double(1, false), "sent twice");
-        assert!(doubles.is_double(1, true));
-        assert!(!doubles.is_double(2, true));
-        assert!(doubles.is_double(2, true), "two servers forwarded it");
-        assert!(doubles.is_double(2, false));
+        assert!(!doubles.is_double(1, Way::Published));
+        assert!(!doubles.is_double(1, Way::Published), "sent twice");
+        assert!(doubles.is_double(1, Way::Forwarded));
+        assert!(!doubles.is_double(2, Way::Forwarded));
+        assert!(doubles.is_double(2, Way::Forwarded), "two forwarded it");
+        assert!(doubles.is_double(2, Way::Published));
         tokio::time::advance(FORGOTTEN_AFTER + Duration::from_secs(1)).await;
-        assert!(!doubles.is_double(2, true), "forgotten");
+        assert!(!doubles.is_double(2, Way::Forwarded), "forgotten");
+    }
+
+    #[test]
+    fn a_message_that_follows_its_user_back_is_no_double_once() {
+        for first in [None, Some(Way::Published), Some(Way::Forwarded)] {
+            let doubles = Doubles::default();
+            if let Some(first) = first {
+                assert!(!doubles.is_double(1, first));
+            }
+            assert!(!doubles.is_double(1, Way::Returned), "after {first:?}");
+            for way in [Way::Returned, Way::Forwarded, Way::Published] {
+                assert!(doubles.is_double(1, way), "{way:?} after {first:?}");
+            }
+        }
     }
 }

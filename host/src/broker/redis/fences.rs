@@ -50,6 +50,9 @@ enum Said {
         /// Where to answer.
         from: String,
         user: String,
+        /// Whether to answer when everything is passed on, instead of at once.
+        #[serde(default = "yes")]
+        wait: bool,
     },
     #[serde(rename = "signalbox.fence_passed")]
     Passed {
@@ -57,6 +60,11 @@ enum Said {
         /// The servers that messages for the user were forwarded to of late.
         to: Vec<String>,
     },
+}
+
+/// Nodes that do not say `wait` mean that.
+fn yes() -> bool {
+    true
 }
 
 /// A question that is forgotten when nobody waits for its answer any more.
@@ -85,11 +93,26 @@ impl Fences {
     /// Returns when `server` has passed on what it had for `user`, or cannot be waited for, with the servers that it
     /// passed something on to.
     pub(super) async fn pass(&self, server: &ServerId, user: &str) -> Vec<ServerId> {
-        let time = self.keys.command_timeout() + ANSWER_EXTRA;
         if server == self.keys.own_id() {
-            let passed = timeout(time, self.held.passed(user)).await;
+            let passed = timeout(self.time(), self.held.passed(user)).await;
             return passed.unwrap_or_default();
         }
+        self.ask(server, user, true).await
+    }
+
+    /// Returns the servers that `server` passed messages for `user` on to of late. What it still has it may keep.
+    pub(super) async fn passed_by(&self, server: &ServerId, user: &str) -> Vec<ServerId> {
+        if server == self.keys.own_id() {
+            return self.held.passed_to(user);
+        }
+        self.ask(server, user, false).await
+    }
+
+    fn time(&self) -> Duration {
+        self.keys.command_timeout() + ANSWER_EXTRA
+    }
+
+    async fn ask(&self, server: &ServerId, user: &str, wait: bool) -> Vec<ServerId> {
         let (answer, answered) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         {
@@ -104,6 +127,7 @@ impl Fences {
             id,
             from: self.keys.own_id().to_string(),
             user: user.to_owned(),
+            wait,
         };
         // A server that does not listen is gone, and has nothing.
         match control::say(&self.commands, &self.keys, server, &ask).await {
@@ -114,7 +138,7 @@ impl Fences {
                 return Vec::new();
             }
         }
-        match timeout(time, answered).await {
+        match timeout(self.time(), answered).await {
             Ok(Ok(to)) => to.into_iter().map(Arc::from).collect(),
             _ => {
                 debug!(
@@ -137,12 +161,20 @@ impl Fences {
                     let _ = answer.send(to);
                 }
             }
-            Said::Ask { id, from, user } => {
+            Said::Ask {
+                id,
+                from,
+                user,
+                wait,
+            } => {
                 let (commands, keys) = (self.commands.clone(), self.keys.clone());
                 let held = self.held.clone();
                 // Not here: this is where everything comes in.
                 tokio::spawn(async move {
-                    let to = held.passed(&user).await;
+                    let to = match wait {
+                        true => held.passed(&user).await,
+                        false => held.passed_to(&user),
+                    };
                     let to = to.iter().map(ToString::to_string).collect();
                     let passed = Said::Passed { id, to };
                     if let Err(error) = control::say(&commands, &keys, &from, &passed).await {
@@ -169,6 +201,7 @@ mod tests {
             id: 1,
             from: "a-1".to_owned(),
             user: "u\"".to_owned(),
+            wait: false,
         };
         let passed = Said::Passed {
             id: 1,

@@ -25,7 +25,7 @@ use super::{
     doubles,
     holders::Holders,
     keys::{Ability, Keys, Name, ServerId},
-    marks::{self, HOPS_MAX},
+    marks::{self, HOPS_MAX, Trail},
     outgoing::Outgoing,
 };
 use crate::{
@@ -59,8 +59,7 @@ pub(super) struct Parcel {
     pub(super) hops: u8,
     /// Its identity, as [`doubles::identity`] makes it; none: that of the frame.
     pub(super) identity: Option<u64>,
-    /// The other servers that have it.
-    pub(super) servers: Vec<ServerId>,
+    pub(super) trail: Trail,
 }
 
 /// The messages that wait, by user.
@@ -162,6 +161,11 @@ impl Held {
         if let Some(passed) = passed {
             let _ = passed.await;
         }
+        self.passed_to(user)
+    }
+
+    /// The servers that messages for `user` were forwarded to of late.
+    pub(super) fn passed_to(&self, user: &str) -> Vec<ServerId> {
         let state = self.state();
         let passed = state.passed.get(user);
         passed.map_or_else(Vec::new, |(servers, _)| servers.clone())
@@ -266,7 +270,7 @@ impl Held {
 
     /// Whether nothing more is to be done for `parcel`, because one of `others` has it, or may have it.
     async fn forward(&self, user: &str, parcel: &Parcel, others: Vec<ServerId>) -> bool {
-        let has = |server: &ServerId| parcel.servers.contains(server);
+        let has = |server: &ServerId| parcel.trail.servers.contains(server);
         let (have_it, to): (Vec<_>, Vec<_>) = others.into_iter().partition(has);
         if to.is_empty() {
             return !have_it.is_empty();
@@ -275,12 +279,17 @@ impl Held {
             self.dropped();
             return true;
         }
-        let mut servers = parcel.servers.clone();
-        servers.extend(to.iter().cloned());
-        servers.push(self.keys.own_id().clone());
+        let own = self.keys.own_id();
+        let mut trail = parcel.trail.clone();
+        // A user who comes back here does not have it.
+        trail.servers.retain(|server| server != own);
+        trail.servers.extend(to.iter().cloned());
+        if !trail.passed_on.contains(own) {
+            trail.passed_on.push(own.clone());
+        }
         let of_frame = || doubles::identity(parcel.frame.as_str());
         let identity = parcel.identity.unwrap_or_else(of_frame);
-        let line = marks::line(parcel.hops + 1, identity, &servers);
+        let line = marks::line(parcel.hops + 1, identity, &trail);
         let marked = line + parcel.frame.as_str();
         self.note_passed(user, &to);
         let publish = |server: &ServerId| {

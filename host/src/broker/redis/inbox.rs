@@ -14,11 +14,11 @@ use tracing::warn;
 
 use super::{
     control::{self, Control},
-    doubles::{self, Doubles},
+    doubles::{self, Doubles, Way},
     fences::{self, Fences},
     health::Health,
     held::{Held, Parcel},
-    keys::{Keys, Name},
+    keys::{Keys, Name, ServerId},
     lookup::Lookup,
     marks::{self, Mark},
     notices,
@@ -74,6 +74,7 @@ struct Addressed {
 
 /// Takes what is published for this server and hands it out to its connections.
 pub(super) struct Inbox {
+    own_id: ServerId,
     own_channel: String,
     broadcast_channel: String,
     routes_channel: String,
@@ -88,6 +89,7 @@ pub(super) struct Inbox {
 impl Inbox {
     pub(super) fn new(keys: &Keys, to: Receivers, metrics: Arc<Metrics>, tracer: Tracer) -> Self {
         Self {
+            own_id: keys.own_id().clone(),
             own_channel: keys.server_channel(keys.own_id()),
             broadcast_channel: keys.broadcast_channel(),
             routes_channel: keys.routes_channel(),
@@ -171,6 +173,7 @@ impl Inbox {
     /// Hands a message to whom it names. If it is traced, `span` ends with it.
     fn deliver(&self, text: String, mark: Option<Mark<'_>>, span: Option<Span>) {
         let hops = mark.map_or(0, |mark| mark.hops);
+        let trail = mark.map(|mark| mark.trail()).unwrap_or_default();
         // Of the text as it came: what is rewritten may differ from server to server. Who publishes with a mark says who has
         // the message, so that it can be no double until it is forwarded.
         let identity = match mark {
@@ -183,15 +186,21 @@ impl Inbox {
         };
         let connections = match (&user, &room) {
             (Some(user), _) => {
-                if identity.is_some_and(|identity| self.doubles.is_double(identity, hops > 0)) {
+                let way = if hops == 0 {
+                    Way::Published
+                } else if trail.passed_on.contains(&self.own_id) {
+                    Way::Returned
+                } else {
+                    Way::Forwarded
+                };
+                if identity.is_some_and(|identity| self.doubles.is_double(identity, way)) {
                     return;
                 }
-                let servers = mark.iter().flat_map(Mark::servers).map(Arc::from).collect();
                 let parcel = Parcel {
                     identity,
                     frame,
                     hops,
-                    servers,
+                    trail,
                 };
                 self.deliver_to_user(user, parcel)
             }

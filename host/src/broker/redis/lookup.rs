@@ -106,8 +106,8 @@ impl Lookup {
             {
                 return Err(error.clone());
             }
-            route.stale.store(false, Ordering::SeqCst);
-            self.ask(name, &mut known).await?;
+            let changed = route.stale.swap(false, Ordering::SeqCst);
+            self.ask(name, &mut known, changed).await?;
         }
         Ok(known.downgrade())
     }
@@ -116,19 +116,25 @@ impl Lookup {
     /// what is delivered here before the future is done may overtake those.
     pub(super) fn catch_up(&self, user: &str) -> Option<impl Future<Output = ()> + Send + use<'_>> {
         let route = self.users.get(user)?.clone();
-        let is_behind = match route.known.try_read() {
-            Ok(known) => known.may_be_behind(self.keys.own_id()),
-            Err(_) => true,
+        let is_behind = |known: &Known| {
+            let changed = route.stale.load(Ordering::SeqCst);
+            known.may_be_behind(self.keys.own_id(), changed)
         };
+        let is_behind = route
+            .known
+            .try_read()
+            .map_or(true, |known| is_behind(&known));
         if !is_behind || !self.node.holds_user(user) {
             return None;
         }
         let user: Box<str> = user.into();
         Some(async move {
             let mut known = route.known.write().await;
-            if known.may_be_behind(self.keys.own_id()) {
+            let changed = route.stale.load(Ordering::SeqCst);
+            if known.may_be_behind(self.keys.own_id(), changed) {
+                route.stale.store(false, Ordering::SeqCst);
                 known.leave_all();
-                self.pass_fences(&user, &mut known).await;
+                self.pass_fences(&user, &mut known, changed).await;
             }
         })
     }
@@ -158,7 +164,13 @@ impl Lookup {
         self.holders.sweep();
     }
 
-    async fn ask(&self, name: Name<'_>, known: &mut Known) -> Result<(), Unavailable> {
+    /// Reads the route of `name`, after it `changed` or because it is old.
+    async fn ask(
+        &self,
+        name: Name<'_>,
+        known: &mut Known,
+        changed: bool,
+    ) -> Result<(), Unavailable> {
         let asked = Instant::now();
         known.leave_all();
         let holders = match self.holders.of(name).await {
@@ -173,20 +185,31 @@ impl Lookup {
         if let Name::User(user) = name
             && !known.servers.is_empty()
         {
-            self.pass_fences(user, known).await;
+            self.pass_fences(user, known, changed).await;
         }
         known.asked = Some(asked);
         Ok(())
     }
 
     /// Returns when the servers that the route leads to no more have passed on what they had for `user`.
-    async fn pass_fences(&self, user: &str, known: &mut Known) {
-        let mut seen: Vec<ServerId> = known.servers.to_vec();
+    ///
+    /// A user can leave a server and come back to it, unseen from here. So after a change those to which the route still
+    /// leads are asked where they passed messages on to: from there those will follow the user back.
+    async fn pass_fences(&self, user: &str, known: &mut Known, changed: bool) {
         let past = std::mem::take(&mut known.past).into_iter();
         let can_forward = |server: &ServerId| {
             server == self.keys.own_id() || self.holders.can(server, Ability::Forwards)
         };
-        let mut left: Vec<ServerId> = past.map(|(server, _)| server).filter(can_forward).collect();
+        let past = past.map(|(server, _)| server).filter(can_forward);
+        let (stayed, mut left): (Vec<ServerId>, Vec<ServerId>) =
+            past.partition(|server| known.servers.contains(server));
+        if changed && !stayed.is_empty() {
+            let asked = stayed
+                .iter()
+                .map(|server| self.fences.passed_by(server, user));
+            left.extend(join_all(asked).await.into_iter().flatten());
+        }
+        let mut seen: Vec<ServerId> = known.servers.to_vec();
         for _ in 0..FENCE_ROUNDS_MAX {
             left.retain(|server| !seen.contains(server));
             if left.is_empty() {
@@ -234,10 +257,11 @@ impl Known {
         &self.servers
     }
 
-    /// Whether messages may be on their way by others than `own`, which holds the user now.
-    fn may_be_behind(&self, own: &ServerId) -> bool {
+    /// Whether messages may be on their way by others than `own`, which holds the user now. The route may have `changed`
+    /// since it was read.
+    fn may_be_behind(&self, own: &ServerId, changed: bool) -> bool {
         let leads_somewhere = !self.servers.is_empty() || !self.past.is_empty();
-        leads_somewhere && !self.servers.contains(own) && self.is_recent()
+        leads_somewhere && (changed || !self.servers.contains(own)) && self.is_recent()
     }
 
     /// Whether messages that were published along it, now or before, may still be on their way.

@@ -1,20 +1,35 @@
 //! The prefix of a message for a user on a server's channel: how often it was forwarded, and which servers have it.
 //!
 //! A server that finds the user gone forwards the message to where they are now ([`super::held`]). It must know who else
-//! got it, or a user with two devices would get it twice. Like a trace, the mark is a line before the message, which the
+//! has it, or a user with two devices would get it twice, and who had it and passed it on: users can come back there. Like a trace, the mark is a line before the message, which the
 //! server takes off, and goes only to servers whose lease says that they do so. Workers and servers of `websocket-app`
 //! publish without a mark.
 
+use std::sync::Arc;
+
 use super::keys::ServerId;
 
-/// How such a line begins; hops, identity and the servers follow, with a space between them.
+/// How such a line begins. Hops, identity, the servers that have the message, and after [`PASSED_ON`] those that passed it on
+/// follow, with a space between them.
 const BEGIN: &str = r#"{"type":"signalbox.to","payload":""#;
 
 /// The end of the prefix.
 const END: &str = "\"}\n";
 
+/// What stands before the servers that passed the message on.
+const PASSED_ON: &str = "|";
+
 /// How often a message may be forwarded, so that wrong routes cannot make it go in circles.
 pub(super) const HOPS_MAX: u8 = 3;
+
+/// The servers that a message went to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Trail {
+    /// They have it: they hand it out, or pass it on.
+    pub(super) servers: Vec<ServerId>,
+    /// They had it, found the user gone, and passed it on. Users who came back there do not have it.
+    pub(super) passed_on: Vec<ServerId>,
+}
 
 /// The content of a mark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,22 +38,31 @@ pub(super) struct Mark<'a> {
     pub(super) hops: u8,
     /// A hash of the message as it was first published; 0 if it was not forwarded.
     pub(super) identity: u64,
-    servers: &'a str,
+    trail: &'a str,
 }
 
 impl Mark<'_> {
-    /// The servers that have the message, beside the one that reads this.
-    pub(super) fn servers(&self) -> impl Iterator<Item = &str> {
-        self.servers.split(' ').filter(|server| !server.is_empty())
+    pub(super) fn trail(&self) -> Trail {
+        let mut words = self.trail.split(' ').filter(|word| !word.is_empty());
+        let servers = words.by_ref().take_while(|word| *word != PASSED_ON);
+        Trail {
+            servers: servers.map(Arc::from).collect(),
+            passed_on: words.map(Arc::from).collect(),
+        }
     }
 }
 
-/// The line before a message that went to `servers`.
-pub(super) fn line(hops: u8, identity: u64, servers: &[ServerId]) -> String {
+/// The line before a message.
+pub(super) fn line(hops: u8, identity: u64, trail: &Trail) -> String {
     let mut line = format!("{BEGIN}{hops} {identity:x}");
-    for server in servers.iter().filter(|server| is_plain(server)) {
+    let mut words: Vec<&str> = plain(&trail.servers).collect();
+    if !trail.passed_on.is_empty() {
+        words.push(PASSED_ON);
+        words.extend(plain(&trail.passed_on));
+    }
+    for word in words {
         line.push(' ');
-        line.push_str(server);
+        line.push_str(word);
     }
     line.push_str(END);
     line
@@ -48,45 +72,57 @@ pub(super) fn line(hops: u8, identity: u64, servers: &[ServerId]) -> String {
 pub(super) fn read(text: &str) -> Option<(Mark<'_>, &str)> {
     let (mark, message) = text.strip_prefix(BEGIN)?.split_once(END)?;
     let (hops, rest) = mark.split_once(' ')?;
-    let (identity, servers) = rest.split_once(' ').unwrap_or((rest, ""));
+    let (identity, trail) = rest.split_once(' ').unwrap_or((rest, ""));
     let mark = Mark {
         hops: hops.parse().ok()?,
         identity: u64::from_str_radix(identity, 16).ok()?,
-        servers,
+        trail,
     };
     Some((mark, message))
 }
 
-/// Whether the ID can stand in a line. All that nodes make can.
-fn is_plain(server: &str) -> bool {
+/// The IDs that can stand in a line. All that nodes make can.
+fn plain(servers: &[ServerId]) -> impl Iterator<Item = &str> {
     let breaks = |c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '\\';
-    !server.is_empty() && !server.contains(breaks)
+    let servers = servers.iter().map(Arc::as_ref);
+    servers.filter(move |id: &&str| !id.is_empty() && *id != PASSED_ON && !id.contains(breaks))
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::control, *};
 
+    fn trail(servers: &[&str], passed_on: &[&str]) -> Trail {
+        let ids = |ids: &[&str]| ids.iter().map(|id| Arc::from(*id)).collect();
+        Trail {
+            servers: ids(servers),
+            passed_on: ids(passed_on),
+        }
+    }
+
     #[test]
-    fn a_message_comes_out_as_it_went_in_with_what_the_mark_says() {
+    fn a_message_comes_out_as_it_went_in_with_the_content_of_its_mark() {
         let message = "{\"type\":\"chat\",\"payload\":\"a\\\"}\\n\"}";
-        for servers in [&[][..], &["a-1".into()], &["a-1".into(), "b-2".into()]] {
-            let text = line(2, 0xfeed, servers) + message;
+        for trail in [
+            trail(&[], &[]),
+            trail(&["a-1"], &[]),
+            trail(&["a-1", "b-2"], &["c", "d"]),
+            trail(&[], &["c"]),
+        ] {
+            let text = line(2, 0xfeed, &trail) + message;
             let (mark, rest) = read(&text).expect("it is marked");
             assert_eq!((mark.hops, mark.identity, rest), (2, 0xfeed, message));
-            let read: Vec<&str> = mark.servers().collect();
-            let servers: Vec<&str> = servers.iter().map(|server| &**server).collect();
-            assert_eq!(read, servers);
+            assert_eq!(mark.trail(), trail);
         }
         assert_eq!(read(message), None);
     }
 
     #[test]
     fn an_id_that_would_break_the_line_is_left_out() {
-        let servers: Vec<ServerId> = ["a b", "\"}\n", "", "c"].map(Into::into).to_vec();
-        let text = line(0, 0, &servers) + "x";
+        let broken = trail(&["a b", "\"}\n", "", "|", "c"], &["|", "d"]);
+        let text = line(0, 0, &broken) + "x";
         let (mark, message) = read(&text).expect("it is marked");
-        assert_eq!((mark.servers().collect(), message), (vec!["c"], "x"));
+        assert_eq!((mark.trail(), message), (trail(&["c"], &["d"]), "x"));
     }
 
     #[test]

@@ -329,7 +329,11 @@ impl RedisBroker {
         if here {
             servers.push(self.keys.own_id().clone());
         }
-        marks::line(0, 0, &servers)
+        let trail = marks::Trail {
+            servers,
+            ..marks::Trail::default()
+        };
+        marks::line(0, 0, &trail)
     }
 
     /// Whether anybody listens, as far as that can be told.

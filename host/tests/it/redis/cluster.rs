@@ -1,5 +1,7 @@
 //! A cluster of three masters with a replica each.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use redis::{cluster::ClusterClient, cluster_async::ClusterConnection};
 
@@ -12,13 +14,11 @@ const MASTERS: usize = 3;
 const NODES: usize = 2 * MASTERS;
 const SLOTS: usize = 16_384;
 
-/// What every node is told. A master that is silent for this long is failed over; shorter, and a busy machine looks like
-/// a dead one. Replicas stay with their masters, so that a test knows who takes over. Apart from that, what Redis does by
-/// default, which includes that all slots are down while one has no master.
-const SETTINGS: [&str; 6] = [
+/// The settings of every node. Replicas stay with their masters, so that a test knows which one takes over. All other
+/// settings are the defaults of Redis, so all slots are down while one has no master.
+const SETTINGS: [&str; 5] = [
     "cluster-enabled yes",
     "cluster-config-file nodes.conf",
-    "cluster-node-timeout 1500",
     "cluster-allow-replica-migration no",
     "cluster-replica-validity-factor 0",
     "repl-diskless-sync-delay 0",
@@ -44,10 +44,22 @@ struct Seen {
 }
 
 impl Cluster {
-    /// A cluster that works.
+    /// A cluster whose masters stay masters, however long a busy machine keeps one of them from answering.
     pub(crate) async fn start() -> Self {
+        Self::start_with(Duration::from_mins(10)).await
+    }
+
+    /// A cluster that fails a master over soon after its death. A busy machine can look like a dead master, and messages
+    /// that were published to it in the meantime are lost.
+    pub(crate) async fn start_with_failover() -> Self {
+        Self::start_with(Duration::from_millis(1500)).await
+    }
+
+    async fn start_with(node_timeout: Duration) -> Self {
+        let mut settings = SETTINGS.map(str::to_owned).to_vec();
+        settings.push(format!("cluster-node-timeout {}", node_timeout.as_millis()));
         let options = Options {
-            settings: SETTINGS.map(str::to_owned).to_vec(),
+            settings,
             ..Options::default()
         };
         let nodes: Vec<Server> =
