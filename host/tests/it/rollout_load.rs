@@ -19,11 +19,14 @@ use crate::{
     harness::{Client, Endpoint, Node},
 };
 
-const PAIRS: usize = 100;
+const PAIRS: usize = 50;
 const ROUNDS: u64 = 2;
 
 /// Messages of a pair that are under way at a time.
 const WINDOW: u64 = 4;
+
+/// Between two windows of a pair. Plugins are compiled with the time that serving leaves.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What fails is passed over, so that a version that traps loses no message.
 fn config() -> String {
@@ -85,6 +88,7 @@ impl Pair {
             }
             self.times.push(began.elapsed());
             windows.fetch_add(1, Relaxed);
+            tokio::time::sleep(PAUSE).await;
         }
         self
     }

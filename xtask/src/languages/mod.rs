@@ -12,7 +12,11 @@ mod mistakes;
 mod node;
 mod signalbox;
 
+use std::iter::from_fn;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -95,25 +99,15 @@ pub(crate) fn test(
     }
     let folder = TempDir::new("languages")?;
     let signalbox = Signalbox::new(program, folder.path());
-    let mut outcomes = Vec::new();
-    for language in LANGUAGES {
-        if !chosen.is_empty() && !chosen.iter().any(|name| name == language) {
-            continue;
-        }
+    let is_chosen =
+        |language: &&str| chosen.is_empty() || chosen.iter().any(|name| name == language);
+    let languages: Vec<&'static str> = LANGUAGES.iter().copied().filter(is_chosen).collect();
+    let outcomes = at_once(&languages, |language| {
         eprintln!("== {language}");
-        let mut steps = Steps::default();
-        let tried = journey::run(&signalbox, language, &mut steps)
-            .and_then(|()| conformance::run(&signalbox, workspace, language, &mut steps))
-            .and_then(|()| guide::run(&signalbox, workspace, language, &mut steps))
-            .and_then(|()| mistakes::run(&signalbox, language, &mut steps))
-            .and_then(|()| examples::run(&signalbox, workspace, language, &mut steps));
-        let outcome = match tried {
-            Ok(()) => Outcome::Passed(steps.0),
-            Err(Stopped::Missing(tool)) => Outcome::Skipped(tool),
-            Err(Stopped::Failed(error)) => Outcome::Failed(error),
-        };
-        outcomes.push((*language, outcome));
-    }
+        let outcome = try_out(&signalbox, workspace, language);
+        eprintln!("== {language} is done");
+        outcome
+    });
     println!("{}", summary(&outcomes).trim_end());
     let passed = |(name, outcome): &(&str, Outcome)| {
         matches!(outcome, Outcome::Passed(_)).then(|| (*name).to_owned())
@@ -137,6 +131,40 @@ pub(crate) fn test(
         );
     }
     Ok(())
+}
+
+/// All that is done with one language.
+fn try_out(signalbox: &Signalbox, workspace: &Workspace, language: &'static str) -> Outcome {
+    let mut steps = Steps::default();
+    let tried = journey::run(signalbox, language, &mut steps)
+        .and_then(|()| conformance::run(signalbox, workspace, language, &mut steps))
+        .and_then(|()| guide::run(signalbox, workspace, language, &mut steps))
+        .and_then(|()| mistakes::run(signalbox, language, &mut steps))
+        .and_then(|()| examples::run(signalbox, workspace, language, &mut steps));
+    match tried {
+        Ok(()) => Outcome::Passed(steps.0),
+        Err(Stopped::Missing(tool)) => Outcome::Skipped(tool),
+        Err(Stopped::Failed(error)) => Outcome::Failed(error),
+    }
+}
+
+/// Calls `work` with each of `items`, two at a time and beginning with the last ones, which take longest. Returns the results in the
+/// order of `items`.
+fn at_once<T: Send>(
+    items: &[&'static str],
+    work: impl Fn(&'static str) -> T + Sync,
+) -> Vec<(&'static str, T)> {
+    let left = Mutex::new(items.to_vec());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let worker = || -> Vec<_> { from_fn(next).map(|item| (item, work(item))).collect() };
+    let mut done = thread::scope(|scope| {
+        let other = scope.spawn(worker);
+        let mut done = worker();
+        done.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        done
+    });
+    done.sort_by_key(|(item, _)| items.iter().position(|other| other == item));
+    done
 }
 
 /// One line for each language.
@@ -208,6 +236,17 @@ mod tests {
         );
         assert!(lines[1].contains("SKIPPED") && lines[1].ends_with("make is missing: install it"));
         assert!(lines[2].contains("FAILED") && lines[2].ends_with("no"));
+    }
+
+    #[test]
+    fn two_are_at_work_at_once_and_the_results_keep_their_order() {
+        let both = std::sync::Barrier::new(2);
+        let done = at_once(&["a", "b", "c", "d"], |item| {
+            both.wait();
+            item.to_uppercase()
+        });
+        let expected = [("a", "A"), ("b", "B"), ("c", "C"), ("d", "D")];
+        assert_eq!(done, expected.map(|(item, done)| (item, done.to_owned())));
     }
 
     #[test]

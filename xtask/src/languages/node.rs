@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use super::signalbox::{ADMIN_KEY, Signalbox};
+use super::signalbox::{ADMIN_KEY, PUSH_TIME_MAX, Signalbox};
 use crate::cluster::child::{Child, Event};
 
 /// Time for a server to listen, on a machine that is busy.
@@ -115,6 +115,7 @@ events = ["{event_type}", "{plugin}.*"]
 on_failure = "{on_failure}"
 call_cpu_max = "10s"
 call_time_max = "25s"
+compile_time_max = "{PUSH_TIME_MAX}"
 {instances}"#
     )
 }
