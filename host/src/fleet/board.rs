@@ -49,7 +49,7 @@ impl<T> Found<T> {
         }
     }
 
-    /// The text, whoever wrote it.
+    /// The text, whether or not it can be trusted.
     pub(super) fn any(&self) -> Option<&T> {
         match self {
             Self::Ours(text) | Self::Earlier(text) | Self::Foreign(text) => Some(text),

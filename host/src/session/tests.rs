@@ -65,7 +65,7 @@ impl Sink for Sent {
 /// The result of a read.
 type Read = Poll<Option<Result<Incoming, SocketError>>>;
 
-/// A socket on which a script says what comes, until the server has sent its close frame.
+/// A socket that reads from a script until the server has sent its close frame.
 struct Scripted {
     sent: Sent,
     read: fn(&mut Context<'_>) -> Read,

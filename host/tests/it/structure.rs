@@ -88,10 +88,42 @@ fn dependencies_point_one_way() {
         assert!(!text.is_empty(), "there is no module {module}");
         for (other, _) in MAY_USE.iter().chain(&[("app", &[][..])]) {
             let forbidden = other != module && !allowed.contains(other);
-            let used = text.contains(&format!("crate::{other}::"))
-                || text.contains(&format!("    {other}::{{"));
-            assert!(!(forbidden && used), "{module} uses {other}");
+            assert!(!(forbidden && uses(&text, other)), "{module} uses {other}");
         }
+    }
+}
+
+/// Whether it names the module `other` of the crate: by its path, or in a group of imports from the crate.
+fn uses(text: &str, other: &str) -> bool {
+    let path = format!("{other}::");
+    if text.contains(&format!("crate::{path}")) {
+        return true;
+    }
+    let groups = text.split("use crate::{").skip(1);
+    groups
+        .filter_map(|rest| rest.split_once("};"))
+        .any(|(group, _)| imports(group).any(|import| import.starts_with(&path)))
+}
+
+/// The members of a group of imports, without those of the groups in it.
+fn imports(group: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0;
+    let members = group.split(move |c: char| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        c == ',' && depth == 0
+    });
+    members.map(str::trim)
+}
+
+#[test]
+fn imports_from_the_crate_are_uses_and_those_from_the_own_module_are_not() {
+    let text = "use crate::{\n    config::{errors::Error, Limits},\n    trace::Span,\n};\n\
+                use super::{\n    metrics::{Counter, Gauge},\n};\nuse crate::{auth::Claims, files::Stamp};\n";
+    for other in ["config", "trace", "auth", "files"] {
+        assert!(uses(text, other), "{other}");
+    }
+    for other in ["errors", "metrics"] {
+        assert!(!uses(text, other), "{other}");
     }
 }
 

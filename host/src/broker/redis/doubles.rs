@@ -23,7 +23,7 @@ pub(super) enum Way {
     Published,
     /// Another server forwarded it.
     Forwarded,
-    /// This server passed it on, found the user gone, and it followed the user back.
+    /// This server had passed it on, and it followed the user back here.
     Returned,
 }
 
@@ -46,11 +46,10 @@ impl Doubles {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.forget_old();
         let before = seen.messages.get(&identity).copied();
-        let is_double = match (before, way) {
-            (None | Some(Way::Published), Way::Published) => false,
-            (None, Way::Forwarded) => false,
-            (_, Way::Returned) => before == Some(Way::Returned),
-            (Some(_), Way::Published | Way::Forwarded) => true,
+        let is_double = match way {
+            Way::Published => before.is_some_and(|before| before != Way::Published),
+            Way::Forwarded => before.is_some(),
+            Way::Returned => before == Some(Way::Returned),
         };
         if !is_double {
             seen.messages.insert(identity, way);

@@ -62,7 +62,7 @@ enum Said {
     },
 }
 
-/// Nodes that do not say `wait` mean that.
+/// The value of `wait` in questions of nodes that do not know it.
 fn yes() -> bool {
     true
 }
@@ -90,29 +90,14 @@ impl Fences {
         }
     }
 
-    /// Returns when `server` has passed on what it had for `user`, or cannot be waited for, with the servers that it
-    /// passed something on to.
-    pub(super) async fn pass(&self, server: &ServerId, user: &str) -> Vec<ServerId> {
+    /// Returns the servers that `server` passed messages for `user` on to of late. With `wait`, it has passed on everything
+    /// that it had for them, or cannot be waited for.
+    pub(super) async fn pass(&self, server: &ServerId, user: &str, wait: bool) -> Vec<ServerId> {
+        let time = self.keys.command_timeout() + ANSWER_EXTRA;
         if server == self.keys.own_id() {
-            let passed = timeout(self.time(), self.held.passed(user)).await;
+            let passed = timeout(time, self.held.passed(user, wait)).await;
             return passed.unwrap_or_default();
         }
-        self.ask(server, user, true).await
-    }
-
-    /// Returns the servers that `server` passed messages for `user` on to of late. What it still has it may keep.
-    pub(super) async fn passed_by(&self, server: &ServerId, user: &str) -> Vec<ServerId> {
-        if server == self.keys.own_id() {
-            return self.held.passed_to(user);
-        }
-        self.ask(server, user, false).await
-    }
-
-    fn time(&self) -> Duration {
-        self.keys.command_timeout() + ANSWER_EXTRA
-    }
-
-    async fn ask(&self, server: &ServerId, user: &str, wait: bool) -> Vec<ServerId> {
         let (answer, answered) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         {
@@ -138,7 +123,7 @@ impl Fences {
                 return Vec::new();
             }
         }
-        match timeout(self.time(), answered).await {
+        match timeout(time, answered).await {
             Ok(Ok(to)) => to.into_iter().map(Arc::from).collect(),
             _ => {
                 debug!(
@@ -171,10 +156,7 @@ impl Fences {
                 let held = self.held.clone();
                 // Not here: this is where everything comes in.
                 tokio::spawn(async move {
-                    let to = match wait {
-                        true => held.passed(&user).await,
-                        false => held.passed_to(&user),
-                    };
+                    let to = held.passed(&user, wait).await;
                     let to = to.iter().map(ToString::to_string).collect();
                     let passed = Said::Passed { id, to };
                     if let Err(error) = control::say(&commands, &keys, &from, &passed).await {

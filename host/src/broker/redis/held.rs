@@ -147,11 +147,13 @@ impl Held {
         }
     }
 
-    /// Returns when nothing waits for `user`, with the servers that messages for them were forwarded to of late.
-    pub(super) async fn passed(&self, user: &str) -> Vec<ServerId> {
+    /// Returns the servers that messages for `user` were forwarded to of late, at once or after a `wait` until no message
+    /// waits for them.
+    pub(super) async fn passed(&self, user: &str, wait: bool) -> Vec<ServerId> {
         let passed = {
             let mut state = self.state();
-            state.waiting.get_mut(user).map(|waiting| {
+            let waiting = state.waiting.get_mut(user).filter(|_| wait);
+            waiting.map(|waiting| {
                 let (done, passed) = oneshot::channel();
                 waiting.fences.push(done);
                 waiting.poked.notify_one();
@@ -161,11 +163,6 @@ impl Held {
         if let Some(passed) = passed {
             let _ = passed.await;
         }
-        self.passed_to(user)
-    }
-
-    /// The servers that messages for `user` were forwarded to of late.
-    pub(super) fn passed_to(&self, user: &str) -> Vec<ServerId> {
         let state = self.state();
         let passed = state.passed.get(user);
         passed.map_or_else(Vec::new, |(servers, _)| servers.clone())

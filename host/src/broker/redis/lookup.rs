@@ -116,25 +116,20 @@ impl Lookup {
     /// what is delivered here before the future is done may overtake those.
     pub(super) fn catch_up(&self, user: &str) -> Option<impl Future<Output = ()> + Send + use<'_>> {
         let route = self.users.get(user)?.clone();
-        let is_behind = |known: &Known| {
-            let changed = route.stale.load(Ordering::SeqCst);
-            known.may_be_behind(self.keys.own_id(), changed)
+        let is_behind = match route.known.try_read() {
+            Ok(known) => route.may_be_behind(&known, self.keys.own_id()),
+            Err(_) => true,
         };
-        let is_behind = route
-            .known
-            .try_read()
-            .map_or(true, |known| is_behind(&known));
         if !is_behind || !self.node.holds_user(user) {
             return None;
         }
         let user: Box<str> = user.into();
         Some(async move {
             let mut known = route.known.write().await;
-            let changed = route.stale.load(Ordering::SeqCst);
-            if known.may_be_behind(self.keys.own_id(), changed) {
+            if route.may_be_behind(&known, self.keys.own_id()) {
                 route.stale.store(false, Ordering::SeqCst);
                 known.leave_all();
-                self.pass_fences(&user, &mut known, changed).await;
+                self.pass_fences(&user, &mut known).await;
             }
         })
     }
@@ -185,7 +180,12 @@ impl Lookup {
         if let Name::User(user) = name
             && !known.servers.is_empty()
         {
-            self.pass_fences(user, known, changed).await;
+            if !changed {
+                // It leads where it led, and nobody was away.
+                let servers = known.servers.clone();
+                known.past.retain(|(server, _)| !servers.contains(server));
+            }
+            self.pass_fences(user, known).await;
         }
         known.asked = Some(asked);
         Ok(())
@@ -193,22 +193,20 @@ impl Lookup {
 
     /// Returns when the servers that the route leads to no more have passed on what they had for `user`.
     ///
-    /// A user can leave a server and come back to it, unseen from here. So after a change those to which the route still
-    /// leads are asked where they passed messages on to: from there those will follow the user back.
-    async fn pass_fences(&self, user: &str, known: &mut Known, changed: bool) {
+    /// A user can leave a server and come back to it, unseen from here. So those of the past to which the route leads again
+    /// are asked where they passed messages on to: from there those will follow the user back.
+    async fn pass_fences(&self, user: &str, known: &mut Known) {
         let past = std::mem::take(&mut known.past).into_iter();
         let can_forward = |server: &ServerId| {
             server == self.keys.own_id() || self.holders.can(server, Ability::Forwards)
         };
         let past = past.map(|(server, _)| server).filter(can_forward);
-        let (stayed, mut left): (Vec<ServerId>, Vec<ServerId>) =
+        let (again, mut left): (Vec<ServerId>, Vec<ServerId>) =
             past.partition(|server| known.servers.contains(server));
-        if changed && !stayed.is_empty() {
-            let asked = stayed
-                .iter()
-                .map(|server| self.fences.passed_by(server, user));
-            left.extend(join_all(asked).await.into_iter().flatten());
-        }
+        let asked = again
+            .iter()
+            .map(|server| self.fences.pass(server, user, false));
+        left.extend(join_all(asked).await.into_iter().flatten());
         let mut seen: Vec<ServerId> = known.servers.to_vec();
         for _ in 0..FENCE_ROUNDS_MAX {
             left.retain(|server| !seen.contains(server));
@@ -216,7 +214,9 @@ impl Lookup {
                 return;
             }
             seen.extend(left.iter().cloned());
-            let asked = left.iter().map(|server| self.fences.pass(server, user));
+            let asked = left
+                .iter()
+                .map(|server| self.fences.pass(server, user, true));
             left = join_all(asked).await.into_iter().flatten().collect();
         }
     }
@@ -249,19 +249,19 @@ impl Route {
                 asked >= came || (!known.servers.is_empty() && asked.elapsed() < KEEP)
             })
     }
+
+    /// Whether messages may be on their way by others than `own`, which holds the user now.
+    fn may_be_behind(&self, known: &Known, own: &ServerId) -> bool {
+        let leads_somewhere = !known.servers.is_empty() || !known.past.is_empty();
+        let changed = self.stale.load(Ordering::SeqCst);
+        leads_somewhere && (changed || !known.servers.contains(own)) && known.is_recent()
+    }
 }
 
 impl Known {
     /// The servers that hold it and are alive, this one among them.
     pub(super) fn servers(&self) -> &[ServerId] {
         &self.servers
-    }
-
-    /// Whether messages may be on their way by others than `own`, which holds the user now. The route may have `changed`
-    /// since it was read.
-    fn may_be_behind(&self, own: &ServerId, changed: bool) -> bool {
-        let leads_somewhere = !self.servers.is_empty() || !self.past.is_empty();
-        leads_somewhere && (changed || !self.servers.contains(own)) && self.is_recent()
     }
 
     /// Whether messages that were published along it, now or before, may still be on their way.

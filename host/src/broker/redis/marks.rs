@@ -1,9 +1,9 @@
 //! The prefix of a message for a user on a server's channel: how often it was forwarded, and which servers have it.
 //!
-//! A server that finds the user gone forwards the message to where they are now ([`super::held`]). It must know who else
-//! has it, or a user with two devices would get it twice, and who had it and passed it on: users can come back there. Like a trace, the mark is a line before the message, which the
-//! server takes off, and goes only to servers whose lease says that they do so. Workers and servers of `websocket-app`
-//! publish without a mark.
+//! A server that finds the user gone forwards the message to where they are now ([`super::held`]). It must know which other
+//! servers have it, or a user with two devices would get it twice, and which ones passed it on, because users can come back there.
+//! Like a trace, the mark is a line before the message, which the server takes off, and goes only to servers whose lease says that
+//! they do so. Workers and servers of `websocket-app` publish without a mark.
 
 use std::sync::Arc;
 
