@@ -106,7 +106,8 @@ impl Lookup {
             {
                 return Err(error.clone());
             }
-            let changed = route.stale.swap(false, Ordering::SeqCst);
+            // A route that led nowhere changed too, if it leads somewhere now.
+            let changed = route.stale.swap(false, Ordering::SeqCst) || known.servers.is_empty();
             self.ask(name, &mut known, changed).await?;
         }
         Ok(known.downgrade())
