@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all};
 use signalbox::{
     broker::{
         Broker, ConnectionReport, LocalNode, MemoryBroker, MemoryHub, NodeReport, RedisBroker,
@@ -656,6 +656,53 @@ async fn messages_follow_a_user_back_to_the_server_that_passed_them_on_in_order(
         .await;
         home.expect("user u", &sent).await;
     }
+}
+
+#[tokio::test]
+async fn a_message_goes_behind_those_before_it_although_the_user_is_elsewhere_by_now() {
+    let server = Server::start().await;
+    let nodes = redis_nodes(&server.url(), 2, &Arc::default()).await;
+    let [first, last] = nodes.as_slice() else {
+        panic!("two nodes")
+    };
+    first.connect("u").await;
+    let route: Vec<String> = server.command(&["SMEMBERS", "user_servers:u"]).await;
+    let channel = format!("server:{}", route[0]);
+    first.disconnect("u").await;
+    // A server between the two that keeps what it gets.
+    let client = ::redis::Client::open(server.url()).expect("an address");
+    let mut between = client.get_async_pubsub().await.expect("a connection");
+    between.subscribe("server:b-1").await.expect("it listens");
+    let _: () = server.command(&["SET", "server_alive:b-1", "3"]).await;
+    let _: () = server.command(&["SADD", "user_servers:u", "b-1"]).await;
+    let publish = async |text: &str| {
+        let message = frame(Target::User("u"), text);
+        let words = ["PUBLISH", &channel, message.as_str()];
+        assert_eq!(server.command::<u64>(&words).await, 1);
+    };
+    let mut messages = between.on_message();
+    let mut next = async || -> String {
+        let message = messages.next().await.expect("a message");
+        message.get_payload().expect("a text")
+    };
+    publish("one").await;
+    assert!(next().await.contains("one"));
+    // The user goes on, and the first server gets one more for them.
+    let _: () = server.command(&["SREM", "user_servers:u", "b-1"]).await;
+    last.connect("u").await;
+    publish("two").await;
+    let passed_on = async {
+        loop {
+            let message = next().await;
+            if message.contains("two") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), passed_on)
+        .await
+        .expect("it follows the first");
+    assert_eq!(last.got("user u"), Vec::<String>::new());
 }
 
 passes_the_contract!(memory: super::memory_cluster);

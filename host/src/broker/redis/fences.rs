@@ -36,7 +36,6 @@ const OPEN_MAX: usize = 4_096;
 pub(super) struct Fences {
     commands: Commands,
     keys: Arc<Keys>,
-    held: Arc<Held>,
     next: AtomicU64,
     open: Mutex<HashMap<u64, oneshot::Sender<Vec<String>>>>,
 }
@@ -80,24 +79,23 @@ impl Drop for Open<'_> {
 }
 
 impl Fences {
-    pub(super) fn new(commands: Commands, keys: Arc<Keys>, held: Arc<Held>) -> Self {
+    pub(super) fn new(commands: Commands, keys: Arc<Keys>) -> Self {
         Self {
             commands,
             keys,
-            held,
             next: AtomicU64::new(0),
             open: Mutex::default(),
         }
     }
 
-    /// Returns the servers that `server` passed messages for `user` on to of late. With `wait`, it has passed on everything
-    /// that it had for them, or cannot be waited for.
+    /// How long an answer is waited for.
+    pub(super) fn time(&self) -> Duration {
+        self.keys.command_timeout() + ANSWER_EXTRA
+    }
+
+    /// Returns the servers that `server`, another one, passed messages for `user` on to of late. With `wait`, it has passed
+    /// on everything that it had for them, or cannot be waited for.
     pub(super) async fn pass(&self, server: &ServerId, user: &str, wait: bool) -> Vec<ServerId> {
-        let time = self.keys.command_timeout() + ANSWER_EXTRA;
-        if server == self.keys.own_id() {
-            let passed = timeout(time, self.held.passed(user, wait)).await;
-            return passed.unwrap_or_default();
-        }
         let (answer, answered) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         {
@@ -123,7 +121,7 @@ impl Fences {
                 return Vec::new();
             }
         }
-        match timeout(time, answered).await {
+        match timeout(self.time(), answered).await {
             Ok(Ok(to)) => to.into_iter().map(Arc::from).collect(),
             _ => {
                 debug!(
@@ -135,11 +133,11 @@ impl Fences {
         }
     }
 
-    /// Takes what another server said.
+    /// Takes what another server said. A question is about the messages in `held`.
     ///
     /// # Errors
     /// Why it cannot be understood.
-    pub(super) fn take(&self, text: &str) -> Result<(), String> {
+    pub(super) fn take(&self, text: &str, held: &Arc<Held>) -> Result<(), String> {
         match serde_json::from_str(text).map_err(|error| error.to_string())? {
             Said::Passed { id, to } => {
                 if let Some(answer) = self.open().remove(&id) {
@@ -153,7 +151,7 @@ impl Fences {
                 wait,
             } => {
                 let (commands, keys) = (self.commands.clone(), self.keys.clone());
-                let held = self.held.clone();
+                let held = held.clone();
                 // Not here: this is where everything comes in.
                 tokio::spawn(async move {
                     let to = held.passed(&user, wait).await;

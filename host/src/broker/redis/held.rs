@@ -23,6 +23,7 @@ use tracing::debug;
 
 use super::{
     doubles,
+    fences::Fences,
     holders::Holders,
     keys::{Ability, Keys, Name, ServerId},
     marks::{self, HOPS_MAX, Trail},
@@ -65,6 +66,7 @@ pub(super) struct Parcel {
 /// The messages that wait, by user.
 pub(super) struct Held {
     holders: Arc<Holders>,
+    fences: Arc<Fences>,
     keys: Arc<Keys>,
     outgoing: Arc<Outgoing>,
     node: Arc<dyn LocalNode>,
@@ -80,7 +82,16 @@ struct State {
     waiting: HashMap<Box<str>, Waiting>,
     bytes: usize,
     /// Where messages for a user were forwarded of late.
-    passed: HashMap<Box<str>, (Vec<ServerId>, Instant)>,
+    passed: HashMap<Box<str>, Vec<Passed>>,
+}
+
+/// A server that messages for a user were forwarded to.
+struct Passed {
+    server: ServerId,
+    /// The last time.
+    at: Instant,
+    /// It may still have some of them, and is being asked when it has none any more.
+    is_asked: bool,
 }
 
 #[derive(Default)]
@@ -95,6 +106,7 @@ struct Waiting {
 impl Held {
     pub(super) fn new(
         holders: Arc<Holders>,
+        fences: Arc<Fences>,
         keys: Arc<Keys>,
         outgoing: Arc<Outgoing>,
         node: Arc<dyn LocalNode>,
@@ -102,6 +114,7 @@ impl Held {
     ) -> Self {
         Self {
             holders,
+            fences,
             keys,
             outgoing,
             node,
@@ -165,7 +178,23 @@ impl Held {
         }
         let state = self.state();
         let passed = state.passed.get(user);
-        passed.map_or_else(Vec::new, |(servers, _)| servers.clone())
+        let servers = passed.into_iter().flatten();
+        servers.map(|passed| passed.server.clone()).collect()
+    }
+
+    /// The same of `server`, which may be this one or another. With `wait`, it has passed on everything that it had for
+    /// `user`, or cannot be waited for.
+    pub(super) async fn passed_by(
+        &self,
+        server: &ServerId,
+        user: &str,
+        wait: bool,
+    ) -> Vec<ServerId> {
+        if server != self.keys.own_id() {
+            return self.fences.pass(server, user, wait).await;
+        }
+        let passed = timeout(self.fences.time(), self.passed(user, wait)).await;
+        passed.unwrap_or_default()
     }
 
     /// Returns when nothing waits for anybody, or when `time` is over, and says which.
@@ -195,9 +224,10 @@ impl Held {
 
     /// Throws away what is too old to be used.
     pub(super) fn sweep(&self) {
-        self.state()
-            .passed
-            .retain(|_, (_, at)| at.elapsed() < HOLD * 2);
+        self.state().passed.retain(|_, servers| {
+            servers.retain(|passed| passed.at.elapsed() < HOLD * 2);
+            !servers.is_empty()
+        });
     }
 
     async fn pass_on_all(self: Arc<Self>, user: Box<str>, poked: &Notify) {
@@ -233,7 +263,7 @@ impl Held {
     /// Hands `parcel` out here or forwards it, as soon as `user` is somewhere. `known`: where they are, as far as that was
     /// asked a moment ago.
     async fn pass_on(
-        &self,
+        self: &Arc<Self>,
         user: &str,
         parcel: Parcel,
         until: Instant,
@@ -253,6 +283,7 @@ impl Held {
             let own = self.keys.own_id();
             let others = known.iter().flatten().filter(|server| *server != own);
             let others: Vec<ServerId> = others.cloned().collect();
+            let others = self.behind_earlier(user, &parcel, others);
             if !others.is_empty() && self.forward(user, &parcel, others).await {
                 return;
             }
@@ -265,8 +296,26 @@ impl Held {
         }
     }
 
+    /// The servers that `parcel` is to be forwarded to, if the user is at `others`.
+    ///
+    /// Messages before it may still be at a server that the user has left again. It goes behind them.
+    fn behind_earlier(&self, user: &str, parcel: &Parcel, others: Vec<ServerId>) -> Vec<ServerId> {
+        let Trail { servers, passed_on } = &parcel.trail;
+        let state = self.state();
+        let earlier = state.passed.get(user).into_iter().flatten();
+        let earlier: Vec<ServerId> = earlier
+            .filter(|passed| passed.is_asked && !passed_on.contains(&passed.server))
+            .map(|passed| passed.server.clone())
+            .collect();
+        let is_left = |server: &ServerId| !others.contains(server) && !servers.contains(server);
+        match others.is_empty() || !earlier.iter().any(is_left) {
+            true => others,
+            false => earlier,
+        }
+    }
+
     /// Whether nothing more is to be done for `parcel`, because one of `others` has it, or may have it.
-    async fn forward(&self, user: &str, parcel: &Parcel, others: Vec<ServerId>) -> bool {
+    async fn forward(self: &Arc<Self>, user: &str, parcel: &Parcel, others: Vec<ServerId>) -> bool {
         let has = |server: &ServerId| parcel.trail.servers.contains(server);
         let (have_it, to): (Vec<_>, Vec<_>) = others.into_iter().partition(has);
         if to.is_empty() {
@@ -302,6 +351,7 @@ impl Held {
         let results = join_all(to.iter().map(publish)).await;
         if results.iter().any(|result| matches!(result, Ok(true))) {
             self.metrics.redis.forwarded.increment();
+            self.ask_when_passed(user, &to);
             return true;
         }
         for server in &to {
@@ -318,14 +368,48 @@ impl Held {
 
     fn note_passed(&self, user: &str, to: &[ServerId]) {
         let mut state = self.state();
-        let passed = state
-            .passed
-            .entry(user.into())
-            .or_insert_with(|| (Vec::new(), Instant::now()));
-        passed.1 = Instant::now();
+        let passed = state.passed.entry(user.into()).or_default();
         for server in to {
-            if !passed.0.contains(server) {
-                passed.0.push(server.clone());
+            match passed.iter_mut().find(|passed| passed.server == *server) {
+                Some(passed) => passed.at = Instant::now(),
+                None => passed.push(Passed {
+                    server: server.clone(),
+                    at: Instant::now(),
+                    is_asked: false,
+                }),
+            }
+        }
+    }
+
+    /// Has each of `to`, which now has messages for `user`, say when it has passed them on. Until then later ones go behind them.
+    fn ask_when_passed(self: &Arc<Self>, user: &str, to: &[ServerId]) {
+        self.note_passed(user, to);
+        let mut state = self.state();
+        let passed = state.passed.get_mut(user).into_iter().flatten();
+        for passed in passed.filter(|passed| !passed.is_asked && to.contains(&passed.server)) {
+            // Others do not forward, and do not understand the question.
+            if !self.holders.can(&passed.server, Ability::Forwards) {
+                continue;
+            }
+            passed.is_asked = true;
+            let (held, user, server) = (self.clone(), user.to_owned(), passed.server.clone());
+            tokio::spawn(async move { held.until_passed(&user, &server).await });
+        }
+    }
+
+    /// Asks `server` until it has passed on all that was forwarded to it for `user`, or cannot be waited for.
+    async fn until_passed(&self, user: &str, server: &ServerId) {
+        loop {
+            let asked = Instant::now();
+            self.fences.pass(server, user, true).await;
+            let mut state = self.state();
+            let passed = state.passed.get_mut(user).into_iter().flatten();
+            let Some(passed) = passed.into_iter().find(|passed| passed.server == *server) else {
+                return;
+            };
+            if passed.at <= asked {
+                passed.is_asked = false;
+                return;
             }
         }
     }

@@ -146,7 +146,7 @@ impl Inbox {
             return self.deliver(message.to_owned(), Some(mark), span);
         }
         if marked.starts_with(fences::START) {
-            let taken = self.to.fences.take(marked);
+            let taken = self.to.fences.take(marked, &self.to.held);
             return taken.unwrap_or_else(|error| self.complain(&error));
         }
         if marked.starts_with(control::START) {

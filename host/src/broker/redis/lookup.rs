@@ -22,7 +22,6 @@ use tokio::{
 };
 
 use super::{
-    fences::Fences,
     held::{HOLD, Held},
     holders::Holders,
     keys::{Ability, Keys, Name, ServerId},
@@ -47,7 +46,7 @@ pub(super) type OpenRoute = OwnedRwLockReadGuard<Known>;
 /// Answers questions for routes. Of several who ask the same at once, one asks Redis.
 pub(super) struct Lookup {
     holders: Arc<Holders>,
-    fences: Arc<Fences>,
+    held: Arc<Held>,
     keys: Arc<Keys>,
     node: Arc<dyn LocalNode>,
     users: DashMap<Box<str>, Arc<Route>>,
@@ -75,13 +74,13 @@ pub(super) struct Known {
 impl Lookup {
     pub(super) fn new(
         holders: Arc<Holders>,
-        fences: Arc<Fences>,
+        held: Arc<Held>,
         keys: Arc<Keys>,
         node: Arc<dyn LocalNode>,
     ) -> Self {
         Self {
             holders,
-            fences,
+            held,
             keys,
             node,
             users: DashMap::new(),
@@ -206,7 +205,7 @@ impl Lookup {
             past.partition(|server| known.servers.contains(server));
         let asked = again
             .iter()
-            .map(|server| self.fences.pass(server, user, false));
+            .map(|server| self.held.passed_by(server, user, false));
         left.extend(join_all(asked).await.into_iter().flatten());
         let mut seen: Vec<ServerId> = known.servers.to_vec();
         for _ in 0..FENCE_ROUNDS_MAX {
@@ -217,7 +216,7 @@ impl Lookup {
             seen.extend(left.iter().cloned());
             let asked = left
                 .iter()
-                .map(|server| self.fences.pass(server, user, true));
+                .map(|server| self.held.passed_by(server, user, true));
             left = join_all(asked).await.into_iter().flatten().collect();
         }
     }

@@ -161,18 +161,18 @@ impl RedisBroker {
         let holders = Arc::new(holders);
         let outgoing = Outgoing::new(commands.clone(), keys.clone(), metrics.clone());
         let outgoing = Arc::new(outgoing);
+        let fences = Arc::new(Fences::new(commands.clone(), keys.clone()));
         let held = Arc::new(Held::new(
             holders.clone(),
+            fences.clone(),
             keys.clone(),
             outgoing.clone(),
             node.clone(),
             metrics.clone(),
         ));
-        let fences = Fences::new(commands.clone(), keys.clone(), held.clone());
-        let fences = Arc::new(fences);
         let lookup = Arc::new(Lookup::new(
             holders.clone(),
-            fences.clone(),
+            held.clone(),
             keys.clone(),
             node.clone(),
         ));
