@@ -3,12 +3,16 @@
 
 use std::{
     any::Any,
+    cell::Cell,
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
-use futures_util::{StreamExt as _, future::join_all};
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::{join, join_all},
+};
 use signalbox::{
     broker::{
         Broker, ConnectionReport, LocalNode, MemoryBroker, MemoryHub, NodeReport, RedisBroker,
@@ -21,6 +25,9 @@ use signalbox::{
 };
 
 use crate::redis::{Cluster as RedisCluster, Server, until};
+
+/// Texts that reached somebody.
+type Reached = tokio::sync::Mutex<Vec<String>>;
 
 /// A node that writes down what it is told to deliver.
 #[derive(Default)]
@@ -106,23 +113,20 @@ impl Node {
         self.broker.user_settled(user).await;
     }
 
-    /// Publishes numbers to `user`, one after another, until `done`. Those that reach somebody are added to `reached`.
-    async fn publish_until(
-        &self,
-        user: &str,
-        reached: &Mutex<Vec<String>>,
-        done: impl Future<Output = ()>,
-    ) {
-        let mut done = std::pin::pin!(done);
-        for n in 0.. {
-            let text = n.to_string();
-            if self.publish(Target::User(user), &text).await > 0 {
-                reached.lock().unwrap().push(text);
+    /// Publishes numbers to `user`, one after another, until `done`. Those that reach somebody are added to `reached`, which is
+    /// locked while one is on its way.
+    async fn publish_until(&self, user: &str, reached: &Reached, done: impl Future<Output = ()>) {
+        let is_done = Cell::new(false);
+        let publish = async {
+            for n in (0..).take_while(|_: &u64| !is_done.get()) {
+                let mut reached = reached.lock().await;
+                let text = n.to_string();
+                if self.publish(Target::User(user), &text).await > 0 {
+                    reached.push(text);
+                }
             }
-            if futures_util::poll!(&mut done).is_ready() {
-                break;
-            }
-        }
+        };
+        join(publish, done.map(|()| is_done.set(true))).await;
     }
 
     async fn join(&self, room: &str) {
@@ -287,7 +291,7 @@ async fn a_user_who_moves_gets_all_that_was_published_once_and_in_order(
         log,
         _backend,
     } = make(4).await;
-    let reached = Mutex::default();
+    let reached = Reached::default();
     nodes[1].connect("u").await;
     let moves = async {
         // To another node, and away and back to the same one. A message follows a user three times.
@@ -301,16 +305,16 @@ async fn a_user_who_moves_gets_all_that_was_published_once_and_in_order(
     };
     nodes[0].publish_until("u", &reached, moves).await;
     until_all_came(&log, &reached).await;
-    assert_eq!(*log.lock().unwrap(), *reached.lock().unwrap());
 }
 
-/// Waits until as many messages came as reached somebody by now.
-async fn until_all_came(log: &Mutex<Vec<String>>, reached: &Mutex<Vec<String>>) {
-    let count = reached.lock().unwrap().len();
+/// Waits until as many messages came as reached somebody by now, and compares them.
+async fn until_all_came(log: &Mutex<Vec<String>>, reached: &Reached) {
+    let reached = reached.lock().await;
     until("all has come", async || {
-        (log.lock().unwrap().len() >= count).then_some(())
+        (log.lock().unwrap().len() >= reached.len()).then_some(())
     })
     .await;
+    assert_eq!(*log.lock().unwrap(), *reached);
 }
 
 async fn a_user_with_two_devices_gets_nothing_twice_on_either_while_one_moves(
@@ -327,9 +331,9 @@ async fn a_user_with_two_devices_gets_nothing_twice_on_either_while_one_moves(
             nodes[to].connect("u").await;
         }
     };
-    let reached = Mutex::default();
+    let reached = Reached::default();
     nodes[0].publish_until("u", &reached, moves).await;
-    let reached = reached.into_inner().unwrap();
+    let reached = reached.into_inner();
     nodes[1].expect("user u", &reached).await;
     for node in &nodes[2..] {
         let got = node.got("user u");
@@ -353,10 +357,9 @@ async fn a_node_that_leaves_loses_nothing_that_was_published(make: impl AsyncFn(
         nodes[2].connect("u").await;
         nodes[1].broker.leave(Duration::from_secs(10)).await;
     };
-    let reached = Mutex::default();
+    let reached = Reached::default();
     nodes[0].publish_until("u", &reached, leaves).await;
     until_all_came(&log, &reached).await;
-    assert_eq!(*log.lock().unwrap(), *reached.lock().unwrap());
 }
 
 async fn the_other_nodes_that_hold_a_user_are_asked_and_answer(
@@ -659,50 +662,43 @@ async fn messages_follow_a_user_back_to_the_server_that_passed_them_on_in_order(
 }
 
 #[tokio::test]
-async fn a_message_goes_behind_those_before_it_although_the_user_is_elsewhere_by_now() {
-    let server = Server::start().await;
-    let nodes = redis_nodes(&server.url(), 2, &Arc::default()).await;
-    let [first, last] = nodes.as_slice() else {
-        panic!("two nodes")
-    };
-    first.connect("u").await;
-    let route: Vec<String> = server.command(&["SMEMBERS", "user_servers:u"]).await;
-    let channel = format!("server:{}", route[0]);
-    first.disconnect("u").await;
-    // A server between the two that keeps what it gets.
-    let client = ::redis::Client::open(server.url()).expect("an address");
-    let mut between = client.get_async_pubsub().await.expect("a connection");
-    between.subscribe("server:b-1").await.expect("it listens");
-    let _: () = server.command(&["SET", "server_alive:b-1", "3"]).await;
-    let _: () = server.command(&["SADD", "user_servers:u", "b-1"]).await;
-    let publish = async |text: &str| {
-        let message = frame(Target::User("u"), text);
-        let words = ["PUBLISH", &channel, message.as_str()];
-        assert_eq!(server.command::<u64>(&words).await, 1);
-    };
-    let mut messages = between.on_message();
-    let mut next = async || -> String {
-        let message = messages.next().await.expect("a message");
-        message.get_payload().expect("a text")
-    };
-    publish("one").await;
-    assert!(next().await.contains("one"));
-    // The user goes on, and the first server gets one more for them.
-    let _: () = server.command(&["SREM", "user_servers:u", "b-1"]).await;
-    last.connect("u").await;
-    publish("two").await;
-    let passed_on = async {
-        loop {
-            let message = next().await;
-            if message.contains("two") {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), passed_on)
-        .await
-        .expect("it follows the first");
-    assert_eq!(last.got("user u"), Vec::<String>::new());
+async fn a_message_waits_for_the_one_before_it_that_was_forwarded_wherever_the_user_is_by_now() {
+    for comes_back in [true, false] {
+        let server = Server::start().await;
+        let nodes = redis_nodes(&server.url(), 2, &Arc::default()).await;
+        let [first, last] = nodes.as_slice() else {
+            panic!("two nodes")
+        };
+        let now_at = if comes_back { first } else { last };
+        first.connect("u").await;
+        first.disconnect("u").await;
+        first.connect("marker").await;
+        // A server between the two that keeps what it gets.
+        let client = ::redis::Client::open(server.url()).expect("an address");
+        let mut between = client.get_async_pubsub().await.expect("a connection");
+        between.subscribe("server:b-1").await.expect("it listens");
+        let _: () = server.command(&["SET", "server_alive:b-1", "3"]).await;
+        let _: () = server.command(&["SADD", "user_servers:u", "b-1"]).await;
+        let publish = async |node: &str, text: &str| {
+            let words = ["PUBLISH", &format!("server:{node}"), text];
+            assert_eq!(server.command::<u64>(&words).await, 1);
+        };
+        let to = |user, text| frame(Target::User(user), text);
+        publish("n0", to("u", "one").as_str()).await;
+        let one = between.on_message().next().await.expect("a message");
+        let one: String = one.get_payload().expect("a text");
+        assert!(one.contains("signalbox.to") && one.contains("one"), "{one}");
+        // The user goes on, and the first server gets one more for them.
+        let _: () = server.command(&["SREM", "user_servers:u", "b-1"]).await;
+        now_at.connect("u").await;
+        publish("n0", to("u", "two").as_str()).await;
+        publish("n0", to("marker", "x").as_str()).await;
+        first.expect("user marker", &["x"]).await;
+        assert_eq!(now_at.got("user u"), Vec::<String>::new());
+        let now_at_id = if comes_back { "n0" } else { "n1" };
+        publish(now_at_id, &one).await;
+        now_at.expect("user u", &["one", "two"]).await;
+    }
 }
 
 passes_the_contract!(memory: super::memory_cluster);

@@ -1,7 +1,7 @@
-//! Has another server say that it has passed on every message for a user that was published to it.
+//! Nodes ask each other whether every message for a user that was published to them has arrived, and say so of each that
+//! was forwarded to them.
 //!
-//! Question and answer go over the servers' channels, behind the messages. When the answer is here, those are where
-//! the user is now, so what is published there from now on comes after them.
+//! All of it goes over the servers' channels, behind the messages.
 
 use std::{
     collections::HashMap,
@@ -18,15 +18,15 @@ use tracing::debug;
 
 use super::{
     control,
-    held::Held,
     keys::{Keys, ServerId},
 };
 use crate::redis_client::Commands;
 
-/// How everything begins that is said about fences.
+/// The beginning of every text that this module sends.
 pub(super) const START: &str = r#"{"type":"signalbox.fence"#;
 
-/// How long an answer may take beside a command's time. A server that is later than that hangs, and order is lost with it.
+/// How long an answer may take in addition to a command's time. A server that is later than that hangs, and order is lost
+/// with it.
 const ANSWER_EXTRA: Duration = Duration::from_millis(500);
 
 /// Questions that may be open at a time; over it nobody is asked, and order is not kept for those who move.
@@ -37,7 +37,16 @@ pub(super) struct Fences {
     commands: Commands,
     keys: Arc<Keys>,
     next: AtomicU64,
-    open: Mutex<HashMap<u64, oneshot::Sender<Vec<String>>>>,
+    open: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+}
+
+/// A text from another server that [`Fences`] leaves to its caller.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// [`Fences::answer`] is due once every message for `user` has arrived.
+    Question { id: u64, from: String, user: String },
+    /// The message for `user` to which this node gave the number when it forwarded it was handed out, or dropped.
+    Arrival { user: String, number: u64 },
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,21 +58,11 @@ enum Said {
         /// Where to answer.
         from: String,
         user: String,
-        /// Whether to answer when everything is passed on, instead of at once.
-        #[serde(default = "yes")]
-        wait: bool,
     },
     #[serde(rename = "signalbox.fence_passed")]
-    Passed {
-        id: u64,
-        /// The servers that messages for the user were forwarded to of late.
-        to: Vec<String>,
-    },
-}
-
-/// The value of `wait` in questions of nodes that do not know it.
-fn yes() -> bool {
-    true
+    Passed { id: u64 },
+    #[serde(rename = "signalbox.fence_arrived")]
+    Arrived { user: String, number: u64 },
 }
 
 /// A question that is forgotten when nobody waits for its answer any more.
@@ -93,15 +92,15 @@ impl Fences {
         self.keys.command_timeout() + ANSWER_EXTRA
     }
 
-    /// Returns the servers that `server`, another one, passed messages for `user` on to of late. With `wait`, it has passed
-    /// on everything that it had for them, or cannot be waited for.
-    pub(super) async fn pass(&self, server: &ServerId, user: &str, wait: bool) -> Vec<ServerId> {
+    /// Returns when every message for `user` that was published to `server`, another one, has arrived, or when that cannot
+    /// be waited for.
+    pub(super) async fn pass(&self, server: &ServerId, user: &str) {
         let (answer, answered) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         {
             let mut open = self.open();
             if open.len() >= OPEN_MAX {
-                return Vec::new();
+                return;
             }
             open.insert(id, answer);
         }
@@ -110,63 +109,58 @@ impl Fences {
             id,
             from: self.keys.own_id().to_string(),
             user: user.to_owned(),
-            wait,
         };
         // A server that does not listen is gone, and has nothing.
-        match control::say(&self.commands, &self.keys, server, &ask).await {
-            Ok(true) => {}
-            Ok(false) => return Vec::new(),
-            Err(error) => {
-                debug!(%error, server = &**server, "a server was not asked for what it holds");
-                return Vec::new();
-            }
-        }
-        match timeout(self.time(), answered).await {
-            Ok(Ok(to)) => to.into_iter().map(Arc::from).collect(),
-            _ => {
-                debug!(
-                    server = &**server,
-                    "a server did not say whether it passed on what it had"
-                );
-                Vec::new()
-            }
+        if self.say(server, &ask).await && timeout(self.time(), answered).await.is_err() {
+            debug!(
+                server = &**server,
+                "a server did not say whether it passed on what it had"
+            );
         }
     }
 
-    /// Takes what another server said. A question is about the messages in `held`.
+    /// Answers a [`Heard::Question`].
+    pub(super) async fn answer(&self, id: u64, from: &str) {
+        self.say(from, &Said::Passed { id }).await;
+    }
+
+    /// Says that the message for `user` to which `server` gave `number` was handed out, or dropped.
+    pub(super) async fn arrived(&self, server: &str, user: &str, number: u64) {
+        let user = user.to_owned();
+        self.say(server, &Said::Arrived { user, number }).await;
+    }
+
+    /// Takes a text from another server.
     ///
     /// # Errors
     /// Why it cannot be understood.
-    pub(super) fn take(&self, text: &str, held: &Arc<Held>) -> Result<(), String> {
-        match serde_json::from_str(text).map_err(|error| error.to_string())? {
-            Said::Passed { id, to } => {
-                if let Some(answer) = self.open().remove(&id) {
-                    let _ = answer.send(to);
-                }
-            }
-            Said::Ask {
-                id,
-                from,
-                user,
-                wait,
-            } => {
-                let (commands, keys) = (self.commands.clone(), self.keys.clone());
-                let held = held.clone();
-                // Not here: this is where everything comes in.
-                tokio::spawn(async move {
-                    let to = held.passed(&user, wait).await;
-                    let to = to.iter().map(ToString::to_string).collect();
-                    let passed = Said::Passed { id, to };
-                    if let Err(error) = control::say(&commands, &keys, &from, &passed).await {
-                        debug!(%error, server = from, "a server was not answered");
+    pub(super) fn take(&self, text: &str) -> Result<Option<Heard>, String> {
+        Ok(
+            match serde_json::from_str(text).map_err(|error| error.to_string())? {
+                Said::Ask { id, from, user } => Some(Heard::Question { id, from, user }),
+                Said::Arrived { user, number } => Some(Heard::Arrival { user, number }),
+                Said::Passed { id } => {
+                    if let Some(answer) = self.open().remove(&id) {
+                        let _ = answer.send(());
                     }
-                });
-            }
-        }
-        Ok(())
+                    None
+                }
+            },
+        )
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Vec<String>>>> {
+    /// Whether somebody may have heard it.
+    async fn say(&self, server: &str, said: &Said) -> bool {
+        match control::say(&self.commands, &self.keys, server, said).await {
+            Ok(is_heard) => is_heard,
+            Err(error) => {
+                debug!(%error, server, "nothing was said to a server about order");
+                false
+            }
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<()>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -176,18 +170,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_begins_as_nothing_else_does() {
+    fn texts_begin_as_nothing_else_does() {
+        let user = || "u\"".to_owned();
         let ask = Said::Ask {
             id: 1,
             from: "a-1".to_owned(),
-            user: "u\"".to_owned(),
-            wait: false,
+            user: user(),
         };
-        let passed = Said::Passed {
-            id: 1,
-            to: vec!["b-1".to_owned()],
+        let arrived = Said::Arrived {
+            user: user(),
+            number: 7,
         };
-        for said in [ask, passed] {
+        for said in [ask, Said::Passed { id: 1 }, arrived] {
             let text = serde_json::to_string(&said).unwrap();
             assert!(text.starts_with(START), "{text}");
             assert_eq!(serde_json::from_str::<Said>(&text).unwrap(), said);

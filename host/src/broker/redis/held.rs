@@ -1,15 +1,15 @@
 //! Messages for users who were here and are not: they wait until the user is somewhere, and are forwarded there.
 //!
 //! The sender has been told that such a message is `delivered`: this node held the user when it was published, or the
-//! sender's node had not heard yet that it does so no more. One task for each user passes them on in order, and what comes in
-//! meanwhile waits behind them, also for a user who is back.
+//! sender's node had not heard yet that it does so no more. One task for each user passes them on in order, and messages that
+//! come in meanwhile wait behind them, also if the user is back. [`super::waiting`] has the order.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -28,40 +28,28 @@ use super::{
     keys::{Ability, Keys, Name, ServerId},
     marks::{self, HOPS_MAX, Trail},
     outgoing::Outgoing,
+    waiting::{Parcel, Queued, Waiting},
 };
 use crate::{
     broker::{LocalNode, Target},
     metrics::{DropReason, Metrics, events::MessageDropped},
-    protocol::Frame,
 };
 
 /// How long a message waits for a user who is nowhere.
 pub(super) const HOLD: Duration = Duration::from_secs(5);
 
+/// When a forwarded message counts as arrived, although nobody said so: it may wait once more where it went.
+const UNDER_WAY: Duration = HOLD.saturating_add(Duration::from_secs(1));
+
 /// Bounds of the waiting messages: of all users, and of one. Messages over them are dropped and counted.
 const BYTES_MAX: usize = 16 << 20;
 const USER_BYTES_MAX: usize = 1 << 20;
 
-/// Charged for each message in addition to its bytes.
-const OVERHEAD_BYTES: usize = 128;
-
-/// How often is looked where a user is, although nothing tells that they came.
+/// How often a user who is nowhere is looked up, although nothing tells that they came.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Messages that are passed on by one look.
 const BATCH: usize = 64;
-
-/// A message that waits.
-#[derive(Debug)]
-pub(super) struct Parcel {
-    /// The frame for the clients.
-    pub(super) frame: Frame,
-    /// How often it was forwarded.
-    pub(super) hops: u8,
-    /// Its identity, as [`doubles::identity`] makes it; none: that of the frame.
-    pub(super) identity: Option<u64>,
-    pub(super) trail: Trail,
-}
 
 /// The messages that wait, by user.
 pub(super) struct Held {
@@ -72,35 +60,44 @@ pub(super) struct Held {
     node: Arc<dyn LocalNode>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
-    /// How many users have messages here: what every message that comes in looks at.
+    /// The number of users in `state`: every message that comes in looks at it.
     users: AtomicUsize,
-    emptied: Notify,
+    /// For the next message that is forwarded.
+    next_number: AtomicU64,
+    /// A task ended, or a user was forgotten.
+    fewer: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    waiting: HashMap<Box<str>, Waiting>,
+    users: HashMap<Box<str>, User>,
     bytes: usize,
-    /// Where messages for a user were forwarded of late.
-    passed: HashMap<Box<str>, Vec<Passed>>,
-}
-
-/// A server that messages for a user were forwarded to.
-struct Passed {
-    server: ServerId,
-    /// The last time.
-    at: Instant,
-    /// It may still have some of them, and is being asked when it has none any more.
-    is_asked: bool,
 }
 
 #[derive(Default)]
-struct Waiting {
-    parcels: VecDeque<(Parcel, Instant)>,
-    bytes: usize,
+struct User {
+    waiting: Waiting,
+    /// Wakes the task that passes the messages on.
     poked: Arc<Notify>,
-    /// Told by dropping the sender.
-    fences: Vec<oneshot::Sender<()>>,
+    has_task: bool,
+    /// Since when the next message waits for forwarded ones, although the user is somewhere.
+    blocked_since: Option<Instant>,
+}
+
+/// Where a user is besides here, as Redis said not long ago.
+#[derive(Default)]
+struct Elsewhere {
+    servers: Option<Vec<ServerId>>,
+    /// For how many messages it was used.
+    uses: usize,
+}
+
+/// The result of an attempt to pass a message on.
+enum Attempt {
+    /// It is not here any more.
+    Gone,
+    /// The next attempt is due then, or when something changes.
+    Again(Instant),
 }
 
 impl Held {
@@ -121,300 +118,350 @@ impl Held {
             metrics,
             state: Mutex::default(),
             users: AtomicUsize::new(0),
-            emptied: Notify::new(),
+            next_number: AtomicU64::new(0),
+            fewer: Notify::new(),
         }
     }
 
-    /// Whether messages for `user` wait here, behind which others have to wait too.
+    /// Whether messages for `user` have to wait here: behind others, or for some that were forwarded.
     pub(super) fn is_waiting(&self, user: &str) -> bool {
-        self.users.load(Ordering::Acquire) > 0 && self.state().waiting.contains_key(user)
+        self.users.load(Ordering::Acquire) > 0 && self.state().users.contains_key(user)
     }
 
-    /// Has `parcel` passed on to `user`, after those that wait already.
+    /// Has `parcel` passed on to `user`, after those before it.
     pub(super) fn push(self: &Arc<Self>, user: &str, parcel: Parcel) {
         let bytes = parcel.charge();
         let mut state = self.state();
-        let waiting = state.waiting.get(user).map_or(0, |waiting| waiting.bytes);
+        let waiting = state.users.get(user).map_or(0, |user| user.waiting.bytes());
         if state.bytes + bytes > BYTES_MAX || waiting + bytes > USER_BYTES_MAX {
             drop(state);
-            return self.dropped();
+            return self.dropped(user, &parcel.trail);
         }
         state.bytes += bytes;
-        let is_first = !state.waiting.contains_key(user);
-        let waiting = state.waiting.entry(user.into()).or_default();
-        waiting.bytes += bytes;
-        waiting.parcels.push_back((parcel, Instant::now() + HOLD));
-        if is_first {
-            self.users.fetch_add(1, Ordering::AcqRel);
-            let (held, user, poked) = (self.clone(), user.into(), waiting.poked.clone());
+        let number = parcel.trail.number_of(self.keys.own_id());
+        let entry = state.users.entry(user.into()).or_default();
+        entry.waiting.push(parcel, number, Instant::now() + HOLD);
+        let poked = entry.poked.clone();
+        let needs_task = !std::mem::replace(&mut entry.has_task, true);
+        self.count_users(&state);
+        drop(state);
+        if needs_task {
+            let (held, user) = (self.clone(), Box::from(user));
             tokio::spawn(async move { held.pass_on_all(user, &poked).await });
+        } else if number.is_some() {
+            // Those before which it was put may be waiting for it.
+            poked.notify_one();
         }
     }
 
     /// `user` may be somewhere now.
     pub(super) fn poke(&self, user: &str) {
         if self.users.load(Ordering::Acquire) > 0
-            && let Some(waiting) = self.state().waiting.get(user)
+            && let Some(user) = self.state().users.get(user)
         {
-            waiting.poked.notify_one();
+            user.poked.notify_one();
         }
     }
 
-    /// Returns the servers that messages for `user` were forwarded to of late, at once or after a `wait` until no message
-    /// waits for them.
-    pub(super) async fn passed(&self, user: &str, wait: bool) -> Vec<ServerId> {
+    /// Returns when no message for `user` waits here, and all that were forwarded have arrived.
+    pub(super) async fn passed(&self, user: &str) {
         let passed = {
             let mut state = self.state();
-            let waiting = state.waiting.get_mut(user).filter(|_| wait);
-            waiting.map(|waiting| {
-                let (done, passed) = oneshot::channel();
-                waiting.fences.push(done);
-                waiting.poked.notify_one();
-                passed
-            })
+            let Some(user) = state.users.get_mut(user) else {
+                return;
+            };
+            let (fence, passed) = oneshot::channel();
+            user.waiting.fences.push(fence);
+            user.poked.notify_one();
+            passed
         };
-        if let Some(passed) = passed {
-            let _ = passed.await;
-        }
-        let state = self.state();
-        let passed = state.passed.get(user);
-        let servers = passed.into_iter().flatten();
-        servers.map(|passed| passed.server.clone()).collect()
+        let _ = passed.await;
     }
 
-    /// The same of `server`, which may be this one or another. With `wait`, it has passed on everything that it had for
-    /// `user`, or cannot be waited for.
-    pub(super) async fn passed_by(
-        &self,
-        server: &ServerId,
-        user: &str,
-        wait: bool,
-    ) -> Vec<ServerId> {
-        if server != self.keys.own_id() {
-            return self.fences.pass(server, user, wait).await;
-        }
-        let passed = timeout(self.fences.time(), self.passed(user, wait)).await;
-        passed.unwrap_or_default()
-    }
-
-    /// Returns when nothing waits for anybody, or when `time` is over, and says which.
-    pub(super) async fn settle(&self, time: Duration) -> bool {
-        let settled = async {
-            loop {
-                let mut emptied = pin!(self.emptied.notified());
-                // From here on no notification is missed.
-                emptied.as_mut().enable();
-                if self.users.load(Ordering::Acquire) == 0 {
-                    return;
-                }
-                emptied.await;
-            }
-        };
-        timeout(time, settled).await.is_ok()
-    }
-
-    /// The same, after which nothing is passed on any more: what still waits is dropped.
-    pub(super) async fn end(&self, time: Duration) {
-        if !self.settle(time).await {
-            let count = |waiting: &Waiting| waiting.parcels.len();
-            let left: usize = self.state().waiting.values().map(count).sum();
-            (0..left).for_each(|_| self.dropped());
-        }
-    }
-
-    /// Throws away what is too old to be used.
-    pub(super) fn sweep(&self) {
-        self.state().passed.retain(|_, servers| {
-            servers.retain(|passed| passed.at.elapsed() < HOLD * 2);
-            !servers.is_empty()
+    /// Answers the question `id` of the server `from`, once [`Held::passed`].
+    pub(super) fn answer(self: &Arc<Self>, id: u64, from: String, user: String) {
+        let held = self.clone();
+        tokio::spawn(async move {
+            held.passed(&user).await;
+            held.fences.answer(id, &from).await;
         });
     }
 
-    async fn pass_on_all(self: Arc<Self>, user: Box<str>, poked: &Notify) {
-        while let Some(batch) = self.take(&user) {
-            let mut known = None;
-            for (parcel, until) in batch {
-                self.pass_on(&user, parcel, until, &mut known, poked).await;
-            }
-        }
-    }
-
-    /// The next messages for `user`; none if there are none, and the task is over.
-    fn take(&self, user: &str) -> Option<Vec<(Parcel, Instant)>> {
+    /// The message for `user` that was forwarded with `number` was handed out, or dropped.
+    pub(super) fn arrived(&self, user: &str, number: u64) {
         let mut state = self.state();
-        let waiting = state.waiting.get_mut(user)?;
-        let count = waiting.parcels.len().min(BATCH);
-        if count == 0 {
-            // The fences end with it: everything before them is passed on.
-            state.waiting.remove(user);
-            drop(state);
-            if self.users.fetch_sub(1, Ordering::AcqRel) == 1 {
-                self.emptied.notify_waiters();
-            }
-            return None;
+        if let Some(entry) = state.users.get_mut(user) {
+            entry.waiting.arrived(number);
+            entry.poked.notify_one();
+            self.forget_if_over(&mut state, user);
         }
-        let batch: Vec<_> = waiting.parcels.drain(..count).collect();
-        let bytes: usize = batch.iter().map(|(parcel, _)| parcel.charge()).sum();
-        waiting.bytes -= bytes;
-        state.bytes -= bytes;
-        Some(batch)
     }
 
-    /// Hands `parcel` out here or forwards it, as soon as `user` is somewhere. `known`: where they are, as far as that was
-    /// asked a moment ago.
+    /// A message for `user` was handed out here, or dropped: tells so the servers that forwarded it.
+    pub(super) fn ended(self: &Arc<Self>, user: &str, trail: &Trail) {
+        let own = self.keys.own_id();
+        let (here, elsewhere): (Vec<_>, Vec<_>) = trail
+            .passed_on
+            .iter()
+            .cloned()
+            .partition(|(server, _)| server == own);
+        for (_, number) in here {
+            self.arrived(user, number);
+        }
+        if !elsewhere.is_empty() {
+            let (fences, user) = (self.fences.clone(), user.to_owned());
+            tokio::spawn(async move {
+                for (server, number) in elsewhere {
+                    fences.arrived(&server, &user, number).await;
+                }
+            });
+        }
+    }
+
+    /// Returns when nothing waits for anybody and all forwarded messages have arrived, or when `time` is over.
+    pub(super) async fn settle(&self, time: Duration) {
+        self.until(time, |state| state.users.is_empty()).await;
+    }
+
+    /// Returns when nothing waits for anybody, or when `time` is over. Nothing is passed on any more after that: messages that
+    /// still wait are dropped.
+    pub(super) async fn end(&self, time: Duration) {
+        self.until(time, |state| {
+            state.users.values().all(|user| !user.has_task)
+        })
+        .await;
+        let count = |user: &User| user.waiting.len();
+        let left: usize = self.state().users.values().map(count).sum();
+        (0..left).for_each(|_| self.count_dropped());
+    }
+
+    async fn until(&self, time: Duration, is_done: impl Fn(&State) -> bool) {
+        let done = async {
+            loop {
+                let mut fewer = pin!(self.fewer.notified());
+                // From here on no notification is missed.
+                fewer.as_mut().enable();
+                if is_done(&self.state()) {
+                    return;
+                }
+                fewer.await;
+            }
+        };
+        let _ = timeout(time, done).await;
+    }
+
+    /// Forgets forwarded messages of which nobody said in time that they arrived.
+    pub(super) fn sweep(&self) {
+        let mut state = self.state();
+        state.users.retain(|_, user| {
+            user.waiting.sweep();
+            user.has_task || !user.waiting.is_over()
+        });
+        self.count_users(&state);
+    }
+
+    async fn pass_on_all(self: Arc<Self>, user: Box<str>, poked: &Notify) {
+        let mut elsewhere = Elsewhere::default();
+        while let Some(next) = self.front(&user) {
+            match self.pass_on(&user, &next, &mut elsewhere).await {
+                Attempt::Gone => self.remove(&user, &next),
+                Attempt::Again(at) => {
+                    elsewhere = Elsewhere::default();
+                    let _ = timeout_at(at, poked.notified()).await;
+                }
+            }
+        }
+    }
+
+    /// The next message for `user`; if there is none, the task is over.
+    fn front(&self, user: &str) -> Option<Queued> {
+        let mut state = self.state();
+        let entry = state.users.get_mut(user)?;
+        let front = entry.waiting.front().cloned();
+        if front.is_none() {
+            entry.has_task = false;
+            self.forget_if_over(&mut state, user);
+            self.fewer.notify_waiters();
+        }
+        front
+    }
+
+    fn remove(&self, user: &str, queued: &Queued) {
+        let mut state = self.state();
+        if let Some(entry) = state.users.get_mut(user) {
+            entry.blocked_since = None;
+            let before = entry.waiting.bytes();
+            entry.waiting.remove(queued);
+            let removed = before - entry.waiting.bytes();
+            state.bytes -= removed;
+        }
+    }
+
+    /// Hands a message out here or forwards it, if `user` is somewhere and no message before it is on its way.
     async fn pass_on(
         self: &Arc<Self>,
         user: &str,
-        parcel: Parcel,
-        until: Instant,
-        known: &mut Option<Vec<ServerId>>,
-        poked: &Notify,
-    ) {
-        loop {
-            if self.node.deliver(Target::User(user), &parcel.frame) > 0 {
-                return;
+        next: &Queued,
+        elsewhere: &mut Elsewhere,
+    ) -> Attempt {
+        let Parcel { frame, trail, .. } = &next.parcel;
+        if self.node.holds_user(user) {
+            if let Some(until) = self.blocked(user, next, &[]) {
+                return Attempt::Again(until);
             }
-            if known.is_none() {
-                let holders = self.holders.of(Name::User(user)).await;
-                *known = holders
-                    .ok()
-                    .map(|holders| holders.into_iter().map(|(server, _)| server).collect());
+            if self.node.deliver(Target::User(user), frame) > 0 {
+                self.ended(user, trail);
+                return Attempt::Gone;
             }
-            let own = self.keys.own_id();
-            let others = known.iter().flatten().filter(|server| *server != own);
-            let others: Vec<ServerId> = others.cloned().collect();
-            let others = self.behind_earlier(user, &parcel, others);
-            if !others.is_empty() && self.forward(user, &parcel, others).await {
-                return;
-            }
-            *known = None;
-            if Instant::now() >= until {
-                return self.dropped();
-            }
-            let look = until.min(Instant::now() + LOOK_AGAIN);
-            let _ = timeout_at(look, poked.notified()).await;
         }
+        let others = self.elsewhere(user, elsewhere).await;
+        let has_it = |server: &ServerId| trail.servers.contains(server);
+        let (have_it, to): (Vec<_>, Vec<_>) = others.into_iter().partition(has_it);
+        if to.is_empty() && !have_it.is_empty() {
+            self.ended(user, trail);
+            return Attempt::Gone;
+        }
+        if !to.is_empty() {
+            if let Some(until) = self.blocked(user, next, &to) {
+                return Attempt::Again(until);
+            }
+            if self.forward(user, next, to).await {
+                return Attempt::Gone;
+            }
+            if !have_it.is_empty() {
+                self.ended(user, trail);
+                return Attempt::Gone;
+            }
+        }
+        if Instant::now() >= next.until {
+            self.dropped(user, trail);
+            return Attempt::Gone;
+        }
+        Attempt::Again(next.until.min(Instant::now() + LOOK_AGAIN))
     }
 
-    /// The servers that `parcel` is to be forwarded to, if the user is at `others`.
+    /// The other servers where `user` is, sorted; none if they are nowhere, or if Redis does not say.
+    async fn elsewhere(&self, user: &str, known: &mut Elsewhere) -> Vec<ServerId> {
+        if known.servers.is_none() || known.uses >= BATCH {
+            let holders = self.holders.of(Name::User(user)).await.unwrap_or_default();
+            let servers = holders.into_iter().map(|(server, _)| server);
+            let mut others: Vec<_> = servers
+                .filter(|server| server != self.keys.own_id())
+                .collect();
+            others.sort_unstable();
+            *known = Elsewhere {
+                servers: Some(others),
+                uses: 0,
+            };
+        }
+        known.uses += 1;
+        known.servers.clone().unwrap_or_default()
+    }
+
+    /// When to look again if messages before `next` are on their way to others than `to`, where the user is.
     ///
-    /// Messages before it may still be at a server that the user has left again. It goes behind them.
-    fn behind_earlier(&self, user: &str, parcel: &Parcel, others: Vec<ServerId>) -> Vec<ServerId> {
-        let Trail { servers, passed_on } = &parcel.trail;
-        let state = self.state();
-        let earlier = state.passed.get(user).into_iter().flatten();
-        let earlier: Vec<ServerId> = earlier
-            .filter(|passed| passed.is_asked && !passed_on.contains(&passed.server))
-            .map(|passed| passed.server.clone())
-            .collect();
-        let is_left = |server: &ServerId| !others.contains(server) && !servers.contains(server);
-        match others.is_empty() || !earlier.iter().any(is_left) {
-            true => others,
-            false => earlier,
+    /// They are not waited for longer than for an answer: the server that has them hangs, and order is lost with it.
+    fn blocked(&self, user: &str, next: &Queued, to: &[ServerId]) -> Option<Instant> {
+        let mut state = self.state();
+        let entry = state.users.get_mut(user)?;
+        let until = entry.waiting.blocked(next, to)?;
+        let now = Instant::now();
+        let since = *entry.blocked_since.get_or_insert(now);
+        let patience = next.until.min(since + self.fences.time());
+        if now >= patience {
+            entry.waiting.forget_under_way();
+            return None;
         }
+        Some(until.min(patience))
     }
 
-    /// Whether nothing more is to be done for `parcel`, because one of `others` has it, or may have it.
-    async fn forward(self: &Arc<Self>, user: &str, parcel: &Parcel, others: Vec<ServerId>) -> bool {
-        let has = |server: &ServerId| parcel.trail.servers.contains(server);
-        let (have_it, to): (Vec<_>, Vec<_>) = others.into_iter().partition(has);
-        if to.is_empty() {
-            return !have_it.is_empty();
-        }
+    /// Whether nothing more is to be done for a message, because one of the servers `to` has it, or may have it.
+    async fn forward(self: &Arc<Self>, user: &str, next: &Queued, to: Vec<ServerId>) -> bool {
+        let parcel = &next.parcel;
         if parcel.hops >= HOPS_MAX {
-            self.dropped();
+            self.dropped(user, &parcel.trail);
             return true;
         }
         let own = self.keys.own_id();
+        let new_number = || self.next_number.fetch_add(1, Ordering::Relaxed);
+        let number = next.number.unwrap_or_else(new_number);
         let mut trail = parcel.trail.clone();
         // A user who comes back here does not have it.
         trail.servers.retain(|server| server != own);
         trail.servers.extend(to.iter().cloned());
-        if !trail.passed_on.contains(own) {
-            trail.passed_on.push(own.clone());
+        if next.number.is_none() {
+            trail.passed_on.push((own.clone(), number));
         }
         let of_frame = || doubles::identity(parcel.frame.as_str());
         let identity = parcel.identity.unwrap_or_else(of_frame);
         let line = marks::line(parcel.hops + 1, identity, &trail);
         let marked = line + parcel.frame.as_str();
-        self.note_passed(user, &to);
+        let understands = |server: &ServerId| self.holders.can(server, Ability::Forwards);
         let publish = |server: &ServerId| {
-            let server = server.clone();
-            let understands = self.holders.can(&server, Ability::Forwards);
-            let text = if understands {
-                &marked
-            } else {
-                parcel.frame.as_str()
+            let text = match understands(server) {
+                true => &marked,
+                false => parcel.frame.as_str(),
             };
+            let server = server.clone();
             async move { self.outgoing.post(&server, text, None).await }
         };
+        // Before it can arrive.
+        let telling = to.iter().filter(|server| understands(server)).count();
+        self.forwarded(user, number, &to, telling);
         let results = join_all(to.iter().map(publish)).await;
-        if results.iter().any(|result| matches!(result, Ok(true))) {
+        let mut is_gone = false;
+        for (server, result) in to.iter().zip(&results) {
+            match result {
+                Ok(true) => is_gone = true,
+                Ok(false) => {
+                    self.holders.doubt(server);
+                    if understands(server) {
+                        self.arrived(user, number);
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+        if is_gone {
             self.metrics.redis.forwarded.increment();
-            self.ask_when_passed(user, &to);
-            return true;
-        }
-        for server in &to {
-            self.holders.doubt(server);
-        }
-        // What failed may have been carried out: sent again it might come twice.
-        let is_uncertain = results.iter().any(Result::is_err);
-        if is_uncertain {
+        } else if results.iter().any(Result::is_err) {
+            // It may have been carried out: sent again the message might come twice.
             debug!("a message was not forwarded, because Redis did not take it");
-            self.dropped();
+            self.count_dropped();
+            is_gone = true;
         }
-        is_uncertain || !have_it.is_empty()
+        is_gone
     }
 
-    fn note_passed(&self, user: &str, to: &[ServerId]) {
-        let mut state = self.state();
-        let passed = state.passed.entry(user.into()).or_default();
-        for server in to {
-            match passed.iter_mut().find(|passed| passed.server == *server) {
-                Some(passed) => passed.at = Instant::now(),
-                None => passed.push(Passed {
-                    server: server.clone(),
-                    at: Instant::now(),
-                    is_asked: false,
-                }),
-            }
+    fn forwarded(&self, user: &str, number: u64, to: &[ServerId], telling: usize) {
+        let until = Instant::now() + UNDER_WAY;
+        if let Some(user) = self.state().users.get_mut(user) {
+            user.waiting.forwarded(number, to.to_vec(), telling, until);
         }
     }
 
-    /// Has each of `to`, which now has messages for `user`, say when it has passed them on. Until then later ones go behind them.
-    fn ask_when_passed(self: &Arc<Self>, user: &str, to: &[ServerId]) {
-        self.note_passed(user, to);
-        let mut state = self.state();
-        let passed = state.passed.get_mut(user).into_iter().flatten();
-        for passed in passed.filter(|passed| !passed.is_asked && to.contains(&passed.server)) {
-            // Others do not forward, and do not understand the question.
-            if !self.holders.can(&passed.server, Ability::Forwards) {
-                continue;
-            }
-            passed.is_asked = true;
-            let (held, user, server) = (self.clone(), user.to_owned(), passed.server.clone());
-            tokio::spawn(async move { held.until_passed(&user, &server).await });
+    /// Resolves the fences of `user` if nothing is left for them.
+    fn forget_if_over(&self, state: &mut State, user: &str) {
+        let is_over = |user: &User| !user.has_task && user.waiting.is_over();
+        if state.users.get(user).is_some_and(is_over) {
+            state.users.remove(user);
+            self.count_users(state);
         }
     }
 
-    /// Asks `server` until it has passed on all that was forwarded to it for `user`, or cannot be waited for.
-    async fn until_passed(&self, user: &str, server: &ServerId) {
-        loop {
-            let asked = Instant::now();
-            self.fences.pass(server, user, true).await;
-            let mut state = self.state();
-            let passed = state.passed.get_mut(user).into_iter().flatten();
-            let Some(passed) = passed.into_iter().find(|passed| passed.server == *server) else {
-                return;
-            };
-            if passed.at <= asked {
-                passed.is_asked = false;
-                return;
-            }
+    fn count_users(&self, state: &State) {
+        let before = self.users.swap(state.users.len(), Ordering::AcqRel);
+        if before > state.users.len() {
+            self.fewer.notify_waiters();
         }
     }
 
-    fn dropped(&self) {
+    fn dropped(self: &Arc<Self>, user: &str, trail: &Trail) {
+        self.count_dropped();
+        self.ended(user, trail);
+    }
+
+    fn count_dropped(&self) {
         MessageDropped {
             metrics: &self.metrics,
             reason: DropReason::Moved,
@@ -424,11 +471,5 @@ impl Held {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Parcel {
-    fn charge(&self) -> usize {
-        self.frame.len() + OVERHEAD_BYTES
     }
 }

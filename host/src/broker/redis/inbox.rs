@@ -15,9 +15,9 @@ use tracing::warn;
 use super::{
     control::{self, Control},
     doubles::{self, Doubles, Way},
-    fences::{self, Fences},
+    fences::{self, Fences, Heard},
     health::Health,
-    held::{Held, Parcel},
+    held::Held,
     keys::{Keys, Name, ServerId},
     lookup::Lookup,
     marks::{self, Mark},
@@ -25,6 +25,7 @@ use super::{
     own_broadcasts::OwnBroadcasts,
     routes::Routes,
     traced,
+    waiting::Parcel,
 };
 use crate::{
     broker::{LocalNode, Target},
@@ -146,8 +147,7 @@ impl Inbox {
             return self.deliver(message.to_owned(), Some(mark), span);
         }
         if marked.starts_with(fences::START) {
-            let taken = self.to.fences.take(marked, &self.to.held);
-            return taken.unwrap_or_else(|error| self.complain(&error));
+            return self.take_fence(marked);
         }
         if marked.starts_with(control::START) {
             let taken = self.to.control.take(marked);
@@ -155,6 +155,17 @@ impl Inbox {
         }
         let span = parent.and_then(|parent| self.tracer.go_on(parent, "deliver"));
         self.deliver(marked.to_owned(), None, span);
+    }
+
+    /// Takes a text about messages that wait or were forwarded.
+    fn take_fence(&self, text: &str) {
+        let held = &self.to.held;
+        match self.to.fences.take(text) {
+            Ok(Some(Heard::Question { id, from, user })) => held.answer(id, from, user),
+            Ok(Some(Heard::Arrival { user, number })) => held.arrived(&user, number),
+            Ok(None) => {}
+            Err(error) => self.complain(&error),
+        }
     }
 
     /// Every server gets it. Like `websocket-app`, hands a message that names somebody to nobody else.
@@ -188,13 +199,13 @@ impl Inbox {
             (Some(user), _) => {
                 let way = if hops == 0 {
                     Way::Published
-                } else if trail.passed_on.contains(&self.own_id) {
+                } else if trail.number_of(&self.own_id).is_some() {
                     Way::Returned
                 } else {
                     Way::Forwarded
                 };
                 if identity.is_some_and(|identity| self.doubles.is_double(identity, way)) {
-                    return;
+                    return self.to.held.ended(user, &trail);
                 }
                 let parcel = Parcel {
                     identity,
@@ -219,6 +230,7 @@ impl Inbox {
             let node = &self.to.node;
             let connections = node.deliver(Target::User(user), &parcel.frame);
             if connections > 0 {
+                held.ended(user, &parcel.trail);
                 return connections;
             }
             // The sender asked before the last connection went, or the route is a wrong one that must go.

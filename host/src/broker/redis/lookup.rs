@@ -2,8 +2,8 @@
 //!
 //! A route is used for [`KEEP`], or until a node says that it changed ([`super::notices`]). A sender's
 //! messages must not overtake each other when the receiver moves: those published to the old server may still wait there
-//! ([`super::held`]). So a route that no longer leads to a server is used only once that server has said that it passed
-//! on all it had ([`super::fences`]). Publishing holds the route open for reading; a change waits until everything that
+//! ([`super::held`]). So a route that no longer leads to a server is used only once that server has said that all it had
+//! has arrived ([`super::fences`]). One that leads to it again needs no question: that server keeps the order itself. Publishing holds the route open for reading; a change waits until everything that
 //! went out by the old route is taken.
 
 use std::{
@@ -18,10 +18,11 @@ use dashmap::DashMap;
 use futures_util::future::join_all;
 use tokio::{
     sync::{OwnedRwLockReadGuard, RwLock},
-    time::Instant,
+    time::{Instant, timeout},
 };
 
 use super::{
+    fences::Fences,
     held::{HOLD, Held},
     holders::Holders,
     keys::{Ability, Keys, Name, ServerId},
@@ -37,9 +38,6 @@ const PAST_KEPT: Duration = HOLD.saturating_add(Duration::from_secs(1));
 /// Routes that are kept; over it all are forgotten.
 const ROUTES_MAX: usize = 200_000;
 
-/// How often a server names further ones that messages were passed on to, before they count as passed on.
-const FENCE_ROUNDS_MAX: usize = 4;
-
 /// A route that is held open: what is published along it is in order.
 pub(super) type OpenRoute = OwnedRwLockReadGuard<Known>;
 
@@ -47,6 +45,7 @@ pub(super) type OpenRoute = OwnedRwLockReadGuard<Known>;
 pub(super) struct Lookup {
     holders: Arc<Holders>,
     held: Arc<Held>,
+    fences: Arc<Fences>,
     keys: Arc<Keys>,
     node: Arc<dyn LocalNode>,
     users: DashMap<Box<str>, Arc<Route>>,
@@ -75,12 +74,14 @@ impl Lookup {
     pub(super) fn new(
         holders: Arc<Holders>,
         held: Arc<Held>,
+        fences: Arc<Fences>,
         keys: Arc<Keys>,
         node: Arc<dyn LocalNode>,
     ) -> Self {
         Self {
             holders,
             held,
+            fences,
             keys,
             node,
             users: DashMap::new(),
@@ -105,9 +106,8 @@ impl Lookup {
             {
                 return Err(error.clone());
             }
-            // A route that led nowhere changed too, if it leads somewhere now.
-            let changed = route.stale.swap(false, Ordering::SeqCst) || known.servers.is_empty();
-            self.ask(name, &mut known, changed).await?;
+            route.stale.store(false, Ordering::SeqCst);
+            self.ask(name, &mut known).await?;
         }
         Ok(known.downgrade())
     }
@@ -159,13 +159,8 @@ impl Lookup {
         self.holders.sweep();
     }
 
-    /// Reads the route of `name`, after it `changed` or because it is old.
-    async fn ask(
-        &self,
-        name: Name<'_>,
-        known: &mut Known,
-        changed: bool,
-    ) -> Result<(), Unavailable> {
+    /// Reads the route of `name`.
+    async fn ask(&self, name: Name<'_>, known: &mut Known) -> Result<(), Unavailable> {
         let asked = Instant::now();
         known.leave_all();
         let holders = match self.holders.of(name).await {
@@ -180,44 +175,26 @@ impl Lookup {
         if let Name::User(user) = name
             && !known.servers.is_empty()
         {
-            if !changed {
-                // It leads where it led, and nobody was away.
-                let servers = known.servers.clone();
-                known.past.retain(|(server, _)| !servers.contains(server));
-            }
             self.pass_fences(user, known).await;
         }
         known.asked = Some(asked);
         Ok(())
     }
 
-    /// Returns when the servers that the route leads to no more have passed on what they had for `user`.
-    ///
-    /// A user can leave a server and come back to it, unseen from here. So those of the past to which the route leads again
-    /// are asked where they passed messages on to: from there those will follow the user back.
+    /// Returns when all messages for `user` have arrived at servers to which the route led and no longer leads.
     async fn pass_fences(&self, user: &str, known: &mut Known) {
         let past = std::mem::take(&mut known.past).into_iter();
-        let can_forward = |server: &ServerId| {
-            server == self.keys.own_id() || self.holders.can(server, Ability::Forwards)
-        };
-        let past = past.map(|(server, _)| server).filter(can_forward);
-        let (again, mut left): (Vec<ServerId>, Vec<ServerId>) =
-            past.partition(|server| known.servers.contains(server));
-        let asked = again
-            .iter()
-            .map(|server| self.held.passed_by(server, user, false));
-        left.extend(join_all(asked).await.into_iter().flatten());
-        let mut seen: Vec<ServerId> = known.servers.to_vec();
-        for _ in 0..FENCE_ROUNDS_MAX {
-            left.retain(|server| !seen.contains(server));
-            if left.is_empty() {
-                return;
-            }
-            seen.extend(left.iter().cloned());
-            let asked = left
-                .iter()
-                .map(|server| self.held.passed_by(server, user, true));
-            left = join_all(asked).await.into_iter().flatten().collect();
+        let left = past
+            .map(|(server, _)| server)
+            .filter(|server| !known.servers.contains(server));
+        join_all(left.map(|server| self.pass(server, user))).await;
+    }
+
+    async fn pass(&self, server: ServerId, user: &str) {
+        if server == *self.keys.own_id() {
+            let _ = timeout(self.fences.time(), self.held.passed(user)).await;
+        } else if self.holders.can(&server, Ability::Forwards) {
+            self.fences.pass(&server, user).await;
         }
     }
 

@@ -1,7 +1,8 @@
 //! The prefix of a message for a user on a server's channel: how often it was forwarded, and which servers have it.
 //!
 //! A server that finds the user gone forwards the message to where they are now ([`super::held`]). It must know which other
-//! servers have it, or a user with two devices would get it twice, and which ones passed it on, because users can come back there.
+//! servers have it, or a user with two devices would get it twice, and which ones passed it on, because users can come back there
+//! and because each of them waits for it to arrive ([`super::waiting`]).
 //! Like a trace, the mark is a line before the message, which the server takes off, and goes only to servers whose lease says that
 //! they do so. Workers and servers of `websocket-app` publish without a mark.
 
@@ -9,8 +10,8 @@ use std::sync::Arc;
 
 use super::keys::ServerId;
 
-/// How such a line begins. Hops, identity, the servers that have the message, and after [`PASSED_ON`] those that passed it on
-/// follow, with a space between them.
+/// How such a line begins. Hops, identity, the servers that have the message, and after [`PASSED_ON`] those that passed it on,
+/// each with its number for it, follow, with a space between them.
 const BEGIN: &str = r#"{"type":"signalbox.to","payload":""#;
 
 /// The end of the prefix.
@@ -27,8 +28,18 @@ pub(super) const HOPS_MAX: u8 = 3;
 pub(super) struct Trail {
     /// They have it: they hand it out, or pass it on.
     pub(super) servers: Vec<ServerId>,
-    /// They had it, found the user gone, and passed it on. Users who came back there do not have it.
-    pub(super) passed_on: Vec<ServerId>,
+    /// They had it, found the user gone, and passed it on, each under a number of its own. Users who came back there do not
+    /// have it.
+    pub(super) passed_on: Vec<(ServerId, u64)>,
+}
+
+impl Trail {
+    /// The number under which `server` passed it on.
+    pub(super) fn number_of(&self, server: &ServerId) -> Option<u64> {
+        let mut passed_on = self.passed_on.iter();
+        let found = passed_on.find(|(other, _)| other == server);
+        found.map(|(_, number)| *number)
+    }
 }
 
 /// The content of a mark.
@@ -45,9 +56,11 @@ impl Mark<'_> {
     pub(super) fn trail(&self) -> Trail {
         let mut words = self.trail.split(' ').filter(|word| !word.is_empty());
         let servers = words.by_ref().take_while(|word| *word != PASSED_ON);
+        let servers = servers.map(Arc::from).collect();
+        let pair = || Some((words.next()?.into(), words.next()?.parse().ok()?));
         Trail {
-            servers: servers.map(Arc::from).collect(),
-            passed_on: words.map(Arc::from).collect(),
+            servers,
+            passed_on: std::iter::from_fn(pair).collect(),
         }
     }
 }
@@ -55,14 +68,15 @@ impl Mark<'_> {
 /// The line before a message.
 pub(super) fn line(hops: u8, identity: u64, trail: &Trail) -> String {
     let mut line = format!("{BEGIN}{hops} {identity:x}");
-    let mut words: Vec<&str> = plain(&trail.servers).collect();
-    if !trail.passed_on.is_empty() {
-        words.push(PASSED_ON);
-        words.extend(plain(&trail.passed_on));
+    for server in trail.servers.iter().filter(|server| is_plain(server)) {
+        line.extend([" ", server]);
     }
-    for word in words {
-        line.push(' ');
-        line.push_str(word);
+    if !trail.passed_on.is_empty() {
+        line.extend([" ", PASSED_ON]);
+    }
+    let mut passed_on = trail.passed_on.iter();
+    for (server, number) in passed_on.by_ref().filter(|(server, _)| is_plain(server)) {
+        line.extend([" ", server, " ", &number.to_string()]);
     }
     line.push_str(END);
     line
@@ -81,22 +95,21 @@ pub(super) fn read(text: &str) -> Option<(Mark<'_>, &str)> {
     Some((mark, message))
 }
 
-/// The IDs that can stand in a line. All that nodes make can.
-fn plain(servers: &[ServerId]) -> impl Iterator<Item = &str> {
+/// Whether an ID can stand in a line. All that nodes make can.
+fn is_plain(id: &str) -> bool {
     let breaks = |c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '\\';
-    let servers = servers.iter().map(Arc::as_ref);
-    servers.filter(move |id: &&str| !id.is_empty() && *id != PASSED_ON && !id.contains(breaks))
+    !id.is_empty() && id != PASSED_ON && !id.contains(breaks)
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::control, *};
 
-    fn trail(servers: &[&str], passed_on: &[&str]) -> Trail {
-        let ids = |ids: &[&str]| ids.iter().map(|id| Arc::from(*id)).collect();
+    fn trail(servers: &[&str], passed_on: &[(&str, u64)]) -> Trail {
+        let numbered = |(id, number): &(&str, u64)| (Arc::from(*id), *number);
         Trail {
-            servers: ids(servers),
-            passed_on: ids(passed_on),
+            servers: servers.iter().map(|id| Arc::from(*id)).collect(),
+            passed_on: passed_on.iter().map(numbered).collect(),
         }
     }
 
@@ -106,8 +119,8 @@ mod tests {
         for trail in [
             trail(&[], &[]),
             trail(&["a-1"], &[]),
-            trail(&["a-1", "b-2"], &["c", "d"]),
-            trail(&[], &["c"]),
+            trail(&["a-1", "b-2"], &[("c", 0), ("d", u64::MAX)]),
+            trail(&[], &[("c", 7)]),
         ] {
             let text = line(2, 0xfeed, &trail) + message;
             let (mark, rest) = read(&text).expect("it is marked");
@@ -119,16 +132,27 @@ mod tests {
 
     #[test]
     fn an_id_that_would_break_the_line_is_left_out() {
-        let broken = trail(&["a b", "\"}\n", "", "|", "c"], &["|", "d"]);
+        let broken = trail(&["a b", "\"}\n", "", "|", "c"], &[("|", 1), ("d", 2)]);
         let text = line(0, 0, &broken) + "x";
         let (mark, message) = read(&text).expect("it is marked");
-        assert_eq!((mark.trail(), message), (trail(&["c"], &["d"]), "x"));
+        assert_eq!((mark.trail(), message), (trail(&["c"], &[("d", 2)]), "x"));
     }
 
     #[test]
     fn what_is_no_mark_is_not_taken_for_one() {
         for rest in ["\"}\nx", "x 0\"}\nx", "1 z\"}\nx", "300 0\"}\nx", "1 0"] {
             assert_eq!(read(&format!("{BEGIN}{rest}")), None, "{rest:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_without_its_number_ends_the_list() {
+        for rest in ["c", "c x d 2", "c -1"] {
+            let text = format!("{BEGIN}1 1 a | b 1 {rest}{END}");
+            let (mark, _) = read(&text).expect("it is marked");
+            assert_eq!(mark.trail(), trail(&["a"], &[("b", 1)]), "{rest}");
+            assert_eq!(mark.trail().number_of(&Arc::from("b")), Some(1));
+            assert_eq!(mark.trail().number_of(&Arc::from("c")), None);
         }
     }
 

@@ -31,6 +31,7 @@ mod post;
 mod routes;
 mod subscriber;
 mod traced;
+mod waiting;
 mod writer;
 
 use std::{
@@ -173,6 +174,7 @@ impl RedisBroker {
         let lookup = Arc::new(Lookup::new(
             holders.clone(),
             held.clone(),
+            fences.clone(),
             keys.clone(),
             node.clone(),
         ));
