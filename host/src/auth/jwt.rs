@@ -72,6 +72,11 @@ impl Verifier {
         }
     }
 
+    /// Whether there are keys at all: those of a URL may not have been fetched yet.
+    pub(super) fn has_keys(&self) -> bool {
+        self.keys.now().is_some()
+    }
+
     /// Verifies `token` at `now`. Waits, for a bounded time, only for keys that are being fetched.
     pub(super) async fn verify(&self, token: &str, now: SystemTime) -> Result<Verified, AuthError> {
         let token = Unverified::read(token)?;

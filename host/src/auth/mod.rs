@@ -104,6 +104,14 @@ impl Authenticator {
         })
     }
 
+    /// Whether clients can be authenticated at all: with `auth.jwks_url` not before keys were fetched.
+    pub fn is_ready(&self) -> bool {
+        match &**self.mode.load() {
+            Mode::Open => true,
+            Mode::Jwt(verifier) => verifier.has_keys(),
+        }
+    }
+
     /// Takes over a changed configuration, and reads the key files again. `auth.mode` stays as it is.
     ///
     /// # Errors

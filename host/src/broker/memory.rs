@@ -1,7 +1,7 @@
 //! The embedded broker: nodes of one process, joined by a [`MemoryHub`].
 //!
-//! A server with `broker.kind = "memory"` is the only node of its hub. Several nodes on one hub behave like a cluster
-//! and are how tests look at more than one node without Redis.
+//! A server with `broker.kind = "memory"` is the only node of its hub. Several nodes on one hub behave like a cluster, so
+//! tests can run more than one node without Redis.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use super::{Broker, BrokerError, LocalNode, NodeReport, Target, Told, UserRequest};
 use crate::{protocol::Frame, trace::Trace};
 
-/// Where nodes of one process meet.
+/// Connects the nodes of one process.
 #[derive(Default)]
 pub struct MemoryHub {
     /// Read for every message and written when a node comes or goes.
@@ -88,8 +88,8 @@ impl MemoryBroker {
         reports.filter(|report| !report.told.is_nobody()).collect()
     }
 
-    /// Writes down whether this node holds `name`. The entry is locked before the node is asked, so that the last of
-    /// several concurrent calls writes what holds at the end.
+    /// Records whether this node holds `name`. The entry is locked before the node is asked, so the last of several
+    /// concurrent calls records the final state.
     fn note(&self, map: &DashMap<String, BTreeSet<String>>, name: &str, holds: impl Fn() -> bool) {
         let mut holders = map.entry(name.to_owned()).or_default();
         if holds() {

@@ -1,27 +1,27 @@
-//! What nodes ask each other about a user.
+//! Requests between nodes about the connections of a user.
 
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::CloseCode;
 
-/// Most connections that one node lists for a [`UserRequest::List`].
+/// The most connections that one node lists for a [`UserRequest::List`].
 pub const LISTED_MAX: usize = 1_000;
 
-/// What each node that holds a user is to do about their connections.
+/// A request to each node that holds a user, about their connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserRequest {
     /// Count them.
     Count,
-    /// Say what each of them is.
+    /// List them.
     List,
-    /// Close them, after what is queued.
+    /// Close them, after the queued frames.
     Disconnect {
         /// The code of the close frame.
         code: CloseCode,
         /// Its reason, for people.
         reason: String,
     },
-    /// Close the one with this name, after what is queued. It concerns no other.
+    /// Close the one with this name, after its queued frames.
     DisconnectOne {
         /// The name of the connection.
         connection: String,
@@ -39,7 +39,7 @@ pub struct ConnectionReport {
     pub id: String,
     /// The peer's address and port.
     pub address: String,
-    /// When it came: milliseconds since 1970-01-01T00:00:00Z.
+    /// When it was opened: milliseconds since 1970-01-01T00:00:00Z.
     pub connected_at_ms: u64,
     /// Whether it speaks `signalbox.v1`.
     pub v1: bool,
@@ -47,23 +47,23 @@ pub struct ConnectionReport {
     pub rooms: usize,
 }
 
-/// What came of a [`UserRequest`] on another node.
+/// The result of a [`UserRequest`] on another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeReport {
     /// The server ID of the node.
     pub node: String,
-    /// What it says.
+    /// Its answer.
     pub told: Told,
 }
 
-/// What a node that holds a user, as far as is known, says to a [`UserRequest`].
+/// The answer to a [`UserRequest`] of a node that, as far as is known, holds the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// How many connections were concerned.
+    /// The number of connections concerned.
     Connections(usize),
-    /// Which connections there are: the answer to [`UserRequest::List`].
+    /// The connections: the answer to [`UserRequest::List`].
     Listed(Vec<ConnectionReport>),
-    /// Nothing in time. It may have done what was asked all the same.
+    /// No answer in time. The node may have carried out the request all the same.
     Nothing,
     /// It is a server of `websocket-app`, which cannot be asked.
     CannotBeAsked,

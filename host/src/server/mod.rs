@@ -127,6 +127,9 @@ async fn ready(State(state): State<AppState>) -> Response {
         warn!(%error, "not ready: messages from other nodes do not arrive");
         return not_ready("messages from other nodes do not arrive; the log says why");
     }
+    if !state.authenticator.is_ready() {
+        return not_ready("no keys for tokens could be fetched yet; the log says why");
+    }
     if let Err(reason) = state.fleet.check() {
         warn!(reason, "not ready: the plugins of the cluster are not live");
         return not_ready("the plugins of the cluster are not live; the log says why");

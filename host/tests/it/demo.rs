@@ -160,7 +160,7 @@ fn another_chat() -> Vec<u8> {
 
 fn config(more: &str) -> String {
     format!(
-        "[server]\ntrace_plugins = true\n[demo]\nenabled = true\n{WITH_CHAT}config = {{ blocked_words = [{more}] }}\n"
+        "[server]\nnode_id = \"node-1\"\ntrace_plugins = true\n[demo]\nenabled = true\n{WITH_CHAT}config = {{ blocked_words = [{more}] }}\n"
     )
 }
 
@@ -210,6 +210,8 @@ async fn two_pages_chat_and_see_a_swap_without_a_reconnect() {
             .await;
         assert_eq!(page.text("#reconnects").await, "0");
     }
+    // `docs/demo.png` is this one.
+    ann.picture("swapped").await;
     ann.open("#lobby").await;
     ann.until_text(".notice", "You are a member of this room")
         .await;

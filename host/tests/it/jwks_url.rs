@@ -52,7 +52,10 @@ async fn keys_come_from_a_url_once_it_answers_and_a_new_one_with_the_first_token
     let (provider, answer) = provider().await;
     let auth = from_url(&format!("http://{}/jwks", provider.address));
     let node = Node::start(&format!("[auth]\nmode = \"jwt\"\n{auth}")).await;
-    // It serves, and says that it cannot tell.
+    // It serves, and reports that it cannot authenticate anybody.
+    let (code, reason) = node.get("/ready").await;
+    assert_eq!(code, 503);
+    assert!(reason.contains("keys"), "{reason}");
     let refused = node
         .refused(&format!("/ws?token={}", rs256(Some("rsa-1"))), &[])
         .await;
@@ -64,6 +67,7 @@ async fn keys_come_from_a_url_once_it_answers_and_a_new_one_with_the_first_token
     assert!(node.metric(FAILED).await.is_some_and(|count| count >= 1.0));
     answer.send_replace(Some(set(0)));
     until_status(&node, &rs256(Some("rsa-1")), 101).await;
+    assert_eq!(node.get("/ready").await.0, 200);
     answer.send_replace(Some(JWKS.to_owned()));
     until_status(&node, &es256(Some("ec-1")), 101).await;
     // The last good keys stay.

@@ -233,9 +233,9 @@ fn me_becomes_a_chat_message() {
 }
 
 #[test]
-fn the_change_that_the_readme_shows_fits_the_source() {
-    let readme = include_str!("../../../README.md");
-    let (_, rest) = readme.split_once("```diff\n").expect("a change");
+fn the_change_that_the_tutorial_shows_fits_the_source() {
+    let tutorial = include_str!("../../../docs/tutorial.md");
+    let (_, rest) = tutorial.split_once("```diff\n").expect("a change");
     let (diff, _) = rest.split_once("```").expect("its end");
     let before: String = diff
         .lines()

@@ -1,7 +1,7 @@
-//! What nodes ask each other: questions about a user, and their answers, on the channels of the two servers.
+//! Requests between nodes about a user, and the replies, on the channels of the two servers.
 //!
 //! Both are JSON with a `type` that no client and no plugin can send, and begin in a way that no message does. Only
-//! servers with a lease are asked: those of `websocket-app` would hand a question to a client.
+//! servers with a lease are asked: those of `websocket-app` would deliver a request to a client.
 
 use std::{
     collections::HashMap,
@@ -26,10 +26,10 @@ use crate::{
     redis_client::{Commands, Unavailable},
 };
 
-/// How everything begins that one node says to another.
+/// The beginning of every text from one node to another that is not a message for clients.
 pub(super) const START: &str = r#"{"type":"signalbox."#;
 
-/// How long an answer may take, beside a command's time: that the other node answers, and that it comes back.
+/// How long a reply may take in addition to the command timeout: for the other node to answer, and for the way back.
 const ANSWER_EXTRA: Duration = Duration::from_millis(500);
 
 /// Questions that may be open at a time.
@@ -59,7 +59,7 @@ enum Said {
     Reply {
         id: u64,
         connections: usize,
-        /// Which they are, where that was asked.
+        /// For [`Act::List`] only.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         list: Option<Vec<ConnectionReport>>,
     },
@@ -81,7 +81,7 @@ enum Act {
     },
 }
 
-/// A question that is forgotten when nobody waits for its answer any more.
+/// Forgets a question when its caller no longer waits for the answer.
 struct Open<'c> {
     control: &'c Control,
     id: u64,
@@ -104,7 +104,7 @@ impl Control {
         }
     }
 
-    /// What the node `server` says to `request`.
+    /// Asks the node `server` to carry out `request`, and returns its answer.
     pub(super) async fn ask(&self, server: &ServerId, user: &str, request: &UserRequest) -> Told {
         let (answer, answered) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -136,10 +136,10 @@ impl Control {
         }
     }
 
-    /// Takes what another node said.
+    /// Handles a text from another node.
     ///
     /// # Errors
-    /// Why it cannot be understood.
+    /// Returns the reason if it cannot be understood.
     pub(super) fn take(&self, text: &str) -> Result<(), String> {
         match serde_json::from_str(text).map_err(|error| error.to_string())? {
             Said::Reply {
@@ -147,7 +147,7 @@ impl Control {
                 connections,
                 list,
             } => {
-                // Where nobody waits any more, the answer was too late.
+                // If nobody waits any more, the answer is too late.
                 if let Some(answer) = self.open().remove(&id) {
                     let _ = answer.send(list.map_or(Told::Connections(connections), Told::Listed));
                 }
@@ -178,7 +178,7 @@ impl Control {
                     connections,
                     list: (request == UserRequest::List).then(|| self.node.list(&user)),
                 };
-                // Not here: this is where everything comes in.
+                // In a task: this caller reads everything that comes in.
                 tokio::spawn(async move {
                     if let Err(error) = say(&commands, &keys, &from, &reply).await {
                         debug!(%error, server = from, "a node was not answered");
@@ -194,7 +194,7 @@ impl Control {
     }
 }
 
-/// Sends `said` to `server`, and returns whether anybody listens, as far as that can be told.
+/// Sends `said` to `server`, and returns whether anybody listens; `true` if that is unknown.
 pub(super) async fn say(
     commands: &Commands,
     keys: &Keys,

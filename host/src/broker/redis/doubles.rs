@@ -1,4 +1,4 @@
-//! Messages that may come twice: once published, and once forwarded by a server whose user had moved here.
+//! Recognises messages that come twice: once published, and once forwarded by a server that the user has left.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,13 +11,13 @@ use tokio::time::Instant;
 
 use super::held::HOLD;
 
-/// How long after a message its double may come: as long as it may be held, on each way.
+/// How long after a message its duplicate may come: each of the two may have been held.
 const FORGOTTEN_AFTER: Duration = HOLD.saturating_mul(2);
 
-/// Messages that are remembered; over it the oldest is forgotten.
+/// The most messages that are remembered; beyond it the oldest is forgotten.
 const REMEMBERED_MAX: usize = 65_536;
 
-/// The way on which a message came.
+/// How a message came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     Published,
@@ -27,21 +27,21 @@ pub(super) enum Way {
     Returned,
 }
 
-/// Which messages came that may come twice, by their identity. A message that carries a mark and was not forwarded is
-/// none of them: the server that forwards it knows which ones have it.
+/// The messages that may come twice, by identity. A message that carries a mark and was not forwarded is not among them: a
+/// server that forwards it knows which servers have it.
 #[derive(Debug, Default)]
 pub(super) struct Doubles(Mutex<Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// The way of the last one of each that was no double.
+    /// How the last one of each came that was no duplicate.
     messages: HashMap<u64, Way>,
     order: VecDeque<(u64, Instant)>,
 }
 
 impl Doubles {
-    /// Notes a message, and says whether it is the double of one that came before. Two that were published directly
-    /// and are equal are two messages. A message returns once.
+    /// Notes a message, and returns whether it is the duplicate of an earlier one. Two equal messages that were both
+    /// published directly are two messages. A message returns once.
     pub(super) fn is_double(&self, identity: u64, way: Way) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.forget_old();
@@ -72,7 +72,7 @@ impl Seen {
     }
 }
 
-/// Identifies a message.
+/// A hash that identifies a message.
 pub(super) fn identity(message: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     message.hash(&mut hasher);

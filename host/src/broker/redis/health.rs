@@ -1,4 +1,4 @@
-//! Whether what is published comes back, and whether routes are written: what `/ready` says.
+//! Whether published messages come back and routes are written: the broker's part of `/ready`.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -10,27 +10,27 @@ use tokio::time::Instant;
 /// Silence after which delivery counts as broken.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(3);
 
-/// How long a duty may wait to be done before this node is not ready: what comes in between is a retry.
+/// How long a duty may stay undone before this node is not ready. Retries happen in between.
 const LATE_AFTER: Duration = Duration::from_secs(1);
 
-/// What this node has to write so that others find it.
+/// Something that this node must keep written so that others find it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Duty {
     Lease,
     Routes,
 }
 
-/// What the tasks of the broker know about its state.
+/// The state of the broker, as its tasks report it.
 #[derive(Debug)]
 pub(super) struct Health(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    /// When the last probe was sent, until it comes back.
+    /// When the last probe was sent; `None` once it came back.
     probe: Option<Instant>,
     /// When a probe came back last.
     echo: Option<Instant>,
-    /// Why messages do not come in, while they do not.
+    /// Why messages do not come in; `None` if they do.
     deaf: Option<String>,
     /// Since when each duty cannot be done, and why.
     late: [Option<(Instant, String)>; 2],
@@ -49,7 +49,7 @@ impl Health {
     }
 
     /// # Errors
-    /// Why this node cannot be relied on now.
+    /// Returns the reason if this node cannot be relied on now.
     pub(super) fn check(&self) -> Result<(), String> {
         let state = self.state();
         if state.left {
@@ -73,7 +73,7 @@ impl Health {
         self.state().probe = Some(Instant::now());
     }
 
-    /// A probe came back. Returns how long it was away; none where it is not the last one that was sent.
+    /// A probe came back. Returns its round-trip time; `None` if it is not the last one that was sent.
     pub(super) fn heard(&self) -> Option<Duration> {
         let mut state = self.state();
         state.echo = Some(Instant::now());

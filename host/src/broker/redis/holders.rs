@@ -14,18 +14,18 @@ use crate::{
     redis_client::{Commands, Unavailable},
 };
 
-/// How long a server that was seen alive counts as alive.
+/// How long a server counts as alive after it was seen alive.
 const LEASE_KEPT: Duration = Duration::from_millis(1500);
 
-/// Servers whose abilities are kept; over it all are forgotten.
+/// The most servers whose abilities are kept; beyond it all are forgotten.
 const ABILITIES_MAX: usize = 10_000;
 
-/// Reads routes and leases, and takes dead servers out of routes.
+/// Reads routes and leases, and removes dead servers from routes.
 pub(super) struct Holders {
     commands: Commands,
     keys: Arc<Keys>,
     metrics: Arc<Metrics>,
-    /// When a server was seen alive. That one is dead is not kept: it is taken out of the route.
+    /// When a server was last seen alive. A dead one is not kept: it is removed from the route.
     leases: DashMap<ServerId, Instant>,
     /// The abilities that a server's lease announces. They hold as long as the server lives.
     abilities: DashMap<ServerId, Ability>,
@@ -42,8 +42,8 @@ impl Holders {
         }
     }
 
-    /// The servers that hold `name` and are alive, and of each whether it has a lease: nodes have one, servers of
-    /// `websocket-app` have none.
+    /// The servers that hold `name` and are alive, each with whether it has a lease: nodes have one, servers of
+    /// `websocket-app` do not.
     pub(super) async fn of(&self, name: Name<'_>) -> Result<Vec<(ServerId, bool)>, Unavailable> {
         self.metrics.redis.route_lookups.increment();
         let route = self.keys.route(name);
@@ -81,12 +81,12 @@ impl Holders {
         known.is_some_and(|known| *known >= ability)
     }
 
-    /// Nobody listens at `server`: its lease is to be looked up again.
+    /// Nobody listens at `server`: its lease must be read again.
     pub(super) fn doubt(&self, server: &ServerId) {
         self.leases.remove(server);
     }
 
-    /// Throws away what is too old to be used.
+    /// Removes entries that are too old to be used.
     pub(super) fn sweep(&self) {
         self.leases.retain(|_, seen| seen.elapsed() < LEASE_KEPT);
     }
@@ -121,7 +121,7 @@ impl Holders {
             .insert(server.clone(), Ability::in_lease(lease));
     }
 
-    /// Asks about each that is not `alive`, which it is if its key is there. Returns which they were, and the answers.
+    /// Asks about each server that is not `alive` yet. It is if its key exists. Returns their indices and the answers.
     async fn ask(
         &self,
         alive: &mut [bool],

@@ -1,4 +1,4 @@
-//! What comes in on the channels of this server: whose it is, and to whom it goes.
+//! Takes the texts that come in on the channels of this server, and gives each to the part that handles it.
 
 use std::{
     borrow::Cow,
@@ -37,28 +37,28 @@ use crate::{
     trace::{Span, Tracer},
 };
 
-/// Largest message that is taken: as large as the largest frame that can be configured.
+/// The largest message that is taken: the largest frame size that can be configured.
 const FRAME_BYTES_MAX: usize = 16 << 20;
 
-/// Malformed messages are told of once in this time, with how many there were.
+/// Malformed messages are logged once in this time, with their number.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How the text of a probe starts.
+/// The beginning of a probe.
 const PROBE: &str = r#"{"type":"signalbox.probe","#;
 
-/// Whom what comes in may be for.
+/// The parts that handle what comes in.
 pub(super) struct Receivers {
-    /// Messages.
+    /// Delivers messages.
     pub(super) node: Arc<dyn LocalNode>,
-    /// Doubts about who is here.
+    /// Rewrites routes that are wrong.
     pub(super) routes: Arc<Routes>,
-    /// What other nodes ask and answer.
+    /// Requests of other nodes, and replies.
     pub(super) control: Arc<Control>,
-    /// Questions and answers about messages that wait.
+    /// Texts about the order of messages.
     pub(super) fences: Arc<Fences>,
-    /// Messages for users who are not here any more.
+    /// Messages for users who are no longer here.
     pub(super) held: Arc<Held>,
-    /// Routes that changed.
+    /// Cached routes, to be invalidated.
     pub(super) lookup: Arc<Lookup>,
     /// This server's own probes.
     pub(super) health: Arc<Health>,
@@ -66,14 +66,14 @@ pub(super) struct Receivers {
     pub(super) own_broadcasts: Arc<OwnBroadcasts>,
 }
 
-/// A message for clients, and whom it names.
+/// A message for clients, and the receiver that it names.
 struct Addressed {
     frame: Frame,
     user: Option<String>,
     room: Option<String>,
 }
 
-/// Takes what is published for this server and hands it out to its connections.
+/// Delivers the messages that are published for this server to its connections.
 pub(super) struct Inbox {
     own_id: ServerId,
     own_channel: String,
@@ -108,7 +108,7 @@ impl Inbox {
         format!(r#"{PROBE}"payload":{sent}}}"#)
     }
 
-    /// Takes what was pushed: a channel's name and a text.
+    /// Handles a push from Redis: the name of a channel and a text.
     pub(super) fn take(&self, pushed: Vec<Value>) {
         let mut parts = pushed.into_iter();
         let (Some(channel), Some(Value::BulkString(payload))) = (parts.next(), parts.next()) else {
@@ -136,7 +136,7 @@ impl Inbox {
         }
     }
 
-    /// Takes what came on this server's own channel, and is no probe.
+    /// Handles a text on this server's own channel that is no probe.
     fn take_own(&self, text: String) {
         let (parent, marked) = match traced::read(&text) {
             Some(traced) => (traced.parent, traced.message),
@@ -168,7 +168,7 @@ impl Inbox {
         }
     }
 
-    /// Every server gets it. Like `websocket-app`, hands a message that names somebody to nobody else.
+    /// Delivers a message that every server gets. Like `websocket-app`, delivers a message with a receiver to that receiver only.
     fn broadcast(&self, text: String) {
         let Some(Addressed { frame, user, room }) = self.check(text) else {
             return;
@@ -181,12 +181,12 @@ impl Inbox {
         self.to.node.deliver(target, &frame);
     }
 
-    /// Hands a message to whom it names. If it is traced, `span` ends with it.
+    /// Delivers a message to the receiver that it names. If it is traced, `span` ends with the delivery.
     fn deliver(&self, text: String, mark: Option<Mark<'_>>, span: Option<Span>) {
         let hops = mark.map_or(0, |mark| mark.hops);
         let trail = mark.map(|mark| mark.trail()).unwrap_or_default();
-        // Of the text as it came: what is rewritten may differ from server to server. Who publishes with a mark says who has
-        // the message, so that it can be no double until it is forwarded.
+        // Of the text as it came: a rewritten one may differ from server to server. The mark of a publishing server lists the
+        // servers that have the message, so it cannot be a duplicate until it is forwarded.
         let identity = match mark {
             Some(mark) if hops > 0 => Some(mark.identity),
             Some(_) => None,
@@ -223,7 +223,7 @@ impl Inbox {
         }
     }
 
-    /// Returns how many connections here took it at once.
+    /// Returns the number of connections here that took it at once.
     fn deliver_to_user(&self, user: &str, parcel: Parcel) -> usize {
         let held = &self.to.held;
         if !held.is_waiting(user) {
@@ -233,7 +233,7 @@ impl Inbox {
                 held.ended(user, &parcel.trail);
                 return connections;
             }
-            // The sender asked before the last connection went, or the route is a wrong one that must go.
+            // The sender read the route before the last connection closed, or the route is wrong and must be removed.
             if !node.holds_user(user) {
                 self.to.routes.doubt(Name::User(user));
             }
@@ -242,7 +242,7 @@ impl Inbox {
         0
     }
 
-    /// Returns how many members here took it. Who has left the room has no claim to it, so it is not forwarded.
+    /// Returns the number of members here that took it. It is not forwarded: a user who left the room does not get it.
     fn deliver_to_room(&self, room: &str, frame: &Frame) -> usize {
         let members = self.to.node.deliver(Target::Room(room), frame);
         if members == 0 && !self.to.node.holds_room(room) {
@@ -256,7 +256,7 @@ impl Inbox {
         members
     }
 
-    /// The message as clients get it; none if it is malformed, which is counted.
+    /// The message as clients get it; `None` if it is malformed, which is counted.
     fn check(&self, text: String) -> Option<Addressed> {
         let normalised = published::normalise(&text, SystemTime::now());
         let Published {

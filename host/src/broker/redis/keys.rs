@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::config::{RedisCompat, RedisConfig};
 
-/// A server's ID: a node's name and the nonce of its boot, or whatever `websocket-app` calls itself.
+/// A server's ID: a node's name and the nonce of its boot, or the ID of a server of `websocket-app`.
 pub(super) type ServerId = Arc<str>;
 
 /// The value of this server's lease: the number of its [`Ability`].
@@ -33,7 +33,7 @@ impl Ability {
     }
 }
 
-/// What a route leads to.
+/// The owner of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Name<'a> {
     User(&'a str),
@@ -64,18 +64,18 @@ impl Keys {
         &self.own_id
     }
 
-    /// Who else reads and writes them.
+    /// The other software that reads and writes them.
     pub(super) fn compat(&self) -> RedisCompat {
         self.compat
     }
 
-    /// How long a command may take.
+    /// The longest time that a command may take.
     pub(super) fn command_timeout(&self) -> Duration {
         self.command_timeout
     }
 
-    /// The set of IDs of the servers that hold `name`. A user's name is the rest of the key, whatever it contains:
-    /// no name can spell another's key.
+    /// The set of IDs of the servers that hold `name`. A user's ID is the rest of the key, whatever it contains, so
+    /// no ID can form the key of another.
     pub(super) fn route(&self, name: Name<'_>) -> String {
         match name {
             Name::User(user) => format!("{}user_servers:{user}", self.prefix),
@@ -108,7 +108,7 @@ impl Keys {
         format!("{}signalbox:routes", self.prefix)
     }
 
-    /// What `websocket-app` asks before it publishes. Server IDs hold no colon, so the last one ends the user's name.
+    /// The key that `websocket-app` checks before it publishes. Server IDs contain no colon, so the last one ends the user's ID.
     pub(super) fn online(&self, user: &str, server: &str) -> String {
         format!("{}user_online:{user}:{server}", self.prefix)
     }

@@ -1,4 +1,4 @@
-//! The lease of this server: as long as it holds, others send here.
+//! The lease of this server. Others send here as long as it is valid.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::redis_client::{Commands, Unavailable};
 
-/// How long a lease holds without being renewed.
+/// How long a lease is valid without being renewed.
 const LEASE: Duration = Duration::from_secs(15);
 
 /// How often it is renewed.
@@ -22,11 +22,11 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(5);
 /// Pause after a renewal that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// Renews the lease until it is aborted, at once whenever there is a new link, and tells `leased` on which link it
-/// holds, 0: on none. Routes are written only then: whoever finds a route without a lease takes it out.
+/// Renews the lease until it is aborted, at once after each new link, and sets `leased` to the number of the link on which
+/// it is valid, or to 0. Routes are written only while it is valid: a reader removes a route without a lease.
 ///
-/// A lease that had run out, or a Redis that was emptied, means that others may have taken this server's routes away:
-/// all of them are written anew.
+/// If the lease had expired, or Redis was emptied, others may have removed this server's routes. All of them are written
+/// again then.
 pub(super) async fn keep(
     commands: &Commands,
     keys: &Keys,
@@ -68,7 +68,7 @@ pub(super) async fn keep(
     }
 }
 
-/// Returns whether it was there before.
+/// Returns whether it existed before.
 async fn renew(commands: &Commands, lease: &str) -> Result<bool, Unavailable> {
     // Two commands rather than SET ... GET, which Redis knows only since 6.2.
     let was_there: bool = commands.run(redis::cmd("EXISTS").arg(lease)).await?;

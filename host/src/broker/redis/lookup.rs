@@ -1,6 +1,7 @@
-//! Where this node publishes to: the servers that hold a user or a room, kept for a moment, and order when they change.
+//! The servers that this node publishes to: those that hold a user or a room, cached for a moment. Keeps order when they
+//! change.
 //!
-//! A route is used for [`KEEP`], or until a node says that it changed ([`super::notices`]). A sender's
+//! A route is cached for [`KEEP`], or until a node reports that it changed ([`super::notices`]). A sender's
 //! messages must not overtake each other when the receiver moves: those published to the old server may still wait there
 //! ([`super::held`]). So a route that no longer leads to a server is used only once that server has said that all it had
 //! has arrived ([`super::fences`]). One that leads to it again needs no question: that server keeps the order itself. Publishing holds the route open for reading; a change waits until everything that
@@ -29,19 +30,19 @@ use super::{
 };
 use crate::{broker::LocalNode, redis_client::Unavailable};
 
-/// How long an answer is used at most. Mostly a change is told sooner.
+/// How long a route is cached. A notice of a change usually ends it earlier.
 const KEEP: Duration = Duration::from_millis(1500);
 
 /// How long a server to which messages were published may still have some of them.
 const PAST_KEPT: Duration = HOLD.saturating_add(Duration::from_secs(1));
 
-/// Routes that are kept; over it all are forgotten.
+/// The most routes that are cached; beyond it all are forgotten.
 const ROUTES_MAX: usize = 200_000;
 
-/// A route that is held open: what is published along it is in order.
+/// A route that is held open: messages that are published along it are in order.
 pub(super) type OpenRoute = OwnedRwLockReadGuard<Known>;
 
-/// Answers questions for routes. Of several who ask the same at once, one asks Redis.
+/// Looks up routes. Of several concurrent callers with the same question, one asks Redis.
 pub(super) struct Lookup {
     holders: Arc<Holders>,
     held: Arc<Held>,
@@ -63,10 +64,10 @@ struct Route {
 #[derive(Default)]
 pub(super) struct Known {
     servers: Arc<[ServerId]>,
-    /// When the question was asked to which `servers` is the answer.
+    /// When Redis was asked for `servers`.
     asked: Option<Instant>,
     failure: Option<(Instant, Unavailable)>,
-    /// Servers that it led to, and until when.
+    /// Servers that it led to before, each with the end of that time.
     past: Vec<(ServerId, Instant)>,
 }
 
@@ -89,7 +90,7 @@ impl Lookup {
         }
     }
 
-    /// The route of `name`, to be held until everything is published.
+    /// The route of `name`. The caller holds it until everything is published.
     pub(super) async fn open(&self, name: Name<'_>) -> Result<OpenRoute, Unavailable> {
         let came = Instant::now();
         let route = self.route(name);
@@ -98,7 +99,7 @@ impl Lookup {
             return Ok(known);
         }
         drop(known);
-        // Waits for those who publish along the old route, and lets nobody else begin.
+        // Waits for publishers on the old route, and lets no other begin.
         let mut known = route.known.clone().write_owned().await;
         if !route.is_usable(&known, came) {
             if let Some((at, error)) = &known.failure
@@ -112,8 +113,8 @@ impl Lookup {
         Ok(known.downgrade())
     }
 
-    /// Some if `user` is connected here now, and messages of this node to them may still be on their way from others:
-    /// what is delivered here before the future is done may overtake those.
+    /// `Some` if `user` is connected here and messages of this node to them may still be on their way from other nodes. A
+    /// message that is delivered here before the future completes may overtake those.
     pub(super) fn catch_up(&self, user: &str) -> Option<impl Future<Output = ()> + Send + use<'_>> {
         let route = self.users.get(user)?.clone();
         let is_behind = match route.known.try_read() {
@@ -142,13 +143,13 @@ impl Lookup {
         }
     }
 
-    /// Nobody listens at `server`: what was known of it, and of `name`, is not to be used again.
+    /// Nobody listens at `server`: drops what is cached about it and about `name`.
     pub(super) fn forget(&self, name: Name<'_>, server: &ServerId) {
         self.changed(name);
         self.holders.doubt(server);
     }
 
-    /// Throws away what is too old to be used.
+    /// Removes entries that are too old to be used.
     pub(super) fn sweep(&self) {
         let is_used = |route: &Arc<Route>| {
             let known = route.known.try_read();
@@ -171,7 +172,7 @@ impl Lookup {
             }
         };
         known.servers = holders.into_iter().map(|(server, _)| server).collect();
-        // Who is nowhere gets nothing now, so nothing can be overtaken.
+        // A user who is nowhere gets nothing now, so nothing can be overtaken.
         if let Name::User(user) = name
             && !known.servers.is_empty()
         {
@@ -218,8 +219,8 @@ impl Lookup {
 }
 
 impl Route {
-    /// Whether `known` may be used by one who `came` then. That somebody is nowhere is no answer for who comes later:
-    /// theirs may be the first message after the user came.
+    /// Whether a caller that `came` then may use `known`. An empty route is not reused by later callers: the user may have
+    /// connected in between.
     fn is_usable(&self, known: &Known, came: Instant) -> bool {
         !self.stale.load(Ordering::SeqCst)
             && known.asked.is_some_and(|asked| {
@@ -227,7 +228,7 @@ impl Route {
             })
     }
 
-    /// Whether messages may be on their way by others than `own`, which holds the user now.
+    /// Whether messages may be on their way through servers other than `own`, which holds the user now.
     fn may_be_behind(&self, known: &Known, own: &ServerId) -> bool {
         let leads_somewhere = !known.servers.is_empty() || !known.past.is_empty();
         let changed = self.stale.load(Ordering::SeqCst);
@@ -236,12 +237,12 @@ impl Route {
 }
 
 impl Known {
-    /// The servers that hold it and are alive, this one among them.
+    /// The servers that hold it and are alive, possibly including this one.
     pub(super) fn servers(&self) -> &[ServerId] {
         &self.servers
     }
 
-    /// Whether messages that were published along it, now or before, may still be on their way.
+    /// Whether messages that were published along it or along an earlier route may still be on their way.
     fn is_recent(&self) -> bool {
         let asked = self
             .asked
@@ -250,7 +251,7 @@ impl Known {
         asked || past.any(|(_, until)| until.elapsed() < PAST_KEPT)
     }
 
-    /// The route is outdated.
+    /// Moves all servers to the past ones, because the route is outdated.
     fn leave_all(&mut self) {
         let until = self
             .asked
@@ -264,7 +265,7 @@ impl Known {
     }
 }
 
-/// Throws away what is too old to be used, until it is aborted.
+/// Removes outdated entries regularly, until it is aborted.
 pub(super) async fn sweep(lookup: &Lookup, held: &Held) {
     let mut ticks = tokio::time::interval(KEEP);
     loop {

@@ -10,26 +10,26 @@ use std::sync::Arc;
 
 use super::keys::ServerId;
 
-/// How such a line begins. Hops, identity, the servers that have the message, and after [`PASSED_ON`] those that passed it on,
+/// The beginning of such a line. Hops, identity, the servers that have the message, and after [`PASSED_ON`] those that passed it on,
 /// each with its number for it, follow, with a space between them.
 const BEGIN: &str = r#"{"type":"signalbox.to","payload":""#;
 
 /// The end of the prefix.
 const END: &str = "\"}\n";
 
-/// What stands before the servers that passed the message on.
+/// Comes before the servers that passed the message on.
 const PASSED_ON: &str = "|";
 
-/// How often a message may be forwarded, so that wrong routes cannot make it go in circles.
+/// How often a message may be forwarded, so that wrong routes cannot send it in circles.
 pub(super) const HOPS_MAX: u8 = 3;
 
 /// The servers that a message went to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Trail {
-    /// They have it: they hand it out, or pass it on.
+    /// The servers that have it: they deliver it, or pass it on.
     pub(super) servers: Vec<ServerId>,
-    /// They had it, found the user gone, and passed it on, each under a number of its own. Users who came back there do not
-    /// have it.
+    /// The servers that had it, found the user gone, and passed it on, each with the number that it gave the message. Users who
+    /// came back there do not have it.
     pub(super) passed_on: Vec<(ServerId, u64)>,
 }
 
@@ -82,7 +82,7 @@ pub(super) fn line(hops: u8, identity: u64, trail: &Trail) -> String {
     line
 }
 
-/// Takes the mark off; none if there is none.
+/// Splits a text into its mark and the message; `None` if it has no mark.
 pub(super) fn read(text: &str) -> Option<(Mark<'_>, &str)> {
     let (mark, message) = text.strip_prefix(BEGIN)?.split_once(END)?;
     let (hops, rest) = mark.split_once(' ')?;

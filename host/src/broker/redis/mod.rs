@@ -1,16 +1,17 @@
 //! Many nodes as one through Redis.
 //!
-//! Who is where: a set of server IDs for each user and room, written by [`routes`] alone and read through [`lookup`],
-//! which keeps what it read for a moment. A server ID counts only while its lease is alive ([`lease`]); one without is
-//! dead for good, because every boot has another ID, and is taken out by whoever finds it.
+//! Routes: a set of server IDs for each user and room. [`routes`] alone writes it; [`lookup`] reads and caches it. A server ID
+//! counts only while its lease is valid ([`lease`]). A server without one is dead for good, because every boot has a new ID,
+//! and any node that finds it removes it.
 //!
-//! What is sent: a message is published once for each node that holds its receiver, on that node's own channel, as the
-//! bytes that the clients get. [`subscriber`] listens there, and proves once a second that what is published comes
-//! back; [`inbox`] hands it out. What a node wants of another one itself goes the same way ([`control`]). A node that gets nothing back for three seconds says so and subscribes anew.
+//! Messages: a message is published once for each node that holds its receiver, on that node's channel, as the bytes that the
+//! clients get. [`subscriber`] listens there, and proves once a second that published messages come back; [`inbox`] delivers
+//! them. Requests between nodes go the same way ([`control`]). A node that gets nothing back for three seconds reports that
+//! and subscribes again.
 //!
-//! Guarantees: at most once between nodes, and in order for a sender and a receiver. A sender is told `offline` where no
-//! living node holds the receiver, and gets an error within the command timeout where Redis did not take the message
-//! or the receiver's node does not listen.
+//! Guarantees: at most once between nodes, and in order per sender and receiver. A sender gets `offline` if no living node
+//! holds the receiver, and an error within the command timeout if Redis did not take the message or the receiver's node does
+//! not listen. [`held`] keeps the order for users who move.
 
 mod control;
 mod doubles;
@@ -74,15 +75,14 @@ use crate::{
     trace::{Span, SpanKind, Trace, Tracer},
 };
 
-/// After a new link to Redis the other nodes write their routes anew. Until then it is not believed that a user is
-/// nowhere.
+/// After a new link to Redis the other nodes write their routes again. An empty route is not believed before that.
 const BELIEVED_AFTER: Duration = Duration::from_secs(3);
 
-/// The share of the time for leaving in which this node's routes are taken away: what is left behind is found dead by its
-/// lease.
+/// The share of the time for leaving in which this node's routes are removed. Routes that are left behind are found dead by
+/// the missing lease.
 const WITHDRAW_SHARE: f64 = 0.4;
 
-/// The share in which messages are passed on that wait for users who left; for what came in last, the rest.
+/// The share in which messages for users who left are passed on. The rest is for messages that came in last.
 const SETTLE_SHARE: f64 = 0.3;
 
 /// One node's place in a cluster of nodes that meet at Redis.
@@ -100,20 +100,20 @@ pub struct RedisBroker {
     farewell: Farewell,
     tasks: Mutex<Tasks>,
     metrics: Arc<Metrics>,
-    /// Whether other nodes are told of traces.
+    /// Whether traces are passed to other nodes.
     traces: bool,
 }
 
-/// What runs beside the callers, until it is dropped.
+/// Background tasks. They end when this is dropped.
 #[derive(Default)]
 struct Tasks {
-    /// Keep routes, lease and what is known of others.
+    /// Keep the routes, the lease and the caches.
     keepers: JoinSet<()>,
     /// Takes what comes in.
     listener: JoinSet<()>,
 }
 
-/// What became of one message.
+/// The result of publishing one message.
 #[derive(Default)]
 struct Sent {
     /// Servers that it was published to.
@@ -124,11 +124,11 @@ struct Sent {
 }
 
 impl RedisBroker {
-    /// Joins as `server_id`, which no other boot of any node may ever have had. Works towards being connected from
-    /// now on; [`Broker::probe`] says whether it is.
+    /// Joins as `server_id`, which no other boot of any node may ever have had. Connects in the background;
+    /// [`Broker::probe`] returns whether it is connected.
     ///
     /// # Errors
-    /// [`EndpointError`] where the configuration names no usable address.
+    /// [`EndpointError`] if the configuration names no usable address.
     pub fn join(
         config: &RedisConfig,
         server_id: &str,
@@ -142,7 +142,7 @@ impl RedisBroker {
         ))
     }
 
-    /// The same through `endpoints` that the caller shares, to change the login to Redis later.
+    /// Like [`RedisBroker::join`], with `endpoints` that the caller shares to change the login to Redis later.
     pub fn join_through(
         endpoints: Endpoints,
         config: &RedisConfig,
@@ -156,7 +156,7 @@ impl RedisBroker {
         let health = Arc::new(Health::new());
         let own_broadcasts = Arc::<OwnBroadcasts>::default();
         let routes = Arc::new(Routes::new(commands.clone(), keys.clone(), node.clone()));
-        // Beside `websocket-app`, whose servers hand on whatever comes, nothing but messages is published.
+        // Servers of `websocket-app` deliver everything to clients, so next to them only messages are published.
         let traces = tracer.is_on() && keys.compat() == RedisCompat::None;
         let holders = Holders::new(commands.clone(), keys.clone(), metrics.clone());
         let holders = Arc::new(holders);
@@ -265,7 +265,7 @@ impl RedisBroker {
         here: bool,
         trace: Trace<'_>,
     ) -> Result<usize, BrokerError> {
-        // What is known may be a moment old: if it led to nobody who listens, Redis is asked once more.
+        // The cached route may be outdated: if nobody listens there, Redis is asked again.
         let mut sent = self.publish_by_lookup(name, frame, here, trace).await?;
         if sent.is_unheard() && self.commands.topology()? != Topology::Cluster {
             sent = self.publish_by_lookup(name, frame, here, trace).await?;
@@ -291,7 +291,7 @@ impl RedisBroker {
         here: bool,
         trace: Trace<'_>,
     ) -> Result<Sent, Unavailable> {
-        // Held until all is published: what goes another way later must not overtake it.
+        // Held until everything is published, so that nothing on a later route overtakes it.
         let route = self.lookup.open(name).await?;
         let is_other = |server: &&ServerId| *server != self.keys.own_id();
         let others: Vec<&ServerId> = route.servers().iter().filter(is_other).collect();
@@ -322,7 +322,7 @@ impl RedisBroker {
         Ok(sent)
     }
 
-    /// Tells each of `others` who has the message beside it.
+    /// The mark that lists the servers that get the message.
     fn mark(&self, others: &[&ServerId], here: bool) -> String {
         let mut servers: Vec<ServerId> = Vec::new();
         if others.len() > 1 {
@@ -338,7 +338,7 @@ impl RedisBroker {
         marks::line(0, 0, &trail)
     }
 
-    /// Whether anybody listens, as far as that can be told.
+    /// Returns whether anybody listens; `true` if that is unknown.
     async fn publish_on(
         &self,
         server: &ServerId,
@@ -364,7 +364,7 @@ impl RedisBroker {
         self.outgoing.post(server, &text, span.as_ref()).await
     }
 
-    /// Without a trace for the others: whoever else listens on the common channel would not know what to do with it.
+    /// Without a trace: other software on the common channel would not understand it.
     async fn broadcast(&self, frame: &Frame, trace: Trace<'_>) -> Result<usize, BrokerError> {
         let span = trace.map(|message| publish_span(message, None));
         self.own_broadcasts.note(frame.as_str());
@@ -465,14 +465,14 @@ impl Broker for RedisBroker {
             let mut tasks =
                 std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
             self.health.left();
-            // Nothing may write or renew any more. What still comes in is taken until nobody is to send here.
+            // Nothing may write or renew any more. Messages are still taken until no node sends here.
             tasks.keepers.shutdown().await;
             let withdraw = async {
                 self.routes.withdraw().await;
                 nodes::withdraw(&self.commands, &self.keys).await;
             };
             let _ = timeout(time.mul_f64(WITHDRAW_SHARE), withdraw).await;
-            // Others may ask for what waits here as long as this node listens.
+            // Others may ask about waiting messages as long as this node listens.
             self.held.settle(time.mul_f64(SETTLE_SHARE)).await;
             let _ = timeout_at(end, self.farewell.say()).await;
             self.held

@@ -1,4 +1,4 @@
-//! Which nodes there are: a set of the IDs of all that have a lease, and some that had one.
+//! The nodes of the cluster: a set of the IDs of all that have a lease, and of some that had one.
 
 use redis::{Cmd, Value};
 use tracing::debug;
@@ -6,8 +6,8 @@ use tracing::debug;
 use super::keys::Keys;
 use crate::redis_client::{Commands, Unavailable};
 
-/// Adds this server to the set. Done with each renewal of the lease, because nothing is trusted to stay written. A failure
-/// costs nobody a message, so it is no reason to give the lease up.
+/// Adds this server to the set. Called with each renewal of the lease, because Redis may lose the entry. A failure costs no
+/// message, so it does not end the lease.
 pub(super) async fn announce(commands: &Commands, keys: &Keys) {
     let add = on_set("SADD", keys, &[keys.own_id()]);
     if let Err(error) = commands.run::<()>(&add).await {
@@ -51,7 +51,7 @@ pub(super) async fn living(commands: &Commands, keys: &Keys) -> Result<Vec<Strin
             "servers without a lease are taken out of the list of nodes"
         );
         let dead: Vec<&str> = dead.iter().map(String::as_str).collect();
-        // Where that fails, the next one who asks does it.
+        // If that fails, the next caller does it.
         let _ = commands.run::<()>(&on_set("SREM", keys, &dead)).await;
     }
     alive.sort();

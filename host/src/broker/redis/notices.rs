@@ -1,13 +1,13 @@
-//! Nodes say which routes changed, so that the others do not go on by what they have read.
+//! Notices of changed routes, so that other nodes stop using the routes that they have cached.
 //!
-//! One text for each batch that the writer wrote, on a channel to which only nodes listen. It repeats nothing that the
-//! routes in Redis do not say: a notice that is lost costs at most the time for which a route is kept.
+//! One text for each batch of routes that was written, on a channel to which only nodes listen. It carries nothing that is not
+//! in Redis too: if a notice is lost, the old route is used until its cache entry expires.
 
 use serde::{Deserialize, Serialize};
 
 use super::{held::Held, keys::Name, lookup::Lookup};
 
-/// The prefix of notices, which nothing else on the channel has.
+/// The type of notices. Nothing else on the channel has it.
 const TYPE: &str = "signalbox.routes";
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,10 +34,10 @@ pub(super) fn text<'n>(names: impl Iterator<Item = Name<'n>>) -> String {
     serde_json::to_string(&notice).unwrap_or_default()
 }
 
-/// Takes a notice: what is known of these routes is old, and messages that wait for these users may go on.
+/// Handles a notice: drops these routes from the cache, and wakes messages that wait for these users.
 ///
 /// # Errors
-/// Why it cannot be understood.
+/// Returns the reason if it cannot be understood.
 pub(super) fn take(text: &str, lookup: &Lookup, held: &Held) -> Result<(), String> {
     let notice: Notice<String> = serde_json::from_str(text).map_err(|error| error.to_string())?;
     if notice.r#type != TYPE {

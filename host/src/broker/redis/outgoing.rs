@@ -1,4 +1,4 @@
-//! Publishing, bounded in bytes that are under way.
+//! Publishing, with a bound on the bytes that are under way.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::{
     trace::Trace,
 };
 
-/// Bytes that may be under way to Redis at a time. Over it a sender waits, and gets `unavailable` after the command
-/// timeout.
+/// The most bytes that may be under way to Redis at a time. Beyond it a sender waits, and gets `unavailable` after the
+/// command timeout.
 const UNDER_WAY_BYTES_MAX: usize = 16 << 20;
 
 /// Messages to the channels of other servers.
@@ -37,8 +37,8 @@ impl Outgoing {
         }
     }
 
-    /// Publishes `text` on the channel of `server`, and says whether anybody listens, as far as that can be told. `span`
-    /// is of this alone.
+    /// Publishes `text` on the channel of `server`, and returns whether anybody listens; `true` if that is unknown. `span`
+    /// covers this publish alone.
     pub(super) async fn post(
         &self,
         server: &ServerId,
@@ -50,7 +50,7 @@ impl Outgoing {
         Ok(post.is_heard(listeners))
     }
 
-    /// Publishes `text` on the channel of all servers, and says how many listen.
+    /// Publishes `text` on the channel of all servers, and returns the number of listeners.
     pub(super) async fn broadcast(
         &self,
         text: &str,
@@ -61,7 +61,7 @@ impl Outgoing {
         self.send(&command, text.len(), span).await
     }
 
-    /// Publishes, once there is room for `bytes` more under way.
+    /// Publishes as soon as `bytes` more may be under way.
     async fn send(
         &self,
         command: &Cmd,

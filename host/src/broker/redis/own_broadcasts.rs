@@ -1,4 +1,4 @@
-//! A node hears its own broadcasts too. Its clients got them directly, so they are recognised and passed over.
+//! A node receives its own broadcasts too. Its clients got them directly, so they are recognised and ignored.
 
 use std::{
     collections::VecDeque,
@@ -12,16 +12,16 @@ use tokio::time::Instant;
 /// How long a broadcast may take to come back. One that Redis took but never handed out is forgotten after it.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
-/// Broadcasts that are waited for; over it the oldest is forgotten.
+/// The most broadcasts that are waited for; beyond it the oldest is forgotten.
 const WAITING_MAX: usize = 65_536;
 
 /// The broadcasts of this node that have not come back yet, by a hash of their bytes: those carry the sender and the
-/// time to the microsecond. Two that are equal all the same count as two.
+/// time to the microsecond. Two equal ones count as two.
 #[derive(Debug, Default)]
 pub(super) struct OwnBroadcasts(Mutex<VecDeque<(u64, Instant)>>);
 
 impl OwnBroadcasts {
-    /// To be called before it is published.
+    /// Must be called before the frame is published.
     pub(super) fn note(&self, frame: &str) {
         let now = Instant::now();
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -32,7 +32,7 @@ impl OwnBroadcasts {
         waiting.push_back((hash(frame), now));
     }
 
-    /// Whether `frame` is one that was waited for. It is not waited for any more then.
+    /// Whether `frame` is a broadcast of this node that came back. It is forgotten then.
     pub(super) fn take(&self, frame: &str) -> bool {
         let hash = hash(frame);
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);

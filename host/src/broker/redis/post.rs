@@ -1,4 +1,4 @@
-//! One text for the channel of one server: how it is published, and what the answer tells.
+//! One text for the channel of one server: the command that publishes it, and the meaning of the answer.
 
 use redis::Cmd;
 
@@ -15,11 +15,11 @@ pub(super) struct Post {
 }
 
 impl Post {
-    /// Publishes by shard in a cluster, because a classic message goes to all of its servers. Beside `websocket-app`,
-    /// which only listens classically, by the classic way.
+    /// Uses sharded publishing in a Redis Cluster, because a classic message goes to all of its servers. Next to
+    /// `websocket-app`, which has classic subscriptions only, uses classic publishing.
     ///
     /// # Errors
-    /// [`Unavailable`] where no link says what is behind it.
+    /// [`Unavailable`] if no link is up, so that the topology is unknown.
     pub(super) fn new(
         commands: &Commands,
         keys: &Keys,
@@ -38,12 +38,12 @@ impl Post {
         })
     }
 
-    /// To be sent once or not at all.
+    /// The command. It must be sent at most once.
     pub(super) fn command(&self) -> &Cmd {
         &self.command
     }
 
-    /// Whether anybody listens, as far as the answer can tell.
+    /// Whether anybody listens, given the number of listeners in the answer; `true` if that number does not cover all.
     pub(super) fn is_heard(&self, listeners: usize) -> bool {
         listeners > 0 || !self.counts_everybody
     }

@@ -1,8 +1,8 @@
-//! What this server has to say about itself: the users and rooms that it holds, as a difference to what it said.
+//! The routes of this server: the users and rooms that it holds, written as differences to what was written before.
 //!
-//! Connects and disconnects only mark a name as changed. The writer ([`super::writer`]) looks what holds *now*,
-//! compares it with what it wrote last, and sends the difference in batches. So any number of connections of one user
-//! may come and go in any order: the last look is right, and the route goes with the last connection and never before.
+//! Connects and disconnects only mark a name as changed. The writer ([`super::writer`]) looks up the state *now*, compares it
+//! with what it wrote last, and sends the difference in batches. So any number of connections of one user may come and go
+//! in any order: the last lookup is right, and the route is removed with the last connection and never before.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,42 +26,41 @@ use crate::{
     redis_client::{Commands, Unavailable},
 };
 
-/// Names that are written together.
+/// The most names that are written together.
 const BATCH: usize = 256;
 
-/// After a new link, a lapsed lease or a failed batch all that is concerned is written once more, after this pause: a
-/// command that was given up may still be carried out late, and another node may be about to take out a server that it
-/// saw dead.
+/// After a new link, an expired lease or a failed batch, everything concerned is written again after this pause: a command
+/// that was given up may still be carried out late, and another node may be about to remove a server that it saw dead.
 const CONFIRM_AFTER: Duration = Duration::from_secs(2);
 
 /// How long `websocket-app` believes that a user is online.
 const ONLINE_TTL: Duration = Duration::from_secs(60);
 
-/// A [`Name`] that is kept.
+/// An owned [`Name`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Owned {
     User(Box<str>),
     Room(Box<str>),
 }
 
-/// What is known to stand in Redis; a name that is absent does not.
+/// Whether a name is written in Redis; an absent name is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
     Yes,
-    /// It cannot be told, or it is to be written whatever is there.
+    /// It is unknown, or must be written in any case.
     Unknown,
 }
 
-/// The result of a look at a name.
+/// The state of a name when its batch was made.
 struct Look {
     name: Owned,
     /// Whether this node holds it.
     holds: bool,
-    /// Whether other nodes may know otherwise.
+    /// Whether other nodes may have an outdated route.
     changed: bool,
 }
 
-/// The names, and what was written of them.
+/// The names, and whether they are written.
 pub(super) struct Routes {
     commands: Commands,
     keys: Arc<Keys>,
@@ -72,15 +71,15 @@ pub(super) struct Routes {
 
 #[derive(Default)]
 struct State {
-    /// To be looked at.
+    /// Names whose state must be looked up.
     changed: HashSet<Owned>,
-    /// Under way to Redis.
+    /// Names that are under way to Redis.
     writing: HashSet<Owned>,
     written: HashMap<Owned, Written>,
-    /// To be written once more at `confirm_at`, beside all that is written.
+    /// Names to be written again at `confirm_at`, in addition to all written ones.
     given_up: HashSet<Owned>,
     confirm_at: Option<Instant>,
-    /// Who waits until a name is written; told by dropping the sender.
+    /// Callers that wait until a name is written. They are woken by dropping the sender.
     waiters: HashMap<Owned, Vec<oneshot::Sender<()>>>,
 }
 
@@ -95,13 +94,13 @@ impl Routes {
         }
     }
 
-    /// Marks `name`: something about it may be different now.
+    /// Marks `name` because its state may have changed.
     pub(super) fn changed(&self, name: Name<'_>) {
         self.state().changed.insert(name.into());
         self.wake.notify_one();
     }
 
-    /// Marks `name`: what stands in Redis about it seems to be wrong.
+    /// Marks `name` because its route in Redis seems to be wrong.
     pub(super) fn doubt(&self, name: Name<'_>) {
         let name = Owned::from(name);
         let mut state = self.state();
@@ -111,7 +110,7 @@ impl Routes {
         self.wake.notify_one();
     }
 
-    /// Marks all that is written, now and once more soon: others may have taken it away.
+    /// Marks everything that is written, now and again soon, because others may have removed it.
     pub(super) fn assert_all(&self) {
         let mut state = self.state();
         state.doubt_all();
@@ -120,12 +119,12 @@ impl Routes {
         self.wake.notify_one();
     }
 
-    /// Marks all that is written, so that whatever was lost is back.
+    /// Marks everything that is written, so that anything lost is restored.
     pub(super) fn renew_all(&self) {
         self.state().doubt_all();
     }
 
-    /// Returns when what holds for `name` is written, or cannot be written now.
+    /// Returns when the current state of `name` is written, or cannot be written now.
     pub(super) async fn settled(&self, name: Name<'_>) {
         if self.commands.topology().is_err() {
             return;
@@ -152,12 +151,12 @@ impl Routes {
         self.state().changed.is_empty()
     }
 
-    /// When [`Routes::confirm`] is to be called.
+    /// When [`Routes::confirm`] is due.
     pub(super) fn confirm_at(&self) -> Option<Instant> {
         self.state().confirm_at
     }
 
-    /// Marks what has to be written once more.
+    /// Marks everything that must be written again.
     pub(super) fn confirm(&self) {
         let mut state = self.state();
         let state = &mut *state;
@@ -168,7 +167,7 @@ impl Routes {
         state.doubt_all();
     }
 
-    /// Writes some of the names that are marked, and tells the other nodes which of them changed.
+    /// Writes some of the marked names, and notifies the other nodes of those that changed.
     pub(super) async fn write_batch(&self) -> Result<(), Unavailable> {
         let (batch, commands) = self.take_batch();
         let result = self.commands.run_all(commands).await;
@@ -181,7 +180,7 @@ impl Routes {
         result.map(drop)
     }
 
-    /// Tells the other nodes. A notice that is lost costs the time for which they keep a route.
+    /// Notifies the other nodes. If the notice is lost, they use the old route until it expires.
     async fn give(&self, notice: Option<String>) {
         if let Some(notice) = notice {
             let mut publish = redis::cmd("PUBLISH");
@@ -190,7 +189,7 @@ impl Routes {
         }
     }
 
-    /// Takes away all routes and the lease. The writer must have ended.
+    /// Removes all routes and the lease. The writer must have ended.
     pub(super) async fn withdraw(&self) {
         let names: Vec<Owned> = {
             let mut state = self.state();
@@ -221,7 +220,7 @@ impl Routes {
         }
     }
 
-    /// The next names to write, and the commands that say what holds. The marks are taken.
+    /// The next names to write, and the commands that write their state. Clears their marks.
     fn take_batch(&self) -> (Vec<Look>, Vec<Cmd>) {
         let mut state = self.state();
         let state = &mut *state;
@@ -230,7 +229,7 @@ impl Routes {
         let mut batch = Vec::with_capacity(names.len());
         for name in names {
             state.changed.remove(&name);
-            // Asked after the mark is gone: whoever changes something from here on marks it again.
+            // After the mark is cleared: any later change marks the name again.
             let holds = self.holds(&name);
             match state.written.get(&name) {
                 None if !holds => {}
@@ -274,7 +273,7 @@ impl Routes {
             }
         }
         if !done {
-            // Nobody is to wait for what may take long.
+            // Nobody should wait for something that may take long.
             state.waiters.clear();
             state.confirm_at = Some(Instant::now() + CONFIRM_AFTER);
         }
@@ -317,7 +316,7 @@ impl Routes {
     }
 }
 
-/// The notice that the routes of `names` changed; none if none did.
+/// The notice that the routes of `names` changed; `None` if there are no names.
 fn notice<'o>(names: impl Iterator<Item = &'o Owned>) -> Option<String> {
     let mut names = names.map(Name::from).peekable();
     names.peek().is_some().then(|| notices::text(names))

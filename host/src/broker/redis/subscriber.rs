@@ -1,8 +1,8 @@
-//! Listens on the channels of this server, and proves that what is published there arrives.
+//! Listens on the channels of this server, and proves that messages that are published there arrive.
 //!
-//! One connection of its own, to the server of Redis where the channel lives. It is never repaired: when it is lost,
-//! when the channel moves to another server, or when probes stay away, everything is made anew, and nothing of the old
-//! connection is taken any more. So nothing is ever handed out twice.
+//! It uses a separate connection, to the Redis server that owns the channel. A subscription is never repaired: if the connection
+//! is lost, the channel moves to another server, or probes do not come back, a new one is made, and nothing from the old
+//! connection is accepted. So nothing is delivered twice.
 
 use std::{
     sync::{
@@ -37,36 +37,36 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause before the next attempt: doubled from the first to the second.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
-/// Time to connect and to subscribe, over all steps.
+/// The longest time for connecting and subscribing together.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the tasks share that belong to one subscription.
+/// State that the tasks of one subscription share.
 struct Subscription {
     connection: MultiplexedConnection,
     topology: Topology,
-    /// Cleared first of all when it is given up.
+    /// Cleared before anything else when the subscription is given up.
     open: Arc<AtomicBool>,
     lost: Arc<Notify>,
 }
 
-/// How a node ends its subscription without losing what is on its way.
+/// Ends a subscription without losing messages that are on their way.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Farewell {
-    /// This server is to get no more messages.
+    /// Cancelled when this server should get no more messages.
     asked: CancellationToken,
-    /// Messages published to it have come in, and later publishers learn that nobody listens.
+    /// Cancelled when all messages for it have come in, and later publishers learn that nobody listens.
     done: CancellationToken,
 }
 
 impl Farewell {
-    /// Returns when everything has come in that was published for this server, and nothing more comes.
+    /// Returns when every message that was published for this server has come in, and no more will.
     pub(super) async fn say(&self) {
         self.asked.cancel();
         self.done.cancelled().await;
     }
 }
 
-/// Closes it to whatever the connection may still push.
+/// Rejects everything that the connection may still push.
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.open.store(false, Ordering::Release);
@@ -102,7 +102,7 @@ pub(super) async fn listen(
                     () = farewell.asked.cancelled() => {
                         subscription.end(keys).await;
                         farewell.done.cancel();
-                        // What other nodes say about routes still comes in.
+                        // Notices about routes still come in.
                         std::future::pending().await
                     }
                 };
@@ -140,7 +140,7 @@ async fn subscribe(
             PushKind::Message | PushKind::SMessage if open.load(Ordering::Acquire) => {
                 inbox.take(push.data)
             }
-            // The slot of the channel moved, or the server is no master any more.
+            // The slot of the channel moved, or the server is no longer a master.
             PushKind::SUnsubscribe | PushKind::Unsubscribe | PushKind::Disconnection => {
                 lost.notify_one()
             }
@@ -171,7 +171,7 @@ async fn subscribe(
     })
 }
 
-/// Sends probes until the subscription is of no use any more, and returns why.
+/// Sends probes until the subscription is unusable, and returns the reason.
 async fn serve(
     subscription: &Subscription,
     commands: &Commands,
@@ -205,7 +205,7 @@ async fn serve(
     }
 }
 
-/// As whom the subscription is, and as whom it should be.
+/// Keeps the subscription logged in as the configured user.
 struct Login<'l> {
     endpoints: &'l Endpoints,
     changes: &'l mut LoginChanges,
@@ -222,7 +222,7 @@ impl Login<'_> {
 }
 
 impl Subscription {
-    /// Has no more messages for this server come in.
+    /// Unsubscribes from this server's own channel.
     async fn end(&self, keys: &Keys) {
         let channel = keys.server_channel(keys.own_id());
         let mut connection = self.connection.clone();
@@ -241,20 +241,20 @@ impl Subscription {
         }
     }
 
-    /// Whether the channel is still served where this is connected. A server that became a replica goes on to hand out
-    /// what is published, but who publishes is told that nobody listens.
+    /// Whether the connected Redis server still owns the channel. One that became a replica still delivers published messages,
+    /// but publishers learn that nobody listens.
     async fn is_at_master(&self) -> bool {
         if self.topology == Topology::Single {
             return true;
         }
         let mut connection = self.connection.clone();
         let role = redis::cmd("ROLE").query_async(&mut connection).await;
-        // Where it does not answer, the probes stay away too.
+        // If it does not answer, probes do not come back either.
         role.map_or(true, |role| is_master(&role))
     }
 }
 
-/// Sends a message to oneself on the way that messages take.
+/// Sends a message to this node itself, along the path of all messages.
 async fn probe(commands: &Commands, keys: &Keys, health: &Health) -> Result<(), Unavailable> {
     let since_1970 = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,21 +1,21 @@
-//! A message on a server's channel that is traced: it carries where its trace goes on.
+//! A traced message on a server's channel: it carries the context of its trace.
 //!
-//! Clients get a message as the bytes that were published, so the trace cannot be a field of it. It stands before them,
-//! as a line of its own that begins as everything does that one node says to another, and the other node takes it off.
-//! It is sent only to nodes that say that they do, in their lease.
+//! Clients get a message as the bytes that were published, so the trace cannot be a field of it. It is a separate line before
+//! them, with the same beginning as all texts between nodes, and the other node removes it. It is sent only to nodes whose
+//! lease announces that they do so.
 
 use crate::trace::{Parent, Span};
 
-/// How such a text begins; the `traceparent` of W3C's Trace Context follows.
+/// The beginning of such a text; the `traceparent` of W3C's Trace Context follows.
 const BEGIN: &str = r#"{"type":"signalbox.traced","payload":""#;
 
-/// What stands between the `traceparent` and the message.
+/// Separates the `traceparent` from the message.
 const END: &str = "\"}\n";
 
-/// Where the message is.
+/// A text, taken apart.
 #[derive(Debug)]
 pub(super) struct Traced<'a> {
-    /// The span that published it; none where nobody can make anything of it.
+    /// The span that published it; `None` if it is malformed.
     pub(super) parent: Option<Parent>,
     /// The message itself.
     pub(super) message: &'a str,
@@ -26,7 +26,7 @@ pub(super) fn line(span: &Span) -> String {
     [BEGIN, &span.traceparent(), END].concat()
 }
 
-/// Takes apart what begins with what [`line`] made; none for everything else.
+/// Takes a text with a [`line`] apart; `None` if it has none.
 pub(super) fn read(text: &str) -> Option<Traced<'_>> {
     let (parent, message) = text.strip_prefix(BEGIN)?.split_once(END)?;
     Some(Traced {

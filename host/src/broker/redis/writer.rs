@@ -16,8 +16,8 @@ use super::{
 /// Pause after a batch that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often all routes are written anew, whatever is known of them: so nothing that ever goes wrong lasts. Half of the
-/// time for which `websocket-app` believes that a user is online.
+/// How often all routes are written again, so that no error lasts. Half of the time for which `websocket-app` believes that a
+/// user is online.
 const RENEW_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Writes until it is aborted, on links on which this server is `leased`.

@@ -1,0 +1,365 @@
+//! The contract of a broker: the suite that every one passes. A broker joins it with one line at the end and a function
+//! that makes a cluster of it.
+
+mod nodes;
+mod order;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use signalbox::{
+    broker::{LocalNode as _, Target, Told, UserRequest},
+    protocol::CloseCode,
+};
+
+use self::nodes::{Cluster, Node, Reached, memory_cluster, redis_cluster, redis_server};
+use crate::redis::until;
+
+async fn a_user_is_reached_on_other_nodes_only(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(3).await;
+    nodes[0].connect("u").await;
+    nodes[1].connect("u").await;
+    assert_eq!(nodes[0].publish(Target::User("u"), "x").await, 1);
+    nodes[1].expect("user u", &["x"]).await;
+    assert_eq!(nodes[2].publish(Target::User("u"), "y").await, 2);
+    nodes[0].expect("user u", &["y"]).await;
+    nodes[1].expect("user u", &["x", "y"]).await;
+}
+
+async fn nobody_is_reached_where_nobody_is(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(2).await;
+    nodes[1].connect("u").await;
+    nodes[1].disconnect("u").await;
+    assert_eq!(nodes[0].publish(Target::User("u"), "x").await, 0);
+    assert_eq!(nodes[0].publish(Target::User("never"), "x").await, 0);
+    assert_eq!(nodes[0].publish(Target::Room("never"), "x").await, 0);
+}
+
+async fn a_user_who_comes_is_reached_at_once(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(2).await;
+    for round in 0..20 {
+        let user = format!("u{round}");
+        assert_eq!(nodes[0].publish(Target::User(&user), "early").await, 0);
+        nodes[1].connect(&user).await;
+        assert_eq!(nodes[0].publish(Target::User(&user), "x").await, 1);
+        nodes[1].expect(&format!("user {user}"), &["x"]).await;
+    }
+}
+
+async fn a_room_is_published_once_for_each_node(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(3).await;
+    nodes[1].join("r").await;
+    nodes[1].join("r").await;
+    nodes[2].join("r").await;
+    assert_eq!(nodes[0].publish(Target::Room("r"), "x").await, 2);
+    assert_eq!(nodes[0].publish(Target::Room("r"), "y").await, 2);
+    nodes[1].expect("room r", &["x", "y"]).await;
+    nodes[2].expect("room r", &["x", "y"]).await;
+}
+
+async fn everyone_is_every_other_node(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(3).await;
+    nodes[0].publish(Target::Everyone, "x").await;
+    nodes[2].expect("everyone", &["x"]).await;
+    nodes[1].expect("everyone", &["x"]).await;
+    nodes[1].publish(Target::Everyone, "y").await;
+    // What comes from elsewhere comes; what a node sent itself does not come back.
+    nodes[0].expect("everyone", &["y"]).await;
+    nodes[2].expect("everyone", &["x", "y"]).await;
+    assert_eq!(nodes[1].got("everyone"), ["x"]);
+}
+
+async fn frames_to_one_target_keep_their_order(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(2).await;
+    nodes[1].connect("u").await;
+    let sent: Vec<String> = (0..500).map(|n| n.to_string()).collect();
+    for text in &sent {
+        assert_eq!(nodes[0].publish(Target::User("u"), text).await, 1);
+    }
+    nodes[1].expect("user u", &sent).await;
+}
+
+async fn a_user_who_moves_gets_all_that_was_published_once_and_in_order(
+    make: impl AsyncFn(usize) -> Cluster,
+) {
+    let Cluster {
+        nodes,
+        log,
+        _backend,
+    } = make(4).await;
+    let reached = Reached::default();
+    nodes[1].connect("u").await;
+    let moves = async {
+        // To another node, and away and back to the same one. A message follows a user three times.
+        for round in [[(1, 2), (2, 3)], [(3, 3), (3, 1)], [(1, 1), (1, 1)]].repeat(10) {
+            for (from, to) in round {
+                nodes[from].disconnect("u").await;
+                nodes[to].connect("u").await;
+            }
+            until_all_came(&log, &reached).await;
+        }
+    };
+    nodes[0].publish_until("u", &reached, moves).await;
+    until_all_came(&log, &reached).await;
+}
+
+/// Waits until as many messages came as reached somebody by now, and compares them.
+async fn until_all_came(log: &Mutex<Vec<String>>, reached: &Reached) {
+    let reached = reached.lock().await;
+    until("all has come", async || {
+        (log.lock().unwrap().len() >= reached.len()).then_some(())
+    })
+    .await;
+    assert_eq!(*log.lock().unwrap(), *reached);
+}
+
+async fn a_user_with_two_devices_gets_nothing_twice_on_either_while_one_moves(
+    make: impl AsyncFn(usize) -> Cluster,
+) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(4).await;
+    nodes[1].connect("u").await;
+    nodes[2].connect("u").await;
+    let moves = async {
+        for (from, to) in [(2, 3), (3, 2)].repeat(20) {
+            nodes[from].disconnect("u").await;
+            nodes[to].connect("u").await;
+        }
+    };
+    let reached = Reached::default();
+    nodes[0].publish_until("u", &reached, moves).await;
+    let reached = reached.into_inner();
+    nodes[1].expect("user u", &reached).await;
+    for node in &nodes[2..] {
+        let got = node.got("user u");
+        let numbers = got.iter().map(|text| text.parse::<u64>().unwrap());
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{got:?}");
+    }
+}
+
+async fn a_node_that_leaves_loses_nothing_that_was_published(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster {
+        nodes,
+        log,
+        _backend,
+    } = make(3).await;
+    nodes[1].connect("u").await;
+    let leaves = async {
+        for _ in 0..20 {
+            nodes[1].connect("u").await;
+        }
+        nodes[1].disconnect("u").await;
+        nodes[2].connect("u").await;
+        nodes[1].broker.leave(Duration::from_secs(10)).await;
+    };
+    let reached = Reached::default();
+    nodes[0].publish_until("u", &reached, leaves).await;
+    until_all_came(&log, &reached).await;
+}
+
+async fn the_other_nodes_that_hold_a_user_are_asked_and_answer(
+    make: impl AsyncFn(usize) -> Cluster,
+) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(3).await;
+    let strange = "u\"{}:\n\0ä";
+    assert_eq!(nodes[0].ask("u", &UserRequest::Count).await, []);
+    for node in &nodes[..2] {
+        node.connect("u").await;
+        node.connect(strange).await;
+    }
+    let two = || Told::Connections(2);
+    assert_eq!(nodes[0].ask("u", &UserRequest::Count).await, [two()]);
+    assert_eq!(nodes[2].ask("u", &UserRequest::Count).await, [two(), two()]);
+    let disconnect = UserRequest::Disconnect {
+        code: CloseCode::KICKED,
+        reason: "\"enough\"".to_owned(),
+    };
+    assert_eq!(nodes[0].ask(strange, &disconnect).await, [two()]);
+    let asked = nodes[1].asked();
+    assert_eq!(asked.last(), Some(&(strange.to_owned(), disconnect)));
+    assert_eq!(nodes[2].asked(), [], "it holds nobody");
+    nodes[1].disconnect("u").await;
+    assert_eq!(nodes[0].ask("u", &UserRequest::Count).await, []);
+}
+
+async fn a_node_lists_connections_and_closes_one_for_another(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(2).await;
+    assert_eq!(nodes[0].ask("u", &UserRequest::List).await, []);
+    nodes[1].connect("u").await;
+    let list = Told::Listed(nodes[1].recorder.list("u"));
+    assert_eq!(nodes[0].ask("u", &UserRequest::List).await, [list]);
+    let one = UserRequest::DisconnectOne {
+        connection: "c\"1".to_owned(),
+        code: CloseCode::KICKED,
+        reason: String::new(),
+    };
+    nodes[0].ask("u", &one).await;
+    assert_eq!(nodes[1].asked().last(), Some(&("u".to_owned(), one)));
+}
+
+async fn every_node_knows_which_there_are(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(3).await;
+    let known = async |node: &Node| node.broker.nodes().await.unwrap();
+    until("all nodes are known", async || {
+        (known(&nodes[0]).await.len() == 3).then_some(())
+    })
+    .await;
+    let all = known(&nodes[0]).await;
+    assert!(all.is_sorted(), "{all:?}");
+    assert_eq!(known(&nodes[2]).await, all);
+    nodes[1].broker.leave(Duration::from_secs(10)).await;
+    let left = known(&nodes[0]).await;
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left.iter().all(|node| all.contains(node)));
+}
+
+async fn a_node_that_left_is_neither_reached_nor_well(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(2).await;
+    nodes[1].connect("u").await;
+    nodes[1].join("r").await;
+    nodes[1].broker.probe().await.unwrap();
+    nodes[1].broker.leave(Duration::from_secs(10)).await;
+    assert_eq!(nodes[0].publish(Target::User("u"), "x").await, 0);
+    assert_eq!(nodes[0].publish(Target::Room("r"), "x").await, 0);
+    assert!(nodes[1].broker.probe().await.is_err());
+    nodes[0].broker.probe().await.unwrap();
+}
+
+async fn strange_names_are_only_names(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(2).await;
+    let long = format!("{}abc", "😀".repeat(63));
+    let strange = [
+        "a:b",
+        "a b",
+        "{a}",
+        "a}b{",
+        "{}",
+        "a\nb",
+        "a\r\nDEL x\r\n",
+        "*",
+        "a*",
+        "[a]",
+        "?",
+        "ä€😀",
+        "\0",
+        "server",
+        "server_alive:n0",
+        &long,
+    ];
+    for name in strange {
+        nodes[1].connect(name).await;
+        nodes[1].join(name).await;
+    }
+    for name in strange {
+        assert_eq!(
+            nodes[0].publish(Target::User(name), name).await,
+            1,
+            "{name:?}"
+        );
+        assert_eq!(
+            nodes[0].publish(Target::Room(name), name).await,
+            1,
+            "{name:?}"
+        );
+        nodes[1].expect(&format!("user {name}"), &[name]).await;
+        nodes[1].expect(&format!("room {name}"), &[name]).await;
+    }
+    for nobody in ["a", "b", "user_servers:a", "a:b:c", "[b]", ""] {
+        assert_eq!(
+            nodes[0].publish(Target::User(nobody), "x").await,
+            0,
+            "{nobody:?}"
+        );
+    }
+}
+
+async fn concurrent_changes_end_at_the_truth(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(2).await;
+    let nodes = Arc::new(nodes);
+    let flickers = (0..8).map(|task| {
+        let nodes = nodes.clone();
+        tokio::task::spawn_blocking(move || {
+            for round in 0..500 {
+                let mut users = nodes[1].recorder.users.lock().unwrap();
+                if (task + round) % 2 == 0 {
+                    users.insert("u".to_owned());
+                } else {
+                    users.remove("u");
+                }
+                drop(users);
+                nodes[1].broker.user_changed("u");
+            }
+        })
+    });
+    join_all(flickers).await;
+    nodes[1].broker.user_settled("u").await;
+    let holds = nodes[1].recorder.holds_user("u");
+    assert_eq!(
+        nodes[0].publish(Target::User("u"), "x").await,
+        usize::from(holds)
+    );
+}
+
+macro_rules! passes_the_contract {
+    ($broker:ident: $make:expr; $($requirement:ident)*) => {
+        mod $broker {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $requirement() {
+                    super::$requirement($make).await;
+                }
+            )*
+        }
+    };
+    ($broker:ident: $make:expr) => {
+        passes_the_contract! { $broker: $make;
+            a_user_is_reached_on_other_nodes_only
+            nobody_is_reached_where_nobody_is
+            a_user_who_comes_is_reached_at_once
+            a_room_is_published_once_for_each_node
+            everyone_is_every_other_node
+            frames_to_one_target_keep_their_order
+            a_user_who_moves_gets_all_that_was_published_once_and_in_order
+            a_user_with_two_devices_gets_nothing_twice_on_either_while_one_moves
+            a_node_that_leaves_loses_nothing_that_was_published
+            the_other_nodes_that_hold_a_user_are_asked_and_answer
+            a_node_lists_connections_and_closes_one_for_another
+            every_node_knows_which_there_are
+            a_node_that_left_is_neither_reached_nor_well
+            strange_names_are_only_names
+            concurrent_changes_end_at_the_truth
+        }
+    };
+}
+
+passes_the_contract!(memory: super::memory_cluster);
+passes_the_contract!(redis: super::redis_server);
+passes_the_contract!(cluster_of_redis: super::redis_cluster);

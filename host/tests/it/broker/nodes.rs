@@ -1,0 +1,281 @@
+//! Nodes of one cluster that write down what they deliver.
+
+use std::{
+    any::Any,
+    cell::Cell,
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{FutureExt as _, future::join};
+use signalbox::{
+    broker::{
+        Broker, ConnectionReport, LocalNode, MemoryBroker, MemoryHub, NodeReport, RedisBroker,
+        Target, Told, UserRequest,
+    },
+    config::{RedisCompat, RedisConfig, RedisMode},
+    metrics::Metrics,
+    protocol::{Frame, outbound::Delivery},
+    trace::Tracer,
+};
+
+use crate::redis::{Cluster as RedisCluster, Server, until};
+
+/// Texts that reached somebody.
+pub(super) type Reached = tokio::sync::Mutex<Vec<String>>;
+
+/// A node that writes down what it is told to deliver.
+#[derive(Default)]
+pub(super) struct Recorder {
+    pub(super) users: Mutex<HashSet<String>>,
+    rooms: Mutex<HashSet<String>>,
+    got: Mutex<HashMap<String, Vec<String>>>,
+    asked: Mutex<Vec<(String, UserRequest)>>,
+    /// The messages to users that the nodes of the cluster delivered, in their order.
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Recorder {
+    fn logging_to(log: &Arc<Mutex<Vec<String>>>) -> Arc<Self> {
+        Arc::new(Self {
+            log: log.clone(),
+            ..Self::default()
+        })
+    }
+}
+
+impl LocalNode for Recorder {
+    fn holds_user(&self, user: &str) -> bool {
+        self.users.lock().unwrap().contains(user)
+    }
+
+    fn holds_room(&self, room: &str) -> bool {
+        self.rooms.lock().unwrap().contains(room)
+    }
+
+    fn deliver(&self, target: Target<'_>, frame: &Frame) -> usize {
+        // Held until it is written down: a user who leaves now has got it before what others deliver later.
+        let users = self.users.lock().unwrap();
+        let name = match target {
+            Target::User(user) if users.contains(user) => format!("user {user}"),
+            Target::Room(room) if self.holds_room(room) => format!("room {room}"),
+            Target::Everyone => "everyone".to_owned(),
+            Target::User(_) | Target::Room(_) => return 0,
+        };
+        let text = text_in(frame);
+        if matches!(target, Target::User(_)) {
+            self.log.lock().unwrap().push(text.clone());
+        }
+        self.got.lock().unwrap().entry(name).or_default().push(text);
+        1
+    }
+
+    fn carry_out(&self, user: &str, request: &UserRequest) -> usize {
+        let asked = (user.to_owned(), request.clone());
+        self.asked.lock().unwrap().push(asked);
+        // Whoever is connected has two connections.
+        if self.holds_user(user) { 2 } else { 0 }
+    }
+
+    fn list(&self, user: &str) -> Vec<ConnectionReport> {
+        let report = |number: u64| ConnectionReport {
+            id: format!("c-{number}"),
+            address: "[::1]:1".to_owned(),
+            connected_at_ms: number,
+            v1: true,
+            rooms: 3,
+        };
+        let numbers = if self.holds_user(user) { 0..2 } else { 0..0 };
+        numbers.map(report).collect()
+    }
+}
+
+pub(super) struct Node {
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) broker: Box<dyn Broker>,
+}
+
+impl Node {
+    pub(super) async fn connect(&self, user: &str) {
+        self.recorder.users.lock().unwrap().insert(user.to_owned());
+        self.broker.user_changed(user);
+        self.broker.user_settled(user).await;
+    }
+
+    pub(super) async fn disconnect(&self, user: &str) {
+        self.recorder.users.lock().unwrap().remove(user);
+        self.broker.user_changed(user);
+        self.broker.user_settled(user).await;
+    }
+
+    /// Publishes numbers to `user`, one after another, until `done`. Those that reach somebody are added to `reached`, which is
+    /// locked while one is on its way.
+    pub(super) async fn publish_until(
+        &self,
+        user: &str,
+        reached: &Reached,
+        done: impl Future<Output = ()>,
+    ) {
+        let is_done = Cell::new(false);
+        let publish = async {
+            for n in (0..).take_while(|_: &u64| !is_done.get()) {
+                let mut reached = reached.lock().await;
+                let text = n.to_string();
+                if self.publish(Target::User(user), &text).await > 0 {
+                    reached.push(text);
+                }
+            }
+        };
+        join(publish, done.map(|()| is_done.set(true))).await;
+    }
+
+    pub(super) async fn join(&self, room: &str) {
+        self.recorder.rooms.lock().unwrap().insert(room.to_owned());
+        self.broker.room_changed(room);
+        self.broker.room_settled(room).await;
+    }
+
+    pub(super) async fn publish(&self, target: Target<'_>, text: &str) -> usize {
+        self.broker
+            .publish(target, &frame(target, text), false, None)
+            .await
+            .unwrap()
+    }
+
+    /// How many nodes say of how many connections each that they did what was asked.
+    pub(super) async fn ask(&self, user: &str, request: &UserRequest) -> Vec<Told> {
+        let reports = self.broker.ask_about(user, request).await.unwrap();
+        let nodes: HashSet<&String> = reports.iter().map(|report| &report.node).collect();
+        assert_eq!(nodes.len(), reports.len(), "each node answers once");
+        reports
+            .into_iter()
+            .map(|NodeReport { told, .. }| told)
+            .collect()
+    }
+
+    pub(super) fn asked(&self) -> Vec<(String, UserRequest)> {
+        self.recorder.asked.lock().unwrap().clone()
+    }
+
+    pub(super) fn got(&self, name: &str) -> Vec<String> {
+        self.recorder
+            .got
+            .lock()
+            .unwrap()
+            .get(name)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Waits until as much came as is expected, and compares it.
+    pub(super) async fn expect<S: AsRef<str>>(&self, name: &str, expected: &[S]) {
+        let enough = async || (self.got(name).len() >= expected.len()).then_some(());
+        until(&format!("messages for {name}"), enough).await;
+        let expected: Vec<&str> = expected.iter().map(AsRef::as_ref).collect();
+        assert_eq!(self.got(name), expected, "{name}");
+    }
+}
+
+/// A delivery of `text`.
+pub(super) fn frame(target: Target<'_>, text: &str) -> Frame {
+    let (receiver, room) = match target {
+        Target::User(user) => (user, None),
+        Target::Room(room) => ("", Some(room)),
+        Target::Everyone => ("", None),
+    };
+    Delivery {
+        event_type: "test",
+        payload: &serde_json::to_string(text).unwrap(),
+        receiver,
+        sender: "s",
+        timestamp: SystemTime::now(),
+        room,
+        message_id: None,
+    }
+    .encode()
+}
+
+fn text_in(frame: &Frame) -> String {
+    let delivery: serde_json::Value = serde_json::from_str(frame.as_str()).unwrap();
+    delivery["payload"].as_str().unwrap().to_owned()
+}
+
+/// Nodes that find each other, and what has to live as long as they do.
+pub(super) struct Cluster {
+    pub(super) nodes: Vec<Node>,
+    pub(super) log: Arc<Mutex<Vec<String>>>,
+    pub(super) _backend: Box<dyn Any>,
+}
+
+pub(super) async fn memory_cluster(size: usize) -> Cluster {
+    let hub = Arc::new(MemoryHub::default());
+    let log = Arc::default();
+    let node = |index: usize| {
+        let recorder = Recorder::logging_to(&log);
+        let broker = MemoryBroker::join(hub.clone(), &format!("n{index}"), recorder.clone());
+        Node {
+            recorder,
+            broker: Box::new(broker),
+        }
+    };
+    Cluster {
+        nodes: (0..size).map(node).collect(),
+        log,
+        _backend: Box::new(()),
+    }
+}
+
+pub(super) async fn redis_server(size: usize) -> Cluster {
+    let server = Server::start().await;
+    let log = Arc::default();
+    Cluster {
+        nodes: redis_nodes(&server.url(), size, &log).await,
+        log,
+        _backend: Box::new(server),
+    }
+}
+
+pub(super) async fn redis_cluster(size: usize) -> Cluster {
+    let cluster = RedisCluster::start().await;
+    let log = Arc::default();
+    Cluster {
+        nodes: redis_nodes(&cluster.urls(), size, &log).await,
+        log,
+        _backend: Box::new(cluster),
+    }
+}
+
+pub(super) async fn redis_nodes(
+    urls: &str,
+    size: usize,
+    log: &Arc<Mutex<Vec<String>>>,
+) -> Vec<Node> {
+    let config = RedisConfig {
+        urls: urls.split(',').map(str::to_owned).collect(),
+        mode: RedisMode::Auto,
+        sentinel_master: None,
+        ca_file: None,
+        compat: RedisCompat::None,
+        key_prefix: String::new(),
+        command_timeout: Duration::from_secs(5),
+    };
+    let node = |index: usize| {
+        let recorder = Recorder::logging_to(log);
+        let metrics = Arc::<Metrics>::default();
+        let (name, tracer) = (format!("n{index}"), Tracer::default());
+        let broker = RedisBroker::join(&config, &name, recorder.clone(), metrics, tracer);
+        Node {
+            recorder,
+            broker: Box::new(broker.expect("a legal address")),
+        }
+    };
+    let nodes: Vec<Node> = (0..size).map(node).collect();
+    for node in &nodes {
+        until("the broker is connected", async || {
+            node.broker.probe().await.ok()
+        })
+        .await;
+    }
+    nodes
+}
