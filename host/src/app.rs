@@ -33,7 +33,7 @@ use crate::{
     trace::{self, Tracer},
 };
 
-/// Where the configuration came from, to read it again.
+/// The source of the configuration, to read it again.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
     /// The file; none: only the environment.
@@ -62,7 +62,7 @@ pub enum StartError {
     Random,
 }
 
-/// Serves on `listeners` until `shutdown`, then drains. `log_lines_dropped` is where the log counts what it cannot write.
+/// Serves on `listeners` until `shutdown`, then drains. `log_lines_dropped` counts log lines that could not be written.
 ///
 /// # Errors
 /// [`StartError`]; once it serves, nothing ends it but `shutdown`.
@@ -78,7 +78,7 @@ pub async fn run(
     let services = services(&config, redis.as_ref(), log_lines_dropped)?;
     let authenticator = Authenticator::new(&config.auth, services.metrics.clone())?;
     let authenticator = Arc::new(authenticator);
-    // Before the files are read: what changes from here on is noticed.
+    // Before the files are read, so that later changes are noticed.
     let watch = reload::watch(&config, &source);
     let bytes_max = config.limits.plugin_file_bytes_max;
     let plugins = services
@@ -145,7 +145,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Where Redis is, if it is the broker: the same for all that connect there, so that a changed password reaches all.
+/// The endpoints of Redis, if it is the broker: shared by all connections, so that a changed password reaches all.
 fn endpoints(config: &Config) -> Result<Option<Endpoints>, StartError> {
     match &config.broker {
         BrokerConfig::Memory => Ok(None),
@@ -214,7 +214,7 @@ fn services(
     }))
 }
 
-/// Finds out what the cluster runs, from now on.
+/// Starts to follow the cluster's decisions about plugins.
 fn fleet(config: &Config, services: &Arc<Services>, endpoints: Option<&Endpoints>) -> Fleet {
     let (node, registry) = (services.ids.node(), services.registry.clone());
     let of = services.clone();
@@ -222,7 +222,7 @@ fn fleet(config: &Config, services: &Arc<Services>, endpoints: Option<&Endpoints
     let (BrokerConfig::Redis(redis), Some(endpoints)) = (&config.broker, endpoints) else {
         return Fleet::alone(node, registry, bytes_max);
     };
-    // A link of its own: components are large, and must not hold up what nodes say to each other.
+    // A separate link: components are large, and must not delay other traffic between nodes.
     let commands = Commands::start(endpoints.clone(), &services.metrics);
     let of = services.clone();
     let meeting = Meeting {
@@ -235,7 +235,7 @@ fn fleet(config: &Config, services: &Arc<Services>, endpoints: Option<&Endpoints
     Fleet::join(node, registry, meeting, metrics, bytes_max)
 }
 
-/// Pushes what is counted to CloudWatch.
+/// Pushes metrics to CloudWatch.
 fn push_to(cloudwatch: CloudWatchConfig, node_id: &str, services: &Arc<Services>) -> Pusher {
     let of = services.clone();
     let read = Arc::new(move || {

@@ -1,4 +1,4 @@
-//! Follows the configuration and the plugins' files, and applies what changes.
+//! Follows the configuration and the plugins' files, and applies changes.
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +26,7 @@ use crate::{
     session::{LiveConfig, Services},
 };
 
-/// What sets a reload off. It is noticed from when this is made.
+/// The triggers of a reload. Changes are noticed from the creation of this value.
 pub(super) struct Watch {
     watcher: FileWatcher,
     /// None: the system gives no signals.
@@ -52,7 +52,7 @@ pub(super) fn watch(config: &Config, source: &Source) -> Watch {
     }
 }
 
-/// Applies changes until it is aborted. `started` is what the server was started with, `config` what is in force.
+/// Applies changes until it is aborted. `started` is the configuration at the start, `config` the current one.
 pub(super) async fn follow(
     targets: &Targets,
     started: &Config,
@@ -140,8 +140,8 @@ impl Targets {
         }
     }
 
-    /// The new configuration, applied as far as it can be while the server runs; none if it is refused. `old` is what
-    /// was applied last.
+    /// Reads the new configuration and applies its live keys; `None` if it is refused. `old` is the one that was applied
+    /// last.
     fn reread(&self, started: &Config, old: &Config, source: &Source) -> Option<Config> {
         let services = &self.services;
         let metrics = &services.metrics;
@@ -173,11 +173,11 @@ impl Targets {
             .registry
             .set_probation(new.plugin_probation.clone());
         services.live.store(live);
-        // Who waits for an hour to ping may have to do it in a second now.
+        // A session that would ping in an hour may have to do it in a second now.
         for connection in table.connections() {
             connection.outbox().wake();
         }
-        // Whoever reads this finds it in force.
+        // When this is logged, it is in force.
         tell(&needs_restart, difference(old, &new));
         for advice in &new.advice {
             if !old.advice.contains(advice) {

@@ -1,7 +1,7 @@
-//! Takes the server down within `server.drain_timeout`, whatever hangs meanwhile.
+//! Shuts the server down within `server.drain_timeout`, even if something hangs.
 //!
-//! Each stage has a share of the time, so that one that hangs leaves enough for those after it. What a stage does not
-//! need, the next one may use, up to its own bound.
+//! Each stage has a share of the time, so that one that hangs leaves enough for those after it. Time that a stage does
+//! not need is left for the next one, up to its own bound.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -20,10 +20,10 @@ use crate::{cloudwatch::Pusher, protocol::CloseCode, session::Services};
 /// The part of the connections' time in which they are told to go; the rest is for their answers.
 const DRAIN_SPREAD: f64 = 0.7;
 
-/// How often a drain looks at who is still there, and at whose turn it is.
+/// How often a drain checks the remaining connections, and closes the next ones.
 const DRAIN_TICK: Duration = Duration::from_millis(10);
 
-/// For the last push to CloudWatch, requests under way, and what plugins' versions still have to write.
+/// For the last push to CloudWatch, requests under way, and pending writes of plugin versions.
 const REPORT: Share = Share {
     part: 0.2,
     max: Duration::from_secs(2),
@@ -59,7 +59,7 @@ pub(super) struct Running {
     /// Accepts and answers requests until `stop`.
     pub(super) serving: JoinHandle<()>,
     pub(super) stop: CancellationToken,
-    /// Tasks that change what is served.
+    /// Tasks that change plugins or configuration.
     pub(super) changes: Vec<JoinHandle<()>>,
 }
 
@@ -96,7 +96,7 @@ pub(super) async fn shut_down(services: &Services, running: Running) {
     info!(after = ?began.elapsed(), "stopped");
 }
 
-/// Ends requests, and hands over what others are to know of this process, until `by` at the latest.
+/// Ends requests, pushes the last metrics, and waits for pending writes of plugin versions, until `by` at the latest.
 async fn report(services: &Services, running: Running, by: Instant) {
     let push = async {
         if let Some(pusher) = running.pusher {

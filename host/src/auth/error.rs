@@ -78,7 +78,7 @@ impl AuthError {
         }
     }
 
-    /// What a 401 names in `WWW-Authenticate` (RFC 6750 §3: no error code where there was no token).
+    /// The `WWW-Authenticate` header of a 401 (RFC 6750 §3: no error code if there was no token).
     fn challenge(&self) -> Option<&'static str> {
         match self {
             Self::MissingToken => Some("Bearer"),

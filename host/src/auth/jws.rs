@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{AuthError, keys::VerificationKey, object};
 
-/// Longest token, in bytes: what fits into the header of a request.
+/// The longest token in bytes: it must fit into the header of a request.
 pub(super) const TOKEN_BYTES_MAX: usize = 16 << 10;
 
 /// A token that has the form of one; nothing in it can be trusted yet.

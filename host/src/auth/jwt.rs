@@ -35,8 +35,8 @@ impl Verifier {
         Ok(Self::with(config, keys))
     }
 
-    /// A verifier as `config` says, which takes the place of this one. Keys of a URL are not fetched anew; those of
-    /// another URL take over once they have come.
+    /// A verifier for `config` that replaces this one. Keys of the same URL are not fetched again; those of another URL replace
+    /// the old ones once they have been fetched.
     pub(super) fn renewed(
         &self,
         config: &JwtConfig,
@@ -51,7 +51,7 @@ impl Verifier {
         Ok(Self::with(config, keys))
     }
 
-    /// A verifier as `config` says, with the keys of this one.
+    /// A verifier for `config`, with the keys of this one.
     pub(super) fn with_old_keys(&self, config: &JwtConfig) -> Self {
         Self::with(config, self.keys.clone())
     }

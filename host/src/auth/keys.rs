@@ -122,7 +122,7 @@ fn read<T>(
         })
 }
 
-/// A public key in PEM: what it is decides between RS256 and ES256.
+/// A public key in PEM: its type decides between RS256 and ES256.
 fn pem(text: &str) -> Result<VerificationKey, String> {
     if text.contains("PRIVATE KEY-----") {
         return Err(
@@ -208,7 +208,7 @@ struct JsonWebKey {
 
 /// The keys of a JWKS that verify RS256 or ES256. Others are passed over, as RFC 7517 §5 demands.
 fn jwks(text: &str) -> Result<Vec<VerificationKey>, String> {
-    // What the library says may quote the text, which may be a secret that stands in the wrong place.
+    // The library's error may quote the text, which may be a secret in the wrong place.
     let set: JsonWebKeySet = serde_json::from_str(text).map_err(|error| {
         format!(
             "is no JSON Web Key Set, {{\"keys\":[...]}} (line {}, column {}); download it anew",
@@ -236,7 +236,7 @@ fn jwks(text: &str) -> Result<Vec<VerificationKey>, String> {
     Ok(keys)
 }
 
-/// A key of a set, none where it is meant for something else.
+/// A key of a set; `None` if it is meant for another use.
 fn verification_key(jwk: &JsonWebKey) -> Result<Option<VerificationKey>, String> {
     if jwk.kty == "oct" {
         return Err(

@@ -1,9 +1,8 @@
-//! Who a client is: asked once, at the upgrade.
+//! Authenticates clients, once, at the upgrade.
 //!
 //! [`Authenticator`] answers with an [`Identity`] or an [`AuthError`] that is the HTTP answer. A token goes through
 //! [`jws`] (form and signature, with a key of [`keys`] or [`remote`]) and [`claims`]. [`origin`] decides which web
-//! pages may connect, [`subprotocol`] what `Sec-WebSocket-Protocol` is answered, [`token`] makes tokens to try things
-//! out.
+//! pages may connect, [`subprotocol`] negotiates `Sec-WebSocket-Protocol`, [`token`] makes tokens for trying things out.
 //!
 //! Invariant: the verification key decides the algorithm of a token, never the token itself, and no error and no
 //! answer holds a token or a secret.
@@ -49,7 +48,7 @@ pub const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(5);
 /// Longest ID of a user, in bytes.
 pub const USER_BYTES_MAX: usize = 255;
 
-/// Who a client is, and what its upgrade is answered.
+/// The identity of a client, and the parts of the answer to its upgrade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The ID of the user, 1–255 bytes.
@@ -58,13 +57,14 @@ pub struct Identity {
     pub claims_json: String,
     /// When the connection has to end: the `exp` of the token.
     pub expires_at: Option<SystemTime>,
-    /// What to answer in `Sec-WebSocket-Protocol`, if anything.
+    /// The answer in `Sec-WebSocket-Protocol`, if any.
     pub subprotocol: Option<&'static str>,
     /// Whether the client speaks `signalbox.v1` and gets a `welcome`.
     pub v1: bool,
 }
 
-/// Tells who clients are, as the configuration wants it. Cheap to share; reads files only in [`Authenticator::apply`].
+/// Authenticates clients by the configured method. Cheap to share; reads files only in [`Authenticator::new`] and
+/// [`Authenticator::apply`].
 #[derive(Debug)]
 pub struct Authenticator {
     mode: ArcSwap<Mode>,
@@ -73,7 +73,7 @@ pub struct Authenticator {
 
 #[derive(Debug)]
 enum Mode {
-    /// The client says itself who it is.
+    /// The client chooses its own user ID.
     Open,
     Jwt(jwt::Verifier),
 }
@@ -133,13 +133,13 @@ impl Authenticator {
         Ok(applied)
     }
 
-    /// Who sends this upgrade. Without tokens `userId` in the query says it; with them the token of
+    /// The client of this upgrade. Without tokens it is `userId` in the query; with them the token of
     /// `Authorization: Bearer`, of `Sec-WebSocket-Protocol: bearer, <token>` or of `?token=`, the first that is there.
     /// Waits, for a few seconds at most, only for keys of `auth.jwks_url` that are being fetched.
     ///
     /// # Errors
     ///
-    /// [`AuthError`], which is what the upgrade is answered.
+    /// [`AuthError`], which is the answer to the upgrade.
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,

@@ -1,7 +1,7 @@
-//! Which web pages may connect: the check of `Origin`.
+//! Checks `Origin`, which decides which web pages may connect.
 //!
-//! A browser sends cookies and credentials of a site along whichever page opens the connection; the origin is what
-//! tells a foreign page (RFC 6455 §10.2). Clients that send none are no browsers, and could send any.
+//! A browser sends the cookies and credentials of a site regardless of the page that opens the connection; the origin reveals a
+//! foreign page (RFC 6455 §10.2). Clients that send none are not browsers, and could send any.
 
 use std::fmt;
 
@@ -53,7 +53,7 @@ pub fn check(
     }
     let text = origin.to_str().unwrap_or("that is no text");
     let normal = match text {
-        // What browsers send for files and for pages without an origin.
+        // Browsers send these for files and for pages without an origin.
         "null" | "file://" => Some(text.to_owned()),
         _ => normal_origin(text).ok(),
     };

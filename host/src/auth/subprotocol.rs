@@ -1,17 +1,17 @@
-//! `Sec-WebSocket-Protocol`: what a client offers, and what it is answered.
+//! `Sec-WebSocket-Protocol`: the client's offer, and the answer.
 
 use axum::http::{HeaderMap, header};
 
 /// The protocol of signalbox with `welcome`.
 pub const V1: &str = "signalbox.v1";
 
-/// What stands in front of a token, for browsers: they can set no other header.
+/// Comes before a token, for browsers: they can set no other header.
 pub const BEARER: &str = "bearer";
 
-/// What a client offers.
+/// A client's offer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Offer<'h> {
-    /// What to answer: one of the offered names, since browsers fail the connection otherwise, and never the token.
+    /// The answer: one of the offered names, since browsers fail the connection otherwise, and never the token.
     /// None: the header is left out.
     pub answer: Option<&'static str>,
     /// Whether `signalbox.v1` was offered.
@@ -35,7 +35,7 @@ pub fn negotiate(headers: &HeaderMap) -> Offer<'_> {
             V1 => v1 = true,
             BEARER if !bearer => {
                 bearer = true;
-                // `bearer` without a token: what follows is another protocol.
+                // `bearer` without a token: the next entry is another protocol.
                 token = entries.next_if(|entry| *entry != V1);
             }
             _ => {}
@@ -49,7 +49,7 @@ pub fn negotiate(headers: &HeaderMap) -> Offer<'_> {
     Offer { answer, v1, token }
 }
 
-// The token stays out of logs: `Debug` is what ends up there.
+// Keeps the token out of logs, which use `Debug`.
 impl std::fmt::Debug for Offer<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Offer")

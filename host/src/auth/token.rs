@@ -50,7 +50,7 @@ struct Claims<'a> {
 ///
 /// # Errors
 ///
-/// [`TokenError`] where a server with this secret would not accept it.
+/// [`TokenError`] if a server with this secret would not accept it.
 pub fn issue(
     secret: &str,
     user: &str,
@@ -64,7 +64,7 @@ pub fn issue(
 ///
 /// # Errors
 ///
-/// [`TokenError`], in particular [`TokenError::NoSecret`] where the server has a public key only.
+/// [`TokenError`], in particular [`TokenError::NoSecret`] if the server has only a public key.
 pub fn issue_for(
     config: &JwtConfig,
     user: &str,

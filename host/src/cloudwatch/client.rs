@@ -1,4 +1,4 @@
-//! Sends requests by the AWS SDK, and says in words what went wrong.
+//! Sends requests with the AWS SDK, and explains errors.
 
 use std::{error::Error, time::Duration};
 
@@ -32,7 +32,7 @@ pub(super) trait Sink: Send {
     ) -> impl Future<Output = Result<(), PushError>> + Send;
 }
 
-/// Why a request failed, in one line with what to do.
+/// The reason why a request failed, in one line with advice.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason} ({advice})", advice = kind.advice())]
 pub(super) struct PushError {
@@ -40,7 +40,7 @@ pub(super) struct PushError {
     pub(super) reason: String,
 }
 
-/// What to do differs by this.
+/// The kind of failure, which decides the advice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PushErrorKind {
     /// No region is known.
@@ -53,7 +53,7 @@ pub(super) enum PushErrorKind {
     Throttled,
     /// Nobody answers, or not as CloudWatch does.
     Unreachable,
-    /// CloudWatch has an error of its own.
+    /// CloudWatch has an internal error.
     Broken,
     /// The request is wrong, and would be wrong again.
     Invalid,
@@ -118,7 +118,7 @@ impl Sink for CloudWatchSink {
     }
 }
 
-/// Reads what the environment says, as every program that uses the SDK does.
+/// Reads the environment, as every program with the SDK does.
 async fn connect(config: &CloudWatchConfig) -> Result<Client, PushError> {
     let in_all = config.interval.clamp(REQUEST_TIME.0, REQUEST_TIME.1);
     let timeouts = TimeoutConfig::builder()

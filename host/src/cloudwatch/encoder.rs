@@ -28,7 +28,7 @@ const VALUES_MAX: usize = 150;
 // A distribution has a value for each bucket at most, so one metric holds it.
 const _: () = assert!(BUCKETS <= VALUES_MAX);
 
-/// What `series` says at `time`.
+/// The values of `series` at `time`.
 pub(super) fn datum(
     series: &Series,
     value: &Value,

@@ -1,4 +1,4 @@
-//! What was counted between two moments.
+//! The metrics between two moments.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -16,7 +16,7 @@ pub(super) struct Series {
     pub(super) dimensions: Vec<(&'static str, String)>,
 }
 
-/// What an interval says of one series.
+/// The values of one series in an interval.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Value {
     pub(super) unit: Unit,
@@ -28,7 +28,7 @@ pub(super) struct Value {
 pub(super) enum Amount {
     /// How often something happened.
     Count(u64),
-    /// What a gauge showed at the end of each interval.
+    /// The value of a gauge at the end of each interval.
     Samples(Samples),
     /// Durations by the number of their bucket; buckets without any are left out.
     Distribution(BTreeMap<usize, Bucket>),
@@ -78,7 +78,7 @@ impl Amount {
     }
 }
 
-/// What was counted between two moments.
+/// The metrics between two moments.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Interval {
     pub(super) from: SystemTime,

@@ -1,4 +1,4 @@
-//! Says how pushing goes: once that it does not, with what to do, and once that it does again.
+//! Logs the state of pushing: once that it fails, with advice, and once that it works again.
 
 use tracing::{info, warn};
 

@@ -29,7 +29,7 @@ use crate::{
 /// Reads all figures as they are now.
 pub type Read = Arc<dyn Fn() -> BoxFuture<'static, Vec<Family>> + Send + Sync>;
 
-/// Pushes figures to CloudWatch until it is told to finish.
+/// Pushes metrics to CloudWatch until it is asked to finish.
 #[derive(Debug)]
 pub struct Pusher {
     finish: oneshot::Sender<Instant>,
@@ -104,7 +104,7 @@ impl<S: Sink> Worker<S> {
             tokio::select! {
                 () = &mut pushed => {}
                 deadline = &mut *finish => {
-                    // What is under way may still arrive: given up, it would be sent once more.
+                    // A request under way may still arrive: if it were given up, it would be sent twice.
                     if let Ok(deadline) = deadline {
                         let _ = timeout_at(deadline, pushed).await;
                     }

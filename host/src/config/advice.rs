@@ -2,7 +2,7 @@
 
 use super::settings::{Section, Settings};
 
-/// A sentence for each, which names the key and says what to do.
+/// One sentence per finding, with the key and advice.
 pub(super) fn of(settings: &Settings) -> Vec<String> {
     let section = |name| settings.sections.get(name);
     let (Some(server), Some(auth)) = (section("server"), section("auth")) else {
@@ -38,7 +38,7 @@ fn port_alone(variable: &str, server: &Section, auth: &Section) -> Option<String
     ))
 }
 
-/// Keys of a set belong to an identity provider, who signs tokens for others too.
+/// The keys of a set belong to an identity provider that signs tokens for other applications too.
 fn unbound_tokens(auth: &Section) -> Option<String> {
     let source = ["jwks_file", "jwks_url"]
         .into_iter()

@@ -1,4 +1,4 @@
-//! Settings put together to a [`Config`], and what one key demands of another.
+//! Assembles settings into a [`Config`], and checks dependencies between keys.
 
 use std::{net::SocketAddr, path::Path};
 

@@ -5,10 +5,10 @@ use std::{
     time::Duration,
 };
 
-/// `[auth]`: who a client is.
+/// `[auth]`: how clients are authenticated.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AuthConfig {
-    /// The client says who it is with `?userId=`.
+    /// The client chooses its user ID with `?userId=`.
     None {
         /// Whether this may be served on an address that is not a loopback.
         allow_insecure: bool,
@@ -20,7 +20,7 @@ pub enum AuthConfig {
 /// How tokens are verified.
 #[derive(Clone, PartialEq)]
 pub struct JwtConfig {
-    /// Where the verification keys come from.
+    /// The source of the verification keys.
     pub keys: JwtKeySource,
     /// The `iss` that a token must carry, if any.
     pub issuer: Option<String>,
@@ -28,7 +28,7 @@ pub struct JwtConfig {
     pub audience: Option<String>,
 }
 
-/// Where verification keys come from. The kind decides the algorithms that are accepted: never the token.
+/// The source of verification keys. Its kind decides the accepted algorithms, never the token.
 #[derive(Clone, PartialEq, Eq)]
 pub enum JwtKeySource {
     /// HS256 with one of these.
@@ -64,7 +64,7 @@ impl AuthConfig {
     }
 }
 
-// Secrets stay out of logs: `Debug` is what ends up there.
+// Keeps secrets out of logs, which use `Debug`.
 impl std::fmt::Debug for JwtConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("JwtConfig")

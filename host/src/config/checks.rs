@@ -1,4 +1,4 @@
-//! What texts may look like. A check answers with the reason, without the text itself: that may be a secret.
+//! Checks of text values. An error has the reason without the text, which may be a secret.
 
 use crate::protocol::event_type;
 

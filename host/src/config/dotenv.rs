@@ -1,4 +1,4 @@
-//! `.env`, `.env.local` and the variables of the process: what they hold, and which of them wins.
+//! `.env`, `.env.local` and the variables of the process: their contents and precedence.
 
 use std::{cell::Cell, fs, io, path::Path, rc::Rc};
 

@@ -13,7 +13,7 @@ use super::{
 
 pub use super::dotenv::{FILES, gather};
 
-/// Sets what the environment says over what the file says; our own names over those of `websocket-app`.
+/// Applies environment variables over the file; our own names take precedence over those of `websocket-app`.
 pub(super) fn overlay(
     settings: &mut Settings,
     environment: &Environment,

@@ -1,11 +1,11 @@
-//! What is wrong with a configuration: every error at once, each with its place and key.
+//! The errors of a configuration: all at once, each with its place and key.
 
 use std::{
     fmt,
     path::{Path, PathBuf},
 };
 
-/// Where a setting was written.
+/// The place of a setting.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// The file as a whole.
@@ -26,11 +26,11 @@ pub enum Place {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigError {
-    /// Where it was written.
+    /// Its place.
     pub place: Place,
-    /// The full key, such as `limits.frame_bytes_max` or `plugins.chat.events[1]`; empty where there is none.
+    /// The full key, such as `limits.frame_bytes_max` or `plugins.chat.events[1]`; empty if there is none.
     pub key: String,
-    /// What was found, what is expected, what to do. Never holds a secret.
+    /// The value found, the expected one, and advice. Never contains a secret.
     pub message: String,
 }
 

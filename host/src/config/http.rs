@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::checks::normal_origin;
 
-/// The part of `[limits]` that bounds what a connection may cost before it is a WebSocket.
+/// The part of `[limits]` that bounds the cost of a connection before the upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpLimits {
     /// Sockets of one listener that speak HTTP.

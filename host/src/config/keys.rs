@@ -16,7 +16,7 @@ pub struct Key {
     pub section: &'static str,
     /// The name in the section.
     pub name: &'static str,
-    /// What its value looks like.
+    /// The kind of its value.
     pub(super) kind: Kind,
     /// The default, written as in an environment variable; empty: none.
     pub default: &'static str,
@@ -26,7 +26,7 @@ pub struct Key {
     pub change: Change,
     /// Whether its value must never be shown.
     pub secret: bool,
-    /// What it does, in one sentence without a period.
+    /// Its meaning, in one sentence without a period.
     pub meaning: &'static str,
 }
 
@@ -39,7 +39,7 @@ pub enum Change {
     Restart,
 }
 
-/// What a value looks like.
+/// The kind of a value.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     /// `true` or `false`.
@@ -79,7 +79,7 @@ impl Key {
             .then(|| format!("{}{FILE_SUFFIX}", self.variable()))
     }
 
-    /// The environment variable that sets it; for a plugin's key with `NAME` where the plugin's goes.
+    /// The environment variable that sets it; for a plugin's key with `NAME` in place of the plugin's name.
     pub fn variable(&self) -> String {
         let section = match self.section {
             "plugins" => "PLUGINS__NAME".to_owned(),
@@ -94,7 +94,7 @@ impl Key {
     }
 }
 
-/// What the name of every variable of ours starts with.
+/// The prefix of all our variables.
 pub const PREFIX: &str = "SIGNALBOX_";
 
 /// The end of a variable's name that names a file with a secret.
@@ -137,7 +137,7 @@ pub const SECTIONS: [&str; 16] = [
     "plugins",
 ];
 
-/// The key of a section, where there is one.
+/// The key of a section, if it exists.
 pub fn find(section: &str, name: &str) -> Option<&'static Key> {
     KEYS.iter()
         .find(|key| key.section == section && key.name == name)

@@ -32,7 +32,7 @@ pub struct Difference {
     pub restart: Vec<String>,
 }
 
-// Values may be secrets: `Debug` is what ends up in logs.
+// Values may be secrets, and logs use `Debug`.
 impl fmt::Debug for Resolved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Resolved({} values)", self.0.len())

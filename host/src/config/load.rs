@@ -10,12 +10,12 @@ use super::{
     settings::Settings,
 };
 
-/// The file that is read where none is named, in the current folder.
+/// The file in the current folder that is read if none is named.
 pub const DEFAULT_FILE: &str = "platform.toml";
 
 impl Config {
     /// Reads the configuration: the file, and over it the environment (see [`environment::gather`]). Without a
-    /// `path`, [`DEFAULT_FILE`] is read where it is there; where it is not, the defaults hold, without a plugin.
+    /// `path`, [`DEFAULT_FILE`] is read if it exists; otherwise the defaults apply, without a plugin.
     ///
     /// # Errors
     ///
@@ -67,7 +67,7 @@ impl Config {
     }
 }
 
-/// What holds where nothing is set: no plugin, no key, a loopback address, the host's name.
+/// The defaults: no plugin, no key, a loopback address, the host's name.
 impl Default for Config {
     fn default() -> Self {
         let settings = Settings::default();

@@ -1,4 +1,4 @@
-//! The configuration: `platform.toml`, environment variables, and what they mean.
+//! The configuration: `platform.toml`, environment variables, and their meaning.
 //!
 //! The way of a file is raw text → settings, each with the place it came from → [`Config`], or a list of
 //! *every* error in it. A [`Config`] cannot be wrong: whatever holds one need not check it again. All keys, with
@@ -51,7 +51,7 @@ pub use http::HttpLimits;
 pub use load::DEFAULT_FILE;
 pub use shown::Shown;
 
-/// Everything that the server is told from outside.
+/// The configuration of a server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `[server]`.
@@ -64,19 +64,19 @@ pub struct Config {
     pub events: EventsConfig,
     /// `[limits]`.
     pub limits: Limits,
-    /// `[cloudwatch]`; none: nothing is pushed. Cannot be changed while the server runs.
+    /// `[cloudwatch]`; `None`: nothing is pushed. Cannot be changed while the server runs.
     pub cloudwatch: Option<CloudWatchConfig>,
     /// `[metrics]`.
     pub metrics: MetricsConfig,
     /// `[demo]`.
     pub demo: DemoConfig,
-    /// `[tracing]`; none: messages are not traced.
+    /// `[tracing]`; `None`: messages are not traced.
     pub tracing: Option<TracingConfig>,
     /// `[admin]`.
     pub admin: AdminConfig,
     /// `[api]`.
     pub api: ApiConfig,
-    /// `[plugin_cache] dir`: where compiled plugins are kept, absolute; none: nowhere.
+    /// `[plugin_cache] dir`: the absolute folder for compiled plugins; `None`: they are not kept.
     pub plugin_cache_dir: Option<PathBuf>,
     /// `[plugin_versions]`. Cannot be changed while the server runs.
     pub plugin_versions: PluginVersionsConfig,
@@ -86,7 +86,7 @@ pub struct Config {
     pub plugins: Vec<PluginConfig>,
     /// The files that secrets were read from, absolute.
     pub secret_files: BTreeSet<PathBuf>,
-    /// Valid settings that are probably not meant, each as a sentence that says what to do.
+    /// Valid settings that are probably not intended, each as a sentence with advice.
     pub advice: Vec<String>,
     /// All of it to be shown, without secrets.
     pub shown: Shown,
@@ -97,7 +97,7 @@ pub struct Config {
 /// `[server]`: the listener and what every connection has in common.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerConfig {
-    /// Where to listen. Cannot be changed while the server runs.
+    /// The address to listen on. Cannot be changed while the server runs.
     pub listen: SocketAddr,
     /// The name of this node, 1–64 of `A-Z a-z 0-9 _ . -`. Cannot be changed while the server runs.
     pub node_id: String,
@@ -109,12 +109,12 @@ pub struct ServerConfig {
     pub idle_timeout: Duration,
     /// Which web pages may connect.
     pub allowed_origins: AllowedOrigins,
-    /// Which hosts a request may name in mode `none` on a loopback, beside those of the machine itself: lower case, without
+    /// The hosts that a request may name in mode `none` on a loopback, in addition to those of the machine itself: lower case, without
     /// a port, or `*.` and a domain.
     pub allowed_hosts: Vec<String>,
     /// The path of the WebSocket, without a slash at its end. Cannot be changed while the server runs.
     pub websocket_path: String,
-    /// Where `/metrics`, `/api/` and `/admin/` are served instead of `listen`. Cannot be changed while the server runs.
+    /// The address that serves `/metrics`, `/api/` and `/admin/` instead of `listen`. Cannot be changed while the server runs.
     pub internal_listen: Option<SocketAddr>,
     /// Whose word is taken for the address of a client.
     pub trusted_proxies: Vec<IpNet>,
@@ -124,7 +124,7 @@ pub struct ServerConfig {
     pub trace_plugins: bool,
 }
 
-/// Which `Origin` a browser may come from. Clients that send none are not browsers and are let in.
+/// The web pages that may connect, by `Origin`. Clients that send none are not browsers and are admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowedOrigins {
     /// The page's host must be the host that the upgrade names.
@@ -135,8 +135,8 @@ pub enum AllowedOrigins {
     List(Vec<String>),
 }
 
-/// `[broker]`: what carries messages between nodes. Cannot be changed while the server runs, but for the user and the
-/// password of Redis.
+/// `[broker]`: the transport between nodes. Cannot be changed while the server runs, except for the user and the password of
+/// Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BrokerConfig {
     /// Inside this process; one node.
@@ -145,20 +145,20 @@ pub enum BrokerConfig {
     Redis(RedisConfig),
 }
 
-/// `[redis]`: where it is, and how nodes share it.
+/// `[redis]`: its address, and how nodes share it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisConfig {
     /// At least one address, `redis://` or `rediss://`. They may hold passwords.
     pub urls: Vec<String>,
     /// How the servers work together.
     pub mode: RedisMode,
-    /// The master that the sentinels watch; none: the only one that they do.
+    /// The master that the sentinels watch; `None`: the only one.
     pub sentinel_master: Option<String>,
-    /// A PEM file with the certificate authority of `rediss://`; none: those of the system.
+    /// A PEM file with the certificate authority of `rediss://`; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
-    /// Who else shares the servers.
+    /// The other software that shares the servers.
     pub compat: RedisCompat,
-    /// What every key and channel starts with.
+    /// The prefix of every key and channel.
     pub key_prefix: String,
     /// How long a command may take, 10 ms – 60 s.
     pub command_timeout: Duration,
@@ -177,7 +177,7 @@ pub enum RedisMode {
     Sentinel,
 }
 
-/// Who else uses the keys and channels.
+/// The other software that uses the keys and channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedisCompat {
     /// Nodes of Signalbox alone, and workers that publish.
@@ -200,7 +200,7 @@ impl std::fmt::Debug for RedisConfig {
     }
 }
 
-/// `[events]`: who may send which event types.
+/// `[events]`: the event types that clients may send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventsConfig {
     /// The types that clients may send, in addition to built-in types and those that plugins handle.
@@ -212,7 +212,7 @@ pub struct EventsConfig {
 pub struct Limits {
     /// Largest frame a client may send, in bytes; a larger one closes the connection with 1009.
     pub frame_bytes_max: usize,
-    /// What may wait for one connection, in bytes; over it the connection is closed with 4001.
+    /// Bytes that may be queued for one connection; above that it is closed with 4001.
     pub outbox_bytes_max: usize,
     /// Sustained messages of one connection per second; 0: no limit.
     pub messages_per_second: u32,
@@ -244,14 +244,14 @@ pub struct Limits {
     pub plugin_file_bytes_max: usize,
 }
 
-/// `[cloudwatch]`: where metrics are pushed.
+/// `[cloudwatch]`: the destination of metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloudWatchConfig {
     /// Their namespace.
     pub namespace: String,
-    /// The region; none: what the SDK finds.
+    /// The region; `None`: the one that the SDK finds.
     pub region: Option<String>,
-    /// Where CloudWatch is, `http://` or `https://`; none: what the SDK finds.
+    /// The endpoint, `http://` or `https://`; `None`: the one that the SDK finds.
     pub endpoint: Option<String>,
     /// Time between two pushes, 1 s – 1 h.
     pub interval: Duration,
@@ -284,7 +284,7 @@ pub struct DemoConfig {
     pub public: bool,
 }
 
-/// `[tracing]`: which messages are traced, and where spans go. Cannot be changed while the server runs.
+/// `[tracing]`: the share of traced messages, and the destination of spans. Cannot be changed while the server runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TracingConfig {
     /// The collector: `http://` or `https://`, without the path of the signal.
@@ -298,7 +298,7 @@ pub struct TracingConfig {
 /// `[admin]`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminConfig {
-    /// The key of `/admin/`; none: every call answers 401.
+    /// The key of `/admin/`; `None`: every call answers 401.
     pub key: Option<String>,
     /// Time that an uploaded component may take to come in, 10 ms – 1 h.
     pub upload_timeout: Duration,
@@ -307,7 +307,7 @@ pub struct AdminConfig {
 /// `[api]`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiConfig {
-    /// The keys of `/api/`; none: every call answers 401.
+    /// The keys of `/api/`; if there are none, every call answers 401.
     pub keys: Vec<String>,
 }
 
@@ -329,9 +329,9 @@ impl std::fmt::Debug for ApiConfig {
 /// `[plugin_versions]`: which versions of plugins can be gone back to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginVersionsConfig {
-    /// Where they are kept, absolute; none: in memory alone.
+    /// The absolute folder for them; `None`: in memory only.
     pub dir: Option<PathBuf>,
-    /// How many of each plugin, beside the one that is live, 1–20.
+    /// The number of earlier versions per plugin, 1–20.
     pub keep: usize,
 }
 
@@ -344,7 +344,7 @@ pub struct ProbationConfig {
     pub calls: u64,
     /// Traps and deadline misses in a hundred calls, 1–100, that it may have.
     pub failure_percent: u32,
-    /// Calls before a share of them is looked at, at most `calls`.
+    /// The number of calls before the share of failures is judged, at most `calls`.
     pub calls_min: u64,
     /// Users whose calls must fail, at least 2.
     pub users_min: usize,
@@ -371,21 +371,21 @@ pub struct PluginConfig {
     pub path: PathBuf,
     /// The event types it sees: names, or prefixes that end in `*`.
     pub events: Vec<String>,
-    /// What happens to a message when a call fails.
+    /// The effect of a failed call on its message.
     pub on_failure: OnFailure,
     /// How many instances there are.
     pub instances: InstanceMode,
     /// The bounds of its calls.
     pub limits: PluginLimits,
-    /// How a new version is tried before it goes live; none: it goes live at once.
+    /// How a new version is tried before it goes live; `None`: it goes live at once.
     pub rollout: Option<RolloutConfig>,
-    /// `config` as JSON text, handed to `init`; `{}` where there is none.
+    /// `config` as JSON text, passed to `init`; `{}` if there is none.
     pub config_json: String,
 }
 
 impl PluginConfig {
-    /// Whether a component that is configured as `other` says is the same version with this: where it comes from, and how it
-    /// is rolled out, makes no difference to what it does.
+    /// Whether a component with the configuration `other` is the same version as with this one: its path and its rollout do not
+    /// affect its behaviour.
     pub fn makes_same_version(&self, other: &Self) -> bool {
         let Self {
             name,
@@ -416,11 +416,11 @@ pub enum RolloutConfig {
         /// Of a hundred users, 1–100.
         percent: u32,
     },
-    /// On copies of what the live version is asked; what it answers is compared and thrown away.
+    /// On copies of the live version's calls; its answers are compared and discarded.
     Shadow,
 }
 
-/// What happens to a message when a plugin traps, exceeds a limit, or answers with something illegal.
+/// The effect on a message when a plugin traps, exceeds a limit, or returns an illegal answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
     /// The sender gets an `error`; the message goes nowhere.

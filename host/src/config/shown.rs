@@ -9,7 +9,7 @@ use super::{
     values::Value,
 };
 
-/// What stands in the place of a secret.
+/// Replaces a secret.
 pub const MASK: &str = "****";
 
 /// Parts of a name in a plugin's `config` that tell that its value is a secret.
@@ -94,7 +94,7 @@ fn shown(key: &Key, value: Value) -> Json {
     if key.secret { masked(&json) } else { json }
 }
 
-/// Says that there is something, and how many of it, and not what.
+/// Shows the number of entries, but not their contents.
 fn masked(json: &Json) -> Json {
     match json {
         Json::String(text) if text.is_empty() => "".into(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Why a duration or a size cannot be read. The text says what is wrong, not what was written.
+/// The reason why a duration or a size cannot be read, without the text itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// Nothing was written.
@@ -43,7 +43,7 @@ const SIZES: [(&str, u64); 7] = [
 ///
 /// # Errors
 ///
-/// [`UnitError`] where the text is something else, or more than fits.
+/// [`UnitError`] if the text is malformed, or the value does not fit.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     let text = text.trim();
     humantime::parse_duration(text).map_err(|error| match error {
@@ -65,7 +65,7 @@ pub fn format_duration(duration: Duration) -> String {
 ///
 /// # Errors
 ///
-/// [`UnitError`] where the text is something else, or more than 64 bits hold.
+/// [`UnitError`] if the text is malformed, or the value exceeds 64 bits.
 pub fn parse_bytes(text: &str) -> Result<u64, UnitError> {
     let text = text.trim();
     if text.is_empty() {

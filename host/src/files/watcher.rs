@@ -48,13 +48,13 @@ pub struct FileWatcher {
     events: mpsc::Receiver<Hint>,
 }
 
-/// That something happened beside one of the files, and whether the file is likely to be complete.
+/// Something happened in the folder of a file; and whether the file is probably complete.
 #[derive(Clone, Copy, Debug)]
 struct Hint {
     settled: bool,
 }
 
-/// The files, with what is known of each.
+/// The files, with the last stamp of each.
 #[derive(Clone, Debug, Default)]
 struct Files(Arc<Mutex<BTreeMap<PathBuf, Stamp>>>);
 
@@ -63,7 +63,7 @@ impl Files {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stamps all of them anew, and returns those that changed.
+    /// Stamps all of them again, and returns those that changed.
     fn compare(&self) -> BTreeSet<PathBuf> {
         let mut changed = BTreeSet::new();
         for (path, old) in self.stamps().iter_mut() {
@@ -146,7 +146,7 @@ impl FileWatcher {
         }
     }
 
-    /// On a thread of its own: files that changed lately are read.
+    /// On a separate thread, because recently changed files are read.
     async fn compare(&mut self) -> BTreeSet<PathBuf> {
         let comparing = self.comparing.get_or_insert_with(|| {
             let files = self.files.clone();

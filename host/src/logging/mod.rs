@@ -1,8 +1,8 @@
-//! The log of the process: where lines go, which of them, and how often one may repeat.
+//! The log of the process: its destination, its levels, and its limits.
 //!
-//! Lines go to standard error, as text or JSON, at the levels that `RUST_LOG` names. What repeats is heard once in a
-//! while, with how often it was left out ([`Repeats`]): no client and no broker can fill the log. Whoever logs never waits
-//! for the reader of the log ([`Output`]).
+//! Lines go to standard error, as text or JSON, at the levels of `RUST_LOG`. Repeated lines are written once in a while, with
+//! the number of dropped ones ([`Repeats`]): neither clients nor the broker can fill the log. Logging never waits for the
+//! reader of the log ([`Output`]).
 //!
 //! This module is a leaf.
 
@@ -31,13 +31,13 @@ use tracing_subscriber::{
 pub use output::Output;
 pub use repeats::Repeats;
 
-/// How often it is said what was left out.
+/// How often dropped lines are reported.
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long the end of the process waits for a reader that does not read.
 const LAST_LINES_TIME_MAX: Duration = Duration::from_millis(300);
 
-/// The log of this process, once it was started. Dropping it writes what is left to say, in bounded time.
+/// The log of this process, once it was started. Dropping it writes the remaining lines, in bounded time.
 #[derive(Debug)]
 pub struct Log {
     repeats: Arc<Repeats>,
@@ -80,12 +80,12 @@ impl Log {
         })
     }
 
-    /// Where its lines go.
+    /// The destination of its lines.
     pub fn output(&self) -> &Output {
         &self.output
     }
 
-    /// Says why the process ends: in JSON like any other line, else as the bare text that a person at a terminal expects.
+    /// Writes why the process ends: in JSON like any other line, otherwise as the bare text that a person at a terminal expects.
     pub fn say_last(&self, why: &str) {
         if self.style.json {
             error!("{why}");
@@ -94,7 +94,7 @@ impl Log {
         }
     }
 
-    /// Runs `work` to its end, and says meanwhile what was left out.
+    /// Runs `work` to its end, and reports dropped lines meanwhile.
     pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         loop {

@@ -19,7 +19,7 @@ use std::{
 /// Bytes that wait at most. As many again may be on their way to the file.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 
-/// Where the log is written. Clones share one buffer.
+/// The destination of the log. Clones share one buffer.
 #[derive(Clone, Debug, Default)]
 pub struct Output(Arc<Shared>);
 

@@ -17,32 +17,32 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
-/// What a place in the code may save up: the cost of all that it says at once.
+/// The burst of a place in the code: the total cost of lines that it may write at once.
 const SAVED_MAX: Duration = Duration::from_secs(100);
 
-/// What a line costs, so that one comes through in this time, and a hundred at once.
+/// The cost of a line: one is written per second, and a hundred at once.
 const COST: Duration = Duration::from_secs(1);
 
-/// What a line costs that says the same as the one before it from this place: five come through at once.
+/// The cost of a line that repeats the one before it from this place: five are written at once.
 const COST_OF_THE_SAME: Duration = Duration::from_secs(20);
 
-/// Places that are kept in mind. There are fewer in the code; a line for each plugin may make them more.
+/// The most places that are tracked. The code has fewer; a line for each plugin may add more.
 const PLACES_MAX: usize = 4_096;
 
-/// Longest example of what was left out, in bytes.
+/// The longest example of a dropped line, in bytes.
 const EXAMPLE_BYTES_MAX: usize = 200;
 
-/// Where the lines come from that say what was left out.
+/// The target of the lines that report dropped lines.
 pub(super) const OWN_TARGET: &str = "signalbox::log";
 
-/// Lines that are never left out: what plugins say, and what operators do. Both have limits of their own.
+/// Targets whose lines are never dropped: output of plugins, and audit lines. Both have their own limits.
 const UNLIMITED: [&str; 3] = ["signalbox::plugin", "signalbox::audit", OWN_TARGET];
 
 /// Decides which lines of `info` and above are written.
 ///
 /// Lines are told apart by the place in the code that they come from, and by the plugin that they are about. A place
-/// may say a hundred lines at once and one a second from then on; where it says the same again and again, five and
-/// one in 20 s. Lines of `debug` and below are not limited: whoever switches them on wants all of them.
+/// may write a hundred lines at once and one a second after that; for identical lines, five and one in 20 s. Lines of `debug`
+/// and below are not limited: an operator who enables them wants all of them.
 #[derive(Debug, Default)]
 pub struct Repeats(Mutex<HashMap<Kind, Place>>);
 
@@ -54,7 +54,7 @@ struct Place {
     metadata: &'static Metadata<'static>,
     /// When all that it has said is paid for.
     paid_at: Instant,
-    /// A hash of what it said last.
+    /// A hash of its last line.
     said: u64,
     left_out: u64,
     example: String,
@@ -75,7 +75,7 @@ impl Repeats {
         Limit(self)
     }
 
-    /// Says what was left out since this was called last.
+    /// Reports the lines that were dropped since the last call.
     pub fn tell(&self) {
         // The lines are written with the lock given back: they come here too.
         for LeftOut {
@@ -161,7 +161,7 @@ impl<S: Subscriber> Layer<S> for Limit {
     }
 }
 
-/// What is told apart of a line.
+/// The identity of a line.
 #[derive(Debug)]
 struct Line {
     /// A hash of the plugin that it is about; 0: of none.
@@ -245,7 +245,7 @@ mod tests {
         }
     }
 
-    /// The lines that come through of what `say` says, and what was left out by then.
+    /// The written lines of `say`, and the dropped ones.
     fn heard(say: impl FnOnce()) -> (Vec<String>, Vec<LeftOut>) {
         let (repeats, lines) = (Arc::<Repeats>::default(), Arc::default());
         let subscriber = tracing_subscriber::registry()

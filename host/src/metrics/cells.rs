@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 /// Shards of a cell. More threads than that share them, which costs time and no correctness.
 pub(super) const SHARDS: usize = 8;
 
-/// A cache line of its own for each shard, so that threads do not take turns.
+/// Each shard has its own cache line, to avoid false sharing.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Shard(AtomicU64);

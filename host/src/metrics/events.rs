@@ -1,7 +1,7 @@
-//! What happens that is worth a line in the log and a figure: one struct each, whose `emit` writes both.
+//! Events that are both logged and counted: one struct each, whose `emit` does both.
 //!
-//! What happens for every message logs at `debug`, which costs one look at a flag while nobody wants it. What a plugin does
-//! at every call has its own limit of lines and stands with the plugin's log.
+//! Events of every message are logged at `debug`, which costs one check of a flag while it is disabled. Events of every plugin
+//! call have their own limit of lines, in the plugin's log.
 
 use std::{fmt::Display, net::SocketAddr, time::Duration};
 
@@ -29,7 +29,7 @@ impl UpgradeRefused<'_> {
     }
 }
 
-/// A connection or a request was refused before anybody knew what it wanted.
+/// A connection or a request was refused before its request was read.
 #[derive(Debug)]
 pub struct HttpRefused<'a> {
     /// Where it counts.
@@ -253,7 +253,7 @@ impl PluginSwapped<'_> {
     }
 }
 
-/// What a version was that was taken back.
+/// The kind of a version that was rolled back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RolledBackFrom {
     /// Live.

@@ -18,7 +18,7 @@ const STEPS: usize = 1 << STEPS_LOG2;
 /// The largest bound is so many powers of two above 1 µs: 67 s.
 const OCTAVES: u32 = 26;
 
-/// Buckets of a histogram; the last is for what is above every bound.
+/// Buckets of a histogram; the last is for values above every bound.
 pub const BUCKETS: usize = (OCTAVES as usize - STEPS_LOG2 as usize + 1) * STEPS + 1;
 
 /// The largest duration of a bucket, in microseconds; `None` for the last.
@@ -64,7 +64,7 @@ struct BucketCell {
     sum_ns: AtomicU64,
 }
 
-/// What is in one bucket.
+/// The contents of one bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
     /// How many durations.
@@ -130,7 +130,7 @@ impl HistogramSnapshot {
         sums.fold(0, u64::wrapping_add) as f64 / 1e6
     }
 
-    /// Their mean, in milliseconds; 0 where there were none.
+    /// Their mean, in milliseconds; 0 if there were none.
     pub fn mean_ms(&self) -> f64 {
         match self.count() {
             0 => 0.0,

@@ -1,9 +1,9 @@
-//! Figures: what is counted, and how it is counted without holding anything up.
+//! Metrics, and how they are counted without locks.
 //!
 //! [`Metrics`] holds every figure of the host. Recording is one or two relaxed atomic operations on a shard of the
 //! recording thread's own: no lock, no allocation. Their names, units and labels stand in [`table`], once. [`readings`] walks
-//! over all that there is to read: [`prometheus`] renders it for a scrape, and what pushes to CloudWatch takes it from there.
-//! What is worth a line in the log as well as a figure is one of [`events`], so that neither comes without the other.
+//! over all of them: [`prometheus`] renders them for a scrape, and the pusher to CloudWatch uses them too. Anything that is both
+//! logged and counted is one of [`events`], so that neither comes without the other.
 //!
 //! This module is a leaf.
 
@@ -46,7 +46,7 @@ pub struct Metrics {
     pub messages_delivered: Counter,
     /// Messages that were refused, by error code.
     pub messages_rejected: ByErrorCode,
-    /// Messages that a plugin refused, with a code of its own that counts under the plugin.
+    /// Messages that a plugin refused. The plugin's metrics have its codes.
     pub messages_rejected_by_plugins: Counter,
     /// Messages that were accepted and not written to a client, by reason.
     pub messages_dropped: ByDropReason,
@@ -56,7 +56,7 @@ pub struct Metrics {
     pub closes: ByCloseCode,
     /// Upgrades that were refused, by reason.
     pub upgrades_refused: ByRefusal,
-    /// Connections and requests that were refused before anybody knew what they wanted, by reason.
+    /// Connections and requests that were refused before their request was read, by reason.
     pub http_refused: ByHttpRefusal,
     /// From a frame's arrival to the outbox of its receivers on this node.
     pub delivery_latency: Histogram,
@@ -70,9 +70,9 @@ pub struct Metrics {
     pub task_panics: Counter,
     /// Times that the keys of tokens could not be read or fetched again.
     pub auth_key_reloads_failed: Counter,
-    /// Calls of operators, by what came of them.
+    /// Calls of operators, by result.
     pub admin_requests: ByAdminOutcome,
-    /// What happens between nodes.
+    /// Metrics of the traffic between nodes.
     pub redis: RedisMetrics,
     /// How pushing to CloudWatch goes.
     pub cloudwatch: CloudWatchMetrics,
@@ -86,7 +86,7 @@ pub struct Metrics {
     pub log_lines_dropped: Arc<AtomicU64>,
 }
 
-/// What happens between this node and the others through Redis.
+/// Metrics of the traffic between this node and others through Redis.
 #[derive(Debug, Default)]
 pub struct RedisMetrics {
     /// Messages that were published, however that ended.
@@ -101,7 +101,7 @@ pub struct RedisMetrics {
     pub route_lookups: Counter,
     /// Servers without a lease that were taken out of a route.
     pub routes_pruned: Counter,
-    /// Subscriptions that broke and were made anew.
+    /// Subscriptions that broke and were replaced.
     pub subscriber_rebuilds: Counter,
     /// Texts published to this node that are no messages.
     pub malformed: Counter,
@@ -135,7 +135,7 @@ pub enum DropReason {
     Moved,
     /// A transformation dropped it.
     Plugin,
-    /// What a plugin asked for had no effect, because the connection was gone.
+    /// An action of a plugin had no effect, because the connection was gone.
     ConnectionGone,
     /// It waited for a connection that was lost.
     ConnectionLost,
@@ -196,7 +196,7 @@ impl SpanDropReason {
 /// Why an upgrade was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// 400, 401 or 403: the client did not say who it is, or not convincingly.
+    /// 400, 401 or 403: the client could not be authenticated.
     Auth,
     /// 403: the page may not connect.
     Origin,
@@ -240,7 +240,7 @@ impl Refusal {
     }
 }
 
-/// Why a connection or a request was refused before anybody knew what it wanted.
+/// The reason why a connection or a request was refused before its request was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpRefusal {
     /// There are `limits.sockets_pending_max` sockets: the one that was silent longest was closed, or the new one.
@@ -300,12 +300,12 @@ impl ByHttpRefusal {
     }
 }
 
-/// What came of a call of an operator.
+/// The result of an operator's call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminOutcome {
     /// It was answered.
     Ok,
-    /// 4xx: it was wrong, or what it wanted was refused.
+    /// 4xx: the call was wrong, or was refused.
     Refused,
     /// 5xx: the node could not do it.
     Failed,

@@ -1,4 +1,4 @@
-//! The figures of plugins: what the host counts about each, and what each counts for itself.
+//! Metrics of plugins: those that the host counts about each, and those that each counts itself.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ const REJECTION_CODES_MAX: usize = 20;
 /// Longest name of a plugin's figure, in bytes.
 const GUEST_NAME_BYTES_MAX: usize = 64;
 
-/// What went wrong in a call.
+/// The kind of failure of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailureKind {
     /// The guest trapped: a panic, an exhausted stack, an illegal access.
@@ -26,7 +26,7 @@ pub enum FailureKind {
     Deadline,
     /// The guest wanted more memory than it may have.
     Memory,
-    /// What it returned broke a rule.
+    /// Its answer broke a rule.
     Output,
     /// No instance was to be had: the plugin is not loaded, does not start, or all instances are busy.
     Unavailable,
@@ -77,7 +77,7 @@ impl SwapOutcome {
     }
 }
 
-/// What came of the state of a `single` plugin when it was to get another version.
+/// The result of handing over the state of a `single` plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandoverOutcome {
     /// The new version is live with the state of the old one.
@@ -100,7 +100,7 @@ impl HandoverOutcome {
     }
 }
 
-/// What came of a copy of a call for a version that runs beside the live one.
+/// The result of a copied call for a shadow version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShadowOutcome {
     /// Both answered the same.
@@ -144,7 +144,7 @@ impl ByShadowOutcome {
     }
 }
 
-/// What the host counts about one plugin, over all its versions.
+/// The host's metrics of one plugin, over all its versions.
 #[derive(Debug, Default)]
 pub struct PluginMetrics {
     /// Calls, however they ended.
@@ -159,11 +159,11 @@ pub struct PluginMetrics {
     pub instances: Gauge,
     /// The linear memory of those instances.
     pub memory_bytes: Gauge,
-    /// Copies of calls for a version beside the live one.
+    /// Copied calls for a shadow version.
     pub shadow: ByShadowOutcome,
     /// Time in which messages were held for a handover, each attempt by itself.
     pub handover_time: Histogram,
-    /// What the plugin counts for itself.
+    /// The plugin's own metrics.
     pub guest: GuestFigures,
     failures: [Counter; FailureKind::ALL.len()],
     swaps: [Counter; SwapOutcome::ALL.len()],

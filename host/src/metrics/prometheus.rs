@@ -35,7 +35,7 @@ impl Format {
     }
 }
 
-/// Renders what was read.
+/// Renders readings.
 pub fn render(families: Vec<Family>, format: Format) -> String {
     let mut registry = Registry::with_prefix(table::PREFIX);
     registry.register_collector(Box::new(Scrape(families)));

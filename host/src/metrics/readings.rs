@@ -12,7 +12,7 @@ use super::{
     table::{self, Metric},
 };
 
-/// What holds now and is not counted anywhere: it is asked for when figures are read.
+/// Current values that are not counted anywhere: they are read on demand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// Whether messages between nodes arrive.
@@ -26,7 +26,7 @@ pub struct Status {
 pub struct LivePlugin {
     /// The plugin's name.
     pub name: String,
-    /// What the component says about its version; empty where it says nothing.
+    /// The version in the component's metadata; empty if there is none.
     pub declared_version: String,
     /// The first twelve hex digits of the component's sha256, as logs have it.
     pub label: String,
@@ -54,7 +54,7 @@ pub struct Row {
     pub reading: Reading,
 }
 
-/// What was read from one cell.
+/// The value of one cell.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reading {
     /// Of a counter, since the start.

@@ -1,8 +1,8 @@
 //! The table of all metrics: the one place that knows their names, units, labels and dimensions.
 //!
-//! What `/metrics` shows, what is pushed to CloudWatch, and `docs/metrics.md` follow from it.
+//! `/metrics`, the pushes to CloudWatch, and `docs/metrics.md` are derived from it.
 
-/// What every name in Prometheus starts with.
+/// The prefix of every name in Prometheus.
 pub const PREFIX: &str = "wss";
 
 /// One metric.
@@ -10,15 +10,15 @@ pub const PREFIX: &str = "wss";
 pub struct Metric {
     /// The name in Prometheus, without [`PREFIX`] and without the suffix of its kind.
     pub(super) name: &'static str,
-    /// What it is in Prometheus.
+    /// Its name and type in Prometheus.
     pub kind: Kind,
-    /// The labels in Prometheus, beside those of a histogram's buckets.
+    /// The labels in Prometheus, without those of a histogram's buckets.
     pub labels: &'static [&'static str],
-    /// What it is in CloudWatch; none: it is not pushed.
+    /// Its name in CloudWatch; `None`: it is not pushed.
     pub cloudwatch: Option<CloudWatch>,
-    /// What its values are.
+    /// The unit of its values.
     pub unit: Unit,
-    /// What it says, in one sentence without a period.
+    /// Its meaning, in one sentence without a period.
     pub meaning: &'static str,
 }
 
@@ -31,7 +31,7 @@ pub enum Kind {
     Gauge,
     /// A distribution: `_bucket`, `_count` and `_sum`.
     Histogram,
-    /// Always 1; what it says stands in its labels. Its name ends in `_info`.
+    /// Always 1; the information is in its labels. Its name ends in `_info`.
     Info,
 }
 
@@ -44,7 +44,7 @@ pub struct CloudWatch {
     pub dimensions: &'static [&'static [&'static str]],
 }
 
-/// What the values of a metric are.
+/// The unit of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// How many.

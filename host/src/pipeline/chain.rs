@@ -1,7 +1,7 @@
-//! Which plugins of a set validate and transform a message, in which order, and in how many calls.
+//! Chooses the plugins of a set that validate and transform a message, their order, and the number of calls.
 //!
-//! Nothing comes between the last validator and the first transformer. Where they are one plugin, and it can do both in one
-//! call, one call it is.
+//! Nothing comes between the last validator and the first transformer. If they are the same plugin, and it can do both in one
+//! call, it gets one call.
 
 use std::sync::Arc;
 
@@ -48,11 +48,11 @@ fn links<'s>(
     })
 }
 
-/// Asks the validators in order, and says who is the first to transform, which may be one of them that was not asked yet.
-/// One look at each plugin does: whether a validator is the last one turns out with the next.
+/// Calls the validators in order, and returns the first transformer, which may be a validator that was not called yet. One
+/// pass over the plugins is enough: the next validator shows that the one before was not the last.
 ///
 /// # Errors
-/// [`Refused`] by the first that does not want the message.
+/// [`Refused`] by the first plugin that refuses the message.
 pub(super) async fn validate<'s>(
     plugins: &'s PluginSet,
     client: Option<&Arc<ClientInfo>>,
@@ -105,7 +105,7 @@ impl<'s> Link<'s> {
 }
 
 impl<'s> Transformer<'s> {
-    /// Asks it.
+    /// Calls it.
     pub(super) fn run(
         self,
         client: Option<&Arc<ClientInfo>>,
@@ -130,7 +130,7 @@ impl<'s> Transformer<'s> {
         })
     }
 
-    /// The one after it, for what the message is now.
+    /// The next transformer, for the message as it is now.
     pub(super) fn next(self, plugins: &'s PluginSet, message: &Message<'_>) -> Option<Self> {
         let link =
             links(plugins, self.link.place + 1, message).find(|link| link.version.transforms())?;

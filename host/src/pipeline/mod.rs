@@ -1,6 +1,6 @@
-//! The way of a message through the plugins: validators, then transformers, then the handler of its type.
+//! Runs a message through the plugins: validators, then transformers, then the handler of its type.
 //!
-//! The pipeline decides and does nothing: whoever runs it carries out the [`Outcome`]. So a failing plugin can never
+//! The pipeline decides and has no side effects: its caller carries out the [`Outcome`]. So a failing plugin can never
 //! leave half a delivery behind.
 
 mod chain;
@@ -25,7 +25,7 @@ use crate::{
     trace::Trace,
 };
 
-/// Where a message goes.
+/// The receivers of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum To<'a> {
     /// Back to the connection that it came from.
@@ -54,30 +54,30 @@ impl From<Destination> for To<'_> {
 pub struct Message<'a> {
     /// Unique in the cluster.
     pub id: &'a str,
-    /// The event type, spelled well and not built in.
+    /// The event type, well-formed and not built in.
     pub event_type: Cow<'a, str>,
     /// The user who sent it.
     pub sender: &'a str,
-    /// None where nobody was named.
+    /// `None` if no receiver is named.
     pub to: Option<To<'a>>,
     /// JSON text.
     pub payload: Cow<'a, str>,
-    /// When the server took it in.
+    /// When the server received it.
     pub timestamp: SystemTime,
-    /// The span of its handling, where it is traced.
+    /// The span of its handling, if it is traced.
     pub trace: Trace<'a>,
-    /// Where the versions that see it are noted, where its sender wants to know.
+    /// Collects the versions that see it, if its sender wants them.
     pub seen: Option<&'a Seen>,
 }
 
-/// What is to be done with a message.
+/// The decision about a message.
 #[derive(Debug)]
 pub enum Outcome<'a> {
-    /// Deliver it where it is addressed.
+    /// Deliver it to its destination.
     Route(Message<'a>),
-    /// A handler answered: carry out its actions.
+    /// Carry out the actions of its handler.
     Handled {
-        /// As it was handled, for [`Action::Deliver`].
+        /// The handled message, for [`Action::Deliver`].
         message: Message<'a>,
         /// In order.
         actions: Vec<Action>,
@@ -91,31 +91,31 @@ pub enum Outcome<'a> {
         /// Why.
         rejection: Rejection,
     },
-    /// A plugin failed, and the operator wants the message to go no further then.
+    /// A plugin failed, and `on_failure` is `reject`.
     Failed {
         /// The plugin's name.
         plugin: String,
     },
 }
 
-/// Why a connection or a membership is not admitted.
+/// The reason why a connection or a membership is not admitted.
 #[derive(Debug)]
 pub enum Refused {
-    /// A plugin says so.
+    /// A plugin refuses it.
     Rejected {
         /// The plugin's name.
         plugin: String,
         /// Why.
         rejection: Rejection,
     },
-    /// A plugin failed, and the operator wants nobody let in then.
+    /// A plugin failed, and `on_failure` is `reject`.
     Failed {
         /// The plugin's name.
         plugin: String,
     },
 }
 
-/// Runs `message` through `plugins`, from start to end through this one set.
+/// Runs `message` through `plugins`, from start to end with this one set.
 pub async fn run<'a>(
     plugins: &PluginSet,
     client: Option<&Arc<ClientInfo>>,
@@ -156,10 +156,10 @@ pub async fn run<'a>(
     }
 }
 
-/// Asks every plugin that follows connections whether this one may come, and collects what they want done.
+/// Asks every plugin that follows connections to admit this one, and collects their actions.
 ///
 /// # Errors
-/// [`Refused`] by the first that does not want it.
+/// [`Refused`] by the first plugin that does not admit it.
 pub async fn connected(
     plugins: &PluginSet,
     client: &Arc<ClientInfo>,
@@ -188,8 +188,8 @@ pub async fn connected(
     Ok(all)
 }
 
-/// Tells every plugin that follows connections that this one is gone; with `refused_by`, those that had admitted it
-/// before that plugin did not. A plugin that fails is passed over.
+/// Informs every plugin that follows connections that this one is gone; with `refused_by`, only the plugins that had admitted
+/// it before that plugin refused. A failing plugin is skipped.
 pub async fn disconnected(
     plugins: &PluginSet,
     client: &Arc<ClientInfo>,
@@ -217,7 +217,7 @@ pub async fn disconnected(
 /// Asks every plugin that decides about rooms whether `client` may be in `room`.
 ///
 /// # Errors
-/// [`Refused`] by the first that does not want it.
+/// [`Refused`] by the first plugin that refuses.
 pub async fn authorize_join(
     plugins: &PluginSet,
     client: &Arc<ClientInfo>,
@@ -242,13 +242,13 @@ pub async fn authorize_join(
     Ok(())
 }
 
-/// Whether a plugin handles what `sender` sends with this type, or would have to: one that is not loaded, and without which
-/// the operator lets nothing through.
+/// Whether a plugin handles messages of `sender` with this type, or would have to: one that is not loaded and has `on_failure`
+/// `reject`.
 pub fn is_handled(plugins: &PluginSet, sender: &str, event_type: &str) -> bool {
     handler(plugins, sender, event_type).is_some() || held_back_by(plugins, event_type).is_some()
 }
 
-/// The plugin whose claim describes the type most closely; the first of two that do so equally.
+/// The plugin with the most specific claim to the type; the first of two equal ones.
 fn handler<'s>(
     plugins: &'s PluginSet,
     sender: &str,
@@ -268,7 +268,7 @@ fn handler<'s>(
     best.map(|(_, slot, version)| (slot, version))
 }
 
-/// Has a version that runs beside the live one asked the same, if there is one, and takes note of a failure. Does not wait.
+/// Passes the same call to a version that is tried next to the live one, if there is one, and records a failure. Does not wait.
 fn witnessed<T: Tell>(
     (slot, version): (&Slot, &PluginVersion),
     asked: Asked,
@@ -286,7 +286,7 @@ fn witnessed<T: Tell>(
 
 enum Settled<T> {
     Answer(T),
-    /// It failed, and the operator wants that passed over.
+    /// It failed, and `on_failure` is `pass`.
     Passed,
     Stop(Refused),
 }
@@ -304,13 +304,13 @@ fn settle<T>(slot: &Slot, verdict: Verdict<T>) -> Settled<T> {
     }
 }
 
-/// Whether no version of the plugin is loaded, and the operator wants nothing let through then. What it would export
-/// is not known, so it counts as one that guards everything it may.
+/// Whether no version of the plugin is loaded and `on_failure` is `reject`. Its exports are unknown, so it counts as a plugin
+/// with all guards.
 fn is_missed(slot: &Slot) -> bool {
     slot.version().is_none() && slot.config().on_failure == OnFailure::Reject
 }
 
-/// The plugin that should see messages of this type, and is not there.
+/// The plugin that should see messages of this type and is not loaded.
 fn held_back_by<'s>(plugins: &'s PluginSet, event_type: &str) -> Option<&'s Slot> {
     plugins
         .slots()

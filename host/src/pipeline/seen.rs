@@ -1,4 +1,4 @@
-//! Which versions of plugins saw a message, for who sent it.
+//! The versions of plugins that saw a message, for its sender.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,7 +17,7 @@ impl Seen {
         }
     }
 
-    /// Those until now.
+    /// The versions so far.
     pub fn versions(&self) -> Vec<Arc<PluginVersion>> {
         self.lock().clone()
     }

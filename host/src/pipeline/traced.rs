@@ -11,7 +11,7 @@ use crate::{
 /// One call, if its message is traced.
 pub(super) struct Traced(Option<Span>);
 
-/// What is about to be called about `message`. To be made right before the call.
+/// The call that is about to be made for `message`. Create it right before the call.
 pub(super) fn call(
     message: &Message<'_>,
     what: &'static str,

@@ -1,4 +1,4 @@
-//! What a guest may answer: its types, and the rules that every answer is held to.
+//! The answers of a guest: their types, and the rules that every answer must follow.
 //!
 //! The WIT types say what is possible, these checks what is allowed. An answer that breaks a rule is a failure of the
 //! call, as a trap is.
@@ -11,10 +11,10 @@ use crate::{
 
 /// Longest code of a rejection, in bytes.
 const CODE_BYTES_MAX: usize = 64;
-/// Longest reason of a rejection that a client is told, in bytes; the rest is cut off.
+/// The longest reason of a rejection for clients, in bytes; the rest is cut off.
 const REASON_BYTES_MAX: usize = 1024;
 
-/// Where a message goes.
+/// The receivers of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// Back to the connection that the call is about.
@@ -47,7 +47,7 @@ pub struct Rejection {
     pub reason: String,
 }
 
-/// What a transformation made of a message.
+/// The result of a transformation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transformed {
     /// Goes on as it is.
@@ -58,7 +58,7 @@ pub enum Transformed {
     Dropped,
 }
 
-/// What the host is to do.
+/// Something that the host should do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Deliver the message that is being handled.
@@ -106,7 +106,7 @@ pub(super) fn rejection(raw: raw::Rejection) -> Result<Rejection, Illegal> {
     })
 }
 
-/// Checks what `transform` made.
+/// Checks the result of `transform`.
 pub(super) fn transformed(raw: raw::Outcome) -> Result<Transformed, Illegal> {
     Ok(match raw {
         raw::Outcome::Unchanged => Transformed::Unchanged,
@@ -115,7 +115,7 @@ pub(super) fn transformed(raw: raw::Outcome) -> Result<Transformed, Illegal> {
     })
 }
 
-/// Checks a list of actions: all of it is legal, or none of it is done.
+/// Checks a list of actions: one illegal action refuses all of them.
 pub(super) fn actions(
     raw: Vec<raw::Action>,
     limits: &PluginLimits,

@@ -4,7 +4,7 @@
 //! a `GuestIndices`, whose `new` fails on a component that does not have the interface. So optional exports need no
 //! world of their own.
 
-// What the macro generates is documented by the WIT files.
+// The WIT files document the generated code.
 #![allow(missing_docs, unreachable_pub)]
 
 wasmtime::component::bindgen!({

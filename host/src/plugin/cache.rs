@@ -77,10 +77,10 @@ pub(super) enum CacheError {
 }
 
 impl AotCache {
-    /// Opens the folder `dir`, made where it is missing, for an engine with this `compatibility` hash.
+    /// Opens the folder `dir`, creating it if needed, for an engine with this `compatibility` hash.
     ///
     /// # Errors
-    /// [`CacheError`] where the folder or its key cannot be used or trusted.
+    /// [`CacheError`] if the folder or its key cannot be used or trusted.
     pub(super) fn open(dir: &Path, compatibility: u64) -> Result<Self, CacheError> {
         private_folder(dir)?;
         let key = read_or_make_key(dir)?;
@@ -115,7 +115,7 @@ impl AotCache {
             warn!(path = %path.display(), "a compiled plugin is damaged or foreign; compiling anew");
             return None;
         }
-        // What is in use is to be kept. Where the time cannot be set, it goes by the time of writing.
+        // Marks it as used, so that it is kept. If the time cannot be set, the time of writing counts.
         let _ = file.set_modified(SystemTime::now());
         bytes.drain(..MAGIC.len() + TAG_BYTES);
         Some(bytes)
@@ -135,7 +135,7 @@ impl AotCache {
         }
     }
 
-    /// Not synced to the disk: what a crash leaves behind does not carry the right tag.
+    /// Not synced to the disk: a file that a crash truncates fails the HMAC.
     fn write(&self, path: &Path, component: &ComponentHash, code: &[u8]) -> io::Result<()> {
         let tag = self.tag(component, code);
         let temporary = temporary(&self.dir);
@@ -147,7 +147,7 @@ impl AotCache {
         written
     }
 
-    /// Removes what was not used for longest over the limits, and what was never written to its end.
+    /// Removes the least recently used files above the limits, and unfinished files.
     fn prune(&self, bytes_max: u64) -> io::Result<()> {
         let mut files: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
@@ -200,10 +200,10 @@ impl AotCache {
     }
 }
 
-/// Makes the folder `dir` where it is missing, for this user alone.
+/// Creates the folder `dir` if it is missing, for this user alone.
 ///
 /// # Errors
-/// [`CacheError`] where it cannot be made, or somebody else may write to it.
+/// [`CacheError`] if it cannot be created, or if others may write to it.
 pub(super) fn private_folder(dir: &Path) -> Result<(), CacheError> {
     let io = |source| CacheError::Io {
         path: dir.to_owned(),
@@ -274,7 +274,7 @@ fn read_or_make_key(dir: &Path) -> Result<[u8; KEY_BYTES], CacheError> {
     read_key(&path)?.ok_or_else(|| io(io::ErrorKind::NotFound.into()))
 }
 
-/// None: there is no key, or one that a crash cut short, which is removed.
+/// Returns `None` if there is no key, or one that a crash truncated, which is removed.
 fn read_key(path: &Path) -> Result<Option<[u8; KEY_BYTES]>, CacheError> {
     let io = |source| CacheError::Io {
         path: path.to_owned(),

@@ -25,14 +25,14 @@ use super::{
     loader::LoadError,
 };
 
-/// How much less urgent than serving a thread is that compiles because another one does not get on (a nice value).
+/// The nice value of a second compiling thread, which starts when the first one starves.
 const SLOW_NICE: i32 = 10;
-/// How often it is looked whether compiling gets on.
+/// How often the progress of a compilation is checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The share of a processor below which it does not.
+/// The share of a processor below which it starves.
 const STARVING_SHARE: f64 = 0.1;
 
-/// Compiles components, or fetches what was compiled before.
+/// Compiles components, or takes their code from the cache.
 pub(super) struct Compiler {
     engine: Engine,
     cache: Option<Arc<AotCache>>,
@@ -58,7 +58,7 @@ pub(super) struct Compiled {
 }
 
 impl Compiler {
-    /// Keeps what is compiled in `cache_dir`, if that can be used.
+    /// Caches compiled code in `cache_dir`, if that can be used.
     pub(super) fn new(engine: &Engine, cache_dir: Option<&Path>) -> Self {
         let cache = cache_dir.and_then(|dir| match AotCache::open(dir, compatibility(engine)) {
             Ok(cache) => Some(Arc::new(cache)),
@@ -75,7 +75,7 @@ impl Compiler {
         }
     }
 
-    /// On a thread of its own, at a pace that suits what else is to be done, and for `time_max` at most.
+    /// Compiles on a separate thread, at the priority of `pace`, for at most `time_max`.
     pub(super) async fn compile(
         &self,
         hash: ComponentHash,
@@ -99,8 +99,8 @@ impl Compiler {
         self.given_up.bounded(hash, time_max, compile).await
     }
 
-    /// Where nothing of the processors is left for the first attempt, another one is begun with some priority, so that
-    /// plugins can be changed on a machine that is never at rest.
+    /// If serving leaves no CPU time for the first attempt, starts another one with some priority, so that plugins can be changed
+    /// on a machine that is never idle.
     async fn compile_beside(&self, of: &Of) -> Result<Compiled, LoadError> {
         let mut first = self.start(of, Pace::Beside)?;
         let began = Instant::now();
@@ -133,7 +133,7 @@ impl Compiler {
             compilation.join();
             let began = Instant::now();
             let compiled = compile_or_fetch(&engine, cache.as_deref(), hash, &bytes, pace);
-            // Whoever waits for it may be gone.
+            // The caller may be gone.
             let _ = done.send(compiled.map(|(component, cached)| Compiled {
                 component,
                 took: began.elapsed(),
@@ -148,20 +148,20 @@ impl Compiler {
     }
 }
 
-/// How much of the processors compiling gets.
+/// The priority of compiling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// As much as anything else: nothing is served by the plugin yet.
+    /// Normal priority: the plugin serves nothing yet.
     Full,
-    /// What serving leaves: a thread of the policy `SCHED_IDLE` gives way at once (`man 7 sched`), while one that is merely
-    /// nice keeps messages waiting for a slice.
+    /// Only CPU time that serving leaves: a thread of the policy `SCHED_IDLE` gives way at once (`man 7 sched`), while a thread
+    /// that is merely nice delays messages by a time slice.
     Beside,
-    /// Some, because serving leaves nothing.
+    /// Some CPU time, because serving leaves none.
     Slow,
 }
 
 impl Pace {
-    /// Sets this thread to it. Without the right to that, compiling is merely more urgent.
+    /// Applies it to this thread. Without the permission to do so, compiling has normal priority.
     fn set(self) {
         let _ = match self {
             Self::Full => true,
@@ -182,19 +182,19 @@ impl Pace {
 /// A thread that compiles.
 struct Attempt {
     result: oneshot::Receiver<Result<Compiled, LoadError>>,
-    /// None until it runs.
+    /// Set once it runs.
     thread: Arc<OnceLock<Pid>>,
 }
 
 impl Attempt {
-    /// Whether it got next to nothing of a processor in the time that `elapsed` since it was started.
+    /// Whether it got almost no CPU time in the `elapsed` time since its start.
     fn starves(&self, elapsed: Duration) -> bool {
         let ran = self.thread.get().copied().and_then(cpu_time);
         ran.unwrap_or_default() < elapsed.mul_f64(STARVING_SHARE)
     }
 }
 
-/// What a thread of this process has had of the processors (`/proc/PID/schedstat`, whose first number it is).
+/// The CPU time of a thread of this process (the first number in `/proc/PID/schedstat`).
 fn cpu_time(thread: Pid) -> Option<Duration> {
     let thread = thread.as_raw_nonzero();
     let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
@@ -208,7 +208,7 @@ fn received(
     result.map_err(|_| LoadError::NotAComponent("compiling it panicked".to_owned()))?
 }
 
-/// What compiled code must have in common with the engine that loads it.
+/// A hash that compiled code must share with the engine that loads it.
 fn compatibility(engine: &Engine) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut compatibility = DefaultHasher::new();
@@ -257,7 +257,7 @@ fn fetch(engine: &Engine, cache: &AotCache, hash: &ComponentHash) -> Option<Comp
 
 fn not_a_component(bytes: &[u8], error: &wasmtime::Error) -> LoadError {
     let reason = format!("{error:#}");
-    // What is wrong with the bytes is said with their place, and what is too much for the allocator without one.
+    // Errors in the bytes name an offset; exceeded limits of the allocator do not.
     if bytes.starts_with(b"\0asm") && reason.contains("exceeds") && !reason.contains("at offset 0x")
     {
         return LoadError::TooManyParts(reason);

@@ -1,4 +1,4 @@
-//! Holds a component against the WIT package: what it exports, what it imports, and how the difference is told.
+//! Compares the exports and imports of a component with the WIT package, and explains differences.
 
 use std::fmt::Write;
 
@@ -160,7 +160,7 @@ fn on_their_own() -> Vec<&'static str> {
     names.filter(|name| *name != SCREENING).collect()
 }
 
-/// What to say where an exported interface has all functions, and not with the types that the host calls.
+/// The error for an exported interface that has all functions, but with other types than the host's.
 pub(super) fn wrong_type(
     engine: &Engine,
     component: &Component,
@@ -186,7 +186,7 @@ pub(super) fn wrong_type(
     ))
 }
 
-/// What `component` imports, by name.
+/// The imports of `component`, by name.
 pub(super) fn imports(engine: &Engine, component: &Component) -> Vec<String> {
     component
         .component_type()
@@ -195,7 +195,7 @@ pub(super) fn imports(engine: &Engine, component: &Component) -> Vec<String> {
         .collect()
 }
 
-/// What to say where the imports of a component cannot all be linked.
+/// The error for a component whose imports cannot all be linked.
 pub(super) fn unlinked(
     engine: &Engine,
     component: &Component,
@@ -210,7 +210,7 @@ pub(super) fn unlinked(
     }))
 }
 
-/// Why the host does not offer this import; none where it does, as far as names tell.
+/// The reason why the host does not offer this import; `None` if it does, judging by the name.
 fn not_offered(name: &str, functions: &[String]) -> Option<String> {
     if let Some((interface, version)) = of_package(name) {
         let advice = "build the plugin against that, or upgrade the host";

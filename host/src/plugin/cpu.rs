@@ -18,7 +18,7 @@ use std::{
 
 use super::{engine::TICK, limits::Stopped};
 
-/// What the current call of one instance has used.
+/// The CPU time of the current call of one instance.
 #[derive(Default)]
 pub(super) struct CpuMeter {
     /// Whether the call did not end with its first poll: else there is nothing to clear.
@@ -36,7 +36,7 @@ struct State {
     place: Place,
 }
 
-/// Where a call runs.
+/// The place where a call runs.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Place {
     /// On a thread that serves others too.
@@ -48,7 +48,7 @@ enum Place {
     Lane,
 }
 
-/// What becomes of an interrupted call.
+/// The decision about an interrupted call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     /// It keeps the thread.
@@ -73,12 +73,12 @@ impl CpuMeter {
     /// a thread that the system had taken away.
     ///
     /// # Errors
-    /// [`Stopped`] where that is more than `budget` in all, or where the call was given up.
+    /// [`Stopped`] if that exceeds `budget` in total, or if the call was given up.
     pub(super) fn interrupted(&self, budget: Duration) -> Result<Turn, Stopped> {
         self.used.store(true, Ordering::Relaxed);
         let now = thread_cpu_time();
         let mut state = self.state();
-        // What ran before the first interruption is not known exactly; it is at most a tick.
+        // The time before the first interruption is not known exactly; it is at most a tick.
         let ran = state.since.map(|since| now.saturating_sub(since));
         let turn = match ran {
             Some(ran) if ran >= TICK / 2 => Turn::Over,
@@ -106,7 +106,7 @@ impl CpuMeter {
         self.state().place == Place::Leaving
     }
 
-    /// Says that nobody waits for the call any more.
+    /// Notes that nobody waits for the call any more.
     pub(super) fn give_up(&self) {
         self.given_up.store(true, Ordering::Relaxed);
     }
@@ -132,7 +132,7 @@ impl CpuMeter {
         }
     }
 
-    /// Polls a call that waited for the host; ready with none where it must leave for the lane.
+    /// Polls a call that waited for the host; ready with `None` if it must move to the slow lane.
     pub(super) fn poll<R>(
         &self,
         call: Pin<&mut (impl Future<Output = R> + ?Sized)>,

@@ -27,14 +27,14 @@ pub(super) const SERVED: &[&str] = if cfg!(test) {
     &["1.0.0"]
 };
 
-/// Links what plugins may import, of every version.
+/// Links the imports of plugins, of every version.
 pub(super) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
     #[cfg(test)]
     super::bindings::next::Next::add_to_linker::<_, HasSelf<HostState>>(linker, |state| state)?;
     Full::add_to_linker::<_, HasSelf<HostState>>(linker, |state| state)
 }
 
-/// Interface and version, where `name` is of the package.
+/// Interface and version, if `name` belongs to the package.
 pub(super) fn of_package(name: &str) -> Option<(&str, &str)> {
     let interface = name.strip_prefix(PACKAGE)?.strip_prefix('/')?;
     Some(interface.split_once('@').unwrap_or((interface, "")))
@@ -269,7 +269,7 @@ mod tests {
         let newer = load(&loader, &newer).await.expect("it is admitted");
         let older = load(&loader, &older).await.expect("it is still admitted");
         assert!(older.validates() && older.transforms() && older.screens());
-        // In turn, in one host: each is called by what it was built for.
+        // Alternately, in one host: each is called through the version that it was built for.
         for _ in 0..3 {
             let verdict = older.validate(None, message(r#""hi""#)).await;
             assert_eq!(verdict.expect("it answers"), Ok(()));

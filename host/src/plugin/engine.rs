@@ -49,7 +49,7 @@ const GROWTH_BYTES: u64 = 1 << 20;
 const GUEST_STACK_BYTES: usize = 512 << 10;
 const FIBER_STACK_BYTES: usize = 1 << 20;
 
-/// What every plugin runs in. Cheap to clone.
+/// The engine of all plugins. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct PluginEngine {
     wasm: Engine,
@@ -62,7 +62,7 @@ impl PluginEngine {
     /// Makes the engine and starts its clock.
     ///
     /// # Errors
-    /// Where the machine does not give the address space, or the threads.
+    /// [`EngineError`] if the machine lacks address space or threads.
     pub(super) fn new(metrics: &Arc<Metrics>) -> Result<Self, EngineError> {
         let wasm = engine()?;
         let no_thread = |error: std::io::Error| EngineError(error.to_string());
@@ -170,7 +170,7 @@ fn common() -> Config {
     config
 }
 
-/// Advances the epoch while plugins are called, and sleeps while none is.
+/// Advances the epoch while plugins are called, and sleeps otherwise.
 struct Ticker {
     called: AtomicBool,
     parked: AtomicBool,
@@ -240,7 +240,7 @@ fn run(handle: &Weak<Ticker>, engine: &EngineWeak, park_after_ticks: u32) {
             continue;
         }
         ticker.parked.store(true, Ordering::SeqCst);
-        // Whoever called before the line above is seen here, whoever calls after it sees that line.
+        // A call that began before the line above is seen here; a later one sees that line.
         let called = ticker.called.load(Ordering::SeqCst);
         drop((ticker, engine));
         if !called {

@@ -1,4 +1,4 @@
-//! What one version of a plugin has done since it went live: for the reports to operators, and for judging it.
+//! Counters of one version of a plugin since it went live, for reports to operators, and for judging it.
 //!
 //! [`PluginMetrics`](crate::metrics::PluginMetrics) counts the same over all versions and never backwards, as scrapers
 //! want it. These begin anew whenever a version goes live.
@@ -19,7 +19,7 @@ use crate::{
     protocol::ClientInfo,
 };
 
-/// What is counted about one version.
+/// The counters of one version.
 #[derive(Debug, Default)]
 pub struct VersionFigures {
     call_time: Histogram,
@@ -28,7 +28,7 @@ pub struct VersionFigures {
     memory_bytes: Gauge,
     last_error: Mutex<Option<LastError>>,
     recent: Recent,
-    /// Where failed calls go while the version is on trial.
+    /// Receives failed calls while the version is on trial.
     replays: Mutex<Weak<Replays>>,
 }
 
@@ -43,7 +43,7 @@ pub struct LastError {
     pub message: String,
 }
 
-/// Where an instance is counted: with its plugin's metrics and with its version's figures.
+/// Counts an instance: in its plugin's metrics and in its version's figures.
 #[derive(Debug)]
 pub(super) struct Census {
     plugin: Arc<PluginMetrics>,

@@ -1,5 +1,5 @@
-//! Compilations that took too long. Nothing interrupts a compiler, so one that is given up goes on in the background: with as
-//! little priority as there is, once for each component, and only so many of them.
+//! Compilations that took too long. A compiler cannot be interrupted, so it continues in the background: at the lowest
+//! priority, once for each component, and only a bounded number of them.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -11,13 +11,13 @@ use tokio::time::timeout;
 
 use super::{cache::ComponentHash, loader::LoadError};
 
-/// Given up and still running, at most: until one of them ends nothing else is compiled.
+/// The most compilations that are given up and still run: beyond it nothing is compiled until one of them ends.
 const GIVEN_UP_MAX: usize = 2;
 
-/// The least priority (a nice value).
+/// The lowest priority (a nice value).
 const LEAST: i32 = 19;
 
-/// See above.
+/// The compilations that were given up and may still run.
 #[derive(Default)]
 pub(super) struct GivenUp(Mutex<Vec<(ComponentHash, Weak<Compilation>)>>);
 
@@ -26,7 +26,7 @@ pub(super) struct GivenUp(Mutex<Vec<(ComponentHash, Weak<Compilation>)>>);
 pub(super) struct Compilation(Mutex<Vec<Pid>>);
 
 impl Compilation {
-    /// Belongs to this thread too, from now on.
+    /// Adds this thread to it.
     pub(super) fn join(&self) {
         self.threads().push(rustix::thread::gettid());
     }
@@ -44,10 +44,10 @@ impl Compilation {
 }
 
 impl GivenUp {
-    /// Waits for a compilation of the component `hash`, for `max` at most.
+    /// Waits for a compilation of the component `hash`, for at most `max`.
     ///
     /// # Errors
-    /// [`LoadError::CompileTime`], also at once if as many as may are given up and still running, or this one is.
+    /// [`LoadError::CompileTime`] if it takes longer. At once if this one, or too many, were given up and still run.
     pub(super) async fn bounded<T, F>(
         &self,
         hash: ComponentHash,
@@ -85,7 +85,7 @@ impl GivenUp {
         Ok(())
     }
 
-    /// Those that have not ended.
+    /// The compilations that still run.
     fn running(&self) -> MutexGuard<'_, Vec<(ComponentHash, Weak<Compilation>)>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|(_, compilation)| compilation.strong_count() > 0);

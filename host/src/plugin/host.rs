@@ -1,4 +1,4 @@
-//! What the host offers to a guest: the imports of the WIT package, and WASI with everything denied.
+//! The functions that the host offers to a guest: the imports of the WIT package, and WASI with everything denied.
 
 use std::{
     future::poll_fn,
@@ -41,12 +41,12 @@ const RESOURCES_MAX: usize = 1_000;
 /// Random bytes that one call gives: few, because no tick interrupts the host while it makes them.
 const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
-/// What all instances of one version share.
+/// State that all instances of one version share.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) engine: PluginEngine,
     pub(super) plugin: String,
-    /// What the component says about its version; empty where it says nothing.
+    /// The version in the component's metadata; empty if there is none.
     pub(super) declared_version: String,
     pub(super) node: Arc<str>,
     pub(super) limits: PluginLimits,
@@ -60,7 +60,7 @@ pub(super) struct Shared {
     pub(super) lane: Arc<Semaphore>,
 }
 
-/// What a guest's calls to the host work on: the data of one wasmtime store.
+/// The data of one wasmtime store, which a guest's calls to the host work on.
 pub(super) struct HostState {
     shared: Arc<Shared>,
     client: Option<Arc<ClientInfo>>,
@@ -100,7 +100,7 @@ impl HostState {
         };
         let mut store = Store::new(shared.engine.wasm(), state);
         store.limiter(|state| &mut state.limiter);
-        // Holds for each value that crosses: the result of a call, or what the guest hands to a host call.
+        // Limits each value that crosses: the result of a call, or the arguments of a host call.
         store.set_hostcall_fuel(shared.limits.output_bytes_max);
         store.epoch_deadline_callback(|mut store| store.data_mut().interrupted());
         store
@@ -122,19 +122,19 @@ impl HostState {
         state.cpu_max = budget.cpu;
     }
 
-    /// Gives back what a call held.
+    /// Releases the resources of a call.
     pub(super) fn end(store: &mut Store<Self>) {
         let state = store.data_mut();
         state.client = None;
         state.cpu.clear();
     }
 
-    /// What all instances of the version share.
+    /// State that all instances of the version share.
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// What takes the CPU time of calls.
+    /// Measures the CPU time of calls.
     pub(super) fn meter(&self) -> &Arc<CpuMeter> {
         &self.cpu
     }
@@ -150,7 +150,7 @@ impl HostState {
         Some(&client.connection)
     }
 
-    /// What the guest complains with.
+    /// The guest's last lines on standard error.
     pub(super) fn last_words(&self) -> &Arc<LastWords> {
         &self.last_words
     }
@@ -278,7 +278,7 @@ impl HostState {
         }
     }
 
-    /// Charges one call to the store, and checks what it brings.
+    /// Charges one call to the store, and checks its arguments.
     fn admit(&mut self, key: &str, value_bytes: usize) -> Result<(), store::StoreError> {
         let limits = &self.shared.limits;
         self.store_calls_left = self
@@ -291,7 +291,7 @@ impl HostState {
         Ok(())
     }
 
-    /// Until when the store may answer: a guest that is told `unavailable` can do better than one that is stopped.
+    /// The deadline for the store: a guest that gets `unavailable` can react, one that is stopped cannot.
     fn store_deadline(&mut self) -> Instant {
         let time = self.store_time;
         *self
@@ -300,7 +300,7 @@ impl HostState {
     }
 }
 
-/// What the store answers, or that it does not in time.
+/// The answer of the store, or an error if it is late.
 async fn in_time<T>(
     deadline: Instant,
     answer: impl Future<Output = Result<T, StoreError>>,

@@ -1,4 +1,4 @@
-//! One instance of a component, and what it exports.
+//! One instance of a component, and its exports.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,14 +30,14 @@ const IMAGE_PAUSES: [Duration; 3] = [
     Duration::from_millis(800),
 ];
 
-/// Names of functions that tell where a guest failed.
+/// The most functions that are named in a guest's backtrace.
 const FRAMES_MAX: usize = 4;
 
-/// Added where a guest ended itself without a word, which wasmtime tells of as `unreachable` and no more.
+/// Added if a guest ended itself without a message, which wasmtime reports only as `unreachable`.
 const SILENT: &str = "; the plugin said nothing: look for an exception that is not caught (in a component that `signalbox plugin build` \
      has made the log has it), an answer of another type than the interface has, or a function of it that is not exported";
 
-/// Why a call gave no answer. The detail is for the log: a client is told nothing of it.
+/// The reason why a call gave no answer. The details are for the log; clients do not get them.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{detail}")]
 pub struct CallError {
@@ -48,11 +48,11 @@ pub struct CallError {
     nature: Nature,
 }
 
-/// What else is known of a failure.
+/// Further facts about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Nature {
     Ordinary,
-    /// The guest ended itself: languages do that where an exception is not caught, and in a panic.
+    /// The guest ended itself: languages do so for an uncaught exception, and in a panic.
     GaveUp,
     /// The kernel would not seal the image of the guest's memory, which wasmtime makes for the first instance, because
     /// something else looks at its pages for the moment (`EBUSY` of `F_ADD_SEALS`, `man 2 fcntl`).
@@ -68,7 +68,7 @@ impl CallError {
         }
     }
 
-    /// Adds what the guest wrote before it failed: of a panic, wasmtime knows only that there was one.
+    /// Adds the guest's output before the failure: wasmtime does not know the message of a panic.
     fn with_last_words(mut self, last_words: &LastWords) -> Self {
         match last_words.take() {
             Some(words) => {
@@ -110,7 +110,7 @@ fn nature(error: &wasmtime::Error) -> Nature {
     }
 }
 
-/// In one line: what happened, and in which functions, where the component still has their names.
+/// The failure in one line, with the functions if the component still has their names.
 fn trapped(error: &wasmtime::Error, backtrace: &WasmBacktrace) -> String {
     let names: Vec<_> = backtrace
         .frames()
@@ -127,7 +127,7 @@ fn trapped(error: &wasmtime::Error, backtrace: &WasmBacktrace) -> String {
     }
 }
 
-/// Tries `start` again a few times, as long as the kernel is busy with what it needs.
+/// Retries `start` a few times while the kernel cannot seal its image.
 async fn while_image_is_busy<T, F>(start: impl Fn() -> F) -> Result<T, StartError>
 where
     F: Future<Output = Result<T, StartError>>,
@@ -145,7 +145,7 @@ where
 
 macro_rules! exports {
     ($($name:ident),+) => {
-        /// Where a component's exports are, for each interface that it has.
+        /// The indices of a component's exports, for each interface that it has.
         #[derive(Clone)]
         pub(super) struct ExportIndices {
             $(pub(super) $name: Option<$name::GuestIndices>,)+
@@ -178,7 +178,7 @@ macro_rules! exports {
             }
         }
 
-        /// An instance's exports. Each is there where the component has the interface.
+        /// An instance's exports. Each is `Some` if the component has the interface.
         pub(super) struct Exports {
             $(pub(super) $name: Option<$name::Guest>,)+
         }
@@ -207,7 +207,7 @@ pub(super) struct Instance {
     last_words: Arc<LastWords>,
 }
 
-/// What a call owns.
+/// The state that a call owns.
 pub(super) struct Guest {
     pub(super) store: Store<HostState>,
     pub(super) exports: Exports,
@@ -215,7 +215,7 @@ pub(super) struct Guest {
     pub(super) message: MessageCopy,
     /// Time to instantiate it.
     pub(super) instantiate: Duration,
-    /// Time of `init`; none where it has none.
+    /// The time of `init`; `None` if it has none.
     pub(super) init: Option<Duration>,
 }
 
@@ -226,7 +226,7 @@ pub(super) type Answered<R> = (Box<Guest>, wasmtime::Result<R>);
 pub(super) enum StartError {
     /// It failed.
     Call(CallError),
-    /// An interface is not what the host calls.
+    /// An interface does not match the host's.
     WrongType {
         interface: &'static str,
         error: wasmtime::Error,
@@ -329,7 +329,7 @@ impl Instance {
         &mut self.guest
     }
 
-    /// Runs `call` within `deadline`. The instance is gone where that fails.
+    /// Runs `call` within `deadline`. If that fails, the instance is discarded.
     ///
     /// The call is on the heap from the beginning, because every idle connection would else hold the room for it, in each
     /// function on the way here.

@@ -44,7 +44,7 @@ impl SlowLane {
     /// Starts so many threads.
     ///
     /// # Errors
-    /// Where the system does not give them.
+    /// The system's error if it cannot create them.
     pub(super) fn start(threads: usize, metrics: &Arc<Metrics>) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let queue = Arc::new(Mutex::new(queue));
@@ -63,7 +63,7 @@ impl SlowLane {
     /// Runs `call` on one of the threads until it ends or waits for the host. The first that comes is the first to run.
     ///
     /// # Errors
-    /// [`CallError`] where nobody answers.
+    /// [`CallError`] if nobody answers.
     async fn stretch<R: Send + 'static>(
         &self,
         call: Call<R>,
@@ -73,7 +73,7 @@ impl SlowLane {
         let (reply, answer) = oneshot::channel();
         let (runtime, meter) = (Handle::current(), meter.clone());
         let job = move || {
-            // Who wanted it may be gone by now.
+            // The caller may be gone by now.
             if !meter.is_given_up() {
                 let stretch = run(&runtime, call, &meter);
                 drop(place);
@@ -103,7 +103,7 @@ fn serve(queue: &Mutex<mpsc::Receiver<Job>>) {
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = next else { return };
-        // The thread outlives it; whoever waits for the answer sees that there is none.
+        // The thread outlives it; the caller sees that there is no answer.
         let _: Result<(), Box<dyn Any + Send>> = catch_unwind(AssertUnwindSafe(job));
     }
 }
@@ -127,7 +127,7 @@ fn run<R>(runtime: &Handle, mut call: Call<R>, meter: &CpuMeter) -> Stretch<R> {
 /// long queue among themselves, and those of others wait for few of them.
 ///
 /// # Errors
-/// [`CallError`] at the deadline. What was called is poisoned then.
+/// [`CallError`] at the deadline. The instance is poisoned then.
 #[expect(
     clippy::manual_async_fn,
     reason = "keeps what it is given once; an async function does twice"

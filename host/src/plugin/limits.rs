@@ -1,4 +1,4 @@
-//! What a guest may use up, and the typed errors of one that wants more.
+//! The limits of a guest, and the typed errors for exceeding them.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ pub(super) struct TablesRefused(usize);
 #[error("the plugin's memory or table cannot grow: {0}")]
 pub(super) struct GrowthFailed(String);
 
-/// Bounds what an instance takes, all its memories and all its tables together: a component may have dozens of each.
+/// Limits an instance, all its memories and tables together: a component may have dozens of each.
 /// A refusal traps: guests rarely survive one, and one that runs on half broken is worse than one that is thrown away.
 #[derive(Debug)]
 pub(super) struct Limiter {
@@ -107,7 +107,7 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        // The limit that it set itself: it may try, and is told that it does not go.
+        // The component's own limit: the attempt is allowed and fails.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
@@ -174,7 +174,7 @@ fn as_change(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// What kind of failure an error out of wasmtime is.
+/// The kind of failure of a wasmtime error.
 pub(super) fn classify(error: &wasmtime::Error) -> FailureKind {
     if error.is::<Stopped>() {
         FailureKind::Deadline

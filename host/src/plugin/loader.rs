@@ -58,33 +58,33 @@ pub(super) struct Candidate {
     pub(super) cached: bool,
 }
 
-/// What admission found out about a version.
+/// The findings of admission about a version.
 #[derive(Clone, Debug)]
 pub struct Admission {
     /// Size of the component, in bytes.
     pub bytes: usize,
-    /// What the component says about itself.
+    /// The component's metadata.
     pub metadata: Metadata,
     /// The interfaces that it exports.
     pub interfaces: Vec<&'static str>,
-    /// What it imports, by name.
+    /// Its imports, by name.
     pub imports: Vec<String>,
     /// Time to compile it, or to load what was compiled before.
     pub compile: Duration,
     /// Whether it was compiled before.
     pub cached: bool,
-    /// What an instance of it did before it served.
+    /// The results of its test instance.
     pub trial: Trial,
 }
 
-/// What one instance did that served nobody.
+/// The results of a test instance, which serves nobody.
 #[derive(Clone, Debug)]
 pub struct Trial {
     /// Time to instantiate it.
     pub instantiate: Duration,
-    /// Time of `init`; none where it has none.
+    /// The time of `init`; `None` if it has none.
     pub init: Option<Duration>,
-    /// Time of `self-test`; none where it has none.
+    /// The time of `self-test`; `None` if it has none.
     pub self_test: Option<Duration>,
     /// Bytes of its linear memories after that.
     pub memory: usize,
@@ -108,7 +108,7 @@ pub enum LoadError {
     TooLarge {
         /// Its size.
         bytes: u64,
-        /// What it may be.
+        /// The limit.
         max: usize,
     },
     /// It is no component.
@@ -190,7 +190,7 @@ impl Loader {
     /// For the node called `node`; compiled components are kept in `cache_dir`, if that can be used.
     ///
     /// # Errors
-    /// [`EngineError`] where wasmtime does not start.
+    /// [`EngineError`] if wasmtime does not start.
     pub fn new(
         node: &str,
         cache_dir: Option<&Path>,
@@ -224,7 +224,7 @@ impl Loader {
         self.admit(config, candidate).await
     }
 
-    /// Compiles `bytes`, or takes what was compiled before.
+    /// Compiles `bytes`, or takes the code from the cache.
     ///
     /// # Errors
     /// [`LoadError::NotAComponent`], [`LoadError::TooManyParts`], [`LoadError::CompileTime`].

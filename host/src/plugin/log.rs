@@ -1,4 +1,4 @@
-//! What a plugin says, in the server's log: marked with its name and version, cut and counted.
+//! Lines of a plugin in the server's log: with its name and version, cut and counted.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -59,7 +59,7 @@ impl PluginLog {
         }
     }
 
-    /// Writes `line`, unless this second's lines are used up. What was left out is said by the next line that is not.
+    /// Writes `line`, unless this second's lines are used up. The next written line reports the number of dropped ones.
     /// With `connection`, it was written for that one.
     pub(super) fn write(&self, level: Level, connection: Option<&str>, line: &str) {
         let Some(left_out) = self.admit(Instant::now()) else {
@@ -97,7 +97,7 @@ impl PluginLog {
         }
     }
 
-    /// Says how many lines were left out, if any.
+    /// Reports the number of dropped lines, if any.
     fn confess(&self, left_out: u64) {
         if left_out > 0 {
             let (plugin, version) = (&self.plugin, &self.version);
@@ -105,7 +105,7 @@ impl PluginLog {
         }
     }
 
-    /// None: the line is over the limit. Else how many lines were left out before it.
+    /// Returns `None` if the line exceeds the limit, otherwise the number of lines dropped before it.
     fn admit(&self, now: Instant) -> Option<u64> {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let mut left_out = 0;
@@ -126,7 +126,7 @@ impl PluginLog {
     }
 }
 
-/// A guest's text as part of one line: without its end, control characters and what is over the limit.
+/// A guest's text as part of one line: without line end and control characters, cut at the limit.
 pub(super) fn clean(line: &str) -> String {
     one_line(line, LINE_BYTES_MAX)
 }

@@ -11,7 +11,7 @@ const HEADER_BYTES: usize = 8;
 const CUSTOM_SECTION: u8 = 0;
 const OWN_NAME: u8 = 0;
 
-/// What a component says about itself.
+/// The metadata of a component.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// Its name.
@@ -20,7 +20,7 @@ pub struct Metadata {
     pub version: Option<String>,
 }
 
-/// Reads the metadata of a component; nothing, where the bytes are not what they should be.
+/// Reads the metadata of a component; empty if the bytes are malformed.
 pub(super) fn read(component: &[u8]) -> Metadata {
     let mut metadata = Metadata::default();
     let mut rest = match component.strip_prefix(MAGIC) {
@@ -89,7 +89,7 @@ mod tests {
         ]
         .concat();
         let length = body.len();
-        // Two bytes, as encoders write for what is 128 and longer.
+        // Two bytes, as encoders write for a length of 128 and more.
         let length = [(length & 0x7f) as u8 | 0x80, (length >> 7) as u8];
         [&[CUSTOM_SECTION], length.as_slice(), &body].concat()
     }

@@ -24,7 +24,7 @@ use super::log::{Level, PluginLog, clean, one_line};
 /// Bytes of an unfinished line that are kept; a longer one is written in pieces.
 const LINE_BYTES_MAX: usize = 1024;
 
-/// What one write may bring: little, because no tick interrupts the host while it takes lines apart.
+/// The most bytes of one write: few, because no tick interrupts the host while it splits lines.
 const WRITE_BYTES_MAX: usize = 4 << 10;
 
 /// Lines that are kept for the report of a failure: some languages begin with what happened and go on with the stack, others
@@ -37,7 +37,7 @@ const FIRST_WORDS: usize = 2;
 /// Longest text of them in the report, in bytes.
 const LAST_WORDS_BYTES_MAX: usize = 2 << 10;
 
-/// Collects what is written, and logs it line by line. Its clones share the unfinished line.
+/// Collects output, and logs it line by line. Clones share the unfinished line.
 #[derive(Clone)]
 pub(super) struct OutputLines {
     log: Arc<PluginLog>,
@@ -85,11 +85,11 @@ impl OutputLines {
     }
 }
 
-/// What a guest complained with in a call, the first lines and the last: a panic's message is among them, and nowhere else.
+/// The first and last lines that a guest wrote in a call. The message of a panic is only there.
 #[derive(Debug, Default)]
 pub(super) struct LastWords {
     lines: Mutex<VecDeque<String>>,
-    /// Whether there are any: nearly no call leaves some, and none should lock for that.
+    /// Whether there are any: few calls write any, and checking should not lock.
     heard: AtomicBool,
 }
 
@@ -97,7 +97,7 @@ impl LastWords {
     /// Takes a line down.
     pub(super) fn hear(&self, line: &str) {
         let line = clean(line);
-        // What Rust ends every panic with says nothing here.
+        // The last line of every Rust panic is not useful here.
         if line.trim().is_empty() || line.starts_with("note: run with `RUST_BACKTRACE") {
             return;
         }
@@ -109,7 +109,7 @@ impl LastWords {
         lines.push_back(line);
     }
 
-    /// The lines as one, and none is left; none where there was none.
+    /// Takes the lines as one text; `None` if there are none.
     pub(super) fn take(&self) -> Option<String> {
         if !self.heard.swap(false, Ordering::Relaxed) {
             return None;

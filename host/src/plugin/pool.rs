@@ -32,7 +32,7 @@ pub(super) struct Pool<I> {
     max: usize,
 }
 
-/// On a cache line of its own, so that threads do not take turns.
+/// On its own cache line, to avoid false sharing between threads.
 #[repr(align(64))]
 struct Shelf<I>(Mutex<Idle<I>>);
 
@@ -90,7 +90,7 @@ impl<I> Pool<I> {
         }
     }
 
-    /// An idle instance; none where there is none, or where others wait for one.
+    /// An idle instance; `None` if there is none, or if others wait for one.
     pub(super) fn take_now(&self) -> Option<I> {
         if self.anybody_waits() {
             return None;
@@ -113,13 +113,13 @@ impl<I> Pool<I> {
         let (sender, receiver) = oneshot::channel();
         state.waiting.push_back(sender);
         self.count_waiting(&state);
-        // Whoever put an instance on a shelf before the line above did not see this caller.
+        // A thread that put an instance on a shelf before the line above did not see this caller.
         self.serve_line(&mut state);
         let pool = self;
         Err(Waiting { pool, receiver })
     }
 
-    /// The right to start an instance ahead of need, where fewer than `warm` exist.
+    /// The right to start an instance ahead of need, if fewer than `warm` exist.
     pub(super) fn take_for_refill(&self, warm: usize) -> bool {
         let mut state = self.state();
         let wanted = state.existing < warm.min(self.max);
@@ -127,7 +127,7 @@ impl<I> Pool<I> {
         wanted
     }
 
-    /// Hands an instance on, to the first in line where there is one.
+    /// Passes an instance on, to the first caller in line if there is one.
     pub(super) fn give_back(&self, instance: I) {
         let mut shelf = self.shelf(shelf_of_this_thread());
         shelf.instances.push(instance);
@@ -137,7 +137,7 @@ impl<I> Pool<I> {
         }
     }
 
-    /// Says that an instance, or one that was to be started, is no more.
+    /// Notes that an instance, or one that was being started, is gone.
     pub(super) fn give_up(&self) {
         let mut state = self.state();
         if state.hand_over(Place::Empty).is_some() {
@@ -166,7 +166,7 @@ impl<I> Pool<I> {
         (idle, self.state().existing)
     }
 
-    /// Gives what is idle to those who wait, the first first.
+    /// Gives idle instances to waiting callers, in order.
     fn serve_line(&self, state: &mut State<I>) {
         while !state.waiting.is_empty()
             && let Some(instance) = self.take_idle()
@@ -212,7 +212,7 @@ impl<I> Idle<I> {
         Some(instance)
     }
 
-    /// Takes away what was untouched since the last look, `most` of it.
+    /// Removes at most `most` instances that were not used since the last call.
     fn look(&mut self, most: usize) -> Vec<I> {
         let gone = self.instances.drain(..self.untouched.min(most)).collect();
         self.untouched = self.instances.len();
@@ -231,7 +231,7 @@ impl<I> State<I> {
         self.waiting.len() >= LINE_MAX
     }
 
-    /// Gives `place` to the first that still waits; back where nobody does.
+    /// Gives `place` to the first caller that still waits; returns it if nobody does.
     fn hand_over(&mut self, mut place: Place<I>) -> Option<Place<I>> {
         while let Some(first) = self.waiting.pop_front() {
             match first.send(place) {

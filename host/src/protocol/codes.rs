@@ -1,6 +1,6 @@
 //! The two tables that clients program against: error codes and close codes.
 
-/// The `code` of an `error` frame that the server itself sends. A plugin's rejection brings a code of its own.
+/// The `code` of an `error` frame that the server itself sends. A plugin's rejection has its own code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
     /// The frame is no JSON object, or a known field has a value of the wrong kind.
@@ -17,7 +17,7 @@ pub enum ErrorCode {
     TooDeep,
     /// Nobody is named and no plugin handles the type.
     NoReceiver,
-    /// `receiverId` is too long, or stands beside `room`.
+    /// `receiverId` is too long, or is set together with `room`.
     InvalidReceiver,
     /// `room` is absent or too long.
     InvalidRoom,
@@ -29,7 +29,7 @@ pub enum ErrorCode {
     TooManyRooms,
     /// Too many messages a second.
     RateLimited,
-    /// A plugin failed, or what it answered was illegal.
+    /// A plugin failed, or returned an illegal answer.
     PluginFailed,
     /// The broker does not answer.
     Unavailable,
@@ -123,19 +123,19 @@ impl CloseCode {
     pub const PLUGIN_FAILED: Self = Self(4003);
     /// The client did not answer a ping, and its user needs the place.
     pub const REPLACED: Self = Self(4004);
-    /// A message took too long to come in.
+    /// A message took too long to arrive.
     pub const SLOW_MESSAGE: Self = Self(4005);
     /// The node has no memory for another unfinished message.
     pub const NO_MEMORY: Self = Self(4006);
     /// The session failed, by a fault of the server.
     pub const INTERNAL: Self = Self(4007);
-    /// The user or the address has too many connections, or the node lets in no more for now.
+    /// The user or the address has too many connections, or the node accepts no more for now.
     pub const TOO_MANY: Self = Self(4008);
-    /// The node has no room, or cannot tell now who the client is.
+    /// The node is full, or cannot authenticate the client now.
     pub const UNAVAILABLE: Self = Self(4009);
     /// The token's `exp` has come.
     pub const TOKEN_EXPIRED: Self = Self(4500);
-    /// A plugin or a backend asked for it, without a code of its own.
+    /// A plugin or a backend asked for it without a code.
     pub const KICKED: Self = Self(4501);
     /// A plugin does not admit the connection.
     pub const REFUSED: Self = Self(4502);
@@ -173,7 +173,7 @@ impl CloseCode {
             "a frame was over `limits.frame_bytes_max`",
             true,
         ),
-        row(Self::DRAIN, "drain", "this node is going down", false),
+        row(Self::DRAIN, "drain", "this node is shutting down", false),
         row(
             Self::SLOW_CONSUMER,
             "slow_consumer",
@@ -201,7 +201,7 @@ impl CloseCode {
         row(
             Self::SLOW_MESSAGE,
             "slow_message",
-            "a message took longer than `limits.message_time_max` to come in",
+            "a message took longer than `limits.message_time_max` to arrive",
             true,
         ),
         row(
@@ -219,7 +219,7 @@ impl CloseCode {
         row(
             Self::TOO_MANY,
             "too_many",
-            "in place of 429: the user or the address has too many connections, or the node lets in no more this second",
+            "in place of 429: the user or the address has too many connections, or the node accepts no more this second",
             false,
         ),
         row(

@@ -21,7 +21,7 @@ pub const BUILT_IN: [&str; 13] = [
     "token_expiring",
 ];
 
-/// How the types begin that nodes keep for what they say to each other.
+/// The prefix of types that are reserved for nodes.
 pub const RESERVED_START: &str = "signalbox.";
 
 /// Whether `name` is 1–64 of `A-Z a-z 0-9 _ . : -`.

@@ -47,7 +47,7 @@ pub enum Dialect {
 pub struct EnvelopeError {
     /// The code for the `error` frame.
     pub code: ErrorCode,
-    /// What is wrong, for people.
+    /// The reason, for people.
     pub message: String,
     /// The frame's `id`, if it could be read.
     pub id: Option<String>,

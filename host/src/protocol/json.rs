@@ -25,7 +25,7 @@ const CAN_EXCEED_BYTES: usize = {
 /// Why a text is refused. The display is for people and shows nothing of the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonFault {
-    /// It breaks RFC 8259; says where.
+    /// It violates RFC 8259, with the place.
     #[error("it is not valid JSON: {0}")]
     Syntax(String),
     /// Arrays and objects nest deeper than [`JSON_DEPTH_MAX`].
@@ -36,7 +36,7 @@ pub enum JsonFault {
         "the string escape at byte {at} is half of a surrogate pair; send the whole character, or leave it out"
     )]
     UnpairedSurrogate {
-        /// Where the escape begins.
+        /// The offset of the escape.
         at: usize,
     },
     /// A number has more than [`NUMBER_CHARS_MAX`] characters.
@@ -44,7 +44,7 @@ pub enum JsonFault {
         "the number at byte {at} has more than {NUMBER_CHARS_MAX} characters; send it as a string"
     )]
     LongNumber {
-        /// Where the number begins.
+        /// The offset of the number.
         at: usize,
     },
 }
@@ -101,7 +101,7 @@ pub fn check_rules(text: &str) -> Result<(), JsonFault> {
     Ok(())
 }
 
-/// Where the string ends whose first character stands at `at`.
+/// The end of the string whose first character is at `at`.
 fn end_of_string(bytes: &[u8], mut at: usize) -> Result<usize, JsonFault> {
     while let Some(found) = memchr2(b'"', b'\\', &bytes[at..]) {
         at += found;
@@ -132,7 +132,7 @@ fn unit(bytes: &[u8]) -> Option<u32> {
     })
 }
 
-/// Where the number ends that begins at `start`.
+/// The end of the number that begins at `start`.
 fn end_of_number(bytes: &[u8], start: usize) -> Result<usize, JsonFault> {
     let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
     let chars = bytes[start..]

@@ -1,9 +1,8 @@
-//! The wire: what clients and servers say to each other over a WebSocket, as JSON text.
+//! The protocol between clients and servers: JSON text over a WebSocket.
 //!
-//! Reading order: [`event_type`] says which names there are, [`json`] what JSON is taken, [`inbound`] takes a client's
-//! frame apart without copying its payload, [`published`] does so with what other nodes and workers send,
-//! [`outbound`] writes each frame that the server sends, [`codes`] is the one table of error and
-//! close codes, [`ids`] makes names that are unique in the cluster.
+//! Reading order: [`event_type`] defines event types, [`json`] the accepted JSON, [`inbound`] parses a client's frame without
+//! copying its payload, [`published`] parses messages of other nodes and workers, [`outbound`] writes the frames that the
+//! server sends, [`codes`] is the table of error and close codes, [`ids`] makes IDs that are unique in the cluster.
 //!
 //! This module is a leaf. It knows no socket, no plugin and no user table.
 
@@ -22,7 +21,7 @@ pub use json::JsonFault;
 pub use outbound::Frame;
 pub use published::{Malformed, Published};
 
-/// The subprotocol of clients that want a `welcome` and what comes with it.
+/// The subprotocol of clients that want a `welcome` and the features that it announces.
 pub const SUBPROTOCOL_V1: &str = "signalbox.v1";
 
 /// Longest user ID, in bytes.
@@ -39,9 +38,9 @@ pub const JSON_DEPTH_MAX: usize = 100;
 pub struct ClientInfo {
     /// The connection's ID, unique in the cluster.
     pub connection: String,
-    /// Who the client is.
+    /// The user ID of the client.
     pub user: String,
-    /// The claims of its token, as JSON text; `{}` where there is no token.
+    /// The claims of its token, as JSON text; `{}` if there is no token.
     pub claims: String,
     /// IP address and port.
     pub address: String,

@@ -49,7 +49,7 @@ pub struct Delivery<'a> {
     pub event_type: &'a str,
     /// JSON text, sent as it is.
     pub payload: &'a str,
-    /// The user that it was addressed to; empty where it was addressed to a room or to everyone.
+    /// The receiving user; empty for a message to a room or to everyone.
     pub receiver: &'a str,
     /// The user who sent it; empty for the platform.
     pub sender: &'a str,
@@ -57,7 +57,7 @@ pub struct Delivery<'a> {
     pub timestamp: SystemTime,
     /// The room that it was addressed to.
     pub room: Option<&'a str>,
-    /// Its name, where the sender was told it.
+    /// The message ID, if the sender got it.
     pub message_id: Option<&'a str>,
 }
 
@@ -96,14 +96,14 @@ impl Delivery<'_> {
     }
 }
 
-/// What became of a message, as its `ack` says.
+/// The result of a message in its `ack`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AckStatus {
     /// A connection of the receiver was found, on this node or another.
     Delivered,
     /// No node holds the receiver.
     Offline,
-    /// The server or a plugin did what there was to do.
+    /// The server or a plugin handled it.
     Handled,
 }
 
@@ -129,7 +129,7 @@ pub struct SeenBy<'a> {
     pub sha256: &'a str,
 }
 
-/// `ack`: the answer to a frame with an `id`. `plugins`: the versions that saw it, in order, where its sender wants to know.
+/// `ack`: the answer to a frame with an `id`. `plugins`: the versions that saw it, in order, if its sender wants them.
 pub fn ack(id: &str, message_id: &str, status: AckStatus, plugins: Option<&[SeenBy<'_>]>) -> Frame {
     let mut text = String::with_capacity(96 + id.len() + message_id.len());
     text.push_str(r#"{"type":"ack","payload":{"id":"#);
@@ -187,14 +187,14 @@ impl<'a> ErrorPayload<'a> {
 pub struct Welcome<'a> {
     /// This connection, unique in the cluster.
     pub connection_id: &'a str,
-    /// Who the server takes the client for.
+    /// The user ID of the client.
     pub user_id: &'a str,
     /// The node that holds the connection.
     pub node_id: &'a str,
     /// Silence after which the server pings, in milliseconds.
     #[serde(serialize_with = "as_millis")]
     pub heartbeat_interval_ms: Duration,
-    /// What the client must keep to.
+    /// Limits for the client.
     pub limits: WelcomeLimits,
 }
 

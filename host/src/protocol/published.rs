@@ -17,7 +17,7 @@ const SHORT_TEXT_BYTES_MAX: usize = 64;
 /// A message that may go to clients.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Published<'a> {
-    /// The frame. Borrowed if it was published as clients get it, which is what our own nodes do.
+    /// The frame. Borrowed if it was published as clients get it, as our own nodes do.
     pub frame: Cow<'a, str>,
     /// The user that it is for.
     pub receiver: Option<Cow<'a, str>>,
@@ -30,7 +30,7 @@ pub struct Published<'a> {
 #[error("{0}")]
 pub struct Malformed(Cow<'static, str>);
 
-/// Checks what was published as a message to clients, and gives it the fields that they know, in their order.
+/// Checks a published message for clients, and gives it the fields that they know, in their order.
 ///
 /// Names of fields match as in Go's `encoding/json`. A missing `timestamp` becomes `now`, a missing `receiverID` or
 /// `senderId` is empty, a missing payload is `null`. Other fields are dropped, and so is a `room` if a receiver is named.

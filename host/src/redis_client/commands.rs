@@ -1,4 +1,4 @@
-//! The node's link for commands. It breaks, is made anew, and meanwhile says so at once: a command never hangs.
+//! The node's link for commands. If it breaks, it is replaced, and commands fail at once meanwhile: a command never hangs.
 
 mod script;
 
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{metrics::Metrics, supervise};
 
-/// How often it is looked whether all of Redis answers.
+/// How often all servers of Redis are checked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Looks in a row that found nobody there, after which the link is given up: one may be a moment's load.
@@ -38,7 +38,7 @@ const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::
 /// A link to a cluster stays in use while it is replaced, but is not replaced more often than this.
 const CLUSTER_REPLACE_PAUSE: Duration = Duration::from_secs(2);
 
-/// Redis did not do what it was asked, or it cannot be told whether it did.
+/// Redis did not carry out a command, or it is unknown whether it did.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unavailable(Arc<str>);
@@ -61,7 +61,7 @@ struct Shared {
     live: ArcSwapOption<Live>,
     /// The number of the link that is up; 0 while none is.
     up: watch::Sender<u64>,
-    /// Why not all of Redis can be reached; none where it can.
+    /// The reason why a server of Redis cannot be reached; `None` if all can.
     fault: Mutex<Option<Unavailable>>,
     timeout: Duration,
 }
@@ -110,10 +110,10 @@ impl Commands {
         self.shared.up.subscribe()
     }
 
-    /// What is behind the link that is up.
+    /// The topology behind the current link.
     ///
     /// # Errors
-    /// [`Unavailable`] with the reason where none is.
+    /// [`Unavailable`] with the reason if there is none.
     pub fn topology(&self) -> Result<Topology, Unavailable> {
         self.shared.live().map(|live| live.link.topology())
     }

@@ -1,4 +1,4 @@
-//! The configured addresses, and how to connect to what is found behind them.
+//! The configured addresses, and how to connect to the servers behind them.
 
 use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ const CLUSTER_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a command is sent anew in a cluster that a server there did not carry out.
 const CLUSTER_RETRIES: u32 = 3;
 
-/// Where Redis is, and as whom to speak to it. Clones share the login, which can change.
+/// The addresses of Redis, and the login. Clones share the login, which can change.
 #[derive(Clone)]
 pub struct Endpoints {
     infos: Arc<watch::Sender<Vec<ConnectionInfo>>>,
@@ -62,7 +62,7 @@ pub enum EndpointError {
 pub struct SubscriberConnection {
     /// For SUBSCRIBE and questions to that server.
     pub connection: MultiplexedConnection,
-    /// What was found behind the addresses.
+    /// The topology behind the addresses.
     pub topology: Topology,
 }
 
@@ -155,7 +155,7 @@ impl Endpoints {
     /// Opens a connection to the server where messages of `channel` arrive, with what is pushed handed to `push`.
     ///
     /// # Errors
-    /// [`RedisError`] where it is not to be found, or does not answer in time.
+    /// [`RedisError`] if it cannot be found, or does not answer in time.
     pub async fn subscriber(
         &self,
         channel: &str,

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::topology::{Place, Topology, cluster_fault, is_master, masters};
 
-/// Pause before a command is sent anew that a server of a cluster did not want.
+/// The pause before a command is sent again that a server of a cluster refused.
 const REDIRECT_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where commands go.
@@ -26,7 +26,7 @@ pub(super) enum Link {
     },
     /// To all masters.
     Cluster {
-        /// Sends a command again where its connection broke, so that it may be carried out twice.
+        /// Sends a command again if its connection broke, so that it may be carried out twice.
         repeating: ClusterConnection,
         /// Sends a command once.
         once: ClusterConnection,
@@ -86,7 +86,7 @@ impl Link {
         }
     }
 
-    /// Asks every server whether it is there and is what it was.
+    /// Checks that every server answers and has its old role.
     pub(super) async fn look(&self) -> Result<(), Fault> {
         match self {
             Self::One {
@@ -110,7 +110,7 @@ impl Link {
     }
 }
 
-/// What is wrong with a link.
+/// The problem of a link.
 pub(super) enum Fault {
     /// Something does not answer.
     Error(RedisError),

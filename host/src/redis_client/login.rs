@@ -1,4 +1,4 @@
-//! Whether a connection has to log in anew, because user or password changed.
+//! Decides whether a connection must log in again, because user or password changed.
 
 use redis::ConnectionInfo;
 use tokio::sync::watch;
@@ -31,7 +31,7 @@ impl LoginChanges {
     /// Waits for the next change. Safe to drop.
     pub async fn changed(&mut self) {
         if self.infos.changed().await.is_err() {
-            // Nobody is left who could change it.
+            // Nothing is left that could change it.
             std::future::pending::<()>().await;
         }
         self.is_due = true;
@@ -42,7 +42,7 @@ impl LoginChanges {
         self.is_due
     }
 
-    /// To be called with what became of an attempt to log in. One that failed stays due.
+    /// Must be called with the result of an attempt to log in. A failed one stays due.
     pub fn tried<E: std::fmt::Display>(&mut self, connection: &str, result: Result<(), E>) {
         match result {
             Ok(()) => {

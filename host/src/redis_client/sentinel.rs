@@ -1,4 +1,4 @@
-//! Whether an address is a sentinel's, and where sentinels say that the master is.
+//! Detects sentinels, and asks them for the master.
 
 use std::collections::HashMap;
 
@@ -63,7 +63,7 @@ impl Endpoints {
         }
     }
 
-    /// What the server behind an address says of itself.
+    /// The server's description of itself.
     pub(super) async fn ask_topology(&self, info: ConnectionInfo) -> Result<Topology, RedisError> {
         let error = match self.ask_topology_of(&info).await {
             Err(error) if !error.is_io_error() => error,

@@ -1,10 +1,10 @@
-//! What servers of Redis say about themselves and each other.
+//! Parses the answers of Redis servers about themselves and each other.
 
 use std::collections::BTreeSet;
 
 use redis::{FromRedisValue, Value, from_redis_value_ref};
 
-/// What kind of Redis is behind the addresses.
+/// The kind of Redis behind the addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topology {
     /// One server, or one with replicas that clients need not know.
@@ -18,7 +18,7 @@ pub enum Topology {
 /// Host and port.
 pub(super) type Place = (String, u16);
 
-/// What `INFO server` says about the kind of server.
+/// The kind of server according to `INFO server`.
 pub(super) fn topology_in(info: &str) -> Topology {
     match field(info, "redis_mode") {
         "cluster" => Topology::Cluster,
@@ -83,7 +83,7 @@ fn read<T: FromRedisValue>(value: &Value) -> Option<T> {
     from_redis_value_ref(value).ok()
 }
 
-/// The value of a line `name:value`; empty where there is none.
+/// The value of a line `name:value`; empty if there is none.
 fn field<'i>(info: &'i str, name: &str) -> &'i str {
     info.lines()
         .find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'))

@@ -1,4 +1,4 @@
-//! What the server holds of one client.
+//! The server's state for one client.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::Outbox;
 use crate::{broker::ConnectionReport, protocol::ClientInfo};
 
-/// One client's connection, as everybody but its session sees it.
+/// One client's connection, as everything but its session sees it.
 #[derive(Debug)]
 pub struct Connection {
     number: u64,
@@ -22,11 +22,11 @@ pub struct Connection {
     v1: bool,
     traces_plugins: bool,
     outbox: Outbox,
-    /// None once the connection is gone: from then on it can join nothing.
+    /// `None` once the connection is gone: it can no longer join rooms.
     rooms: Mutex<Option<Rooms>>,
     opened: Instant,
     silence: Silence,
-    /// Another connection has taken its place.
+    /// Another connection took its place.
     replaced: AtomicBool,
 }
 
@@ -34,18 +34,18 @@ pub struct Connection {
 #[derive(Debug, Default)]
 struct Rooms {
     names: BTreeSet<Arc<str>>,
-    /// Of all names.
+    /// The bytes of all names.
     name_bytes: usize,
 }
 
-/// Since when a client has not answered, for those who look for a connection to give up.
+/// How long a client has not answered, for choosing a connection to replace.
 #[derive(Debug, Default)]
 struct Silence {
-    /// When the first ping without an answer was sent, in milliseconds since the connection was opened; 0: there is none.
+    /// When the first ping without an answer was sent, in milliseconds since the connection was opened; 0: none.
     pinged_ms: AtomicU64,
     /// When the client was last heard before that.
     heard_ms: AtomicU64,
-    /// Somebody wants to know whether the client is alive.
+    /// The session should check whether the client is alive.
     probe: AtomicBool,
 }
 
@@ -66,7 +66,7 @@ impl Connection {
         }
     }
 
-    /// The same, which is told with each `ack` which versions of plugins saw its message.
+    /// The same, with the versions of plugins in each `ack`.
     #[must_use]
     pub fn tracing_plugins(self, traces_plugins: bool) -> Self {
         Self {
@@ -75,12 +75,12 @@ impl Connection {
         }
     }
 
-    /// Whether it is told which versions of plugins saw its messages.
+    /// Whether its `ack`s contain the versions of the plugins that saw its messages.
     pub fn traces_plugins(&self) -> bool {
         self.traces_plugins
     }
 
-    /// Who it is.
+    /// The client.
     pub fn client(&self) -> &Arc<ClientInfo> {
         &self.client
     }
@@ -95,7 +95,7 @@ impl Connection {
         self.v1
     }
 
-    /// What waits for it.
+    /// Its queue of frames.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
@@ -107,7 +107,7 @@ impl Connection {
             .is_some_and(|rooms| rooms.names.contains(room))
     }
 
-    /// What others are told of it.
+    /// Its description for the API.
     pub fn report(&self) -> ConnectionReport {
         ConnectionReport {
             id: self.client.connection.clone(),
@@ -118,12 +118,12 @@ impl Connection {
         }
     }
 
-    /// How many rooms it is in.
+    /// The number of its rooms.
     pub fn room_count(&self) -> usize {
         self.rooms().as_ref().map_or(0, |rooms| rooms.names.len())
     }
 
-    /// Bytes of the names of its rooms.
+    /// The bytes of the names of its rooms.
     pub fn room_name_bytes(&self) -> usize {
         self.rooms().as_ref().map_or(0, |rooms| rooms.name_bytes)
     }
@@ -141,19 +141,19 @@ impl Connection {
 
     /// Notes that the client was heard.
     pub fn note_heard(&self) {
-        // A load costs less than a store, and there is seldom a ping to be answered.
+        // A load costs less than a store, and usually no ping is pending.
         if self.silence.pinged_ms.load(Ordering::Relaxed) != 0 {
             self.silence.pinged_ms.store(0, Ordering::Release);
         }
     }
 
-    /// Whether the session is to find out if the client is alive; asked once for each [`probe`](Self::probe).
+    /// Whether the session should check if the client is alive. Returns `true` once for each [`probe`](Self::probe).
     pub fn take_probe(&self) -> bool {
         let probe = &self.silence.probe;
         probe.load(Ordering::Relaxed) && probe.swap(false, Ordering::Acquire)
     }
 
-    /// Has the session ping its client, unless a ping waits for an answer already.
+    /// Makes the session ping its client, unless a ping is pending already.
     pub(super) fn probe(&self) {
         if self.silence.pinged_ms.load(Ordering::Relaxed) == 0 {
             self.silence.probe.store(true, Ordering::Release);
@@ -170,7 +170,7 @@ impl Connection {
             .then(|| self.opened + Duration::from_millis(heard))
     }
 
-    /// Notes that another connection has its place now.
+    /// Notes that another connection took its place.
     pub(super) fn replace(&self) {
         self.replaced.store(true, Ordering::Relaxed);
     }
@@ -184,12 +184,12 @@ impl Connection {
         u64::try_from(millis).unwrap_or(u64::MAX)
     }
 
-    /// A number that no other connection of this process has.
+    /// A number that is unique in this process.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// False if it is in the room already, or gone.
+    /// Returns `false` if it is in the room already, or gone.
     pub(super) fn note_joined(&self, room: Arc<str>) -> bool {
         self.rooms().as_mut().is_some_and(|rooms| {
             let bytes = room.len();
@@ -207,7 +207,7 @@ impl Connection {
         })
     }
 
-    /// Marks it as gone, and returns the rooms it was in.
+    /// Marks it as gone, and returns its rooms.
     pub(super) fn retire(&self) -> BTreeSet<Arc<str>> {
         self.rooms().take().unwrap_or_default().names
     }

@@ -1,8 +1,8 @@
-//! Writing what one turn of a task sends at the end of the turn, all at once.
+//! Batches the writes of one turn of a task: all are done at its end.
 //!
 //! A session that reads ten messages to the same client in one turn must not write ten times. While a task is
-//! [`corked`] the connections that it pushes to are held, and flushed when its turn ends: when it waits for something,
-//! or is done. Who is not corked wakes the receiver's session instead.
+//! [`corked`], the connections that it pushes to are collected, and flushed when its turn ends: when it waits for something,
+//! or is done. A task that is not corked wakes the receiver's session instead.
 
 use std::{
     cell::RefCell,
@@ -16,8 +16,8 @@ use pin_project_lite::pin_project;
 
 use super::Connection;
 
-/// Connections that one turn writes to itself. Those beyond are written to by their own sessions, on all threads: a
-/// message to a large room is not one thread's work.
+/// The most connections that one turn writes to. Beyond it each connection's own session writes, on all threads, so that a
+/// message to a large room is not the work of one thread.
 const HELD_MAX: usize = 16;
 
 thread_local! {
@@ -26,23 +26,23 @@ thread_local! {
     };
 }
 
-/// What the turn that runs on this thread has pushed to.
+/// The connections that the current turn on this thread has pushed to.
 struct Held {
-    /// Whether a turn will end.
+    /// Whether a corked turn runs.
     corked: bool,
     connections: Vec<Arc<Connection>>,
 }
 
 pin_project! {
-    /// A future whose turns write at their end what they have pushed. No async function, which would keep room for the
-    /// future twice.
+    /// A future that writes at the end of each turn what the turn has pushed. Not an async function, which would reserve memory
+    /// for the future twice.
     pub struct Corked<F> {
         #[pin]
         future: F,
     }
 }
 
-/// Corks `future`.
+/// Batches the writes of each turn of `future`.
 pub fn corked<F: Future>(future: F) -> Corked<F> {
     Corked { future }
 }
@@ -56,7 +56,7 @@ impl<F: Future> Future for Corked<F> {
     }
 }
 
-/// Holds `connection` until the turn ends. False where it is not held: its session must be woken.
+/// Collects `connection` until the turn ends. Returns `false` if it was not collected: its session must be woken.
 pub(super) fn hold(connection: &Arc<Connection>) -> bool {
     HELD.with_borrow_mut(|held| {
         let mut connections = held.connections.iter();
@@ -71,7 +71,7 @@ pub(super) fn hold(connection: &Arc<Connection>) -> bool {
     })
 }
 
-/// Ends the turn when it is dropped, also by a panic.
+/// Ends the turn when it is dropped, even by a panic.
 struct Cork;
 
 impl Cork {
@@ -90,7 +90,7 @@ impl Drop for Cork {
         for connection in connections.drain(..) {
             connection.outbox().flush();
         }
-        // Kept for the next turn, which then allocates nothing.
+        // Kept, so that the next turn allocates nothing.
         HELD.with_borrow_mut(|held| held.connections = connections);
     }
 }

@@ -1,8 +1,8 @@
-//! Who is connected here, and the way of a message to everyone that it is for.
+//! The connections of this node, and the delivery of messages to their receivers.
 //!
 //! [`Router`] sends: to the connections on this node directly, through [`LocalTable`], and to other nodes through the
-//! broker. [`Connection`] is what both sides hold of a client: its name and its [`Outbox`], which whoever sends writes to
-//! the socket, at the end of its turn where it is [`corked`].
+//! broker. [`Connection`] is the shared state of a client: its name and its [`Outbox`]. The sender writes the outbox to the socket,
+//! at the end of its turn if it is [`corked`].
 
 mod connection;
 mod cork;
@@ -24,14 +24,14 @@ use crate::{
     trace::Trace,
 };
 
-/// Sends messages to whom they are for, wherever that is.
+/// Sends messages to their receivers, on any node.
 pub struct Router {
     table: Arc<LocalTable>,
     broker: Arc<dyn Broker>,
     metrics: Arc<Metrics>,
 }
 
-/// Whom a message reached.
+/// The receivers that a message reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach {
     /// Connections on this node that took it.
@@ -40,12 +40,12 @@ pub struct Reach {
     pub nodes: usize,
 }
 
-/// What came of a [`UserRequest`].
+/// The result of a [`UserRequest`].
 #[derive(Debug)]
 pub struct Asked {
     /// Connections that it concerned on this node.
     pub here: usize,
-    /// What the other nodes say that hold the user; an error where nobody can tell which those are.
+    /// The answers of the other nodes that hold the user; an error if those nodes are unknown.
     pub elsewhere: Result<Vec<NodeReport>, BrokerError>,
 }
 
@@ -57,7 +57,7 @@ impl Reach {
 }
 
 impl Router {
-    /// Over the connections in `table` and the other nodes behind `broker`.
+    /// A router for the connections in `table` and the other nodes behind `broker`.
     pub fn new(table: Arc<LocalTable>, broker: Arc<dyn Broker>, metrics: Arc<Metrics>) -> Self {
         Self {
             table,
@@ -76,11 +76,11 @@ impl Router {
         &self.broker
     }
 
-    /// Sends `frame` to `target`: here directly, elsewhere through the broker, as a part of `trace`. To a user who has just
-    /// come here from another node it waits until what was sent there before has followed.
+    /// Sends `frame` to `target`: here directly, elsewhere through the broker, as a part of `trace`. If a user has just
+    /// moved here from another node, it waits until earlier messages have followed them.
     ///
     /// # Errors
-    /// [`BrokerError`] where nobody was reached here and nobody can tell who else there is.
+    /// [`BrokerError`] if no connection here took it, and other receivers are unknown.
     pub async fn send(
         &self,
         target: Target<'_>,
@@ -133,21 +133,21 @@ impl Router {
         self.table.list(user)
     }
 
-    /// Makes `connection` reachable, and returns when it is from other nodes too, or when they cannot be told now.
+    /// Makes `connection` reachable, and returns when other nodes can reach it too, or when they cannot be informed now.
     pub async fn connect(&self, connection: &Arc<Connection>) {
         self.table.insert(connection.clone());
         self.broker.user_changed(connection.user());
         self.broker.user_settled(connection.user()).await;
     }
 
-    /// Asks the session of `connection` to close it, after what is queued. From now on it takes no frames, and other nodes
-    /// are told so.
+    /// Asks the session of `connection` to close it after the queued frames. From now on it takes no frames, and other nodes
+    /// are informed.
     pub fn close(&self, connection: &Connection, code: CloseCode, reason: &str) {
         connection.outbox().close(code, reason);
         self.broker.user_changed(connection.user());
     }
 
-    /// Makes `connection` unreachable, and takes it out of its rooms.
+    /// Makes `connection` unreachable, and removes it from its rooms.
     pub fn disconnect(&self, connection: &Arc<Connection>) {
         for room in self.table.remove(connection) {
             self.broker.room_changed(&room);
@@ -155,8 +155,8 @@ impl Router {
         self.broker.user_changed(connection.user());
     }
 
-    /// Makes `connection` a member of `room`, and returns when messages to it come from other nodes too, or when they
-    /// cannot be told now. False where it is a member already.
+    /// Makes `connection` a member of `room`, and returns when messages to it arrive from other nodes too, or when they
+    /// cannot be informed now. Returns `false` if it is a member already.
     pub async fn join(&self, connection: &Arc<Connection>, room: &str) -> bool {
         let joined = self.table.join(connection, room);
         if joined {
@@ -166,7 +166,7 @@ impl Router {
         joined
     }
 
-    /// Ends the membership of `connection` in `room`. Returns false where it had none.
+    /// Ends the membership of `connection` in `room`. Returns `false` if it was no member.
     pub fn leave(&self, connection: &Arc<Connection>, room: &str) -> bool {
         let left = self.table.leave(connection, room);
         if left {

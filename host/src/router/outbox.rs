@@ -1,7 +1,8 @@
-//! The frames that wait for one connection, bounded in bytes, and the writing of them.
+//! The queue of frames for one connection, bounded in bytes, and its writing.
 //!
-//! Anybody may push, and anybody may write what waits to the socket as far as it takes it: a message to a client whose
-//! socket has room costs no turn of that client's session. Where the socket has none the session waits for room.
+//! Any task may push, and any task may write queued frames to the socket as far as it takes them. So a message to a client
+//! with a writable socket costs no turn of that client's session. If the socket is full, the session waits until it is
+//! writable.
 
 mod queue;
 
@@ -19,77 +20,76 @@ use bytes::Bytes;
 use self::queue::Queue;
 use crate::protocol::{CloseCode, Frame};
 
-/// What is charged for a queued frame beside its bytes: its place in the queue and its share of the allocation.
-/// Without it, many tiny frames could take much more memory than the limit says.
+/// Charged for a queued frame in addition to its bytes: its place in the queue and its share of the allocation. Without it,
+/// many tiny frames could take much more memory than the limit.
 const FRAME_OVERHEAD_BYTES: usize = 64;
 
-/// Pings and pongs that wait at a time. More pongs are not needed: RFC 6455 §5.5.3 lets a server answer the latest
-/// ping alone.
+/// The most pings and pongs that wait at a time. More pongs are not needed: RFC 6455 §5.5.3 lets a server answer only the
+/// latest ping.
 const CONTROLS_MAX: usize = 64;
 
-/// The sending side of a socket.
+/// The sending half of a socket.
 pub trait Sink: Send + Sync {
-    /// Hands `first`, then `second`, to the system as far as it takes them now, and says how many bytes it took. Either
-    /// may be empty.
+    /// Writes `first`, then `second`, without blocking, and returns the number of bytes written. Either may be empty.
     ///
     /// # Errors
-    /// `WouldBlock` if it takes nothing now; else the connection is broken.
+    /// `WouldBlock` if nothing can be written now; any other error means that the connection is broken.
     fn try_write(&self, first: &[u8], second: &[u8]) -> io::Result<usize>;
 }
 
-/// A queue that anybody may push to.
+/// A queue that any task may push to.
 ///
-/// Pushing never waits. A connection whose queue is over its bound is closed with 4001: it alone pays for not reading.
-/// Every message that was taken is either written or counted as lost by one of [`PushError::Full`] and
+/// Pushing never waits. A connection whose queue exceeds its bound is closed with 4001; no other connection is affected.
+/// Every message that was taken is either written or counted as lost, by [`PushError::Full`] or
 /// [`Outbox::detach`].
 #[derive(Default)]
 pub struct Outbox {
     state: Mutex<State>,
-    /// Copied from the state, to be read without its lock.
+    /// A copy from the state that can be read without its lock.
     written: AtomicU64,
-    /// Something was written after the socket had no room: the client's side has taken something in.
+    /// Something was written after the socket was full, so the client has read something.
     took_more: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
     queue: Queue,
-    /// None before the session serves and after it is over.
+    /// `None` before the session serves and after it ended.
     sink: Option<Box<dyn Sink>>,
-    /// The socket has no room: its session waits for some, and nobody else needs to try.
+    /// The socket is full. Its session waits until it is writable, and no other task needs to try.
     blocked: bool,
     close: Option<CloseRequest>,
-    /// The close frame is queued, or nothing is written any more: nothing may follow.
+    /// The close frame is queued, or writing has ended: nothing may follow.
     ended: bool,
     session: Option<Waker>,
-    /// The session was to be woken and is about to sleep.
+    /// The session was woken while it was about to sleep.
     woken: bool,
 }
 
-/// How a connection is to be closed.
+/// How a connection should be closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseRequest {
     /// The code of the close frame.
     pub code: CloseCode,
-    /// Its reason, for people; cut to what a close frame holds.
+    /// Its reason, for people; cut to the size of a close frame.
     pub reason: String,
 }
 
-/// What is left to do for a frame that was taken.
+/// The work that remains for a frame that was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
-    /// To write it, by [`Outbox::flush`] or by [`Outbox::wake_to_write`].
+    /// The caller must write it, by [`Outbox::flush`] or [`Outbox::wake_to_write`].
     Unwritten,
-    /// Nothing: the session writes it once the socket has room.
+    /// The socket is full; the session flushes it once it becomes writable.
     Blocked,
 }
 
-/// Why a frame was not taken.
+/// The reason why a frame was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushError {
-    /// The queue is full. The connection is being closed for it.
+    /// The queue is full. The connection is being closed because of it.
     Full {
-        /// Messages that were taken before and are lost now.
+        /// The number of messages that were taken before and are lost now.
         lost: usize,
     },
     /// The connection is being closed.
@@ -102,11 +102,11 @@ impl Outbox {
         Self::default()
     }
 
-    /// Queues `frame` if at most `bytes_max` wait then; an empty queue takes any frame. `is_message`: it counts as lost if
-    /// it is taken and not written.
+    /// Queues `frame` if at most `bytes_max` are queued then; an empty queue takes any frame. `is_message`: it counts as lost
+    /// if it is taken and not written.
     ///
     /// # Errors
-    /// [`PushError`]; the frame is lost to this connection.
+    /// [`PushError`] if the frame was not taken.
     pub fn push(
         &self,
         frame: Frame,
@@ -119,7 +119,7 @@ impl Outbox {
         }
         let bytes = state.queue.bytes() + frame.len() + FRAME_OVERHEAD_BYTES;
         if bytes > bytes_max && state.queue.bytes() > 0 {
-            // What waits would never be read: give its memory back at once.
+            // The queued frames would never be read: free their memory at once.
             let lost = state.queue.abandon();
             let reason = "the client reads too slowly".to_owned();
             state.close = Some(CloseRequest {
@@ -137,7 +137,7 @@ impl Outbox {
         })
     }
 
-    /// Asks the session to close. What is queued is still written, in bounded time. The first request counts.
+    /// Asks the session to close. Queued frames are still written, in bounded time. The first request counts.
     pub fn close(&self, code: CloseCode, reason: impl Into<String>) {
         let mut state = self.state();
         if state.close.is_none() {
@@ -154,19 +154,19 @@ impl Outbox {
         self.state().close.is_some()
     }
 
-    /// Has the session write what waits. One that is awake does so before it sleeps.
+    /// Makes the session write the queued frames. A session that is awake does so before it sleeps.
     pub fn wake_to_write(&self) {
         wake(self.state());
     }
 
-    /// Wakes the session, although nothing new waits for it: it looks at the rest of its world.
+    /// Wakes the session although no new frame is queued, so that it checks everything else.
     pub fn wake(&self) {
         let mut state = self.state();
         state.woken = state.session.is_none();
         wake(state);
     }
 
-    /// Writes what waits, as far as the socket takes it. What it does not take, and what went wrong, is the session's.
+    /// Writes queued frames as far as the socket takes them. The session handles the rest, and errors.
     pub fn flush(&self) {
         let mut state = self.state();
         if state.blocked {
@@ -180,31 +180,31 @@ impl Outbox {
         }
     }
 
-    /// From now on what waits is written to `sink`.
+    /// From now on queued frames are written to `sink`.
     pub fn attach(&self, sink: Box<dyn Sink>) {
         self.state().sink = Some(sink);
     }
 
-    /// Nothing is written any more, and the sending side is given back. Returns how many messages were taken and are
-    /// lost now; a frame that was written in part is lost, too.
+    /// Ends writing, and drops the sending half. Returns the number of messages that were taken and are lost now; a partly
+    /// written frame is lost, too.
     pub fn detach(&self) -> usize {
         let mut state = self.state();
         let lost = state.queue.clear();
         state.ended = true;
         let sink = state.sink.take();
         drop(state);
-        // Closing a socket is a call of the system: not under the lock.
+        // Closing a socket is a system call, so it happens after the lock is released.
         drop(sink);
         lost
     }
 
-    /// Queues a ping, before what else waits.
+    /// Queues a ping before all other frames.
     pub fn push_ping(&self, encoded: Bytes) {
         // One more than there are pongs, so that pongs cannot keep it out.
         self.push_control(encoded, CONTROLS_MAX + 1);
     }
 
-    /// Queues a pong, before what else waits. Left out if [`CONTROLS_MAX`] wait already.
+    /// Queues a pong before all other frames. Skipped if [`CONTROLS_MAX`] wait already.
     pub fn push_pong(&self, encoded: Bytes) {
         self.push_control(encoded, CONTROLS_MAX);
     }
@@ -216,7 +216,7 @@ impl Outbox {
         }
     }
 
-    /// Queues the close frame, whatever waits; it is the last frame. Only the first one counts.
+    /// Queues the close frame, regardless of the bound; it is the last frame. Only the first one counts.
     pub fn push_close(&self, encoded: Bytes) {
         let mut state = self.state();
         if !state.ended {
@@ -225,12 +225,12 @@ impl Outbox {
         }
     }
 
-    /// Bytes that were ever written, frame headers included.
+    /// The number of bytes written since the start, including frame headers.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Whether, since it was last asked, something was written after the socket had had no room.
+    /// Whether something was written after the socket was full, since the last call.
     pub fn took_more(&self) -> bool {
         self.took_more.load(Ordering::Relaxed) && self.took_more.swap(false, Ordering::Relaxed)
     }
@@ -240,12 +240,12 @@ impl Outbox {
             .store(state.queue.written_in_all(), Ordering::Relaxed);
     }
 
-    /// The session's part: writes what waits. Ready with a close request, whatever still waits then: a client that does not
-    /// read cannot put off its end. Else the session is woken when there is something to do. `poll_room` is ready once the
-    /// socket may have room.
+    /// Writes queued frames for the session. Ready with a close request, even if frames are still queued: a client that does
+    /// not read cannot delay its end. Otherwise the session is woken when there is something to do. `poll_room` is ready
+    /// once the socket may be writable.
     ///
     /// # Errors
-    /// The socket's.
+    /// The errors of the socket.
     pub fn poll_write(
         &self,
         cx: &mut Context<'_>,
@@ -260,10 +260,10 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Ready once everything is written that waits, whatever was asked for.
+    /// Ready once all queued frames are written, regardless of close requests.
     ///
     /// # Errors
-    /// The socket's.
+    /// The errors of the socket.
     pub fn poll_drain(
         &self,
         cx: &mut Context<'_>,
@@ -281,7 +281,7 @@ impl Outbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether everything is written; if it is not, `poll_room` will wake.
+    /// Returns whether everything is written. If not, `poll_room` wakes the task.
     fn drive(
         &self,
         state: &mut State,
@@ -320,7 +320,7 @@ impl State {
         }
     }
 
-    /// Notes whom to wake. A session that was woken while it was awake takes another turn at once.
+    /// Stores the waker. A session that was woken while it was awake takes another turn at once.
     fn sleep(&mut self, waker: &Waker) {
         if std::mem::take(&mut self.woken) {
             waker.wake_by_ref();
@@ -338,7 +338,7 @@ impl std::fmt::Debug for Outbox {
     }
 }
 
-/// Wakes the session, with the lock given back first, so that it does not run into it.
+/// Wakes the session after releasing the lock, so that the session does not block on it.
 fn wake(mut state: MutexGuard<'_, State>) {
     let session = state.session.take();
     drop(state);

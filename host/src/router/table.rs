@@ -18,7 +18,7 @@ use crate::{
     protocol::{CloseCode, Frame},
 };
 
-/// Who is connected to this node.
+/// The connections of this node.
 ///
 /// Guards of the maps are held while frames are pushed into outboxes, which never waits, and never across an `await`.
 pub struct LocalTable {
@@ -40,12 +40,12 @@ struct UserEntry {
 #[derive(Default)]
 struct RoomEntry {
     members: HashMap<u64, Arc<Connection>>,
-    /// The members as a list, made by the first message after a change: so a message to a large room does not hold
-    /// the room while it goes out.
+    /// The members as a list, made by the first message after a change, so that a message to a large room does not lock the
+    /// room while it is sent.
     list: Option<Arc<[Arc<Connection>]>>,
 }
 
-/// The right to be connected: taken before the upgrade, given back when it is dropped.
+/// A place for one connection: reserved before the upgrade, released when it is dropped.
 pub struct Slot {
     table: Arc<LocalTable>,
     user: Box<str>,
@@ -53,24 +53,24 @@ pub struct Slot {
     connection: Option<Arc<Connection>>,
 }
 
-/// How many connections there may be.
+/// The limits on the number of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct SlotLimits {
-    /// Of one user; 0: no limit.
+    /// For one user; 0: no limit.
     pub per_user: usize,
-    /// Of the node; 0: no limit.
+    /// For the node; 0: no limit.
     pub in_all: usize,
     /// How long a client may take to answer a ping before its connection may be replaced.
     pub ping_patience: Duration,
 }
 
-/// Why there is no slot.
+/// The reason why there is no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SlotRefused {
-    /// The user has as many connections as one may have.
+    /// The user has the maximum number of connections.
     #[error("too many connections of this user")]
     User,
-    /// The node has as many connections as it may have.
+    /// The node has the maximum number of connections.
     #[error("this node has no room for another connection")]
     Node,
 }
@@ -88,14 +88,14 @@ impl LocalTable {
         }
     }
 
-    /// Changes the bound of every outbox, also of those that exist.
+    /// Changes the bound of every outbox, including existing ones.
     pub fn set_outbox_bytes_max(&self, bytes: usize) {
         self.outbox_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
     /// Takes a slot for a connection of `user`, within `limits`. If the user has no slot left, the connection that has been
-    /// silent for longest and has not answered a ping is closed and gives its slot up. If all answered, they are pinged
-    /// again, so that a later call may find out that one is dead.
+    /// silent for longest and has not answered a ping is closed and loses its slot. If all answered, they are pinged again,
+    /// so that a later call may find a dead one.
     ///
     /// # Errors
     /// [`SlotRefused`] with the limit that is reached.
@@ -116,7 +116,7 @@ impl LocalTable {
                 connections.iter().for_each(|connection| connection.probe());
                 return Err(SlotRefused::User);
             };
-            // Under the user's lock: its slot looks at this under the same lock when it is given back.
+            // Under the user's lock: its slot checks this under the same lock when it is released.
             silent.replace();
         } else {
             entry.slots += 1;
@@ -134,22 +134,22 @@ impl LocalTable {
         })
     }
 
-    /// Puts a frame of the server's own, such as an `ack`, into a connection's outbox, and sees to it that it is written.
+    /// Puts a frame of the server itself, such as an `ack`, into a connection's outbox, and ensures that it is written.
     pub fn push(&self, connection: &Arc<Connection>, frame: Frame) {
         if let Err(PushError::Full { lost }) = self.push_frame(connection, frame, false) {
             self.count_lost(DropReason::SlowConsumer, lost);
         }
     }
 
-    /// Puts a message into a connection's outbox, sees to it that it is written, and says whether it was taken. It counts
-    /// as delivered, or as dropped by its reason.
+    /// Puts a message into a connection's outbox, ensures that it is written, and returns whether it was taken. Counts it as
+    /// delivered, or as dropped with the reason.
     pub fn push_message(&self, connection: &Arc<Connection>, frame: Frame) -> bool {
         let taken = self.offer(connection, frame);
         self.metrics.messages_delivered.add(u64::from(taken));
         taken
     }
 
-    /// The same, for those who count what was delivered themselves.
+    /// The same, for callers that count deliveries themselves.
     fn offer(&self, connection: &Arc<Connection>, frame: Frame) -> bool {
         match self.push_frame(connection, frame, true) {
             Ok(()) => return true,
@@ -159,8 +159,8 @@ impl LocalTable {
         false
     }
 
-    /// The same for one of a user's connections. One that is being closed is none of the user's any more, and nothing is lost
-    /// with it: the message may follow the user.
+    /// The same for one of a user's connections. A connection that is being closed no longer counts as one, and its refusal is no
+    /// loss: the message may follow the user.
     fn offer_to_user(&self, connection: &Arc<Connection>, frame: Frame) -> bool {
         match self.push_frame(connection, frame, true) {
             Ok(()) => return true,
@@ -184,12 +184,12 @@ impl LocalTable {
         Ok(())
     }
 
-    /// Gives up what waits for `connection`, and counts the messages in it as lost for `reason`.
+    /// Discards the queued frames of `connection`, and counts the messages among them as lost for `reason`.
     pub fn detach(&self, connection: &Connection, reason: DropReason) {
         self.count_lost(reason, connection.outbox().detach());
     }
 
-    /// Gives up what waits for any connection, because the node does not wait for its clients any longer.
+    /// Discards the queued frames of all connections, because the node no longer waits for its clients.
     pub fn cut_off(&self) {
         for connection in self.connections() {
             self.detach(&connection, DropReason::CutOff);
@@ -203,12 +203,12 @@ impl LocalTable {
         }
     }
 
-    /// Connections that are open, in no order.
+    /// The open connections, in no order.
     pub fn connections(&self) -> Vec<Arc<Connection>> {
         self.all.iter().map(|entry| entry.value().clone()).collect()
     }
 
-    /// How many connections are open or being opened.
+    /// The number of connections that are open or being opened.
     pub fn len(&self) -> usize {
         self.slots.load(Ordering::Relaxed)
     }
@@ -224,7 +224,7 @@ impl LocalTable {
         entry.connections.push(connection);
     }
 
-    /// Takes `connection` out, and returns the rooms that it was in.
+    /// Removes `connection`, and returns its rooms.
     pub(super) fn remove(&self, connection: &Arc<Connection>) -> BTreeSet<Arc<str>> {
         self.all.remove(&connection.number());
         if let Some(mut entry) = self.users.get_mut(connection.user()) {
@@ -242,8 +242,8 @@ impl LocalTable {
     pub(super) fn join(&self, connection: &Arc<Connection>, room: &str) -> bool {
         let name: Arc<str> = room.into();
         let mut entry = self.rooms.entry(name.clone()).or_default();
-        // Noted under the room's lock: a connection that goes meanwhile finds the room in its list, waits for the
-        // lock, and takes itself out again.
+        // Noted under the room's lock: a connection that closes meanwhile finds the room in its list, waits for the lock,
+        // and removes itself again.
         if !connection.note_joined(name) {
             drop(entry);
             self.rooms
@@ -300,7 +300,7 @@ impl UserEntry {
 }
 
 impl Slot {
-    /// Notes that `connection` has it, which may be replaced from now on.
+    /// Assigns the slot to `connection`, which may be replaced from now on.
     pub fn give_to(&mut self, connection: Arc<Connection>) {
         self.connection = Some(connection);
     }

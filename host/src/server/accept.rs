@@ -1,4 +1,4 @@
-//! Accepts TCP connections until it is told to stop.
+//! Accepts TCP connections until it is stopped.
 
 use std::{fs::File, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that is refused for want of a file descriptor may take to send its request.
 const REFUSAL_TIME_MAX: Duration = Duration::from_millis(20);
 
-/// Where clients connect.
+/// A listener for clients.
 #[derive(Debug)]
 pub struct Listeners {
     /// For clients.

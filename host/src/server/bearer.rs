@@ -10,8 +10,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 
 use super::{error::ApiError, throttle::Throttle};
 
-/// Which of `keys` a request from `address` brings, by its place. The right key always opens; whoever brings too many wrong ones
-/// has to wait for the next answer that says so.
+/// The index of the key in `keys` that a request from `address` brings. A right key always works; an address with too
+/// many wrong ones gets 429.
 ///
 /// # Errors
 /// 401 if it brings none of them, and 429 if that happened too often.
@@ -33,10 +33,10 @@ pub(super) fn admit(
     )
 }
 
-/// Which of `keys` the request brings, by its place.
+/// The index of the key in `keys` that the request brings.
 ///
 /// # Errors
-/// 401 where it brings none of them. Nothing in it, and nothing in the time it takes, tells how near a guess was.
+/// 401 if it brings none of them. Neither the answer nor its timing reveals how close a guess was.
 fn authorize(headers: &HeaderMap, keys: &[String]) -> Result<usize, ApiError> {
     let refused = |message: &str| {
         Err(ApiError::new(
@@ -72,7 +72,7 @@ fn matching(key: &[u8], keys: &[String]) -> Option<usize> {
     found
 }
 
-/// The key; none where there are two, because it is open which is meant.
+/// The key; `None` if there are two, because it is unclear which one is meant.
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (given.next(), given.next()) else {

@@ -1,6 +1,5 @@
-//! The chat page at `/demo/`, for whoever tries the server: the files of `examples/web-chat`, and what they ask beside the
-//! WebSocket. Served only where `demo.enabled` says so, and beyond
-//! this machine only where `demo.public` does.
+//! The chat page at `/demo/` for trying the server: the files of `examples/web-chat`, and their requests other than the
+//! WebSocket. Served only with `demo.enabled`, and to other machines only with `demo.public`.
 
 use std::future::ready;
 
@@ -48,7 +47,7 @@ const FILES: [File; 5] = [
 
 const PAGE: &str = include_str!("../../../examples/web-chat/index.html");
 
-/// What the page has to know before it connects.
+/// Options that the page needs before it connects.
 #[derive(Clone, Serialize)]
 struct Options {
     /// `none` or `jwt`.
@@ -57,7 +56,7 @@ struct Options {
     socket: String,
 }
 
-/// What everybody may know of a plugin: neither its configuration nor its errors.
+/// The public facts about a plugin: neither its configuration nor its errors.
 #[derive(Serialize)]
 struct Plugin<'a> {
     name: &'a str,
@@ -67,7 +66,7 @@ struct Plugin<'a> {
 
 #[derive(Serialize)]
 struct Version<'a> {
-    /// None where a file could not be read.
+    /// `None` if a file could not be read.
     version: Option<&'a str>,
     semver: Option<&'a str>,
     state: &'a str,
@@ -75,7 +74,7 @@ struct Version<'a> {
     trigger: &'a str,
 }
 
-/// The page and what belongs to it; nothing where it is not enabled.
+/// The routes of the page; none if it is not enabled.
 pub(super) fn routes(config: &Config) -> Router<AppState> {
     let listen = config.server.listen;
     if !config.demo.enabled {
@@ -115,7 +114,7 @@ pub(super) fn routes(config: &Config) -> Router<AppState> {
     routes.layer(map_response(guarded))
 }
 
-/// What every answer of the page says to the browser.
+/// Headers of every answer of the page.
 async fn guarded(mut response: Response) -> Response {
     const HEADERS: [(HeaderName, &str); 4] = [
         (header::CONTENT_SECURITY_POLICY, POLICY),

@@ -56,10 +56,10 @@ impl ApiError {
         }
     }
 
-    /// Adds what else there is to say, beside the error, for programs.
+    /// Adds a field next to the error, for programs.
     pub(super) fn with_report(self, report: &impl Serialize) -> Self {
         Self {
-            // What is serialized here has text for keys.
+            // Everything serialized here has string keys.
             report: serde_json::to_value(report).ok().map(Box::new),
             ..self
         }

@@ -76,7 +76,7 @@ fn lists(headers: &HeaderMap, name: header::HeaderName, wanted: &str) -> bool {
         .any(|entry| entry.trim().eq_ignore_ascii_case(wanted))
 }
 
-/// Whether this is what 16 bytes look like in base64.
+/// Whether this is the base64 form of 16 bytes.
 fn is_key(key: &[u8]) -> bool {
     let digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     key.len() == 24 && key.ends_with(b"==") && key.iter().take(22).all(digit)
@@ -88,7 +88,7 @@ fn has_body(headers: &HeaderMap) -> bool {
     headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
-/// 426 says what to upgrade to, and in which version (RFC 9110 §15.5.22, RFC 6455 §4.4).
+/// 426 with the protocol to upgrade to, and its version (RFC 9110 §15.5.22, RFC 6455 §4.4).
 fn upgrade_required(code: &str, message: &str) -> Box<Response> {
     let headers = [
         (header::CONNECTION, "upgrade"),

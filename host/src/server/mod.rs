@@ -1,4 +1,4 @@
-//! HTTP: the upgrade to a WebSocket, what probes and scrapers ask, and the APIs of backends and of operators.
+//! HTTP: the upgrade to a WebSocket, probes, metrics, and the APIs for backends and operators.
 
 mod accept;
 mod admin;
@@ -42,16 +42,16 @@ use crate::{
     session::Services,
 };
 
-/// What every request may need.
+/// State for all requests.
 #[derive(Clone)]
 pub struct AppState {
-    /// What sessions share.
+    /// The state that sessions share.
     pub services: Arc<Services>,
-    /// Who clients are.
+    /// Authenticates clients.
     pub authenticator: Arc<Authenticator>,
-    /// What the cluster runs.
+    /// Follows the cluster's decisions about plugins.
     pub fleet: Arc<Fleet>,
-    /// How many connections come from where, and how fast.
+    /// Limits the number of connections by address, and their rate.
     gate: Arc<Gate>,
 }
 
@@ -77,7 +77,7 @@ pub struct Routes {
     public: Router,
     /// Of the listener at `server.internal_listen`, if there is one.
     internal: Option<Router>,
-    /// Whether anybody who reaches the server may say who he is.
+    /// Whether clients choose their own user ID (`auth.mode = "none"`).
     are_open: bool,
 }
 
@@ -117,7 +117,7 @@ fn probes() -> Router<AppState> {
         .route("/ready", get(ready))
 }
 
-/// 200 if a load balancer may send clients here, else 503 and why not, in words that strangers may read.
+/// 200 if a load balancer may send clients here, else 503 with a reason that strangers may read.
 async fn ready(State(state): State<AppState>) -> Response {
     let services = &state.services;
     if services.draining.load(Ordering::Acquire) {

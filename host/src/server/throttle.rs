@@ -1,6 +1,6 @@
-//! How often keys may be guessed from one address.
+//! Limits how often keys may be guessed from one address.
 //!
-//! The right key always opens: whoever shares an address with somebody who guesses, behind a proxy for example, notices nothing.
+//! A right key always works: a caller that shares an address with a guesser, behind a proxy for example, notices nothing.
 //! The length of a key keeps it from being found; this keeps guessing cheap for the server and visible to its operators.
 
 use std::{

@@ -73,7 +73,7 @@ pub(super) async fn upgrade(
     switching(accept_key, identity.subprotocol)
 }
 
-/// What an upgrade needs that may go on.
+/// The parts of an admitted upgrade.
 struct Admitted {
     identity: Identity,
     accept_key: HeaderValue,
@@ -86,8 +86,8 @@ struct Places {
     of_address: Place,
 }
 
-/// Whether the request may become a connection: the cheap questions first, and the places last. Only those who have a token
-/// use up the node's rate.
+/// Decides whether the request may become a connection: cheap checks first, places last. Only clients with a valid token use up
+/// the node's rate.
 async fn admit(
     state: &AppState,
     request: &mut Request,
@@ -182,12 +182,12 @@ async fn begin(
     let Some((stream, read)) = stream_of(upgraded).await else {
         return;
     };
-    // What HTTP read too much is copied and its buffer given back: it is larger than all else that a connection at rest has.
+    // Bytes after the request are copied and HTTP's buffer is freed: it is larger than everything else of an idle connection.
     let frame_bytes_max = services.live.load().limits.frame_bytes_max;
     let socket = TcpSocket::new(stream.into_tcp(), &read, frame_bytes_max);
     drop(read);
     let client = connection.client();
-    // At `debug`: where nobody listens it costs half a nanosecond with each turn of the session, where somebody does 70.
+    // At `debug`: disabled it costs half a nanosecond with each turn of the session, enabled 70.
     let span = debug_span!(
         target: "signalbox::session",
         "connection",
@@ -201,7 +201,7 @@ async fn begin(
     drop(of_address);
 }
 
-/// The stream below HTTP, and what HTTP read of it too much.
+/// The stream below HTTP, and the bytes that HTTP read after the request.
 async fn stream_of(upgraded: OnUpgrade) -> Option<(FrontStream, Bytes)> {
     match upgraded
         .await

@@ -1,4 +1,4 @@
-//! What a backend sends: a message that comes from no connection.
+//! Messages from backends, which have no connection.
 
 use std::time::SystemTime;
 
@@ -29,24 +29,24 @@ pub use crate::pipeline::To;
 /// A message of a backend, within the limits of the wire.
 #[derive(Debug)]
 pub struct Posted<'a> {
-    /// The event type, spelled well and not built in.
+    /// The event type, well-formed and not built in.
     pub event_type: &'a str,
-    /// In whose name it is sent; empty for the platform.
+    /// The user in whose name it is sent; empty for the platform.
     pub sender: &'a str,
-    /// None where nobody was named.
+    /// `None` if no receiver is named.
     pub to: Option<To<'a>>,
     /// JSON text.
     pub payload: &'a str,
-    /// Whether it goes past the plugins.
+    /// Whether it bypasses the plugins.
     pub raw: bool,
-    /// The span of the request, where it is traced.
+    /// The span of the request, if it is traced.
     pub trace: Trace<'a>,
 }
 
 /// Why a message was not sent.
 #[derive(Debug)]
 pub enum NotSent {
-    /// The server says so.
+    /// The server refuses it.
     Refused {
         /// For programs.
         code: ErrorCode,
@@ -59,16 +59,16 @@ pub enum NotSent {
     Rejected {
         /// The plugin's name.
         plugin: String,
-        /// Why.
+        /// The plugin's reason.
         rejection: Rejection,
     },
 }
 
-/// Sends `posted`, which is called `id` in the cluster, as what a client sends: through the plugins, unless it is raw.
-/// What they want done with a connection has no effect, because there is none.
+/// Sends `posted` with the message ID `id` along the path of clients' messages: through the plugins, unless it is raw. Actions on a
+/// connection have no effect, because there is none.
 ///
 /// # Errors
-/// [`NotSent`] with the reason. Messages of plugins' own may have been sent all the same.
+/// [`NotSent`] with the reason. Plugins may have sent their own messages all the same.
 pub async fn post(services: &Services, id: &str, posted: Posted<'_>) -> Result<AckStatus, NotSent> {
     let message = Message {
         id,
@@ -83,7 +83,7 @@ pub async fn post(services: &Services, id: &str, posted: Posted<'_>) -> Result<A
     let outcome = if posted.raw {
         Outcome::Route(message)
     } else {
-        // One set of versions for the whole message, whatever is swapped meanwhile.
+        // One set of versions for the whole message, even if plugins are swapped meanwhile.
         pipeline::run(&*services.registry.enter().await, None, message).await
     };
     let concluded = conclude(services, outcome).await;
@@ -138,7 +138,7 @@ async fn deliver(services: &Services, message: &Message<'_>) -> Result<AckStatus
         plugin: None,
     };
     let to = match &message.to {
-        // A plugin sends it back, and nobody is there.
+        // A plugin returns it to the sender, which has no connection.
         Some(To::Sender) => {
             connection_gone(services);
             return Ok(AckStatus::Offline);

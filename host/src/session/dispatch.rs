@@ -1,4 +1,4 @@
-//! What is done about a frame: built-in types by the host, everything else as the plugins decide.
+//! Handles a frame: built-in types in the host, everything else as the plugins decide.
 
 use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
@@ -23,11 +23,11 @@ use crate::{
     trace::Trace,
 };
 
-/// Longest round-trip time that a client can report. A connection that takes longer is given up by default
-/// (`server.idle_timeout`), and one absurd value must not spoil the mean of all.
+/// The longest round-trip time that a client can report. A slower connection is closed by default (`server.idle_timeout`), and
+/// one absurd value must not distort the mean.
 const LATENCY_MS_MAX: f64 = 60_000.0;
 
-/// All that a stranger learns of a broker that fails; its own words are in the log.
+/// The only text that clients get about a failing broker; the details are in the log.
 pub(super) const UNAVAILABLE: &str =
     "the message could not be sent to the node of its receiver; try again";
 
@@ -35,13 +35,13 @@ pub(super) const UNAVAILABLE: &str =
 struct Turn<'a> {
     services: &'a Services,
     connection: &'a Arc<Connection>,
-    /// The frame's `id`: it wants an `ack`.
+    /// The frame's `id`, if the sender wants an `ack`.
     id: Option<&'a str>,
-    /// The message's name; made for every message, told to those who asked for an `ack`.
+    /// The message ID. Every message has one; only senders that want an `ack` and their receivers see it.
     message_id: &'a str,
-    /// The span of the message, where it is traced.
+    /// The span of the message, if it is traced.
     trace: Trace<'a>,
-    /// The versions of plugins that saw it, where the sender wants to know and may.
+    /// The versions of the plugins that saw it, if the sender wants them and may have them.
     seen: Option<&'a Seen>,
 }
 
@@ -81,7 +81,7 @@ pub(super) async fn frame(
         );
         span.set("messaging.message.id", message_id.clone());
     }
-    // On the heap: the room for it would else stay with every connection at rest.
+    // Boxed: otherwise every idle connection would keep the memory for it.
     let wants_seen = envelope.id.is_some() && connection.traces_plugins();
     let seen = wants_seen.then(Box::<Seen>::default);
     let turn = Turn {
@@ -95,7 +95,7 @@ pub(super) async fn frame(
     if event_type::is_built_in(&envelope.event_type) {
         return Box::pin(turn.built_in(&envelope, limits)).await;
     }
-    // One set of versions for the whole message, whatever is swapped meanwhile.
+    // One set of versions for the whole message, even if plugins are swapped meanwhile.
     let plugins = services.registry.enter().await;
     let event_type = &*envelope.event_type;
     if !live.events.client.matches(event_type)
@@ -204,7 +204,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Delivers where it is addressed. None: it was not, and the sender has been told.
+    /// Delivers the message to its destination. Returns `None` if it has none; the sender got an error then.
     async fn deliver(&self, message: &Message<'_>) -> Option<AckStatus> {
         let Some(to) = &message.to else {
             self.error(
@@ -220,7 +220,7 @@ impl Turn<'_> {
             sender: message.sender,
             timestamp: message.timestamp,
             room: room(to),
-            // A client of websocket-app sends no `id`, and its receivers get no field that they do not know.
+            // A client of websocket-app sends no `id`, and its receivers get no unknown field.
             message_id: self.id.map(|_| self.message_id),
         };
         let connection = Some(self.connection);
@@ -334,7 +334,7 @@ fn seen_by(version: &PluginVersion) -> SeenBy<'_> {
     }
 }
 
-/// Says that a binary frame was no text.
+/// Rejects a binary frame that is not UTF-8.
 pub(super) fn not_utf8(services: &Services, connection: &Arc<Connection>) {
     reject(
         services,
@@ -345,7 +345,7 @@ pub(super) fn not_utf8(services: &Services, connection: &Arc<Connection>) {
     );
 }
 
-/// Says that a message was one too many; `text` is there if it is to be looked at for its `id`.
+/// Rejects a rate-limited message. `text` is `Some` if its `id` should be read.
 pub(super) fn rate_limited(services: &Services, connection: &Arc<Connection>, text: Option<&str>) {
     let envelope = text.and_then(|text| Envelope::parse_as(text, dialect(connection)).ok());
     let id = envelope
@@ -375,7 +375,7 @@ fn reject(
         .push(connection, ErrorPayload::new(id, code, message).encode());
 }
 
-/// How a connection is closed that the plugins did not admit.
+/// The close request for a connection that the plugins did not admit.
 pub(super) fn refusal(refused: &Refused) -> CloseRequest {
     match refused {
         Refused::Rejected { rejection, .. } => CloseRequest {
@@ -389,7 +389,7 @@ pub(super) fn refusal(refused: &Refused) -> CloseRequest {
     }
 }
 
-/// Carries out what plugins want done when a connection came.
+/// Carries out the plugins' actions for a new connection.
 pub(super) async fn perform_for_connection(
     services: &Services,
     connection: &Arc<Connection>,
@@ -401,15 +401,14 @@ pub(super) async fn perform_for_connection(
     }
 }
 
-/// Carries out what plugins want done when a connection is gone.
+/// Carries out the plugins' actions for a closed connection.
 pub(super) async fn perform_after(services: &Services, client: &ClientInfo, actions: Vec<Action>) {
     for action in actions {
         perform_without_connection(services, &client.user, action, None).await;
     }
 }
 
-/// Carries out what a plugin wants done where there is no connection, in the name of `sender`: only messages to others
-/// have an effect.
+/// Carries out a plugin's actions without a connection, in the name of `sender`: only messages to others have an effect.
 pub(super) async fn perform_without_connection(
     services: &Services,
     sender: &str,
@@ -427,7 +426,7 @@ pub(super) async fn perform_without_connection(
     }
 }
 
-/// Counts something that would have needed a connection.
+/// Counts an action that needs a connection when there is none.
 pub(super) fn connection_gone(services: &Services) {
     dropped(services, DropReason::ConnectionGone);
 }
@@ -450,7 +449,7 @@ async fn perform(
     trace: Trace<'_>,
 ) {
     match action {
-        // Nothing is being handled here; the caller delivers where something is.
+        // No message is handled here; the caller delivers if there is one.
         Action::Deliver => {}
         Action::Send(draft) => {
             send_draft(services, Some(connection), connection.user(), &draft, trace).await
@@ -493,7 +492,7 @@ async fn send_draft(
     }
 }
 
-/// Whether it reached anybody.
+/// Returns whether it reached anybody.
 pub(super) async fn send(
     services: &Services,
     connection: Option<&Arc<Connection>>,
@@ -518,7 +517,7 @@ pub(super) async fn send(
         .map(crate::router::Reach::anybody)
 }
 
-/// False: the connection is in as many rooms as it may be.
+/// Returns `false` if the connection is in the maximum number of rooms.
 async fn join(
     services: &Services,
     connection: &Arc<Connection>,

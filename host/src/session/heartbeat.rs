@@ -1,4 +1,4 @@
-//! Whether a client is alive: when it is pinged, and when it is given up.
+//! Decides when a client is pinged, and when it counts as dead.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use tokio::time::Instant;
 
 use crate::config::ServerConfig;
 
-/// A reader that takes less than so many bytes a second is not waited for.
+/// A client that reads fewer bytes per second does not count as reading.
 const SLOWEST_READER_BYTES_PER_SECOND: u64 = 16 << 10;
-/// Bytes that buffers between the server and a client hold at most, of those sent before a ping.
+/// The most bytes that buffers between the server and a client hold, of those sent before a ping.
 const AHEAD_BYTES_MAX: u64 = 2 << 20;
 /// A timer that is late by more than this share of `server.idle_timeout` shows that the process did not run.
 const LATE_SHARE: u32 = 4;
-/// The longest delay of a timer that is taken for a load of the machine.
+/// The longest delay of a timer that is attributed to load on the machine.
 const LATE_MAX: Duration = Duration::from_secs(1);
 
 /// The liveness of a client. All times are arguments; it reads no clock.
@@ -31,9 +31,9 @@ pub(super) struct Heartbeat {
 pub(super) enum Beat {
     /// Nothing.
     Rest,
-    /// To ping.
+    /// Ping the client.
     Ping,
-    /// To give the client up.
+    /// Close the connection.
     Idle,
 }
 
@@ -51,7 +51,7 @@ impl Heartbeat {
         self.last_heard
     }
 
-    /// The client sent or took in something, when `written` bytes had been written to it.
+    /// The client sent or read something, when `written` bytes had been written to it.
     pub(super) fn heard(&mut self, now: Instant, written: u64) {
         self.last_heard = now;
         self.written_when_heard = written;
@@ -70,13 +70,13 @@ impl Heartbeat {
         self.ahead_of_ping.is_some()
     }
 
-    /// When to look again.
+    /// When the next step may be due.
     pub(super) fn deadline(&self, server: &ServerConfig) -> Instant {
         self.ping_due(server).min(self.idle_due(server))
     }
 
-    /// The step that is due now. The look was due at `due`: if it comes much later, then the process was stopped meanwhile, and
-    /// the client may have had no chance to be heard. It gets another ping, and the time for its answer.
+    /// The step that is due now. This call was due at `due`: if it comes much later, the process was stopped meanwhile, and
+    /// the client may have had no chance to be heard. It gets another ping, and time for its answer.
     pub(super) fn look(&mut self, now: Instant, due: Instant, server: &ServerConfig) -> Beat {
         if was_stopped(now, due, server) {
             self.last_heard = self
@@ -104,7 +104,7 @@ impl Heartbeat {
     }
 }
 
-/// Whether a look that was due at `due` and comes now tells that the process did not run meanwhile.
+/// Whether a call that was due at `due` and comes now shows that the process did not run meanwhile.
 pub(super) fn was_stopped(now: Instant, due: Instant, server: &ServerConfig) -> bool {
     let tolerance = (server.idle_timeout / LATE_SHARE).min(LATE_MAX);
     now.saturating_duration_since(due) > tolerance
@@ -162,7 +162,7 @@ mod tests {
         let mut heartbeat = Heartbeat::new(start);
         heartbeat.heard(start, 1 << 20);
         heartbeat.pinged(start + seconds(25), 2 << 20);
-        // What comes after the ping gives no more.
+        // Bytes after the ping do not extend it further.
         heartbeat.pinged(start + seconds(50), 9 << 20);
         for (at, beat) in [
             (60, Beat::Rest),

@@ -12,7 +12,7 @@ use crate::config::{
     live::cannot_change_live,
 };
 
-/// What of the configuration may change while the server runs.
+/// The part of the configuration that may change while the server runs.
 #[derive(Clone, Debug)]
 pub struct LiveConfig {
     /// `[server]`.
@@ -25,14 +25,14 @@ pub struct LiveConfig {
     pub api: ApiConfig,
     /// `[admin]`.
     pub admin: AdminConfig,
-    /// All that holds, to be shown.
+    /// The whole current configuration, for display.
     pub shown: Shown,
-    /// The keys that were changed and take effect at the next start.
+    /// The changed keys that take effect at the next start.
     pub needs_restart: Vec<String>,
 }
 
 impl LiveConfig {
-    /// What holds where a server that was `started` with one configuration has read `new`.
+    /// The current configuration of a server that was `started` with one configuration and has read `new`.
     pub fn new(started: &Config, new: &Config) -> Self {
         Self {
             server: new.server.clone(),
@@ -46,7 +46,7 @@ impl LiveConfig {
     }
 }
 
-/// The configuration that holds now, and how often it has changed.
+/// The current configuration, and the number of its changes.
 #[derive(Debug)]
 pub struct Live {
     config: ArcSwap<LiveConfig>,
@@ -54,7 +54,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// Holds `config`.
+    /// Starts with `config`.
     pub fn new(config: LiveConfig) -> Self {
         Self {
             config: ArcSwap::from_pointee(config),
@@ -62,24 +62,24 @@ impl Live {
         }
     }
 
-    /// What holds now, for a moment.
+    /// The current configuration, for a short time.
     pub fn load(&self) -> Guard<Arc<LiveConfig>> {
         self.config.load()
     }
 
-    /// What holds now, for as long as it is needed.
+    /// The current configuration, for any time.
     pub fn load_full(&self) -> Arc<LiveConfig> {
         self.config.load_full()
     }
 
-    /// Puts `config` into force. A session takes it over when it next has something to do: wake those that must not
-    /// wait for that, such as one whose client is to be pinged earlier from now on.
+    /// Makes `config` the current one. A session applies it when it next has something to do. Wake the sessions that must
+    /// not wait for that, such as one whose client must now be pinged earlier.
     pub fn store(&self, config: LiveConfig) {
         self.config.store(Arc::new(config));
         self.changes.fetch_add(1, Ordering::Release);
     }
 
-    /// How often it has changed: what a session looks at, because it costs less than the configuration itself.
+    /// The number of changes. Sessions check it because that is cheaper than loading the configuration.
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }

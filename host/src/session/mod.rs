@@ -1,8 +1,8 @@
 //! One connection, from its upgrade to its end.
 //!
-//! [`Session::run`] is the one task of a connection: it reads frames, hands each to [`dispatch`], and writes what waits
-//! in the outbox ([`wire`]). While a message waits for a plugin, writing goes on. [`socket`] is all that it wants of a WebSocket,
-//! and [`TcpSocket`] one on a TCP connection.
+//! [`Session::run`] is the one task of a connection: it reads frames, passes each to [`dispatch`], and writes the
+//! outbox ([`wire`]). Writing continues while a message waits for a plugin. [`socket`] is the interface to a WebSocket, and
+//! [`TcpSocket`] implements it on a TCP connection.
 
 pub mod backend;
 mod dispatch;
@@ -52,26 +52,26 @@ use rate::Allowance;
 use unfinished::Share;
 use wire::Wire;
 
-/// How long a closing client may take to read what is left and to answer the close frame.
+/// How long a closing client may take to read the remaining frames and to answer the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What all sessions of a node share.
+/// The state that all sessions of a node share.
 pub struct Services {
-    /// The way to other connections.
+    /// Delivers messages to other connections.
     pub router: Router,
     /// The plugins.
     pub registry: Arc<Registry>,
-    /// What is counted.
+    /// The counters.
     pub metrics: Arc<Metrics>,
-    /// Names of messages and connections, and the node's own.
+    /// Creates IDs of messages and connections.
     pub ids: IdSource,
-    /// Which messages are traced.
+    /// Chooses the messages that are traced.
     pub tracer: Tracer,
-    /// What may change while the server runs.
+    /// The configuration that may change while the server runs.
     pub live: Live,
     /// The memory of messages that have begun and not ended.
     pub unfinished: Arc<UnfinishedBytes>,
-    /// Set once the node is going down.
+    /// Set when the node begins to shut down.
     pub draining: AtomicBool,
 }
 
@@ -89,24 +89,24 @@ pub struct Session<S> {
     /// When the message that is being received began.
     message_began: Option<Instant>,
     unfinished: Share,
-    /// Bytes that the socket had received at the last look, and the time of that look.
+    /// The bytes that the socket had received at the last check, and the time of that check.
     received: u64,
     read_at: Instant,
-    /// When the clock is looked at next.
+    /// When the timers are checked next.
     due: Instant,
-    /// How many changes of the configuration it has taken over; those before it with its first turn.
+    /// The number of configuration changes that it has applied.
     changes_seen: u64,
     _slot: Slot,
 }
 
-/// How far a session has come.
+/// The stage of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// The plugins have not admitted it yet.
     Arriving,
     /// The plugins have admitted it.
     Arrived,
-    /// It cannot be reached any more, and the plugins are informed.
+    /// It can no longer be reached, and the plugins are informed.
     Departed,
     /// Its end is counted.
     Ended,
@@ -117,13 +117,13 @@ enum Stage {
 struct End {
     code: u16,
     reason: String,
-    /// The close frame that the server still owes.
+    /// The close frame that the server must still send.
     owed: Option<CloseRequest>,
     unexpected: bool,
 }
 
 impl<S: Socket> Session<S> {
-    /// A session of `connection` over `socket`, which holds `slot` as long as it lasts.
+    /// A session of `connection` over `socket`. It holds `slot` until it ends.
     pub fn new(
         socket: S,
         services: Arc<Services>,
@@ -167,9 +167,9 @@ impl<S: Socket> Session<S> {
     }
 
     async fn live(&mut self) {
-        // What comes before and after is on the heap: the room for it would else stay with every connection at rest.
+        // Start and end are boxed: otherwise every idle connection would keep the memory for them.
         let arrived = Box::pin(self.arrive()).await;
-        // Not earlier: who reads `welcome` can be reached, from other nodes too.
+        // Not earlier: a client that reads `welcome` can be reached, from other nodes too.
         self.wire.open();
         let end = match arrived {
             Ok(()) => {
@@ -182,7 +182,7 @@ impl<S: Socket> Session<S> {
         Box::pin(self.finish(end)).await;
     }
 
-    /// Asks the plugins whether the connection may come, and makes it reachable.
+    /// Asks the plugins to admit the connection, and makes it reachable.
     async fn arrive(&mut self) -> Result<(), End> {
         let services = &*self.services;
         let client = self.connection.client();
@@ -207,7 +207,7 @@ impl<S: Socket> Session<S> {
         };
         drop(plugins);
         if self.connection.v1() {
-            // Before anybody can reach it: what others send comes after it.
+            // Before the connection can be reached, so that messages of others come after it.
             services
                 .router
                 .table()
@@ -218,7 +218,7 @@ impl<S: Socket> Session<S> {
         Ok(())
     }
 
-    /// Makes the connection unreachable, and tells the plugins.
+    /// Makes the connection unreachable, and informs the plugins.
     async fn depart(&mut self, end: &End) {
         self.stage = Stage::Departed;
         let services = &*self.services;
@@ -247,7 +247,7 @@ impl<S: Socket> Session<S> {
         .encode()
     }
 
-    /// Says goodbye as far as the client lets it, in bounded time, and counts the end.
+    /// Closes the connection properly if the client cooperates, in bounded time, and counts the end.
     async fn finish(&mut self, end: End) {
         self.stage = Stage::Ended;
         let metrics = &self.services.metrics;
@@ -261,7 +261,7 @@ impl<S: Socket> Session<S> {
             reason = end.reason,
             "connection ended"
         );
-        // From here on nothing is taken for it.
+        // From here on the outbox takes nothing.
         self.connection.outbox().close(CloseCode::NORMAL, "");
         if let Some(request) = &end.owed {
             metrics.closes.of(request.code).increment();
@@ -279,7 +279,7 @@ impl<S: Socket> Session<S> {
         self.services.router.table().detach(&self.connection, lost);
     }
 
-    /// Ends the connection after a panic, so that nothing of it stays behind.
+    /// Ends the connection after a panic, and cleans up everything that belongs to it.
     async fn fail(&mut self, fault: &str) {
         let (stage, services) = (self.stage, self.services.clone());
         services.router.disconnect(&self.connection);
@@ -314,7 +314,7 @@ impl<S: Socket> Session<S> {
     }
 }
 
-/// A connection whose session is dropped without its end, as those are that the end of the process cuts off.
+/// Runs if a session is dropped before its end, for example when the process exits.
 impl<S> Drop for Session<S> {
     fn drop(&mut self) {
         let table = self.services.router.table();

@@ -1,24 +1,24 @@
-//! How much a connection may send, and when it is a flood.
+//! Limits the rate of a connection, and detects floods.
 
 use tokio::time::Instant;
 
 use crate::{config::Limits, token_bucket::TokenBucket};
 
-/// A fragment of so many bytes is paid for by its bytes, which the size and the number of messages bound.
+/// A fragment of at least this size is not charged as a small one: the limits on size and number of messages bound it.
 const LARGE_FRAGMENT_BYTES: usize = 1 << 10;
 /// Small fragments of one message.
 const SMALL_FRAGMENTS_MAX: u32 = 1024;
-/// Seconds for which control frames and fragments may be saved up: a burst of them is no flood.
+/// The burst of control frames and fragments that is no flood, in seconds of the sustained rate.
 const CONTROL_BURST_SECONDS: u32 = 10;
-/// Messages over the limit that even the tightest limit lets a client send, per second and in one burst, before it counts
-/// as a flood.
+/// Messages over the limit, per second and in one burst, that are allowed under even the tightest limit before they count as a
+/// flood.
 const REFUSED_MIN: u32 = 100;
 
 /// The allowance of one connection.
 #[derive(Debug)]
 pub(super) struct Allowance {
     messages: TokenBucket,
-    /// For messages over the limit, which cost something too.
+    /// For messages over the limit, because refusing them costs time too.
     refused: TokenBucket,
     controls: TokenBucket,
     /// Of the message that is being received.
@@ -32,7 +32,7 @@ pub(super) enum Verdict {
     Handle,
     /// It is refused.
     Refuse {
-        /// Whether the message is looked at to name its `id`; not any more if the connection is far over its limit.
+        /// Whether the error should name the message's `id`; `false` if the connection is far over its limit.
         with_id: bool,
     },
     /// The connection is closed.
@@ -65,14 +65,14 @@ impl Allowance {
         }
     }
 
-    /// Charges a control frame, and says whether the connection may go on.
+    /// Charges a control frame, and returns whether the connection may continue.
     pub(super) fn control(&mut self, now: Instant, limits: &Limits) -> bool {
         let rate = limits.control_frames_per_second;
         let burst = rate.saturating_mul(CONTROL_BURST_SECONDS);
         rate == 0 || take(&mut self.controls, now, rate, burst).is_some()
     }
 
-    /// Charges a fragment of `bytes`, and says whether the connection may go on.
+    /// Charges a fragment of `bytes`, and returns whether the connection may continue.
     pub(super) fn fragment(&mut self, bytes: usize, now: Instant, limits: &Limits) -> bool {
         if bytes >= LARGE_FRAGMENT_BYTES {
             return true;
@@ -82,7 +82,7 @@ impl Allowance {
     }
 }
 
-/// Takes a token if there is one, and returns how many are left. A burst is one token at least.
+/// Takes a token if there is one, and returns the number left. A burst is at least one token.
 fn take(bucket: &mut TokenBucket, now: Instant, per_second: u32, burst: u32) -> Option<f64> {
     let (per_second, burst) = (f64::from(per_second), f64::from(burst.max(1)));
     bucket.take(now.into_std(), per_second, burst).ok()

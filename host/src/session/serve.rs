@@ -1,4 +1,4 @@
-//! The loop of a session: frames, writing, and the clock.
+//! The loop of a session: frames, writing, and timers.
 
 use std::{
     future::{Future, poll_fn},
@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{protocol::CloseCode, router::CloseRequest, websocket::DecodeError};
 
-/// Frames that are handled before what they caused is written, so that a client that sends without pause still reads.
+/// Frames that are handled before pending output is written, so that a client that sends without pause still gets its
+/// messages.
 const FRAMES_IN_A_ROW_MAX: usize = 32;
 
 enum Event {
@@ -61,8 +62,8 @@ impl<S: Socket> Session<S> {
         }
     }
 
-    /// Reads before it writes, so that all that one read of the socket brought is answered with one write. If a client sends
-    /// without pause, writing and the clock come first once in a while: they must not wait for the pause.
+    /// Reads before it writes, so that all frames of one read are answered with one write. If a client sends without pause,
+    /// writing and timers regularly come first: they must not wait for a pause.
     fn poll_event(
         &mut self,
         cx: &mut Context<'_>,
@@ -96,7 +97,7 @@ impl<S: Socket> Session<S> {
         }
     }
 
-    /// Whether the configuration changed since it was last asked: the deadlines may be others now.
+    /// Whether the configuration changed since the last call, so that the deadlines may differ.
     fn take_over_changes(&mut self) -> bool {
         let changes = self.services.live.changes();
         if changes == self.changes_seen {
@@ -137,7 +138,7 @@ impl<S: Socket> Session<S> {
         })
     }
 
-    /// Bounds the time and the memory of a message that has not come in whole.
+    /// Enforces the limits on time and memory of a message that has not arrived completely.
     fn poll_midway(&mut self, timer: Pin<&mut Sleep>) -> Poll<Event> {
         let socket = self.wire.socket();
         if !socket.is_midway() {
@@ -165,7 +166,7 @@ impl<S: Socket> Session<S> {
         Poll::Pending
     }
 
-    /// Handles one frame. Some: the connection ends.
+    /// Handles one frame. Returns `Some` if the connection ends.
     async fn handle(&mut self, frame: Incoming) -> Option<End> {
         let now = self.read_at;
         let live = self.services.live.load();
@@ -195,7 +196,7 @@ impl<S: Socket> Session<S> {
             }
         };
         let (services, connection) = (&*self.services, &self.connection);
-        // The socket itself has let it in if the limit was lowered meanwhile.
+        // The limit was lowered after the socket began to receive the frame.
         if len(&frame) > limits.frame_bytes_max {
             return Some(closed_by_server(too_big()));
         }
@@ -216,7 +217,7 @@ impl<S: Socket> Session<S> {
 
     async fn dispatch(&mut self, text: &str, live: &LiveConfig) {
         let (services, connection) = (&*self.services, &self.connection);
-        // Pinned where it is made: it is large, and would else be moved for every message.
+        // Pinned in place: it is large, and would otherwise be moved for every message.
         let mut handled = pin!(dispatch::frame(
             services,
             connection,
@@ -229,7 +230,7 @@ impl<S: Socket> Session<S> {
             if handled.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            // Writing goes on meanwhile. An error or a close request is met again by the next event.
+            // Writing continues meanwhile. The next event meets an error or a close request again.
             let _ = wire.poll_write(cx);
             Poll::Pending
         })
@@ -265,7 +266,7 @@ impl<S: Socket> Session<S> {
             .fold(beat, Instant::min)
     }
 
-    /// Pings a silent client; some: the connection's time is over.
+    /// Pings a silent client. Returns `Some` if the connection must end.
     fn look_at_the_clock(&mut self) -> Option<CloseRequest> {
         let now = Instant::now();
         let over = |code, reason: &str| {

@@ -1,4 +1,4 @@
-//! All that a session wants of a WebSocket.
+//! The interface between a session and its WebSocket.
 
 use std::{
     io,
@@ -8,10 +8,10 @@ use std::{
 pub use crate::websocket::Incoming;
 use crate::{router::Sink, websocket::DecodeError};
 
-/// Why nothing more can be read. A close frame can still be sent, unless the connection broke.
+/// The reason why nothing more can be read. A close frame can still be sent, unless the connection broke.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// The bytes from the client cannot be understood, or break a limit.
+    /// The client's bytes violate the protocol, or exceed a limit.
     #[error("{0}")]
     Unreadable(#[from] DecodeError),
     /// The connection broke.
@@ -25,36 +25,36 @@ impl From<io::Error> for SocketError {
     }
 }
 
-/// A WebSocket, whose sending side is given away.
+/// A WebSocket whose sending half can be taken out.
 pub trait Socket: Send {
-    /// The sending side; none if it was taken already. Dropping it ends that side.
+    /// The sending half; `None` if it was taken already. Dropping it shuts down the sending side.
     fn take_sink(&mut self) -> Option<Box<dyn Sink>>;
 
-    /// Ready once the sending side may have room.
+    /// Ready once the socket may be writable.
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// The next thing that is whole; none once the connection is over, and after an error. Pings are not answered.
+    /// The next complete frame or message; `None` once the connection is over, and after an error. Does not answer pings.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Incoming, SocketError>>>;
 
-    /// Bytes that were ever received, whole frames or not.
+    /// The number of bytes received since the start, including incomplete frames.
     fn received(&self) -> u64;
 
     /// Whether a frame or a message has begun and not ended.
     fn is_midway(&self) -> bool;
 
-    /// Memory that is kept for a message that has not ended, in bytes.
+    /// Memory that an unfinished message takes, in bytes.
     fn kept_bytes(&self) -> usize;
 
-    /// From now on messages are thrown away as they come: [`poll_read`](Self::poll_read) returns a close frame alone.
+    /// From now on discards messages: [`poll_read`](Self::poll_read) returns only a close frame.
     fn skip_messages(&mut self);
 
-    /// Throws away what the client still sends, after the sending side is ended. Ready once the client ends its side, or
-    /// has sent far more than a client can have had under way.
+    /// Discards the client's data after the sending side is shut down. Ready once the client shuts down its side, or has sent
+    /// far more than a client can have had in flight.
     ///
-    /// A connection that is dropped with something unread in it is reset, and a reset makes the client's system throw
-    /// away what the client has not read yet: the close frame that says why.
+    /// A connection that is dropped with unread data is reset, and a reset makes the client's system discard everything that
+    /// the client has not read yet, including the close frame with the reason.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Bounds what a client may send from now on.
+    /// Sets the largest frame that the client may send from now on.
     fn set_frame_bytes_max(&mut self, bytes: usize);
 }

@@ -1,4 +1,4 @@
-//! What a node says about itself besides what it counts.
+//! The status of a node, other than its metrics.
 
 use super::Services;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl Services {
-    /// What holds now.
+    /// The current status.
     pub async fn status(&self) -> Status {
         let live = self.registry.live();
         let versions = live.slots().iter().filter_map(|slot| slot.version());

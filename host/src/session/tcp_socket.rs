@@ -1,7 +1,7 @@
 //! A WebSocket on a TCP connection.
 //!
-//! Bytes are read into a buffer of the thread and decoded from there: a connection at rest has no
-//! buffer of its own. What is sent does not come this way.
+//! Bytes are read into a buffer of the thread and decoded from there, so an idle connection has no buffer. Sending does not
+//! use this type.
 
 use std::{
     cell::RefCell,
@@ -22,13 +22,13 @@ use tokio::{
 use super::socket::{Incoming, Socket, SocketError};
 use crate::{router::Sink, websocket::Decoder};
 
-/// Bytes of one read.
+/// The size of one read.
 const READ_BYTES: usize = 16 << 10;
-/// Bytes that are thrown away at most: more than a client can have had under way when it was sent a close frame.
+/// The most bytes that are discarded: more than a client can have in flight when it gets a close frame.
 const SKIPPED_BYTES_MAX: u64 = 64 << 20;
 
 thread_local! {
-    /// Where bytes are read to.
+    /// The read buffer of the thread.
     static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
 }
 
@@ -38,17 +38,17 @@ pub struct TcpSocket {
     receiving: OwnedReadHalf,
     sending: Option<OwnedWriteHalf>,
     decoder: Decoder,
-    /// Bytes that were read and are not decoded yet: several frames came with one read.
+    /// Bytes that were read and not decoded yet, if one read brought several frames.
     undecoded: Bytes,
     received: u64,
     /// Bytes that had been received when skipping of messages began.
     skipping_from: Option<u64>,
-    /// Nothing more can be read: the connection is over, or what follows cannot be understood.
+    /// Nothing more can be read: the connection is over, or the client violated the protocol.
     ended: bool,
 }
 
 impl TcpSocket {
-    /// After the upgrade of `stream`, on which `read` was read already; messages have at most `frame_bytes_max`.
+    /// A WebSocket on the upgraded `stream`, from which `read` was read already. Messages have at most `frame_bytes_max`.
     pub fn new(stream: TcpStream, read: &[u8], frame_bytes_max: usize) -> Self {
         let (receiving, sending) = stream.into_split();
         Self {
@@ -62,14 +62,14 @@ impl TcpSocket {
         }
     }
 
-    /// The next whole message in the bytes that were read before.
+    /// The next complete message in the bytes that were read before.
     fn decode_rest(&mut self) -> Result<Option<Incoming>, SocketError> {
         let mut rest = &self.undecoded[..];
         let whole = self.decoder.decode(&mut rest);
         let decoded = self.undecoded.len() - rest.len();
         self.undecoded.advance(decoded);
         if self.undecoded.is_empty() {
-            // Gives the memory back.
+            // Frees the memory.
             self.undecoded = Bytes::new();
         }
         Ok(whole?)

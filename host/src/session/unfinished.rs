@@ -5,14 +5,14 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// Bytes that each connection may keep without being charged: so a node that is full still takes messages of common size.
+/// Bytes that each connection may keep without a charge, so that a node at its limit still takes messages of common size.
 const FREE_BYTES: usize = 4 << 10;
 
-/// Bytes that all connections of a node are charged with.
+/// The bytes charged to all connections of a node.
 #[derive(Debug, Default)]
 pub struct UnfinishedBytes(AtomicUsize);
 
-/// The share of one connection, given back when it is dropped.
+/// The share of one connection, released when it is dropped.
 #[derive(Debug)]
 pub(super) struct Share {
     of: Arc<UnfinishedBytes>,
@@ -24,8 +24,8 @@ impl Share {
         Self { of, charged: 0 }
     }
 
-    /// Charges the connection with `kept` bytes in all. False if it needs more than before, and all connections together
-    /// would have more than `most`; 0: no limit.
+    /// Charges the connection with `kept` bytes in total. Returns `false` if it needs more than before and all connections
+    /// together would exceed `most`; 0: no limit.
     pub(super) fn set(&mut self, kept: usize, most: usize) -> bool {
         let charge = kept.saturating_sub(FREE_BYTES);
         if charge == self.charged {
@@ -61,7 +61,7 @@ mod tests {
         let most = 60 << 10;
         assert!(one.set(FREE_BYTES + (40 << 10), most));
         assert!(!two.set(FREE_BYTES + (40 << 10), most));
-        // It may give some back, and others may keep a little.
+        // It may release some, and others may keep a little.
         assert!(two.set(FREE_BYTES + (30 << 10), most));
         assert!(Share::new(all.clone()).set(FREE_BYTES, most));
         drop(two);

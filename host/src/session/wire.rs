@@ -1,4 +1,4 @@
-//! The socket of one session, and the outbox that is written to it.
+//! The socket of one session, and the outbox whose frames it sends.
 
 use std::{
     future::{pending, poll_fn},
@@ -14,7 +14,7 @@ use crate::{
     websocket,
 };
 
-/// A socket whose sending side is lent to the outbox of its connection, from [`Wire::open`] until that is detached.
+/// A socket whose sending half belongs to the outbox of its connection, from [`Wire::open`] until the outbox is detached.
 pub(super) struct Wire<S> {
     socket: S,
     connection: Arc<Connection>,
@@ -25,19 +25,19 @@ impl<S: Socket> Wire<S> {
         Self { socket, connection }
     }
 
-    /// The socket, as far as it tells of itself.
+    /// The socket, for its counters.
     pub(super) fn socket(&self) -> &S {
         &self.socket
     }
 
-    /// Lets the outbox write. What was pushed before is written with the next write.
+    /// Lets the outbox write. Frames that were pushed before are sent with the next write.
     pub(super) fn open(&mut self) {
         if let Some(sink) = self.socket.take_sink() {
             self.outbox().attach(sink);
         }
     }
 
-    /// The client's next message; none once the connection is over. A ping and a close frame are answered.
+    /// The client's next message; `None` once the connection is over. Answers pings and close frames.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -56,28 +56,28 @@ impl<S: Socket> Wire<S> {
         Poll::Ready(read)
     }
 
-    /// Writes what waits in the outbox. Ready with a close request, before which everything may not be written yet.
+    /// Writes the outbox. Ready with a close request; some frames before it may not be written yet.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<CloseRequest>> {
         let socket = &self.socket;
         let outbox = self.connection.outbox();
         outbox.poll_write(cx, |cx| socket.poll_room(cx))
     }
 
-    /// Asks the client for a sign of life, with the next write.
+    /// Sends a ping with the next write.
     pub(super) fn ping(&self) {
         self.outbox().push_ping(websocket::ping());
     }
 
-    /// Bounds what the client may send from now on.
+    /// Sets the largest frame that the client may send from now on.
     pub(super) fn set_frame_bytes_max(&mut self, bytes: usize) {
         self.socket.set_frame_bytes_max(bytes);
     }
 
-    /// Ends the connection: with the close frame that is owed, and else with the answer to the client's, if there is one. May
-    /// never return: it is for the caller to bound its time.
+    /// Ends the connection: sends the close frame `owed`, or else the answer to the client's close frame, if there is one. May
+    /// never return, so the caller must bound its time.
     ///
     /// # Errors
-    /// [`SocketError`] if the client is gone already.
+    /// [`SocketError`] if the client is already gone.
     pub(super) async fn say_goodbye(
         &mut self,
         owed: Option<CloseRequest>,
@@ -86,14 +86,14 @@ impl<S: Socket> Wire<S> {
             let close = websocket::close(request.code.number(), &request.reason);
             self.outbox().push_close(close);
         }
-        // Messages are not handled any more, and must not take memory or time.
+        // Messages are no longer handled, and must not take memory or time.
         self.socket.skip_messages();
         poll_fn(|cx| self.poll_drain(cx)).await?;
         let Some(request) = owed else {
             return Ok(());
         };
         if request.code == CloseCode::FLOOD {
-            // Nothing more is read, so the system holds the client up, at no cost, until the time to close is over.
+            // Reading stops, so TCP flow control holds the client back until the time to close is over.
             self.outbox().detach();
             return pending().await;
         }
@@ -102,7 +102,7 @@ impl<S: Socket> Wire<S> {
                 return Ok(());
             }
         }
-        // Nothing waits any more; this ends the sending side.
+        // The outbox is empty; this ends the sending half.
         self.outbox().detach();
         poll_fn(|cx| self.socket.poll_discard(cx)).await;
         Ok(())

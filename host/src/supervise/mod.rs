@@ -26,7 +26,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// After a run of this length the pause begins at the shortest again.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// Runs `task` in a task of its own, again after each panic, until it returns. `name` tells operators which task it is.
+/// Runs `task` in a separate task, again after each panic, until it returns. `name` identifies it for operators.
 pub fn spawn<S: Send + 'static>(
     name: &'static str,
     metrics: &Arc<Metrics>,

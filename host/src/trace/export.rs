@@ -66,7 +66,7 @@ pub(super) struct Export {
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Starts to export to `endpoint` what comes into the queue.
+/// Starts to export the spans in the queue to `endpoint`.
 pub(super) fn start(
     endpoint: &str,
     resource: &Resource,
@@ -78,7 +78,7 @@ pub(super) fn start(
         .with_http()
         .with_shared_http_client(client.clone())
         .with_endpoint(&endpoint)
-        // What OTEL_EXPORTER_OTLP_PROTOCOL may say, this is what is spoken.
+        // Regardless of OTEL_EXPORTER_OTLP_PROTOCOL.
         .with_protocol(Protocol::HttpBinary)
         .build()?;
     exporter.set_resource(resource);
@@ -104,7 +104,7 @@ pub(super) fn start(
 }
 
 impl Export {
-    /// Exports what waits, in bounded time. What ends after it is dropped.
+    /// Exports the remaining spans, in bounded time. Spans that end later are dropped.
     pub(super) async fn stop(&self) {
         self.closing.cancel();
         let task = self
@@ -120,7 +120,7 @@ impl Export {
     }
 }
 
-/// What spans that end are put into. Never waits.
+/// The queue of finished spans. Never waits.
 #[derive(Debug)]
 pub(super) struct Queue {
     spans: mpsc::Sender<SpanData>,
@@ -205,7 +205,7 @@ impl Worker {
     }
 }
 
-/// The HTTP client, which remembers what went wrong: the exporter tells only that something did.
+/// The HTTP client. It remembers errors, because the exporter only reports that there was one.
 #[derive(Debug)]
 struct Client {
     http: Box<dyn HttpClient>,
@@ -230,7 +230,7 @@ impl Client {
         })
     }
 
-    /// What went wrong with the last request that got no answer, told once.
+    /// The error of the last request without an answer, returned once.
     fn last_error(&self) -> Option<String> {
         self.last_error
             .lock()

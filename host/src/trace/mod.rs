@@ -1,8 +1,8 @@
-//! Traces: the way of some messages through plugins and nodes, told to a collector of OpenTelemetry.
+//! Traces: the path of some messages through plugins and nodes, exported to an OpenTelemetry collector.
 //!
 //! A [`Tracer`] picks the messages when they come in. One that is not picked costs a comparison; one that is has a
-//! [`Span`], which is handed on by reference to whatever happens to the message, as a [`Trace`]. Nothing here is global:
-//! each node has a tracer of its own, and spans go to the collector through a bounded queue ([`export`]).
+//! [`Span`], which is passed by reference to everything that handles the message, as a [`Trace`]. Nothing here is global:
+//! each node has its own tracer, and spans go to the collector through a bounded queue ([`export`]).
 //!
 //! No payload and no user's name ever gets into a span.
 //!
@@ -31,7 +31,7 @@ use crate::{config::TracingConfig, metrics::Metrics};
 use export::Export;
 use sampling::Sampling;
 
-/// What is traced of one node. Clones are the same tracer; the default one traces nothing.
+/// The tracer of one node. Clones are the same tracer; the default one traces nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Tracer(Option<Arc<On>>);
 
@@ -43,12 +43,12 @@ struct On {
 }
 
 impl Tracer {
-    /// A tracer of the server `node`, which begins to export. Must be called in a runtime. Beside `config` it is told
-    /// by the variables of OpenTelemetry what the service is called (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`) and
-    /// how to talk to the collector (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_TIMEOUT`).
+    /// A tracer of the server `node`, which begins to export. Must be called in a runtime. In addition to `config`, the
+    /// variables of OpenTelemetry set the name of the service (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`) and the way to
+    /// the collector (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_TIMEOUT`).
     ///
     /// # Errors
-    /// [`SetupError`] where those contradict themselves, or there are no certificates to check the collector's with.
+    /// [`SetupError`] if those contradict each other, or there are no certificates to verify the collector's.
     pub fn start(
         config: &TracingConfig,
         node: &str,
@@ -75,7 +75,7 @@ impl Tracer {
         self.0.is_some()
     }
 
-    /// The first span of a new trace; none for what is not picked.
+    /// The first span of a new trace; `None` if the message is not picked.
     pub fn begin(&self, name: &'static str) -> Option<Span> {
         let on = self.0.as_ref()?;
         on.sampling
@@ -83,8 +83,8 @@ impl Tracer {
             .then(|| on.span(name.into(), SpanKind::Server, &Context::new()))
     }
 
-    /// The span of what somebody outside asks for, in the trace that they began: counted as one that begins here, so that
-    /// they cannot make more of them. Where they began none, as [`Tracer::begin`].
+    /// The span of a request from outside, in the trace that the caller began. It counts towards the limit of traces that begin
+    /// here, so that callers cannot cause more. Without a `parent`, like [`Tracer::begin`].
     pub fn begin_for(&self, parent: Option<Parent>, name: &'static str) -> Option<Span> {
         let on = self.0.as_ref()?;
         let Some(parent) = parent else {
@@ -95,13 +95,13 @@ impl Tracer {
             .then(|| on.span(name.into(), SpanKind::Server, &parent.context()))
     }
 
-    /// The span of what another node handed on, in the trace that it began.
+    /// The span of a message from another node, in the trace of that node.
     pub fn go_on(&self, parent: Parent, name: &'static str) -> Option<Span> {
         let on = self.0.as_ref()?;
         Some(on.span(name.into(), SpanKind::Consumer, &parent.context()))
     }
 
-    /// Exports what waits, in bounded time, and ends.
+    /// Exports the remaining spans, in bounded time, and ends.
     pub async fn stop(&self) {
         if let Some(on) = &self.0 {
             on.export.stop().await;
@@ -117,7 +117,7 @@ impl On {
     }
 }
 
-/// Who speaks. What the variables of OpenTelemetry say wins over the name.
+/// The resource of all spans. The variables of OpenTelemetry take precedence over the name.
 fn resource(node: &str) -> Resource {
     let told = Resource::builder().build();
     let name = told.iter().find(|(key, _)| key.as_str() == "service.name");

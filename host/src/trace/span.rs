@@ -14,7 +14,7 @@ use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::Span as SdkS
 
 use super::On;
 
-/// The span that what is done now belongs to; none for a message that is not traced.
+/// The span of the current work; `None` for a message that is not traced.
 pub type Trace<'a> = Option<&'a Span>;
 
 /// One step of a message that is traced. It ends, and is exported, when it is dropped.
@@ -65,12 +65,12 @@ impl Span {
     }
 }
 
-/// A step elsewhere that is traced, of which what follows is a part.
+/// A traced step elsewhere, as the parent of spans here.
 #[derive(Clone, Debug)]
 pub struct Parent(SpanContext);
 
 impl Parent {
-    /// Reads a `traceparent` of W3C's Trace Context; none where it is none, or says that it is not traced.
+    /// Reads a `traceparent` of W3C's Trace Context; `None` if it is invalid or not sampled.
     pub fn parse(traceparent: &str) -> Option<Self> {
         let context = TraceContextPropagator::new()
             .extract_with_context(&Context::new(), &Header(traceparent));

@@ -163,7 +163,7 @@ impl Held {
         }
     }
 
-    /// Returns when no message for `user` waits here, and all that were forwarded have arrived.
+    /// Returns when no message for `user` waits here and all that were forwarded have arrived, or when it took too long.
     pub(super) async fn passed(&self, user: &str) {
         let passed = {
             let mut state = self.state();
@@ -175,7 +175,7 @@ impl Held {
             user.poked.notify_one();
             passed
         };
-        let _ = passed.await;
+        let _ = timeout(self.fences.time(), passed).await;
     }
 
     /// Answers the question `id` of the server `from`, once [`Held::passed`].

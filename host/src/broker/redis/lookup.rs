@@ -1,11 +1,11 @@
 //! The servers that this node publishes to: those that hold a user or a room, cached for a moment. Keeps order when they
 //! change.
 //!
-//! A route is cached for [`KEEP`], or until a node reports that it changed ([`super::notices`]). A sender's
-//! messages must not overtake each other when the receiver moves: those published to the old server may still wait there
-//! ([`super::held`]). So a route that no longer leads to a server is used only once that server has said that all it had
-//! has arrived ([`super::fences`]). One that leads to it again needs no question: that server keeps the order itself. Publishing holds the route open for reading; a change waits until everything that
-//! went out by the old route is taken.
+//! A route is cached for [`KEEP`], or until a node reports that it changed ([`super::notices`]). A sender's messages must not
+//! overtake each other when the receiver moves: those published to the old server may still wait there ([`super::held`]). So
+//! a route that no longer leads to a server is used only after that server has answered that everything it had has arrived
+//! ([`super::fences`]). A server that is still on the route, or is on it again, keeps the order itself. Publishing holds the
+//! route open for reading; a change waits until everything on the old route is published.
 
 use std::{
     sync::{
@@ -19,7 +19,7 @@ use dashmap::DashMap;
 use futures_util::future::join_all;
 use tokio::{
     sync::{OwnedRwLockReadGuard, RwLock},
-    time::{Instant, timeout},
+    time::Instant,
 };
 
 use super::{
@@ -193,7 +193,7 @@ impl Lookup {
 
     async fn pass(&self, server: ServerId, user: &str) {
         if server == *self.keys.own_id() {
-            let _ = timeout(self.fences.time(), self.held.passed(user)).await;
+            self.held.passed(user).await;
         } else if self.holders.can(&server, Ability::Forwards) {
             self.fences.pass(&server, user).await;
         }

@@ -18,13 +18,13 @@ pub use self::{memory::MemoryStore, redis::RedisStore};
 /// expiry. About as much as either store needs, so that many small values take no more memory than a few large ones.
 pub const ENTRY_BYTES: usize = 256;
 
-/// Why the store did not do what it was asked.
+/// The reason why an operation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// All values of the plugin together would be over its limit.
     #[error("the plugin's values are over its limit")]
     TooLarge,
-    /// The value is no decimal number of 64 bits in its plain spelling, or the sum is none.
+    /// The value or the sum is not a 64-bit number in plain decimal form.
     #[error("the value is not a number")]
     NotANumber,
     /// The store does not answer.
@@ -38,7 +38,7 @@ pub enum StoreError {
 /// and values of the plugin together, with [`ENTRY_BYTES`] for each, those whose time is over left out. Each operation is atomic, and answers in time:
 /// where the store cannot do it now, with [`StoreError::Unavailable`].
 pub trait PluginStore: Send + Sync {
-    /// The value of `key`, unless it has none or its time is over.
+    /// The value of `key`; `None` if it has none or has expired.
     fn get<'a>(
         &'a self,
         plugin: &'a str,
@@ -68,7 +68,7 @@ pub trait PluginStore: Send + Sync {
         ttl: Option<Duration>,
     ) -> BoxFuture<'a, Result<i64, StoreError>>;
 
-    /// Sets the entry where its key still has the value `expected` (none: has none), and says whether it did.
+    /// Sets the entry if its key still has the value `expected` (`None`: no value), and returns whether it did.
     fn compare_and_swap<'a>(
         &'a self,
         plugin: &'a str,
@@ -78,14 +78,14 @@ pub trait PluginStore: Send + Sync {
     ) -> BoxFuture<'a, Result<bool, StoreError>>;
 }
 
-/// What is to be kept.
+/// An entry to set.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
     /// Under which key.
     pub key: &'a str,
     /// The bytes.
     pub value: &'a [u8],
-    /// For how long; none: for good.
+    /// The time to live; `None`: unlimited.
     pub ttl: Option<Duration>,
 }
 

@@ -1,10 +1,10 @@
-//! Values in Redis, where all nodes see the same.
+//! Values in Redis, shared by all nodes.
 //!
 //! The keys of plugin `p` begin with `plugin_store:{p}:` behind the configured prefix. The braces put them into one slot
 //! of a cluster, so that one script may touch all that it needs; what a plugin is called is escaped in between, so that
 //! no name and no key can spell a key of another plugin. They are
 //!
-//! - `value:KEY`: the bytes of one value. Where it has a time, Redis itself forgets it when that is over.
+//! - `value:KEY`: the bytes of one value. If it has a time to live, Redis itself removes it.
 //! - `lasting`: how many bytes the values and keys take up that are kept for good, with [`ENTRY_BYTES`](super::ENTRY_BYTES) for each.
 //! - `passing`: the values that are not, as a sorted set of `SIZE:KEY` by the end of their time, and their sum.
 //!

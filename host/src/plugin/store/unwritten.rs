@@ -1,4 +1,4 @@
-//! A store that can be read and takes nothing: for a version that runs beside the live one on copies of its calls.
+//! A read-only store, for a shadow version that runs on copies of the live version's calls.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Frames in the order in which they are written, and how far the first one is.
+//! Frames in the order in which they are written, and the progress of the first one.
 
 use std::{cell::RefCell, collections::VecDeque, io};
 
@@ -7,20 +7,20 @@ use bytes::Bytes;
 use super::{FRAME_OVERHEAD_BYTES, Sink};
 use crate::{protocol::Frame, websocket};
 
-/// Frames are gathered up to so many bytes for one write; a larger one is not copied.
+/// The most bytes of frames that are gathered for one write; a larger frame is not copied.
 const GATHERED_BYTES: usize = 16 << 10;
-/// Places that a queue keeps while it is empty: enough for a client that gets one message after another.
+/// The capacity that an empty queue keeps: enough for a client that gets one message after another.
 const PLACES_AT_REST: usize = 4;
 
 thread_local! {
-    /// Where frames are gathered.
+    /// The buffer in which frames are gathered.
     static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A frame that waits.
+/// A queued frame.
 #[derive(Debug)]
 pub(super) enum Queued {
-    /// A text frame, whose header is made when it is written: the text is shared by all that it goes to.
+    /// A text frame. Its header is made when it is written, because all receivers share the text.
     Text {
         frame: Frame,
         /// It is a message that counts as lost if it is not written.
@@ -30,17 +30,17 @@ pub(super) enum Queued {
     Control(Bytes),
 }
 
-/// The frames that wait: those of text in their order, control frames before them, and a close frame after them.
+/// The queued frames: text frames in order, control frames before them, and a close frame after them.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     frames: VecDeque<Queued>,
     /// Charged for the frames of text.
     bytes: usize,
-    /// Control frames that wait, without a close frame.
+    /// The number of queued control frames, without a close frame.
     controls: usize,
     /// Bytes of the first frame that are written already.
     written: usize,
-    /// Bytes that were ever written.
+    /// The number of bytes written since the start.
     written_in_all: u64,
 }
 
@@ -97,7 +97,7 @@ impl Queue {
         self.frames.push_back(queued);
     }
 
-    /// Queues a control frame before all frames of text, apart from one that is written in part.
+    /// Queues a control frame before all text frames, except a partly written one.
     pub(super) fn push_control(&mut self, encoded: Bytes) {
         let begun = self.written > 0 && matches!(self.frames.front(), Some(Queued::Text { .. }));
         let place = self.controls + usize::from(begun);
@@ -110,8 +110,8 @@ impl Queue {
         self.frames.push_back(Queued::Control(encoded));
     }
 
-    /// Throws away everything that waits, apart from a frame that is written in part: another one can only come after
-    /// its end. Returns how many messages are lost.
+    /// Discards all queued frames, except a partly written one: another frame can only follow its end. Returns the number of
+    /// lost messages.
     pub(super) fn abandon(&mut self) -> usize {
         let first = self.frames.pop_front_if(|_| self.written > 0);
         let lost = self.clear();
@@ -123,7 +123,7 @@ impl Queue {
         lost
     }
 
-    /// Throws away everything, for good. Returns how many messages are lost.
+    /// Discards everything. Returns the number of lost messages.
     pub(super) fn clear(&mut self) -> usize {
         self.bytes = 0;
         self.controls = 0;
@@ -131,10 +131,10 @@ impl Queue {
         frames.iter().filter(|frame| frame.is_message()).count()
     }
 
-    /// Writes until nothing waits.
+    /// Writes until the queue is empty.
     ///
     /// # Errors
-    /// The sink's; what was written until then is taken out.
+    /// The errors of the sink; frames that were written before are removed.
     pub(super) fn write(&mut self, sink: &dyn Sink) -> io::Result<()> {
         if self.frames.is_empty() {
             return Ok(());
@@ -154,7 +154,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Fills `gathered` with the next bytes to write, and returns what comes after them of a frame too large to be copied.
+    /// Fills `gathered` with the next bytes to write, and returns the rest of a frame that is too large to be copied.
     fn gather<'q>(&'q self, gathered: &mut Vec<u8>) -> &'q [u8] {
         gathered.clear();
         let mut written = self.written;

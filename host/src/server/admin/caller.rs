@@ -1,4 +1,4 @@
-//! Who calls, and what is written down of what they change.
+//! Identifies callers, and audits their changes.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use tracing::info;
 
 use crate::{plugin::hex, server::error::ApiError};
 
-/// What a fingerprint is made of beside the key, so that it is of no use elsewhere.
+/// Mixed into fingerprints of the key, so that they are useless elsewhere.
 const FINGERPRINT_OF: &[u8] = b"signalbox-admin:";
 
 /// Bytes of the hash that stand in a fingerprint: enough to tell keys apart, and too few to find one.
@@ -16,7 +16,7 @@ const FINGERPRINT_BYTES: usize = 4;
 /// Longest text in a line, in bytes; the rest is cut off.
 const TEXT_BYTES_MAX: usize = 512;
 
-/// Who calls.
+/// A caller.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     address: SocketAddr,
@@ -35,7 +35,7 @@ impl Caller {
         }
     }
 
-    /// For whoever is to know who it was, on other nodes too.
+    /// Identifies the caller in audit lines, on other nodes too.
     pub(super) fn in_words(&self) -> String {
         let Self { address, key } = self;
         format!("key {key} from {address}")
@@ -64,7 +64,7 @@ impl Caller {
     }
 }
 
-/// What a caller wrote may be long.
+/// Text of a caller may be long.
 fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }

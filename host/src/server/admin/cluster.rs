@@ -30,7 +30,7 @@ struct Swapped<'a> {
     /// The first twelve digits of the sha256.
     version: &'a str,
     sha256: &'a str,
-    /// How many versions of this plugin the cluster has decided for; 0 where this node is alone.
+    /// The number of versions that the cluster has decided on for this plugin; 0 for a single node.
     number: u64,
     took_ms: f64,
     nodes: Vec<Node<'a>>,
@@ -58,7 +58,7 @@ struct Node<'a> {
     answer: &'a NodeAnswer,
 }
 
-/// Runs to its end in a task of its own, so that a client that leaves does not break it off, and is written down.
+/// Runs to its end in a separate task, so that a client that disconnects does not cancel it, and is audited.
 pub(super) async fn push(
     admin: &Arc<Admin>,
     caller: Caller,
@@ -81,7 +81,7 @@ pub(super) async fn push(
     task.await.unwrap_or_else(|_| Err(ApiError::panicked()))
 }
 
-/// `POST /admin/plugins/{name}/reload?scope=cluster`: every node what its file says.
+/// `POST /admin/plugins/{name}/reload?scope=cluster`: every node reloads its own file.
 pub(super) async fn release(
     admin: &Arc<Admin>,
     caller: Caller,

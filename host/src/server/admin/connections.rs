@@ -1,4 +1,4 @@
-//! `/admin/connections`: who is connected, and closing a connection.
+//! `/admin/connections`: lists and closes connections.
 
 use std::{
     sync::Arc,
@@ -23,10 +23,10 @@ use crate::{
 
 const ACTION: &str = "disconnect";
 
-/// Connections that are listed where nothing else is asked for.
+/// The default number of listed connections.
 const LIMIT: usize = 100;
 
-/// What a client is told.
+/// The reason that a client gets.
 const REASON: &str = "disconnected by an operator";
 
 #[derive(Deserialize)]
@@ -130,7 +130,7 @@ pub(super) async fn disconnect(
     Name(id): Name,
     Checked(Whose { user }): Checked<Whose>,
 ) -> Result<Response, ApiError> {
-    // Of its own, so that it is written down also where the client does not wait for the answer.
+    // A separate task, so that it is audited even if the client does not wait for the answer.
     let task = tokio::spawn(async move {
         let done = disconnect_one(&state, &id, user).await;
         match &done {

@@ -1,6 +1,7 @@
-//! The API of operators: what runs on this node, and how it is changed by hand.
+//! The API for operators: inspects and changes what runs on this node.
 //!
-//! Every call needs `admin.key`, as it is now; calls are counted, and what changes something is written down ([`caller`]). Answers and errors are JSON; [`openapi`] describes all of it.
+//! Every call needs the current `admin.key`. Calls are counted, and changes are audited ([`caller`]). Answers and errors are
+//! JSON; [`openapi`] describes all of them.
 
 mod caller;
 mod cluster;
@@ -31,7 +32,7 @@ use crate::metrics::AdminOutcome;
 /// Components that may be on their way in, or be tried out, at a time: each is held in memory as a whole.
 const PUSHES_MAX: usize = 2;
 
-/// What all calls share.
+/// State that all calls share.
 struct Admin {
     state: AppState,
     throttle: Arc<Throttle>,
@@ -39,7 +40,7 @@ struct Admin {
     started: SystemTime,
 }
 
-/// A call: its method, its path, and what answers it.
+/// A call: its method, its path, and its handler.
 type Call = (Method, &'static str, MethodRouter<AppState>);
 
 /// Every call. The description and the router follow from this list, or are held against it.
@@ -92,7 +93,7 @@ pub(super) fn routes(state: AppState, throttle: Arc<Throttle>) -> Router<AppStat
         .route_layer(middleware::from_fn_with_state(admin, guard))
 }
 
-/// Lets in who brings the key, and counts what comes of it.
+/// Admits callers with the key, and counts the results.
 async fn guard(
     State(admin): State<Arc<Admin>>,
     ConnectInfo(address): ConnectInfo<SocketAddr>,

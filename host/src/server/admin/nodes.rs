@@ -40,7 +40,7 @@ struct This<'a> {
 
 pub(super) async fn list(Extension(admin): Extension<Arc<Admin>>, _: Checked<Nothing>) -> Response {
     let services = &admin.state.services;
-    // Whoever looks because Redis is away wants to see at least this node.
+    // An operator who looks because Redis is away needs to see at least this node.
     let (nodes, unavailable) = match services.router.broker().nodes().await {
         Ok(nodes) => (nodes, None),
         Err(error) => {

@@ -24,11 +24,11 @@ struct Plugins {
     plugins: Vec<PluginView>,
 }
 
-/// What a change came to.
+/// The result of a change.
 #[derive(Serialize)]
 struct Changed<'a> {
     plugin: &'a str,
-    /// `live`, `canary` or `shadow` (tried beside what is live), or `unchanged`.
+    /// `live`, `canary` or `shadow` (tried next to the live version), or `unchanged`.
     outcome: &'static str,
     /// The first twelve digits of the sha256 of the version that is live, or tried, now.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,7 +38,7 @@ struct Changed<'a> {
     /// That of the version that was live before.
     #[serde(skip_serializing_if = "Option::is_none")]
     replaced: Option<String>,
-    /// The share of users that go through it, where it is tried on one.
+    /// The share of users that a canary serves.
     #[serde(skip_serializing_if = "Option::is_none")]
     percent: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,11 +52,11 @@ struct Changed<'a> {
     message: Option<&'static str>,
 }
 
-/// What was refused.
+/// A refusal.
 #[derive(Serialize)]
 struct Refusal {
     plugin: String,
-    /// The version that was refused; none where nothing could be read.
+    /// The refused version; `None` if nothing could be read.
     version: Option<String>,
     sha256: Option<String>,
     /// The version that stays live.
@@ -135,7 +135,7 @@ pub(super) async fn roll_back(
     to_its_end(caller, "roll back", plugin, roll_back).await
 }
 
-/// Runs `change` in a task of its own, so that a client that leaves does not break it off, and writes it down.
+/// Runs `change` in a separate task, so that a client that disconnects does not cancel it, and audits it.
 pub(super) async fn to_its_end(
     caller: Caller,
     action: &'static str,

@@ -29,7 +29,7 @@ pub(super) struct Push {
     scope: Scope,
     /// With all nodes: how many are enough.
     quorum: Option<usize>,
-    /// Also where the version was taken back on probation. Who pushes to all nodes insists by that.
+    /// Even if the version was rolled back on probation. A push to all nodes implies it.
     #[serde(default)]
     force: bool,
     /// Whether it has to prove itself.

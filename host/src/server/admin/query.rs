@@ -1,4 +1,4 @@
-//! What a call may be told in its path and its query, and nothing else.
+//! Parses path and query of a call strictly.
 
 use axum::{
     extract::{FromRequestParts, Path, Query},
@@ -8,7 +8,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::server::error::ApiError;
 
-/// The query, of which nothing is overlooked: an operator who misspells `force` is told so.
+/// The query. Unknown parameters are errors: an operator who misspells `force` learns of it.
 pub(super) struct Checked<T>(pub(super) T);
 
 /// The query of a call that takes none.

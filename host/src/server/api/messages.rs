@@ -23,7 +23,7 @@ use crate::{
     trace::Parent,
 };
 
-/// What a backend wants sent. The payload borrows from the body, and its bytes go out as they came.
+/// A message from a backend. The payload borrows from the body, and is sent byte for byte.
 #[derive(Debug)]
 struct PostMessage<'a> {
     event_type: String,
@@ -35,7 +35,7 @@ struct PostMessage<'a> {
     raw: bool,
 }
 
-/// Its fields, for who misspelled one.
+/// Its fields, for error messages.
 const FIELDS: &str = "`type`, `payload`, `receiverId`, `room`, `everyone`, `senderId` and `raw`";
 
 #[derive(Serialize)]
@@ -87,7 +87,7 @@ pub(super) async fn post(
     Ok(json(StatusCode::OK, &answer))
 }
 
-/// The trace that the backend began, where it says so and has it recorded.
+/// The trace that the backend began, if it sends one that is recorded.
 fn parent(headers: &HeaderMap) -> Option<Parent> {
     Parent::parse(headers.get("traceparent")?.to_str().ok()?)
 }

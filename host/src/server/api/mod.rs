@@ -21,10 +21,10 @@ use tokio::time::timeout;
 
 use super::{AppState, bearer, error::ApiError, throttle::Throttle};
 
-/// What a body may hold beside a payload as large as a frame: names, and what is between them.
+/// Bytes of a body in addition to a payload as large as a frame: field names and punctuation.
 const ENVELOPE_BYTES_MAX: usize = 4 << 10;
 
-/// Which of the keys a caller has, by its place in the configuration. The key itself is told nobody.
+/// The index of the caller's key in the configuration. The key itself is never shown.
 #[derive(Clone, Copy, Debug)]
 struct KeyNumber(usize);
 
@@ -91,7 +91,7 @@ async fn read(state: &AppState, body: Body) -> Result<Bytes, ApiError> {
     };
     match timeout(time, to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        // Where the connection broke instead, nobody reads this.
+        // If the connection broke instead, nobody reads this.
         Ok(Err(_)) => Err(ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "too_large",

@@ -23,7 +23,7 @@ fn wrong<T>(message: String) -> Result<T, Wrong> {
 /// nothing passes.
 ///
 /// # Errors
-/// 415 with what to send.
+/// 415 with the media type to send.
 pub(super) fn check_content(headers: &HeaderMap) -> Result<(), ApiError> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let is_json = text(header::CONTENT_TYPE).is_none_or(declares_json);
@@ -43,7 +43,7 @@ fn declares_json(content_type: &str) -> bool {
     let lower = content_type.to_ascii_lowercase();
     let mut parts = lower.split(';').map(str::trim);
     let is_json = match parts.next().unwrap_or_default() {
-        // What curl, and libraries that are given bytes or a text, declare by default.
+        // The default of curl, and of libraries that send bytes or text.
         "" | "application/x-www-form-urlencoded" | "application/octet-stream" | "text/plain" => {
             true
         }

@@ -1,4 +1,4 @@
-//! `/api/users/{user}`: whether a user is connected, and where; and that they be connected no more.
+//! `/api/users/{user}`: finds the connections of a user, and closes them.
 
 use axum::{
     Extension,
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Longest reason, in bytes: what a close frame holds beside its code (RFC 6455 §5.5).
+/// The longest reason in bytes: the space in a close frame next to its code (RFC 6455 §5.5).
 const REASON_BYTES_MAX: usize = 123;
 
 type UserPath = Result<Path<String>, PathRejection>;
@@ -195,7 +195,7 @@ fn disconnected(asked: Asked) -> Result<Disconnected, ApiError> {
     })
 }
 
-/// How many connections, and who did not tell.
+/// The number of connections, and the nodes that did not answer.
 fn sum(reports: &[NodeReport]) -> (usize, Vec<String>) {
     let mut unanswered = Vec::new();
     let mut connections = 0;

@@ -1,4 +1,5 @@
-//! Bodies at the front: of a request, so that what its handler leaves can be read; of an answer, so that its end is noticed.
+//! Wraps the body of a request, so that the part that its handler leaves can be read, and the body of an answer, so that its
+//! end is noticed.
 
 use std::{
     future::poll_fn,
@@ -25,7 +26,7 @@ pub(super) struct Held(Arc<Mutex<State>>);
 
 struct State {
     incoming: Incoming,
-    /// Whether anything was asked for, which is what a client that sent `Expect: 100-continue` waits for.
+    /// Whether the handler began to read the body. A client that sent `Expect: 100-continue` waits for that.
     is_wanted: bool,
 }
 
@@ -43,7 +44,7 @@ impl Held {
         (Self(shared.clone()), AnyBody::new(View(shared)))
     }
 
-    /// Reads what the handler left, within bounds. Whether the body has come to its end, and another request can follow.
+    /// Reads the rest of the body, within bounds. Returns whether the body ended, so that another request can follow.
     pub(super) async fn settle(self, client_waits_for_continue: bool) -> bool {
         {
             let state = locked(&self.0);

@@ -1,7 +1,7 @@
-//! Whose request it is behind proxies: what `X-Forwarded-For` and `Forwarded` (RFC 7239) say, as far as it can be believed.
+//! Finds the client of a request behind proxies, by `X-Forwarded-For` and `Forwarded` (RFC 7239), as far as they can be trusted.
 //!
-//! Each proxy adds whom it was sent the request by at the end. So the list is read from its end, and only as long as
-//! whoever wrote an entry is a proxy that is trusted: what stands before that may be made up.
+//! Each proxy appends the address that it got the request from. So the list is read from its end, and only as long as the
+//! author of an entry is a trusted proxy: anything before that may be forged.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -11,7 +11,7 @@ use tracing::debug;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// An entry of a list: an address; none: something else, which nobody can be found by.
+/// An entry of a list: an address; `None`: anything else.
 type Hop = Option<SocketAddr>;
 
 /// Whether `address` is one of the proxies.
@@ -19,8 +19,8 @@ pub(super) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
 
-/// The client of a request that `peer` sent: the peer itself, or whom trusted proxies name. If they do not say the port it is 0.
-/// If the two headers name different clients, one of them is not the proxy's, and the client is whoever sent the request.
+/// The client of a request that `peer` sent: the peer itself, or the address that trusted proxies report, with port 0 if they
+/// report none. If the two headers name different clients, one of them is not from the proxy, and the client is the peer.
 pub(super) fn client(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> SocketAddr {
     if !is_trusted(peer.ip(), trusted) {
         return peer;
@@ -59,7 +59,7 @@ fn addresses(line: &str) -> impl Iterator<Item = Hop> {
     entries.filter(|entry| !entry.is_empty()).map(node)
 }
 
-/// The entries of a line of `Forwarded`: what each says in `for`.
+/// The `for` parameters of the entries of a `Forwarded` line.
 fn elements(line: &str) -> impl Iterator<Item = Hop> {
     let elements = split_unquoted(line, ',').into_iter().map(str::trim);
     elements
@@ -129,7 +129,7 @@ fn node(text: &str) -> Hop {
     Some(canonical(ip, port))
 }
 
-/// An address in the one way that it is written; what IPv6 says of an IPv4 address is that.
+/// An address in its canonical form: an IPv4-mapped IPv6 address becomes IPv4.
 pub(super) fn canonical(ip: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(ip.to_canonical(), port)
 }
@@ -163,7 +163,7 @@ mod tests {
             ("::ffff:203.0.113.7", "203.0.113.7:0"),
             ("10.0.0.3, 10.0.0.2", "10.0.0.3:0"),
             (",, 203.0.113.7 ,", "203.0.113.7:0"),
-            // What cannot be read hides what stands before it.
+            // An unreadable entry hides the entries before it.
             ("6.6.6.6, unknown", "10.0.0.1:5000"),
             ("6.6.6.6, unknown, 10.0.0.2", "10.0.0.2:0"),
             ("6.6.6.6, 203.0.113.7:x", "10.0.0.1:5000"),

@@ -1,7 +1,7 @@
 //! The end of an HTTP connection, so that the client sees the last answer.
 //!
-//! A socket that is closed with unread bytes is reset, and with that the client loses what it was answered. So after the
-//! answer what still comes is read and thrown away, within bounds.
+//! A socket that is closed with unread bytes is reset, and then the client loses the answer. So the server reads and discards
+//! the client's data after the answer, within bounds.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -76,7 +76,7 @@ impl LastWord {
         )
     }
 
-    /// Says it, as far as there is room in the socket.
+    /// Sends it, as far as the socket is writable.
     pub(super) fn say(&self, tcp: &TcpStream) {
         // A client that does not take it in has closed, or reads nothing anyway.
         let _ = (&*SockRef::from(tcp)).write(self.to_text().as_bytes());
@@ -98,7 +98,7 @@ pub(super) fn refuse_at_once(tcp: &TcpStream, word: &LastWord) {
     word.say(tcp);
 }
 
-/// Sends no more, and throws away what still comes until the client sends no more, or its place is needed for another.
+/// Shuts down sending, and discards the client's data until the client shuts down too, or its place is needed.
 pub(super) async fn rest(
     stream: FrontStream,
     bounds: &Bounds,

@@ -1,8 +1,8 @@
 //! The front of a listener: one connection as long as it speaks HTTP.
 //!
-//! Strangers get here before anybody knows who they are. So everything they can hold is bounded: sockets ([`pending`]), headers,
-//! requests, and the time of each state ([`watch`]). [`request`] is what happens to every request before and after its
-//! handler, [`closing`] how a connection ends so that its last answer arrives.
+//! Clients are unauthenticated here. So everything that they can occupy is bounded: sockets ([`pending`]), headers,
+//! requests, and the time of each phase ([`watch`]). [`request`] wraps the handler of every request, and [`closing`] ends a
+//! connection so that its last answer arrives.
 
 mod body;
 mod client_address;
@@ -269,7 +269,7 @@ impl Front {
             }
             Ended::Overdue(Overdue::Unread) => {
                 self.refused(HttpRefusal::Unread, client);
-                // The system throws away what it holds, too.
+                // The system discards its buffers, too.
                 return drop(stream.tcp().set_zero_linger());
             }
             Ended::Overdue(Overdue::Evicted(phase)) => {

@@ -104,7 +104,7 @@ fn waits_for_continue(headers: &HeaderMap) -> bool {
     expects.is_some_and(|expects| expects.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// A client that is refused for now is told when to come back.
+/// Adds `Retry-After` to temporary refusals.
 fn say_when_to_retry(response: &mut Response<Body>) {
     let is_for_now = matches!(
         response.status(),

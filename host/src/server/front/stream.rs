@@ -1,4 +1,4 @@
-//! A TCP connection that tells its [`Watch`] what comes and goes.
+//! A TCP connection that reports its reads and writes to a [`Watch`].
 
 use std::{
     io::{self, IoSlice, Write},

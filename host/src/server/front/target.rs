@@ -32,7 +32,7 @@ impl Target {
                 Some(host.ok_or("the Host header names no host")?)
             }
         };
-        // What the URI says wins over the header (RFC 9112 §3.2.2).
+        // The URI takes precedence over the header (RFC 9112 §3.2.2).
         match (uri.scheme(), uri.authority()) {
             (None, None) => Ok(host),
             (Some(scheme), Some(authority)) if is_http(scheme) => {

@@ -1,4 +1,4 @@
-//! Where an HTTP connection stands, and how long it may stay there.
+//! The phase of an HTTP connection, and the time limit of each phase.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +20,7 @@ pub(super) enum Phase {
     Busy,
     /// All that was asked is answered.
     Idle,
-    /// Nothing is served any more; what still comes is thrown away.
+    /// Nothing more is served; the client's data is discarded.
     Lingering,
 }
 
@@ -53,7 +53,7 @@ struct State {
     since: Instant,
     /// Since when the client has taken in nothing.
     blocked: Option<Instant>,
-    /// Whether what was read last may go on in the middle of another request.
+    /// Whether the last bytes read may end in the middle of another request.
     is_tail_open: bool,
     requests: u32,
     is_evicted: bool,
@@ -74,7 +74,7 @@ impl Watch {
         }
     }
 
-    /// Says that `bytes` came.
+    /// Notes that `bytes` arrived.
     pub(super) fn read(&self, bytes: &[u8]) {
         let mut state = self.state();
         state.is_tail_open = !(bytes.ends_with(b"\r\n\r\n") || bytes.ends_with(b"\n\n"));
@@ -83,7 +83,7 @@ impl Watch {
         }
     }
 
-    /// Says that the client took in something.
+    /// Notes that the client read something.
     pub(super) fn wrote(&self) {
         let mut state = self.state();
         if state.blocked.take().is_some() {
@@ -91,7 +91,7 @@ impl Watch {
         }
     }
 
-    /// Says that the client has room for nothing.
+    /// Notes that the client reads nothing.
     pub(super) fn cannot_write(&self) {
         let mut state = self.state();
         if state.blocked.is_none() {
@@ -100,11 +100,11 @@ impl Watch {
         }
     }
 
-    /// Says that a request has come, with a body or without, and gives its number, from 1.
+    /// Notes a request, with or without a body, and returns its number, from 1.
     pub(super) fn asked(&self, has_body: bool) -> u32 {
         let mut state = self.state();
         if has_body {
-            // What came last may be a part of it.
+            // The last bytes may be a part of it.
             state.is_tail_open = false;
         }
         state.requests = state.requests.saturating_add(1);
@@ -112,7 +112,7 @@ impl Watch {
         state.requests
     }
 
-    /// Says that the answer is complete.
+    /// Notes that the answer is complete.
     pub(super) fn answered(&self) {
         let mut state = self.state();
         let next = if state.is_tail_open {
@@ -123,13 +123,13 @@ impl Watch {
         self.enter(&mut state, next);
     }
 
-    /// Begins anew, after what came in front of the first request.
+    /// Starts again after the header before the first request.
     pub(super) fn restart(&self) {
         let mut state = self.state();
         self.enter(&mut state, Phase::Silent);
     }
 
-    /// Says that nothing is served any more.
+    /// Notes that nothing more is served.
     pub(super) fn lingers(&self) {
         let mut state = self.state();
         state.blocked = None;
