@@ -1,7 +1,8 @@
-//! The door of a version with one instance: messages go in one by one, and none while its state is handed over.
+//! The gate of a version with a single instance: messages pass through it, except while the version's state is handed
+//! over.
 //!
-//! A message may call a plugin several times, and all its calls must meet the same version. So what is counted is
-//! messages, not calls; and to hand the state over, the door is held until those inside are gone.
+//! A message may call a plugin several times, and all its calls must reach the same version. So the door counts
+//! messages, not calls, and is held for a handover until the messages inside have left.
 
 use std::sync::{
     Arc,
@@ -10,30 +11,30 @@ use std::sync::{
 
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
-/// Messages go in.
+/// Messages may enter.
 const OPEN: u8 = 0;
-/// They wait before it.
+/// Messages wait outside.
 const HELD: u8 = 1;
-/// Another version serves: whoever comes looks for that.
+/// Another version serves: messages that arrive look that up.
 const CLOSED: u8 = 2;
 
-/// See above.
+/// Counts the messages inside, and keeps new ones out while it is held.
 #[derive(Debug, Default)]
 pub(super) struct Door {
     state: AtomicU8,
     inside: AtomicUsize,
-    /// The last one left while the door was not open.
+    /// Notified when the last message left while the door was not open.
     emptied: Notify,
-    /// The door is not held any more.
+    /// Notified when the door is no longer held.
     moved: Notify,
-    /// Had by who holds the door.
+    /// Locked by the holder of the door.
     turn: Arc<Mutex<()>>,
 }
 
 impl Door {
-    /// Goes in, where it is open. Who was let in must [leave](Self::leave).
-    // Sequentially consistent, here and below: who comes counts before looking at the state, and who holds the door sets
-    // the state before looking at the count, so that one of the two sees the other.
+    /// Enters if the door is open. A caller that was let in must [leave](Self::leave).
+    // Sequentially consistent, here and below: a message is counted before it reads the state, and the holder sets the
+    // state before it reads the count, so that one of the two sees the other.
     pub(super) fn enter(&self) -> bool {
         self.inside.fetch_add(1, Ordering::SeqCst);
         if self.state.load(Ordering::SeqCst) == OPEN {
@@ -43,7 +44,7 @@ impl Door {
         false
     }
 
-    /// Goes out.
+    /// Leaves the door.
     pub(super) fn leave(&self) {
         let last = self.inside.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && self.state.load(Ordering::SeqCst) != OPEN {
@@ -51,10 +52,10 @@ impl Door {
         }
     }
 
-    /// Waits until the door is not held any more. Then it is open, or another version serves.
+    /// Waits until the door is no longer held. Then it is open, or another version serves.
     pub(super) async fn until_moved(&self) {
         loop {
-            // Before the look, so that what happens after it is not missed.
+            // Created before the check, so that a change after the check is not missed.
             let moved = self.moved.notified();
             if self.state.load(Ordering::SeqCst) != HELD {
                 return;
@@ -63,11 +64,11 @@ impl Door {
         }
     }
 
-    /// Holds it until the value is dropped, once nobody else does: a swap and the probation may want it at the same time.
-    /// None where another version serves by then.
+    /// Holds the door until the returned value is dropped. Waits until nobody else holds it: a swap and the probation
+    /// may want it at the same time. `None` if another version serves by then.
     pub(super) async fn hold(self: &Arc<Self>) -> Option<HeldDoor> {
         let turn = self.turn.clone().lock_owned().await;
-        // Only who holds it closes it.
+        // Only the holder closes it.
         if self.state.load(Ordering::SeqCst) == CLOSED {
             return None;
         }
@@ -85,24 +86,24 @@ impl Door {
     }
 }
 
-/// A door that is held. Dropped, it opens again.
+/// A door that is held. It opens again on drop, unless it was [closed](Self::close).
 pub(super) struct HeldDoor {
     door: Arc<Door>,
-    /// Its state once it is not held any more.
+    /// The state of the door once it is no longer held.
     then: u8,
-    /// Given back after the door has moved.
+    /// Released after the state of the door has changed.
     _turn: OwnedMutexGuard<()>,
 }
 
 impl HeldDoor {
-    /// Waits until nobody is inside.
+    /// Waits until no message is inside.
     pub(super) async fn until_empty(&self) {
         while self.door.inside.load(Ordering::SeqCst) > 0 {
             self.door.emptied.notified().await;
         }
     }
 
-    /// Has those who wait, and all who come later, sent to the version that serves now, once this is dropped.
+    /// Sends waiting messages, and all later ones, to the version that serves now, once this value is dropped.
     pub(super) fn close(&mut self) {
         self.then = CLOSED;
     }

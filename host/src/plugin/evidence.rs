@@ -1,8 +1,9 @@
-//! The evidence against a version on trial: failed calls, their users, and whether the version before it survives the same calls.
+//! The evidence against a version on trial: failed calls, their users, and whether the previous version survives the
+//! same calls.
 //!
-//! One client alone must not be able to veto a version. So failures are counted by user, those of one user for no more than
-//! those of all others together, and only the share of them that the version before survives. Of each user some calls are asked
-//! again, and tell of the rest.
+//! One client alone must not be able to veto a version. So failures are counted by user, those of one user count for at
+//! most as many as those of all others together, and only the share that the previous version survives counts. Some
+//! calls of each user are replayed, and stand for the rest.
 
 use std::{
     collections::BTreeMap,
@@ -12,13 +13,13 @@ use std::{
 
 use crate::metrics::FailureKind;
 
-/// Users that are told apart. More share places, which makes them look like fewer.
+/// The number of users that can be told apart. More users than that share places, which makes them look like fewer.
 const PLACES: u64 = 1024;
 
-/// Calls of one user that are asked again, so that none keeps the others from their turn.
+/// The maximum number of calls of one user that are replayed, so that no user keeps the others from their turn.
 const ASKED_MAX: u64 = 32;
 
-/// Where a user is counted. Which it is nobody can foresee, so nobody can hide behind another.
+/// The places in which users are counted. Nobody can predict the place of a user, so nobody can hide behind another.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places(RandomState);
 
@@ -31,16 +32,16 @@ impl Places {
     }
 }
 
-/// Failures that count, and of how many users they are.
+/// The failures that count, and the number of users that they come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
-    /// So many.
+    /// The number of failures.
     pub failures: u64,
-    /// Of so many users.
+    /// The number of users.
     pub users: usize,
 }
 
-/// Counts the failures of each user, those of one for no more than those of all others together.
+/// Adds up the failures of all users. Those of one user count for at most as many as those of all others together.
 pub(super) fn counted(of_users: impl Iterator<Item = u64>) -> Counted {
     let (mut total, mut most, mut users) = (0_u64, 0, 0);
     for failures in of_users.filter(|failures| *failures > 0) {
@@ -62,7 +63,7 @@ pub(super) struct Case {
     broken: bool,
 }
 
-/// See above.
+/// Collects the evidence against a version on trial.
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     places: Places,
@@ -74,18 +75,18 @@ pub(super) struct Evidence {
 struct Suffered {
     /// All failures.
     all: Cases,
-    /// Traps, calls that ran out of time, and those that wanted more memory than there is.
+    /// Traps, calls that ran out of time, and calls that wanted more memory than they may have.
     broken: Cases,
-    /// Calls that were, or are to be, asked again.
+    /// Calls that were or are to be replayed.
     asked: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Cases {
     failures: u64,
-    /// Those that the version before was asked.
+    /// Failures that were replayed on the previous version.
     replayed: u64,
-    /// Those of them that it survived.
+    /// Replayed failures that the previous version survived.
     survived: u64,
 }
 
@@ -95,7 +96,7 @@ impl Cases {
         self.survived += u64::from(survived);
     }
 
-    /// As many of all failures as of those that were asked again.
+    /// The number of survived failures, extrapolated from the replayed ones to all.
     fn counted(self) -> u64 {
         let estimate = u128::from(self.failures) * u128::from(self.survived);
         let estimate = estimate.checked_div(self.replayed.into());
@@ -105,20 +106,20 @@ impl Cases {
     }
 }
 
-/// All of it at one moment.
+/// The evidence at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
     /// Failures of any kind that count.
     pub(super) all: Counted,
-    /// Those that broke the call.
+    /// Failures that broke the call.
     pub(super) broken: Counted,
-    /// Whether calls are still to be asked again.
+    /// Whether calls are still to be replayed.
     pub(super) is_open: bool,
 }
 
 impl Evidence {
-    /// Takes down that a call of `user` failed. Returns it if it is to be asked again, after which [`Self::asked`] or
-    /// [`Self::not_asked`] tells of it.
+    /// Records that a call of `user` failed. Returns the case if the call is to be replayed, after which the caller
+    /// reports [`Self::asked`] or [`Self::not_asked`].
     pub(super) fn failed(&self, user: &str, kind: FailureKind) -> Option<Case> {
         let (place, broken) = (self.places.of(user), is_broken(kind));
         let mut users = self.users();
@@ -132,7 +133,7 @@ impl Evidence {
         Some(Case { place, broken })
     }
 
-    /// The version before was asked the same, and survived it or not.
+    /// Records that the same call was made to the previous version, and whether that survived it.
     pub(super) fn asked(&self, case: Case, survived: bool) {
         if let Some(suffered) = self.users().get_mut(&case.place) {
             suffered.all.add(survived);
@@ -142,14 +143,14 @@ impl Evidence {
         }
     }
 
-    /// There was no room to ask it.
+    /// Records that there was no room to replay the call.
     pub(super) fn not_asked(&self, case: Case) {
         if let Some(suffered) = self.users().get_mut(&case.place) {
             suffered.asked -= 1;
         }
     }
 
-    /// All of it until now.
+    /// The evidence so far.
     pub(super) fn found(&self) -> Found {
         let users = self.users();
         Found {
@@ -166,7 +167,7 @@ impl Evidence {
     }
 }
 
-/// Whether the call trapped, wanted more memory than there is, or ran out of time.
+/// Whether the call trapped, wanted more memory than it may have, or ran out of time.
 fn is_broken(kind: FailureKind) -> bool {
     matches!(
         kind,
@@ -216,7 +217,7 @@ mod tests {
     #[test]
     fn the_calls_that_are_asked_again_tell_of_the_others() {
         let evidence = Evidence::default();
-        // More than are asked again of each, and of one half of them only.
+        // More calls of each user than are replayed; of the replayed ones, one half survives.
         for user in ["ann", "bob", "eve"] {
             fail(&evidence, user, 16, false);
             fail(&evidence, user, 984, true);

@@ -11,7 +11,8 @@ use tokio::time::timeout;
 
 use super::{cache::ComponentHash, loader::LoadError};
 
-/// The most compilations that are given up and still run: beyond it nothing is compiled until one of them ends.
+/// The maximum number of given-up compilations that still run. Once it is reached, nothing is compiled until one of
+/// them ends.
 const GIVEN_UP_MAX: usize = 2;
 
 /// The lowest priority (a nice value).
@@ -33,7 +34,7 @@ impl Compilation {
 
     fn slow_down(&self) {
         for thread in self.threads().iter() {
-            // It may have ended meanwhile.
+            // The thread may have ended in the meantime.
             let _ = rustix::process::setpriority_process(Some(*thread), LEAST);
         }
     }
@@ -47,7 +48,8 @@ impl GivenUp {
     /// Waits for a compilation of the component `hash`, for at most `max`.
     ///
     /// # Errors
-    /// [`LoadError::CompileTime`] if it takes longer. At once if this one, or too many, were given up and still run.
+    /// Returns [`LoadError::CompileTime`] if it takes longer. Returns it at once if a compilation of this component was
+    /// given up and still runs, or if too many others do.
     pub(super) async fn bounded<T, F>(
         &self,
         hash: ComponentHash,

@@ -1,8 +1,8 @@
-//! The state of a `single` instance on its way from one version to the next.
+//! Hands over the state of a `single` instance from one version to the next.
 //!
-//! Messages are held, those under way are waited for, the old instance saves, the new one restores, and whoever called
-//! this makes the new version live. Until then nothing is lost: where any of it fails or takes too long, the old instance
-//! goes on as it was.
+//! New messages are held, those in progress are waited for, the old instance saves, the new one restores, and the
+//! caller makes the new version live. Until then nothing is lost: if any step fails or takes too long, the old instance
+//! continues as before.
 
 use std::{
     sync::Arc,
@@ -26,16 +26,16 @@ use super::{
 };
 use crate::metrics::events::PluginHandedOver;
 
-/// How often it is tried to find a moment in which no message is under way, within the time for all of it.
+/// The number of attempts to find a moment without messages in progress, within the time limit of the whole handover.
 const ATTEMPTS: u32 = 3;
 
-/// The part of that time for which messages go on between two attempts.
+/// Messages continue between two attempts for that time limit divided by this number.
 const PAUSE_SHARE: u32 = 20;
 
 /// Why the state was not handed over.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandoverError {
-    /// Messages that were under way did not end.
+    /// Messages in progress did not end.
     #[error(
         "messages that were under way did not end within {0:?} (`handover_time_max`), in {ATTEMPTS} attempts; try again, \
          or allow more"
@@ -46,10 +46,10 @@ pub(super) enum HandoverError {
         "the change of another plugin took longer than messages may be held ({0:?}, `handover_time_max`)"
     )]
     HeldUp(Duration),
-    /// It was not done in time.
+    /// The handover did not finish in time.
     #[error("{step} and what came before it took longer than {max:?} (`handover_time_max`)")]
     TooSlow { step: &'static str, max: Duration },
-    /// The plugin said no.
+    /// The plugin refused.
     #[error("{step} refused: {reason}")]
     Refused { step: &'static str, reason: String },
     /// A call failed.
@@ -60,38 +60,38 @@ pub(super) enum HandoverError {
     TooLarge { bytes: usize, max: usize },
 }
 
-/// A state that the new version has. The messages of the old one are held until this ends: by [`Self::end`], once the new
-/// version is live, or by being dropped, after which the old one goes on.
+/// A state that the new version has taken over. The messages of the old version are held until this value ends: by
+/// [`Self::end`] once the new version is live, or by being dropped, after which the old version continues.
 pub(super) struct HandedOver {
     old: Arc<PluginVersion>,
     new: Arc<PluginVersion>,
     door: HeldDoor,
     began: Instant,
-    /// By when the new version is to be live.
+    /// The deadline by which the new version must be live.
     until: Instant,
     carried: Option<Carried>,
 }
 
-/// What was carried over.
+/// The state that was carried over.
 struct Carried {
     bytes: usize,
-    /// Tells the keeper of the old instance that it is not needed any more.
+    /// Tells the task that keeps the old instance that the instance is no longer needed.
     over: oneshot::Sender<()>,
 }
 
-/// What an instance saved, and where to say that it is not needed any more.
+/// The answer of an instance to `save`, and the channel that reports that the instance is no longer needed.
 struct Saved {
     said: Result<SnapshotResult, String>,
     over: oneshot::Sender<()>,
 }
 
 impl HandedOver {
-    /// By when the new version is to be live: messages are held no longer.
+    /// The deadline by which the new version must be live. Messages are not held beyond it.
     pub(super) fn until(&self) -> Instant {
         self.until
     }
 
-    /// The new version is live: those who wait go there.
+    /// Ends the handover once the new version is live; waiting messages go to that version.
     pub(super) fn end(mut self) {
         let carried = self.carried.take();
         PluginHandedOver {
@@ -104,7 +104,7 @@ impl HandedOver {
         }
         .emit();
         if let Some(carried) = carried {
-            // The keeper may be gone only where the runtime is.
+            // The keeping task can only be gone if the runtime is.
             let _ = carried.over.send(());
         }
         self.door.close();
@@ -118,17 +118,18 @@ impl Drop for HandedOver {
     }
 }
 
-/// Whether `old` has a state that must not be split: messages are held, and it is handed over to `new`.
+/// Whether `old` has a state that must not be split, so that messages are held and the state is handed over to `new`.
 pub(super) fn is_due(old: &PluginVersion, new: &PluginVersion) -> bool {
     old.door().is_some() && new.door().is_some()
 }
 
-/// Holds the messages of `old` and hands its state over to `new`, if both can: within `handover_time_max` of `new` from the
-/// moment in which messages are held for the first time, all attempts together. None where another version serves in the
-/// place of `old` by the time at which its door can be held: that has the state now.
+/// Holds the messages of `old` and hands its state over to `new`, if both can do so. All attempts together take at most
+/// `handover_time_max` of `new`, from the moment in which messages are first held. `None` if another version has
+/// replaced `old` by the time at which its door can be held: that version has the state now.
 ///
 /// # Errors
-/// [`HandoverError`]; `old` serves on then, with its state, unless saving it trapped.
+/// Returns [`HandoverError`] if the handover fails. `old` then continues to serve with its state, unless saving it
+/// trapped.
 pub(super) async fn hand_over(
     old: &Arc<PluginVersion>,
     new: &Arc<PluginVersion>,
@@ -144,7 +145,7 @@ pub(super) async fn hand_over(
     try_to_hand_over(old, new, &mut deadline, 1).await
 }
 
-/// Holds the messages of `old`, so that `new` can take its place without its state. None as with [`hand_over`].
+/// Holds the messages of `old`, so that `new` can replace it without its state. `None` as with [`hand_over`].
 pub(super) async fn hold(old: &Arc<PluginVersion>, new: &Arc<PluginVersion>) -> Option<HandedOver> {
     let door = old.door()?.hold().await?;
     let began = Instant::now();
@@ -158,8 +159,8 @@ pub(super) async fn hold(old: &Arc<PluginVersion>, new: &Arc<PluginVersion>) -> 
     })
 }
 
-/// `deadline` is that of all attempts, and begins with the first hold. Of the time until then, this one waits for messages
-/// that are under way for its part, where so many attempts are left.
+/// `deadline` is shared by all attempts and is set by the first hold. This attempt waits for messages in progress for
+/// its share of the remaining time, with `left` attempts to go including this one.
 async fn try_to_hand_over(
     old: &Arc<PluginVersion>,
     new: &Arc<PluginVersion>,
@@ -179,7 +180,7 @@ async fn try_to_hand_over(
     )
     .await;
     if !carries {
-        // There is nothing to lose but the order of the calls that are under way.
+        // There is nothing to lose except the order of the calls in progress.
         return Ok(Some(held));
     }
     empty.map_err(|_| HandoverError::Busy(max))?;
@@ -204,9 +205,9 @@ async fn try_to_hand_over(
     Ok(Some(held))
 }
 
-/// Has the instance of `old` save, keeps it until it is known what becomes of the state, and gives it back where the new
-/// version does not go live. A task of its own: whoever waits for a save that is slow gives up, and the instance must not
-/// be thrown away for that.
+/// Makes the instance of `old` save, keeps it until the fate of the state is known, and gives it back if the new
+/// version does not go live. Runs in its own task: a caller that waits for a slow save gives up, and that must not cost
+/// the instance.
 async fn keep(
     old: Arc<PluginVersion>,
     deadline: Instant,
@@ -222,7 +223,7 @@ async fn keep(
     let (instance, said) = match save(&old, instance).await {
         Ok(answer) => answer,
         Err(error) => {
-            // The lease starts another instance, which knows nothing.
+            // The lease starts another instance, which does not have the state.
             let (plugin, version) = (old.name(), old.label());
             warn!(
                 plugin,
@@ -246,8 +247,8 @@ async fn save(
     mut instance: Instance,
 ) -> Result<(Instance, Result<SnapshotResult, String>), CallError> {
     let limits = &old.config().limits;
-    // A state that is too large is refused, which costs the swap. What wasmtime refuses costs the instance, so it may
-    // give as much as it can have; the snapshot is a copy of a part of its memory.
+    // A state that is too large is refused, which costs only the swap. What wasmtime refuses costs the instance, so its
+    // limit is set to as much as the instance can have; the snapshot is a copy of a part of the instance's memory.
     instance
         .guest()
         .store
@@ -261,7 +262,7 @@ async fn save(
     Ok((instance, said))
 }
 
-/// Has the instance of `new` take the state.
+/// Makes the instance of `new` restore the state.
 async fn restore(
     new: &Arc<PluginVersion>,
     deadline: Instant,
@@ -300,7 +301,7 @@ fn failed(step: &'static str, reason: &impl ToString) -> HandoverError {
     }
 }
 
-/// How long an attempt waits for messages that are under way, with so many attempts `left`.
+/// How long an attempt waits for messages in progress, with `left` attempts to go including this one.
 fn patience(deadline: Instant, now: Instant, left: u32) -> Duration {
     deadline.saturating_duration_since(now) / left
 }

@@ -1,4 +1,4 @@
-//! A call's right to an instance, and what becomes of the place where the instance fails.
+//! A call's right to an instance, and what happens to the place in the pool if the instance fails.
 
 use std::{pin::pin, sync::Arc, task::Poll, time::Instant};
 
@@ -13,15 +13,15 @@ use super::{
 };
 use crate::metrics::FailureKind;
 
-/// A place in the pool, whose instance was lent. Dropped without being given back, it costs the instance: a trap poisons an
-/// instance, and so does a call that was given up half-way.
+/// A place in the pool whose instance is lent out. If the lease is dropped without being given back, the instance is
+/// lost: a trap poisons an instance, and so does a call that was abandoned half-way.
 pub(super) struct Lease<'a> {
     version: &'a Arc<PluginVersion>,
     ready_since: Option<Instant>,
 }
 
 impl<'a> Lease<'a> {
-    /// An instance that is idle; none where the caller must wait, or start one.
+    /// Takes an idle instance; `None` if the caller must wait for one or start one.
     pub(super) fn take(version: &'a Arc<PluginVersion>) -> Option<(Self, Instance)> {
         let instance = version.pool.take_now()?;
         let lease = Self {
@@ -31,10 +31,11 @@ impl<'a> Lease<'a> {
         Some((lease, instance))
     }
 
-    /// An instance, at the latest by `deadline` where all are busy.
+    /// Takes an instance, or starts one. If all are busy, waits until `deadline` at the latest.
     ///
     /// # Errors
-    /// [`CallError`] where none came free, or none starts.
+    /// Returns [`CallError`] if no instance becomes free in time, if too many calls wait already, or if no instance
+    /// starts.
     pub(super) async fn wait(
         version: &'a Arc<PluginVersion>,
         deadline: Instant,
@@ -57,7 +58,7 @@ impl<'a> Lease<'a> {
         match place {
             Place::Warm(instance) => Ok((lease(waited.then(Instant::now)), instance)),
             Place::Empty => {
-                // Gives the place back where none starts.
+                // Gives the place back if no instance starts.
                 let mut lease = lease(None);
                 let instance = version.start_instance().await?;
                 lease.ready_since = Some(Instant::now());
@@ -70,18 +71,18 @@ impl<'a> Lease<'a> {
         }
     }
 
-    /// When the instance was there, where it was not there at once.
+    /// When the instance became available; `None` if it was available at once.
     pub(super) fn ready_since(&self) -> Option<Instant> {
         self.ready_since
     }
 
-    /// Ends it for good: the version serves no more, and needs no other instance.
+    /// Ends the lease for good: the version no longer serves, so it needs no other instance.
     pub(super) fn retire(self) {
         self.version.pool.give_up();
         std::mem::forget(self);
     }
 
-    /// Ends it well.
+    /// Ends the lease after a successful call, and returns the instance to the pool.
     pub(super) fn give_back(self, mut instance: Instance) {
         HostState::end(&mut instance.guest().store);
         self.version.pool.give_back(instance);

@@ -1,14 +1,15 @@
 //! The plugin runtime: everything that knows wasmtime.
 //!
-//! Reading order: [`engine`] is the machine and its clock, [`cpu`] what a call uses of it, [`lane`] where it goes on if
-//! that is much; [`bindings`] the Rust side of the WIT package, and [`editions`] of its versions; [`host`] what a
-//! guest may call; [`limits`] what it may use; [`instance`] one instance and [`pool`] the warm ones; [`version`] the calls
-//! to a plugin; [`loader`] how a component is admitted; [`registry`] what is live and how it is swapped, [`door`] and
-//! [`handover`] how a state in memory comes along; [`rollout`] how a version is tried first; [`evidence`], [`replay`] and
-//! [`recent`] what a version on trial is judged by; [`versions`] what of that is on disk.
+//! Reading order: [`engine`] is the wasmtime engine and its clock, [`cpu`] the CPU time that a call uses, and [`lane`]
+//! where long calls continue; [`bindings`] is the Rust side of the WIT package, and [`editions`] covers its versions;
+//! [`host`] is what a guest may call; [`limits`] is what it may use; [`instance`] is one instance, and [`pool`] holds
+//! the warm ones; [`version`] makes the calls to a plugin; [`loader`] admits a component; [`registry`] holds what is
+//! live and swaps it, and [`door`] and [`handover`] carry a state in memory along; [`rollout`] tries a version first;
+//! [`evidence`], [`replay`] and [`recent`] supply what a version on trial is judged by; [`versions`] keeps part of that
+//! on disk.
 //!
-//! Invariants: a guest that failed is thrown away, never the host. A version that was not admitted whole is never
-//! called for a message. What is live changes by one atomic store.
+//! Invariants: a guest that failed is thrown away, never the host. A version that was not fully admitted is never
+//! called for a message. The live set changes with one atomic store.
 
 mod answer;
 mod bindings;

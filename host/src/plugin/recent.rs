@@ -1,5 +1,5 @@
-//! The recent calls of a version: the standard for its successor. Its lifetime is no standard, because a client
-//! may have made it fail last week.
+//! The recent calls of a version: the baseline for its successor. The whole lifetime of a version is no baseline,
+//! because a client may have made it fail last week.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,21 +9,21 @@ use std::{
 
 use super::evidence::{Place, Places, counted};
 
-/// So far back it goes, about.
+/// The approximate length of the period.
 const WINDOW: Duration = Duration::from_secs(300);
 
-/// Failures whose users are known; of more, those of the latest stand for all.
+/// The maximum number of failures whose users are known. If there are more, the latest ones stand for all.
 const FAILURES_MAX: usize = 1024;
 
-/// The calls of that time.
+/// The calls of that period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lately {
     pub(super) calls: u64,
-    /// Those that failed, of one user for no more than of all others together.
+    /// Calls that failed. Those of one user count for at most as many as those of all other users together.
     pub(super) failures: u64,
 }
 
-/// See above.
+/// Keeps track of the recent calls of a version.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     places: Places,
@@ -32,15 +32,16 @@ pub(super) struct Recent {
 
 #[derive(Debug, Default)]
 struct State {
-    /// How many calls there had been when, the earliest first. The first is as old as the window, or as the version.
+    /// The total number of calls at each mark, the earliest first. The first mark is as old as the period, or as the
+    /// version.
     marks: VecDeque<(Instant, u64)>,
     failures: VecDeque<(Instant, Place)>,
-    /// Failures that were forgotten for want of room, and when the last of them was.
+    /// When the latest failure that was dropped for lack of room happened, and how many were dropped.
     forgotten: Option<(Instant, u64)>,
 }
 
 impl Recent {
-    /// A call of `user` failed.
+    /// Records a failed call of `user`.
     pub(super) fn failed(&self, user: &str, now: Instant) {
         let place = self.places.of(user);
         let mut state = self.state();
@@ -53,14 +54,14 @@ impl Recent {
         state.failures.push_back((now, place));
     }
 
-    /// Remembers that there have been `calls` until now. To be called once in a while.
+    /// Records that there have been `calls` calls until now. Must be called from time to time.
     pub(super) fn mark(&self, calls: u64, now: Instant) {
         let mut state = self.state();
         state.marks.push_back((now, calls));
         state.prune(now);
     }
 
-    /// The recent calls, if there have been `calls` in all.
+    /// The recent calls, given that there have been `calls` calls in total.
     pub(super) fn lately(&self, calls: u64, now: Instant) -> Lately {
         let mut state = self.state();
         state.prune(now);

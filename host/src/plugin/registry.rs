@@ -1,10 +1,11 @@
-//! Which versions are live, and how that changes: all at once, or not at all.
+//! The live plugin versions and how they change: all at once, or not at all.
 //!
-//! [`Registry::apply`] brings what is live to what the files and the configuration say: a [`reload`], plugin by plugin by
-//! [`attempt`], and by [`resume`] where an earlier process left something. What operators do by hand is in [`operations`]
-//! and [`back`], what they are shown in [`view`], what is remembered for both in [`record`], and what of that is on disk
-//! in [`keep`]. A version that went live is watched by [`probation`], after the rules of [`judge`]; one that is tried first,
-//! in [`rollout`], too. Messages take the set by a [`visit`], and [`handover`] is the step before a `single` plugin is swapped.
+//! [`Registry::apply`] brings the live set in line with the plugin files and the configuration. That is a [`reload`],
+//! in which each plugin goes through [`attempt`], and through [`resume`] if an earlier process left something. Manual
+//! operations are in [`operations`] and [`back`], the reports for operators in [`view`], the records behind both in
+//! [`record`], and the part of those that is on disk in [`keep`]. [`probation`] watches a version that went live, by
+//! the rules of [`judge`], and also a version that is tried first ([`rollout`]). Messages enter the set through a
+//! [`visit`], and [`handover`] is the step before a `single` plugin is swapped.
 
 mod attempt;
 mod back;
@@ -57,36 +58,37 @@ pub use trigger::Trigger;
 pub use view::{CallFailure, PluginView, VersionView};
 pub use visit::Visit;
 
-/// What lines of the log about a swap stand in, from its beginning until it is known how it ends.
+/// The tracing span for the log lines of a swap, from its start until its outcome is known.
 fn swap_span(plugin: &str, trigger: Trigger) -> Span {
     info_span!("swap", plugin, trigger = trigger.as_str())
 }
 
-/// Versions that can be gone back to where nothing else is said.
+/// The default number of earlier versions that are kept for a rollback.
 const KEEP: usize = 5;
 
-/// Holds the live set. One reload or operation runs at a time; within a reload, plugins are read, compiled and tried out
-/// beside each other.
+/// Holds the live set. One reload or operation runs at a time, except that a rollback waits for neither. Within a
+/// reload, plugins are read, compiled and tried out concurrently.
 pub struct Registry {
     live: ArcSwap<PluginSet>,
     loader: Loader,
     metrics: Arc<Metrics>,
     records: Records,
-    /// None: nothing is kept on disk.
+    /// `None` if nothing is kept on disk.
     versions: Option<Versions>,
-    /// Versions that can be gone back to, beside the one that is live. Each keeps its compiled code, and no instance.
+    /// How many earlier versions are kept for a rollback, in addition to the live one. Each keeps its compiled code,
+    /// but no instances.
     keep: usize,
-    /// The rules that versions are judged by.
+    /// The rules by which versions on trial are judged.
     probation: ArcSwap<ProbationConfig>,
-    /// Told when a version has to prove itself.
+    /// Notified when a version goes on trial.
     trials: Notify,
-    /// Held for as long as it takes to put another set in the place of the one that is live, never across an `await`.
+    /// Held while the live set is being replaced, never across an `await`.
     switch: Mutex<()>,
     turn: tokio::sync::Mutex<()>,
 }
 
 impl Registry {
-    /// With no plugin in it, and what was live in memory alone.
+    /// Creates a registry without plugins, which keeps earlier versions in memory only.
     pub fn new(loader: Loader, metrics: Arc<Metrics>) -> Self {
         let live = ArcSwap::from_pointee(PluginSet::default());
         Self {
@@ -103,7 +105,7 @@ impl Registry {
         }
     }
 
-    /// The same, which keeps what was live as `config` says.
+    /// Returns the registry, set up to keep earlier versions as `config` says.
     #[must_use]
     pub fn keeping(self, config: &PluginVersionsConfig) -> Self {
         Self {
@@ -113,16 +115,16 @@ impl Registry {
         }
     }
 
-    /// The set that is live now, to look at. Messages go through [`Registry::enter`].
+    /// The current live set, for inspection. Messages use [`Registry::enter`].
     pub fn live(&self) -> Arc<PluginSet> {
         self.live.load_full()
     }
 
-    /// Brings the live set to `configs`, reading every file anew. A plugin whose new version is refused keeps the
-    /// version that it had, and so does one whose file an operator passed over. Returns the refusals.
+    /// Brings the live set in line with `configs` and reads every file again. A plugin keeps its current version if its
+    /// new version is refused, or if a push or a rollback overrides its file. Returns the refusals.
     ///
-    /// A changed configuration becomes live as a whole. Where only files changed, each plugin becomes live as soon as
-    /// it can, so that one that compiles for seconds holds up no other.
+    /// A changed configuration goes live as a whole. If only files changed, each plugin goes live as soon as it is
+    /// ready, so a plugin that compiles for seconds does not delay the others.
     pub async fn apply(
         &self,
         configs: &[PluginConfig],
@@ -135,11 +137,12 @@ impl Registry {
         }
         let mut refusals = self.round(configs, file_bytes_max, trigger).await;
         if trigger == Trigger::Start && configs.iter().any(|config| config.rollout.is_some()) {
-            // What changed while the server was down is tried beside what was live, which is live by now.
+            // Files that changed while the server was down are tried alongside the previous versions, which are live by
+            // now.
             let tried = self.round(configs, file_bytes_max, Trigger::File);
             refusals.extend(tried.await);
         }
-        // Also where nothing went live: that a file was looked at is worth keeping.
+        // Also if nothing went live: the fact that a file was examined is worth keeping.
         for config in configs {
             self.keep(&config.name, None);
         }
@@ -190,7 +193,7 @@ impl Registry {
         let mut attempts = attempts;
         while let Some((index, tried)) = attempts.next().await {
             self.take(&mut reload, index, tried);
-            // With a conflict it waits for the others, whose new versions may have none.
+            // On a conflict it waits for the other plugins, whose new versions may not conflict.
             if trigger == Trigger::File && reload.conflict().is_none() {
                 self.go_live(&mut reload).await;
             }
@@ -209,7 +212,7 @@ impl Registry {
         }
     }
 
-    /// Takes a plugin out of the reload: what is live of it stays.
+    /// Drops a plugin from the reload; its live version stays.
     fn drop_out(&self, reload: &mut Reload, index: usize, refused: NotAdmitted) {
         let place = &mut reload.places[index];
         place.attempt = Attempt::Over;
@@ -230,7 +233,7 @@ impl Registry {
         }
     }
 
-    /// Makes everything live that is ready, by one store, with the state of `single` plugins.
+    /// Makes all versions that are ready live with one store, with the state of `single` plugins handed over first.
     async fn go_live(&self, reload: &mut Reload) {
         for place in &mut reload.places {
             self.pass_over(place, reload.began);
@@ -239,7 +242,7 @@ impl Registry {
         let switch = self.switch();
         let live = self.live();
         for place in &mut reload.places {
-            // The state of a `single` plugin is with the new version by now, and going back waits for that.
+            // By now the new version has the state of a `single` plugin, and a rollback waits for that.
             if place.next().is_none_or(|next| next.door().is_none()) {
                 self.pass_over(place, reload.began);
             }
@@ -258,7 +261,7 @@ impl Registry {
         };
         crash_point("admitted");
         self.store_live(set);
-        // Only now: messages that were held look for what is live.
+        // Not earlier: once released, held messages look up the live set.
         handed_over.into_iter().for_each(HandedOver::end);
         crash_point("live");
         for place in &mut reload.places {
@@ -284,7 +287,7 @@ impl Registry {
         drop(switch);
     }
 
-    /// Gives up what the file of a plugin holds if an operator went back while it was being loaded.
+    /// Discards the version from a plugin's file if an operator rolled back while it was being loaded.
     fn pass_over(&self, place: &mut Place, began: Instant) {
         let name = &place.config.name;
         let is_of_file = matches!(
@@ -301,12 +304,12 @@ impl Registry {
         }
     }
 
-    /// For who puts another set live: what is live does not change meanwhile.
+    /// Locks the switch. The live set does not change while the guard is held.
     fn switch(&self) -> MutexGuard<'_, ()> {
         self.switch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The one store. Whoever calls it holds the switch.
+    /// The only store to the live set. The caller must hold the switch.
     fn store_live(&self, set: PluginSet) {
         self.metrics.messages_by_type.know(set.named_types());
         self.live.store(Arc::new(set));

@@ -1,8 +1,8 @@
-//! Asks the version before a version on trial what that failed at.
+//! Replays the failed calls of a version on trial on the previous version.
 //!
-//! It runs beside what serves, as a version on copies does: what it writes goes nowhere, what it counts is not counted, what it
-//! logs is marked, and its calls queue in a bounded line for one task. A `single` version is asked as it begins, without the
-//! state in its memory.
+//! The previous version runs here as a shadow does: its writes go nowhere, its counters are not reported, its log lines
+//! are marked, and its calls wait in a bounded queue for one task. A `single` version is called as it is when it
+//! starts, without the state in its memory.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ use super::{
 };
 use crate::{protocol::ClientInfo, supervise};
 
-/// Calls that may wait, and bytes of all of them.
+/// The maximum number of waiting calls, and of their bytes in total.
 const CALLS_MAX: usize = 256;
 const BYTES_MAX: usize = 4 << 20;
 
 /// The approximate cost of a call in addition to its texts, in bytes.
 const CALL_BYTES: usize = 256;
 
-/// A call of a plugin, to be repeated.
+/// A call of a plugin, to be replayed.
 #[derive(Clone, Debug)]
 pub enum Call<'a> {
     /// About a message.
@@ -38,7 +38,7 @@ pub enum Call<'a> {
     Join(&'a str),
 }
 
-/// The same, kept.
+/// An owned [`Call`].
 enum Kept {
     About(Asked, Box<MessageCopy>),
     Connected,
@@ -46,16 +46,16 @@ enum Kept {
     Join(String),
 }
 
-/// A call that failed.
+/// A failed call that waits to be replayed.
 struct Failed {
     case: Case,
     client: Option<Arc<ClientInfo>>,
     call: Kept,
-    /// Its part of the room that all have.
+    /// Its share of the memory budget of all waiting calls.
     _room: OwnedSemaphorePermit,
 }
 
-/// Calls that failed, on their way to the version before.
+/// The queue of failed calls for the previous version.
 #[derive(Debug)]
 pub(super) struct Replays {
     evidence: Arc<Evidence>,
@@ -64,7 +64,7 @@ pub(super) struct Replays {
 }
 
 impl Replays {
-    /// Asks `before`, until this is dropped. Within a runtime.
+    /// Replays calls on `before` until this value is dropped. Must be called within a Tokio runtime.
     pub(super) fn start(before: &PluginVersion) -> Arc<Self> {
         let version = Arc::new(before.as_double("replay"));
         let evidence = Arc::<Evidence>::default();
@@ -86,7 +86,7 @@ impl Replays {
         &self.evidence
     }
 
-    /// Takes a call that failed, to be asked again if there is room. Does not wait.
+    /// Records a failed call, and queues it for a replay if there is room. Does not wait.
     pub(super) fn offer(
         &self,
         error: &CallError,
@@ -111,8 +111,8 @@ impl Replays {
     }
 }
 
-/// Whose call it was. A message of a backend that names no sender is one of its own: backends have a key, and no client
-/// can speak as one.
+/// The user who made the call. A backend message without a sender counts as its own user: backends have a key, and no
+/// client can pose as one.
 pub(super) fn user_of<'a>(client: Option<&'a Arc<ClientInfo>>, call: &Call<'a>) -> &'a str {
     match (client, call) {
         (Some(client), _) => &client.user,
@@ -129,7 +129,7 @@ async fn run(
 ) {
     while let Some(failed) = calls.recv().await {
         evidence.asked(failed.case, failed.is_survived_by(version).await);
-        // Who serves goes first.
+        // Tasks that serve clients go first.
         tokio::task::yield_now().await;
     }
 }

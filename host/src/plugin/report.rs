@@ -1,4 +1,4 @@
-//! The report of an admission, for programs.
+//! The machine-readable report of an admission.
 
 use std::time::Duration;
 
@@ -6,44 +6,44 @@ use serde::Serialize;
 
 use super::loader::{Admission, LoadError};
 
-/// What an admission found out about a component.
+/// The result of a component's admission.
 #[derive(Debug, Serialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum AdmissionReport<'a> {
-    /// It may go live.
+    /// The component was admitted, and may go live.
     Admitted {
-        /// The name that it says it has.
+        /// The name that the component declares.
         name: Option<&'a str>,
-        /// The version that it says it is.
+        /// The version that the component declares.
         version: Option<&'a str>,
-        /// Its size.
+        /// Its size in bytes.
         bytes: usize,
         /// The interfaces that it exports.
         exports: &'a [&'static str],
         /// The event types that it handles.
         event_types: &'a [String],
-        /// What it imports, but from WASI.
+        /// Its imports, except those from WASI.
         imports: Vec<&'a str>,
-        /// What it imports from WASI, which gives next to nothing here.
+        /// Its imports from WASI, which provides next to nothing here.
         wasi: Vec<&'a str>,
-        /// Time to compile it, or to load what was compiled before.
+        /// Time to compile it, or to load the code that was compiled before, in milliseconds.
         compile_ms: f64,
         /// Whether it was compiled before.
         cached: bool,
-        /// Time to instantiate it.
+        /// Time to instantiate it, in milliseconds.
         instantiate_ms: f64,
-        /// Time of `init`; none where it has none.
+        /// Time that `init` took, in milliseconds; `None` if the component has no `init`.
         init_ms: Option<f64>,
-        /// Time of `self-test`; none where it has none.
+        /// Time that `self-test` took, in milliseconds; `None` if the component has no `self-test`.
         self_test_ms: Option<f64>,
-        /// Bytes of its linear memories after that.
+        /// Size of its linear memories after that, in bytes.
         memory_bytes: usize,
     },
-    /// It may not.
+    /// The component was refused.
     Refused {
-        /// The step that it failed at: [`LoadError::step`].
+        /// The step at which it failed: [`LoadError::step`].
         step: &'static str,
-        /// In words for its author.
+        /// The reason, worded for the plugin's author.
         reason: String,
     },
 }

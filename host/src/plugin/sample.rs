@@ -1,4 +1,4 @@
-//! Calls that serve nobody, to tell a plugin's author what a call of each interface costs.
+//! Sample calls that serve nobody, to show a plugin's author what a call of each interface costs.
 
 use std::{
     sync::Arc,
@@ -11,29 +11,29 @@ use super::{
 };
 use crate::protocol::ClientInfo;
 
-/// Calls of which the middle one is the time of a warm call.
+/// The number of calls whose median is the time of a warm call.
 const WARM_CALLS: usize = 101;
 
-/// A message that most plugins have something to do about.
+/// A message that most plugins react to.
 const EVENT_TYPE: &str = "chat_message";
 const PAYLOAD: &str = r#"{"text":"hello"}"#;
 
-/// What a sample call of one interface was like.
+/// The result of a sample call of one interface.
 #[derive(Clone, Debug)]
 pub struct SampleCall {
-    /// The function, as `validation.validate`.
+    /// The function, such as `validation.validate`.
     pub function: &'static str,
-    /// What it was about: an event type, or a room.
+    /// The subject of the call: an event type, a user or a room.
     pub about: String,
-    /// Time of the first call, with an instance started for it.
+    /// Time of the first call, for which an instance is started.
     pub cold: Duration,
-    /// Time of a later call; none where the first failed.
+    /// Median time of the later calls; `None` if none succeeded.
     pub warm: Option<Duration>,
-    /// What it answered.
+    /// The answer to the first call.
     pub answer: String,
 }
 
-/// Calls each interface of `version` with a sample, except those that the host calls by itself.
+/// Calls each interface of `version` with a sample, except those that the host calls on its own.
 pub async fn sample_calls(version: &PluginVersion) -> Vec<SampleCall> {
     let client = Arc::new(ClientInfo {
         connection: "sample".to_owned(),
@@ -43,7 +43,7 @@ pub async fn sample_calls(version: &PluginVersion) -> Vec<SampleCall> {
         connected_at_ms: now_ms(),
     });
     let client = &client;
-    // A handler is asked about a type of its own.
+    // A handler is called with a type that it handles.
     let handled = version.handled().first_match();
     let handled = handled.as_deref().unwrap_or(EVENT_TYPE);
     let mut calls = Vec::new();
@@ -100,7 +100,7 @@ pub async fn sample_calls(version: &PluginVersion) -> Vec<SampleCall> {
     calls
 }
 
-/// Times `call` with a pool of its own, which is empty at first.
+/// Times `call` with a separate pool, which is empty at first.
 async fn measure(
     function: &'static str,
     about: &str,

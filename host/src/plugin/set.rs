@@ -1,4 +1,4 @@
-//! The plugins of one moment, in the order of the chain.
+//! The plugins at one moment, in the order of the chain.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use super::{
 };
 use crate::{config::PluginConfig, protocol::event_type::Patterns};
 
-/// The plugins of one moment, in the order of the chain. A message goes through one set from start to end.
+/// The plugins at one moment, in the order of the chain. A message goes through one set from start to end.
 #[derive(Debug, Default)]
 pub struct PluginSet {
     slots: Vec<Slot>,
-    /// The doors of the versions with one instance.
+    /// The doors of the versions with a single instance.
     doors: Vec<Arc<Door>>,
 }
 
@@ -23,7 +23,7 @@ pub struct Slot {
     config: Arc<PluginConfig>,
     sees: Patterns,
     version: Option<Arc<PluginVersion>>,
-    /// A version that is tried first.
+    /// A version that is being rolled out.
     rollout: Option<Arc<Rollout>>,
 }
 
@@ -33,7 +33,7 @@ impl Slot {
         version: Option<Arc<PluginVersion>>,
         rollout: Option<Arc<Rollout>>,
     ) -> Self {
-        // Validated with the configuration.
+        // Validated together with the configuration.
         let sees = Patterns::parse(&config.events).unwrap_or_default();
         Self {
             config,
@@ -43,7 +43,7 @@ impl Slot {
         }
     }
 
-    /// The configured entry. That of the version may be older, where a newer one was refused.
+    /// The configured entry. The entry of the version may be older, if a newer version was refused.
     pub fn config(&self) -> &Arc<PluginConfig> {
         &self.config
     }
@@ -53,13 +53,13 @@ impl Slot {
         self.sees.matches(event_type)
     }
 
-    /// The version that is live; none where no version was ever admitted.
+    /// The live version; `None` if no version was ever admitted.
     pub fn version(&self) -> Option<&Arc<PluginVersion>> {
         self.version.as_ref()
     }
 
-    /// The version that serves `user`: the live one, or the one that is tried on a share of the users. Always the same of
-    /// one set.
+    /// The version that serves `user`: the live one, or the one on trial for a share of the users. Within one set the
+    /// result never changes.
     pub fn version_for(&self, user: &str) -> Option<&Arc<PluginVersion>> {
         let tried = self
             .rollout
@@ -68,12 +68,12 @@ impl Slot {
         tried.or(self.version.as_ref())
     }
 
-    /// A version that runs beside the live one on copies of its calls.
+    /// A version that runs alongside the live one on copies of its calls.
     pub fn shadow(&self) -> Option<&Shadow> {
         self.rollout.as_ref()?.shadow()
     }
 
-    /// The version that is tried first.
+    /// The rollout of a version on trial.
     pub(super) fn rollout(&self) -> Option<&Arc<Rollout>> {
         self.rollout.as_ref()
     }
@@ -88,10 +88,10 @@ impl PluginSet {
         }
     }
 
-    /// Lets a message in to every version that has a door.
+    /// Lets a message enter every version that has a door.
     ///
     /// # Errors
-    /// The door that is not open; the message is in nowhere then.
+    /// Returns the door that is not open; the message has then entered none.
     pub(super) fn enter(&self) -> Result<(), Arc<Door>> {
         let Some(closed) = self.doors.iter().position(|door| !door.enter()) else {
             return Ok(());
@@ -100,12 +100,12 @@ impl PluginSet {
         Err(self.doors[closed].clone())
     }
 
-    /// The message that was let in goes.
+    /// Counts out a message that was let in.
     pub(super) fn leave(&self) {
         self.doors.iter().for_each(|door| door.leave());
     }
 
-    /// The places, in the order of the chain.
+    /// The slots, in the order of the chain.
     pub fn slots(&self) -> &[Slot] {
         &self.slots
     }
@@ -118,7 +118,7 @@ impl PluginSet {
             .map(|slot| slot.config.name.as_str())
     }
 
-    /// The event types that plugins are configured for, or handle, by name.
+    /// The event types that plugins are configured for or handle, by name.
     pub(super) fn named_types(&self) -> impl Iterator<Item = &str> {
         self.slots.iter().flat_map(|slot| {
             let candidate = slot.rollout.as_ref().map(|rollout| rollout.candidate());
@@ -136,25 +136,25 @@ impl PluginSet {
     }
 }
 
-/// What a plugin of a set to be handles.
+/// The event types that a plugin of a planned set handles.
 #[derive(Clone, Copy)]
 pub(super) struct Claim<'a> {
     pub(super) handles: &'a Patterns,
-    /// Whether the version is not live yet: only such a one can be refused.
+    /// Whether the version is not live yet: only new versions can be refused.
     pub(super) new: bool,
 }
 
 /// Two plugins that handle the same types.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Conflict {
-    /// The place of the one that is refused: the new one, and of two new ones the later in the chain.
+    /// The index of the plugin that is refused: the new one, or the later one in the chain if both are new.
     pub(super) refused: usize,
-    /// The place of the other.
+    /// The index of the other plugin.
     pub(super) other: usize,
     pub(super) pattern: String,
 }
 
-/// The first conflict among the plugins of a set to be, by their places; none: they can be live together.
+/// The first conflict among the plugins of a planned set, by their indexes; `None` if they can be live together.
 pub(super) fn conflict(claims: &[Option<Claim<'_>>]) -> Option<Conflict> {
     let claimed = || {
         claims

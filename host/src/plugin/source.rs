@@ -1,4 +1,4 @@
-//! Reads the file of a component, and no more of it than a component may have.
+//! Reads the file of a component, up to the size that a component may have.
 
 use std::{
     fs::File,
@@ -9,10 +9,11 @@ use std::{
 
 use super::loader::LoadError;
 
-/// The bytes of the file, at most `bytes_max`. Read off the threads that serve.
+/// Reads the file, which may have at most `bytes_max` bytes. Runs off the serving threads.
 ///
 /// # Errors
-/// [`LoadError::Read`] and [`LoadError::TooLarge`].
+/// Returns [`LoadError::Read`] if the file cannot be read or is not a regular file, and [`LoadError::TooLarge`] if it
+/// has more than `bytes_max` bytes.
 pub async fn read(path: &Path, bytes_max: usize) -> Result<Arc<[u8]>, LoadError> {
     let file = path.to_owned();
     let read = tokio::task::spawn_blocking(move || read_now(&file, bytes_max));
@@ -29,7 +30,7 @@ fn read_now(path: &Path, bytes_max: usize) -> Result<Arc<[u8]>, LoadError> {
         path: path.to_owned(),
         reason: error.to_string(),
     };
-    // Opening a pipe would wait until somebody writes to it.
+    // Opening a pipe would block until a writer opens it too.
     let metadata = std::fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {
         return Err(LoadError::Read {

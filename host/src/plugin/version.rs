@@ -36,7 +36,7 @@ use crate::{
     supervise,
 };
 
-/// A version that was admitted.
+/// A version of a plugin that passed its admission.
 pub struct PluginVersion {
     hash: ComponentHash,
     label: String,
@@ -48,11 +48,11 @@ pub struct PluginVersion {
     pub(super) shared: Arc<Shared>,
     admission: Arc<Admission>,
     pub(super) pool: Pool<Instance>,
-    /// Instances that are kept ready.
+    /// The number of instances that are kept ready.
     warm: usize,
-    /// Whether a task gives back what is not.
+    /// Ensures that the task that releases idle instances beyond that number is started only once.
     looked_after: Once,
-    /// With one instance only: messages go through it.
+    /// The door that messages go through, if the version has a single instance.
     door: Option<Arc<Door>>,
 }
 
@@ -70,10 +70,10 @@ pub(super) struct Parts {
 
 /// The message that a call is about, as the guest sees it.
 pub type GuestMessage<'a> = raw::Message<'a>;
-/// Where the message goes, as the guest sees it.
+/// The destination of the message, as the guest sees it.
 pub type GuestDestination<'a> = raw::DestinationParam<'a>;
 
-/// The answer of a plugin that may refuse.
+/// The answer to a call that the plugin may reject.
 pub type Verdict<T> = Result<Result<T, Rejection>, CallError>;
 
 impl PluginVersion {
@@ -99,12 +99,12 @@ impl PluginVersion {
         }
     }
 
-    /// The same version, with instances of its own.
+    /// The same version, with its own empty pool.
     pub(super) fn with_empty_pool(&self) -> Self {
         self.sharing(self.shared.clone())
     }
 
-    /// The same version to go live once more: with instances of its own, and with figures that begin anew.
+    /// The same version, to go live again: with its own instances, and with fresh figures.
     pub(super) fn anew(&self) -> Self {
         self.sharing(Arc::new(Shared {
             figures: Arc::default(),
@@ -112,8 +112,8 @@ impl PluginVersion {
         }))
     }
 
-    /// The same version to run on copies: with instances, figures and counters of its own, a log that is marked so, and a
-    /// store that takes nothing.
+    /// The same version, to run on copies: with its own instances, figures and counters, a log that carries `mark`, and
+    /// a store that discards writes.
     pub(super) fn as_double(&self, mark: &str) -> Self {
         let metrics = Arc::<PluginMetrics>::default();
         let (own, lines) = (&self.shared, self.config.limits.log_lines_per_second);
@@ -158,33 +158,33 @@ impl PluginVersion {
         &self.hash
     }
 
-    /// What the component says about its version; empty where it says nothing.
+    /// The version that the component declares; empty if it declares none.
     pub fn declared_version(&self) -> &str {
         &self.shared.declared_version
     }
 
-    /// What it was configured with.
+    /// Its configuration.
     pub fn config(&self) -> &Arc<PluginConfig> {
         &self.config
     }
 
-    /// What is counted about the plugin.
+    /// The metrics of the plugin.
     pub fn metrics(&self) -> &Arc<PluginMetrics> {
         &self.shared.metrics
     }
 
-    /// What it has done since it went live.
+    /// Its figures since it went live.
     pub fn figures(&self) -> &VersionFigures {
         &self.shared.figures
     }
 
-    /// Takes note of a call that failed, to judge the version by if it is on trial. For whoever called it for a client, or
-    /// for a message. Does not wait.
+    /// Records a failed call, by which the version is judged if it is on trial. For code that called it on behalf of a
+    /// client or for a message. Does not wait.
     pub fn blame(&self, error: &CallError, client: Option<&Arc<ClientInfo>>, call: &Call<'_>) {
         self.shared.figures.blame(error, client, call);
     }
 
-    /// What its admission found out.
+    /// The results of its admission.
     pub fn admission(&self) -> &Admission {
         &self.admission
     }
@@ -206,7 +206,7 @@ impl PluginVersion {
         self.indices.names()
     }
 
-    /// Instances that wait, and all that exist.
+    /// The number of idle instances, and the number of all instances.
     pub fn pool_size(&self) -> (usize, usize) {
         self.pool.size()
     }
@@ -226,12 +226,13 @@ impl PluginVersion {
         self.indices.transformation.is_some()
     }
 
-    /// Whether it can do both in one call.
+    /// Whether it can validate and transform in one call.
     pub fn screens(&self) -> bool {
         self.indices.screening.is_some()
     }
 
-    /// How closely the types that it handles describe this one.
+    /// How closely the types that it handles match this one; `None` if it does not handle this type, or does not see
+    /// it.
     pub fn handles(&self, event_type: &str) -> Option<Closeness> {
         if !self.sees.matches(event_type) {
             return None;
@@ -244,22 +245,22 @@ impl PluginVersion {
         &self.handles
     }
 
-    /// Whether it follows connections.
+    /// Whether it is called when clients connect and disconnect.
     pub fn follows_connections(&self) -> bool {
         self.indices.connections.is_some()
     }
 
-    /// Whether its one instance can hand its memory over, and take another's.
+    /// Whether its single instance can hand over its memory, and take over that of another.
     pub(super) fn hands_over(&self) -> bool {
         self.door.is_some() && self.indices.handover.is_some()
     }
 
-    /// The door that messages go through, where it has one instance only.
+    /// The door that messages go through, if the version has a single instance.
     pub(super) fn door(&self) -> Option<&Arc<Door>> {
         self.door.as_ref()
     }
 
-    /// Whether it decides who may be in a room.
+    /// Whether it decides who may join a room.
     pub fn authorizes_rooms(&self) -> bool {
         self.indices.rooms.is_some()
     }
@@ -267,7 +268,7 @@ impl PluginVersion {
     /// `validation.validate`.
     ///
     /// # Errors
-    /// [`CallError`] where it gave no legal answer, as with all calls below.
+    /// Returns [`CallError`] if the plugin gave no legal answer. This applies to all calls below.
     pub fn validate(
         self: &Arc<Self>,
         client: Option<&Arc<ClientInfo>>,
@@ -291,7 +292,7 @@ impl PluginVersion {
             .map(|answer| self.verdict(answer?, answer::transformed))
     }
 
-    /// `screening.screen`: both in one call.
+    /// `screening.screen`: validates and transforms in one call.
     pub fn screen(
         self: &Arc<Self>,
         client: Option<&Arc<ClientInfo>>,
@@ -367,10 +368,10 @@ impl PluginVersion {
         self.verdict(answer, Ok)
     }
 
-    /// Starts instances ahead of need, as many as are kept ready.
+    /// Starts instances ahead of need, up to the number that is kept ready.
     ///
     /// # Errors
-    /// [`CallError`] of the first that does not start.
+    /// Returns the [`CallError`] of the first instance that does not start.
     pub(super) async fn warm_up(self: &Arc<Self>) -> Result<(), CallError> {
         self.looked_after.call_once(|| self.look_after());
         while self.pool.take_for_refill(self.warm) {
@@ -385,7 +386,7 @@ impl PluginVersion {
         Ok(())
     }
 
-    /// Gives instances back that nobody uses any more, as long as the version lasts.
+    /// Releases instances that are no longer used, as long as the version exists.
     fn look_after(self: &Arc<Self>) {
         let (version, every) = (Arc::downgrade(self), self.config.limits.instances_idle_time);
         let server = &self.shared.server;
@@ -400,7 +401,7 @@ impl PluginVersion {
         Ok(start.await?)
     }
 
-    /// [`Self::call`] about a message, which the guest gets first.
+    /// Like [`Self::call`], but sets the guest's message first.
     fn call_about<R, F>(
         self: &Arc<Self>,
         client: Option<&Arc<ClientInfo>>,
@@ -417,10 +418,12 @@ impl PluginVersion {
         })
     }
 
-    /// Lends an instance to `call`. One that failed is thrown away, and another is started off the path.
+    /// Lends an instance to `call`. An instance that failed is thrown away, and a new one is started off the message
+    /// path.
     ///
-    /// Here, and in what leads here, no async function stands: it keeps what it is given twice, and every idle connection
-    /// holds the room for that. For the same reason what is rarely waited for is on the heap.
+    /// This function and the message calls above are not async functions: an async function stores its arguments twice,
+    /// and every idle connection would reserve the space for that. For the same reason, futures that are rarely awaited
+    /// are on the heap.
     fn call<R, F>(
         self: &Arc<Self>,
         client: Option<&Arc<ClientInfo>>,
@@ -439,7 +442,8 @@ impl PluginVersion {
             };
             let answer = match taken {
                 Ok((lease, mut instance)) => {
-                    // The call's own time begins here: waiting for an instance, or starting one, is not the guest's fault.
+                    // The call's own time begins here: waiting for an instance, or starting one, is not the guest's
+                    // fault.
                     let deadline = lease.ready_since().unwrap_or(started) + budget.wall;
                     HostState::begin(&mut instance.guest().store, client.cloned(), budget);
                     let ended = instance.run(&self.shared, deadline.into(), call).await;
@@ -493,7 +497,7 @@ impl PluginVersion {
         .map_err(|illegal| self.illegal(&illegal))
     }
 
-    /// An illegal answer is found after the call was counted.
+    /// Counts an illegal answer, which is found after the call was counted.
     fn illegal(&self, illegal: &Illegal) -> CallError {
         let error = CallError::new(FailureKind::Output, illegal.to_string());
         self.shared.metrics.failures(error.kind).increment();
@@ -511,7 +515,7 @@ impl PluginVersion {
     }
 }
 
-/// Gives back what was not used for so long, as long as the version lasts.
+/// Releases instances that were not used for the time `every`, as long as the version exists.
 async fn shrink(version: &Weak<PluginVersion>, every: Duration) {
     loop {
         sleep(every).await;

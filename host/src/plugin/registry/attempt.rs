@@ -1,4 +1,4 @@
-//! What the file of a plugin is worth now: loaded, passed over, or refused.
+//! Decides whether a plugin's file is loaded, skipped or refused.
 
 use std::sync::Arc;
 
@@ -14,31 +14,31 @@ use crate::{
     },
 };
 
-/// A plugin to look at.
+/// A plugin to examine.
 pub(super) struct Look<'a> {
     pub(super) config: &'a Arc<PluginConfig>,
-    /// What is live of it.
+    /// Its live version.
     pub(super) current: Option<&'a Arc<PluginVersion>>,
-    /// What is tried beside it.
+    /// The rollout alongside the live version.
     pub(super) rollout: Option<&'a Rollout>,
     pub(super) file_bytes_max: usize,
     pub(super) trigger: Trigger,
-    /// Whether the file is loaded whatever speaks against it.
+    /// Whether to load the file regardless of anything that speaks against it.
     pub(super) force: bool,
 }
 
-/// What is in its file.
+/// The content of a plugin's file.
 pub(super) struct Found {
     pub(super) attempted: Refused,
     pub(super) bytes: Result<Arc<[u8]>, LoadError>,
 }
 
-/// Where a new version comes from.
+/// The origin of a new version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// The configured file.
     File,
-    /// An operator: the file is passed over until it changes.
+    /// An operator. The file is skipped until it changes.
     Operator,
 }
 
@@ -46,18 +46,18 @@ pub(super) enum Origin {
 pub(super) struct Newcomer {
     pub(super) version: Arc<PluginVersion>,
     pub(super) origin: Origin,
-    /// Its bytes, where they may not be kept yet.
+    /// Its bytes, if they may not be on disk yet.
     pub(super) component: Option<Arc<[u8]>>,
-    /// Whether an operator insists on it, so that it is not tried first.
+    /// Whether an operator insists on it, so that it goes live without a rollout.
     pub(super) insisted: bool,
-    /// Whether it has to prove itself once it is live.
+    /// Whether it goes on probation once it is live.
     pub(super) watched: bool,
-    /// What was wanted rather, and does not load.
+    /// The version that was preferred to this one, but does not load.
     pub(super) instead_of: Option<NotAdmitted>,
 }
 
 impl Newcomer {
-    /// One that the configured file holds.
+    /// A version from the configured file.
     pub(super) fn of_file(version: Arc<PluginVersion>, bytes: Arc<[u8]>) -> Self {
         Self {
             version,
@@ -69,7 +69,7 @@ impl Newcomer {
         }
     }
 
-    /// One that an operator wants.
+    /// A version that an operator asked for.
     pub(super) fn of_operator(version: Arc<PluginVersion>, component: Option<Arc<[u8]>>) -> Self {
         Self {
             version,
@@ -82,14 +82,14 @@ impl Newcomer {
     }
 }
 
-/// What came of looking at a plugin.
+/// The result of examining a plugin.
 pub(super) enum Tried {
     New(Newcomer),
     Same(Unchanged),
 }
 
 impl Tried {
-    /// The same, which an operator insists on.
+    /// The same result, with an operator insisting on the new version.
     pub(super) fn insisted(self) -> Self {
         match self {
             Self::New(new) => Self::New(Newcomer {
@@ -100,7 +100,7 @@ impl Tried {
         }
     }
 
-    /// The same, which goes live at once and need not prove itself.
+    /// The same result, with the new version going live at once and without probation.
     pub(super) fn unwatched(self) -> Self {
         match self.insisted() {
             Self::New(new) => Self::New(Newcomer {
@@ -112,14 +112,14 @@ impl Tried {
     }
 }
 
-/// Why a component is not admitted, and which one.
+/// The component that is not admitted, and why.
 pub(super) struct NotAdmitted {
-    /// None where nothing could be read.
+    /// `None` if nothing could be read.
     pub(super) hash: Option<ComponentHash>,
     pub(super) error: LoadError,
 }
 
-/// What a record says about a file.
+/// The parts of a plugin's record that concern its file.
 struct Said {
     refused: bool,
     hold: Option<Hold>,
@@ -127,7 +127,7 @@ struct Said {
 }
 
 impl Registry {
-    /// What the file of a plugin is worth now.
+    /// Decides whether a plugin's file should be loaded, skipped or refused, and does so.
     pub(super) async fn attempt(&self, look: &Look<'_>) -> Result<Tried, NotAdmitted> {
         let config = look.config;
         let found = self.find(look).await;
@@ -163,7 +163,7 @@ impl Registry {
             version.config().makes_same_version(config) && content.as_ref() == Ok(version.hash())
         };
         if holds(current) {
-            // The file has caught up with what was pushed: from now on it is followed again.
+            // The file has caught up with the pushed version, so it is followed again from now on.
             self.records.with(&config.name, |record| record.hold = None);
             self.forget_candidate_of_file(&config.name);
             return Ok(Tried::Same(Unchanged::Live));
@@ -194,11 +194,11 @@ impl Registry {
         Found { attempted, bytes }
     }
 
-    /// Writes down what was found, and says what speaks against it.
+    /// Records the content of the file, and returns what the record says about it.
     fn said_about(&self, look: &Look<'_>, attempted: &Refused) -> Said {
         self.records.with(&look.config.name, |record| {
             record.file = Some(attempted.content.clone());
-            // Explicit requests try again what was refused; notifications do not.
+            // Explicit requests retry a file that was refused; file notifications do not.
             let refused =
                 look.trigger == Trigger::File && record.refused.as_ref() == Some(attempted);
             if !refused {
@@ -232,7 +232,7 @@ impl Registry {
             .map_err(|error| self.refused(config, attempted, hash, error))
     }
 
-    /// Writes down that a file is not to be tried again before it changes.
+    /// Records that a file is not to be tried again until it changes.
     pub(super) fn refused(
         &self,
         config: &PluginConfig,
@@ -245,14 +245,14 @@ impl Registry {
         NotAdmitted { hash, error }
     }
 
-    /// Whether the component was taken back by itself, and nobody insists on it.
+    /// Whether the component was rolled back automatically and no operator has insisted on it since.
     pub(super) fn is_barred(&self, config: &PluginConfig, hash: &ComponentHash) -> bool {
         self.records.with(&config.name, |record| {
             record.why_barred(hash, config).is_some()
         })
     }
 
-    /// How much of the processors compiling this plugin may take.
+    /// How much CPU time compiling this plugin may take.
     pub(super) fn pace(&self, plugin: &str) -> Pace {
         match self.live().find(plugin).and_then(Slot::version) {
             Some(_) => Pace::Beside,

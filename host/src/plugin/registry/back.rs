@@ -1,7 +1,7 @@
-//! Going back to a version that was live before.
+//! Rolls back to a version that was live before.
 //!
-//! That waits for no reload or operation that is under way, which may compile for minutes: as the probation does, it takes
-//! what is live then, and changes one place in it.
+//! A rollback does not wait for a reload or an operation in progress, which may compile for minutes. Like the
+//! probation, it takes the set that is live at that moment, and changes one place in it.
 
 use std::{sync::Arc, time::Instant};
 
@@ -20,19 +20,19 @@ use crate::{
     plugin::{ComponentHash, LoadError, PluginSet, PluginVersion, Slot, handover::HandedOver, hex},
 };
 
-/// Fewest digits of a sha256 that name a version, as logs and reports do.
+/// The minimum number of sha256 digits that identify a version. Logs and reports show this many.
 const DIGITS_MIN: usize = 12;
 
-/// A version to go back to.
+/// A version to roll back to.
 pub(super) enum Back {
-    /// It was live in this process.
+    /// The version was live in this process.
     Resting(Arc<PluginVersion>),
-    /// It was live in an earlier one.
+    /// The version was live in an earlier process.
     Kept(ComponentHash),
 }
 
 impl Back {
-    /// Its component.
+    /// The hash of its component.
     pub(super) fn hash(&self) -> &ComponentHash {
         match self {
             Self::Resting(version) => version.hash(),
@@ -42,12 +42,12 @@ impl Back {
 }
 
 impl Registry {
-    /// Goes back to the version whose sha256 starts with `to`, or to the latest that was not taken back itself: the
-    /// component with the configuration that it had, or with the one in force if it was live in an earlier process. A file
-    /// that is being loaded meanwhile is passed over.
+    /// Rolls back to the version whose sha256 starts with `to`, or without `to` to the latest version that was not
+    /// itself rolled back. The component runs with the configuration that it had, or with the current one if it was
+    /// live in an earlier process. A file that is being loaded in the meantime is skipped.
     ///
     /// # Errors
-    /// [`ChangeError`]; what was live stays then.
+    /// Returns [`ChangeError`] if the operation fails; the live version then stays.
     pub async fn roll_back(
         &self,
         plugin: &str,
@@ -107,7 +107,7 @@ impl Registry {
         })
     }
 
-    /// Makes `new` live in its place, and leaves all other places as they are by now.
+    /// Makes `new` live in its place, and leaves all other places as they are at that moment.
     fn put_back(
         &self,
         plugin: &str,
@@ -128,7 +128,7 @@ impl Registry {
             }
         });
         self.store_live(PluginSet::new(slots.collect()));
-        // Only now: messages that were held look for what is live.
+        // Not earlier: once released, held messages look up the live set.
         handed_over.into_iter().for_each(HandedOver::end);
         self.remember(&config, &new, old.as_deref(), reload.trigger);
         self.records
@@ -139,7 +139,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Readies a version that was live before.
+    /// Prepares a version that was live before.
     pub(super) async fn go_back(
         &self,
         config: &Arc<PluginConfig>,
@@ -148,7 +148,7 @@ impl Registry {
     ) -> Result<Tried, NotAdmitted> {
         match back {
             Back::Resting(earlier) => {
-                // It was admitted before, and starts here as then.
+                // It was admitted before, and starts here as it did then.
                 let version = Arc::new(earlier.anew());
                 let warmed = version.warm_up().await;
                 let warmed = warmed.map_err(|error| LoadError::Start(error.detail));
@@ -162,7 +162,7 @@ impl Registry {
         }
     }
 
-    /// The version to go back to; none where that is the one that is live.
+    /// The version to roll back to; `None` if that is the live version.
     pub(super) fn earlier(
         &self,
         plugin: &str,
@@ -188,7 +188,7 @@ impl Registry {
         earlier.map(Some).ok_or(ChangeError::NoSuchVersion(to))
     }
 
-    /// Takes back the version that is tried beside the live one, if one is.
+    /// Withdraws the version that is on trial alongside the live one, if there is one.
     pub(super) fn end_trial(&self, place: &Place, began: Instant) -> Option<Change> {
         let (rollout, live) = (place.rollout.as_ref()?, place.current.as_ref()?);
         self.withdraw(&place.config.name, rollout, "an operator took it back");

@@ -1,10 +1,10 @@
-//! What comes of what operators do.
+//! The results of manual operations.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::plugin::{ComponentHash, LoadError, PluginVersion};
 
-/// What came of an operation that nothing spoke against.
+/// The result of an operation that did not fail.
 #[derive(Debug)]
 pub enum Change {
     /// Another version is live.
@@ -16,33 +16,33 @@ pub enum Change {
         /// Time from the request to the swap.
         took: Duration,
     },
-    /// What is live stays, and another version is tried beside it.
+    /// The live version stays, and another version is on trial alongside it.
     OnTrial {
         /// That version.
         version: Arc<PluginVersion>,
         /// `canary` or `shadow`.
         mode: &'static str,
-        /// The share of users that go through it.
+        /// The share of users that it serves, in percent; `None` for a shadow.
         percent: Option<u32>,
-        /// Time from the request to its beginning.
+        /// Time from the request to the start of the trial.
         took: Duration,
     },
-    /// What is live stays, because there was nothing to do.
+    /// The live version stays, because there was nothing to do.
     Unchanged(Unchanged),
 }
 
 /// Why there was nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unchanged {
-    /// This version is live already.
+    /// This version is already live.
     Live,
-    /// The file is the one that an operator passed over, by a push or a rollback.
+    /// The file is skipped because an operator overrode it with a push or a rollback.
     Held,
-    /// The file was refused, and has not changed since.
+    /// The file was refused and has not changed since.
     Refused,
-    /// This version was taken back by itself, and nobody insists on it.
+    /// This version was rolled back automatically, and no operator insists on it.
     RolledBack,
-    /// This version is tried beside the live one already.
+    /// This version is already on trial alongside the live one.
     OnTrial,
 }
 
@@ -52,15 +52,15 @@ pub enum ChangeError {
     /// No such plugin is configured.
     #[error("no plugin is called {0:?} in the configuration of this node")]
     UnknownPlugin(String),
-    /// There is nothing to go back to.
+    /// There is no earlier version to roll back to.
     #[error("there is no earlier version to go back to")]
     NoEarlierVersion,
-    /// The version to go back to is none that was live.
+    /// The requested version is not one of those that were live before.
     #[error(
         "{0:?} is none of the versions that were live before; it takes at least 12 digits of the sha256"
     )]
     NoSuchVersion(String),
-    /// The component was live and taken back by itself, and nobody insists on it.
+    /// The component was rolled back automatically, and no operator insists on it.
     #[error(
         "version {version} was taken back on probation ({reason}); change it, or push it with force"
     )]
@@ -73,7 +73,7 @@ pub enum ChangeError {
     /// The component was refused.
     #[error("{error}")]
     Refused {
-        /// Which one; none where nothing could be read.
+        /// The hash of the component; `None` if nothing could be read.
         hash: Option<ComponentHash>,
         /// Why.
         error: LoadError,

@@ -1,4 +1,4 @@
-//! The step before a version of a `single` plugin goes live: its state comes with it.
+//! Hands over the state of a `single` plugin before its new version goes live.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,16 +15,17 @@ use crate::{
     },
 };
 
-/// Another version than the one that was to be replaced is live by now.
+/// Another version has already gone live in place of the one that was to be replaced.
 pub(super) struct Replaced;
 
 impl Registry {
-    /// Hands over the state of every `single` plugin of `reload` that gets another version, and refuses those versions that
-    /// do not take it. The messages of the others are held until what is returned ends, and nothing else takes the place of
-    /// what is live of those plugins until then: the probation holds the messages of a version too before it takes it back.
+    /// Hands over the state of every `single` plugin of `reload` that gets another version, and refuses versions that
+    /// do not accept it. The messages of the other `single` plugins are held until the returned values end, and until
+    /// then nothing else replaces their live versions: the probation, too, holds the messages of a version before it
+    /// rolls the version back.
     ///
-    /// Who goes back to an earlier version wants to be rid of the later one, and what the whole cluster decided happens on
-    /// every node: that happens without the state where it must.
+    /// An operator who rolls back wants to be rid of the later version, and a decision of the whole cluster takes
+    /// effect on every node. Both go ahead without the state if they must.
     pub(super) async fn hand_over(&self, reload: &mut Reload) -> Vec<HandedOver> {
         let due = reload
             .places
@@ -42,7 +43,7 @@ impl Registry {
         let mut open: FuturesUnordered<_> = attempts.collect();
         let mut waited_for: BTreeMap<_, _> = due.iter().cloned().collect();
         loop {
-            // Who has handed over holds its messages for the others no longer than it may.
+            // A plugin that has handed over holds its messages for the others no longer than it may.
             let until = handed_over.iter().map(HandedOver::until).min();
             let next = match until {
                 Some(until) => timeout_at(until.into(), open.next()).await.ok(),
@@ -79,8 +80,9 @@ impl Registry {
         handed_over
     }
 
-    /// Hands over the state of what is live now, which may be another version than when the reload began, or than a moment
-    /// ago: the probation waits for no reload. None where there is none to hand over.
+    /// Hands over the state of the version that is live now. That may not be the one that was live when the reload
+    /// began, or even a moment ago, because the probation does not wait for reloads. `None` if there is no state to
+    /// hand over.
     async fn hand_over_to(
         &self,
         new: &Arc<PluginVersion>,
@@ -106,11 +108,11 @@ impl Registry {
         self.live().find(plugin).and_then(Slot::version).cloned()
     }
 
-    /// Holds the messages of a `single` version that is taken back by itself, and hands its state over, if it can: the
-    /// earlier one goes live in any case. Waits for a handover of `bad` that is under way.
+    /// Holds the messages of a `single` version that is rolled back automatically, and hands over its state if
+    /// possible; the earlier version goes live in any case. Waits for a handover of `bad` that is in progress.
     ///
     /// # Errors
-    /// [`Replaced`], where that handover went well.
+    /// Returns [`Replaced`] if that handover succeeded.
     pub(super) async fn hand_back(
         &self,
         bad: &Arc<PluginVersion>,

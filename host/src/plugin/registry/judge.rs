@@ -1,41 +1,42 @@
-//! Whether a version that is on trial is good enough: by its own calls that failed and that the version before survives, in the
-//! light of what that one did lately.
+//! Decides whether a version on trial is good enough: by those of its failed calls that the previous version survives,
+//! compared with the recent record of the previous version.
 
 use crate::{
     config::ProbationConfig,
     plugin::{evidence::Found, recent::Lately},
 };
 
-/// Broken calls, at least: one or two are an accident, whatever share they are.
+/// The minimum number of broken calls: one or two are an accident, whatever their share is.
 const BROKEN_MIN: u64 = 3;
 
-/// Failures, at least, before their rate is compared: the count of ten rare events strays by a third by chance.
+/// The minimum number of failures before their rate is compared: a count of ten rare events varies by a third by
+/// chance.
 const FAILURES_MIN: u64 = 10;
 
-/// Calls of the version before, at least, before its rate is one to compare with.
+/// The minimum number of calls of the previous version before its rate serves for comparison.
 const CALLS_BEFORE_MIN: u64 = 100;
 
-/// How often the rate of the version before a version may fail.
+/// How many times the failure rate of the previous version is allowed.
 const RATE_FACTOR: f64 = 2.0;
 
-/// What is to become of a version that is on trial.
+/// The verdict on a version on trial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// It is too early to say.
     Wait,
-    /// It is good.
+    /// The version is good.
     Passed,
-    /// It is not, for this reason.
+    /// The version is bad, for this reason.
     Failed(String),
 }
 
-/// How far the time of a trial has gone.
+/// How much of the time of a trial has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Running,
-    /// The time is over, but calls that failed may still be asked again.
+    /// The time is over, but failed calls may still be replayed.
     Over,
-    /// Nothing is waited for any more.
+    /// The trial waits for nothing more.
     Final,
 }
 
@@ -44,7 +45,7 @@ pub(super) enum Phase {
 pub(super) struct Own {
     /// Calls, however they ended.
     pub(super) calls: u64,
-    /// Those of them that speak against it.
+    /// The calls that count as evidence against it.
     pub(super) found: Found,
 }
 
@@ -54,12 +55,12 @@ impl Own {
     }
 }
 
-/// The calls are counted a moment before their failures are.
+/// Calls are counted a moment before their failures are.
 fn percent(count: u64, calls: u64) -> f64 {
     100.0 * count as f64 / calls.max(1) as f64
 }
 
-/// Judges what a version did on trial, in the light of what the version `before` it did lately.
+/// Judges a version's calls on trial, compared with the recent calls of the previous version, `before`.
 pub(super) fn judge(rules: &ProbationConfig, before: Lately, own: Own, phase: Phase) -> Judgement {
     let over = phase != Phase::Running;
     if let Some(reason) = broken(rules, own, over).or_else(|| doubled(rules, before, own)) {
@@ -72,7 +73,7 @@ pub(super) fn judge(rules: &ProbationConfig, before: Lately, own: Own, phase: Ph
     Judgement::Wait
 }
 
-/// Too many calls broke that the version before survives.
+/// Returns the reason for a failure if too many calls broke that the previous version survives.
 fn broken(rules: &ProbationConfig, own: Own, over: bool) -> Option<String> {
     let broken = own.found.broken;
     if broken.failures < BROKEN_MIN || broken.users < rules.users_min {
@@ -82,7 +83,7 @@ fn broken(rules: &ProbationConfig, own: Own, over: bool) -> Option<String> {
     let allowed = if own.calls >= rules.calls_min {
         f64::from(rules.failure_percent)
     } else if over {
-        // Few calls say little, but if half of them broke they say enough.
+        // A few calls prove little, but if half of them broke, that is enough.
         50.0_f64.next_down()
     } else {
         return None;
@@ -96,7 +97,8 @@ fn broken(rules: &ProbationConfig, own: Own, over: bool) -> Option<String> {
     })
 }
 
-/// It fails more than twice as often as the version before, at what that one survives.
+/// Returns the reason for a failure if the version fails more than twice as often as the previous one, counting only
+/// failures that the previous one survives.
 fn doubled(rules: &ProbationConfig, before: Lately, own: Own) -> Option<String> {
     let all = own.found.all;
     let enough = own.calls >= rules.calls_min
@@ -203,7 +205,7 @@ mod tests {
         assert_eq!(verdict(before, own(500, 0, 10), false), "wait");
         assert_eq!(verdict(before, own(500, 0, 11), false), "failed");
         assert_eq!(verdict(before, own(100, 0, 9), false), "wait");
-        // One that was hardly called sets no standard.
+        // A version with few calls is no baseline.
         let few = Lately {
             calls: 99,
             failures: 0,

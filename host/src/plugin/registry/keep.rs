@@ -1,4 +1,4 @@
-//! What of a record is kept on disk, and how it comes back.
+//! Stores the part of a record that is kept on disk, and restores it.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -10,7 +10,7 @@ use super::{
 use crate::plugin::versions::{Earlier, Kept, State};
 
 impl Registry {
-    /// Takes over what an earlier process knew of the plugin, the first time that it is looked at.
+    /// Restores the state that an earlier process kept of the plugin, the first time that the plugin is examined.
     pub(super) async fn recall(&self, plugin: &str) {
         let Some(versions) = &self.versions else {
             return;
@@ -25,8 +25,8 @@ impl Registry {
         }
     }
 
-    /// Has what is known of the plugin now written, where that is news. `component`: the bytes of the live version, where
-    /// they may not be kept yet. Does not wait.
+    /// Queues the plugin's current state to be written, if it has changed. `component`: the bytes of the live version,
+    /// if they may not be on disk yet. Does not wait.
     pub(super) fn keep(&self, plugin: &str, component: Option<Arc<[u8]>>) {
         let Some(versions) = &self.versions else {
             return;
@@ -42,14 +42,14 @@ impl Registry {
         }
     }
 
-    /// Waits, for a bounded time, until what is known of the plugins is on disk.
+    /// Waits, for a bounded time, until the state of all plugins is on disk.
     pub async fn kept(&self) {
         if let Some(versions) = &self.versions {
             versions.settled().await;
         }
     }
 
-    /// Why what is live of the plugin would not be live after a restart; none: it would.
+    /// Why the plugin's live version would not be live after a restart; `None` if it would.
     pub(super) fn not_kept(&self, plugin: &str) -> Option<String> {
         match &self.versions {
             Some(versions) => versions.failure(plugin),
@@ -57,7 +57,7 @@ impl Registry {
         }
     }
 
-    /// Whether what is live of the plugin is to be kept, and the disk does not take it.
+    /// Whether the plugin's live version should be kept on disk, but could not be written.
     pub fn fails_to_keep(&self, plugin: &str) -> bool {
         let versions = self.versions.as_ref();
         versions.is_some_and(|versions| versions.failure(plugin).is_some())
@@ -65,12 +65,12 @@ impl Registry {
 }
 
 impl Record {
-    /// What is to be kept; none while nothing is live.
+    /// The state to keep; `None` while nothing is live.
     fn state(&self) -> Option<State> {
         let live = self.stints.front().filter(|stint| stint.is_live())?;
         let of_file = self.candidate.as_ref().is_some_and(Candidate::is_of_file);
         let file = match (&self.file, &self.kept) {
-            // Not dealt with yet: a restart looks at it as at one that has changed.
+            // The file's candidate is not decided yet, so a restart treats the file as changed.
             (_, Some(kept)) if of_file => kept.file.map(|file| file.0),
             (Some(Ok(hash)), _) => Some(*hash),
             _ => None,
@@ -83,7 +83,7 @@ impl Record {
                 rolled_back: stint.end?.rolled_back,
             })
         });
-        // One component with two configurations is kept once: configurations are not.
+        // A component with two configurations is kept only once, because configurations are not kept.
         for earlier in earlier {
             let sha256 = earlier.version.sha256;
             let known = |other: &Earlier| other.version.sha256 == sha256;

@@ -1,8 +1,8 @@
-//! Operations by hand: swap a component in that an operator uploads, or have the file read again. Going back is in
-//! [`back`](super::back), because that waits for nothing.
+//! Manual operations: swapping in a component that an operator uploads, and reading the file again. Rollbacks are in
+//! [`back`](super::back), because they do not wait for other operations.
 //!
-//! Each goes the way of a reload: admitted beside what is live, one atomic store, written down, told in log and metrics.
-//! What an operator put live stays until the plugin's file or its configuration changes.
+//! Each takes the same path as a reload: admission alongside the live version, one atomic store, a record, a log line
+//! and metrics. A version that an operator made live stays until the plugin's file or its configuration changes.
 
 use std::{sync::Arc, time::Instant};
 
@@ -21,26 +21,26 @@ use crate::{
     },
 };
 
-/// A component that was tried beside what is live, and may take its place.
+/// A component that passed its admission alongside the live version, and may replace it.
 #[derive(Debug)]
 pub struct Admitted {
     version: Arc<PluginVersion>,
-    /// Its bytes, to be kept once it is live.
+    /// Its bytes, to be stored on disk once it is live.
     component: Arc<[u8]>,
 }
 
-/// How much an operator insists on what they push.
+/// How much an operator insists on a push.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Push {
-    /// Also a version that was taken back on probation, and at once where versions are tried first.
+    /// Accepts a version that was rolled back on probation, and makes it live at once even if a rollout is configured.
     pub force: bool,
-    /// At once, and without a probation: it stays, however often it fails.
+    /// Makes the version live at once and without probation: it stays, however often it fails.
     pub no_probation: bool,
 }
 
-/// What is to become of a plugin.
+/// The requested change to a plugin.
 enum Wanted {
-    /// What its file says; with `force` whatever speaks for what is live.
+    /// The version in its file; `force` loads it no matter what speaks for the live version.
     File { bytes_max: usize, force: bool },
     /// This component, and its bytes.
     Component {
@@ -52,10 +52,10 @@ enum Wanted {
 }
 
 impl Registry {
-    /// Swaps in the component `bytes`, with the configuration of the plugin that is in force.
+    /// Swaps in the component `bytes` with the plugin's current configuration.
     ///
     /// # Errors
-    /// [`ChangeError`]; what was live stays then.
+    /// Returns [`ChangeError`] if the operation fails; the live version then stays.
     pub async fn push(
         &self,
         plugin: &str,
@@ -64,7 +64,7 @@ impl Registry {
     ) -> Result<Change, ChangeError> {
         let began = Instant::now();
         let config = self.config_of(plugin)?;
-        // Before its turn: a component that compiles for seconds holds up no other plugin.
+        // Before taking the turn, so that a component that compiles for seconds does not delay other plugins.
         let hash = component_hash(&bytes);
         let pace = self.pace(plugin);
         let compiled = self.loader.compile(&config, bytes.clone(), pace);
@@ -79,10 +79,10 @@ impl Registry {
         self.change(plugin, Trigger::Push, wanted, began).await
     }
 
-    /// Tries the component `bytes` with the configuration of the plugin that is in force, and leaves live what is.
+    /// Admits the component `bytes` with the plugin's current configuration, without changing the live version.
     ///
     /// # Errors
-    /// [`ChangeError`].
+    /// Returns [`ChangeError`] if the plugin is not configured, or if the component is refused.
     pub async fn admit(&self, plugin: &str, bytes: Arc<[u8]>) -> Result<Admitted, ChangeError> {
         let live = self.live();
         let slot = live.find(plugin);
@@ -123,11 +123,11 @@ impl Registry {
         })
     }
 
-    /// Makes live what [`Registry::admit`] admitted, for the whole cluster. If the plugin's configuration has changed since,
-    /// it is tried once more. `watched`: whether it has to prove itself.
+    /// Makes live the component that [`Registry::admit`] admitted, for the whole cluster. If the plugin's configuration
+    /// has changed since, the component is admitted again. `watched`: whether it goes on probation.
     ///
     /// # Errors
-    /// [`ChangeError`]; what was live stays then.
+    /// Returns [`ChangeError`] if the operation fails; the live version then stays.
     pub async fn put_live(&self, admitted: Admitted, watched: bool) -> Result<Change, ChangeError> {
         let plugin = admitted.version.name().to_owned();
         let wanted = Wanted::Admitted { admitted, watched };
@@ -135,11 +135,11 @@ impl Registry {
         self.change(&plugin, Trigger::Cluster, wanted, began).await
     }
 
-    /// Reads the plugin's file again, also where it was refused before. With `force`, also where an operator passed it
-    /// over, and where the same version is live: its instances begin anew then.
+    /// Reads the plugin's file again, even if it was refused before. With `force`, also if an operator overrode it with
+    /// a push or a rollback, and if the same version is already live, whose instances then start again.
     ///
     /// # Errors
-    /// [`ChangeError`]; what was live stays then.
+    /// Returns [`ChangeError`] if the operation fails; the live version then stays.
     pub async fn reload(
         &self,
         plugin: &str,
@@ -161,8 +161,8 @@ impl Registry {
         Ok(slot.config().clone())
     }
 
-    /// Why the version with this sha256, in hex, was taken back by itself, with the configuration in force; none where it
-    /// was not, or where an operator insisted on it since.
+    /// Why the version with this sha256 (in hex) was rolled back automatically with the current configuration; `None`
+    /// if it was not, or if an operator has insisted on it since.
     pub fn taken_back(&self, plugin: &str, sha256: &str) -> Option<String> {
         let live = self.live();
         let config = live.find(plugin)?.config();
@@ -177,12 +177,12 @@ impl Registry {
         slots.map(|slot| slot.config().name.clone()).collect()
     }
 
-    /// Whether there is a plugin of this name here.
+    /// Whether a plugin with this name is configured on this node.
     pub fn is_configured(&self, plugin: &str) -> bool {
         self.live().find(plugin).is_some()
     }
 
-    /// Changes what is live, and waits, for a bounded time, until that is on disk.
+    /// Changes the live version, and waits, for a bounded time, until that is on disk.
     async fn change(
         &self,
         plugin: &str,
@@ -195,7 +195,7 @@ impl Registry {
         changed
     }
 
-    /// Waits, for a bounded time, until what is live is on disk.
+    /// Waits, for a bounded time, until the live version is on disk.
     pub(super) async fn until_kept(&self, plugin: &str) {
         if self.is_configured(plugin) {
             self.keep(plugin, None);
@@ -203,7 +203,7 @@ impl Registry {
         }
     }
 
-    /// A reload in which nothing is new yet, and the place of `plugin` in it.
+    /// A reload without any new version yet, and the index of `plugin` in it.
     pub(super) fn reload_of(
         &self,
         plugin: &str,
@@ -253,7 +253,7 @@ impl Registry {
                 // Only this version is new, so only it can be refused for a conflict.
                 self.settle_conflicts(&mut reload);
                 self.go_live(&mut reload).await;
-                // For a conflict, or because it did not take the state of the one before.
+                // Because of a conflict, or because it did not accept the state of the previous version.
                 if let Some((_, error)) = reload.refusals.pop() {
                     return refused(Some(*version.hash()), error, replaced);
                 }
@@ -372,7 +372,7 @@ fn is_version(version: &PluginVersion, hash: &ComponentHash, config: &PluginConf
     version.hash() == hash && version.config().makes_same_version(config)
 }
 
-/// What an operator wants, if it was `admitted`.
+/// Turns an admission that an operator asked for into a [`Tried`].
 pub(super) fn tried(
     admitted: Result<Arc<PluginVersion>, LoadError>,
     hash: ComponentHash,

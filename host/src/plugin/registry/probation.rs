@@ -1,7 +1,7 @@
-//! The time after a swap in which a version has to prove itself, and how the one before it comes back by itself.
+//! The time after a swap in which a version is on probation, and the automatic rollback to the previous version.
 //!
-//! Calls are counted as ever, by the figures of the version; a task of its own looks at them, so that no message waits for
-//! a verdict. Going back waits for no reload that is under way: those may compile for seconds.
+//! Calls are counted as always, in the figures of the version. A separate task reads the figures, so that no message
+//! waits for a verdict. A rollback does not wait for a reload in progress, which may compile for seconds.
 
 use std::{
     sync::Arc,
@@ -33,26 +33,26 @@ use crate::{
     },
 };
 
-/// How often figures are looked at while anything is on trial.
+/// How often the figures are checked while anything is on trial.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How often it is remembered what live versions have done.
+/// How often the number of calls of live versions is recorded.
 const MARK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The time in which a version has to prove itself.
+/// The trial of a version.
 #[derive(Clone)]
 pub(super) struct Trial {
     began: Instant,
-    /// The calls that it had answered when that began.
+    /// The number of calls that the version had answered when the trial began.
     from: u64,
-    /// The recent calls of the version before it.
+    /// The recent calls of the previous version.
     before: Lately,
-    /// Where that is asked what this one fails at.
+    /// Replays the failed calls of this version on the previous one.
     replays: Arc<Replays>,
 }
 
 impl Trial {
-    /// Begins now. Within a runtime.
+    /// Begins a trial now. Must be called within a Tokio runtime.
     pub(super) fn begin(version: &PluginVersion, before: &PluginVersion) -> Self {
         let replays = Replays::start(before);
         version.figures().replay_to(&replays);
@@ -78,12 +78,12 @@ impl Trial {
     }
 }
 
-/// All calls of it.
+/// The number of all calls of `version`.
 pub(super) fn calls(version: &PluginVersion) -> u64 {
     version.figures().call_time().count()
 }
 
-/// How far the time has gone of a trial that `began` then.
+/// The current phase of a trial that began at `began`.
 pub(super) fn phase(began: Instant, rules: &ProbationConfig) -> Phase {
     let elapsed = began.elapsed();
     if elapsed < rules.time {
@@ -95,23 +95,23 @@ pub(super) fn phase(began: Instant, rules: &ProbationConfig) -> Phase {
     }
 }
 
-/// What is to be done at the end of a trial.
+/// The action at the end of a trial.
 enum Due {
     /// The live version is bad, for this reason.
     TakeBack(Digest, String),
     /// The candidate is good.
     Promote(Arc<Rollout>),
-    /// It is not, for this reason.
+    /// The candidate is bad, for this reason.
     Withdraw(Arc<Rollout>, String),
 }
 
 impl Registry {
-    /// Puts `rules` into force, for trials under way too.
+    /// Puts `rules` into force, including for trials in progress.
     pub fn set_probation(&self, rules: ProbationConfig) {
         self.probation.store(Arc::new(rules));
     }
 
-    /// Judges versions on trial until it is dropped, and goes back where one fails.
+    /// Judges versions on trial, and rolls back those that fail, until the future is dropped.
     pub async fn supervise(&self) {
         let mut marks = interval(MARK_INTERVAL);
         loop {
@@ -136,7 +136,7 @@ impl Registry {
         }
     }
 
-    /// Ends the trials that are over, and says what is to be done then.
+    /// Ends the trials that are over, and returns the actions to take.
     fn judge_all(&self) -> Vec<(String, Due)> {
         let rules = self.probation.load();
         let mut due = Vec::new();
@@ -169,7 +169,7 @@ impl Registry {
         due
     }
 
-    /// Goes back from the version `judged` to the last good one, unless another one went live meanwhile.
+    /// Rolls back from the version `judged` to the last good one, unless another version went live in the meantime.
     async fn take_back(&self, plugin: &str, judged: &Digest, reason: String) {
         let began = Instant::now();
         let live = self.live();
@@ -213,8 +213,8 @@ impl Registry {
         );
     }
 
-    /// Writes down that the version `judged` failed, in the place of which another one went live before it was taken back:
-    /// nobody goes back to it by accident.
+    /// Records that the version `judged` failed, although another one replaced it before it could be rolled back, so
+    /// that nobody rolls back to it by accident.
     fn condemn(&self, plugin: &str, judged: &Digest, reason: &str) {
         let _switch = self.switch();
         let live = self.live();
@@ -234,7 +234,7 @@ impl Registry {
         }
     }
 
-    /// Makes `good` live in the place of `bad`. Returns whether that was what was live.
+    /// Makes `good` live in place of `bad`. Returns `false`, and changes nothing, if `bad` is no longer live.
     fn switch_back(
         &self,
         bad: &Arc<PluginVersion>,
@@ -251,7 +251,7 @@ impl Registry {
         };
         let config = slot.config().clone();
         let slots = live.slots().iter().map(|slot| match is_bad(slot) {
-            // What was tried beside it was tried against what is bad.
+            // A candidate alongside it was compared with a bad version, so it goes too.
             true => Slot::new(config.clone(), Some(good.version.clone()), None),
             false => slot.clone(),
         });
@@ -279,24 +279,25 @@ impl Registry {
     }
 }
 
-/// Largest component that is read from the versions on disk: each was within the limit when it went live.
+/// The maximum size, in bytes, of a component that is read from the versions on disk. Each was within the limit when it
+/// went live.
 const KEPT_BYTES_MAX: usize = 1 << 30;
 
 impl Record {
-    /// Whether the live version still has to prove itself, or another one beside it.
+    /// Whether the live version is on probation, or a candidate is on trial alongside it.
     pub(super) fn is_on_trial(&self) -> bool {
         let live = self.stints.front();
         self.candidate.is_some() || live.is_some_and(|stint| stint.trial.is_some())
     }
 
-    /// Remembers what the live version has done until now.
+    /// Records the number of calls of the live version.
     fn mark(&self) {
         if let Some(live) = self.stints.front().and_then(|live| live.resting.as_ref()) {
             live.figures().mark();
         }
     }
 
-    /// What is to be done with the candidate; none: nothing yet.
+    /// The action to take on the candidate; `None` if it is too early.
     fn judge_candidate(&self, rules: &ProbationConfig) -> Option<Due> {
         let candidate = self.candidate.as_ref()?;
         let rollout = &candidate.rollout;
@@ -307,14 +308,15 @@ impl Record {
         }
     }
 
-    /// The live version, where it still has to prove itself.
+    /// The live version with its trial, if it is on probation.
     fn on_trial(&mut self) -> Option<(&mut super::record::Stint, Trial)> {
         let stint = self.stints.front_mut().filter(|stint| stint.is_live())?;
         let trial = stint.trial.clone()?;
         Some((stint, trial))
     }
 
-    /// Writes down that a version which is live no more was bad rather than old. None where it is live, or forgotten.
+    /// Records that a version that is no longer live was bad, not just outdated. `None` if it is still live, or
+    /// forgotten.
     fn end_badly(&mut self, judged: &Digest) -> Option<Arc<PluginVersion>> {
         let ended =
             |stint: &&mut super::record::Stint| stint.hash == *judged && stint.end.is_some();
@@ -323,14 +325,14 @@ impl Record {
         stint.resting.clone()
     }
 
-    /// Writes down that `bad` must not go live by itself again.
+    /// Records that `bad` must not go live automatically again.
     pub(super) fn take_back(
         &mut self,
         bad: &PluginVersion,
         good: Option<&PluginVersion>,
         reason: &str,
     ) {
-        // The same component with another configuration is what it goes back to: so the configuration is to blame.
+        // If the rollback leads to the same component with another configuration, the configuration is to blame.
         let same = good.is_some_and(|good| bad.hash() == good.hash());
         let config = same.then(|| config_hash(bad.config()));
         let taken_back = RolledBack {

@@ -1,5 +1,5 @@
-//! What the registry remembers of each plugin beside what is live: what was refused, what was live before, and why its
-//! file is not what serves.
+//! The registry's memory of each plugin in addition to the live set: what was refused, what was live before, and why
+//! the file's version is not the one that serves.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// What was in a file, or why it could not be read.
+/// The hash of a file's content, or why the file could not be read.
 pub(super) type Content = Result<ComponentHash, String>;
 
 /// The records of all plugins, by name.
@@ -24,19 +24,19 @@ pub(super) type Content = Result<ComponentHash, String>;
 pub(super) struct Records(Mutex<BTreeMap<String, Record>>);
 
 impl Records {
-    /// Lets `look` read or change the record of `plugin`, which begins empty. Must not wait.
+    /// Lets `look` read or change the record of `plugin`, which starts empty. `look` must not block.
     pub(super) fn with<R>(&self, plugin: &str, look: impl FnOnce(&mut Record) -> R) -> R {
         look(self.all().entry(plugin.to_owned()).or_default())
     }
 
-    /// Lets `look` read or change every record. Must not wait.
+    /// Lets `look` read or change every record. `look` must not block.
     pub(super) fn each(&self, mut look: impl FnMut(&str, &mut Record)) {
         for (name, record) in self.all().iter_mut() {
             look(name, record);
         }
     }
 
-    /// Whether `holds` of any record.
+    /// Whether `holds` is true of any record.
     pub(super) fn any(&self, holds: impl Fn(&Record) -> bool) -> bool {
         self.all().values().any(holds)
     }
@@ -51,104 +51,104 @@ impl Records {
     }
 }
 
-/// What is remembered of one plugin.
+/// The record of one plugin.
 #[derive(Default)]
 pub(super) struct Record {
-    /// What was in its file when that was last looked at.
+    /// The content of its file when that was last examined.
     pub(super) file: Option<Content>,
-    /// What of the file was refused last: not tried again before it changes.
+    /// The file that was refused last. It is not tried again until it changes.
     pub(super) refused: Option<Refused>,
     /// The last refusal since something went live.
     pub(super) failure: Option<Failure>,
-    /// Why the file is not what serves.
+    /// Why the file's version is not the one that serves.
     pub(super) hold: Option<Hold>,
-    /// When an operator last went back: a file that was being loaded then is passed over.
+    /// When an operator last rolled back. A file that was being loaded at that time is skipped.
     pub(super) gone_back: Option<Instant>,
-    /// The version that is live, where there is one, and those before it, the latest first.
+    /// The live version, if there is one, and the earlier ones, the latest first.
     pub(super) stints: VecDeque<Stint>,
-    /// The version that is tried beside the live one.
+    /// The version on trial alongside the live one.
     pub(super) candidate: Option<Candidate>,
-    /// The last one that was tried and taken back.
+    /// The last candidate that was withdrawn.
     pub(super) withdrawn: Option<Stint>,
-    /// What was taken back by itself, and why.
+    /// The versions that were rolled back automatically, and why.
     pub(super) rolled_back: Vec<RolledBack>,
-    /// Whether it was looked up what an earlier process knew.
+    /// Whether the state of an earlier process was already looked up.
     pub(super) looked_up: bool,
-    /// What was live in an earlier process, until something is in this one.
+    /// The versions of an earlier process, until one goes live in this process.
     pub(super) recalled: Option<Recalled>,
-    /// What was last handed on to be kept.
+    /// The state that was last queued for writing.
     pub(super) kept: Option<State>,
 }
 
-/// What was live in an earlier process.
+/// The versions of a plugin in an earlier process.
 #[derive(Clone)]
 pub(super) struct Recalled {
     pub(super) live: ComponentHash,
-    /// What the file held when it was last looked at; none: it could not be read.
+    /// The hash of the file when it was last examined; `None` if it could not be read.
     pub(super) file: Option<ComponentHash>,
-    /// Whether the file was passed over.
+    /// Whether a push, a rollback or the probation overrode the file.
     pub(super) held: bool,
-    /// Those that were live before and not taken back, the latest first.
+    /// The versions that were live before and not rolled back, the latest first.
     pub(super) earlier: Vec<ComponentHash>,
 }
 
 impl Recalled {
-    /// All of them, in the order in which they are to be tried.
+    /// All versions, in the order in which they are to be tried.
     pub(super) fn versions(&self) -> impl Iterator<Item = &ComponentHash> {
         [&self.live].into_iter().chain(&self.earlier)
     }
 }
 
-/// A file that was refused with a configuration.
+/// A file that was refused, and the configuration that it was refused with.
 #[derive(Clone, PartialEq)]
 pub(super) struct Refused {
     pub(super) config: Arc<PluginConfig>,
     pub(super) content: Content,
 }
 
-/// Something that did not go live.
+/// A failed attempt to make a version live.
 #[derive(Clone)]
 pub(super) struct Failure {
     pub(super) at: SystemTime,
     pub(super) trigger: Trigger,
-    /// None where nothing could be read.
+    /// `None` if nothing could be read.
     pub(super) hash: Option<ComponentHash>,
     pub(super) error: LoadError,
 }
 
-/// An operator pushed a version, or went back to one. It stays until the file or the plugin's configuration changes.
+/// An operator pushed a version, or rolled back to one. It stays until the file or the plugin's configuration changes.
 #[derive(Clone)]
 pub(super) struct Hold {
-    /// What the file held when that was last looked at before.
+    /// The content of the file when it was last examined before that.
     pub(super) file: Option<Content>,
-    /// What was configured then.
+    /// The plugin's configuration at that time.
     pub(super) config: Arc<PluginConfig>,
 }
 
 impl Hold {
-    /// Whether the file is still what was passed over.
+    /// Whether the file still has the content that is to be skipped.
     pub(super) fn passes_over(&self, content: &Content) -> bool {
         self.file.as_ref() == Some(content)
     }
 }
 
-/// The time in which one version was live.
+/// A period in which one version was live.
 pub(super) struct Stint {
-    /// The component.
+    /// The hash of the component.
     pub(super) hash: Digest,
-    /// What it was configured with.
+    /// The hash of its configuration.
     pub(super) config: Digest,
-    /// The version that the component says it is.
+    /// The version that the component declares.
     pub(super) semver: Option<String>,
-    /// The version without instances, to go live once more, with its compiled code; none where that was in an earlier
-    /// process.
+    /// The version with its compiled code but without instances, so that it can go live again; `None` if it was live in
+    /// an earlier process.
     pub(super) resting: Option<Arc<PluginVersion>>,
-    /// The version as messages saw it, as long as any does.
+    /// The version that served messages, as long as any of them uses it.
     serving: Weak<PluginVersion>,
     pub(super) since: SystemTime,
     pub(super) trigger: Trigger,
     pub(super) end: Option<End>,
-    /// How it has to prove itself; none: it has, or need not.
+    /// Its trial; `None` if it has passed or needs none.
     pub(super) trial: Option<Trial>,
 }
 
@@ -156,12 +156,12 @@ pub(super) struct Stint {
 #[derive(Clone, Copy)]
 pub(super) struct End {
     pub(super) at: SystemTime,
-    /// Whether the version was taken back, rather than replaced by a newer one.
+    /// Whether the version was rolled back, rather than replaced by a newer one.
     pub(super) rolled_back: bool,
 }
 
 impl Stint {
-    /// That of an earlier process.
+    /// The stint of a version in an earlier process.
     pub(super) fn recalled(kept: &Kept, end: Option<End>) -> Self {
         Self {
             hash: kept.sha256,
@@ -176,7 +176,7 @@ impl Stint {
         }
     }
 
-    /// That of a version that was tried, and never live. `judged` has its figures.
+    /// The stint of a candidate that never went live. `judged` has its figures.
     pub(super) fn withdrawn(
         judged: &Arc<PluginVersion>,
         since: SystemTime,
@@ -192,7 +192,7 @@ impl Stint {
         }
     }
 
-    /// That of a version that begins now.
+    /// The stint of a version that goes live now.
     fn begin(version: &Arc<PluginVersion>, trigger: Trigger) -> Self {
         Self {
             hash: Digest(*version.hash()),
@@ -207,12 +207,12 @@ impl Stint {
         }
     }
 
-    /// Whether messages go through it.
+    /// Whether messages go through the version.
     pub(super) fn is_live(&self) -> bool {
         self.end.is_none() && self.resting.is_some()
     }
 
-    /// Whether calls of it are still under way, after it was replaced.
+    /// Whether the version was replaced and still has calls in progress.
     pub(super) fn is_draining(&self) -> bool {
         self.end.is_some() && self.serving.strong_count() > 0
     }
@@ -223,8 +223,8 @@ impl Stint {
     }
 }
 
-/// What tells one configuration of a plugin from another, across processes. Where a component comes from, and how it is
-/// rolled out, is no part of what it does.
+/// Identifies a configuration of a plugin across processes. The path of the component and its rollout are left out,
+/// because they do not change what the component does.
 pub(super) fn config_hash(config: &PluginConfig) -> Digest {
     let bare = PluginConfig {
         path: Default::default(),
@@ -235,7 +235,7 @@ pub(super) fn config_hash(config: &PluginConfig) -> Digest {
 }
 
 impl Record {
-    /// Writes down that `version` goes live in the place of what was, of which `keep` are remembered.
+    /// Records that `version` goes live in place of the current one, and remembers `keep` earlier versions.
     pub(super) fn went_live(
         &mut self,
         version: &Arc<PluginVersion>,
@@ -246,7 +246,7 @@ impl Record {
         let (now, hash, config) = (stint.since, stint.hash, stint.config);
         if let Some(live) = self.stints.front_mut().filter(|stint| stint.end.is_none()) {
             if live.resting.is_none() && (live.hash, live.config) == (hash, config) {
-                // It goes on where an earlier process ended.
+                // It continues the stint of an earlier process.
                 (stint.since, stint.trigger) = (live.since, live.trigger);
             }
             live.end = Some(End {
@@ -255,14 +255,14 @@ impl Record {
             });
             live.trial = None;
         }
-        // One that comes back is the same version: what was said about its last time would only confuse. Of an earlier
-        // process the configuration is not known, so that the component alone tells.
+        // A version that comes back gets a new stint, because its previous entry would only confuse. The configuration
+        // of an earlier process is not known, so there the component alone decides.
         self.stints.retain(|stint| {
             stint.hash != hash || stint.config != config && stint.resting.is_some()
         });
         self.stints.push_front(stint);
         self.stints.truncate(1 + keep);
-        // Whoever made it live all the same insisted.
+        // If it was barred and goes live anyway, somebody insisted on it.
         self.rolled_back
             .retain(|rolled_back| !rolled_back.is_about(&hash.0, &config));
         self.failure = None;
@@ -271,7 +271,8 @@ impl Record {
         self.withdrawn = None;
     }
 
-    /// Why the component must not go live by itself with this configuration: it was taken back, for this reason.
+    /// Why the component must not go live automatically with this configuration: the reason for which it was rolled
+    /// back. `None` if it may go live.
     pub(super) fn why_barred(&self, hash: &ComponentHash, config: &PluginConfig) -> Option<String> {
         let config = config_hash(config);
         let mut list = self.rolled_back.iter();
@@ -279,20 +280,20 @@ impl Record {
         found.map(|rolled_back| rolled_back.reason.clone())
     }
 
-    /// The same for the component with this sha256 in hex.
+    /// Like [`Self::why_barred`], for the component with this sha256 in hex.
     pub(super) fn why_barred_by_name(&self, sha256: &str, config: &PluginConfig) -> Option<String> {
         let mut list = self.rolled_back.iter();
         let found = list.find(|rolled_back| hex(&rolled_back.sha256.0) == sha256)?;
         self.why_barred(&found.sha256.0, config)
     }
 
-    /// The versions to go back to where none is named, the latest first: those that were not taken back themselves.
+    /// The versions to roll back to if none is named, the latest first: those that were not themselves rolled back.
     pub(super) fn good(&self) -> impl Iterator<Item = &Stint> {
         let ended = |stint: &&Stint| stint.end.is_some_and(|end| !end.rolled_back);
         self.stints.iter().filter(ended)
     }
 
-    /// Why the version was taken back by itself, if it was.
+    /// Why the version was rolled back automatically, if it was.
     pub(super) fn why_taken_back(&self, stint: &Stint) -> Option<&RolledBack> {
         let mut list = self.rolled_back.iter();
         list.find(|rolled_back| rolled_back.is_about(&stint.hash.0, &stint.config))

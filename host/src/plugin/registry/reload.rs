@@ -1,4 +1,4 @@
-//! A reload: what becomes of each plugin in it, until all that is new is live.
+//! A reload: the progress of each plugin in it, until all new versions are live.
 
 use std::{sync::Arc, time::Instant};
 
@@ -11,30 +11,30 @@ use crate::{
     },
 };
 
-/// One plugin of a reload.
+/// One plugin in a reload.
 pub(super) struct Place {
     pub(super) config: Arc<PluginConfig>,
     pub(super) current: Option<Arc<PluginVersion>>,
-    /// A version that is tried beside it.
+    /// The rollout alongside the current version.
     pub(super) rollout: Option<Arc<Rollout>>,
     pub(super) attempt: Attempt,
 }
 
-/// How far a plugin of a reload has come.
+/// How far a plugin has come in a reload.
 pub(super) enum Attempt {
     /// It is being read, compiled or tried out.
     UnderWay,
-    /// Admitted, and not live yet.
+    /// Admitted, but not live yet.
     Ready(Box<Newcomer>),
-    /// Admitted, and to be tried beside `current` first.
+    /// Admitted, and to be tried alongside `current` first.
     Candidate(Box<Newcomer>),
-    /// `current` is what there is to be.
+    /// There is nothing left to do: `current` stays.
     Over,
 }
 
 impl Place {
-    /// Takes over what is live now, which may be another version than when the reload began, and decides how what is new
-    /// gets there.
+    /// Updates the place to what is live now, which may have changed since the reload began, and decides how a new
+    /// version goes live.
     pub(super) fn look_again(&mut self, live: &PluginSet, trigger: Trigger) {
         let slot = live.find(&self.config.name);
         self.current = slot.and_then(Slot::version).cloned();
@@ -46,7 +46,7 @@ impl Place {
                     self.attempt = Attempt::Candidate(new);
                 }
                 None => {
-                    // Whatever was tried was tried against another version than is live now.
+                    // Any rollout was compared with a version that is being replaced now.
                     self.rollout = None;
                     self.attempt = Attempt::Ready(new);
                 }
@@ -55,7 +55,7 @@ impl Place {
         }
     }
 
-    /// What is live of it once everything that is ready is.
+    /// Its live version once everything that is ready has gone live.
     pub(super) fn next(&self) -> Option<&Arc<PluginVersion>> {
         match &self.attempt {
             Attempt::Ready(new) => Some(&new.version),
@@ -70,7 +70,7 @@ impl Place {
         })
     }
 
-    /// The same, once the version that is tried is live.
+    /// The claim once the version on trial is live.
     fn claim_after_rollout(&self) -> Option<Claim<'_>> {
         match (&self.attempt, &self.rollout) {
             (Attempt::Over | Attempt::UnderWay, Some(rollout)) => Some(Claim {
@@ -82,7 +82,7 @@ impl Place {
     }
 }
 
-/// A reload under way.
+/// A reload in progress.
 pub(super) struct Reload {
     pub(super) trigger: Trigger,
     pub(super) began: Instant,
@@ -91,7 +91,8 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    /// The first conflict among what would be live then, now or once what is tried is live.
+    /// The first conflict among the versions that would be live after the reload, either at once or after the versions
+    /// on trial have gone live.
     pub(super) fn conflict(&self) -> Option<Conflict> {
         let conflict_of = |claim: fn(&Place) -> Option<Claim<'_>>| {
             let claims: Vec<_> = self.places.iter().map(claim).collect();

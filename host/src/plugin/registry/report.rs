@@ -1,4 +1,4 @@
-//! What is written down, logged and counted about what went live, and about what did not.
+//! Records, logs and counts what went live and what did not.
 
 use std::time::{Instant, SystemTime};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Registry {
-    /// Writes down and says that something does not go live.
+    /// Records and reports that a version does not go live.
     pub(super) fn refuse(
         &self,
         place: &Place,

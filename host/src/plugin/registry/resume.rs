@@ -1,7 +1,8 @@
-//! How a plugin begins of which nothing is live yet, but was in an earlier process.
+//! Starts a plugin that has no live version yet, but had one in an earlier process.
 //!
-//! A file that is as it was when it was last looked at says nothing new: what was live goes live again. A changed one is
-//! tried as ever. Whatever cannot be loaded gives way to what was live, and that to those before it.
+//! If the file has not changed since it was last examined, the version that was live goes live again. A changed file is
+//! tried as always. If a file cannot be loaded, the version that was live takes its place; if that fails too, the
+//! versions before it do.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::{
 };
 
 impl Registry {
-    /// What goes live first of a plugin of which `recalled` was live.
+    /// Loads the version that goes live first, for a plugin of which `recalled` was live.
     pub(super) async fn resume(
         &self,
         config: &Arc<PluginConfig>,
@@ -31,7 +32,8 @@ impl Registry {
         let barred = hash.is_some_and(|hash| self.is_barred(config, &hash));
         let is_live = hash == Some(recalled.live);
         let mut failure = None;
-        // Where versions are tried first, a file that changed is tried beside what was live, once that is live.
+        // If a rollout is configured, a changed file is tried alongside the version that was live, once that is live
+        // again.
         let later = config.rollout.is_some() && !unchanged;
         let wanted = is_live || !(unchanged || barred || later);
         match &found.bytes {
@@ -58,10 +60,10 @@ impl Registry {
                 Ok(version) => {
                     self.records.with(&config.name, |record| {
                         if later {
-                            // As if it had not been looked at, until it is tried.
+                            // Recorded as if the file had not been examined, until it is tried.
                             record.file = recalled.file.map(Ok);
                         } else if origin == Origin::File {
-                            // Not tried again before the file changes, or somebody asks for it.
+                            // The file is not tried again until it changes or somebody requests it.
                             record.refused = Some(found.attempted);
                         }
                     });
@@ -108,7 +110,7 @@ impl Registry {
         self.loader.load(config, bytes, Pace::Full).await
     }
 
-    /// Admits a version that is kept on disk, with the configuration that is in force.
+    /// Admits a version that is kept on disk, with the current configuration.
     pub(super) async fn load_kept(
         &self,
         config: &Arc<PluginConfig>,

@@ -1,6 +1,6 @@
-//! How a version on trial beside the live one begins, and how it ends: promoted, or withdrawn.
+//! Starts the trial of a version alongside the live one, and ends it by a promotion or a withdrawal.
 //!
-//! Nothing here waits: a candidate was admitted whole, with instances, before anybody went through it.
+//! Nothing here waits: a candidate was fully admitted, with its instances, before it served anybody.
 
 use std::{
     sync::Arc,
@@ -23,11 +23,11 @@ use crate::{
     plugin::{PluginSet, Shadow, Slot, evidence::Found, recent::Lately, rollout::Rollout},
 };
 
-/// A version on trial beside the live one.
+/// A version on trial alongside the live one.
 pub(super) struct Candidate {
     pub(super) rollout: Arc<Rollout>,
     origin: Origin,
-    /// Its bytes, to be kept once it is live.
+    /// Its bytes, to be stored on disk once it is live.
     component: Option<Arc<[u8]>>,
     pub(super) since: SystemTime,
     began: Instant,
@@ -35,18 +35,19 @@ pub(super) struct Candidate {
     trial: Proof,
 }
 
-/// The rules that it is judged by.
+/// The basis on which it is judged.
 enum Proof {
     /// Calls of its own users.
     Canary(Trial),
-    /// Copies, of what the live version had done lately when they began.
+    /// Copied calls, compared with the recent calls of the live version at the start of the trial.
     Copies(Lately),
 }
 
 impl Trigger {
-    /// Whether a version that this brings is tried beside the live one first, where that is configured.
+    /// Whether a version with this trigger is tried alongside the live one first, if a rollout is configured.
     fn tries_first(self) -> bool {
-        // Going back must not wait, the nodes of a cluster go live together, and at a start there is nothing to compare with.
+        // A rollback must not wait, the nodes of a cluster go live together, and at startup there is nothing to compare
+        // with.
         !matches!(
             self,
             Self::Start | Self::Rollback | Self::Probation | Self::Cluster
@@ -76,14 +77,14 @@ impl Candidate {
         }
     }
 
-    /// Whether the file brought it, so that the file has not been dealt with before it is promoted or withdrawn.
+    /// Whether it came from the file. If so, the file is not settled until the candidate is promoted or withdrawn.
     pub(super) fn is_of_file(&self) -> bool {
         self.origin == Origin::File
     }
 }
 
 impl Place {
-    /// How its new version is to be tried; none: it goes live at once.
+    /// How its new version is to be tried; `None` if it goes live at once.
     pub(super) fn wants_rollout(&self, new: &Newcomer, trigger: Trigger) -> Option<RolloutConfig> {
         let tried = trigger.tries_first() && !new.insisted && self.current.is_some();
         self.config.rollout.filter(|_| tried)
@@ -91,7 +92,7 @@ impl Place {
 }
 
 impl Registry {
-    /// Writes down that `rollout` has begun.
+    /// Records that `rollout` has begun.
     pub(super) fn remember_candidate(
         &self,
         plugin: &str,
@@ -151,7 +152,7 @@ impl Registry {
         drop(switch);
     }
 
-    /// Takes the candidate back, because of `reason`; the live version stays.
+    /// Withdraws the candidate for `reason`; the live version stays.
     pub(super) fn withdraw(&self, plugin: &str, rollout: &Arc<Rollout>, reason: &str) {
         let began = Instant::now();
         let switch = self.switch();
@@ -185,7 +186,7 @@ impl Registry {
         drop(switch);
     }
 
-    /// Takes the candidate away that the file brought, because the file has what is live again.
+    /// Drops a candidate that came from the file, because the file has the live version again.
     pub(super) fn forget_candidate_of_file(&self, plugin: &str) {
         let _switch = self.switch();
         let of_file = self.records.with(plugin, |record| {
@@ -204,8 +205,8 @@ impl Registry {
         }
     }
 
-    /// Takes `rollout` out of the live set, if it is there, and makes its candidate live or not. Returns the slot as it was.
-    /// Whoever calls it holds the switch.
+    /// Removes `rollout` from the live set, if it is there, and makes its candidate live if `promoted`. Returns the
+    /// slot as it was, and the candidate. The caller must hold the switch.
     fn end_rollout(
         &self,
         plugin: &str,

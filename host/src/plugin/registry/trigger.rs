@@ -1,8 +1,8 @@
-//! What sets swaps off.
+//! The triggers of swaps.
 
 use serde::{Deserialize, Serialize};
 
-/// What set a swap off.
+/// The trigger of a swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
@@ -14,20 +14,20 @@ pub enum Trigger {
     Config,
     /// SIGHUP.
     Signal,
-    /// An operator had the file read again.
+    /// An operator requested that the file be read again.
     Reload,
     /// An operator uploaded a component.
     Push,
-    /// An operator went back to an earlier version.
+    /// An operator rolled back to an earlier version.
     Rollback,
-    /// The cluster decided for a version.
+    /// The cluster decided on a version.
     Cluster,
-    /// A version failed on probation, and the one before it came back.
+    /// A version failed on probation, and the previous one came back.
     Probation,
 }
 
 impl Trigger {
-    /// As it stands in logs and reports.
+    /// Its name in logs and reports.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",

@@ -1,4 +1,4 @@
-//! What operators are shown of the plugins of this node.
+//! Reports on this node's plugins, for operators.
 
 use std::time::SystemTime;
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// One configured plugin, as reports show it.
+/// One configured plugin, as shown in reports.
 #[derive(Clone, Debug, Serialize)]
 pub struct PluginView {
     /// Its name.
@@ -31,43 +31,43 @@ pub struct PluginView {
     pub on_failure: &'static str,
     /// `pool` or `single`.
     pub instances: &'static str,
-    /// The first twelve digits of the sha256 of the version that is live.
+    /// The first twelve digits of the live version's sha256.
     pub live: Option<String>,
-    /// Whether a push, a rollback or the probation put that version live, so that the file is passed over until it
+    /// Whether a push, a rollback or the probation made that version live, so that the file is skipped until it
     /// changes.
     pub held: bool,
-    /// Why what is live would not be live after a restart; none: it would.
+    /// Why the live version would not be live after a restart; `None` if it would.
     pub not_kept: Option<String>,
-    /// The version that is live, then what was refused since it went live, then those that were live before, the latest
-    /// first.
+    /// The live version, then the candidate on trial, the last refusal since it went live, and the last withdrawn
+    /// candidate, then the earlier versions, the latest first.
     pub versions: Vec<VersionView>,
 }
 
-/// One version of a plugin, as reports show it.
+/// One version of a plugin, as shown in reports.
 #[derive(Clone, Debug, Serialize)]
 pub struct VersionView {
-    /// The first twelve digits of its sha256; none where nothing could be read.
+    /// The first twelve digits of its sha256; `None` if nothing could be read.
     pub version: Option<String>,
-    /// All digits.
+    /// All digits of its sha256.
     pub sha256: Option<String>,
-    /// The version that the component says it is.
+    /// The version that the component declares.
     pub semver: Option<String>,
-    /// `live`, `probation` (live, and watched), `canary` or `shadow` (tried beside the live one), `draining` (calls are
-    /// under way), `retired`, `rolled_back` or `failed` (refused).
+    /// `live`, `probation` (live, and watched), `canary` or `shadow` (on trial alongside the live version), `draining`
+    /// (calls are in progress), `retired`, `rolled_back` or `failed` (refused).
     pub state: &'static str,
-    /// How it is tried beside the live one.
+    /// How it is tried alongside the live version.
     pub rollout: Option<RolloutView>,
     /// The evidence against it while it is on trial.
     pub evidence: Option<EvidenceView>,
-    /// Why it was taken back by itself.
+    /// Why it was rolled back automatically.
     pub rolled_back_because: Option<String>,
-    /// When it went live, began to be tried, or was refused.
+    /// When it went live, began its trial, or was refused.
     #[serde(serialize_with = "rfc3339::serialize")]
     pub since: SystemTime,
-    /// When it was live no more.
+    /// When it stopped being live.
     #[serde(serialize_with = "rfc3339::serialize_option")]
     pub until: Option<SystemTime>,
-    /// What set that swap off.
+    /// The trigger of that swap.
     pub trigger: &'static str,
     /// Calls, however they ended.
     pub calls: u64,
@@ -75,39 +75,41 @@ pub struct VersionView {
     pub traps: u64,
     /// Calls that ran out of time.
     pub deadline_misses: u64,
-    /// Calls that failed, in these ways and others.
+    /// All calls that failed, including those two kinds.
     pub failures: u64,
-    /// Half of the calls took no longer, in milliseconds; none where there were none.
+    /// Half of the calls took at most this long, in milliseconds; `None` if there were no calls, or if the time is
+    /// above the largest bucket of the histogram.
     pub p50_ms: Option<f64>,
-    /// Of a hundred calls 99 took no longer, in milliseconds.
+    /// Of a hundred calls, 99 took at most this long, in milliseconds.
     pub p99_ms: Option<f64>,
     /// Instances that exist.
     pub instances: i64,
     /// Bytes of their linear memories.
     pub memory_bytes: i64,
-    /// The latest call that failed, or why it was refused.
+    /// The latest call that failed, or why the version was refused.
     pub last_error: Option<CallFailure>,
 }
 
-/// How a version is tried beside the live one, as reports show it.
+/// How a version is tried alongside the live one, as shown in reports.
 #[derive(Clone, Debug, Serialize)]
 pub struct RolloutView {
-    /// The share of users that go through it.
+    /// The share of users that it serves, in percent; `None` for a shadow.
     pub percent: Option<u32>,
-    /// What came of the calls of the live version, where it runs on copies.
+    /// The outcomes of the live version's calls, if it runs on copies.
     pub copies: Option<CopiesView>,
-    /// The latest copies that it answered otherwise than the live version, the latest first.
+    /// The latest copies that it answered differently from the live version, the latest first.
     pub differences: Vec<Difference>,
 }
 
-/// The evidence against a version on trial, as reports show it.
+/// The evidence against a version on trial, as shown in reports.
 #[derive(Clone, Debug, Serialize)]
 pub struct EvidenceView {
-    /// Failures that count: those that the version before survives, of one user for no more than of all others together.
+    /// Failures that count: those that the previous version survives. Those of one user count for at most as many as
+    /// those of all others together.
     pub failures: u64,
-    /// Users with calls that failed so.
+    /// Users with such failures.
     pub users: usize,
-    /// Whether calls that failed are still to be asked of the version before.
+    /// Whether failed calls are still to be replayed on the previous version.
     pub open: bool,
 }
 
@@ -121,28 +123,28 @@ impl From<Found> for EvidenceView {
     }
 }
 
-/// What came of copies.
+/// The outcomes of copies.
 #[derive(Clone, Debug, Serialize)]
 pub struct CopiesView {
-    /// Both answered the same.
+    /// Both versions gave the same answer.
     pub same: u64,
-    /// They did not.
+    /// The versions gave different answers.
     pub different: u64,
-    /// Not copied: too many waited.
+    /// Not copied, because too many copies were waiting.
     pub queue_full: u64,
-    /// Not copied: what waited had too many bytes.
+    /// Not copied, because the waiting copies had too many bytes.
     pub queue_bytes: u64,
 }
 
-/// Something that failed, as reports show it.
+/// A failure, as shown in reports.
 #[derive(Clone, Debug, Serialize)]
 pub struct CallFailure {
-    /// When.
+    /// When it happened.
     #[serde(serialize_with = "rfc3339::serialize")]
     pub at: SystemTime,
     /// `trap`, `deadline`, `memory`, `output` or `unavailable`; for a refused version the step of the admission.
     pub kind: &'static str,
-    /// For the plugin's author.
+    /// The message for the plugin's author.
     pub message: String,
 }
 

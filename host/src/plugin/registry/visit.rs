@@ -1,4 +1,4 @@
-//! What a message holds of the plugins from its first call to its last.
+//! The plugin set that a message holds from its first call to its last.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -7,7 +7,7 @@ use arc_swap::Guard;
 use super::Registry;
 use crate::plugin::{PluginSet, door::Door};
 
-/// The set that a message goes through. As long as it is held, no state is handed over from under the message; so it is
+/// The set that a message goes through. While it is held, no plugin state is handed over under the message, so it is
 /// dropped as soon as the plugins have answered.
 pub struct Visit(Guard<Arc<PluginSet>>);
 
@@ -26,7 +26,7 @@ impl Drop for Visit {
 }
 
 impl Registry {
-    /// The set that is live now, for one message. Waits only while a state is handed over, for `handover_time_max` at most.
+    /// The current live set, for one message. Waits only while a state is handed over, for at most `handover_time_max`.
     #[expect(
         clippy::manual_async_fn,
         reason = "keeps what it is given once; an async function does twice"
@@ -35,7 +35,7 @@ impl Registry {
         async move {
             match self.try_to_enter() {
                 Ok(visit) => visit,
-                // On the heap, because every idle connection would else hold the room for it.
+                // On the heap, because otherwise every idle connection would reserve the space for it.
                 Err(door) => Box::pin(self.wait_to_enter(door)).await,
             }
         }

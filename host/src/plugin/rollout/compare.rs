@@ -1,7 +1,7 @@
-//! Whether two versions answered the same, and in what they differ.
+//! Compares the answers of two versions, and finds how they differ.
 //!
-//! What is kept of a difference tells what kind of answer each gave and in which fields they differ, and none of the
-//! contents: messages are for their receivers, not for who operates the server.
+//! A recorded difference holds the kind of each answer and the fields that differ, but no contents: messages are for
+//! their receivers, not for the operators of the server.
 
 use std::time::SystemTime;
 
@@ -13,20 +13,20 @@ use crate::{
     plugin::{Action, Draft, Rejection, Transformed, rfc3339, version::Verdict},
 };
 
-/// What a version answered.
+/// The answer of a version.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Told {
-    /// It has nothing against the message.
+    /// It accepts the message.
     Accepted,
-    /// It refuses it.
+    /// It rejects the message.
     Rejected(Rejection),
-    /// The message goes on as it is.
+    /// It leaves the message unchanged.
     Unchanged,
-    /// It goes on as this.
+    /// It changes the message to this one.
     Changed(Draft),
-    /// It goes no further.
+    /// It drops the message.
     Dropped,
-    /// This is to be done.
+    /// It requests these actions.
     Actions(Vec<Action>),
     /// It does not handle this type.
     Unhandled,
@@ -34,9 +34,9 @@ pub enum Told {
     Failed(FailureKind),
 }
 
-/// What a call answers where it does not fail.
+/// The answer of a call that did not fail.
 pub trait Tell {
-    /// That answer.
+    /// The answer in a form that can be compared.
     fn tell(&self) -> Told;
 }
 
@@ -63,7 +63,7 @@ impl Tell for Vec<Action> {
 }
 
 impl Told {
-    /// What `verdict` is.
+    /// Converts `verdict`.
     pub(super) fn of<T: Tell>(verdict: &Verdict<T>) -> Self {
         match verdict {
             Ok(Ok(answer)) => answer.tell(),
@@ -72,7 +72,7 @@ impl Told {
         }
     }
 
-    /// Bytes of the texts in it, about.
+    /// The approximate size of its texts, in bytes.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Rejected(rejection) => rejection.code.len() + rejection.reason.len(),
@@ -82,7 +82,7 @@ impl Told {
         }
     }
 
-    /// Without contents: the kind of answer, and the code where it has one.
+    /// A summary without contents: the kind of answer, and the code if it has one.
     fn in_short(&self) -> String {
         match self {
             Self::Accepted => "accepted".to_owned(),
@@ -110,27 +110,27 @@ fn of_action(action: &Action) -> usize {
     }
 }
 
-/// In what the answers of two versions to one message differ.
+/// How the answers of two versions to one message differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// When it was found.
     #[serde(serialize_with = "rfc3339::serialize")]
     pub at: SystemTime,
-    /// The message's name.
+    /// The ID of the message.
     pub message_id: String,
     /// Its event type.
     pub event_type: String,
     /// `validate`, `transform`, `screen` or `handle`.
     pub call: &'static str,
-    /// What the live version answered, without contents.
+    /// The answer of the live version, without contents.
     pub live: String,
-    /// What the other one did.
+    /// The answer of the shadow, without contents.
     pub shadow: String,
-    /// The fields that differ, where both changed the message.
+    /// The fields that differ, if both versions changed the message.
     pub fields: Vec<&'static str>,
 }
 
-/// In what the two differ; none: they say the same. Payloads are compared as JSON.
+/// How the two answers differ; `None` if they are equivalent. Payloads are compared as JSON.
 pub(super) fn difference(
     live: &Told,
     shadow: &Told,
@@ -149,7 +149,7 @@ pub(super) fn difference(
         {
             return None;
         }
-        // Why a message is refused is for people, and may be worded anew.
+        // The reason for a rejection is for people, and may be worded differently.
         (Told::Rejected(one), Told::Rejected(other)) if one.code == other.code => return None,
         (one, other) if one == other => return None,
         _ => Vec::new(),

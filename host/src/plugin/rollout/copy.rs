@@ -1,4 +1,4 @@
-//! What is copied of a call for a version that runs beside the live one.
+//! The copy of a call, for a version that runs alongside the live one.
 
 use std::sync::Arc;
 
@@ -14,21 +14,21 @@ use crate::{
     protocol::ClientInfo,
 };
 
-/// What a plugin was asked.
+/// The call made to a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// `validation.validate`.
     Validate,
     /// `transformation.transform`.
     Transform,
-    /// Both in one.
+    /// `screening.screen`: both in one call.
     Screen,
     /// `events.handle`.
     Handle,
 }
 
 impl Asked {
-    /// As it stands in reports.
+    /// Its name in reports.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Validate => "validate",
@@ -45,7 +45,7 @@ pub(super) struct Copied {
     client: Option<Arc<ClientInfo>>,
     message: MessageCopy,
     pub(super) told: Told,
-    /// Its part of the room that all copies have.
+    /// Its share of the memory budget of all copies.
     _room: OwnedSemaphorePermit,
 }
 
@@ -72,7 +72,7 @@ impl Copied {
         self.message.get()
     }
 
-    /// Whose message it is.
+    /// The user whose message it is.
     pub(super) fn user(&self) -> &str {
         user_of(
             self.client.as_ref(),
@@ -80,13 +80,13 @@ impl Copied {
         )
     }
 
-    /// Asks `version` the same.
+    /// Makes the same call to `version`.
     pub(super) async fn ask(&self, version: &Arc<PluginVersion>) -> Told {
         ask(self.asked, self.client.as_ref(), &self.message, version).await
     }
 }
 
-/// Asks `version` about `message`. What it does not export it has nothing against.
+/// Calls `version` about `message`. An interface that it does not export neither rejects nor changes the message.
 pub(in crate::plugin) async fn ask(
     asked: Asked,
     client: Option<&Arc<ClientInfo>>,

@@ -1,7 +1,7 @@
-//! A new version that is tried on some users, or on copies, before everybody goes through it.
+//! Tries a new version on some users, or on copies, before it serves everybody.
 //!
-//! Which version serves a message is a function of the set and the user alone ([`share`]), so a message sees one version of
-//! each plugin from start to end, and the messages of one user stay in order. [`shadow`] runs a version on copies.
+//! The version that serves a message depends on the set and the user alone ([`share`]), so a message sees one version
+//! of each plugin from start to end, and the messages of one user stay in order. [`shadow`] runs a version on copies.
 
 mod compare;
 mod copy;
@@ -19,10 +19,10 @@ pub use self::{
 use super::version::PluginVersion;
 use crate::config::RolloutConfig;
 
-/// A version on its way to being live.
+/// A version that is being rolled out.
 #[derive(Debug)]
 pub struct Rollout {
-    /// As it will be live.
+    /// The version as it will go live.
     candidate: Arc<PluginVersion>,
     way: Way,
 }
@@ -34,8 +34,8 @@ enum Way {
 }
 
 impl Rollout {
-    /// Begins as `config` says. Within a runtime, where a shadow runs in a task of its own until the last set that holds it
-    /// is gone.
+    /// Begins a rollout as `config` says. Must be called within a Tokio runtime, in which a shadow runs in its own task
+    /// until the last set that holds it is gone.
     pub(super) fn begin(candidate: &Arc<PluginVersion>, config: RolloutConfig) -> Self {
         Self {
             candidate: candidate.clone(),
@@ -51,7 +51,7 @@ impl Rollout {
         &self.candidate
     }
 
-    /// The version that serves `user`, where that is not the live one.
+    /// The version that serves `user`, if that is not the live one.
     pub(super) fn serves(&self, user: &str) -> Option<&Arc<PluginVersion>> {
         match self.way {
             Way::Canary { percent } => {
@@ -61,7 +61,7 @@ impl Rollout {
         }
     }
 
-    /// The version that runs on copies.
+    /// The version that runs on copies, if there is one.
     pub fn shadow(&self) -> Option<&Shadow> {
         match &self.way {
             Way::Canary { .. } => None,
@@ -69,7 +69,8 @@ impl Rollout {
         }
     }
 
-    /// The version whose figures tell what the candidate has done: that itself, or what runs on copies in its stead.
+    /// The version whose figures show how the candidate behaves: the candidate itself, or the version that runs on
+    /// copies in its place.
     pub(super) fn judged(&self) -> &Arc<PluginVersion> {
         match &self.way {
             Way::Canary { .. } => &self.candidate,
@@ -77,7 +78,7 @@ impl Rollout {
         }
     }
 
-    /// As it stands in logs and reports.
+    /// The mode, as named in logs and reports.
     pub(super) fn mode(&self) -> &'static str {
         match self.way {
             Way::Canary { .. } => "canary",
@@ -85,7 +86,7 @@ impl Rollout {
         }
     }
 
-    /// The share of users that go through it, in percent.
+    /// The share of users that it serves, in percent; `None` for a shadow.
     pub(super) fn percent(&self) -> Option<u32> {
         match self.way {
             Way::Canary { percent } => Some(percent),

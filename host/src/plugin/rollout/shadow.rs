@@ -1,8 +1,8 @@
-//! A version that runs beside the live one on copies of its calls, and changes nothing.
+//! A version that runs alongside the live one on copies of its calls, and changes nothing.
 //!
-//! What it answers is compared and thrown away. What it writes to its store goes nowhere
-//! ([`Unwritten`](crate::plugin::store::Unwritten)), what it counts is not counted, what it logs is marked. Its calls queue in a
-//! bounded line for one task: a message that finds the line full is not copied, and never waits.
+//! Its answers are compared and thrown away. Its writes to the store go nowhere
+//! ([`Unwritten`](crate::plugin::store::Unwritten)), its counters are not reported, and its log lines are marked. Its
+//! calls wait in a bounded queue for one task: a message that finds the queue full is not copied, and never waits.
 
 use std::{
     collections::VecDeque,
@@ -27,14 +27,14 @@ use crate::{
     supervise,
 };
 
-/// Copies that may wait, and bytes of all of them.
+/// The maximum number of waiting copies, and of their bytes in total.
 const COPIES_MAX: usize = 256;
 const BYTES_MAX: usize = 4 << 20;
 
-/// What a copy costs beside its texts, about.
+/// The approximate cost of a copy in addition to its texts, in bytes.
 const COPY_BYTES: usize = 256;
 
-/// Differences that are kept to be shown; the oldest go first.
+/// The maximum number of differences that are kept for reports; the oldest are dropped first.
 const SAMPLES_MAX: usize = 5;
 
 /// A version that runs on copies.
@@ -46,20 +46,20 @@ pub struct Shadow {
     found: Arc<Outcomes>,
 }
 
-/// What came of the copies.
+/// The outcomes of the copies.
 #[derive(Debug)]
 struct Outcomes {
-    /// The plugin's, beside which the shadow has others that nobody reads.
+    /// The plugin's metrics. The shadow also has its own, which nobody reads.
     metrics: Arc<PluginMetrics>,
     seen: Mutex<Seen>,
     /// The evidence against the shadow.
     evidence: Evidence,
 }
 
-/// What came of the copies of one shadow.
+/// The outcomes of the copies of one shadow.
 #[derive(Clone, Debug, Default)]
 pub(in crate::plugin) struct Seen {
-    /// How many ended in which way, in the order of [`ShadowOutcome::ALL`].
+    /// The number of calls with each outcome, in the order of [`ShadowOutcome::ALL`].
     pub(in crate::plugin) outcomes: [u64; ShadowOutcome::ALL.len()],
     /// The latest differences.
     pub(in crate::plugin) samples: VecDeque<Difference>,
@@ -88,7 +88,7 @@ impl Shadow {
         }
     }
 
-    /// Copies a call with what the live version answered, if there is room for it. Does not wait.
+    /// Copies a call together with the answer of the live version, if there is room for it. Does not wait.
     pub fn offer<T: Tell>(
         &self,
         asked: Asked,
@@ -96,7 +96,7 @@ impl Shadow {
         message: &GuestMessage<'_>,
         verdict: &Verdict<T>,
     ) {
-        // Not even a copy is made where there is no room.
+        // If there is no room, no copy is made at all.
         let Ok(place) = self.copies.try_reserve() else {
             return self.found.count(ShadowOutcome::QueueFull);
         };
@@ -110,7 +110,7 @@ impl Shadow {
         }
     }
 
-    /// The version, with figures of its own.
+    /// The version that runs on copies, with its own figures.
     pub(super) fn version(&self) -> &Arc<PluginVersion> {
         &self.version
     }
@@ -120,18 +120,18 @@ impl Shadow {
         self.found.evidence.found()
     }
 
-    /// What came of the copies until now.
+    /// The outcomes of the copies so far.
     pub(in crate::plugin) fn seen(&self) -> Seen {
         self.found.seen().clone()
     }
 }
 
-/// Asks the shadow what the live version was asked, copy by copy.
+/// Repeats the calls of the live version on the shadow, copy by copy.
 async fn run(version: &Arc<PluginVersion>, copies: &mut mpsc::Receiver<Copied>, found: &Outcomes) {
     while let Some(copy) = copies.recv().await {
         let told = copy.ask(version).await;
         found.compare(&copy, &told);
-        // Who serves goes first.
+        // Tasks that serve clients go first.
         tokio::task::yield_now().await;
     }
 }

@@ -1,12 +1,13 @@
-//! Which users belong to a share of so many percent: the same on every node, in every process, for as long as the plugin
-//! has its name.
+//! Decides which users belong to a share of a given percentage. The result is the same on every node and in every
+//! process, for as long as the plugin keeps its name.
 
-/// The offset and the prime of FNV-1a of 64 bits (draft-eastlake-fnv).
+/// The offset basis and the prime of 64-bit FNV-1a (draft-eastlake-fnv).
 const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0000_0100_0000_01b3;
 
-/// Whether `user` is among `percent` in a hundred users of the plugin. A larger share holds the smaller ones. Whoever has no
-/// name, such as a backend that sends for the platform, is among none but all.
+/// Whether `user` belongs to a share of `percent` in a hundred of the plugin's users. A larger share includes the
+/// smaller ones. A user without a name, such as a backend that sends for the platform, belongs only to the share of 100
+/// percent.
 pub(super) fn is_among(percent: u32, plugin: &str, user: &str) -> bool {
     if user.is_empty() {
         return percent >= 100;
@@ -15,7 +16,7 @@ pub(super) fn is_among(percent: u32, plugin: &str, user: &str) -> bool {
 }
 
 fn hash(plugin: &str, user: &str) -> u64 {
-    // Neither holds a zero byte, so no two pairs make the same text.
+    // Neither contains a zero byte, so no two pairs give the same bytes.
     let bytes = plugin.bytes().chain([0]).chain(user.bytes());
     let hash = bytes.fold(OFFSET, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(PRIME)
@@ -23,7 +24,7 @@ fn hash(plugin: &str, user: &str) -> u64 {
     mixed(hash)
 }
 
-/// The finish of MurmurHash3: names that differ in their last character alone spread as others do.
+/// The finalizer of MurmurHash3, which spreads names that differ only in their last character as well as others.
 fn mixed(mut hash: u64) -> u64 {
     hash ^= hash >> 33;
     hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -61,7 +62,7 @@ mod tests {
                 .collect()
         };
         assert_ne!(among("a"), among("b"));
-        // So it is in every process, which nothing may change.
+        // The value is the same in every process, and nothing may change it.
         assert_eq!(hash("chat", "ann"), 0xc393_93eb_1e48_730d);
     }
 

@@ -21,21 +21,21 @@ const LOCK_FILE: &str = "lock";
 const COMPONENT_EXTENSION: &str = "wasm";
 const TEMPORARY_EXTENSION: &str = "tmp";
 
-/// Largest state that is read: that of 20 versions has some 10 KiB.
+/// The maximum size of a state that is read, in bytes. A state with 20 versions has about 10 KiB.
 const STATE_BYTES_MAX: u64 = 1 << 20;
 
-/// Why versions are not kept, or not found again.
+/// Why versions could not be kept or restored.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FolderError {
-    /// Something cannot be made, read or written.
+    /// A file or folder cannot be created, read or written.
     #[error("{path}: {source}", path = path.display())]
     Io {
-        /// What.
+        /// The file or folder.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// Somebody else could put files there.
+    /// Other users could put files there.
     #[error(
         "{}: belongs to another user or can be written by others; what is in it cannot be trusted (chmod 700)", .0.display()
     )]
@@ -51,7 +51,7 @@ pub(super) enum FolderError {
         /// Why.
         reason: String,
     },
-    /// The component of the live version is not there.
+    /// The component of the live version is missing.
     #[error("{}: the component of the live version is not there; push it again", .0.display())]
     Missing(PathBuf),
 }
@@ -68,12 +68,13 @@ pub(super) type Components = BTreeMap<ComponentHash, Arc<[u8]>>;
 #[derive(Debug)]
 pub(super) struct Folder {
     dir: PathBuf,
-    /// Held from the first write on: one server alone writes. The system lets go of it when the process ends, however.
+    /// Held from the first write on, so that only one server writes. The operating system releases it when the process
+    /// ends, however that happens.
     lock: Option<File>,
 }
 
 impl Folder {
-    /// Nothing is read or made yet.
+    /// Does not read or create anything yet.
     pub(super) fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -81,7 +82,7 @@ impl Folder {
         }
     }
 
-    /// Where the component of a plugin is, if it is kept.
+    /// The path of a plugin's component, if it is kept.
     pub(super) fn component(&self, plugin: &str, hash: &ComponentHash) -> PathBuf {
         let name = hex(hash);
         self.dir
@@ -90,7 +91,7 @@ impl Folder {
             .with_extension(COMPONENT_EXTENSION)
     }
 
-    /// What was last written of a plugin.
+    /// The state of a plugin that was last written; `None` if there is none.
     pub(super) fn read(&self, plugin: &str) -> Result<Option<State>, FolderError> {
         let dir = self.dir.join(plugin);
         let path = dir.join(STATE_FILE);
@@ -111,7 +112,8 @@ impl Folder {
             .map_err(|reason| FolderError::Malformed { path, reason })
     }
 
-    /// Writes the state of a plugin with those components of it that are not kept yet, and removes what it does not name.
+    /// Writes the state of a plugin together with those of its components that are not on disk yet, and removes
+    /// components that the state does not name.
     pub(super) fn write(
         &mut self,
         plugin: &str,
@@ -176,7 +178,7 @@ impl Folder {
     }
 }
 
-/// Makes a folder that only this user may write to, where it is missing.
+/// Creates a folder if it is missing, and checks that only this user may write to it.
 fn trusted(dir: &Path) -> Result<(), FolderError> {
     private_folder(dir).map_err(|error| match error {
         CacheError::Untrusted(path) => FolderError::Untrusted(path),
@@ -185,15 +187,16 @@ fn trusted(dir: &Path) -> Result<(), FolderError> {
     })
 }
 
-/// Whether the file is this component already.
+/// Whether the file already holds this component.
 fn holds(path: &Path, component: &ComponentHash, bytes: usize) -> bool {
-    // A file that was cut or grew is not worth reading.
+    // A file that was truncated or has grown is not worth reading.
     let length = fs::metadata(path).map(|metadata| metadata.len());
     length.is_ok_and(|length| length == bytes as u64)
         && fs::read(path).is_ok_and(|held| hash(&held) == *component)
 }
 
-/// Replaces a file, so that whenever the process or the machine stops there is the old content or the new one.
+/// Replaces a file atomically: whenever the process or the machine stops, the file has either the old content or the
+/// new one.
 fn replace(path: &Path, bytes: &[u8], what: &str) -> Result<(), FolderError> {
     let step = |step: &str| crash::point(&format!("{what}-{step}"));
     let temporary = path.with_extension(TEMPORARY_EXTENSION);
@@ -214,7 +217,7 @@ fn replace(path: &Path, bytes: &[u8], what: &str) -> Result<(), FolderError> {
         fs::rename(&temporary, path)
     })();
     if let Err(error) = written {
-        // It may be what fills the disk.
+        // The temporary file may be what fills the disk.
         let _ = fs::remove_file(&temporary);
         return Err(io(path)(error));
     }
@@ -229,7 +232,7 @@ fn sync(dir: &Path) -> Result<(), FolderError> {
     synced.map_err(io(dir))
 }
 
-/// Removes components that the state does not name, and what was never written to its end.
+/// Removes components that the state does not name, and files that were never completed.
 fn prune(dir: &Path, state: &State) -> io::Result<()> {
     let named: Vec<_> = state.components().map(|hash| hex(hash)).collect();
     for entry in fs::read_dir(dir)? {
@@ -288,7 +291,7 @@ mod tests {
         assert_eq!(folder.read("a").unwrap(), Some(second));
         let plugin = dir.path().join("versions/a");
         assert_eq!(files(&plugin).len(), 3);
-        // What a crash left, and what is none of its business.
+        // A file that a crash left behind, and an unrelated file.
         fs::write(plugin.join("x.tmp"), "x").unwrap();
         fs::write(plugin.join("notes.txt"), "x").unwrap();
         folder
@@ -343,7 +346,7 @@ mod tests {
         let refused = other.write("a", &state(2, &[]), &components(&[2]));
         let error = refused.unwrap_err();
         assert!(matches!(error, FolderError::Taken(_)), "{error}");
-        // What is there may be read.
+        // Reading is still allowed.
         assert_eq!(other.read("a").unwrap(), Some(state(1, &[])));
         drop(one);
         other.write("a", &state(2, &[]), &components(&[2])).unwrap();

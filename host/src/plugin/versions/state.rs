@@ -1,4 +1,4 @@
-//! `state.json`: what is known of one plugin's versions from one process to the next.
+//! `state.json`: carries the state of one plugin's versions from one process to the next.
 
 use std::{fmt, time::SystemTime};
 
@@ -6,72 +6,74 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use crate::plugin::{ComponentHash, Trigger, hex, rfc3339};
 
-/// The layout. A state of another one is passed over.
+/// The version of the layout. A state with another layout is ignored.
 pub(super) const FORMAT: u32 = 1;
 
-/// Most versions that are remembered as taken back; the oldest are forgotten first.
+/// The maximum number of rolled-back versions that are remembered; the oldest are forgotten first.
 const ROLLED_BACK_MAX: usize = 20;
 
-/// What is known of the versions of one plugin.
+/// The state of the versions of one plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(in crate::plugin) struct State {
     format: u32,
     /// The version that is live.
     pub(in crate::plugin) live: Kept,
-    /// What the configured file held when it was last looked at; none: it could not be read.
+    /// The hash of the configured file when it was last examined; `None` if it could not be read.
     pub(in crate::plugin) file: Option<Digest>,
-    /// Whether an operator, or the probation, put another version live than the file says.
+    /// Whether an operator or the probation made a version live that is not the one in the file.
     pub(in crate::plugin) held: bool,
-    /// Those that were live before, the latest first.
+    /// The versions that were live before, the latest first.
     pub(in crate::plugin) earlier: Vec<Earlier>,
-    /// Those that must not go live by themselves again, the latest first.
+    /// The versions that must not go live automatically again, the latest first.
     pub(in crate::plugin) rolled_back: Vec<RolledBack>,
 }
 
 /// A version whose component is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(in crate::plugin) struct Kept {
-    /// The component.
+    /// The hash of the component.
     pub(in crate::plugin) sha256: Digest,
-    /// What it was configured with: a hash, because the configuration itself may hold secrets.
+    /// A hash of its configuration, because the configuration itself may hold secrets.
     pub(in crate::plugin) config: Digest,
-    /// The version that the component says it is.
+    /// The version that the component declares.
     pub(in crate::plugin) semver: Option<String>,
     /// When it went live.
     #[serde(with = "rfc3339")]
     pub(in crate::plugin) since: SystemTime,
-    /// What set that off.
+    /// The trigger of that swap.
     pub(in crate::plugin) trigger: Trigger,
 }
 
-/// One that was live before.
+/// A version that was live before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(in crate::plugin) struct Earlier {
     #[serde(flatten)]
     pub(in crate::plugin) version: Kept,
-    /// When it was live no more.
+    /// When it stopped being live.
     #[serde(with = "rfc3339")]
     pub(in crate::plugin) until: SystemTime,
-    /// Whether it was taken back, rather than replaced by a newer one.
+    /// Whether it was rolled back, rather than replaced by a newer version.
     pub(in crate::plugin) rolled_back: bool,
 }
 
-/// A version that was taken back by itself, and does not go live again before its bytes change or somebody insists.
+/// A version that was rolled back automatically. It does not go live again until its bytes change or somebody insists
+/// on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(in crate::plugin) struct RolledBack {
-    /// The component.
+    /// The hash of the component.
     pub(in crate::plugin) sha256: Digest,
-    /// The configuration, where that was all that was new; none: with any configuration.
+    /// The hash of its configuration, if that was the only change; `None` if the version is barred with any
+    /// configuration.
     pub(in crate::plugin) config: Option<Digest>,
-    /// Why.
+    /// Why it was rolled back.
     pub(in crate::plugin) reason: String,
-    /// When.
+    /// When it was rolled back.
     #[serde(with = "rfc3339")]
     pub(in crate::plugin) at: SystemTime,
 }
 
 impl State {
-    /// The state with this live version.
+    /// A state with this live version and no earlier ones.
     pub(in crate::plugin) fn new(live: Kept, file: Option<ComponentHash>, held: bool) -> Self {
         Self {
             format: FORMAT,
@@ -83,7 +85,7 @@ impl State {
         }
     }
 
-    /// Reads what was written by [`State::to_json`].
+    /// Parses the output of [`State::to_json`].
     pub(super) fn from_json(bytes: &[u8]) -> Result<Self, String> {
         let state: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if state.format != FORMAT {
@@ -95,9 +97,9 @@ impl State {
         Ok(state)
     }
 
-    /// As it stands in the file.
+    /// The content of the file.
     pub(super) fn to_json(&self) -> Vec<u8> {
-        // Texts, numbers and lists alone: that cannot fail.
+        // A state has only texts, numbers and lists, so this cannot fail.
         let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
         json.push(b'\n');
         json
@@ -114,20 +116,20 @@ impl State {
 }
 
 impl RolledBack {
-    /// Puts `self` first into the list, which it stands in once.
+    /// Puts `self` first in the list, and removes an older entry for the same component and configuration.
     pub(in crate::plugin) fn remember_in(self, list: &mut Vec<Self>) {
         list.retain(|other| (other.sha256, other.config) != (self.sha256, self.config));
         list.insert(0, self);
         list.truncate(ROLLED_BACK_MAX);
     }
 
-    /// Whether it is about the component `hash` with a configuration of the hash `config`.
+    /// Whether it is about the component `hash` with the configuration whose hash is `config`.
     pub(in crate::plugin) fn is_about(&self, hash: &ComponentHash, config: &Digest) -> bool {
         self.sha256.0 == *hash && self.config.is_none_or(|own| own == *config)
     }
 }
 
-/// A sha256, in hex where it is written.
+/// A sha256, serialized as hex.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::plugin) struct Digest(pub(in crate::plugin) ComponentHash);
 

@@ -1,4 +1,4 @@
-//! Writes the versions of plugins off the threads that serve, the latest state of each alone.
+//! Writes the versions of plugins off the serving threads, and only the latest state of each plugin.
 
 use std::{
     collections::BTreeMap,
@@ -16,10 +16,10 @@ use super::{
 };
 use crate::plugin::{ComponentHash, LoadError, component_hash, source};
 
-/// How long whoever wants to know that something was kept waits for a disk that does not answer.
+/// How long a caller that needs something to be on disk waits for a disk that does not respond.
 const SETTLED_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// The versions of all plugins, on disk. Clones are one.
+/// The versions of all plugins, on disk. Clones share the same state.
 #[derive(Clone, Debug)]
 pub(crate) struct Versions(Arc<Inner>);
 
@@ -29,17 +29,17 @@ struct Inner {
     dir: PathBuf,
     folder: Mutex<Folder>,
     queue: Mutex<Queue>,
-    /// Up to which number all was tried to be written.
+    /// The queue number up to which every write was attempted.
     done: watch::Sender<u64>,
 }
 
-/// What waits to be written. At most one state for each plugin: a newer one takes the place of the one that waits.
+/// The states that wait to be written, at most one for each plugin: a newer state replaces the one that waits.
 #[derive(Debug, Default)]
 struct Queue {
     jobs: BTreeMap<String, Job>,
-    /// Counts what came in.
+    /// Counts the states that came in.
     number: u64,
-    /// Whether somebody is writing.
+    /// Whether a thread is writing.
     running: bool,
     /// Why the last state of a plugin is not on disk.
     failures: BTreeMap<String, String>,
@@ -52,7 +52,7 @@ struct Job {
 }
 
 impl Job {
-    /// Takes over components of an older job that are still wanted, so that no more are held than a state names.
+    /// Takes over the components of an older job that are still needed, so that no more are held than a state names.
     fn after(mut self, older: Job) -> Self {
         let wanted: Vec<_> = self.state.components().copied().collect();
         let older = older.components.into_iter();
@@ -62,7 +62,7 @@ impl Job {
     }
 }
 
-/// `jobs`, and those of `older` that nothing newer takes the place of.
+/// `jobs`, and those of `older` that no newer job replaces.
 fn with_older(
     mut jobs: BTreeMap<String, Job>,
     older: BTreeMap<String, Job>,
@@ -78,7 +78,7 @@ fn with_older(
 }
 
 impl Versions {
-    /// Those in the folder `dir`. Nothing is read or made yet.
+    /// The versions in the folder `dir`. Does not read or create anything yet.
     pub(crate) fn new(dir: &Path) -> Self {
         Self(Arc::new(Inner {
             dir: dir.to_owned(),
@@ -88,9 +88,9 @@ impl Versions {
         }))
     }
 
-    /// What was kept of a plugin by an earlier process.
+    /// The state of a plugin that an earlier process kept.
     pub(in crate::plugin) async fn recall(&self, plugin: &str) -> Option<State> {
-        // It may have been taken out of the configuration a moment ago, and be back.
+        // The plugin may have been removed from the configuration a moment ago, and be back.
         self.settled().await;
         let (folder, name) = (Folder::new(&self.0.dir), plugin.to_owned());
         let read = tokio::task::spawn_blocking(move || folder.read(&name)).await;
@@ -107,10 +107,11 @@ impl Versions {
         }
     }
 
-    /// The component of a version that is kept, whole.
+    /// The component of a kept version, undamaged.
     ///
     /// # Errors
-    /// [`LoadError::Read`] where it is not there or was damaged, [`LoadError::TooLarge`].
+    /// Returns [`LoadError::Read`] if it is missing or damaged, and [`LoadError::TooLarge`] if it has more than
+    /// `bytes_max` bytes.
     pub(in crate::plugin) async fn component(
         &self,
         plugin: &str,
@@ -126,7 +127,7 @@ impl Versions {
         Ok(bytes)
     }
 
-    /// Has `state` written, with the `component` of its live version where that may be new. Does not wait.
+    /// Queues `state` for writing, with the `component` of its live version if that may be new. Does not wait.
     pub(in crate::plugin) fn keep(&self, plugin: &str, state: State, component: Option<Arc<[u8]>>) {
         let component = component.map(|bytes| (state.live.sha256.0, bytes));
         let job = Job {
@@ -146,7 +147,7 @@ impl Versions {
         }
     }
 
-    /// Waits until everything that came in until now was tried to be written, for a bounded time.
+    /// Waits, for a bounded time, until a write of everything that came in so far was attempted.
     pub(crate) async fn settled(&self) {
         let number = self.0.queue().number;
         let mut done = self.0.done.subscribe();
@@ -162,7 +163,7 @@ impl Versions {
         }
     }
 
-    /// Why what is live of a plugin would not be live after a restart; none: it would.
+    /// Why a plugin's live version would not be live after a restart; `None` if it would.
     pub(in crate::plugin) fn failure(&self, plugin: &str) -> Option<String> {
         self.0.queue().failures.get(plugin).cloned()
     }
@@ -173,10 +174,10 @@ impl Inner {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes until nothing waits. Only one thread at a time does.
+    /// Writes until the queue is empty. Only one thread does so at a time.
     fn write(&self) {
         let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
-        // What failed waits for the next change of any plugin: a disk may have room again then.
+        // Failed jobs wait for the next change of any plugin, when the disk may have room again.
         let mut failed = BTreeMap::new();
         loop {
             let (jobs, number) = {
