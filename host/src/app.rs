@@ -1,4 +1,4 @@
-//! Puts the parts together, runs them, and takes them down in order.
+//! Assembles the parts, runs them, and shuts them down in order.
 
 mod reload;
 mod shutdown;
@@ -33,19 +33,19 @@ use crate::{
     trace::{self, Tracer},
 };
 
-/// The source of the configuration, to read it again.
+/// The source of the configuration, for reading it again.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
-    /// The file; none: only the environment.
+    /// The file; `None` if there is only the environment.
     pub file: Option<PathBuf>,
     /// The environment.
     pub env: Environment,
 }
 
-/// Why a server does not start.
+/// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The plugin engine does not start.
+    /// The plugin engine cannot start.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// Tokens cannot be checked.
@@ -57,7 +57,7 @@ pub enum StartError {
     /// Spans cannot be exported.
     #[error(transparent)]
     Tracing(#[from] trace::SetupError),
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     #[error("the system gives no random numbers")]
     Random,
 }
@@ -65,7 +65,7 @@ pub enum StartError {
 /// Serves on `listeners` until `shutdown`, then drains. `log_lines_dropped` counts log lines that could not be written.
 ///
 /// # Errors
-/// [`StartError`]; once it serves, nothing ends it but `shutdown`.
+/// Returns [`StartError`] if it cannot start; once it serves, only `shutdown` ends it.
 pub async fn run(
     config: Config,
     source: Source,
@@ -86,7 +86,7 @@ pub async fn run(
         .apply(&config.plugins, bytes_max, Trigger::Start);
     tokio::select! {
         _ = plugins => {}
-        // Large plugins compile for many seconds, and nobody is connected yet.
+        // Large plugins compile for many seconds, and no client is connected yet.
         () = shutdown.cancelled() => {
             info!("stopped before it served");
             return Ok(());
@@ -145,7 +145,7 @@ pub async fn run(
     Ok(())
 }
 
-/// The endpoints of Redis, if it is the broker: shared by all connections, so that a changed password reaches all.
+/// The Redis endpoints, if Redis is the broker. All connections share them, so that a changed password reaches all.
 fn endpoints(config: &Config) -> Result<Option<Endpoints>, StartError> {
     match &config.broker {
         BrokerConfig::Memory => Ok(None),
@@ -222,7 +222,7 @@ fn fleet(config: &Config, services: &Arc<Services>, endpoints: Option<&Endpoints
     let (BrokerConfig::Redis(redis), Some(endpoints)) = (&config.broker, endpoints) else {
         return Fleet::alone(node, registry, bytes_max);
     };
-    // A separate link: components are large, and must not delay other traffic between nodes.
+    // A separate connection: components are large, and must not delay other traffic between nodes.
     let commands = Commands::start(endpoints.clone(), &services.metrics);
     let of = services.clone();
     let meeting = Meeting {
@@ -235,13 +235,13 @@ fn fleet(config: &Config, services: &Arc<Services>, endpoints: Option<&Endpoints
     Fleet::join(node, registry, meeting, metrics, bytes_max)
 }
 
-/// Pushes metrics to CloudWatch.
+/// Starts to push metrics to CloudWatch.
 fn push_to(cloudwatch: CloudWatchConfig, node_id: &str, services: &Arc<Services>) -> Pusher {
     let of = services.clone();
     let read = Arc::new(move || {
         let services = of.clone();
         async move { readings::read(&services.metrics, &services.status().await) }.boxed()
     });
-    // Without the mark of this start: a server that comes back goes on in the same graphs.
+    // The node ID without the nonce of this start, so that a restarted server continues the same graphs.
     Pusher::start(cloudwatch, node_id, services.metrics.clone(), read)
 }

@@ -2,14 +2,14 @@
 
 use std::{error::Error, iter::successors};
 
-/// The error, and what led to it.
+/// The error and its causes, outermost first.
 pub fn causes<'e>(
     error: &'e (dyn Error + 'static),
 ) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     successors(Some(error), |error| (*error).source())
 }
 
-/// The error with what led to it, separated by colons.
+/// The texts of the error and its causes, separated by colons.
 pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     let texts: Vec<String> = causes(error).map(ToString::to_string).collect();
     texts.join(": ")

@@ -1,5 +1,5 @@
-//! Signalbox: a realtime WebSocket server that is extended with WebAssembly plugins and changed while everybody stays
-//! connected.
+//! Signalbox: a realtime WebSocket server that can be extended with WebAssembly plugins and changed while all clients
+//! stay connected.
 #![recursion_limit = "256"]
 
 pub mod app;

@@ -1,13 +1,13 @@
-//! A rate with a burst.
+//! A rate limit with a burst.
 
 use std::time::{Duration, Instant};
 
-/// A bucket that fills with a number of tokens a second up to a burst, and starts full.
+/// A bucket that fills with a number of tokens per second, up to a burst, and starts full.
 ///
-/// Rate and burst come with each call, so a changed configuration applies at once.
+/// Rate and burst are passed with each call, so a changed configuration applies at once.
 #[derive(Debug)]
 pub struct TokenBucket {
-    /// None until the first token is taken: the bucket then holds the burst of that call.
+    /// `None` until the first token is taken: until then, the bucket holds the burst of the call.
     tokens: Option<f64>,
     filled_at: Instant,
 }
@@ -21,7 +21,7 @@ impl TokenBucket {
         }
     }
 
-    /// The tokens in it at `now`.
+    /// The tokens in the bucket at `now`.
     pub fn tokens(&self, now: Instant, per_second: f64, burst: f64) -> f64 {
         let passed = now.saturating_duration_since(self.filled_at);
         let gained = passed.as_secs_f64() * per_second;
@@ -31,7 +31,7 @@ impl TokenBucket {
     /// Takes a token and returns how many are left.
     ///
     /// # Errors
-    /// The bucket is empty; how long until it holds a token.
+    /// Returns how long it takes until the bucket holds a token, if it is empty.
     pub fn take(&mut self, now: Instant, per_second: f64, burst: f64) -> Result<f64, Duration> {
         let tokens = self.tokens(now, per_second, burst);
         self.filled_at = now;

@@ -1,4 +1,4 @@
-//! Follows the configuration and the plugins' files, and applies changes.
+//! Follows changes of the configuration and of the plugins' files, and applies them.
 
 use std::{
     collections::BTreeSet,
@@ -26,22 +26,22 @@ use crate::{
     session::{LiveConfig, Services},
 };
 
-/// The triggers of a reload. Changes are noticed from the creation of this value.
+/// The triggers of a reload. Changes are noticed from the creation of this value on.
 pub(super) struct Watch {
     watcher: FileWatcher,
-    /// None: the system gives no signals.
+    /// `None` if the system provides no signals.
     hangups: Option<Signal>,
 }
 
-/// The parts that take over a changed configuration.
+/// The components that a changed configuration is applied to.
 pub(super) struct Targets {
     pub(super) services: Arc<Services>,
     pub(super) authenticator: Arc<Authenticator>,
-    /// None: the broker is not Redis.
+    /// `None` if the broker is not Redis.
     pub(super) redis: Option<Endpoints>,
 }
 
-/// Watches the configuration and the files that it names, as they are now.
+/// Watches the configuration and the files that it names, starting from their current state.
 pub(super) fn watch(config: &Config, source: &Source) -> Watch {
     let hangups = signal(SignalKind::hangup())
         .inspect_err(|error| warn!(%error, "SIGHUP does not reload"))
@@ -93,7 +93,7 @@ pub(super) async fn follow(
     }
 }
 
-/// Whether nothing else has changed than the keys of tokens.
+/// Whether only the token key file has changed.
 fn is_key_file_alone(changed: &BTreeSet<PathBuf>, config: &Config) -> bool {
     let key_file = config.auth.key_file();
     changed.iter().all(|file| Some(file.as_path()) == key_file)
@@ -131,7 +131,7 @@ fn files(config: &Config, source: &Source) -> BTreeSet<PathBuf> {
 }
 
 impl Targets {
-    /// Reads the keys of tokens again, from the file that changed.
+    /// Reads the token keys again, from the file that changed.
     fn renew_keys(&self, config: &Config) {
         let metrics = &self.services.metrics;
         match self.authenticator.apply(&config.auth) {
@@ -140,8 +140,8 @@ impl Targets {
         }
     }
 
-    /// Reads the new configuration and applies its live keys; `None` if it is refused. `old` is the one that was applied
-    /// last.
+    /// Reads the new configuration and applies its live keys. Returns `None` if it is refused. `old` is the
+    /// configuration that was applied last.
     fn reread(&self, started: &Config, old: &Config, source: &Source) -> Option<Config> {
         let services = &self.services;
         let metrics = &services.metrics;
@@ -159,7 +159,7 @@ impl Targets {
             Err(error) => return refused(&error),
         }
         let live = LiveConfig::new(started, &new);
-        // The login to another server is none to this one.
+        // A login for another server does not work on this one.
         let is_elsewhere = live.needs_restart.iter().any(|key| key == "redis.url");
         if let (Some(redis), BrokerConfig::Redis(config)) = (&self.redis, &new.broker)
             && !is_elsewhere
@@ -173,11 +173,11 @@ impl Targets {
             .registry
             .set_probation(new.plugin_probation.clone());
         services.live.store(live);
-        // A session that would ping in an hour may have to do it in a second now.
+        // A session that would have pinged in an hour may now have to do so in a second.
         for connection in table.connections() {
             connection.outbox().wake();
         }
-        // When this is logged, it is in force.
+        // Logged only once it is in force.
         tell(&needs_restart, difference(old, &new));
         for advice in &new.advice {
             if !old.advice.contains(advice) {

@@ -1,7 +1,7 @@
 //! Shuts the server down within `server.drain_timeout`, even if something hangs.
 //!
-//! Each stage has a share of the time, so that one that hangs leaves enough for those after it. Time that a stage does
-//! not need is left for the next one, up to its own bound.
+//! Each stage has a share of the time, so that a stage that hangs leaves enough for the later ones. Time that a stage
+//! does not need is left for the next one, up to its own bound.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -17,19 +17,19 @@ use tracing::{info, warn};
 
 use crate::{cloudwatch::Pusher, protocol::CloseCode, session::Services};
 
-/// The part of the connections' time in which they are told to go; the rest is for their answers.
+/// The part of the connections' time over which the close requests are spread; the rest is for the clients' answers.
 const DRAIN_SPREAD: f64 = 0.7;
 
 /// How often a drain checks the remaining connections, and closes the next ones.
 const DRAIN_TICK: Duration = Duration::from_millis(10);
 
-/// For the last push to CloudWatch, requests under way, and pending writes of plugin versions.
+/// For the last push to CloudWatch, requests in progress, and pending writes of plugin versions.
 const REPORT: Share = Share {
     part: 0.2,
     max: Duration::from_secs(2),
 };
 
-/// For leaving the other nodes, and the last spans.
+/// For leaving the cluster, and the last spans.
 const LEAVE: Share = Share {
     part: 0.2,
     max: Duration::from_secs(3),
@@ -75,7 +75,7 @@ pub(super) async fn shut_down(services: &Services, running: Running) {
         task.abort();
     }
     let report_by = reported.min(Instant::now() + REPORT.max);
-    // Before this node leaves the others, which would look like an outage.
+    // Before this node leaves the cluster, which would look like an outage.
     let report = report(services, running, report_by);
     if timeout_at(report_by + EXIT.of(time) / 2, report)
         .await
@@ -105,7 +105,7 @@ async fn report(services: &Services, running: Running, by: Instant) {
     };
     let serve = async {
         running.stop.cancel();
-        // A request that does not end must not keep the process.
+        // A request that does not end must not keep the process alive.
         let _ = timeout_at(by, running.serving).await;
     };
     let keep = async {
@@ -114,8 +114,8 @@ async fn report(services: &Services, running: Running, by: Instant) {
     tokio::join!(push, serve, keep);
 }
 
-/// Turns the node's readiness off, closes its connections one after another, and waits until they are gone, until
-/// `deadline` at the latest.
+/// Marks the node as not ready, closes its connections one after another, and waits until they are gone or `deadline`
+/// has passed.
 async fn drain(services: &Services, deadline: Instant) {
     services.draining.store(true, Ordering::Release);
     let table = services.router.table();
@@ -131,7 +131,7 @@ async fn drain(services: &Services, deadline: Instant) {
         services.router.close(&connection, CloseCode::DRAIN, reason);
     };
     while !table.is_empty() && Instant::now() < deadline {
-        // The first at once, each of the others in its turn.
+        // The first connection at once, each of the others in its turn.
         let share = began.elapsed().as_secs_f64() / spread.as_secs_f64();
         let due = ((share * count as f64) as usize).saturating_add(1);
         let told = count - waiting.len();
@@ -140,7 +140,7 @@ async fn drain(services: &Services, deadline: Instant) {
             .take(due.saturating_sub(told))
             .for_each(tell);
         if waiting.len() == 0 {
-            // Those whose upgrade was under way.
+            // Connections whose upgrade was in progress.
             table.connections().into_iter().for_each(tell);
         }
         tokio::time::sleep(DRAIN_TICK).await;

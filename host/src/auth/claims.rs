@@ -1,4 +1,4 @@
-//! The claims of a token whose signature is right (RFC 7519 §4.1).
+//! The claims of a token whose signature is valid (RFC 7519 §4.1).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,11 +10,11 @@ use super::{
     user::{self, NoUser},
 };
 
-/// The first second that no `exp`, `nbf` or `iat` may name, in the year 5138. Milliseconds of any year since 1973 lie
-/// beyond it.
+/// The first second that `exp`, `nbf` and `iat` must not name, in the year 5138. Any time since 1973 in milliseconds
+/// lies beyond it.
 pub(super) const SECONDS_END: u64 = 100_000_000_000;
 
-/// Beyond it a number is not even a moment in milliseconds or microseconds.
+/// A number beyond it is not even a time in milliseconds or microseconds.
 const NO_MOMENT: f64 = 1e17;
 
 /// The claims of a valid token.
@@ -25,7 +25,7 @@ pub(super) struct Verified {
     pub(super) expires_at: SystemTime,
 }
 
-/// The claims that a token must carry besides `sub` and `exp`.
+/// The claims that a token must carry in addition to `sub` and `exp`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Demands {
     pub(super) issuer: Option<String>,
@@ -33,7 +33,7 @@ pub(super) struct Demands {
 }
 
 impl Demands {
-    /// Reads `claims_json` and checks it against `now` and what is demanded.
+    /// Parses `claims_json` and checks it against `now` and these demands.
     pub(super) fn check(
         &self,
         claims_json: String,
@@ -99,9 +99,9 @@ impl Demands {
     }
 }
 
-/// A claim; none if it is `null`, which says nothing.
+/// A claim; `None` if it is missing or `null`, which has no meaning.
 fn value(claims: &Members<'_>, name: &str) -> Option<Value> {
-    // It has been read as JSON before.
+    // It has already been parsed as JSON.
     let value: Value = serde_json::from_str(claims.get(name)?.get()).ok()?;
     Some(value).filter(|value| !value.is_null())
 }
@@ -119,7 +119,7 @@ fn subject(claims: &Members<'_>) -> Result<String, AuthError> {
     }
 }
 
-/// `exp` as a moment: seconds since 1970, possibly with a fraction (RFC 7519 §2, NumericDate).
+/// `exp` as a time: seconds since 1970, possibly with a fraction (RFC 7519 §2, NumericDate).
 fn expiry(claims: &Members<'_>) -> Result<SystemTime, AuthError> {
     const MISSING: AuthError = AuthError::InvalidToken("it has no exp that is a number of seconds");
     let exp = claims
@@ -141,7 +141,7 @@ fn expiry(claims: &Members<'_>) -> Result<SystemTime, AuthError> {
         .ok_or(AuthError::InvalidToken("its exp is no moment"))
 }
 
-/// Refuses a token that is valid, or was issued, only after `now`.
+/// Refuses a token that becomes valid, or was issued, only after `now`.
 fn not_after(claims: &Members<'_>, name: &str, now: SystemTime) -> Result<(), AuthError> {
     let Some(raw) = claims.get(name).filter(|raw| raw.get() != "null") else {
         return Ok(());
@@ -172,7 +172,7 @@ fn not_after(claims: &Members<'_>, name: &str, now: SystemTime) -> Result<(), Au
     ))
 }
 
-/// A number; infinite if it is larger than any that can be told apart.
+/// A number; infinite if it is too large for an `f64`.
 fn seconds(raw: &RawValue) -> Option<f64> {
     let text = raw.get();
     text.starts_with(|c: char| c.is_ascii_digit() || c == '-')

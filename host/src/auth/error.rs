@@ -1,4 +1,4 @@
-//! How an upgrade is refused, and why an authenticator cannot be made.
+//! Why an upgrade is refused, and why an authenticator cannot be created.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -9,16 +9,16 @@ use axum::{
 
 use super::USER_BYTES_MAX;
 
-/// When a client may try again whose token cannot be checked now.
+/// When a client may try again if its token cannot be checked now.
 const KEYS_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Why an upgrade is refused. `Display` is the message for the client, without anything that it sent.
+/// Why an upgrade is refused. `Display` is the message for the client, and contains nothing that the client sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// Mode `none`, and no `userId` in the query. The text is that of `websocket-app`.
     #[error("missing userId")]
     MissingUserId,
-    /// Mode `none`, and a `userId` that cannot be one.
+    /// Mode `none`, and an invalid `userId`.
     #[error("userId must be UTF-8 text of at most {USER_BYTES_MAX} bytes, and not blank")]
     InvalidUserId,
     /// Mode `jwt`, and no token.
@@ -29,10 +29,10 @@ pub enum AuthError {
     /// A token that is not accepted, with the reason.
     #[error("the token is not accepted: {0}")]
     InvalidToken(&'static str),
-    /// A token whose time is over.
+    /// A token that has expired.
     #[error("the token has expired; get a new one")]
     ExpiredToken,
-    /// The keys of tokens could not be fetched from `auth.jwks_url`, and the token may be right.
+    /// The token keys could not be fetched from `auth.jwks_url`, so the token may be valid.
     #[error("the server cannot fetch the keys of tokens now; try again later")]
     KeysUnavailable,
 }
@@ -61,7 +61,7 @@ impl AuthError {
         }
     }
 
-    /// The body of the answer: `{"error":{"code","message"}}`, or the plain `missing userId` of `websocket-app`.
+    /// The body of the response: `{"error":{"code","message"}}`, or the plain `missing userId` of `websocket-app`.
     pub fn body(&self) -> String {
         match self {
             Self::MissingUserId => self.to_string(),
@@ -109,14 +109,14 @@ impl IntoResponse for AuthError {
     }
 }
 
-/// Why the keys of tokens cannot be read.
+/// Why the token keys cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {}: {reason}", .path.display())]
 pub struct AuthSetupError {
-    /// The key of the configuration.
+    /// The configuration key.
     pub key: &'static str,
     /// The file.
     pub path: PathBuf,
-    /// The fault, and how to mend it.
+    /// The fault, and how to fix it.
     pub reason: String,
 }

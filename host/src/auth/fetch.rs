@@ -18,14 +18,14 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::error_chain::with_causes;
 
-/// Time for all of it, from the look-up of the name to the last byte.
+/// The time for the whole request, from the DNS lookup to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The text at `url`, which is `http://` or `https://`. Redirects are not followed: who may say where keys are is the
-/// configuration alone.
+/// Fetches the text at `url`, which is `http://` or `https://`. Redirects are not followed: only the configuration
+/// decides where keys come from.
 ///
 /// # Errors
-/// Why there is none, in words for the log that hold nothing of an answer.
+/// Returns why there is none, in words for the log that contain nothing of the response.
 pub(super) async fn text(url: &str, bytes_max: usize) -> Result<String, String> {
     timeout(TIMEOUT, get(url, bytes_max))
         .await
@@ -38,7 +38,7 @@ async fn get(url: &str, bytes_max: usize) -> Result<String, String> {
         .header(USER_AGENT, concat!("signalbox/", env!("CARGO_PKG_VERSION")))
         .body(Body::empty())
         .map_err(|error| format!("it cannot be asked for: {error}"))?;
-    // Certificates of the system are read from files, and anew each time, because they change too.
+    // The system's certificates are read from files, and read again each time, because they change too.
     let connector = spawn_blocking(connector)
         .await
         .map_err(|error| error.to_string())??;

@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use super::{AuthError, keys::VerificationKey, object};
 
-/// The longest token in bytes: it must fit into the header of a request.
+/// Maximum length of a token, in bytes: it must fit into the header of a request.
 pub(super) const TOKEN_BYTES_MAX: usize = 16 << 10;
 
-/// A token that has the form of one; nothing in it can be trusted yet.
+/// A token that is well-formed; nothing in it can be trusted yet.
 #[derive(Debug)]
 pub(super) struct Unverified<'t> {
-    /// Header and claims as they were signed.
+    /// Header and claims in the form that was signed.
     signed: &'t str,
     claims: &'t str,
     signature: &'t str,
@@ -21,7 +21,7 @@ pub(super) struct Unverified<'t> {
 }
 
 impl<'t> Unverified<'t> {
-    /// Takes `token` apart and reads its header.
+    /// Splits `token` into its parts and reads its header.
     pub(super) fn read(token: &'t str) -> Result<Self, AuthError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(AuthError::InvalidToken("it is longer than 16 KiB"));
@@ -37,7 +37,7 @@ impl<'t> Unverified<'t> {
         ))?;
         let header =
             object::read(&text).map_err(|fault| AuthError::InvalidToken(fault.in_header()))?;
-        // RFC 7515 §4.1.11: extensions that must be understood, and none is.
+        // RFC 7515 §4.1.11: extensions that must be understood. None is supported.
         if header.contains_key("crit") {
             return Err(AuthError::InvalidToken(
                 "it demands an extension (crit) that is not known",
@@ -64,7 +64,7 @@ impl<'t> Unverified<'t> {
         self.kid.as_deref()
     }
 
-    /// Its claims as JSON text, if one of `keys` signed them.
+    /// Returns its claims as JSON text if one of `keys` signed them.
     pub(super) fn verified_by(&self, keys: &[VerificationKey]) -> Result<String, AuthError> {
         let mut refusal = "its algorithm is not that of the key";
         for key in keys {
@@ -85,7 +85,7 @@ impl<'t> Unverified<'t> {
     }
 }
 
-/// The algorithm that a header names: none for one that exists and that no key of ours has.
+/// The algorithm that a header names; `None` if the library does not know it, so that no key of ours can have it.
 fn algorithm(alg: Option<&str>) -> Result<Option<Algorithm>, AuthError> {
     let name = match alg.map(serde_json::from_str) {
         Some(Ok(Value::String(name))) => name,

@@ -72,7 +72,7 @@ impl Verifier {
         }
     }
 
-    /// Whether there are keys at all: those of a URL may not have been fetched yet.
+    /// Whether there are any keys: those of a URL may not have been fetched yet.
     pub(super) fn has_keys(&self) -> bool {
         self.keys.now().is_some()
     }
@@ -92,7 +92,7 @@ impl Verifier {
 }
 
 impl Keys {
-    /// The keys of `source`. Those of a URL are `meanwhile` until they have come.
+    /// The keys of `source`. For a URL, they are `meanwhile` until the URL's keys have arrived.
     fn from_source(
         source: &JwtKeySource,
         metrics: &Arc<Metrics>,
@@ -115,7 +115,7 @@ impl Keys {
         Ok(Self::Local(Arc::new(set)))
     }
 
-    /// The keys that there are now, if any.
+    /// The current keys, if there are any.
     fn now(&self) -> Option<Arc<KeySet>> {
         match self {
             Self::Local(set) => Some(set.clone()),

@@ -1,4 +1,4 @@
-//! Keys of files: which are chosen, which are refused, and how they are renewed.
+//! Keys from files: which are chosen, which are refused, and how they are renewed.
 
 use std::path::Path;
 
@@ -144,16 +144,16 @@ fn keys_of_a_file_are_renewed_and_a_broken_file_leaves_the_last_good_ones() {
         }
         assert!(verify(&authenticator, &es256(Some("ec-1"))).is_ok());
     }
-    // What else the configuration says holds all the same.
+    // The rest of the configuration applies nevertheless.
     config.issuer = Some("i".to_owned());
     let applied = authenticator.apply(&AuthConfig::Jwt(config.clone()));
     assert!(matches!(applied, Ok(Applied::OldKeys(_))), "{applied:?}");
     assert_refused(verify(&authenticator, &es256(Some("ec-1"))), "no issuer");
-    // Another file that is of no use changes nothing at all.
+    // Another file that cannot be used changes nothing at all.
     let other = jwt_config(JwtKeySource::PemFile(testdata("missing.pem")));
     assert!(authenticator.apply(&AuthConfig::Jwt(other)).is_err());
     assert_refused(verify(&authenticator, &es256(Some("ec-1"))), "no issuer");
-    // One that is of use takes over, of whatever kind it is.
+    // A file that can be used takes over, whatever its kind.
     let other = jwt_config(JwtKeySource::PemFile(testdata("rsa_public.pem")));
     let applied = authenticator.apply(&AuthConfig::Jwt(other));
     assert_eq!(applied, Ok(Applied::All));

@@ -12,10 +12,10 @@ use serde::Deserialize;
 use super::{AuthError, AuthSetupError};
 use crate::config::read_text;
 
-/// Shortest RSA key in bits (RFC 7518 §3.3).
+/// Minimum length of an RSA key, in bits (RFC 7518 §3.3).
 const RSA_BITS_MIN: u32 = 2048;
 
-/// Largest key file or key set, in bytes.
+/// Maximum size of a key file or key set, in bytes.
 pub(super) const KEYS_BYTES_MAX: usize = 1 << 20;
 
 /// A key with the one algorithm that it verifies.
@@ -29,18 +29,18 @@ pub(super) struct VerificationKey {
 /// The keys to choose from.
 #[derive(Debug)]
 pub(super) enum KeySet {
-    /// Each may have signed any token, whatever `kid` it names.
+    /// Each may have signed any token, whatever `kid` the token names.
     Any(Vec<VerificationKey>),
     /// Keys of a JWKS, at least one.
     Named(Vec<VerificationKey>),
 }
 
-/// Why no key is chosen.
+/// Why no key was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoKey {
     /// No key has the `kid` of the token.
     Unknown,
-    /// The token names none, and there are several.
+    /// The token names no key, and there are several.
     Unnamed,
 }
 
@@ -77,19 +77,20 @@ impl KeySet {
     /// RS256 or ES256 with the keys of the JWKS in `text`.
     ///
     /// # Errors
-    /// The reason why it is of no use, and what to do. It holds nothing of the text.
+    /// Returns why it cannot be used, and what to do. The reason contains nothing of the text.
     pub(super) fn of_jwks(text: &str) -> Result<Self, String> {
         jwks(text).map(Self::Named)
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Any(keys) | Self::Named(keys) => keys.len(),
         }
     }
 
-    /// The keys that may have signed a token that names `kid`. A set of one key serves tokens that name none.
+    /// Returns the keys that may have signed a token that names `kid`. A set of one key also serves tokens that name
+    /// none.
     pub(super) fn choose(&self, kid: Option<&str>) -> Result<&[VerificationKey], NoKey> {
         let keys = match self {
             Self::Any(keys) => return Ok(keys),
@@ -122,7 +123,7 @@ fn read<T>(
         })
 }
 
-/// A public key in PEM: its type decides between RS256 and ES256.
+/// A public key in PEM format. Its type decides between RS256 and ES256.
 fn pem(text: &str) -> Result<VerificationKey, String> {
     if text.contains("PRIVATE KEY-----") {
         return Err(
@@ -206,9 +207,9 @@ struct JsonWebKey {
     d: Option<serde::de::IgnoredAny>,
 }
 
-/// The keys of a JWKS that verify RS256 or ES256. Others are passed over, as RFC 7517 §5 demands.
+/// The keys of a JWKS that verify RS256 or ES256. Other keys are ignored, as RFC 7517 §5 requires.
 fn jwks(text: &str) -> Result<Vec<VerificationKey>, String> {
-    // The library's error may quote the text, which may be a secret in the wrong place.
+    // The library's error may quote the text, which may be a misplaced secret.
     let set: JsonWebKeySet = serde_json::from_str(text).map_err(|error| {
         format!(
             "is no JSON Web Key Set, {{\"keys\":[...]}} (line {}, column {}); download it anew",
@@ -236,7 +237,7 @@ fn jwks(text: &str) -> Result<Vec<VerificationKey>, String> {
     Ok(keys)
 }
 
-/// A key of a set; `None` if it is meant for another use.
+/// A key of a set; `None` if it is for another use.
 fn verification_key(jwk: &JsonWebKey) -> Result<Option<VerificationKey>, String> {
     if jwk.kty == "oct" {
         return Err(

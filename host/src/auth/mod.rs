@@ -1,11 +1,12 @@
 //! Authenticates clients, once, at the upgrade.
 //!
-//! [`Authenticator`] answers with an [`Identity`] or an [`AuthError`] that is the HTTP answer. A token goes through
+//! [`Authenticator`] returns an [`Identity`] or an [`AuthError`], which is the HTTP response. A token goes through
 //! [`jws`] (form and signature, with a key of [`keys`] or [`remote`]) and [`claims`]. [`origin`] decides which web
-//! pages may connect, [`subprotocol`] negotiates `Sec-WebSocket-Protocol`, [`token`] makes tokens for trying things out.
+//! pages may connect, [`subprotocol`] negotiates `Sec-WebSocket-Protocol`, and [`token`] creates tokens for trying
+//! things out.
 //!
-//! Invariant: the verification key decides the algorithm of a token, never the token itself, and no error and no
-//! answer holds a token or a secret.
+//! Invariants: the verification key decides the algorithm of a token, never the token itself; and no error and no
+//! response contains a token or a secret.
 
 use std::{
     sync::Arc,
@@ -45,19 +46,19 @@ pub use error::{AuthError, AuthSetupError};
 /// How far ahead of our clock `nbf` and `iat` may be. `exp` has no leeway: the connection ends at that very moment.
 pub const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(5);
 
-/// Longest ID of a user, in bytes.
+/// Maximum length of a user ID, in bytes.
 pub const USER_BYTES_MAX: usize = 255;
 
-/// The identity of a client, and the parts of the answer to its upgrade.
+/// The identity of a client, and the parts of the response to its upgrade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The ID of the user, 1–255 bytes.
+    /// The ID of the user, 1 to 255 bytes.
     pub user: String,
     /// The claims of the token as JSON text; `{}` without a token.
     pub claims_json: String,
-    /// When the connection has to end: the `exp` of the token.
+    /// When the connection must end: the `exp` of the token.
     pub expires_at: Option<SystemTime>,
-    /// The answer in `Sec-WebSocket-Protocol`, if any.
+    /// The `Sec-WebSocket-Protocol` of the response, if any.
     pub subprotocol: Option<&'static str>,
     /// Whether the client speaks `signalbox.v1` and gets a `welcome`.
     pub v1: bool,
@@ -78,21 +79,21 @@ enum Mode {
     Jwt(jwt::Verifier),
 }
 
-/// The effect of [`Authenticator::apply`] on the keys of tokens.
+/// The effect of [`Authenticator::apply`] on the token keys.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// They are as the configuration and the files say.
+    /// The keys match the configuration and its files.
     All,
-    /// Their file could not be read again: the last good keys stay.
+    /// The key file could not be read again: the last good keys stay in use.
     OldKeys(AuthSetupError),
 }
 
 impl Authenticator {
-    /// Reads the key files. Keys of `auth.jwks_url` are fetched from now on, which takes a runtime.
+    /// Reads the key files. Keys of `auth.jwks_url` are fetched from now on, which requires a Tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`AuthSetupError`] if a key file cannot be read, or holds no key that is safe to use.
+    /// Returns [`AuthSetupError`] if a key file cannot be read, or holds no key that is safe to use.
     pub fn new(config: &AuthConfig, metrics: Arc<Metrics>) -> Result<Self, AuthSetupError> {
         let mode = match config {
             AuthConfig::None { .. } => Mode::Open,
@@ -104,7 +105,7 @@ impl Authenticator {
         })
     }
 
-    /// Whether clients can be authenticated at all: with `auth.jwks_url` not before keys were fetched.
+    /// Whether clients can be authenticated at all; with `auth.jwks_url`, only once keys have been fetched.
     pub fn is_ready(&self) -> bool {
         match &**self.mode.load() {
             Mode::Open => true,
@@ -112,11 +113,11 @@ impl Authenticator {
         }
     }
 
-    /// Takes over a changed configuration, and reads the key files again. `auth.mode` stays as it is.
+    /// Applies a changed configuration, and reads the key files again. `auth.mode` does not change.
     ///
     /// # Errors
     ///
-    /// [`AuthSetupError`] if another key file is named that is of no use; then nothing has changed.
+    /// Returns [`AuthSetupError`] if another key file is named that cannot be used; nothing has changed then.
     pub fn apply(&self, config: &AuthConfig) -> Result<Applied, AuthSetupError> {
         let mode = self.mode.load_full();
         let (Mode::Jwt(verifier), AuthConfig::Jwt(config)) = (&*mode, config) else {
@@ -133,13 +134,13 @@ impl Authenticator {
         Ok(applied)
     }
 
-    /// The client of this upgrade. Without tokens it is `userId` in the query; with them the token of
-    /// `Authorization: Bearer`, of `Sec-WebSocket-Protocol: bearer, <token>` or of `?token=`, the first that is there.
-    /// Waits, for a few seconds at most, only for keys of `auth.jwks_url` that are being fetched.
+    /// Identifies the client of this upgrade. Without tokens, this is `userId` in the query; with tokens, it is the
+    /// token of `Authorization: Bearer`, of `Sec-WebSocket-Protocol: bearer, <token>` or of `?token=`, whichever is
+    /// found first. Waits, for a few seconds at most, only for keys of `auth.jwks_url` that are being fetched.
     ///
     /// # Errors
     ///
-    /// [`AuthError`], which is the answer to the upgrade.
+    /// Returns [`AuthError`], which is the response to the upgrade.
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -189,8 +190,8 @@ fn user_of(query: &str) -> Result<String, AuthError> {
     }
 }
 
-/// The token of `Authorization: Bearer`. Another scheme, such as a proxy's own `Basic`, says nothing to us; two
-/// bearer tokens leave open which is meant.
+/// The token of `Authorization: Bearer`. Other schemes, such as a proxy's own `Basic`, are ignored; with two bearer
+/// tokens, it is unclear which one is meant.
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
     let mut tokens = headers
         .get_all(header::AUTHORIZATION)
@@ -210,11 +211,11 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
     Ok(token)
 }
 
-/// Fetches the keys of `auth.jwks_url` once, and returns how many there are; none without such a key.
+/// Fetches the keys of `auth.jwks_url` once, and returns how many there are; `None` if no URL is configured.
 ///
 /// # Errors
 ///
-/// Why they cannot be had, for the log.
+/// Returns why they cannot be fetched, for the log.
 pub async fn try_url(config: &AuthConfig) -> Option<Result<usize, String>> {
     let AuthConfig::Jwt(config) = config else {
         return None;

@@ -1,4 +1,4 @@
-//! A JSON object of a token: read so strictly that everybody else reads the same.
+//! Reads a JSON object of a token so strictly that every other reader reads the same.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
@@ -26,7 +26,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// About the header of a token.
+    /// The message for a fault in the header of a token.
     pub(super) fn in_header(self) -> &'static str {
         match self {
             Self::ByteOrderMark => "its header begins with a byte order mark",
@@ -40,7 +40,7 @@ impl Fault {
         }
     }
 
-    /// About the claims of a token.
+    /// The message for a fault in the claims of a token.
     pub(super) fn in_claims(self) -> &'static str {
         match self {
             Self::ByteOrderMark => "its claims begin with a byte order mark",
@@ -54,7 +54,7 @@ impl Fault {
     }
 }
 
-/// The members of the object that `text` is. No name stands in it twice (RFC 7519 §4).
+/// Reads the members of the object in `text`. No name may occur twice (RFC 7519 §4).
 pub(super) fn read(text: &str) -> Result<Members<'_>, Fault> {
     if text.starts_with('\u{feff}') {
         return Err(Fault::ByteOrderMark);
@@ -68,7 +68,7 @@ pub(super) fn read(text: &str) -> Result<Members<'_>, Fault> {
     if !text.trim_start().starts_with('{') {
         return Err(Fault::NotAnObject);
     }
-    // The text is valid JSON: nothing but a repeated name is left to be wrong.
+    // The text is valid JSON, so only a repeated name can still be wrong.
     serde_json::from_str(text)
         .map(|Unique(members)| members)
         .map_err(|_| Fault::Duplicate)

@@ -1,7 +1,7 @@
 //! Checks `Origin`, which decides which web pages may connect.
 //!
-//! A browser sends the cookies and credentials of a site regardless of the page that opens the connection; the origin reveals a
-//! foreign page (RFC 6455 §10.2). Clients that send none are not browsers, and could send any.
+//! A browser sends the cookies and credentials of a site regardless of the page that opens the connection; the origin
+//! reveals a foreign page (RFC 6455 §10.2). Clients that send no `Origin` are not browsers, and could send any.
 
 use std::fmt;
 
@@ -9,15 +9,15 @@ use axum::http::{HeaderMap, header};
 
 use crate::config::{AllowedOrigins, normal_origin};
 
-/// Longest origin that an error shows, in bytes.
+/// Maximum length of an origin in an error, in bytes.
 const SHOWN_BYTES_MAX: usize = 128;
 
-/// A web page that may not connect. It names the page's origin and the host that the request was for.
+/// A web page that may not connect, with the page's origin and the host that the request was for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginRefused {
-    /// The `Origin` header, as far as it is text, shortened.
+    /// The `Origin` header, as far as it is text, truncated.
     pub origin: String,
-    /// The host and port that it asked; none: it named none.
+    /// The host and port that it requested; `None` if it named none.
     pub host: Option<String>,
 }
 
@@ -34,11 +34,12 @@ impl fmt::Display for OriginRefused {
     }
 }
 
-/// Lets in an upgrade without `Origin`, or with one that is allowed. `host` is the host and port that the request is for.
+/// Accepts an upgrade without `Origin`, or with one that is allowed. `host` is the host and port that the request is
+/// for.
 ///
 /// # Errors
 ///
-/// [`OriginRefused`] for any other, also for two of them, and for one that is malformed.
+/// Returns [`OriginRefused`] for any other origin, for more than one, and for a malformed one.
 pub fn check(
     headers: &HeaderMap,
     host: Option<&str>,
@@ -74,7 +75,7 @@ pub fn check(
     }
 }
 
-/// Whether an origin is the one of the entry, or one of a host below its `*.`.
+/// Whether an origin is that of the entry, or that of a host below its `*.`.
 fn matches(origin: &str, entry: &str) -> bool {
     let Some((scheme, domain)) = entry.split_once("://*.") else {
         return origin == entry;
@@ -88,8 +89,8 @@ fn matches(origin: &str, entry: &str) -> bool {
     below.is_some_and(|below| !below.is_empty())
 }
 
-/// Whether the upgrade was sent to the host and port that the page is from. The scheme is left out: behind a proxy
-/// that ends TLS the server does not know it.
+/// Whether the upgrade was sent to the host and port that the page is from. The scheme is ignored: behind a proxy that
+/// terminates TLS, the server does not know it.
 fn is_same_host(origin: &str, host: Option<&str>) -> bool {
     let (Some((scheme, _)), Some(host)) = (origin.split_once("://"), host) else {
         return false;

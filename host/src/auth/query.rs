@@ -1,10 +1,10 @@
 //! Parameters of a query string, as browsers write them (`application/x-www-form-urlencoded`).
 
-/// A parameter that is there, and whose bytes are no UTF-8.
+/// A parameter that is present, but whose bytes are not UTF-8.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NotUtf8;
 
-/// The first parameter of this exact name, decoded. A `%` that two hex digits do not follow stands for itself.
+/// The first parameter with exactly this name, decoded. A `%` that is not followed by two hex digits stands for itself.
 pub(super) fn parameter(query: &str, name: &str) -> Option<Result<String, NotUtf8>> {
     query.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -1,7 +1,7 @@
-//! Keys that are fetched from `auth.jwks_url`: at the start, from time to time, and when a token names an unknown one.
+//! Keys that are fetched from `auth.jwks_url`: at the start, periodically, and when a token names an unknown key.
 //!
-//! One task fetches. A set that cannot be had leaves the last good one in use. An upgrade reads what is there; it
-//! waits, for a bounded time, only for a fetch that may bring the key that it needs.
+//! One task fetches. If a set cannot be fetched, the last good one stays in use. An upgrade uses the keys that are
+//! available; it waits, for a bounded time, only for a fetch that may bring the key that it needs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,19 +23,19 @@ use crate::{
     supervise,
 };
 
-/// How often an unknown `kid` may lead to a fetch.
+/// Minimum time between two fetches that an unknown `kid` triggers.
 const REFETCH_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long an upgrade waits for a fetch.
+/// Maximum time that an upgrade waits for a fetch.
 const WAIT_MAX: Duration = Duration::from_secs(3);
 
-/// Pause after a fetch that failed: doubled from the first to the second.
+/// Pause after a failed fetch: doubled from the first value up to the second.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// The longest such pause while nobody can come in at all.
+/// The longest such pause while no client can be admitted at all.
 const RETRY_PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(4);
 
-/// Keys of a URL. Fetching ends with this value.
+/// Keys of a URL. Fetching ends when this value is dropped.
 #[derive(Debug)]
 pub(super) struct RemoteKeys {
     shared: Arc<Shared>,
@@ -45,24 +45,24 @@ pub(super) struct RemoteKeys {
 #[derive(Debug)]
 struct Shared {
     url: String,
-    /// None until they came for the first time.
+    /// `None` until keys are available for the first time.
     keys: ArcSwapOption<KeySet>,
     fetches: watch::Sender<Fetches>,
-    /// A token named a key that is not there.
+    /// Notified when a token names a key that is not in the set.
     wanted: Notify,
     refetch_pause: Duration,
     metrics: Arc<Metrics>,
 }
 
-/// How fetching goes.
+/// The progress of fetching.
 #[derive(Clone, Copy, Debug)]
 struct Fetches {
-    /// How many have ended.
+    /// The number of fetches that have ended.
     done: u64,
     is_under_way: bool,
-    /// Whether the last one brought nothing.
+    /// Whether the last one failed.
     has_failed: bool,
-    /// When an unknown `kid` may lead to the next one.
+    /// When an unknown `kid` may trigger the next one.
     refetch_from: Instant,
 }
 
@@ -107,16 +107,16 @@ impl RemoteKeys {
         }
     }
 
-    /// The keys that there are now, if any.
+    /// The current keys, if there are any.
     pub(super) fn now(&self) -> Option<Arc<KeySet>> {
         self.shared.keys.load_full()
     }
 
-    /// A set with the key that a token needs.
+    /// Returns a set with the key that a token needs.
     ///
     /// # Errors
-    /// [`AuthError::KeysUnavailable`] if such a set may be there and cannot be fetched; otherwise that the key is
-    /// unknown.
+    /// Returns [`AuthError::KeysUnavailable`] if such a set may exist but cannot be fetched; otherwise, the error that
+    /// the key is unknown.
     pub(super) async fn set_for(&self, kid: Option<&str>) -> Result<Arc<KeySet>, AuthError> {
         match self.look_up(kid) {
             Ok(set) => return Ok(set),
@@ -147,8 +147,8 @@ impl Drop for RemoteKeys {
 }
 
 impl Shared {
-    /// Asks for a fetch, and waits for it unless it has to wait itself. While there are no keys at all, fetching is
-    /// tried again in its own time, and nobody uses up the turn of an unknown `kid`.
+    /// Requests a fetch, and waits for it unless the fetch itself has to wait. While there are no keys at all, fetching
+    /// is retried on its own schedule, and no upgrade uses up the turn of an unknown `kid`.
     async fn wait_for_fetch(&self) {
         let mut fetches = self.fetches.subscribe();
         let before = *fetches.borrow();
@@ -167,7 +167,7 @@ impl Shared {
         KeySet::of_jwks(&text).map_err(|reason| format!("what is there {reason}"))
     }
 
-    /// Waits until `due`, or until an unknown `kid` may lead to a fetch and does.
+    /// Waits until `due`, or until an unknown `kid` may trigger a fetch and does.
     async fn until_due(&self, due: Instant) {
         tokio::select! {
             () = sleep_until(due) => {}
@@ -184,7 +184,7 @@ impl Shared {
     }
 }
 
-/// Fetches until it is aborted.
+/// Fetches until aborted.
 async fn follow(shared: Arc<Shared>, refresh_interval: Duration) {
     let mut retry_pause = RETRY_PAUSE.0;
     let mut last_reason = None;
@@ -202,7 +202,7 @@ async fn follow(shared: Arc<Shared>, refresh_interval: Duration) {
                 }
                 shared.keys.store(Some(Arc::new(set)));
                 retry_pause = RETRY_PAUSE.0;
-                // Not all nodes at the same moment.
+                // So that not all nodes fetch at the same moment.
                 refresh_interval.mul_f64(0.9 + 0.1 * fastrand::f64())
             }
             Err(reason) => {
@@ -223,7 +223,7 @@ async fn follow(shared: Arc<Shared>, refresh_interval: Duration) {
                 pause
             }
         };
-        // Requests that came meanwhile are answered.
+        // This fetch answers the requests that came meanwhile.
         let _ = shared.wanted.notified().now_or_never();
         shared.fetches.send_modify(|now| {
             now.done += 1;

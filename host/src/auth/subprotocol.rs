@@ -1,18 +1,18 @@
-//! `Sec-WebSocket-Protocol`: the client's offer, and the answer.
+//! `Sec-WebSocket-Protocol`: the client's offer, and the server's answer.
 
 use axum::http::{HeaderMap, header};
 
 /// The protocol of signalbox with `welcome`.
 pub const V1: &str = "signalbox.v1";
 
-/// Comes before a token, for browsers: they can set no other header.
+/// The entry before a token, for browsers: they can set no other header.
 pub const BEARER: &str = "bearer";
 
 /// A client's offer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Offer<'h> {
-    /// The answer: one of the offered names, since browsers fail the connection otherwise, and never the token.
-    /// None: the header is left out.
+    /// The answer: one of the offered names, because browsers fail the connection otherwise, and never the token.
+    /// `None` if the header is left out.
     pub answer: Option<&'static str>,
     /// Whether `signalbox.v1` was offered.
     pub v1: bool,

@@ -1,6 +1,6 @@
-//! Authentication as a whole: where a token may stand, and every known attack on one by its name.
+//! Tests authentication as a whole: the places for a token, and every known attack on tokens, by name.
 //!
-//! The keys in `testdata` are for these tests alone.
+//! The keys in `testdata` are only for these tests.
 
 use std::{
     path::{Path, PathBuf},
@@ -53,7 +53,7 @@ fn authenticator(keys: JwtKeySource) -> Authenticator {
     made(&AuthConfig::Jwt(jwt_config(keys))).expect("a good key")
 }
 
-/// The answer of `authenticator` to an upgrade. Only keys of a URL could delay it, and there are none here.
+/// The result of `authenticator` for an upgrade. Only keys of a URL could delay it, and there are none here.
 fn identify(
     authenticator: &Authenticator,
     headers: &HeaderMap,
@@ -75,7 +75,7 @@ pub(super) fn with_jwks() -> Authenticator {
     authenticator(JwtKeySource::JwksFile(testdata("jwks.json")))
 }
 
-/// A set that was written to a file.
+/// An authenticator with a set that was written to a file.
 pub(super) fn jwks(keys: Value) -> Result<Authenticator, AuthSetupError> {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), json!({ "keys": keys }).to_string()).expect("a written file");

@@ -1,4 +1,4 @@
-//! Tokens to try things out with: `signalbox token`.
+//! Creates tokens for trying things out: `signalbox token`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,10 +8,10 @@ use serde::Serialize;
 use super::{USER_BYTES_MAX, claims::SECONDS_END, user};
 use crate::config::{JwtConfig, JwtKeySource, SECRET_BYTES_MIN};
 
-/// Why no token can be made.
+/// Why no token can be created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// The key of the configuration can only verify.
+    /// The configured key can only verify.
     #[error(
         "tokens can be made only with auth.jwt_secret, and the server is configured with a public key; ask whoever \
          holds the private key for a token"
@@ -25,7 +25,7 @@ pub enum TokenError {
     /// A user that the server would not accept.
     #[error("the user must be 1 to {USER_BYTES_MAX} bytes long, and not blank")]
     User,
-    /// A lifetime that is no whole second, or ends after the last moment that can be written.
+    /// A lifetime shorter than a second, or one that ends after the last moment that can be written.
     #[error(
         "the lifetime must be 1 s or more, and end before the calendar does; use for example 1h"
     )]
@@ -46,11 +46,11 @@ struct Claims<'a> {
     aud: Option<&'a str>,
 }
 
-/// A token signed with HS256 that names `user`, from `now` on for `ttl` (in whole seconds).
+/// Creates a token, signed with HS256, that names `user` and is valid from `now` on for `ttl` (in whole seconds).
 ///
 /// # Errors
 ///
-/// [`TokenError`] if a server with this secret would not accept it.
+/// Returns [`TokenError`] if a server with this secret would not accept it.
 pub fn issue(
     secret: &str,
     user: &str,
@@ -60,11 +60,11 @@ pub fn issue(
     sign(secret, user, None, None, ttl, now)
 }
 
-/// A token as a server with this configuration accepts it, with the issuer and the audience that it checks.
+/// Creates a token that a server with this configuration accepts, with the issuer and the audience that it checks.
 ///
 /// # Errors
 ///
-/// [`TokenError`], in particular [`TokenError::NoSecret`] if the server has only a public key.
+/// Returns [`TokenError`], in particular [`TokenError::NoSecret`] if the server has only a public key.
 pub fn issue_for(
     config: &JwtConfig,
     user: &str,

@@ -1,4 +1,4 @@
-//! Valid and invalid claims and headers of tokens, each with the reason of its refusal.
+//! Valid and invalid claims and headers of tokens, each with the reason for its refusal.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
@@ -17,7 +17,7 @@ use crate::config::{AuthConfig, JwtConfig};
 
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
-/// A token that is signed rightly, whatever stands in it.
+/// A correctly signed token with any content.
 fn signed(header: &[u8], claims: &[u8]) -> String {
     let message = format!(
         "{}.{}",
@@ -41,7 +41,7 @@ fn with_claims(claims: &[u8]) -> Result<Identity, AuthError> {
     verify(&with_secret(), &signed(HEADER.as_bytes(), claims))
 }
 
-/// Good claims, with `rest` written behind them as it is.
+/// Valid claims, followed by `rest` unchanged.
 fn claims_and(rest: &str) -> String {
     let exp = seconds_from_now(60);
     format!(r#"{{"sub":"anna","exp":{exp}{rest}}}"#)
@@ -93,7 +93,7 @@ fn claims_of_the_deepest_nesting_that_is_allowed_reach_plugins() {
 #[test]
 fn the_header_of_a_token_is_read_as_strictly_and_each_fault_has_its_reason() {
     assert!(with_header(HEADER).is_ok());
-    // What names no demand is passed over.
+    // Members that demand nothing are ignored.
     assert!(
         with_header(r#"{"alg":"HS256","kid":"a","jku":"https://evil.example","x":[1]}"#).is_ok()
     );
@@ -163,7 +163,7 @@ fn a_token_that_is_no_text_is_not_called_missing() {
 fn a_token_longer_than_16_kib_is_refused_unread() {
     let token = |padding: usize| hs256(&claims_with("a", json!("x".repeat(padding))));
     let length = token(0).len();
-    // Base64 makes four of three.
+    // Base64 encodes three bytes as four characters.
     let fits = (TOKEN_BYTES_MAX - length) / 4 * 3 - 3;
     assert!(verify(&with_secret(), &token(fits)).is_ok());
     assert_refused(
@@ -235,7 +235,7 @@ fn a_subject_must_be_one_text_that_can_name_a_user() {
     assert_refused(claim("sub", json!("ä".repeat(128))), "1 to 255 bytes");
 }
 
-/// Demands an issuer and an audience.
+/// An authenticator that demands an issuer and an audience.
 fn strict() -> Authenticator {
     let config = JwtConfig {
         keys: secrets(SECRET, None),
@@ -283,7 +283,7 @@ fn either_of_two_secrets_opens_while_secrets_are_rotated() {
     assert!(verify(&both, &token(SECRET)).is_ok());
     assert!(verify(&both, &token(OTHER)).is_ok());
     assert_refused(verify(&both, &token(&"x".repeat(32))), "signature");
-    // And taken out while it runs.
+    // And the old secret can be removed while the server runs.
     both.apply(&config(OTHER, None)).expect("good secrets");
     assert_refused(verify(&both, &token(SECRET)), "signature");
     assert!(verify(&both, &token(OTHER)).is_ok());

@@ -2,16 +2,16 @@
 
 use super::USER_BYTES_MAX;
 
-/// Why a text is no ID of a user.
+/// Why a text is not a user ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoUser {
     /// It is not 1 to 255 bytes long.
     Length,
-    /// It is nothing but white space.
+    /// It is only white space.
     Blank,
 }
 
-/// Whether `text` is the ID of a user.
+/// Checks that `text` is a valid user ID.
 pub(super) fn check(text: &str) -> Result<(), NoUser> {
     if !(1..=USER_BYTES_MAX).contains(&text.len()) {
         return Err(NoUser::Length);

@@ -1,4 +1,4 @@
-//! Noticing that a file changed.
+//! Notices that a file has changed.
 
 mod stamp;
 mod watcher;

@@ -1,4 +1,4 @@
-//! Tells one content of a file from another.
+//! Distinguishes one content of a file from another.
 
 use std::{
     fs::{self, File, Metadata},
@@ -9,21 +9,22 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// A file that changed less than this ago may change again without another stamp: clocks of file systems are coarse, some
-/// of them a second.
+/// A file that changed less than this ago may change again without a different stamp: the clocks of file systems are
+/// coarse, some of them as coarse as a second.
 const CLOCK_GRAIN: Duration = Duration::from_secs(2);
 
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// The state of a file at one moment. Two stamps of one path differ if its content does: also if the file was replaced by one of
-/// the same size whose time of modification was set to that of the old one (`touch -r`, `cp --preserve`, `rsync --times`).
+/// The state of a file at one moment. Two stamps of one path differ if the content differs, even if the file was
+/// replaced by one of the same size whose modification time was set to that of the old one (`touch -r`,
+/// `cp --preserve`, `rsync --times`).
 ///
-/// Links are followed, so a link that points elsewhere now counts as changed.
+/// Links are followed, so a link that now points elsewhere counts as changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// None: there is no such file.
+    /// `None` if there is no such file.
     file: Option<Inode>,
-    /// Of the content, if that may change without changing `file`.
+    /// A hash of the content, if that may change without changing `file`.
     content: Option<u64>,
 }
 
@@ -33,13 +34,13 @@ struct Inode {
     number: u64,
     bytes: u64,
     modified: (i64, i64),
-    /// Set by the system with each change of content or metadata; nobody can set it back.
+    /// Set by the system on each change of content or metadata; it cannot be set back.
     changed: (i64, i64),
 }
 
 impl Stamp {
-    /// That of the file at `path` now. Reads the whole file if it changed within the last seconds, so not for threads that
-    /// serve.
+    /// The stamp of the file at `path` now. Reads the whole file if it changed within the last seconds, so do not call
+    /// it on threads that serve clients.
     pub fn of(path: &Path) -> Self {
         let metadata = fs::metadata(path).ok().filter(Metadata::is_file);
         let file = metadata.as_ref().map(Inode::of);
@@ -50,7 +51,7 @@ impl Stamp {
         }
     }
 
-    /// Whether the file differs from what it was at the time of `earlier`.
+    /// Whether the file differs from its state at the time of `earlier`.
     pub fn differs_from(&self, earlier: &Self) -> bool {
         let content = self.content.zip(earlier.content);
         self.file != earlier.file || content.is_some_and(|(now, then)| now != then)
@@ -92,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether `change` is noticed, which is given the path of a file that holds `old`.
+    /// Whether `change` is noticed. It gets the path of a file that contains `old`.
     fn notices(change: impl FnOnce(&Path)) -> bool {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_folder_of_links_that_is_swapped_as_a_whole_has_changed_its_files() {
-        // As Kubernetes updates a ConfigMap: `file` -> `..data/file`, `..data` -> the folder of a version.
+        // This is how Kubernetes updates a ConfigMap: `file` -> `..data/file`, `..data` -> the folder of a version.
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         for (version, text) in [("..1", "one"), ("..2", "two")] {

@@ -1,9 +1,9 @@
-//! Notices that a file changed, however it was changed: written in place, replaced by a rename, truncated, or made in
-//! a folder that did not exist before.
+//! Notices that a file changed, however it was changed: written in place, replaced by a rename, truncated, or created
+//! in a folder that did not exist before.
 //!
-//! Notifications of the system are the quick way. They get lost (a full queue, a network file system, a folder that is
-//! replaced whole), so the files' stamps are compared once in a while too. Both ends in the same: one message for each
-//! burst of changes.
+//! Notifications of the system are the fast path. They can get lost (a full queue, a network file system, a folder that
+//! is replaced as a whole), so the files' stamps are compared periodically, too. Both lead to the same result: one
+//! message for each burst of changes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,36 +25,36 @@ use tracing::{debug, warn};
 
 use super::Stamp;
 
-/// Quiet after a file was closed or moved into place, before it is read.
+/// The quiet time after a file was closed or moved into place, before it is read.
 const SETTLED: Duration = Duration::from_millis(5);
-/// Quiet after a write whose file may still be open.
+/// The quiet time after a write whose file may still be open.
 const UNSETTLED: Duration = Duration::from_millis(100);
 /// The longest that a burst may delay a reload.
 const BURST_MAX: Duration = Duration::from_secs(1);
 /// How often stamps are compared.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Hints that wait to be looked at.
+/// Maximum number of queued hints.
 const HINTS_MAX: usize = 64;
 
-/// Watches files, and tells which of them changed.
+/// Watches files, and reports which of them changed.
 #[derive(Debug)]
 pub struct FileWatcher {
     files: Files,
-    /// A comparison under way: its result survives a caller that gives up.
+    /// A comparison in progress: its result survives a caller that gives up.
     comparing: Option<JoinHandle<BTreeSet<PathBuf>>>,
     watched: BTreeSet<PathBuf>,
     notifier: Option<RecommendedWatcher>,
     events: mpsc::Receiver<Hint>,
 }
 
-/// Something happened in the folder of a file; and whether the file is probably complete.
+/// Something happened in the folder of a file; `settled` means that the file is probably complete.
 #[derive(Clone, Copy, Debug)]
 struct Hint {
     settled: bool,
 }
 
-/// The files, with the last stamp of each.
+/// The files, with the latest stamp of each.
 #[derive(Clone, Debug, Default)]
 struct Files(Arc<Mutex<BTreeMap<PathBuf, Stamp>>>);
 
@@ -63,7 +63,7 @@ impl Files {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stamps all of them again, and returns those that changed.
+    /// Stamps all files again, and returns those that changed.
     fn compare(&self) -> BTreeSet<PathBuf> {
         let mut changed = BTreeSet::new();
         for (path, old) in self.stamps().iter_mut() {
@@ -78,9 +78,9 @@ impl Files {
 }
 
 impl FileWatcher {
-    /// Watches `files` as they are now.
+    /// Watches `files`, starting from their current state.
     pub fn new(files: impl IntoIterator<Item = PathBuf>) -> Self {
-        // A hint that finds the queue full is one of many: those that are in it lead to the same look at the files.
+        // A hint that finds the queue full is redundant: the queued ones lead to the same comparison.
         let (sender, events) = mpsc::channel(HINTS_MAX);
         let notifier = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if let Some(hint) = hint(event) {
@@ -101,7 +101,7 @@ impl FileWatcher {
         watcher
     }
 
-    /// Watches `files` from now on. Those that were watched before keep their stamp.
+    /// Watches `files` from now on. Files that were watched before keep their stamps.
     pub fn set_files(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         let mut stamps = self.files.stamps();
         let stamped = |path: PathBuf| {
@@ -114,7 +114,7 @@ impl FileWatcher {
         self.watch_folders();
     }
 
-    /// Waits for a burst of changes to end, and returns the files that are different after it. Safe to drop.
+    /// Waits for a burst of changes to end, and returns the files that differ after it. Safe to cancel.
     pub async fn changed(&mut self) -> BTreeSet<PathBuf> {
         loop {
             let mut quiet_at = Instant::now() + COMPARE_INTERVAL;
@@ -125,7 +125,7 @@ impl FileWatcher {
                     hint = self.events.recv() => {
                         let settled = match hint {
                             Some(hint) => hint.settled,
-                            // No notifier: stamps alone.
+                            // No notifier: only stamps are compared.
                             None => { sleep_until(quiet_at).await; break }
                         };
                         let now = Instant::now();
@@ -146,7 +146,7 @@ impl FileWatcher {
         }
     }
 
-    /// On a separate thread, because recently changed files are read.
+    /// Compares on a separate thread, because recently changed files are read.
     async fn compare(&mut self) -> BTreeSet<PathBuf> {
         let comparing = self.comparing.get_or_insert_with(|| {
             let files = self.files.clone();
@@ -157,8 +157,8 @@ impl FileWatcher {
         changed.unwrap_or_default()
     }
 
-    /// Watches the folder of each file, or the nearest one above it that exists. Folders rather than files, because a
-    /// file that is replaced by a rename is another file.
+    /// Watches the folder of each file, or the nearest existing one above it. Folders rather than files, because a file
+    /// that is replaced by a rename is another file.
     fn watch_folders(&mut self) {
         let Some(notifier) = &mut self.notifier else {
             return;
@@ -268,7 +268,7 @@ mod tests {
         let mut watcher = FileWatcher::new([file.clone()]);
         fs::write(&file, "22").unwrap();
         let mut look = Box::pin(watcher.compare());
-        // Begun, and given up.
+        // Started, and then abandoned.
         let _ = futures_util::poll!(&mut look);
         drop(look);
         assert_eq!(watcher.compare().await, BTreeSet::from([file]));

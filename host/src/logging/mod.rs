@@ -1,8 +1,8 @@
 //! The log of the process: its destination, its levels, and its limits.
 //!
-//! Lines go to standard error, as text or JSON, at the levels of `RUST_LOG`. Repeated lines are written once in a while, with
-//! the number of dropped ones ([`Repeats`]): neither clients nor the broker can fill the log. Logging never waits for the
-//! reader of the log ([`Output`]).
+//! Lines go to standard error, as text or JSON, at the levels of `RUST_LOG`. Repeated lines are written only now and
+//! then, with the number of dropped ones ([`Repeats`]), so neither clients nor the broker can fill the log. Logging
+//! never waits for the reader of the log ([`Output`]).
 //!
 //! This module is a leaf.
 
@@ -34,10 +34,10 @@ pub use repeats::Repeats;
 /// How often dropped lines are reported.
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long the end of the process waits for a reader that does not read.
+/// How long the process waits at its end for a reader that does not read.
 const LAST_LINES_TIME_MAX: Duration = Duration::from_millis(300);
 
-/// The log of this process, once it was started. Dropping it writes the remaining lines, in bounded time.
+/// The log of this process. Dropping it writes the remaining lines, in bounded time.
 #[derive(Debug)]
 pub struct Log {
     repeats: Arc<Repeats>,
@@ -45,7 +45,7 @@ pub struct Log {
     style: Style,
 }
 
-/// How lines look.
+/// The style of the lines.
 #[derive(Clone, Copy, Debug)]
 struct Style {
     json: bool,
@@ -53,11 +53,11 @@ struct Style {
 }
 
 impl Log {
-    /// Starts it for the whole process: JSON with `LOG_FORMAT=json`, else text, coloured on a terminal; levels by
-    /// `RUST_LOG`, else `info`. To be called once.
+    /// Starts the log for the whole process: JSON with `LOG_FORMAT=json`, otherwise text, coloured on a terminal;
+    /// levels from `RUST_LOG`, otherwise `info`. Must be called only once.
     ///
     /// # Errors
-    /// If the system gives no thread, or no copy of standard error.
+    /// Returns an error if the system provides no thread, or no copy of standard error.
     pub fn start() -> io::Result<Self> {
         let style = Style {
             json: std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json"),
@@ -80,7 +80,7 @@ impl Log {
         })
     }
 
-    /// The destination of its lines.
+    /// The destination of the lines.
     pub fn output(&self) -> &Output {
         &self.output
     }
@@ -94,7 +94,7 @@ impl Log {
         }
     }
 
-    /// Runs `work` to its end, and reports dropped lines meanwhile.
+    /// Runs `work` to completion, and reports dropped lines meanwhile.
     pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         loop {
@@ -114,7 +114,7 @@ impl Drop for Log {
 }
 
 impl Style {
-    /// Lines of this style, as a layer of a subscriber.
+    /// A layer of a subscriber that writes lines of this style.
     fn lines<S>(
         self,
         to: impl for<'w> MakeWriter<'w> + Send + Sync + 'static,
@@ -124,7 +124,7 @@ impl Style {
     {
         let lines = fmt::layer().with_writer(to);
         if self.json {
-            // The list holds the innermost span too.
+            // The list of spans includes the innermost one, too.
             let lines = lines.json().flatten_event(true).with_current_span(false);
             lines.boxed()
         } else {
@@ -133,7 +133,7 @@ impl Style {
     }
 }
 
-/// The line that says how many were lost: made apart from the buffer, which may be full again.
+/// The line that reports how many lines were lost. It bypasses the buffer, which may be full again.
 fn summary(style: Style, lost: u64) -> Vec<u8> {
     let line = Arc::<Mutex<Vec<u8>>>::default();
     let to = line.clone();
@@ -162,7 +162,7 @@ impl Write for Kept {
     }
 }
 
-/// A panic is a line of the log like any other. The hook of the standard library would wait for the reader of standard error.
+/// Logs a panic like any other line. The hook of the standard library would wait for the reader of standard error.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let message = panic.payload_as_str().unwrap_or("no message");
     let place = panic.location().map(ToString::to_string);

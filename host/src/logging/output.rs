@@ -1,11 +1,11 @@
 //! A bounded buffer between the code that logs and the file that it logs to.
 //!
-//! Writing to standard error blocks as long as its reader does not read: a full pipe, a terminal after Ctrl-S, a stuck log
-//! driver. So lines go into a buffer, and one thread writes them. Lines that do not fit are dropped and counted; once the
-//! reader goes on, one line says how many were lost.
+//! Writing to standard error blocks while its reader does not read: a full pipe, a terminal after Ctrl-S, a stuck log
+//! driver. Lines therefore go into a buffer, and one thread writes them. Lines that do not fit are dropped and counted;
+//! once the reader continues, one line reports how many were lost.
 //!
-//! `tracing-appender` does not serve: it bounds lines rather than bytes, and prints to standard output, which may block as
-//! well, if the buffer is full when the process ends.
+//! `tracing-appender` does not fit: it bounds lines rather than bytes, and if the buffer is full when the process ends,
+//! it prints to standard output, which may block as well.
 
 use std::{
     io::{self, Write},
@@ -16,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-/// Bytes that wait at most. As many again may be on their way to the file.
+/// Maximum number of waiting bytes. As many again may be on their way to the file.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 
 /// The destination of the log. Clones share one buffer.
@@ -28,7 +28,7 @@ struct Shared {
     state: Mutex<State>,
     /// Signalled when there is something to write.
     filled: Condvar,
-    /// Signalled when nothing waits and nothing is being written.
+    /// Signalled when nothing is waiting and nothing is being written.
     idle: Condvar,
     /// Lines lost since the start.
     dropped: Arc<AtomicU64>,
@@ -36,18 +36,18 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whole lines.
+    /// Complete lines.
     waiting: Vec<u8>,
-    /// Lines that did not fit after those.
+    /// The number of lines that did not fit after those.
     overflowed: u64,
     writing: bool,
 }
 
 impl Output {
-    /// Starts the thread that writes to `file`. `summary` makes the line that says how many were lost.
+    /// Starts the thread that writes to `file`. `summary` creates the line that reports how many were lost.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// Returns an error if the system provides no thread.
     pub(super) fn start(
         file: impl Write + Send + 'static,
         summary: impl Fn(u64) -> Vec<u8> + Send + 'static,
@@ -64,7 +64,7 @@ impl Output {
         Ok(output)
     }
 
-    /// Puts whole lines into the buffer, or drops and counts them if it is full. Never waits for the file.
+    /// Puts complete lines into the buffer, or drops and counts them if it is full. Never waits for the file.
     pub(super) fn push(&self, lines: &[u8]) {
         let mut state = self.0.state();
         if state.waiting.len() + lines.len() > BUFFER_BYTES_MAX {
@@ -76,7 +76,7 @@ impl Output {
         self.0.filled.notify_one();
     }
 
-    /// Blocks until everything is written, until `deadline` at the latest. Returns whether everything was.
+    /// Blocks until everything is written or `deadline` is reached. Returns whether everything was written.
     pub fn flush(&self, deadline: Instant) -> bool {
         let mut state = self.0.state();
         while state.writing || !state.waiting.is_empty() {
@@ -90,7 +90,7 @@ impl Output {
         true
     }
 
-    /// The number of lines lost since the start, as it grows.
+    /// The counter of the lines lost since the start.
     pub fn dropped(&self) -> Arc<AtomicU64> {
         self.0.dropped.clone()
     }
@@ -101,7 +101,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts lines that are not written, and returns how many they are.
+    /// Counts lines that are not written, and returns their number.
     fn lose(&self, lines: &[u8]) -> u64 {
         let lost = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
         self.dropped.fetch_add(lost, Ordering::Relaxed);
@@ -109,7 +109,7 @@ impl Shared {
     }
 }
 
-/// One event is one write: the formatter hands over whole lines.
+/// One event is one write: the formatter passes complete lines.
 impl Write for Output {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         self.push(lines);
@@ -130,7 +130,7 @@ struct Writer<F, S> {
 impl<F: Write, S: Fn(u64) -> Vec<u8>> Writer<F, S> {
     fn run(mut self) {
         let mut lines = Vec::new();
-        // Lines that the file did not take, before those that wait.
+        // Lost lines that have not been reported yet; they came before the waiting ones.
         let mut owed = 0;
         loop {
             let lost_after = self.take(&mut lines);
@@ -146,8 +146,7 @@ impl<F: Write, S: Fn(u64) -> Vec<u8>> Writer<F, S> {
         }
     }
 
-    /// Waits for lines, and takes all that there are in exchange for the empty buffer. Returns how many were lost after
-    /// them.
+    /// Waits for lines, and takes all of them in exchange for the empty buffer. Returns how many were lost after them.
     fn take(&self, lines: &mut Vec<u8>) -> u64 {
         lines.clear();
         let mut state = self.shared.state();
@@ -162,7 +161,7 @@ impl<F: Write, S: Fn(u64) -> Vec<u8>> Writer<F, S> {
         std::mem::take(&mut state.overflowed)
     }
 
-    /// Writes how many lines were lost, if any were. Returns whether the file took it.
+    /// Reports how many lines were lost, if there were any. Returns whether the file accepted the report.
     fn tell(&mut self, lost: u64) -> bool {
         if lost == 0 {
             return true;
@@ -172,8 +171,8 @@ impl<F: Write, S: Fn(u64) -> Vec<u8>> Writer<F, S> {
     }
 }
 
-/// Writes as much as the file takes, and returns how many bytes that was. Any failure ends it: a pipe without a reader, a
-/// full disk.
+/// Writes as much as the file accepts, and returns the number of bytes written. Any failure ends it: a pipe without a
+/// reader, a full disk.
 fn write(file: &mut impl Write, bytes: &[u8]) -> usize {
     let mut written = 0;
     while written < bytes.len() {
@@ -198,7 +197,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// A file whose writes each wait for a word: `true` takes them, `false` fails them.
+    /// A file in which each write waits for a word: `true` lets it succeed, `false` makes it fail.
     struct Gated {
         began: Sender<()>,
         words: Receiver<bool>,
@@ -247,7 +246,7 @@ mod tests {
             }
         }
 
-        /// A file that is in the middle of a write of "first".
+        /// A gate whose file is in the middle of a write of "first".
         fn stalled() -> Self {
             let gate = Self::new();
             gate.output.push(b"first\n");

@@ -1,4 +1,4 @@
-//! Lines that repeat are left out and counted, place by place.
+//! Drops and counts lines that repeat, separately for each place in the code.
 
 use std::{
     collections::HashMap,
@@ -17,19 +17,19 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
-/// The burst of a place in the code: the total cost of lines that it may write at once.
+/// The burst of a place in the code: the total cost of the lines that it may write at once.
 const SAVED_MAX: Duration = Duration::from_secs(100);
 
-/// The cost of a line: one is written per second, and a hundred at once.
+/// The cost of a line: one may be written per second, and a hundred at once.
 const COST: Duration = Duration::from_secs(1);
 
-/// The cost of a line that repeats the one before it from this place: five are written at once.
+/// The cost of a line that repeats the previous one from this place: five may be written at once.
 const COST_OF_THE_SAME: Duration = Duration::from_secs(20);
 
-/// The most places that are tracked. The code has fewer; a line for each plugin may add more.
+/// Maximum number of tracked places. The code has fewer; a line for each plugin may add more.
 const PLACES_MAX: usize = 4_096;
 
-/// The longest example of a dropped line, in bytes.
+/// Maximum length of the example of a dropped line, in bytes.
 const EXAMPLE_BYTES_MAX: usize = 200;
 
 /// The target of the lines that report dropped lines.
@@ -40,19 +40,19 @@ const UNLIMITED: [&str; 3] = ["signalbox::plugin", "signalbox::audit", OWN_TARGE
 
 /// Decides which lines of `info` and above are written.
 ///
-/// Lines are told apart by the place in the code that they come from, and by the plugin that they are about. A place
-/// may write a hundred lines at once and one a second after that; for identical lines, five and one in 20 s. Lines of `debug`
-/// and below are not limited: an operator who enables them wants all of them.
+/// Lines are distinguished by the place in the code that they come from, and by the plugin that they are about. A place
+/// may write a hundred lines at once and one per second after that; for identical lines, the limits are five and one
+/// per 20 s. Lines of `debug` and below are not limited: an operator who enables them wants all of them.
 #[derive(Debug, Default)]
 pub struct Repeats(Mutex<HashMap<Kind, Place>>);
 
-/// A place in the code, and a hash of the plugin's name; 0: of none.
+/// A place in the code, and a hash of the plugin's name; 0 for no plugin.
 type Kind = (Identifier, u64);
 
 #[derive(Debug)]
 struct Place {
     metadata: &'static Metadata<'static>,
-    /// When all that it has said is paid for.
+    /// When the cost of all its lines is paid.
     paid_at: Instant,
     /// A hash of its last line.
     said: u64,
@@ -60,7 +60,7 @@ struct Place {
     example: String,
 }
 
-/// Lines of one place that were left out.
+/// Lines of one place that were dropped.
 #[derive(Debug, PartialEq, Eq)]
 struct LeftOut {
     level: Level,
@@ -70,14 +70,14 @@ struct LeftOut {
 }
 
 impl Repeats {
-    /// As a layer of a subscriber; it keeps lines from all other layers.
+    /// Returns a layer of a subscriber; it withholds dropped lines from all other layers.
     pub fn layer<S: Subscriber>(self: Arc<Self>) -> impl Layer<S> {
         Limit(self)
     }
 
     /// Reports the lines that were dropped since the last call.
     pub fn tell(&self) {
-        // The lines are written with the lock given back: they come here too.
+        // The lock is released before the lines are written, because they come through here too.
         for LeftOut {
             level,
             from,
@@ -110,7 +110,7 @@ impl Repeats {
             .collect()
     }
 
-    /// Whether a line from `metadata` that says `line` is written.
+    /// Whether a line from `metadata` with the content `line` is written.
     fn admit(&self, metadata: &'static Metadata<'static>, line: Line, now: Instant) -> bool {
         let mut places = self.places();
         let kind = (metadata.callsite(), line.plugin);
@@ -123,7 +123,7 @@ impl Repeats {
         let place = places.entry(kind).or_insert_with(|| Place {
             metadata,
             paid_at: now,
-            // No hash: the first line says nothing again.
+            // Not the hash of this line: the first line repeats nothing.
             said: !line.said,
             left_out: 0,
             example: String::new(),
@@ -164,11 +164,11 @@ impl<S: Subscriber> Layer<S> for Limit {
 /// The identity of a line.
 #[derive(Debug)]
 struct Line {
-    /// A hash of the plugin that it is about; 0: of none.
+    /// A hash of the plugin that it is about; 0 for no plugin.
     plugin: u64,
-    /// A hash of all that it says.
+    /// A hash of its whole content.
     said: u64,
-    /// Its message, cut.
+    /// Its message, truncated.
     message: String,
 }
 
@@ -236,7 +236,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts the lines that come through.
+    /// Collects the lines that are let through.
     struct Heard(Arc<Mutex<Vec<String>>>);
 
     impl<S: Subscriber> Layer<S> for Heard {
@@ -245,7 +245,7 @@ mod tests {
         }
     }
 
-    /// The written lines of `say`, and the dropped ones.
+    /// The lines that `say` writes, and the dropped ones.
     fn heard(say: impl FnOnce()) -> (Vec<String>, Vec<LeftOut>) {
         let (repeats, lines) = (Arc::<Repeats>::default(), Arc::default());
         let subscriber = tracing_subscriber::registry()

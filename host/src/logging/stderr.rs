@@ -8,7 +8,7 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-/// A copy of the descriptor. Writing to it takes no lock that others wait for when they print, and does not lose lines if
+/// A copy of the descriptor. Writing to it takes no lock that others wait for when they print, and loses no lines if
 /// another process has made the same pipe or terminal non-blocking.
 pub(super) fn open() -> io::Result<impl Write + Send> {
     let copy = io::stderr().as_fd().try_clone_to_owned()?;
@@ -48,7 +48,7 @@ mod tests {
         let (mut reader, writer) = io::pipe().expect("a pipe");
         let mut file = Patient(File::from(std::os::fd::OwnedFd::from(writer)));
         fcntl_setfl(&file.0, OFlags::NONBLOCK).expect("it is a pipe");
-        // More than a pipe holds.
+        // More than a pipe can hold.
         let bytes = vec![b'x'; 1 << 20];
         let read = thread::spawn(move || {
             let mut all = Vec::new();

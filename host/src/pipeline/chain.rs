@@ -52,7 +52,7 @@ fn links<'s>(
 /// pass over the plugins is enough: the next validator shows that the one before was not the last.
 ///
 /// # Errors
-/// [`Refused`] by the first plugin that refuses the message.
+/// Returns [`Refused`] from the first plugin that refuses the message.
 pub(super) async fn validate<'s>(
     plugins: &'s PluginSet,
     client: Option<&Arc<ClientInfo>>,
@@ -105,7 +105,7 @@ impl<'s> Link<'s> {
 }
 
 impl<'s> Transformer<'s> {
-    /// Calls it.
+    /// Calls the plugin.
     pub(super) fn run(
         self,
         client: Option<&Arc<ClientInfo>>,
@@ -130,7 +130,7 @@ impl<'s> Transformer<'s> {
         })
     }
 
-    /// The next transformer, for the message as it is now.
+    /// The next transformer for `message`, which the earlier ones may have rewritten.
     pub(super) fn next(self, plugins: &'s PluginSet, message: &Message<'_>) -> Option<Self> {
         let link =
             links(plugins, self.link.place + 1, message).find(|link| link.version.transforms())?;

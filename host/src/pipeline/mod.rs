@@ -1,7 +1,7 @@
 //! Runs a message through the plugins: validators, then transformers, then the handler of its type.
 //!
-//! The pipeline decides and has no side effects: its caller carries out the [`Outcome`]. So a failing plugin can never
-//! leave half a delivery behind.
+//! The pipeline decides and has no side effects: its caller carries out the [`Outcome`]. A failing plugin can therefore
+//! never leave half a delivery behind.
 
 mod chain;
 mod seen;
@@ -52,7 +52,7 @@ impl From<Destination> for To<'_> {
 /// A message on its way through the plugins. Borrows from the frame until a plugin rewrites it.
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
-    /// Unique in the cluster.
+    /// The message ID, unique in the cluster.
     pub id: &'a str,
     /// The event type, well-formed and not built in.
     pub event_type: Cow<'a, str>,
@@ -60,7 +60,7 @@ pub struct Message<'a> {
     pub sender: &'a str,
     /// `None` if no receiver is named.
     pub to: Option<To<'a>>,
-    /// JSON text.
+    /// The payload, as JSON text.
     pub payload: Cow<'a, str>,
     /// When the server received it.
     pub timestamp: SystemTime,
@@ -79,16 +79,16 @@ pub enum Outcome<'a> {
     Handled {
         /// The handled message, for [`Action::Deliver`].
         message: Message<'a>,
-        /// In order.
+        /// The actions, in order.
         actions: Vec<Action>,
     },
-    /// A transformation dropped it.
+    /// A transformer dropped it.
     Dropped,
-    /// A plugin refuses it.
+    /// A plugin rejected it.
     Rejected {
         /// The plugin's name.
         plugin: String,
-        /// Why.
+        /// The reason.
         rejection: Rejection,
     },
     /// A plugin failed, and `on_failure` is `reject`.
@@ -101,11 +101,11 @@ pub enum Outcome<'a> {
 /// The reason why a connection or a membership is not admitted.
 #[derive(Debug)]
 pub enum Refused {
-    /// A plugin refuses it.
+    /// A plugin rejected it.
     Rejected {
         /// The plugin's name.
         plugin: String,
-        /// Why.
+        /// The reason.
         rejection: Rejection,
     },
     /// A plugin failed, and `on_failure` is `reject`.
@@ -115,7 +115,7 @@ pub enum Refused {
     },
 }
 
-/// Runs `message` through `plugins`, from start to end with this one set.
+/// Runs `message` through `plugins`, using this one set from start to end.
 pub async fn run<'a>(
     plugins: &PluginSet,
     client: Option<&Arc<ClientInfo>>,
@@ -159,7 +159,7 @@ pub async fn run<'a>(
 /// Asks every plugin that follows connections to admit this one, and collects their actions.
 ///
 /// # Errors
-/// [`Refused`] by the first plugin that does not admit it.
+/// Returns [`Refused`] from the first plugin that does not admit it.
 pub async fn connected(
     plugins: &PluginSet,
     client: &Arc<ClientInfo>,
@@ -217,7 +217,7 @@ pub async fn disconnected(
 /// Asks every plugin that decides about rooms whether `client` may be in `room`.
 ///
 /// # Errors
-/// [`Refused`] by the first plugin that refuses.
+/// Returns [`Refused`] from the first plugin that refuses.
 pub async fn authorize_join(
     plugins: &PluginSet,
     client: &Arc<ClientInfo>,
@@ -242,13 +242,13 @@ pub async fn authorize_join(
     Ok(())
 }
 
-/// Whether a plugin handles messages of `sender` with this type, or would have to: one that is not loaded and has `on_failure`
-/// `reject`.
+/// Whether a plugin handles messages of `sender` with this type, or a plugin that is not loaded and has `on_failure`
+/// `reject` would have to see them.
 pub fn is_handled(plugins: &PluginSet, sender: &str, event_type: &str) -> bool {
     handler(plugins, sender, event_type).is_some() || held_back_by(plugins, event_type).is_some()
 }
 
-/// The plugin with the most specific claim to the type; the first of two equal ones.
+/// The plugin with the most specific claim to the type; the first one if several are equally specific.
 fn handler<'s>(
     plugins: &'s PluginSet,
     sender: &str,
@@ -268,7 +268,8 @@ fn handler<'s>(
     best.map(|(_, slot, version)| (slot, version))
 }
 
-/// Passes the same call to a version that is tried next to the live one, if there is one, and records a failure. Does not wait.
+/// Passes the same call to a version on trial next to the live one, if there is one, and records a failure. Does not
+/// wait.
 fn witnessed<T: Tell>(
     (slot, version): (&Slot, &PluginVersion),
     asked: Asked,
@@ -304,13 +305,13 @@ fn settle<T>(slot: &Slot, verdict: Verdict<T>) -> Settled<T> {
     }
 }
 
-/// Whether no version of the plugin is loaded and `on_failure` is `reject`. Its exports are unknown, so it counts as a plugin
-/// with all guards.
+/// Whether no version of the plugin is loaded and `on_failure` is `reject`. Its exports are unknown, so it is treated
+/// as a plugin with all guards.
 fn is_missed(slot: &Slot) -> bool {
     slot.version().is_none() && slot.config().on_failure == OnFailure::Reject
 }
 
-/// The plugin that should see messages of this type and is not loaded.
+/// The plugin that should see messages of this type but is not loaded.
 fn held_back_by<'s>(plugins: &'s PluginSet, event_type: &str) -> Option<&'s Slot> {
     plugins
         .slots()
@@ -325,7 +326,7 @@ fn failed(slot: &Slot) -> Refused {
 }
 
 impl Refused {
-    /// The plugin that refuses, or failed.
+    /// The plugin that refused or failed.
     pub fn plugin(&self) -> &str {
         match self {
             Self::Rejected { plugin, .. } | Self::Failed { plugin } => plugin,

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::plugin::PluginVersion;
 
-/// The versions that were called for one message, in the order in which they first were.
+/// The versions that were called for one message, in the order of their first calls.
 #[derive(Debug, Default)]
 pub struct Seen(Mutex<Vec<Arc<PluginVersion>>>);
 

@@ -1,4 +1,4 @@
-//! The span of a plugin's call, for a message that is traced, and the note that it saw the message.
+//! The span of a plugin call for a traced message, and the note that the plugin saw the message.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::{
     trace::{Span, SpanKind},
 };
 
-/// One call, if its message is traced.
+/// One call; it has a span if its message is traced.
 pub(super) struct Traced(Option<Span>);
 
 /// The call that is about to be made for `message`. Create it right before the call.
@@ -30,7 +30,7 @@ pub(super) fn call(
 }
 
 impl Traced {
-    /// Notes how it ended.
+    /// Notes the outcome of the call.
     pub(super) fn ended<T>(self, verdict: Verdict<T>) -> Verdict<T> {
         let Self(Some(span)) = self else {
             return verdict;
@@ -38,7 +38,7 @@ impl Traced {
         match &verdict {
             Ok(Ok(_)) => {}
             Ok(Err(rejection)) => span.set("signalbox.rejection", rejection.code.clone()),
-            // The details are for the log: they may hold what the guest said.
+            // The details belong in the log: they may contain output of the guest.
             Err(error) => span.fail(error.kind.as_str()),
         }
         verdict

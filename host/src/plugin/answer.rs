@@ -1,7 +1,7 @@
 //! The answers of a guest: their types, and the rules that every answer must follow.
 //!
-//! The WIT types say what is possible, these checks what is allowed. An answer that breaks a rule is a failure of the
-//! call, as a trap is.
+//! The WIT types define what is possible, these checks what is allowed. An answer that breaks a rule fails the call, as
+//! a trap does.
 
 use super::bindings::imported::types as raw;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     protocol::{CloseCode, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type, json},
 };
 
-/// Longest code of a rejection, in bytes.
+/// The longest code of a rejection, in bytes.
 const CODE_BYTES_MAX: usize = 64;
 /// The longest reason of a rejection for clients, in bytes; the rest is cut off.
 const REASON_BYTES_MAX: usize = 1024;
@@ -17,7 +17,7 @@ const REASON_BYTES_MAX: usize = 1024;
 /// The receivers of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// Back to the connection that the call is about.
+    /// The connection that the call is about.
     Sender,
     /// Every connection of one user.
     User(String),
@@ -27,12 +27,12 @@ pub enum Destination {
     Everyone,
 }
 
-/// A message that a plugin made.
+/// A message that a plugin created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
-    /// Spelled well, and not built in.
+    /// Valid, and not built in.
     pub event_type: String,
-    /// None: nobody.
+    /// `None`: nobody.
     pub destination: Option<Destination>,
     /// JSON text.
     pub payload: String,
@@ -50,11 +50,11 @@ pub struct Rejection {
 /// The result of a transformation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transformed {
-    /// Goes on as it is.
+    /// The message continues unchanged.
     Unchanged,
-    /// Goes on as this.
+    /// The message continues as this one.
     Changed(Draft),
-    /// Goes no further.
+    /// The message goes no further.
     Dropped,
 }
 
@@ -89,7 +89,7 @@ fn illegal<T>(what: impl Into<String>) -> Result<T, Illegal> {
     Err(Illegal(what.into()))
 }
 
-/// Checks a rejection. Its reason is only cut.
+/// Checks a rejection. A reason that is too long is only truncated.
 pub(super) fn rejection(raw: raw::Rejection) -> Result<Rejection, Illegal> {
     let spelled_well = raw
         .code
@@ -115,7 +115,7 @@ pub(super) fn transformed(raw: raw::Outcome) -> Result<Transformed, Illegal> {
     })
 }
 
-/// Checks a list of actions: one illegal action refuses all of them.
+/// Checks a list of actions: one illegal action makes the whole list illegal.
 pub(super) fn actions(
     raw: Vec<raw::Action>,
     limits: &PluginLimits,

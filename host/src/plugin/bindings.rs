@@ -1,8 +1,8 @@
 //! Rust types and calls for the WIT package in `wit/`.
 //!
-//! One `bindgen!` of the world that exports everything gives the imports, the types, and for each exported interface
-//! a `GuestIndices`, whose `new` fails on a component that does not have the interface. So optional exports need no
-//! world of their own.
+//! One `bindgen!` of the world that exports everything generates the imports, the types, and for each exported
+//! interface a `GuestIndices`, whose `new` fails on a component that does not have the interface. So optional exports
+//! need no separate world.
 
 // The WIT files document the generated code.
 #![allow(missing_docs, unreachable_pub)]
@@ -18,7 +18,7 @@ wasmtime::component::bindgen!({
 pub(super) use self::exports::signalbox::plugin as exported;
 pub(super) use self::signalbox::plugin as imported;
 
-/// A made-up next version of the package, which this host serves in its own tests: see [`super::editions`].
+/// A made-up next version of the package, which this host serves only in its tests: see [`super::editions`].
 #[cfg(test)]
 pub(super) mod next {
     wasmtime::component::bindgen!({

@@ -1,9 +1,9 @@
 //! Compiled plugins on disk, so that the second load of a component takes milliseconds.
 //!
-//! Loading compiled code is as good as running it, so a file is taken only when this server wrote it: it carries an
-//! HMAC-SHA256 under a key that lies beside it, readable by this user alone, in a folder that nobody else may write
-//! to. The HMAC covers the sha256 of the component and wasmtime's compatibility hash, so a file that was renamed,
-//! cut, or copied from another machine or another version is passed over and written anew.
+//! Loading compiled code amounts to running it, so a file is accepted only if this server wrote it: it carries an
+//! HMAC-SHA256 under a key in the same folder. Only this user can read the key, and nobody else may write to the
+//! folder. The HMAC also covers the sha256 of the component and wasmtime's compatibility hash, so a file that was
+//! renamed, truncated, or copied from another machine or another version is ignored and written again.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -17,23 +17,23 @@ use std::{
 use aws_lc_rs::{constant_time, digest, hmac, rand};
 use tracing::{debug, warn};
 
-/// Starts every file. The number counts the layouts.
+/// Starts every file. The number is the version of the file layout.
 const MAGIC: &[u8; 16] = b"signalbox-aot-1\n";
 const TAG_BYTES: usize = 32;
 const KEY_BYTES: usize = 32;
 const KEY_FILE: &str = "key";
 const EXTENSION: &str = "cwasm";
 
-/// A file that was being written, and the age at which its writer must have died.
+/// The extension of a file that is being written, and the age at which its writer must have died.
 const TEMPORARY_EXTENSION: &str = "tmp";
 const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
 
-/// What is kept, in files and in bytes; those that were not used for longest go first. A component of Rust takes some hundred
-/// KB, one with an interpreter in it some 50 MB.
+/// The most files and bytes that are kept; the least recently used files are removed first. A Rust component takes
+/// several hundred KB, one that contains an interpreter about 50 MB.
 const FILES_MAX: usize = 64;
 const BYTES_MAX: u64 = 2 << 30;
 
-/// Sha256 of a component.
+/// The sha256 of a component.
 pub type ComponentHash = [u8; 32];
 
 /// The sha256 of `bytes`.
@@ -44,7 +44,7 @@ pub fn hash(bytes: &[u8]) -> ComponentHash {
     hash
 }
 
-/// Lower-case hex.
+/// `bytes` in lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -57,21 +57,21 @@ pub(super) struct AotCache {
     compatibility: u64,
 }
 
-/// Why a folder cannot be the cache.
+/// Why a folder cannot serve as the cache.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CacheError {
-    /// It cannot be made, read or written.
+    /// The folder or a file in it cannot be created, read or written.
     #[error("{path}: {source}", path = path.display())]
     Io {
-        /// What could not be done it to.
+        /// The folder or file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// Somebody else could put files there.
+    /// Another user could put files there.
     #[error("{}: belongs to another user or can be written by others; compiled code from there cannot be trusted (chmod 700)", .0.display())]
     Untrusted(PathBuf),
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     #[error("the system gives no random numbers for a key")]
     Random,
 }
@@ -115,13 +115,13 @@ impl AotCache {
             warn!(path = %path.display(), "a compiled plugin is damaged or foreign; compiling anew");
             return None;
         }
-        // Marks it as used, so that it is kept. If the time cannot be set, the time of writing counts.
+        // Marks the file as used, so that it is kept. If the time cannot be set, the time of writing counts.
         let _ = file.set_modified(SystemTime::now());
         bytes.drain(..MAGIC.len() + TAG_BYTES);
         Some(bytes)
     }
 
-    /// Keeps the compiled form of a component. A failure costs a compilation later, nothing else.
+    /// Stores the compiled form of a component. If this fails, the component is only compiled again later.
     pub(super) fn put(&self, component: &ComponentHash, code: &[u8]) {
         let path = self.path(component);
         match self.write(&path, component, code) {
@@ -200,10 +200,7 @@ impl AotCache {
     }
 }
 
-/// Creates the folder `dir` if it is missing, for this user alone.
-///
-/// # Errors
-/// [`CacheError`] if it cannot be created, or if others may write to it.
+/// Creates the folder `dir` if it is missing, with access for this user only.
 pub(super) fn private_folder(dir: &Path) -> Result<(), CacheError> {
     let io = |source| CacheError::Io {
         path: dir.to_owned(),
@@ -221,7 +218,7 @@ pub(super) fn private_folder(dir: &Path) -> Result<(), CacheError> {
     Ok(())
 }
 
-/// Removes a file, which another process may have done just before.
+/// Removes a file that another process may just have removed.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -237,7 +234,7 @@ fn temporary(dir: &Path) -> PathBuf {
     dir.join(name)
 }
 
-/// Writes a file that this user alone can read.
+/// Writes a file that only this user can read.
 fn write_private(path: &Path, parts: &[&[u8]]) -> io::Result<File> {
     let mut file = OpenOptions::new()
         .write(true)
@@ -249,7 +246,7 @@ fn write_private(path: &Path, parts: &[&[u8]]) -> io::Result<File> {
     Ok(file)
 }
 
-/// The key in `dir`. Servers that start at the same time agree on one.
+/// Reads the key in `dir`, or creates it. Servers that start at the same time agree on one key.
 fn read_or_make_key(dir: &Path) -> Result<[u8; KEY_BYTES], CacheError> {
     let path = dir.join(KEY_FILE);
     let io = |source| CacheError::Io {
@@ -264,7 +261,7 @@ fn read_or_make_key(dir: &Path) -> Result<[u8; KEY_BYTES], CacheError> {
     let temporary = temporary(dir);
     let made = write_private(&temporary, &[&key])
         .and_then(|file| file.sync_all())
-        // Unlike a rename, a link does not replace the key that another server made meanwhile.
+        // Unlike a rename, a link does not replace a key that another server has created in the meantime.
         .and_then(|()| match fs::hard_link(&temporary, &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             linked => linked,
@@ -274,7 +271,7 @@ fn read_or_make_key(dir: &Path) -> Result<[u8; KEY_BYTES], CacheError> {
     read_key(&path)?.ok_or_else(|| io(io::ErrorKind::NotFound.into()))
 }
 
-/// Returns `None` if there is no key, or one that a crash truncated, which is removed.
+/// Returns `None` if there is no key, or if a crash truncated it; a truncated key is removed.
 fn read_key(path: &Path) -> Result<Option<[u8; KEY_BYTES]>, CacheError> {
     let io = |source| CacheError::Io {
         path: path.to_owned(),

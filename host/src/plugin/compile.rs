@@ -1,4 +1,4 @@
-//! From the bytes of a component to compiled code, off the threads that serve.
+//! Compiles components, off the serving threads.
 
 use std::{
     path::Path,
@@ -29,14 +29,15 @@ use super::{
 const SLOW_NICE: i32 = 10;
 /// How often the progress of a compilation is checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The share of a processor below which it starves.
+/// The share of a processor's time below which a compilation starves.
 const STARVING_SHARE: f64 = 0.1;
 
 /// Compiles components, or takes their code from the cache.
 pub(super) struct Compiler {
     engine: Engine,
     cache: Option<Arc<AotCache>>,
-    /// As many at a time as there are processors: compiling takes seconds and hundreds of MiB for some languages.
+    /// Permits one compilation per processor at a time: for some languages, compiling takes seconds and hundreds of
+    /// MiB.
     room: Semaphore,
     given_up: GivenUp,
 }
@@ -51,14 +52,14 @@ struct Of {
 /// A component that can be instantiated.
 pub(super) struct Compiled {
     pub(super) component: Component,
-    /// Time to compile or fetch it.
+    /// How long compiling or fetching it took.
     pub(super) took: Duration,
     /// Whether it was compiled before.
     pub(super) cached: bool,
 }
 
 impl Compiler {
-    /// Caches compiled code in `cache_dir`, if that can be used.
+    /// Caches compiled code in `cache_dir`, if it is usable.
     pub(super) fn new(engine: &Engine, cache_dir: Option<&Path>) -> Self {
         let cache = cache_dir.and_then(|dir| match AotCache::open(dir, compatibility(engine)) {
             Ok(cache) => Some(Arc::new(cache)),
@@ -99,8 +100,8 @@ impl Compiler {
         self.given_up.bounded(hash, time_max, compile).await
     }
 
-    /// If serving leaves no CPU time for the first attempt, starts another one with some priority, so that plugins can be changed
-    /// on a machine that is never idle.
+    /// Compiles at the lowest priority. If serving leaves no CPU time for that, starts a second attempt with a higher
+    /// priority, so that plugins can be changed on a machine that is never idle.
     async fn compile_beside(&self, of: &Of) -> Result<Compiled, LoadError> {
         let mut first = self.start(of, Pace::Beside)?;
         let began = Instant::now();
@@ -153,15 +154,15 @@ impl Compiler {
 pub enum Pace {
     /// Normal priority: the plugin serves nothing yet.
     Full,
-    /// Only CPU time that serving leaves: a thread of the policy `SCHED_IDLE` gives way at once (`man 7 sched`), while a thread
-    /// that is merely nice delays messages by a time slice.
+    /// Only CPU time that serving leaves: a thread with the policy `SCHED_IDLE` gives way at once (`man 7 sched`),
+    /// while a thread that is merely nice delays messages by a time slice.
     Beside,
     /// Some CPU time, because serving leaves none.
     Slow,
 }
 
 impl Pace {
-    /// Applies it to this thread. Without the permission to do so, compiling has normal priority.
+    /// Applies the priority to this thread. Without the permission to do so, compiling has normal priority.
     fn set(self) {
         let _ = match self {
             Self::Full => true,
@@ -182,7 +183,7 @@ impl Pace {
 /// A thread that compiles.
 struct Attempt {
     result: oneshot::Receiver<Result<Compiled, LoadError>>,
-    /// Set once it runs.
+    /// Set once the thread runs.
     thread: Arc<OnceLock<Pid>>,
 }
 
@@ -225,7 +226,7 @@ fn compile_or_fetch(
     bytes: &[u8],
     pace: Pace,
 ) -> Result<(Component, bool), LoadError> {
-    // A fetch takes milliseconds, and a second attempt need not look again.
+    // A fetch takes milliseconds, and a second attempt need not try it again.
     if pace != Pace::Slow
         && let Some(component) = cache.and_then(|cache| fetch(engine, cache, &hash))
     {
@@ -246,9 +247,9 @@ fn compile_or_fetch(
 #[allow(unsafe_code)]
 fn fetch(engine: &Engine, cache: &AotCache, hash: &ComponentHash) -> Option<Component> {
     let code = cache.get(hash)?;
-    // SAFETY: `deserialize` wants bytes that `Component::serialize` made for a compatible engine and that nobody
-    // changed since. The cache gives out only what carries this server's own HMAC over the bytes, the component's
-    // sha256 and the engine's compatibility hash.
+    // SAFETY: `deserialize` requires bytes that `Component::serialize` made for a compatible engine and that nobody has
+    // changed since. The cache returns only bytes that carry this server's own HMAC over them, the component's sha256
+    // and the engine's compatibility hash.
     let component = unsafe { Component::deserialize(engine, &code) };
     component
         .inspect_err(|error| warn!(%error, "a compiled plugin does not load; compiling anew"))

@@ -16,11 +16,11 @@ use super::{
     loader::LoadError,
 };
 
-/// The interface that stands for two others, and those.
+/// The interface that combines two others, and those two.
 const SCREENING: &str = "screening";
 const SCREENED: [&str; 2] = ["validation", "transformation"];
 
-/// The functions of the interfaces that a plugin may export, as the WIT package has them.
+/// The functions of the interfaces that a plugin may export, as the WIT package declares them.
 const EXPORTS: &[(&str, &[&str])] = &[
     (
         "validation",
@@ -80,18 +80,18 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("metrics", &["count", "observe"]),
 ];
 
-/// The packages of WASI that are linked, with everything denied.
+/// The WASI packages that are linked, with everything denied.
 const WASI: &[&str] = &["cli", "clocks", "filesystem", "io", "random", "sockets"];
 const WASI_VERSION: &str = "0.2";
 
-/// How deep a type is written out.
+/// The depth to which a type is written out.
 const TYPE_DEPTH_MAX: usize = 4;
 
-/// The interfaces of the package that `component` exports. Exports of anything else are tolerated: toolchains add
-/// some.
+/// The interfaces of the package that `component` exports. Other exports are tolerated: toolchains add some.
 ///
 /// # Errors
-/// Where it exports none, one of another version, one that lacks a function, or one without those that it stands for.
+/// Returns [`LoadError::Mismatch`] if the component exports no interface of the package, one only in another version,
+/// one that lacks a function, or `screening` without the two interfaces that it combines.
 pub(super) fn exported_interfaces(
     engine: &Engine,
     component: &Component,
@@ -125,7 +125,7 @@ pub(super) fn exported_interfaces(
         }
         interfaces.push(*interface);
     }
-    // One that also exports the version of this host runs here; half of its interfaces must not.
+    // A component that also exports this host's version runs here, but only if it does so for all of its interfaces.
     if let Some((_, name)) = foreign.iter().find(|(name, _)| !interfaces.contains(name)) {
         return mismatch(format!(
             "exports `{name}`, this host serves {}: build the plugin against that, or upgrade the host",
@@ -154,13 +154,13 @@ pub(super) fn exported_interfaces(
     Ok(interfaces)
 }
 
-/// The interfaces of which one is enough.
+/// The interfaces of which a plugin needs at least one.
 fn on_their_own() -> Vec<&'static str> {
     let names = EXPORTED_INTERFACES.iter().copied();
     names.filter(|name| *name != SCREENING).collect()
 }
 
-/// The error for an exported interface that has all functions, but with other types than the host's.
+/// The error for an exported interface that has all functions, but whose types differ from the host's.
 pub(super) fn wrong_type(
     engine: &Engine,
     component: &Component,
@@ -301,8 +301,8 @@ fn signature(function: &ComponentFunc) -> String {
     text
 }
 
-/// A type as WIT has it. Components do not keep the names of records and variants: their fields and cases stand
-/// instead.
+/// A type in WIT notation. Components do not keep the names of records and variants, so their fields and cases are
+/// listed instead.
 fn type_text(ty: &Type, depth: usize) -> String {
     if depth == 0 {
         return "...".to_owned();

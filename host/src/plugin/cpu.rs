@@ -1,8 +1,8 @@
-//! The CPU time of a call, and when it must leave the thread that it began on.
+//! The CPU time of a call, and when it must leave the thread that it started on.
 //!
-//! A call is a future, and each poll of it may run on another thread, whose CPU clock shows something else. So time is
-//! taken within one poll only: from its begin, or the last interruption in it, to the next interruption or its end.
-//! The first poll is not timed until it is interrupted, which comes within a tick: most calls end before that and pay
+//! A call is a future, and each poll of it may run on another thread with a different CPU clock. So time is measured
+//! within a single poll only: from its start, or the last interruption in it, to the next interruption or its end. The
+//! first poll is not timed until it is interrupted, which happens within a tick: most calls end before that and pay
 //! nothing.
 
 use std::{
@@ -21,9 +21,9 @@ use super::{engine::TICK, limits::Stopped};
 /// The CPU time of the current call of one instance.
 #[derive(Default)]
 pub(super) struct CpuMeter {
-    /// Whether the call did not end with its first poll: else there is nothing to clear.
+    /// Whether the call was interrupted or polled again; otherwise there is nothing to clear.
     used: AtomicBool,
-    /// Whether nobody waits for the call any more. Its instance never serves again.
+    /// Whether nobody waits for the call any more. Its instance is never used again.
     given_up: AtomicBool,
     state: Mutex<State>,
 }
@@ -31,7 +31,7 @@ pub(super) struct CpuMeter {
 #[derive(Default)]
 struct State {
     cpu: Duration,
-    /// The thread's CPU clock where the stretch began that is not charged yet; none outside of a timed poll.
+    /// The thread's CPU clock at the start of the stretch that is not charged yet; `None` outside a timed poll.
     since: Option<Duration>,
     place: Place,
 }
@@ -39,10 +39,10 @@ struct State {
 /// The place where a call runs.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Place {
-    /// On a thread that serves others too.
+    /// On a thread that serves other tasks too.
     #[default]
     Shared,
-    /// There, and it has had its turn.
+    /// On such a thread, but it has had its turn.
     Leaving,
     /// In the slow lane.
     Lane,
@@ -58,22 +58,22 @@ pub(super) enum Turn {
 }
 
 impl CpuMeter {
-    /// For the next call: nothing used.
+    /// Resets the meter for the next call.
     pub(super) fn clear(&self) {
         if self.used.swap(false, Ordering::Relaxed) {
             *self.state() = State::default();
         }
     }
 
-    /// Charges what ran since the last look at the clock, and says whether the call has had its turn on a thread that
-    /// serves others too.
+    /// Charges the CPU time since the clock was last read, and returns whether the call has had its turn on a thread
+    /// that serves other tasks too.
     ///
-    /// The first interruption of a call only starts the clock: most calls take a thousandth of a tick, and one of them
-    /// that a tick happens to fall into must not pay with a way to another thread. Later ones tell a guest that runs from
-    /// a thread that the system had taken away.
+    /// The first interruption of a call only starts the clock: most calls take a thousandth of a tick, and such a call
+    /// must not pay for a move to another thread just because a tick happens to fall into it. Later interruptions tell
+    /// whether the guest ran, or the system had taken the thread away.
     ///
     /// # Errors
-    /// [`Stopped`] if that exceeds `budget` in total, or if the call was given up.
+    /// Returns [`Stopped`] if the call exceeds `budget` in total, or if it was given up.
     pub(super) fn interrupted(&self, budget: Duration) -> Result<Turn, Stopped> {
         self.used.store(true, Ordering::Relaxed);
         let now = thread_cpu_time();
@@ -106,22 +106,22 @@ impl CpuMeter {
         self.state().place == Place::Leaving
     }
 
-    /// Notes that nobody waits for the call any more.
+    /// Records that nobody waits for the call any more.
     pub(super) fn give_up(&self) {
         self.given_up.store(true, Ordering::Relaxed);
     }
 
-    /// Whether nobody does.
+    /// Whether nobody waits for the call any more.
     pub(super) fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::Relaxed)
     }
 
-    /// The call goes on in the slow lane.
+    /// Starts the clock: the call continues in the slow lane.
     pub(super) fn stretch_begins(&self) {
         self.poll_begins(Place::Lane);
     }
 
-    /// The call ended, waits for the host, or must leave for the lane.
+    /// Stops the clock: the call ended, waits for the host, or must leave for the lane.
     pub(super) fn stretch_ends(&self) {
         let mut state = self.state();
         if let Some(since) = state.since.take() {
@@ -132,7 +132,7 @@ impl CpuMeter {
         }
     }
 
-    /// Polls a call that waited for the host; ready with `None` if it must move to the slow lane.
+    /// Polls a call that waited for the host. Ready with `None` if it must move to the slow lane.
     pub(super) fn poll<R>(
         &self,
         call: Pin<&mut (impl Future<Output = R> + ?Sized)>,

@@ -1,14 +1,14 @@
 //! The versions of the WIT package that this host serves, side by side.
 //!
-//! WIT is structural: a field more in a record, and no plugin fits that was built before. So what is published stays, and what
-//! is new comes as another version of the package beside it. A component says in the names of its exports which version each
-//! interface is of, and is called by that one for as long as it lives; the rest of the host knows one set of types, those of
-//! [`bindings::imported`](super::bindings::imported).
+//! WIT is structural: if a record gains a field, plugins that were built before no longer match. So published versions
+//! stay, and changes come as another version of the package alongside them. A component names the version of each
+//! interface in its exports, and the host calls it by that version for as long as the component lives. The rest of the
+//! host knows one set of types, those of [`bindings::imported`](super::bindings::imported).
 //!
-//! To serve another version: its bindings in [`super::bindings`], its imports in [`link`], a line in [`SERVED`], and in the
-//! place of each interface whose types changed a module that calls it by the version that a component names, and translates.
-//! The tests have this host serve a made-up 1.1.0 in that way; [`validation`] is the interface that changed. One that did not
-//! change needs nothing: names of one major version stand for each other.
+//! To serve another version, add its bindings to [`super::bindings`], its imports to [`link`], and a line to
+//! [`SERVED`]. Replace each interface whose types changed by a module that calls it in the version that a component
+//! names, and translates. The tests make this host serve a made-up 1.1.0 in that way; [`validation`] is the interface
+//! that changed. An interface that did not change needs nothing: names with the same major version are interchangeable.
 
 use wasmtime::component::{HasSelf, Linker};
 
@@ -20,32 +20,32 @@ pub(super) use super::bindings::exported::validation;
 /// The name of the package.
 pub(super) const PACKAGE: &str = "signalbox:plugin";
 
-/// The versions, the newest last.
+/// The versions that this host serves, the newest last.
 pub(super) const SERVED: &[&str] = if cfg!(test) {
     &["1.0.0", "1.1.0"]
 } else {
     &["1.0.0"]
 };
 
-/// Links the imports of plugins, of every version.
+/// Links the imports of every version.
 pub(super) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
     #[cfg(test)]
     super::bindings::next::Next::add_to_linker::<_, HasSelf<HostState>>(linker, |state| state)?;
     Full::add_to_linker::<_, HasSelf<HostState>>(linker, |state| state)
 }
 
-/// Interface and version, if `name` belongs to the package.
+/// The interface and the version, if `name` belongs to the package. The version is empty if `name` has none.
 pub(super) fn of_package(name: &str) -> Option<(&str, &str)> {
     let interface = name.strip_prefix(PACKAGE)?.strip_prefix('/')?;
     Some(interface.split_once('@').unwrap_or((interface, "")))
 }
 
-/// Whether this host serves a version that stands for `version`.
+/// Whether this host serves a version that is interchangeable with `version`: one with the same major version.
 pub(super) fn serves(version: &str) -> bool {
     SERVED.iter().any(|served| major(served) == major(version))
 }
 
-/// The package with the newest version that is served.
+/// The package name with the newest version that is served.
 pub(super) fn newest() -> String {
     format!("{PACKAGE}@{}", SERVED[SERVED.len() - 1])
 }
@@ -71,7 +71,7 @@ mod tests {
         },
     };
 
-    /// `validation` of both versions, behind the types of the older.
+    /// `validation` in both versions, behind the types of the older one.
     pub(in crate::plugin) mod validation {
         use wasmtime::{
             Result, Store,
@@ -97,7 +97,8 @@ mod tests {
         }
 
         impl GuestIndices {
-            /// By the version that the component names: a look-up by name alone finds any of the same major version.
+            /// Selects by the version that the component names: a lookup by name alone finds any with the same major
+            /// version.
             pub(in crate::plugin) fn new(component: &InstancePre<HostState>) -> Result<Self> {
                 let ty = component.component().component_type();
                 let named = |version| {
@@ -180,7 +181,8 @@ mod tests {
         }
     }
 
-    /// A plugin of 1.1.0. It traps unless it is given the new field and the new import works, and refuses three bytes.
+    /// A plugin built for 1.1.0. It traps unless it gets the new field and the new import works, and it rejects
+    /// payloads of three bytes.
     const NEWER: &str = r#"(component
         (import "signalbox:plugin/types@1.1.0" (instance $types
             (type $to (variant (case "sender") (case "user" string) (case "room" string) (case "everyone")))
@@ -269,7 +271,7 @@ mod tests {
         let newer = load(&loader, &newer).await.expect("it is admitted");
         let older = load(&loader, &older).await.expect("it is still admitted");
         assert!(older.validates() && older.transforms() && older.screens());
-        // Alternately, in one host: each is called through the version that it was built for.
+        // Alternately in one host: each plugin is called through the version that it was built for.
         for _ in 0..3 {
             let verdict = older.validate(None, message(r#""hi""#)).await;
             assert_eq!(verdict.expect("it answers"), Ok(()));

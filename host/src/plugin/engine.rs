@@ -1,9 +1,9 @@
-//! The one wasmtime engine of a node, its clock, and the lane for calls that take long.
+//! The node's only wasmtime engine, its clock, and the lane for slow calls.
 //!
-//! Guests are interrupted by *epochs*: compiled code looks at a counter that [`Ticker`] advances once a millisecond.
-//! A call that sees it advance and has used a tick of its thread stops where it is and gives the thread back to other
-//! tasks; it goes on in the [slow lane](super::lane), which has half as many threads as there are processors. So a guest
-//! that loops holds up nobody by more than two ticks, and a call that is done sooner pays nothing.
+//! Guests are interrupted by *epochs*: compiled code checks a counter that [`Ticker`] advances once a millisecond. A
+//! call that sees it advance and has used its thread for a tick stops where it is and yields the thread to other tasks;
+//! it continues in the [slow lane](super::lane), which has half as many threads as there are processors. So a guest
+//! that loops delays others by two ticks at most, and a call that ends sooner pays nothing.
 
 use std::{
     sync::{
@@ -20,29 +20,31 @@ use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAl
 use super::{lane::SlowLane, limits::TABLE_ELEMENTS_MAX};
 use crate::{metrics::Metrics, supervise};
 
-/// How often the epoch advances: the granularity of CPU limits, and half of the longest that a guest holds a thread.
+/// The interval at which the epoch advances: the granularity of CPU limits, and half of the longest time that a guest
+/// holds a thread.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
-/// Silence after which the clock stops. Longer than any one call may take (60 s), so that no call waits for a tick.
+/// Ticks without a call after which the clock stops. This is longer than any one call may take (60 s), so that the
+/// clock never stops during a call.
 const PARK_AFTER_TICKS: u32 = 90_000;
 
-/// Component instances at a time, over all plugins and their versions.
+/// The most component instances at a time, over all plugins and their versions.
 const INSTANCES_MAX: u32 = 400;
 
-/// Most core modules in one component; toolchains for scripting languages make about ten.
+/// The most core modules in one component; toolchains for scripting languages make about ten.
 const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 40;
 
-/// Most linear memories of one component, which share what is there for all plugins: sixteen instances of one plugin, and as
-/// many of its next version, leave two thirds of it to others. Toolchains make one.
+/// The most linear memories of one component. They come out of a pool for all plugins: sixteen instances of one plugin,
+/// and as many of its next version, leave two thirds of it to others. Toolchains make one.
 const MEMORIES_PER_COMPONENT_MAX: u32 = 4;
 
-/// Most tables of one component, in the same way. Toolchains make a few.
+/// The most tables of one component, for the same reason. Toolchains make a few.
 const TABLES_PER_COMPONENT_MAX: u32 = 16;
 
-/// Largest linear memory that any plugin can be configured to have.
+/// The largest linear memory that any plugin can be configured to have.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
 
-/// Addresses behind a memory that is reserved as it is needed, so that it does not move with each growth.
+/// Addresses reserved behind a memory that is allocated on demand, so that it does not move each time it grows.
 const GROWTH_BYTES: u64 = 1 << 20;
 
 /// Stack of a guest; the rest of the fiber's stack is the host's.
@@ -59,10 +61,10 @@ pub(super) struct PluginEngine {
 }
 
 impl PluginEngine {
-    /// Makes the engine and starts its clock.
+    /// Creates the engine and starts its clock.
     ///
     /// # Errors
-    /// [`EngineError`] if the machine lacks address space or threads.
+    /// Returns [`EngineError`] if the machine lacks address space or threads.
     pub(super) fn new(metrics: &Arc<Metrics>) -> Result<Self, EngineError> {
         let wasm = engine()?;
         let no_thread = |error: std::io::Error| EngineError(error.to_string());
@@ -76,28 +78,28 @@ impl PluginEngine {
         })
     }
 
-    /// The engine itself.
+    /// The wasmtime engine.
     pub(super) fn wasm(&self) -> &Engine {
         &self.wasm
     }
 
-    /// The lane in which calls go on that did not end within a tick.
+    /// The lane in which calls continue that did not end within a tick.
     pub(super) fn slow_lane(&self) -> &SlowLane {
         &self.slow_lane
     }
 
-    /// How many calls run in it at a time.
+    /// How many calls run in the slow lane at a time.
     pub(super) fn lanes(&self) -> usize {
         self.lanes
     }
 
-    /// To be called before each call of guest code: without ticks it could not be stopped.
+    /// Must be called before each call into guest code, which could not be stopped without ticks.
     pub(super) fn wind_up(&self) {
         self.ticker.wind_up();
     }
 }
 
-/// Why there is no engine.
+/// Why the engine does not start.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the plugin engine does not start: {0}; check the address space that the process may use (ulimit -v)"
@@ -110,7 +112,7 @@ impl From<String> for EngineError {
     }
 }
 
-/// One that takes its memory from a pool, or as it is needed if there are too few addresses for the pool.
+/// Creates an engine that takes its memory from a pool, or on demand if there are too few addresses for the pool.
 fn engine() -> Result<Engine, EngineError> {
     let pooling = match Engine::new(&pooling()) {
         Ok(engine) => return Ok(engine),
@@ -125,11 +127,11 @@ fn engine() -> Result<Engine, EngineError> {
     Ok(engine)
 }
 
-/// All that instances may take is reserved at the start: some 1.6 TiB of addresses, and no memory.
+/// Everything that instances may use is reserved at the start: about 1.6 TiB of address space, but no memory.
 fn pooling() -> Config {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(INSTANCES_MAX)
-        // As many as that many instances can have: no plugin takes them from another.
+        // Enough for all instances at their maximum: no plugin takes them from another.
         .total_core_instances(INSTANCES_MAX * CORE_INSTANCES_PER_COMPONENT_MAX)
         .total_memories(INSTANCES_MAX)
         .total_tables(INSTANCES_MAX * 4)
@@ -146,7 +148,7 @@ fn pooling() -> Config {
     config
 }
 
-/// An instance reserves about what it uses. Without room to spare around memories every access is checked.
+/// An instance reserves about what it uses. Without spare room around memories, every access is checked.
 fn on_demand() -> Config {
     let mut config = common();
     config
@@ -163,7 +165,7 @@ fn common() -> Config {
     config
         .memory_init_cow(true)
         .epoch_interruption(true)
-        // Plugins are synchronous; the support for concurrent guests triples the cost of a call.
+        // Plugins are synchronous; support for concurrent guests triples the cost of a call.
         .concurrency_support(false)
         .max_wasm_stack(GUEST_STACK_BYTES)
         .async_stack_size(FIBER_STACK_BYTES);
@@ -240,7 +242,7 @@ fn run(handle: &Weak<Ticker>, engine: &EngineWeak, park_after_ticks: u32) {
             continue;
         }
         ticker.parked.store(true, Ordering::SeqCst);
-        // A call that began before the line above is seen here; a later one sees that line.
+        // A call that began before the line above is seen here; a later call sees `parked`.
         let called = ticker.called.load(Ordering::SeqCst);
         drop((ticker, engine));
         if !called {
@@ -273,7 +275,7 @@ mod tests {
                 thread::yield_now();
             }
             ticker.wind_up();
-            // Only a tick takes it back.
+            // Only a tick clears it.
             while ticker.called.load(Ordering::SeqCst) {
                 thread::yield_now();
             }

@@ -1,7 +1,7 @@
-//! Counters of one version of a plugin since it went live, for reports to operators, and for judging it.
+//! Counters of one version of a plugin since it went live, for reports to operators, and for judging the version.
 //!
-//! [`PluginMetrics`](crate::metrics::PluginMetrics) counts the same over all versions and never backwards, as scrapers
-//! want it. These begin anew whenever a version goes live.
+//! [`PluginMetrics`](crate::metrics::PluginMetrics) counts the same over all versions and never resets, as scrapers
+//! expect. These counters start at zero whenever a version goes live.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -35,9 +35,9 @@ pub struct VersionFigures {
 /// The latest call that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastError {
-    /// When.
+    /// When it failed.
     pub at: SystemTime,
-    /// In what way.
+    /// The kind of failure.
     pub kind: FailureKind,
     /// For the plugin's author, in one line of at most 1 KiB.
     pub message: String,
@@ -58,7 +58,7 @@ impl Census {
         }
     }
 
-    /// Counts an instance that begins (1) or ends (-1), and the linear memory that it takes more, or less.
+    /// Counts an instance that starts (1) or ends (-1), and the change of its linear memory in bytes.
     pub(super) fn changed(&self, instances: i64, memory_bytes: i64) {
         self.plugin.instances.add(instances);
         self.plugin.memory_bytes.add(memory_bytes);
@@ -86,7 +86,8 @@ impl VersionFigures {
         });
     }
 
-    /// Takes note of a call that failed, and of its user: for this version on trial, and for the one after it.
+    /// Records a failed call and its user: for the judgment on this version, if it is on trial, and as a baseline for
+    /// the next one.
     #[cold]
     pub(super) fn blame(
         &self,
@@ -101,12 +102,12 @@ impl VersionFigures {
         }
     }
 
-    /// Has calls that fail from now on asked again, as long as `replays` lasts.
+    /// Offers calls that fail from now on for a replay, as long as `replays` exists.
     pub(super) fn replay_to(&self, replays: &Arc<Replays>) {
         *self.replays_slot() = Arc::downgrade(replays);
     }
 
-    /// Remembers how many calls there have been until now.
+    /// Records how many calls there have been until now.
     pub(super) fn mark(&self) {
         self.recent
             .mark(self.call_time.snapshot().count(), Instant::now());
@@ -122,7 +123,7 @@ impl VersionFigures {
         self.replays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls that failed in this way.
+    /// The number of calls that failed in this way.
     pub fn failures(&self, kind: FailureKind) -> u64 {
         self.failures[kind as usize].get()
     }
@@ -154,11 +155,11 @@ impl VersionFigures {
     }
 }
 
-/// The time, in milliseconds, that `share` (0 to 1) of the durations are not above: the bound of the bucket in which that
-/// one is. None where there were none, or where it is above every bound.
+/// The time, in milliseconds, that `share` (0 to 1) of the durations do not exceed, rounded up to the bound of its
+/// bucket. `None` if there are no durations, or if the time is above every bound.
 pub(super) fn quantile_ms(durations: &HistogramSnapshot, share: f64) -> Option<f64> {
     let count = durations.count();
-    // At least the first of them.
+    // At least the first duration.
     let rank = ((count as f64 * share).ceil() as u64).max(1);
     let mut below = 0;
     let bucket = durations.buckets.iter().position(|bucket| {

@@ -35,10 +35,10 @@ use crate::{
     protocol::ClientInfo,
 };
 
-/// Most host resources that a guest may hold at a time.
+/// The most host resources that a guest may hold at a time.
 const RESOURCES_MAX: usize = 1_000;
 
-/// Random bytes that one call gives: few, because no tick interrupts the host while it makes them.
+/// The most random bytes that one call returns: few, because no tick interrupts the host while it generates them.
 const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
 /// State that all instances of one version share.
@@ -52,20 +52,20 @@ pub(super) struct Shared {
     pub(super) limits: PluginLimits,
     pub(super) log: Arc<PluginLog>,
     pub(super) metrics: Arc<PluginMetrics>,
-    /// Those of the whole server.
+    /// The metrics of the whole server.
     pub(super) server: Arc<Metrics>,
     pub(super) figures: Arc<VersionFigures>,
     pub(super) store: Arc<dyn PluginStore>,
-    /// How many calls of this version may be in the slow lane or in line for it.
+    /// Limits how many calls of this version may be in the slow lane or queued for it.
     pub(super) lane: Arc<Semaphore>,
 }
 
-/// The data of one wasmtime store, which a guest's calls to the host work on.
+/// The data of one wasmtime store. A guest's calls to the host work on it.
 pub(super) struct HostState {
     shared: Arc<Shared>,
     client: Option<Arc<ClientInfo>>,
     store_calls_left: u32,
-    /// How long the store may take in the current call, and until when: from its first call to the store on.
+    /// The time limit for store calls within the current call, and their deadline, which is set at the first of them.
     store_time: Duration,
     store_deadline: Option<Instant>,
     cpu_max: Duration,
@@ -100,7 +100,7 @@ impl HostState {
         };
         let mut store = Store::new(shared.engine.wasm(), state);
         store.limiter(|state| &mut state.limiter);
-        // Limits each value that crosses: the result of a call, or the arguments of a host call.
+        // Limits each value that crosses the boundary: the result of a call, or the arguments of a host call.
         store.set_hostcall_fuel(shared.limits.output_bytes_max);
         store.epoch_deadline_callback(|mut store| store.data_mut().interrupted());
         store
@@ -114,7 +114,7 @@ impl HostState {
         state.shared.engine.wind_up();
         state.client = client;
         state.store_calls_left = state.shared.limits.store_calls_max;
-        // The rest is for the guest to answer in.
+        // The remaining fifth is for the guest to answer in.
         state.store_time = budget.wall * 4 / 5;
         state.store_deadline = None;
         state.last_words.clear();
@@ -144,7 +144,7 @@ impl HostState {
         self.limiter.memory()
     }
 
-    /// The connection that the current call is for.
+    /// The connection that the current call is for, if any.
     fn connection(&self) -> Option<&str> {
         let client = self.client.as_ref()?;
         Some(&client.connection)
@@ -155,8 +155,8 @@ impl HostState {
         &self.last_words
     }
 
-    /// A tick came while the guest ran: charge it, and where it has had its turn stop, until whoever polls the call does so
-    /// in the slow lane.
+    /// Handles a tick that came while the guest ran: charges the guest's CPU time. If the guest has had its turn, it is
+    /// suspended until the call is polled in the slow lane.
     fn interrupted(&mut self) -> wasmtime::Result<UpdateDeadline> {
         if self.cpu.interrupted(self.cpu_max)? == Turn::GoesOn {
             return Ok(UpdateDeadline::Continue(1));
@@ -170,8 +170,8 @@ impl HostState {
     }
 }
 
-/// WASI 0.2 that links, so that any toolchain's components load, and gives nothing: no files, no network, no
-/// environment, no arguments. Clocks and random numbers work, output goes to the log.
+/// WASI 0.2 that links, so that components of any toolchain load, but grants nothing: no files, no network, no
+/// environment, no arguments. Clocks and random numbers work, and output goes to the log.
 fn denied_wasi(log: &Arc<PluginLog>, last_words: &Arc<LastWords>) -> WasiCtx {
     let (out, err) = (
         OutputLines::new(log.clone(), Level::Info),
@@ -268,7 +268,8 @@ impl metrics::Host for HostState {
 }
 
 impl HostState {
-    /// The WIT gives a plugin no answer about its metrics, so its author finds it in the log.
+    /// Counts and logs a value that was not recorded: the WIT returns no error for metrics, so the plugin's author
+    /// finds it in the log.
     fn complain(&self, name: &str, recorded: Result<(), crate::metrics::GuestMetricError>) {
         if let Err(error) = recorded {
             self.shared.metrics.guest_values_refused.increment();
@@ -278,7 +279,7 @@ impl HostState {
         }
     }
 
-    /// Charges one call to the store, and checks its arguments.
+    /// Charges one store call against the limit, and checks its arguments.
     fn admit(&mut self, key: &str, value_bytes: usize) -> Result<(), store::StoreError> {
         let limits = &self.shared.limits;
         self.store_calls_left = self
@@ -291,7 +292,8 @@ impl HostState {
         Ok(())
     }
 
-    /// The deadline for the store: a guest that gets `unavailable` can react, one that is stopped cannot.
+    /// The deadline for store calls, which is earlier than that of the call: a guest that gets `unavailable` can react,
+    /// a guest that is stopped cannot.
     fn store_deadline(&mut self) -> Instant {
         let time = self.store_time;
         *self
@@ -300,7 +302,7 @@ impl HostState {
     }
 }
 
-/// The answer of the store, or an error if it is late.
+/// The store's answer, or [`StoreError::Unavailable`] if it is late.
 async fn in_time<T>(
     deadline: Instant,
     answer: impl Future<Output = Result<T, StoreError>>,

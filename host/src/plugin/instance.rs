@@ -23,7 +23,8 @@ use super::{
 };
 use crate::metrics::FailureKind;
 
-/// Pauses before an instance is tried again whose image the kernel could not seal. The kernel itself waits for 155 ms.
+/// Pauses before retrying to start an instance whose memory image the kernel could not seal. The kernel itself waits
+/// for 155 ms.
 const IMAGE_PAUSES: [Duration; 3] = [
     Duration::from_millis(50),
     Duration::from_millis(200),
@@ -37,7 +38,7 @@ const FRAMES_MAX: usize = 4;
 const SILENT: &str = "; the plugin said nothing: look for an exception that is not caught (in a component that `signalbox plugin build` \
      has made the log has it), an answer of another type than the interface has, or a function of it that is not exported";
 
-/// The reason why a call gave no answer. The details are for the log; clients do not get them.
+/// The reason why a call failed. The details are for the log; clients do not get them.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{detail}")]
 pub struct CallError {
@@ -52,10 +53,10 @@ pub struct CallError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Nature {
     Ordinary,
-    /// The guest ended itself: languages do so for an uncaught exception, and in a panic.
+    /// The guest aborted, as languages do after an uncaught exception or a panic.
     GaveUp,
-    /// The kernel would not seal the image of the guest's memory, which wasmtime makes for the first instance, because
-    /// something else looks at its pages for the moment (`EBUSY` of `F_ADD_SEALS`, `man 2 fcntl`).
+    /// The kernel refused to seal the image of the guest's memory, which wasmtime makes for the first instance, because
+    /// something else is using its pages at the moment (`EBUSY` of `F_ADD_SEALS`, `man 2 fcntl`).
     ImageBusy,
 }
 
@@ -110,7 +111,7 @@ fn nature(error: &wasmtime::Error) -> Nature {
     }
 }
 
-/// The failure in one line, with the functions if the component still has their names.
+/// Describes the failure in one line, with the names of the functions if the component still has them.
 fn trapped(error: &wasmtime::Error, backtrace: &WasmBacktrace) -> String {
     let names: Vec<_> = backtrace
         .frames()
@@ -152,12 +153,13 @@ macro_rules! exports {
         }
 
         impl ExportIndices {
-            /// Looks them up. An interface that lacks a function counts as absent; admission tells the difference.
+            /// Looks the indices up. An interface that lacks a function counts as absent; admission detects the
+            /// difference.
             pub(super) fn new(component: &InstancePre<HostState>) -> Self {
                 Self { $($name: $name::GuestIndices::new(component).ok(),)+ }
             }
 
-            /// The names of the interfaces that are there.
+            /// The names of the interfaces that the component has.
             pub(super) fn names(&self) -> Vec<&'static str> {
                 let mut names = Vec::new();
                 $(if self.$name.is_some() {
@@ -199,8 +201,8 @@ exports!(
     handover
 );
 
-/// An instance that is ready to be called. A call owns the guest, because it may go on on another thread; what measures
-/// it stays here meanwhile.
+/// An instance that is ready to be called. A call owns the guest, because it may continue on another thread; the meter
+/// and the last words stay here in the meantime.
 pub(super) struct Instance {
     guest: Box<Guest>,
     meter: Arc<CpuMeter>,
@@ -211,11 +213,11 @@ pub(super) struct Instance {
 pub(super) struct Guest {
     pub(super) store: Store<HostState>,
     pub(super) exports: Exports,
-    /// What the call is about.
+    /// The message that the call is about.
     pub(super) message: MessageCopy,
-    /// Time to instantiate it.
+    /// How long instantiation took.
     pub(super) instantiate: Duration,
-    /// The time of `init`; `None` if it has none.
+    /// How long `init` took; `None` if the plugin has none.
     pub(super) init: Option<Duration>,
 }
 
@@ -224,7 +226,7 @@ pub(super) type Answered<R> = (Box<Guest>, wasmtime::Result<R>);
 
 /// Why an instance does not start.
 pub(super) enum StartError {
-    /// It failed.
+    /// Instantiation or `init` failed.
     Call(CallError),
     /// An interface does not match the host's.
     WrongType {
@@ -242,13 +244,13 @@ impl From<StartError> for CallError {
     }
 }
 
-/// The future of one call to `$guest`, a `Box<Guest>`, which it owns: [`Answered`].
+/// The future of one call to `$guest`, a `Box<Guest>` that it owns. It resolves to [`Answered`].
 macro_rules! ask {
     ($guest:ident, $interface:ident.$call:ident($($argument:expr),*)) => {
         async move {
             let answer = match &$guest.exports.$interface {
                 Some(interface) => interface.$call(&mut $guest.store, $($argument),*).await,
-                // Callers ask first whether it is there.
+                // Callers check first that the interface exists.
                 None => Err(wasmtime::format_err!("the plugin does not export this interface")),
             };
             ($guest, answer)
@@ -258,7 +260,7 @@ macro_rules! ask {
 pub(super) use ask;
 
 impl Instance {
-    /// Instantiates a component and runs `init`, within the limits of both.
+    /// Instantiates a component and runs `init`, each within its limits.
     pub(super) async fn start(
         component: &InstancePre<HostState>,
         indices: &ExportIndices,
@@ -331,7 +333,7 @@ impl Instance {
 
     /// Runs `call` within `deadline`. If that fails, the instance is discarded.
     ///
-    /// The call is on the heap from the beginning, because every idle connection would else hold the room for it, in each
+    /// The call is on the heap from the start. Otherwise every idle connection would reserve room for it, in each
     /// function on the way here.
     pub(super) fn run<R, F>(
         self,

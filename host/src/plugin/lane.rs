@@ -1,9 +1,9 @@
-//! The slow lane: threads of their own for calls that do not end within a tick or two.
+//! The slow lane: separate threads for calls that do not end within a tick or two.
 //!
-//! A guest that computes for milliseconds on one of the server's threads holds up every message that waits for that
-//! thread, also where it lets others go first now and then. So a call that was interrupted after it has had its turn is
-//! moved: its future, and the instance in it, goes to a thread that serves nothing else and is less urgent than those that
-//! do. It comes back with the answer, or when it waits for the host.
+//! A guest that computes for milliseconds on one of the server's threads delays every message that waits for that
+//! thread, even if it yields now and then. So a call that is interrupted after it has had its turn is moved: its
+//! future, and the instance in it, goes to a thread that serves nothing else and has a lower priority than the serving
+//! threads. The call comes back with the answer, or when it waits for the host.
 
 use std::{
     any::Any,
@@ -27,24 +27,24 @@ use crate::{
     supervise,
 };
 
-/// How much less urgent the threads are than others of the process: where all processors are busy, they get about a third
-/// of what a thread that serves gets, so that a call that takes its time is not starved either.
+/// The nice value of the threads. If all processors are busy, each gets about a third of the CPU time of a serving
+/// thread, so that slow calls are not starved either.
 const NICE: i32 = 5;
 
-/// A call that can go on on any thread.
+/// A call that can continue on any thread.
 type Call<R> = Pin<Box<dyn Future<Output = R> + Send>>;
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The threads. They end with the value.
+/// The threads of the slow lane. They end when this value is dropped.
 pub(super) struct SlowLane {
     jobs: mpsc::Sender<Job>,
 }
 
 impl SlowLane {
-    /// Starts so many threads.
+    /// Starts `threads` threads.
     ///
     /// # Errors
-    /// The system's error if it cannot create them.
+    /// Returns the system's error if it cannot create them.
     pub(super) fn start(threads: usize, metrics: &Arc<Metrics>) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let queue = Arc::new(Mutex::new(queue));
@@ -60,10 +60,10 @@ impl SlowLane {
         Ok(Self { jobs })
     }
 
-    /// Runs `call` on one of the threads until it ends or waits for the host. The first that comes is the first to run.
+    /// Runs `call` on one of the threads until it ends or waits for the host. Calls run in the order of their arrival.
     ///
     /// # Errors
-    /// [`CallError`] if nobody answers.
+    /// Returns [`CallError`] if there will be no answer.
     async fn stretch<R: Send + 'static>(
         &self,
         call: Call<R>,
@@ -80,13 +80,13 @@ impl SlowLane {
                 let _ = reply.send(stretch);
             }
         };
-        // The threads last as long as the sender.
+        // The threads live as long as the sender.
         let _ = self.jobs.send(Box::new(job));
         answer.await.map_err(|_| gone())
     }
 }
 
-/// Nobody answers: the host panicked.
+/// The error for a call that gets no answer because the host panicked.
 fn gone() -> CallError {
     CallError::new(FailureKind::Trap, "the host gave the call up half-way")
 }
@@ -98,18 +98,18 @@ enum Stretch<R> {
 }
 
 fn serve(queue: &Mutex<mpsc::Receiver<Job>>) {
-    // Without the right to it, slow calls are merely more urgent.
+    // Without the permission to lower it, slow calls just have a higher priority.
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = next else { return };
-        // The thread outlives it; the caller sees that there is no answer.
+        // The thread survives a panic; the caller notices that there is no answer.
         let _: Result<(), Box<dyn Any + Send>> = catch_unwind(AssertUnwindSafe(job));
     }
 }
 
-/// Polls `call` once, which runs the guest until it ends or waits for the host: here it is never asked to let others go
-/// first. What the host does for it belongs to `runtime`, as if it were still there.
+/// Polls `call` once, which runs the guest until it ends or waits for the host: here it is never asked to yield. The
+/// host's work for it uses `runtime`, as if the call were still there.
 fn run<R>(runtime: &Handle, mut call: Call<R>, meter: &CpuMeter) -> Stretch<R> {
     meter.stretch_begins();
     let poll = runtime.block_on(poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))));
@@ -120,14 +120,14 @@ fn run<R>(runtime: &Handle, mut call: Call<R>, meter: &CpuMeter) -> Stretch<R> {
     }
 }
 
-/// Runs `call`, whose CPU time is taken by `meter`, until `deadline`. Most calls are done at the first look, which costs
+/// Runs `call`, whose CPU time `meter` measures, until `deadline`. Most calls end with the first poll, which needs
 /// neither a timer nor a clock.
 ///
-/// `own` has room for as many calls of one plugin as there are threads in the lane: calls of a plugin that always takes
-/// long queue among themselves, and those of others wait for few of them.
+/// `own` has room for as many calls of one plugin as there are threads in the lane: calls of a plugin that is always
+/// slow queue among themselves, and calls of other plugins wait for only a few of them.
 ///
 /// # Errors
-/// [`CallError`] at the deadline. The instance is poisoned then.
+/// Returns [`CallError`] at the deadline. The instance must not be used again then.
 #[expect(
     clippy::manual_async_fn,
     reason = "keeps what it is given once; an async function does twice"
@@ -144,12 +144,12 @@ pub(super) fn within<R: Send + 'static, F: Future<Output = R> + Send + 'static>(
             return Ok(answer);
         }
         meter.stretch_ends();
-        // On the heap, because every idle connection would else hold the room for it.
+        // On the heap, because otherwise every idle connection would reserve room for it.
         Box::pin(go_on(deadline, meter, lane, own, call)).await
     }
 }
 
-/// The rest of a call that was not done at the first look.
+/// Runs the rest of a call that did not end with the first poll.
 async fn go_on<R: Send + 'static>(
     deadline: Instant,
     meter: &Arc<CpuMeter>,
@@ -161,7 +161,7 @@ async fn go_on<R: Send + 'static>(
     let rest = async {
         loop {
             if meter.wants_lane() {
-                // Never closed.
+                // The semaphore is never closed.
                 let place = own.clone().acquire_owned().await.map_err(|_| gone())?;
                 match lane.stretch(call, meter, place).await? {
                     Stretch::Ended(answer) => return Ok(answer),
@@ -184,7 +184,7 @@ async fn go_on<R: Send + 'static>(
     ended
 }
 
-/// Whoever waits for a call may go away, or be told that it was late: then it need not go on.
+/// Gives a call up when it is dropped: a caller that went away, or got a deadline error, no longer needs the answer.
 struct GivenUp<'a>(Option<&'a Arc<CpuMeter>>);
 
 impl Drop for GivenUp<'_> {
@@ -206,7 +206,7 @@ mod tests {
 
     const BUDGET: Duration = Duration::from_secs(60);
 
-    /// A place for one call, as each plugin has some.
+    /// A plugin's room for one call in the lane.
     fn own() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(1))
     }
@@ -215,7 +215,7 @@ mod tests {
         thread::current().name().unwrap_or_default().to_owned()
     }
 
-    /// What an interrupted guest does that has had its turn.
+    /// Behaves like an interrupted guest that has had its turn.
     async fn leave(meter: &CpuMeter) {
         while meter.interrupted(BUDGET).unwrap() == Turn::GoesOn {}
         tokio::task::yield_now().await;
@@ -248,7 +248,7 @@ mod tests {
         };
         let own = own();
         let mut call = Box::pin(run(&lane, &own, &meter, call));
-        // By then it waits, here: the plugin's place is free again.
+        // After this loop the call waits on this thread, and the plugin's permit is free again.
         while futures_util::poll!(call.as_mut()).is_pending()
             && (left.is_empty() || own.available_permits() == 0)
         {
@@ -274,7 +274,7 @@ mod tests {
                 let _ = ended.send(name);
             })
         };
-        // The first holds the only thread until the others stand in line.
+        // The first call holds the only thread until the others are in line.
         let (meter, first) = call("first", &ended);
         let first = async move {
             first.await;

@@ -7,24 +7,24 @@ use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter};
 use super::figures::Census;
 use crate::{config::PluginLimits, metrics::FailureKind};
 
-/// Tables of an instance; components of scripting languages have a handful.
+/// The most tables of an instance; components of scripting languages have a handful.
 const TABLES_MAX: usize = 100;
-/// Elements of all its tables, and of each: the allocator gives no more.
+/// The most elements of all its tables together, and of each one: the allocator grants no more.
 pub(super) const TABLE_ELEMENTS_MAX: usize = 100_000;
-/// Core instances and memories of an instance.
+/// The most core instances and memories of an instance.
 const INSTANCES_MAX: usize = 100;
 
 /// The time that a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Budget {
-    /// On a CPU.
+    /// CPU time.
     pub(super) cpu: Duration,
-    /// By the clock, with host calls and waiting.
+    /// Wall-clock time, including host calls and waiting.
     pub(super) wall: Duration,
 }
 
 impl Budget {
-    /// For an ordinary call.
+    /// The budget of an ordinary call.
     pub(super) fn call(limits: &PluginLimits) -> Self {
         Self {
             cpu: limits.call_cpu_max,
@@ -32,7 +32,7 @@ impl Budget {
         }
     }
 
-    /// For instantiation with `init`, and for `self-test`.
+    /// The budget of instantiation and `init`, and of `self-test`.
     pub(super) fn init(limits: &PluginLimits) -> Self {
         Self {
             cpu: limits.init_time_max,
@@ -41,7 +41,7 @@ impl Budget {
     }
 }
 
-/// Why a guest is stopped that runs.
+/// Why a running guest is stopped.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Stopped {
     /// Its CPU time is used up.
@@ -49,7 +49,7 @@ pub(super) enum Stopped {
         "the call used more CPU time than it may ({0:?}, `call_cpu_max` or `init_time_max` of the plugin); look for a loop that does not end"
     )]
     CpuExhausted(Duration),
-    /// Its caller went away, or was told that it is late.
+    /// Its caller went away, or got a deadline error.
     #[error("nobody waits for the call any more")]
     GivenUp,
 }
@@ -67,13 +67,14 @@ pub(super) struct MemoryRefused {
 #[error("the plugin wanted tables of {0} elements, it may have {TABLE_ELEMENTS_MAX}")]
 pub(super) struct TablesRefused(usize);
 
-/// The system has no more memory, or the guest asked for more than addresses can name.
+/// The system has no more memory, or the guest asked for more than is addressable.
 #[derive(Debug, thiserror::Error)]
 #[error("the plugin's memory or table cannot grow: {0}")]
 pub(super) struct GrowthFailed(String);
 
-/// Limits an instance, all its memories and tables together: a component may have dozens of each.
-/// A refusal traps: guests rarely survive one, and one that runs on half broken is worse than one that is thrown away.
+/// Limits the memories and tables of an instance, each kind taken together: a component may have dozens of each. A
+/// refusal traps: guests rarely survive one, and a guest that keeps running half broken is worse than one that is
+/// discarded.
 #[derive(Debug)]
 pub(super) struct Limiter {
     memory_max: usize,
@@ -83,7 +84,7 @@ pub(super) struct Limiter {
 }
 
 impl Limiter {
-    /// For an instance, which `census` counts with its memory until this is dropped.
+    /// Creates the limiter of an instance. `census` counts the instance and its memory until the limiter is dropped.
     pub(super) fn new(memory_max: usize, census: Census) -> Self {
         census.changed(1, 0);
         Self {
@@ -107,7 +108,7 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        // The component's own limit: the attempt is allowed and fails.
+        // The component's own limit: the attempt is allowed, and fails.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
@@ -128,7 +129,7 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        // Its own limit, as with memories; where it set none, what is told here is the allocator's.
+        // The table's own limit, as with memories. If it has none, `maximum` is the allocator's limit.
         if maximum.is_some_and(|maximum| maximum < TABLE_ELEMENTS_MAX && desired > maximum) {
             return Ok(false);
         }
@@ -169,7 +170,7 @@ impl Drop for Limiter {
     }
 }
 
-/// Bytes as a gauge changes by them; there are never so many that they do not fit.
+/// A number of bytes as the change of a gauge; it is never too large to fit.
 fn as_change(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
@@ -186,7 +187,7 @@ pub(super) fn classify(error: &wasmtime::Error) -> FailureKind {
     } else if error.is::<PoolConcurrencyLimitError>() {
         FailureKind::Unavailable
     } else if format!("{error:#}").contains("fuel allocated for hostcalls has been exhausted") {
-        // wasmtime keeps this error's type to itself.
+        // wasmtime does not export the type of this error.
         FailureKind::Output
     } else {
         FailureKind::Trap

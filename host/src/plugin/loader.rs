@@ -1,4 +1,4 @@
-//! Admission: from the bytes of a component to a version that may go live, or the reason why not.
+//! Admission: turns the bytes of a component into a version that may go live, or explains why it may not.
 
 use std::{
     path::{Path, PathBuf},
@@ -29,13 +29,14 @@ use crate::{
     protocol::event_type::{PatternError, Patterns},
 };
 
-/// Most event types and patterns that a plugin may handle: each message is compared with all of them.
+/// The most event types and patterns that a plugin may handle: each message is compared with all of them.
 const EVENT_TYPES_MAX: usize = 256;
 
-/// Longest reason of a refusal, in bytes: names in a component have no length, and are told to operators and to the log.
+/// The longest reason for a refusal, in bytes. Names in a component have no length limit, and they reach operators and
+/// the log.
 const REASON_BYTES_MAX: usize = 3 << 10;
 
-/// Makes versions.
+/// Compiles components and admits them as versions.
 pub struct Loader {
     engine: PluginEngine,
     linker: Linker<HostState>,
@@ -45,7 +46,7 @@ pub struct Loader {
     node: Arc<str>,
 }
 
-/// A component that is compiled, and may become a version.
+/// A compiled component that may become a version.
 pub(super) struct Candidate {
     pub(super) hash: ComponentHash,
     /// Its size.
@@ -58,7 +59,7 @@ pub(super) struct Candidate {
     pub(super) cached: bool,
 }
 
-/// The findings of admission about a version.
+/// The results of admission for a version.
 #[derive(Clone, Debug)]
 pub struct Admission {
     /// Size of the component, in bytes.
@@ -77,16 +78,16 @@ pub struct Admission {
     pub trial: Trial,
 }
 
-/// The results of a test instance, which serves nobody.
+/// The results of a test instance, which serves no traffic.
 #[derive(Clone, Debug)]
 pub struct Trial {
-    /// Time to instantiate it.
+    /// How long instantiation took.
     pub instantiate: Duration,
-    /// The time of `init`; `None` if it has none.
+    /// How long `init` took; `None` if the plugin has none.
     pub init: Option<Duration>,
-    /// The time of `self-test`; `None` if it has none.
+    /// How long `self-test` took; `None` if the plugin has none.
     pub self_test: Option<Duration>,
-    /// Bytes of its linear memories after that.
+    /// The size of its linear memories after that, in bytes.
     pub memory: usize,
     /// The event types that it handles.
     pub event_types: Vec<String>,
@@ -111,7 +112,7 @@ pub enum LoadError {
         /// The limit.
         max: usize,
     },
-    /// It is no component.
+    /// It is not a component.
     #[error("not a component: {0}")]
     NotAComponent(String),
     /// It takes too long to compile.
@@ -120,7 +121,7 @@ pub enum LoadError {
     /// It has more parts than an instance may have here.
     #[error("the component is more than this host takes: {0}")]
     TooManyParts(String),
-    /// It does not fit the WIT package that this host serves.
+    /// It does not match the WIT package that this host serves.
     #[error("{0}")]
     Mismatch(String),
     /// It does not start, or refuses its configuration.
@@ -137,10 +138,10 @@ pub enum LoadError {
         "event-types: {0} of them, a plugin may have {EVENT_TYPES_MAX}; use patterns such as `chat.*`"
     )]
     TooManyEventTypes(usize),
-    /// The state of the version that is live was not handed over to it.
+    /// The live version's state could not be handed over to it.
     #[error("handover: {0}")]
     Handover(String),
-    /// Another plugin handles the same event types.
+    /// Another plugin already handles the same event types.
     #[error("`{pattern}` is handled by plugin `{other}` already")]
     Conflict {
         /// The pattern.
@@ -151,7 +152,7 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// The step of the admission that it failed at, in the order of the steps: `read`, `compile`, `contract`, `start`,
+    /// The step of admission that failed. In order, the steps are `read`, `compile`, `contract`, `start`,
     /// `event-types`, `self-test`, `conflict`, `handover`.
     pub fn step(&self) -> &'static str {
         match self {
@@ -166,7 +167,7 @@ impl LoadError {
         }
     }
 
-    /// The same in one line that is not too long, whatever the component has brought into it.
+    /// Shortens the reason to one line of limited length, whatever the component has put into it.
     fn bounded(mut self) -> Self {
         match &mut self {
             Self::NotAComponent(reason)
@@ -187,10 +188,10 @@ impl LoadError {
 }
 
 impl Loader {
-    /// For the node called `node`; compiled components are kept in `cache_dir`, if that can be used.
+    /// Creates a loader for the node called `node`. Compiled components are kept in `cache_dir`, if it is usable.
     ///
     /// # Errors
-    /// [`EngineError`] if wasmtime does not start.
+    /// Returns [`EngineError`] if wasmtime does not start.
     pub fn new(
         node: &str,
         cache_dir: Option<&Path>,
@@ -210,10 +211,10 @@ impl Loader {
         })
     }
 
-    /// Admits the component `bytes` with `config`. Everything is tried in an instance that is thrown away.
+    /// Admits the component `bytes` with `config`. Everything is tried in an instance that is discarded afterwards.
     ///
     /// # Errors
-    /// [`LoadError`] with the reason, in words for the plugin's author.
+    /// Returns [`LoadError`] with the reason, worded for the plugin's author.
     pub async fn load(
         &self,
         config: &Arc<PluginConfig>,
@@ -227,7 +228,7 @@ impl Loader {
     /// Compiles `bytes`, or takes the code from the cache.
     ///
     /// # Errors
-    /// [`LoadError::NotAComponent`], [`LoadError::TooManyParts`], [`LoadError::CompileTime`].
+    /// Returns [`LoadError::NotAComponent`], [`LoadError::TooManyParts`] or [`LoadError::CompileTime`].
     pub(super) async fn compile(
         &self,
         config: &PluginConfig,
@@ -259,10 +260,10 @@ impl Loader {
         })
     }
 
-    /// Tries `candidate` out with `config`, in an instance that is thrown away.
+    /// Tries `candidate` out with `config`, in an instance that is discarded afterwards.
     ///
     /// # Errors
-    /// [`LoadError`] with the reason, in words for the plugin's author.
+    /// Returns [`LoadError`] with the reason, worded for the plugin's author.
     pub(super) async fn admit(
         &self,
         config: &Arc<PluginConfig>,
@@ -285,7 +286,7 @@ impl Loader {
             .instantiate_pre(&candidate.component)
             .map_err(|error| contract::unlinked(engine, &candidate.component, &error))?;
         let indices = ExportIndices::new(&component);
-        // One that is exported and would not be called could be the one that refuses messages.
+        // An exported interface that the host would not call could be the one that rejects messages.
         if let Some(lost) = interfaces
             .iter()
             .find(|name| !indices.names().contains(name))
@@ -349,7 +350,7 @@ impl Loader {
         })
     }
 
-    /// Runs `init`, `event-types` and `self-test` in an instance that serves nobody.
+    /// Runs `init`, `event-types` and `self-test` in an instance that serves no traffic.
     async fn try_out(
         &self,
         component: &InstancePre<HostState>,

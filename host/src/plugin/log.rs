@@ -1,4 +1,4 @@
-//! Lines of a plugin in the server's log: with its name and version, cut and counted.
+//! Lines of a plugin in the server's log: with its name and version, limited in length and rate.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -9,10 +9,10 @@ use tracing::{debug, error, info, warn};
 
 use crate::metrics::PluginMetrics;
 
-/// Longest line, in bytes; the rest is cut off.
+/// The longest line, in bytes; the rest is cut off.
 const LINE_BYTES_MAX: usize = 1024;
 
-/// How loud a line is.
+/// The severity of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
     Debug,
@@ -60,7 +60,7 @@ impl PluginLog {
     }
 
     /// Writes `line`, unless this second's lines are used up. The next written line reports the number of dropped ones.
-    /// With `connection`, it was written for that one.
+    /// `connection` is the connection that the line was written for, if any.
     pub(super) fn write(&self, level: Level, connection: Option<&str>, line: &str) {
         let Some(left_out) = self.admit(Instant::now()) else {
             self.metrics.log_lines_dropped.increment();
@@ -85,7 +85,7 @@ impl PluginLog {
         }
     }
 
-    /// Writes a line of the host's own about the plugin, under the same limit: a plugin that fails at every message
+    /// Writes one of the host's own lines about the plugin, under the same limit: a plugin that fails on every message
     /// must not fill the log.
     pub(super) fn write_host(&self, write: impl FnOnce()) {
         match self.admit(Instant::now()) {
@@ -126,7 +126,8 @@ impl PluginLog {
     }
 }
 
-/// A guest's text as part of one line: without line end and control characters, cut at the limit.
+/// Turns a guest's text into part of one line: without a line end at its end and without control characters, cut at the
+/// limit.
 pub(super) fn clean(line: &str) -> String {
     one_line(line, LINE_BYTES_MAX)
 }

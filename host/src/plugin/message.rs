@@ -2,16 +2,16 @@
 
 use super::version::{GuestDestination, GuestMessage};
 
-/// Room that is kept from call to call, in bytes. A message that needs more has it for its own time.
+/// The size of the buffer that is kept from call to call, in bytes. A larger one is released before the next message.
 const KEPT_BYTES_MAX: usize = 16 << 10;
 
-/// A copy of the message that a call is about: the call may go on on another thread, so it borrows nothing. Its room is
-/// used again by the next, so that a copy allocates nothing.
+/// A copy of the message that a call is about: the call may continue on another thread, so it borrows nothing. The next
+/// message reuses the buffer, so that a copy allocates nothing.
 #[derive(Default)]
 pub(super) struct MessageCopy {
-    /// All texts, one behind the other.
+    /// All texts, one after the other.
     texts: String,
-    /// Where each but the last ends: `id`, `event-type`, `sender`, and the name in the destination.
+    /// The end of each text but the last: `id`, `event-type`, `sender`, and the name in the destination.
     ends: [usize; 4],
     to: Option<To>,
     timestamp: u64,
@@ -27,7 +27,7 @@ enum To {
 }
 
 impl MessageCopy {
-    /// Takes a message down.
+    /// Copies `message`.
     pub(super) fn set(&mut self, message: &GuestMessage<'_>) {
         if self.texts.capacity() > KEPT_BYTES_MAX {
             self.texts = String::new();

@@ -1,13 +1,13 @@
-//! What a component says about itself: the name and version that `wasm-tools metadata add` and toolchains write into
-//! custom sections. Read from the outermost component alone, and never trusted for anything but reports.
+//! A component's metadata: the name and version that `wasm-tools metadata add` and toolchains write into custom
+//! sections. It is read from the outermost component only, and never trusted for anything but reports.
 
 use super::log::clean;
 
-/// How a component and a module start, without the version and layer that follow.
+/// The first bytes of components and modules, without the version and layer that follow.
 const MAGIC: &[u8] = b"\0asm";
 const HEADER_BYTES: usize = 8;
 
-/// Number of a custom section, and of the part of `component-name` with the component's own name.
+/// The ID of a custom section, and of the part of `component-name` that holds the component's own name.
 const CUSTOM_SECTION: u8 = 0;
 const OWN_NAME: u8 = 0;
 
@@ -47,14 +47,14 @@ pub(super) fn read(component: &[u8]) -> Metadata {
     metadata
 }
 
-/// A number of one byte, a length, and so many bytes.
+/// Takes an ID of one byte, a length, and as many bytes.
 fn take_section<'a>(bytes: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
     let (id, rest) = bytes.split_first()?;
     *bytes = rest;
     Some((*id, take_sized(bytes)?))
 }
 
-/// A length (LEB128, 32 bits), and so many bytes.
+/// Takes a length (LEB128, 32 bits), and as many bytes.
 fn take_sized<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let mut length = 0_u64;
     for index in 0..5 {

@@ -27,14 +27,14 @@ const LINE_BYTES_MAX: usize = 1024;
 /// The most bytes of one write: few, because no tick interrupts the host while it splits lines.
 const WRITE_BYTES_MAX: usize = 4 << 10;
 
-/// Lines that are kept for the report of a failure: some languages begin with what happened and go on with the stack, others
-/// end with it.
+/// Lines that are kept for the report of a failure: some languages print the error first and then the stack, others
+/// print the error last.
 const LAST_WORDS_MAX: usize = 8;
 
-/// How many of them are the first; the others are the last.
+/// How many of them are the first lines of the output; the others are the last lines.
 const FIRST_WORDS: usize = 2;
 
-/// Longest text of them in the report, in bytes.
+/// The longest text of these lines in the report, in bytes.
 const LAST_WORDS_BYTES_MAX: usize = 2 << 10;
 
 /// Collects output, and logs it line by line. Clones share the unfinished line.
@@ -85,7 +85,7 @@ impl OutputLines {
     }
 }
 
-/// The first and last lines that a guest wrote in a call. The message of a panic is only there.
+/// The first and last lines that a guest wrote in a call. They are the only source for the message of a panic.
 #[derive(Debug, Default)]
 pub(super) struct LastWords {
     lines: Mutex<VecDeque<String>>,
@@ -94,7 +94,7 @@ pub(super) struct LastWords {
 }
 
 impl LastWords {
-    /// Takes a line down.
+    /// Records a line.
     pub(super) fn hear(&self, line: &str) {
         let line = clean(line);
         // The last line of every Rust panic is not useful here.
@@ -118,7 +118,7 @@ impl LastWords {
         Some(one_line(&lines.join(" / "), LAST_WORDS_BYTES_MAX))
     }
 
-    /// For the next call: nothing said.
+    /// Forgets all lines, before the next call.
     pub(super) fn clear(&self) {
         if self.heard.swap(false, Ordering::Relaxed) {
             self.lines().clear();

@@ -11,22 +11,22 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// Shelves for idle instances. More threads than that share them.
+/// Shelves for idle instances. If there are more threads than shelves, threads share them.
 const SHELVES: usize = 8;
 
-/// Callers that may wait in line: as many as a lone instance serves in the time that a call may wait.
+/// Callers that may wait in line: as many as one instance can serve in the time that a call may wait.
 const LINE_MAX: usize = 16_384;
-/// Length of the line from which on those are taken out of it who do not wait any more.
+/// The line's length from which callers that gave up are removed from it.
 const TIDY_FROM: usize = 64;
 
-/// Instances that wait for a call. Each thread has a shelf, and uses first what it used last: that instance's memory is
-/// in the caches of its processor. Where its own is empty it takes from the others.
+/// Instances that wait for a call. Each thread has a shelf and first uses the instance that it put there last: that
+/// instance's memory is in the caches of the thread's processor. If its own shelf is empty, it takes from the others.
 ///
-/// Callers that find none wait in line, and nobody who comes later goes before them: with one instance, calls are in
-/// order.
+/// Callers that find no instance wait in line, and later callers cannot overtake them: with a single instance, calls
+/// run in order.
 pub(super) struct Pool<I> {
     shelves: [Shelf<I>; SHELVES],
-    /// As many as `state.waiting` has, to be seen without its lock.
+    /// The length of `state.waiting`, readable without its lock.
     waiting: AtomicUsize,
     state: Mutex<State<I>>,
     max: usize,
@@ -36,28 +36,28 @@ pub(super) struct Pool<I> {
 #[repr(align(64))]
 struct Shelf<I>(Mutex<Idle<I>>);
 
-/// The instances of a shelf: the last one put there is the first one taken.
+/// The instances of a shelf, last in, first out.
 struct Idle<I> {
     instances: Vec<I>,
-    /// So many, from the first on, were not taken since the last look.
+    /// How many instances, counted from the first, were not taken since the last call of `look`.
     untouched: usize,
 }
 
 struct State<I> {
-    /// Idle, lent, or being started.
+    /// Instances that are idle, lent, or being started.
     existing: usize,
     waiting: VecDeque<oneshot::Sender<Place<I>>>,
-    /// Length of the line at which it is tidied next.
+    /// The line's length at which it is next tidied.
     tidy_at: usize,
 }
 
-/// What a caller gets.
+/// The result of [`Pool::take`].
 pub(super) enum Place<I> {
     /// An instance.
     Warm(I),
     /// The right to start one.
     Empty,
-    /// Nothing: too many wait already.
+    /// Nothing: too many callers wait already.
     Refused,
 }
 
@@ -80,8 +80,8 @@ impl<I> Pool<I> {
         }
     }
 
-    /// Waits for an instance, or for the right to start one. Either is given back by [`Pool::give_back`] or
-    /// [`Pool::give_up`].
+    /// Waits for an instance or for the right to start one, unless the line is full. The caller must give either back
+    /// with [`Pool::give_back`] or [`Pool::give_up`].
     pub(super) async fn take(&self) -> Place<I> {
         match self.take_or_queue() {
             Ok(place) => place,
@@ -90,7 +90,7 @@ impl<I> Pool<I> {
         }
     }
 
-    /// An idle instance; `None` if there is none, or if others wait for one.
+    /// Takes an idle instance. Returns `None` if there is none, or if other callers wait for one.
     pub(super) fn take_now(&self) -> Option<I> {
         if self.anybody_waits() {
             return None;
@@ -119,7 +119,8 @@ impl<I> Pool<I> {
         Err(Waiting { pool, receiver })
     }
 
-    /// The right to start an instance ahead of need, if fewer than `warm` exist.
+    /// Claims the right to start an instance ahead of need. Returns whether the caller got it: only if fewer than
+    /// `warm` instances exist.
     pub(super) fn take_for_refill(&self, warm: usize) -> bool {
         let mut state = self.state();
         let wanted = state.existing < warm.min(self.max);
@@ -127,7 +128,7 @@ impl<I> Pool<I> {
         wanted
     }
 
-    /// Passes an instance on, to the first caller in line if there is one.
+    /// Gives an instance back; the first caller in line gets it, if there is one.
     pub(super) fn give_back(&self, instance: I) {
         let mut shelf = self.shelf(shelf_of_this_thread());
         shelf.instances.push(instance);
@@ -137,7 +138,7 @@ impl<I> Pool<I> {
         }
     }
 
-    /// Notes that an instance, or one that was being started, is gone.
+    /// Reports that an instance is gone, or that it could not be started.
     pub(super) fn give_up(&self) {
         let mut state = self.state();
         if state.hand_over(Place::Empty).is_some() {
@@ -146,7 +147,8 @@ impl<I> Pool<I> {
         self.count_waiting(&state);
     }
 
-    /// Takes those away that nobody used since this was called last, and leaves `min` of all.
+    /// Removes and returns idle instances that were not used since the last call. At least `min` instances remain,
+    /// including lent ones.
     pub(super) fn shrink(&self, min: usize) -> Vec<I> {
         let mut state = self.state();
         let mut gone = Vec::new();
@@ -158,7 +160,7 @@ impl<I> Pool<I> {
         gone
     }
 
-    /// Idle instances, and all of them.
+    /// The number of idle instances, and of all instances.
     pub(super) fn size(&self) -> (usize, usize) {
         let idle = (0..SHELVES)
             .map(|index| self.shelf(index).instances.len())
@@ -179,14 +181,14 @@ impl<I> Pool<I> {
         self.count_waiting(state);
     }
 
-    /// From this thread's shelf, or from the next one that has any.
+    /// Takes an instance from this thread's shelf, or from the next shelf that has one.
     fn take_idle(&self) -> Option<I> {
         let mine = shelf_of_this_thread();
         (0..SHELVES).find_map(|step| self.shelf((mine + step) % SHELVES).pop())
     }
 
-    // Sequentially consistent, here and below: whoever puts an instance on a shelf looks for a line afterwards, and
-    // whoever joins the line looks at the shelves afterwards, so that one of the two sees the other.
+    // Sequentially consistent, here and below: a thread that puts an instance on a shelf checks the line afterwards,
+    // and a caller that joins the line checks the shelves afterwards, so that one of the two sees the other.
     fn anybody_waits(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
     }
@@ -221,8 +223,8 @@ impl<I> Idle<I> {
 }
 
 impl<I> State<I> {
-    /// Whether nobody else may wait. Callers that gave up leave their senders behind; they are taken out now and then, so
-    /// that a long line does not cost each that joins it a walk along it.
+    /// Returns whether the line is full. Callers that gave up leave their senders behind. These are removed only from
+    /// time to time, so that callers that join a long line do not each have to walk along it.
     fn is_line_full(&mut self) -> bool {
         if self.waiting.len() >= self.tidy_at {
             self.waiting.retain(|sender| !sender.is_closed());
@@ -231,7 +233,7 @@ impl<I> State<I> {
         self.waiting.len() >= LINE_MAX
     }
 
-    /// Gives `place` to the first caller that still waits; returns it if nobody does.
+    /// Gives `place` to the first caller that still waits. Returns it if nobody does.
     fn hand_over(&mut self, mut place: Place<I>) -> Option<Place<I>> {
         while let Some(first) = self.waiting.pop_front() {
             match first.send(place) {
@@ -249,7 +251,7 @@ fn shelf_of_this_thread() -> usize {
     MINE.with(|mine| *mine)
 }
 
-/// A caller in line. What it was given in the moment it went away goes to the next.
+/// A caller in line. If it goes away just after it got a place, the place passes to the next caller.
 struct Waiting<'p, I> {
     pool: &'p Pool<I>,
     receiver: oneshot::Receiver<Place<I>>,
@@ -310,7 +312,7 @@ mod tests {
         );
         assert_eq!(warm(poll(&mut waiting[0])), Some(7));
         assert!(poll(&mut waiting[1]).is_none());
-        // The instance failed: the next may start another.
+        // The instance failed: the next caller may start another one.
         pool.give_up();
         assert_eq!(warm(poll(&mut waiting[1])), Some(0));
         pool.give_back(8);
@@ -327,7 +329,7 @@ mod tests {
         let mut third = Box::pin(pool.take());
         assert!(poll(&mut first).is_none() && poll(&mut second).is_none());
         assert!(poll(&mut third).is_none());
-        // Gone before its turn, and gone in its turn.
+        // The first caller leaves before its turn, the second one during its turn.
         drop(first);
         pool.give_back(7);
         drop(second);
@@ -355,7 +357,7 @@ mod tests {
         }
         (1..=5).for_each(|instance| pool.give_back(instance));
         assert!(pool.shrink(2).is_empty(), "they were in use until now");
-        // Two at a time is all that is needed.
+        // Two instances at a time are enough.
         for _ in 0..3 {
             let (first, second) = (pool.take_now().unwrap(), pool.take_now().unwrap());
             pool.give_back(first);

@@ -1,4 +1,4 @@
-//! Times in reports and on disk, for `#[serde(with)]`.
+//! RFC 3339 times in reports and on disk, for `#[serde(with)]`.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ pub(super) fn serialize<S: Serializer>(
     serializer.collect_str(&humantime::format_rfc3339_millis(*time))
 }
 
-/// `null` for none.
+/// `null` for `None`.
 pub(super) fn serialize_option<S: Serializer>(
     time: &Option<SystemTime>,
     serializer: S,

@@ -3,9 +3,9 @@
 /// The `code` of an `error` frame that the server itself sends. A plugin's rejection has its own code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
-    /// The frame is no JSON object, or a known field has a value of the wrong kind.
+    /// The frame is not a JSON object, or a known field has a value of the wrong kind.
     InvalidFrame,
-    /// `type` is absent or misspelled.
+    /// `type` is absent or malformed.
     InvalidType,
     /// `type` is one that only the server sends.
     ReservedType,
@@ -15,23 +15,23 @@ pub enum ErrorCode {
     InvalidId,
     /// The JSON is nested more than 100 levels deep.
     TooDeep,
-    /// Nobody is named and no plugin handles the type.
+    /// No receiver is named, and no plugin handles the type.
     NoReceiver,
     /// `receiverId` is too long, or is set together with `room`.
     InvalidReceiver,
     /// `room` is absent or too long.
     InvalidRoom,
-    /// The payload of a built-in type is not what it must be, or the JSON holds text that languages read differently.
+    /// The payload of a built-in type is invalid, or the JSON contains text that languages read differently.
     InvalidPayload,
-    /// A message to a room whose member the connection is not.
+    /// A message to a room of which the connection is not a member.
     NotInRoom,
-    /// The connection is in as many rooms as it may be.
+    /// The connection has reached its limit of rooms.
     TooManyRooms,
     /// Too many messages a second.
     RateLimited,
-    /// A plugin failed, or returned an illegal answer.
+    /// A plugin failed, or returned an invalid answer.
     PluginFailed,
-    /// The broker does not answer.
+    /// The broker does not respond.
     Unavailable,
 }
 
@@ -55,7 +55,7 @@ impl ErrorCode {
         Self::Unavailable,
     ];
 
-    /// As it stands in the frame.
+    /// The code as text, as used in the frame.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InvalidFrame => "invalid_frame",
@@ -87,7 +87,7 @@ impl ErrorCode {
 
 /// How the server closes a connection.
 ///
-/// 4000–4499 ask the client to reconnect, 4500–4999 tell it not to; codes below are RFC 6455 §7.4.1's.
+/// 4000 to 4499 ask the client to reconnect, 4500 to 4999 tell it not to; the codes below are those of RFC 6455 §7.4.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CloseCode(u16);
 
@@ -113,7 +113,7 @@ impl CloseCode {
     pub const NOT_UTF8: Self = Self(1007);
     /// A frame over the size limit.
     pub const TOO_BIG: Self = Self(1009);
-    /// This node is going down; another one will serve.
+    /// This node is shutting down; another one will serve the client.
     pub const DRAIN: Self = Self(4000);
     /// The client does not read fast enough.
     pub const SLOW_CONSUMER: Self = Self(4001);
@@ -133,21 +133,21 @@ impl CloseCode {
     pub const TOO_MANY: Self = Self(4008);
     /// The node is full, or cannot authenticate the client now.
     pub const UNAVAILABLE: Self = Self(4009);
-    /// The token's `exp` has come.
+    /// The token has expired (`exp`).
     pub const TOKEN_EXPIRED: Self = Self(4500);
-    /// A plugin or a backend asked for it without a code.
+    /// A plugin or a backend closed the connection without naming a code.
     pub const KICKED: Self = Self(4501);
     /// A plugin does not admit the connection.
     pub const REFUSED: Self = Self(4502);
     /// The client floods the server.
     pub const FLOOD: Self = Self(4503);
 
-    /// No token that is accepted, or no user.
+    /// There is no accepted token, or no user.
     pub const UNAUTHORIZED: Self = Self(4504);
     /// A web page of this origin may not connect.
     pub const FORBIDDEN: Self = Self(4505);
 
-    /// Every code that the server sends by itself.
+    /// Every code that the server sends on its own.
     pub const TABLE: [CloseCodeRow; 20] = [
         row(
             Self::NORMAL,
@@ -266,13 +266,12 @@ impl CloseCode {
         ),
     ];
 
-    /// The code of a disconnection that a plugin or a backend asks for: 4000–4999, else none.
+    /// The code of a disconnection that a plugin or a backend requests; `None` unless it is from 4000 to 4999.
     pub fn from_plugin(code: u16) -> Option<Self> {
         (4000..=4999).contains(&code).then_some(Self(code))
     }
 
-    /// Whether a close frame of a client with `code` ends a connection as it should end. 1005 stands for a frame without
-    /// a code.
+    /// Whether a client's close frame with `code` ends a connection properly. 1005 stands for a frame without a code.
     pub const fn is_clean(code: u16) -> bool {
         matches!(code, 1000 | 1001 | 1005 | 3000..=4999)
     }
@@ -282,12 +281,12 @@ impl CloseCode {
         self.0
     }
 
-    /// Whether the client is asked to come back.
+    /// Whether the client is asked to reconnect.
     pub const fn reconnect(self) -> bool {
         matches!(self.0, 4000..4500)
     }
 
-    /// A word for metrics and logs; codes that are a plugin's own choice share one.
+    /// A word for metrics and logs; codes that plugins choose share one.
     pub fn name(self) -> &'static str {
         Self::TABLE
             .iter()
@@ -295,7 +294,8 @@ impl CloseCode {
             .map_or("plugin", |row| row.name)
     }
 
-    /// Whether a close with it counts as an unexpected disconnect. A plugin's own code is a decision, not an accident.
+    /// Whether a close with this code counts as an unexpected disconnect. A plugin's own code is a decision, not an
+    /// accident.
     pub fn unexpected(self) -> bool {
         Self::TABLE
             .iter()

@@ -1,10 +1,10 @@
-//! Event types: their spelling, the built-in ones, and patterns over them.
+//! Event types: their syntax, the built-in ones, and patterns that match them.
 
 /// Longest event type, in bytes.
 pub const EVENT_TYPE_BYTES_MAX: usize = 64;
 
-/// The types that mean something to the server itself, now or in a protocol of the same version. No plugin, backend or
-/// worker can claim or send one of them.
+/// The types that mean something to the server itself, now or later in the same version of the protocol. No plugin,
+/// backend or worker can claim or send one of them.
 pub const BUILT_IN: [&str; 13] = [
     "latency_report",
     "heartbeat",
@@ -24,7 +24,7 @@ pub const BUILT_IN: [&str; 13] = [
 /// The prefix of types that are reserved for nodes.
 pub const RESERVED_START: &str = "signalbox.";
 
-/// Whether `name` is 1–64 of `A-Z a-z 0-9 _ . : -`.
+/// Whether `name` is 1 to 64 of `A-Z a-z 0-9 _ . : -`.
 pub fn is_valid(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= EVENT_TYPE_BYTES_MAX
@@ -45,10 +45,10 @@ pub struct Patterns {
     prefixes: Vec<Box<str>>,
 }
 
-/// How closely a pattern describes a name; a greater one is closer.
+/// How closely a pattern matches a name; greater is closer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Closeness {
-    /// By a prefix of so many bytes.
+    /// By a prefix of this many bytes.
     Prefix(usize),
     /// By the name itself.
     Exact,
@@ -60,10 +60,10 @@ impl Patterns {
         self.exact.iter().map(|name| &**name)
     }
 
-    /// Reads patterns.
+    /// Parses patterns.
     ///
     /// # Errors
-    /// The first text that is neither an event type nor a prefix of one followed by `*`, or that is built in.
+    /// Returns the first text that is neither an event type nor a prefix of one followed by `*`, or that is built in.
     pub fn parse<S: AsRef<str>>(texts: &[S]) -> Result<Self, PatternError> {
         let mut patterns = Self::default();
         for text in texts.iter().map(AsRef::as_ref) {
@@ -82,7 +82,7 @@ impl Patterns {
         Ok(patterns)
     }
 
-    /// Whether any of them describes `name`.
+    /// Whether any of the patterns matches `name`.
     pub fn matches(&self, name: &str) -> bool {
         self.exact.iter().any(|exact| **exact == *name)
             || self
@@ -91,7 +91,7 @@ impl Patterns {
                 .any(|prefix| name.starts_with(&**prefix))
     }
 
-    /// The closest description of `name`, if there is one.
+    /// The closest match of `name`, if there is one.
     pub fn closeness(&self, name: &str) -> Option<Closeness> {
         if self.exact.iter().any(|exact| **exact == *name) {
             return Some(Closeness::Exact);
@@ -105,7 +105,7 @@ impl Patterns {
             .max()
     }
 
-    /// A pattern that both sets contain word for word.
+    /// A pattern that both sets contain literally.
     pub fn shared_with(&self, other: &Self) -> Option<String> {
         let exact = self
             .exact
@@ -120,7 +120,7 @@ impl Patterns {
         })
     }
 
-    /// A name that one of them describes: the first exact one, else one under the first prefix.
+    /// A name that one of the patterns matches: the first exact one, or else one under the first prefix.
     pub fn first_match(&self) -> Option<String> {
         let exact = self.exact.first().map(ToString::to_string);
         exact.or_else(|| {
@@ -132,16 +132,16 @@ impl Patterns {
         })
     }
 
-    /// Whether there is none.
+    /// Whether there are no patterns.
     pub fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.prefixes.is_empty()
     }
 }
 
-/// Why a text is no pattern.
+/// Why a text is not a pattern.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PatternError {
-    /// It breaks the spelling.
+    /// It is malformed.
     #[error(
         "`{0}` is no event type or pattern: use 1 to 64 of `A-Z a-z 0-9 _ . : -`, with at most one `*`, at the end"
     )]

@@ -1,4 +1,4 @@
-//! The fields of a message, taken out of its JSON.
+//! Extracts the fields of a message from its JSON.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -10,8 +10,8 @@ use serde_json::{error::Category, value::RawValue};
 
 /// The fields that the protocol knows.
 ///
-/// Names match in any case and the last of two fields of one name counts, as in Go's `encoding/json`, which the
-/// clients and workers of `websocket-app` expect. Unknown fields are passed over.
+/// Names match in any case, and the last of two fields with the same name counts, as in Go's `encoding/json`, which the
+/// clients and workers of `websocket-app` expect. Unknown fields are ignored.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'a> {
     pub(super) event_type: Text<'a>,
@@ -25,10 +25,10 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Takes the JSON object `json` apart.
+    /// Parses the JSON object `json`.
     ///
     /// # Errors
-    /// Why it is not an object, for people.
+    /// Returns why it is not an object, for people.
     pub(super) fn parse(json: &'a str) -> Result<Self, String> {
         let mut fields = Self::default();
         if fields.fill::<Text<'a>>(json).is_ok() {
@@ -45,7 +45,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Reads each text by way of `T`.
+    /// Parses `json`, reading each text by way of `T`.
     fn fill<T: Deserialize<'a> + Into<Text<'a>>>(
         &mut self,
         json: &'a str,
@@ -56,10 +56,10 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The value of a field that holds a text, or should; borrowed if it contains no escape.
+/// The value of a field that holds, or should hold, a text; borrowed if it contains no escape.
 #[derive(Debug, Default)]
 pub(super) enum Text<'a> {
-    /// The field is left out, or `null`.
+    /// The field is missing or `null`.
     #[default]
     Absent,
     String(Cow<'a, str>),
@@ -72,7 +72,7 @@ pub(super) enum Text<'a> {
 pub(super) struct WrongKind;
 
 impl<'a> Text<'a> {
-    /// The text; none if it is left out, `null` or empty, which is how a Go client leaves a field out.
+    /// The text; `None` if it is missing, `null` or empty, which is how a Go client omits a field.
     pub(super) fn read(self) -> Result<Option<Cow<'a, str>>, WrongKind> {
         match self {
             Self::Absent => Ok(None),
@@ -81,7 +81,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// A `null` changes nothing: neither does it in Go.
+    /// A `null` changes nothing, as in Go.
     fn set(&mut self, value: Self) {
         if !matches!(value, Self::Absent) {
             *self = value;
@@ -139,7 +139,7 @@ impl<'de> Deserialize<'de> for Text<'de> {
     }
 }
 
-/// The same value, looked at only once the whole object is known to be JSON.
+/// The same value, parsed only once the whole object is known to be JSON.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Unread<'a>(#[serde(borrow)] &'a RawValue);
@@ -150,7 +150,7 @@ impl<'a> From<Unread<'a>> for Text<'a> {
     }
 }
 
-/// Puts the fields of an object where they belong; texts are read by way of `T`.
+/// Assigns the fields of an object; texts are read by way of `T`.
 struct Filler<'f, 'a, T>(&'f mut Fields<'a>, PhantomData<T>);
 
 impl<'de, T: Deserialize<'de> + Into<Text<'de>>> Visitor<'de> for Filler<'_, 'de, T> {
@@ -204,7 +204,7 @@ impl Name {
         if name.is_ascii() {
             return Self::of_ascii(name);
         }
-        // The only letter outside of ASCII that Go takes for one of a known name.
+        // The only letter outside ASCII that Go treats as a letter of a known name.
         let folded = String::from_utf8_lossy(name).replace('ſ', "s");
         Self::of_ascii(folded.as_bytes())
     }
@@ -239,7 +239,7 @@ impl<'de> Deserialize<'de> for Name {
                 Ok(Name::of(name))
             }
         }
-        // As bytes, so that half of a surrogate pair in a name does not hide the other fields.
+        // Read as bytes, so that half of a surrogate pair in a name does not hide the other fields.
         deserializer.deserialize_bytes(NameVisitor)
     }
 }

@@ -1,4 +1,4 @@
-//! Names that are unique in the cluster: of nodes, connections and messages.
+//! IDs that are unique in the cluster: of nodes, connections and messages.
 
 use std::{
     array,
@@ -6,13 +6,13 @@ use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-/// Rows that numbers are taken from, so that threads do not take turns. More threads than that share them.
+/// The number of rows that numbers are taken from, so that threads do not contend. Additional threads share rows.
 const ROWS: usize = 8;
 
-/// Makes the names of one boot of one node.
+/// Creates the IDs of one boot of one node.
 ///
-/// Every name carries a random nonce of the boot, so a name never comes back after a restart, and what was stored
-/// under an old one can be thrown away safely.
+/// Every ID contains a random nonce of the boot, so an ID never recurs after a restart, and data stored under an old
+/// one can safely be discarded.
 #[derive(Debug)]
 pub struct IdSource {
     node: Box<str>,
@@ -20,13 +20,13 @@ pub struct IdSource {
     rows: [Row; ROWS],
 }
 
-/// The next number of a row, on a cache line of its own. The row itself is the number modulo [`ROWS`].
+/// The next number of a row, on its own cache line. The row itself is the number modulo [`ROWS`].
 #[derive(Debug)]
 #[repr(align(64))]
 struct Row(AtomicU64);
 
 impl IdSource {
-    /// For the node called `node_id`, with the `nonce` of this boot.
+    /// Creates a source for the node called `node_id`, with the `nonce` of this boot.
     pub fn new(node_id: &str, nonce: u64) -> Self {
         let nonce = format!("{:012x}", nonce & 0xffff_ffff_ffff);
         Self {
@@ -41,7 +41,7 @@ impl IdSource {
         &self.node
     }
 
-    /// A new name for a message or a connection, at most 29 characters.
+    /// A new ID for a message or a connection, at most 29 characters long.
     pub fn next(&self) -> String {
         let number = self.rows[row()].0.fetch_add(ROWS as u64, Ordering::Relaxed);
         let mut id = String::with_capacity(self.nonce.len() + 12);

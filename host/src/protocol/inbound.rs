@@ -1,4 +1,4 @@
-//! A client's frame, taken apart without copying its payload.
+//! Parses a client's frame without copying its payload.
 
 use std::borrow::Cow;
 
@@ -10,18 +10,18 @@ use super::{
     json::{self, JsonFault},
 };
 
-/// Longest `id`, in characters.
+/// Maximum length of an `id`, in characters.
 pub const ID_CHARS_MAX: usize = 64;
 
 /// A client's message. Everything borrows from the frame if the JSON allows it.
 ///
-/// Names of fields are matched as in Go's `encoding/json`, and the last of two fields of one name counts. Unknown fields
-/// are passed over: so are `senderId` and `timestamp`, which only the server sets.
+/// Field names are matched as in Go's `encoding/json`, and the last of two fields with the same name counts. Unknown
+/// fields are ignored, and so are `senderId` and `timestamp`, which only the server sets.
 #[derive(Debug)]
 pub struct Envelope<'a> {
-    /// The event type, spelled well.
+    /// The event type, well-formed.
     pub event_type: Cow<'a, str>,
-    /// The payload's JSON text as it stood in the frame; `null` if there was none.
+    /// The JSON text of the payload, unchanged from the frame; `null` if there was none.
     pub payload: &'a str,
     /// The user to deliver to.
     pub receiver: Option<Cow<'a, str>>,
@@ -31,13 +31,13 @@ pub struct Envelope<'a> {
     pub id: Option<Cow<'a, str>>,
 }
 
-/// Which protocol a client was written for.
+/// The protocol that a client was written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// `signalbox.v1`, which the client offered.
     V1,
-    /// That of `websocket-app`, which has no `id` and no `room`: what a client puts there for itself is ignored unless
-    /// it is a legal value.
+    /// The protocol of `websocket-app`, which has no `id` and no `room`: if a client uses these fields for itself, they
+    /// are ignored unless the value is legal.
     WebsocketApp,
 }
 
@@ -54,18 +54,19 @@ pub struct EnvelopeError {
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads the frame `text` of a client of `signalbox.v1`.
+    /// Parses the frame `text` of a client of `signalbox.v1`.
     ///
     /// # Errors
-    /// [`EnvelopeError`] if it is not a JSON object, lacks a well spelled `type`, or exceeds a limit of the protocol.
+    /// Returns [`EnvelopeError`] if it is not a JSON object, lacks a well-formed `type`, or exceeds a limit of the
+    /// protocol.
     pub fn parse(text: &'a str) -> Result<Self, EnvelopeError> {
         Self::parse_as(text, Dialect::V1)
     }
 
-    /// Reads the frame `text` of a client that speaks `dialect`.
+    /// Parses the frame `text` of a client that speaks `dialect`.
     ///
     /// # Errors
-    /// As [`Envelope::parse`].
+    /// As for [`Envelope::parse`].
     pub fn parse_as(text: &'a str, dialect: Dialect) -> Result<Self, EnvelopeError> {
         json::check_rules(text).map_err(|fault| refuse_fault(&fault, text))?;
         let fields = Fields::parse(text).map_err(|reason| {
@@ -142,7 +143,7 @@ fn read_room(room: Text<'_>) -> Read<'_> {
     }
 }
 
-/// The frame breaks a rule for JSON. Its `id` may be legal all the same.
+/// Refuses a frame that breaks a rule for JSON. Its `id` may still be legal.
 fn refuse_fault(fault: &JsonFault, text: &str) -> EnvelopeError {
     let fields = Fields::parse(text).unwrap_or_default();
     let id = read_id(fields.id, Dialect::WebsocketApp).unwrap_or_default();
@@ -382,7 +383,7 @@ mod tests {
         assert!(Envelope::parse(&in_a_string).is_ok());
     }
 
-    /// Frames as clients in many languages write them, good and bad.
+    /// Frames as clients in many languages write them, valid and invalid.
     fn frames() -> impl Strategy<Value = String> {
         let name = prop_oneof![
             Just("type"),
@@ -414,7 +415,7 @@ mod tests {
         })
     }
 
-    /// The message of an old client, worked out by a parser that builds everything; none: the frame is refused.
+    /// The message of an old client according to a parser that builds everything; `None` if the frame is refused.
     fn meant(frame: &str) -> Option<[Option<String>; 4]> {
         let fields: Vec<(String, serde_json::Value)> =
             serde_json::from_str::<InOrder>(frame).ok()?.0;

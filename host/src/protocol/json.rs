@@ -1,18 +1,19 @@
-//! The protocol's JSON: RFC 8259, without the texts that languages disagree about.
+//! The protocol's JSON: RFC 8259, except for texts that languages interpret differently.
 //!
-//! A validator in one language must see what a receiver in another one sees. An unpaired surrogate escape is an error in
-//! some languages and a character in others, a number of thousands of digits is refused by some and cut by others,
-//! and deep nesting exhausts the stack of those that parse with recursion. Such text is refused on every way in.
+//! A validator in one language must see the same message as a receiver in another. An unpaired surrogate escape is an
+//! error in some languages and a character in others; a number of thousands of digits is refused by some and truncated
+//! by others; and deep nesting exhausts the stack of recursive parsers. Such text is refused on every input path.
 
 use memchr::memchr2;
 use serde::de::IgnoredAny;
 
 use super::{ErrorCode, JSON_DEPTH_MAX};
 
-/// Longest number, in characters.
+/// Maximum length of a number, in characters.
 pub const NUMBER_CHARS_MAX: usize = 400;
 
-/// Shorter texts hold neither a number that is too long nor brackets that nest too deep, each of which opens and closes.
+/// A shorter text contains neither a number that is too long nor brackets that nest too deep, because each bracket
+/// opens and closes.
 const CAN_EXCEED_BYTES: usize = {
     let brackets = 2 * JSON_DEPTH_MAX;
     if brackets < NUMBER_CHARS_MAX {
@@ -22,16 +23,16 @@ const CAN_EXCEED_BYTES: usize = {
     }
 };
 
-/// Why a text is refused. The display is for people and shows nothing of the text.
+/// Why a text is refused. `Display` is for people and reveals nothing of the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonFault {
-    /// It violates RFC 8259, with the place.
+    /// It violates RFC 8259; the message names the place.
     #[error("it is not valid JSON: {0}")]
     Syntax(String),
     /// Arrays and objects nest deeper than [`JSON_DEPTH_MAX`].
     #[error("the JSON is nested more than {JSON_DEPTH_MAX} levels deep")]
     TooDeep,
-    /// Half of a character that needs two escapes, from this byte on.
+    /// An escape is half of a character that needs two escapes.
     #[error(
         "the string escape at byte {at} is half of a surrogate pair; send the whole character, or leave it out"
     )]
@@ -50,7 +51,7 @@ pub enum JsonFault {
 }
 
 impl JsonFault {
-    /// The code that the sender gets.
+    /// The error code that the sender gets.
     pub const fn code(&self) -> ErrorCode {
         match self {
             Self::Syntax(_) => ErrorCode::InvalidFrame,
@@ -60,10 +61,10 @@ impl JsonFault {
     }
 }
 
-/// Checks that `text` is one JSON value that every language reads alike.
+/// Checks that `text` is one JSON value that every language interprets alike.
 ///
 /// # Errors
-/// The first rule that it breaks.
+/// Returns the first rule that it breaks.
 pub fn check(text: &str) -> Result<(), JsonFault> {
     check_rules(text)?;
     match serde_json::from_str::<IgnoredAny>(text) {
@@ -72,10 +73,11 @@ pub fn check(text: &str) -> Result<(), JsonFault> {
     }
 }
 
-/// Checks all but the syntax, for callers that parse `text` anyway: nesting, surrogates and the length of numbers.
+/// Checks everything but the syntax, for callers that parse `text` anyway: nesting, surrogates and the length of
+/// numbers.
 ///
 /// # Errors
-/// The first rule that it breaks. A text that is not JSON may break none.
+/// Returns the first rule that it breaks. A text that is not JSON may break none.
 pub fn check_rules(text: &str) -> Result<(), JsonFault> {
     let bytes = text.as_bytes();
     if bytes.len() < CAN_EXCEED_BYTES && !bytes.contains(&b'\\') {
@@ -122,7 +124,7 @@ fn is_low_surrogate(bytes: &[u8]) -> bool {
     matches!(unit(bytes), Some(0xDC00..=0xDFFF))
 }
 
-/// The UTF-16 unit that `bytes` begin with as an escape.
+/// The UTF-16 code unit of the escape that `bytes` begin with.
 fn unit(bytes: &[u8]) -> Option<u32> {
     let [b'\\', b'u', digits @ ..] = bytes else {
         return None;
@@ -265,7 +267,7 @@ mod tests {
         assert_eq!(code("[1"), Some(ErrorCode::InvalidFrame));
     }
 
-    /// Text that is JSON, or nearly: pieces in any order between brackets that match.
+    /// Text that is JSON, or nearly: pieces in any order between matching brackets.
     fn nearly_json() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             Just(r#""\ud83d""#.to_owned()),
@@ -299,12 +301,12 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
-        /// A parser that builds every string meets each half of a pair.
+        /// A parser that builds every string detects each half of a pair.
         #[test]
         fn it_agrees_with_a_parser_that_reads_everything(text in nearly_json(), padding in prop_oneof![Just(0_usize), Just(300)]) {
             let text = format!("{}{text}", " ".repeat(padding));
             let parsed = serde_json::from_str::<Value>(&text);
-            // The only JSON that it refuses beyond ours: `1e999` is no `f64`.
+            // The only JSON that it refuses and we accept: `1e999` is not an `f64`.
             prop_assume!(!matches!(&parsed, Err(error) if error.to_string().contains("out of range")));
             prop_assert_eq!(check(&text).is_ok(), parsed.is_ok(), "{} {:?}", text, parsed);
         }

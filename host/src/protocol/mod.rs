@@ -1,10 +1,11 @@
 //! The protocol between clients and servers: JSON text over a WebSocket.
 //!
-//! Reading order: [`event_type`] defines event types, [`json`] the accepted JSON, [`inbound`] parses a client's frame without
-//! copying its payload, [`published`] parses messages of other nodes and workers, [`outbound`] writes the frames that the
-//! server sends, [`codes`] is the table of error and close codes, [`ids`] makes IDs that are unique in the cluster.
+//! Reading order: [`event_type`] defines event types, [`json`] the accepted JSON, [`inbound`] parses a client's frame
+//! without copying its payload, [`published`] parses messages from other nodes and workers, [`outbound`] writes the
+//! frames that the server sends, [`codes`] is the table of error and close codes, and [`ids`] creates IDs that are
+//! unique in the cluster.
 //!
-//! This module is a leaf. It knows no socket, no plugin and no user table.
+//! This module is a leaf: it knows no socket, no plugin and no user table.
 
 pub mod codes;
 pub mod event_type;
@@ -24,16 +25,16 @@ pub use published::{Malformed, Published};
 /// The subprotocol of clients that want a `welcome` and the features that it announces.
 pub const SUBPROTOCOL_V1: &str = "signalbox.v1";
 
-/// Longest user ID, in bytes.
+/// Maximum length of a user ID, in bytes.
 pub const USER_ID_BYTES_MAX: usize = 255;
 
-/// Longest room name, in bytes.
+/// Maximum length of a room name, in bytes.
 pub const ROOM_NAME_BYTES_MAX: usize = 255;
 
-/// Deepest nesting of arrays and objects in a frame.
+/// Maximum nesting depth of arrays and objects in a frame.
 pub const JSON_DEPTH_MAX: usize = 100;
 
-/// One connection, as plugins and operators are told of it.
+/// A connection as described to plugins and operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientInfo {
     /// The connection's ID, unique in the cluster.
@@ -42,7 +43,7 @@ pub struct ClientInfo {
     pub user: String,
     /// The claims of its token, as JSON text; `{}` if there is no token.
     pub claims: String,
-    /// IP address and port.
+    /// The client's IP address and port.
     pub address: String,
     /// When it connected, in milliseconds since 1970-01-01T00:00:00Z.
     pub connected_at_ms: u64,

@@ -1,4 +1,4 @@
-//! Every frame that the server sends.
+//! Encodes the frames that the server sends.
 
 use std::{
     fmt::Write as _,
@@ -10,7 +10,7 @@ use tungstenite::Utf8Bytes;
 
 use super::ErrorCode;
 
-/// A text frame, encoded once and shared by all that it goes to.
+/// A text frame, encoded once and shared by all its receivers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame(Utf8Bytes);
 
@@ -25,12 +25,12 @@ impl Frame {
         self.0.len()
     }
 
-    /// Whether it holds nothing; no frame of the protocol does.
+    /// Whether it is empty; no frame of the protocol is.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// For the socket, without a copy.
+    /// Converts it to the text for the socket, without a copy.
     pub fn into_text(self) -> Utf8Bytes {
         self.0
     }
@@ -45,15 +45,15 @@ impl From<String> for Frame {
 /// A message on its way to a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery<'a> {
-    /// The event type, spelled well.
+    /// The event type, well-formed.
     pub event_type: &'a str,
-    /// JSON text, sent as it is.
+    /// The payload as JSON text, sent unchanged.
     pub payload: &'a str,
     /// The receiving user; empty for a message to a room or to everyone.
     pub receiver: &'a str,
     /// The user who sent it; empty for the platform.
     pub sender: &'a str,
-    /// When the server took it in.
+    /// When the server received it.
     pub timestamp: SystemTime,
     /// The room that it was addressed to.
     pub room: Option<&'a str>,
@@ -108,7 +108,7 @@ pub enum AckStatus {
 }
 
 impl AckStatus {
-    /// As it stands in the `ack`.
+    /// The status as text, as used in the `ack`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
@@ -118,18 +118,19 @@ impl AckStatus {
     }
 }
 
-/// A version of a plugin that saw a message, as an `ack` names it.
+/// A version of a plugin that saw a message, in the form used by an `ack`.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct SeenBy<'a> {
     /// The plugin.
     pub name: &'a str,
-    /// The version that the component says it is; none: it says nothing.
+    /// The version that the component declares; `None` if it declares none.
     pub version: Option<&'a str>,
-    /// The first twelve hex digits of its sha256.
+    /// The first twelve hex digits of its SHA-256.
     pub sha256: &'a str,
 }
 
-/// `ack`: the answer to a frame with an `id`. `plugins`: the versions that saw it, in order, if its sender wants them.
+/// `ack`: the answer to a frame with an `id`. `plugins` lists the versions that saw it, in order, if its sender wants
+/// them.
 pub fn ack(id: &str, message_id: &str, status: AckStatus, plugins: Option<&[SeenBy<'_>]>) -> Frame {
     let mut text = String::with_capacity(96 + id.len() + message_id.len());
     text.push_str(r#"{"type":"ack","payload":{"id":"#);
@@ -138,7 +139,7 @@ pub fn ack(id: &str, message_id: &str, status: AckStatus, plugins: Option<&[Seen
     push_json_string(&mut text, message_id);
     let _ = write!(text, r#","status":"{}""#, status.as_str());
     if let Some(plugins) = plugins {
-        // Texts alone: that cannot fail.
+        // Cannot fail: it contains only texts.
         let plugins = serde_json::to_string(plugins).unwrap_or_default();
         let _ = write!(text, r#","plugins":{plugins}"#);
     }
@@ -149,12 +150,12 @@ pub fn ack(id: &str, message_id: &str, status: AckStatus, plugins: Option<&[Seen
 /// The payload of an `error`.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ErrorPayload<'a> {
-    /// The `id` of the frame that it answers.
+    /// The `id` of the frame that the error answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<&'a str>,
-    /// For programs.
+    /// The code, for programs.
     pub code: &'a str,
-    /// For people.
+    /// The message, for people.
     pub message: &'a str,
     /// The plugin that refused or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,7 +165,7 @@ pub struct ErrorPayload<'a> {
 }
 
 impl<'a> ErrorPayload<'a> {
-    /// An error of the server's own.
+    /// An error of the server itself.
     pub fn new(id: Option<&'a str>, code: ErrorCode, message: &'a str) -> Self {
         Self {
             id,
@@ -185,13 +186,13 @@ impl<'a> ErrorPayload<'a> {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Welcome<'a> {
-    /// This connection, unique in the cluster.
+    /// The ID of this connection, unique in the cluster.
     pub connection_id: &'a str,
     /// The user ID of the client.
     pub user_id: &'a str,
     /// The node that holds the connection.
     pub node_id: &'a str,
-    /// Silence after which the server pings, in milliseconds.
+    /// The silence after which the server pings, in milliseconds.
     #[serde(serialize_with = "as_millis")]
     pub heartbeat_interval_ms: Duration,
     /// Limits for the client.
@@ -202,13 +203,13 @@ pub struct Welcome<'a> {
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WelcomeLimits {
-    /// Largest frame, in bytes.
+    /// Maximum length of a frame, in bytes.
     pub frame_bytes_max: usize,
-    /// Sustained messages per second; 0: no limit.
+    /// Sustained messages per second; 0 means no limit.
     pub messages_per_second: u32,
     /// Messages in one burst.
     pub messages_burst: u32,
-    /// Rooms at a time.
+    /// Maximum number of rooms at a time.
     pub rooms_max: usize,
 }
 
@@ -219,12 +220,12 @@ impl Welcome<'_> {
     }
 }
 
-/// `joined`: the connection is a member of the room from here on.
+/// `joined`: the connection is a member of the room from now on.
 pub fn joined(room: &str) -> Frame {
     typed("joined", &RoomPayload { room })
 }
 
-/// `left`: the connection is no member of the room any more.
+/// `left`: the connection is no longer a member of the room.
 pub fn left(room: &str) -> Frame {
     typed("left", &RoomPayload { room })
 }
@@ -254,7 +255,7 @@ fn as_millis<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result
     serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Whether `text` needs no escape in a JSON string; nearly no name does.
+/// Whether `text` needs no escape in a JSON string; hardly any name needs one.
 pub(super) fn is_plain(text: &str) -> bool {
     text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\')
 }

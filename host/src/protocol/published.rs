@@ -1,4 +1,4 @@
-//! Brings messages that other nodes and workers publish into the form that clients know.
+//! Converts messages that other nodes and workers publish to the form that clients know.
 
 use std::{borrow::Cow, time::SystemTime};
 
@@ -11,34 +11,34 @@ use super::{
     outbound::{is_plain, push_json_string},
 };
 
-/// Longest `timestamp` and `messageId` that are handed on, in bytes.
+/// Maximum length of a `timestamp` or a `messageId` that is passed on, in bytes.
 const SHORT_TEXT_BYTES_MAX: usize = 64;
 
 /// A message that may go to clients.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Published<'a> {
-    /// The frame. Borrowed if it was published as clients get it, as our own nodes do.
+    /// The frame. Borrowed if it was published in the form that clients get, as our own nodes do.
     pub frame: Cow<'a, str>,
     /// The user that it is for.
     pub receiver: Option<Cow<'a, str>>,
-    /// The room that it is for; none if it is for a user.
+    /// The room that it is for; `None` if it is for a user.
     pub room: Option<Cow<'a, str>>,
 }
 
-/// Why a text is not a message; for the log of an operator.
+/// Why a text is not a message, for the operator's log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(Cow<'static, str>);
 
-/// Checks a published message for clients, and gives it the fields that they know, in their order.
+/// Checks a published message for clients, and reduces it to the fields that they know, in their order.
 ///
-/// Names of fields match as in Go's `encoding/json`. A missing `timestamp` becomes `now`, a missing `receiverID` or
-/// `senderId` is empty, a missing payload is `null`. Other fields are dropped, and so is a `room` if a receiver is named.
-/// The payload keeps its bytes. Normalising the result again changes nothing.
+/// Field names match as in Go's `encoding/json`. A missing `timestamp` becomes `now`, a missing `receiverID` or
+/// `senderId` is empty, and a missing payload is `null`. Other fields are dropped, and so is a `room` if a receiver is
+/// named. The payload keeps its bytes. Normalising the result again changes nothing.
 ///
 /// # Errors
-/// [`Malformed`] if it breaks the rules for [JSON](json::check), is not an object, its `type` is missing, misspelled or
-/// [built in](event_type::is_built_in), or a field has a value of the wrong kind or is too long.
+/// Returns [`Malformed`] if it breaks the rules for [JSON](json::check), is not an object, its `type` is missing,
+/// malformed or [built in](event_type::is_built_in), or a field has a value of the wrong kind or is too long.
 pub fn normalise(text: &str, now: SystemTime) -> Result<Published<'_>, Malformed> {
     json::check_rules(text).map_err(|fault| Malformed(fault.to_string().into()))?;
     let fields = Fields::parse(text).map_err(|reason| Malformed(reason.into()))?;
@@ -123,7 +123,7 @@ fn read<'a>(
 /// The parts of a frame.
 struct Pieces<'a> {
     event_type: &'a str,
-    /// JSON.
+    /// JSON text.
     payload: &'a str,
     receiver: &'a str,
     sender: &'a str,
@@ -135,14 +135,15 @@ struct Pieces<'a> {
 /// A piece of a frame.
 #[derive(Clone, Copy)]
 enum Piece<'a> {
-    /// JSON as it stands there.
+    /// JSON, written unchanged.
     Json(&'a str),
     /// A text that is written as a JSON string.
     Text(&'a str),
 }
 
 impl<'a> Pieces<'a> {
-    /// In the order of the protocol, which is also that of [`Delivery::encode`](super::outbound::Delivery::encode).
+    /// The pieces in the order of the protocol, which is also that of
+    /// [`Delivery::encode`](super::outbound::Delivery::encode).
     fn in_order(&self) -> impl Iterator<Item = Piece<'a>> {
         use Piece::{Json, Text};
         let required = [
@@ -165,7 +166,7 @@ impl<'a> Pieces<'a> {
         required.into_iter().chain(optional).chain([Json("}")])
     }
 
-    /// Whether `text` is that frame already; costs no copy.
+    /// Whether `text` already is that frame; needs no copy.
     fn are(&self, text: &str) -> bool {
         let rest = self.in_order().try_fold(text, |rest, piece| match piece {
             Piece::Json(json) => rest.strip_prefix(json),

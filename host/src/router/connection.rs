@@ -26,7 +26,7 @@ pub struct Connection {
     rooms: Mutex<Option<Rooms>>,
     opened: Instant,
     silence: Silence,
-    /// Another connection took its place.
+    /// Whether another connection took its place.
     replaced: AtomicBool,
 }
 
@@ -34,23 +34,23 @@ pub struct Connection {
 #[derive(Debug, Default)]
 struct Rooms {
     names: BTreeSet<Arc<str>>,
-    /// The bytes of all names.
+    /// The total length of all names, in bytes.
     name_bytes: usize,
 }
 
-/// How long a client has not answered, for choosing a connection to replace.
+/// How long a client has been silent, for choosing a connection to replace.
 #[derive(Debug, Default)]
 struct Silence {
-    /// When the first ping without an answer was sent, in milliseconds since the connection was opened; 0: none.
+    /// When the first unanswered ping was sent, in milliseconds since the connection was opened; 0 if there is none.
     pinged_ms: AtomicU64,
-    /// When the client was last heard before that.
+    /// When the client was last heard before that ping.
     heard_ms: AtomicU64,
-    /// The session should check whether the client is alive.
+    /// Whether the session should check that the client is alive.
     probe: AtomicBool,
 }
 
 impl Connection {
-    /// A connection of `client`; `v1`: it speaks `signalbox.v1`.
+    /// A connection of `client`; `v1` means that it speaks `signalbox.v1`.
     pub fn new(client: ClientInfo, v1: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
@@ -66,7 +66,7 @@ impl Connection {
         }
     }
 
-    /// The same, with the versions of plugins in each `ack`.
+    /// Sets whether each `ack` contains the versions of the plugins that saw the message.
     #[must_use]
     pub fn tracing_plugins(self, traces_plugins: bool) -> Self {
         Self {
@@ -123,7 +123,7 @@ impl Connection {
         self.rooms().as_ref().map_or(0, |rooms| rooms.names.len())
     }
 
-    /// The bytes of the names of its rooms.
+    /// The total length of the names of its rooms, in bytes.
     pub fn room_name_bytes(&self) -> usize {
         self.rooms().as_ref().map_or(0, |rooms| rooms.name_bytes)
     }
@@ -189,7 +189,7 @@ impl Connection {
         self.number
     }
 
-    /// Returns `false` if it is in the room already, or gone.
+    /// Notes that it joined `room`. Returns `false` if it is in the room already, or gone.
     pub(super) fn note_joined(&self, room: Arc<str>) -> bool {
         self.rooms().as_mut().is_some_and(|rooms| {
             let bytes = room.len();

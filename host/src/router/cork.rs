@@ -16,8 +16,8 @@ use pin_project_lite::pin_project;
 
 use super::Connection;
 
-/// The most connections that one turn writes to. Beyond it each connection's own session writes, on all threads, so that a
-/// message to a large room is not the work of one thread.
+/// Maximum number of connections that one turn writes to. Beyond that, each connection's own session writes, on all
+/// threads, so that a message to a large room is not the work of one thread.
 const HELD_MAX: usize = 16;
 
 thread_local! {
@@ -28,13 +28,13 @@ thread_local! {
 
 /// The connections that the current turn on this thread has pushed to.
 struct Held {
-    /// Whether a corked turn runs.
+    /// Whether a corked turn is running.
     corked: bool,
     connections: Vec<Arc<Connection>>,
 }
 
 pin_project! {
-    /// A future that writes at the end of each turn what the turn has pushed. Not an async function, which would reserve memory
+    /// A future that writes at the end of each turn what the turn has pushed. An async function would reserve memory
     /// for the future twice.
     pub struct Corked<F> {
         #[pin]
@@ -71,7 +71,7 @@ pub(super) fn hold(connection: &Arc<Connection>) -> bool {
     })
 }
 
-/// Ends the turn when it is dropped, even by a panic.
+/// Ends the turn when it is dropped, even in a panic.
 struct Cork;
 
 impl Cork {

@@ -34,7 +34,7 @@ pub struct Router {
 /// The receivers that a message reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach {
-    /// Connections on this node that took it.
+    /// Connections on this node that accepted it.
     pub connections: usize,
     /// Other nodes that it was published to.
     pub nodes: usize,
@@ -43,7 +43,7 @@ pub struct Reach {
 /// The result of a [`UserRequest`].
 #[derive(Debug)]
 pub struct Asked {
-    /// Connections that it concerned on this node.
+    /// The number of connections on this node that it concerned.
     pub here: usize,
     /// The answers of the other nodes that hold the user; an error if those nodes are unknown.
     pub elsewhere: Result<Vec<NodeReport>, BrokerError>,
@@ -76,11 +76,11 @@ impl Router {
         &self.broker
     }
 
-    /// Sends `frame` to `target`: here directly, elsewhere through the broker, as a part of `trace`. If a user has just
-    /// moved here from another node, it waits until earlier messages have followed them.
+    /// Sends `frame` to `target` as part of `trace`: directly on this node, and through the broker elsewhere. If a user
+    /// has just moved here from another node, waits until earlier messages have followed them.
     ///
     /// # Errors
-    /// [`BrokerError`] if no connection here took it, and other receivers are unknown.
+    /// Returns [`BrokerError`] if no connection here accepted it and other receivers are unknown.
     pub async fn send(
         &self,
         target: Target<'_>,
@@ -120,7 +120,7 @@ impl Router {
         }
     }
 
-    /// Has `request` carried out for every connection of `user`, here and on every other node.
+    /// Carries out `request` for every connection of `user`, here and on every other node.
     pub async fn ask_about(&self, user: &str, request: &UserRequest) -> Asked {
         Asked {
             here: self.table.carry_out(user, request),
@@ -133,15 +133,16 @@ impl Router {
         self.table.list(user)
     }
 
-    /// Makes `connection` reachable, and returns when other nodes can reach it too, or when they cannot be informed now.
+    /// Makes `connection` reachable, and returns once other nodes can reach it too, or once it is clear that they
+    /// cannot be informed now.
     pub async fn connect(&self, connection: &Arc<Connection>) {
         self.table.insert(connection.clone());
         self.broker.user_changed(connection.user());
         self.broker.user_settled(connection.user()).await;
     }
 
-    /// Asks the session of `connection` to close it after the queued frames. From now on it takes no frames, and other nodes
-    /// are informed.
+    /// Asks the session of `connection` to close it after the queued frames. From now on, it accepts no frames, and
+    /// other nodes are informed.
     pub fn close(&self, connection: &Connection, code: CloseCode, reason: &str) {
         connection.outbox().close(code, reason);
         self.broker.user_changed(connection.user());
@@ -155,8 +156,8 @@ impl Router {
         self.broker.user_changed(connection.user());
     }
 
-    /// Makes `connection` a member of `room`, and returns when messages to it arrive from other nodes too, or when they
-    /// cannot be informed now. Returns `false` if it is a member already.
+    /// Makes `connection` a member of `room`, and returns once messages to it arrive from other nodes too, or once it
+    /// is clear that they cannot be informed now. Returns `false` if it is a member already.
     pub async fn join(&self, connection: &Arc<Connection>, room: &str) -> bool {
         let joined = self.table.join(connection, room);
         if joined {
@@ -166,7 +167,7 @@ impl Router {
         joined
     }
 
-    /// Ends the membership of `connection` in `room`. Returns `false` if it was no member.
+    /// Ends the membership of `connection` in `room`. Returns `false` if it was not a member.
     pub fn leave(&self, connection: &Arc<Connection>, room: &str) -> bool {
         let left = self.table.leave(connection, room);
         if left {

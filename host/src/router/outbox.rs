@@ -1,8 +1,8 @@
-//! The queue of frames for one connection, bounded in bytes, and its writing.
+//! The queue of frames for one connection, bounded in bytes, and the writing of its frames.
 //!
-//! Any task may push, and any task may write queued frames to the socket as far as it takes them. So a message to a client
-//! with a writable socket costs no turn of that client's session. If the socket is full, the session waits until it is
-//! writable.
+//! Any task may push, and any task may write queued frames to the socket as far as it accepts them. A message to a
+//! client with a writable socket therefore costs no turn of that client's session. If the socket is full, the session
+//! waits until it is writable.
 
 mod queue;
 
@@ -24,8 +24,8 @@ use crate::protocol::{CloseCode, Frame};
 /// many tiny frames could take much more memory than the limit.
 const FRAME_OVERHEAD_BYTES: usize = 64;
 
-/// The most pings and pongs that wait at a time. More pongs are not needed: RFC 6455 §5.5.3 lets a server answer only the
-/// latest ping.
+/// Maximum number of pings and pongs that are queued at a time. More pongs are not needed: RFC 6455 §5.5.3 lets a
+/// server answer only the latest ping.
 const CONTROLS_MAX: usize = 64;
 
 /// The sending half of a socket.
@@ -33,36 +33,36 @@ pub trait Sink: Send + Sync {
     /// Writes `first`, then `second`, without blocking, and returns the number of bytes written. Either may be empty.
     ///
     /// # Errors
-    /// `WouldBlock` if nothing can be written now; any other error means that the connection is broken.
+    /// Returns `WouldBlock` if nothing can be written now; any other error means that the connection is broken.
     fn try_write(&self, first: &[u8], second: &[u8]) -> io::Result<usize>;
 }
 
 /// A queue that any task may push to.
 ///
-/// Pushing never waits. A connection whose queue exceeds its bound is closed with 4001; no other connection is affected.
-/// Every message that was taken is either written or counted as lost, by [`PushError::Full`] or
+/// Pushing never waits. A connection whose queue exceeds its bound is closed with 4001; no other connection is
+/// affected. Every message that was accepted is either written or counted as lost, by [`PushError::Full`] or
 /// [`Outbox::detach`].
 #[derive(Default)]
 pub struct Outbox {
     state: Mutex<State>,
-    /// A copy from the state that can be read without its lock.
+    /// A copy of the count in the state that can be read without the lock.
     written: AtomicU64,
-    /// Something was written after the socket was full, so the client has read something.
+    /// Whether something was written after the socket was full, so the client has read something.
     took_more: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
     queue: Queue,
-    /// `None` before the session serves and after it ended.
+    /// `None` before the session serves and after it has ended.
     sink: Option<Box<dyn Sink>>,
-    /// The socket is full. Its session waits until it is writable, and no other task needs to try.
+    /// Whether the socket is full. The session then waits until it is writable, and no other task needs to try.
     blocked: bool,
     close: Option<CloseRequest>,
-    /// The close frame is queued, or writing has ended: nothing may follow.
+    /// Whether the close frame is queued, or writing has ended: nothing may follow.
     ended: bool,
     session: Option<Waker>,
-    /// The session was woken while it was about to sleep.
+    /// Whether the session was woken while it was awake.
     woken: bool,
 }
 
@@ -71,11 +71,11 @@ struct State {
 pub struct CloseRequest {
     /// The code of the close frame.
     pub code: CloseCode,
-    /// Its reason, for people; cut to the size of a close frame.
+    /// The reason, for people; truncated to fit in a close frame.
     pub reason: String,
 }
 
-/// The work that remains for a frame that was taken.
+/// The work that remains for a frame that was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
     /// The caller must write it, by [`Outbox::flush`] or [`Outbox::wake_to_write`].
@@ -84,12 +84,12 @@ pub enum Pushed {
     Blocked,
 }
 
-/// The reason why a frame was not taken.
+/// The reason why a frame was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushError {
     /// The queue is full. The connection is being closed because of it.
     Full {
-        /// The number of messages that were taken before and are lost now.
+        /// The number of messages that were accepted before and are now lost.
         lost: usize,
     },
     /// The connection is being closed.
@@ -102,11 +102,11 @@ impl Outbox {
         Self::default()
     }
 
-    /// Queues `frame` if at most `bytes_max` are queued then; an empty queue takes any frame. `is_message`: it counts as lost
-    /// if it is taken and not written.
+    /// Queues `frame` if at most `bytes_max` bytes are then queued; an empty queue accepts any frame. If `is_message`,
+    /// it counts as lost if it is accepted and not written.
     ///
     /// # Errors
-    /// [`PushError`] if the frame was not taken.
+    /// Returns [`PushError`] if the frame was not accepted.
     pub fn push(
         &self,
         frame: Frame,
@@ -137,7 +137,7 @@ impl Outbox {
         })
     }
 
-    /// Asks the session to close. Queued frames are still written, in bounded time. The first request counts.
+    /// Asks the session to close. Queued frames are still written, in bounded time. Only the first request counts.
     pub fn close(&self, code: CloseCode, reason: impl Into<String>) {
         let mut state = self.state();
         if state.close.is_none() {
@@ -149,7 +149,7 @@ impl Outbox {
         }
     }
 
-    /// Whether a close was asked for.
+    /// Whether a close was requested.
     pub fn is_closing(&self) -> bool {
         self.state().close.is_some()
     }
@@ -166,7 +166,7 @@ impl Outbox {
         wake(state);
     }
 
-    /// Writes queued frames as far as the socket takes them. The session handles the rest, and errors.
+    /// Writes queued frames as far as the socket accepts them. The session handles the rest, and errors.
     pub fn flush(&self) {
         let mut state = self.state();
         if state.blocked {
@@ -180,13 +180,13 @@ impl Outbox {
         }
     }
 
-    /// From now on queued frames are written to `sink`.
+    /// From now on, queued frames are written to `sink`.
     pub fn attach(&self, sink: Box<dyn Sink>) {
         self.state().sink = Some(sink);
     }
 
-    /// Ends writing, and drops the sending half. Returns the number of messages that were taken and are lost now; a partly
-    /// written frame is lost, too.
+    /// Ends writing, and drops the sending half. Returns the number of messages that were accepted and are now lost; a
+    /// partly written frame is lost, too.
     pub fn detach(&self) -> usize {
         let mut state = self.state();
         let lost = state.queue.clear();
@@ -200,11 +200,11 @@ impl Outbox {
 
     /// Queues a ping before all other frames.
     pub fn push_ping(&self, encoded: Bytes) {
-        // One more than there are pongs, so that pongs cannot keep it out.
+        // One more than the maximum for pongs, so that pongs cannot keep the ping out.
         self.push_control(encoded, CONTROLS_MAX + 1);
     }
 
-    /// Queues a pong before all other frames. Skipped if [`CONTROLS_MAX`] wait already.
+    /// Queues a pong before all other frames. Skipped if [`CONTROLS_MAX`] are queued already.
     pub fn push_pong(&self, encoded: Bytes) {
         self.push_control(encoded, CONTROLS_MAX);
     }
@@ -245,7 +245,7 @@ impl Outbox {
     /// once the socket may be writable.
     ///
     /// # Errors
-    /// The errors of the socket.
+    /// Returns the errors of the socket.
     pub fn poll_write(
         &self,
         cx: &mut Context<'_>,
@@ -263,7 +263,7 @@ impl Outbox {
     /// Ready once all queued frames are written, regardless of close requests.
     ///
     /// # Errors
-    /// The errors of the socket.
+    /// Returns the errors of the socket.
     pub fn poll_drain(
         &self,
         cx: &mut Context<'_>,

@@ -32,7 +32,7 @@ pub struct LocalTable {
 
 #[derive(Default)]
 struct UserEntry {
-    /// Connections and upgrades under way.
+    /// Connections, and upgrades in progress.
     slots: usize,
     connections: Vec<Arc<Connection>>,
 }
@@ -49,16 +49,16 @@ struct RoomEntry {
 pub struct Slot {
     table: Arc<LocalTable>,
     user: Box<str>,
-    /// The connection that has it.
+    /// The connection that holds it.
     connection: Option<Arc<Connection>>,
 }
 
 /// The limits on the number of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct SlotLimits {
-    /// For one user; 0: no limit.
+    /// For one user; 0 means no limit.
     pub per_user: usize,
-    /// For the node; 0: no limit.
+    /// For the node; 0 means no limit.
     pub in_all: usize,
     /// How long a client may take to answer a ping before its connection may be replaced.
     pub ping_patience: Duration,
@@ -98,7 +98,7 @@ impl LocalTable {
     /// so that a later call may find a dead one.
     ///
     /// # Errors
-    /// [`SlotRefused`] with the limit that is reached.
+    /// Returns [`SlotRefused`] with the limit that is reached.
     pub fn reserve(self: &Arc<Self>, user: &str, limits: SlotLimits) -> Result<Slot, SlotRefused> {
         let taken = self.slots.fetch_add(1, Ordering::Relaxed) + 1;
         if limits.in_all > 0 && taken > limits.in_all {
@@ -149,7 +149,7 @@ impl LocalTable {
         taken
     }
 
-    /// The same, for callers that count deliveries themselves.
+    /// Like [`push_message`](Self::push_message), for callers that count deliveries themselves.
     fn offer(&self, connection: &Arc<Connection>, frame: Frame) -> bool {
         match self.push_frame(connection, frame, true) {
             Ok(()) => return true,
@@ -159,8 +159,8 @@ impl LocalTable {
         false
     }
 
-    /// The same for one of a user's connections. A connection that is being closed no longer counts as one, and its refusal is no
-    /// loss: the message may follow the user.
+    /// Like [`offer`](Self::offer), for one of a user's connections. A connection that is being closed no longer
+    /// counts, and its refusal is not a loss: the message may follow the user.
     fn offer_to_user(&self, connection: &Arc<Connection>, frame: Frame) -> bool {
         match self.push_frame(connection, frame, true) {
             Ok(()) => return true,
@@ -203,7 +203,7 @@ impl LocalTable {
         }
     }
 
-    /// The open connections, in no order.
+    /// The open connections, in no particular order.
     pub fn connections(&self) -> Vec<Arc<Connection>> {
         self.all.iter().map(|entry| entry.value().clone()).collect()
     }
@@ -213,7 +213,7 @@ impl LocalTable {
         self.slots.load(Ordering::Relaxed)
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -456,14 +456,14 @@ mod tests {
         let ((one, one_slot), (two, two_slot)) = (held(&table), held(&table));
         let start = Instant::now();
         tokio::time::advance(Duration::from_secs(30)).await;
-        // Pinged later, and silent for longer.
+        // Both are pinged now, and the second has been silent for longer.
         one.note_ping(Instant::now(), start + Duration::from_secs(2));
         two.note_ping(Instant::now(), start + Duration::from_secs(1));
         assert!(table.reserve("a", LIMITS).is_err(), "they may answer yet");
         tokio::time::advance(LIMITS.ping_patience).await;
         let (three, _three_slot) = held(&table);
         assert!(two.outbox().is_closing() && !one.outbox().is_closing());
-        // Its place is counted once, whenever it goes.
+        // Its place is freed only once, whenever it goes.
         drop(two_slot);
         table.remove(&two);
         one.note_heard();

@@ -14,18 +14,18 @@ use tracing::warn;
 use super::{Routes, front::Front};
 use crate::session::Services;
 
-/// Pause after an error that would else come back at once.
+/// Pause after an accept error that would otherwise recur immediately.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a connection that is refused for want of a file descriptor may take to send its request.
+/// How long a connection that is refused for lack of a file descriptor may take to send its request.
 const REFUSAL_TIME_MAX: Duration = Duration::from_millis(20);
 
-/// A listener for clients.
+/// The listeners of this node.
 #[derive(Debug)]
 pub struct Listeners {
     /// For clients.
     pub public: TcpListener,
-    /// For operators, backends and scrapers, if they have one of their own.
+    /// For operators, backends and scrapers, if they have a separate listener.
     pub internal: Option<TcpListener>,
 }
 
@@ -38,7 +38,8 @@ impl From<TcpListener> for Listeners {
     }
 }
 
-/// Serves `routes` on `listeners` until `stop`. Requests under way are finished; sessions are tasks of their own.
+/// Serves `routes` on `listeners` until `stop`, and then finishes the requests in progress. Sessions run in separate
+/// tasks.
 pub async fn serve(
     listeners: &Listeners,
     routes: &Routes,
@@ -106,7 +107,7 @@ async fn accept(
     }
 }
 
-/// A file descriptor that is kept back: without it a connection could not even be refused, and would hang.
+/// A file descriptor held in reserve. Without it, a connection could not even be refused and would hang.
 struct Reserve(Option<File>);
 
 impl Reserve {
@@ -116,7 +117,8 @@ impl Reserve {
         reserve
     }
 
-    /// Accepts a connection with the descriptor. None: another part of the process took it first, or the client has gone.
+    /// Accepts a connection with the reserved descriptor. Returns `None` if another part of the process took it first,
+    /// or if the client has gone.
     async fn accept(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
         drop(self.0.take()?);
         let accepted = timeout(REFUSAL_TIME_MAX, listener.accept()).await;
@@ -134,7 +136,7 @@ fn are_descriptors_used_up(error: &io::Error) -> bool {
     [Errno::MFILE, Errno::NFILE].contains(&errno(error))
 }
 
-/// Whether the connection ended before it was accepted, which concerns no other.
+/// Whether the connection ended before it was accepted, which does not affect other connections.
 fn is_of_the_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     [

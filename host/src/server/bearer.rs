@@ -10,11 +10,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 
 use super::{error::ApiError, throttle::Throttle};
 
-/// The index of the key in `keys` that a request from `address` brings. A right key always works; an address with too
-/// many wrong ones gets 429.
+/// Returns the index in `keys` of the key that a request from `address` presents. A correct key always works; an
+/// address that sends too many wrong keys gets 429.
 ///
 /// # Errors
-/// 401 if it brings none of them, and 429 if that happened too often.
+/// Returns 401 if the request presents none of the keys, and 429 if that happened too often.
 pub(super) fn admit(
     headers: &HeaderMap,
     keys: &[String],
@@ -33,10 +33,10 @@ pub(super) fn admit(
     )
 }
 
-/// The index of the key in `keys` that the request brings.
+/// Returns the index in `keys` of the key that the request presents.
 ///
 /// # Errors
-/// 401 if it brings none of them. Neither the answer nor its timing reveals how close a guess was.
+/// Returns 401 if it presents none of them. Neither the response nor its timing reveals how close a guess was.
 fn authorize(headers: &HeaderMap, keys: &[String]) -> Result<usize, ApiError> {
     let refused = |message: &str| {
         Err(ApiError::new(
@@ -57,8 +57,8 @@ fn authorize(headers: &HeaderMap, keys: &[String]) -> Result<usize, ApiError> {
     }
 }
 
-/// Digests are compared, because the comparison tells lengths apart at once; all of them, because the place of the right
-/// one is nobody's business either.
+/// Compares digests, because the comparison returns at once if the lengths differ. Compares all of them, so that the
+/// timing does not reveal the position of the right key either.
 fn matching(key: &[u8], keys: &[String]) -> Option<usize> {
     let given = digest(&SHA256, key);
     let mut found = None;
@@ -72,7 +72,7 @@ fn matching(key: &[u8], keys: &[String]) -> Option<usize> {
     found
 }
 
-/// The key; `None` if there are two, because it is unclear which one is meant.
+/// The key; `None` if there are two, because it is unclear which of them is meant.
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (given.next(), given.next()) else {

@@ -1,5 +1,5 @@
-//! The chat page at `/demo/` for trying the server: the files of `examples/web-chat`, and their requests other than the
-//! WebSocket. Served only with `demo.enabled`, and to other machines only with `demo.public`.
+//! The chat page at `/demo/` for trying the server: the files of `examples/web-chat`, and the endpoints that they use
+//! in addition to the WebSocket. Served only with `demo.enabled`, and to other machines only with `demo.public`.
 
 use std::future::ready;
 
@@ -20,11 +20,11 @@ use crate::{
     plugin::PluginView,
 };
 
-/// Nothing from elsewhere, and no page around it.
+/// Allows nothing from other origins, and no framing.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
-/// A file of the page: its name, its type, its text.
+/// A file of the page: path, content type and text.
 type File = (&'static str, &'static str, &'static str);
 
 macro_rules! file {
@@ -74,7 +74,7 @@ struct Version<'a> {
     trigger: &'a str,
 }
 
-/// The routes of the page; none if it is not enabled.
+/// The routes of the page; empty if the page is not served.
 pub(super) fn routes(config: &Config) -> Router<AppState> {
     let listen = config.server.listen;
     if !config.demo.enabled {
@@ -114,7 +114,7 @@ pub(super) fn routes(config: &Config) -> Router<AppState> {
     routes.layer(map_response(guarded))
 }
 
-/// Headers of every answer of the page.
+/// Adds the headers of every response of the page.
 async fn guarded(mut response: Response) -> Response {
     const HEADERS: [(HeaderName, &str); 4] = [
         (header::CONTENT_SECURITY_POLICY, POLICY),
@@ -133,7 +133,7 @@ fn served(kind: &'static str, text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
-/// Which versions there are.
+/// `GET /demo/plugins.json`: the versions of each plugin.
 async fn plugins(State(state): State<AppState>) -> Response {
     #[derive(Serialize)]
     struct Plugins<'a> {

@@ -23,12 +23,12 @@ pub(super) struct ApiError {
     plugin: Option<String>,
     retryable: bool,
     retry_after: Option<Duration>,
-    /// Boxed, because most errors have none.
+    /// Boxed, because most errors have no report.
     report: Option<Box<Value>>,
 }
 
 impl ApiError {
-    /// The request is wrong, and will be so next time.
+    /// An error that the same request would cause again.
     pub(super) fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
         Self {
             status,
@@ -41,13 +41,13 @@ impl ApiError {
         }
     }
 
-    /// The node failed at it.
+    /// The task that handled the request panicked.
     pub(super) fn panicked() -> Self {
         let message = "the node failed at this call; its log says why";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 
-    /// The same request may succeed after this time.
+    /// Marks the error as retryable after `time`.
     pub(super) fn retry_after(self, time: Duration) -> Self {
         Self {
             retryable: true,
@@ -56,26 +56,26 @@ impl ApiError {
         }
     }
 
-    /// Adds a field next to the error, for programs.
+    /// Adds a report next to the error, for programs.
     pub(super) fn with_report(self, report: &impl Serialize) -> Self {
         Self {
-            // Everything serialized here has string keys.
+            // Cannot fail: everything serialized here has string keys.
             report: serde_json::to_value(report).ok().map(Box::new),
             ..self
         }
     }
 
-    /// For programs.
+    /// The code, for programs.
     pub(super) fn code(&self) -> &str {
         &self.code
     }
 
-    /// For people.
+    /// The message, for people.
     pub(super) fn message(&self) -> &str {
         &self.message
     }
 
-    /// An error that a client of the wire would get too.
+    /// An error with one of the codes of the WebSocket protocol.
     pub(super) fn of(code: ErrorCode, message: impl Into<String>) -> Self {
         let status = match code {
             ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -136,7 +136,7 @@ impl IntoResponse for ApiError {
                 .insert(header::WWW_AUTHENTICATE, bearer);
         }
         if let Some(time) = self.retry_after {
-            // Whole seconds, and never none.
+            // Whole seconds, at least 1.
             let seconds = time.as_secs_f64().ceil().max(1.0) as u64;
             response
                 .headers_mut()
@@ -146,7 +146,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// An answer in JSON.
+/// A response in JSON.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     // Strings, numbers and lists of them under string keys always serialize.
     let body = serde_json::to_string(body).unwrap_or_default();

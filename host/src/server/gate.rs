@@ -1,4 +1,4 @@
-//! How many connections come from one address, and how fast this node lets connections in.
+//! Limits how many connections come from one address, and how fast this node admits connections.
 
 use std::{
     net::IpAddr,
@@ -11,14 +11,14 @@ use dashmap::DashMap;
 use super::throttle::client_network;
 use crate::token_bucket::TokenBucket;
 
-/// Counts the connections of each address, and those let in.
+/// Counts the connections of each address, and limits the rate of new connections.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     addresses: DashMap<IpAddr, usize>,
     rate: Mutex<Option<TokenBucket>>,
 }
 
-/// The place of a connection among those of its address, which it gives back when it is dropped.
+/// A connection's place among those of its address. Dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Place {
     gate: Arc<Gate>,
@@ -26,7 +26,7 @@ pub(super) struct Place {
 }
 
 impl Gate {
-    /// Whether one more connection may come in at `now`, at most `per_second` of them; 0: no limit.
+    /// Whether another connection may be admitted at `now`, with at most `per_second` of them; 0 means no limit.
     pub(super) fn lets_in(&self, per_second: u32, now: Instant) -> bool {
         if per_second == 0 {
             return true;
@@ -37,7 +37,8 @@ impl Gate {
         bucket.take(now, rate, rate).is_ok()
     }
 
-    /// A place for a connection of `address`, or of its IPv6 network, at most `max` of them; 0: no limit. None: there is none.
+    /// Takes a place for a connection of `address` (or of its IPv6 network), with at most `max` of them; 0 means no
+    /// limit. Returns `None` if no place is free.
     pub(super) fn place(self: &Arc<Self>, address: IpAddr, max: usize) -> Option<Place> {
         let address = client_network(address);
         let mut count = self.addresses.entry(address).or_default();

@@ -9,11 +9,11 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::json_error;
 
-/// The one version of the protocol.
+/// The only version of the WebSocket protocol.
 const VERSION: &str = "13";
 
-/// What `Sec-WebSocket-Accept` is answered to a request that is an upgrade to a WebSocket, or the answer to one that is
-/// none.
+/// Returns the `Sec-WebSocket-Accept` value for a request that is a valid upgrade to a WebSocket, or the error response
+/// for any other request.
 pub(super) fn accept_key(request: &Request) -> Result<HeaderValue, Box<Response>> {
     let headers = request.headers();
     if request.method() != Method::GET {
@@ -67,7 +67,7 @@ pub(super) fn accept_key(request: &Request) -> Result<HeaderValue, Box<Response>
     })
 }
 
-/// Whether a header, which may stand in several lines, lists `wanted`.
+/// Whether a header, which may span several lines, lists `wanted`.
 fn lists(headers: &HeaderMap, name: header::HeaderName, wanted: &str) -> bool {
     let lines = headers.get_all(name).iter();
     lines
@@ -76,19 +76,19 @@ fn lists(headers: &HeaderMap, name: header::HeaderName, wanted: &str) -> bool {
         .any(|entry| entry.trim().eq_ignore_ascii_case(wanted))
 }
 
-/// Whether this is the base64 form of 16 bytes.
+/// Whether `key` looks like 16 bytes in base64.
 fn is_key(key: &[u8]) -> bool {
     let digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     key.len() == 24 && key.ends_with(b"==") && key.iter().take(22).all(digit)
 }
 
-/// Whether a body follows, which would be taken for the first frames.
+/// Whether a body follows, which would be mistaken for the first frames.
 fn has_body(headers: &HeaderMap) -> bool {
     let length = headers.get(header::CONTENT_LENGTH);
     headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
-/// 426 with the protocol to upgrade to, and its version (RFC 9110 §15.5.22, RFC 6455 §4.4).
+/// A 426 response that names the protocol to upgrade to, and its version (RFC 9110 §15.5.22, RFC 6455 §4.4).
 fn upgrade_required(code: &str, message: &str) -> Box<Response> {
     let headers = [
         (header::CONNECTION, "upgrade"),

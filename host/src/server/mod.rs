@@ -42,7 +42,7 @@ use crate::{
     session::Services,
 };
 
-/// State for all requests.
+/// State shared by all requests.
 #[derive(Clone)]
 pub struct AppState {
     /// The state that sessions share.
@@ -51,12 +51,12 @@ pub struct AppState {
     pub authenticator: Arc<Authenticator>,
     /// Follows the cluster's decisions about plugins.
     pub fleet: Arc<Fleet>,
-    /// Limits the number of connections by address, and their rate.
+    /// Limits the number of connections per address, and the rate of new connections.
     gate: Arc<Gate>,
 }
 
 impl AppState {
-    /// Puts it together.
+    /// Creates the state, without any connections.
     pub fn new(
         services: Arc<Services>,
         authenticator: Arc<Authenticator>,
@@ -75,7 +75,7 @@ impl AppState {
 #[derive(Debug)]
 pub struct Routes {
     public: Router,
-    /// Of the listener at `server.internal_listen`, if there is one.
+    /// The routes of the listener at `server.internal_listen`, if there is one.
     internal: Option<Router>,
     /// Whether clients choose their own user ID (`auth.mode = "none"`).
     are_open: bool,
@@ -117,7 +117,7 @@ fn probes() -> Router<AppState> {
         .route("/ready", get(ready))
 }
 
-/// 200 if a load balancer may send clients here, else 503 with a reason that strangers may read.
+/// Returns 200 if a load balancer may send clients here, otherwise 503 with a reason that strangers may read.
 async fn ready(State(state): State<AppState>) -> Response {
     let services = &state.services;
     if services.draining.load(Ordering::Acquire) {
@@ -153,7 +153,7 @@ fn not_ready(reason: &str) -> Response {
         .into_response()
 }
 
-/// The figures, in the format that the client asks for.
+/// The metrics, in the format that the client asks for.
 async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> Response {
     let status = state.services.status().await;
     let families = readings::read(&state.services.metrics, &status);

@@ -1,4 +1,4 @@
-//! An upgrade that is refused: as an HTTP answer, or for browsers, which cannot read that, as a close code.
+//! Refused upgrades: the HTTP response, or a close code for browsers, which cannot read that response.
 
 use std::borrow::Cow;
 
@@ -16,19 +16,19 @@ use crate::{
     router::SlotRefused,
 };
 
-/// Longest reason of a close frame, in bytes (RFC 6455 §5.5).
+/// Maximum length of the reason in a close frame, in bytes (RFC 6455 §5.5).
 const REASON_BYTES_MAX: usize = 123;
 
-/// When those come back for whom there was no room.
+/// When to retry if there was no room, in seconds.
 const ROOM_RETRY_SECONDS: u32 = 5;
 
 /// Why an upgrade is refused, and how.
 #[derive(Debug)]
 pub(super) struct Refused {
     pub(super) refusal: Refusal,
-    /// The answer of HTTP.
+    /// The HTTP response.
     pub(super) response: Box<Response>,
-    /// The same for a WebSocket.
+    /// The equivalent close code for a WebSocket.
     pub(super) close: CloseCode,
     reason: Cow<'static, str>,
 }
@@ -48,26 +48,26 @@ impl Refused {
         }
     }
 
-    /// The node is going down.
+    /// The node is shutting down.
     pub(super) fn draining() -> Self {
         let reason = "this node is going down; connect to another";
         let response = json_error(StatusCode::SERVICE_UNAVAILABLE, "draining", reason);
         Self::new(Refusal::Draining, response, CloseCode::DRAIN, reason)
     }
 
-    /// The request is no upgrade to a WebSocket, so that there is nothing to close.
+    /// The request is not an upgrade to a WebSocket, so there is nothing to close.
     pub(super) fn handshake(response: Response) -> Self {
         let reason = "no WebSocket";
         Self::new(Refusal::Handshake, response, CloseCode::PROTOCOL, reason)
     }
 
-    /// The node lets in no more this second.
+    /// The node admits no more connections this second.
     pub(super) fn rate() -> Self {
         let reason = "this node lets in no more connections this second";
         Self::for_now(Refusal::Rate, 1, "too_many_upgrades", reason)
     }
 
-    /// The address has as many connections as it may.
+    /// The address has reached its limit of connections.
     pub(super) fn address() -> Self {
         let reason = "this address has as many connections as it may have";
         let code = "too_many_connections";
@@ -80,7 +80,7 @@ impl Refused {
         Self::new(refusal, response, CloseCode::TOO_MANY, reason)
     }
 
-    /// The reason in a close frame.
+    /// The reason, truncated to fit in a close frame.
     pub(super) fn reason(&self) -> &str {
         &self.reason[..self.reason.floor_char_boundary(REASON_BYTES_MAX)]
     }
@@ -128,21 +128,21 @@ impl From<SlotRefused> for Refused {
     }
 }
 
-/// Whether the client asks to be let in and closed, rather than refused.
+/// Whether the client asks to be accepted and then closed, rather than refused.
 pub(super) fn wants_close(request: &Request) -> bool {
     let mut parameters = request.uri().query().unwrap_or_default().split('&');
     parameters.any(|parameter| parameter == "refuse=close")
         && subprotocol::negotiate(request.headers()).v1
 }
 
-/// A close frame of the server.
+/// Encodes the server's close frame.
 pub(super) fn close_frame(refused: &Refused) -> Vec<u8> {
     let payload = [
         refused.close.number().to_be_bytes().as_slice(),
         refused.reason().as_bytes(),
     ]
     .concat();
-    // 125 bytes at most, so that the length is one byte.
+    // At most 125 bytes, so the length fits in one byte.
     let length = payload.len() as u8;
     [&[0x88, length], payload.as_slice()].concat()
 }

@@ -1,7 +1,8 @@
 //! Limits how often keys may be guessed from one address.
 //!
-//! A right key always works: a caller that shares an address with a guesser, behind a proxy for example, notices nothing.
-//! The length of a key keeps it from being found; this keeps guessing cheap for the server and visible to its operators.
+//! A correct key always works: a caller that shares an address with an attacker, for example behind a proxy, is not
+//! affected. The length of a key is what makes guessing it infeasible; this limit keeps attempts cheap for the server
+//! and visible to its operators.
 
 use std::{
     collections::HashMap,
@@ -12,21 +13,21 @@ use std::{
 
 use crate::token_bucket::TokenBucket;
 
-/// Wrong keys of one address, sustained in a second and in one burst.
+/// Wrong keys allowed per address: the sustained rate, and the size of one burst.
 const PER_SECOND: f64 = 10.0;
 const BURST: f64 = 50.0;
 
-/// Addresses that are kept in mind. Those beyond share one allowance.
+/// Maximum number of tracked addresses. All others share one allowance.
 const ADDRESSES_MAX: usize = 4_096;
 
-/// Counts wrong keys.
+/// Counts wrong keys per address.
 #[derive(Debug)]
 pub(super) struct Throttle(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     addresses: HashMap<IpAddr, TokenBucket>,
-    /// Of addresses for which there is no room.
+    /// Shared by the addresses for which there is no room.
     others: TokenBucket,
 }
 
@@ -41,7 +42,7 @@ impl Throttle {
     /// Counts a wrong key from `address`.
     ///
     /// # Errors
-    /// There were too many; how long to wait before the next.
+    /// Returns how long to wait before the next attempt if there were too many.
     pub(super) fn wrong_key(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         let mut state = self.state();
         let bucket = state.of(address, now);
@@ -57,7 +58,7 @@ impl State {
     fn of(&mut self, address: IpAddr, now: Instant) -> &mut TokenBucket {
         let key = client_network(address);
         if self.addresses.len() >= ADDRESSES_MAX && !self.addresses.contains_key(&key) {
-            // Nothing is remembered against those that have been quiet for so long.
+            // An address whose bucket is full again has been quiet long enough to be forgotten.
             self.addresses
                 .retain(|_, bucket| bucket.tokens(now, PER_SECOND, BURST) < BURST);
             if self.addresses.len() >= ADDRESSES_MAX {
@@ -69,7 +70,7 @@ impl State {
     }
 }
 
-/// The network of one client: its address, or of IPv6 the network of its site (64 bits).
+/// The network that counts as one client: an IPv4 address, or the 64-bit network of an IPv6 site.
 pub(super) fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
@@ -119,7 +120,7 @@ mod tests {
         let let_in = (0..100).filter(|number| beyond(*number, start).is_ok());
         assert_eq!(let_in.count(), 50, "they share one allowance");
         assert_eq!(throttle.state().addresses.len(), ADDRESSES_MAX);
-        // Those that have been quiet are forgotten.
+        // Addresses that have been quiet are forgotten.
         beyond(0, start + Duration::from_secs(2)).unwrap();
         assert_eq!(throttle.state().addresses.len(), 1);
     }

@@ -1,4 +1,4 @@
-//! From an HTTP request to a session.
+//! Turns an HTTP request into a session.
 
 use std::{
     net::SocketAddr,
@@ -62,7 +62,7 @@ pub(super) async fn upgrade(
     let traces_plugins = identity.v1 && may_trace_plugins(services, request.uri().query());
     let connection = Connection::new(client, identity.v1).tracing_plugins(traces_plugins);
     let connection = Arc::new(connection);
-    // Its places are given back in any case, even if the client does not wait for the answer.
+    // A separate task, so that the connection's places are freed even if the client does not wait for the response.
     tokio::spawn(begin(
         hyper::upgrade::on(&mut request),
         services.clone(),
@@ -80,14 +80,14 @@ struct Admitted {
     places: Places,
 }
 
-/// The places that a connection holds as long as it lasts.
+/// The places that a connection holds for as long as it is open.
 struct Places {
     slot: Slot,
     of_address: Place,
 }
 
-/// Decides whether the request may become a connection: cheap checks first, places last. Only clients with a valid token use up
-/// the node's rate.
+/// Decides whether the request may become a connection: cheap checks first, places last. Only clients with a valid
+/// token count towards the node's rate limit.
 async fn admit(
     state: &AppState,
     request: &mut Request,
@@ -146,7 +146,7 @@ fn check_origin(
     })
 }
 
-/// Answers an upgrade that is refused. A client that asked for it is let in and closed with the code that says why.
+/// Answers a refused upgrade. A client that asked for it is accepted and then closed with the code for the refusal.
 fn refuse(services: &Arc<Services>, mut request: Request, refused: Refused) -> Response {
     if !refused::wants_close(&request) {
         return *refused.response;
@@ -164,14 +164,14 @@ fn refuse(services: &Arc<Services>, mut request: Request, refused: Refused) -> R
     switching(accept_key, Some(subprotocol::V1))
 }
 
-/// Whether the client asks which versions of plugins see its messages, and is to be told.
+/// Whether the client asks which plugin versions see its messages, and the configuration permits it.
 fn may_trace_plugins(services: &Services, query: Option<&str>) -> bool {
     let mut parameters = query.unwrap_or_default().split('&');
     parameters.any(|parameter| parameter == "trace=plugins")
         && services.live.load().server.trace_plugins
 }
 
-/// Waits until the answer is sent and the stream is ours, and serves the connection.
+/// Waits until the response is sent and the stream is ours, then serves the connection.
 async fn begin(
     upgraded: OnUpgrade,
     services: Arc<Services>,
@@ -182,12 +182,13 @@ async fn begin(
     let Some((stream, read)) = stream_of(upgraded).await else {
         return;
     };
-    // Bytes after the request are copied and HTTP's buffer is freed: it is larger than everything else of an idle connection.
+    // Copies the bytes after the request, so that HTTP's buffer can be freed: it is larger than everything else that an
+    // idle connection holds.
     let frame_bytes_max = services.live.load().limits.frame_bytes_max;
     let socket = TcpSocket::new(stream.into_tcp(), &read, frame_bytes_max);
     drop(read);
     let client = connection.client();
-    // At `debug`: disabled it costs half a nanosecond with each turn of the session, enabled 70.
+    // At `debug` level. Disabled, it costs half a nanosecond per turn of the session; enabled, 70 ns.
     let span = debug_span!(
         target: "signalbox::session",
         "connection",
@@ -201,7 +202,7 @@ async fn begin(
     drop(of_address);
 }
 
-/// The stream below HTTP, and the bytes that HTTP read after the request.
+/// The stream below HTTP, and the bytes that HTTP read past the request.
 async fn stream_of(upgraded: OnUpgrade) -> Option<(FrontStream, Bytes)> {
     match upgraded
         .await

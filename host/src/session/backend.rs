@@ -26,7 +26,7 @@ use crate::{
 
 pub use crate::pipeline::To;
 
-/// A message of a backend, within the limits of the wire.
+/// A message from a backend that respects the limits of the WebSocket protocol.
 #[derive(Debug)]
 pub struct Posted<'a> {
     /// The event type, well-formed and not built in.
@@ -35,9 +35,9 @@ pub struct Posted<'a> {
     pub sender: &'a str,
     /// `None` if no receiver is named.
     pub to: Option<To<'a>>,
-    /// JSON text.
+    /// The payload, as JSON text.
     pub payload: &'a str,
-    /// Whether it bypasses the plugins.
+    /// Whether the message bypasses the plugins.
     pub raw: bool,
     /// The span of the request, if it is traced.
     pub trace: Trace<'a>,
@@ -46,16 +46,16 @@ pub struct Posted<'a> {
 /// Why a message was not sent.
 #[derive(Debug)]
 pub enum NotSent {
-    /// The server refuses it.
+    /// The server refused it.
     Refused {
-        /// For programs.
+        /// The code, for programs.
         code: ErrorCode,
-        /// For people.
+        /// The message, for people.
         message: String,
         /// The plugin that failed.
         plugin: Option<String>,
     },
-    /// A plugin refuses it.
+    /// A plugin rejected it.
     Rejected {
         /// The plugin's name.
         plugin: String,
@@ -64,11 +64,11 @@ pub enum NotSent {
     },
 }
 
-/// Sends `posted` with the message ID `id` along the path of clients' messages: through the plugins, unless it is raw. Actions on a
-/// connection have no effect, because there is none.
+/// Sends `posted` with the message ID `id` along the same path as clients' messages: through the plugins, unless it is
+/// raw. Actions on a connection have no effect, because there is none.
 ///
 /// # Errors
-/// [`NotSent`] with the reason. Plugins may have sent their own messages all the same.
+/// Returns [`NotSent`] with the reason if the message was not sent. Plugins may still have sent messages of their own.
 pub async fn post(services: &Services, id: &str, posted: Posted<'_>) -> Result<AckStatus, NotSent> {
     let message = Message {
         id,
@@ -138,7 +138,7 @@ async fn deliver(services: &Services, message: &Message<'_>) -> Result<AckStatus
         plugin: None,
     };
     let to = match &message.to {
-        // A plugin returns it to the sender, which has no connection.
+        // A plugin returned the message to its sender, which has no connection.
         Some(To::Sender) => {
             connection_gone(services);
             return Ok(AckStatus::Offline);

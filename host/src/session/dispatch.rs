@@ -41,7 +41,7 @@ struct Turn<'a> {
     message_id: &'a str,
     /// The span of the message, if it is traced.
     trace: Trace<'a>,
-    /// The versions of the plugins that saw it, if the sender wants them and may have them.
+    /// The versions of the plugins that saw it, if the sender wants them and is allowed to see them.
     seen: Option<&'a Seen>,
 }
 
@@ -204,7 +204,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Delivers the message to its destination. Returns `None` if it has none; the sender got an error then.
+    /// Delivers the message to its destination. Returns `None` if it has none or could not be sent; the sender has then
+    /// received an error.
     async fn deliver(&self, message: &Message<'_>) -> Option<AckStatus> {
         let Some(to) = &message.to else {
             self.error(
@@ -220,7 +221,7 @@ impl Turn<'_> {
             sender: message.sender,
             timestamp: message.timestamp,
             room: room(to),
-            // A client of websocket-app sends no `id`, and its receivers get no unknown field.
+            // A client of websocket-app sends no `id`, so its receivers get no unknown field.
             message_id: self.id.map(|_| self.message_id),
         };
         let connection = Some(self.connection);
@@ -408,7 +409,8 @@ pub(super) async fn perform_after(services: &Services, client: &ClientInfo, acti
     }
 }
 
-/// Carries out a plugin's actions without a connection, in the name of `sender`: only messages to others have an effect.
+/// Carries out an action of a plugin without a connection, in the name of `sender`. Only messages to others have an
+/// effect.
 pub(super) async fn perform_without_connection(
     services: &Services,
     sender: &str,
@@ -492,7 +494,7 @@ async fn send_draft(
     }
 }
 
-/// Returns whether it reached anybody.
+/// Sends `delivery`, and returns whether it reached anybody.
 pub(super) async fn send(
     services: &Services,
     connection: Option<&Arc<Connection>>,
@@ -517,7 +519,7 @@ pub(super) async fn send(
         .map(crate::router::Reach::anybody)
 }
 
-/// Returns `false` if the connection is in the maximum number of rooms.
+/// Returns `false` if the connection has reached a limit on its rooms.
 async fn join(
     services: &Services,
     connection: &Arc<Connection>,
@@ -536,7 +538,7 @@ async fn join(
     true
 }
 
-/// Whether the connection may be in another room with this name.
+/// Whether the limits allow the connection to join another room with this name.
 fn has_room_for(connection: &Connection, room: &str, limits: &Limits) -> bool {
     connection.room_count() < limits.rooms_per_connection_max
         && connection.room_name_bytes() + room.len() <= limits.room_name_bytes_max

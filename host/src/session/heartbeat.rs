@@ -8,28 +8,28 @@ use crate::config::ServerConfig;
 
 /// A client that reads fewer bytes per second does not count as reading.
 const SLOWEST_READER_BYTES_PER_SECOND: u64 = 16 << 10;
-/// The most bytes that buffers between the server and a client hold, of those sent before a ping.
+/// Of the bytes sent before a ping, the maximum that buffers between the server and a client can hold.
 const AHEAD_BYTES_MAX: u64 = 2 << 20;
 /// A timer that is late by more than this share of `server.idle_timeout` shows that the process did not run.
 const LATE_SHARE: u32 = 4;
 /// The longest delay of a timer that is attributed to load on the machine.
 const LATE_MAX: Duration = Duration::from_secs(1);
 
-/// The liveness of a client. All times are arguments; it reads no clock.
+/// The liveness of a client. All times are arguments; it never reads the clock.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     last_heard: Instant,
     last_pinged: Instant,
     /// Bytes that had been written to the client when it was last heard.
     written_when_heard: u64,
-    /// Bytes written between that and the first ping that is not answered.
+    /// Bytes written between that moment and the first unanswered ping.
     ahead_of_ping: Option<u64>,
 }
 
 /// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beat {
-    /// Nothing.
+    /// Nothing is due.
     Rest,
     /// Ping the client.
     Ping,
@@ -51,21 +51,21 @@ impl Heartbeat {
         self.last_heard
     }
 
-    /// The client sent or read something, when `written` bytes had been written to it.
+    /// Notes that the client sent or read something, when `written` bytes had been written to it.
     pub(super) fn heard(&mut self, now: Instant, written: u64) {
         self.last_heard = now;
         self.written_when_heard = written;
         self.ahead_of_ping = None;
     }
 
-    /// A ping is sent, after `written` bytes.
+    /// Notes that a ping is sent, after `written` bytes.
     pub(super) fn pinged(&mut self, now: Instant, written: u64) {
         self.last_pinged = now;
         let ahead = written.saturating_sub(self.written_when_heard);
         self.ahead_of_ping.get_or_insert(ahead);
     }
 
-    /// Whether a ping waits for an answer.
+    /// Whether a ping is waiting for its answer.
     pub(super) fn is_asking(&self) -> bool {
         self.ahead_of_ping.is_some()
     }
@@ -75,8 +75,9 @@ impl Heartbeat {
         self.ping_due(server).min(self.idle_due(server))
     }
 
-    /// The step that is due now. This call was due at `due`: if it comes much later, the process was stopped meanwhile, and
-    /// the client may have had no chance to be heard. It gets another ping, and time for its answer.
+    /// Returns the step that is due now. This call was due at `due`: if it comes much later, the process was stopped
+    /// meanwhile, and the client may have had no chance to be heard. The client then gets another ping, and time to
+    /// answer it.
     pub(super) fn look(&mut self, now: Instant, due: Instant, server: &ServerConfig) -> Beat {
         if was_stopped(now, due, server) {
             self.last_heard = self
@@ -104,7 +105,7 @@ impl Heartbeat {
     }
 }
 
-/// Whether a call that was due at `due` and comes now shows that the process did not run meanwhile.
+/// Whether a call that was due at `due` and comes at `now` shows that the process did not run meanwhile.
 pub(super) fn was_stopped(now: Instant, due: Instant, server: &ServerConfig) -> bool {
     let tolerance = (server.idle_timeout / LATE_SHARE).min(LATE_MAX);
     now.saturating_duration_since(due) > tolerance
@@ -162,7 +163,7 @@ mod tests {
         let mut heartbeat = Heartbeat::new(start);
         heartbeat.heard(start, 1 << 20);
         heartbeat.pinged(start + seconds(25), 2 << 20);
-        // Bytes after the ping do not extend it further.
+        // Bytes after the ping do not extend the time further.
         heartbeat.pinged(start + seconds(50), 9 << 20);
         for (at, beat) in [
             (60, Beat::Rest),

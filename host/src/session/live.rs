@@ -62,12 +62,12 @@ impl Live {
         }
     }
 
-    /// The current configuration, for a short time.
+    /// The current configuration, to be held only briefly.
     pub fn load(&self) -> Guard<Arc<LiveConfig>> {
         self.config.load()
     }
 
-    /// The current configuration, for any time.
+    /// The current configuration, to be held for any length of time.
     pub fn load_full(&self) -> Arc<LiveConfig> {
         self.config.load_full()
     }

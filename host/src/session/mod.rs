@@ -69,7 +69,7 @@ pub struct Services {
     pub tracer: Tracer,
     /// The configuration that may change while the server runs.
     pub live: Live,
-    /// The memory of messages that have begun and not ended.
+    /// The memory that unfinished messages take.
     pub unfinished: Arc<UnfinishedBytes>,
     /// Set when the node begins to shut down.
     pub draining: AtomicBool,
@@ -83,7 +83,7 @@ pub struct Session<S> {
     expires_at: Option<SystemTime>,
     stage: Stage,
     heartbeat: Heartbeat,
-    /// Pings whose pongs are free.
+    /// The number of pings whose pongs are not charged.
     pongs_owed: u32,
     allowance: Allowance,
     /// When the message that is being received began.
@@ -152,7 +152,7 @@ impl<S: Socket> Session<S> {
         }
     }
 
-    /// Serves the connection until it ends. A panic ends this connection alone.
+    /// Serves the connection until it ends. A panic ends only this connection.
     #[allow(
         clippy::manual_async_fn,
         reason = "an async function keeps room for the session twice"
@@ -169,7 +169,7 @@ impl<S: Socket> Session<S> {
     async fn live(&mut self) {
         // Start and end are boxed: otherwise every idle connection would keep the memory for them.
         let arrived = Box::pin(self.arrive()).await;
-        // Not earlier: a client that reads `welcome` can be reached, from other nodes too.
+        // Not earlier: a client that reads `welcome` can already be reached, from other nodes too.
         self.wire.open();
         let end = match arrived {
             Ok(()) => {
@@ -207,7 +207,7 @@ impl<S: Socket> Session<S> {
         };
         drop(plugins);
         if self.connection.v1() {
-            // Before the connection can be reached, so that messages of others come after it.
+            // Before the connection can be reached, so that messages from others come after it.
             services
                 .router
                 .table()
@@ -261,7 +261,7 @@ impl<S: Socket> Session<S> {
             reason = end.reason,
             "connection ended"
         );
-        // From here on the outbox takes nothing.
+        // From here on, the outbox accepts nothing.
         self.connection.outbox().close(CloseCode::NORMAL, "");
         if let Some(request) = &end.owed {
             metrics.closes.of(request.code).increment();

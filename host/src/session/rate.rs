@@ -6,9 +6,9 @@ use crate::{config::Limits, token_bucket::TokenBucket};
 
 /// A fragment of at least this size is not charged as a small one: the limits on size and number of messages bound it.
 const LARGE_FRAGMENT_BYTES: usize = 1 << 10;
-/// Small fragments of one message.
+/// Maximum number of small fragments in one message.
 const SMALL_FRAGMENTS_MAX: u32 = 1024;
-/// The burst of control frames and fragments that is no flood, in seconds of the sustained rate.
+/// The burst of control frames and fragments that does not count as a flood, in seconds of the sustained rate.
 const CONTROL_BURST_SECONDS: u32 = 10;
 /// Messages over the limit, per second and in one burst, that are allowed under even the tightest limit before they count as a
 /// flood.

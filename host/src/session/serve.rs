@@ -97,7 +97,8 @@ impl<S: Socket> Session<S> {
         }
     }
 
-    /// Whether the configuration changed since the last call, so that the deadlines may differ.
+    /// Applies a change of the configuration. Returns whether there was one since the last call, so that the deadlines
+    /// may differ.
     fn take_over_changes(&mut self) -> bool {
         let changes = self.services.live.changes();
         if changes == self.changes_seen {
@@ -196,7 +197,7 @@ impl<S: Socket> Session<S> {
             }
         };
         let (services, connection) = (&*self.services, &self.connection);
-        // The limit was lowered after the socket began to receive the frame.
+        // The limit may have been lowered after the socket began to receive the frame.
         if len(&frame) > limits.frame_bytes_max {
             return Some(closed_by_server(too_big()));
         }
@@ -230,14 +231,14 @@ impl<S: Socket> Session<S> {
             if handled.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            // Writing continues meanwhile. The next event meets an error or a close request again.
+            // Writing continues meanwhile. An error or a close request comes up again at the next event.
             let _ = wire.poll_write(cx);
             Poll::Pending
         })
         .await;
     }
 
-    /// The client gave a sign of life.
+    /// Notes a sign of life from the client.
     fn heard(&mut self, now: Instant) {
         let written = self.connection.outbox().written();
         self.heartbeat.heard(now, written);

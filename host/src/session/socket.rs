@@ -45,7 +45,7 @@ pub trait Socket: Send {
     /// Memory that an unfinished message takes, in bytes.
     fn kept_bytes(&self) -> usize;
 
-    /// From now on discards messages: [`poll_read`](Self::poll_read) returns only a close frame.
+    /// Discards messages from now on: [`poll_read`](Self::poll_read) returns only a close frame.
     fn skip_messages(&mut self);
 
     /// Discards the client's data after the sending side is shut down. Ready once the client shuts down its side, or has sent

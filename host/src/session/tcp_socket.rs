@@ -1,7 +1,7 @@
 //! A WebSocket on a TCP connection.
 //!
-//! Bytes are read into a buffer of the thread and decoded from there, so an idle connection has no buffer. Sending does not
-//! use this type.
+//! Bytes are read into a per-thread buffer and decoded from there, so an idle connection has no buffer. Sending does
+//! not use this type.
 
 use std::{
     cell::RefCell,
@@ -38,17 +38,18 @@ pub struct TcpSocket {
     receiving: OwnedReadHalf,
     sending: Option<OwnedWriteHalf>,
     decoder: Decoder,
-    /// Bytes that were read and not decoded yet, if one read brought several frames.
+    /// Bytes that have been read but not decoded yet, if one read returned several frames.
     undecoded: Bytes,
     received: u64,
-    /// Bytes that had been received when skipping of messages began.
+    /// The number of bytes received when the skipping of messages began.
     skipping_from: Option<u64>,
     /// Nothing more can be read: the connection is over, or the client violated the protocol.
     ended: bool,
 }
 
 impl TcpSocket {
-    /// A WebSocket on the upgraded `stream`, from which `read` was read already. Messages have at most `frame_bytes_max`.
+    /// A WebSocket on the upgraded `stream`, from which the bytes `read` have already been read. Messages have at most
+    /// `frame_bytes_max` bytes.
     pub fn new(stream: TcpStream, read: &[u8], frame_bytes_max: usize) -> Self {
         let (receiving, sending) = stream.into_split();
         Self {

@@ -1,4 +1,4 @@
-//! A session over sockets that no client could be.
+//! Tests a session over sockets that behave as no client could.
 
 use std::{
     io,
@@ -18,10 +18,10 @@ use crate::{
     router::{LocalTable, Sink, SlotLimits, corked},
 };
 
-/// Longer than anything takes; a test that waits so long has failed.
+/// Longer than anything takes; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// As many connections as there are.
+/// No limit on the number of connections.
 const NO_LIMIT: SlotLimits = SlotLimits {
     per_user: 0,
     in_all: 0,
@@ -40,7 +40,7 @@ impl Sent {
         self.0.lock().expect("no test panics with it")
     }
 
-    /// The code of the close frame, where that is the last one.
+    /// The code of the close frame, if that is the last frame.
     fn close_code(&self) -> Option<u16> {
         match self.frames().last()? {
             (0x88, body) => Some(u16::from_be_bytes([body[0], body[1]])),
@@ -69,7 +69,7 @@ type Read = Poll<Option<Result<Incoming, SocketError>>>;
 struct Scripted {
     sent: Sent,
     read: fn(&mut Context<'_>) -> Read,
-    /// The answer to the server's close frame; none: the connection ends without one.
+    /// The answer to the server's close frame; `None` if the connection ends without one.
     farewell: Option<Incoming>,
 }
 
@@ -120,10 +120,10 @@ fn scripted(read: fn(&mut Context<'_>) -> Read) -> (Scripted, Sent) {
     (socket, sent)
 }
 
-/// A socket in which the next frame is always there already, until it is closed.
+/// A socket that always has another frame ready, until it is closed.
 fn endless() -> (Scripted, Sent) {
     let (mut socket, sent) = scripted(|cx| {
-        // As a socket of the runtime does, so that the task yields at all.
+        // Consumes the task's budget as a socket of the runtime does; otherwise the task would never yield.
         ready!(coop::poll_proceed(cx)).made_progress();
         Poll::Ready(Some(Ok(Incoming::Text(
             r#"{"type":"heartbeat","id":"1"}"#.into(),
@@ -177,7 +177,7 @@ async fn serve(
     let connection = Arc::new(Connection::new(ann(), false));
     let slot = slot.expect("there is no limit");
     let session = Session::new(socket, services, connection, expires_at, slot);
-    // A task of its own: where it never ends, the test does.
+    // A separate task: if it never ends, the test still does.
     let session = tokio::spawn(session.run());
     let ended = timeout(PATIENCE, session).await;
     ended.expect("the session ends").expect("without a panic");
@@ -196,7 +196,7 @@ async fn a_token_expires_although_the_socket_is_never_empty() {
     let soon = SystemTime::now() + Duration::from_millis(50);
     serve(services(unlimited()), socket, Some(soon)).await;
     assert_eq!(sent.close_code(), Some(4500));
-    // And it was answered meanwhile.
+    // The client was answered meanwhile.
     assert_eq!(sent.frames()[0].0, 0x81);
 }
 
@@ -218,8 +218,8 @@ async fn a_drain_closes_although_the_socket_is_never_empty() {
     assert_eq!(sent.close_code(), Some(4000));
 }
 
-/// A connection at rest takes the room of its session's future. One that keeps something twice, as an async function does with
-/// what it is given, is found here.
+/// An idle connection takes as much memory as the future of its session. This test fails if the future stores something
+/// twice, as an async function does with its arguments.
 #[tokio::test]
 async fn the_future_of_a_session_stays_small() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
@@ -284,13 +284,13 @@ async fn a_client_is_asked_once_more_after_the_process_was_stopped() {
         tokio::task::yield_now().await;
     }
     let started = Instant::now();
-    // All at once, as it looks to a process that does not run meanwhile.
+    // All at once: this is how a process that was stopped sees the time pass.
     tokio::time::advance(Duration::from_secs(1_000)).await;
     while sent.frames().is_empty() {
         tokio::task::yield_now().await;
     }
     assert_eq!(sent.frames()[0].0, 0x89, "a ping, and no close");
-    // From here on time passes as it should, and nothing is heard.
+    // From here on, time passes normally, and nothing is heard.
     session.await.expect("without a panic");
     assert_eq!(sent.close_code(), Some(4002));
     let live = services.live.load();

@@ -1,11 +1,12 @@
-//! The memory of messages that have begun and not ended, bounded for the node.
+//! The memory that unfinished messages take, bounded for the node.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// Bytes that each connection may keep without a charge, so that a node at its limit still takes messages of common size.
+/// Bytes that each connection may keep without a charge, so that a node at its limit still accepts messages of common
+/// size.
 const FREE_BYTES: usize = 4 << 10;
 
 /// The bytes charged to all connections of a node.
@@ -24,8 +25,8 @@ impl Share {
         Self { of, charged: 0 }
     }
 
-    /// Charges the connection with `kept` bytes in total. Returns `false` if it needs more than before and all connections
-    /// together would exceed `most`; 0: no limit.
+    /// Charges the connection with `kept` bytes in total. Returns `false` if it needs more than before and all
+    /// connections together would exceed `most`; 0 means no limit.
     pub(super) fn set(&mut self, kept: usize, most: usize) -> bool {
         let charge = kept.saturating_sub(FREE_BYTES);
         if charge == self.charged {
@@ -61,7 +62,7 @@ mod tests {
         let most = 60 << 10;
         assert!(one.set(FREE_BYTES + (40 << 10), most));
         assert!(!two.set(FREE_BYTES + (40 << 10), most));
-        // It may release some, and others may keep a little.
+        // The connection may release some bytes, and others may keep a few.
         assert!(two.set(FREE_BYTES + (30 << 10), most));
         assert!(Share::new(all.clone()).set(FREE_BYTES, most));
         drop(two);

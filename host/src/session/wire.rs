@@ -47,7 +47,7 @@ impl<S: Socket> Wire<S> {
         match &read {
             Some(Ok(Incoming::Ping(payload))) => outbox.push_pong(websocket::pong(payload)),
             Some(Ok(Incoming::Close { code, .. })) => {
-                // Nothing comes after the answer to a close.
+                // Nothing is sent after the answer to a close frame.
                 outbox.close(CloseCode::NORMAL, "");
                 outbox.push_close(websocket::close(*code, ""));
             }
@@ -77,7 +77,7 @@ impl<S: Socket> Wire<S> {
     /// never return, so the caller must bound its time.
     ///
     /// # Errors
-    /// [`SocketError`] if the client is already gone.
+    /// Returns [`SocketError`] if the client is already gone.
     pub(super) async fn say_goodbye(
         &mut self,
         owed: Option<CloseRequest>,

@@ -1,7 +1,7 @@
-//! Tasks and threads that last as long as the server does: one that panics is logged, counted, and started again.
+//! Tasks and threads that last as long as the server does: if one panics, it is logged, counted, and started again.
 //!
-//! Whatever a task must not lose over a panic is its *state*: it is kept here and lent to each run. A task that returns has
-//! ended by itself and is not started again.
+//! Everything that a task must not lose in a panic belongs in its *state*, which is kept here and lent to each run. A
+//! task that returns has ended on its own and is not started again.
 
 use std::{
     any::Any,
@@ -20,13 +20,13 @@ use tracing::error;
 
 use crate::metrics::Metrics;
 
-/// Pause before a task that panicked starts again: the first, and the longest, to which it doubles.
+/// Pause before a task that panicked starts again: the first, and the maximum, up to which it doubles.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// After a run of this length the pause begins at the shortest again.
+/// After a run of at least this length, the pause starts from the first again.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// Runs `task` in a separate task, again after each panic, until it returns. `name` identifies it for operators.
+/// Runs `task` in a separate task, and again after each panic, until it returns. `name` identifies it for operators.
 pub fn spawn<S: Send + 'static>(
     name: &'static str,
     metrics: &Arc<Metrics>,
@@ -36,7 +36,7 @@ pub fn spawn<S: Send + 'static>(
     tokio::spawn(supervised(name, metrics.clone(), state, task))
 }
 
-/// The same, within the task of the caller.
+/// Like [`spawn`], but within the caller's task.
 pub async fn supervised<S: Send + 'static>(
     name: &'static str,
     metrics: Arc<Metrics>,
@@ -56,7 +56,7 @@ pub async fn supervised<S: Send + 'static>(
     }
 }
 
-/// Runs `run` on this thread, again after each panic, until it returns.
+/// Runs `run` on this thread, and again after each panic, until it returns.
 pub fn on_this_thread(name: &'static str, metrics: &Metrics, mut run: impl FnMut()) {
     let mut backoff = Backoff::default();
     loop {

@@ -1,4 +1,4 @@
-//! The way of spans to a collector: through a bounded queue, in batches, by OTLP over HTTP.
+//! Exports spans to a collector: through a bounded queue, in batches, by OTLP over HTTP.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -29,10 +29,11 @@ use crate::{
     supervise,
 };
 
-/// Spans that may wait; over it they are dropped and counted. A collector that is away for some seconds costs none.
+/// Maximum number of queued spans; further ones are dropped and counted. A collector that is unavailable for some
+/// seconds causes no loss.
 const QUEUE_MAX: usize = 4_096;
 
-/// Most spans of one request.
+/// Maximum number of spans in one request.
 const BATCH_MAX: usize = 512;
 
 /// How long the first span of a batch waits for others.
@@ -47,19 +48,19 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Why nothing can be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// The variables of OpenTelemetry are wrong.
+    /// The OpenTelemetry variables are invalid.
     #[error(
         "spans cannot be exported: {0}; correct tracing.otlp_endpoint or the OTEL_EXPORTER_OTLP_ variable"
     )]
     Exporter(#[from] ExporterBuildError),
-    /// There are no certificates to check the collector's with.
+    /// There are no certificates to verify the collector's with.
     #[error(
         "tracing.otlp_endpoint is https, and the system has no certificates to check it with: {0}"
     )]
     Certificates(#[from] std::io::Error),
 }
 
-/// The task that exports.
+/// The task that exports spans.
 #[derive(Debug)]
 pub(super) struct Export {
     closing: CancellationToken,
@@ -181,7 +182,7 @@ impl Worker {
 
     async fn export(&mut self, batch: Vec<SpanData>) {
         let count = batch.len() as u64;
-        // Of an earlier request.
+        // Clears the error of an earlier request.
         self.client.last_error();
         match self.exporter.export(batch).await {
             Ok(()) => {
@@ -205,7 +206,7 @@ impl Worker {
     }
 }
 
-/// The HTTP client. It remembers errors, because the exporter only reports that there was one.
+/// The HTTP client. It remembers errors, because the exporter reports only that there was one.
 #[derive(Debug)]
 struct Client {
     http: Box<dyn HttpClient>,
@@ -230,7 +231,7 @@ impl Client {
         })
     }
 
-    /// The error of the last request without an answer, returned once.
+    /// The error of the last request that got no response, returned once.
     fn last_error(&self) -> Option<String> {
         self.last_error
             .lock()

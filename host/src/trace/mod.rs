@@ -1,10 +1,10 @@
 //! Traces: the path of some messages through plugins and nodes, exported to an OpenTelemetry collector.
 //!
-//! A [`Tracer`] picks the messages when they come in. One that is not picked costs a comparison; one that is has a
-//! [`Span`], which is passed by reference to everything that handles the message, as a [`Trace`]. Nothing here is global:
-//! each node has its own tracer, and spans go to the collector through a bounded queue ([`export`]).
+//! A [`Tracer`] picks messages when they arrive. A message that is not picked costs one comparison; a message that is
+//! picked has a [`Span`], which is passed by reference to everything that handles the message, as a [`Trace`]. Nothing
+//! here is global: each node has its own tracer, and spans go to the collector through a bounded queue ([`export`]).
 //!
-//! No payload and no user's name ever gets into a span.
+//! A span never contains a payload or a user's name.
 //!
 //! This module is a leaf.
 
@@ -31,7 +31,7 @@ use crate::{config::TracingConfig, metrics::Metrics};
 use export::Export;
 use sampling::Sampling;
 
-/// The tracer of one node. Clones are the same tracer; the default one traces nothing.
+/// The tracer of one node. Clones share it; the default one traces nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Tracer(Option<Arc<On>>);
 
@@ -43,12 +43,13 @@ struct On {
 }
 
 impl Tracer {
-    /// A tracer of the server `node`, which begins to export. Must be called in a runtime. In addition to `config`, the
-    /// variables of OpenTelemetry set the name of the service (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`) and the way to
-    /// the collector (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_TIMEOUT`).
+    /// A tracer for the server `node`, which begins to export. Must be called in a Tokio runtime. In addition to
+    /// `config`, the OpenTelemetry variables set the name of the service (`OTEL_SERVICE_NAME`,
+    /// `OTEL_RESOURCE_ATTRIBUTES`) and the connection to the collector (`OTEL_EXPORTER_OTLP_HEADERS`,
+    /// `OTEL_EXPORTER_OTLP_TIMEOUT`).
     ///
     /// # Errors
-    /// [`SetupError`] if those contradict each other, or there are no certificates to verify the collector's.
+    /// Returns [`SetupError`] if those contradict each other, or there are no certificates to verify the collector's.
     pub fn start(
         config: &TracingConfig,
         node: &str,
@@ -83,8 +84,8 @@ impl Tracer {
             .then(|| on.span(name.into(), SpanKind::Server, &Context::new()))
     }
 
-    /// The span of a request from outside, in the trace that the caller began. It counts towards the limit of traces that begin
-    /// here, so that callers cannot cause more. Without a `parent`, like [`Tracer::begin`].
+    /// The span of an external request, in the trace that the caller began. It counts towards the limit of traces that
+    /// begin here, so that callers cannot cause more. Without a `parent`, it is that of [`Tracer::begin`].
     pub fn begin_for(&self, parent: Option<Parent>, name: &'static str) -> Option<Span> {
         let on = self.0.as_ref()?;
         let Some(parent) = parent else {
@@ -101,7 +102,7 @@ impl Tracer {
         Some(on.span(name.into(), SpanKind::Consumer, &parent.context()))
     }
 
-    /// Exports the remaining spans, in bounded time, and ends.
+    /// Exports the remaining spans, in bounded time, and stops.
     pub async fn stop(&self) {
         if let Some(on) = &self.0 {
             on.export.stop().await;
@@ -117,7 +118,7 @@ impl On {
     }
 }
 
-/// The resource of all spans. The variables of OpenTelemetry take precedence over the name.
+/// The resource of all spans. The OpenTelemetry variables take precedence over our name.
 fn resource(node: &str) -> Resource {
     let told = Resource::builder().build();
     let name = told.iter().find(|(key, _)| key.as_str() == "service.name");

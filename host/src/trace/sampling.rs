@@ -1,21 +1,21 @@
-//! Which messages are traced.
+//! Chooses the messages that are traced.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// A share of all messages, and at most so many in a second.
+/// A share of all messages, limited to a number per second.
 #[derive(Debug)]
 pub(super) struct Sampling {
     ratio: f64,
     per_second: u32,
-    /// When this second began, and how many were picked in it.
+    /// When the current second began, and how many messages were picked in it.
     window: Mutex<Option<(Instant, u32)>>,
 }
 
 impl Sampling {
-    /// `ratio` of all, 0 – 1, and at most `per_second`.
+    /// Picks `ratio` of all messages, from 0 to 1, and at most `per_second`.
     pub(super) fn new(ratio: f64, per_second: u32) -> Self {
         Self {
             ratio,
@@ -24,13 +24,13 @@ impl Sampling {
         }
     }
 
-    /// Whether the next message is one of them.
+    /// Whether the next message is picked.
     pub(super) fn picks(&self) -> bool {
-        // From 0 to below 1, by a generator of the thread's own.
+        // From 0 to below 1, from a per-thread generator.
         fastrand::f64() < self.ratio && self.has_room()
     }
 
-    /// Whether this second has room for one more, which is taken.
+    /// Takes a place in this second, and returns whether there was one.
     pub(super) fn has_room(&self) -> bool {
         self.has_room_at(Instant::now())
     }

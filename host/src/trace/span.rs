@@ -1,4 +1,4 @@
-//! One step of a message that is traced.
+//! One step of a traced message.
 
 use std::{
     borrow::Cow,
@@ -17,7 +17,7 @@ use super::On;
 /// The span of the current work; `None` for a message that is not traced.
 pub type Trace<'a> = Option<&'a Span>;
 
-/// One step of a message that is traced. It ends, and is exported, when it is dropped.
+/// One step of a traced message. It ends, and is exported, when it is dropped.
 #[derive(Debug)]
 pub struct Span(Box<Inner>);
 
@@ -37,23 +37,23 @@ impl Span {
         }))
     }
 
-    /// A step of this one.
+    /// A child step of this one.
     pub fn child(&self, name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Self {
         let parent = Context::new().with_remote_span_context(self.0.context.clone());
         self.0.on.span(name.into(), kind, &parent)
     }
 
-    /// Notes a value.
+    /// Sets an attribute.
     pub fn set(&self, key: &'static str, value: impl Into<Value>) {
         self.span().set_attribute(KeyValue::new(key, value));
     }
 
-    /// Notes that this step failed.
+    /// Marks this step as failed.
     pub fn fail(&self, reason: impl Into<Cow<'static, str>>) {
         self.span().set_status(Status::error(reason));
     }
 
-    /// This step as the parent of one elsewhere, as W3C's Trace Context writes it: 55 characters.
+    /// This step as the parent of a step elsewhere, in the format of W3C Trace Context: 55 characters.
     pub fn traceparent(&self) -> String {
         let context = &self.0.context;
         let (trace, span) = (context.trace_id(), context.span_id());
@@ -70,7 +70,7 @@ impl Span {
 pub struct Parent(SpanContext);
 
 impl Parent {
-    /// Reads a `traceparent` of W3C's Trace Context; `None` if it is invalid or not sampled.
+    /// Parses a `traceparent` of W3C Trace Context; `None` if it is invalid or not sampled.
     pub fn parse(traceparent: &str) -> Option<Self> {
         let context = TraceContextPropagator::new()
             .extract_with_context(&Context::new(), &Header(traceparent));
@@ -83,7 +83,7 @@ impl Parent {
     }
 }
 
-/// The one header that is read.
+/// The only header that is read.
 struct Header<'a>(&'a str);
 
 impl Extractor for Header<'_> {

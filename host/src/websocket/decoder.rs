@@ -1,4 +1,4 @@
-//! Takes the frames of a client apart, as its bytes arrive.
+//! Decodes the frames of a client as its bytes arrive.
 
 use super::{BINARY, CLOSE, CONTINUATION, CONTROL_BYTES_MAX, FIN, NO_CODE, PING, PONG, TEXT};
 
@@ -12,13 +12,13 @@ pub enum Incoming {
     Text(String),
     /// A whole binary message.
     Binary(Vec<u8>),
-    /// A fragment of so many bytes; more of its message follows.
+    /// A fragment of this many bytes; more of its message follows.
     Fragment(usize),
     /// A ping with its payload.
     Ping(Vec<u8>),
     /// A pong.
     Pong,
-    /// A close frame, after which nothing is decoded. The code is [`NO_CODE`] if it brought none.
+    /// A close frame, after which nothing is decoded. The code is [`NO_CODE`] if the frame has none.
     Close {
         /// The client's code.
         code: u16,
@@ -27,7 +27,7 @@ pub enum Incoming {
     },
 }
 
-/// Why the bytes of a client cannot be understood. Nothing can be decoded after it.
+/// Why the bytes of a client cannot be decoded. Nothing can be decoded after such an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// A message is larger than the limit.
@@ -41,19 +41,20 @@ pub enum DecodeError {
     Violation(&'static str),
 }
 
-/// Decodes what one client sends. Memory is allocated for bytes that arrived, never for bytes that were announced.
+/// Decodes the bytes of one client. Memory is allocated for bytes that have arrived, never for bytes that were only
+/// announced.
 #[derive(Debug)]
 pub struct Decoder {
     message_bytes_max: usize,
-    /// The header that is being read.
+    /// The header being read.
     header: [u8; HEADER_BYTES_MAX],
     header_len: usize,
     /// The frame whose payload is being read.
     frame: Option<FrameHeader>,
-    /// The message that is being read, over all its fragments.
+    /// The message being read, across all its fragments.
     message: Option<Message>,
     control: Vec<u8>,
-    /// Messages are skipped: only a close frame counts.
+    /// Whether messages are skipped, so that only a close frame counts.
     skipping: bool,
 }
 
@@ -61,11 +62,11 @@ pub struct Decoder {
 struct FrameHeader {
     fin: bool,
     opcode: u8,
-    /// Bytes of the payload.
+    /// The length of the payload, in bytes.
     len: usize,
-    /// Of those, bytes that are still to come.
+    /// The part of it that has not arrived yet.
     left: usize,
-    /// For the next byte and those after it.
+    /// The mask for the next byte and those after it.
     mask: [u8; 4],
 }
 
@@ -73,12 +74,12 @@ struct FrameHeader {
 struct Message {
     is_text: bool,
     bytes: Vec<u8>,
-    /// How many of the bytes of a text are known to be UTF-8.
+    /// How many bytes of a text are known to be UTF-8.
     checked: usize,
 }
 
 impl Decoder {
-    /// Messages have at most `message_bytes_max` bytes.
+    /// Creates a decoder for messages of at most `message_bytes_max` bytes.
     pub fn new(message_bytes_max: usize) -> Self {
         Self {
             message_bytes_max,
@@ -91,12 +92,12 @@ impl Decoder {
         }
     }
 
-    /// Bounds the messages whose next frame begins from now on.
+    /// Sets the limit for messages whose next frame begins from now on.
     pub fn set_message_bytes_max(&mut self, bytes: usize) {
         self.message_bytes_max = bytes;
     }
 
-    /// From now on messages are skipped without being kept: [`decode`](Self::decode) returns close frames alone.
+    /// Skips messages from now on, without keeping them: [`decode`](Self::decode) returns only close frames.
     pub fn skip_messages(&mut self) {
         self.skipping = true;
         self.message = None;
@@ -107,17 +108,18 @@ impl Decoder {
         self.header_len > 0 || self.frame.is_some() || self.message.is_some()
     }
 
-    /// Memory that is kept for a message that has not ended, in bytes.
+    /// Memory held for an unfinished message, in bytes.
     pub fn kept_bytes(&self) -> usize {
         self.message
             .as_ref()
             .map_or(0, |message| message.bytes.capacity())
     }
 
-    /// Decodes from the front of `input`, up to the first thing that is whole. None: all of `input` was taken in.
+    /// Decodes from the front of `input`, up to the first complete message or frame. Returns `None` if all of `input`
+    /// was consumed.
     ///
     /// # Errors
-    /// [`DecodeError`] as soon as a byte shows it.
+    /// Returns [`DecodeError`] as soon as a byte shows the fault.
     pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Incoming>, DecodeError> {
         loop {
             let Some(frame) = &mut self.frame else {
@@ -144,7 +146,7 @@ impl Decoder {
         }
     }
 
-    /// Reads a header, whose faults show as soon as possible. None: more bytes are needed.
+    /// Reads a header, and detects its faults as early as possible. Returns `None` if more bytes are needed.
     fn read_header(&mut self, input: &mut &[u8]) -> Result<Option<FrameHeader>, DecodeError> {
         loop {
             let needed = self.header_needs()?;
@@ -163,7 +165,7 @@ impl Decoder {
         }
     }
 
-    /// How long the header is, as far as its first bytes say.
+    /// The length of the header, as far as its first bytes reveal it.
     fn header_needs(&self) -> Result<usize, DecodeError> {
         if self.header_len < 2 {
             return Ok(2);
@@ -245,7 +247,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Takes in a piece of the payload of `frame`, of which `frame.left` bytes were missing.
+    /// Processes a piece of the payload of `frame`, of which `frame.left` bytes were missing before it.
     fn take_in(
         &mut self,
         frame: FrameHeader,
@@ -265,7 +267,7 @@ impl Decoder {
         };
         let expected = message.bytes.len() + frame.left;
         message.append(piece, frame.mask, expected);
-        // A message that comes in one piece is checked when it becomes a string.
+        // A message that arrives in one piece is checked when it is converted to a string.
         let is_in_one_piece = ended && frame.fin && message.bytes.len() == piece.len();
         if message.is_text && !is_in_one_piece {
             message.check()?;
@@ -294,7 +296,7 @@ impl FrameHeader {
 }
 
 impl Message {
-    /// Appends a piece; the message will have `expected` bytes at least.
+    /// Appends a piece to a message that will have at least `expected` bytes.
     fn append(&mut self, piece: &[u8], mask: [u8; 4], expected: usize) {
         let at = self.bytes.len();
         let needed = at + piece.len();
@@ -306,7 +308,7 @@ impl Message {
         unmask(&mut self.bytes[at..], mask);
     }
 
-    /// Checks the bytes of a text that were not checked yet. A character may be incomplete at the end.
+    /// Checks the bytes of a text that have not been checked yet. The last character may be incomplete.
     fn check(&mut self) -> Result<(), DecodeError> {
         self.checked += match std::str::from_utf8(&self.bytes[self.checked..]) {
             Ok(text) => text.len(),
@@ -332,7 +334,7 @@ fn decode_close(payload: &[u8]) -> Result<Incoming, DecodeError> {
         [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
         [_] => return Err(DecodeError::Violation("half a code in a close frame")),
     };
-    // RFC 6455 §7.4, and the codes that IANA registered since.
+    // RFC 6455 §7.4, and the codes that IANA has registered since.
     let may_be_sent = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
     if !may_be_sent && !payload.is_empty() {
         return Err(DecodeError::Violation(
@@ -346,7 +348,7 @@ fn decode_close(payload: &[u8]) -> Result<Incoming, DecodeError> {
     })
 }
 
-/// XORs `bytes` with `mask`, over and over.
+/// XORs `bytes` with the repeated `mask`.
 fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);

@@ -1,6 +1,6 @@
 //! WebSocket frames (RFC 6455 §5): encoding them, and decoding those of a client.
 //!
-//! No input or output happens here: [`Decoder`] is fed bytes in pieces of any size, and the encoders return bytes.
+//! This module does no I/O: [`Decoder`] is fed bytes in pieces of any size, and the encoders return bytes.
 
 mod decoder;
 
@@ -14,7 +14,7 @@ pub const CONTROL_BYTES_MAX: usize = 125;
 /// The longest reason of a close frame, in bytes: a control frame without the two bytes of the code.
 pub const CLOSE_REASON_BYTES_MAX: usize = CONTROL_BYTES_MAX - 2;
 
-/// The code that stands for a close frame without one (RFC 6455 §7.1.5).
+/// The code that stands for a close frame without a code (RFC 6455 §7.1.5).
 pub const NO_CODE: u16 = 1005;
 
 const FIN: u8 = 0x80;
@@ -44,12 +44,12 @@ pub fn ping() -> Bytes {
     whole(PING, &[])
 }
 
-/// The answer to a ping with `payload`, which has at most [`CONTROL_BYTES_MAX`].
+/// The answer to a ping with `payload`, which has at most [`CONTROL_BYTES_MAX`] bytes.
 pub fn pong(payload: &[u8]) -> Bytes {
     whole(PONG, payload)
 }
 
-/// A close frame. A `reason` over [`CLOSE_REASON_BYTES_MAX`] is cut; with [`NO_CODE`] the frame is empty.
+/// A close frame. A `reason` longer than [`CLOSE_REASON_BYTES_MAX`] is truncated; with [`NO_CODE`], the frame is empty.
 pub fn close(code: u16, reason: &str) -> Bytes {
     if code == NO_CODE {
         return whole(CLOSE, &[]);

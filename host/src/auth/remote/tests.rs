@@ -1,4 +1,4 @@
-//! Keys from a server in the test's own process.
+//! Tests keys from a server in the test's own process.
 
 use std::sync::{Mutex, PoisonError, atomic::AtomicUsize, atomic::Ordering};
 
@@ -12,10 +12,10 @@ use tokio::{
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// Longer than anything takes; a test that waits so long has failed.
+/// Longer than anything takes; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An identity provider: answers every request with what it was given last.
+/// An identity provider: answers every request with the answer that it was given last.
 struct Provider {
     url: String,
     answer: Arc<Mutex<String>>,
@@ -87,7 +87,7 @@ async fn serve(listener: TcpListener, answer: Arc<Mutex<String>>, asked: Arc<Ato
             if answer == SILENCE {
                 std::future::pending::<()>().await;
             }
-            // Whoever has heard enough may be gone.
+            // A client that has received enough may be gone.
             let _ = stream.write_all(answer.as_bytes()).await;
         });
     }
@@ -102,7 +102,7 @@ fn with_status(status: &str, headers: &str, body: &str) -> String {
     )
 }
 
-/// The RSA (0) or EC (1) key of the set in `testdata`, by this name.
+/// The RSA (0) or EC (1) key of the set in `testdata`, with this `kid`.
 fn set(index: usize, kid: &str) -> String {
     let all: Value = serde_json::from_str(include_str!("../testdata/jwks.json")).expect("JSON");
     let mut key = all["keys"][index].clone();
@@ -140,7 +140,7 @@ async fn an_unknown_kid_leads_to_one_fetch_for_all_that_wait_and_to_no_other_bef
         assert!(waited.is_ok(), "{waited:?}");
     }
     assert_eq!(provider.asked(), 2);
-    // A key that is gone is gone, and strangers set nothing off.
+    // A removed key is unknown, and unknown names trigger no fetch.
     for kid in ["a", "c", "d"] {
         let refused = keys.set_for(Some(kid)).await;
         assert_eq!(refused.err(), Some(NoKey::Unknown.into()), "{kid}");
@@ -202,7 +202,7 @@ async fn the_last_good_keys_stay_whatever_is_answered_later() {
         let before = metrics.auth_key_reloads_failed.get();
         failures(&metrics, before + 1).await;
         assert!(keys.look_up(Some("a")).is_ok(), "{answer:.60}");
-        // A key that may have come by now is no reason to call a token wrong.
+        // A token is not called wrong because of a key that may have been added meanwhile.
         let unknown = keys.set_for(Some("b")).await;
         assert_eq!(
             unknown.err(),
@@ -233,7 +233,7 @@ async fn while_there_are_no_keys_yet_tokens_are_refused_and_fetching_is_tried_ag
         }
     };
     timeout(PATIENCE, come).await.expect("the keys come");
-    // None of those who came too early has used up the turn of an unknown `kid`.
+    // None of the early requests has used up the turn of an unknown `kid`.
     provider.answers(&set(1, "b"));
     assert!(keys.set_for(Some("b")).await.is_ok());
 }

@@ -1,4 +1,4 @@
-//! Values in this process's memory: a server with the memory broker is alone, so nobody else has to see them.
+//! Values in this process's memory: a server with the memory broker is the only node, so no other node has to see them.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,7 +18,7 @@ pub struct MemoryStore(RwLock<HashMap<String, Arc<Mutex<Shelf>>>>);
 #[derive(Debug, Default)]
 struct Shelf {
     values: HashMap<Arc<str>, Value>,
-    /// Those that have a time, by its end.
+    /// The keys that expire, by expiry time.
     ends: BTreeSet<(Instant, Arc<str>)>,
     bytes: usize,
 }
@@ -29,14 +29,14 @@ struct Value {
     expires: Option<Instant>,
 }
 
-/// Values whose time is over and that are thrown away at most: by each operation, and by a write that would else find
-/// no room. What more there is waits, because no tick interrupts the host, and threads wait for the lock.
+/// The most expired values that are removed at once: by any operation, and by a write that would not fit otherwise. The
+/// rest waits, because no tick interrupts the host, and other threads wait for the lock.
 const SWEEP: usize = 16;
 const SWEEP_FOR_ROOM: usize = 1000;
 
 /// Why nothing was written yet.
 enum NotYet {
-    /// There may be room after another round: more was over than one throws away.
+    /// There may be room after another round: more values have expired than one round removes.
     Again,
     Refused(StoreError),
 }
@@ -56,7 +56,7 @@ impl MemoryStore {
         act(&mut shelf, now)
     }
 
-    /// A write, which lets others have their turn before each further round.
+    /// Runs a write, and yields to other tasks before each further round.
     async fn write<R>(
         &self,
         plugin: &str,
@@ -134,7 +134,7 @@ impl Shelf {
         }
     }
 
-    /// Throws values away whose time is over, the oldest first, and says how many.
+    /// Removes up to `most` expired values, the oldest first, and returns how many.
     fn sweep(&mut self, most: usize, now: Instant) -> usize {
         for swept in 0..most {
             match self.ends.first() {
@@ -193,7 +193,7 @@ impl Shelf {
     }
 }
 
-/// The bytes that a value takes up.
+/// The bytes that an entry takes up.
 fn size(key: &str, value: &[u8]) -> usize {
     ENTRY_BYTES + key.len() + value.len()
 }
@@ -291,7 +291,7 @@ mod tests {
             shelf.get("1000", then).is_none(),
             "it is over, thrown away or not"
         );
-        // One round does not make the room.
+        // One round does not make enough room.
         let room = ENTRY_BYTES + 5;
         assert!(matches!(
             shelf.put(room, entry("new"), None, then),

@@ -1,7 +1,7 @@
-//! Values that plugins keep beyond an instance and a version.
+//! Values that outlive the instances and versions of a plugin.
 //!
-//! [`PluginStore`] is the contract; a suite among the integration tests holds both stores to it: [`MemoryStore`] for a
-//! node that is alone, [`RedisStore`] for nodes that share one Redis.
+//! [`PluginStore`] is the contract, and a suite of integration tests holds both stores to it: [`MemoryStore`] for a
+//! single node, [`RedisStore`] for nodes that share one Redis.
 
 mod memory;
 mod redis;
@@ -14,14 +14,14 @@ use futures_util::future::BoxFuture;
 pub(super) use self::unwritten::Unwritten;
 pub use self::{memory::MemoryStore, redis::RedisStore};
 
-/// Bytes that a value takes up in addition to its own and those of its key: for its place among the others, and its
-/// expiry. About as much as either store needs, so that many small values take no more memory than a few large ones.
+/// Bytes that are charged for each entry in addition to its key and value, for its bookkeeping and its expiry. This is
+/// about as much as either store needs, so that many small values take no more memory than a few large ones.
 pub const ENTRY_BYTES: usize = 256;
 
 /// The reason why an operation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// All values of the plugin together would be over its limit.
+    /// All values of the plugin together would exceed its limit.
     #[error("the plugin's values are over its limit")]
     TooLarge,
     /// The value or the sum is not a 64-bit number in plain decimal form.
@@ -32,11 +32,11 @@ pub enum StoreError {
     Unavailable,
 }
 
-/// Keeps bytes under keys, for each plugin apart from the others, whatever plugins and keys are called.
+/// Keeps bytes under keys, separately for each plugin, whatever the names of plugins and keys are.
 ///
-/// The limits of single keys and values are checked before the store is asked; `bytes_max` is the limit of all keys
-/// and values of the plugin together, with [`ENTRY_BYTES`] for each, those whose time is over left out. Each operation is atomic, and answers in time:
-/// where the store cannot do it now, with [`StoreError::Unavailable`].
+/// The limits of single keys and values are checked before the store is called. `bytes_max` limits all keys and values
+/// of the plugin together, plus [`ENTRY_BYTES`] for each entry; expired entries do not count. Each operation is atomic
+/// and answers in time: with [`StoreError::Unavailable`] if the store cannot carry it out now.
 pub trait PluginStore: Send + Sync {
     /// The value of `key`; `None` if it has none or has expired.
     fn get<'a>(
@@ -45,7 +45,7 @@ pub trait PluginStore: Send + Sync {
         key: &'a str,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>>;
 
-    /// Sets `key`, for `ttl` or for good.
+    /// Sets an entry, for its time to live or permanently.
     fn set<'a>(
         &'a self,
         plugin: &'a str,
@@ -53,12 +53,12 @@ pub trait PluginStore: Send + Sync {
         entry: Entry<'a>,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Forgets `key`.
+    /// Removes `key`.
     fn remove<'a>(&'a self, plugin: &'a str, key: &'a str)
     -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Adds `by` to the decimal number under `key` and returns the sum. A new key starts at 0 and takes `ttl`; an old
-    /// one keeps its own.
+    /// Adds `by` to the decimal number under `key` and returns the sum. A new key starts at 0 and takes `ttl`; an
+    /// existing one keeps its own.
     fn increment<'a>(
         &'a self,
         plugin: &'a str,
@@ -81,7 +81,7 @@ pub trait PluginStore: Send + Sync {
 /// An entry to set.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
-    /// Under which key.
+    /// The key.
     pub key: &'a str,
     /// The bytes.
     pub value: &'a [u8],
@@ -89,8 +89,8 @@ pub struct Entry<'a> {
     pub ttl: Option<Duration>,
 }
 
-/// The number that a value spells: decimal, of 64 bits, and spelled as a number is printed, so without a plus sign, spaces
-/// or leading zeros.
+/// Parses a value as a 64-bit decimal number, spelled as numbers are printed: without a plus sign, spaces or leading
+/// zeros.
 fn parse_number(bytes: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(bytes).ok()?;
     let number: i64 = text.parse().ok()?;

@@ -1,26 +1,29 @@
 //! Values in Redis, shared by all nodes.
 //!
-//! The keys of plugin `p` begin with `plugin_store:{p}:` behind the configured prefix. The braces put them into one slot
-//! of a cluster, so that one script may touch all that it needs; what a plugin is called is escaped in between, so that
-//! no name and no key can spell a key of another plugin. They are
+//! The keys of plugin `p` begin with the configured prefix, followed by `plugin_store:{p}:`. The braces put all of them
+//! into one slot of a cluster, so that one script may access everything it needs. The plugin's name is escaped between
+//! them, so that no name and no key can form a key of another plugin. The keys are:
 //!
 //! - `value:KEY`: the bytes of one value. If it has a time to live, Redis itself removes it.
-//! - `lasting`: how many bytes the values and keys take up that are kept for good, with [`ENTRY_BYTES`](super::ENTRY_BYTES) for each.
-//! - `passing`: the values that are not, as a sorted set of `SIZE:KEY` by the end of their time, and their sum.
+//! - `lasting`: the number of bytes that permanent values and their keys take up, with
+//!   [`ENTRY_BYTES`](super::ENTRY_BYTES) for each.
+//! - `passing`: the values with a time to live, as a sorted set of `SIZE:KEY` by expiry time, and the sum of their
+//!   sizes.
 //!
-//! Why two accounts: Redis tells nobody that a value's time is over, so each write strikes the oldest that are over off
-//! `passing`, 16 at most, and up to 1,000 more where it would else be refused for want of room. If even those were not all,
-//! it is asked again: no single call holds Redis up for long, and what is over never counts against what is new. `passing`
-//! has itself a time, a moment longer than that of the last value in it, and takes its sum along: a plugin that is gone
-//! for good leaves nothing behind but what it wanted to be kept for good. Nothing ever scans the keys.
+//! There are two accounts because Redis does not report expired values. Each write therefore removes the oldest expired
+//! ones from `passing`: 16 at most, and up to 1,000 more if it would otherwise be refused for lack of room. If even
+//! more have expired, the script is run again: no single call blocks Redis for long, and expired values never count
+//! against new ones. `passing` itself has a time to live, slightly longer than that of the last value in it, and its
+//! sum expires with it: a plugin that is gone for good leaves nothing behind except its permanent values. Nothing ever
+//! scans the keys.
 //!
-//! The sums are right as long as Redis drops nothing by itself: an eviction policy of `noeviction` or `volatile-*`, as for
-//! every other key of this server. An evicted value with a time counts until that is over; one without would count
-//! until the key is written again.
+//! The sums are correct as long as Redis evicts nothing that is permanent: it needs an eviction policy of `noeviction`
+//! or `volatile-*`, as for every other key of this server. An evicted value with a time to live counts until it would
+//! have expired; a permanent one would count until its key is written again.
 //!
-//! Every change is one script, and so atomic; reading is a plain `GET`. A script costs the server 8 to 12 µs of its one CPU
-//! with values of 100 bytes, a `GET` 0.4 µs. Whether a value has a time is asked of Redis each
-//! time (`PTTL`), never concluded from the accounts, so these cannot drift.
+//! Every change is one script, and therefore atomic; reading is a plain `GET`. A script takes 8 to 12 µs of the Redis
+//! server's only CPU with values of 100 bytes, a `GET` 0.4 µs. The scripts ask Redis each time whether a value has a
+//! time to live (`PTTL`), and never infer it from the accounts, so these cannot drift.
 
 use std::time::Duration;
 
@@ -57,8 +60,8 @@ enum Condition<'a> {
 }
 
 impl RedisStore {
-    /// A store over a link of its own: a plugin that moves much must not hold up what nodes say to each other. Every key
-    /// begins with `prefix`.
+    /// Creates a store. `commands` should be a separate link: a plugin that transfers a lot must not delay what nodes
+    /// send to each other. Every key begins with `prefix`.
     pub fn new(commands: Commands, prefix: &str) -> Self {
         Self {
             commands,
@@ -108,8 +111,8 @@ impl RedisStore {
         ]
     }
 
-    /// Runs a script until it has struck off all that it must, or until the time of a command is over. Returns a status,
-    /// and what else it says.
+    /// Runs a script, repeatedly if it asks for that, until it is done or the command timeout is over. Returns its
+    /// status and any further values.
     async fn run(
         &self,
         script: &Script,
@@ -147,8 +150,8 @@ fn millis(ttl: Option<Duration>) -> String {
         .unwrap_or_default()
 }
 
-/// `name` without a brace or colon, never empty, and never the same for two names: what is between the braces alone says
-/// to which slot a key belongs, unless there is nothing.
+/// Escapes `name`: the result has no brace or colon, is never empty, and differs for different names. The text between
+/// the braces alone determines a key's slot, unless it is empty.
 fn escaped(name: &str) -> String {
     if name.is_empty() {
         return "%".to_owned();

@@ -6,9 +6,9 @@ use futures_util::{FutureExt, future::BoxFuture};
 
 use super::{Entry, PluginStore, StoreError, parse_number};
 
-/// Reads from another store, and answers writes as that would, without making them. So a call that writes and reads again
-/// finds what was there before; what a version makes of the values of the live one is as close to the truth as it can be
-/// without touching them.
+/// Reads from another store, and answers writes as that store would, without carrying them out. So a call that reads
+/// what it has written finds the old value. The version's results on the live version's values are as close to the
+/// truth as possible without changing those values.
 pub(in crate::plugin) struct Unwritten(pub(in crate::plugin) Arc<dyn PluginStore>);
 
 impl PluginStore for Unwritten {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{FRAME_OVERHEAD_BYTES, Sink};
 use crate::{protocol::Frame, websocket};
 
-/// The most bytes of frames that are gathered for one write; a larger frame is not copied.
+/// Maximum number of bytes of frames that are gathered for one write; a larger frame is not copied.
 const GATHERED_BYTES: usize = 16 << 10;
 /// The capacity that an empty queue keeps: enough for a client that gets one message after another.
 const PLACES_AT_REST: usize = 4;
@@ -20,10 +20,10 @@ thread_local! {
 /// A queued frame.
 #[derive(Debug)]
 pub(super) enum Queued {
-    /// A text frame. Its header is made when it is written, because all receivers share the text.
+    /// A text frame. Its header is created when it is written, because all receivers share the text.
     Text {
         frame: Frame,
-        /// It is a message that counts as lost if it is not written.
+        /// Whether it is a message, which counts as lost if it is not written.
         is_message: bool,
     },
     /// A control frame with its header.
@@ -34,11 +34,11 @@ pub(super) enum Queued {
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     frames: VecDeque<Queued>,
-    /// Charged for the frames of text.
+    /// The bytes charged for the text frames.
     bytes: usize,
-    /// The number of queued control frames, without a close frame.
+    /// The number of queued control frames, except a close frame.
     controls: usize,
-    /// Bytes of the first frame that are written already.
+    /// Bytes of the first frame that have already been written.
     written: usize,
     /// The number of bytes written since the start.
     written_in_all: u64,
@@ -78,7 +78,7 @@ impl Queued {
 }
 
 impl Queue {
-    /// Charged for the frames of text.
+    /// The bytes charged for the text frames.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -134,7 +134,7 @@ impl Queue {
     /// Writes until the queue is empty.
     ///
     /// # Errors
-    /// The errors of the sink; frames that were written before are removed.
+    /// Returns the errors of the sink; frames that were written before are removed.
     pub(super) fn write(&mut self, sink: &dyn Sink) -> io::Result<()> {
         if self.frames.is_empty() {
             return Ok(());

@@ -1,10 +1,10 @@
-//! An outbox over a socket that takes what the test lets it take.
+//! Tests an outbox over a socket that accepts only as much as the test allows.
 
 use std::sync::Arc;
 
 use super::*;
 
-/// What was written, and how much more may be.
+/// The bytes that were written, and how many more the socket accepts.
 #[derive(Clone, Default)]
 struct Socket(Arc<Mutex<Written>>);
 
@@ -33,7 +33,7 @@ impl Socket {
         self.0.lock().unwrap().room += bytes;
     }
 
-    /// The texts of the whole frames that were written, and the bytes that follow them.
+    /// The texts of the complete frames that were written, and the bytes that follow them.
     fn frames(&self) -> (Vec<String>, Vec<u8>) {
         let mut rest = self.0.lock().unwrap().bytes.clone();
         let mut texts = Vec::new();
@@ -66,7 +66,7 @@ fn frame(text: &str) -> Frame {
     Frame::from(text.to_owned())
 }
 
-/// A turn of the session, whose socket gets no more room meanwhile.
+/// A turn of the session, whose socket does not become writable meanwhile.
 fn turn(outbox: &Outbox) -> Poll<io::Result<CloseRequest>> {
     let mut cx = Context::from_waker(Waker::noop());
     outbox.poll_write(&mut cx, |_| Poll::Pending)
@@ -168,7 +168,7 @@ fn a_client_that_does_not_read_cannot_put_off_a_close_and_the_first_one_counts()
     outbox.close(CloseCode::DRAIN, "second");
     let close = turn(&outbox);
     assert!(matches!(close, Poll::Ready(Ok(close)) if close.code == CloseCode::KICKED));
-    // Its frame still comes after what is queued.
+    // Its frame still comes after the queued ones.
     outbox.push_close(Bytes::from_static(b"close"));
     socket.give_room(1000);
     let mut cx = Context::from_waker(Waker::noop());

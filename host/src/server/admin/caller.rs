@@ -7,20 +7,20 @@ use tracing::info;
 
 use crate::{plugin::hex, server::error::ApiError};
 
-/// Mixed into fingerprints of the key, so that they are useless elsewhere.
+/// Mixed into the fingerprints of keys, so that they are useless elsewhere.
 const FINGERPRINT_OF: &[u8] = b"signalbox-admin:";
 
-/// Bytes of the hash that stand in a fingerprint: enough to tell keys apart, and too few to find one.
+/// Bytes of the hash in a fingerprint: enough to tell keys apart, too few to recover a key.
 const FINGERPRINT_BYTES: usize = 4;
 
-/// Longest text in a line, in bytes; the rest is cut off.
+/// Maximum length of a text in an audit line, in bytes; the rest is cut off.
 const TEXT_BYTES_MAX: usize = 512;
 
-/// A caller.
+/// A caller of the admin API.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     address: SocketAddr,
-    /// Tells keys apart without showing them: the first digits of a sha256.
+    /// Tells keys apart without revealing them: the first digits of a SHA-256.
     key: String,
 }
 
@@ -41,8 +41,7 @@ impl Caller {
         format!("key {key} from {address}")
     }
 
-    /// Writes down that this caller did `action` to `object`, and what came of it. `detail` says which version, or what
-    /// was wrong.
+    /// Logs that this caller did `action` to `object`, and its `outcome`. `detail` names the version, or the fault.
     pub(super) fn did(&self, action: &str, object: &str, outcome: &str, detail: &str) {
         let Self { address, key } = self;
         let (object, detail) = (cut(object), cut(detail));
@@ -58,13 +57,13 @@ impl Caller {
         );
     }
 
-    /// Writes down that it was refused.
+    /// Logs that an action was refused.
     pub(super) fn was_refused(&self, action: &str, object: &str, error: &ApiError) {
         self.did(action, object, error.code(), error.message());
     }
 }
 
-/// Text of a caller may be long.
+/// Truncates text from a caller, which may be long.
 fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }

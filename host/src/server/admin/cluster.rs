@@ -1,4 +1,5 @@
-//! `scope=cluster`: all nodes go live with a component together or none does, and all follow their files again.
+//! `scope=cluster`: pushes a component to all nodes, which go live together or not at all, and makes all nodes follow
+//! their files again.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -19,7 +20,7 @@ use crate::{
 const PUSH: &str = "push to all nodes";
 const RELEASE: &str = "have all nodes follow their files";
 
-/// How long a client should wait while another swap is under way, or Redis away.
+/// How long a client should wait while another swap is in progress, or Redis is unavailable.
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
@@ -27,7 +28,7 @@ struct Swapped<'a> {
     plugin: &'a str,
     scope: &'static str,
     outcome: &'static str,
-    /// The first twelve digits of the sha256.
+    /// The first twelve digits of the SHA-256.
     version: &'a str,
     sha256: &'a str,
     /// The number of versions that the cluster has decided on for this plugin; 0 for a single node.
@@ -58,7 +59,7 @@ struct Node<'a> {
     answer: &'a NodeAnswer,
 }
 
-/// Runs to its end in a separate task, so that a client that disconnects does not cancel it, and is audited.
+/// Runs to completion in a separate task, so that a client that disconnects does not cancel it, and audits the result.
 pub(super) async fn push(
     admin: &Arc<Admin>,
     caller: Caller,
@@ -112,7 +113,7 @@ pub(super) async fn release(
     task.await.unwrap_or_else(|_| Err(ApiError::panicked()))
 }
 
-/// For the audit line.
+/// Outcome and detail for the audit line.
 fn in_words(pushed: &Result<Pushed, PushError>) -> (&'static str, String) {
     match pushed {
         Ok(pushed) => {

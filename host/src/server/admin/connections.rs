@@ -26,31 +26,31 @@ const ACTION: &str = "disconnect";
 /// The default number of listed connections.
 const LIMIT: usize = 100;
 
-/// The reason that a client gets.
+/// The close reason sent to the client.
 const REASON: &str = "disconnected by an operator";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {
-    /// All connections of this user, on every node; without it those on this node.
+    /// Lists all connections of this user on every node; if absent, the connections on this node.
     user: Option<String>,
-    /// At most so many.
+    /// The maximum number of connections to list.
     limit: Option<usize>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Whose {
-    /// Whose connection it is, to find it on another node.
+    /// The user of the connection, needed to find it on another node.
     user: Option<String>,
 }
 
 #[derive(Serialize)]
 struct Listed {
     connections: Vec<Entry>,
-    /// How many there are, also beyond the limit.
+    /// The total number, including those beyond the limit.
     total: usize,
-    /// Nodes that hold the user and did not say anything.
+    /// Nodes that hold connections of the user but did not list them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unanswered: Vec<String>,
 }
@@ -62,7 +62,7 @@ struct Entry {
     node: String,
     address: String,
     connected_at: String,
-    /// `signalbox.v1`, or none.
+    /// `signalbox.v1`, or `None`.
     protocol: Option<&'static str>,
     rooms: usize,
 }
@@ -130,7 +130,7 @@ pub(super) async fn disconnect(
     Name(id): Name,
     Checked(Whose { user }): Checked<Whose>,
 ) -> Result<Response, ApiError> {
-    // A separate task, so that it is audited even if the client does not wait for the answer.
+    // A separate task, so that the change is audited even if the client does not wait for the response.
     let task = tokio::spawn(async move {
         let done = disconnect_one(&state, &id, user).await;
         match &done {
@@ -158,7 +158,7 @@ fn valid(user: String) -> Result<String, ApiError> {
     ))
 }
 
-/// How many there are, and the oldest of them: a node may have very many, of which few are asked for.
+/// The total number, and the oldest connections: a node may have very many, of which only a few are requested.
 fn on_this_node(state: &AppState, limit: usize) -> (usize, Vec<Entry>) {
     let node = state.services.ids.node();
     let mut open = state.services.router.table().connections();
@@ -190,14 +190,14 @@ async fn of_user(state: &AppState, user: &str) -> Result<(Vec<Entry>, Vec<String
                     .map(|report| Entry::new(user, &node, report));
                 connections.extend(entries);
             }
-            // One that says how many, and not which, does not know the question.
+            // A node that reports a number instead of a list does not know this request.
             Told::Connections(_) | Told::Nothing | Told::CannotBeAsked => unanswered.push(node),
         }
     }
     Ok((connections, unanswered))
 }
 
-/// The node that it was on.
+/// Returns the node that held the connection.
 async fn disconnect_one(
     state: &AppState,
     id: &str,

@@ -1,7 +1,7 @@
 //! The API for operators: inspects and changes what runs on this node.
 //!
-//! Every call needs the current `admin.key`. Calls are counted, and changes are audited ([`caller`]). Answers and errors are
-//! JSON; [`openapi`] describes all of them.
+//! Every call needs the current `admin.key`. Calls are counted, and changes are audited ([`caller`]). Responses and
+//! errors are JSON; [`openapi`] describes all of them.
 
 mod caller;
 mod cluster;
@@ -29,10 +29,11 @@ use self::caller::Caller;
 use super::{AppState, bearer, error::ApiError, throttle::Throttle};
 use crate::metrics::AdminOutcome;
 
-/// Components that may be on their way in, or be tried out, at a time: each is held in memory as a whole.
+/// Maximum number of components that may be uploading or under test at the same time: each is held in memory as a
+/// whole.
 const PUSHES_MAX: usize = 2;
 
-/// State that all calls share.
+/// State shared by all calls.
 struct Admin {
     state: AppState,
     throttle: Arc<Throttle>,
@@ -43,7 +44,7 @@ struct Admin {
 /// A call: its method, its path, and its handler.
 type Call = (Method, &'static str, MethodRouter<AppState>);
 
-/// Every call. The description and the router follow from this list, or are held against it.
+/// All calls. The router is built from this list, and a test compares the OpenAPI description with it.
 fn calls() -> Vec<Call> {
     vec![
         (Method::GET, "/admin/plugins", get(plugins::list)),
@@ -71,7 +72,7 @@ fn calls() -> Vec<Call> {
     ]
 }
 
-/// Everything at and below `/admin`, so that nothing there answers without the key.
+/// All routes at and below `/admin`, so that nothing there answers without the key.
 pub(super) fn routes(state: AppState, throttle: Arc<Throttle>) -> Router<AppState> {
     let admin = Arc::new(Admin {
         state,

@@ -1,4 +1,4 @@
-//! `GET /admin/nodes`: the nodes of the cluster, and how this one is.
+//! `GET /admin/nodes`: the nodes of the cluster, and the state of this node.
 
 use std::{
     collections::BTreeMap,
@@ -18,10 +18,10 @@ use crate::{fleet::PluginStanding, server::error::json};
 struct Nodes<'a> {
     /// The server IDs of all nodes that are alive.
     nodes: Vec<String>,
-    /// Why only this one is known.
+    /// Why only this node is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     unavailable: Option<String>,
-    /// The one that answers.
+    /// The node that answers.
     this: This<'a>,
 }
 
@@ -32,7 +32,7 @@ struct This<'a> {
     version: &'static str,
     started_at: String,
     connections: usize,
-    /// Whether it is going down.
+    /// Whether it is shutting down.
     draining: bool,
     /// The cluster's decisions that it follows, by plugin.
     decisions: BTreeMap<String, PluginStanding>,
@@ -40,7 +40,7 @@ struct This<'a> {
 
 pub(super) async fn list(Extension(admin): Extension<Arc<Admin>>, _: Checked<Nothing>) -> Response {
     let services = &admin.state.services;
-    // An operator who looks because Redis is away needs to see at least this node.
+    // An operator who looks here because Redis is unavailable needs to see at least this node.
     let (nodes, unavailable) = match services.router.broker().nodes().await {
         Ok(nodes) => (nodes, None),
         Err(error) => {

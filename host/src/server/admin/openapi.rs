@@ -1,4 +1,4 @@
-//! `GET /admin/openapi.json`: the description of this API, which tests hold against the router and its answers.
+//! `GET /admin/openapi.json`: the description of this API. Tests compare it with the router and its responses.
 
 use axum::{
     http::header,
@@ -7,7 +7,7 @@ use axum::{
 
 use super::query::{Checked, Nothing};
 
-/// OpenAPI 3.1, whose schemas are those of JSON Schema 2020-12.
+/// OpenAPI 3.1, which uses the schemas of JSON Schema 2020-12.
 const DESCRIPTION: &str = include_str!("openapi.json");
 
 pub(super) async fn describe(_: Checked<Nothing>) -> Response {

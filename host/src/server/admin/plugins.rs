@@ -1,4 +1,4 @@
-//! `/admin/plugins`: which versions run, and having one read again or taken back.
+//! `/admin/plugins`: lists the versions that run, reloads files and rolls back.
 
 use std::sync::Arc;
 
@@ -30,12 +30,12 @@ struct Changed<'a> {
     plugin: &'a str,
     /// `live`, `canary` or `shadow` (tried next to the live version), or `unchanged`.
     outcome: &'static str,
-    /// The first twelve digits of the sha256 of the version that is live, or tried, now.
+    /// The first twelve digits of the SHA-256 of the version that is now live or on trial.
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
-    /// That of the version that was live before.
+    /// The same for the version that was live before.
     #[serde(skip_serializing_if = "Option::is_none")]
     replaced: Option<String>,
     /// The share of users that a canary serves.
@@ -52,7 +52,7 @@ struct Changed<'a> {
     message: Option<&'static str>,
 }
 
-/// A refusal.
+/// The report of a refused change.
 #[derive(Serialize)]
 struct Refusal {
     plugin: String,
@@ -151,7 +151,7 @@ pub(super) async fn to_its_end(
     task.await.unwrap_or_else(|_| Err(ApiError::panicked()))
 }
 
-/// For the audit line.
+/// Outcome and detail for the audit line.
 fn in_words(changed: &Result<Change, ChangeError>) -> (&'static str, String) {
     match changed {
         Ok(Change::Live {
@@ -267,7 +267,7 @@ pub(super) fn error_code(error: &ChangeError) -> (StatusCode, &'static str) {
     }
 }
 
-/// As an error of this API.
+/// Converts the error to an error of this API.
 pub(super) fn refused(plugin: &str, error: ChangeError) -> ApiError {
     let (status, code) = error_code(&error);
     let message = match &error {

@@ -1,4 +1,4 @@
-//! `PUT /admin/plugins/{name}`: a component comes in and goes live, or is refused.
+//! `PUT /admin/plugins/{name}`: receives a component, which goes live or is refused.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,18 +21,18 @@ use super::{
 };
 use crate::{fleet::ClusterPush, plugin as registry, server::error::ApiError};
 
-/// How far a push goes, and how much speaks against it.
+/// The nodes that a push affects, and the safeguards that it overrides.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Push {
     #[serde(default)]
     scope: Scope,
-    /// With all nodes: how many are enough.
+    /// With `scope=cluster`: how many nodes are enough.
     quorum: Option<usize>,
-    /// Even if the version was rolled back on probation. A push to all nodes implies it.
+    /// Accepts the version even if it was rolled back during probation. A push to all nodes implies it.
     #[serde(default)]
     force: bool,
-    /// Whether it has to prove itself.
+    /// Whether the version goes through probation.
     #[serde(default = "yes")]
     probation: bool,
 }
@@ -58,7 +58,7 @@ impl Push {
 
 const ACTION: &str = "push";
 
-/// How long a client should wait while others push.
+/// How long a client should wait while other pushes are in progress.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn push(
@@ -99,10 +99,10 @@ pub(super) async fn push(
     to_its_end(caller, action, plugin, push).await
 }
 
-/// A component, and the right to have it in memory.
+/// A component, and the permit to hold it in memory.
 pub(super) type Received = (Arc<[u8]>, tokio::sync::OwnedSemaphorePermit);
 
-/// The component, once all of it has come in.
+/// Receives the component as a whole.
 async fn receive(
     admin: &Admin,
     plugin: &str,

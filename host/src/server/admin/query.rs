@@ -1,4 +1,4 @@
-//! Parses path and query of a call strictly.
+//! Parses the path and query of a call strictly.
 
 use axum::{
     extract::{FromRequestParts, Path, Query},
@@ -8,7 +8,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::server::error::ApiError;
 
-/// The query. Unknown parameters are errors: an operator who misspells `force` learns of it.
+/// The query. Unknown parameters are errors, so that an operator who misspells `force` notices.
 pub(super) struct Checked<T>(pub(super) T);
 
 /// The query of a call that takes none.
@@ -16,18 +16,18 @@ pub(super) struct Checked<T>(pub(super) T);
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 
-/// Which nodes a change is for.
+/// The nodes that a change affects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Scope {
-    /// The one that is asked.
+    /// The node that receives the call.
     #[default]
     Node,
-    /// All of them.
+    /// All nodes.
     Cluster,
 }
 
-/// The one part of the path that varies.
+/// The variable part of the path.
 pub(super) struct Name(pub(super) String);
 
 impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Checked<T> {
@@ -37,9 +37,9 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Checked<T> {
         let query = Query::try_from_uri(&parts.uri);
         query.map(|Query(query)| Self(query)).map_err(|error| {
             let reason = error.body_text();
-            // As axum begins it for all of them.
+            // axum begins all its messages with this.
             let reason = reason.trim_start_matches("Failed to deserialize query string: ");
-            // A word of serde's for one of several values.
+            // serde's term for a value of an enum.
             let reason = reason.replace("unknown variant", "unknown value");
             let message = format!("the query is wrong: {reason}");
             ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", message)

@@ -1,4 +1,4 @@
-//! `GET /admin/config`: the configuration that is in force, without its secrets.
+//! `GET /admin/config`: the configuration in force, without its secrets.
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use serde_json::json;

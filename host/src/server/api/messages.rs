@@ -23,7 +23,7 @@ use crate::{
     trace::Parent,
 };
 
-/// A message from a backend. The payload borrows from the body, and is sent byte for byte.
+/// A message from a backend. The payload borrows from the body, and is sent unchanged.
 #[derive(Debug)]
 struct PostMessage<'a> {
     event_type: String,
@@ -35,7 +35,7 @@ struct PostMessage<'a> {
     raw: bool,
 }
 
-/// Its fields, for error messages.
+/// The names of its fields, for error messages.
 const FIELDS: &str = "`type`, `payload`, `receiverId`, `room`, `everyone`, `senderId` and `raw`";
 
 #[derive(Serialize)]
@@ -87,7 +87,7 @@ pub(super) async fn post(
     Ok(json(StatusCode::OK, &answer))
 }
 
-/// The trace that the backend began, if it sends one that is recorded.
+/// The trace that the backend began, if it sends one that is sampled.
 fn parent(headers: &HeaderMap) -> Option<Parent> {
     Parent::parse(headers.get("traceparent")?.to_str().ok()?)
 }
@@ -100,7 +100,7 @@ impl<'a> PostMessage<'a> {
     }
 
     fn read(mut object: Object<'a>) -> Result<Self, Wrong> {
-        // As on the wire, an empty name is none.
+        // As on the WebSocket, an empty name counts as absent.
         let given = |name: Option<String>| name.filter(|name| !name.is_empty());
         let message = Self {
             event_type: object.text(&["type"])?.unwrap_or_default(),

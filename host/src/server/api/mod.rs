@@ -1,6 +1,6 @@
-//! The API of backends: they send messages, and ask and tell about users.
+//! The API for backends: sends messages, and looks up and disconnects users.
 //!
-//! Every call needs one of the keys in `api.keys`, as they are now. Answers and errors are JSON.
+//! Every call needs one of the keys that are currently in `api.keys`. Responses and errors are JSON.
 
 mod messages;
 mod object;
@@ -21,14 +21,14 @@ use tokio::time::timeout;
 
 use super::{AppState, bearer, error::ApiError, throttle::Throttle};
 
-/// Bytes of a body in addition to a payload as large as a frame: field names and punctuation.
+/// Bytes that a body may have in addition to a payload as large as a frame: field names and punctuation.
 const ENVELOPE_BYTES_MAX: usize = 4 << 10;
 
 /// The index of the caller's key in the configuration. The key itself is never shown.
 #[derive(Clone, Copy, Debug)]
 struct KeyNumber(usize);
 
-/// Everything at and below `/api`, so that nothing there answers without a key.
+/// All routes at and below `/api`, so that nothing there answers without a key.
 pub(super) fn routes(state: AppState, throttle: Arc<Throttle>) -> Router<AppState> {
     Router::new()
         .route("/api/messages", post(messages::post))
@@ -79,7 +79,7 @@ async fn wrong_method() -> ApiError {
     )
 }
 
-/// The body, as far as it may go, and no longer than an upgrade may take.
+/// Reads the body, within its size limit and the time that an upgrade may take.
 async fn read(state: &AppState, body: Body) -> Result<Bytes, ApiError> {
     let (bytes_max, time) = {
         let live = state.services.live.load();

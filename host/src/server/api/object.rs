@@ -1,4 +1,4 @@
-//! A request's body: one JSON object, whose fields are taken out one by one.
+//! The body of a request: one JSON object, whose fields are taken out one by one.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -9,21 +9,21 @@ use crate::{
     server::error::ApiError,
 };
 
-/// Longest name of a field that an error shows, in characters.
+/// Maximum length of a field name in an error message, in characters.
 const SHOWN_CHARS_MAX: usize = 40;
 
-/// The fault of a body: the code of a message's error, and a text for people.
+/// The fault of a body: an error code of the WebSocket protocol, and a text for people.
 pub(super) type Wrong = (ErrorCode, String);
 
 fn wrong<T>(message: String) -> Result<T, Wrong> {
     Err((ErrorCode::InvalidFrame, message))
 }
 
-/// Refuses a body that is declared to be something else than JSON in UTF-8. What HTTP clients declare if their user says
-/// nothing passes.
+/// Refuses a body that is declared as anything but JSON in UTF-8. The content types that HTTP clients send by default
+/// are accepted.
 ///
 /// # Errors
-/// 415 with the media type to send.
+/// Returns 415 with the media type to send if the body is declared as something else.
 pub(super) fn check_content(headers: &HeaderMap) -> Result<(), ApiError> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let is_json = text(header::CONTENT_TYPE).is_none_or(declares_json);
@@ -56,17 +56,17 @@ fn declares_json(content_type: &str) -> bool {
     is_json && is_utf8
 }
 
-/// The fields that nobody has taken yet.
+/// The fields that have not been taken yet.
 #[derive(Debug)]
 pub(super) struct Object<'a> {
     fields: Vec<(String, &'a RawValue)>,
 }
 
 impl<'a> Object<'a> {
-    /// Reads `body`.
+    /// Parses `body`.
     ///
     /// # Errors
-    /// It is not UTF-8, breaks the [rules for JSON](json::check), or is not an object.
+    /// Returns the fault if the body is not UTF-8, breaks the [rules for JSON](json::check), or is not an object.
     pub(super) fn parse(body: &'a [u8]) -> Result<Self, Wrong> {
         let Ok(text) = std::str::from_utf8(body) else {
             return wrong("the body is not UTF-8".to_owned());
@@ -82,7 +82,7 @@ impl<'a> Object<'a> {
         Ok(Self { fields })
     }
 
-    /// Takes a field by one of its names; none if it is left out or `null`.
+    /// Takes a field by one of its names; `None` if it is missing or `null`.
     fn take(&mut self, names: &[&str]) -> Result<Option<&'a RawValue>, Wrong> {
         let is_it = |(name, _): &(String, _)| names.contains(&name.as_str());
         let Some(place) = self.fields.iter().position(is_it) else {
@@ -95,24 +95,24 @@ impl<'a> Object<'a> {
         Ok(Some(value).filter(|value| value.get() != "null"))
     }
 
-    /// A field's JSON.
+    /// Takes a field as JSON text.
     pub(super) fn json(&mut self, name: &str) -> Result<Option<&'a str>, Wrong> {
         Ok(self.take(&[name])?.map(RawValue::get))
     }
 
-    /// A text, by one of its names.
+    /// Takes a string, by one of its names.
     pub(super) fn text(&mut self, names: &[&str]) -> Result<Option<String>, Wrong> {
         self.parsed(names, "a string")
     }
 
-    /// `true` or `false`; left out, it is `false`.
+    /// Takes a Boolean; a missing field is `false`.
     pub(super) fn flag(&mut self, name: &str) -> Result<bool, Wrong> {
         Ok(self
             .parsed(&[name], "`true` or `false`")?
             .unwrap_or_default())
     }
 
-    /// A whole number.
+    /// Takes a whole number.
     pub(super) fn number(&mut self, name: &str) -> Result<Option<u64>, Wrong> {
         self.parsed(&[name], "a whole number")
     }
@@ -131,10 +131,10 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// All fields of the call were taken: `known` names them.
+    /// Checks that all fields of the call were taken. `known` names the valid ones, for the error message.
     ///
     /// # Errors
-    /// Another one is there.
+    /// Returns the fault if there is an unknown field.
     pub(super) fn finish(self, known: &str) -> Result<(), Wrong> {
         let Some((name, _)) = self.fields.first() else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! `/api/users/{user}`: finds the connections of a user, and closes them.
+//! `/api/users/{user}`: looks up the connections of a user, and closes them.
 
 use axum::{
     Extension,
@@ -32,11 +32,11 @@ type UserPath = Result<Path<String>, PathRejection>;
 #[derive(Debug, PartialEq, Serialize)]
 struct Found {
     online: bool,
-    /// The nodes that hold the user.
+    /// The nodes that hold connections of the user.
     nodes: Vec<String>,
-    /// Connections on those that told.
+    /// Connections on the nodes that reported their number.
     connections: usize,
-    /// Those of them that did not tell how many connections they have.
+    /// The nodes that did not report how many connections they have.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unanswered: Vec<String>,
 }
@@ -44,7 +44,7 @@ struct Found {
 #[derive(Debug, PartialEq, Serialize)]
 struct Disconnected {
     connections: usize,
-    /// Servers of `websocket-app` that hold the user and cannot be told.
+    /// Servers of `websocket-app` that hold connections of the user and cannot be asked to close them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unanswered: Vec<String>,
 }
@@ -195,7 +195,7 @@ fn disconnected(asked: Asked) -> Result<Disconnected, ApiError> {
     })
 }
 
-/// The number of connections, and the nodes that did not answer.
+/// Returns the number of connections, and the nodes that did not answer.
 fn sum(reports: &[NodeReport]) -> (usize, Vec<String>) {
     let mut unanswered = Vec::new();
     let mut connections = 0;

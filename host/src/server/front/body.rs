@@ -1,5 +1,5 @@
-//! Wraps the body of a request, so that the part that its handler leaves can be read, and the body of an answer, so that its
-//! end is noticed.
+//! Wraps the body of a request, so that the part that its handler leaves unread can be drained, and the body of a
+//! response, so that its end is noticed.
 
 use std::{
     future::poll_fn,
@@ -16,12 +16,12 @@ use tokio::time::timeout;
 
 use super::watch::Watch;
 
-/// Bytes that are read of a body that nobody wants, so that the connection can serve the next request. A longer one costs the
-/// connection.
+/// Bytes that are read of an unwanted body, so that the connection can serve the next request. If the body is longer,
+/// the connection is closed.
 const SETTLE_BYTES_MAX: u64 = 64 << 10;
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// The body of a request, of which the handler has a view.
+/// The body of a request, which the handler sees through a view.
 pub(super) struct Held(Arc<Mutex<State>>);
 
 struct State {
@@ -30,11 +30,11 @@ struct State {
     is_wanted: bool,
 }
 
-/// The handler's view.
+/// The handler's view of the body.
 struct View(Arc<Mutex<State>>);
 
 impl Held {
-    /// Keeps a body, and gives the handler's view of it.
+    /// Takes a body, and returns it with the handler's view of it.
     pub(super) fn new(incoming: Incoming) -> (Self, AnyBody) {
         let state = State {
             incoming,
@@ -103,7 +103,7 @@ impl Body for View {
     }
 }
 
-/// The body of an answer. HTTP drops it once it is written.
+/// The body of a response. hyper drops it once it is written.
 pub(super) struct Answer {
     body: AnyBody,
     watch: Arc<Watch>,

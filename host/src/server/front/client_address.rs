@@ -1,7 +1,8 @@
-//! Finds the client of a request behind proxies, by `X-Forwarded-For` and `Forwarded` (RFC 7239), as far as they can be trusted.
+//! Finds the client of a request behind proxies, from `X-Forwarded-For` and `Forwarded` (RFC 7239), as far as they can
+//! be trusted.
 //!
-//! Each proxy appends the address that it got the request from. So the list is read from its end, and only as long as the
-//! author of an entry is a trusted proxy: anything before that may be forged.
+//! Each proxy appends the address from which it received the request. The list is therefore read from its end, and only
+//! as long as the author of an entry is a trusted proxy: anything before that may be forged.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -11,16 +12,17 @@ use tracing::debug;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// An entry of a list: an address; `None`: anything else.
+/// An entry of a list: an address, or `None` for anything else.
 type Hop = Option<SocketAddr>;
 
-/// Whether `address` is one of the proxies.
+/// Whether `address` is one of the trusted proxies.
 pub(super) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
 
-/// The client of a request that `peer` sent: the peer itself, or the address that trusted proxies report, with port 0 if they
-/// report none. If the two headers name different clients, one of them is not from the proxy, and the client is the peer.
+/// The client of a request that `peer` sent: the peer itself, or the address that trusted proxies report, with port 0
+/// if they report no port. If the two headers name different clients, one of them is not from the proxy, and the client
+/// is the peer.
 pub(super) fn client(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> SocketAddr {
     if !is_trusted(peer.ip(), trusted) {
         return peer;
@@ -78,7 +80,7 @@ fn elements(line: &str) -> impl Iterator<Item = Hop> {
         })
 }
 
-/// The parts between `separator`s that stand in no quotes.
+/// The parts between `separator`s outside quotes.
 fn split_unquoted(text: &str, separator: char) -> Vec<&str> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     text.split(|c: char| {
@@ -94,7 +96,7 @@ fn split_unquoted(text: &str, separator: char) -> Vec<&str> {
     .collect()
 }
 
-/// A value without its quotes. No address needs an escape.
+/// A value without its quotes; `None` if they are unbalanced or contain an escape, which no address needs.
 fn unquoted(value: &str) -> Option<&str> {
     match value.strip_prefix('"') {
         Some(rest) => rest
@@ -104,8 +106,8 @@ fn unquoted(value: &str) -> Option<&str> {
     }
 }
 
-/// An address as proxies write it: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`. `unknown` and
-/// names that hide one are none; neither is a port that hides one, which is 0 then.
+/// Parses an address as proxies write it: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`,
+/// `[2001:db8::1]:80`. `unknown` and obfuscated names yield `None`; an obfuscated port yields port 0.
 fn node(text: &str) -> Hop {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Some(canonical(ip, 0));

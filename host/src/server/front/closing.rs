@@ -1,7 +1,7 @@
-//! The end of an HTTP connection, so that the client sees the last answer.
+//! Ends an HTTP connection so that the client receives the last response.
 //!
-//! A socket that is closed with unread bytes is reset, and then the client loses the answer. So the server reads and discards
-//! the client's data after the answer, within bounds.
+//! Closing a socket that has unread bytes resets the connection, and then the client loses the response. The server
+//! therefore reads and discards the client's data after the response, within bounds.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -19,34 +19,34 @@ use tokio_util::sync::CancellationToken;
 use super::stream::FrontStream;
 use crate::session::Live;
 
-/// How much is thrown away of a client, and for how long.
+/// How much of a client's data is discarded, and for how long.
 pub(super) struct Bounds {
     bytes_max: usize,
     time_max: Duration,
-    /// Without a byte.
+    /// The maximum time without a byte.
     silence_max: Duration,
 }
 
-/// After an answer: more than the largest component that operators push by default.
+/// After a response: more than the largest component that operators can push by default.
 pub(super) const ANSWERED: Bounds = Bounds {
     bytes_max: 64 << 20,
     time_max: Duration::from_secs(30),
     silence_max: Duration::from_secs(5),
 };
 
-/// After a close frame to a client that was never let in.
+/// After a close frame to a client that was never admitted.
 pub(super) const REFUSED: Bounds = Bounds {
     bytes_max: 64 << 10,
     time_max: Duration::from_secs(5),
     silence_max: Duration::from_secs(5),
 };
 
-/// How long once the node goes down.
+/// The maximum time once the node is shutting down.
 const STOP_TIME_MAX: Duration = Duration::from_millis(500);
 
 const BUFFER_BYTES: usize = 16 << 10;
 
-/// An answer to a client whose request cannot be answered by HTTP itself.
+/// A response to a client that the HTTP layer itself cannot answer.
 pub(super) struct LastWord {
     /// Such as `408 Request Timeout`.
     pub(super) status: &'static str,
@@ -56,7 +56,7 @@ pub(super) struct LastWord {
 }
 
 impl LastWord {
-    /// The answer as it is sent.
+    /// The response in the form that is sent.
     pub(super) fn to_text(&self) -> String {
         let Self {
             status,
@@ -76,29 +76,30 @@ impl LastWord {
         )
     }
 
-    /// Sends it, as far as the socket is writable.
+    /// Sends the response, as far as the socket is writable.
     pub(super) fn say(&self, tcp: &TcpStream) {
-        // A client that does not take it in has closed, or reads nothing anyway.
+        // A client that does not accept it has closed the connection, or reads nothing anyway.
         let _ = (&*SockRef::from(tcp)).write(self.to_text().as_bytes());
     }
 }
 
-/// Answers a connection that there is no room for. A request that has come by `wait` is read before, so that the answer is not
-/// lost in a reset.
+/// Refuses a connection for which there is no room. A request that arrives within `wait` is read first, so that the
+/// response is not lost in a reset.
 pub(super) async fn refuse(tcp: TcpStream, word: &LastWord, wait: Duration) {
     let _ = timeout(wait, tcp.readable()).await;
     refuse_at_once(&tcp, word);
 }
 
-/// The same without waiting.
+/// Like [`refuse`], but without waiting.
 pub(super) fn refuse_at_once(tcp: &TcpStream, word: &LastWord) {
     let mut request = vec![0; BUFFER_BYTES];
-    // Whatever it says, and whether it says anything.
+    // The content of the request does not matter, nor whether there is one.
     let _ = (&*SockRef::from(tcp)).read(&mut request);
     word.say(tcp);
 }
 
-/// Shuts down sending, and discards the client's data until the client shuts down too, or its place is needed.
+/// Shuts down sending, and discards the client's data until the client shuts down too, a bound is reached, or the place
+/// is needed for another socket.
 pub(super) async fn rest(
     stream: FrontStream,
     bounds: &Bounds,

@@ -1,8 +1,8 @@
-//! The front of a listener: one connection as long as it speaks HTTP.
+//! The front of a listener: handles a connection for as long as it speaks HTTP.
 //!
-//! Clients are unauthenticated here. So everything that they can occupy is bounded: sockets ([`pending`]), headers,
-//! requests, and the time of each phase ([`watch`]). [`request`] wraps the handler of every request, and [`closing`] ends a
-//! connection so that its last answer arrives.
+//! Clients are unauthenticated here, so everything that they can occupy is bounded: sockets ([`pending`]), headers,
+//! requests, and the time of each phase ([`watch`]). [`request`] wraps the handler of every request, and [`closing`]
+//! ends a connection so that its last response arrives.
 
 mod body;
 mod client_address;
@@ -37,7 +37,7 @@ use crate::{
     session::Services,
 };
 
-/// The least that HTTP needs for its buffers.
+/// The minimum that hyper needs for its buffers.
 const BUFFER_BYTES_MIN: usize = 8 << 10;
 
 const NO_ROOM: LastWord = LastWord {
@@ -65,18 +65,18 @@ const NO_PROXY_HEADER: LastWord = LastWord {
     may_retry: false,
 };
 
-/// Shared by all connections of one listener.
+/// State shared by all connections of one listener.
 pub(super) struct Front {
     services: Arc<Services>,
     routes: Router,
-    /// Whether connections of trusted proxies may begin with a header of the PROXY protocol.
+    /// Whether connections from trusted proxies may begin with a PROXY protocol header.
     is_public: bool,
-    /// Whether a request must name a host that no stranger can have.
+    /// Whether a request must name a host that no attacker can own.
     checks_hosts: bool,
     pending: Arc<Pending>,
 }
 
-/// How a connection stopped to speak HTTP.
+/// How a connection stopped speaking HTTP.
 enum Ended {
     Served(hyper::Result<()>),
     Overdue(Overdue),
@@ -98,7 +98,7 @@ impl Front {
         })
     }
 
-    /// A connection that came in: the task that serves it, if there is room.
+    /// Admits a new connection: returns the task that serves it, if there is room.
     pub(super) fn admit(
         self: &Arc<Self>,
         tcp: TcpStream,
@@ -121,7 +121,7 @@ impl Front {
         }
     }
 
-    /// Answers a connection that took the last file descriptor.
+    /// Refuses a connection that took the last file descriptor.
     pub(super) async fn refuse(&self, tcp: TcpStream, peer: SocketAddr, wait: Duration) {
         self.refused(HttpRefusal::Descriptors, peer);
         closing::refuse(tcp, &NO_ROOM, wait).await;
@@ -170,7 +170,7 @@ impl Front {
         self.is_public && server.proxy_protocol && is_trusted(peer.ip(), &server.trusted_proxies)
     }
 
-    /// Whom the proxy `peer` says that it speaks for; itself, if it speaks for itself.
+    /// Returns the client that the proxy `peer` speaks for, or `peer` itself if the connection is its own.
     async fn proxied(
         &self,
         stream: &mut FrontStream,
@@ -204,7 +204,7 @@ impl Front {
         }
     }
 
-    /// Serves HTTP until it ends. None: the connection is a WebSocket now, or is over.
+    /// Serves HTTP until it ends. Returns `None` if the connection has become a WebSocket, or is over.
     async fn http(
         self: &Arc<Self>,
         stream: FrontStream,
@@ -218,7 +218,7 @@ impl Front {
         });
         let watch = stream.watch().clone();
         let mut connection = http1::Builder::new()
-            // The watch knows when a request begins, and HTTP does not.
+            // The watch knows when a request begins; hyper does not.
             .header_read_timeout(None)
             .max_header_size(header_bytes_max)
             .max_buf_size(header_bytes_max.max(BUFFER_BYTES_MIN))
@@ -231,7 +231,7 @@ impl Front {
             overdue = watch.overdue(live) => Ended::Overdue(overdue),
             () = stop.cancelled() => {
                 if !watch.has_asked() {
-                    // It may never ask for anything: there is nothing to finish.
+                    // The client may never send a request, so there is nothing to finish.
                     return None;
                 }
                 std::pin::Pin::new(&mut connection).graceful_shutdown();
@@ -269,7 +269,7 @@ impl Front {
             }
             Ended::Overdue(Overdue::Unread) => {
                 self.refused(HttpRefusal::Unread, client);
-                // The system discards its buffers, too.
+                // Makes the system discard its buffers, too.
                 return drop(stream.tcp().set_zero_linger());
             }
             Ended::Overdue(Overdue::Evicted(phase)) => {

@@ -1,4 +1,4 @@
-//! The sockets of one listener that are no WebSocket: so many, and no more.
+//! Limits the number of sockets of one listener that are not WebSockets.
 
 use std::{
     collections::HashMap,
@@ -7,7 +7,7 @@ use std::{
 
 use super::watch::Watch;
 
-/// Those sockets.
+/// The sockets that are not WebSockets.
 #[derive(Debug, Default)]
 pub(super) struct Pending(Mutex<State>);
 
@@ -17,7 +17,7 @@ struct State {
     last: u64,
 }
 
-/// The place of one socket, which it holds until it is closed or a WebSocket.
+/// The place of one socket, held until the socket is closed or becomes a WebSocket.
 #[derive(Debug)]
 pub(super) struct Ticket {
     pending: Arc<Pending>,
@@ -25,18 +25,18 @@ pub(super) struct Ticket {
     watch: Arc<Watch>,
 }
 
-/// How a socket came to its place.
+/// How a socket got its place.
 #[derive(Debug)]
 pub(super) enum Admitted {
     /// There was room.
     Free(Ticket),
-    /// The socket that had been silent longest is closed for it.
+    /// The socket that had been silent longest was closed to make room.
     Instead(Ticket),
 }
 
 impl Pending {
-    /// A place for a new socket, at most `max` of them. If there is none, the socket that has been silent longest is closed.
-    /// None: all of them are being served.
+    /// Takes a place for a new socket, with at most `max` of them. If no place is free, closes the socket that has been
+    /// silent longest. Returns `None` if all sockets are being served.
     pub(super) fn admit(self: &Arc<Self>, max: usize) -> Option<Admitted> {
         let mut state = self.state();
         let mut evicted = false;
@@ -98,7 +98,7 @@ mod tests {
         let pending = Arc::<Pending>::default();
         let first = ticket(pending.admit(2));
         let second = ticket(pending.admit(2));
-        // It is served, so the other one has been silent longest.
+        // It is being served, so the second socket has been silent longest.
         first.watch().asked(false);
         let third = pending.admit(2);
         assert!(matches!(third, Some(Admitted::Instead(_))));

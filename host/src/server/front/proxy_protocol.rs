@@ -1,4 +1,5 @@
-//! The header of the PROXY protocol, versions 1 and 2, with which a balancer says whose connection it hands on.
+//! Reads the PROXY protocol header, versions 1 and 2, in which a load balancer names the client whose connection it
+//! forwards.
 
 use std::{io, net::SocketAddr};
 
@@ -7,36 +8,36 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::client_address::canonical;
 
-/// Longest header of version 1, with its line end.
+/// Maximum length of a version 1 header, including its line end.
 const V1_BYTES_MAX: usize = 107;
-/// The longest variable part of version 2: addresses, and the balancer's own fields.
+/// Maximum length of the variable part of version 2: addresses, and the balancer's own fields.
 const V2_BYTES_MAX: usize = 4 << 10;
 const V2_FIXED_BYTES: usize = 16;
 
-/// Why there is no header.
+/// Why the header could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     /// The connection ended or broke.
     #[error("the connection ended in it")]
     Io(#[from] io::Error),
-    /// It begins with something else.
+    /// The connection begins with something else.
     #[error("there is none")]
     Absent,
-    /// It is malformed.
+    /// The header is malformed.
     #[error("it is malformed")]
     Malformed,
-    /// It is longer than any that is needed.
+    /// The header is longer than any header that is needed.
     #[error("it is too long")]
     TooLong,
 }
 
-/// Reads the header, and not a byte more: the client that it names, or none if the connection is the balancer's own (a health
-/// check) or the client has no IP address.
+/// Reads the header, and not a byte more. Returns the client that it names, or `None` if the connection is the
+/// balancer's own (a health check) or the client has no IP address.
 pub(super) async fn read(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> Result<Option<SocketAddr>, Fault> {
     let mut header = vec![0; v2::PROTOCOL_PREFIX.len()];
-    // Both signatures are shorter than any header, and a stranger's first byte is enough to see that there is none.
+    // Byte by byte: both signatures are shorter than any header, and anything else shows at its first wrong byte.
     for index in 0..header.len() {
         header[index] = stream.read_u8().await?;
         let read = &header[..=index];

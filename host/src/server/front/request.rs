@@ -1,4 +1,4 @@
-//! Applied to every request before its handler, and to every answer after it.
+//! Processes every request before its handler, and every response after it.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{metrics::HttpRefusal, server::json_error};
 
-/// Answers one request of a connection from `peer`.
+/// Answers one request on a connection from `peer`.
 pub(super) async fn answer(
     front: Arc<Front>,
     watch: Arc<Watch>,
@@ -56,7 +56,7 @@ pub(super) async fn answer(
 }
 
 impl Front {
-    /// Finds out for which host and from whom a request is.
+    /// Determines the host and the client of a request.
     fn prepare(&self, parts: &mut Parts, peer: SocketAddr) -> Result<(), Box<Response<Body>>> {
         let live = self.services.live.load();
         let server = &live.server;

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::session::Live;
 
-/// Bytes that may wait in the system for a client that does not read, while it speaks HTTP.
+/// Bytes that the system may queue for a client that does not read, while the connection speaks HTTP.
 const UNSENT_BYTES_MAX: u32 = 64 << 10;
 
 /// The stream below HTTP.
@@ -34,12 +34,12 @@ pub(in crate::server) struct FrontStream {
 }
 
 impl FrontStream {
-    /// Takes over a new connection. The system gives it up once the client has acknowledged nothing for `write_timeout`,
-    /// also after it was closed.
+    /// Takes over a new connection. The system drops the connection once the client has acknowledged nothing for
+    /// `write_timeout`, even after it was closed.
     pub(super) fn new(tcp: TcpStream, ticket: Ticket, write_timeout: Duration) -> Self {
         let socket = SockRef::from(&tcp);
         let set = tcp
-            // Without it a burst of small frames waits for the client's delayed acknowledgement.
+            // Otherwise, a burst of small frames would wait for the client's delayed acknowledgement.
             .set_nodelay(true)
             .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX))
             .and_then(|()| socket.set_tcp_user_timeout(Some(write_timeout)));
@@ -57,10 +57,10 @@ impl FrontStream {
         &self.tcp
     }
 
-    /// The connection as a WebSocket uses it. Its place among the pending ones is given back.
+    /// Converts to the connection that a WebSocket uses. Frees its place among the pending sockets.
     pub(in crate::server) fn into_tcp(self) -> TcpStream {
         let socket = SockRef::from(&self.tcp);
-        // 0: as the system has it.
+        // 0 restores the system's default.
         let set = socket
             .set_tcp_notsent_lowat(0)
             .and_then(|()| socket.set_tcp_user_timeout(None));
@@ -70,14 +70,15 @@ impl FrontStream {
         self.tcp
     }
 
-    /// Sends the last bytes of a connection that is no WebSocket in the end, and reads until the client has closed.
+    /// Sends the last bytes of a connection that does not become a WebSocket after all, and reads until the client has
+    /// closed.
     pub(in crate::server) async fn close_with(self, last: &[u8], live: &Live) {
-        // There is room for a frame in a socket that has sent nothing but the head of an answer.
+        // A socket that has sent nothing but the head of a response has room for a frame.
         let _ = (&*SockRef::from(&self.tcp)).write(last);
         rest(self, &REFUSED, &CancellationToken::new(), live).await;
     }
 
-    /// The connection, and its place among the pending ones.
+    /// The connection, and its place among the pending sockets.
     pub(super) fn into_parts(self) -> (TcpStream, Ticket) {
         (self.tcp, self.ticket)
     }

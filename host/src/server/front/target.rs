@@ -1,4 +1,4 @@
-//! Which host a request is for (RFC 9112 §3.2), and whether this server answers for it.
+//! The host that a request is for (RFC 9112 §3.2), and whether this server answers for it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -8,15 +8,15 @@ use axum::http::{HeaderMap, Uri, Version, header, uri::Scheme};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::server) struct Target {
     authority: String,
-    /// How many bytes of it are the host.
+    /// The length of the host within `authority`.
     host_bytes: usize,
 }
 
 impl Target {
-    /// The host that a request is for; none: an HTTP/1.0 client that did not say.
+    /// Returns the host that a request is for, or `None` for an HTTP/1.0 client that did not name one.
     ///
     /// # Errors
-    /// The fault, for the client.
+    /// Returns the fault, for the client, if the request names no valid host, several hosts, or a URI that is not HTTP.
     pub(super) fn of(
         version: Version,
         uri: &Uri,
@@ -60,7 +60,7 @@ impl Target {
             }
         };
         let is_port = match port.strip_prefix(':') {
-            // A colon without a port is legal, and says nothing (RFC 3986 §3.2.3).
+            // A colon without a port is legal and has no meaning (RFC 3986 §3.2.3).
             Some(port) => port.is_empty() || is_digits(port) && port.parse::<u16>().is_ok(),
             None => port.is_empty(),
         };
@@ -70,13 +70,13 @@ impl Target {
         })
     }
 
-    /// Host and port, in lower case, as in `Host`.
+    /// Host and port in lower case, as in the `Host` header.
     pub(in crate::server) fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// Whether the host is this machine, an IP address, or one of `allowed`: one that no stranger can make a browser take
-    /// for his own (DNS rebinding).
+    /// Whether the host is this machine, an IP address, or one of `allowed`, so that no attacker can make a browser
+    /// treat it as the attacker's own (DNS rebinding).
     pub(super) fn is_own(&self, allowed: &[String]) -> bool {
         let host = self.authority[..self.host_bytes].trim_end_matches('.');
         host == "localhost"
@@ -87,7 +87,7 @@ impl Target {
     }
 }
 
-/// Whether a host is `allowed`, or below the domain that follows its `*.`.
+/// Whether a host equals `allowed`, or is below the domain that follows its `*.`.
 fn matches(host: &str, allowed: &str) -> bool {
     match allowed.strip_prefix('*') {
         Some(domain) => host.len() > domain.len() && host.ends_with(domain),

@@ -12,35 +12,35 @@ use crate::{config::Limits, session::Live};
 /// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Nothing has come yet.
+    /// Nothing has arrived yet.
     Silent,
-    /// A request has begun to come, and its headers are not complete.
+    /// A request has begun to arrive, and its headers are incomplete.
     Head,
     /// A request is being answered.
     Busy,
-    /// All that was asked is answered.
+    /// All requests have been answered.
     Idle,
-    /// Nothing more is served; the client's data is discarded.
+    /// No more requests are served; the client's data is discarded.
     Lingering,
 }
 
 /// Why a connection has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
-    /// Nothing ever came.
+    /// Nothing ever arrived.
     Silent,
-    /// The headers take too long.
+    /// The headers took too long.
     Head,
-    /// No further request came.
+    /// No further request arrived.
     Idle,
-    /// The client takes in nothing of the answer.
+    /// The client does not read the response.
     Unread,
-    /// Its place is needed for another.
+    /// Its place is needed for another connection.
     Evicted(Phase),
 }
 
-/// Follows one connection. The stream, the service and the list of all connections write to it; its task waits for
-/// [`overdue`](Self::overdue).
+/// Tracks one connection. The stream, the service and the list of all connections update it; the connection's task
+/// waits for [`overdue`](Self::overdue).
 #[derive(Debug)]
 pub(super) struct Watch {
     state: Mutex<State>,
@@ -51,7 +51,7 @@ pub(super) struct Watch {
 struct State {
     phase: Phase,
     since: Instant,
-    /// Since when the client has taken in nothing.
+    /// When the client stopped reading; `None` if it reads.
     blocked: Option<Instant>,
     /// Whether the last bytes read may end in the middle of another request.
     is_tail_open: bool,
@@ -91,7 +91,7 @@ impl Watch {
         }
     }
 
-    /// Notes that the client reads nothing.
+    /// Notes that the client is not reading.
     pub(super) fn cannot_write(&self) {
         let mut state = self.state();
         if state.blocked.is_none() {
@@ -104,7 +104,7 @@ impl Watch {
     pub(super) fn asked(&self, has_body: bool) -> u32 {
         let mut state = self.state();
         if has_body {
-            // The last bytes may be a part of it.
+            // The last bytes may be part of the body.
             state.is_tail_open = false;
         }
         state.requests = state.requests.saturating_add(1);
@@ -112,7 +112,7 @@ impl Watch {
         state.requests
     }
 
-    /// Notes that the answer is complete.
+    /// Notes that the response is complete.
     pub(super) fn answered(&self) {
         let mut state = self.state();
         let next = if state.is_tail_open {
@@ -123,26 +123,26 @@ impl Watch {
         self.enter(&mut state, next);
     }
 
-    /// Starts again after the header before the first request.
+    /// Starts over after the PROXY protocol header, before the first request.
     pub(super) fn restart(&self) {
         let mut state = self.state();
         self.enter(&mut state, Phase::Silent);
     }
 
-    /// Notes that nothing more is served.
+    /// Notes that nothing more will be served.
     pub(super) fn lingers(&self) {
         let mut state = self.state();
         state.blocked = None;
         self.enter(&mut state, Phase::Lingering);
     }
 
-    /// Ends the connection.
+    /// Makes the connection end, because its place is needed.
     pub(super) fn evict(&self) {
         self.state().is_evicted = true;
         self.changed.notify_one();
     }
 
-    /// Since when it has been silent; none: it is being served.
+    /// Since when the connection has been silent; `None` if it is being served.
     pub(super) fn silent_since(&self) -> Option<Instant> {
         let state = self.state();
         match state.phase {
@@ -151,7 +151,7 @@ impl Watch {
         }
     }
 
-    /// Whether a request has come.
+    /// Whether a request has arrived.
     pub(super) fn has_asked(&self) -> bool {
         self.state().requests > 0
     }
@@ -231,7 +231,7 @@ mod tests {
         watch.asked(false);
         watch.answered();
         assert_eq!(due(&watch), Some(Overdue::Head));
-        // The end of a body is no beginning.
+        // The end of a body does not begin a request.
         watch.asked(true);
         watch.answered();
         assert_eq!(due(&watch), Some(Overdue::Idle));

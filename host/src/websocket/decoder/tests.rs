@@ -1,4 +1,4 @@
-//! Frames in pieces of any size.
+//! Decodes frames in pieces of any size.
 
 use proptest::prelude::*;
 
@@ -116,7 +116,7 @@ fn a_broken_protocol_shows_with_the_first_byte_that_breaks_it() {
 fn text_that_is_not_utf8_shows_with_the_first_byte_that_no_text_has() {
     for (text, seen) in [
         (&b"ab\xff\xffcd"[..], 3),
-        // Beyond the last code point, a surrogate, too long a form.
+        // Beyond the last code point, a surrogate, an overlong form.
         (b"\xf4\x90\x80\x80", 2),
         (b"\xed\xa0\x80", 2),
         (b"\xc0\x80", 1),
@@ -185,7 +185,7 @@ proptest! {
     ) {
         let whole = decode(&bytes, bytes.len().max(1), 200);
         let cut = decode(&bytes, step, 200);
-        // Of a message that comes in pieces the error may show before a frame in it is whole.
+        // If a message arrives in pieces, the error may show before a frame of it is complete.
         prop_assert!(whole.0.starts_with(&cut.0) || cut.0.starts_with(&whole.0));
         prop_assert_eq!(whole.1.map(|(error, _)| error), cut.1.map(|(error, _)| error));
     }
