@@ -13,27 +13,27 @@ use super::{
 };
 use crate::config::StorageResolution;
 
-/// How long an interval is kept. What is older is of little use, and memory is bounded.
+/// How long an interval is kept. Older ones are of little use, and memory is bounded.
 const KEPT_FOR: Duration = Duration::from_secs(3_600);
 
-/// How much time intervals that wait are put together to: CloudWatch keeps no more detail than that for long.
+/// The time span up to which waiting intervals are merged: CloudWatch keeps no finer detail for long.
 const MERGED_TO: Duration = Duration::from_secs(60);
 
-/// Intervals that wait, the oldest first.
+/// Waiting intervals, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     intervals: VecDeque<Interval>,
 }
 
-/// What fits into one request.
+/// The values that fit into one request.
 pub(super) struct Batch {
     pub(super) datums: Vec<MetricDatum>,
-    /// How many values of the backlog that is.
+    /// How many values of the backlog these are.
     values: usize,
 }
 
 impl Backlog {
-    /// Adds the interval that has just ended, and returns how many are too old now and thrown away.
+    /// Adds the interval that has just ended. Drops intervals that are too old by now, and returns how many.
     pub(super) fn add(&mut self, interval: Interval) -> u32 {
         let oldest = interval.to.checked_sub(KEPT_FOR);
         match self.intervals.back_mut() {
@@ -55,7 +55,7 @@ impl Backlog {
         self.intervals.iter().map(|interval| interval.merged).sum()
     }
 
-    /// What goes first, as much as fits into one request; none where nothing waits.
+    /// The oldest values, as many as fit into one request; `None` if nothing waits.
     pub(super) fn next_batch(&self, resolution: StorageResolution) -> Option<Batch> {
         let values = self.intervals.iter().flat_map(|interval| {
             let values = interval.values.iter();
@@ -74,7 +74,7 @@ impl Backlog {
         (values > 0).then_some(Batch { datums, values })
     }
 
-    /// Forgets what the first batch told.
+    /// Removes the values of `batch`, which must be the first one.
     pub(super) fn taken(&mut self, batch: &Batch) {
         let mut left = batch.values;
         while left > 0
@@ -190,7 +190,7 @@ mod tests {
         backlog.add(interval(0, 60, 1500, 1));
         let first = backlog.next_batch(StorageResolution::Minute).unwrap();
         backlog.taken(&first);
-        // The next one fails, and later counts come.
+        // The next request fails, and later counts are added.
         backlog.next_batch(StorageResolution::Minute).unwrap();
         backlog.add(interval(60, 120, 1500, 2));
         assert_eq!(sum(&drain(&mut backlog)), 500.0 + 3000.0);

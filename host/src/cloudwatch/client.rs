@@ -16,8 +16,8 @@ use crate::{
     error_chain::{causes, with_causes},
 };
 
-/// Bounds of the time that a request may take with its repetitions: no longer than an interval, within these. One that is
-/// given up may arrive all the same and count twice, so that time is given to it.
+/// Bounds of the time that a request may take with its retries: as long as an interval, within these bounds. A request
+/// that is given up may arrive nevertheless and count twice, so it gets that much time.
 const REQUEST_TIME: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
 
 /// Where requests go.
@@ -25,7 +25,8 @@ pub(super) trait Sink: Send {
     /// Sends one request.
     ///
     /// # Errors
-    /// [`PushError`]. CloudWatch may have taken a request all the same whose answer was lost.
+    /// Returns [`PushError`] if the request failed. If only the answer was lost, CloudWatch may have taken the request
+    /// nevertheless.
     fn push(
         &mut self,
         datums: Vec<MetricDatum>,
@@ -47,11 +48,11 @@ pub(super) enum PushErrorKind {
     Region,
     /// There are no credentials, or AWS does not accept them.
     Credentials,
-    /// The credentials are good, and not for this.
+    /// The credentials are valid, but do not allow this.
     Denied,
     /// CloudWatch wants fewer requests.
     Throttled,
-    /// Nobody answers, or not as CloudWatch does.
+    /// Nobody answers, or something other than CloudWatch does.
     Unreachable,
     /// CloudWatch has an internal error.
     Broken,
@@ -84,7 +85,7 @@ impl PushErrorKind {
 /// CloudWatch.
 pub(super) struct CloudWatchSink {
     config: CloudWatchConfig,
-    /// Made with the first request, because region and credentials may be a while in coming.
+    /// Created with the first request, because region and credentials may take a while to become available.
     client: Option<Client>,
 }
 
@@ -118,7 +119,7 @@ impl Sink for CloudWatchSink {
     }
 }
 
-/// Reads the environment, as every program with the SDK does.
+/// Creates a client, with settings from the environment, as every program with the SDK does.
 async fn connect(config: &CloudWatchConfig) -> Result<Client, PushError> {
     let in_all = config.interval.clamp(REQUEST_TIME.0, REQUEST_TIME.1);
     let timeouts = TimeoutConfig::builder()
@@ -206,7 +207,7 @@ fn has_cause<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(<dyn Error>::is::<E>)
 }
 
-/// The error with what led to it, on one line.
+/// The error with its causes, on one line.
 fn in_words(error: &(dyn Error + 'static)) -> String {
     with_causes(error).replace(char::is_control, " ")
 }

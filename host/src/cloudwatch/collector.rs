@@ -1,4 +1,4 @@
-//! Makes intervals of figures that count from the start.
+//! Turns metrics that count from the start into intervals.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,7 +12,7 @@ use crate::metrics::{
     table::{CloudWatch, Kind, Metric, SERVER_ID},
 };
 
-/// Remembers what was read last.
+/// Remembers the last readings.
 pub(super) struct Collector {
     server_id: String,
     read_at: SystemTime,
@@ -24,7 +24,7 @@ pub(super) struct Collector {
 type Cell = (&'static str, Vec<String>);
 
 impl Collector {
-    /// Counts from `now` on, where everything is 0.
+    /// Counts from `now` on, when everything is 0.
     pub(super) fn new(server_id: &str, now: SystemTime) -> Self {
         Self {
             server_id: server_id.to_owned(),
@@ -34,7 +34,7 @@ impl Collector {
         }
     }
 
-    /// What was counted since the last call, of the metrics that CloudWatch gets.
+    /// Returns the amounts since the last call, for the metrics that CloudWatch gets.
     pub(super) fn collect(&mut self, families: Vec<Family>, now: SystemTime) -> Interval {
         let mut interval = Interval::new(self.read_at, now);
         self.read_at = now;
@@ -54,7 +54,8 @@ impl Collector {
         interval
     }
 
-    /// Counts of servers and of all of them are told even where nothing happened, so that alarms can tell silence from zero.
+    /// Adds zeros for the counts of this server and of all servers: they are pushed even if nothing happened, so that
+    /// alarms can tell silence from zero.
     fn start_at_zero(&self, metric: &Metric, pushed: CloudWatch, interval: &mut Interval) {
         for set in pushed.dimensions.iter().filter(|set| is_of_servers(set)) {
             let series = self.series(metric, pushed, set, &[]);
@@ -64,7 +65,7 @@ impl Collector {
         }
     }
 
-    /// What came to a cell; none where nothing did.
+    /// The amount that came to a cell since the last call, or the value of a gauge; `None` if nothing came.
     fn amount(
         &mut self,
         metric: &'static Metric,
@@ -88,7 +89,7 @@ impl Collector {
         }
     }
 
-    /// Adds what came to a cell to every series that it belongs to.
+    /// Adds a cell's amount to every series that it belongs to.
     fn spread(
         &self,
         metric: &Metric,
@@ -133,10 +134,10 @@ fn is_of_servers(set: &[&str]) -> bool {
     set.iter().all(|name| *name == SERVER_ID)
 }
 
-/// What is in `now` and was not in `before`, which becomes what was told so far.
+/// Returns the amounts in `now` that are not in `before`, and adds them to `before`: the amounts pushed so far.
 ///
-/// A recording under way may be in a bucket's count and not yet in its sum. So that the mean of a bucket always lies in the
-/// bucket, its sum is kept within the bounds, and what that adds or takes is settled by the next call.
+/// A recording in progress may be in a bucket's count but not yet in its sum. So that the mean of a bucket always lies
+/// in the bucket, its sum is clamped to the bounds, and the next call settles the difference.
 fn advance(before: &mut HistogramSnapshot, now: &HistogramSnapshot) -> BTreeMap<usize, Bucket> {
     let mut more = BTreeMap::new();
     let buckets = before.buckets.iter_mut().zip(&now.buckets);
@@ -146,7 +147,7 @@ fn advance(before: &mut HistogramSnapshot, now: &HistogramSnapshot) -> BTreeMap<
             continue;
         }
         let (low, high) = bounds_ns(number);
-        // Less than nothing came where a sum was rounded up before.
+        // The difference is negative if a sum was rounded up before.
         let came = now.sum_ns.wrapping_sub(before.sum_ns).cast_signed().max(0);
         let (least, most) = (low.saturating_mul(count), high.saturating_mul(count));
         let sum_ns = came.cast_unsigned().clamp(least, most);

@@ -1,4 +1,4 @@
-//! Values as CloudWatch wants them, and how many of them fit into a request.
+//! Encodes values for CloudWatch, and determines how many of them fit into a request.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -13,19 +13,20 @@ use crate::{
     metrics::{BUCKETS, Bucket, table::Unit},
 };
 
-/// Most metrics in a request, by CloudWatch's rules.
+/// The most metrics in a request, by CloudWatch's rules.
 pub(super) const REQUEST_DATUMS_MAX: usize = 1_000;
 
-/// Most bytes in a request. CloudWatch's rule is 1 MB; whether before or after compression does not matter then.
+/// The most bytes in a request, uncompressed. CloudWatch's limit is 1 MB; this way it does not matter whether it
+/// applies before or after compression.
 pub(super) const REQUEST_BYTES_MAX: usize = 1_000_000;
 
-/// What a request has besides its metrics: names of fields, and a namespace of at most 255 bytes.
+/// Bytes of a request in addition to its metrics: names of fields, and a namespace of at most 255 bytes.
 pub(super) const REQUEST_BASE_BYTES: usize = 512;
 
-/// Most distinct values of a metric, by CloudWatch's rules.
+/// The most distinct values of a metric, by CloudWatch's rules.
 const VALUES_MAX: usize = 150;
 
-// A distribution has a value for each bucket at most, so one metric holds it.
+// A distribution has at most one value for each bucket, so it fits into one metric.
 const _: () = assert!(BUCKETS <= VALUES_MAX);
 
 /// The values of `series` at `time`.
@@ -78,8 +79,8 @@ fn statistics(samples: &Samples) -> StatisticSet {
         .build()
 }
 
-/// Each bucket by its mean, in milliseconds, and how many it holds: so sums and averages are exact, and a percentile is one
-/// of the values that were recorded, or near it.
+/// The mean of each bucket, in milliseconds, and its count. So sums and averages are exact, and a percentile is one of
+/// the recorded values, or near it.
 fn means(buckets: &BTreeMap<usize, Bucket>) -> (Vec<f64>, Vec<f64>) {
     buckets
         .values()
@@ -92,9 +93,9 @@ fn means(buckets: &BTreeMap<usize, Bucket>) -> (Vec<f64>, Vec<f64>) {
 
 /// The most bytes that `datum` takes in CBOR, the format that the SDK sends.
 pub(super) fn bytes_max(datum: &MetricDatum) -> usize {
-    // A number is at most 9 bytes, and so is what stands before a text.
+    // A number takes at most 9 bytes, and so does the header of a text.
     const NUMBER: usize = 9;
-    // `MetricName`, `Timestamp`, `StatisticValues` and so on, with the values of those of a fixed size.
+    // `MetricName`, `Timestamp`, `StatisticValues` and so on, with the values of fields of a fixed size.
     const FIELDS: usize = 256;
     let text = |text: Option<&str>| text.map_or(0, str::len) + NUMBER;
     let dimensions = datum.dimensions().iter().map(|dimension| {

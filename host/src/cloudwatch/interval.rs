@@ -12,7 +12,7 @@ use crate::metrics::{Bucket, table::Unit};
 pub(super) struct Series {
     /// The metric's name in CloudWatch.
     pub(super) metric: &'static str,
-    /// Names and values.
+    /// The names and values of the dimensions.
     pub(super) dimensions: Vec<(&'static str, String)>,
 }
 
@@ -30,11 +30,11 @@ pub(super) enum Amount {
     Count(u64),
     /// The value of a gauge at the end of each interval.
     Samples(Samples),
-    /// Durations by the number of their bucket; buckets without any are left out.
+    /// Durations by the number of their bucket; empty buckets are left out.
     Distribution(BTreeMap<usize, Bucket>),
 }
 
-/// Values of a gauge, as far as CloudWatch needs them.
+/// Statistics of a gauge's values, as CloudWatch needs them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Samples {
     pub(super) count: u32,
@@ -55,7 +55,7 @@ impl Samples {
 }
 
 impl Amount {
-    /// Adds what happened beside it or after it.
+    /// Adds an amount of the same interval or of a later one.
     fn add(&mut self, other: Self) {
         match (self, other) {
             (Self::Count(count), Self::Count(more)) => *count += more,
@@ -99,7 +99,7 @@ impl Interval {
         }
     }
 
-    /// Adds `value` to what there is of `series`.
+    /// Adds `value` to `series`.
     pub(super) fn add(&mut self, series: Series, value: Value) {
         match self.values.entry(series) {
             Entry::Vacant(entry) => {
@@ -109,7 +109,7 @@ impl Interval {
         }
     }
 
-    /// Takes in the interval that follows.
+    /// Merges the following interval into this one.
     pub(super) fn merge(&mut self, later: Self) {
         self.to = later.to;
         self.merged += later.merged;

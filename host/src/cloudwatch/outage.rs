@@ -1,16 +1,16 @@
-//! Logs the state of pushing: once that it fails, with advice, and once that it works again.
+//! Logs the state of pushing: once when it fails, with advice, and once when it works again.
 
 use tracing::{info, warn};
 
 use super::client::{PushError, PushErrorKind};
 use crate::metrics::CloudWatchMetrics;
 
-/// What was said since pushing went well.
+/// The failures logged since pushing last went well.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     said: Vec<PushErrorKind>,
     dropping: bool,
-    /// Not of one outage: what is wrong with values does not pass.
+    /// Not reset after an outage: invalid values stay invalid.
     refused: bool,
 }
 
@@ -29,7 +29,7 @@ impl Outage {
         self.dropping = false;
     }
 
-    /// A request failed. Each kind of reason is said once: what to do differs.
+    /// A request failed. Each kind of reason is logged once, because the remedy differs.
     pub(super) fn failed(&mut self, metrics: &CloudWatchMetrics, error: &PushError) {
         metrics.pushes_failed.increment();
         if self.said.contains(&error.kind) {
@@ -41,7 +41,7 @@ impl Outage {
         );
     }
 
-    /// CloudWatch found a request wrong, which is thrown away.
+    /// CloudWatch found a request invalid, and the request is dropped.
     pub(super) fn refused(&mut self, metrics: &CloudWatchMetrics, error: &PushError) {
         metrics.pushes_refused.increment();
         if !std::mem::replace(&mut self.refused, true) {
@@ -49,7 +49,7 @@ impl Outage {
         }
     }
 
-    /// So many intervals waited for too long.
+    /// This many intervals waited for too long and were dropped.
     pub(super) fn dropped(&mut self, metrics: &CloudWatchMetrics, intervals: u32) {
         if intervals == 0 {
             return;

@@ -1,4 +1,4 @@
-//! The task that reads, keeps and pushes, once in an interval, and a last time at the end.
+//! The task that reads, keeps and pushes metrics, once per interval and a last time at the end.
 
 use std::{
     pin::pin,
@@ -26,7 +26,7 @@ use crate::{
     supervise,
 };
 
-/// Reads all figures as they are now.
+/// Reads the current values of all metrics.
 pub type Read = Arc<dyn Fn() -> BoxFuture<'static, Vec<Family>> + Send + Sync>;
 
 /// Pushes metrics to CloudWatch until it is asked to finish.
@@ -37,7 +37,8 @@ pub struct Pusher {
 }
 
 impl Pusher {
-    /// Pushes what `read` gives, as the server called `server_id`, where `config` says. How that goes counts in `metrics`.
+    /// Starts pushing what `read` returns, for the server `server_id`, to the destination in `config`. The results are
+    /// counted in `metrics`.
     pub fn start(
         config: CloudWatchConfig,
         server_id: &str,
@@ -68,9 +69,9 @@ impl Pusher {
         Self { finish, task }
     }
 
-    /// Pushes what was counted since the last time and what waits yet, until `deadline` at the latest.
+    /// Pushes what was counted since the last push and what still waits, until `deadline` at the latest.
     pub async fn finish(self, deadline: Instant) {
-        // Where the task is gone there is nobody to tell.
+        // If the task is gone, nothing receives this.
         let _ = self.finish.send(deadline);
         let _ = self.task.await;
     }
@@ -89,7 +90,7 @@ struct Worker<S> {
 impl<S: Sink> Worker<S> {
     async fn run(&mut self, interval: Duration, finish: &mut oneshot::Receiver<Instant>) {
         if finish.is_terminated() {
-            // The last push panicked: there is no other.
+            // The last push panicked, and it is not repeated.
             return;
         }
         let mut ticks = interval_at(Instant::now() + interval, interval);
@@ -112,7 +113,7 @@ impl<S: Sink> Worker<S> {
                 }
             }
         };
-        // Without a deadline nobody waits for it.
+        // Without a deadline, nobody waits for the last push.
         if let Ok(deadline) = deadline {
             let last = async {
                 self.collect().await;
@@ -136,7 +137,7 @@ impl<S: Sink> Worker<S> {
         self.outage.dropped(&self.metrics.cloudwatch, dropped);
     }
 
-    /// Pushes all that waits, until something fails.
+    /// Pushes everything that waits, until something fails.
     async fn push(&mut self) {
         let counted = &self.metrics.cloudwatch;
         while let Some(mut batch) = self.backlog.next_batch(self.resolution) {
@@ -145,7 +146,7 @@ impl<S: Sink> Worker<S> {
                     self.outage.taken(counted);
                     self.backlog.taken(&batch);
                 }
-                // It would stand in the way of all that follows.
+                // It would block everything that follows.
                 Err(error) if error.kind == PushErrorKind::Invalid => {
                     self.outage.refused(counted, &error);
                     self.backlog.taken(&batch);
@@ -167,7 +168,7 @@ mod tests {
     use super::{super::client::PushError, *};
     use crate::metrics::{Status, readings::read};
 
-    /// Answers with what it was told to, and keeps what it took.
+    /// Returns the prepared answers, and keeps the values that it took.
     #[derive(Clone, Default)]
     struct FakeSink(Arc<Mutex<Fake>>);
 
@@ -263,7 +264,7 @@ mod tests {
         for messages in [3, 4, 5] {
             pass(&metrics, messages).await;
         }
-        // Put together where they are close to each other, as they are by the clock of this test.
+        // Intervals are merged if they are close to each other, as they are by the clock of this test.
         assert_eq!(sink.messages().iter().sum::<f64>(), 12.0);
         assert_eq!(metrics.cloudwatch.pushes_failed.get(), 2);
         pusher.finish(Instant::now()).await;

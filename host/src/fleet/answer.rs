@@ -1,4 +1,4 @@
-//! What nodes say to a swap, and what that comes to.
+//! The nodes' answers to a swap, and the verdict on them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,36 +9,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::plugin::ChangeError;
 
-/// How a node stands to a swap.
+/// A node's position on a swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeOutcome {
-    /// It has tried the version and could go live.
+    /// It has tried the version and can go live with it.
     Admitted,
-    /// It is live.
+    /// It has gone live.
     Live,
-    /// It will not have it.
+    /// It refused the version.
     Refused,
-    /// It could not try it.
+    /// It could not try the version.
     Failed,
-    /// It is alive and has not answered.
+    /// It is alive but has not answered.
     NoAnswer,
-    /// It was asked and went away.
+    /// It was asked and has gone away.
     Gone,
 }
 
-/// What one node says, or is said about it.
+/// The answer of one node, or the state of a node that gave none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeAnswer {
-    /// How it stands.
+    /// The node's position.
     pub outcome: NodeOutcome,
-    /// Where it refused: at which step.
+    /// The step at which it refused the version, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// Why not.
+    /// Why it refused or failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// How long it took to try it, or to go live.
+    /// How long it took to try the version or to go live, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<f64>,
 }
@@ -48,7 +48,7 @@ pub struct NodeAnswer {
 pub(super) struct Vote {
     #[serde(flatten)]
     pub(super) answer: NodeAnswer,
-    /// That of the last decision about this plugin that it follows; 0: none.
+    /// The number of the last decision about this plugin that the node follows; 0 for none.
     pub(super) number: u64,
 }
 
@@ -58,7 +58,7 @@ impl From<NodeAnswer> for Vote {
     }
 }
 
-/// What the answers come to.
+/// The verdict on the answers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Wait,
@@ -66,7 +66,7 @@ pub(super) enum Verdict {
     Stop(String),
 }
 
-/// All that were asked, with what they said.
+/// All nodes that were asked, with their answers.
 pub(super) fn roll(
     asked: &BTreeSet<String>,
     living: &[String],

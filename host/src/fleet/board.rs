@@ -1,14 +1,16 @@
-//! What all nodes read: which version of each plugin the cluster decided for, and which one is proposed.
+//! The board that all nodes read: the version of each plugin that the cluster decided on, and the one that is proposed.
 //!
-//! It is one hash, `signalbox:plugins` behind the configured prefix, with these fields for plugin `p`:
+//! It is one Redis hash, named by the configured prefix followed by `signalbox:plugins`, with these fields for plugin
+//! `p`:
 //!
 //! - `decided:p`: the decision;
-//! - `proposed:p`: the proposal, `id:p` its ID, and `until:p` when it is over unless it is renewed, by Redis' clock.
+//! - `proposed:p`: the proposal, `id:p` its ID, and `until:p` when it expires unless it is renewed, by Redis' clock.
 //!
-//! One key, so that one command reads all of it and each change is one atomic script, in a cluster of Redis too. What
-//! nodes say to a proposal stands apart, in a hash `signalbox:swap:ID` with a field for each node, which Redis forgets
-//! after [`ANSWERS_KEPT`]. All of these texts are [sealed](super::seal) and bounded; the scripts do not look into them, and replace a
-//! decision only if it is the one that the node has seen. Whatever else stands there is neither believed nor fatal.
+//! There is only one key, so that one command reads everything and each change is one atomic script, in a Redis cluster
+//! too. The nodes' answers to a proposal are separate, in a hash `signalbox:swap:ID` with a field for each node, which
+//! Redis removes after [`ANSWERS_KEPT`]. All of these texts are [sealed](super::seal) and bounded. The scripts do not
+//! interpret them, and replace a decision only if it is the one that the node has seen. Any other content is neither
+//! trusted nor fatal.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -23,10 +25,10 @@ use super::{
 };
 use crate::redis_client::{Commands, Script, Unavailable};
 
-/// How long what nodes answered can be read.
+/// How long the nodes' answers can be read.
 const ANSWERS_KEPT: Duration = Duration::from_secs(600);
 
-/// A text that stands on the board.
+/// A text found on the board.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found<T> {
     Nothing,
@@ -34,9 +36,9 @@ pub(super) enum Found<T> {
     Ours(T),
     /// Sealed with a key that this node had before.
     Earlier(T),
-    /// It looks like one of a node, and this node cannot tell whether it is.
+    /// It looks like a text of a node, but this node cannot verify it.
     Foreign(T),
-    /// It is none, for this reason.
+    /// It is not a text of a node, for this reason.
     Malformed(&'static str),
 }
 
@@ -58,13 +60,13 @@ impl<T> Found<T> {
     }
 }
 
-/// What stands about one plugin.
+/// The board's entry for one plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) decided: Found<Decision>,
-    /// The decision as it stands there: what a change of it replaces.
+    /// The decision's raw text, which a change must replace.
     pub(super) text: Arc<[u8]>,
-    /// A proposal that is not over.
+    /// A proposal that has not expired.
     pub(super) proposed: Found<Proposal>,
 }
 
@@ -87,19 +89,19 @@ pub(super) struct Board {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Proposed {
     Stands,
-    /// Another one is under way, from this node.
+    /// Another proposal is under way, from the node with this name.
     Busy(String),
 }
 
-/// What came of a decision.
+/// The outcome of a decision.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decided {
     Stands,
-    /// Another decision stands there by now.
+    /// Another decision was made in the meantime.
     Changed,
-    /// The proposal was over before, or is forgotten.
+    /// The proposal had expired, or Redis has lost it.
     Lost,
-    /// A proposal is under way, from this node.
+    /// A proposal is under way, from the node with this name.
     Busy(String),
 }
 
@@ -171,20 +173,20 @@ impl Board {
         Ok(Proposed::Stands)
     }
 
-    /// Whether the proposal still stands, now for [`LEASE`].
+    /// Renews the proposal for [`LEASE`]. Returns whether it still stands.
     pub(super) async fn renew(&self, plugin: &str, id: &str) -> Result<bool, Unavailable> {
         let args = [id.as_bytes(), &lease()];
         let (status, _) = self.change(&self.renew, plugin, &args).await?;
         Ok(status == "ok")
     }
 
-    /// Takes a proposal away, if it is there.
+    /// Withdraws a proposal, if it is there.
     pub(super) async fn withdraw(&self, plugin: &str, id: &str) -> Result<(), Unavailable> {
         let args = [id.as_bytes()];
         self.change(&self.withdraw, plugin, &args).await.map(drop)
     }
 
-    /// Decides for what was proposed as `decision.id`, if `before` is still the last decision.
+    /// Decides for the proposal `decision.id`, if `before` is still the last decision.
     pub(super) async fn decide(
         &self,
         plugin: &str,
@@ -208,7 +210,7 @@ impl Board {
         self.decided(&self.settle, plugin, &args).await
     }
 
-    /// Puts `decision` into the place of the text `before`, if that still stands there.
+    /// Replaces the text `before` with `decision`, if it is still there. Returns whether it was.
     pub(super) async fn replace(
         &self,
         plugin: &str,
@@ -221,7 +223,7 @@ impl Board {
         Ok(decided == Decided::Stands)
     }
 
-    /// Writes down what `node` says to proposal `id`, in the place of what it said before.
+    /// Writes the answer of `node` to proposal `id`, and replaces its previous answer.
     pub(super) async fn answer(
         &self,
         id: &str,
@@ -238,7 +240,8 @@ impl Board {
         self.commands.run::<()>(&expire).await
     }
 
-    /// The answers of `nodes` to proposal `id` so far. An answer that is not sealed with this node's key is no consent.
+    /// The answers of `nodes` to proposal `id` so far. An answer that is not sealed with this node's key does not count
+    /// as consent.
     pub(super) async fn answers(
         &self,
         id: &str,
@@ -297,7 +300,7 @@ impl Board {
         self.commands.run_script(script, &[self.key()], &args).await
     }
 
-    /// Whose proposal it is, as far as that can be read.
+    /// The node that made the proposal, if that can be read.
     fn proposer(&self, plugin: &str, text: &[u8]) -> String {
         let found: Found<Proposal> = self.read(Kind::Proposal, plugin, text);
         let proposal = found.ours();
@@ -324,7 +327,7 @@ impl Board {
     }
 }
 
-/// Whatever stands there, anybody may have written it.
+/// Reads a text from the board, which anybody may have written.
 fn read<T: DeserializeOwned>(seals: &Seals, kind: Kind, plugin: &str, text: &[u8]) -> Found<T> {
     if text.is_empty() {
         return Found::Nothing;
@@ -421,7 +424,7 @@ mod tests {
         for round in 0..20_000 {
             let mut text = sealed.clone();
             if round % 2 == 0 {
-                // One place of a good text is something else.
+                // One byte of a good text is changed.
                 let place = random() as usize % text.len();
                 text[place] = text[place].wrapping_add(random() as u8 | 1);
             } else {

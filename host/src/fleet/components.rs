@@ -1,9 +1,9 @@
-//! Components on their way from node to node: in Redis, in pieces.
+//! Transfers components from node to node: through Redis, in pieces.
 //!
-//! Piece `n` of the component with hash `sha256` is `signalbox:component:sha256:n` behind the configured prefix. What is
-//! fetched is checked against the hash, so it does not matter who wrote a piece, or how often. Redis forgets the pieces after
-//! [`KEPT_WHILE_PROPOSED`]; nodes that follow a decision keep its component there for [`KEPT_WHILE_DECIDED`], again and
-//! again.
+//! Piece `n` of the component with hash `sha256` has the key `signalbox:component:sha256:n` after the configured
+//! prefix. A fetched component is checked against its hash, so it does not matter who wrote a piece, or how often.
+//! Redis removes the pieces after [`KEPT_WHILE_PROPOSED`]; nodes that follow a decision keep its component there for
+//! [`KEPT_WHILE_DECIDED`], again and again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,16 +13,17 @@ use super::{
 };
 use crate::redis_client::{Commands, Unavailable};
 
-/// Bytes of a piece: one command moves it, within the command timeout, and holds Redis up for well under a millisecond.
+/// Bytes of a piece: one command transfers it within the command timeout, and blocks Redis for well under a
+/// millisecond.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// Longer than any proposal is under way.
+/// Longer than any proposal takes.
 const KEPT_WHILE_PROPOSED: Duration = Duration::from_secs(600);
 
-/// So that a cluster that is switched off over some days finds its versions again.
+/// Long enough for a cluster that was switched off for some days to find its versions again.
 const KEPT_WHILE_DECIDED: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// Why a component is not here.
+/// Why a component cannot be fetched.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     #[error("{0}")]
@@ -37,7 +38,7 @@ pub(super) enum FetchError {
     TooLarge { bytes: usize, max: usize },
 }
 
-/// The way there and back.
+/// Writes components to Redis, and reads them back.
 pub(super) struct Components {
     commands: Commands,
     prefix: String,
@@ -51,7 +52,7 @@ impl Components {
         }
     }
 
-    /// Puts it there, for as long as a proposal may take.
+    /// Writes the component to Redis, for as long as a proposal may take.
     pub(super) async fn offer(
         &self,
         component: &Component,
@@ -60,7 +61,8 @@ impl Components {
         self.put(component, bytes, KEPT_WHILE_PROPOSED).await
     }
 
-    /// Sees to it that others can fetch it for a long time: what is there stays, what is not is put there.
+    /// Makes sure that others can fetch the component for a long time: existing pieces are kept for longer, and if one
+    /// is missing all of them are written.
     pub(super) async fn keep(
         &self,
         component: &Component,
@@ -78,7 +80,7 @@ impl Components {
         Ok(())
     }
 
-    /// Reads it whole. At most `bytes_max` are taken.
+    /// Reads the whole component, if it has at most `bytes_max` bytes.
     pub(super) async fn fetch(
         &self,
         component: &Component,
@@ -92,7 +94,7 @@ impl Components {
         }
         let mut bytes = Vec::with_capacity(component.bytes);
         for index in 0..pieces(component) {
-            // One byte more than a piece has is enough to know that it is none.
+            // Reads up to one byte more than a piece has, which is enough to detect one that is too long.
             let mut get = redis::cmd("GETRANGE");
             get.arg(self.key(component, index)).arg(0).arg(PIECE_BYTES);
             let piece: Vec<u8> = self.commands.run(&get).await?;

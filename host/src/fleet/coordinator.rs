@@ -1,7 +1,8 @@
-//! A swap on all nodes, from the one that was asked for it: propose, hear what all say, decide, see them go live.
+//! A swap on all nodes, carried out by the node that was asked for it: propose, collect the answers, decide, watch the
+//! nodes go live.
 //!
-//! Where this ends early, by a crash or because Redis is away, the board says what holds: nothing before the decision,
-//! and the decision after it. What is told to the operator never claims more.
+//! If it ends early, by a crash or because Redis is unavailable, the board is authoritative: before the decision
+//! nothing has changed, after it the decision holds. The answer to the operator never claims more.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,33 +26,33 @@ use crate::{
     redis_client::Unavailable,
 };
 
-/// After so long without a renewal a proposal is over: whoever made it is gone, or cannot reach Redis.
+/// The time without a renewal after which a proposal expires: the node that made it is gone, or cannot reach Redis.
 pub(super) const LEASE: Duration = Duration::from_secs(10);
 
-/// How often it is renewed.
+/// How often a proposal is renewed.
 const RENEWAL: Duration = Duration::from_secs(2);
 
-/// How often answers are looked for.
+/// How often answers are read.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How often it is looked which nodes there are.
+/// How often the list of living nodes is read.
 const CENSUS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long nodes may take to try a version: the largest components compile for tens of seconds beside traffic.
+/// How long nodes may take to try a version: alongside traffic, the largest components take tens of seconds to compile.
 const TRIAL_TIME: Duration = Duration::from_secs(120);
 
-/// How long after the decision it is waited for nodes to say that they are live.
+/// How long to wait after the decision for nodes to answer that they are live.
 const ECHO_TIME: Duration = Duration::from_secs(5);
 
-/// How long it is tried to find out whether a decision stands that Redis did not confirm.
+/// How long to try to find out whether a decision stands that Redis did not confirm.
 const DOUBT_TIME: Duration = Duration::from_secs(10);
 
-/// How a component goes to all nodes.
+/// The options of a push to all nodes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClusterPush {
-    /// So many nodes are enough; those that refuse keep what they have. None: all of them.
+    /// The number of nodes that are enough; nodes that refuse keep their version. `None`: all nodes must admit it.
     pub quorum: Option<usize>,
-    /// Without a probation on any of them.
+    /// Whether to skip the probation on all nodes.
     pub no_probation: bool,
 }
 
@@ -60,33 +61,34 @@ pub struct ClusterPush {
 pub struct Pushed {
     /// The component's sha256 in hex.
     pub sha256: String,
-    /// How many decisions there have been about this plugin; 0 where this node is alone.
+    /// How many decisions there have been about this plugin; 0 if this node is alone.
     pub number: u64,
-    /// What every node said last. One that is only [`NodeOutcome::Admitted`] had not said yet that it is live.
+    /// The last answer of every node. A node that is only [`NodeOutcome::Admitted`] had not answered yet that it is
+    /// live.
     pub nodes: BTreeMap<String, NodeAnswer>,
     /// From the request to the last answer.
     pub took: Duration,
 }
 
-/// What became of a plugin whose files are followed again.
+/// The result of a release: the nodes follow the plugin's files again.
 #[derive(Debug)]
 pub struct Released {
-    /// How many decisions there have been about this plugin; 0 where this node is alone.
+    /// How many decisions there have been about this plugin; 0 if this node is alone.
     pub number: u64,
-    /// What every node said: that what its file says is live, or why not.
+    /// The answer of every node: that the version in its file is live, or why not.
     pub nodes: BTreeMap<String, NodeAnswer>,
 }
 
-/// Why a swap on all nodes did not come about.
+/// Why a swap on all nodes failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     /// This node refuses it; the others were not asked.
     #[error(transparent)]
     Change(#[from] ChangeError),
-    /// Another one is under way.
+    /// Another swap is under way.
     #[error("node {0} is swapping this plugin on all nodes right now; try again in a moment")]
     Busy(String),
-    /// There is no `admin.key`, so that no node would believe a decision.
+    /// There is no `admin.key`, so no node would trust a decision.
     #[error(
         "nothing has changed: nodes follow decisions that are signed with admin.key, and none is configured here"
     )]
@@ -94,15 +96,15 @@ pub enum PushError {
     /// Redis or the list of nodes cannot be reached. Nothing has changed.
     #[error("nothing has changed: {0}")]
     Unavailable(String),
-    /// Not all nodes, or too few of them, would have it. Nothing has changed.
+    /// Not all nodes, or too few for the quorum, would go live. Nothing has changed.
     #[error("nothing has changed on any node: {reason}")]
     NotAgreed {
-        /// What speaks against it.
+        /// Why not.
         reason: String,
-        /// What every node said.
+        /// The answer of every node.
         nodes: BTreeMap<String, NodeAnswer>,
     },
-    /// Redis was lost while it was decided, so that nobody can tell. Whatever holds, all nodes follow it once Redis is
+    /// Redis was lost during the decision, so its outcome is unknown. All nodes follow whatever holds once Redis is
     /// back.
     #[error(
         "Redis was lost while it was decided ({reason}): all nodes follow what Redis says once it is back; ask for the \
@@ -111,17 +113,17 @@ pub enum PushError {
     Unknown {
         /// What went wrong.
         reason: String,
-        /// What every node said before.
+        /// The answer of every node before that.
         nodes: BTreeMap<String, NodeAnswer>,
     },
 }
 
 impl Fleet {
-    /// Has all nodes go live with the component `bytes`, or none, because `who` wants it. If this node is alone it is an
-    /// ordinary push.
+    /// Makes all nodes go live with the component `bytes`, or none of them, on behalf of `who`. If this node is alone,
+    /// this is an ordinary push.
     ///
     /// # Errors
-    /// [`PushError`].
+    /// Returns [`PushError`] if nothing has changed, or if the outcome is unknown.
     pub async fn push(
         &self,
         plugin: &str,
@@ -138,7 +140,7 @@ impl Fleet {
             sha256: Sha256::of(&bytes),
             bytes: bytes.len(),
         };
-        // What this node will not have need not go through Redis, and its author learns why at once.
+        // A component that this node refuses need not go through Redis, and its author learns the reason at once.
         drop(self.registry.admit(plugin, bytes.clone()).await?);
         shared.components.offer(&component, &bytes).await?;
         let entry = shared.board.look_at(plugin).await?;
@@ -170,11 +172,11 @@ impl Fleet {
         })
     }
 
-    /// Has all nodes follow the files of `plugin` again, each its own, whatever was decided before, because `who` wants it.
+    /// Makes all nodes follow their own files of `plugin` again, whatever was decided before, on behalf of `who`.
     ///
     /// # Errors
-    /// [`PushError::Change`] if there is no such plugin here, [`PushError::NoKey`], [`PushError::Busy`] and
-    /// [`PushError::Unavailable`]. If a node's file is refused, its answer says so.
+    /// Returns [`PushError::Change`] if there is no such plugin here, [`PushError::NoKey`], [`PushError::Busy`] or
+    /// [`PushError::Unavailable`]. If a node's file is refused, that node's answer contains the reason.
     pub async fn release(&self, plugin: &str, who: &str) -> Result<Released, PushError> {
         if !self.registry.is_configured(plugin) {
             return Err(ChangeError::UnknownPlugin(plugin.to_owned()).into());
@@ -196,7 +198,7 @@ impl Fleet {
             match shared.board.settle(plugin, &entry.text, &decision).await? {
                 Decided::Stands => break number,
                 Decided::Busy(by) => return Err(PushError::Busy(by)),
-                // Somebody decided between the look and now.
+                // Another decision was made between the read and now.
                 Decided::Changed | Decided::Lost => {}
             }
         };
@@ -222,7 +224,7 @@ impl Fleet {
         };
         let took = match self.registry.push(plugin, bytes, push).await? {
             Change::Live { took, .. } => took,
-            // Who insists tries nothing first.
+            // A forced push tries nothing first.
             Change::OnTrial { .. } | Change::Unchanged(_) => Duration::ZERO,
         };
         Ok(Pushed {
@@ -256,7 +258,7 @@ impl Swap<'_> {
         let (nodes, known) = match agreed {
             Ok(agreed) => agreed,
             Err(error) => {
-                // Where that fails, it is over after its lease.
+                // If that fails, the proposal expires after its lease.
                 let _ = board.withdraw(self.plugin, &self.proposal.id).await;
                 standing.look_now.notify_one();
                 return Err(error);
@@ -274,7 +276,8 @@ impl Swap<'_> {
         Ok((number, echoes(self.shared, &self.proposal.id, nodes).await))
     }
 
-    /// Waits until it is clear what the nodes say. Returns that, and the highest number of a decision that any of them follows.
+    /// Waits until the nodes' answers allow a verdict. Returns them, and the highest number of a decision that any node
+    /// follows.
     async fn hear(&self) -> Result<(BTreeMap<String, NodeAnswer>, u64), PushError> {
         let Shared { board, broker, .. } = self.shared;
         let id = &self.proposal.id;
@@ -309,10 +312,11 @@ impl Swap<'_> {
         }
     }
 
-    /// Decides, and returns the number of the decision, which is later than `known`; none if the proposal was over before.
+    /// Decides, and returns the number of the decision, which is higher than `known`. Returns `None` if the proposal
+    /// had expired before.
     ///
     /// # Errors
-    /// Why nobody can tell.
+    /// Returns [`Unavailable`] if it remains unknown whether the decision stands.
     async fn decide(&self, known: u64) -> Result<Option<u64>, Unavailable> {
         let until = Instant::now() + DOUBT_TIME;
         loop {
@@ -328,7 +332,8 @@ impl Swap<'_> {
         }
     }
 
-    /// None: another decision came between. Deciding twice is deciding once: the second look finds the first decision.
+    /// Returns `None` if another decision was made in between. Deciding twice is harmless: the second attempt finds the
+    /// first decision.
     async fn try_to_decide(&self, known: u64) -> Result<Option<Option<u64>>, Unavailable> {
         let Self { shared, plugin, .. } = self;
         let Proposal {
@@ -374,14 +379,14 @@ impl Shared {
         }
     }
 
-    /// The number of the last decision that this node knows of; 0: there was none.
+    /// The number of the last decision that this node knows of; 0 if there was none.
     fn last_number(&self, plugin: &str, entry: &Entry) -> u64 {
         let stands = entry.decided.ours().map_or(0, |decision| decision.number);
         stands.max(self.standing.number(plugin))
     }
 }
 
-/// What the nodes say once they have followed, or what they said before where that takes too long.
+/// The nodes' answers once they have followed the decision, or their previous ones if that takes too long.
 async fn echoes(
     shared: &Shared,
     id: &str,

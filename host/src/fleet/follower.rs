@@ -1,5 +1,4 @@
-//! What one node does about the board: tries what is proposed, follows what is decided, and writes down anew what Redis
-//! has forgotten.
+//! Acts on the board: tries proposals, follows decisions, and writes again what Redis has lost.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,19 +20,19 @@ use super::{
 };
 use crate::redis_client::Unavailable;
 
-/// How often the board is read while nothing is going on: one command a second for each node.
+/// How often the board is read while nothing is going on: one command per second and node.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The same while a version waits for its decision: so long may nodes lie apart when they go live.
+/// The same while a version waits for its decision: nodes may go live up to this far apart.
 const LOOK_INTERVAL_IN_SWAP: Duration = Duration::from_millis(100);
 
-/// After a decision could not be followed.
+/// The pause after a decision could not be followed.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// How often it is said of a plugin, at most, that what stands in Redis is not believed.
+/// The shortest time between two warnings that a plugin's entry in Redis is not trusted.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often the pieces of a component are kept from being forgotten.
+/// How often the expiry of a component's pieces is postponed.
 const KEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Reads the board, and acts on it.
@@ -42,7 +41,7 @@ pub(super) struct Follower {
     standing: Arc<Standing>,
     plugins: BTreeMap<String, Followed>,
     tasks: JoinSet<Done>,
-    /// Whose task it is.
+    /// The plugin of each task.
     running: HashMap<task::Id, String>,
 }
 
@@ -51,21 +50,22 @@ pub(super) struct Follower {
 struct Followed {
     /// The last decision that this node is done with.
     decision: Option<Decision>,
-    /// The one before it, which the cluster goes back to where its version fails on probation; none: what the files say.
+    /// The decision before it, to which the cluster goes back if the version fails on probation. `None`: back to the
+    /// files.
     before: Option<Decision>,
-    /// The component of it, for nodes that join after Redis has lost it.
+    /// Its component, for nodes that join after Redis has lost it.
     bytes: Option<Arc<[u8]>>,
-    /// When the pieces of it have to be kept once more.
+    /// When the expiry of its pieces must be postponed next.
     keep_at: Option<Instant>,
-    /// The last proposal that was looked at.
+    /// The ID of the last proposal that was handled.
     tried: Option<String>,
-    /// What came of it, unless it is over.
+    /// The result of trying it, unless the proposal is over.
     trial: Option<Trial>,
-    /// What is going on for this plugin.
+    /// The task that runs for this plugin.
     task: Option<(Doing, AbortHandle)>,
-    /// Not before this a decision is tried once more.
+    /// The earliest time to try a decision again.
     retry_at: Option<Instant>,
-    /// When it was last said in the log that what stands in Redis is not believed.
+    /// When the log last warned that the entry in Redis is not trusted.
     complained: Option<Instant>,
 }
 
@@ -77,7 +77,7 @@ enum Doing {
     Retracting,
 }
 
-/// What a task came to.
+/// The result of a task.
 enum Done {
     Tried(Trial),
     Followed {
@@ -141,7 +141,7 @@ impl Follower {
         self.standing.looked();
     }
 
-    /// Begins what is to be done next for one plugin.
+    /// Starts the next step for one plugin.
     fn step(&mut self, plugin: &str, entry: Entry) {
         let now = Instant::now();
         let followed = self.plugins.entry(plugin.to_owned()).or_default();
@@ -159,7 +159,7 @@ impl Follower {
             let is_wanted = proposed.is_some_and(|proposal| wanted == Some(&proposal.id))
                 || news.is_some_and(|decision| wanted == Some(&decision.id));
             if *doing == Doing::Trying && !is_wanted {
-                // It is taken out once it has ended.
+                // The task is removed once it has ended.
                 task.abort();
             }
             return;
@@ -244,8 +244,8 @@ impl Follower {
         self.spawn(plugin, Doing::Following, follow);
     }
 
-    /// Takes the decision back for all nodes, where this one took its version back by itself: what fails here fails
-    /// elsewhere, and the nodes are to run the same.
+    /// Retracts the decision for all nodes if this node has rolled its version back: what fails here fails elsewhere,
+    /// and all nodes are to run the same version. Returns whether a task was started.
     fn begin_retracting(&mut self, plugin: &str, text: &Arc<[u8]>) -> bool {
         let Some(followed) = self.plugins.get(plugin) else {
             return false;
@@ -271,7 +271,7 @@ impl Follower {
         true
     }
 
-    /// Has what this node follows kept, and written down in the place of `text` if that is lost.
+    /// Keeps the component that this node follows and, if its decision is lost, writes that again in place of `text`.
     fn begin_keeping(&mut self, plugin: &str, text: Option<Arc<[u8]>>) {
         let Some(followed) = self.plugins.get(plugin) else {
             return;
@@ -303,7 +303,7 @@ impl Follower {
     fn take(&mut self, ended: Result<(task::Id, Done), task::JoinError>) {
         let (id, done) = match ended {
             Ok((id, done)) => (id, Some(done)),
-            // Broken off, or panicked, which is logged: it is begun once more.
+            // Aborted, or panicked, which is logged: it is started again.
             Err(error) => (error.id(), None),
         };
         let Some(plugin) = self.running.remove(&id) else {
@@ -370,7 +370,7 @@ impl Followed {
         }
     }
 
-    /// Says it in the log, once in a while: whoever wrote it may write again and again.
+    /// Logs the doubt, but only now and then: the author of the entry may write it again and again.
     fn complain(&mut self, plugin: &str, doubt: &'static str, now: Instant) {
         if self
             .complained
@@ -387,7 +387,7 @@ impl Followed {
     }
 }
 
-/// Why what stands there is not believed, if it is not. `own`: what this node follows.
+/// Why the entry is not trusted, if so. `own` is the decision that this node follows.
 fn doubt(entry: &Entry, own: Option<&Decision>) -> Option<&'static str> {
     let decided = match &entry.decided {
         Found::Malformed(reason) => Some(*reason),
@@ -409,19 +409,20 @@ fn doubt(entry: &Entry, own: Option<&Decision>) -> Option<&'static str> {
     })
 }
 
-/// Whether `own`, which this node follows, is to be written down anew.
+/// Whether `own`, the decision that this node follows, must be written again.
 fn is_lost(stands: &Found<Decision>, own: &Decision) -> bool {
     match stands {
         Found::Nothing | Found::Malformed(_) => true,
         Found::Ours(other) => own.is_later_than(other),
-        // It is sealed anew after a rotation of the key, once by each node that knows both.
+        // After a rotation of the key it is sealed again, once by each node that knows both keys.
         Found::Earlier(other) => own == other || own.is_later_than(other),
-        // Nodes that have different keys for a while must not write in turns, so a later one, or the same, stays.
+        // Nodes that have different keys for a while must not overwrite each other in turns, so a later decision, or
+        // the same one, stays.
         Found::Foreign(other) => own.is_later_than(other),
     }
 }
 
-/// Writes down who had this node change what it runs.
+/// Records in the audit log who made this node change what it runs.
 fn audit(plugin: &str, decision: &Decision, outcome: &str) {
     let (number, version) = (decision.number, decision.version());
     info!(
@@ -459,7 +460,7 @@ mod tests {
     #[test]
     fn while_a_key_is_rotated_nodes_keep_the_decision_and_do_not_write_in_turns() {
         let own = decision(7);
-        // Who had the key before seals it anew; who has not got the new one leaves it.
+        // A node that had the old key seals it again; a node that does not have the new one leaves it.
         assert!(is_lost(&Found::Earlier(decision(7)), &own));
         assert!(!is_lost(&Found::Foreign(decision(7)), &own));
         assert!(!is_lost(&Found::Foreign(decision(8)), &own));

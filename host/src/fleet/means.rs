@@ -1,5 +1,5 @@
-//! What a node can do about a plugin: try a component, go live with what was decided, and keep it where the others find
-//! it.
+//! The operations of a node on a plugin: try a component, go live with a decision, and keep it where the other nodes
+//! find it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
 /// Pause between two attempts to answer a proposal.
 const ANSWER_PAUSE: Duration = Duration::from_millis(100);
 
-/// What trying and following need.
+/// The dependencies of trying and following.
 pub(super) struct Means {
     pub(super) node: Arc<str>,
     pub(super) registry: Arc<Registry>,
@@ -33,7 +33,7 @@ pub(super) struct Means {
 /// A component that was tried out.
 pub(super) struct Trial {
     pub(super) id: String,
-    /// None where it was refused.
+    /// `None` if it was refused, or could not be tried.
     pub(super) ready: Option<Ready>,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Ready {
     pub(super) bytes: Arc<[u8]>,
 }
 
-/// Why a component cannot be tried, or a decision not be followed.
+/// Why a component cannot be tried, or a decision cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotFollowed {
     #[error(transparent)]
@@ -53,8 +53,8 @@ pub(super) enum NotFollowed {
 }
 
 impl Means {
-    /// Tries what is proposed beside what is live, and says what came of it. `number` is that of the decision that this
-    /// node follows.
+    /// Tries the proposed component alongside the live version, and answers the proposal. `number` is that of the
+    /// decision that this node follows.
     pub(super) async fn try_out(&self, plugin: &str, proposal: Proposal, number: u64) -> Trial {
         let began = Instant::now();
         let tried = self.fetch_and_admit(plugin, &proposal.component).await;
@@ -71,7 +71,7 @@ impl Means {
         }
     }
 
-    /// Says that what is proposed is not tried, for this reason.
+    /// Answers that the proposal is not tried, for this reason.
     pub(super) async fn decline(
         &self,
         plugin: &str,
@@ -84,7 +84,8 @@ impl Means {
         Trial { id, ready: None }
     }
 
-    /// As long as somebody may wait for it: with the proposal this task ends too.
+    /// Retries until the answer is written. Somebody may wait for it as long as the proposal lasts, and this task ends
+    /// with the proposal.
     async fn answer(&self, plugin: &str, id: &str, vote: Vote) {
         while let Err(error) = self.board.answer(id, &self.node, &vote).await {
             debug!(plugin, %error, "a proposal is not answered");
@@ -102,7 +103,7 @@ impl Means {
         Ok(Ready { admitted, bytes })
     }
 
-    /// Makes live what was decided. Returns the component, where it is one.
+    /// Goes live with the decision. Returns the component, if the decision names one.
     pub(super) async fn go_along(
         &self,
         plugin: &str,
@@ -115,7 +116,7 @@ impl Means {
                 by = decision.by,
                 "the cluster follows the plugin's file again"
             );
-            // Where the file is refused, another attempt would change nothing.
+            // If the file is refused, another attempt would change nothing.
             let answer = follow_file(&self.registry, plugin, (self.bytes_max)()).await;
             let answered = self.echo(decision, answer).await;
             if let Err(error) = answered {
@@ -145,8 +146,8 @@ impl Means {
         self.board.answer(&decision.id, &self.node, &vote).await
     }
 
-    /// Sees to it that the others find what this node follows: the component and, if `text` stands in its
-    /// place, the decision. The component first: a decision leads to it.
+    /// Makes sure that the other nodes find what this node follows: the component and, if the board has `text` in the
+    /// decision's place, the decision. The component comes first, because the decision refers to it.
     pub(super) async fn keep(
         &self,
         plugin: &str,
@@ -163,8 +164,8 @@ impl Means {
         }
     }
 
-    /// Has the cluster go back from `last`, which stands as `text`, to `component`, or to what the files say. If that cannot be
-    /// written down now it is tried again with the next look.
+    /// Makes the cluster go back from `last`, whose text is `text`, to `component`, or to the files if there is none.
+    /// If this cannot be written now, it is tried again after the next read.
     pub(super) async fn retract(
         &self,
         plugin: &str,
@@ -182,14 +183,14 @@ impl Means {
                 version = decision.version(),
                 "the cluster goes back to an earlier version, because the last one failed here: {reason}"
             ),
-            // Another node was faster, or somebody decided anew.
+            // Another node was faster, or there is a new decision.
             Ok(false) => {}
             Err(error) => debug!(plugin, %error, "a decision is not taken back yet"),
         }
     }
 }
 
-/// Makes live what the plugin's file says, and says what came of it.
+/// Makes the version in the plugin's file live, and returns the answer to give.
 pub(super) async fn follow_file(
     registry: &Registry,
     plugin: &str,

@@ -1,16 +1,16 @@
-//! The nodes of a cluster, as far as they run the same plugin versions.
+//! Keeps the nodes of a cluster on the same plugin versions.
 //!
-//! What the cluster runs stands in Redis, on a [`board`] that every node reads once a second: for each plugin one
-//! decision, with a number that only grows. A node that finds a decision it has not followed yet fetches the component
-//! ([`components`]), admits it as any other and goes live with it, so nodes that were away, or join later, need nobody to
-//! tell them. It is not ready before that. What nobody with `admin.key` wrote is no decision ([`seal`]): being able to write to
-//! Redis is not enough.
+//! The versions that the cluster runs are in Redis, on a [`board`] that every node reads once a second: for each plugin
+//! one decision, with a number that only grows. A node that finds a decision it has not followed yet fetches the
+//! component ([`components`]), admits it like any other and goes live with it, so nodes that were away, or join later,
+//! catch up by themselves. Until then the node is not ready. A decision counts only if a holder of `admin.key` wrote it
+//! ([`seal`]): write access to Redis is not enough.
 //!
-//! A swap on all nodes ([`Fleet::push`]) is a proposal on the same board: every node tries the component beside what is
-//! live and answers ([`follower`], [`means`]), whoever proposed waits for the answers and decides, by one script ([`coordinator`]).
-//! From that moment on the decision stands, whatever becomes of the one who made it; before it, nothing has happened: a
-//! proposal that nobody renews is over after [`coordinator::LEASE`]. Where Redis loses what it knew, the nodes that
-//! followed the highest decision write it down anew.
+//! A swap on all nodes ([`Fleet::push`]) is a proposal on the same board: every node tries the component alongside the
+//! live version and answers ([`follower`], [`means`]); the proposing node waits for the answers and decides, by one
+//! script ([`coordinator`]). From then on the decision stands, whatever happens to the proposing node. Before that,
+//! nothing has happened: a proposal that nobody renews expires after [`coordinator::LEASE`]. If Redis loses its data,
+//! the nodes that followed the highest decision write it again.
 
 mod answer;
 mod board;
@@ -47,31 +47,31 @@ pub use coordinator::{ClusterPush, PushError, Pushed, Released};
 pub use seal::AdminKey;
 pub use standing::PluginStanding;
 
-/// `limits.plugin_file_bytes_max`, as it is now.
+/// Returns the current `limits.plugin_file_bytes_max`.
 pub type FileBytesMax = Arc<dyn Fn() -> usize + Send + Sync>;
 
-/// Where nodes meet.
+/// The means by which the nodes of a cluster communicate.
 pub struct Meeting<'a> {
-    /// Says who is alive.
+    /// Knows which nodes are alive.
     pub broker: Arc<dyn Broker>,
-    /// A Redis.
+    /// The link to Redis.
     pub commands: Commands,
-    /// How its keys begin.
+    /// The prefix of all keys in Redis.
     pub prefix: &'a str,
     /// The key that decisions are signed with.
     pub admin_key: AdminKey,
 }
 
-/// What one node has of the cluster.
+/// The cluster, as one node sees it.
 pub struct Fleet {
     node: Arc<str>,
     registry: Arc<Registry>,
     bytes_max: FileBytesMax,
-    /// None where this node is the whole cluster.
+    /// `None` if this node is the whole cluster.
     shared: Option<Shared>,
 }
 
-/// What it has where there may be others.
+/// The state of a node that may not be alone.
 struct Shared {
     board: Arc<Board>,
     components: Arc<Components>,
@@ -89,7 +89,7 @@ impl Drop for Shared {
 }
 
 impl Fleet {
-    /// The node `node` alone.
+    /// A cluster of the node `node` alone.
     pub fn alone(node: &str, registry: Arc<Registry>, bytes_max: FileBytesMax) -> Self {
         Self {
             node: node.into(),
@@ -99,9 +99,9 @@ impl Fleet {
         }
     }
 
-    /// The node `node`, whose ID no other boot of any node has, among those that `meet` at a Redis. The plugins' files should
-    /// have been looked at before: what the cluster decided takes the place of what they say. `bytes_max` bounds what is
-    /// fetched.
+    /// Joins the nodes that share the Redis in `meet`, as `node`: an ID that no other boot of any node has. The
+    /// plugins' files should have been loaded before: the cluster's decisions replace their versions. `bytes_max`
+    /// limits the size of components that are fetched.
     pub fn join(
         node: &str,
         registry: Arc<Registry>,
@@ -147,16 +147,16 @@ impl Fleet {
         }
     }
 
-    /// How this node stands to what the cluster decided about each plugin.
+    /// This node's state with regard to the cluster's decision about each plugin.
     pub fn standing(&self) -> BTreeMap<String, PluginStanding> {
         let shared = self.shared.as_ref();
         shared.map_or_else(BTreeMap::new, |shared| shared.standing.plugins())
     }
 
-    /// Whether this node runs what the cluster decided, as of the last look.
+    /// Checks whether this node runs what the cluster decided, as of the last read.
     ///
     /// # Errors
-    /// Why it does not, or why nobody can tell, in words.
+    /// Returns, in words, why it does not, or why that is unknown.
     pub fn check(&self) -> Result<(), String> {
         self.shared
             .as_ref()
@@ -171,7 +171,7 @@ impl Shared {
     }
 }
 
-/// A time as Redis takes it.
+/// A duration in milliseconds, as Redis takes it.
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,11 +1,11 @@
 //! Only holders of `admin.key` decide for the cluster.
 //!
-//! Texts about plugins that nodes write to Redis carry an HMAC under a key that is derived from `admin.key` (HKDF with SHA-256).
-//! So being able to write to Redis is not enough to change what the nodes run. The derived key is bound to `redis.key_prefix`,
-//! and each MAC to what the text is and what it is about, so no text can stand in the place of another.
+//! Texts about plugins that nodes write to Redis carry an HMAC under a key that is derived from `admin.key` (HKDF with
+//! SHA-256). So write access to Redis is not enough to change what the nodes run. The derived key is bound to
+//! `redis.key_prefix`, and each MAC to the kind and the subject of its text, so no text can take the place of another.
 //!
-//! A key that is replaced while the server runs is remembered: what was sealed under it is told apart from what a stranger
-//! wrote, and nothing else is done with it.
+//! A key that is replaced while the server runs is remembered, for one purpose only: to distinguish texts that were
+//! sealed with it from those of a stranger.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +13,7 @@ use aws_lc_rs::{hkdf, hmac};
 
 use crate::plugin::hex;
 
-/// `admin.key`, as it is now; none: it is not set.
+/// Returns the current `admin.key`; `None` if it is not set.
 pub type AdminKey = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// The purpose of the derived keys. It changes with the format of sealed texts.
@@ -22,7 +22,7 @@ const SALT: &[u8] = b"signalbox cluster decisions 1";
 /// Earlier keys that are remembered.
 const EARLIER_MAX: usize = 4;
 
-/// Stands in the place of the MAC if there is no key.
+/// Takes the place of the MAC if there is no key.
 const UNSEALED: &str = "unsealed";
 
 /// The kind of a text.
@@ -33,14 +33,14 @@ pub(super) enum Kind {
     Answer,
 }
 
-/// A text that was read, by who sealed it.
+/// A text that was read, by the key that sealed it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Opened<'t> {
-    /// Somebody with the key of now.
+    /// Sealed with the current key.
     Ours(&'t str),
-    /// Somebody with a key that this node had before.
+    /// Sealed with a key that this node had before.
     Earlier(&'t str),
-    /// Anybody else.
+    /// Sealed with any other key, or not sealed.
     Foreign(&'t str),
 }
 
@@ -61,7 +61,7 @@ struct Keys {
 }
 
 impl Seals {
-    /// For the cluster whose keys in Redis begin with `prefix`.
+    /// Creates the seals of the cluster whose keys in Redis begin with `prefix`.
     pub(super) fn new(admin_key: AdminKey, prefix: &str) -> Self {
         Self {
             admin_key,
@@ -75,7 +75,7 @@ impl Seals {
         self.with(|keys| keys.current.is_some())
     }
 
-    /// `body` with a seal, which says that it is a `kind` of text about `about`. Without a key it carries none.
+    /// Seals `body` as a text of this `kind` about `about`. Without a key, the result is marked as unsealed.
     pub(super) fn seal(&self, kind: Kind, about: &[&str], body: &str) -> String {
         let mac = self.with(|keys| {
             let key = keys.current.as_ref()?;
@@ -84,7 +84,8 @@ impl Seals {
         format!("{} {body}", mac.as_deref().unwrap_or(UNSEALED))
     }
 
-    /// Says who sealed `text`; none if it is no sealed text.
+    /// Returns the body of `text`, classified by the key that sealed it; `None` if `text` does not have the form of a
+    /// sealed text.
     pub(super) fn open<'t>(&self, kind: Kind, about: &[&str], text: &'t str) -> Option<Opened<'t>> {
         let (mac, body) = text.split_once(' ')?;
         let Some(mac) = bytes(mac) else {
@@ -116,7 +117,7 @@ impl Seals {
         look(&keys)
     }
 
-    /// None if the library fails, which it never does with these lengths.
+    /// Returns `None` if the library fails, which it never does with these lengths.
     fn derive(&self, admin_key: &str) -> Option<hmac::Key> {
         let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(admin_key.as_bytes());
         let info = [self.prefix.as_bytes()];
@@ -125,7 +126,7 @@ impl Seals {
     }
 }
 
-/// The input of the MAC: each part with its length, so that no two lists of parts are the same bytes.
+/// The input of the MAC: each part with its length, so that no two lists of parts yield the same bytes.
 fn message(kind: Kind, about: &[&str], body: &str) -> Vec<u8> {
     let kind = match kind {
         Kind::Decision => "decision",
@@ -171,7 +172,7 @@ mod tests {
         let (ours, foreign) = (Some(true), Some(false));
         let (decision, chat) = (Kind::Decision, &["chat"][..]);
         assert_eq!(open(seals(KEY, "p:"), decision, chat, &text), ours);
-        // Another key, none, another cluster, another kind, another plugin, and another division of the parts.
+        // Another key, no key, another cluster, another kind, another plugin, and another division of the parts.
         assert_eq!(
             open(seals(Some("other"), "p:"), decision, chat, &text),
             foreign

@@ -1,4 +1,4 @@
-//! How far this node has followed the cluster, for whoever asks.
+//! How far this node has followed the cluster.
 
 use std::{
     collections::BTreeMap,
@@ -11,15 +11,15 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::redis_client::Unavailable;
 
-/// So long the last look may lie back until nobody can tell what the cluster runs: as long as the broker's own health.
+/// The age of the last read after which it is unknown what the cluster runs: the same as for the broker's own health.
 const LOOK_AGE_MAX: Duration = Duration::from_secs(3);
 
-/// How this node stands to what the cluster decided about one plugin.
+/// This node's state with regard to the cluster's decision about one plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PluginStanding {
-    /// The number of the last decision that it is done with; 0: none.
+    /// The number of the last decision that this node is done with; 0 for none.
     pub number: u64,
-    /// Why what stands in Redis is not followed, if it is not believed.
+    /// Why the entry in Redis is not trusted, and therefore not followed, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub doubt: Option<&'static str>,
     /// Why the last decision is not live here, if it is not.
@@ -27,11 +27,11 @@ pub struct PluginStanding {
     pub behind: Option<String>,
 }
 
-/// How this node stands to all of it.
+/// This node's state with regard to all plugins.
 #[derive(Default)]
 pub(super) struct Standing {
     state: Mutex<State>,
-    /// Has the board read now.
+    /// Notified to have the follower read the board at once.
     pub(super) look_now: Notify,
 }
 
@@ -43,7 +43,8 @@ struct State {
 }
 
 impl Standing {
-    /// Whether this node runs what the cluster decided. What nobody with the key wrote is no decision.
+    /// Checks whether this node runs what the cluster decided. Only texts that were sealed with the key count as
+    /// decisions.
     pub(super) fn check(&self) -> Result<(), String> {
         let state = self.state();
         if state
@@ -63,7 +64,7 @@ impl Standing {
         state.plugins.iter().find_map(behind).map_or(Ok(()), Err)
     }
 
-    /// All plugins about which there is something to say.
+    /// All plugins with something to report.
     pub(super) fn plugins(&self) -> BTreeMap<String, PluginStanding> {
         let state = self.state();
         let said = state.plugins.iter();
@@ -72,7 +73,7 @@ impl Standing {
             .collect()
     }
 
-    /// The number of the last decision about `plugin` that this node is done with; 0: none.
+    /// The number of the last decision about `plugin` that this node is done with; 0 for none.
     pub(super) fn number(&self, plugin: &str) -> u64 {
         let state = self.state();
         state

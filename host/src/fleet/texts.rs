@@ -9,7 +9,7 @@ use crate::plugin::{component_hash, hex};
 /// Digits of a sha256 that name a version in logs.
 const LABEL_DIGITS: usize = 12;
 
-/// The sha256 of a component: 64 digits in lower case, whoever wrote it.
+/// The sha256 of a component: always 64 lower-case hex digits, even if another node wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct Sha256(String);
@@ -19,7 +19,7 @@ impl Sha256 {
         Self(hex(&component_hash(component)))
     }
 
-    /// As logs name the version.
+    /// The version's name in logs.
     pub(super) fn label(&self) -> &str {
         &self.0[..LABEL_DIGITS]
     }
@@ -46,7 +46,7 @@ impl Deref for Sha256 {
     }
 }
 
-/// A component that is, or is to be, in Redis.
+/// A component that is, or will be, in Redis.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Component {
     pub(super) sha256: Sha256,
@@ -57,10 +57,11 @@ pub(super) struct Component {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Proposal {
     pub(super) id: String,
-    /// At least the number of the decision that it may become: later than all that are known to who proposes it.
+    /// The lowest number that the decision it may become can have: higher than all that are known to the proposing
+    /// node.
     pub(super) number: u64,
     pub(super) component: Component,
-    /// The node that proposes it.
+    /// The node that made the proposal.
     pub(super) by: String,
 }
 
@@ -71,7 +72,7 @@ pub(super) struct Decision {
     pub(super) number: u64,
     /// The ID of the proposal that it comes from.
     pub(super) id: String,
-    /// None: every node what its file says.
+    /// `None`: every node runs the version in its file.
     pub(super) component: Option<Component>,
     /// Whether the version has to prove itself on each node.
     pub(super) probation: bool,
@@ -84,7 +85,7 @@ pub(super) struct Decision {
 }
 
 impl Decision {
-    /// One of now.
+    /// A decision made now, with probation.
     pub(super) fn new(
         number: u64,
         id: &str,
@@ -103,7 +104,8 @@ impl Decision {
         }
     }
 
-    /// Which of two is the later one: Redis may have lost a decision whose number is then given once more.
+    /// Whether this is the later of the two decisions. Redis may have lost a decision, and then its number is used
+    /// again.
     pub(super) fn is_later_than(&self, other: &Self) -> bool {
         let rank = |decision: &Self| (decision.number, decision.at.clone(), decision.id.clone());
         rank(self) > rank(other)
@@ -122,7 +124,7 @@ impl Decision {
 pub(super) mod tests {
     use super::*;
 
-    /// One like any other.
+    /// A sample decision.
     pub(in super::super) fn decision(number: u64) -> Decision {
         Decision {
             number,

@@ -80,7 +80,7 @@ impl AotCache {
     /// Opens the folder `dir`, creating it if needed, for an engine with this `compatibility` hash.
     ///
     /// # Errors
-    /// [`CacheError`] if the folder or its key cannot be used or trusted.
+    /// Returns [`CacheError`] if the folder or its key cannot be used or trusted.
     pub(super) fn open(dir: &Path, compatibility: u64) -> Result<Self, CacheError> {
         private_folder(dir)?;
         let key = read_or_make_key(dir)?;
@@ -201,6 +201,9 @@ impl AotCache {
 }
 
 /// Creates the folder `dir` if it is missing, with access for this user only.
+///
+/// # Errors
+/// Returns [`CacheError`] if it cannot be created, or if others may write to it.
 pub(super) fn private_folder(dir: &Path) -> Result<(), CacheError> {
     let io = |source| CacheError::Io {
         path: dir.to_owned(),

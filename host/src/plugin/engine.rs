@@ -93,7 +93,8 @@ impl PluginEngine {
         self.lanes
     }
 
-    /// Must be called before each call into guest code, which could not be stopped without ticks.
+    /// Keeps the clock running. Must be called before each call into guest code, which could not be stopped without
+    /// ticks.
     pub(super) fn wind_up(&self) {
         self.ticker.wind_up();
     }

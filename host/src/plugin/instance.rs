@@ -334,7 +334,7 @@ impl Instance {
     /// Runs `call` within `deadline`. If that fails, the instance is discarded.
     ///
     /// The call is on the heap from the start. Otherwise every idle connection would reserve room for it, in each
-    /// function on the way here.
+    /// function on the call path to here.
     pub(super) fn run<R, F>(
         self,
         shared: &Shared,

@@ -98,7 +98,7 @@ enum Stretch<R> {
 }
 
 fn serve(queue: &Mutex<mpsc::Receiver<Job>>) {
-    // Without the permission to lower it, slow calls just have a higher priority.
+    // If this is not permitted, slow calls just run at normal priority.
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();

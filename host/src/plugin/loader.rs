@@ -53,7 +53,7 @@ pub(super) struct Candidate {
     pub(super) bytes: usize,
     pub(super) metadata: Metadata,
     pub(super) component: Component,
-    /// Time to compile it, or to load what was compiled before.
+    /// How long it took to compile it, or to load the code that was compiled before.
     pub(super) compile: Duration,
     /// Whether it was compiled before.
     pub(super) cached: bool,
@@ -70,7 +70,7 @@ pub struct Admission {
     pub interfaces: Vec<&'static str>,
     /// Its imports, by name.
     pub imports: Vec<String>,
-    /// Time to compile it, or to load what was compiled before.
+    /// How long it took to compile it, or to load the code that was compiled before.
     pub compile: Duration,
     /// Whether it was compiled before.
     pub cached: bool,

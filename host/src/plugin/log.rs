@@ -126,8 +126,8 @@ impl PluginLog {
     }
 }
 
-/// Turns a guest's text into part of one line: without a line end at its end and without control characters, cut at the
-/// limit.
+/// Turns a guest's text into part of one line: it is cut at the limit, trailing whitespace is removed, and control
+/// characters become spaces.
 pub(super) fn clean(line: &str) -> String {
     one_line(line, LINE_BYTES_MAX)
 }

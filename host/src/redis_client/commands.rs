@@ -1,4 +1,5 @@
-//! The node's link for commands. If it breaks, it is replaced, and commands fail at once meanwhile: a command never hangs.
+//! The node's link for commands. If it breaks, it is replaced, and commands fail at once in the meantime: a command
+//! never hangs.
 
 mod script;
 
@@ -29,10 +30,10 @@ use crate::{metrics::Metrics, supervise};
 /// How often all servers of Redis are checked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks in a row that found nobody there, after which the link is given up: one may be a moment's load.
+/// Failed checks in a row after which the link is given up: a single failure may come from a short load peak.
 const LOOKS_FAILED_MAX: u32 = 2;
 
-/// Pause between two attempts to connect: doubled from the first to the second.
+/// The pause between two attempts to connect: doubled from the first value up to the second.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
 /// A link to a cluster stays in use while it is replaced, but is not replaced more often than this.
@@ -44,13 +45,13 @@ const CLUSTER_REPLACE_PAUSE: Duration = Duration::from_secs(2);
 pub struct Unavailable(Arc<str>);
 
 impl Unavailable {
-    /// For a `reason` of the caller's, in words for the log.
+    /// Creates the error for a `reason`, worded for the log.
     pub fn new(reason: impl Into<Arc<str>>) -> Self {
         Self(reason.into())
     }
 }
 
-/// Sends commands. Clones share the link, and their commands travel in common pipelines.
+/// Sends commands. Clones share the link, and their commands share pipelines.
 #[derive(Clone)]
 pub struct Commands {
     shared: Arc<Shared>,
@@ -71,7 +72,7 @@ struct Live {
     link: Link,
     number: u64,
     since: Instant,
-    /// A command found it broken.
+    /// Notified when a command finds the link broken.
     broken: Notify,
 }
 
@@ -85,7 +86,7 @@ impl Drop for Supervisor {
 }
 
 impl Commands {
-    /// Starts connecting, and goes on until the last clone is dropped.
+    /// Starts connecting, and keeps the link up until the last clone is dropped.
     pub fn start(endpoints: Endpoints, metrics: &Arc<Metrics>) -> Self {
         let shared = Arc::new(Shared {
             live: ArcSwapOption::empty(),
@@ -104,8 +105,8 @@ impl Commands {
         }
     }
 
-    /// The number of the link that is up, 0 while none is. Numbers only grow: another number is another connection,
-    /// and what the servers behind it know may have changed.
+    /// The number of the link that is up, 0 while none is. Numbers only grow: another number means another connection,
+    /// and the state of the servers behind it may have changed.
     pub fn links(&self) -> watch::Receiver<u64> {
         self.shared.up.subscribe()
     }
@@ -113,31 +114,31 @@ impl Commands {
     /// The topology behind the current link.
     ///
     /// # Errors
-    /// [`Unavailable`] with the reason if there is none.
+    /// Returns [`Unavailable`] with the reason if there is no link.
     pub fn topology(&self) -> Result<Topology, Unavailable> {
         self.shared.live().map(|live| live.link.topology())
     }
 
-    /// Whether the link took the place of another less than `time` ago.
+    /// Whether the link replaced another one less than `time` ago.
     pub fn is_replaced_since(&self, time: Duration) -> bool {
         let live = self.shared.live.load();
         live.as_ref()
             .is_some_and(|live| live.number > 1 && live.since.elapsed() < time)
     }
 
-    /// Whether all of Redis answers, as of the last look.
+    /// Whether all of Redis answers, as of the last check.
     ///
     /// # Errors
-    /// [`Unavailable`] with what does not.
+    /// Returns [`Unavailable`] that names what does not answer.
     pub fn check(&self) -> Result<(), Unavailable> {
         self.shared.fault().map_or(Ok(()), Err)
     }
 
-    /// Runs one command. In a cluster it may be carried out twice where a connection breaks, so it must be one that
-    /// may be.
+    /// Runs one command. In a cluster it may be carried out twice if a connection breaks, so it must be safe to repeat.
     ///
     /// # Errors
-    /// [`Unavailable`], at the latest after the command timeout; it may have been carried out all the same.
+    /// Returns [`Unavailable`], at the latest after the command timeout; the command may have been carried out
+    /// nevertheless.
     pub async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Unavailable> {
         let live = self.shared.live()?;
         let answer = timeout(self.shared.timeout, live.link.run(command)).await;
@@ -147,18 +148,19 @@ impl Commands {
     /// Runs one command once or not at all.
     ///
     /// # Errors
-    /// [`Unavailable`], at the latest after the command timeout; it may have been carried out all the same.
+    /// Returns [`Unavailable`], at the latest after the command timeout; the command may have been carried out
+    /// nevertheless.
     pub async fn run_once<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Unavailable> {
         let live = self.shared.live()?;
         let answer = timeout(self.shared.timeout, live.link.run_once(command)).await;
         read(live.conclude(answer.unwrap_or_else(|_| Err(late())))?)
     }
 
-    /// Runs many commands, in one pipeline where one server has all keys. Answers stand in the order of the commands.
-    /// Each may be carried out twice, as by [`Commands::run`].
+    /// Runs many commands, in one pipeline if one server has all keys. The answers are in the order of the commands.
+    /// Each command may be carried out twice, as by [`Commands::run`].
     ///
     /// # Errors
-    /// [`Unavailable`] where any of them failed; others may have been carried out.
+    /// Returns [`Unavailable`] if any of them failed; others may have been carried out.
     pub async fn run_all(&self, commands: Vec<Cmd>) -> Result<Vec<Value>, Unavailable> {
         if commands.is_empty() {
             return Ok(Vec::new());
@@ -201,10 +203,10 @@ impl Live {
         })
     }
 
-    /// Whether the error says that this link is of no use any more.
+    /// Whether the error means that this link is no longer usable.
     fn is_lost(&self, error: &RedisError) -> bool {
-        // Who has become a replica refuses writes for good; the master is elsewhere now. A link to a cluster repairs
-        // its connections itself.
+        // A server that has become a replica refuses writes for good; the master is elsewhere now. A link to a cluster
+        // repairs its connections itself.
         let demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
         matches!(self.link, Link::One { .. }) && (demoted || error.is_connection_dropped())
     }
@@ -227,7 +229,7 @@ fn describe(error: &RedisError) -> Unavailable {
     }
 }
 
-/// Makes a link, waits until it is of no use any more, and makes another. `number` is that of the last link.
+/// Makes a link, waits until it is no longer usable, and makes another. `number` is that of the last link.
 async fn keep_linked(endpoints: &Endpoints, shared: &Shared, number: &mut u64) {
     let mut logins = endpoints.login_changes();
     loop {
@@ -245,7 +247,7 @@ async fn keep_linked(endpoints: &Endpoints, shared: &Shared, number: &mut u64) {
         let reason = watch_over(&mut live, shared, endpoints, &mut logins).await;
         warn!(%reason, "the link to Redis is of no use any more; connecting anew");
         if live.link.topology() == Topology::Cluster {
-            // Commands to the servers that are well go on meanwhile.
+            // Commands to the healthy servers continue in the meantime.
             sleep_until(live.since + CLUSTER_REPLACE_PAUSE).await;
         } else {
             shared.set_fault(Some(reason));
@@ -255,7 +257,7 @@ async fn keep_linked(endpoints: &Endpoints, shared: &Shared, number: &mut u64) {
     }
 }
 
-/// Brings a link to the login that holds now. A link to a cluster is replaced by one to the same servers, because it makes
+/// Switches a link to the current login. A link to a cluster is replaced by one to the same servers, because it makes
 /// connections by itself; commands that are under way end on the old one.
 async fn log_in(
     live: &mut Arc<Live>,
@@ -295,7 +297,8 @@ async fn connect(endpoints: &Endpoints, shared: &Shared) -> Link {
     }
 }
 
-/// Looks whether all of Redis answers until the link is of no use any more, and returns why. Keeps it logged in.
+/// Checks whether all of Redis answers, and keeps the link logged in, until the link is no longer usable. Returns the
+/// reason.
 async fn watch_over(
     live: &mut Arc<Live>,
     shared: &Shared,

@@ -26,10 +26,10 @@ use crate::config::{RedisConfig, RedisMode};
 /// Time to open one TCP connection with its TLS and Redis handshakes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Time to find out about a whole cluster: several connections one after another.
+/// Time to discover a whole cluster: several connections one after another.
 const CLUSTER_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often a command is sent anew in a cluster that a server there did not carry out.
+/// How often a command that a server of a cluster did not carry out is sent again.
 const CLUSTER_RETRIES: u32 = 3;
 
 /// The addresses of Redis, and the login. Clones share the login, which can change.
@@ -48,7 +48,7 @@ pub enum EndpointError {
     /// An address is malformed.
     #[error("redis.url: {0}")]
     Url(RedisError),
-    /// The file with the certificate authority is of no use.
+    /// The file with the certificate authority is not usable.
     #[error("redis.ca_file: {path}: {reason}", path = path.display())]
     CaFile {
         /// The file.
@@ -58,9 +58,9 @@ pub enum EndpointError {
     },
 }
 
-/// A connection to the server that has the channel, which hands on what is pushed. It ends when it is dropped.
+/// A connection to the server that has the channel. It hands on what the server pushes, and closes when it is dropped.
 pub struct SubscriberConnection {
-    /// For SUBSCRIBE and questions to that server.
+    /// For SUBSCRIBE and queries to that server.
     pub connection: MultiplexedConnection,
     /// The topology behind the addresses.
     pub topology: Topology,
@@ -70,9 +70,9 @@ impl Endpoints {
     /// Reads the addresses.
     ///
     /// # Errors
-    /// [`EndpointError`] with the key that is wrong.
+    /// Returns [`EndpointError`] with the configuration key that is wrong.
     pub fn new(config: &RedisConfig) -> Result<Self, EndpointError> {
-        // rustls wants to be told once in a process which cryptography to use. One that is there already is as good.
+        // rustls needs one cryptography provider per process. If one is set already, it is just as good.
         let _ = aws_lc_rs::default_provider().install_default();
         let certificates = config.ca_file.as_ref().map(certificates).transpose()?;
         let infos = connection_infos(&config.urls, certificates.as_ref())?;
@@ -89,8 +89,8 @@ impl Endpoints {
         self.infos.borrow().clone()
     }
 
-    /// Takes user and password from `urls`, which must otherwise be those that there are. New connections use them, and
-    /// those that there are log in anew. Addresses that cannot be read change nothing.
+    /// Takes user and password from `urls`, which must otherwise equal the current ones. New connections use them, and
+    /// existing ones log in again. If the addresses cannot be parsed, nothing changes.
     pub fn set_logins(&self, urls: &[String]) {
         let Ok(infos) = connection_infos(urls, self.certificates.as_ref()) else {
             return;
@@ -102,16 +102,16 @@ impl Endpoints {
         });
     }
 
-    /// Tells of each change of the login.
+    /// Notifies of each change of the login.
     pub fn login_changes(&self) -> LoginChanges {
         LoginChanges::of(self.infos.subscribe())
     }
 
-    /// Logs an open connection in with the login that holds now. A server that does not accept it leaves the connection as
-    /// it is.
+    /// Logs an open connection in with the current login. If the server does not accept it, the connection stays as it
+    /// is.
     ///
     /// # Errors
-    /// Why no login is accepted.
+    /// Returns the reason if no login is accepted.
     pub async fn log_in(&self, connection: &MultiplexedConnection) -> Result<(), RedisError> {
         let mut refusal = Ok(());
         for (user, password) in logins(&self.infos()) {
@@ -133,7 +133,7 @@ impl Endpoints {
         self.command_timeout
     }
 
-    /// The master that the sentinels are asked for, where it is named.
+    /// The name of the master to ask the sentinels for, if one is configured.
     pub(super) fn sentinel_master(&self) -> Option<&str> {
         self.sentinel_master.as_deref()
     }
@@ -152,10 +152,11 @@ impl Endpoints {
         })
     }
 
-    /// Opens a connection to the server where messages of `channel` arrive, with what is pushed handed to `push`.
+    /// Opens a connection to the server where messages of `channel` arrive, and passes everything that is pushed to
+    /// `push`.
     ///
     /// # Errors
-    /// [`RedisError`] if it cannot be found, or does not answer in time.
+    /// Returns [`RedisError`] if the server cannot be found, or does not answer in time.
     pub async fn subscriber(
         &self,
         channel: &str,
@@ -198,7 +199,7 @@ impl Endpoints {
             .await
     }
 
-    /// What `ask` gets from the first address where it gets anything.
+    /// Calls `ask` for one address after another. Returns the first success, or else the last error.
     pub(super) async fn first<T, F>(
         &self,
         ask: impl Fn(ConnectionInfo) -> F,
@@ -241,7 +242,7 @@ impl Endpoints {
             builder = builder.certs(certificates.clone());
         }
         let client = builder.build()?;
-        // The crate bounds each connection, not the search for the cluster's shape.
+        // The crate limits the time of each connection, but not of the discovery of the cluster.
         in_time(CLUSTER_CONNECT_TIMEOUT, client.get_async_connection()).await
     }
 
@@ -279,7 +280,7 @@ impl Endpoints {
     ) -> Result<MultiplexedConnection, RedisError> {
         let client = Client::open(info.clone())?;
         let config = config.unwrap_or_else(|| self.connection_config());
-        // The crate's own bound leaves out the handshakes after the TCP connection.
+        // The crate's own timeout does not cover the handshakes after the TCP connection.
         let opened = client.get_multiplexed_async_connection_with_config(&config);
         in_time(CONNECT_TIMEOUT, opened).await
     }
@@ -375,7 +376,7 @@ fn connection_info(
         .set_tcp_settings(TcpSettings::default().set_nodelay(true)))
 }
 
-/// The same way of connecting, to another server.
+/// The same settings for a connection to another server.
 pub(super) fn with_address(info: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
     let address = match info.addr() {
         ConnectionAddr::TcpTls {

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::topology::{Place, Topology, cluster_fault, is_master, masters};
 
-/// The pause before a command is sent again that a server of a cluster refused.
+/// The pause before a command that a server of a cluster refused is sent again.
 const REDIRECT_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where commands go.
@@ -26,7 +26,7 @@ pub(super) enum Link {
     },
     /// To all masters.
     Cluster {
-        /// Sends a command again if its connection broke, so that it may be carried out twice.
+        /// Sends a command again if its connection broke, so it may be carried out twice.
         repeating: ClusterConnection,
         /// Sends a command once.
         once: ClusterConnection,
@@ -43,7 +43,7 @@ impl Link {
         }
     }
 
-    /// Carries out `command`; one that broke may be carried out twice.
+    /// Runs `command`; if its connection breaks, it may be carried out twice.
     pub(super) async fn run(&self, command: &Cmd) -> Result<Value, RedisError> {
         match self {
             Self::One { connection, .. } => connection.clone().req_packed_command(command).await,
@@ -51,7 +51,7 @@ impl Link {
         }
     }
 
-    /// Carries out `command` once or not at all.
+    /// Runs `command` once or not at all.
     pub(super) async fn run_once(&self, command: &Cmd) -> Result<Value, RedisError> {
         match self {
             Self::One { connection, .. } => connection.clone().req_packed_command(command).await,
@@ -65,7 +65,7 @@ impl Link {
         }
     }
 
-    /// Carries out many commands, and answers in their order.
+    /// Runs many commands, and returns the answers in their order.
     pub(super) async fn run_all(&self, commands: Vec<Cmd>) -> Result<Vec<Value>, RedisError> {
         match self {
             Self::One { connection, .. } => {
@@ -86,7 +86,7 @@ impl Link {
         }
     }
 
-    /// Checks that every server answers and has its old role.
+    /// Checks that every server answers and still has its role.
     pub(super) async fn look(&self) -> Result<(), Fault> {
         match self {
             Self::One {
@@ -114,9 +114,9 @@ impl Link {
 pub(super) enum Fault {
     /// Something does not answer.
     Error(RedisError),
-    /// It answers that it is not well. A new link would change nothing.
+    /// Redis reports a problem of its own. A new link would change nothing.
     Unwell(String),
-    /// It is well, and this link does not fit it any more.
+    /// Redis is healthy, but this link no longer matches it.
     Outdated(&'static str),
 }
 
@@ -160,7 +160,7 @@ pub(super) fn masters_in(slots: Value) -> Result<BTreeSet<Place>, RedisError> {
     Ok(masters(&slots))
 }
 
-/// Whether a server of a cluster answered that it did not carry out the command, and another one will, or will soon.
+/// Whether a server of a cluster answered that it did not carry out the command, but another one will, or will soon.
 fn was_refused(error: &RedisError) -> bool {
     use ServerErrorKind::{ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
     matches!(

@@ -21,14 +21,14 @@ impl LoginChanges {
         }
     }
 
-    /// To be called before a connection is made: it has the login of this moment.
+    /// Must be called before a connection is made: the connection uses the login of this moment.
     pub fn begin(&mut self) {
         self.infos.mark_unchanged();
         self.is_due = false;
         self.last_said = None;
     }
 
-    /// Waits for the next change. Safe to drop.
+    /// Waits for the next change. Cancel-safe.
     pub async fn changed(&mut self) {
         if self.infos.changed().await.is_err() {
             // Nothing is left that could change it.

@@ -1,8 +1,9 @@
 //! Connections to Redis: its topology, its master, and commands that never hang.
 //!
 //! [`Endpoints`] has the configured addresses and connects to the servers behind them: a single server, the master that
-//! sentinels name, or a cluster. [`Commands`] holds the node's one link for commands, checks once a second that all of Redis
-//! answers on it, and replaces it if not. Subscriptions need a separate connection, which [`Endpoints::subscriber`] makes.
+//! sentinels name, or a cluster. [`Commands`] holds the node's one link for commands, checks once a second that all of
+//! Redis answers on it, and replaces it if not. Subscriptions need a separate connection, which
+//! [`Endpoints::subscriber`] makes.
 //!
 //! This module is a leaf: it knows nothing of routes, messages or plugins.
 

@@ -14,7 +14,7 @@ use super::{
 };
 
 impl Endpoints {
-    /// Asks the sentinels, one after another, for the master, and the master whether it is one.
+    /// Asks the sentinels, one after another, for the master, and asks the master whether it is one.
     pub(super) async fn master(&self) -> Result<ConnectionInfo, RedisError> {
         self.first(|sentinel| self.master_by(sentinel)).await
     }
@@ -48,7 +48,7 @@ impl Endpoints {
         )))
     }
 
-    /// Sentinels often want no password although their servers do.
+    /// Connects to a sentinel. Sentinels often need no password even if their servers do.
     async fn open_sentinel(
         &self,
         info: &ConnectionInfo,
@@ -63,7 +63,7 @@ impl Endpoints {
         }
     }
 
-    /// The server's description of itself.
+    /// Asks a server for its kind.
     pub(super) async fn ask_topology(&self, info: ConnectionInfo) -> Result<Topology, RedisError> {
         let error = match self.ask_topology_of(&info).await {
             Err(error) if !error.is_io_error() => error,

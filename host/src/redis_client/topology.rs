@@ -7,9 +7,9 @@ use redis::{FromRedisValue, Value, from_redis_value_ref};
 /// The kind of Redis behind the addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topology {
-    /// One server, or one with replicas that clients need not know.
+    /// One server, or one with replicas that clients need not know about.
     Single,
-    /// Servers that share the keys; every key has its slot.
+    /// Servers that share the keys; every key belongs to a slot.
     Cluster,
     /// A master that sentinels name.
     Sentinel,
@@ -27,8 +27,8 @@ pub(super) fn topology_in(info: &str) -> Topology {
     }
 }
 
-/// What `CLUSTER INFO` says is wrong, if anything: a node whose own channel works would else not notice that the users
-/// of another slot cannot be found.
+/// The fault that `CLUSTER INFO` reports, if any: otherwise a node whose own channel works would not notice that the
+/// users of another slot cannot be found.
 pub(super) fn cluster_fault(info: &str) -> Option<String> {
     let failed = field(info, "cluster_slots_fail");
     if field(info, "cluster_state") != "ok" {
@@ -55,8 +55,8 @@ pub(super) fn masters(slots: &[Value]) -> BTreeSet<Place> {
         .collect()
 }
 
-/// The server that owns `slot`, in the answer to `CLUSTER SLOTS`. Its host is empty where the server that was asked
-/// was never told its own.
+/// The server that owns `slot`, in the answer to `CLUSTER SLOTS`. The host is empty if the server that was asked does
+/// not know its own.
 pub(super) fn owner_of(slots: &[Value], slot: u16) -> Option<Place> {
     slots
         .iter()

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{Commands, Unavailable, late, read};
 
-/// A script in Lua, and the name by which a server that has seen it knows it.
+/// A Lua script, and the name by which a server that has seen it knows it.
 #[derive(Debug)]
 pub struct Script {
     code: &'static str,
@@ -16,7 +16,8 @@ pub struct Script {
 }
 
 impl Script {
-    /// The script `code`. It is sent to a server that does not know it yet, and else only named.
+    /// Creates the script `code`. Its text is sent only to a server that does not know it yet, and otherwise only its
+    /// name.
     pub fn new(code: &'static str) -> Self {
         let mut name = String::with_capacity(40);
         for byte in digest(&SHA1_FOR_LEGACY_USE_ONLY, code.as_bytes()).as_ref() {
@@ -44,11 +45,11 @@ impl Commands {
         self.shared.timeout
     }
 
-    /// Runs `script` once or not at all. In a cluster all of `keys` must have one slot.
+    /// Runs `script` once or not at all. In a cluster all of `keys` must be in one slot.
     ///
     /// # Errors
-    /// [`Unavailable`], at the latest after the command timeout, or where the script failed; it may have been carried out
-    /// all the same.
+    /// Returns [`Unavailable`], at the latest after the command timeout, or if the script failed; it may have been
+    /// carried out nevertheless.
     pub async fn run_script<T: FromRedisValue>(
         &self,
         script: &Script,
