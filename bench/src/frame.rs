@@ -1,4 +1,4 @@
-//! Frames of RFC 6455: reading them in place from a buffer, and writing them to one.
+//! Reads RFC 6455 frames in place from a buffer, and writes them to one.
 //!
 //! Only what a relay and a load generator need: whole messages in one frame, no extensions. Everything else is an error
 //! with the close code that the RFC names for it.
@@ -11,17 +11,17 @@ pub const HEADER_BYTES_MAX: usize = 14;
 /// The longest payload that this codec accepts, in bytes: the default frame limit of the server that is measured.
 pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Payload of a control frame at most, in bytes (RFC 6455 §5.5).
+/// The longest payload of a control frame, in bytes (RFC 6455 §5.5).
 const CONTROL_BYTES_MAX: usize = 125;
 
-/// What a frame is for (RFC 6455 §5.2). Continuations are missing on purpose: see [`FrameError::Fragmented`].
+/// The type of a frame (RFC 6455 §5.2). Continuation frames are left out on purpose: see [`FrameError::Fragmented`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opcode {
     /// A message of UTF-8 text. The codec does not check the encoding.
     Text,
     /// A message of bytes.
     Binary,
-    /// The start or the answer of the closing handshake.
+    /// Starts or answers the closing handshake.
     Close,
     /// Asks for a pong with the same payload.
     Ping,
@@ -57,19 +57,19 @@ impl Opcode {
     }
 }
 
-/// Who wrote the frames that are being read: clients must mask, servers must not (RFC 6455 §5.1).
+/// The side that wrote the frames being read: clients must mask, servers must not (RFC 6455 §5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writer {
     /// Frames carry a masking key.
     Client,
-    /// Frames carry none.
+    /// Frames carry no masking key.
     Server,
 }
 
 /// One whole frame, unmasked, inside the buffer that it was read from.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What the frame is for.
+    /// The type of the frame.
     pub opcode: Opcode,
     /// The unmasked payload, at most [`PAYLOAD_BYTES_MAX`] bytes.
     pub payload: &'a [u8],
@@ -77,13 +77,14 @@ pub struct Frame<'a> {
     pub end: usize,
 }
 
-/// A frame that ends the connection, each with its close code.
+/// A frame that the codec rejects. Each error ends the connection with its close code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum FrameError {
     /// The payload is longer than [`PAYLOAD_BYTES_MAX`].
     #[error("frame of {0} bytes is over the limit of {PAYLOAD_BYTES_MAX}; send smaller messages")]
     TooLarge(u64),
-    /// A message in several frames. A relay that forwards frames as they come would mix fragments of several senders.
+    /// A message split into several frames. A relay that forwards frames as they arrive would interleave fragments of
+    /// different senders.
     #[error("fragmented message; send each message in one frame")]
     Fragmented,
     /// An opcode that RFC 6455 reserves.
@@ -114,13 +115,13 @@ impl FrameError {
     }
 }
 
-/// Reads the frame that starts at offset `at` and unmasks it in place; `None` while bytes of it are missing.
+/// Reads the frame that starts at offset `at` and unmasks it in place. Returns `None` while the frame is incomplete.
 ///
-/// A caller advances `at` to [`Frame::end`]; a frame is unmasked only when it is whole, so that a later call with more bytes
-/// finds it untouched.
+/// The caller advances `at` to [`Frame::end`]. A frame is unmasked only once it is complete, so a later call with more
+/// bytes finds it untouched.
 ///
 /// # Errors
-/// As soon as the header shows that the frame cannot be accepted, also before its payload is there.
+/// Returns an error as soon as the header shows that the frame cannot be accepted, even before its payload has arrived.
 pub fn next_frame(
     buffer: &mut [u8],
     at: usize,
@@ -151,7 +152,7 @@ pub fn put_server_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Appends a frame masked with `key`, as clients send them. Each frame wants a fresh key (RFC 6455 §5.3).
+/// Appends a frame masked with `key`, as clients send them. Every frame needs a fresh key (RFC 6455 §5.3).
 pub fn put_client_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: [u8; 4]) {
     put_header(out, opcode, payload.len(), 0x80);
     out.extend_from_slice(&key);
@@ -160,13 +161,13 @@ pub fn put_client_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: 
     apply_mask(&mut out[start..], key);
 }
 
-/// The payload of a close frame: the code, and no reason.
+/// The payload of a close frame: the code, without a reason.
 #[must_use]
 pub fn close_payload(code: u16) -> [u8; 2] {
     code.to_be_bytes()
 }
 
-/// The code in the payload of a close frame, 1005 where there is none (RFC 6455 §7.1.5).
+/// The code in the payload of a close frame, or 1005 if there is none (RFC 6455 §7.1.5).
 #[must_use]
 pub fn close_code(payload: &[u8]) -> u16 {
     payload
@@ -179,7 +180,7 @@ pub fn close_code(payload: &[u8]) -> u16 {
 pub struct MaskKeys(u64);
 
 impl MaskKeys {
-    /// Keys from a random seed of the standard library.
+    /// Seeds the generator from the standard library's random state.
     #[must_use]
     pub fn random() -> Self {
         use std::hash::{BuildHasher as _, Hasher as _};
@@ -247,7 +248,7 @@ impl Header {
     }
 }
 
-/// The payload's length and the offset after it; `None` while bytes of it are missing.
+/// Returns the payload's length and the offset after the length field, or `None` if the field is incomplete.
 fn read_length(short: u8, bytes: &[u8]) -> Option<(u64, usize)> {
     match short {
         126 => bytes[2..]

@@ -1,4 +1,4 @@
-//! The opening handshake of RFC 6455 §4, both sides, by hand: a request line, a few headers, one hash.
+//! The opening handshake of RFC 6455 §4 for both sides, written by hand: a request line, a few headers, one hash.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -8,10 +8,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::frame::MaskKeys;
 
-/// The head of a request or response at most, in bytes.
+/// The longest head of a request or response, in bytes.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// RFC 6455 §1.3: hashed together with the client's key, to show that the server understood the upgrade.
+/// RFC 6455 §1.3: the server hashes it together with the client's key to prove that it understood the upgrade.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Why a handshake did not lead to a WebSocket connection.
@@ -23,10 +23,10 @@ pub enum HandshakeError {
     /// More than 8 KiB without an empty line.
     #[error("the head of the handshake is over {HEAD_BYTES_MAX} bytes")]
     HeadTooLarge,
-    /// The request is no WebSocket upgrade; the text says what is missing.
+    /// The request is not a WebSocket upgrade. The text names what is missing.
     #[error("not a WebSocket upgrade: {0}")]
     BadRequest(&'static str),
-    /// The server answered something else than an upgrade.
+    /// The server's response was not an upgrade. Holds its status line.
     #[error(
         "the server refused the upgrade with `{0}`; check the path, the user and the server's limits"
     )]
@@ -41,12 +41,12 @@ pub enum HandshakeError {
 pub struct Upgrade {
     /// The request's target, e.g. `/ws?userId=a`.
     pub target: String,
-    /// Bytes that came after the head: the first frames.
+    /// Bytes that arrived after the head: the first frames.
     pub rest: Vec<u8>,
 }
 
 impl Upgrade {
-    /// The value of a key of the query string, as it was written (no percent decoding).
+    /// The value of `key` in the query string, without percent decoding.
     #[must_use]
     pub fn query(&self, key: &str) -> Option<&str> {
         let (_, query) = self.target.split_once('?')?;
@@ -58,10 +58,10 @@ impl Upgrade {
     }
 }
 
-/// Server side: reads the request and answers it, 101 where it is an upgrade and 400 where not.
+/// Server side: reads the request and answers with 101 if it is an upgrade, otherwise with 400.
 ///
 /// # Errors
-/// When the request is no upgrade, is too large, or the socket fails.
+/// Returns an error if the request is not an upgrade or is too large, or if the socket fails.
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
 ) -> Result<Upgrade, HandshakeError> {
@@ -90,10 +90,10 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Client side: asks `host` for an upgrade of `target` and returns the bytes that came after the server's answer.
+/// Client side: requests an upgrade of `target` from `host` and returns the bytes that followed the server's response.
 ///
 /// # Errors
-/// When the server refuses, answers no valid handshake, or the socket fails.
+/// Returns an error if the server refuses or sends an invalid handshake response, or if the socket fails.
 pub async fn request<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     host: &str,
@@ -123,7 +123,7 @@ pub async fn request<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(rest)
 }
 
-/// Checks the request's head; returns its target and the answer that opens the connection.
+/// Checks the request's head. Returns its target and the response that completes the handshake.
 fn accept_answer(head: &str) -> Result<(String, String), HandshakeError> {
     let bad = HandshakeError::BadRequest;
     let mut words = head.lines().next().unwrap_or_default().split(' ');
@@ -163,7 +163,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value.trim())
 }
 
-/// Reads up to the empty line; what came after it belongs to the first frames.
+/// Reads up to the empty line. Returns the head, and the bytes after it, which belong to the first frames.
 async fn read_head<S: AsyncRead + Unpin>(
     stream: &mut S,
 ) -> Result<(String, Vec<u8>), HandshakeError> {

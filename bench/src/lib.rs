@@ -1,12 +1,12 @@
-//! A load generator for WebSocket message servers, and the relay that marks the floor they are compared with.
+//! A load generator for WebSocket message servers, and a minimal relay as the baseline to compare them with.
 //!
-//! Layers, from the bottom: [`frame`] reads and writes RFC 6455 frames, [`handshake`] opens a connection from either side,
-//! [`socket`] moves bytes between a TCP stream and the frame codec. [`relay`] and [`load`] stand beside each other on these
-//! three and know nothing of one another, so that a fault in one cannot hide in the other. [`soak`] is a storm around two
-//! nodes, and accounts for every message.
+//! Layers, from the bottom: [`frame`] reads and writes RFC 6455 frames, [`handshake`] opens a connection from either
+//! side, [`socket`] moves bytes between a TCP stream and the frame codec. [`relay`] and [`load`] are both built on
+//! these three and do not depend on each other, so that a fault in one cannot mask a fault in the other. [`soak`]
+//! injects failures into two nodes under load and accounts for every message.
 //!
-//! Invariants: a connection at rest owns no read buffer (one for each thread serves them all); everything that one read
-//! brought leaves with one write for each receiver; every buffer that a peer can fill has an upper bound.
+//! Invariants: an idle connection owns no read buffer (each thread has one, shared by its connections). All data from
+//! one read is forwarded with one write per receiver. Every buffer that a peer can fill has an upper bound.
 
 pub mod frame;
 pub mod handshake;

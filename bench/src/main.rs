@@ -1,4 +1,4 @@
-//! `signalbox-bench`: `relay` serves the floor, `load` measures a server, `soak` wears two nodes out.
+//! `signalbox-bench`: `relay` serves the baseline, `load` measures a server, `soak` stress-tests two nodes.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ struct Cli {
 enum Command {
     /// Serve a relay that only copies frames between sockets: the least that any message server must do
     Relay {
-        /// On axum and its WebSocket library, with a queue for each receiver: the floor of servers that stand on them
+        /// Use axum and its WebSocket library, with a queue for each receiver: the baseline for servers built on them
         #[arg(long)]
         stock: bool,
         /// Address to listen on; port 0 lets the system choose, the chosen address is printed as `listening on ADDR`
@@ -30,7 +30,7 @@ enum Command {
     },
     /// Put load on a server and measure delivery, order and latency
     Load(Box<LoadArgs>),
-    /// Run two nodes and thousands of clients through all that goes wrong, and account for every message
+    /// Run two nodes and thousands of clients through all kinds of failures, and account for every message
     Soak(SoakArgs),
 }
 
@@ -96,7 +96,7 @@ fn run_soak(args: &SoakArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// One thread is the default: it needs no locks between threads, and leaves the other cores to the server.
+/// A single thread is the default: it needs no locks between threads, and leaves the other cores to the server.
 fn load_runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     if threads <= 1 {
         tokio::runtime::Builder::new_current_thread()

@@ -1,9 +1,9 @@
 //! The two halves of a connection: a reader that owns no buffer while it waits, and a writer that any task may use.
 //!
-//! A reader borrows its thread's buffer for the moment in which bytes are there, so that an idle connection costs none. A
-//! writer writes at once, from the task that has the bytes: no queue, no wake-up and no second task stand between a message
-//! and the system call. Only what the kernel does not take is kept, up to a bound, and written by a task that lives until the
-//! rest is gone.
+//! A reader borrows its thread's buffer only while bytes are available, so an idle connection costs no buffer. A writer
+//! writes at once, from the task that has the bytes: there is no queue, wake-up or second task between a message and
+//! the system call. Only bytes that the kernel does not accept are kept, up to a bound, and written by a task that
+//! lives until they are gone.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -19,18 +19,18 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::frame::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
-/// One read takes at most this much, in bytes. It is more than the longest frame, so that a frame always fits.
+/// Upper bound of one read, in bytes. It is more than the longest frame, so a frame always fits.
 const READ_BYTES_MAX: usize = 2 * (PAYLOAD_BYTES_MAX + HEADER_BYTES_MAX);
 
 thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES_MAX]);
 }
 
-/// Splits a connected stream; `rest` are bytes that were read before, e.g. with the handshake. Switches Nagle's algorithm
-/// off, because a small frame must not wait for the acknowledgement of the one before.
+/// Splits a connected stream. `rest` holds bytes that were already read, e.g. with the handshake. Disables Nagle's
+/// algorithm, because a small frame must not wait for the acknowledgement of the previous one.
 ///
 /// # Errors
-/// When the socket refuses `TCP_NODELAY`, which it does when it is closed already.
+/// Returns an error if `TCP_NODELAY` cannot be set, as on a socket that is already closed.
 pub fn split(
     stream: TcpStream,
     rest: Vec<u8>,
@@ -51,21 +51,22 @@ pub fn split(
     Ok((reader, Arc::new(writer)))
 }
 
-/// Reads what is there and keeps only the beginning of a frame that is not whole yet.
+/// Reads the available bytes, and keeps only the beginning of an incomplete frame.
 #[derive(Debug)]
 pub struct FrameReader {
     half: OwnedReadHalf,
     carry: Vec<u8>,
-    /// The carried bytes were never shown to a handler: they came with the handshake.
+    /// Whether the carried bytes came with the handshake and no handler has seen them yet.
     fresh: bool,
 }
 
 impl FrameReader {
-    /// Waits for bytes, then calls `handle` once with all that are there. `handle` returns how many bytes it consumed and a
-    /// value; the rest is shown to it again with the bytes that follow. `None` when the peer has closed.
+    /// Waits for bytes, then calls `handle` once with all available bytes. `handle` returns how many bytes it consumed,
+    /// and a value. It gets the unconsumed bytes again, together with the bytes that follow. Returns `None` if the peer
+    /// has closed.
     ///
     /// # Errors
-    /// When the socket fails.
+    /// Returns an error if the socket fails.
     pub async fn read_with<T>(
         &mut self,
         mut handle: impl FnMut(&mut [u8]) -> (usize, T),
@@ -99,7 +100,7 @@ impl FrameReader {
         .await
     }
 
-    /// An empty rest gives the memory back: connections at rest hold none.
+    /// Frees the memory if nothing is left, so that idle connections hold none.
     fn keep(&mut self, rest: &[u8]) {
         if rest.is_empty() {
             self.carry = Vec::new();
@@ -110,18 +111,18 @@ impl FrameReader {
     }
 }
 
-/// Why bytes were not taken. The connection is of no use any more.
+/// Why bytes were not sent. The connection can no longer be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SendError {
     /// The connection is closed, by the peer, by an error or by an earlier overflow.
     #[error("the connection is closed")]
     Closed,
-    /// The peer reads too slowly: what waits for it is over the bound. The connection was shut down.
+    /// The peer reads too slowly: more bytes are queued for it than the bound allows. The connection was shut down.
     #[error("the peer reads too slowly: more than {0} bytes wait for it")]
     Overflow(usize),
 }
 
-/// Writes from any task or thread of the runtime; bytes of one call stay together, calls keep their order.
+/// Writes from any task or thread of the runtime. The bytes of one call stay together, and calls keep their order.
 #[derive(Debug)]
 pub struct SharedWriter {
     half: OwnedWriteHalf,
@@ -131,17 +132,19 @@ pub struct SharedWriter {
 
 #[derive(Debug, Default)]
 struct Outbox {
-    /// Bytes that the kernel did not take yet, from `written` on. Not empty exactly while a flush task runs.
+    /// Holds, from `written` on, the bytes that the kernel has not accepted yet. Non-empty exactly while a flush task
+    /// runs.
     pending: Vec<u8>,
     written: usize,
     closed: bool,
 }
 
 impl SharedWriter {
-    /// Writes now what the kernel takes and queues the rest. Must be called inside a tokio runtime.
+    /// Writes as much as the kernel accepts now, and queues the rest. Must be called inside a Tokio runtime.
     ///
     /// # Errors
-    /// When the connection is closed, or when more than the bound would wait; then it is shut down.
+    /// Returns an error if the connection is closed, or if the queue would exceed its bound; the connection is then
+    /// shut down.
     pub fn send(self: &Arc<Self>, bytes: &[u8]) -> Result<(), SendError> {
         let mut outbox = self.lock();
         if outbox.closed {
@@ -168,24 +171,24 @@ impl SharedWriter {
         Ok(())
     }
 
-    /// Ends the connection in both directions; the reader then sees the end of the stream.
+    /// Shuts the connection down in both directions; the reader then sees the end of the stream.
     pub fn close(&self) {
         self.shut_down(&mut self.lock());
     }
 
-    /// Sends `bytes` as the last ones and ends this direction only, so that the peer still gets them.
+    /// Sends `bytes` as the last ones and shuts down only this direction, so that the peer still receives them.
     pub fn send_last(self: &Arc<Self>, bytes: &[u8]) {
         if self.send(bytes).is_ok() {
             let mut outbox = self.lock();
             if outbox.pending.is_empty() {
                 outbox.closed = true;
-                // A failure means that the socket is closed already, which is what is wanted.
+                // A failure means that the socket is already closed, which is the goal.
                 let _ = rustix::net::shutdown(self.half.as_ref(), rustix::net::Shutdown::Write);
             }
         }
     }
 
-    /// Bytes that wait because the peer reads slowly.
+    /// Bytes that are queued because the peer reads slowly.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
         let outbox = self.lock();
@@ -216,7 +219,8 @@ impl SharedWriter {
         }
     }
 
-    /// One or more system calls until all is written or the kernel takes no more; returns how much it took.
+    /// Makes system calls until everything is written or the kernel accepts no more. Returns the number of bytes
+    /// written.
     fn write_now(&self, bytes: &[u8], outbox: &mut Outbox) -> Result<usize, SendError> {
         let mut taken = 0;
         while taken < bytes.len() {
@@ -237,18 +241,19 @@ impl SharedWriter {
             closed: true,
             ..Outbox::default()
         };
-        // A failure means that the peer was faster: the socket is closed already.
+        // A failure means that the peer was faster: the socket is already closed.
         let _ = rustix::net::shutdown(self.half.as_ref(), rustix::net::Shutdown::Both);
     }
 
-    /// A panic while the lock is held leaves at worst a message half queued on one connection of a measuring tool.
+    /// A poisoned lock is still usable: at worst, a message is half queued on one connection of a measuring tool.
     fn lock(&self) -> MutexGuard<'_, Outbox> {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Outbox {
-    /// Moves the rest to the front once the written part is the larger one, so that each byte moves at most once on average.
+    /// Moves the unwritten rest to the front once the written part is larger, so that each byte moves at most once on
+    /// average.
     fn compact(&mut self) {
         if self.written > self.pending.len() / 2 {
             self.pending.drain(..self.written);

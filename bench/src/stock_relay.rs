@@ -1,8 +1,8 @@
-//! The floor of servers that stand on a WebSocket library: the relay once more, on axum and its tungstenite.
+//! The baseline for servers built on a WebSocket library: the same relay, on axum and its tungstenite.
 //!
-//! It speaks as [`crate::relay`] does and does as little, but each frame is read, queued for its receiver and written by
-//! the receiver's own task, as a server must that cannot let one client wait for another. What it costs is what a
-//! server on this library pays before it does anything.
+//! It speaks the same protocol as [`crate::relay`] and does as little, but each frame is read, queued for its receiver
+//! and written by the receiver's own task. A server must do this if one client must not wait for another. Its cost is
+//! what any server on this library pays before it does anything else.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -18,11 +18,12 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-/// Sizes of the library's buffers: small ones, because each connection has its own.
+/// Sizes of the library's buffers. They are small, because each connection has its own.
 const READ_BUFFER_BYTES: usize = 2048;
 const WRITE_BUFFER_BYTES: usize = 4096;
 
-/// Frames that may wait for one receiver. Those beyond are lost: it reads too slowly to be measured.
+/// Upper bound of the frames queued for one receiver. Frames beyond it are dropped: such a receiver reads too slowly to
+/// be measured.
 const OUTBOX_FRAMES_MAX: usize = 16_384;
 
 /// Users and rooms, each with the queues of their connections.
@@ -32,7 +33,7 @@ struct Hub {
     rooms: RwLock<HashMap<String, Vec<Arc<Outbox>>>>,
 }
 
-/// What waits for one connection.
+/// The frames queued for one connection.
 #[derive(Default)]
 struct Outbox {
     frames: Mutex<VecDeque<Message>>,
@@ -50,13 +51,13 @@ struct Names {
 /// Serves connections until the future is dropped.
 ///
 /// # Errors
-/// When the listener fails for good.
+/// Returns an error if the listener fails permanently.
 pub async fn serve(listener: TcpListener) -> std::io::Result<()> {
     let routes = Router::new()
         .route("/ws", get(upgrade))
         .with_state(Arc::<Hub>::default());
     let listener = listener.tap_io(|stream| {
-        // A stream that is gone already says so when it is read.
+        // If the stream is already gone, reading it reports that.
         let _ = stream.set_nodelay(true);
     });
     axum::serve(listener, routes).await
@@ -67,7 +68,7 @@ async fn upgrade(
     Query(names): Query<Names>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    // Before the answer: whoever sees it may send to this user.
+    // Registered before the response: a client that sees the response may send to this user.
     let outbox = Arc::<Outbox>::default();
     hub.enter(&names, &outbox);
     upgrade
@@ -95,7 +96,7 @@ async fn relay(mut socket: WebSocket, hub: Arc<Hub>, names: Names, outbox: Arc<O
     hub.leave(&names, &outbox);
 }
 
-/// All that waits, with one flush.
+/// Writes all queued frames with one flush.
 async fn write(socket: &mut WebSocket, frames: VecDeque<Message>) -> Result<(), axum::Error> {
     for frame in frames {
         socket.feed(frame).await?;

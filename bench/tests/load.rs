@@ -1,4 +1,4 @@
-//! The load generator against the relay in the same process, and against servers that misbehave on purpose.
+//! Tests the load generator against the relay in the same process, and against servers that misbehave on purpose.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -48,9 +48,9 @@ async fn pairs_keep_their_messages_in_flight_and_lose_none() {
     })
     .await;
     assert_eq!((report.mode.as_str(), report.connections), ("pairs", 10));
-    // The first window alone is 80 messages; the loop must have gone round.
+    // The first window alone is 80 messages, so the loop must have gone round.
     assert!(report.delivered > 800, "{report}");
-    // What was sent before and after the measured time is counted too.
+    // Messages sent before and after the measured time are counted too.
     assert!(report.sent_in_all >= report.sent + 80, "{report}");
     let latency = report.latency;
     assert!(latency.count > 0 && latency.p50_us > 0.0);
@@ -67,7 +67,8 @@ async fn the_open_loop_sends_at_its_rate() {
     .await;
     let due = 2000.0 * report.measured_seconds;
     let sent = report.sent as f64;
-    // A busy machine delays the measuring task and the pacing thread against each other, by far less than half the time.
+    // A busy machine delays the measuring task and the pacing thread relative to each other, by far less than half the
+    // time.
     assert!((due * 0.5..due * 1.5).contains(&sent), "{sent} of {due}");
     assert!(report.latency.count > 0);
 }
@@ -139,8 +140,8 @@ async fn a_refused_upgrade_is_told_with_its_status() {
     );
 }
 
-/// Two senders keep 8 messages in flight each. The server forwards them, but on each connection leaves out the
-/// second, sends the third twice and exchanges the fifth and the sixth.
+/// Two senders keep 8 messages in flight each. The server forwards them, but on each connection it drops the second
+/// one, sends the third twice and swaps the fifth and the sixth.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_duplicated_and_reordered_messages_are_found() {
     let report = against_server(
@@ -201,8 +202,8 @@ async fn a_connection_that_closes_early_is_told_with_its_code() {
     );
 }
 
-/// Runs one pair against a server that forwards from each to the other what `answer` makes of it: it gets the number of a
-/// message on its connection and all messages so far.
+/// Runs one pair against a server that passes the result of `answer` from each side to the other. `answer` gets the
+/// number of a message on its connection, and all messages so far.
 async fn against_server<F>(mode: Mode, answer: F) -> Report
 where
     F: Fn(usize, &[Vec<u8>]) -> Vec<Vec<u8>> + Send + Sync + 'static,

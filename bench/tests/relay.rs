@@ -1,4 +1,4 @@
-//! The relay, spoken to in bytes: handshakes, frames in pieces, and what it must refuse.
+//! Tests the relay at the byte level: handshakes, frames in pieces, and input that it must refuse.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 const KEY: [u8; 4] = [1, 2, 3, 4];
 
-/// No step of these tests takes long; this only keeps a failing one from hanging.
+/// No step of these tests takes long; this only keeps a failing test from hanging.
 const STEP_TIME_MAX: Duration = Duration::from_secs(120);
 
 async fn start_relay() -> io::Result<SocketAddr> {
@@ -51,7 +51,7 @@ impl Client {
         self.stream.write_all(bytes).await.expect("the relay reads");
     }
 
-    /// The next frame, `None` when the relay has closed.
+    /// Returns the next frame, or `None` if the relay has closed.
     async fn next(&mut self) -> Option<(Opcode, Vec<u8>)> {
         let next = async {
             loop {
@@ -73,7 +73,7 @@ impl Client {
             .expect("the relay answers in time")
     }
 
-    /// A frame came back, so the relay has handled everything before.
+    /// Sends a ping and waits for the pong; the relay has then handled everything sent before.
     async fn settle(&mut self) {
         self.send(Opcode::Ping, b"settle").await;
         assert_eq!(self.next().await, Some((Opcode::Pong, b"settle".to_vec())));

@@ -1,6 +1,6 @@
-//! Builds of one plugin that behave alike and are different ones to a server.
+//! Builds of one plugin that behave alike but are different versions to a server.
 
-/// Appends a custom section (id 0, size, name, content), which WebAssembly allows anywhere and runs nothing of.
+/// Appends a custom section (id 0, size, name, content), which WebAssembly allows anywhere and never runs.
 pub(crate) fn numbered(component: &[u8], number: u32) -> Vec<u8> {
     const NAME: &[u8] = b"bench";
     let content = number.to_le_bytes();

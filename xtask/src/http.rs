@@ -1,4 +1,4 @@
-//! One HTTP request to a server on this machine, over a connection that is closed after it.
+//! Sends one HTTP request to a server on this machine, over a connection that is closed afterwards.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-/// Calls `path`, with lines of the head that end with CRLF. `time_max` bounds connecting and each read.
+/// Calls `path`. `head` holds further lines of the head, each ending with CRLF. `time_max` bounds connecting and each
+/// read.
 ///
 /// # Errors
-/// Where there is no connection, or no answer with a status.
+/// Returns an error if there is no connection, or no response with a status.
 pub(crate) fn call(
     address: SocketAddr,
     (method, path): (&str, &str),
@@ -28,7 +29,7 @@ pub(crate) fn call(
     parse(std::str::from_utf8(&answer)?)
 }
 
-/// Head and body in one piece: a head that comes in several packets is slow to send and a surprise to small servers.
+/// Puts head and body in one piece: a head in several packets is slow to send, and surprises small servers.
 fn request((method, path): (&str, &str), address: SocketAddr, head: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let mut request = format!(
@@ -39,7 +40,7 @@ fn request((method, path): (&str, &str), address: SocketAddr, head: &str, body: 
     request
 }
 
-/// Status and body.
+/// Splits a response into its status and its body.
 fn parse(answer: &str) -> anyhow::Result<(u16, String)> {
     let (head, body) = answer
         .split_once("\r\n\r\n")

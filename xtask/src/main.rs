@@ -1,7 +1,7 @@
 //! The project's own commands, run as `cargo xtask <command>`.
 //!
-//! Each command first makes sure that what it needs is there and says in one line what to do where it is not. Nothing here
-//! is part of the server.
+//! Each command first makes sure that its requirements are met; if they are not, it says in one line what to do.
+//! Nothing here is part of the server.
 
 mod bench;
 mod builds;
@@ -37,16 +37,16 @@ enum Command {
     Plugins(plugins::PluginsArgs),
     /// Build the plugins and the server, and run it with platform.toml
     Run(run::RunArgs),
-    /// Run several nodes that are one through a Redis that is started for them
+    /// Run several nodes as one cluster, through a Redis that is started for them
     Cluster(cluster::ClusterArgs),
     /// Build everything that the tests load, and run all tests
     Test(test::TestArgs),
     /// Spin on each core until standard input ends
     #[command(hide = true)]
     Spin,
-    /// Measure the server against the relay that marks the floor
+    /// Measure the server against the relay that is the baseline
     Bench(bench::BenchArgs),
-    /// Run two nodes and thousands of clients through all that goes wrong, and account for every message
+    /// Run two nodes and thousands of clients through all kinds of failures, and account for every message
     Soak(soak::SoakArgs),
 }
 

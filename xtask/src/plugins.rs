@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 /// Plugins of this workspace that ship with the server.
 const SHIPPED: &[&str] = &["chat"];
 
-/// Plugins of this workspace to learn from.
+/// Plugins of this workspace that serve as examples.
 const EXAMPLES: &[&str] = &["hello", "moderation"];
 
 /// The workspace of the plugins that the server's tests load.
@@ -24,13 +24,13 @@ const GUESTS_MANIFEST: &str = "host/tests/guests/Cargo.toml";
 /// The cargo profile of plugins.
 const PROFILE: &str = "plugin";
 
-/// How a component starts: the magic number of WebAssembly, version 13, layer 1. A core module has layer 0.
+/// The first bytes of a component: the magic number of WebAssembly, version 13, layer 1. A core module has layer 0.
 const COMPONENT_HEADER: [u8; 8] = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
 
 /// Options of `cargo xtask plugins`.
 #[derive(Debug, Args)]
 pub(crate) struct PluginsArgs {
-    /// Also build the plugins of the folder examples
+    /// Also build the plugins in the folder examples
     #[arg(long)]
     examples: bool,
     /// Also build the plugins that the server's tests load
@@ -61,7 +61,7 @@ pub(crate) fn build_examples(workspace: &Workspace) -> anyhow::Result<()> {
     build_members(workspace, EXAMPLES)
 }
 
-/// Builds members of this workspace, whose packages are called as their components.
+/// Builds members of this workspace, whose packages have the names of their components.
 fn build_members(workspace: &Workspace, names: &[&str]) -> anyhow::Result<()> {
     let mut cargo = workspace.cargo();
     cargo.args(["build", "--target", PLUGIN_TARGET, "--profile", PROFILE]);
@@ -83,7 +83,8 @@ pub(crate) fn build_guests(workspace: &Workspace) -> anyhow::Result<()> {
     let target_dir = workspace.target_dir().join("guests");
     let mut cargo = workspace.cargo();
     cargo.args(["build", "--target", PLUGIN_TARGET, "--profile", PROFILE]);
-    // A folder of its own on the command line wins over CARGO_TARGET_DIR: the guests' workspace has another lock file.
+    // A separate folder on the command line takes precedence over CARGO_TARGET_DIR: the guests' workspace has another
+    // lock file.
     cargo
         .arg("--manifest-path")
         .arg(&manifest)
@@ -125,7 +126,8 @@ fn wasm_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Copies a component to where it is used, but only if it changed: a running server swaps a plugin whose file changes.
+/// Copies a component to the place where it is used, but only if it changed: a running server swaps a plugin whose file
+/// changes.
 fn install(from: &Path, to: &Path) -> anyhow::Result<()> {
     let bytes = fs::read(from)
         .with_context(|| format!("cannot read the built plugin {}", from.display()))?;
@@ -153,11 +155,11 @@ pub(crate) fn replace_if_changed(file: &Path, bytes: &[u8]) -> io::Result<bool> 
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;
     }
-    // The process id keeps two builds at the same time from writing into each other's file.
+    // The process ID keeps two concurrent builds from writing to each other's file.
     let temporary = file.with_extension(format!("{}.tmp", std::process::id()));
     let replaced = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, file));
     if replaced.is_err() {
-        // The error that is reported is the first one; a file that was never created cannot be removed either.
+        // The first error is reported; a file that was never created cannot be removed either.
         let _ = fs::remove_file(&temporary);
     }
     replaced.map(|()| true)

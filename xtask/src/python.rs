@@ -1,4 +1,4 @@
-//! The Python packages that tests start: CloudWatch is played by moto, and the Autobahn cases are run by kosoku.
+//! The Python packages that tests start: moto simulates CloudWatch, and kosoku runs the Autobahn cases.
 
 use std::fs;
 use std::path::Path;
@@ -9,24 +9,24 @@ use anyhow::Context as _;
 use crate::steps::run_program;
 use crate::workspace::Workspace;
 
-/// What is installed, with versions, against the repository.
+/// The list of packages with their versions, relative to the repository.
 const PACKAGES: &str = "host/tests/it/cloudwatch/requirements.txt";
 
-/// Where to, against the repository: the place that the tests name, wherever cargo builds.
+/// The folder to install into, relative to the repository. The tests expect it there, wherever cargo builds.
 const ENVIRONMENT: &str = "target/moto";
 
-/// What a person does where it does not work.
+/// Instructions for the user if the installation fails.
 const BY_HAND: &str = "python3 with its venv module is needed (Debian: python3-venv), and a pip that reaches PyPI or a mirror of \
                        it (PIP_INDEX_URL, PIP_FIND_LINKS)";
 
-/// Installs what is not there yet.
+/// Installs the packages if they are not installed yet.
 pub(crate) fn install(workspace: &Workspace) -> anyhow::Result<()> {
     let root = workspace.root();
     let packages = root.join(PACKAGES);
     let environment = root.join(ENVIRONMENT);
     let wanted = fs::read_to_string(&packages)
         .with_context(|| format!("cannot read {}", packages.display()))?;
-    // Written last, so that an installation that broke off is made anew.
+    // Written last, so that an interrupted installation is repeated.
     let installed = environment.join("installed.txt");
     if fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What must be on the machine beside cargo, and how it gets there.
+//! The requirements on the machine in addition to cargo, and how they are installed.
 
 mod browser;
 mod debian;
@@ -9,18 +9,18 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-/// The target that plugins are built for: its output is a component, no further tool is needed.
+/// The target that plugins are built for: its output is a component, and no further tool is needed.
 pub(crate) const PLUGIN_TARGET: &str = "wasm32-wasip2";
 
 /// Something that a command needs.
 pub(crate) struct Requirement {
-    /// For messages.
+    /// The name for messages.
     name: &'static str,
-    /// Whether it is there.
+    /// Checks whether it is installed.
     present: fn() -> anyhow::Result<bool>,
     /// Installs it.
     install: fn() -> anyhow::Result<()>,
-    /// What a person does where neither works.
+    /// Instructions for the user if neither works.
     by_hand: &'static str,
 }
 
@@ -42,7 +42,7 @@ pub(crate) const REDIS_SERVER: Requirement = Requirement {
               redis-server command, and put redis-server into PATH",
 };
 
-/// What the tests check `/metrics` with.
+/// The program with which the tests check `/metrics`.
 pub(crate) const PROMTOOL: Requirement = Requirement {
     name: "promtool",
     present: prometheus::present,
@@ -50,7 +50,7 @@ pub(crate) const PROMTOOL: Requirement = Requirement {
     by_hand: "install Prometheus (https://prometheus.io/download/), and put its promtool into PATH",
 };
 
-/// What the tests look at the demo page with.
+/// The browser with which the tests check the demo page.
 pub(crate) const BROWSER: Requirement = Requirement {
     name: "chromium and its chromedriver",
     present: browser::present,
@@ -62,7 +62,8 @@ pub(crate) const BROWSER: Requirement = Requirement {
 /// The programs that the tests start.
 pub(crate) const PROGRAMS_OF_TESTS: &[Requirement] = &[REDIS_SERVER, PROMTOOL, BROWSER];
 
-/// Makes sure that all are there: installs what is missing, and says what to do about all that cannot be installed.
+/// Makes sure that all requirements are met: installs what is missing, and returns an error with instructions for
+/// everything that cannot be installed.
 pub(crate) fn ensure(requirements: &[Requirement]) -> anyhow::Result<()> {
     let failed = requirements.iter().filter_map(|one| one.ensure().err());
     let failed: Vec<_> = failed.map(|error| format!("{error:#}")).collect();
@@ -93,7 +94,8 @@ impl Requirement {
     }
 }
 
-/// The compiler itself is asked where its libraries are, so that a target that came without rustup counts too.
+/// If rustup does not list the target, asks the compiler itself where its libraries are, so that a target that came
+/// without rustup counts too.
 fn wasm_target_present() -> anyhow::Result<bool> {
     let listed = Command::new("rustup")
         .args(["target", "list", "--installed"])

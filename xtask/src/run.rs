@@ -1,4 +1,4 @@
-//! `cargo xtask run`: the server with the plugins of this repository.
+//! `cargo xtask run`: runs the server with the plugins of this repository.
 
 use std::env;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,7 +12,7 @@ use crate::requirements::{self, WASM_TARGET};
 use crate::steps::run_program;
 use crate::workspace::Workspace;
 
-/// Where the server listens unless it is told otherwise.
+/// The address that the server listens on by default.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 /// Variables that switch the demo page on, and let it show which versions saw a message.
@@ -29,11 +29,11 @@ pub(crate) struct RunArgs {
     server_args: Vec<String>,
 }
 
-/// Builds and then becomes the server, so that Ctrl-C and its exit code need nobody in between.
+/// Builds the server and then becomes it, so that Ctrl-C and the exit code need no process in between.
 pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> anyhow::Result<ExitCode> {
     requirements::ensure(&[WASM_TARGET])?;
     plugins::build_shipped(workspace)?;
-    // Together, so that both are built against the same dependencies, and the client starts at once.
+    // Built together, so that both use the same dependencies, and the client starts at once.
     run_program(
         workspace
             .cargo()
@@ -54,8 +54,8 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> anyhow::Result<ExitC
     become_program(&mut server).with_context(|| format!("cannot run {}", program.display()))
 }
 
-/// The address that the environment gives the server. What `platform.toml` and `.env` say is the server's to read; it
-/// logs where it listens.
+/// The address that the environment gives the server. `platform.toml` and `.env` are for the server to read; it logs
+/// the address that it listens on.
 fn address(variable: impl Fn(&str) -> Option<String>) -> SocketAddr {
     let listen = variable("SIGNALBOX_SERVER__LISTEN").and_then(|text| text.trim().parse().ok());
     let port = variable("WSS_PORT").and_then(|text| text.trim().parse().ok());
@@ -69,7 +69,7 @@ fn address(variable: impl Fn(&str) -> Option<String>) -> SocketAddr {
     address
 }
 
-/// The next steps of somebody who sees this for the first time.
+/// The next steps for a first-time user.
 fn what_to_try(address: SocketAddr) -> String {
     let url = if address == DEFAULT_ADDRESS {
         String::new()
@@ -90,7 +90,7 @@ fn what_to_try(address: SocketAddr) -> String {
     )
 }
 
-/// Returns only when the program cannot be started.
+/// Returns only if the program cannot be started.
 #[cfg(unix)]
 fn become_program(command: &mut Command) -> anyhow::Result<ExitCode> {
     use std::os::unix::process::CommandExt as _;

@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: builds what a soak needs, and runs it.
+//! `cargo xtask soak`: builds what the soak test needs, and runs it.
 
 use std::process::{Command, ExitCode};
 
@@ -14,18 +14,18 @@ use crate::workspace::Workspace;
 /// Options of `cargo xtask soak`.
 #[derive(Debug, Args)]
 pub(crate) struct SoakArgs {
-    /// How long it takes, in minutes
+    /// Duration of the test, in minutes
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=24 * 60))]
     minutes: u32,
-    /// Good clients; beside them come bad ones
+    /// Number of well-behaved clients; misbehaving ones are added
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(2..=20_000))]
     clients: u32,
-    /// A debug build, which is there sooner: to see that everything works
+    /// Use a debug build, which is ready sooner: to see that everything works
     #[arg(long)]
     debug: bool,
 }
 
-/// Builds, runs, and fails if the soak does.
+/// Builds and runs the soak test, and fails if it fails.
 pub(crate) fn run(workspace: &Workspace, args: &SoakArgs) -> anyhow::Result<ExitCode> {
     requirements::ensure(&[WASM_TARGET, REDIS_SERVER])?;
     plugins::build_shipped(workspace)?;

@@ -1,4 +1,4 @@
-//! Steps of a command: what runs, how long it took, and how it ended.
+//! The steps of a command: what runs, how long it took, and how it ended.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ pub(crate) fn run_program(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Steps of which some need others: one is skipped if a step that it needs did not pass.
+/// Steps that may need others: a step is skipped if one that it needs did not pass.
 #[derive(Debug, Default)]
 pub(crate) struct Steps {
     done: Vec<Step>,
@@ -41,12 +41,12 @@ struct Step {
 enum Outcome {
     Passed,
     Failed(String),
-    /// With the step that it needs and that did not pass.
+    /// Names the step that it needs and that did not pass.
     Skipped(String),
 }
 
 impl Steps {
-    /// Carries out a step if all `needed` steps have passed.
+    /// Runs a step if all `needed` steps have passed.
     pub(crate) fn step(
         &mut self,
         name: impl Into<String>,

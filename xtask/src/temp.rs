@@ -1,10 +1,10 @@
-//! A temporary folder that goes away with its owner.
+//! A temporary folder that is deleted with its owner.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A folder of this process alone.
+/// A folder that only this process uses.
 #[derive(Debug)]
 pub(crate) struct TempDir {
     path: PathBuf,
@@ -22,7 +22,7 @@ impl TempDir {
         Ok(Self { path })
     }
 
-    /// Where it is.
+    /// The path of the folder.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -30,7 +30,7 @@ impl TempDir {
 
 impl Drop for TempDir {
     fn drop(&mut self) {
-        // What cannot be removed is left to the system's own cleaning of temporary files.
+        // Files that cannot be removed are left to the system's own cleanup of temporary files.
         let _ = fs::remove_dir_all(&self.path);
     }
 }

@@ -1,4 +1,4 @@
-//! Where things are: the repository, cargo, and the folder that cargo builds into.
+//! The locations of the repository, of cargo, and of the folder that cargo builds into.
 
 use std::env;
 use std::ffi::OsString;
@@ -16,8 +16,8 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// The workspace that this program was built from. Cargo is asked for the build folder, because `CARGO_TARGET_DIR` and
-    /// cargo's configuration both may move it.
+    /// Finds the workspace that this program was built from. Asks cargo for the build folder, because
+    /// `CARGO_TARGET_DIR` and cargo's configuration may both move it.
     pub(crate) fn find() -> anyhow::Result<Self> {
         let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = manifest_dir
@@ -56,25 +56,25 @@ impl Workspace {
         &self.target_dir
     }
 
-    /// Where built plugins lie: the place that `platform.toml` and the tests name, wherever cargo builds.
+    /// The folder of built plugins. `platform.toml` and the tests expect it there, wherever cargo builds.
     pub(crate) fn plugins_dir(&self) -> PathBuf {
         self.root.join("target/plugins")
     }
 
-    /// A program that cargo has built.
+    /// The path of a program that cargo has built.
     pub(crate) fn program(&self, profile_dir: &str, name: &str) -> PathBuf {
         self.target_dir
             .join(profile_dir)
             .join(format!("{name}{}", env::consts::EXE_SUFFIX))
     }
 
-    /// Cargo, in the folder of the repository.
+    /// A cargo command in the folder of the repository.
     pub(crate) fn cargo(&self) -> Command {
         cargo_at(&self.root)
     }
 }
 
-/// The cargo that runs this program, so that a toolchain chosen on the command line stays chosen.
+/// Uses the cargo that runs this program, so that a toolchain chosen on the command line stays chosen.
 fn cargo_at(root: &Path) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     cargo.current_dir(root);

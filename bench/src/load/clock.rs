@@ -11,7 +11,7 @@ pub(super) fn now_ns() -> u64 {
     ORIGIN.elapsed().as_nanos() as u64
 }
 
-/// Sleeps this thread until `due_ns`, which may be in the past.
+/// Blocks this thread until `due_ns`. Returns at once if that is in the past.
 pub(super) fn sleep_until_ns(due_ns: u64) {
     let now = now_ns();
     if due_ns > now {

@@ -1,4 +1,4 @@
-//! Opening the connections of a run, many at a time but not all at once.
+//! Opens the connections of a run, many at a time but not all at once.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use super::plan::Plan;
 use crate::handshake;
 use crate::socket::{FrameReader, SharedWriter, split};
 
-/// Handshakes at the same time: less than the usual backlog of a listener, so that no SYN is dropped and sent again a second
-/// later.
+/// Number of concurrent handshakes. It is below the usual backlog of a listener, so that no SYN is dropped and
+/// retransmitted a second later.
 const CONNECTING_MAX: usize = 128;
 
-/// Time for one connection, TCP and upgrade.
+/// Time limit for opening one connection, TCP and upgrade.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
 
-/// Connections from one source address: the usual range of ephemeral ports has 28,000.
+/// Connections per source address. The usual range of ephemeral ports has 28,000 ports.
 const CONNECTIONS_PER_ADDRESS_MAX: usize = 20_000;
 
-/// What may wait to be sent on one connection, in bytes.
+/// Upper bound of the data queued for one connection, in bytes.
 const OUTBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// One open connection.
 pub(super) type Connection = (FrameReader, Arc<SharedWriter>);
 
-/// Opens all connections of the plan, in the order of their index.
+/// Opens all connections of the plan and returns them in the order of their index.
 pub(super) async fn connect_all(plan: &Plan) -> Result<Vec<Connection>, LoadError> {
     let count = plan.connections();
     let shared = Arc::new(plan.clone());
@@ -94,7 +94,8 @@ async fn open_stream(address: SocketAddr, source: Option<Ipv4Addr>) -> std::io::
     socket.connect(address).await
 }
 
-/// Every address of 127.0.0.0/8 is this machine's, so a loopback target can be reached from more ports than one address has.
+/// Every address of 127.0.0.0/8 belongs to this machine, so a loopback target can be reached from more ports than one
+/// source address has.
 fn source_address(target: SocketAddr, index: usize, count: usize) -> Option<Ipv4Addr> {
     let several = count > CONNECTIONS_PER_ADDRESS_MAX;
     let loopback = matches!(target.ip(), IpAddr::V4(address) if address.is_loopback());

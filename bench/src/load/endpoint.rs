@@ -1,4 +1,4 @@
-//! One connection of the load generator: what it sends, and what it makes of what arrives.
+//! One connection of the load generator: sends messages and evaluates the frames that arrive.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,20 +14,20 @@ use crate::frame::{
 use crate::socket::{FrameReader, SharedWriter};
 
 thread_local! {
-    /// The messages of one write.
+    /// Reused buffer for the messages of one write.
     static BATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Characters of a server's error that are kept.
+/// Number of bytes kept of a server's error.
 const ERROR_TEXT_BYTES_MAX: usize = 200;
 
-/// A connection that sends to one destination and checks what comes from its senders.
+/// A connection that sends to one destination and checks the messages that it receives.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     writer: Arc<SharedWriter>,
-    /// Held while messages are numbered and written, so that numbers leave in order.
+    /// Locked while messages are numbered and written, so that the numbers leave in order.
     sending: Mutex<Sending>,
-    /// One for each sender that this connection hears.
+    /// One for each sender that this connection receives from.
     checks: Mutex<Vec<SequenceCheck>>,
     joined: AtomicBool,
 }
@@ -41,7 +41,7 @@ struct Sending {
 }
 
 impl Endpoint {
-    /// A connection that hears `senders` others.
+    /// Creates an endpoint that receives from `senders` senders.
     pub(super) fn new(
         writer: Arc<SharedWriter>,
         template: Option<Template>,
@@ -89,13 +89,13 @@ impl Endpoint {
                 *next += count as u64;
                 tally.add_sent(count);
             }
-            // A closed connection is counted where its end is read.
+            // `receive` counts a closed connection.
             Err(_) if tally.counts().closed > 0 => {}
             Err(error) => tally.counts().error(|| format!("cannot send: {error}")),
         }
     }
 
-    /// Sends a frame that is no counted message.
+    /// Sends a frame that does not count as a message.
     pub(super) fn send_frame(&self, opcode: Opcode, payload: &[u8]) {
         let mut frame = Vec::with_capacity(payload.len() + 14);
         put_client_frame(
@@ -104,7 +104,7 @@ impl Endpoint {
             payload,
             lock(&self.sending).keys.next_key(),
         );
-        // A failure shows as the end of the connection.
+        // A failure shows up as the end of the connection.
         let _ = self.writer.send(&frame);
     }
 
@@ -113,7 +113,7 @@ impl Endpoint {
         self.send_frame(Opcode::Close, &close_payload(1000));
     }
 
-    /// Messages that were sent so far.
+    /// Number of messages sent so far.
     pub(super) fn sent(&self) -> u64 {
         lock(&self.sending).next
     }
@@ -124,10 +124,10 @@ impl Endpoint {
     }
 }
 
-/// How a connection answers what it receives.
+/// How a connection reacts to the messages that it receives.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Behaviour {
-    /// Closed loop: every message that arrives lets one be sent.
+    /// Closed loop: each message that arrives triggers a new one.
     pub(super) reply: bool,
     /// Messages carry the index of their sender.
     pub(super) with_sender: bool,
@@ -159,7 +159,8 @@ pub(super) async fn receive(
 }
 
 impl Endpoint {
-    /// Takes all whole frames in `bytes`; returns how many bytes they took, and the reason if the connection ends.
+    /// Processes all complete frames in `bytes`. Returns how many bytes were consumed, and the reason if the connection
+    /// ends.
     fn take(
         &self,
         bytes: &mut [u8],
@@ -222,8 +223,8 @@ impl Endpoint {
         }
     }
 
-    /// A frame that is no message of ours: an error, the confirmation of a `join`, or something that does not concern a load
-    /// generator.
+    /// Handles a frame that is not one of our messages: an error, the confirmation of a `join`, or something that a
+    /// load generator can ignore.
     fn take_other(&self, json: &[u8], counts: &mut Counts) {
         let has = |text: &[u8]| json.windows(text.len()).any(|window| window == text);
         if has(b"\"type\":\"error\"") {
@@ -244,7 +245,7 @@ fn describe_close(payload: &[u8]) -> String {
         .to_owned()
 }
 
-/// Numbers stay right even if a holder of the lock panicked.
+/// The numbers stay valid even if a thread panicked while it held the lock.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,10 @@
-//! What stops a run.
+//! Errors that stop a run.
 
 use std::net::{IpAddr, SocketAddr};
 
 use thiserror::Error;
 
-/// What can go wrong before or during a run. Lost messages are no errors: they are in the report.
+/// Errors before or during a run. Lost messages are not errors; the report counts them.
 #[derive(Debug, Error)]
 pub enum LoadError {
     /// The URL is not `ws://host:port/path`.
@@ -31,24 +31,24 @@ pub enum LoadError {
     /// The payload has no room for the send time and the sequence number.
     #[error("a payload of {payload_bytes} bytes is too small; --payload must be at least {least}")]
     PayloadTooSmall {
-        /// What was asked for.
+        /// The requested size, in bytes.
         payload_bytes: usize,
-        /// The least that works.
+        /// The smallest size that works, in bytes.
         least: usize,
     },
     /// Connecting failed.
     #[error("cannot open connection {index} of {count} to {address}: {reason}")]
     Connect {
-        /// Which connection, from 0.
+        /// Index of the connection, from 0.
         index: usize,
-        /// How many were wanted.
+        /// Number of connections that the run opens.
         count: usize,
-        /// Where to.
+        /// The server's address.
         address: SocketAddr,
-        /// What the system or the server said.
+        /// The error of the system or the server's response.
         reason: String,
     },
-    /// Not all connections were confirmed, as members of the room or as there.
+    /// Not all connections were confirmed, either as members of the room or by an answer to a heartbeat.
     #[error(
         "{missing} of {count} connections were not confirmed after {seconds} s; the server said: {said}"
     )]
@@ -57,22 +57,22 @@ pub enum LoadError {
         missing: usize,
         /// All connections.
         count: usize,
-        /// How long was waited, in seconds.
+        /// Time waited, in seconds.
         seconds: u64,
-        /// The first errors that came.
+        /// The first errors received.
         said: String,
     },
-    /// `/proc` has nothing readable about the process.
+    /// A file of the process under `/proc` cannot be read or parsed.
     #[error(
         "cannot read /proc/{pid}/{what}; --cpu-pid must be the id of a running process on this machine"
     )]
     Process {
-        /// The process.
+        /// ID of the process.
         pid: u32,
-        /// The file.
+        /// Name of the file.
         what: &'static str,
     },
-    /// The system did not give a thread.
+    /// The system could not start a thread.
     #[error("cannot start the pacing thread: {0}")]
     Thread(std::io::Error),
 }

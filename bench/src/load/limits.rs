@@ -2,10 +2,11 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files that a process needs beside its connections: standard streams, epoll, event descriptors, `/proc`.
+/// Files that a process needs in addition to its connections: standard streams, epoll, event descriptors, `/proc`.
 const FILES_BESIDE_CONNECTIONS: u64 = 64;
 
-/// Raises the soft limit of open files to the hard one, and says on stderr when that is not enough for `connections`.
+/// Raises the soft limit of open files to the hard limit. Warns on stderr if that fails or is not enough for
+/// `connections`.
 pub fn raise_open_files_limit(connections: Option<usize>) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

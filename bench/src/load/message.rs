@@ -1,17 +1,17 @@
-//! The messages that are sent, and what is read from those that arrive.
+//! The messages that are sent, and the numbers that are read from received messages.
 //!
-//! A message is the JSON frame of the wire protocol. Its payload holds a text, the send time and the sequence number, both
-//! with a fixed number of digits, so that a message of the same length is made by overwriting digits, and read by looking
-//! where they were the last time.
+//! A message is a JSON frame of the wire protocol. Its payload holds a text, the send time and the sequence number.
+//! Both numbers have a fixed number of digits, so a message of the same length is made by overwriting digits, and a
+//! received message is read by looking first where the digits were the last time.
 
 use super::error::LoadError;
 
-/// Added to the send time in nanoseconds: 16 digits for the first 100 days, and below 2^53, where a JavaScript plugin that
-/// reads and writes the payload again is still exact.
+/// Added to the send time in nanoseconds. The sum has 16 digits for the first 100 days, and is below 2^53, so that a
+/// JavaScript plugin that parses and rewrites the payload keeps it exact.
 const TIME_BASE: u64 = 1_000_000_000_000_000;
 const TIME_DIGITS: usize = 16;
 
-/// Added to the sequence number: 10 digits for the first nine thousand million messages of a sender.
+/// Added to the sequence number. The sum has 10 digits for the first nine billion messages of a sender.
 const NUMBER_BASE: u64 = 1_000_000_000;
 const NUMBER_DIGITS: usize = 10;
 
@@ -19,12 +19,13 @@ const TIME_KEY: &[u8] = b"\"t\":";
 const NUMBER_KEY: &[u8] = b"\"n\":";
 const SENDER_KEY: &[u8] = b"\"s\":";
 
-/// Who a message goes to.
+/// The destination of a message.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Destination<'a> {
-    /// `receiverId`.
+    /// One user: `receiverId`.
     User(&'a str),
-    /// `room`; messages carry the sender's index, because a receiver checks each sender's order by itself.
+    /// One room: `room`. Messages carry the sender's index, because a receiver checks the order of each sender
+    /// separately.
     Room { room: &'a str, sender: usize },
 }
 
@@ -51,7 +52,7 @@ impl Template {
         let (open, close) = ("{\"text\":\"", "\"");
         let numbers = format!(",\"t\":{TIME_BASE},\"n\":{NUMBER_BASE}{sender}}}");
         let fixed = open.len() + close.len() + numbers.len();
-        // One character at least: servers refuse blank texts.
+        // At least one character: servers refuse blank texts.
         let Some(padding) = payload_bytes
             .checked_sub(fixed)
             .filter(|&padding| padding > 0)
@@ -74,7 +75,7 @@ impl Template {
         })
     }
 
-    /// The message with these numbers in it.
+    /// Returns the message with these numbers filled in.
     pub(super) fn fill(&mut self, time_ns: u64, number: u64) -> &[u8] {
         put_digits(
             &mut self.json[self.time_at..self.time_at + TIME_DIGITS],
@@ -88,7 +89,7 @@ impl Template {
     }
 }
 
-/// The numbers of a message that arrived.
+/// The numbers in a received message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     /// When the message was sent, or was due to be sent, in nanoseconds of the sender's clock.
@@ -99,7 +100,7 @@ pub(super) struct Stamp {
     pub(super) sender: usize,
 }
 
-/// Finds the numbers in messages, and remembers where they were: the next message usually has them in the same place.
+/// Finds the numbers in messages and remembers their positions: the next message usually has them in the same place.
 #[derive(Debug, Default)]
 pub(super) struct StampReader {
     time_hint: usize,
@@ -108,7 +109,7 @@ pub(super) struct StampReader {
 }
 
 impl StampReader {
-    /// The stamp of a message of ours; `None` for anything else that the server sends.
+    /// Returns the stamp of one of our messages; `None` for anything else that the server sends.
     pub(super) fn read(&mut self, json: &[u8], with_sender: bool) -> Option<Stamp> {
         let time = number_after(json, TIME_KEY, &mut self.time_hint)?;
         let number = number_after(json, NUMBER_KEY, &mut self.number_hint)?;

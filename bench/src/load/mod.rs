@@ -1,11 +1,11 @@
-//! The load generator: connects, sends at a fixed window or a fixed rate, and checks what arrives.
+//! The load generator: connects, sends with a fixed window or at a fixed rate, and checks what arrives.
 //!
-//! Flow: [`LoadArgs`] (command line) → [`Plan`] (checked) → [`run`] → [`Report`]. Closed loop means that each side of a pair
-//! keeps a fixed number of messages in flight; open loop means that messages leave at fixed times whatever the server does,
-//! with latency measured from the time at which a message was due, so that a server that stalls cannot hide it.
+//! Flow: [`LoadArgs`] (command line) → [`Plan`] (checked) → [`run`] → [`Report`]. Closed loop means that each side of a
+//! pair keeps a fixed number of messages in flight. Open loop means that messages are sent at fixed times regardless of
+//! the server. Its latency is measured from the time at which a message was due, so that a server cannot hide a stall.
 //!
-//! Nothing is parsed that need not be: a received message is searched for its two numbers, the send time and the sequence
-//! number. Every message is accounted for: what was lost, came twice or in the wrong order is in the report.
+//! Messages are not fully parsed: a received message is only searched for its two numbers, the send time and the
+//! sequence number. Every message is accounted for: the report counts messages that were lost, duplicated or reordered.
 
 mod clock;
 mod connect;

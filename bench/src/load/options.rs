@@ -11,11 +11,11 @@ use super::plan::{Mode, Plan, Site, Target};
 /// Options of `signalbox-bench load`.
 #[derive(Debug, Clone, Args)]
 pub struct LoadArgs {
-    /// Server to put load on, e.g. ws://127.0.0.1:8080/ws; the path defaults to /ws. Given twice: the two sides of a pair
-    /// are on different servers
+    /// Server to put load on, e.g. ws://127.0.0.1:8080/ws; the path defaults to /ws. Given twice: the two sides of a
+    /// pair are on different servers
     #[arg(long = "url", required = true)]
     urls: Vec<String>,
-    /// What answers there
+    /// Kind of server behind the URL
     #[arg(long, value_enum, default_value = "signalbox")]
     target: Target,
     /// Allow a host that is not this machine
@@ -33,13 +33,13 @@ pub struct LoadArgs {
     /// Open loop in one room: members of the room
     #[arg(long)]
     room_members: Option<usize>,
-    /// Messages a second in all, sent at fixed times
+    /// Total messages a second, sent at fixed times
     #[arg(long)]
     rate: Option<f64>,
     /// Time that is measured, e.g. 10s, 500ms
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     duration: Duration,
-    /// Ends the measured time early, when standard input ends: for load that lasts as long as something else does
+    /// End the measured time early, when standard input ends: for load that lasts as long as something else does
     #[arg(long)]
     until_input_ends: bool,
     /// Idle: how long the connections are held before memory is read
@@ -66,10 +66,11 @@ pub struct LoadArgs {
 }
 
 impl LoadArgs {
-    /// Checks the options.
+    /// Checks the options and turns them into a plan.
     ///
     /// # Errors
-    /// When the URL, the mode or a number is not usable, or when the host is remote without `--allow-remote`.
+    /// Returns an error if the URL, the mode or a number is not usable, or if the host is remote and `--allow-remote`
+    /// is missing.
     pub fn into_plan(self) -> Result<Plan, LoadError> {
         let mode = self.mode()?;
         let sites: Vec<Site> = self
@@ -184,7 +185,7 @@ fn resolve(url: &str, host: &str) -> Result<SocketAddr, LoadError> {
         .ok_or_else(|| failed(std::io::Error::from(std::io::ErrorKind::NotFound)))
 }
 
-/// A number and its unit: `500ms`, `10s`, `2m`.
+/// Parses a number with its unit: `500ms`, `10s`, `2m`.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let split = text
         .find(|c: char| !c.is_ascii_digit())

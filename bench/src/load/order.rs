@@ -1,22 +1,23 @@
-//! Whether the messages of one sender reach one receiver once and in order.
+//! Checks that the messages of one sender reach one receiver exactly once and in order.
 
-/// Gaps that are remembered for one sender and receiver. Over it a late message counts as duplicated instead of reordered.
+/// Gaps that are remembered per sender and receiver. Beyond this limit, a late message counts as duplicated instead of
+/// reordered.
 const GAPS_MAX: usize = 1024;
 
 /// The sequence numbers that one receiver saw from one sender, which counts from 0.
 #[derive(Debug, Default)]
 pub(super) struct SequenceCheck {
-    /// The number that comes next when everything is in order.
+    /// The number expected next if everything is in order.
     next: u64,
     received: u64,
     duplicated: u64,
     reordered: u64,
-    /// Numbers that were jumped over and have not come yet, as half-open ranges.
+    /// Numbers that were skipped and have not arrived yet, as half-open ranges.
     gaps: Vec<(u64, u64)>,
 }
 
 impl SequenceCheck {
-    /// Takes note of a message.
+    /// Records a message.
     pub(super) fn observe(&mut self, number: u64) {
         if number == self.next {
             self.next += 1;
@@ -40,12 +41,12 @@ impl SequenceCheck {
         self.received
     }
 
-    /// Messages that came again.
+    /// Messages that arrived again.
     pub(super) fn duplicated(&self) -> u64 {
         self.duplicated
     }
 
-    /// Messages that came after a later one.
+    /// Messages that arrived after a later one.
     pub(super) fn reordered(&self) -> u64 {
         self.reordered
     }

@@ -1,7 +1,8 @@
-//! The open loop: messages that leave at fixed times.
+//! The open loop: sends messages at fixed times.
 //!
-//! A thread of its own sleeps to the microsecond, where the runtime's timer wakes to the millisecond, and writes straight to
-//! the sockets. A message that leaves late, because this machine was busy, still carries the time at which it was due.
+//! A dedicated thread sleeps with microsecond precision, while the runtime's timer has millisecond precision, and
+//! writes directly to the sockets. A message that leaves late because this machine was busy still carries the time at
+//! which it was due.
 
 use std::sync::Arc;
 use std::thread;
@@ -13,10 +14,10 @@ use super::endpoint::Endpoint;
 use super::error::LoadError;
 use super::tally::Tally;
 
-/// The thread looks at least this often whether it should stop.
+/// The thread checks at least this often whether it should stop.
 const STOP_CHECK_NS: u64 = 50_000_000;
 
-/// Starts the thread: `rate` messages a second, sent by one endpoint after another. It ends when sending is stopped.
+/// Starts the thread. It sends `rate` messages a second, from one endpoint after another, until sending is stopped.
 pub(super) fn start(
     endpoints: Vec<Arc<Endpoint>>,
     rate: f64,
@@ -24,7 +25,7 @@ pub(super) fn start(
 ) -> Result<thread::JoinHandle<()>, LoadError> {
     let runtime = Handle::current();
     let pacing = move || {
-        // A write that the kernel does not take at once is finished by a task of the runtime.
+        // If the kernel does not accept a write at once, a task on the runtime finishes it.
         let _runtime = runtime.enter();
         pace(&endpoints, rate, &tally);
     };
@@ -51,7 +52,8 @@ fn pace(endpoints: &[Arc<Endpoint>], rate: f64, tally: &Tally) {
     }
 }
 
-/// A step that visits every endpoint once in a round and neighbours far apart in time, as independent users would send.
+/// A step that visits every endpoint once per round, and visits neighbouring endpoints far apart in time, as
+/// independent users would send.
 fn stride(count: usize) -> usize {
     let golden = count * 618 / 1000;
     (golden.max(1)..)

@@ -1,11 +1,11 @@
-//! A run that is ready to go: where to, how load is made, for how long.
+//! A checked run: the servers, the kind of load, the duration.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::ValueEnum;
 
-/// What stands behind the URL.
+/// The kind of server behind the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Target {
     /// `signalbox-bench relay`: the receiver is fixed by the query string.
@@ -14,10 +14,10 @@ pub enum Target {
     Signalbox,
 }
 
-/// How load is made.
+/// The kind of load.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Mode {
-    /// Closed loop: each side of a pair keeps `in_flight` messages on their way to the other.
+    /// Closed loop: each side of a pair keeps `in_flight` messages in flight to the other.
     Pairs {
         /// Pairs of connections, at least 1.
         pairs: usize,
@@ -28,14 +28,14 @@ pub enum Mode {
     Open {
         /// Connections, an even number.
         connections: usize,
-        /// Messages a second in all.
+        /// Total messages a second.
         rate: f64,
     },
     /// Open loop in one room: `rate` messages a second, each delivered to every member.
     Room {
         /// Members of the room, at least 2.
         members: usize,
-        /// Messages a second in all.
+        /// Total messages a second.
         rate: f64,
     },
     /// Connections that send nothing.
@@ -45,7 +45,7 @@ pub enum Mode {
     },
 }
 
-/// Where a server is.
+/// The location of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Site {
     /// Its address.
@@ -56,25 +56,25 @@ pub struct Site {
     pub path: String,
 }
 
-/// A run that is ready to go.
+/// A run whose options have been checked.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The servers, at least one: connections go to one after another, so that with two the sides of a pair are on
-    /// different ones.
+    /// The servers, at least one. Connections are assigned to them in turn, so with two servers the sides of a pair are
+    /// on different ones.
     pub sites: Vec<Site>,
-    /// What answers there.
+    /// The kind of server.
     pub target: Target,
-    /// How load is made.
+    /// The kind of load.
     pub mode: Mode,
-    /// Not counted.
+    /// Time before the measurement, which is not counted.
     pub warmup: Duration,
-    /// Measured; in the idle mode, held.
+    /// Time that is measured. In idle mode, the time for which the connections are held.
     pub duration: Duration,
-    /// Whether the measured time is over earlier where standard input ends.
+    /// Whether the measured time ends early when standard input ends.
     pub until_input_ends: bool,
-    /// Bytes of a payload.
+    /// Size of a payload in bytes.
     pub payload_bytes: usize,
-    /// The server's process.
+    /// ID of the server's process.
     pub cpu_pid: Option<u32>,
     /// Prefix of user IDs.
     pub user_prefix: String,
@@ -103,7 +103,7 @@ impl Plan {
         format!("{}-room", self.user_prefix)
     }
 
-    /// Where a connection goes.
+    /// The server that a connection goes to.
     #[must_use]
     pub fn site(&self, index: usize) -> &Site {
         &self.sites[index % self.sites.len()]

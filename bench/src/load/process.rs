@@ -4,10 +4,10 @@ use std::fs;
 
 use super::error::LoadError;
 
-/// What a process has used up to one moment.
+/// The resources that a process has used so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Usage {
-    /// User and system time of all its threads, in seconds, to the clock tick (usually 10 ms).
+    /// User and system time of all its threads, in seconds, with the precision of a clock tick (usually 10 ms).
     pub(super) cpu_seconds: f64,
     /// Resident memory in bytes.
     pub(super) rss_bytes: u64,
@@ -33,8 +33,8 @@ fn read(pid: u32, what: &'static str) -> Result<String, LoadError> {
     fs::read_to_string(format!("/proc/{pid}/{what}")).map_err(|_| LoadError::Process { pid, what })
 }
 
-/// Fields 14 and 15, utime and stime. Field 2 is the program's name in parentheses and may hold blanks and parentheses
-/// itself, so counting starts after the last one.
+/// Sums fields 14 and 15, utime and stime, in clock ticks. Field 2 is the program's name in parentheses, which may
+/// itself contain blanks and parentheses, so counting starts after the last one.
 fn parse_stat(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut times = fields.split(' ').skip(11);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What a run measured. Counts are of the measured time where nothing else is said.
+/// The results of a run. Counts cover the measured time unless stated otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// `pairs`, `open`, `room` or `idle`.
@@ -21,9 +21,9 @@ pub struct Report {
     pub sent_in_all: u64,
     /// Messages that arrived; in a room each member's copy counts.
     pub delivered: u64,
-    /// `delivered` by `measured_seconds`.
+    /// `delivered` divided by `measured_seconds`.
     pub delivered_per_second: f64,
-    /// From the sending of a message, in the open loop from the time at which it was due, to its arrival.
+    /// Time from sending a message, or in the open loop from the time at which it was due, to its arrival.
     pub latency: Latency,
     /// Messages of the whole run that never arrived.
     pub lost: u64,
@@ -35,24 +35,25 @@ pub struct Report {
     pub errors: u64,
     /// Connections that closed before the end of the run.
     pub closed: u64,
-    /// The first few errors and reasons of closing.
+    /// The first few errors and close reasons.
     pub first_errors: Vec<String>,
     /// User and system time of the server's process while the run measured, in seconds (with `--cpu-pid`).
     pub server_cpu_seconds: Option<f64>,
-    /// `delivered` by `server_cpu_seconds`; absent where the server used no measurable time.
+    /// `delivered` divided by `server_cpu_seconds`; absent if the server used no measurable time.
     pub delivered_per_cpu_second: Option<f64>,
     /// The server's resident memory before the first connection, in bytes (with `--cpu-pid`).
     pub rss_before_bytes: Option<u64>,
     /// The server's resident memory at the end of the measured time, in bytes (with `--cpu-pid`).
     pub rss_after_bytes: Option<u64>,
-    /// Growth of resident memory by connections; only of idle connections, because load adds buffers of its own.
+    /// Growth of resident memory divided by the number of connections. Only for idle connections, because load adds its
+    /// own buffers.
     pub rss_per_connection_bytes: Option<f64>,
 }
 
-/// Percentiles in microseconds; all 0 where nothing arrived.
+/// Percentiles in microseconds; all 0 if nothing arrived.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// Messages that the percentiles are of.
+    /// Number of messages behind the percentiles.
     pub count: u64,
     /// Mean.
     pub mean_us: f64,
@@ -69,7 +70,7 @@ pub struct Latency {
 }
 
 impl Report {
-    /// Whether everything arrived once and in order, and no error came.
+    /// Whether everything arrived once and in order, without errors or early closes.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         [
@@ -83,7 +84,7 @@ impl Report {
 }
 
 impl Latency {
-    /// Percentiles of a histogram of nanoseconds.
+    /// Computes the percentiles of a histogram of nanoseconds.
     pub(super) fn of(histogram: &hdrhistogram::Histogram<u64>) -> Self {
         if histogram.is_empty() {
             return Self::default();

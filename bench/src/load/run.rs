@@ -20,29 +20,32 @@ use super::report::{Latency, Report};
 use super::tally::Tally;
 use crate::frame::Opcode;
 
-/// Members of a room that speak. Each receiver checks the order of each sender, so that a few are enough and many cost memory.
+/// Members of a room that send. Each receiver checks the order of each sender, so a few senders are enough, and many
+/// would cost memory.
 const ROOM_SENDERS_MAX: usize = 16;
 
-/// Time for all connections to be confirmed, as members of a room or as there.
+/// Time limit for all connections to be confirmed, as members of a room or by an answer to a heartbeat.
 const CONFIRM_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Time for messages on their way to arrive after the last was sent, and the silence after which the rest counts as lost.
+/// Time limit for messages in flight to arrive after the last one was sent, and the silence after which the missing
+/// ones count as lost.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(60);
 const DRAIN_SILENCE: Duration = Duration::from_secs(5);
 
-/// Time for the closing handshakes.
+/// Time limit for the closing handshakes.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// How often a condition that other tasks bring about is looked at.
+/// Interval for polling conditions that depend on other tasks.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Carries out a plan: connect, warm up, measure, wait for what is on its way, close.
+/// Executes a plan: connect, warm up, measure, wait for messages in flight, close.
 ///
-/// Prints `measuring` and `measured` on stderr at both ends of the measured time, so that a driver can act meanwhile.
+/// Prints `measuring` and `measured` to stderr at the start and the end of the measured time, so that a driver can act
+/// in between.
 ///
 /// # Errors
-/// When a connection cannot be opened, a room not be joined, or the server's process not be read. What goes wrong with
-/// messages is in the report.
+/// Returns an error if a connection cannot be opened, a room cannot be joined, or the server's process cannot be read.
+/// Problems with messages are in the report.
 pub async fn run(plan: &Plan) -> Result<Report, LoadError> {
     let before = read_usage(plan)?;
     let connecting = Instant::now();
@@ -61,7 +64,7 @@ pub async fn run(plan: &Plan) -> Result<Report, LoadError> {
     swarm.tally.measure_from(start.time_ns);
     eprintln!("measuring");
     if plan.until_input_ends {
-        // Over at the latest after its duration.
+        // Ends after `duration` at the latest.
         let _ = timeout(plan.duration, end_of_input()).await;
     } else {
         sleep(plan.duration).await;
@@ -71,7 +74,7 @@ pub async fn run(plan: &Plan) -> Result<Report, LoadError> {
     eprintln!("measured");
     swarm.tally.stop_sending();
     if let Some(pacing) = pacing {
-        // The thread sees the stop within a few milliseconds, and a message that is just being sent must be waited for.
+        // The thread notices the stop within 50 ms; a message that is being sent at that moment must be waited for.
         let joined = tokio::task::spawn_blocking(move || pacing.join()).await;
         if let Ok(Err(panic)) = joined {
             std::panic::resume_unwind(panic);
@@ -82,11 +85,11 @@ pub async fn run(plan: &Plan) -> Result<Report, LoadError> {
     Ok(swarm.report(plan, connect_seconds, before, &start, &end))
 }
 
-/// Ends when standard input does. A thread reads, which the end of the process does not wait for.
+/// Returns when standard input ends. The reading thread does not keep the process alive.
 async fn end_of_input() {
     let (ended, end) = oneshot::channel();
     thread::spawn(move || {
-        // An input that cannot be read has nothing more to say either.
+        // An input that cannot be read counts as ended.
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
         let _ = ended.send(());
     });
@@ -134,7 +137,8 @@ impl Swarm {
             reply: matches!(plan.mode, Mode::Pairs { .. }),
             with_sender: matches!(plan.mode, Mode::Room { .. }),
         };
-        // Before the first connection: a payload that is too small is found without disturbing the server.
+        // Built before the first connection, so that a payload that is too small is found without disturbing the
+        // server.
         let templates: Vec<_> = (0..plan.connections())
             .map(|index| template(plan, index))
             .collect::<Result<_, _>>()?;
@@ -161,13 +165,13 @@ impl Swarm {
         self.confirm(&join).await
     }
 
-    /// Waits until each server answers on each connection: from then on the others find it.
+    /// Waits until every connection has been answered by its server. From then on, the other servers find it.
     async fn settle(&self) -> Result<(), LoadError> {
         self.confirm("{\"type\":\"heartbeat\",\"id\":\"there\"}")
             .await
     }
 
-    /// Sends `text` on all connections and waits for the answers.
+    /// Sends `text` on all connections and waits for all answers.
     async fn confirm(&self, text: &str) -> Result<(), LoadError> {
         for endpoint in &self.endpoints {
             endpoint.send_frame(Opcode::Text, text.as_bytes());
@@ -214,7 +218,7 @@ impl Swarm {
         }
     }
 
-    /// Waits until all that was sent has arrived, or until nothing arrives any more.
+    /// Waits until every sent message has arrived, or until messages stop arriving.
     async fn drain(&self, mode: Mode) {
         let copies = if let Mode::Room { members, .. } = mode {
             members as u64
@@ -239,7 +243,7 @@ impl Swarm {
         self.tally.finish();
         self.endpoints.iter().for_each(|endpoint| endpoint.close());
         let all_closed = async { while self.receiving.join_next().await.is_some() {} };
-        // A server that does not answer a close frame is left alone: dropping the tasks closes the sockets.
+        // If the server does not answer a close frame, aborting the tasks closes the sockets.
         let _ = timeout(CLOSE_TIME_MAX, all_closed).await;
         self.receiving.abort_all();
     }
@@ -304,7 +308,7 @@ impl Swarm {
             for (index, check) in endpoint.checks().iter().enumerate() {
                 let room = matches!(mode, Mode::Room { .. });
                 let sender = if room { index } else { receiver ^ 1 };
-                // A server may leave the sender out of its own broadcast, but then always.
+                // A server may exclude the sender from its own broadcast, but then it must always do so.
                 let no_echo = room && sender == receiver && check.received() == 0;
                 sums.0 += if no_echo {
                     0
@@ -319,7 +323,7 @@ impl Swarm {
     }
 }
 
-/// How many others a connection hears.
+/// The number of senders that a connection receives from.
 fn senders(mode: Mode) -> usize {
     match mode {
         Mode::Idle { .. } => 0,

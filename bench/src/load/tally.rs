@@ -1,14 +1,14 @@
-//! What all connections of a run count together, and the phases of the run that they see.
+//! Counters shared by all connections of a run, and the phases of the run.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hdrhistogram::{CreationError, Histogram};
 
-/// Texts of errors that are kept for the report.
+/// Number of error texts kept for the report.
 const ERROR_TEXTS_MAX: usize = 5;
 
-/// Latencies from 1 µs to 100 s are told apart to three digits; those beyond count as the bound.
+/// Latencies from 1 µs to 100 s are recorded with three significant digits; those beyond count as the bound.
 const LATENCY_NS_MIN: u64 = 1_000;
 const LATENCY_NS_MAX: u64 = 100_000_000_000;
 const LATENCY_DIGITS: u8 = 3;
@@ -27,17 +27,17 @@ pub(super) struct Tally {
 /// Counters that change with each arrival.
 #[derive(Debug)]
 pub(super) struct Counts {
-    /// Messages that arrived, each copy.
+    /// Messages that arrived; every copy counts.
     pub(super) delivered: u64,
-    /// Latency in nanoseconds of the messages that were sent while the run measured.
+    /// Latency, in nanoseconds, of the messages sent during the measured time.
     pub(super) latency: Histogram<u64>,
-    /// Connections whose entry into the room was confirmed.
+    /// Connections that were confirmed, as members of the room or by an answer to a heartbeat.
     pub(super) joined: usize,
     /// Error frames and failed sends.
     pub(super) errors: u64,
     /// Connections that closed before the end of the run.
     pub(super) closed: u64,
-    /// The first few errors and reasons of closing.
+    /// The first few errors and close reasons.
     pub(super) first_errors: Vec<String>,
 }
 
@@ -62,10 +62,10 @@ impl Counts {
 }
 
 impl Tally {
-    /// Nothing counted, nothing measured yet, sending allowed.
+    /// Creates an empty tally: nothing is measured yet, and sending is allowed.
     ///
     /// # Errors
-    /// Never with the bounds above; the histogram checks them at run time.
+    /// Never fails with the bounds above; the histogram checks them at run time.
     pub(super) fn new() -> Result<Self, CreationError> {
         let latency = Histogram::new_with_bounds(LATENCY_NS_MIN, LATENCY_NS_MAX, LATENCY_DIGITS)?;
         let counts = Counts {
@@ -86,17 +86,17 @@ impl Tally {
         })
     }
 
-    /// The counters. They are plain numbers, right even if a holder of the lock panicked.
+    /// Locks the counters. They are plain numbers, valid even if a thread panicked while it held the lock.
     pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Messages that were handed to the kernel or queued for it.
+    /// Messages handed to the kernel or queued for it.
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Adds to the messages sent.
+    /// Adds `count` to the number of messages sent.
     pub(super) fn add_sent(&self, count: usize) {
         self.sent.fetch_add(count as u64, Ordering::Relaxed);
     }
@@ -106,32 +106,33 @@ impl Tally {
         self.sending.load(Ordering::Relaxed)
     }
 
-    /// No new message is sent from now on.
+    /// Stops new messages from being sent.
     pub(super) fn stop_sending(&self) {
         self.sending.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the run is over, so that a closing connection is no surprise.
+    /// Whether the run is over, so that a closing connection is expected.
     pub(super) fn finished(&self) -> bool {
         self.finished.load(Ordering::Relaxed)
     }
 
-    /// The run is over.
+    /// Marks the run as over.
     pub(super) fn finish(&self) {
         self.finished.store(true, Ordering::Relaxed);
     }
 
-    /// Latency counts for messages that are sent from this time on.
+    /// Starts to count the latency of messages sent at or after this time.
     pub(super) fn measure_from(&self, time_ns: u64) {
         self.measure_from_ns.store(time_ns, Ordering::Relaxed);
     }
 
-    /// Latency counts for messages that are sent before this time, also when they arrive later.
+    /// Stops counting the latency of messages sent at or after this time. Messages sent earlier count even if they
+    /// arrive later.
     pub(super) fn measure_until(&self, time_ns: u64) {
         self.measure_until_ns.store(time_ns, Ordering::Relaxed);
     }
 
-    /// Whether the latency of a message that was sent at this time counts.
+    /// Whether the latency of a message sent at this time counts.
     pub(super) fn measures(&self, time_ns: u64) -> bool {
         time_ns >= self.measure_from_ns.load(Ordering::Relaxed)
             && time_ns < self.measure_until_ns.load(Ordering::Relaxed)

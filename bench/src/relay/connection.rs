@@ -13,13 +13,13 @@ use crate::handshake::{self, Upgrade};
 use crate::socket::{FrameReader, SharedWriter, split};
 
 thread_local! {
-    /// The frames that one read brought, encoded once for all receivers.
+    /// The frames from one read, encoded once for all receivers.
     static FORWARD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Upgrades the stream and relays its frames until it closes. Errors end this connection and concern no other.
+/// Upgrades the stream and relays its frames until it closes. Errors end this connection and do not affect others.
 pub(super) async fn run(mut stream: TcpStream, registry: Arc<Registry>) {
-    // Boxed, so that the buffers of the handshake are not part of every connection's memory for its whole life.
+    // Boxed, so that the handshake's buffers do not take up memory for the whole life of every connection.
     let handshake = Box::pin(timeout(HANDSHAKE_TIME_MAX, handshake::accept(&mut stream)));
     let Ok(Ok(upgrade)) = handshake.await else {
         return;
@@ -56,12 +56,12 @@ async fn relay_frames(
     Next::Read
 }
 
-/// Reads on until the peer has seen the close frame and closes: a socket that is closed with unread bytes is reset, and the
-/// close frame would be lost.
+/// Keeps reading until the peer has seen the close frame and closes. A socket that is closed with unread bytes is
+/// reset, and the close frame would be lost.
 async fn linger(reader: &mut FrameReader) {
     let discard =
         async { while let Ok(Some(())) = reader.read_with(|bytes| (bytes.len(), ())).await {} };
-    // Whoever does not close in time has had the chance to read the close frame.
+    // A peer that does not close in time has had the chance to read the close frame.
     let _ = timeout(LINGER_TIME_MAX, discard).await;
 }
 
@@ -71,7 +71,7 @@ enum Next {
     Stop,
 }
 
-/// Forwards all whole frames in `bytes`; returns how many bytes they took.
+/// Forwards all complete frames in `bytes` and returns how many bytes were consumed.
 fn relay_bytes(
     bytes: &mut [u8],
     writer: &Arc<SharedWriter>,
@@ -129,7 +129,7 @@ fn collect_frames(
     }
 }
 
-/// The closing handshake: the peer's own payload comes back (RFC 6455 §5.5.1).
+/// Completes the closing handshake by echoing the peer's payload (RFC 6455 §5.5.1).
 fn answer_close(writer: &Arc<SharedWriter>, payload: &[u8]) {
     let mut close = Vec::with_capacity(payload.len() + 2);
     put_server_frame(&mut close, Opcode::Close, payload);
@@ -146,15 +146,15 @@ fn refuse(writer: &Arc<SharedWriter>, error: FrameError) {
     writer.send_last(&close);
 }
 
-/// Where the frames of a connection go.
+/// The receivers of a connection's frames.
 enum Receivers {
-    /// To one user. The writer is looked up when it is not known or has gone.
+    /// One user. The writer is looked up if it is not known yet or is gone.
     Peer(Box<str>, Weak<SharedWriter>),
-    /// To a room that is named in the upgrade and not joined yet.
+    /// A room that is named in the upgrade and not joined yet.
     RoomNamed(Box<str>),
-    /// To all members of a room.
+    /// All members of a room.
     Room(RoomGuard),
-    /// To nobody.
+    /// Nobody.
     None,
 }
 
@@ -175,7 +175,8 @@ impl Receivers {
         }
     }
 
-    /// One write for each receiver. A receiver that is absent or too slow gets nothing; the sender does not wait for it.
+    /// Writes once for each receiver. A receiver that is absent or too slow gets nothing; the sender does not wait for
+    /// it.
     fn send(&mut self, bytes: &[u8], registry: &Registry) {
         match self {
             Self::Peer(user, known) => {
@@ -187,7 +188,7 @@ impl Receivers {
                 }
                 if let Some(writer) = registry.user(user) {
                     *known = Arc::downgrade(&writer);
-                    // An error has closed the receiver's connection, and its own task cleans up.
+                    // If this fails, the receiver's connection is already closed, and its own task cleans up.
                     let _ = writer.send(bytes);
                 }
             }

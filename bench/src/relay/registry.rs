@@ -1,4 +1,4 @@
-//! Who is connected: users and rooms, each with the writers of their connections.
+//! The connected users and the rooms, with the writers of their connections.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -21,7 +21,7 @@ impl Registry {
         read(&self.users).get(user).cloned()
     }
 
-    /// Adds a user; an older connection of the same user is closed. The guard takes the user out again.
+    /// Adds a user and closes an older connection of the same user. Dropping the guard removes the user again.
     pub(super) fn enter(self: &Arc<Self>, user: &str, writer: &Arc<SharedWriter>) -> UserGuard {
         if let Some(older) = write(&self.users).insert(user.into(), Arc::clone(writer)) {
             older.close();
@@ -33,7 +33,7 @@ impl Registry {
         }
     }
 
-    /// Adds a member to a room, which exists from its first member to its last.
+    /// Adds a member to a room. A room exists from its first member to its last.
     pub(super) fn join(self: &Arc<Self>, room: &str, writer: &Arc<SharedWriter>) -> RoomGuard {
         let mut rooms = write(&self.rooms);
         let members = Arc::clone(rooms.entry(room.into()).or_default());
@@ -77,7 +77,7 @@ pub(super) struct RoomGuard {
 }
 
 impl RoomGuard {
-    /// The members at this moment.
+    /// The current members.
     pub(super) fn members(&self) -> RwLockReadGuard<'_, Vec<Arc<SharedWriter>>> {
         read(&self.members)
     }
@@ -85,7 +85,7 @@ impl RoomGuard {
 
 impl Drop for RoomGuard {
     fn drop(&mut self) {
-        // Rooms before members, as in `join`: an empty room must not be removed while somebody enters it.
+        // Locks rooms before members, as in `join`: an empty room must not be removed while a member joins it.
         let mut rooms = write(&self.registry.rooms);
         let mut members = write(&self.members);
         members.retain(|member| !Arc::ptr_eq(member, &self.writer));
@@ -95,7 +95,7 @@ impl Drop for RoomGuard {
     }
 }
 
-/// The maps stay consistent at every step, so that a panic elsewhere is no reason to refuse them.
+/// The maps are consistent at every step, so a lock poisoned by a panic elsewhere can still be used.
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }

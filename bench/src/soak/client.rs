@@ -1,4 +1,4 @@
-//! One WebSocket client: what it needs to talk to a server, and to misbehave.
+//! A WebSocket client that can follow the protocol or misbehave.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::frame::{MaskKeys, Opcode, Writer, close_payload, next_frame, put_clie
 use crate::handshake;
 use crate::socket::{FrameReader, SharedWriter, split};
 
-/// Bytes that may wait for a server that does not read.
+/// Upper bound of the bytes queued for a server that does not read.
 const OUTBOX_BYTES_MAX: usize = 4 << 20;
 
-/// Time to connect, with the handshake.
+/// Time limit for connecting, including the handshake.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A frame from the server.
@@ -50,12 +50,12 @@ impl Client {
         connected.await.context("no answer in time")?
     }
 
-    /// Sends one frame; an error: the connection is over.
+    /// Sends one frame. An error means that the connection is over.
     pub(super) fn send(&mut self, opcode: Opcode, payload: &[u8]) -> anyhow::Result<()> {
         self.send_many(opcode, payload, 1)
     }
 
-    /// Sends `count` equal frames with one write.
+    /// Sends `count` identical frames with one write.
     pub(super) fn send_many(
         &mut self,
         opcode: Opcode,
@@ -69,17 +69,17 @@ impl Client {
         Ok(self.writer.send(&bytes)?)
     }
 
-    /// Asks the server to close, as a client does that moves.
+    /// Asks the server to close, like a client that moves to another node.
     pub(super) fn send_close(&mut self) -> anyhow::Result<()> {
         self.send(Opcode::Close, &close_payload(1000))
     }
 
-    /// Bytes that the server has not taken.
+    /// Bytes that the server has not accepted yet.
     pub(super) fn pending_bytes(&self) -> usize {
         self.writer.pending_bytes()
     }
 
-    /// The next frames; an error: the connection is over. Pings are answered.
+    /// Reads the next frames and answers pings. An error means that the connection is over.
     pub(super) async fn read(&mut self) -> anyhow::Result<Vec<Incoming>> {
         let mut pings = Vec::new();
         let read = self.reader.read_with(|bytes| take(bytes, &mut pings)).await;
@@ -93,7 +93,7 @@ impl Client {
     }
 }
 
-/// Takes the whole frames out of `bytes`, and returns how many bytes those are.
+/// Extracts the complete frames from `bytes` and returns how many bytes were consumed.
 fn take(bytes: &mut [u8], pings: &mut Vec<Vec<u8>>) -> (usize, anyhow::Result<Vec<Incoming>>) {
     let mut frames = Vec::new();
     let mut at = 0;

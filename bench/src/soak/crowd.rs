@@ -1,4 +1,4 @@
-//! The bad neighbours: floods, over-limit frames, readers that do not read, sockets that never say anything.
+//! The misbehaving clients: floods, frames over the limit, clients that do not read, silent sockets.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,19 +11,19 @@ use tokio::time::sleep;
 use super::client::Client;
 use crate::frame::Opcode;
 
-/// How many there are of each kind on one node.
+/// Number of clients of each kind per node.
 const PINGERS: usize = 2;
 const SHOUTERS: usize = 2;
 const SLOW_READERS: usize = 4;
 const HALF_OPEN: usize = 100;
 
-/// Frames in one write of a flood.
+/// Frames per write of a flood.
 const BURST: usize = 200;
 
-/// Bytes that may be queued before a flood pauses: it floods the server, not itself.
+/// Bytes that may be queued before a flood pauses, so that it floods the server and not itself.
 const PENDING_BYTES_MAX: usize = 1 << 20;
 
-/// Bothers all of `nodes` until it is dropped.
+/// Starts misbehaving clients on all `nodes`. They run until the returned set is dropped.
 pub(super) fn bother(nodes: &[SocketAddr]) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for node in nodes.iter().copied() {
@@ -43,7 +43,7 @@ pub(super) fn bother(nodes: &[SocketAddr]) -> JoinSet<()> {
     tasks
 }
 
-/// Sends frames as fast as the server takes them, and comes back when it is thrown out.
+/// Sends frames as fast as the server takes them, and reconnects after being disconnected.
 async fn flood(node: SocketAddr, user: String, opcode: Opcode, bytes: usize) {
     let payload = vec![b'x'; bytes];
     let burst = if bytes > 1000 { 4 } else { BURST };
@@ -65,7 +65,7 @@ async fn flood(node: SocketAddr, user: String, opcode: Opcode, bytes: usize) {
     }
 }
 
-/// Has messages sent to itself, and reads none of them.
+/// Connects a client that never reads, and keeps sending messages to it.
 async fn read_nothing(node: SocketAddr, number: usize) {
     let user = format!("slow{number}");
     let text = "x".repeat(3000);
@@ -87,14 +87,14 @@ async fn read_nothing(node: SocketAddr, number: usize) {
     }
 }
 
-/// Connects and sends nothing, or a part of a request.
+/// Connects and sends nothing, or only part of a request.
 async fn say_nothing(node: SocketAddr, begins: bool) {
     loop {
         if let Ok(mut stream) = TcpStream::connect(node).await {
             if begins {
                 let _ = stream.write_all(b"GET /ws HTTP/1.1\r\nHost: x\r\nX-").await;
             }
-            // Returns when the server has had enough.
+            // Returns when the server answers or closes the connection.
             let _ = stream.readable().await;
         }
         sleep(Duration::from_millis(500)).await;

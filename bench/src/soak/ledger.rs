@@ -1,4 +1,4 @@
-//! The fate of every message: the answer to its sender, and its arrival.
+//! Records the fate of every message: the answer to its sender, and its arrival.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,18 +7,18 @@ use hdrhistogram::Histogram;
 /// The longest latency in the histogram, in microseconds.
 const LATENCY_US_MAX: u64 = 60_000_000;
 
-/// One message.
+/// The fate of one message.
 #[derive(Clone, Copy, Debug, Default)]
 struct Fate {
-    /// When its sender heard `delivered`, in milliseconds; 0: never.
+    /// When its sender received the ack `delivered`, in milliseconds since the beginning; 0 if it never did.
     delivered_ms: u32,
-    /// How many messages of its sender had come when it came; 0: it has not come.
+    /// The position of its first arrival among all arrivals from its sender, from 1; 0 if it has not arrived.
     came_as: u32,
-    /// How often it came.
+    /// How often it arrived.
     times: u8,
 }
 
-/// The messages of one sender to its one receiver, by their number.
+/// The messages of one sender to its one receiver, indexed by number.
 #[derive(Debug, Default)]
 struct Way {
     messages: Vec<Fate>,
@@ -26,7 +26,7 @@ struct Way {
     refused: u64,
 }
 
-/// All messages, and the latencies of those that found their receiver connected.
+/// All messages, and the latencies of those whose receiver was connected when they were sent.
 #[derive(Debug)]
 pub(super) struct Ledger {
     ways: Vec<Mutex<Way>>,
@@ -39,20 +39,20 @@ pub(super) struct Ledger {
 pub(super) struct Totals {
     /// Messages that were acked `delivered`.
     pub(super) delivered: u64,
-    /// Messages that were answered `offline` or with an error: not delivered, and their senders know.
+    /// Messages that were answered with `offline` or an error: they were not delivered, and their senders know it.
     pub(super) refused: u64,
-    /// Messages that were acked `delivered` and never came.
+    /// Messages that were acked `delivered` but never arrived.
     pub(super) lost: u64,
-    /// The same, of those that were under way while Redis was killed.
+    /// The same, for messages acked around the time when Redis was killed. Not included in `lost`.
     pub(super) lost_with_redis: u64,
-    /// Messages that came twice.
+    /// Messages that arrived more than once.
     pub(super) doubled: u64,
-    /// Messages that came after a later one.
+    /// Messages that arrived after a later one.
     pub(super) reordered: u64,
 }
 
 impl Ledger {
-    /// For so many senders.
+    /// Creates a ledger for `senders` senders.
     pub(super) fn new(senders: usize) -> anyhow::Result<Self> {
         let histogram = || Histogram::new_with_bounds(1, LATENCY_US_MAX, 2);
         let mut ways = Vec::new();
@@ -64,19 +64,19 @@ impl Ledger {
         })
     }
 
-    /// How many senders there are.
+    /// The number of senders.
     pub(super) fn senders(&self) -> usize {
         self.ways.len()
     }
 
-    /// Gives the next message of `sender` its number.
+    /// Adds the next message of `sender` and returns its number.
     pub(super) fn begin(&self, sender: usize) -> usize {
         let mut way = lock(&self.ways[sender]);
         way.messages.push(Fate::default());
         way.messages.len() - 1
     }
 
-    /// The sender was told `delivered` at this time, or not.
+    /// Records the answer to the sender: the time of the ack `delivered`, or `None` for any other answer.
     pub(super) fn answered(&self, sender: usize, number: usize, delivered_ms: Option<u32>) {
         let mut way = lock(&self.ways[sender]);
         match delivered_ms {
@@ -89,7 +89,7 @@ impl Ledger {
         }
     }
 
-    /// The receiver got it.
+    /// Records that the message arrived at its receiver.
     pub(super) fn came(&self, sender: usize, number: usize) {
         let mut way = lock(&self.ways[sender]);
         way.came += 1;
@@ -102,13 +102,13 @@ impl Ledger {
         }
     }
 
-    /// Notes how long a message took.
+    /// Records the latency of a message in microseconds.
     pub(super) fn took(&self, us: u64, is_quiet: bool) {
         let histogram = if is_quiet { &self.quiet } else { &self.storm };
         lock(histogram).saturating_record(us.max(1));
     }
 
-    /// The 99th percentile of the latency in milliseconds, quiet and in the storm.
+    /// The 99th percentile of the latency in milliseconds, in the quiet phase and in the storm.
     pub(super) fn p99_ms(&self) -> (f64, f64) {
         let of = |histogram: &Mutex<Histogram<u64>>| {
             lock(histogram).value_at_quantile(0.99) as f64 / 1000.0
@@ -116,7 +116,7 @@ impl Ledger {
         (of(&self.quiet), of(&self.storm))
     }
 
-    /// Adds everything up. `outages`: from when to when Redis was away, in milliseconds.
+    /// Computes the totals. `outages` holds the start and the end of each Redis outage, in milliseconds.
     pub(super) fn totals(&self, outages: &[(u32, u32)]) -> Totals {
         let mut totals = Totals::default();
         let was_away = |ms: u32| outages.iter().any(|(from, to)| (*from..=*to).contains(&ms));

@@ -1,9 +1,11 @@
-//! The soak: two nodes that meet at Redis, thousands of clients, and all that goes wrong in the life of a server.
+//! The soak test: two nodes connected through Redis, thousands of clients, and the failures that a server meets in its
+//! life.
 //!
-//! [`people`] are the good clients, whose messages the [`ledger`] accounts for; the [`crowd`] are their bad neighbours. After
-//! a quiet time the [`storm`] begins: moves, swaps, restarts of nodes and of Redis, logs that nobody reads, floods. At the end
-//! the [`report`] says whether anything that was acked was lost or came twice, whether memory stayed flat, and how much
-//! longer the good clients waited than in the quiet time. Everything runs on this machine, and ends with this process.
+//! [`people`] are the well-behaved clients, whose messages the [`ledger`] accounts for; the [`crowd`] are the
+//! misbehaving ones. After a quiet phase the [`storm`] begins: clients that move, plugin swaps, restarts of nodes and
+//! of Redis, logs that nobody reads, floods. At the end the [`report`] shows whether any acked message was lost or
+//! arrived twice, whether memory stayed flat, and how much longer the well-behaved clients waited than in the quiet
+//! phase. Everything runs on this machine, and ends with this process.
 
 mod client;
 mod crowd;
@@ -33,23 +35,24 @@ use self::{
     storm::Storm,
 };
 
-/// The share of the time that is quiet, and that the clients get to connect before it.
+/// Shares of the total time: the quiet phase, and the time that the clients get to connect before it.
 const QUIET_SHARE: f64 = 0.15;
 const WARM_UP_SHARE: f64 = 0.1;
 
-/// How long after the last message what is missing counts as lost: longer than a node holds it.
+/// How long to wait after the last message before a missing message counts as lost. It is longer than a node holds a
+/// message.
 const LAST_WAIT: Duration = Duration::from_secs(15);
 
-/// Clients that connect at a time, so that connecting does not flood the nodes.
+/// Pause between two connecting clients, so that connecting does not flood the nodes.
 const CONNECT_PACE: Duration = Duration::from_millis(2);
 
 /// Options of `signalbox-bench soak`.
 #[derive(Debug, Args)]
 pub struct SoakArgs {
-    /// How long it takes, in minutes
+    /// Duration of the test, in minutes
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=24 * 60))]
     minutes: u64,
-    /// Good clients
+    /// Number of well-behaved clients
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(2..=20_000))]
     clients: u64,
     /// The server
@@ -66,10 +69,10 @@ pub struct SoakArgs {
     folder: PathBuf,
 }
 
-/// Runs it, prints the report, and says whether all is well.
+/// Runs the soak test, prints the report, and returns whether it passed.
 ///
 /// # Errors
-/// The reason why it could not run: a program that does not start, or a node that ended by itself.
+/// Returns an error if the test could not run: a program did not start, or a node exited on its own.
 pub async fn run(args: &SoakArgs) -> anyhow::Result<bool> {
     let folder = fs::canonicalize(&args.folder).context("the folder is not there")?;
     let plugin =
@@ -122,7 +125,7 @@ fn nodes(server: &Path, folder: &Path) -> anyhow::Result<Vec<Node>> {
         .collect()
 }
 
-/// Lets the clients in, one after another, and returns after `time`.
+/// Starts the clients one after another, and returns once `time` has passed since the beginning.
 async fn settle(world: &Arc<World>, clients: u64, time: Duration) -> JoinSet<()> {
     say(world, &format!("{clients} clients connect"));
     let mut people = JoinSet::new();
@@ -134,7 +137,7 @@ async fn settle(world: &Arc<World>, clients: u64, time: Duration) -> JoinSet<()>
     people
 }
 
-/// The server is as it is by default, apart from where it meets others.
+/// The default configuration, apart from authentication, the broker and the plugin.
 fn config(redis_url: &str) -> String {
     format!(
         "[auth]\nmode = \"none\"\n\
@@ -143,7 +146,7 @@ fn config(redis_url: &str) -> String {
     )
 }
 
-/// Tells what happens, with the time since the beginning.
+/// Prints an event to stderr, with the time since the beginning.
 fn say(world: &World, what: &str) {
     let seconds = world.began.elapsed().as_secs();
     eprintln!("{:>3}:{:02} {what}", seconds / 60, seconds % 60);

@@ -1,4 +1,4 @@
-//! The good clients: each talks to one other, moves between nodes, and reconnects at once after a close that allows it.
+//! The well-behaved clients: each talks to one other, moves between nodes, and reconnects at once after a close.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::frame::Opcode;
 /// Pause between two messages of a client.
 const SEND_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long a client waits for the answer to one before it sends the next.
+/// How long a client waits for the answer to a message before it sends the next one.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// How long a client stays on one node by itself; they differ by their number.
+/// How long a client stays on one node before it moves on its own. A part that depends on its number is added.
 const STAY: Duration = Duration::from_secs(60);
 
-/// Pause before the next attempt to connect.
+/// Pause before the next connection attempt.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Time for the server to answer a close.
+/// Time limit for the server to answer a close.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(6);
 
 /// Shared by all clients.
@@ -35,13 +35,13 @@ pub(super) struct World {
     pub(super) ledger: Ledger,
     pub(super) nodes: Vec<SocketAddr>,
     pub(super) began: Instant,
-    /// Latencies count as those of the quiet time.
+    /// Whether latencies count for the quiet phase.
     pub(super) is_quiet: AtomicBool,
-    /// Latencies do not count.
+    /// Whether latencies are not counted.
     pub(super) is_outage: AtomicBool,
-    /// Nothing is sent any more.
+    /// Whether sending has stopped.
     pub(super) is_silent: AtomicBool,
-    /// Changed when a tenth of the clients is to move at once.
+    /// Changed to make a tenth of the clients move at once.
     pub(super) wave: watch::Sender<usize>,
 }
 
@@ -56,7 +56,7 @@ impl World {
     }
 }
 
-/// Why a connection is over.
+/// Why a connection ended.
 enum End {
     /// The client wants to move.
     Moves,
@@ -64,11 +64,11 @@ enum End {
     Closed,
 }
 
-/// A good client. Ends with its task.
+/// A well-behaved client. Ends with its task.
 pub(super) struct Person {
     world: Arc<World>,
     number: usize,
-    /// The message that has no answer yet, and when it was sent.
+    /// The message that has not been answered yet, and when it was sent.
     open: Option<(usize, Instant)>,
     send_at: Instant,
 }
@@ -100,7 +100,7 @@ impl Person {
         }
     }
 
-    /// Lives until its task is aborted.
+    /// Runs until its task is aborted.
     pub(super) async fn live(mut self) {
         let mut place = self.number;
         let mut waves = self.world.wave.subscribe();
@@ -114,7 +114,7 @@ impl Person {
                 }
                 Err(_) => sleep(RETRY_PAUSE).await,
             }
-            // What was not answered stays unknown to its sender.
+            // The sender never learns the fate of an unanswered message.
             self.open = None;
             place += 1;
         }
@@ -148,7 +148,7 @@ impl Person {
         }
     }
 
-    /// Closes the connection, and takes what still comes.
+    /// Closes the connection, and handles the frames that still arrive.
     async fn leave(&mut self, client: &mut Client) {
         if client.send_close().is_err() {
             return;
@@ -182,7 +182,8 @@ impl Person {
         client.send(Opcode::Text, message.to_string().as_bytes())
     }
 
-    /// Handles a frame, and says whether the server closes. `came_us`: the time of the connection's start.
+    /// Handles frames, and returns whether the server closes the connection. `came_us` is the time at which the
+    /// connection started, in microseconds.
     fn take(&mut self, frames: Vec<Incoming>, came_us: u64) -> bool {
         for frame in frames {
             match frame {
@@ -222,7 +223,7 @@ impl Person {
                     return;
                 };
                 world.ledger.came(sender, number);
-                // What waited for its receiver says nothing of the server.
+                // The latency of a message that waited for its receiver says nothing about the server.
                 if sent_us >= came_us && !world.is_outage.load(Ordering::Relaxed) {
                     let quiet = world.is_quiet.load(Ordering::Relaxed);
                     world.ledger.took(world.now_us() - sent_us, quiet);

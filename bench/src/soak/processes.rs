@@ -1,4 +1,4 @@
-//! The processes of a soak: a Redis and the nodes, on this machine, each gone with its value.
+//! The processes of a soak test: Redis and the nodes, on this machine. Dropping a value ends its process.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write as _};
@@ -18,10 +18,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::load::resident_bytes;
 
-/// Time for a process to be ready, or to end.
+/// Time limit for a process to become ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How often it is looked whether it is.
+/// Interval between two checks.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A child process. It is killed when this is dropped.
@@ -29,7 +29,7 @@ struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only if it has ended by itself.
+        // Both fail only if the process has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -59,12 +59,12 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Ends it at once, with all that it holds.
+    /// Kills Redis. All its data is lost.
     pub(super) fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Starts it again, empty, at the same address.
+    /// Starts Redis again, empty, at the same address.
     pub(super) fn restart(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(&self.program);
         command
@@ -89,12 +89,12 @@ pub(super) struct Node {
     folder: PathBuf,
     address: SocketAddr,
     process: Option<Process>,
-    /// Nobody reads its log.
+    /// While set, nobody reads the node's log.
     stalled: Arc<AtomicBool>,
 }
 
 impl Node {
-    /// A node that is not started yet, with the configuration `soak.toml` in `folder`.
+    /// A node that has not been started yet, with the configuration `soak.toml` in `folder`.
     pub(super) fn new(name: &str, program: &Path, folder: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             name: name.to_owned(),
@@ -114,7 +114,7 @@ impl Node {
         self.address
     }
 
-    /// Starts it, and returns when it is ready.
+    /// Starts the node, and returns when it is ready.
     pub(super) async fn start(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(&self.program);
         for (variable, _) in std::env::vars() {
@@ -144,7 +144,7 @@ impl Node {
         self.until_ready().await
     }
 
-    /// Asks it to end, and returns when it has, with how long that took.
+    /// Asks the node to shut down, waits until it has exited, and returns how long that took.
     pub(super) async fn stop(&mut self) -> anyhow::Result<Duration> {
         let Some(mut process) = self.process.take() else {
             return Ok(Duration::ZERO);
@@ -163,18 +163,18 @@ impl Node {
         bail!("node {} did not end in {PATIENCE:?}", self.name)
     }
 
-    /// Whether anybody reads its log.
+    /// Stops or resumes reading the node's log.
     pub(super) fn stall_log(&self, stalled: bool) {
         self.stalled.store(stalled, Ordering::Relaxed);
     }
 
-    /// Its resident memory in bytes.
+    /// The node's resident memory in bytes.
     pub(super) fn memory(&self) -> anyhow::Result<u64> {
         let process = self.process.as_ref().context("the node does not run")?;
         Ok(resident_bytes(process.0.id())?)
     }
 
-    /// The counters of `name` at `/metrics`, with their labels.
+    /// The counters at `/metrics` whose names start with `name`, with their labels.
     pub(super) async fn counters(&self, name: &str) -> anyhow::Result<Vec<(String, f64)>> {
         let text = get(self.address, "/metrics").await?;
         let lines = text.lines().filter(|line| line.starts_with(name));
@@ -184,7 +184,7 @@ impl Node {
             .collect())
     }
 
-    /// Returns when it says that it is ready.
+    /// Returns when the node reports that it is ready.
     pub(super) async fn until_ready(&mut self) -> anyhow::Result<()> {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
@@ -206,7 +206,7 @@ impl Node {
     }
 }
 
-/// Keeps the lines of a log. While it is stalled nothing is read, as with a full pipe.
+/// Writes the lines of a log to a file. While `stalled` is set nothing is read, so that the pipe fills up.
 fn keep_log(mut log: impl BufRead, mut file: File, stalled: &AtomicBool) {
     let mut line = Vec::new();
     while log.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
@@ -218,7 +218,7 @@ fn keep_log(mut log: impl BufRead, mut file: File, stalled: &AtomicBool) {
     }
 }
 
-/// The answer to a request, with its head.
+/// Sends a GET request and returns the whole response, including its head.
 async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     let answer = async {
         let mut stream = TcpStream::connect(address).await?;
@@ -232,7 +232,7 @@ async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     timeout(Duration::from_secs(5), answer).await?
 }
 
-/// Another program could take it before the process does, which then says so and ends.
+/// Finds a free port. Another program could take it before the process does; the process then reports that and exits.
 fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("there is no free port")?;
     Ok(listener.local_addr()?.port())

@@ -1,4 +1,4 @@
-//! The findings of a soak, and whether it passed.
+//! The results of a soak test, and whether it passed.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,21 +8,22 @@ use super::people::World;
 use super::processes::Node;
 use super::storm::Storm;
 
-/// The 99th percentile in the storm may be so many times that of the quiet time.
+/// Maximum ratio of the 99th percentile in the storm to that in the quiet phase.
 const P99_RATIO_MAX: f64 = 3.0;
 
-/// Below this the ratio says nothing, in milliseconds: it is that of the machine.
+/// 99th percentiles up to this value, in milliseconds, always pass: there the ratio says more about the machine than
+/// about the server.
 const P99_FLOOR_MS: f64 = 5.0;
 
-/// Memory is flat if it grew by at most this: a share of what it was, and a part that does not depend on it.
+/// Memory counts as flat if it grew by at most this: a share of its earlier size, plus a fixed amount.
 const GROWTH_SHARE_MAX: f64 = 0.15;
 const GROWTH_BYTES_MAX: u64 = 16 << 20;
 
-/// All figures.
+/// All figures of a soak test.
 pub(super) struct Report {
     totals: Totals,
     p99_ms: (f64, f64),
-    /// The name of each node, and its memory before and after.
+    /// The name of each node, and its memory before and after, in bytes.
     memory: Vec<(String, u64, u64)>,
     swaps: u32,
     restarts: u32,
@@ -58,12 +59,12 @@ impl Report {
         })
     }
 
-    /// Whether everything is as it must be.
+    /// Whether all checks passed.
     pub(super) fn is_well(&self) -> bool {
         self.checks().iter().all(|(_, _, is_well)| *is_well)
     }
 
-    /// A finding, and whether it is within its limit.
+    /// The name of each check, its finding, and whether that is within its limit.
     fn checks(&self) -> Vec<(String, String, bool)> {
         let totals = &self.totals;
         let none = |what: &str, count: u64| (what.to_owned(), count.to_string(), count == 0);

@@ -1,6 +1,7 @@
 //! Injects one failure after another until the time is over.
 //!
-//! Nodes are restarted in the first half alone: in the second their memory is compared, from its beginning to its end.
+//! Nodes are restarted only in the first half. In the second half, their memory at its beginning is compared with their
+//! memory at its end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,23 +16,23 @@ use super::people::World;
 use super::processes::{Node, Redis};
 use super::say;
 
-/// Pause between two disturbances.
+/// Pause between two failures.
 const PAUSE: Duration = Duration::from_secs(4);
 
-/// How long neighbours bother, and logs are not read.
+/// How long the misbehaving clients run, and how long logs are not read.
 const BOTHER: Duration = Duration::from_secs(15);
 
-/// How long Redis is away.
+/// How long Redis is down.
 const REDIS_AWAY: Duration = Duration::from_secs(2);
 
-/// How long before Redis is killed, and after it is back, what is under way may be lost with it.
+/// How long before Redis is killed, and after it is back, messages in flight may be lost with it.
 const OUTAGE_BEFORE_MS: u32 = 2_000;
 const OUTAGE_AFTER: Duration = Duration::from_secs(5);
 
-/// Memory counts from when what the restarts did to it has passed.
+/// Pause before memory is first read, so that the effects of the restarts have passed.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// The storm, and what it counted.
+/// The storm and its counters.
 pub(super) struct Storm {
     world: Arc<World>,
     plugin: Vec<u8>,
@@ -39,11 +40,11 @@ pub(super) struct Storm {
     pub(super) swaps: u32,
     pub(super) restarts: u32,
     pub(super) redis_restarts: u32,
-    /// The longest that a node took to end.
+    /// The longest time that a node took to shut down.
     pub(super) longest_stop: Duration,
-    /// When Redis was away, in milliseconds since the beginning.
+    /// Start and end of each Redis outage, in milliseconds since the beginning.
     pub(super) outages: Vec<(u32, u32)>,
-    /// The memory of each node after the last restart.
+    /// The memory of each node after the last restart, in bytes.
     pub(super) memory: Vec<u64>,
 }
 
@@ -62,7 +63,7 @@ impl Storm {
         }
     }
 
-    /// Rages until `end`.
+    /// Injects failures until `end`.
     pub(super) async fn rage(
         &mut self,
         nodes: &mut [Node],
@@ -74,7 +75,7 @@ impl Storm {
         while Instant::now() < end {
             let is_first_half = Instant::now() < half;
             if !is_first_half && self.memory.is_empty() {
-                // All kinds of load once, so that the memory for them is there.
+                // Run all kinds of load once first, so that the memory for them is already allocated.
                 self.bother().await;
                 self.swap()?;
                 sleep(SETTLE).await;
@@ -95,18 +96,18 @@ impl Storm {
         Ok(())
     }
 
-    /// A tenth of the clients moves at once.
+    /// Makes a tenth of the clients move at once.
     fn move_many(&self) {
         say(&self.world, "a tenth of the clients moves");
         self.world.wave.send_modify(|wave| *wave += 1);
     }
 
-    /// Puts another version of the plugin in the place of the one that serves.
+    /// Replaces the serving plugin with another version.
     fn swap(&mut self) -> anyhow::Result<()> {
         say(&self.world, "the plugin is swapped");
         self.swaps += 1;
         let mut component = self.plugin.clone();
-        // A custom section that is named `soak`: another version with the same code.
+        // A custom section named `soak` makes this another version with the same code.
         component.extend([0, 9, 4]);
         component.extend(b"soak");
         component.extend(self.swaps.to_le_bytes());
@@ -116,7 +117,7 @@ impl Storm {
         Ok(())
     }
 
-    /// Ends each node as a deployment does, and starts it again.
+    /// Stops each node as a deployment does, and starts it again.
     async fn restart(&mut self, nodes: &mut [Node]) -> anyhow::Result<()> {
         for node in nodes {
             say(&self.world, &format!("node {} restarts", node.name()));
@@ -147,7 +148,7 @@ impl Storm {
         Ok(())
     }
 
-    /// Nobody reads the logs, while there is something to log.
+    /// Stops reading the logs while there is something to log.
     async fn stall_logs(&mut self, nodes: &[Node]) -> anyhow::Result<()> {
         say(&self.world, "nobody reads the logs");
         nodes.iter().for_each(|node| node.stall_log(true));
@@ -157,7 +158,7 @@ impl Storm {
         Ok(())
     }
 
-    /// Bad neighbours come, and go.
+    /// Runs the misbehaving clients for a while.
     async fn bother(&self) {
         say(&self.world, "bad neighbours come");
         let neighbours = crowd::bother(&self.world.nodes);

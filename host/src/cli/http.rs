@@ -1,4 +1,4 @@
-//! A client of a server's HTTP API: one request on one connection, with TLS where the address says so.
+//! A client for a server's HTTP API: one request per connection, with TLS if the URL asks for it.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -23,13 +23,13 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-/// Time to connect.
+/// Time limit for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Largest answer, in bytes.
+/// Largest response body, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-/// A server, and the key to it.
+/// A server, and the key to authenticate with.
 pub(super) struct Client {
     base: Uri,
     authorization: HeaderValue,
@@ -37,16 +37,16 @@ pub(super) struct Client {
     timeout: Duration,
 }
 
-/// What a server answered.
+/// A server's response.
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// Null where it was no JSON.
+    /// The parsed body; null if it was not JSON.
     pub(super) body: Value,
 }
 
 impl Client {
-    /// For the server at `url`, whose certificate is checked against `ca_file`, or what the system trusts. An answer may
-    /// take `timeout`.
+    /// Creates a client for the server at `url`. The server's certificate is checked against `ca_file`, or against the
+    /// system's trusted certificates if that is `None`. A response may take up to `timeout`.
     pub(super) fn new(
         url: &str,
         key: &str,
@@ -70,7 +70,7 @@ impl Client {
         })
     }
 
-    /// Whether the key would go over a network for everybody to read.
+    /// Whether the key would cross a network where everybody can read it.
     pub(super) fn is_open(&self) -> bool {
         let is_loopback = match self.host() {
             "localhost" => true,
@@ -137,7 +137,7 @@ impl Client {
         body: Bytes,
     ) -> anyhow::Result<Answer> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // It ends with the sender; what goes wrong is told there too.
+        // The task ends with the sender, which also reports its errors.
         tokio::spawn(connection);
         let authority = self
             .base
@@ -162,7 +162,7 @@ impl Client {
         })
     }
 
-    /// Without the brackets of an IPv6 address.
+    /// The host, without the brackets of an IPv6 address.
     fn host(&self) -> &str {
         let host = self.base.host().unwrap_or_default();
         host.trim_start_matches('[').trim_end_matches(']')
@@ -183,7 +183,7 @@ fn connector(ca_file: Option<&Path>) -> anyhow::Result<TlsConnector> {
                 bail!("{} holds no certificate", file.display());
             }
         }
-        // Some systems have certificates that nobody can read; the others do.
+        // Some systems have certificates that cannot be parsed; the others are used.
         None => {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }

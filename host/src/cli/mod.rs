@@ -1,4 +1,5 @@
-//! The command line: what each command prints and how it exits. 2: the configuration is wrong; 1: anything else.
+//! The command line: the output and the exit code of each command. Exit code 2 means that the configuration is invalid,
+//! 1 means any other failure.
 
 mod http;
 mod plugin;
@@ -18,7 +19,7 @@ use signalbox::{
     config::{AuthConfig, Config, DEFAULT_FILE, Environment, environment},
 };
 
-/// The exit code of a wrong configuration.
+/// The exit code for an invalid configuration.
 const EXIT_CONFIG: u8 = 2;
 
 /// A realtime WebSocket server that is extended with WebAssembly plugins.
@@ -33,13 +34,13 @@ struct Cli {
 enum Command {
     /// Serve until SIGTERM or SIGINT, then drain (the default)
     Run {
-        /// The configuration file; default: platform.toml where it is there
+        /// The configuration file; default: platform.toml if it exists
         #[arg(long)]
         config: Option<PathBuf>,
     },
     /// Validate the configuration and every plugin
     Check {
-        /// The configuration file; default: platform.toml where it is there
+        /// The configuration file; default: platform.toml if it exists
         #[arg(long)]
         config: Option<PathBuf>,
     },
@@ -51,7 +52,7 @@ enum Command {
         /// How long it is valid
         #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
         ttl: Duration,
-        /// The configuration file; default: platform.toml where it is there
+        /// The configuration file; default: platform.toml if it exists
         #[arg(long)]
         config: Option<PathBuf>,
     },
@@ -76,7 +77,7 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-/// The configuration, or the exit code after every error in it was printed.
+/// Loads the configuration. If it is invalid, prints every error in it and returns the exit code.
 fn load(file: Option<&Path>) -> Result<(Config, Source), ExitCode> {
     let wrong = |errors: signalbox::config::ConfigErrors| {
         eprintln!("{errors}");

@@ -10,19 +10,19 @@ use std::{
 use serde_json::{Value, json};
 use signalbox::plugin::{Admission, AdmissionReport, LoadError, SampleCall, component_hash, hex};
 
-/// What was found out about a component.
+/// The result of checking a component.
 pub(super) struct Report {
     pub(super) file: PathBuf,
-    /// None where the file cannot be read.
+    /// The content of the file; `None` if it cannot be read.
     pub(super) bytes: Option<Arc<[u8]>>,
     pub(super) admitted: Result<Admitted, LoadError>,
 }
 
-/// The error of a plugin for a function whose answer would come later, such as a promise. A server fails each such call, so a
-/// component of which one is seen here is refused: its author must know before its users do.
+/// Part of a plugin's error about a function whose result would come later, such as a promise. A server fails every
+/// such call, so a component is refused if one is seen here: its author must know before its users do.
 const LATE: &str = "nobody waits for it";
 
-/// What was found out about one that is admitted.
+/// The details of an admitted component.
 pub(super) struct Admitted {
     pub(super) admission: Admission,
     pub(super) calls: Vec<SampleCall>,
@@ -68,7 +68,7 @@ impl Report {
         report
     }
 
-    /// Whether a server would take it, and no sample call has shown that its answers come too late.
+    /// Whether a server would admit the component, and no sample call has shown that its results come too late.
     pub(super) fn is_admitted(&self) -> bool {
         let admitted = self.admitted.as_ref().ok();
         admitted.is_some_and(|admitted| admitted.late().is_none())
@@ -84,12 +84,12 @@ fn late(call: &SampleCall) -> String {
 }
 
 impl Admitted {
-    /// A sample call of a function whose answer comes later.
+    /// The first sample call of a function whose result comes later.
     fn late(&self) -> Option<&SampleCall> {
         self.calls.iter().find(|call| is_late(call))
     }
 
-    /// A sample that fails is no reason to refuse it: it may be about something that its messages never are.
+    /// A failed sample call is no reason to refuse the component: its real messages may never be like the sample.
     fn verdict(&self) -> &'static str {
         if self.calls.iter().any(|call| call.warm.is_none()) {
             "admitted, although calls fail: for messages like these `on_failure` decides"
@@ -163,7 +163,7 @@ impl Admitted {
         report
     }
 
-    /// The imports from WASI, which give next to nothing here, and the others.
+    /// Returns the imports from WASI, which offer next to nothing here, and the others.
     fn imports(&self) -> (Vec<&str>, Vec<&str>) {
         self.admission
             .imports
@@ -216,7 +216,7 @@ mod tests {
             "failed: the plugin said: validate returned a promise, and nobody waits for it";
         assert!(is_late(&call(promised, None)));
         assert!(!is_late(&call("failed: the plugin said: no", None)));
-        // What a client is told may be in any words.
+        // A rejection that a client gets may use any words.
         assert!(!is_late(&call(
             "rejected: x: nobody waits for it",
             Some(Duration::ZERO)

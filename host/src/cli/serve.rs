@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// The exit code of a server that did not drain because it was told twice to stop (128 and SIGINT, as shells have it).
+/// The exit code of a server that did not drain because it was stopped twice (128 plus SIGINT, as in shells).
 const EXIT_INTERRUPTED: i32 = 130;
 
 pub(super) fn run(config: Config, source: Source) -> ExitCode {
@@ -37,7 +37,7 @@ pub(super) fn run(config: Config, source: Source) -> ExitCode {
         .context("the runtime does not start")
         .and_then(|runtime| {
             let served = runtime.block_on(log.during(serve(config, source, log.output())));
-            // A plugin that is being compiled must not keep a process that has drained.
+            // A plugin that is still being compiled must not keep a drained process alive.
             runtime.shutdown_background();
             served
         });
@@ -75,7 +75,7 @@ async fn listen(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Why an address cannot be listened on, and what to do.
+/// Explains why the server cannot listen on an address, and what to do about it.
 fn bind_hint(error: &io::Error, address: SocketAddr) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "; another server is there: stop it, or take another port".to_owned(),
@@ -101,7 +101,7 @@ fn bind_hint(error: &io::Error, address: SocketAddr) -> String {
     }
 }
 
-/// Every connection is an open file, and the soft limit is often 1,024. A failure leaves it as it is.
+/// Every connection is an open file, and the soft limit is often 1,024. If raising it fails, the limit stays unchanged.
 fn raise_open_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -123,7 +123,8 @@ fn raise_open_files() {
     }
 }
 
-/// The first SIGTERM or SIGINT drains, the second ends at once. From here on, not from when the task first runs.
+/// The first SIGTERM or SIGINT drains, the second exits at once. Signals are caught from this call on, not from when
+/// the task first runs.
 fn stop_on_signal(shutdown: CancellationToken) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

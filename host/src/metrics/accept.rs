@@ -1,8 +1,8 @@
-//! Which format of a scrape a client accepts (RFC 9110 §12.5.1).
+//! Chooses the scrape format that a client accepts (RFC 9110 §12.5.1).
 
 use super::prometheus::Format;
 
-/// A format as media ranges name it.
+/// A format as a media range names it.
 struct MediaType {
     kind: &'static str,
     subtype: &'static str,
@@ -10,14 +10,14 @@ struct MediaType {
 }
 
 impl Format {
-    /// The format for these `Accept` headers: the one with the greatest quality, of equal ones
-    /// the one that is named more closely, and else the text format. Without a header, or if the client accepts
-    /// neither, it gets one that it did not refuse by `q=0`.
+    /// Returns the format for these `Accept` headers: the one with the higher quality, of equal ones the one that is
+    /// named more specifically, otherwise the text format. A client that sends no header or accepts neither format gets
+    /// one that it did not refuse with `q=0`.
     pub fn wanted(accept: &[&str]) -> Self {
         let wish = |format: Self| {
             let ranges = accept.iter().flat_map(|header| split(header, ','));
             let named = ranges.filter_map(|range| format.media_type().named_by(range));
-            // The closest range counts, and of two alike the first.
+            // The most specific range counts; of two equally specific ones, the first.
             named.reduce(|best, next| if next.0 > best.0 { next } else { best })
         };
         let (text, open_metrics) = (wish(Self::Text), wish(Self::OpenMetrics));
@@ -49,7 +49,7 @@ impl Format {
     }
 }
 
-/// How closely a media range names a format; a greater one is closer.
+/// How specifically a media range names a format; a greater value is more specific.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Closeness {
     Any,
@@ -59,7 +59,8 @@ enum Closeness {
 }
 
 impl MediaType {
-    /// How closely `range` names it, and with which quality in thousandths; none if it does not, or is malformed.
+    /// How specifically `range` names this type, and its quality in thousandths. `None` if it does not match or is
+    /// malformed.
     fn named_by(&self, range: &str) -> Option<(Closeness, u16)> {
         let mut parts = split(range, ';').map(str::trim);
         let (kind, subtype) = parts.next()?.split_once('/')?;
@@ -89,7 +90,7 @@ impl MediaType {
     }
 }
 
-/// A quality: 0 to 1 with at most three decimals.
+/// Parses a quality, 0 to 1 with at most three decimals, into thousandths.
 fn thousandths(text: &str) -> Option<u16> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     let are_digits = decimals.bytes().all(|digit| digit.is_ascii_digit());
@@ -100,7 +101,7 @@ fn thousandths(text: &str) -> Option<u16> {
     (thousandths <= 1000).then_some(thousandths)
 }
 
-/// The parts of `text` between separators that stand outside of quotes.
+/// Splits `text` at the separators outside quotes.
 fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let mut is_quoted = false;
     text.split(move |c| {

@@ -1,8 +1,8 @@
-//! The cells that figures are kept in: sharded, relaxed, never locked.
+//! The cells that hold metrics: sharded, with relaxed atomics, never locked.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// Shards of a cell. More threads than that share them, which costs time and no correctness.
+/// Shards of a cell. If there are more threads than shards, they share them, which costs time but not correctness.
 pub(super) const SHARDS: usize = 8;
 
 /// Each shard has its own cache line, to avoid false sharing.
@@ -32,7 +32,7 @@ impl Counter {
         self.0[shard()].0.fetch_add(by, Relaxed);
     }
 
-    /// The sum.
+    /// The sum over all shards.
     pub fn get(&self) -> u64 {
         self.0.iter().map(|shard| shard.0.load(Relaxed)).sum()
     }
@@ -48,7 +48,7 @@ impl Gauge {
         self.0.fetch_add(by, Relaxed);
     }
 
-    /// The number.
+    /// The current value.
     pub fn get(&self) -> i64 {
         self.0.load(Relaxed)
     }

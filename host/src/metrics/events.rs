@@ -1,7 +1,7 @@
 //! Events that are both logged and counted: one struct each, whose `emit` does both.
 //!
-//! Events of every message are logged at `debug`, which costs one check of a flag while it is disabled. Events of every plugin
-//! call have their own limit of lines, in the plugin's log.
+//! Events of every message are logged at `debug`, which costs one check of a flag while that level is disabled. Events
+//! of every plugin call have their own line limit, in the plugin's log.
 
 use std::{fmt::Display, net::SocketAddr, time::Duration};
 
@@ -15,9 +15,9 @@ use crate::protocol::ErrorCode;
 /// An upgrade was refused.
 #[derive(Debug)]
 pub struct UpgradeRefused<'a> {
-    /// Where it counts.
+    /// The metrics that count it.
     pub metrics: &'a Metrics,
-    /// Why.
+    /// The reason.
     pub refusal: Refusal,
 }
 
@@ -32,16 +32,17 @@ impl UpgradeRefused<'_> {
 /// A connection or a request was refused before its request was read.
 #[derive(Debug)]
 pub struct HttpRefused<'a> {
-    /// Where it counts.
+    /// The metrics that count it.
     pub metrics: &'a Metrics,
-    /// Why.
+    /// The reason.
     pub refusal: HttpRefusal,
     /// The peer that sent it.
     pub peer: SocketAddr,
 }
 
 impl HttpRefused<'_> {
-    /// Counts and logs it; what operators can change by the configuration, so that they see it.
+    /// Counts and logs it. A refusal that operators can change through the configuration is logged as a warning, so
+    /// that they see it.
     pub fn emit(self) {
         let Self {
             metrics,
@@ -91,7 +92,7 @@ impl SessionFailed<'_> {
 /// The server refused a message.
 #[derive(Debug)]
 pub struct MessageRejected<'a> {
-    /// Where it counts.
+    /// The metrics that count it.
     pub metrics: &'a Metrics,
     /// The code of the error that the sender gets.
     pub code: ErrorCode,
@@ -108,7 +109,7 @@ impl MessageRejected<'_> {
 /// A plugin refused a message.
 #[derive(Debug)]
 pub struct MessageRejectedByPlugin<'a> {
-    /// Where it counts.
+    /// The metrics that count it.
     pub metrics: &'a Metrics,
     /// The plugin.
     pub plugin: &'a str,
@@ -117,7 +118,7 @@ pub struct MessageRejectedByPlugin<'a> {
 }
 
 impl MessageRejectedByPlugin<'_> {
-    /// Counts and logs it. What each plugin refuses is counted by the plugin as well, which knows more than messages.
+    /// Counts and logs it. The plugin's metrics count it as well, together with refused connections and joins.
     pub fn emit(self) {
         self.metrics.messages_rejected_by_plugins.increment();
         debug!(
@@ -131,9 +132,9 @@ impl MessageRejectedByPlugin<'_> {
 /// An accepted message reached nobody.
 #[derive(Debug)]
 pub struct MessageDropped<'a> {
-    /// Where it counts.
+    /// The metrics that count it.
     pub metrics: &'a Metrics,
-    /// Why.
+    /// The reason.
     pub reason: DropReason,
 }
 
@@ -147,9 +148,9 @@ impl MessageDropped<'_> {
 
 /// A changed configuration was refused.
 pub struct ConfigurationRefused<'a> {
-    /// Where it counts.
+    /// The metrics that count it.
     pub metrics: &'a Metrics,
-    /// All that is wrong in it.
+    /// All errors in it.
     pub errors: &'a dyn Display,
 }
 
@@ -162,20 +163,20 @@ impl ConfigurationRefused<'_> {
     }
 }
 
-/// The keys of tokens could not be read or fetched again.
+/// The token keys could not be read or fetched again.
 pub struct KeysNotReloaded<'a> {
-    /// Where it counts.
+    /// The metrics that count it.
     pub metrics: &'a Metrics,
-    /// Why, with the key of the configuration.
+    /// The reason, with the key of the configuration.
     pub reason: &'a dyn Display,
-    /// Whether this was not the reason the last time.
+    /// Whether the reason differs from the last time.
     pub is_news: bool,
-    /// Whether there are keys from before.
+    /// Whether there are keys from an earlier load.
     pub has_old_keys: bool,
 }
 
 impl KeysNotReloaded<'_> {
-    /// Counts it, and logs it if it is news.
+    /// Counts it. Logs it as an error if it is news, otherwise at `debug`.
     pub fn emit(self) {
         self.metrics.auth_key_reloads_failed.increment();
         let reason = self.reason;
@@ -195,9 +196,9 @@ impl KeysNotReloaded<'_> {
 /// The subscription to this server's channel broke.
 #[derive(Debug)]
 pub struct SubscriptionLost<'a> {
-    /// Where it counts.
+    /// The metrics that count it.
     pub metrics: &'a Metrics,
-    /// Why.
+    /// The reason.
     pub reason: &'a str,
 }
 
@@ -215,23 +216,23 @@ impl SubscriptionLost<'_> {
 /// A version of a plugin went live.
 #[derive(Debug)]
 pub struct PluginSwapped<'a> {
-    /// Where it counts.
+    /// The metrics that count it.
     pub metrics: &'a PluginMetrics,
     /// The plugin.
     pub plugin: &'a str,
-    /// The version before; none: there was none.
+    /// The previous version; `None` if there was none.
     pub old: Option<&'a str>,
-    /// The version now.
+    /// The new version.
     pub new: &'a str,
-    /// The version that its component says it is.
+    /// The version that its component declares.
     pub semver: Option<&'a str>,
-    /// What set it off.
+    /// The trigger.
     pub trigger: &'static str,
     /// Time to compile it, or to read it from the cache.
     pub compile: Duration,
     /// Whether it came from the cache.
     pub cached: bool,
-    /// From the trigger to now.
+    /// Time from the trigger to now.
     pub live_after: Duration,
 }
 
@@ -264,22 +265,22 @@ pub enum RolledBackFrom {
     Shadow,
 }
 
-/// A version of a plugin failed on probation or as a candidate, and the one before it is live again, or still.
+/// A version of a plugin failed on probation or as a candidate, and the previous version is live again, or still live.
 #[derive(Debug)]
 pub struct PluginRolledBack<'a> {
-    /// Where it counts.
+    /// The metrics that count it.
     pub metrics: &'a PluginMetrics,
     /// The plugin.
     pub plugin: &'a str,
-    /// What it was before it failed.
+    /// The role that the version had before it failed.
     pub from: RolledBackFrom,
     /// The version that failed.
     pub bad: &'a str,
-    /// The version that is live again, or still.
+    /// The version that is live again, or still live.
     pub good: &'a str,
-    /// What it did.
+    /// The reason for the rollback.
     pub reason: &'a str,
-    /// From the verdict to now.
+    /// Time from the verdict to now.
     pub live_after: Duration,
 }
 
@@ -306,18 +307,18 @@ impl PluginRolledBack<'_> {
     }
 }
 
-/// A version of a `single` plugin went live in the place of another one, with its state or without it.
+/// A version of a `single` plugin went live in place of another one, with or without its state.
 #[derive(Debug)]
 pub struct PluginHandedOver<'a> {
-    /// Where it counts.
+    /// The metrics that count it.
     pub metrics: &'a PluginMetrics,
     /// The plugin.
     pub plugin: &'a str,
-    /// The version before.
+    /// The previous version.
     pub old: &'a str,
-    /// The version now.
+    /// The new version.
     pub new: &'a str,
-    /// Bytes of the state; none: it begins without.
+    /// Size of the state in bytes; `None` if the new version starts without it.
     pub bytes: Option<usize>,
     /// How long messages waited.
     pub held: Duration,
@@ -346,15 +347,15 @@ impl PluginHandedOver<'_> {
 
 /// A version of a plugin was refused.
 pub struct PluginRefused<'a> {
-    /// Where it counts.
+    /// The metrics that count it.
     pub metrics: &'a PluginMetrics,
     /// The plugin.
     pub plugin: &'a str,
-    /// The version that serves on; none: there is none.
+    /// The version that stays live; `None` if there is none.
     pub live: Option<&'a str>,
-    /// What set it off.
+    /// The trigger.
     pub trigger: &'static str,
-    /// Why.
+    /// The reason.
     pub error: &'a dyn Display,
 }
 

@@ -1,7 +1,7 @@
 //! Distributions of durations, in buckets that are fine enough for percentiles.
 //!
-//! Bounds double in four steps: no bucket is wider than a quarter of its lower bound. Each bucket has a sum of its own, so
-//! that its mean is known, and sums and averages are exact however wide it is.
+//! Bounds double in four steps, so no bucket is wider than a quarter of its lower bound. Each bucket has its own sum,
+//! so its mean is known, and sums and averages are exact however wide the bucket is.
 
 use std::{
     array,
@@ -11,14 +11,14 @@ use std::{
 
 use super::cells::{SHARDS, shard};
 
-/// Steps in which a bound doubles, as a power of two.
+/// Number of steps in which a bound doubles, as a power of two.
 const STEPS_LOG2: u32 = 2;
 const STEPS: usize = 1 << STEPS_LOG2;
 
-/// The largest bound is so many powers of two above 1 µs: 67 s.
+/// The largest bound is this many powers of two above 1 µs: 67 s.
 const OCTAVES: u32 = 26;
 
-/// Buckets of a histogram; the last is for values above every bound.
+/// Number of buckets of a histogram; the last one is for values above every bound.
 pub const BUCKETS: usize = (OCTAVES as usize - STEPS_LOG2 as usize + 1) * STEPS + 1;
 
 /// The largest duration of a bucket, in microseconds; `None` for the last.
@@ -26,7 +26,7 @@ pub const fn bound_us(bucket: usize) -> Option<u64> {
     if bucket >= BUCKETS - 1 {
         return None;
     }
-    // The opposite of `bucket_of`.
+    // The inverse of `bucket_of`.
     let (octave, step) = (bucket / STEPS, bucket % STEPS);
     let (first, width) = match octave {
         0 => (0, 1),
@@ -47,16 +47,16 @@ fn bucket_of(us: u64) -> usize {
     ((octave - STEPS_LOG2 + 1) as usize * STEPS + step).min(BUCKETS - 1)
 }
 
-/// Durations, in buckets.
+/// A histogram of durations.
 #[derive(Debug)]
 pub struct Histogram([Shard; SHARDS]);
 
-/// Of a thread's own, as far as there are enough.
+/// The buckets of one thread, as far as there are enough shards.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Shard([BucketCell; BUCKETS]);
 
-/// Together, so that recording touches one cache line.
+/// Count and sum together, so that recording touches one cache line.
 #[derive(Debug, Default)]
 #[repr(align(16))]
 struct BucketCell {
@@ -67,17 +67,17 @@ struct BucketCell {
 /// The contents of one bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
-    /// How many durations.
+    /// Number of durations.
     pub count: u64,
-    /// All of them together, in nanoseconds.
+    /// Their sum, in nanoseconds.
     pub sum_ns: u64,
 }
 
-/// What a [`Histogram`] holds at one moment. Recordings under way may be in the count of a bucket and not yet in its sum,
-/// or the other way round.
+/// The contents of a [`Histogram`] at one moment. A recording in progress may already be in the count of a bucket and
+/// not yet in its sum, or the other way round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistogramSnapshot {
-    /// Each bucket on its own, not cumulated.
+    /// Each bucket on its own, not cumulative.
     pub buckets: [Bucket; BUCKETS],
 }
 
@@ -105,7 +105,7 @@ impl Histogram {
         bucket.sum_ns.fetch_add(ns, Relaxed);
     }
 
-    /// All shards together.
+    /// Adds up all shards.
     pub fn snapshot(&self) -> HistogramSnapshot {
         let mut snapshot = HistogramSnapshot::default();
         for shard in &self.0 {
@@ -119,18 +119,18 @@ impl Histogram {
 }
 
 impl HistogramSnapshot {
-    /// How many durations there were.
+    /// The number of durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|bucket| bucket.count).sum()
     }
 
-    /// All of them together, in milliseconds.
+    /// The sum of the durations, in milliseconds.
     pub fn sum_ms(&self) -> f64 {
         let sums = self.buckets.iter().map(|bucket| bucket.sum_ns);
         sums.fold(0, u64::wrapping_add) as f64 / 1e6
     }
 
-    /// Their mean, in milliseconds; 0 if there were none.
+    /// The mean of the durations, in milliseconds; 0 if there are none.
     pub fn mean_ms(&self) -> f64 {
         match self.count() {
             0 => 0.0,

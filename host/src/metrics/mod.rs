@@ -1,9 +1,9 @@
-//! Metrics, and how they are counted without locks.
+//! Metrics, counted without locks.
 //!
-//! [`Metrics`] holds every figure of the host. Recording is one or two relaxed atomic operations on a shard of the
-//! recording thread's own: no lock, no allocation. Their names, units and labels stand in [`table`], once. [`readings`] walks
-//! over all of them: [`prometheus`] renders them for a scrape, and the pusher to CloudWatch uses them too. Anything that is both
-//! logged and counted is one of [`events`], so that neither comes without the other.
+//! [`Metrics`] holds every metric of the host. Recording takes one or two relaxed atomic operations on the recording
+//! thread's shard: no lock, no allocation. Names, units and labels are defined once, in [`table`]. [`readings`] walks
+//! over all metrics: [`prometheus`] renders them for a scrape, and the pusher to CloudWatch uses them too. Anything
+//! that is both logged and counted is one of the [`events`], so that neither happens without the other.
 //!
 //! This module is a leaf.
 
@@ -38,17 +38,17 @@ pub struct Metrics {
     pub active_connections: Gauge,
     /// Connections since the start.
     pub connections: Counter,
-    /// Messages that clients sent, whatever became of them.
+    /// Messages that clients sent, whatever their outcome.
     pub messages: Counter,
-    /// Those of them that were read, by event type.
+    /// The messages that were read, by event type.
     pub messages_by_type: ByEventType,
-    /// Messages put into the outbox of a connection, one for each connection.
+    /// Messages put into the outbox of a connection, counted once for each connection.
     pub messages_delivered: Counter,
     /// Messages that were refused, by error code.
     pub messages_rejected: ByErrorCode,
     /// Messages that a plugin refused. The plugin's metrics have its codes.
     pub messages_rejected_by_plugins: Counter,
-    /// Messages that were accepted and not written to a client, by reason.
+    /// Messages that were accepted but not written to a client, by reason.
     pub messages_dropped: ByDropReason,
     /// Connections that ended other than by a clean close or a decision of the server.
     pub unexpected_disconnects: Counter,
@@ -58,7 +58,7 @@ pub struct Metrics {
     pub upgrades_refused: ByRefusal,
     /// Connections and requests that were refused before their request was read, by reason.
     pub http_refused: ByHttpRefusal,
-    /// From a frame's arrival to the outbox of its receivers on this node.
+    /// Time from a frame's arrival to the outbox of its receivers on this node.
     pub delivery_latency: Histogram,
     /// Round-trip times that clients report.
     pub reported_latency: Histogram,
@@ -66,82 +66,82 @@ pub struct Metrics {
     pub config_reloads_failed: Counter,
     /// Compilations of plugins that took too long.
     pub plugin_compiles_given_up: Counter,
-    /// Panics of tasks and threads that last as long as the server.
+    /// Panics of tasks and threads that run as long as the server.
     pub task_panics: Counter,
-    /// Times that the keys of tokens could not be read or fetched again.
+    /// Failed attempts to read or fetch the token keys again.
     pub auth_key_reloads_failed: Counter,
-    /// Calls of operators, by result.
+    /// Calls by operators, by result.
     pub admin_requests: ByAdminOutcome,
     /// Metrics of the traffic between nodes.
     pub redis: RedisMetrics,
-    /// How pushing to CloudWatch goes.
+    /// Metrics of pushing to CloudWatch.
     pub cloudwatch: CloudWatchMetrics,
-    /// The plugins' figures.
+    /// The plugins' metrics.
     pub plugins: PluginTable,
-    /// Spans of traces that a collector took.
+    /// Trace spans that a collector accepted.
     pub trace_spans_exported: Counter,
-    /// Spans of traces that no collector got, by reason.
+    /// Trace spans that no collector received, by reason.
     pub trace_spans_dropped: BySpanDropReason,
-    /// Lines of the log that were not written; the log counts them.
+    /// Log lines that were not written; the log counts them.
     pub log_lines_dropped: Arc<AtomicU64>,
 }
 
 /// Metrics of the traffic between this node and others through Redis.
 #[derive(Debug, Default)]
 pub struct RedisMetrics {
-    /// Messages that were published, however that ended.
+    /// Messages that were published, whether or not that succeeded.
     pub publishes: Counter,
-    /// Messages that Redis did not take, or not in time.
+    /// Messages that Redis did not accept, or not in time.
     pub publish_failures: Counter,
-    /// Messages for a server that did not listen.
+    /// Messages for a server that was not listening.
     pub unheard: Counter,
-    /// Messages that were forwarded to where their receiver moved.
+    /// Messages that were forwarded to the server that their receiver moved to.
     pub forwarded: Counter,
-    /// Questions for a route that Redis was asked; most are answered from memory.
+    /// Route lookups that Redis was asked for; most are answered from memory.
     pub route_lookups: Counter,
-    /// Servers without a lease that were taken out of a route.
+    /// Servers without a lease that were removed from a route.
     pub routes_pruned: Counter,
     /// Subscriptions that broke and were replaced.
     pub subscriber_rebuilds: Counter,
-    /// Texts published to this node that are no messages.
+    /// Texts published to this node that are not messages.
     pub malformed: Counter,
-    /// From the publish of a probe to its return.
+    /// Time from the publish of a probe to its return.
     pub probe: Histogram,
 }
 
-/// How pushing to CloudWatch goes.
+/// Metrics of pushing to CloudWatch.
 #[derive(Debug, Default)]
 pub struct CloudWatchMetrics {
-    /// Requests that CloudWatch took.
+    /// Requests that CloudWatch accepted.
     pub pushes_ok: Counter,
-    /// Requests that it did not take, or not in time.
+    /// Requests that it did not accept, or not in time.
     pub pushes_failed: Counter,
-    /// Requests that it found wrong, and that were thrown away.
+    /// Requests that it rejected as invalid, and that were discarded.
     pub pushes_refused: Counter,
-    /// Intervals that were thrown away unpushed.
+    /// Intervals that were discarded without being pushed.
     pub intervals_dropped: Counter,
 }
 
 /// Why an accepted message was not written to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropReason {
-    /// The receiver's outbox was full; its connection is closed for it.
+    /// The receiver's outbox was full, so its connection is closed.
     SlowConsumer,
     /// The receiver's connection was closing.
     Closing,
     /// No node holds the receiver.
     Offline,
-    /// The receiver left while the message was on its way, and came back nowhere in time.
+    /// The receiver left while the message was in transit, and did not come back on any node in time.
     Moved,
     /// A transformation dropped it.
     Plugin,
     /// An action of a plugin had no effect, because the connection was gone.
     ConnectionGone,
-    /// It waited for a connection that was lost.
+    /// It was queued for a connection that was lost.
     ConnectionLost,
-    /// It waited for a connection that was closed, and the client did not take it in time.
+    /// It was queued for a connection that was closed, and the client did not take it in time.
     CloseTimeout,
-    /// It waited for a connection when the drain time was over.
+    /// It was still queued for a connection when the drain time was over.
     CutOff,
 }
 
@@ -176,9 +176,9 @@ impl DropReason {
 /// Why a span of a trace was not exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanDropReason {
-    /// Too many waited.
+    /// Too many spans were queued.
     QueueFull,
-    /// The collector did not take it.
+    /// The collector did not accept it.
     Export,
 }
 
@@ -198,9 +198,9 @@ impl SpanDropReason {
 pub enum Refusal {
     /// 400, 401 or 403: the client could not be authenticated.
     Auth,
-    /// 403: the page may not connect.
+    /// 403: the page's origin may not connect.
     Origin,
-    /// 400, 405 or 426: the request is no upgrade to a WebSocket.
+    /// 400, 405 or 426: the request is not an upgrade to a WebSocket.
     Handshake,
     /// 429: the user has too many connections.
     UserLimit,
@@ -208,9 +208,9 @@ pub enum Refusal {
     NodeLimit,
     /// 429: the address has too many connections.
     AddressLimit,
-    /// 429: the node lets in no more connections this second.
+    /// 429: the node accepts no more connections this second.
     Rate,
-    /// 503: the node is going down.
+    /// 503: the node is shutting down.
     Draining,
 }
 
@@ -243,17 +243,18 @@ impl Refusal {
 /// The reason why a connection or a request was refused before its request was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpRefusal {
-    /// There are `limits.sockets_pending_max` sockets: the one that was silent longest was closed, or the new one.
+    /// There are `limits.sockets_pending_max` sockets already: the one that was silent longest was closed, or the new
+    /// one.
     Sockets,
     /// There is no file descriptor left.
     Descriptors,
     /// The headers took longer than `limits.http_header_time_max`.
     SlowHeader,
-    /// The client took in nothing of its answer for `limits.http_write_timeout`.
+    /// The client read nothing of its response for `limits.http_write_timeout`.
     Unread,
     /// It is not HTTP/1.1, or its headers are too large.
     Malformed,
-    /// It names no host, or one that this server does not answer for.
+    /// It names no host, or one that this server does not serve.
     Host,
     /// A proxy sent no header of the PROXY protocol, or a malformed one.
     ProxyHeader,
@@ -309,9 +310,9 @@ pub enum AdminOutcome {
     Refused,
     /// 5xx: the node could not do it.
     Failed,
-    /// 401: it brought no key, or a wrong one.
+    /// 401: the key was missing or wrong.
     Unauthorized,
-    /// 429: there were too many.
+    /// 429: there were too many calls.
     RateLimited,
 }
 
@@ -352,11 +353,11 @@ impl ByAdminOutcome {
     }
 }
 
-/// Most event types that are counted on their own, the built-in ones among them.
+/// Maximum number of event types that are counted separately, including the built-in ones.
 const EVENT_TYPES_MAX: usize = 100;
 
-/// A counter for each event type that the server knows by name, and one for all others: clients may send whatever they
-/// make up.
+/// A counter for each event type that the server knows by name, and one for all others, because clients can make up any
+/// type.
 #[derive(Debug)]
 pub struct ByEventType {
     known: Named<Counter, EVENT_TYPES_MAX>,
@@ -379,7 +380,7 @@ pub struct BySpanDropReason([Counter; SpanDropReason::ALL.len()]);
 #[derive(Debug, Default)]
 pub struct ByRefusal([Counter; Refusal::ALL.len()]);
 
-/// A counter for each row of [`CloseCode::TABLE`], and one for all codes of plugins' own.
+/// A counter for each row of [`CloseCode::TABLE`], and one for all codes that plugins define.
 #[derive(Debug, Default)]
 pub struct ByCloseCode([Counter; CloseCode::TABLE.len() + 1]);
 
@@ -396,7 +397,7 @@ impl Default for ByEventType {
 }
 
 impl ByEventType {
-    /// Counts these types on their own from now on, as far as there is room. Once known, a type stays so.
+    /// Counts these types separately from now on, as far as there is room. A known type stays known.
     pub fn know<'n>(&self, names: impl IntoIterator<Item = &'n str>) {
         for name in names.into_iter().filter(|name| *name != OTHER) {
             self.known.get_or_make(name, Counter::default, |_| ());

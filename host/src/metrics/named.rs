@@ -1,4 +1,4 @@
-//! Cells under names that come from outside, bounded in number.
+//! Named cells whose names come from outside; their number is bounded.
 
 use std::{
     collections::BTreeMap,
@@ -7,11 +7,11 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-/// The name under which everything counts that is not named by itself.
+/// The name under which everything without a separate cell is counted.
 pub const OTHER: &str = "other";
 
-/// At most `MAX` cells by name. Finding one takes no lock. Making one copies the table, which happens `MAX` times at most:
-/// a cell stays as long as the table does, because counters must not go backwards.
+/// At most `MAX` cells, by name. Finding one takes no lock. Creating one copies the table, which happens at most `MAX`
+/// times: a cell lives as long as the table, because counters must not go backwards.
 #[derive(Debug)]
 pub struct Named<T, const MAX: usize> {
     cells: ArcSwap<BTreeMap<Box<str>, Arc<T>>>,
@@ -28,12 +28,13 @@ impl<T, const MAX: usize> Default for Named<T, MAX> {
 }
 
 impl<T, const MAX: usize> Named<T, MAX> {
-    /// What `with` makes of the cell of `name`; none where there is no such cell.
+    /// Returns the result of `with` for the cell of `name`, or `None` if there is no such cell.
     pub fn get<R>(&self, name: &str, with: impl FnOnce(&T) -> R) -> Option<R> {
         self.cells.load().get(name).map(|cell| with(cell))
     }
 
-    /// What `with` makes of the cell of `name`, which is made where it is missing; none where it would be one too many.
+    /// Returns the result of `with` for the cell of `name`, which is created if it is missing. Returns `None` if that
+    /// would be more than `MAX` cells.
     pub fn get_or_make<R>(
         &self,
         name: &str,
@@ -46,7 +47,7 @@ impl<T, const MAX: usize> Named<T, MAX> {
         self.make(name, make).map(|cell| with(&cell))
     }
 
-    /// All of them, sorted by name.
+    /// All cells, sorted by name.
     pub fn all(&self) -> Arc<BTreeMap<Box<str>, Arc<T>>> {
         self.cells.load_full()
     }

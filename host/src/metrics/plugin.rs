@@ -1,4 +1,4 @@
-//! Metrics of plugins: those that the host counts about each, and those that each counts itself.
+//! Metrics of plugins: those that the host records for each, and those that each plugin records itself.
 
 use std::{
     collections::BTreeMap,
@@ -8,13 +8,13 @@ use std::{
 
 use super::{Counter, Gauge, Histogram, Named, OTHER};
 
-/// Most figures that one plugin may name.
+/// Maximum number of metrics that one plugin may define.
 const GUEST_FIGURES_MAX: usize = 100;
 
-/// Most codes of a plugin's rejections that are counted on their own.
+/// Maximum number of a plugin's rejection codes that are counted separately.
 const REJECTION_CODES_MAX: usize = 20;
 
-/// Longest name of a plugin's figure, in bytes.
+/// Longest name of a plugin's own metric, in bytes.
 const GUEST_NAME_BYTES_MAX: usize = 64;
 
 /// The kind of failure of a call.
@@ -24,11 +24,11 @@ pub enum FailureKind {
     Trap,
     /// CPU or wall time ran out.
     Deadline,
-    /// The guest wanted more memory than it may have.
+    /// The guest asked for more memory than it may use.
     Memory,
     /// Its answer broke a rule.
     Output,
-    /// No instance was to be had: the plugin is not loaded, does not start, or all instances are busy.
+    /// No instance was available: the plugin is not loaded, does not start, or all instances are busy.
     Unavailable,
 }
 
@@ -42,7 +42,7 @@ impl FailureKind {
         Self::Unavailable,
     ];
 
-    /// As it stands in metrics and logs.
+    /// Its name in metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Trap => "trap",
@@ -59,9 +59,9 @@ impl FailureKind {
 pub enum SwapOutcome {
     /// The new version is live.
     Live,
-    /// The new version was refused, the old one serves on.
+    /// The new version was refused; the old one keeps serving.
     Refused,
-    /// The new version was taken back because it failed, the old one serves again.
+    /// The new version was rolled back because it failed; the old one serves again.
     RolledBack,
 }
 
@@ -82,9 +82,9 @@ impl SwapOutcome {
 pub enum HandoverOutcome {
     /// The new version is live with the state of the old one.
     HandedOver,
-    /// The new version is live without it.
+    /// The new version is live without that state.
     BegunAnew,
-    /// The new version is not live, because it did not get it.
+    /// The new version is not live, because it did not get that state.
     GivenUp,
 }
 
@@ -103,13 +103,13 @@ impl HandoverOutcome {
 /// The result of a copied call for a shadow version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShadowOutcome {
-    /// Both answered the same.
+    /// Both versions gave the same answer.
     Same,
-    /// They did not.
+    /// Their answers differed.
     Different,
-    /// No copy was made: too many wait.
+    /// No copy was made: too many are queued.
     QueueFull,
-    /// No copy was made: those that wait, and it, have too many bytes.
+    /// No copy was made: it and the queued copies together have too many bytes.
     QueueBytes,
 }
 
@@ -122,7 +122,7 @@ impl ShadowOutcome {
         Self::QueueBytes,
     ];
 
-    /// As it stands in metrics and reports.
+    /// Its name in metrics and reports.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Same => "same",
@@ -144,7 +144,7 @@ impl ByShadowOutcome {
     }
 }
 
-/// The host's metrics of one plugin, over all its versions.
+/// The host's metrics of one plugin, across all its versions.
 #[derive(Debug, Default)]
 pub struct PluginMetrics {
     /// Calls, however they ended.
@@ -153,7 +153,7 @@ pub struct PluginMetrics {
     pub call_time: Histogram,
     /// Log lines that were over the limit.
     pub log_lines_dropped: Counter,
-    /// Values of the plugin's own that were not recorded.
+    /// Values for the plugin's own metrics that were not recorded.
     pub guest_values_refused: Counter,
     /// Instances that exist, of all versions.
     pub instances: Gauge,
@@ -161,7 +161,7 @@ pub struct PluginMetrics {
     pub memory_bytes: Gauge,
     /// Copied calls for a shadow version.
     pub shadow: ByShadowOutcome,
-    /// Time in which messages were held for a handover, each attempt by itself.
+    /// Time for which messages were held for a handover, recorded for each attempt.
     pub handover_time: Histogram,
     /// The plugin's own metrics.
     pub guest: GuestFigures,
@@ -178,8 +178,8 @@ impl PluginMetrics {
         &self.failures[kind as usize]
     }
 
-    /// Counts what the plugin refused with `code`: a message, a connection or a join. The code is the plugin's own, so only
-    /// the first twenty count by name.
+    /// Counts a message, a connection or a join that the plugin refused with `code`. Plugins define their own codes, so
+    /// only the first twenty count by name.
     pub fn rejected(&self, code: &str) {
         let named = match code {
             OTHER => None,
@@ -195,12 +195,12 @@ impl PluginMetrics {
         self.swaps[outcome as usize].increment();
     }
 
-    /// Counts what came of a state that was to be handed over.
+    /// Counts the outcome of a handover of state.
     pub fn handed_over(&self, outcome: HandoverOutcome) {
         self.handovers[outcome as usize].increment();
     }
 
-    /// How often the plugin refused, by code; [`OTHER`] last.
+    /// Number of rejections by the plugin, by code; [`OTHER`] last.
     pub(super) fn rejections(&self) -> Vec<(String, u64)> {
         let codes = self.rejections.all();
         let named = codes
@@ -210,14 +210,14 @@ impl PluginMetrics {
         named.chain([other]).collect()
     }
 
-    /// How many swaps there were, by outcome.
+    /// Number of swaps, by outcome.
     pub(super) fn swaps(&self) -> impl Iterator<Item = (&'static str, u64)> {
         SwapOutcome::ALL
             .into_iter()
             .map(|outcome| (outcome.as_str(), self.swaps[outcome as usize].get()))
     }
 
-    /// How many handovers there were, by outcome.
+    /// Number of handovers, by outcome.
     pub(super) fn handovers(&self) -> impl Iterator<Item = (&'static str, u64)> {
         HandoverOutcome::ALL
             .into_iter()
@@ -225,20 +225,21 @@ impl PluginMetrics {
     }
 }
 
-/// The figures of every plugin that was ever configured in this process, by name.
+/// The metrics of every plugin that was ever configured in this process, by name.
 ///
-/// Entries stay when a plugin is taken out of the configuration: counters must not go backwards.
+/// Entries stay when a plugin is removed from the configuration: counters must not go backwards.
 #[derive(Debug, Default)]
 pub struct PluginTable(RwLock<BTreeMap<String, Arc<PluginMetrics>>>);
 
 impl PluginTable {
-    /// The figures of `name`, made where they are missing. Called when a version is built, not in calls.
+    /// Returns the metrics of `name`, which are created if they are missing. Called when a version is built, not during
+    /// calls.
     pub fn of(&self, name: &str) -> Arc<PluginMetrics> {
         let mut table = self.0.write().unwrap_or_else(PoisonError::into_inner);
         table.entry(name.to_owned()).or_default().clone()
     }
 
-    /// All of them, sorted by name.
+    /// The metrics of all plugins, sorted by name.
     pub fn all(&self) -> Vec<(String, Arc<PluginMetrics>)> {
         let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
         table
@@ -248,29 +249,29 @@ impl PluginTable {
     }
 }
 
-/// What a plugin counts and observes by itself, bounded in number and in the spelling of names.
+/// The metrics that a plugin records itself, bounded in number and in the spelling of names.
 #[derive(Debug, Default)]
 pub struct GuestFigures(Named<GuestFigure, GUEST_FIGURES_MAX>);
 
-/// One figure of a plugin's own.
+/// One of a plugin's own metrics.
 #[derive(Debug)]
 pub enum GuestFigure {
-    /// Made by `count`.
+    /// Created by `count`.
     Count(Box<Counter>),
-    /// Made by `observe`.
+    /// Created by `observe`.
     Observed(Box<Histogram>),
 }
 
-/// Why a plugin's figure was not recorded.
+/// Why a plugin's metric was not recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GuestMetricError {
-    /// Not 1–64 of `a-z 0-9 _`.
+    /// The name is not 1–64 of `a-z 0-9 _`.
     #[error("a metric's name must be 1 to 64 of `a-z 0-9 _`")]
     Name,
-    /// It would be the 101st.
+    /// It would be the plugin's 101st metric.
     #[error("a plugin may have 100 metrics")]
     TooMany,
-    /// The name is taken by a figure of the other kind.
+    /// The name is used for a metric of the other kind.
     #[error("this name is used for a metric of the other kind")]
     Kind,
 }
@@ -279,7 +280,7 @@ impl GuestFigures {
     /// Adds `by` to the count called `name`.
     ///
     /// # Errors
-    /// [`GuestMetricError`]; nothing is recorded then.
+    /// Returns a [`GuestMetricError`] if nothing was recorded.
     pub fn count(&self, name: &str, by: u64) -> Result<(), GuestMetricError> {
         let new = || GuestFigure::Count(Box::default());
         self.record(name, new, |figure| match figure {
@@ -291,15 +292,15 @@ impl GuestFigures {
         })
     }
 
-    /// Adds `value` to the distribution called `name`. The unit is the plugin's own; it is kept with a resolution of
-    /// a thousandth. What is negative or no number counts as 0.
+    /// Adds `value` to the distribution called `name`. The unit is the plugin's own; values are kept with a resolution
+    /// of a thousandth. A negative value or NaN counts as 0.
     ///
     /// # Errors
-    /// [`GuestMetricError`]; nothing is recorded then.
+    /// Returns a [`GuestMetricError`] if nothing was recorded.
     pub fn observe(&self, name: &str, value: f64) -> Result<(), GuestMetricError> {
         let new = || GuestFigure::Observed(Box::default());
         self.record(name, new, |figure| match figure {
-            // One unit is kept as one millisecond.
+            // One unit is stored as one millisecond.
             GuestFigure::Observed(histogram) => {
                 histogram.record(duration_of_ms(value));
                 Ok(())
@@ -308,7 +309,7 @@ impl GuestFigures {
         })
     }
 
-    /// All of them, sorted by name.
+    /// All metrics of the plugin, sorted by name.
     pub fn all(&self) -> Arc<BTreeMap<Box<str>, Arc<GuestFigure>>> {
         self.0.all()
     }
@@ -319,7 +320,7 @@ impl GuestFigures {
         new: fn() -> GuestFigure,
         record: impl Fn(&GuestFigure) -> Result<(), GuestMetricError>,
     ) -> Result<(), GuestMetricError> {
-        // What is there is spelled well.
+        // The name of an existing metric has been checked already.
         if let Some(recorded) = self.0.get(name, &record) {
             return recorded;
         }
@@ -335,7 +336,7 @@ impl GuestFigures {
     }
 }
 
-/// `value` milliseconds; 0 for what is negative or no number, a million seconds for what is beyond that.
+/// Returns `value` milliseconds; 0 for a negative value or NaN, and a million seconds for anything beyond that.
 pub(crate) fn duration_of_ms(value: f64) -> Duration {
     const MAX: Duration = Duration::from_secs(1_000_000);
     if value.is_nan() || value <= 0.0 {

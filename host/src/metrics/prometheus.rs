@@ -1,7 +1,7 @@
-//! `/metrics`: the figures in Prometheus' text formats, by the `prometheus-client` crate.
+//! `/metrics`: the metrics in Prometheus' text formats, written with the `prometheus-client` crate.
 //!
-//! The crate writes OpenMetrics, which Prometheus asks for. Older readers, and `promtool`, know the text format 0.0.4 alone:
-//! it differs in how families of counters are called, and in the end.
+//! The crate writes OpenMetrics, which Prometheus asks for. Older readers and `promtool` only know the text format
+//! 0.0.4, which names counter families differently and has no end marker.
 
 use prometheus_client::{
     collector::Collector,
@@ -16,7 +16,7 @@ use super::{
     table::{self, Kind},
 };
 
-/// A format of a scrape's answer.
+/// The format of a scrape's response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// OpenMetrics 1.0.
@@ -26,7 +26,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The content type of the answer.
+    /// The content type of the response.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -35,7 +35,7 @@ impl Format {
     }
 }
 
-/// Renders readings.
+/// Renders readings in `format`.
 pub fn render(families: Vec<Family>, format: Format) -> String {
     let mut registry = Registry::with_prefix(table::PREFIX);
     registry.register_collector(Box::new(Scrape(families)));
@@ -107,7 +107,7 @@ fn with_labels(
     encode(&mut family.encode_family(labels)?)
 }
 
-/// Milliseconds, in buckets whose bounds double: finer ones would make a scrape larger and say little more.
+/// Encodes milliseconds, in buckets whose bounds double: finer ones would make a scrape larger and say little more.
 fn encode_histogram(
     snapshot: &HistogramSnapshot,
     encoder: &mut MetricEncoder<'_>,
@@ -126,8 +126,8 @@ fn encode_histogram(
     encoder.encode_histogram::<NoLabelSet>(snapshot.sum_ms(), snapshot.count(), &buckets, None)
 }
 
-/// OpenMetrics as text 0.0.4: a family has the name of its samples there, what says something by its labels is a gauge, and
-/// nothing marks the end.
+/// Converts OpenMetrics to the text format 0.0.4: there, a family has the name of its samples, an info metric is a
+/// gauge, and nothing marks the end.
 fn as_text(open_metrics: &str) -> String {
     let mut out = String::with_capacity(open_metrics.len());
     for line in open_metrics.lines().filter(|line| *line != "# EOF") {
@@ -148,7 +148,7 @@ fn as_text(open_metrics: &str) -> String {
     out
 }
 
-/// What a line says about a family: `HELP` or `TYPE`, which metric, and the rest.
+/// Parses a line about a family: `HELP` or `TYPE`, the metric, and the rest.
 fn described(line: &str) -> Option<(&str, &'static table::Metric, &str)> {
     let (what, rest) = line.strip_prefix("# ")?.split_once(' ')?;
     let (family, text) = rest.split_once(' ')?;

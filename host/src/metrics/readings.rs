@@ -1,7 +1,7 @@
-//! All that there is to read at one moment, in the order of the table.
+//! All values at one moment, in the order of the table.
 //!
-//! The one place that goes from a row of the [`table`] to the cell behind it: whoever shows or pushes figures takes them
-//! from here.
+//! The only place that maps a row of the [`table`] to the cell behind it: all code that shows or pushes metrics takes
+//! them from here.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -28,20 +28,20 @@ pub struct LivePlugin {
     pub name: String,
     /// The version in the component's metadata; empty if there is none.
     pub declared_version: String,
-    /// The first twelve hex digits of the component's sha256, as logs have it.
+    /// The first twelve hex digits of the component's sha256, as in logs.
     pub label: String,
     /// The component's sha256 in hex.
     pub sha256: String,
-    /// Whether it would not be live after a restart, because the disk does not have it.
+    /// Whether it would not be live after a restart, because it is not on disk.
     pub not_kept: bool,
 }
 
 /// One metric with all its values.
 #[derive(Clone, Debug)]
 pub struct Family {
-    /// Its row of the table.
+    /// Its row in the table.
     pub metric: &'static Metric,
-    /// Its values; several where it has labels, none where nothing carries them yet.
+    /// Its values: several if it has labels, or none if nothing has those labels yet.
     pub rows: Vec<Row>,
 }
 
@@ -50,20 +50,20 @@ pub struct Family {
 pub struct Row {
     /// The values of the metric's labels, in the order of the table.
     pub labels: Vec<String>,
-    /// What was read.
+    /// The value.
     pub reading: Reading,
 }
 
 /// The value of one cell.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reading {
-    /// Of a counter, since the start.
+    /// The value of a counter, since the start.
     Count(u64),
-    /// Of a gauge.
+    /// The value of a gauge.
     Gauge(f64),
-    /// Of a histogram, since the start.
+    /// The value of a histogram, since the start.
     Distribution(Box<HistogramSnapshot>),
-    /// It is there.
+    /// No value: the labels carry the information.
     Info,
 }
 
@@ -85,7 +85,7 @@ impl From<&Histogram> for Reading {
     }
 }
 
-/// Reads everything.
+/// Reads all metrics.
 pub fn read(metrics: &Metrics, status: &Status) -> Vec<Family> {
     let mut readings = Readings::default();
     readings.server(metrics);
@@ -248,7 +248,7 @@ impl Readings {
         });
     }
 
-    /// The plugins' own figures, under one name for each kind, so that a plugin cannot collide with the host.
+    /// Adds the plugins' own metrics, under one name for each kind, so that a plugin cannot collide with the host.
     fn guests(&mut self, plugins: &Plugins) {
         let (mut counts, mut observed) = (Vec::new(), Vec::new());
         for (plugin, metrics) in plugins {
@@ -264,12 +264,12 @@ impl Readings {
         self.family(&table::PLUGIN_OBSERVED, observed);
     }
 
-    /// A metric without labels.
+    /// Adds a metric without labels.
     fn one(&mut self, metric: &'static Metric, reading: impl Into<Reading>) {
         self.family(metric, [(Vec::new(), reading.into())]);
     }
 
-    /// A counter for each value of one label.
+    /// Adds a counter for each value of one label.
     fn labelled<'r>(
         &mut self,
         metric: &'static Metric,
@@ -282,7 +282,7 @@ impl Readings {
         );
     }
 
-    /// A value for each plugin.
+    /// Adds a value for each plugin.
     fn each(
         &mut self,
         plugins: &Plugins,
@@ -293,7 +293,7 @@ impl Readings {
         self.family(metric, rows.map(|(name, m)| (vec![name.clone()], get(m))));
     }
 
-    /// Counts for each plugin, by the values of a second label.
+    /// Adds counts for each plugin, by the values of a second label.
     fn each_by(
         &mut self,
         plugins: &Plugins,

@@ -1,4 +1,4 @@
-//! The table of all metrics: the one place that knows their names, units, labels and dimensions.
+//! The table of all metrics: the only place that defines their names, units, labels and dimensions.
 //!
 //! `/metrics`, the pushes to CloudWatch, and `docs/metrics.md` are derived from it.
 
@@ -10,11 +10,11 @@ pub const PREFIX: &str = "wss";
 pub struct Metric {
     /// The name in Prometheus, without [`PREFIX`] and without the suffix of its kind.
     pub(super) name: &'static str,
-    /// Its name and type in Prometheus.
+    /// Its kind, which sets its type and the suffix of its name in Prometheus.
     pub kind: Kind,
     /// The labels in Prometheus, without those of a histogram's buckets.
     pub labels: &'static [&'static str],
-    /// Its name in CloudWatch; `None`: it is not pushed.
+    /// Its name and dimensions in CloudWatch; `None` if it is not pushed.
     pub cloudwatch: Option<CloudWatch>,
     /// The unit of its values.
     pub unit: Unit,
@@ -40,14 +40,14 @@ pub enum Kind {
 pub struct CloudWatch {
     /// The name.
     pub name: &'static str,
-    /// The sets of dimensions under which each value is pushed; an empty set: without any.
+    /// The sets of dimensions under which each value is pushed; an empty set means without dimensions.
     pub dimensions: &'static [&'static [&'static str]],
 }
 
 /// The unit of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// How many.
+    /// A number of things.
     Count,
     /// Milliseconds, with fractions.
     Milliseconds,
@@ -55,17 +55,17 @@ pub enum Unit {
     Bytes,
     /// 1 for yes, 0 for no.
     Truth,
-    /// Whatever the plugin means by it.
+    /// A unit that the plugin defines.
     PluginsOwn,
 }
 
 impl Metric {
-    /// The name in Prometheus without prefix and suffix, which no other metric has.
+    /// The name in Prometheus without prefix and suffix. It is unique.
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The name in Prometheus, as a query has it; a histogram's without `_bucket`, `_count` and `_sum`.
+    /// The name in Prometheus, as in a query; that of a histogram without `_bucket`, `_count` and `_sum`.
     pub fn prometheus_name(&self) -> String {
         let suffix = match self.kind {
             Kind::Counter => "_total",
@@ -104,7 +104,7 @@ const fn metric(kind: Kind, name: &'static str, unit: Unit, meaning: &'static st
 /// The dimension that tells servers apart: `server.node_id`.
 pub const SERVER_ID: &str = "ServerID";
 
-/// For each server, and once more without the dimension, for all of them together.
+/// For each server, and again without the dimension, for all servers together.
 const SERVER_AND_FLEET: &[&[&str]] = &[&[SERVER_ID], &[]];
 
 use Kind::{Counter, Gauge, Histogram, Info};

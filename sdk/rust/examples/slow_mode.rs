@@ -1,11 +1,13 @@
-//! Slow mode: each user may send one message in a while, counted in the server's store, so that it holds on all nodes.
+//! Slow mode: each user may send only one message in an interval. Messages are counted in the server's store, so the
+//! limit holds across all nodes.
 //!
-//! `cargo build --release --target wasm32-wasip2 --example slow_mode` makes `target/wasm32-wasip2/release/examples/slow_mode.wasm`.
+//! `cargo build --release --target wasm32-wasip2 --example slow_mode` builds
+//! `target/wasm32-wasip2/release/examples/slow_mode.wasm`.
 
 use serde::Deserialize;
 use signalbox_plugin::{Message, Plugin, Rejection, Validation, config, export, log, store};
 
-/// The plugin, which is its configuration: `config = { seconds = 5 }`.
+/// The plugin, which consists of its configuration: `config = { seconds = 5 }`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlowMode {
@@ -20,7 +22,7 @@ impl Plugin for SlowMode {
 
 impl Validation for SlowMode {
     fn validate(&self, message: &Message) -> Result<(), Rejection> {
-        // The key goes after that time, and with it the count.
+        // The key expires after that time, and the count with it.
         let key = format!("sent:{}", message.sender);
         match store::increment(&key, 1, Some(self.seconds)) {
             Ok(1) => Ok(()),
@@ -28,7 +30,7 @@ impl Validation for SlowMode {
                 let reason = format!("wait {} seconds between messages", self.seconds);
                 Err(Rejection::new("slow_mode", reason))
             }
-            // Rather too many messages than none while the store is away.
+            // Too many messages are better than none while the store is unavailable.
             Err(error) => {
                 log::write(log::Level::Warn, &format!("nothing is counted: {error:?}"));
                 Ok(())

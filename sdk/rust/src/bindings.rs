@@ -1,10 +1,9 @@
-//! What `wit-bindgen` makes of the WIT package: one set of bindings for the imports and the
-//! shared types, and one for each interface that a plugin may export.
+//! The bindings that `wit-bindgen` generates from the WIT package: one set for the imports and the shared types, and
+//! one for each interface that a plugin may export.
 //!
-//! An export in a WIT world is not optional, and a plugin exports only what it wants. So each
-//! interface has a world of its own here; a plugin links the worlds it names in
-//! [`export!`](crate::export), and the linker merges them into the world of the component.
-//! All of them share the types of [`imports`].
+//! Exports of a WIT world are not optional, but a plugin exports only the interfaces that it wants. So each interface
+//! has its own world here. A plugin links the worlds that it names in [`export!`](crate::export), and the linker merges
+//! them into the world of the component. All of them share the types of [`imports`].
 
 #![allow(
     unsafe_code,

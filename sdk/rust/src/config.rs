@@ -1,11 +1,11 @@
-//! The configured text as a Rust value.
+//! The plugin's configuration as a Rust value.
 
 use serde::Deserialize;
 
-/// Reads the `config` of a plugin. Let the type be `deny_unknown_fields`, so that a misspelled key is found.
+/// Parses the `config` of a plugin. Use `deny_unknown_fields` for the type, so that a misspelled key is found.
 ///
 /// # Errors
-/// What is wrong and where, in words for the operator.
+/// Returns a text for the operator that says what is wrong, and where.
 pub fn parse<'c, T: Deserialize<'c>>(config: &'c str) -> Result<T, String> {
     let config = if config.trim().is_empty() {
         "{}"

@@ -1,8 +1,8 @@
-//! The macro that makes a plugin's type the exports of a component.
+//! The macro that exports a plugin's type from a component.
 
-/// Exports a plugin: `export!(Type: validation, transformation, events, connections, rooms, handover)`, with the interfaces
-/// that it wants. `lifecycle` is always exported: it is how the instance starts. Where both `validation` and `transformation`
-/// are named, so is `screening`, by which the server can ask for both in one call.
+/// Exports a plugin: `export!(Type: validation, transformation, events, connections, rooms, handover)`, with the
+/// interfaces that it implements. `lifecycle` is always exported, because it starts the instance. If both `validation`
+/// and `transformation` are named, `screening` is exported too, so that the server can call both at once.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $($interface:ident),+ $(,)?) => {
@@ -103,8 +103,8 @@ macro_rules! export_interface {
     };
 }
 
-/// `screening`, for a plugin of [`export!`] that both validates and transforms. Goes through the interfaces, and remembers
-/// of each of the two that it was there.
+/// Exports `screening` for a plugin of [`export!`] that both validates and transforms. Goes through the interfaces, and
+/// remembers for each of the two whether it was there.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export_screening {

@@ -1,6 +1,6 @@
 //! Write plugins for the Signalbox realtime server in Rust.
 //!
-//! A plugin is a type with a trait for each thing that it does, and one line that exports them:
+//! A plugin is a type that implements a trait for each of its tasks, and one line that exports them:
 //!
 //! ```
 //! use signalbox_plugin::{Message, Plugin, Rejection, Validation, payload};
@@ -27,36 +27,37 @@
 //! # fn main() {}
 //! ```
 //!
-//! Build it as a `cdylib` for `wasm32-wasip2`: what cargo makes is the component that the server loads.
+//! Build it as a `cdylib` for `wasm32-wasip2`: cargo's output is the component that the server loads.
 //!
 //! | trait | the plugin | called for |
 //! | --- | --- | --- |
-//! | [`Plugin`] | starts | each instance, and once to prove a version before it goes live |
-//! | [`Validation`] | refuses messages | every message whose type the plugin's `events` describe |
+//! | [`Plugin`] | starts | each instance, and once to test a version before it goes live |
+//! | [`Validation`] | refuses messages | every message whose type the plugin's `events` cover |
 //! | [`Transformation`] | rewrites or drops messages | the same |
-//! | [`Events`] | gives event types a meaning | messages whose type is in `events` and in [`Events::event_types`] |
+//! | [`Events`] | handles custom event types | messages whose type is in `events` and in [`Events::event_types`] |
 //! | [`Connections`] | follows clients as they come and go | every connection |
 //! | [`Rooms`] | decides who may join | every join that a client asks for |
 //! | [`Handover`] | carries its memory over to the next version | each swap of a plugin with `instances = "single"` |
 //!
-//! What a plugin may ask of the server is in [`log`], [`context`], [`store`] and [`metrics`].
+//! The functions that the server offers to a plugin are in [`log`], [`context`], [`store`] and [`metrics`].
 //!
 //! # What to keep in mind
 //!
 //! - The server calls an instance for one message at a time, so `&self` needs no locks. For state in memory use
-//!   [`Cell`](std::cell::Cell) or [`RefCell`](std::cell::RefCell), and only for what may be lost: with
-//!   `instances = "pool"` any of several instances may get the next call, and an instance goes away with its version, or
-//!   when it fails. [`Handover`] carries the memory of a single instance over to the next version. What must last belongs
-//!   into [`store`].
-//! - A panic costs that call (its sender is told `plugin_failed`) and that instance, nothing else. Its text is in the
+//!   [`Cell`](std::cell::Cell) or [`RefCell`](std::cell::RefCell), and only for state that may be lost: with
+//!   `instances = "pool"` any of several instances may get the next call, and an instance is discarded with its
+//!   version, or when it fails. [`Handover`] carries the memory of a single instance over to the next version. Put
+//!   state that must last into [`store`].
+//! - A panic costs that call (its sender gets `plugin_failed`) and that instance, nothing else. Its text is in the
 //!   server's log.
-//! - Everything that is called from outside has a time limit, 10 ms of CPU by default, and a memory limit. Work that
-//!   can be done once belongs into [`Plugin::init`].
+//! - Every call from the server has a time limit, 10 ms of CPU by default, and a memory limit. Do work that is needed
+//!   only once in [`Plugin::init`].
 //!
 //! # Tests
 //!
-//! Plugin logic is plain Rust: `cargo test` runs it as it is. On the machine that builds it, the functions of [`log`],
-//! [`context`], [`store`] and [`metrics`] are doubles that need no server, and [`testing`] makes messages and clients.
+//! Plugin logic is plain Rust, so `cargo test` can run it directly. On the machine that builds it, the functions of
+//! [`log`], [`context`], [`store`] and [`metrics`] are doubles that need no server, and [`testing`] creates messages
+//! and clients.
 
 #[doc(hidden)]
 pub mod bindings;
@@ -113,25 +114,25 @@ pub use bindings::imports::signalbox::plugin::types::{
 /// assert!(Greeter::init(r#"{"greting":"Hi"}"#).is_err());
 /// ```
 pub trait Plugin: Sized + 'static {
-    /// Makes the instance from the configured text, which is JSON; `{}` where nothing is configured. Runs once in each
-    /// instance, before anything else: when a version is tried out, for the instances that are kept warm, and for each
-    /// one that replaces an instance that failed. So it must do nothing that may happen only once.
+    /// Creates the instance from the plugin's configuration as JSON text, or from `{}` if nothing is configured. Called
+    /// once in each instance, before anything else: when a version is tested, for the instances that are kept ready,
+    /// and for each instance that replaces a failed one. So it must not do anything that may happen only once.
     ///
     /// # Errors
-    /// Why the configuration is wrong, in words for the operator. The version does not go live then.
+    /// Returns a text for the operator that says why the configuration is wrong. The version does not go live then.
     fn init(config: &str) -> Result<Self, String>;
 
-    /// Proves that the plugin works, once for each version before it goes live, in an instance that serves nobody.
-    /// The store that it sees is the live one.
+    /// Tests that the plugin works. Called once for each version before it goes live, in an instance that serves
+    /// nobody. The store that it sees is the live one.
     ///
     /// # Errors
-    /// What does not work, in words for the log. The version does not go live then.
+    /// Returns a text for the log that says what does not work. The version does not go live then.
     fn self_test(&self) -> Result<(), String> {
         Ok(())
     }
 }
 
-/// Says whether a message is fit to go on.
+/// Accepts or refuses messages.
 ///
 /// ```
 /// # use signalbox_plugin::{Message, Plugin, Rejection, Validation, payload, testing};
@@ -152,11 +153,11 @@ pub trait Plugin: Sized + 'static {
 /// assert_eq!(refused.unwrap_err().code, "too_long");
 /// ```
 pub trait Validation: Plugin {
-    /// Runs for every message whose type the plugin's `events` describe, before any plugin transforms it. Built-in
-    /// types such as `join` never come here.
+    /// Called for every message whose type the plugin's `events` cover, before any plugin transforms it. Never called
+    /// for built-in types such as `join`.
     ///
     /// # Errors
-    /// The refusal that the client is told; the message goes no further.
+    /// Returns the rejection that the client gets; the message goes no further.
     fn validate(&self, message: &Message) -> Result<(), Rejection>;
 }
 
@@ -180,19 +181,19 @@ pub trait Validation: Plugin {
 /// assert_eq!(draft.payload, r#""hi 🙂""#);
 /// ```
 pub trait Transformation: Plugin {
-    /// Runs after all validators, on what the transformers before it made. [`Outcome::Unchanged`] is the cheapest
+    /// Called after all validators, with the changes of earlier transformers. [`Outcome::Unchanged`] is the cheapest
     /// answer: nothing is copied back.
     ///
     /// # Errors
-    /// The refusal that the client is told; the message goes no further.
+    /// Returns the rejection that the client gets; the message goes no further.
     fn transform(&self, message: &Message) -> Result<Outcome, Rejection>;
 
-    /// [`Validation::validate`], then [`Transformation::transform`]: what the server asks a plugin with both where no other
-    /// plugin comes between them. Write your own where the two would do something twice, such as parsing the payload.
-    /// It must answer as they do, because both ways of asking are used.
+    /// Calls [`Validation::validate`], then [`Transformation::transform`]. The server calls it instead of the two if no
+    /// other plugin comes between them. Override it if the two would do the same work twice, such as parsing the
+    /// payload. It must give the same answers as they do, because the server uses both ways.
     ///
     /// # Errors
-    /// The refusal that the client is told; the message goes no further.
+    /// Returns the rejection that the client gets; the message goes no further.
     fn screen(&self, message: &Message) -> Result<Outcome, Rejection>
     where
         Self: Validation,
@@ -202,7 +203,7 @@ pub trait Transformation: Plugin {
     }
 }
 
-/// Gives event types of its own a meaning.
+/// Handles custom event types.
 ///
 /// ```
 /// # use signalbox_plugin::{Action, Events, Message, Plugin, Rejection, testing};
@@ -223,15 +224,16 @@ pub trait Transformation: Plugin {
 /// # Ok::<(), Rejection>(())
 /// ```
 pub trait Events: Plugin {
-    /// The event types, or patterns such as `chat.*`, that this plugin answers. Asked once for each version, after
-    /// [`Plugin::init`]. The plugin's `events` in the configuration must describe them too, or it is never asked.
+    /// The event types, or patterns such as `chat.*`, that this plugin handles. Called once for each version, after
+    /// [`Plugin::init`]. The plugin's `events` in the configuration must cover them too, otherwise the plugin does not
+    /// get them.
     fn event_types(&self) -> Vec<String>;
 
-    /// What is to be done about the message, after all validators and transformers. Nothing is delivered but what the
-    /// list says: an empty one means that the message ends here.
+    /// Returns the actions for a message, after all validators and transformers. Only these actions happen: with an
+    /// empty list the message is delivered to nobody.
     ///
     /// # Errors
-    /// The refusal that the client is told.
+    /// Returns the rejection that the client gets.
     fn handle(&self, message: &Message) -> Result<Vec<Action>, Rejection>;
 }
 
@@ -259,20 +261,20 @@ pub trait Events: Plugin {
 /// assert!(Lobby.connected(&testing::client("mallory")).is_err());
 /// ```
 pub trait Connections: Plugin {
-    /// Runs before the connection's first message is read and before anything is delivered to it, for every
-    /// connection: `events` does not matter here.
+    /// Called before the connection's first message is read and before anything is delivered to it, for every
+    /// connection, regardless of `events`.
     ///
     /// # Errors
-    /// The refusal that closes the connection with 4502.
+    /// Returns a rejection, which closes the connection with 4502.
     fn connected(&self, client: &Client) -> Result<Vec<Action>, Rejection>;
 
-    /// The connection is gone: only messages to others have an effect. Called for every connection that
-    /// was admitted, also before this version was live, and for one that a later plugin refused; not where the process
-    /// ends before.
+    /// Called when the connection is gone: only messages to others still have an effect. Called for every connection
+    /// that was admitted, even before this version was live, and for one that a later plugin refused. Not called if the
+    /// process ends first.
     fn disconnected(&self, client: &Client, how: &Disconnection) -> Vec<Action>;
 }
 
-/// Decides who may be in a room.
+/// Decides which clients may join a room.
 ///
 /// ```
 /// # use signalbox_plugin::{Client, Plugin, Rejection, Rooms, testing};
@@ -291,11 +293,11 @@ pub trait Connections: Plugin {
 /// assert!(Private.authorize_join(&testing::client("ann"), "private:bob").is_err());
 /// ```
 pub trait Rooms: Plugin {
-    /// Runs for each `join` of a client, also of a room that it is in already. An [`Action::Join`] of a plugin is
-    /// not asked about.
+    /// Called for each `join` of a client, even if it is a member of the room already, but not for an [`Action::Join`]
+    /// of a plugin.
     ///
     /// # Errors
-    /// The refusal that the client is told.
+    /// Returns the rejection that the client gets.
     fn authorize_join(&self, client: &Client, room: &str) -> Result<(), Rejection>;
 }
 
@@ -334,18 +336,21 @@ pub trait Rooms: Plugin {
 /// assert_eq!(new.0.get(), 7);
 /// ```
 pub trait Handover: Plugin {
-    /// The memory, in a form of the plugin's own: at most `handover_bytes_max` (4 MiB), and soon, because messages wait for
-    /// it. No message is under way meanwhile. Where the swap fails after it, this instance goes on.
+    /// Returns the memory in a format that the plugin defines: at most `handover_bytes_max` (4 MiB), and quickly,
+    /// because messages wait for it. No message is under way during the call. If the swap fails afterwards, this
+    /// instance continues.
     ///
     /// # Errors
-    /// Why it cannot be saved now, in words for the log. The swap is given up, and this instance goes on.
+    /// Returns a text for the log that says why the memory cannot be saved now. The swap is cancelled, and this
+    /// instance continues.
     fn save(&self) -> Result<Snapshot, String>;
 
-    /// Takes over what the version before saved, which may be older or newer than this one: look at
-    /// [`format`](Snapshot::format). Runs once, after [`Plugin::init`] and before any message.
+    /// Restores the snapshot of the previous version, which may be older or newer than this one: check its
+    /// [`format`](Snapshot::format). Called once, after [`Plugin::init`] and before any message.
     ///
     /// # Errors
-    /// Why it cannot be read, in words for the log. The version does not go live, and the one before goes on.
+    /// Returns a text for the log that says why the snapshot cannot be read. The version does not go live, and the
+    /// previous one continues.
     fn restore(&self, snapshot: Snapshot) -> Result<(), String>;
 }
 

@@ -1,5 +1,5 @@
-//! What the server offers to a plugin, for tests on the machine that builds it: there the functions of the bindings end
-//! the process. The same names and types, each thread with a store and a client of its own.
+//! Test doubles of the server's functions, for tests on the machine that builds the plugin: there, the functions of the
+//! bindings end the process. The doubles have the same names and types, and each thread has its own store and client.
 
 use std::{
     cell::RefCell,
@@ -24,27 +24,27 @@ pub(crate) fn set_client(client: Option<Client>) {
     CLIENT.with(|place| *place.borrow_mut() = client);
 }
 
-/// Lines in the server's log, marked with the plugin's name and version. In tests: on standard error.
+/// Lines in the server's log, marked with the plugin's name and version. In tests, they go to standard error.
 pub mod log {
     pub use super::real::log::Level;
 
-    /// Writes a line. The server cuts it at 1 KiB, and leaves out those over `log_lines_per_second` (100).
+    /// Writes a line. The server cuts it after 1 KiB, and drops lines beyond `log_lines_per_second` (100).
     pub fn write(level: Level, line: &str) {
         eprintln!("{level:?} {line}");
     }
 }
 
-/// Who and where: what a call is about.
+/// The context of a call.
 pub mod context {
     use super::{BuildHasher, CLIENT, Client, Hasher, RandomState, SystemTime, UNIX_EPOCH};
 
-    /// The connection that this call is about; none in `init`, `event-types` and `self-test`. In tests: what
-    /// [`testing::set_client`](crate::testing::set_client) said.
+    /// The connection that this call is about; `None` in `init`, `event-types` and `self-test`. In tests, the client
+    /// that [`testing::set_client`](crate::testing::set_client) has set.
     pub fn current_client() -> Option<Client> {
         CLIENT.with(|place| place.borrow().clone())
     }
 
-    /// The node that runs this instance. In tests: `test`.
+    /// The node that runs this instance. In tests, `test`.
     pub fn node() -> String {
         "test".to_owned()
     }
@@ -57,53 +57,53 @@ pub mod context {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Uniform and unpredictable.
+    /// A random number, uniform and unpredictable.
     pub fn random() -> u32 {
-        // Each state has other keys, so even the hash of nothing differs.
+        // Each state has different keys, so even the hash of nothing differs.
         (RandomState::new().build_hasher().finish() >> 32) as u32
     }
 }
 
-/// Values that outlive an instance and a swap. In tests: one store a thread, in which nothing expires.
+/// Values that outlive instances and swaps. In tests, each thread has its own store, in which nothing expires.
 pub mod store {
     use super::{KEY_BYTES_MAX, VALUE_BYTES_MAX, VALUES};
 
     pub use super::real::store::StoreError;
 
-    /// The value of `key`; none where it was never set, was removed, or has expired.
+    /// The value of `key`; `None` if it was never set, was removed, or has expired.
     ///
     /// # Errors
-    /// [`StoreError`]
+    /// Returns a [`StoreError`] if the operation fails.
     pub fn get(key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         admit(key, &[])?;
         Ok(VALUES.with(|values| values.borrow().get(key).cloned()))
     }
 
-    /// Sets `key`, for `ttl_seconds` or for good.
+    /// Sets `key`. The value expires after `ttl_seconds`, or never if that is `None`.
     ///
     /// # Errors
-    /// [`StoreError`]
+    /// Returns a [`StoreError`] if the operation fails.
     pub fn set(key: &str, value: &[u8], _ttl_seconds: Option<u32>) -> Result<(), StoreError> {
         admit(key, value)?;
         VALUES.with(|values| values.borrow_mut().insert(key.to_owned(), value.to_vec()));
         Ok(())
     }
 
-    /// Forgets `key`.
+    /// Removes `key`.
     ///
     /// # Errors
-    /// [`StoreError`]
+    /// Returns a [`StoreError`] if the operation fails.
     pub fn remove(key: &str) -> Result<(), StoreError> {
         admit(key, &[])?;
         VALUES.with(|values| values.borrow_mut().remove(key));
         Ok(())
     }
 
-    /// Adds `by` to the decimal number under `key` and returns the sum. A new key starts at 0 and takes `ttl_seconds`;
-    /// an old one keeps its own.
+    /// Adds `by` to the decimal number under `key` and returns the sum. A new key starts at 0 and expires after
+    /// `ttl_seconds`; an existing one keeps its expiry.
     ///
     /// # Errors
-    /// [`StoreError`]
+    /// Returns a [`StoreError`] if the operation fails.
     pub fn increment(key: &str, by: i32, ttl_seconds: Option<u32>) -> Result<i64, StoreError> {
         let old = match get(key)? {
             Some(text) => number(&text).ok_or(StoreError::NotANumber)?,
@@ -116,10 +116,10 @@ pub mod store {
         Ok(sum)
     }
 
-    /// Sets `key` where its value still is `expected` (none: absent). False: somebody was faster.
+    /// Sets `key` if its value is still `expected` (`None`: absent). Returns `false` if another call was faster.
     ///
     /// # Errors
-    /// [`StoreError`]
+    /// Returns a [`StoreError`] if the operation fails.
     pub fn compare_and_swap(
         key: &str,
         expected: Option<&[u8]>,
@@ -133,7 +133,7 @@ pub mod store {
         set(key, value, ttl_seconds).map(|()| true)
     }
 
-    /// As the server reads it: spelled as a number is printed.
+    /// Parses a number as the server does: only the spelling in which it is printed is valid.
     fn number(text: &[u8]) -> Option<i64> {
         let text = std::str::from_utf8(text).ok()?;
         let number: i64 = text.parse().ok()?;
@@ -148,14 +148,15 @@ pub mod store {
     }
 }
 
-/// The plugin's own figures, beside the server's. Names: 1 to 64 of `a-z 0-9 _`. In tests: on standard error.
+/// The plugin's own metrics, in addition to the server's. A name has 1 to 64 of `a-z 0-9 _`. In tests, they go to
+/// standard error.
 pub mod metrics {
     /// Adds `by` to the count called `name`.
     pub fn count(name: &str, by: u32) {
         eprintln!("count {name} {by}");
     }
 
-    /// Adds `value` to the distribution called `name`, in a unit of the plugin's own.
+    /// Adds `value` to the distribution called `name`, in a unit that the plugin chooses.
     pub fn observe(name: &str, value: f64) {
         eprintln!("observe {name} {value}");
     }

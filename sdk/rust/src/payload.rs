@@ -1,4 +1,4 @@
-//! Payloads, which are JSON text, as Rust values.
+//! Converts payloads, which are JSON text, to and from Rust values.
 
 mod mismatch;
 mod strict;
@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Destination, Draft, Message, Rejection};
 
-/// The payload as a `T`, which may borrow from the message: a `&str`, or a struct with `&str` fields, costs no copy
-/// where the JSON holds no escape, and is refused where it does. Take `String` or `Cow<str>` for what people write.
+/// Parses the payload as a `T`, which may borrow from the message: a `&str`, or a struct with `&str` fields, costs no
+/// copy if the JSON contains no escape, and is refused if it does. Use `String` or `Cow<str>` for text that people
+/// write.
 ///
 /// ```
 /// use serde::Deserialize;
@@ -29,27 +30,27 @@ use crate::{Destination, Draft, Message, Rejection};
 /// ```
 ///
 /// # Errors
-/// A [`Rejection`] with code `invalid_payload` that says what is wrong, in the words of JSON. What receivers could read
-/// differently is wrong for every type: the same key twice in an object, half of a surrogate pair, a number beyond 1.8e308,
-/// more than 100 levels.
+/// Returns a [`Rejection`] with code `invalid_payload` that says what is wrong, in the terms of JSON. JSON that
+/// receivers could read differently is refused for every type: the same key twice in an object, half of a surrogate
+/// pair, a number beyond 1.8e308, more than 100 levels.
 pub fn parse<'m, T: Deserialize<'m>>(message: &'m Message) -> Result<T, Rejection> {
-    // A string without an escape can be read in one way alone.
+    // A string without an escape can be read in only one way.
     if !message.payload.starts_with('"') || message.payload.contains('\\') {
         check(message)?;
     }
     serde_json::from_str(&message.payload).map_err(|error| invalid(&mismatch::reason(&error)))
 }
 
-/// Whether every receiver reads the same in the payload, whatever it is.
+/// Checks that every receiver reads the payload in the same way, whatever it contains.
 ///
 /// # Errors
-/// As [`parse`] of any type.
+/// The same as [`parse`] for any type.
 pub fn check(message: &Message) -> Result<(), Rejection> {
     strict::check(&message.payload).map_err(invalid)
 }
 
-/// Every text that is a value in the payload, wherever it stands: for plugins that look for something in what people write,
-/// whatever shape a client gives it.
+/// Returns every text that is a value in the payload, at any depth. For plugins that search the text that people write,
+/// whatever structure a client gives it.
 ///
 /// ```
 /// use signalbox_plugin::{payload, testing};
@@ -60,7 +61,7 @@ pub fn check(message: &Message) -> Result<(), Rejection> {
 /// ```
 ///
 /// # Errors
-/// As [`parse`].
+/// The same as [`parse`].
 pub fn texts(message: &Message) -> Result<Vec<Cow<'_, str>>, Rejection> {
     strict::texts(&message.payload).map_err(invalid)
 }
@@ -69,18 +70,19 @@ fn invalid(problem: &str) -> Rejection {
     Rejection::new("invalid_payload", format!("the payload {problem}"))
 }
 
-/// `payload` as JSON text.
+/// Converts `payload` to JSON text.
 ///
 /// # Errors
-/// A [`Rejection`] with code `invalid_payload` where it has no JSON form, such as a map with keys that are no strings.
+/// Returns a [`Rejection`] with code `invalid_payload` if it has no JSON form, such as a map whose keys are not
+/// strings.
 pub fn to_json<T: Serialize + ?Sized>(payload: &T) -> Result<String, Rejection> {
     serde_json::to_string(payload).map_err(|_| invalid("of the answer has no form in JSON"))
 }
 
-/// A message with `payload` as JSON; [`Draft::new`] does the same.
+/// Creates a message with `payload` as JSON; [`Draft::new`] does the same.
 ///
 /// # Errors
-/// As [`to_json`].
+/// The same as [`to_json`].
 pub fn draft<T: Serialize>(
     event_type: &str,
     to: Option<Destination>,

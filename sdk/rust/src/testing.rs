@@ -11,7 +11,8 @@
 
 use crate::{Client, Destination, Message};
 
-/// A message of the user `ann` to the user `bob`, with `payload` as its JSON text. Change fields as a test needs them.
+/// A message from the user `ann` to the user `bob`, with `payload` as its JSON text. Change fields as a test needs
+/// them.
 pub fn message(event_type: &str, payload: &str) -> Message {
     Message {
         id: "m-1".to_owned(),
@@ -34,7 +35,7 @@ pub fn client(user: &str) -> Client {
     }
 }
 
-/// What [`context::current_client`](crate::context::current_client) answers in this test from now on.
+/// Sets the client that [`context::current_client`](crate::context::current_client) returns in this test from now on.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn set_client(client: Option<Client>) {
     crate::native::set_client(client);

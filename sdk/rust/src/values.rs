@@ -1,4 +1,4 @@
-//! Shorter ways to make the values that a plugin answers with.
+//! Shorthands for the values that a plugin returns.
 
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ impl Destination {
 }
 
 impl Draft {
-    /// A message to `to` with `payload` as JSON.
+    /// Creates a message to `to` with `payload` as JSON.
     ///
     /// ```
     /// use signalbox_plugin::{Destination, Draft};
@@ -31,7 +31,7 @@ impl Draft {
     /// ```
     ///
     /// # Errors
-    /// As [`payload::to_json`].
+    /// The same as [`payload::to_json`].
     pub fn new<T: Serialize + ?Sized>(
         event_type: impl Into<String>,
         to: impl Into<Option<Destination>>,
@@ -46,17 +46,17 @@ impl Draft {
 }
 
 impl Message {
-    /// This message with another payload: for [`Outcome::Changed`](crate::Outcome::Changed).
+    /// Returns this message with another payload, for [`Outcome::Changed`](crate::Outcome::Changed).
     ///
     /// # Errors
-    /// As [`payload::to_json`].
+    /// The same as [`payload::to_json`].
     pub fn with_payload<T: Serialize + ?Sized>(&self, payload: &T) -> Result<Draft, Rejection> {
         Draft::new(self.event_type.as_str(), self.destination.clone(), payload)
     }
 }
 
 impl Action {
-    /// A message of the platform back to the connection that the call is about.
+    /// A message from the platform back to the connection that the call is about.
     ///
     /// ```
     /// use signalbox_plugin::Action;
@@ -67,7 +67,7 @@ impl Action {
     /// ```
     ///
     /// # Errors
-    /// As [`payload::to_json`].
+    /// The same as [`payload::to_json`].
     pub fn reply<T: Serialize + ?Sized>(
         event_type: impl Into<String>,
         payload: &T,
@@ -77,7 +77,7 @@ impl Action {
 }
 
 impl Disconnection {
-    /// Closes with `code`, 4000 to 4999: below 4500 the client comes back by itself, from there on it does not.
+    /// Closes with `code`, 4000 to 4999: below 4500 the client reconnects by itself, from 4500 on it does not.
     pub fn new(code: u16, reason: impl Into<String>) -> Self {
         Self {
             code,
@@ -87,7 +87,7 @@ impl Disconnection {
 }
 
 impl Rejection {
-    /// A refusal with a code for programs (1–64 of `a-z 0-9 _ . -`) and a reason for people.
+    /// A rejection with a code for programs (1–64 of `a-z 0-9 _ . -`) and a reason for people.
     pub fn new(code: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
             code: code.into(),
@@ -96,7 +96,7 @@ impl Rejection {
     }
 }
 
-/// So that `?` refuses a message for which the store did not do what it was asked.
+/// Lets `?` refuse a message for which an operation of the store failed.
 impl From<StoreError> for Rejection {
     fn from(error: StoreError) -> Self {
         match error {

@@ -1,4 +1,4 @@
-//! The cases, with what each must reach.
+//! The cases and their targets.
 
 use super::Bench;
 use super::changes;
@@ -9,7 +9,7 @@ use super::subject::Subject;
 use super::swap;
 use super::watched;
 
-/// Delivered messages by seconds of the server's CPU: what a machine of any size can be planned with.
+/// Delivered messages per second of the server's CPU time: a figure for planning a machine of any size.
 const PER_CPU_SECOND: &str = "delivered per CPU second";
 
 /// One case.
@@ -25,20 +25,21 @@ pub(crate) enum Case {
     Room1000,
     /// 10,000 connections that send nothing.
     IdleMemory,
-    /// What the chat plugin costs a message.
+    /// The cost of the chat plugin for a message.
     PluginShare,
-    /// What it costs to scrape metrics and to push them.
+    /// The cost of scraping and of pushing metrics.
     MetricsCost,
     /// A plugin that is swapped under load.
     Swap,
     /// A hundred changes of every kind under load; longer than the others.
     Changes,
-    /// 10,000 connections on two nodes that meet at Redis, 4,000 messages a second in all, each from one node to the other.
+    /// 10,000 connections on two nodes connected through Redis, 4,000 messages a second in all, each from one node to
+    /// the other.
     Redis10000,
 }
 
 impl Case {
-    /// The cases that run where none is chosen, in their order: those that need no more than the server, and seconds.
+    /// The cases that run if none is chosen, in this order: those that need only the server and take seconds.
     pub(crate) const DEFAULT: [Self; 8] = [
         Self::Pairs100x1,
         Self::Pairs500x16,
@@ -73,7 +74,7 @@ impl Case {
         }
     }
 
-    /// The case of a name; an unknown one is answered with all that there are.
+    /// Returns the case with this name. The error for an unknown name lists all cases.
     pub(crate) fn parse(name: &str) -> Result<Self, String> {
         let names = || Self::all().map(Self::name).collect::<Vec<_>>().join(", ");
         Self::all()
@@ -81,7 +82,7 @@ impl Case {
             .ok_or_else(|| format!("no such case; there are {}", names()))
     }
 
-    /// Runs it.
+    /// Runs the case.
     pub(crate) fn run(self, bench: &Bench) -> anyhow::Result<CaseResult> {
         match self {
             Self::Pairs100x1 => {
@@ -201,7 +202,7 @@ impl Case {
     }
 }
 
-/// The reports of all rounds, in which the three take turns.
+/// The reports of all rounds, in each of which the three subjects take turns.
 struct Rounds {
     bare: Vec<LoadReport>,
     relay: Vec<LoadReport>,
@@ -209,7 +210,7 @@ struct Rounds {
 }
 
 impl Rounds {
-    /// A fresh process for each run, so that memory and caches of one case do not show in the next.
+    /// Starts a fresh process for each run, so that memory and caches of one run do not affect the next.
     fn run(bench: &Bench, options: &[&str], result: &mut CaseResult) -> anyhow::Result<Self> {
         let mut rounds = Self {
             bare: Vec::new(),
@@ -240,7 +241,8 @@ impl Rounds {
         Ok(rounds)
     }
 
-    /// The share of the relay with its target, and the share of the bare one to be known.
+    /// Returns two rows: the server's share of the relay with its target, and its share of the bare relay for
+    /// information.
     fn throughput_rows(&self, case: &'static str, share: f64) -> anyhow::Result<[Row; 2]> {
         let figures = |reports: &[LoadReport]| -> anyhow::Result<Vec<f64>> {
             reports

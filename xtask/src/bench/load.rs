@@ -1,4 +1,4 @@
-//! Runs of the load generator.
+//! Runs the load generator.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -34,7 +34,7 @@ struct Latency {
 }
 
 impl LoadReport {
-    /// Messages by seconds of the server's CPU.
+    /// Delivered messages per second of the server's CPU time.
     pub(crate) fn delivered_per_cpu_second(&self) -> anyhow::Result<f64> {
         self.delivered_per_cpu_second.with_context(|| {
             format!(
@@ -44,7 +44,7 @@ impl LoadReport {
         })
     }
 
-    /// Messages of the whole run, measured or not.
+    /// Messages sent in the whole run, measured or not.
     pub(crate) fn sent_in_all(&self) -> u64 {
         self.sent_in_all
     }
@@ -55,12 +55,12 @@ impl LoadReport {
             .context("the load generator could not read the server's memory")
     }
 
-    /// 99 % of the messages are faster, in milliseconds.
+    /// The 99th percentile of the latency, in milliseconds.
     pub(crate) fn p99_ms(&self) -> f64 {
         self.latency.p99_us / 1e3
     }
 
-    /// What must not happen at any load, in words.
+    /// Describes what must not happen at any load; `None` if nothing of that happened.
     pub(crate) fn broken(&self) -> Option<String> {
         let Self {
             lost,
@@ -83,14 +83,14 @@ impl LoadReport {
     }
 }
 
-/// A run that goes on.
+/// A run in progress.
 pub(crate) struct RunningLoad {
     child: Child,
-    /// The lines that the load generator prints beside its report: `measuring`, `measured` and warnings.
+    /// The lines that the load generator prints in addition to its report: `measuring`, `measured` and warnings.
     lines: Receiver<String>,
 }
 
-/// Runs to its end.
+/// Runs the load generator to its end.
 pub(crate) fn run(
     bench: &Bench,
     subject: &Subject,
@@ -99,7 +99,7 @@ pub(crate) fn run(
     start(bench, subject, options)?.finish()
 }
 
-/// Starts a run against a subject, with its process watched.
+/// Starts a run against a subject, and measures the subject's process.
 pub(crate) fn start(
     bench: &Bench,
     subject: &Subject,
@@ -108,7 +108,7 @@ pub(crate) fn start(
     start_on(bench, &[subject], options)
 }
 
-/// Starts a run that measures until it is told to [stop](RunningLoad::stop), or for `longest`.
+/// Starts a run that measures until [`RunningLoad::stop`] is called, or for `longest`.
 pub(crate) fn start_until_told(
     bench: &Bench,
     subject: &Subject,
@@ -120,7 +120,7 @@ pub(crate) fn start_until_told(
     spawn(command)
 }
 
-/// Starts a run in which the sides of a pair are on different ones of the `subjects`, and the first is watched.
+/// Starts a run in which the sides of a pair are on different `subjects`, and measures the process of the first one.
 pub(crate) fn start_on(
     bench: &Bench,
     subjects: &[&Subject],
@@ -148,7 +148,7 @@ fn command(bench: &Bench, subjects: &[&Subject], duration: Duration, options: &[
     command
 }
 
-/// Starts a load generator by its whole command line, which asks for a report in JSON.
+/// Starts a load generator with a complete command line, which must ask for a report in JSON.
 pub(crate) fn spawn(mut command: Command) -> anyhow::Result<RunningLoad> {
     let spawned = command
         .stdout(Stdio::piped())
@@ -163,7 +163,7 @@ pub(crate) fn spawn(mut command: Command) -> anyhow::Result<RunningLoad> {
     let (sender, lines) = channel();
     thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            // Nobody listens any more once the run is given up; reading on keeps the child from blocking.
+            // Fails once the run is given up; reading on keeps the child from blocking.
             let _ = sender.send(line);
         }
     });
@@ -186,7 +186,7 @@ impl RunningLoad {
         )
     }
 
-    /// Ends the measured time of a run that was started to be told so, and waits for the report.
+    /// Ends the measured time of a run from [`start_until_told`], and waits for the report.
     pub(crate) fn stop(mut self) -> anyhow::Result<LoadReport> {
         drop(self.child.stdin.take());
         self.finish()
@@ -215,13 +215,13 @@ impl RunningLoad {
 
 impl Drop for RunningLoad {
     fn drop(&mut self) {
-        // After a run that ended by itself both do nothing; after one that was given up they end it.
+        // If the run ended by itself, both do nothing; if it was given up, they end it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A run with lost messages exits with an error too, but has a report.
+/// A run with lost messages also exits with an error, but has a report.
 fn parse_report(json: &str, status: ExitStatus, said: &[String]) -> anyhow::Result<LoadReport> {
     if json.is_empty() {
         bail!(

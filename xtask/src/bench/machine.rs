@@ -1,14 +1,14 @@
-//! The machine that the figures are from.
+//! The machine that the figures were measured on.
 
 use std::fmt;
 use std::fs;
 
 use serde::Serialize;
 
-/// Open files that a server needs beside its connections: listener, epoll, log, plugin files.
+/// Open files that a server needs in addition to its connections: listener, epoll, log, plugin files.
 const FILES_BESIDE_CONNECTIONS: usize = 256;
 
-/// What a reader of the figures must know about the machine.
+/// The facts about the machine that a reader of the figures must know.
 #[derive(Debug, Serialize)]
 pub(crate) struct Machine {
     cores: usize,
@@ -26,7 +26,7 @@ impl fmt::Display for Machine {
     }
 }
 
-/// Asks the system.
+/// Reads the facts from the system.
 pub(crate) fn describe() -> Machine {
     let unknown = || "unknown".to_owned();
     let cpu = fs::read_to_string("/proc/cpuinfo")
@@ -42,7 +42,7 @@ pub(crate) fn describe() -> Machine {
     }
 }
 
-/// Connections that the hard limit of open files leaves to one process; no bound where it is not known.
+/// Number of connections that the hard limit of open files allows one process; unbounded if the limit is not known.
 pub(crate) fn connections_max() -> usize {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     open_files_max(&limits).map_or(usize::MAX, |files| {
@@ -58,7 +58,7 @@ fn cpu_model(cpuinfo: &str) -> Option<String> {
         .map(|(_, model)| model.trim().to_owned())
 }
 
-/// The hard limit; `None` where it is `unlimited` or missing.
+/// The hard limit; `None` if it is `unlimited` or missing.
 fn open_files_max(limits: &str) -> Option<usize> {
     let line = limits
         .lines()

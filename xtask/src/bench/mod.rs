@@ -1,9 +1,10 @@
-//! `cargo xtask bench`: the server and the relay, one after the other under the same load on the same machine.
+//! `cargo xtask bench`: measures the server and the relay, one after the other under the same load on the same machine.
 //!
-//! Absolute figures depend on the machine and its mood, so what counts is the share of the relay's figure in the same run:
-//! every case takes turns and medians. The relay that targets are shares of stands on the server's own WebSocket library
-//! and gives each receiver a queue, as a server must; a bare one, which writes from socket to socket, is shown beside it. A missed target is told and is no failure, because a machine
-//! under other load misses them all; a lost, doubled or reordered message is one anywhere.
+//! Absolute figures depend on the machine and its current condition, so what counts is the server's share of the
+//! relay's figure in the same run: in every case the subjects take turns, and medians are compared. The relay that the
+//! targets refer to uses the server's own WebSocket library and gives each receiver a queue, as a server must. A bare
+//! relay, which writes from socket to socket, is shown next to it. A missed target is reported but is not a failure,
+//! because a machine under other load misses them all; a lost, duplicated or reordered message is a failure anywhere.
 
 mod cases;
 mod changes;
@@ -39,10 +40,11 @@ pub(crate) struct BenchArgs {
     /// Run only this case; may be given several times
     #[arg(long = "case", value_name = "NAME", value_parser = Case::parse)]
     cases: Vec<Case>,
-    /// Run the case of two nodes that meet at Redis, alone or beside those that are named; needs redis-server
+    /// Run the case of two nodes connected through Redis, alone or in addition to those that are named; needs
+    /// redis-server
     #[arg(long)]
     redis: bool,
-    /// Measure only what a plugin costs in each language, by the templates of `signalbox plugin new`
+    /// Measure only the cost of a plugin in each language, with the templates of `signalbox plugin new`
     #[arg(long, conflicts_with_all = ["cases", "redis"])]
     languages: bool,
     /// Measured time of one run, in whole seconds, e.g. 5s
@@ -59,7 +61,7 @@ pub(crate) struct BenchArgs {
     json: Option<PathBuf>,
 }
 
-/// What all cases share.
+/// The settings that all cases share.
 #[derive(Debug)]
 pub(crate) struct Bench {
     relay_and_load: PathBuf,
@@ -67,7 +69,7 @@ pub(crate) struct Bench {
     plugin: PathBuf,
     /// The folder of the plugins that tests load.
     guests: PathBuf,
-    /// Configuration, plugin copies and the cache of compiled plugins; gone afterwards.
+    /// Configuration, plugin copies and the cache of compiled plugins; deleted afterwards.
     folder: TempDir,
     duration: Duration,
     rounds: u32,
@@ -76,7 +78,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// A measured time of one run.
+    /// The measured time of one run.
     fn duration(&self) -> Duration {
         if self.quick {
             Duration::from_secs(1)
@@ -93,7 +95,7 @@ impl Bench {
         if self.quick { 2 } else { self.rounds }
     }
 
-    /// As many connections as wanted, or as the limit of open files leaves.
+    /// Returns the wanted number of connections, or as many as the limit of open files allows.
     fn connections(&self, wanted: usize) -> usize {
         if wanted > self.connections_max {
             eprintln!(
@@ -109,7 +111,7 @@ impl Bench {
     }
 }
 
-/// Builds, runs the chosen cases, prints the table and writes the figures.
+/// Builds the programs, runs the chosen cases, prints the table and writes the figures.
 pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<ExitCode> {
     if args.languages {
         build_programs(workspace)?;
@@ -178,7 +180,7 @@ fn prepare(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Bench> {
     })
 }
 
-/// The server and the load generator, optimised.
+/// Builds the server and the load generator, optimised.
 fn build_programs(workspace: &Workspace) -> anyhow::Result<()> {
     let words = [
         "build",

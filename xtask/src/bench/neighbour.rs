@@ -1,5 +1,5 @@
-//! Work at the lowest priority, in another process than the server, for nothing: what it costs the messages of the server is
-//! what any work on the same machine costs them, whoever does it.
+//! Useless work at the lowest priority, in a process other than the server's. Its cost for the server's messages is the
+//! cost of any work on the same machine, whichever process does it.
 
 use std::hint::spin_loop;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -12,21 +12,21 @@ use thread_priority::{
     set_thread_priority_and_policy, thread_native_id,
 };
 
-/// A thread that computes now and then. It ends with this value.
+/// A thread that computes periodically. It ends when this value is dropped.
 pub(super) struct IdleNeighbour {
     stop: Option<Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl IdleNeighbour {
-    /// Computes for `busy` in each `interval`, under the policy by which the server compiles plugins.
+    /// Computes for `busy` in each `interval`, under the scheduling policy with which the server compiles plugins.
     pub(super) fn start(busy: Duration, interval: Duration) -> anyhow::Result<Self> {
         let (stop, stopped) = channel::<()>();
         let (ready, is_ready) = channel();
         let work = move || {
             let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
             let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
-            // Nobody waits any more where the caller has ended.
+            // Fails if the caller has ended.
             let _ = ready.send(set);
             let pause = interval.saturating_sub(busy);
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {

@@ -1,4 +1,4 @@
-//! Two nodes that meet at Redis: every message crosses from one to the other.
+//! Two nodes connected through Redis: every message crosses from one to the other.
 
 use std::sync::mpsc::channel;
 use std::thread;
@@ -13,13 +13,13 @@ use super::subject::Subject;
 use crate::cluster::{Redis, is_ready};
 use crate::requirements::{self, REDIS_SERVER};
 
-/// Time for the nodes to be ready: their first start compiles the plugin.
+/// Time limit for the nodes to become ready: their first start compiles the plugin.
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether they are.
+/// Interval for checking whether they are ready.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// 99 % of the messages are faster, in milliseconds.
+/// Target for the 99th percentile of the latency, in milliseconds.
 const P99_MS_MAX: f64 = 50.0;
 
 /// Runs the case.
@@ -30,7 +30,7 @@ pub(super) fn run(bench: &Bench, case: &'static str) -> anyhow::Result<CaseResul
     let options = ["--connections", &connections, "--rate", "4000"];
     let mut samples = Vec::new();
     for round in 1..=bench.rounds() {
-        // Nobody prints what Redis says.
+        // The output of Redis is not printed.
         let (events, _) = channel();
         let redis = Redis::start(&events)?;
         let nodes = [

@@ -1,4 +1,4 @@
-//! What a case found: rows of figures with their targets, and what broke.
+//! The results of a case: rows of figures with their targets, and errors.
 
 use serde_json::{Value, json};
 
@@ -9,12 +9,12 @@ use super::load::LoadReport;
 pub(crate) struct CaseResult {
     /// Figures.
     pub(crate) rows: Vec<Row>,
-    /// Lost, doubled or reordered messages, errors, closed connections: never acceptable.
+    /// Lost, duplicated or reordered messages, errors, closed connections: never acceptable.
     pub(crate) broken: Vec<String>,
 }
 
 impl CaseResult {
-    /// Takes note of what a run broke.
+    /// Records the errors of a run.
     pub(crate) fn check(&mut self, against: &str, report: &LoadReport) {
         if let Some(what) = report.broken() {
             self.broken.push(format!("against the {against}: {what}"));
@@ -22,12 +22,12 @@ impl CaseResult {
     }
 }
 
-/// One figure of the server, the figure that it is compared with, and what it must reach.
+/// One figure of the server, the figure that it is compared with, and its target.
 #[derive(Debug)]
 pub(crate) struct Row {
     /// The case.
     pub(crate) case: &'static str,
-    /// What is measured.
+    /// The measured quantity.
     pub(crate) measure: &'static str,
     /// Its unit, for people.
     pub(crate) unit: Unit,
@@ -35,13 +35,13 @@ pub(crate) struct Row {
     pub(crate) server: f64,
     /// The figure of each round.
     pub(crate) samples: Vec<f64>,
-    /// What it is compared with, and that figure.
+    /// The name of the reference, and its figure.
     pub(crate) reference: Option<(&'static str, f64)>,
-    /// What it must reach.
+    /// The target of the server's figure.
     pub(crate) target: Target,
 }
 
-/// How a figure is written.
+/// How a figure is formatted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Unit {
     /// A large count.
@@ -54,7 +54,7 @@ pub(crate) enum Unit {
     Milliseconds,
 }
 
-/// What a figure must reach.
+/// The target of a figure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Target {
     /// The server's figure is at least this share of the reference.
@@ -63,19 +63,19 @@ pub(crate) enum Target {
     TimesAtMost(f64),
     /// The server's figure itself is at most this.
     AtMost(f64),
-    /// Nothing: the figure is there to be known.
+    /// No target: the figure is for information.
     None,
 }
 
 impl Row {
-    /// The server's figure in parts of the reference.
+    /// The server's figure divided by the reference.
     fn ratio(&self) -> Option<f64> {
         self.reference
             .filter(|(_, figure)| *figure > 0.0)
             .map(|(_, figure)| self.server / figure)
     }
 
-    /// Whether the target is reached; a figure without its reference misses.
+    /// Whether the target is reached; a target that needs a missing reference is not.
     fn passes(&self) -> bool {
         match self.target {
             Target::ShareAtLeast(share) => self.ratio().is_some_and(|ratio| ratio >= share),
@@ -85,7 +85,7 @@ impl Row {
         }
     }
 
-    /// All of it, for programs.
+    /// The whole row, for programs.
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "case": self.case,
@@ -154,7 +154,7 @@ impl Target {
     }
 }
 
-/// The middle value, of an even number the mean of the two in the middle; 0 of none.
+/// The middle value; of an even number of values, the mean of the two in the middle; 0 if there are none.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -166,7 +166,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// The rows in aligned columns.
+/// Formats the rows in aligned columns.
 pub(crate) fn table(rows: &[Row]) -> String {
     let head = [
         "case",

@@ -1,4 +1,4 @@
-//! What is measured: the relay or the server, each as a process of its own that lives for one run.
+//! The subject of a measurement: the relay or the server, each as its own process that lives for one run.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -16,13 +16,13 @@ use serde_json::Value;
 
 use super::Bench;
 
-/// Time for a process to say where it listens: the first start compiles the plugin.
+/// Time limit for a process to report its address: the first start compiles the plugin.
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Lines of output that are kept to explain a failure.
+/// Number of output lines that are kept to explain a failure.
 const LAST_LINES_MAX: usize = 20;
 
-/// Environment variables that would change the server's configuration, beside those with its prefix.
+/// Environment variables that would change the server's configuration, in addition to those with its prefix.
 const CONFIGURING_VARIABLES: &[&str] = &[
     "WSS_PORT",
     "REDIS_URI",
@@ -32,7 +32,7 @@ const CONFIGURING_VARIABLES: &[&str] = &[
 ];
 const CONFIGURING_PREFIX: &str = "SIGNALBOX_";
 
-/// A line of output and when it came.
+/// A line of output, and when it arrived.
 #[derive(Debug)]
 pub(crate) struct LogLine {
     /// When it was read.
@@ -41,18 +41,18 @@ pub(crate) struct LogLine {
     pub(crate) text: String,
 }
 
-/// What a line of the server's log in JSON says.
+/// The fields of a JSON line of the server's log.
 pub(crate) struct Fields(Value);
 
 impl LogLine {
-    /// Its fields; none where it is no JSON.
+    /// Its fields; `None` if it is not JSON.
     pub(crate) fn fields(&self) -> Option<Fields> {
         serde_json::from_str(&self.text).ok().map(Fields)
     }
 }
 
 impl Fields {
-    /// One of them. They stand in `fields`, or beside the others where the server flattens them.
+    /// Returns one field. The fields are in `fields`, or at the top level if the server flattens them.
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         let nested = self.0.get("fields").and_then(|fields| fields.get(name));
         nested.or_else(|| self.0.get(name))
@@ -69,7 +69,7 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// Starts the relay on the server's own WebSocket library: the floor that the targets are shares of.
+    /// Starts the relay on the server's own WebSocket library: the baseline that the targets refer to.
     pub(crate) fn relay(bench: &Bench) -> anyhow::Result<Self> {
         Self::start_relay(bench, &["--stock"])
     }
@@ -87,12 +87,12 @@ impl Subject {
         Self::start(command, "relay")
     }
 
-    /// Starts the server, with the plugin from this file in the path of messages, or with none.
+    /// Starts the server, with the plugin from this file in the path of messages, or without a plugin.
     pub(crate) fn server(bench: &Bench, plugin: Option<&Path>) -> anyhow::Result<Self> {
         Self::configured(bench, "platform.toml", &server_config(plugin, None))
     }
 
-    /// Starts a node called `name` of the server that meets others at this Redis, with the plugin in the path of messages.
+    /// Starts a node called `name` that connects to others through this Redis, with the plugin in the path of messages.
     pub(crate) fn node(bench: &Bench, name: &str, redis_url: &str) -> anyhow::Result<Self> {
         let config = server_config(Some(&bench.plugin), Some((name, redis_url)));
         Self::configured(bench, &format!("{name}.toml"), &config)
@@ -104,7 +104,8 @@ impl Subject {
         Self::configured(bench, "silent.toml", &config)
     }
 
-    /// Starts the server with the plugin, with `/metrics`, and with a push each second to what listens at `cloudwatch`.
+    /// Starts the server with the plugin, with `/metrics`, and with a push every second to the listener at
+    /// `cloudwatch`.
     pub(crate) fn with_metrics(bench: &Bench, cloudwatch: SocketAddr) -> anyhow::Result<Self> {
         let config = format!(
             "{}\n[cloudwatch]\nenabled = true\nregion = \"eu-central-1\"\nendpoint = \"http://{cloudwatch}\"\ninterval = \"1s\"\n",
@@ -113,7 +114,7 @@ impl Subject {
         Self::configured(bench, "watched.toml", &config)
     }
 
-    /// Starts the server with this configuration in a file of this name, in a folder that is there already.
+    /// Starts the server with this configuration in a file of this name, in a folder that already exists.
     pub(crate) fn configured(bench: &Bench, file: &str, config: &str) -> anyhow::Result<Self> {
         let file = bench.folder().join(file);
         fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))?;
@@ -133,7 +134,7 @@ impl Subject {
             }
         }
         command.env("LOG_FORMAT", "json");
-        // For a CloudWatch that is played here.
+        // For the CloudWatch that is simulated here.
         command.envs([
             ("AWS_ACCESS_KEY_ID", "bench"),
             ("AWS_SECRET_ACCESS_KEY", "bench"),
@@ -142,22 +143,22 @@ impl Subject {
         Self::start(command, "signalbox")
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its process.
+    /// The ID of its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The load generator's name for what it speaks.
+    /// The load generator's name for the kind of subject.
     pub(crate) fn target(&self) -> &'static str {
         self.target
     }
 
-    /// Waits for a line of output for which `find` returns something.
+    /// Waits for a line of output for which `find` returns `Some`.
     pub(crate) fn wait_for_line<T>(
         &self,
         time_max: Duration,
@@ -224,13 +225,14 @@ impl Subject {
 
 impl Drop for Subject {
     fn drop(&mut self) {
-        // Whatever it was doing, the run is over; both fail only if it has ended by itself.
+        // The run is over, whatever the process was doing. Both fail only if it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A shell raises the soft limit of open files to the hard one and becomes the program, which keeps the process id.
+/// Runs the program through a shell that raises the soft limit of open files to the hard limit and then becomes the
+/// program, which keeps the process ID.
 fn with_open_files(program: &Path) -> Command {
     let mut command = Command::new("sh");
     command
@@ -252,7 +254,7 @@ fn read_lines(
             }
             kept.push_back(text.clone());
             drop(kept);
-            // Nobody waits for a line most of the time; the lines must be read all the same.
+            // Most of the time nobody waits for a line, but the lines must be read anyway.
             let _ = lines.send(LogLine {
                 at: Instant::now(),
                 text,
@@ -261,7 +263,7 @@ fn read_lines(
     });
 }
 
-/// Everything that is off while measuring is off here; all else is what a server has by default.
+/// Returns the server's configuration: everything that is off during measurements is off, and all else is the default.
 pub(crate) fn server_config(plugin: Option<&Path>, node: Option<(&str, &str)>) -> String {
     let mut config = String::from(
         "[auth]\nmode = \"none\"\n\n[limits]\nmessages_per_second = 0\nconnections_per_user_max = 0\n\n\
@@ -285,7 +287,7 @@ pub(crate) fn server_config(plugin: Option<&Path>, node: Option<(&str, &str)>) -
     config
 }
 
-/// The address in a line that says `listening`, in text or in JSON.
+/// The address in a line that contains `listening`, in text or in JSON.
 fn listening_address(line: &str) -> Option<SocketAddr> {
     let (_, rest) = line.split_once("listening")?;
     let addresses = |text: &str| {

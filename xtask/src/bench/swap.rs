@@ -1,4 +1,4 @@
-//! The swap: a plugin's file is replaced while messages flow, and every one must still arrive once and in order.
+//! The swap: a plugin's file is replaced while messages flow, and every message must still arrive once and in order.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,15 @@ use super::outcome::{CaseResult, Row, Target, Unit, median};
 use super::subject::{LogLine, Subject};
 use crate::builds;
 
-/// How the server's log tells of a swap. This is the only place that knows.
+/// How the server's log reports a swap. Only this module of the case knows it.
 mod log {
     /// The message of the line.
     pub(super) const MESSAGE: &str = "plugin swapped";
-    /// Field: what caused it. A start is no swap.
+    /// Field: the trigger of the swap. A start is not a swap.
     pub(super) const TRIGGER: &str = "trigger";
     /// Value of the trigger at the start.
     pub(super) const TRIGGER_START: &str = "start";
-    /// Field: milliseconds from the beginning of the reload to live, without the time to notice the file.
+    /// Field: milliseconds from the start of the reload until the version is live, without the time to notice the file.
     pub(super) const LIVE_MS: &str = "live_ms";
     /// Field: whether the compiled code came from the cache.
     pub(super) const CACHED: &str = "cached";
@@ -32,24 +32,24 @@ mod log {
 const CONNECTIONS: usize = 2_000;
 const RATE: &str = "4000";
 
-/// Time from one swap to the next: long enough that latency shows swaps as they come in operation, more often than anybody
-/// deploys.
+/// Time from one swap to the next. It is long enough that latency shows swaps as they occur in operation, and shorter
+/// than in any real deployment.
 const SWAP_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Time for a swap to be live; far over the target, so that a slow one is measured instead of an error.
+/// Time limit for a swap to go live. It is far above the target, so that a slow swap is measured instead of failing.
 const SWAP_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// What one swap showed.
+/// The figures of one swap.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Swapped {
     cached: bool,
-    /// From the renamed file to the line in the log, in milliseconds.
+    /// From the renaming of the file to the line in the log, in milliseconds.
     from_file_ms: f64,
-    /// The server's own figure.
+    /// The server's own figure, in milliseconds.
     live_ms: f64,
 }
 
-/// Swaps under load and compares the latency with that of the same load without swaps.
+/// Swaps plugins under load, and compares the latency with that of the same load without swaps.
 pub(crate) fn run(bench: &Bench, case: &'static str) -> anyhow::Result<CaseResult> {
     let mut result = CaseResult::default();
     let (mut swaps, mut steady_p99) = (Vec::new(), Vec::new());
@@ -138,7 +138,7 @@ fn from_file(swaps: &[Swapped], cached: bool) -> Vec<f64> {
         .collect()
 }
 
-/// New builds and builds that were live before take turns until the measured time is nearly over.
+/// Alternates between new builds and builds that were live before, until the measured time is nearly over.
 fn run_with_swaps(
     bench: &Bench,
     subject: &Subject,
@@ -159,7 +159,7 @@ fn run_with_swaps(
     Ok((running.finish()?, swaps))
 }
 
-/// No swaps, but as much work in another process as compiling is.
+/// Runs the load without swaps, but with as much work in another process as compiling takes.
 fn run_beside(
     bench: &Bench,
     subject: &Subject,
@@ -169,12 +169,12 @@ fn run_beside(
     let compiled = swapped.iter().filter(|swap| !swap.cached);
     let busy: Vec<_> = compiled.map(|swap| swap.live_ms).collect();
     let busy = Duration::from_secs_f64(median(&busy) / 1e3);
-    // One swap of two compiles.
+    // Every second swap compiles.
     let _neighbour = IdleNeighbour::start(busy, SWAP_INTERVAL * 2)?;
     load::run(bench, subject, options)
 }
 
-/// A swap that came after the file was renamed, from a line of the server's log in JSON.
+/// Reads a swap that came after the file was renamed from a JSON line of the server's log.
 fn parse_swap(line: &LogLine, renamed: Instant) -> Option<Swapped> {
     if line.at < renamed {
         return None;
@@ -193,12 +193,13 @@ fn parse_swap(line: &LogLine, renamed: Instant) -> Option<Swapped> {
     })
 }
 
-/// Builds of one plugin that behave alike and differ in a custom section, so that the server takes them for different ones.
+/// Builds of one plugin that behave alike and differ in a custom section, so that the server treats them as different
+/// versions.
 struct Builds {
     original: Vec<u8>,
     /// The file that the server watches.
     file: PathBuf,
-    /// Builds that have been live, so far.
+    /// Number of builds that have been live so far.
     made: u32,
 }
 
@@ -218,7 +219,8 @@ impl Builds {
         Ok(builds)
     }
 
-    /// Puts a build in place: a new one, or for `known` the one before the last. Returns when the file was in place.
+    /// Installs a build: a new one, or the one before the last if `known`. Returns the time at which the file was in
+    /// place.
     fn install(&mut self, known: bool) -> anyhow::Result<Instant> {
         let number = if known {
             self.made.saturating_sub(1)
@@ -231,7 +233,7 @@ impl Builds {
     }
 }
 
-/// Replaces a file in one step. Returns when it was in place.
+/// Replaces a file in one step. Returns the time at which it was in place.
 pub(crate) fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<Instant> {
     let next = file.with_extension("next");
     fs::write(&next, bytes)?;

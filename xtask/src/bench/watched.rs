@@ -1,4 +1,4 @@
-//! The case of what metrics cost: the same load with all that reads and pushes them, and with neither.
+//! The case that measures the cost of metrics: the same load with scraping and pushing, and with neither.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use super::outcome::{CaseResult, Row, Target, Unit, median};
 use super::subject::Subject;
 use crate::http;
 
-/// How often the server is scraped and pushes: sixty and fifteen times as often as is usual.
+/// How often the server is scraped and pushes: sixty and fifteen times as often as usual.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs the load of `pairs_500x16` with metrics on and off in turn.
@@ -60,7 +60,7 @@ pub(super) fn run(bench: &Bench, name: &'static str) -> anyhow::Result<CaseResul
     Ok(result)
 }
 
-/// Asks for `/metrics` once in an interval.
+/// Scrapes `/metrics` once in each interval.
 struct Scraper {
     stop: Sender<()>,
     thread: thread::JoinHandle<anyhow::Result<u64>>,
@@ -80,7 +80,7 @@ impl Scraper {
         Self { stop, thread }
     }
 
-    /// Returns how often it asked.
+    /// Stops scraping, and returns the number of scrapes.
     fn stop(self) -> anyhow::Result<u64> {
         drop(self.stop);
         match self.thread.join() {
@@ -90,7 +90,7 @@ impl Scraper {
     }
 }
 
-/// What a server counts.
+/// Returns a server's metrics.
 pub(crate) fn scrape(server: SocketAddr) -> anyhow::Result<String> {
     let accept = "Accept: application/openmetrics-text\r\n";
     let (status, answer) = http::call(server, ("GET", "/metrics"), accept, &[], None)?;
@@ -100,7 +100,7 @@ pub(crate) fn scrape(server: SocketAddr) -> anyhow::Result<String> {
     Ok(answer)
 }
 
-/// Takes whatever is pushed, as CloudWatch does.
+/// Accepts whatever is pushed, as CloudWatch does.
 struct Sink {
     address: SocketAddr,
     pushes: Arc<AtomicU64>,
@@ -112,7 +112,7 @@ impl Sink {
         let address = listener.local_addr()?;
         let pushes = Arc::<AtomicU64>::default();
         let counted = Arc::clone(&pushes);
-        // Both end with the process.
+        // Both threads end with the process.
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let counted = Arc::clone(&counted);
@@ -122,7 +122,7 @@ impl Sink {
         Ok(Self { address, pushes })
     }
 
-    /// How many requests came since the last call.
+    /// Number of requests since the last call.
     fn take(&self) -> u64 {
         self.pushes.swap(0, Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! A process that runs until it is told to end, and whose output is somebody else's to print.
+//! A process that runs until it is told to end, and whose output lines are sent to a channel.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::process::CommandExt as _;
@@ -9,7 +9,7 @@ use std::thread;
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// What happens while processes run.
+/// An event while processes run.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// A process printed a line.
@@ -19,11 +19,11 @@ pub(crate) enum Event {
         /// The line.
         text: String,
     },
-    /// Ctrl-C, or another signal that asks to end.
+    /// Ctrl-C, or another signal that asks this program to end.
     Interrupted,
 }
 
-/// A process. It ends with this value.
+/// A process. It is killed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Child {
     name: String,
@@ -31,7 +31,7 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts a process whose lines are sent to `events`. Ctrl-C on the terminal does not reach it.
+    /// Starts a process whose output lines are sent to `events`. Ctrl-C on the terminal does not reach it.
     pub(crate) fn start(
         name: String,
         mut command: Command,
@@ -56,28 +56,28 @@ impl Child {
         Ok(Self { name, process })
     }
 
-    /// What it is called in what is printed.
+    /// Its name in the printed output.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// How it ended, if it did.
+    /// Its exit status, if it has ended.
     pub(super) fn ended(&mut self) -> Option<ExitStatus> {
-        // It can be asked about for as long as this value is there.
+        // The status can be queried as long as this value exists.
         self.process.try_wait().ok().flatten()
     }
 
-    /// Asks it to end.
+    /// Asks the process to end.
     pub(super) fn terminate(&mut self) {
         if self.ended().is_none() {
-            // Fails only when it has ended meanwhile.
+            // Fails only if it has ended in the meantime.
             let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
         }
     }
 
-    /// Ends it at once.
+    /// Kills the process at once.
     pub(super) fn kill(&mut self) {
-        // Both fail only when it has ended by itself.
+        // Both fail only if it has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -97,7 +97,7 @@ fn pass_on(name: &str, output: impl Read + Send + 'static, events: &Sender<Event
         while output.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             let name = name.clone();
-            // To the end even when nobody prints: a process whose output nobody reads comes to a halt.
+            // Reads to the end even if nobody prints: a process whose output nobody reads comes to a halt.
             let _ = events.send(Event::Line { name, text });
             line.clear();
         }

@@ -1,4 +1,4 @@
-//! `cargo xtask cluster`: several nodes of the server that are one through Redis, on this machine.
+//! `cargo xtask cluster`: runs several nodes of the server on this machine, which form one cluster through Redis.
 
 pub(crate) mod child;
 mod node;
@@ -22,10 +22,10 @@ pub(crate) use node::is_ready;
 pub(crate) use redis::Redis;
 use watch::{Outcome, Watch};
 
-/// Time for Redis to answer, and for nodes to be ready: their first start compiles the plugins.
+/// Time limit for Redis to answer, and for nodes to become ready: their first start compiles the plugins.
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Time for nodes to drain, which `server.drain_timeout` bounds, and to end.
+/// Time limit for nodes to drain, which `server.drain_timeout` bounds, and to end.
 const STOP_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Options of `cargo xtask cluster`.
@@ -34,10 +34,10 @@ pub(crate) struct ClusterArgs {
     /// How many nodes to start; they are named a, b, c and so on
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=26))]
     nodes: u8,
-    /// The port of the first node; the others have those after it
+    /// The port of the first node; the others get the ports after it
     #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
-    /// A Redis that is there already, instead of one that is started for this
+    /// An existing Redis, instead of one that is started for this
     #[arg(long)]
     redis_url: Option<String>,
 }
@@ -55,7 +55,7 @@ impl ClusterArgs {
     }
 }
 
-/// Builds, starts everything, and stays until Ctrl-C, which ends everything, or until something ends by itself.
+/// Builds and starts everything, and stays until Ctrl-C, which ends everything, or until something ends by itself.
 pub(crate) fn run(workspace: &Workspace, args: &ClusterArgs) -> anyhow::Result<ExitCode> {
     let nodes = args.nodes()?;
     requirements::ensure(&[WASM_TARGET])?;
@@ -71,7 +71,7 @@ pub(crate) fn run(workspace: &Workspace, args: &ClusterArgs) -> anyhow::Result<E
 
     let (events, received) = channel();
     let interrupts = events.clone();
-    // The error is that somebody else has taken the signals; without them nothing would be ended.
+    // This fails if another handler has taken the signals; without them nothing would be ended.
     ctrlc::set_handler(move || drop(interrupts.send(Event::Interrupted)))
         .context("cannot take notice of Ctrl-C")?;
     let mut watch = Watch::new(received);
@@ -92,7 +92,7 @@ pub(crate) fn run(workspace: &Workspace, args: &ClusterArgs) -> anyhow::Result<E
     });
     let outcome = serve(&mut watch, &mut running, commands, &nodes, &events);
     eprintln!("ending; Ctrl-C ends everything at once");
-    // Redis last: nodes take back what they wrote there.
+    // Redis last, because nodes remove their entries from it.
     let (redis, nodes) = running.split_at_mut(first_node);
     watch.stop(nodes, STOP_TIME_MAX);
     watch.stop(redis, STOP_TIME_MAX);
@@ -100,7 +100,7 @@ pub(crate) fn run(workspace: &Workspace, args: &ClusterArgs) -> anyhow::Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts the nodes and stays until Ctrl-C. That something ended by itself is an error.
+/// Starts the nodes and stays until Ctrl-C. It is an error if something ends by itself.
 fn serve(
     watch: &mut Watch,
     running: &mut Vec<Child>,

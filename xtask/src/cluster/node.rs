@@ -1,4 +1,4 @@
-//! One node of the server: what it is told beside `platform.toml`, and whether it is ready.
+//! One node of the server: its settings in addition to `platform.toml`, and whether it is ready.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::http;
 use crate::workspace::Workspace;
 
-/// Time for a node on this machine to answer.
+/// Time limit for a node on this machine to answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A node by its name and port.
@@ -27,13 +27,13 @@ impl Node {
         self.name.to_string()
     }
 
-    /// Where clients connect.
+    /// The URL that clients connect to.
     pub(super) fn url(&self) -> String {
         format!("ws://{}/ws", self.address())
     }
 
-    /// The server with `platform.toml` like the others, so that a change of it or of a plugin reaches all of them, and with
-    /// variables for what is this node's own.
+    /// The command that starts the server. All nodes use the same `platform.toml`, so that a change to it or to a
+    /// plugin reaches all of them. Variables set what differs for this node.
     pub(super) fn command(
         &self,
         workspace: &Workspace,
@@ -53,7 +53,7 @@ impl Node {
         command
     }
 
-    /// Whether it is ready for clients: its plugins are loaded, and Redis brings it what it publishes.
+    /// Whether it is ready for clients: its plugins are loaded, and it receives from Redis what it publishes.
     pub(super) fn is_ready(&self) -> bool {
         is_ready(self.address())
     }
@@ -63,13 +63,13 @@ impl Node {
     }
 }
 
-/// Whether the server at this address says that it is ready.
+/// Whether the server at this address reports that it is ready.
 pub(crate) fn is_ready(address: SocketAddr) -> bool {
     let answer = http::call(address, ("GET", "/ready"), "", &[], Some(ANSWER_TIME_MAX));
     answer.is_ok_and(|(status, _)| status == 200)
 }
 
-/// What a person can do with the nodes.
+/// Instructions for using the nodes.
 pub(super) fn instructions(nodes: &[Node]) -> String {
     let users = || ["ann", "bob"].into_iter().zip(nodes.iter().cycle());
     let commands: String = users()
@@ -137,7 +137,8 @@ mod tests {
         let answering = thread::spawn(move || {
             for status in ["503 Service Unavailable", "200 OK"] {
                 let (mut stream, _) = listener.accept().expect("a connection");
-                // A request may come in any number of pieces; none of them may be left unread, which would be a reset.
+                // A request may come in any number of pieces. All of them must be read, or the connection would be
+                // reset.
                 let head: Vec<_> = BufReader::new(&stream)
                     .lines()
                     .map(|line| line.expect("a line of the head"))

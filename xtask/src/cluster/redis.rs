@@ -1,4 +1,4 @@
-//! The Redis that the nodes meet at: without persistence, on a free port of the loopback.
+//! The Redis that connects the nodes: without persistence, on a free port of the loopback interface.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -10,13 +10,13 @@ use anyhow::Context as _;
 use super::child::{Child, Event};
 use crate::temp::TempDir;
 
-/// A server and where it is.
+/// A server and its URL.
 pub(crate) struct Redis {
     /// The process.
     pub(crate) child: Child,
-    /// Where nodes find it.
+    /// The URL that nodes connect to.
     pub(crate) url: String,
-    /// Its folder, which must stay for as long as it runs.
+    /// Its folder, which must exist as long as it runs.
     pub(crate) folder: TempDir,
 }
 
@@ -24,7 +24,7 @@ impl Redis {
     /// Starts a server. Nodes wait for it by themselves.
     pub(crate) fn start(events: &Sender<Event>) -> anyhow::Result<Self> {
         let folder = TempDir::new("cluster").context("cannot create a temporary folder")?;
-        // Another program could take it before Redis does; then Redis says so and ends.
+        // Another program could take the port before Redis does; Redis then reports that and exits.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .and_then(|listener| listener.local_addr())
             .context("there is no free port")?

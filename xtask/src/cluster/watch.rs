@@ -1,4 +1,4 @@
-//! Prints what processes say while something is waited for, and notices that one of them ends.
+//! Prints the output of processes while waiting for something, and notices if one of them ends.
 
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -8,21 +8,21 @@ use anyhow::bail;
 
 use super::child::{Child, Event};
 
-/// Time between two looks at the processes.
+/// Time between two checks of the processes.
 const TICK: Duration = Duration::from_millis(50);
 
-/// How a wait came to its end.
+/// How a wait ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// What was waited for is there.
+    /// The condition is met.
     Done,
-    /// Somebody wants everything to end.
+    /// The user wants everything to end.
     Interrupted,
     /// It took too long.
     TimeIsOver,
 }
 
-/// The one who prints.
+/// Prints the output of processes.
 pub(super) struct Watch<W = io::Stdout> {
     events: Receiver<Event>,
     output: W,
@@ -39,7 +39,7 @@ impl Watch {
 }
 
 impl<W: Write> Watch<W> {
-    /// Waits until `is_done`. That a process ended is an error.
+    /// Waits until `is_done`. It is an error if a process ends.
     pub(super) fn wait(
         &mut self,
         running: &mut [Child],
@@ -67,7 +67,8 @@ impl<W: Write> Watch<W> {
         }
     }
 
-    /// Asks the processes to end and waits for it. Those that have not when the time is over, or at an interrupt, are ended.
+    /// Asks the processes to end and waits until they have. Kills those that are still running when the time is over,
+    /// or at an interrupt.
     pub(super) fn stop(&mut self, running: &mut [Child], time_max: Duration) {
         let begun = Instant::now();
         running.iter_mut().for_each(Child::terminate);
@@ -79,14 +80,15 @@ impl<W: Write> Watch<W> {
         self.print_for(Duration::ZERO);
     }
 
-    /// Prints what comes in this time, and at once what has come before. Whether there was an interrupt, which ends it.
+    /// Prints the lines that arrive within this time, and at once those that arrived before. Returns whether there was
+    /// an interrupt, which ends the wait.
     fn print_for(&mut self, time: Duration) -> bool {
         let until = Instant::now() + time;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match self.events.recv_timeout(left) {
                 Ok(Event::Line { name, text }) => {
-                    // A reader that has gone away is no reason to stop.
+                    // If the reader of the output is gone, that is no reason to stop.
                     let _ = writeln!(self.output, "{name:<5} | {text}");
                 }
                 Ok(Event::Interrupted) => return true,
@@ -103,7 +105,7 @@ mod tests {
 
     use super::*;
 
-    /// Longer than anything takes.
+    /// Longer than any step takes.
     const PATIENCE: Duration = Duration::from_secs(120);
 
     fn watch() -> (Sender<Event>, Watch<Vec<u8>>) {
@@ -118,7 +120,7 @@ mod tests {
         Child::start(name.to_owned(), command, events).expect("a shell")
     }
 
-    /// Waits for a line, which is what the tests' processes begin with.
+    /// Waits for a line; the tests' processes begin by printing one.
     fn until_line(watch: &mut Watch<Vec<u8>>, running: &mut [Child], line: &str) {
         let begun = Instant::now();
         while !printed(watch).contains(line) {

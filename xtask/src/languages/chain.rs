@@ -1,5 +1,5 @@
-//! A plugin in each language in the path of every message, each replaced again and again under load: nothing may be lost,
-//! doubled or out of order, however large a component is.
+//! Puts a plugin in each language into the path of every message, and replaces each again and again under load: no
+//! message may be lost, duplicated or reordered, however large a component is.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -19,46 +19,47 @@ use crate::bench::outcome::median;
 use crate::bench::watched;
 use crate::builds;
 
-/// What the load generator sends.
+/// The event type that the load generator sends.
 const EVENT_TYPE: &str = "chat_message";
 
-/// Connections of the load, half of which are a pair's first and half its second.
+/// Number of connections of the load; each two form a pair.
 const CONNECTIONS: u32 = 100;
 
-/// When the load ends by itself: far beyond what compiling takes.
+/// The time after which the load ends by itself, far longer than compiling takes.
 const LOAD_TIME_MAX: &str = "600s";
 
-/// How much is done.
+/// The amount of work.
 pub(super) struct Effort {
-    /// Messages a second in all.
+    /// Total messages a second.
     pub(super) rate: u32,
-    /// How long each language is under load at least, while its plugin is replaced.
+    /// Minimum time for which each language is under load while its plugin is replaced.
     pub(super) time: Duration,
-    /// Versions of each plugin that go live.
+    /// Number of versions of each plugin that go live.
     pub(super) swaps: u32,
 }
 
-/// What was seen.
+/// The results.
 pub(super) struct Seen {
-    /// 99 % of the messages were faster while nothing was replaced, in milliseconds.
+    /// The 99th percentile of the latency while nothing was replaced, in milliseconds.
     steady_p99_ms: f64,
     swapped: Vec<Swapped>,
 }
 
-/// What was seen while the plugin in one language was replaced.
+/// The results while the plugin in one language was replaced.
 struct Swapped {
     language: String,
     p99_ms: f64,
     delivered: u64,
-    /// From the upload to live, in milliseconds: of builds that were compiled, and of the one that was live before.
+    /// Time from the upload to live, in milliseconds, of the builds that were compiled. `cached_ms` is that of the
+    /// build that was live before.
     compiled_ms: Vec<f64>,
-    /// What loading the latter took of that.
+    /// The part of `cached_ms` that loading took, in milliseconds.
     cached_load_ms: Option<f64>,
     cached_ms: Option<f64>,
 }
 
-/// Puts the templates of `languages` in a row, which must have been built, and replaces one after another under load by
-/// the generator `load`.
+/// Puts the templates of `languages`, which must have been built, in a row, and replaces one after another under load
+/// from the generator `load`.
 pub(super) fn run(
     signalbox: &Signalbox,
     load: &Path,
@@ -69,7 +70,7 @@ pub(super) fn run(
     let served = Served {
         plugins: &names,
         event_type: EVENT_TYPE,
-        // A message that a plugin fails at is missed.
+        // A message on which a plugin fails is then missing.
         on_failure: "reject",
         single: false,
     };
@@ -110,7 +111,7 @@ impl Chain<'_> {
         folder.join("dist").join(format!("{name}.wasm"))
     }
 
-    /// Messages until `work` is done, and for so long at least, of which none may be missed.
+    /// Sends messages until `work` is done, and at least for the time in `effort`. No message may be missing.
     fn under_load<T>(
         &self,
         work: impl FnOnce() -> anyhow::Result<T>,
@@ -134,7 +135,7 @@ impl Chain<'_> {
         }
     }
 
-    /// Replaces the plugin called `name` again and again, the last time by what it was at first.
+    /// Replaces the plugin called `name` again and again, the last time with its original build.
     fn swap(&self, language: &str, name: &str) -> anyhow::Result<Swapped> {
         let (answers, report) = self
             .under_load(|| self.push_builds(name))
@@ -164,7 +165,7 @@ impl Chain<'_> {
         Ok(answer)
     }
 
-    /// Whether each plugin was called for each message, and no call failed.
+    /// Checks that each plugin was called for each message, and that no call failed.
     fn account(&self, names: &[String], messages: u64) -> anyhow::Result<()> {
         let counted = watched::scrape(self.node.address)?;
         for name in names {
@@ -180,7 +181,7 @@ impl Chain<'_> {
     }
 }
 
-/// What a metric of a plugin amounts to, over its other labels.
+/// Adds up a metric of a plugin over its other labels.
 fn sum(counted: &str, metric: &str, plugin: &str) -> f64 {
     let labelled = format!("plugin=\"{plugin}\"");
     let of_plugin = |line: &&str| line.starts_with(metric) && line.contains(&labelled);
@@ -213,7 +214,7 @@ impl Swapped {
 }
 
 impl Seen {
-    /// One line.
+    /// A summary in one line.
     pub(super) fn summary(&self) -> String {
         let swaps: usize = self.swapped.iter().map(Swapped::swaps).sum();
         let delivered: u64 = self.swapped.iter().map(|seen| seen.delivered).sum();
@@ -223,7 +224,7 @@ impl Seen {
         )
     }
 
-    /// A line for each language, and one for the messages while nothing was replaced.
+    /// A table with a line for each language, and one for the messages while nothing was replaced.
     pub(super) fn table(&self) -> String {
         let mut table = String::from(
             "| replaced | swaps | messages | p99 | against steady | live, compiled | live, from the cache | loading it |\n\

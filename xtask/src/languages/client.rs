@@ -1,4 +1,4 @@
-//! A client of a server, which sends a frame and waits for one of a type.
+//! A client of a server, which sends a frame and waits for one of a given type.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 use tungstenite::{Message, WebSocket};
 
-/// Time for a message to come, on a machine that is busy.
+/// Time limit for a message to arrive, on a busy machine.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// A connection of the user ann.

@@ -1,4 +1,4 @@
-//! The same cases for a plugin in each language: what a language cannot do is found here.
+//! Runs the same cases against a plugin in each language, to find what a language cannot do.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,7 +14,7 @@ use super::{Steps, Stopped, journey, succeeded};
 use crate::builds;
 use crate::workspace::Workspace;
 
-/// Where the cases and the plugins are, against the repository.
+/// The folder of the cases and the plugins, relative to the repository.
 const FOLDER: &str = "sdk/conformance";
 
 /// The event type that the plugins count in their memory.
@@ -53,7 +53,8 @@ pub(super) fn run(
     })
 }
 
-/// Replaces the plugin where it has one instance, which counts messages in its memory.
+/// Replaces the plugin while it has a single instance, which counts messages in its memory, and checks that the count
+/// is kept.
 fn keeps_memory(signalbox: &Signalbox, name: &str, component: &Path) -> anyhow::Result<()> {
     let served = Served {
         plugins: &[name.to_owned()],
@@ -70,7 +71,7 @@ fn keeps_memory(signalbox: &Signalbox, name: &str, component: &Path) -> anyhow::
         signalbox.push(name, &build, &node.access())?;
         let client = match &mut client {
             Some(client) => client,
-            // Nobody may connect before a plugin that is asked about connections is there.
+            // No client may connect before a plugin that decides about connections is there.
             none => none.insert(Client::connect(node.address)?),
         };
         let counted = client.ask(&json!({"type": COUNTED}), COUNTED)?;
@@ -82,8 +83,8 @@ fn keeps_memory(signalbox: &Signalbox, name: &str, component: &Path) -> anyhow::
     Ok(())
 }
 
-/// The cases for `language`. Some things are written differently in the file: `{"$repeat":["ab",3]}` stands for `"ababab"`, and
-/// a case with `"except":{"c":"why"}` is left out for C.
+/// Returns the cases for `language`. Some things are written differently in the file: `{"$repeat":["ab",3]}` stands for
+/// `"ababab"`, and a case with `"except":{"c":"why"}` is left out for C.
 fn cases(folder: &Path, language: &str) -> anyhow::Result<Value> {
     let file = folder.join("cases.json");
     let named = || file.display().to_string();
@@ -121,8 +122,8 @@ fn expand(value: &mut Value) {
     }
 }
 
-/// The text of a file of cases. What no JSON library would write stands in it as `{"$raw":"…"}`, or as a list of parts, of
-/// which some may repeat.
+/// Returns the text of a file of cases. JSON that no library would write is given as `{"$raw":"…"}`, or as a list of
+/// parts, some of which may repeat.
 fn written_out(mut cases: Value) -> anyhow::Result<String> {
     let mut raw = Vec::new();
     take_raw(&mut cases, &mut raw);
@@ -139,7 +140,7 @@ fn raw_marker(number: usize) -> String {
     format!("$raw {number}$")
 }
 
-/// Puts markers in the places of what is to be written as it is.
+/// Replaces the raw parts with markers, and collects them in `raw`.
 fn take_raw(value: &mut Value, raw: &mut Vec<String>) {
     if let Some(parts) = value.get("$raw") {
         let parts = match parts {
@@ -157,8 +158,8 @@ fn take_raw(value: &mut Value, raw: &mut Vec<String>) {
     }
 }
 
-/// Lets a project use what package managers have put into another one: the packages are the same, and take most of the
-/// time.
+/// Lets a project use the packages that package managers have installed in another one: they are the same, and
+/// installing them takes most of the time.
 fn share(of: &Path, project: &Path) -> anyhow::Result<()> {
     for packages in ["target", ".venv", "node_modules"] {
         let there = of.join(packages);
@@ -169,7 +170,7 @@ fn share(of: &Path, project: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Copies the files of `from` and below over those of `to`.
+/// Copies the files in and below `from` over those in `to`.
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     let named = || from.display().to_string();
     fs::create_dir_all(to).with_context(named)?;

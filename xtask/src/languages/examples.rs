@@ -1,4 +1,4 @@
-//! The examples: each is built where it stands, and tested by its own cases.
+//! The examples: each is built in its own folder and tested with its own cases.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,7 +9,7 @@ use crate::plugins;
 use crate::steps::run_program;
 use crate::workspace::Workspace;
 
-/// Which example is written in a language, and a configuration that it starts with.
+/// The example in each language, and a configuration that it starts with.
 const EXAMPLES: &[(&str, &str, &str)] = &[
     ("typescript", "slash-commands", "{}"),
     ("python", "json-schema", r#"{"schemas":{"a":{}}}"#),
@@ -17,10 +17,10 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
     ("c", "mask", "{}"),
 ];
 
-/// The one in Rust is part of this workspace.
+/// The Rust example is part of this workspace.
 const RUST_EXAMPLE: &str = "moderation";
 
-/// Builds the example of `language`, where there is one, and runs its cases.
+/// Builds the example of `language`, if there is one, and runs its cases.
 pub(super) fn run(
     signalbox: &Signalbox,
     workspace: &Workspace,

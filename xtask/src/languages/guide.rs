@@ -1,5 +1,5 @@
-//! The snippets of the guide in TypeScript and Python, checked in a project of their language. Those in Rust are tests of the
-//! SDK.
+//! Checks the TypeScript and Python snippets of the guide in a project of their language. The Rust snippets are tests
+//! of the SDK.
 
 use std::fs;
 use std::process::Command;
@@ -11,7 +11,7 @@ use super::{Steps, Stopped};
 use crate::steps::run_program;
 use crate::workspace::Workspace;
 
-/// The guide, against the repository.
+/// The path of the guide, relative to the repository.
 const GUIDE: &str = "docs/plugins.md";
 
 /// Checks the snippets of `language` in the conformance project, which exports every interface.
@@ -39,7 +39,8 @@ pub(super) fn run(
                 let mut tsc = Command::new("node_modules/.bin/tsc");
                 run_program(tsc.arg("--noEmit").current_dir(&folder))
             }
-            // Each as the plugin of its own would be pointless: they are imported together, as modules of one.
+            // Building a separate plugin from each would be pointless: they are imported together, as modules of one
+            // plugin.
             _ => {
                 let mut app = fs::read_to_string(folder.join("app.py"))?;
                 for (number, snippet) in snippets.iter().enumerate() {
@@ -59,7 +60,7 @@ pub(super) fn run(
     steps.step("guide", || checked().map_err(Stopped::Failed))
 }
 
-/// The text between fences of this language.
+/// Returns the texts between fences of this language.
 fn snippets(guide: &str, fence: &str) -> Vec<String> {
     let opening = format!("```{fence}\n");
     let parts = guide.split(&opening).skip(1);

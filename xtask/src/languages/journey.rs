@@ -1,4 +1,5 @@
-//! From nothing to live: new, build, test, push, and a client whose messages change without a reconnect.
+//! The way from nothing to a live plugin: new, build, test, push, and a client whose messages change without a
+//! reconnect.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use super::node::{Node, Served};
 use super::signalbox::{PUSH_TIME_MAX, Signalbox};
 use super::{Steps, Stopped, succeeded};
 
-/// Goes the way in `language`.
+/// Runs all steps in `language`.
 pub(super) fn run(signalbox: &Signalbox, language: &str, steps: &mut Steps) -> Result<(), Stopped> {
     let name = name(language);
     let folder = signalbox.folder(&name);
@@ -46,7 +47,7 @@ pub(super) fn run(signalbox: &Signalbox, language: &str, steps: &mut Steps) -> R
     })
 }
 
-/// What the plugin is called.
+/// The name of the plugin.
 pub(super) fn name(language: &str) -> String {
     format!("demo-{language}")
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask bench --languages`: what a plugin costs in each language. The plugin is the one of the template, which does
-//! the same in each.
+//! `cargo xtask bench --languages`: measures the cost of a plugin in each language. The plugin is that of the template,
+//! which does the same in each.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::signalbox::Signalbox;
 use super::{LANGUAGES, Stopped, journey, succeeded};
 use crate::temp::TempDir;
 
-/// Reports of each component, of which the medians count.
+/// Number of reports for each component; the medians count.
 const ROUNDS: usize = 5;
 
 /// The figures of one language.
@@ -23,21 +23,21 @@ struct Figures {
     compile_ms: f64,
     instantiate_ms: f64,
     memory: f64,
-    /// A call about a message that is of no interest: what calling costs.
+    /// A call with a message that the plugin ignores: the cost of calling.
     idle_us: f64,
     /// A call that answers with a message.
     reply_us: f64,
 }
 
-/// What is done to a row of plugins: a minute under load, in which each is replaced five times.
+/// The work for a row of plugins: a minute under load, in which each is replaced five times.
 const CHAIN: Effort = Effort {
     rate: 2_000,
     time: Duration::from_secs(12),
     swaps: 5,
 };
 
-/// Builds each template with `program`, a release build, and prints a table; then puts them in a row under the load of the
-/// generator `load`, and prints another one.
+/// Builds each template with `program`, a release build, and prints a table. Then puts them in a row under load from
+/// the generator `load`, and prints another table.
 pub(crate) fn measure(program: &Path, load: &Path) -> anyhow::Result<()> {
     let folder = TempDir::new("measure")?;
     let signalbox = Signalbox::new(program, folder.path());

@@ -1,5 +1,5 @@
-//! Mistakes as authors make them, and what they are told: by `signalbox plugin build`, in the server's log, and by its admin
-//! API.
+//! Mistakes that authors make, and the messages about them: from `signalbox plugin build`, in the server's log, and
+//! from its admin API.
 
 use std::fs;
 use std::path::Path;
@@ -12,15 +12,15 @@ use super::node::{Node, Served};
 use super::signalbox::Signalbox;
 use super::{Steps, Stopped, journey};
 
-/// A change to the template of a language, and what is said about it.
+/// A change to the template of a language, and the messages about it.
 struct Mistake {
     language: &'static str,
     file: &'static str,
-    /// What is replaced by what.
+    /// Pairs of a text and its replacement.
     changes: &'static [(&'static str, &'static str)],
-    /// The exit code of `plugin build`: 1 where nothing is built, 2 where the component is refused, 0 where only calls fail.
+    /// The exit code of `plugin build`: 1 if nothing is built, 2 if the component is refused, 0 if only calls fail.
     exit_code: i32,
-    /// What is in its output, among other things.
+    /// Texts that must be in its output, among others.
     told: &'static [&'static str],
 }
 
@@ -180,13 +180,14 @@ const MISTAKES: &[Mistake] = &[
     },
 ];
 
-/// What is said about an exception while messages flow, and where the code was.
+/// Texts that report an exception while messages flow, and the place in the code.
 const LIVE: &[(&str, [&str; 2])] = &[
     ("javascript", ["ReferenceError", "validate"]),
     ("python", ["NameError", "in validate"]),
 ];
 
-/// Makes the mistakes of `language`, where there are any, in the project that the journey left. The last one is pushed.
+/// Makes the mistakes of `language`, if there are any, in the project that the journey has left. The last one is
+/// pushed.
 pub(super) fn run(signalbox: &Signalbox, language: &str, steps: &mut Steps) -> Result<(), Stopped> {
     let mistakes = || MISTAKES.iter().filter(|of| of.language == language);
     if mistakes().next().is_none() {
@@ -203,13 +204,13 @@ pub(super) fn run(signalbox: &Signalbox, language: &str, steps: &mut Steps) -> R
         if let Some((_, parts)) = LIVE.iter().find(|(of, _)| *of == language) {
             fail_live(signalbox, &folder, &name, parts)?;
         }
-        // What comes after uses the plugin as it was.
+        // Later steps use the original plugin.
         fs::write(&component, good).context("the component")
     };
     steps.step("mistakes", || all().map_err(Stopped::Failed))
 }
 
-/// Changes the source, builds, compares what is said, and changes it back.
+/// Changes the source, builds, checks the output, and changes the source back.
 fn make(signalbox: &Signalbox, folder: &Path, name: &str, mistake: &Mistake) -> anyhow::Result<()> {
     let file = folder.join(mistake.file);
     let good = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
@@ -240,7 +241,7 @@ fn make(signalbox: &Signalbox, folder: &Path, name: &str, mistake: &Mistake) -> 
     Ok(())
 }
 
-/// Pushes what was built last, whose validator throws, and looks for the exception in the log and behind the admin API.
+/// Pushes the last build, whose validator throws, and looks for the exception in the log and in the admin API.
 fn fail_live(
     signalbox: &Signalbox,
     folder: &Path,

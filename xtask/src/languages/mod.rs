@@ -1,5 +1,5 @@
-//! `cargo xtask test --languages`: in each language from nothing to a plugin that is live, as its author would go, and the
-//! conformance cases. What a machine lacks is named, and that language reported as skipped.
+//! `cargo xtask test --languages`: goes from nothing to a live plugin in each language, as an author would, and runs
+//! the conformance cases. If the machine lacks a tool, the tool is named and the language is reported as skipped.
 
 mod chain;
 mod client;
@@ -27,35 +27,35 @@ use chain::Effort;
 pub(crate) use measure::measure;
 use signalbox::{Ended, Signalbox};
 
-/// The languages that `signalbox plugin new` knows: those first that build fast.
+/// The languages that `signalbox plugin new` knows; those that build fast come first.
 const LANGUAGES: &[&str] = &["javascript", "typescript", "go", "c", "rust", "python"];
 
-/// What is done to a row of plugins: enough to see that each can be replaced in it.
+/// The work for a row of plugins: enough to see that each can be replaced in it.
 const CHAIN: Effort = Effort {
     rate: 500,
     time: Duration::from_secs(2),
     swaps: 2,
 };
 
-/// What became of a language.
+/// The result for a language.
 enum Outcome {
     Passed(Vec<Step>),
-    /// With the tool that is missing, and how to get it.
+    /// Names the missing tool, and how to get it.
     Skipped(String),
     Failed(anyhow::Error),
 }
 
-/// Something that was done, and how long it took.
+/// A completed step, and how long it took.
 struct Step {
     name: &'static str,
     took: Duration,
 }
 
-/// What is done step by step until something is missing or fails.
+/// The steps that were completed before something was missing or failed.
 #[derive(Default)]
 struct Steps(Vec<Step>);
 
-/// Why a language did not get to the end.
+/// Why a language did not complete all steps.
 enum Stopped {
     Missing(String),
     Failed(anyhow::Error),
@@ -81,7 +81,7 @@ impl Steps {
     }
 }
 
-/// Tries the languages out, all or those that are named, with the server's `program` and the load generator `load`.
+/// Tests all languages, or those in `chosen`, with the server's `program` and the load generator `load`.
 pub(crate) fn test(
     workspace: &Workspace,
     program: &Path,
@@ -133,7 +133,7 @@ pub(crate) fn test(
     Ok(())
 }
 
-/// All that is done with one language.
+/// Runs everything for one language.
 fn try_out(signalbox: &Signalbox, workspace: &Workspace, language: &'static str) -> Outcome {
     let mut steps = Steps::default();
     let tried = journey::run(signalbox, language, &mut steps)
@@ -148,8 +148,8 @@ fn try_out(signalbox: &Signalbox, workspace: &Workspace, language: &'static str)
     }
 }
 
-/// Calls `work` with each of `items`, two at a time and beginning with the last ones, which take longest. Returns the results in the
-/// order of `items`.
+/// Calls `work` with each of `items`, two at a time and beginning with the last ones, which take longest. Returns the
+/// results in the order of `items`.
 fn at_once<T: Send>(
     items: &[&'static str],
     work: impl Fn(&'static str) -> T + Sync,
@@ -167,7 +167,7 @@ fn at_once<T: Send>(
     done
 }
 
-/// One line for each language.
+/// Returns one line for each language.
 fn summary(outcomes: &[(&str, Outcome)]) -> String {
     let mut lines = String::new();
     for (language, outcome) in outcomes {
@@ -195,7 +195,7 @@ fn summary(outcomes: &[(&str, Outcome)]) -> String {
     lines
 }
 
-/// What a command of `signalbox` that had to succeed left.
+/// Converts the result of a `signalbox` command that had to succeed.
 fn succeeded(ended: anyhow::Result<Ended>) -> Result<(), Stopped> {
     match ended? {
         Ended::Well => Ok(()),

@@ -11,13 +11,13 @@ use anyhow::{Context as _, bail};
 use super::signalbox::{ADMIN_KEY, PUSH_TIME_MAX, Signalbox};
 use crate::cluster::child::{Child, Event};
 
-/// Time for a server to listen, on a machine that is busy.
+/// Time limit for a server to listen, on a busy machine.
 const START_TIME_MAX: Duration = Duration::from_secs(180);
 
-/// Time for a line that must come.
+/// Time limit for a line that must come.
 const LINE_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// A server. It ends with this value.
+/// A server. It ends when this value is dropped.
 pub(super) struct Node {
     _child: Child,
     pub(super) address: SocketAddr,
@@ -26,20 +26,20 @@ pub(super) struct Node {
     log: Mutex<Receiver<Event>>,
 }
 
-/// What a server knows before anything is pushed to it.
+/// The server's configuration before anything is pushed to it.
 pub(super) struct Served<'a> {
     /// The plugins, in this order.
     pub(super) plugins: &'a [String],
-    /// The event type that they see beside their own.
+    /// The event type that they see in addition to their own.
     pub(super) event_type: &'static str,
-    /// What becomes of messages that they fail at.
+    /// The `on_failure` setting, for messages on which they fail.
     pub(super) on_failure: &'static str,
     /// Whether each has one instance, which hands its memory over.
     pub(super) single: bool,
 }
 
 impl Node {
-    /// A server called `name` that knows plugins and has no file of them.
+    /// Starts a server called `name` that has plugins configured, but no files of them.
     pub(super) fn start(
         signalbox: &Signalbox,
         name: &str,
@@ -47,8 +47,8 @@ impl Node {
     ) -> anyhow::Result<Self> {
         let folder = signalbox.folder(&format!("server-of-{name}"));
         fs::create_dir_all(&folder)?;
-        // A debug build on a busy machine: what is looked at here is whether it works, not how fast.
-        // The client is silent while its plugin is built, and does not answer pings meanwhile.
+        // This is a debug build on a busy machine: the tests check whether it works, not how fast. The client is silent
+        // while its plugin is built, and does not answer pings meanwhile.
         let mut config = format!(
             "[server]\nidle_timeout = \"30m\"\n[admin]\nkey = \"{ADMIN_KEY}\"\n[events]\nclient = [\"{}\"]\n",
             served.event_type
@@ -72,7 +72,7 @@ impl Node {
         })
     }
 
-    /// The variables by which `signalbox plugin push` and its like find it.
+    /// The variables with which `signalbox plugin push` and similar commands find the server.
     pub(super) fn access(&self) -> [(&str, &str); 2] {
         [
             ("SIGNALBOX_ADMIN_KEY", ADMIN_KEY),
@@ -80,7 +80,7 @@ impl Node {
         ]
     }
 
-    /// Waits for a line of its log that has all of `parts` in it.
+    /// Waits for a line of its log that contains all of `parts`.
     pub(super) fn wait_for_line(&self, parts: &[&str]) -> anyhow::Result<()> {
         let end = Instant::now() + LINE_TIME_MAX;
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,7 +120,7 @@ compile_time_max = "{PUSH_TIME_MAX}"
     )
 }
 
-/// Where it says that it listens.
+/// Reads the address that the server listens on from its log.
 fn address(log: &Receiver<Event>) -> anyhow::Result<SocketAddr> {
     let end = Instant::now() + START_TIME_MAX;
     let mut said = String::new();

@@ -1,4 +1,4 @@
-//! The program under test, as somebody at a terminal calls it.
+//! The program under test, called as a user calls it at a terminal.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -7,23 +7,23 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context as _, anyhow, ensure};
 use serde_json::Value;
 
-/// The exit code of `signalbox plugin build` where a tool is missing on this machine.
+/// The exit code of `signalbox plugin build` if a tool is missing on this machine.
 const EXIT_MISSING: i32 = 3;
 
 /// The key of the server that plugins are pushed to.
 pub(super) const ADMIN_KEY: &str = "the-key-of-these-tests-alone";
 
-/// How long a push may take: on a busy machine a server gives compiling what serving leaves.
+/// Time limit for a push: on a busy machine, compiling gets only the CPU time that serving leaves.
 pub(super) const PUSH_TIME_MAX: &str = "10m";
 
-/// Tools that keep things in `XDG_CACHE_HOME` too: the variable of each, and its folder there.
+/// Tools that also use `XDG_CACHE_HOME`: the variable of each, and its folder there.
 const TOOL_CACHES: [(&str, &str); 3] = [
     ("GOCACHE", "go-build"),
     ("PIP_CACHE_DIR", "pip"),
     ("ZIG_GLOBAL_CACHE_DIR", "zig"),
 ];
 
-/// The program, and the folder that projects are made in.
+/// The program, and the folder in which projects are created.
 pub(super) struct Signalbox {
     program: PathBuf,
     folder: PathBuf,
@@ -32,7 +32,7 @@ pub(super) struct Signalbox {
 /// How a command ended.
 pub(super) enum Ended {
     Well,
-    /// What is missing on this machine, in one line.
+    /// Names what is missing on this machine, in one line.
     Missing(String),
     Badly(anyhow::Error),
 }
@@ -45,25 +45,25 @@ impl Signalbox {
         }
     }
 
-    /// Where the project or server called `name` is.
+    /// The folder of the project or server called `name`.
     pub(super) fn folder(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// A command that is run in `folder`.
+    /// Returns a command that is run in `folder`.
     pub(super) fn command(&self, folder: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command.current_dir(folder).stdin(Stdio::null());
         self.begin_without_compiled_plugins(&mut command);
-        // What cargo tells this program is not for the cargo that a plugin is built with.
+        // Settings that cargo passes to this program must not reach the cargo that builds a plugin.
         for name in ["CARGO_TARGET_DIR", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
             command.env_remove(name);
         }
         command
     }
 
-    /// Gives the program a cache of its own, so that times do not depend on earlier runs, and leaves their caches to the
-    /// tools that it calls.
+    /// Gives the program its own cache, so that times do not depend on earlier runs, and lets the tools that it calls
+    /// keep their caches.
     fn begin_without_compiled_plugins(&self, command: &mut Command) {
         command.env("XDG_CACHE_HOME", self.folder.join("cache"));
         let of_user = env::var_os("XDG_CACHE_HOME")
@@ -77,17 +77,17 @@ impl Signalbox {
         }
     }
 
-    /// Makes a project.
+    /// Creates a project.
     pub(super) fn new_project(&self, name: &str, language: &str) -> anyhow::Result<Ended> {
         self.run(&self.folder, &["plugin", "new", name, "--lang", language])
     }
 
-    /// Runs a command of a project to its end. Its output is shown where it fails.
+    /// Runs a command of a project to its end. Its output is shown if it fails.
     pub(super) fn run(&self, folder: &Path, words: &[&str]) -> anyhow::Result<Ended> {
         self.run_with(folder, words, &[])
     }
 
-    /// The same with variables.
+    /// Like `run`, with environment variables.
     pub(super) fn run_with(
         &self,
         folder: &Path,
@@ -124,7 +124,7 @@ impl Signalbox {
         serde_json::from_slice(&output.stdout).context("it printed no JSON")
     }
 
-    /// Pushes the component in `file` as the plugin `name`, and returns what the server answers.
+    /// Pushes the component in `file` as the plugin `name`, and returns the server's answer.
     pub(super) fn push(
         &self,
         name: &str,
@@ -137,7 +137,7 @@ impl Signalbox {
         self.ask(&words, variables).with_context(|| words.join(" "))
     }
 
-    /// Runs a command to its end, however that is.
+    /// Runs a command to its end, whatever its result.
     pub(super) fn output(
         &self,
         folder: &Path,

@@ -1,4 +1,4 @@
-//! A browser and its driver: whether they are there, and how they come from Debian's packages.
+//! Checks for a browser and its driver, and installs them from Debian's packages.
 
 use std::io;
 use std::process::Command;
@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 
 use super::debian;
 
-/// Whether PATH has the driver, which finds the browser.
+/// Whether the driver, which finds the browser, is in PATH.
 pub(super) fn present() -> anyhow::Result<bool> {
     let asked = match Command::new("chromedriver").arg("--version").output() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -19,7 +19,7 @@ pub(super) fn present() -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// The driver's package brings the browser; without a font it shows boxes.
+/// The driver's package brings the browser; without a font the browser shows boxes.
 pub(super) fn install() -> anyhow::Result<()> {
     debian::install(&["chromium-driver", "fonts-dejavu-core"])
 }

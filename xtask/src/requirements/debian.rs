@@ -1,4 +1,4 @@
-//! Packages from Debian and its kin, whose services stay off.
+//! Installs packages of Debian and its derivatives, without starting their services.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -10,13 +10,13 @@ use anyhow::{Context as _, bail};
 
 use crate::steps::run_program;
 
-/// What a package asks before it starts a service (`invoke-rc.d`): a program that exits with 101 says no.
+/// The program that a package asks before it starts a service (`invoke-rc.d`): exit code 101 forbids it.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// There while systemd runs the machine.
+/// Exists while systemd runs the machine.
 const SYSTEMD: &str = "/run/systemd/system";
 
-/// Installs a package and leaves its service neither running nor enabled: whoever wants a server starts one of their own.
+/// Installs a package and leaves its service neither running nor enabled: a command that needs a server starts its own.
 pub(super) fn install_without_starting(package: &str, service: &str) -> anyhow::Result<()> {
     install(&[package])?;
     if Path::new(SYSTEMD).exists() {
@@ -25,7 +25,7 @@ pub(super) fn install_without_starting(package: &str, service: &str) -> anyhow::
     Ok(())
 }
 
-/// Installs packages; a service that comes with one is not started.
+/// Installs packages without starting services that come with them.
 pub(super) fn install(packages: &[&str]) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("packages are installed by root, and this is another user");
@@ -45,7 +45,7 @@ fn apt_get() -> Command {
     command
 }
 
-/// A policy that forbids starting services. One that the machine has is left as it is.
+/// A policy that forbids starting services. An existing policy of the machine is left unchanged.
 struct Policy {
     ours: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! `promtool`: whether it is there, and how it comes from Debian's packages.
+//! Checks for `promtool`, and installs it from Debian's packages.
 
 use std::io;
 use std::process::Command;
@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 
 use super::debian;
 
-/// Whether PATH has one.
+/// Whether `promtool` is in PATH.
 pub(super) fn present() -> anyhow::Result<bool> {
     let asked = match Command::new("promtool").arg("--version").output() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -19,7 +19,7 @@ pub(super) fn present() -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// The package brings the server along, which stays off.
+/// The package also brings the server, which is not started.
 pub(super) fn install() -> anyhow::Result<()> {
     debian::install_without_starting("prometheus", "prometheus.service")
 }

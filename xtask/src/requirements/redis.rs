@@ -1,4 +1,4 @@
-//! `redis-server`: whether it is there, how old it is, and how it comes from Debian's packages.
+//! Checks for `redis-server` and its version, and installs it from Debian's packages.
 
 use std::io;
 use std::process::Command;
@@ -7,11 +7,11 @@ use anyhow::{Context as _, bail};
 
 use super::debian;
 
-/// Sharded publish and subscribe came with it.
+/// The first version with sharded publish and subscribe.
 const OLDEST: (u32, u32) = (7, 0);
 
-/// Whether the first `redis-server` in PATH is new enough. One that is too old is an error, because what would be installed
-/// beside it would not be found.
+/// Whether the first `redis-server` in PATH is new enough. An older one is an error, because a newer one installed next
+/// to it would not be found.
 pub(super) fn present() -> anyhow::Result<bool> {
     let asked = match Command::new("redis-server").arg("--version").output() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -29,7 +29,7 @@ pub(super) fn install() -> anyhow::Result<()> {
     debian::install_without_starting("redis-server", "redis-server.service")
 }
 
-/// Major and minor version in `Redis server v=7.0.15 sha=...`.
+/// Reads the major and minor version from a text such as `Redis server v=7.0.15 sha=...`.
 fn version(said: &str) -> Option<(u32, u32)> {
     let (_, rest) = said.split_once("v=")?;
     let mut numbers = rest.split('.').map(str::parse);

@@ -1,4 +1,4 @@
-//! Runs `cargo test`, shows what it prints, and reads it.
+//! Runs `cargo test`, shows its output, and reads it.
 
 use std::io::{self, BufReader, IsTerminal as _, Write};
 use std::process::Command;
@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 
 use super::outcome::Outcome;
 
-/// Runs it to its end and prints its output. Adds the names of the failed tests to `failed`.
+/// Runs cargo to its end and prints its output. Adds the names of the failed tests to `failed`.
 pub(super) fn run(mut cargo: Command, failed: &mut Vec<String>) -> anyhow::Result<()> {
     let out = io::stdout();
     if out.is_terminal() {
@@ -16,7 +16,7 @@ pub(super) fn run(mut cargo: Command, failed: &mut Vec<String>) -> anyhow::Resul
     run_into(out.lock(), cargo, failed)
 }
 
-/// Its standard output and its standard error go through one pipe, so that each line keeps its place.
+/// Cargo's standard output and standard error go through one pipe, so that each line keeps its place.
 fn run_into(out: impl Write, mut cargo: Command, failed: &mut Vec<String>) -> anyhow::Result<()> {
     let (reader, writer) = io::pipe().context("no pipe for the output of cargo")?;
     cargo.stdout(
@@ -26,7 +26,7 @@ fn run_into(out: impl Write, mut cargo: Command, failed: &mut Vec<String>) -> an
     );
     cargo.stderr(writer);
     let mut child = cargo.spawn().context("cannot run cargo; is it in PATH?")?;
-    // With it go the ends of the pipe that this process holds.
+    // This also closes the ends of the pipe that this process holds.
     drop(cargo);
     let outcome = show(BufReader::new(reader), out);
     let status = child.wait().context("cargo's end is unknown")?;
@@ -43,7 +43,7 @@ fn run_into(out: impl Write, mut cargo: Command, failed: &mut Vec<String>) -> an
     bail!("{count} failed; they are named below");
 }
 
-/// Copies all lines to `out`, and reads them.
+/// Copies all lines to `out`, and parses them.
 fn show(mut lines: impl io::BufRead, mut out: impl Write) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut line = Vec::new();

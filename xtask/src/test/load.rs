@@ -1,4 +1,4 @@
-//! A process that spins on each core: beside it, whatever depends on how fast something else is shows.
+//! A process that spins on each core. Running next to it exposes tests that depend on how fast something else is.
 
 use std::hint::spin_loop;
 use std::io::{self, Read as _};
@@ -7,12 +7,12 @@ use std::thread;
 
 use anyhow::Context as _;
 
-/// The process. Dropping it ends it.
+/// The process. It ends when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Load(Child);
 
 impl Load {
-    /// Starts this program once more, to spin.
+    /// Starts this program again, to spin.
     pub(crate) fn start() -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("this program does not know its own file")?;
         let child = Command::new(program)
@@ -25,7 +25,7 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        // The end of its input ends it, which comes too if this process is killed.
+        // The process ends when its input does, which also happens if this process is killed.
         drop(self.0.stdin.take());
         let _ = self.0.wait();
     }

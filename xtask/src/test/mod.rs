@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that the tests need, then all tests.
+//! `cargo xtask test`: prepares everything that the tests need, then runs all tests.
 
 mod cargo;
 mod load;
@@ -17,7 +17,7 @@ use crate::workspace::Workspace;
 use load::Load;
 pub(crate) use load::spin;
 
-/// Steps that others need.
+/// Steps that other steps need.
 const TARGET: &str = "wasm target";
 const PROGRAMS: &str = "programs of the tests";
 const PACKAGES: &str = "python packages";
@@ -35,10 +35,10 @@ pub(crate) struct TestArgs {
     /// Only build and run a plugin in each language, from nothing to live
     #[arg(long, conflicts_with = "filter")]
     languages: bool,
-    /// Of the languages only this one; may be given several times
+    /// Test only this one of the languages; may be given several times
     #[arg(long, requires = "languages", value_name = "NAME")]
     language: Vec<String>,
-    /// Run everything so many times, beside a process that spins on each core
+    /// Run everything this many times, next to a process that spins on each core
     #[arg(long, value_name = "TIMES", value_parser = clap::value_parser!(u32).range(1..))]
     repeat: Option<u32>,
     /// Further arguments for the test programs, e.g. --nocapture
@@ -47,7 +47,7 @@ pub(crate) struct TestArgs {
 }
 
 impl TestArgs {
-    /// Without a choice of targets, cargo runs the tests of all of them and the documentation's.
+    /// If no targets are chosen, cargo runs the tests of all targets and those in the documentation.
     fn cargo_args(&self) -> Vec<&str> {
         let mut words = vec!["test", "--workspace", "--no-fail-fast"];
         words.extend(self.filter.as_deref());
@@ -78,7 +78,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<Exit
     }
 }
 
-/// Brings and builds what the tests need.
+/// Installs and builds what the tests need.
 fn prepare(steps: &mut Steps, workspace: &Workspace, args: &TestArgs) {
     steps.step(TARGET, &[], || requirements::ensure(&[WASM_TARGET]));
     if !args.languages {
@@ -88,16 +88,16 @@ fn prepare(steps: &mut Steps, workspace: &Workspace, args: &TestArgs) {
         steps.step(EXAMPLES, &[TARGET], || plugins::build_examples(workspace));
         steps.step(GUESTS, &[TARGET], || plugins::build_guests(workspace));
     }
-    // All in one way: with another choice of targets cargo compiles dependencies anew, with other features.
+    // Always built in the same way: with another choice of targets, cargo recompiles dependencies with other features.
     let mut words = vec!["test", "--workspace", "--no-run"];
     if args.languages {
-        // The load generator comes with its own tests.
+        // Building the load generator's tests also builds the load generator.
         words.extend(["--test", "it", "--test", "load"]);
     }
     steps.step(BUILD, &[], || run_program(workspace.cargo().args(words)));
 }
 
-/// Runs everything once. What failed is added to `failed`, with the run that it failed in.
+/// Runs everything once. Failures are added to `failed`, with the run in which they occurred.
 fn test(
     steps: &mut Steps,
     workspace: &Workspace,
@@ -115,7 +115,7 @@ fn test(
             cargo::run(cargo, &mut failed_now)
         });
     }
-    // With the server that the tests have built, and while nothing else is compiled.
+    // Uses the server that the tests have built, and runs while nothing else is compiled.
     if args.filter.is_none() {
         steps.step(format!("languages{suffix}"), &[TARGET, BUILD], || {
             test_languages(workspace, &args.language).inspect_err(|error| {
@@ -137,7 +137,7 @@ fn test_languages(workspace: &Workspace, chosen: &[String]) -> anyhow::Result<()
     )
 }
 
-/// A line for each step, then one for each test that failed.
+/// Returns a line for each step, then one for each test that failed.
 fn summary(steps: &Steps, failed: &[String]) -> String {
     let mut text = steps.summary();
     if !failed.is_empty() {

@@ -6,7 +6,7 @@ use std::mem;
 /// Reads the output of `cargo test`, line by line.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// The test program that runs; none before the first.
+    /// The test program that is running; `None` before the first.
     current: Option<Program>,
     failed: BTreeSet<String>,
 }
@@ -14,15 +14,15 @@ pub(crate) struct Outcome {
 #[derive(Debug, Default)]
 struct Program {
     name: String,
-    /// The names below the last line `failures:`. What a failed test printed comes before them.
+    /// The names below the last line `failures:`. The output of failed tests comes before them.
     listed: Vec<String>,
     lists: bool,
-    /// Which tests failed; none as long as the program has not said.
+    /// The tests that failed; `None` until the program has reported its result.
     result: Option<Vec<String>>,
 }
 
 impl Outcome {
-    /// Takes the next line, with or without colours.
+    /// Reads the next line, with or without colours.
     pub(crate) fn read(&mut self, line: &str) {
         let line = without_colours(line);
         if let Some(name) = started(&line) {
@@ -36,7 +36,8 @@ impl Outcome {
         }
     }
 
-    /// The failures: tests by name, each with its program, and programs that crashed. To be asked if cargo failed.
+    /// Returns the failures: tests by name, each with its program, and programs that crashed. Call it only if cargo
+    /// failed.
     pub(crate) fn failed(&mut self) -> Vec<String> {
         self.end_program();
         self.failed.iter().cloned().collect()
@@ -67,7 +68,7 @@ impl Program {
             self.lists = true;
         } else if let Some(result) = line.strip_prefix("test result: ") {
             self.lists = false;
-            // The last one counts: a failed test may have printed the output of another cargo.
+            // The last result counts: a failed test may have printed the output of another cargo.
             self.result = Some(if result.starts_with("ok") {
                 Vec::new()
             } else {
@@ -81,7 +82,7 @@ impl Program {
     }
 }
 
-/// The test program that cargo says it starts now.
+/// Returns the test program if the line says that cargo starts one.
 fn started(line: &str) -> Option<String> {
     let line = line.trim();
     if let Some(krate) = line.strip_prefix("Doc-tests ") {

@@ -33,7 +33,7 @@ pub(super) fn run(file: &Path, config_text: &str, json: bool, compiling: Compili
     })
 }
 
-/// The same in a line, where it is admitted.
+/// Like `run`, but prints only one line if the component is admitted.
 pub(super) fn run_briefly(file: &Path, config_text: &str) -> ExitCode {
     with_loader(Compiling::Once, async |loader, _| {
         let report = check(&loader, file, config_text).await;
@@ -47,7 +47,7 @@ pub(super) fn run_briefly(file: &Path, config_text: &str) -> ExitCode {
     })
 }
 
-/// Admits the component in `file` with the default limits, and calls it.
+/// Admits the component in `file` with the default limits, and makes sample calls to it.
 async fn check(loader: &Loader, file: &Path, config_text: &str) -> Report {
     let config = Arc::new(PluginConfig {
         name: stem(file),
@@ -79,8 +79,8 @@ async fn check(loader: &Loader, file: &Path, config_text: &str) -> Report {
     }
 }
 
-/// Prints a line for each plugin, one for keys of tokens that are of no use, and in the end that `what` is valid. The
-/// configuration itself has been found valid before.
+/// Prints a line for each plugin, one for token keys that cannot be used, and finally that `what` is valid. The
+/// configuration itself has already been validated.
 pub(in crate::cli) fn check_all(config: &Config, what: &str) -> ExitCode {
     with_loader(Compiling::Anew, async |loader, metrics| {
         let keys = Authenticator::new(&config.auth, metrics.clone());

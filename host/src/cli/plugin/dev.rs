@@ -1,4 +1,4 @@
-//! `signalbox plugin dev`: at each save builds the plugin of a folder, runs its cases, and pushes it to a server.
+//! `signalbox plugin dev`: on each save, builds the plugin of a folder, runs its cases, and pushes it to a server.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use super::{
     test,
 };
 
-/// Folders whose files are made, not written.
+/// Folders whose files are generated.
 const MADE_FOLDERS: [&str; 9] = [
     ".git",
     ".venv",
@@ -31,13 +31,13 @@ const MADE_FOLDERS: [&str; 9] = [
     "target",
 ];
 
-/// Files that builds write.
+/// Files that builds generate.
 const MADE_FILES: [&str; 3] = ["Cargo.lock", "go.sum", "package-lock.json"];
 
-/// Time without a change after which a save is taken to be over: editors write a file in several steps.
+/// A save counts as finished after this long without a change: editors write a file in several steps.
 const QUIET: Duration = Duration::from_millis(150);
 
-/// How often files are compared where no notification comes, as on network file systems.
+/// How often files are compared if no notification arrives, as on network file systems.
 const COMPARED_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) fn run(folder: &Path, config_text: &str, server: &Server) -> ExitCode {
@@ -63,7 +63,7 @@ pub(super) fn run(folder: &Path, config_text: &str, server: &Server) -> ExitCode
     }
 }
 
-/// Builds, tests and pushes once. What goes wrong is printed, and ends the round.
+/// Builds, tests and pushes once. An error is printed, and ends the round.
 fn round(project: &Project, config_text: &str, server: Option<&Server>) {
     println!("-- building {}", project.name());
     let project = match build::build(&project.folder) {
@@ -97,7 +97,7 @@ fn round(project: &Project, config_text: &str, server: Option<&Server>) {
     }
 }
 
-/// The files that somebody writes, and when each was changed.
+/// The source files, and when each was last changed.
 type Sources = BTreeMap<PathBuf, Option<SystemTime>>;
 
 fn sources(folder: &Path) -> Sources {
@@ -109,7 +109,7 @@ fn sources(folder: &Path) -> Sources {
     sources
 }
 
-/// Visits files below `folder`, and the folders themselves. What cannot be read is not there.
+/// Visits the files and folders below `folder`, except generated ones. Entries that cannot be read are skipped.
 fn walk(folder: &Path, visit: &mut impl FnMut(&Path, &fs::DirEntry)) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
@@ -131,11 +131,11 @@ fn walk(folder: &Path, visit: &mut impl FnMut(&Path, &fs::DirEntry)) {
     }
 }
 
-/// Returns once files are other than `known`, and have been so for a moment.
+/// Returns once the files differ from `known` and have stopped changing.
 fn wait_for_change(folder: &Path, known: &Sources) -> notify::Result<()> {
     let (changes, notified) = channel();
     let mut watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
-        // Nobody listens any more once a change was found.
+        // Fails after a change was found: the receiver is gone by then.
         let _ = changes.send(());
     })?;
     watch(&mut watcher, folder)?;
@@ -151,7 +151,7 @@ fn wait_for_change(folder: &Path, known: &Sources) -> notify::Result<()> {
     }
 }
 
-/// Each folder by itself, so that nothing watches the thousands of files that package managers bring.
+/// Watches each folder separately, so that the thousands of files that package managers install are not watched.
 fn watch(watcher: &mut RecommendedWatcher, folder: &Path) -> notify::Result<()> {
     let mut folders = vec![folder.to_owned()];
     walk(folder, &mut |path, _| {
@@ -209,7 +209,7 @@ mod tests {
         let file = folder.path().join("main.go");
         fs::write(&file, "a").expect("a file");
         let known = sources(folder.path());
-        // Comes before or while it is waited for: either must be seen.
+        // The write comes before or during the wait; either must be noticed.
         fs::write(folder.path().join("new.go"), "b").expect("a file");
         wait_for_change(folder.path(), &known).expect("the folder can be watched");
     }

@@ -1,4 +1,4 @@
-//! What the commands for authors admit components with, and what they keep between them.
+//! The loader with which the commands for authors admit components, and the compiled code that they share.
 
 use std::{env, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -7,17 +7,17 @@ use signalbox::{
     plugin::{Loader, MemoryStore},
 };
 
-/// Whether compiling a component is left out where another command has done it.
+/// Whether a component is compiled again if another command has already compiled it.
 #[derive(Clone, Copy)]
 pub(super) enum Compiling {
-    /// It is done again, for its time to be told.
+    /// Compile again, so that the compile time can be reported.
     Anew,
-    /// What was compiled is kept in a folder of this user. `plugin build`, `test` and `dev` follow upon each other, and
+    /// Keep compiled code in a folder of this user. `plugin build`, `test` and `dev` are run one after another, and
     /// compiling a Python component takes ten seconds.
     Once,
 }
 
-/// Runs `work` with a loader that has a store in memory.
+/// Runs `work` with a loader that has an in-memory store.
 pub(super) fn with_loader(
     compiling: Compiling,
     work: impl AsyncFnOnce(Loader, Arc<Metrics>) -> ExitCode,
@@ -51,8 +51,8 @@ fn cannot_check(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Where this user's programs keep what they can make again (XDG Base Directory Specification: a path that is not absolute
-/// is none). None where the user has no home: then nothing is kept.
+/// The folder in which this user's compiled components are cached (XDG Base Directory Specification, which ignores
+/// paths that are not absolute). `None` if the user has no home: then nothing is kept.
 fn folder_of_user(cache_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
     let folder = cache_home
         .filter(|folder| folder.is_absolute())

@@ -1,4 +1,4 @@
-//! `signalbox plugin`: projects of plugins, components without a server, and the plugins of one that runs.
+//! `signalbox plugin`: plugin projects, components without a server, and the plugins of a running server.
 
 mod build;
 mod check;
@@ -25,10 +25,10 @@ pub(super) enum Command {
     New {
         /// The plugin's name: letters in lower case, digits and hyphens
         name: String,
-        /// What it is written in
+        /// Language that it is written in
         #[arg(long, value_enum)]
         lang: new::Language,
-        /// Where to; default: a folder with the plugin's name
+        /// Folder to create; default: one with the plugin's name
         #[arg(long)]
         path: Option<PathBuf>,
     },
@@ -37,25 +37,25 @@ pub(super) enum Command {
         /// The plugin's folder
         #[arg(default_value = ".")]
         folder: PathBuf,
-        /// What its `init` is given
+        /// Configuration text that its `init` gets
         #[arg(long, default_value = "{}")]
         config_text: String,
         /// Report as JSON
         #[arg(long)]
         json: bool,
     },
-    /// At each save build the plugin in a folder, run its cases, and push it to a server that runs
+    /// On each save, build the plugin in a folder, run its cases, and push it to a running server
     Dev {
         /// The plugin's folder
         #[arg(default_value = ".")]
         folder: PathBuf,
-        /// What its `init` is given when it is tried out
+        /// Configuration text that its `init` gets when it is tried out
         #[arg(long, default_value = "{}")]
         config_text: String,
         #[command(flatten)]
         server: remote::Server,
     },
-    /// Make a component of a core module that Go or C was compiled to
+    /// Turn a core module that was compiled from Go or C into a component
     Component {
         /// The core module
         module: PathBuf,
@@ -63,76 +63,76 @@ pub(super) enum Command {
         #[arg(long, short)]
         output: PathBuf,
     },
-    /// Try a component out, and report what it is and whether it would be admitted
+    /// Try out a component, and report its properties and whether it would be admitted
     Check {
         /// The component
         file: PathBuf,
-        /// What its `init` is given
+        /// Configuration text that its `init` gets
         #[arg(long, default_value = "{}")]
         config_text: String,
         /// Report as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Run recorded messages through a component, and compare what becomes of them
+    /// Run recorded messages through a component, and compare the outcomes with the expected ones
     Test {
-        /// The component; default: what `build` made in this folder
+        /// The component; default: the one that `build` made in this folder
         file: Option<PathBuf>,
-        /// The messages, and what is expected of each: docs/plugins.md has the format; default: the project's
+        /// The messages, and the expected outcome of each: docs/plugins.md describes the format; default: the project's
         #[arg(long)]
         events: Option<PathBuf>,
-        /// What its `init` is given, instead of what the file with the messages says
+        /// Configuration text that its `init` gets, instead of the one in the file with the messages
         #[arg(long)]
         config_text: Option<String>,
         /// Report as JSON
         #[arg(long)]
         json: bool,
     },
-    /// List the plugins of a server that runs, and their versions
+    /// List the plugins of a running server, and their versions
     List {
         #[command(flatten)]
         server: remote::Server,
     },
-    /// Have a server read the file of a plugin again
+    /// Make a server read the file of a plugin again
     Reload {
         /// The plugin's name in the configuration
         name: String,
-        /// Also where a pushed version, or one that was gone back to, is live
+        /// Even if a pushed version, or one that was rolled back to, is live
         #[arg(long)]
         force: bool,
-        /// Every node of its cluster, whatever was pushed with --cluster before
+        /// On every node of its cluster, regardless of what was pushed with --cluster before
         #[arg(long, conflicts_with = "force")]
         cluster: bool,
         #[command(flatten)]
         server: remote::Server,
     },
-    /// Have a server go back to an earlier version of a plugin
+    /// Make a server go back to an earlier version of a plugin
     Rollback {
         /// The plugin's name in the configuration
         name: String,
-        /// The beginning of its sha256, 12 digits or more; default: the latest one that was not taken back itself
+        /// The beginning of its sha256, 12 digits or more; default: the latest version that was not rolled back itself
         #[arg(long)]
         to: Option<String>,
         #[command(flatten)]
         server: remote::Server,
     },
-    /// Swap a component in on a server that runs
+    /// Swap in a component on a running server
     Push {
-        /// The component; default: what `build` made in this folder
+        /// The component; default: the one that `build` made in this folder
         file: Option<PathBuf>,
         /// The plugin's name in the configuration; default: the name of the file
         #[arg(long)]
         name: Option<String>,
-        /// Also where this version was taken back on probation
+        /// Even if this version was rolled back on probation
         #[arg(long, conflicts_with = "cluster")]
         force: bool,
-        /// At once, and for good: it stays live however often it fails
+        /// Go live at once and for good, however often it fails
         #[arg(long)]
         no_probation: bool,
         /// On all nodes of its cluster together, or on none
         #[arg(long)]
         cluster: bool,
-        /// With --cluster: go live once so many nodes admit it; those that refuse keep what they have
+        /// With --cluster: go live once this many nodes admit it; nodes that refuse it keep their version
         #[arg(long, requires = "cluster", value_parser = clap::value_parser!(u32).range(1..))]
         quorum: Option<u32>,
         #[command(flatten)]
@@ -203,7 +203,7 @@ pub(super) fn run(command: &Command) -> ExitCode {
     }
 }
 
-/// Runs a command that looks into the project of this folder for what it was not told.
+/// Runs a command that takes arguments it was not given from the project in this folder.
 fn in_project(
     command: impl FnOnce(&dyn Fn() -> anyhow::Result<build::Project>) -> anyhow::Result<ExitCode>,
 ) -> ExitCode {
@@ -213,7 +213,7 @@ fn in_project(
     })
 }
 
-/// The name of a component's file, without its folder and ending.
+/// The name of a component's file, without its folder and extension.
 fn stem(file: &Path) -> String {
     file.file_stem().map_or_else(
         || "plugin".to_owned(),

@@ -1,4 +1,4 @@
-//! `signalbox plugin new`: a project that builds, from templates that are part of this program.
+//! `signalbox plugin new`: creates a project that builds, from templates embedded in this program.
 
 use std::{
     fs,
@@ -20,32 +20,32 @@ static C_SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../sdk/c");
 static TYPESCRIPT_SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../sdk/typescript");
 static PYTHON_SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../sdk/python");
 
-/// What plugins are called in the templates.
+/// The name of plugins in the templates.
 const PLACEHOLDER: &str = "my-plugin";
 
-/// Longest name: an event type that begins with it, such as `NAME.greeting`, has at most 64 characters.
+/// The longest name, in bytes. An event type that begins with it, such as `NAME.greeting`, has at most 64 characters.
 const NAME_BYTES_MAX: usize = 40;
 
-/// What a plugin can be written in.
+/// The language that a plugin is written in.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 #[value(rename_all = "lowercase")]
 pub(in crate::cli) enum Language {
-    /// Rust, by cargo
+    /// Rust, with cargo
     Rust,
-    /// TypeScript, by npm and QuickJS
+    /// TypeScript, with npm and QuickJS
     TypeScript,
-    /// JavaScript, by npm and QuickJS
+    /// JavaScript, with npm and QuickJS
     JavaScript,
-    /// Python, by componentize-py
+    /// Python, with componentize-py
     Python,
     /// Go
     Go,
-    /// C, by zig or clang
+    /// C, with zig or clang
     C,
 }
 
-/// A file of a new project: where, and what.
+/// A file of a new project: its path and its content.
 type File = (PathBuf, Vec<u8>);
 
 pub(super) fn run(name: &str, language: Language, folder: Option<&Path>) -> ExitCode {
@@ -66,7 +66,7 @@ pub(super) fn run(name: &str, language: Language, folder: Option<&Path>) -> Exit
     }
 }
 
-/// Writes a project into `folder`, which must not be there yet.
+/// Writes a project into `folder`, which must not exist yet.
 fn create(name: &str, language: Language, folder: &Path) -> anyhow::Result<()> {
     check_name(name)?;
     let named = || folder.display().to_string();
@@ -90,10 +90,10 @@ fn create(name: &str, language: Language, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a plugin can be called so: by cargo, npm, Go, the configuration, and in event types.
+/// Checks that a plugin can have this name with cargo, npm, Go, the configuration and event types.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns an error that says what is wrong with the name.
 pub(super) fn check_name(name: &str) -> anyhow::Result<()> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let begins = name
@@ -127,7 +127,7 @@ impl Language {
         }
     }
 
-    /// The files of a new project, with the SDK and the WIT package.
+    /// Returns the files of a new project, including the SDK and the WIT package.
     fn files(self, name: &str) -> Vec<File> {
         let mut files = Vec::new();
         let language = self.template();
@@ -173,15 +173,15 @@ impl Language {
     }
 }
 
-/// The files of `folder` and below, without `prefix` and put under `to`.
+/// Collects the files in and below `folder`, without `prefix` in their paths, and puts them under `to`.
 fn collect(folder: &Dir<'_>, prefix: &Path, to: &Path, files: &mut Vec<File>) {
-    // A project has the SDK as it is used: its own tests stay here.
+    // A project gets the SDK without the SDK's own tests.
     let is_test = |path: &Path| path.to_string_lossy().ends_with("_test.go");
     for file in folder.files().filter(|file| !is_test(file.path())) {
         let path = file.path().strip_prefix(prefix).unwrap_or(file.path());
         files.push((to.join(path), file.contents().to_vec()));
     }
-    // Where Python has run, it leaves what it compiled.
+    // Python leaves its compiled files behind.
     let source = |below: &&Dir<'_>| !below.path().ends_with("__pycache__");
     for below in folder.dirs().filter(source) {
         collect(below, prefix, to, files);

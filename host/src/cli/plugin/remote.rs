@@ -1,4 +1,4 @@
-//! `signalbox plugin list`, `reload`, `rollback` and `push`: the API of operators from a shell.
+//! `signalbox plugin list`, `reload`, `rollback` and `push`: the operators' API from a shell.
 //!
 //! Exit codes: 0, done or nothing to do; 2, the component was refused; 1, anything else.
 
@@ -23,24 +23,24 @@ use super::{
     stem,
 };
 
-/// Where a server listens where nothing else is said.
+/// The URL of a server if none is given.
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
-/// Statuses of this API that mean something to this client.
+/// The HTTP statuses of this API that matter to this client.
 const OK: u16 = 200;
 const UNAUTHORIZED: u16 = 401;
 const REFUSED: u16 = 422;
 
-/// The server that is spoken to. The key is told by a variable or a file, never by an argument that others could see.
+/// The server to talk to. The key comes from a variable or a file, never from an argument that others could see.
 #[derive(Args)]
 pub(in crate::cli) struct Server {
-    /// Where it listens; default: SIGNALBOX_URL, else http://127.0.0.1:8080
+    /// URL of the server; default: SIGNALBOX_URL, else http://127.0.0.1:8080
     #[arg(long)]
     url: Option<String>,
     /// A file with the key (admin.key); default: the variable SIGNALBOX_ADMIN_KEY
     #[arg(long)]
     key_file: Option<PathBuf>,
-    /// A PEM file with the authority of its certificate; default: those of the system
+    /// A PEM file with the authority of the server's certificate; default: the system's authorities
     #[arg(long)]
     ca_file: Option<PathBuf>,
     /// How long an answer may take
@@ -51,10 +51,10 @@ pub(in crate::cli) struct Server {
     json: bool,
 }
 
-/// How far a push goes.
+/// The nodes that a push reaches.
 #[derive(Clone, Copy)]
 pub(super) enum Scope {
-    /// `force`: also where the version was taken back on probation.
+    /// `force`: even if the version was rolled back on probation.
     Node {
         force: bool,
     },
@@ -113,8 +113,8 @@ impl Server {
         self.run(async |client| {
             let bytes = std::fs::read(file).with_context(|| format!("{}", file.display()))?;
             let path = format!("/admin/plugins/{}", encoded(&plugin));
-            // A server that wants no upload may answer before it has read all of it, and that answer may be lost: so
-            // what is wrong with the key or the name is found out without one.
+            // A server that refuses an upload may answer before it has read all of it, and that answer may be lost. So
+            // a wrong key or name is detected without an upload.
             let known = client.call(Method::GET, &path, Bytes::new()).await?;
             if known.status != OK {
                 return Ok(self.conclude(known, show::changed));
@@ -125,7 +125,7 @@ impl Server {
         })
     }
 
-    /// Whether there is a key to speak to it with.
+    /// Whether a key for the server is given.
     pub(super) fn has_key(&self) -> bool {
         self.key_file.is_some()
             || std::env::var("SIGNALBOX_ADMIN_KEY").is_ok_and(|key| !key.is_empty())
@@ -168,7 +168,7 @@ impl Server {
         Client::new(url, &key, self.ca_file.as_deref(), self.timeout)
     }
 
-    /// Prints what the server answered, and says how to exit.
+    /// Prints the server's answer and returns the exit code.
     fn conclude(&self, answer: Answer, show: fn(&Value) -> String) -> ExitCode {
         let Answer { status, body } = answer;
         if self.json && body.is_object() {
@@ -186,7 +186,7 @@ impl Server {
     }
 }
 
-/// A part of a path or a query, percent-encoded.
+/// Percent-encodes a part of a path or a query.
 fn encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {

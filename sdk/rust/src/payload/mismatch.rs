@@ -1,7 +1,7 @@
-//! The words to a client about a payload that does not fit: those of JSON, because the names of the plugin's types are
-//! nobody's business.
+//! Tells a client why its payload does not fit, in the terms of JSON, because the names of the plugin's types are
+//! internal.
 
-/// Describes the mismatch, to follow "the payload".
+/// Describes the mismatch, as the text that follows "the payload".
 pub(super) fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text
@@ -44,7 +44,7 @@ fn compared(found: &str, expected: &str) -> Option<String> {
 
 const NUMBER: &str = "a number";
 
-/// How serde calls what it has found, and what that is.
+/// Serde's names for what it has found, and the JSON terms for them.
 const FOUND: [(&str, &str); 9] = [
     ("string", "a text"),
     ("character", "a text"),
@@ -57,7 +57,7 @@ const FOUND: [(&str, &str); 9] = [
     ("unit", "null"),
 ];
 
-/// The same for what it expects.
+/// The same for what serde expects.
 const EXPECTED: [(&str, &str); 13] = [
     ("a string", "a text"),
     ("a borrowed string", "a text"),
@@ -76,7 +76,7 @@ const EXPECTED: [(&str, &str); 13] = [
 
 fn kind(said: &str, kinds: &[(&str, &'static str)]) -> Option<&'static str> {
     let found = kinds.iter().find(|(begins, kind)| {
-        // The names of Rust's numbers: i32, usize, f64.
+        // The names of Rust's number types: i32, usize, f64.
         let is_number = *kind == NUMBER && begins.len() == 1;
         let rest = said.strip_prefix(begins);
         rest.is_some_and(|rest| {

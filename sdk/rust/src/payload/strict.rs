@@ -1,4 +1,4 @@
-//! JSON as every receiver reads it: what two of them could take for different things is refused, whatever type it is read into.
+//! Strict JSON: text that two receivers could read differently is refused, whatever type it is read into.
 
 use std::{borrow::Cow, collections::BTreeSet, fmt};
 
@@ -7,7 +7,7 @@ use serde::{
     de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
 };
 
-/// As deep as the server lets a payload be.
+/// The deepest nesting that the server allows in a payload.
 const LEVELS_MAX: usize = 100;
 
 const LEVELS: &str = "is nested more than 100 levels deep";
@@ -16,17 +16,17 @@ const NUMBER: &str = "has a number that is too large";
 const SURROGATE: &str = "has half of a surrogate pair in a text";
 const NOT_JSON: &str = "is not JSON";
 
-/// Goes through all of `json`, and returns the texts that are values in it.
+/// Reads all of `json`, and returns the texts that are values in it.
 ///
 /// # Errors
-/// The fault, to follow "the payload".
+/// Returns the problem, as the text that follows "the payload".
 pub(super) fn texts(json: &str) -> Result<Vec<Cow<'_, str>>, &'static str> {
     let mut texts = Vec::new();
     read(json, Some(&mut texts))?;
     Ok(texts)
 }
 
-/// The same without the texts.
+/// Like `texts`, but only checks.
 pub(super) fn check(json: &str) -> Result<(), &'static str> {
     read(json, None)
 }
@@ -39,7 +39,7 @@ fn read<'j>(json: &'j str, texts: Option<&mut Vec<Cow<'j, str>>>) -> Result<(), 
         .map_err(|error| reason(&error))
 }
 
-/// The fault, in the same words as in other languages.
+/// Returns the problem, in the same words as in other languages.
 fn reason(error: &serde_json::Error) -> &'static str {
     let text = error.to_string();
     if let Some(own) = [LEVELS, TWICE]
@@ -56,7 +56,7 @@ fn reason(error: &serde_json::Error) -> &'static str {
     }
 }
 
-/// A value, so many levels deep.
+/// A value, and its nesting level.
 struct Value<'t, 'j> {
     level: usize,
     texts: Option<&'t mut Vec<Cow<'j, str>>>,
@@ -69,7 +69,7 @@ impl<'j> Value<'_, 'j> {
         }
     }
 
-    /// Something in this value.
+    /// A value inside this one.
     fn below(&mut self) -> Value<'_, 'j> {
         Value {
             level: self.level + 1,
@@ -149,7 +149,7 @@ impl<'j> Visitor<'j> for Value<'_, 'j> {
     }
 }
 
-/// The name of a field, borrowed where it has no escape.
+/// The name of a field, borrowed if it has no escape.
 struct Key;
 
 impl<'j> DeserializeSeed<'j> for Key {

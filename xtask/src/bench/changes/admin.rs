@@ -1,4 +1,4 @@
-//! The server's API of operators, as far as the case needs it.
+//! A client for the server's operator API, as far as this case needs it.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -9,23 +9,23 @@ use serde_json::Value;
 
 use crate::http;
 
-/// Waits between two tries where the server says that there were too many calls, and how many tries there are.
+/// Pause between two attempts if the server reports too many calls, and the number of attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 const TRIES: u32 = 50;
 
-/// A server, and the key to it.
+/// A server, and the key for its API.
 pub(super) struct Admin {
     pub(super) address: SocketAddr,
     pub(super) key: &'static str,
 }
 
 impl Admin {
-    /// What the server says about a plugin.
+    /// Returns the server's information about a plugin.
     pub(super) fn plugin(&self, name: &str) -> anyhow::Result<Value> {
         self.call("GET", &format!("/admin/plugins/{name}"), &[])
     }
 
-    /// Swaps `component` in, at once and for everybody. Returns the version that is live then.
+    /// Swaps in `component`, at once and for all users. Returns the version that is live afterwards.
     pub(super) fn push(&self, name: &str, component: &[u8]) -> anyhow::Result<String> {
         let path = format!("/admin/plugins/{name}?force=true");
         let answer = self.call("PUT", &path, component)?;

@@ -1,4 +1,4 @@
-//! What changes the plugins: each kind of change from its beginning until it is known how it ended.
+//! Changes the plugins: carries out each kind of change from its start until its result is known.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,35 +14,36 @@ use crate::bench::subject::{LogLine, Subject};
 use crate::bench::swap::replace;
 use crate::builds;
 
-/// Time for a step of a change; far over what it takes, so that a slow one is measured instead of an error.
+/// Time limit for a step of a change. It is far longer than a step takes, so that a slow step is measured instead of
+/// failing.
 const STEP_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// How often it is looked whether a version is done with its last calls.
+/// Interval for checking whether a version has finished its last calls.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What stands in the component `tally` in the place of a stamp, and how the stamp of a version that traps begins.
+/// The placeholder for a stamp in the component `tally`, and the prefix of the stamp of a version that traps.
 const STAMP: &[u8] = b"STAMP-0000000000";
 const STAMP_OF_TRAPS: &str = "STAMP-trap-";
 
 /// A kind of change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A version is pushed, and is live for everybody at once.
+    /// A version is pushed, and is live for all users at once.
     Swap,
-    /// A version comes by its file, is tried on a share of the users, and goes live.
+    /// A version is loaded from its file, is tried on a share of the users, and goes live.
     Canary,
-    /// A version is pushed that traps after a while, and the one before comes back by itself.
+    /// A version that traps after a while is pushed, and the previous one comes back by itself.
     RollBack,
     /// The plugin that keeps its state in memory hands it over to a new version.
     Handover,
 }
 
 impl Kind {
-    /// In the order in which they take turns.
+    /// All kinds, in the order in which they take turns.
     pub(super) const TURNS: [Self; 4] = [Self::Swap, Self::Canary, Self::RollBack, Self::Handover];
 }
 
-/// The components that versions are made of.
+/// The components that versions are built from.
 pub(super) struct Components {
     pub(super) chat: Vec<u8>,
     pub(super) tally: Vec<u8>,
@@ -50,18 +51,18 @@ pub(super) struct Components {
     pub(super) chat_file: PathBuf,
 }
 
-/// The server, and what is known of its plugins.
+/// The server, and what is known about its plugins.
 pub(super) struct Driver<'s> {
     subject: &'s Subject,
     admin: Admin,
     components: Components,
-    /// Tells builds apart.
+    /// The number of builds so far, which tells them apart.
     builds: u32,
     pub(super) chat: Ledger,
     pub(super) tally: Ledger,
-    /// What the plugin `tally` had counted when it handed that over last.
+    /// The count of the plugin `tally` at its last handover.
     pub(super) counted: u64,
-    /// For how long messages were held by each handover, in milliseconds.
+    /// How long messages were held by each handover, in milliseconds.
     pub(super) held_ms: Vec<f64>,
 }
 
@@ -112,7 +113,7 @@ impl<'s> Driver<'s> {
         self.builds += 1;
         let build = trapping(&self.components.tally, self.builds)?;
         let bad = self.admin.push(CHAT, &build)?;
-        // What the good version did until now is not shown any more once it is back.
+        // Record the calls of the good version now: they are no longer shown once it is back.
         let live = self.settle(CHAT)?;
         ensure!(
             live == bad,
@@ -126,7 +127,7 @@ impl<'s> Driver<'s> {
         Ok(())
     }
 
-    /// Hands the count over, and checks that it arrived whole.
+    /// Hands the count over, and checks that it arrived complete.
     pub(super) fn hand_over(&mut self) -> anyhow::Result<()> {
         self.builds += 1;
         let build = builds::numbered(&self.components.tally, self.builds);
@@ -150,7 +151,8 @@ impl<'s> Driver<'s> {
         self.settle(TALLY).map(drop)
     }
 
-    /// Notes what the versions of the plugin did, once those that are not live are done with it. Returns the live one.
+    /// Records the calls of the plugin's versions, once those that are not live have finished their calls. Returns the
+    /// live version.
     fn settle(&mut self, plugin: &str) -> anyhow::Result<String> {
         let deadline = Instant::now() + STEP_TIME_MAX;
         let ledger = match plugin {
@@ -170,13 +172,13 @@ impl<'s> Driver<'s> {
         }
     }
 
-    /// Notes what both plugins did in the end, once nothing is sent any more.
+    /// Records the final calls of both plugins, once nothing is sent any more.
     pub(super) fn settle_all(&mut self) -> anyhow::Result<()> {
         self.settle(CHAT)?;
         self.settle(TALLY).map(drop)
     }
 
-    /// A line of the server about the plugin, for whose message `find` returns something.
+    /// Waits for a line of the server about the plugin for whose message `find` returns `Some`.
     fn wait_for<T>(&self, plugin: &str, find: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
         self.subject.wait_for_line(STEP_TIME_MAX, |line: &LogLine| {
             let fields = line.fields()?;
@@ -196,7 +198,7 @@ impl<'s> Driver<'s> {
 }
 
 impl Components {
-    /// Reads them, and puts `chat` where the server watches it.
+    /// Reads the components, and writes `chat` to the file that the server watches.
     pub(super) fn read(
         chat: &PathBuf,
         tally: &PathBuf,
@@ -216,7 +218,7 @@ impl Components {
     }
 }
 
-/// A version of `tally` that traps after a while. `number` tells it from others.
+/// Makes a version of `tally` that traps after a while. `number` tells it from others.
 fn trapping(tally: &[u8], number: u32) -> anyhow::Result<Vec<u8>> {
     let place = tally
         .windows(STAMP.len())

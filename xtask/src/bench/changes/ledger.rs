@@ -1,18 +1,18 @@
-//! Which version saw how many messages: the figures of all versions of a plugin, of each time that one was live.
+//! Records how many messages each version saw: the calls of all versions of a plugin, for each time that one was live.
 
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use serde_json::Value;
 
-/// Calls by version and the time at which it went live. The server forgets older versions, and that a version was live
-/// before once it comes back, so what it says is noted after every change.
+/// Calls by version and the time at which it went live. The server forgets older versions, and forgets that a version
+/// was live before once it comes back, so its figures are recorded after every change.
 #[derive(Debug, Default)]
 pub(super) struct Ledger(BTreeMap<(String, String), u64>);
 
 impl Ledger {
-    /// Notes what the server says about the plugin. Returns whether that is final for all but the live version: none
-    /// answers calls that began on it.
+    /// Records the server's figures about the plugin. Returns whether they are final for all but the live version: no
+    /// other version still answers calls that began on it.
     pub(super) fn note(&mut self, plugin: &Value) -> anyhow::Result<bool> {
         let versions = plugin["versions"]
             .as_array()
@@ -21,7 +21,7 @@ impl Ledger {
         for version in versions {
             let text = |field: &str| version[field].as_str().map(str::to_owned);
             match version["state"].as_str() {
-                // The calls of a canary stay its own when it goes live, and are noted then. What was refused had none.
+                // A canary keeps its calls when it goes live, and they are recorded then. A refused version had none.
                 Some("canary" | "failed") => continue,
                 Some("draining") => is_final = false,
                 _ => {}
@@ -36,7 +36,7 @@ impl Ledger {
         Ok(is_final)
     }
 
-    /// Calls of all of them.
+    /// The calls of all versions.
     pub(super) fn calls(&self) -> u64 {
         self.0.values().sum()
     }
@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(note(json!([live, old])), Some(false));
         let old = version("a", 1, "retired", 12);
         assert_eq!(note(json!([live, old])), Some(true));
-        // It comes back, and what it did before is not shown any more.
+        // Version `a` comes back, and its earlier calls are no longer shown.
         let (live, old) = (
             version("a", 4, "live", 1),
             version("b", 3, "rolled_back", 7),

@@ -1,7 +1,8 @@
-//! A hundred changes of plugins in a row under load: swaps, canaries, rollbacks and handovers take turns.
+//! A hundred plugin changes in a row under load: swaps, canaries, rollbacks and handovers take turns.
 //!
-//! Every message goes through two plugins: `tally`, which counts in its memory, and `chat`. None may be lost, doubled or out
-//! of order; each must be attributed to one version of each plugin; and the count must arrive whole in each new version.
+//! Every message goes through two plugins: `tally`, which counts in its memory, and `chat`. None may be lost,
+//! duplicated or reordered; each must be attributed to one version of each plugin; and each new version must get the
+//! complete count.
 
 mod admin;
 mod driver;
@@ -20,13 +21,13 @@ use super::load::{self, LoadReport};
 use super::outcome::{CaseResult, Row, Target, Unit, median};
 use super::subject::{Subject, server_config};
 
-/// The plugin that ships with the server, in this case the one that is swapped, tried and rolled back.
+/// The plugin that ships with the server. In this case, it is the one that is swapped, tried and rolled back.
 const CHAT: &str = "chat";
 
-/// The plugin that counts, and hands its count over.
+/// The plugin that counts, and hands over its count.
 const TALLY: &str = "tally";
 
-/// The key of the server's API, which listens on this machine alone and for this run alone.
+/// The key of the server's API, which listens only on this machine and only for this run.
 const ADMIN_KEY: &str = "bench-changes-0123456789abcdef";
 
 /// Load under which plugins are changed.
@@ -38,16 +39,17 @@ const RATE_QUICK: &str = "2000";
 const CHANGES: usize = 100;
 const CHANGES_QUICK: usize = 12;
 
-/// Time from the beginning of one change to that of the next, at least: as with the case `swap`, more often than anybody
-/// deploys, and long enough that latency shows changes as they come in operation.
+/// Minimum time from the start of one change to the start of the next. As in the case `swap`, it is shorter than in any
+/// real deployment, and long enough that latency shows changes as they occur in operation.
 const CHANGE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Time for one change, far over what it takes: the load ends then at the latest.
+/// Time limit for one change, far longer than it takes. The load ends then at the latest.
 const CHANGE_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// What the server is configured with beside what all cases have. Versions are tried for a time and not for a number of
-/// calls, because everybody's calls are twenty times those of a canary's users. No call comes near the limits of time, on a
-/// machine whose processors compile plugins and make the load as well: what a wait costs is in the latency.
+/// The server's configuration in addition to that of all cases. Versions are tried for a time and not for a number of
+/// calls, because all users together make twenty times as many calls as a canary's users. The time limits are so high
+/// that no call comes near them, although this machine's processors also compile plugins and generate the load: the
+/// cost of waiting shows in the latency.
 const CONFIG: &str = r#"
 [plugin_probation]
 time = "1s"
@@ -70,15 +72,15 @@ call_time_max = "2s"
 rollout = { mode = "canary", percent = 5 }
 "#;
 
-/// What a run with changes showed.
+/// The result of a run with changes.
 struct Changed {
     report: LoadReport,
     made: usize,
     took: Duration,
 }
 
-/// Compares the latency while plugins change with that of the same load before and after, and checks what became of the
-/// messages.
+/// Compares the latency while plugins change with that of the same load before and after, and checks that every message
+/// is accounted for.
 pub(crate) fn run(bench: &Bench, case: &'static str) -> anyhow::Result<CaseResult> {
     let mut result = CaseResult::default();
     let folder = bench.folder().join(case);
@@ -93,7 +95,7 @@ pub(crate) fn run(bench: &Bench, case: &'static str) -> anyhow::Result<CaseResul
     let before = load::run(bench, &subject, &options)?;
     let changed = change_under_load(bench, &subject, &options, &mut driver)?;
     let after = load::run(bench, &subject, &options)?;
-    // Once more, to see the count when all that was sent has been counted.
+    // Another handover, to see the count after everything that was sent has been counted.
     driver.hand_over()?;
     driver.settle_all()?;
 
@@ -152,7 +154,7 @@ fn rows(case: &'static str, changed: &Changed, steady_p99: &[f64], held_ms: Vec<
     ]
 }
 
-/// What is wrong where not every message was seen by one version of each plugin, and counted once.
+/// Describes what is wrong, unless every message was seen by one version of each plugin, and counted once.
 fn misattributed(sent: u64, seen: (u64, u64, u64)) -> Option<String> {
     let (chat, tally, counted) = seen;
     (seen != (sent, sent, sent)).then(|| {
@@ -162,7 +164,7 @@ fn misattributed(sent: u64, seen: (u64, u64, u64)) -> Option<String> {
     })
 }
 
-/// The folder of the server, with the files of its plugins.
+/// Prepares the folder of the server, with the files of its plugins.
 fn prepare(bench: &Bench, folder: &Path) -> anyhow::Result<Components> {
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let tally = folder.join("tally.wasm");
@@ -171,7 +173,7 @@ fn prepare(bench: &Bench, folder: &Path) -> anyhow::Result<Components> {
     Components::read(&bench.plugin, &tally, folder.join("chat.wasm"))
 }
 
-/// Makes the changes, and has the load go on until they are made.
+/// Makes the changes under load, and ends the load once they are made.
 fn change_under_load(
     bench: &Bench,
     subject: &Subject,

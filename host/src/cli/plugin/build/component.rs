@@ -1,6 +1,6 @@
-//! From a core module, which the compilers of Go and C leave behind, to a component.
+//! Turns a core module, as the compilers of Go and C produce it, into a component.
 //!
-//! Such a module says by the names of its exports which interfaces of the package it implements, for example
+//! The names of its exports show which interfaces of the package such a module implements, for example
 //! `signalbox:plugin/validation@1.0.0#validate`. So nothing has to be generated, and no other tool is needed.
 
 use std::{collections::BTreeSet, path::Path};
@@ -10,7 +10,7 @@ use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Resolve, SourceMap, WorldId};
 
-/// The interfaces between server and plugins: the files of the package, by name.
+/// The interfaces between server and plugins: the files of the WIT package, by name.
 pub(in crate::cli::plugin) const WIT: [(&str, &str); 4] = [
     ("types.wit", include_str!("../../../../../wit/types.wit")),
     (
@@ -24,16 +24,16 @@ pub(in crate::cli::plugin) const WIT: [(&str, &str); 4] = [
     ("worlds.wit", include_str!("../../../../../wit/worlds.wit")),
 ];
 
-/// What answers for WASI preview 1. `preview1.wat` is its source.
+/// The adapter for WASI preview 1. `preview1.wat` is its source.
 const PREVIEW1: &[u8] = include_bytes!("preview1.wasm");
 
-/// How the exports of a module that belong to the package begin.
+/// The prefix of the exports that belong to the package.
 const EXPORT_PREFIX: &str = "signalbox:plugin/";
 
-/// Makes a component of `module`.
+/// Turns `module` into a component.
 ///
 /// # Errors
-/// Where it exports nothing of the package, or not as the package says.
+/// Returns an error if it exports nothing of the package, or if its exports do not match the package.
 pub(super) fn encode(module: &[u8]) -> anyhow::Result<Vec<u8>> {
     let interfaces = interfaces(module)?;
     let exports = interfaces
@@ -77,7 +77,7 @@ fn interfaces(module: &[u8]) -> anyhow::Result<BTreeSet<String>> {
     Ok(interfaces)
 }
 
-/// `module` with the note of what it imports and exports that the encoder goes by.
+/// Returns `module` with the metadata about its imports and exports that the encoder needs.
 fn with_world(module: &[u8], package: &str, exports: &str) -> anyhow::Result<Vec<u8>> {
     let (resolve, world) = world(package, exports)?;
     let mut module = module.to_vec();
@@ -85,8 +85,8 @@ fn with_world(module: &[u8], package: &str, exports: &str) -> anyhow::Result<Vec
     Ok(module)
 }
 
-/// A world with all imports that the server offers, and `exports`. Its package has a name of its own: worlds of one name
-/// that differ cannot be put together.
+/// Builds a world with all imports that the server offers, and with `exports`. Its package has its own name, because
+/// differing worlds of the same name cannot be combined.
 fn world(package: &str, exports: &str) -> anyhow::Result<(Resolve, WorldId)> {
     let mut resolve = Resolve::default();
     let mut interfaces = SourceMap::default();
@@ -109,7 +109,7 @@ fn world(package: &str, exports: &str) -> anyhow::Result<(Resolve, WorldId)> {
 mod tests {
     use super::*;
 
-    /// The adapter is kept as it is used, so that building the server takes no assembler.
+    /// The adapter is kept in binary form, so that building the server needs no assembler.
     #[test]
     fn the_adapter_is_made_of_its_source() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/plugin/build");

@@ -1,5 +1,5 @@
-//! The interfaces that the world of a project lists, and whether a bundle in JavaScript exports them. Its engine finds out at the
-//! first call, and can say no more then than that the call failed.
+//! Reads the interfaces that the world of a project lists, and checks that a JavaScript bundle exports them. The engine
+//! would notice a missing one only at the first call, and could then only report that the call failed.
 
 use std::{fs, path::Path};
 
@@ -7,15 +7,15 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 use wit_parser::{Resolve, WorldItem};
 
-/// What esbuild writes about the bundle, with `--metafile`.
+/// The file in which esbuild describes the bundle (`--metafile`).
 const METAFILE: &str = "build/meta.json";
 
-/// The world of a project.
+/// The name of a project's world.
 const WORLD: &str = "plugin";
 
 /// # Errors
-/// Where an interface of the world is not exported, with what to do about it. A project whose build leaves no metafile is
-/// taken as it is.
+/// Returns an error with advice if an interface of the world is not exported. A project whose build leaves no metafile
+/// is not checked.
 pub(super) fn ensure(folder: &Path) -> anyhow::Result<()> {
     let Ok(metafile) = fs::read_to_string(folder.join(METAFILE)) else {
         return Ok(());
@@ -34,7 +34,7 @@ pub(super) fn ensure(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The source that the bundle begins with, and the names that it exports.
+/// Returns the bundle's entry point and the names that it exports.
 fn bundled(metafile: &Value) -> Option<(&str, Vec<&str>)> {
     let outputs = metafile["outputs"].as_object()?;
     let bundle = outputs
@@ -47,18 +47,18 @@ fn bundled(metafile: &Value) -> Option<(&str, Vec<&str>)> {
 
 /// An interface that a world exports.
 pub(super) struct Interface {
-    /// As in the WIT, such as `big-rooms`.
+    /// Its name in the WIT, such as `big-rooms`.
     pub(super) name: String,
     /// The name of the object that implements it, such as `bigRooms`.
     pub(super) export: String,
-    /// Its functions as in the WIT, such as `authorize-join`.
+    /// Its functions, named as in the WIT, such as `authorize-join`.
     pub(super) functions: Vec<String>,
 }
 
-/// The interfaces that the world in the folder `wit` exports.
+/// Returns the interfaces that the world in the folder `wit` exports.
 ///
 /// # Errors
-/// Where the folder holds no such world.
+/// Returns an error if the folder holds no such world.
 pub(super) fn listed(wit: &Path) -> anyhow::Result<Vec<Interface>> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(wit)?;

@@ -1,6 +1,6 @@
-//! From a bundle in JavaScript to a component with the engine QuickJS. Between the server and the plugin's functions stand
-//! modules of ours (`javascript/`): they fail a call whose answer nobody would wait for, say in the log why a call fails, and
-//! give the engine the globals that it lacks.
+//! Turns a JavaScript bundle into a component with the engine QuickJS. Our own modules (`javascript/`) sit between the
+//! server and the plugin's functions: they fail a call whose result would come later, because nothing would wait for
+//! it, they log why a call fails, and they give the engine the globals that it lacks.
 
 use std::{
     fmt::Write as _,
@@ -20,20 +20,22 @@ use super::{
 /// The output of the project's own build: the plugin in one file.
 const BUNDLE: &str = "build/plugin.js";
 
-/// The program that puts a script into the engine, below the folders in which npm puts packages: the project's, or one above.
+/// The program that puts a script into the engine, relative to the folders in which npm installs packages: the
+/// project's folder, or one above it.
 const COMPONENTIZE: &str = "node_modules/.bin/componentize-qjs";
 
-/// The component.
+/// The component that the build leaves behind.
 const COMPONENT: &str = "build/plugin.wasm";
 
 const GLOBALS: &str = include_str!("javascript/globals.js");
 const CALLS: &str = include_str!("javascript/calls.js");
 
-/// Makes the component of the bundle that the project's build has left in `folder`. A project without the engine makes its
-/// component itself, which is taken as it is.
+/// Makes the component from the bundle that the project's build has left in `folder`. A project without the engine
+/// makes its component itself, and that one is used unchanged.
 ///
 /// # Errors
-/// Where there is no bundle, an interface is not exported, or a function of one cannot answer when it is called.
+/// Returns an error if there is no bundle, if an interface is not exported, or if one of its functions cannot answer
+/// when it is called.
 pub(super) fn component(folder: &Path) -> anyhow::Result<Vec<u8>> {
     exports::ensure(folder)?;
     let Some(componentize) = installed(folder) else {
@@ -59,14 +61,14 @@ pub(super) fn component(folder: &Path) -> anyhow::Result<Vec<u8>> {
     output(folder, COMPONENT)
 }
 
-/// Where the engine of the project in `folder` is.
+/// Returns the path of the engine of the project in `folder`, if it is installed.
 fn installed(folder: &Path) -> Option<PathBuf> {
     let folder = folder.canonicalize().ok()?;
     let mut places = folder.ancestors().map(|above| above.join(COMPONENTIZE));
     places.find(|place| place.exists())
 }
 
-/// The module that the engine begins with. Modules are loaded in the order of their imports.
+/// Returns the engine's entry module. Modules are loaded in the order of their imports.
 fn entry(interfaces: &[Interface]) -> String {
     let mut entry = String::from(
         "import { loaded } from \"./globals.js\";\nimport * as plugin from \"./plugin.js\";\nimport { wrapped } from \"./calls.js\";\n",
@@ -148,7 +150,7 @@ mod tests {
         write(COMPONENT);
         let made = component(folder.path()).expect("it is there");
         assert_eq!(made, COMPONENT.as_bytes());
-        // With the engine, what is there is not taken.
+        // With the engine, an existing component is not used.
         write(COMPONENTIZE);
         let error = format!(
             "{:#}",

@@ -1,4 +1,4 @@
-//! What each language's toolchain is called with.
+//! How each language's toolchain is called.
 
 use std::{env, path::Path, process::Command};
 
@@ -15,7 +15,7 @@ use super::{
 /// Builds the component of a project.
 ///
 /// # Errors
-/// Where a tool is missing, or the build fails.
+/// Returns an error if a tool is missing or the build fails.
 pub(super) fn build(project: &Project) -> anyhow::Result<Vec<u8>> {
     let folder = project.folder.as_path();
     match project.language() {
@@ -121,8 +121,8 @@ fn c(folder: &Path) -> anyhow::Result<Vec<u8>> {
     component::encode(&output(folder, "build/core.wasm")?)
 }
 
-/// The command line of a C compiler that knows wasm32-wasi: of an SDK that is named, of the machine, or one that is
-/// installed into the project.
+/// Returns the command line of a C compiler that supports wasm32-wasi: from the SDK that `WASI_SDK_PATH` names, from
+/// the machine, or installed into the project.
 fn c_compiler(folder: &Path) -> anyhow::Result<String> {
     if let Some(sdk) = env::var("WASI_SDK_PATH").ok().filter(|sdk| !sdk.is_empty()) {
         return Ok(format!("{sdk}/bin/clang"));
@@ -137,7 +137,7 @@ fn c_compiler(folder: &Path) -> anyhow::Result<String> {
         )
 }
 
-/// Whether `made` is there and younger than `source`.
+/// Whether `made` exists and is not older than `source`.
 fn is_newer(folder: &Path, made: &str, source: &str) -> bool {
     let changed = |name: &str| {
         folder

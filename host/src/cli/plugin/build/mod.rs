@@ -1,4 +1,4 @@
-//! `signalbox plugin build`: calls the toolchain of a project's language, and ends with the admission report.
+//! `signalbox plugin build`: calls the toolchain of a project's language, then prints the admission report.
 //!
 //! Exit codes: 0, built and admitted; 1, not built; 2, the component is refused; 3, a tool is missing on this machine.
 
@@ -19,7 +19,7 @@ pub(super) use project::Project;
 
 use super::{check, loader::Compiling};
 
-/// The exit code where nothing is wrong with the plugin.
+/// The exit code if a tool is missing and nothing is wrong with the plugin.
 const EXIT_MISSING: u8 = 3;
 
 pub(super) fn run(folder: &Path, config_text: &str, json: bool) -> ExitCode {
@@ -32,7 +32,7 @@ pub(super) fn run(folder: &Path, config_text: &str, json: bool) -> ExitCode {
 /// Builds the component of the project in `folder` into its `dist`.
 ///
 /// # Errors
-/// Where it is no project, a tool is missing, or the build fails.
+/// Returns an error if it is not a project, a tool is missing, or the build fails.
 pub(super) fn build(folder: &Path) -> anyhow::Result<Project> {
     let project = Project::read(folder)?;
     let component = languages::build(&project)?;
@@ -40,7 +40,7 @@ pub(super) fn build(folder: &Path) -> anyhow::Result<Project> {
     Ok(project)
 }
 
-/// Prints why nothing was built, and says how to exit.
+/// Prints why nothing was built, and returns the exit code.
 pub(super) fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("{error:#}");
     if error.downcast_ref::<tools::Missing>().is_some() {
@@ -49,7 +49,7 @@ pub(super) fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// `signalbox plugin component`: a component of a core module.
+/// `signalbox plugin component`: turns a core module into a component.
 pub(super) fn encode(module: &Path, to: &Path) -> ExitCode {
     let encoded = fs::read(module)
         .map_err(anyhow::Error::from)
@@ -62,7 +62,7 @@ pub(super) fn encode(module: &Path, to: &Path) -> ExitCode {
     }
 }
 
-/// Writes a file in one step: a server that watches it never sees half of it.
+/// Writes a file in one step, so that a server that watches it never sees half of it.
 fn write(file: &Path, content: &[u8]) -> anyhow::Result<()> {
     let named = || format!("cannot write {}", file.display());
     if let Some(folder) = file.parent() {

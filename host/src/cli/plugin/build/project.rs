@@ -1,4 +1,4 @@
-//! The folder of a plugin: what `plugin.toml` says.
+//! The folder of a plugin, described by its `plugin.toml`.
 
 use std::{
     fs,
@@ -10,12 +10,12 @@ use serde::Deserialize;
 
 use super::super::new::Language;
 
-/// The file that makes a folder one of a plugin.
+/// The file that marks a folder as a plugin's.
 pub(in crate::cli::plugin) const PROJECT_FILE: &str = "plugin.toml";
 
 /// A plugin's folder.
 pub(in crate::cli::plugin) struct Project {
-    /// Where it is.
+    /// The path of the folder.
     pub(in crate::cli::plugin) folder: PathBuf,
     file: ProjectFile,
 }
@@ -37,7 +37,7 @@ impl Project {
     /// Reads `plugin.toml` in `folder`.
     ///
     /// # Errors
-    /// Where it is not there, or wrong.
+    /// Returns an error if the file is missing or invalid.
     pub(in crate::cli::plugin) fn read(folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join(PROJECT_FILE);
         if !path.exists() {
@@ -58,24 +58,24 @@ impl Project {
         })
     }
 
-    /// The plugin's name, also in the configuration of a server.
+    /// The plugin's name, which a server's configuration also uses.
     pub(in crate::cli::plugin) fn name(&self) -> &str {
         &self.file.name
     }
 
-    /// What it is written in.
+    /// The language that the plugin is written in.
     pub(super) fn language(&self) -> Language {
         self.file.language
     }
 
-    /// The component that `signalbox plugin build` leaves behind.
+    /// The path of the component that `signalbox plugin build` writes.
     pub(in crate::cli::plugin) fn component(&self) -> PathBuf {
         self.folder
             .join("dist")
             .join(format!("{}.wasm", self.name()))
     }
 
-    /// The recorded messages that it is tested with.
+    /// The path of the recorded messages that the plugin is tested with.
     pub(in crate::cli::plugin) fn cases(&self) -> PathBuf {
         self.folder.join(&self.file.cases)
     }

@@ -1,5 +1,6 @@
-//! A component of a plugin in Python, by componentize-py. Between the server and the plugin's methods stands a module of ours
-//! (`python/`): it fails a call whose answer nobody would wait for, and says in the log why a call fails.
+//! Builds the component of a Python plugin with componentize-py. Our own module (`python/`) sits between the server and
+//! the plugin's methods: it fails a call whose result would come later, because nothing would wait for it, and logs why
+//! a call fails.
 
 use std::{
     collections::BTreeSet,
@@ -18,13 +19,14 @@ use super::{
 
 const CALLS: &str = include_str!("python/signalbox_calls.py");
 
-/// The module that the component begins with.
+/// The component's entry module.
 const ENTRY: &str = "signalbox_entry";
 
 /// Builds the component of the project in `folder`.
 ///
 /// # Errors
-/// Where a tool is missing, an interface is not implemented, or a method of one cannot answer when it is called.
+/// Returns an error if a tool is missing, if an interface is not implemented, or if one of its methods cannot answer
+/// when it is called.
 pub(super) fn component(folder: &Path) -> anyhow::Result<Vec<u8>> {
     virtual_environment(folder)?;
     let interfaces = exports::listed(&folder.join("wit"))?;
@@ -35,9 +37,9 @@ pub(super) fn component(folder: &Path) -> anyhow::Result<Vec<u8>> {
     ];
     stage::begin(folder, &files)?;
     let mut componentize = Command::new(".venv/bin/componentize-py");
-    // Without the variable the packages of the whole machine would come along.
+    // Without this variable, the packages of the whole machine would be included.
     componentize.env("VIRTUAL_ENV", ".venv");
-    // What the plugin's modules raise is shown without the stack of the compiler.
+    // Errors raised by the plugin's modules are shown without the compiler's stack.
     componentize.env("RUST_BACKTRACE", "0");
     componentize.args(["--quiet", "--wit-path", &format!("{STAGE}/wit")]);
     componentize.args(["--world", WORLD, "componentize", ENTRY]);
@@ -70,7 +72,7 @@ fn entry(interfaces: &[Interface]) -> String {
     entry
 }
 
-/// `big-rooms` as the name of a class, `BigRooms`.
+/// Converts a name such as `big-rooms` to the name of a class, `BigRooms`.
 fn class(interface: &str) -> String {
     let capital = |word: &str| {
         let (first, rest) = word.split_at(word.len().min(1));
@@ -79,8 +81,8 @@ fn class(interface: &str) -> String {
     interface.split('-').map(capital).collect()
 }
 
-/// The folders of modules that a project has as symbolic links: the compiler reads sources in a sandbox, which follows no
-/// link out of the folders that it is given.
+/// Returns the folders of the modules that a project includes as symbolic links. The compiler reads sources in a
+/// sandbox that follows no link out of the folders it is given.
 fn linked_from(folder: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
     let mut folders = BTreeSet::new();
     for entry in folder

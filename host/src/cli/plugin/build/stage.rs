@@ -1,4 +1,4 @@
-//! Where the parts of a component are put together: the plugin's world, with what our own modules import.
+//! Assembles the parts of a component: the plugin's world, and the imports of our own modules.
 
 use std::{
     fs,
@@ -7,19 +7,19 @@ use std::{
 
 use anyhow::Context;
 
-/// The folder, in that of the project.
+/// The staging folder, relative to the project's folder.
 pub(super) const STAGE: &str = "build/component";
 
-/// The world in [`WIT`](STAGE): what the plugin exports, and all that the server offers.
+/// The world in the `wit` folder of [`STAGE`]: the plugin's exports, and all imports that the server offers.
 pub(super) const WORLD: &str = "built";
 
 const WORLD_TEXT: &str =
     "world built { include plugin; include signalbox:plugin/imports@1.0.0; }\n";
 
-/// Begins the stage of the project in `folder` anew, with its world and with `files`, by name.
+/// Recreates the staging folder of the project in `folder`, with its world and with `files` (name and text).
 ///
 /// # Errors
-/// Where files cannot be read or written.
+/// Returns an error if files cannot be read or written.
 pub(super) fn begin(folder: &Path, files: &[(&str, &str)]) -> anyhow::Result<()> {
     let stage = folder.join(STAGE);
     if stage.exists() {
@@ -33,7 +33,7 @@ pub(super) fn begin(folder: &Path, files: &[(&str, &str)]) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Copies a folder with what its links lead to: the programs that read it follow none.
+/// Copies a folder with the targets of its links: the programs that read the copy follow no links.
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     let named = || from.display().to_string();
     fs::create_dir_all(to).with_context(named)?;

@@ -1,4 +1,4 @@
-//! The programs that a language needs: whether they are there, and running them.
+//! Finds and runs the programs that a language needs.
 
 use std::{
     io,
@@ -8,18 +8,18 @@ use std::{
 
 use anyhow::{Context, bail};
 
-/// A program that must be on the machine.
+/// A program that must be installed on the machine.
 pub(super) struct Tool {
-    /// The program, and an argument with which it does nothing and succeeds.
+    /// The program, and an argument that makes it do nothing and succeed.
     pub(super) program: &'static str,
     pub(super) probe: &'static str,
-    /// How to get it, as what follows "is missing: ".
+    /// How to get it: the text that follows "is missing: ".
     pub(super) get: &'static str,
 }
 
 impl Tool {
     /// # Errors
-    /// One line with how to get it, where it is missing.
+    /// Returns a one-line error that says how to get the tool if it is missing.
     pub(super) fn ensure(&self) -> anyhow::Result<()> {
         if works(Command::new(self.program).arg(self.probe)) {
             return Ok(());
@@ -28,12 +28,13 @@ impl Tool {
     }
 }
 
-/// What is said about a tool that is not there. `cargo xtask test --languages` knows it by the word.
+/// The error for a tool that is not installed. The command then exits with 3, by which `cargo xtask test --languages`
+/// recognizes it.
 pub(super) fn missing(tool: &str, get: &str) -> anyhow::Error {
     anyhow::Error::new(Missing(format!("{tool} is missing: {get}")))
 }
 
-/// Not a fault of the plugin: something is not on this machine.
+/// Not the plugin's fault: something is missing on this machine.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Missing(String);
@@ -47,10 +48,10 @@ pub(super) fn works(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Runs a command in `folder` to its end, with its output on the terminal.
+/// Runs a command in `folder` until it ends, with its output on the terminal.
 ///
 /// # Errors
-/// Where it cannot be run or fails: then what it wrote says why.
+/// Returns an error if it cannot be run or fails; its output then says why.
 pub(super) fn run(folder: &Path, command: &mut Command) -> anyhow::Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let words: Vec<_> = command
@@ -58,7 +59,7 @@ pub(super) fn run(folder: &Path, command: &mut Command) -> anyhow::Result<()> {
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
     let shown = format!("{program} {}", words.join(" "));
-    // What it prints belongs to the progress; the standard output of this command is the report.
+    // The command's output is only progress; our own standard output is reserved for the report.
     let status = command
         .current_dir(folder)
         .stdin(Stdio::null())
@@ -71,16 +72,17 @@ pub(super) fn run(folder: &Path, command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads what a build has left in `folder`.
+/// Reads a file that a build has left in `folder`.
 pub(super) fn output(folder: &Path, file: &str) -> anyhow::Result<Vec<u8>> {
     let path = folder.join(file);
     std::fs::read(&path).with_context(|| format!("the build left no {}", path.display()))
 }
 
-/// A Python of the project's own, with the packages of `requirements.txt`.
+/// Makes sure that the project has its own Python environment with the packages of `requirements.txt`, and returns its
+/// `bin` folder.
 ///
 /// # Errors
-/// Where there is no Python, or a package cannot be installed.
+/// Returns an error if there is no Python or a package cannot be installed.
 pub(super) fn virtual_environment(folder: &Path) -> anyhow::Result<PathBuf> {
     let wanted = std::fs::read_to_string(folder.join("requirements.txt"))
         .context("requirements.txt of the project")?;

@@ -1,4 +1,4 @@
-//! What servers answer, for people.
+//! Formats the answers of servers for people.
 
 use std::fmt::Write;
 
@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use super::{REFUSED, UNAUTHORIZED};
 
-/// The columns of the list of versions, and the field that each shows.
+/// The columns of the list of versions.
 const COLUMNS: [&str; 11] = [
     "PLUGIN", "VERSION", "SEMVER", "STATE", "SINCE", "BY", "CALLS", "FAILED", "P50", "P99",
     "MEMORY",
 ];
 
-/// A table of all versions of all plugins, and below it what went wrong.
+/// Returns a table of all versions of all plugins, followed by notes about problems and held versions.
 pub(super) fn list(answer: &Value) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
     let mut notes = String::new();
@@ -65,7 +65,7 @@ fn row(name: &str, version: &Value) -> [String; COLUMNS.len()] {
         text(&version["version"]).to_owned(),
         text(&version["semver"]).to_owned(),
         text(&version["state"]).to_owned(),
-        // To the second.
+        // Truncated to the second.
         text(&version["since"])
             .split('.')
             .next()
@@ -100,7 +100,7 @@ fn aligned(rows: &[[String; COLUMNS.len()]]) -> String {
     table
 }
 
-/// What came of a change.
+/// Describes the outcome of a change.
 pub(super) fn changed(answer: &Value) -> String {
     let plugin = text(&answer["plugin"]);
     if answer["outcome"] == "unchanged" {
@@ -145,7 +145,7 @@ pub(super) fn changed(answer: &Value) -> String {
     format!("{plugin}: version {version} is live{replaced} ({took})\n")
 }
 
-/// A line for each node.
+/// Returns a line for each node.
 fn nodes_listed(nodes: &[Value]) -> String {
     let line = |node: &Value| {
         let outcome = match text(&node["outcome"]) {
@@ -163,7 +163,7 @@ fn nodes_listed(nodes: &[Value]) -> String {
     nodes.iter().map(line).collect()
 }
 
-/// Why a call did nothing.
+/// Explains why a call did nothing.
 pub(super) fn error(status: u16, answer: &Value) -> String {
     let Some(message) = answer["error"]["message"].as_str() else {
         return format!(

@@ -1,4 +1,4 @@
-//! The format of recorded messages: docs/plugins.md describes it.
+//! The format of recorded messages, which docs/plugins.md describes.
 
 use std::{fmt::Display, path::Path};
 
@@ -24,7 +24,7 @@ pub(super) const OUTCOMES: [&str; 7] = [
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Recording {
-    /// What `init` is given, an object.
+    /// The configuration that `init` gets, an object.
     #[serde(default)]
     pub(super) config: Option<Box<RawValue>>,
     /// The event types that the plugin sees.
@@ -33,7 +33,7 @@ pub(super) struct Recording {
     pub(super) cases: Vec<Case>,
 }
 
-/// One thing that happens, and what is to come of it.
+/// One input, and its expected outcome.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Case {
@@ -47,7 +47,7 @@ pub(super) struct Case {
     pub(super) expect: Value,
 }
 
-/// What happens in a case.
+/// The input of a case.
 pub(super) enum Input<'c> {
     Message(&'c Sent),
     Connect(&'c Person),
@@ -79,7 +79,7 @@ pub(super) struct Sent {
     pub(super) claims: Option<Box<RawValue>>,
 }
 
-/// A client.
+/// A client that connects.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Person {
@@ -89,7 +89,7 @@ pub(super) struct Person {
     pub(super) claims: Option<Box<RawValue>>,
 }
 
-/// A client that wants to be in a room.
+/// A client that wants to join a room.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Joining {
@@ -109,10 +109,10 @@ fn ann() -> String {
 }
 
 impl Recording {
-    /// Reads a file, and checks it whole.
+    /// Reads a file and checks all of it.
     ///
     /// # Errors
-    /// What is wrong in it, and where.
+    /// Returns a text that says what is wrong in the file, and where.
     pub(super) fn read(file: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(file);
         let text = text.map_err(|error| format!("{}: {error}", file.display()))?;
@@ -133,7 +133,7 @@ impl Recording {
         Ok(recording)
     }
 
-    /// What `init` is given.
+    /// The configuration that `init` gets.
     pub(super) fn config_text(&self) -> &str {
         self.config.as_deref().map_or("{}", RawValue::get)
     }
@@ -155,10 +155,10 @@ impl Case {
         Err(format!("`expect` must be an object with one of {outcomes}"))
     }
 
-    /// What happens.
+    /// Returns the input of the case.
     ///
     /// # Errors
-    /// Where it is not one thing.
+    /// Returns an error unless there is exactly one input.
     pub(super) fn input(&self) -> Result<Input<'_>, String> {
         match (&self.message, &self.connect, &self.join) {
             (Some(message), None, None) => Ok(Input::Message(message)),
@@ -190,7 +190,7 @@ impl Sent {
         Ok(())
     }
 
-    /// Where it goes.
+    /// The destination of the message.
     pub(super) fn to(&self) -> Option<To<'_>> {
         match (&self.receiver, &self.room) {
             (Some(user), _) => Some(To::User(user.into())),
@@ -199,7 +199,7 @@ impl Sent {
         }
     }
 
-    /// JSON text, as it stands in the file.
+    /// The payload as JSON text, exactly as in the file.
     pub(super) fn payload(&self) -> &str {
         self.payload.as_deref().map_or("null", RawValue::get)
     }

@@ -1,22 +1,22 @@
-//! What was expected against what was found, field by field.
+//! Compares expected and found values, field by field.
 
 use serde_json::Value;
 
-/// The name of the field that must be equal as a whole: of other objects only the fields that are named count.
+/// The name of the field that must be equal as a whole. In other objects only the fields that are expected count.
 const EXACT: &str = "payload";
 
-/// A field that is not what was expected.
+/// A field that differs from its expected value.
 #[derive(Debug, PartialEq)]
 pub(super) struct Difference {
-    /// Where, for example `actions[0].send.payload.text`.
+    /// Path of the field, for example `actions[0].send.payload.text`.
     pub(super) path: String,
-    /// None: it should not be there.
+    /// `None` if the field should not be there.
     pub(super) expected: Option<Value>,
-    /// None: it is not there.
+    /// `None` if the field is not there.
     pub(super) found: Option<Value>,
 }
 
-/// Everything in which `found` is not what `expected` says, in the order of `expected`.
+/// Returns all differences between `expected` and `found`, in the order of `expected`.
 pub(super) fn differences(expected: &Value, found: &Value) -> Vec<Difference> {
     let mut found_out = Vec::new();
     compare(expected, found, "", false, &mut found_out);

@@ -1,6 +1,6 @@
-//! `signalbox plugin test`: recorded messages through a component, without a server.
+//! `signalbox plugin test`: runs recorded messages through a component, without a server.
 //!
-//! Exit codes: 0, all is as expected; 1, something is not; 2, the cases cannot be read, or the component is refused.
+//! Exit codes: 0, all cases passed; 1, a case failed; 2, the cases cannot be read, or the component is refused.
 
 mod cases;
 mod compare;
@@ -24,8 +24,8 @@ use super::{
     stem,
 };
 
-/// What calls may take here, of CPU and by the clock. Much more than on a server, because a machine that is busy must not
-/// change a verdict.
+/// Limits for calls, in CPU time and wall-clock time. They are much higher than on a server, because a busy machine
+/// must not change a verdict.
 const CALL_CPU_MAX: Duration = Duration::from_secs(1);
 const CALL_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -70,7 +70,7 @@ fn config(file: &Path, recording: &Recording, config_text: Option<&str>) -> Plug
         path: file.to_owned(),
         events: recording.events.clone(),
         on_failure: OnFailure::Reject,
-        // One instance in order, so that every run is the same.
+        // A single instance, in order, so that every run is the same.
         instances: InstanceMode::Single,
         limits: PluginLimits {
             call_cpu_max: CALL_CPU_MAX,
@@ -84,7 +84,7 @@ fn config(file: &Path, recording: &Recording, config_text: Option<&str>) -> Plug
     }
 }
 
-/// A case, and what became of it.
+/// A case and its result.
 struct Tested<'c> {
     case: &'c Case,
     found: Value,
@@ -99,7 +99,7 @@ impl<'c> Tested<'c> {
                 let differences = differences(&expected(case, &input), &found);
                 (found, differences)
             }
-            // Checked when the file was read.
+            // Already checked when the file was read.
             Err(error) => (error.into(), Vec::new()),
         };
         Self {
@@ -114,7 +114,7 @@ impl<'c> Tested<'c> {
     }
 }
 
-/// What the case expects, with what it says in short written out.
+/// The outcome that the case expects, with its short form written out.
 fn expected(case: &Case, input: &Input<'_>) -> Value {
     match (input, case.expect["delivered"].as_str()) {
         (Input::Message(sent), Some("unchanged")) => json!({"delivered": outcome::as_sent(sent)}),
@@ -148,7 +148,7 @@ fn text(results: &[Tested<'_>]) -> String {
     text
 }
 
-/// Whether something else happened, so that comparing fields says nothing.
+/// Whether a different kind of outcome was found, so that comparing fields is pointless.
 fn is_another_outcome(tested: &Tested<'_>) -> bool {
     let outcome = |value: &Value| value.as_object()?.keys().next().cloned();
     outcome(&tested.case.expect) != outcome(&tested.found)

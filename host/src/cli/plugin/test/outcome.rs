@@ -1,4 +1,4 @@
-//! What becomes of a case, in the words in which cases expect it.
+//! Runs cases, and describes their outcomes in the words in which cases expect them.
 
 use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
@@ -11,10 +11,10 @@ use signalbox::{
 
 use super::cases::{Input, Sent};
 
-/// When the clients of all cases connected.
+/// When the clients of all cases connected, in milliseconds since the Unix epoch.
 const CONNECTED_AT_MS: u64 = 1_767_225_600_000;
 
-/// Runs `input`, which is the case of this number, through `plugins`.
+/// Runs `input`, the input of case `number`, through `plugins`.
 pub(super) async fn run(plugins: &PluginSet, number: usize, input: &Input<'_>) -> Value {
     match input {
         Input::Message(sent) => {
@@ -41,7 +41,7 @@ pub(super) async fn run(plugins: &PluginSet, number: usize, input: &Input<'_>) -
     }
 }
 
-/// What a case means by `"unchanged"`: the message as it was sent.
+/// The meaning of `"unchanged"` in a case: the message as it was sent.
 pub(super) fn as_sent(sent: &Sent) -> Value {
     Value::Object(in_words(&message("", sent)))
 }
@@ -136,7 +136,7 @@ fn of_draft(draft: &Draft) -> Map<String, Value> {
 fn described(event_type: &str, payload: &str, to: Option<&To<'_>>) -> Map<String, Value> {
     let mut fields = Map::new();
     fields.insert("type".to_owned(), event_type.into());
-    // What plugins return was checked to be JSON, and so was the file.
+    // The output of plugins was checked to be JSON, and so was the file.
     let payload = serde_json::from_str(payload).unwrap_or_default();
     fields.insert("payload".to_owned(), payload);
     let to = to.map(|to| match to {
