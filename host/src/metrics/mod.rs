@@ -196,7 +196,7 @@ impl SpanDropReason {
 /// Why an upgrade was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// 400, 401 or 403: the client could not be authenticated.
+    /// 400, 401 or 503: the client could not be authenticated.
     Auth,
     /// 403: the page's origin may not connect.
     Origin,
