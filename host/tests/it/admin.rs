@@ -236,7 +236,7 @@ async fn the_configuration_in_force_is_shown_without_secrets() {
 #[tokio::test]
 async fn a_node_alone_is_the_only_one() {
     let node = Node::start(WITH_KEY).await;
-    let _ann = node.client("ann").await;
+    let _ann = node.reachable("ann").await;
     let nodes = admin(&node, "GET", "/admin/nodes").await.body;
     assert_eq!(nodes["nodes"], json!([nodes["this"]["id"]]));
     assert_eq!(nodes["this"]["version"], env!("CARGO_PKG_VERSION"));

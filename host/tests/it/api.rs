@@ -176,7 +176,7 @@ async fn the_api_is_closed_without_a_key_and_keys_change_while_the_server_runs()
 #[tokio::test]
 async fn a_backends_message_reaches_a_user_a_room_or_everyone() {
     let node = node("").await;
-    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
+    let (mut ann, mut bob) = (node.reachable("ann").await, node.reachable("bob").await);
     ann.send(r#"{"type":"join","room":"r","id":"1"}"#).await;
     assert_eq!(ann.json().await["type"], "ack");
     let text = r#"{"type":"news","payload":{ "n":12345678901234567890, "f":1.10 },"receiverId":"ann","senderId":"desk"}"#;
@@ -218,7 +218,7 @@ async fn a_backends_message_reaches_a_user_a_room_or_everyone() {
 #[tokio::test]
 async fn a_backends_message_goes_through_the_plugins_unless_it_is_raw() {
     let node = node(WITH_CHAT).await;
-    let mut ann = node.client("ann").await;
+    let mut ann = node.reachable("ann").await;
     let message = |payload: &str, raw: bool| json!({"type": "chat_message", "payload": payload, "receiverId": "ann", "raw": raw});
     post(&node, &message("  hi  ", false)).await;
     assert_eq!(ann.json().await["payload"], "hi");
@@ -350,8 +350,8 @@ async fn a_user_is_found_and_disconnected() {
     let node = node("").await;
     let nobody = json!({"online": false, "nodes": [], "connections": 0});
     assert_eq!(find(&node, "ann").await, nobody);
-    let (mut phone, mut laptop) = (node.client("ann").await, node.client("ann").await);
-    let mut bob = node.client("bob%2Fx").await;
+    let (mut phone, mut laptop) = (node.reachable("ann").await, node.reachable("ann").await);
+    let mut bob = node.reachable("bob%2Fx").await;
     let found = find(&node, "ann").await;
     assert_eq!(
         (&found["online"], &found["connections"]),
@@ -404,7 +404,7 @@ async fn two_nodes(server: &Server, config: &str) -> (Node, Node) {
 async fn messages_questions_and_disconnections_reach_users_on_all_nodes() {
     let server = Server::start().await;
     let (one, other) = two_nodes(&server, "").await;
-    let mut ann = other.client("ann").await;
+    let mut ann = other.reachable("ann").await;
     let answer = post(
         &one,
         &json!({"type": "news", "payload": 1, "receiverId": "ann"}),
@@ -412,8 +412,8 @@ async fn messages_questions_and_disconnections_reach_users_on_all_nodes() {
     .await;
     assert_eq!(answer.body["status"], "delivered");
     assert_eq!(ann.json().await["payload"], 1);
-    let mut ann_here = one.client("ann").await;
-    let mut bob = other.client("bob").await;
+    let mut ann_here = one.reachable("ann").await;
+    let mut bob = other.reachable("bob").await;
     for node in [&one, &other] {
         let found = find(node, "ann").await;
         assert_eq!(
@@ -436,7 +436,7 @@ async fn messages_questions_and_disconnections_reach_users_on_all_nodes() {
 async fn a_node_that_does_not_answer_is_named() {
     let server = Server::start().await;
     let (one, _other) = two_nodes(&server, "").await;
-    let mut ann = one.client("ann").await;
+    let mut ann = one.reachable("ann").await;
     server
         .command::<()>(&["SADD", "user_servers:ann", "ghost-1"])
         .await;
@@ -479,7 +479,7 @@ async fn a_server_of_websocket_app_is_named_and_its_clients_get_no_question() {
 async fn without_redis_a_call_that_needs_it_is_unavailable() {
     let mut server = Server::start().await;
     let (one, _other) = two_nodes(&server, "").await;
-    let mut ann = one.client("ann").await;
+    let mut ann = one.reachable("ann").await;
     server.stop();
     let to = |user: &str| json!({"type": "news", "payload": 1, "receiverId": user});
     let answer = post(&one, &to("bob")).await;
@@ -512,7 +512,7 @@ async fn without_redis_a_call_that_needs_it_is_unavailable() {
 async fn no_client_can_speak_as_a_node() {
     let server = Server::start().await;
     let (one, other) = two_nodes(&server, "").await;
-    let (mut ann, mut eve) = (other.client("ann").await, one.client("eve").await);
+    let (mut ann, mut eve) = (other.reachable("ann").await, one.reachable("eve").await);
     for name in ["signalbox.request", "signalbox.reply", "signalbox.probe"] {
         let act = json!({"disconnect": {"code": 4501, "reason": ""}});
         let message = json!({"type": name, "receiverId": "ann", "user": "ann", "from": "x",
@@ -537,7 +537,7 @@ async fn plugins_of_all_nodes_share_one_store() {
         &format!("command_timeout = \"500ms\"{WITH_HOSTILE}"),
     )
     .await;
-    let (mut ann, mut bob) = (one.client("ann").await, other.client("bob").await);
+    let (mut ann, mut bob) = (one.reachable("ann").await, other.reachable("bob").await);
     for round in [1, 3] {
         ann.send(r#"{"type":"hostile.count"}"#).await;
         assert_eq!(ann.json().await["payload"], round);
@@ -560,7 +560,7 @@ async fn a_store_that_is_too_late_costs_no_plugin_its_call() {
     // Redis would have a minute, the call has not.
     let patient = WITH_HOSTILE.replace("\"20s\"", "\"5s\"");
     let (one, _other) = two_nodes(&server, &format!("command_timeout = \"60s\"{patient}")).await;
-    let mut ann = one.client("ann").await;
+    let mut ann = one.reachable("ann").await;
     ann.send(r#"{"type":"hostile.count"}"#).await;
     assert_eq!(ann.json().await["payload"], 1);
     server.stop();

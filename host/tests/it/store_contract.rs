@@ -4,12 +4,11 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use signalbox::{
-    config::{RedisCompat, RedisConfig, RedisMode},
     plugin::{ENTRY_BYTES, Entry, MemoryStore, PluginStore, RedisStore, StoreError},
     redis_client::{Commands, Endpoints},
 };
 
-use crate::redis::{Cluster, Server, until};
+use crate::redis::{Cluster, Server, config, until};
 
 /// Room for all that a test keeps that is not about room.
 const PLENTY: usize = 1 << 20;
@@ -50,15 +49,7 @@ async fn cluster() -> Stores {
 
 /// A store that is connected, whose keys begin with `key_prefix`.
 pub(crate) async fn redis_store(urls: &str, key_prefix: &str) -> Arc<dyn PluginStore> {
-    let config = RedisConfig {
-        urls: urls.split(',').map(str::to_owned).collect(),
-        mode: RedisMode::Auto,
-        sentinel_master: None,
-        ca_file: None,
-        compat: RedisCompat::None,
-        key_prefix: key_prefix.to_owned(),
-        command_timeout: Duration::from_secs(10),
-    };
+    let config = config(urls, key_prefix, Duration::from_secs(10));
     let commands = Commands::start(
         Endpoints::new(&config).expect("legal addresses"),
         &Arc::default(),

@@ -1,4 +1,4 @@
-//! A process that runs until it is told to end, and whose output lines are sent to a channel.
+//! A process that runs until it is stopped, and whose output lines are sent to a channel.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::process::CommandExt as _;

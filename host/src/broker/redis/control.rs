@@ -3,45 +3,30 @@
 //! Both are JSON with a `type` that no client and no plugin can send, and begin in a way that no message does. Only
 //! servers with a lease are asked: those of `websocket-app` would deliver a request to a client.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::{sync::oneshot, time::timeout};
-use tracing::{debug, info};
+use tracing::info;
 
 use super::{
     keys::{Keys, ServerId},
-    post::Post,
+    questions::{Questions, say},
 };
 use crate::{
     broker::{ConnectionReport, LocalNode, Told, UserRequest},
     protocol::CloseCode,
-    redis_client::{Commands, Unavailable},
+    redis_client::Commands,
 };
 
 /// The beginning of every text from one node to another that is not a message for clients.
 pub(super) const START: &str = r#"{"type":"signalbox."#;
-
-/// How long a reply may take in addition to the command timeout: for the other node to answer, and for the way back.
-const ANSWER_EXTRA: Duration = Duration::from_millis(500);
-
-/// Questions that may be open at a time.
-const OPEN_MAX: usize = 4_096;
 
 /// Asks other nodes, and answers them.
 pub(super) struct Control {
     commands: Commands,
     keys: Arc<Keys>,
     node: Arc<dyn LocalNode>,
-    next: AtomicU64,
-    open: Mutex<HashMap<u64, oneshot::Sender<Told>>>,
+    questions: Questions<Told>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,59 +66,26 @@ enum Act {
     },
 }
 
-/// Forgets a question when its caller no longer waits for the answer.
-struct Open<'c> {
-    control: &'c Control,
-    id: u64,
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.control.open().remove(&self.id);
-    }
-}
-
 impl Control {
     pub(super) fn new(commands: Commands, keys: Arc<Keys>, node: Arc<dyn LocalNode>) -> Self {
         Self {
+            questions: Questions::new(commands.clone(), keys.clone()),
             commands,
             keys,
             node,
-            next: AtomicU64::new(0),
-            open: Mutex::default(),
         }
     }
 
     /// Asks the node `server` to carry out `request`, and returns its answer.
     pub(super) async fn ask(&self, server: &ServerId, user: &str, request: &UserRequest) -> Told {
-        let (answer, answered) = oneshot::channel();
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        {
-            let mut open = self.open();
-            if open.len() >= OPEN_MAX {
-                return Told::Nothing;
-            }
-            open.insert(id, answer);
-        }
-        let _open = Open { control: self, id };
-        let said = Said::Request {
+        let question = |id, from| Said::Request {
             id,
-            from: self.keys.own_id().to_string(),
+            from,
             user: user.to_owned(),
             act: request.into(),
         };
-        match say(&self.commands, &self.keys, server, &said).await {
-            Ok(true) => {}
-            Ok(false) => return Told::Nothing,
-            Err(error) => {
-                debug!(%error, server = &**server, "a node was not asked");
-                return Told::Nothing;
-            }
-        }
-        match timeout(self.keys.command_timeout() + ANSWER_EXTRA, answered).await {
-            Ok(Ok(told)) => told,
-            _ => Told::Nothing,
-        }
+        let told = self.questions.ask(server, question).await;
+        told.unwrap_or(Told::Nothing)
     }
 
     /// Handles a text from another node.
@@ -147,10 +99,8 @@ impl Control {
                 connections,
                 list,
             } => {
-                // If nobody waits any more, the answer is too late.
-                if let Some(answer) = self.open().remove(&id) {
-                    let _ = answer.send(list.map_or(Told::Connections(connections), Told::Listed));
-                }
+                let told = list.map_or(Told::Connections(connections), Told::Listed);
+                self.questions.answered(id, told);
             }
             Said::Request {
                 id,
@@ -179,33 +129,11 @@ impl Control {
                     list: (request == UserRequest::List).then(|| self.node.list(&user)),
                 };
                 // In a task: this caller reads everything that comes in.
-                tokio::spawn(async move {
-                    if let Err(error) = say(&commands, &keys, &from, &reply).await {
-                        debug!(%error, server = from, "a node was not answered");
-                    }
-                });
+                tokio::spawn(async move { say(&commands, &keys, &from, &reply).await });
             }
         }
         Ok(())
     }
-
-    fn open(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Told>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Sends `said` to `server`, and returns whether anybody listens; `true` if that is unknown.
-pub(super) async fn say(
-    commands: &Commands,
-    keys: &Keys,
-    server: &str,
-    said: &impl Serialize,
-) -> Result<bool, Unavailable> {
-    // Strings and numbers under string keys always serialize.
-    let text = serde_json::to_string(said).unwrap_or_default();
-    let post = Post::new(commands, keys, server, &text)?;
-    let listeners = commands.run_once(post.command()).await?;
-    Ok(post.is_heard(listeners))
 }
 
 impl From<&UserRequest> for Act {

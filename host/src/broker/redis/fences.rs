@@ -1,43 +1,27 @@
-//! Nodes ask each other whether every message for a user that was published to them has arrived, and say so of each that
-//! was forwarded to them.
+//! Keeps the order of messages between servers: a server asks another one whether every message for a user has arrived, and
+//! reports the arrival of each forwarded message.
 //!
-//! All of it goes over the servers' channels, behind the messages.
+//! These texts use the servers' channels, so they arrive after the messages that were sent before them.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tokio::{sync::oneshot, time::timeout};
 use tracing::debug;
 
 use super::{
-    control,
     keys::{Keys, ServerId},
+    questions::{Questions, say},
 };
 use crate::redis_client::Commands;
 
 /// The beginning of every text that this module sends.
 pub(super) const START: &str = r#"{"type":"signalbox.fence"#;
 
-/// How long an answer may take in addition to a command's time. A server that is later than that hangs, and order is lost
-/// with it.
-const ANSWER_EXTRA: Duration = Duration::from_millis(500);
-
-/// Questions that may be open at a time; over it nobody is asked, and order is not kept for those who move.
-const OPEN_MAX: usize = 4_096;
-
-/// Asks other servers, and answers them.
+/// Asks other servers, and answers them. Order is not kept with a server that does not answer in time.
 pub(super) struct Fences {
     commands: Commands,
     keys: Arc<Keys>,
-    next: AtomicU64,
-    open: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+    questions: Questions<()>,
 }
 
 /// A text from another server that [`Fences`] leaves to its caller.
@@ -45,7 +29,7 @@ pub(super) struct Fences {
 pub(super) enum Heard {
     /// [`Fences::answer`] is due once every message for `user` has arrived.
     Question { id: u64, from: String, user: String },
-    /// The message for `user` to which this node gave the number when it forwarded it was handed out, or dropped.
+    /// The message for `user` that this node forwarded with `number` was delivered, or dropped.
     Arrival { user: String, number: u64 },
 }
 
@@ -65,109 +49,68 @@ enum Said {
     Arrived { user: String, number: u64 },
 }
 
-/// A question that is forgotten when nobody waits for its answer any more.
-struct Open<'f> {
-    fences: &'f Fences,
-    id: u64,
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.fences.open().remove(&self.id);
-    }
-}
-
 impl Fences {
     pub(super) fn new(commands: Commands, keys: Arc<Keys>) -> Self {
         Self {
+            questions: Questions::new(commands.clone(), keys.clone()),
             commands,
             keys,
-            next: AtomicU64::new(0),
-            open: Mutex::default(),
         }
     }
 
-    /// How long an answer is waited for.
+    /// The longest time that messages wait for others to arrive.
     pub(super) fn time(&self) -> Duration {
-        self.keys.command_timeout() + ANSWER_EXTRA
+        self.questions.time()
     }
 
     /// Returns when every message for `user` that was published to `server`, another one, has arrived, or when that cannot
-    /// be waited for.
+    /// be waited for. A server that does not listen is gone, and has none.
     pub(super) async fn pass(&self, server: &ServerId, user: &str) {
-        let (answer, answered) = oneshot::channel();
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        {
-            let mut open = self.open();
-            if open.len() >= OPEN_MAX {
-                return;
-            }
-            open.insert(id, answer);
-        }
-        let _open = Open { fences: self, id };
-        let ask = Said::Ask {
+        let question = |id, from| Said::Ask {
             id,
-            from: self.keys.own_id().to_string(),
+            from,
             user: user.to_owned(),
         };
-        // A server that does not listen is gone, and has nothing.
-        if self.say(server, &ask).await && timeout(self.time(), answered).await.is_err() {
+        if self.questions.ask(server, question).await.is_none() {
             debug!(
                 server = &**server,
-                "a server did not say whether it passed on what it had"
+                "a server did not confirm that all messages arrived"
             );
         }
     }
 
     /// Answers a [`Heard::Question`].
     pub(super) async fn answer(&self, id: u64, from: &str) {
-        self.say(from, &Said::Passed { id }).await;
+        say(&self.commands, &self.keys, from, &Said::Passed { id }).await;
     }
 
-    /// Says that the message for `user` to which `server` gave `number` was handed out, or dropped.
+    /// Reports to `server` that the message for `user` that it forwarded with `number` was delivered, or dropped.
     pub(super) async fn arrived(&self, server: &str, user: &str, number: u64) {
         let user = user.to_owned();
-        self.say(server, &Said::Arrived { user, number }).await;
+        let arrived = Said::Arrived { user, number };
+        say(&self.commands, &self.keys, server, &arrived).await;
     }
 
-    /// Takes a text from another server.
+    /// Handles a text from another server.
     ///
     /// # Errors
-    /// Why it cannot be understood.
+    /// Returns the reason if it cannot be understood.
     pub(super) fn take(&self, text: &str) -> Result<Option<Heard>, String> {
-        Ok(
-            match serde_json::from_str(text).map_err(|error| error.to_string())? {
-                Said::Ask { id, from, user } => Some(Heard::Question { id, from, user }),
-                Said::Arrived { user, number } => Some(Heard::Arrival { user, number }),
-                Said::Passed { id } => {
-                    if let Some(answer) = self.open().remove(&id) {
-                        let _ = answer.send(());
-                    }
-                    None
-                }
-            },
-        )
-    }
-
-    /// Whether somebody may have heard it.
-    async fn say(&self, server: &str, said: &Said) -> bool {
-        match control::say(&self.commands, &self.keys, server, said).await {
-            Ok(is_heard) => is_heard,
-            Err(error) => {
-                debug!(%error, server, "nothing was said to a server about order");
-                false
+        let said = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        Ok(match said {
+            Said::Ask { id, from, user } => Some(Heard::Question { id, from, user }),
+            Said::Arrived { user, number } => Some(Heard::Arrival { user, number }),
+            Said::Passed { id } => {
+                self.questions.answered(id, ());
+                None
             }
-        }
-    }
-
-    fn open(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<()>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::control, *};
 
     #[test]
     fn texts_begin_as_nothing_else_does() {

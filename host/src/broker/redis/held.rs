@@ -1,8 +1,8 @@
-//! Messages for users who were here and are not: they wait until the user is somewhere, and are forwarded there.
+//! Messages for users who have left this node: they wait until the user connects to any node, and are forwarded there.
 //!
-//! The sender has been told that such a message is `delivered`: this node held the user when it was published, or the
-//! sender's node had not heard yet that it does so no more. One task for each user passes them on in order, and messages that
-//! come in meanwhile wait behind them, also if the user is back. [`super::waiting`] has the order.
+//! The sender got `delivered` for such a message: this node held the user when it was published, or the sender's node had not
+//! yet learned of the change. One task for each user passes the messages on in order. Later messages wait behind them, even
+//! if the user is back. [`super::waiting`] decides the order.
 
 use std::{
     collections::HashMap,
@@ -35,20 +35,20 @@ use crate::{
     metrics::{DropReason, Metrics, events::MessageDropped},
 };
 
-/// How long a message waits for a user who is nowhere.
+/// How long a message waits for a user who is on no node.
 pub(super) const HOLD: Duration = Duration::from_secs(5);
 
-/// When a forwarded message counts as arrived, although nobody said so: it may wait once more where it went.
+/// When a forwarded message counts as arrived without a report: it may be held again where it went.
 const UNDER_WAY: Duration = HOLD.saturating_add(Duration::from_secs(1));
 
-/// Bounds of the waiting messages: of all users, and of one. Messages over them are dropped and counted.
+/// The most bytes of waiting messages, for all users and for one. Messages beyond it are dropped and counted.
 const BYTES_MAX: usize = 16 << 20;
 const USER_BYTES_MAX: usize = 1 << 20;
 
-/// How often a user who is nowhere is looked up, although nothing tells that they came.
+/// How often a user who is on no node is looked up again without a notice.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Messages that are passed on by one look.
+/// The most messages that use the result of one lookup.
 const BATCH: usize = 64;
 
 /// The messages that wait, by user.
@@ -60,11 +60,11 @@ pub(super) struct Held {
     node: Arc<dyn LocalNode>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
-    /// The number of users in `state`: every message that comes in looks at it.
+    /// The number of users in `state`. Every incoming message checks it.
     users: AtomicUsize,
-    /// For the next message that is forwarded.
+    /// The number of the next forwarded message.
     next_number: AtomicU64,
-    /// A task ended, or a user was forgotten.
+    /// Notified when a task ended or a user was forgotten.
     fewer: Notify,
 }
 
@@ -80,23 +80,23 @@ struct User {
     /// Wakes the task that passes the messages on.
     poked: Arc<Notify>,
     has_task: bool,
-    /// Since when the next message waits for forwarded ones, although the user is somewhere.
+    /// Since when the next message waits only for forwarded ones to arrive.
     blocked_since: Option<Instant>,
 }
 
-/// Where a user is besides here, as Redis said not long ago.
+/// The other servers of a user, from a recent lookup.
 #[derive(Default)]
 struct Elsewhere {
     servers: Option<Vec<ServerId>>,
-    /// For how many messages it was used.
+    /// The number of messages that it was used for.
     uses: usize,
 }
 
 /// The result of an attempt to pass a message on.
 enum Attempt {
-    /// It is not here any more.
+    /// Nothing remains to be done for it here.
     Gone,
-    /// The next attempt is due then, or when something changes.
+    /// The next attempt is due at this time, or when something changes.
     Again(Instant),
 }
 
@@ -123,12 +123,12 @@ impl Held {
         }
     }
 
-    /// Whether messages for `user` have to wait here: behind others, or for some that were forwarded.
+    /// Whether new messages for `user` must wait: behind queued ones, or for forwarded ones to arrive.
     pub(super) fn is_waiting(&self, user: &str) -> bool {
         self.users.load(Ordering::Acquire) > 0 && self.state().users.contains_key(user)
     }
 
-    /// Has `parcel` passed on to `user`, after those before it.
+    /// Queues `parcel` for `user` after all earlier messages.
     pub(super) fn push(self: &Arc<Self>, user: &str, parcel: Parcel) {
         let bytes = parcel.charge();
         let mut state = self.state();
@@ -149,12 +149,12 @@ impl Held {
             let (held, user) = (self.clone(), Box::from(user));
             tokio::spawn(async move { held.pass_on_all(user, &poked).await });
         } else if number.is_some() {
-            // Those before which it was put may be waiting for it.
+            // Later messages may be waiting for it.
             poked.notify_one();
         }
     }
 
-    /// `user` may be somewhere now.
+    /// Tries again to pass on messages for `user`, who may have connected to a node.
     pub(super) fn poke(&self, user: &str) {
         if self.users.load(Ordering::Acquire) > 0
             && let Some(user) = self.state().users.get(user)
@@ -163,7 +163,7 @@ impl Held {
         }
     }
 
-    /// Returns when no message for `user` waits here and all that were forwarded have arrived, or when it took too long.
+    /// Returns when no message for `user` waits here and all forwarded ones have arrived, or after [`Fences::time`].
     pub(super) async fn passed(&self, user: &str) {
         let passed = {
             let mut state = self.state();
@@ -178,7 +178,7 @@ impl Held {
         let _ = timeout(self.fences.time(), passed).await;
     }
 
-    /// Answers the question `id` of the server `from`, once [`Held::passed`].
+    /// Answers the question `id` of the server `from` after [`Held::passed`].
     pub(super) fn answer(self: &Arc<Self>, id: u64, from: String, user: String) {
         let held = self.clone();
         tokio::spawn(async move {
@@ -187,7 +187,7 @@ impl Held {
         });
     }
 
-    /// The message for `user` that was forwarded with `number` was handed out, or dropped.
+    /// The message for `user` that was forwarded with `number` was delivered, or dropped.
     pub(super) fn arrived(&self, user: &str, number: u64) {
         let mut state = self.state();
         if let Some(entry) = state.users.get_mut(user) {
@@ -197,34 +197,31 @@ impl Held {
         }
     }
 
-    /// A message for `user` was handed out here, or dropped: tells so the servers that forwarded it.
+    /// A message for `user` was delivered here, or dropped: reports that to the servers that forwarded it.
     pub(super) fn ended(self: &Arc<Self>, user: &str, trail: &Trail) {
         let own = self.keys.own_id();
-        let (here, elsewhere): (Vec<_>, Vec<_>) = trail
-            .passed_on
-            .iter()
-            .cloned()
-            .partition(|(server, _)| server == own);
-        for (_, number) in here {
+        if let Some(number) = trail.number_of(own) {
             self.arrived(user, number);
         }
-        if !elsewhere.is_empty() {
+        let others = trail.passed_on.iter().filter(|(server, _)| server != own);
+        let others: Vec<_> = others.cloned().collect();
+        if !others.is_empty() {
             let (fences, user) = (self.fences.clone(), user.to_owned());
             tokio::spawn(async move {
-                for (server, number) in elsewhere {
+                for (server, number) in others {
                     fences.arrived(&server, &user, number).await;
                 }
             });
         }
     }
 
-    /// Returns when nothing waits for anybody and all forwarded messages have arrived, or when `time` is over.
+    /// Returns when no message waits and all forwarded ones have arrived, or after `time`.
     pub(super) async fn settle(&self, time: Duration) {
         self.until(time, |state| state.users.is_empty()).await;
     }
 
-    /// Returns when nothing waits for anybody, or when `time` is over. Nothing is passed on any more after that: messages that
-    /// still wait are dropped.
+    /// Returns when no message waits, or after `time`. Nothing is passed on after that, so the remaining messages count as
+    /// dropped.
     pub(super) async fn end(&self, time: Duration) {
         self.until(time, |state| {
             state.users.values().all(|user| !user.has_task)
@@ -239,7 +236,7 @@ impl Held {
         let done = async {
             loop {
                 let mut fewer = pin!(self.fewer.notified());
-                // From here on no notification is missed.
+                // Before the check, so that no notification is missed.
                 fewer.as_mut().enable();
                 if is_done(&self.state()) {
                     return;
@@ -250,7 +247,7 @@ impl Held {
         let _ = timeout(time, done).await;
     }
 
-    /// Forgets forwarded messages of which nobody said in time that they arrived.
+    /// Forgets forwarded messages whose arrival was not reported in time.
     pub(super) fn sweep(&self) {
         let mut state = self.state();
         state.users.retain(|_, user| {
@@ -273,7 +270,7 @@ impl Held {
         }
     }
 
-    /// The next message for `user`; if there is none, the task is over.
+    /// The next message for `user`. If there is none, the task must end.
     fn front(&self, user: &str) -> Option<Queued> {
         let mut state = self.state();
         let entry = state.users.get_mut(user)?;
@@ -290,14 +287,12 @@ impl Held {
         let mut state = self.state();
         if let Some(entry) = state.users.get_mut(user) {
             entry.blocked_since = None;
-            let before = entry.waiting.bytes();
-            entry.waiting.remove(queued);
-            let removed = before - entry.waiting.bytes();
-            state.bytes -= removed;
+            let bytes = entry.waiting.remove(queued);
+            state.bytes -= bytes;
         }
     }
 
-    /// Hands a message out here or forwards it, if `user` is somewhere and no message before it is on its way.
+    /// Delivers a message here or forwards it, if `user` is on a node and no earlier message is still on its way.
     async fn pass_on(
         self: &Arc<Self>,
         user: &str,
@@ -317,10 +312,6 @@ impl Held {
         let others = self.elsewhere(user, elsewhere).await;
         let has_it = |server: &ServerId| trail.servers.contains(server);
         let (have_it, to): (Vec<_>, Vec<_>) = others.into_iter().partition(has_it);
-        if to.is_empty() && !have_it.is_empty() {
-            self.ended(user, trail);
-            return Attempt::Gone;
-        }
         if !to.is_empty() {
             if let Some(until) = self.blocked(user, next, &to) {
                 return Attempt::Again(until);
@@ -328,10 +319,10 @@ impl Held {
             if self.forward(user, next, to).await {
                 return Attempt::Gone;
             }
-            if !have_it.is_empty() {
-                self.ended(user, trail);
-                return Attempt::Gone;
-            }
+        }
+        if !have_it.is_empty() {
+            self.ended(user, trail);
+            return Attempt::Gone;
         }
         if Instant::now() >= next.until {
             self.dropped(user, trail);
@@ -340,7 +331,7 @@ impl Held {
         Attempt::Again(next.until.min(Instant::now() + LOOK_AGAIN))
     }
 
-    /// The other servers where `user` is, sorted; none if they are nowhere, or if Redis does not say.
+    /// The other servers that hold `user`, sorted; empty if there are none, or if Redis does not answer.
     async fn elsewhere(&self, user: &str, known: &mut Elsewhere) -> Vec<ServerId> {
         if known.servers.is_none() || known.uses >= BATCH {
             let holders = self.holders.of(Name::User(user)).await.unwrap_or_default();
@@ -358,9 +349,9 @@ impl Held {
         known.servers.clone().unwrap_or_default()
     }
 
-    /// When to look again if messages before `next` are on their way to others than `to`, where the user is.
+    /// When to try again if earlier messages than `next` are still on their way to servers other than `to`.
     ///
-    /// They are not waited for longer than for an answer: the server that has them hangs, and order is lost with it.
+    /// The wait is limited to [`Fences::time`]: if a server hangs for so long, order is not kept.
     fn blocked(&self, user: &str, next: &Queued, to: &[ServerId]) -> Option<Instant> {
         let mut state = self.state();
         let entry = state.users.get_mut(user)?;
@@ -375,7 +366,8 @@ impl Held {
         Some(until.min(patience))
     }
 
-    /// Whether nothing more is to be done for a message, because one of the servers `to` has it, or may have it.
+    /// Forwards a message to the servers `to`. Returns whether nothing remains to be done for it, because one of them has it, or
+    /// may have it, or because it was dropped.
     async fn forward(self: &Arc<Self>, user: &str, next: &Queued, to: Vec<ServerId>) -> bool {
         let parcel = &next.parcel;
         if parcel.hops >= HOPS_MAX {
@@ -386,7 +378,7 @@ impl Held {
         let new_number = || self.next_number.fetch_add(1, Ordering::Relaxed);
         let number = next.number.unwrap_or_else(new_number);
         let mut trail = parcel.trail.clone();
-        // A user who comes back here does not have it.
+        // A user who comes back here still needs it.
         trail.servers.retain(|server| server != own);
         trail.servers.extend(to.iter().cloned());
         if next.number.is_none() {
@@ -405,9 +397,9 @@ impl Held {
             let server = server.clone();
             async move { self.outgoing.post(&server, text, None).await }
         };
-        // Before it can arrive.
-        let telling = to.iter().filter(|server| understands(server)).count();
-        self.forwarded(user, number, &to, telling);
+        // Noted before the message can arrive.
+        let reporting = to.iter().filter(|server| understands(server)).count();
+        self.forwarded(user, number, &to, reporting);
         let results = join_all(to.iter().map(publish)).await;
         let mut is_gone = false;
         for (server, result) in to.iter().zip(&results) {
@@ -425,7 +417,7 @@ impl Held {
         if is_gone {
             self.metrics.redis.forwarded.increment();
         } else if results.iter().any(Result::is_err) {
-            // It may have been carried out: sent again the message might come twice.
+            // The publish may have been carried out: a second one could deliver the message twice.
             debug!("a message was not forwarded, because Redis did not take it");
             self.count_dropped();
             is_gone = true;
@@ -433,14 +425,15 @@ impl Held {
         is_gone
     }
 
-    fn forwarded(&self, user: &str, number: u64, to: &[ServerId], telling: usize) {
+    fn forwarded(&self, user: &str, number: u64, to: &[ServerId], reporting: usize) {
         let until = Instant::now() + UNDER_WAY;
         if let Some(user) = self.state().users.get_mut(user) {
-            user.waiting.forwarded(number, to.to_vec(), telling, until);
+            user.waiting
+                .forwarded(number, to.to_vec(), reporting, until);
         }
     }
 
-    /// Resolves the fences of `user` if nothing is left for them.
+    /// Forgets `user` if nothing waits and everything has arrived, which wakes the callers of [`Held::passed`].
     fn forget_if_over(&self, state: &mut State, user: &str) {
         let is_over = |user: &User| !user.has_task && user.waiting.is_over();
         if state.users.get(user).is_some_and(is_over) {

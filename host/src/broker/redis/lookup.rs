@@ -172,7 +172,7 @@ impl Lookup {
             }
         };
         known.servers = holders.into_iter().map(|(server, _)| server).collect();
-        // A user who is nowhere gets nothing now, so nothing can be overtaken.
+        // A user without a route gets nothing now, so nothing can be overtaken.
         if let Name::User(user) = name
             && !known.servers.is_empty()
         {

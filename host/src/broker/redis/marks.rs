@@ -74,8 +74,8 @@ pub(super) fn line(hops: u8, identity: u64, trail: &Trail) -> String {
     if !trail.passed_on.is_empty() {
         line.extend([" ", PASSED_ON]);
     }
-    let mut passed_on = trail.passed_on.iter();
-    for (server, number) in passed_on.by_ref().filter(|(server, _)| is_plain(server)) {
+    let passed_on = trail.passed_on.iter();
+    for (server, number) in passed_on.filter(|(server, _)| is_plain(server)) {
         line.extend([" ", server, " ", &number.to_string()]);
     }
     line.push_str(END);

@@ -29,6 +29,7 @@ mod notices;
 mod outgoing;
 mod own_broadcasts;
 mod post;
+mod questions;
 mod routes;
 mod subscriber;
 mod traced;

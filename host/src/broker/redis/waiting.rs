@@ -1,7 +1,7 @@
-//! One user's messages that wait on this node, and those that it forwarded and that have not arrived yet.
+//! The order of one user's messages on this node: those in the queue, and forwarded ones that have not arrived yet.
 //!
-//! A message never passes one before it. Every message that this node forwards gets a number here. One that follows its user
-//! back is put before all that came after it, and a message with a number only waits for smaller ones.
+//! A message never overtakes an earlier one. This node numbers every message that it forwards. A message that returns goes
+//! before all later ones in the queue, and waits only for messages with smaller numbers.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,7 +13,7 @@ use crate::protocol::Frame;
 /// Charged for each message in addition to its bytes.
 const OVERHEAD_BYTES: usize = 128;
 
-/// Forwarded messages that are remembered for one user; over it the oldest counts as arrived.
+/// The most forwarded messages that are tracked for one user; beyond it the oldest counts as arrived.
 const UNDER_WAY_MAX: usize = 4_096;
 
 /// A message for one user.
@@ -23,7 +23,7 @@ pub(super) struct Parcel {
     pub(super) frame: Frame,
     /// How often it was forwarded.
     pub(super) hops: u8,
-    /// Its identity, as [`super::doubles::identity`] makes it; none: that of the frame.
+    /// Its identity, made by [`super::doubles::identity`]; `None`: that of the frame.
     pub(super) identity: Option<u64>,
     pub(super) trail: Trail,
 }
@@ -32,11 +32,11 @@ pub(super) struct Parcel {
 #[derive(Clone, Debug)]
 pub(super) struct Queued {
     pub(super) parcel: Parcel,
-    /// When it is given up.
+    /// When it is dropped.
     pub(super) until: Instant,
-    /// The number that this node gave it when it forwarded it; none if it did not.
+    /// The number with which this node forwarded it; `None` if it did not.
     pub(super) number: Option<u64>,
-    /// Tells it from others in the queue.
+    /// Identifies it in the queue.
     id: u64,
 }
 
@@ -46,17 +46,17 @@ pub(super) struct Waiting {
     next_id: u64,
     bytes: usize,
     under_way: BTreeMap<u64, UnderWay>,
-    /// Resolved by dropping them, when nothing waits and nothing is under way.
+    /// Callers that wait until the queue is empty and everything has arrived. They are woken by dropping the senders.
     pub(super) fences: Vec<oneshot::Sender<()>>,
 }
 
 /// A message that was forwarded.
 struct UnderWay {
-    /// The servers that it was forwarded to last, sorted.
+    /// The servers that it was last forwarded to, sorted.
     to: Vec<ServerId>,
-    /// How many of them have yet to say that it arrived.
+    /// The number of them that have not reported its arrival yet.
     left: usize,
-    /// From then on it counts as arrived.
+    /// When it counts as arrived without a report.
     until: Instant,
 }
 
@@ -83,7 +83,7 @@ impl Waiting {
         self.queue.is_empty() && self.under_way.is_empty()
     }
 
-    /// Puts a message behind those before it. `number`: as this node forwarded it earlier.
+    /// Queues a message after all earlier ones. `number`: the number with which this node forwarded it earlier.
     pub(super) fn push(&mut self, parcel: Parcel, number: Option<u64>, until: Instant) {
         self.bytes += parcel.charge();
         let order = order(number);
@@ -103,18 +103,20 @@ impl Waiting {
         self.queue.front()
     }
 
-    /// Takes a message out of the queue.
-    pub(super) fn remove(&mut self, queued: &Queued) {
+    /// Removes a message from the queue, and returns the bytes that it counted for.
+    pub(super) fn remove(&mut self, queued: &Queued) -> usize {
         // It is the first one, unless another returned meanwhile.
         let place = self.queue.iter().position(|other| other.id == queued.id);
-        if let Some(removed) = place.and_then(|place| self.queue.remove(place)) {
-            self.bytes -= removed.parcel.charge();
-        }
+        let removed = place.and_then(|place| self.queue.remove(place));
+        let bytes = removed.map_or(0, |removed| removed.parcel.charge());
+        self.bytes -= bytes;
+        bytes
     }
 
-    /// When to look again if `queued` must not go yet. `to`: the servers where the user is, sorted; none: they are here.
+    /// When to try again if `queued` must still wait for earlier messages. `to`: the servers that it would go to, sorted; empty:
+    /// it would be delivered here.
     ///
-    /// It may follow the messages before it that went to the same servers: those keep the order themselves.
+    /// It need not wait for earlier messages that went to the same servers: those servers keep the order themselves.
     pub(super) fn blocked(&self, queued: &Queued, to: &[ServerId]) -> Option<Instant> {
         let now = Instant::now();
         let earlier = self.under_way.range(..order(queued.number));
@@ -122,17 +124,17 @@ impl Waiting {
         others.map(|(_, message)| message.until).min()
     }
 
-    /// Notes that message `number` goes to the servers `to`, of which `telling` many will say when it arrived.
+    /// Notes that message `number` is forwarded to the servers `to`, of which `reporting` many will report its arrival.
     pub(super) fn forwarded(
         &mut self,
         number: u64,
         to: Vec<ServerId>,
-        telling: usize,
+        reporting: usize,
         until: Instant,
     ) {
-        // One that returned is here, and not at one of the servers that it went to before.
+        // One that returned is no longer at one of the servers that it went to before.
         let before = self.under_way.remove(&number);
-        let left = before.map_or(0, |before| before.left.saturating_sub(1)) + telling;
+        let left = before.map_or(0, |before| before.left.saturating_sub(1)) + reporting;
         if left == 0 {
             return;
         }
@@ -142,7 +144,7 @@ impl Waiting {
         self.under_way.insert(number, UnderWay { to, left, until });
     }
 
-    /// One of the servers that have message `number` handed it out, or dropped it.
+    /// One of the servers with message `number` delivered or dropped it.
     pub(super) fn arrived(&mut self, number: u64) {
         if let Some(message) = self.under_way.get_mut(&number) {
             message.left -= 1;
@@ -164,7 +166,7 @@ impl Waiting {
     }
 }
 
-/// Messages that this node did not forward come after all that it did.
+/// Messages that this node did not forward come after all that it forwarded.
 fn order(number: Option<u64>) -> u64 {
     number.unwrap_or(u64::MAX)
 }

@@ -76,7 +76,7 @@ async fn everyone_is_every_other_node(make: impl AsyncFn(usize) -> Cluster) {
     nodes[2].expect("everyone", &["x"]).await;
     nodes[1].expect("everyone", &["x"]).await;
     nodes[1].publish(Target::Everyone, "y").await;
-    // What comes from elsewhere comes; what a node sent itself does not come back.
+    // A node gets the broadcasts of others, and not its own.
     nodes[0].expect("everyone", &["y"]).await;
     nodes[2].expect("everyone", &["x", "y"]).await;
     assert_eq!(nodes[1].got("everyone"), ["x"]);

@@ -1,4 +1,4 @@
-//! Nodes of one cluster that write down what they deliver.
+//! Nodes of one cluster that record their deliveries.
 
 use std::{
     any::Any,
@@ -14,25 +14,24 @@ use signalbox::{
         Broker, ConnectionReport, LocalNode, MemoryBroker, MemoryHub, NodeReport, RedisBroker,
         Target, Told, UserRequest,
     },
-    config::{RedisCompat, RedisConfig, RedisMode},
     metrics::Metrics,
     protocol::{Frame, outbound::Delivery},
     trace::Tracer,
 };
 
-use crate::redis::{Cluster as RedisCluster, Server, until};
+use crate::redis::{self, Cluster as RedisCluster, Server, until};
 
 /// Texts that reached somebody.
 pub(super) type Reached = tokio::sync::Mutex<Vec<String>>;
 
-/// A node that writes down what it is told to deliver.
+/// A node that records its deliveries.
 #[derive(Default)]
 pub(super) struct Recorder {
     pub(super) users: Mutex<HashSet<String>>,
     rooms: Mutex<HashSet<String>>,
     got: Mutex<HashMap<String, Vec<String>>>,
     asked: Mutex<Vec<(String, UserRequest)>>,
-    /// The messages to users that the nodes of the cluster delivered, in their order.
+    /// The messages to users that all nodes of the cluster delivered, in order.
     log: Arc<Mutex<Vec<String>>>,
 }
 
@@ -55,7 +54,7 @@ impl LocalNode for Recorder {
     }
 
     fn deliver(&self, target: Target<'_>, frame: &Frame) -> usize {
-        // Held until it is written down: a user who leaves now has got it before what others deliver later.
+        // Locked until it is recorded, so that a user who leaves now has it before later deliveries on other nodes.
         let users = self.users.lock().unwrap();
         let name = match target {
             Target::User(user) if users.contains(user) => format!("user {user}"),
@@ -74,7 +73,7 @@ impl LocalNode for Recorder {
     fn carry_out(&self, user: &str, request: &UserRequest) -> usize {
         let asked = (user.to_owned(), request.clone());
         self.asked.lock().unwrap().push(asked);
-        // Whoever is connected has two connections.
+        // A connected user has two connections.
         if self.holds_user(user) { 2 } else { 0 }
     }
 
@@ -143,7 +142,7 @@ impl Node {
             .unwrap()
     }
 
-    /// How many nodes say of how many connections each that they did what was asked.
+    /// The answers of all nodes.
     pub(super) async fn ask(&self, user: &str, request: &UserRequest) -> Vec<Told> {
         let reports = self.broker.ask_about(user, request).await.unwrap();
         let nodes: HashSet<&String> = reports.iter().map(|report| &report.node).collect();
@@ -168,7 +167,7 @@ impl Node {
             .unwrap_or_default()
     }
 
-    /// Waits until as much came as is expected, and compares it.
+    /// Waits for as many messages as are expected, and compares them.
     pub(super) async fn expect<S: AsRef<str>>(&self, name: &str, expected: &[S]) {
         let enough = async || (self.got(name).len() >= expected.len()).then_some(());
         until(&format!("messages for {name}"), enough).await;
@@ -201,7 +200,7 @@ fn text_in(frame: &Frame) -> String {
     delivery["payload"].as_str().unwrap().to_owned()
 }
 
-/// Nodes that find each other, and what has to live as long as they do.
+/// Nodes that find each other, and the backend that must live as long as they do.
 pub(super) struct Cluster {
     pub(super) nodes: Vec<Node>,
     pub(super) log: Arc<Mutex<Vec<String>>>,
@@ -228,21 +227,20 @@ pub(super) async fn memory_cluster(size: usize) -> Cluster {
 
 pub(super) async fn redis_server(size: usize) -> Cluster {
     let server = Server::start().await;
-    let log = Arc::default();
-    Cluster {
-        nodes: redis_nodes(&server.url(), size, &log).await,
-        log,
-        _backend: Box::new(server),
-    }
+    through_redis(&server.url(), size, Box::new(server)).await
 }
 
 pub(super) async fn redis_cluster(size: usize) -> Cluster {
     let cluster = RedisCluster::start().await;
+    through_redis(&cluster.urls(), size, Box::new(cluster)).await
+}
+
+async fn through_redis(urls: &str, size: usize, backend: Box<dyn Any>) -> Cluster {
     let log = Arc::default();
     Cluster {
-        nodes: redis_nodes(&cluster.urls(), size, &log).await,
+        nodes: redis_nodes(urls, size, &log).await,
         log,
-        _backend: Box::new(cluster),
+        _backend: backend,
     }
 }
 
@@ -251,15 +249,7 @@ pub(super) async fn redis_nodes(
     size: usize,
     log: &Arc<Mutex<Vec<String>>>,
 ) -> Vec<Node> {
-    let config = RedisConfig {
-        urls: urls.split(',').map(str::to_owned).collect(),
-        mode: RedisMode::Auto,
-        sentinel_master: None,
-        ca_file: None,
-        compat: RedisCompat::None,
-        key_prefix: String::new(),
-        command_timeout: Duration::from_secs(5),
-    };
+    let config = redis::config(urls, "", Duration::from_secs(5));
     let node = |index: usize| {
         let recorder = Recorder::logging_to(log);
         let metrics = Arc::<Metrics>::default();

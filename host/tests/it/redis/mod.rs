@@ -19,3 +19,20 @@ pub(crate) use sentinel::Sentinels;
 pub(crate) use server::{Options, Server, User};
 pub(crate) use wait::until;
 pub(crate) use websocket_app::WebsocketApp;
+
+use std::time::Duration;
+
+use signalbox::config::{RedisCompat, RedisConfig, RedisMode};
+
+/// The configuration for the servers at `urls`, comma separated.
+pub(crate) fn config(urls: &str, key_prefix: &str, command_timeout: Duration) -> RedisConfig {
+    RedisConfig {
+        urls: urls.split(',').map(str::to_owned).collect(),
+        mode: RedisMode::Auto,
+        sentinel_master: None,
+        ca_file: None,
+        compat: RedisCompat::None,
+        key_prefix: key_prefix.to_owned(),
+        command_timeout,
+    }
+}

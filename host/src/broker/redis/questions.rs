@@ -1,0 +1,124 @@
+//! Questions between servers: a text with a number, and an answer with the same number.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::{sync::oneshot, time::timeout};
+use tracing::debug;
+
+use super::{keys::Keys, post::Post};
+use crate::redis_client::{Commands, Unavailable};
+
+/// How long an answer may take in addition to the command timeout: for the other server to answer, and for the way back.
+const ANSWER_EXTRA: Duration = Duration::from_millis(500);
+
+/// The most questions that may be open at a time; beyond it no question is sent.
+const OPEN_MAX: usize = 4_096;
+
+/// The open questions of one kind, with answers of type `A`.
+pub(super) struct Questions<A> {
+    commands: Commands,
+    keys: Arc<Keys>,
+    next: AtomicU64,
+    open: Mutex<HashMap<u64, oneshot::Sender<A>>>,
+}
+
+/// Forgets a question when its caller no longer waits for the answer.
+struct Open<'q, A> {
+    questions: &'q Questions<A>,
+    id: u64,
+}
+
+impl<A> Drop for Open<'_, A> {
+    fn drop(&mut self) {
+        self.questions.open().remove(&self.id);
+    }
+}
+
+impl<A> Questions<A> {
+    pub(super) fn new(commands: Commands, keys: Arc<Keys>) -> Self {
+        Self {
+            commands,
+            keys,
+            next: AtomicU64::new(0),
+            open: Mutex::default(),
+        }
+    }
+
+    /// The longest time that an answer is waited for.
+    pub(super) fn time(&self) -> Duration {
+        self.keys.command_timeout() + ANSWER_EXTRA
+    }
+
+    /// Sends a question to `server` and returns the answer. `question` makes the text from its number and the ID of this
+    /// server. `None` if nobody listens there, no answer comes in time, or too many questions are open.
+    pub(super) async fn ask<Q: Serialize>(
+        &self,
+        server: &str,
+        question: impl FnOnce(u64, String) -> Q,
+    ) -> Option<A> {
+        let (answer, answered) = oneshot::channel();
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut open = self.open();
+            if open.len() >= OPEN_MAX {
+                return None;
+            }
+            open.insert(id, answer);
+        }
+        let _open = Open {
+            questions: self,
+            id,
+        };
+        let question = question(id, self.keys.own_id().to_string());
+        if !say(&self.commands, &self.keys, server, &question).await {
+            return None;
+        }
+        timeout(self.time(), answered).await.ok()?.ok()
+    }
+
+    /// Passes on the answer to the question `id`. If nobody waits for it any more, it is too late.
+    pub(super) fn answered(&self, id: u64, answer: A) {
+        if let Some(waiting) = self.open().remove(&id) {
+            let _ = waiting.send(answer);
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<A>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends `said` to `server`, and returns whether anybody listens; `true` if that is unknown.
+pub(super) async fn say(
+    commands: &Commands,
+    keys: &Keys,
+    server: &str,
+    said: &impl Serialize,
+) -> bool {
+    let sent = publish(commands, keys, server, said).await;
+    sent.unwrap_or_else(|error| {
+        debug!(%error, server, "a text for another server was not sent");
+        false
+    })
+}
+
+async fn publish(
+    commands: &Commands,
+    keys: &Keys,
+    server: &str,
+    said: &impl Serialize,
+) -> Result<bool, Unavailable> {
+    // Strings and numbers under string keys always serialize.
+    let text = serde_json::to_string(said).unwrap_or_default();
+    let post = Post::new(commands, keys, server, &text)?;
+    let listeners = commands.run_once(post.command()).await?;
+    Ok(post.is_heard(listeners))
+}
