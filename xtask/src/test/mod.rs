@@ -4,8 +4,11 @@ mod cargo;
 mod load;
 mod outcome;
 
+use std::env;
 use std::process::ExitCode;
+use std::thread;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use crate::languages;
@@ -25,6 +28,9 @@ const PLUGINS: &str = "plugins";
 const EXAMPLES: &str = "example plugins";
 const GUESTS: &str = "test guests";
 const BUILD: &str = "build";
+
+/// libtest's variable for the number of tests that run at a time.
+const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, Default, Args)]
@@ -112,6 +118,9 @@ fn test(
         steps.step(format!("tests{suffix}"), &needed, || {
             let mut cargo = workspace.cargo();
             cargo.args(args.cargo_args());
+            if env::var_os(THREADS_VARIABLE).is_none() {
+                cargo.env(THREADS_VARIABLE, test_threads()?.to_string());
+            }
             cargo::run(cargo, &mut failed_now)
         });
     }
@@ -125,6 +134,12 @@ fn test(
     }
     let run = run.map_or_else(String::new, |run| format!("run {run}: "));
     failed.extend(failed_now.iter().map(|name| format!("{run}{name}")));
+}
+
+/// Two tests for each core: most of them wait for nodes and Redis half of their time.
+fn test_threads() -> anyhow::Result<usize> {
+    let cores = thread::available_parallelism().context("the number of cores is unknown")?;
+    Ok(2 * cores.get())
 }
 
 fn test_languages(workspace: &Workspace, chosen: &[String]) -> anyhow::Result<()> {
