@@ -37,7 +37,6 @@ function help(): Action[] {
 function roll(words: string): Action[] {
   const [, count = "1", sides = "6"] = /^(\d{1,2})d(\d{1,3})$/.exec(words || "1d6") ?? signalbox.reject("usage", commands.roll!.help);
   if (Number(count) < 1 || Number(sides) < 1) signalbox.reject("usage", commands.roll!.help);
-  // Math.random draws the same numbers in every instance.
   const dice = Array.from({ length: Number(count) }, () => (signalbox.context.random() % Number(sides)) + 1);
   return [signalbox.reply("command.roll", { dice, sum: dice.reduce((sum, die) => sum + die, 0) })];
 }

@@ -24,6 +24,9 @@ struct Mistake {
     told: &'static [&'static str],
 }
 
+/// The message about an endless call: on a busy machine it reaches `call_time_max` before `call_cpu_max`.
+const ENDLESS: &str = "than it may (";
+
 const MISTAKES: &[Mistake] = &[
     Mistake {
         language: "javascript",
@@ -115,7 +118,7 @@ const MISTAKES: &[Mistake] = &[
         told: &[
             "the plugin said: validation.validate: ReferenceError",
             "transformation.transform returned unchanged, and must return an outcome",
-            "more CPU time than it may (10ms, `call_cpu_max`",
+            ENDLESS,
             "although calls fail",
         ],
     },
@@ -171,12 +174,7 @@ const MISTAKES: &[Mistake] = &[
             ),
         ],
         exit_code: 0,
-        told: &[
-            "the plugin said: ",
-            "NameError",
-            "in validate",
-            "more CPU time than it may (10ms, `call_cpu_max`",
-        ],
+        told: &["the plugin said: ", "NameError", "in validate", ENDLESS],
     },
 ];
 
