@@ -16,7 +16,8 @@ use signalbox::{
     config::{InstanceMode, OnFailure, PluginConfig, PluginLimits},
     metrics::Metrics,
     plugin::{
-        GuestDestination, GuestMessage, Loader, MemoryStore, Pace, PluginVersion, Transformed,
+        CompilePriority, GuestDestination, GuestMessage, Loader, MemoryStore, PluginVersion,
+        Transformed,
     },
 };
 
@@ -92,7 +93,7 @@ async fn load(path: &Path, bytes: Arc<[u8]>) -> Arc<PluginVersion> {
     )
     .expect("the plugin engine starts");
     loader
-        .load(&config, bytes, Pace::Full)
+        .load(&config, bytes, CompilePriority::Full)
         .await
         .expect("the plugin is admitted")
 }

@@ -20,15 +20,15 @@ use crate::{
     auth::{AuthSetupError, Authenticator},
     broker::{Broker, MemoryBroker, MemoryHub, RedisBroker},
     cloudwatch::Pusher,
+    cluster_rollout::{ClusterLink, ClusterRollout},
     config::{AuthConfig, BrokerConfig, CloudWatchConfig, Config, Environment},
-    fleet::{Fleet, Meeting},
     metrics::{Metrics, readings},
-    plugin::{EngineError, Loader, MemoryStore, PluginStore, RedisStore, Registry, Trigger},
+    plugin::{EngineError, Loader, MemoryStore, PluginManager, PluginStore, RedisStore, Trigger},
     protocol::ids::IdSource,
     redis_client::{Commands, EndpointError, Endpoints},
     router::{LocalTable, Router},
     server::{self, AppState, Listeners},
-    session::{Live, LiveConfig, Services},
+    session::{ConfigHandle, LiveConfig, Services},
     supervise,
     trace::{self, Tracer},
 };
@@ -82,7 +82,7 @@ pub async fn run(
     let watch = reload::watch(&config, &source);
     let bytes_max = config.limits.plugin_file_bytes_max;
     let plugins = services
-        .registry
+        .manager
         .apply(&config.plugins, bytes_max, Trigger::Start);
     tokio::select! {
         _ = plugins => {}
@@ -93,19 +93,19 @@ pub async fn run(
         }
     }
     let stop = CancellationToken::new();
-    let fleet = Arc::new(fleet(&config, &services, redis.as_ref()));
-    let state = AppState::new(services.clone(), authenticator.clone(), fleet);
+    let cluster = Arc::new(cluster(&config, &services, redis.as_ref()));
+    let state = AppState::new(services.clone(), authenticator.clone(), cluster);
     let routes = server::routes(state, &config);
     let pusher = config
         .cloudwatch
         .clone()
         .map(|cloudwatch| push_to(cloudwatch, &config.server.node_id, &services));
     let metrics = &services.metrics;
-    let registry = services.registry.clone();
-    let supervision = supervise::spawn("probation", metrics, registry, |registry| {
-        registry.supervise().boxed()
+    let manager = services.manager.clone();
+    let supervision = supervise::spawn("probation", metrics, manager, |manager| {
+        manager.supervise().boxed()
     });
-    let targets = reload::Targets {
+    let targets = reload::ReloadTargets {
         services: services.clone(),
         authenticator,
         redis,
@@ -200,39 +200,43 @@ fn services(
         store,
         metrics.clone(),
     )?;
-    let registry = Registry::new(loader, metrics.clone()).keeping(&config.plugin_versions);
-    registry.set_probation(config.plugin_probation.clone());
+    let manager = PluginManager::new(loader, metrics.clone()).keeping(&config.plugin_versions);
+    manager.set_probation(config.plugin_probation.clone());
     Ok(Arc::new(Services {
         router: Router::new(table, broker, metrics.clone()),
-        registry: Arc::new(registry),
+        manager: Arc::new(manager),
         metrics,
         ids,
         tracer,
-        live: Live::new(LiveConfig::new(config, config)),
+        live: ConfigHandle::new(LiveConfig::new(config, config)),
         unfinished: Arc::default(),
         draining: AtomicBool::new(false),
     }))
 }
 
 /// Starts to follow the cluster's decisions about plugins.
-fn fleet(config: &Config, services: &Arc<Services>, endpoints: Option<&Endpoints>) -> Fleet {
-    let (node, registry) = (services.ids.node(), services.registry.clone());
+fn cluster(
+    config: &Config,
+    services: &Arc<Services>,
+    endpoints: Option<&Endpoints>,
+) -> ClusterRollout {
+    let (node, manager) = (services.ids.node(), services.manager.clone());
     let of = services.clone();
     let bytes_max = Arc::new(move || of.live.load().limits.plugin_file_bytes_max);
     let (BrokerConfig::Redis(redis), Some(endpoints)) = (&config.broker, endpoints) else {
-        return Fleet::alone(node, registry, bytes_max);
+        return ClusterRollout::alone(node, manager, bytes_max);
     };
     // A separate connection: components are large, and must not delay other traffic between nodes.
     let commands = Commands::start(endpoints.clone(), &services.metrics);
     let of = services.clone();
-    let meeting = Meeting {
+    let meeting = ClusterLink {
         broker: services.router.broker().clone(),
         commands,
         prefix: &redis.key_prefix,
         admin_key: Arc::new(move || of.live.load().admin.key.clone()),
     };
     let metrics = &services.metrics;
-    Fleet::join(node, registry, meeting, metrics, bytes_max)
+    ClusterRollout::join(node, manager, meeting, metrics, bytes_max)
 }
 
 /// Starts to push metrics to CloudWatch.

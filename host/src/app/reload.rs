@@ -11,10 +11,10 @@ use tracing::{info, warn};
 
 use super::Source;
 use crate::{
-    auth::{Applied, AuthSetupError, Authenticator},
+    auth::{AuthSetupError, Authenticator, KeyChange},
     config::{
         BrokerConfig, Config,
-        live::{Difference, difference},
+        live::{ConfigDifference, difference},
     },
     files::FileWatcher,
     metrics::{
@@ -27,14 +27,14 @@ use crate::{
 };
 
 /// The triggers of a reload. Changes are noticed from the creation of this value on.
-pub(super) struct Watch {
+pub(super) struct ReloadTriggers {
     watcher: FileWatcher,
     /// `None` if the system provides no signals.
     hangups: Option<Signal>,
 }
 
 /// The components that a changed configuration is applied to.
-pub(super) struct Targets {
+pub(super) struct ReloadTargets {
     pub(super) services: Arc<Services>,
     pub(super) authenticator: Arc<Authenticator>,
     /// `None` if the broker is not Redis.
@@ -42,11 +42,11 @@ pub(super) struct Targets {
 }
 
 /// Watches the configuration and the files that it names, starting from their current state.
-pub(super) fn watch(config: &Config, source: &Source) -> Watch {
+pub(super) fn watch(config: &Config, source: &Source) -> ReloadTriggers {
     let hangups = signal(SignalKind::hangup())
         .inspect_err(|error| warn!(%error, "SIGHUP does not reload"))
         .ok();
-    Watch {
+    ReloadTriggers {
         watcher: FileWatcher::new(files(config, source)),
         hangups,
     }
@@ -54,11 +54,11 @@ pub(super) fn watch(config: &Config, source: &Source) -> Watch {
 
 /// Applies changes until it is aborted. `started` is the configuration at the start, `config` the current one.
 pub(super) async fn follow(
-    targets: &Targets,
+    targets: &ReloadTargets,
     started: &Config,
     config: &mut Config,
     source: &Source,
-    Watch { watcher, hangups }: &mut Watch,
+    ReloadTriggers { watcher, hangups }: &mut ReloadTriggers,
 ) {
     loop {
         let trigger = tokio::select! {
@@ -83,7 +83,7 @@ pub(super) async fn follow(
         }
         targets
             .services
-            .registry
+            .manager
             .apply(
                 &config.plugins,
                 config.limits.plugin_file_bytes_max,
@@ -130,13 +130,13 @@ fn files(config: &Config, source: &Source) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-impl Targets {
+impl ReloadTargets {
     /// Reads the token keys again, from the file that changed.
     fn renew_keys(&self, config: &Config) {
         let metrics = &self.services.metrics;
         match self.authenticator.apply(&config.auth) {
-            Ok(Applied::All) => info!("the keys of tokens were read again"),
-            Ok(Applied::OldKeys(reason)) | Err(reason) => keys_stay(metrics, &reason),
+            Ok(KeyChange::All) => info!("the keys of tokens were read again"),
+            Ok(KeyChange::OldKeys(reason)) | Err(reason) => keys_stay(metrics, &reason),
         }
     }
 
@@ -154,8 +154,8 @@ impl Targets {
             Err(errors) => return refused(&errors),
         };
         match self.authenticator.apply(&new.auth) {
-            Ok(Applied::All) => {}
-            Ok(Applied::OldKeys(reason)) => keys_stay(metrics, &reason),
+            Ok(KeyChange::All) => {}
+            Ok(KeyChange::OldKeys(reason)) => keys_stay(metrics, &reason),
             Err(error) => return refused(&error),
         }
         let live = LiveConfig::new(started, &new);
@@ -169,9 +169,7 @@ impl Targets {
         let needs_restart = live.needs_restart.clone();
         let table = services.router.table();
         table.set_outbox_bytes_max(new.limits.outbox_bytes_max);
-        services
-            .registry
-            .set_probation(new.plugin_probation.clone());
+        services.manager.set_probation(new.plugin_probation.clone());
         services.live.store(live);
         // A session that would have pinged in an hour may now have to do so in a second.
         for connection in table.connections() {
@@ -199,7 +197,7 @@ fn keys_stay(metrics: &Metrics, reason: &AuthSetupError) {
 }
 
 /// Logs which keys were applied since the last time, and which wait for a restart.
-fn tell(needs_restart: &[String], Difference { mut live, .. }: Difference) {
+fn tell(needs_restart: &[String], ConfigDifference { mut live, .. }: ConfigDifference) {
     if needs_restart.iter().any(|key| key == "auth.mode") {
         live.retain(|key| !key.starts_with("auth."));
     }

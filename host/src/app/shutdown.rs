@@ -109,7 +109,7 @@ async fn report(services: &Services, running: Running, by: Instant) {
         let _ = timeout_at(by, running.serving).await;
     };
     let keep = async {
-        let _ = timeout_at(by, services.registry.kept()).await;
+        let _ = timeout_at(by, services.manager.kept()).await;
     };
     tokio::join!(push, serve, keep);
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, value::RawValue};
 use super::{
     AuthError, NOT_BEFORE_LEEWAY,
     object::{self, Members},
-    user::{self, NoUser},
+    user::{self, InvalidUserId},
 };
 
 /// The first second that `exp`, `nbf` and `iat` must not name, in the year 5138. Any time since 1973 in milliseconds
@@ -19,7 +19,7 @@ const NO_MOMENT: f64 = 1e17;
 
 /// The claims of a valid token.
 #[derive(Debug)]
-pub(super) struct Verified {
+pub(super) struct VerifiedClaims {
     pub(super) user: String,
     pub(super) claims_json: String,
     pub(super) expires_at: SystemTime,
@@ -27,18 +27,18 @@ pub(super) struct Verified {
 
 /// The claims that a token must carry in addition to `sub` and `exp`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Demands {
+pub(super) struct RequiredClaims {
     pub(super) issuer: Option<String>,
     pub(super) audience: Option<String>,
 }
 
-impl Demands {
+impl RequiredClaims {
     /// Parses `claims_json` and checks it against `now` and these demands.
     pub(super) fn check(
         &self,
         claims_json: String,
         now: SystemTime,
-    ) -> Result<Verified, AuthError> {
+    ) -> Result<VerifiedClaims, AuthError> {
         let claims = object::read(&claims_json)
             .map_err(|fault| AuthError::InvalidToken(fault.in_claims()))?;
         let expires_at = expiry(&claims)?;
@@ -50,7 +50,7 @@ impl Demands {
         self.check_issuer(&claims)?;
         self.check_audience(&claims)?;
         let user = subject(&claims)?;
-        Ok(Verified {
+        Ok(VerifiedClaims {
             user,
             claims_json,
             expires_at,
@@ -112,10 +112,10 @@ fn subject(claims: &Members<'_>) -> Result<String, AuthError> {
     };
     match user::check(&sub) {
         Ok(()) => Ok(sub),
-        Err(NoUser::Length) => Err(AuthError::InvalidToken(
+        Err(InvalidUserId::Length) => Err(AuthError::InvalidToken(
             "its sub is not 1 to 255 bytes long",
         )),
-        Err(NoUser::Blank) => Err(AuthError::InvalidToken("its sub is blank")),
+        Err(InvalidUserId::Blank) => Err(AuthError::InvalidToken("its sub is blank")),
     }
 }
 

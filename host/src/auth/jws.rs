@@ -11,7 +11,7 @@ pub(super) const TOKEN_BYTES_MAX: usize = 16 << 10;
 
 /// A token that is well-formed; nothing in it can be trusted yet.
 #[derive(Debug)]
-pub(super) struct Unverified<'t> {
+pub(super) struct UnverifiedToken<'t> {
     /// Header and claims in the form that was signed.
     signed: &'t str,
     claims: &'t str,
@@ -20,7 +20,7 @@ pub(super) struct Unverified<'t> {
     kid: Option<String>,
 }
 
-impl<'t> Unverified<'t> {
+impl<'t> UnverifiedToken<'t> {
     /// Splits `token` into its parts and reads its header.
     pub(super) fn read(token: &'t str) -> Result<Self, AuthError> {
         if token.len() > TOKEN_BYTES_MAX {

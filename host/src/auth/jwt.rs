@@ -4,8 +4,8 @@ use std::{sync::Arc, time::SystemTime};
 
 use super::{
     AuthError, AuthSetupError,
-    claims::{Demands, Verified},
-    jws::Unverified,
+    claims::{RequiredClaims, VerifiedClaims},
+    jws::UnverifiedToken,
     keys::KeySet,
     remote::RemoteKeys,
 };
@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct Verifier {
     source: JwtKeySource,
     keys: Keys,
-    demands: Demands,
+    demands: RequiredClaims,
 }
 
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ impl Verifier {
         Self {
             source: config.keys.clone(),
             keys,
-            demands: Demands {
+            demands: RequiredClaims {
                 issuer: config.issuer.clone(),
                 audience: config.audience.clone(),
             },
@@ -78,8 +78,12 @@ impl Verifier {
     }
 
     /// Verifies `token` at `now`. Waits, for a bounded time, only for keys that are being fetched.
-    pub(super) async fn verify(&self, token: &str, now: SystemTime) -> Result<Verified, AuthError> {
-        let token = Unverified::read(token)?;
+    pub(super) async fn verify(
+        &self,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<VerifiedClaims, AuthError> {
+        let token = UnverifiedToken::read(token)?;
         let claims = match &self.keys {
             Keys::Local(set) => token.verified_by(set.choose(token.kid())?)?,
             Keys::Remote(remote) => {

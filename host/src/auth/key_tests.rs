@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{
-    Applied,
+    KeyChange,
     tests::{
         assert_refused, es256, jwk, jwks, jwt_config, made, rs256, testdata, verify, with_jwks,
         with_pem,
@@ -130,14 +130,14 @@ fn keys_of_a_file_are_renewed_and_a_broken_file_leaves_the_last_good_ones() {
 
     write(&set(jwk(1)));
     let applied = authenticator.apply(&AuthConfig::Jwt(config.clone()));
-    assert_eq!(applied, Ok(Applied::All));
+    assert_eq!(applied, Ok(KeyChange::All));
     assert_refused(verify(&authenticator, &rs256(Some("rsa-1"))), "kid");
     assert!(verify(&authenticator, &es256(Some("ec-1"))).is_ok());
 
     for broken in ["", "{", "\"hush\"", "{\"keys\":[]}"] {
         write(broken);
         match authenticator.apply(&AuthConfig::Jwt(config.clone())) {
-            Ok(Applied::OldKeys(error)) => {
+            Ok(KeyChange::OldKeys(error)) => {
                 assert!(!error.to_string().contains("hush"), "{error}");
             }
             other => panic!("{other:?}"),
@@ -147,7 +147,7 @@ fn keys_of_a_file_are_renewed_and_a_broken_file_leaves_the_last_good_ones() {
     // The rest of the configuration applies nevertheless.
     config.issuer = Some("i".to_owned());
     let applied = authenticator.apply(&AuthConfig::Jwt(config.clone()));
-    assert!(matches!(applied, Ok(Applied::OldKeys(_))), "{applied:?}");
+    assert!(matches!(applied, Ok(KeyChange::OldKeys(_))), "{applied:?}");
     assert_refused(verify(&authenticator, &es256(Some("ec-1"))), "no issuer");
     // Another file that cannot be used changes nothing at all.
     let other = jwt_config(JwtKeySource::PemFile(testdata("missing.pem")));
@@ -156,7 +156,7 @@ fn keys_of_a_file_are_renewed_and_a_broken_file_leaves_the_last_good_ones() {
     // A file that can be used takes over, whatever its kind.
     let other = jwt_config(JwtKeySource::PemFile(testdata("rsa_public.pem")));
     let applied = authenticator.apply(&AuthConfig::Jwt(other));
-    assert_eq!(applied, Ok(Applied::All));
+    assert_eq!(applied, Ok(KeyChange::All));
     assert!(verify(&authenticator, &rs256(None)).is_ok());
 }
 

@@ -37,18 +37,18 @@ pub(super) enum KeySet {
 
 /// Why no key was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoKey {
+pub(super) enum KeyNotFound {
     /// No key has the `kid` of the token.
     Unknown,
     /// The token names no key, and there are several.
     Unnamed,
 }
 
-impl From<NoKey> for AuthError {
-    fn from(reason: NoKey) -> Self {
+impl From<KeyNotFound> for AuthError {
+    fn from(reason: KeyNotFound) -> Self {
         Self::InvalidToken(match reason {
-            NoKey::Unknown => "it names a key (kid) that is not known",
-            NoKey::Unnamed => "it names no key (kid), and there are several",
+            KeyNotFound::Unknown => "it names a key (kid) that is not known",
+            KeyNotFound::Unnamed => "it names no key (kid), and there are several",
         })
     }
 }
@@ -91,20 +91,20 @@ impl KeySet {
 
     /// Returns the keys that may have signed a token that names `kid`. A set of one key also serves tokens that name
     /// none.
-    pub(super) fn choose(&self, kid: Option<&str>) -> Result<&[VerificationKey], NoKey> {
+    pub(super) fn choose(&self, kid: Option<&str>) -> Result<&[VerificationKey], KeyNotFound> {
         let keys = match self {
             Self::Any(keys) => return Ok(keys),
             Self::Named(keys) => keys.as_slice(),
         };
         match (keys, kid) {
             ([only], None) => Ok(std::slice::from_ref(only)),
-            (_, None) => Err(NoKey::Unnamed),
+            (_, None) => Err(KeyNotFound::Unnamed),
             ([only], Some(_)) if only.kid.is_none() => Ok(std::slice::from_ref(only)),
             (keys, Some(kid)) => keys
                 .iter()
                 .find(|key| key.kid.as_deref() == Some(kid))
                 .map(std::slice::from_ref)
-                .ok_or(NoKey::Unknown),
+                .ok_or(KeyNotFound::Unknown),
         }
     }
 }

@@ -81,7 +81,7 @@ enum Mode {
 
 /// The effect of [`Authenticator::apply`] on the token keys.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Applied {
+pub enum KeyChange {
     /// The keys match the configuration and its files.
     All,
     /// The key file could not be read again: the last good keys stay in use.
@@ -118,15 +118,15 @@ impl Authenticator {
     /// # Errors
     ///
     /// Returns [`AuthSetupError`] if another key file is named that cannot be used; nothing has changed then.
-    pub fn apply(&self, config: &AuthConfig) -> Result<Applied, AuthSetupError> {
+    pub fn apply(&self, config: &AuthConfig) -> Result<KeyChange, AuthSetupError> {
         let mode = self.mode.load_full();
         let (Mode::Jwt(verifier), AuthConfig::Jwt(config)) = (&*mode, config) else {
-            return Ok(Applied::All);
+            return Ok(KeyChange::All);
         };
         let (renewed, applied) = match verifier.renewed(config, &self.metrics) {
-            Ok(renewed) => (renewed, Applied::All),
+            Ok(renewed) => (renewed, KeyChange::All),
             Err(error) if verifier.has_source(config) => {
-                (verifier.with_old_keys(config), Applied::OldKeys(error))
+                (verifier.with_old_keys(config), KeyChange::OldKeys(error))
             }
             Err(error) => return Err(error),
         };

@@ -15,7 +15,7 @@ pub(super) type Members<'t> = BTreeMap<Cow<'t, str>, &'t RawValue>;
 
 /// Why a text is not an object that can be relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum ObjectError {
     ByteOrderMark,
     Syntax,
     TooDeep,
@@ -25,7 +25,7 @@ pub(super) enum Fault {
     Duplicate,
 }
 
-impl Fault {
+impl ObjectError {
     /// The message for a fault in the header of a token.
     pub(super) fn in_header(self) -> &'static str {
         match self {
@@ -55,23 +55,23 @@ impl Fault {
 }
 
 /// Reads the members of the object in `text`. No name may occur twice (RFC 7519 §4).
-pub(super) fn read(text: &str) -> Result<Members<'_>, Fault> {
+pub(super) fn read(text: &str) -> Result<Members<'_>, ObjectError> {
     if text.starts_with('\u{feff}') {
-        return Err(Fault::ByteOrderMark);
+        return Err(ObjectError::ByteOrderMark);
     }
     json::check(text).map_err(|fault| match fault {
-        JsonFault::TooDeep => Fault::TooDeep,
-        JsonFault::UnpairedSurrogate { .. } => Fault::UnpairedSurrogate,
-        JsonFault::LongNumber { .. } => Fault::LongNumber,
-        JsonFault::Syntax(_) => Fault::Syntax,
+        JsonFault::TooDeep => ObjectError::TooDeep,
+        JsonFault::UnpairedSurrogate { .. } => ObjectError::UnpairedSurrogate,
+        JsonFault::LongNumber { .. } => ObjectError::LongNumber,
+        JsonFault::Syntax(_) => ObjectError::Syntax,
     })?;
     if !text.trim_start().starts_with('{') {
-        return Err(Fault::NotAnObject);
+        return Err(ObjectError::NotAnObject);
     }
     // The text is valid JSON, so only a repeated name can still be wrong.
     serde_json::from_str(text)
         .map(|Unique(members)| members)
-        .map_err(|_| Fault::Duplicate)
+        .map_err(|_| ObjectError::Duplicate)
 }
 
 struct Unique<'t>(Members<'t>);
@@ -124,20 +124,20 @@ mod tests {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(60_000), "]".repeat(60_000));
         let long = format!("{{\"a\":{}}}", "1".repeat(401));
         for (text, fault) in [
-            ("\u{feff}{}", Fault::ByteOrderMark),
-            ("", Fault::Syntax),
-            ("{\"a\":1", Fault::Syntax),
-            ("{\"a\":01}", Fault::Syntax),
-            ("[]", Fault::NotAnObject),
-            ("7", Fault::NotAnObject),
-            ("null", Fault::NotAnObject),
-            ("\"{}\"", Fault::NotAnObject),
-            ("{\"a\":1,\"a\":1}", Fault::Duplicate),
-            ("{\"a\":1,\"\\u0061\":2}", Fault::Duplicate),
-            ("{\"a\":\"\\ud83d\"}", Fault::UnpairedSurrogate),
-            ("{\"\\udc00\":1}", Fault::UnpairedSurrogate),
-            (&deep, Fault::TooDeep),
-            (&long, Fault::LongNumber),
+            ("\u{feff}{}", ObjectError::ByteOrderMark),
+            ("", ObjectError::Syntax),
+            ("{\"a\":1", ObjectError::Syntax),
+            ("{\"a\":01}", ObjectError::Syntax),
+            ("[]", ObjectError::NotAnObject),
+            ("7", ObjectError::NotAnObject),
+            ("null", ObjectError::NotAnObject),
+            ("\"{}\"", ObjectError::NotAnObject),
+            ("{\"a\":1,\"a\":1}", ObjectError::Duplicate),
+            ("{\"a\":1,\"\\u0061\":2}", ObjectError::Duplicate),
+            ("{\"a\":\"\\ud83d\"}", ObjectError::UnpairedSurrogate),
+            ("{\"\\udc00\":1}", ObjectError::UnpairedSurrogate),
+            (&deep, ObjectError::TooDeep),
+            (&long, ObjectError::LongNumber),
         ] {
             let start: String = text.chars().take(20).collect();
             assert_eq!(read(text).err(), Some(fault), "{start}");

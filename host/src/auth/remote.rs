@@ -16,7 +16,7 @@ use tracing::{debug, info};
 
 use super::{
     AuthError, fetch,
-    keys::{KEYS_BYTES_MAX, KeySet, NoKey},
+    keys::{KEYS_BYTES_MAX, KeyNotFound, KeySet},
 };
 use crate::{
     metrics::{Metrics, events::KeysNotReloaded},
@@ -38,12 +38,12 @@ const RETRY_PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(4);
 /// Keys of a URL. Fetching ends when this value is dropped.
 #[derive(Debug)]
 pub(super) struct RemoteKeys {
-    shared: Arc<Shared>,
+    shared: Arc<RemoteKeyState>,
     task: AbortHandle,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct RemoteKeyState {
     url: String,
     /// `None` until keys are available for the first time.
     keys: ArcSwapOption<KeySet>,
@@ -84,7 +84,7 @@ impl RemoteKeys {
         metrics: Arc<Metrics>,
         meanwhile: Option<Arc<KeySet>>,
     ) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(RemoteKeyState {
             url: url.to_owned(),
             keys: ArcSwapOption::new(meanwhile),
             fetches: watch::Sender::new(Fetches {
@@ -120,8 +120,8 @@ impl RemoteKeys {
     pub(super) async fn set_for(&self, kid: Option<&str>) -> Result<Arc<KeySet>, AuthError> {
         match self.look_up(kid) {
             Ok(set) => return Ok(set),
-            Err(Some(NoKey::Unnamed)) => return Err(NoKey::Unnamed.into()),
-            Err(Some(NoKey::Unknown) | None) => {}
+            Err(Some(KeyNotFound::Unnamed)) => return Err(KeyNotFound::Unnamed.into()),
+            Err(Some(KeyNotFound::Unknown) | None) => {}
         }
         self.shared.wait_for_fetch().await;
         self.look_up(kid).map_err(|reason| {
@@ -133,7 +133,7 @@ impl RemoteKeys {
         })
     }
 
-    fn look_up(&self, kid: Option<&str>) -> Result<Arc<KeySet>, Option<NoKey>> {
+    fn look_up(&self, kid: Option<&str>) -> Result<Arc<KeySet>, Option<KeyNotFound>> {
         let set = self.now().ok_or(None)?;
         set.choose(kid).map_err(Some)?;
         Ok(set)
@@ -146,7 +146,7 @@ impl Drop for RemoteKeys {
     }
 }
 
-impl Shared {
+impl RemoteKeyState {
     /// Requests a fetch, and waits for it unless the fetch itself has to wait. While there are no keys at all, fetching
     /// is retried on its own schedule, and no upgrade uses up the turn of an unknown `kid`.
     async fn wait_for_fetch(&self) {
@@ -185,7 +185,7 @@ impl Shared {
 }
 
 /// Fetches until aborted.
-async fn follow(shared: Arc<Shared>, refresh_interval: Duration) {
+async fn follow(shared: Arc<RemoteKeyState>, refresh_interval: Duration) {
     let mut retry_pause = RETRY_PAUSE.0;
     let mut last_reason = None;
     loop {

@@ -10,7 +10,7 @@ pub const BEARER: &str = "bearer";
 
 /// A client's offer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Offer<'h> {
+pub struct SubprotocolOffer<'h> {
     /// The answer: one of the offered names, because browsers fail the connection otherwise, and never the token.
     /// `None` if the header is left out.
     pub answer: Option<&'static str>,
@@ -21,7 +21,7 @@ pub struct Offer<'h> {
 }
 
 /// Reads the offer, from one header line or several, in any order.
-pub fn negotiate(headers: &HeaderMap) -> Offer<'_> {
+pub fn negotiate(headers: &HeaderMap) -> SubprotocolOffer<'_> {
     let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let mut entries = lines
         .filter_map(|line| line.to_str().ok())
@@ -46,11 +46,11 @@ pub fn negotiate(headers: &HeaderMap) -> Offer<'_> {
         (false, true) => Some(BEARER),
         (false, false) => None,
     };
-    Offer { answer, v1, token }
+    SubprotocolOffer { answer, v1, token }
 }
 
 // Keeps the token out of logs, which use `Debug`.
-impl std::fmt::Debug for Offer<'_> {
+impl std::fmt::Debug for SubprotocolOffer<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Offer")
             .field("answer", &self.answer)

@@ -292,7 +292,7 @@ fn either_of_two_secrets_opens_while_secrets_are_rotated() {
 proptest! {
     #[test]
     fn any_text_is_a_token_or_refused(text: String) {
-        let _ = super::jws::Unverified::read(&text);
+        let _ = super::jws::UnverifiedToken::read(&text);
     }
 
     #[test]

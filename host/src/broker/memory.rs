@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use futures_util::{FutureExt, future::BoxFuture};
 
-use super::{Broker, BrokerError, LocalNode, NodeReport, Target, Told, UserRequest};
+use super::{Broker, BrokerError, LocalNode, NodeReport, Target, UserAnswer, UserRequest};
 use crate::{protocol::Frame, trace::Trace};
 
 /// Connects the nodes of one process.
@@ -81,8 +81,8 @@ impl MemoryBroker {
         let reports = others.map(|member| NodeReport {
             node: member.id.clone(),
             told: match request {
-                UserRequest::List => Told::Listed(member.node.list(user)),
-                request => Told::Connections(member.node.carry_out(user, request)),
+                UserRequest::List => UserAnswer::Listed(member.node.list(user)),
+                request => UserAnswer::Connections(member.node.carry_out(user, request)),
             },
         });
         reports.filter(|report| !report.told.is_nobody()).collect()

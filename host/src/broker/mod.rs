@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 
 pub use memory::{MemoryBroker, MemoryHub};
 pub use redis::RedisBroker;
-pub use users::{ConnectionReport, LISTED_MAX, NodeReport, Told, UserRequest};
+pub use users::{ConnectionReport, LISTED_MAX, NodeReport, UserAnswer, UserRequest};
 
 use crate::{protocol::Frame, trace::Trace};
 

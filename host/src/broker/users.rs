@@ -53,12 +53,12 @@ pub struct NodeReport {
     /// The server ID of the node.
     pub node: String,
     /// Its answer.
-    pub told: Told,
+    pub told: UserAnswer,
 }
 
 /// The answer to a [`UserRequest`] of a node that, as far as is known, holds the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum UserAnswer {
     /// The number of connections concerned.
     Connections(usize),
     /// The connections: the answer to [`UserRequest::List`].
@@ -69,7 +69,7 @@ pub enum Told {
     CannotBeAsked,
 }
 
-impl Told {
+impl UserAnswer {
     /// Whether the node turned out to hold nobody.
     pub fn is_nobody(&self) -> bool {
         match self {

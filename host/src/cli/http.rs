@@ -30,7 +30,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// A server, and the key to authenticate with.
-pub(super) struct Client {
+pub(super) struct HttpClient {
     base: Uri,
     authorization: HeaderValue,
     tls: Option<TlsConnector>,
@@ -38,13 +38,13 @@ pub(super) struct Client {
 }
 
 /// A server's response.
-pub(super) struct Answer {
+pub(super) struct HttpResponse {
     pub(super) status: u16,
     /// The parsed body; null if it was not JSON.
     pub(super) body: Value,
 }
 
-impl Client {
+impl HttpClient {
     /// Creates a client for the server at `url`. The server's certificate is checked against `ca_file`, or against the
     /// system's trusted certificates if that is `None`. A response may take up to `timeout`.
     pub(super) fn new(
@@ -87,7 +87,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Bytes,
-    ) -> anyhow::Result<Answer> {
+    ) -> anyhow::Result<HttpResponse> {
         let is_upload = !body.is_empty();
         let exchange = self.exchange(method, path, body);
         let answered = timeout(self.timeout, exchange).await;
@@ -107,7 +107,12 @@ impl Client {
             })
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Answer> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> anyhow::Result<HttpResponse> {
         let stream = self.connect().await?;
         match &self.tls {
             None => self.talk(stream, method, path, body).await,
@@ -135,7 +140,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Bytes,
-    ) -> anyhow::Result<Answer> {
+    ) -> anyhow::Result<HttpResponse> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // The task ends with the sender, which also reports its errors.
         tokio::spawn(connection);
@@ -156,7 +161,7 @@ impl Client {
             .await
             .map_err(|error| anyhow!("the answer did not come whole: {error}"))?
             .to_bytes();
-        Ok(Answer {
+        Ok(HttpResponse {
             status,
             body: serde_json::from_slice(&body).unwrap_or_default(),
         })

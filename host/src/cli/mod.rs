@@ -58,7 +58,7 @@ enum Command {
     },
     /// Work on plugins
     #[command(subcommand)]
-    Plugin(plugin::Command),
+    Plugin(plugin::PluginCommand),
 }
 
 /// Runs the command that the process was started with.

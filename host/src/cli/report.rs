@@ -15,7 +15,7 @@ pub(super) struct Report {
     pub(super) file: PathBuf,
     /// The content of the file; `None` if it cannot be read.
     pub(super) bytes: Option<Arc<[u8]>>,
-    pub(super) admitted: Result<Admitted, LoadError>,
+    pub(super) admitted: Result<AdmittedDetails, LoadError>,
 }
 
 /// Part of a plugin's error about a function whose result would come later, such as a promise. A server fails every
@@ -23,7 +23,7 @@ pub(super) struct Report {
 const LATE: &str = "nobody waits for it";
 
 /// The details of an admitted component.
-pub(super) struct Admitted {
+pub(super) struct AdmittedDetails {
     pub(super) admission: Admission,
     pub(super) calls: Vec<SampleCall>,
 }
@@ -83,7 +83,7 @@ fn late(call: &SampleCall) -> String {
     format!("refused: {}: {}", call.function, call.answer)
 }
 
-impl Admitted {
+impl AdmittedDetails {
     /// The first sample call of a function whose result comes later.
     fn late(&self) -> Option<&SampleCall> {
         self.calls.iter().find(|call| is_late(call))

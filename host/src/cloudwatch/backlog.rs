@@ -98,7 +98,7 @@ fn spans(from: SystemTime, to: SystemTime) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::interval::{Amount, Series, Value},
+        super::interval::{Amount, Series, SeriesValue},
         *,
     };
     use crate::metrics::table::Unit;
@@ -116,7 +116,7 @@ mod tests {
                 dimensions: vec![("N", format!("{number:05}"))],
             };
             let (unit, amount) = (Unit::Count, Amount::Count(count));
-            interval.add(series, Value { unit, amount });
+            interval.add(series, SeriesValue { unit, amount });
         }
         interval
     }

@@ -21,29 +21,29 @@ use crate::{
 const REQUEST_TIME: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
 
 /// Where requests go.
-pub(super) trait Sink: Send {
+pub(super) trait MetricSink: Send {
     /// Sends one request.
     ///
     /// # Errors
-    /// Returns [`PushError`] if the request failed. If only the answer was lost, CloudWatch may have taken the request
+    /// Returns [`PutError`] if the request failed. If only the answer was lost, CloudWatch may have taken the request
     /// nevertheless.
     fn push(
         &mut self,
         datums: Vec<MetricDatum>,
-    ) -> impl Future<Output = Result<(), PushError>> + Send;
+    ) -> impl Future<Output = Result<(), PutError>> + Send;
 }
 
 /// The reason why a request failed, in one line with advice.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason} ({advice})", advice = kind.advice())]
-pub(super) struct PushError {
-    pub(super) kind: PushErrorKind,
+pub(super) struct PutError {
+    pub(super) kind: PutErrorKind,
     pub(super) reason: String,
 }
 
 /// The kind of failure, which decides the advice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PushErrorKind {
+pub(super) enum PutErrorKind {
     /// No region is known.
     Region,
     /// There are no credentials, or AWS does not accept them.
@@ -60,7 +60,7 @@ pub(super) enum PushErrorKind {
     Invalid,
 }
 
-impl PushErrorKind {
+impl PutErrorKind {
     fn advice(self) -> &'static str {
         match self {
             Self::Region => "set cloudwatch.region or AWS_REGION, or cloudwatch.enabled = false",
@@ -97,7 +97,7 @@ impl CloudWatchSink {
         }
     }
 
-    async fn client(&mut self) -> Result<&Client, PushError> {
+    async fn client(&mut self) -> Result<&Client, PutError> {
         let client = match self.client.take() {
             Some(client) => client,
             None => connect(&self.config).await?,
@@ -106,8 +106,8 @@ impl CloudWatchSink {
     }
 }
 
-impl Sink for CloudWatchSink {
-    async fn push(&mut self, datums: Vec<MetricDatum>) -> Result<(), PushError> {
+impl MetricSink for CloudWatchSink {
+    async fn push(&mut self, datums: Vec<MetricDatum>) -> Result<(), PutError> {
         let namespace = self.config.namespace.clone();
         let request = self.client().await?.put_metric_data();
         let request = request.namespace(namespace).set_metric_data(Some(datums));
@@ -120,7 +120,7 @@ impl Sink for CloudWatchSink {
 }
 
 /// Creates a client, with settings from the environment, as every program with the SDK does.
-async fn connect(config: &CloudWatchConfig) -> Result<Client, PushError> {
+async fn connect(config: &CloudWatchConfig) -> Result<Client, PutError> {
     let in_all = config.interval.clamp(REQUEST_TIME.0, REQUEST_TIME.1);
     let timeouts = TimeoutConfig::builder()
         .operation_timeout(in_all)
@@ -138,23 +138,23 @@ async fn connect(config: &CloudWatchConfig) -> Result<Client, PushError> {
     }
     let found = loader.load().await;
     if found.region().is_none() {
-        return Err(PushError {
-            kind: PushErrorKind::Region,
+        return Err(PutError {
+            kind: PutErrorKind::Region,
             reason: "no region is set".to_owned(),
         });
     }
     Ok(Client::new(&found))
 }
 
-fn explain(error: &SdkError<PutMetricDataError>) -> PushError {
+fn explain(error: &SdkError<PutMetricDataError>) -> PutError {
     let kind = match error {
-        _ if has_cause::<CredentialsError>(error) => PushErrorKind::Credentials,
+        _ if has_cause::<CredentialsError>(error) => PutErrorKind::Credentials,
         SdkError::ServiceError(answer) => by_code(
             answer.err().code().unwrap_or_default(),
             answer.raw().status().as_u16(),
         ),
-        SdkError::ResponseError(_) => PushErrorKind::Broken,
-        _ => PushErrorKind::Unreachable,
+        SdkError::ResponseError(_) => PutErrorKind::Broken,
+        _ => PutErrorKind::Unreachable,
     };
     let reason = match error {
         SdkError::ServiceError(answer) => {
@@ -163,15 +163,15 @@ fn explain(error: &SdkError<PutMetricDataError>) -> PushError {
             let message = answer.err().message().unwrap_or("no message");
             format!("CloudWatch answers {status}, {code}: {message}")
         }
-        _ if kind == PushErrorKind::Credentials => "no credentials are found".to_owned(),
+        _ if kind == PutErrorKind::Credentials => "no credentials are found".to_owned(),
         _ => in_words(error),
     };
-    PushError { kind, reason }
+    PutError { kind, reason }
 }
 
-fn by_code(code: &str, status: u16) -> PushErrorKind {
+fn by_code(code: &str, status: u16) -> PutErrorKind {
     match code {
-        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => PushErrorKind::Denied,
+        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => PutErrorKind::Denied,
         "InvalidClientTokenId"
         | "UnrecognizedClientException"
         | "SignatureDoesNotMatch"
@@ -182,9 +182,9 @@ fn by_code(code: &str, status: u16) -> PushErrorKind {
         | "OptInRequired"
         | "ExpiredToken"
         | "ExpiredTokenException"
-        | "RequestExpired" => PushErrorKind::Credentials,
+        | "RequestExpired" => PutErrorKind::Credentials,
         "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "LimitExceeded" => {
-            PushErrorKind::Throttled
+            PutErrorKind::Throttled
         }
         "InvalidParameterValue"
         | "InvalidParameterValueException"
@@ -192,13 +192,13 @@ fn by_code(code: &str, status: u16) -> PushErrorKind {
         | "InvalidParameterCombinationException"
         | "MissingParameter"
         | "MissingRequiredParameterException"
-        | "ValidationError" => PushErrorKind::Invalid,
+        | "ValidationError" => PutErrorKind::Invalid,
         _ => match status {
-            401 | 403 => PushErrorKind::Denied,
-            413 => PushErrorKind::Invalid,
-            429 => PushErrorKind::Throttled,
-            500.. => PushErrorKind::Broken,
-            _ => PushErrorKind::Unreachable,
+            401 | 403 => PutErrorKind::Denied,
+            413 => PutErrorKind::Invalid,
+            429 => PutErrorKind::Throttled,
+            500.. => PutErrorKind::Broken,
+            _ => PutErrorKind::Unreachable,
         },
     }
 }
@@ -219,15 +219,15 @@ mod tests {
     #[test]
     fn what_would_be_wrong_again_is_told_from_what_may_pass() {
         for (code, status, kind) in [
-            ("ThrottlingException", 400, PushErrorKind::Throttled),
-            ("", 429, PushErrorKind::Throttled),
-            ("InvalidParameterValue", 400, PushErrorKind::Invalid),
-            ("", 413, PushErrorKind::Invalid),
-            ("AccessDenied", 403, PushErrorKind::Denied),
-            ("ExpiredToken", 403, PushErrorKind::Credentials),
-            ("", 503, PushErrorKind::Broken),
+            ("ThrottlingException", 400, PutErrorKind::Throttled),
+            ("", 429, PutErrorKind::Throttled),
+            ("InvalidParameterValue", 400, PutErrorKind::Invalid),
+            ("", 413, PutErrorKind::Invalid),
+            ("AccessDenied", 403, PutErrorKind::Denied),
+            ("ExpiredToken", 403, PutErrorKind::Credentials),
+            ("", 503, PutErrorKind::Broken),
             // Something else answers there.
-            ("", 404, PushErrorKind::Unreachable),
+            ("", 404, PutErrorKind::Unreachable),
         ] {
             assert_eq!(by_code(code, status), kind, "{code} {status}");
         }

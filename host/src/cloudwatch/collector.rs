@@ -5,11 +5,11 @@ use std::{
     time::SystemTime,
 };
 
-use super::interval::{Amount, Interval, Samples, Series, Value};
+use super::interval::{Amount, Interval, Samples, Series, SeriesValue};
 use crate::metrics::{
     Bucket, HistogramSnapshot, bound_us,
-    readings::{Family, Reading, Row},
-    table::{CloudWatch, Kind, Metric, SERVER_ID},
+    readings::{Family, MetricRow, Reading},
+    table::{CloudWatch, Metric, MetricKind, SERVER_ID},
 };
 
 /// Remembers the last readings.
@@ -42,10 +42,10 @@ impl Collector {
             let Some(pushed) = metric.cloudwatch else {
                 continue;
             };
-            if metric.kind == Kind::Counter {
+            if metric.kind == MetricKind::Counter {
                 self.start_at_zero(metric, pushed, &mut interval);
             }
-            for Row { labels, reading } in rows {
+            for MetricRow { labels, reading } in rows {
                 if let Some(amount) = self.amount(metric, &labels, reading) {
                     self.spread(metric, pushed, &labels, &amount, &mut interval);
                 }
@@ -61,7 +61,7 @@ impl Collector {
             let series = self.series(metric, pushed, set, &[]);
             let amount = Amount::Count(0);
             let unit = metric.unit;
-            interval.add(series, Value { unit, amount });
+            interval.add(series, SeriesValue { unit, amount });
         }
     }
 
@@ -99,7 +99,7 @@ impl Collector {
         interval: &mut Interval,
     ) {
         for set in pushed.dimensions {
-            let value = Value {
+            let value = SeriesValue {
                 unit: metric.unit,
                 amount: amount.clone(),
             };
@@ -171,7 +171,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::metrics::{DropReason, FailureKind, Metrics, Status, readings::read};
+    use crate::metrics::{DropReason, FailureKind, Metrics, NodeStatus, readings::read};
 
     fn dimensions(of: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
         of.iter()
@@ -190,9 +190,9 @@ mod tests {
     }
 
     fn collect(collector: &mut Collector, metrics: &Metrics) -> Interval {
-        let status = Status {
+        let status = NodeStatus {
             broker_up: true,
-            ..Status::default()
+            ..NodeStatus::default()
         };
         collector.collect(read(metrics, &status), SystemTime::UNIX_EPOCH)
     }

@@ -7,7 +7,7 @@ use aws_sdk_cloudwatch::{
     types::{Dimension, MetricDatum, StandardUnit, StatisticSet},
 };
 
-use super::interval::{Amount, Samples, Series, Value};
+use super::interval::{Amount, Samples, Series, SeriesValue};
 use crate::{
     config::StorageResolution,
     metrics::{BUCKETS, Bucket, table::Unit},
@@ -32,7 +32,7 @@ const _: () = assert!(BUCKETS <= VALUES_MAX);
 /// The values of `series` at `time`.
 pub(super) fn datum(
     series: &Series,
-    value: &Value,
+    value: &SeriesValue,
     time: SystemTime,
     resolution: StorageResolution,
 ) -> MetricDatum {
@@ -120,7 +120,7 @@ mod tests {
         let time = SystemTime::UNIX_EPOCH;
         datum(
             &series,
-            &Value { unit, amount },
+            &SeriesValue { unit, amount },
             time,
             StorageResolution::Second,
         )

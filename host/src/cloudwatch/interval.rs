@@ -18,7 +18,7 @@ pub(super) struct Series {
 
 /// The values of one series in an interval.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Value {
+pub(super) struct SeriesValue {
     pub(super) unit: Unit,
     pub(super) amount: Amount,
 }
@@ -86,7 +86,7 @@ pub(super) struct Interval {
     pub(super) to: SystemTime,
     /// How many intervals of the configured length it stands for.
     pub(super) merged: u32,
-    pub(super) values: BTreeMap<Series, Value>,
+    pub(super) values: BTreeMap<Series, SeriesValue>,
 }
 
 impl Interval {
@@ -100,7 +100,7 @@ impl Interval {
     }
 
     /// Adds `value` to `series`.
-    pub(super) fn add(&mut self, series: Series, value: Value) {
+    pub(super) fn add(&mut self, series: Series, value: SeriesValue) {
         match self.values.entry(series) {
             Entry::Vacant(entry) => {
                 entry.insert(value);

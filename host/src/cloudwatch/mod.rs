@@ -15,4 +15,4 @@ mod interval;
 mod outage;
 mod pusher;
 
-pub use pusher::{Pusher, Read};
+pub use pusher::{Pusher, ReadMetrics};

@@ -2,13 +2,13 @@
 
 use tracing::{info, warn};
 
-use super::client::{PushError, PushErrorKind};
+use super::client::{PutError, PutErrorKind};
 use crate::metrics::CloudWatchMetrics;
 
 /// The failures logged since pushing last went well.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
-    said: Vec<PushErrorKind>,
+    said: Vec<PutErrorKind>,
     dropping: bool,
     /// Not reset after an outage: invalid values stay invalid.
     refused: bool,
@@ -30,7 +30,7 @@ impl Outage {
     }
 
     /// A request failed. Each kind of reason is logged once, because the remedy differs.
-    pub(super) fn failed(&mut self, metrics: &CloudWatchMetrics, error: &PushError) {
+    pub(super) fn failed(&mut self, metrics: &CloudWatchMetrics, error: &PutError) {
         metrics.pushes_failed.increment();
         if self.said.contains(&error.kind) {
             return;
@@ -42,7 +42,7 @@ impl Outage {
     }
 
     /// CloudWatch found a request invalid, and the request is dropped.
-    pub(super) fn refused(&mut self, metrics: &CloudWatchMetrics, error: &PushError) {
+    pub(super) fn refused(&mut self, metrics: &CloudWatchMetrics, error: &PutError) {
         metrics.pushes_refused.increment();
         if !std::mem::replace(&mut self.refused, true) {
             warn!("CloudWatch does not take some metrics: {error}; this is said once");

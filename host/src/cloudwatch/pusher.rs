@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::{
     backlog::Backlog,
-    client::{CloudWatchSink, PushErrorKind, Sink},
+    client::{CloudWatchSink, MetricSink, PutErrorKind},
     collector::Collector,
     outage::Outage,
 };
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Reads the current values of all metrics.
-pub type Read = Arc<dyn Fn() -> BoxFuture<'static, Vec<Family>> + Send + Sync>;
+pub type ReadMetrics = Arc<dyn Fn() -> BoxFuture<'static, Vec<Family>> + Send + Sync>;
 
 /// Pushes metrics to CloudWatch until it is asked to finish.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Pusher {
         config: CloudWatchConfig,
         server_id: &str,
         metrics: Arc<Metrics>,
-        read: Read,
+        read: ReadMetrics,
     ) -> Self {
         info!(
             namespace = config.namespace,
@@ -83,11 +83,11 @@ struct Worker<S> {
     outage: Outage,
     resolution: StorageResolution,
     metrics: Arc<Metrics>,
-    read: Read,
+    read: ReadMetrics,
     sink: S,
 }
 
-impl<S: Sink> Worker<S> {
+impl<S: MetricSink> Worker<S> {
     async fn run(&mut self, interval: Duration, finish: &mut oneshot::Receiver<Instant>) {
         if finish.is_terminated() {
             // The last push panicked, and it is not repeated.
@@ -147,7 +147,7 @@ impl<S: Sink> Worker<S> {
                     self.backlog.taken(&batch);
                 }
                 // It would block everything that follows.
-                Err(error) if error.kind == PushErrorKind::Invalid => {
+                Err(error) if error.kind == PutErrorKind::Invalid => {
                     self.outage.refused(counted, &error);
                     self.backlog.taken(&batch);
                 }
@@ -165,8 +165,8 @@ mod tests {
     use aws_sdk_cloudwatch::types::MetricDatum;
     use futures_util::FutureExt;
 
-    use super::{super::client::PushError, *};
-    use crate::metrics::{Status, readings::read};
+    use super::{super::client::PutError, *};
+    use crate::metrics::{NodeStatus, readings::read};
 
     /// Returns the prepared answers, and keeps the values that it took.
     #[derive(Clone, Default)]
@@ -180,12 +180,12 @@ mod tests {
 
     #[derive(Clone, Copy)]
     enum Answer {
-        Fail(PushErrorKind),
+        Fail(PutErrorKind),
         Never,
     }
 
-    impl Sink for FakeSink {
-        async fn push(&mut self, datums: Vec<MetricDatum>) -> Result<(), PushError> {
+    impl MetricSink for FakeSink {
+        async fn push(&mut self, datums: Vec<MetricDatum>) -> Result<(), PutError> {
             let answer = self.0.lock().unwrap().answers.pop_front();
             match answer {
                 None => {
@@ -194,7 +194,7 @@ mod tests {
                 }
                 Some(Answer::Fail(kind)) => {
                     let reason = "told to".to_owned();
-                    Err(PushError { kind, reason })
+                    Err(PutError { kind, reason })
                 }
                 Some(Answer::Never) => std::future::pending().await,
             }
@@ -223,7 +223,7 @@ mod tests {
             resolution: StorageResolution::Minute,
             metrics: metrics.clone(),
             read: Arc::new(move || {
-                let families = read(&all, &Status::default());
+                let families = read(&all, &NodeStatus::default());
                 std::future::ready(families).boxed()
             }),
             sink: sink.clone(),
@@ -257,7 +257,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_failed_is_pushed_with_the_next() {
         let sink = FakeSink::default();
-        let kinds = [PushErrorKind::Broken, PushErrorKind::Throttled];
+        let kinds = [PutErrorKind::Broken, PutErrorKind::Throttled];
         sink.0.lock().unwrap().answers = kinds.map(Answer::Fail).into();
         let (metrics, pusher) = start(&sink);
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -273,7 +273,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_cloudwatch_finds_wrong_does_not_stand_in_the_way() {
         let sink = FakeSink::default();
-        sink.0.lock().unwrap().answers = [Answer::Fail(PushErrorKind::Invalid)].into();
+        sink.0.lock().unwrap().answers = [Answer::Fail(PutErrorKind::Invalid)].into();
         let (metrics, pusher) = start(&sink);
         tokio::time::sleep(Duration::from_millis(1)).await;
         pass(&metrics, 3).await;

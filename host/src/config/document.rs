@@ -6,7 +6,7 @@ use toml::{
 };
 
 use super::{
-    errors::{ConfigError, Place},
+    errors::{ConfigError, SettingPlace},
     keys::{self, nearest},
     settings::{Section, Setting, Settings},
     values,
@@ -50,7 +50,7 @@ fn syntax_errors(lines: &Lines<'_>, errors: &[toml::de::Error]) -> Vec<ConfigErr
     for error in errors {
         let place = error
             .span()
-            .map_or(Place::File, |span| lines.place(span.start));
+            .map_or(SettingPlace::File, |span| lines.place(span.start));
         let error = ConfigError {
             place,
             key: String::new(),
@@ -65,7 +65,7 @@ fn syntax_errors(lines: &Lines<'_>, errors: &[toml::de::Error]) -> Vec<ConfigErr
 
 fn line_of(error: &ConfigError) -> Option<usize> {
     match error.place {
-        Place::At { line, .. } => Some(line),
+        SettingPlace::At { line, .. } => Some(line),
         _ => None,
     }
 }
@@ -85,7 +85,7 @@ impl<'t> Lines<'t> {
         Self { text, starts }
     }
 
-    fn place(&self, offset: usize) -> Place {
+    fn place(&self, offset: usize) -> SettingPlace {
         let line = self.starts.partition_point(|start| *start <= offset);
         let start = line
             .checked_sub(1)
@@ -96,7 +96,7 @@ impl<'t> Lines<'t> {
             .text
             .get(start..offset.min(self.text.len()))
             .unwrap_or_default();
-        Place::At {
+        SettingPlace::At {
             line,
             column: before.chars().count() + 1,
         }

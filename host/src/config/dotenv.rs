@@ -4,7 +4,7 @@ use std::{cell::Cell, fs, io, path::Path, rc::Rc};
 
 use super::{
     Environment,
-    errors::{ConfigError, ConfigErrors, Place},
+    errors::{ConfigError, ConfigErrors, SettingPlace},
     keys::{self, OLD_VARIABLES, PREFIX},
 };
 
@@ -31,7 +31,7 @@ pub fn gather(folder: &Path) -> Result<Environment, ConfigErrors> {
                 environment.insert(name, value);
             }
             Err(_) if is_ours(&name) => errors.push(ConfigError {
-                place: Place::Variable(name),
+                place: SettingPlace::Variable(name),
                 key: String::new(),
                 message: "is not valid UTF-8; set it to text".to_owned(),
             }),
@@ -53,7 +53,7 @@ fn read_file(file: &Path, errors: &mut Vec<ConfigError>) -> Environment {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Environment::new(),
         Err(error) => {
             found.push(ConfigError {
-                place: Place::File,
+                place: SettingPlace::File,
                 key: String::new(),
                 message: format!("cannot be read: {error}; correct or remove it"),
             });
@@ -86,7 +86,7 @@ fn parse_dotenv(text: &str, errors: &mut Vec<ConfigError>) -> Environment {
                     _ => 1,
                 };
                 errors.push(ConfigError {
-                    place: Place::At {
+                    place: SettingPlace::At {
                         line: (lines.get() + 1).saturating_sub(taken),
                         column: 1,
                     },
@@ -158,7 +158,10 @@ mod tests {
         let text = "A=1\nhush secret\nB=2\nC=\"open\nD=secret\n";
         let environment = parse_dotenv(text, &mut errors);
         let lines: Vec<_> = errors.iter().map(|error| error.place.clone()).collect();
-        assert_eq!(lines, [2, 4].map(|line| Place::At { line, column: 1 }));
+        assert_eq!(
+            lines,
+            [2, 4].map(|line| SettingPlace::At { line, column: 1 })
+        );
         assert_eq!(environment.len(), 2);
         assert!(!format!("{errors:?}").contains("secret"));
     }
@@ -223,7 +226,7 @@ mod tests {
             let lines = text.lines().count();
             parse_dotenv(&text, &mut errors);
             for error in errors {
-                let Place::At { line, .. } = error.place else { panic!("{error:?}") };
+                let SettingPlace::At { line, .. } = error.place else { panic!("{error:?}") };
                 prop_assert!((1..=lines).contains(&line), "line {} of {}", line, lines);
             }
         }

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::{
     Environment,
-    errors::{ConfigError, Place},
+    errors::{ConfigError, SettingPlace},
     keys::{self, KEYS, Key, OLD_VARIABLES, PREFIX, nearest},
     secret_files,
     settings::{Section, Setting, Settings},
-    values::{self, Value},
+    values::{self, ConfigValue},
 };
 
 pub use super::dotenv::{FILES, gather};
@@ -68,14 +68,14 @@ fn overlay_old(
         set(section, key, variable, text, errors);
         return;
     }
-    let place = Place::Variable(variable.to_owned());
+    let place = SettingPlace::Variable(variable.to_owned());
     if !section.has(name) {
         settings.port_alone = Some(variable.to_owned());
     }
     let value = text.trim().parse().map(|port| {
         let mut address = section.address(name);
         address.set_port(port);
-        Value::Address(address)
+        ConfigValue::Address(address)
     });
     if value.is_err() {
         errors.push(ConfigError {
@@ -139,7 +139,7 @@ fn overlay_ours(
         )
     };
     errors.push(ConfigError {
-        place: Place::Variable(variable.to_owned()),
+        place: SettingPlace::Variable(variable.to_owned()),
         key: String::new(),
         message,
     });
@@ -152,7 +152,7 @@ pub(super) fn set(
     text: &str,
     errors: &mut Vec<ConfigError>,
 ) {
-    let place = Place::Variable(variable.to_owned());
+    let place = SettingPlace::Variable(variable.to_owned());
     let value = values::from_text(key, text).map_err(|message| {
         errors.push(ConfigError {
             place: place.clone(),

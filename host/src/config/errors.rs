@@ -7,7 +7,7 @@ use std::{
 
 /// The place of a setting.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum SettingPlace {
     /// The file as a whole.
     File,
     /// A place in the file; both count from 1, the column in characters.
@@ -27,7 +27,7 @@ pub enum Place {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigError {
     /// Its place.
-    pub place: Place,
+    pub place: SettingPlace,
     /// The full key, such as `limits.frame_bytes_max` or `plugins.chat.events[1]`; empty if there is none.
     pub key: String,
     /// The value found, the expected one, and advice. Never contains a secret.
@@ -45,11 +45,11 @@ impl ConfigError {
     /// The same, found in `file` rather than in the one that is being read.
     pub(super) fn within(self, file: &Path) -> Self {
         let line = match self.place {
-            Place::At { line, .. } => Some(line),
+            SettingPlace::At { line, .. } => Some(line),
             _ => None,
         };
         Self {
-            place: Place::Beside(file.to_owned(), line),
+            place: SettingPlace::Beside(file.to_owned(), line),
             ..self
         }
     }
@@ -84,13 +84,13 @@ impl fmt::Display for ConfigErrors {
                 f.write_str("\n")?;
             }
             match &error.place {
-                Place::File => write!(f, "{}", self.origin.display())?,
-                Place::At { line, column } => {
+                SettingPlace::File => write!(f, "{}", self.origin.display())?,
+                SettingPlace::At { line, column } => {
                     write!(f, "{}:{line}:{column}", self.origin.display())?;
                 }
-                Place::Beside(file, None) => write!(f, "{}", file.display())?,
-                Place::Beside(file, Some(line)) => write!(f, "{}:{line}:1", file.display())?,
-                Place::Variable(name) => f.write_str(name)?,
+                SettingPlace::Beside(file, None) => write!(f, "{}", file.display())?,
+                SettingPlace::Beside(file, Some(line)) => write!(f, "{}:{line}:1", file.display())?,
+                SettingPlace::Variable(name) => f.write_str(name)?,
             }
             if !error.key.is_empty() {
                 write!(f, ": {}", error.key)?;

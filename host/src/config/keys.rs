@@ -17,13 +17,13 @@ pub struct Key {
     /// The name in the section.
     pub name: &'static str,
     /// The kind of its value.
-    pub(super) kind: Kind,
+    pub(super) kind: ValueKind,
     /// The default, written as in an environment variable; empty: none.
     pub default: &'static str,
     /// A legal value other than the default, written as in an environment variable.
     pub example: &'static str,
     /// When a change of it takes effect.
-    pub change: Change,
+    pub change: ChangeEffect,
     /// Whether its value must never be shown.
     pub secret: bool,
     /// Its meaning, in one sentence without a period.
@@ -32,7 +32,7 @@ pub struct Key {
 
 /// When a changed value takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum ChangeEffect {
     /// As soon as the file is read again.
     Live,
     /// With the next start of the server.
@@ -41,7 +41,7 @@ pub enum Change {
 
 /// The kind of a value.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub(super) enum ValueKind {
     /// `true` or `false`.
     Bool,
     /// A whole number from the first to the second.
@@ -173,10 +173,10 @@ pub(super) fn nearest<S: AsRef<str>>(
 const fn key(
     section: &'static str,
     name: &'static str,
-    kind: Kind,
+    kind: ValueKind,
     default: &'static str,
     example: &'static str,
-    change: Change,
+    change: ChangeEffect,
     meaning: &'static str,
 ) -> Key {
     Key {
@@ -191,25 +191,25 @@ const fn key(
     }
 }
 
-const fn millis(from: u64, to: u64) -> Kind {
-    Kind::Time(Duration::from_millis(from), Duration::from_millis(to))
+const fn millis(from: u64, to: u64) -> ValueKind {
+    ValueKind::Time(Duration::from_millis(from), Duration::from_millis(to))
 }
 
-const ANY: Kind = Kind::Text(checks::any);
+const ANY: ValueKind = ValueKind::Text(checks::any);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
 
-use Change::{Live, Restart};
+use ChangeEffect::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
 pub const KEYS: [Key; 99] = [
-    key("server", "listen", Kind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
+    key("server", "listen", ValueKind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "The address to listen on; `0.0.0.0:8080` for every address of the machine"),
-    key("server", "node_id", Kind::Text(checks::node_id), "", "node-b", Restart,
+    key("server", "node_id", ValueKind::Text(checks::node_id), "", "node-b", Restart,
         "The name of this node in logs, metrics and routes; empty: the name of the host"),
     key("server", "drain_timeout", millis(0, HOUR), "8s", "3s", Live,
         "The most time from the signal to the exit: closing connections, the last metrics and spans, leaving Redis"),
@@ -217,34 +217,34 @@ pub const KEYS: [Key; 99] = [
         "How long a client is silent before the server pings it"),
     key("server", "idle_timeout", millis(10, 24 * HOUR), "60s", "90s", Live,
         "How long a client is silent before the server drops the connection; longer than `ping_interval`"),
-    key("server", "allowed_origins", Kind::Texts(http::origin), "", "https://a.example.com,https://b.example.com", Live,
+    key("server", "allowed_origins", ValueKind::Texts(http::origin), "", "https://a.example.com,https://b.example.com", Live,
         "The web pages that may connect, such as `https://app.example.com`, `https://*.example.com`, `null` or `file://`; empty: those of the same host; `*`: any"),
-    key("server", "allowed_hosts", Kind::Texts(http::host), "", "chat.local,*.example.test", Live,
+    key("server", "allowed_hosts", ValueKind::Texts(http::host), "", "chat.local,*.example.test", Live,
         "The hosts that a request may name with `auth.mode = \"none\"` on a loopback, in addition to `localhost`, `*.localhost` and IP addresses; names without a port, or `*.example.com`"),
-    key("server", "websocket_path", Kind::Text(http::websocket_path), "/ws", "/realtime", Restart,
+    key("server", "websocket_path", ValueKind::Text(http::websocket_path), "/ws", "/realtime", Restart,
         "The path of the WebSocket, also with a final slash"),
-    key("server", "internal_listen", Kind::Text(http::optional_address), "", "127.0.0.1:9091", Restart,
+    key("server", "internal_listen", ValueKind::Text(http::optional_address), "", "127.0.0.1:9091", Restart,
         "A second listener for `/metrics`, `/api/` and `/admin/`, which the first one then answers with 404; empty: none"),
-    key("server", "trusted_proxies", Kind::Texts(http::network), "", "10.0.0.0/8,fd00::/8", Live,
+    key("server", "trusted_proxies", ValueKind::Texts(http::network), "", "10.0.0.0/8,fd00::/8", Live,
         "The proxies that may report the address of a client (`X-Forwarded-For`, `Forwarded`, the PROXY protocol): addresses and networks such as `10.0.0.0/8`"),
-    key("server", "proxy_protocol", Kind::Choice(&["off", "on"]), "off", "on", Live,
+    key("server", "proxy_protocol", ValueKind::Choice(&["off", "on"]), "off", "on", Live,
         "Whether connections of `trusted_proxies` to `listen` begin with a header of the PROXY protocol, version 1 or 2"),
-    key("server", "trace_plugins", Kind::Bool, "false", "true", Live,
+    key("server", "trace_plugins", ValueKind::Bool, "false", "true", Live,
         "Whether a client that connects with `?trace=plugins` gets, in each `ack`, the versions of the plugins that saw its message"),
 
-    key("auth", "mode", Kind::Choice(&["none", "jwt"]), "none", "jwt", Restart,
+    key("auth", "mode", ValueKind::Choice(&["none", "jwt"]), "none", "jwt", Restart,
         "The source of a client's user ID: the client itself with `?userId=`, or a JSON Web Token"),
-    key("auth", "allow_insecure", Kind::Bool, "false", "true", Live,
+    key("auth", "allow_insecure", ValueKind::Bool, "false", "true", Live,
         "Whether mode `none` is allowed on an address that is not a loopback"),
     key("auth", "jwt_secret", ANY, "", "0123456789abcdef0123456789abcdef", Live,
         "The secret of HS256, at least 32 bytes; one of the four key sources of mode `jwt`").secret(),
     key("auth", "jwt_secret_previous", ANY, "", "fedcba9876543210fedcba9876543210", Live,
         "A second secret of HS256 that is accepted in addition to `jwt_secret` while secrets are rotated").secret(),
-    key("auth", "jwt_key_file", Kind::Text(checks::optional_path), "", "key.pem", Live,
+    key("auth", "jwt_key_file", ValueKind::Text(checks::optional_path), "", "key.pem", Live,
         "A PEM file with the public key of RS256 or ES256; one of the four key sources of mode `jwt`"),
-    key("auth", "jwks_file", Kind::Text(checks::optional_path), "", "jwks.json", Live,
+    key("auth", "jwks_file", ValueKind::Text(checks::optional_path), "", "jwks.json", Live,
         "A JWKS file with public keys of RS256 or ES256, chosen by `kid`; one of the four key sources of mode `jwt`"),
-    key("auth", "jwks_url", Kind::Text(checks::jwks_url), "", "https://login.example.com/.well-known/jwks.json", Live,
+    key("auth", "jwks_url", ValueKind::Text(checks::jwks_url), "", "https://login.example.com/.well-known/jwks.json", Live,
         "The URL of a JWKS with public keys of RS256 or ES256; one of the four key sources of mode `jwt`"),
     key("auth", "jwks_refresh_interval", millis(SECOND, 24 * HOUR), "10m", "1h", Live,
         "How often `jwks_url` is fetched again; a token with an unknown `kid` leads to a fetch too, every 30 s at most"),
@@ -253,54 +253,54 @@ pub const KEYS: [Key; 99] = [
     key("auth", "jwt_audience", ANY, "", "chat", Live,
         "The `aud` that a token must carry; empty: not checked"),
 
-    key("broker", "kind", Kind::Choice(&["memory", "redis"]), "memory", "redis", Restart,
+    key("broker", "kind", ValueKind::Choice(&["memory", "redis"]), "memory", "redis", Restart,
         "The transport between nodes: `memory` for a single node, `redis` for a cluster"),
 
-    key("redis", "url", Kind::Text(checks::redis_urls), "redis://127.0.0.1:6379", "rediss://cache.example.com:6380", Restart,
+    key("redis", "url", ValueKind::Text(checks::redis_urls), "redis://127.0.0.1:6379", "rediss://cache.example.com:6380", Restart,
         "The servers, comma separated: one, some of a cluster, or the sentinels; `rediss://` for TLS; user and password are live").secret(),
-    key("redis", "mode", Kind::Choice(&["auto", "single", "cluster", "sentinel"]), "auto", "cluster", Restart,
+    key("redis", "mode", ValueKind::Choice(&["auto", "single", "cluster", "sentinel"]), "auto", "cluster", Restart,
         "How the servers work together; `auto` asks them"),
     key("redis", "sentinel_master", ANY, "", "mymaster", Restart,
         "The name of the master that the sentinels watch; empty: the only one"),
-    key("redis", "ca_file", Kind::Text(checks::optional_path), "", "ca.pem", Restart,
+    key("redis", "ca_file", ValueKind::Text(checks::optional_path), "", "ca.pem", Restart,
         "A PEM file with the certificate authority of `rediss://`; empty: those of the system"),
-    key("redis", "compat", Kind::Choice(&["none", "websocket-app"]), "none", "websocket-app", Restart,
+    key("redis", "compat", ValueKind::Choice(&["none", "websocket-app"]), "none", "websocket-app", Restart,
         "Whether nodes of `websocket-app` share the servers"),
-    key("redis", "key_prefix", Kind::Text(checks::key_prefix), "", "chat:", Restart,
+    key("redis", "key_prefix", ValueKind::Text(checks::key_prefix), "", "chat:", Restart,
         "The prefix of every key and channel"),
     key("redis", "command_timeout", millis(10, 60 * SECOND), "500ms", "1s", Restart,
         "How long a command may take; after it a sender gets `unavailable`"),
 
-    key("events", "client", Kind::Texts(checks::client_events), "chat_message", "chat_message,game.*", Live,
+    key("events", "client", ValueKind::Texts(checks::client_events), "chat_message", "chat_message,game.*", Live,
         "The event types that clients may send in addition to those that plugins handle: names, prefixes with a final `*`, or `*`; backends may send any"),
 
-    key("limits", "frame_bytes_max", Kind::Bytes(128, 16 * MIB), "64KiB", "1MiB", Live,
+    key("limits", "frame_bytes_max", ValueKind::Bytes(128, 16 * MIB), "64KiB", "1MiB", Live,
         "Largest frame of a client; a larger one closes the connection with 1009"),
-    key("limits", "outbox_bytes_max", Kind::Bytes(KIB, GIB), "1MiB", "4MiB", Live,
+    key("limits", "outbox_bytes_max", ValueKind::Bytes(KIB, GIB), "1MiB", "4MiB", Live,
         "Bytes that may wait to be sent to one connection; over it the connection is closed with 4001"),
-    key("limits", "messages_per_second", Kind::Count(0, 1_000_000), "200", "50", Live,
+    key("limits", "messages_per_second", ValueKind::Count(0, 1_000_000), "200", "50", Live,
         "Sustained messages of one connection per second; 0: no limit"),
-    key("limits", "messages_burst", Kind::Count(1, 1_000_000), "400", "100", Live,
+    key("limits", "messages_burst", ValueKind::Count(1, 1_000_000), "400", "100", Live,
         "Messages of one connection in one burst"),
     key("limits", "message_time_max", millis(10, HOUR), "60s", "20s", Live,
         "Time from the first byte of a message to its last; over it the connection is closed with 4005"),
-    key("limits", "control_frames_per_second", Kind::Count(0, 1_000_000), "50", "20", Live,
+    key("limits", "control_frames_per_second", ValueKind::Count(0, 1_000_000), "50", "20", Live,
         "Sustained control frames and small fragments of one connection per second, with bursts of ten times that; over it the connection is closed with 4503; 0: no limit"),
-    key("limits", "unfinished_bytes_max", Kind::Bytes(0, 64 * GIB), "64MiB", "256MiB", Live,
+    key("limits", "unfinished_bytes_max", ValueKind::Bytes(0, 64 * GIB), "64MiB", "256MiB", Live,
         "Memory of this node for messages that have begun and not ended; over it connections are closed with 4006; 0: no limit"),
-    key("limits", "connections_per_user_max", Kind::Count(0, 1_000_000), "32", "8", Live,
+    key("limits", "connections_per_user_max", ValueKind::Count(0, 1_000_000), "32", "8", Live,
         "Connections of one user; over it the one that is silent for longest and missed a ping is replaced, else the upgrade gets 429; 0: no limit"),
-    key("limits", "connections_max", Kind::Count(0, 10_000_000), "0", "10000", Live,
+    key("limits", "connections_max", ValueKind::Count(0, 10_000_000), "0", "10000", Live,
         "Connections of this node; over it the upgrade gets 503; 0: no limit"),
-    key("limits", "connections_per_address_max", Kind::Count(0, 10_000_000), "0", "100", Live,
+    key("limits", "connections_per_address_max", ValueKind::Count(0, 10_000_000), "0", "100", Live,
         "Connections of one address, or of one IPv6 network of 64 bits; over it the upgrade gets 429; 0: no limit"),
-    key("limits", "upgrades_per_second", Kind::Count(0, 1_000_000), "0", "500", Live,
+    key("limits", "upgrades_per_second", ValueKind::Count(0, 1_000_000), "0", "500", Live,
         "Connections that this node accepts per second; over it the upgrade gets 429; 0: no limit"),
     key("limits", "upgrade_timeout", millis(10, 300 * SECOND), "10s", "5s", Live,
         "Time from accepting a connection to the first byte of its first request, and time for the body of a call of `/api/`"),
-    key("limits", "sockets_pending_max", Kind::Count(1, 1_000_000), "1024", "4096", Live,
+    key("limits", "sockets_pending_max", ValueKind::Count(1, 1_000_000), "1024", "4096", Live,
         "Sockets of a listener before the upgrade; over it the one that has been silent longest is closed, or else the new one"),
-    key("limits", "http_header_bytes_max", Kind::Bytes(KIB, MIB), "16KiB", "32KiB", Live,
+    key("limits", "http_header_bytes_max", ValueKind::Bytes(KIB, MIB), "16KiB", "32KiB", Live,
         "Request line and headers of one request; a longer one gets 431"),
     key("limits", "http_header_time_max", millis(10, 300 * SECOND), "10s", "5s", Live,
         "Time from the first byte of a request to the end of its headers; a slower one gets 408"),
@@ -308,87 +308,87 @@ pub const KEYS: [Key; 99] = [
         "How long a connection is kept open for the next request"),
     key("limits", "http_write_timeout", millis(10, 300 * SECOND), "10s", "30s", Live,
         "How long a client may read nothing of an answer before the connection is reset"),
-    key("limits", "http_requests_per_connection_max", Kind::Count(1, 1_000_000), "1000", "100", Live,
+    key("limits", "http_requests_per_connection_max", ValueKind::Count(1, 1_000_000), "1000", "100", Live,
         "Requests on one connection; the last one is answered with `Connection: close`"),
-    key("limits", "rooms_per_connection_max", Kind::Count(0, 100_000), "128", "16", Live,
+    key("limits", "rooms_per_connection_max", ValueKind::Count(0, 100_000), "128", "16", Live,
         "Rooms that one connection may be in"),
-    key("limits", "room_name_bytes_max", Kind::Bytes(0, 16 * MIB), "8KiB", "16KiB", Live,
+    key("limits", "room_name_bytes_max", ValueKind::Bytes(0, 16 * MIB), "8KiB", "16KiB", Live,
         "Bytes of the names of all rooms that one connection may be in"),
-    key("limits", "plugin_file_bytes_max", Kind::Bytes(KIB, GIB), "32MiB", "64MiB", Live,
+    key("limits", "plugin_file_bytes_max", ValueKind::Bytes(KIB, GIB), "32MiB", "64MiB", Live,
         "Largest plugin file"),
 
-    key("cloudwatch", "enabled", Kind::Bool, "false", "true", Restart,
+    key("cloudwatch", "enabled", ValueKind::Bool, "false", "true", Restart,
         "Whether metrics are pushed to CloudWatch"),
-    key("cloudwatch", "namespace", Kind::Text(checks::cloudwatch_namespace), "wss/metrics", "chat/metrics", Restart,
+    key("cloudwatch", "namespace", ValueKind::Text(checks::cloudwatch_namespace), "wss/metrics", "chat/metrics", Restart,
         "The namespace of the metrics"),
-    key("cloudwatch", "region", Kind::Text(checks::region), "", "eu-central-1", Restart,
+    key("cloudwatch", "region", ValueKind::Text(checks::region), "", "eu-central-1", Restart,
         "The region; empty: the one that the SDK finds (`AWS_REGION`, a profile, the instance)"),
-    key("cloudwatch", "endpoint", Kind::Text(checks::endpoint), "", "https://vpce-1.monitoring.eu-central-1.vpce.amazonaws.com", Restart,
+    key("cloudwatch", "endpoint", ValueKind::Text(checks::endpoint), "", "https://vpce-1.monitoring.eu-central-1.vpce.amazonaws.com", Restart,
         "The endpoint of CloudWatch, if it is a custom one; empty: `AWS_ENDPOINT_URL`, or else the region's"),
     key("cloudwatch", "interval", millis(SECOND, HOUR), "60s", "30s", Restart,
         "Time between two pushes; each covers the time since the one before"),
-    key("cloudwatch", "storage_resolution", Kind::Count(1, 60), "60", "1", Restart,
+    key("cloudwatch", "storage_resolution", ValueKind::Count(1, 60), "60", "1", Restart,
         "The resolution of the values in CloudWatch, in seconds: 60, or 1 for an `interval` under a minute"),
 
-    key("metrics", "prometheus", Kind::Bool, "true", "false", Restart,
+    key("metrics", "prometheus", ValueKind::Bool, "true", "false", Restart,
         "Whether `/metrics` is served"),
 
-    key("demo", "enabled", Kind::Bool, "false", "true", Restart,
+    key("demo", "enabled", ValueKind::Bool, "false", "true", Restart,
         "Whether a chat page for trying the server is served at `/demo`; it shows the versions of the plugins to everybody"),
-    key("demo", "public", Kind::Bool, "false", "true", Restart,
+    key("demo", "public", ValueKind::Bool, "false", "true", Restart,
         "Whether that page is also served on an address that is not a loopback"),
 
-    key("tracing", "otlp_endpoint", Kind::Text(checks::otlp_endpoint), "", "http://127.0.0.1:4318", Restart,
+    key("tracing", "otlp_endpoint", ValueKind::Text(checks::otlp_endpoint), "", "http://127.0.0.1:4318", Restart,
         "The receiver of spans, by OTLP over HTTP, such as `http://collector:4318`; empty: nowhere, and messages are not traced"),
-    key("tracing", "sample_ratio", Kind::Ratio, "0.01", "0.5", Restart,
+    key("tracing", "sample_ratio", ValueKind::Ratio, "0.01", "0.5", Restart,
         "The share of messages that are traced, from 0 to 1"),
-    key("tracing", "traces_per_second", Kind::Count(1, 100_000), "100", "10", Restart,
+    key("tracing", "traces_per_second", ValueKind::Count(1, 100_000), "100", "10", Restart,
         "The most traces that this node begins in a second, regardless of `sample_ratio`"),
 
-    key("admin", "key", Kind::Text(checks::bearer_key), "", "an-admin-key-for-examples", Live,
+    key("admin", "key", ValueKind::Text(checks::bearer_key), "", "an-admin-key-for-examples", Live,
         "The bearer key of `/admin/`, at least 16 characters; empty: every call answers 401").secret(),
     key("admin", "upload_timeout", millis(10, HOUR), "60s", "5m", Live,
         "How long the upload of a pushed component may take"),
 
-    key("api", "keys", Kind::Texts(checks::bearer_key), "", "first-key-for-examples,second-key-for-examples", Live,
+    key("api", "keys", ValueKind::Texts(checks::bearer_key), "", "first-key-for-examples,second-key-for-examples", Live,
         "The bearer keys of `/api/`, each at least 16 characters; empty: every call answers 401").secret(),
 
-    key("plugin_cache", "dir", Kind::Text(checks::optional_path), ".signalbox/cache", "/var/cache/signalbox", Restart,
+    key("plugin_cache", "dir", ValueKind::Text(checks::optional_path), ".signalbox/cache", "/var/cache/signalbox", Restart,
         "The folder for compiled plugins, relative to the folder of this file; empty: they are not kept"),
 
-    key("plugin_versions", "dir", Kind::Text(checks::optional_path), ".signalbox/versions", "/var/lib/signalbox/versions", Restart,
+    key("plugin_versions", "dir", ValueKind::Text(checks::optional_path), ".signalbox/versions", "/var/lib/signalbox/versions", Restart,
         "The folder for versions that were live, relative to the folder of this file; empty: they are not kept, and a restart begins with the plugins' files"),
-    key("plugin_versions", "keep", Kind::Count(1, 20), "5", "2", Restart,
+    key("plugin_versions", "keep", ValueKind::Count(1, 20), "5", "2", Restart,
         "How many earlier versions of each plugin are kept for a rollback"),
 
     key("plugin_probation", "time", millis(0, HOUR), "30s", "2m", Live,
         "How long a new live version is on probation; 0s: not at all"),
-    key("plugin_probation", "calls", Kind::Count(1, 1_000_000), "1000", "200", Live,
+    key("plugin_probation", "calls", ValueKind::Count(1, 1_000_000), "1000", "200", Live,
         "The number of calls after which the probation ends earlier"),
-    key("plugin_probation", "failure_percent", Kind::Count(1, 100), "5", "20", Live,
+    key("plugin_probation", "failure_percent", ValueKind::Count(1, 100), "5", "20", Live,
         "Traps and deadline misses in a hundred calls above which the server rolls back"),
-    key("plugin_probation", "calls_min", Kind::Count(1, 1_000_000), "20", "50", Live,
+    key("plugin_probation", "calls_min", ValueKind::Count(1, 1_000_000), "20", "50", Live,
         "The number of calls before the share is judged, at most `calls`"),
-    key("plugin_probation", "users_min", Kind::Count(2, 1_000), "3", "5", Live,
+    key("plugin_probation", "users_min", ValueKind::Count(2, 1_000), "3", "5", Live,
         "The number of users whose calls must fail before the server rolls back: no single client can cause a rollback"),
 
-    key("plugins", "name", Kind::Text(checks::plugin_name), "", "", Live,
+    key("plugins", "name", ValueKind::Text(checks::plugin_name), "", "", Live,
         "Unique name, required"),
-    key("plugins", "path", Kind::Text(checks::path), "", "other.wasm", Live,
+    key("plugins", "path", ValueKind::Text(checks::path), "", "other.wasm", Live,
         "The component file, relative to the folder of this file, required"),
-    key("plugins", "events", Kind::Texts(checks::event_pattern), "", "chat_message,game.*", Live,
+    key("plugins", "events", ValueKind::Texts(checks::event_pattern), "", "chat_message,game.*", Live,
         "The event types it sees, required: names, prefixes with a final `*`, or `*`"),
-    key("plugins", "on_failure", Kind::Choice(&["reject", "pass"]), "reject", "pass", Live,
+    key("plugins", "on_failure", ValueKind::Choice(&["reject", "pass"]), "reject", "pass", Live,
         "The effect of a failed call on its message: the sender gets an `error`, or the message continues as if the plugin did not exist"),
-    key("plugins", "instances", Kind::Choice(&["pool", "single"]), "pool", "single", Live,
+    key("plugins", "instances", ValueKind::Choice(&["pool", "single"]), "pool", "single", Live,
         "Whether any instance serves any call, or one instance serves all calls in order"),
-    key("plugins", "instances_max", Kind::Count(1, 1_000), "16", "4", Live,
+    key("plugins", "instances_max", ValueKind::Count(1, 1_000), "16", "4", Live,
         "The most instances at a time, with `instances = \"pool\"` only"),
-    key("plugins", "instances_min", Kind::Count(1, 1_000), "2", "1", Live,
+    key("plugins", "instances_min", ValueKind::Count(1, 1_000), "2", "1", Live,
         "Instances that are kept ready, at most `instances_max`, with `instances = \"pool\"` only"),
     key("plugins", "instances_idle_time", millis(100, 24 * HOUR), "60s", "5m", Live,
         "Time without a call after which an instance over `instances_min` is stopped"),
-    key("plugins", "memory_max", Kind::Bytes(64 * KIB, GIB), "64MiB", "16MiB", Live,
+    key("plugins", "memory_max", ValueKind::Bytes(64 * KIB, GIB), "64MiB", "16MiB", Live,
         "Linear memory of an instance"),
     key("plugins", "call_cpu_max", millis(1, 10 * SECOND), "10ms", "5ms", Live,
         "CPU time of a call"),
@@ -398,27 +398,27 @@ pub const KEYS: [Key; 99] = [
         "Longest time to compile the component; one that takes longer is refused"),
     key("plugins", "init_time_max", millis(1, 60 * SECOND), "5s", "2s", Live,
         "Time of `init`, and of `self-test`"),
-    key("plugins", "actions_max", Kind::Count(1, 65_536), "256", "16", Live,
+    key("plugins", "actions_max", ValueKind::Count(1, 65_536), "256", "16", Live,
         "Actions that one call may return"),
-    key("plugins", "output_bytes_max", Kind::Bytes(KIB, 64 * MIB), "1MiB", "64KiB", Live,
+    key("plugins", "output_bytes_max", ValueKind::Bytes(KIB, 64 * MIB), "1MiB", "64KiB", Live,
         "Bytes that one call may return"),
     key("plugins", "handover_time_max", millis(1, 10 * SECOND), "50ms", "100ms", Live,
         "How long messages may wait while a `single` instance hands its state over; if it takes longer, the swap is cancelled"),
-    key("plugins", "handover_bytes_max", Kind::Bytes(0, GIB), "4MiB", "64KiB", Live,
+    key("plugins", "handover_bytes_max", ValueKind::Bytes(0, GIB), "4MiB", "64KiB", Live,
         "Bytes of the state that a `single` instance hands over"),
-    key("plugins", "store_value_bytes_max", Kind::Bytes(1, 16 * MIB), "64KiB", "4KiB", Live,
+    key("plugins", "store_value_bytes_max", ValueKind::Bytes(1, 16 * MIB), "64KiB", "4KiB", Live,
         "Bytes of one value in the store"),
-    key("plugins", "store_key_bytes_max", Kind::Bytes(1, 4 * KIB), "512B", "64B", Live,
+    key("plugins", "store_key_bytes_max", ValueKind::Bytes(1, 4 * KIB), "512B", "64B", Live,
         "Bytes of one key in the store"),
-    key("plugins", "store_calls_max", Kind::Count(0, 10_000), "32", "8", Live,
+    key("plugins", "store_calls_max", ValueKind::Count(0, 10_000), "32", "8", Live,
         "Store calls in one call"),
-    key("plugins", "store_bytes_max", Kind::Bytes(0, 16 * GIB), "64MiB", "1MiB", Live,
+    key("plugins", "store_bytes_max", ValueKind::Bytes(0, 16 * GIB), "64MiB", "1MiB", Live,
         "Bytes of all keys and values in the store"),
-    key("plugins", "log_lines_per_second", Kind::Count(0, 100_000), "100", "10", Live,
+    key("plugins", "log_lines_per_second", ValueKind::Count(0, 100_000), "100", "10", Live,
         "Log lines per second; a line is cut at 1 KiB"),
-    key("plugins", "rollout", Kind::Table, "{}", "{\"mode\":\"canary\",\"percent\":20}", Live,
+    key("plugins", "rollout", ValueKind::Table, "{}", "{\"mode\":\"canary\",\"percent\":20}", Live,
         "How a new version is tried before it goes live: `{ mode = \"canary\", percent = 5 }` on a share of the users, `{ mode = \"shadow\" }` on copies; `{}`: not at all"),
-    key("plugins", "config", Kind::Table, "{}", "{\"max_text_chars\":10}", Live,
+    key("plugins", "config", ValueKind::Table, "{}", "{\"max_text_chars\":10}", Live,
         "Passed to `init` as JSON text; in the environment it is a JSON object"),
 ];
 

@@ -7,14 +7,14 @@ use std::{
 
 use super::{
     Config, checks,
-    keys::{Change, KEYS, Key},
+    keys::{ChangeEffect, KEYS, Key},
     settings::{Section, Settings},
-    values::Value,
+    values::ConfigValue,
 };
 
 /// Every key with the value that holds, set or default.
 #[derive(Clone, Default, PartialEq)]
-pub struct Resolved(BTreeMap<(String, Part), Value>);
+pub struct Resolved(BTreeMap<(String, Part), ConfigValue>);
 
 /// The part of a setting that a value stands for. The address of Redis has two, which change in different ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +25,7 @@ enum Part {
 
 /// The full names of the keys that differ between two configurations, in the order of the alphabet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Difference {
+pub struct ConfigDifference {
     /// Those that can be taken over while the server runs.
     pub live: Vec<String>,
     /// Those that take effect at the next start.
@@ -49,7 +49,7 @@ impl Resolved {
         }
         // The order of the chain is none of the keys.
         let order = settings.plugins.iter().map(|plugin| plugin.path.clone());
-        let order = Value::Texts(order.collect());
+        let order = ConfigValue::Texts(order.collect());
         resolved.0.insert(("plugins".to_owned(), Part::Live), order);
         resolved
     }
@@ -58,14 +58,14 @@ impl Resolved {
         let name = format!("{}.{}", section.path, key.name);
         let value = section.value(key.name);
         let part = match key.change {
-            Change::Live => Part::Live,
-            Change::Restart => Part::Restart,
+            ChangeEffect::Live => Part::Live,
+            ChangeEffect::Restart => Part::Restart,
         };
         if (key.section, key.name) == ("redis", "url")
-            && let Value::Text(urls) = &value
+            && let ConfigValue::Text(urls) = &value
         {
             let bare = checks::split_redis_urls(urls).map(checks::without_login);
-            let bare = Value::Texts(bare.collect());
+            let bare = ConfigValue::Texts(bare.collect());
             self.0.insert((name.clone(), Part::Restart), bare);
             self.0.insert((name, Part::Live), value);
         } else {
@@ -83,13 +83,13 @@ impl Resolved {
 }
 
 /// The differences between `old` and `new`.
-pub fn difference(old: &Config, new: &Config) -> Difference {
+pub fn difference(old: &Config, new: &Config) -> ConfigDifference {
     let (old, new) = (&old.resolved, &new.resolved);
     let restart = old.names_that_differ(new, Part::Restart);
     let mut live = old.names_that_differ(new, Part::Live);
     // Another server, with whatever login.
     live.retain(|name| !restart.contains(name));
-    Difference { live, restart }
+    ConfigDifference { live, restart }
 }
 
 /// The keys that differ between two configurations and take effect only with the next start.

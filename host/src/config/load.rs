@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Config, ConfigError, ConfigErrors, Environment, Place, assemble, document, environment,
+    Config, ConfigError, ConfigErrors, Environment, SettingPlace, assemble, document, environment,
     settings::Settings,
 };
 
@@ -34,7 +34,7 @@ impl Config {
                     _ => "check that it is a file that this user may read",
                 };
                 let error = ConfigError {
-                    place: Place::File,
+                    place: SettingPlace::File,
                     key: String::new(),
                     message: format!("cannot be read: {error}; {advice}"),
                 };

@@ -45,7 +45,7 @@ mod values;
 pub(crate) use assemble::SECRET_BYTES_MIN;
 pub use auth::{AuthConfig, JwtConfig, JwtKeySource};
 pub(crate) use checks::normal_origin;
-pub use errors::{ConfigError, ConfigErrors, Place};
+pub use errors::{ConfigError, ConfigErrors, SettingPlace};
 pub(crate) use files::read_text;
 pub use http::HttpLimits;
 pub use load::DEFAULT_FILE;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::Path};
 use serde::Deserialize;
 
 use super::{
-    ConfigError, InstanceMode, OnFailure, Place, PluginConfig, PluginLimits, RolloutConfig,
+    ConfigError, InstanceMode, OnFailure, PluginConfig, PluginLimits, RolloutConfig, SettingPlace,
     settings::Section, units,
 };
 
@@ -23,14 +23,14 @@ pub(super) fn assemble(
 }
 
 fn unique_names(sections: &[Section], errors: &mut Vec<ConfigError>) {
-    let mut seen: HashMap<String, &Place> = HashMap::new();
+    let mut seen: HashMap<String, &SettingPlace> = HashMap::new();
     for section in sections {
         let Some(name) = section.optional("name") else {
             continue;
         };
         if let Some(first) = seen.get(&name) {
             let line = match first {
-                Place::At { line, .. } => format!(" in line {line}"),
+                SettingPlace::At { line, .. } => format!(" in line {line}"),
                 _ => String::new(),
             };
             errors.push(section.error(
@@ -81,7 +81,7 @@ fn plugin(section: &Section, folder: &Path, errors: &mut Vec<ConfigError>) -> Pl
 /// `rollout` as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rollout {
+struct WrittenRollout {
     mode: Option<String>,
     percent: Option<u32>,
 }
@@ -99,7 +99,7 @@ fn rollout(section: &Section, errors: &mut Vec<ConfigError>) -> Option<RolloutCo
         ));
         return None;
     }
-    let written = serde_json::from_str::<Rollout>(&text).map_err(|error| {
+    let written = serde_json::from_str::<WrittenRollout>(&text).map_err(|error| {
         // Where in the table it is says nothing: it was written as TOML.
         let error = error.to_string();
         let reason = error.split(" at line ").next();

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::{
     Environment, environment,
-    errors::{ConfigError, Place},
+    errors::{ConfigError, SettingPlace},
     files::read_text,
-    keys::{FILE_SUFFIX, Key, Kind},
+    keys::{FILE_SUFFIX, Key, ValueKind},
     settings::Settings,
 };
 
@@ -30,7 +30,7 @@ pub(super) fn overlay(
     };
     let mut refuse = |message: String| {
         errors.push(ConfigError {
-            place: Place::Variable(file_variable.clone()),
+            place: SettingPlace::Variable(file_variable.clone()),
             key: key.full_name(),
             message,
         });
@@ -53,7 +53,7 @@ pub(super) fn overlay(
     }
     let text = match key.kind {
         // One in a line, or as in a variable.
-        Kind::Texts(_) => text.replace(['\r', '\n'], ","),
+        ValueKind::Texts(_) => text.replace(['\r', '\n'], ","),
         _ => text.to_owned(),
     };
     if let Some(section) = settings.sections.get_mut(key.section) {

@@ -8,9 +8,9 @@ use std::{
 };
 
 use super::{
-    errors::{ConfigError, Place},
+    errors::{ConfigError, SettingPlace},
     keys,
-    values::{self, Value},
+    values::{self, ConfigValue},
 };
 
 /// All that was set, by file and environment.
@@ -32,7 +32,7 @@ pub(super) struct Section {
     /// How errors name it: `limits`, `plugins.chat`.
     pub(super) path: String,
     /// Where it starts.
-    pub(super) place: Place,
+    pub(super) place: SettingPlace,
     /// The keys that were set.
     pub(super) values: BTreeMap<&'static str, Setting>,
 }
@@ -40,16 +40,20 @@ pub(super) struct Section {
 /// A key that was set.
 pub(super) struct Setting {
     /// None where the value was wrong: the error has been recorded.
-    pub(super) value: Option<Value>,
+    pub(super) value: Option<ConfigValue>,
     /// Where it was written.
-    pub(super) place: Place,
+    pub(super) place: SettingPlace,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let plain = keys::SECTIONS.iter().filter(|name| **name != "plugins");
-        let empty =
-            |name: &&'static str| (*name, Section::new(name, (*name).to_owned(), Place::File));
+        let empty = |name: &&'static str| {
+            (
+                *name,
+                Section::new(name, (*name).to_owned(), SettingPlace::File),
+            )
+        };
         Self {
             sections: plain.map(empty).collect(),
             plugins: Vec::new(),
@@ -60,7 +64,7 @@ impl Default for Settings {
 }
 
 impl Section {
-    pub(super) fn new(table: &'static str, path: String, place: Place) -> Self {
+    pub(super) fn new(table: &'static str, path: String, place: SettingPlace) -> Self {
         Self {
             table,
             path,
@@ -78,7 +82,7 @@ impl Section {
     pub(super) fn is_set_by(&self, name: &str, variable: &str) -> bool {
         self.values
             .get(name)
-            .is_some_and(|setting| setting.place == Place::Variable(variable.to_owned()))
+            .is_some_and(|setting| setting.place == SettingPlace::Variable(variable.to_owned()))
     }
 
     /// Whether none of the keys holds a wrong value, so that they can be compared.
@@ -110,7 +114,7 @@ impl Section {
 
     pub(super) fn bool(&self, name: &str) -> bool {
         match self.value(name) {
-            Value::Bool(flag) => flag,
+            ConfigValue::Bool(flag) => flag,
             _ => mismatch(name),
         }
     }
@@ -118,42 +122,42 @@ impl Section {
     pub(super) fn count(&self, name: &str) -> u32 {
         match self.value(name) {
             // The table bounds every count far below.
-            Value::Count(number) => u32::try_from(number).unwrap_or(u32::MAX),
+            ConfigValue::Count(number) => u32::try_from(number).unwrap_or(u32::MAX),
             _ => mismatch(name),
         }
     }
 
     pub(super) fn bytes(&self, name: &str) -> usize {
         match self.value(name) {
-            Value::Bytes(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+            ConfigValue::Bytes(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
             _ => mismatch(name),
         }
     }
 
     pub(super) fn ratio(&self, name: &str) -> f64 {
         match self.value(name) {
-            Value::Ratio(ratio) => ratio,
+            ConfigValue::Ratio(ratio) => ratio,
             _ => mismatch(name),
         }
     }
 
     pub(super) fn time(&self, name: &str) -> Duration {
         match self.value(name) {
-            Value::Time(time) => time,
+            ConfigValue::Time(time) => time,
             _ => mismatch(name),
         }
     }
 
     pub(super) fn address(&self, name: &str) -> SocketAddr {
         match self.value(name) {
-            Value::Address(address) => address,
+            ConfigValue::Address(address) => address,
             _ => mismatch(name),
         }
     }
 
     pub(super) fn text(&self, name: &str) -> String {
         match self.value(name) {
-            Value::Text(text) => text,
+            ConfigValue::Text(text) => text,
             _ => mismatch(name),
         }
     }
@@ -165,20 +169,20 @@ impl Section {
 
     pub(super) fn texts(&self, name: &str) -> Vec<String> {
         match self.value(name) {
-            Value::Texts(texts) => texts,
+            ConfigValue::Texts(texts) => texts,
             _ => mismatch(name),
         }
     }
 
     pub(super) fn json(&self, name: &str) -> String {
         match self.value(name) {
-            Value::Json(json) => json,
+            ConfigValue::Json(json) => json,
             _ => mismatch(name),
         }
     }
 
     /// What was set, or the default.
-    pub(super) fn value(&self, name: &str) -> Value {
+    pub(super) fn value(&self, name: &str) -> ConfigValue {
         if let Some(value) = self
             .values
             .get(name)
@@ -191,7 +195,7 @@ impl Section {
         });
         // Required texts have no default that would pass their check.
         match (key.kind, key.default) {
-            (keys::Kind::Text(_), text) => Value::Text(text.to_owned()),
+            (keys::ValueKind::Text(_), text) => ConfigValue::Text(text.to_owned()),
             (_, text) => values::from_text(key, text)
                 .unwrap_or_else(|error| unreachable!("the default of {name}: {error}")),
         }

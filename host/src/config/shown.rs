@@ -3,10 +3,10 @@
 use serde_json::{Map, Value as Json};
 
 use super::{
-    keys::{self, Change, KEYS, Key},
+    keys::{self, ChangeEffect, KEYS, Key},
     settings::{Section, Settings},
     units,
-    values::Value,
+    values::ConfigValue,
 };
 
 /// Replaces a secret.
@@ -52,7 +52,10 @@ impl Shown {
     /// What holds in a server that was started with `started` and has read `new` since: what takes a restart is as it was.
     pub fn in_force(started: &Self, new: &Self) -> Self {
         let mut shown = new.clone();
-        for key in KEYS.iter().filter(|key| key.change == Change::Restart) {
+        for key in KEYS
+            .iter()
+            .filter(|key| key.change == ChangeEffect::Restart)
+        {
             let old = started.sections.get(key.section);
             let old = old.and_then(|section| section.get(key.name)).cloned();
             let section = shown.sections.get_mut(key.section);
@@ -78,18 +81,18 @@ fn values(section: &Section) -> Map<String, Json> {
         .collect()
 }
 
-fn shown(key: &Key, value: Value) -> Json {
+fn shown(key: &Key, value: ConfigValue) -> Json {
     let json = match value {
-        Value::Bool(flag) => flag.into(),
-        Value::Count(number) => number.into(),
-        Value::Time(time) => units::format_duration(time).into(),
-        Value::Bytes(bytes) => units::format_bytes(bytes).into(),
-        Value::Ratio(ratio) => ratio.into(),
-        Value::Address(address) => address.to_string().into(),
-        Value::Text(text) => text.into(),
-        Value::Texts(texts) => texts.into(),
+        ConfigValue::Bool(flag) => flag.into(),
+        ConfigValue::Count(number) => number.into(),
+        ConfigValue::Time(time) => units::format_duration(time).into(),
+        ConfigValue::Bytes(bytes) => units::format_bytes(bytes).into(),
+        ConfigValue::Ratio(ratio) => ratio.into(),
+        ConfigValue::Address(address) => address.to_string().into(),
+        ConfigValue::Text(text) => text.into(),
+        ConfigValue::Texts(texts) => texts.into(),
         // Checked when it was read.
-        Value::Json(text) => masked_table(serde_json::from_str(&text).unwrap_or_default()),
+        ConfigValue::Json(text) => masked_table(serde_json::from_str(&text).unwrap_or_default()),
     };
     if key.secret { masked(&json) } else { json }
 }

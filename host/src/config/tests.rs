@@ -17,8 +17,8 @@ use super::{
     EventsConfig, InstanceMode, JwtKeySource, Limits, OnFailure, PluginConfig, PluginLimits,
     PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig, RedisMode, RolloutConfig,
     Shown, StorageResolution, TracingConfig,
-    keys::{self, Change, KEYS, Key, Kind},
-    live::{Difference, Resolved, difference},
+    keys::{self, ChangeEffect, KEYS, Key, ValueKind},
+    live::{ConfigDifference, Resolved, difference},
     values,
 };
 
@@ -488,12 +488,15 @@ fn a_key_is_named_where_it_differs_and_needs_a_restart_or_not_as_the_table_says(
         let difference = difference(&before, &read(&environment));
         let name = key.full_name().replace("NAME", "my-chat");
         let (named, other) = match key.change {
-            Change::Live => (difference.live, difference.restart),
-            Change::Restart => (difference.restart, difference.live),
+            ChangeEffect::Live => (difference.live, difference.restart),
+            ChangeEffect::Restart => (difference.restart, difference.live),
         };
         assert_eq!((named, other), (vec![name], vec![]), "{variable}");
     }
-    assert_eq!(difference(&read(&[]), &read(&[])), Difference::default());
+    assert_eq!(
+        difference(&read(&[]), &read(&[])),
+        ConfigDifference::default()
+    );
 }
 
 #[test]
@@ -682,8 +685,10 @@ fn no_error_shows_what_may_be_a_secret_even_in_a_key_that_is_none() {
 /// A default as it stands in a file.
 fn toml_literal(key: &Key) -> String {
     match key.kind {
-        Kind::Bool | Kind::Count(..) | Kind::Ratio | Kind::Table => key.default.to_owned(),
-        Kind::Texts(_) if key.default.is_empty() => "[]".to_owned(),
+        ValueKind::Bool | ValueKind::Count(..) | ValueKind::Ratio | ValueKind::Table => {
+            key.default.to_owned()
+        }
+        ValueKind::Texts(_) if key.default.is_empty() => "[]".to_owned(),
         _ => format!("\"{}\"", key.default),
     }
 }
@@ -701,8 +706,8 @@ fn reference_table() -> String {
             format!("`{}`", toml_literal(key))
         };
         let change = match key.change {
-            Change::Live => "live",
-            Change::Restart => "restart",
+            ChangeEffect::Live => "live",
+            ChangeEffect::Restart => "restart",
         };
         let (name, value) = (key.full_name(), values::expected(key));
         table += &format!(

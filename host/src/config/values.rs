@@ -10,14 +10,14 @@ use crate::protocol;
 use super::{
     checks::{self, Check},
     http, json,
-    keys::{Key, Kind},
+    keys::{Key, ValueKind},
     shown::MASK,
     units::{self, UnitError},
 };
 
 /// A value that is legal for its key.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(super) enum ConfigValue {
     Bool(bool),
     Count(u64),
     Time(Duration),
@@ -42,7 +42,10 @@ pub(super) struct Problem {
 }
 
 /// Reads the value of a key from a file.
-pub(super) fn from_toml(key: &Key, value: &Spanned<DeValue<'_>>) -> Result<Value, Vec<Problem>> {
+pub(super) fn from_toml(
+    key: &Key,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<ConfigValue, Vec<Problem>> {
     let problem = |message| {
         vec![Problem {
             span: value.span(),
@@ -51,50 +54,59 @@ pub(super) fn from_toml(key: &Key, value: &Spanned<DeValue<'_>>) -> Result<Value
         }]
     };
     match (key.kind, value.get_ref()) {
-        (Kind::Texts(_), DeValue::Array(elements)) => texts(key, elements),
-        (Kind::Table, DeValue::Table(table)) => json::object(table).map(Value::Json),
-        (Kind::Bool, DeValue::Boolean(flag)) => Ok(Value::Bool(*flag)),
-        (Kind::Count(..) | Kind::Bytes(..), DeValue::Integer(integer)) => {
+        (ValueKind::Texts(_), DeValue::Array(elements)) => texts(key, elements),
+        (ValueKind::Table, DeValue::Table(table)) => json::object(table).map(ConfigValue::Json),
+        (ValueKind::Bool, DeValue::Boolean(flag)) => Ok(ConfigValue::Bool(*flag)),
+        (ValueKind::Count(..) | ValueKind::Bytes(..), DeValue::Integer(integer)) => {
             let number = i128::from_str_radix(integer.as_str(), integer.radix());
             ranged(key, number.ok(), &integer.to_string()).map_err(problem)
         }
-        (Kind::Ratio, DeValue::Float(number)) => from_text(key, number.as_str()).map_err(problem),
-        (Kind::Ratio, DeValue::Integer(number)) => from_text(key, number.as_str()).map_err(problem),
-        (Kind::Bool | Kind::Count(..) | Kind::Ratio | Kind::Texts(_) | Kind::Table, other) => {
-            Err(problem(wrong_type(key, other)))
+        (ValueKind::Ratio, DeValue::Float(number)) => {
+            from_text(key, number.as_str()).map_err(problem)
         }
+        (ValueKind::Ratio, DeValue::Integer(number)) => {
+            from_text(key, number.as_str()).map_err(problem)
+        }
+        (
+            ValueKind::Bool
+            | ValueKind::Count(..)
+            | ValueKind::Ratio
+            | ValueKind::Texts(_)
+            | ValueKind::Table,
+            other,
+        ) => Err(problem(wrong_type(key, other))),
         (_, DeValue::String(text)) => from_text(key, text).map_err(problem),
         (_, other) => Err(problem(wrong_type(key, other))),
     }
 }
 
 /// Reads the value of a key from the text of an environment variable: lists are comma separated, a table is JSON.
-pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
+pub(super) fn from_text(key: &Key, text: &str) -> Result<ConfigValue, String> {
     let refuse = |reason: &str| Err(refusal(key, text, reason));
     if key.secret {
         checks::secret(text).map_err(|reason| refused_by_check(key, text, &reason))?;
     }
     match key.kind {
-        Kind::Bool => match text {
-            "true" => Ok(Value::Bool(true)),
-            "false" => Ok(Value::Bool(false)),
+        ValueKind::Bool => match text {
+            "true" => Ok(ConfigValue::Bool(true)),
+            "false" => Ok(ConfigValue::Bool(false)),
             _ => refuse(""),
         },
-        Kind::Count(..) => match text.trim().parse::<i128>() {
+        ValueKind::Count(..) => match text.trim().parse::<i128>() {
             Ok(number) => ranged(key, Some(number), text),
             Err(_) => refuse(""),
         },
-        Kind::Bytes(..) => match units::parse_bytes(text) {
+        ValueKind::Bytes(..) => match units::parse_bytes(text) {
             Ok(bytes) => ranged(key, Some(i128::from(bytes)), text),
             Err(error) => refuse(&format!(", which {error}")),
         },
-        Kind::Ratio => match text.trim().parse::<f64>() {
-            Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(Value::Ratio(ratio)),
+        ValueKind::Ratio => match text.trim().parse::<f64>() {
+            Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ConfigValue::Ratio(ratio)),
             Ok(_) => refuse(", which is out of range"),
             Err(_) => refuse(""),
         },
-        Kind::Time(min, max) => match units::parse_duration(text) {
-            Ok(time) if (min..=max).contains(&time) => Ok(Value::Time(time)),
+        ValueKind::Time(min, max) => match units::parse_duration(text) {
+            Ok(time) if (min..=max).contains(&time) => Ok(ConfigValue::Time(time)),
             Ok(_) => refuse(", which is out of range"),
             Err(error @ UnitError::NoUnit) => refuse(&format!(
                 ", which {error}; write \"{}s\" for seconds",
@@ -102,17 +114,17 @@ pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
             )),
             Err(error) => refuse(&format!(", which {error}")),
         },
-        Kind::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
-        Kind::Choice(_) => refuse(""),
-        Kind::Address => text
+        ValueKind::Choice(words) if words.contains(&text) => Ok(ConfigValue::Text(text.to_owned())),
+        ValueKind::Choice(_) => refuse(""),
+        ValueKind::Address => text
             .parse()
-            .map(Value::Address)
+            .map(ConfigValue::Address)
             .or_else(|_| refuse(&http::address_hint(text))),
-        Kind::Text(check) => match check(text) {
-            Ok(()) => Ok(Value::Text(text.to_owned())),
+        ValueKind::Text(check) => match check(text) {
+            Ok(()) => Ok(ConfigValue::Text(text.to_owned())),
             Err(reason) => Err(refused_by_check(key, text, &reason)),
         },
-        Kind::Texts(check) => {
+        ValueKind::Texts(check) => {
             let texts = text
                 .split(',')
                 .map(str::trim)
@@ -123,13 +135,13 @@ pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
                     Err(reason) => Err(refused_by_check(key, text, &reason)),
                 })
                 .collect::<Result<_, _>>()
-                .map(Value::Texts)
+                .map(ConfigValue::Texts)
         }
-        Kind::Table => match serde_json::from_str::<&RawValue>(text) {
+        ValueKind::Table => match serde_json::from_str::<&RawValue>(text) {
             Ok(json)
                 if json.get().starts_with('{') && protocol::json::check(json.get()).is_ok() =>
             {
-                Ok(Value::Json(json.get().to_owned()))
+                Ok(ConfigValue::Json(json.get().to_owned()))
             }
             _ => refuse(""),
         },
@@ -140,31 +152,31 @@ pub(super) fn from_text(key: &Key, text: &str) -> Result<Value, String> {
 pub(super) fn expected(key: &Key) -> String {
     let example = key.example;
     match key.kind {
-        Kind::Bool => "true or false".to_owned(),
-        Kind::Count(min, max) => format!("a whole number from {min} to {max}"),
-        Kind::Bytes(min, max) => {
+        ValueKind::Bool => "true or false".to_owned(),
+        ValueKind::Count(min, max) => format!("a whole number from {min} to {max}"),
+        ValueKind::Bytes(min, max) => {
             let (min, max) = (units::format_bytes(min), units::format_bytes(max));
             format!("a size from {min} to {max} such as \"{example}\"")
         }
-        Kind::Time(min, max) => {
+        ValueKind::Time(min, max) => {
             let (min, max) = (units::format_duration(min), units::format_duration(max));
             format!("a duration from {min} to {max} such as \"{example}\"")
         }
-        Kind::Ratio => format!("a number from 0 to 1 such as {example}"),
-        Kind::Choice(words) => {
+        ValueKind::Ratio => format!("a number from 0 to 1 such as {example}"),
+        ValueKind::Choice(words) => {
             let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
             words.join(" or ")
         }
-        Kind::Address => "an IP address with a port such as \"127.0.0.1:8080\"".to_owned(),
-        Kind::Text(_) => "a string".to_owned(),
-        Kind::Texts(_) => "a list of strings".to_owned(),
-        Kind::Table => "a table".to_owned(),
+        ValueKind::Address => "an IP address with a port such as \"127.0.0.1:8080\"".to_owned(),
+        ValueKind::Text(_) => "a string".to_owned(),
+        ValueKind::Texts(_) => "a list of strings".to_owned(),
+        ValueKind::Table => "a table".to_owned(),
     }
 }
 
-fn texts(key: &Key, elements: &[Spanned<DeValue<'_>>]) -> Result<Value, Vec<Problem>> {
-    let Kind::Texts(check) = key.kind else {
-        return Ok(Value::Texts(Vec::new()));
+fn texts(key: &Key, elements: &[Spanned<DeValue<'_>>]) -> Result<ConfigValue, Vec<Problem>> {
+    let ValueKind::Texts(check) = key.kind else {
+        return Ok(ConfigValue::Texts(Vec::new()));
     };
     let mut texts = Vec::with_capacity(elements.len());
     let mut problems = Vec::new();
@@ -189,7 +201,7 @@ fn texts(key: &Key, elements: &[Spanned<DeValue<'_>>]) -> Result<Value, Vec<Prob
         });
     }
     if problems.is_empty() {
-        Ok(Value::Texts(texts))
+        Ok(ConfigValue::Texts(texts))
     } else {
         Err(problems)
     }
@@ -204,29 +216,33 @@ fn check_one(key: &Key, check: Check, text: &str) -> Result<(), String> {
 }
 
 /// A number against the bounds of its key; none stands for one that does not fit into 128 bits.
-fn ranged(key: &Key, number: Option<i128>, written: &str) -> Result<Value, String> {
+fn ranged(key: &Key, number: Option<i128>, written: &str) -> Result<ConfigValue, String> {
     let refuse = || Err(refusal(key, written, ", which is out of range"));
     let Some(number) = number.and_then(|number| u64::try_from(number).ok()) else {
         return refuse();
     };
     match key.kind {
-        Kind::Count(min, max) if (min..=max).contains(&number) => Ok(Value::Count(number)),
-        Kind::Bytes(min, max) if (min..=max).contains(&number) => Ok(Value::Bytes(number)),
+        ValueKind::Count(min, max) if (min..=max).contains(&number) => {
+            Ok(ConfigValue::Count(number))
+        }
+        ValueKind::Bytes(min, max) if (min..=max).contains(&number) => {
+            Ok(ConfigValue::Bytes(number))
+        }
         _ => refuse(),
     }
 }
 
 fn wrong_type(key: &Key, value: &DeValue<'_>) -> String {
     let advice = match (key.kind, value) {
-        (Kind::Time(..), DeValue::Integer(number)) => {
+        (ValueKind::Time(..), DeValue::Integer(number)) => {
             format!("; write \"{number}s\" for seconds, with quotes and unit")
         }
-        (Kind::Bool | Kind::Count(..) | Kind::Ratio, DeValue::String(text))
+        (ValueKind::Bool | ValueKind::Count(..) | ValueKind::Ratio, DeValue::String(text))
             if from_text(key, text).is_ok() =>
         {
             "; write it without quotes".to_owned()
         }
-        (Kind::Texts(_), DeValue::String(_)) => "; put it in brackets".to_owned(),
+        (ValueKind::Texts(_), DeValue::String(_)) => "; put it in brackets".to_owned(),
         _ => String::new(),
     };
     format!(
@@ -280,7 +296,7 @@ fn refused_by_check(key: &Key, text: &str, reason: &str) -> String {
 
 /// Whether the value of a key must not stand in an error. What plugins are configured with is theirs to know.
 fn may_hold_a_secret(key: &Key) -> bool {
-    key.secret || matches!(key.kind, Kind::Table)
+    key.secret || matches!(key.kind, ValueKind::Table)
 }
 
 /// A text in quotes, on one line, cut if it is long, without the user and password of an address.

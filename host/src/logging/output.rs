@@ -21,11 +21,11 @@ const BUFFER_BYTES_MAX: usize = 1 << 20;
 
 /// The destination of the log. Clones share one buffer.
 #[derive(Clone, Debug, Default)]
-pub struct Output(Arc<Shared>);
+pub struct Output(Arc<OutputShared>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
+struct OutputShared {
+    state: Mutex<OutputState>,
     /// Signalled when there is something to write.
     filled: Condvar,
     /// Signalled when nothing is waiting and nothing is being written.
@@ -35,7 +35,7 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct OutputState {
     /// Complete lines.
     waiting: Vec<u8>,
     /// The number of lines that did not fit after those.
@@ -96,8 +96,8 @@ impl Output {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl OutputShared {
+    fn state(&self) -> MutexGuard<'_, OutputState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -122,7 +122,7 @@ impl Write for Output {
 }
 
 struct Writer<F, S> {
-    shared: Arc<Shared>,
+    shared: Arc<OutputShared>,
     file: F,
     summary: S,
 }

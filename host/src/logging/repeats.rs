@@ -27,7 +27,7 @@ const COST: Duration = Duration::from_secs(1);
 const COST_OF_THE_SAME: Duration = Duration::from_secs(20);
 
 /// Maximum number of tracked places. The code has fewer; a line for each plugin may add more.
-const PLACES_MAX: usize = 4_096;
+const CALL_SITES_MAX: usize = 4_096;
 
 /// Maximum length of the example of a dropped line, in bytes.
 const EXAMPLE_BYTES_MAX: usize = 200;
@@ -44,13 +44,13 @@ const UNLIMITED: [&str; 3] = ["signalbox::plugin", "signalbox::audit", OWN_TARGE
 /// may write a hundred lines at once and one per second after that; for identical lines, the limits are five and one
 /// per 20 s. Lines of `debug` and below are not limited: an operator who enables them wants all of them.
 #[derive(Debug, Default)]
-pub struct Repeats(Mutex<HashMap<Kind, Place>>);
+pub struct Repeats(Mutex<HashMap<LineKind, CallSite>>);
 
 /// A place in the code, and a hash of the plugin's name; 0 for no plugin.
-type Kind = (Identifier, u64);
+type LineKind = (Identifier, u64);
 
 #[derive(Debug)]
-struct Place {
+struct CallSite {
     metadata: &'static Metadata<'static>,
     /// When the cost of all its lines is paid.
     paid_at: Instant,
@@ -98,29 +98,31 @@ impl Repeats {
     }
 
     fn left_out(&self) -> Vec<LeftOut> {
-        let mut places = self.places();
-        let silenced = places.values_mut().filter(|place| place.left_out > 0);
+        let mut call_sites = self.call_sites();
+        let silenced = call_sites
+            .values_mut()
+            .filter(|call_site| call_site.left_out > 0);
         silenced
-            .map(|place| LeftOut {
-                level: *place.metadata.level(),
-                from: place.metadata.target(),
-                count: std::mem::take(&mut place.left_out),
-                example: std::mem::take(&mut place.example),
+            .map(|call_site| LeftOut {
+                level: *call_site.metadata.level(),
+                from: call_site.metadata.target(),
+                count: std::mem::take(&mut call_site.left_out),
+                example: std::mem::take(&mut call_site.example),
             })
             .collect()
     }
 
     /// Whether a line from `metadata` with the content `line` is written.
     fn admit(&self, metadata: &'static Metadata<'static>, line: Line, now: Instant) -> bool {
-        let mut places = self.places();
+        let mut call_sites = self.call_sites();
         let kind = (metadata.callsite(), line.plugin);
-        if places.len() >= PLACES_MAX && !places.contains_key(&kind) {
-            places.retain(|_, place| place.paid_at > now || place.left_out > 0);
-            if places.len() >= PLACES_MAX {
+        if call_sites.len() >= CALL_SITES_MAX && !call_sites.contains_key(&kind) {
+            call_sites.retain(|_, call_site| call_site.paid_at > now || call_site.left_out > 0);
+            if call_sites.len() >= CALL_SITES_MAX {
                 return true;
             }
         }
-        let place = places.entry(kind).or_insert_with(|| Place {
+        let call_site = call_sites.entry(kind).or_insert_with(|| CallSite {
             metadata,
             paid_at: now,
             // Not the hash of this line: the first line repeats nothing.
@@ -128,23 +130,23 @@ impl Repeats {
             left_out: 0,
             example: String::new(),
         });
-        let cost = if place.said == line.said {
+        let cost = if call_site.said == line.said {
             COST_OF_THE_SAME
         } else {
             COST
         };
-        place.said = line.said;
-        let paid_at = place.paid_at.max(now) + cost;
+        call_site.said = line.said;
+        let paid_at = call_site.paid_at.max(now) + cost;
         if paid_at.duration_since(now) > SAVED_MAX {
-            place.left_out += 1;
-            place.example = line.message;
+            call_site.left_out += 1;
+            call_site.example = line.message;
             return false;
         }
-        place.paid_at = paid_at;
+        call_site.paid_at = paid_at;
         true
     }
 
-    fn places(&self) -> MutexGuard<'_, HashMap<Kind, Place>> {
+    fn call_sites(&self) -> MutexGuard<'_, HashMap<LineKind, CallSite>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

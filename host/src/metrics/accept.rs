@@ -21,7 +21,7 @@ impl Format {
             named.reduce(|best, next| if next.0 > best.0 { next } else { best })
         };
         let (text, open_metrics) = (wish(Self::Text), wish(Self::OpenMetrics));
-        let rank = |wish: Option<(Closeness, u16)>| match wish {
+        let rank = |wish: Option<(RangeCloseness, u16)>| match wish {
             Some((closeness, quality)) if quality > 0 => (2, quality, Some(closeness)),
             Some(_) => (0, 0, None),
             None => (1, 0, None),
@@ -51,7 +51,7 @@ impl Format {
 
 /// How specifically a media range names a format; a greater value is more specific.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Closeness {
+enum RangeCloseness {
     Any,
     Kind,
     Type,
@@ -61,17 +61,17 @@ enum Closeness {
 impl MediaType {
     /// How specifically `range` names this type, and its quality in thousandths. `None` if it does not match or is
     /// malformed.
-    fn named_by(&self, range: &str) -> Option<(Closeness, u16)> {
+    fn named_by(&self, range: &str) -> Option<(RangeCloseness, u16)> {
         let mut parts = split(range, ';').map(str::trim);
         let (kind, subtype) = parts.next()?.split_once('/')?;
         let mut closeness = match (kind, subtype) {
-            ("*", "*") => Closeness::Any,
-            (kind, "*") if kind.eq_ignore_ascii_case(self.kind) => Closeness::Kind,
+            ("*", "*") => RangeCloseness::Any,
+            (kind, "*") if kind.eq_ignore_ascii_case(self.kind) => RangeCloseness::Kind,
             (kind, subtype)
                 if kind.eq_ignore_ascii_case(self.kind)
                     && subtype.eq_ignore_ascii_case(self.subtype) =>
             {
-                Closeness::Type
+                RangeCloseness::Type
             }
             _ => return None,
         };
@@ -82,7 +82,7 @@ impl MediaType {
                 "q" => quality = thousandths(value)?,
                 // Another version is another format.
                 "version" if value != self.version => return None,
-                "version" => closeness = Closeness::Version,
+                "version" => closeness = RangeCloseness::Version,
                 _ => {}
             }
         }

@@ -8,7 +8,8 @@ use std::{fmt::Display, net::SocketAddr, time::Duration};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    DropReason, HandoverOutcome, HttpRefusal, Metrics, PluginMetrics, Refusal, SwapOutcome,
+    DropReason, HandoverOutcome, HttpRefusalReason, Metrics, PluginMetrics, SwapOutcome,
+    UpgradeRefusalReason,
 };
 use crate::protocol::ErrorCode;
 
@@ -18,7 +19,7 @@ pub struct UpgradeRefused<'a> {
     /// The metrics that count it.
     pub metrics: &'a Metrics,
     /// The reason.
-    pub refusal: Refusal,
+    pub refusal: UpgradeRefusalReason,
 }
 
 impl UpgradeRefused<'_> {
@@ -35,7 +36,7 @@ pub struct HttpRefused<'a> {
     /// The metrics that count it.
     pub metrics: &'a Metrics,
     /// The reason.
-    pub refusal: HttpRefusal,
+    pub refusal: HttpRefusalReason,
     /// The peer that sent it.
     pub peer: SocketAddr,
 }
@@ -51,12 +52,12 @@ impl HttpRefused<'_> {
         } = self;
         metrics.http_refused.of(refusal).increment();
         match refusal {
-            HttpRefusal::Sockets => warn!(
+            HttpRefusalReason::Sockets => warn!(
                 %peer,
                 "there are too many sockets that are no WebSocket (limits.sockets_pending_max): the one that has been \
                  silent longest is closed, or the new one"
             ),
-            HttpRefusal::ProxyHeader => warn!(
+            HttpRefusalReason::ProxyHeader => warn!(
                 %peer,
                 "a connection of a trusted proxy does not begin with a header of the PROXY protocol \
                  (server.proxy_protocol)"

@@ -26,10 +26,10 @@ pub use histogram::{BUCKETS, Bucket, Histogram, HistogramSnapshot, bound_us};
 pub use named::{Named, OTHER};
 pub(crate) use plugin::duration_of_ms;
 pub use plugin::{
-    ByShadowOutcome, FailureKind, GuestFigures, GuestMetricError, HandoverOutcome, PluginMetrics,
+    ByShadowOutcome, FailureKind, GuestMetricError, GuestMetrics, HandoverOutcome, PluginMetrics,
     PluginTable, ShadowOutcome, SwapOutcome,
 };
-pub use readings::{LivePlugin, Status};
+pub use readings::{LivePlugin, NodeStatus};
 
 /// Everything that the host counts.
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ pub struct Metrics {
     /// Connections that the server closed, by the name of the close code.
     pub closes: ByCloseCode,
     /// Upgrades that were refused, by reason.
-    pub upgrades_refused: ByRefusal,
+    pub upgrades_refused: ByUpgradeRefusal,
     /// Connections and requests that were refused before their request was read, by reason.
     pub http_refused: ByHttpRefusal,
     /// Time from a frame's arrival to the outbox of its receivers on this node.
@@ -195,7 +195,7 @@ impl SpanDropReason {
 
 /// Why an upgrade was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum UpgradeRefusalReason {
     /// 400, 401 or 503: the client could not be authenticated.
     Auth,
     /// 403: the page's origin may not connect.
@@ -214,7 +214,7 @@ pub enum Refusal {
     Draining,
 }
 
-impl Refusal {
+impl UpgradeRefusalReason {
     const ALL: [Self; 8] = [
         Self::Auth,
         Self::Origin,
@@ -242,7 +242,7 @@ impl Refusal {
 
 /// The reason why a connection or a request was refused before its request was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HttpRefusal {
+pub enum HttpRefusalReason {
     /// There are `limits.sockets_pending_max` sockets already: the one that was silent longest was closed, or the new
     /// one.
     Sockets,
@@ -260,7 +260,7 @@ pub enum HttpRefusal {
     ProxyHeader,
 }
 
-impl HttpRefusal {
+impl HttpRefusalReason {
     const ALL: [Self; 7] = [
         Self::Sockets,
         Self::Descriptors,
@@ -284,18 +284,18 @@ impl HttpRefusal {
     }
 }
 
-/// A counter for each [`HttpRefusal`].
+/// A counter for each [`HttpRefusalReason`].
 #[derive(Debug, Default)]
-pub struct ByHttpRefusal([Counter; HttpRefusal::ALL.len()]);
+pub struct ByHttpRefusal([Counter; HttpRefusalReason::ALL.len()]);
 
 impl ByHttpRefusal {
     /// The counter of `refusal`.
-    pub fn of(&self, refusal: HttpRefusal) -> &Counter {
+    pub fn of(&self, refusal: HttpRefusalReason) -> &Counter {
         &self.0[refusal as usize]
     }
 
     fn rows(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
-        HttpRefusal::ALL
+        HttpRefusalReason::ALL
             .into_iter()
             .map(|refusal| (refusal.as_str(), self.of(refusal)))
     }
@@ -376,9 +376,9 @@ pub struct ByDropReason([Counter; DropReason::ALL.len()]);
 #[derive(Debug, Default)]
 pub struct BySpanDropReason([Counter; SpanDropReason::ALL.len()]);
 
-/// A counter for each [`Refusal`].
+/// A counter for each [`UpgradeRefusalReason`].
 #[derive(Debug, Default)]
-pub struct ByRefusal([Counter; Refusal::ALL.len()]);
+pub struct ByUpgradeRefusal([Counter; UpgradeRefusalReason::ALL.len()]);
 
 /// A counter for each row of [`CloseCode::TABLE`], and one for all codes that plugins define.
 #[derive(Debug, Default)]
@@ -461,14 +461,14 @@ impl BySpanDropReason {
     }
 }
 
-impl ByRefusal {
+impl ByUpgradeRefusal {
     /// The counter of `refusal`.
-    pub fn of(&self, refusal: Refusal) -> &Counter {
+    pub fn of(&self, refusal: UpgradeRefusalReason) -> &Counter {
         &self.0[refusal as usize]
     }
 
     fn rows(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
-        Refusal::ALL
+        UpgradeRefusalReason::ALL
             .into_iter()
             .map(|refusal| (refusal.as_str(), self.of(refusal)))
     }

@@ -164,7 +164,7 @@ pub struct PluginMetrics {
     /// Time for which messages were held for a handover, recorded for each attempt.
     pub handover_time: Histogram,
     /// The plugin's own metrics.
-    pub guest: GuestFigures,
+    pub guest: GuestMetrics,
     failures: [Counter; FailureKind::ALL.len()],
     swaps: [Counter; SwapOutcome::ALL.len()],
     handovers: [Counter; HandoverOutcome::ALL.len()],
@@ -251,11 +251,11 @@ impl PluginTable {
 
 /// The metrics that a plugin records itself, bounded in number and in the spelling of names.
 #[derive(Debug, Default)]
-pub struct GuestFigures(Named<GuestFigure, GUEST_FIGURES_MAX>);
+pub struct GuestMetrics(Named<GuestMetric, GUEST_FIGURES_MAX>);
 
 /// One of a plugin's own metrics.
 #[derive(Debug)]
-pub enum GuestFigure {
+pub enum GuestMetric {
     /// Created by `count`.
     Count(Box<Counter>),
     /// Created by `observe`.
@@ -276,19 +276,19 @@ pub enum GuestMetricError {
     Kind,
 }
 
-impl GuestFigures {
+impl GuestMetrics {
     /// Adds `by` to the count called `name`.
     ///
     /// # Errors
     /// Returns a [`GuestMetricError`] if nothing was recorded.
     pub fn count(&self, name: &str, by: u64) -> Result<(), GuestMetricError> {
-        let new = || GuestFigure::Count(Box::default());
+        let new = || GuestMetric::Count(Box::default());
         self.record(name, new, |figure| match figure {
-            GuestFigure::Count(counter) => {
+            GuestMetric::Count(counter) => {
                 counter.add(by);
                 Ok(())
             }
-            GuestFigure::Observed(_) => Err(GuestMetricError::Kind),
+            GuestMetric::Observed(_) => Err(GuestMetricError::Kind),
         })
     }
 
@@ -298,27 +298,27 @@ impl GuestFigures {
     /// # Errors
     /// Returns a [`GuestMetricError`] if nothing was recorded.
     pub fn observe(&self, name: &str, value: f64) -> Result<(), GuestMetricError> {
-        let new = || GuestFigure::Observed(Box::default());
+        let new = || GuestMetric::Observed(Box::default());
         self.record(name, new, |figure| match figure {
             // One unit is stored as one millisecond.
-            GuestFigure::Observed(histogram) => {
+            GuestMetric::Observed(histogram) => {
                 histogram.record(duration_of_ms(value));
                 Ok(())
             }
-            GuestFigure::Count(_) => Err(GuestMetricError::Kind),
+            GuestMetric::Count(_) => Err(GuestMetricError::Kind),
         })
     }
 
     /// All metrics of the plugin, sorted by name.
-    pub fn all(&self) -> Arc<BTreeMap<Box<str>, Arc<GuestFigure>>> {
+    pub fn all(&self) -> Arc<BTreeMap<Box<str>, Arc<GuestMetric>>> {
         self.0.all()
     }
 
     fn record(
         &self,
         name: &str,
-        new: fn() -> GuestFigure,
-        record: impl Fn(&GuestFigure) -> Result<(), GuestMetricError>,
+        new: fn() -> GuestMetric,
+        record: impl Fn(&GuestMetric) -> Result<(), GuestMetricError>,
     ) -> Result<(), GuestMetricError> {
         // The name of an existing metric has been checked already.
         if let Some(recorded) = self.0.get(name, &record) {
@@ -351,23 +351,23 @@ mod tests {
 
     #[test]
     fn a_plugin_has_at_most_100_metrics_of_its_own() {
-        let figures = GuestFigures::default();
+        let stats = GuestMetrics::default();
         for index in 0..GUEST_FIGURES_MAX {
-            figures.count(&format!("m{index}"), 1).unwrap();
+            stats.count(&format!("m{index}"), 1).unwrap();
         }
-        assert_eq!(figures.count("one_more", 1), Err(GuestMetricError::TooMany));
-        assert_eq!(figures.count("m7", 1), Ok(()));
-        assert_eq!(figures.all().len(), GUEST_FIGURES_MAX);
+        assert_eq!(stats.count("one_more", 1), Err(GuestMetricError::TooMany));
+        assert_eq!(stats.count("m7", 1), Ok(()));
+        assert_eq!(stats.all().len(), GUEST_FIGURES_MAX);
     }
 
     #[test]
     fn names_and_kinds_of_a_plugins_metrics_are_checked() {
-        let figures = GuestFigures::default();
+        let stats = GuestMetrics::default();
         for bad in ["", "A", "a-b", "ä", &"x".repeat(65)] {
-            assert_eq!(figures.count(bad, 1), Err(GuestMetricError::Name), "{bad}");
+            assert_eq!(stats.count(bad, 1), Err(GuestMetricError::Name), "{bad}");
         }
-        figures.count("a", 1).unwrap();
-        assert_eq!(figures.observe("a", 1.0), Err(GuestMetricError::Kind));
+        stats.count("a", 1).unwrap();
+        assert_eq!(stats.observe("a", 1.0), Err(GuestMetricError::Kind));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use prometheus_client::{
 
 use super::{
     HistogramSnapshot, bound_us,
-    readings::{Family, Reading, Row},
-    table::{self, Kind},
+    readings::{Family, MetricRow, Reading},
+    table::{self, MetricKind},
 };
 
 /// The format of a scrape's response.
@@ -55,14 +55,14 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         for Family { metric, rows } in &self.0 {
             let kind = match metric.kind {
-                Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
-                Kind::Histogram => MetricType::Histogram,
-                Kind::Info => MetricType::Info,
+                MetricKind::Counter => MetricType::Counter,
+                MetricKind::Gauge => MetricType::Gauge,
+                MetricKind::Histogram => MetricType::Histogram,
+                MetricKind::Info => MetricType::Info,
             };
             let mut family =
                 encoder.encode_descriptor(metric.name, metric.meaning, None::<&Unit>, kind)?;
-            for Row { labels, reading } in rows {
+            for MetricRow { labels, reading } in rows {
                 let labels: Labels = metric
                     .labels
                     .iter()
@@ -133,7 +133,7 @@ fn as_text(open_metrics: &str) -> String {
     for line in open_metrics.lines().filter(|line| *line != "# EOF") {
         match described(line) {
             Some((what, metric, text)) => {
-                let text = if what == "TYPE" && metric.kind == Kind::Info {
+                let text = if what == "TYPE" && metric.kind == MetricKind::Info {
                     "gauge"
                 } else {
                     text
@@ -163,7 +163,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        metrics::{LivePlugin, Metrics, Status, readings::read},
+        metrics::{LivePlugin, Metrics, NodeStatus, readings::read},
         protocol::ErrorCode,
     };
 
@@ -175,7 +175,7 @@ mod tests {
         metrics.delivery_latency.record(Duration::from_micros(3));
         metrics.delivery_latency.record(Duration::from_micros(6));
         metrics.plugins.of("chat").guest.count("hits", 5).unwrap();
-        let status = Status {
+        let status = NodeStatus {
             broker_up: true,
             plugins: vec![LivePlugin {
                 name: "chat".to_owned(),

@@ -8,13 +8,13 @@ use std::sync::{Arc, atomic::Ordering};
 use super::{
     Counter, FailureKind, Gauge, Histogram, HistogramSnapshot, Metrics, PluginMetrics,
     ShadowOutcome,
-    plugin::GuestFigure,
+    plugin::GuestMetric,
     table::{self, Metric},
 };
 
 /// Current values that are not counted anywhere: they are read on demand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
+pub struct NodeStatus {
     /// Whether messages between nodes arrive.
     pub broker_up: bool,
     /// The versions that are live, in the order of the chain.
@@ -42,12 +42,12 @@ pub struct Family {
     /// Its row in the table.
     pub metric: &'static Metric,
     /// Its values: several if it has labels, or none if nothing has those labels yet.
-    pub rows: Vec<Row>,
+    pub rows: Vec<MetricRow>,
 }
 
 /// One value.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct MetricRow {
     /// The values of the metric's labels, in the order of the table.
     pub labels: Vec<String>,
     /// The value.
@@ -86,7 +86,7 @@ impl From<&Histogram> for Reading {
 }
 
 /// Reads all metrics.
-pub fn read(metrics: &Metrics, status: &Status) -> Vec<Family> {
+pub fn read(metrics: &Metrics, status: &NodeStatus) -> Vec<Family> {
     let mut readings = Readings::default();
     readings.server(metrics);
     readings.messages(metrics);
@@ -170,7 +170,7 @@ impl Readings {
         self.one(&table::AVERAGE_LATENCY, mean);
     }
 
-    fn between_nodes(&mut self, m: &Metrics, status: &Status) {
+    fn between_nodes(&mut self, m: &Metrics, status: &NodeStatus) {
         let up = Reading::Gauge(f64::from(u8::from(status.broker_up)));
         self.one(&table::BROKER_UP, up);
         self.one(&table::REDIS_PUBLISHES, &m.redis.publishes);
@@ -187,7 +187,7 @@ impl Readings {
         self.one(&table::REDIS_PROBE, &m.redis.probe);
     }
 
-    fn live_plugins(&mut self, status: &Status) {
+    fn live_plugins(&mut self, status: &NodeStatus) {
         let info = status.plugins.iter().map(|plugin| {
             let labels = [&plugin.name, &plugin.declared_version, &plugin.sha256];
             (labels.map(String::clone).to_vec(), Reading::Info)
@@ -200,7 +200,7 @@ impl Readings {
         self.family(&table::PLUGIN_LIVE, live);
     }
 
-    fn plugins(&mut self, plugins: &Plugins, status: &Status) {
+    fn plugins(&mut self, plugins: &Plugins, status: &NodeStatus) {
         self.each(plugins, &table::PLUGIN_CALLS, |m| (&m.calls).into());
         self.each(plugins, &table::PLUGIN_CALL_TIME, |m| (&m.call_time).into());
         self.each_by(plugins, &table::PLUGIN_FAILURES, |m| {
@@ -255,8 +255,8 @@ impl Readings {
             for (name, figure) in metrics.guest.all().iter() {
                 let labels = vec![plugin.clone(), name.to_string()];
                 match &**figure {
-                    GuestFigure::Count(counter) => counts.push((labels, (&**counter).into())),
-                    GuestFigure::Observed(values) => observed.push((labels, (&**values).into())),
+                    GuestMetric::Count(counter) => counts.push((labels, (&**counter).into())),
+                    GuestMetric::Observed(values) => observed.push((labels, (&**values).into())),
                 }
             }
         }
@@ -317,7 +317,7 @@ impl Readings {
         self.families.push(Family {
             metric,
             rows: rows
-                .map(|(labels, reading)| Row { labels, reading })
+                .map(|(labels, reading)| MetricRow { labels, reading })
                 .collect(),
         });
     }
@@ -328,7 +328,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::metrics::table::{ALL, Kind};
+    use crate::metrics::table::{ALL, MetricKind};
 
     #[test]
     fn every_metric_of_the_table_is_read_once_with_its_labels_and_in_its_order() {
@@ -337,7 +337,7 @@ mod tests {
         plugin.guest.count("hits", 1).unwrap();
         plugin.guest.observe("size", 1.0).unwrap();
         metrics.delivery_latency.record(Duration::from_millis(1));
-        let status = Status {
+        let status = NodeStatus {
             broker_up: true,
             plugins: vec![LivePlugin {
                 name: "chat".to_owned(),
@@ -358,13 +358,13 @@ mod tests {
         for Family { metric, rows } in &read {
             let name = metric.prometheus_name();
             assert!(!rows.is_empty(), "{name}");
-            for Row { labels, reading } in rows {
+            for MetricRow { labels, reading } in rows {
                 assert_eq!(labels.len(), metric.labels.len(), "{name}");
                 let kind = match reading {
-                    Reading::Count(_) => Kind::Counter,
-                    Reading::Gauge(_) => Kind::Gauge,
-                    Reading::Distribution(_) => Kind::Histogram,
-                    Reading::Info => Kind::Info,
+                    Reading::Count(_) => MetricKind::Counter,
+                    Reading::Gauge(_) => MetricKind::Gauge,
+                    Reading::Distribution(_) => MetricKind::Histogram,
+                    Reading::Info => MetricKind::Info,
                 };
                 assert_eq!(kind, metric.kind, "{name}");
             }

@@ -11,7 +11,7 @@ pub struct Metric {
     /// The name in Prometheus, without [`PREFIX`] and without the suffix of its kind.
     pub(super) name: &'static str,
     /// Its kind, which sets its type and the suffix of its name in Prometheus.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The labels in Prometheus, without those of a histogram's buckets.
     pub labels: &'static [&'static str],
     /// Its name and dimensions in CloudWatch; `None` if it is not pushed.
@@ -24,7 +24,7 @@ pub struct Metric {
 
 /// Kinds of metrics in Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows, from the start of the process; its name ends in `_total`.
     Counter,
     /// Goes up and down.
@@ -68,9 +68,9 @@ impl Metric {
     /// The name in Prometheus, as in a query; that of a histogram without `_bucket`, `_count` and `_sum`.
     pub fn prometheus_name(&self) -> String {
         let suffix = match self.kind {
-            Kind::Counter => "_total",
-            Kind::Gauge | Kind::Histogram => "",
-            Kind::Info => "_info",
+            MetricKind::Counter => "_total",
+            MetricKind::Gauge | MetricKind::Histogram => "",
+            MetricKind::Info => "_info",
         };
         format!("{PREFIX}_{}{suffix}", self.name)
     }
@@ -90,7 +90,7 @@ impl Metric {
     }
 }
 
-const fn metric(kind: Kind, name: &'static str, unit: Unit, meaning: &'static str) -> Metric {
+const fn metric(kind: MetricKind, name: &'static str, unit: Unit, meaning: &'static str) -> Metric {
     Metric {
         name,
         kind,
@@ -107,7 +107,7 @@ pub const SERVER_ID: &str = "ServerID";
 /// For each server, and again without the dimension, for all servers together.
 const SERVER_AND_FLEET: &[&[&str]] = &[&[SERVER_ID], &[]];
 
-use Kind::{Counter, Gauge, Histogram, Info};
+use MetricKind::{Counter, Gauge, Histogram, Info};
 use Unit::{Bytes, Count, Milliseconds, PluginsOwn, Truth};
 
 macro_rules! table {
@@ -288,7 +288,7 @@ mod tests {
         }
     }
 
-    impl Kind {
+    impl MetricKind {
         fn in_words(self) -> &'static str {
             match self {
                 Self::Counter => "counter",

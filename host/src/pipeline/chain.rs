@@ -7,24 +7,24 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, future::Either};
 
-use super::{Message, Refused, Settled, guest, settle, traced, witnessed};
+use super::{AccessDenied, Message, Settled, guest, settle, traced, witnessed};
 use crate::{
-    plugin::{Asked, PluginSet, PluginVersion, Slot, Transformed},
+    plugin::{CallKind, PluginSet, PluginSlot, PluginVersion, Transformed},
     protocol::ClientInfo,
 };
 
 /// A plugin that sees a message, and its place in the chain.
 #[derive(Clone, Copy)]
-struct Link<'s> {
+struct ChainLink<'s> {
     place: usize,
-    slot: &'s Slot,
+    slot: &'s PluginSlot,
     version: &'s Arc<PluginVersion>,
 }
 
 /// The next plugin that transforms.
 #[derive(Clone, Copy)]
 pub(super) struct Transformer<'s> {
-    link: Link<'s>,
+    link: ChainLink<'s>,
     /// Whether it has not validated yet, and does so in the same call.
     screening: bool,
 }
@@ -34,13 +34,13 @@ fn links<'s>(
     plugins: &'s PluginSet,
     from: usize,
     message: &Message<'_>,
-) -> impl Iterator<Item = Link<'s>> {
+) -> impl Iterator<Item = ChainLink<'s>> {
     let slots = plugins.slots().iter().enumerate().skip(from);
     slots.filter_map(move |(place, slot)| {
         let version = slot
             .version_for(message.sender)
             .filter(|version| version.sees(&message.event_type))?;
-        Some(Link {
+        Some(ChainLink {
             place,
             slot,
             version,
@@ -52,13 +52,13 @@ fn links<'s>(
 /// pass over the plugins is enough: the next validator shows that the one before was not the last.
 ///
 /// # Errors
-/// Returns [`Refused`] from the first plugin that refuses the message.
+/// Returns [`AccessDenied`] from the first plugin that refuses the message.
 pub(super) async fn validate<'s>(
     plugins: &'s PluginSet,
     client: Option<&Arc<ClientInfo>>,
     message: &Message<'_>,
-) -> Result<Option<Transformer<'s>>, Refused> {
-    let (mut validator, mut transformer) = (None::<Link>, None::<Link>);
+) -> Result<Option<Transformer<'s>>, AccessDenied> {
+    let (mut validator, mut transformer) = (None::<ChainLink>, None::<ChainLink>);
     for link in links(plugins, 0, message) {
         if link.version.transforms() {
             transformer.get_or_insert(link);
@@ -79,19 +79,19 @@ pub(super) async fn validate<'s>(
     Ok(transformer.map(|link| Transformer { link, screening }))
 }
 
-impl<'s> Link<'s> {
+impl<'s> ChainLink<'s> {
     fn validate(
         self,
         client: Option<&Arc<ClientInfo>>,
         message: &Message<'_>,
-    ) -> impl Future<Output = Result<(), Refused>> {
+    ) -> impl Future<Output = Result<(), AccessDenied>> {
         let call = traced::call(message, "validate", self.version);
         let verdict = self.version.validate(client, guest(message));
         verdict.map(move |verdict| {
             let verdict = call.ended(verdict);
             witnessed(
                 (self.slot, self.version),
-                Asked::Validate,
+                CallKind::Validate,
                 client,
                 message,
                 &verdict,
@@ -111,11 +111,11 @@ impl<'s> Transformer<'s> {
         client: Option<&Arc<ClientInfo>>,
         message: &Message<'_>,
     ) -> impl Future<Output = Settled<Transformed>> {
-        let Link { slot, version, .. } = self.link;
+        let ChainLink { slot, version, .. } = self.link;
         let (what, asked) = if self.screening {
-            ("screen", Asked::Screen)
+            ("screen", CallKind::Screen)
         } else {
-            ("transform", Asked::Transform)
+            ("transform", CallKind::Transform)
         };
         let call = traced::call(message, what, version);
         let verdict = if self.screening {

@@ -7,7 +7,7 @@ mod chain;
 mod seen;
 mod traced;
 
-pub use seen::Seen;
+pub use seen::SeenVersions;
 
 use std::{
     borrow::Cow,
@@ -18,8 +18,9 @@ use std::{
 use crate::{
     config::OnFailure,
     plugin::{
-        Action, Asked, Call, CallError, Destination, Draft, GuestDestination, GuestMessage,
-        PluginSet, PluginVersion, Rejection, Slot, Tell, Transformed, Verdict,
+        Action, CallError, CallKind, Destination, Draft, GuestDestination, GuestMessage, PluginSet,
+        PluginSlot, PluginVerdict, PluginVersion, Rejection, ReplayCall, ToVersionAnswer,
+        Transformed,
     },
     protocol::{ClientInfo, event_type::Closeness},
     trace::Trace,
@@ -27,7 +28,7 @@ use crate::{
 
 /// The receivers of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum To<'a> {
+pub enum Receivers<'a> {
     /// Back to the connection that it came from.
     Sender,
     /// Every connection of one user.
@@ -38,13 +39,13 @@ pub enum To<'a> {
     Everyone,
 }
 
-impl From<Destination> for To<'_> {
+impl From<Destination> for Receivers<'_> {
     fn from(destination: Destination) -> Self {
         match destination {
-            Destination::Sender => To::Sender,
-            Destination::User(user) => To::User(user.into()),
-            Destination::Room(room) => To::Room(room.into()),
-            Destination::Everyone => To::Everyone,
+            Destination::Sender => Receivers::Sender,
+            Destination::User(user) => Receivers::User(user.into()),
+            Destination::Room(room) => Receivers::Room(room.into()),
+            Destination::Everyone => Receivers::Everyone,
         }
     }
 }
@@ -59,7 +60,7 @@ pub struct Message<'a> {
     /// The user who sent it.
     pub sender: &'a str,
     /// `None` if no receiver is named.
-    pub to: Option<To<'a>>,
+    pub to: Option<Receivers<'a>>,
     /// The payload, as JSON text.
     pub payload: Cow<'a, str>,
     /// When the server received it.
@@ -67,7 +68,7 @@ pub struct Message<'a> {
     /// The span of its handling, if it is traced.
     pub trace: Trace<'a>,
     /// Collects the versions that see it, if its sender wants them.
-    pub seen: Option<&'a Seen>,
+    pub seen: Option<&'a SeenVersions>,
 }
 
 /// The decision about a message.
@@ -100,7 +101,7 @@ pub enum Outcome<'a> {
 
 /// The reason why a connection or a membership is not admitted.
 #[derive(Debug)]
-pub enum Refused {
+pub enum AccessDenied {
     /// A plugin rejected it.
     Rejected {
         /// The plugin's name.
@@ -148,7 +149,13 @@ pub async fn run<'a>(
     let call = traced::call(&message, "handle", version);
     let verdict = version.handle(client, guest(&message)).await;
     let verdict = call.ended(verdict);
-    witnessed((slot, version), Asked::Handle, client, &message, &verdict);
+    witnessed(
+        (slot, version),
+        CallKind::Handle,
+        client,
+        &message,
+        &verdict,
+    );
     match settle(slot, verdict) {
         Settled::Answer(actions) => Outcome::Handled { message, actions },
         Settled::Passed => Outcome::Route(message),
@@ -159,11 +166,11 @@ pub async fn run<'a>(
 /// Asks every plugin that follows connections to admit this one, and collects their actions.
 ///
 /// # Errors
-/// Returns [`Refused`] from the first plugin that does not admit it.
+/// Returns [`AccessDenied`] from the first plugin that does not admit it.
 pub async fn connected(
     plugins: &PluginSet,
     client: &Arc<ClientInfo>,
-) -> Result<Vec<Action>, Refused> {
+) -> Result<Vec<Action>, AccessDenied> {
     let mut all = Vec::new();
     for slot in plugins.slots() {
         if is_missed(slot) {
@@ -177,7 +184,7 @@ pub async fn connected(
         };
         let verdict = version.connected(client).await;
         if let Err(error) = &verdict {
-            version.blame(error, Some(client), &Call::Connected);
+            version.blame(error, Some(client), &ReplayCall::Connected);
         }
         match settle(slot, verdict) {
             Settled::Answer(actions) => all.extend(actions),
@@ -208,7 +215,11 @@ pub async fn disconnected(
         // The failure was counted and logged where it happened.
         match version.disconnected(client, code, reason).await {
             Ok(actions) => all.extend(actions),
-            Err(error) => version.blame(&error, Some(client), &Call::Disconnected(code, reason)),
+            Err(error) => version.blame(
+                &error,
+                Some(client),
+                &ReplayCall::Disconnected(code, reason),
+            ),
         }
     }
     all
@@ -217,12 +228,12 @@ pub async fn disconnected(
 /// Asks every plugin that decides about rooms whether `client` may be in `room`.
 ///
 /// # Errors
-/// Returns [`Refused`] from the first plugin that refuses.
+/// Returns [`AccessDenied`] from the first plugin that refuses.
 pub async fn authorize_join(
     plugins: &PluginSet,
     client: &Arc<ClientInfo>,
     room: &str,
-) -> Result<(), Refused> {
+) -> Result<(), AccessDenied> {
     for slot in plugins.slots() {
         if is_missed(slot) {
             return Err(failed(slot));
@@ -233,7 +244,7 @@ pub async fn authorize_join(
         };
         let verdict = version.authorize_join(client, room).await;
         if let Err(error) = &verdict {
-            version.blame(error, Some(client), &Call::Join(room));
+            version.blame(error, Some(client), &ReplayCall::Join(room));
         }
         if let Settled::Stop(refused) = settle(slot, verdict) {
             return Err(refused);
@@ -253,8 +264,8 @@ fn handler<'s>(
     plugins: &'s PluginSet,
     sender: &str,
     event_type: &str,
-) -> Option<(&'s Slot, &'s Arc<PluginVersion>)> {
-    let mut best: Option<(Closeness, &Slot, &Arc<PluginVersion>)> = None;
+) -> Option<(&'s PluginSlot, &'s Arc<PluginVersion>)> {
+    let mut best: Option<(Closeness, &PluginSlot, &Arc<PluginVersion>)> = None;
     for slot in plugins.slots() {
         let Some(version) = slot.version_for(sender) else {
             continue;
@@ -270,18 +281,18 @@ fn handler<'s>(
 
 /// Passes the same call to a version on trial next to the live one, if there is one, and records a failure. Does not
 /// wait.
-fn witnessed<T: Tell>(
-    (slot, version): (&Slot, &PluginVersion),
-    asked: Asked,
+fn witnessed<T: ToVersionAnswer>(
+    (slot, version): (&PluginSlot, &PluginVersion),
+    asked: CallKind,
     client: Option<&Arc<ClientInfo>>,
     message: &Message<'_>,
-    verdict: &Verdict<T>,
+    verdict: &PluginVerdict<T>,
 ) {
     if let Some(shadow) = slot.shadow() {
         shadow.offer(asked, client, &guest(message), verdict);
     }
     if let Err(error) = verdict {
-        version.blame(error, client, &Call::About(asked, guest(message)));
+        version.blame(error, client, &ReplayCall::About(asked, guest(message)));
     }
 }
 
@@ -289,14 +300,14 @@ enum Settled<T> {
     Answer(T),
     /// It failed, and `on_failure` is `pass`.
     Passed,
-    Stop(Refused),
+    Stop(AccessDenied),
 }
 
-fn settle<T>(slot: &Slot, verdict: Verdict<T>) -> Settled<T> {
+fn settle<T>(slot: &PluginSlot, verdict: PluginVerdict<T>) -> Settled<T> {
     let plugin = || slot.config().name.clone();
     match verdict {
         Ok(Ok(answer)) => Settled::Answer(answer),
-        Ok(Err(rejection)) => Settled::Stop(Refused::Rejected {
+        Ok(Err(rejection)) => Settled::Stop(AccessDenied::Rejected {
             plugin: plugin(),
             rejection,
         }),
@@ -307,25 +318,25 @@ fn settle<T>(slot: &Slot, verdict: Verdict<T>) -> Settled<T> {
 
 /// Whether no version of the plugin is loaded and `on_failure` is `reject`. Its exports are unknown, so it is treated
 /// as a plugin with all guards.
-fn is_missed(slot: &Slot) -> bool {
+fn is_missed(slot: &PluginSlot) -> bool {
     slot.version().is_none() && slot.config().on_failure == OnFailure::Reject
 }
 
 /// The plugin that should see messages of this type but is not loaded.
-fn held_back_by<'s>(plugins: &'s PluginSet, event_type: &str) -> Option<&'s Slot> {
+fn held_back_by<'s>(plugins: &'s PluginSet, event_type: &str) -> Option<&'s PluginSlot> {
     plugins
         .slots()
         .iter()
         .find(|slot| is_missed(slot) && slot.sees(event_type))
 }
 
-fn failed(slot: &Slot) -> Refused {
-    Refused::Failed {
+fn failed(slot: &PluginSlot) -> AccessDenied {
+    AccessDenied::Failed {
         plugin: slot.config().name.clone(),
     }
 }
 
-impl Refused {
+impl AccessDenied {
     /// The plugin that refused or failed.
     pub fn plugin(&self) -> &str {
         match self {
@@ -334,11 +345,11 @@ impl Refused {
     }
 }
 
-impl From<Refused> for Outcome<'_> {
-    fn from(refused: Refused) -> Self {
+impl From<AccessDenied> for Outcome<'_> {
+    fn from(refused: AccessDenied) -> Self {
         match refused {
-            Refused::Rejected { plugin, rejection } => Outcome::Rejected { plugin, rejection },
-            Refused::Failed { plugin } => Outcome::Failed { plugin },
+            AccessDenied::Rejected { plugin, rejection } => Outcome::Rejected { plugin, rejection },
+            AccessDenied::Failed { plugin } => Outcome::Failed { plugin },
         }
     }
 }
@@ -346,7 +357,7 @@ impl From<Refused> for Outcome<'_> {
 fn rewritten<'a>(message: Message<'a>, draft: Draft) -> Message<'a> {
     Message {
         event_type: draft.event_type.into(),
-        to: draft.destination.map(To::from),
+        to: draft.destination.map(Receivers::from),
         payload: draft.payload.into(),
         ..message
     }
@@ -362,10 +373,10 @@ fn guest<'m>(message: &'m Message<'_>) -> GuestMessage<'m> {
         event_type: &message.event_type,
         sender: message.sender,
         destination: message.to.as_ref().map(|to| match to {
-            To::Sender => GuestDestination::Sender,
-            To::User(user) => GuestDestination::User(user),
-            To::Room(room) => GuestDestination::Room(room),
-            To::Everyone => GuestDestination::Everyone,
+            Receivers::Sender => GuestDestination::Sender,
+            Receivers::User(user) => GuestDestination::User(user),
+            Receivers::Room(room) => GuestDestination::Room(room),
+            Receivers::Everyone => GuestDestination::Everyone,
         }),
         payload: &message.payload,
         timestamp: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),

@@ -6,9 +6,9 @@ use crate::plugin::PluginVersion;
 
 /// The versions that were called for one message, in the order of their first calls.
 #[derive(Debug, Default)]
-pub struct Seen(Mutex<Vec<Arc<PluginVersion>>>);
+pub struct SeenVersions(Mutex<Vec<Arc<PluginVersion>>>);
 
-impl Seen {
+impl SeenVersions {
     /// Notes a call.
     pub(super) fn note(&self, version: &Arc<PluginVersion>) {
         let mut versions = self.lock();

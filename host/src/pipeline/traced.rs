@@ -4,23 +4,23 @@ use std::sync::Arc;
 
 use super::Message;
 use crate::{
-    plugin::{PluginVersion, Verdict},
+    plugin::{PluginVerdict, PluginVersion},
     trace::{Span, SpanKind},
 };
 
 /// One call; it has a span if its message is traced.
-pub(super) struct Traced(Option<Span>);
+pub(super) struct TracedCall(Option<Span>);
 
 /// The call that is about to be made for `message`. Create it right before the call.
 pub(super) fn call(
     message: &Message<'_>,
     what: &'static str,
     version: &Arc<PluginVersion>,
-) -> Traced {
+) -> TracedCall {
     if let Some(seen) = message.seen {
         seen.note(version);
     }
-    Traced(message.trace.map(|message| {
+    TracedCall(message.trace.map(|message| {
         let name = format!("{what} {}", version.name());
         let span = message.child(name, SpanKind::Internal);
         span.set("signalbox.plugin.name", version.name().to_owned());
@@ -29,9 +29,9 @@ pub(super) fn call(
     }))
 }
 
-impl Traced {
+impl TracedCall {
     /// Notes the outcome of the call.
-    pub(super) fn ended<T>(self, verdict: Verdict<T>) -> Verdict<T> {
+    pub(super) fn ended<T>(self, verdict: PluginVerdict<T>) -> PluginVerdict<T> {
         let Self(Some(span)) = self else {
             return verdict;
         };

@@ -18,7 +18,7 @@ wasmtime::component::bindgen!({
 pub(super) use self::exports::signalbox::plugin as exported;
 pub(super) use self::signalbox::plugin as imported;
 
-/// A made-up next version of the package, which this host serves only in its tests: see [`super::editions`].
+/// A made-up next version of the package, which this host serves only in its tests: see [`super::wit_versions`].
 #[cfg(test)]
 pub(super) mod next {
     wasmtime::component::bindgen!({

@@ -20,8 +20,8 @@ use tracing::{Span, debug, warn};
 use wasmtime::{Engine, component::Component};
 
 use super::{
+    abandoned::{AbandonedCompilations, Compilation},
     cache::{AotCache, ComponentHash},
-    given_up::{Compilation, GivenUp},
     loader::LoadError,
 };
 
@@ -39,11 +39,11 @@ pub(super) struct Compiler {
     /// Permits one compilation per processor at a time: for some languages, compiling takes seconds and hundreds of
     /// MiB.
     room: Semaphore,
-    given_up: GivenUp,
+    given_up: AbandonedCompilations,
 }
 
 /// A component to compile.
-struct Of {
+struct CompileInput {
     compilation: Arc<Compilation>,
     hash: ComponentHash,
     bytes: Arc<[u8]>,
@@ -72,7 +72,7 @@ impl Compiler {
             engine: engine.clone(),
             cache,
             room: Semaphore::new(thread::available_parallelism().map_or(1, usize::from)),
-            given_up: GivenUp::default(),
+            given_up: AbandonedCompilations::default(),
         }
     }
 
@@ -81,20 +81,20 @@ impl Compiler {
         &self,
         hash: ComponentHash,
         bytes: Arc<[u8]>,
-        pace: Pace,
+        pace: CompilePriority,
         time_max: Duration,
     ) -> Result<Compiled, LoadError> {
         // The semaphore is never closed.
         let _room = self.room.acquire().await;
         let compile = |compilation| async move {
-            let of = Of {
+            let of = CompileInput {
                 compilation,
                 hash,
                 bytes,
             };
             match pace {
-                Pace::Full => received(self.start(&of, pace)?.result.await),
-                Pace::Beside | Pace::Slow => self.compile_beside(&of).await,
+                CompilePriority::Full => received(self.start(&of, pace)?.result.await),
+                CompilePriority::Beside | CompilePriority::Slow => self.compile_beside(&of).await,
             }
         };
         self.given_up.bounded(hash, time_max, compile).await
@@ -102,8 +102,8 @@ impl Compiler {
 
     /// Compiles at the lowest priority. If serving leaves no CPU time for that, starts a second attempt with a higher
     /// priority, so that plugins can be changed on a machine that is never idle.
-    async fn compile_beside(&self, of: &Of) -> Result<Compiled, LoadError> {
-        let mut first = self.start(of, Pace::Beside)?;
+    async fn compile_beside(&self, of: &CompileInput) -> Result<Compiled, LoadError> {
+        let mut first = self.start(of, CompilePriority::Beside)?;
         let began = Instant::now();
         loop {
             if let Ok(result) = timeout(LOOK_EVERY, &mut first.result).await {
@@ -114,14 +114,14 @@ impl Compiler {
             }
         }
         debug!("the processors are busy; a plugin is compiled with more priority");
-        let mut second = self.start(of, Pace::Slow)?;
+        let mut second = self.start(of, CompilePriority::Slow)?;
         tokio::select! {
             result = &mut first.result => received(result),
             result = &mut second.result => received(result),
         }
     }
 
-    fn start(&self, of: &Of, pace: Pace) -> Result<Attempt, LoadError> {
+    fn start(&self, of: &CompileInput, pace: CompilePriority) -> Result<CompileThread, LoadError> {
         let (done, result) = oneshot::channel();
         let thread = Arc::<OnceLock<Pid>>::default();
         let here = thread.clone();
@@ -145,13 +145,13 @@ impl Compiler {
             .name("plugin-compile".to_owned())
             .spawn(work)
             .map_err(|error| LoadError::Start(format!("no thread to compile it: {error}")))?;
-        Ok(Attempt { result, thread })
+        Ok(CompileThread { result, thread })
     }
 }
 
 /// The priority of compiling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
+pub enum CompilePriority {
     /// Normal priority: the plugin serves nothing yet.
     Full,
     /// Only CPU time that serving leaves: a thread with the policy `SCHED_IDLE` gives way at once (`man 7 sched`),
@@ -161,7 +161,7 @@ pub enum Pace {
     Slow,
 }
 
-impl Pace {
+impl CompilePriority {
     /// Applies the priority to this thread. Without the permission to do so, compiling has normal priority.
     fn set(self) {
         let _ = match self {
@@ -181,13 +181,13 @@ impl Pace {
 }
 
 /// A thread that compiles.
-struct Attempt {
+struct CompileThread {
     result: oneshot::Receiver<Result<Compiled, LoadError>>,
     /// Set once the thread runs.
     thread: Arc<OnceLock<Pid>>,
 }
 
-impl Attempt {
+impl CompileThread {
     /// Whether it got almost no CPU time in the `elapsed` time since its start.
     fn starves(&self, elapsed: Duration) -> bool {
         let ran = self.thread.get().copied().and_then(cpu_time);
@@ -224,10 +224,10 @@ fn compile_or_fetch(
     cache: Option<&AotCache>,
     hash: ComponentHash,
     bytes: &[u8],
-    pace: Pace,
+    pace: CompilePriority,
 ) -> Result<(Component, bool), LoadError> {
     // A fetch takes milliseconds, and a second attempt need not try it again.
-    if pace != Pace::Slow
+    if pace != CompilePriority::Slow
         && let Some(component) = cache.and_then(|cache| fetch(engine, cache, &hash))
     {
         return Ok((component, true));

@@ -25,20 +25,20 @@ pub(super) struct CpuMeter {
     used: AtomicBool,
     /// Whether nobody waits for the call any more. Its instance is never used again.
     given_up: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<MeterState>,
 }
 
 #[derive(Default)]
-struct State {
+struct MeterState {
     cpu: Duration,
     /// The thread's CPU clock at the start of the stretch that is not charged yet; `None` outside a timed poll.
     since: Option<Duration>,
-    place: Place,
+    place: CallLane,
 }
 
 /// The place where a call runs.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Place {
+enum CallLane {
     /// On a thread that serves other tasks too.
     #[default]
     Shared,
@@ -50,7 +50,7 @@ enum Place {
 
 /// The decision about an interrupted call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum InterruptAction {
     /// It keeps the thread.
     GoesOn,
     /// It has had its turn, and must leave.
@@ -61,7 +61,7 @@ impl CpuMeter {
     /// Resets the meter for the next call.
     pub(super) fn clear(&self) {
         if self.used.swap(false, Ordering::Relaxed) {
-            *self.state() = State::default();
+            *self.state() = MeterState::default();
         }
     }
 
@@ -74,17 +74,17 @@ impl CpuMeter {
     ///
     /// # Errors
     /// Returns [`Stopped`] if the call exceeds `budget` in total, or if it was given up.
-    pub(super) fn interrupted(&self, budget: Duration) -> Result<Turn, Stopped> {
+    pub(super) fn interrupted(&self, budget: Duration) -> Result<InterruptAction, Stopped> {
         self.used.store(true, Ordering::Relaxed);
         let now = thread_cpu_time();
         let mut state = self.state();
         // The time before the first interruption is not known exactly; it is at most a tick.
         let ran = state.since.map(|since| now.saturating_sub(since));
         let turn = match ran {
-            Some(ran) if ran >= TICK / 2 => Turn::Over,
-            _ => Turn::GoesOn,
+            Some(ran) if ran >= TICK / 2 => InterruptAction::Over,
+            _ => InterruptAction::GoesOn,
         };
-        if ran.is_none() || turn == Turn::Over {
+        if ran.is_none() || turn == InterruptAction::Over {
             state.since = Some(now);
             state.cpu += ran.unwrap_or(TICK);
         }
@@ -94,16 +94,16 @@ impl CpuMeter {
         if self.is_given_up() {
             return Err(Stopped::GivenUp);
         }
-        if state.place == Place::Lane || turn == Turn::GoesOn {
-            return Ok(Turn::GoesOn);
+        if state.place == CallLane::Lane || turn == InterruptAction::GoesOn {
+            return Ok(InterruptAction::GoesOn);
         }
-        state.place = Place::Leaving;
-        Ok(Turn::Over)
+        state.place = CallLane::Leaving;
+        Ok(InterruptAction::Over)
     }
 
     /// Whether the call must leave for the slow lane.
     pub(super) fn wants_lane(&self) -> bool {
-        self.state().place == Place::Leaving
+        self.state().place == CallLane::Leaving
     }
 
     /// Records that nobody waits for the call any more.
@@ -118,7 +118,7 @@ impl CpuMeter {
 
     /// Starts the clock: the call continues in the slow lane.
     pub(super) fn stretch_begins(&self) {
-        self.poll_begins(Place::Lane);
+        self.poll_begins(CallLane::Lane);
     }
 
     /// Stops the clock: the call ended, waits for the host, or must leave for the lane.
@@ -127,8 +127,8 @@ impl CpuMeter {
         if let Some(since) = state.since.take() {
             state.cpu += thread_cpu_time().saturating_sub(since);
         }
-        if state.place == Place::Lane {
-            state.place = Place::Shared;
+        if state.place == CallLane::Lane {
+            state.place = CallLane::Shared;
         }
     }
 
@@ -138,7 +138,7 @@ impl CpuMeter {
         call: Pin<&mut (impl Future<Output = R> + ?Sized)>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<R>> {
-        self.poll_begins(Place::Shared);
+        self.poll_begins(CallLane::Shared);
         let poll = call.poll(cx);
         self.stretch_ends();
         if poll.is_pending() && self.wants_lane() {
@@ -147,14 +147,14 @@ impl CpuMeter {
         poll.map(Some)
     }
 
-    fn poll_begins(&self, place: Place) {
+    fn poll_begins(&self, place: CallLane) {
         self.used.store(true, Ordering::Relaxed);
         let mut state = self.state();
         state.place = place;
         state.since = Some(thread_cpu_time());
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MeterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -189,7 +189,7 @@ mod tests {
         let elsewhere = std::thread::scope(|scope| {
             let call = scope.spawn(|| {
                 burn(Duration::from_millis(300));
-                meter.poll_begins(Place::Shared);
+                meter.poll_begins(CallLane::Shared);
                 let charged = meter.interrupted(budget);
                 meter.stretch_ends();
                 charged
@@ -197,7 +197,7 @@ mod tests {
             call.join()
         });
         assert!(elsewhere.unwrap().is_ok());
-        meter.poll_begins(Place::Shared);
+        meter.poll_begins(CallLane::Shared);
         burn(Duration::from_millis(60));
         assert!(meter.interrupted(budget).is_err());
     }
@@ -206,12 +206,12 @@ mod tests {
     fn a_call_keeps_the_thread_until_it_has_had_a_tick_of_it() {
         let meter = CpuMeter::default();
         let budget = Duration::from_secs(10);
-        assert_eq!(meter.interrupted(budget).unwrap(), Turn::GoesOn);
+        assert_eq!(meter.interrupted(budget).unwrap(), InterruptAction::GoesOn);
         // The system took the thread away for some ticks; the guest did not run.
         std::thread::sleep(TICK * 5);
-        assert_eq!(meter.interrupted(budget).unwrap(), Turn::GoesOn);
+        assert_eq!(meter.interrupted(budget).unwrap(), InterruptAction::GoesOn);
         burn(TICK);
-        assert_eq!(meter.interrupted(budget).unwrap(), Turn::Over);
+        assert_eq!(meter.interrupted(budget).unwrap(), InterruptAction::Over);
     }
 
     #[test]

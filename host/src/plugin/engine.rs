@@ -2,7 +2,7 @@
 //!
 //! Guests are interrupted by *epochs*: compiled code checks a counter that [`Ticker`] advances once a millisecond. A
 //! call that sees it advance and has used its thread for a tick stops where it is and yields the thread to other tasks;
-//! it continues in the [slow lane](super::lane), which has half as many threads as there are processors. So a guest
+//! it continues in the [slow lane](super::slow_lane), which has half as many threads as there are processors. So a guest
 //! that loops delays others by two ticks at most, and a call that ends sooner pays nothing.
 
 use std::{
@@ -17,7 +17,7 @@ use std::{
 use tracing::warn;
 use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::{lane::SlowLane, limits::TABLE_ELEMENTS_MAX};
+use super::{limits::TABLE_ELEMENTS_MAX, slow_lane::SlowLane};
 use crate::{metrics::Metrics, supervise};
 
 /// The interval at which the epoch advances: the granularity of CPU limits, and half of the longest time that a guest

@@ -13,28 +13,28 @@ use std::{
 
 use crate::metrics::FailureKind;
 
-/// The number of users that can be told apart. More users than that share places, which makes them look like fewer.
+/// The number of users that can be told apart. More users than that share buckets, which makes them look like fewer.
 const PLACES: u64 = 1024;
 
 /// The maximum number of calls of one user that are replayed, so that no user keeps the others from their turn.
 const ASKED_MAX: u64 = 32;
 
-/// The places in which users are counted. Nobody can predict the place of a user, so nobody can hide behind another.
+/// The buckets in which users are counted. Nobody can predict the bucket of a user, so nobody can hide behind another.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Places(RandomState);
+pub(super) struct UserBuckets(RandomState);
 
-/// The place of one user.
-pub(super) type Place = u64;
+/// The bucket of one user.
+pub(super) type UserBucket = u64;
 
-impl Places {
-    pub(super) fn of(&self, user: &str) -> Place {
+impl UserBuckets {
+    pub(super) fn of(&self, user: &str) -> UserBucket {
         self.0.hash_one(user) % PLACES
     }
 }
 
 /// The failures that count, and the number of users that they come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
+pub struct FailureCount {
     /// The number of failures.
     pub failures: u64,
     /// The number of users.
@@ -42,7 +42,7 @@ pub struct Counted {
 }
 
 /// Adds up the failures of all users. Those of one user count for at most as many as those of all others together.
-pub(super) fn counted(of_users: impl Iterator<Item = u64>) -> Counted {
+pub(super) fn counted(of_users: impl Iterator<Item = u64>) -> FailureCount {
     let (mut total, mut most, mut users) = (0_u64, 0, 0);
     for failures in of_users.filter(|failures| *failures > 0) {
         total += failures;
@@ -50,7 +50,7 @@ pub(super) fn counted(of_users: impl Iterator<Item = u64>) -> Counted {
         users += 1;
     }
     let others = total - most;
-    Counted {
+    FailureCount {
         failures: others + most.min(others),
         users,
     }
@@ -58,31 +58,31 @@ pub(super) fn counted(of_users: impl Iterator<Item = u64>) -> Counted {
 
 /// A failed call whose user and kind are known.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Case {
-    place: Place,
+pub(super) struct FailedCall {
+    bucket: UserBucket,
     broken: bool,
 }
 
 /// Collects the evidence against a version on trial.
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
-    places: Places,
-    users: Mutex<BTreeMap<Place, Suffered>>,
+    buckets: UserBuckets,
+    users: Mutex<BTreeMap<UserBucket, UserFailures>>,
 }
 
 /// The failures of one user.
 #[derive(Clone, Copy, Debug, Default)]
-struct Suffered {
+struct UserFailures {
     /// All failures.
-    all: Cases,
+    all: FailedCalls,
     /// Traps, calls that ran out of time, and calls that wanted more memory than they may have.
-    broken: Cases,
+    broken: FailedCalls,
     /// Calls that were or are to be replayed.
     asked: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Cases {
+struct FailedCalls {
     failures: u64,
     /// Failures that were replayed on the previous version.
     replayed: u64,
@@ -90,7 +90,7 @@ struct Cases {
     survived: u64,
 }
 
-impl Cases {
+impl FailedCalls {
     fn add(&mut self, survived: bool) {
         self.replayed += 1;
         self.survived += u64::from(survived);
@@ -108,11 +108,11 @@ impl Cases {
 
 /// The evidence at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct EvidenceSummary {
     /// Failures of any kind that count.
-    pub(super) all: Counted,
+    pub(super) all: FailureCount,
     /// Failures that broke the call.
-    pub(super) broken: Counted,
+    pub(super) broken: FailureCount,
     /// Whether calls are still to be replayed.
     pub(super) is_open: bool,
 }
@@ -120,22 +120,22 @@ pub(super) struct Found {
 impl Evidence {
     /// Records that a call of `user` failed. Returns the case if the call is to be replayed, after which the caller
     /// reports [`Self::asked`] or [`Self::not_asked`].
-    pub(super) fn failed(&self, user: &str, kind: FailureKind) -> Option<Case> {
-        let (place, broken) = (self.places.of(user), is_broken(kind));
+    pub(super) fn failed(&self, user: &str, kind: FailureKind) -> Option<FailedCall> {
+        let (bucket, broken) = (self.buckets.of(user), is_broken(kind));
         let mut users = self.users();
-        let suffered = users.entry(place).or_default();
+        let suffered = users.entry(bucket).or_default();
         suffered.all.failures += 1;
         suffered.broken.failures += u64::from(broken);
         if suffered.asked >= ASKED_MAX {
             return None;
         }
         suffered.asked += 1;
-        Some(Case { place, broken })
+        Some(FailedCall { bucket, broken })
     }
 
     /// Records that the same call was made to the previous version, and whether that survived it.
-    pub(super) fn asked(&self, case: Case, survived: bool) {
-        if let Some(suffered) = self.users().get_mut(&case.place) {
+    pub(super) fn asked(&self, case: FailedCall, survived: bool) {
+        if let Some(suffered) = self.users().get_mut(&case.bucket) {
             suffered.all.add(survived);
             if case.broken {
                 suffered.broken.add(survived);
@@ -144,16 +144,16 @@ impl Evidence {
     }
 
     /// Records that there was no room to replay the call.
-    pub(super) fn not_asked(&self, case: Case) {
-        if let Some(suffered) = self.users().get_mut(&case.place) {
+    pub(super) fn not_asked(&self, case: FailedCall) {
+        if let Some(suffered) = self.users().get_mut(&case.bucket) {
             suffered.asked -= 1;
         }
     }
 
     /// The evidence so far.
-    pub(super) fn found(&self) -> Found {
+    pub(super) fn found(&self) -> EvidenceSummary {
         let users = self.users();
-        Found {
+        EvidenceSummary {
             all: counted(users.values().map(|suffered| suffered.all.counted())),
             broken: counted(users.values().map(|suffered| suffered.broken.counted())),
             is_open: users
@@ -162,7 +162,7 @@ impl Evidence {
         }
     }
 
-    fn users(&self) -> MutexGuard<'_, BTreeMap<Place, Suffered>> {
+    fn users(&self) -> MutexGuard<'_, BTreeMap<UserBucket, UserFailures>> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -210,7 +210,7 @@ mod tests {
         for user in ["ann", "bob", "eve"] {
             fail(&evidence, user, 10, false);
         }
-        assert_eq!(evidence.found().all, Counted::default());
+        assert_eq!(evidence.found().all, FailureCount::default());
         assert!(!evidence.found().is_open);
     }
 
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(found.broken, found.all);
         assert_eq!(
             found.all,
-            Counted {
+            FailureCount {
                 failures: 1_500,
                 users: 3
             }
@@ -240,6 +240,6 @@ mod tests {
         assert!(evidence.found().is_open);
         evidence.not_asked(case);
         assert!(!evidence.found().is_open);
-        assert_eq!(evidence.found().broken, Counted::default());
+        assert_eq!(evidence.found().broken, FailureCount::default());
     }
 }

@@ -17,8 +17,8 @@ use tracing::warn;
 
 use super::{
     bindings::exported::handover::{SnapshotParam, SnapshotResult},
-    door::HeldDoor,
-    instance::{CallError, Guest, Instance, ask},
+    gate::HeldGate,
+    instance::{CallError, Instance, InstanceGuest, ask},
     lease::Lease,
     limits::Budget,
     log::clean,
@@ -41,11 +41,11 @@ pub(super) enum HandoverError {
          or allow more"
     )]
     Busy(Duration),
-    /// Another plugin of the same change took too long, and the messages of this one could not be held for it.
+    /// Another plugin of the same change has handed over, and can hold its messages for this one no longer.
     #[error(
-        "the change of another plugin took longer than messages may be held ({0:?}, `handover_time_max`)"
+        "it took longer than another plugin of the same change may hold its messages (`handover_time_max` of that plugin)"
     )]
-    HeldUp(Duration),
+    HeldUp,
     /// The handover did not finish in time.
     #[error("{step} and what came before it took longer than {max:?} (`handover_time_max`)")]
     TooSlow { step: &'static str, max: Duration },
@@ -65,7 +65,7 @@ pub(super) enum HandoverError {
 pub(super) struct HandedOver {
     old: Arc<PluginVersion>,
     new: Arc<PluginVersion>,
-    door: HeldDoor,
+    gate: HeldGate,
     began: Instant,
     /// The deadline by which the new version must be live.
     until: Instant,
@@ -107,7 +107,7 @@ impl HandedOver {
             // The keeping task can only be gone if the runtime is.
             let _ = carried.over.send(());
         }
-        self.door.close();
+        self.gate.close();
     }
 }
 
@@ -120,12 +120,12 @@ impl Drop for HandedOver {
 
 /// Whether `old` has a state that must not be split, so that messages are held and the state is handed over to `new`.
 pub(super) fn is_due(old: &PluginVersion, new: &PluginVersion) -> bool {
-    old.door().is_some() && new.door().is_some()
+    old.gate().is_some() && new.gate().is_some()
 }
 
 /// Holds the messages of `old` and hands its state over to `new`, if both can do so. All attempts together take at most
 /// `handover_time_max` of `new`, from the moment in which messages are first held. `None` if another version has
-/// replaced `old` by the time at which its door can be held: that version has the state now.
+/// replaced `old` by the time at which its gate can be held: that version has the state now.
 ///
 /// # Errors
 /// Returns [`HandoverError`] if the handover fails. `old` then continues to serve with its state, unless saving it
@@ -147,12 +147,12 @@ pub(super) async fn hand_over(
 
 /// Holds the messages of `old`, so that `new` can replace it without its state. `None` as with [`hand_over`].
 pub(super) async fn hold(old: &Arc<PluginVersion>, new: &Arc<PluginVersion>) -> Option<HandedOver> {
-    let door = old.door()?.hold().await?;
+    let gate = old.gate()?.hold().await?;
     let began = Instant::now();
     Some(HandedOver {
         old: old.clone(),
         new: new.clone(),
-        door,
+        gate,
         began,
         until: began + new.config().limits.handover_time_max,
         carried: None,
@@ -176,7 +176,7 @@ async fn try_to_hand_over(
     let carries = old.hands_over() && new.hands_over();
     let empty = timeout(
         patience(deadline, Instant::now(), left),
-        held.door.until_empty(),
+        held.gate.until_empty(),
     )
     .await;
     if !carries {
@@ -253,7 +253,7 @@ async fn save(
         .guest()
         .store
         .set_hostcall_fuel(limits.memory_max.max(limits.output_bytes_max));
-    let ask = |mut guest: Box<Guest>| ask!(guest, handover.call_save());
+    let ask = |mut guest: Box<InstanceGuest>| ask!(guest, handover.call_save());
     let (mut instance, said) = instance.lifecycle_call(Budget::init(limits), ask).await?;
     instance
         .guest()
@@ -270,7 +270,7 @@ async fn restore(
 ) -> Result<(), HandoverError> {
     let taken = Lease::wait(new, deadline).await;
     let (lease, instance) = taken.map_err(|error| failed("restore", &error))?;
-    let ask = move |mut guest: Box<Guest>| {
+    let ask = move |mut guest: Box<InstanceGuest>| {
         ask!(
             guest,
             handover.call_restore(SnapshotParam {

@@ -20,14 +20,14 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::{
     bindings::imported::{context, log, metrics, store, types},
-    cpu::{CpuMeter, Turn},
-    editions,
+    cpu::{CpuMeter, InterruptAction},
     engine::PluginEngine,
-    figures::{Census, VersionFigures},
     limits::{Budget, Limiter},
     log::{Level, PluginLog},
-    output::{LastWords, OutputLines},
-    store::{Entry, PluginStore, StoreError},
+    output::{OutputLines, StderrTail},
+    stats::{InstanceGauge, VersionStats},
+    store::{PluginStore, StoreEntry, StoreError},
+    wit_versions,
 };
 use crate::{
     config::PluginLimits,
@@ -43,7 +43,7 @@ const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
 /// State that all instances of one version share.
 #[derive(Clone)]
-pub(super) struct Shared {
+pub(super) struct VersionContext {
     pub(super) engine: PluginEngine,
     pub(super) plugin: String,
     /// The version in the component's metadata; empty if there is none.
@@ -54,7 +54,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<PluginMetrics>,
     /// The metrics of the whole server.
     pub(super) server: Arc<Metrics>,
-    pub(super) figures: Arc<VersionFigures>,
+    pub(super) stats: Arc<VersionStats>,
     pub(super) store: Arc<dyn PluginStore>,
     /// Limits how many calls of this version may be in the slow lane or queued for it.
     pub(super) lane: Arc<Semaphore>,
@@ -62,7 +62,7 @@ pub(super) struct Shared {
 
 /// The data of one wasmtime store. A guest's calls to the host work on it.
 pub(super) struct HostState {
-    shared: Arc<Shared>,
+    shared: Arc<VersionContext>,
     client: Option<Arc<ClientInfo>>,
     store_calls_left: u32,
     /// The time limit for store calls within the current call, and their deadline, which is set at the first of them.
@@ -73,13 +73,13 @@ pub(super) struct HostState {
     limiter: Limiter,
     wasi: WasiCtx,
     resources: ResourceTable,
-    last_words: Arc<LastWords>,
+    stderr_tail: Arc<StderrTail>,
 }
 
 impl HostState {
     /// A store for one instance.
-    pub(super) fn store(shared: &Arc<Shared>) -> Store<Self> {
-        let last_words = Arc::default();
+    pub(super) fn store(shared: &Arc<VersionContext>) -> Store<Self> {
+        let stderr_tail = Arc::default();
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(RESOURCES_MAX);
         let state = Self {
@@ -92,11 +92,11 @@ impl HostState {
             cpu: Arc::default(),
             limiter: Limiter::new(
                 shared.limits.memory_max,
-                Census::of(&shared.metrics, &shared.figures),
+                InstanceGauge::of(&shared.metrics, &shared.stats),
             ),
-            wasi: denied_wasi(&shared.log, &last_words),
+            wasi: denied_wasi(&shared.log, &stderr_tail),
             resources,
-            last_words,
+            stderr_tail,
         };
         let mut store = Store::new(shared.engine.wasm(), state);
         store.limiter(|state| &mut state.limiter);
@@ -117,7 +117,7 @@ impl HostState {
         // The remaining fifth is for the guest to answer in.
         state.store_time = budget.wall * 4 / 5;
         state.store_deadline = None;
-        state.last_words.clear();
+        state.stderr_tail.clear();
         state.cpu.clear();
         state.cpu_max = budget.cpu;
     }
@@ -130,7 +130,7 @@ impl HostState {
     }
 
     /// State that all instances of the version share.
-    pub(super) fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> &Arc<VersionContext> {
         &self.shared
     }
 
@@ -151,14 +151,14 @@ impl HostState {
     }
 
     /// The guest's last lines on standard error.
-    pub(super) fn last_words(&self) -> &Arc<LastWords> {
-        &self.last_words
+    pub(super) fn stderr_tail(&self) -> &Arc<StderrTail> {
+        &self.stderr_tail
     }
 
     /// Handles a tick that came while the guest ran: charges the guest's CPU time. If the guest has had its turn, it is
     /// suspended until the call is polled in the slow lane.
     fn interrupted(&mut self) -> wasmtime::Result<UpdateDeadline> {
-        if self.cpu.interrupted(self.cpu_max)? == Turn::GoesOn {
+        if self.cpu.interrupted(self.cpu_max)? == InterruptAction::GoesOn {
             return Ok(UpdateDeadline::Continue(1));
         }
         let mut moved = false;
@@ -172,14 +172,14 @@ impl HostState {
 
 /// WASI 0.2 that links, so that components of any toolchain load, but grants nothing: no files, no network, no
 /// environment, no arguments. Clocks and random numbers work, and output goes to the log.
-fn denied_wasi(log: &Arc<PluginLog>, last_words: &Arc<LastWords>) -> WasiCtx {
+fn denied_wasi(log: &Arc<PluginLog>, stderr_tail: &Arc<StderrTail>) -> WasiCtx {
     let (out, err) = (
         OutputLines::new(log.clone(), Level::Info),
         OutputLines::new(log.clone(), Level::Warn),
     );
     let mut wasi = WasiCtxBuilder::new();
     wasi.stdout(out)
-        .stderr(err.remembered(last_words.clone()))
+        .stderr(err.remembered(stderr_tail.clone()))
         .max_random_size(RANDOM_BYTES_MAX);
     wasi.allow_blocking_current_thread(false)
         .allow_tcp(false)
@@ -192,7 +192,7 @@ fn denied_wasi(log: &Arc<PluginLog>, last_words: &Arc<LastWords>) -> WasiCtx {
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    editions::link(&mut linker)?;
+    wit_versions::link(&mut linker)?;
     Ok(linker)
 }
 
@@ -216,7 +216,7 @@ impl log::Host for HostState {
             log::Level::Error => Level::Error,
         };
         if level == Level::Error {
-            self.last_words.hear(&line);
+            self.stderr_tail.hear(&line);
         }
         self.shared.log.write(level, self.connection(), &line);
         Ok(())
@@ -256,13 +256,13 @@ impl context::Host for HostState {
 impl metrics::Host for HostState {
     fn count(&mut self, name: String, by: u32) -> wasmtime::Result<()> {
         let recorded = self.shared.metrics.guest.count(&name, u64::from(by));
-        self.complain(&name, recorded);
+        self.log_refused_metric(&name, recorded);
         Ok(())
     }
 
     fn observe(&mut self, name: String, value: f64) -> wasmtime::Result<()> {
         let recorded = self.shared.metrics.guest.observe(&name, value);
-        self.complain(&name, recorded);
+        self.log_refused_metric(&name, recorded);
         Ok(())
     }
 }
@@ -270,7 +270,11 @@ impl metrics::Host for HostState {
 impl HostState {
     /// Counts and logs a value that was not recorded: the WIT returns no error for metrics, so the plugin's author
     /// finds it in the log.
-    fn complain(&self, name: &str, recorded: Result<(), crate::metrics::GuestMetricError>) {
+    fn log_refused_metric(
+        &self,
+        name: &str,
+        recorded: Result<(), crate::metrics::GuestMetricError>,
+    ) {
         if let Err(error) = recorded {
             self.shared.metrics.guest_values_refused.increment();
             let line = format!("metric `{name}` not recorded: {error}");
@@ -379,8 +383,8 @@ impl store::Host for HostState {
     }
 }
 
-fn entry<'a>(key: &'a str, value: &'a [u8], ttl_seconds: Option<u32>) -> Entry<'a> {
-    Entry {
+fn entry<'a>(key: &'a str, value: &'a [u8], ttl_seconds: Option<u32>) -> StoreEntry<'a> {
+    StoreEntry {
         key,
         value,
         ttl: ttl(ttl_seconds),

@@ -13,13 +13,13 @@ use super::{
         connections, events, handover, lifecycle, rooms, screening, transformation,
     },
     cpu::CpuMeter,
-    editions::validation,
-    host::{HostState, Shared},
-    lane::within,
+    host::{HostState, VersionContext},
     limits::{Budget, classify},
     log::clean,
     message::MessageCopy,
-    output::LastWords,
+    output::StderrTail,
+    slow_lane::run_with_deadline,
+    wit_versions::validation,
 };
 use crate::metrics::FailureKind;
 
@@ -46,12 +46,12 @@ pub struct CallError {
     pub kind: FailureKind,
     /// For the plugin's author.
     pub detail: String,
-    nature: Nature,
+    nature: FailureNature,
 }
 
 /// Further facts about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Nature {
+enum FailureNature {
     Ordinary,
     /// The guest aborted, as languages do after an uncaught exception or a panic.
     GaveUp,
@@ -65,18 +65,18 @@ impl CallError {
         Self {
             kind,
             detail: detail.into(),
-            nature: Nature::Ordinary,
+            nature: FailureNature::Ordinary,
         }
     }
 
     /// Adds the guest's output before the failure: wasmtime does not know the message of a panic.
-    fn with_last_words(mut self, last_words: &LastWords) -> Self {
-        match last_words.take() {
+    fn with_stderr_tail(mut self, stderr_tail: &StderrTail) -> Self {
+        match stderr_tail.take() {
             Some(words) => {
                 self.detail += "; the plugin said: ";
                 self.detail += &words;
             }
-            None if self.nature == Nature::GaveUp => self.detail += SILENT,
+            None if self.nature == FailureNature::GaveUp => self.detail += SILENT,
             None => {}
         }
         self
@@ -96,18 +96,18 @@ impl From<wasmtime::Error> for CallError {
     }
 }
 
-fn nature(error: &wasmtime::Error) -> Nature {
+fn nature(error: &wasmtime::Error) -> FailureNature {
     if error.downcast_ref() == Some(&Trap::UnreachableCodeReached) {
-        return Nature::GaveUp;
+        return FailureNature::GaveUp;
     }
     let busy = |cause: &(dyn std::error::Error + 'static)| {
         let cause = cause.downcast_ref::<std::io::Error>();
         cause.is_some_and(|error| error.kind() == std::io::ErrorKind::ResourceBusy)
     };
     if error.chain().any(busy) {
-        Nature::ImageBusy
+        FailureNature::ImageBusy
     } else {
-        Nature::Ordinary
+        FailureNature::Ordinary
     }
 }
 
@@ -129,13 +129,13 @@ fn trapped(error: &wasmtime::Error, backtrace: &WasmBacktrace) -> String {
 }
 
 /// Retries `start` a few times while the kernel cannot seal its image.
-async fn while_image_is_busy<T, F>(start: impl Fn() -> F) -> Result<T, StartError>
+async fn while_image_is_busy<T, F>(start: impl Fn() -> F) -> Result<T, InstanceStartError>
 where
-    F: Future<Output = Result<T, StartError>>,
+    F: Future<Output = Result<T, InstanceStartError>>,
 {
     for pause in IMAGE_PAUSES {
         match start().await {
-            Err(StartError::Call(error)) if error.nature == Nature::ImageBusy => {
+            Err(InstanceStartError::Call(error)) if error.nature == FailureNature::ImageBusy => {
                 tokio::time::sleep(pause).await;
             }
             ended => return ended,
@@ -168,11 +168,11 @@ macro_rules! exports {
                 names
             }
 
-            fn load(&self, store: &mut Store<HostState>, instance: &WasmInstance) -> Result<Exports, StartError> {
+            fn load(&self, store: &mut Store<HostState>, instance: &WasmInstance) -> Result<Exports, InstanceStartError> {
                 Ok(Exports {
                     $($name: match &self.$name {
                         Some(indices) => Some(indices.load(&mut *store, instance).map_err(|error| {
-                            StartError::WrongType { interface: stringify!($name), error }
+                            InstanceStartError::WrongType { interface: stringify!($name), error }
                         })?),
                         None => None,
                     },)+
@@ -202,15 +202,15 @@ exports!(
 );
 
 /// An instance that is ready to be called. A call owns the guest, because it may continue on another thread; the meter
-/// and the last words stay here in the meantime.
+/// and the output stays here in the meantime.
 pub(super) struct Instance {
-    guest: Box<Guest>,
+    guest: Box<InstanceGuest>,
     meter: Arc<CpuMeter>,
-    last_words: Arc<LastWords>,
+    stderr_tail: Arc<StderrTail>,
 }
 
 /// The state that a call owns.
-pub(super) struct Guest {
+pub(super) struct InstanceGuest {
     pub(super) store: Store<HostState>,
     pub(super) exports: Exports,
     /// The message that the call is about.
@@ -222,10 +222,10 @@ pub(super) struct Guest {
 }
 
 /// A guest that comes back from a call, with the answer.
-pub(super) type Answered<R> = (Box<Guest>, wasmtime::Result<R>);
+pub(super) type Answered<R> = (Box<InstanceGuest>, wasmtime::Result<R>);
 
 /// Why an instance does not start.
-pub(super) enum StartError {
+pub(super) enum InstanceStartError {
     /// Instantiation or `init` failed.
     Call(CallError),
     /// An interface does not match the host's.
@@ -235,16 +235,16 @@ pub(super) enum StartError {
     },
 }
 
-impl From<StartError> for CallError {
-    fn from(error: StartError) -> Self {
+impl From<InstanceStartError> for CallError {
+    fn from(error: InstanceStartError) -> Self {
         match error {
-            StartError::Call(error) => error,
-            StartError::WrongType { error, .. } => error.into(),
+            InstanceStartError::Call(error) => error,
+            InstanceStartError::WrongType { error, .. } => error.into(),
         }
     }
 }
 
-/// The future of one call to `$guest`, a `Box<Guest>` that it owns. It resolves to [`Answered`].
+/// The future of one call to `$guest`, a `Box<InstanceGuest>` that it owns. It resolves to [`Answered`].
 macro_rules! ask {
     ($guest:ident, $interface:ident.$call:ident($($argument:expr),*)) => {
         async move {
@@ -264,13 +264,16 @@ impl Instance {
     pub(super) async fn start(
         component: &InstancePre<HostState>,
         indices: &ExportIndices,
-        shared: &Arc<Shared>,
+        shared: &Arc<VersionContext>,
         config: &str,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, InstanceStartError> {
         let instantiate = || Self::instantiate(component, indices, shared);
         let mut instance = while_image_is_busy(instantiate).await?;
         if instance.guest.exports.lifecycle.is_some() {
-            instance = instance.init(config).await.map_err(StartError::Call)?;
+            instance = instance
+                .init(config)
+                .await
+                .map_err(InstanceStartError::Call)?;
         }
         HostState::end(&mut instance.guest.store);
         Ok(instance)
@@ -279,13 +282,13 @@ impl Instance {
     async fn instantiate(
         component: &InstancePre<HostState>,
         indices: &ExportIndices,
-        shared: &Arc<Shared>,
-    ) -> Result<Self, StartError> {
+        shared: &Arc<VersionContext>,
+    ) -> Result<Self, InstanceStartError> {
         let budget = Budget::init(&shared.limits);
         let mut store = HostState::store(shared);
-        let (meter, last_words) = (
+        let (meter, stderr_tail) = (
             store.data().meter().clone(),
-            store.data().last_words().clone(),
+            store.data().stderr_tail().clone(),
         );
         HostState::begin(&mut store, None, budget);
         let (began, component) = (Instant::now(), component.clone());
@@ -294,12 +297,13 @@ impl Instance {
             Ok::<_, wasmtime::Error>((store, instance))
         };
         let (deadline, lane) = (began + budget.wall, shared.engine.slow_lane());
-        let instance = within(deadline, &meter, lane, &shared.lane, Box::pin(instance)).await;
+        let instance =
+            run_with_deadline(deadline, &meter, lane, &shared.lane, Box::pin(instance)).await;
         let (mut store, instance) = instance
             .and_then(|instance| instance.map_err(CallError::from))
-            .map_err(|error| StartError::Call(error.with_last_words(&last_words)))?;
+            .map_err(|error| InstanceStartError::Call(error.with_stderr_tail(&stderr_tail)))?;
         let exports = indices.load(&mut store, &instance)?;
-        let guest = Guest {
+        let guest = InstanceGuest {
             store,
             exports,
             message: MessageCopy::default(),
@@ -309,14 +313,14 @@ impl Instance {
         Ok(Self {
             guest: Box::new(guest),
             meter,
-            last_words,
+            stderr_tail,
         })
     }
 
     async fn init(self, config: &str) -> Result<Self, CallError> {
         let budget = Budget::init(&self.guest.store.data().shared().limits);
         let (began, config) = (Instant::now(), config.to_owned());
-        let init = |mut guest: Box<Guest>| ask!(guest, lifecycle.call_init(&config));
+        let init = |mut guest: Box<InstanceGuest>| ask!(guest, lifecycle.call_init(&config));
         let (mut instance, said) = self.lifecycle_call(budget, init).await?;
         said.map_err(|reason| {
             let reason = format!("init refused its configuration: {}", clean(&reason));
@@ -327,7 +331,7 @@ impl Instance {
     }
 
     /// The guest, between calls.
-    pub(super) fn guest(&mut self) -> &mut Guest {
+    pub(super) fn guest(&mut self) -> &mut InstanceGuest {
         &mut self.guest
     }
 
@@ -337,9 +341,9 @@ impl Instance {
     /// function on the call path to here.
     pub(super) fn run<R, F>(
         self,
-        shared: &Shared,
+        shared: &VersionContext,
         deadline: Instant,
-        call: impl FnOnce(Box<Guest>) -> F,
+        call: impl FnOnce(Box<InstanceGuest>) -> F,
     ) -> impl Future<Output = Result<(Self, R), CallError>>
     where
         R: Send + 'static,
@@ -348,18 +352,18 @@ impl Instance {
         let Self {
             guest,
             meter,
-            last_words,
+            stderr_tail,
         } = self;
         let call = Box::pin(call(guest));
         async move {
             let lane = shared.engine.slow_lane();
-            let ended = within(deadline, &meter, lane, &shared.lane, call).await;
+            let ended = run_with_deadline(deadline, &meter, lane, &shared.lane, call).await;
             let answered = ended.and_then(|(guest, answer)| Ok((guest, answer?)));
-            let (guest, answer) = answered.map_err(|error| error.with_last_words(&last_words))?;
+            let (guest, answer) = answered.map_err(|error| error.with_stderr_tail(&stderr_tail))?;
             let instance = Self {
                 guest,
                 meter,
-                last_words,
+                stderr_tail,
             };
             Ok((instance, answer))
         }
@@ -369,7 +373,7 @@ impl Instance {
     pub(super) async fn lifecycle_call<R, F>(
         mut self,
         budget: Budget,
-        call: impl FnOnce(Box<Guest>) -> F,
+        call: impl FnOnce(Box<InstanceGuest>) -> F,
     ) -> Result<(Self, R), CallError>
     where
         R: Send + 'static,
@@ -387,9 +391,9 @@ mod tests {
 
     use super::*;
 
-    fn busy() -> StartError {
+    fn busy() -> InstanceStartError {
         let error = wasmtime::Error::from(io::Error::from(io::ErrorKind::ResourceBusy));
-        StartError::Call(error.context("cannot add seals to the memfd").into())
+        InstanceStartError::Call(error.context("cannot add seals to the memfd").into())
     }
 
     #[tokio::test(start_paused = true)]
@@ -415,7 +419,9 @@ mod tests {
         tries.set(0);
         let broken = async || {
             tries.set(tries.get() + 1);
-            Err::<(), _>(StartError::Call(wasmtime::format_err!("broken").into()))
+            Err::<(), _>(InstanceStartError::Call(
+                wasmtime::format_err!("broken").into(),
+            ))
         };
         assert!(while_image_is_busy(broken).await.is_err());
         assert_eq!(tries.get(), 1);

@@ -8,7 +8,7 @@ use tracing::warn;
 use super::{
     host::HostState,
     instance::{CallError, Instance},
-    pool::Place,
+    pool::Checkout,
     version::PluginVersion,
 };
 use crate::metrics::FailureKind;
@@ -56,15 +56,15 @@ impl<'a> Lease<'a> {
             ready_since,
         };
         match place {
-            Place::Warm(instance) => Ok((lease(waited.then(Instant::now)), instance)),
-            Place::Empty => {
+            Checkout::Warm(instance) => Ok((lease(waited.then(Instant::now)), instance)),
+            Checkout::Empty => {
                 // Gives the place back if no instance starts.
                 let mut lease = lease(None);
                 let instance = version.start_instance().await?;
                 lease.ready_since = Some(Instant::now());
                 Ok((lease, instance))
             }
-            Place::Refused => {
+            Checkout::Refused => {
                 let full = "too many calls wait for an instance already";
                 Err(CallError::new(FailureKind::Unavailable, full))
             }

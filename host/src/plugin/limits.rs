@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter};
 
-use super::figures::Census;
+use super::stats::InstanceGauge;
 use crate::{config::PluginLimits, metrics::FailureKind};
 
 /// The most tables of an instance; components of scripting languages have a handful.
@@ -80,18 +80,18 @@ pub(super) struct Limiter {
     memory_max: usize,
     memory: usize,
     table_elements: usize,
-    census: Census,
+    instance_gauge: InstanceGauge,
 }
 
 impl Limiter {
-    /// Creates the limiter of an instance. `census` counts the instance and its memory until the limiter is dropped.
-    pub(super) fn new(memory_max: usize, census: Census) -> Self {
-        census.changed(1, 0);
+    /// Creates the limiter of an instance. `instance_gauge` counts the instance and its memory until the limiter is dropped.
+    pub(super) fn new(memory_max: usize, instance_gauge: InstanceGauge) -> Self {
+        instance_gauge.changed(1, 0);
         Self {
             memory_max,
             memory: 0,
             table_elements: 0,
-            census,
+            instance_gauge,
         }
     }
 
@@ -118,7 +118,7 @@ impl ResourceLimiter for Limiter {
             return Err(MemoryRefused { wanted, allowed }.into());
         }
         let more = as_change(wanted) - as_change(self.memory);
-        self.census.changed(0, more);
+        self.instance_gauge.changed(0, more);
         self.memory = wanted;
         Ok(true)
     }
@@ -166,7 +166,7 @@ impl ResourceLimiter for Limiter {
 
 impl Drop for Limiter {
     fn drop(&mut self) {
-        self.census.changed(-1, -as_change(self.memory));
+        self.instance_gauge.changed(-1, -as_change(self.memory));
     }
 }
 
@@ -204,8 +204,8 @@ mod tests {
     #[test]
     fn memories_and_tables_of_an_instance_are_counted_together() {
         let (plugin, version) = (Arc::<PluginMetrics>::default(), Arc::default());
-        let census = Census::of(&plugin, &version);
-        let mut limiter = Limiter::new(100, census);
+        let instance_gauge = InstanceGauge::of(&plugin, &version);
+        let mut limiter = Limiter::new(100, instance_gauge);
         assert!(limiter.memory_growing(0, 40, None).is_ok());
         assert!(limiter.memory_growing(0, 40, None).is_ok());
         assert!(matches!(

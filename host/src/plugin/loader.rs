@@ -12,16 +12,16 @@ use wasmtime::component::{Component, InstancePre, Linker};
 
 use super::{
     cache::{ComponentHash, hash},
-    compile::{Compiler, Pace},
-    contract,
+    compile::{CompilePriority, Compiler},
     engine::{EngineError, PluginEngine},
-    host::{HostState, Shared, linker},
-    instance::{ExportIndices, Guest, Instance, StartError, ask},
+    host::{HostState, VersionContext, linker},
+    instance::{ExportIndices, Instance, InstanceGuest, InstanceStartError, ask},
     limits::Budget,
     log::{PluginLog, clean, one_line},
     metadata::{self, Metadata},
     store::PluginStore,
     version::{Parts, PluginVersion, label},
+    wit_check,
 };
 use crate::{
     config::PluginConfig,
@@ -47,7 +47,7 @@ pub struct Loader {
 }
 
 /// A compiled component that may become a version.
-pub(super) struct Candidate {
+pub(super) struct CompiledCandidate {
     pub(super) hash: ComponentHash,
     /// Its size.
     pub(super) bytes: usize,
@@ -75,12 +75,12 @@ pub struct Admission {
     /// Whether it was compiled before.
     pub cached: bool,
     /// The results of its test instance.
-    pub trial: Trial,
+    pub trial: TestRun,
 }
 
 /// The results of a test instance, which serves no traffic.
 #[derive(Clone, Debug)]
-pub struct Trial {
+pub struct TestRun {
     /// How long instantiation took.
     pub instantiate: Duration,
     /// How long `init` took; `None` if the plugin has none.
@@ -219,7 +219,7 @@ impl Loader {
         &self,
         config: &Arc<PluginConfig>,
         bytes: Arc<[u8]>,
-        pace: Pace,
+        pace: CompilePriority,
     ) -> Result<Arc<PluginVersion>, LoadError> {
         let candidate = self.compile(config, bytes, pace).await?;
         self.admit(config, candidate).await
@@ -233,8 +233,8 @@ impl Loader {
         &self,
         config: &PluginConfig,
         bytes: Arc<[u8]>,
-        pace: Pace,
-    ) -> Result<Candidate, LoadError> {
+        pace: CompilePriority,
+    ) -> Result<CompiledCandidate, LoadError> {
         let hash = hash(&bytes);
         let max = config.limits.compile_time_max;
         let compiled = self.compiler.compile(hash, bytes.clone(), pace, max);
@@ -250,7 +250,7 @@ impl Loader {
             cached = compiled.cached,
             "compiled"
         );
-        Ok(Candidate {
+        Ok(CompiledCandidate {
             hash,
             bytes: bytes.len(),
             metadata: metadata::read(&bytes),
@@ -267,7 +267,7 @@ impl Loader {
     pub(super) async fn admit(
         &self,
         config: &Arc<PluginConfig>,
-        candidate: Candidate,
+        candidate: CompiledCandidate,
     ) -> Result<Arc<PluginVersion>, LoadError> {
         let admitted = self.try_candidate(config, candidate).await;
         admitted.map_err(LoadError::bounded)
@@ -276,15 +276,15 @@ impl Loader {
     async fn try_candidate(
         &self,
         config: &Arc<PluginConfig>,
-        candidate: Candidate,
+        candidate: CompiledCandidate,
     ) -> Result<Arc<PluginVersion>, LoadError> {
         let engine = self.engine.wasm();
-        let interfaces = contract::exported_interfaces(engine, &candidate.component)?;
-        let imports = contract::imports(engine, &candidate.component);
+        let interfaces = wit_check::exported_interfaces(engine, &candidate.component)?;
+        let imports = wit_check::imports(engine, &candidate.component);
         let component = self
             .linker
             .instantiate_pre(&candidate.component)
-            .map_err(|error| contract::unlinked(engine, &candidate.component, &error))?;
+            .map_err(|error| wit_check::unlinked(engine, &candidate.component, &error))?;
         let indices = ExportIndices::new(&component);
         // An exported interface that the host would not call could be the one that rejects messages.
         if let Some(lost) = interfaces
@@ -327,7 +327,7 @@ impl Loader {
         config: &PluginConfig,
         hash: &ComponentHash,
         metadata: &Metadata,
-    ) -> Arc<Shared> {
+    ) -> Arc<VersionContext> {
         let metrics = self.metrics.plugins.of(&config.name);
         let log = PluginLog::new(
             &config.name,
@@ -335,7 +335,7 @@ impl Loader {
             config.limits.log_lines_per_second,
             metrics.clone(),
         );
-        Arc::new(Shared {
+        Arc::new(VersionContext {
             engine: self.engine.clone(),
             plugin: config.name.clone(),
             declared_version: metadata.version.clone().unwrap_or_default(),
@@ -344,7 +344,7 @@ impl Loader {
             log: Arc::new(log),
             metrics,
             server: self.metrics.clone(),
-            figures: Arc::default(),
+            stats: Arc::default(),
             store: self.store.clone(),
             lane: Arc::new(Semaphore::new(self.engine.lanes())),
         })
@@ -355,20 +355,20 @@ impl Loader {
         &self,
         component: &InstancePre<HostState>,
         indices: &ExportIndices,
-        shared: &Arc<Shared>,
+        shared: &Arc<VersionContext>,
         config: &PluginConfig,
-    ) -> Result<(Trial, Patterns), LoadError> {
+    ) -> Result<(TestRun, Patterns), LoadError> {
         let start = Instance::start(component, indices, shared, &config.config_json);
         let mut instance = start.await.map_err(|error| match error {
-            StartError::Call(error) => LoadError::Start(error.detail),
-            StartError::WrongType { interface, error } => {
-                contract::wrong_type(self.engine.wasm(), component.component(), interface, &error)
+            InstanceStartError::Call(error) => LoadError::Start(error.detail),
+            InstanceStartError::WrongType { interface, error } => {
+                wit_check::wrong_type(self.engine.wasm(), component.component(), interface, &error)
             }
         })?;
         let budget = Budget::init(&shared.limits);
         let mut event_types = Vec::new();
         if indices.events.is_some() {
-            let ask = |mut guest: Box<Guest>| ask!(guest, events.call_event_types());
+            let ask = |mut guest: Box<InstanceGuest>| ask!(guest, events.call_event_types());
             let asked = instance.lifecycle_call(budget, ask).await;
             (instance, event_types) = asked.map_err(|error| LoadError::Start(error.detail))?;
         }
@@ -379,7 +379,7 @@ impl Loader {
         let handles = Patterns::parse(&event_types)?;
         let mut self_test = None;
         if indices.lifecycle.is_some() {
-            let test = |mut guest: Box<Guest>| ask!(guest, lifecycle.call_self_test());
+            let test = |mut guest: Box<InstanceGuest>| ask!(guest, lifecycle.call_self_test());
             let began = Instant::now();
             let tested = instance.lifecycle_call(budget, test).await;
             let said;
@@ -388,7 +388,7 @@ impl Loader {
             self_test = Some(began.elapsed());
         }
         let guest = instance.guest();
-        let trial = Trial {
+        let trial = TestRun {
             instantiate: guest.instantiate,
             init: guest.init,
             self_test,

@@ -43,7 +43,7 @@ pub(super) struct OutputLines {
     log: Arc<PluginLog>,
     level: Level,
     unfinished: Arc<Mutex<Vec<u8>>>,
-    last_words: Option<Arc<LastWords>>,
+    stderr_tail: Option<Arc<StderrTail>>,
 }
 
 impl OutputLines {
@@ -52,14 +52,14 @@ impl OutputLines {
             log,
             level,
             unfinished: Arc::default(),
-            last_words: None,
+            stderr_tail: None,
         }
     }
 
-    /// Also keeps the last lines in `last_words`.
-    pub(super) fn remembered(self, last_words: Arc<LastWords>) -> Self {
+    /// Also keeps the last lines in `stderr_tail`.
+    pub(super) fn remembered(self, stderr_tail: Arc<StderrTail>) -> Self {
         Self {
-            last_words: Some(last_words),
+            stderr_tail: Some(stderr_tail),
             ..self
         }
     }
@@ -75,8 +75,8 @@ impl OutputLines {
                 if part.ends_with(b"\n") || unfinished.len() >= LINE_BYTES_MAX {
                     let line = String::from_utf8_lossy(&unfinished);
                     self.log.write(self.level, None, &line);
-                    if let Some(last_words) = &self.last_words {
-                        last_words.hear(&line);
+                    if let Some(stderr_tail) = &self.stderr_tail {
+                        stderr_tail.hear(&line);
                     }
                     unfinished.clear();
                 }
@@ -87,13 +87,13 @@ impl OutputLines {
 
 /// The first and last lines that a guest wrote in a call. They are the only source for the message of a panic.
 #[derive(Debug, Default)]
-pub(super) struct LastWords {
+pub(super) struct StderrTail {
     lines: Mutex<VecDeque<String>>,
     /// Whether there are any: few calls write any, and checking should not lock.
     heard: AtomicBool,
 }
 
-impl LastWords {
+impl StderrTail {
     /// Records a line.
     pub(super) fn hear(&self, line: &str) {
         let line = clean(line);
@@ -198,7 +198,7 @@ mod tests {
             100,
             Arc::<PluginMetrics>::default(),
         ));
-        let words = Arc::<LastWords>::default();
+        let words = Arc::<StderrTail>::default();
         let lines = OutputLines::new(log, Level::Warn).remembered(words.clone());
         lines.take(b"1\n2\n3\n4\n5\n6\n7\n\nthread panicked at lib.rs:1:\nit ");
         lines.take(b"broke\nnote: run with `RUST_BACKTRACE=1` to see more\n");
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_was_said_in_one_call_is_not_told_of_the_next() {
-        let words = LastWords::default();
+        let words = StderrTail::default();
         words.hear("of the call before");
         words.clear();
         assert_eq!(words.take(), None);

@@ -25,16 +25,16 @@ const TIDY_FROM: usize = 64;
 /// Callers that find no instance wait in line, and later callers cannot overtake them: with a single instance, calls
 /// run in order.
 pub(super) struct Pool<I> {
-    shelves: [Shelf<I>; SHELVES],
+    shelves: [IdleShard<I>; SHELVES],
     /// The length of `state.waiting`, readable without its lock.
     waiting: AtomicUsize,
-    state: Mutex<State<I>>,
+    state: Mutex<PoolState<I>>,
     max: usize,
 }
 
 /// On its own cache line, to avoid false sharing between threads.
 #[repr(align(64))]
-struct Shelf<I>(Mutex<Idle<I>>);
+struct IdleShard<I>(Mutex<Idle<I>>);
 
 /// The instances of a shelf, last in, first out.
 struct Idle<I> {
@@ -43,16 +43,16 @@ struct Idle<I> {
     untouched: usize,
 }
 
-struct State<I> {
+struct PoolState<I> {
     /// Instances that are idle, lent, or being started.
     existing: usize,
-    waiting: VecDeque<oneshot::Sender<Place<I>>>,
+    waiting: VecDeque<oneshot::Sender<Checkout<I>>>,
     /// The line's length at which it is next tidied.
     tidy_at: usize,
 }
 
 /// The result of [`Pool::take`].
-pub(super) enum Place<I> {
+pub(super) enum Checkout<I> {
     /// An instance.
     Warm(I),
     /// The right to start one.
@@ -63,7 +63,7 @@ pub(super) enum Place<I> {
 
 impl<I> Pool<I> {
     pub(super) fn new(max: usize) -> Self {
-        let state = State {
+        let state = PoolState {
             existing: 0,
             waiting: VecDeque::new(),
             tidy_at: TIDY_FROM,
@@ -73,7 +73,7 @@ impl<I> Pool<I> {
             untouched: 0,
         };
         Self {
-            shelves: array::from_fn(|_| Shelf(Mutex::new(idle()))),
+            shelves: array::from_fn(|_| IdleShard(Mutex::new(idle()))),
             waiting: AtomicUsize::new(0),
             state: Mutex::new(state),
             max,
@@ -82,11 +82,11 @@ impl<I> Pool<I> {
 
     /// Waits for an instance or for the right to start one, unless the line is full. The caller must give either back
     /// with [`Pool::give_back`] or [`Pool::give_up`].
-    pub(super) async fn take(&self) -> Place<I> {
+    pub(super) async fn take(&self) -> Checkout<I> {
         match self.take_or_queue() {
             Ok(place) => place,
             // The sender stays in the queue until it sends.
-            Err(mut waiting) => (&mut waiting.receiver).await.unwrap_or(Place::Empty),
+            Err(mut waiting) => (&mut waiting.receiver).await.unwrap_or(Checkout::Empty),
         }
     }
 
@@ -98,17 +98,17 @@ impl<I> Pool<I> {
         self.take_idle()
     }
 
-    fn take_or_queue(&self) -> Result<Place<I>, Waiting<'_, I>> {
+    fn take_or_queue(&self) -> Result<Checkout<I>, Waiter<'_, I>> {
         if let Some(instance) = self.take_now() {
-            return Ok(Place::Warm(instance));
+            return Ok(Checkout::Warm(instance));
         }
         let mut state = self.state();
         if state.existing < self.max {
             state.existing += 1;
-            return Ok(Place::Empty);
+            return Ok(Checkout::Empty);
         }
         if state.is_line_full() {
-            return Ok(Place::Refused);
+            return Ok(Checkout::Refused);
         }
         let (sender, receiver) = oneshot::channel();
         state.waiting.push_back(sender);
@@ -116,7 +116,7 @@ impl<I> Pool<I> {
         // A thread that put an instance on a shelf before the line above did not see this caller.
         self.serve_line(&mut state);
         let pool = self;
-        Err(Waiting { pool, receiver })
+        Err(Waiter { pool, receiver })
     }
 
     /// Claims the right to start an instance ahead of need. Returns whether the caller got it: only if fewer than
@@ -141,7 +141,7 @@ impl<I> Pool<I> {
     /// Reports that an instance is gone, or that it could not be started.
     pub(super) fn give_up(&self) {
         let mut state = self.state();
-        if state.hand_over(Place::Empty).is_some() {
+        if state.hand_over(Checkout::Empty).is_some() {
             state.existing -= 1;
         }
         self.count_waiting(&state);
@@ -169,11 +169,11 @@ impl<I> Pool<I> {
     }
 
     /// Gives idle instances to waiting callers, in order.
-    fn serve_line(&self, state: &mut State<I>) {
+    fn serve_line(&self, state: &mut PoolState<I>) {
         while !state.waiting.is_empty()
             && let Some(instance) = self.take_idle()
         {
-            if let Some(Place::Warm(instance)) = state.hand_over(Place::Warm(instance)) {
+            if let Some(Checkout::Warm(instance)) = state.hand_over(Checkout::Warm(instance)) {
                 let mut shelf = self.shelf(shelf_of_this_thread());
                 shelf.instances.push(instance);
             }
@@ -193,7 +193,7 @@ impl<I> Pool<I> {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    fn count_waiting(&self, state: &State<I>) {
+    fn count_waiting(&self, state: &PoolState<I>) {
         self.waiting.store(state.waiting.len(), Ordering::SeqCst);
     }
 
@@ -202,7 +202,7 @@ impl<I> Pool<I> {
         shelf.unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state(&self) -> MutexGuard<'_, State<I>> {
+    fn state(&self) -> MutexGuard<'_, PoolState<I>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -222,7 +222,7 @@ impl<I> Idle<I> {
     }
 }
 
-impl<I> State<I> {
+impl<I> PoolState<I> {
     /// Returns whether the line is full. Callers that gave up leave their senders behind. These are removed only from
     /// time to time, so that callers that join a long line do not each have to walk along it.
     fn is_line_full(&mut self) -> bool {
@@ -234,7 +234,7 @@ impl<I> State<I> {
     }
 
     /// Gives `place` to the first caller that still waits. Returns it if nobody does.
-    fn hand_over(&mut self, mut place: Place<I>) -> Option<Place<I>> {
+    fn hand_over(&mut self, mut place: Checkout<I>) -> Option<Checkout<I>> {
         while let Some(first) = self.waiting.pop_front() {
             match first.send(place) {
                 Ok(()) => return None,
@@ -252,18 +252,18 @@ fn shelf_of_this_thread() -> usize {
 }
 
 /// A caller in line. If it goes away just after it got a place, the place passes to the next caller.
-struct Waiting<'p, I> {
+struct Waiter<'p, I> {
     pool: &'p Pool<I>,
-    receiver: oneshot::Receiver<Place<I>>,
+    receiver: oneshot::Receiver<Checkout<I>>,
 }
 
-impl<I> Drop for Waiting<'_, I> {
+impl<I> Drop for Waiter<'_, I> {
     fn drop(&mut self) {
         self.receiver.close();
         match self.receiver.try_recv() {
-            Ok(Place::Warm(instance)) => self.pool.give_back(instance),
-            Ok(Place::Empty) => self.pool.give_up(),
-            Ok(Place::Refused) | Err(_) => {}
+            Ok(Checkout::Warm(instance)) => self.pool.give_back(instance),
+            Ok(Checkout::Empty) => self.pool.give_up(),
+            Ok(Checkout::Refused) | Err(_) => {}
         }
     }
 }
@@ -288,11 +288,11 @@ mod tests {
         }
     }
 
-    fn warm(place: Option<Place<u32>>) -> Option<u32> {
+    fn warm(place: Option<Checkout<u32>>) -> Option<u32> {
         match place {
-            Some(Place::Warm(instance)) => Some(instance),
-            Some(Place::Empty) => Some(0),
-            Some(Place::Refused) => panic!("the line is full"),
+            Some(Checkout::Warm(instance)) => Some(instance),
+            Some(Checkout::Empty) => Some(0),
+            Some(Checkout::Refused) => panic!("the line is full"),
             None => None,
         }
     }
@@ -387,7 +387,7 @@ mod tests {
         assert!(pool.take_or_queue().is_ok());
         let join = || match pool.take_or_queue() {
             Err(waiting) => Some(waiting),
-            Ok(Place::Refused) => None,
+            Ok(Checkout::Refused) => None,
             Ok(_) => panic!("the only one is lent"),
         };
         let mut line: Vec<_> = (0..LINE_MAX).map(|_| join().expect("room")).collect();
@@ -434,9 +434,9 @@ mod tests {
                     runtime.block_on(async {
                         for _ in 0..5_000 {
                             let instance = match pool.take().await {
-                                Place::Warm(instance) => instance,
-                                Place::Empty => 0,
-                                Place::Refused => panic!("the line is full"),
+                                Checkout::Warm(instance) => instance,
+                                Checkout::Empty => 0,
+                                Checkout::Refused => panic!("the line is full"),
                             };
                             taken.fetch_add(1, Ordering::Relaxed);
                             pool.give_back(instance);

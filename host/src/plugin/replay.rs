@@ -11,9 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
     CallError,
-    evidence::{Case, Evidence},
+    evidence::{Evidence, FailedCall},
     message::MessageCopy,
-    rollout::{Asked, Told, ask},
+    rollout::{CallKind, VersionAnswer, ask},
     version::{GuestMessage, PluginVersion},
 };
 use crate::{protocol::ClientInfo, supervise};
@@ -27,9 +27,9 @@ const CALL_BYTES: usize = 256;
 
 /// A call of a plugin, to be replayed.
 #[derive(Clone, Debug)]
-pub enum Call<'a> {
+pub enum ReplayCall<'a> {
     /// About a message.
-    About(Asked, GuestMessage<'a>),
+    About(CallKind, GuestMessage<'a>),
     /// `connections.connected`.
     Connected,
     /// `connections.disconnected`, with code and reason.
@@ -38,9 +38,9 @@ pub enum Call<'a> {
     Join(&'a str),
 }
 
-/// An owned [`Call`].
-enum Kept {
-    About(Asked, Box<MessageCopy>),
+/// An owned [`ReplayCall`].
+enum OwnedCall {
+    About(CallKind, Box<MessageCopy>),
     Connected,
     Disconnected(u16, String),
     Join(String),
@@ -48,9 +48,9 @@ enum Kept {
 
 /// A failed call that waits to be replayed.
 struct Failed {
-    case: Case,
+    case: FailedCall,
     client: Option<Arc<ClientInfo>>,
-    call: Kept,
+    call: OwnedCall,
     /// Its share of the memory budget of all waiting calls.
     _room: OwnedSemaphorePermit,
 }
@@ -91,7 +91,7 @@ impl Replays {
         &self,
         error: &CallError,
         client: Option<&Arc<ClientInfo>>,
-        call: &Call<'_>,
+        call: &ReplayCall<'_>,
     ) {
         let user = user_of(client, call);
         let Some(case) = self.evidence.failed(user, error.kind) else {
@@ -113,11 +113,11 @@ impl Replays {
 
 /// The user who made the call. A backend message without a sender counts as its own user: backends have a key, and no
 /// client can pose as one.
-pub(super) fn user_of<'a>(client: Option<&'a Arc<ClientInfo>>, call: &Call<'a>) -> &'a str {
+pub(super) fn user_of<'a>(client: Option<&'a Arc<ClientInfo>>, call: &ReplayCall<'a>) -> &'a str {
     match (client, call) {
         (Some(client), _) => &client.user,
-        (None, Call::About(_, message)) if message.sender.is_empty() => message.id,
-        (None, Call::About(_, message)) => message.sender,
+        (None, ReplayCall::About(_, message)) if message.sender.is_empty() => message.id,
+        (None, ReplayCall::About(_, message)) => message.sender,
         (None, _) => "",
     }
 }
@@ -138,27 +138,29 @@ impl Failed {
     async fn is_survived_by(&self, version: &Arc<PluginVersion>) -> bool {
         let client = self.client.as_ref();
         match (&self.call, client) {
-            (Kept::About(asked, message), _) => {
+            (OwnedCall::About(asked, message), _) => {
                 let told = ask(*asked, client, message, version).await;
-                !matches!(told, Told::Failed(_))
+                !matches!(told, VersionAnswer::Failed(_))
             }
-            (Kept::Connected, Some(client)) => {
+            (OwnedCall::Connected, Some(client)) => {
                 !version.follows_connections() || version.connected(client).await.is_ok()
             }
-            (Kept::Disconnected(code, reason), Some(client)) => {
+            (OwnedCall::Disconnected(code, reason), Some(client)) => {
                 !version.follows_connections()
                     || version.disconnected(client, *code, reason).await.is_ok()
             }
-            (Kept::Join(room), Some(client)) => {
+            (OwnedCall::Join(room), Some(client)) => {
                 !version.authorizes_rooms() || version.authorize_join(client, room).await.is_ok()
             }
             // These calls are always about a client.
-            (Kept::Connected | Kept::Disconnected(..) | Kept::Join(_), None) => false,
+            (OwnedCall::Connected | OwnedCall::Disconnected(..) | OwnedCall::Join(_), None) => {
+                false
+            }
         }
     }
 }
 
-impl Call<'_> {
+impl ReplayCall<'_> {
     fn bytes(&self) -> usize {
         match self {
             Self::About(_, message) => message.payload.len(),
@@ -167,16 +169,18 @@ impl Call<'_> {
         }
     }
 
-    fn kept(&self) -> Kept {
+    fn kept(&self) -> OwnedCall {
         match self {
             Self::About(asked, message) => {
                 let mut copy = MessageCopy::default();
                 copy.set(message);
-                Kept::About(*asked, Box::new(copy))
+                OwnedCall::About(*asked, Box::new(copy))
             }
-            Self::Connected => Kept::Connected,
-            Self::Disconnected(code, reason) => Kept::Disconnected(*code, (*reason).to_owned()),
-            Self::Join(room) => Kept::Join((*room).to_owned()),
+            Self::Connected => OwnedCall::Connected,
+            Self::Disconnected(code, reason) => {
+                OwnedCall::Disconnected(*code, (*reason).to_owned())
+            }
+            Self::Join(room) => OwnedCall::Join((*room).to_owned()),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     instance::CallError,
-    version::{GuestDestination, GuestMessage, PluginVersion, Verdict},
+    version::{GuestDestination, GuestMessage, PluginVerdict, PluginVersion},
 };
 use crate::protocol::ClientInfo;
 
@@ -129,7 +129,7 @@ async fn measure(
     }
 }
 
-fn say<T: std::fmt::Debug>(verdict: Verdict<T>) -> Result<String, CallError> {
+fn say<T: std::fmt::Debug>(verdict: PluginVerdict<T>) -> Result<String, CallError> {
     Ok(match verdict? {
         Ok(_) => "accepted".to_owned(),
         Err(rejection) => format!("rejected: {}: {}", rejection.code, rejection.reason),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    door::Door,
+    gate::Gate,
     rollout::{Rollout, Shadow},
     version::PluginVersion,
 };
@@ -12,14 +12,14 @@ use crate::{config::PluginConfig, protocol::event_type::Patterns};
 /// The plugins at one moment, in the order of the chain. A message goes through one set from start to end.
 #[derive(Debug, Default)]
 pub struct PluginSet {
-    slots: Vec<Slot>,
+    slots: Vec<PluginSlot>,
     /// The doors of the versions with a single instance.
-    doors: Vec<Arc<Door>>,
+    doors: Vec<Arc<Gate>>,
 }
 
 /// The place of one plugin in the chain.
 #[derive(Clone, Debug)]
-pub struct Slot {
+pub struct PluginSlot {
     config: Arc<PluginConfig>,
     sees: Patterns,
     version: Option<Arc<PluginVersion>>,
@@ -27,7 +27,7 @@ pub struct Slot {
     rollout: Option<Arc<Rollout>>,
 }
 
-impl Slot {
+impl PluginSlot {
     pub(super) fn new(
         config: Arc<PluginConfig>,
         version: Option<Arc<PluginVersion>>,
@@ -80,33 +80,33 @@ impl Slot {
 }
 
 impl PluginSet {
-    pub(super) fn new(slots: Vec<Slot>) -> Self {
-        let doors = slots.iter().filter_map(|slot| slot.version()?.door());
+    pub(super) fn new(slots: Vec<PluginSlot>) -> Self {
+        let doors = slots.iter().filter_map(|slot| slot.version()?.gate());
         Self {
             doors: doors.cloned().collect(),
             slots,
         }
     }
 
-    /// Lets a message enter every version that has a door.
+    /// Lets a message enter every version that has a gate.
     ///
     /// # Errors
-    /// Returns the door that is not open; the message has then entered none.
-    pub(super) fn enter(&self) -> Result<(), Arc<Door>> {
-        let Some(closed) = self.doors.iter().position(|door| !door.enter()) else {
+    /// Returns the gate that is not open; the message has then entered none.
+    pub(super) fn enter(&self) -> Result<(), Arc<Gate>> {
+        let Some(closed) = self.doors.iter().position(|gate| !gate.enter()) else {
             return Ok(());
         };
-        self.doors[..closed].iter().for_each(|door| door.leave());
+        self.doors[..closed].iter().for_each(|gate| gate.leave());
         Err(self.doors[closed].clone())
     }
 
     /// Counts out a message that was let in.
     pub(super) fn leave(&self) {
-        self.doors.iter().for_each(|door| door.leave());
+        self.doors.iter().for_each(|gate| gate.leave());
     }
 
     /// The slots, in the order of the chain.
-    pub fn slots(&self) -> &[Slot] {
+    pub fn slots(&self) -> &[PluginSlot] {
         &self.slots
     }
 
@@ -131,7 +131,7 @@ impl PluginSet {
         })
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<&Slot> {
+    pub(super) fn find(&self, name: &str) -> Option<&PluginSlot> {
         self.slots.iter().find(|slot| slot.config.name == name)
     }
 }

@@ -11,20 +11,20 @@ use tracing::warn;
 use wasmtime::component::InstancePre;
 
 use super::{
-    answer::{self, Action, Illegal, Rejection, Transformed},
     bindings::imported::types as raw,
     cache::{ComponentHash, hex},
-    door::Door,
-    figures::VersionFigures,
-    host::{HostState, Shared},
-    instance::{Answered, CallError, ExportIndices, Guest, Instance, ask},
+    gate::Gate,
+    host::{HostState, VersionContext},
+    instance::{Answered, CallError, ExportIndices, Instance, InstanceGuest, ask},
     lease::Lease,
     limits::Budget,
-    loader::{Admission, Candidate},
+    loader::{Admission, CompiledCandidate},
     log::PluginLog,
     pool::Pool,
-    replay::Call,
-    store::Unwritten,
+    replay::ReplayCall,
+    response::{self, Action, IllegalAnswer, Rejection, Transformed},
+    stats::VersionStats,
+    store::ReadOnlyStore,
 };
 use crate::{
     config::{InstanceMode, PluginConfig},
@@ -45,15 +45,15 @@ pub struct PluginVersion {
     handles: Patterns,
     component: InstancePre<HostState>,
     indices: ExportIndices,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<VersionContext>,
     admission: Arc<Admission>,
     pub(super) pool: Pool<Instance>,
     /// The number of instances that are kept ready.
     warm: usize,
     /// Ensures that the task that releases idle instances beyond that number is started only once.
     looked_after: Once,
-    /// The door that messages go through, if the version has a single instance.
-    door: Option<Arc<Door>>,
+    /// The gate that messages go through, if the version has a single instance.
+    gate: Option<Arc<Gate>>,
 }
 
 /// The parts of a version, put together by admission.
@@ -64,7 +64,7 @@ pub(super) struct Parts {
     pub(super) handles: Patterns,
     pub(super) component: InstancePre<HostState>,
     pub(super) indices: ExportIndices,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<VersionContext>,
     pub(super) admission: Arc<Admission>,
 }
 
@@ -74,11 +74,11 @@ pub type GuestMessage<'a> = raw::Message<'a>;
 pub type GuestDestination<'a> = raw::DestinationParam<'a>;
 
 /// The answer to a call that the plugin may reject.
-pub type Verdict<T> = Result<Result<T, Rejection>, CallError>;
+pub type PluginVerdict<T> = Result<Result<T, Rejection>, CallError>;
 
 impl PluginVersion {
     pub(super) fn new(parts: Parts) -> Self {
-        let (max, min, door) = match parts.config.instances {
+        let (max, min, gate) = match parts.config.instances {
             InstanceMode::Pool { max, min } => (max, min, None),
             InstanceMode::Single => (1, 1, Some(Arc::default())),
         };
@@ -95,7 +95,7 @@ impl PluginVersion {
             pool: Pool::new(max),
             warm: min,
             looked_after: Once::new(),
-            door,
+            gate,
         }
     }
 
@@ -104,33 +104,33 @@ impl PluginVersion {
         self.sharing(self.shared.clone())
     }
 
-    /// The same version, to go live again: with its own instances, and with fresh figures.
+    /// The same version, to go live again: with its own instances, and with fresh stats.
     pub(super) fn anew(&self) -> Self {
-        self.sharing(Arc::new(Shared {
-            figures: Arc::default(),
-            ..Shared::clone(&self.shared)
+        self.sharing(Arc::new(VersionContext {
+            stats: Arc::default(),
+            ..VersionContext::clone(&self.shared)
         }))
     }
 
-    /// The same version, to run on copies: with its own instances, figures and counters, a log that carries `mark`, and
+    /// The same version, to run on copies: with its own instances, stats and counters, a log that carries `mark`, and
     /// a store that discards writes.
     pub(super) fn as_double(&self, mark: &str) -> Self {
         let metrics = Arc::<PluginMetrics>::default();
         let (own, lines) = (&self.shared, self.config.limits.log_lines_per_second);
         let marked = format!("{} {mark}", self.label);
         let log = PluginLog::new(self.name(), &marked, lines, metrics.clone());
-        self.sharing(Arc::new(Shared {
-            figures: Arc::default(),
+        self.sharing(Arc::new(VersionContext {
+            stats: Arc::default(),
             metrics,
             log: Arc::new(log),
-            store: Arc::new(Unwritten(own.store.clone())),
+            store: Arc::new(ReadOnlyStore(own.store.clone())),
             // It runs one call at a time.
             lane: Arc::new(Semaphore::new(1)),
-            ..Shared::clone(own)
+            ..VersionContext::clone(own)
         }))
     }
 
-    fn sharing(&self, shared: Arc<Shared>) -> Self {
+    fn sharing(&self, shared: Arc<VersionContext>) -> Self {
         Self::new(Parts {
             hash: self.hash,
             config: self.config.clone(),
@@ -173,15 +173,20 @@ impl PluginVersion {
         &self.shared.metrics
     }
 
-    /// Its figures since it went live.
-    pub fn figures(&self) -> &VersionFigures {
-        &self.shared.figures
+    /// Its stats since it went live.
+    pub fn stats(&self) -> &VersionStats {
+        &self.shared.stats
     }
 
     /// Records a failed call, by which the version is judged if it is on trial. For code that called it on behalf of a
     /// client or for a message. Does not wait.
-    pub fn blame(&self, error: &CallError, client: Option<&Arc<ClientInfo>>, call: &Call<'_>) {
-        self.shared.figures.blame(error, client, call);
+    pub fn blame(
+        &self,
+        error: &CallError,
+        client: Option<&Arc<ClientInfo>>,
+        call: &ReplayCall<'_>,
+    ) {
+        self.shared.stats.blame(error, client, call);
     }
 
     /// The results of its admission.
@@ -190,8 +195,8 @@ impl PluginVersion {
     }
 
     /// Its component, to be admitted with another configuration.
-    pub(super) fn candidate(&self) -> Candidate {
-        Candidate {
+    pub(super) fn candidate(&self) -> CompiledCandidate {
+        CompiledCandidate {
             hash: self.hash,
             bytes: self.admission.bytes,
             metadata: self.admission.metadata.clone(),
@@ -252,12 +257,12 @@ impl PluginVersion {
 
     /// Whether its single instance can hand over its memory, and take over that of another.
     pub(super) fn hands_over(&self) -> bool {
-        self.door.is_some() && self.indices.handover.is_some()
+        self.gate.is_some() && self.indices.handover.is_some()
     }
 
-    /// The door that messages go through, if the version has a single instance.
-    pub(super) fn door(&self) -> Option<&Arc<Door>> {
-        self.door.as_ref()
+    /// The gate that messages go through, if the version has a single instance.
+    pub(super) fn gate(&self) -> Option<&Arc<Gate>> {
+        self.gate.as_ref()
     }
 
     /// Whether it decides who may join a room.
@@ -273,9 +278,10 @@ impl PluginVersion {
         self: &Arc<Self>,
         client: Option<&Arc<ClientInfo>>,
         message: GuestMessage<'_>,
-    ) -> impl Future<Output = Verdict<()>> {
-        let ask =
-            |mut guest: Box<Guest>| ask!(guest, validation.call_validate(guest.message.get()));
+    ) -> impl Future<Output = PluginVerdict<()>> {
+        let ask = |mut guest: Box<InstanceGuest>| {
+            ask!(guest, validation.call_validate(guest.message.get()))
+        };
         self.call_about(client, message, ask)
             .map(|answer| self.verdict(answer?, Ok))
     }
@@ -285,11 +291,12 @@ impl PluginVersion {
         self: &Arc<Self>,
         client: Option<&Arc<ClientInfo>>,
         message: GuestMessage<'_>,
-    ) -> impl Future<Output = Verdict<Transformed>> {
-        let ask =
-            |mut guest: Box<Guest>| ask!(guest, transformation.call_transform(guest.message.get()));
+    ) -> impl Future<Output = PluginVerdict<Transformed>> {
+        let ask = |mut guest: Box<InstanceGuest>| {
+            ask!(guest, transformation.call_transform(guest.message.get()))
+        };
         self.call_about(client, message, ask)
-            .map(|answer| self.verdict(answer?, answer::transformed))
+            .map(|answer| self.verdict(answer?, response::transformed))
     }
 
     /// `screening.screen`: validates and transforms in one call.
@@ -297,10 +304,11 @@ impl PluginVersion {
         self: &Arc<Self>,
         client: Option<&Arc<ClientInfo>>,
         message: GuestMessage<'_>,
-    ) -> impl Future<Output = Verdict<Transformed>> {
-        let ask = |mut guest: Box<Guest>| ask!(guest, screening.call_screen(guest.message.get()));
+    ) -> impl Future<Output = PluginVerdict<Transformed>> {
+        let ask =
+            |mut guest: Box<InstanceGuest>| ask!(guest, screening.call_screen(guest.message.get()));
         self.call_about(client, message, ask)
-            .map(|answer| self.verdict(answer?, answer::transformed))
+            .map(|answer| self.verdict(answer?, response::transformed))
     }
 
     /// `events.handle`.
@@ -308,17 +316,21 @@ impl PluginVersion {
         self: &Arc<Self>,
         client: Option<&Arc<ClientInfo>>,
         message: GuestMessage<'_>,
-    ) -> impl Future<Output = Verdict<Vec<Action>>> {
-        let ask = |mut guest: Box<Guest>| ask!(guest, events.call_handle(guest.message.get()));
+    ) -> impl Future<Output = PluginVerdict<Vec<Action>>> {
+        let ask =
+            |mut guest: Box<InstanceGuest>| ask!(guest, events.call_handle(guest.message.get()));
         self.call_about(client, message, ask).map(|answer| {
             self.verdict(answer?, |actions| {
-                answer::actions(actions, &self.config.limits)
+                response::actions(actions, &self.config.limits)
             })
         })
     }
 
     /// `connections.connected`.
-    pub async fn connected(self: &Arc<Self>, client: &Arc<ClientInfo>) -> Verdict<Vec<Action>> {
+    pub async fn connected(
+        self: &Arc<Self>,
+        client: &Arc<ClientInfo>,
+    ) -> PluginVerdict<Vec<Action>> {
         let owned = client.clone();
         let answer = self
             .call(Some(client), |mut guest| {
@@ -326,7 +338,7 @@ impl PluginVersion {
             })
             .await?;
         self.verdict(answer, |actions| {
-            answer::actions(actions, &self.config.limits)
+            response::actions(actions, &self.config.limits)
         })
     }
 
@@ -347,7 +359,7 @@ impl PluginVersion {
                 )
             })
             .await?;
-        answer::actions(raw, &self.config.limits).map_err(|illegal| self.illegal(&illegal))
+        response::actions(raw, &self.config.limits).map_err(|illegal| self.illegal(&illegal))
     }
 
     /// `rooms.authorize-join`.
@@ -355,7 +367,7 @@ impl PluginVersion {
         self: &Arc<Self>,
         client: &Arc<ClientInfo>,
         room: &str,
-    ) -> Verdict<()> {
+    ) -> PluginVerdict<()> {
         let (owned, room) = (client.clone(), room.to_owned());
         let answer = self
             .call(Some(client), |mut guest| {
@@ -406,7 +418,7 @@ impl PluginVersion {
         self: &Arc<Self>,
         client: Option<&Arc<ClientInfo>>,
         message: GuestMessage<'_>,
-        ask: impl FnOnce(Box<Guest>) -> F,
+        ask: impl FnOnce(Box<InstanceGuest>) -> F,
     ) -> impl Future<Output = Result<R, CallError>>
     where
         R: Send + 'static,
@@ -427,7 +439,7 @@ impl PluginVersion {
     fn call<R, F>(
         self: &Arc<Self>,
         client: Option<&Arc<ClientInfo>>,
-        call: impl FnOnce(Box<Guest>) -> F,
+        call: impl FnOnce(Box<InstanceGuest>) -> F,
     ) -> impl Future<Output = Result<R, CallError>>
     where
         R: Send + 'static,
@@ -468,7 +480,7 @@ impl PluginVersion {
         let metrics = &self.shared.metrics;
         metrics.calls.increment();
         metrics.call_time.record(elapsed);
-        self.shared.figures.called(elapsed, error);
+        self.shared.stats.called(elapsed, error);
         if let Some(error) = error {
             metrics.failures(error.kind).increment();
             let (plugin, version, kind) = (self.name(), self.label(), error.kind.as_str());
@@ -485,11 +497,11 @@ impl PluginVersion {
     fn verdict<T, U>(
         &self,
         answer: Result<T, raw::Rejection>,
-        check: impl FnOnce(T) -> Result<U, Illegal>,
-    ) -> Verdict<U> {
+        check: impl FnOnce(T) -> Result<U, IllegalAnswer>,
+    ) -> PluginVerdict<U> {
         match answer {
             Ok(answer) => check(answer).map(Ok),
-            Err(raw) => answer::rejection(raw).map(|rejection| {
+            Err(raw) => response::rejection(raw).map(|rejection| {
                 self.shared.metrics.rejected(&rejection.code);
                 Err(rejection)
             }),
@@ -498,10 +510,10 @@ impl PluginVersion {
     }
 
     /// Counts an illegal answer, which is found after the call was counted.
-    fn illegal(&self, illegal: &Illegal) -> CallError {
+    fn illegal(&self, illegal: &IllegalAnswer) -> CallError {
         let error = CallError::new(FailureKind::Output, illegal.to_string());
         self.shared.metrics.failures(error.kind).increment();
-        self.shared.figures.failed(&error);
+        self.shared.stats.failed(&error);
         let (plugin, version) = (self.name(), self.label());
         self.shared.log.write_host(|| {
             warn!(

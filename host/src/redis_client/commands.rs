@@ -21,7 +21,7 @@ use tracing::{info, warn};
 pub use self::script::Script;
 use super::{
     endpoints::Endpoints,
-    link::{Fault, Link},
+    link::{Link, LinkError},
     login::LoginChanges,
     topology::Topology,
 };
@@ -54,12 +54,12 @@ impl Unavailable {
 /// Sends commands. Clones share the link, and their commands share pipelines.
 #[derive(Clone)]
 pub struct Commands {
-    shared: Arc<Shared>,
+    shared: Arc<CommandsShared>,
     _supervisor: Arc<Supervisor>,
 }
 
-struct Shared {
-    live: ArcSwapOption<Live>,
+struct CommandsShared {
+    live: ArcSwapOption<CurrentLink>,
     /// The number of the link that is up; 0 while none is.
     up: watch::Sender<u64>,
     /// The reason why a server of Redis cannot be reached; `None` if all can.
@@ -68,7 +68,7 @@ struct Shared {
 }
 
 /// A link that is in use.
-struct Live {
+struct CurrentLink {
     link: Link,
     number: u64,
     since: Instant,
@@ -88,7 +88,7 @@ impl Drop for Supervisor {
 impl Commands {
     /// Starts connecting, and keeps the link up until the last clone is dropped.
     pub fn start(endpoints: Endpoints, metrics: &Arc<Metrics>) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(CommandsShared {
             live: ArcSwapOption::empty(),
             up: watch::Sender::new(0),
             fault: Mutex::new(Some(Unavailable::new("not connected to Redis yet"))),
@@ -173,8 +173,8 @@ impl Commands {
     }
 }
 
-impl Shared {
-    fn live(&self) -> Result<Arc<Live>, Unavailable> {
+impl CommandsShared {
+    fn live(&self) -> Result<Arc<CurrentLink>, Unavailable> {
         self.live.load_full().ok_or_else(|| {
             self.fault()
                 .unwrap_or_else(|| Unavailable::new("not connected to Redis"))
@@ -193,7 +193,7 @@ impl Shared {
     }
 }
 
-impl Live {
+impl CurrentLink {
     fn conclude(&self, answer: Result<Value, RedisError>) -> Result<Value, Unavailable> {
         answer.and_then(Value::extract_error).map_err(|error| {
             if self.is_lost(&error) {
@@ -230,12 +230,12 @@ fn describe(error: &RedisError) -> Unavailable {
 }
 
 /// Makes a link, waits until it is no longer usable, and makes another. `number` is that of the last link.
-async fn keep_linked(endpoints: &Endpoints, shared: &Shared, number: &mut u64) {
+async fn keep_linked(endpoints: &Endpoints, shared: &CommandsShared, number: &mut u64) {
     let mut logins = endpoints.login_changes();
     loop {
         *number += 1;
         logins.begin();
-        let mut live = Arc::new(Live {
+        let mut live = Arc::new(CurrentLink {
             link: connect(endpoints, shared).await,
             number: *number,
             since: Instant::now(),
@@ -260,14 +260,14 @@ async fn keep_linked(endpoints: &Endpoints, shared: &Shared, number: &mut u64) {
 /// Switches a link to the current login. A link to a cluster is replaced by one to the same servers, because it makes
 /// connections by itself; commands that are under way end on the old one.
 async fn log_in(
-    live: &mut Arc<Live>,
-    shared: &Shared,
+    live: &mut Arc<CurrentLink>,
+    shared: &CommandsShared,
     endpoints: &Endpoints,
 ) -> Result<(), RedisError> {
     if let Link::One { connection, .. } = &live.link {
         return endpoints.log_in(connection).await;
     }
-    *live = Arc::new(Live {
+    *live = Arc::new(CurrentLink {
         link: endpoints.link().await?,
         number: live.number,
         since: live.since,
@@ -277,7 +277,7 @@ async fn log_in(
     Ok(())
 }
 
-async fn connect(endpoints: &Endpoints, shared: &Shared) -> Link {
+async fn connect(endpoints: &Endpoints, shared: &CommandsShared) -> Link {
     let mut pause = RETRY_PAUSE.0;
     let mut last_said = None;
     loop {
@@ -300,8 +300,8 @@ async fn connect(endpoints: &Endpoints, shared: &Shared) -> Link {
 /// Checks whether all of Redis answers, and keeps the link logged in, until the link is no longer usable. Returns the
 /// reason.
 async fn watch_over(
-    live: &mut Arc<Live>,
-    shared: &Shared,
+    live: &mut Arc<CurrentLink>,
+    shared: &CommandsShared,
     endpoints: &Endpoints,
     logins: &mut LoginChanges,
 ) -> Unavailable {
@@ -316,14 +316,14 @@ async fn watch_over(
         }
         if logins.is_due() {
             let result = log_in(live, shared, endpoints).await;
-            logins.tried("commands", result.map_err(|error| describe(&error)));
+            logins.record_result("commands", result.map_err(|error| describe(&error)));
         }
         let looked = timeout(shared.timeout, live.link.look()).await;
         let fault = match looked.unwrap_or_else(|_| Err(late().into())) {
             Ok(()) => None,
-            Err(Fault::Unwell(reason)) => Some(Unavailable::new(reason)),
-            Err(Fault::Outdated(reason)) => return Unavailable::new(reason),
-            Err(Fault::Error(error)) => {
+            Err(LinkError::Unwell(reason)) => Some(Unavailable::new(reason)),
+            Err(LinkError::Outdated(reason)) => return Unavailable::new(reason),
+            Err(LinkError::Error(error)) => {
                 failed += 1;
                 let reason = describe(&error);
                 if failed >= LOOKS_FAILED_MAX || live.is_lost(&error) {

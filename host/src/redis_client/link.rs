@@ -12,7 +12,7 @@ use redis::{
 };
 use tokio::time::sleep;
 
-use super::topology::{Place, Topology, cluster_fault, is_master, masters};
+use super::topology::{HostPort, Topology, cluster_fault, is_master, masters};
 
 /// The pause before a command that a server of a cluster refused is sent again.
 const REDIRECT_PAUSE: Duration = Duration::from_millis(5);
@@ -31,7 +31,7 @@ pub(super) enum Link {
         /// Sends a command once.
         once: ClusterConnection,
         /// The masters when the link was made.
-        masters: BTreeSet<Place>,
+        masters: BTreeSet<HostPort>,
     },
 }
 
@@ -87,7 +87,7 @@ impl Link {
     }
 
     /// Checks that every server answers and still has its role.
-    pub(super) async fn look(&self) -> Result<(), Fault> {
+    pub(super) async fn look(&self) -> Result<(), LinkError> {
         match self {
             Self::One {
                 connection,
@@ -97,7 +97,7 @@ impl Link {
                 if *topology == Topology::Single {
                     redis::cmd("PING").exec_async(&mut connection).await?;
                 } else if !is_master(&redis::cmd("ROLE").query_async(&mut connection).await?) {
-                    return Err(Fault::Outdated("the server is no master any more"));
+                    return Err(LinkError::Outdated("the server is no master any more"));
                 }
                 Ok(())
             }
@@ -111,7 +111,7 @@ impl Link {
 }
 
 /// The problem of a link.
-pub(super) enum Fault {
+pub(super) enum LinkError {
     /// Something does not answer.
     Error(RedisError),
     /// Redis reports a problem of its own. A new link would change nothing.
@@ -120,7 +120,7 @@ pub(super) enum Fault {
     Outdated(&'static str),
 }
 
-impl From<RedisError> for Fault {
+impl From<RedisError> for LinkError {
     fn from(error: RedisError) -> Self {
         Self::Error(error)
     }
@@ -128,8 +128,8 @@ impl From<RedisError> for Fault {
 
 async fn look_at_cluster(
     connection: &ClusterConnection,
-    known: &BTreeSet<Place>,
-) -> Result<(), Fault> {
+    known: &BTreeSet<HostPort>,
+) -> Result<(), LinkError> {
     let ask = async |words: &[&str], routing| {
         let mut command = Cmd::new();
         for word in words {
@@ -141,12 +141,14 @@ async fn look_at_cluster(
     let anybody = || RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
     let slots = ask(&["CLUSTER", "SLOTS"], anybody()).await?;
     if masters_in(slots)? != *known {
-        return Err(Fault::Outdated("the masters of the cluster are others now"));
+        return Err(LinkError::Outdated(
+            "the masters of the cluster are others now",
+        ));
     }
     let info = ask(&["CLUSTER", "INFO"], anybody()).await?;
     let info: String = redis::from_redis_value(info).map_err(RedisError::from)?;
     if let Some(fault) = cluster_fault(&info) {
-        return Err(Fault::Unwell(fault));
+        return Err(LinkError::Unwell(fault));
     }
     let all = MultipleNodeRoutingInfo::AllMasters;
     let all = RoutingInfo::MultiNode((all, Some(ResponsePolicy::AllSucceeded)));
@@ -155,7 +157,7 @@ async fn look_at_cluster(
 }
 
 /// The masters in the answer to `CLUSTER SLOTS`.
-pub(super) fn masters_in(slots: Value) -> Result<BTreeSet<Place>, RedisError> {
+pub(super) fn masters_in(slots: Value) -> Result<BTreeSet<HostPort>, RedisError> {
     let slots: Vec<Value> = redis::from_redis_value(slots)?;
     Ok(masters(&slots))
 }

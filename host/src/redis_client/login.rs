@@ -43,7 +43,7 @@ impl LoginChanges {
     }
 
     /// Must be called with the result of an attempt to log in. A failed one stays due.
-    pub fn tried<E: std::fmt::Display>(&mut self, connection: &str, result: Result<(), E>) {
+    pub fn record_result<E: std::fmt::Display>(&mut self, connection: &str, result: Result<(), E>) {
         match result {
             Ok(()) => {
                 self.is_due = false;

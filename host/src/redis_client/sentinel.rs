@@ -10,7 +10,7 @@ use redis::{
 use super::{
     Endpoints,
     endpoints::with_address,
-    topology::{Place, Topology, is_master, topology_in},
+    topology::{HostPort, Topology, is_master, topology_in},
 };
 
 impl Endpoints {
@@ -25,7 +25,7 @@ impl Endpoints {
             Some(name) => name.to_owned(),
             None => only_master(&mut connection).await?,
         };
-        let place: Option<Place> = redis::cmd("SENTINEL")
+        let place: Option<HostPort> = redis::cmd("SENTINEL")
             .arg("GET-MASTER-ADDR-BY-NAME")
             .arg(&name)
             .query_async(&mut connection)

@@ -16,7 +16,7 @@ pub enum Topology {
 }
 
 /// Host and port.
-pub(super) type Place = (String, u16);
+pub(super) type HostPort = (String, u16);
 
 /// The kind of server according to `INFO server`.
 pub(super) fn topology_in(info: &str) -> Topology {
@@ -48,7 +48,7 @@ pub fn is_master(role: &Value) -> bool {
 }
 
 /// The servers that own slots, in the answer to `CLUSTER SLOTS`.
-pub(super) fn masters(slots: &[Value]) -> BTreeSet<Place> {
+pub(super) fn masters(slots: &[Value]) -> BTreeSet<HostPort> {
     slots
         .iter()
         .filter_map(|range| Some(range_of(range)?.2))
@@ -57,7 +57,7 @@ pub(super) fn masters(slots: &[Value]) -> BTreeSet<Place> {
 
 /// The server that owns `slot`, in the answer to `CLUSTER SLOTS`. The host is empty if the server that was asked does
 /// not know its own.
-pub(super) fn owner_of(slots: &[Value], slot: u16) -> Option<Place> {
+pub(super) fn owner_of(slots: &[Value], slot: u16) -> Option<HostPort> {
     slots
         .iter()
         .filter_map(range_of)
@@ -65,7 +65,7 @@ pub(super) fn owner_of(slots: &[Value], slot: u16) -> Option<Place> {
 }
 
 /// One entry of `CLUSTER SLOTS`: first, last, master, replicas...
-fn range_of(range: &Value) -> Option<(u16, u16, Place)> {
+fn range_of(range: &Value) -> Option<(u16, u16, HostPort)> {
     let Value::Array(parts) = range else {
         return None;
     };

@@ -2,20 +2,20 @@
 //!
 //! [`Router`] sends: to the connections on this node directly, through [`LocalTable`], and to other nodes through the
 //! broker. [`Connection`] is the shared state of a client: its name and its [`Outbox`]. The sender writes the outbox to the socket,
-//! at the end of its turn if it is [`corked`].
+//! at the end of its turn if it is in a [`write_batch`].
 
 mod connection;
-mod cork;
 mod outbox;
 mod table;
+mod write_batch;
 
 use std::sync::Arc;
 
-pub use crate::broker::{ConnectionReport, LISTED_MAX, NodeReport, Told, UserRequest};
+pub use crate::broker::{ConnectionReport, LISTED_MAX, NodeReport, UserAnswer, UserRequest};
 pub use connection::Connection;
-pub use cork::corked;
-pub use outbox::{CloseRequest, Outbox, PushError, Pushed, Sink};
-pub use table::{LocalTable, Slot, SlotLimits, SlotRefused};
+pub use outbox::{CloseRequest, Outbox, PendingWrite, PushError, SocketSink};
+pub use table::{ConnectionSlot, LocalTable, SlotLimits, SlotRefused};
+pub use write_batch::write_batch;
 
 use crate::{
     broker::{Broker, BrokerError, LocalNode, Target},
@@ -42,7 +42,7 @@ pub struct Reach {
 
 /// The result of a [`UserRequest`].
 #[derive(Debug)]
-pub struct Asked {
+pub struct UserOutcome {
     /// The number of connections on this node that it concerned.
     pub here: usize,
     /// The answers of the other nodes that hold the user; an error if those nodes are unknown.
@@ -121,8 +121,8 @@ impl Router {
     }
 
     /// Carries out `request` for every connection of `user`, here and on every other node.
-    pub async fn ask_about(&self, user: &str, request: &UserRequest) -> Asked {
-        Asked {
+    pub async fn ask_about(&self, user: &str, request: &UserRequest) -> UserOutcome {
+        UserOutcome {
             here: self.table.carry_out(user, request),
             elsewhere: self.broker.ask_about(user, request).await,
         }

@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 
-use self::queue::Queue;
+use self::queue::FrameQueue;
 use crate::protocol::{CloseCode, Frame};
 
 /// Charged for a queued frame in addition to its bytes: its place in the queue and its share of the allocation. Without it,
@@ -29,7 +29,7 @@ const FRAME_OVERHEAD_BYTES: usize = 64;
 const CONTROLS_MAX: usize = 64;
 
 /// The sending half of a socket.
-pub trait Sink: Send + Sync {
+pub trait SocketSink: Send + Sync {
     /// Writes `first`, then `second`, without blocking, and returns the number of bytes written. Either may be empty.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ pub trait Sink: Send + Sync {
 /// [`Outbox::detach`].
 #[derive(Default)]
 pub struct Outbox {
-    state: Mutex<State>,
+    state: Mutex<OutboxState>,
     /// A copy of the count in the state that can be read without the lock.
     written: AtomicU64,
     /// Whether something was written after the socket was full, so the client has read something.
@@ -52,10 +52,10 @@ pub struct Outbox {
 }
 
 #[derive(Default)]
-struct State {
-    queue: Queue,
+struct OutboxState {
+    queue: FrameQueue,
     /// `None` before the session serves and after it has ended.
-    sink: Option<Box<dyn Sink>>,
+    sink: Option<Box<dyn SocketSink>>,
     /// Whether the socket is full. The session then waits until it is writable, and no other task needs to try.
     blocked: bool,
     close: Option<CloseRequest>,
@@ -77,7 +77,7 @@ pub struct CloseRequest {
 
 /// The work that remains for a frame that was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pushed {
+pub enum PendingWrite {
     /// The caller must write it, by [`Outbox::flush`] or [`Outbox::wake_to_write`].
     Unwritten,
     /// The socket is full; the session flushes it once it becomes writable.
@@ -112,7 +112,7 @@ impl Outbox {
         frame: Frame,
         is_message: bool,
         bytes_max: usize,
-    ) -> Result<Pushed, PushError> {
+    ) -> Result<PendingWrite, PushError> {
         let mut state = self.state();
         if state.close.is_some() || state.ended {
             return Err(PushError::Closing);
@@ -131,9 +131,9 @@ impl Outbox {
         }
         state.queue.push(frame, is_message);
         Ok(if state.blocked {
-            Pushed::Blocked
+            PendingWrite::Blocked
         } else {
-            Pushed::Unwritten
+            PendingWrite::Unwritten
         })
     }
 
@@ -181,7 +181,7 @@ impl Outbox {
     }
 
     /// From now on, queued frames are written to `sink`.
-    pub fn attach(&self, sink: Box<dyn Sink>) {
+    pub fn attach(&self, sink: Box<dyn SocketSink>) {
         self.state().sink = Some(sink);
     }
 
@@ -235,7 +235,7 @@ impl Outbox {
         self.took_more.load(Ordering::Relaxed) && self.took_more.swap(false, Ordering::Relaxed)
     }
 
-    fn note_written(&self, state: &State) {
+    fn note_written(&self, state: &OutboxState) {
         self.written
             .store(state.queue.written_in_all(), Ordering::Relaxed);
     }
@@ -277,14 +277,14 @@ impl Outbox {
         Poll::Pending
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, OutboxState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether everything is written. If not, `poll_room` wakes the task.
     fn drive(
         &self,
-        state: &mut State,
+        state: &mut OutboxState,
         cx: &mut Context<'_>,
         poll_room: &mut impl FnMut(&mut Context<'_>) -> Poll<io::Result<()>>,
     ) -> io::Result<bool> {
@@ -312,7 +312,7 @@ impl Outbox {
     }
 }
 
-impl State {
+impl OutboxState {
     fn write(&mut self) -> io::Result<()> {
         match &self.sink {
             Some(sink) => self.queue.write(&**sink),
@@ -339,7 +339,7 @@ impl std::fmt::Debug for Outbox {
 }
 
 /// Wakes the session after releasing the lock, so that the session does not block on it.
-fn wake(mut state: MutexGuard<'_, State>) {
+fn wake(mut state: MutexGuard<'_, OutboxState>) {
     let session = state.session.take();
     drop(state);
     if let Some(session) = session {

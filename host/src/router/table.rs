@@ -11,7 +11,7 @@ use std::{
 
 use dashmap::{DashMap, Entry};
 
-use super::{Connection, PushError, Pushed, cork};
+use super::{Connection, PendingWrite, PushError, write_batch};
 use crate::{
     broker::{ConnectionReport, LISTED_MAX, LocalNode, Target, UserRequest},
     metrics::{DropReason, Metrics},
@@ -46,7 +46,7 @@ struct RoomEntry {
 }
 
 /// A place for one connection: reserved before the upgrade, released when it is dropped.
-pub struct Slot {
+pub struct ConnectionSlot {
     table: Arc<LocalTable>,
     user: Box<str>,
     /// The connection that holds it.
@@ -99,7 +99,11 @@ impl LocalTable {
     ///
     /// # Errors
     /// Returns [`SlotRefused`] with the limit that is reached.
-    pub fn reserve(self: &Arc<Self>, user: &str, limits: SlotLimits) -> Result<Slot, SlotRefused> {
+    pub fn reserve(
+        self: &Arc<Self>,
+        user: &str,
+        limits: SlotLimits,
+    ) -> Result<ConnectionSlot, SlotRefused> {
         let taken = self.slots.fetch_add(1, Ordering::Relaxed) + 1;
         if limits.in_all > 0 && taken > limits.in_all {
             self.slots.fetch_sub(1, Ordering::Relaxed);
@@ -127,7 +131,7 @@ impl LocalTable {
             silent.outbox().close(CloseCode::REPLACED, reason);
         }
         self.metrics.active_connections.add(1);
-        Ok(Slot {
+        Ok(ConnectionSlot {
             table: self.clone(),
             user: user.into(),
             connection: None,
@@ -178,7 +182,7 @@ impl LocalTable {
     ) -> Result<(), PushError> {
         let bytes_max = self.outbox_bytes_max.load(Ordering::Relaxed);
         let pushed = connection.outbox().push(frame, is_message, bytes_max)?;
-        if pushed == Pushed::Unwritten && !cork::hold(connection) {
+        if pushed == PendingWrite::Unwritten && !write_batch::defer_flush(connection) {
             connection.outbox().wake_to_write();
         }
         Ok(())
@@ -299,7 +303,7 @@ impl UserEntry {
     }
 }
 
-impl Slot {
+impl ConnectionSlot {
     /// Assigns the slot to `connection`, which may be replaced from now on.
     pub fn give_to(&mut self, connection: Arc<Connection>) {
         self.connection = Some(connection);
@@ -377,7 +381,7 @@ impl LocalNode for LocalTable {
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         if let Some(mut entry) = self.table.users.get_mut(&self.user) {
             let connection = self.connection.as_ref();
@@ -438,7 +442,7 @@ mod tests {
     }
 
     /// A connection of `a` with its slot.
-    fn held(table: &Arc<LocalTable>) -> (Arc<Connection>, Slot) {
+    fn held(table: &Arc<LocalTable>) -> (Arc<Connection>, ConnectionSlot) {
         let limits = SlotLimits {
             in_all: 0,
             ..LIMITS

@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
-use super::{Routes, front::Front};
+use super::{ListenerRoutes, front::Front};
 use crate::session::Services;
 
 /// Pause after an accept error that would otherwise recur immediately.
@@ -42,7 +42,7 @@ impl From<TcpListener> for Listeners {
 /// tasks.
 pub async fn serve(
     listeners: &Listeners,
-    routes: &Routes,
+    routes: &ListenerRoutes,
     services: &Arc<Services>,
     stop: &CancellationToken,
 ) {

@@ -139,7 +139,7 @@ async fn plugins(State(state): State<AppState>) -> Response {
     struct Plugins<'a> {
         plugins: Vec<Plugin<'a>>,
     }
-    let views = state.services.registry.view();
+    let views = state.services.manager.view();
     let plugins = views.iter().map(public).collect();
     json(StatusCode::OK, &Plugins { plugins })
 }

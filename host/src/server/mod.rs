@@ -1,17 +1,17 @@
 //! HTTP: the upgrade to a WebSocket, probes, metrics, and the APIs for backends and operators.
 
 mod accept;
+mod address_limiter;
 mod admin;
 mod api;
 mod bearer;
 mod demo;
 mod error;
 mod front;
-mod gate;
 mod handshake;
-mod refused;
 mod throttle;
 mod upgrade;
+mod upgrade_refusal;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -27,14 +27,14 @@ use axum::{
 };
 
 pub use accept::{Listeners, serve};
-use gate::Gate;
+use address_limiter::AddressLimiter;
 use throttle::Throttle;
 use tracing::warn;
 
 use crate::{
     auth::Authenticator,
+    cluster_rollout::ClusterRollout,
     config::{AuthConfig, Config},
-    fleet::Fleet,
     metrics::{
         prometheus::{self, Format},
         readings,
@@ -50,9 +50,9 @@ pub struct AppState {
     /// Authenticates clients.
     pub authenticator: Arc<Authenticator>,
     /// Follows the cluster's decisions about plugins.
-    pub fleet: Arc<Fleet>,
+    pub cluster: Arc<ClusterRollout>,
     /// Limits the number of connections per address, and the rate of new connections.
-    gate: Arc<Gate>,
+    gate: Arc<AddressLimiter>,
 }
 
 impl AppState {
@@ -60,12 +60,12 @@ impl AppState {
     pub fn new(
         services: Arc<Services>,
         authenticator: Arc<Authenticator>,
-        fleet: Arc<Fleet>,
+        cluster: Arc<ClusterRollout>,
     ) -> Self {
         Self {
             services,
             authenticator,
-            fleet,
+            cluster,
             gate: Arc::default(),
         }
     }
@@ -73,7 +73,7 @@ impl AppState {
 
 /// The routes of each listener.
 #[derive(Debug)]
-pub struct Routes {
+pub struct ListenerRoutes {
     public: Router,
     /// The routes of the listener at `server.internal_listen`, if there is one.
     internal: Option<Router>,
@@ -82,7 +82,7 @@ pub struct Routes {
 }
 
 /// The routes of all listeners.
-pub fn routes(state: AppState, config: &Config) -> Routes {
+pub fn routes(state: AppState, config: &Config) -> ListenerRoutes {
     let path = config.server.websocket_path.as_str();
     let mut public = probes()
         .route(path, any(upgrade::upgrade))
@@ -103,7 +103,7 @@ pub fn routes(state: AppState, config: &Config) -> Routes {
         ),
         None => (public.merge(internal), None),
     };
-    Routes {
+    ListenerRoutes {
         public: public.with_state(state),
         internal,
         are_open: matches!(config.auth, AuthConfig::None { .. }),
@@ -130,11 +130,11 @@ async fn ready(State(state): State<AppState>) -> Response {
     if !state.authenticator.is_ready() {
         return not_ready("no keys for tokens could be fetched yet; the log says why");
     }
-    if let Err(reason) = state.fleet.check() {
+    if let Err(reason) = state.cluster.check() {
         warn!(reason, "not ready: the plugins of the cluster are not live");
         return not_ready("the plugins of the cluster are not live; the log says why");
     }
-    let live = services.registry.live();
+    let live = services.manager.live();
     let missing: Vec<&str> = live.missing().collect();
     if !missing.is_empty() {
         return not_ready(&format!(

@@ -22,10 +22,10 @@ const ADDRESSES_MAX: usize = 4_096;
 
 /// Counts wrong keys per address.
 #[derive(Debug)]
-pub(super) struct Throttle(Mutex<State>);
+pub(super) struct Throttle(Mutex<ThrottleState>);
 
 #[derive(Debug)]
-struct State {
+struct ThrottleState {
     addresses: HashMap<IpAddr, TokenBucket>,
     /// Shared by the addresses for which there is no room.
     others: TokenBucket,
@@ -33,7 +33,7 @@ struct State {
 
 impl Throttle {
     pub(super) fn new(now: Instant) -> Self {
-        Self(Mutex::new(State {
+        Self(Mutex::new(ThrottleState {
             addresses: HashMap::new(),
             others: TokenBucket::new(now),
         }))
@@ -49,12 +49,12 @@ impl Throttle {
         bucket.take(now, PER_SECOND, BURST).map(drop)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ThrottleState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl ThrottleState {
     fn of(&mut self, address: IpAddr, now: Instant) -> &mut TokenBucket {
         let key = client_network(address);
         if self.addresses.len() >= ADDRESSES_MAX && !self.addresses.contains_key(&key) {

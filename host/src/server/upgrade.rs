@@ -19,10 +19,10 @@ use tracing::{Instrument, debug, debug_span, info};
 
 use super::{
     AppState,
-    front::{FrontStream, Target},
-    gate::Place,
+    address_limiter::AddressPermit,
+    front::{FrontStream, RequestTarget},
     handshake,
-    refused::{self, Refused},
+    upgrade_refusal::{self, UpgradeRefusal},
 };
 use crate::{
     auth::{
@@ -32,7 +32,7 @@ use crate::{
     },
     metrics::events::UpgradeRefused,
     protocol::ClientInfo,
-    router::{Connection, Slot, SlotLimits, corked},
+    router::{Connection, ConnectionSlot, SlotLimits, write_batch},
     session::{Services, Session, TcpSocket},
 };
 
@@ -53,49 +53,49 @@ pub(super) async fn upgrade(
             return refuse(services, request, refused);
         }
     };
-    let Admitted {
+    let AdmittedUpgrade {
         identity,
         accept_key,
-        places,
+        permits,
     } = admitted;
     let client = client(services.ids.next(), &identity, address);
     let traces_plugins = identity.v1 && may_trace_plugins(services, request.uri().query());
     let connection = Connection::new(client, identity.v1).tracing_plugins(traces_plugins);
     let connection = Arc::new(connection);
-    // A separate task, so that the connection's places are freed even if the client does not wait for the response.
+    // A separate task, so that the connection's permits are freed even if the client does not wait for the response.
     tokio::spawn(begin(
         hyper::upgrade::on(&mut request),
         services.clone(),
         connection,
         identity.expires_at,
-        places,
+        permits,
     ));
     switching(accept_key, identity.subprotocol)
 }
 
 /// The parts of an admitted upgrade.
-struct Admitted {
+struct AdmittedUpgrade {
     identity: Identity,
     accept_key: HeaderValue,
-    places: Places,
+    permits: ConnectionPermits,
 }
 
-/// The places that a connection holds for as long as it is open.
-struct Places {
-    slot: Slot,
-    of_address: Place,
+/// The permits that a connection holds for as long as it is open.
+struct ConnectionPermits {
+    slot: ConnectionSlot,
+    of_address: AddressPermit,
 }
 
-/// Decides whether the request may become a connection: cheap checks first, places last. Only clients with a valid
+/// Decides whether the request may become a connection: cheap checks first, permits last. Only clients with a valid
 /// token count towards the node's rate limit.
 async fn admit(
     state: &AppState,
     request: &mut Request,
     address: SocketAddr,
-) -> Result<Admitted, Refused> {
+) -> Result<AdmittedUpgrade, UpgradeRefusal> {
     let services = &state.services;
     if services.draining.load(Ordering::Acquire) {
-        return Err(Refused::draining());
+        return Err(UpgradeRefusal::draining());
     }
     check_origin(services, request, address)?;
     let identity = state
@@ -104,14 +104,14 @@ async fn admit(
         .await?;
     let live = services.live.load();
     let accept_key =
-        handshake::accept_key(request).map_err(|response| Refused::handshake(*response))?;
+        handshake::accept_key(request).map_err(|response| UpgradeRefusal::handshake(*response))?;
     let (gate, limits) = (&state.gate, &live.limits);
     if !gate.lets_in(limits.upgrades_per_second, Instant::now()) {
-        return Err(Refused::rate());
+        return Err(UpgradeRefusal::rate());
     }
     let of_address = gate
-        .place(address.ip(), limits.connections_per_address_max)
-        .ok_or_else(Refused::address)?;
+        .permit(address.ip(), limits.connections_per_address_max)
+        .ok_or_else(UpgradeRefusal::address)?;
     let slot_limits = SlotLimits {
         per_user: limits.connections_per_user_max,
         in_all: limits.connections_max,
@@ -121,10 +121,10 @@ async fn admit(
         .router
         .table()
         .reserve(&identity.user, slot_limits)?;
-    Ok(Admitted {
+    Ok(AdmittedUpgrade {
         identity,
         accept_key,
-        places: Places { slot, of_address },
+        permits: ConnectionPermits { slot, of_address },
     })
 }
 
@@ -134,7 +134,10 @@ fn check_origin(
     address: SocketAddr,
 ) -> Result<(), OriginRefused> {
     let live = services.live.load();
-    let host = request.extensions().get::<Target>().map(Target::authority);
+    let host = request
+        .extensions()
+        .get::<RequestTarget>()
+        .map(RequestTarget::authority);
     let allowed = &live.server.allowed_origins;
     origin::check(request.headers(), host, allowed).inspect_err(|refused| {
         info!(
@@ -147,15 +150,15 @@ fn check_origin(
 }
 
 /// Answers a refused upgrade. A client that asked for it is accepted and then closed with the code for the refusal.
-fn refuse(services: &Arc<Services>, mut request: Request, refused: Refused) -> Response {
-    if !refused::wants_close(&request) {
+fn refuse(services: &Arc<Services>, mut request: Request, refused: UpgradeRefusal) -> Response {
+    if !upgrade_refusal::wants_close(&request) {
         return *refused.response;
     }
     let Ok(accept_key) = handshake::accept_key(&request) else {
         return *refused.response;
     };
     let upgraded = hyper::upgrade::on(&mut request);
-    let (services, frame) = (services.clone(), refused::close_frame(&refused));
+    let (services, frame) = (services.clone(), upgrade_refusal::close_frame(&refused));
     tokio::spawn(async move {
         if let Some((stream, _)) = stream_of(upgraded).await {
             stream.close_with(&frame, &services.live).await;
@@ -177,7 +180,7 @@ async fn begin(
     services: Arc<Services>,
     connection: Arc<Connection>,
     expires_at: Option<SystemTime>,
-    places: Places,
+    permits: ConnectionPermits,
 ) {
     let Some((stream, read)) = stream_of(upgraded).await else {
         return;
@@ -196,9 +199,9 @@ async fn begin(
         user = client.user,
         address = client.address
     );
-    let Places { slot, of_address } = places;
+    let ConnectionPermits { slot, of_address } = permits;
     let session = Session::new(socket, services, connection, expires_at, slot);
-    corked(session.run()).instrument(span).await;
+    write_batch(session.run()).instrument(span).await;
     drop(of_address);
 }
 

@@ -24,7 +24,7 @@ use crate::{
     trace::Trace,
 };
 
-pub use crate::pipeline::To;
+pub use crate::pipeline::Receivers;
 
 /// A message from a backend that respects the limits of the WebSocket protocol.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct Posted<'a> {
     /// The user in whose name it is sent; empty for the platform.
     pub sender: &'a str,
     /// `None` if no receiver is named.
-    pub to: Option<To<'a>>,
+    pub to: Option<Receivers<'a>>,
     /// The payload, as JSON text.
     pub payload: &'a str,
     /// Whether the message bypasses the plugins.
@@ -84,7 +84,7 @@ pub async fn post(services: &Services, id: &str, posted: Posted<'_>) -> Result<A
         Outcome::Route(message)
     } else {
         // One set of versions for the whole message, even if plugins are swapped meanwhile.
-        pipeline::run(&*services.registry.enter().await, None, message).await
+        pipeline::run(&*services.manager.enter().await, None, message).await
     };
     let concluded = conclude(services, outcome).await;
     if let Err(NotSent::Refused { code, .. }) = &concluded {
@@ -139,7 +139,7 @@ async fn deliver(services: &Services, message: &Message<'_>) -> Result<AckStatus
     };
     let to = match &message.to {
         // A plugin returned the message to its sender, which has no connection.
-        Some(To::Sender) => {
+        Some(Receivers::Sender) => {
             connection_gone(services);
             return Ok(AckStatus::Offline);
         }

@@ -13,7 +13,7 @@ use crate::{
         DropReason, OTHER, duration_of_ms,
         events::{MessageDropped, MessageRejected, MessageRejectedByPlugin},
     },
-    pipeline::{self, Message, Outcome, Refused, Seen, To},
+    pipeline::{self, AccessDenied, Message, Outcome, Receivers, SeenVersions},
     plugin::{Action, Draft, PluginVersion},
     protocol::{
         ClientInfo, CloseCode, Dialect, Envelope, ErrorCode, event_type,
@@ -32,7 +32,7 @@ pub(super) const UNAVAILABLE: &str =
     "the message could not be sent to the node of its receiver; try again";
 
 /// One frame's context.
-struct Turn<'a> {
+struct FrameContext<'a> {
     services: &'a Services,
     connection: &'a Arc<Connection>,
     /// The frame's `id`, if the sender wants an `ack`.
@@ -42,7 +42,7 @@ struct Turn<'a> {
     /// The span of the message, if it is traced.
     trace: Trace<'a>,
     /// The versions of the plugins that saw it, if the sender wants them and is allowed to see them.
-    seen: Option<&'a Seen>,
+    seen: Option<&'a SeenVersions>,
 }
 
 /// Handles the text frame `text`, which arrived at `arrived`.
@@ -83,8 +83,8 @@ pub(super) async fn frame(
     }
     // Boxed: otherwise every idle connection would keep the memory for it.
     let wants_seen = envelope.id.is_some() && connection.traces_plugins();
-    let seen = wants_seen.then(Box::<Seen>::default);
-    let turn = Turn {
+    let seen = wants_seen.then(Box::<SeenVersions>::default);
+    let turn = FrameContext {
         services,
         connection,
         id: envelope.id.as_deref(),
@@ -96,7 +96,7 @@ pub(super) async fn frame(
         return Box::pin(turn.built_in(&envelope, limits)).await;
     }
     // One set of versions for the whole message, even if plugins are swapped meanwhile.
-    let plugins = services.registry.enter().await;
+    let plugins = services.manager.enter().await;
     let event_type = &*envelope.event_type;
     if !live.events.client.matches(event_type)
         && !pipeline::is_handled(&plugins, connection.user(), event_type)
@@ -108,11 +108,11 @@ pub(super) async fn frame(
     }
     services.metrics.messages.increment();
     let to = match (&envelope.receiver, &envelope.room) {
-        (Some(user), _) => Some(To::User(Cow::Borrowed(&**user))),
+        (Some(user), _) => Some(Receivers::User(Cow::Borrowed(&**user))),
         (None, Some(room)) if !connection.is_member(room) => {
             return turn.error(ErrorCode::NotInRoom, "join the room before you send to it");
         }
-        (None, Some(room)) => Some(To::Room(Cow::Borrowed(&**room))),
+        (None, Some(room)) => Some(Receivers::Room(Cow::Borrowed(&**room))),
         (None, None) => None,
     };
     let message = Message {
@@ -131,7 +131,7 @@ pub(super) async fn frame(
     services.metrics.delivery_latency.record(arrived.elapsed());
 }
 
-impl Turn<'_> {
+impl FrameContext<'_> {
     async fn conclude(&self, outcome: Outcome<'_>, limits: &Limits) {
         match outcome {
             Outcome::Route(message) => self.route(&message).await,
@@ -265,7 +265,7 @@ impl Turn<'_> {
     }
 
     async fn join(&self, room: &str, limits: &Limits) {
-        let plugins = self.services.registry.enter().await;
+        let plugins = self.services.manager.enter().await;
         let verdict = pipeline::authorize_join(&plugins, self.connection.client(), room).await;
         drop(plugins);
         match verdict {
@@ -276,11 +276,11 @@ impl Turn<'_> {
                 ErrorCode::TooManyRooms,
                 "leave a room before you join another",
             ),
-            Err(Refused::Rejected { plugin, rejection }) => {
+            Err(AccessDenied::Rejected { plugin, rejection }) => {
                 self.conclude(Outcome::Rejected { plugin, rejection }, limits)
                     .await;
             }
-            Err(Refused::Failed { plugin }) => {
+            Err(AccessDenied::Failed { plugin }) => {
                 self.conclude(Outcome::Failed { plugin }, limits).await
             }
         }
@@ -377,13 +377,13 @@ fn reject(
 }
 
 /// The close request for a connection that the plugins did not admit.
-pub(super) fn refusal(refused: &Refused) -> CloseRequest {
+pub(super) fn refusal(refused: &AccessDenied) -> CloseRequest {
     match refused {
-        Refused::Rejected { rejection, .. } => CloseRequest {
+        AccessDenied::Rejected { rejection, .. } => CloseRequest {
             code: CloseCode::REFUSED,
             reason: format!("{}: {}", rejection.code, rejection.reason),
         },
-        Refused::Failed { .. } => CloseRequest {
+        AccessDenied::Failed { .. } => CloseRequest {
             code: CloseCode::PLUGIN_FAILED,
             reason: "a plugin failed; try again".to_owned(),
         },
@@ -472,7 +472,7 @@ async fn send_draft(
     draft: &Draft,
     trace: Trace<'_>,
 ) {
-    let Some(to) = draft.destination.clone().map(To::from) else {
+    let Some(to) = draft.destination.clone().map(Receivers::from) else {
         dropped(services, DropReason::Offline);
         return;
     };
@@ -498,19 +498,19 @@ async fn send_draft(
 pub(super) async fn send(
     services: &Services,
     connection: Option<&Arc<Connection>>,
-    to: &To<'_>,
+    to: &Receivers<'_>,
     delivery: &Delivery<'_>,
     trace: Trace<'_>,
 ) -> Result<bool, crate::broker::BrokerError> {
     let frame = delivery.encode();
     let target = match to {
-        To::Sender => {
+        Receivers::Sender => {
             let table = services.router.table();
             return Ok(connection.is_some_and(|connection| table.push_message(connection, frame)));
         }
-        To::User(user) => Target::User(user),
-        To::Room(room) => Target::Room(room),
-        To::Everyone => Target::Everyone,
+        Receivers::User(user) => Target::User(user),
+        Receivers::Room(room) => Target::Room(room),
+        Receivers::Everyone => Target::Everyone,
     };
     services
         .router
@@ -553,17 +553,17 @@ fn leave(services: &Services, connection: &Arc<Connection>, room: &str) {
     }
 }
 
-pub(super) fn receiver<'t>(to: &'t To<'_>, sender: &'t str) -> &'t str {
+pub(super) fn receiver<'t>(to: &'t Receivers<'_>, sender: &'t str) -> &'t str {
     match to {
-        To::Sender => sender,
-        To::User(user) => user,
-        To::Room(_) | To::Everyone => "",
+        Receivers::Sender => sender,
+        Receivers::User(user) => user,
+        Receivers::Room(_) | Receivers::Everyone => "",
     }
 }
 
-pub(super) fn room<'t>(to: &'t To<'_>) -> Option<&'t str> {
+pub(super) fn room<'t>(to: &'t Receivers<'_>) -> Option<&'t str> {
     match to {
-        To::Room(room) => Some(room),
+        Receivers::Room(room) => Some(room),
         _ => None,
     }
 }

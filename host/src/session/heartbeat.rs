@@ -78,7 +78,7 @@ impl Heartbeat {
     /// Returns the step that is due now. This call was due at `due`: if it comes much later, the process was stopped
     /// meanwhile, and the client may have had no chance to be heard. The client then gets another ping, and time to
     /// answer it.
-    pub(super) fn look(&mut self, now: Instant, due: Instant, server: &ServerConfig) -> Beat {
+    pub(super) fn next_beat(&mut self, now: Instant, due: Instant, server: &ServerConfig) -> Beat {
         if was_stopped(now, due, server) {
             self.last_heard = self
                 .last_heard
@@ -131,7 +131,7 @@ mod tests {
         let mut beats = Vec::new();
         loop {
             let due = heartbeat.deadline(&server);
-            let beat = heartbeat.look(due, due, &server);
+            let beat = heartbeat.next_beat(due, due, &server);
             beats.push(((due - start).as_secs(), beat));
             match beat {
                 Beat::Ping => heartbeat.pinged(due, 0),
@@ -153,7 +153,7 @@ mod tests {
         heartbeat.heard(start + seconds(59), 0);
         assert!(!heartbeat.is_asking());
         let at = start + seconds(61);
-        assert_eq!(heartbeat.look(at, at, &server), Beat::Rest);
+        assert_eq!(heartbeat.next_beat(at, at, &server), Beat::Rest);
         assert_eq!(heartbeat.deadline(&server), start + seconds(59 + 25));
     }
 
@@ -172,12 +172,12 @@ mod tests {
             (124, Beat::Idle),
         ] {
             let at = start + seconds(at);
-            assert_eq!(heartbeat.look(at, at, &server), beat);
+            assert_eq!(heartbeat.next_beat(at, at, &server), beat);
         }
         heartbeat.heard(start, 0);
         heartbeat.pinged(start, u64::MAX);
         let at = start + seconds(60 + 128);
-        assert_eq!(heartbeat.look(at, at, &server), Beat::Idle);
+        assert_eq!(heartbeat.next_beat(at, at, &server), Beat::Idle);
     }
 
     #[test]
@@ -187,14 +187,14 @@ mod tests {
             let mut heartbeat = Heartbeat::new(start);
             let due = start + seconds(due);
             let now = due + seconds(500);
-            assert_eq!(heartbeat.look(now, due, &server), Beat::Ping);
+            assert_eq!(heartbeat.next_beat(now, due, &server), Beat::Ping);
             heartbeat.pinged(now, 0);
             let due = now + server.idle_timeout - server.ping_interval;
             assert_ne!(
-                heartbeat.look(due - seconds(1), due - seconds(1), &server),
+                heartbeat.next_beat(due - seconds(1), due - seconds(1), &server),
                 Beat::Idle
             );
-            assert_eq!(heartbeat.look(due, due, &server), Beat::Idle);
+            assert_eq!(heartbeat.next_beat(due, due, &server), Beat::Idle);
         }
     }
 }

@@ -7,7 +7,7 @@
 pub mod backend;
 mod dispatch;
 mod heartbeat;
-mod live;
+mod live_config;
 mod rate;
 mod serve;
 pub mod socket;
@@ -15,8 +15,8 @@ mod status;
 mod tcp_socket;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod unfinished;
-mod wire;
 
 use std::{
     any::Any,
@@ -30,7 +30,7 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-pub use live::{Live, LiveConfig};
+pub use live_config::{ConfigHandle, LiveConfig};
 pub use socket::{Incoming, Socket, SocketError};
 pub use tcp_socket::TcpSocket;
 pub use unfinished::UnfinishedBytes;
@@ -38,19 +38,19 @@ pub use unfinished::UnfinishedBytes;
 use crate::{
     metrics::{DropReason, Metrics, events::SessionFailed},
     pipeline,
-    plugin::Registry,
+    plugin::PluginManager,
     protocol::{
         CloseCode, Frame,
         ids::IdSource,
         outbound::{Welcome, WelcomeLimits},
     },
-    router::{CloseRequest, Connection, Router, Slot},
+    router::{CloseRequest, Connection, ConnectionSlot, Router},
     trace::Tracer,
 };
 use heartbeat::Heartbeat;
 use rate::Allowance;
-use unfinished::Share;
-use wire::Wire;
+use transport::Transport;
+use unfinished::UnfinishedShare;
 
 /// How long a closing client may take to read the remaining frames and to answer the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,7 +60,7 @@ pub struct Services {
     /// Delivers messages to other connections.
     pub router: Router,
     /// The plugins.
-    pub registry: Arc<Registry>,
+    pub manager: Arc<PluginManager>,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// Creates IDs of messages and connections.
@@ -68,7 +68,7 @@ pub struct Services {
     /// Chooses the messages that are traced.
     pub tracer: Tracer,
     /// The configuration that may change while the server runs.
-    pub live: Live,
+    pub live: ConfigHandle,
     /// The memory that unfinished messages take.
     pub unfinished: Arc<UnfinishedBytes>,
     /// Set when the node begins to shut down.
@@ -77,7 +77,7 @@ pub struct Services {
 
 /// One client's session.
 pub struct Session<S> {
-    wire: Wire<S>,
+    wire: Transport<S>,
     services: Arc<Services>,
     connection: Arc<Connection>,
     expires_at: Option<SystemTime>,
@@ -88,7 +88,7 @@ pub struct Session<S> {
     allowance: Allowance,
     /// When the message that is being received began.
     message_began: Option<Instant>,
-    unfinished: Share,
+    unfinished: UnfinishedShare,
     /// The bytes that the socket had received at the last check, and the time of that check.
     received: u64,
     read_at: Instant,
@@ -96,7 +96,7 @@ pub struct Session<S> {
     due: Instant,
     /// The number of configuration changes that it has applied.
     changes_seen: u64,
-    _slot: Slot,
+    _slot: ConnectionSlot,
 }
 
 /// The stage of a session.
@@ -114,7 +114,7 @@ enum Stage {
 
 /// How a connection ended.
 #[derive(Debug)]
-struct End {
+struct SessionEnd {
     code: u16,
     reason: String,
     /// The close frame that the server must still send.
@@ -129,13 +129,13 @@ impl<S: Socket> Session<S> {
         services: Arc<Services>,
         connection: Arc<Connection>,
         expires_at: Option<SystemTime>,
-        mut slot: Slot,
+        mut slot: ConnectionSlot,
     ) -> Self {
         let now = Instant::now();
         slot.give_to(connection.clone());
         Self {
-            wire: Wire::new(socket, connection.clone()),
-            unfinished: Share::new(services.unfinished.clone()),
+            wire: Transport::new(socket, connection.clone()),
+            unfinished: UnfinishedShare::new(services.unfinished.clone()),
             services,
             connection,
             expires_at,
@@ -183,10 +183,10 @@ impl<S: Socket> Session<S> {
     }
 
     /// Asks the plugins to admit the connection, and makes it reachable.
-    async fn arrive(&mut self) -> Result<(), End> {
+    async fn arrive(&mut self) -> Result<(), SessionEnd> {
         let services = &*self.services;
         let client = self.connection.client();
-        let plugins = services.registry.enter().await;
+        let plugins = services.manager.enter().await;
         let admitted = pipeline::connected(&plugins, client).await;
         services.metrics.connections.increment();
         debug!("connected");
@@ -219,12 +219,12 @@ impl<S: Socket> Session<S> {
     }
 
     /// Makes the connection unreachable, and informs the plugins.
-    async fn depart(&mut self, end: &End) {
+    async fn depart(&mut self, end: &SessionEnd) {
         self.stage = Stage::Departed;
         let services = &*self.services;
         let client = self.connection.client();
         services.router.disconnect(&self.connection);
-        let plugins = services.registry.enter().await;
+        let plugins = services.manager.enter().await;
         let actions = pipeline::disconnected(&plugins, client, None, end.code, &end.reason).await;
         drop(plugins);
         dispatch::perform_after(services, client, actions).await;
@@ -248,7 +248,7 @@ impl<S: Socket> Session<S> {
     }
 
     /// Closes the connection properly if the client cooperates, in bounded time, and counts the end.
-    async fn finish(&mut self, end: End) {
+    async fn finish(&mut self, end: SessionEnd) {
         self.stage = Stage::Ended;
         let metrics = &self.services.metrics;
         if end.unexpected {
@@ -330,8 +330,8 @@ fn fault(panic: &(dyn Any + Send)) -> String {
         .to_owned()
 }
 
-fn closed_by_server(request: CloseRequest) -> End {
-    End {
+fn closed_by_server(request: CloseRequest) -> SessionEnd {
+    SessionEnd {
         code: request.code.number(),
         reason: request.reason.clone(),
         unexpected: request.code.unexpected(),

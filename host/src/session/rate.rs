@@ -27,7 +27,7 @@ pub(super) struct Allowance {
 
 /// The decision about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RateDecision {
     /// It is handled.
     Handle,
     /// It is refused.
@@ -50,18 +50,18 @@ impl Allowance {
     }
 
     /// Charges a message.
-    pub(super) fn message(&mut self, now: Instant, limits: &Limits) -> Verdict {
+    pub(super) fn message(&mut self, now: Instant, limits: &Limits) -> RateDecision {
         self.small_fragments = 0;
         let (rate, burst) = (limits.messages_per_second, limits.messages_burst);
         if rate == 0 || take(&mut self.messages, now, rate, burst).is_some() {
-            return Verdict::Handle;
+            return RateDecision::Handle;
         }
         let (rate, burst) = (rate.max(REFUSED_MIN), burst.max(REFUSED_MIN));
         match take(&mut self.refused, now, rate, burst) {
-            Some(left) => Verdict::Refuse {
+            Some(left) => RateDecision::Refuse {
                 with_id: left >= f64::from(burst / 2),
             },
-            None => Verdict::Flood,
+            None => RateDecision::Flood,
         }
     }
 
@@ -104,7 +104,7 @@ mod tests {
 
     fn handled(allowance: &mut Allowance, messages: usize, now: Instant, limits: &Limits) -> usize {
         (0..messages)
-            .filter(|_| allowance.message(now, limits) == Verdict::Handle)
+            .filter(|_| allowance.message(now, limits) == RateDecision::Handle)
             .count()
     }
 
@@ -139,10 +139,10 @@ mod tests {
             .map(|_| allowance.message(now, &limits))
             .collect();
         let count = |wanted| verdicts.iter().filter(|is| **is == wanted).count();
-        assert_eq!(count(Verdict::Handle), 400);
-        assert_eq!(count(Verdict::Refuse { with_id: true }), 200);
-        assert_eq!(count(Verdict::Refuse { with_id: false }), 200);
-        assert_eq!(verdicts.last(), Some(&Verdict::Flood));
+        assert_eq!(count(RateDecision::Handle), 400);
+        assert_eq!(count(RateDecision::Refuse { with_id: true }), 200);
+        assert_eq!(count(RateDecision::Refuse { with_id: false }), 200);
+        assert_eq!(verdicts.last(), Some(&RateDecision::Flood));
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
         let mut allowance = Allowance::new(start);
         for message in 0..300_000 {
             let now = start + Duration::from_micros(message * 1_000_000 / 380);
-            assert_ne!(allowance.message(now, &limits), Verdict::Flood);
+            assert_ne!(allowance.message(now, &limits), RateDecision::Flood);
         }
     }
 

@@ -10,9 +10,9 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    End, Incoming, LiveConfig, Session, Socket, SocketError, closed_by_server, dispatch,
+    Incoming, LiveConfig, Session, SessionEnd, Socket, SocketError, closed_by_server, dispatch,
     heartbeat::{Beat, was_stopped},
-    rate::Verdict,
+    rate::RateDecision,
 };
 use crate::{protocol::CloseCode, router::CloseRequest, websocket::DecodeError};
 
@@ -28,7 +28,7 @@ enum Event {
 }
 
 impl<S: Socket> Session<S> {
-    pub(super) async fn serve(&mut self) -> End {
+    pub(super) async fn serve(&mut self) -> SessionEnd {
         self.due = self.next_deadline();
         let mut timer = pin!(sleep_until(self.due));
         let mut in_a_row = 0;
@@ -44,7 +44,7 @@ impl<S: Socket> Session<S> {
                 }
                 Event::Close(request) => return closed_by_server(request),
                 Event::Lost(reason) => {
-                    return End {
+                    return SessionEnd {
                         code: 1006,
                         reason,
                         owed: None,
@@ -168,7 +168,7 @@ impl<S: Socket> Session<S> {
     }
 
     /// Handles one frame. Returns `Some` if the connection ends.
-    async fn handle(&mut self, frame: Incoming) -> Option<End> {
+    async fn handle(&mut self, frame: Incoming) -> Option<SessionEnd> {
         let now = self.read_at;
         let live = self.services.live.load();
         let limits = &live.limits;
@@ -176,7 +176,7 @@ impl<S: Socket> Session<S> {
             Incoming::Text(text) => Some(text.as_str()),
             Incoming::Binary(bytes) => std::str::from_utf8(bytes).ok(),
             Incoming::Close { code, reason } => {
-                return Some(End {
+                return Some(SessionEnd {
                     code: *code,
                     reason: reason.clone(),
                     owed: None,
@@ -202,12 +202,12 @@ impl<S: Socket> Session<S> {
             return Some(closed_by_server(too_big()));
         }
         match self.allowance.message(now, limits) {
-            Verdict::Handle => {}
-            Verdict::Refuse { with_id } => {
+            RateDecision::Handle => {}
+            RateDecision::Refuse { with_id } => {
                 dispatch::rate_limited(services, connection, text.filter(|_| with_id));
                 return None;
             }
-            Verdict::Flood => return Some(flooded("messages")),
+            RateDecision::Flood => return Some(flooded("messages")),
         }
         match text {
             Some(text) => self.dispatch(text, &live).await,
@@ -280,7 +280,7 @@ impl<S: Socket> Session<S> {
             return over(CloseCode::TOKEN_EXPIRED, "the token has expired");
         }
         let live = self.services.live.load();
-        match self.heartbeat.look(now, self.due, &live.server) {
+        match self.heartbeat.next_beat(now, self.due, &live.server) {
             Beat::Rest => {}
             Beat::Ping => self.ping(now),
             Beat::Idle => return over(CloseCode::IDLE, "nothing was heard from the client"),
@@ -311,7 +311,7 @@ fn too_big() -> CloseRequest {
     }
 }
 
-fn flooded(with: &str) -> End {
+fn flooded(with: &str) -> SessionEnd {
     closed_by_server(CloseRequest {
         code: CloseCode::FLOOD,
         reason: format!("far too many {with}; send slower"),

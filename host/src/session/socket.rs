@@ -6,7 +6,7 @@ use std::{
 };
 
 pub use crate::websocket::Incoming;
-use crate::{router::Sink, websocket::DecodeError};
+use crate::{router::SocketSink, websocket::DecodeError};
 
 /// The reason why nothing more can be read. A close frame can still be sent, unless the connection broke.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ impl From<io::Error> for SocketError {
 /// A WebSocket whose sending half can be taken out.
 pub trait Socket: Send {
     /// The sending half; `None` if it was taken already. Dropping it shuts down the sending side.
-    fn take_sink(&mut self) -> Option<Box<dyn Sink>>;
+    fn take_sink(&mut self) -> Option<Box<dyn SocketSink>>;
 
     /// Ready once the socket may be writable.
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;

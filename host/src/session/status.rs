@@ -2,24 +2,24 @@
 
 use super::Services;
 use crate::{
-    metrics::{LivePlugin, Status},
+    metrics::{LivePlugin, NodeStatus},
     plugin::hex,
 };
 
 impl Services {
     /// The current status.
-    pub async fn status(&self) -> Status {
-        let live = self.registry.live();
+    pub async fn status(&self) -> NodeStatus {
+        let live = self.manager.live();
         let versions = live.slots().iter().filter_map(|slot| slot.version());
         let plugins = versions.map(|version| LivePlugin {
             name: version.name().to_owned(),
             declared_version: version.declared_version().to_owned(),
             label: version.label().to_owned(),
             sha256: hex(version.hash()),
-            not_kept: self.registry.fails_to_keep(version.name()),
+            not_kept: self.manager.fails_to_keep(version.name()),
         });
         let plugins = plugins.collect();
-        Status {
+        NodeStatus {
             broker_up: self.router.broker().probe().await.is_ok(),
             plugins,
         }

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::socket::{Incoming, Socket, SocketError};
-use crate::{router::Sink, websocket::Decoder};
+use crate::{router::SocketSink, websocket::Decoder};
 
 /// The size of one read.
 const READ_BYTES: usize = 16 << 10;
@@ -111,7 +111,7 @@ impl TcpSocket {
 }
 
 impl Socket for TcpSocket {
-    fn take_sink(&mut self) -> Option<Box<dyn Sink>> {
+    fn take_sink(&mut self) -> Option<Box<dyn SocketSink>> {
         Some(Box::new(self.sending.take()?))
     }
 
@@ -164,7 +164,7 @@ impl Socket for TcpSocket {
     }
 }
 
-impl Sink for OwnedWriteHalf {
+impl SocketSink for OwnedWriteHalf {
     fn try_write(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
         if second.is_empty() {
             return OwnedWriteHalf::try_write(self, first);

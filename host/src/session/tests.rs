@@ -15,7 +15,7 @@ use crate::{
     config::{Config, Limits},
     plugin::{Loader, MemoryStore},
     protocol::ClientInfo,
-    router::{LocalTable, Sink, SlotLimits, corked},
+    router::{LocalTable, SlotLimits, SocketSink, write_batch},
 };
 
 /// Longer than anything takes; a test that waits this long has failed.
@@ -49,7 +49,7 @@ impl Sent {
     }
 }
 
-impl Sink for Sent {
+impl SocketSink for Sent {
     fn try_write(&self, mut first: &[u8], second: &[u8]) -> io::Result<usize> {
         let taken = first.len();
         assert!(second.is_empty(), "no frame is large");
@@ -74,7 +74,7 @@ struct Scripted {
 }
 
 impl Socket for Scripted {
-    fn take_sink(&mut self) -> Option<Box<dyn Sink>> {
+    fn take_sink(&mut self) -> Option<Box<dyn SocketSink>> {
         Some(Box::new(self.sent.clone()))
     }
 
@@ -144,11 +144,11 @@ fn services(limits: Limits) -> Arc<Services> {
     let loader = Loader::new("n", None, store, metrics.clone()).expect("an engine");
     Arc::new(Services {
         router: Router::new(table, Arc::new(broker), metrics.clone()),
-        registry: Arc::new(Registry::new(loader, metrics.clone())),
+        manager: Arc::new(PluginManager::new(loader, metrics.clone())),
         metrics,
         ids: IdSource::new("n", 1),
         tracer: Tracer::default(),
-        live: Live::new(LiveConfig {
+        live: ConfigHandle::new(LiveConfig {
             limits,
             ..LiveConfig::new(&Config::default(), &Config::default())
         }),
@@ -232,7 +232,7 @@ async fn the_future_of_a_session_stays_small() {
     let slot = slot.expect("there is no limit");
     let connection = Arc::new(Connection::new(ann(), false));
     let session = Session::new(socket, services, connection, None, slot);
-    let bytes = size_of_val(&corked(session.run()));
+    let bytes = size_of_val(&write_batch(session.run()));
     assert!(bytes <= 2560, "{bytes} bytes");
 }
 

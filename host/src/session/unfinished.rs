@@ -15,12 +15,12 @@ pub struct UnfinishedBytes(AtomicUsize);
 
 /// The share of one connection, released when it is dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(super) struct UnfinishedShare {
     of: Arc<UnfinishedBytes>,
     charged: usize,
 }
 
-impl Share {
+impl UnfinishedShare {
     pub(super) fn new(of: Arc<UnfinishedBytes>) -> Self {
         Self { of, charged: 0 }
     }
@@ -45,7 +45,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for UnfinishedShare {
     fn drop(&mut self) {
         self.of.0.fetch_sub(self.charged, Ordering::Relaxed);
     }
@@ -58,13 +58,16 @@ mod tests {
     #[test]
     fn the_connection_that_goes_over_the_bound_is_the_one_that_is_refused() {
         let all = Arc::<UnfinishedBytes>::default();
-        let (mut one, mut two) = (Share::new(all.clone()), Share::new(all.clone()));
+        let (mut one, mut two) = (
+            UnfinishedShare::new(all.clone()),
+            UnfinishedShare::new(all.clone()),
+        );
         let most = 60 << 10;
         assert!(one.set(FREE_BYTES + (40 << 10), most));
         assert!(!two.set(FREE_BYTES + (40 << 10), most));
         // The connection may release some bytes, and others may keep a few.
         assert!(two.set(FREE_BYTES + (30 << 10), most));
-        assert!(Share::new(all.clone()).set(FREE_BYTES, most));
+        assert!(UnfinishedShare::new(all.clone()).set(FREE_BYTES, most));
         drop(two);
         assert!(one.set(FREE_BYTES + most, most));
         assert!(one.set(usize::MAX, 0), "0 is no limit");

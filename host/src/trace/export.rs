@@ -72,7 +72,7 @@ pub(super) fn start(
     endpoint: &str,
     resource: &Resource,
     metrics: Arc<Metrics>,
-) -> Result<(Queue, Export), SetupError> {
+) -> Result<(SpanQueue, Export), SetupError> {
     let endpoint = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
     let client = Arc::new(Client::new(&endpoint)?);
     let mut exporter = SpanExporter::builder()
@@ -101,7 +101,7 @@ pub(super) fn start(
         closing,
         task: Mutex::new(Some(task)),
     };
-    Ok((Queue { spans, metrics }, export))
+    Ok((SpanQueue { spans, metrics }, export))
 }
 
 impl Export {
@@ -123,12 +123,12 @@ impl Export {
 
 /// The queue of finished spans. Never waits.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct SpanQueue {
     spans: mpsc::Sender<SpanData>,
     metrics: Arc<Metrics>,
 }
 
-impl SpanProcessor for Queue {
+impl SpanProcessor for SpanQueue {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {

@@ -97,7 +97,7 @@ impl Tracer {
     }
 
     /// The span of a message from another node, in the trace of that node.
-    pub fn go_on(&self, parent: Parent, name: &'static str) -> Option<Span> {
+    pub fn continue_from(&self, parent: Parent, name: &'static str) -> Option<Span> {
         let on = self.0.as_ref()?;
         Some(on.span(name.into(), SpanKind::Consumer, &parent.context()))
     }

@@ -52,7 +52,7 @@ pub struct Decoder {
     /// The frame whose payload is being read.
     frame: Option<FrameHeader>,
     /// The message being read, across all its fragments.
-    message: Option<Message>,
+    message: Option<MessageParts>,
     control: Vec<u8>,
     /// Whether messages are skipped, so that only a close frame counts.
     skipping: bool,
@@ -71,7 +71,7 @@ struct FrameHeader {
 }
 
 #[derive(Debug)]
-struct Message {
+struct MessageParts {
     is_text: bool,
     bytes: Vec<u8>,
     /// How many bytes of a text are known to be UTF-8.
@@ -238,7 +238,7 @@ impl Decoder {
             return Err(DecodeError::TooBig);
         }
         if self.message.is_none() {
-            self.message = Some(Message {
+            self.message = Some(MessageParts {
                 is_text: frame.opcode == TEXT,
                 bytes: Vec::new(),
                 checked: 0,
@@ -284,7 +284,11 @@ impl Decoder {
             }
             CLOSE => decode_close(&std::mem::take(&mut self.control)).map(Some),
             _ if !frame.fin => Ok((!self.skipping).then_some(Incoming::Fragment(frame.len))),
-            _ => self.message.take().map(Message::into_incoming).transpose(),
+            _ => self
+                .message
+                .take()
+                .map(MessageParts::into_incoming)
+                .transpose(),
         }
     }
 }
@@ -295,7 +299,7 @@ impl FrameHeader {
     }
 }
 
-impl Message {
+impl MessageParts {
     /// Appends a piece to a message that will have at least `expected` bytes.
     fn append(&mut self, piece: &[u8], mask: [u8; 4], expected: usize) {
         let at = self.bytes.len();

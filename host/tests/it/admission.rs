@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use serde_json::{Value, json};
 use signalbox::{
     config::{PluginConfig, PluginLimits},
-    plugin::{Admission, Loader, Pace},
+    plugin::{Admission, CompilePriority, Loader},
 };
 use tokio::process::Command;
 
@@ -61,7 +61,7 @@ async fn admit(loader: &Loader, bytes: &[u8], config: &str) -> Result<Admission,
         ..plugin("p", Path::new("p.wasm"), config)
     };
     let loaded = loader
-        .load(&Arc::new(config), bytes.into(), Pace::Full)
+        .load(&Arc::new(config), bytes.into(), CompilePriority::Full)
         .await;
     loaded
         .map(|version| version.admission().clone())

@@ -532,11 +532,7 @@ async fn no_client_can_speak_as_a_node() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn plugins_of_all_nodes_share_one_store() {
     let mut server = Server::start().await;
-    let (one, other) = two_nodes(
-        &server,
-        &format!("command_timeout = \"500ms\"{WITH_HOSTILE}"),
-    )
-    .await;
+    let (one, other) = two_nodes(&server, &format!("command_timeout = \"2s\"{WITH_HOSTILE}")).await;
     let (mut ann, mut bob) = (one.reachable("ann").await, other.reachable("bob").await);
     for round in [1, 3] {
         ann.send(r#"{"type":"hostile.count"}"#).await;

@@ -4,7 +4,7 @@ use std::{fs, future::poll_fn, net::SocketAddr, path::Path, time::Duration};
 
 use serde_json::Value;
 use signalbox::{
-    router::Sink,
+    router::SocketSink,
     session::{Incoming, Socket, SocketError, TcpSocket},
     websocket::{self, DecodeError},
 };
@@ -145,7 +145,7 @@ fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Writes all of `bytes`, unless the client is gone, which the next read shows.
-async fn write(socket: &TcpSocket, sink: &dyn Sink, mut bytes: &[u8]) {
+async fn write(socket: &TcpSocket, sink: &dyn SocketSink, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         match sink.try_write(bytes, &[]) {
             Ok(written) => bytes = &bytes[written..],

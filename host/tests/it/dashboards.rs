@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
-use signalbox::metrics::table::{self, Kind};
+use signalbox::metrics::table::{self, MetricKind};
 use yaml_rust2::{Yaml, YamlLoader};
 
 /// The namespace of metrics in CloudWatch where nothing else is configured.
@@ -107,7 +107,7 @@ fn every_query_names_metrics_that_exist() {
     let mut known = HashSet::new();
     for metric in table::ALL {
         let name = metric.prometheus_name();
-        if metric.kind == Kind::Histogram {
+        if metric.kind == MetricKind::Histogram {
             known.extend(["_bucket", "_count", "_sum"].map(|part| format!("{name}{part}")));
         } else {
             known.insert(name);

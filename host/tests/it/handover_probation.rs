@@ -50,9 +50,9 @@ const LONG: Duration = Duration::from_secs(10);
 async fn trapping(first: &str, second: &str, time_max: Duration) -> Counting {
     let mut counting = Counting::start_with(first, LONG, time_max).await;
     counting.config.limits.handover_time_max = LONG;
-    counting.registry.set_probation(lenient());
-    let registry = counting.registry.clone();
-    tokio::spawn(async move { registry.supervise().await });
+    counting.manager.set_probation(lenient());
+    let manager = counting.manager.clone();
+    tokio::spawn(async move { manager.supervise().await });
     for count in 1..=3 {
         assert_eq!(counting.count().await, count);
     }
@@ -60,7 +60,7 @@ async fn trapping(first: &str, second: &str, time_max: Duration) -> Counting {
     assert_eq!(refusal, None);
     assert_eq!(counting.count().await, 4, "the state came along");
     for number in 0..TRAPS {
-        let visit = counting.registry.enter().await;
+        let visit = counting.manager.enter().await;
         let (user, payload) = (
             format!("u{}", number % 4),
             format!("{:?}", stamp_of(second)),
@@ -86,21 +86,21 @@ fn panic_of<'m>(user: &'m str, payload: &'m str) -> Message<'m> {
 }
 
 fn versions(counting: &Counting) -> Vec<VersionView> {
-    let view = counting.registry.view_of("counter");
+    let view = counting.manager.view_of("counter");
     view.expect("it is configured").versions
 }
 
 async fn until_live(counting: &Counting, stamp: &str) {
     let hash = signalbox::plugin::component_hash(&counter(stamp));
     until("the version is live", async || {
-        (*live(&counting.registry, "counter").hash() == hash).then_some(())
+        (*live(&counting.manager, "counter").hash() == hash).then_some(())
     })
     .await;
 }
 
 /// Waits until messages are held: a state is on its way.
 async fn until_held(counting: &Counting) {
-    while counting.registry.enter().now_or_never().is_some() {
+    while counting.manager.enter().now_or_never().is_some() {
         tokio::task::yield_now().await;
     }
 }
@@ -120,7 +120,7 @@ async fn count_until(counting: &Counting, done: &AtomicBool, mut count: u64) -> 
 async fn the_version_before_goes_on_with_what_the_failed_one_had_left() {
     let counting = trapping("1", "2", LONG).await;
     assert_eq!(counting.count().await, 1, "each trap cost the memory");
-    counting.registry.set_probation(strict());
+    counting.manager.set_probation(strict());
     until_live(&counting, "1").await;
     assert_eq!(counting.count().await, 2);
     let shown = versions(&counting);
@@ -133,7 +133,7 @@ async fn where_the_failed_version_hands_nothing_over_the_one_before_begins_anew(
         let counting = trapping(first, second, LONG).await;
         assert_eq!(counting.count().await, 1);
         assert_eq!(counting.count().await, 2);
-        counting.registry.set_probation(strict());
+        counting.manager.set_probation(strict());
         until_live(&counting, first).await;
         assert_eq!(counting.count().await, 1, "{first} after {second}");
     }
@@ -143,7 +143,7 @@ async fn where_the_failed_version_hands_nothing_over_the_one_before_begins_anew(
 async fn a_version_that_fails_while_its_state_is_handed_over_is_replaced_and_not_taken_back() {
     let counting = trapping("1", "2", Duration::from_millis(100)).await;
     assert_eq!(counting.count().await, 1);
-    let (done, registry) = (AtomicBool::new(false), counting.registry.clone());
+    let (done, manager) = (AtomicBool::new(false), counting.manager.clone());
     let swap = async {
         let refusal = counting.swap(&counter("restore-sl"), Trigger::Signal).await;
         done.store(true, Ordering::Relaxed);
@@ -151,7 +151,7 @@ async fn a_version_that_fails_while_its_state_is_handed_over_is_replaced_and_not
     };
     let verdict = async {
         until_held(&counting).await;
-        registry.set_probation(strict());
+        manager.set_probation(strict());
         until("it is judged", async || {
             (versions(&counting)[0].state != "probation").then_some(())
         })
@@ -198,9 +198,9 @@ async fn a_version_that_was_admitted_meanwhile_gets_the_state_of_the_one_that_ca
         refusal
     };
     let verdict = async {
-        counting.registry.set_probation(strict());
+        counting.manager.set_probation(strict());
         until("the first version is back", async || {
-            let back = *live(&counting.registry, "counter").hash() == first;
+            let back = *live(&counting.manager, "counter").hash() == first;
             back.then_some(())
         })
         .await;

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use signalbox::{
     config::InstanceMode,
     metrics::FailureKind,
-    plugin::{PluginStore, PluginVersion, Registry, Trigger},
+    plugin::{PluginManager, PluginStore, PluginVersion, Trigger},
 };
 use tokio::time::timeout;
 
@@ -30,12 +30,12 @@ async fn start(
     config.instances = InstanceMode::Pool { max, min };
     config.limits.instances_idle_time = Duration::from_millis(100);
     let (metrics, store) = (Arc::default(), Arc::default());
-    let registry = Registry::new(loader_with(Arc::clone(&store), &metrics), metrics);
-    let refusals = registry
+    let manager = PluginManager::new(loader_with(Arc::clone(&store), &metrics), metrics);
+    let refusals = manager
         .apply(&[config], FILE_BYTES_MAX, Trigger::Start)
         .await;
     assert!(refusals.is_empty(), "{refusals:?}");
-    (live(&registry, "p"), store)
+    (live(&manager, "p"), store)
 }
 
 async fn until_size(version: &PluginVersion, size: (usize, usize)) {
@@ -63,7 +63,7 @@ async fn instances_come_with_the_load_within_bounds_and_go_when_nobody_needs_the
         .collect();
     // All that there may be are in use, and two calls wait.
     until_size(&version, (0, 3)).await;
-    let entry = signalbox::plugin::Entry {
+    let entry = signalbox::plugin::StoreEntry {
         key: "gate",
         value: b"open",
         ttl: None,
@@ -75,7 +75,7 @@ async fn instances_come_with_the_load_within_bounds_and_go_when_nobody_needs_the
     until_size(&version, (1, 1)).await;
     // Their memory is given back a moment later, off the path.
     until("the others are gone", async || {
-        (version.figures().instances() == 1).then_some(())
+        (version.stats().instances() == 1).then_some(())
     })
     .await;
 }

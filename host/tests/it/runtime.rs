@@ -14,8 +14,8 @@ use signalbox::{
     config::{InstanceMode, OnFailure, PluginConfig, PluginLimits},
     metrics::{FailureKind, Metrics},
     plugin::{
-        Action, GuestMessage, Loader, MemoryStore, PluginStore, PluginVersion, Registry, Slot,
-        Trigger,
+        Action, GuestMessage, Loader, MemoryStore, PluginManager, PluginSlot, PluginStore,
+        PluginVersion, Trigger,
     },
 };
 use tokio::time::timeout;
@@ -27,9 +27,9 @@ use crate::{
 
 pub(crate) const FILE_BYTES_MAX: usize = 32 << 20;
 
-pub(crate) fn registry() -> Registry {
+pub(crate) fn manager() -> PluginManager {
     let metrics = Arc::<Metrics>::default();
-    Registry::new(loader(&metrics), metrics)
+    PluginManager::new(loader(&metrics), metrics)
 }
 
 /// What admits components, with the cache of all tests.
@@ -74,10 +74,12 @@ pub(crate) fn message<'m>(event_type: &'m str, payload: &'m str) -> GuestMessage
 }
 
 /// The version that is live.
-pub(crate) fn live(registry: &Registry, name: &str) -> Arc<PluginVersion> {
-    let set = registry.live();
+pub(crate) fn live(manager: &PluginManager, name: &str) -> Arc<PluginVersion> {
+    let set = manager.live();
     let slot = set.slots().iter().find(|slot| slot.config().name == name);
-    slot.and_then(Slot::version).expect("it is live").clone()
+    slot.and_then(PluginSlot::version)
+        .expect("it is live")
+        .clone()
 }
 
 /// The payload of the one message that a handler sends.
@@ -99,16 +101,16 @@ async fn a_call_under_way_ends_on_the_old_version_which_is_dropped_then() {
     let file = dir.path().join("stamp.wasm");
     std::fs::write(&file, stamped("old")).unwrap();
     let configs = [plugin("stamp", &file, r#"{"handles":["x"]}"#)];
-    let registry = registry();
+    let manager = manager();
     assert!(
-        registry
+        manager
             .apply(&configs, FILE_BYTES_MAX, Trigger::Start)
             .await
             .is_empty()
     );
-    let old = live(&registry, "stamp");
+    let old = live(&manager, "stamp");
     let waiting = tokio::spawn(async move { handled(&old, r#"{"wait":"gate"}"#).await });
-    let watched = Arc::downgrade(&live(&registry, "stamp"));
+    let watched = Arc::downgrade(&live(&manager, "stamp"));
     while watched
         .upgrade()
         .is_some_and(|old| old.pool_size() == (2, 2))
@@ -118,13 +120,13 @@ async fn a_call_under_way_ends_on_the_old_version_which_is_dropped_then() {
 
     std::fs::write(&file, stamped("new")).unwrap();
     assert!(
-        registry
+        manager
             .apply(&configs, FILE_BYTES_MAX, Trigger::File)
             .await
             .is_empty()
     );
     assert!(watched.upgrade().is_some(), "it is still answering");
-    let new = live(&registry, "stamp");
+    let new = live(&manager, "stamp");
     assert!(
         handled(&new, r#"{"open":"gate"}"#)
             .await
@@ -147,11 +149,11 @@ async fn instances_that_fail_are_replaced_and_never_more_than_allowed() {
     let file = dir.path().join("hostile.wasm");
     std::fs::write(&file, component("hostile")).unwrap();
     let configs = [plugin("hostile", &file, "{}")];
-    let registry = registry();
-    registry
+    let manager = manager();
+    manager
         .apply(&configs, FILE_BYTES_MAX, Trigger::Start)
         .await;
-    let version = live(&registry, "hostile");
+    let version = live(&manager, "hostile");
     let calls = (0..50).map(async |number| {
         let deed = if number % 2 == 0 {
             "hostile.panic"
@@ -184,11 +186,11 @@ async fn calls_that_find_all_instances_busy_fail_in_the_end_as_unavailable() {
     // Enough for the last call on a busy machine.
     config.limits.call_time_max = Duration::from_secs(5);
     config.limits.call_cpu_max = Duration::from_secs(5);
-    let registry = registry();
-    registry
+    let manager = manager();
+    manager
         .apply(&[config], FILE_BYTES_MAX, Trigger::Start)
         .await;
-    let version = live(&registry, "stamp");
+    let version = live(&manager, "stamp");
     let kind = async |payload| {
         let answer = version.handle(None, message("x", payload)).await;
         answer.err().map(|error| error.kind)
@@ -213,20 +215,20 @@ async fn a_plugin_that_takes_long_to_load_does_not_hold_up_the_reload_of_another
     let mut hanging = plugin("slow", &slow, r#"{"init":"loop"}"#);
     hanging.limits.init_time_max = PATIENCE;
     let configs = [hanging, plugin("quick", &quick, "{}")];
-    let registry = registry();
-    registry
+    let manager = manager();
+    manager
         .apply(&configs, FILE_BYTES_MAX, Trigger::Start)
         .await;
-    let first = live(&registry, "quick").label().to_owned();
+    let first = live(&manager, "quick").label().to_owned();
     std::fs::write(&slow, component("hostile")).unwrap();
     std::fs::write(&quick, stamped("2")).unwrap();
     let swapped = async {
-        while live(&registry, "quick").label() == first {
+        while live(&manager, "quick").label() == first {
             tokio::task::yield_now().await;
         }
     };
     tokio::select! {
-        _ = registry.apply(&configs, FILE_BYTES_MAX, Trigger::File) => {
+        _ = manager.apply(&configs, FILE_BYTES_MAX, Trigger::File) => {
             panic!("the quick one was not live before the slow one was refused")
         }
         () = swapped => {}
@@ -242,11 +244,11 @@ async fn calls_that_take_long_wait_for_few_of_those_of_another_plugin() {
     looping.instances = InstanceMode::Pool { max: 16, min: 2 };
     looping.limits.call_cpu_max = Duration::from_millis(200);
     let patient = plugin("patient", &file, r#"{"event_types":"patient.*"}"#);
-    let registry = registry();
-    registry
+    let manager = manager();
+    manager
         .apply(&[looping, patient], FILE_BYTES_MAX, Trigger::Start)
         .await;
-    let (looping, patient) = (live(&registry, "looping"), live(&registry, "patient"));
+    let (looping, patient) = (live(&manager, "looping"), live(&manager, "patient"));
     let ended = Arc::<AtomicUsize>::default();
     let loops: Vec<_> = (0..16)
         .map(|_| {
@@ -284,11 +286,11 @@ async fn a_call_that_sleeps_leaves_its_place_to_calls_that_run() {
         plugin("running", &file, r#"{"event_types":"running.*"}"#),
     ];
     let (metrics, store) = (Arc::<Metrics>::default(), Arc::<MemoryStore>::default());
-    let registry = Registry::new(loader_with(store.clone(), &metrics), metrics);
-    registry
+    let manager = PluginManager::new(loader_with(store.clone(), &metrics), metrics);
+    manager
         .apply(&configs, FILE_BYTES_MAX, Trigger::Start)
         .await;
-    let (sleeping, running) = (live(&registry, "sleeping"), live(&registry, "running"));
+    let (sleeping, running) = (live(&manager, "sleeping"), live(&manager, "running"));
     let sleep = sleeping.handle(None, message("hostile.spin-and-wait", "1"));
     let run = async {
         while store.get("sleeping", "asleep").await == Ok(None) {
@@ -310,13 +312,10 @@ async fn what_was_refused_is_tried_again_when_it_changes_or_when_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("stamp.wasm");
     let configs = [plugin("stamp", &file, "{}")];
-    let registry = registry();
+    let manager = manager();
     let refusals = async |bytes: &[u8], trigger| {
         std::fs::write(&file, bytes).unwrap();
-        registry
-            .apply(&configs, FILE_BYTES_MAX, trigger)
-            .await
-            .len()
+        manager.apply(&configs, FILE_BYTES_MAX, trigger).await.len()
     };
     assert_eq!(refusals(b"broken", Trigger::Start).await, 1);
     assert_eq!(
@@ -340,21 +339,21 @@ async fn what_was_refused_is_tried_again_when_it_changes_or_when_asked_for() {
     assert_eq!(refusals(b"broken again", Trigger::File).await, 1);
     std::fs::remove_file(&file).unwrap();
     assert_eq!(
-        registry
+        manager
             .apply(&configs, FILE_BYTES_MAX, Trigger::File)
             .await
             .len(),
         1
     );
     assert_eq!(
-        registry
+        manager
             .apply(&configs, FILE_BYTES_MAX, Trigger::File)
             .await
             .len(),
         0
     );
     assert!(
-        registry.live().missing().next().is_none(),
+        manager.live().missing().next().is_none(),
         "what was live still is"
     );
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use signalbox::{
     metrics::Metrics,
-    plugin::{Entry, MemoryStore, PluginStore, Registry, Trigger},
+    plugin::{MemoryStore, PluginManager, PluginStore, StoreEntry, Trigger},
 };
 
 use crate::{
@@ -299,16 +299,16 @@ async fn init_may_change_what_earlier_versions_stored_before_the_new_one_is_live
     let file = dir.path().join("counter.wasm");
     std::fs::write(&file, counter("1")).unwrap();
     let (store, metrics) = (Arc::<MemoryStore>::default(), Arc::<Metrics>::default());
-    let registry = Registry::new(loader_with(store.clone(), &metrics), metrics);
+    let manager = PluginManager::new(loader_with(store.clone(), &metrics), metrics);
     let apply = async |config: &str| {
         let configs = [plugin("counter", &file, config)];
-        let refusals = registry
+        let refusals = manager
             .apply(&configs, FILE_BYTES_MAX, Trigger::Config)
             .await;
         assert!(refusals.is_empty(), "{refusals:?}");
     };
     apply("{}").await;
-    let entry = Entry {
+    let entry = StoreEntry {
         key: "name",
         value: b"ann",
         ttl: None,

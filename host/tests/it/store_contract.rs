@@ -4,7 +4,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use signalbox::{
-    plugin::{ENTRY_BYTES, Entry, MemoryStore, PluginStore, RedisStore, StoreError},
+    plugin::{ENTRY_BYTES, MemoryStore, PluginStore, RedisStore, StoreEntry, StoreError},
     redis_client::{Commands, Endpoints},
 };
 
@@ -62,16 +62,16 @@ pub(crate) async fn redis_store(urls: &str, key_prefix: &str) -> Arc<dyn PluginS
     store
 }
 
-fn entry<'a>(key: &'a str, value: &'a [u8]) -> Entry<'a> {
-    Entry {
+fn entry<'a>(key: &'a str, value: &'a [u8]) -> StoreEntry<'a> {
+    StoreEntry {
         key,
         value,
         ttl: None,
     }
 }
 
-fn passing<'a>(key: &'a str, value: &'a [u8], ttl: Duration) -> Entry<'a> {
-    Entry {
+fn passing<'a>(key: &'a str, value: &'a [u8], ttl: Duration) -> StoreEntry<'a> {
+    StoreEntry {
         ttl: Some(ttl),
         ..entry(key, value)
     }
@@ -487,7 +487,7 @@ async fn the_account_is_right_whatever_was_done(stores: Stores) {
         let key = format!("k{}", round % 7);
         let value = vec![b'1'; usize::try_from(round % 5).unwrap()];
         let ttl = [None, Some(Duration::from_millis(round % 11)), Some(LATE)][round as usize % 3];
-        let entry = Entry {
+        let entry = StoreEntry {
             key: &key,
             value: &value,
             ttl,

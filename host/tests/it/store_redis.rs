@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use signalbox::plugin::{ENTRY_BYTES, Entry, PluginStore, StoreError};
+use signalbox::plugin::{ENTRY_BYTES, PluginStore, StoreEntry, StoreError};
 
 use crate::{
     redis::{Options, Server, until},
@@ -17,8 +17,8 @@ async fn start() -> (Server, Arc<dyn PluginStore>) {
     (server, store)
 }
 
-fn entry(key: &str, ttl: Option<Duration>) -> Entry<'_> {
-    Entry {
+fn entry(key: &str, ttl: Option<Duration>) -> StoreEntry<'_> {
+    StoreEntry {
         key,
         value: b"x",
         ttl,

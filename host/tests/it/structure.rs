@@ -1,6 +1,6 @@
-//! Which module of the host may use which.
+//! The layers of the host, and the names of its types.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 /// A module, and the ones that it may use.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -43,7 +43,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["config", "metrics", "protocol", "redis_client", "supervise"],
     ),
     (
-        "fleet",
+        "cluster_rollout",
         &["broker", "metrics", "plugin", "redis_client", "supervise"],
     ),
     ("pipeline", &["config", "plugin", "protocol", "trace"]),
@@ -67,7 +67,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "auth",
             "config",
-            "fleet",
+            "cluster_rollout",
             "metrics",
             "plugin",
             "protocol",
@@ -124,6 +124,55 @@ fn imports_from_the_crate_are_uses_and_those_from_the_own_module_are_not() {
     }
     for other in ["errors", "metrics"] {
         assert!(!uses(text, other), "{other}");
+    }
+}
+
+#[test]
+fn no_two_public_types_have_the_same_name() {
+    let mut text = String::new();
+    read(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+        &mut text,
+    );
+    let mut counts = BTreeMap::<&str, usize>::new();
+    for name in text.lines().filter_map(public_type) {
+        *counts.entry(name).or_default() += 1;
+    }
+    assert!(counts.len() > 300, "{counts:?}");
+    counts.retain(|_, count| *count > 1);
+    assert!(counts.is_empty(), "{counts:?}");
+}
+
+/// The name of the type that a line defines, if other modules can see it. The types of traits are indented.
+fn public_type(line: &str) -> Option<&str> {
+    let rest = line.trim_start().strip_prefix("pub")?;
+    let rest = match rest.strip_prefix('(') {
+        Some(scope) => scope.split_once(')')?.1,
+        None => rest,
+    };
+    let (keyword, rest) = rest.trim_start().split_once(' ')?;
+    if !matches!(keyword, "struct" | "enum" | "trait" | "type" | "union") {
+        return None;
+    }
+    rest.split(|c: char| !c.is_alphanumeric()).next()
+}
+
+#[test]
+fn public_types_are_found_whatever_their_visibility() {
+    for line in [
+        "pub struct Frame(Bytes);",
+        "pub(super) enum Frame {",
+        "    pub(in crate::plugin) type Frame<T> = Vec<T>;",
+    ] {
+        assert_eq!(public_type(line), Some("Frame"), "{line}");
+    }
+    for line in [
+        "struct Frame;",
+        "pub fn frame() {",
+        "    type Output = ();",
+        "pub mod frame;",
+    ] {
+        assert_eq!(public_type(line), None, "{line}");
     }
 }
 

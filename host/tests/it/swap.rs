@@ -246,7 +246,7 @@ async fn compile_ahead() {
             .load(
                 &config,
                 stamped(&stamp).into(),
-                signalbox::plugin::Pace::Full,
+                signalbox::plugin::CompilePriority::Full,
             )
             .await;
     });

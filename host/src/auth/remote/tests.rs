@@ -143,7 +143,7 @@ async fn an_unknown_kid_leads_to_one_fetch_for_all_that_wait_and_to_no_other_bef
     // A removed key is unknown, and unknown names trigger no fetch.
     for kid in ["a", "c", "d"] {
         let refused = keys.set_for(Some(kid)).await;
-        assert_eq!(refused.err(), Some(NoKey::Unknown.into()), "{kid}");
+        assert_eq!(refused.err(), Some(KeyNotFound::Unknown.into()), "{kid}");
     }
     assert_eq!(provider.asked(), 2);
 }

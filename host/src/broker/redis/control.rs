@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::{
-    keys::{Keys, ServerId},
+    keys::{KeyNames, ServerId},
     questions::{Questions, say},
 };
 use crate::{
-    broker::{ConnectionReport, LocalNode, Told, UserRequest},
+    broker::{ConnectionReport, LocalNode, UserAnswer, UserRequest},
     protocol::CloseCode,
     redis_client::Commands,
 };
@@ -24,27 +24,27 @@ pub(super) const START: &str = r#"{"type":"signalbox."#;
 /// Asks other nodes, and answers them.
 pub(super) struct Control {
     commands: Commands,
-    keys: Arc<Keys>,
+    keys: Arc<KeyNames>,
     node: Arc<dyn LocalNode>,
-    questions: Questions<Told>,
+    questions: Questions<UserAnswer>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type")]
-enum Said {
+enum ControlText {
     #[serde(rename = "signalbox.request")]
     Request {
         id: u64,
         /// Where to answer.
         from: String,
         user: String,
-        act: Act,
+        act: ControlAction,
     },
     #[serde(rename = "signalbox.reply")]
     Reply {
         id: u64,
         connections: usize,
-        /// For [`Act::List`] only.
+        /// For [`ControlAction::List`] only.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         list: Option<Vec<ConnectionReport>>,
     },
@@ -52,7 +52,7 @@ enum Said {
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Act {
+enum ControlAction {
     Count,
     List,
     Disconnect {
@@ -67,7 +67,7 @@ enum Act {
 }
 
 impl Control {
-    pub(super) fn new(commands: Commands, keys: Arc<Keys>, node: Arc<dyn LocalNode>) -> Self {
+    pub(super) fn new(commands: Commands, keys: Arc<KeyNames>, node: Arc<dyn LocalNode>) -> Self {
         Self {
             questions: Questions::new(commands.clone(), keys.clone()),
             commands,
@@ -77,32 +77,37 @@ impl Control {
     }
 
     /// Asks the node `server` to carry out `request`, and returns its answer.
-    pub(super) async fn ask(&self, server: &ServerId, user: &str, request: &UserRequest) -> Told {
-        let question = |id, from| Said::Request {
+    pub(super) async fn ask(
+        &self,
+        server: &ServerId,
+        user: &str,
+        request: &UserRequest,
+    ) -> UserAnswer {
+        let question = |id, from| ControlText::Request {
             id,
             from,
             user: user.to_owned(),
             act: request.into(),
         };
         let told = self.questions.ask(server, question).await;
-        told.unwrap_or(Told::Nothing)
+        told.unwrap_or(UserAnswer::Nothing)
     }
 
     /// Handles a text from another node.
     ///
     /// # Errors
     /// Returns the reason if it cannot be understood.
-    pub(super) fn take(&self, text: &str) -> Result<(), String> {
+    pub(super) fn handle(&self, text: &str) -> Result<(), String> {
         match serde_json::from_str(text).map_err(|error| error.to_string())? {
-            Said::Reply {
+            ControlText::Reply {
                 id,
                 connections,
                 list,
             } => {
-                let told = list.map_or(Told::Connections(connections), Told::Listed);
+                let told = list.map_or(UserAnswer::Connections(connections), UserAnswer::Listed);
                 self.questions.answered(id, told);
             }
-            Said::Request {
+            ControlText::Request {
                 id,
                 from,
                 user,
@@ -123,7 +128,7 @@ impl Control {
                     );
                 }
                 let (commands, keys) = (self.commands.clone(), self.keys.clone());
-                let reply = Said::Reply {
+                let reply = ControlText::Reply {
                     id,
                     connections,
                     list: (request == UserRequest::List).then(|| self.node.list(&user)),
@@ -136,7 +141,7 @@ impl Control {
     }
 }
 
-impl From<&UserRequest> for Act {
+impl From<&UserRequest> for ControlAction {
     fn from(request: &UserRequest) -> Self {
         match request {
             UserRequest::Count => Self::Count,
@@ -158,18 +163,18 @@ impl From<&UserRequest> for Act {
     }
 }
 
-impl TryFrom<Act> for UserRequest {
+impl TryFrom<ControlAction> for UserRequest {
     type Error = String;
 
-    fn try_from(act: Act) -> Result<Self, String> {
+    fn try_from(act: ControlAction) -> Result<Self, String> {
         Ok(match act {
-            Act::Count => Self::Count,
-            Act::List => Self::List,
-            Act::Disconnect { code, reason } => Self::Disconnect {
+            ControlAction::Count => Self::Count,
+            ControlAction::List => Self::List,
+            ControlAction::Disconnect { code, reason } => Self::Disconnect {
                 code: close_code(code)?,
                 reason,
             },
-            Act::DisconnectOne {
+            ControlAction::DisconnectOne {
                 connection,
                 code,
                 reason,
@@ -203,7 +208,7 @@ mod tests {
             reason: String::new(),
         };
         for request in [UserRequest::Count, UserRequest::List, disconnect, one] {
-            let said = Said::Request {
+            let said = ControlText::Request {
                 id: 7,
                 from: "a-1".to_owned(),
                 user: "u\"1".to_owned(),
@@ -211,7 +216,8 @@ mod tests {
             };
             let text = serde_json::to_string(&said).unwrap();
             assert!(text.starts_with(START), "{text}");
-            let Said::Request { act, user, .. } = serde_json::from_str(&text).unwrap() else {
+            let ControlText::Request { act, user, .. } = serde_json::from_str(&text).unwrap()
+            else {
                 panic!("it was a request");
             };
             assert_eq!(
@@ -219,7 +225,7 @@ mod tests {
                 (Ok(request), "u\"1")
             );
         }
-        let reply = serde_json::to_string(&Said::Reply {
+        let reply = serde_json::to_string(&ControlText::Reply {
             id: 7,
             connections: 2,
             list: None,
@@ -230,7 +236,7 @@ mod tests {
 
     #[test]
     fn nobody_is_closed_with_a_code_that_is_not_for_it() {
-        let act = |code| Act::Disconnect {
+        let act = |code| ControlAction::Disconnect {
             code,
             reason: String::new(),
         };

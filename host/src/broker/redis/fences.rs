@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use super::{
-    keys::{Keys, ServerId},
+    keys::{KeyNames, ServerId},
     questions::{Questions, say},
 };
 use crate::redis_client::Commands;
@@ -20,13 +20,13 @@ pub(super) const START: &str = r#"{"type":"signalbox.fence"#;
 /// Asks other servers, and answers them. Order is not kept with a server that does not answer in time.
 pub(super) struct Fences {
     commands: Commands,
-    keys: Arc<Keys>,
+    keys: Arc<KeyNames>,
     questions: Questions<()>,
 }
 
 /// A text from another server that [`Fences`] leaves to its caller.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum FenceEvent {
     /// [`Fences::answer`] is due once every message for `user` has arrived.
     Question { id: u64, from: String, user: String },
     /// The message for `user` that this node forwarded with `number` was delivered, or dropped.
@@ -35,7 +35,7 @@ pub(super) enum Heard {
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type")]
-enum Said {
+enum FenceText {
     #[serde(rename = "signalbox.fence")]
     Ask {
         id: u64,
@@ -50,7 +50,7 @@ enum Said {
 }
 
 impl Fences {
-    pub(super) fn new(commands: Commands, keys: Arc<Keys>) -> Self {
+    pub(super) fn new(commands: Commands, keys: Arc<KeyNames>) -> Self {
         Self {
             questions: Questions::new(commands.clone(), keys.clone()),
             commands,
@@ -66,7 +66,7 @@ impl Fences {
     /// Returns when every message for `user` that was published to `server`, another one, has arrived, or when that cannot
     /// be waited for. A server that does not listen is gone, and has none.
     pub(super) async fn pass(&self, server: &ServerId, user: &str) {
-        let question = |id, from| Said::Ask {
+        let question = |id, from| FenceText::Ask {
             id,
             from,
             user: user.to_owned(),
@@ -79,15 +79,15 @@ impl Fences {
         }
     }
 
-    /// Answers a [`Heard::Question`].
+    /// Answers a [`FenceEvent::Question`].
     pub(super) async fn answer(&self, id: u64, from: &str) {
-        say(&self.commands, &self.keys, from, &Said::Passed { id }).await;
+        say(&self.commands, &self.keys, from, &FenceText::Passed { id }).await;
     }
 
     /// Reports to `server` that the message for `user` that it forwarded with `number` was delivered, or dropped.
     pub(super) async fn arrived(&self, server: &str, user: &str, number: u64) {
         let user = user.to_owned();
-        let arrived = Said::Arrived { user, number };
+        let arrived = FenceText::Arrived { user, number };
         say(&self.commands, &self.keys, server, &arrived).await;
     }
 
@@ -95,12 +95,12 @@ impl Fences {
     ///
     /// # Errors
     /// Returns the reason if it cannot be understood.
-    pub(super) fn take(&self, text: &str) -> Result<Option<Heard>, String> {
+    pub(super) fn parse(&self, text: &str) -> Result<Option<FenceEvent>, String> {
         let said = serde_json::from_str(text).map_err(|error| error.to_string())?;
         Ok(match said {
-            Said::Ask { id, from, user } => Some(Heard::Question { id, from, user }),
-            Said::Arrived { user, number } => Some(Heard::Arrival { user, number }),
-            Said::Passed { id } => {
+            FenceText::Ask { id, from, user } => Some(FenceEvent::Question { id, from, user }),
+            FenceText::Arrived { user, number } => Some(FenceEvent::Arrival { user, number }),
+            FenceText::Passed { id } => {
                 self.questions.answered(id, ());
                 None
             }
@@ -115,19 +115,19 @@ mod tests {
     #[test]
     fn texts_begin_as_nothing_else_does() {
         let user = || "u\"".to_owned();
-        let ask = Said::Ask {
+        let ask = FenceText::Ask {
             id: 1,
             from: "a-1".to_owned(),
             user: user(),
         };
-        let arrived = Said::Arrived {
+        let arrived = FenceText::Arrived {
             user: user(),
             number: 7,
         };
-        for said in [ask, Said::Passed { id: 1 }, arrived] {
+        for said in [ask, FenceText::Passed { id: 1 }, arrived] {
             let text = serde_json::to_string(&said).unwrap();
             assert!(text.starts_with(START), "{text}");
-            assert_eq!(serde_json::from_str::<Said>(&text).unwrap(), said);
+            assert_eq!(serde_json::from_str::<FenceText>(&text).unwrap(), said);
         }
         assert!(START.starts_with(control::START));
     }

@@ -22,10 +22,10 @@ pub(super) enum Duty {
 
 /// The state of the broker, as its tasks report it.
 #[derive(Debug)]
-pub(super) struct Health(Mutex<State>);
+pub(super) struct Health(Mutex<HealthState>);
 
 #[derive(Debug)]
-struct State {
+struct HealthState {
     /// When the last probe was sent; `None` once it came back.
     probe: Option<Instant>,
     /// When a probe came back last.
@@ -39,7 +39,7 @@ struct State {
 
 impl Health {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(State {
+        Self(Mutex::new(HealthState {
             probe: None,
             echo: None,
             deaf: Some("not subscribed yet".to_owned()),
@@ -74,7 +74,7 @@ impl Health {
     }
 
     /// A probe came back. Returns its round-trip time; `None` if it is not the last one that was sent.
-    pub(super) fn heard(&self) -> Option<Duration> {
+    pub(super) fn last_message(&self) -> Option<Duration> {
         let mut state = self.state();
         state.echo = Some(Instant::now());
         state.deaf = None;
@@ -108,7 +108,7 @@ impl Health {
         self.state().left = true;
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HealthState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -121,14 +121,14 @@ mod tests {
     async fn a_node_is_well_only_while_its_probe_comes_back() {
         let health = Health::new();
         assert!(health.check().is_err(), "before the first echo");
-        assert_eq!(health.heard(), None, "none was sent");
+        assert_eq!(health.last_message(), None, "none was sent");
         assert_eq!(health.check(), Ok(()));
         tokio::time::advance(SILENCE_MAX + Duration::from_millis(1)).await;
         assert!(health.check().is_err(), "silent for too long");
-        health.heard();
+        health.last_message();
         health.deaf("the connection is lost".to_owned());
         assert_eq!(health.check(), Err("the connection is lost".to_owned()));
-        health.heard();
+        health.last_message();
         assert_eq!(health.check(), Ok(()));
         health.left();
         assert!(health.check().is_err());
@@ -137,13 +137,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn routes_that_stay_unwritten_make_it_unwell() {
         let health = Health::new();
-        health.heard();
+        health.last_message();
         health.late(Duty::Routes, "no answer");
         assert_eq!(health.check(), Ok(()), "a retry is no failure");
         tokio::time::advance(LATE_AFTER + Duration::from_millis(1)).await;
         health.late(Duty::Routes, "no answer");
         health.done(Duty::Lease);
-        health.heard();
+        health.last_message();
         assert!(health.check().is_err());
         health.done(Duty::Routes);
         assert_eq!(health.check(), Ok(()));

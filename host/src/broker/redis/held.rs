@@ -22,13 +22,13 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    doubles,
+    deduplicator,
     fences::Fences,
     holders::Holders,
-    keys::{Ability, Keys, Name, ServerId},
+    keys::{Ability, KeyNames, RouteName, ServerId},
     marks::{self, HOPS_MAX, Trail},
     outgoing::Outgoing,
-    waiting::{Parcel, Queued, Waiting},
+    waiting::{Parcel, QueuedParcel, WaitingQueue},
 };
 use crate::{
     broker::{LocalNode, Target},
@@ -52,14 +52,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const BATCH: usize = 64;
 
 /// The messages that wait, by user.
-pub(super) struct Held {
+pub(super) struct HeldMessages {
     holders: Arc<Holders>,
     fences: Arc<Fences>,
-    keys: Arc<Keys>,
+    keys: Arc<KeyNames>,
     outgoing: Arc<Outgoing>,
     node: Arc<dyn LocalNode>,
     metrics: Arc<Metrics>,
-    state: Mutex<State>,
+    state: Mutex<HeldState>,
     /// The number of users in `state`. Every incoming message checks it.
     users: AtomicUsize,
     /// The number of the next forwarded message.
@@ -69,14 +69,14 @@ pub(super) struct Held {
 }
 
 #[derive(Default)]
-struct State {
+struct HeldState {
     users: HashMap<Box<str>, User>,
     bytes: usize,
 }
 
 #[derive(Default)]
 struct User {
-    waiting: Waiting,
+    waiting: WaitingQueue,
     /// Wakes the task that passes the messages on.
     poked: Arc<Notify>,
     has_task: bool,
@@ -93,18 +93,18 @@ struct Elsewhere {
 }
 
 /// The result of an attempt to pass a message on.
-enum Attempt {
+enum PassOnResult {
     /// Nothing remains to be done for it here.
     Gone,
     /// The next attempt is due at this time, or when something changes.
     Again(Instant),
 }
 
-impl Held {
+impl HeldMessages {
     pub(super) fn new(
         holders: Arc<Holders>,
         fences: Arc<Fences>,
-        keys: Arc<Keys>,
+        keys: Arc<KeyNames>,
         outgoing: Arc<Outgoing>,
         node: Arc<dyn LocalNode>,
         metrics: Arc<Metrics>,
@@ -178,7 +178,7 @@ impl Held {
         let _ = timeout(self.fences.time(), passed).await;
     }
 
-    /// Answers the question `id` of the server `from` after [`Held::passed`].
+    /// Answers the question `id` of the server `from` after [`HeldMessages::passed`].
     pub(super) fn answer(self: &Arc<Self>, id: u64, from: String, user: String) {
         let held = self.clone();
         tokio::spawn(async move {
@@ -232,7 +232,7 @@ impl Held {
         (0..left).for_each(|_| self.count_dropped());
     }
 
-    async fn until(&self, time: Duration, is_done: impl Fn(&State) -> bool) {
+    async fn until(&self, time: Duration, is_done: impl Fn(&HeldState) -> bool) {
         let done = async {
             loop {
                 let mut fewer = pin!(self.fewer.notified());
@@ -261,8 +261,8 @@ impl Held {
         let mut elsewhere = Elsewhere::default();
         while let Some(next) = self.front(&user) {
             match self.pass_on(&user, &next, &mut elsewhere).await {
-                Attempt::Gone => self.remove(&user, &next),
-                Attempt::Again(at) => {
+                PassOnResult::Gone => self.remove(&user, &next),
+                PassOnResult::Again(at) => {
                     elsewhere = Elsewhere::default();
                     let _ = timeout_at(at, poked.notified()).await;
                 }
@@ -271,7 +271,7 @@ impl Held {
     }
 
     /// The next message for `user`. If there is none, the task must end.
-    fn front(&self, user: &str) -> Option<Queued> {
+    fn front(&self, user: &str) -> Option<QueuedParcel> {
         let mut state = self.state();
         let entry = state.users.get_mut(user)?;
         let front = entry.waiting.front().cloned();
@@ -283,7 +283,7 @@ impl Held {
         front
     }
 
-    fn remove(&self, user: &str, queued: &Queued) {
+    fn remove(&self, user: &str, queued: &QueuedParcel) {
         let mut state = self.state();
         if let Some(entry) = state.users.get_mut(user) {
             entry.blocked_since = None;
@@ -296,17 +296,17 @@ impl Held {
     async fn pass_on(
         self: &Arc<Self>,
         user: &str,
-        next: &Queued,
+        next: &QueuedParcel,
         elsewhere: &mut Elsewhere,
-    ) -> Attempt {
+    ) -> PassOnResult {
         let Parcel { frame, trail, .. } = &next.parcel;
         if self.node.holds_user(user) {
             if let Some(until) = self.blocked(user, next, &[]) {
-                return Attempt::Again(until);
+                return PassOnResult::Again(until);
             }
             if self.node.deliver(Target::User(user), frame) > 0 {
                 self.ended(user, trail);
-                return Attempt::Gone;
+                return PassOnResult::Gone;
             }
         }
         let others = self.elsewhere(user, elsewhere).await;
@@ -314,27 +314,31 @@ impl Held {
         let (have_it, to): (Vec<_>, Vec<_>) = others.into_iter().partition(has_it);
         if !to.is_empty() {
             if let Some(until) = self.blocked(user, next, &to) {
-                return Attempt::Again(until);
+                return PassOnResult::Again(until);
             }
             if self.forward(user, next, to).await {
-                return Attempt::Gone;
+                return PassOnResult::Gone;
             }
         }
         if !have_it.is_empty() {
             self.ended(user, trail);
-            return Attempt::Gone;
+            return PassOnResult::Gone;
         }
         if Instant::now() >= next.until {
             self.dropped(user, trail);
-            return Attempt::Gone;
+            return PassOnResult::Gone;
         }
-        Attempt::Again(next.until.min(Instant::now() + LOOK_AGAIN))
+        PassOnResult::Again(next.until.min(Instant::now() + LOOK_AGAIN))
     }
 
     /// The other servers that hold `user`, sorted; empty if there are none, or if Redis does not answer.
     async fn elsewhere(&self, user: &str, known: &mut Elsewhere) -> Vec<ServerId> {
         if known.servers.is_none() || known.uses >= BATCH {
-            let holders = self.holders.of(Name::User(user)).await.unwrap_or_default();
+            let holders = self
+                .holders
+                .of(RouteName::User(user))
+                .await
+                .unwrap_or_default();
             let servers = holders.into_iter().map(|(server, _)| server);
             let mut others: Vec<_> = servers
                 .filter(|server| server != self.keys.own_id())
@@ -352,7 +356,7 @@ impl Held {
     /// When to try again if earlier messages than `next` are still on their way to servers other than `to`.
     ///
     /// The wait is limited to [`Fences::time`]: if a server hangs for so long, order is not kept.
-    fn blocked(&self, user: &str, next: &Queued, to: &[ServerId]) -> Option<Instant> {
+    fn blocked(&self, user: &str, next: &QueuedParcel, to: &[ServerId]) -> Option<Instant> {
         let mut state = self.state();
         let entry = state.users.get_mut(user)?;
         let until = entry.waiting.blocked(next, to)?;
@@ -368,7 +372,7 @@ impl Held {
 
     /// Forwards a message to the servers `to`. Returns whether nothing remains to be done for it, because one of them has it, or
     /// may have it, or because it was dropped.
-    async fn forward(self: &Arc<Self>, user: &str, next: &Queued, to: Vec<ServerId>) -> bool {
+    async fn forward(self: &Arc<Self>, user: &str, next: &QueuedParcel, to: Vec<ServerId>) -> bool {
         let parcel = &next.parcel;
         if parcel.hops >= HOPS_MAX {
             self.dropped(user, &parcel.trail);
@@ -384,7 +388,7 @@ impl Held {
         if next.number.is_none() {
             trail.passed_on.push((own.clone(), number));
         }
-        let of_frame = || doubles::identity(parcel.frame.as_str());
+        let of_frame = || deduplicator::identity(parcel.frame.as_str());
         let identity = parcel.identity.unwrap_or_else(of_frame);
         let line = marks::line(parcel.hops + 1, identity, &trail);
         let marked = line + parcel.frame.as_str();
@@ -406,7 +410,7 @@ impl Held {
             match result {
                 Ok(true) => is_gone = true,
                 Ok(false) => {
-                    self.holders.doubt(server);
+                    self.holders.recheck(server);
                     if understands(server) {
                         self.arrived(user, number);
                     }
@@ -433,8 +437,8 @@ impl Held {
         }
     }
 
-    /// Forgets `user` if nothing waits and everything has arrived, which wakes the callers of [`Held::passed`].
-    fn forget_if_over(&self, state: &mut State, user: &str) {
+    /// Forgets `user` if nothing waits and everything has arrived, which wakes the callers of [`HeldMessages::passed`].
+    fn forget_if_over(&self, state: &mut HeldState, user: &str) {
         let is_over = |user: &User| !user.has_task && user.waiting.is_over();
         if state.users.get(user).is_some_and(is_over) {
             state.users.remove(user);
@@ -442,7 +446,7 @@ impl Held {
         }
     }
 
-    fn count_users(&self, state: &State) {
+    fn count_users(&self, state: &HeldState) {
         let before = self.users.swap(state.users.len(), Ordering::AcqRel);
         if before > state.users.len() {
             self.fewer.notify_waiters();
@@ -462,7 +466,7 @@ impl Held {
         .emit();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HeldState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,7 +7,7 @@ use redis::Value;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::keys::{Ability, Keys, Name, ServerId};
+use super::keys::{Ability, KeyNames, RouteName, ServerId};
 use crate::{
     config::RedisCompat,
     metrics::Metrics,
@@ -23,7 +23,7 @@ const ABILITIES_MAX: usize = 10_000;
 /// Reads routes and leases, and removes dead servers from routes.
 pub(super) struct Holders {
     commands: Commands,
-    keys: Arc<Keys>,
+    keys: Arc<KeyNames>,
     metrics: Arc<Metrics>,
     /// When a server was last seen alive. A dead one is not kept: it is removed from the route.
     leases: DashMap<ServerId, Instant>,
@@ -32,7 +32,7 @@ pub(super) struct Holders {
 }
 
 impl Holders {
-    pub(super) fn new(commands: Commands, keys: Arc<Keys>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(commands: Commands, keys: Arc<KeyNames>, metrics: Arc<Metrics>) -> Self {
         Self {
             commands,
             keys,
@@ -44,7 +44,10 @@ impl Holders {
 
     /// The servers that hold `name` and are alive, each with whether it has a lease: nodes have one, servers of
     /// `websocket-app` do not.
-    pub(super) async fn of(&self, name: Name<'_>) -> Result<Vec<(ServerId, bool)>, Unavailable> {
+    pub(super) async fn of(
+        &self,
+        name: RouteName<'_>,
+    ) -> Result<Vec<(ServerId, bool)>, Unavailable> {
         self.metrics.redis.route_lookups.increment();
         let route = self.keys.route(name);
         let listed: Vec<String> = self
@@ -55,7 +58,7 @@ impl Holders {
         let leased = self.leased(&listed).await?;
         let mut alive = leased.clone();
         if self.keys.compat() == RedisCompat::WebsocketApp
-            && let Name::User(user) = name
+            && let RouteName::User(user) = name
         {
             // Servers of `websocket-app` have no lease; each of their users has a mark.
             self.ask(&mut alive, |index| {
@@ -82,7 +85,7 @@ impl Holders {
     }
 
     /// Nobody listens at `server`: its lease must be read again.
-    pub(super) fn doubt(&self, server: &ServerId) {
+    pub(super) fn recheck(&self, server: &ServerId) {
         self.leases.remove(server);
     }
 

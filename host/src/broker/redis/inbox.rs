@@ -14,16 +14,16 @@ use tracing::warn;
 
 use super::{
     control::{self, Control},
-    doubles::{self, Doubles, Way},
-    fences::{self, Fences, Heard},
+    deduplicator::{self, Arrival, Deduplicator},
+    echo_filter::EchoFilter,
+    fences::{self, FenceEvent, Fences},
     health::Health,
-    held::Held,
-    keys::{Keys, Name, ServerId},
+    held::HeldMessages,
+    keys::{KeyNames, RouteName, ServerId},
     lookup::Lookup,
     marks::{self, Mark},
     notices,
-    own_broadcasts::OwnBroadcasts,
-    routes::Routes,
+    routes::RouteWriter,
     traced,
     waiting::Parcel,
 };
@@ -47,23 +47,23 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 const PROBE: &str = r#"{"type":"signalbox.probe","#;
 
 /// The parts that handle what comes in.
-pub(super) struct Receivers {
+pub(super) struct InboxParts {
     /// Delivers messages.
     pub(super) node: Arc<dyn LocalNode>,
     /// Rewrites routes that are wrong.
-    pub(super) routes: Arc<Routes>,
+    pub(super) routes: Arc<RouteWriter>,
     /// Requests of other nodes, and replies.
     pub(super) control: Arc<Control>,
     /// Texts about the order of messages.
     pub(super) fences: Arc<Fences>,
     /// Messages for users who are no longer here.
-    pub(super) held: Arc<Held>,
+    pub(super) held: Arc<HeldMessages>,
     /// Cached routes, to be invalidated.
     pub(super) lookup: Arc<Lookup>,
     /// This server's own probes.
     pub(super) health: Arc<Health>,
     /// Broadcasts that come back.
-    pub(super) own_broadcasts: Arc<OwnBroadcasts>,
+    pub(super) own_broadcasts: Arc<EchoFilter>,
 }
 
 /// A message for clients, and the receiver that it names.
@@ -79,8 +79,8 @@ pub(super) struct Inbox {
     own_channel: String,
     broadcast_channel: String,
     routes_channel: String,
-    to: Receivers,
-    doubles: Doubles,
+    to: InboxParts,
+    deduplicator: Deduplicator,
     metrics: Arc<Metrics>,
     tracer: Tracer,
     malformed: AtomicU64,
@@ -88,14 +88,19 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn new(keys: &Keys, to: Receivers, metrics: Arc<Metrics>, tracer: Tracer) -> Self {
+    pub(super) fn new(
+        keys: &KeyNames,
+        to: InboxParts,
+        metrics: Arc<Metrics>,
+        tracer: Tracer,
+    ) -> Self {
         Self {
             own_id: keys.own_id().clone(),
             own_channel: keys.server_channel(keys.own_id()),
             broadcast_channel: keys.broadcast_channel(),
             routes_channel: keys.routes_channel(),
             to,
-            doubles: Doubles::default(),
+            deduplicator: Deduplicator::default(),
             metrics,
             tracer,
             malformed: AtomicU64::new(0),
@@ -109,7 +114,7 @@ impl Inbox {
     }
 
     /// Handles a push from Redis: the name of a channel and a text.
-    pub(super) fn take(&self, pushed: Vec<Value>) {
+    pub(super) fn receive(&self, pushed: Vec<Value>) {
         let mut parts = pushed.into_iter();
         let (Some(channel), Some(Value::BulkString(payload))) = (parts.next(), parts.next()) else {
             return;
@@ -118,19 +123,19 @@ impl Inbox {
             |name: &str| matches!(&channel, Value::BulkString(bytes) if bytes == name.as_bytes());
         let text = match String::from_utf8(payload) {
             Ok(text) if text.len() <= FRAME_BYTES_MAX => text,
-            _ => return self.complain("it is no UTF-8, or over 16 MiB"),
+            _ => return self.warn_malformed("it is no UTF-8, or over 16 MiB"),
         };
         if is(&self.own_channel) {
             if text.starts_with(PROBE) {
-                if let Some(away) = self.to.health.heard() {
+                if let Some(away) = self.to.health.last_message() {
                     self.metrics.redis.probe.record(away);
                 }
                 return;
             }
             self.take_own(text);
         } else if is(&self.routes_channel) {
-            notices::take(&text, &self.to.lookup, &self.to.held)
-                .unwrap_or_else(|error| self.complain(&error));
+            notices::handle(&text, &self.to.lookup, &self.to.held)
+                .unwrap_or_else(|error| self.warn_malformed(&error));
         } else if is(&self.broadcast_channel) && !self.to.own_broadcasts.take(&text) {
             self.broadcast(text);
         }
@@ -143,28 +148,28 @@ impl Inbox {
             None => (None, text.as_str()),
         };
         if let Some((mark, message)) = marks::read(marked) {
-            let span = parent.and_then(|parent| self.tracer.go_on(parent, "deliver"));
+            let span = parent.and_then(|parent| self.tracer.continue_from(parent, "deliver"));
             return self.deliver(message.to_owned(), Some(mark), span);
         }
         if marked.starts_with(fences::START) {
             return self.take_fence(marked);
         }
         if marked.starts_with(control::START) {
-            let taken = self.to.control.take(marked);
-            return taken.unwrap_or_else(|error| self.complain(&error));
+            let taken = self.to.control.handle(marked);
+            return taken.unwrap_or_else(|error| self.warn_malformed(&error));
         }
-        let span = parent.and_then(|parent| self.tracer.go_on(parent, "deliver"));
+        let span = parent.and_then(|parent| self.tracer.continue_from(parent, "deliver"));
         self.deliver(marked.to_owned(), None, span);
     }
 
     /// Takes a text about messages that wait or were forwarded.
     fn take_fence(&self, text: &str) {
         let held = &self.to.held;
-        match self.to.fences.take(text) {
-            Ok(Some(Heard::Question { id, from, user })) => held.answer(id, from, user),
-            Ok(Some(Heard::Arrival { user, number })) => held.arrived(&user, number),
+        match self.to.fences.parse(text) {
+            Ok(Some(FenceEvent::Question { id, from, user })) => held.answer(id, from, user),
+            Ok(Some(FenceEvent::Arrival { user, number })) => held.arrived(&user, number),
             Ok(None) => {}
-            Err(error) => self.complain(&error),
+            Err(error) => self.warn_malformed(&error),
         }
     }
 
@@ -190,7 +195,7 @@ impl Inbox {
         let identity = match mark {
             Some(mark) if hops > 0 => Some(mark.identity),
             Some(_) => None,
-            None => Some(doubles::identity(&text)),
+            None => Some(deduplicator::identity(&text)),
         };
         let Some(Addressed { frame, user, room }) = self.check(text) else {
             return;
@@ -198,13 +203,13 @@ impl Inbox {
         let connections = match (&user, &room) {
             (Some(user), _) => {
                 let way = if hops == 0 {
-                    Way::Published
+                    Arrival::Published
                 } else if trail.number_of(&self.own_id).is_some() {
-                    Way::Returned
+                    Arrival::Returned
                 } else {
-                    Way::Forwarded
+                    Arrival::Forwarded
                 };
-                if identity.is_some_and(|identity| self.doubles.is_double(identity, way)) {
+                if identity.is_some_and(|identity| self.deduplicator.is_double(identity, way)) {
                     return self.to.held.ended(user, &trail);
                 }
                 let parcel = Parcel {
@@ -216,7 +221,7 @@ impl Inbox {
                 self.deliver_to_user(user, parcel)
             }
             (None, Some(room)) => self.deliver_to_room(room, &frame),
-            (None, None) => return self.complain("it names neither `receiverID` nor `room`"),
+            (None, None) => return self.warn_malformed("it names neither `receiverID` nor `room`"),
         };
         if let Some(span) = &span {
             span.set("signalbox.connections", connections as i64);
@@ -235,7 +240,7 @@ impl Inbox {
             }
             // The sender read the route before the last connection closed, or the route is wrong and must be removed.
             if !node.holds_user(user) {
-                self.to.routes.doubt(Name::User(user));
+                self.to.routes.invalidate(RouteName::User(user));
             }
         }
         held.push(user, parcel);
@@ -251,7 +256,7 @@ impl Inbox {
                 reason: DropReason::Offline,
             }
             .emit();
-            self.to.routes.doubt(Name::Room(room));
+            self.to.routes.invalidate(RouteName::Room(room));
         }
         members
     }
@@ -264,7 +269,7 @@ impl Inbox {
             receiver,
             room,
         } = normalised
-            .inspect_err(|error| self.complain(&error.to_string()))
+            .inspect_err(|error| self.warn_malformed(&error.to_string()))
             .ok()?;
         let (user, room) = (receiver.map(Cow::into_owned), room.map(Cow::into_owned));
         let rewritten = match frame {
@@ -278,7 +283,7 @@ impl Inbox {
         })
     }
 
-    fn complain(&self, reason: &str) {
+    fn warn_malformed(&self, reason: &str) {
         self.metrics.redis.malformed.increment();
         let count = self.malformed.fetch_add(1, Ordering::Relaxed) + 1;
         let mut complained = self

@@ -35,21 +35,21 @@ impl Ability {
 
 /// The owner of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Name<'a> {
+pub(super) enum RouteName<'a> {
     User(&'a str),
     Room(&'a str),
 }
 
 /// Makes the names.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(super) struct KeyNames {
     prefix: String,
     own_id: ServerId,
     compat: RedisCompat,
     command_timeout: Duration,
 }
 
-impl Keys {
+impl KeyNames {
     pub(super) fn new(config: &RedisConfig, server_id: &str) -> Self {
         Self {
             prefix: config.key_prefix.clone(),
@@ -76,10 +76,10 @@ impl Keys {
 
     /// The set of IDs of the servers that hold `name`. A user's ID is the rest of the key, whatever it contains, so
     /// no ID can form the key of another.
-    pub(super) fn route(&self, name: Name<'_>) -> String {
+    pub(super) fn route(&self, name: RouteName<'_>) -> String {
         match name {
-            Name::User(user) => format!("{}user_servers:{user}", self.prefix),
-            Name::Room(room) => format!("{}room_servers:{room}", self.prefix),
+            RouteName::User(user) => format!("{}user_servers:{user}", self.prefix),
+            RouteName::Room(room) => format!("{}room_servers:{room}", self.prefix),
         }
     }
 
@@ -144,9 +144,9 @@ mod tests {
             key_prefix: "p:".to_owned(),
             command_timeout: Duration::from_millis(500),
         };
-        let keys = Keys::new(&config, "a-1");
-        assert_eq!(keys.route(Name::User("u:{*}")), "p:user_servers:u:{*}");
-        assert_eq!(keys.route(Name::Room("r")), "p:room_servers:r");
+        let keys = KeyNames::new(&config, "a-1");
+        assert_eq!(keys.route(RouteName::User("u:{*}")), "p:user_servers:u:{*}");
+        assert_eq!(keys.route(RouteName::Room("r")), "p:room_servers:r");
         assert_eq!(keys.lease("a-1"), "p:server_alive:a-1");
         assert_eq!(keys.nodes(), "p:signalbox:nodes");
         assert_eq!(keys.server_channel("a-1"), "p:server:a-1");

@@ -7,9 +7,9 @@ use tracing::warn;
 
 use super::{
     health::{Duty, Health},
-    keys::{Keys, LEASE_VALUE},
+    keys::{KeyNames, LEASE_VALUE},
     nodes,
-    routes::Routes,
+    routes::RouteWriter,
 };
 use crate::redis_client::{Commands, Unavailable};
 
@@ -29,8 +29,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// again then.
 pub(super) async fn keep(
     commands: &Commands,
-    keys: &Keys,
-    routes: &Routes,
+    keys: &KeyNames,
+    routes: &RouteWriter,
     health: &Health,
     leased: &watch::Sender<u64>,
 ) {

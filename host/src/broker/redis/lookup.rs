@@ -24,9 +24,9 @@ use tokio::{
 
 use super::{
     fences::Fences,
-    held::{HOLD, Held},
+    held::{HOLD, HeldMessages},
     holders::Holders,
-    keys::{Ability, Keys, Name, ServerId},
+    keys::{Ability, KeyNames, RouteName, ServerId},
 };
 use crate::{broker::LocalNode, redis_client::Unavailable};
 
@@ -45,9 +45,9 @@ pub(super) type OpenRoute = OwnedRwLockReadGuard<Known>;
 /// Looks up routes. Of several concurrent callers with the same question, one asks Redis.
 pub(super) struct Lookup {
     holders: Arc<Holders>,
-    held: Arc<Held>,
+    held: Arc<HeldMessages>,
     fences: Arc<Fences>,
-    keys: Arc<Keys>,
+    keys: Arc<KeyNames>,
     node: Arc<dyn LocalNode>,
     users: DashMap<Box<str>, Arc<Route>>,
     rooms: DashMap<Box<str>, Arc<Route>>,
@@ -74,9 +74,9 @@ pub(super) struct Known {
 impl Lookup {
     pub(super) fn new(
         holders: Arc<Holders>,
-        held: Arc<Held>,
+        held: Arc<HeldMessages>,
         fences: Arc<Fences>,
-        keys: Arc<Keys>,
+        keys: Arc<KeyNames>,
         node: Arc<dyn LocalNode>,
     ) -> Self {
         Self {
@@ -91,7 +91,7 @@ impl Lookup {
     }
 
     /// The route of `name`. The caller holds it until everything is published.
-    pub(super) async fn open(&self, name: Name<'_>) -> Result<OpenRoute, Unavailable> {
+    pub(super) async fn open(&self, name: RouteName<'_>) -> Result<OpenRoute, Unavailable> {
         let came = Instant::now();
         let route = self.route(name);
         let known = route.known.clone().read_owned().await;
@@ -136,7 +136,7 @@ impl Lookup {
     }
 
     /// Invalidates the cached route of `name`.
-    pub(super) fn changed(&self, name: Name<'_>) {
+    pub(super) fn changed(&self, name: RouteName<'_>) {
         let (map, text) = self.place(name);
         if let Some(route) = map.get(text) {
             route.stale.store(true, Ordering::SeqCst);
@@ -144,9 +144,9 @@ impl Lookup {
     }
 
     /// Nobody listens at `server`: drops what is cached about it and about `name`.
-    pub(super) fn forget(&self, name: Name<'_>, server: &ServerId) {
+    pub(super) fn forget(&self, name: RouteName<'_>, server: &ServerId) {
         self.changed(name);
-        self.holders.doubt(server);
+        self.holders.recheck(server);
     }
 
     /// Removes entries that are too old to be used.
@@ -161,7 +161,7 @@ impl Lookup {
     }
 
     /// Reads the route of `name`.
-    async fn ask(&self, name: Name<'_>, known: &mut Known) -> Result<(), Unavailable> {
+    async fn ask(&self, name: RouteName<'_>, known: &mut Known) -> Result<(), Unavailable> {
         let asked = Instant::now();
         known.leave_all();
         let holders = match self.holders.of(name).await {
@@ -173,7 +173,7 @@ impl Lookup {
         };
         known.servers = holders.into_iter().map(|(server, _)| server).collect();
         // A user without a route gets nothing now, so nothing can be overtaken.
-        if let Name::User(user) = name
+        if let RouteName::User(user) = name
             && !known.servers.is_empty()
         {
             self.pass_fences(user, known).await;
@@ -199,7 +199,7 @@ impl Lookup {
         }
     }
 
-    fn route(&self, name: Name<'_>) -> Arc<Route> {
+    fn route(&self, name: RouteName<'_>) -> Arc<Route> {
         let (map, text) = self.place(name);
         if let Some(route) = map.get(text) {
             return route.clone();
@@ -210,10 +210,10 @@ impl Lookup {
         map.entry(text.into()).or_default().clone()
     }
 
-    fn place<'a>(&'a self, name: Name<'a>) -> (&'a DashMap<Box<str>, Arc<Route>>, &'a str) {
+    fn place<'a>(&'a self, name: RouteName<'a>) -> (&'a DashMap<Box<str>, Arc<Route>>, &'a str) {
         match name {
-            Name::User(user) => (&self.users, user),
-            Name::Room(room) => (&self.rooms, room),
+            RouteName::User(user) => (&self.users, user),
+            RouteName::Room(room) => (&self.rooms, room),
         }
     }
 }
@@ -266,7 +266,7 @@ impl Known {
 }
 
 /// Removes outdated entries regularly, until it is aborted.
-pub(super) async fn sweep(lookup: &Lookup, held: &Held) {
+pub(super) async fn sweep(lookup: &Lookup, held: &HeldMessages) {
     let mut ticks = tokio::time::interval(KEEP);
     loop {
         ticks.tick().await;

@@ -14,7 +14,8 @@
 //! not listen. [`held`] keeps the order for users who move.
 
 mod control;
-mod doubles;
+mod deduplicator;
+mod echo_filter;
 mod fences;
 mod health;
 mod held;
@@ -27,7 +28,6 @@ mod marks;
 mod nodes;
 mod notices;
 mod outgoing;
-mod own_broadcasts;
 mod post;
 mod questions;
 mod routes;
@@ -54,19 +54,19 @@ use tokio::{
 
 use self::{
     control::Control,
+    echo_filter::EchoFilter,
     fences::Fences,
     health::Health,
-    held::Held,
+    held::HeldMessages,
     holders::Holders,
-    inbox::{Inbox, Receivers},
-    keys::{Ability, Keys, Name, ServerId},
+    inbox::{Inbox, InboxParts},
+    keys::{Ability, KeyNames, RouteName, ServerId},
     lookup::Lookup,
     outgoing::Outgoing,
-    own_broadcasts::OwnBroadcasts,
-    routes::Routes,
-    subscriber::Farewell,
+    routes::RouteWriter,
+    subscriber::SubscriptionDrain,
 };
-use super::{Broker, BrokerError, LocalNode, NodeReport, Target, Told, UserRequest};
+use super::{Broker, BrokerError, LocalNode, NodeReport, Target, UserAnswer, UserRequest};
 use crate::{
     config::{RedisCompat, RedisConfig},
     metrics::Metrics,
@@ -89,16 +89,16 @@ const SETTLE_SHARE: f64 = 0.3;
 /// One node's place in a cluster of nodes that meet at Redis.
 pub struct RedisBroker {
     commands: Commands,
-    keys: Arc<Keys>,
-    routes: Arc<Routes>,
+    keys: Arc<KeyNames>,
+    routes: Arc<RouteWriter>,
     holders: Arc<Holders>,
     lookup: Arc<Lookup>,
-    held: Arc<Held>,
+    held: Arc<HeldMessages>,
     outgoing: Arc<Outgoing>,
     control: Arc<Control>,
     health: Arc<Health>,
-    own_broadcasts: Arc<OwnBroadcasts>,
-    farewell: Farewell,
+    own_broadcasts: Arc<EchoFilter>,
+    farewell: SubscriptionDrain,
     tasks: Mutex<Tasks>,
     metrics: Arc<Metrics>,
     /// Whether traces are passed to other nodes.
@@ -116,7 +116,7 @@ struct Tasks {
 
 /// The result of publishing one message.
 #[derive(Default)]
-struct Sent {
+struct PublishResult {
     /// Servers that it was published to.
     reached: usize,
     /// Servers that are alive and do not listen.
@@ -153,10 +153,14 @@ impl RedisBroker {
         tracer: Tracer,
     ) -> Self {
         let commands = Commands::start(endpoints.clone(), &metrics);
-        let keys = Arc::new(Keys::new(config, server_id));
+        let keys = Arc::new(KeyNames::new(config, server_id));
         let health = Arc::new(Health::new());
-        let own_broadcasts = Arc::<OwnBroadcasts>::default();
-        let routes = Arc::new(Routes::new(commands.clone(), keys.clone(), node.clone()));
+        let own_broadcasts = Arc::<EchoFilter>::default();
+        let routes = Arc::new(RouteWriter::new(
+            commands.clone(),
+            keys.clone(),
+            node.clone(),
+        ));
         // Servers of `websocket-app` deliver everything to clients, so next to them only messages are published.
         let traces = tracer.is_on() && keys.compat() == RedisCompat::None;
         let holders = Holders::new(commands.clone(), keys.clone(), metrics.clone());
@@ -164,7 +168,7 @@ impl RedisBroker {
         let outgoing = Outgoing::new(commands.clone(), keys.clone(), metrics.clone());
         let outgoing = Arc::new(outgoing);
         let fences = Arc::new(Fences::new(commands.clone(), keys.clone()));
-        let held = Arc::new(Held::new(
+        let held = Arc::new(HeldMessages::new(
             holders.clone(),
             fences.clone(),
             keys.clone(),
@@ -180,7 +184,7 @@ impl RedisBroker {
             node.clone(),
         ));
         let control = Arc::new(Control::new(commands.clone(), keys.clone(), node.clone()));
-        let receivers = Receivers {
+        let receivers = InboxParts {
             node,
             routes: routes.clone(),
             control: control.clone(),
@@ -221,7 +225,7 @@ impl RedisBroker {
             (lookup.clone(), held.clone()),
             |(lookup, held)| lookup::sweep(lookup, held).boxed(),
         ));
-        let farewell = Farewell::default();
+        let farewell = SubscriptionDrain::default();
         let subscriber = (
             endpoints,
             commands.clone(),
@@ -261,7 +265,7 @@ impl RedisBroker {
     /// Publishes to every other server that holds `name`.
     async fn publish_to(
         &self,
-        name: Name<'_>,
+        name: RouteName<'_>,
         frame: &Frame,
         here: bool,
         trace: Trace<'_>,
@@ -287,28 +291,28 @@ impl RedisBroker {
 
     async fn publish_by_lookup(
         &self,
-        name: Name<'_>,
+        name: RouteName<'_>,
         frame: &Frame,
         here: bool,
         trace: Trace<'_>,
-    ) -> Result<Sent, Unavailable> {
+    ) -> Result<PublishResult, Unavailable> {
         // Held until everything is published, so that nothing on a later route overtakes it.
         let route = self.lookup.open(name).await?;
         let is_other = |server: &&ServerId| *server != self.keys.own_id();
         let others: Vec<&ServerId> = route.servers().iter().filter(is_other).collect();
         if others.is_empty() {
-            return Ok(Sent::default());
+            return Ok(PublishResult::default());
         }
         let mark = match name {
-            Name::User(_) => self.mark(&others, here),
-            Name::Room(_) => String::new(),
+            RouteName::User(_) => self.mark(&others, here),
+            RouteName::Room(_) => String::new(),
         };
         let publish = async |server| {
             let heard = self.publish_on(server, frame, &mark, trace).await;
             (server, heard)
         };
         let results = join_all(others.into_iter().map(publish)).await;
-        let mut sent = Sent::default();
+        let mut sent = PublishResult::default();
         for (server, result) in results {
             match result {
                 Ok(true) => sent.reached += 1,
@@ -395,8 +399,8 @@ impl Broker for RedisBroker {
     ) -> BoxFuture<'a, Result<usize, BrokerError>> {
         async move {
             let name = match target {
-                Target::User(user) => Name::User(user),
-                Target::Room(room) => Name::Room(room),
+                Target::User(user) => RouteName::User(user),
+                Target::Room(room) => RouteName::Room(room),
                 Target::Everyone => return self.broadcast(frame, trace).await,
             };
             self.publish_to(name, frame, here, trace).await
@@ -414,7 +418,7 @@ impl Broker for RedisBroker {
         request: &'a UserRequest,
     ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>> {
         async move {
-            let holders = self.holders.of(Name::User(user)).await?;
+            let holders = self.holders.of(RouteName::User(user)).await?;
             let others = holders
                 .iter()
                 .filter(|(server, _)| server != self.keys.own_id());
@@ -423,7 +427,7 @@ impl Broker for RedisBroker {
                 told: if *is_node {
                     self.control.ask(server, user, request).await
                 } else {
-                    Told::CannotBeAsked
+                    UserAnswer::CannotBeAsked
                 },
             };
             let mut reports = join_all(others.map(ask)).await;
@@ -434,20 +438,20 @@ impl Broker for RedisBroker {
     }
 
     fn user_changed(&self, user: &str) {
-        self.routes.changed(Name::User(user));
+        self.routes.changed(RouteName::User(user));
         self.held.poke(user);
     }
 
     fn room_changed(&self, room: &str) {
-        self.routes.changed(Name::Room(room));
+        self.routes.changed(RouteName::Room(room));
     }
 
     fn user_settled<'a>(&'a self, user: &'a str) -> BoxFuture<'a, ()> {
-        self.routes.settled(Name::User(user)).boxed()
+        self.routes.flushed(RouteName::User(user)).boxed()
     }
 
     fn room_settled<'a>(&'a self, room: &'a str) -> BoxFuture<'a, ()> {
-        self.routes.settled(Name::Room(room)).boxed()
+        self.routes.flushed(RouteName::Room(room)).boxed()
     }
 
     fn nodes(&self) -> BoxFuture<'_, Result<Vec<String>, BrokerError>> {
@@ -485,7 +489,7 @@ impl Broker for RedisBroker {
     }
 }
 
-impl Sent {
+impl PublishResult {
     fn is_unheard(&self) -> bool {
         self.reached == 0 && self.unheard > 0
     }

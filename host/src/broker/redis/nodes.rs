@@ -3,12 +3,12 @@
 use redis::{Cmd, Value};
 use tracing::debug;
 
-use super::keys::Keys;
+use super::keys::KeyNames;
 use crate::redis_client::{Commands, Unavailable};
 
 /// Adds this server to the set. Called with each renewal of the lease, because Redis may lose the entry. A failure costs no
 /// message, so it does not end the lease.
-pub(super) async fn announce(commands: &Commands, keys: &Keys) {
+pub(super) async fn announce(commands: &Commands, keys: &KeyNames) {
     let add = on_set("SADD", keys, &[keys.own_id()]);
     if let Err(error) = commands.run::<()>(&add).await {
         debug!(%error, "this server is not in the list of nodes");
@@ -16,7 +16,7 @@ pub(super) async fn announce(commands: &Commands, keys: &Keys) {
 }
 
 /// Takes this server out of the set.
-pub(super) async fn withdraw(commands: &Commands, keys: &Keys) {
+pub(super) async fn withdraw(commands: &Commands, keys: &KeyNames) {
     let remove = on_set("SREM", keys, &[keys.own_id()]);
     if let Err(error) = commands.run::<()>(&remove).await {
         debug!(%error, "this server stays in the list of nodes until somebody misses its lease");
@@ -24,7 +24,10 @@ pub(super) async fn withdraw(commands: &Commands, keys: &Keys) {
 }
 
 /// The servers that have a lease, sorted. Those that have none are taken out of the set: they never come back.
-pub(super) async fn living(commands: &Commands, keys: &Keys) -> Result<Vec<String>, Unavailable> {
+pub(super) async fn living(
+    commands: &Commands,
+    keys: &KeyNames,
+) -> Result<Vec<String>, Unavailable> {
     let mut members = redis::cmd("SMEMBERS");
     members.arg(keys.nodes());
     let servers: Vec<String> = commands.run(&members).await?;
@@ -58,7 +61,7 @@ pub(super) async fn living(commands: &Commands, keys: &Keys) -> Result<Vec<Strin
     Ok(alive)
 }
 
-fn on_set(command: &str, keys: &Keys, servers: &[&str]) -> Cmd {
+fn on_set(command: &str, keys: &KeyNames, servers: &[&str]) -> Cmd {
     let mut command = redis::cmd(command);
     command.arg(keys.nodes());
     command.arg(servers);

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{held::Held, keys::Name, lookup::Lookup};
+use super::{held::HeldMessages, keys::RouteName, lookup::Lookup};
 
 /// The type of notices. Nothing else on the channel has it.
 const TYPE: &str = "signalbox.routes";
@@ -18,7 +18,7 @@ struct Notice<S> {
 }
 
 /// The notice that the routes of `names` changed.
-pub(super) fn text<'n>(names: impl Iterator<Item = Name<'n>>) -> String {
+pub(super) fn text<'n>(names: impl Iterator<Item = RouteName<'n>>) -> String {
     let mut notice = Notice {
         r#type: TYPE,
         users: Vec::new(),
@@ -26,8 +26,8 @@ pub(super) fn text<'n>(names: impl Iterator<Item = Name<'n>>) -> String {
     };
     for name in names {
         match name {
-            Name::User(user) => notice.users.push(user),
-            Name::Room(room) => notice.rooms.push(room),
+            RouteName::User(user) => notice.users.push(user),
+            RouteName::Room(room) => notice.rooms.push(room),
         }
     }
     // Strings in lists always serialize.
@@ -38,17 +38,17 @@ pub(super) fn text<'n>(names: impl Iterator<Item = Name<'n>>) -> String {
 ///
 /// # Errors
 /// Returns the reason if it cannot be understood.
-pub(super) fn take(text: &str, lookup: &Lookup, held: &Held) -> Result<(), String> {
+pub(super) fn handle(text: &str, lookup: &Lookup, held: &HeldMessages) -> Result<(), String> {
     let notice: Notice<String> = serde_json::from_str(text).map_err(|error| error.to_string())?;
     if notice.r#type != TYPE {
         return Err(format!("its type is not {TYPE:?}"));
     }
     for user in &notice.users {
-        lookup.changed(Name::User(user));
+        lookup.changed(RouteName::User(user));
         held.poke(user);
     }
     for room in &notice.rooms {
-        lookup.changed(Name::Room(room));
+        lookup.changed(RouteName::Room(room));
     }
     Ok(())
 }
@@ -59,7 +59,11 @@ mod tests {
 
     #[test]
     fn a_notice_carries_every_name() {
-        let names = [Name::User("u\"\n1"), Name::Room("r"), Name::User("\u{0}ä")];
+        let names = [
+            RouteName::User("u\"\n1"),
+            RouteName::Room("r"),
+            RouteName::User("\u{0}ä"),
+        ];
         let notice: Notice<String> = serde_json::from_str(&text(names.into_iter())).unwrap();
         assert_eq!(notice.users, ["u\"\n1", "\u{0}ä"]);
         assert_eq!(notice.rooms, ["r"]);

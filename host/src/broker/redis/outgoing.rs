@@ -6,7 +6,7 @@ use redis::Cmd;
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
-    keys::{Keys, ServerId},
+    keys::{KeyNames, ServerId},
     post::Post,
 };
 use crate::{
@@ -22,13 +22,13 @@ const UNDER_WAY_BYTES_MAX: usize = 16 << 20;
 /// Messages to the channels of other servers.
 pub(super) struct Outgoing {
     commands: Commands,
-    keys: Arc<Keys>,
+    keys: Arc<KeyNames>,
     metrics: Arc<Metrics>,
     under_way: Semaphore,
 }
 
 impl Outgoing {
-    pub(super) fn new(commands: Commands, keys: Arc<Keys>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(commands: Commands, keys: Arc<KeyNames>, metrics: Arc<Metrics>) -> Self {
         Self {
             commands,
             keys,

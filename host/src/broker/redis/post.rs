@@ -2,7 +2,7 @@
 
 use redis::Cmd;
 
-use super::keys::Keys;
+use super::keys::KeyNames;
 use crate::{
     config::RedisCompat,
     redis_client::{Commands, Topology, Unavailable},
@@ -22,7 +22,7 @@ impl Post {
     /// [`Unavailable`] if no link is up, so that the topology is unknown.
     pub(super) fn new(
         commands: &Commands,
-        keys: &Keys,
+        keys: &KeyNames,
         server: &str,
         text: &str,
     ) -> Result<Self, Unavailable> {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::{sync::oneshot, time::timeout};
 use tracing::debug;
 
-use super::{keys::Keys, post::Post};
+use super::{keys::KeyNames, post::Post};
 use crate::redis_client::{Commands, Unavailable};
 
 /// How long an answer may take in addition to the command timeout: for the other server to answer, and for the way back.
@@ -25,7 +25,7 @@ const OPEN_MAX: usize = 4_096;
 /// The open questions of one kind, with answers of type `A`.
 pub(super) struct Questions<A> {
     commands: Commands,
-    keys: Arc<Keys>,
+    keys: Arc<KeyNames>,
     next: AtomicU64,
     open: Mutex<HashMap<u64, oneshot::Sender<A>>>,
 }
@@ -43,7 +43,7 @@ impl<A> Drop for Open<'_, A> {
 }
 
 impl<A> Questions<A> {
-    pub(super) fn new(commands: Commands, keys: Arc<Keys>) -> Self {
+    pub(super) fn new(commands: Commands, keys: Arc<KeyNames>) -> Self {
         Self {
             commands,
             keys,
@@ -99,7 +99,7 @@ impl<A> Questions<A> {
 /// Sends `said` to `server`, and returns whether anybody listens; `true` if that is unknown.
 pub(super) async fn say(
     commands: &Commands,
-    keys: &Keys,
+    keys: &KeyNames,
     server: &str,
     said: &impl Serialize,
 ) -> bool {
@@ -112,7 +112,7 @@ pub(super) async fn say(
 
 async fn publish(
     commands: &Commands,
-    keys: &Keys,
+    keys: &KeyNames,
     server: &str,
     said: &impl Serialize,
 ) -> Result<bool, Unavailable> {

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    keys::{Keys, Name},
+    keys::{KeyNames, RouteName},
     notices,
 };
 use crate::{
@@ -36,9 +36,9 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(2);
 /// How long `websocket-app` believes that a user is online.
 const ONLINE_TTL: Duration = Duration::from_secs(60);
 
-/// An owned [`Name`].
+/// An owned [`RouteName`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Owned {
+enum OwnedName {
     User(Box<str>),
     Room(Box<str>),
 }
@@ -52,8 +52,8 @@ enum Written {
 }
 
 /// The state of a name when its batch was made.
-struct Look {
-    name: Owned,
+struct BatchItem {
+    name: OwnedName,
     /// Whether this node holds it.
     holds: bool,
     /// Whether other nodes may have an outdated route.
@@ -61,30 +61,30 @@ struct Look {
 }
 
 /// The names, and whether they are written.
-pub(super) struct Routes {
+pub(super) struct RouteWriter {
     commands: Commands,
-    keys: Arc<Keys>,
+    keys: Arc<KeyNames>,
     node: Arc<dyn LocalNode>,
-    state: Mutex<State>,
+    state: Mutex<RouteState>,
     wake: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct RouteState {
     /// Names whose state must be looked up.
-    changed: HashSet<Owned>,
+    changed: HashSet<OwnedName>,
     /// Names that are under way to Redis.
-    writing: HashSet<Owned>,
-    written: HashMap<Owned, Written>,
+    writing: HashSet<OwnedName>,
+    written: HashMap<OwnedName, Written>,
     /// Names to be written again at `confirm_at`, in addition to all written ones.
-    given_up: HashSet<Owned>,
+    given_up: HashSet<OwnedName>,
     confirm_at: Option<Instant>,
     /// Callers that wait until a name is written. They are woken by dropping the sender.
-    waiters: HashMap<Owned, Vec<oneshot::Sender<()>>>,
+    waiters: HashMap<OwnedName, Vec<oneshot::Sender<()>>>,
 }
 
-impl Routes {
-    pub(super) fn new(commands: Commands, keys: Arc<Keys>, node: Arc<dyn LocalNode>) -> Self {
+impl RouteWriter {
+    pub(super) fn new(commands: Commands, keys: Arc<KeyNames>, node: Arc<dyn LocalNode>) -> Self {
         Self {
             commands,
             keys,
@@ -95,14 +95,14 @@ impl Routes {
     }
 
     /// Marks `name` because its state may have changed.
-    pub(super) fn changed(&self, name: Name<'_>) {
+    pub(super) fn changed(&self, name: RouteName<'_>) {
         self.state().changed.insert(name.into());
         self.wake.notify_one();
     }
 
     /// Marks `name` because its route in Redis seems to be wrong.
-    pub(super) fn doubt(&self, name: Name<'_>) {
-        let name = Owned::from(name);
+    pub(super) fn invalidate(&self, name: RouteName<'_>) {
+        let name = OwnedName::from(name);
         let mut state = self.state();
         state.written.insert(name.clone(), Written::Unknown);
         state.changed.insert(name);
@@ -125,11 +125,11 @@ impl Routes {
     }
 
     /// Returns when the current state of `name` is written, or cannot be written now.
-    pub(super) async fn settled(&self, name: Name<'_>) {
+    pub(super) async fn flushed(&self, name: RouteName<'_>) {
         if self.commands.topology().is_err() {
             return;
         }
-        let name = Owned::from(name);
+        let name = OwnedName::from(name);
         let (done, written) = oneshot::channel();
         {
             let mut state = self.state();
@@ -151,7 +151,7 @@ impl Routes {
         self.state().changed.is_empty()
     }
 
-    /// When [`Routes::confirm`] is due.
+    /// When [`RouteWriter::confirm`] is due.
     pub(super) fn confirm_at(&self) -> Option<Instant> {
         self.state().confirm_at
     }
@@ -191,7 +191,7 @@ impl Routes {
 
     /// Removes all routes and the lease. The writer must have ended.
     pub(super) async fn withdraw(&self) {
-        let names: Vec<Owned> = {
+        let names: Vec<OwnedName> = {
             let mut state = self.state();
             let state = &mut *state;
             state.waiters.clear();
@@ -213,18 +213,18 @@ impl Routes {
         let _ = self.commands.run::<()>(&lease).await;
     }
 
-    fn holds(&self, name: &Owned) -> bool {
+    fn holds(&self, name: &OwnedName) -> bool {
         match name {
-            Owned::User(user) => self.node.holds_user(user),
-            Owned::Room(room) => self.node.holds_room(room),
+            OwnedName::User(user) => self.node.holds_user(user),
+            OwnedName::Room(room) => self.node.holds_room(room),
         }
     }
 
     /// The next names to write, and the commands that write their state. Clears their marks.
-    fn take_batch(&self) -> (Vec<Look>, Vec<Cmd>) {
+    fn take_batch(&self) -> (Vec<BatchItem>, Vec<Cmd>) {
         let mut state = self.state();
         let state = &mut *state;
-        let names: Vec<Owned> = state.changed.iter().take(BATCH).cloned().collect();
+        let names: Vec<OwnedName> = state.changed.iter().take(BATCH).cloned().collect();
         let mut commands = Vec::new();
         let mut batch = Vec::with_capacity(names.len());
         for name in names {
@@ -243,7 +243,7 @@ impl Routes {
                 Some(Written::Unknown) => !holds || state.given_up.contains(&name),
             };
             state.writing.insert(name.clone());
-            batch.push(Look {
+            batch.push(BatchItem {
                 name,
                 holds,
                 changed,
@@ -252,10 +252,10 @@ impl Routes {
         (batch, commands)
     }
 
-    fn conclude(&self, batch: Vec<Look>, done: bool) {
+    fn conclude(&self, batch: Vec<BatchItem>, done: bool) {
         let mut state = self.state();
         let state = &mut *state;
-        for Look { name, holds, .. } in batch {
+        for BatchItem { name, holds, .. } in batch {
             state.writing.remove(&name);
             if !done {
                 state.written.insert(name.clone(), Written::Unknown);
@@ -279,9 +279,9 @@ impl Routes {
         }
     }
 
-    fn add(&self, name: &Owned) -> Vec<Cmd> {
+    fn add(&self, name: &OwnedName) -> Vec<Cmd> {
         let mut commands = vec![self.on_route("SADD", name)];
-        if let (RedisCompat::WebsocketApp, Owned::User(user)) = (self.keys.compat(), name) {
+        if let (RedisCompat::WebsocketApp, OwnedName::User(user)) = (self.keys.compat(), name) {
             let mut online = redis::cmd("SET");
             online
                 .arg(self.keys.online(user, self.keys.own_id()))
@@ -293,9 +293,9 @@ impl Routes {
         commands
     }
 
-    fn remove(&self, name: &Owned) -> Vec<Cmd> {
+    fn remove(&self, name: &OwnedName) -> Vec<Cmd> {
         let mut commands = vec![self.on_route("SREM", name)];
-        if let (RedisCompat::WebsocketApp, Owned::User(user)) = (self.keys.compat(), name) {
+        if let (RedisCompat::WebsocketApp, OwnedName::User(user)) = (self.keys.compat(), name) {
             let mut offline = redis::cmd("DEL");
             offline.arg(self.keys.online(user, self.keys.own_id()));
             commands.push(offline);
@@ -303,7 +303,7 @@ impl Routes {
         commands
     }
 
-    fn on_route(&self, command: &str, name: &Owned) -> Cmd {
+    fn on_route(&self, command: &str, name: &OwnedName) -> Cmd {
         let mut command = redis::cmd(command);
         command
             .arg(self.keys.route(name.into()))
@@ -311,19 +311,19 @@ impl Routes {
         command
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, RouteState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The notice that the routes of `names` changed; `None` if there are no names.
-fn notice<'o>(names: impl Iterator<Item = &'o Owned>) -> Option<String> {
-    let mut names = names.map(Name::from).peekable();
+fn notice<'o>(names: impl Iterator<Item = &'o OwnedName>) -> Option<String> {
+    let mut names = names.map(RouteName::from).peekable();
     names.peek().is_some().then(|| notices::text(names))
 }
 
-impl State {
-    fn is_pending(&self, name: &Owned) -> bool {
+impl RouteState {
+    fn is_pending(&self, name: &OwnedName) -> bool {
         self.changed.contains(name) || self.writing.contains(name)
     }
 
@@ -335,20 +335,20 @@ impl State {
     }
 }
 
-impl From<Name<'_>> for Owned {
-    fn from(name: Name<'_>) -> Self {
+impl From<RouteName<'_>> for OwnedName {
+    fn from(name: RouteName<'_>) -> Self {
         match name {
-            Name::User(user) => Self::User(user.into()),
-            Name::Room(room) => Self::Room(room.into()),
+            RouteName::User(user) => Self::User(user.into()),
+            RouteName::Room(room) => Self::Room(room.into()),
         }
     }
 }
 
-impl<'a> From<&'a Owned> for Name<'a> {
-    fn from(name: &'a Owned) -> Self {
+impl<'a> From<&'a OwnedName> for RouteName<'a> {
+    fn from(name: &'a OwnedName) -> Self {
         match name {
-            Owned::User(user) => Self::User(user),
-            Owned::Room(room) => Self::Room(room),
+            OwnedName::User(user) => Self::User(user),
+            OwnedName::Room(room) => Self::Room(room),
         }
     }
 }

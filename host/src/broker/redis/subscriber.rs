@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use super::{
     health::{Health, SILENCE_MAX},
     inbox::Inbox,
-    keys::Keys,
+    keys::KeyNames,
     post::Post,
 };
 use crate::{
@@ -51,14 +51,14 @@ struct Subscription {
 
 /// Ends a subscription without losing messages that are on their way.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Farewell {
+pub(super) struct SubscriptionDrain {
     /// Cancelled when this server should get no more messages.
     asked: CancellationToken,
     /// Cancelled when all messages for it have come in, and later publishers learn that nobody listens.
     done: CancellationToken,
 }
 
-impl Farewell {
+impl SubscriptionDrain {
     /// Returns when every message that was published for this server has come in, and no more will.
     pub(super) async fn say(&self) {
         self.asked.cancel();
@@ -77,11 +77,11 @@ impl Drop for Subscription {
 pub(super) async fn listen(
     endpoints: &Endpoints,
     commands: &Commands,
-    keys: &Keys,
+    keys: &KeyNames,
     inbox: &Arc<Inbox>,
     health: &Health,
     metrics: &Metrics,
-    farewell: &Farewell,
+    farewell: &SubscriptionDrain,
 ) {
     let mut pause = RETRY_PAUSE.0;
     let mut last_said = String::new();
@@ -129,7 +129,7 @@ pub(super) async fn listen(
 
 async fn subscribe(
     endpoints: &Endpoints,
-    keys: &Keys,
+    keys: &KeyNames,
     inbox: &Arc<Inbox>,
 ) -> Result<Subscription, RedisError> {
     let channel = keys.server_channel(keys.own_id());
@@ -138,7 +138,7 @@ async fn subscribe(
         let (inbox, open, lost) = (inbox.clone(), open.clone(), lost.clone());
         move |push: PushInfo| match push.kind {
             PushKind::Message | PushKind::SMessage if open.load(Ordering::Acquire) => {
-                inbox.take(push.data)
+                inbox.receive(push.data)
             }
             // The slot of the channel moved, or the server is no longer a master.
             PushKind::SUnsubscribe | PushKind::Unsubscribe | PushKind::Disconnection => {
@@ -175,7 +175,7 @@ async fn subscribe(
 async fn serve(
     subscription: &Subscription,
     commands: &Commands,
-    keys: &Keys,
+    keys: &KeyNames,
     health: &Health,
     mut login: Login<'_>,
 ) -> String {
@@ -216,14 +216,14 @@ impl Login<'_> {
     async fn keep(&mut self, connection: &MultiplexedConnection) {
         if self.changes.is_due() {
             let result = self.endpoints.log_in(connection).await;
-            self.changes.tried("subscription", result);
+            self.changes.record_result("subscription", result);
         }
     }
 }
 
 impl Subscription {
     /// Unsubscribes from this server's own channel.
-    async fn end(&self, keys: &Keys) {
+    async fn end(&self, keys: &KeyNames) {
         let channel = keys.server_channel(keys.own_id());
         let mut connection = self.connection.clone();
         for (command, applies) in [
@@ -255,7 +255,7 @@ impl Subscription {
 }
 
 /// Sends a message to this node itself, along the path of all messages.
-async fn probe(commands: &Commands, keys: &Keys, health: &Health) -> Result<(), Unavailable> {
+async fn probe(commands: &Commands, keys: &KeyNames, health: &Health) -> Result<(), Unavailable> {
     let since_1970 = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

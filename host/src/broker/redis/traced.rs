@@ -14,7 +14,7 @@ const END: &str = "\"}\n";
 
 /// A text, taken apart.
 #[derive(Debug)]
-pub(super) struct Traced<'a> {
+pub(super) struct TracedText<'a> {
     /// The span that published it; `None` if it is malformed.
     pub(super) parent: Option<Parent>,
     /// The message itself.
@@ -27,9 +27,9 @@ pub(super) fn line(span: &Span) -> String {
 }
 
 /// Takes a text with a [`line`] apart; `None` if it has none.
-pub(super) fn read(text: &str) -> Option<Traced<'_>> {
+pub(super) fn read(text: &str) -> Option<TracedText<'_>> {
     let (parent, message) = text.strip_prefix(BEGIN)?.split_once(END)?;
-    Some(Traced {
+    Some(TracedText {
         parent: Parent::parse(parent),
         message,
     })

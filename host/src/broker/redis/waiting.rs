@@ -23,14 +23,14 @@ pub(super) struct Parcel {
     pub(super) frame: Frame,
     /// How often it was forwarded.
     pub(super) hops: u8,
-    /// Its identity, made by [`super::doubles::identity`]; `None`: that of the frame.
+    /// Its identity, made by [`super::deduplicator::identity`]; `None`: that of the frame.
     pub(super) identity: Option<u64>,
     pub(super) trail: Trail,
 }
 
 /// A [`Parcel`] in the queue.
 #[derive(Clone, Debug)]
-pub(super) struct Queued {
+pub(super) struct QueuedParcel {
     pub(super) parcel: Parcel,
     /// When it is dropped.
     pub(super) until: Instant,
@@ -41,17 +41,17 @@ pub(super) struct Queued {
 }
 
 #[derive(Default)]
-pub(super) struct Waiting {
-    queue: VecDeque<Queued>,
+pub(super) struct WaitingQueue {
+    queue: VecDeque<QueuedParcel>,
     next_id: u64,
     bytes: usize,
-    under_way: BTreeMap<u64, UnderWay>,
+    under_way: BTreeMap<u64, InFlight>,
     /// Callers that wait until the queue is empty and everything has arrived. They are woken by dropping the senders.
     pub(super) fences: Vec<oneshot::Sender<()>>,
 }
 
 /// A message that was forwarded.
-struct UnderWay {
+struct InFlight {
     /// The servers that it was last forwarded to, sorted.
     to: Vec<ServerId>,
     /// The number of them that have not reported its arrival yet.
@@ -67,7 +67,7 @@ impl Parcel {
     }
 }
 
-impl Waiting {
+impl WaitingQueue {
     /// The bytes in the queue.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -87,9 +87,9 @@ impl Waiting {
     pub(super) fn push(&mut self, parcel: Parcel, number: Option<u64>, until: Instant) {
         self.bytes += parcel.charge();
         let order = order(number);
-        let later = |queued: &Queued| self::order(queued.number) > order;
+        let later = |queued: &QueuedParcel| self::order(queued.number) > order;
         let place = self.queue.iter().position(later);
-        let queued = Queued {
+        let queued = QueuedParcel {
             parcel,
             until,
             number,
@@ -99,12 +99,12 @@ impl Waiting {
         self.queue.insert(place.unwrap_or(self.queue.len()), queued);
     }
 
-    pub(super) fn front(&self) -> Option<&Queued> {
+    pub(super) fn front(&self) -> Option<&QueuedParcel> {
         self.queue.front()
     }
 
     /// Removes a message from the queue, and returns the bytes that it counted for.
-    pub(super) fn remove(&mut self, queued: &Queued) -> usize {
+    pub(super) fn remove(&mut self, queued: &QueuedParcel) -> usize {
         // It is the first one, unless another returned meanwhile.
         let place = self.queue.iter().position(|other| other.id == queued.id);
         let removed = place.and_then(|place| self.queue.remove(place));
@@ -117,7 +117,7 @@ impl Waiting {
     /// it would be delivered here.
     ///
     /// It need not wait for earlier messages that went to the same servers: those servers keep the order themselves.
-    pub(super) fn blocked(&self, queued: &Queued, to: &[ServerId]) -> Option<Instant> {
+    pub(super) fn blocked(&self, queued: &QueuedParcel, to: &[ServerId]) -> Option<Instant> {
         let now = Instant::now();
         let earlier = self.under_way.range(..order(queued.number));
         let others = earlier.filter(|(_, message)| message.until > now && message.to != to);
@@ -141,7 +141,7 @@ impl Waiting {
         if self.under_way.len() >= UNDER_WAY_MAX {
             self.under_way.pop_first();
         }
-        self.under_way.insert(number, UnderWay { to, left, until });
+        self.under_way.insert(number, InFlight { to, left, until });
     }
 
     /// One of the servers with message `number` delivered or dropped it.
@@ -177,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    fn push(waiting: &mut Waiting, text: &str, number: Option<u64>) {
+    fn push(waiting: &mut WaitingQueue, text: &str, number: Option<u64>) {
         let parcel = Parcel {
             frame: text.to_owned().into(),
             hops: 0,
@@ -195,14 +195,14 @@ mod tests {
         ids.iter().map(|id| ServerId::from(*id)).collect()
     }
 
-    fn texts(waiting: &Waiting) -> Vec<&str> {
+    fn texts(waiting: &WaitingQueue) -> Vec<&str> {
         let queue = waiting.queue.iter();
         queue.map(|queued| queued.parcel.frame.as_str()).collect()
     }
 
     #[test]
     fn messages_that_return_are_put_before_those_that_came_after_them() {
-        let mut waiting = Waiting::default();
+        let mut waiting = WaitingQueue::default();
         push(&mut waiting, "new 1", None);
         push(&mut waiting, "returned 7", Some(7));
         push(&mut waiting, "new 2", None);
@@ -223,7 +223,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_message_goes_elsewhere_only_when_those_before_it_have_arrived() {
-        let mut waiting = Waiting::default();
+        let mut waiting = WaitingQueue::default();
         let (b, c) = (servers(&["b"]), servers(&["c"]));
         waiting.forwarded(3, b.clone(), 1, soon());
         push(&mut waiting, "new", None);
@@ -248,7 +248,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_message_to_two_servers_has_arrived_when_both_have_said_so() {
-        let mut waiting = Waiting::default();
+        let mut waiting = WaitingQueue::default();
         waiting.forwarded(1, servers(&["b", "c"]), 2, soon());
         waiting.arrived(1);
         // The other one sent it back, and from here it goes on.
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn forwarded_messages_are_bounded() {
-        let mut waiting = Waiting::default();
+        let mut waiting = WaitingQueue::default();
         for number in 0..=UNDER_WAY_MAX as u64 {
             waiting.forwarded(number, servers(&["b"]), 1, soon());
         }

@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::{
     health::{Duty, Health},
-    routes::Routes,
+    routes::RouteWriter,
 };
 
 /// Pause after a batch that failed.
@@ -21,7 +21,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const RENEW_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Writes until it is aborted, on links on which this server is `leased`.
-pub(super) async fn write(routes: &Routes, health: &Health, leased: &mut watch::Receiver<u64>) {
+pub(super) async fn write(
+    routes: &RouteWriter,
+    health: &Health,
+    leased: &mut watch::Receiver<u64>,
+) {
     let mut link = 0;
     let mut renew_at = Instant::now() + RENEW_INTERVAL;
     loop {

@@ -5,13 +5,13 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 use signalbox::{
     auth::{self, Authenticator},
     config::{Config, InstanceMode, Limits, OnFailure, PluginConfig, PluginLimits},
-    plugin::{self, Loader, Pace, Registry, Trigger},
+    plugin::{self, CompilePriority, Loader, PluginManager, Trigger},
 };
 
 use super::{
     super::{
         EXIT_CONFIG,
-        report::{Admitted, Report},
+        report::{AdmittedDetails, Report},
     },
     loader::{Compiling, with_loader},
     stem,
@@ -62,11 +62,11 @@ async fn check(loader: &Loader, file: &Path, config_text: &str) -> Report {
     let content = plugin::read(file, Limits::default().plugin_file_bytes_max).await;
     let bytes = content.as_ref().ok().cloned();
     let loaded = match content {
-        Ok(bytes) => loader.load(&config, bytes, Pace::Full).await,
+        Ok(bytes) => loader.load(&config, bytes, CompilePriority::Full).await,
         Err(error) => Err(error),
     };
     let admitted = match loaded {
-        Ok(version) => Ok(Admitted {
+        Ok(version) => Ok(AdmittedDetails {
             calls: plugin::sample_calls(&version).await,
             admission: version.admission().clone(),
         }),
@@ -94,14 +94,14 @@ pub(in crate::cli) fn check_all(config: &Config, what: &str) -> ExitCode {
                 "warning: auth.jwks_url: {reason}; a server starts all the same, and refuses tokens until the keys come"
             ),
         }
-        let registry = Registry::new(loader, metrics);
+        let manager = PluginManager::new(loader, metrics);
         let max = config.limits.plugin_file_bytes_max;
-        let refusals = registry.apply(&config.plugins, max, Trigger::Start).await;
-        for version in registry
+        let refusals = manager.apply(&config.plugins, max, Trigger::Start).await;
+        for version in manager
             .live()
             .slots()
             .iter()
-            .filter_map(plugin::Slot::version)
+            .filter_map(plugin::PluginSlot::version)
         {
             println!(
                 "plugins.{}: admitted, version {}, exports {}",

@@ -14,7 +14,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use super::{
     build::{self, Project},
     check,
-    remote::{Scope, Server},
+    remote::{PushScope, Server},
     test,
 };
 
@@ -85,7 +85,7 @@ fn round(project: &Project, config_text: &str, server: Option<&Server>) {
                 server.push(
                     &project.component(),
                     None,
-                    Scope::Node { force: false },
+                    PushScope::Node { force: false },
                     false,
                 )
             })

@@ -20,7 +20,7 @@ use loader::Compiling;
 pub(super) use check::check_all;
 
 #[derive(Subcommand)]
-pub(super) enum Command {
+pub(super) enum PluginCommand {
     /// Make a plugin project that builds
     New {
         /// The plugin's name: letters in lower case, digits and hyphens
@@ -140,26 +140,26 @@ pub(super) enum Command {
     },
 }
 
-pub(super) fn run(command: &Command) -> ExitCode {
+pub(super) fn run(command: &PluginCommand) -> ExitCode {
     match command {
-        Command::New { name, lang, path } => new::run(name, *lang, path.as_deref()),
-        Command::Build {
+        PluginCommand::New { name, lang, path } => new::run(name, *lang, path.as_deref()),
+        PluginCommand::Build {
             folder,
             config_text,
             json,
         } => build::run(folder, config_text, *json),
-        Command::Dev {
+        PluginCommand::Dev {
             folder,
             config_text,
             server,
         } => dev::run(folder, config_text, server),
-        Command::Component { module, output } => build::encode(module, output),
-        Command::Check {
+        PluginCommand::Component { module, output } => build::encode(module, output),
+        PluginCommand::Check {
             file,
             config_text,
             json,
         } => check::run(file, config_text, *json, Compiling::Anew),
-        Command::Test {
+        PluginCommand::Test {
             file,
             events,
             config_text,
@@ -173,15 +173,15 @@ pub(super) fn run(command: &Command) -> ExitCode {
                 .map_or_else(|| project().map(|it| it.cases()), Ok)?;
             Ok(test::run(&file, &events, config_text.as_deref(), *json))
         }),
-        Command::List { server } => server.list(),
-        Command::Reload {
+        PluginCommand::List { server } => server.list(),
+        PluginCommand::Reload {
             name,
             force,
             cluster,
             server,
         } => server.reload(name, *force, *cluster),
-        Command::Rollback { name, to, server } => server.roll_back(name, to.as_deref()),
-        Command::Push {
+        PluginCommand::Rollback { name, to, server } => server.roll_back(name, to.as_deref()),
+        PluginCommand::Push {
             file,
             name,
             force,
@@ -194,9 +194,9 @@ pub(super) fn run(command: &Command) -> ExitCode {
                 .clone()
                 .map_or_else(|| project().map(|it| it.component()), Ok)?;
             let scope = if *cluster {
-                remote::Scope::Cluster { quorum: *quorum }
+                remote::PushScope::Cluster { quorum: *quorum }
             } else {
-                remote::Scope::Node { force: *force }
+                remote::PushScope::Node { force: *force }
             };
             Ok(server.push(&file, name.as_deref(), scope, *no_probation))
         }),

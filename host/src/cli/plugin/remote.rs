@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::{
     super::{
         EXIT_CONFIG,
-        http::{Answer, Client},
+        http::{HttpClient, HttpResponse},
     },
     stem,
 };
@@ -53,7 +53,7 @@ pub(in crate::cli) struct Server {
 
 /// The nodes that a push reaches.
 #[derive(Clone, Copy)]
-pub(super) enum Scope {
+pub(super) enum PushScope {
     /// `force`: even if the version was rolled back on probation.
     Node {
         force: bool,
@@ -97,14 +97,14 @@ impl Server {
         &self,
         file: &Path,
         name: Option<&str>,
-        scope: Scope,
+        scope: PushScope,
         no_probation: bool,
     ) -> ExitCode {
         let query = match scope {
-            Scope::Node { force: false } => "scope=node".to_owned(),
-            Scope::Node { force: true } => "force=true".to_owned(),
-            Scope::Cluster { quorum: None } => "scope=cluster".to_owned(),
-            Scope::Cluster {
+            PushScope::Node { force: false } => "scope=node".to_owned(),
+            PushScope::Node { force: true } => "force=true".to_owned(),
+            PushScope::Cluster { quorum: None } => "scope=cluster".to_owned(),
+            PushScope::Cluster {
                 quorum: Some(quorum),
             } => format!("scope=cluster&quorum={quorum}"),
         };
@@ -131,7 +131,7 @@ impl Server {
             || std::env::var("SIGNALBOX_ADMIN_KEY").is_ok_and(|key| !key.is_empty())
     }
 
-    fn run(&self, work: impl AsyncFnOnce(Client) -> anyhow::Result<ExitCode>) -> ExitCode {
+    fn run(&self, work: impl AsyncFnOnce(HttpClient) -> anyhow::Result<ExitCode>) -> ExitCode {
         let ran = self.client().and_then(|client| {
             if client.is_open() {
                 eprintln!("warning: the key goes over the network unencrypted; use https://");
@@ -147,7 +147,7 @@ impl Server {
         })
     }
 
-    fn client(&self) -> anyhow::Result<Client> {
+    fn client(&self) -> anyhow::Result<HttpClient> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let url = self.url.clone().or_else(|| variable("SIGNALBOX_URL"));
         let key = match &self.key_file {
@@ -165,12 +165,12 @@ impl Server {
             );
         }
         let url = url.as_deref().unwrap_or(DEFAULT_URL);
-        Client::new(url, &key, self.ca_file.as_deref(), self.timeout)
+        HttpClient::new(url, &key, self.ca_file.as_deref(), self.timeout)
     }
 
     /// Prints the server's answer and returns the exit code.
-    fn conclude(&self, answer: Answer, show: fn(&Value) -> String) -> ExitCode {
-        let Answer { status, body } = answer;
+    fn conclude(&self, answer: HttpResponse, show: fn(&Value) -> String) -> ExitCode {
+        let HttpResponse { status, body } = answer;
         if self.json && body.is_object() {
             println!("{body}");
         } else if status == OK {

@@ -10,12 +10,12 @@ use serde_json::Value;
 
 use crate::{
     metrics::FailureKind,
-    plugin::{Action, Draft, Rejection, Transformed, rfc3339, version::Verdict},
+    plugin::{Action, Draft, Rejection, Transformed, rfc3339, version::PluginVerdict},
 };
 
 /// The answer of a version.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told {
+pub enum VersionAnswer {
     /// It accepts the message.
     Accepted,
     /// It rejects the message.
@@ -35,36 +35,36 @@ pub enum Told {
 }
 
 /// The answer of a call that did not fail.
-pub trait Tell {
+pub trait ToVersionAnswer {
     /// The answer in a form that can be compared.
-    fn tell(&self) -> Told;
+    fn tell(&self) -> VersionAnswer;
 }
 
-impl Tell for () {
-    fn tell(&self) -> Told {
-        Told::Accepted
+impl ToVersionAnswer for () {
+    fn tell(&self) -> VersionAnswer {
+        VersionAnswer::Accepted
     }
 }
 
-impl Tell for Transformed {
-    fn tell(&self) -> Told {
+impl ToVersionAnswer for Transformed {
+    fn tell(&self) -> VersionAnswer {
         match self {
-            Self::Unchanged => Told::Unchanged,
-            Self::Changed(draft) => Told::Changed(draft.clone()),
-            Self::Dropped => Told::Dropped,
+            Self::Unchanged => VersionAnswer::Unchanged,
+            Self::Changed(draft) => VersionAnswer::Changed(draft.clone()),
+            Self::Dropped => VersionAnswer::Dropped,
         }
     }
 }
 
-impl Tell for Vec<Action> {
-    fn tell(&self) -> Told {
-        Told::Actions(self.clone())
+impl ToVersionAnswer for Vec<Action> {
+    fn tell(&self) -> VersionAnswer {
+        VersionAnswer::Actions(self.clone())
     }
 }
 
-impl Told {
+impl VersionAnswer {
     /// Converts `verdict`.
-    pub(super) fn of<T: Tell>(verdict: &Verdict<T>) -> Self {
+    pub(super) fn of<T: ToVersionAnswer>(verdict: &PluginVerdict<T>) -> Self {
         match verdict {
             Ok(Ok(answer)) => answer.tell(),
             Ok(Err(rejection)) => Self::Rejected(rejection.clone()),
@@ -112,7 +112,7 @@ fn of_action(action: &Action) -> usize {
 
 /// How the answers of two versions to one message differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Difference {
+pub struct AnswerDifference {
     /// When it was found.
     #[serde(serialize_with = "rfc3339::serialize")]
     pub at: SystemTime,
@@ -132,25 +132,29 @@ pub struct Difference {
 
 /// How the two answers differ; `None` if they are equivalent. Payloads are compared as JSON.
 pub(super) fn difference(
-    live: &Told,
-    shadow: &Told,
+    live: &VersionAnswer,
+    shadow: &VersionAnswer,
 ) -> Option<(String, String, Vec<&'static str>)> {
     let fields = match (live, shadow) {
-        (Told::Changed(one), Told::Changed(other)) => {
+        (VersionAnswer::Changed(one), VersionAnswer::Changed(other)) => {
             let fields = drafts(one, other);
             if fields.is_empty() {
                 return None;
             }
             fields
         }
-        (Told::Actions(ones), Told::Actions(others))
+        (VersionAnswer::Actions(ones), VersionAnswer::Actions(others))
             if ones.len() == others.len()
                 && ones.iter().zip(others).all(|(one, other)| same(one, other)) =>
         {
             return None;
         }
         // The reason for a rejection is for people, and may be worded differently.
-        (Told::Rejected(one), Told::Rejected(other)) if one.code == other.code => return None,
+        (VersionAnswer::Rejected(one), VersionAnswer::Rejected(other))
+            if one.code == other.code =>
+        {
+            return None;
+        }
         (one, other) if one == other => return None,
         _ => Vec::new(),
     };
@@ -193,8 +197,8 @@ mod tests {
         }
     }
 
-    fn rejected(code: &str, reason: &str) -> Told {
-        Told::Rejected(Rejection {
+    fn rejected(code: &str, reason: &str) -> VersionAnswer {
+        VersionAnswer::Rejected(Rejection {
             code: code.to_owned(),
             reason: reason.to_owned(),
         })
@@ -202,20 +206,20 @@ mod tests {
 
     #[test]
     fn the_same_in_other_words_is_the_same() {
-        let same = |one: &Told, other: &Told| difference(one, other).is_none();
-        assert!(same(&Told::Accepted, &Told::Accepted));
+        let same = |one: &VersionAnswer, other: &VersionAnswer| difference(one, other).is_none();
+        assert!(same(&VersionAnswer::Accepted, &VersionAnswer::Accepted));
         assert!(same(&rejected("a", "one"), &rejected("a", "two")));
         let (one, other) = (
             draft("t", r#"{"a":1,"b":2}"#),
             draft("t", r#"{"b":2, "a":1}"#),
         );
         assert!(same(
-            &Told::Changed(one.clone()),
-            &Told::Changed(other.clone())
+            &VersionAnswer::Changed(one.clone()),
+            &VersionAnswer::Changed(other.clone())
         ));
-        let actions = |draft| Told::Actions(vec![Action::Deliver, Action::Send(draft)]);
+        let actions = |draft| VersionAnswer::Actions(vec![Action::Deliver, Action::Send(draft)]);
         assert!(same(&actions(one), &actions(other)));
-        let failed = Told::Failed(FailureKind::Trap);
+        let failed = VersionAnswer::Failed(FailureKind::Trap);
         assert!(same(&failed, &failed));
     }
 
@@ -223,8 +227,8 @@ mod tests {
     fn a_difference_names_kinds_and_fields_and_shows_no_contents() {
         let secret = draft("t", r#""hush""#);
         let (one, other) = (
-            Told::Changed(secret.clone()),
-            Told::Changed(draft("u", "1")),
+            VersionAnswer::Changed(secret.clone()),
+            VersionAnswer::Changed(draft("u", "1")),
         );
         assert_eq!(
             difference(&one, &other),
@@ -236,18 +240,18 @@ mod tests {
         );
         for told in [
             rejected("code", "hush"),
-            Told::Actions(vec![Action::Send(secret)]),
-            Told::Dropped,
-            Told::Failed(FailureKind::Deadline),
-            Told::Unhandled,
+            VersionAnswer::Actions(vec![Action::Send(secret)]),
+            VersionAnswer::Dropped,
+            VersionAnswer::Failed(FailureKind::Deadline),
+            VersionAnswer::Unhandled,
         ] {
             let found = difference(&one, &told).expect("they differ");
             assert!(!format!("{found:?}").contains("hush"), "{found:?}");
         }
-        let refused = difference(&Told::Accepted, &rejected("too_long", "x")).unwrap();
+        let refused = difference(&VersionAnswer::Accepted, &rejected("too_long", "x")).unwrap();
         assert_eq!(refused.1, "rejected with too_long");
-        let more = Told::Actions(vec![Action::Deliver]);
-        let found = difference(&more, &Told::Actions(Vec::new())).unwrap();
+        let more = VersionAnswer::Actions(vec![Action::Deliver]);
+        let found = difference(&more, &VersionAnswer::Actions(Vec::new())).unwrap();
         assert_eq!(found.0, "1 actions");
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::compare::Told;
+use super::compare::VersionAnswer;
 use crate::{
     plugin::{
         message::MessageCopy,
-        replay::{Call, user_of},
+        replay::{ReplayCall, user_of},
         version::{GuestMessage, PluginVersion},
     },
     protocol::ClientInfo,
@@ -16,7 +16,7 @@ use crate::{
 
 /// The call made to a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum CallKind {
     /// `validation.validate`.
     Validate,
     /// `transformation.transform`.
@@ -27,7 +27,7 @@ pub enum Asked {
     Handle,
 }
 
-impl Asked {
+impl CallKind {
     /// Its name in reports.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -40,21 +40,21 @@ impl Asked {
 }
 
 /// A call that the live version has answered.
-pub(super) struct Copied {
-    pub(super) asked: Asked,
+pub(super) struct CopiedCall {
+    pub(super) asked: CallKind,
     client: Option<Arc<ClientInfo>>,
     message: MessageCopy,
-    pub(super) told: Told,
+    pub(super) told: VersionAnswer,
     /// Its share of the memory budget of all copies.
     _room: OwnedSemaphorePermit,
 }
 
-impl Copied {
+impl CopiedCall {
     pub(super) fn new(
-        asked: Asked,
+        asked: CallKind,
         client: Option<&Arc<ClientInfo>>,
         message: &GuestMessage<'_>,
-        told: Told,
+        told: VersionAnswer,
         room: OwnedSemaphorePermit,
     ) -> Self {
         let mut copied = MessageCopy::default();
@@ -76,38 +76,38 @@ impl Copied {
     pub(super) fn user(&self) -> &str {
         user_of(
             self.client.as_ref(),
-            &Call::About(self.asked, self.message()),
+            &ReplayCall::About(self.asked, self.message()),
         )
     }
 
     /// Makes the same call to `version`.
-    pub(super) async fn ask(&self, version: &Arc<PluginVersion>) -> Told {
+    pub(super) async fn ask(&self, version: &Arc<PluginVersion>) -> VersionAnswer {
         ask(self.asked, self.client.as_ref(), &self.message, version).await
     }
 }
 
 /// Calls `version` about `message`. An interface that it does not export neither rejects nor changes the message.
 pub(in crate::plugin) async fn ask(
-    asked: Asked,
+    asked: CallKind,
     client: Option<&Arc<ClientInfo>>,
     message: &MessageCopy,
     version: &Arc<PluginVersion>,
-) -> Told {
+) -> VersionAnswer {
     let event_type = message.get().event_type;
     match asked {
-        Asked::Screen if version.screens() => {
-            Told::of(&version.screen(client, message.get()).await)
+        CallKind::Screen if version.screens() => {
+            VersionAnswer::of(&version.screen(client, message.get()).await)
         }
-        Asked::Screen => match validated(client, message, version).await {
-            Told::Accepted => transformed(client, message, version).await,
+        CallKind::Screen => match validated(client, message, version).await {
+            VersionAnswer::Accepted => transformed(client, message, version).await,
             refused => refused,
         },
-        Asked::Validate => validated(client, message, version).await,
-        Asked::Transform => transformed(client, message, version).await,
-        Asked::Handle if version.handles(event_type).is_some() => {
-            Told::of(&version.handle(client, message.get()).await)
+        CallKind::Validate => validated(client, message, version).await,
+        CallKind::Transform => transformed(client, message, version).await,
+        CallKind::Handle if version.handles(event_type).is_some() => {
+            VersionAnswer::of(&version.handle(client, message.get()).await)
         }
-        Asked::Handle => Told::Unhandled,
+        CallKind::Handle => VersionAnswer::Unhandled,
     }
 }
 
@@ -115,20 +115,20 @@ async fn validated(
     client: Option<&Arc<ClientInfo>>,
     message: &MessageCopy,
     version: &Arc<PluginVersion>,
-) -> Told {
+) -> VersionAnswer {
     if !version.validates() {
-        return Told::Accepted;
+        return VersionAnswer::Accepted;
     }
-    Told::of(&version.validate(client, message.get()).await)
+    VersionAnswer::of(&version.validate(client, message.get()).await)
 }
 
 async fn transformed(
     client: Option<&Arc<ClientInfo>>,
     message: &MessageCopy,
     version: &Arc<PluginVersion>,
-) -> Told {
+) -> VersionAnswer {
     if !version.transforms() {
-        return Told::Unchanged;
+        return VersionAnswer::Unchanged;
     }
-    Told::of(&version.transform(client, message.get()).await)
+    VersionAnswer::of(&version.transform(client, message.get()).await)
 }

@@ -10,10 +10,10 @@ mod share;
 
 use std::sync::Arc;
 
-pub(super) use self::{compare::Told, copy::ask};
+pub(super) use self::{compare::VersionAnswer, copy::ask};
 pub use self::{
-    compare::{Difference, Tell},
-    copy::Asked,
+    compare::{AnswerDifference, ToVersionAnswer},
+    copy::CallKind,
     shadow::Shadow,
 };
 use super::version::PluginVersion;
@@ -24,11 +24,11 @@ use crate::config::RolloutConfig;
 pub struct Rollout {
     /// The version as it will go live.
     candidate: Arc<PluginVersion>,
-    way: Way,
+    way: RolloutKind,
 }
 
 #[derive(Debug)]
-enum Way {
+enum RolloutKind {
     Canary { percent: u32 },
     Shadow(Shadow),
 }
@@ -40,8 +40,8 @@ impl Rollout {
         Self {
             candidate: candidate.clone(),
             way: match config {
-                RolloutConfig::Canary { percent } => Way::Canary { percent },
-                RolloutConfig::Shadow => Way::Shadow(Shadow::start(candidate)),
+                RolloutConfig::Canary { percent } => RolloutKind::Canary { percent },
+                RolloutConfig::Shadow => RolloutKind::Shadow(Shadow::start(candidate)),
             },
         }
     }
@@ -54,43 +54,43 @@ impl Rollout {
     /// The version that serves `user`, if that is not the live one.
     pub(super) fn serves(&self, user: &str) -> Option<&Arc<PluginVersion>> {
         match self.way {
-            Way::Canary { percent } => {
+            RolloutKind::Canary { percent } => {
                 share::is_among(percent, self.candidate.name(), user).then_some(&self.candidate)
             }
-            Way::Shadow(_) => None,
+            RolloutKind::Shadow(_) => None,
         }
     }
 
     /// The version that runs on copies, if there is one.
     pub fn shadow(&self) -> Option<&Shadow> {
         match &self.way {
-            Way::Canary { .. } => None,
-            Way::Shadow(shadow) => Some(shadow),
+            RolloutKind::Canary { .. } => None,
+            RolloutKind::Shadow(shadow) => Some(shadow),
         }
     }
 
-    /// The version whose figures show how the candidate behaves: the candidate itself, or the version that runs on
+    /// The version whose stats show how the candidate behaves: the candidate itself, or the version that runs on
     /// copies in its place.
     pub(super) fn judged(&self) -> &Arc<PluginVersion> {
         match &self.way {
-            Way::Canary { .. } => &self.candidate,
-            Way::Shadow(shadow) => shadow.version(),
+            RolloutKind::Canary { .. } => &self.candidate,
+            RolloutKind::Shadow(shadow) => shadow.version(),
         }
     }
 
     /// The mode, as named in logs and reports.
     pub(super) fn mode(&self) -> &'static str {
         match self.way {
-            Way::Canary { .. } => "canary",
-            Way::Shadow(_) => "shadow",
+            RolloutKind::Canary { .. } => "canary",
+            RolloutKind::Shadow(_) => "shadow",
         }
     }
 
     /// The share of users that it serves, in percent; `None` for a shadow.
     pub(super) fn percent(&self) -> Option<u32> {
         match self.way {
-            Way::Canary { percent } => Some(percent),
-            Way::Shadow(_) => None,
+            RolloutKind::Canary { percent } => Some(percent),
+            RolloutKind::Shadow(_) => None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A version that runs alongside the live one on copies of its calls, and changes nothing.
 //!
 //! Its answers are compared and thrown away. Its writes to the store go nowhere
-//! ([`Unwritten`](crate::plugin::store::Unwritten)), its counters are not reported, and its log lines are marked. Its
+//! ([`ReadOnlyStore`]), its counters are not reported, and its log lines are marked. Its
 //! calls wait in a bounded queue for one task: a message that finds the queue full is not copied, and never waits.
 
 use std::{
@@ -14,14 +14,14 @@ use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{
-    compare::{Difference, Tell, Told, difference},
-    copy::{Asked, Copied},
+    compare::{AnswerDifference, ToVersionAnswer, VersionAnswer, difference},
+    copy::{CallKind, CopiedCall},
 };
 use crate::{
     metrics::{PluginMetrics, ShadowOutcome},
     plugin::{
-        evidence::{Evidence, Found},
-        version::{GuestMessage, PluginVersion, Verdict},
+        evidence::{Evidence, EvidenceSummary},
+        version::{GuestMessage, PluginVerdict, PluginVersion},
     },
     protocol::ClientInfo,
     supervise,
@@ -41,7 +41,7 @@ const SAMPLES_MAX: usize = 5;
 #[derive(Debug)]
 pub struct Shadow {
     version: Arc<PluginVersion>,
-    copies: mpsc::Sender<Copied>,
+    copies: mpsc::Sender<CopiedCall>,
     room: Arc<Semaphore>,
     found: Arc<Outcomes>,
 }
@@ -62,7 +62,7 @@ pub(in crate::plugin) struct Seen {
     /// The number of calls with each outcome, in the order of [`ShadowOutcome::ALL`].
     pub(in crate::plugin) outcomes: [u64; ShadowOutcome::ALL.len()],
     /// The latest differences.
-    pub(in crate::plugin) samples: VecDeque<Difference>,
+    pub(in crate::plugin) samples: VecDeque<AnswerDifference>,
 }
 
 impl Shadow {
@@ -89,34 +89,34 @@ impl Shadow {
     }
 
     /// Copies a call together with the answer of the live version, if there is room for it. Does not wait.
-    pub fn offer<T: Tell>(
+    pub fn offer<T: ToVersionAnswer>(
         &self,
-        asked: Asked,
+        asked: CallKind,
         client: Option<&Arc<ClientInfo>>,
         message: &GuestMessage<'_>,
-        verdict: &Verdict<T>,
+        verdict: &PluginVerdict<T>,
     ) {
         // If there is no room, no copy is made at all.
         let Ok(place) = self.copies.try_reserve() else {
             return self.found.count(ShadowOutcome::QueueFull);
         };
-        let told = Told::of(verdict);
+        let told = VersionAnswer::of(verdict);
         let bytes = COPY_BYTES + message.payload.len() + told.bytes();
         let room = u32::try_from(bytes).ok();
         let room = room.and_then(|bytes| self.room.clone().try_acquire_many_owned(bytes).ok());
         match room {
-            Some(room) => place.send(Copied::new(asked, client, message, told, room)),
+            Some(room) => place.send(CopiedCall::new(asked, client, message, told, room)),
             None => self.found.count(ShadowOutcome::QueueBytes),
         }
     }
 
-    /// The version that runs on copies, with its own figures.
+    /// The version that runs on copies, with its own stats.
     pub(super) fn version(&self) -> &Arc<PluginVersion> {
         &self.version
     }
 
     /// The evidence against it so far.
-    pub(in crate::plugin) fn found(&self) -> Found {
+    pub(in crate::plugin) fn found(&self) -> EvidenceSummary {
         self.found.evidence.found()
     }
 
@@ -127,7 +127,11 @@ impl Shadow {
 }
 
 /// Repeats the calls of the live version on the shadow, copy by copy.
-async fn run(version: &Arc<PluginVersion>, copies: &mut mpsc::Receiver<Copied>, found: &Outcomes) {
+async fn run(
+    version: &Arc<PluginVersion>,
+    copies: &mut mpsc::Receiver<CopiedCall>,
+    found: &Outcomes,
+) {
     while let Some(copy) = copies.recv().await {
         let told = copy.ask(version).await;
         found.compare(&copy, &told);
@@ -137,11 +141,11 @@ async fn run(version: &Arc<PluginVersion>, copies: &mut mpsc::Receiver<Copied>, 
 }
 
 impl Outcomes {
-    fn compare(&self, copy: &Copied, told: &Told) {
-        if let Told::Failed(kind) = told
+    fn compare(&self, copy: &CopiedCall, told: &VersionAnswer) {
+        if let VersionAnswer::Failed(kind) = told
             && let Some(case) = self.evidence.failed(copy.user(), *kind)
         {
-            let survived = !matches!(copy.told, Told::Failed(_));
+            let survived = !matches!(copy.told, VersionAnswer::Failed(_));
             self.evidence.asked(case, survived);
         }
         let Some((live, shadow, fields)) = difference(&copy.told, told) else {
@@ -149,7 +153,7 @@ impl Outcomes {
         };
         self.count(ShadowOutcome::Different);
         let message = copy.message();
-        let difference = Difference {
+        let difference = AnswerDifference {
             at: SystemTime::now(),
             message_id: message.id.to_owned(),
             event_type: message.event_type.to_owned(),

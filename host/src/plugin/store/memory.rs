@@ -8,23 +8,23 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 
-use super::{ENTRY_BYTES, Entry, PluginStore, StoreError, parse_number};
+use super::{ENTRY_BYTES, PluginStore, StoreEntry, StoreError, parse_number};
 
 /// A [`PluginStore`] in this process's memory.
 #[derive(Debug, Default)]
-pub struct MemoryStore(RwLock<HashMap<String, Arc<Mutex<Shelf>>>>);
+pub struct MemoryStore(RwLock<HashMap<String, Arc<Mutex<PluginValues>>>>);
 
 /// The values of one plugin.
 #[derive(Debug, Default)]
-struct Shelf {
-    values: HashMap<Arc<str>, Value>,
+struct PluginValues {
+    values: HashMap<Arc<str>, StoredValue>,
     /// The keys that expire, by expiry time.
     ends: BTreeSet<(Instant, Arc<str>)>,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Value {
+struct StoredValue {
     bytes: Vec<u8>,
     expires: Option<Instant>,
 }
@@ -48,7 +48,7 @@ impl From<StoreError> for NotYet {
 }
 
 impl MemoryStore {
-    fn with<R>(&self, plugin: &str, act: impl FnOnce(&mut Shelf, Instant) -> R) -> R {
+    fn with<R>(&self, plugin: &str, act: impl FnOnce(&mut PluginValues, Instant) -> R) -> R {
         let shelf = self.shelf(plugin);
         let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -60,7 +60,7 @@ impl MemoryStore {
     async fn write<R>(
         &self,
         plugin: &str,
-        write: impl Fn(&mut Shelf, Instant) -> Result<R, NotYet>,
+        write: impl Fn(&mut PluginValues, Instant) -> Result<R, NotYet>,
     ) -> Result<R, StoreError> {
         loop {
             match self.with(plugin, &write) {
@@ -71,7 +71,7 @@ impl MemoryStore {
         }
     }
 
-    fn shelf(&self, plugin: &str) -> Arc<Mutex<Shelf>> {
+    fn shelf(&self, plugin: &str) -> Arc<Mutex<PluginValues>> {
         let shelves = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(shelf) = shelves.get(plugin) {
             return shelf.clone();
@@ -82,8 +82,8 @@ impl MemoryStore {
     }
 }
 
-impl Shelf {
-    fn get(&mut self, key: &str, now: Instant) -> Option<&Value> {
+impl PluginValues {
+    fn get(&mut self, key: &str, now: Instant) -> Option<&StoredValue> {
         if self
             .values
             .get(key)
@@ -97,7 +97,7 @@ impl Shelf {
     fn put(
         &mut self,
         bytes_max: usize,
-        entry: Entry<'_>,
+        entry: StoreEntry<'_>,
         expires: Option<Instant>,
         now: Instant,
     ) -> Result<(), NotYet> {
@@ -121,7 +121,7 @@ impl Shelf {
         }
         self.bytes += size;
         let bytes = entry.value.to_vec();
-        self.values.insert(key, Value { bytes, expires });
+        self.values.insert(key, StoredValue { bytes, expires });
         Ok(())
     }
 
@@ -167,7 +167,7 @@ impl Shelf {
         let text = sum.to_string();
         self.put(
             bytes_max,
-            Entry {
+            StoreEntry {
                 key,
                 value: text.as_bytes(),
                 ttl: None,
@@ -182,7 +182,7 @@ impl Shelf {
         &mut self,
         bytes_max: usize,
         expected: Option<&[u8]>,
-        entry: Entry<'_>,
+        entry: StoreEntry<'_>,
         now: Instant,
     ) -> Result<bool, NotYet> {
         if self.get(entry.key, now).map(|value| value.bytes.as_slice()) != expected {
@@ -214,7 +214,7 @@ impl PluginStore for MemoryStore {
         &'a self,
         plugin: &'a str,
         bytes_max: usize,
-        entry: Entry<'a>,
+        entry: StoreEntry<'a>,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         self.write(plugin, move |shelf, now| {
             shelf.put(bytes_max, entry, entry.ttl.map(|ttl| now + ttl), now)
@@ -250,7 +250,7 @@ impl PluginStore for MemoryStore {
         plugin: &'a str,
         bytes_max: usize,
         expected: Option<&'a [u8]>,
-        entry: Entry<'a>,
+        entry: StoreEntry<'a>,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         self.write(plugin, move |shelf, now| {
             shelf.swap(bytes_max, expected, entry, now)
@@ -263,8 +263,8 @@ impl PluginStore for MemoryStore {
 mod tests {
     use super::*;
 
-    fn entry(key: &str) -> Entry<'_> {
-        Entry {
+    fn entry(key: &str) -> StoreEntry<'_> {
+        StoreEntry {
             key,
             value: b"x",
             ttl: None,
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn values_that_end_together_are_thrown_away_little_by_little() {
-        let (mut shelf, then) = (Shelf::default(), Instant::now());
+        let (mut shelf, then) = (PluginValues::default(), Instant::now());
         let count = SWEEP_FOR_ROOM + 3 * SWEEP;
         for index in 0..count {
             let key = format!("{index:04}");

@@ -4,14 +4,14 @@
 //! single node, [`RedisStore`] for nodes that share one Redis.
 
 mod memory;
+mod read_only;
 mod redis;
-mod unwritten;
 
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-pub(super) use self::unwritten::Unwritten;
+pub(super) use self::read_only::ReadOnlyStore;
 pub use self::{memory::MemoryStore, redis::RedisStore};
 
 /// Bytes that are charged for each entry in addition to its key and value, for its bookkeeping and its expiry. This is
@@ -50,7 +50,7 @@ pub trait PluginStore: Send + Sync {
         &'a self,
         plugin: &'a str,
         bytes_max: usize,
-        entry: Entry<'a>,
+        entry: StoreEntry<'a>,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Removes `key`.
@@ -74,13 +74,13 @@ pub trait PluginStore: Send + Sync {
         plugin: &'a str,
         bytes_max: usize,
         expected: Option<&'a [u8]>,
-        entry: Entry<'a>,
+        entry: StoreEntry<'a>,
     ) -> BoxFuture<'a, Result<bool, StoreError>>;
 }
 
 /// An entry to set.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
+pub struct StoreEntry<'a> {
     /// The key.
     pub key: &'a str,
     /// The bytes.

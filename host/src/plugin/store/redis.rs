@@ -30,7 +30,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::timeout;
 
-use super::{Entry, PluginStore, StoreError};
+use super::{PluginStore, StoreEntry, StoreError};
 use crate::redis_client::{Commands, Script, Unavailable};
 
 /// A [`PluginStore`] that all nodes share.
@@ -77,7 +77,7 @@ impl RedisStore {
         plugin: &str,
         bytes_max: usize,
         condition: Condition<'_>,
-        entry: Entry<'_>,
+        entry: StoreEntry<'_>,
     ) -> Result<bool, StoreError> {
         let (condition, expected) = match condition {
             Condition::Always => ("always", &b""[..]),
@@ -192,7 +192,7 @@ impl PluginStore for RedisStore {
         &'a self,
         plugin: &'a str,
         bytes_max: usize,
-        entry: Entry<'a>,
+        entry: StoreEntry<'a>,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         async move {
             self.write(plugin, bytes_max, Condition::Always, entry)
@@ -246,7 +246,7 @@ impl PluginStore for RedisStore {
         plugin: &'a str,
         bytes_max: usize,
         expected: Option<&'a [u8]>,
-        entry: Entry<'a>,
+        entry: StoreEntry<'a>,
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         let condition = expected.map_or(Condition::Absent, Condition::Equal);
         self.write(plugin, bytes_max, condition, entry).boxed()

@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::VecDeque, io};
 
 use bytes::Bytes;
 
-use super::{FRAME_OVERHEAD_BYTES, Sink};
+use super::{FRAME_OVERHEAD_BYTES, SocketSink};
 use crate::{protocol::Frame, websocket};
 
 /// Maximum number of bytes of frames that are gathered for one write; a larger frame is not copied.
@@ -19,7 +19,7 @@ thread_local! {
 
 /// A queued frame.
 #[derive(Debug)]
-pub(super) enum Queued {
+pub(super) enum QueuedFrame {
     /// A text frame. Its header is created when it is written, because all receivers share the text.
     Text {
         frame: Frame,
@@ -32,8 +32,8 @@ pub(super) enum Queued {
 
 /// The queued frames: text frames in order, control frames before them, and a close frame after them.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
-    frames: VecDeque<Queued>,
+pub(super) struct FrameQueue {
+    frames: VecDeque<QueuedFrame>,
     /// The bytes charged for the text frames.
     bytes: usize,
     /// The number of queued control frames, except a close frame.
@@ -44,7 +44,7 @@ pub(super) struct Queue {
     written_in_all: u64,
 }
 
-impl Queued {
+impl QueuedFrame {
     fn body(&self) -> &[u8] {
         match self {
             Self::Text { frame, .. } => frame.as_str().as_bytes(),
@@ -77,7 +77,7 @@ impl Queued {
     }
 }
 
-impl Queue {
+impl FrameQueue {
     /// The bytes charged for the text frames.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -92,22 +92,23 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, frame: Frame, is_message: bool) {
-        let queued = Queued::Text { frame, is_message };
+        let queued = QueuedFrame::Text { frame, is_message };
         self.bytes += queued.charge();
         self.frames.push_back(queued);
     }
 
     /// Queues a control frame before all text frames, except a partly written one.
     pub(super) fn push_control(&mut self, encoded: Bytes) {
-        let begun = self.written > 0 && matches!(self.frames.front(), Some(Queued::Text { .. }));
+        let begun =
+            self.written > 0 && matches!(self.frames.front(), Some(QueuedFrame::Text { .. }));
         let place = self.controls + usize::from(begun);
-        self.frames.insert(place, Queued::Control(encoded));
+        self.frames.insert(place, QueuedFrame::Control(encoded));
         self.controls += 1;
     }
 
     /// Queues a close frame, after which nothing may be queued.
     pub(super) fn push_close(&mut self, encoded: Bytes) {
-        self.frames.push_back(Queued::Control(encoded));
+        self.frames.push_back(QueuedFrame::Control(encoded));
     }
 
     /// Discards all queued frames, except a partly written one: another frame can only follow its end. Returns the number of
@@ -117,7 +118,7 @@ impl Queue {
         let lost = self.clear();
         if let Some(first) = first {
             self.bytes = first.charge();
-            self.controls = usize::from(matches!(first, Queued::Control(_)));
+            self.controls = usize::from(matches!(first, QueuedFrame::Control(_)));
             self.frames.push_back(first);
         }
         lost
@@ -135,7 +136,7 @@ impl Queue {
     ///
     /// # Errors
     /// Returns the errors of the sink; frames that were written before are removed.
-    pub(super) fn write(&mut self, sink: &dyn Sink) -> io::Result<()> {
+    pub(super) fn write(&mut self, sink: &dyn SocketSink) -> io::Result<()> {
         if self.frames.is_empty() {
             return Ok(());
         }
@@ -186,7 +187,7 @@ impl Queue {
             taken -= left;
             self.written = 0;
             self.bytes -= frame.charge();
-            if matches!(frame, Queued::Control(_)) {
+            if matches!(frame, QueuedFrame::Control(_)) {
                 self.controls = self.controls.saturating_sub(1);
             }
             self.frames.pop_front();

@@ -14,7 +14,7 @@ struct Written {
     room: usize,
 }
 
-impl Sink for Socket {
+impl SocketSink for Socket {
     fn try_write(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
         let mut written = self.0.lock().unwrap();
         let taken = written.room.min(first.len() + second.len());
@@ -76,8 +76,14 @@ fn turn(outbox: &Outbox) -> Poll<io::Result<CloseRequest>> {
 fn frames_are_written_in_order_by_whoever_flushes() {
     let (outbox, socket) = outbox();
     socket.give_room(1000);
-    assert_eq!(outbox.push(frame("a"), true, 1000), Ok(Pushed::Unwritten));
-    assert_eq!(outbox.push(frame("b"), true, 1000), Ok(Pushed::Unwritten));
+    assert_eq!(
+        outbox.push(frame("a"), true, 1000),
+        Ok(PendingWrite::Unwritten)
+    );
+    assert_eq!(
+        outbox.push(frame("b"), true, 1000),
+        Ok(PendingWrite::Unwritten)
+    );
     assert!(socket.frames().0.is_empty());
     outbox.flush();
     assert_eq!(socket.frames().0, ["a", "b"]);
@@ -111,13 +117,19 @@ fn a_socket_without_room_is_the_sessions_and_it_goes_on_where_it_was() {
     outbox.push(frame("abc"), true, 1000).unwrap();
     outbox.push(frame("def"), true, 1000).unwrap();
     outbox.flush();
-    assert_eq!(outbox.push(frame("ghi"), true, 1000), Ok(Pushed::Blocked));
+    assert_eq!(
+        outbox.push(frame("ghi"), true, 1000),
+        Ok(PendingWrite::Blocked)
+    );
     socket.give_room(1000);
     outbox.flush();
     assert_eq!(socket.frames().0, ["abc"], "only the session writes now");
     assert!(turn(&outbox).is_pending());
     assert_eq!(socket.frames().0, ["abc", "def", "ghi"]);
-    assert_eq!(outbox.push(frame("j"), true, 1000), Ok(Pushed::Unwritten));
+    assert_eq!(
+        outbox.push(frame("j"), true, 1000),
+        Ok(PendingWrite::Unwritten)
+    );
 }
 
 #[test]

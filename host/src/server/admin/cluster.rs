@@ -13,7 +13,7 @@ use super::{
     push::Received,
 };
 use crate::{
-    fleet::{ClusterPush, NodeAnswer, PushError, Pushed, Released},
+    cluster_rollout::{ClusterPush, ClusterPushError, DecidedSwap, NodeAnswer, Released},
     server::error::{ApiError, json},
 };
 
@@ -67,11 +67,11 @@ pub(super) async fn push(
     (bytes, room): Received,
     how: ClusterPush,
 ) -> Result<Response, ApiError> {
-    let fleet = admin.state.fleet.clone();
+    let cluster = admin.state.cluster.clone();
     let task = tokio::spawn(async move {
         let _room = room;
         let who = caller.in_words();
-        let pushed = fleet.push(&plugin, bytes, how, &who).await;
+        let pushed = cluster.push(&plugin, bytes, how, &who).await;
         let (outcome, detail) = in_words(&pushed);
         caller.did(PUSH, &plugin, outcome, &detail);
         match pushed {
@@ -88,9 +88,9 @@ pub(super) async fn release(
     caller: Caller,
     plugin: String,
 ) -> Result<Response, ApiError> {
-    let fleet = admin.state.fleet.clone();
+    let cluster = admin.state.cluster.clone();
     let task = tokio::spawn(async move {
-        let released = fleet.release(&plugin, &caller.in_words()).await;
+        let released = cluster.release(&plugin, &caller.in_words()).await;
         match released {
             Ok(Released { number, nodes }) => {
                 let detail = format!("{} nodes", nodes.len());
@@ -114,7 +114,7 @@ pub(super) async fn release(
 }
 
 /// Outcome and detail for the audit line.
-fn in_words(pushed: &Result<Pushed, PushError>) -> (&'static str, String) {
+fn in_words(pushed: &Result<DecidedSwap, ClusterPushError>) -> (&'static str, String) {
     match pushed {
         Ok(pushed) => {
             let detail = format!("{} on {} nodes", label(&pushed.sha256), pushed.nodes.len());
@@ -124,7 +124,7 @@ fn in_words(pushed: &Result<Pushed, PushError>) -> (&'static str, String) {
     }
 }
 
-fn answer(plugin: &str, pushed: &Pushed) -> Response {
+fn answer(plugin: &str, pushed: &DecidedSwap) -> Response {
     let swapped = Swapped {
         plugin,
         scope: "cluster",
@@ -138,25 +138,27 @@ fn answer(plugin: &str, pushed: &Pushed) -> Response {
     json(StatusCode::OK, &swapped)
 }
 
-fn code(error: &PushError) -> (StatusCode, &'static str) {
+fn code(error: &ClusterPushError) -> (StatusCode, &'static str) {
     match error {
-        PushError::Change(error) => error_code(error),
-        PushError::Busy(_) => (StatusCode::CONFLICT, "busy"),
-        PushError::NoKey => (StatusCode::CONFLICT, "no_key"),
-        PushError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-        PushError::NotAgreed { .. } => (StatusCode::CONFLICT, "not_agreed"),
-        PushError::Unknown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown"),
+        ClusterPushError::Change(error) => error_code(error),
+        ClusterPushError::Busy(_) => (StatusCode::CONFLICT, "busy"),
+        ClusterPushError::NoKey => (StatusCode::CONFLICT, "no_key"),
+        ClusterPushError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        ClusterPushError::NotAgreed { .. } => (StatusCode::CONFLICT, "not_agreed"),
+        ClusterPushError::Unknown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown"),
     }
 }
 
-fn api_error(plugin: &str, error: PushError) -> ApiError {
+fn api_error(plugin: &str, error: ClusterPushError) -> ApiError {
     let (status, code) = code(&error);
     let api_error = ApiError::new(status, code, error.to_string());
     match error {
-        PushError::Change(error) => refused(plugin, error),
-        PushError::NoKey => api_error,
-        PushError::Busy(_) | PushError::Unavailable(_) => api_error.retry_after(PAUSE),
-        PushError::NotAgreed { nodes, .. } | PushError::Unknown { nodes, .. } => {
+        ClusterPushError::Change(error) => refused(plugin, error),
+        ClusterPushError::NoKey => api_error,
+        ClusterPushError::Busy(_) | ClusterPushError::Unavailable(_) => {
+            api_error.retry_after(PAUSE)
+        }
+        ClusterPushError::NotAgreed { nodes, .. } | ClusterPushError::Unknown { nodes, .. } => {
             let nodes = listed(&nodes);
             api_error.with_report(&NotSwapped { plugin, nodes })
         }

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     caller::Caller,
-    query::{Checked, Name},
+    query::{PluginName, StrictQuery},
 };
 use crate::{
     protocol::{CloseCode, ErrorCode, USER_ID_BYTES_MAX},
-    router::{Connection, ConnectionReport, LISTED_MAX, NodeReport, Told, UserRequest},
+    router::{Connection, ConnectionReport, LISTED_MAX, NodeReport, UserAnswer, UserRequest},
     server::{
         AppState,
         error::{ApiError, json},
@@ -91,7 +91,7 @@ impl Entry {
 /// `GET /admin/connections`.
 pub(super) async fn list(
     State(state): State<AppState>,
-    Checked(Which { user, limit }): Checked<Which>,
+    StrictQuery(Which { user, limit }): StrictQuery<Which>,
 ) -> Result<Response, ApiError> {
     let limit = limit.unwrap_or(LIMIT);
     if limit > LISTED_MAX {
@@ -127,8 +127,8 @@ pub(super) async fn list(
 pub(super) async fn disconnect(
     State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
-    Name(id): Name,
-    Checked(Whose { user }): Checked<Whose>,
+    PluginName(id): PluginName,
+    StrictQuery(Whose { user }): StrictQuery<Whose>,
 ) -> Result<Response, ApiError> {
     // A separate task, so that the change is audited even if the client does not wait for the response.
     let task = tokio::spawn(async move {
@@ -179,19 +179,21 @@ async fn of_user(state: &AppState, user: &str) -> Result<(Vec<Entry>, Vec<String
     let here = services.router.list(user);
     let own = NodeReport {
         node: services.ids.node().to_owned(),
-        told: Told::Listed(here),
+        told: UserAnswer::Listed(here),
     };
     let (mut connections, mut unanswered) = (Vec::new(), Vec::new());
     for NodeReport { node, told } in std::iter::once(own).chain(elsewhere) {
         match told {
-            Told::Listed(list) => {
+            UserAnswer::Listed(list) => {
                 let entries = list
                     .into_iter()
                     .map(|report| Entry::new(user, &node, report));
                 connections.extend(entries);
             }
             // A node that reports a number instead of a list does not know this request.
-            Told::Connections(_) | Told::Nothing | Told::CannotBeAsked => unanswered.push(node),
+            UserAnswer::Connections(_) | UserAnswer::Nothing | UserAnswer::CannotBeAsked => {
+                unanswered.push(node)
+            }
         }
     }
     Ok((connections, unanswered))
@@ -228,11 +230,11 @@ async fn disconnect_one(
     };
     let asked = services.router.broker().ask_about(&user, &request).await;
     let reports = asked.map_err(|error| ApiError::of(ErrorCode::Unavailable, error.to_string()))?;
-    let did = |report: &&NodeReport| matches!(report.told, Told::Connections(1..));
+    let did = |report: &&NodeReport| matches!(report.told, UserAnswer::Connections(1..));
     if let Some(report) = reports.iter().find(did) {
         return Ok(report.node.clone());
     }
-    let silent = |report: &&NodeReport| report.told == Told::Nothing;
+    let silent = |report: &&NodeReport| report.told == UserAnswer::Nothing;
     if let Some(report) = reports.iter().find(silent) {
         let message = format!("node {} did not answer in time; try again", report.node);
         return Err(ApiError::of(ErrorCode::Unavailable, message));

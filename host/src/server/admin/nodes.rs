@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use super::{
     Admin,
-    query::{Checked, Nothing},
+    query::{NoQuery, StrictQuery},
 };
-use crate::{fleet::PluginStanding, server::error::json};
+use crate::{cluster_rollout::PluginSyncStatus, server::error::json};
 
 #[derive(Serialize)]
 struct Nodes<'a> {
@@ -35,10 +35,13 @@ struct This<'a> {
     /// Whether it is shutting down.
     draining: bool,
     /// The cluster's decisions that it follows, by plugin.
-    decisions: BTreeMap<String, PluginStanding>,
+    decisions: BTreeMap<String, PluginSyncStatus>,
 }
 
-pub(super) async fn list(Extension(admin): Extension<Arc<Admin>>, _: Checked<Nothing>) -> Response {
+pub(super) async fn list(
+    Extension(admin): Extension<Arc<Admin>>,
+    _: StrictQuery<NoQuery>,
+) -> Response {
     let services = &admin.state.services;
     // An operator who looks here because Redis is unavailable needs to see at least this node.
     let (nodes, unavailable) = match services.router.broker().nodes().await {
@@ -54,7 +57,7 @@ pub(super) async fn list(Extension(admin): Extension<Arc<Admin>>, _: Checked<Not
         started_at: humantime::format_rfc3339_millis(admin.started).to_string(),
         connections: services.router.table().len(),
         draining: services.draining.load(Ordering::Acquire),
-        decisions: admin.state.fleet.standing(),
+        decisions: admin.state.cluster.sync_status(),
     };
     let answer = Nodes {
         nodes,

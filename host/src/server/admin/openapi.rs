@@ -5,12 +5,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::query::{Checked, Nothing};
+use super::query::{NoQuery, StrictQuery};
 
 /// OpenAPI 3.1, which uses the schemas of JSON Schema 2020-12.
 const DESCRIPTION: &str = include_str!("openapi.json");
 
-pub(super) async fn describe(_: Checked<Nothing>) -> Response {
+pub(super) async fn describe(_: StrictQuery<NoQuery>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], DESCRIPTION).into_response()
 }
 

@@ -9,7 +9,7 @@ use super::{
     Admin,
     caller::Caller,
     cluster,
-    query::{Checked, Name, Nothing, Scope},
+    query::{ChangeScope, NoQuery, PluginName, StrictQuery},
 };
 use crate::{
     plugin::{AdmissionReport, Change, ChangeError, PluginView, Unchanged, hex},
@@ -54,7 +54,7 @@ struct Changed<'a> {
 
 /// The report of a refused change.
 #[derive(Serialize)]
-struct Refusal {
+struct RefusedChange {
     plugin: String,
     /// The refused version; `None` if nothing could be read.
     version: Option<String>,
@@ -67,32 +67,32 @@ struct Refusal {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Reload {
+pub(super) struct ReloadQuery {
     #[serde(default)]
     force: bool,
     #[serde(default)]
-    scope: Scope,
+    scope: ChangeScope,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RollBack {
+pub(super) struct RollBackQuery {
     to: Option<String>,
 }
 
 /// `GET /admin/plugins`.
-pub(super) async fn list(State(state): State<AppState>, _: Checked<Nothing>) -> Response {
-    let plugins = state.services.registry.view();
+pub(super) async fn list(State(state): State<AppState>, _: StrictQuery<NoQuery>) -> Response {
+    let plugins = state.services.manager.view();
     json(StatusCode::OK, &Plugins { plugins })
 }
 
 /// `GET /admin/plugins/{name}`.
 pub(super) async fn find(
     State(state): State<AppState>,
-    Name(plugin): Name,
-    _: Checked<Nothing>,
+    PluginName(plugin): PluginName,
+    _: StrictQuery<NoQuery>,
 ) -> Result<Response, ApiError> {
-    match state.services.registry.view_of(&plugin) {
+    match state.services.manager.view_of(&plugin) {
         Some(view) => Ok(json(StatusCode::OK, &view)),
         None => Err(unknown(&plugin)),
     }
@@ -102,10 +102,10 @@ pub(super) async fn find(
 pub(super) async fn reload(
     Extension(admin): Extension<Arc<Admin>>,
     Extension(caller): Extension<Caller>,
-    Name(plugin): Name,
-    Checked(Reload { force, scope }): Checked<Reload>,
+    PluginName(plugin): PluginName,
+    StrictQuery(ReloadQuery { force, scope }): StrictQuery<ReloadQuery>,
 ) -> Result<Response, ApiError> {
-    if scope == Scope::Cluster {
+    if scope == ChangeScope::Cluster {
         return cluster::release(&admin, caller, plugin).await;
     }
     let services = admin.state.services.clone();
@@ -113,7 +113,7 @@ pub(super) async fn reload(
     let name = plugin.clone();
     let reload = async move {
         let bytes_max = services.live.load().limits.plugin_file_bytes_max;
-        services.registry.reload(&name, bytes_max, force).await
+        services.manager.reload(&name, bytes_max, force).await
     };
     to_its_end(caller, action, plugin, reload).await
 }
@@ -122,15 +122,15 @@ pub(super) async fn reload(
 pub(super) async fn roll_back(
     Extension(admin): Extension<Arc<Admin>>,
     Extension(caller): Extension<Caller>,
-    Name(plugin): Name,
-    Checked(RollBack { to }): Checked<RollBack>,
+    PluginName(plugin): PluginName,
+    StrictQuery(RollBackQuery { to }): StrictQuery<RollBackQuery>,
 ) -> Result<Response, ApiError> {
     let services = admin.state.services.clone();
     let name = plugin.clone();
     let roll_back = async move {
         let bytes_max = services.live.load().limits.plugin_file_bytes_max;
-        let registry = &services.registry;
-        registry.roll_back(&name, to.as_deref(), bytes_max).await
+        let manager = &services.manager;
+        manager.roll_back(&name, to.as_deref(), bytes_max).await
     };
     to_its_end(caller, "roll back", plugin, roll_back).await
 }
@@ -286,7 +286,7 @@ pub(super) fn refused(plugin: &str, error: ChangeError) -> ApiError {
         return api_error;
     };
     let sha256 = hash.map(|hash| hex(&hash));
-    let refusal = Refusal {
+    let refusal = RefusedChange {
         plugin: plugin.to_owned(),
         version: sha256.as_ref().map(|sha256| sha256[..12].to_owned()),
         sha256,

@@ -17,16 +17,16 @@ use super::{
     caller::Caller,
     cluster,
     plugins::{to_its_end, unknown},
-    query::{Checked, Name, Scope},
+    query::{ChangeScope, PluginName, StrictQuery},
 };
-use crate::{fleet::ClusterPush, plugin as registry, server::error::ApiError};
+use crate::{cluster_rollout::ClusterPush, plugin as manager, server::error::ApiError};
 
 /// The nodes that a push affects, and the safeguards that it overrides.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Push {
+pub(super) struct PushQuery {
     #[serde(default)]
-    scope: Scope,
+    scope: ChangeScope,
     /// With `scope=cluster`: how many nodes are enough.
     quorum: Option<usize>,
     /// Accepts the version even if it was rolled back during probation. A push to all nodes implies it.
@@ -41,13 +41,13 @@ const fn yes() -> bool {
     true
 }
 
-impl Push {
+impl PushQuery {
     fn check(&self) -> Result<(), ApiError> {
         let message = match (self.scope, self.quorum) {
-            (Scope::Cluster, _) if self.force => {
+            (ChangeScope::Cluster, _) if self.force => {
                 "the query is wrong: with scope=cluster there is nothing to force"
             }
-            (Scope::Node, Some(_)) => "the query is wrong: quorum needs scope=cluster",
+            (ChangeScope::Node, Some(_)) => "the query is wrong: quorum needs scope=cluster",
             (_, Some(0)) => "the query is wrong: a quorum is 1 or more",
             _ => return Ok(()),
         };
@@ -64,37 +64,37 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 pub(super) async fn push(
     Extension(admin): Extension<Arc<Admin>>,
     Extension(caller): Extension<Caller>,
-    Name(plugin): Name,
-    Checked(push): Checked<Push>,
+    PluginName(plugin): PluginName,
+    StrictQuery(push): StrictQuery<PushQuery>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     push.check()?;
-    let how = registry::Push {
+    let how = manager::PushOptions {
         force: push.force,
         no_probation: !push.probation,
     };
     let action = match how {
-        registry::Push {
+        manager::PushOptions {
             no_probation: true, ..
         } => "push without probation",
-        registry::Push { force: true, .. } => "push by force",
-        registry::Push { .. } => ACTION,
+        manager::PushOptions { force: true, .. } => "push by force",
+        manager::PushOptions { .. } => ACTION,
     };
     let received = receive(&admin, &plugin, &headers, body).await;
     let (bytes, room) = received.inspect_err(|error| caller.was_refused(action, &plugin, error))?;
-    if push.scope == Scope::Cluster {
+    if push.scope == ChangeScope::Cluster {
         let how = ClusterPush {
             quorum: push.quorum,
             no_probation: !push.probation,
         };
         return cluster::push(&admin, caller, plugin, (bytes, room), how).await;
     }
-    let registry = admin.state.services.registry.clone();
+    let manager = admin.state.services.manager.clone();
     let name = plugin.clone();
     let push = async move {
         let _room = room;
-        registry.push(&name, bytes, how).await
+        manager.push(&name, bytes, how).await
     };
     to_its_end(caller, action, plugin, push).await
 }
@@ -110,7 +110,7 @@ async fn receive(
     body: Body,
 ) -> Result<Received, ApiError> {
     let services = &admin.state.services;
-    if services.registry.view_of(plugin).is_none() {
+    if services.manager.view_of(plugin).is_none() {
         return Err(unknown(plugin));
     }
     let (bytes_max, time) = {

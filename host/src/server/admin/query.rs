@@ -9,17 +9,17 @@ use serde::{Deserialize, de::DeserializeOwned};
 use crate::server::error::ApiError;
 
 /// The query. Unknown parameters are errors, so that an operator who misspells `force` notices.
-pub(super) struct Checked<T>(pub(super) T);
+pub(super) struct StrictQuery<T>(pub(super) T);
 
 /// The query of a call that takes none.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
+pub(super) struct NoQuery {}
 
 /// The nodes that a change affects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Scope {
+pub(super) enum ChangeScope {
     /// The node that receives the call.
     #[default]
     Node,
@@ -28,9 +28,9 @@ pub(super) enum Scope {
 }
 
 /// The variable part of the path.
-pub(super) struct Name(pub(super) String);
+pub(super) struct PluginName(pub(super) String);
 
-impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Checked<T> {
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for StrictQuery<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
@@ -47,7 +47,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Checked<T> {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Name {
+impl<S: Send + Sync> FromRequestParts<S> for PluginName {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {

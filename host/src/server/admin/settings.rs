@@ -3,10 +3,10 @@
 use axum::{extract::State, http::StatusCode, response::Response};
 use serde_json::json;
 
-use super::query::{Checked, Nothing};
+use super::query::{NoQuery, StrictQuery};
 use crate::server::{AppState, error};
 
-pub(super) async fn show(State(state): State<AppState>, _: Checked<Nothing>) -> Response {
+pub(super) async fn show(State(state): State<AppState>, _: StrictQuery<NoQuery>) -> Response {
     let live = state.services.live.load();
     let answer = json!({
         "config": live.shown.json(),

@@ -9,7 +9,7 @@ use axum::{
 use serde::Serialize;
 
 use super::{
-    object::{self, Object, Wrong},
+    object::{self, BodyError, Object},
     read,
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
         AppState,
         error::{ApiError, json},
     },
-    session::backend::{self, NotSent, Posted, To},
+    session::backend::{self, NotSent, Posted, Receivers},
     trace::Parent,
 };
 
@@ -93,13 +93,13 @@ fn parent(headers: &HeaderMap) -> Option<Parent> {
 }
 
 impl<'a> PostMessage<'a> {
-    fn parse(body: &'a [u8]) -> Result<Self, Wrong> {
+    fn parse(body: &'a [u8]) -> Result<Self, BodyError> {
         let message = Self::read(Object::parse(body)?)?;
         message.check()?;
         Ok(message)
     }
 
-    fn read(mut object: Object<'a>) -> Result<Self, Wrong> {
+    fn read(mut object: Object<'a>) -> Result<Self, BodyError> {
         // As on the WebSocket, an empty name counts as absent.
         let given = |name: Option<String>| name.filter(|name| !name.is_empty());
         let message = Self {
@@ -115,7 +115,7 @@ impl<'a> PostMessage<'a> {
         Ok(message)
     }
 
-    fn check(&self) -> Result<(), Wrong> {
+    fn check(&self) -> Result<(), BodyError> {
         let wrong = |code, message: &str| Err((code, message.to_owned()));
         if !event_type::is_valid(&self.event_type) {
             return wrong(
@@ -159,9 +159,9 @@ impl<'a> PostMessage<'a> {
 
     fn posted(&self) -> Posted<'_> {
         let to = match (&self.receiver, &self.room) {
-            (Some(user), _) => Some(To::User(user.into())),
-            (None, Some(room)) => Some(To::Room(room.into())),
-            (None, None) => self.everyone.then_some(To::Everyone),
+            (Some(user), _) => Some(Receivers::User(user.into())),
+            (None, Some(room)) => Some(Receivers::Room(room.into())),
+            (None, None) => self.everyone.then_some(Receivers::Everyone),
         };
         Posted {
             event_type: &self.event_type,
@@ -194,7 +194,7 @@ mod tests {
             (posted.payload, posted.sender, posted.raw),
             (payload, "s", true)
         );
-        assert_eq!(posted.to, Some(To::User("u1".into())));
+        assert_eq!(posted.to, Some(Receivers::User("u1".into())));
     }
 
     #[test]

@@ -13,9 +13,9 @@ use crate::{
 const SHOWN_CHARS_MAX: usize = 40;
 
 /// The fault of a body: an error code of the WebSocket protocol, and a text for people.
-pub(super) type Wrong = (ErrorCode, String);
+pub(super) type BodyError = (ErrorCode, String);
 
-fn wrong<T>(message: String) -> Result<T, Wrong> {
+fn wrong<T>(message: String) -> Result<T, BodyError> {
     Err((ErrorCode::InvalidFrame, message))
 }
 
@@ -67,12 +67,12 @@ impl<'a> Object<'a> {
     ///
     /// # Errors
     /// Returns the fault if the body is not UTF-8, breaks the [rules for JSON](json::check), or is not an object.
-    pub(super) fn parse(body: &'a [u8]) -> Result<Self, Wrong> {
+    pub(super) fn parse(body: &'a [u8]) -> Result<Self, BodyError> {
         let Ok(text) = std::str::from_utf8(body) else {
             return wrong("the body is not UTF-8".to_owned());
         };
         json::check_rules(text).map_err(|fault| (fault.code(), fault.to_string()))?;
-        let Fields(fields) = match serde_json::from_str(text) {
+        let BodyFields(fields) = match serde_json::from_str(text) {
             Ok(fields) => fields,
             Err(error) if error.is_data() => {
                 return wrong("the body is not a JSON object".to_owned());
@@ -83,7 +83,7 @@ impl<'a> Object<'a> {
     }
 
     /// Takes a field by one of its names; `None` if it is missing or `null`.
-    fn take(&mut self, names: &[&str]) -> Result<Option<&'a RawValue>, Wrong> {
+    fn take(&mut self, names: &[&str]) -> Result<Option<&'a RawValue>, BodyError> {
         let is_it = |(name, _): &(String, _)| names.contains(&name.as_str());
         let Some(place) = self.fields.iter().position(is_it) else {
             return Ok(None);
@@ -96,24 +96,24 @@ impl<'a> Object<'a> {
     }
 
     /// Takes a field as JSON text.
-    pub(super) fn json(&mut self, name: &str) -> Result<Option<&'a str>, Wrong> {
+    pub(super) fn json(&mut self, name: &str) -> Result<Option<&'a str>, BodyError> {
         Ok(self.take(&[name])?.map(RawValue::get))
     }
 
     /// Takes a string, by one of its names.
-    pub(super) fn text(&mut self, names: &[&str]) -> Result<Option<String>, Wrong> {
+    pub(super) fn text(&mut self, names: &[&str]) -> Result<Option<String>, BodyError> {
         self.parsed(names, "a string")
     }
 
     /// Takes a Boolean; a missing field is `false`.
-    pub(super) fn flag(&mut self, name: &str) -> Result<bool, Wrong> {
+    pub(super) fn flag(&mut self, name: &str) -> Result<bool, BodyError> {
         Ok(self
             .parsed(&[name], "`true` or `false`")?
             .unwrap_or_default())
     }
 
     /// Takes a whole number.
-    pub(super) fn number(&mut self, name: &str) -> Result<Option<u64>, Wrong> {
+    pub(super) fn number(&mut self, name: &str) -> Result<Option<u64>, BodyError> {
         self.parsed(&[name], "a whole number")
     }
 
@@ -121,7 +121,7 @@ impl<'a> Object<'a> {
         &mut self,
         names: &[&str],
         what: &str,
-    ) -> Result<Option<T>, Wrong> {
+    ) -> Result<Option<T>, BodyError> {
         let Some(value) = self.take(names)? else {
             return Ok(None);
         };
@@ -135,7 +135,7 @@ impl<'a> Object<'a> {
     ///
     /// # Errors
     /// Returns the fault if there is an unknown field.
-    pub(super) fn finish(self, known: &str) -> Result<(), Wrong> {
+    pub(super) fn finish(self, known: &str) -> Result<(), BodyError> {
         let Some((name, _)) = self.fields.first() else {
             return Ok(());
         };
@@ -147,13 +147,13 @@ impl<'a> Object<'a> {
     }
 }
 
-struct Fields<'a>(Vec<(String, &'a RawValue)>);
+struct BodyFields<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for Fields<'de> {
+impl<'de> Deserialize<'de> for BodyFields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct FieldsVisitor;
         impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = Fields<'de>;
+            type Value = BodyFields<'de>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a JSON object")
@@ -164,7 +164,7 @@ impl<'de> Deserialize<'de> for Fields<'de> {
                 while let Some(field) = map.next_entry()? {
                     fields.push(field);
                 }
-                Ok(Fields(fields))
+                Ok(BodyFields(fields))
             }
         }
         deserializer.deserialize_map(FieldsVisitor)
@@ -175,7 +175,7 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 mod tests {
     use super::*;
 
-    fn message(body: &str, read: impl FnOnce(&mut Object<'_>) -> Result<(), Wrong>) -> String {
+    fn message(body: &str, read: impl FnOnce(&mut Object<'_>) -> Result<(), BodyError>) -> String {
         let read = Object::parse(body.as_bytes()).and_then(|mut object| {
             read(&mut object)?;
             object.finish("`a` and `b`")

@@ -12,12 +12,12 @@ use tracing::info;
 
 use super::{
     KeyNumber,
-    object::{self, Object, Wrong},
+    object::{self, BodyError, Object},
     read,
 };
 use crate::{
     protocol::{CloseCode, ErrorCode, USER_ID_BYTES_MAX},
-    router::{Asked, NodeReport, Told, UserRequest},
+    router::{NodeReport, UserAnswer, UserOutcome, UserRequest},
     server::{
         AppState,
         error::{ApiError, json},
@@ -56,7 +56,7 @@ struct Disconnect {
 }
 
 impl Disconnect {
-    fn read(body: &[u8]) -> Result<Self, Wrong> {
+    fn read(body: &[u8]) -> Result<Self, BodyError> {
         if body.is_empty() {
             return Ok(Self::default());
         }
@@ -156,7 +156,7 @@ fn request(body: &[u8]) -> Result<UserRequest, ApiError> {
     Ok(UserRequest::Disconnect { code, reason })
 }
 
-fn found(asked: Asked, own_node: &str) -> Result<Found, ApiError> {
+fn found(asked: UserOutcome, own_node: &str) -> Result<Found, ApiError> {
     let reports = asked
         .elsewhere
         .map_err(|error| ApiError::of(ErrorCode::Unavailable, error.to_string()))?;
@@ -174,7 +174,7 @@ fn found(asked: Asked, own_node: &str) -> Result<Found, ApiError> {
     })
 }
 
-fn disconnected(asked: Asked) -> Result<Disconnected, ApiError> {
+fn disconnected(asked: UserOutcome) -> Result<Disconnected, ApiError> {
     let here = asked.here;
     let incomplete = |connections: usize, why: &str| {
         let message = format!("{connections} connections were closed, and {why}; try again");
@@ -185,7 +185,10 @@ fn disconnected(asked: Asked) -> Result<Disconnected, ApiError> {
         .map_err(|error| incomplete(here, &error.to_string()))?;
     let (elsewhere, unanswered) = sum(&reports);
     let connections = here + elsewhere;
-    if let Some(report) = reports.iter().find(|report| report.told == Told::Nothing) {
+    if let Some(report) = reports
+        .iter()
+        .find(|report| report.told == UserAnswer::Nothing)
+    {
         let why = format!("node {} did not answer in time", report.node);
         return Err(incomplete(connections, &why));
     }
@@ -201,9 +204,9 @@ fn sum(reports: &[NodeReport]) -> (usize, Vec<String>) {
     let mut connections = 0;
     for report in reports {
         match &report.told {
-            Told::Connections(count) => connections += count,
-            Told::Listed(list) => connections += list.len(),
-            Told::Nothing | Told::CannotBeAsked => unanswered.push(report.node.clone()),
+            UserAnswer::Connections(count) => connections += count,
+            UserAnswer::Listed(list) => connections += list.len(),
+            UserAnswer::Nothing | UserAnswer::CannotBeAsked => unanswered.push(report.node.clone()),
         }
     }
     (connections, unanswered)
@@ -213,12 +216,12 @@ fn sum(reports: &[NodeReport]) -> (usize, Vec<String>) {
 mod tests {
     use super::*;
 
-    fn asked(here: usize, told: &[Told]) -> Asked {
+    fn user_outcome(here: usize, told: &[UserAnswer]) -> UserOutcome {
         let reports = told.iter().enumerate().map(|(index, told)| NodeReport {
             node: format!("n{index}"),
             told: told.clone(),
         });
-        Asked {
+        UserOutcome {
             here,
             elsewhere: Ok(reports.collect()),
         }
@@ -249,15 +252,15 @@ mod tests {
 
     #[test]
     fn a_user_is_where_the_nodes_say() {
-        let all = found(asked(1, &[Told::Connections(2)]), "own").unwrap();
+        let all = found(user_outcome(1, &[UserAnswer::Connections(2)]), "own").unwrap();
         assert_eq!((all.online, all.connections), (true, 3));
         assert_eq!(all.nodes, ["own", "n0"]);
-        let none = found(asked(0, &[]), "own").unwrap();
+        let none = found(user_outcome(0, &[]), "own").unwrap();
         assert_eq!(
             (none.online, none.connections, none.nodes),
             (false, 0, vec![])
         );
-        let silent = found(asked(0, &[Told::Nothing]), "own").unwrap();
+        let silent = found(user_outcome(0, &[UserAnswer::Nothing]), "own").unwrap();
         assert_eq!(
             (silent.online, silent.unanswered),
             (true, vec!["n0".to_owned()])
@@ -266,10 +269,16 @@ mod tests {
 
     #[test]
     fn a_disconnection_that_a_node_does_not_confirm_is_an_error_to_try_again() {
-        let done = disconnected(asked(1, &[Told::Connections(2)])).unwrap();
+        let done = disconnected(user_outcome(1, &[UserAnswer::Connections(2)])).unwrap();
         assert_eq!((done.connections, done.unanswered.len()), (3, 0));
-        assert!(disconnected(asked(1, &[Told::Connections(2), Told::Nothing])).is_err());
-        let foreign = disconnected(asked(0, &[Told::CannotBeAsked])).unwrap();
+        assert!(
+            disconnected(user_outcome(
+                1,
+                &[UserAnswer::Connections(2), UserAnswer::Nothing]
+            ))
+            .is_err()
+        );
+        let foreign = disconnected(user_outcome(0, &[UserAnswer::CannotBeAsked])).unwrap();
         assert_eq!(foreign.unanswered, ["n0"]);
     }
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::timeout;
 
-use super::watch::Watch;
+use super::watch::HttpWatch;
 
 /// Bytes that are read of an unwanted body, so that the connection can serve the next request. If the body is longer,
 /// the connection is closed.
@@ -22,21 +22,21 @@ const SETTLE_BYTES_MAX: u64 = 64 << 10;
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The body of a request, which the handler sees through a view.
-pub(super) struct Held(Arc<Mutex<State>>);
+pub(super) struct RequestBody(Arc<Mutex<BodyState>>);
 
-struct State {
+struct BodyState {
     incoming: Incoming,
     /// Whether the handler began to read the body. A client that sent `Expect: 100-continue` waits for that.
     is_wanted: bool,
 }
 
 /// The handler's view of the body.
-struct View(Arc<Mutex<State>>);
+struct View(Arc<Mutex<BodyState>>);
 
-impl Held {
+impl RequestBody {
     /// Takes a body, and returns it with the handler's view of it.
     pub(super) fn new(incoming: Incoming) -> (Self, AnyBody) {
-        let state = State {
+        let state = BodyState {
             incoming,
             is_wanted: false,
         };
@@ -77,7 +77,7 @@ impl Held {
     }
 }
 
-fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn locked(state: &Mutex<BodyState>) -> MutexGuard<'_, BodyState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -104,24 +104,24 @@ impl Body for View {
 }
 
 /// The body of a response. hyper drops it once it is written.
-pub(super) struct Answer {
+pub(super) struct ResponseBody {
     body: AnyBody,
-    watch: Arc<Watch>,
+    watch: Arc<HttpWatch>,
 }
 
-impl Answer {
-    pub(super) fn new(body: AnyBody, watch: Arc<Watch>) -> Self {
+impl ResponseBody {
+    pub(super) fn new(body: AnyBody, watch: Arc<HttpWatch>) -> Self {
         Self { body, watch }
     }
 }
 
-impl Drop for Answer {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
         self.watch.answered();
     }
 }
 
-impl Body for Answer {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 

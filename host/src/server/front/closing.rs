@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::stream::FrontStream;
-use crate::session::Live;
+use crate::session::ConfigHandle;
 
 /// How much of a client's data is discarded, and for how long.
 pub(super) struct Bounds {
@@ -47,7 +47,7 @@ const STOP_TIME_MAX: Duration = Duration::from_millis(500);
 const BUFFER_BYTES: usize = 16 << 10;
 
 /// A response to a client that the HTTP layer itself cannot answer.
-pub(super) struct LastWord {
+pub(super) struct FinalResponse {
     /// Such as `408 Request Timeout`.
     pub(super) status: &'static str,
     pub(super) code: &'static str,
@@ -55,7 +55,7 @@ pub(super) struct LastWord {
     pub(super) may_retry: bool,
 }
 
-impl LastWord {
+impl FinalResponse {
     /// The response in the form that is sent.
     pub(super) fn to_text(&self) -> String {
         let Self {
@@ -85,13 +85,13 @@ impl LastWord {
 
 /// Refuses a connection for which there is no room. A request that arrives within `wait` is read first, so that the
 /// response is not lost in a reset.
-pub(super) async fn refuse(tcp: TcpStream, word: &LastWord, wait: Duration) {
+pub(super) async fn refuse(tcp: TcpStream, word: &FinalResponse, wait: Duration) {
     let _ = timeout(wait, tcp.readable()).await;
     refuse_at_once(&tcp, word);
 }
 
 /// Like [`refuse`], but without waiting.
-pub(super) fn refuse_at_once(tcp: &TcpStream, word: &LastWord) {
+pub(super) fn refuse_at_once(tcp: &TcpStream, word: &FinalResponse) {
     let mut request = vec![0; BUFFER_BYTES];
     // The content of the request does not matter, nor whether there is one.
     let _ = (&*SockRef::from(tcp)).read(&mut request);
@@ -104,7 +104,7 @@ pub(super) async fn rest(
     stream: FrontStream,
     bounds: &Bounds,
     stop: &CancellationToken,
-    live: &Live,
+    live: &ConfigHandle,
 ) {
     let (tcp, ticket) = stream.into_parts();
     ticket.watch().lingers();

@@ -24,41 +24,41 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 pub(super) use stream::FrontStream;
-pub(super) use target::Target;
+pub(super) use target::RequestTarget;
 
 use self::{
     client_address::{canonical, is_trusted},
-    closing::{ANSWERED, LastWord, rest},
-    pending::{Admitted, Pending, Ticket},
-    watch::{Overdue, Phase},
+    closing::{ANSWERED, FinalResponse, rest},
+    pending::{Pending, Ticket, TicketOutcome},
+    watch::{HttpPhase, Overdue},
 };
 use crate::{
-    metrics::{HttpRefusal, events::HttpRefused},
+    metrics::{HttpRefusalReason, events::HttpRefused},
     session::Services,
 };
 
 /// The minimum that hyper needs for its buffers.
 const BUFFER_BYTES_MIN: usize = 8 << 10;
 
-const NO_ROOM: LastWord = LastWord {
+const NO_ROOM: FinalResponse = FinalResponse {
     status: "503 Service Unavailable",
     code: "too_many_sockets",
     message: "this node has no room for another connection; try again in a moment",
     may_retry: true,
 };
-const TOO_SLOW: LastWord = LastWord {
+const TOO_SLOW: FinalResponse = FinalResponse {
     status: "408 Request Timeout",
     code: "too_slow",
     message: "the headers did not come in time",
     may_retry: false,
 };
-const NOT_HTTP_2: LastWord = LastWord {
+const NOT_HTTP_2: FinalResponse = FinalResponse {
     status: "505 HTTP Version Not Supported",
     code: "http_version",
     message: "this server speaks HTTP/1.1; let a proxy in front of it speak HTTP/2",
     may_retry: false,
 };
-const NO_PROXY_HEADER: LastWord = LastWord {
+const NO_PROXY_HEADER: FinalResponse = FinalResponse {
     status: "400 Bad Request",
     code: "proxy_header",
     message: "connections of this proxy must begin with a header of the PROXY protocol (server.proxy_protocol)",
@@ -107,11 +107,11 @@ impl Front {
     ) -> Option<impl Future<Output = ()> + Send + use<>> {
         let max = self.services.live.load().limits.http.sockets_pending_max;
         let admitted = self.pending.admit(max);
-        if !matches!(admitted, Some(Admitted::Free(_))) {
-            self.refused(HttpRefusal::Sockets, peer);
+        if !matches!(admitted, Some(TicketOutcome::Free(_))) {
+            self.refused(HttpRefusalReason::Sockets, peer);
         }
         match admitted {
-            Some(Admitted::Free(ticket) | Admitted::Instead(ticket)) => {
+            Some(TicketOutcome::Free(ticket) | TicketOutcome::Instead(ticket)) => {
                 Some(self.clone().connection(tcp, peer, ticket, stop.clone()))
             }
             None => {
@@ -123,11 +123,11 @@ impl Front {
 
     /// Refuses a connection that took the last file descriptor.
     pub(super) async fn refuse(&self, tcp: TcpStream, peer: SocketAddr, wait: Duration) {
-        self.refused(HttpRefusal::Descriptors, peer);
+        self.refused(HttpRefusalReason::Descriptors, peer);
         closing::refuse(tcp, &NO_ROOM, wait).await;
     }
 
-    fn refused(&self, refusal: HttpRefusal, peer: SocketAddr) {
+    fn refused(&self, refusal: HttpRefusalReason, peer: SocketAddr) {
         let metrics = &self.services.metrics;
         HttpRefused {
             metrics,
@@ -176,14 +176,14 @@ impl Front {
         stream: &mut FrontStream,
         peer: SocketAddr,
         stop: &CancellationToken,
-    ) -> Result<SocketAddr, Option<&'static LastWord>> {
+    ) -> Result<SocketAddr, Option<&'static FinalResponse>> {
         let watch = stream.watch().clone();
         let read = tokio::select! {
             biased;
             read = proxy_protocol::read(stream) => read,
             overdue = watch.overdue(&self.services.live) => {
                 if overdue == Overdue::Head {
-                    self.refused(HttpRefusal::ProxyHeader, peer);
+                    self.refused(HttpRefusalReason::ProxyHeader, peer);
                 }
                 return Err(None);
             }
@@ -195,10 +195,10 @@ impl Front {
                 Ok(client.unwrap_or(peer))
             }
             // A probe that only connects.
-            Err(proxy_protocol::Fault::Io(_)) => Err(None),
+            Err(proxy_protocol::ProxyHeaderError::Io(_)) => Err(None),
             Err(fault) => {
                 debug!(%peer, %fault, "the header of the PROXY protocol is refused");
-                self.refused(HttpRefusal::ProxyHeader, peer);
+                self.refused(HttpRefusalReason::ProxyHeader, peer);
                 Err(Some(&NO_PROXY_HEADER))
             }
         }
@@ -257,23 +257,23 @@ impl Front {
             Ended::Served(Ok(())) | Ended::Overdue(Overdue::Silent | Overdue::Idle) => {}
             Ended::Served(Err(error)) if error.is_parse() => {
                 debug!(%client, %error, "what came is not HTTP/1.1");
-                self.refused(HttpRefusal::Malformed, client);
+                self.refused(HttpRefusalReason::Malformed, client);
                 if error.is_parse_version_h2() {
                     NOT_HTTP_2.say(stream.tcp());
                 }
             }
             Ended::Served(Err(error)) => return debug!(%client, %error, "HTTP connection ended"),
             Ended::Overdue(Overdue::Head) => {
-                self.refused(HttpRefusal::SlowHeader, client);
+                self.refused(HttpRefusalReason::SlowHeader, client);
                 TOO_SLOW.say(stream.tcp());
             }
             Ended::Overdue(Overdue::Unread) => {
-                self.refused(HttpRefusal::Unread, client);
+                self.refused(HttpRefusalReason::Unread, client);
                 // Makes the system discard its buffers, too.
                 return drop(stream.tcp().set_zero_linger());
             }
             Ended::Overdue(Overdue::Evicted(phase)) => {
-                if phase == Phase::Head {
+                if phase == HttpPhase::Head {
                     NO_ROOM.say(stream.tcp());
                 }
                 return;

@@ -5,15 +5,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::watch::Watch;
+use super::watch::HttpWatch;
 
 /// The sockets that are not WebSockets.
 #[derive(Debug, Default)]
-pub(super) struct Pending(Mutex<State>);
+pub(super) struct Pending(Mutex<PendingState>);
 
 #[derive(Debug, Default)]
-struct State {
-    sockets: HashMap<u64, Arc<Watch>>,
+struct PendingState {
+    sockets: HashMap<u64, Arc<HttpWatch>>,
     last: u64,
 }
 
@@ -22,12 +22,12 @@ struct State {
 pub(super) struct Ticket {
     pending: Arc<Pending>,
     number: u64,
-    watch: Arc<Watch>,
+    watch: Arc<HttpWatch>,
 }
 
 /// How a socket got its place.
 #[derive(Debug)]
-pub(super) enum Admitted {
+pub(super) enum TicketOutcome {
     /// There was room.
     Free(Ticket),
     /// The socket that had been silent longest was closed to make room.
@@ -37,7 +37,7 @@ pub(super) enum Admitted {
 impl Pending {
     /// Takes a place for a new socket, with at most `max` of them. If no place is free, closes the socket that has been
     /// silent longest. Returns `None` if all sockets are being served.
-    pub(super) fn admit(self: &Arc<Self>, max: usize) -> Option<Admitted> {
+    pub(super) fn admit(self: &Arc<Self>, max: usize) -> Option<TicketOutcome> {
         let mut state = self.state();
         let mut evicted = false;
         while state.sockets.len() >= max {
@@ -52,7 +52,7 @@ impl Pending {
         }
         state.last += 1;
         let number = state.last;
-        let watch = Arc::new(Watch::new());
+        let watch = Arc::new(HttpWatch::new());
         state.sockets.insert(number, watch.clone());
         let ticket = Ticket {
             pending: self.clone(),
@@ -60,19 +60,19 @@ impl Pending {
             watch,
         };
         Some(if evicted {
-            Admitted::Instead(ticket)
+            TicketOutcome::Instead(ticket)
         } else {
-            Admitted::Free(ticket)
+            TicketOutcome::Free(ticket)
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PendingState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Ticket {
-    pub(super) fn watch(&self) -> &Arc<Watch> {
+    pub(super) fn watch(&self) -> &Arc<HttpWatch> {
         &self.watch
     }
 }
@@ -87,9 +87,9 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
 
-    fn ticket(admitted: Option<Admitted>) -> Ticket {
+    fn ticket(admitted: Option<TicketOutcome>) -> Ticket {
         match admitted.expect("there is a place") {
-            Admitted::Free(ticket) | Admitted::Instead(ticket) => ticket,
+            TicketOutcome::Free(ticket) | TicketOutcome::Instead(ticket) => ticket,
         }
     }
 
@@ -101,13 +101,13 @@ mod tests {
         // It is being served, so the second socket has been silent longest.
         first.watch().asked(false);
         let third = pending.admit(2);
-        assert!(matches!(third, Some(Admitted::Instead(_))));
+        assert!(matches!(third, Some(TicketOutcome::Instead(_))));
         second.watch().asked(false);
         let third = ticket(third);
         third.watch().asked(false);
         assert!(pending.admit(2).is_none(), "all are served");
         drop(first);
-        assert!(matches!(pending.admit(2), Some(Admitted::Free(_))));
+        assert!(matches!(pending.admit(2), Some(TicketOutcome::Free(_))));
         assert_eq!(pending.state().sockets.len(), 1, "places are given back");
     }
 }

@@ -16,7 +16,7 @@ const V2_FIXED_BYTES: usize = 16;
 
 /// Why the header could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
+pub(super) enum ProxyHeaderError {
     /// The connection ended or broke.
     #[error("the connection ended in it")]
     Io(#[from] io::Error),
@@ -35,7 +35,7 @@ pub(super) enum Fault {
 /// balancer's own (a health check) or the client has no IP address.
 pub(super) async fn read(
     stream: &mut (impl AsyncRead + Unpin),
-) -> Result<Option<SocketAddr>, Fault> {
+) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     let mut header = vec![0; v2::PROTOCOL_PREFIX.len()];
     // Byte by byte: both signatures are shorter than any header, and anything else shows at its first wrong byte.
     for index in 0..header.len() {
@@ -46,7 +46,7 @@ pub(super) async fn read(
             return version_1(stream, header).await;
         }
         if !b"PROXY ".starts_with(read) && !v2::PROTOCOL_PREFIX.starts_with(read) {
-            return Err(Fault::Absent);
+            return Err(ProxyHeaderError::Absent);
         }
     }
     version_2(stream, header).await
@@ -55,14 +55,15 @@ pub(super) async fn read(
 async fn version_1(
     stream: &mut (impl AsyncRead + Unpin),
     mut header: Vec<u8>,
-) -> Result<Option<SocketAddr>, Fault> {
+) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     while !header.ends_with(b"\r\n") {
         if header.len() == V1_BYTES_MAX {
-            return Err(Fault::TooLong);
+            return Err(ProxyHeaderError::TooLong);
         }
         header.push(stream.read_u8().await?);
     }
-    let header = v1::Header::try_from(header.as_slice()).map_err(|_| Fault::Malformed)?;
+    let header =
+        v1::Header::try_from(header.as_slice()).map_err(|_| ProxyHeaderError::Malformed)?;
     Ok(match header.addresses {
         v1::Addresses::Unknown => None,
         v1::Addresses::Tcp4(ip) => Some(canonical(ip.source_address.into(), ip.source_port)),
@@ -73,18 +74,19 @@ async fn version_1(
 async fn version_2(
     stream: &mut (impl AsyncRead + Unpin),
     mut header: Vec<u8>,
-) -> Result<Option<SocketAddr>, Fault> {
+) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     header.resize(V2_FIXED_BYTES, 0);
     stream
         .read_exact(&mut header[v2::PROTOCOL_PREFIX.len()..])
         .await?;
     let follows = usize::from(u16::from_be_bytes([header[14], header[15]]));
     if follows > V2_BYTES_MAX {
-        return Err(Fault::TooLong);
+        return Err(ProxyHeaderError::TooLong);
     }
     header.resize(V2_FIXED_BYTES + follows, 0);
     stream.read_exact(&mut header[V2_FIXED_BYTES..]).await?;
-    let header = v2::Header::try_from(header.as_slice()).map_err(|_| Fault::Malformed)?;
+    let header =
+        v2::Header::try_from(header.as_slice()).map_err(|_| ProxyHeaderError::Malformed)?;
     Ok(match (header.command, header.addresses) {
         (v2::Command::Proxy, v2::Addresses::IPv4(ip)) => {
             Some(canonical(ip.source_address.into(), ip.source_port))
@@ -100,7 +102,7 @@ async fn version_2(
 mod tests {
     use super::*;
 
-    async fn named(mut bytes: &[u8]) -> Result<(Option<String>, String), Fault> {
+    async fn named(mut bytes: &[u8]) -> Result<(Option<String>, String), ProxyHeaderError> {
         let client = read(&mut bytes).await?;
         let rest = String::from_utf8_lossy(bytes).into_owned();
         Ok((client.map(|client| client.to_string()), rest))

@@ -12,26 +12,26 @@ use tracing::info;
 
 use super::{
     Front,
-    body::{Answer, Held},
+    body::{RequestBody, ResponseBody},
     client_address,
-    target::Target,
-    watch::Watch,
+    target::RequestTarget,
+    watch::HttpWatch,
 };
-use crate::{metrics::HttpRefusal, server::json_error};
+use crate::{metrics::HttpRefusalReason, server::json_error};
 
 /// Answers one request on a connection from `peer`.
 pub(super) async fn answer(
     front: Arc<Front>,
-    watch: Arc<Watch>,
+    watch: Arc<HttpWatch>,
     peer: SocketAddr,
     request: Request<Incoming>,
-) -> Result<Response<Answer>, Infallible> {
+) -> Result<Response<ResponseBody>, Infallible> {
     let (mut parts, incoming) = request.into_parts();
     let has_body = !incoming.is_end_stream();
     let number = watch.asked(has_body);
     let waits_for_continue = waits_for_continue(&parts.headers);
     let (held, body) = if has_body {
-        let (held, body) = Held::new(incoming);
+        let (held, body) = RequestBody::new(incoming);
         (Some(held), body)
     } else {
         (None, Body::empty())
@@ -52,7 +52,7 @@ pub(super) async fn answer(
         }
         say_when_to_retry(&mut response);
     }
-    Ok(response.map(|body| Answer::new(body, watch)))
+    Ok(response.map(|body| ResponseBody::new(body, watch)))
 }
 
 impl Front {
@@ -61,13 +61,14 @@ impl Front {
         let live = self.services.live.load();
         let server = &live.server;
         let client = client_address::client(peer, &parts.headers, &server.trusted_proxies);
-        let target = Target::of(parts.version, &parts.uri, &parts.headers).map_err(|fault| {
-            self.refused(HttpRefusal::Host, client);
-            Box::new(json_error(StatusCode::BAD_REQUEST, "invalid_host", fault))
-        })?;
+        let target =
+            RequestTarget::of(parts.version, &parts.uri, &parts.headers).map_err(|fault| {
+                self.refused(HttpRefusalReason::Host, client);
+                Box::new(json_error(StatusCode::BAD_REQUEST, "invalid_host", fault))
+            })?;
         if let Some(target) = target {
             if self.checks_hosts && !target.is_own(&server.allowed_hosts) {
-                self.refused(HttpRefusal::Host, client);
+                self.refused(HttpRefusalReason::Host, client);
                 return Err(Box::new(not_our_host(&target, client)));
             }
             parts.extensions.insert(target);
@@ -85,7 +86,7 @@ impl Front {
     }
 }
 
-fn not_our_host(target: &Target, client: SocketAddr) -> Response<Body> {
+fn not_our_host(target: &RequestTarget, client: SocketAddr) -> Response<Body> {
     let host = target.authority();
     info!(
         host, %client,

@@ -1,4 +1,4 @@
-//! A TCP connection that reports its reads and writes to a [`Watch`].
+//! A TCP connection that reports its reads and writes to a [`HttpWatch`].
 
 use std::{
     io::{self, IoSlice, Write},
@@ -19,9 +19,9 @@ use tracing::debug;
 use super::{
     closing::{REFUSED, rest},
     pending::Ticket,
-    watch::Watch,
+    watch::HttpWatch,
 };
-use crate::session::Live;
+use crate::session::ConfigHandle;
 
 /// Bytes that the system may queue for a client that does not read, while the connection speaks HTTP.
 const UNSENT_BYTES_MAX: u32 = 64 << 10;
@@ -49,7 +49,7 @@ impl FrontStream {
         Self { tcp, ticket }
     }
 
-    pub(super) fn watch(&self) -> &Arc<Watch> {
+    pub(super) fn watch(&self) -> &Arc<HttpWatch> {
         self.ticket.watch()
     }
 
@@ -72,7 +72,7 @@ impl FrontStream {
 
     /// Sends the last bytes of a connection that does not become a WebSocket after all, and reads until the client has
     /// closed.
-    pub(in crate::server) async fn close_with(self, last: &[u8], live: &Live) {
+    pub(in crate::server) async fn close_with(self, last: &[u8], live: &ConfigHandle) {
         // A socket that has sent nothing but the head of a response has room for a frame.
         let _ = (&*SockRef::from(&self.tcp)).write(last);
         rest(self, &REFUSED, &CancellationToken::new(), live).await;

@@ -6,13 +6,13 @@ use axum::http::{HeaderMap, Uri, Version, header, uri::Scheme};
 
 /// The host and port that a request names, in the URI or else in `Host`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::server) struct Target {
+pub(in crate::server) struct RequestTarget {
     authority: String,
     /// The length of the host within `authority`.
     host_bytes: usize,
 }
 
-impl Target {
+impl RequestTarget {
     /// Returns the host that a request is for, or `None` for an HTTP/1.0 client that did not name one.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ mod tests {
         for host in hosts {
             headers.append(header::HOST, HeaderValue::from_static(host));
         }
-        let target = Target::of(Version::HTTP_11, &Uri::from_static(uri), &headers)?;
+        let target = RequestTarget::of(Version::HTTP_11, &Uri::from_static(uri), &headers)?;
         Ok(target.map(|target| target.authority))
     }
 
@@ -145,7 +145,7 @@ mod tests {
     fn an_old_client_need_not_name_a_host_and_may_not_name_two() {
         let uri = Uri::from_static("/health");
         let mut headers = HeaderMap::new();
-        let of = |headers: &HeaderMap| Target::of(Version::HTTP_10, &uri, headers);
+        let of = |headers: &HeaderMap| RequestTarget::of(Version::HTTP_10, &uri, headers);
         assert_eq!(of(&headers), Ok(None));
         headers.append(header::HOST, HeaderValue::from_static("a"));
         assert!(of(&headers).is_ok_and(|target| target.is_some()));
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn only_names_that_nobody_else_can_have_are_own() {
         let allowed = ["chat.local".to_owned(), "*.example.test".to_owned()];
-        let is_own = |host: &str| Target::parse(host).expect("a host").is_own(&allowed);
+        let is_own = |host: &str| RequestTarget::parse(host).expect("a host").is_own(&allowed);
         for own in [
             "localhost",
             "LOCALHOST:8080",

@@ -7,11 +7,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{config::Limits, session::Live};
+use crate::{config::Limits, session::ConfigHandle};
 
 /// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum HttpPhase {
     /// Nothing has arrived yet.
     Silent,
     /// A request has begun to arrive, and its headers are incomplete.
@@ -36,20 +36,20 @@ pub(super) enum Overdue {
     /// The client does not read the response.
     Unread,
     /// Its place is needed for another connection.
-    Evicted(Phase),
+    Evicted(HttpPhase),
 }
 
 /// Tracks one connection. The stream, the service and the list of all connections update it; the connection's task
 /// waits for [`overdue`](Self::overdue).
 #[derive(Debug)]
-pub(super) struct Watch {
-    state: Mutex<State>,
+pub(super) struct HttpWatch {
+    state: Mutex<WatchState>,
     changed: Notify,
 }
 
 #[derive(Debug)]
-struct State {
-    phase: Phase,
+struct WatchState {
+    phase: HttpPhase,
     since: Instant,
     /// When the client stopped reading; `None` if it reads.
     blocked: Option<Instant>,
@@ -59,11 +59,11 @@ struct State {
     is_evicted: bool,
 }
 
-impl Watch {
+impl HttpWatch {
     pub(super) fn new() -> Self {
         Self {
-            state: Mutex::new(State {
-                phase: Phase::Silent,
+            state: Mutex::new(WatchState {
+                phase: HttpPhase::Silent,
                 since: Instant::now(),
                 blocked: None,
                 is_tail_open: false,
@@ -78,8 +78,8 @@ impl Watch {
     pub(super) fn read(&self, bytes: &[u8]) {
         let mut state = self.state();
         state.is_tail_open = !(bytes.ends_with(b"\r\n\r\n") || bytes.ends_with(b"\n\n"));
-        if matches!(state.phase, Phase::Silent | Phase::Idle) {
-            self.enter(&mut state, Phase::Head);
+        if matches!(state.phase, HttpPhase::Silent | HttpPhase::Idle) {
+            self.enter(&mut state, HttpPhase::Head);
         }
     }
 
@@ -108,7 +108,7 @@ impl Watch {
             state.is_tail_open = false;
         }
         state.requests = state.requests.saturating_add(1);
-        self.enter(&mut state, Phase::Busy);
+        self.enter(&mut state, HttpPhase::Busy);
         state.requests
     }
 
@@ -116,9 +116,9 @@ impl Watch {
     pub(super) fn answered(&self) {
         let mut state = self.state();
         let next = if state.is_tail_open {
-            Phase::Head
+            HttpPhase::Head
         } else {
-            Phase::Idle
+            HttpPhase::Idle
         };
         self.enter(&mut state, next);
     }
@@ -126,14 +126,14 @@ impl Watch {
     /// Starts over after the PROXY protocol header, before the first request.
     pub(super) fn restart(&self) {
         let mut state = self.state();
-        self.enter(&mut state, Phase::Silent);
+        self.enter(&mut state, HttpPhase::Silent);
     }
 
     /// Notes that nothing more will be served.
     pub(super) fn lingers(&self) {
         let mut state = self.state();
         state.blocked = None;
-        self.enter(&mut state, Phase::Lingering);
+        self.enter(&mut state, HttpPhase::Lingering);
     }
 
     /// Makes the connection end, because its place is needed.
@@ -146,7 +146,7 @@ impl Watch {
     pub(super) fn silent_since(&self) -> Option<Instant> {
         let state = self.state();
         match state.phase {
-            Phase::Busy => state.blocked,
+            HttpPhase::Busy => state.blocked,
             _ => Some(state.since),
         }
     }
@@ -157,7 +157,7 @@ impl Watch {
     }
 
     /// Waits until the connection has to end.
-    pub(super) async fn overdue(&self, live: &Live) -> Overdue {
+    pub(super) async fn overdue(&self, live: &ConfigHandle) -> Overdue {
         loop {
             let due = self.state().due(&live.load().limits);
             match due {
@@ -171,18 +171,18 @@ impl Watch {
         }
     }
 
-    fn enter(&self, state: &mut State, phase: Phase) {
+    fn enter(&self, state: &mut WatchState, phase: HttpPhase) {
         state.phase = phase;
         state.since = Instant::now();
         self.changed.notify_one();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WatchState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl WatchState {
     fn due(&self, limits: &Limits) -> Option<(Instant, Overdue)> {
         let http = &limits.http;
         if self.is_evicted {
@@ -192,10 +192,10 @@ impl State {
             return Some((blocked + http.write_timeout, Overdue::Unread));
         }
         match self.phase {
-            Phase::Silent => Some((self.since + limits.upgrade_timeout, Overdue::Silent)),
-            Phase::Head => Some((self.since + http.header_time_max, Overdue::Head)),
-            Phase::Idle => Some((self.since + http.idle_timeout, Overdue::Idle)),
-            Phase::Busy | Phase::Lingering => None,
+            HttpPhase::Silent => Some((self.since + limits.upgrade_timeout, Overdue::Silent)),
+            HttpPhase::Head => Some((self.since + http.header_time_max, Overdue::Head)),
+            HttpPhase::Idle => Some((self.since + http.idle_timeout, Overdue::Idle)),
+            HttpPhase::Busy | HttpPhase::Lingering => None,
         }
     }
 }
@@ -204,14 +204,14 @@ impl State {
 mod tests {
     use super::*;
 
-    fn due(watch: &Watch) -> Option<Overdue> {
+    fn due(watch: &HttpWatch) -> Option<Overdue> {
         let due = watch.state().due(&Limits::default());
         due.map(|(_, overdue)| overdue)
     }
 
     #[tokio::test]
     async fn the_time_for_headers_begins_with_the_first_byte_of_each_request() {
-        let watch = Watch::new();
+        let watch = HttpWatch::new();
         assert_eq!(due(&watch), Some(Overdue::Silent));
         watch.read(b"GET / HT");
         assert_eq!(due(&watch), Some(Overdue::Head));
@@ -226,7 +226,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_began_behind_another_is_not_taken_for_silence() {
-        let watch = Watch::new();
+        let watch = HttpWatch::new();
         watch.read(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /");
         watch.asked(false);
         watch.answered();
@@ -239,7 +239,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_nobody_reads_is_overdue_and_one_that_moves_is_not() {
-        let watch = Watch::new();
+        let watch = HttpWatch::new();
         watch.read(b"\r\n\r\n");
         watch.asked(false);
         watch.cannot_write();

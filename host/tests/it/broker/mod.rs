@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::future::join_all;
 use signalbox::{
-    broker::{LocalNode as _, Target, Told, UserRequest},
+    broker::{LocalNode as _, Target, UserAnswer, UserRequest},
     protocol::CloseCode,
 };
 
@@ -185,7 +185,7 @@ async fn the_other_nodes_that_hold_a_user_are_asked_and_answer(
         node.connect("u").await;
         node.connect(strange).await;
     }
-    let two = || Told::Connections(2);
+    let two = || UserAnswer::Connections(2);
     assert_eq!(nodes[0].ask("u", &UserRequest::Count).await, [two()]);
     assert_eq!(nodes[2].ask("u", &UserRequest::Count).await, [two(), two()]);
     let disconnect = UserRequest::Disconnect {
@@ -206,7 +206,7 @@ async fn a_node_lists_connections_and_closes_one_for_another(make: impl AsyncFn(
     } = make(2).await;
     assert_eq!(nodes[0].ask("u", &UserRequest::List).await, []);
     nodes[1].connect("u").await;
-    let list = Told::Listed(nodes[1].recorder.list("u"));
+    let list = UserAnswer::Listed(nodes[1].recorder.list("u"));
     assert_eq!(nodes[0].ask("u", &UserRequest::List).await, [list]);
     let one = UserRequest::DisconnectOne {
         connection: "c\"1".to_owned(),

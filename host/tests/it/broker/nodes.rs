@@ -12,7 +12,7 @@ use futures_util::{FutureExt as _, future::join};
 use signalbox::{
     broker::{
         Broker, ConnectionReport, LocalNode, MemoryBroker, MemoryHub, NodeReport, RedisBroker,
-        Target, Told, UserRequest,
+        Target, UserAnswer, UserRequest,
     },
     metrics::Metrics,
     protocol::{Frame, outbound::Delivery},
@@ -143,7 +143,7 @@ impl Node {
     }
 
     /// The answers of all nodes.
-    pub(super) async fn ask(&self, user: &str, request: &UserRequest) -> Vec<Told> {
+    pub(super) async fn ask(&self, user: &str, request: &UserRequest) -> Vec<UserAnswer> {
         let reports = self.broker.ask_about(user, request).await.unwrap();
         let nodes: HashSet<&String> = reports.iter().map(|report| &report.node).collect();
         assert_eq!(nodes.len(), reports.len(), "each node answers once");

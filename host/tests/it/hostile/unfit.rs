@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use signalbox::{
     config::{PluginConfig, PluginLimits},
-    plugin::{Registry, Trigger},
+    plugin::{PluginManager, Trigger},
 };
 
 use super::crooked;
 use crate::{
     guests::{agreeable, component},
-    runtime::{FILE_BYTES_MAX, live, message, plugin, registry},
+    runtime::{FILE_BYTES_MAX, live, manager, message, plugin},
 };
 
 /// What is to be admitted and must not be.
@@ -130,12 +130,12 @@ fn configured(file: &std::path::Path, config: &str, init_time_max: Duration) -> 
 }
 
 /// Has the live version serve until `done`, and says how often it did.
-async fn served_until<T>(registry: &Registry, done: impl Future<Output = T>) -> (T, usize) {
+async fn served_until<T>(manager: &PluginManager, done: impl Future<Output = T>) -> (T, usize) {
     let mut served = 0;
     let serve = async {
         // Without end, as far as any test is concerned.
         while served < usize::MAX {
-            let version = live(registry, "hostile");
+            let version = live(manager, "hostile");
             let answer = version.handle(None, message("hostile.nothing", "1")).await;
             assert!(matches!(answer, Ok(Ok(_))), "{answer:?}");
             served += 1;
@@ -155,22 +155,22 @@ async fn what_goes_wrong_before_it_serves_is_refused_with_its_reason_and_the_liv
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("hostile.wasm");
     std::fs::write(&file, hostile()).unwrap();
-    let registry = registry();
+    let manager = manager();
     let (short, long) = (Duration::from_millis(300), Duration::from_secs(30));
     let patient = configured(&file, "{}", long);
-    let refusals = registry
+    let refusals = manager
         .apply(&[patient], FILE_BYTES_MAX, Trigger::Start)
         .await;
     assert!(refusals.is_empty(), "{refusals:?}");
-    let first = Arc::downgrade(&live(&registry, "hostile"));
+    let first = Arc::downgrade(&live(&manager, "hostile"));
     let mut wrong = Vec::new();
     for unfit in UNFIT {
         let what = unfit.what;
         std::fs::write(&file, (unfit.component)()).unwrap();
         let time = if unfit.takes_all_time() { short } else { long };
         let configs = [configured(&file, unfit.config, time)];
-        let apply = registry.apply(&configs, FILE_BYTES_MAX, Trigger::Signal);
-        let (refusals, served) = served_until(&registry, apply).await;
+        let apply = manager.apply(&configs, FILE_BYTES_MAX, Trigger::Signal);
+        let (refusals, served) = served_until(&manager, apply).await;
         let refusal = match refusals.as_slice() {
             [(_, refusal)] => refusal.to_string(),
             other => panic!("{what} is not refused: {other:?}"),
@@ -182,6 +182,6 @@ async fn what_goes_wrong_before_it_serves_is_refused_with_its_reason_and_the_liv
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    let still = Arc::downgrade(&live(&registry, "hostile"));
+    let still = Arc::downgrade(&live(&manager, "hostile"));
     assert!(first.ptr_eq(&still), "nothing else was ever live");
 }

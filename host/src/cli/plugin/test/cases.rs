@@ -5,7 +5,7 @@ use std::{fmt::Display, path::Path};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use signalbox::{
-    pipeline::To,
+    pipeline::Receivers,
     protocol::{ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type},
 };
 
@@ -30,16 +30,16 @@ pub(super) struct Recording {
     /// The event types that the plugin sees.
     #[serde(default = "every_type")]
     pub(super) events: Vec<String>,
-    pub(super) cases: Vec<Case>,
+    pub(super) cases: Vec<TestCase>,
 }
 
 /// One input, and its expected outcome.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Case {
+pub(super) struct TestCase {
     pub(super) name: String,
     #[serde(default)]
-    pub(super) message: Option<Sent>,
+    pub(super) message: Option<SentMessage>,
     #[serde(default)]
     pub(super) connect: Option<Person>,
     #[serde(default)]
@@ -49,7 +49,7 @@ pub(super) struct Case {
 
 /// The input of a case.
 pub(super) enum Input<'c> {
-    Message(&'c Sent),
+    Message(&'c SentMessage),
     Connect(&'c Person),
     Join(&'c Joining),
 }
@@ -57,7 +57,7 @@ pub(super) enum Input<'c> {
 /// A message as a client or a backend sends it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Sent {
+pub(super) struct SentMessage {
     #[serde(rename = "type")]
     pub(super) event_type: String,
     #[serde(default)]
@@ -139,7 +139,7 @@ impl Recording {
     }
 }
 
-impl Case {
+impl TestCase {
     fn check(&self) -> Result<(), String> {
         if let Input::Message(message) = self.input()? {
             message.check()?;
@@ -169,7 +169,7 @@ impl Case {
     }
 }
 
-impl Sent {
+impl SentMessage {
     fn check(&self) -> Result<(), String> {
         let name = &self.event_type;
         if !event_type::is_valid(name) || event_type::is_built_in(name) {
@@ -191,11 +191,11 @@ impl Sent {
     }
 
     /// The destination of the message.
-    pub(super) fn to(&self) -> Option<To<'_>> {
+    pub(super) fn to(&self) -> Option<Receivers<'_>> {
         match (&self.receiver, &self.room) {
-            (Some(user), _) => Some(To::User(user.into())),
-            (None, Some(room)) => Some(To::Room(room.into())),
-            (None, None) => self.everyone.then_some(To::Everyone),
+            (Some(user), _) => Some(Receivers::User(user.into())),
+            (None, Some(room)) => Some(Receivers::Room(room.into())),
+            (None, None) => self.everyone.then_some(Receivers::Everyone),
         }
     }
 

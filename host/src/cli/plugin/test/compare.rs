@@ -7,7 +7,7 @@ const EXACT: &str = "payload";
 
 /// A field that differs from its expected value.
 #[derive(Debug, PartialEq)]
-pub(super) struct Difference {
+pub(super) struct FieldDifference {
     /// Path of the field, for example `actions[0].send.payload.text`.
     pub(super) path: String,
     /// `None` if the field should not be there.
@@ -17,7 +17,7 @@ pub(super) struct Difference {
 }
 
 /// Returns all differences between `expected` and `found`, in the order of `expected`.
-pub(super) fn differences(expected: &Value, found: &Value) -> Vec<Difference> {
+pub(super) fn differences(expected: &Value, found: &Value) -> Vec<FieldDifference> {
     let mut found_out = Vec::new();
     compare(expected, found, "", false, &mut found_out);
     found_out
@@ -28,10 +28,10 @@ fn compare(
     found: &Value,
     path: &str,
     exact: bool,
-    differences: &mut Vec<Difference>,
+    differences: &mut Vec<FieldDifference>,
 ) {
     let mut differ = |path: String, expected: Option<&Value>, found: Option<&Value>| {
-        differences.push(Difference {
+        differences.push(FieldDifference {
             path,
             expected: expected.cloned(),
             found: found.cloned(),
@@ -52,7 +52,7 @@ fn compare(
                         let exact = exact || name == EXACT;
                         compare(expected, found, &path, exact, differences);
                     }
-                    None => differences.push(Difference {
+                    None => differences.push(FieldDifference {
                         path,
                         expected: Some(expected.clone()),
                         found: None,
@@ -67,7 +67,7 @@ fn compare(
                     (Some(expected), Some(found)) => {
                         compare(expected, found, &path, exact, differences);
                     }
-                    (expected, found) => differences.push(Difference {
+                    (expected, found) => differences.push(FieldDifference {
                         path,
                         expected: expected.cloned(),
                         found: found.cloned(),

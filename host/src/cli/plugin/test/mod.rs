@@ -11,12 +11,12 @@ use std::{fmt::Write, path::Path, process::ExitCode, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use signalbox::{
     config::{InstanceMode, Limits, OnFailure, PluginConfig, PluginLimits},
-    plugin::{PluginSet, Registry, Slot, Trigger, hex},
+    plugin::{PluginManager, PluginSet, PluginSlot, Trigger, hex},
 };
 
 use self::{
-    cases::{Case, Input, Recording},
-    compare::{Difference, differences},
+    cases::{Input, Recording, TestCase},
+    compare::{FieldDifference, differences},
 };
 use super::{
     super::EXIT_CONFIG,
@@ -39,14 +39,14 @@ pub(super) fn run(file: &Path, events: &Path, config_text: Option<&str>, json: b
     };
     let config = config(file, &recording, config_text);
     with_loader(Compiling::Once, async |loader, metrics| {
-        let registry = Registry::new(loader, metrics);
+        let manager = PluginManager::new(loader, metrics);
         let max = Limits::default().plugin_file_bytes_max;
-        let refusals = registry.apply(&[config], max, Trigger::Start).await;
+        let refusals = manager.apply(&[config], max, Trigger::Start).await;
         if let Some((_, error)) = refusals.first() {
             eprintln!("{}: refused: {error}", file.display());
             return ExitCode::from(EXIT_CONFIG);
         }
-        let plugins = registry.live();
+        let plugins = manager.live();
         let mut results = Vec::new();
         for (number, case) in recording.cases.iter().enumerate() {
             results.push(Tested::run(&plugins, number + 1, case).await);
@@ -86,13 +86,13 @@ fn config(file: &Path, recording: &Recording, config_text: Option<&str>) -> Plug
 
 /// A case and its result.
 struct Tested<'c> {
-    case: &'c Case,
+    case: &'c TestCase,
     found: Value,
-    differences: Vec<Difference>,
+    differences: Vec<FieldDifference>,
 }
 
 impl<'c> Tested<'c> {
-    async fn run(plugins: &Arc<PluginSet>, number: usize, case: &'c Case) -> Self {
+    async fn run(plugins: &Arc<PluginSet>, number: usize, case: &'c TestCase) -> Self {
         let (found, differences) = match case.input() {
             Ok(input) => {
                 let found = outcome::run(plugins, number, &input).await;
@@ -115,7 +115,7 @@ impl<'c> Tested<'c> {
 }
 
 /// The outcome that the case expects, with its short form written out.
-fn expected(case: &Case, input: &Input<'_>) -> Value {
+fn expected(case: &TestCase, input: &Input<'_>) -> Value {
     match (input, case.expect["delivered"].as_str()) {
         (Input::Message(sent), Some("unchanged")) => json!({"delivered": outcome::as_sent(sent)}),
         _ => case.expect.clone(),
@@ -133,7 +133,7 @@ fn text(results: &[Tested<'_>]) -> String {
             let _ = writeln!(text, "        found    {}", tested.found);
             continue;
         }
-        for Difference {
+        for FieldDifference {
             path,
             expected,
             found,
@@ -161,7 +161,7 @@ fn or_nothing(value: &Option<Value>) -> String {
 }
 
 fn report(plugins: &PluginSet, results: &[Tested<'_>]) -> Value {
-    let version = plugins.slots().iter().find_map(Slot::version);
+    let version = plugins.slots().iter().find_map(PluginSlot::version);
     let cases: Vec<Value> = results
         .iter()
         .map(|tested| {

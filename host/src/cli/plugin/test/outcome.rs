@@ -4,12 +4,12 @@ use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 use serde_json::{Map, Value, json, value::RawValue};
 use signalbox::{
-    pipeline::{self, Message, Outcome, Refused, To},
-    plugin::{Action, Destination, Draft, PluginSet, Slot},
+    pipeline::{self, AccessDenied, Message, Outcome, Receivers},
+    plugin::{Action, Destination, Draft, PluginSet, PluginSlot},
     protocol::ClientInfo,
 };
 
-use super::cases::{Input, Sent};
+use super::cases::{Input, SentMessage};
 
 /// When the clients of all cases connected, in milliseconds since the Unix epoch.
 const CONNECTED_AT_MS: u64 = 1_767_225_600_000;
@@ -42,11 +42,11 @@ pub(super) async fn run(plugins: &PluginSet, number: usize, input: &Input<'_>) -
 }
 
 /// The meaning of `"unchanged"` in a case: the message as it was sent.
-pub(super) fn as_sent(sent: &Sent) -> Value {
+pub(super) fn as_sent(sent: &SentMessage) -> Value {
     Value::Object(in_words(&message("", sent)))
 }
 
-fn message<'m>(id: &'m str, sent: &'m Sent) -> Message<'m> {
+fn message<'m>(id: &'m str, sent: &'m SentMessage) -> Message<'m> {
     Message {
         id,
         event_type: sent.event_type.as_str().into(),
@@ -81,20 +81,20 @@ fn of_message(plugins: &PluginSet, outcome: Outcome<'_>) -> Value {
         } => json!({"actions": actions(&done, Some(&message))}),
         Outcome::Dropped => json!({"dropped": true}),
         Outcome::Rejected { plugin, rejection } => {
-            of_refusal(plugins, Refused::Rejected { plugin, rejection })
+            of_refusal(plugins, AccessDenied::Rejected { plugin, rejection })
         }
-        Outcome::Failed { plugin } => of_refusal(plugins, Refused::Failed { plugin }),
+        Outcome::Failed { plugin } => of_refusal(plugins, AccessDenied::Failed { plugin }),
     }
 }
 
-fn of_refusal(plugins: &PluginSet, refused: Refused) -> Value {
+fn of_refusal(plugins: &PluginSet, refused: AccessDenied) -> Value {
     match refused {
-        Refused::Rejected { rejection, .. } => {
+        AccessDenied::Rejected { rejection, .. } => {
             json!({"rejected": {"code": rejection.code, "reason": rejection.reason}})
         }
-        Refused::Failed { .. } => {
-            let version = plugins.slots().iter().find_map(Slot::version);
-            let error = version.and_then(|version| version.figures().last_error());
+        AccessDenied::Failed { .. } => {
+            let version = plugins.slots().iter().find_map(PluginSlot::version);
+            let error = version.and_then(|version| version.stats().last_error());
             let error = error.map(|error| (error.kind.as_str(), error.message));
             let (kind, message) = error.unwrap_or_default();
             json!({"failed": {"kind": kind, "message": message}})
@@ -125,25 +125,25 @@ fn of_draft(draft: &Draft) -> Map<String, Value> {
         .destination
         .as_ref()
         .map(|destination| match destination {
-            Destination::Sender => To::Sender,
-            Destination::User(user) => To::User(user.into()),
-            Destination::Room(room) => To::Room(room.into()),
-            Destination::Everyone => To::Everyone,
+            Destination::Sender => Receivers::Sender,
+            Destination::User(user) => Receivers::User(user.into()),
+            Destination::Room(room) => Receivers::Room(room.into()),
+            Destination::Everyone => Receivers::Everyone,
         });
     described(&draft.event_type, &draft.payload, to.as_ref())
 }
 
-fn described(event_type: &str, payload: &str, to: Option<&To<'_>>) -> Map<String, Value> {
+fn described(event_type: &str, payload: &str, to: Option<&Receivers<'_>>) -> Map<String, Value> {
     let mut fields = Map::new();
     fields.insert("type".to_owned(), event_type.into());
     // The output of plugins was checked to be JSON, and so was the file.
     let payload = serde_json::from_str(payload).unwrap_or_default();
     fields.insert("payload".to_owned(), payload);
     let to = to.map(|to| match to {
-        To::Sender => ("to_sender", true.into()),
-        To::User(user) => ("receiver", Value::from(&**user)),
-        To::Room(room) => ("room", Value::from(&**room)),
-        To::Everyone => ("everyone", true.into()),
+        Receivers::Sender => ("to_sender", true.into()),
+        Receivers::User(user) => ("receiver", Value::from(&**user)),
+        Receivers::Room(room) => ("room", Value::from(&**room)),
+        Receivers::Everyone => ("everyone", true.into()),
     });
     fields.extend(to.map(|(name, value)| (name.to_owned(), value)));
     fields

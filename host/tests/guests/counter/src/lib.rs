@@ -109,7 +109,7 @@ impl Handover for Counter {
             "STAMP-0save-loop" => loop {
                 spin();
             },
-            "STAMP-0save-slow" => spin_for(Duration::from_millis(400)),
+            "STAMP-0save-slow" => spin_for(Duration::from_secs(2)),
             _ => {}
         }
         if !self.under_way.borrow().is_empty() {
