@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     broker::BrokerError,
-    plugin::{Change, ChangeError, PushOptions},
+    plugin::{Change, ChangeError, FLUSH_TIME_MAX, PushOptions},
     redis_client::Unavailable,
 };
 
@@ -41,9 +41,8 @@ const CENSUS_INTERVAL: Duration = Duration::from_millis(500);
 /// How long nodes may take to try a version: alongside traffic, the largest components take tens of seconds to compile.
 const TRIAL_TIME: Duration = Duration::from_secs(120);
 
-/// How long to wait after the decision for nodes to answer that they are live. They do so once their history is on disk, or
-/// after 5 s if the disk does not respond.
-const ECHO_TIME: Duration = Duration::from_secs(8);
+/// How long to wait after the decision for nodes to answer that they are live. They answer once their history is on disk.
+const ECHO_TIME: Duration = FLUSH_TIME_MAX.saturating_add(Duration::from_secs(3));
 
 /// How long to try to find out whether a decision stands that Redis did not confirm.
 const DOUBT_TIME: Duration = Duration::from_secs(10);

@@ -207,9 +207,8 @@ impl DecisionLog {
         before: &[u8],
         decision: &Decision,
     ) -> Result<DecideOutcome, Unavailable> {
-        let text = self.sealed(plugin, decision);
-        let args = [before, text.as_bytes()];
-        self.decided(&self.settle, plugin, &args).await
+        self.write_over(&self.settle, plugin, before, decision)
+            .await
     }
 
     /// Replaces the text `before` with `decision`, if it is still there. Returns whether it was.
@@ -219,10 +218,21 @@ impl DecisionLog {
         before: &[u8],
         decision: &Decision,
     ) -> Result<bool, Unavailable> {
+        let decided = self.write_over(&self.replace, plugin, before, decision);
+        Ok(decided.await? == DecideOutcome::Stands)
+    }
+
+    /// Runs a script that writes `decision`, if the text `before` is still there.
+    async fn write_over(
+        &self,
+        script: &Script,
+        plugin: &str,
+        before: &[u8],
+        decision: &Decision,
+    ) -> Result<DecideOutcome, Unavailable> {
         let text = self.sealed(plugin, decision);
         let args = [before, text.as_bytes()];
-        let decided = self.decided(&self.replace, plugin, &args).await?;
-        Ok(decided == DecideOutcome::Stands)
+        self.decided(script, plugin, &args).await
     }
 
     /// Writes the answer of `node` to proposal `id`, and replaces its previous answer.

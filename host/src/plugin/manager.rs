@@ -1,9 +1,9 @@
 //! The live plugin versions and how they change: all at once, or not at all.
 //!
 //! [`PluginManager::apply`] brings the live set in line with the plugin files and the configuration. That is a [`reload`],
-//! in which each plugin goes through [`attempt`], and through [`resume`] if an earlier process left something. Manual
-//! operations are in [`operations`] and [`back`], the reports for operators in [`view`], the records behind both in
-//! [`history`], and the part of those that is on disk in [`keep`]. [`probation`] watches a version that went live, by
+//! in which each plugin goes through [`load`], and through [`resume`] if an earlier process left something. Manual
+//! operations are in [`operations`] and [`rollback`], the reports for operators in [`view`], the histories behind both in
+//! [`plugin_history`], and the part of those that is on disk in [`persist`]. [`probation`] watches a version that went live, by
 //! the rules of [`judge`], and also a version that is tried first ([`rollout`]). Messages enter the set through a
 //! [`snapshot`], and [`handover`] is the step before a `single` plugin is swapped.
 

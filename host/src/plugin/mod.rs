@@ -52,6 +52,7 @@ pub use cache::{ComponentHash, hash as component_hash, hex};
 pub use compile::CompilePriority;
 pub use engine::EngineError;
 pub use evidence::FailureCount;
+pub(crate) use history::FLUSH_TIME_MAX;
 pub use instance::CallError;
 pub use loader::{Admission, LoadError, Loader, TestRun};
 pub use manager::{

@@ -29,13 +29,13 @@ const WRITE_BYTES_MAX: usize = 4 << 10;
 
 /// Lines that are kept for the report of a failure: some languages print the error first and then the stack, others
 /// print the error last.
-const LAST_WORDS_MAX: usize = 8;
+const STDERR_TAIL_LINES_MAX: usize = 8;
 
 /// How many of them are the first lines of the output; the others are the last lines.
 const FIRST_WORDS: usize = 2;
 
 /// The longest text of these lines in the report, in bytes.
-const LAST_WORDS_BYTES_MAX: usize = 2 << 10;
+const STDERR_TAIL_BYTES_MAX: usize = 2 << 10;
 
 /// Collects output, and logs it line by line. Clones share the unfinished line.
 #[derive(Clone)]
@@ -103,7 +103,7 @@ impl StderrTail {
         }
         let mut lines = self.lines();
         self.heard.store(true, Ordering::Relaxed);
-        if lines.len() >= LAST_WORDS_MAX {
+        if lines.len() >= STDERR_TAIL_LINES_MAX {
             lines.remove(FIRST_WORDS);
         }
         lines.push_back(line);
@@ -115,7 +115,7 @@ impl StderrTail {
             return None;
         }
         let lines = Vec::from(std::mem::take(&mut *self.lines()));
-        Some(one_line(&lines.join(" / "), LAST_WORDS_BYTES_MAX))
+        Some(one_line(&lines.join(" / "), STDERR_TAIL_BYTES_MAX))
     }
 
     /// Forgets all lines, before the next call.
@@ -220,6 +220,6 @@ mod tests {
             words.hear(&"y".repeat(600));
         }
         let said = words.take().expect("something was said");
-        assert!(said.starts_with("xxx") && said.len() <= LAST_WORDS_BYTES_MAX + '…'.len_utf8());
+        assert!(said.starts_with("xxx") && said.len() <= STDERR_TAIL_BYTES_MAX + '…'.len_utf8());
     }
 }

@@ -1,6 +1,6 @@
 //! Counters of one version of a plugin since it went live, for reports to operators, and for judging the version.
 //!
-//! [`PluginMetrics`](crate::metrics::PluginMetrics) counts the same over all versions and never resets, as scrapers
+//! [`PluginMetrics`] counts the same over all versions and never resets, as scrapers
 //! expect. These counters start at zero whenever a version goes live.
 
 use std::{

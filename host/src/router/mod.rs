@@ -2,7 +2,7 @@
 //!
 //! [`Router`] sends: to the connections on this node directly, through [`LocalTable`], and to other nodes through the
 //! broker. [`Connection`] is the shared state of a client: its name and its [`Outbox`]. The sender writes the outbox to the socket,
-//! at the end of its turn if it is in a [`write_batch`].
+//! at the end of its turn if it is in a [write batch](write_batch()).
 
 mod connection;
 mod outbox;

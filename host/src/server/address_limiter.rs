@@ -21,7 +21,7 @@ pub(super) struct AddressLimiter {
 /// The right of an address to one more connection. Dropping it returns the right.
 #[derive(Debug)]
 pub(super) struct AddressPermit {
-    gate: Arc<AddressLimiter>,
+    limiter: Arc<AddressLimiter>,
     address: IpAddr,
 }
 
@@ -47,7 +47,7 @@ impl AddressLimiter {
         }
         *count += 1;
         Some(AddressPermit {
-            gate: self.clone(),
+            limiter: self.clone(),
             address,
         })
     }
@@ -55,10 +55,10 @@ impl AddressLimiter {
 
 impl Drop for AddressPermit {
     fn drop(&mut self) {
-        if let Some(mut count) = self.gate.addresses.get_mut(&self.address) {
+        if let Some(mut count) = self.limiter.addresses.get_mut(&self.address) {
             *count -= 1;
         }
-        let addresses = &self.gate.addresses;
+        let addresses = &self.limiter.addresses;
         addresses.remove_if(&self.address, |_, count| *count == 0);
     }
 }
@@ -71,21 +71,21 @@ mod tests {
 
     #[test]
     fn so_many_come_in_at_once_and_then_in_each_second() {
-        let (gate, start) = (AddressLimiter::default(), Instant::now());
+        let (limiter, start) = (AddressLimiter::default(), Instant::now());
         let let_in = |after: f64| {
             let now = start + Duration::from_secs_f64(after);
-            (0..100).filter(|_| gate.lets_in(10, now)).count()
+            (0..100).filter(|_| limiter.lets_in(10, now)).count()
         };
         assert_eq!(let_in(0.0), 10);
         assert_eq!(let_in(0.5), 5);
         assert_eq!(let_in(60.0), 10);
-        assert!(gate.lets_in(0, start), "no limit");
+        assert!(limiter.lets_in(0, start), "no limit");
     }
 
     #[test]
     fn an_address_has_so_many_places_and_gets_them_back() {
-        let gate = Arc::<AddressLimiter>::default();
-        let permit = |address: &str| gate.permit(address.parse().unwrap(), 2);
+        let limiter = Arc::<AddressLimiter>::default();
+        let permit = |address: &str| limiter.permit(address.parse().unwrap(), 2);
         let (one, _two) = (permit("10.0.0.1").unwrap(), permit("10.0.0.1").unwrap());
         assert!(permit("10.0.0.1").is_none());
         let other = permit("10.0.0.2").unwrap();
@@ -93,7 +93,7 @@ mod tests {
         assert!(permit("10.0.0.1").is_some());
         drop(other);
         assert_eq!(
-            gate.addresses.len(),
+            limiter.addresses.len(),
             1,
             "nothing is kept of those that left"
         );

@@ -52,7 +52,7 @@ pub struct AppState {
     /// Follows the cluster's decisions about plugins.
     pub cluster: Arc<ClusterRollout>,
     /// Limits the number of connections per address, and the rate of new connections.
-    gate: Arc<AddressLimiter>,
+    address_limiter: Arc<AddressLimiter>,
 }
 
 impl AppState {
@@ -66,7 +66,7 @@ impl AppState {
             services,
             authenticator,
             cluster,
-            gate: Arc::default(),
+            address_limiter: Arc::default(),
         }
     }
 }

@@ -105,11 +105,11 @@ async fn admit(
     let live = services.live.load();
     let accept_key =
         handshake::accept_key(request).map_err(|response| UpgradeRefusal::handshake(*response))?;
-    let (gate, limits) = (&state.gate, &live.limits);
-    if !gate.lets_in(limits.upgrades_per_second, Instant::now()) {
+    let (limiter, limits) = (&state.address_limiter, &live.limits);
+    if !limiter.lets_in(limits.upgrades_per_second, Instant::now()) {
         return Err(UpgradeRefusal::rate());
     }
-    let of_address = gate
+    let of_address = limiter
         .permit(address.ip(), limits.connections_per_address_max)
         .ok_or_else(UpgradeRefusal::address)?;
     let slot_limits = SlotLimits {

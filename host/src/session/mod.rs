@@ -1,7 +1,7 @@
 //! One connection, from its upgrade to its end.
 //!
 //! [`Session::run`] is the one task of a connection: it reads frames, passes each to [`dispatch`], and writes the
-//! outbox ([`wire`]). Writing continues while a message waits for a plugin. [`socket`] is the interface to a WebSocket, and
+//! outbox ([`transport`]). Writing continues while a message waits for a plugin. [`socket`] is the interface to a WebSocket, and
 //! [`TcpSocket`] implements it on a TCP connection.
 
 pub mod backend;

@@ -143,7 +143,7 @@ fn no_two_public_types_have_the_same_name() {
     assert!(counts.is_empty(), "{counts:?}");
 }
 
-/// The name of the type that a line defines, if other modules can see it. The types of traits are indented.
+/// The name of the type that a line defines, if other modules can see it.
 fn public_type(line: &str) -> Option<&str> {
     let rest = line.trim_start().strip_prefix("pub")?;
     let rest = match rest.strip_prefix('(') {

@@ -33,8 +33,7 @@ impl Drop for Load {
 
 /// Spins on each core until standard input ends.
 pub(crate) fn spin() -> anyhow::Result<ExitCode> {
-    let cores = thread::available_parallelism().context("the number of cores is unknown")?;
-    for _ in 0..cores.get() {
+    for _ in 0..super::cores()? {
         thread::spawn(|| {
             loop {
                 spin_loop();

@@ -138,8 +138,12 @@ fn test(
 
 /// Two tests for each core: most of them wait for nodes and Redis half of their time.
 fn test_threads() -> anyhow::Result<usize> {
+    Ok(2 * cores()?)
+}
+
+fn cores() -> anyhow::Result<usize> {
     let cores = thread::available_parallelism().context("the number of cores is unknown")?;
-    Ok(2 * cores.get())
+    Ok(cores.get())
 }
 
 fn test_languages(workspace: &Workspace, chosen: &[String]) -> anyhow::Result<()> {

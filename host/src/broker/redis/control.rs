@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::{
     keys::{KeyNames, ServerId},
-    questions::{Questions, say},
+    questions::Questions,
 };
 use crate::{
     broker::{ConnectionReport, LocalNode, UserAnswer, UserRequest},
@@ -23,8 +23,6 @@ pub(super) const START: &str = r#"{"type":"signalbox."#;
 
 /// Asks other nodes, and answers them.
 pub(super) struct Control {
-    commands: Commands,
-    keys: Arc<KeyNames>,
     node: Arc<dyn LocalNode>,
     questions: Questions<UserAnswer>,
 }
@@ -69,9 +67,7 @@ enum ControlAction {
 impl Control {
     pub(super) fn new(commands: Commands, keys: Arc<KeyNames>, node: Arc<dyn LocalNode>) -> Self {
         Self {
-            questions: Questions::new(commands.clone(), keys.clone()),
-            commands,
-            keys,
+            questions: Questions::new(commands, keys),
             node,
         }
     }
@@ -127,14 +123,14 @@ impl Control {
                         "a user is disconnected on request of another node"
                     );
                 }
-                let (commands, keys) = (self.commands.clone(), self.keys.clone());
+                let texts = self.questions.texts().clone();
                 let reply = ControlText::Reply {
                     id,
                     connections,
                     list: (request == UserRequest::List).then(|| self.node.list(&user)),
                 };
                 // In a task: this caller reads everything that comes in.
-                tokio::spawn(async move { say(&commands, &keys, &from, &reply).await });
+                tokio::spawn(async move { texts.send(&from, &reply).await });
             }
         }
         Ok(())

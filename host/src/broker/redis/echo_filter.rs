@@ -2,12 +2,13 @@
 
 use std::{
     collections::VecDeque,
-    hash::{DefaultHasher, Hash, Hasher},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
+
+use super::deduplicator::identity;
 
 /// How long a broadcast may take to come back. One that Redis took but never handed out is forgotten after it.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
@@ -29,23 +30,17 @@ impl EchoFilter {
         while waiting.len() >= WAITING_MAX || waiting.front().is_some_and(is_over) {
             waiting.pop_front();
         }
-        waiting.push_back((hash(frame), now));
+        waiting.push_back((identity(frame), now));
     }
 
     /// Whether `frame` is a broadcast of this node that came back. It is forgotten then.
     pub(super) fn take(&self, frame: &str) -> bool {
-        let hash = hash(frame);
+        let identity = identity(frame);
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // They come back in order, so the first look mostly finds it.
-        let found = waiting.iter().position(|(waiting, _)| *waiting == hash);
+        let found = waiting.iter().position(|(waiting, _)| *waiting == identity);
         found.is_some_and(|index| waiting.remove(index).is_some())
     }
-}
-
-fn hash(frame: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    frame.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::{
     keys::{KeyNames, ServerId},
-    questions::{Questions, say},
+    questions::Questions,
 };
 use crate::redis_client::Commands;
 
@@ -19,8 +19,6 @@ pub(super) const START: &str = r#"{"type":"signalbox.fence"#;
 
 /// Asks other servers, and answers them. Order is not kept with a server that does not answer in time.
 pub(super) struct Fences {
-    commands: Commands,
-    keys: Arc<KeyNames>,
     questions: Questions<()>,
 }
 
@@ -52,9 +50,7 @@ enum FenceText {
 impl Fences {
     pub(super) fn new(commands: Commands, keys: Arc<KeyNames>) -> Self {
         Self {
-            questions: Questions::new(commands.clone(), keys.clone()),
-            commands,
-            keys,
+            questions: Questions::new(commands, keys),
         }
     }
 
@@ -81,14 +77,15 @@ impl Fences {
 
     /// Answers a [`FenceEvent::Question`].
     pub(super) async fn answer(&self, id: u64, from: &str) {
-        say(&self.commands, &self.keys, from, &FenceText::Passed { id }).await;
+        let passed = FenceText::Passed { id };
+        self.questions.texts().send(from, &passed).await;
     }
 
     /// Reports to `server` that the message for `user` that it forwarded with `number` was delivered, or dropped.
     pub(super) async fn arrived(&self, server: &str, user: &str, number: u64) {
         let user = user.to_owned();
         let arrived = FenceText::Arrived { user, number };
-        say(&self.commands, &self.keys, server, &arrived).await;
+        self.questions.texts().send(server, &arrived).await;
     }
 
     /// Handles a text from another server.

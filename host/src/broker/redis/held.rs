@@ -45,7 +45,7 @@ const UNDER_WAY: Duration = HOLD.saturating_add(Duration::from_secs(1));
 const BYTES_MAX: usize = 16 << 20;
 const USER_BYTES_MAX: usize = 1 << 20;
 
-/// How often a user who is on no node is looked up again without a notice.
+/// How long to wait for a notice that a user has connected before looking the user up again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The most messages that use the result of one lookup.

@@ -108,7 +108,7 @@ impl Inbox {
         }
     }
 
-    /// The text of the probe that [`Inbox::take`] recognises.
+    /// The text of the probe that [`Inbox::receive`] recognises.
     pub(super) fn probe(sent: u64) -> String {
         format!(r#"{PROBE}"payload":{sent}}}"#)
     }

@@ -22,10 +22,16 @@ const ANSWER_EXTRA: Duration = Duration::from_millis(500);
 /// The most questions that may be open at a time; beyond it no question is sent.
 const OPEN_MAX: usize = 4_096;
 
-/// The open questions of one kind, with answers of type `A`.
-pub(super) struct Questions<A> {
+/// Sends texts that are no messages to the channels of other servers. Clones share the link.
+#[derive(Clone)]
+pub(super) struct ServerTexts {
     commands: Commands,
     keys: Arc<KeyNames>,
+}
+
+/// The open questions of one kind, with answers of type `A`.
+pub(super) struct Questions<A> {
+    texts: ServerTexts,
     next: AtomicU64,
     open: Mutex<HashMap<u64, oneshot::Sender<A>>>,
 }
@@ -42,19 +48,44 @@ impl<A> Drop for Open<'_, A> {
     }
 }
 
+impl ServerTexts {
+    /// Sends `text` to `server`, and returns whether it was sent and anybody listens; `true` if the latter is unknown.
+    pub(super) async fn send(&self, server: &str, text: &impl Serialize) -> bool {
+        match self.publish(server, text).await {
+            Ok(is_heard) => is_heard,
+            Err(error) => {
+                debug!(%error, server, "a text for another server was not sent");
+                false
+            }
+        }
+    }
+
+    async fn publish(&self, server: &str, text: &impl Serialize) -> Result<bool, Unavailable> {
+        // Strings and numbers under string keys always serialize.
+        let text = serde_json::to_string(text).unwrap_or_default();
+        let post = Post::new(&self.commands, &self.keys, server, &text)?;
+        let listeners = self.commands.run_once(post.command()).await?;
+        Ok(post.is_heard(listeners))
+    }
+}
+
 impl<A> Questions<A> {
     pub(super) fn new(commands: Commands, keys: Arc<KeyNames>) -> Self {
         Self {
-            commands,
-            keys,
+            texts: ServerTexts { commands, keys },
             next: AtomicU64::new(0),
             open: Mutex::default(),
         }
     }
 
+    /// For texts that are no questions.
+    pub(super) fn texts(&self) -> &ServerTexts {
+        &self.texts
+    }
+
     /// The longest time that an answer is waited for.
     pub(super) fn time(&self) -> Duration {
-        self.keys.command_timeout() + ANSWER_EXTRA
+        self.texts.keys.command_timeout() + ANSWER_EXTRA
     }
 
     /// Sends a question to `server` and returns the answer. `question` makes the text from its number and the ID of this
@@ -77,8 +108,8 @@ impl<A> Questions<A> {
             questions: self,
             id,
         };
-        let question = question(id, self.keys.own_id().to_string());
-        if !say(&self.commands, &self.keys, server, &question).await {
+        let question = question(id, self.texts.keys.own_id().to_string());
+        if !self.texts.send(server, &question).await {
             return None;
         }
         timeout(self.time(), answered).await.ok()?.ok()
@@ -94,31 +125,4 @@ impl<A> Questions<A> {
     fn open(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<A>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Sends `said` to `server`, and returns whether anybody listens; `true` if that is unknown.
-pub(super) async fn say(
-    commands: &Commands,
-    keys: &KeyNames,
-    server: &str,
-    said: &impl Serialize,
-) -> bool {
-    let sent = publish(commands, keys, server, said).await;
-    sent.unwrap_or_else(|error| {
-        debug!(%error, server, "a text for another server was not sent");
-        false
-    })
-}
-
-async fn publish(
-    commands: &Commands,
-    keys: &KeyNames,
-    server: &str,
-    said: &impl Serialize,
-) -> Result<bool, Unavailable> {
-    // Strings and numbers under string keys always serialize.
-    let text = serde_json::to_string(said).unwrap_or_default();
-    let post = Post::new(commands, keys, server, &text)?;
-    let listeners = commands.run_once(post.command()).await?;
-    Ok(post.is_heard(listeners))
 }

@@ -26,7 +26,7 @@ pub(super) fn line(span: &Span) -> String {
     [BEGIN, &span.traceparent(), END].concat()
 }
 
-/// Takes a text with a [`line`] apart; `None` if it has none.
+/// Takes a text with a [line](line()) apart; `None` if it has none.
 pub(super) fn read(text: &str) -> Option<TracedText<'_>> {
     let (parent, message) = text.strip_prefix(BEGIN)?.split_once(END)?;
     Some(TracedText {

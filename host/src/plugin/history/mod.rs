@@ -22,6 +22,7 @@ mod folder;
 mod state;
 mod writer;
 
+pub(crate) use self::writer::FLUSH_TIME_MAX;
 pub(super) use self::{
     crash::point as crash_point,
     state::{Digest, EarlierVersion, KeptVersion, PersistedState, RolledBackVersion},

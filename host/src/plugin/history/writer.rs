@@ -17,7 +17,7 @@ use super::{
 use crate::plugin::{ComponentHash, LoadError, component_hash, source};
 
 /// How long a caller that needs something to be on disk waits for a disk that does not respond.
-const SETTLED_TIME_MAX: Duration = Duration::from_secs(5);
+pub(crate) const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The versions of all plugins, on disk. Clones share the same state.
 #[derive(Clone, Debug)]
@@ -157,13 +157,10 @@ impl HistoryStore {
         let number = self.0.queue().number;
         let mut done = self.0.done.subscribe();
         let settled = done.wait_for(|done| *done >= number);
-        if tokio::time::timeout(SETTLED_TIME_MAX, settled)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(FLUSH_TIME_MAX, settled).await.is_err() {
             warn!(
                 dir = %self.0.dir.display(),
-                "the disk has not taken the versions of plugins for {SETTLED_TIME_MAX:?}; after a crash the one before would be live"
+                "the disk has not taken the versions of plugins for {FLUSH_TIME_MAX:?}; after a crash the one before would be live"
             );
         }
     }

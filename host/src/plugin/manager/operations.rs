@@ -1,5 +1,5 @@
 //! Manual operations: swapping in a component that an operator uploads, and reading the file again. Rollbacks are in
-//! [`back`](super::back), because they do not wait for other operations.
+//! [`rollback`](super::rollback), because they do not wait for other operations.
 //!
 //! Each takes the same path as a reload: admission alongside the live version, one atomic store, a record, a log line
 //! and metrics. A version that an operator made live stays until the plugin's file or its configuration changes.

@@ -15,7 +15,7 @@ use super::{
     PluginManager, Trigger,
     judge::{TrialCalls, TrialPhase, TrialVerdict, judge},
     load::{LoadOutcome, LoadedVersion},
-    plugin_history::{Pin, PluginHistory, config_hash},
+    plugin_history::{Pin, PluginHistory, VersionEntry, config_hash},
     rollback::{RollbackTarget, back},
     swap_span,
 };
@@ -309,7 +309,7 @@ impl PluginHistory {
     }
 
     /// The live version with its trial, if it is on probation.
-    fn on_trial(&mut self) -> Option<(&mut super::plugin_history::VersionEntry, Trial)> {
+    fn on_trial(&mut self) -> Option<(&mut VersionEntry, Trial)> {
         let entry = self.entries.front_mut().filter(|entry| entry.is_live())?;
         let trial = entry.trial.clone()?;
         Some((entry, trial))
@@ -318,9 +318,7 @@ impl PluginHistory {
     /// Records that a version that is no longer live was bad, not just outdated. `None` if it is still live, or
     /// forgotten.
     fn end_badly(&mut self, judged: &Digest) -> Option<Arc<PluginVersion>> {
-        let ended = |entry: &&mut super::plugin_history::VersionEntry| {
-            entry.hash == *judged && entry.end.is_some()
-        };
+        let ended = |entry: &&mut VersionEntry| entry.hash == *judged && entry.end.is_some();
         let entry = self.entries.iter_mut().find(ended)?;
         entry.end.as_mut()?.rolled_back = true;
         entry.resting.clone()

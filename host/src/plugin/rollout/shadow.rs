@@ -1,7 +1,7 @@
 //! A version that runs alongside the live one on copies of its calls, and changes nothing.
 //!
 //! Its answers are compared and thrown away. Its writes to the store go nowhere
-//! ([`ReadOnlyStore`]), its counters are not reported, and its log lines are marked. Its
+//! ([`ReadOnlyStore`](crate::plugin::store::ReadOnlyStore)), its counters are not reported, and its log lines are marked. Its
 //! calls wait in a bounded queue for one task: a message that finds the queue full is not copied, and never waits.
 
 use std::{
