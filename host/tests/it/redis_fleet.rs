@@ -34,7 +34,7 @@ type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
 /// The configuration of a node called `name` that meets others at `urls`, with further lines of `[redis]`.
 pub(crate) fn config(name: &str, urls: &str, redis: &str) -> String {
     format!(
-        "[server]\nnode_id = \"{name}\"\ndrain_timeout = \"1s\"\n\
+        "[server]\nnode_id = \"{name}\"\ndrain_timeout = \"10s\"\n\
          [broker]\nkind = \"redis\"\n\
          [limits]\nmessages_per_second = 0\nconnections_per_user_max = 0\n\
          [redis]\nurl = \"{urls}\"\n{redis}\n"
