@@ -354,15 +354,15 @@ pub trait Handover: Plugin {
     fn restore(&self, snapshot: Snapshot) -> Result<(), String>;
 }
 
-/// The examples of the guide and of the READMEs are compiled and run as tests.
+/// The examples of the guide to plugins in Rust and of the READMEs are compiled and run as tests.
 #[cfg(doctest)]
 mod guide {
     #[doc = include_str!("../README.md")]
     struct OfTheCrate;
     #[doc = include_str!("../../../README.md")]
     struct OfTheProject;
-    #[doc = include_str!("../../../docs/plugins.md")]
-    struct Plugins;
+    #[doc = include_str!("../../../docs/plugins/rust.md")]
+    struct Rust;
     #[doc = include_str!("../../../examples/hello-plugin/README.md")]
     struct Hello;
 }

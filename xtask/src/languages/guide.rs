@@ -1,5 +1,5 @@
-//! Checks the TypeScript and Python snippets of the guide in a project of their language. The Rust snippets are tests
-//! of the SDK.
+//! Checks the TypeScript and Python snippets of the pages about plugins in a project of their language. The Rust
+//! snippets are tests of the SDK.
 
 use std::fs;
 use std::process::Command;
@@ -11,8 +11,17 @@ use super::{Steps, Stopped};
 use crate::steps::run_program;
 use crate::workspace::Workspace;
 
-/// The path of the guide, relative to the repository.
-const GUIDE: &str = "docs/plugins.md";
+/// The guide and its pages, relative to the repository.
+const PAGES: [&str; 8] = [
+    "docs/plugins.md",
+    "docs/plugin-testing.md",
+    "docs/plugin-versions.md",
+    "docs/plugins/c.md",
+    "docs/plugins/go.md",
+    "docs/plugins/python.md",
+    "docs/plugins/rust.md",
+    "docs/plugins/typescript.md",
+];
 
 /// Checks the snippets of `language` in the conformance project, which exports every interface.
 pub(super) fn run(
@@ -28,12 +37,15 @@ pub(super) fn run(
         _ => return Ok(()),
     };
     let checked = || -> anyhow::Result<()> {
-        let guide = fs::read_to_string(workspace.root().join(GUIDE)).context(GUIDE)?;
-        let snippets = snippets(&guide, fence);
-        ensure!(!snippets.is_empty(), "{GUIDE} has no snippet in {language}");
+        let mut found = Vec::new();
+        for page in PAGES {
+            let text = fs::read_to_string(workspace.root().join(page)).context(page)?;
+            found.extend(snippets(&text, fence));
+        }
+        ensure!(!found.is_empty(), "no page has a snippet in {language}");
         match language {
             "typescript" => {
-                for (number, snippet) in snippets.iter().enumerate() {
+                for (number, snippet) in found.iter().enumerate() {
                     fs::write(folder.join(format!("src/guide{number}.ts")), snippet)?;
                 }
                 let mut tsc = Command::new("node_modules/.bin/tsc");
@@ -43,7 +55,7 @@ pub(super) fn run(
             // plugin.
             _ => {
                 let mut app = fs::read_to_string(folder.join("app.py"))?;
-                for (number, snippet) in snippets.iter().enumerate() {
+                for (number, snippet) in found.iter().enumerate() {
                     fs::write(folder.join(format!("guide{number}.py")), snippet)?;
                     app += &format!("\nimport guide{number}\n");
                 }
@@ -61,9 +73,9 @@ pub(super) fn run(
 }
 
 /// Returns the texts between fences of this language.
-fn snippets(guide: &str, fence: &str) -> Vec<String> {
+fn snippets(page: &str, fence: &str) -> Vec<String> {
     let opening = format!("```{fence}\n");
-    let parts = guide.split(&opening).skip(1);
+    let parts = page.split(&opening).skip(1);
     parts
         .filter_map(|part| {
             part.split_once("```")

@@ -78,7 +78,8 @@ pub(super) enum PluginCommand {
     Test {
         /// The component; default: the one that `build` made in this folder
         file: Option<PathBuf>,
-        /// The messages, and the expected outcome of each: docs/plugins.md describes the format; default: the project's
+        /// The messages, and the expected outcome of each: docs/plugin-testing.md describes the format; default: the
+        /// project's
         #[arg(long)]
         events: Option<PathBuf>,
         /// Configuration text that its `init` gets, instead of the one in the file with the messages

@@ -1,4 +1,4 @@
-//! The format of recorded messages, which docs/plugins.md describes.
+//! The format of recorded messages, which docs/plugin-testing.md describes.
 
 use std::{fmt::Display, path::Path};
 
