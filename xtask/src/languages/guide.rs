@@ -1,5 +1,5 @@
 //! Checks the TypeScript and Python snippets of the pages about plugins in a project of their language. The Rust
-//! snippets are tests of the SDK.
+//! snippets are tests of the SDK, and those in Go and C are excerpts of plugins that other tests build.
 
 use std::fs;
 use std::process::Command;
@@ -86,7 +86,68 @@ fn snippets(page: &str, fence: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    fn read(path: &str) -> String {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        fs::read_to_string(root.join(path)).expect(path)
+    }
+
+    #[test]
+    fn every_page_in_the_folder_is_checked() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/plugins");
+        for entry in fs::read_dir(folder).expect("the folder of the pages") {
+            let name = entry.expect("a page").file_name();
+            let page = format!("docs/plugins/{}", name.to_string_lossy());
+            assert!(
+                PAGES.contains(&page.as_str()),
+                "PAGES in xtask/src/languages/guide.rs lacks {page}"
+            );
+        }
+    }
+
+    #[test]
+    fn examples_in_rust_are_only_in_the_page_that_the_sdk_tests() {
+        for page in PAGES {
+            let examples = snippets(&read(page), "rust");
+            assert_eq!(
+                examples.is_empty(),
+                page != "docs/plugins/rust.md",
+                "{page}"
+            );
+        }
+    }
+
+    #[test]
+    fn examples_in_go_and_c_are_excerpts_of_plugins_that_the_tests_build() {
+        let languages: [(&str, &[&str]); 2] = [
+            (
+                "go",
+                &[
+                    "sdk/templates/go/main.go",
+                    "sdk/conformance/go/main.go",
+                    "examples/presence/main.go",
+                ],
+            ),
+            (
+                "c",
+                &["sdk/templates/c/plugin.c", "sdk/conformance/c/plugin.c"],
+            ),
+        ];
+        for (fence, plugins) in languages {
+            let sources: String = plugins.iter().map(|plugin| read(plugin)).collect();
+            for page in PAGES {
+                for example in snippets(&read(page), fence) {
+                    assert!(
+                        sources.contains(&example),
+                        "{page} has an example that is not in {plugins:?}:\n{example}"
+                    );
+                }
+            }
+        }
+    }
 
     #[test]
     fn snippets_end_where_their_fence_does() {
