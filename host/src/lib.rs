@@ -1,25 +1,36 @@
 //! Signalbox: a realtime WebSocket server that can be extended with WebAssembly plugins and changed while all clients
 //! stay connected.
-#![recursion_limit = "256"]
+//!
+//! # Layout
+//!
+//! Each layer is a crate, which depends only on those below it. This library gives them one name:
+//!
+//! - [`app`], [`http`] and [`session`]: the server
+//! - [`cluster_rollout`]: one plugin version on all nodes
+//! - [`pipeline`]: the order in which plugins handle a message
+//! - [`plugin`]: loads, runs and replaces plugins
+//! - [`router`]: messages to the connections of this node
+//! - [`broker`]: messages between nodes
+//! - [`auth`], [`cloudwatch`], [`redis_client`], [`websocket`]
+//! - [`logging`], [`metrics`], [`trace`], [`supervise`]
+//! - [`config`]: the configuration
+//! - [`protocol`]: frames and names
 
-pub mod app;
-pub mod auth;
-pub mod broker;
-pub mod cloudwatch;
-pub mod cluster_rollout;
-pub mod config;
-pub mod error_chain;
-pub mod files;
-pub mod logging;
-pub mod metrics;
-pub mod pipeline;
-pub mod plugin;
-pub mod protocol;
-pub mod redis_client;
-pub mod router;
-pub mod server;
-pub mod session;
-pub mod supervise;
-pub mod token_bucket;
-pub mod trace;
-pub mod websocket;
+pub use signalbox_auth as auth;
+pub use signalbox_broker as broker;
+pub use signalbox_cloudwatch as cloudwatch;
+pub use signalbox_cluster_rollout as cluster_rollout;
+pub use signalbox_config as config;
+pub use signalbox_pipeline as pipeline;
+pub use signalbox_protocol as protocol;
+pub use signalbox_redis_client as redis_client;
+pub use signalbox_router as router;
+pub use signalbox_server::{app, files, http, session};
+pub use signalbox_telemetry::{error_chain, logging, metrics, supervise, trace};
+pub use signalbox_websocket as websocket;
+
+/// Loads, runs and replaces plugins.
+pub mod plugin {
+    pub use signalbox_plugin_manager::*;
+    pub use signalbox_plugin_runtime::*;
+}

@@ -10,8 +10,8 @@ use rustix::{
 use signalbox::{
     app::{self, Source},
     config::Config,
+    http::Listeners,
     logging::{Log, Output},
-    server::Listeners,
 };
 use tokio::{
     net::TcpListener,

@@ -14,11 +14,11 @@ use crate::harness::{Node, PATIENCE};
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const WITH_SECRET: &str =
     "[auth]\nmode = \"jwt\"\njwt_secret = \"0123456789abcdef0123456789abcdef\"\n";
-const RSA_PRIVATE: &[u8] = include_bytes!("../../src/auth/testdata/test_only_rsa_private.pem");
-const RSA_PUBLIC: &[u8] = include_bytes!("../../src/auth/testdata/rsa_public.pem");
-const EC_PRIVATE: &[u8] = include_bytes!("../../src/auth/testdata/test_only_ec_private.pem");
-const EC_PUBLIC: &[u8] = include_bytes!("../../src/auth/testdata/ec_public.pem");
-const JWKS: &[u8] = include_bytes!("../../src/auth/testdata/jwks.json");
+const RSA_PRIVATE: &[u8] = include_bytes!("../../auth/src/testdata/test_only_rsa_private.pem");
+const RSA_PUBLIC: &[u8] = include_bytes!("../../auth/src/testdata/rsa_public.pem");
+const EC_PRIVATE: &[u8] = include_bytes!("../../auth/src/testdata/test_only_ec_private.pem");
+const EC_PUBLIC: &[u8] = include_bytes!("../../auth/src/testdata/ec_public.pem");
+const JWKS: &[u8] = include_bytes!("../../auth/src/testdata/jwks.json");
 
 fn seconds_from_now(seconds: f64) -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);

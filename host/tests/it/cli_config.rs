@@ -101,7 +101,7 @@ async fn a_port_alone_is_told_to_leave_other_machines_out() {
 #[tokio::test]
 async fn a_key_set_without_issuer_and_audience_is_warned_about_by_run_and_check() {
     let config = "[auth]\nmode = \"jwt\"\njwks_file = \"jwks.json\"\n";
-    let jwks: &[u8] = include_bytes!("../../src/auth/testdata/jwks.json");
+    let jwks: &[u8] = include_bytes!("../../auth/src/testdata/jwks.json");
     let files = [("platform.toml", config.as_bytes()), ("jwks.json", jwks)];
     let checked = check(&files, &[]).await;
     assert_eq!(checked.code, Some(0));

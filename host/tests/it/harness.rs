@@ -16,7 +16,7 @@ use serde_json::Value;
 use signalbox::{
     app::{self, Source},
     config::{Config, Environment},
-    server::Listeners,
+    http::Listeners,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

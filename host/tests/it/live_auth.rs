@@ -18,11 +18,11 @@ use crate::{
 const ONE: &str = "0123456789abcdef0123456789abcdef";
 const TWO: &str = "fedcba9876543210fedcba9876543210";
 pub(crate) const FAILED: &str = "wss_auth_key_reloads_failed_total ";
-const RSA_PRIVATE: &[u8] = include_bytes!("../../src/auth/testdata/test_only_rsa_private.pem");
-const RSA_PUBLIC: &[u8] = include_bytes!("../../src/auth/testdata/rsa_public.pem");
-const EC_PRIVATE: &[u8] = include_bytes!("../../src/auth/testdata/test_only_ec_private.pem");
-const EC_PUBLIC: &[u8] = include_bytes!("../../src/auth/testdata/ec_public.pem");
-pub(crate) const JWKS: &str = include_str!("../../src/auth/testdata/jwks.json");
+const RSA_PRIVATE: &[u8] = include_bytes!("../../auth/src/testdata/test_only_rsa_private.pem");
+const RSA_PUBLIC: &[u8] = include_bytes!("../../auth/src/testdata/rsa_public.pem");
+const EC_PRIVATE: &[u8] = include_bytes!("../../auth/src/testdata/test_only_ec_private.pem");
+const EC_PUBLIC: &[u8] = include_bytes!("../../auth/src/testdata/ec_public.pem");
+pub(crate) const JWKS: &str = include_str!("../../auth/src/testdata/jwks.json");
 
 fn sign(algorithm: Algorithm, kid: Option<&str>, key: &EncodingKey) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -78,7 +78,7 @@ impl Logged {
         let usual = [
             ("WSS_PORT", "0"),
             ("LOG_FORMAT", "json"),
-            ("RUST_LOG", "info,signalbox::plugin::loader=debug"),
+            ("RUST_LOG", "info,signalbox_plugin_runtime::loader=debug"),
         ];
         let environment = [&usual, environment].concat();
         let server = Server::launch_through(&through, dir, &environment);

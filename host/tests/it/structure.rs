@@ -1,139 +1,46 @@
-//! The layers of the host, and the names of its types.
+//! Dependencies that crates of the host must not have, and the names of its types.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
-/// A module, and the ones that it may use.
-const MAY_USE: &[(&str, &[&str])] = &[
-    ("protocol", &[]),
-    ("websocket", &[]),
-    ("config", &["protocol"]),
-    ("logging", &[]),
-    ("metrics", &["protocol"]),
-    ("supervise", &["metrics"]),
-    ("files", &[]),
-    ("error_chain", &[]),
-    ("token_bucket", &[]),
+/// Crates without side effects, and crates that they must not depend on.
+const PURE: &[(&str, &[&str])] = &[
+    ("protocol", &["tokio"]),
+    ("websocket", &["tokio"]),
     (
-        "auth",
-        &["config", "error_chain", "metrics", "protocol", "supervise"],
-    ),
-    (
-        "cloudwatch",
-        &["config", "error_chain", "metrics", "supervise"],
-    ),
-    ("trace", &["config", "error_chain", "metrics", "supervise"]),
-    ("redis_client", &["config", "metrics", "supervise"]),
-    (
-        "broker",
-        &[
-            "config",
-            "metrics",
-            "protocol",
-            "redis_client",
-            "supervise",
-            "trace",
-        ],
-    ),
-    (
-        "router",
-        &["broker", "metrics", "protocol", "trace", "websocket"],
-    ),
-    (
-        "plugin",
-        &["config", "metrics", "protocol", "redis_client", "supervise"],
-    ),
-    (
-        "cluster_rollout",
-        &["broker", "metrics", "plugin", "redis_client", "supervise"],
-    ),
-    ("pipeline", &["config", "plugin", "protocol", "trace"]),
-    (
-        "session",
-        &[
-            "broker",
-            "config",
-            "metrics",
-            "pipeline",
-            "plugin",
-            "protocol",
-            "router",
-            "token_bucket",
-            "trace",
-            "websocket",
-        ],
-    ),
-    (
-        "server",
-        &[
-            "auth",
-            "config",
-            "cluster_rollout",
-            "metrics",
-            "plugin",
-            "protocol",
-            "router",
-            "session",
-            "token_bucket",
-            "trace",
-        ],
+        "pipeline",
+        &["tokio", "signalbox-router", "signalbox-broker"],
     ),
 ];
 
 #[test]
-fn dependencies_point_one_way() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for (module, allowed) in MAY_USE {
-        let mut text = String::new();
-        read_module(&source.join(module), &mut text);
-        assert!(!text.is_empty(), "there is no module {module}");
-        for (other, _) in MAY_USE.iter().chain(&[("app", &[][..])]) {
-            let forbidden = other != module && !allowed.contains(other);
-            assert!(!(forbidden && uses(&text, other)), "{module} uses {other}");
+fn the_protocol_and_the_pipeline_have_no_side_effects() {
+    for (name, forbidden) in PURE {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(name)
+            .join("Cargo.toml");
+        let manifest = fs::read_to_string(&manifest).expect("a crate's manifest");
+        let manifest: toml::Table = manifest.parse().expect("TOML");
+        let dependencies = manifest["dependencies"].as_table().expect("dependencies");
+        assert!(!dependencies.is_empty(), "{name}");
+        for other in *forbidden {
+            assert!(
+                !dependencies.contains_key(*other),
+                "{name} depends on {other}"
+            );
         }
-    }
-}
-
-/// Whether it names the module `other` of the crate: by its path, or in a group of imports from the crate.
-fn uses(text: &str, other: &str) -> bool {
-    let path = format!("{other}::");
-    if text.contains(&format!("crate::{path}")) {
-        return true;
-    }
-    let groups = text.split("use crate::{").skip(1);
-    groups
-        .filter_map(|rest| rest.split_once("};"))
-        .any(|(group, _)| imports(group).any(|import| import.starts_with(&path)))
-}
-
-/// The members of a group of imports, without those of the groups in it.
-fn imports(group: &str) -> impl Iterator<Item = &str> {
-    let mut depth = 0;
-    let members = group.split(move |c: char| {
-        depth += i32::from(c == '{') - i32::from(c == '}');
-        c == ',' && depth == 0
-    });
-    members.map(str::trim)
-}
-
-#[test]
-fn imports_from_the_crate_are_uses_and_those_from_the_own_module_are_not() {
-    let text = "use crate::{\n    config::{errors::Error, Limits},\n    trace::Span,\n};\n\
-                use super::{\n    metrics::{Counter, Gauge},\n};\nuse crate::{auth::Claims, files::Stamp};\n";
-    for other in ["config", "trace", "auth", "files"] {
-        assert!(uses(text, other), "{other}");
-    }
-    for other in ["errors", "metrics"] {
-        assert!(!uses(text, other), "{other}");
     }
 }
 
 #[test]
 fn no_two_public_types_have_the_same_name() {
     let mut text = String::new();
-    read(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
-        &mut text,
-    );
+    for folder in sources() {
+        read(&folder, &mut text);
+    }
     let mut counts = BTreeMap::<&str, usize>::new();
     for name in text.lines().filter_map(public_type) {
         *counts.entry(name).or_default() += 1;
@@ -176,12 +83,16 @@ fn public_types_are_found_whatever_their_visibility() {
     }
 }
 
-/// A module is a folder, or one file.
-fn read_module(path: &Path, text: &mut String) {
-    if path.is_dir() {
-        return read(path, text);
-    }
-    text.push_str(&fs::read_to_string(path.with_extension("rs")).expect("a module's source"));
+/// The folders with the source of each crate of the host.
+fn sources() -> Vec<PathBuf> {
+    let host = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = fs::read_dir(host).expect("the host's folder");
+    let mut sources: Vec<_> = folders
+        .map(|entry| entry.expect("a crate's folder").path().join("src"))
+        .filter(|source| source.is_dir())
+        .collect();
+    sources.push(host.join("src"));
+    sources
 }
 
 fn read(path: &Path, text: &mut String) {

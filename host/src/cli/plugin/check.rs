@@ -59,7 +59,7 @@ async fn check(loader: &Loader, file: &Path, config_text: &str) -> Report {
         rollout: None,
         config_json: config_text.to_owned(),
     });
-    let content = plugin::read(file, Limits::default().plugin_file_bytes_max).await;
+    let content = plugin::source::read(file, Limits::default().plugin_file_bytes_max).await;
     let bytes = content.as_ref().ok().cloned();
     let loaded = match content {
         Ok(bytes) => loader.load(&config, bytes, CompilePriority::Full).await,

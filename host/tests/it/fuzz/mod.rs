@@ -109,7 +109,10 @@ async fn expect_well(mut server: Server) {
 
 /// A server that says only what went wrong.
 async fn server(files: &[(&str, &[u8])], config: &str) -> Server {
-    let environment = [("WSS_PORT", "0"), ("RUST_LOG", "error,signalbox::app=info")];
+    let environment = [
+        ("WSS_PORT", "0"),
+        ("RUST_LOG", "error,signalbox_server::app=info"),
+    ];
     let config = crate::harness::with_plugin_cache(config);
     Server::start_with(files, &config, &environment).await
 }

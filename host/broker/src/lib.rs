@@ -1,0 +1,124 @@
+//! Carries messages between nodes.
+//!
+//! Every node has one [`Broker`]. The router gives it the messages for connections on *other* nodes; the broker of each such
+//! node gives them to its [`LocalNode`]. A connection on the sender's own node never gets a message through the
+//! broker, so each connection has one path and order holds on it.
+//!
+//! The comments on [`Broker`] are the contract; `tests/it/broker/mod.rs` is the test suite for every implementation.
+
+mod memory;
+mod redis;
+mod users;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+pub use memory::{MemoryBroker, MemoryHub};
+pub use redis::RedisBroker;
+use signalbox_protocol::Frame;
+use signalbox_telemetry::trace::Trace;
+pub use users::{ConnectionReport, LISTED_MAX, NodeReport, UserAnswer, UserRequest};
+
+/// The receivers of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// Every connection of one user.
+    User(&'a str),
+    /// Every member of one room.
+    Room(&'a str),
+    /// Every connection.
+    Everyone,
+}
+
+/// The part of a node that a broker talks to: its connections.
+pub trait LocalNode: Send + Sync {
+    /// Whether `user` has a connection on this node that takes frames. One that is being closed takes none.
+    fn holds_user(&self, user: &str) -> bool;
+
+    /// Whether a member of `room` is on this node now.
+    fn holds_room(&self, room: &str) -> bool;
+
+    /// Puts `frame` into the outbox of every connection of `target` on this node and returns how many took it. Never
+    /// blocks: a connection that cannot keep up is closed and does not delay the others.
+    fn deliver(&self, target: Target<'_>, frame: &Frame) -> usize;
+
+    /// Carries out `request` for every connection of `user` on this node, and returns their number. A connection that is
+    /// being closed does not count. Never blocks.
+    fn carry_out(&self, user: &str, request: &UserRequest) -> usize;
+
+    /// The connections of `user`, at most [`LISTED_MAX`] of them, for [`UserRequest::List`].
+    fn list(&self, user: &str) -> Vec<ConnectionReport>;
+}
+
+/// The other nodes, as one node sees them.
+pub trait Broker: Send + Sync {
+    /// Publishes `frame` to every other node that holds `target`, and returns the number of those nodes. The frame names its
+    /// receiver, as every delivery does (`receiverID`, `room`): some brokers carry nothing else. Frames of one
+    /// caller to one target arrive in the order of the calls, each at most once. A frame for a user who leaves a node
+    /// before it arrives there follows them to any node that they connect to within a few seconds. `here`: connections of
+    /// this node have it already. The work is part of `trace`, on other nodes too if they support traces.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within the command timeout, if the nodes that hold `target` cannot be found.
+    fn publish<'a>(
+        &'a self,
+        target: Target<'a>,
+        frame: &'a Frame,
+        here: bool,
+        trace: Trace<'a>,
+    ) -> BoxFuture<'a, Result<usize, BrokerError>>;
+
+    /// `Some` if `user` is connected here and frames for them that this node published may still be on their way from the
+    /// user's previous node. A frame that is delivered here before the future completes may overtake those.
+    fn catch_up<'a>(&'a self, user: &'a str) -> Option<BoxFuture<'a, ()>>;
+
+    /// Has every other node that holds `user` carry out `request`. Nodes that turn out to hold no connection of `user` are
+    /// left out.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within the command timeout, if the nodes that hold `user` cannot be found. A node that
+    /// does not answer is not an error: its report says so.
+    fn ask_about<'a>(
+        &'a self,
+        user: &'a str,
+        request: &'a UserRequest,
+    ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>>;
+
+    /// The connections of `user` on this node changed. The broker asks [`LocalNode::holds_user`] when it writes, so calls may
+    /// come late, twice, or in any order.
+    fn user_changed(&self, user: &str);
+
+    /// The members of `room` on this node changed; see [`Broker::user_changed`].
+    fn room_changed(&self, room: &str);
+
+    /// Returns when other nodes can see the last [`Broker::user_changed`] of `user`, or as soon as it is known that this is
+    /// impossible now.
+    fn user_settled<'a>(&'a self, user: &'a str) -> BoxFuture<'a, ()>;
+
+    /// The same for [`Broker::room_changed`].
+    fn room_settled<'a>(&'a self, room: &'a str) -> BoxFuture<'a, ()>;
+
+    /// The server IDs of all nodes that are alive, sorted; this one is among them once others can see it.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within the command timeout, if they cannot be read.
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<String>, BrokerError>>;
+
+    /// Checks that a message from this node to itself would arrive.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] with the reason why it would not.
+    fn probe(&self) -> BoxFuture<'_, Result<(), BrokerError>>;
+
+    /// Removes this node from the cluster, within `time`. Messages that were published to it until then are delivered or follow
+    /// their user; later messages for it are undeliverable.
+    fn leave(&self, time: Duration) -> BoxFuture<'_, ()>;
+}
+
+/// A failure between nodes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    /// The broker does not answer.
+    #[error("the broker is unavailable: {0}")]
+    Unavailable(String),
+}

@@ -1,0 +1,171 @@
+//! The embedded broker: nodes of one process, joined by a [`MemoryHub`].
+//!
+//! A server with `broker.kind = "memory"` is the only node of its hub. Several nodes on one hub behave like a cluster, so
+//! tests can run more than one node without Redis.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use futures_util::{FutureExt, future::BoxFuture};
+use signalbox_protocol::Frame;
+use signalbox_telemetry::trace::Trace;
+
+use super::{Broker, BrokerError, LocalNode, NodeReport, Target, UserAnswer, UserRequest};
+
+/// Connects the nodes of one process.
+#[derive(Default)]
+pub struct MemoryHub {
+    /// Read for every message and written when a node comes or goes.
+    nodes: ArcSwap<Vec<Member>>,
+    user_nodes: DashMap<String, BTreeSet<String>>,
+    room_nodes: DashMap<String, BTreeSet<String>>,
+}
+
+#[derive(Clone)]
+struct Member {
+    id: String,
+    node: Arc<dyn LocalNode>,
+}
+
+/// One node's place at a [`MemoryHub`].
+pub struct MemoryBroker {
+    hub: Arc<MemoryHub>,
+    own: Member,
+}
+
+impl MemoryBroker {
+    /// Joins `hub` as `id`, which no other member may have.
+    pub fn join(hub: Arc<MemoryHub>, id: &str, node: Arc<dyn LocalNode>) -> Self {
+        let own = Member {
+            id: id.to_owned(),
+            node,
+        };
+        hub.nodes.rcu(|nodes| {
+            let mut nodes = Vec::clone(nodes);
+            nodes.push(own.clone());
+            nodes
+        });
+        Self { hub, own }
+    }
+
+    fn publish_now(&self, target: Target<'_>, frame: &Frame) -> usize {
+        let nodes = self.hub.nodes.load();
+        let others = nodes.iter().filter(|member| member.id != self.own.id);
+        let reached = |holders: Option<&BTreeSet<String>>| {
+            let holds =
+                |member: &&Member| holders.is_some_and(|holders| holders.contains(&member.id));
+            others
+                .clone()
+                .filter(holds)
+                .filter(|member| member.node.deliver(target, frame) > 0)
+                .count()
+        };
+        match target {
+            _ if nodes.len() < 2 => 0,
+            Target::User(user) => reached(self.hub.user_nodes.get(user).as_deref()),
+            Target::Room(room) => reached(self.hub.room_nodes.get(room).as_deref()),
+            Target::Everyone => others
+                .clone()
+                .filter(|member| member.node.deliver(target, frame) > 0)
+                .count(),
+        }
+    }
+
+    fn ask_now(&self, user: &str, request: &UserRequest) -> Vec<NodeReport> {
+        let holders = self.hub.user_nodes.get(user).as_deref().cloned();
+        let holders = holders.unwrap_or_default();
+        let nodes = self.hub.nodes.load();
+        let others = nodes
+            .iter()
+            .filter(|member| member.id != self.own.id && holders.contains(&member.id));
+        let reports = others.map(|member| NodeReport {
+            node: member.id.clone(),
+            told: match request {
+                UserRequest::List => UserAnswer::Listed(member.node.list(user)),
+                request => UserAnswer::Connections(member.node.carry_out(user, request)),
+            },
+        });
+        reports.filter(|report| !report.told.is_nobody()).collect()
+    }
+
+    /// Records whether this node holds `name`. The entry is locked before the node is asked, so the last of several
+    /// concurrent calls records the final state.
+    fn note(&self, map: &DashMap<String, BTreeSet<String>>, name: &str, holds: impl Fn() -> bool) {
+        let mut holders = map.entry(name.to_owned()).or_default();
+        if holds() {
+            holders.insert(self.own.id.clone());
+        } else {
+            holders.remove(&self.own.id);
+        }
+        drop(holders);
+        map.remove_if(name, |_, holders| holders.is_empty());
+    }
+}
+
+impl Broker for MemoryBroker {
+    fn publish<'a>(
+        &'a self,
+        target: Target<'a>,
+        frame: &'a Frame,
+        _: bool,
+        _: Trace<'a>,
+    ) -> BoxFuture<'a, Result<usize, BrokerError>> {
+        std::future::ready(Ok(self.publish_now(target, frame))).boxed()
+    }
+
+    /// Nothing is ever on its way: a frame is delivered when it is published.
+    fn catch_up<'a>(&'a self, _: &'a str) -> Option<BoxFuture<'a, ()>> {
+        None
+    }
+
+    fn ask_about<'a>(
+        &'a self,
+        user: &'a str,
+        request: &'a UserRequest,
+    ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>> {
+        std::future::ready(Ok(self.ask_now(user, request))).boxed()
+    }
+
+    fn user_changed(&self, user: &str) {
+        self.note(&self.hub.user_nodes, user, || {
+            self.own.node.holds_user(user)
+        });
+    }
+
+    fn room_changed(&self, room: &str) {
+        self.note(&self.hub.room_nodes, room, || {
+            self.own.node.holds_room(room)
+        });
+    }
+
+    fn user_settled<'a>(&'a self, _: &'a str) -> BoxFuture<'a, ()> {
+        std::future::ready(()).boxed()
+    }
+
+    fn room_settled<'a>(&'a self, _: &'a str) -> BoxFuture<'a, ()> {
+        std::future::ready(()).boxed()
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<String>, BrokerError>> {
+        let nodes = self.hub.nodes.load();
+        let mut ids: Vec<String> = nodes.iter().map(|member| member.id.clone()).collect();
+        ids.sort();
+        std::future::ready(Ok(ids)).boxed()
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
+        let member = |member: &Member| member.id == self.own.id;
+        let present = self.hub.nodes.load().iter().any(member);
+        let gone = || BrokerError::Unavailable("this node has left the cluster".to_owned());
+        std::future::ready(present.then_some(()).ok_or_else(gone)).boxed()
+    }
+
+    fn leave(&self, _: Duration) -> BoxFuture<'_, ()> {
+        self.hub.nodes.rcu(|nodes| {
+            let others = nodes.iter().filter(|member| member.id != self.own.id);
+            others.cloned().collect::<Vec<_>>()
+        });
+        std::future::ready(()).boxed()
+    }
+}

@@ -1,0 +1,131 @@
+//! Keeps the order of messages between servers: a server asks another one whether every message for a user has arrived, and
+//! reports the arrival of each forwarded message.
+//!
+//! These texts use the servers' channels, so they arrive after the messages that were sent before them.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use signalbox_redis_client::Commands;
+use tracing::debug;
+
+use super::{
+    keys::{KeyNames, ServerId},
+    questions::Questions,
+};
+
+/// The beginning of every text that this module sends.
+pub(super) const START: &str = r#"{"type":"signalbox.fence"#;
+
+/// Asks other servers, and answers them. Order is not kept with a server that does not answer in time.
+pub(super) struct Fences {
+    questions: Questions<()>,
+}
+
+/// A text from another server that [`Fences`] leaves to its caller.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum FenceEvent {
+    /// [`Fences::answer`] is due once every message for `user` has arrived.
+    Question { id: u64, from: String, user: String },
+    /// The message for `user` that this node forwarded with `number` was delivered, or dropped.
+    Arrival { user: String, number: u64 },
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+enum FenceText {
+    #[serde(rename = "signalbox.fence")]
+    Ask {
+        id: u64,
+        /// Where to answer.
+        from: String,
+        user: String,
+    },
+    #[serde(rename = "signalbox.fence_passed")]
+    Passed { id: u64 },
+    #[serde(rename = "signalbox.fence_arrived")]
+    Arrived { user: String, number: u64 },
+}
+
+impl Fences {
+    pub(super) fn new(commands: Commands, keys: Arc<KeyNames>) -> Self {
+        Self {
+            questions: Questions::new(commands, keys),
+        }
+    }
+
+    /// The longest time that messages wait for others to arrive.
+    pub(super) fn time(&self) -> Duration {
+        self.questions.time()
+    }
+
+    /// Returns when every message for `user` that was published to `server`, another one, has arrived, or when that cannot
+    /// be waited for. A server that does not listen is gone, and has none.
+    pub(super) async fn pass(&self, server: &ServerId, user: &str) {
+        let question = |id, from| FenceText::Ask {
+            id,
+            from,
+            user: user.to_owned(),
+        };
+        if self.questions.ask(server, question).await.is_none() {
+            debug!(
+                server = &**server,
+                "a server did not confirm that all messages arrived"
+            );
+        }
+    }
+
+    /// Answers a [`FenceEvent::Question`].
+    pub(super) async fn answer(&self, id: u64, from: &str) {
+        let passed = FenceText::Passed { id };
+        self.questions.texts().send(from, &passed).await;
+    }
+
+    /// Reports to `server` that the message for `user` that it forwarded with `number` was delivered, or dropped.
+    pub(super) async fn arrived(&self, server: &str, user: &str, number: u64) {
+        let user = user.to_owned();
+        let arrived = FenceText::Arrived { user, number };
+        self.questions.texts().send(server, &arrived).await;
+    }
+
+    /// Handles a text from another server.
+    ///
+    /// # Errors
+    /// Returns the reason if it cannot be understood.
+    pub(super) fn parse(&self, text: &str) -> Result<Option<FenceEvent>, String> {
+        let said = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        Ok(match said {
+            FenceText::Ask { id, from, user } => Some(FenceEvent::Question { id, from, user }),
+            FenceText::Arrived { user, number } => Some(FenceEvent::Arrival { user, number }),
+            FenceText::Passed { id } => {
+                self.questions.answered(id, ());
+                None
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::control, *};
+
+    #[test]
+    fn texts_begin_as_nothing_else_does() {
+        let user = || "u\"".to_owned();
+        let ask = FenceText::Ask {
+            id: 1,
+            from: "a-1".to_owned(),
+            user: user(),
+        };
+        let arrived = FenceText::Arrived {
+            user: user(),
+            number: 7,
+        };
+        for said in [ask, FenceText::Passed { id: 1 }, arrived] {
+            let text = serde_json::to_string(&said).unwrap();
+            assert!(text.starts_with(START), "{text}");
+            assert_eq!(serde_json::from_str::<FenceText>(&text).unwrap(), said);
+        }
+        assert!(START.starts_with(control::START));
+    }
+}

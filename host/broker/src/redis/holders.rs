@@ -1,0 +1,166 @@
+//! The nodes that hold a user or a room, according to Redis.
+
+use std::{sync::Arc, time::Duration};
+
+use dashmap::DashMap;
+use redis::Value;
+use signalbox_config::RedisCompat;
+use signalbox_redis_client::{Commands, Unavailable};
+use signalbox_telemetry::metrics::Metrics;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::keys::{Ability, KeyNames, RouteName, ServerId};
+
+/// How long a server counts as alive after it was seen alive.
+const LEASE_KEPT: Duration = Duration::from_millis(1500);
+
+/// The most servers whose abilities are kept; beyond it all are forgotten.
+const ABILITIES_MAX: usize = 10_000;
+
+/// Reads routes and leases, and removes dead servers from routes.
+pub(super) struct Holders {
+    commands: Commands,
+    keys: Arc<KeyNames>,
+    metrics: Arc<Metrics>,
+    /// When a server was last seen alive. A dead one is not kept: it is removed from the route.
+    leases: DashMap<ServerId, Instant>,
+    /// The abilities that a server's lease announces. They hold as long as the server lives.
+    abilities: DashMap<ServerId, Ability>,
+}
+
+impl Holders {
+    pub(super) fn new(commands: Commands, keys: Arc<KeyNames>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            commands,
+            keys,
+            metrics,
+            leases: DashMap::new(),
+            abilities: DashMap::new(),
+        }
+    }
+
+    /// The servers that hold `name` and are alive, each with whether it has a lease: nodes have one, servers of
+    /// `websocket-app` do not.
+    pub(super) async fn of(
+        &self,
+        name: RouteName<'_>,
+    ) -> Result<Vec<(ServerId, bool)>, Unavailable> {
+        self.metrics.redis.route_lookups.increment();
+        let route = self.keys.route(name);
+        let listed: Vec<String> = self
+            .commands
+            .run(redis::cmd("SMEMBERS").arg(&route))
+            .await?;
+        let listed: Vec<ServerId> = listed.into_iter().map(Arc::from).collect();
+        let leased = self.leased(&listed).await?;
+        let mut alive = leased.clone();
+        if self.keys.compat() == RedisCompat::WebsocketApp
+            && let RouteName::User(user) = name
+        {
+            // Servers of `websocket-app` have no lease; each of their users has a mark.
+            self.ask(&mut alive, |index| {
+                question("EXISTS", self.keys.online(user, &listed[index]))
+            })
+            .await?;
+        }
+        let (mut living, mut dead) = (Vec::new(), Vec::new());
+        for ((server, alive), leased) in listed.into_iter().zip(alive).zip(leased) {
+            if alive {
+                living.push((server, leased));
+            } else {
+                dead.push(server);
+            }
+        }
+        self.prune(&route, dead).await;
+        Ok(living)
+    }
+
+    /// Whether `server` is known to understand `ability`.
+    pub(super) fn can(&self, server: &ServerId, ability: Ability) -> bool {
+        let known = self.abilities.get(server);
+        known.is_some_and(|known| *known >= ability)
+    }
+
+    /// Nobody listens at `server`: its lease must be read again.
+    pub(super) fn recheck(&self, server: &ServerId) {
+        self.leases.remove(server);
+    }
+
+    /// Removes entries that are too old to be used.
+    pub(super) fn sweep(&self) {
+        self.leases.retain(|_, seen| seen.elapsed() < LEASE_KEPT);
+    }
+
+    /// Whether each of `servers` has a lease.
+    async fn leased(&self, servers: &[ServerId]) -> Result<Vec<bool>, Unavailable> {
+        let is_known = |server: &ServerId| {
+            let seen = self.leases.get(server).map(|seen| *seen);
+            server == self.keys.own_id() || seen.is_some_and(|seen| seen.elapsed() < LEASE_KEPT)
+        };
+        let mut alive: Vec<bool> = servers.iter().map(is_known).collect();
+        let answers = self
+            .ask(&mut alive, |index| {
+                question("GET", self.keys.lease(&servers[index]))
+            })
+            .await?;
+        for (index, answer) in answers.into_iter().filter(|(index, _)| alive[*index]) {
+            self.leases.insert(servers[index].clone(), Instant::now());
+            self.note_ability(&servers[index], &answer);
+        }
+        Ok(alive)
+    }
+
+    fn note_ability(&self, server: &ServerId, lease: &Value) {
+        let Value::BulkString(lease) = lease else {
+            return;
+        };
+        if self.abilities.len() >= ABILITIES_MAX {
+            self.abilities.clear();
+        }
+        self.abilities
+            .insert(server.clone(), Ability::in_lease(lease));
+    }
+
+    /// Asks about each server that is not `alive` yet. It is if its key exists. Returns their indices and the answers.
+    async fn ask(
+        &self,
+        alive: &mut [bool],
+        question: impl Fn(usize) -> redis::Cmd,
+    ) -> Result<Vec<(usize, Value)>, Unavailable> {
+        let open: Vec<usize> = (0..alive.len()).filter(|index| !alive[*index]).collect();
+        let questions = open.iter().map(|index| question(*index)).collect();
+        let answers = self.commands.run_all(questions).await?;
+        let answers: Vec<_> = open.into_iter().zip(answers).collect();
+        for (index, answer) in &answers {
+            alive[*index] = matches!(answer, Value::Int(1) | Value::BulkString(_));
+        }
+        Ok(answers)
+    }
+
+    /// A dead server never comes back under its ID, so its routes may go. If that fails, the next reader does it.
+    async fn prune(&self, route: &str, dead: Vec<ServerId>) {
+        if dead.is_empty() {
+            return;
+        }
+        debug!(
+            route,
+            ?dead,
+            "servers without a lease are taken out of a route"
+        );
+        self.metrics.redis.routes_pruned.add(dead.len() as u64);
+        let mut remove = redis::cmd("SREM");
+        remove.arg(route);
+        for server in dead {
+            remove.arg(&*server);
+        }
+        let _ = self.commands.run::<()>(&remove).await;
+    }
+}
+
+/// `EXISTS`, or `GET`, of a key.
+fn question(command: &str, key: String) -> redis::Cmd {
+    let mut command = redis::cmd(command);
+    command.arg(key);
+    command
+}

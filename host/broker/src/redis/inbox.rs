@@ -1,0 +1,303 @@
+//! Takes the texts that come in on the channels of this server, and gives each to the part that handles it.
+
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use redis::Value;
+use signalbox_protocol::{
+    Frame,
+    published::{self, Published},
+};
+use signalbox_telemetry::{
+    metrics::{DropReason, Metrics, events::MessageDropped},
+    trace::{Span, Tracer},
+};
+use tracing::warn;
+
+use super::{
+    control::{self, Control},
+    deduplicator::{self, Arrival, Deduplicator},
+    echo_filter::EchoFilter,
+    fences::{self, FenceEvent, Fences},
+    health::Health,
+    held::HeldMessages,
+    keys::{KeyNames, RouteName, ServerId},
+    lookup::Lookup,
+    marks::{self, Mark},
+    notices,
+    routes::RouteWriter,
+    traced,
+    waiting::Parcel,
+};
+use crate::{LocalNode, Target};
+
+/// The largest message that is taken: the largest frame size that can be configured.
+const FRAME_BYTES_MAX: usize = 16 << 20;
+
+/// Malformed messages are logged once in this time, with their number.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The beginning of a probe.
+const PROBE: &str = r#"{"type":"signalbox.probe","#;
+
+/// The parts that handle what comes in.
+pub(super) struct InboxParts {
+    /// Delivers messages.
+    pub(super) node: Arc<dyn LocalNode>,
+    /// Rewrites routes that are wrong.
+    pub(super) routes: Arc<RouteWriter>,
+    /// Requests of other nodes, and replies.
+    pub(super) control: Arc<Control>,
+    /// Texts about the order of messages.
+    pub(super) fences: Arc<Fences>,
+    /// Messages for users who are no longer here.
+    pub(super) held: Arc<HeldMessages>,
+    /// Cached routes, to be invalidated.
+    pub(super) lookup: Arc<Lookup>,
+    /// This server's own probes.
+    pub(super) health: Arc<Health>,
+    /// Broadcasts that come back.
+    pub(super) own_broadcasts: Arc<EchoFilter>,
+}
+
+/// A message for clients, and the receiver that it names.
+struct Addressed {
+    frame: Frame,
+    user: Option<String>,
+    room: Option<String>,
+}
+
+/// Delivers the messages that are published for this server to its connections.
+pub(super) struct Inbox {
+    own_id: ServerId,
+    own_channel: String,
+    broadcast_channel: String,
+    routes_channel: String,
+    to: InboxParts,
+    deduplicator: Deduplicator,
+    metrics: Arc<Metrics>,
+    tracer: Tracer,
+    malformed: AtomicU64,
+    complained: Mutex<Option<Instant>>,
+}
+
+impl Inbox {
+    pub(super) fn new(
+        keys: &KeyNames,
+        to: InboxParts,
+        metrics: Arc<Metrics>,
+        tracer: Tracer,
+    ) -> Self {
+        Self {
+            own_id: keys.own_id().clone(),
+            own_channel: keys.server_channel(keys.own_id()),
+            broadcast_channel: keys.broadcast_channel(),
+            routes_channel: keys.routes_channel(),
+            to,
+            deduplicator: Deduplicator::default(),
+            metrics,
+            tracer,
+            malformed: AtomicU64::new(0),
+            complained: Mutex::new(None),
+        }
+    }
+
+    /// The text of the probe that [`Inbox::receive`] recognises.
+    pub(super) fn probe(sent: u64) -> String {
+        format!(r#"{PROBE}"payload":{sent}}}"#)
+    }
+
+    /// Handles a push from Redis: the name of a channel and a text.
+    pub(super) fn receive(&self, pushed: Vec<Value>) {
+        let mut parts = pushed.into_iter();
+        let (Some(channel), Some(Value::BulkString(payload))) = (parts.next(), parts.next()) else {
+            return;
+        };
+        let is =
+            |name: &str| matches!(&channel, Value::BulkString(bytes) if bytes == name.as_bytes());
+        let text = match String::from_utf8(payload) {
+            Ok(text) if text.len() <= FRAME_BYTES_MAX => text,
+            _ => return self.warn_malformed("it is no UTF-8, or over 16 MiB"),
+        };
+        if is(&self.own_channel) {
+            if text.starts_with(PROBE) {
+                if let Some(away) = self.to.health.last_message() {
+                    self.metrics.redis.probe.record(away);
+                }
+                return;
+            }
+            self.take_own(text);
+        } else if is(&self.routes_channel) {
+            notices::handle(&text, &self.to.lookup, &self.to.held)
+                .unwrap_or_else(|error| self.warn_malformed(&error));
+        } else if is(&self.broadcast_channel) && !self.to.own_broadcasts.take(&text) {
+            self.broadcast(text);
+        }
+    }
+
+    /// Handles a text on this server's own channel that is no probe.
+    fn take_own(&self, text: String) {
+        let (parent, marked) = match traced::read(&text) {
+            Some(traced) => (traced.parent, traced.message),
+            None => (None, text.as_str()),
+        };
+        if let Some((mark, message)) = marks::read(marked) {
+            let span = parent.and_then(|parent| self.tracer.continue_from(parent, "deliver"));
+            return self.deliver(message.to_owned(), Some(mark), span);
+        }
+        if marked.starts_with(fences::START) {
+            return self.take_fence(marked);
+        }
+        if marked.starts_with(control::START) {
+            let taken = self.to.control.handle(marked);
+            return taken.unwrap_or_else(|error| self.warn_malformed(&error));
+        }
+        let span = parent.and_then(|parent| self.tracer.continue_from(parent, "deliver"));
+        self.deliver(marked.to_owned(), None, span);
+    }
+
+    /// Takes a text about messages that wait or were forwarded.
+    fn take_fence(&self, text: &str) {
+        let held = &self.to.held;
+        match self.to.fences.parse(text) {
+            Ok(Some(FenceEvent::Question { id, from, user })) => held.answer(id, from, user),
+            Ok(Some(FenceEvent::Arrival { user, number })) => held.arrived(&user, number),
+            Ok(None) => {}
+            Err(error) => self.warn_malformed(&error),
+        }
+    }
+
+    /// Delivers a message that every server gets. Like `websocket-app`, delivers a message with a receiver to that receiver only.
+    fn broadcast(&self, text: String) {
+        let Some(Addressed { frame, user, room }) = self.check(text) else {
+            return;
+        };
+        let target = match (&user, &room) {
+            (Some(user), _) => Target::User(user),
+            (None, Some(room)) => Target::Room(room),
+            (None, None) => Target::Everyone,
+        };
+        self.to.node.deliver(target, &frame);
+    }
+
+    /// Delivers a message to the receiver that it names. If it is traced, `span` ends with the delivery.
+    fn deliver(&self, text: String, mark: Option<Mark<'_>>, span: Option<Span>) {
+        let hops = mark.map_or(0, |mark| mark.hops);
+        let trail = mark.map(|mark| mark.trail()).unwrap_or_default();
+        // Of the text as it came: a rewritten one may differ from server to server. The mark of a publishing server lists the
+        // servers that have the message, so it cannot be a duplicate until it is forwarded.
+        let identity = match mark {
+            Some(mark) if hops > 0 => Some(mark.identity),
+            Some(_) => None,
+            None => Some(deduplicator::identity(&text)),
+        };
+        let Some(Addressed { frame, user, room }) = self.check(text) else {
+            return;
+        };
+        let connections = match (&user, &room) {
+            (Some(user), _) => {
+                let way = if hops == 0 {
+                    Arrival::Published
+                } else if trail.number_of(&self.own_id).is_some() {
+                    Arrival::Returned
+                } else {
+                    Arrival::Forwarded
+                };
+                if identity.is_some_and(|identity| self.deduplicator.is_double(identity, way)) {
+                    return self.to.held.ended(user, &trail);
+                }
+                let parcel = Parcel {
+                    identity,
+                    frame,
+                    hops,
+                    trail,
+                };
+                self.deliver_to_user(user, parcel)
+            }
+            (None, Some(room)) => self.deliver_to_room(room, &frame),
+            (None, None) => return self.warn_malformed("it names neither `receiverID` nor `room`"),
+        };
+        if let Some(span) = &span {
+            span.set("signalbox.connections", connections as i64);
+        }
+    }
+
+    /// Returns the number of connections here that took it at once.
+    fn deliver_to_user(&self, user: &str, parcel: Parcel) -> usize {
+        let held = &self.to.held;
+        if !held.is_waiting(user) {
+            let node = &self.to.node;
+            let connections = node.deliver(Target::User(user), &parcel.frame);
+            if connections > 0 {
+                held.ended(user, &parcel.trail);
+                return connections;
+            }
+            // The sender read the route before the last connection closed, or the route is wrong and must be removed.
+            if !node.holds_user(user) {
+                self.to.routes.invalidate(RouteName::User(user));
+            }
+        }
+        held.push(user, parcel);
+        0
+    }
+
+    /// Returns the number of members here that took it. It is not forwarded: a user who left the room does not get it.
+    fn deliver_to_room(&self, room: &str, frame: &Frame) -> usize {
+        let members = self.to.node.deliver(Target::Room(room), frame);
+        if members == 0 && !self.to.node.holds_room(room) {
+            MessageDropped {
+                metrics: &self.metrics,
+                reason: DropReason::Offline,
+            }
+            .emit();
+            self.to.routes.invalidate(RouteName::Room(room));
+        }
+        members
+    }
+
+    /// The message as clients get it; `None` if it is malformed, which is counted.
+    fn check(&self, text: String) -> Option<Addressed> {
+        let normalised = published::normalise(&text, SystemTime::now());
+        let Published {
+            frame,
+            receiver,
+            room,
+        } = normalised
+            .inspect_err(|error| self.warn_malformed(&error.to_string()))
+            .ok()?;
+        let (user, room) = (receiver.map(Cow::into_owned), room.map(Cow::into_owned));
+        let rewritten = match frame {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(rewritten) => Some(rewritten),
+        };
+        Some(Addressed {
+            frame: rewritten.unwrap_or(text).into(),
+            user,
+            room,
+        })
+    }
+
+    fn warn_malformed(&self, reason: &str) {
+        self.metrics.redis.malformed.increment();
+        let count = self.malformed.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut complained = self
+            .complained
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
+            *complained = Some(Instant::now());
+            drop(complained);
+            self.malformed.store(0, Ordering::Relaxed);
+            warn!(
+                count,
+                reason, "malformed messages were published to this server and are passed over"
+            );
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The names of keys and channels: the contract with other nodes, with workers, and with `websocket-app`.
+
+use std::{sync::Arc, time::Duration};
+
+use signalbox_config::{RedisCompat, RedisConfig};
+
+/// A server's ID: a node's name and the nonce of its boot, or the ID of a server of `websocket-app`.
+pub(super) type ServerId = Arc<str>;
+
+/// The value of this server's lease: the number of its [`Ability`].
+pub(super) const LEASE_VALUE: &str = "3";
+
+/// The formats that a server understands on its channel, by the value of its lease; each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ability {
+    /// Messages, and questions about users.
+    Messages,
+    /// Messages with a trace ([`super::traced`]): from 2 on.
+    Traces,
+    /// Marked messages, which it forwards to those who moved ([`super::marks`]): from 3 on.
+    Forwards,
+}
+
+impl Ability {
+    /// The ability that a lease with this value announces.
+    pub(super) fn in_lease(value: &[u8]) -> Self {
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        match text.parse::<u32>().unwrap_or_default() {
+            0 | 1 => Self::Messages,
+            2 => Self::Traces,
+            _ => Self::Forwards,
+        }
+    }
+}
+
+/// The owner of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum RouteName<'a> {
+    User(&'a str),
+    Room(&'a str),
+}
+
+/// Makes the names.
+#[derive(Debug)]
+pub(super) struct KeyNames {
+    prefix: String,
+    own_id: ServerId,
+    compat: RedisCompat,
+    command_timeout: Duration,
+}
+
+impl KeyNames {
+    pub(super) fn new(config: &RedisConfig, server_id: &str) -> Self {
+        Self {
+            prefix: config.key_prefix.clone(),
+            own_id: server_id.into(),
+            compat: config.compat,
+            command_timeout: config.command_timeout,
+        }
+    }
+
+    /// This node's ID.
+    pub(super) fn own_id(&self) -> &ServerId {
+        &self.own_id
+    }
+
+    /// The other software that reads and writes them.
+    pub(super) fn compat(&self) -> RedisCompat {
+        self.compat
+    }
+
+    /// The longest time that a command may take.
+    pub(super) fn command_timeout(&self) -> Duration {
+        self.command_timeout
+    }
+
+    /// The set of IDs of the servers that hold `name`. A user's ID is the rest of the key, whatever it contains, so
+    /// no ID can form the key of another.
+    pub(super) fn route(&self, name: RouteName<'_>) -> String {
+        match name {
+            RouteName::User(user) => format!("{}user_servers:{user}", self.prefix),
+            RouteName::Room(room) => format!("{}room_servers:{room}", self.prefix),
+        }
+    }
+
+    /// The lease of a server.
+    pub(super) fn lease(&self, server: &str) -> String {
+        format!("{}server_alive:{server}", self.prefix)
+    }
+
+    /// The set of IDs of all servers.
+    pub(super) fn nodes(&self) -> String {
+        format!("{}signalbox:nodes", self.prefix)
+    }
+
+    /// The channel of a server.
+    pub(super) fn server_channel(&self, server: &str) -> String {
+        format!("{}server:{server}", self.prefix)
+    }
+
+    /// The channel of all servers.
+    pub(super) fn broadcast_channel(&self) -> String {
+        format!("{}broadcast", self.prefix)
+    }
+
+    /// The channel on which nodes say which routes changed.
+    pub(super) fn routes_channel(&self) -> String {
+        format!("{}signalbox:routes", self.prefix)
+    }
+
+    /// The key that `websocket-app` checks before it publishes. Server IDs contain no colon, so the last one ends the user's ID.
+    pub(super) fn online(&self, user: &str, server: &str) -> String {
+        format!("{}user_online:{user}:{server}", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use signalbox_config::RedisMode;
+
+    use super::*;
+
+    #[test]
+    fn a_lease_tells_what_its_server_understands() {
+        for (value, ability) in [
+            ("1", Ability::Messages),
+            ("2", Ability::Traces),
+            (LEASE_VALUE, Ability::Forwards),
+            ("17", Ability::Forwards),
+            ("", Ability::Messages),
+            ("yes", Ability::Messages),
+        ] {
+            assert_eq!(Ability::in_lease(value.as_bytes()), ability, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_contract() {
+        let config = RedisConfig {
+            urls: Vec::new(),
+            mode: RedisMode::Auto,
+            sentinel_master: None,
+            ca_file: None,
+            compat: RedisCompat::None,
+            key_prefix: "p:".to_owned(),
+            command_timeout: Duration::from_millis(500),
+        };
+        let keys = KeyNames::new(&config, "a-1");
+        assert_eq!(keys.route(RouteName::User("u:{*}")), "p:user_servers:u:{*}");
+        assert_eq!(keys.route(RouteName::Room("r")), "p:room_servers:r");
+        assert_eq!(keys.lease("a-1"), "p:server_alive:a-1");
+        assert_eq!(keys.nodes(), "p:signalbox:nodes");
+        assert_eq!(keys.server_channel("a-1"), "p:server:a-1");
+        assert_eq!(keys.broadcast_channel(), "p:broadcast");
+        assert_eq!(keys.routes_channel(), "p:signalbox:routes");
+        assert_eq!(keys.online("u", "a-1"), "p:user_online:u:a-1");
+    }
+}

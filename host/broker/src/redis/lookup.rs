@@ -1,0 +1,278 @@
+//! The servers that this node publishes to: those that hold a user or a room, cached for a moment. Keeps order when they
+//! change.
+//!
+//! A route is cached for [`KEEP`], or until a node reports that it changed ([`super::notices`]). A sender's messages must not
+//! overtake each other when the receiver moves: those published to the old server may still wait there ([`super::held`]). So
+//! a route that no longer leads to a server is used only after that server has answered that everything it had has arrived
+//! ([`super::fences`]). A server that is still on the route, or is on it again, keeps the order itself. Publishing holds the
+//! route open for reading; a change waits until everything on the old route is published.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use dashmap::DashMap;
+use futures_util::future::join_all;
+use signalbox_redis_client::Unavailable;
+use tokio::{
+    sync::{OwnedRwLockReadGuard, RwLock},
+    time::Instant,
+};
+
+use super::{
+    fences::Fences,
+    held::HeldMessages,
+    holders::Holders,
+    keys::{Ability, KeyNames, RouteName, ServerId},
+    waiting::HOLD,
+};
+use crate::LocalNode;
+
+/// How long a route is cached. A notice of a change usually ends it earlier.
+const KEEP: Duration = Duration::from_millis(1500);
+
+/// How long a server to which messages were published may still have some of them.
+const PAST_KEPT: Duration = HOLD.saturating_add(Duration::from_secs(1));
+
+/// The most routes that are cached; beyond it all are forgotten.
+const ROUTES_MAX: usize = 200_000;
+
+/// A route that is held open: messages that are published along it are in order.
+pub(super) type OpenRoute = OwnedRwLockReadGuard<Known>;
+
+/// Looks up routes. Of several concurrent callers with the same question, one asks Redis.
+pub(super) struct Lookup {
+    holders: Arc<Holders>,
+    held: Arc<HeldMessages>,
+    fences: Arc<Fences>,
+    keys: Arc<KeyNames>,
+    node: Arc<dyn LocalNode>,
+    users: DashMap<Box<str>, Arc<Route>>,
+    rooms: DashMap<Box<str>, Arc<Route>>,
+}
+
+#[derive(Default)]
+struct Route {
+    known: Arc<RwLock<Known>>,
+    /// It changed since it was read.
+    stale: AtomicBool,
+}
+
+/// The cached state of a route.
+#[derive(Default)]
+pub(super) struct Known {
+    servers: Arc<[ServerId]>,
+    /// When Redis was asked for `servers`.
+    asked: Option<Instant>,
+    failure: Option<(Instant, Unavailable)>,
+    /// Servers that it led to before, each with the end of that time.
+    past: Vec<(ServerId, Instant)>,
+}
+
+impl Lookup {
+    pub(super) fn new(
+        holders: Arc<Holders>,
+        held: Arc<HeldMessages>,
+        fences: Arc<Fences>,
+        keys: Arc<KeyNames>,
+        node: Arc<dyn LocalNode>,
+    ) -> Self {
+        Self {
+            holders,
+            held,
+            fences,
+            keys,
+            node,
+            users: DashMap::new(),
+            rooms: DashMap::new(),
+        }
+    }
+
+    /// The route of `name`. The caller holds it until everything is published.
+    pub(super) async fn open(&self, name: RouteName<'_>) -> Result<OpenRoute, Unavailable> {
+        let came = Instant::now();
+        let route = self.route(name);
+        let known = route.known.clone().read_owned().await;
+        if route.is_usable(&known, came) {
+            return Ok(known);
+        }
+        drop(known);
+        // Waits for publishers on the old route, and lets no other begin.
+        let mut known = route.known.clone().write_owned().await;
+        if !route.is_usable(&known, came) {
+            if let Some((at, error)) = &known.failure
+                && *at >= came
+            {
+                return Err(error.clone());
+            }
+            route.stale.store(false, Ordering::SeqCst);
+            self.ask(name, &mut known).await?;
+        }
+        Ok(known.downgrade())
+    }
+
+    /// `Some` if `user` is connected here and messages of this node to them may still be on their way from other nodes. A
+    /// message that is delivered here before the future completes may overtake those.
+    pub(super) fn catch_up(&self, user: &str) -> Option<impl Future<Output = ()> + Send + use<'_>> {
+        let route = self.users.get(user)?.clone();
+        let is_behind = match route.known.try_read() {
+            Ok(known) => route.may_be_behind(&known, self.keys.own_id()),
+            Err(_) => true,
+        };
+        if !is_behind || !self.node.holds_user(user) {
+            return None;
+        }
+        let user: Box<str> = user.into();
+        Some(async move {
+            let mut known = route.known.write().await;
+            if route.may_be_behind(&known, self.keys.own_id()) {
+                route.stale.store(false, Ordering::SeqCst);
+                known.leave_all();
+                self.pass_fences(&user, &mut known).await;
+            }
+        })
+    }
+
+    /// Invalidates the cached route of `name`.
+    pub(super) fn changed(&self, name: RouteName<'_>) {
+        let (map, text) = self.place(name);
+        if let Some(route) = map.get(text) {
+            route.stale.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Nobody listens at `server`: drops what is cached about it and about `name`.
+    pub(super) fn forget(&self, name: RouteName<'_>, server: &ServerId) {
+        self.changed(name);
+        self.holders.recheck(server);
+    }
+
+    /// Removes entries that are too old to be used.
+    pub(super) fn sweep(&self) {
+        let is_used = |route: &Arc<Route>| {
+            let known = route.known.try_read();
+            Arc::strong_count(route) > 1 || known.map_or(true, |known| known.is_recent())
+        };
+        self.users.retain(|_, route| is_used(route));
+        self.rooms.retain(|_, route| is_used(route));
+        self.holders.sweep();
+    }
+
+    /// Reads the route of `name`.
+    async fn ask(&self, name: RouteName<'_>, known: &mut Known) -> Result<(), Unavailable> {
+        let asked = Instant::now();
+        known.leave_all();
+        let holders = match self.holders.of(name).await {
+            Ok(holders) => holders,
+            Err(error) => {
+                known.failure = Some((Instant::now(), error.clone()));
+                return Err(error);
+            }
+        };
+        known.servers = holders.into_iter().map(|(server, _)| server).collect();
+        // A user without a route gets nothing now, so nothing can be overtaken.
+        if let RouteName::User(user) = name
+            && !known.servers.is_empty()
+        {
+            self.pass_fences(user, known).await;
+        }
+        known.asked = Some(asked);
+        Ok(())
+    }
+
+    /// Returns when all messages for `user` have arrived at servers to which the route led and no longer leads.
+    async fn pass_fences(&self, user: &str, known: &mut Known) {
+        let past = std::mem::take(&mut known.past).into_iter();
+        let left = past
+            .map(|(server, _)| server)
+            .filter(|server| !known.servers.contains(server));
+        join_all(left.map(|server| self.pass(server, user))).await;
+    }
+
+    async fn pass(&self, server: ServerId, user: &str) {
+        if server == *self.keys.own_id() {
+            self.held.passed(user).await;
+        } else if self.holders.can(&server, Ability::Forwards) {
+            self.fences.pass(&server, user).await;
+        }
+    }
+
+    fn route(&self, name: RouteName<'_>) -> Arc<Route> {
+        let (map, text) = self.place(name);
+        if let Some(route) = map.get(text) {
+            return route.clone();
+        }
+        if map.len() >= ROUTES_MAX {
+            map.clear();
+        }
+        map.entry(text.into()).or_default().clone()
+    }
+
+    fn place<'a>(&'a self, name: RouteName<'a>) -> (&'a DashMap<Box<str>, Arc<Route>>, &'a str) {
+        match name {
+            RouteName::User(user) => (&self.users, user),
+            RouteName::Room(room) => (&self.rooms, room),
+        }
+    }
+}
+
+impl Route {
+    /// Whether a caller that `came` then may use `known`. An empty route is not reused by later callers: the user may have
+    /// connected in between.
+    fn is_usable(&self, known: &Known, came: Instant) -> bool {
+        !self.stale.load(Ordering::SeqCst)
+            && known.asked.is_some_and(|asked| {
+                asked >= came || (!known.servers.is_empty() && asked.elapsed() < KEEP)
+            })
+    }
+
+    /// Whether messages may be on their way through servers other than `own`, which holds the user now.
+    fn may_be_behind(&self, known: &Known, own: &ServerId) -> bool {
+        let leads_somewhere = !known.servers.is_empty() || !known.past.is_empty();
+        let changed = self.stale.load(Ordering::SeqCst);
+        leads_somewhere && (changed || !known.servers.contains(own)) && known.is_recent()
+    }
+}
+
+impl Known {
+    /// The servers that hold it and are alive, possibly including this one.
+    pub(super) fn servers(&self) -> &[ServerId] {
+        &self.servers
+    }
+
+    /// Whether messages that were published along it or along an earlier route may still be on their way.
+    fn is_recent(&self) -> bool {
+        let asked = self
+            .asked
+            .is_some_and(|asked| asked.elapsed() < KEEP + PAST_KEPT);
+        let mut past = self.past.iter();
+        asked || past.any(|(_, until)| until.elapsed() < PAST_KEPT)
+    }
+
+    /// Moves all servers to the past ones, because the route is outdated.
+    fn leave_all(&mut self) {
+        let until = self
+            .asked
+            .take()
+            .map_or_else(Instant::now, |asked| (asked + KEEP).min(Instant::now()));
+        let servers = std::mem::take(&mut self.servers);
+        self.past
+            .retain(|(server, until)| until.elapsed() < PAST_KEPT && !servers.contains(server));
+        self.past
+            .extend(servers.iter().map(|server| (server.clone(), until)));
+    }
+}
+
+/// Removes outdated entries regularly, until it is aborted.
+pub(super) async fn sweep(lookup: &Lookup, held: &HeldMessages) {
+    let mut ticks = tokio::time::interval(KEEP);
+    loop {
+        ticks.tick().await;
+        lookup.sweep();
+        held.sweep();
+    }
+}

@@ -1,0 +1,502 @@
+//! Many nodes as one through Redis.
+//!
+//! Routes: a set of server IDs for each user and room. [`routes`] alone writes it; [`lookup`] reads and caches it. A server ID
+//! counts only while its lease is valid ([`lease`]). A server without one is dead for good, because every boot has a new ID,
+//! and any node that finds it removes it.
+//!
+//! Messages: a message is published once for each node that holds its receiver, on that node's channel, as the bytes that the
+//! clients get. [`subscriber`] listens there, and proves once a second that published messages come back; [`inbox`] delivers
+//! them. Requests between nodes go the same way ([`control`]). A node that gets nothing back for three seconds reports that
+//! and subscribes again.
+//!
+//! Guarantees: at most once between nodes, and in order per sender and receiver. A sender gets `offline` if no living node
+//! holds the receiver, and an error within the command timeout if Redis did not take the message or the receiver's node does
+//! not listen. [`held`] keeps the order for users who move.
+
+mod control;
+mod deduplicator;
+mod echo_filter;
+mod fences;
+mod health;
+mod held;
+mod holders;
+mod inbox;
+mod keys;
+mod lease;
+mod lookup;
+mod marks;
+mod nodes;
+mod notices;
+mod outgoing;
+mod post;
+mod questions;
+mod routes;
+mod subscriber;
+mod traced;
+mod waiting;
+mod writer;
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
+use signalbox_config::{RedisCompat, RedisConfig};
+use signalbox_protocol::Frame;
+use signalbox_redis_client::{Commands, EndpointError, Endpoints, Topology, Unavailable};
+use signalbox_telemetry::{
+    metrics::Metrics,
+    supervise::supervised,
+    trace::{Span, SpanKind, Trace, Tracer},
+};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
+};
+
+use self::{
+    control::Control,
+    echo_filter::EchoFilter,
+    fences::Fences,
+    health::Health,
+    held::HeldMessages,
+    holders::Holders,
+    inbox::{Inbox, InboxParts},
+    keys::{Ability, KeyNames, RouteName, ServerId},
+    lookup::Lookup,
+    outgoing::Outgoing,
+    routes::RouteWriter,
+    subscriber::SubscriptionDrain,
+};
+use super::{Broker, BrokerError, LocalNode, NodeReport, Target, UserAnswer, UserRequest};
+
+/// After a new link to Redis the other nodes write their routes again. An empty route is not believed before that.
+const BELIEVED_AFTER: Duration = Duration::from_secs(3);
+
+/// The share of the time for leaving in which this node's routes are removed. Routes that are left behind are found dead by
+/// the missing lease.
+const WITHDRAW_SHARE: f64 = 0.4;
+
+/// The share in which messages for users who left are passed on. The rest is for messages that came in last.
+const SETTLE_SHARE: f64 = 0.3;
+
+/// One node's place in a cluster of nodes that meet at Redis.
+pub struct RedisBroker {
+    commands: Commands,
+    keys: Arc<KeyNames>,
+    routes: Arc<RouteWriter>,
+    holders: Arc<Holders>,
+    lookup: Arc<Lookup>,
+    held: Arc<HeldMessages>,
+    outgoing: Arc<Outgoing>,
+    control: Arc<Control>,
+    health: Arc<Health>,
+    own_broadcasts: Arc<EchoFilter>,
+    farewell: SubscriptionDrain,
+    tasks: Mutex<Tasks>,
+    metrics: Arc<Metrics>,
+    /// Whether traces are passed to other nodes.
+    traces: bool,
+}
+
+/// Background tasks. They end when this is dropped.
+#[derive(Default)]
+struct Tasks {
+    /// Keep the routes, the lease and the caches.
+    keepers: JoinSet<()>,
+    /// Takes what comes in.
+    listener: JoinSet<()>,
+}
+
+/// The result of publishing one message.
+#[derive(Default)]
+struct PublishResult {
+    /// Servers that it was published to.
+    reached: usize,
+    /// Servers that are alive and do not listen.
+    unheard: usize,
+    failure: Option<Unavailable>,
+}
+
+impl RedisBroker {
+    /// Joins as `server_id`, which no other boot of any node may ever have had. Connects in the background;
+    /// [`Broker::probe`] returns whether it is connected.
+    ///
+    /// # Errors
+    /// [`EndpointError`] if the configuration names no usable address.
+    pub fn join(
+        config: &RedisConfig,
+        server_id: &str,
+        node: Arc<dyn LocalNode>,
+        metrics: Arc<Metrics>,
+        tracer: Tracer,
+    ) -> Result<Self, EndpointError> {
+        let endpoints = Endpoints::new(config)?;
+        Ok(Self::join_through(
+            endpoints, config, server_id, node, metrics, tracer,
+        ))
+    }
+
+    /// Like [`RedisBroker::join`], with `endpoints` that the caller shares to change the login to Redis later.
+    pub fn join_through(
+        endpoints: Endpoints,
+        config: &RedisConfig,
+        server_id: &str,
+        node: Arc<dyn LocalNode>,
+        metrics: Arc<Metrics>,
+        tracer: Tracer,
+    ) -> Self {
+        let commands = Commands::start(endpoints.clone(), &metrics);
+        let keys = Arc::new(KeyNames::new(config, server_id));
+        let health = Arc::new(Health::new());
+        let own_broadcasts = Arc::<EchoFilter>::default();
+        let routes = Arc::new(RouteWriter::new(
+            commands.clone(),
+            keys.clone(),
+            node.clone(),
+        ));
+        // Servers of `websocket-app` deliver everything to clients, so next to them only messages are published.
+        let traces = tracer.is_on() && keys.compat() == RedisCompat::None;
+        let holders = Holders::new(commands.clone(), keys.clone(), metrics.clone());
+        let holders = Arc::new(holders);
+        let outgoing = Outgoing::new(commands.clone(), keys.clone(), metrics.clone());
+        let outgoing = Arc::new(outgoing);
+        let fences = Arc::new(Fences::new(commands.clone(), keys.clone()));
+        let held = Arc::new(HeldMessages::new(
+            holders.clone(),
+            fences.clone(),
+            keys.clone(),
+            outgoing.clone(),
+            node.clone(),
+            metrics.clone(),
+        ));
+        let lookup = Arc::new(Lookup::new(
+            holders.clone(),
+            held.clone(),
+            fences.clone(),
+            keys.clone(),
+            node.clone(),
+        ));
+        let control = Arc::new(Control::new(commands.clone(), keys.clone(), node.clone()));
+        let receivers = InboxParts {
+            node,
+            routes: routes.clone(),
+            control: control.clone(),
+            fences,
+            held: held.clone(),
+            lookup: lookup.clone(),
+            health: health.clone(),
+            own_broadcasts: own_broadcasts.clone(),
+        };
+        let inbox = Inbox::new(&keys, receivers, metrics.clone(), tracer);
+        let mut tasks = Tasks::default();
+        let (leased, on_link) = watch::channel(0);
+        let lease = (
+            commands.clone(),
+            keys.clone(),
+            routes.clone(),
+            health.clone(),
+            leased,
+        );
+        tasks.keepers.spawn(supervised(
+            "lease",
+            metrics.clone(),
+            lease,
+            |(commands, keys, routes, health, leased)| {
+                lease::keep(commands, keys, routes, health, leased).boxed()
+            },
+        ));
+        let writer = (routes.clone(), health.clone(), on_link);
+        tasks.keepers.spawn(supervised(
+            "writer of routes",
+            metrics.clone(),
+            writer,
+            |(routes, health, leased)| writer::write(routes, health, leased).boxed(),
+        ));
+        tasks.keepers.spawn(supervised(
+            "sweep of routes",
+            metrics.clone(),
+            (lookup.clone(), held.clone()),
+            |(lookup, held)| lookup::sweep(lookup, held).boxed(),
+        ));
+        let farewell = SubscriptionDrain::default();
+        let subscriber = (
+            endpoints,
+            commands.clone(),
+            keys.clone(),
+            Arc::new(inbox),
+            health.clone(),
+            metrics.clone(),
+            farewell.clone(),
+        );
+        tasks.listener.spawn(supervised(
+            "subscriber",
+            metrics.clone(),
+            subscriber,
+            |(endpoints, commands, keys, inbox, health, metrics, farewell)| {
+                subscriber::listen(endpoints, commands, keys, inbox, health, metrics, farewell)
+                    .boxed()
+            },
+        ));
+        Self {
+            commands,
+            keys,
+            routes,
+            holders,
+            lookup,
+            held,
+            outgoing,
+            control,
+            health,
+            own_broadcasts,
+            farewell,
+            tasks: Mutex::new(tasks),
+            metrics,
+            traces,
+        }
+    }
+
+    /// Publishes to every other server that holds `name`.
+    async fn publish_to(
+        &self,
+        name: RouteName<'_>,
+        frame: &Frame,
+        here: bool,
+        trace: Trace<'_>,
+    ) -> Result<usize, BrokerError> {
+        // The cached route may be outdated: if nobody listens there, Redis is asked again.
+        let mut sent = self.publish_by_lookup(name, frame, here, trace).await?;
+        if sent.is_unheard() && self.commands.topology()? != Topology::Cluster {
+            sent = self.publish_by_lookup(name, frame, here, trace).await?;
+        }
+        match sent.failure {
+            Some(error) if sent.reached == 0 => Err(error.into()),
+            None if sent.is_unheard() => Err(BrokerError::Unavailable(
+                "the receiver's node does not listen now".to_owned(),
+            )),
+            None if sent.reached == 0 && self.commands.is_replaced_since(BELIEVED_AFTER) => {
+                Err(BrokerError::Unavailable(
+                    "Redis was away, and who is where is being written anew".to_owned(),
+                ))
+            }
+            _ => Ok(sent.reached),
+        }
+    }
+
+    async fn publish_by_lookup(
+        &self,
+        name: RouteName<'_>,
+        frame: &Frame,
+        here: bool,
+        trace: Trace<'_>,
+    ) -> Result<PublishResult, Unavailable> {
+        // Held until everything is published, so that nothing on a later route overtakes it.
+        let route = self.lookup.open(name).await?;
+        let is_other = |server: &&ServerId| *server != self.keys.own_id();
+        let others: Vec<&ServerId> = route.servers().iter().filter(is_other).collect();
+        if others.is_empty() {
+            return Ok(PublishResult::default());
+        }
+        let mark = match name {
+            RouteName::User(_) => self.mark(&others, here),
+            RouteName::Room(_) => String::new(),
+        };
+        let publish = async |server| {
+            let heard = self.publish_on(server, frame, &mark, trace).await;
+            (server, heard)
+        };
+        let results = join_all(others.into_iter().map(publish)).await;
+        let mut sent = PublishResult::default();
+        for (server, result) in results {
+            match result {
+                Ok(true) => sent.reached += 1,
+                Ok(false) => {
+                    sent.unheard += 1;
+                    self.metrics.redis.unheard.increment();
+                    self.lookup.forget(name, server);
+                }
+                Err(error) => sent.failure = Some(error),
+            }
+        }
+        Ok(sent)
+    }
+
+    /// The mark that lists the servers that get the message.
+    fn mark(&self, others: &[&ServerId], here: bool) -> String {
+        let mut servers: Vec<ServerId> = Vec::new();
+        if others.len() > 1 {
+            servers.extend(others.iter().map(|server| (*server).clone()));
+        }
+        if here {
+            servers.push(self.keys.own_id().clone());
+        }
+        let trail = marks::Trail {
+            servers,
+            ..marks::Trail::default()
+        };
+        marks::line(0, 0, &trail)
+    }
+
+    /// Returns whether anybody listens; `true` if that is unknown.
+    async fn publish_on(
+        &self,
+        server: &ServerId,
+        frame: &Frame,
+        mark: &str,
+        trace: Trace<'_>,
+    ) -> Result<bool, Unavailable> {
+        let span = trace.map(|message| publish_span(message, Some(server)));
+        let traced = match &span {
+            Some(span) if self.traces && self.holders.can(server, Ability::Traces) => {
+                traced::line(span)
+            }
+            _ => String::new(),
+        };
+        let mark = match self.holders.can(server, Ability::Forwards) {
+            true => mark,
+            false => "",
+        };
+        let text = match (traced.as_str(), mark) {
+            ("", "") => Cow::Borrowed(frame.as_str()),
+            (traced, mark) => Cow::Owned([traced, mark, frame.as_str()].concat()),
+        };
+        self.outgoing.post(server, &text, span.as_ref()).await
+    }
+
+    /// Without a trace: other software on the common channel would not understand it.
+    async fn broadcast(&self, frame: &Frame, trace: Trace<'_>) -> Result<usize, BrokerError> {
+        let span = trace.map(|message| publish_span(message, None));
+        self.own_broadcasts.note(frame.as_str());
+        let sent = self.outgoing.broadcast(frame.as_str(), span.as_ref()).await;
+        // This node listens too.
+        Ok(sent?.saturating_sub(1))
+    }
+}
+
+/// The span of one publish, to one server or to all.
+fn publish_span(message: &Span, server: Option<&ServerId>) -> Span {
+    let span = message.child("publish", SpanKind::Producer);
+    span.set("messaging.system", "redis");
+    if let Some(server) = server {
+        span.set("messaging.destination.name", server.to_string());
+    }
+    span
+}
+
+impl Broker for RedisBroker {
+    fn publish<'a>(
+        &'a self,
+        target: Target<'a>,
+        frame: &'a Frame,
+        here: bool,
+        trace: Trace<'a>,
+    ) -> BoxFuture<'a, Result<usize, BrokerError>> {
+        async move {
+            let name = match target {
+                Target::User(user) => RouteName::User(user),
+                Target::Room(room) => RouteName::Room(room),
+                Target::Everyone => return self.broadcast(frame, trace).await,
+            };
+            self.publish_to(name, frame, here, trace).await
+        }
+        .boxed()
+    }
+
+    fn catch_up<'a>(&'a self, user: &'a str) -> Option<BoxFuture<'a, ()>> {
+        self.lookup.catch_up(user).map(FutureExt::boxed)
+    }
+
+    fn ask_about<'a>(
+        &'a self,
+        user: &'a str,
+        request: &'a UserRequest,
+    ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>> {
+        async move {
+            let holders = self.holders.of(RouteName::User(user)).await?;
+            let others = holders
+                .iter()
+                .filter(|(server, _)| server != self.keys.own_id());
+            let ask = async |(server, is_node): &(ServerId, bool)| NodeReport {
+                node: server.to_string(),
+                told: if *is_node {
+                    self.control.ask(server, user, request).await
+                } else {
+                    UserAnswer::CannotBeAsked
+                },
+            };
+            let mut reports = join_all(others.map(ask)).await;
+            reports.retain(|report| !report.told.is_nobody());
+            Ok(reports)
+        }
+        .boxed()
+    }
+
+    fn user_changed(&self, user: &str) {
+        self.routes.changed(RouteName::User(user));
+        self.held.poke(user);
+    }
+
+    fn room_changed(&self, room: &str) {
+        self.routes.changed(RouteName::Room(room));
+    }
+
+    fn user_settled<'a>(&'a self, user: &'a str) -> BoxFuture<'a, ()> {
+        self.routes.flushed(RouteName::User(user)).boxed()
+    }
+
+    fn room_settled<'a>(&'a self, room: &'a str) -> BoxFuture<'a, ()> {
+        self.routes.flushed(RouteName::Room(room)).boxed()
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<String>, BrokerError>> {
+        async move { Ok(nodes::living(&self.commands, &self.keys).await?) }.boxed()
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
+        let link = self.commands.check().map_err(BrokerError::from);
+        let well = link.and_then(|()| self.health.check().map_err(BrokerError::Unavailable));
+        std::future::ready(well).boxed()
+    }
+
+    fn leave(&self, time: Duration) -> BoxFuture<'_, ()> {
+        async move {
+            let end = Instant::now() + time;
+            let mut tasks =
+                std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+            self.health.left();
+            // Nothing may write or renew any more. Messages are still taken until no node sends here.
+            tasks.keepers.shutdown().await;
+            let withdraw = async {
+                self.routes.withdraw().await;
+                nodes::withdraw(&self.commands, &self.keys).await;
+            };
+            let _ = timeout(time.mul_f64(WITHDRAW_SHARE), withdraw).await;
+            // Others may ask about waiting messages as long as this node listens.
+            self.held.settle(time.mul_f64(SETTLE_SHARE)).await;
+            let _ = timeout_at(end, self.farewell.say()).await;
+            self.held
+                .end(end.saturating_duration_since(Instant::now()))
+                .await;
+            tasks.listener.shutdown().await;
+        }
+        .boxed()
+    }
+}
+
+impl PublishResult {
+    fn is_unheard(&self) -> bool {
+        self.reached == 0 && self.unheard > 0
+    }
+}
+
+impl From<Unavailable> for BrokerError {
+    fn from(error: Unavailable) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}

@@ -1,0 +1,80 @@
+//! Requests between nodes about the connections of a user.
+
+use serde::{Deserialize, Serialize};
+use signalbox_protocol::CloseCode;
+
+/// The most connections that one node lists for a [`UserRequest::List`].
+pub const LISTED_MAX: usize = 1_000;
+
+/// A request to each node that holds a user, about their connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UserRequest {
+    /// Count them.
+    Count,
+    /// List them.
+    List,
+    /// Close them, after the queued frames.
+    Disconnect {
+        /// The code of the close frame.
+        code: CloseCode,
+        /// Its reason, for people.
+        reason: String,
+    },
+    /// Close the one with this name, after its queued frames.
+    DisconnectOne {
+        /// The name of the connection.
+        connection: String,
+        /// The code of the close frame.
+        code: CloseCode,
+        /// Its reason, for people.
+        reason: String,
+    },
+}
+
+/// One connection, as its node knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionReport {
+    /// Its name, unique in the cluster.
+    pub id: String,
+    /// The peer's address and port.
+    pub address: String,
+    /// When it was opened: milliseconds since 1970-01-01T00:00:00Z.
+    pub connected_at_ms: u64,
+    /// Whether it speaks `signalbox.v1`.
+    pub v1: bool,
+    /// How many rooms it is in.
+    pub rooms: usize,
+}
+
+/// The result of a [`UserRequest`] on another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeReport {
+    /// The server ID of the node.
+    pub node: String,
+    /// Its answer.
+    pub told: UserAnswer,
+}
+
+/// The answer to a [`UserRequest`] of a node that, as far as is known, holds the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UserAnswer {
+    /// The number of connections concerned.
+    Connections(usize),
+    /// The connections: the answer to [`UserRequest::List`].
+    Listed(Vec<ConnectionReport>),
+    /// No answer in time. The node may have carried out the request all the same.
+    Nothing,
+    /// It is a server of `websocket-app`, which cannot be asked.
+    CannotBeAsked,
+}
+
+impl UserAnswer {
+    /// Whether the node turned out to hold nobody.
+    pub fn is_nobody(&self) -> bool {
+        match self {
+            Self::Connections(count) => *count == 0,
+            Self::Listed(list) => list.is_empty(),
+            Self::Nothing | Self::CannotBeAsked => false,
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Settings that are valid and probably not meant.
+
+use super::settings::{Section, Settings};
+
+/// One sentence per finding, with the key and advice.
+pub(super) fn of(settings: &Settings) -> Vec<String> {
+    let section = |name| settings.sections.get(name);
+    let (Some(server), Some(auth)) = (section("server"), section("auth")) else {
+        return Vec::new();
+    };
+    let mut advice = Vec::new();
+    if let Some(variable) = &settings.port_alone {
+        advice.extend(port_alone(variable, server, auth));
+    }
+    if auth.text("mode") == "jwt" {
+        advice.extend(unbound_tokens(auth));
+        advice.extend(unprotected_keys(auth));
+    }
+    advice
+}
+
+/// A port says nothing about the address: other machines cannot connect.
+fn port_alone(variable: &str, server: &Section, auth: &Section) -> Option<String> {
+    let listen = server.address("listen");
+    if !server.is_set_by("listen", variable) || !listen.ip().is_loopback() {
+        return None;
+    }
+    let condition = if auth.text("mode") == "none" {
+        "set auth.mode = \"jwt\" with a key (or auth.allow_insecure = true behind something that lets in only whom it \
+         knows), and "
+    } else {
+        "set "
+    };
+    Some(format!(
+        "server.listen is {listen}: {variable} sets the port alone, and the address is by default one that only this \
+         machine can reach; for others {condition}SIGNALBOX_SERVER__LISTEN=0.0.0.0:{}",
+        listen.port()
+    ))
+}
+
+/// The keys of a set belong to an identity provider that signs tokens for other applications too.
+fn unbound_tokens(auth: &Section) -> Option<String> {
+    let source = ["jwks_file", "jwks_url"]
+        .into_iter()
+        .find(|name| auth.optional(name).is_some())?;
+    let missing: Vec<&str> = ["jwt_issuer", "jwt_audience"]
+        .into_iter()
+        .filter(|name| auth.optional(name).is_none())
+        .collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = missing.iter().map(|name| format!("auth.{name}")).collect();
+    Some(format!(
+        "auth.{source} is used without {}: tokens that its keys signed for other applications are accepted too; set {}",
+        names.join(" and "),
+        if names.len() > 1 { "both" } else { "it" }
+    ))
+}
+
+fn unprotected_keys(auth: &Section) -> Option<String> {
+    let url = auth.optional("jwks_url")?;
+    let uri: hyper::Uri = url.parse().ok()?;
+    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
+    let is_local = host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback());
+    (uri.scheme_str() == Some("http") && !is_local).then(|| {
+        "auth.jwks_url is fetched without TLS: whoever can change what comes over the network can make tokens; write \
+         https://"
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::{Config, Environment};
+
+    fn advice(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
+        let environment: Environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let config = Config::parse(text, Path::new("/srv/platform.toml"), &environment);
+        config.unwrap_or_else(|errors| panic!("{errors}")).advice
+    }
+
+    #[test]
+    fn a_port_alone_leaves_other_machines_out_and_it_is_said_how_to_let_them_in() {
+        let alone = [("WSS_PORT", "9000")];
+        let told = advice("", &alone);
+        assert_eq!(told.len(), 1);
+        for part in [
+            "127.0.0.1:9000",
+            "WSS_PORT",
+            "auth.mode",
+            "SIGNALBOX_SERVER__LISTEN=0.0.0.0:9000",
+        ] {
+            assert!(told[0].contains(part), "{part}: {told:?}");
+        }
+        let jwt = "[auth]\nmode = \"jwt\"\njwt_secret = \"0123456789abcdef0123456789abcdef\"\n";
+        let told = advice(jwt, &alone);
+        assert!(!told[0].contains("auth.mode"), "{told:?}");
+        // Who names the address means it.
+        let listen = "[server]\nlisten = \"127.0.0.1:1\"\n";
+        assert_eq!(advice(listen, &alone), [""; 0]);
+        let ours = [
+            ("WSS_PORT", "9000"),
+            ("SIGNALBOX_SERVER__LISTEN", "127.0.0.1:1"),
+        ];
+        assert_eq!(advice("", &ours), [""; 0]);
+        assert_eq!(advice("", &[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_key_set_without_issuer_or_audience_is_told() {
+        let auth = |rest: &str| format!("[auth]\nmode = \"jwt\"\njwks_file = \"a\"\n{rest}");
+        let (issuer, audience) = ("jwt_issuer = \"i\"\n", "jwt_audience = \"a\"\n");
+        let told = advice(&auth(""), &[]);
+        assert!(
+            told[0].contains("without auth.jwt_issuer and auth.jwt_audience"),
+            "{told:?}"
+        );
+        let told = advice(&auth(issuer), &[]);
+        assert!(told[0].contains("without auth.jwt_audience:"), "{told:?}");
+        let told = advice(&auth(audience), &[]);
+        assert!(told[0].contains("without auth.jwt_issuer:"), "{told:?}");
+        assert_eq!(advice(&auth(&format!("{issuer}{audience}")), &[]), [""; 0]);
+        // A key of one's own signs for nobody else.
+        let pem = "[auth]\nmode = \"jwt\"\njwt_key_file = \"a\"\n";
+        assert_eq!(advice(pem, &[]), [""; 0]);
+    }
+
+    #[test]
+    fn keys_that_come_over_a_network_without_tls_are_told() {
+        let auth = |url: &str| {
+            format!(
+                "[auth]\nmode = \"jwt\"\njwks_url = \"{url}\"\njwt_issuer = \"i\"\njwt_audience = \"a\"\n"
+            )
+        };
+        let told = advice(&auth("http://login.example.com/keys"), &[]);
+        assert!(told[0].contains("without TLS"), "{told:?}");
+        for url in [
+            "https://login.example.com/keys",
+            "http://127.0.0.1:1/keys",
+            "http://[::1]:1/keys",
+            "http://localhost/keys",
+        ] {
+            assert_eq!(advice(&auth(url), &[]), [""; 0], "{url}");
+        }
+    }
+}

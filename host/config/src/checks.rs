@@ -1,0 +1,485 @@
+//! Checks of text values. An error has the reason without the text, which may be a secret.
+
+use signalbox_protocol::event_type;
+
+/// A check of one text.
+pub(super) type Check = fn(&str) -> Result<(), String>;
+
+/// Anything goes.
+pub(super) fn any(_: &str) -> Result<(), String> {
+    Ok(())
+}
+
+/// A secret as it is meant to be: what surrounds it by mistake would be part of it.
+pub(super) fn secret(text: &str) -> Result<(), String> {
+    if text.trim() != text || text.starts_with('\u{feff}') {
+        return Err(
+            "begins or ends with white space, such as a line break, which would be part of it; remove that".to_owned(),
+        );
+    }
+    let is_quoted = ['"', '\'', '`']
+        .iter()
+        .any(|quote| text.len() > 1 && text.starts_with(*quote) && text.ends_with(*quote));
+    if is_quoted {
+        return Err("is in quotes, which would be part of it; remove them".to_owned());
+    }
+    Ok(())
+}
+
+/// The address of a JWKS, or nothing.
+pub(super) fn jwks_url(text: &str) -> Result<(), String> {
+    const HINT: &str = "write it such as https://login.example.com/.well-known/jwks.json";
+    if text.is_empty() {
+        return Ok(());
+    }
+    let (_, has_login) = http_address(text, HINT)?;
+    if has_login {
+        return Err(format!(
+            "holds a user or password, and a key set is public: {HINT}"
+        ));
+    }
+    if text.contains('#') {
+        return Err(format!("goes on after #, which says nothing here: {HINT}"));
+    }
+    Ok(())
+}
+
+/// An address of HTTP or HTTPS, and whether it holds a user or password. `hint` ends the error.
+fn http_address(text: &str, hint: &str) -> Result<(hyper::Uri, bool), String> {
+    let uri: hyper::Uri = text
+        .parse()
+        .map_err(|_| format!("is not an address: {hint}"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(format!("does not begin with http:// or https://: {hint}"));
+    }
+    let authority = uri.authority();
+    let has_login = authority.is_some_and(|authority| authority.as_str().contains('@'));
+    Ok((uri, has_login))
+}
+
+/// The name of a node; empty stands for the name of the host.
+pub(super) fn node_id(text: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if text.len() <= 64 && text.chars().all(legal) {
+        return Ok(());
+    }
+    Err("is not a node name: write 1 to 64 of A-Z a-z 0-9 _ . -".to_owned())
+}
+
+/// The name of a plugin.
+pub(super) fn plugin_name(text: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
+    if (1..=64).contains(&text.len()) && text.chars().all(legal) {
+        return Ok(());
+    }
+    Err("is not a plugin name: write 1 to 64 of a-z 0-9 _ -".to_owned())
+}
+
+/// A path that must be there.
+pub(super) fn path(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("is not a path: write the path of a file".to_owned());
+    }
+    Ok(())
+}
+
+/// A path that may be empty.
+pub(super) fn optional_path(text: &str) -> Result<(), String> {
+    if text.contains('\0') {
+        return Err("is not a path: it holds a NUL".to_owned());
+    }
+    Ok(())
+}
+
+/// Addresses of Redis, comma separated. The reason shows nothing of them: they may hold passwords.
+pub(super) fn redis_urls(text: &str) -> Result<(), String> {
+    const HINT: &str = "write redis://host:port or rediss://user:password@host:port, comma separated, with special \
+                        characters of a password as %xx";
+    for (index, url) in split_redis_urls(text).enumerate() {
+        redis_url(url).map_err(|reason| {
+            format!(
+                "is no list of addresses: number {} {reason}; {HINT}",
+                index + 1
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn redis_url(url: &str) -> Result<(), String> {
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    if !matches!(scheme, Some("redis" | "rediss")) {
+        return Err("does not begin with redis:// or rediss://".to_owned());
+    }
+    let parsed = redis::parse_redis_url(url).ok_or("cannot be read as a URL")?;
+    if parsed.fragment().is_some() || parsed.query().is_some() {
+        return Err("goes on after # or ?, which says nothing here".to_owned());
+    }
+    if parsed.host_str().is_none_or(str::is_empty) {
+        return Err("names no host".to_owned());
+    }
+    let database = parsed.path().trim_matches('/');
+    if !database.is_empty() && database.parse::<u32>().is_err() {
+        return Err("has a path that is no number of a database".to_owned());
+    }
+    let info = redis::IntoConnectionInfo::into_connection_info(parsed)
+        .map_err(|_| "names nothing that can be connected to")?;
+    let login = info.redis_settings();
+    for (what, text) in [("user", login.username()), ("password", login.password())] {
+        secret(text.unwrap_or_default()).map_err(|reason| format!("has a {what} that {reason}"))?;
+    }
+    Ok(())
+}
+
+/// An address of Redis without user and password.
+pub(super) fn without_login(url: &str) -> String {
+    let Some(mut parsed) = redis::parse_redis_url(url) else {
+        return String::new();
+    };
+    // Both refuse only addresses that have no host.
+    let _ = parsed.set_username("");
+    let _ = parsed.set_password(None);
+    parsed.into()
+}
+
+/// Whether an address of Redis asks for TLS.
+pub(super) fn is_tls(url: &str) -> bool {
+    url.starts_with("rediss://")
+}
+
+/// The addresses in such a list.
+pub(super) fn split_redis_urls(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim)
+}
+
+/// Where a collector of OTLP is, or nothing. What follows the host is a path, to which that of the signal is added.
+pub(super) fn otlp_endpoint(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    const HINT: &str =
+        "write http://host:port or https://host:port of its OTLP over HTTP, mostly port 4318";
+    let (uri, has_login) = http_address(text, HINT)?;
+    if has_login {
+        return Err(
+            "holds a user or password, which belongs into OTEL_EXPORTER_OTLP_HEADERS".to_owned(),
+        );
+    }
+    if uri.query().is_some() {
+        return Err(format!("goes on after ?, which says nothing here: {HINT}"));
+    }
+    Ok(())
+}
+
+/// What keys of Redis begin with. With empty braces a cluster would look at the whole key for its slot, and keys that
+/// belong together would be apart.
+pub(super) fn key_prefix(text: &str) -> Result<(), String> {
+    if text.contains("{}") {
+        return Err(
+            "contains {}, which would scatter over a cluster what belongs together".to_owned(),
+        );
+    }
+    Ok(())
+}
+
+/// A namespace of CloudWatch.
+pub(super) fn cloudwatch_namespace(text: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "._-/#:".contains(c);
+    let is_own = !text.starts_with(':') && !text.starts_with("AWS/");
+    if (1..=255).contains(&text.len()) && text.chars().all(legal) && is_own {
+        return Ok(());
+    }
+    Err(
+        "is not a namespace of one's own: write 1 to 255 of A-Z a-z 0-9 . _ - / # :, not beginning with : or AWS/"
+            .to_owned(),
+    )
+}
+
+/// A region of AWS, or nothing. It becomes part of a host's name.
+pub(super) fn region(text: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if text.len() <= 64 && text.chars().all(legal) {
+        return Ok(());
+    }
+    Err("is not a region: write it as eu-central-1".to_owned())
+}
+
+/// The address of a service, or nothing.
+pub(super) fn endpoint(text: &str) -> Result<(), String> {
+    const HINT: &str = "write http:// or https://, and a host";
+    let host = match text.split_once("://") {
+        Some(("http" | "https", host)) => host,
+        _ if text.is_empty() => return Ok(()),
+        _ => return Err(format!("is not an address: {HINT}")),
+    };
+    if host.is_empty() || host.starts_with('/') || text.contains(char::is_whitespace) {
+        return Err(format!("names no host: {HINT}"));
+    }
+    Ok(())
+}
+
+/// Shortest key of an API. Nothing keeps the right key out, so guesses are limited by its length alone.
+const KEY_BYTES_MIN: usize = 16;
+
+/// A key that travels in an `Authorization` header (RFC 6750 §2.1), or nothing.
+pub(super) fn bearer_key(text: &str) -> Result<(), String> {
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(
+            "cannot be sent in a header: write visible ASCII characters without spaces".to_owned(),
+        );
+    }
+    if (1..KEY_BYTES_MIN).contains(&text.len()) {
+        return Err(format!(
+            "is {} characters long, which can be guessed: write {KEY_BYTES_MIN} or more; make one with: openssl rand -hex 32",
+            text.len()
+        ));
+    }
+    Ok(())
+}
+
+/// The types that a plugin sees: an event type, a prefix with a final `*`, or `*`.
+pub(super) fn event_pattern(text: &str) -> Result<(), String> {
+    if event_type::is_built_in(text) {
+        return Err(
+            "is built into the server and cannot be given to a plugin; leave it out".into(),
+        );
+    }
+    spelled_as_pattern(text)
+}
+
+/// The types that clients may send: an event type, a prefix with a final `*`, or `*`.
+pub(super) fn client_events(text: &str) -> Result<(), String> {
+    if event_type::is_built_in(text) {
+        return Err(
+            "is built into the server, which decides itself whether clients may send it; leave it out"
+                .into(),
+        );
+    }
+    spelled_as_pattern(text)
+}
+
+fn spelled_as_pattern(text: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
+    let (prefix, is_prefix) = match text.strip_suffix('*') {
+        Some(prefix) => (prefix, true),
+        None => (text, false),
+    };
+    let length_fits = prefix.len() <= 64 && (is_prefix || !prefix.is_empty());
+    if length_fits && prefix.chars().all(legal) {
+        return Ok(());
+    }
+    Err(
+        "is not an event pattern: write 1 to 64 of A-Z a-z 0-9 _ . : -, with one * at most, at the end"
+            .to_owned(),
+    )
+}
+
+/// An origin as a browser sends it (RFC 6454 §6.2): lower case, without the default port of its scheme.
+///
+/// # Errors
+///
+/// The reason why it is none.
+pub fn normal_origin(text: &str) -> Result<String, String> {
+    const HINT: &str = "write it as the browser sends it, such as \"https://app.example.com\"";
+    let lower = text.to_ascii_lowercase();
+    let Some((scheme, host)) = lower.split_once("://") else {
+        return Err(format!("is not an origin: {HINT}"));
+    };
+    let scheme_is_legal = scheme.starts_with(|c: char| c.is_ascii_lowercase())
+        && scheme
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c));
+    let legal = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+    if !scheme_is_legal || host.is_empty() || !host.chars().all(legal) {
+        return Err(format!(
+            "is not an origin: it is a scheme and a host without path, user or wildcard; {HINT}"
+        ));
+    }
+    let default_port = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => "",
+    };
+    let host = host.strip_suffix(default_port).unwrap_or(host);
+    Ok(format!("{scheme}://{host}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_patterns() {
+        let longest = "a".repeat(64);
+        for good in [
+            "chat_message",
+            "game.*",
+            "*",
+            "a:b-c.D_9",
+            &longest,
+            "join*",
+        ] {
+            assert_eq!(event_pattern(good), Ok(()), "{good}");
+            assert_eq!(client_events(good), Ok(()), "{good}");
+        }
+        let too_long = "a".repeat(65);
+        let reserved = [
+            "join",
+            "ack",
+            "token_expiring",
+            "signalbox.x",
+            "signalbox.*",
+        ];
+        for bad in ["", "**", "a*b", "a b", "ä", &too_long]
+            .into_iter()
+            .chain(reserved)
+        {
+            assert!(event_pattern(bad).is_err(), "{bad}");
+            assert!(client_events(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn origins_are_written_as_browsers_send_them() {
+        assert_eq!(
+            normal_origin("HTTPS://App.Example.com:443").as_deref(),
+            Ok("https://app.example.com")
+        );
+        assert_eq!(
+            normal_origin("http://localhost:3000").as_deref(),
+            Ok("http://localhost:3000")
+        );
+        for bad in [
+            "app.example.com",
+            "https://",
+            "https://a/",
+            "https://*.a.com",
+            "null",
+            "://a",
+        ] {
+            assert!(normal_origin(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_and_keys() {
+        assert!(node_id("Node_1.a-b").is_ok());
+        assert!(node_id("a b").is_err());
+        assert!(node_id(&"a".repeat(65)).is_err());
+        assert!(plugin_name("chat-2_x").is_ok());
+        assert!(plugin_name("Chat").is_err());
+        assert!(plugin_name("").is_err());
+        assert!(key_prefix("{chat}:").is_ok());
+        assert!(key_prefix("{}chat:").is_err());
+        assert!(bearer_key("abc+/=0123456789").is_ok());
+        assert!(bearer_key("").is_ok(), "no key");
+        let short = bearer_key("fifteen-letters").expect_err("too short");
+        assert!(!short.contains("fifteen") && short.contains("15 characters"));
+        assert!(bearer_key("two words").is_err());
+    }
+
+    #[test]
+    fn what_surrounds_a_secret_by_mistake_is_refused() {
+        for good in ["", "a", "\"", "'a", "a b", "it's", "p\"w\"d", "ä"] {
+            assert_eq!(secret(good), Ok(()), "{good:?}");
+        }
+        for bad in ["a\n", "a\r\n", " a", "a\t", "\u{a0}a", "\u{feff}a", " "] {
+            let error = secret(bad).expect_err(bad);
+            assert!(error.contains("white space"), "{bad:?}: {error}");
+        }
+        for bad in ["\"a\"", "'a'", "`a`", "\"\""] {
+            let error = secret(bad).expect_err(bad);
+            assert!(error.contains("quotes"), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_key_sets() {
+        for good in [
+            "",
+            "https://login.example.com/.well-known/jwks.json",
+            "http://127.0.0.1:8080/keys?v=1",
+        ] {
+            assert_eq!(jwks_url(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "login.example.com/keys",
+            "ftp://a/keys",
+            "file:///keys.json",
+            "https://",
+            "https://u:p@a/keys",
+            "https://a/keys#1",
+            "/keys",
+        ] {
+            assert!(jwks_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_redis_lose_their_login_and_nothing_else() {
+        for (url, bare) in [
+            ("redis://user:pw@a:6380/2", "redis://a:6380/2"),
+            ("rediss://:pw@[::1]", "rediss://[::1]"),
+            ("redis://a", "redis://a"),
+        ] {
+            assert_eq!(without_login(url), bare);
+        }
+    }
+
+    #[test]
+    fn addresses_of_collectors() {
+        for good in ["", "http://127.0.0.1:4318", "https://otlp.example.com/v2/"] {
+            assert_eq!(otlp_endpoint(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "collector:4318",
+            "grpc://a",
+            "http://",
+            "http://u:p@a",
+            "http://a?b=1",
+            "/v1/traces",
+        ] {
+            assert!(otlp_endpoint(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_redis_are_refused_without_being_shown() {
+        for good in [
+            "redis://127.0.0.1",
+            "redis://user:p%40ss@[::1]:6380/2",
+            "rediss://a.example.com:6380, rediss://b.example.com:6380",
+        ] {
+            assert_eq!(redis_urls(good), Ok(()), "{good}");
+        }
+        for (bad, reason) in [
+            ("", "number 1 does not begin with redis://"),
+            ("hush@127.0.0.1:6379", "does not begin with redis://"),
+            ("redis://a,b:6379", "number 2 does not begin with"),
+            ("redis://", "names no host"),
+            ("redis://:hush@:6379", "cannot be read"),
+            ("redis://a:hush", "cannot be read"),
+            ("redis://a/hush", "no number of a database"),
+            ("rediss://a/#hush", "goes on after #"),
+            ("redis://a?hush=1", "goes on after #"),
+            ("redis://u:%ff@a", "names nothing"),
+            ("redis://0.0.0.0", "names nothing"),
+            (
+                "redis://:hush%0A@a",
+                "a password that begins or ends with white space",
+            ),
+            (
+                "redis://:%20hush@a",
+                "a password that begins or ends with white space",
+            ),
+            ("redis://:\"hush\"@a", "a password that is in quotes"),
+            ("redis://'hush':x@a", "a user that is in quotes"),
+        ] {
+            let error = redis_urls(bad).expect_err(bad);
+            assert!(
+                error.contains(reason) && !error.contains("hush"),
+                "{bad}: {error}"
+            );
+        }
+    }
+}

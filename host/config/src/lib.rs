@@ -1,0 +1,526 @@
+//! The configuration: `platform.toml`, environment variables, and their meaning.
+//!
+//! The way of a file is raw text → settings, each with the place it came from → [`Config`], or a list of
+//! *every* error in it. A [`Config`] cannot be wrong: whatever holds one need not check it again. All keys, with
+//! kind, bounds and default, stand in one table, [`keys`]; reading, the environment and the reference manual
+//! follow from it.
+//!
+//! This module is a leaf: it knows nothing of the rest of the server.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use signalbox_protocol::event_type::Patterns;
+
+mod advice;
+pub mod environment;
+mod errors;
+mod files;
+mod http;
+pub mod keys;
+pub mod live;
+mod load;
+mod secret_files;
+pub mod units;
+
+mod assemble;
+mod auth;
+mod checks;
+mod document;
+mod dotenv;
+mod json;
+mod plugins;
+mod settings;
+pub mod shown;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use assemble::SECRET_BYTES_MIN;
+pub use auth::{AuthConfig, JwtConfig, JwtKeySource};
+pub use checks::normal_origin;
+pub use errors::{ConfigError, ConfigErrors, SettingPlace};
+pub use files::read_text;
+pub use http::HttpLimits;
+pub use load::DEFAULT_FILE;
+pub use shown::Shown;
+
+/// The configuration of a server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[server]`.
+    pub server: ServerConfig,
+    /// `[auth]`.
+    pub auth: AuthConfig,
+    /// `[broker]`.
+    pub broker: BrokerConfig,
+    /// `[events]`.
+    pub events: EventsConfig,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[cloudwatch]`; `None`: nothing is pushed. Cannot be changed while the server runs.
+    pub cloudwatch: Option<CloudWatchConfig>,
+    /// `[metrics]`.
+    pub metrics: MetricsConfig,
+    /// `[demo]`.
+    pub demo: DemoConfig,
+    /// `[tracing]`; `None`: messages are not traced.
+    pub tracing: Option<TracingConfig>,
+    /// `[admin]`.
+    pub admin: AdminConfig,
+    /// `[api]`.
+    pub api: ApiConfig,
+    /// `[plugin_cache] dir`: the absolute folder for compiled plugins; `None`: they are not kept.
+    pub plugin_cache_dir: Option<PathBuf>,
+    /// `[plugin_versions]`. Cannot be changed while the server runs.
+    pub plugin_versions: PluginVersionsConfig,
+    /// `[plugin_probation]`.
+    pub plugin_probation: ProbationConfig,
+    /// `[[plugins]]`, in the order of the chain.
+    pub plugins: Vec<PluginConfig>,
+    /// The files that secrets were read from, absolute.
+    pub secret_files: BTreeSet<PathBuf>,
+    /// Valid settings that are probably not intended, each as a sentence with advice.
+    pub advice: Vec<String>,
+    /// All of it to be shown, without secrets.
+    pub shown: Shown,
+    /// All of it to be compared.
+    pub resolved: live::Resolved,
+}
+
+/// `[server]`: the listener and what every connection has in common.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerConfig {
+    /// The address to listen on. Cannot be changed while the server runs.
+    pub listen: SocketAddr,
+    /// The name of this node, 1–64 of `A-Z a-z 0-9 _ . -`. Cannot be changed while the server runs.
+    pub node_id: String,
+    /// How long a drain may take, from the first close to the exit; at most 1 h.
+    pub drain_timeout: Duration,
+    /// Silence after which the server pings, 10 ms – 1 h.
+    pub ping_interval: Duration,
+    /// Silence after which the server drops the connection, 10 ms – 24 h; longer than `ping_interval`.
+    pub idle_timeout: Duration,
+    /// Which web pages may connect.
+    pub allowed_origins: AllowedOrigins,
+    /// The hosts that a request may name in mode `none` on a loopback, in addition to those of the machine itself: lower case, without
+    /// a port, or `*.` and a domain.
+    pub allowed_hosts: Vec<String>,
+    /// The path of the WebSocket, without a slash at its end. Cannot be changed while the server runs.
+    pub websocket_path: String,
+    /// The address that serves `/metrics`, `/api/` and `/admin/` instead of `listen`. Cannot be changed while the server runs.
+    pub internal_listen: Option<SocketAddr>,
+    /// Whose word is taken for the address of a client.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether connections of [`trusted_proxies`](Self::trusted_proxies) begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// Whether clients may be told which versions of plugins saw their messages.
+    pub trace_plugins: bool,
+}
+
+/// The web pages that may connect, by `Origin`. Clients that send none are not browsers and are admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedOrigins {
+    /// The page's host must be the host that the upgrade names.
+    SameHost,
+    /// Any page (`"*"`).
+    Any,
+    /// These origins, lower case: `https://app.example.com`, `null`, or `https://*.example.com` for every host below it.
+    List(Vec<String>),
+}
+
+/// `[broker]`: the transport between nodes. Cannot be changed while the server runs, except for the user and the password of
+/// Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BrokerConfig {
+    /// Inside this process; one node.
+    Memory,
+    /// Redis, with `[redis]`.
+    Redis(RedisConfig),
+}
+
+/// `[redis]`: its address, and how nodes share it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisConfig {
+    /// At least one address, `redis://` or `rediss://`. They may hold passwords.
+    pub urls: Vec<String>,
+    /// How the servers work together.
+    pub mode: RedisMode,
+    /// The master that the sentinels watch; `None`: the only one.
+    pub sentinel_master: Option<String>,
+    /// A PEM file with the certificate authority of `rediss://`; `None`: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// The other software that shares the servers.
+    pub compat: RedisCompat,
+    /// The prefix of every key and channel.
+    pub key_prefix: String,
+    /// How long a command may take, 10 ms – 60 s.
+    pub command_timeout: Duration,
+}
+
+/// How the servers of Redis work together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedisMode {
+    /// Ask them.
+    Auto,
+    /// One server has all keys.
+    Single,
+    /// They share the keys.
+    Cluster,
+    /// Sentinels name the one that has all keys.
+    Sentinel,
+}
+
+/// The other software that uses the keys and channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedisCompat {
+    /// Nodes of Signalbox alone, and workers that publish.
+    None,
+    /// Nodes of the Go server `websocket-app` too.
+    WebsocketApp,
+}
+
+impl std::fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisConfig")
+            .field("urls", &format_args!("{} of them", self.urls.len()))
+            .field("mode", &self.mode)
+            .field("sentinel_master", &self.sentinel_master)
+            .field("ca_file", &self.ca_file)
+            .field("compat", &self.compat)
+            .field("key_prefix", &self.key_prefix)
+            .field("command_timeout", &self.command_timeout)
+            .finish()
+    }
+}
+
+/// `[events]`: the event types that clients may send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventsConfig {
+    /// The types that clients may send, in addition to built-in types and those that plugins handle.
+    pub client: Patterns,
+}
+
+/// `[limits]`: the bounds of a connection and of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest frame a client may send, in bytes; a larger one closes the connection with 1009.
+    pub frame_bytes_max: usize,
+    /// Bytes that may be queued for one connection; above that it is closed with 4001.
+    pub outbox_bytes_max: usize,
+    /// Sustained messages of one connection per second; 0: no limit.
+    pub messages_per_second: u32,
+    /// Messages of one connection in one burst.
+    pub messages_burst: u32,
+    /// Time from the first byte of a message to its last, 10 ms – 1 h; over it the connection is closed with 4005.
+    pub message_time_max: Duration,
+    /// Sustained control frames and small fragments of one connection per second; 0: no limit.
+    pub control_frames_per_second: u32,
+    /// Memory of messages that have begun and not ended, on this node, in bytes; 0: no limit.
+    pub unfinished_bytes_max: usize,
+    /// Connections of one user on this node; 0: no limit.
+    pub connections_per_user_max: usize,
+    /// Connections of this node; 0: no limit.
+    pub connections_max: usize,
+    /// Connections of one address to this node; 0: no limit.
+    pub connections_per_address_max: usize,
+    /// Connections that this node lets in per second; 0: no limit.
+    pub upgrades_per_second: u32,
+    /// Time from accepting a TCP connection to its first byte, and time for the body of a call of `/api/`.
+    pub upgrade_timeout: Duration,
+    /// Limits of a connection before it is a WebSocket.
+    pub http: HttpLimits,
+    /// Rooms that one connection may be in.
+    pub rooms_per_connection_max: usize,
+    /// Bytes of the names of all rooms that one connection may be in.
+    pub room_name_bytes_max: usize,
+    /// Largest plugin file, in bytes.
+    pub plugin_file_bytes_max: usize,
+}
+
+/// `[cloudwatch]`: the destination of metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudWatchConfig {
+    /// Their namespace.
+    pub namespace: String,
+    /// The region; `None`: the one that the SDK finds.
+    pub region: Option<String>,
+    /// The endpoint, `http://` or `https://`; `None`: the one that the SDK finds.
+    pub endpoint: Option<String>,
+    /// Time between two pushes, 1 s – 1 h.
+    pub interval: Duration,
+    /// How finely CloudWatch keeps the values.
+    pub storage_resolution: StorageResolution,
+}
+
+/// How finely CloudWatch keeps values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageResolution {
+    /// By the second.
+    Second,
+    /// By the minute.
+    Minute,
+}
+
+/// `[metrics]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Whether `/metrics` is served.
+    pub prometheus: bool,
+}
+
+/// `[demo]`. Cannot be changed while the server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DemoConfig {
+    /// Whether the chat page is served.
+    pub enabled: bool,
+    /// Whether it is on an address that is not a loopback too.
+    pub public: bool,
+}
+
+/// `[tracing]`: the share of traced messages, and the destination of spans. Cannot be changed while the server runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TracingConfig {
+    /// The collector: `http://` or `https://`, without the path of the signal.
+    pub otlp_endpoint: String,
+    /// The share of messages that are traced, 0 – 1.
+    pub sample_ratio: f64,
+    /// Traces that this node begins in a second, at most.
+    pub traces_per_second: u32,
+}
+
+/// `[admin]`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// The key of `/admin/`; `None`: every call answers 401.
+    pub key: Option<String>,
+    /// Time that an uploaded component may take to come in, 10 ms – 1 h.
+    pub upload_timeout: Duration,
+}
+
+/// `[api]`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// The keys of `/api/`; if there are none, every call answers 401.
+    pub keys: Vec<String>,
+}
+
+impl std::fmt::Debug for AdminConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminConfig")
+            .field("key", &self.key.as_ref().map(|_| values::MASK))
+            .field("upload_timeout", &self.upload_timeout)
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for ApiConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ApiConfig {{ keys: {} of them }}", self.keys.len())
+    }
+}
+
+/// `[plugin_versions]`: which versions of plugins can be gone back to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginVersionsConfig {
+    /// The absolute folder for them; `None`: in memory only.
+    pub dir: Option<PathBuf>,
+    /// The number of earlier versions per plugin, 1–20.
+    pub keep: usize,
+}
+
+/// `[plugin_probation]`: when a version that went live has proved itself, and when the one before it comes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbationConfig {
+    /// How long it is watched, at most 1 h; zero: not at all.
+    pub time: Duration,
+    /// After how many calls that ends earlier.
+    pub calls: u64,
+    /// Traps and deadline misses in a hundred calls, 1–100, that it may have.
+    pub failure_percent: u32,
+    /// The number of calls before the share of failures is judged, at most `calls`.
+    pub calls_min: u64,
+    /// Users whose calls must fail, at least 2.
+    pub users_min: usize,
+}
+
+impl Default for ProbationConfig {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(30),
+            calls: 1_000,
+            failure_percent: 5,
+            calls_min: 20,
+            users_min: 3,
+        }
+    }
+}
+
+/// One `[[plugins]]` entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PluginConfig {
+    /// Unique name, 1–64 of `a-z 0-9 _ -`.
+    pub name: String,
+    /// The component file, made absolute against the folder of the configuration file.
+    pub path: PathBuf,
+    /// The event types it sees: names, or prefixes that end in `*`.
+    pub events: Vec<String>,
+    /// The effect of a failed call on its message.
+    pub on_failure: OnFailure,
+    /// How many instances there are.
+    pub instances: InstanceMode,
+    /// The bounds of its calls.
+    pub limits: PluginLimits,
+    /// How a new version is tried before it goes live; `None`: it goes live at once.
+    pub rollout: Option<RolloutConfig>,
+    /// `config` as JSON text, passed to `init`; `{}` if there is none.
+    pub config_json: String,
+}
+
+impl PluginConfig {
+    /// Whether a component with the configuration `other` is the same version as with this one: its path and its rollout do not
+    /// affect its behaviour.
+    pub fn makes_same_version(&self, other: &Self) -> bool {
+        let Self {
+            name,
+            path: _,
+            events,
+            on_failure,
+            instances,
+            limits,
+            rollout: _,
+            config_json,
+        } = self;
+        (name, events, limits, config_json)
+            == (
+                &other.name,
+                &other.events,
+                &other.limits,
+                &other.config_json,
+            )
+            && (*on_failure, *instances) == (other.on_failure, other.instances)
+    }
+}
+
+/// How a new version of a plugin is tried before it goes live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RolloutConfig {
+    /// On a share of the users.
+    Canary {
+        /// Of a hundred users, 1–100.
+        percent: u32,
+    },
+    /// On copies of the live version's calls; its answers are compared and discarded.
+    Shadow,
+}
+
+/// The effect on a message when a plugin traps, exceeds a limit, or returns an illegal answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The sender gets an `error`; the message goes nowhere.
+    Reject,
+    /// As if the plugin were not there.
+    Pass,
+}
+
+/// How calls are spread over instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceMode {
+    /// Any warm instance serves any call.
+    Pool {
+        /// The most instances at a time, 1–1000 (`instances_max`, default 16).
+        max: usize,
+        /// Instances that are kept ready, 1–`max` (`instances_min`, default 2).
+        min: usize,
+    },
+    /// One instance on this node; calls in order.
+    Single,
+}
+
+/// The bounds of one plugin. Each default is the contract's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginLimits {
+    /// Linear memory of an instance, in bytes, 64 KiB – 1 GiB.
+    pub memory_max: usize,
+    /// CPU time of a call, 1 ms – 10 s.
+    pub call_cpu_max: Duration,
+    /// Wall time of a call with its host calls, at least `call_cpu_max`, at most 60 s.
+    pub call_time_max: Duration,
+    /// Wall time of `init`, and of `self-test`, at most 60 s.
+    pub init_time_max: Duration,
+    /// Time to compile the component, 10 ms – 1 h.
+    pub compile_time_max: Duration,
+    /// Actions that one call may return.
+    pub actions_max: usize,
+    /// Bytes that one call may return.
+    pub output_bytes_max: usize,
+    /// Time without a call after which an instance that need not be kept ready is given back, at least 100 ms.
+    pub instances_idle_time: Duration,
+    /// How long messages may wait for a handover, 1 ms – 10 s.
+    pub handover_time_max: Duration,
+    /// Bytes of the state that is handed over.
+    pub handover_bytes_max: usize,
+    /// Bytes of one value in the store.
+    pub store_value_bytes_max: usize,
+    /// Bytes of one key in the store.
+    pub store_key_bytes_max: usize,
+    /// Store calls in one call.
+    pub store_calls_max: u32,
+    /// Bytes of all keys and values in the store.
+    pub store_bytes_max: usize,
+    /// Log lines per second; a line is cut at 1 KiB.
+    pub log_lines_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: 64 << 10,
+            outbox_bytes_max: 1 << 20,
+            messages_per_second: 200,
+            messages_burst: 400,
+            message_time_max: Duration::from_secs(60),
+            control_frames_per_second: 50,
+            unfinished_bytes_max: 64 << 20,
+            connections_per_user_max: 32,
+            connections_max: 0,
+            connections_per_address_max: 0,
+            upgrades_per_second: 0,
+            upgrade_timeout: Duration::from_secs(10),
+            http: HttpLimits::default(),
+            rooms_per_connection_max: 128,
+            room_name_bytes_max: 8 << 10,
+            plugin_file_bytes_max: 32 << 20,
+        }
+    }
+}
+
+impl Default for PluginLimits {
+    fn default() -> Self {
+        Self {
+            memory_max: 64 << 20,
+            call_cpu_max: Duration::from_millis(10),
+            call_time_max: Duration::from_millis(50),
+            init_time_max: Duration::from_secs(5),
+            compile_time_max: Duration::from_secs(120),
+            actions_max: 256,
+            output_bytes_max: 1 << 20,
+            instances_idle_time: Duration::from_secs(60),
+            handover_time_max: Duration::from_millis(50),
+            handover_bytes_max: 4 << 20,
+            store_value_bytes_max: 64 << 10,
+            store_key_bytes_max: 512,
+            store_calls_max: 32,
+            store_bytes_max: 64 << 20,
+            log_lines_per_second: 100,
+        }
+    }
+}
+
+/// Environment variables, by name. A map rather than the process's own, so that tests need not touch that.
+pub type Environment = BTreeMap<String, String>;

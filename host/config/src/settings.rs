@@ -1,0 +1,233 @@
+//! Settings that were read, each with its place, before they are put together.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
+
+use super::{
+    errors::{ConfigError, SettingPlace},
+    keys::{self, Key},
+    values::{self, ConfigValue},
+};
+
+/// All that was set, by file and environment.
+pub(super) struct Settings {
+    /// The plain sections by name.
+    pub(super) sections: BTreeMap<&'static str, Section>,
+    /// `[[plugins]]`, in the order of the file.
+    pub(super) plugins: Vec<Section>,
+    /// The files that secrets were read from, or were to be.
+    pub(super) secret_files: BTreeSet<PathBuf>,
+    /// The variable that set the port of an address which nothing else set.
+    pub(super) port_alone: Option<String>,
+}
+
+/// What was set in one section, or for one plugin.
+pub(super) struct Section {
+    /// The section in the table of keys.
+    pub(super) table: &'static str,
+    /// How errors name it: `limits`, `plugins.chat`.
+    pub(super) path: String,
+    /// Where it starts.
+    pub(super) place: SettingPlace,
+    /// The keys that were set.
+    pub(super) values: BTreeMap<&'static str, Setting>,
+}
+
+/// A key that was set.
+pub(super) struct Setting {
+    /// None where the value was wrong: the error has been recorded.
+    pub(super) value: Option<ConfigValue>,
+    /// Where it was written.
+    pub(super) place: SettingPlace,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let plain = keys::SECTIONS.iter().filter(|name| **name != "plugins");
+        let empty = |name: &&'static str| {
+            (
+                *name,
+                Section::new(name, (*name).to_owned(), SettingPlace::File),
+            )
+        };
+        Self {
+            sections: plain.map(empty).collect(),
+            plugins: Vec::new(),
+            secret_files: BTreeSet::new(),
+            port_alone: None,
+        }
+    }
+}
+
+impl Section {
+    pub(super) fn new(table: &'static str, path: String, place: SettingPlace) -> Self {
+        Self {
+            table,
+            path,
+            place,
+            values: BTreeMap::new(),
+        }
+    }
+
+    /// Whether the key was set, rightly or wrongly.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
+    /// Whether it was this variable that set the key last.
+    pub(super) fn is_set_by(&self, name: &str, variable: &str) -> bool {
+        self.values
+            .get(name)
+            .is_some_and(|setting| setting.place == SettingPlace::Variable(variable.to_owned()))
+    }
+
+    /// Whether none of the keys holds a wrong value, so that they can be compared.
+    pub(super) fn are_right(&self, names: &[&str]) -> bool {
+        names.iter().all(|name| {
+            self.values
+                .get(*name)
+                .is_none_or(|setting| setting.value.is_some())
+        })
+    }
+
+    /// An error about the first of these keys that was set, at its place.
+    pub(super) fn error(&self, names: &[&str], message: impl Into<String>) -> ConfigError {
+        let set = names
+            .iter()
+            .find_map(|name| Some((*name, self.values.get(*name)?.place.clone())));
+        let (name, place) = set.unwrap_or_else(|| {
+            (
+                names.first().copied().unwrap_or_default(),
+                self.place.clone(),
+            )
+        });
+        ConfigError {
+            place,
+            key: format!("{}.{name}", self.path),
+            message: message.into(),
+        }
+    }
+
+    pub(super) fn bool(&self, name: &str) -> bool {
+        match self.value(name) {
+            ConfigValue::Bool(flag) => flag,
+            _ => mismatch(name),
+        }
+    }
+
+    pub(super) fn count(&self, name: &str) -> u32 {
+        match self.value(name) {
+            // The table bounds every count far below.
+            ConfigValue::Count(number) => u32::try_from(number).unwrap_or(u32::MAX),
+            _ => mismatch(name),
+        }
+    }
+
+    pub(super) fn bytes(&self, name: &str) -> usize {
+        match self.value(name) {
+            ConfigValue::Bytes(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+            _ => mismatch(name),
+        }
+    }
+
+    pub(super) fn ratio(&self, name: &str) -> f64 {
+        match self.value(name) {
+            ConfigValue::Ratio(ratio) => ratio,
+            _ => mismatch(name),
+        }
+    }
+
+    pub(super) fn time(&self, name: &str) -> Duration {
+        match self.value(name) {
+            ConfigValue::Time(time) => time,
+            _ => mismatch(name),
+        }
+    }
+
+    pub(super) fn address(&self, name: &str) -> SocketAddr {
+        match self.value(name) {
+            ConfigValue::Address(address) => address,
+            _ => mismatch(name),
+        }
+    }
+
+    pub(super) fn text(&self, name: &str) -> String {
+        match self.value(name) {
+            ConfigValue::Text(text) => text,
+            _ => mismatch(name),
+        }
+    }
+
+    /// A text, none where it is empty.
+    pub(super) fn optional(&self, name: &str) -> Option<String> {
+        Some(self.text(name)).filter(|text| !text.is_empty())
+    }
+
+    pub(super) fn texts(&self, name: &str) -> Vec<String> {
+        match self.value(name) {
+            ConfigValue::Texts(texts) => texts,
+            _ => mismatch(name),
+        }
+    }
+
+    pub(super) fn json(&self, name: &str) -> String {
+        match self.value(name) {
+            ConfigValue::Json(json) => json,
+            _ => mismatch(name),
+        }
+    }
+
+    /// What was set, or the default.
+    pub(super) fn value(&self, name: &str) -> ConfigValue {
+        if let Some(value) = self
+            .values
+            .get(name)
+            .and_then(|setting| setting.value.clone())
+        {
+            return value;
+        }
+        let key = keys::find(self.table, name).unwrap_or_else(|| {
+            unreachable!("{}.{name} is missing from the table of keys", self.table)
+        });
+        // Required texts have no default that would pass their check.
+        match (key.kind, key.default) {
+            (keys::ValueKind::Text(_), text) => ConfigValue::Text(text.to_owned()),
+            (_, text) => values::from_text(key, text)
+                .unwrap_or_else(|error| unreachable!("the default of {name}: {error}")),
+        }
+    }
+}
+
+/// Only a mistake in the table of keys gets here, and the tests read every key.
+fn mismatch(name: &str) -> ! {
+    unreachable!("the table of keys says another kind for {name} than its reader")
+}
+
+/// Sets `key` of a section to the text of an environment variable, or to nothing if the text is not a legal value.
+pub(super) fn set_from_variable(
+    section: &mut Section,
+    key: &Key,
+    variable: &str,
+    text: &str,
+    errors: &mut Vec<ConfigError>,
+) {
+    let place = SettingPlace::Variable(variable.to_owned());
+    let value = values::from_text(key, text).map_err(|message| {
+        errors.push(ConfigError {
+            place: place.clone(),
+            key: format!("{}.{}", section.path, key.name),
+            message,
+        });
+    });
+    section.values.insert(
+        key.name,
+        Setting {
+            value: value.ok(),
+            place,
+        },
+    );
+}

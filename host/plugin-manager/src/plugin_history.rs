@@ -1,0 +1,308 @@
+//! The manager's memory of each plugin in addition to the live set: what was refused, what was live before, and why
+//! the file's version is not the one that serves.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Instant, SystemTime},
+};
+
+use signalbox_config::PluginConfig;
+use signalbox_plugin_runtime::{ComponentHash, LoadError, PluginVersion, component_hash, hex};
+
+use super::{
+    Trigger,
+    trial::{Candidate, Trial},
+};
+use crate::history::{Digest, KeptVersion, PersistedState, RolledBackVersion};
+
+/// The hash of a file's content, or why the file could not be read.
+pub(super) type Content = Result<ComponentHash, String>;
+
+/// The records of all plugins, by name.
+#[derive(Default)]
+pub(super) struct PluginHistories(Mutex<BTreeMap<String, PluginHistory>>);
+
+impl PluginHistories {
+    /// Lets `look` read or change the record of `plugin`, which starts empty. `look` must not block.
+    pub(super) fn with<R>(&self, plugin: &str, look: impl FnOnce(&mut PluginHistory) -> R) -> R {
+        look(self.all().entry(plugin.to_owned()).or_default())
+    }
+
+    /// Lets `look` read or change every record. `look` must not block.
+    pub(super) fn each(&self, mut look: impl FnMut(&str, &mut PluginHistory)) {
+        for (name, history) in self.all().iter_mut() {
+            look(name, history);
+        }
+    }
+
+    /// Whether `holds` is true of any record.
+    pub(super) fn any(&self, holds: impl Fn(&PluginHistory) -> bool) -> bool {
+        self.all().values().any(holds)
+    }
+
+    /// Forgets every plugin that is not `configured`.
+    pub(super) fn retain(&self, configured: impl Fn(&str) -> bool) {
+        self.all().retain(|name, _| configured(name));
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, PluginHistory>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The record of one plugin.
+#[derive(Default)]
+pub(super) struct PluginHistory {
+    /// The content of its file when that was last examined.
+    pub(super) file: Option<Content>,
+    /// The file that was refused last. It is not tried again until it changes.
+    pub(super) refused: Option<RefusedFile>,
+    /// The last refusal since something went live.
+    pub(super) failure: Option<LastFailure>,
+    /// Why the file's version is not the one that serves.
+    pub(super) pin: Option<Pin>,
+    /// When an operator last rolled back. A file that was being loaded at that time is skipped.
+    pub(super) gone_back: Option<Instant>,
+    /// The live version, if there is one, and the earlier ones, the latest first.
+    pub(super) entries: VecDeque<VersionEntry>,
+    /// The version on trial alongside the live one.
+    pub(super) candidate: Option<Candidate>,
+    /// The last candidate that was withdrawn.
+    pub(super) withdrawn: Option<VersionEntry>,
+    /// The versions that were rolled back automatically, and why.
+    pub(super) rolled_back: Vec<RolledBackVersion>,
+    /// Whether the state of an earlier process was already looked up.
+    pub(super) looked_up: bool,
+    /// The versions of an earlier process, until one goes live in this process.
+    pub(super) recalled: Option<PersistedHistory>,
+    /// The state that was last queued for writing.
+    pub(super) kept: Option<PersistedState>,
+}
+
+/// The versions of a plugin in an earlier process.
+#[derive(Clone)]
+pub(super) struct PersistedHistory {
+    pub(super) live: ComponentHash,
+    /// The hash of the file when it was last examined; `None` if it could not be read.
+    pub(super) file: Option<ComponentHash>,
+    /// Whether a push, a rollback or the probation overrode the file.
+    pub(super) held: bool,
+    /// The versions that were live before and not rolled back, the latest first.
+    pub(super) earlier: Vec<ComponentHash>,
+}
+
+impl PersistedHistory {
+    /// All versions, in the order in which they are to be tried.
+    pub(super) fn versions(&self) -> impl Iterator<Item = &ComponentHash> {
+        [&self.live].into_iter().chain(&self.earlier)
+    }
+}
+
+/// A file that was refused, and the configuration that it was refused with.
+#[derive(Clone, PartialEq)]
+pub(super) struct RefusedFile {
+    pub(super) config: Arc<PluginConfig>,
+    pub(super) content: Content,
+}
+
+/// A failed attempt to make a version live.
+#[derive(Clone)]
+pub(super) struct LastFailure {
+    pub(super) at: SystemTime,
+    pub(super) trigger: Trigger,
+    /// `None` if nothing could be read.
+    pub(super) hash: Option<ComponentHash>,
+    pub(super) error: LoadError,
+}
+
+/// A version was pushed or rolled back to, by an operator or the probation. It stays until the file or the plugin's configuration changes.
+#[derive(Clone)]
+pub(super) struct Pin {
+    /// The content of the file when it was last examined before that.
+    pub(super) file: Option<Content>,
+    /// The plugin's configuration at that time.
+    pub(super) config: Arc<PluginConfig>,
+}
+
+impl Pin {
+    /// Whether the file still has the content that is to be skipped.
+    pub(super) fn passes_over(&self, content: &Content) -> bool {
+        self.file.as_ref() == Some(content)
+    }
+}
+
+/// A period in which one version was live.
+pub(super) struct VersionEntry {
+    /// The hash of the component.
+    pub(super) hash: Digest,
+    /// The hash of its configuration.
+    pub(super) config: Digest,
+    /// The version that the component declares.
+    pub(super) semver: Option<String>,
+    /// The version with its compiled code but without instances, so that it can go live again; `None` if it was live in
+    /// an earlier process.
+    pub(super) resting: Option<Arc<PluginVersion>>,
+    /// The version that served messages, as long as any of them uses it.
+    serving: Weak<PluginVersion>,
+    pub(super) since: SystemTime,
+    pub(super) trigger: Trigger,
+    pub(super) end: Option<VersionEnd>,
+    /// Its trial; `None` if it has passed or needs none.
+    pub(super) trial: Option<Trial>,
+}
+
+/// How an entry ended.
+#[derive(Clone, Copy)]
+pub(super) struct VersionEnd {
+    pub(super) at: SystemTime,
+    /// Whether the version was rolled back, rather than replaced by a newer one.
+    pub(super) rolled_back: bool,
+}
+
+impl VersionEntry {
+    /// The entry of a version in an earlier process.
+    pub(super) fn recalled(kept: &KeptVersion, end: Option<VersionEnd>) -> Self {
+        Self {
+            hash: kept.sha256,
+            config: kept.config,
+            semver: kept.semver.clone(),
+            resting: None,
+            serving: Weak::new(),
+            since: kept.since,
+            trigger: kept.trigger,
+            end,
+            trial: None,
+        }
+    }
+
+    /// The entry of a candidate that never went live. `judged` has its stats.
+    pub(super) fn withdrawn(
+        judged: &Arc<PluginVersion>,
+        since: SystemTime,
+        trigger: Trigger,
+    ) -> Self {
+        Self {
+            since,
+            end: Some(VersionEnd {
+                at: SystemTime::now(),
+                rolled_back: true,
+            }),
+            ..Self::begin(judged, trigger)
+        }
+    }
+
+    /// The entry of a version that goes live now.
+    fn begin(version: &Arc<PluginVersion>, trigger: Trigger) -> Self {
+        Self {
+            hash: Digest(*version.hash()),
+            config: config_hash(version.config()),
+            semver: version.admission().metadata.version.clone(),
+            resting: Some(Arc::new(version.with_empty_pool())),
+            serving: Arc::downgrade(version),
+            since: SystemTime::now(),
+            trigger,
+            end: None,
+            trial: None,
+        }
+    }
+
+    /// Whether messages go through the version.
+    pub(super) fn is_live(&self) -> bool {
+        self.end.is_none() && self.resting.is_some()
+    }
+
+    /// Whether the version was replaced and still has calls in progress.
+    pub(super) fn is_draining(&self) -> bool {
+        self.end.is_some() && self.serving.strong_count() > 0
+    }
+
+    /// The component's sha256 in hex.
+    pub(super) fn sha256(&self) -> String {
+        hex(&self.hash.0)
+    }
+}
+
+/// Identifies a configuration of a plugin across processes. The path of the component and its rollout are left out,
+/// because they do not change what the component does.
+pub(super) fn config_hash(config: &PluginConfig) -> Digest {
+    let bare = PluginConfig {
+        path: Default::default(),
+        rollout: None,
+        ..config.clone()
+    };
+    Digest(component_hash(format!("{bare:?}").as_bytes()))
+}
+
+impl PluginHistory {
+    /// Records that `version` goes live in place of the current one, and remembers `keep` earlier versions.
+    pub(super) fn went_live(
+        &mut self,
+        version: &Arc<PluginVersion>,
+        trigger: Trigger,
+        keep: usize,
+    ) {
+        let mut entry = VersionEntry::begin(version, trigger);
+        let (now, hash, config) = (entry.since, entry.hash, entry.config);
+        if let Some(live) = self.entries.front_mut().filter(|entry| entry.end.is_none()) {
+            if live.resting.is_none() && (live.hash, live.config) == (hash, config) {
+                // It continues the entry of an earlier process.
+                (entry.since, entry.trigger) = (live.since, live.trigger);
+            }
+            live.end = Some(VersionEnd {
+                at: now,
+                rolled_back: matches!(trigger, Trigger::Rollback | Trigger::Probation),
+            });
+            live.trial = None;
+        }
+        // A version that comes back gets a new entry, because its previous entry would only confuse. The configuration
+        // of an earlier process is not known, so there the component alone decides.
+        self.entries.retain(|entry| {
+            entry.hash != hash || entry.config != config && entry.resting.is_some()
+        });
+        self.entries.push_front(entry);
+        self.entries.truncate(1 + keep);
+        // If it was barred and goes live anyway, somebody insisted on it.
+        self.rolled_back
+            .retain(|rolled_back| !rolled_back.is_about(&hash.0, &config));
+        self.failure = None;
+        self.recalled = None;
+        self.candidate = None;
+        self.withdrawn = None;
+    }
+
+    /// Why the component must not go live automatically with this configuration: the reason for which it was rolled
+    /// back. `None` if it may go live.
+    pub(super) fn why_barred(&self, hash: &ComponentHash, config: &PluginConfig) -> Option<String> {
+        let config = config_hash(config);
+        let mut list = self.rolled_back.iter();
+        let found = list.find(|rolled_back| rolled_back.is_about(hash, &config));
+        found.map(|rolled_back| rolled_back.reason.clone())
+    }
+
+    /// Like [`Self::why_barred`], for the component with this sha256 in hex.
+    pub(super) fn why_barred_by_name(&self, sha256: &str, config: &PluginConfig) -> Option<String> {
+        let mut list = self.rolled_back.iter();
+        let found = list.find(|rolled_back| hex(&rolled_back.sha256.0) == sha256)?;
+        self.why_barred(&found.sha256.0, config)
+    }
+
+    /// The versions to roll back to if none is named, the latest first: those that were not themselves rolled back.
+    pub(super) fn good(&self) -> impl Iterator<Item = &VersionEntry> {
+        let ended = |entry: &&VersionEntry| entry.end.is_some_and(|end| !end.rolled_back);
+        self.entries.iter().filter(ended)
+    }
+
+    /// Why the version was rolled back automatically, if it was.
+    pub(super) fn why_taken_back(&self, entry: &VersionEntry) -> Option<&RolledBackVersion> {
+        let mut list = self.rolled_back.iter();
+        list.find(|rolled_back| rolled_back.is_about(&entry.hash.0, &entry.config))
+    }
+
+    /// The latest version before the live one whose sha256 starts with `sha256`, in hex.
+    pub(super) fn earlier(&self, sha256: &str) -> Option<&VersionEntry> {
+        let named =
+            |entry: &&VersionEntry| entry.end.is_some() && entry.sha256().starts_with(sha256);
+        self.entries.iter().find(named)
+    }
+}

@@ -1,0 +1,157 @@
+//! Compilations that took too long. A compiler cannot be interrupted, so it continues in the background: at the lowest
+//! priority, once for each component, and only a bounded number of them.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use rustix::process::Pid;
+use tokio::time::timeout;
+
+use super::{cache::ComponentHash, load_error::LoadError};
+
+/// The maximum number of given-up compilations that still run. Once it is reached, nothing is compiled until one of
+/// them ends.
+const GIVEN_UP_MAX: usize = 2;
+
+/// The lowest priority (a nice value).
+const LEAST: i32 = 19;
+
+/// The compilations that were given up and may still run.
+#[derive(Default)]
+pub(super) struct AbandonedCompilations(Mutex<Vec<(ComponentHash, Weak<Compilation>)>>);
+
+/// One compilation. Each of its threads holds it until it ends.
+#[derive(Debug, Default)]
+pub(super) struct Compilation(Mutex<Vec<Pid>>);
+
+impl Compilation {
+    /// Adds this thread to it.
+    pub(super) fn join(&self) {
+        self.threads().push(rustix::thread::gettid());
+    }
+
+    fn slow_down(&self) {
+        for thread in self.threads().iter() {
+            // The thread may have ended in the meantime.
+            let _ = rustix::process::setpriority_process(Some(*thread), LEAST);
+        }
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<Pid>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AbandonedCompilations {
+    /// Waits for a compilation of the component `hash`, for at most `max`.
+    ///
+    /// # Errors
+    /// Returns [`LoadError::CompileTime`] if it takes longer. Returns it at once if a compilation of this component was
+    /// given up and still runs, or if too many others do.
+    pub(super) async fn bounded<T, F>(
+        &self,
+        hash: ComponentHash,
+        max: Duration,
+        compile: impl FnOnce(Arc<Compilation>) -> F,
+    ) -> Result<T, LoadError>
+    where
+        F: Future<Output = Result<T, LoadError>>,
+    {
+        self.check(&hash)?;
+        let compilation = Arc::<Compilation>::default();
+        let compiled = timeout(max, compile(compilation.clone())).await;
+        compiled.unwrap_or_else(|_| {
+            compilation.slow_down();
+            self.running().push((hash, Arc::downgrade(&compilation)));
+            Err(LoadError::CompileTime(format!(
+                "compiling it took longer than {max:?} (`compile_time_max`) and was given up; make the component smaller, or allow more"
+            )))
+        })
+    }
+
+    fn check(&self, hash: &ComponentHash) -> Result<(), LoadError> {
+        let running = self.running();
+        let refused = |reason: &str| Err(LoadError::CompileTime(reason.to_owned()));
+        if running.iter().any(|(other, _)| other == hash) {
+            return refused(
+                "compiling it was given up before and is still going on; try again later, when the result may be there",
+            );
+        }
+        if running.len() >= GIVEN_UP_MAX {
+            return refused(
+                "compilations that were given up are still going on; try again later, or restart the server to end them",
+            );
+        }
+        Ok(())
+    }
+
+    /// The compilations that still run.
+    fn running(&self) -> MutexGuard<'_, Vec<(ComponentHash, Weak<Compilation>)>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(_, compilation)| compilation.strong_count() > 0);
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future, sync::mpsc, thread};
+
+    use super::*;
+
+    const NO_TIME: Duration = Duration::ZERO;
+
+    /// A compilation that goes on until the returned sender is dropped.
+    async fn give_up(given_up: &AbandonedCompilations, hash: ComponentHash) -> mpsc::Sender<()> {
+        let (gate, closed) = mpsc::channel::<()>();
+        let compile = |compilation: Arc<Compilation>| {
+            thread::spawn(move || {
+                compilation.join();
+                let _ = closed.recv();
+                drop(compilation);
+            });
+            future::pending::<Result<(), LoadError>>()
+        };
+        let error = given_up.bounded(hash, NO_TIME, compile).await.unwrap_err();
+        assert!(error.to_string().contains("compile_time_max"), "{error}");
+        assert_eq!(error.step(), "compile");
+        gate
+    }
+
+    async fn compile(
+        given_up: &AbandonedCompilations,
+        hash: ComponentHash,
+    ) -> Result<(), LoadError> {
+        let long = Duration::from_secs(60);
+        given_up
+            .bounded(hash, long, |_| future::ready(Ok(())))
+            .await
+    }
+
+    #[tokio::test]
+    async fn a_compilation_that_takes_too_long_is_given_up_and_not_begun_again_while_it_runs() {
+        let given_up = AbandonedCompilations::default();
+        let gate = give_up(&given_up, [1; 32]).await;
+        assert!(compile(&given_up, [1; 32]).await.is_err());
+        assert!(compile(&given_up, [2; 32]).await.is_ok(), "others go on");
+        drop(gate);
+        while compile(&given_up, [1; 32]).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn only_so_many_are_given_up_at_a_time() {
+        let given_up = AbandonedCompilations::default();
+        let first = give_up(&given_up, [1; 32]).await;
+        let second = give_up(&given_up, [2; 32]).await;
+        let refused = compile(&given_up, [3; 32]).await.unwrap_err();
+        assert!(refused.to_string().contains("restart"), "{refused}");
+        drop((first, second));
+        while compile(&given_up, [3; 32]).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+}

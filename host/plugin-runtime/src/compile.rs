@@ -1,0 +1,274 @@
+//! Compiles components, off the serving threads.
+
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Pid;
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
+use tracing::{Span, debug, warn};
+use wasmtime::{Engine, component::Component};
+
+use super::{
+    abandoned::{AbandonedCompilations, Compilation},
+    cache::{AotCache, ComponentHash},
+    load_error::LoadError,
+};
+
+/// The nice value of a second compiling thread, which starts when the first one starves.
+const SLOW_NICE: i32 = 10;
+/// How often the progress of a compilation is checked.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The share of a processor's time below which a compilation starves.
+const STARVING_SHARE: f64 = 0.1;
+
+/// Compiles components, or takes their code from the cache.
+pub(super) struct Compiler {
+    engine: Engine,
+    cache: Option<Arc<AotCache>>,
+    /// Permits one compilation per processor at a time: for some languages, compiling takes seconds and hundreds of
+    /// MiB.
+    room: Semaphore,
+    given_up: AbandonedCompilations,
+}
+
+/// A component to compile.
+struct CompileInput {
+    compilation: Arc<Compilation>,
+    hash: ComponentHash,
+    bytes: Arc<[u8]>,
+}
+
+/// A component that can be instantiated.
+pub(super) struct Compiled {
+    pub(super) component: Component,
+    /// How long compiling or fetching it took.
+    pub(super) took: Duration,
+    /// Whether it was compiled before.
+    pub(super) cached: bool,
+}
+
+impl Compiler {
+    /// Caches compiled code in `cache_dir`, if it is usable.
+    pub(super) fn new(engine: &Engine, cache_dir: Option<&Path>) -> Self {
+        let cache = cache_dir.and_then(|dir| match AotCache::open(dir, compatibility(engine)) {
+            Ok(cache) => Some(Arc::new(cache)),
+            Err(error) => {
+                warn!(%error, "compiled plugins are not kept; every start compiles them");
+                None
+            }
+        });
+        Self {
+            engine: engine.clone(),
+            cache,
+            room: Semaphore::new(thread::available_parallelism().map_or(1, usize::from)),
+            given_up: AbandonedCompilations::default(),
+        }
+    }
+
+    /// Compiles on a separate thread, at the priority of `pace`, for at most `time_max`.
+    pub(super) async fn compile(
+        &self,
+        hash: ComponentHash,
+        bytes: Arc<[u8]>,
+        pace: CompilePriority,
+        time_max: Duration,
+    ) -> Result<Compiled, LoadError> {
+        // The semaphore is never closed.
+        let _room = self.room.acquire().await;
+        let compile = |compilation| async move {
+            let of = CompileInput {
+                compilation,
+                hash,
+                bytes,
+            };
+            match pace {
+                CompilePriority::Full => received(self.start(&of, pace)?.result.await),
+                CompilePriority::Beside | CompilePriority::Slow => self.compile_beside(&of).await,
+            }
+        };
+        self.given_up.bounded(hash, time_max, compile).await
+    }
+
+    /// Compiles at the lowest priority. If serving leaves no CPU time for that, starts a second attempt with a higher
+    /// priority, so that plugins can be changed on a machine that is never idle.
+    async fn compile_beside(&self, of: &CompileInput) -> Result<Compiled, LoadError> {
+        let mut first = self.start(of, CompilePriority::Beside)?;
+        let began = Instant::now();
+        loop {
+            if let Ok(result) = timeout(LOOK_EVERY, &mut first.result).await {
+                return received(result);
+            }
+            if first.starves(began.elapsed()) {
+                break;
+            }
+        }
+        debug!("the processors are busy; a plugin is compiled with more priority");
+        let mut second = self.start(of, CompilePriority::Slow)?;
+        tokio::select! {
+            result = &mut first.result => received(result),
+            result = &mut second.result => received(result),
+        }
+    }
+
+    fn start(&self, of: &CompileInput, pace: CompilePriority) -> Result<CompileThread, LoadError> {
+        let (done, result) = oneshot::channel();
+        let thread = Arc::<OnceLock<Pid>>::default();
+        let here = thread.clone();
+        let (engine, cache) = (self.engine.clone(), self.cache.clone());
+        let (hash, bytes, compilation) = (of.hash, of.bytes.clone(), of.compilation.clone());
+        let swap = Span::current();
+        let work = move || {
+            let _swap = swap.entered();
+            here.get_or_init(rustix::thread::gettid);
+            compilation.join();
+            let began = Instant::now();
+            let compiled = compile_or_fetch(&engine, cache.as_deref(), hash, &bytes, pace);
+            // The caller may be gone.
+            let _ = done.send(compiled.map(|(component, cached)| Compiled {
+                component,
+                took: began.elapsed(),
+                cached,
+            }));
+        };
+        thread::Builder::new()
+            .name("plugin-compile".to_owned())
+            .spawn(work)
+            .map_err(|error| LoadError::Start(format!("no thread to compile it: {error}")))?;
+        Ok(CompileThread { result, thread })
+    }
+}
+
+/// The priority of compiling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompilePriority {
+    /// Normal priority: the plugin serves nothing yet.
+    Full,
+    /// Only CPU time that serving leaves: a thread with the policy `SCHED_IDLE` gives way at once (`man 7 sched`),
+    /// while a thread that is merely nice delays messages by a time slice.
+    Beside,
+    /// Some CPU time, because serving leaves none.
+    Slow,
+}
+
+impl CompilePriority {
+    /// Applies the priority to this thread. Without the permission to do so, compiling has normal priority.
+    fn set(self) {
+        let _ = match self {
+            Self::Full => true,
+            Self::Beside => set_thread_priority_and_policy(
+                thread_native_id(),
+                ThreadPriority::Min,
+                ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle),
+            )
+            .is_ok(),
+            Self::Slow => {
+                let thread = Some(rustix::thread::gettid());
+                rustix::process::setpriority_process(thread, SLOW_NICE).is_ok()
+            }
+        };
+    }
+}
+
+/// A thread that compiles.
+struct CompileThread {
+    result: oneshot::Receiver<Result<Compiled, LoadError>>,
+    /// Set once the thread runs.
+    thread: Arc<OnceLock<Pid>>,
+}
+
+impl CompileThread {
+    /// Whether it got almost no CPU time in the `elapsed` time since its start.
+    fn starves(&self, elapsed: Duration) -> bool {
+        let ran = self.thread.get().copied().and_then(cpu_time);
+        ran.unwrap_or_default() < elapsed.mul_f64(STARVING_SHARE)
+    }
+}
+
+/// The CPU time of a thread of this process (the first number in `/proc/PID/schedstat`).
+fn cpu_time(thread: Pid) -> Option<Duration> {
+    let thread = thread.as_raw_nonzero();
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
+    let nanoseconds = stat.split_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanoseconds))
+}
+
+fn received(
+    result: Result<Result<Compiled, LoadError>, oneshot::error::RecvError>,
+) -> Result<Compiled, LoadError> {
+    result.map_err(|_| LoadError::NotAComponent("compiling it panicked".to_owned()))?
+}
+
+/// A hash that compiled code must share with the engine that loads it.
+fn compatibility(engine: &Engine) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut compatibility = DefaultHasher::new();
+    engine
+        .precompile_compatibility_hash()
+        .hash(&mut compatibility);
+    compatibility.finish()
+}
+
+fn compile_or_fetch(
+    engine: &Engine,
+    cache: Option<&AotCache>,
+    hash: ComponentHash,
+    bytes: &[u8],
+    pace: CompilePriority,
+) -> Result<(Component, bool), LoadError> {
+    // A fetch takes milliseconds, and a second attempt need not try it again.
+    if pace != CompilePriority::Slow
+        && let Some(component) = cache.and_then(|cache| fetch(engine, cache, &hash))
+    {
+        return Ok((component, true));
+    }
+    pace.set();
+    let component =
+        Component::new(engine, bytes).map_err(|error| not_a_component(bytes, &error))?;
+    if let Some(cache) = cache {
+        match component.serialize() {
+            Ok(code) => cache.put(&hash, &code),
+            Err(error) => warn!(%error, "a compiled plugin cannot be kept"),
+        }
+    }
+    Ok((component, false))
+}
+
+#[allow(unsafe_code)]
+fn fetch(engine: &Engine, cache: &AotCache, hash: &ComponentHash) -> Option<Component> {
+    let code = cache.get(hash)?;
+    // SAFETY: `deserialize` requires bytes that `Component::serialize` made for a compatible engine and that nobody has
+    // changed since. The cache returns only bytes that carry this server's own HMAC over them, the component's sha256
+    // and the engine's compatibility hash.
+    let component = unsafe { Component::deserialize(engine, &code) };
+    component
+        .inspect_err(|error| warn!(%error, "a compiled plugin does not load; compiling anew"))
+        .ok()
+}
+
+fn not_a_component(bytes: &[u8], error: &wasmtime::Error) -> LoadError {
+    let reason = format!("{error:#}");
+    // Errors in the bytes name an offset; exceeded limits of the allocator do not.
+    if bytes.starts_with(b"\0asm") && reason.contains("exceeds") && !reason.contains("at offset 0x")
+    {
+        return LoadError::TooManyParts(reason);
+    }
+    LoadError::NotAComponent(match bytes {
+        [] => "the file is empty".to_owned(),
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
+            "the file is a core module; build for wasm32-wasip2, or wrap it with `wasm-tools component new`".to_owned()
+        }
+        [0, b'a', b's', b'm', ..] => format!("the file is damaged or half written ({reason})"),
+        _ => "the file is no WebAssembly".to_owned(),
+    })
+}

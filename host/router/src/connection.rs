@@ -1,0 +1,219 @@
+//! The server's state for one client.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use signalbox_broker::ConnectionReport;
+use signalbox_protocol::ClientInfo;
+use tokio::time::Instant;
+
+use super::Outbox;
+
+/// One client's connection, as everything but its session sees it.
+#[derive(Debug)]
+pub struct Connection {
+    number: u64,
+    client: Arc<ClientInfo>,
+    v1: bool,
+    traces_plugins: bool,
+    outbox: Outbox,
+    /// `None` once the connection is gone: it can no longer join rooms.
+    rooms: Mutex<Option<Rooms>>,
+    opened: Instant,
+    silence: Silence,
+    /// Whether another connection took its place.
+    replaced: AtomicBool,
+}
+
+/// The rooms of a connection.
+#[derive(Debug, Default)]
+struct Rooms {
+    names: BTreeSet<Arc<str>>,
+    /// The total length of all names, in bytes.
+    name_bytes: usize,
+}
+
+/// How long a client has been silent, for choosing a connection to replace.
+#[derive(Debug, Default)]
+struct Silence {
+    /// When the first unanswered ping was sent, in milliseconds since the connection was opened; 0 if there is none.
+    pinged_ms: AtomicU64,
+    /// When the client was last heard before that ping.
+    heard_ms: AtomicU64,
+    /// Whether the session should check that the client is alive.
+    probe: AtomicBool,
+}
+
+impl Connection {
+    /// A connection of `client`; `v1` means that it speaks `signalbox.v1`.
+    pub fn new(client: ClientInfo, v1: bool) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
+            client: Arc::new(client),
+            v1,
+            traces_plugins: false,
+            outbox: Outbox::new(),
+            rooms: Mutex::new(Some(Rooms::default())),
+            opened: Instant::now(),
+            silence: Silence::default(),
+            replaced: AtomicBool::new(false),
+        }
+    }
+
+    /// Sets whether each `ack` contains the versions of the plugins that saw the message.
+    #[must_use]
+    pub fn tracing_plugins(self, traces_plugins: bool) -> Self {
+        Self {
+            traces_plugins,
+            ..self
+        }
+    }
+
+    /// Whether its `ack`s contain the versions of the plugins that saw its messages.
+    pub fn traces_plugins(&self) -> bool {
+        self.traces_plugins
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Arc<ClientInfo> {
+        &self.client
+    }
+
+    /// The user's ID.
+    pub fn user(&self) -> &str {
+        &self.client.user
+    }
+
+    /// Whether it asked for `signalbox.v1`, and so for frames beyond those of `websocket-app`.
+    pub fn v1(&self) -> bool {
+        self.v1
+    }
+
+    /// Its queue of frames.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// Whether it is a member of `room`.
+    pub fn is_member(&self, room: &str) -> bool {
+        self.rooms()
+            .as_ref()
+            .is_some_and(|rooms| rooms.names.contains(room))
+    }
+
+    /// Its description for the API.
+    pub fn report(&self) -> ConnectionReport {
+        ConnectionReport {
+            id: self.client.connection.clone(),
+            address: self.client.address.clone(),
+            connected_at_ms: self.client.connected_at_ms,
+            v1: self.v1,
+            rooms: self.room_count(),
+        }
+    }
+
+    /// The number of its rooms.
+    pub fn room_count(&self) -> usize {
+        self.rooms().as_ref().map_or(0, |rooms| rooms.names.len())
+    }
+
+    /// The total length of the names of its rooms, in bytes.
+    pub fn room_name_bytes(&self) -> usize {
+        self.rooms().as_ref().map_or(0, |rooms| rooms.name_bytes)
+    }
+
+    /// Notes that a ping was sent at `pinged` to a client that was last heard at `heard`. Later pings change nothing until
+    /// the client is heard.
+    pub fn note_ping(&self, pinged: Instant, heard: Instant) {
+        if self.silence.pinged_ms.load(Ordering::Relaxed) == 0 {
+            let heard = self.millis_at(heard);
+            self.silence.heard_ms.store(heard, Ordering::Relaxed);
+            let pinged = self.millis_at(pinged).max(1);
+            self.silence.pinged_ms.store(pinged, Ordering::Release);
+        }
+    }
+
+    /// Notes that the client was heard.
+    pub fn note_heard(&self) {
+        // A load costs less than a store, and usually no ping is pending.
+        if self.silence.pinged_ms.load(Ordering::Relaxed) != 0 {
+            self.silence.pinged_ms.store(0, Ordering::Release);
+        }
+    }
+
+    /// Whether the session should check if the client is alive. Returns `true` once for each [`probe`](Self::probe).
+    pub fn take_probe(&self) -> bool {
+        let probe = &self.silence.probe;
+        probe.load(Ordering::Relaxed) && probe.swap(false, Ordering::Acquire)
+    }
+
+    /// Makes the session ping its client, unless a ping is pending already.
+    pub(super) fn probe(&self) {
+        if self.silence.pinged_ms.load(Ordering::Relaxed) == 0 {
+            self.silence.probe.store(true, Ordering::Release);
+            self.outbox.wake();
+        }
+    }
+
+    /// When the client was last heard, if it has not answered a ping for `patience`.
+    pub(super) fn silent_since(&self, patience: Duration) -> Option<Instant> {
+        let pinged = self.silence.pinged_ms.load(Ordering::Acquire);
+        let pinged_at = self.opened + Duration::from_millis(pinged);
+        let heard = self.silence.heard_ms.load(Ordering::Relaxed);
+        (pinged != 0 && pinged_at.elapsed() >= patience)
+            .then(|| self.opened + Duration::from_millis(heard))
+    }
+
+    /// Notes that another connection took its place.
+    pub(super) fn replace(&self) {
+        self.replaced.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Relaxed)
+    }
+
+    fn millis_at(&self, at: Instant) -> u64 {
+        let millis = at.saturating_duration_since(self.opened).as_millis();
+        u64::try_from(millis).unwrap_or(u64::MAX)
+    }
+
+    /// A number that is unique in this process.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Notes that it joined `room`. Returns `false` if it is in the room already, or gone.
+    pub(super) fn note_joined(&self, room: Arc<str>) -> bool {
+        self.rooms().as_mut().is_some_and(|rooms| {
+            let bytes = room.len();
+            let joined = rooms.names.insert(room);
+            rooms.name_bytes += if joined { bytes } else { 0 };
+            joined
+        })
+    }
+
+    pub(super) fn note_left(&self, room: &str) -> bool {
+        self.rooms().as_mut().is_some_and(|rooms| {
+            let left = rooms.names.remove(room);
+            rooms.name_bytes -= if left { room.len() } else { 0 };
+            left
+        })
+    }
+
+    /// Marks it as gone, and returns its rooms.
+    pub(super) fn retire(&self) -> BTreeSet<Arc<str>> {
+        self.rooms().take().unwrap_or_default().names
+    }
+
+    fn rooms(&self) -> MutexGuard<'_, Option<Rooms>> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,177 @@
+//! The connections of this node, and the delivery of messages to their receivers.
+//!
+//! [`Router`] sends: to the connections on this node directly, through [`LocalTable`], and to other nodes through the
+//! broker. [`Connection`] is the shared state of a client: its name and its [`Outbox`]. The sender writes the outbox to the socket,
+//! at the end of its turn if it is in a [write batch](write_batch()).
+
+mod connection;
+mod outbox;
+mod table;
+mod write_batch;
+
+use std::sync::Arc;
+
+pub use connection::Connection;
+pub use outbox::{CloseRequest, Outbox, PendingWrite, PushError, SocketSink};
+use signalbox_broker::{Broker, BrokerError, LocalNode, Target};
+pub use signalbox_broker::{ConnectionReport, LISTED_MAX, NodeReport, UserAnswer, UserRequest};
+use signalbox_protocol::{CloseCode, Frame};
+use signalbox_telemetry::{
+    metrics::{DropReason, Metrics},
+    trace::Trace,
+};
+pub use table::{ConnectionSlot, LocalTable, SlotLimits, SlotRefused};
+pub use write_batch::write_batch;
+
+/// Sends messages to their receivers, on any node.
+pub struct Router {
+    table: Arc<LocalTable>,
+    broker: Arc<dyn Broker>,
+    metrics: Arc<Metrics>,
+}
+
+/// The receivers that a message reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Connections on this node that accepted it.
+    pub connections: usize,
+    /// Other nodes that it was published to.
+    pub nodes: usize,
+}
+
+/// The result of a [`UserRequest`].
+#[derive(Debug)]
+pub struct UserOutcome {
+    /// The number of connections on this node that it concerned.
+    pub here: usize,
+    /// The answers of the other nodes that hold the user; an error if those nodes are unknown.
+    pub elsewhere: Result<Vec<NodeReport>, BrokerError>,
+}
+
+impl Reach {
+    /// Whether it reached anybody.
+    pub fn anybody(self) -> bool {
+        self.connections + self.nodes > 0
+    }
+}
+
+impl Router {
+    /// A router for the connections in `table` and the other nodes behind `broker`.
+    pub fn new(table: Arc<LocalTable>, broker: Arc<dyn Broker>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            table,
+            broker,
+            metrics,
+        }
+    }
+
+    /// The connections of this node.
+    pub fn table(&self) -> &Arc<LocalTable> {
+        &self.table
+    }
+
+    /// The other nodes.
+    pub fn broker(&self) -> &Arc<dyn Broker> {
+        &self.broker
+    }
+
+    /// Sends `frame` to `target` as part of `trace`: directly on this node, and through the broker elsewhere. If a user
+    /// has just moved here from another node, waits until earlier messages have followed them.
+    ///
+    /// # Errors
+    /// Returns [`BrokerError`] if no connection here accepted it and other receivers are unknown.
+    pub async fn send(
+        &self,
+        target: Target<'_>,
+        frame: &Frame,
+        trace: Trace<'_>,
+    ) -> Result<Reach, BrokerError> {
+        if let Target::User(user) = target
+            && let Some(caught_up) = self.broker.catch_up(user)
+        {
+            caught_up.await;
+        }
+        let connections = self.table.deliver(target, frame);
+        if let Some(span) = trace {
+            span.set("signalbox.connections", connections as i64);
+        }
+        match self
+            .broker
+            .publish(target, frame, connections > 0, trace)
+            .await
+        {
+            Ok(0) if connections == 0 => {
+                self.metrics
+                    .messages_dropped
+                    .of(DropReason::Offline)
+                    .increment();
+                Ok(Reach {
+                    connections,
+                    nodes: 0,
+                })
+            }
+            Ok(nodes) => Ok(Reach { connections, nodes }),
+            Err(_) if connections > 0 => Ok(Reach {
+                connections,
+                nodes: 0,
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Carries out `request` for every connection of `user`, here and on every other node.
+    pub async fn ask_about(&self, user: &str, request: &UserRequest) -> UserOutcome {
+        UserOutcome {
+            here: self.table.carry_out(user, request),
+            elsewhere: self.broker.ask_about(user, request).await,
+        }
+    }
+
+    /// The connections of `user` on this node, at most [`LISTED_MAX`] of them.
+    pub fn list(&self, user: &str) -> Vec<ConnectionReport> {
+        self.table.list(user)
+    }
+
+    /// Makes `connection` reachable, and returns once other nodes can reach it too, or once it is clear that they
+    /// cannot be informed now.
+    pub async fn connect(&self, connection: &Arc<Connection>) {
+        self.table.insert(connection.clone());
+        self.broker.user_changed(connection.user());
+        self.broker.user_settled(connection.user()).await;
+    }
+
+    /// Asks the session of `connection` to close it after the queued frames. From now on, it accepts no frames, and
+    /// other nodes are informed.
+    pub fn close(&self, connection: &Connection, code: CloseCode, reason: &str) {
+        connection.outbox().close(code, reason);
+        self.broker.user_changed(connection.user());
+    }
+
+    /// Makes `connection` unreachable, and removes it from its rooms.
+    pub fn disconnect(&self, connection: &Arc<Connection>) {
+        for room in self.table.remove(connection) {
+            self.broker.room_changed(&room);
+        }
+        self.broker.user_changed(connection.user());
+    }
+
+    /// Makes `connection` a member of `room`, and returns once messages to it arrive from other nodes too, or once it
+    /// is clear that they cannot be informed now. Returns `false` if it is a member already.
+    pub async fn join(&self, connection: &Arc<Connection>, room: &str) -> bool {
+        let joined = self.table.join(connection, room);
+        if joined {
+            self.broker.room_changed(room);
+            self.broker.room_settled(room).await;
+        }
+        joined
+    }
+
+    /// Ends the membership of `connection` in `room`. Returns `false` if it was not a member.
+    pub fn leave(&self, connection: &Arc<Connection>, room: &str) -> bool {
+        let left = self.table.leave(connection, room);
+        if left {
+            self.broker.room_changed(room);
+        }
+        left
+    }
+}

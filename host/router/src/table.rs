@@ -1,0 +1,593 @@
+//! The connections of this node: by user, by room, and all of them.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use dashmap::{DashMap, Entry};
+use signalbox_broker::{ConnectionReport, LISTED_MAX, LocalNode, Target, UserRequest};
+use signalbox_protocol::{CloseCode, Frame};
+use signalbox_telemetry::metrics::{DropReason, Metrics};
+
+use super::{Connection, PendingWrite, PushError, write_batch};
+
+/// The connections of this node.
+///
+/// Guards of the maps are held while frames are pushed into outboxes, which never waits, and never across an `await`.
+pub struct LocalTable {
+    users: DashMap<Box<str>, UserEntry>,
+    rooms: DashMap<Arc<str>, RoomEntry>,
+    all: DashMap<u64, Arc<Connection>>,
+    slots: AtomicUsize,
+    outbox_bytes_max: AtomicUsize,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct UserEntry {
+    /// Connections, and upgrades in progress.
+    slots: usize,
+    connections: Vec<Arc<Connection>>,
+}
+
+#[derive(Default)]
+struct RoomEntry {
+    members: HashMap<u64, Arc<Connection>>,
+    /// The members as a list, made by the first message after a change, so that a message to a large room does not lock the
+    /// room while it is sent.
+    list: Option<Arc<[Arc<Connection>]>>,
+}
+
+/// A place for one connection: reserved before the upgrade, released when it is dropped.
+pub struct ConnectionSlot {
+    table: Arc<LocalTable>,
+    user: Box<str>,
+    /// The connection that holds it.
+    connection: Option<Arc<Connection>>,
+}
+
+/// The limits on the number of connections.
+#[derive(Clone, Copy, Debug)]
+pub struct SlotLimits {
+    /// For one user; 0 means no limit.
+    pub per_user: usize,
+    /// For the node; 0 means no limit.
+    pub in_all: usize,
+    /// How long a client may take to answer a ping before its connection may be replaced.
+    pub ping_patience: Duration,
+}
+
+/// The reason why there is no slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SlotRefused {
+    /// The user has the maximum number of connections.
+    #[error("too many connections of this user")]
+    User,
+    /// The node has the maximum number of connections.
+    #[error("this node has no room for another connection")]
+    Node,
+}
+
+impl LocalTable {
+    /// An empty table; each outbox is bounded by `outbox_bytes_max`.
+    pub fn new(outbox_bytes_max: usize, metrics: Arc<Metrics>) -> Self {
+        Self {
+            users: DashMap::new(),
+            rooms: DashMap::new(),
+            all: DashMap::new(),
+            slots: AtomicUsize::new(0),
+            outbox_bytes_max: AtomicUsize::new(outbox_bytes_max),
+            metrics,
+        }
+    }
+
+    /// Changes the bound of every outbox, including existing ones.
+    pub fn set_outbox_bytes_max(&self, bytes: usize) {
+        self.outbox_bytes_max.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes a slot for a connection of `user`, within `limits`. If the user has no slot left, the connection that has been
+    /// silent for longest and has not answered a ping is closed and loses its slot. If all answered, they are pinged again,
+    /// so that a later call may find a dead one.
+    ///
+    /// # Errors
+    /// Returns [`SlotRefused`] with the limit that is reached.
+    pub fn reserve(
+        self: &Arc<Self>,
+        user: &str,
+        limits: SlotLimits,
+    ) -> Result<ConnectionSlot, SlotRefused> {
+        let taken = self.slots.fetch_add(1, Ordering::Relaxed) + 1;
+        if limits.in_all > 0 && taken > limits.in_all {
+            self.slots.fetch_sub(1, Ordering::Relaxed);
+            return Err(SlotRefused::Node);
+        }
+        let mut entry = self.users.entry(user.into()).or_default();
+        let mut replaced = None;
+        if limits.per_user > 0 && entry.slots >= limits.per_user {
+            replaced = entry.most_silent(limits.ping_patience);
+            let Some(silent) = &replaced else {
+                let connections = entry.connections.clone();
+                drop(entry);
+                self.slots.fetch_sub(1, Ordering::Relaxed);
+                connections.iter().for_each(|connection| connection.probe());
+                return Err(SlotRefused::User);
+            };
+            // Under the user's lock: its slot checks this under the same lock when it is released.
+            silent.replace();
+        } else {
+            entry.slots += 1;
+        }
+        drop(entry);
+        if let Some(silent) = replaced {
+            let reason = "it did not answer a ping, and the user needs its place";
+            silent.outbox().close(CloseCode::REPLACED, reason);
+        }
+        self.metrics.active_connections.add(1);
+        Ok(ConnectionSlot {
+            table: self.clone(),
+            user: user.into(),
+            connection: None,
+        })
+    }
+
+    /// Puts a frame of the server itself, such as an `ack`, into a connection's outbox, and ensures that it is written.
+    pub fn push(&self, connection: &Arc<Connection>, frame: Frame) {
+        if let Err(PushError::Full { lost }) = self.push_frame(connection, frame, false) {
+            self.count_lost(DropReason::SlowConsumer, lost);
+        }
+    }
+
+    /// Puts a message into a connection's outbox, ensures that it is written, and returns whether it was taken. Counts it as
+    /// delivered, or as dropped with the reason.
+    pub fn push_message(&self, connection: &Arc<Connection>, frame: Frame) -> bool {
+        let taken = self.offer(connection, frame);
+        self.metrics.messages_delivered.add(u64::from(taken));
+        taken
+    }
+
+    /// Like [`push_message`](Self::push_message), for callers that count deliveries themselves.
+    fn offer(&self, connection: &Arc<Connection>, frame: Frame) -> bool {
+        match self.push_frame(connection, frame, true) {
+            Ok(()) => return true,
+            Err(PushError::Full { lost }) => self.count_lost(DropReason::SlowConsumer, lost + 1),
+            Err(PushError::Closing) => self.count_lost(DropReason::Closing, 1),
+        }
+        false
+    }
+
+    /// Like [`offer`](Self::offer), for one of a user's connections. A connection that is being closed no longer
+    /// counts, and its refusal is not a loss: the message may follow the user.
+    fn offer_to_user(&self, connection: &Arc<Connection>, frame: Frame) -> bool {
+        match self.push_frame(connection, frame, true) {
+            Ok(()) => return true,
+            Err(PushError::Full { lost }) => self.count_lost(DropReason::SlowConsumer, lost + 1),
+            Err(PushError::Closing) => {}
+        }
+        false
+    }
+
+    fn push_frame(
+        &self,
+        connection: &Arc<Connection>,
+        frame: Frame,
+        is_message: bool,
+    ) -> Result<(), PushError> {
+        let bytes_max = self.outbox_bytes_max.load(Ordering::Relaxed);
+        let pushed = connection.outbox().push(frame, is_message, bytes_max)?;
+        if pushed == PendingWrite::Unwritten && !write_batch::defer_flush(connection) {
+            connection.outbox().wake_to_write();
+        }
+        Ok(())
+    }
+
+    /// Discards the queued frames of `connection`, and counts the messages among them as lost for `reason`.
+    pub fn detach(&self, connection: &Connection, reason: DropReason) {
+        self.count_lost(reason, connection.outbox().detach());
+    }
+
+    /// Discards the queued frames of all connections, because the node no longer waits for its clients.
+    pub fn cut_off(&self) {
+        for connection in self.connections() {
+            self.detach(&connection, DropReason::CutOff);
+        }
+    }
+
+    fn count_lost(&self, reason: DropReason, messages: usize) {
+        if messages > 0 {
+            let lost = self.metrics.messages_dropped.of(reason);
+            lost.add(messages as u64);
+        }
+    }
+
+    /// The open connections, in no particular order.
+    pub fn connections(&self) -> Vec<Arc<Connection>> {
+        self.all.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    /// The number of connections that are open or being opened.
+    pub fn len(&self) -> usize {
+        self.slots.load(Ordering::Relaxed)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn insert(&self, connection: Arc<Connection>) {
+        self.all.insert(connection.number(), connection.clone());
+        let mut entry = self.users.entry(connection.user().into()).or_default();
+        entry.connections.push(connection);
+    }
+
+    /// Removes `connection`, and returns its rooms.
+    pub(super) fn remove(&self, connection: &Arc<Connection>) -> BTreeSet<Arc<str>> {
+        self.all.remove(&connection.number());
+        if let Some(mut entry) = self.users.get_mut(connection.user()) {
+            entry
+                .connections
+                .retain(|other| other.number() != connection.number());
+        }
+        let rooms = connection.retire();
+        for room in &rooms {
+            self.remove_member(connection, room);
+        }
+        rooms
+    }
+
+    pub(super) fn join(&self, connection: &Arc<Connection>, room: &str) -> bool {
+        let name: Arc<str> = room.into();
+        let mut entry = self.rooms.entry(name.clone()).or_default();
+        // Noted under the room's lock: a connection that closes meanwhile finds the room in its list, waits for the lock,
+        // and removes itself again.
+        if !connection.note_joined(name) {
+            drop(entry);
+            self.rooms
+                .remove_if(room, |_, entry| entry.members.is_empty());
+            return false;
+        }
+        entry.list = None;
+        entry
+            .members
+            .insert(connection.number(), connection.clone());
+        true
+    }
+
+    pub(super) fn leave(&self, connection: &Arc<Connection>, room: &str) -> bool {
+        let left = connection.note_left(room);
+        if left {
+            self.remove_member(connection, room);
+        }
+        left
+    }
+
+    fn remove_member(&self, connection: &Connection, room: &str) {
+        if let Entry::Occupied(mut entry) = self.rooms.entry(room.into()) {
+            let room = entry.get_mut();
+            room.list = None;
+            room.members.remove(&connection.number());
+            if room.members.is_empty() {
+                entry.remove();
+            }
+        }
+    }
+
+    fn members(&self, room: &str) -> Option<Arc<[Arc<Connection>]>> {
+        if let Some(list) = self.rooms.get(room)?.list.clone() {
+            return Some(list);
+        }
+        let mut entry = self.rooms.get_mut(room)?;
+        let list: Arc<[_]> = entry.members.values().cloned().collect();
+        entry.list = Some(list.clone());
+        Some(list)
+    }
+}
+
+impl UserEntry {
+    /// The connection that has been silent for longest, of those that have not answered a ping for `patience`.
+    fn most_silent(&self, patience: Duration) -> Option<Arc<Connection>> {
+        let replaceable = |connection: &&Arc<Connection>| !connection.is_replaced();
+        let connections = self.connections.iter().filter(replaceable);
+        let silent = connections
+            .filter_map(|connection| Some((connection.silent_since(patience)?, connection)));
+        let most = silent.min_by_key(|(since, _)| *since);
+        most.map(|(_, connection)| connection.clone())
+    }
+}
+
+impl ConnectionSlot {
+    /// Assigns the slot to `connection`, which may be replaced from now on.
+    pub fn give_to(&mut self, connection: Arc<Connection>) {
+        self.connection = Some(connection);
+    }
+}
+
+impl LocalNode for LocalTable {
+    fn holds_user(&self, user: &str) -> bool {
+        self.users.get(user).is_some_and(|entry| {
+            entry
+                .connections
+                .iter()
+                .any(|open| !open.outbox().is_closing())
+        })
+    }
+
+    fn holds_room(&self, room: &str) -> bool {
+        self.rooms.contains_key(room)
+    }
+
+    fn deliver(&self, target: Target<'_>, frame: &Frame) -> usize {
+        let push = |connection: &Arc<Connection>| self.offer(connection, frame.clone());
+        let taken = match target {
+            Target::User(user) => self.users.get(user).map_or(0, |entry| {
+                entry
+                    .connections
+                    .iter()
+                    .filter(|connection| self.offer_to_user(connection, frame.clone()))
+                    .count()
+            }),
+            Target::Room(room) => self.members(room).map_or(0, |list| {
+                list.iter().filter(|connection| push(connection)).count()
+            }),
+            Target::Everyone => self.all.iter().filter(|entry| push(entry.value())).count(),
+        };
+        self.metrics.messages_delivered.add(taken as u64);
+        taken
+    }
+
+    fn carry_out(&self, user: &str, request: &UserRequest) -> usize {
+        let Some(entry) = self.users.get(user) else {
+            return 0;
+        };
+        let open = entry
+            .connections
+            .iter()
+            .filter(|connection| !connection.outbox().is_closing());
+        match request {
+            UserRequest::Count | UserRequest::List => open.count(),
+            UserRequest::Disconnect { code, reason } => open
+                .inspect(|connection| connection.outbox().close(*code, reason.as_str()))
+                .count(),
+            UserRequest::DisconnectOne {
+                connection,
+                code,
+                reason,
+            } => open
+                .filter(|open| open.client().connection == *connection)
+                .inspect(|one| one.outbox().close(*code, reason.as_str()))
+                .count(),
+        }
+    }
+
+    fn list(&self, user: &str) -> Vec<ConnectionReport> {
+        let Some(entry) = self.users.get(user) else {
+            return Vec::new();
+        };
+        entry
+            .connections
+            .iter()
+            .filter(|connection| !connection.outbox().is_closing())
+            .take(LISTED_MAX)
+            .map(|connection| connection.report())
+            .collect()
+    }
+}
+
+impl Drop for ConnectionSlot {
+    fn drop(&mut self) {
+        if let Some(mut entry) = self.table.users.get_mut(&self.user) {
+            let connection = self.connection.as_ref();
+            let given_up = connection.is_some_and(|connection| connection.is_replaced());
+            entry.slots -= usize::from(!given_up);
+        }
+        self.table.users.remove_if(&self.user, |_, entry| {
+            entry.slots == 0 && entry.connections.is_empty()
+        });
+        self.table.slots.fetch_sub(1, Ordering::Relaxed);
+        self.table.metrics.active_connections.add(-1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use signalbox_protocol::ClientInfo;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn table() -> Arc<LocalTable> {
+        Arc::new(LocalTable::new(1 << 20, Arc::default()))
+    }
+
+    fn connection(user: &str) -> Arc<Connection> {
+        let client = ClientInfo {
+            connection: format!("c-{user}"),
+            user: user.to_owned(),
+            claims: "{}".to_owned(),
+            address: "127.0.0.1:1".to_owned(),
+            connected_at_ms: 0,
+        };
+        Arc::new(Connection::new(client, true))
+    }
+
+    fn frame() -> Frame {
+        Frame::from("x".to_owned())
+    }
+
+    const LIMITS: SlotLimits = SlotLimits {
+        per_user: 2,
+        in_all: 3,
+        ping_patience: Duration::from_secs(3),
+    };
+
+    #[test]
+    fn slots_are_bounded_by_user_and_by_node_and_come_back() {
+        let table = table();
+        let one = table.reserve("a", LIMITS).unwrap();
+        let _two = table.reserve("a", LIMITS).unwrap();
+        assert_eq!(table.reserve("a", LIMITS).err(), Some(SlotRefused::User));
+        let _three = table.reserve("b", LIMITS).unwrap();
+        assert_eq!(table.reserve("c", LIMITS).err(), Some(SlotRefused::Node));
+        drop(one);
+        assert!(table.reserve("a", LIMITS).is_ok());
+        assert_eq!(table.len(), 2);
+    }
+
+    /// A connection of `a` with its slot.
+    fn held(table: &Arc<LocalTable>) -> (Arc<Connection>, ConnectionSlot) {
+        let limits = SlotLimits {
+            in_all: 0,
+            ..LIMITS
+        };
+        let mut slot = table.reserve("a", limits).expect("there is room");
+        let connection = connection("a");
+        table.insert(connection.clone());
+        slot.give_to(connection.clone());
+        (connection, slot)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_silent_connection_that_missed_a_ping_is_replaced() {
+        let table = table();
+        let ((one, one_slot), (two, two_slot)) = (held(&table), held(&table));
+        let start = Instant::now();
+        tokio::time::advance(Duration::from_secs(30)).await;
+        // Both are pinged now, and the second has been silent for longer.
+        one.note_ping(Instant::now(), start + Duration::from_secs(2));
+        two.note_ping(Instant::now(), start + Duration::from_secs(1));
+        assert!(table.reserve("a", LIMITS).is_err(), "they may answer yet");
+        tokio::time::advance(LIMITS.ping_patience).await;
+        let (three, _three_slot) = held(&table);
+        assert!(two.outbox().is_closing() && !one.outbox().is_closing());
+        // Its place is freed only once, whenever it goes.
+        drop(two_slot);
+        table.remove(&two);
+        one.note_heard();
+        assert!(table.reserve("a", LIMITS).is_err());
+        drop(one_slot);
+        table.remove(&one);
+        assert!(table.reserve("a", LIMITS).is_ok());
+        assert!(!three.outbox().is_closing());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_were_not_pinged_are_probed_when_their_places_are_wanted() {
+        let table = table();
+        let ((one, _slot), (two, _other_slot)) = (held(&table), held(&table));
+        let now = Instant::now();
+        one.note_ping(now, now);
+        assert!(!two.take_probe());
+        assert!(table.reserve("a", LIMITS).is_err());
+        assert!(!one.take_probe(), "a ping waits for its answer already");
+        assert!(two.take_probe() && !two.take_probe());
+    }
+
+    #[test]
+    fn what_waits_when_the_node_cuts_its_clients_off_is_counted() {
+        let table = table();
+        let one = connection("a");
+        table.insert(one.clone());
+        table.push(&one, frame());
+        assert_eq!(table.deliver(Target::User("a"), &frame()), 1);
+        assert!(table.push_message(&one, frame()));
+        table.cut_off();
+        table.detach(&one, DropReason::ConnectionLost);
+        let dropped = |reason| table.metrics.messages_dropped.of(reason).get();
+        assert_eq!(table.metrics.messages_delivered.get(), 2);
+        assert_eq!(dropped(DropReason::CutOff), 2);
+        assert!(!table.push_message(&one, frame()));
+        assert_eq!(dropped(DropReason::Closing), 1);
+        assert_eq!(dropped(DropReason::ConnectionLost), 0);
+    }
+
+    #[test]
+    fn a_user_with_two_connections_gets_a_message_on_both_until_the_last_is_gone() {
+        let table = table();
+        let (one, two) = (connection("a"), connection("a"));
+        table.insert(one.clone());
+        table.insert(two.clone());
+        assert_eq!(table.deliver(Target::User("a"), &frame()), 2);
+        table.remove(&one);
+        assert!(table.holds_user("a"));
+        assert_eq!(table.deliver(Target::User("a"), &frame()), 1);
+        table.remove(&two);
+        assert!(!table.holds_user("a"));
+    }
+
+    #[test]
+    fn a_users_connections_are_counted_and_closed_and_nobody_elses() {
+        let table = table();
+        let (one, two, other) = (connection("a"), connection("a"), connection("b"));
+        for connection in [&one, &two, &other] {
+            table.insert(connection.clone());
+        }
+        assert_eq!(table.carry_out("a", &UserRequest::Count), 2);
+        assert_eq!(table.carry_out("nobody", &UserRequest::Count), 0);
+        let only = UserRequest::DisconnectOne {
+            connection: "c-b".to_owned(),
+            code: CloseCode::KICKED,
+            reason: String::new(),
+        };
+        assert_eq!(table.carry_out("a", &only), 0, "another user's");
+        assert!(!other.outbox().is_closing());
+        assert_eq!(table.list("a"), [one.report(), two.report()]);
+        one.outbox().close(CloseCode::DRAIN, "");
+        assert_eq!(table.list("a"), [two.report()]);
+        let disconnect = UserRequest::Disconnect {
+            code: CloseCode::KICKED,
+            reason: "enough".to_owned(),
+        };
+        assert_eq!(table.carry_out("a", &disconnect), 1, "one goes already");
+        assert_eq!(table.carry_out("a", &UserRequest::Count), 0);
+        assert!(two.outbox().is_closing() && !other.outbox().is_closing());
+    }
+
+    #[test]
+    fn members_join_once_and_a_room_goes_with_its_last_member() {
+        let table = table();
+        let (one, two) = (connection("a"), connection("b"));
+        assert!(table.join(&one, "r") && !table.join(&one, "r") && table.join(&two, "r"));
+        assert_eq!(table.deliver(Target::Room("r"), &frame()), 2);
+        assert!(table.leave(&one, "r") && !table.leave(&one, "r"));
+        assert_eq!(table.deliver(Target::Room("r"), &frame()), 1);
+        assert_eq!(table.remove(&two).len(), 1);
+        assert!(!table.holds_room("r") && table.rooms.is_empty());
+    }
+
+    #[test]
+    fn a_connection_that_is_gone_cannot_join() {
+        let table = table();
+        let one = connection("a");
+        table.remove(&one);
+        assert!(!table.join(&one, "r"));
+        assert!(table.rooms.is_empty());
+    }
+
+    #[test]
+    fn a_full_outbox_is_counted_and_costs_the_others_nothing() {
+        let table = table();
+        let (slow, well) = (connection("a"), connection("b"));
+        table.insert(slow.clone());
+        table.insert(well);
+        table.set_outbox_bytes_max(100);
+        assert_eq!(table.deliver(Target::User("a"), &frame()), 1);
+        assert_eq!(table.deliver(Target::User("a"), &frame()), 0);
+        assert!(slow.outbox().is_closing());
+        assert_eq!(table.deliver(Target::User("b"), &frame()), 1);
+        assert_eq!(
+            table
+                .metrics
+                .messages_dropped
+                .of(DropReason::SlowConsumer)
+                .get(),
+            2,
+            "the one that was taken and the one that was not"
+        );
+    }
+}

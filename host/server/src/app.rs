@@ -1,0 +1,254 @@
+//! Assembles the parts, runs them, and shuts them down in order.
+
+mod reload;
+mod shutdown;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+};
+
+use futures_util::FutureExt;
+use signalbox_auth::{AuthSetupError, Authenticator};
+use signalbox_broker::{Broker, MemoryBroker, MemoryHub, RedisBroker};
+use signalbox_cloudwatch::Pusher;
+use signalbox_cluster_rollout::{ClusterLink, ClusterRollout};
+use signalbox_config::{AuthConfig, BrokerConfig, CloudWatchConfig, Config, Environment};
+use signalbox_plugin_manager::{PluginManager, Trigger};
+use signalbox_plugin_runtime::{EngineError, Loader, MemoryStore, PluginStore, RedisStore};
+use signalbox_protocol::ids::IdSource;
+use signalbox_redis_client::{Commands, EndpointError, Endpoints};
+use signalbox_router::{LocalTable, Router};
+use signalbox_telemetry::{
+    metrics::{Metrics, readings},
+    supervise,
+    trace::{self, Tracer},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::shutdown::Running;
+use crate::{
+    http::{self, AppState, Listeners},
+    session::{ConfigHandle, LiveConfig, Services},
+};
+
+/// The source of the configuration, for reading it again.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// The file; `None` if there is only the environment.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub env: Environment,
+}
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The plugin engine cannot start.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Tokens cannot be checked.
+    #[error(transparent)]
+    Auth(#[from] AuthSetupError),
+    /// Redis is configured in a way that cannot work.
+    #[error(transparent)]
+    Redis(#[from] EndpointError),
+    /// Spans cannot be exported.
+    #[error(transparent)]
+    Tracing(#[from] trace::SetupError),
+    /// The system provides no random numbers.
+    #[error("the system gives no random numbers")]
+    Random,
+}
+
+/// Serves on `listeners` until `shutdown`, then drains. `log_lines_dropped` counts log lines that could not be written.
+///
+/// # Errors
+/// Returns [`StartError`] if it cannot start; once it serves, only `shutdown` ends it.
+pub async fn run(
+    config: Config,
+    source: Source,
+    listeners: impl Into<Listeners>,
+    shutdown: CancellationToken,
+    log_lines_dropped: Arc<AtomicU64>,
+) -> Result<(), StartError> {
+    let listeners = listeners.into();
+    let redis = endpoints(&config)?;
+    let services = services(&config, redis.as_ref(), log_lines_dropped)?;
+    let authenticator = Authenticator::new(&config.auth, services.metrics.clone())?;
+    let authenticator = Arc::new(authenticator);
+    // Before the files are read, so that later changes are noticed.
+    let watch = reload::watch(&config, &source);
+    let bytes_max = config.limits.plugin_file_bytes_max;
+    let plugins = services
+        .manager
+        .apply(&config.plugins, bytes_max, Trigger::Start);
+    tokio::select! {
+        _ = plugins => {}
+        // Large plugins compile for many seconds, and no client is connected yet.
+        () = shutdown.cancelled() => {
+            info!("stopped before it served");
+            return Ok(());
+        }
+    }
+    let stop = CancellationToken::new();
+    let cluster = Arc::new(cluster(&config, &services, redis.as_ref()));
+    let state = AppState::new(services.clone(), authenticator.clone(), cluster);
+    let routes = http::routes(state, &config);
+    let pusher = config
+        .cloudwatch
+        .clone()
+        .map(|cloudwatch| push_to(cloudwatch, &config.server.node_id, &services));
+    let metrics = &services.metrics;
+    let manager = services.manager.clone();
+    let supervision = supervise::spawn("probation", metrics, manager, |manager| {
+        manager.supervise().boxed()
+    });
+    let targets = reload::ReloadTargets {
+        services: services.clone(),
+        authenticator,
+        redis,
+    };
+    let (started, now) = (config.clone(), config.clone());
+    let follower = (targets, started, now, source, watch);
+    let reloads = supervise::spawn("reloads", metrics, follower, |state| {
+        let (targets, started, config, source, watch) = state;
+        reload::follow(targets, started, config, source, watch).boxed()
+    });
+    if let Some(address) = listeners
+        .internal
+        .as_ref()
+        .and_then(|it| it.local_addr().ok())
+    {
+        info!(%address, "serving /metrics, /api/ and /admin/ on {address}");
+    }
+    if let Ok(address) = listeners.public.local_addr() {
+        info!(%address, node = services.ids.node(), "listening on {address}");
+        if matches!(config.auth, AuthConfig::None { .. }) {
+            warn!("auth.mode is \"none\": clients are whoever they say they are");
+        }
+    }
+    let acceptor = (listeners, routes, services.clone(), stop.clone());
+    let serving = supervise::spawn("acceptor", metrics, acceptor, |state| {
+        let (listeners, routes, services, stop) = state;
+        http::serve(listeners, routes, services, stop).boxed()
+    });
+    shutdown.cancelled().await;
+    let running = Running {
+        pusher,
+        serving,
+        stop,
+        changes: vec![reloads, supervision],
+    };
+    shutdown::shut_down(&services, running).await;
+    Ok(())
+}
+
+/// The Redis endpoints, if Redis is the broker. All connections share them, so that a changed password reaches all.
+fn endpoints(config: &Config) -> Result<Option<Endpoints>, StartError> {
+    match &config.broker {
+        BrokerConfig::Memory => Ok(None),
+        BrokerConfig::Redis(redis) => Ok(Some(Endpoints::new(redis)?)),
+    }
+}
+
+fn services(
+    config: &Config,
+    endpoints: Option<&Endpoints>,
+    log_lines_dropped: Arc<AtomicU64>,
+) -> Result<Arc<Services>, StartError> {
+    let mut nonce = [0; 8];
+    aws_lc_rs::rand::fill(&mut nonce).map_err(|_| StartError::Random)?;
+    let ids = IdSource::new(&config.server.node_id, u64::from_le_bytes(nonce));
+    let metrics = Arc::new(Metrics {
+        log_lines_dropped,
+        ..Metrics::default()
+    });
+    let tracer = match &config.tracing {
+        Some(tracing) => Tracer::start(tracing, ids.node(), metrics.clone())?,
+        None => Tracer::default(),
+    };
+    let table = Arc::new(LocalTable::new(
+        config.limits.outbox_bytes_max,
+        metrics.clone(),
+    ));
+    let broker: Arc<dyn Broker> = match (&config.broker, endpoints) {
+        (BrokerConfig::Redis(redis), Some(endpoints)) => Arc::new(RedisBroker::join_through(
+            endpoints.clone(),
+            redis,
+            ids.node(),
+            table.clone(),
+            metrics.clone(),
+            tracer.clone(),
+        )),
+        _ => {
+            let hub = Arc::<MemoryHub>::default();
+            Arc::new(MemoryBroker::join(hub, ids.node(), table.clone()))
+        }
+    };
+    let store: Arc<dyn PluginStore> = match (&config.broker, endpoints) {
+        (BrokerConfig::Redis(redis), Some(endpoints)) => {
+            let commands = Commands::start(endpoints.clone(), &metrics);
+            Arc::new(RedisStore::new(commands, &redis.key_prefix))
+        }
+        _ => Arc::<MemoryStore>::default(),
+    };
+    let loader = Loader::new(
+        ids.node(),
+        config.plugin_cache_dir.as_deref(),
+        store,
+        metrics.clone(),
+    )?;
+    let manager = PluginManager::new(loader, metrics.clone()).keeping(&config.plugin_versions);
+    manager.set_probation(config.plugin_probation.clone());
+    Ok(Arc::new(Services {
+        router: Router::new(table, broker, metrics.clone()),
+        manager: Arc::new(manager),
+        metrics,
+        ids,
+        tracer,
+        live: ConfigHandle::new(LiveConfig::new(config, config)),
+        unfinished: Arc::default(),
+        draining: AtomicBool::new(false),
+    }))
+}
+
+/// Starts to follow the cluster's decisions about plugins.
+fn cluster(
+    config: &Config,
+    services: &Arc<Services>,
+    endpoints: Option<&Endpoints>,
+) -> ClusterRollout {
+    let (node, manager) = (services.ids.node(), services.manager.clone());
+    let of = services.clone();
+    let bytes_max = Arc::new(move || of.live.load().limits.plugin_file_bytes_max);
+    let (BrokerConfig::Redis(redis), Some(endpoints)) = (&config.broker, endpoints) else {
+        return ClusterRollout::alone(node, manager, bytes_max);
+    };
+    // A separate connection: components are large, and must not delay other traffic between nodes.
+    let commands = Commands::start(endpoints.clone(), &services.metrics);
+    let of = services.clone();
+    let meeting = ClusterLink {
+        broker: services.router.broker().clone(),
+        commands,
+        prefix: &redis.key_prefix,
+        admin_key: Arc::new(move || of.live.load().admin.key.clone()),
+    };
+    let metrics = &services.metrics;
+    ClusterRollout::join(node, manager, meeting, metrics, bytes_max)
+}
+
+/// Starts to push metrics to CloudWatch.
+fn push_to(cloudwatch: CloudWatchConfig, node_id: &str, services: &Arc<Services>) -> Pusher {
+    let of = services.clone();
+    let read = Arc::new(move || {
+        let services = of.clone();
+        async move { readings::read(&services.metrics, &services.status().await) }.boxed()
+    });
+    // The node ID without the nonce of this start, so that a restarted server continues the same graphs.
+    Pusher::start(cloudwatch, node_id, services.metrics.clone(), read)
+}

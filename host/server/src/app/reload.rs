@@ -1,0 +1,213 @@
+//! Follows changes of the configuration and of the plugins' files, and applies them.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use signalbox_auth::{AuthSetupError, Authenticator, KeyChange};
+use signalbox_config::{
+    BrokerConfig, Config,
+    live::{ConfigDifference, difference},
+};
+use signalbox_plugin_manager::Trigger;
+use signalbox_redis_client::Endpoints;
+use signalbox_telemetry::metrics::{
+    Metrics,
+    events::{ConfigurationRefused, KeysNotReloaded},
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use super::Source;
+use crate::{
+    files::FileWatcher,
+    session::{LiveConfig, Services},
+};
+
+/// The triggers of a reload. Changes are noticed from the creation of this value on.
+pub(super) struct ReloadTriggers {
+    watcher: FileWatcher,
+    /// `None` if the system provides no signals.
+    hangups: Option<Signal>,
+}
+
+/// The components that a changed configuration is applied to.
+pub(super) struct ReloadTargets {
+    pub(super) services: Arc<Services>,
+    pub(super) authenticator: Arc<Authenticator>,
+    /// `None` if the broker is not Redis.
+    pub(super) redis: Option<Endpoints>,
+}
+
+/// Watches the configuration and the files that it names, starting from their current state.
+pub(super) fn watch(config: &Config, source: &Source) -> ReloadTriggers {
+    let hangups = signal(SignalKind::hangup())
+        .inspect_err(|error| warn!(%error, "SIGHUP does not reload"))
+        .ok();
+    ReloadTriggers {
+        watcher: FileWatcher::new(files(config, source)),
+        hangups,
+    }
+}
+
+/// Applies changes until it is aborted. `started` is the configuration at the start, `config` the current one.
+pub(super) async fn follow(
+    targets: &ReloadTargets,
+    started: &Config,
+    config: &mut Config,
+    source: &Source,
+    ReloadTriggers { watcher, hangups }: &mut ReloadTriggers,
+) {
+    loop {
+        let trigger = tokio::select! {
+            changed = watcher.changed() => {
+                if is_key_file_alone(&changed, config) {
+                    targets.renew_keys(config);
+                    continue;
+                }
+                if config.auth.key_file().is_some_and(|file| changed.contains(file)) {
+                    targets.renew_keys(config);
+                }
+                trigger(&changed, config, source)
+            }
+            () = next(hangups) => Trigger::Signal,
+        };
+        if trigger != Trigger::File {
+            let Some(new) = targets.reread(started, config, source) else {
+                continue;
+            };
+            *config = new;
+            watcher.set_files(files(config, source));
+        }
+        targets
+            .services
+            .manager
+            .apply(
+                &config.plugins,
+                config.limits.plugin_file_bytes_max,
+                trigger,
+            )
+            .await;
+    }
+}
+
+/// Whether only the token key file has changed.
+fn is_key_file_alone(changed: &BTreeSet<PathBuf>, config: &Config) -> bool {
+    let key_file = config.auth.key_file();
+    changed.iter().all(|file| Some(file.as_path()) == key_file)
+}
+
+async fn next(hangups: &mut Option<Signal>) {
+    match hangups {
+        Some(hangups) => {
+            hangups.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn trigger(changed: &BTreeSet<PathBuf>, config: &Config, source: &Source) -> Trigger {
+    let is_config = changed
+        .iter()
+        .any(|file| Some(file) == source.file.as_ref() || config.secret_files.contains(file));
+    if is_config {
+        Trigger::Config
+    } else {
+        Trigger::File
+    }
+}
+
+fn files(config: &Config, source: &Source) -> BTreeSet<PathBuf> {
+    config
+        .plugins
+        .iter()
+        .map(|plugin| plugin.path.clone())
+        .chain(source.file.clone())
+        .chain(config.secret_files.iter().cloned())
+        .chain(config.auth.key_file().map(Path::to_owned))
+        .collect()
+}
+
+impl ReloadTargets {
+    /// Reads the token keys again, from the file that changed.
+    fn renew_keys(&self, config: &Config) {
+        let metrics = &self.services.metrics;
+        match self.authenticator.apply(&config.auth) {
+            Ok(KeyChange::All) => info!("the keys of tokens were read again"),
+            Ok(KeyChange::OldKeys(reason)) | Err(reason) => keys_stay(metrics, &reason),
+        }
+    }
+
+    /// Reads the new configuration and applies its live keys. Returns `None` if it is refused. `old` is the
+    /// configuration that was applied last.
+    fn reread(&self, started: &Config, old: &Config, source: &Source) -> Option<Config> {
+        let services = &self.services;
+        let metrics = &services.metrics;
+        let refused = |errors| {
+            ConfigurationRefused { metrics, errors }.emit();
+            None
+        };
+        let new = match Config::load(source.file.as_deref(), &source.env) {
+            Ok(new) => new,
+            Err(errors) => return refused(&errors),
+        };
+        match self.authenticator.apply(&new.auth) {
+            Ok(KeyChange::All) => {}
+            Ok(KeyChange::OldKeys(reason)) => keys_stay(metrics, &reason),
+            Err(error) => return refused(&error),
+        }
+        let live = LiveConfig::new(started, &new);
+        // A login for another server does not work on this one.
+        let is_elsewhere = live.needs_restart.iter().any(|key| key == "redis.url");
+        if let (Some(redis), BrokerConfig::Redis(config)) = (&self.redis, &new.broker)
+            && !is_elsewhere
+        {
+            redis.set_logins(&config.urls);
+        }
+        let needs_restart = live.needs_restart.clone();
+        let table = services.router.table();
+        table.set_outbox_bytes_max(new.limits.outbox_bytes_max);
+        services.manager.set_probation(new.plugin_probation.clone());
+        services.live.store(live);
+        // A session that would have pinged in an hour may now have to do so in a second.
+        for connection in table.connections() {
+            connection.outbox().wake();
+        }
+        // Logged only once it is in force.
+        tell(&needs_restart, difference(old, &new));
+        for advice in &new.advice {
+            if !old.advice.contains(advice) {
+                warn!("{advice}");
+            }
+        }
+        Some(new)
+    }
+}
+
+fn keys_stay(metrics: &Metrics, reason: &AuthSetupError) {
+    KeysNotReloaded {
+        metrics,
+        reason,
+        is_news: true,
+        has_old_keys: true,
+    }
+    .emit();
+}
+
+/// Logs which keys were applied since the last time, and which wait for a restart.
+fn tell(needs_restart: &[String], ConfigDifference { mut live, .. }: ConfigDifference) {
+    if needs_restart.iter().any(|key| key == "auth.mode") {
+        live.retain(|key| !key.starts_with("auth."));
+    }
+    if !needs_restart.is_empty() {
+        warn!(
+            "needs a restart: {}; what these keys say now will take effect at the next start",
+            needs_restart.join(", ")
+        );
+    }
+    if needs_restart.is_empty() || !live.is_empty() {
+        info!(keys = live.join(", "), "configuration applied");
+    }
+}

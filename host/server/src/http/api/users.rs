@@ -1,0 +1,282 @@
+//! `/api/users/{user}`: looks up the connections of a user, and closes them.
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::{Path, State, rejection::PathRejection},
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use serde::Serialize;
+use signalbox_protocol::{CloseCode, ErrorCode, USER_ID_BYTES_MAX};
+use signalbox_router::{NodeReport, UserAnswer, UserOutcome, UserRequest};
+use tracing::info;
+
+use super::{
+    KeyNumber,
+    object::{self, BodyError, Object},
+    read,
+};
+use crate::http::{
+    AppState,
+    error::{ApiError, json},
+};
+
+/// The longest reason in bytes: the space in a close frame next to its code (RFC 6455 §5.5).
+const REASON_BYTES_MAX: usize = 123;
+
+type UserPath = Result<Path<String>, PathRejection>;
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Found {
+    online: bool,
+    /// The nodes that hold connections of the user.
+    nodes: Vec<String>,
+    /// Connections on the nodes that reported their number.
+    connections: usize,
+    /// The nodes that did not report how many connections they have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unanswered: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Disconnected {
+    connections: usize,
+    /// Servers of `websocket-app` that hold connections of the user and cannot be asked to close them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unanswered: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Disconnect {
+    code: Option<u64>,
+    reason: Option<String>,
+}
+
+impl Disconnect {
+    fn read(body: &[u8]) -> Result<Self, BodyError> {
+        if body.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut object = Object::parse(body)?;
+        let wanted = Self {
+            code: object.number("code")?,
+            reason: object.text(&["reason"])?,
+        };
+        object.finish("`code` and `reason`")?;
+        Ok(wanted)
+    }
+}
+
+/// `GET /api/users/{user}`.
+pub(super) async fn find(
+    State(state): State<AppState>,
+    path: UserPath,
+) -> Result<Response, ApiError> {
+    let user = user(path)?;
+    let asked = state
+        .services
+        .router
+        .ask_about(&user, &UserRequest::Count)
+        .await;
+    let found = found(asked, state.services.ids.node())?;
+    Ok(json(StatusCode::OK, &found))
+}
+
+/// `POST /api/users/{user}/disconnect`.
+pub(super) async fn disconnect(
+    State(state): State<AppState>,
+    Extension(KeyNumber(key)): Extension<KeyNumber>,
+    path: UserPath,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let user = user(path)?;
+    let body = read(&state, body).await?;
+    object::check_content(&headers)?;
+    let request = request(&body)?;
+    let asked = state.services.router.ask_about(&user, &request).await;
+    let disconnected = disconnected(asked);
+    if let UserRequest::Disconnect { code, .. } = &request {
+        let code = code.number();
+        match &disconnected {
+            Ok(done) => info!(
+                user,
+                code,
+                key,
+                connections = done.connections,
+                "a user is disconnected by the API"
+            ),
+            Err(_) => info!(
+                user,
+                code, key, "a user is disconnected by the API, and not all nodes say so"
+            ),
+        }
+    }
+    Ok(json(StatusCode::OK, &disconnected?))
+}
+
+fn user(path: UserPath) -> Result<String, ApiError> {
+    match path {
+        Ok(Path(user)) if (1..=USER_ID_BYTES_MAX).contains(&user.len()) => Ok(user),
+        _ => Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_user",
+            "a user ID is 1 to 255 bytes of UTF-8, percent-encoded",
+        )),
+    }
+}
+
+fn request(body: &[u8]) -> Result<UserRequest, ApiError> {
+    let wrong =
+        |code: &str, message: String| Err(ApiError::new(StatusCode::BAD_REQUEST, code, message));
+    let wanted = match Disconnect::read(body) {
+        Ok(wanted) => wanted,
+        Err((_, message)) => return wrong("invalid_body", message),
+    };
+    let code = match wanted.code {
+        None => Some(CloseCode::KICKED),
+        Some(code) => u16::try_from(code).ok().and_then(CloseCode::from_plugin),
+    };
+    let Some(code) = code else {
+        return wrong(
+            "invalid_code",
+            "`code` must be from 4000 to 4999".to_owned(),
+        );
+    };
+    let reason = wanted.reason.unwrap_or_default();
+    if reason.len() > REASON_BYTES_MAX {
+        return wrong(
+            "invalid_reason",
+            format!("`reason` is longer than {REASON_BYTES_MAX} bytes"),
+        );
+    }
+    Ok(UserRequest::Disconnect { code, reason })
+}
+
+fn found(asked: UserOutcome, own_node: &str) -> Result<Found, ApiError> {
+    let reports = asked
+        .elsewhere
+        .map_err(|error| ApiError::of(ErrorCode::Unavailable, error.to_string()))?;
+    let (elsewhere, unanswered) = sum(&reports);
+    let own = (asked.here > 0).then(|| own_node.to_owned());
+    let nodes: Vec<String> = own
+        .into_iter()
+        .chain(reports.into_iter().map(|report| report.node))
+        .collect();
+    Ok(Found {
+        online: !nodes.is_empty(),
+        nodes,
+        connections: asked.here + elsewhere,
+        unanswered,
+    })
+}
+
+fn disconnected(asked: UserOutcome) -> Result<Disconnected, ApiError> {
+    let here = asked.here;
+    let incomplete = |connections: usize, why: &str| {
+        let message = format!("{connections} connections were closed, and {why}; try again");
+        ApiError::of(ErrorCode::Unavailable, message)
+    };
+    let reports = asked
+        .elsewhere
+        .map_err(|error| incomplete(here, &error.to_string()))?;
+    let (elsewhere, unanswered) = sum(&reports);
+    let connections = here + elsewhere;
+    if let Some(report) = reports
+        .iter()
+        .find(|report| report.told == UserAnswer::Nothing)
+    {
+        let why = format!("node {} did not answer in time", report.node);
+        return Err(incomplete(connections, &why));
+    }
+    Ok(Disconnected {
+        connections,
+        unanswered,
+    })
+}
+
+/// Returns the number of connections, and the nodes that did not answer.
+fn sum(reports: &[NodeReport]) -> (usize, Vec<String>) {
+    let mut unanswered = Vec::new();
+    let mut connections = 0;
+    for report in reports {
+        match &report.told {
+            UserAnswer::Connections(count) => connections += count,
+            UserAnswer::Listed(list) => connections += list.len(),
+            UserAnswer::Nothing | UserAnswer::CannotBeAsked => unanswered.push(report.node.clone()),
+        }
+    }
+    (connections, unanswered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user_outcome(here: usize, told: &[UserAnswer]) -> UserOutcome {
+        let reports = told.iter().enumerate().map(|(index, told)| NodeReport {
+            node: format!("n{index}"),
+            told: told.clone(),
+        });
+        UserOutcome {
+            here,
+            elsewhere: Ok(reports.collect()),
+        }
+    }
+
+    #[test]
+    fn a_disconnection_has_a_code_from_4000_to_4999_and_4501_by_default() {
+        let code = |body: &str| match request(body.as_bytes()) {
+            Ok(UserRequest::Disconnect { code, .. }) => Some(code.number()),
+            _ => None,
+        };
+        assert_eq!(code(""), Some(4501));
+        assert_eq!(code("{}"), Some(4501));
+        assert_eq!(code(r#"{"code":4000,"reason":"x"}"#), Some(4000));
+        let long = format!(r#"{{"reason":"{}"}}"#, "x".repeat(124));
+        for wrong in [
+            r#"{"code":1000}"#,
+            r#"{"code":3999}"#,
+            r#"{"code":5000}"#,
+            r#"{"code":-1}"#,
+            r#"{"kode":4000}"#,
+            "[",
+            &long,
+        ] {
+            assert_eq!(code(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_user_is_where_the_nodes_say() {
+        let all = found(user_outcome(1, &[UserAnswer::Connections(2)]), "own").unwrap();
+        assert_eq!((all.online, all.connections), (true, 3));
+        assert_eq!(all.nodes, ["own", "n0"]);
+        let none = found(user_outcome(0, &[]), "own").unwrap();
+        assert_eq!(
+            (none.online, none.connections, none.nodes),
+            (false, 0, vec![])
+        );
+        let silent = found(user_outcome(0, &[UserAnswer::Nothing]), "own").unwrap();
+        assert_eq!(
+            (silent.online, silent.unanswered),
+            (true, vec!["n0".to_owned()])
+        );
+    }
+
+    #[test]
+    fn a_disconnection_that_a_node_does_not_confirm_is_an_error_to_try_again() {
+        let done = disconnected(user_outcome(1, &[UserAnswer::Connections(2)])).unwrap();
+        assert_eq!((done.connections, done.unanswered.len()), (3, 0));
+        assert!(
+            disconnected(user_outcome(
+                1,
+                &[UserAnswer::Connections(2), UserAnswer::Nothing]
+            ))
+            .is_err()
+        );
+        let foreign = disconnected(user_outcome(0, &[UserAnswer::CannotBeAsked])).unwrap();
+        assert_eq!(foreign.unanswered, ["n0"]);
+    }
+}

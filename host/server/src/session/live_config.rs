@@ -1,0 +1,85 @@
+//! The part of the configuration that is applied without a restart, and how open sessions learn of a change.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use arc_swap::{ArcSwap, Guard};
+use signalbox_config::{
+    AdminConfig, ApiConfig, Config, EventsConfig, Limits, ServerConfig, Shown,
+    live::cannot_change_live,
+};
+
+/// The part of the configuration that may change while the server runs.
+#[derive(Clone, Debug)]
+pub struct LiveConfig {
+    /// `[server]`.
+    pub server: ServerConfig,
+    /// `[events]`.
+    pub events: EventsConfig,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[api]`.
+    pub api: ApiConfig,
+    /// `[admin]`.
+    pub admin: AdminConfig,
+    /// The whole current configuration, for display.
+    pub shown: Shown,
+    /// The changed keys that take effect at the next start.
+    pub needs_restart: Vec<String>,
+}
+
+impl LiveConfig {
+    /// The current configuration of a server that was `started` with one configuration and has read `new`.
+    pub fn new(started: &Config, new: &Config) -> Self {
+        Self {
+            server: new.server.clone(),
+            events: new.events.clone(),
+            limits: new.limits.clone(),
+            api: new.api.clone(),
+            admin: new.admin.clone(),
+            shown: Shown::in_force(&started.shown, &new.shown),
+            needs_restart: cannot_change_live(started, new),
+        }
+    }
+}
+
+/// The current configuration, and the number of its changes.
+#[derive(Debug)]
+pub struct ConfigHandle {
+    config: ArcSwap<LiveConfig>,
+    changes: AtomicU64,
+}
+
+impl ConfigHandle {
+    /// Starts with `config`.
+    pub fn new(config: LiveConfig) -> Self {
+        Self {
+            config: ArcSwap::from_pointee(config),
+            changes: AtomicU64::new(0),
+        }
+    }
+
+    /// The current configuration, to be held only briefly.
+    pub fn load(&self) -> Guard<Arc<LiveConfig>> {
+        self.config.load()
+    }
+
+    /// The current configuration, to be held for any length of time.
+    pub fn load_full(&self) -> Arc<LiveConfig> {
+        self.config.load_full()
+    }
+
+    /// Makes `config` the current one. A session applies it when it next has something to do. Wake the sessions that must
+    /// not wait for that, such as one whose client must now be pinged earlier.
+    pub fn store(&self, config: LiveConfig) {
+        self.config.store(Arc::new(config));
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// The number of changes. Sessions check it because that is cheaper than loading the configuration.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+}

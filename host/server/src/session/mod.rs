@@ -1,0 +1,338 @@
+//! One connection, from its upgrade to its end.
+//!
+//! [`Session::run`] is the one task of a connection: it reads frames, passes each to [`dispatch`], and writes the
+//! outbox ([`transport`]). Writing continues while a message waits for a plugin. [`socket`] is the interface to a WebSocket, and
+//! [`TcpSocket`] implements it on a TCP connection.
+
+pub mod backend;
+mod dispatch;
+mod heartbeat;
+mod live_config;
+mod rate;
+mod serve;
+pub mod socket;
+mod status;
+mod tcp_socket;
+#[cfg(test)]
+mod tests;
+mod transport;
+mod unfinished;
+
+use std::{
+    any::Any,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, SystemTime},
+};
+
+use futures_util::FutureExt;
+use heartbeat::Heartbeat;
+pub use live_config::{ConfigHandle, LiveConfig};
+use rate::Allowance;
+use signalbox_pipeline as pipeline;
+use signalbox_plugin_manager::PluginManager;
+use signalbox_protocol::{
+    CloseCode, Frame,
+    ids::IdSource,
+    outbound::{Welcome, WelcomeLimits},
+};
+use signalbox_router::{CloseRequest, Connection, ConnectionSlot, Router};
+use signalbox_telemetry::{
+    metrics::{DropReason, Metrics, events::SessionFailed},
+    trace::Tracer,
+};
+pub use socket::{Incoming, Socket, SocketError};
+pub use tcp_socket::TcpSocket;
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+use transport::Transport;
+pub use unfinished::UnfinishedBytes;
+use unfinished::UnfinishedShare;
+
+/// How long a closing client may take to read the remaining frames and to answer the close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The state that all sessions of a node share.
+pub struct Services {
+    /// Delivers messages to other connections.
+    pub router: Router,
+    /// The plugins.
+    pub manager: Arc<PluginManager>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// Creates IDs of messages and connections.
+    pub ids: IdSource,
+    /// Chooses the messages that are traced.
+    pub tracer: Tracer,
+    /// The configuration that may change while the server runs.
+    pub live: ConfigHandle,
+    /// The memory that unfinished messages take.
+    pub unfinished: Arc<UnfinishedBytes>,
+    /// Set when the node begins to shut down.
+    pub draining: AtomicBool,
+}
+
+/// One client's session.
+pub struct Session<S> {
+    wire: Transport<S>,
+    services: Arc<Services>,
+    connection: Arc<Connection>,
+    expires_at: Option<SystemTime>,
+    stage: Stage,
+    heartbeat: Heartbeat,
+    /// The number of pings whose pongs are not charged.
+    pongs_owed: u32,
+    allowance: Allowance,
+    /// When the message that is being received began.
+    message_began: Option<Instant>,
+    unfinished: UnfinishedShare,
+    /// The bytes that the socket had received at the last check, and the time of that check.
+    received: u64,
+    read_at: Instant,
+    /// When the timers are checked next.
+    due: Instant,
+    /// The number of configuration changes that it has applied.
+    changes_seen: u64,
+    _slot: ConnectionSlot,
+}
+
+/// The stage of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The plugins have not admitted it yet.
+    Arriving,
+    /// The plugins have admitted it.
+    Arrived,
+    /// It can no longer be reached, and the plugins are informed.
+    Departed,
+    /// Its end is counted.
+    Ended,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+struct SessionEnd {
+    code: u16,
+    reason: String,
+    /// The close frame that the server must still send.
+    owed: Option<CloseRequest>,
+    unexpected: bool,
+}
+
+impl<S: Socket> Session<S> {
+    /// A session of `connection` over `socket`. It holds `slot` until it ends.
+    pub fn new(
+        socket: S,
+        services: Arc<Services>,
+        connection: Arc<Connection>,
+        expires_at: Option<SystemTime>,
+        mut slot: ConnectionSlot,
+    ) -> Self {
+        let now = Instant::now();
+        slot.give_to(connection.clone());
+        Self {
+            wire: Transport::new(socket, connection.clone()),
+            unfinished: UnfinishedShare::new(services.unfinished.clone()),
+            services,
+            connection,
+            expires_at,
+            stage: Stage::Arriving,
+            heartbeat: Heartbeat::new(now),
+            pongs_owed: 0,
+            allowance: Allowance::new(now),
+            message_began: None,
+            received: 0,
+            read_at: now,
+            due: now,
+            changes_seen: 0,
+            _slot: slot,
+        }
+    }
+
+    /// Serves the connection until it ends. A panic ends only this connection.
+    #[allow(
+        clippy::manual_async_fn,
+        reason = "an async function keeps room for the session twice"
+    )]
+    pub fn run(mut self) -> impl Future<Output = ()> {
+        async move {
+            let lived = AssertUnwindSafe(self.live()).catch_unwind().await;
+            if let Err(fault) = lived.map_err(|panic| fault(&*panic)) {
+                Box::pin(self.fail(&fault)).await;
+            }
+        }
+    }
+
+    async fn live(&mut self) {
+        // Start and end are boxed: otherwise every idle connection would keep the memory for them.
+        let arrived = Box::pin(self.arrive()).await;
+        // Not earlier: a client that reads `welcome` can already be reached, from other nodes too.
+        self.wire.open();
+        let end = match arrived {
+            Ok(()) => {
+                let end = self.serve().await;
+                Box::pin(self.depart(&end)).await;
+                end
+            }
+            Err(end) => end,
+        };
+        Box::pin(self.finish(end)).await;
+    }
+
+    /// Asks the plugins to admit the connection, and makes it reachable.
+    async fn arrive(&mut self) -> Result<(), SessionEnd> {
+        let services = &*self.services;
+        let client = self.connection.client();
+        let plugins = services.manager.enter().await;
+        let admitted = pipeline::connected(&plugins, client).await;
+        services.metrics.connections.increment();
+        debug!("connected");
+        let actions = match admitted {
+            Ok(actions) => {
+                self.stage = Stage::Arrived;
+                actions
+            }
+            Err(refused) => {
+                let end = closed_by_server(dispatch::refusal(&refused));
+                let by = Some(refused.plugin());
+                let actions =
+                    pipeline::disconnected(&plugins, client, by, end.code, &end.reason).await;
+                drop(plugins);
+                dispatch::perform_after(services, client, actions).await;
+                return Err(end);
+            }
+        };
+        drop(plugins);
+        if self.connection.v1() {
+            // Before the connection can be reached, so that messages from others come after it.
+            services
+                .router
+                .table()
+                .push(&self.connection, self.welcome());
+        }
+        services.router.connect(&self.connection).await;
+        dispatch::perform_for_connection(services, &self.connection, actions).await;
+        Ok(())
+    }
+
+    /// Makes the connection unreachable, and informs the plugins.
+    async fn depart(&mut self, end: &SessionEnd) {
+        self.stage = Stage::Departed;
+        let services = &*self.services;
+        let client = self.connection.client();
+        services.router.disconnect(&self.connection);
+        let plugins = services.manager.enter().await;
+        let actions = pipeline::disconnected(&plugins, client, None, end.code, &end.reason).await;
+        drop(plugins);
+        dispatch::perform_after(services, client, actions).await;
+    }
+
+    fn welcome(&self) -> Frame {
+        let live = self.services.live.load();
+        Welcome {
+            connection_id: &self.connection.client().connection,
+            user_id: self.connection.user(),
+            node_id: self.services.ids.node(),
+            heartbeat_interval_ms: live.server.ping_interval,
+            limits: WelcomeLimits {
+                frame_bytes_max: live.limits.frame_bytes_max,
+                messages_per_second: live.limits.messages_per_second,
+                messages_burst: live.limits.messages_burst,
+                rooms_max: live.limits.rooms_per_connection_max,
+            },
+        }
+        .encode()
+    }
+
+    /// Closes the connection properly if the client cooperates, in bounded time, and counts the end.
+    async fn finish(&mut self, end: SessionEnd) {
+        self.stage = Stage::Ended;
+        let metrics = &self.services.metrics;
+        if end.unexpected {
+            metrics.unexpected_disconnects.increment();
+        }
+        let client = self.connection.client();
+        debug!(
+            connection = client.connection,
+            code = end.code,
+            reason = end.reason,
+            "connection ended"
+        );
+        // From here on, the outbox accepts nothing.
+        self.connection.outbox().close(CloseCode::NORMAL, "");
+        if let Some(request) = &end.owed {
+            metrics.closes.of(request.code).increment();
+        }
+        let slow = end
+            .owed
+            .as_ref()
+            .is_some_and(|request| request.code == CloseCode::SLOW_CONSUMER);
+        let farewell = timeout(CLOSE_TIMEOUT, self.wire.say_goodbye(end.owed)).await;
+        let lost = match farewell {
+            _ if slow => DropReason::SlowConsumer,
+            Ok(_) => DropReason::ConnectionLost,
+            Err(_) => DropReason::CloseTimeout,
+        };
+        self.services.router.table().detach(&self.connection, lost);
+    }
+
+    /// Ends the connection after a panic, and cleans up everything that belongs to it.
+    async fn fail(&mut self, fault: &str) {
+        let (stage, services) = (self.stage, self.services.clone());
+        services.router.disconnect(&self.connection);
+        let client = self.connection.client();
+        SessionFailed {
+            connection: &client.connection,
+            user: &client.user,
+            fault,
+        }
+        .emit();
+        let end = || {
+            closed_by_server(CloseRequest {
+                code: CloseCode::INTERNAL,
+                reason: "the server failed; connect again".to_owned(),
+            })
+        };
+        if stage == Stage::Arrived {
+            let departed = AssertUnwindSafe(self.depart(&end())).catch_unwind().await;
+            if departed.is_err() {
+                debug!("plugins were not informed of the end of a connection that failed");
+            }
+        }
+        if stage != Stage::Ended {
+            self.wire.open();
+            let finished = AssertUnwindSafe(self.finish(end())).catch_unwind().await;
+            if finished.is_err() {
+                debug!("a connection that failed was cut off");
+            }
+        }
+        let lost = DropReason::ConnectionLost;
+        services.router.table().detach(&self.connection, lost);
+    }
+}
+
+/// Runs if a session is dropped before its end, for example when the process exits.
+impl<S> Drop for Session<S> {
+    fn drop(&mut self) {
+        let table = self.services.router.table();
+        table.detach(&self.connection, DropReason::CutOff);
+    }
+}
+
+/// The message of a panic.
+fn fault(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message")
+        .to_owned()
+}
+
+fn closed_by_server(request: CloseRequest) -> SessionEnd {
+    SessionEnd {
+        code: request.code.number(),
+        reason: request.reason.clone(),
+        unexpected: request.code.unexpected(),
+        owed: Some(request),
+    }
+}

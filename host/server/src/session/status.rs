@@ -1,0 +1,26 @@
+//! The status of a node, other than its metrics.
+
+use signalbox_plugin_runtime::hex;
+use signalbox_telemetry::metrics::{LivePlugin, NodeStatus};
+
+use super::Services;
+
+impl Services {
+    /// The current status.
+    pub async fn status(&self) -> NodeStatus {
+        let live = self.manager.live();
+        let versions = live.slots().iter().filter_map(|slot| slot.version());
+        let plugins = versions.map(|version| LivePlugin {
+            name: version.name().to_owned(),
+            declared_version: version.declared_version().to_owned(),
+            label: version.label().to_owned(),
+            sha256: hex(version.hash()),
+            not_kept: self.manager.fails_to_keep(version.name()),
+        });
+        let plugins = plugins.collect();
+        NodeStatus {
+            broker_up: self.router.broker().probe().await.is_ok(),
+            plugins,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Metrics, logging, tracing and task supervision of Signalbox.
+
+pub mod error_chain;
+pub mod logging;
+pub mod metrics;
+pub mod supervise;
+pub mod trace;
