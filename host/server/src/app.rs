@@ -4,6 +4,7 @@ mod reload;
 mod shutdown;
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc,
@@ -27,6 +28,7 @@ use signalbox_telemetry::{
     supervise,
     trace::{self, Tracer},
 };
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -48,6 +50,19 @@ pub struct Source {
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({key}): {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The key of the configuration that sets it.
+        key: &'static str,
+        /// The system's error.
+        error: std::io::Error,
+    },
+    /// A listener has no address.
+    #[error("the address of a listener is unknown: {0}")]
+    Address(#[from] std::io::Error),
     /// The plugin engine cannot start.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -65,36 +80,37 @@ pub enum StartError {
     Random,
 }
 
-/// Serves on `listeners` until `shutdown`, then drains. `log_lines_dropped` counts log lines that could not be written.
-///
-/// # Errors
-/// Returns [`StartError`] if it cannot start; once it serves, only `shutdown` ends it.
-pub async fn run(
+/// A node that serves.
+pub(crate) struct RunningNode {
+    services: Arc<Services>,
+    tasks: Running,
+}
+
+impl RunningNode {
+    /// Drains, and ends everything within `server.drain_timeout`.
+    pub(crate) async fn shut_down(self) {
+        shutdown::shut_down(&self.services, self.tasks).await;
+    }
+}
+
+/// Loads the plugins and serves on `listeners`. If there is a `source`, the configuration is read again when it changes. `log_lines_dropped` counts log lines that could not be written.
+pub(crate) async fn start(
     config: Config,
-    source: Source,
-    listeners: impl Into<Listeners>,
-    shutdown: CancellationToken,
+    source: Option<Source>,
+    listeners: Listeners,
     log_lines_dropped: Arc<AtomicU64>,
-) -> Result<(), StartError> {
-    let listeners = listeners.into();
+) -> Result<RunningNode, StartError> {
     let redis = endpoints(&config)?;
     let services = services(&config, redis.as_ref(), log_lines_dropped)?;
     let authenticator = Authenticator::new(&config.auth, services.metrics.clone())?;
     let authenticator = Arc::new(authenticator);
     // Before the files are read, so that later changes are noticed.
-    let watch = reload::watch(&config, &source);
+    let watch = reload::watch(&config, source.as_ref());
     let bytes_max = config.limits.plugin_file_bytes_max;
-    let plugins = services
+    services
         .manager
-        .apply(&config.plugins, bytes_max, Trigger::Start);
-    tokio::select! {
-        _ = plugins => {}
-        // Large plugins compile for many seconds, and no client is connected yet.
-        () = shutdown.cancelled() => {
-            info!("stopped before it served");
-            return Ok(());
-        }
-    }
+        .apply(&config.plugins, bytes_max, Trigger::Start)
+        .await;
     let stop = CancellationToken::new();
     let cluster = Arc::new(cluster(&config, &services, redis.as_ref()));
     let state = AppState::new(services.clone(), authenticator.clone(), cluster);
@@ -108,22 +124,34 @@ pub async fn run(
     let supervision = supervise::spawn("probation", metrics, manager, |manager| {
         manager.supervise().boxed()
     });
+    log_addresses(&config, &services, &listeners);
     let targets = reload::ReloadTargets {
         services: services.clone(),
         authenticator,
         redis,
     };
-    let (started, now) = (config.clone(), config.clone());
-    let follower = (targets, started, now, source, watch);
+    let follower = (targets, config.clone(), config, source, watch);
     let reloads = supervise::spawn("reloads", metrics, follower, |state| {
         let (targets, started, config, source, watch) = state;
-        reload::follow(targets, started, config, source, watch).boxed()
+        reload::follow(targets, started, config, source.as_ref(), watch).boxed()
     });
-    if let Some(address) = listeners
-        .internal
-        .as_ref()
-        .and_then(|it| it.local_addr().ok())
-    {
+    let acceptor = (listeners, routes, services.clone(), stop.clone());
+    let serving = supervise::spawn("acceptor", metrics, acceptor, |state| {
+        let (listeners, routes, services, stop) = state;
+        http::serve(listeners, routes, services, stop).boxed()
+    });
+    let tasks = Running {
+        pusher,
+        serving,
+        stop,
+        changes: vec![reloads, supervision],
+    };
+    Ok(RunningNode { services, tasks })
+}
+
+fn log_addresses(config: &Config, services: &Services, listeners: &Listeners) {
+    let internal = listeners.internal.as_ref();
+    if let Some(Ok(address)) = internal.map(TcpListener::local_addr) {
         info!(%address, "serving /metrics, /api/ and /admin/ on {address}");
     }
     if let Ok(address) = listeners.public.local_addr() {
@@ -132,20 +160,6 @@ pub async fn run(
             warn!("auth.mode is \"none\": clients are whoever they say they are");
         }
     }
-    let acceptor = (listeners, routes, services.clone(), stop.clone());
-    let serving = supervise::spawn("acceptor", metrics, acceptor, |state| {
-        let (listeners, routes, services, stop) = state;
-        http::serve(listeners, routes, services, stop).boxed()
-    });
-    shutdown.cancelled().await;
-    let running = Running {
-        pusher,
-        serving,
-        stop,
-        changes: vec![reloads, supervision],
-    };
-    shutdown::shut_down(&services, running).await;
-    Ok(())
 }
 
 /// The Redis endpoints, if Redis is the broker. All connections share them, so that a changed password reaches all.

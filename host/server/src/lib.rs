@@ -1,8 +1,13 @@
 //! The server: a node listens on HTTP, upgrades requests to sessions, and passes their messages through the pipeline of
 //! plugins to the router.
 
-pub mod app;
+mod app;
 pub mod files;
 pub mod http;
+mod server;
 pub mod session;
 mod token_bucket;
+
+pub use app::{Source, StartError};
+pub use http::Listeners;
+pub use server::{Server, ServerBuilder};

@@ -14,7 +14,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use signalbox::{
-    app::Source,
+    Source,
     auth::token,
     config::{AuthConfig, Config, DEFAULT_FILE, Environment, environment},
 };

@@ -8,9 +8,8 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 use signalbox::{
-    app::{self, Source},
+    Listeners, Server, Source,
     config::Config,
-    http::Listeners,
     logging::{Log, Output},
 };
 use tokio::{
@@ -63,8 +62,12 @@ async fn serve(config: Config, source: Source, log: &Output) -> anyhow::Result<(
     };
     let shutdown = CancellationToken::new();
     stop_on_signal(shutdown.clone()).context("the system gives no signals")?;
-    let listeners = Listeners { public, internal };
-    app::run(config, source, listeners, shutdown, log.dropped()).await?;
+    Server::builder(config)
+        .source(source)
+        .listeners(Listeners { public, internal })
+        .log_lines_dropped(log.dropped())
+        .run(shutdown)
+        .await?;
     Ok(())
 }
 

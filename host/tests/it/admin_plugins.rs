@@ -84,8 +84,8 @@ async fn a_plugin_is_shown_with_what_its_version_did() {
     );
     let node = Node::start_with(&files, &config).await;
     let mut ann = node.reachable("ann").await;
-    for deed in ["done", "panic"] {
-        ann.send(&format!(r#"{{"type":"hostile.{deed}","id":"1"}}"#))
+    for fault in ["done", "panic"] {
+        ann.send(&format!(r#"{{"type":"hostile.{fault}","id":"1"}}"#))
             .await;
         ann.json().await;
     }

@@ -4,7 +4,6 @@ use std::{
     net::SocketAddr,
     ops::Deref,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -14,9 +13,8 @@ use futures_util::{
 };
 use serde_json::Value;
 use signalbox::{
-    app::{self, Source},
+    Listeners, Server, Source,
     config::{Config, Environment},
-    http::Listeners,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -156,7 +154,8 @@ impl Node {
         let internal = listeners.internal.as_ref().map(|listener| Endpoint {
             address: listener.local_addr().expect("a bound address"),
         });
-        let run = app::run(config, source, listeners, stop.clone(), Arc::default());
+        let server = Server::builder(config).source(source).listeners(listeners);
+        let run = server.run(stop.clone());
         let served = tokio::spawn(async move { run.await.expect("the node starts") });
         Self {
             endpoint: Endpoint { address },

@@ -51,8 +51,8 @@ fn p99(times: &[Duration]) -> Duration {
 }
 
 /// Has the plugin misbehave without a pause until it is told to stop.
-async fn misbehave(mut client: Client, deed: &str, stop: Arc<AtomicBool>, count: Arc<AtomicU64>) {
-    let message = json!({"type": format!("hostile.{deed}")}).to_string();
+async fn misbehave(mut client: Client, fault: &str, stop: Arc<AtomicBool>, count: Arc<AtomicU64>) {
+    let message = json!({"type": format!("hostile.{fault}")}).to_string();
     while !stop.load(Ordering::Relaxed) {
         client.send(&message).await;
         assert_eq!(client.json().await["payload"]["code"], "plugin_failed");
@@ -60,9 +60,9 @@ async fn misbehave(mut client: Client, deed: &str, stop: Arc<AtomicBool>, count:
     }
 }
 
-/// Exchanges messages through the plugin and through none, alone and beside clients that have the plugin do `deeds`, until
+/// Exchanges messages through the plugin and through none, alone and beside clients that have the plugin do `faults`, until
 /// so many of those have failed. Prints how long they took, and asserts that all came.
-async fn beside(deeds: &[&'static str], failures: u64) {
+async fn beside(faults: &[&'static str], failures: u64) {
     let server = Logged::start(&[("hostile.wasm", &component("hostile"))], CONFIG).await;
     let node = &server;
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
@@ -72,10 +72,10 @@ async fn beside(deeds: &[&'static str], failures: u64) {
     ];
     let (stop, count) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
     let mut culprits = Vec::new();
-    for (number, deed) in deeds.iter().enumerate() {
+    for (number, fault) in faults.iter().enumerate() {
         let client = node.client(&format!("culprit{number}")).await;
         let (stop, count) = (stop.clone(), count.clone());
-        culprits.push(tokio::spawn(misbehave(client, deed, stop, count)));
+        culprits.push(tokio::spawn(misbehave(client, fault, stop, count)));
     }
     while count.load(Ordering::Relaxed) < failures {
         tokio::task::yield_now().await;
@@ -91,7 +91,7 @@ async fn beside(deeds: &[&'static str], failures: u64) {
     for (name, calm, beside) in [("through", &calm[0], &through), ("free", &calm[1], &free)] {
         let (calm, beside) = (p99(calm), p99(beside));
         println!(
-            "{name}: p99 {calm:?} alone, {beside:?} beside {} failures by {deeds:?}, {:.1} times",
+            "{name}: p99 {calm:?} alone, {beside:?} beside {} failures by {faults:?}, {:.1} times",
             count.load(Ordering::Relaxed),
             beside.as_secs_f64() / calm.as_secs_f64()
         );

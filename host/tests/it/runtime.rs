@@ -155,12 +155,12 @@ async fn instances_that_fail_are_replaced_and_never_more_than_allowed() {
         .await;
     let version = live(&manager, "hostile");
     let calls = (0..50).map(async |number| {
-        let deed = if number % 2 == 0 {
+        let fault = if number % 2 == 0 {
             "hostile.panic"
         } else {
             "hostile.nothing"
         };
-        let answer = version.handle(None, message(deed, "1")).await;
+        let answer = version.handle(None, message(fault, "1")).await;
         let (_, existing) = version.pool_size();
         assert!(existing <= 4, "{existing} instances");
         assert_eq!(answer.is_ok(), number % 2 == 1, "{answer:?}");

@@ -138,12 +138,12 @@ async fn what_is_refused_dropped_changed_or_failed_is_told_alike_in_one_call_and
     }
 }
 
-/// What the sender hears of each deed of the hostile guest, and what is counted in the end.
+/// What the sender hears of each fault of the hostile guest, and what is counted in the end.
 async fn told(plugins: &[String]) -> (Vec<Value>, String) {
     let node = node(plugins).await;
     let mut ann = node.client("ann").await;
     let mut heard = Vec::new();
-    for deed in [
+    for fault in [
         "validate.panic",
         "validate.loop",
         "validate.code",
@@ -153,7 +153,7 @@ async fn told(plugins: &[String]) -> (Vec<Value>, String) {
         "validate.fine",
     ] {
         heard.push(without_names(
-            answer(&mut ann, &format!("hostile.{deed}"), &json!({"n": 1})).await,
+            answer(&mut ann, &format!("hostile.{fault}"), &json!({"n": 1})).await,
         ));
     }
     let counted = node.get("/metrics").await.1;

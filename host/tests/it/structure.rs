@@ -36,6 +36,23 @@ fn the_protocol_and_the_pipeline_have_no_side_effects() {
 }
 
 #[test]
+fn every_file_that_the_architecture_names_exists() {
+    let host = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let top = host.join("..");
+    for page in ["ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = fs::read_to_string(top.join(page)).expect("the page");
+        let files = text.split('`').skip(1).step_by(2).filter(|code| {
+            let is_path = |c: char| c.is_ascii_alphanumeric() || "/_-.".contains(c);
+            code.ends_with(".rs") && code.chars().all(is_path)
+        });
+        let missing: Vec<_> = files
+            .filter(|file| !host.join(file).exists() && !top.join(file).exists())
+            .collect();
+        assert!(missing.is_empty(), "{page} names {missing:?}");
+    }
+}
+
+#[test]
 fn no_two_public_types_have_the_same_name() {
     let mut text = String::new();
     for folder in sources() {

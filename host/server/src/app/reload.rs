@@ -29,7 +29,7 @@ use crate::{
 /// The triggers of a reload. Changes are noticed from the creation of this value on.
 pub(super) struct ReloadTriggers {
     watcher: FileWatcher,
-    /// `None` if the system provides no signals.
+    /// `None` if there is no configuration to read again, or the system provides no signals.
     hangups: Option<Signal>,
 }
 
@@ -42,10 +42,12 @@ pub(super) struct ReloadTargets {
 }
 
 /// Watches the configuration and the files that it names, starting from their current state.
-pub(super) fn watch(config: &Config, source: &Source) -> ReloadTriggers {
-    let hangups = signal(SignalKind::hangup())
-        .inspect_err(|error| warn!(%error, "SIGHUP does not reload"))
-        .ok();
+pub(super) fn watch(config: &Config, source: Option<&Source>) -> ReloadTriggers {
+    let hangups = source.and_then(|_| {
+        signal(SignalKind::hangup())
+            .inspect_err(|error| warn!(%error, "SIGHUP does not reload"))
+            .ok()
+    });
     ReloadTriggers {
         watcher: FileWatcher::new(files(config, source)),
         hangups,
@@ -57,7 +59,7 @@ pub(super) async fn follow(
     targets: &ReloadTargets,
     started: &Config,
     config: &mut Config,
-    source: &Source,
+    source: Option<&Source>,
     ReloadTriggers { watcher, hangups }: &mut ReloadTriggers,
 ) {
     loop {
@@ -74,12 +76,14 @@ pub(super) async fn follow(
             }
             () = next(hangups) => Trigger::Signal,
         };
-        if trigger != Trigger::File {
+        if trigger != Trigger::File
+            && let Some(source) = source
+        {
             let Some(new) = targets.reread(started, config, source) else {
                 continue;
             };
             *config = new;
-            watcher.set_files(files(config, source));
+            watcher.set_files(files(config, Some(source)));
         }
         targets
             .services
@@ -108,23 +112,24 @@ async fn next(hangups: &mut Option<Signal>) {
     }
 }
 
-fn trigger(changed: &BTreeSet<PathBuf>, config: &Config, source: &Source) -> Trigger {
+fn trigger(changed: &BTreeSet<PathBuf>, config: &Config, source: Option<&Source>) -> Trigger {
+    let file = source.and_then(|source| source.file.as_ref());
     let is_config = changed
         .iter()
-        .any(|file| Some(file) == source.file.as_ref() || config.secret_files.contains(file));
-    if is_config {
+        .any(|changed| Some(changed) == file || config.secret_files.contains(changed));
+    if source.is_some() && is_config {
         Trigger::Config
     } else {
         Trigger::File
     }
 }
 
-fn files(config: &Config, source: &Source) -> BTreeSet<PathBuf> {
+fn files(config: &Config, source: Option<&Source>) -> BTreeSet<PathBuf> {
     config
         .plugins
         .iter()
         .map(|plugin| plugin.path.clone())
-        .chain(source.file.clone())
+        .chain(source.and_then(|source| source.file.clone()))
         .chain(config.secret_files.iter().cloned())
         .chain(config.auth.key_file().map(Path::to_owned))
         .collect()

@@ -14,7 +14,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use super::{
     build::{self, Project},
     check,
-    remote::{PushScope, Server},
+    remote::{PushScope, RemoteServer},
     test,
 };
 
@@ -40,7 +40,7 @@ const QUIET: Duration = Duration::from_millis(150);
 /// How often files are compared if no notification arrives, as on network file systems.
 const COMPARED_EVERY: Duration = Duration::from_secs(1);
 
-pub(super) fn run(folder: &Path, config_text: &str, server: &Server) -> ExitCode {
+pub(super) fn run(folder: &Path, config_text: &str, server: &RemoteServer) -> ExitCode {
     let project = match Project::read(folder) {
         Ok(project) => project,
         Err(error) => return build::failed(&error),
@@ -64,7 +64,7 @@ pub(super) fn run(folder: &Path, config_text: &str, server: &Server) -> ExitCode
 }
 
 /// Builds, tests and pushes once. An error is printed, and ends the round.
-fn round(project: &Project, config_text: &str, server: Option<&Server>) {
+fn round(project: &Project, config_text: &str, server: Option<&RemoteServer>) {
     println!("-- building {}", project.name());
     let project = match build::build(&project.folder) {
         Ok(project) => project,

@@ -13,11 +13,9 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Subcommand;
-
-use loader::Compiling;
-
 pub(super) use check::check_all;
+use clap::Subcommand;
+use loader::Compiling;
 
 #[derive(Subcommand)]
 pub(super) enum PluginCommand {
@@ -53,7 +51,7 @@ pub(super) enum PluginCommand {
         #[arg(long, default_value = "{}")]
         config_text: String,
         #[command(flatten)]
-        server: remote::Server,
+        server: remote::RemoteServer,
     },
     /// Turn a core module that was compiled from Go or C into a component
     Component {
@@ -92,7 +90,7 @@ pub(super) enum PluginCommand {
     /// List the plugins of a running server, and their versions
     List {
         #[command(flatten)]
-        server: remote::Server,
+        server: remote::RemoteServer,
     },
     /// Make a server read the file of a plugin again
     Reload {
@@ -105,7 +103,7 @@ pub(super) enum PluginCommand {
         #[arg(long, conflicts_with = "force")]
         cluster: bool,
         #[command(flatten)]
-        server: remote::Server,
+        server: remote::RemoteServer,
     },
     /// Make a server go back to an earlier version of a plugin
     Rollback {
@@ -115,7 +113,7 @@ pub(super) enum PluginCommand {
         #[arg(long)]
         to: Option<String>,
         #[command(flatten)]
-        server: remote::Server,
+        server: remote::RemoteServer,
     },
     /// Swap in a component on a running server
     Push {
@@ -137,7 +135,7 @@ pub(super) enum PluginCommand {
         #[arg(long, requires = "cluster", value_parser = clap::value_parser!(u32).range(1..))]
         quorum: Option<u32>,
         #[command(flatten)]
-        server: remote::Server,
+        server: remote::RemoteServer,
     },
 }
 

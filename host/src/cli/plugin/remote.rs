@@ -33,7 +33,7 @@ const REFUSED: u16 = 422;
 
 /// The server to talk to. The key comes from a variable or a file, never from an argument that others could see.
 #[derive(Args)]
-pub(in crate::cli) struct Server {
+pub(in crate::cli) struct RemoteServer {
     /// URL of the server; default: SIGNALBOX_URL, else http://127.0.0.1:8080
     #[arg(long)]
     url: Option<String>,
@@ -63,7 +63,7 @@ pub(super) enum PushScope {
     },
 }
 
-impl Server {
+impl RemoteServer {
     pub(super) fn list(&self) -> ExitCode {
         self.run(async |client| {
             let answer = client.call(Method::GET, "/admin/plugins", Bytes::new());

@@ -6,15 +6,16 @@ use std::sync::{
 };
 
 use super::{
-    both, crooked,
-    misdeeds::{MISDEEDS, Misdeed},
+    both,
+    faults::{FAULTS, Fault},
+    malformed,
 };
 use crate::{guests::component, harness::Client, logged::Logged};
 
 /// Clients that have plugins misbehave at the same time.
 const CULPRITS: usize = 4;
 
-/// Calls of all misdeeds together before the first look, and between the two. Those that use up all their time take 10 ms of
+/// Calls of all faults together before the first look, and between the two. Those that use up all their time take 10 ms of
 /// a processor each, so that as many of each of them would take minutes: `TEST_HOSTILE_CALLS=500000` has ten thousand
 /// calls made of each.
 fn calls() -> (usize, usize) {
@@ -27,8 +28,8 @@ fn calls() -> (usize, usize) {
 }
 
 /// Has it done, whatever is answered.
-async fn commit(client: &mut Client, misdeed: &Misdeed) {
-    client.send(&misdeed.message().to_string()).await;
+async fn commit(client: &mut Client, fault: &Fault) {
+    client.send(&fault.message().to_string()).await;
     loop {
         let answer = client.json().await;
         if answer["type"] == "ack" || answer["type"] == "error" {
@@ -44,10 +45,10 @@ fn open_files(server: &Logged) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_misdeeds_leave_no_memory_and_no_open_file_behind() {
+async fn ten_thousand_faults_leave_no_memory_and_no_open_file_behind() {
     let files: [(&str, &[u8]); 2] = [
         ("hostile.wasm", &component("hostile")),
-        ("crooked.wasm", &crooked::in_calls()),
+        ("malformed.wasm", &malformed::in_calls()),
     ];
     let server = Logged::start(&files, &both("memory_max = \"16MiB\"\n")).await;
     let commit_all = async |calls: usize| {
@@ -61,7 +62,7 @@ async fn ten_thousand_misdeeds_leave_no_memory_and_no_open_file_behind() {
                     if number >= calls {
                         return client.close().await;
                     }
-                    commit(&mut client, &MISDEEDS[number % MISDEEDS.len()]).await;
+                    commit(&mut client, &FAULTS[number % FAULTS.len()]).await;
                 }
             }
         });
@@ -72,7 +73,7 @@ async fn ten_thousand_misdeeds_leave_no_memory_and_no_open_file_behind() {
     let (early, early_files) = commit_all(first).await;
     let (late, late_files) = commit_all(second).await;
     println!(
-        "after {first} misdeeds {early} bytes resident and {early_files} files open, {second} later {late} and {late_files}"
+        "after {first} faults {early} bytes resident and {early_files} files open, {second} later {late} and {late_files}"
     );
     assert!(
         late < early + early / 4 + (8 << 20),
@@ -83,7 +84,7 @@ async fn ten_thousand_misdeeds_leave_no_memory_and_no_open_file_behind() {
         "{early_files} open files became {late_files}"
     );
     // Each instance that failed is gone, and is counted so.
-    for plugin in ["hostile", "crooked"] {
+    for plugin in ["hostile", "malformed"] {
         let metric = format!("wss_plugin_instances{{plugin=\"{plugin}\"}} ");
         server
             .until_metric(&metric, |instances| instances <= 16.0)

@@ -1,12 +1,12 @@
 //! A plugin that misbehaves costs its caller an error, and nobody else anything.
 //!
-//! [`misdeeds`] is the table of what goes wrong in calls, [`unfit`] of what goes wrong before, and [`growth`] has all of
+//! [`faults`] is the table of what goes wrong in calls, [`inadmissible`] of what goes wrong before, and [`growth`] has all of
 //! it done ten thousand times.
 
-mod crooked;
+mod faults;
 mod growth;
-mod misdeeds;
-mod unfit;
+mod inadmissible;
+mod malformed;
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ use crate::{
     harness::{Client, Node},
 };
 
-use misdeeds::{Answer, MISDEEDS, Misdeed};
+use faults::{Answer, FAULTS, Fault};
 
 const HOSTILE: &str = r#"
 [limits]
@@ -68,15 +68,15 @@ fn both(lines: &str) -> String {
     format!(
         "{limits}{}{}",
         entry("hostile", lines),
-        entry("crooked", lines)
+        entry("malformed", lines)
     )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_misdeed_has_its_answer_and_its_count_and_leaves_others_and_the_next_call_alone() {
+async fn every_fault_has_its_answer_and_its_count_and_leaves_others_and_the_next_call_alone() {
     let files: [(&str, &[u8]); 2] = [
         ("hostile.wasm", &component("hostile")),
-        ("crooked.wasm", &crooked::in_calls()),
+        ("malformed.wasm", &malformed::in_calls()),
     ];
     // Time is short only where the answer is about it.
     let hasty = both("call_cpu_max = \"100ms\"\ncall_time_max = \"2s\"\n");
@@ -84,44 +84,44 @@ async fn every_misdeed_has_its_answer_and_its_count_and_leaves_others_and_the_ne
         Node::start_with(&files, &hasty).await,
         Node::start_with(&files, &both(PATIENT)).await,
     );
-    for misdeed in &MISDEEDS {
-        let node = match misdeed.takes_all_time() {
+    for fault in &FAULTS {
+        let node = match fault.takes_all_time() {
             true => &hasty,
             false => &patient,
         };
-        let before = all_failures(node, misdeed.plugin()).await;
+        let before = all_failures(node, fault.plugin()).await;
         let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
-        ann.send(&misdeed.message().to_string()).await;
+        ann.send(&fault.message().to_string()).await;
         // While the call is under way, others are served.
         for number in 0..5 {
             let message = json!({"type": "x", "payload": number, "receiverId": "bob"});
             bob.send(&message.to_string()).await;
-            assert_eq!(bob.json().await["payload"], number, "{}", misdeed.what);
+            assert_eq!(bob.json().await["payload"], number, "{}", fault.what);
         }
-        check_answer(&mut ann, misdeed).await;
+        check_answer(&mut ann, fault).await;
         let mut expected = before;
-        if let Answer::Fails(kind) = misdeed.answer {
+        if let Answer::Fails(kind) = fault.answer {
             let count = expected.iter_mut().find(|(other, _)| *other == kind);
             count.expect("a kind of failure").1 += 1.0;
         }
-        let after = all_failures(node, misdeed.plugin()).await;
-        assert_eq!(after, expected, "{}", misdeed.what);
-        let (next, payload) = match misdeed.plugin() {
+        let after = all_failures(node, fault.plugin()).await;
+        assert_eq!(after, expected, "{}", fault.what);
+        let (next, payload) = match fault.plugin() {
             "hostile" => ("hostile.nothing", json!("done")),
-            _ => ("crooked.y", json!(1)),
+            _ => ("malformed.y", json!(1)),
         };
         ann.send(&json!({ "type": next }).to_string()).await;
         let said = ann.json().await["payload"].take();
-        assert_eq!(said, payload, "after {}", misdeed.what);
+        assert_eq!(said, payload, "after {}", fault.what);
     }
 }
 
-async fn check_answer(client: &mut Client, misdeed: &Misdeed) {
-    let (what, said) = (misdeed.what, client.json().await);
-    match misdeed.answer {
+async fn check_answer(client: &mut Client, fault: &Fault) {
+    let (what, said) = (fault.what, client.json().await);
+    match fault.answer {
         Answer::Fails(_) => {
             let mut expected = plugin_failed("1");
-            expected["plugin"] = misdeed.plugin().into();
+            expected["plugin"] = fault.plugin().into();
             assert_eq!(said["payload"], expected, "{what}");
         }
         Answer::Says(payload) => {
@@ -229,11 +229,11 @@ async fn log_lines_store_calls_and_metrics_are_bounded() {
     let node = node(&format!("{PATIENT}log_lines_per_second = 5\n")).await;
     let mut ann = node.client("ann").await;
     let dropped = "wss_plugin_log_lines_dropped_total{plugin=\"hostile\"} ";
-    for (deed, at_least) in [("logs", 800.0), ("prints", 1_600.0)] {
-        assert_eq!(answer(&mut ann, &format!("hostile.{deed}")).await, "done");
+    for (fault, at_least) in [("logs", 800.0), ("prints", 1_600.0)] {
+        assert_eq!(answer(&mut ann, &format!("hostile.{fault}")).await, "done");
         assert_eq!(ann.json().await["type"], "ack");
         let count = node.metric(dropped).await;
-        assert!(count >= Some(at_least), "{deed}: {count:?}");
+        assert!(count >= Some(at_least), "{fault}: {count:?}");
     }
     assert_eq!(answer(&mut ann, "hostile.store").await, 68);
     assert_eq!(ann.json().await["type"], "ack");

@@ -14,7 +14,6 @@ mod tools;
 use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::Context;
-
 pub(super) use project::Project;
 
 use super::{check, loader::Compiling};

@@ -2,10 +2,10 @@
 //! `hostile.validate.X` in `validate`, `hostile.transform.X` in `transform`; for connections the user `bad-X`, for
 //! rooms the name of the room, and for the start the configuration.
 
-mod deeds;
+mod faults;
 mod outside;
 
-use deeds::{allocate, allocate_at_once, answer, draft, recurse, spin};
+use faults::{allocate, allocate_at_once, answer, draft, recurse, spin};
 use signalbox_plugin::{
     Action, Client, Connections, Destination, Disconnection, Draft, Events, Message, Outcome,
     Plugin, Rejection, Rooms, Transformation, Validation, log, metrics, store,
@@ -32,7 +32,7 @@ impl Plugin for Hostile {
             "loop" => spin(),
             "alloc" => allocate(),
             "recurse" => return Err(recurse(0).to_string()),
-            "sleep" => deeds::sleep(600_000),
+            "sleep" => faults::sleep(600_000),
             _ => {}
         }
         let event_types = match configured(config, "event_types") {
@@ -126,24 +126,24 @@ impl Events for Hostile {
     }
 
     fn handle(&self, message: &Message) -> Result<Vec<Action>, Rejection> {
-        let deed = message.event_type.trim_start_matches("hostile.");
+        let fault = message.event_type.trim_start_matches("hostile.");
         assert!(!self.lies, "the self-test said otherwise");
-        match deed {
+        match fault {
             "alloc" => allocate(),
             "alloc-at-once" => allocate_at_once(),
             "recurse" => return Ok(vec![answer(&recurse(message.timestamp).to_string())]),
-            "sleep" => deeds::sleep(10_000),
+            "sleep" => faults::sleep(10_000),
             "spin-and-sleep" => (0..5).for_each(|_| {
-                deeds::spin_for(3);
-                deeds::sleep(5);
+                faults::spin_for(3);
+                faults::sleep(5);
             }),
             "spin-and-wait" => {
-                deeds::spin_for(50);
+                faults::spin_for(50);
                 // Tells that it is about to.
                 let _ = store::set("asleep", b"1", None);
-                deeds::sleep(20_000);
+                faults::sleep(20_000);
             }
-            "spin-a-little" => deeds::spin_for(5),
+            "spin-a-little" => faults::spin_for(5),
             "exit" => std::process::exit(0),
             "actions" => return Ok(vec![Action::Deliver; 100_000]),
             "many" => return Ok(vec![Action::Deliver; 257]),
@@ -195,7 +195,7 @@ impl Events for Hostile {
                 });
                 return Ok(vec![answer(&refused.count().to_string())]);
             }
-            "host-calls" => deeds::call_the_host(),
+            "host-calls" => faults::call_the_host(),
             "random" => outside::random_bytes(1 << 40),
             "timers" => outside::hold_timers(),
             "outside" => return Ok(vec![answer(&outside::seen())]),

@@ -7,14 +7,14 @@ use signalbox::{
     plugin::{PluginManager, Trigger},
 };
 
-use super::crooked;
+use super::malformed;
 use crate::{
     guests::{agreeable, component},
     runtime::{FILE_BYTES_MAX, live, manager, message, plugin},
 };
 
 /// What is to be admitted and must not be.
-struct Unfit {
+struct Inadmissible {
     /// What the attempt is.
     what: &'static str,
     component: fn() -> Vec<u8>,
@@ -28,8 +28,8 @@ fn hostile() -> Vec<u8> {
     component("hostile")
 }
 
-const fn guest(what: &'static str, config: &'static str, said: &'static str) -> Unfit {
-    Unfit {
+const fn guest(what: &'static str, config: &'static str, said: &'static str) -> Inadmissible {
+    Inadmissible {
         what,
         component: hostile,
         config,
@@ -37,8 +37,8 @@ const fn guest(what: &'static str, config: &'static str, said: &'static str) -> 
     }
 }
 
-const fn made(what: &'static str, component: fn() -> Vec<u8>, said: &'static str) -> Unfit {
-    Unfit {
+const fn made(what: &'static str, component: fn() -> Vec<u8>, said: &'static str) -> Inadmissible {
+    Inadmissible {
         what,
         component,
         config: "{}",
@@ -51,39 +51,39 @@ const TOO_LONG: &str = "the plugin does not start: the call ";
 
 /// Everything, with what an operator reads.
 #[rustfmt::skip]
-const UNFIT: [Unfit; 22] = [
+const INADMISSIBLE: [Inadmissible; 22] = [
     made("a start function that loops",
-        || crooked::starting_with("(func $s (loop (br 0))) (start $s)"),
+        || malformed::starting_with("(func $s (loop (br 0))) (start $s)"),
         TOO_LONG),
     made("a start function that traps",
-        || crooked::starting_with("(func $s unreachable) (start $s)"),
+        || malformed::starting_with("(func $s unreachable) (start $s)"),
         "the plugin does not start: wasm trap: wasm `unreachable` instruction executed"),
     made("a start function that takes memory",
-        || crooked::starting_with("(func $s (drop (memory.grow (i32.const 2000)))) (start $s)"),
+        || malformed::starting_with("(func $s (drop (memory.grow (i32.const 2000)))) (start $s)"),
         "bytes of memory, it may have 67108864 (`memory_max`)"),
     made("a memory that is too large from the beginning",
         || agreeable("", 1025),
         "bytes of memory, it may have 67108864 (`memory_max`)"),
     made("many instances",
-        || agreeable(&crooked::many(200, ""), 1),
+        || agreeable(&malformed::many(200, ""), 1),
         "the component is more than this host takes: The component transitively contains 201 core module instances"),
     made("many memories",
-        || agreeable(&crooked::many(30, "(memory 1)"), 1),
+        || agreeable(&malformed::many(30, "(memory 1)"), 1),
         "the component is more than this host takes: The component transitively contains 31 Wasm linear memories"),
     made("many tables",
-        || agreeable(&crooked::many(30, "(table 1 funcref)"), 1),
+        || agreeable(&malformed::many(30, "(table 1 funcref)"), 1),
         "the component is more than this host takes: The component transitively contains 30 tables"),
     made("a table of a million from the beginning",
-        || agreeable(&crooked::many(1, "(table 1000000 funcref)"), 1),
+        || agreeable(&malformed::many(1, "(table 1000000 funcref)"), 1),
         "the component is more than this host takes"),
     made("components in components, very deep",
-        || crooked::nested(2_000),
+        || malformed::nested(2_000),
         "exports no interface of signalbox:plugin@1.0.0"),
     made("a function with a thousand long names",
-        || crooked::long_winded(900),
+        || malformed::long_winded(900),
         "exports `signalbox:plugin/validation` with another type than the WIT package has"),
     made("an init that refuses in no text",
-        crooked::refusing_in_no_text,
+        malformed::refusing_in_no_text,
         "the plugin does not start"),
     guest("an init that never ends", r#"{"init":"loop"}"#,
         TOO_LONG),
@@ -112,7 +112,7 @@ const UNFIT: [Unfit; 22] = [
 /// No refusal is longer, whatever a component contains: it goes into a line of the log and to operators.
 const REFUSAL_BYTES_MAX: usize = 4 << 10;
 
-impl Unfit {
+impl Inadmissible {
     /// Whether it uses all the time that it has. The others have as much as they take on a busy machine.
     fn takes_all_time(&self) -> bool {
         self.said.contains(": the call ")
@@ -164,18 +164,22 @@ async fn what_goes_wrong_before_it_serves_is_refused_with_its_reason_and_the_liv
     assert!(refusals.is_empty(), "{refusals:?}");
     let first = Arc::downgrade(&live(&manager, "hostile"));
     let mut wrong = Vec::new();
-    for unfit in UNFIT {
-        let what = unfit.what;
-        std::fs::write(&file, (unfit.component)()).unwrap();
-        let time = if unfit.takes_all_time() { short } else { long };
-        let configs = [configured(&file, unfit.config, time)];
+    for inadmissible in INADMISSIBLE {
+        let what = inadmissible.what;
+        std::fs::write(&file, (inadmissible.component)()).unwrap();
+        let time = if inadmissible.takes_all_time() {
+            short
+        } else {
+            long
+        };
+        let configs = [configured(&file, inadmissible.config, time)];
         let apply = manager.apply(&configs, FILE_BYTES_MAX, Trigger::Signal);
         let (refusals, served) = served_until(&manager, apply).await;
         let refusal = match refusals.as_slice() {
             [(_, refusal)] => refusal.to_string(),
             other => panic!("{what} is not refused: {other:?}"),
         };
-        let in_words = refusal.contains(unfit.said);
+        let in_words = refusal.contains(inadmissible.said);
         let in_a_line = refusal.len() < REFUSAL_BYTES_MAX && !refusal.contains(char::is_control);
         if !in_words || !in_a_line || served == 0 {
             wrong.push(format!("{what}: {refusal}; served {served}"));

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 /// What a plugin does wrong in a call.
-pub(super) struct Misdeed {
+pub(super) struct Fault {
     /// What the attempt is.
     pub(super) what: &'static str,
-    /// The event type that has it done: `hostile.X` by the guest of that name, `crooked.X` by a component that no
+    /// The event type that has it done: `hostile.X` by the guest of that name, `malformed.X` by a component that no
     /// toolchain makes.
     pub(super) event_type: &'static str,
     /// Bytes of the payload.
@@ -22,7 +22,7 @@ pub(super) enum Answer {
     Says(fn() -> Value),
 }
 
-impl Misdeed {
+impl Fault {
     /// The message that has it done.
     pub(super) fn message(&self) -> Value {
         let payload = "x".repeat(self.payload_bytes);
@@ -41,8 +41,8 @@ impl Misdeed {
     }
 }
 
-const fn fails(what: &'static str, event_type: &'static str, kind: &'static str) -> Misdeed {
-    Misdeed {
+const fn fails(what: &'static str, event_type: &'static str, kind: &'static str) -> Fault {
+    Fault {
         what,
         event_type,
         payload_bytes: 1,
@@ -50,8 +50,8 @@ const fn fails(what: &'static str, event_type: &'static str, kind: &'static str)
     }
 }
 
-const fn says(what: &'static str, event_type: &'static str, said: fn() -> Value) -> Misdeed {
-    Misdeed {
+const fn says(what: &'static str, event_type: &'static str, said: fn() -> Value) -> Fault {
+    Fault {
         what,
         event_type,
         payload_bytes: 1,
@@ -61,7 +61,7 @@ const fn says(what: &'static str, event_type: &'static str, said: fn() -> Value)
 
 /// Everything, with the answer that `docs/plugins.md` promises.
 #[rustfmt::skip]
-pub(super) const MISDEEDS: [Misdeed; 49] = [
+pub(super) const FAULTS: [Fault; 49] = [
     fails("a loop", "hostile.loop", "deadline"),
     fails("a flood of calls to the host", "hostile.host-calls", "deadline"),
     fails("sleeping by a clock of WASI", "hostile.sleep", "deadline"),
@@ -71,14 +71,14 @@ pub(super) const MISDEEDS: [Misdeed; 49] = [
 
     fails("memory, by growth", "hostile.alloc", "memory"),
     fails("memory, at once", "hostile.alloc-at-once", "memory"),
-    fails("all memory that addresses can name", "crooked.h", "memory"),
-    fails("a table of a million", "crooked.g", "memory"),
+    fails("all memory that addresses can name", "malformed.h", "memory"),
+    fails("a table of a million", "malformed.g", "memory"),
     fails("timers that the host holds", "hostile.timers", "trap"),
     fails("a terabyte of random bytes", "hostile.random", "trap"),
 
     fails("a huge text", "hostile.output", "output"),
     fails("a huge list", "hostile.actions", "output"),
-    fails("one text of 60,000 bytes, 200 times", "crooked.p", "output"),
+    fails("one text of 60,000 bytes, 200 times", "malformed.p", "output"),
     fails("one action too many", "hostile.many", "output"),
     fails("JSON that is nested too deep", "hostile.deep", "output"),
     fails("JSON that is none", "hostile.json", "output"),
@@ -90,25 +90,25 @@ pub(super) const MISDEEDS: [Misdeed; 49] = [
     fails("a code that is misspelled", "hostile.code", "output"),
     fails("a panic in validation", "hostile.validate.panic", "trap"),
 
-    fails("a text that is no UTF-8", "crooked.a", "trap"),
-    fails("a text of -1 bytes", "crooked.b", "trap"),
-    fails("a text at -1", "crooked.c", "trap"),
-    fails("an answer beyond the memory", "crooked.d", "trap"),
-    fails("an answer at an odd address", "crooked.e", "trap"),
-    fails("a result that is neither", "crooked.f", "trap"),
-    fails("a log line of -1 bytes", "crooked.i", "trap"),
-    fails("a log line that is no UTF-8", "crooked.j", "trap"),
-    fails("a value of -1 bytes for the store", "crooked.k", "trap"),
-    fails("a log level that there is not", "crooked.l", "trap"),
-    fails("an address beyond the memory, for the host to write to", "crooked.m", "trap"),
-    fails("a list of -1 actions", "crooked.n", "trap"),
-    fails("a list whose size wraps around", "crooked.o", "trap"),
-    fails("an action that there is not", "crooked.q", "trap"),
-    fails("a payload that is no UTF-8", "crooked.r", "trap"),
-    fails("a payload that ends beyond the memory", "crooked.s", "trap"),
-    Misdeed {
+    fails("a text that is no UTF-8", "malformed.a", "trap"),
+    fails("a text of -1 bytes", "malformed.b", "trap"),
+    fails("a text at -1", "malformed.c", "trap"),
+    fails("an answer beyond the memory", "malformed.d", "trap"),
+    fails("an answer at an odd address", "malformed.e", "trap"),
+    fails("a result that is neither", "malformed.f", "trap"),
+    fails("a log line of -1 bytes", "malformed.i", "trap"),
+    fails("a log line that is no UTF-8", "malformed.j", "trap"),
+    fails("a value of -1 bytes for the store", "malformed.k", "trap"),
+    fails("a log level that there is not", "malformed.l", "trap"),
+    fails("an address beyond the memory, for the host to write to", "malformed.m", "trap"),
+    fails("a list of -1 actions", "malformed.n", "trap"),
+    fails("a list whose size wraps around", "malformed.o", "trap"),
+    fails("an action that there is not", "malformed.q", "trap"),
+    fails("a payload that is no UTF-8", "malformed.r", "trap"),
+    fails("a payload that ends beyond the memory", "malformed.s", "trap"),
+    Fault {
         what: "room for the message beyond the memory",
-        event_type: "crooked.z",
+        event_type: "malformed.z",
         payload_bytes: 40_000,
         answer: Answer::Fails("trap"),
     },

@@ -1,4 +1,4 @@
-//! Components that no toolchain makes: their answers are crooked in ways that no language lets one write.
+//! Components that no toolchain makes: their answers are malformed in ways that no language lets one write.
 
 use crate::guests::wat;
 
@@ -52,7 +52,7 @@ const MEMORY: &str = r#"
 "#;
 
 /// What it does is the last letter of the event type: `a` to `m` in `validate`, `n` to `y` in `handle`.
-const DEEDS: &str = r#"
+const CALLS: &str = r#"
     (core module $m
         (import "libc" "memory" (memory 2))
         (import "libc" "reset" (func $reset))
@@ -61,11 +61,11 @@ const DEEDS: &str = r#"
         (table $table 1 funcref)
         (data (i32.const 64) "\ff\fe")
         (data (i32.const 80) "ok")
-        (data (i32.const 96) "crooked.*")
+        (data (i32.const 96) "malformed.*")
 
-        (func $is (param $deed i32) (param $letter i32) (result i32) (i32.eq (local.get $deed) (local.get $letter)))
+        (func $is (param $fault i32) (param $letter i32) (result i32) (i32.eq (local.get $fault) (local.get $letter)))
         ;; The last letter of the event type.
-        (func $deed (param $text i32) (param $len i32) (result i32)
+        (func $fault (param $text i32) (param $len i32) (result i32)
             (i32.load8_u (i32.sub (i32.add (local.get $text) (local.get $len)) (i32.const 1))))
         ;; An error whose code is this text.
         (func $error (param $text i32) (param $len i32) (result i32)
@@ -93,37 +93,37 @@ const DEEDS: &str = r#"
 
         (func (export "validate")
             (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i64) (result i32)
-            (local $deed i32)
+            (local $fault i32)
             (call $reset)
-            (local.set $deed (call $deed (local.get 2) (local.get 3)))
+            (local.set $fault (call $fault (local.get 2) (local.get 3)))
             ;; A text that is no UTF-8.
-            (if (call $is (local.get $deed) (i32.const 0x61)) (then (return (call $error (i32.const 64) (i32.const 2)))))
+            (if (call $is (local.get $fault) (i32.const 0x61)) (then (return (call $error (i32.const 64) (i32.const 2)))))
             ;; A length of -1, and an address of -1.
-            (if (call $is (local.get $deed) (i32.const 0x62)) (then (return (call $error (i32.const 80) (i32.const -1)))))
-            (if (call $is (local.get $deed) (i32.const 0x63)) (then (return (call $error (i32.const -1) (i32.const 1)))))
+            (if (call $is (local.get $fault) (i32.const 0x62)) (then (return (call $error (i32.const 80) (i32.const -1)))))
+            (if (call $is (local.get $fault) (i32.const 0x63)) (then (return (call $error (i32.const -1) (i32.const 1)))))
             ;; An answer beyond the memory, and one at an odd address.
-            (if (call $is (local.get $deed) (i32.const 0x64)) (then (return (i32.const -4))))
-            (if (call $is (local.get $deed) (i32.const 0x65)) (then (return (i32.const 3))))
+            (if (call $is (local.get $fault) (i32.const 0x64)) (then (return (i32.const -4))))
+            (if (call $is (local.get $fault) (i32.const 0x65)) (then (return (i32.const 3))))
             ;; Neither a yes nor a no.
-            (if (call $is (local.get $deed) (i32.const 0x66))
+            (if (call $is (local.get $fault) (i32.const 0x66))
                 (then (i32.store8 (i32.const 0) (i32.const 7)) (return (i32.const 0))))
             ;; A table of a million.
-            (if (call $is (local.get $deed) (i32.const 0x67))
+            (if (call $is (local.get $fault) (i32.const 0x67))
                 (then (drop (table.grow $table (ref.null func) (i32.const 1000000)))))
             ;; All the memory that addresses can name, at once.
-            (if (call $is (local.get $deed) (i32.const 0x68)) (then (drop (memory.grow (i32.const 65000)))))
+            (if (call $is (local.get $fault) (i32.const 0x68)) (then (drop (memory.grow (i32.const 65000)))))
             ;; To the host: a line of -1 bytes, one that is no UTF-8, a value of -1 bytes, a level that there is not.
-            (if (call $is (local.get $deed) (i32.const 0x69))
+            (if (call $is (local.get $fault) (i32.const 0x69))
                 (then (call $write (i32.const 1) (i32.const 80) (i32.const -1))))
-            (if (call $is (local.get $deed) (i32.const 0x6a))
+            (if (call $is (local.get $fault) (i32.const 0x6a))
                 (then (call $write (i32.const 1) (i32.const 64) (i32.const 2))))
-            (if (call $is (local.get $deed) (i32.const 0x6b))
+            (if (call $is (local.get $fault) (i32.const 0x6b))
                 (then (call $set (i32.const 80) (i32.const 2) (i32.const 80) (i32.const -1)
                     (i32.const 0) (i32.const 0) (i32.const 1024))))
-            (if (call $is (local.get $deed) (i32.const 0x6c))
+            (if (call $is (local.get $fault) (i32.const 0x6c))
                 (then (call $write (i32.const 99) (i32.const 80) (i32.const 2))))
             ;; Where the host is to write its answer.
-            (if (call $is (local.get $deed) (i32.const 0x6d))
+            (if (call $is (local.get $fault) (i32.const 0x6d))
                 (then (call $set (i32.const 80) (i32.const 2) (i32.const 80) (i32.const 2)
                     (i32.const 0) (i32.const 0) (i32.const -4))))
             (i32.store8 (i32.const 0) (i32.const 0))
@@ -131,21 +131,21 @@ const DEEDS: &str = r#"
 
         (func (export "event-types") (result i32)
             (i32.store (i32.const 32) (i32.const 96))
-            (i32.store (i32.const 36) (i32.const 9))
+            (i32.store (i32.const 36) (i32.const 11))
             (i32.store (i32.const 40) (i32.const 32))
             (i32.store (i32.const 44) (i32.const 1))
             (i32.const 40))
 
         (func (export "handle")
             (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i64) (result i32)
-            (local $deed i32) (local $number i32)
+            (local $fault i32) (local $number i32)
             (call $reset)
-            (local.set $deed (call $deed (local.get 2) (local.get 3)))
+            (local.set $fault (call $fault (local.get 2) (local.get 3)))
             ;; -1 actions, and so many that their bytes wrap around to few.
-            (if (call $is (local.get $deed) (i32.const 0x6e)) (then (return (call $actions (i32.const -1)))))
-            (if (call $is (local.get $deed) (i32.const 0x6f)) (then (return (call $actions (i32.const 477218589)))))
+            (if (call $is (local.get $fault) (i32.const 0x6e)) (then (return (call $actions (i32.const -1)))))
+            (if (call $is (local.get $fault) (i32.const 0x6f)) (then (return (call $actions (i32.const 477218589)))))
             ;; 200 messages that all have the same 60,000 bytes.
-            (if (call $is (local.get $deed) (i32.const 0x70)) (then
+            (if (call $is (local.get $fault) (i32.const 0x70)) (then
                 (memory.fill (i32.const 65536) (i32.const 0x31) (i32.const 60000))
                 (loop $more
                     (call $send
@@ -155,13 +155,13 @@ const DEEDS: &str = r#"
                     (br_if $more (i32.lt_u (local.get $number) (i32.const 200))))
                 (return (call $actions (i32.const 200)))))
             ;; An action that there is not.
-            (if (call $is (local.get $deed) (i32.const 0x71))
+            (if (call $is (local.get $fault) (i32.const 0x71))
                 (then (i32.store8 (i32.const 8192) (i32.const 9)) (return (call $actions (i32.const 1)))))
             ;; A payload that is no UTF-8, and one that begins in the memory and ends beyond it.
-            (if (call $is (local.get $deed) (i32.const 0x72)) (then
+            (if (call $is (local.get $fault) (i32.const 0x72)) (then
                 (call $send (i32.const 8192) (i32.const 80) (i32.const 64) (i32.const 2))
                 (return (call $actions (i32.const 1)))))
-            (if (call $is (local.get $deed) (i32.const 0x73)) (then
+            (if (call $is (local.get $fault) (i32.const 0x73)) (then
                 (call $send (i32.const 8192) (i32.const 80) (i32.const 131064) (i32.const 16))
                 (return (call $actions (i32.const 1)))))
             (call $send (i32.const 8192) (i32.const 80) (i32.const 112) (i32.const 1))
@@ -190,7 +190,7 @@ const EXPORTS: &str = r#"
 
 /// A plugin whose calls answer so.
 pub(super) fn in_calls() -> Vec<u8> {
-    wat(&format!("(component {IMPORTS}{MEMORY}{DEEDS}{EXPORTS})"))
+    wat(&format!("(component {IMPORTS}{MEMORY}{CALLS}{EXPORTS})"))
 }
 
 /// `lifecycle` whose module has `members`, which may be a start function; `init` and `self-test` agree.
