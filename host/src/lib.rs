@@ -35,13 +35,14 @@
 //! - [`plugin`]: loads, runs and replaces plugins
 //! - [`router`]: messages to the connections of this node
 //! - [`broker`]: messages between nodes
-//! - [`auth`], [`cloudwatch`], [`redis_client`], [`websocket`]
+//! - [`auth`], `cloudwatch` (a cargo feature, on by default), [`redis_client`], [`websocket`]
 //! - [`logging`], [`metrics`], [`trace`], [`supervise`]
 //! - [`config`]: the configuration
 //! - [`protocol`]: frames and names
 
 pub use signalbox_auth as auth;
 pub use signalbox_broker as broker;
+#[cfg(feature = "cloudwatch")]
 pub use signalbox_cloudwatch as cloudwatch;
 pub use signalbox_cluster_rollout as cluster_rollout;
 pub use signalbox_config as config;

@@ -185,12 +185,13 @@ export const context: {
   random(): number;
 };
 
-/** What is thrown where an operation of the store was not done. */
+/** Thrown if an operation of the store was not done. */
 export interface StoreError extends Error {
   payload: "too-large" | "not-a-number" | "too-many-calls" | "unavailable";
 }
 
-/** Values that outlive an instance and a swap. A `StoreError` that nobody catches fails the call. */
+/** Values that outlive an instance and a swap. A `StoreError` that nobody catches refuses the message in
+ * functions that may refuse it, and fails the call in others. */
 export const store: {
   /** Null where there is none. */
   get(key: string): string | null;

@@ -12,6 +12,7 @@ mod plugins;
 mod python;
 mod requirements;
 mod run;
+mod smoke;
 mod soak;
 mod steps;
 mod temp;
@@ -44,6 +45,8 @@ enum Command {
     /// Spin on each core until standard input ends
     #[command(hide = true)]
     Spin,
+    /// Build an optimised server, and send a message through it
+    Smoke,
     /// Measure the server against the relay that is the baseline
     Bench(bench::BenchArgs),
     /// Run two nodes and thousands of clients through all kinds of failures, and account for every message
@@ -68,6 +71,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Cluster(args) => cluster::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Spin => test::spin(),
+        Command::Smoke => smoke::run(&workspace),
         Command::Bench(args) => bench::run(&workspace, &args),
         Command::Soak(args) => soak::run(&workspace, &args),
     }

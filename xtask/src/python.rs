@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
+use crate::requirements::{INSTALL_VARIABLE, may_install};
 use crate::steps::run_program;
 use crate::workspace::Workspace;
 
@@ -33,6 +34,12 @@ pub(crate) fn install(workspace: &Workspace) -> anyhow::Result<()> {
     }
     let missing =
         || format!("the packages of {PACKAGES} are missing and cannot be installed: {BY_HAND}");
+    if !may_install() {
+        bail!(
+            "the packages of {PACKAGES} are missing, and {INSTALL_VARIABLE}=no forbids to install them into {ENVIRONMENT}"
+        );
+    }
+    eprintln!("installing the packages of {PACKAGES} into {ENVIRONMENT}: pip install");
     build(&environment, &packages).with_context(missing)?;
     fs::write(&installed, wanted).with_context(|| format!("cannot write {}", installed.display()))
 }

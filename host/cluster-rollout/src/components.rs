@@ -7,12 +7,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use signalbox_plugin_runtime::Sha256;
 use signalbox_redis_client::{Commands, Unavailable};
 
-use super::{
-    millis,
-    texts::{Sha256, StoredComponent},
-};
+use super::{millis, texts::StoredComponent};
 
 /// Bytes of a piece: one command transfers it within the command timeout, and blocks Redis for well under a
 /// millisecond.
@@ -130,7 +128,7 @@ impl ComponentStore {
 
     fn key(&self, component: &StoredComponent, index: usize) -> String {
         let Self { prefix, .. } = self;
-        format!("{prefix}signalbox:component:{}:{index}", &*component.sha256)
+        format!("{prefix}signalbox:component:{}:{index}", component.sha256)
     }
 }
 

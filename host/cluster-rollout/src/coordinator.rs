@@ -12,6 +12,7 @@ use std::{
 
 use signalbox_broker::BrokerError;
 use signalbox_plugin_manager::{Change, ChangeError, FLUSH_TIME_MAX, PushOptions};
+use signalbox_plugin_runtime::Sha256;
 use signalbox_redis_client::Unavailable;
 use tokio::time::{Instant, sleep};
 use tracing::info;
@@ -21,7 +22,7 @@ use super::{
     applier::follow_file,
     decision_log::{DecideOutcome, PluginEntry, ProposeOutcome},
     node_answer::{NodeAnswer, NodeOutcome, VoteResult, judge, roll},
-    texts::{Decision, Proposal, Sha256, StoredComponent},
+    texts::{Decision, Proposal, StoredComponent},
 };
 
 /// How often a proposal is renewed.
@@ -54,8 +55,8 @@ pub struct ClusterPush {
 /// A swap that was decided.
 #[derive(Debug)]
 pub struct DecidedSwap {
-    /// The component's sha256 in hex.
-    pub sha256: String,
+    /// The digest of the component.
+    pub sha256: Sha256,
     /// How many decisions there have been about this plugin; 0 if this node is alone.
     pub number: u64,
     /// The last answer of every node. A node that is only [`NodeOutcome::Admitted`] had not answered yet that it is
@@ -160,7 +161,7 @@ impl ClusterRollout {
             "the cluster runs another version"
         );
         Ok(DecidedSwap {
-            sha256: swap.proposal.component.sha256.to_string(),
+            sha256: swap.proposal.component.sha256,
             number,
             nodes,
             took: began.elapsed(),
@@ -216,7 +217,7 @@ impl ClusterRollout {
         how: ClusterPush,
         began: Instant,
     ) -> Result<DecidedSwap, ClusterPushError> {
-        let sha256 = Sha256::of(&bytes).to_string();
+        let sha256 = Sha256::of(&bytes);
         let push = PushOptions {
             force: true,
             no_probation: how.no_probation,

@@ -81,7 +81,7 @@ enum Step {
 enum StepResult {
     Tried(TriedComponent),
     Followed {
-        decision: Decision,
+        decision: Box<Decision>,
         result: Result<Option<Arc<[u8]>>, ApplyError>,
     },
     Kept(Result<(), Unavailable>),
@@ -240,7 +240,10 @@ impl Reconciler {
         let (applier, name) = (self.applier.clone(), plugin.to_owned());
         let follow = async move {
             let result = applier.go_along(&name, &decision, ready).await;
-            StepResult::Followed { decision, result }
+            StepResult::Followed {
+                decision: Box::new(decision),
+                result,
+            }
         };
         self.spawn(plugin, Step::Following, follow);
     }
@@ -335,7 +338,7 @@ impl Reconciler {
                 followed.bytes = bytes;
                 followed.retry_at = None;
                 self.sync_status.follows(&plugin, decision.number);
-                followed.before = followed.decision.replace(decision);
+                followed.before = followed.decision.replace(*decision);
             }
             Some(StepResult::Followed {
                 decision,

@@ -1,49 +1,9 @@
 //! The texts that nodes write about plugins: proposals, decisions, and the components that both are about.
 
-use std::{ops::Deref, time::SystemTime};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
-use signalbox_plugin_runtime::{component_hash, hex};
-
-/// Digits of a sha256 that name a version in logs.
-const LABEL_DIGITS: usize = 12;
-
-/// The sha256 of a component: always 64 lower-case hex digits, even if another node wrote it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String")]
-pub(super) struct Sha256(String);
-
-impl Sha256 {
-    pub(super) fn of(component: &[u8]) -> Self {
-        Self(hex(&component_hash(component)))
-    }
-
-    /// The version's name in logs.
-    pub(super) fn label(&self) -> &str {
-        &self.0[..LABEL_DIGITS]
-    }
-}
-
-impl TryFrom<String> for Sha256 {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        if text.len() == 64 && text.bytes().all(is_digit) {
-            Ok(Self(text))
-        } else {
-            Err("a sha256 has 64 digits from 0 to f")
-        }
-    }
-}
-
-impl Deref for Sha256 {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
+use signalbox_plugin_runtime::Sha256;
 
 /// A component that is, or will be, in Redis.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,10 +71,10 @@ impl Decision {
     }
 
     /// The version as logs name it.
-    pub(super) fn version(&self) -> &str {
+    pub(super) fn version(&self) -> String {
         match &self.component {
             Some(component) => component.sha256.label(),
-            None => "what its file says",
+            None => "what its file says".to_owned(),
         }
     }
 }
@@ -129,7 +89,7 @@ pub(super) mod tests {
             number,
             id: format!("n-{number}"),
             component: Some(StoredComponent {
-                sha256: Sha256("ab".repeat(32)),
+                sha256: Sha256::from([0xab; 32]),
                 bytes: 1,
             }),
             probation: true,

@@ -15,6 +15,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use serde::Serialize;
 use signalbox_protocol::event_type::Patterns;
 
 mod advice;
@@ -383,9 +384,9 @@ pub struct PluginConfig {
 }
 
 impl PluginConfig {
-    /// Whether a component with the configuration `other` is the same version as with this one: its path and its rollout do not
-    /// affect its behaviour.
-    pub fn makes_same_version(&self, other: &Self) -> bool {
+    /// Identifies the configuration across processes and releases, as JSON. The path of the component and its rollout are
+    /// left out, because they do not affect its behaviour.
+    pub fn identity(&self) -> String {
         let Self {
             name,
             path: _,
@@ -396,14 +397,20 @@ impl PluginConfig {
             rollout: _,
             config_json,
         } = self;
-        (name, events, limits, config_json)
-            == (
-                &other.name,
-                &other.events,
-                &other.limits,
-                &other.config_json,
-            )
-            && (*on_failure, *instances) == (other.on_failure, other.instances)
+        serde_json::json!({
+            "name": name,
+            "events": events,
+            "on_failure": on_failure,
+            "instances": instances,
+            "limits": limits,
+            "config": config_json,
+        })
+        .to_string()
+    }
+
+    /// Whether a component with the configuration `other` is the same version as with this one.
+    pub fn makes_same_version(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
     }
 }
 
@@ -420,7 +427,8 @@ pub enum RolloutConfig {
 }
 
 /// The effect on a message when a plugin traps, exceeds a limit, or returns an illegal answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// The sender gets an `error`; the message goes nowhere.
     Reject,
@@ -429,7 +437,8 @@ pub enum OnFailure {
 }
 
 /// How calls are spread over instances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum InstanceMode {
     /// Any warm instance serves any call.
     Pool {
@@ -443,7 +452,7 @@ pub enum InstanceMode {
 }
 
 /// The bounds of one plugin. Each default is the contract's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PluginLimits {
     /// Linear memory of an instance, in bytes, 64 KiB – 1 GiB.
     pub memory_max: usize,

@@ -16,35 +16,11 @@ use std::{
 pub use seen::SeenVersions;
 use signalbox_config::OnFailure;
 use signalbox_plugin_runtime::{
-    Action, CallError, CallKind, Destination, Draft, GuestDestination, GuestMessage, PluginSet,
-    PluginSlot, PluginVerdict, PluginVersion, Rejection, ReplayCall, ToVersionAnswer, Transformed,
+    Action, CallError, CallKind, Draft, GuestDestination, GuestMessage, PluginSet, PluginSlot,
+    PluginVerdict, PluginVersion, Rejection, ReplayCall, ToVersionAnswer, Transformed,
 };
-use signalbox_protocol::{ClientInfo, event_type::Closeness};
+use signalbox_protocol::{ClientInfo, Destination, event_type::Closeness};
 use signalbox_telemetry::trace::Trace;
-
-/// The receivers of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Receivers<'a> {
-    /// Back to the connection that it came from.
-    Sender,
-    /// Every connection of one user.
-    User(Cow<'a, str>),
-    /// Every member of one room.
-    Room(Cow<'a, str>),
-    /// Every connection.
-    Everyone,
-}
-
-impl From<Destination> for Receivers<'_> {
-    fn from(destination: Destination) -> Self {
-        match destination {
-            Destination::Sender => Receivers::Sender,
-            Destination::User(user) => Receivers::User(user.into()),
-            Destination::Room(room) => Receivers::Room(room.into()),
-            Destination::Everyone => Receivers::Everyone,
-        }
-    }
-}
 
 /// A message on its way through the plugins. Borrows from the frame until a plugin rewrites it.
 #[derive(Clone, Debug)]
@@ -56,7 +32,7 @@ pub struct Message<'a> {
     /// The user who sent it.
     pub sender: &'a str,
     /// `None` if no receiver is named.
-    pub to: Option<Receivers<'a>>,
+    pub to: Option<Destination<'a>>,
     /// The payload, as JSON text.
     pub payload: Cow<'a, str>,
     /// When the server received it.
@@ -353,7 +329,7 @@ impl From<AccessDenied> for Outcome<'_> {
 fn rewritten<'a>(message: Message<'a>, draft: Draft) -> Message<'a> {
     Message {
         event_type: draft.event_type.into(),
-        to: draft.destination.map(Receivers::from),
+        to: draft.destination,
         payload: draft.payload.into(),
         ..message
     }
@@ -369,10 +345,10 @@ fn guest<'m>(message: &'m Message<'_>) -> GuestMessage<'m> {
         event_type: &message.event_type,
         sender: message.sender,
         destination: message.to.as_ref().map(|to| match to {
-            Receivers::Sender => GuestDestination::Sender,
-            Receivers::User(user) => GuestDestination::User(user),
-            Receivers::Room(room) => GuestDestination::Room(room),
-            Receivers::Everyone => GuestDestination::Everyone,
+            Destination::Sender => GuestDestination::Sender,
+            Destination::User(user) => GuestDestination::User(user),
+            Destination::Room(room) => GuestDestination::Room(room),
+            Destination::Everyone => GuestDestination::Everyone,
         }),
         payload: &message.payload,
         timestamp: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use signalbox_plugin_runtime::{ComponentHash, LoadError, PluginVersion};
+use signalbox_plugin_runtime::{LoadError, PluginVersion, Sha256};
 
 /// The result of an operation that did not fail.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub enum ChangeError {
     #[error("{error}")]
     Refused {
         /// The hash of the component; `None` if nothing could be read.
-        hash: Option<ComponentHash>,
+        hash: Option<Sha256>,
         /// Why.
         error: LoadError,
         /// The first twelve digits of the sha256 of the version that stays live.

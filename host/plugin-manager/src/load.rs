@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use signalbox_config::PluginConfig;
 use signalbox_plugin_runtime::{
-    CompilePriority, ComponentHash, LoadError, PluginSlot, PluginVersion, Rollout, component_hash,
-    source,
+    CompilePriority, LoadError, PluginSlot, PluginVersion, Rollout, Sha256, source,
 };
 
 use super::{
@@ -106,7 +105,7 @@ impl LoadOutcome {
 /// The component that is not admitted, and why.
 pub(super) struct LoadFailure {
     /// `None` if nothing could be read.
-    pub(super) hash: Option<ComponentHash>,
+    pub(super) hash: Option<Sha256>,
     pub(super) error: LoadError,
 }
 
@@ -182,7 +181,7 @@ impl PluginManager {
         let attempted = RefusedFile {
             config: request.config.clone(),
             content: match &bytes {
-                Ok(bytes) => Ok(component_hash(bytes)),
+                Ok(bytes) => Ok(Sha256::of(bytes)),
                 Err(error) => Err(error.to_string()),
             },
         };
@@ -232,7 +231,7 @@ impl PluginManager {
         &self,
         config: &PluginConfig,
         attempted: RefusedFile,
-        hash: Option<ComponentHash>,
+        hash: Option<Sha256>,
         error: LoadError,
     ) -> LoadFailure {
         self.histories
@@ -241,7 +240,7 @@ impl PluginManager {
     }
 
     /// Whether the component was rolled back automatically and no operator has insisted on it since.
-    pub(super) fn is_barred(&self, config: &PluginConfig, hash: &ComponentHash) -> bool {
+    pub(super) fn is_barred(&self, config: &PluginConfig, hash: &Sha256) -> bool {
         self.histories.with(&config.name, |history| {
             history.why_barred(hash, config).is_some()
         })

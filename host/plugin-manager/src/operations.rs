@@ -7,10 +7,7 @@
 use std::{sync::Arc, time::Instant};
 
 use signalbox_config::PluginConfig;
-use signalbox_plugin_runtime::{
-    CompiledCandidate, ComponentHash, LoadError, PluginSlot, PluginVersion, component_hash,
-    version_label as label,
-};
+use signalbox_plugin_runtime::{CompiledCandidate, LoadError, PluginSlot, PluginVersion, Sha256};
 use tracing::Instrument;
 
 use super::{
@@ -66,7 +63,7 @@ impl PluginManager {
         let began = Instant::now();
         let config = self.config_of(plugin)?;
         // Before taking the turn, so that a component that compiles for seconds does not delay other plugins.
-        let hash = component_hash(&bytes);
+        let hash = Sha256::of(&bytes);
         let pace = self.pace(plugin);
         let compiled = self.loader.compile(&config, bytes.clone(), pace);
         let compiled = compiled.instrument(swap_span(plugin, Trigger::Push)).await;
@@ -93,7 +90,7 @@ impl PluginManager {
         let slot = live.find(plugin);
         let slot = slot.ok_or_else(|| ChangeError::UnknownPlugin(plugin.to_owned()))?;
         let (config, current) = (slot.config(), slot.version());
-        let hash = component_hash(&bytes);
+        let hash = Sha256::of(&bytes);
         if let Some(current) = current
             && is_version(current, &hash, config)
         {
@@ -172,7 +169,7 @@ impl PluginManager {
 
     /// Why the version with this sha256 (in hex) was rolled back automatically with the current configuration; `None`
     /// if it was not, or if an operator has insisted on it since.
-    pub fn rollback_reason(&self, plugin: &str, sha256: &str) -> Option<String> {
+    pub fn rollback_reason(&self, plugin: &str, sha256: &Sha256) -> Option<String> {
         let live = self.live();
         let config = live.find(plugin)?.config();
         self.histories
@@ -359,17 +356,13 @@ impl PluginManager {
         }
     }
 
-    fn check_not_barred(
-        &self,
-        config: &PluginConfig,
-        hash: &ComponentHash,
-    ) -> Result<(), ChangeError> {
+    fn check_not_barred(&self, config: &PluginConfig, hash: &Sha256) -> Result<(), ChangeError> {
         let barred = self
             .histories
             .with(&config.name, |history| history.why_barred(hash, config));
         match barred {
             Some(reason) => Err(ChangeError::RolledBack {
-                version: label(hash),
+                version: hash.label(),
                 reason,
             }),
             None => Ok(()),
@@ -377,14 +370,14 @@ impl PluginManager {
     }
 }
 
-fn is_version(version: &PluginVersion, hash: &ComponentHash, config: &PluginConfig) -> bool {
+fn is_version(version: &PluginVersion, hash: &Sha256, config: &PluginConfig) -> bool {
     version.hash() == hash && version.config().makes_same_version(config)
 }
 
 /// Turns an admission that an operator asked for into a [`LoadOutcome`].
 pub(super) fn load_outcome(
     admitted: Result<Arc<PluginVersion>, LoadError>,
-    hash: ComponentHash,
+    hash: Sha256,
     component: Option<Arc<[u8]>>,
 ) -> Result<LoadOutcome, LoadFailure> {
     admitted

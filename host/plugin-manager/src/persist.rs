@@ -72,7 +72,7 @@ impl PluginHistory {
         let of_file = self.candidate.as_ref().is_some_and(Candidate::is_of_file);
         let file = match (&self.file, &self.kept) {
             // The file's candidate is not decided yet, so a restart treats the file as changed.
-            (_, Some(kept)) if of_file => kept.file.map(|file| file.0),
+            (_, Some(kept)) if of_file => kept.file,
             (Some(Ok(hash)), _) => Some(*hash),
             _ => None,
         };
@@ -98,14 +98,14 @@ impl PluginHistory {
 
     fn take_over(&mut self, state: PersistedState) {
         self.recalled = Some(PersistedHistory {
-            live: state.live.sha256.0,
-            file: state.file.map(|file| file.0),
+            live: state.live.sha256,
+            file: state.file,
             held: state.held,
             earlier: state
                 .earlier
                 .iter()
                 .filter(|earlier| !earlier.rolled_back)
-                .map(|earlier| earlier.version.sha256.0)
+                .map(|earlier| earlier.version.sha256)
                 .collect(),
         });
         let live = VersionEntry::recalled(&state.live, None);

@@ -8,16 +8,16 @@ use std::{
 };
 
 use signalbox_config::PluginConfig;
-use signalbox_plugin_runtime::{ComponentHash, LoadError, PluginVersion, component_hash, hex};
+use signalbox_plugin_runtime::{LoadError, PluginVersion, Sha256};
 
 use super::{
     Trigger,
     trial::{Candidate, Trial},
 };
-use crate::history::{Digest, KeptVersion, PersistedState, RolledBackVersion};
+use crate::history::{KeptVersion, PersistedState, RolledBackVersion};
 
 /// The hash of a file's content, or why the file could not be read.
-pub(super) type Content = Result<ComponentHash, String>;
+pub(super) type Content = Result<Sha256, String>;
 
 /// The records of all plugins, by name.
 #[derive(Default)]
@@ -83,18 +83,18 @@ pub(super) struct PluginHistory {
 /// The versions of a plugin in an earlier process.
 #[derive(Clone)]
 pub(super) struct PersistedHistory {
-    pub(super) live: ComponentHash,
+    pub(super) live: Sha256,
     /// The hash of the file when it was last examined; `None` if it could not be read.
-    pub(super) file: Option<ComponentHash>,
+    pub(super) file: Option<Sha256>,
     /// Whether a push, a rollback or the probation overrode the file.
     pub(super) held: bool,
     /// The versions that were live before and not rolled back, the latest first.
-    pub(super) earlier: Vec<ComponentHash>,
+    pub(super) earlier: Vec<Sha256>,
 }
 
 impl PersistedHistory {
     /// All versions, in the order in which they are to be tried.
-    pub(super) fn versions(&self) -> impl Iterator<Item = &ComponentHash> {
+    pub(super) fn versions(&self) -> impl Iterator<Item = &Sha256> {
         [&self.live].into_iter().chain(&self.earlier)
     }
 }
@@ -112,7 +112,7 @@ pub(super) struct LastFailure {
     pub(super) at: SystemTime,
     pub(super) trigger: Trigger,
     /// `None` if nothing could be read.
-    pub(super) hash: Option<ComponentHash>,
+    pub(super) hash: Option<Sha256>,
     pub(super) error: LoadError,
 }
 
@@ -135,9 +135,9 @@ impl Pin {
 /// A period in which one version was live.
 pub(super) struct VersionEntry {
     /// The hash of the component.
-    pub(super) hash: Digest,
+    pub(super) hash: Sha256,
     /// The hash of its configuration.
-    pub(super) config: Digest,
+    pub(super) config: Sha256,
     /// The version that the component declares.
     pub(super) semver: Option<String>,
     /// The version with its compiled code but without instances, so that it can go live again; `None` if it was live in
@@ -195,7 +195,7 @@ impl VersionEntry {
     /// The entry of a version that goes live now.
     fn begin(version: &Arc<PluginVersion>, trigger: Trigger) -> Self {
         Self {
-            hash: Digest(*version.hash()),
+            hash: *version.hash(),
             config: config_hash(version.config()),
             semver: version.admission().metadata.version.clone(),
             resting: Some(Arc::new(version.with_empty_pool())),
@@ -219,19 +219,14 @@ impl VersionEntry {
 
     /// The component's sha256 in hex.
     pub(super) fn sha256(&self) -> String {
-        hex(&self.hash.0)
+        self.hash.to_string()
     }
 }
 
 /// Identifies a configuration of a plugin across processes. The path of the component and its rollout are left out,
 /// because they do not change what the component does.
-pub(super) fn config_hash(config: &PluginConfig) -> Digest {
-    let bare = PluginConfig {
-        path: Default::default(),
-        rollout: None,
-        ..config.clone()
-    };
-    Digest(component_hash(format!("{bare:?}").as_bytes()))
+pub(super) fn config_hash(config: &PluginConfig) -> Sha256 {
+    Sha256::of(config.identity().as_bytes())
 }
 
 impl PluginHistory {
@@ -264,7 +259,7 @@ impl PluginHistory {
         self.entries.truncate(1 + keep);
         // If it was barred and goes live anyway, somebody insisted on it.
         self.rolled_back
-            .retain(|rolled_back| !rolled_back.is_about(&hash.0, &config));
+            .retain(|rolled_back| !rolled_back.is_about(&hash, &config));
         self.failure = None;
         self.recalled = None;
         self.candidate = None;
@@ -273,7 +268,7 @@ impl PluginHistory {
 
     /// Why the component must not go live automatically with this configuration: the reason for which it was rolled
     /// back. `None` if it may go live.
-    pub(super) fn why_barred(&self, hash: &ComponentHash, config: &PluginConfig) -> Option<String> {
+    pub(super) fn why_barred(&self, hash: &Sha256, config: &PluginConfig) -> Option<String> {
         let config = config_hash(config);
         let mut list = self.rolled_back.iter();
         let found = list.find(|rolled_back| rolled_back.is_about(hash, &config));
@@ -281,10 +276,14 @@ impl PluginHistory {
     }
 
     /// Like [`Self::why_barred`], for the component with this sha256 in hex.
-    pub(super) fn why_barred_by_name(&self, sha256: &str, config: &PluginConfig) -> Option<String> {
+    pub(super) fn why_barred_by_name(
+        &self,
+        sha256: &Sha256,
+        config: &PluginConfig,
+    ) -> Option<String> {
         let mut list = self.rolled_back.iter();
-        let found = list.find(|rolled_back| hex(&rolled_back.sha256.0) == sha256)?;
-        self.why_barred(&found.sha256.0, config)
+        let found = list.find(|rolled_back| rolled_back.sha256 == *sha256)?;
+        self.why_barred(&found.sha256, config)
     }
 
     /// The versions to roll back to if none is named, the latest first: those that were not themselves rolled back.
@@ -296,7 +295,7 @@ impl PluginHistory {
     /// Why the version was rolled back automatically, if it was.
     pub(super) fn why_taken_back(&self, entry: &VersionEntry) -> Option<&RolledBackVersion> {
         let mut list = self.rolled_back.iter();
-        list.find(|rolled_back| rolled_back.is_about(&entry.hash.0, &entry.config))
+        list.find(|rolled_back| rolled_back.is_about(&entry.hash, &entry.config))
     }
 
     /// The latest version before the live one whose sha256 starts with `sha256`, in hex.

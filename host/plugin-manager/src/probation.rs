@@ -10,7 +10,7 @@ use std::{
 
 use signalbox_config::ProbationConfig;
 use signalbox_plugin_runtime::{
-    PluginSet, PluginSlot, PluginVersion, Rollout, handover::HandedOver, version_label as label,
+    PluginSet, PluginSlot, PluginVersion, Rollout, Sha256, handover::HandedOver,
 };
 use signalbox_telemetry::metrics::events::{PluginRolledBack, RolledBackFrom};
 use tokio::time::{interval, sleep};
@@ -25,7 +25,7 @@ use super::{
     swap_span,
     trial::Trial,
 };
-use crate::history::{Digest, RolledBackVersion};
+use crate::history::RolledBackVersion;
 
 /// How often the stats are checked while anything is on trial.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -36,7 +36,7 @@ const MARK_INTERVAL: Duration = Duration::from_secs(30);
 /// The action at the end of a trial.
 enum TrialAction {
     /// The live version is bad, for this reason.
-    TakeBack(Digest, String),
+    TakeBack(Sha256, String),
     /// The candidate is good.
     Promote(Arc<Rollout>),
     /// The candidate is bad, for this reason.
@@ -108,20 +108,20 @@ impl PluginManager {
     }
 
     /// Rolls back from the version `judged` to the last good one, unless another version went live in the meantime.
-    async fn take_back(&self, plugin: &str, judged: &Digest, reason: String) {
+    async fn take_back(&self, plugin: &str, judged: &Sha256, reason: String) {
         let began = Instant::now();
         let live = self.live();
         let Some(slot) = live.find(plugin) else {
             return;
         };
-        let Some(bad) = slot.version().filter(|live| *live.hash() == judged.0) else {
+        let Some(bad) = slot.version().filter(|live| live.hash() == judged) else {
             return self.mark_failed(plugin, judged, &reason);
         };
         let earlier: Vec<RollbackTarget> = self
             .histories
             .with(plugin, |history| history.good().map(back).collect());
         for back in earlier {
-            let name = label(back.hash());
+            let name = back.hash().label();
             match self.go_back(slot.config(), back, KEPT_BYTES_MAX).await {
                 Ok(LoadOutcome::New(good)) => {
                     let held = self.hand_back(bad, &good.version).await;
@@ -153,7 +153,7 @@ impl PluginManager {
 
     /// Records that the version `judged` failed, although another one replaced it before it could be rolled back, so
     /// that nobody rolls back to it by accident.
-    fn mark_failed(&self, plugin: &str, judged: &Digest, reason: &str) {
+    fn mark_failed(&self, plugin: &str, judged: &Sha256, reason: &str) {
         let _switch = self.switch();
         let live = self.live();
         let live = live.find(plugin).and_then(PluginSlot::version);
@@ -255,7 +255,7 @@ impl PluginHistory {
 
     /// Records that a version that is no longer live was bad, not just outdated. `None` if it is still live, or
     /// forgotten.
-    fn end_badly(&mut self, judged: &Digest) -> Option<Arc<PluginVersion>> {
+    fn end_badly(&mut self, judged: &Sha256) -> Option<Arc<PluginVersion>> {
         let ended = |entry: &&mut VersionEntry| entry.hash == *judged && entry.end.is_some();
         let entry = self.entries.iter_mut().find(ended)?;
         entry.end.as_mut()?.rolled_back = true;
@@ -273,7 +273,7 @@ impl PluginHistory {
         let same = good.is_some_and(|good| bad.hash() == good.hash());
         let config = same.then(|| config_hash(bad.config()));
         let taken_back = RolledBackVersion {
-            sha256: Digest(*bad.hash()),
+            sha256: *bad.hash(),
             config,
             reason: reason.to_owned(),
             at: SystemTime::now(),

@@ -7,9 +7,7 @@
 use std::sync::Arc;
 
 use signalbox_config::PluginConfig;
-use signalbox_plugin_runtime::{
-    CompilePriority, ComponentHash, LoadError, PluginVersion, version_label as label,
-};
+use signalbox_plugin_runtime::{CompilePriority, LoadError, PluginVersion, Sha256};
 use tracing::warn;
 
 use super::{
@@ -88,7 +86,7 @@ impl PluginManager {
                 Err(error) => {
                     warn!(
                         plugin = config.name,
-                        version = label(kept),
+                        version = kept.label(),
                         "a version that was live before does not start again: {error}"
                     );
                     let hash = Some(*kept);
@@ -123,7 +121,7 @@ impl PluginManager {
     pub(super) async fn load_kept(
         &self,
         config: &Arc<PluginConfig>,
-        hash: &ComponentHash,
+        hash: &Sha256,
         bytes_max: usize,
         pace: CompilePriority,
     ) -> Result<Arc<PluginVersion>, LoadError> {

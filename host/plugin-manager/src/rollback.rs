@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Instant};
 
 use signalbox_config::PluginConfig;
 use signalbox_plugin_runtime::{
-    ComponentHash, LoadError, PluginSet, PluginSlot, PluginVersion, handover::HandedOver, hex,
+    LoadError, PluginSet, PluginSlot, PluginVersion, Sha256, handover::HandedOver,
 };
 use tracing::Instrument;
 
@@ -28,12 +28,12 @@ pub(super) enum RollbackTarget {
     /// The version was live in this process.
     Resting(Arc<PluginVersion>),
     /// The version was live in an earlier process.
-    Kept(ComponentHash),
+    Kept(Sha256),
 }
 
 impl RollbackTarget {
     /// The hash of its component.
-    pub(super) fn hash(&self) -> &ComponentHash {
+    pub(super) fn hash(&self) -> &Sha256 {
         match self {
             Self::Resting(version) => version.hash(),
             Self::Kept(hash) => hash,
@@ -181,7 +181,7 @@ impl PluginManager {
         if sha256.len() < DIGITS_MIN {
             return Err(ChangeError::NoSuchVersion(to));
         }
-        if current.is_some_and(|live| hex(live.hash()).starts_with(&sha256)) {
+        if current.is_some_and(|live| live.hash().to_string().starts_with(&sha256)) {
             return Ok(None);
         }
         let earlier = self
@@ -205,6 +205,6 @@ impl PluginManager {
 pub(super) fn back(entry: &VersionEntry) -> RollbackTarget {
     match &entry.resting {
         Some(version) => RollbackTarget::Resting(version.clone()),
-        None => RollbackTarget::Kept(entry.hash.0),
+        None => RollbackTarget::Kept(entry.hash),
     }
 }

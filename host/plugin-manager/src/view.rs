@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use serde::Serialize;
 use signalbox_config::{InstanceMode, OnFailure};
 use signalbox_plugin_runtime::{
-    AnswerDifference, EvidenceSummary, PluginSlot, Shadow, VersionStats, hex, quantile_ms, rfc3339,
-    version_label as label,
+    AnswerDifference, EvidenceSummary, PluginSlot, Sha256, Shadow, VersionStats, quantile_ms,
+    rfc3339,
 };
 use signalbox_telemetry::metrics::{FailureKind, ShadowOutcome};
 
@@ -210,7 +210,7 @@ fn of_stint(history: &PluginHistory, entry: &VersionEntry) -> VersionView {
     let times = stats.call_time();
     let failures = FailureKind::ALL.map(|kind| stats.failures(kind));
     VersionView {
-        version: Some(label(&entry.hash.0)),
+        version: Some(entry.hash.label()),
         sha256: Some(entry.sha256()),
         semver: entry.semver.clone(),
         state: match entry.end {
@@ -272,8 +272,8 @@ fn of_candidate(candidate: &Candidate) -> VersionView {
 
 fn of_failure(failure: &LastFailure) -> VersionView {
     VersionView {
-        version: failure.hash.as_ref().map(label),
-        sha256: failure.hash.as_ref().map(|hash| hex(hash)),
+        version: failure.hash.as_ref().map(Sha256::label),
+        sha256: failure.hash.as_ref().map(Sha256::to_string),
         semver: None,
         state: "failed",
         rollout: None,

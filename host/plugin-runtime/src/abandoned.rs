@@ -9,7 +9,7 @@ use std::{
 use rustix::process::Pid;
 use tokio::time::timeout;
 
-use super::{cache::ComponentHash, load_error::LoadError};
+use super::{load_error::LoadError, sha256::Sha256};
 
 /// The maximum number of given-up compilations that still run. Once it is reached, nothing is compiled until one of
 /// them ends.
@@ -20,7 +20,7 @@ const LEAST: i32 = 19;
 
 /// The compilations that were given up and may still run.
 #[derive(Default)]
-pub(super) struct AbandonedCompilations(Mutex<Vec<(ComponentHash, Weak<Compilation>)>>);
+pub(super) struct AbandonedCompilations(Mutex<Vec<(Sha256, Weak<Compilation>)>>);
 
 /// One compilation. Each of its threads holds it until it ends.
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ impl AbandonedCompilations {
     /// given up and still runs, or if too many others do.
     pub(super) async fn bounded<T, F>(
         &self,
-        hash: ComponentHash,
+        hash: Sha256,
         max: Duration,
         compile: impl FnOnce(Arc<Compilation>) -> F,
     ) -> Result<T, LoadError>
@@ -71,7 +71,7 @@ impl AbandonedCompilations {
         })
     }
 
-    fn check(&self, hash: &ComponentHash) -> Result<(), LoadError> {
+    fn check(&self, hash: &Sha256) -> Result<(), LoadError> {
         let running = self.running();
         let refused = |reason: &str| Err(LoadError::CompileTime(reason.to_owned()));
         if running.iter().any(|(other, _)| other == hash) {
@@ -88,7 +88,7 @@ impl AbandonedCompilations {
     }
 
     /// The compilations that still run.
-    fn running(&self) -> MutexGuard<'_, Vec<(ComponentHash, Weak<Compilation>)>> {
+    fn running(&self) -> MutexGuard<'_, Vec<(Sha256, Weak<Compilation>)>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|(_, compilation)| compilation.strong_count() > 0);
         all
@@ -104,7 +104,7 @@ mod tests {
     const NO_TIME: Duration = Duration::ZERO;
 
     /// A compilation that goes on until the returned sender is dropped.
-    async fn give_up(given_up: &AbandonedCompilations, hash: ComponentHash) -> mpsc::Sender<()> {
+    async fn give_up(given_up: &AbandonedCompilations, hash: Sha256) -> mpsc::Sender<()> {
         let (gate, closed) = mpsc::channel::<()>();
         let compile = |compilation: Arc<Compilation>| {
             thread::spawn(move || {
@@ -120,10 +120,7 @@ mod tests {
         gate
     }
 
-    async fn compile(
-        given_up: &AbandonedCompilations,
-        hash: ComponentHash,
-    ) -> Result<(), LoadError> {
+    async fn compile(given_up: &AbandonedCompilations, hash: Sha256) -> Result<(), LoadError> {
         let long = Duration::from_secs(60);
         given_up
             .bounded(hash, long, |_| future::ready(Ok(())))
@@ -133,11 +130,14 @@ mod tests {
     #[tokio::test]
     async fn a_compilation_that_takes_too_long_is_given_up_and_not_begun_again_while_it_runs() {
         let given_up = AbandonedCompilations::default();
-        let gate = give_up(&given_up, [1; 32]).await;
-        assert!(compile(&given_up, [1; 32]).await.is_err());
-        assert!(compile(&given_up, [2; 32]).await.is_ok(), "others go on");
+        let gate = give_up(&given_up, [1; 32].into()).await;
+        assert!(compile(&given_up, [1; 32].into()).await.is_err());
+        assert!(
+            compile(&given_up, [2; 32].into()).await.is_ok(),
+            "others go on"
+        );
         drop(gate);
-        while compile(&given_up, [1; 32]).await.is_err() {
+        while compile(&given_up, [1; 32].into()).await.is_err() {
             tokio::task::yield_now().await;
         }
     }
@@ -145,12 +145,12 @@ mod tests {
     #[tokio::test]
     async fn only_so_many_are_given_up_at_a_time() {
         let given_up = AbandonedCompilations::default();
-        let first = give_up(&given_up, [1; 32]).await;
-        let second = give_up(&given_up, [2; 32]).await;
-        let refused = compile(&given_up, [3; 32]).await.unwrap_err();
+        let first = give_up(&given_up, [1; 32].into()).await;
+        let second = give_up(&given_up, [2; 32].into()).await;
+        let refused = compile(&given_up, [3; 32].into()).await.unwrap_err();
         assert!(refused.to_string().contains("restart"), "{refused}");
         drop((first, second));
-        while compile(&given_up, [3; 32]).await.is_err() {
+        while compile(&given_up, [3; 32].into()).await.is_err() {
             tokio::task::yield_now().await;
         }
     }

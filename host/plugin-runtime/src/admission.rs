@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use wasmtime::component::Component;
 
-use super::{cache::ComponentHash, metadata::Metadata};
+use super::{metadata::Metadata, sha256::Sha256};
 
 /// A compiled component that may become a version.
 pub struct CompiledCandidate {
     /// Its SHA-256.
-    pub hash: ComponentHash,
+    pub hash: Sha256,
     /// Its size.
     pub(super) bytes: usize,
     pub(super) metadata: Metadata,

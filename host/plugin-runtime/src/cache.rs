@@ -14,8 +14,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_lc_rs::{constant_time, digest, hmac, rand};
+use aws_lc_rs::{constant_time, hmac, rand};
 use tracing::{debug, warn};
+
+use super::sha256::Sha256;
 
 /// Starts every file. The number is the version of the file layout.
 const MAGIC: &[u8; 16] = b"signalbox-aot-1\n";
@@ -32,22 +34,6 @@ const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
 /// several hundred KB, one that contains an interpreter about 50 MB.
 const FILES_MAX: usize = 64;
 const BYTES_MAX: u64 = 2 << 30;
-
-/// The sha256 of a component.
-pub type ComponentHash = [u8; 32];
-
-/// The sha256 of `bytes`.
-pub fn hash(bytes: &[u8]) -> ComponentHash {
-    let digest = digest::digest(&digest::SHA256, bytes);
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest.as_ref());
-    hash
-}
-
-/// `bytes` in lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// A folder of compiled components.
 #[derive(Debug)]
@@ -92,7 +78,7 @@ impl AotCache {
     }
 
     /// The compiled form of a component, if this server wrote it for this engine.
-    pub(super) fn get(&self, component: &ComponentHash) -> Option<Vec<u8>> {
+    pub(super) fn get(&self, component: &Sha256) -> Option<Vec<u8>> {
         let path = self.path(component);
         let mut file = match File::open(&path) {
             Ok(file) => file,
@@ -122,7 +108,7 @@ impl AotCache {
     }
 
     /// Stores the compiled form of a component. If this fails, the component is only compiled again later.
-    pub(super) fn put(&self, component: &ComponentHash, code: &[u8]) {
+    pub(super) fn put(&self, component: &Sha256, code: &[u8]) {
         let path = self.path(component);
         match self.write(&path, component, code) {
             Ok(()) => debug!(path = %path.display(), bytes = code.len(), "compiled plugin kept"),
@@ -136,7 +122,7 @@ impl AotCache {
     }
 
     /// Not synced to the disk: a file that a crash truncates fails the HMAC.
-    fn write(&self, path: &Path, component: &ComponentHash, code: &[u8]) -> io::Result<()> {
+    fn write(&self, path: &Path, component: &Sha256, code: &[u8]) -> io::Result<()> {
         let tag = self.tag(component, code);
         let temporary = temporary(&self.dir);
         let written = write_private(&temporary, &[MAGIC, tag.as_ref(), code])
@@ -183,17 +169,16 @@ impl AotCache {
             .try_for_each(|(_, _, path)| remove(path))
     }
 
-    fn path(&self, component: &ComponentHash) -> PathBuf {
+    fn path(&self, component: &Sha256) -> PathBuf {
         self.dir.join(format!(
             "{}-{:016x}.{EXTENSION}",
-            hex(component),
-            self.compatibility
+            component, self.compatibility
         ))
     }
 
-    fn tag(&self, component: &ComponentHash, code: &[u8]) -> hmac::Tag {
+    fn tag(&self, component: &Sha256, code: &[u8]) -> hmac::Tag {
         let mut tag = hmac::Context::with_key(&self.key);
-        tag.update(component);
+        tag.update(component.as_bytes());
         tag.update(&self.compatibility.to_le_bytes());
         tag.update(code);
         tag.sign()
@@ -312,9 +297,12 @@ mod tests {
     fn what_was_put_comes_back_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
-        open(&path).put(&[1; 32], b"code");
-        assert_eq!(open(&path).get(&[1; 32]).as_deref(), Some(&b"code"[..]));
-        assert_eq!(open(&path).get(&[2; 32]), None);
+        open(&path).put(&[1; 32].into(), b"code");
+        assert_eq!(
+            open(&path).get(&[1; 32].into()).as_deref(),
+            Some(&b"code"[..])
+        );
+        assert_eq!(open(&path).get(&[2; 32].into()), None);
     }
 
     #[test]
@@ -322,14 +310,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mine");
         let cache = open(&path);
-        cache.put(&[1; 32], b"code");
-        let file = cache.path(&[1; 32]);
+        cache.put(&[1; 32].into(), b"code");
+        let file = cache.path(&[1; 32].into());
 
-        fs::copy(&file, cache.path(&[2; 32])).unwrap();
-        assert_eq!(cache.get(&[2; 32]), None, "renamed to another component");
-        fs::copy(&file, AotCache::open(&path, 8).unwrap().path(&[1; 32])).unwrap();
+        fs::copy(&file, cache.path(&[2; 32].into())).unwrap();
         assert_eq!(
-            AotCache::open(&path, 8).unwrap().get(&[1; 32]),
+            cache.get(&[2; 32].into()),
+            None,
+            "renamed to another component"
+        );
+        fs::copy(
+            &file,
+            AotCache::open(&path, 8).unwrap().path(&[1; 32].into()),
+        )
+        .unwrap();
+        assert_eq!(
+            AotCache::open(&path, 8).unwrap().get(&[1; 32].into()),
             None,
             "of another wasmtime"
         );
@@ -346,16 +342,16 @@ mod tests {
             ("no tag", [MAGIC.as_slice(), b"code"].concat()),
         ] {
             fs::write(&file, bytes).unwrap();
-            assert_eq!(cache.get(&[1; 32]), None, "{what}");
+            assert_eq!(cache.get(&[1; 32].into()), None, "{what}");
         }
 
         let foreign = open(&dir.path().join("theirs"));
-        foreign.put(&[1; 32], b"evil");
-        fs::copy(foreign.path(&[1; 32]), &file).unwrap();
-        assert_eq!(cache.get(&[1; 32]), None, "under another key");
+        foreign.put(&[1; 32].into(), b"evil");
+        fs::copy(foreign.path(&[1; 32].into()), &file).unwrap();
+        assert_eq!(cache.get(&[1; 32].into()), None, "under another key");
 
-        cache.put(&[1; 32], b"code");
-        assert!(cache.get(&[1; 32]).is_some());
+        cache.put(&[1; 32].into(), b"code");
+        assert!(cache.get(&[1; 32].into()).is_some());
     }
 
     #[test]
@@ -379,12 +375,12 @@ mod tests {
     fn a_key_that_was_cut_short_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c");
-        open(&path).put(&[1; 32], b"code");
+        open(&path).put(&[1; 32].into(), b"code");
         fs::write(path.join(KEY_FILE), b"").unwrap();
         let cache = open(&path);
-        assert_eq!(cache.get(&[1; 32]), None, "under the lost key");
-        cache.put(&[1; 32], b"code");
-        assert!(open(&path).get(&[1; 32]).is_some());
+        assert_eq!(cache.get(&[1; 32].into()), None, "under the lost key");
+        cache.put(&[1; 32].into(), b"code");
+        assert!(open(&path).get(&[1; 32].into()).is_some());
     }
 
     #[test]
@@ -394,11 +390,11 @@ mod tests {
         std::thread::scope(|scope| {
             for number in 0..8 {
                 let path = &path;
-                scope.spawn(move || open(path).put(&[number; 32], b"code"));
+                scope.spawn(move || open(path).put(&[number; 32].into(), b"code"));
             }
         });
         let cache = open(&path);
-        assert!((0..8).all(|number| cache.get(&[number; 32]).is_some()));
+        assert!((0..8).all(|number| cache.get(&[number; 32].into()).is_some()));
     }
 
     #[test]
@@ -412,7 +408,7 @@ mod tests {
         let long_ago = SystemTime::now() - 2 * TEMPORARY_AGE_MAX;
         let file = OpenOptions::new().write(true).open(&old).unwrap();
         file.set_modified(long_ago).unwrap();
-        cache.put(&[1; 32], b"code");
+        cache.put(&[1; 32].into(), b"code");
         assert!(!old.exists() && new.exists());
     }
 
@@ -421,7 +417,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = open(&dir.path().join("c"));
         for index in 0..FILES_MAX + 5 {
-            cache.put(&hash(&index.to_le_bytes()), b"code");
+            cache.put(&Sha256::of(&index.to_le_bytes()), b"code");
         }
         let files = fs::read_dir(&cache.dir).unwrap().count();
         assert_eq!(files, FILES_MAX + 1, "the files and the key");
@@ -432,18 +428,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = open(&dir.path().join("c"));
         for number in 1..=3 {
-            cache.put(&[number; 32], b"code");
+            cache.put(&[number; 32].into(), b"code");
             let file = OpenOptions::new()
                 .write(true)
-                .open(cache.path(&[number; 32]))
+                .open(cache.path(&[number; 32].into()))
                 .unwrap();
             let age = Duration::from_secs(60 - u64::from(number));
             file.set_modified(SystemTime::now() - age).unwrap();
         }
-        assert!(cache.get(&[1; 32]).is_some(), "now it was used last");
-        let size = fs::metadata(cache.path(&[1; 32])).unwrap().len();
+        assert!(cache.get(&[1; 32].into()).is_some(), "now it was used last");
+        let size = fs::metadata(cache.path(&[1; 32].into())).unwrap().len();
         cache.prune(2 * size).unwrap();
-        let kept = [1, 2, 3].map(|number| cache.path(&[number; 32]).exists());
+        let kept = [1, 2, 3].map(|number| cache.path(&[number; 32].into()).exists());
         assert_eq!(kept, [true, false, true]);
     }
 }

@@ -21,8 +21,9 @@ use wasmtime::{Engine, component::Component};
 
 use super::{
     abandoned::{AbandonedCompilations, Compilation},
-    cache::{AotCache, ComponentHash},
+    cache::AotCache,
     load_error::LoadError,
+    sha256::Sha256,
 };
 
 /// The nice value of a second compiling thread, which starts when the first one starves.
@@ -45,7 +46,7 @@ pub(super) struct Compiler {
 /// A component to compile.
 struct CompileInput {
     compilation: Arc<Compilation>,
-    hash: ComponentHash,
+    hash: Sha256,
     bytes: Arc<[u8]>,
 }
 
@@ -79,7 +80,7 @@ impl Compiler {
     /// Compiles on a separate thread, at the priority of `pace`, for at most `time_max`.
     pub(super) async fn compile(
         &self,
-        hash: ComponentHash,
+        hash: Sha256,
         bytes: Arc<[u8]>,
         pace: CompilePriority,
         time_max: Duration,
@@ -222,7 +223,7 @@ fn compatibility(engine: &Engine) -> u64 {
 fn compile_or_fetch(
     engine: &Engine,
     cache: Option<&AotCache>,
-    hash: ComponentHash,
+    hash: Sha256,
     bytes: &[u8],
     pace: CompilePriority,
 ) -> Result<(Component, bool), LoadError> {
@@ -245,7 +246,7 @@ fn compile_or_fetch(
 }
 
 #[allow(unsafe_code)]
-fn fetch(engine: &Engine, cache: &AotCache, hash: &ComponentHash) -> Option<Component> {
+fn fetch(engine: &Engine, cache: &AotCache, hash: &Sha256) -> Option<Component> {
     let code = cache.get(hash)?;
     // SAFETY: `deserialize` requires bytes that `Component::serialize` made for a compatible engine and that nobody has
     // changed since. The cache returns only bytes that carry this server's own HMAC over them, the component's sha256

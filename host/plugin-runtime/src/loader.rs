@@ -11,7 +11,6 @@ use wasmtime::component::{InstancePre, Linker};
 
 use super::{
     admission::{Admission, CompiledCandidate, TestRun},
-    cache::{ComponentHash, hash},
     compile::{CompilePriority, Compiler},
     engine::{EngineError, PluginEngine},
     host::{HostState, VersionContext},
@@ -21,8 +20,9 @@ use super::{
     log::{PluginLog, clean},
     metadata,
     metadata::Metadata,
+    sha256::Sha256,
     store::PluginStore,
-    version::{Parts, PluginVersion, label},
+    version::{Parts, PluginVersion},
     wit_check,
     wit_versions::linker,
 };
@@ -85,7 +85,7 @@ impl Loader {
         bytes: Arc<[u8]>,
         pace: CompilePriority,
     ) -> Result<CompiledCandidate, LoadError> {
-        let hash = hash(&bytes);
+        let hash = Sha256::of(&bytes);
         let max = config.limits.compile_time_max;
         let compiled = self.compiler.compile(hash, bytes.clone(), pace, max);
         let compiled = compiled.await.inspect_err(|error| {
@@ -95,7 +95,7 @@ impl Loader {
         });
         let compiled = compiled.map_err(LoadError::bounded)?;
         debug!(
-            version = label(&hash),
+            version = hash.label(),
             took_ms = compiled.took.as_secs_f64() * 1e3,
             cached = compiled.cached,
             "compiled"
@@ -175,13 +175,13 @@ impl Loader {
     fn shared(
         &self,
         config: &PluginConfig,
-        hash: &ComponentHash,
+        hash: &Sha256,
         metadata: &Metadata,
     ) -> Arc<VersionContext> {
         let metrics = self.metrics.plugins.of(&config.name);
         let log = PluginLog::new(
             &config.name,
-            &label(hash),
+            &hash.label(),
             config.limits.log_lines_per_second,
             metrics.clone(),
         );

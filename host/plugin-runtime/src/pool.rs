@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use signalbox_telemetry::thread_number;
 use tokio::sync::oneshot;
 
 /// Shelves for idle instances. If there are more threads than shelves, threads share them.
@@ -246,9 +247,7 @@ impl<I> PoolState<I> {
 }
 
 fn shelf_of_this_thread() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHELVES);
-    MINE.with(|mine| *mine)
+    thread_number() % SHELVES
 }
 
 /// A caller in line. If it goes away just after it got a place, the place passes to the next caller.

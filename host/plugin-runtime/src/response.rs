@@ -4,7 +4,9 @@
 //! a trap does.
 
 use signalbox_config::PluginLimits;
-use signalbox_protocol::{CloseCode, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type, json};
+use signalbox_protocol::{
+    CloseCode, Destination, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type, json,
+};
 
 use super::{bindings::imported::types as raw, call_error::CallError};
 
@@ -13,26 +15,13 @@ const CODE_BYTES_MAX: usize = 64;
 /// The longest reason of a rejection for clients, in bytes; the rest is cut off.
 const REASON_BYTES_MAX: usize = 1024;
 
-/// The receivers of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Destination {
-    /// The connection that the call is about.
-    Sender,
-    /// Every connection of one user.
-    User(String),
-    /// Every member of one room.
-    Room(String),
-    /// Every connection.
-    Everyone,
-}
-
 /// A message that a plugin created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
     /// Valid, and not built in.
     pub event_type: String,
     /// `None`: nobody.
-    pub destination: Option<Destination>,
+    pub destination: Option<Destination<'static>>,
     /// JSON text.
     pub payload: String,
 }
@@ -174,15 +163,15 @@ fn draft(raw: raw::Draft) -> Result<Draft, IllegalAnswer> {
     })
 }
 
-fn destination(raw: raw::DestinationResult) -> Result<Destination, IllegalAnswer> {
+fn destination(raw: raw::DestinationResult) -> Result<Destination<'static>, IllegalAnswer> {
     Ok(match raw {
         raw::DestinationResult::Sender => Destination::Sender,
         raw::DestinationResult::Everyone => Destination::Everyone,
-        raw::DestinationResult::Room(name) => Destination::Room(room(name)?),
+        raw::DestinationResult::Room(name) => Destination::Room(room(name)?.into()),
         raw::DestinationResult::User(user) if user.is_empty() || user.len() > USER_ID_BYTES_MAX => {
             return illegal("a user ID must be 1 to 255 bytes");
         }
-        raw::DestinationResult::User(user) => Destination::User(user),
+        raw::DestinationResult::User(user) => Destination::User(user.into()),
     })
 }
 

@@ -19,7 +19,6 @@ use wasmtime::component::InstancePre;
 use super::{
     admission::{Admission, CompiledCandidate},
     bindings::imported::types as raw,
-    cache::{ComponentHash, hex},
     call::ReplayCall,
     call_error::CallError,
     gate::Gate,
@@ -31,13 +30,14 @@ use super::{
     message::GuestMessage,
     pool::Pool,
     response::{self, Action, IllegalAnswer, PluginVerdict, Transformed},
+    sha256::Sha256,
     stats::VersionStats,
     store::ReadOnlyStore,
 };
 
 /// A version of a plugin that passed its admission.
 pub struct PluginVersion {
-    hash: ComponentHash,
+    hash: Sha256,
     sees: Patterns,
     handles: Patterns,
     admission: Arc<Admission>,
@@ -48,7 +48,7 @@ pub struct PluginVersion {
 
 /// The parts of a version, put together by admission.
 pub(super) struct Parts {
-    pub(super) hash: ComponentHash,
+    pub(super) hash: Sha256,
     pub(super) config: Arc<PluginConfig>,
     pub(super) sees: Patterns,
     pub(super) handles: Patterns,
@@ -69,7 +69,7 @@ impl PluginVersion {
             handles: parts.handles,
             admission: parts.admission,
             instances: Arc::new(Instances {
-                label: label(&parts.hash),
+                label: parts.hash.label(),
                 config: parts.config,
                 component: parts.component,
                 indices: parts.indices,
@@ -141,7 +141,7 @@ impl PluginVersion {
     }
 
     /// The component's sha256.
-    pub fn hash(&self) -> &ComponentHash {
+    pub fn hash(&self) -> &Sha256 {
         &self.hash
     }
 
@@ -505,11 +505,6 @@ impl std::fmt::Debug for PluginVersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "PluginVersion({} {})", self.name(), self.instances.label)
     }
-}
-
-/// The first twelve hex digits of a component's sha256.
-pub fn label(hash: &ComponentHash) -> String {
-    hex(&hash[..6])
 }
 
 fn disconnection(code: u16, reason: &str) -> raw::DisconnectionParam<'_> {

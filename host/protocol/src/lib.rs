@@ -2,21 +2,21 @@
 //!
 //! Reading order: [`event_type`] defines event types, [`json`] the accepted JSON, [`inbound`] parses a client's frame
 //! without copying its payload, [`published`] parses messages from other nodes and workers, [`outbound`] writes the
-//! frames that the server sends, [`codes`] is the table of error and close codes, and [`ids`] creates IDs that are
-//! unique in the cluster.
+//! frames that the server sends, and [`codes`] is the table of error and close codes.
 //!
-//! This module is a leaf: it knows no socket, no plugin and no user table.
+//! This crate knows no socket, no plugin and no user table.
 
 pub mod codes;
+mod destination;
 pub mod event_type;
 mod fields;
-pub mod ids;
 pub mod inbound;
 pub mod json;
 pub mod outbound;
 pub mod published;
 
 pub use codes::{CloseCode, ErrorCode};
+pub use destination::Destination;
 pub use inbound::{Dialect, Envelope, EnvelopeError};
 pub use json::JsonFault;
 pub use outbound::Frame;

@@ -1,5 +1,6 @@
 //! Assembles the parts, runs them, and shuts them down in order.
 
+mod metrics_push;
 mod reload;
 mod shutdown;
 
@@ -15,16 +16,14 @@ use std::{
 use futures_util::FutureExt;
 use signalbox_auth::{AuthSetupError, Authenticator};
 use signalbox_broker::{Broker, MemoryBroker, MemoryHub, RedisBroker};
-use signalbox_cloudwatch::Pusher;
 use signalbox_cluster_rollout::{ClusterLink, ClusterRollout};
-use signalbox_config::{AuthConfig, BrokerConfig, CloudWatchConfig, Config, Environment};
+use signalbox_config::{AuthConfig, BrokerConfig, Config, Environment};
 use signalbox_plugin_manager::{PluginManager, Trigger};
 use signalbox_plugin_runtime::{EngineError, Loader, MemoryStore, PluginStore, RedisStore};
-use signalbox_protocol::ids::IdSource;
 use signalbox_redis_client::{Commands, EndpointError, Endpoints};
 use signalbox_router::{LocalTable, Router};
 use signalbox_telemetry::{
-    metrics::{Metrics, readings},
+    metrics::Metrics,
     supervise,
     trace::{self, Tracer},
 };
@@ -35,6 +34,7 @@ use tracing::{info, warn};
 use self::shutdown::Running;
 use crate::{
     http::{self, AppState, Listeners},
+    ids::IdSource,
     session::{ConfigHandle, LiveConfig, Services},
 };
 
@@ -63,6 +63,14 @@ pub enum StartError {
     /// A listener has no address.
     #[error("the address of a listener is unknown: {0}")]
     Address(#[from] std::io::Error),
+    /// The configuration asks for something that this build leaves out.
+    #[error("{key} needs a build with the cargo feature `{feature}`, and this one is without it")]
+    NotBuiltIn {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The feature.
+        feature: &'static str,
+    },
     /// The plugin engine cannot start.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -115,10 +123,7 @@ pub(crate) async fn start(
     let cluster = Arc::new(cluster(&config, &services, redis.as_ref()));
     let state = AppState::new(services.clone(), authenticator.clone(), cluster);
     let routes = http::routes(state, &config);
-    let pusher = config
-        .cloudwatch
-        .clone()
-        .map(|cloudwatch| push_to(cloudwatch, &config.server.node_id, &services));
+    let pusher = metrics_push::start(&config, &services)?;
     let metrics = &services.metrics;
     let manager = services.manager.clone();
     let supervision = supervise::spawn("probation", metrics, manager, |manager| {
@@ -254,15 +259,4 @@ fn cluster(
     };
     let metrics = &services.metrics;
     ClusterRollout::join(node, manager, meeting, metrics, bytes_max)
-}
-
-/// Starts to push metrics to CloudWatch.
-fn push_to(cloudwatch: CloudWatchConfig, node_id: &str, services: &Arc<Services>) -> Pusher {
-    let of = services.clone();
-    let read = Arc::new(move || {
-        let services = of.clone();
-        async move { readings::read(&services.metrics, &services.status().await) }.boxed()
-    });
-    // The node ID without the nonce of this start, so that a restarted server continues the same graphs.
-    Pusher::start(cloudwatch, node_id, services.metrics.clone(), read)
 }

@@ -4,10 +4,12 @@
 mod app;
 pub mod files;
 pub mod http;
+mod ids;
 mod server;
 pub mod session;
 mod token_bucket;
 
 pub use app::{Source, StartError};
 pub use http::Listeners;
+pub use ids::IdSource;
 pub use server::{Server, ServerBuilder};

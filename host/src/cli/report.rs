@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use signalbox::plugin::{Admission, AdmissionReport, LoadError, SampleCall, component_hash, hex};
+use signalbox::plugin::{Admission, AdmissionReport, LoadError, SampleCall, Sha256};
 
 /// The result of checking a component.
 pub(super) struct Report {
@@ -34,7 +34,7 @@ impl Report {
         lines.add("file", self.file.display());
         if let Some(bytes) = &self.bytes {
             lines.add("size", format_args!("{} bytes", bytes.len()));
-            lines.add("sha256", hex(&component_hash(bytes)));
+            lines.add("sha256", Sha256::of(bytes).to_string());
         }
         match &self.admitted {
             Ok(admitted) => {
@@ -63,7 +63,7 @@ impl Report {
         report["file"] = json!(self.file);
         if let Some(bytes) = &self.bytes {
             report["bytes"] = json!(bytes.len());
-            report["sha256"] = json!(hex(&component_hash(bytes)));
+            report["sha256"] = json!(Sha256::of(bytes).to_string());
         }
         report
     }

@@ -4,4 +4,7 @@ pub mod error_chain;
 pub mod logging;
 pub mod metrics;
 pub mod supervise;
+mod threads;
 pub mod trace;
+
+pub use threads::thread_number;

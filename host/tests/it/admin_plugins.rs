@@ -1,7 +1,7 @@
 //! Plugins changed by hand: pushed, read again, taken back.
 
 use serde_json::{Value, json};
-use signalbox::plugin::{component_hash, hex};
+use signalbox::plugin::Sha256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
@@ -488,7 +488,7 @@ async fn a_client_that_leaves_does_not_break_its_swap_off() {
     let node = Logged::start(&[("stamp.wasm", &stamped("1"))], &config).await;
     // A component has come in whole, and waits for its turn, once it is compiled.
     let compiled = async |bytes: &[u8]| {
-        let version = hex(&component_hash(bytes));
+        let version = Sha256::of(bytes).to_string();
         let is = |line: &Value| message(line) == "compiled" && line["version"] == version[..12];
         node.until_line(is).await
     };

@@ -67,7 +67,7 @@ async fn acked(client: &mut Client, event_type: &str, payload: Value) -> Value {
 }
 
 fn label(bytes: &[u8]) -> String {
-    signalbox::plugin::hex(&signalbox::plugin::component_hash(bytes)[..6])
+    signalbox::plugin::Sha256::of(bytes).label()
 }
 
 #[tokio::test]

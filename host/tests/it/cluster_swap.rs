@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use signalbox::plugin::{component_hash, hex};
+use signalbox::plugin::Sha256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
@@ -58,7 +58,7 @@ pub(crate) async fn live(node: &Endpoint) -> String {
 }
 
 pub(crate) fn version(bytes: &[u8]) -> String {
-    hex(&component_hash(bytes))[..12].to_owned()
+    Sha256::of(bytes).label()
 }
 
 async fn until_live(node: &Endpoint, bytes: &[u8]) {

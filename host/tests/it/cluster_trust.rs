@@ -1,7 +1,7 @@
 //! Only holders of `admin.key` decide for a cluster, and nobody who can merely write to Redis.
 
 use serde_json::{Value, json};
-use signalbox::plugin::{component_hash, hex};
+use signalbox::plugin::Sha256;
 
 use crate::{
     admin::{WITH_KEY, admin},
@@ -48,7 +48,7 @@ async fn until_shows(node: &Endpoint, bytes: &[u8]) {
 fn forged(bytes: &[u8], number: u64) -> String {
     json!({
         "number": number, "id": "evil-1", "by": "evil", "who": "nobody", "probation": true, "at": "2036-01-01T00:00:00.000Z",
-        "component": {"sha256": hex(&component_hash(bytes)), "bytes": bytes.len()},
+        "component": {"sha256": Sha256::of(bytes).to_string(), "bytes": bytes.len()},
     })
     .to_string()
 }
@@ -63,7 +63,7 @@ async fn what_a_stranger_writes_into_redis_changes_nothing_and_stops_nobody() {
     let (mac, body) = good.split_once(' ').expect("a signed text");
     // The component is there: only the decision is not theirs to make.
     let evil = stamped("9");
-    let key = format!("signalbox:component:{}:0", hex(&component_hash(&evil)));
+    let key = format!("signalbox:component:{}:0", Sha256::of(&evil));
     let store = "redis.call('SET', KEYS[1], ARGV[1])";
     redis
         .command::<()>(&["EVAL", store, "1", &key, "a component"])

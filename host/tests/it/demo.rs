@@ -5,7 +5,7 @@ use std::{path::Path, process::Stdio};
 use fantoccini::{Client, ClientBuilder, Locator, wd::Capabilities};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::json;
-use signalbox::plugin::{component_hash, hex};
+use signalbox::plugin::Sha256;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -189,10 +189,8 @@ async fn two_pages_chat_and_see_a_swap_without_a_reconnect() {
     replace(node.dir.path(), "chat.wasm", &new);
     let changed = with_plugin_cache(&config("\"darn\""));
     replace(node.dir.path(), "platform.toml", changed.as_bytes());
-    let version = &hex(&component_hash(&new))[..12];
-    let old = &hex(&component_hash(
-        &std::fs::read(chat_plugin()).expect("the plugin"),
-    ))[..12];
+    let version = &Sha256::of(&new).label();
+    let old = &Sha256::of(&std::fs::read(chat_plugin()).expect("the plugin")).label();
     ann.until_text(".message.own .fate", old).await;
     for page in [&ann, &bob] {
         page.until_text("#versions .version", version).await;

@@ -376,7 +376,7 @@ async fn calls_of_many_callers_meet_one_instance_in_turn() {
 async fn going_back_waits_for_no_version_that_is_being_loaded_and_passes_that_over() {
     let counting = Counting::start("1").await;
     assert_eq!(counting.swap(&counter("2"), Trigger::Signal).await, None);
-    let first = signalbox::plugin::component_hash(&counter("1"));
+    let first = signalbox::plugin::Sha256::of(&counter("1"));
     let new = counter("init-slow");
     let mut swap = Box::pin(counting.swap(&new, Trigger::File));
     // The reload comes first, and its `init` takes a second.

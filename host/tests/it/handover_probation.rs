@@ -91,7 +91,7 @@ fn versions(counting: &Counting) -> Vec<VersionView> {
 }
 
 async fn until_live(counting: &Counting, stamp: &str) {
-    let hash = signalbox::plugin::component_hash(&counter(stamp));
+    let hash = signalbox::plugin::Sha256::of(&counter(stamp));
     until("the version is live", async || {
         (*live(&counting.manager, "counter").hash() == hash).then_some(())
     })
@@ -191,7 +191,7 @@ async fn a_version_that_was_admitted_meanwhile_gets_the_state_of_the_one_that_ca
     let counting = trapping("1", "2", LONG).await;
     assert_eq!(counting.count().await, 1);
     let done = AtomicBool::new(false);
-    let first = signalbox::plugin::component_hash(&counter("1"));
+    let first = signalbox::plugin::Sha256::of(&counter("1"));
     let swap = async {
         let refusal = counting.swap(&counter("init-slow"), Trigger::Signal).await;
         done.store(true, Ordering::Relaxed);

@@ -123,7 +123,7 @@ fn bad(round: u64, number: u64) -> String {
 }
 
 fn label(bytes: &[u8]) -> String {
-    signalbox::plugin::hex(&signalbox::plugin::component_hash(bytes)[..6])
+    signalbox::plugin::Sha256::of(bytes).label()
 }
 
 async fn push(node: &Endpoint, stamp: &str, force: bool) -> Value {

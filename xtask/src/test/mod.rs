@@ -86,6 +86,10 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<Exit
 
 /// Installs and builds what the tests need.
 fn prepare(steps: &mut Steps, workspace: &Workspace, args: &TestArgs) {
+    requirements::announce(&[WASM_TARGET]);
+    if !args.languages {
+        requirements::announce(PROGRAMS_OF_TESTS);
+    }
     steps.step(TARGET, &[], || requirements::ensure(&[WASM_TARGET]));
     if !args.languages {
         steps.step(PROGRAMS, &[], || requirements::ensure(PROGRAMS_OF_TESTS));

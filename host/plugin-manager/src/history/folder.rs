@@ -10,9 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use signalbox_plugin_runtime::{
-    CacheError, ComponentHash, component_hash as hash, hex, private_folder,
-};
+use signalbox_plugin_runtime::{CacheError, Sha256, private_folder};
 
 use super::{crash, state::PersistedState};
 
@@ -62,7 +60,7 @@ fn io(path: &Path) -> impl FnOnce(io::Error) -> FolderError {
 }
 
 /// Components by their hash.
-pub(super) type ComponentIndex = BTreeMap<ComponentHash, Arc<[u8]>>;
+pub(super) type ComponentIndex = BTreeMap<Sha256, Arc<[u8]>>;
 
 /// The folder of all plugins' versions.
 #[derive(Debug)]
@@ -83,11 +81,10 @@ impl HistoryFolder {
     }
 
     /// The path of a plugin's component, if it is kept.
-    pub(super) fn component(&self, plugin: &str, hash: &ComponentHash) -> PathBuf {
-        let name = hex(hash);
+    pub(super) fn component(&self, plugin: &str, hash: &Sha256) -> PathBuf {
         self.dir
             .join(plugin)
-            .join(name)
+            .join(hash.to_string())
             .with_extension(COMPONENT_EXTENSION)
     }
 
@@ -146,13 +143,13 @@ impl HistoryFolder {
         plugin: &str,
         state: &PersistedState,
     ) -> Result<PersistedState, FolderError> {
-        let live = self.component(plugin, &state.live.sha256.0);
+        let live = self.component(plugin, &state.live.sha256);
         if !live.is_file() {
             return Err(FolderError::Missing(live));
         }
         let mut state = state.clone();
         state.earlier.retain(|earlier| {
-            let component = self.component(plugin, &earlier.version.sha256.0);
+            let component = self.component(plugin, &earlier.version.sha256);
             component.is_file()
         });
         Ok(state)
@@ -192,11 +189,11 @@ fn trusted(dir: &Path) -> Result<(), FolderError> {
 }
 
 /// Whether the file already holds this component.
-fn holds(path: &Path, component: &ComponentHash, bytes: usize) -> bool {
+fn holds(path: &Path, component: &Sha256, bytes: usize) -> bool {
     // A file that was truncated or has grown is not worth reading.
     let length = fs::metadata(path).map(|metadata| metadata.len());
     length.is_ok_and(|length| length == bytes as u64)
-        && fs::read(path).is_ok_and(|held| hash(&held) == *component)
+        && fs::read(path).is_ok_and(|held| Sha256::of(&held) == *component)
 }
 
 /// Replaces a file atomically: whenever the process or the machine stops, the file has either the old content or the
@@ -238,7 +235,7 @@ fn sync(dir: &Path) -> Result<(), FolderError> {
 
 /// Removes components that the state does not name, and files that were never completed.
 fn prune(dir: &Path, state: &PersistedState) -> io::Result<()> {
-    let named: Vec<_> = state.components().map(|hash| hex(hash)).collect();
+    let named: Vec<_> = state.components().map(Sha256::to_string).collect();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let extension = path.extension().and_then(OsStr::to_str);
@@ -268,7 +265,7 @@ mod tests {
     fn components(numbers: &[u8]) -> ComponentIndex {
         let components = numbers.iter().map(|number| {
             let bytes: Arc<[u8]> = [*number].into();
-            (hash(&bytes), bytes)
+            (Sha256::of(&bytes), bytes)
         });
         components.collect()
     }
@@ -301,7 +298,7 @@ mod tests {
         folder
             .write("a", &state(3, &[]), &components(&[3]))
             .unwrap();
-        let name = folder.component("a", &hash(&[3]));
+        let name = folder.component("a", &Sha256::of(&[3]));
         let name = name.file_name().unwrap().to_str().unwrap();
         let mut expected = [name, "notes.txt", "state.json"];
         expected.sort_unstable();
@@ -317,7 +314,7 @@ mod tests {
         folder
             .write("a", &state(1, &[]), &components(&[1]))
             .unwrap();
-        let component = folder.component("a", &hash(&[1]));
+        let component = folder.component("a", &Sha256::of(&[1]));
         for damage in [&b""[..], b"x"] {
             fs::write(&component, damage).unwrap();
             folder

@@ -25,6 +25,6 @@ mod writer;
 pub use self::writer::FLUSH_TIME_MAX;
 pub(super) use self::{
     crash::point as crash_point,
-    state::{Digest, EarlierVersion, KeptVersion, PersistedState, RolledBackVersion},
+    state::{EarlierVersion, KeptVersion, PersistedState, RolledBackVersion},
     writer::HistoryStore,
 };

@@ -1,9 +1,9 @@
 //! `state.json`: carries the state of one plugin's versions from one process to the next.
 
-use std::{fmt, time::SystemTime};
+use std::time::SystemTime;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-use signalbox_plugin_runtime::{ComponentHash, hex, rfc3339};
+use serde::{Deserialize, Serialize};
+use signalbox_plugin_runtime::{Sha256, rfc3339};
 
 use crate::Trigger;
 
@@ -20,7 +20,7 @@ pub(crate) struct PersistedState {
     /// The version that is live.
     pub(crate) live: KeptVersion,
     /// The hash of the configured file when it was last examined; `None` if it could not be read.
-    pub(crate) file: Option<Digest>,
+    pub(crate) file: Option<Sha256>,
     /// Whether an operator or the probation made a version live that is not the one in the file.
     pub(crate) held: bool,
     /// The versions that were live before, the latest first.
@@ -33,9 +33,9 @@ pub(crate) struct PersistedState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct KeptVersion {
     /// The hash of the component.
-    pub(crate) sha256: Digest,
+    pub(crate) sha256: Sha256,
     /// A hash of its configuration, because the configuration itself may hold secrets.
-    pub(crate) config: Digest,
+    pub(crate) config: Sha256,
     /// The version that the component declares.
     pub(crate) semver: Option<String>,
     /// When it went live.
@@ -62,10 +62,10 @@ pub(crate) struct EarlierVersion {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RolledBackVersion {
     /// The hash of the component.
-    pub(crate) sha256: Digest,
+    pub(crate) sha256: Sha256,
     /// The hash of its configuration, if that was the only change; `None` if the version is barred with any
     /// configuration.
-    pub(crate) config: Option<Digest>,
+    pub(crate) config: Option<Sha256>,
     /// Why it was rolled back.
     pub(crate) reason: String,
     /// When it was rolled back.
@@ -75,11 +75,11 @@ pub(crate) struct RolledBackVersion {
 
 impl PersistedState {
     /// A state with this live version and no earlier ones.
-    pub(crate) fn new(live: KeptVersion, file: Option<ComponentHash>, held: bool) -> Self {
+    pub(crate) fn new(live: KeptVersion, file: Option<Sha256>, held: bool) -> Self {
         Self {
             format: FORMAT,
             live,
-            file: file.map(Digest),
+            file,
             held,
             earlier: Vec::new(),
             rolled_back: Vec::new(),
@@ -107,12 +107,12 @@ impl PersistedState {
     }
 
     /// The components that it names.
-    pub(super) fn components(&self) -> impl Iterator<Item = &ComponentHash> {
+    pub(super) fn components(&self) -> impl Iterator<Item = &Sha256> {
         let earlier = self.earlier.iter().map(|earlier| &earlier.version);
         [&self.live]
             .into_iter()
             .chain(earlier)
-            .map(|kept| &kept.sha256.0)
+            .map(|kept| &kept.sha256)
     }
 }
 
@@ -125,47 +125,9 @@ impl RolledBackVersion {
     }
 
     /// Whether it is about the component `hash` with the configuration whose hash is `config`.
-    pub(crate) fn is_about(&self, hash: &ComponentHash, config: &Digest) -> bool {
-        self.sha256.0 == *hash && self.config.is_none_or(|own| own == *config)
+    pub(crate) fn is_about(&self, hash: &Sha256, config: &Sha256) -> bool {
+        self.sha256 == *hash && self.config.is_none_or(|own| own == *config)
     }
-}
-
-/// A sha256, serialized as hex.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Digest(pub(crate) ComponentHash);
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
-    }
-}
-
-impl Serialize for Digest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex(&self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Digest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_hex(&text)
-            .map(Self)
-            .ok_or_else(|| D::Error::custom("a sha256 has 64 hex digits"))
-    }
-}
-
-fn parse_hex(text: &str) -> Option<ComponentHash> {
-    let mut hash = [0; 32];
-    let digits = text.as_bytes();
-    if digits.len() != 2 * hash.len() {
-        return None;
-    }
-    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |at: usize| char::from(pair[at]).to_digit(16);
-        *byte = u8::try_from(digit(0)? * 16 + digit(1)?).ok()?;
-    }
-    Some(hash)
 }
 
 #[cfg(test)]
@@ -176,8 +138,8 @@ pub(super) mod tests {
 
     pub(crate) fn kept(number: u8) -> KeptVersion {
         KeptVersion {
-            sha256: Digest(signalbox_plugin_runtime::component_hash(&[number])),
-            config: Digest([7; 32]),
+            sha256: Sha256::of(&[number]),
+            config: Sha256::from([7; 32]),
             semver: Some("1.2.3".to_owned()),
             since: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             trigger: Trigger::Push,
@@ -185,7 +147,7 @@ pub(super) mod tests {
     }
 
     pub(crate) fn state(live: u8, earlier: &[u8]) -> PersistedState {
-        let mut state = PersistedState::new(kept(live), Some([9; 32]), true);
+        let mut state = PersistedState::new(kept(live), Some(Sha256::from([9; 32])), true);
         let earlier = earlier.iter().map(|number| EarlierVersion {
             version: kept(*number),
             until: SystemTime::UNIX_EPOCH,
@@ -199,7 +161,7 @@ pub(super) mod tests {
     fn what_was_written_is_read_and_what_is_torn_or_of_another_layout_is_not() {
         let mut state = state(1, &[2]);
         state.rolled_back.push(RolledBackVersion {
-            sha256: Digest([3; 32]),
+            sha256: Sha256::from([3; 32]),
             config: None,
             reason: "it trapped".to_owned(),
             at: SystemTime::UNIX_EPOCH,
@@ -218,8 +180,8 @@ pub(super) mod tests {
     fn the_list_of_those_taken_back_is_bounded_and_names_each_once() {
         let mut list = Vec::new();
         let taken_back = |number: u8, config: Option<u8>| RolledBackVersion {
-            sha256: Digest([number; 32]),
-            config: config.map(|config| Digest([config; 32])),
+            sha256: Sha256::from([number; 32]),
+            config: config.map(|config| Sha256::from([config; 32])),
             reason: String::new(),
             at: SystemTime::UNIX_EPOCH,
         };
@@ -227,18 +189,10 @@ pub(super) mod tests {
             taken_back(number, None).remember_in(&mut list);
         }
         assert_eq!(list.len(), ROLLED_BACK_MAX);
-        assert!(list[0].is_about(&[29; 32], &Digest([0; 32])));
-        assert!(!list[0].is_about(&[28; 32], &Digest([0; 32])));
+        assert!(list[0].is_about(&[29; 32].into(), &Sha256::from([0; 32])));
+        assert!(!list[0].is_about(&[28; 32].into(), &Sha256::from([0; 32])));
         let with_config = taken_back(1, Some(5));
-        assert!(with_config.is_about(&[1; 32], &Digest([5; 32])));
-        assert!(!with_config.is_about(&[1; 32], &Digest([6; 32])));
-    }
-
-    #[test]
-    fn a_hash_that_is_misspelled_is_none() {
-        for bad in ["", "0", &"g".repeat(64), &"0".repeat(63), &"é".repeat(32)] {
-            assert_eq!(parse_hex(bad), None, "{bad}");
-        }
-        assert_eq!(parse_hex(&"0f".repeat(32)), Some([15; 32]));
+        assert!(with_config.is_about(&[1; 32].into(), &Sha256::from([5; 32])));
+        assert!(!with_config.is_about(&[1; 32].into(), &Sha256::from([6; 32])));
     }
 }

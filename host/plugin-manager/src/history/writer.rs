@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use signalbox_plugin_runtime::{ComponentHash, LoadError, component_hash, source};
+use signalbox_plugin_runtime::{LoadError, Sha256, source};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
@@ -115,12 +115,12 @@ impl HistoryStore {
     pub(crate) async fn component(
         &self,
         plugin: &str,
-        hash: &ComponentHash,
+        hash: &Sha256,
         bytes_max: usize,
     ) -> Result<Arc<[u8]>, LoadError> {
         let path = HistoryFolder::new(&self.0.dir).component(plugin, hash);
         let bytes = source::read(&path, bytes_max).await?;
-        if component_hash(&bytes) != *hash {
+        if Sha256::of(&bytes) != *hash {
             let reason = "is damaged: it has another sha256 than its name says".to_owned();
             return Err(LoadError::Read { path, reason });
         }
@@ -129,7 +129,7 @@ impl HistoryStore {
 
     /// Queues `state` for writing, with the `component` of its live version if that may be new. Does not wait.
     pub(crate) fn keep(&self, plugin: &str, state: PersistedState, component: Option<Arc<[u8]>>) {
-        let component = component.map(|bytes| (state.live.sha256.0, bytes));
+        let component = component.map(|bytes| (state.live.sha256, bytes));
         let job = WriteJob {
             state,
             components: component.into_iter().collect(),
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(versions.failure("a"), None);
         let recalled = versions.recall("a").await;
         assert_eq!(recalled, Some(state(20, &[19])));
-        let hash = component_hash(&[20]);
+        let hash = Sha256::of(&[20]);
         let bytes = versions.component("a", &hash, 1).await.unwrap();
         assert_eq!(*bytes, [20]);
         assert!(matches!(
@@ -272,7 +272,7 @@ mod tests {
         let versions = HistoryStore::new(&dir.path().join("versions"));
         versions.keep("a", state(1, &[]), component(1));
         versions.flushed().await;
-        let hash = component_hash(&[1]);
+        let hash = Sha256::of(&[1]);
         let path = HistoryFolder::new(&versions.0.dir).component("a", &hash);
         fs::write(path, "x").unwrap();
         let error = versions.component("a", &hash, 10).await.unwrap_err();

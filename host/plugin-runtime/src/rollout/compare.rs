@@ -185,7 +185,7 @@ fn is_same_json(one: &str, other: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Destination;
+    use signalbox_protocol::Destination;
 
     fn draft(event_type: &str, payload: &str) -> Draft {
         Draft {

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use signalbox_cloudwatch::Pusher;
 use signalbox_protocol::CloseCode;
 use tokio::{
     task::JoinHandle,
@@ -17,6 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::metrics_push::Pusher;
 use crate::session::Services;
 
 /// The part of the connections' time over which the close requests are spread; the rest is for the clients' answers.

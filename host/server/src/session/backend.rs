@@ -2,11 +2,10 @@
 
 use std::time::SystemTime;
 
-pub use signalbox_pipeline::Receivers;
 use signalbox_pipeline::{self, Message, Outcome};
 use signalbox_plugin_runtime::{Action, Rejection};
 use signalbox_protocol::{
-    ErrorCode,
+    Destination, ErrorCode,
     outbound::{AckStatus, Delivery},
 };
 use signalbox_telemetry::{
@@ -20,9 +19,8 @@ use tracing::debug;
 
 use super::{
     Services,
-    dispatch::{
-        UNAVAILABLE, connection_gone, dropped, perform_without_connection, receiver, room, send,
-    },
+    actions::{connection_gone, dropped, perform_without_connection, receiver, room, send},
+    dispatch::UNAVAILABLE,
 };
 
 /// A message from a backend that respects the limits of the WebSocket protocol.
@@ -33,7 +31,7 @@ pub struct Posted<'a> {
     /// The user in whose name it is sent; empty for the platform.
     pub sender: &'a str,
     /// `None` if no receiver is named.
-    pub to: Option<Receivers<'a>>,
+    pub to: Option<Destination<'a>>,
     /// The payload, as JSON text.
     pub payload: &'a str,
     /// Whether the message bypasses the plugins.
@@ -138,7 +136,7 @@ async fn deliver(services: &Services, message: &Message<'_>) -> Result<AckStatus
     };
     let to = match &message.to {
         // A plugin returned the message to its sender, which has no connection.
-        Some(Receivers::Sender) => {
+        Some(Destination::Sender) => {
             connection_gone(services);
             return Ok(AckStatus::Offline);
         }

@@ -4,6 +4,7 @@
 //! outbox ([`transport`]). Writing continues while a message waits for a plugin. [`socket`] is the interface to a WebSocket, and
 //! [`TcpSocket`] implements it on a TCP connection.
 
+mod actions;
 pub mod backend;
 mod dispatch;
 mod heartbeat;
@@ -34,7 +35,6 @@ use signalbox_pipeline as pipeline;
 use signalbox_plugin_manager::PluginManager;
 use signalbox_protocol::{
     CloseCode, Frame,
-    ids::IdSource,
     outbound::{Welcome, WelcomeLimits},
 };
 use signalbox_router::{CloseRequest, Connection, ConnectionSlot, Router};
@@ -49,6 +49,8 @@ use tracing::debug;
 use transport::Transport;
 pub use unfinished::UnfinishedBytes;
 use unfinished::UnfinishedShare;
+
+use crate::ids::IdSource;
 
 /// How long a closing client may take to read the remaining frames and to answer the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -199,7 +201,7 @@ impl<S: Socket> Session<S> {
                 let actions =
                     pipeline::disconnected(&plugins, client, by, end.code, &end.reason).await;
                 drop(plugins);
-                dispatch::perform_after(services, client, actions).await;
+                actions::perform_after(services, client, actions).await;
                 return Err(end);
             }
         };
@@ -212,7 +214,7 @@ impl<S: Socket> Session<S> {
                 .push(&self.connection, self.welcome());
         }
         services.router.connect(&self.connection).await;
-        dispatch::perform_for_connection(services, &self.connection, actions).await;
+        actions::perform_for_connection(services, &self.connection, actions).await;
         Ok(())
     }
 
@@ -225,7 +227,7 @@ impl<S: Socket> Session<S> {
         let plugins = services.manager.enter().await;
         let actions = pipeline::disconnected(&plugins, client, None, end.code, &end.reason).await;
         drop(plugins);
-        dispatch::perform_after(services, client, actions).await;
+        actions::perform_after(services, client, actions).await;
     }
 
     fn welcome(&self) -> Frame {

@@ -1,6 +1,5 @@
 //! The status of a node, other than its metrics.
 
-use signalbox_plugin_runtime::hex;
 use signalbox_telemetry::metrics::{LivePlugin, NodeStatus};
 
 use super::Services;
@@ -14,7 +13,7 @@ impl Services {
             name: version.name().to_owned(),
             declared_version: version.declared_version().to_owned(),
             label: version.label().to_owned(),
-            sha256: hex(version.hash()),
+            sha256: version.hash().to_string(),
             not_kept: self.manager.fails_to_keep(version.name()),
         });
         let plugins = plugins.collect();

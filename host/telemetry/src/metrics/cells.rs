@@ -1,6 +1,8 @@
 //! The cells that hold metrics: sharded, with relaxed atomics, never locked.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use crate::thread_number;
 
 /// Shards of a cell. If there are more threads than shards, they share them, which costs time but not correctness.
 pub(super) const SHARDS: usize = 8;
@@ -12,9 +14,7 @@ struct Shard(AtomicU64);
 
 /// The shard of this thread.
 pub(super) fn shard() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static MINE: usize = NEXT.fetch_add(1, Relaxed) % SHARDS);
-    MINE.with(|mine| *mine)
+    thread_number() % SHARDS
 }
 
 /// A number that only grows.

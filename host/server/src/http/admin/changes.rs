@@ -3,7 +3,7 @@
 use axum::{http::StatusCode, response::Response};
 use serde::Serialize;
 use signalbox_plugin_manager::{Change, ChangeError, Unchanged};
-use signalbox_plugin_runtime::{AdmissionReport, hex};
+use signalbox_plugin_runtime::{AdmissionReport, Sha256};
 
 use super::caller::Caller;
 use crate::http::error::{ApiError, json};
@@ -18,7 +18,7 @@ struct Changed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    sha256: Option<String>,
+    sha256: Option<Sha256>,
     /// The same for the version that was live before.
     #[serde(skip_serializing_if = "Option::is_none")]
     replaced: Option<String>,
@@ -42,7 +42,7 @@ struct RefusedChange {
     plugin: String,
     /// The refused version; `None` if nothing could be read.
     version: Option<String>,
-    sha256: Option<String>,
+    sha256: Option<Sha256>,
     /// The version that stays live.
     live: Option<String>,
     #[serde(flatten)]
@@ -96,7 +96,7 @@ fn answer(plugin: &str, changed: Result<Change, ChangeError>) -> Result<Response
                 plugin,
                 outcome: "live",
                 version: Some(version.label()),
-                sha256: Some(hex(version.hash())),
+                sha256: Some(*version.hash()),
                 replaced,
                 percent: None,
                 took_ms: Some(took.as_secs_f64() * 1e3),
@@ -116,7 +116,7 @@ fn answer(plugin: &str, changed: Result<Change, ChangeError>) -> Result<Response
                 plugin,
                 outcome: mode,
                 version: Some(version.label()),
-                sha256: Some(hex(version.hash())),
+                sha256: Some(*version.hash()),
                 replaced: None,
                 percent,
                 took_ms: Some(took.as_secs_f64() * 1e3),
@@ -199,11 +199,10 @@ pub(super) fn refused(plugin: &str, error: ChangeError) -> ApiError {
     let ChangeError::Refused { hash, error, live } = error else {
         return api_error;
     };
-    let sha256 = hash.map(|hash| hex(&hash));
     let refusal = RefusedChange {
         plugin: plugin.to_owned(),
-        version: sha256.as_ref().map(|sha256| sha256[..12].to_owned()),
-        sha256,
+        version: hash.as_ref().map(Sha256::label),
+        sha256: hash,
         live,
         report: AdmissionReport::from(&error),
     };

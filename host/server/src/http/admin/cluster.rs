@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use axum::{http::StatusCode, response::Response};
 use serde::Serialize;
 use signalbox_cluster_rollout::{ClusterPush, ClusterPushError, DecidedSwap, NodeAnswer, Released};
+use signalbox_plugin_runtime::Sha256;
 
 use super::{
     Admin,
@@ -30,7 +31,7 @@ struct Swapped<'a> {
     outcome: &'static str,
     /// The first twelve digits of the SHA-256.
     version: &'a str,
-    sha256: &'a str,
+    sha256: Sha256,
     /// The number of versions that the cluster has decided on for this plugin; 0 for a single node.
     number: u64,
     took_ms: f64,
@@ -117,7 +118,7 @@ pub(super) async fn release(
 fn in_words(pushed: &Result<DecidedSwap, ClusterPushError>) -> (&'static str, String) {
     match pushed {
         Ok(pushed) => {
-            let detail = format!("{} on {} nodes", label(&pushed.sha256), pushed.nodes.len());
+            let detail = format!("{} on {} nodes", pushed.sha256.label(), pushed.nodes.len());
             ("live", detail)
         }
         Err(error) => (code(error).1, error.to_string()),
@@ -129,8 +130,8 @@ fn answer(plugin: &str, pushed: &DecidedSwap) -> Response {
         plugin,
         scope: "cluster",
         outcome: "live",
-        version: label(&pushed.sha256),
-        sha256: &pushed.sha256,
+        version: &pushed.sha256.label(),
+        sha256: pushed.sha256,
         number: pushed.number,
         took_ms: pushed.took.as_secs_f64() * 1e3,
         nodes: listed(&pushed.nodes),
@@ -170,8 +171,4 @@ fn listed(nodes: &BTreeMap<String, NodeAnswer>) -> Vec<Node<'_>> {
         .iter()
         .map(|(node, answer)| Node { node, answer })
         .collect()
-}
-
-fn label(sha256: &str) -> &str {
-    &sha256[..12]
 }

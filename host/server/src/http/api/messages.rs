@@ -7,7 +7,9 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
-use signalbox_protocol::{ErrorCode, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type};
+use signalbox_protocol::{
+    Destination, ErrorCode, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type,
+};
 use signalbox_telemetry::{metrics::events::MessageRejected, trace::Parent};
 
 use super::{
@@ -19,7 +21,7 @@ use crate::{
         AppState,
         error::{ApiError, json},
     },
-    session::backend::{self, NotSent, Posted, Receivers},
+    session::backend::{self, NotSent, Posted},
 };
 
 /// A message from a backend. The payload borrows from the body, and is sent unchanged.
@@ -158,9 +160,9 @@ impl<'a> PostMessage<'a> {
 
     fn posted(&self) -> Posted<'_> {
         let to = match (&self.receiver, &self.room) {
-            (Some(user), _) => Some(Receivers::User(user.into())),
-            (None, Some(room)) => Some(Receivers::Room(room.into())),
-            (None, None) => self.everyone.then_some(Receivers::Everyone),
+            (Some(user), _) => Some(Destination::User(user.into())),
+            (None, Some(room)) => Some(Destination::Room(room.into())),
+            (None, None) => self.everyone.then_some(Destination::Everyone),
         };
         Posted {
             event_type: &self.event_type,
@@ -193,7 +195,7 @@ mod tests {
             (posted.payload, posted.sender, posted.raw),
             (payload, "s", true)
         );
-        assert_eq!(posted.to, Some(Receivers::User("u1".into())));
+        assert_eq!(posted.to, Some(Destination::User("u1".into())));
     }
 
     #[test]

@@ -4,10 +4,7 @@ use std::{fmt::Display, path::Path};
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
-use signalbox::{
-    pipeline::Receivers,
-    protocol::{ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type},
-};
+use signalbox::protocol::{Destination, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type};
 
 /// The outcomes that a case may expect.
 pub(super) const OUTCOMES: [&str; 7] = [
@@ -191,11 +188,11 @@ impl SentMessage {
     }
 
     /// The destination of the message.
-    pub(super) fn to(&self) -> Option<Receivers<'_>> {
+    pub(super) fn to(&self) -> Option<Destination<'_>> {
         match (&self.receiver, &self.room) {
-            (Some(user), _) => Some(Receivers::User(user.into())),
-            (None, Some(room)) => Some(Receivers::Room(room.into())),
-            (None, None) => self.everyone.then_some(Receivers::Everyone),
+            (Some(user), _) => Some(Destination::User(user.into())),
+            (None, Some(room)) => Some(Destination::Room(room.into())),
+            (None, None) => self.everyone.then_some(Destination::Everyone),
         }
     }
 

@@ -11,7 +11,7 @@ use std::{fmt::Write, path::Path, process::ExitCode, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use signalbox::{
     config::{InstanceMode, Limits, OnFailure, PluginConfig, PluginLimits},
-    plugin::{PluginManager, PluginSet, PluginSlot, Trigger, hex},
+    plugin::{PluginManager, PluginSet, PluginSlot, Trigger},
 };
 
 use self::{
@@ -183,7 +183,7 @@ fn report(plugins: &PluginSet, results: &[Tested<'_>]) -> Value {
         .collect();
     let failed = results.iter().filter(|tested| !tested.passed()).count();
     json!({
-        "sha256": version.map(|version| hex(version.hash())), "cases": cases,
+        "sha256": version.map(|version| version.hash().to_string()), "cases": cases,
         "passed": results.len() - failed, "failed": failed,
     })
 }

@@ -4,9 +4,10 @@ use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 use serde_json::{Map, Value, json, value::RawValue};
 use signalbox::{
-    pipeline::{self, AccessDenied, Message, Outcome, Receivers},
-    plugin::{Action, Destination, Draft, PluginSet, PluginSlot},
+    pipeline::{self, AccessDenied, Message, Outcome},
+    plugin::{Action, Draft, PluginSet, PluginSlot},
     protocol::ClientInfo,
+    protocol::Destination,
 };
 
 use super::cases::{Input, SentMessage};
@@ -121,29 +122,24 @@ fn in_words(message: &Message<'_>) -> Map<String, Value> {
 }
 
 fn of_draft(draft: &Draft) -> Map<String, Value> {
-    let to = draft
-        .destination
-        .as_ref()
-        .map(|destination| match destination {
-            Destination::Sender => Receivers::Sender,
-            Destination::User(user) => Receivers::User(user.into()),
-            Destination::Room(room) => Receivers::Room(room.into()),
-            Destination::Everyone => Receivers::Everyone,
-        });
-    described(&draft.event_type, &draft.payload, to.as_ref())
+    described(
+        &draft.event_type,
+        &draft.payload,
+        draft.destination.as_ref(),
+    )
 }
 
-fn described(event_type: &str, payload: &str, to: Option<&Receivers<'_>>) -> Map<String, Value> {
+fn described(event_type: &str, payload: &str, to: Option<&Destination<'_>>) -> Map<String, Value> {
     let mut fields = Map::new();
     fields.insert("type".to_owned(), event_type.into());
     // The output of plugins was checked to be JSON, and so was the file.
     let payload = serde_json::from_str(payload).unwrap_or_default();
     fields.insert("payload".to_owned(), payload);
     let to = to.map(|to| match to {
-        Receivers::Sender => ("to_sender", true.into()),
-        Receivers::User(user) => ("receiver", Value::from(&**user)),
-        Receivers::Room(room) => ("room", Value::from(&**room)),
-        Receivers::Everyone => ("everyone", true.into()),
+        Destination::Sender => ("to_sender", true.into()),
+        Destination::User(user) => ("receiver", Value::from(&**user)),
+        Destination::Room(room) => ("room", Value::from(&**room)),
+        Destination::Everyone => ("everyone", true.into()),
     });
     fields.extend(to.map(|(name, value)| (name.to_owned(), value)));
     fields

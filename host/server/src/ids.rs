@@ -3,8 +3,10 @@
 use std::{
     array,
     fmt::Write,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
 };
+
+use signalbox_telemetry::thread_number;
 
 /// The number of rows that numbers are taken from, so that threads do not contend. Additional threads share rows.
 const ROWS: usize = 8;
@@ -54,9 +56,7 @@ impl IdSource {
 
 /// The row of this thread.
 fn row() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % ROWS);
-    MINE.with(|mine| *mine)
+    thread_number() % ROWS
 }
 
 #[cfg(test)]

@@ -1,0 +1,146 @@
+//! The defaults, in `platform.toml` and `.env.example` too.
+
+use super::*;
+
+#[test]
+fn no_text_gives_the_defaults_of_the_contract() {
+    let config = parse("").expect("nothing is required");
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.server.drain_timeout, Duration::from_secs(8));
+    assert_eq!(config.server.ping_interval, Duration::from_secs(25));
+    assert_eq!(config.server.idle_timeout, Duration::from_secs(60));
+    assert_eq!(config.server.allowed_origins, AllowedOrigins::SameHost);
+    assert!(!config.server.trace_plugins);
+    assert!((1..=64).contains(&config.server.node_id.len()));
+    assert_eq!(
+        config.auth,
+        AuthConfig::None {
+            allow_insecure: false
+        }
+    );
+    assert_eq!(config.broker, BrokerConfig::Memory);
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.cloudwatch, None);
+    assert!(config.metrics.prometheus);
+    assert!(!config.demo.enabled);
+    assert_eq!(config.tracing, None);
+    assert_eq!(config.admin.key, None);
+    assert!(config.api.keys.is_empty());
+    assert_eq!(
+        config.plugin_cache_dir.as_deref(),
+        Some(Path::new("/srv/.signalbox/cache"))
+    );
+    let versions = PluginVersionsConfig {
+        dir: Some("/srv/.signalbox/versions".into()),
+        keep: 5,
+    };
+    assert_eq!(config.plugin_versions, versions);
+    assert_eq!(config.plugin_probation, ProbationConfig::default());
+    assert!(config.plugins.is_empty());
+    let here = Config::parse("", Path::new("platform.toml"), &Environment::new());
+    assert_eq!(here.as_ref(), Ok(&Config::default()));
+}
+
+#[test]
+fn without_a_file_the_defaults_hold() {
+    assert!(
+        !Path::new(crate::DEFAULT_FILE).exists(),
+        "tests run in the folder of the crate, which has none"
+    );
+    assert_eq!(
+        Config::load(None, &Environment::new()),
+        Ok(Config::default())
+    );
+}
+
+fn chat() -> PluginConfig {
+    let events = [
+        "chat_message",
+        "chat.*",
+        "notification",
+        "roadmap_ready",
+        "quiz_ready",
+    ];
+    PluginConfig {
+        name: "chat".to_owned(),
+        path: "/srv/target/plugins/chat.wasm".into(),
+        events: events.map(str::to_owned).to_vec(),
+        on_failure: OnFailure::Reject,
+        instances: InstanceMode::Pool { max: 16, min: 2 },
+        limits: PluginLimits::default(),
+        rollout: None,
+        config_json: r#"{"max_text_chars":4000,"blocked_words":[]}"#.to_owned(),
+    }
+}
+
+#[test]
+fn platform_toml_is_the_defaults_and_the_chat_plugin() {
+    let text = read(&at_the_top("platform.toml"));
+    let mut expected = parse("").expect("nothing is required");
+    expected.plugins.push(chat());
+    assert_eq!(parse(&text), Ok(expected));
+}
+
+#[test]
+fn platform_toml_shows_every_key_with_its_default() {
+    let text = read(&at_the_top("platform.toml"));
+    let setting =
+        |line: &str| line.starts_with(|c: char| c.is_ascii_lowercase()) && line.contains(" = ");
+    let uncommented: Vec<&str> = text
+        .lines()
+        .map(|line| {
+            line.strip_prefix('#')
+                .filter(|rest| setting(rest))
+                .unwrap_or(line)
+        })
+        .collect();
+    let mut expected = parse("").expect("nothing is required");
+    expected.plugins.push(chat());
+    assert_eq!(parse(&uncommented.join("\n")), Ok(expected));
+
+    let mut section = "";
+    let mut shown = Vec::new();
+    for line in uncommented {
+        if line.starts_with('[') {
+            section = line.trim_matches(['[', ']']);
+        } else if let Some((name, _)) = line.split_once(" = ").filter(|_| setting(line)) {
+            shown.push((section, name));
+        }
+    }
+    for key in &KEYS {
+        assert!(
+            shown.contains(&(key.section, key.name)),
+            "{} is missing",
+            key.full_name()
+        );
+    }
+}
+
+#[test]
+fn env_example_names_only_variables_that_are_known() {
+    let text = read(&at_the_top(".env.example"));
+    let mut environment = Environment::new();
+    for line in text.lines() {
+        if let Some((name, value)) = line.strip_prefix('#').and_then(|line| line.split_once('='))
+            && name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+        {
+            environment.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    for (name, _) in keys::OLD_VARIABLES {
+        assert!(environment.contains_key(name), "{name} is missing");
+    }
+    for name in keys::RESERVED_VARIABLES {
+        assert!(environment.contains_key(name), "{name} is missing");
+    }
+    let (files, mut environment): (Environment, Environment) = environment
+        .into_iter()
+        .partition(|(name, _)| name.ends_with("_FILE"));
+    let known: Vec<String> = KEYS.iter().filter_map(Key::file_variable).collect();
+    assert!(files.keys().all(|name| known.contains(name)), "{files:?}");
+    // Each has a place of its own in the file, and one of them is taken.
+    environment.remove("SIGNALBOX_AUTH__JWT_SECRET_PREVIOUS");
+    let platform = read(&at_the_top("platform.toml"));
+    let result = Config::parse(&platform, Path::new("/srv/platform.toml"), &environment);
+    assert!(result.is_ok(), "{result:?}");
+}

@@ -1,0 +1,16 @@
+//! The receivers of a message.
+
+use std::borrow::Cow;
+
+/// The receivers of a message, by the sender's or a plugin's choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination<'a> {
+    /// The connection that the message came from, or that the call of a plugin is about.
+    Sender,
+    /// Every connection of one user.
+    User(Cow<'a, str>),
+    /// Every member of one room.
+    Room(Cow<'a, str>),
+    /// Every connection.
+    Everyone,
+}
