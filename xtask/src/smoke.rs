@@ -1,19 +1,20 @@
 //! `cargo xtask smoke`: an optimised server starts, carries a message through the chat plugin, and drains.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, ExitCode, Stdio};
+use std::process::{self, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
 
-use crate::bench::{listening_address, server_config};
+use crate::bench::server_config;
+use crate::cluster::child::{Child, Event};
 use crate::http;
+use crate::languages::server_address;
 use crate::plugins;
 use crate::requirements::{self, WASM_TARGET};
 use crate::steps::run_program;
@@ -40,16 +41,39 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     let plugin = workspace.plugins_dir().join("chat.wasm");
     fs::write(&config, server_config(Some(&plugin), None))
         .with_context(|| format!("cannot write {}", config.display()))?;
-    let mut server = Server::start(&workspace.program(PROFILE, "signalbox"), &config)?;
-    let address = server.address()?;
-    send_a_message(&workspace.program(PROFILE, "chat-client"), address)?;
+    let mut command = Command::new(workspace.program(PROFILE, "signalbox"));
+    command.args(["run", "--config"]).arg(&config);
+    command.current_dir(folder.path());
+    let (events, log) = channel();
+    let mut server = Child::start("the server".to_owned(), command, &events)?;
+    drop(events);
+    let address = server_address(&log)?;
+    let client = workspace.program(PROFILE, "chat-client");
+    let tested = test(&client, address).and_then(|()| drain(&mut server));
+    // Ends the log, if it has not ended by itself.
+    drop(server);
+    tested.with_context(|| format!("the log of the server:\n{}", rest_of(&log)))?;
+    println!("the optimised server carried a message through the chat plugin, and drained");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Sends a message through the plugin.
+fn test(client: &Path, address: SocketAddr) -> anyhow::Result<()> {
+    send_a_message(client, address)?;
     ensure!(
         metric(address, "wss_plugin_calls_total{")? > 0.0,
         "the message did not pass the chat plugin"
     );
-    server.drain()?;
-    println!("the optimised server carried a message through the chat plugin, and drained");
-    Ok(ExitCode::SUCCESS)
+    Ok(())
+}
+
+/// The lines of a log that has ended.
+fn rest_of(log: &Receiver<Event>) -> String {
+    let lines = log.iter().filter_map(|event| match event {
+        Event::Line { text, .. } => Some(text),
+        Event::Interrupted => None,
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Sends a message from one client to another.
@@ -83,7 +107,7 @@ fn start_client(
     address: SocketAddr,
     user: &str,
     args: &[&str],
-) -> anyhow::Result<Child> {
+) -> anyhow::Result<process::Child> {
     Command::new(program)
         .args(["--user", user, "--url", &format!("ws://{address}/ws")])
         .args(["--timeout", &TIME_MAX.as_secs().to_string()])
@@ -102,70 +126,16 @@ fn metric(address: SocketAddr, name: &str) -> anyhow::Result<f64> {
     Ok(value.map_or(Ok(0.0), str::parse)?)
 }
 
-/// The server's process. It is killed when this value is dropped.
-struct Server {
-    process: Child,
-    addresses: Receiver<SocketAddr>,
-}
-
-impl Server {
-    fn start(program: &Path, config: &Path) -> anyhow::Result<Self> {
-        let mut process = Command::new(program)
-            .args(["run", "--config"])
-            .arg(config)
-            .current_dir(config.parent().unwrap_or(Path::new(".")))
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot run {}", program.display()))?;
-        let log = process.stderr.take().context("the server has no log")?;
-        let addresses = show(log);
-        Ok(Self { process, addresses })
-    }
-
-    fn address(&self) -> anyhow::Result<SocketAddr> {
-        let address = self.addresses.recv_timeout(TIME_MAX);
-        address.with_context(|| {
-            format!("the server did not say within {TIME_MAX:?} where it listens; its log is above")
-        })
-    }
-
-    /// Asks it to drain, and waits until it has ended.
-    fn drain(&mut self) -> anyhow::Result<()> {
-        kill_process(Pid::from_child(&self.process), Signal::TERM)?;
-        let end = Instant::now() + TIME_MAX;
-        loop {
-            match self.process.try_wait()? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => bail!("the server ended with {status}; its log is above"),
-                None if Instant::now() > end => {
-                    bail!("the server does not drain within {TIME_MAX:?}")
-                }
-                None => thread::sleep(PAUSE),
-            }
+/// Asks the server to drain, and waits until it has ended.
+fn drain(server: &mut Child) -> anyhow::Result<()> {
+    server.terminate();
+    let end = Instant::now() + TIME_MAX;
+    loop {
+        match server.ended() {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => bail!("the server ended with {status}"),
+            None if Instant::now() > end => bail!("the server does not drain within {TIME_MAX:?}"),
+            None => thread::sleep(PAUSE),
         }
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Both fail only if it has already ended.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Shows the log, and sends the addresses that the server listens on.
-fn show(log: ChildStderr) -> Receiver<SocketAddr> {
-    let (found, addresses) = channel();
-    thread::spawn(move || {
-        for line in BufReader::new(log).lines().map_while(Result::ok) {
-            eprintln!("{line}");
-            if let Some(address) = listening_address(&line) {
-                // Nobody waits for a second address.
-                let _ = found.send(address);
-            }
-        }
-    });
-    addresses
 }

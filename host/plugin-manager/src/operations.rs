@@ -167,13 +167,13 @@ impl PluginManager {
         Ok(slot.config().clone())
     }
 
-    /// Why the version with this sha256 (in hex) was rolled back automatically with the current configuration; `None`
+    /// Why the version with this sha256 was rolled back automatically with the current configuration; `None`
     /// if it was not, or if an operator has insisted on it since.
     pub fn rollback_reason(&self, plugin: &str, sha256: &Sha256) -> Option<String> {
         let live = self.live();
         let config = live.find(plugin)?.config();
         self.histories
-            .with(plugin, |history| history.why_barred_by_name(sha256, config))
+            .with(plugin, |history| history.why_barred(sha256, config))
     }
 
     /// The names of all plugins, in the order of the chain.

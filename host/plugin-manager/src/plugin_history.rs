@@ -275,17 +275,6 @@ impl PluginHistory {
         found.map(|rolled_back| rolled_back.reason.clone())
     }
 
-    /// Like [`Self::why_barred`], for the component with this sha256 in hex.
-    pub(super) fn why_barred_by_name(
-        &self,
-        sha256: &Sha256,
-        config: &PluginConfig,
-    ) -> Option<String> {
-        let mut list = self.rolled_back.iter();
-        let found = list.find(|rolled_back| rolled_back.sha256 == *sha256)?;
-        self.why_barred(&found.sha256, config)
-    }
-
     /// The versions to roll back to if none is named, the latest first: those that were not themselves rolled back.
     pub(super) fn good(&self) -> impl Iterator<Item = &VersionEntry> {
         let ended = |entry: &&VersionEntry| entry.end.is_some_and(|end| !end.rolled_back);

@@ -86,7 +86,7 @@ pub(super) struct Candidate {
 
 /// The basis on which it is judged.
 pub(super) enum Proof {
-    /// Calls of its own users.
+    /// The calls of the users that it serves.
     Canary(Trial),
     /// Copied calls, compared with the recent calls of the live version at the start of the trial.
     Copies(RecentCalls),

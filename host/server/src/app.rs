@@ -101,13 +101,15 @@ impl RunningNode {
     }
 }
 
-/// Loads the plugins and serves on `listeners`. If there is a `source`, the configuration is read again when it changes. `log_lines_dropped` counts log lines that could not be written.
+/// Loads the plugins and serves on `listeners`. If there is a `source`, the configuration is read again when it changes.
+/// `log_lines_dropped` counts log lines that could not be written.
 pub(crate) async fn start(
     config: Config,
     source: Option<Source>,
     listeners: Listeners,
     log_lines_dropped: Arc<AtomicU64>,
 ) -> Result<RunningNode, StartError> {
+    metrics_push::check(&config)?;
     let redis = endpoints(&config)?;
     let services = services(&config, redis.as_ref(), log_lines_dropped)?;
     let authenticator = Authenticator::new(&config.auth, services.metrics.clone())?;
@@ -123,7 +125,7 @@ pub(crate) async fn start(
     let cluster = Arc::new(cluster(&config, &services, redis.as_ref()));
     let state = AppState::new(services.clone(), authenticator.clone(), cluster);
     let routes = http::routes(state, &config);
-    let pusher = metrics_push::start(&config, &services)?;
+    let pusher = metrics_push::start(&config, &services);
     let metrics = &services.metrics;
     let manager = services.manager.clone();
     let supervision = supervise::spawn("probation", metrics, manager, |manager| {

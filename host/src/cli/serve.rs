@@ -8,14 +8,11 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 use signalbox::{
-    Listeners, Server, Source,
+    Server, Source, StartError,
     config::Config,
     logging::{Log, Output},
 };
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -55,27 +52,26 @@ async fn serve(config: Config, source: Source, log: &Output) -> anyhow::Result<(
         warn!("{advice}");
     }
     raise_open_files();
-    let public = listen(config.server.listen, "server.listen").await?;
-    let internal = match config.server.internal_listen {
-        Some(address) => Some(listen(address, "server.internal_listen").await?),
-        None => None,
-    };
     let shutdown = CancellationToken::new();
     stop_on_signal(shutdown.clone()).context("the system gives no signals")?;
     Server::builder(config)
         .source(source)
-        .listeners(Listeners { public, internal })
         .log_lines_dropped(log.dropped())
         .run(shutdown)
-        .await?;
-    Ok(())
+        .await
+        .map_err(with_hint)
 }
 
-async fn listen(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let hint = bind_hint(&error, address);
-        anyhow!("cannot listen on {address} ({key}): {error}{hint}")
-    })
+/// Adds what to do about the error.
+fn with_hint(error: StartError) -> anyhow::Error {
+    match &error {
+        StartError::Listen {
+            address,
+            error: cause,
+            ..
+        } => anyhow!("{error}{}", bind_hint(cause, *address)),
+        _ => error.into(),
+    }
 }
 
 /// Explains why the server cannot listen on an address, and what to do about it.

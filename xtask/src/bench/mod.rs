@@ -33,7 +33,7 @@ use crate::temp::TempDir;
 use crate::workspace::Workspace;
 use cases::Case;
 use outcome::{Row, table};
-pub(crate) use subject::{listening_address, server_config};
+pub(crate) use subject::server_config;
 
 /// Options of `cargo xtask bench`.
 #[derive(Debug, Args)]

@@ -288,7 +288,7 @@ pub(crate) fn server_config(plugin: Option<&Path>, node: Option<(&str, &str)>) -
 }
 
 /// The address in a line that contains `listening`, in text or in JSON.
-pub(crate) fn listening_address(line: &str) -> Option<SocketAddr> {
+fn listening_address(line: &str) -> Option<SocketAddr> {
     let (_, rest) = line.split_once("listening")?;
     let addresses = |text: &str| {
         let part_of_address = |c: char| c.is_ascii_hexdigit() || ".:[]".contains(c);

@@ -62,13 +62,13 @@ impl Child {
     }
 
     /// Its exit status, if it has ended.
-    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         // The status can be queried as long as this value exists.
         self.process.try_wait().ok().flatten()
     }
 
     /// Asks the process to end.
-    pub(super) fn terminate(&mut self) {
+    pub(crate) fn terminate(&mut self) {
         if self.ended().is_none() {
             // Fails only if it has ended in the meantime.
             let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);

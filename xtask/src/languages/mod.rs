@@ -25,6 +25,7 @@ use crate::temp::TempDir;
 use crate::workspace::Workspace;
 use chain::Effort;
 pub(crate) use measure::measure;
+pub(crate) use node::server_address;
 use signalbox::{Ended, Signalbox};
 
 /// The languages that `signalbox plugin new` knows; those that build fast come first.

@@ -63,7 +63,7 @@ impl Node {
         let (events, log) = mpsc::channel();
         let child = Child::start(name.to_owned(), command, &events)?;
         drop(events);
-        let address = address(&log)?;
+        let address = server_address(&log)?;
         Ok(Self {
             _child: child,
             address,
@@ -121,7 +121,7 @@ compile_time_max = "{PUSH_TIME_MAX}"
 }
 
 /// Reads the address that the server listens on from its log.
-fn address(log: &Receiver<Event>) -> anyhow::Result<SocketAddr> {
+pub(crate) fn server_address(log: &Receiver<Event>) -> anyhow::Result<SocketAddr> {
     let end = Instant::now() + START_TIME_MAX;
     let mut said = String::new();
     while let Ok(event) = log.recv_timeout(end.saturating_duration_since(Instant::now())) {

@@ -10,20 +10,12 @@ use super::StartError;
 use crate::session::Services;
 
 /// Starts to push metrics; `None` if the configuration does not ask for it.
-///
-/// # Errors
-/// Returns [`StartError::NotBuiltIn`] if it does, and this build has no CloudWatch.
 #[cfg(feature = "cloudwatch")]
-pub(super) fn start(
-    config: &Config,
-    services: &Arc<Services>,
-) -> Result<Option<Pusher>, StartError> {
+pub(super) fn start(config: &Config, services: &Arc<Services>) -> Option<Pusher> {
     use futures_util::FutureExt;
     use signalbox_telemetry::metrics::readings;
 
-    let Some(cloudwatch) = config.cloudwatch.clone() else {
-        return Ok(None);
-    };
+    let cloudwatch = config.cloudwatch.clone()?;
     let of = services.clone();
     let read = Arc::new(move || {
         let services = of.clone();
@@ -32,7 +24,7 @@ pub(super) fn start(
     // The node ID without the nonce of this start, so that a restarted server continues the same graphs.
     let node = &config.server.node_id;
     let metrics = services.metrics.clone();
-    Ok(Some(Pusher::start(cloudwatch, node, metrics, read)))
+    Some(Pusher::start(cloudwatch, node, metrics, read))
 }
 
 /// Never exists: this build has no CloudWatch.
@@ -49,17 +41,22 @@ impl NoPusher {
     }
 }
 
-/// Refuses a configuration that asks for CloudWatch.
+/// Never starts anything: [`check`] has refused configurations that ask for it.
+#[cfg(not(feature = "cloudwatch"))]
+pub(super) fn start(_: &Config, _: &Arc<Services>) -> Option<Pusher> {
+    None
+}
+
+/// Checks that this build can push metrics if the configuration asks for it.
 ///
 /// # Errors
-/// Returns [`StartError::NotBuiltIn`].
-#[cfg(not(feature = "cloudwatch"))]
-pub(super) fn start(config: &Config, _: &Arc<Services>) -> Result<Option<Pusher>, StartError> {
-    match config.cloudwatch {
-        Some(_) => Err(StartError::NotBuiltIn {
-            key: "cloudwatch.enabled",
-            feature: "cloudwatch",
-        }),
-        None => Ok(None),
+/// Returns [`StartError::NotBuiltIn`] if it cannot.
+pub(super) fn check(config: &Config) -> Result<(), StartError> {
+    if cfg!(feature = "cloudwatch") || config.cloudwatch.is_none() {
+        return Ok(());
     }
+    Err(StartError::NotBuiltIn {
+        key: "cloudwatch.enabled",
+        feature: "cloudwatch",
+    })
 }

@@ -1,7 +1,7 @@
 //! A plugin that misbehaves costs its caller an error, and nobody else anything.
 //!
-//! [`faults`] is the table of what goes wrong in calls, [`inadmissible`] of what goes wrong before, and [`growth`] has all of
-//! it done ten thousand times.
+//! [`faults`] is the table of failing calls, [`inadmissible`] that of components that are refused, and [`growth`] makes each
+//! failing call ten thousand times.
 
 mod faults;
 mod growth;
