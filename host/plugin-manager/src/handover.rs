@@ -4,14 +4,18 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use signalbox_plugin_runtime::{
-    LoadError, PluginSlot, PluginVersion,
+    LoadError, PluginVersion,
     handover::{HandedOver, HandoverError, hand_over, hold, is_due},
 };
 use signalbox_telemetry::metrics::HandoverOutcome;
 use tokio::time::timeout_at;
 use tracing::warn;
 
-use super::{LoadFailure, PluginManager, Reload, ReloadProgress, Trigger};
+use super::{
+    PluginManager, Trigger,
+    load::LoadFailure,
+    reload::{Progress, Reload},
+};
 
 /// Another version has already gone live in place of the one that was to be replaced.
 pub(super) struct AlreadyReplaced;
@@ -29,8 +33,8 @@ impl PluginManager {
             .entries
             .iter()
             .enumerate()
-            .filter_map(|(index, entry)| match &entry.attempt {
-                ReloadProgress::Ready(new) => Some((index, new.version.clone())),
+            .filter_map(|(index, entry)| match &entry.progress {
+                Progress::Ready(new) => Some((index, new.version.clone())),
                 _ => None,
             });
         let due: Vec<_> = due.collect();
@@ -85,12 +89,12 @@ impl PluginManager {
         new: &Arc<PluginVersion>,
     ) -> Result<Option<HandedOver>, HandoverError> {
         loop {
-            let old = self.live_version(new.name());
+            let old = self.state().live_version(new.name());
             let Some(old) = old.filter(|old| is_due(old, new)) else {
                 return Ok(None);
             };
             let handed_over = hand_over(&old, new).await?;
-            let live = self.live_version(new.name());
+            let live = self.state().live_version(new.name());
             if handed_over.is_some() && live.is_some_and(|live| Arc::ptr_eq(&live, &old)) {
                 return Ok(handed_over);
             }
@@ -99,13 +103,6 @@ impl PluginManager {
 
     fn count_handover(&self, plugin: &str, outcome: HandoverOutcome) {
         self.metrics.plugins.of(plugin).handed_over(outcome);
-    }
-
-    fn live_version(&self, plugin: &str) -> Option<Arc<PluginVersion>> {
-        self.live()
-            .find(plugin)
-            .and_then(PluginSlot::version)
-            .cloned()
     }
 
     /// Holds the messages of a `single` version that is rolled back automatically, and hands over its state if

@@ -1,35 +1,69 @@
-//! Decides whether a plugin's file is loaded, skipped or refused.
+//! Carries out a [`Plan`](super::plan::Plan): loads the first of the planned versions that can be loaded.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use signalbox_config::PluginConfig;
 use signalbox_plugin_runtime::{
-    CompilePriority, LoadError, PluginSlot, PluginVersion, Rollout, Sha256, source,
+    CompilePriority, CompiledCandidate, LoadError, PluginSlot, PluginVersion, Sha256, source,
 };
+use tracing::warn;
 
 use super::{
     PluginManager, Trigger, Unchanged,
-    plugin_history::{PersistedHistory, Pin, RefusedFile},
+    plan::{Fallback, LoadPlan, LoadSource, LoadStep, Loaded, Plan},
+    plugin_history::{Content, RefusedFile, VersionId},
     trigger::Origin,
 };
 
-/// A plugin to examine.
-pub(super) struct LoadRequest<'a> {
-    pub(super) config: &'a Arc<PluginConfig>,
-    /// Its live version.
-    pub(super) current: Option<&'a Arc<PluginVersion>>,
-    /// The rollout alongside the live version.
-    pub(super) rollout: Option<&'a Rollout>,
-    pub(super) file_bytes_max: usize,
-    pub(super) trigger: Trigger,
-    /// Whether to load the file regardless of anything that speaks against it.
-    pub(super) force: bool,
-}
+/// The maximum size, in bytes, of a component that is read from the versions on disk. Each was within the limit when it
+/// went live.
+const KEPT_BYTES_MAX: usize = 1 << 30;
 
 /// The content of a plugin's file.
 pub(super) struct FileContent {
-    pub(super) attempted: RefusedFile,
-    pub(super) bytes: Result<Arc<[u8]>, LoadError>,
+    pub(super) content: Content,
+    bytes: Result<Arc<[u8]>, LoadError>,
+}
+
+impl FileContent {
+    pub(super) async fn read(config: &PluginConfig, bytes_max: usize) -> Self {
+        let bytes = source::read(&config.path, bytes_max).await;
+        let content = match &bytes {
+            Ok(bytes) => Ok(Sha256::of(bytes)),
+            Err(error) => Err(error.to_string()),
+        };
+        Self { content, bytes }
+    }
+}
+
+/// The component at hand, for [`LoadSource::Given`].
+pub(super) enum Given {
+    None,
+    File(FileContent),
+    /// An uploaded component, and its bytes.
+    Compiled(CompiledCandidate, Arc<[u8]>),
+    /// A version that was admitted before, and its bytes.
+    Admitted(Arc<PluginVersion>, Arc<[u8]>),
+}
+
+impl Given {
+    fn hash(&self) -> Option<Sha256> {
+        match self {
+            Self::None => None,
+            Self::File(file) => file.content.as_ref().ok().copied(),
+            Self::Compiled(candidate, _) => Some(candidate.hash),
+            Self::Admitted(version, _) => Some(*version.hash()),
+        }
+    }
+
+    /// The bytes, to be stored on disk once the version is live.
+    fn component(&self) -> Option<Arc<[u8]>> {
+        match self {
+            Self::None => None,
+            Self::File(file) => file.bytes.as_ref().ok().cloned(),
+            Self::Compiled(_, bytes) | Self::Admitted(_, bytes) => Some(bytes.clone()),
+        }
+    }
 }
 
 /// A version that may go live.
@@ -47,59 +81,25 @@ pub(super) struct LoadedVersion {
 }
 
 impl LoadedVersion {
-    /// A version from the configured file.
-    pub(super) fn of_file(version: Arc<PluginVersion>, bytes: Arc<[u8]>) -> Self {
-        Self {
-            version,
-            origin: Origin::File,
-            component: Some(bytes),
-            insisted: false,
-            watched: true,
-            instead_of: None,
-        }
-    }
-
-    /// A version that an operator asked for.
-    pub(super) fn of_operator(version: Arc<PluginVersion>, component: Option<Arc<[u8]>>) -> Self {
-        Self {
-            version,
-            origin: Origin::Operator,
-            component,
-            insisted: false,
-            watched: true,
-            instead_of: None,
+    pub(super) fn activated_by(&self, requested: Instant, has_state: bool) -> Loaded {
+        Loaded {
+            origin: self.origin,
+            insisted: self.insisted,
+            requested,
+            has_state,
         }
     }
 }
 
-/// The result of examining a plugin.
+/// The result of carrying out a plan.
 pub(super) enum LoadOutcome {
     New(LoadedVersion),
     Same(Unchanged),
-}
-
-impl LoadOutcome {
-    /// The same result, with an operator insisting on the new version.
-    pub(super) fn insisted(self) -> Self {
-        match self {
-            Self::New(new) => Self::New(LoadedVersion {
-                insisted: true,
-                ..new
-            }),
-            same => same,
-        }
-    }
-
-    /// The same result, with the new version going live at once and without probation.
-    pub(super) fn unwatched(self) -> Self {
-        match self.insisted() {
-            Self::New(new) => Self::New(LoadedVersion {
-                watched: false,
-                ..new
-            }),
-            same => same,
-        }
-    }
+    /// The live version stays, and the candidate is no longer on trial.
+    Withdrawn {
+        candidate: Arc<PluginVersion>,
+        live: Arc<PluginVersion>,
+    },
 }
 
 /// The component that is not admitted, and why.
@@ -109,148 +109,200 @@ pub(super) struct LoadFailure {
     pub(super) error: LoadError,
 }
 
-/// The parts of a plugin's record that concern its file.
-struct FileHistory {
-    refused: bool,
-    pin: Option<Pin>,
-    recalled: Option<PersistedHistory>,
-}
-
 impl PluginManager {
-    /// Decides whether a plugin's file should be loaded, skipped or refused, and does so.
-    pub(super) async fn attempt(
-        &self,
-        request: &LoadRequest<'_>,
-    ) -> Result<LoadOutcome, LoadFailure> {
-        let config = request.config;
-        let found = self.find(request).await;
-        let known = self.known_about(request, &found.attempted);
-        if request.force {
-            let outcome = self.load_file(config, found).await?;
-            return Ok(outcome.insisted());
-        }
-        if known.refused {
-            return Ok(LoadOutcome::Same(Unchanged::Refused));
-        }
-        let Some(current) = request.current else {
-            return match known.recalled {
-                Some(recalled) => {
-                    let bytes_max = request.file_bytes_max;
-                    self.resume(config, found, &recalled, bytes_max).await
-                }
-                None => self.load_file(config, found).await,
-            };
-        };
-        let content = &found.attempted.content;
-        if let Some(pin) = known.pin.filter(|pin| pin.passes_over(content)) {
-            if pin.config.makes_same_version(config) {
-                return Ok(LoadOutcome::Same(Unchanged::Held));
-            }
-            let admitted = self.loader.admit(config, current.candidate()).await;
-            let hash = Some(*current.hash());
-            return admitted
-                .map(|version| LoadOutcome::New(LoadedVersion::of_operator(version, None)))
-                .map_err(|error| self.refused(config, found.attempted, hash, error));
-        }
-        let holds = |version: &PluginVersion| {
-            version.config().makes_same_version(config) && content.as_ref() == Ok(version.hash())
-        };
-        if holds(current) {
-            // The file has caught up with the pushed version, so it is followed again from now on.
-            self.histories
-                .with(&config.name, |history| history.pin = None);
-            self.forget_candidate_of_file(&config.name);
-            return Ok(LoadOutcome::Same(Unchanged::Live));
-        }
-        if request
-            .rollout
-            .is_some_and(|rollout| holds(rollout.candidate()))
-        {
-            return Ok(LoadOutcome::Same(Unchanged::OnTrial));
-        }
-        if let Ok(hash) = content
-            && self.is_barred(config, hash)
-        {
-            return Ok(LoadOutcome::Same(Unchanged::RolledBack));
-        }
-        self.load_file(config, found).await
-    }
-
-    async fn find(&self, request: &LoadRequest<'_>) -> FileContent {
-        let bytes = source::read(&request.config.path, request.file_bytes_max).await;
-        let attempted = RefusedFile {
-            config: request.config.clone(),
-            content: match &bytes {
-                Ok(bytes) => Ok(Sha256::of(bytes)),
-                Err(error) => Err(error.to_string()),
-            },
-        };
-        FileContent { attempted, bytes }
-    }
-
-    /// Records the content of the file, and returns what the record says about it.
-    fn known_about(&self, request: &LoadRequest<'_>, attempted: &RefusedFile) -> FileHistory {
-        self.histories.with(&request.config.name, |history| {
-            history.file = Some(attempted.content.clone());
-            // Explicit requests retry a file that was refused; file notifications do not.
-            let refused =
-                request.trigger == Trigger::File && history.refused.as_ref() == Some(attempted);
-            if !refused {
-                history.refused = None;
-            }
-            FileHistory {
-                refused,
-                pin: history.pin.clone(),
-                recalled: history.recalled.clone(),
-            }
-        })
-    }
-
-    async fn load_file(
+    /// Reads the plugin's file, and loads the version that should be live. With `force`, that is the version in the
+    /// file, regardless of anything that speaks against it.
+    pub(super) async fn load_file(
         &self,
         config: &Arc<PluginConfig>,
-        found: FileContent,
+        bytes_max: usize,
+        force: bool,
+        trigger: Trigger,
     ) -> Result<LoadOutcome, LoadFailure> {
-        let FileContent { attempted, bytes } = found;
-        let hash = attempted.content.as_ref().ok().copied();
-        let loaded = match bytes {
-            Ok(bytes) => {
-                let pace = self.pace(&config.name);
-                let loaded = self.loader.load(config, bytes.clone(), pace).await;
-                loaded.map(|version| LoadedVersion::of_file(version, bytes))
-            }
-            Err(error) => Err(error),
-        };
-        loaded
-            .map(LoadOutcome::New)
-            .map_err(|error| self.refused(config, attempted, hash, error))
+        let file = FileContent::read(config, bytes_max).await;
+        let plan = self
+            .state()
+            .plan_file(config, &file.content, force, trigger);
+        self.carry_out(config, plan, Given::File(file)).await
     }
 
-    /// Records that a file is not to be tried again until it changes.
-    pub(super) fn refused(
+    /// Carries out `plan` for the plugin of `config`.
+    pub(super) async fn carry_out(
         &self,
-        config: &PluginConfig,
-        attempted: RefusedFile,
-        hash: Option<Sha256>,
-        error: LoadError,
-    ) -> LoadFailure {
-        self.histories
-            .with(&config.name, |history| history.refused = Some(attempted));
-        LoadFailure { hash, error }
+        config: &Arc<PluginConfig>,
+        plan: Plan,
+        given: Given,
+    ) -> Result<LoadOutcome, LoadFailure> {
+        match plan {
+            Plan::Keep(why) => Ok(LoadOutcome::Same(why)),
+            Plan::FollowFile => {
+                self.state().follow_file(&config.name);
+                Ok(LoadOutcome::Same(Unchanged::Live))
+            }
+            Plan::Withdraw => {
+                let mut state = self.state();
+                let withdrawn = state.withdraw_any(&config.name, "an operator took it back");
+                Ok(match (withdrawn, state.live_version(&config.name)) {
+                    (Some(candidate), Some(live)) => LoadOutcome::Withdrawn { candidate, live },
+                    _ => LoadOutcome::Same(Unchanged::Live),
+                })
+            }
+            Plan::Load(plan) => self.load(config, plan, given).await.map(LoadOutcome::New),
+        }
     }
 
-    /// Whether the component was rolled back automatically and no operator has insisted on it since.
-    pub(super) fn is_barred(&self, config: &PluginConfig, hash: &Sha256) -> bool {
-        self.histories.with(&config.name, |history| {
-            history.why_barred(hash, config).is_some()
-        })
+    /// Loads the first of the planned versions that can be loaded.
+    pub(super) async fn load(
+        &self,
+        config: &Arc<PluginConfig>,
+        plan: LoadPlan,
+        given: Given,
+    ) -> Result<LoadedVersion, LoadFailure> {
+        let mut failure = None;
+        let is_only_one = plan.steps.len() == 1;
+        for LoadStep { source, origin } in &plan.steps {
+            let is_given = *source == LoadSource::Given;
+            match self.load_from(config, source, &given).await {
+                Ok(version) => {
+                    if !is_given {
+                        self.fell_back(config, plan.fallback, &given);
+                    }
+                    return Ok(LoadedVersion {
+                        version,
+                        origin: *origin,
+                        component: given.component().filter(|_| is_given),
+                        insisted: plan.insisted,
+                        watched: plan.watched,
+                        instead_of: failure.filter(|_| !is_given),
+                    });
+                }
+                Err(failed) if is_given => failure = Some(failed),
+                Err(failed) => {
+                    if !is_only_one {
+                        warn!(
+                            plugin = config.name,
+                            version = failed.hash.as_ref().map(Sha256::label),
+                            "a version that was live before does not start again: {}",
+                            failed.error
+                        );
+                    }
+                    failure.get_or_insert(failed);
+                }
+            }
+        }
+        if let Given::File(file) = given {
+            self.refuse_file(config, file.content);
+        }
+        Err(failure.unwrap_or_else(|| LoadFailure {
+            hash: None,
+            error: LoadError::Start("there is no version to start".to_owned()),
+        }))
+    }
+
+    /// Records that an earlier version was loaded in place of the file at hand.
+    fn fell_back(&self, config: &Arc<PluginConfig>, fallback: Fallback, given: &Given) {
+        match (fallback, given) {
+            (Fallback::NotExamined(hash), _) => {
+                self.state().history(&config.name).file = hash.map(Ok);
+            }
+            (Fallback::Refused, Given::File(file)) => {
+                self.refuse_file(config, file.content.clone());
+            }
+            (Fallback::Refused | Fallback::Unchanged, _) => {}
+        }
+    }
+
+    /// Records that the file is not to be tried again until it changes or somebody requests it.
+    fn refuse_file(&self, config: &Arc<PluginConfig>, content: Content) {
+        self.state().history(&config.name).refused = Some(RefusedFile {
+            config: config.clone(),
+            content,
+        });
+    }
+
+    async fn load_from(
+        &self,
+        config: &Arc<PluginConfig>,
+        source: &LoadSource,
+        given: &Given,
+    ) -> Result<Arc<PluginVersion>, LoadFailure> {
+        let (hash, loaded) = match source {
+            LoadSource::Given => (given.hash(), self.load_given(config, given).await),
+            LoadSource::Kept(hash) => (Some(*hash), self.load_kept(config, hash).await),
+            LoadSource::Resting(id) => {
+                let loaded = match self.resting(&config.name, id) {
+                    Some(resting) => start_again(&resting).await,
+                    None => self.load_kept(config, &id.hash).await,
+                };
+                (Some(id.hash), loaded)
+            }
+            LoadSource::Readmission(id) => {
+                let loaded = match self.resting(&config.name, id) {
+                    Some(resting) => self.loader.admit(config, resting.candidate()).await,
+                    None => self.load_kept(config, &id.hash).await,
+                };
+                (Some(id.hash), loaded)
+            }
+        };
+        loaded.map_err(|error| LoadFailure { hash, error })
+    }
+
+    async fn load_given(
+        &self,
+        config: &Arc<PluginConfig>,
+        given: &Given,
+    ) -> Result<Arc<PluginVersion>, LoadError> {
+        match given {
+            Given::None => Err(LoadError::Start("there is no component".to_owned())),
+            Given::File(file) => {
+                let bytes = file.bytes.clone()?;
+                let priority = self.compile_priority(&config.name);
+                self.loader.load(config, bytes, priority).await
+            }
+            Given::Compiled(candidate, _) => self.loader.admit(config, candidate.clone()).await,
+            Given::Admitted(version, _) if version.config().makes_same_version(config) => {
+                Ok(version.clone())
+            }
+            Given::Admitted(version, _) => self.loader.admit(config, version.candidate()).await,
+        }
+    }
+
+    /// Admits a version that is kept on disk, with the current configuration.
+    async fn load_kept(
+        &self,
+        config: &Arc<PluginConfig>,
+        hash: &Sha256,
+    ) -> Result<Arc<PluginVersion>, LoadError> {
+        let Some(store) = &self.store else {
+            let reason = "no versions are kept on disk".to_owned();
+            let path = config.path.clone();
+            return Err(LoadError::Read { path, reason });
+        };
+        let bytes = store.component(&config.name, hash, KEPT_BYTES_MAX).await?;
+        let priority = self.compile_priority(&config.name);
+        self.loader.load(config, bytes, priority).await
+    }
+
+    fn resting(&self, plugin: &str, id: &VersionId) -> Option<Arc<PluginVersion>> {
+        let mut state = self.state();
+        let mut entries = state.history(plugin).entries.iter();
+        entries.find(|entry| entry.id == *id)?.resting.clone()
     }
 
     /// How much CPU time compiling this plugin may take.
-    pub(super) fn pace(&self, plugin: &str) -> CompilePriority {
+    pub(super) fn compile_priority(&self, plugin: &str) -> CompilePriority {
         match self.live().find(plugin).and_then(PluginSlot::version) {
             Some(_) => CompilePriority::Beside,
             None => CompilePriority::Full,
         }
+    }
+}
+
+/// Starts a version that was admitted before, as it started then.
+async fn start_again(resting: &PluginVersion) -> Result<Arc<PluginVersion>, LoadError> {
+    let version = Arc::new(resting.anew());
+    match version.warm_up().await {
+        Ok(()) => Ok(version),
+        Err(error) => Err(LoadError::Start(error.detail)),
     }
 }

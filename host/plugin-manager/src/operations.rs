@@ -1,5 +1,4 @@
-//! Manual operations: swapping in a component that an operator uploads, and reading the file again. Rollbacks are in
-//! [`rollback`](super::rollback), because they do not wait for other operations.
+//! Manual operations: swapping in a component that an operator uploads, reading the file again, and rolling back.
 //!
 //! Each takes the same path as a reload: admission alongside the live version, one atomic store, a record, a log line
 //! and metrics. A version that an operator made live stays until the plugin's file or its configuration changes.
@@ -7,12 +6,14 @@
 use std::{sync::Arc, time::Instant};
 
 use signalbox_config::PluginConfig;
-use signalbox_plugin_runtime::{CompiledCandidate, LoadError, PluginSlot, PluginVersion, Sha256};
+use signalbox_plugin_runtime::{PluginSlot, PluginVersion, Sha256};
 use tracing::Instrument;
 
 use super::{
-    Change, ChangeError, PluginManager, Reload, ReloadEntry, ReloadProgress, Trigger, Unchanged,
-    load::{LoadFailure, LoadOutcome, LoadRequest, LoadedVersion},
+    Change, ChangeError, PluginManager, Trigger, Unchanged,
+    load::{Given, LoadFailure, LoadOutcome},
+    plugin_history::VersionId,
+    reload::{Layout, Progress, Reload, ReloadEntry},
     swap_span,
 };
 
@@ -34,19 +35,17 @@ pub struct PushOptions {
 }
 
 /// The requested change to a plugin.
-enum RequestedChange {
+enum RequestedChange<'a> {
     /// The version in its file; `force` loads it no matter what speaks for the live version.
     File { bytes_max: usize, force: bool },
-    /// This component, and its bytes.
+    /// This component, which has this hash.
     Component {
-        compiled: Result<(CompiledCandidate, Arc<[u8]>), LoadFailure>,
-        how: PushOptions,
+        given: Given,
+        hash: Sha256,
+        options: PushOptions,
     },
-    /// This version, which was admitted before.
-    Admitted {
-        admitted: AdmittedComponent,
-        watched: bool,
-    },
+    /// The earlier version whose sha256 starts with `to`, or the latest good one.
+    Earlier { to: Option<&'a str> },
 }
 
 impl PluginManager {
@@ -58,23 +57,25 @@ impl PluginManager {
         &self,
         plugin: &str,
         bytes: Arc<[u8]>,
-        how: PushOptions,
+        options: PushOptions,
     ) -> Result<Change, ChangeError> {
         let began = Instant::now();
-        let config = self.config_of(plugin)?;
+        let entry = self.entry_of(plugin)?;
         // Before taking the turn, so that a component that compiles for seconds does not delay other plugins.
         let hash = Sha256::of(&bytes);
-        let pace = self.pace(plugin);
-        let compiled = self.loader.compile(&config, bytes.clone(), pace);
+        let priority = self.compile_priority(plugin);
+        let compiled = self.loader.compile(&entry.config, bytes.clone(), priority);
         let compiled = compiled.instrument(swap_span(plugin, Trigger::Push)).await;
-        let compiled = compiled
-            .map(|candidate| (candidate, bytes))
-            .map_err(|error| LoadFailure {
-                hash: Some(hash),
-                error,
-            });
-        let wanted = RequestedChange::Component { compiled, how };
-        self.change(plugin, Trigger::Push, wanted, began).await
+        let candidate = compiled.map_err(|error| {
+            let hash = Some(hash);
+            self.refused(&entry, LoadFailure { hash, error }, Trigger::Push)
+        })?;
+        let request = RequestedChange::Component {
+            given: Given::Compiled(candidate, bytes),
+            hash,
+            options,
+        };
+        self.change(plugin, Trigger::Push, request, began).await
     }
 
     /// Admits the component `bytes` with the plugin's current configuration, without changing the live version.
@@ -86,43 +87,35 @@ impl PluginManager {
         plugin: &str,
         bytes: Arc<[u8]>,
     ) -> Result<AdmittedComponent, ChangeError> {
-        let live = self.live();
-        let slot = live.find(plugin);
-        let slot = slot.ok_or_else(|| ChangeError::UnknownPlugin(plugin.to_owned()))?;
-        let (config, current) = (slot.config(), slot.version());
+        let entry = self.entry_of(plugin)?;
+        let config = &entry.config;
         let hash = Sha256::of(&bytes);
-        if let Some(current) = current
-            && is_version(current, &hash, config)
-        {
+        let wanted = VersionId::new(hash, config);
+        let current = entry.current.as_ref();
+        if let Some(live) = current.filter(|live| VersionId::of(live) == wanted) {
             return Ok(AdmittedComponent {
-                version: current.clone(),
+                version: live.clone(),
                 component: bytes,
             });
         }
         let admitted = async {
-            let pace = self.pace(plugin);
-            let compiled = self.loader.compile(config, bytes.clone(), pace).await?;
+            let priority = self.compile_priority(plugin);
+            let compiled = self.loader.compile(config, bytes.clone(), priority).await?;
             self.loader.admit(config, compiled).await
         };
         let admitted = admitted
             .instrument(swap_span(plugin, Trigger::Cluster))
             .await;
-        let ready = |version| AdmittedComponent {
-            version,
-            component: bytes.clone(),
-        };
-        admitted.map(ready).map_err(|error| {
-            let refused = LoadFailure {
-                hash: Some(hash),
-                error: error.clone(),
-            };
-            self.note_refusal(config, current.map(Arc::as_ref), refused, Trigger::Cluster);
-            ChangeError::Refused {
-                hash: Some(hash),
-                error,
-                live: current.map(|live| live.label().to_owned()),
+        match admitted {
+            Ok(version) => Ok(AdmittedComponent {
+                version,
+                component: bytes,
+            }),
+            Err(error) => {
+                let hash = Some(hash);
+                Err(self.refused(&entry, LoadFailure { hash, error }, Trigger::Cluster))
             }
-        })
+        }
     }
 
     /// Makes live the component that [`PluginManager::admit`] admitted, for the whole cluster. If the plugin's configuration
@@ -135,10 +128,19 @@ impl PluginManager {
         admitted: AdmittedComponent,
         watched: bool,
     ) -> Result<Change, ChangeError> {
-        let plugin = admitted.version.name().to_owned();
-        let wanted = RequestedChange::Admitted { admitted, watched };
         let began = Instant::now();
-        self.change(&plugin, Trigger::Cluster, wanted, began).await
+        let AdmittedComponent { version, component } = admitted;
+        let plugin = version.name().to_owned();
+        let request = RequestedChange::Component {
+            hash: *version.hash(),
+            given: Given::Admitted(version, component),
+            options: PushOptions {
+                // The cluster has decided.
+                force: true,
+                no_probation: !watched,
+            },
+        };
+        self.change(&plugin, Trigger::Cluster, request, began).await
     }
 
     /// Reads the plugin's file again, even if it was refused before. With `force`, also if an operator overrode it with
@@ -152,40 +154,26 @@ impl PluginManager {
         file_bytes_max: usize,
         force: bool,
     ) -> Result<Change, ChangeError> {
-        let wanted = RequestedChange::File {
+        let request = RequestedChange::File {
             bytes_max: file_bytes_max,
             force,
         };
         let began = Instant::now();
-        self.change(plugin, Trigger::Reload, wanted, began).await
+        self.change(plugin, Trigger::Reload, request, began).await
     }
 
-    fn config_of(&self, plugin: &str) -> Result<Arc<PluginConfig>, ChangeError> {
-        let live = self.live();
-        let slot = live.find(plugin);
-        let slot = slot.ok_or_else(|| ChangeError::UnknownPlugin(plugin.to_owned()))?;
-        Ok(slot.config().clone())
-    }
-
-    /// Why the version with this sha256 was rolled back automatically with the current configuration; `None`
-    /// if it was not, or if an operator has insisted on it since.
-    pub fn rollback_reason(&self, plugin: &str, sha256: &Sha256) -> Option<String> {
-        let live = self.live();
-        let config = live.find(plugin)?.config();
-        self.histories
-            .with(plugin, |history| history.why_barred(sha256, config))
-    }
-
-    /// The names of all plugins, in the order of the chain.
-    pub fn names(&self) -> Vec<String> {
-        let live = self.live();
-        let slots = live.slots().iter();
-        slots.map(|slot| slot.config().name.clone()).collect()
-    }
-
-    /// Whether a plugin with this name is configured on this node.
-    pub fn is_configured(&self, plugin: &str) -> bool {
-        self.live().find(plugin).is_some()
+    /// Rolls back to the version whose sha256 starts with `to`, or without `to` to the latest version that was not
+    /// itself rolled back. The component runs with the configuration that it had, or with the current one if it was
+    /// live in an earlier process. A file that is being loaded in the meantime is skipped.
+    ///
+    /// A rollback does not wait for a reload or an operation in progress, which may compile for minutes.
+    ///
+    /// # Errors
+    /// Returns [`ChangeError`] if the operation fails; the live version then stays.
+    pub async fn roll_back(&self, plugin: &str, to: Option<&str>) -> Result<Change, ChangeError> {
+        let request = RequestedChange::Earlier { to };
+        let began = Instant::now();
+        self.change(plugin, Trigger::Rollback, request, began).await
     }
 
     /// Changes the live version, and waits, for a bounded time, until that is on disk.
@@ -193,202 +181,169 @@ impl PluginManager {
         &self,
         plugin: &str,
         trigger: Trigger,
-        wanted: RequestedChange,
+        request: RequestedChange<'_>,
         began: Instant,
     ) -> Result<Change, ChangeError> {
-        let changed = self.change_now(plugin, trigger, wanted, began).await;
-        self.until_kept(plugin).await;
-        changed
-    }
-
-    /// Waits, for a bounded time, until the live version is on disk.
-    pub(super) async fn until_kept(&self, plugin: &str) {
+        let changed = match request {
+            RequestedChange::Earlier { .. } => {
+                self.change_now(plugin, trigger, request, began).await
+            }
+            _ => {
+                let _turn = self.turn.lock().await;
+                self.change_now(plugin, trigger, request, began).await
+            }
+        };
         if self.is_configured(plugin) {
-            self.keep(plugin, None);
+            self.state().persist(plugin, None);
             self.kept().await;
         }
-    }
-
-    /// A reload without any new version yet, and the index of `plugin` in it.
-    pub(super) fn reload_of(
-        &self,
-        plugin: &str,
-        trigger: Trigger,
-        began: Instant,
-    ) -> Result<(Reload, usize), ChangeError> {
-        let live = self.live();
-        let index = live
-            .slots()
-            .iter()
-            .position(|slot| slot.config().name == plugin)
-            .ok_or_else(|| ChangeError::UnknownPlugin(plugin.to_owned()))?;
-        let entry = |slot: &PluginSlot| ReloadEntry {
-            config: slot.config().clone(),
-            current: slot.version().cloned(),
-            rollout: slot.rollout().cloned(),
-            attempt: ReloadProgress::Over,
-        };
-        let reload = Reload {
-            trigger,
-            began,
-            entries: live.slots().iter().map(entry).collect(),
-            refusals: Vec::new(),
-        };
-        Ok((reload, index))
+        changed
     }
 
     async fn change_now(
         &self,
         plugin: &str,
         trigger: Trigger,
-        wanted: RequestedChange,
+        request: RequestedChange<'_>,
         began: Instant,
     ) -> Result<Change, ChangeError> {
-        let _turn = self.turn.lock().await;
-        let (mut reload, index) = self.reload_of(plugin, trigger, began)?;
+        let (mut reload, index) = self.reload_of_live_set(plugin, trigger, began)?;
         let replaced = label_of(&reload.entries[index]);
         let outcome = self
-            .try_wanted(&reload.entries[index], wanted, trigger)
-            .instrument(swap_span(plugin, trigger));
-        let refused = |hash, error, live| Err(ChangeError::Refused { hash, error, live });
-        match outcome.await? {
-            Ok(LoadOutcome::Same(why)) => Ok(Change::Unchanged(why)),
-            Ok(LoadOutcome::New(new)) => {
-                let version = new.version.clone();
-                reload.entries[index].attempt = ReloadProgress::Ready(Box::new(new));
-                // Only this version is new, so only it can be refused for a conflict.
-                self.settle_conflicts(&mut reload);
-                self.go_live(&mut reload).await;
-                // Because of a conflict, or because it did not accept the state of the previous version.
-                if let Some((_, error)) = reload.refusals.pop() {
-                    return refused(Some(*version.hash()), error, replaced);
-                }
-                let took = reload.began.elapsed();
-                let rollout = reload.entries[index].rollout.as_ref();
-                Ok(match rollout {
-                    Some(rollout) => Change::OnTrial {
-                        version,
-                        mode: rollout.mode(),
-                        percent: rollout.percent(),
-                        took,
-                    },
-                    None => Change::Live {
-                        version,
-                        replaced,
-                        took,
-                    },
-                })
+            .load_requested(&reload.entries[index], request, trigger)
+            .instrument(swap_span(plugin, trigger))
+            .await?;
+        let new = match outcome {
+            LoadOutcome::New(new) => new,
+            LoadOutcome::Same(why) => return Ok(Change::Unchanged(why)),
+            LoadOutcome::Withdrawn { candidate, live } => {
+                return Ok(Change::Live {
+                    version: live,
+                    replaced: Some(candidate.label().to_owned()),
+                    took: began.elapsed(),
+                });
             }
-            Err(not_admitted) => {
-                let (hash, error) = (not_admitted.hash, not_admitted.error.clone());
-                self.refuse(&reload.entries[index], not_admitted, trigger);
-                refused(hash, error, replaced)
-            }
+        };
+        let version = new.version.clone();
+        reload.entries[index].progress = Progress::Ready(Box::new(new));
+        // Only this version is new, so only it can be refused for a conflict.
+        self.settle_conflicts(&mut reload);
+        self.go_live(&mut reload).await;
+        // Because of a conflict, or because it did not accept the state of the previous version.
+        if let Some((_, error)) = reload.refusals.pop() {
+            return Err(ChangeError::Refused {
+                hash: Some(*version.hash()),
+                error,
+                live: replaced,
+            });
+        }
+        let entry = &reload.entries[index];
+        let took = began.elapsed();
+        match (&entry.progress, &entry.rollout) {
+            (Progress::OnTrial, Some(rollout)) => Ok(Change::OnTrial {
+                version,
+                mode: rollout.mode(),
+                percent: rollout.percent(),
+                took,
+            }),
+            (Progress::Live, _) => Ok(Change::Live {
+                version,
+                replaced,
+                took,
+            }),
+            // An operator's rollback has overtaken it.
+            (Progress::Unchanged, _) => Ok(Change::Unchanged(Unchanged::Held)),
+            _ => Err(ChangeError::UnknownPlugin(plugin.to_owned())),
         }
     }
 
-    async fn try_wanted(
+    /// A reload of the live set without any new version yet, and the index of `plugin` in it.
+    fn reload_of_live_set(
+        &self,
+        plugin: &str,
+        trigger: Trigger,
+        began: Instant,
+    ) -> Result<(Reload, usize), ChangeError> {
+        let live = self.live();
+        let mut slots = live.slots().iter();
+        let index = slots
+            .position(|slot| slot.config().name == plugin)
+            .ok_or_else(|| ChangeError::UnknownPlugin(plugin.to_owned()))?;
+        let entries = live.slots().iter().map(entry);
+        let reload = Reload {
+            trigger,
+            began,
+            layout: Layout::OfLiveSet,
+            entries: entries.collect(),
+            refusals: Vec::new(),
+        };
+        Ok((reload, index))
+    }
+
+    async fn load_requested(
         &self,
         entry: &ReloadEntry,
-        wanted: RequestedChange,
+        request: RequestedChange<'_>,
         trigger: Trigger,
-    ) -> Result<Result<LoadOutcome, LoadFailure>, ChangeError> {
-        let (config, current) = (&entry.config, entry.current.as_ref());
-        match wanted {
+    ) -> Result<LoadOutcome, ChangeError> {
+        let config = &entry.config;
+        let outcome = match request {
             RequestedChange::File { bytes_max, force } => {
-                let request = LoadRequest {
-                    config,
-                    current,
-                    rollout: entry.rollout.as_deref(),
-                    file_bytes_max: bytes_max,
-                    trigger,
-                    force,
-                };
-                Ok(self.attempt(&request).await)
+                self.load_file(config, bytes_max, force, trigger).await
             }
-            RequestedChange::Component { compiled, how } => {
-                let insists = how.force || how.no_probation;
-                let (candidate, bytes) = match compiled {
-                    Ok(compiled) => compiled,
-                    Err(refused) => return Ok(Err(refused)),
-                };
-                let hash = candidate.hash;
-                if current.is_some_and(|live| is_version(live, &hash, config)) {
-                    return Ok(Ok(LoadOutcome::Same(Unchanged::Live)));
-                }
-                let on_trial = entry.rollout.as_ref().map(|rollout| rollout.candidate());
-                if !insists
-                    && on_trial.is_some_and(|candidate| is_version(candidate, &hash, config))
-                {
-                    return Ok(Ok(LoadOutcome::Same(Unchanged::OnTrial)));
-                }
-                if !how.force {
-                    self.check_not_barred(config, &hash)?;
-                }
-                let admitted = self.loader.admit(config, candidate).await;
-                let outcome = load_outcome(admitted, hash, Some(bytes));
-                Ok(match how {
-                    PushOptions {
-                        no_probation: true, ..
-                    } => outcome.map(LoadOutcome::unwatched),
-                    PushOptions { force: true, .. } => outcome.map(LoadOutcome::insisted),
-                    PushOptions { .. } => outcome,
-                })
+            RequestedChange::Component {
+                given,
+                hash,
+                options,
+            } => {
+                let plan = self
+                    .state()
+                    .observe(config, trigger)
+                    .plan_component(hash, options)?;
+                self.carry_out(config, plan, given).await
             }
-            RequestedChange::Admitted { admitted, watched } => {
-                let AdmittedComponent { version, component } = admitted;
-                let hash = *version.hash();
-                if current.is_some_and(|live| is_version(live, &hash, config)) {
-                    return Ok(Ok(LoadOutcome::Same(Unchanged::Live)));
-                }
-                let admitted = if version.config().makes_same_version(config) {
-                    Ok(version)
-                } else {
-                    self.loader.admit(config, version.candidate()).await
-                };
-                let outcome = load_outcome(admitted, hash, Some(component));
-                Ok(if watched {
-                    outcome
-                } else {
-                    outcome.map(LoadOutcome::unwatched)
-                })
+            RequestedChange::Earlier { to } => {
+                let plan = self.state().observe(config, trigger).plan_rollback(to)?;
+                self.carry_out(config, plan, Given::None).await
             }
-        }
+        };
+        outcome.map_err(|failure| self.refused(entry, failure, trigger))
     }
 
-    fn check_not_barred(&self, config: &PluginConfig, hash: &Sha256) -> Result<(), ChangeError> {
-        let barred = self
-            .histories
-            .with(&config.name, |history| history.why_barred(hash, config));
-        match barred {
-            Some(reason) => Err(ChangeError::RolledBack {
-                version: hash.label(),
-                reason,
-            }),
-            None => Ok(()),
-        }
+    /// Records and reports that a version does not go live, and returns the error for the operator.
+    fn refused(&self, entry: &ReloadEntry, failure: LoadFailure, trigger: Trigger) -> ChangeError {
+        let error = ChangeError::Refused {
+            hash: failure.hash,
+            error: failure.error.clone(),
+            live: label_of(entry),
+        };
+        self.refuse(entry, failure, trigger);
+        error
+    }
+
+    fn entry_of(&self, plugin: &str) -> Result<ReloadEntry, ChangeError> {
+        let live = self.live();
+        let slot = live.find(plugin);
+        slot.map(entry)
+            .ok_or_else(|| ChangeError::UnknownPlugin(plugin.to_owned()))
+    }
+
+    /// Why the version with this sha256 was rolled back automatically with the current configuration; `None`
+    /// if it was not, or if an operator has insisted on it since.
+    pub fn rollback_reason(&self, plugin: &str, sha256: &Sha256) -> Option<String> {
+        let live = self.live();
+        let config: &PluginConfig = live.find(plugin)?.config();
+        let id = VersionId::new(*sha256, config);
+        self.state().history(plugin).why_barred(&id)
     }
 }
 
-fn is_version(version: &PluginVersion, hash: &Sha256, config: &PluginConfig) -> bool {
-    version.hash() == hash && version.config().makes_same_version(config)
+/// The slot in a reload that has no new version for it yet.
+fn entry(slot: &PluginSlot) -> ReloadEntry {
+    ReloadEntry::new(slot.config().clone(), Some(slot), Progress::Unchanged)
 }
 
-/// Turns an admission that an operator asked for into a [`LoadOutcome`].
-pub(super) fn load_outcome(
-    admitted: Result<Arc<PluginVersion>, LoadError>,
-    hash: Sha256,
-    component: Option<Arc<[u8]>>,
-) -> Result<LoadOutcome, LoadFailure> {
-    admitted
-        .map(|version| LoadOutcome::New(LoadedVersion::of_operator(version, component)))
-        .map_err(|error| LoadFailure {
-            hash: Some(hash),
-            error,
-        })
-}
-
-pub(super) fn label_of(entry: &ReloadEntry) -> Option<String> {
+fn label_of(entry: &ReloadEntry) -> Option<String> {
     let version = entry.current.as_ref()?;
     Some(version.label().to_owned())
 }

@@ -1,10 +1,11 @@
 //! Stores the part of a record that is kept on disk, and restores it.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, mem, sync::Arc};
 
 use super::{
     PluginManager,
     plugin_history::{PersistedHistory, PluginHistory, VersionEnd, VersionEntry},
+    state::State,
     trial::Candidate,
 };
 use crate::history::{EarlierVersion, KeptVersion, PersistedState};
@@ -12,56 +13,52 @@ use crate::history::{EarlierVersion, KeptVersion, PersistedState};
 impl PluginManager {
     /// Restores the state that an earlier process kept of the plugin, the first time that the plugin is examined.
     pub(super) async fn recall(&self, plugin: &str) {
-        let Some(versions) = &self.versions else {
+        let Some(store) = &self.store else {
             return;
         };
-        if self.histories.with(plugin, |history| {
-            std::mem::replace(&mut history.looked_up, true)
-        }) {
-            return;
-        }
-        if let Some(state) = versions.recall(plugin).await {
-            self.histories
-                .with(plugin, |history| history.take_over(state));
-        }
-    }
-
-    /// Queues the plugin's current state to be written, if it has changed. `component`: the bytes of the live version,
-    /// if they may not be on disk yet. Does not wait.
-    pub(super) fn keep(&self, plugin: &str, component: Option<Arc<[u8]>>) {
-        let Some(versions) = &self.versions else {
-            return;
-        };
-        let state = self.histories.with(plugin, |history| {
-            let state = history.state()?;
-            let news = history.kept.as_ref() != Some(&state);
-            history.kept = Some(state.clone());
-            news.then_some(state)
-        });
-        if let Some(state) = state {
-            versions.keep(plugin, state, component);
+        let looked_up = mem::replace(&mut self.state().history(plugin).looked_up, true);
+        if !looked_up && let Some(persisted) = store.recall(plugin).await {
+            self.state().history(plugin).take_over(persisted);
         }
     }
 
     /// Waits, for a bounded time, until the state of all plugins is on disk.
     pub async fn kept(&self) {
-        if let Some(versions) = &self.versions {
-            versions.flushed().await;
+        if let Some(store) = &self.store {
+            store.flushed().await;
         }
     }
 
     /// Why the plugin's live version would not be live after a restart; `None` if it would.
     pub(super) fn not_kept(&self, plugin: &str) -> Option<String> {
-        match &self.versions {
-            Some(versions) => versions.failure(plugin),
+        match &self.store {
+            Some(store) => store.failure(plugin),
             None => Some("plugin_versions.dir is empty".to_owned()),
         }
     }
 
     /// Whether the plugin's live version should be kept on disk, but could not be written.
     pub fn fails_to_keep(&self, plugin: &str) -> bool {
-        let versions = self.versions.as_ref();
-        versions.is_some_and(|versions| versions.failure(plugin).is_some())
+        let store = self.store.as_ref();
+        store.is_some_and(|store| store.failure(plugin).is_some())
+    }
+}
+
+impl State {
+    /// Queues the plugin's current state to be written, if it has changed. `component`: the bytes of the live version,
+    /// if they may not be on disk yet. Does not wait.
+    pub(super) fn persist(&mut self, plugin: &str, component: Option<Arc<[u8]>>) {
+        let Some(store) = self.store.clone() else {
+            return;
+        };
+        let history = self.history(plugin);
+        let Some(state) = history.state() else {
+            return;
+        };
+        if history.kept.as_ref() != Some(&state) {
+            history.kept = Some(state.clone());
+            store.keep(plugin, state, component);
+        }
     }
 }
 
@@ -125,8 +122,8 @@ impl PluginHistory {
 impl VersionEntry {
     fn as_kept(&self) -> KeptVersion {
         KeptVersion {
-            sha256: self.hash,
-            config: self.config,
+            sha256: self.id.hash,
+            config: self.id.config,
             semver: self.semver.clone(),
             since: self.since,
             trigger: self.trigger,

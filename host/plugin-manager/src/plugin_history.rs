@@ -1,9 +1,9 @@
-//! The manager's memory of each plugin in addition to the live set: what was refused, what was live before, and why
-//! the file's version is not the one that serves.
+//! The record of a plugin: the versions that were live before, the file that was refused, and why the file's version is
+//! not the one that serves.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    collections::VecDeque,
+    sync::{Arc, Weak},
     time::{Instant, SystemTime},
 };
 
@@ -19,35 +19,26 @@ use crate::history::{KeptVersion, PersistedState, RolledBackVersion};
 /// The hash of a file's content, or why the file could not be read.
 pub(super) type Content = Result<Sha256, String>;
 
-/// The records of all plugins, by name.
-#[derive(Default)]
-pub(super) struct PluginHistories(Mutex<BTreeMap<String, PluginHistory>>);
+/// A component with a configuration. The path of the component and its rollout are not part of it, because they do not
+/// change what the component does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct VersionId {
+    /// The hash of the component.
+    pub(super) hash: Sha256,
+    /// The hash of the configuration's identity, because the configuration itself may hold secrets.
+    pub(super) config: Sha256,
+}
 
-impl PluginHistories {
-    /// Lets `look` read or change the record of `plugin`, which starts empty. `look` must not block.
-    pub(super) fn with<R>(&self, plugin: &str, look: impl FnOnce(&mut PluginHistory) -> R) -> R {
-        look(self.all().entry(plugin.to_owned()).or_default())
-    }
-
-    /// Lets `look` read or change every record. `look` must not block.
-    pub(super) fn each(&self, mut look: impl FnMut(&str, &mut PluginHistory)) {
-        for (name, history) in self.all().iter_mut() {
-            look(name, history);
+impl VersionId {
+    pub(super) fn new(hash: Sha256, config: &PluginConfig) -> Self {
+        Self {
+            hash,
+            config: Sha256::of(config.identity().as_bytes()),
         }
     }
 
-    /// Whether `holds` is true of any record.
-    pub(super) fn any(&self, holds: impl Fn(&PluginHistory) -> bool) -> bool {
-        self.all().values().any(holds)
-    }
-
-    /// Forgets every plugin that is not `configured`.
-    pub(super) fn retain(&self, configured: impl Fn(&str) -> bool) {
-        self.all().retain(|name, _| configured(name));
-    }
-
-    fn all(&self) -> MutexGuard<'_, BTreeMap<String, PluginHistory>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn of(version: &PluginVersion) -> Self {
+        Self::new(*version.hash(), version.config())
     }
 }
 
@@ -100,7 +91,7 @@ impl PersistedHistory {
 }
 
 /// A file that was refused, and the configuration that it was refused with.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub(super) struct RefusedFile {
     pub(super) config: Arc<PluginConfig>,
     pub(super) content: Content,
@@ -134,10 +125,7 @@ impl Pin {
 
 /// A period in which one version was live.
 pub(super) struct VersionEntry {
-    /// The hash of the component.
-    pub(super) hash: Sha256,
-    /// The hash of its configuration.
-    pub(super) config: Sha256,
+    pub(super) id: VersionId,
     /// The version that the component declares.
     pub(super) semver: Option<String>,
     /// The version with its compiled code but without instances, so that it can go live again; `None` if it was live in
@@ -164,8 +152,10 @@ impl VersionEntry {
     /// The entry of a version in an earlier process.
     pub(super) fn recalled(kept: &KeptVersion, end: Option<VersionEnd>) -> Self {
         Self {
-            hash: kept.sha256,
-            config: kept.config,
+            id: VersionId {
+                hash: kept.sha256,
+                config: kept.config,
+            },
             semver: kept.semver.clone(),
             resting: None,
             serving: Weak::new(),
@@ -195,8 +185,7 @@ impl VersionEntry {
     /// The entry of a version that goes live now.
     fn begin(version: &Arc<PluginVersion>, trigger: Trigger) -> Self {
         Self {
-            hash: *version.hash(),
-            config: config_hash(version.config()),
+            id: VersionId::of(version),
             semver: version.admission().metadata.version.clone(),
             resting: Some(Arc::new(version.with_empty_pool())),
             serving: Arc::downgrade(version),
@@ -219,14 +208,8 @@ impl VersionEntry {
 
     /// The component's sha256 in hex.
     pub(super) fn sha256(&self) -> String {
-        self.hash.to_string()
+        self.id.hash.to_string()
     }
-}
-
-/// Identifies a configuration of a plugin across processes. The path of the component and its rollout are left out,
-/// because they do not change what the component does.
-pub(super) fn config_hash(config: &PluginConfig) -> Sha256 {
-    Sha256::of(config.identity().as_bytes())
 }
 
 impl PluginHistory {
@@ -238,9 +221,9 @@ impl PluginHistory {
         keep: usize,
     ) {
         let mut entry = VersionEntry::begin(version, trigger);
-        let (now, hash, config) = (entry.since, entry.hash, entry.config);
+        let (now, id) = (entry.since, entry.id);
         if let Some(live) = self.entries.front_mut().filter(|entry| entry.end.is_none()) {
-            if live.resting.is_none() && (live.hash, live.config) == (hash, config) {
+            if live.resting.is_none() && live.id == id {
                 // It continues the entry of an earlier process.
                 (entry.since, entry.trigger) = (live.since, live.trigger);
             }
@@ -253,38 +236,42 @@ impl PluginHistory {
         // A version that comes back gets a new entry, because its previous entry would only confuse. The configuration
         // of an earlier process is not known, so there the component alone decides.
         self.entries.retain(|entry| {
-            entry.hash != hash || entry.config != config && entry.resting.is_some()
+            entry.id.hash != id.hash || entry.id.config != id.config && entry.resting.is_some()
         });
         self.entries.push_front(entry);
         self.entries.truncate(1 + keep);
         // If it was barred and goes live anyway, somebody insisted on it.
         self.rolled_back
-            .retain(|rolled_back| !rolled_back.is_about(&hash, &config));
+            .retain(|rolled_back| !rolled_back.is_about(&id));
         self.failure = None;
         self.recalled = None;
         self.candidate = None;
         self.withdrawn = None;
     }
 
-    /// Why the component must not go live automatically with this configuration: the reason for which it was rolled
-    /// back. `None` if it may go live.
-    pub(super) fn why_barred(&self, hash: &Sha256, config: &PluginConfig) -> Option<String> {
-        let config = config_hash(config);
-        let mut list = self.rolled_back.iter();
-        let found = list.find(|rolled_back| rolled_back.is_about(hash, &config));
+    /// Why the version must not go live automatically: the reason for which it was rolled back. `None` if it may go
+    /// live.
+    pub(super) fn why_barred(&self, id: &VersionId) -> Option<String> {
+        let found = self.rolled_back_version(id);
         found.map(|rolled_back| rolled_back.reason.clone())
+    }
+
+    /// The record of the version's automatic rollback, if it was rolled back and no operator insisted on it since.
+    pub(super) fn rolled_back_version(&self, id: &VersionId) -> Option<&RolledBackVersion> {
+        let mut list = self.rolled_back.iter();
+        list.find(|rolled_back| rolled_back.is_about(id))
+    }
+
+    /// Whether the file was refused with this configuration and content.
+    pub(super) fn has_refused(&self, config: &PluginConfig, content: &Content) -> bool {
+        let refused = self.refused.as_ref();
+        refused.is_some_and(|refused| *refused.config == *config && refused.content == *content)
     }
 
     /// The versions to roll back to if none is named, the latest first: those that were not themselves rolled back.
     pub(super) fn good(&self) -> impl Iterator<Item = &VersionEntry> {
         let ended = |entry: &&VersionEntry| entry.end.is_some_and(|end| !end.rolled_back);
         self.entries.iter().filter(ended)
-    }
-
-    /// Why the version was rolled back automatically, if it was.
-    pub(super) fn why_taken_back(&self, entry: &VersionEntry) -> Option<&RolledBackVersion> {
-        let mut list = self.rolled_back.iter();
-        list.find(|rolled_back| rolled_back.is_about(&entry.hash, &entry.config))
     }
 
     /// The latest version before the live one whose sha256 starts with `sha256`, in hex.

@@ -9,9 +9,7 @@ use std::{
 };
 
 use signalbox_config::ProbationConfig;
-use signalbox_plugin_runtime::{
-    PluginSet, PluginSlot, PluginVersion, Rollout, Sha256, handover::HandedOver,
-};
+use signalbox_plugin_runtime::{PluginSlot, PluginVersion, Rollout, handover::HandedOver};
 use signalbox_telemetry::metrics::events::{PluginRolledBack, RolledBackFrom};
 use tokio::time::{interval, sleep};
 use tracing::{Instrument, error, info, warn};
@@ -19,11 +17,10 @@ use tracing::{Instrument, error, info, warn};
 use super::{
     PluginManager, Trigger,
     judge::TrialVerdict,
-    load::{LoadOutcome, LoadedVersion},
-    plugin_history::{Pin, PluginHistory, VersionEntry, config_hash},
-    rollback::{RollbackTarget, back},
+    load::{Given, LoadedVersion},
+    plugin_history::{Pin, PluginHistory, VersionEntry, VersionId},
+    state::State,
     swap_span,
-    trial::Trial,
 };
 use crate::history::RolledBackVersion;
 
@@ -36,7 +33,7 @@ const MARK_INTERVAL: Duration = Duration::from_secs(30);
 /// The action at the end of a trial.
 enum TrialAction {
     /// The live version is bad, for this reason.
-    TakeBack(Sha256, String),
+    RollBack(VersionId, String),
     /// The candidate is good.
     Promote(Arc<Rollout>),
     /// The candidate is bad, for this reason.
@@ -46,162 +43,139 @@ enum TrialAction {
 impl PluginManager {
     /// Puts `rules` into force, including for trials in progress.
     pub fn set_probation(&self, rules: ProbationConfig) {
-        self.probation.store(Arc::new(rules));
+        self.state().rules = rules;
     }
 
     /// Judges versions on trial, and rolls back those that fail, until the future is dropped.
     pub async fn supervise(&self) {
         let mut marks = interval(MARK_INTERVAL);
         loop {
-            let is_on_trial = self.histories.any(PluginHistory::is_on_trial);
+            let is_on_trial = self.state().is_on_trial();
             tokio::select! {
                 () = self.trials.notified(), if !is_on_trial => {}
                 () = sleep(LOOK_INTERVAL), if is_on_trial => {}
-                _ = marks.tick() => self.histories.each(|_, history| history.mark()),
+                _ = marks.tick() => self.state().mark_calls(),
             }
-            for (plugin, due) in self.judge_all() {
+            let due = self.state().judge_trials();
+            for (plugin, action) in due {
                 let swap = swap_span(&plugin, Trigger::Probation);
-                self.settle(&plugin, due).instrument(swap).await;
+                self.end_trial(&plugin, action).instrument(swap).await;
             }
         }
     }
 
-    async fn settle(&self, plugin: &str, due: TrialAction) {
-        match due {
-            TrialAction::TakeBack(judged, reason) => self.take_back(plugin, &judged, reason).await,
-            TrialAction::Promote(rollout) => self.promote(plugin, &rollout),
-            TrialAction::Withdraw(rollout, reason) => self.withdraw(plugin, &rollout, &reason),
+    async fn end_trial(&self, plugin: &str, action: TrialAction) {
+        match action {
+            TrialAction::RollBack(failed, reason) => {
+                self.roll_back_failed(plugin, &failed, &reason).await;
+            }
+            TrialAction::Promote(rollout) => self.state().promote(plugin, &rollout),
+            TrialAction::Withdraw(rollout, reason) => {
+                self.state().withdraw(plugin, &rollout, &reason);
+            }
         }
     }
 
-    /// Ends the trials that are over, and returns the actions to take.
-    fn judge_all(&self) -> Vec<(String, TrialAction)> {
-        let rules = self.probation.load();
-        let mut due = Vec::new();
-        self.histories.each(|plugin, history| {
-            if let Some(end) = history.judge_candidate(&rules) {
-                due.push((plugin.to_owned(), end));
-            }
-            let Some((entry, trial)) = history.on_trial() else {
-                return;
-            };
-            let Some(version) = entry.resting.clone() else {
-                return;
-            };
-            match trial.judge(&rules, &version) {
-                TrialVerdict::Wait => {}
-                TrialVerdict::Passed => {
-                    entry.trial = None;
-                    info!(
-                        plugin,
-                        version = version.label(),
-                        "the probation is over, the version stays"
-                    );
-                }
-                TrialVerdict::Failed(reason) => {
-                    entry.trial = None;
-                    due.push((plugin.to_owned(), TrialAction::TakeBack(entry.hash, reason)));
-                }
-            }
-        });
-        due
-    }
-
-    /// Rolls back from the version `judged` to the last good one, unless another version went live in the meantime.
-    async fn take_back(&self, plugin: &str, judged: &Sha256, reason: String) {
+    /// Rolls back from the version `failed` to the last good one, unless another version went live in the meantime.
+    async fn roll_back_failed(&self, plugin: &str, failed: &VersionId, reason: &str) {
         let began = Instant::now();
         let live = self.live();
         let Some(slot) = live.find(plugin) else {
             return;
         };
-        let Some(bad) = slot.version().filter(|live| live.hash() == judged) else {
-            return self.mark_failed(plugin, judged, &reason);
+        let config = slot.config();
+        let Some(bad) = slot.version().filter(|live| VersionId::of(live) == *failed) else {
+            return self.state().mark_failed(plugin, failed, reason);
         };
-        let earlier: Vec<RollbackTarget> = self
-            .histories
-            .with(plugin, |history| history.good().map(back).collect());
-        for back in earlier {
-            let name = back.hash().label();
-            match self.go_back(slot.config(), back, KEPT_BYTES_MAX).await {
-                Ok(LoadOutcome::New(good)) => {
-                    let held = self.hand_back(bad, &good.version).await;
-                    let Some(held) = held
-                        .ok()
-                        .filter(|_| self.switch_back(bad, &good, &reason, began))
-                    else {
-                        return self.mark_failed(plugin, judged, &reason);
-                    };
-                    return held.into_iter().for_each(HandedOver::end);
-                }
-                Ok(LoadOutcome::Same(_)) => {}
-                Err(refused) => {
-                    let error = refused.error;
-                    warn!(
-                        plugin,
-                        version = name,
-                        "a version to go back to does not start: {error}"
-                    );
-                }
+        let plan = self
+            .state()
+            .observe(config, Trigger::Probation)
+            .plan_automatic_rollback();
+        let good = match self.load(config, plan, Given::None).await {
+            Ok(good) => good,
+            Err(failure) => {
+                error!(
+                    plugin,
+                    version = bad.label(),
+                    "the plugin fails, and there is no earlier version to roll back to: {reason}; {}",
+                    failure.error
+                );
+                return;
             }
+        };
+        let held = self.hand_back(bad, &good.version).await;
+        let mut state = self.state();
+        match held {
+            Ok(held) if state.replace_failed(bad, &good, reason, began) => {
+                held.into_iter().for_each(HandedOver::end);
+            }
+            _ => state.mark_failed(plugin, failed, reason),
         }
-        error!(
-            plugin,
-            version = bad.label(),
-            "the plugin fails, and there is no earlier version to go back to: {reason}"
-        );
+    }
+}
+
+impl State {
+    fn is_on_trial(&self) -> bool {
+        self.histories.values().any(PluginHistory::is_on_trial)
     }
 
-    /// Records that the version `judged` failed, although another one replaced it before it could be rolled back, so
-    /// that nobody rolls back to it by accident.
-    fn mark_failed(&self, plugin: &str, judged: &Sha256, reason: &str) {
-        let _switch = self.switch();
-        let live = self.live();
-        let live = live.find(plugin).and_then(PluginSlot::version);
-        let condemned = self.histories.with(plugin, |history| {
-            let bad = history.end_badly(judged)?;
-            history.take_back(&bad, live.map(Arc::as_ref), reason);
-            Some(bad)
-        });
-        if let Some(bad) = condemned {
+    /// Records the number of calls of all live versions.
+    fn mark_calls(&self) {
+        self.histories.values().for_each(PluginHistory::mark_calls);
+    }
+
+    /// Ends the trials that are over, and returns the actions to take.
+    fn judge_trials(&mut self) -> Vec<(String, TrialAction)> {
+        let mut due = Vec::new();
+        for (plugin, history) in &mut self.histories {
+            let candidate = history.judge_candidate(&self.rules);
+            let live = history.judge_live(plugin, &self.rules);
+            let actions = candidate.into_iter().chain(live);
+            due.extend(actions.map(|action| (plugin.clone(), action)));
+        }
+        due
+    }
+
+    /// Records that the version failed, although another one replaced it before it could be rolled back, so that nobody
+    /// rolls back to it by accident.
+    fn mark_failed(&mut self, plugin: &str, failed: &VersionId, reason: &str) {
+        let live = self.live_version(plugin);
+        let history = self.history(plugin);
+        if let Some(bad) = history.end_badly(failed) {
+            history.bar(&bad, live.as_deref(), reason);
             let version = bad.label();
             warn!(
                 plugin,
                 version, "a version failed that another one has replaced already: {reason}"
             );
-            self.keep(plugin, None);
+            self.persist(plugin, None);
         }
     }
 
     /// Makes `good` live in place of `bad`. Returns `false`, and changes nothing, if `bad` is no longer live.
-    fn switch_back(
-        &self,
+    fn replace_failed(
+        &mut self,
         bad: &Arc<PluginVersion>,
         good: &LoadedVersion,
         reason: &str,
         began: Instant,
     ) -> bool {
         let plugin = bad.name();
-        let _switch = self.switch();
         let live = self.live();
-        let is_bad = |slot: &PluginSlot| slot.version().is_some_and(|live| Arc::ptr_eq(live, bad));
-        let Some(slot) = live.find(plugin).filter(|slot| is_bad(slot)) else {
+        let is_bad = |slot: &&PluginSlot| slot.version().is_some_and(|live| Arc::ptr_eq(live, bad));
+        let Some(slot) = live.find(plugin).filter(is_bad) else {
             return false;
         };
-        let config = slot.config().clone();
-        let slots = live.slots().iter().map(|slot| match is_bad(slot) {
-            // A candidate alongside it was compared with a bad version, so it goes too.
-            true => PluginSlot::new(config.clone(), Some(good.version.clone()), None),
-            false => slot.clone(),
+        // A candidate alongside it was compared with a bad version, so it goes too.
+        self.replace(plugin, Some(good.version.clone()), None);
+        let keep = self.keep;
+        let history = self.history(plugin);
+        history.went_live(&good.version, Trigger::Probation, keep);
+        history.pin = Some(Pin {
+            file: history.file.clone(),
+            config: slot.config().clone(),
         });
-        self.store_live(PluginSet::new(slots.collect()));
-        self.histories.with(plugin, |history| {
-            history.went_live(&good.version, Trigger::Probation, self.keep);
-            history.pin = Some(Pin {
-                file: history.file.clone(),
-                config,
-            });
-            history.take_back(bad, Some(&good.version), reason);
-        });
+        history.bar(bad, Some(&good.version), reason);
         PluginRolledBack {
             metrics: bad.metrics(),
             plugin,
@@ -212,14 +186,10 @@ impl PluginManager {
             live_after: began.elapsed(),
         }
         .emit();
-        self.keep(plugin, None);
+        self.persist(plugin, None);
         true
     }
 }
-
-/// The maximum size, in bytes, of a component that is read from the versions on disk. Each was within the limit when it
-/// went live.
-const KEPT_BYTES_MAX: usize = 1 << 30;
 
 impl PluginHistory {
     /// Whether the live version is on probation, or a candidate is on trial alongside it.
@@ -229,7 +199,7 @@ impl PluginHistory {
     }
 
     /// Records the number of calls of the live version.
-    fn mark(&self) {
+    fn mark_calls(&self) {
         if let Some(live) = self.entries.front().and_then(|live| live.resting.as_ref()) {
             live.stats().mark();
         }
@@ -246,38 +216,44 @@ impl PluginHistory {
         }
     }
 
-    /// The live version with its trial, if it is on probation.
-    fn on_trial(&mut self) -> Option<(&mut VersionEntry, Trial)> {
+    /// Ends the probation of the live version if it is over, and returns the action to take.
+    fn judge_live(&mut self, plugin: &str, rules: &ProbationConfig) -> Option<TrialAction> {
         let entry = self.entries.front_mut().filter(|entry| entry.is_live())?;
-        let trial = entry.trial.clone()?;
-        Some((entry, trial))
+        let (trial, version) = (entry.trial.clone()?, entry.resting.clone()?);
+        match trial.judge(rules, &version) {
+            TrialVerdict::Wait => None,
+            TrialVerdict::Passed => {
+                entry.trial = None;
+                info!(plugin, version = version.label(), "probation passed");
+                None
+            }
+            TrialVerdict::Failed(reason) => {
+                entry.trial = None;
+                Some(TrialAction::RollBack(entry.id, reason))
+            }
+        }
     }
 
     /// Records that a version that is no longer live was bad, not just outdated. `None` if it is still live, or
     /// forgotten.
-    fn end_badly(&mut self, judged: &Sha256) -> Option<Arc<PluginVersion>> {
-        let ended = |entry: &&mut VersionEntry| entry.hash == *judged && entry.end.is_some();
+    fn end_badly(&mut self, failed: &VersionId) -> Option<Arc<PluginVersion>> {
+        let ended = |entry: &&mut VersionEntry| entry.id == *failed && entry.end.is_some();
         let entry = self.entries.iter_mut().find(ended)?;
         entry.end.as_mut()?.rolled_back = true;
         entry.resting.clone()
     }
 
     /// Records that `bad` must not go live automatically again.
-    pub(super) fn take_back(
-        &mut self,
-        bad: &PluginVersion,
-        good: Option<&PluginVersion>,
-        reason: &str,
-    ) {
+    pub(super) fn bar(&mut self, bad: &PluginVersion, good: Option<&PluginVersion>, reason: &str) {
+        let id = VersionId::of(bad);
         // If the rollback leads to the same component with another configuration, the configuration is to blame.
         let same = good.is_some_and(|good| bad.hash() == good.hash());
-        let config = same.then(|| config_hash(bad.config()));
-        let taken_back = RolledBackVersion {
-            sha256: *bad.hash(),
-            config,
+        let rolled_back = RolledBackVersion {
+            sha256: id.hash,
+            config: same.then_some(id.config),
             reason: reason.to_owned(),
             at: SystemTime::now(),
         };
-        taken_back.remember_in(&mut self.rolled_back);
+        rolled_back.remember_in(&mut self.rolled_back);
     }
 }

@@ -1,63 +1,41 @@
 //! Records, logs and counts what went live and what did not.
 
-use std::time::{Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use signalbox_config::PluginConfig;
-use signalbox_plugin_runtime::{LoadError, PluginSet, PluginVersion};
+use signalbox_plugin_runtime::{PluginSet, PluginVersion};
 use signalbox_telemetry::metrics::events::{PluginRefused, PluginSwapped};
 use tracing::info;
 
-use super::{
-    PluginManager, Trigger, load::LoadFailure, plugin_history::LastFailure, reload::ReloadEntry,
-};
+use super::{Trigger, load::LoadFailure, plugin_history::LastFailure, state::State};
 
-impl PluginManager {
-    /// Records and reports that a version does not go live.
+impl State {
+    /// Records and reports that a version of the plugin does not go live, and that `live` stays.
     pub(super) fn refuse(
-        &self,
-        entry: &ReloadEntry,
-        refused: LoadFailure,
-        trigger: Trigger,
-    ) -> LoadError {
-        let error = refused.error.clone();
-        self.note_refusal(&entry.config, entry.current.as_deref(), refused, trigger);
-        error
-    }
-
-    pub(super) fn note_refusal(
-        &self,
+        &mut self,
         config: &PluginConfig,
         live: Option<&PluginVersion>,
-        refused: LoadFailure,
+        failure: LoadFailure,
         trigger: Trigger,
     ) {
-        let LoadFailure { hash, error } = refused;
-        self.report_refusal(config, live, &error, trigger);
-        self.histories.with(&config.name, |history| {
-            history.failure = Some(LastFailure {
-                at: SystemTime::now(),
-                trigger,
-                hash,
-                error,
-            });
-        });
-    }
-
-    fn report_refusal(
-        &self,
-        config: &PluginConfig,
-        live: Option<&PluginVersion>,
-        error: &LoadError,
-        trigger: Trigger,
-    ) {
+        let LoadFailure { hash, error } = failure;
         PluginRefused {
             metrics: &self.metrics.plugins.of(&config.name),
             plugin: &config.name,
             live: live.map(PluginVersion::label),
             trigger: trigger.as_str(),
-            error,
+            error: &error,
         }
         .emit();
+        self.history(&config.name).failure = Some(LastFailure {
+            at: SystemTime::now(),
+            trigger,
+            hash,
+            error,
+        });
     }
 
     pub(super) fn report_swap(
@@ -81,14 +59,15 @@ impl PluginManager {
         .emit();
     }
 
-    pub(super) fn report_removed(
-        &self,
+    /// Forgets the plugins of `old` that are no longer configured.
+    pub(super) fn forget_removed(
+        &mut self,
         old: &PluginSet,
-        configs: &[PluginConfig],
+        configs: &[Arc<PluginConfig>],
         trigger: Trigger,
     ) {
         let configured = |name: &str| configs.iter().any(|config| config.name == name);
-        self.histories.retain(configured);
+        self.histories.retain(|name, _| configured(name));
         for slot in old
             .slots()
             .iter()

@@ -7,45 +7,28 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use signalbox_config::RolloutConfig;
-use signalbox_plugin_runtime::{PluginSet, PluginSlot, RecentCalls, Rollout};
+use signalbox_plugin_runtime::{PluginSlot, PluginVersion, RecentCalls, Rollout};
 use signalbox_telemetry::metrics::events::{PluginRolledBack, RolledBackFrom};
 use tracing::info;
 
 use super::{
-    PluginManager, Trigger,
+    Trigger,
     load::LoadedVersion,
     plugin_history::VersionEntry,
-    reload::ReloadEntry,
+    state::State,
     trial::{Candidate, Proof, Trial},
 };
 
-impl ReloadEntry {
-    /// How its new version is to be tried; `None` if it goes live at once.
-    pub(super) fn wants_rollout(
-        &self,
-        new: &LoadedVersion,
-        trigger: Trigger,
-    ) -> Option<RolloutConfig> {
-        let tried = trigger.tries_first() && !new.insisted && self.current.is_some();
-        self.config.rollout.filter(|_| tried)
-    }
-}
-
-impl PluginManager {
+impl State {
     /// Records that `rollout` has begun.
-    pub(super) fn remember_candidate(
-        &self,
+    pub(super) fn trial_began(
+        &mut self,
         plugin: &str,
         rollout: &Arc<Rollout>,
         new: LoadedVersion,
         trigger: Trigger,
     ) {
-        let live = self
-            .live()
-            .find(plugin)
-            .and_then(PluginSlot::version)
-            .cloned();
+        let live = self.live_version(plugin);
         let trial = match (rollout.shadow(), live) {
             (None, Some(live)) => Proof::Canary(Trial::begin(rollout.candidate(), &live)),
             (_, live) => {
@@ -61,10 +44,9 @@ impl PluginManager {
             began: Instant::now(),
             trigger,
         };
-        self.histories.with(plugin, |history| {
-            history.failure = None;
-            history.candidate = Some(candidate);
-        });
+        let history = self.history(plugin);
+        history.failure = None;
+        history.candidate = Some(candidate);
         self.trials.notify_one();
         info!(
             plugin,
@@ -77,8 +59,7 @@ impl PluginManager {
     }
 
     /// Makes the candidate live.
-    pub(super) fn promote(&self, plugin: &str, rollout: &Arc<Rollout>) {
-        let switch = self.switch();
+    pub(super) fn promote(&mut self, plugin: &str, rollout: &Arc<Rollout>) {
         let Some((slot, candidate)) = self.end_rollout(plugin, rollout, true) else {
             return;
         };
@@ -91,29 +72,36 @@ impl PluginManager {
             instead_of: None,
         };
         let old = slot.version().map(Arc::as_ref);
-        self.remember(slot.config(), &new, old, candidate.trigger);
-        self.report_swap(old, &new.version, candidate.trigger, candidate.began);
-        self.keep(plugin, new.component);
-        drop(switch);
+        self.went_live(slot.config(), new, old, candidate.trigger, candidate.began);
+    }
+
+    /// Withdraws the candidate on trial, if there is one, for `reason`. Returns its version.
+    pub(super) fn withdraw_any(
+        &mut self,
+        plugin: &str,
+        reason: &str,
+    ) -> Option<Arc<PluginVersion>> {
+        let live = self.live();
+        let rollout = live.find(plugin).and_then(PluginSlot::rollout)?;
+        self.withdraw(plugin, rollout, reason);
+        Some(rollout.candidate().clone())
     }
 
     /// Withdraws the candidate for `reason`; the live version stays.
-    pub(super) fn withdraw(&self, plugin: &str, rollout: &Arc<Rollout>, reason: &str) {
+    pub(super) fn withdraw(&mut self, plugin: &str, rollout: &Arc<Rollout>, reason: &str) {
         let began = Instant::now();
-        let switch = self.switch();
         let Some((slot, candidate)) = self.end_rollout(plugin, rollout, false) else {
             return;
         };
         let bad = rollout.candidate();
         let live = slot.version();
-        self.histories.with(plugin, |history| {
-            history.withdrawn = Some(VersionEntry::withdrawn(
-                rollout.judged(),
-                candidate.since,
-                candidate.trigger,
-            ));
-            history.take_back(bad, live.map(Arc::as_ref), reason);
-        });
+        let history = self.history(plugin);
+        history.withdrawn = Some(VersionEntry::withdrawn(
+            rollout.judged(),
+            candidate.since,
+            candidate.trigger,
+        ));
+        history.bar(bad, live.map(Arc::as_ref), reason);
         PluginRolledBack {
             metrics: bad.metrics(),
             plugin,
@@ -127,18 +115,17 @@ impl PluginManager {
             live_after: began.elapsed(),
         }
         .emit();
-        self.keep(plugin, None);
-        drop(switch);
+        self.persist(plugin, None);
     }
 
-    /// Drops a candidate that came from the file, because the file has the live version again.
-    pub(super) fn forget_candidate_of_file(&self, plugin: &str) {
-        let _switch = self.switch();
-        let of_file = self.histories.with(plugin, |history| {
-            let candidate = history.candidate.as_ref();
-            let candidate = candidate.filter(|candidate| candidate.is_of_file());
-            candidate.map(|candidate| candidate.rollout.clone())
-        });
+    /// Follows the plugin's file again, because it has the live version. A candidate that came from the file is
+    /// dropped.
+    pub(super) fn follow_file(&mut self, plugin: &str) {
+        let history = self.history(plugin);
+        history.pin = None;
+        let candidate = history.candidate.as_ref();
+        let of_file = candidate.filter(|candidate| candidate.is_of_file());
+        let of_file = of_file.map(|candidate| candidate.rollout.clone());
         if let Some(rollout) = of_file
             && self.end_rollout(plugin, &rollout, false).is_some()
         {
@@ -151,31 +138,24 @@ impl PluginManager {
     }
 
     /// Removes `rollout` from the live set, if it is there, and makes its candidate live if `promoted`. Returns the
-    /// slot as it was, and the candidate. The caller must hold the switch.
+    /// slot as it was, and the candidate.
     fn end_rollout(
-        &self,
+        &mut self,
         plugin: &str,
         rollout: &Arc<Rollout>,
         promoted: bool,
     ) -> Option<(PluginSlot, Candidate)> {
         let live = self.live();
-        let is_it = |slot: &&PluginSlot| {
-            let other = slot.rollout();
-            other.is_some_and(|other| Arc::ptr_eq(other, rollout))
+        let slot = live.find(plugin)?;
+        slot.rollout()
+            .filter(|current| Arc::ptr_eq(current, rollout))?;
+        let version = if promoted {
+            Some(rollout.candidate().clone())
+        } else {
+            slot.version().cloned()
         };
-        let ended = live.find(plugin).filter(is_it)?.clone();
-        let slots = live.slots().iter().map(|slot| match is_it(&slot) {
-            true if promoted => {
-                let version = rollout.candidate().clone();
-                PluginSlot::new(slot.config().clone(), Some(version), None)
-            }
-            true => PluginSlot::new(slot.config().clone(), slot.version().cloned(), None),
-            false => slot.clone(),
-        });
-        self.store_live(PluginSet::new(slots.collect()));
-        let candidate = self
-            .histories
-            .with(plugin, |history| history.candidate.take())?;
-        Some((ended, candidate))
+        self.replace(plugin, version, None);
+        let candidate = self.history(plugin).candidate.take()?;
+        Some((slot.clone(), candidate))
     }
 }

@@ -34,7 +34,7 @@ impl PluginManager {
     pub fn enter(&self) -> impl Future<Output = PluginSnapshot> {
         async move {
             match self.try_to_enter() {
-                Ok(visit) => visit,
+                Ok(snapshot) => snapshot,
                 // On the heap, because otherwise every idle connection would reserve the space for it.
                 Err(gate) => Box::pin(self.wait_to_enter(gate)).await,
             }
@@ -42,7 +42,7 @@ impl PluginManager {
     }
 
     fn try_to_enter(&self) -> Result<PluginSnapshot, Arc<Gate>> {
-        let set = self.live.load();
+        let set = self.published.load();
         set.enter().map(|()| PluginSnapshot(set))
     }
 
@@ -50,7 +50,7 @@ impl PluginManager {
         loop {
             gate.until_moved().await;
             match self.try_to_enter() {
-                Ok(visit) => return visit,
+                Ok(snapshot) => return snapshot,
                 Err(other) => gate = other,
             }
         }

@@ -164,9 +164,11 @@ impl PluginManager {
 
     fn view_slot(&self, slot: &PluginSlot) -> PluginView {
         let config = slot.config();
-        let (held, versions) = self.histories.with(&config.name, |history| {
+        let (held, versions) = {
+            let mut state = self.state();
+            let history = state.history(&config.name);
             (history.pin.is_some(), versions(history))
-        });
+        };
         PluginView {
             name: config.name.clone(),
             path: config.path.display().to_string(),
@@ -188,20 +190,23 @@ impl PluginManager {
 }
 
 fn versions(history: &PluginHistory) -> Vec<VersionView> {
-    let entries = history.entries.iter().map(|entry| of_stint(history, entry));
+    let entries = history
+        .entries
+        .iter()
+        .map(|entry| view_of_entry(history, entry));
     let mut versions: Vec<VersionView> = entries.collect();
     let is_live = |view: &VersionView| view.until.is_none();
     let after_live = usize::from(versions.first().is_some_and(is_live));
-    let candidate = history.candidate.as_ref().map(of_candidate);
-    let failure = history.failure.as_ref().map(of_failure);
+    let candidate = history.candidate.as_ref().map(view_of_candidate);
+    let failure = history.failure.as_ref().map(view_of_failure);
     let withdrawn = history.withdrawn.as_ref();
-    let withdrawn = withdrawn.map(|entry| of_stint(history, entry));
-    let beside = candidate.into_iter().chain(failure).chain(withdrawn);
-    versions.splice(after_live..after_live, beside);
+    let withdrawn = withdrawn.map(|entry| view_of_entry(history, entry));
+    let alongside = candidate.into_iter().chain(failure).chain(withdrawn);
+    versions.splice(after_live..after_live, alongside);
     versions
 }
 
-fn of_stint(history: &PluginHistory, entry: &VersionEntry) -> VersionView {
+fn view_of_entry(history: &PluginHistory, entry: &VersionEntry) -> VersionView {
     let of_earlier_process = VersionStats::default();
     let stats = match &entry.resting {
         Some(version) => version.stats(),
@@ -210,7 +215,7 @@ fn of_stint(history: &PluginHistory, entry: &VersionEntry) -> VersionView {
     let times = stats.call_time();
     let failures = FailureKind::ALL.map(|kind| stats.failures(kind));
     VersionView {
-        version: Some(entry.hash.label()),
+        version: Some(entry.id.hash.label()),
         sha256: Some(entry.sha256()),
         semver: entry.semver.clone(),
         state: match entry.end {
@@ -222,9 +227,7 @@ fn of_stint(history: &PluginHistory, entry: &VersionEntry) -> VersionView {
         },
         rollout: None,
         evidence: entry.trial.as_ref().map(|trial| trial.found().into()),
-        rolled_back_because: history
-            .why_taken_back(entry)
-            .map(|taken_back| taken_back.reason.clone()),
+        rolled_back_because: history.why_barred(&entry.id),
         since: entry.since,
         until: entry.end.map(|end| end.at),
         trigger: entry.trigger.as_str(),
@@ -244,7 +247,7 @@ fn of_stint(history: &PluginHistory, entry: &VersionEntry) -> VersionView {
     }
 }
 
-fn of_candidate(candidate: &Candidate) -> VersionView {
+fn view_of_candidate(candidate: &Candidate) -> VersionView {
     let rollout = &candidate.rollout;
     // Its stats are those of a version that has just begun.
     let entry = VersionEntry::withdrawn(rollout.judged(), candidate.since, candidate.trigger);
@@ -266,11 +269,11 @@ fn of_candidate(candidate: &Candidate) -> VersionView {
             }),
             differences: seen.map_or_else(Vec::new, |seen| seen.samples.into()),
         }),
-        ..of_stint(&PluginHistory::default(), &entry)
+        ..view_of_entry(&PluginHistory::default(), &entry)
     }
 }
 
-fn of_failure(failure: &LastFailure) -> VersionView {
+fn view_of_failure(failure: &LastFailure) -> VersionView {
     VersionView {
         version: failure.hash.as_ref().map(Sha256::label),
         sha256: failure.hash.as_ref().map(Sha256::to_string),

@@ -7,6 +7,7 @@ use wasmtime::component::Component;
 use super::{metadata::Metadata, sha256::Sha256};
 
 /// A compiled component that may become a version.
+#[derive(Clone)]
 pub struct CompiledCandidate {
     /// Its SHA-256.
     pub hash: Sha256,

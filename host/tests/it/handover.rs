@@ -306,7 +306,7 @@ async fn a_rollback_takes_the_state_along_and_happens_without_it_where_it_must()
     assert!(matches!(push, Ok(Change::Live { .. })), "{push:?}");
     assert_eq!(counting.count().await, 2);
     // The earlier version cannot read it, and whoever goes back wants to be rid of the later one.
-    let back = counting.manager.roll_back("counter", None, 32 << 20).await;
+    let back = counting.manager.roll_back("counter", None).await;
     assert!(matches!(back, Ok(Change::Live { .. })), "{back:?}");
     assert_eq!(counting.count().await, 1);
     let push = counting
@@ -320,7 +320,7 @@ async fn a_rollback_takes_the_state_along_and_happens_without_it_where_it_must()
         .await;
     assert!(matches!(push, Ok(Change::Live { .. })), "{push:?}");
     assert_eq!(counting.count().await, 2);
-    let back = counting.manager.roll_back("counter", None, 32 << 20).await;
+    let back = counting.manager.roll_back("counter", None).await;
     assert!(matches!(back, Ok(Change::Live { .. })), "{back:?}");
     assert_eq!(counting.count().await, 3);
 }
@@ -383,7 +383,7 @@ async fn going_back_waits_for_no_version_that_is_being_loaded_and_passes_that_ov
     let changed = tokio::select! {
         biased;
         refusal = &mut swap => panic!("going back waited for the reload: {refusal:?}"),
-        changed = counting.manager.roll_back("counter", None, FILE_BYTES_MAX) => changed,
+        changed = counting.manager.roll_back("counter", None) => changed,
     };
     assert!(matches!(changed, Ok(Change::Live { .. })), "{changed:?}");
     assert_eq!(*live(&counting.manager, "counter").hash(), first);

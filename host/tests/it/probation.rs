@@ -169,7 +169,7 @@ async fn accidents_do_not_count_and_after_its_calls_a_version_is_live_for_good()
         (states(&plugin(&server).await)[0] == "live").then_some(())
     })
     .await;
-    let passed = |line: &Value| message(line) == "the probation is over, the version stays";
+    let passed = |line: &Value| message(line) == "probation passed";
     assert_eq!(server.until_lines(1, passed).await.len(), 1);
     // What comes later is no longer a matter of the swap.
     all_send_traps(&server, "a:STAMP-0000000002", 60).await;

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use signalbox_plugin_runtime::{Sha256, rfc3339};
 
-use crate::Trigger;
+use crate::{Trigger, plugin_history::VersionId};
 
 /// The version of the layout. A state with another layout is ignored.
 pub(super) const FORMAT: u32 = 1;
@@ -124,9 +124,8 @@ impl RolledBackVersion {
         list.truncate(ROLLED_BACK_MAX);
     }
 
-    /// Whether it is about the component `hash` with the configuration whose hash is `config`.
-    pub(crate) fn is_about(&self, hash: &Sha256, config: &Sha256) -> bool {
-        self.sha256 == *hash && self.config.is_none_or(|own| own == *config)
+    pub(crate) fn is_about(&self, id: &VersionId) -> bool {
+        self.sha256 == id.hash && self.config.is_none_or(|own| own == id.config)
     }
 }
 
@@ -189,10 +188,14 @@ pub(super) mod tests {
             taken_back(number, None).remember_in(&mut list);
         }
         assert_eq!(list.len(), ROLLED_BACK_MAX);
-        assert!(list[0].is_about(&[29; 32].into(), &Sha256::from([0; 32])));
-        assert!(!list[0].is_about(&[28; 32].into(), &Sha256::from([0; 32])));
+        let id = |hash: u8, config: u8| VersionId {
+            hash: [hash; 32].into(),
+            config: [config; 32].into(),
+        };
+        assert!(list[0].is_about(&id(29, 0)));
+        assert!(!list[0].is_about(&id(28, 0)));
         let with_config = taken_back(1, Some(5));
-        assert!(with_config.is_about(&[1; 32].into(), &Sha256::from([5; 32])));
-        assert!(!with_config.is_about(&[1; 32].into(), &Sha256::from([6; 32])));
+        assert!(with_config.is_about(&id(1, 5)));
+        assert!(!with_config.is_about(&id(1, 6)));
     }
 }

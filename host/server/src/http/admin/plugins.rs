@@ -85,10 +85,6 @@ pub(super) async fn roll_back(
 ) -> Result<Response, ApiError> {
     let services = admin.state.services.clone();
     let name = plugin.clone();
-    let roll_back = async move {
-        let bytes_max = services.live.load().limits.plugin_file_bytes_max;
-        let manager = &services.manager;
-        manager.roll_back(&name, to.as_deref(), bytes_max).await
-    };
+    let roll_back = async move { services.manager.roll_back(&name, to.as_deref()).await };
     to_its_end(caller, "roll back", plugin, roll_back).await
 }
