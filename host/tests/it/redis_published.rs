@@ -1,11 +1,15 @@
 //! Messages that workers publish for clients are checked and brought into the form of the protocol.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::{
     harness::{Client, Node},
-    redis::Server,
-    redis_fleet::{Fleet, Outcome, Peer},
+    process::{self, Signal},
+    redis::{Server, until},
+    redis_fleet::{Fleet, Outcome, Peer, config},
 };
 
 const MALFORMED: &str = "wss_redis_malformed_total ";
@@ -167,4 +171,33 @@ async fn what_nodes_send_each_other_arrives_as_it_was_sent() {
     for node in &fleet.nodes {
         assert_eq!(node.metric(MALFORMED).await, Some(0.0));
     }
+}
+
+/// It finds the messages in its socket, and a silence that was only its own is no reason to give the subscription up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_was_stopped_delivers_what_was_published_meanwhile() {
+    let server = Server::start().await;
+    let node = process::Server::start(&config("stopped", &server.url(), "")).await;
+    until("the node is ready", async || {
+        (node.get("/ready").await.0 == 200).then_some(())
+    })
+    .await;
+    let mut bob = node.client("bob").await;
+    let servers = until("the route is written", async || {
+        let servers: Vec<String> = server.command(&["SMEMBERS", "user_servers:bob"]).await;
+        (!servers.is_empty()).then_some(servers)
+    })
+    .await;
+    let channel = format!("server:{}", servers[0]);
+    for n in 0..3 {
+        node.signal(Signal::STOP);
+        let text = json!({"type": "meanwhile", "receiverID": "bob", "payload": n}).to_string();
+        publish(&server, &channel, &text).await;
+        // Longer than silence may last.
+        sleep(Duration::from_secs(4)).await;
+        node.signal(Signal::CONT);
+        assert_eq!(bob.json().await["payload"], n);
+    }
+    node.until_metric("wss_redis_subscriber_rebuilds_total ", |count| count == 0.0)
+        .await;
 }

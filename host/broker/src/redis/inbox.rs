@@ -25,7 +25,7 @@ use super::{
     deduplicator::{self, Arrival, Deduplicator},
     echo_filter::EchoFilter,
     fences::{self, FenceEvent, Fences},
-    health::Health,
+    health::{Health, Publishing},
     held::HeldMessages,
     keys::{KeyNames, RouteName, ServerId},
     lookup::Lookup,
@@ -113,8 +113,8 @@ impl Inbox {
         format!(r#"{PROBE}"payload":{sent}}}"#)
     }
 
-    /// Handles a push from Redis: the name of a channel and a text.
-    pub(super) fn receive(&self, pushed: Vec<Value>) {
+    /// Handles a push from Redis: the name of a channel and a text, which was published in this way.
+    pub(super) fn receive(&self, pushed: Vec<Value>, publishing: Publishing) {
         let mut parts = pushed.into_iter();
         let (Some(channel), Some(Value::BulkString(payload))) = (parts.next(), parts.next()) else {
             return;
@@ -127,11 +127,12 @@ impl Inbox {
         };
         if is(&self.own_channel) {
             if text.starts_with(PROBE) {
-                if let Some(away) = self.to.health.last_message() {
+                if let Some(away) = self.to.health.probe_came_back(publishing) {
                     self.metrics.redis.probe.record(away);
                 }
                 return;
             }
+            self.to.health.message_came_in(publishing);
             self.take_own(text);
         } else if is(&self.routes_channel) {
             notices::handle(&text, &self.to.lookup, &self.to.held)

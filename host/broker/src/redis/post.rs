@@ -4,7 +4,7 @@ use redis::Cmd;
 use signalbox_config::RedisCompat;
 use signalbox_redis_client::{Commands, Topology, Unavailable};
 
-use super::keys::KeyNames;
+use super::{health::Publishing, keys::KeyNames};
 
 /// A text on its way to a server's channel.
 pub(super) struct Post {
@@ -24,16 +24,27 @@ impl Post {
         server: &str,
         text: &str,
     ) -> Result<Self, Unavailable> {
-        let in_cluster = commands.topology()? == Topology::Cluster;
-        let sharded = in_cluster && keys.compat() == RedisCompat::None;
-        let mut command = redis::cmd(if sharded { "SPUBLISH" } else { "PUBLISH" });
+        let topology = commands.topology()?;
+        let publishing = Self::publishing(topology, keys);
+        let mut command = redis::cmd(match publishing {
+            Publishing::Classic => "PUBLISH",
+            Publishing::Sharded => "SPUBLISH",
+        });
         command.arg(keys.server_channel(server)).arg(text);
         Ok(Self {
             command,
             // A classic answer counts the clients of one server of the cluster. A sharded one is that of the master of
             // the channel's slot, where every node subscribes.
-            counts_everybody: sharded || !in_cluster,
+            counts_everybody: publishing == Publishing::Sharded || topology != Topology::Cluster,
         })
+    }
+
+    /// The way in which nodes publish to each other.
+    pub(super) fn publishing(topology: Topology, keys: &KeyNames) -> Publishing {
+        match (topology, keys.compat()) {
+            (Topology::Cluster, RedisCompat::None) => Publishing::Sharded,
+            _ => Publishing::Classic,
+        }
     }
 
     /// The command. It must be sent at most once.

@@ -17,13 +17,13 @@ use signalbox_redis_client::{Commands, Endpoints, LoginChanges, Topology, Unavai
 use signalbox_telemetry::metrics::{Metrics, events::SubscriptionLost};
 use tokio::{
     sync::Notify,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    health::{Health, SILENCE_MAX},
+    health::{Health, Publishing, Silence},
     inbox::Inbox,
     keys::KeyNames,
     post::Post,
@@ -135,8 +135,11 @@ async fn subscribe(
     let push = {
         let (inbox, open, lost) = (inbox.clone(), open.clone(), lost.clone());
         move |push: PushInfo| match push.kind {
-            PushKind::Message | PushKind::SMessage if open.load(Ordering::Acquire) => {
-                inbox.receive(push.data)
+            PushKind::Message if open.load(Ordering::Acquire) => {
+                inbox.receive(push.data, Publishing::Classic)
+            }
+            PushKind::SMessage if open.load(Ordering::Acquire) => {
+                inbox.receive(push.data, Publishing::Sharded)
             }
             // The slot of the channel moved, or the server is no longer a master.
             PushKind::SUnsubscribe | PushKind::Unsubscribe | PushKind::Disconnection => {
@@ -177,7 +180,10 @@ async fn serve(
     health: &Health,
     mut login: Login<'_>,
 ) -> String {
-    let began = Instant::now();
+    let publishing = Post::publishing(subscription.topology, keys);
+    // Messages of an earlier subscription prove nothing about this one.
+    health.has_heard(publishing);
+    let mut silence = Silence::begin();
     let mut ticks = interval(PROBE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -187,8 +193,7 @@ async fn serve(
             _ = ticks.tick() => {}
         }
         login.keep(&subscription.connection).await;
-        let heard = health.last_heard().map_or(began, |heard| heard.max(began));
-        if heard.elapsed() > SILENCE_MAX {
+        if silence.lasts_too_long(health.has_heard(publishing)) {
             return "nothing that was published came back for three seconds".to_owned();
         }
         let (probed, serves) =
