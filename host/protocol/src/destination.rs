@@ -14,3 +14,13 @@ pub enum Destination<'a> {
     /// Every connection.
     Everyone,
 }
+
+impl Destination<'_> {
+    /// The room, if it is one.
+    pub fn room(&self) -> Option<&str> {
+        match self {
+            Self::Room(room) => Some(room),
+            _ => None,
+        }
+    }
+}

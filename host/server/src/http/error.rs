@@ -96,7 +96,7 @@ impl From<NotSent> for ApiError {
                 plugin,
             } => Self {
                 plugin,
-                ..Self::of(code, message)
+                ..Self::of(code, message.into_owned())
             },
             NotSent::Rejected { plugin, rejection } => Self {
                 plugin: Some(plugin),

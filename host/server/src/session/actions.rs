@@ -2,14 +2,13 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use signalbox_broker::Target;
-use signalbox_config::Limits;
+use signalbox_broker::{BrokerError, Target};
 use signalbox_plugin_runtime::{Action, Draft};
 use signalbox_protocol::{
     ClientInfo, Destination,
     outbound::{self, Delivery},
 };
-use signalbox_router::Connection;
+use signalbox_router::{Connection, Reach};
 use signalbox_telemetry::{
     metrics::{DropReason, events::MessageDropped},
     trace::Trace,
@@ -17,143 +16,132 @@ use signalbox_telemetry::{
 
 use super::Services;
 
-/// Carries out the plugins' actions for a new connection.
-pub(super) async fn perform_for_connection(
-    services: &Services,
-    connection: &Arc<Connection>,
-    actions: Vec<Action>,
-) {
-    let limits = services.live.load().limits.clone();
-    for action in actions {
-        perform(services, connection, action, &limits, None).await;
-    }
+/// The party on whose behalf actions are carried out.
+#[derive(Clone, Copy)]
+pub(super) struct Actor<'a> {
+    pub(super) services: &'a Services,
+    /// `None` for backends and for connections that have ended: only messages to others have an effect then.
+    pub(super) connection: Option<&'a Arc<Connection>>,
+    /// The user in whose name messages are sent; empty for the platform.
+    pub(super) user: &'a str,
+    /// The span of the message, if it is traced.
+    pub(super) trace: Trace<'a>,
 }
 
-/// Carries out the plugins' actions for a closed connection.
-pub(super) async fn perform_after(services: &Services, client: &ClientInfo, actions: Vec<Action>) {
-    for action in actions {
-        perform_without_connection(services, &client.user, action, None).await;
-    }
-}
-
-/// Carries out an action of a plugin without a connection, in the name of `sender`. Only messages to others have an
-/// effect.
-pub(super) async fn perform_without_connection(
-    services: &Services,
-    sender: &str,
-    action: Action,
-    trace: Trace<'_>,
-) {
-    match action {
-        Action::Send(draft) if !is_to_sender(&draft) => {
-            send_draft(services, None, sender, &draft, trace).await
+impl<'a> Actor<'a> {
+    /// The user of `connection`, outside of any message.
+    pub(super) fn of(services: &'a Services, connection: &'a Arc<Connection>) -> Self {
+        Self {
+            services,
+            connection: Some(connection),
+            user: connection.user(),
+            trace: None,
         }
-        Action::Announce(draft) if !is_to_sender(&draft) => {
-            send_draft(services, None, "", &draft, trace).await
-        }
-        _ => connection_gone(services),
     }
-}
 
-/// Counts an action that needs a connection when there is none.
-pub(super) fn connection_gone(services: &Services) {
-    dropped(services, DropReason::ConnectionGone);
-}
-
-/// Counts a message that reached nobody.
-pub(super) fn dropped(services: &Services, reason: DropReason) {
-    let metrics = &services.metrics;
-    MessageDropped { metrics, reason }.emit();
-}
-
-fn is_to_sender(draft: &Draft) -> bool {
-    matches!(draft.destination, Some(Destination::Sender))
-}
-
-pub(super) async fn perform(
-    services: &Services,
-    connection: &Arc<Connection>,
-    action: Action,
-    limits: &Limits,
-    trace: Trace<'_>,
-) {
-    match action {
-        // No message is handled here; the caller delivers if there is one.
-        Action::Deliver => {}
-        Action::Send(draft) => {
-            send_draft(services, Some(connection), connection.user(), &draft, trace).await
+    /// The user of a connection that has ended.
+    pub(super) fn gone(services: &'a Services, client: &'a ClientInfo) -> Self {
+        Self {
+            services,
+            connection: None,
+            user: &client.user,
+            trace: None,
         }
-        Action::Announce(draft) => send_draft(services, Some(connection), "", &draft, trace).await,
-        Action::Join(room) => {
-            join(services, connection, &room, limits).await;
-        }
-        Action::Leave(room) => leave(services, connection, &room),
-        Action::Disconnect { code, reason } => connection.outbox().close(code, reason),
     }
-}
 
-async fn send_draft(
-    services: &Services,
-    connection: Option<&Arc<Connection>>,
-    sender: &str,
-    draft: &Draft,
-    trace: Trace<'_>,
-) {
-    let Some(to) = &draft.destination else {
-        dropped(services, DropReason::Offline);
-        return;
-    };
-    let user = connection.map_or("", |connection| connection.user());
-    let delivery = Delivery {
-        event_type: &draft.event_type,
-        payload: &draft.payload,
-        receiver: receiver(to, user),
-        sender,
-        timestamp: SystemTime::now(),
-        room: room(to),
-        message_id: None,
-    };
-    if send(services, connection, to, &delivery, trace)
-        .await
-        .is_err()
-    {
-        dropped(services, DropReason::Offline);
-    }
-}
-
-/// Sends `delivery`, and returns whether it reached anybody.
-pub(super) async fn send(
-    services: &Services,
-    connection: Option<&Arc<Connection>>,
-    to: &Destination<'_>,
-    delivery: &Delivery<'_>,
-    trace: Trace<'_>,
-) -> Result<bool, signalbox_broker::BrokerError> {
-    let frame = delivery.encode();
-    let target = match to {
-        Destination::Sender => {
-            let table = services.router.table();
-            return Ok(connection.is_some_and(|connection| table.push_message(connection, frame)));
+    pub(super) async fn perform_all(&self, actions: Vec<Action>) {
+        for action in actions {
+            self.perform(action).await;
         }
-        Destination::User(user) => Target::User(user),
-        Destination::Room(room) => Target::Room(room),
-        Destination::Everyone => Target::Everyone,
-    };
-    services
-        .router
-        .send(target, &frame, trace)
-        .await
-        .map(signalbox_router::Reach::anybody)
+    }
+
+    /// Carries out `action`. [`Action::Deliver`] has no effect here, because it takes a message.
+    pub(super) async fn perform(&self, action: Action) {
+        match (action, self.connection) {
+            (Action::Deliver, Some(_)) => {}
+            (Action::Send(draft), _) => self.send_draft(self.user, &draft).await,
+            (Action::Announce(draft), _) => self.send_draft("", &draft).await,
+            (Action::Join(room), Some(connection)) => {
+                join(self.services, connection, &room).await;
+            }
+            (Action::Leave(room), Some(connection)) => leave(self.services, connection, &room),
+            (Action::Disconnect { code, reason }, Some(connection)) => {
+                connection.outbox().close(code, reason);
+            }
+            (_, None) => self.drop_message(DropReason::ConnectionGone),
+        }
+    }
+
+    async fn send_draft(&self, sender: &str, draft: &Draft) {
+        let Some(to) = &draft.destination else {
+            return self.drop_message(DropReason::Offline);
+        };
+        if self.is_gone(to) {
+            return self.drop_message(DropReason::ConnectionGone);
+        }
+        let delivery = Delivery {
+            event_type: &draft.event_type,
+            payload: &draft.payload,
+            receiver: self.receiver(to),
+            sender,
+            timestamp: SystemTime::now(),
+            room: to.room(),
+            message_id: None,
+        };
+        if self.send(to, &delivery).await.is_err() {
+            self.drop_message(DropReason::Offline);
+        }
+    }
+
+    /// Sends `delivery`, and returns whether it reached anybody.
+    pub(super) async fn send(
+        &self,
+        to: &Destination<'_>,
+        delivery: &Delivery<'_>,
+    ) -> Result<bool, BrokerError> {
+        let router = &self.services.router;
+        let frame = delivery.encode();
+        let target = match to {
+            Destination::Sender => {
+                let connection = self.connection;
+                let pushed =
+                    connection.map(|connection| router.table().push_message(connection, frame));
+                return Ok(pushed.unwrap_or(false));
+            }
+            Destination::User(user) => Target::User(user),
+            Destination::Room(room) => Target::Room(room),
+            Destination::Everyone => Target::Everyone,
+        };
+        router
+            .send(target, &frame, self.trace)
+            .await
+            .map(Reach::anybody)
+    }
+
+    /// Whether `to` is the sender's connection, and there is none.
+    pub(super) fn is_gone(&self, to: &Destination<'_>) -> bool {
+        matches!(to, Destination::Sender) && self.connection.is_none()
+    }
+
+    /// The user that a delivery to `to` names as its receiver; empty if it names none.
+    pub(super) fn receiver<'t>(&'t self, to: &'t Destination<'_>) -> &'t str {
+        match to {
+            Destination::Sender => self.user,
+            Destination::User(user) => user,
+            Destination::Room(_) | Destination::Everyone => "",
+        }
+    }
+
+    /// Counts a message that reached nobody.
+    pub(super) fn drop_message(&self, reason: DropReason) {
+        let metrics = &self.services.metrics;
+        MessageDropped { metrics, reason }.emit();
+    }
 }
 
 /// Returns `false` if the connection has reached a limit on its rooms.
-pub(super) async fn join(
-    services: &Services,
-    connection: &Arc<Connection>,
-    room: &str,
-    limits: &Limits,
-) -> bool {
-    if !connection.is_member(room) && !has_room_for(connection, room, limits) {
+pub(super) async fn join(services: &Services, connection: &Arc<Connection>, room: &str) -> bool {
+    if !connection.is_member(room) && !may_join_another(services, connection, room) {
         return false;
     }
     if services.router.join(connection, room).await && connection.v1() {
@@ -166,9 +154,10 @@ pub(super) async fn join(
 }
 
 /// Whether the limits allow the connection to join another room with this name.
-fn has_room_for(connection: &Connection, room: &str, limits: &Limits) -> bool {
-    connection.room_count() < limits.rooms_per_connection_max
-        && connection.room_name_bytes() + room.len() <= limits.room_name_bytes_max
+fn may_join_another(services: &Services, connection: &Connection, room: &str) -> bool {
+    let live = services.live.load();
+    connection.room_count() < live.limits.rooms_per_connection_max
+        && connection.room_name_bytes() + room.len() <= live.limits.room_name_bytes_max
 }
 
 pub(super) fn leave(services: &Services, connection: &Arc<Connection>, room: &str) {
@@ -177,20 +166,5 @@ pub(super) fn leave(services: &Services, connection: &Arc<Connection>, room: &st
             .router
             .table()
             .push(connection, outbound::left(room));
-    }
-}
-
-pub(super) fn receiver<'t>(to: &'t Destination<'_>, sender: &'t str) -> &'t str {
-    match to {
-        Destination::Sender => sender,
-        Destination::User(user) => user,
-        Destination::Room(_) | Destination::Everyone => "",
-    }
-}
-
-pub(super) fn room<'t>(to: &'t Destination<'_>) -> Option<&'t str> {
-    match to {
-        Destination::Room(room) => Some(room),
-        _ => None,
     }
 }

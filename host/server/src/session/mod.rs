@@ -9,6 +9,7 @@ pub mod backend;
 mod dispatch;
 mod heartbeat;
 mod live_config;
+mod outcome;
 mod rate;
 mod serve;
 pub mod socket;
@@ -27,6 +28,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use actions::Actor;
 use futures_util::FutureExt;
 use heartbeat::Heartbeat;
 pub use live_config::{ConfigHandle, LiveConfig};
@@ -201,7 +203,7 @@ impl<S: Socket> Session<S> {
                 let actions =
                     pipeline::disconnected(&plugins, client, by, end.code, &end.reason).await;
                 drop(plugins);
-                actions::perform_after(services, client, actions).await;
+                Actor::gone(services, client).perform_all(actions).await;
                 return Err(end);
             }
         };
@@ -214,7 +216,9 @@ impl<S: Socket> Session<S> {
                 .push(&self.connection, self.welcome());
         }
         services.router.connect(&self.connection).await;
-        actions::perform_for_connection(services, &self.connection, actions).await;
+        Actor::of(services, &self.connection)
+            .perform_all(actions)
+            .await;
         Ok(())
     }
 
@@ -227,7 +231,7 @@ impl<S: Socket> Session<S> {
         let plugins = services.manager.enter().await;
         let actions = pipeline::disconnected(&plugins, client, None, end.code, &end.reason).await;
         drop(plugins);
-        actions::perform_after(services, client, actions).await;
+        Actor::gone(services, client).perform_all(actions).await;
     }
 
     fn welcome(&self) -> Frame {

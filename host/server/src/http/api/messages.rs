@@ -21,7 +21,7 @@ use crate::{
         AppState,
         error::{ApiError, json},
     },
-    session::backend::{self, NotSent, Posted},
+    session::backend::{self, Posted},
 };
 
 /// A message from a backend. The payload borrows from the body, and is sent unchanged.
@@ -70,17 +70,7 @@ pub(super) async fn post(
         trace: span.as_ref(),
         ..message.posted()
     };
-    let sent = backend::post(&state.services, &message_id, posted).await;
-    if let Some(span) = &span {
-        match &sent {
-            Ok(status) => span.set("signalbox.status", status.as_str()),
-            Err(NotSent::Rejected { rejection, .. }) => {
-                span.set("signalbox.rejection", rejection.code.clone());
-            }
-            Err(NotSent::Refused { code, .. }) => span.fail(code.as_str()),
-        }
-    }
-    let status = sent?;
+    let status = backend::post(&state.services, &message_id, posted).await?;
     let answer = Answer {
         message_id: &message_id,
         status: status.as_str(),

@@ -1,0 +1,180 @@
+//! Carries out the plugins' decision about a message, for clients and backends alike.
+
+use std::borrow::Cow;
+
+use signalbox_pipeline::{AccessDenied, Message, Outcome};
+use signalbox_plugin_runtime::{Action, Rejection};
+use signalbox_protocol::{
+    ErrorCode,
+    outbound::{AckStatus, Delivery},
+};
+use signalbox_telemetry::metrics::{
+    DropReason,
+    events::{MessageRejected, MessageRejectedByPlugin},
+};
+use tracing::debug;
+
+use super::actions::Actor;
+
+/// Why a message was not sent.
+#[derive(Debug)]
+pub enum NotSent {
+    /// The server refused it.
+    Refused {
+        /// The code, for programs.
+        code: ErrorCode,
+        /// The message, for people.
+        message: Cow<'static, str>,
+        /// The plugin that failed.
+        plugin: Option<String>,
+    },
+    /// A plugin rejected it.
+    Rejected {
+        /// The plugin's name.
+        plugin: String,
+        /// The plugin's reason.
+        rejection: Rejection,
+    },
+}
+
+impl NotSent {
+    pub(super) fn refused(code: ErrorCode, message: &'static str) -> Self {
+        Self::Refused {
+            code,
+            message: Cow::Borrowed(message),
+            plugin: None,
+        }
+    }
+}
+
+impl From<AccessDenied> for NotSent {
+    fn from(denied: AccessDenied) -> Self {
+        match denied {
+            AccessDenied::Rejected { plugin, rejection } => Self::Rejected { plugin, rejection },
+            AccessDenied::Failed { plugin } => Self::Refused {
+                code: ErrorCode::PluginFailed,
+                message: Cow::Borrowed("a plugin failed to handle the message"),
+                plugin: Some(plugin),
+            },
+        }
+    }
+}
+
+impl Actor<'_> {
+    /// Carries out `outcome`. Receivers see `message_id`, if there is one.
+    ///
+    /// # Errors
+    /// Returns [`NotSent`] with the reason if the message was not sent. Plugins may still have sent messages of their own.
+    pub(super) async fn conclude(
+        &self,
+        outcome: Outcome<'_>,
+        message_id: Option<&str>,
+    ) -> Result<AckStatus, NotSent> {
+        match outcome {
+            Outcome::Route(message) => self.deliver(&message, message_id).await,
+            // On the heap, because otherwise every idle connection would keep the memory for it.
+            Outcome::Handled { message, actions } => {
+                Box::pin(self.carry_out(&message, actions, message_id)).await
+            }
+            Outcome::Dropped => {
+                self.drop_message(DropReason::Plugin);
+                Ok(AckStatus::Handled)
+            }
+            Outcome::Rejected { plugin, rejection } => {
+                Err(AccessDenied::Rejected { plugin, rejection }.into())
+            }
+            Outcome::Failed { plugin } => Err(AccessDenied::Failed { plugin }.into()),
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        message: &Message<'_>,
+        actions: Vec<Action>,
+        message_id: Option<&str>,
+    ) -> Result<AckStatus, NotSent> {
+        let mut status = Ok(AckStatus::Handled);
+        for action in actions {
+            match action {
+                Action::Deliver => {
+                    let delivered = self.deliver(message, message_id).await;
+                    status = status.and(delivered);
+                }
+                other => self.perform(other).await,
+            }
+        }
+        status
+    }
+
+    async fn deliver(
+        &self,
+        message: &Message<'_>,
+        message_id: Option<&str>,
+    ) -> Result<AckStatus, NotSent> {
+        let Some(to) = &message.to else {
+            return Err(NotSent::refused(
+                ErrorCode::NoReceiver,
+                match self.connection {
+                    Some(_) => "name a `receiverId` or a `room`: no plugin handles this type",
+                    None => "name `receiverId`, `room` or `everyone`: no plugin handles this type",
+                },
+            ));
+        };
+        // A plugin returned the message of a backend to its sender.
+        if self.is_gone(to) {
+            self.drop_message(DropReason::ConnectionGone);
+            return Ok(AckStatus::Offline);
+        }
+        let delivery = Delivery {
+            event_type: &message.event_type,
+            payload: &message.payload,
+            receiver: self.receiver(to),
+            sender: message.sender,
+            timestamp: message.timestamp,
+            room: to.room(),
+            message_id,
+        };
+        match self.send(to, &delivery).await {
+            Ok(true) => Ok(AckStatus::Delivered),
+            Ok(false) => Ok(AckStatus::Offline),
+            Err(error) => {
+                debug!(%error, "a message was not sent");
+                Err(NotSent::refused(
+                    ErrorCode::Unavailable,
+                    // The details are in the log.
+                    "the message could not be sent to the node of its receiver; try again",
+                ))
+            }
+        }
+    }
+
+    /// Counts and traces the result of a message.
+    pub(super) fn record(&self, result: &Result<AckStatus, NotSent>) {
+        let metrics = &self.services.metrics;
+        match result {
+            Ok(status) => {
+                if let Some(span) = self.trace {
+                    span.set("signalbox.status", status.as_str());
+                }
+            }
+            Err(NotSent::Rejected { plugin, rejection }) => {
+                MessageRejectedByPlugin {
+                    metrics,
+                    plugin,
+                    code: &rejection.code,
+                }
+                .emit();
+                if let Some(span) = self.trace {
+                    span.set("signalbox.rejection", rejection.code.clone());
+                }
+            }
+            Err(NotSent::Refused { code, .. }) => {
+                let code = *code;
+                MessageRejected { metrics, code }.emit();
+                if let Some(span) = self.trace {
+                    span.fail(code.as_str());
+                }
+            }
+        }
+    }
+}
