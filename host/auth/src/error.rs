@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::USER_BYTES_MAX;
+use signalbox_protocol::USER_ID_BYTES_MAX;
 
 /// When a client may try again if its token cannot be checked now.
 const KEYS_RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -19,7 +19,7 @@ pub enum AuthError {
     #[error("missing userId")]
     MissingUserId,
     /// Mode `none`, and an invalid `userId`.
-    #[error("userId must be UTF-8 text of at most {USER_BYTES_MAX} bytes, and not blank")]
+    #[error("userId must be UTF-8 text of at most {USER_ID_BYTES_MAX} bytes, and not blank")]
     InvalidUserId,
     /// Mode `jwt`, and no token.
     #[error(

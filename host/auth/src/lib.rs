@@ -43,9 +43,6 @@ pub use error::{AuthError, AuthSetupError};
 /// How far ahead of our clock `nbf` and `iat` may be. `exp` has no leeway: the connection ends at that very moment.
 pub const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(5);
 
-/// Maximum length of a user ID, in bytes.
-pub const USER_BYTES_MAX: usize = 255;
-
 /// The identity of a client, and the parts of the response to its upgrade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {

@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 use signalbox_config::{JwtConfig, JwtKeySource, SECRET_BYTES_MIN};
+use signalbox_protocol::USER_ID_BYTES_MAX;
 
-use super::{USER_BYTES_MAX, claims::SECONDS_END, user};
+use super::{claims::SECONDS_END, user};
 
 /// Why no token can be created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +24,7 @@ pub enum TokenError {
     )]
     ShortSecret,
     /// A user that the server would not accept.
-    #[error("the user must be 1 to {USER_BYTES_MAX} bytes long, and not blank")]
+    #[error("the user must be 1 to {USER_ID_BYTES_MAX} bytes long, and not blank")]
     User,
     /// A lifetime shorter than a second, or one that ends after the last moment that can be written.
     #[error(

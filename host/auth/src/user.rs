@@ -1,6 +1,6 @@
 //! The rules for a user ID.
 
-use super::USER_BYTES_MAX;
+use signalbox_protocol::UserId;
 
 /// Why a text is not a user ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(super) enum InvalidUserId {
 
 /// Checks that `text` is a valid user ID.
 pub(super) fn check(text: &str) -> Result<(), InvalidUserId> {
-    if !(1..=USER_BYTES_MAX).contains(&text.len()) {
+    if UserId::parse(text).is_none() {
         return Err(InvalidUserId::Length);
     }
     if text.chars().all(char::is_whitespace) {

@@ -19,7 +19,7 @@ use signalbox_plugin_runtime::{
     Action, CallError, CallKind, Draft, GuestDestination, GuestMessage, PluginSet, PluginSlot,
     PluginVerdict, PluginVersion, Rejection, ReplayCall, ToVersionAnswer, Transformed,
 };
-use signalbox_protocol::{ClientInfo, Destination, event_type::Closeness};
+use signalbox_protocol::{ClientInfo, Destination, EventType, event_type::Closeness};
 use signalbox_telemetry::trace::Trace;
 
 /// A message on its way through the plugins. Borrows from the frame until a plugin rewrites it.
@@ -27,8 +27,8 @@ use signalbox_telemetry::trace::Trace;
 pub struct Message<'a> {
     /// The message ID, unique in the cluster.
     pub id: &'a str,
-    /// The event type, well-formed and not built in.
-    pub event_type: Cow<'a, str>,
+    /// The event type, which is not built in.
+    pub event_type: EventType<'a>,
     /// The user who sent it.
     pub sender: &'a str,
     /// `None` if no receiver is named.
@@ -328,7 +328,7 @@ impl From<AccessDenied> for Outcome<'_> {
 
 fn rewritten<'a>(message: Message<'a>, draft: Draft) -> Message<'a> {
     Message {
-        event_type: draft.event_type.into(),
+        event_type: draft.event_type,
         to: draft.destination,
         payload: draft.payload.into(),
         ..message

@@ -4,9 +4,7 @@
 //! a trap does.
 
 use signalbox_config::PluginLimits;
-use signalbox_protocol::{
-    CloseCode, Destination, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type, json,
-};
+use signalbox_protocol::{CloseCode, Destination, EventType, NotSendable, RoomName, UserId, json};
 
 use super::{bindings::imported::types as raw, call_error::CallError};
 
@@ -18,8 +16,8 @@ const REASON_BYTES_MAX: usize = 1024;
 /// A message that a plugin created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
-    /// Valid, and not built in.
-    pub event_type: String,
+    /// It is not built in.
+    pub event_type: EventType<'static>,
     /// `None`: nobody.
     pub destination: Option<Destination<'static>>,
     /// JSON text.
@@ -59,9 +57,9 @@ pub enum Action {
     /// Send a message in the platform's name.
     Announce(Draft),
     /// Put the connection into a room.
-    Join(String),
+    Join(RoomName<'static>),
     /// Take it out of a room.
-    Leave(String),
+    Leave(RoomName<'static>),
     /// Close it.
     Disconnect {
         /// 4000–4999.
@@ -144,20 +142,19 @@ fn action(raw: raw::Action) -> Result<Action, IllegalAnswer> {
 }
 
 fn draft(raw: raw::Draft) -> Result<Draft, IllegalAnswer> {
-    if !event_type::is_valid(&raw.event_type) {
-        return illegal("the event type of a message must be 1 to 64 of `A-Z a-z 0-9 _ . : -`");
-    }
-    if event_type::is_built_in(&raw.event_type) {
-        return illegal(format!(
-            "`{}` is built in; a plugin cannot send it",
-            raw.event_type
-        ));
-    }
+    let event_type = EventType::parse_sendable(raw.event_type).map_err(|reason| {
+        IllegalAnswer(match reason {
+            NotSendable::Malformed => {
+                "the event type of a message must be 1 to 64 of `A-Z a-z 0-9 _ . : -`".to_owned()
+            }
+            NotSendable::BuiltIn(name) => format!("`{name}` is built in; a plugin cannot send it"),
+        })
+    })?;
     json::check(&raw.payload)
         .map_err(|fault| IllegalAnswer(format!("the payload of a message: {fault}")))?;
     let destination = raw.destination.map(destination).transpose()?;
     Ok(Draft {
-        event_type: raw.event_type,
+        event_type,
         destination,
         payload: raw.payload,
     })
@@ -167,19 +164,19 @@ fn destination(raw: raw::DestinationResult) -> Result<Destination<'static>, Ille
     Ok(match raw {
         raw::DestinationResult::Sender => Destination::Sender,
         raw::DestinationResult::Everyone => Destination::Everyone,
-        raw::DestinationResult::Room(name) => Destination::Room(room(name)?.into()),
-        raw::DestinationResult::User(user) if user.is_empty() || user.len() > USER_ID_BYTES_MAX => {
-            return illegal("a user ID must be 1 to 255 bytes");
-        }
-        raw::DestinationResult::User(user) => Destination::User(user.into()),
+        raw::DestinationResult::Room(name) => Destination::Room(room(name)?),
+        raw::DestinationResult::User(user) => match UserId::parse(user) {
+            Some(user) => Destination::User(user),
+            None => return illegal("a user ID must be 1 to 255 bytes"),
+        },
     })
 }
 
-fn room(name: String) -> Result<String, IllegalAnswer> {
-    if name.is_empty() || name.len() > ROOM_NAME_BYTES_MAX {
-        return illegal("a room's name must be 1 to 255 bytes");
+fn room(name: String) -> Result<RoomName<'static>, IllegalAnswer> {
+    match RoomName::parse(name) {
+        Some(room) => Ok(room),
+        None => illegal("a room's name must be 1 to 255 bytes"),
     }
-    Ok(name)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The receivers of a message.
 
-use std::borrow::Cow;
+use super::{RoomName, UserId};
 
 /// The receivers of a message, by the sender's or a plugin's choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -8,9 +8,9 @@ pub enum Destination<'a> {
     /// The connection that the message came from, or that the call of a plugin is about.
     Sender,
     /// Every connection of one user.
-    User(Cow<'a, str>),
+    User(UserId<'a>),
     /// Every member of one room.
-    Room(Cow<'a, str>),
+    Room(RoomName<'a>),
     /// Every connection.
     Everyone,
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::{
-    ErrorCode, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type,
+    ErrorCode, EventType, RoomName, UserId,
     fields::{Fields, Text, WrongKind},
     json::{self, JsonFault},
 };
@@ -19,14 +19,14 @@ pub const ID_CHARS_MAX: usize = 64;
 /// fields are ignored, and so are `senderId` and `timestamp`, which only the server sets.
 #[derive(Debug)]
 pub struct Envelope<'a> {
-    /// The event type, well-formed.
-    pub event_type: Cow<'a, str>,
+    /// The event type.
+    pub event_type: EventType<'a>,
     /// The JSON text of the payload, unchanged from the frame; `null` if there was none.
     pub payload: &'a str,
     /// The user to deliver to.
-    pub receiver: Option<Cow<'a, str>>,
+    pub receiver: Option<UserId<'a>>,
     /// The room to deliver to.
-    pub room: Option<Cow<'a, str>>,
+    pub room: Option<RoomName<'a>>,
     /// Asks for an `ack`.
     pub id: Option<Cow<'a, str>>,
 }
@@ -97,7 +97,6 @@ impl<'a> Envelope<'a> {
 }
 
 type Wrong = (ErrorCode, &'static str);
-type Read<'a> = Result<Option<Cow<'a, str>>, Wrong>;
 
 fn read_id(id: Text<'_>, dialect: Dialect) -> Result<Option<Cow<'_, str>>, EnvelopeError> {
     let is_long = |id: &str| id.len() > ID_CHARS_MAX && id.chars().count() > ID_CHARS_MAX;
@@ -112,33 +111,35 @@ fn read_id(id: Text<'_>, dialect: Dialect) -> Result<Option<Cow<'_, str>>, Envel
     }
 }
 
-fn read_type(event_type: Text<'_>) -> Result<Cow<'_, str>, Wrong> {
+fn read_type(event_type: Text<'_>) -> Result<EventType<'_>, Wrong> {
     let name = event_type
         .read()
         .map_err(|WrongKind| (ErrorCode::InvalidFrame, "`type` must be a string"))?;
-    name.filter(|name| event_type::is_valid(name)).ok_or((
+    name.and_then(EventType::parse).ok_or((
         ErrorCode::InvalidType,
         "`type` must be 1 to 64 of `A-Z a-z 0-9 _ . : -`",
     ))
 }
 
-fn read_receiver(receiver: Text<'_>) -> Read<'_> {
+fn read_receiver(receiver: Text<'_>) -> Result<Option<UserId<'_>>, Wrong> {
+    let too_long = (
+        ErrorCode::InvalidReceiver,
+        "`receiverId` is longer than 255 bytes",
+    );
     match receiver.read() {
-        Ok(Some(user)) if user.len() > USER_ID_BYTES_MAX => Err((
-            ErrorCode::InvalidReceiver,
-            "`receiverId` is longer than 255 bytes",
-        )),
-        Ok(user) => Ok(user),
+        Ok(user) => user
+            .map(|user| UserId::parse(user).ok_or(too_long))
+            .transpose(),
         Err(WrongKind) => Err((ErrorCode::InvalidFrame, "`receiverId` must be a string")),
     }
 }
 
-fn read_room(room: Text<'_>) -> Read<'_> {
+fn read_room(room: Text<'_>) -> Result<Option<RoomName<'_>>, Wrong> {
+    let too_long = (ErrorCode::InvalidRoom, "`room` is longer than 255 bytes");
     match room.read() {
-        Ok(Some(room)) if room.len() > ROOM_NAME_BYTES_MAX => {
-            Err((ErrorCode::InvalidRoom, "`room` is longer than 255 bytes"))
-        }
-        Ok(room) => Ok(room),
+        Ok(room) => room
+            .map(|room| RoomName::parse(room).ok_or(too_long))
+            .transpose(),
         Err(WrongKind) => Err((ErrorCode::InvalidFrame, "`room` must be a string")),
     }
 }
@@ -433,7 +434,8 @@ mod tests {
         };
         let lenient = |name| last(name).and_then(text).and_then(given);
         let room = lenient("room").filter(|_| receiver.is_none());
-        event_type::is_valid(&event_type).then(|| [Some(event_type), receiver, room, lenient("id")])
+        crate::event_type::is_valid(&event_type)
+            .then(|| [Some(event_type), receiver, room, lenient("id")])
     }
 
     struct InOrder(Vec<(String, serde_json::Value)>);
@@ -468,8 +470,12 @@ mod tests {
         #[test]
         fn a_frame_means_what_a_parser_that_reads_everything_finds(frame in frames()) {
             let read = Envelope::parse_as(&frame, Dialect::WebsocketApp).ok().map(|envelope| {
-                let owned = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
-                [Some(envelope.event_type.into_owned()), owned(envelope.receiver), owned(envelope.room), owned(envelope.id)]
+                [
+                    Some(envelope.event_type.to_string()),
+                    envelope.receiver.map(|user| user.to_string()),
+                    envelope.room.map(|room| room.to_string()),
+                    envelope.id.map(Cow::into_owned),
+                ]
             });
             prop_assert_eq!(read, meant(&frame), "{}", frame);
         }

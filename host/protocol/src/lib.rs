@@ -1,6 +1,6 @@
 //! The protocol between clients and servers: JSON text over a WebSocket.
 //!
-//! Reading order: [`event_type`] defines event types, [`json`] the accepted JSON, [`inbound`] parses a client's frame
+//! Reading order: [`names`] and [`event_type`] define names, [`json`] the accepted JSON, [`inbound`] parses a client's frame
 //! without copying its payload, [`published`] parses messages from other nodes and workers, [`outbound`] writes the
 //! frames that the server sends, and [`codes`] is the table of error and close codes.
 //!
@@ -12,6 +12,7 @@ pub mod event_type;
 mod fields;
 pub mod inbound;
 pub mod json;
+pub mod names;
 pub mod outbound;
 pub mod published;
 
@@ -19,17 +20,12 @@ pub use codes::{CloseCode, ErrorCode};
 pub use destination::Destination;
 pub use inbound::{Dialect, Envelope, EnvelopeError};
 pub use json::JsonFault;
+pub use names::{EventType, NotSendable, ROOM_NAME_BYTES_MAX, RoomName, USER_ID_BYTES_MAX, UserId};
 pub use outbound::Frame;
 pub use published::{Malformed, Published};
 
 /// The subprotocol of clients that want a `welcome` and the features that it announces.
 pub const SUBPROTOCOL_V1: &str = "signalbox.v1";
-
-/// Maximum length of a user ID, in bytes.
-pub const USER_ID_BYTES_MAX: usize = 255;
-
-/// Maximum length of a room name, in bytes.
-pub const ROOM_NAME_BYTES_MAX: usize = 255;
 
 /// Maximum nesting depth of arrays and objects in a frame.
 pub const JSON_DEPTH_MAX: usize = 100;

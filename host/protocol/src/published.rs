@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::SystemTime};
 use serde_json::value::RawValue;
 
 use super::{
-    ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type,
+    EventType, NotSendable, RoomName, UserId,
     fields::{Fields, Text, WrongKind},
     json,
     outbound::{is_plain, push_json_string},
@@ -20,9 +20,9 @@ pub struct Published<'a> {
     /// The frame. Borrowed if it was published in the form that clients get, as our own nodes do.
     pub frame: Cow<'a, str>,
     /// The user that it is for.
-    pub receiver: Option<Cow<'a, str>>,
+    pub receiver: Option<UserId<'a>>,
     /// The room that it is for; `None` if it is for a user.
-    pub room: Option<Cow<'a, str>>,
+    pub room: Option<RoomName<'a>>,
 }
 
 /// Why a text is not a message, for the operator's log.
@@ -38,37 +38,37 @@ pub struct Malformed(Cow<'static, str>);
 ///
 /// # Errors
 /// Returns [`Malformed`] if it breaks the rules for [JSON](json::check), is not an object, its `type` is missing,
-/// malformed or [built in](event_type::is_built_in), or a field has a value of the wrong kind or is too long.
+/// malformed or [built in](EventType::is_built_in), or a field has a value of the wrong kind or is too long.
 pub fn normalise(text: &str, now: SystemTime) -> Result<Published<'_>, Malformed> {
     json::check_rules(text).map_err(|fault| Malformed(fault.to_string().into()))?;
     let fields = Fields::parse(text).map_err(|reason| Malformed(reason.into()))?;
     let event_type = read_type(fields.event_type)?;
     let receiver = read(
         fields.receiver,
-        USER_ID_BYTES_MAX,
+        UserId::parse,
         "its `receiverID` is not a text of at most 255 bytes",
     )?;
     let room = match receiver {
         Some(_) => None,
         None => read(
             fields.room,
-            ROOM_NAME_BYTES_MAX,
+            RoomName::parse,
             "its `room` is not a text of at most 255 bytes",
         )?,
     };
     let sender = read(
         fields.sender,
-        USER_ID_BYTES_MAX,
+        UserId::parse,
         "its `senderId` is not a text of at most 255 bytes",
     )?;
     let timestamp = read(
         fields.timestamp,
-        SHORT_TEXT_BYTES_MAX,
+        short,
         "its `timestamp` is not a text of at most 64 bytes",
     )?;
     let message_id = read(
         fields.message_id,
-        SHORT_TEXT_BYTES_MAX,
+        short,
         "its `messageId` is not a text of at most 64 bytes",
     )?;
     let now = timestamp
@@ -95,29 +95,33 @@ pub fn normalise(text: &str, now: SystemTime) -> Result<Published<'_>, Malformed
     })
 }
 
-fn read_type(field: Text<'_>) -> Result<Cow<'_, str>, Malformed> {
-    let malformed = |reason| Malformed(Cow::Borrowed(reason));
+fn read_type(field: Text<'_>) -> Result<EventType<'_>, Malformed> {
+    let reason = match field.read() {
+        Ok(Some(name)) => match EventType::parse_sendable(name) {
+            Ok(event_type) => return Ok(event_type),
+            Err(NotSendable::BuiltIn(_)) => "its `type` is reserved for the server",
+            Err(NotSendable::Malformed) => "its `type` is not 1 to 64 of `A-Z a-z 0-9 _ . : -`",
+        },
+        Ok(None) => "it has no `type`",
+        Err(WrongKind) => "its `type` is not 1 to 64 of `A-Z a-z 0-9 _ . : -`",
+    };
+    Err(Malformed(reason.into()))
+}
+
+fn read<'a, T>(
+    field: Text<'a>,
+    parse: impl FnOnce(Cow<'a, str>) -> Option<T>,
+    wrong: &'static str,
+) -> Result<Option<T>, Malformed> {
+    let wrong = || Malformed(wrong.into());
     match field.read() {
-        Ok(Some(name)) if event_type::is_built_in(&name) => {
-            Err(malformed("its `type` is reserved for the server"))
-        }
-        Ok(Some(name)) if event_type::is_valid(&name) => Ok(name),
-        Ok(None) => Err(malformed("it has no `type`")),
-        _ => Err(malformed(
-            "its `type` is not 1 to 64 of `A-Z a-z 0-9 _ . : -`",
-        )),
+        Ok(text) => text.map(|text| parse(text).ok_or_else(wrong)).transpose(),
+        Err(WrongKind) => Err(wrong()),
     }
 }
 
-fn read<'a>(
-    field: Text<'a>,
-    bytes_max: usize,
-    wrong: &'static str,
-) -> Result<Option<Cow<'a, str>>, Malformed> {
-    match field.read() {
-        Ok(text) if text.as_ref().is_none_or(|text| text.len() <= bytes_max) => Ok(text),
-        Ok(_) | Err(WrongKind) => Err(Malformed(wrong.into())),
-    }
+fn short(text: Cow<'_, str>) -> Option<Cow<'_, str>> {
+    (text.len() <= SHORT_TEXT_BYTES_MAX).then_some(text)
 }
 
 /// The parts of a frame.
@@ -257,9 +261,9 @@ mod tests {
                 frame.as_str()
             );
             let named = |name: &str| (!name.is_empty()).then_some(name.to_owned());
-            let receiver = published.receiver.map(Cow::into_owned);
+            let receiver = published.receiver.map(|user| user.to_string());
             assert_eq!(receiver, named(delivery.receiver));
-            let room = published.room.map(Cow::into_owned);
+            let room = published.room.map(|room| room.to_string());
             assert_eq!(room, named(delivery.room.unwrap_or_default()));
         }
     }
@@ -324,7 +328,7 @@ mod tests {
         ] {
             assert_eq!(reason(text), "it has no `type`", "{text}");
         }
-        for name in event_type::BUILT_IN
+        for name in crate::event_type::BUILT_IN
             .iter()
             .chain(&["signalbox.request", "signalbox.x"])
         {
@@ -439,7 +443,7 @@ mod tests {
         fn what_comes_out_is_json_with_the_fields_of_the_protocol(text in worker()) {
             if let Ok(published) = normalise(&text, NOW) {
                 let value: Value = serde_json::from_str(&published.frame).unwrap();
-                let receiver = published.receiver.unwrap_or_default();
+                let receiver = published.receiver.map(|user| user.to_string()).unwrap_or_default();
                 prop_assert_eq!(value["receiverID"].as_str(), Some(&*receiver));
                 prop_assert!(value["senderId"].is_string() && !value["timestamp"].as_str().unwrap_or_default().is_empty());
                 let known = ["type", "payload", "receiverID", "senderId", "timestamp", "room", "messageId"];

@@ -75,7 +75,7 @@ async fn trapping(first: &str, second: &str, time_max: Duration) -> Counting {
 fn panic_of<'m>(user: &'m str, payload: &'m str) -> Message<'m> {
     Message {
         id: "1",
-        event_type: "count.panic".into(),
+        event_type: signalbox::protocol::EventType::parse("count.panic").expect("a type"),
         sender: user,
         to: None,
         payload: payload.into(),

@@ -272,7 +272,8 @@ impl Inbox {
         } = normalised
             .inspect_err(|error| self.warn_malformed(&error.to_string()))
             .ok()?;
-        let (user, room) = (receiver.map(Cow::into_owned), room.map(Cow::into_owned));
+        let user = receiver.map(|user| user.into_cow().into_owned());
+        let room = room.map(|room| room.into_cow().into_owned());
         let rewritten = match frame {
             Cow::Borrowed(_) => None,
             Cow::Owned(rewritten) => Some(rewritten),

@@ -184,12 +184,13 @@ fn is_same_json(one: &str, other: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use signalbox_protocol::{Destination, EventType};
+
     use super::*;
-    use signalbox_protocol::Destination;
 
     fn draft(event_type: &str, payload: &str) -> Draft {
         Draft {
-            event_type: event_type.to_owned(),
+            event_type: EventType::parse(event_type.to_owned()).expect("a type"),
             destination: Some(Destination::Sender),
             payload: payload.to_owned(),
         }

@@ -40,6 +40,14 @@ impl ApiError {
     }
 
     /// The task that handled the request panicked.
+    pub(super) fn invalid_user() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_user",
+            "a user ID is 1 to 255 bytes of UTF-8, percent-encoded",
+        )
+    }
+
     pub(super) fn panicked() -> Self {
         let message = "the node failed at this call; its log says why";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use signalbox_pipeline::{self as pipeline, Message, Outcome};
-use signalbox_protocol::{Destination, outbound::AckStatus};
+use signalbox_protocol::{Destination, EventType, outbound::AckStatus};
 use signalbox_telemetry::trace::Trace;
 
 pub use super::outcome::NotSent;
@@ -12,8 +12,8 @@ use super::{Services, actions::Actor};
 /// A message from a backend that respects the limits of the WebSocket protocol.
 #[derive(Debug)]
 pub struct Posted<'a> {
-    /// The event type, well-formed and not built in.
-    pub event_type: &'a str,
+    /// The event type, which is not built in.
+    pub event_type: EventType<'a>,
     /// The user in whose name it is sent; empty for the platform.
     pub sender: &'a str,
     /// `None` if no receiver is named.
@@ -34,7 +34,7 @@ pub struct Posted<'a> {
 pub async fn post(services: &Services, id: &str, posted: Posted<'_>) -> Result<AckStatus, NotSent> {
     let message = Message {
         id,
-        event_type: posted.event_type.into(),
+        event_type: posted.event_type,
         sender: posted.sender,
         to: posted.to,
         payload: posted.payload.into(),

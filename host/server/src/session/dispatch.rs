@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc, time::SystemTime};
 use signalbox_pipeline::{self as pipeline, AccessDenied, Message, SeenVersions};
 use signalbox_plugin_runtime::PluginVersion;
 use signalbox_protocol::{
-    CloseCode, Destination, Dialect, Envelope, ErrorCode, event_type,
+    CloseCode, Destination, Dialect, Envelope, ErrorCode,
     outbound::{self, AckStatus, ErrorPayload, SeenBy},
 };
 use signalbox_router::{CloseRequest, Connection};
@@ -82,7 +82,7 @@ pub(super) async fn frame(
         message_id: &message_id,
         seen: seen.as_deref(),
     };
-    let result = if event_type::is_built_in(&envelope.event_type) {
+    let result = if envelope.event_type.is_built_in() {
         Box::pin(context.built_in(&envelope)).await
     } else {
         context.custom(&envelope, arrived, live).await
@@ -112,19 +112,19 @@ impl FrameContext<'_> {
         }
         services.metrics.messages.increment();
         let to = match (&envelope.receiver, &envelope.room) {
-            (Some(user), _) => Some(Destination::User(Cow::Borrowed(&**user))),
+            (Some(user), _) => Some(Destination::User(user.borrowed())),
             (None, Some(room)) if !self.connection.is_member(room) => {
                 return Err(NotSent::refused(
                     ErrorCode::NotInRoom,
                     "join the room before you send to it",
                 ));
             }
-            (None, Some(room)) => Some(Destination::Room(Cow::Borrowed(&**room))),
+            (None, Some(room)) => Some(Destination::Room(room.borrowed())),
             (None, None) => None,
         };
         let message = Message {
             id: self.message_id,
-            event_type: Cow::Borrowed(event_type),
+            event_type: envelope.event_type.borrowed(),
             sender: self.connection.user(),
             to,
             payload: Cow::Borrowed(envelope.payload),

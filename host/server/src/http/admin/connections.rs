@@ -7,7 +7,7 @@ use std::{
 
 use axum::{Extension, extract::State, http::StatusCode, response::Response};
 use serde::{Deserialize, Serialize};
-use signalbox_protocol::{CloseCode, ErrorCode, USER_ID_BYTES_MAX};
+use signalbox_protocol::{CloseCode, ErrorCode, UserId};
 use signalbox_router::{
     Connection, ConnectionReport, LISTED_MAX, NodeReport, UserAnswer, UserRequest,
 };
@@ -104,7 +104,7 @@ pub(super) async fn list(
     }
     let (total, mut connections, unanswered) = match user {
         Some(user) => {
-            let (connections, unanswered) = of_user(&state, &valid(user)?).await?;
+            let (connections, unanswered) = of_user(&state, &parse_user(user)?).await?;
             (connections.len(), connections, unanswered)
         }
         None => {
@@ -146,16 +146,8 @@ pub(super) async fn disconnect(
     task.await.unwrap_or_else(|_| Err(ApiError::panicked()))
 }
 
-fn valid(user: String) -> Result<String, ApiError> {
-    if (1..=USER_ID_BYTES_MAX).contains(&user.len()) {
-        return Ok(user);
-    }
-    let message = "a user ID is 1 to 255 bytes of UTF-8, percent-encoded";
-    Err(ApiError::new(
-        StatusCode::BAD_REQUEST,
-        "invalid_user",
-        message,
-    ))
+fn parse_user(user: String) -> Result<UserId<'static>, ApiError> {
+    UserId::parse(user).ok_or_else(ApiError::invalid_user)
 }
 
 /// The total number, and the oldest connections: a node may have very many, of which only a few are requested.
@@ -222,7 +214,7 @@ async fn disconnect_one(
             "no such connection on this node; name its user (?user=) to look on the others",
         );
     };
-    let user = valid(user)?;
+    let user = parse_user(user)?;
     let request = UserRequest::DisconnectOne {
         connection: id.to_owned(),
         code: CloseCode::KICKED,

@@ -7,9 +7,7 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
-use signalbox_protocol::{
-    Destination, ErrorCode, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type,
-};
+use signalbox_protocol::{Destination, ErrorCode, EventType, NotSendable, RoomName, UserId};
 use signalbox_telemetry::{metrics::events::MessageRejected, trace::Parent};
 
 use super::{
@@ -27,12 +25,11 @@ use crate::{
 /// A message from a backend. The payload borrows from the body, and is sent unchanged.
 #[derive(Debug)]
 struct PostMessage<'a> {
-    event_type: String,
+    event_type: EventType<'static>,
     payload: Option<&'a str>,
-    receiver: Option<String>,
-    room: Option<String>,
-    everyone: bool,
-    sender: Option<String>,
+    to: Option<Destination<'static>>,
+    /// `None` for the platform.
+    sender: Option<UserId<'static>>,
     raw: bool,
 }
 
@@ -63,7 +60,7 @@ pub(super) async fn post(
     let message_id = state.services.ids.next();
     let span = state.services.tracer.begin_for(parent(&headers), "post");
     if let Some(span) = &span {
-        span.set("signalbox.type", message.event_type.clone());
+        span.set("signalbox.type", message.event_type.to_string());
         span.set("messaging.message.id", message_id.clone());
     }
     let posted = Posted {
@@ -85,84 +82,90 @@ fn parent(headers: &HeaderMap) -> Option<Parent> {
 
 impl<'a> PostMessage<'a> {
     fn parse(body: &'a [u8]) -> Result<Self, BodyError> {
-        let message = Self::read(Object::parse(body)?)?;
-        message.check()?;
-        Ok(message)
-    }
-
-    fn read(mut object: Object<'a>) -> Result<Self, BodyError> {
+        let mut object = Object::parse(body)?;
         // As on the WebSocket, an empty name counts as absent.
         let given = |name: Option<String>| name.filter(|name| !name.is_empty());
-        let message = Self {
-            event_type: object.text(&["type"])?.unwrap_or_default(),
-            payload: object.json("payload")?,
-            receiver: given(object.text(&["receiverId", "receiverID"])?),
-            room: given(object.text(&["room"])?),
-            everyone: object.flag("everyone")?,
-            sender: object.text(&["senderId", "senderID"])?,
-            raw: object.flag("raw")?,
-        };
+        let event_type = object.text(&["type"])?.unwrap_or_default();
+        let payload = object.json("payload")?;
+        let receiver = given(object.text(&["receiverId", "receiverID"])?);
+        let room = given(object.text(&["room"])?);
+        let everyone = object.flag("everyone")?;
+        let sender = given(object.text(&["senderId", "senderID"])?);
+        let raw = object.flag("raw")?;
         object.finish(FIELDS)?;
-        Ok(message)
-    }
-
-    fn check(&self) -> Result<(), BodyError> {
-        let wrong = |code, message: &str| Err((code, message.to_owned()));
-        if !event_type::is_valid(&self.event_type) {
-            return wrong(
-                ErrorCode::InvalidType,
-                "`type` must be 1 to 64 of `A-Z a-z 0-9 _ . : -`",
-            );
-        }
-        if event_type::is_built_in(&self.event_type) {
-            return wrong(
-                ErrorCode::ReservedType,
-                "this type is built in and cannot be sent",
-            );
-        }
-        let named = [self.receiver.is_some(), self.room.is_some(), self.everyone];
-        if named.into_iter().filter(|named| *named).count() > 1 {
-            return wrong(
-                ErrorCode::InvalidReceiver,
-                "name one of `receiverId`, `room` and `everyone`",
-            );
-        }
-        let is_long = |name: &Option<String>, bytes_max| {
-            name.as_ref().is_some_and(|name| name.len() > bytes_max)
-        };
-        if is_long(&self.receiver, USER_ID_BYTES_MAX) {
-            return wrong(
-                ErrorCode::InvalidReceiver,
-                "`receiverId` is longer than 255 bytes",
-            );
-        }
-        if is_long(&self.sender, USER_ID_BYTES_MAX) {
-            return wrong(
-                ErrorCode::InvalidFrame,
-                "`senderId` is longer than 255 bytes",
-            );
-        }
-        if is_long(&self.room, ROOM_NAME_BYTES_MAX) {
-            return wrong(ErrorCode::InvalidRoom, "`room` is longer than 255 bytes");
-        }
-        Ok(())
+        Ok(Self {
+            event_type: parse_type(event_type)?,
+            payload,
+            to: parse_destination(receiver, room, everyone)?,
+            sender: sender.map(parse_sender).transpose()?,
+            raw,
+        })
     }
 
     fn posted(&self) -> Posted<'_> {
-        let to = match (&self.receiver, &self.room) {
-            (Some(user), _) => Some(Destination::User(user.into())),
-            (None, Some(room)) => Some(Destination::Room(room.into())),
-            (None, None) => self.everyone.then_some(Destination::Everyone),
-        };
         Posted {
-            event_type: &self.event_type,
+            event_type: self.event_type.borrowed(),
             sender: self.sender.as_deref().unwrap_or_default(),
-            to,
+            to: self.to.clone(),
             payload: self.payload.unwrap_or("null"),
             raw: self.raw,
             trace: None,
         }
     }
+}
+
+fn parse_type(name: String) -> Result<EventType<'static>, BodyError> {
+    EventType::parse_sendable(name).map_err(|reason| match reason {
+        NotSendable::Malformed => wrong(
+            ErrorCode::InvalidType,
+            "`type` must be 1 to 64 of `A-Z a-z 0-9 _ . : -`",
+        ),
+        NotSendable::BuiltIn(_) => wrong(
+            ErrorCode::ReservedType,
+            "this type is built in and cannot be sent",
+        ),
+    })
+}
+
+fn parse_destination(
+    receiver: Option<String>,
+    room: Option<String>,
+    everyone: bool,
+) -> Result<Option<Destination<'static>>, BodyError> {
+    match (receiver, room, everyone) {
+        (None, None, everyone) => Ok(everyone.then_some(Destination::Everyone)),
+        (Some(user), None, false) => match UserId::parse(user) {
+            Some(user) => Ok(Some(Destination::User(user))),
+            None => Err(wrong(
+                ErrorCode::InvalidReceiver,
+                "`receiverId` is longer than 255 bytes",
+            )),
+        },
+        (None, Some(room), false) => match RoomName::parse(room) {
+            Some(room) => Ok(Some(Destination::Room(room))),
+            None => Err(wrong(
+                ErrorCode::InvalidRoom,
+                "`room` is longer than 255 bytes",
+            )),
+        },
+        _ => Err(wrong(
+            ErrorCode::InvalidReceiver,
+            "name one of `receiverId`, `room` and `everyone`",
+        )),
+    }
+}
+
+fn parse_sender(user: String) -> Result<UserId<'static>, BodyError> {
+    UserId::parse(user).ok_or_else(|| {
+        wrong(
+            ErrorCode::InvalidFrame,
+            "`senderId` is longer than 255 bytes",
+        )
+    })
+}
+
+fn wrong(code: ErrorCode, message: &str) -> BodyError {
+    (code, message.to_owned())
 }
 
 #[cfg(test)]
@@ -185,7 +188,7 @@ mod tests {
             (posted.payload, posted.sender, posted.raw),
             (payload, "s", true)
         );
-        assert_eq!(posted.to, Some(Destination::User("u1".into())));
+        assert_eq!(posted.to, UserId::parse("u1").map(Destination::User));
     }
 
     #[test]

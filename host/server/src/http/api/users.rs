@@ -8,7 +8,7 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
-use signalbox_protocol::{CloseCode, ErrorCode, USER_ID_BYTES_MAX};
+use signalbox_protocol::{CloseCode, ErrorCode, UserId};
 use signalbox_router::{NodeReport, UserAnswer, UserOutcome, UserRequest};
 use tracing::info;
 
@@ -73,7 +73,7 @@ pub(super) async fn find(
     State(state): State<AppState>,
     path: UserPath,
 ) -> Result<Response, ApiError> {
-    let user = user(path)?;
+    let user = parse_user(path)?;
     let asked = state
         .services
         .router
@@ -91,7 +91,7 @@ pub(super) async fn disconnect(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let user = user(path)?;
+    let user = parse_user(path)?;
     let body = read(&state, body).await?;
     object::check_content(&headers)?;
     let request = request(&body)?;
@@ -101,14 +101,14 @@ pub(super) async fn disconnect(
         let code = code.number();
         match &disconnected {
             Ok(done) => info!(
-                user,
+                user = &*user,
                 code,
                 key,
                 connections = done.connections,
                 "a user is disconnected by the API"
             ),
             Err(_) => info!(
-                user,
+                user = &*user,
                 code, key, "a user is disconnected by the API, and not all nodes say so"
             ),
         }
@@ -116,15 +116,9 @@ pub(super) async fn disconnect(
     Ok(json(StatusCode::OK, &disconnected?))
 }
 
-fn user(path: UserPath) -> Result<String, ApiError> {
-    match path {
-        Ok(Path(user)) if (1..=USER_ID_BYTES_MAX).contains(&user.len()) => Ok(user),
-        _ => Err(ApiError::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_user",
-            "a user ID is 1 to 255 bytes of UTF-8, percent-encoded",
-        )),
-    }
+fn parse_user(path: UserPath) -> Result<UserId<'static>, ApiError> {
+    let user = path.ok().and_then(|Path(user)| UserId::parse(user));
+    user.ok_or_else(ApiError::invalid_user)
 }
 
 fn request(body: &[u8]) -> Result<UserRequest, ApiError> {

@@ -4,7 +4,7 @@ use std::{fmt::Display, path::Path};
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
-use signalbox::protocol::{Destination, ROOM_NAME_BYTES_MAX, USER_ID_BYTES_MAX, event_type};
+use signalbox::protocol::{Destination, EventType, RoomName, UserId, event_type};
 
 /// The outcomes that a case may expect.
 pub(super) const OUTCOMES: [&str; 7] = [
@@ -46,9 +46,16 @@ pub(super) struct TestCase {
 
 /// The input of a case.
 pub(super) enum Input<'c> {
-    Message(&'c SentMessage),
+    Message(ParsedMessage<'c>),
     Connect(&'c Person),
     Join(&'c Joining),
+}
+
+/// A message with valid names.
+pub(super) struct ParsedMessage<'c> {
+    pub(super) sent: &'c SentMessage,
+    pub(super) event_type: EventType<'c>,
+    pub(super) to: Option<Destination<'c>>,
 }
 
 /// A message as a client or a backend sends it.
@@ -138,9 +145,7 @@ impl Recording {
 
 impl TestCase {
     fn check(&self) -> Result<(), String> {
-        if let Input::Message(message) = self.input()? {
-            message.check()?;
-        }
+        self.input()?;
         let outcome = match &self.expect {
             Value::Object(fields) if fields.len() == 1 => fields.keys().next(),
             _ => None,
@@ -155,10 +160,10 @@ impl TestCase {
     /// Returns the input of the case.
     ///
     /// # Errors
-    /// Returns an error unless there is exactly one input.
+    /// Returns an error unless there is exactly one input, and the names in it are valid.
     pub(super) fn input(&self) -> Result<Input<'_>, String> {
         match (&self.message, &self.connect, &self.join) {
-            (Some(message), None, None) => Ok(Input::Message(message)),
+            (Some(message), None, None) => Ok(Input::Message(message.parsed()?)),
             (None, Some(person), None) => Ok(Input::Connect(person)),
             (None, None, Some(joining)) => Ok(Input::Join(joining)),
             _ => Err("it must have one of `message`, `connect` and `join`".to_owned()),
@@ -167,32 +172,36 @@ impl TestCase {
 }
 
 impl SentMessage {
-    fn check(&self) -> Result<(), String> {
-        let name = &self.event_type;
-        if !event_type::is_valid(name) || event_type::is_built_in(name) {
-            return Err(format!(
-                "{name:?} is no type that reaches plugins: 1 to 64 of `A-Z a-z 0-9 _ . : -`, and not built in"
-            ));
-        }
-        let named = [self.receiver.is_some(), self.room.is_some(), self.everyone];
-        if named.into_iter().filter(|named| *named).count() > 1 {
-            return Err("name one of `receiver`, `room` and `everyone`".to_owned());
-        }
-        let is_long = |name: &Option<String>, bytes_max| {
-            name.as_ref().is_some_and(|name| name.len() > bytes_max)
-        };
-        if is_long(&self.receiver, USER_ID_BYTES_MAX) || is_long(&self.room, ROOM_NAME_BYTES_MAX) {
-            return Err("`receiver` or `room` is longer than 255 bytes".to_owned());
-        }
-        Ok(())
+    fn parsed(&self) -> Result<ParsedMessage<'_>, String> {
+        Ok(ParsedMessage {
+            sent: self,
+            event_type: self.event_type()?,
+            to: self.to()?,
+        })
     }
 
-    /// The destination of the message.
-    pub(super) fn to(&self) -> Option<Destination<'_>> {
-        match (&self.receiver, &self.room) {
-            (Some(user), _) => Some(Destination::User(user.into())),
-            (None, Some(room)) => Some(Destination::Room(room.into())),
-            (None, None) => self.everyone.then_some(Destination::Everyone),
+    fn event_type(&self) -> Result<EventType<'_>, String> {
+        let name = &self.event_type;
+        EventType::parse_sendable(name).map_err(|_| {
+            format!(
+                "{name:?} is no type that reaches plugins: 1 to 64 of `A-Z a-z 0-9 _ . : -`, and not built in"
+            )
+        })
+    }
+
+    fn to(&self) -> Result<Option<Destination<'_>>, String> {
+        let too_long = || "`receiver` and `room` have 1 to 255 bytes".to_owned();
+        match (&self.receiver, &self.room, self.everyone) {
+            (None, None, everyone) => Ok(everyone.then_some(Destination::Everyone)),
+            (Some(user), None, false) => match UserId::parse(user) {
+                Some(user) => Ok(Some(Destination::User(user))),
+                None => Err(too_long()),
+            },
+            (None, Some(room), false) => match RoomName::parse(room) {
+                Some(room) => Ok(Some(Destination::Room(room))),
+                None => Err(too_long()),
+            },
+            _ => Err("name one of `receiver`, `room` and `everyone`".to_owned()),
         }
     }
 
@@ -252,7 +261,7 @@ mod tests {
         let Ok(Input::Message(message)) = recording.cases[0].input() else {
             panic!("it is a message");
         };
-        assert_eq!(message.payload(), r#"{ "n": 1.10 }"#);
-        assert_eq!((message.sender.as_str(), message.to()), ("ann", None));
+        assert_eq!(message.sent.payload(), r#"{ "n": 1.10 }"#);
+        assert_eq!((message.sent.sender.as_str(), message.to), ("ann", None));
     }
 }

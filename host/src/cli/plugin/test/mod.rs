@@ -117,7 +117,9 @@ impl<'c> Tested<'c> {
 /// The outcome that the case expects, with its short form written out.
 fn expected(case: &TestCase, input: &Input<'_>) -> Value {
     match (input, case.expect["delivered"].as_str()) {
-        (Input::Message(sent), Some("unchanged")) => json!({"delivered": outcome::as_sent(sent)}),
+        (Input::Message(message), Some("unchanged")) => {
+            json!({"delivered": outcome::as_sent(message)})
+        }
         _ => case.expect.clone(),
     }
 }

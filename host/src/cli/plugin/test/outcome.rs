@@ -10,7 +10,7 @@ use signalbox::{
     protocol::Destination,
 };
 
-use super::cases::{Input, SentMessage};
+use super::cases::{Input, ParsedMessage};
 
 /// When the clients of all cases connected, in milliseconds since the Unix epoch.
 const CONNECTED_AT_MS: u64 = 1_767_225_600_000;
@@ -18,11 +18,12 @@ const CONNECTED_AT_MS: u64 = 1_767_225_600_000;
 /// Runs `input`, the input of case `number`, through `plugins`.
 pub(super) async fn run(plugins: &PluginSet, number: usize, input: &Input<'_>) -> Value {
     match input {
-        Input::Message(sent) => {
+        Input::Message(message) => {
+            let sent = message.sent;
             let client = client(&sent.sender, sent.claims.as_deref());
             let client = (!sent.backend).then_some(&client);
             let id = format!("case-{number}");
-            let outcome = pipeline::run(plugins, client, message(&id, sent)).await;
+            let outcome = pipeline::run(plugins, client, of_parsed(&id, message)).await;
             of_message(plugins, outcome)
         }
         Input::Connect(person) => {
@@ -43,17 +44,17 @@ pub(super) async fn run(plugins: &PluginSet, number: usize, input: &Input<'_>) -
 }
 
 /// The meaning of `"unchanged"` in a case: the message as it was sent.
-pub(super) fn as_sent(sent: &SentMessage) -> Value {
-    Value::Object(in_words(&message("", sent)))
+pub(super) fn as_sent(message: &ParsedMessage<'_>) -> Value {
+    Value::Object(in_words(&of_parsed("", message)))
 }
 
-fn message<'m>(id: &'m str, sent: &'m SentMessage) -> Message<'m> {
+fn of_parsed<'m>(id: &'m str, message: &'m ParsedMessage<'_>) -> Message<'m> {
     Message {
         id,
-        event_type: sent.event_type.as_str().into(),
-        sender: &sent.sender,
-        to: sent.to(),
-        payload: Cow::Borrowed(sent.payload()),
+        event_type: message.event_type.borrowed(),
+        sender: &message.sent.sender,
+        to: message.to.clone(),
+        payload: Cow::Borrowed(message.sent.payload()),
         timestamp: SystemTime::now(),
         trace: None,
         seen: None,
@@ -108,8 +109,8 @@ fn actions(done: &[Action], message: Option<&Message<'_>>) -> Vec<Value> {
         Action::Deliver => json!({"deliver": message.map(in_words).unwrap_or_default()}),
         Action::Send(draft) => json!({"send": of_draft(draft)}),
         Action::Announce(draft) => json!({"announce": of_draft(draft)}),
-        Action::Join(room) => json!({"join": room}),
-        Action::Leave(room) => json!({"leave": room}),
+        Action::Join(room) => json!({"join": &**room}),
+        Action::Leave(room) => json!({"leave": &**room}),
         Action::Disconnect { code, reason } => {
             json!({"disconnect": {"code": code.number(), "reason": reason}})
         }
