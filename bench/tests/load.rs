@@ -24,6 +24,7 @@ fn plan(address: SocketAddr, mode: Mode) -> Plan {
         duration: Duration::from_millis(250),
         until_input_ends: false,
         payload_bytes: 128,
+        acks: false,
         cpu_pid: Some(std::process::id()),
         user_prefix: "test".to_owned(),
     }

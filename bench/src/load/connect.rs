@@ -10,8 +10,9 @@ use tokio::time::timeout;
 
 use super::error::LoadError;
 use super::plan::Plan;
+use crate::frame::{MaskKeys, Opcode, put_client_frame};
 use crate::handshake;
-use crate::socket::{FrameReader, SharedWriter, split};
+use crate::socket::{FrameReader, SendError, SharedWriter, split};
 
 /// Number of concurrent handshakes. It is below the usual backlog of a listener, so that no SYN is dropped and
 /// retransmitted a second later.
@@ -69,7 +70,12 @@ async fn connect_one(plan: Arc<Plan>, index: usize) -> (usize, Result<Connection
         let handshake =
             handshake::request(&mut stream, &site.host, &plan.request_target(index)).await;
         let rest = handshake.map_err(|error| error.to_string())?;
-        split(stream, rest, OUTBOX_BYTES_MAX).map_err(|error| error.to_string())
+        let (reader, writer) =
+            split(stream, rest, OUTBOX_BYTES_MAX).map_err(|error| error.to_string())?;
+        if let Some(greeting) = plan.target.protocol().greeting() {
+            greet(&writer, greeting).map_err(|error| error.to_string())?;
+        }
+        Ok((reader, writer))
     };
     let late = || {
         Err(format!(
@@ -83,6 +89,14 @@ async fn connect_one(plan: Arc<Plan>, index: usize) -> (usize, Result<Connection
             .await
             .unwrap_or_else(|_| late()),
     )
+}
+
+/// Sends a text as the first frame.
+fn greet(writer: &Arc<SharedWriter>, greeting: &str) -> Result<(), SendError> {
+    let mut frame = Vec::new();
+    let key = MaskKeys::random().next_key();
+    put_client_frame(&mut frame, Opcode::Text, greeting.as_bytes(), key);
+    writer.send(&frame)
 }
 
 async fn open_stream(address: SocketAddr, source: Option<Ipv4Addr>) -> std::io::Result<TcpStream> {

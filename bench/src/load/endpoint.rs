@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::clock::now_ns;
 use super::message::{StampReader, Template};
 use super::order::SequenceCheck;
+use super::protocol::{Incoming, Protocol};
 use super::tally::{Counts, Tally};
 use crate::frame::{
     MaskKeys, Opcode, Writer, close_code, close_payload, next_frame, put_client_frame,
@@ -29,7 +30,9 @@ pub(super) struct Endpoint {
     sending: Mutex<Sending>,
     /// One for each sender that this connection receives from.
     checks: Mutex<Vec<SequenceCheck>>,
-    joined: AtomicBool,
+    protocol: &'static dyn Protocol,
+    /// Whether the server has answered the last frame that it must answer.
+    ready: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -43,6 +46,7 @@ struct Sending {
 impl Endpoint {
     /// Creates an endpoint that receives from `senders` senders.
     pub(super) fn new(
+        protocol: &'static dyn Protocol,
         writer: Arc<SharedWriter>,
         template: Option<Template>,
         senders: usize,
@@ -57,7 +61,8 @@ impl Endpoint {
                 keys: MaskKeys::random(),
             }),
             checks: Mutex::new(checks),
-            joined: AtomicBool::new(false),
+            protocol,
+            ready: AtomicBool::new(false),
         }
     }
 
@@ -84,11 +89,12 @@ impl Endpoint {
             }
             self.writer.send(batch)
         });
+        if sent.is_ok() {
+            *next += count as u64;
+        }
+        drop(sending);
         match sent {
-            Ok(()) => {
-                *next += count as u64;
-                tally.add_sent(count);
-            }
+            Ok(()) => tally.add_sent(count),
             // `receive` counts a closed connection.
             Err(_) if tally.counts().closed > 0 => {}
             Err(error) => tally.counts().error(|| format!("cannot send: {error}")),
@@ -106,6 +112,12 @@ impl Endpoint {
         );
         // A failure shows up as the end of the connection.
         let _ = self.writer.send(&frame);
+    }
+
+    /// Sends a text that the server must answer.
+    pub(super) fn ask(&self, text: &str) {
+        self.ready.store(false, Ordering::Relaxed);
+        self.send_frame(Opcode::Text, text.as_bytes());
     }
 
     /// Starts the closing handshake with code 1000.
@@ -158,6 +170,16 @@ pub(super) async fn receive(
     }
 }
 
+/// The state of one read: what the texts in it are checked against and counted in.
+struct Taking<'a> {
+    stamps: &'a mut StampReader,
+    behaviour: Behaviour,
+    now_ns: u64,
+    tally: &'a Tally,
+    counts: &'a mut Counts,
+    checks: &'a mut [SequenceCheck],
+}
+
 impl Endpoint {
     /// Processes all complete frames in `bytes`. Returns how many bytes were consumed, and the reason if the connection
     /// ends.
@@ -170,27 +192,27 @@ impl Endpoint {
     ) -> (usize, Option<String>) {
         let now_ns = now_ns();
         let mut counts = tally.counts();
+        let mut checks = self.checks();
         let before = counts.delivered;
-        let (consumed, end) =
-            self.take_frames(bytes, stamps, behaviour, now_ns, tally, &mut counts);
+        let taking = Taking {
+            stamps,
+            behaviour,
+            now_ns,
+            tally,
+            counts: &mut counts,
+            checks: &mut checks,
+        };
+        let (consumed, end) = self.take_frames(bytes, taking);
         let messages = counts.delivered - before;
-        drop(counts);
+        drop((checks, counts));
         if behaviour.reply && messages > 0 && tally.sending() {
             self.send(messages as usize, now_ns, tally);
         }
         (consumed, end)
     }
 
-    fn take_frames(
-        &self,
-        bytes: &mut [u8],
-        stamps: &mut StampReader,
-        behaviour: Behaviour,
-        now_ns: u64,
-        tally: &Tally,
-        counts: &mut Counts,
-    ) -> (usize, Option<String>) {
-        let mut checks = self.checks();
+    fn take_frames(&self, bytes: &mut [u8], mut taking: Taking<'_>) -> (usize, Option<String>) {
+        let several = self.protocol.several_in_a_frame();
         let mut at = 0;
         loop {
             let frame = match next_frame(bytes, at, Writer::Server) {
@@ -200,22 +222,12 @@ impl Endpoint {
             };
             at = frame.end;
             match frame.opcode {
-                Opcode::Text | Opcode::Binary => {
-                    let stamp = stamps.read(frame.payload, behaviour.with_sender);
-                    let Some((stamp, check)) =
-                        stamp.and_then(|stamp| Some((stamp, checks.get_mut(stamp.sender)?)))
-                    else {
-                        self.take_other(frame.payload, counts);
-                        continue;
-                    };
-                    check.observe(stamp.number);
-                    counts.delivered += 1;
-                    if tally.measures(stamp.time_ns) {
-                        counts
-                            .latency
-                            .saturating_record(now_ns.saturating_sub(stamp.time_ns));
+                Opcode::Text | Opcode::Binary if several => {
+                    for line in frame.payload.split(|byte| *byte == b'\n') {
+                        self.take_text(line, &mut taking);
                     }
                 }
+                Opcode::Text | Opcode::Binary => self.take_text(frame.payload, &mut taking),
                 Opcode::Ping => self.send_frame(Opcode::Pong, frame.payload),
                 Opcode::Pong => {}
                 Opcode::Close => return (at, Some(describe_close(frame.payload))),
@@ -223,17 +235,35 @@ impl Endpoint {
         }
     }
 
-    /// Handles a frame that is not one of our messages: an error, the confirmation of a `join`, or something that a
-    /// load generator can ignore.
-    fn take_other(&self, json: &[u8], counts: &mut Counts) {
-        let has = |text: &[u8]| json.windows(text.len()).any(|window| window == text);
-        if has(b"\"type\":\"error\"") {
-            let kept = &json[..json.len().min(ERROR_TEXT_BYTES_MAX)];
-            counts.error(|| format!("the server said {}", String::from_utf8_lossy(kept)));
-        } else if (has(b"\"type\":\"joined\"") || has(b"\"type\":\"ack\""))
-            && !self.joined.swap(true, Ordering::Relaxed)
-        {
-            counts.joined += 1;
+    /// Handles one of our messages, or something else that the server says.
+    fn take_text(&self, text: &[u8], taking: &mut Taking<'_>) {
+        let stamp = taking.stamps.read(text, taking.behaviour.with_sender);
+        let Some((stamp, check)) =
+            stamp.and_then(|stamp| Some((stamp, taking.checks.get_mut(stamp.sender)?)))
+        else {
+            self.take_other(text, taking.counts);
+            return;
+        };
+        check.observe(stamp.number);
+        taking.counts.delivered += 1;
+        if taking.tally.measures(stamp.time_ns) {
+            let latency_ns = taking.now_ns.saturating_sub(stamp.time_ns);
+            taking.counts.latency.saturating_record(latency_ns);
+        }
+    }
+
+    /// Handles a text that is not one of our messages.
+    fn take_other(&self, text: &[u8], counts: &mut Counts) {
+        match self.protocol.classify(text) {
+            Incoming::Ready if self.ready.swap(true, Ordering::Relaxed) => {}
+            Incoming::Ready => counts.ready += 1,
+            Incoming::Ack => counts.acked += 1,
+            Incoming::Answer(answer) => self.send_frame(Opcode::Text, answer.as_bytes()),
+            Incoming::Error => {
+                let kept = &text[..text.len().min(ERROR_TEXT_BYTES_MAX)];
+                counts.error(|| format!("the server said {}", String::from_utf8_lossy(kept)));
+            }
+            Incoming::Other => {}
         }
     }
 }

@@ -48,7 +48,7 @@ pub enum LoadError {
         /// The error of the system or the server's response.
         reason: String,
     },
-    /// Not all connections were confirmed, either as members of the room or by an answer to a heartbeat.
+    /// The server did not answer the greeting, the join or the heartbeat of all connections.
     #[error(
         "{missing} of {count} connections were not confirmed after {seconds} s; the server said: {said}"
     )]

@@ -1,18 +1,20 @@
 //! The messages that are sent, and the numbers that are read from received messages.
 //!
-//! A message is a JSON frame of the wire protocol. Its payload holds a text, the send time and the sequence number.
+//! A message is a frame of the server's protocol. Its payload is JSON with a text, the send time and the sequence number.
 //! Both numbers have a fixed number of digits, so a message of the same length is made by overwriting digits, and a
 //! received message is read by looking first where the digits were the last time.
 
 use super::error::LoadError;
+use super::protocol::{Envelope, Protocol};
 
 /// Added to the send time in nanoseconds. The sum has 16 digits for the first 100 days, and is below 2^53, so that a
 /// JavaScript plugin that parses and rewrites the payload keeps it exact.
 const TIME_BASE: u64 = 1_000_000_000_000_000;
 const TIME_DIGITS: usize = 16;
 
-/// Added to the sequence number. The sum has 10 digits for the first nine billion messages of a sender.
-const NUMBER_BASE: u64 = 1_000_000_000;
+/// Added to the sequence number. The sum has 10 digits for the first nine billion messages of a sender. It is also the ID
+/// of a message that has one, and fits into 32 bits for the first three billion.
+pub(super) const NUMBER_BASE: u64 = 1_000_000_000;
 const NUMBER_DIGITS: usize = 10;
 
 const TIME_KEY: &[u8] = b"\"t\":";
@@ -22,32 +24,34 @@ const SENDER_KEY: &[u8] = b"\"s\":";
 /// The destination of a message.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Destination<'a> {
-    /// One user: `receiverId`.
+    /// One user.
     User(&'a str),
-    /// One room: `room`. Messages carry the sender's index, because a receiver checks the order of each sender
+    /// One room. Messages carry the sender's index, because a receiver checks the order of each sender
     /// separately.
     Room { room: &'a str, sender: usize },
 }
 
-/// A message of fixed length whose send time and sequence number are overwritten for each use.
+/// A message of fixed length whose send time, sequence number and ID are overwritten for each use.
 #[derive(Debug)]
 pub(super) struct Template {
-    json: Vec<u8>,
+    text: Vec<u8>,
     time_at: usize,
     number_at: usize,
+    /// `None` if the message has no ID.
+    id_at: Option<usize>,
 }
 
 impl Template {
-    /// A `chat_message` whose payload has exactly `payload_bytes` bytes of JSON.
+    /// A message whose payload has exactly `payload_bytes` bytes of JSON.
     pub(super) fn new(
+        protocol: &dyn Protocol,
         destination: Destination<'_>,
         payload_bytes: usize,
+        acks: bool,
     ) -> Result<Self, LoadError> {
-        let (sender, address) = match destination {
-            Destination::User(user) => (String::new(), format!("\"receiverId\":\"{user}\"")),
-            Destination::Room { room, sender } => {
-                (format!(",\"s\":{sender}"), format!("\"room\":\"{room}\""))
-            }
+        let sender = match destination {
+            Destination::User(_) => String::new(),
+            Destination::Room { sender, .. } => format!(",\"s\":{sender}"),
         };
         let (open, close) = ("{\"text\":\"", "\"");
         let numbers = format!(",\"t\":{TIME_BASE},\"n\":{NUMBER_BASE}{sender}}}");
@@ -62,30 +66,35 @@ impl Template {
                 least: fixed + 1,
             });
         };
-        let head = format!(
-            "{{\"type\":\"chat_message\",\"payload\":{open}{}{close}",
-            "x".repeat(padding)
-        );
+        let Envelope { head, id_at, tail } = protocol.envelope(destination, acks);
+        let head = format!("{head}{open}{}{close}", "x".repeat(padding));
         let time_at = head.len() + 1 + TIME_KEY.len();
         let number_at = time_at + TIME_DIGITS + 1 + NUMBER_KEY.len();
         Ok(Self {
-            json: format!("{head}{numbers},{address}}}").into_bytes(),
+            text: format!("{head}{numbers}{tail}").into_bytes(),
             time_at,
             number_at,
+            id_at,
         })
     }
 
     /// Returns the message with these numbers filled in.
     pub(super) fn fill(&mut self, time_ns: u64, number: u64) -> &[u8] {
         put_digits(
-            &mut self.json[self.time_at..self.time_at + TIME_DIGITS],
+            &mut self.text[self.time_at..self.time_at + TIME_DIGITS],
             TIME_BASE + time_ns,
         );
         put_digits(
-            &mut self.json[self.number_at..self.number_at + NUMBER_DIGITS],
+            &mut self.text[self.number_at..self.number_at + NUMBER_DIGITS],
             NUMBER_BASE + number,
         );
-        &self.json
+        if let Some(id_at) = self.id_at {
+            put_digits(
+                &mut self.text[id_at..id_at + NUMBER_DIGITS],
+                NUMBER_BASE + number,
+            );
+        }
+        &self.text
     }
 }
 
@@ -153,6 +162,7 @@ fn put_digits(place: &mut [u8], mut value: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::protocol::{Centrifuge, Signalbox, SocketIo};
 
     fn filled(
         destination: Destination<'_>,
@@ -160,8 +170,8 @@ mod tests {
         time_ns: u64,
         number: u64,
     ) -> Vec<u8> {
-        let mut template =
-            Template::new(destination, payload_bytes).expect("the payload is large enough");
+        let mut template = Template::new(&Signalbox, destination, payload_bytes, false)
+            .expect("the payload is large enough");
         template.fill(time_ns, number).to_vec()
     }
 
@@ -190,12 +200,38 @@ mod tests {
     #[test]
     fn a_payload_without_room_for_the_numbers_is_refused_with_the_least_length() {
         let Err(LoadError::PayloadTooSmall { least, .. }) =
-            Template::new(Destination::User("b"), 10)
+            Template::new(&Signalbox, Destination::User("b"), 10, false)
         else {
             panic!("10 bytes were accepted");
         };
-        assert!(Template::new(Destination::User("b"), least).is_ok());
-        assert!(Template::new(Destination::User("b"), least - 1).is_err());
+        let fits = |payload_bytes| {
+            Template::new(&Signalbox, Destination::User("b"), payload_bytes, false).is_ok()
+        };
+        assert!(fits(least) && !fits(least - 1));
+    }
+
+    #[test]
+    fn every_protocol_gets_the_same_payload_and_the_id_of_the_message() {
+        let text = |protocol: &dyn Protocol| {
+            let template = Template::new(protocol, Destination::User("b"), 59, true);
+            let mut template = template.expect("the payload is large enough");
+            String::from_utf8_lossy(template.fill(77, 5)).into_owned()
+        };
+        let payload = r#"{"text":"xxxxxxxxxxxx","t":1000000000000077,"n":1000000005}"#;
+        assert_eq!(
+            text(&Signalbox),
+            format!(
+                r#"{{"type":"chat_message","id":"1000000005","payload":{payload},"receiverId":"b"}}"#
+            )
+        );
+        assert_eq!(
+            text(&SocketIo),
+            format!(r#"421000000005["message","b",{payload}]"#)
+        );
+        assert_eq!(
+            text(&Centrifuge),
+            format!(r#"{{"id":1000000005,"publish":{{"channel":"user:b","data":{payload}}}}}"#)
+        );
     }
 
     #[test]

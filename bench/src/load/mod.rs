@@ -4,7 +4,7 @@
 //! pair keeps a fixed number of messages in flight. Open loop means that messages are sent at fixed times regardless of
 //! the server. Its latency is measured from the time at which a message was due, so that a server cannot hide a stall.
 //!
-//! Messages are not fully parsed: a received message is only searched for its two numbers, the send time and the
+//! Each kind of server has a module in `protocol`. Messages are not fully parsed: a received message is only searched for its two numbers, the send time and the
 //! sequence number. Every message is accounted for: the report counts messages that were lost, duplicated or reordered.
 
 mod clock;
@@ -18,6 +18,7 @@ mod order;
 mod pace;
 mod plan;
 mod process;
+mod protocol;
 mod report;
 mod run;
 mod tally;

@@ -11,8 +11,8 @@ use super::plan::{Mode, Plan, Site, Target};
 /// Options of `signalbox-bench load`.
 #[derive(Debug, Clone, Args)]
 pub struct LoadArgs {
-    /// Server to put load on, e.g. ws://127.0.0.1:8080/ws; the path defaults to /ws. Given twice: the two sides of a
-    /// pair are on different servers
+    /// Server to put load on, e.g. ws://127.0.0.1:8080/ws; the path defaults to that of the target, /ws for ours. Given
+    /// twice: the two sides of a pair are on different servers
     #[arg(long = "url", required = true)]
     urls: Vec<String>,
     /// Kind of server behind the URL
@@ -51,6 +51,9 @@ pub struct LoadArgs {
     /// Bytes of a message's payload JSON
     #[arg(long, default_value_t = 128)]
     payload: usize,
+    /// Ask the server to confirm each message to its sender, and count the confirmations
+    #[arg(long)]
+    acks: bool,
     /// Process of the server: adds its CPU time and memory to the report
     #[arg(long)]
     cpu_pid: Option<u32>,
@@ -76,11 +79,16 @@ impl LoadArgs {
         let sites: Vec<Site> = self
             .urls
             .iter()
-            .map(|url| site(url))
+            .map(|url| site(url, self.target.protocol().path()))
             .collect::<Result<_, _>>()?;
         let remote = |site: &&Site| !site.address.ip().is_loopback();
         if let Some(site) = sites.iter().find(remote).filter(|_| !self.allow_remote) {
             return Err(LoadError::Remote(site.address.ip()));
+        }
+        if self.acks && !self.target.protocol().can_ack() {
+            return Err(LoadError::Options(
+                "the relay confirms no messages; leave out --acks",
+            ));
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if self.user_prefix.is_empty()
@@ -104,6 +112,7 @@ impl LoadArgs {
             duration,
             until_input_ends: self.until_input_ends,
             payload_bytes: self.payload,
+            acks: self.acks,
             cpu_pid: self.cpu_pid,
             user_prefix: self.user_prefix,
         })
@@ -145,8 +154,8 @@ impl LoadArgs {
     }
 }
 
-fn site(url: &str) -> Result<Site, LoadError> {
-    let (host, path) = split_url(url)?;
+fn site(url: &str, default_path: &str) -> Result<Site, LoadError> {
+    let (host, path) = split_url(url, default_path)?;
     Ok(Site {
         address: resolve(url, &host)?,
         host,
@@ -154,8 +163,8 @@ fn site(url: &str) -> Result<Site, LoadError> {
     })
 }
 
-/// Splits `ws://host:port/path` into host and path.
-fn split_url(url: &str) -> Result<(String, String), LoadError> {
+/// Splits `ws://host:port/path` into host and path. `default_path`, which may have a query, stands for a missing path.
+fn split_url(url: &str, default_path: &str) -> Result<(String, String), LoadError> {
     let wrong = || LoadError::Url(url.to_owned());
     let rest = url.strip_prefix("ws://").ok_or_else(wrong)?;
     let split = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -167,8 +176,11 @@ fn split_url(url: &str) -> Result<(String, String), LoadError> {
         return Err(wrong());
     }
     let path = match path {
-        "" | "/" => "/ws".to_owned(),
-        query if query.starts_with('?') => format!("/ws{query}"),
+        "" | "/" => default_path.to_owned(),
+        query if query.starts_with('?') && default_path.contains('?') => {
+            format!("{default_path}&{}", &query[1..])
+        }
+        query if query.starts_with('?') => format!("{default_path}{query}"),
         path => path.to_owned(),
     };
     Ok((host.to_owned(), path))
@@ -283,6 +295,35 @@ mod tests {
             target("--room-members 9 --rate 1").as_deref(),
             Some("/ws?userId=bench-4&room=bench-room")
         );
+    }
+
+    #[test]
+    fn every_target_has_its_own_path() {
+        let target = |options: &str| {
+            plan(&format!("{options} --connections 2"))
+                .map(|plan| plan.request_target(1))
+                .ok()
+        };
+        assert_eq!(
+            target("--target socket-io --url ws://127.0.0.1:1?a=b").as_deref(),
+            Some("/socket.io/?EIO=4&transport=websocket&a=b&userId=bench-1")
+        );
+        assert_eq!(
+            target("--target centrifuge --url ws://127.0.0.1:1").as_deref(),
+            Some("/connection/websocket?userId=bench-1")
+        );
+    }
+
+    #[test]
+    fn a_relay_cannot_be_asked_for_acks() {
+        let acks = |target: &str| {
+            let options = format!("--url ws://127.0.0.1:1 --pairs 1 --acks --target {target}");
+            plan(&options).map(|plan| plan.acks)
+        };
+        assert!(matches!(acks("relay"), Err(LoadError::Options(_))));
+        for target in ["signalbox", "socket-io", "centrifuge"] {
+            assert!(acks(target).is_ok_and(|acks| acks), "{target}");
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use super::protocol::{Centrifuge, Protocol, Relay, Signalbox, SocketIo};
+
 /// The kind of server behind the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Target {
@@ -12,6 +14,22 @@ pub enum Target {
     Relay,
     /// A server that speaks the wire protocol of Signalbox.
     Signalbox,
+    /// The Socket.IO server of `bench/peers/socketio`.
+    SocketIo,
+    /// The server on the Go library centrifuge of `bench/peers/centrifuge`.
+    Centrifuge,
+}
+
+impl Target {
+    /// The protocol of this kind of server.
+    pub(super) fn protocol(self) -> &'static dyn Protocol {
+        match self {
+            Self::Relay => &Relay,
+            Self::Signalbox => &Signalbox,
+            Self::SocketIo => &SocketIo,
+            Self::Centrifuge => &Centrifuge,
+        }
+    }
 }
 
 /// The kind of load.
@@ -74,6 +92,8 @@ pub struct Plan {
     pub until_input_ends: bool,
     /// Size of a payload in bytes.
     pub payload_bytes: usize,
+    /// Whether each message asks the server for a confirmation, which must come.
+    pub acks: bool,
     /// ID of the server's process.
     pub cpu_pid: Option<u32>,
     /// Prefix of user IDs.
@@ -114,11 +134,8 @@ impl Plan {
     pub fn request_target(&self, index: usize) -> String {
         let path = &self.site(index).path;
         let separator = if path.contains('?') { '&' } else { '?' };
-        let own = format!("{path}{separator}userId={}", self.user(index));
-        match (self.target, self.mode) {
-            (Target::Signalbox, _) | (_, Mode::Idle { .. }) => own,
-            (Target::Relay, Mode::Room { .. }) => format!("{own}&room={}", self.room()),
-            (Target::Relay, _) => format!("{own}&peer={}", self.user(index ^ 1)),
-        }
+        let user = self.user(index);
+        let more = self.target.protocol().query(self, index);
+        format!("{path}{separator}userId={user}{more}")
     }
 }

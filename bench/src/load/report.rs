@@ -31,6 +31,10 @@ pub struct Report {
     pub duplicated: u64,
     /// Messages of the whole run that arrived after a later one of the same sender.
     pub reordered: u64,
+    /// Confirmations of the server to senders, of the whole run.
+    pub acked: u64,
+    /// Messages of the whole run that asked for a confirmation and got none (with `--acks`).
+    pub unacked: u64,
     /// Error frames and failed sends of the whole run.
     pub errors: u64,
     /// Connections that closed before the end of the run.
@@ -77,9 +81,10 @@ impl Report {
             self.lost,
             self.duplicated,
             self.reordered,
+            self.unacked,
             self.errors,
             self.closed,
-        ] == [0; 5]
+        ] == [0; 6]
     }
 }
 
@@ -151,7 +156,12 @@ impl Report {
         writeln!(
             f,
             "  order      lost {lost}, duplicated {duplicated}, reordered {reordered}"
-        )
+        )?;
+        let (acked, unacked) = (self.acked, self.unacked);
+        if acked + unacked > 0 {
+            writeln!(f, "  acks       {acked}, missing {unacked}")?;
+        }
+        Ok(())
     }
 
     fn write_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

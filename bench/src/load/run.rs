@@ -14,17 +14,16 @@ use super::endpoint::{Behaviour, Endpoint, receive};
 use super::error::LoadError;
 use super::message::{Destination, Template};
 use super::pace;
-use super::plan::{Mode, Plan, Target};
+use super::plan::{Mode, Plan};
 use super::process::{Usage, usage};
 use super::report::{Latency, Report};
 use super::tally::Tally;
-use crate::frame::Opcode;
 
 /// Members of a room that send. Each receiver checks the order of each sender, so a few senders are enough, and many
 /// would cost memory.
 const ROOM_SENDERS_MAX: usize = 16;
 
-/// Time limit for all connections to be confirmed, as members of a room or by an answer to a heartbeat.
+/// Time limit for the server to answer a greeting, a join or a heartbeat on all connections.
 const CONFIRM_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Time limit for messages in flight to arrive after the last one was sent, and the silence after which the missing
@@ -51,11 +50,7 @@ pub async fn run(plan: &Plan) -> Result<Report, LoadError> {
     let connecting = Instant::now();
     let mut swarm = Swarm::connect(plan).await?;
     let connect_seconds = connecting.elapsed().as_secs_f64();
-    match (plan.target, plan.mode) {
-        (Target::Signalbox, Mode::Room { .. }) => swarm.join_room(&plan.room()).await?,
-        (Target::Signalbox, _) if plan.sites.len() > 1 => swarm.settle().await?,
-        _ => {}
-    }
+    swarm.get_ready(plan).await?;
     let pacing = swarm.start_traffic(plan.mode)?;
     if !matches!(plan.mode, Mode::Idle { .. }) {
         sleep(plan.warmup).await;
@@ -80,7 +75,7 @@ pub async fn run(plan: &Plan) -> Result<Report, LoadError> {
             std::panic::resume_unwind(panic);
         }
     }
-    swarm.drain(plan.mode).await;
+    swarm.drain(plan).await;
     swarm.close().await;
     Ok(swarm.report(plan, connect_seconds, before, &start, &end))
 }
@@ -132,7 +127,7 @@ impl Swarm {
         let tally = Tally::new()
             .map_err(|_| LoadError::Options("the latency histogram's bounds are not usable"))?;
         let tally = Arc::new(tally);
-        let senders = senders(plan.mode);
+        let (protocol, senders) = (plan.target.protocol(), senders(plan.mode));
         let behaviour = Behaviour {
             reply: matches!(plan.mode, Mode::Pairs { .. }),
             with_sender: matches!(plan.mode, Mode::Room { .. }),
@@ -148,7 +143,7 @@ impl Swarm {
             tally,
         };
         for ((reader, writer), template) in connect_all(plan).await?.into_iter().zip(templates) {
-            let endpoint = Arc::new(Endpoint::new(writer, template, senders));
+            let endpoint = Arc::new(Endpoint::new(protocol, writer, template, senders));
             swarm.receiving.spawn(receive(
                 reader,
                 Arc::clone(&endpoint),
@@ -157,32 +152,39 @@ impl Swarm {
             ));
             swarm.endpoints.push(endpoint);
         }
+        if protocol.greeting().is_some() {
+            swarm.wait_until_ready().await?;
+        }
         Ok(swarm)
     }
 
-    async fn join_room(&self, room: &str) -> Result<(), LoadError> {
-        let join = format!("{{\"type\":\"join\",\"room\":\"{room}\",\"id\":\"join\"}}");
-        self.confirm(&join).await
+    /// Makes all connections members of the room, or waits until every receiver can be reached.
+    async fn get_ready(&self, plan: &Plan) -> Result<(), LoadError> {
+        let protocol = plan.target.protocol();
+        let text = match plan.mode {
+            Mode::Room { .. } => protocol.join(&plan.room()),
+            Mode::Pairs { .. } | Mode::Open { .. } => protocol.settling().map(str::to_owned),
+            Mode::Idle { .. } => None,
+        };
+        let Some(text) = text else {
+            return Ok(());
+        };
+        self.tally.counts().ready = 0;
+        self.endpoints
+            .iter()
+            .for_each(|endpoint| endpoint.ask(&text));
+        self.wait_until_ready().await
     }
 
-    /// Waits until every connection has been answered by its server. From then on, the other servers find it.
-    async fn settle(&self) -> Result<(), LoadError> {
-        self.confirm("{\"type\":\"heartbeat\",\"id\":\"there\"}")
-            .await
-    }
-
-    /// Sends `text` on all connections and waits for all answers.
-    async fn confirm(&self, text: &str) -> Result<(), LoadError> {
-        for endpoint in &self.endpoints {
-            endpoint.send_frame(Opcode::Text, text.as_bytes());
-        }
+    /// Waits until the server has answered on all connections.
+    async fn wait_until_ready(&self) -> Result<(), LoadError> {
         let count = self.endpoints.len();
-        let all_joined = async {
-            while self.tally.counts().joined < count {
+        let all_ready = async {
+            while self.tally.counts().ready < count {
                 sleep(POLL_INTERVAL).await;
             }
         };
-        if timeout(CONFIRM_TIME_MAX, all_joined).await.is_ok() {
+        if timeout(CONFIRM_TIME_MAX, all_ready).await.is_ok() {
             return Ok(());
         }
         let counts = self.tally.counts();
@@ -192,7 +194,7 @@ impl Swarm {
             counts.first_errors.join("; ")
         };
         Err(LoadError::Join {
-            missing: count - counts.joined,
+            missing: count - counts.ready,
             count,
             seconds: CONFIRM_TIME_MAX.as_secs(),
             said,
@@ -218,22 +220,28 @@ impl Swarm {
         }
     }
 
-    /// Waits until every sent message has arrived, or until messages stop arriving.
-    async fn drain(&self, mode: Mode) {
-        let copies = if let Mode::Room { members, .. } = mode {
+    /// Waits until every sent message has arrived and, if it asked for it, was confirmed, or until neither happens any
+    /// more.
+    async fn drain(&self, plan: &Plan) {
+        let copies = if let Mode::Room { members, .. } = plan.mode {
             members as u64
         } else {
             1
         };
+        let acks = u64::from(plan.acks);
         let begun = Instant::now();
         let (mut arrived, mut last_arrival) = (0, begun);
         while begun.elapsed() < DRAIN_TIME_MAX && last_arrival.elapsed() < DRAIN_SILENCE {
-            let delivered = self.tally.counts().delivered;
-            if delivered >= self.tally.sent() * copies {
+            let (delivered, acked) = {
+                let counts = self.tally.counts();
+                (counts.delivered, counts.acked)
+            };
+            let sent = self.tally.sent();
+            if delivered >= sent * copies && acked >= sent * acks {
                 return;
             }
-            if delivered > arrived {
-                (arrived, last_arrival) = (delivered, Instant::now());
+            if delivered + acked > arrived {
+                (arrived, last_arrival) = (delivered + acked, Instant::now());
             }
             sleep(POLL_INTERVAL).await;
         }
@@ -268,6 +276,7 @@ impl Swarm {
             .map(|(before, end)| end.rss_bytes as f64 - before.rss_bytes as f64);
         let idle = matches!(plan.mode, Mode::Idle { .. });
         let (lost, duplicated, reordered) = self.order(plan.mode);
+        let asked = if plan.acks { self.tally.sent() } else { 0 };
         Report {
             mode: mode_name(plan.mode).to_owned(),
             connections: self.endpoints.len(),
@@ -281,6 +290,8 @@ impl Swarm {
             lost,
             duplicated,
             reordered,
+            acked: counts.acked,
+            unacked: asked.saturating_sub(counts.acked),
             errors: counts.errors,
             closed: counts.closed,
             first_errors: counts.first_errors.clone(),
@@ -333,24 +344,18 @@ fn senders(mode: Mode) -> usize {
 }
 
 fn template(plan: &Plan, index: usize) -> Result<Option<Template>, LoadError> {
-    match plan.mode {
-        Mode::Idle { .. } => Ok(None),
-        Mode::Pairs { .. } | Mode::Open { .. } => {
-            Template::new(Destination::User(&plan.user(index ^ 1)), plan.payload_bytes).map(Some)
-        }
-        Mode::Room { .. } if index >= senders(plan.mode) => Ok(None),
-        Mode::Room { .. } => {
-            let room = plan.room();
-            Template::new(
-                Destination::Room {
-                    room: &room,
-                    sender: index,
-                },
-                plan.payload_bytes,
-            )
-            .map(Some)
-        }
-    }
+    let (peer, room) = (plan.user(index ^ 1), plan.room());
+    let destination = match plan.mode {
+        Mode::Idle { .. } => return Ok(None),
+        Mode::Pairs { .. } | Mode::Open { .. } => Destination::User(&peer),
+        Mode::Room { .. } if index >= senders(plan.mode) => return Ok(None),
+        Mode::Room { .. } => Destination::Room {
+            room: &room,
+            sender: index,
+        },
+    };
+    let protocol = plan.target.protocol();
+    Template::new(protocol, destination, plan.payload_bytes, plan.acks).map(Some)
 }
 
 fn mode_name(mode: Mode) -> &'static str {

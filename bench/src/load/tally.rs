@@ -31,8 +31,10 @@ pub(super) struct Counts {
     pub(super) delivered: u64,
     /// Latency, in nanoseconds, of the messages sent during the measured time.
     pub(super) latency: Histogram<u64>,
-    /// Connections that were confirmed, as members of the room or by an answer to a heartbeat.
-    pub(super) joined: usize,
+    /// Connections that the server has answered since the last frame that it must answer: a greeting, a join.
+    pub(super) ready: usize,
+    /// Confirmations of messages.
+    pub(super) acked: u64,
     /// Error frames and failed sends.
     pub(super) errors: u64,
     /// Connections that closed before the end of the run.
@@ -71,7 +73,8 @@ impl Tally {
         let counts = Counts {
             delivered: 0,
             latency,
-            joined: 0,
+            ready: 0,
+            acked: 0,
             errors: 0,
             closed: 0,
             first_errors: Vec::new(),

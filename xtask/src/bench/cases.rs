@@ -51,6 +51,15 @@ impl Case {
         Self::Swap,
     ];
 
+    /// The cases that other servers can run too.
+    pub(crate) const COMPARABLE: [Self; 5] = [
+        Self::Pairs100x1,
+        Self::Pairs500x16,
+        Self::Open8000,
+        Self::Room1000,
+        Self::IdleMemory,
+    ];
+
     /// All cases.
     fn all() -> impl Iterator<Item = Self> {
         Self::DEFAULT
@@ -85,16 +94,10 @@ impl Case {
     /// Runs the case.
     pub(crate) fn run(self, bench: &Bench) -> anyhow::Result<CaseResult> {
         match self {
-            Self::Pairs100x1 => {
-                self.throughput(bench, &["--pairs", "100", "--in-flight", "1"], 0.75)
-            }
-            Self::Pairs500x16 => {
-                self.throughput(bench, &["--pairs", "500", "--in-flight", "16"], 0.30)
-            }
+            Self::Pairs100x1 => self.throughput(bench, 0.75),
+            Self::Pairs500x16 => self.throughput(bench, 0.30),
             Self::Open8000 => self.open_loop(bench),
-            Self::Room1000 => {
-                self.throughput(bench, &["--room-members", "1000", "--rate", "100"], 0.80)
-            }
+            Self::Room1000 => self.throughput(bench, 0.80),
             Self::IdleMemory => self.idle_memory(bench),
             Self::PluginShare => self.plugin_share(bench),
             Self::MetricsCost => watched::run(bench, self.name()),
@@ -104,9 +107,29 @@ impl Case {
         }
     }
 
-    fn throughput(self, bench: &Bench, options: &[&str], share: f64) -> anyhow::Result<CaseResult> {
+    /// The load of one of the cases that are a single load without changes, as options of the load generator; empty for
+    /// all others.
+    pub(crate) fn single_load(self, bench: &Bench) -> Vec<String> {
+        let options = match self {
+            Self::Pairs100x1 => "--pairs 100 --in-flight 1".to_owned(),
+            Self::Pairs500x16 => "--pairs 500 --in-flight 16".to_owned(),
+            Self::Open8000 => {
+                let even = bench.connections(8_000) / 2 * 2;
+                format!("--connections {even} --rate 4000")
+            }
+            Self::Room1000 => "--room-members 1000 --rate 100".to_owned(),
+            Self::IdleMemory => {
+                let wanted = if bench.quick { 2_000 } else { 10_000 };
+                format!("--connections {}", bench.connections(wanted))
+            }
+            _ => String::new(),
+        };
+        options.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn throughput(self, bench: &Bench, share: f64) -> anyhow::Result<CaseResult> {
         let mut result = CaseResult::default();
-        let rounds = Rounds::run(bench, options, &mut result)?;
+        let rounds = Rounds::run(bench, self, &mut result)?;
         result
             .rows
             .extend(rounds.throughput_rows(self.name(), share)?);
@@ -115,12 +138,7 @@ impl Case {
 
     fn open_loop(self, bench: &Bench) -> anyhow::Result<CaseResult> {
         let mut result = CaseResult::default();
-        let connections = (bench.connections(8_000) / 2 * 2).to_string();
-        let rounds = Rounds::run(
-            bench,
-            &["--connections", &connections, "--rate", "4000"],
-            &mut result,
-        )?;
+        let rounds = Rounds::run(bench, self, &mut result)?;
         result
             .rows
             .extend(rounds.throughput_rows(self.name(), 0.75)?);
@@ -141,10 +159,7 @@ impl Case {
 
     fn idle_memory(self, bench: &Bench) -> anyhow::Result<CaseResult> {
         let mut result = CaseResult::default();
-        let connections = bench
-            .connections(if bench.quick { 2_000 } else { 10_000 })
-            .to_string();
-        let rounds = Rounds::run(bench, &["--connections", &connections], &mut result)?;
+        let rounds = Rounds::run(bench, self, &mut result)?;
         let bytes = |reports: &[LoadReport]| -> anyhow::Result<Vec<f64>> {
             reports
                 .iter()
@@ -211,7 +226,9 @@ struct Rounds {
 
 impl Rounds {
     /// Starts a fresh process for each run, so that memory and caches of one run do not affect the next.
-    fn run(bench: &Bench, options: &[&str], result: &mut CaseResult) -> anyhow::Result<Self> {
+    fn run(bench: &Bench, case: Case, result: &mut CaseResult) -> anyhow::Result<Self> {
+        let options = case.single_load(bench);
+        let options: &Vec<&str> = &options.iter().map(String::as_str).collect();
         let mut rounds = Self {
             bare: Vec::new(),
             relay: Vec::new(),
@@ -230,9 +247,9 @@ impl Rounds {
             result.check("server", &server);
             eprintln!(
                 "   round {round}: bare relay {}, relay {}, server {}",
-                brief(&bare),
-                brief(&relay),
-                brief(&server)
+                bare.brief(),
+                relay.brief(),
+                server.brief()
             );
             rounds.bare.push(bare);
             rounds.relay.push(relay);
@@ -266,17 +283,6 @@ impl Rounds {
             row(relay, Target::ShareAtLeast(share)),
             row(bare, Target::None),
         ])
-    }
-}
-
-fn brief(report: &LoadReport) -> String {
-    match (
-        report.bytes_per_connection(),
-        report.delivered_per_cpu_second(),
-    ) {
-        (Ok(bytes), _) => format!("{bytes:.0} bytes a connection"),
-        (_, Ok(figure)) => format!("{figure:.0} per CPU second, p99 {:.2} ms", report.p99_ms()),
-        _ => "nothing measurable".to_owned(),
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) struct LoadReport {
     lost: u64,
     duplicated: u64,
     reordered: u64,
+    unacked: u64,
     errors: u64,
     closed: u64,
     first_errors: Vec<String>,
@@ -30,6 +31,7 @@ pub(crate) struct LoadReport {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 struct Latency {
+    p50_us: f64,
     p99_us: f64,
 }
 
@@ -55,9 +57,23 @@ impl LoadReport {
             .context("the load generator could not read the server's memory")
     }
 
+    /// The median of the latency, in milliseconds.
+    pub(crate) fn p50_ms(&self) -> f64 {
+        self.latency.p50_us / 1e3
+    }
+
     /// The 99th percentile of the latency, in milliseconds.
     pub(crate) fn p99_ms(&self) -> f64 {
         self.latency.p99_us / 1e3
+    }
+
+    /// The main figures in a few words.
+    pub(crate) fn brief(&self) -> String {
+        match (self.bytes_per_connection(), self.delivered_per_cpu_second()) {
+            (Ok(bytes), _) => format!("{bytes:.0} bytes a connection"),
+            (_, Ok(figure)) => format!("{figure:.0} per CPU second, p99 {:.2} ms", self.p99_ms()),
+            _ => "nothing measurable".to_owned(),
+        }
     }
 
     /// Describes what must not happen at any load; `None` if nothing of that happened.
@@ -66,11 +82,12 @@ impl LoadReport {
             lost,
             duplicated,
             reordered,
+            unacked,
             errors,
             closed,
             ..
         } = self;
-        if [*lost, *duplicated, *reordered, *errors, *closed] == [0; 5] {
+        if [*lost, *duplicated, *reordered, *unacked, *errors, *closed] == [0; 6] {
             return None;
         }
         let first = self
@@ -78,7 +95,7 @@ impl LoadReport {
             .first()
             .map_or_else(String::new, |text| format!(" ({text})"));
         Some(format!(
-            "{lost} lost, {duplicated} duplicated, {reordered} reordered, {errors} errors, {closed} closed{first}"
+            "{lost} lost, {duplicated} duplicated, {reordered} reordered, {unacked} not acked, {errors} errors, {closed} closed{first}"
         ))
     }
 }
@@ -139,7 +156,7 @@ fn command(bench: &Bench, subjects: &[&Subject], duration: Duration, options: &[
         command.args(["--target", subject.target(), "--cpu-pid", &pid]);
     }
     for subject in subjects {
-        command.args(["--url", &format!("ws://{}/ws", subject.address())]);
+        command.args(["--url", &format!("ws://{}", subject.address())]);
     }
     command.args(["--warmup", &format!("{}ms", bench.warmup().as_millis())]);
     command
@@ -238,7 +255,7 @@ mod tests {
     use super::*;
 
     const JSON: &str = r#"{"mode":"pairs","sent_in_all":11,"delivered":10,"latency":{"p50_us":1.0,"p99_us":1500.0},"lost":0,"duplicated":0,
-        "reordered":0,"errors":0,"closed":0,"first_errors":[],"delivered_per_cpu_second":5.0,"rss_per_connection_bytes":null}"#;
+        "reordered":0,"unacked":0,"errors":0,"closed":0,"first_errors":[],"delivered_per_cpu_second":5.0,"rss_per_connection_bytes":null}"#;
 
     #[test]
     fn the_figures_are_read_from_the_report() {

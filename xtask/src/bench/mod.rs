@@ -13,6 +13,7 @@ mod machine;
 mod neighbour;
 mod nodes;
 pub(crate) mod outcome;
+mod peers;
 mod subject;
 mod swap;
 pub(crate) mod watched;
@@ -48,6 +49,15 @@ pub(crate) struct BenchArgs {
     /// Measure only the cost of a plugin in each language, with the templates of `signalbox plugin new`
     #[arg(long, conflicts_with_all = ["cases", "redis"])]
     languages: bool,
+    /// Compare with other realtime servers, Socket.IO and Centrifuge; needs Node and Go
+    #[arg(long, conflicts_with_all = ["redis", "languages"])]
+    peers: bool,
+    /// With --peers: let the servers confirm each message to its sender
+    #[arg(long, requires = "peers")]
+    acks: bool,
+    /// With --peers: draw the figures into this SVG file
+    #[arg(long, requires = "peers", value_name = "FILE")]
+    chart: Option<PathBuf>,
     /// Measured time of one run, in whole seconds, e.g. 5s
     #[arg(long, default_value = "5s", value_parser = parse_seconds)]
     duration: Duration,
@@ -121,6 +131,9 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Exi
         languages::measure(&program("signalbox"), &program("signalbox-bench"))?;
         return Ok(ExitCode::SUCCESS);
     }
+    if args.peers {
+        return peers::run(workspace, args);
+    }
     let bench = prepare(workspace, args)?;
     let chosen = if args.redis {
         let others = args.cases.iter().copied();
@@ -161,6 +174,7 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Exi
     })
 }
 
+/// Builds what all cases need.
 fn prepare(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Bench> {
     requirements::ensure(&[WASM_TARGET])?;
     plugins::build_shipped(workspace)?;

@@ -122,7 +122,8 @@ impl Row {
 }
 
 impl Unit {
-    fn name(self) -> &'static str {
+    /// Its name for programs.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Count => "count",
             Self::Bytes => "bytes",
@@ -131,7 +132,8 @@ impl Unit {
         }
     }
 
-    fn write(self, value: f64) -> String {
+    /// A figure with its unit, for people.
+    pub(crate) fn write(self, value: f64) -> String {
         match self {
             Self::Count if value >= 1e6 => format!("{:.2}M", value / 1e6),
             Self::Count if value >= 1e4 => format!("{:.0}k", value / 1e3),

@@ -143,6 +143,17 @@ impl Subject {
         Self::start(command, "signalbox")
     }
 
+    /// Starts another server, whose protocol the load generator calls `target`. `configure` adds to its command.
+    pub(crate) fn other(
+        program: &Path,
+        target: &'static str,
+        configure: impl FnOnce(&mut Command),
+    ) -> anyhow::Result<Self> {
+        let mut command = with_open_files(program);
+        configure(&mut command);
+        Self::start(command, target)
+    }
+
     /// The address that it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
