@@ -23,7 +23,7 @@ use super::{
 /// How often the decision log is read while nothing is going on: one command per second and node.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The same while a version waits for its decision: nodes may go live up to this far apart.
+/// Like [`LOOK_INTERVAL`], while a version waits for its decision: nodes may go live up to this far apart.
 const LOOK_INTERVAL_IN_SWAP: Duration = Duration::from_millis(100);
 
 /// The pause after a decision could not be followed.

@@ -16,10 +16,10 @@ use super::{
     units,
 };
 
-/// Shortest secret of HS256 in bytes: a key as long as the hash (RFC 7518 §3.2).
+/// Minimum length of an HS256 secret in bytes: as long as the hash (RFC 7518 §3.2).
 pub const SECRET_BYTES_MIN: usize = 32;
 
-/// Puts settings together. The result means something only while nothing was added to `errors`.
+/// Assembles the settings. The result is only meaningful if nothing was added to `errors`.
 pub(super) fn assemble(
     settings: &Settings,
     folder: &Path,
@@ -384,7 +384,7 @@ fn limits(section: &Section) -> Limits {
     }
 }
 
-/// The name of this machine as a node name: illegal characters become `-`.
+/// The host name of this machine as a node name: characters that are not allowed become `-`.
 fn host_name() -> String {
     let name = rustix::system::uname()
         .nodename()

@@ -1,16 +1,16 @@
-//! Checks of text values. An error has the reason without the text, which may be a secret.
+//! Checks of text values. An error states the reason without the text, which may be a secret.
 
 use signalbox_protocol::event_type;
 
 /// A check of one text.
 pub(super) type Check = fn(&str) -> Result<(), String>;
 
-/// Anything goes.
+/// Accepts everything.
 pub(super) fn any(_: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A secret as it is meant to be: what surrounds it by mistake would be part of it.
+/// A secret without quotes or white space around it, which would become part of it by mistake.
 pub(super) fn secret(text: &str) -> Result<(), String> {
     if text.trim() != text || text.starts_with('\u{feff}') {
         return Err(
@@ -26,7 +26,7 @@ pub(super) fn secret(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The address of a JWKS, or nothing.
+/// The URL of a JWKS, or nothing.
 pub(super) fn jwks_url(text: &str) -> Result<(), String> {
     const HINT: &str = "write it such as https://login.example.com/.well-known/jwks.json";
     if text.is_empty() {
@@ -44,7 +44,7 @@ pub(super) fn jwks_url(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// An address of HTTP or HTTPS, and whether it holds a user or password. `hint` ends the error.
+/// An HTTP or HTTPS URL, and whether it contains a user or password. `hint` ends the error.
 fn http_address(text: &str, hint: &str) -> Result<(hyper::Uri, bool), String> {
     let uri: hyper::Uri = text
         .parse()
@@ -57,7 +57,7 @@ fn http_address(text: &str, hint: &str) -> Result<(hyper::Uri, bool), String> {
     Ok((uri, has_login))
 }
 
-/// The name of a node; empty stands for the name of the host.
+/// The name of a node; if it is empty, the host name is used.
 pub(super) fn node_id(text: &str) -> Result<(), String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if text.len() <= 64 && text.chars().all(legal) {
@@ -75,7 +75,7 @@ pub(super) fn plugin_name(text: &str) -> Result<(), String> {
     Err("is not a plugin name: write 1 to 64 of a-z 0-9 _ -".to_owned())
 }
 
-/// A path that must be there.
+/// A path, which must not be empty.
 pub(super) fn path(text: &str) -> Result<(), String> {
     if text.is_empty() || text.contains('\0') {
         return Err("is not a path: write the path of a file".to_owned());
@@ -91,7 +91,7 @@ pub(super) fn optional_path(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Addresses of Redis, comma separated. The reason shows nothing of them: they may hold passwords.
+/// Redis addresses, separated by commas. The reason does not contain them, because they may hold passwords.
 pub(super) fn redis_urls(text: &str) -> Result<(), String> {
     const HINT: &str = "write redis://host:port or rediss://user:password@host:port, comma separated, with special \
                         characters of a password as %xx";
@@ -131,18 +131,18 @@ fn redis_url(url: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// An address of Redis without user and password.
+/// A Redis address without user and password.
 pub(super) fn without_login(url: &str) -> String {
     let Some(mut parsed) = redis::parse_redis_url(url) else {
         return String::new();
     };
-    // Both refuse only addresses that have no host.
+    // Both fail only for addresses without a host.
     let _ = parsed.set_username("");
     let _ = parsed.set_password(None);
     parsed.into()
 }
 
-/// Whether an address of Redis asks for TLS.
+/// Whether a Redis address requires TLS.
 pub(super) fn is_tls(url: &str) -> bool {
     url.starts_with("rediss://")
 }
@@ -152,7 +152,7 @@ pub(super) fn split_redis_urls(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim)
 }
 
-/// Where a collector of OTLP is, or nothing. What follows the host is a path, to which that of the signal is added.
+/// The URL of an OTLP collector, or nothing. It may include a path, to which the path of the signal is added.
 pub(super) fn otlp_endpoint(text: &str) -> Result<(), String> {
     if text.is_empty() {
         return Ok(());
@@ -171,8 +171,8 @@ pub(super) fn otlp_endpoint(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What keys of Redis begin with. With empty braces a cluster would look at the whole key for its slot, and keys that
-/// belong together would be apart.
+/// The prefix of Redis keys. With empty braces, a cluster would hash the whole key to find its slot, and keys that
+/// belong together would be in different slots.
 pub(super) fn key_prefix(text: &str) -> Result<(), String> {
     if text.contains("{}") {
         return Err(
@@ -182,7 +182,7 @@ pub(super) fn key_prefix(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A namespace of CloudWatch.
+/// A CloudWatch namespace.
 pub(super) fn cloudwatch_namespace(text: &str) -> Result<(), String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "._-/#:".contains(c);
     let is_own = !text.starts_with(':') && !text.starts_with("AWS/");
@@ -195,7 +195,7 @@ pub(super) fn cloudwatch_namespace(text: &str) -> Result<(), String> {
     )
 }
 
-/// A region of AWS, or nothing. It becomes part of a host's name.
+/// An AWS region, or nothing. It becomes part of a host name.
 pub(super) fn region(text: &str) -> Result<(), String> {
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if text.len() <= 64 && text.chars().all(legal) {
@@ -204,7 +204,7 @@ pub(super) fn region(text: &str) -> Result<(), String> {
     Err("is not a region: write it as eu-central-1".to_owned())
 }
 
-/// The address of a service, or nothing.
+/// The URL of a service, or nothing.
 pub(super) fn endpoint(text: &str) -> Result<(), String> {
     const HINT: &str = "write http:// or https://, and a host";
     let host = match text.split_once("://") {
@@ -218,7 +218,7 @@ pub(super) fn endpoint(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Shortest key of an API. Nothing keeps the right key out, so guesses are limited by its length alone.
+/// Minimum length of an API key. A correct key is never throttled, so only its length protects against guessing.
 const KEY_BYTES_MIN: usize = 16;
 
 /// A key that travels in an `Authorization` header (RFC 6750 §2.1), or nothing.
@@ -237,7 +237,7 @@ pub(super) fn bearer_key(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The types that a plugin sees: an event type, a prefix with a final `*`, or `*`.
+/// A pattern for the types that a plugin sees: an event type, a prefix with a final `*`, or `*`.
 pub(super) fn event_pattern(text: &str) -> Result<(), String> {
     if event_type::is_built_in(text) {
         return Err(
@@ -247,7 +247,7 @@ pub(super) fn event_pattern(text: &str) -> Result<(), String> {
     spelled_as_pattern(text)
 }
 
-/// The types that clients may send: an event type, a prefix with a final `*`, or `*`.
+/// A pattern for the types that clients may send: an event type, a prefix with a final `*`, or `*`.
 pub(super) fn client_events(text: &str) -> Result<(), String> {
     if event_type::is_built_in(text) {
         return Err(
@@ -278,7 +278,7 @@ fn spelled_as_pattern(text: &str) -> Result<(), String> {
 ///
 /// # Errors
 ///
-/// The reason why it is none.
+/// The reason why it is not an origin.
 pub fn normal_origin(text: &str) -> Result<String, String> {
     const HINT: &str = "write it as the browser sends it, such as \"https://app.example.com\"";
     let lower = text.to_ascii_lowercase();

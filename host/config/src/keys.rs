@@ -1,6 +1,6 @@
-//! The table of all keys: the one place that knows their names, kinds, bounds and defaults.
+//! The table of all keys: the single place that defines their names, kinds, bounds and defaults.
 //!
-//! The reader of files, the names of environment variables and `docs/configuration.md` follow from it.
+//! The file reader, the names of environment variables and `docs/configuration.md` are derived from it.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ pub struct Key {
     pub name: &'static str,
     /// The kind of its value.
     pub(super) kind: ValueKind,
-    /// The default, written as in an environment variable; empty: none.
+    /// The default, written as in an environment variable; empty if there is none.
     pub default: &'static str,
-    /// A legal value other than the default, written as in an environment variable.
+    /// A valid value other than the default, written as in an environment variable.
     pub example: &'static str,
     /// When a change of it takes effect.
     pub change: ChangeEffect,
@@ -50,7 +50,7 @@ pub(super) enum ValueKind {
     Time(Duration, Duration),
     /// A size in bytes from the first to the second.
     Bytes(u64, u64),
-    /// A share, from 0 to 1.
+    /// A ratio from 0 to 1.
     Ratio,
     /// One of these words.
     Choice(&'static [&'static str]),
@@ -73,13 +73,14 @@ impl Key {
         }
     }
 
-    /// The environment variable that names a file with its value, for a secret.
+    /// For a secret: the environment variable that names a file with its value.
     pub fn file_variable(&self) -> Option<String> {
         self.secret
             .then(|| format!("{}{FILE_SUFFIX}", self.variable()))
     }
 
-    /// The environment variable that sets it; for a plugin's key with `NAME` in place of the plugin's name.
+    /// The environment variable that sets it; in the variable of a plugin's key, `NAME` is a placeholder for the
+    /// plugin's name.
     pub fn variable(&self) -> String {
         let section = match self.section {
             "plugins" => "PLUGINS__NAME".to_owned(),
@@ -97,15 +98,15 @@ impl Key {
 /// The prefix of all our variables.
 pub const PREFIX: &str = "SIGNALBOX_";
 
-/// The end of a variable's name that names a file with a secret.
+/// The suffix of variables that name a file with a secret.
 pub const FILE_SUFFIX: &str = "_FILE";
 
-/// Variables with our prefix that are no settings of the server: the command line client reads them.
+/// Variables with our prefix that are not settings of the server: the command line client reads them.
 pub const RESERVED_VARIABLES: [&str; 2] = ["SIGNALBOX_ADMIN_KEY", "SIGNALBOX_URL"];
 
-/// The variable names of others, with the keys that they set: of the Go server `websocket-app`, and of OpenTelemetry.
-/// `ENVIRONMENT` is known so that nobody need remove it, and sets nothing. `WSS_PORT` replaces the port of the address
-/// alone.
+/// Variables of other software, with the keys that they set: those of the Go server `websocket-app`, and of
+/// OpenTelemetry. `ENVIRONMENT` sets nothing, and is listed so that nobody has to remove it. `WSS_PORT` replaces only
+/// the port of the address.
 pub const OLD_VARIABLES: [(&str, Option<(&str, &str)>); 5] = [
     ("WSS_PORT", Some(("server", "listen"))),
     ("JWT_SECRET", Some(("auth", "jwt_secret"))),
@@ -150,7 +151,7 @@ pub fn names(section: &str) -> impl Iterator<Item = &'static str> {
         .map(|key| key.name)
 }
 
-/// The candidate that was probably meant: at most a third of it mistyped, at least one character.
+/// The candidate that was probably intended: at most a third of its characters may differ, and one always may.
 pub(super) fn nearest<S: AsRef<str>>(
     name: &str,
     candidates: impl IntoIterator<Item = S>,

@@ -1,4 +1,4 @@
-//! Dependencies that crates of the host must not have, and the names of its types.
+//! Rules for the crates of the host: forbidden dependencies, and the names of types.
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Crates without side effects, and crates that they must not depend on.
+/// Crates without side effects, with the crates that they must not depend on.
 const PURE: &[(&str, &[&str])] = &[
     ("protocol", &["tokio"]),
     ("websocket", &["tokio"]),

@@ -1,4 +1,4 @@
-//! Many nodes as one through Redis.
+//! Connects many nodes into one cluster through Redis.
 //!
 //! Routes: a set of server IDs for each user and room. [`routes`] alone writes it; [`lookup`] reads and caches it. A server ID
 //! counts only while its lease is valid ([`lease`]). A server without one is dead for good, because every boot has a new ID,
