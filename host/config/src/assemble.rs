@@ -13,7 +13,7 @@ use super::{
     live::Resolved,
     plugins,
     settings::{Section, Settings},
-    units,
+    units, url_checks,
 };
 
 /// Minimum length of an HS256 secret in bytes: as long as the hash (RFC 7518 §3.2).
@@ -128,13 +128,13 @@ fn broker(
     folder: &Path,
     errors: &mut Vec<ConfigError>,
 ) -> BrokerConfig {
-    let urls: Vec<String> = checks::split_redis_urls(&redis.text("url"))
+    let urls: Vec<String> = url_checks::split_redis_urls(&redis.text("url"))
         .map(str::to_owned)
         .collect();
     let is_known = redis.are_right(&["url", "ca_file"]);
     if is_known
         && redis.optional("ca_file").is_some()
-        && !urls.iter().all(|url| checks::is_tls(url))
+        && !urls.iter().all(|url| url_checks::is_tls(url))
     {
         errors.push(redis.error(
             &["ca_file"],

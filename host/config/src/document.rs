@@ -7,7 +7,8 @@ use toml::{
 
 use super::{
     errors::{ConfigError, SettingPlace},
-    keys::{self, nearest},
+    keys,
+    nearest::nearest,
     settings::{Section, Setting, Settings},
     values,
 };

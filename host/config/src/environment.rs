@@ -6,7 +6,8 @@ pub use super::dotenv::{FILES, gather};
 use super::{
     Environment,
     errors::{ConfigError, SettingPlace},
-    keys::{self, KEYS, Key, OLD_VARIABLES, PREFIX, nearest},
+    keys::{self, KEYS, Key, OLD_VARIABLES, PREFIX},
+    nearest::nearest,
     secret_files,
     settings::{self, Section, Setting, Settings},
     values::ConfigValue,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     checks::{self, Check},
-    http,
+    http, url_checks,
 };
 
 /// One key that can be set.
@@ -151,26 +151,6 @@ pub fn names(section: &str) -> impl Iterator<Item = &'static str> {
         .map(|key| key.name)
 }
 
-/// The candidate that was probably intended: at most a third of its characters may differ, and one always may.
-pub(super) fn nearest<S: AsRef<str>>(
-    name: &str,
-    candidates: impl IntoIterator<Item = S>,
-) -> Option<S> {
-    candidates
-        .into_iter()
-        .map(|candidate| {
-            (
-                strsim::damerau_levenshtein(name, candidate.as_ref()),
-                candidate,
-            )
-        })
-        .filter(|(distance, candidate)| {
-            *distance <= (candidate.as_ref().chars().count() / 3).max(1)
-        })
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
 const fn key(
     section: &'static str,
     name: &'static str,
@@ -245,7 +225,7 @@ pub const KEYS: [Key; 99] = [
         "A PEM file with the public key of RS256 or ES256; one of the four key sources of mode `jwt`"),
     key("auth", "jwks_file", ValueKind::Text(checks::optional_path), "", "jwks.json", Live,
         "A JWKS file with public keys of RS256 or ES256, chosen by `kid`; one of the four key sources of mode `jwt`"),
-    key("auth", "jwks_url", ValueKind::Text(checks::jwks_url), "", "https://login.example.com/.well-known/jwks.json", Live,
+    key("auth", "jwks_url", ValueKind::Text(url_checks::jwks_url), "", "https://login.example.com/.well-known/jwks.json", Live,
         "The URL of a JWKS with public keys of RS256 or ES256; one of the four key sources of mode `jwt`"),
     key("auth", "jwks_refresh_interval", millis(SECOND, 24 * HOUR), "10m", "1h", Live,
         "How often `jwks_url` is fetched again; a token with an unknown `kid` leads to a fetch too, every 30 s at most"),
@@ -257,7 +237,7 @@ pub const KEYS: [Key; 99] = [
     key("broker", "kind", ValueKind::Choice(&["memory", "redis"]), "memory", "redis", Restart,
         "The transport between nodes: `memory` for a single node, `redis` for a cluster"),
 
-    key("redis", "url", ValueKind::Text(checks::redis_urls), "redis://127.0.0.1:6379", "rediss://cache.example.com:6380", Restart,
+    key("redis", "url", ValueKind::Text(url_checks::redis_urls), "redis://127.0.0.1:6379", "rediss://cache.example.com:6380", Restart,
         "The servers, comma separated: one, some of a cluster, or the sentinels; `rediss://` for TLS; user and password are live").secret(),
     key("redis", "mode", ValueKind::Choice(&["auto", "single", "cluster", "sentinel"]), "auto", "cluster", Restart,
         "How the servers work together; `auto` asks them"),
@@ -324,7 +304,7 @@ pub const KEYS: [Key; 99] = [
         "The namespace of the metrics"),
     key("cloudwatch", "region", ValueKind::Text(checks::region), "", "eu-central-1", Restart,
         "The region; empty: the one that the SDK finds (`AWS_REGION`, a profile, the instance)"),
-    key("cloudwatch", "endpoint", ValueKind::Text(checks::endpoint), "", "https://vpce-1.monitoring.eu-central-1.vpce.amazonaws.com", Restart,
+    key("cloudwatch", "endpoint", ValueKind::Text(url_checks::endpoint), "", "https://vpce-1.monitoring.eu-central-1.vpce.amazonaws.com", Restart,
         "The endpoint of CloudWatch, if it is a custom one; empty: `AWS_ENDPOINT_URL`, or else the region's"),
     key("cloudwatch", "interval", millis(SECOND, HOUR), "60s", "30s", Restart,
         "Time between two pushes; each covers the time since the one before"),
@@ -339,7 +319,7 @@ pub const KEYS: [Key; 99] = [
     key("demo", "public", ValueKind::Bool, "false", "true", Restart,
         "Whether that page is also served on an address that is not a loopback"),
 
-    key("tracing", "otlp_endpoint", ValueKind::Text(checks::otlp_endpoint), "", "http://127.0.0.1:4318", Restart,
+    key("tracing", "otlp_endpoint", ValueKind::Text(url_checks::otlp_endpoint), "", "http://127.0.0.1:4318", Restart,
         "The receiver of spans, by OTLP over HTTP, such as `http://collector:4318`; empty: nowhere, and messages are not traced"),
     key("tracing", "sample_ratio", ValueKind::Ratio, "0.01", "0.5", Restart,
         "The share of messages that are traced, from 0 to 1"),
@@ -426,16 +406,6 @@ pub const KEYS: [Key; 99] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nearest_finds_typing_mistakes_and_nothing_else() {
-        let limits = || names("limits");
-        assert_eq!(nearest("frame_bytes_mx", limits()), Some("frame_bytes_max"));
-        assert_eq!(nearest("conections_max", limits()), Some("connections_max"));
-        assert_eq!(nearest("plugin", SECTIONS), Some("plugins"));
-        assert_eq!(nearest("games", SECTIONS), None);
-        assert_eq!(nearest("", SECTIONS), None);
-    }
 
     #[test]
     fn every_key_stands_once_in_a_known_section() {

@@ -6,9 +6,10 @@ use std::{
 };
 
 use super::{
-    Config, checks,
+    Config,
     keys::{ChangeEffect, KEYS, Key},
     settings::{Section, Settings},
+    url_checks,
     values::ConfigValue,
 };
 
@@ -64,7 +65,7 @@ impl Resolved {
         if (key.section, key.name) == ("redis", "url")
             && let ConfigValue::Text(urls) = &value
         {
-            let bare = checks::split_redis_urls(urls).map(checks::without_login);
+            let bare = url_checks::split_redis_urls(urls).map(url_checks::without_login);
             let bare = ConfigValue::Texts(bare.collect());
             self.0.insert((name.clone(), Part::Restart), bare);
             self.0.insert((name, Part::Live), value);
