@@ -1,7 +1,7 @@
-"""Checks payloads by a JSON schema for each event type. The schemas are the plugin's configuration; a refusal names the
-path that does not fit.
+"""Checks payloads against a JSON schema for each event type. The schemas are the plugin's configuration; a refusal names
+the path that does not fit.
 
-The work is done by the package fastjsonschema, which makes a function of each schema once, in init."""
+The package fastjsonschema compiles each schema to a function once, in init."""
 
 import json
 import re
@@ -19,13 +19,13 @@ checks: dict[str, Callable[[Any], Any]] = {}
 class Lifecycle(exports.Lifecycle):
     @guarded
     def init(self, config: str) -> None:
-        """Takes {"schemas": {"order.create": {...}}}; a schema that is wrong keeps the version from going live."""
+        """Reads {"schemas": {"order.create": {...}}}. An invalid schema keeps the version from going live."""
         schemas = json.loads(config).get("schemas")
         if not isinstance(schemas, dict) or not schemas:
             raise Err("config: schemas is missing: give a JSON schema for each event type")
         for event_type, schema in schemas.items():
             try:
-                # A schema in the network cannot be fetched, and defaults would change what is only looked at here.
+                # Remote schemas cannot be fetched. Defaults are off because they would modify the payload.
                 checks[event_type] = fastjsonschema.compile(schema, use_default=False)
             except Exception as error:
                 raise Err(f"config: schemas.{event_type}: {error}") from error
@@ -48,5 +48,5 @@ class Validation(exports.Validation):
             path = "payload" + error.name.removeprefix("data")
             signalbox.reject("schema", f"{path} {error.message.removeprefix(error.name).strip()}")
         except (ArithmeticError, RecursionError, re.error):
-            # What cannot be checked does not pass.
+            # Refuse payloads that cannot be checked.
             signalbox.reject("schema", "payload cannot be checked")

@@ -1,13 +1,13 @@
-/* Masks numbers of payment cards: in texts of the payload, of 13 to 19 digits in a row, also in groups with single blanks
- * or hyphens between them, all but the last four become asterisks. Numbers of the JSON are left alone.
+/* Masks payment card numbers. If a string in the payload has 13 to 19 digits in a row, even in groups separated by
+ * single spaces or hyphens, all but the last four become asterisks. JSON numbers do not change.
  *
- * It looks at the JSON text as it is, once, and copies only where there is something to mask. A digit may be an escape. */
+ * The plugin scans the JSON text once and copies it only if there is something to mask. A digit may be an escape. */
 #include "signalbox.h"
 #include "signalbox_json.h"
 
 enum { DIGITS_MIN = 13, DIGITS_MAX = 19, DIGITS_LEFT = 4 };
 
-/* A character of a JSON string: how it is written, and which it is, 0 for all but ASCII. */
+/* A character of a JSON string: its length in the JSON text, and its ASCII value or 0. */
 typedef struct { size_t length; char is; } character;
 
 static character at(sb_string text, size_t i) {
@@ -20,7 +20,7 @@ static character at(sb_string text, size_t i) {
 
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-/* Where a row of digits that begins at `start` ends, and how many it has. */
+/* Returns the end of the row of digits that begins at `start`, and counts its digits. */
 static size_t row(sb_string text, size_t start, size_t *digits) {
     size_t end = start;
     *digits = 0;
@@ -30,14 +30,14 @@ static size_t row(sb_string text, size_t start, size_t *digits) {
             ++*digits;
             end = i + next.length;
         } else if ((next.is != ' ' && next.is != '-') || end != i) {
-            break; /* Neither a digit nor the first blank after one. */
+            break; /* Neither a digit nor the first separator after one. */
         }
         i += next.length;
     }
     return end;
 }
 
-/* Copies a row of digits, the first `hidden` of them as asterisks. */
+/* Copies a row of digits, with the first `hidden` digits as asterisks. */
 static char *masked(char *to, sb_string text, size_t start, size_t end, size_t hidden) {
     for (size_t i = start; i < end;) {
         character next = at(text, i);

@@ -1,8 +1,9 @@
-// Who is there: tells a room when somebody comes or goes, and answers `presence.list` with everybody.
+// Presence tracks which users are online. It notifies a room when a user joins or leaves, and answers `presence.list`
+// with all names.
 //
-// A user with several connections comes with the first and goes with the last. Somebody whose connection breaks and comes
-// back at once is no news: there is one notice of each user in so many seconds. Clients show that they are there by
-// `presence.here`; whoever does not is gone, as are all on a node that was killed.
+// A user joins with the first connection and leaves with the last. There is at most one notice about a user in
+// `quiet_seconds`, so a connection that keeps breaking does not flood the room. Clients renew their entry with
+// `presence.here`. Entries that are not renewed expire, and so do those of a killed node.
 package main
 
 import (
@@ -16,24 +17,24 @@ import (
 	"signalbox/plugin/lifecycle"
 )
 
-// room is where notices go. Everybody who connects is put into it.
+// room gets the notices. Every client that connects joins it.
 const room = "presence"
 
-// rosterKey is where it is kept who is there.
+// rosterKey is the key of the roster in the store.
 const rosterKey = "roster"
 
-// attempts to change the roster before giving up: others may change it at the same time.
+// attempts is how often a change of the roster is tried: other calls may change it at the same time.
 const attempts = 8
 
-// goneMax is of how many users whose time is over one call tells: each takes an operation of the store.
+// goneMax is how many expired users one call reports: each takes a store operation.
 const goneMax = 8
 
 var config = struct {
-	// QuietSeconds is the time after a notice without another one of the same user.
+	// QuietSeconds is the time after a notice in which there is no other one about the same user.
 	QuietSeconds uint32 `json:"quiet_seconds"`
-	// LeaseSeconds is how long a sign of life counts.
+	// LeaseSeconds is how long an entry lasts after it was renewed.
 	LeaseSeconds uint32 `json:"lease_seconds"`
-	// ListMax is how many names are kept: a value of the store has 64 KiB at most.
+	// ListMax is how many users are listed: a value in the store has at most 64 KiB.
 	ListMax int `json:"list_max"`
 }{QuietSeconds: 10, LeaseSeconds: 60, ListMax: 1000}
 
@@ -110,13 +111,15 @@ func list() ([]plugin.Action, error) {
 	return []plugin.Action{plugin.Reply("presence.list", who.Names(plugin.Now()))}, refuse(err)
 }
 
-// changed is what became of the roster: whether a user was and is there, and who else is no longer.
+// changed is the result of a change: whether the user was online before and is online after it, and which users have
+// expired.
 type changed struct {
 	before, after bool
 	gone          []string
 }
 
-// change changes the roster, until nobody was faster. Whoever does it also takes out those whose time is over.
+// change changes the roster and removes expired users. It retries if another call has changed the roster at the same
+// time.
 func change(user string, to func(who roster.Roster, until uint64)) (changed, error) {
 	for range attempts {
 		value, _, err := plugin.Get(rosterKey)
@@ -142,7 +145,7 @@ func change(user string, to func(who roster.Roster, until uint64)) (changed, err
 	return changed{}, errors.New("the roster changes too fast")
 }
 
-// left are the notices of those whose time was over, save of the user that the call is about.
+// left returns the notices about expired users, except the user that the call is about.
 func left(gone []string, user string) []plugin.Action {
 	var notices []plugin.Action
 	for _, name := range gone {
@@ -153,7 +156,7 @@ func left(gone []string, user string) []plugin.Action {
 	return notices
 }
 
-// notice tells the room, unless it was told about this user a moment ago.
+// notice returns a notice to the room, or none if there was one about this user within QuietSeconds.
 func notice(eventType, user string) []plugin.Action {
 	count, err := plugin.Increment("told:"+user, 1, config.QuietSeconds)
 	if err != nil || count > 1 {
@@ -162,7 +165,7 @@ func notice(eventType, user string) []plugin.Action {
 	return []plugin.Action{plugin.Announce(plugin.NewDraft(eventType, plugin.Room(room), user))}
 }
 
-// refuse says what a client may know of an error.
+// refuse logs an error and returns a refusal without its details.
 func refuse(err error) error {
 	if err == nil {
 		return nil

@@ -1,12 +1,12 @@
-// The page: names, conversations, and what became of each message.
+// The page: names, conversations, and the result of each message.
 
 import { Connection } from "./connection.js";
 import { element, time, watchPlugins } from "./plugins.js";
 
-/** Messages that a conversation keeps. */
+/** The number of messages that a conversation keeps. */
 const MESSAGES_MAX = 500;
 
-/** How long somebody is shown as typing after they said so, and how often one says so. */
+/** How long a user is shown as typing after a `chat.typing`, and how often the page sends one. */
 const TYPING_MS = 4_000;
 const TYPING_EVERY_MS = 2_000;
 
@@ -17,10 +17,10 @@ let connection = null;
 let current = null;
 let saidTyping = 0;
 
-/** What was said with whom: `@bob` or `#lobby` to its list of messages. */
+/** Conversations by name, such as `@bob` or `#lobby`. */
 const conversations = new Map();
 
-// The way in.
+// Sign-in.
 
 const options = await fetch("options.json").then((answer) => answer.json()).catch(() => ({}));
 at("token-field").hidden = options.auth !== "jwt";
@@ -244,11 +244,11 @@ function take({ type, payload, senderId, room }) {
     return;
   }
   if (!senderId && !room) {
-    // `joined`, `left`, and what the platform itself says.
+    // `joined`, `left`, and messages from the platform.
     return;
   }
   if (room && senderId === connection.name && type === "chat_message") {
-    // One's own words in a room come back; they stand there already, as they were typed.
+    // Rooms echo the user's own messages, which are already shown.
     return;
   }
   const text = typeof payload === "string" ? payload : payload?.text;

@@ -1,12 +1,12 @@
-// A connection that comes back: the wire of docs/protocol.md, without a library.
+// A connection that reconnects: the protocol in docs/protocol.md, without a library.
 
 const RETRY_FIRST_MS = 500;
 const RETRY_MAX_MS = 15_000;
 
-/** How long an answer may take until it is given up. */
+/** How long to wait for an answer. */
 const ANSWER_MS = 10_000;
 
-/** The frame in what came, null where there is none. */
+/** Parses a frame; null if the data is not a frame. */
 function read(data) {
   try {
     const frame = JSON.parse(data);
@@ -17,8 +17,8 @@ function read(data) {
 }
 
 /**
- * One user's connection. Events: `state` (`connecting`, `online`, `lost`, `ended`), `frame` (whatever is neither an answer
- * nor a welcome) and `welcome`.
+ * One user's connection. Events: `state` (`connecting`, `online`, `lost`, `ended`), `welcome`, and `frame` for every
+ * frame that is neither a welcome nor an answer.
  */
 export class Connection extends EventTarget {
   #socket = null;
@@ -29,7 +29,7 @@ export class Connection extends EventTarget {
   #ended = false;
   #rooms = new Set();
 
-  /** How often it has come back. */
+  /** The number of reconnects. */
   reconnects = 0;
 
   constructor(name, token, path = "/ws") {
@@ -40,7 +40,7 @@ export class Connection extends EventTarget {
     this.#open();
   }
 
-  /** Sends a frame, and resolves to its `ack` or `error`, with the milliseconds that took. */
+  /** Sends a frame and resolves to its `ack` or `error`, with the elapsed time in `ms`. */
   ask(frame) {
     const id = String(this.#next++);
     if (this.#socket?.readyState !== WebSocket.OPEN) {
@@ -67,7 +67,7 @@ export class Connection extends EventTarget {
     }
   }
 
-  /** Becomes a member of a room, now and after each reconnect. */
+  /** Joins a room, now and after each reconnect. */
   async join(room) {
     const answer = await this.ask({ type: "join", room });
     if (answer.type === "ack") {
@@ -76,7 +76,7 @@ export class Connection extends EventTarget {
     return answer;
   }
 
-  /** Ends it for good. */
+  /** Closes the connection and does not reconnect. */
   close() {
     this.#ended = true;
     clearTimeout(this.#timer);
@@ -108,7 +108,7 @@ export class Connection extends EventTarget {
       this.#attempt = 0;
       this.#say("online");
       this.dispatchEvent(new CustomEvent("welcome", { detail: payload }));
-      // Memberships are of a connection, and ended with the last one.
+      // Memberships end with the connection, so join the rooms again.
       for (const room of this.#rooms) {
         this.tell({ type: "join", room });
       }
@@ -124,7 +124,7 @@ export class Connection extends EventTarget {
     for (const answered of [...this.#waiting.values()]) {
       answered(lost);
     }
-    // 4500 to 4999: do not come back. 1006 before a welcome: the upgrade was refused, or nobody is there.
+    // 4500 to 4999: do not reconnect. 1006 before a welcome: the upgrade was refused, or the server does not answer.
     if (this.#ended || (code >= 4500 && code <= 4999)) {
       this.#say("ended", { code, reason });
       return;

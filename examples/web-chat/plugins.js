@@ -1,4 +1,4 @@
-// The panel of plugins: which versions are live, and what replaced what.
+// The panel of plugins: the live versions and recent swaps.
 
 const LOOK_MS = 1_000;
 const SWAPS_MAX = 50;
@@ -11,7 +11,7 @@ const STATES = {
   failed: "refused",
 };
 
-/** Keeps the panel up to date, and calls `swapped(name, old, version)` when a plugin has another version. */
+/** Keeps the panel up to date, and calls `swapped(name, old, version)` when the live version of a plugin changes. */
 export function watchPlugins(swapped) {
   const live = new Map();
   let known = false;
@@ -32,7 +32,7 @@ export function watchPlugins(swapped) {
         known = true;
       }
     } catch {
-      // The server is away; the connection says so.
+      // The server is unreachable; the connection state shows that.
     }
     setTimeout(look, LOOK_MS);
   };
@@ -80,7 +80,7 @@ function note(plugin, old) {
   }
 }
 
-/** An element with text that is never markup. */
+/** Creates an element. The text is never parsed as markup. */
 export function element(name, className, text) {
   const made = document.createElement(name);
   if (className) {
@@ -92,7 +92,7 @@ export function element(name, className, text) {
   return made;
 }
 
-/** The time of day. */
+/** Formats the time of day. */
 export function time(when) {
   return new Date(when).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 }

@@ -3,7 +3,7 @@
 
     SIGNALBOX_API_KEY=first-key-of-16-or-more python3 send_by_api.py ann order_paid '{"order": 7}'
 
-Use this where you can: the message goes through the plugins, and the answer says what became of it.
+Prefer this method: the message goes through the plugins, and the answer contains its status.
 """
 
 import json
@@ -18,7 +18,7 @@ ATTEMPTS = 5
 
 
 def send(user, event_type, payload):
-    """Returns {"messageId", "status"}; status "offline" means that the user is connected nowhere."""
+    """Returns {"messageId", "status"}. The status "offline" means that the user has no connection."""
     body = {"type": event_type, "payload": payload, "receiverId": user, "senderId": ""}
     request = urllib.request.Request(
         URL + "/api/messages",
@@ -30,7 +30,7 @@ def send(user, event_type, payload):
 
 
 def error_in(answer):
-    """What the server says is wrong. A proxy in between may answer something else than JSON."""
+    """Returns the server's error. A proxy in between may answer with something other than JSON."""
     try:
         return json.load(answer)["error"]
     except (ValueError, KeyError, TypeError):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Sends a message through Redis, as workers of websocket-app do: look where the user is, and publish there.
+"""Sends a message through Redis, as workers of websocket-app do: looks up the user's servers and publishes to them.
 
     python3 send_by_redis.py ann order_paid '{"order": 7}'
 
-It goes past the plugins, and nobody says whether it arrived. Speaks RESP itself, so it needs nothing but Python; a
-cluster wants a client that follows redirections.
+The message bypasses the plugins, and there is no confirmation of delivery. This program implements RESP itself, so it needs
+only Python. A Redis cluster needs a client that follows redirections.
 """
 
 import datetime
@@ -19,7 +19,7 @@ PREFIX = os.environ.get("REDIS_KEY_PREFIX", "")  # redis.key_prefix of the nodes
 
 
 class Redis:
-    """As much of a client as this takes."""
+    """A minimal Redis client."""
 
     def __init__(self, host, port):
         self.stream = socket.create_connection((host, port), timeout=5).makefile("rwb")
@@ -49,7 +49,7 @@ class Redis:
 
 
 def send(redis, user, event_type, payload):
-    """Publishes to every server that holds the user, and returns how many listened."""
+    """Publishes to every server with a connection of the user, and returns how many servers listened."""
     message = json.dumps(
         {
             "type": event_type,
@@ -58,12 +58,12 @@ def send(redis, user, event_type, payload):
             "senderId": "",
             "timestamp": datetime.datetime.now(datetime.timezone.utc).isoformat(),
         },
-        # What receivers cannot read, such as NaN or half of a surrogate pair, is an error here.
+        # Values that receivers cannot read, such as NaN or half of a surrogate pair, raise an error here.
         allow_nan=False,
         ensure_ascii=False,
     )
     servers = redis.command("SMEMBERS", f"{PREFIX}user_servers:{user}")
-    # A server that crashed may still be listed; nobody listens there, and its lease is over.
+    # A crashed server may still be listed, but it does not listen and its lease has expired.
     return sum(redis.command("PUBLISH", f"{PREFIX}server:{server}", message) for server in servers)
 
 

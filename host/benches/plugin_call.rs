@@ -1,9 +1,9 @@
-//! What a call to a plugin costs on one thread with nothing else going on: `cargo bench -p signalbox --bench plugin_call`.
+//! Measures the cost of a plugin call on one thread of an idle machine: `cargo bench -p signalbox --bench plugin_call`.
 //!
-//! Prints the median of several rounds in nanoseconds for each interface, with the shipped chat plugin; and the price of a trap,
-//! with the guest `hostile` of the tests (`cargo xtask plugins --guests`), where that is built: `trap` is a call that traps and is
-//! answered, `replace` the same until an instance stands in the place of the one that is lost. Figures of two builds
-//! compare only when both ran on one machine one after the other.
+//! Prints the median of several rounds in nanoseconds for each interface, with the shipped chat plugin. If the guest
+//! `hostile` of the tests is built (`cargo xtask plugins --guests`), it also prints the cost of a trap: `trap` is a
+//! call that traps and is answered, `replace` includes the time until another instance has replaced the lost one. Only
+//! compare figures of two builds that ran on one machine, one after the other.
 
 use std::{
     path::Path,

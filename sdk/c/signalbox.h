@@ -1,8 +1,8 @@
-/* Signalbox plugins in C: the types of signalbox:plugin@1.0.0, what the server offers, and macros that export what a
- * plugin does. One file; include it in one source file of a plugin.
+/* Signalbox plugins in C: the types of signalbox:plugin@1.0.0, the functions of the server, and macros that export the
+ * functions of a plugin. Include this header in only one source file of a plugin.
  *
- * Memory: whatever is received, and whatever sb_alloc and sb_text return, is freed when the server has read the answer
- * of the call. Nothing has to be freed, and nothing of it may be kept for the next call. */
+ * Memory: everything that is received from the server, and everything that sb_alloc and sb_text return, is freed after
+ * the server has read the result of the call. The plugin frees nothing, and must not keep pointers for later calls. */
 #ifndef SIGNALBOX_H
 #define SIGNALBOX_H
 
@@ -12,21 +12,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- Values. Texts are UTF-8 and have no zero at their end. ---- */
+/* ---- Values. Strings are UTF-8 and have no terminating zero. ---- */
 
 typedef struct { const char *at; size_t length; } sb_string;
 
 typedef struct { const uint8_t *at; size_t length; } sb_bytes;
 
-/* SB("text") is a string of a literal. */
+/* SB("text") makes an sb_string from a string literal. */
 #define SB(literal) ((sb_string){(literal), sizeof(literal) - 1})
 
 typedef enum { SB_NOBODY = -1, SB_SENDER, SB_USER, SB_ROOM, SB_EVERYONE } sb_to;
 
-/* Where a message goes; `name` is of the user or the room. */
+/* The receivers of a message. `name` is the ID of the user or the name of the room. */
 typedef struct { sb_to to; sb_string name; } sb_destination;
 
-/* A message on its way in. `payload` is JSON text, `timestamp` is in milliseconds since 1970. */
+/* An incoming message. `payload` is JSON text, `timestamp` is in milliseconds since 1970. */
 typedef struct {
     sb_string id, type, sender;
     sb_destination destination;
@@ -34,13 +34,13 @@ typedef struct {
     uint64_t timestamp;
 } sb_message;
 
-/* A message that a plugin makes. */
+/* A message that a plugin creates. */
 typedef struct { sb_string type; sb_destination destination; sb_string payload; } sb_draft;
 
-/* A refusal: `code` is for programs (1 to 64 of a-z 0-9 _ . -), `reason` for people. No code: no refusal. */
+/* A refusal: `code` is for programs (1 to 64 of a-z 0-9 _ . -), `reason` for people. An empty code means no refusal. */
 typedef struct { sb_string code, reason; } sb_rejection;
 
-/* What a transformation makes of a message; `rejection` where it is SB_REFUSED, `draft` where it is SB_CHANGED. */
+/* The result of a transformation. `rejection` is used if `is` is SB_REFUSED, `draft` if it is SB_CHANGED. */
 typedef struct {
     enum { SB_UNCHANGED, SB_CHANGED, SB_DROPPED, SB_REFUSED } is;
     sb_draft draft;
@@ -49,10 +49,11 @@ typedef struct {
 
 typedef struct { uint16_t code; sb_string reason; } sb_disconnection;
 
-/* The memory of an instance, in a format that the plugin's author numbers; `error` where it cannot be saved. */
+/* The memory of an instance. The plugin's author numbers the formats of `data`. If the memory cannot be saved, `error`
+ * is not empty. */
 typedef struct { uint32_t format; sb_bytes data; sb_string error; } sb_snapshot;
 
-/* Something that the server is to do. */
+/* Something that the server should do after a call. */
 typedef struct {
     enum { SB_DELIVER, SB_SEND, SB_ANNOUNCE, SB_JOIN, SB_LEAVE, SB_DISCONNECT } is;
     sb_draft draft;                 /* SB_SEND, SB_ANNOUNCE */
@@ -60,10 +61,10 @@ typedef struct {
     sb_disconnection disconnection; /* SB_DISCONNECT */
 } sb_action;
 
-/* A list of actions, or a refusal where that has a code. */
+/* A list of actions, or a refusal if `rejection` has a code. */
 typedef struct { const sb_action *at; size_t length; sb_rejection rejection; } sb_actions;
 
-/* One connection of a user; `claims` is JSON text. */
+/* A connection of a user. `claims` is JSON text, `connected_at` is in milliseconds since 1970. */
 typedef struct { sb_string connection, user, claims, address; uint64_t connected_at; } sb_client;
 
 #define SB_OK ((sb_rejection){{0, 0}, {0, 0}})
@@ -73,13 +74,14 @@ static inline bool sb_equal(sb_string a, sb_string b) {
     return a.length == b.length && memcmp(a.at, b.at, a.length) == 0;
 }
 
-/* ---- Memory of a call. ---- */
+/* ---- Memory for one call. ---- */
 
 static struct sb_block { struct sb_block *before; } *sb_blocks;
 static _Alignas(8) uint8_t sb_memory[32768];
 static size_t sb_used;
 
-/* Memory until the answer of this call has been read. Fails the call where there is none. */
+/* Allocates memory that is freed after the server has read the result of this call. Fails the call if memory runs
+ * out. */
 static inline void *sb_alloc(size_t size) {
     size_t rounded = (size + 7) & ~(size_t)7;
     if (rounded >= size && rounded <= sizeof sb_memory - sb_used) {
@@ -87,7 +89,7 @@ static inline void *sb_alloc(size_t size) {
         sb_used += rounded;
         return at;
     }
-    /* The pointer to the block before takes 8 bytes, so that what follows stays aligned. */
+    /* The pointer to the previous block takes 8 bytes, so that the memory after it stays aligned. */
     struct sb_block *block = size <= SIZE_MAX - 8 ? malloc(size + 8) : NULL;
     if (!block) __builtin_trap();
     block->before = sb_blocks;
@@ -104,7 +106,7 @@ static inline void sb_free_all(void) {
     sb_used = 0;
 }
 
-/* The texts one after another: sb_text(3, SB("a"), b, SB("c")). */
+/* Concatenates strings: sb_text(SB("a"), b, SB("c")). */
 static inline sb_string sb_join_texts(const sb_string *parts, size_t count) {
     size_t length = 0;
     for (size_t i = 0; i < count; i++) length += parts[i].length;
@@ -118,7 +120,7 @@ static inline sb_string sb_join_texts(const sb_string *parts, size_t count) {
 #define sb_text(...) \
     sb_join_texts((const sb_string[]){__VA_ARGS__}, sizeof((const sb_string[]){__VA_ARGS__}) / sizeof(sb_string))
 
-/* A text as JSON, in quotes. */
+/* Encodes a string as JSON, with quotes. */
 static inline sb_string sb_quote(sb_string text) {
     static const char hex[] = "0123456789abcdef";
     char *at = sb_alloc(text.length * 6 + 2), *to = at;
@@ -148,7 +150,7 @@ __attribute__((export_name("cabi_realloc"))) void *sb_realloc(void *old, size_t 
     return at;
 }
 
-/* ---- What the server offers. ---- */
+/* ---- Functions of the server. ---- */
 
 #define SB_IMPORT(interface, function) \
     __attribute__((import_module("signalbox:plugin/" interface "@1.0.0"), import_name(function)))
@@ -176,10 +178,10 @@ typedef enum { SB_DEBUG, SB_INFO, SB_WARN, SB_ERROR } sb_level;
 
 static inline void sb_log(sb_level level, sb_string line) { sb_import_log(level, line.at, line.length); }
 
-/* Why an operation of the store was not done. */
+/* Why an operation of the store failed; SB_STORED if it succeeded. */
 typedef enum { SB_STORED = -1, SB_TOO_LARGE, SB_NOT_A_NUMBER, SB_TOO_MANY_CALLS, SB_UNAVAILABLE } sb_store_error;
 
-/* The connection that the call is about; false where there is none. */
+/* Gets the connection that the call is about; false if there is none. */
 static inline bool sb_current_client(sb_client *client) {
     struct { uint8_t is_some; _Alignas(8) sb_client client; } area;
     sb_import_client(&area);
@@ -193,7 +195,7 @@ static inline sb_string sb_node(void) {
     return node;
 }
 
-/* Reads a value; `at` is 0 where there is none. */
+/* Reads a value. `at` is a null pointer if the key does not exist. */
 static inline sb_store_error sb_get(sb_string key, sb_bytes *value) {
     struct { uint8_t is_error; union { uint8_t error; struct { uint8_t is_some; sb_bytes value; } option; } is; } area;
     sb_import_get(key.at, key.length, &area);
@@ -203,7 +205,7 @@ static inline sb_store_error sb_get(sb_string key, sb_bytes *value) {
     return SB_STORED;
 }
 
-/* Writes a value, and forgets it after `ttl` seconds; 0 keeps it for good. */
+/* Writes a value, which expires after `ttl` seconds; 0 means never. */
 static inline sb_store_error sb_set(sb_string key, sb_bytes value, uint32_t ttl) {
     uint8_t area[2];
     sb_import_set(key.at, key.length, value.at, value.length, ttl != 0, ttl, area);
@@ -216,7 +218,8 @@ static inline sb_store_error sb_remove(sb_string key) {
     return area[0] ? (sb_store_error)area[1] : SB_STORED;
 }
 
-/* Adds `by`; a new value takes `ttl` seconds, 0 is for good. */
+/* Adds `by` and stores the result in `sum`. A new value starts at 0 and expires after `ttl` seconds; 0 means never. An
+ * existing value keeps its expiry. */
 static inline sb_store_error sb_increment(sb_string key, int32_t by, uint32_t ttl, int64_t *sum) {
     struct { uint8_t is_error; union { uint8_t error; int64_t sum; } is; } area;
     sb_import_increment(key.at, key.length, by, ttl != 0, ttl, &area);
@@ -225,7 +228,8 @@ static inline sb_store_error sb_increment(sb_string key, int32_t by, uint32_t tt
     return SB_STORED;
 }
 
-/* Sets where the value still is `expected`, a null pointer for none. */
+/* Sets the value if it is still `expected`; a null pointer means that the key must not exist. `swapped` is false if
+ * another call changed the value first. */
 static inline sb_store_error sb_compare_and_swap(sb_string key, const sb_bytes *expected, sb_bytes value, uint32_t ttl,
                                                  bool *swapped) {
     uint8_t area[2];
@@ -239,7 +243,7 @@ static inline sb_store_error sb_compare_and_swap(sb_string key, const sb_bytes *
 static inline void sb_count(sb_string name, uint32_t by) { sb_import_count(name.at, name.length, by); }
 static inline void sb_observe(sb_string name, double value) { sb_import_observe(name.at, name.length, value); }
 
-/* ---- How answers are laid out. ---- */
+/* ---- Memory layout of results. ---- */
 
 typedef struct { uint8_t is_some; struct { uint8_t to; sb_string name; } destination; } sb_abi_destination;
 typedef struct { sb_string type; sb_abi_destination destination; sb_string payload; } sb_abi_draft;
@@ -324,15 +328,15 @@ static inline void *sb_lay_saved(sb_snapshot snapshot) {
     return area;
 }
 
-/* ---- What a plugin does: name each function that it has once, outside of functions. ---- */
+/* ---- Exports of a plugin. Use each macro at most once, at file scope. ---- */
 
 #define SB_EXPORT(interface, function) __attribute__((export_name("signalbox:plugin/" interface "@1.0.0#" function)))
-/* Called by the server when it has read the answer. */
+/* Called by the server after it has read the result. */
 #define SB_AFTER(interface, function, name) \
     __attribute__((export_name("cabi_post_signalbox:plugin/" interface "@1.0.0#" function))) \
     void sb_after_##name(void *area) { (void)area; sb_free_all(); }
 
-/* The fields of a message and of a client, one after another. */
+/* The flattened fields of a message and of a client. */
 #define SB_MESSAGE_PARAMETERS \
     const char *id, size_t id_length, const char *type, size_t type_length, const char *sender, size_t sender_length, \
         uint32_t has_to, uint32_t to, const char *name, size_t name_length, const char *payload, size_t payload_length, \
@@ -361,14 +365,15 @@ static inline void *sb_lay_saved(sb_snapshot snapshot) {
     } \
     SB_AFTER("transformation", "transform", transform)
 
-/* sb_outcome screen(sb_message): what `validate` and then `transform` answer, beside which it stands. */
+/* sb_outcome screen(sb_message): returns the refusal of `validate` or, if that accepts the message, the result of
+ * `transform`. Export those two as well. */
 #define SIGNALBOX_SCREENING(screen) \
     SB_EXPORT("screening", "screen") void *sb_export_screen(SB_MESSAGE_PARAMETERS) { \
         return sb_lay_outcome(screen(SB_MESSAGE)); \
     } \
     SB_AFTER("screening", "screen", screen)
 
-/* sb_actions handle(sb_message), and the event types that it is for: SIGNALBOX_EVENTS(handle, SB("a"), SB("b.*")) */
+/* sb_actions handle(sb_message), and the event types that it handles: SIGNALBOX_EVENTS(handle, SB("a"), SB("b.*")) */
 #define SIGNALBOX_EVENTS(handle, ...) \
     SB_EXPORT("events", "event-types") void *sb_export_event_types(void) { \
         static const sb_string types[] = {__VA_ARGS__}; \
@@ -405,8 +410,8 @@ static inline void *sb_lay_saved(sb_snapshot snapshot) {
     } \
     SB_AFTER("rooms", "authorize-join", authorize)
 
-/* sb_string init(sb_string config) and sb_string self_test(void): an empty text is success, another one the error. What
- * `init` keeps it copies into memory of its own. */
+/* sb_string init(sb_string config) and sb_string self_test(void): an empty string means success, any other is the
+ * error. `init` must copy the parts of `config` that it keeps. */
 #define SIGNALBOX_LIFECYCLE(init, self_test) \
     SB_EXPORT("lifecycle", "init") void *sb_export_init(const char *config, size_t length) { \
         return sb_lay_started(init((sb_string){config, length})); \
@@ -415,9 +420,9 @@ static inline void *sb_lay_saved(sb_snapshot snapshot) {
     SB_EXPORT("lifecycle", "self-test") void *sb_export_self_test(void) { return sb_lay_started(self_test()); } \
     SB_AFTER("lifecycle", "self-test", self_test)
 
-/* For instances = "single". sb_snapshot save(void): asked of the old version, with no message under way. sb_string
- * restore(sb_snapshot): the new version's first call after `init`; an empty text is success, another one leaves the old
- * version live. What `restore` keeps it copies. */
+/* For instances = "single". sb_snapshot save(void) is called on the old version while no other call is in progress.
+ * sb_string restore(sb_snapshot) is the new version's first call after `init`: an empty string means success, any other
+ * leaves the old version live. `restore` must copy the data that it keeps. */
 #define SIGNALBOX_HANDOVER(save, restore) \
     SB_EXPORT("handover", "save") void *sb_export_save(void) { return sb_lay_saved(save()); } \
     SB_AFTER("handover", "save", save) \

@@ -1,16 +1,16 @@
-/* Reading payloads, which are JSON texts: sb_check refuses what receivers could read differently, sb_text_of and sb_field take
- * apart what it has accepted. Include it after signalbox.h. */
+/* Reads payloads, which are JSON text: sb_check refuses JSON that receivers could read differently, sb_text_of and
+ * sb_field read JSON that it has accepted. Include this header after signalbox.h. */
 #ifndef SIGNALBOX_JSON_H
 #define SIGNALBOX_JSON_H
 
 #include "signalbox.h"
 
-/* As deep as the server lets a payload be. */
+/* The deepest nesting that the server allows in a payload. */
 enum { SB_LEVELS_MAX = 100 };
 
 typedef struct { uint32_t object; sb_string name; } sb_key;
 
-/* A place in a text, what is wrong with it, and the keys of all objects so far. */
+/* The state of a parser: its position, the first problem, and the keys of all objects so far. */
 typedef struct {
     const char *at, *end;
     sb_string problem;
@@ -30,14 +30,14 @@ static inline void sb_skip_blanks(sb_reader *in) {
     while (in->at < in->end && (*in->at == ' ' || *in->at == '\t' || *in->at == '\n' || *in->at == '\r')) in->at++;
 }
 
-/* Goes past `c`, if it is next. */
+/* Skips `c` if it is next. */
 static inline bool sb_skip(sb_reader *in, char c) {
     if (in->at == in->end || *in->at != c) return false;
     in->at++;
     return true;
 }
 
-/* The value of four hexadecimal digits, -1 where they are none. */
+/* The value of four hexadecimal digits; -1 if one of them is invalid. */
 static inline int32_t sb_hex(const char *at, const char *end) {
     if (end - at < 4) return -1;
     int32_t value = 0;
@@ -50,7 +50,7 @@ static inline int32_t sb_hex(const char *at, const char *end) {
     return value;
 }
 
-/* Goes past an escape and returns its character, -1 where it is none. */
+/* Skips an escape and returns its character; -1 if it is invalid. */
 static inline int32_t sb_read_escape(sb_reader *in) {
     static const char names[] = "\"\\/bfnrt", characters[] = "\"\\/\b\f\n\r\t";
     if (in->end - in->at < 2) return -1;
@@ -93,7 +93,7 @@ static inline char *sb_put(char *to, int32_t c) {
     return to;
 }
 
-/* Goes past a string. What it says is a part of the text where it has no escape. */
+/* Skips a string and returns its content: a part of the JSON text if it has no escape, otherwise a copy. */
 static inline bool sb_read_string(sb_reader *in, sb_string *text) {
     if (!sb_skip(in, '"')) return sb_not_json(in);
     const char *start = in->at;
@@ -106,7 +106,7 @@ static inline bool sb_read_string(sb_reader *in, sb_string *text) {
             continue;
         }
         if (!copy) {
-            /* An escape is longer than what it stands for. */
+            /* An escape is longer than the character that it encodes. */
             copy = sb_alloc((size_t)(in->end - start));
             memcpy(copy, start, (size_t)(in->at - start));
             to = copy + (in->at - start);
@@ -126,9 +126,9 @@ static inline size_t sb_skip_digits(sb_reader *in) {
     return (size_t)(in->at - start);
 }
 
-/* Whether the digits from `at`, of which the first stands for 10^`exponent`, are beyond what a double can hold. */
+/* Whether a number is too large for a double. Its digits begin at `at`, and the first one stands for 10^`exponent`. */
 static inline bool sb_too_large(const char *at, const char *end, long exponent) {
-    static const char limit[] = "17976931348623158079"; /* Half a step above the largest double. */
+    static const char limit[] = "17976931348623158079"; /* Halfway from the largest double to the next step. */
     while (at < end && (*at == '0' || *at == '.')) {
         if (*at == '0') exponent--;
         at++;
@@ -211,7 +211,7 @@ static inline bool sb_read_array(sb_reader *in, int level) {
     return sb_skip(in, ']') || sb_not_json(in);
 }
 
-/* Goes past a value and the blanks around it. */
+/* Skips a value and the whitespace around it. */
 static inline bool sb_read_value(sb_reader *in, int level) {
     bool read;
     sb_string text;
@@ -239,8 +239,9 @@ static inline int sb_compare_keys(const void *a, const void *b) {
     return memcmp(one->name.at, other->name.at, one->name.length);
 }
 
-/* Refuses a payload that is not JSON, or that receivers could read differently: the same key twice in an object, half of a
- * surrogate pair, a number beyond 1.8e308, more than 100 levels. Call it before anything is looked for in a payload. */
+/* Refuses a payload that is not JSON, or that receivers could read differently: the same key twice in an object, half
+ * of a surrogate pair, a number beyond 1.8e308, more than 100 levels. Call it before reading anything from a
+ * payload. */
 static inline sb_rejection sb_check(sb_message message) {
     sb_reader in = {.at = message.payload.at, .end = message.payload.at + message.payload.length};
     if (!sb_read_value(&in, 1)) return (sb_rejection){SB("invalid_payload"), in.problem};
@@ -252,14 +253,15 @@ static inline sb_rejection sb_check(sb_message message) {
     return SB_OK;
 }
 
-/* What a JSON string says, without quotes and escapes; false where the JSON is none. */
+/* Decodes a JSON string, without quotes and escapes; false if the JSON is not a string. */
 static inline bool sb_text_of(sb_string json, sb_string *text) {
     sb_reader in = {.at = json.at, .end = json.at + json.length};
     sb_skip_blanks(&in);
     return in.at < in.end && *in.at == '"' && sb_read_string(&in, text);
 }
 
-/* The JSON of a field of an object; false where the JSON is none, or has no field of this very name. */
+/* Finds a field of an object by its exact name and returns its JSON; false if the JSON is not an object or has no such
+ * field. */
 static inline bool sb_field(sb_string json, sb_string name, sb_string *value) {
     sb_reader in = {.at = json.at, .end = json.at + json.length};
     sb_skip_blanks(&in);

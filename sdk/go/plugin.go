@@ -1,9 +1,10 @@
-// Package plugin is for Signalbox plugins in Go: the values that the interfaces of signalbox:plugin share, and what the
-// server offers. What a plugin does it registers with the packages beside this one, in an init function:
+// Package plugin is for Signalbox plugins in Go. It has the types that the interfaces of signalbox:plugin share, and
+// the functions of the server. A plugin registers its own functions with the packages next to this one, in an init
+// function:
 //
 //	validation.Register(func(message plugin.Message) error { ... })
 //
-// A plugin exports what it imports: import only the packages of the interfaces that it has.
+// A plugin exports the interfaces whose packages it imports: import only those that it implements.
 package plugin
 
 import (
@@ -13,28 +14,28 @@ import (
 	"signalbox/plugin/internal/strictjson"
 )
 
-// Message is a message on its way in.
+// Message is an incoming message.
 type Message = abi.Message
 
-// Destination is where a message goes: Sender, User, Room or Everyone.
+// Destination names the receivers of a message: Sender, User, Room or Everyone.
 type Destination = abi.Destination
 
-// Draft is a message that a plugin makes.
+// Draft is a message that a plugin creates.
 type Draft = abi.Draft
 
-// Outcome is what a transformation makes of a message: Unchanged, Changed or Dropped.
+// Outcome is the result of a transformation: Unchanged, Changed or Dropped.
 type Outcome = abi.Outcome
 
-// Action is something that the server is to do.
+// Action is something that the server should do after a call.
 type Action = abi.Action
 
-// Client is one connection of a user.
+// Client is a connection of a user.
 type Client = abi.Client
 
-// Disconnection is how a connection is to be closed, or was.
+// Disconnection is how a connection should be closed, or was closed.
 type Disconnection = abi.Disconnection
 
-// Rejection is a refusal that the client is told.
+// Rejection is a refusal that is sent to the client.
 type Rejection = abi.Rejection
 
 // The kinds of destinations, for Destination.Kind.
@@ -45,23 +46,23 @@ const (
 	ToEveryone = abi.ToEveryone
 )
 
-// Reject is an error that refuses a message: code is for programs (1 to 64 of a-z 0-9 _ . -), reason for people. A StoreError
-// refuses too; any other error fails the call.
+// Reject returns an error that refuses a message, a connection or a join. code is for programs (1 to 64 of
+// a-z 0-9 _ . -), reason is for people. A StoreError refuses as well; any other error fails the call.
 func Reject(code, reason string) error { return &Rejection{Code: code, Reason: reason} }
 
-// Sender is the connection that the call is about.
+// Sender addresses the connection that the call is about.
 func Sender() *Destination { return &Destination{Kind: abi.ToSender} }
 
-// User is every connection of a user.
+// User addresses every connection of a user.
 func User(id string) *Destination { return &Destination{Kind: abi.ToUser, Name: id} }
 
-// Room is every member of a room.
+// Room addresses every member of a room.
 func Room(name string) *Destination { return &Destination{Kind: abi.ToRoom, Name: name} }
 
-// Everyone is every connection of the cluster.
+// Everyone addresses every connection of the cluster.
 func Everyone() *Destination { return &Destination{Kind: abi.ToEveryone} }
 
-// NewDraft is a message with payload as JSON. It panics where payload has no JSON form, which fails the call.
+// NewDraft creates a message with payload as JSON. It panics if payload has no JSON form, which fails the call.
 func NewDraft(eventType string, to *Destination, payload any) Draft {
 	text, err := json.Marshal(payload)
 	if err != nil {
@@ -70,11 +71,12 @@ func NewDraft(eventType string, to *Destination, payload any) Draft {
 	return Draft{Type: eventType, To: to, Payload: string(text)}
 }
 
-// Parse reads a payload. What does not fit is a refusal with the code invalid_payload, and so is what receivers could read
-// differently: the same key twice in an object, half of a surrogate pair, a number beyond 1.8e308, more than 100 levels.
+// Parse reads a payload into the value that into points to. It refuses a payload that does not fit with the code
+// invalid_payload, and also JSON that receivers could read differently: the same key twice in an object, half of a
+// surrogate pair, a number beyond 1.8e308, more than 100 levels.
 //
-// Unlike encoding/json it takes a field from the member with exactly its name, and null for a pointer or an interface alone: a
-// field that a client may leave out or set to null is a pointer. Numbers in an any are float64, exact to 2^53.
+// Unlike encoding/json, it matches names exactly and accepts null only for a pointer or an interface: use a pointer for
+// a field that a client may omit or set to null. Numbers in an any are float64, exact up to 2^53.
 func Parse(message Message, into any) error {
 	if err := strictjson.Parse(message.Payload, into); err != nil {
 		return Reject("invalid_payload", "the payload "+err.Error())
@@ -82,21 +84,21 @@ func Parse(message Message, into any) error {
 	return nil
 }
 
-// Unchanged lets a message go on as it is.
+// Unchanged lets the message continue unchanged.
 func Unchanged() Outcome { return Outcome{} }
 
-// Dropped lets it go no further.
+// Dropped ends the message: it is not delivered, and the sender gets no error.
 func Dropped() Outcome { return Outcome{Kind: abi.IsDropped} }
 
-// Changed lets it go on as draft.
+// Changed lets the message continue as draft.
 func Changed(draft Draft) Outcome { return Outcome{Kind: abi.IsChanged, Draft: draft} }
 
-// WithPayload lets it go on with another payload.
+// WithPayload lets the message continue with a new payload.
 func WithPayload(message Message, payload any) Outcome {
 	return Changed(NewDraft(message.Type, message.To, payload))
 }
 
-// Deliver delivers the message that is being handled, where it is addressed.
+// Deliver delivers the handled message to its destination.
 func Deliver() Action { return Action{Kind: abi.IsDeliver} }
 
 // Send sends a message in the sender's name.
@@ -105,18 +107,18 @@ func Send(draft Draft) Action { return Action{Kind: abi.IsSend, Draft: draft} }
 // Announce sends a message in the name of the platform.
 func Announce(draft Draft) Action { return Action{Kind: abi.IsAnnounce, Draft: draft} }
 
-// Reply sends a message of the platform back to the connection that the call is about.
+// Reply sends a message from the platform to the connection that the call is about.
 func Reply(eventType string, payload any) Action {
 	return Announce(NewDraft(eventType, Sender(), payload))
 }
 
-// Join puts the connection into a room.
+// Join adds the connection to a room.
 func Join(room string) Action { return Action{Kind: abi.IsJoin, Room: room} }
 
-// Leave takes it out of a room.
+// Leave removes the connection from a room.
 func Leave(room string) Action { return Action{Kind: abi.IsLeave, Room: room} }
 
-// Disconnect closes it; below 4500 the client comes back by itself.
+// Disconnect closes the connection with a code of 4000 to 4999. Below 4500 the client reconnects by itself.
 func Disconnect(code uint16, reason string) Action {
 	return Action{Kind: abi.IsDisconnect, Disconnection: Disconnection{Code: code, Reason: reason}}
 }

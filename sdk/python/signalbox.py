@@ -1,5 +1,5 @@
-"""Helpers for Signalbox plugins in Python: shorter ways to make the values that the interfaces take, and to read what clients
-send. The types are those of wit_world, which componentize-py makes of wit/."""
+"""Helpers for Signalbox plugins in Python that create the values of the interfaces and read payloads. The types are those
+of wit_world, which componentize-py generates from wit/."""
 
 import inspect
 import json
@@ -38,21 +38,23 @@ T = TypeVar("T")
 
 
 def reject(code: str, reason: str) -> NoReturn:
-    """Refuses a message, a connection or a join: code is for programs (1 to 64 of a-z 0-9 _ . -), reason for people."""
+    """Refuses a message, a connection or a join. The code is for programs (1 to 64 of a-z 0-9 _ . -), the reason for
+    people."""
     raise Err(Rejection(code, reason))
 
 
-# As deep as the server lets a payload be.
+# The deepest nesting that the server allows in a payload.
 LEVELS_MAX = 100
 
 STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
 def payload(message: Message) -> Any:
-    """The payload of a message. Refuses with `invalid_payload` what receivers could read differently, or not at all: the same
-    key twice in an object, half of a surrogate pair, a number beyond 1.8e308, more than 100 levels."""
+    """Parses the payload of a message. Refuses JSON that receivers could read differently, or not at all, with
+    `invalid_payload`: the same key twice in an object, half of a surrogate pair, a number beyond 1.8e308, more than 100
+    levels."""
     text = message.payload
-    # The parser is recursive, and the stack of a plugin is small.
+    # The parser is recursive, and a plugin's stack is small.
     if _levels(text) > LEVELS_MAX:
         _unreadable(f"is nested more than {LEVELS_MAX} levels deep")
     try:
@@ -96,7 +98,7 @@ def _float(digits: str) -> float:
 
 
 def _integer(digits: str) -> int:
-    # Python refuses to read integers of more than 4,300 digits; those of 309 are beyond every other language.
+    # Python refuses integers of more than 4,300 digits. In other languages, more than 309 digits exceed a double.
     if len(digits) > 300:
         _float(digits)
     return int(digits)
@@ -115,9 +117,9 @@ def _has_utf8(value: Any) -> bool:
 
 
 def draft(event_type: str, to: Optional[Destination], value: Any) -> Draft:
-    """A message with value as JSON; to None for nobody."""
+    """Creates a message with value as JSON. If to is None, it has no receiver."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # Half of a surrogate pair has no form in UTF-8.
+    # Half of a surrogate pair cannot be encoded as UTF-8.
     return Draft(event_type, to, text.encode("utf-8", "replace").decode())
 
 
@@ -140,7 +142,7 @@ DROPPED: Outcome = Outcome_Dropped()
 
 
 def with_payload(message: Message, value: Any) -> Outcome:
-    """The message with another payload."""
+    """Lets the message continue with a new payload."""
     return Outcome_Changed(draft(message.event_type, message.destination, value))
 
 
@@ -148,38 +150,38 @@ DELIVER: Action = Action_Deliver()
 
 
 def send(message: Draft) -> Action:
-    """A message in the sender's name."""
+    """Sends a message in the sender's name."""
     return Action_Send(message)
 
 
 def announce(message: Draft) -> Action:
-    """A message in the name of the platform."""
+    """Sends a message in the name of the platform."""
     return Action_Announce(message)
 
 
 def reply(event_type: str, value: Any) -> Action:
-    """A message of the platform back to the connection that the call is about."""
+    """Sends a message from the platform to the connection that the call is about."""
     return Action_Announce(draft(event_type, SENDER, value))
 
 
 def join(name: str) -> Action:
-    """Puts the connection into a room."""
+    """Adds the connection to a room."""
     return Action_Join(name)
 
 
 def leave(name: str) -> Action:
-    """Takes it out of a room."""
+    """Removes the connection from a room."""
     return Action_Leave(name)
 
 
 def disconnect(code: int, reason: str) -> Action:
-    """Closes it; below 4500 the client comes back by itself."""
+    """Closes the connection with a code of 4000 to 4999. Below 4500 the client reconnects by itself."""
     return Action_Disconnect(Disconnection(code, reason))
 
 
 def guarded(function: Callable[..., T]) -> Callable[..., T]:
-    """Checks a method of an interface, and returns it: one that is `async` or a generator ends the build, because nobody would
-    wait for its answer."""
+    """Checks a method of an interface and returns it. A method that is `async` or a generator fails the build, because the
+    server does not wait for its result."""
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(
             f"{function.__qualname__} answers later, and nobody waits for it: remove `async`, `await` and `yield`, and call "

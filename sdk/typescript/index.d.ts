@@ -1,17 +1,17 @@
 /// <reference path="./server.d.ts" />
 
-/** Where a message goes: back to the connection that the call is about, a user, a room, or every connection. */
+/** The receivers of a message: the connection that the call is about, a user, a room, or every connection. */
 export type Destination = { tag: "sender" } | { tag: "user"; val: string } | { tag: "room"; val: string } | { tag: "everyone" };
 
-/** A message on its way in. */
+/** An incoming message. */
 export interface Message {
   /** Unique in the cluster. */
   id: string;
   /** For example `chat_message`. */
   eventType: string;
-  /** The ID of the user who sent it; empty where a backend named none. */
+  /** The ID of the sending user; empty if a backend sent the message without a sender. */
   sender: string;
-  /** Null where nobody was named. */
+  /** Null if no receiver is named. */
   destination: Destination | null;
   /** JSON text: `payload(message)` parses it. */
   payload: string;
@@ -19,7 +19,7 @@ export interface Message {
   timestamp: number;
 }
 
-/** A message that a plugin makes: `draft` makes one. */
+/** A message that a plugin creates with `draft`. */
 export interface Draft {
   eventType: string;
   destination: Destination | null;
@@ -27,10 +27,10 @@ export interface Draft {
   payload: string;
 }
 
-/** What a transformation makes of a message: `unchanged`, `dropped`, or `changed(...)`. */
+/** The result of a transformation: `unchanged`, `dropped`, or `changed(...)`. */
 export type Outcome = { tag: "unchanged" } | { tag: "changed"; val: Draft } | { tag: "dropped" };
 
-/** A refusal that the client is told: `reject` throws one. */
+/** A refusal that is sent to the client: `reject` throws one. */
 export interface Rejection {
   /** For programs: 1 to 64 of `a-z 0-9 _ . -`. */
   code: string;
@@ -38,24 +38,24 @@ export interface Rejection {
   reason: string;
 }
 
-/** One connection of a user. */
+/** A connection of a user. */
 export interface Client {
   connection: string;
   user: string;
-  /** The claims of its token, as JSON text. */
+  /** The claims of the token, as JSON text. */
   claims: string;
   address: string;
   /** Milliseconds since 1970. */
   connectedAt: number;
 }
 
-/** How a connection is to be closed, or was. */
+/** How a connection should be closed, or was closed. */
 export interface Disconnection {
   code: number;
   reason: string;
 }
 
-/** Something that the server is to do. */
+/** Something that the server should do after a call. */
 export type Action =
   | { tag: "deliver" }
   | { tag: "send"; val: Draft }
@@ -64,7 +64,7 @@ export type Action =
   | { tag: "leave"; val: string }
   | { tag: "disconnect"; val: Disconnection };
 
-/** Export it as `validation`. `validate` lets a message pass by returning, and refuses it by `reject`. */
+/** Export it as `validation`. `validate` returns to accept a message, and calls `reject` to refuse it. */
 export interface Validation {
   validate(message: Message): void;
 }
@@ -74,7 +74,7 @@ export interface Transformation {
   transform(message: Message): Outcome;
 }
 
-/** Export it as `screening`, beside `validation` and `transformation`: both in one call. */
+/** Export it as `screening`, in addition to `validation` and `transformation`: it does both in one call. */
 export interface Screening {
   screen(message: Message): Outcome;
 }
@@ -99,27 +99,27 @@ export interface Rooms {
 
 /** Export it as `lifecycle`. */
 export interface Lifecycle {
-  /** `config` is JSON text; a text that is thrown keeps the version from going live. */
+  /** `config` is JSON text. A thrown string keeps the version from going live. */
   init(config: string): void;
   selfTest(): void;
 }
 
-/** The memory of an instance, in a form of the plugin's own; its author numbers the formats of `data`. */
+/** The memory of an instance. The plugin's author numbers the formats of `data`. */
 export interface Snapshot {
   format: number;
   data: Uint8Array;
 }
 
 /**
- * Export it as `handover`, for a plugin with `instances = "single"`. `save` is asked of the old version, `restore` of the
- * new one after its `init`; a text that is thrown leaves the old version live.
+ * Export it as `handover`, for a plugin with `instances = "single"`. `save` is called on the old version, `restore` on
+ * the new one after its `init`. A thrown string leaves the old version live.
  */
 export interface Handover {
   save(): Snapshot;
   restore(snapshot: Snapshot): void;
 }
 
-/** A function whose answer is there when it returns: nobody waits for a promise. */
+/** A function that returns its result, not a promise or an iterator: the server does not wait for those. */
 type Synchronous<F> = F extends (...values: never[]) => infer Answer
   ? [Extract<Answer, PromiseLike<unknown> | Iterator<unknown> | AsyncIterator<unknown>>] extends [never]
     ? unknown
@@ -127,22 +127,22 @@ type Synchronous<F> = F extends (...values: never[]) => infer Answer
   : unknown;
 
 /**
- * Checks the functions of an interface, and returns them: one that is `async` or a generator ends the build, because nobody
- * would wait for its answer.
+ * Checks the functions of an interface and returns them. A function that is `async` or a generator fails the build,
+ * because the server does not wait for its result.
  */
 export function guard<T extends Validation | Transformation | Screening | Events | Connections | Rooms | Lifecycle | Handover>(
   functions: T & { [Name in keyof T]: Synchronous<T[Name]> },
 ): T;
 
-/** Refuses a message, a connection or a join. */
+/** Refuses a message, a connection or a join. The code is for programs, the reason for people. */
 export function reject(code: string, reason: string): never;
 /**
- * The payload of a message; its shape is for the plugin to check. Refuses with `invalid_payload` what receivers could read
- * differently: the same key twice in an object, half of a surrogate pair, a number beyond 1.8e308, more than 100 levels.
- * Integers beyond 2^53 are rounded.
+ * Parses the payload of a message. The plugin must check its shape. Refuses JSON that receivers could read differently
+ * with `invalid_payload`: the same key twice in an object, half of a surrogate pair, a number beyond 1.8e308, more than
+ * 100 levels. Integers beyond 2^53 are rounded.
  */
 export function payload(message: Message): unknown;
-/** A message with `payload` as JSON. */
+/** Creates a message with `payload` as JSON. */
 export function draft(eventType: string, destination: Destination | null, payload: unknown): Draft;
 export const sender: Destination;
 export const everyone: Destination;
@@ -152,53 +152,55 @@ export function room(name: string): Destination;
 export const unchanged: Outcome;
 export const dropped: Outcome;
 export function changed(draft: Draft): Outcome;
-/** The message with another payload. */
+/** Lets the message continue with a new payload. */
 export function withPayload(message: Message, payload: unknown): Outcome;
 
-/** Delivers the message that is being handled. */
+/** Delivers the handled message to its destination. */
 export const deliver: Action;
-/** A message in the sender's name. */
+/** Sends a message in the sender's name. */
 export function send(draft: Draft): Action;
-/** A message in the name of the platform. */
+/** Sends a message in the name of the platform. */
 export function announce(draft: Draft): Action;
-/** A message of the platform back to the connection that the call is about. */
+/** Sends a message from the platform to the connection that the call is about. */
 export function reply(eventType: string, payload: unknown): Action;
 export function join(room: string): Action;
 export function leave(room: string): Action;
-/** Closes the connection; below 4500 the client comes back by itself. */
+/** Closes the connection with a code of 4000 to 4999. Below 4500 the client reconnects by itself. */
 export function disconnect(code: number, reason: string): Action;
 
-/** A text as UTF-8, such as for `Snapshot.data`: there is no `TextEncoder`. */
+/** Encodes a string as UTF-8, for example for `Snapshot.data`. There is no `TextEncoder`. */
 export function bytes(text: string): Uint8Array;
-/** UTF-8 as a text. */
+/** Decodes UTF-8. */
 export function text(bytes: Uint8Array): string;
 
 export const log: Record<"debug" | "info" | "warn" | "error", (line: string) => void>;
 
 export const context: {
-  /** The connection that the call is about; null for what a backend sent. */
+  /** The connection that the call is about; null for a message from a backend. */
   currentClient(): Client | null;
   node(): string;
-  /** Milliseconds since 1970, as `Date.now()`. */
+  /** Milliseconds since 1970, like `Date.now()`. */
   now(): number;
   /** 32 uniform, unpredictable bits. */
   random(): number;
 };
 
-/** Thrown if an operation of the store was not done. */
+/** Thrown if a store operation fails. */
 export interface StoreError extends Error {
   payload: "too-large" | "not-a-number" | "too-many-calls" | "unavailable";
 }
 
-/** Values that outlive an instance and a swap. A `StoreError` that nobody catches refuses the message in
- * functions that may refuse it, and fails the call in others. */
+/**
+ * Values that outlive instances and swaps. An uncaught `StoreError` refuses the message if the function may refuse it,
+ * otherwise it fails the call.
+ */
 export const store: {
-  /** Null where there is none. */
+  /** Null if the key does not exist. */
   get(key: string): string | null;
   set(key: string, value: string, ttlSeconds?: number): void;
   remove(key: string): void;
   increment(key: string, by: number, ttlSeconds?: number): number;
-  /** False: the value is not `expected` (null for none), and nothing changed. */
+  /** Sets the value if it is still `expected` (null: absent). Returns false if another call changed it first. */
   compareAndSwap(key: string, expected: string | null, value: string, ttlSeconds?: number): boolean;
 };
 

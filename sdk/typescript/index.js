@@ -1,4 +1,4 @@
-// Helpers for plugins: shorter ways to make the values that the interfaces take. index.d.ts describes them.
+// Helpers for plugins that create the values of the interfaces. index.d.ts documents them.
 import serverLog from "signalbox:plugin/log@1.0.0";
 import serverContext from "signalbox:plugin/context@1.0.0";
 import serverStore from "signalbox:plugin/store@1.0.0";
@@ -14,7 +14,7 @@ export const log = {
   error: (line) => serverLog.write("error", line),
 };
 
-/** Kinds of functions whose answer comes later. */
+/** Kinds of functions that do not return their result. */
 const LATER = {
   "[object AsyncFunction]": "is async",
   "[object GeneratorFunction]": "is a generator",
@@ -31,7 +31,7 @@ export function guard(functions) {
   return functions;
 }
 
-/** The names of an object's functions, with those of its class. */
+/** The names of an object's functions, including those of its class. */
 function namesOf(functions) {
   const names = new Set();
   for (let of = functions; of !== null && of !== Object.prototype; of = Object.getPrototypeOf(of)) {
@@ -90,7 +90,7 @@ export const metrics = {
   observe: (name, value) => serverMetrics.observe(name, value),
 };
 
-// UTF-8 by the escapes of URIs: QuickJS has no TextEncoder.
+// Encodes UTF-8 with URI escapes, because QuickJS has no TextEncoder.
 export function bytes(value) {
   const escaped = unescape(encodeURIComponent(value));
   return Uint8Array.from(escaped, (character) => character.charCodeAt(0));

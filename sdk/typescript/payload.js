@@ -1,6 +1,6 @@
-// JSON as receivers read it: what two of them could read differently is refused.
+// Strict JSON: refuses text that two receivers could read differently.
 
-/** As deep as the server lets a payload be. */
+/** The deepest nesting that the server allows in a payload. */
 const LEVELS_MAX = 100;
 
 export function reject(code, reason) {
@@ -11,7 +11,7 @@ const unreadable = (problem) => reject("invalid_payload", `the payload ${problem
 
 export function payload(message) {
   const text = message.payload;
-  // The parser of the engine has no bound of its own, and ends the call without a word.
+  // The engine's parser has no limit of its own: on deep nesting it ends the call without an error message.
   if (depth(text) > LEVELS_MAX) unreadable(`is nested more than ${LEVELS_MAX} levels deep`);
   let value;
   try {
@@ -23,10 +23,10 @@ export function payload(message) {
   return value;
 }
 
-/** The text without what its strings hold: every second piece between quotes is outside of them. */
+/** Splits the text at its quotes: pieces with an even index are outside of strings. */
 const pieces = (text) => (text.includes("\\") ? text.replace(/\\./gs, "") : text).split('"');
 
-/** How many levels the JSON has at most. */
+/** The nesting depth of the JSON, or an upper bound of it that is at most LEVELS_MAX. */
 function depth(text) {
   const opened = (of) => of.split("[").length + of.split("{").length - 2;
   if (opened(text) <= LEVELS_MAX) return opened(text);
@@ -41,7 +41,7 @@ function depth(text) {
   return deepest;
 }
 
-/** How many keys stand in the text, which is JSON. */
+/** The number of keys in the text, which must be JSON. */
 function keysIn(text) {
   if (!text.includes("{")) return 0;
   const parts = pieces(text);
@@ -52,7 +52,7 @@ function keysIn(text) {
   return keys;
 }
 
-/** How many keys a value has, with those of the values in it. Ends where it has something that not every language can hold. */
+/** The number of keys in a value, including nested ones. Refuses values that not every language can represent. */
 function keysOf(value) {
   if (typeof value === "string") {
     if (!value.isWellFormed()) unreadable("has half of a surrogate pair in a text");
@@ -72,7 +72,10 @@ function keysOf(value) {
   return keys;
 }
 
-/** A value as JSON text. Half of a surrogate pair, which is left where a text is cut, becomes U+FFFD: no server takes it. */
+/**
+ * Encodes a value as JSON text. Half of a surrogate pair, which can result from cutting a string, becomes U+FFFD,
+ * because the server would refuse it.
+ */
 export function json(value) {
   const text = JSON.stringify(value) ?? "null";
   if (!text.includes("\\ud")) return text;

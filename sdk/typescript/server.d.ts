@@ -1,4 +1,4 @@
-// What the server offers, under the names by which a component imports it. index.js wraps it.
+// The functions of the server, under the names by which a component imports them. index.js wraps them.
 
 declare module "signalbox:plugin/log@1.0.0" {
   const log: { write(level: "debug" | "info" | "warn" | "error", line: string): void };

@@ -27,7 +27,7 @@ const PROFILE: &str = "smoke";
 /// Time limit for each step. Starting compiles the plugin.
 const TIME_MAX: Duration = Duration::from_secs(120);
 
-/// Pause between two looks at the metrics.
+/// The interval for polling the metrics.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Builds the optimised programs and runs the test.

@@ -1,4 +1,4 @@
-//! The connection: what is typed goes out, what comes in is shown, and what was lost is opened again.
+//! The connection: sends the input, shows incoming frames, and reconnects.
 
 use std::{collections::BTreeSet, future::pending, time::Duration};
 
@@ -27,48 +27,48 @@ use crate::{
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// The code of a close that the client chose: nothing went wrong.
+/// The close frame if the client ends the connection normally.
 const GOODBYE: CloseFrame = CloseFrame {
     code: CloseCode::Normal,
     reason: Utf8Bytes::from_static(""),
 };
 
-/// How a client behaves.
+/// The settings of a client.
 pub(crate) struct Options {
-    /// The upgrade, with who the client is.
+    /// The upgrade request, with the client's identity.
     pub(crate) request: Request,
-    /// Messages that must have come before the end.
+    /// The number of messages to wait for at the end of the input.
     pub(crate) expect: usize,
-    /// How long to wait at the end of the input.
+    /// How long to wait for answers and messages at the end of the input.
     pub(crate) patience: Duration,
-    /// Waits between attempts to connect.
+    /// The waits between attempts to connect.
     pub(crate) backoff: Backoff,
 }
 
-/// A client, whatever becomes of its connections.
+/// A client, which outlives its connections.
 pub(crate) struct Client<S> {
     options: Options,
     say: S,
-    /// `receiverId` or `room`, and its value: whom lines are for.
+    /// The receiver of lines: `receiverId` or `room`, and its value.
     to: Option<(&'static str, String)>,
-    /// To be joined again with the next connection.
+    /// The rooms to join again after a reconnect.
     rooms: BTreeSet<String>,
-    /// Frames that are not answered yet, by `id`.
+    /// The `id`s of frames without an answer.
     waiting: BTreeSet<String>,
     sent: usize,
     messages: usize,
-    /// Whether everything so far was answered, and with an `ack`.
+    /// Whether every frame so far was answered with an `ack`.
     good: bool,
-    /// When waiting ends, once the input has.
+    /// When to stop waiting. Set at the end of the input.
     deadline: Option<Instant>,
 }
 
 enum End {
-    /// Everything is done.
+    /// The input has ended, and nothing is left to wait for.
     Done,
-    /// The user had enough.
+    /// The user quit.
     Quit,
-    /// The connection is over.
+    /// The connection has closed, with this code and reason.
     Closed(u16, String),
 }
 
@@ -87,7 +87,12 @@ impl<S: FnMut(&str)> Client<S> {
         }
     }
 
-    /// Chats until the end of `lines`, `/quit`, or a close that says not to come back. True: all went well.
+    /// Chats until `/quit` or the end of `lines`. At the end of `lines`, returns whether every frame was answered with
+    /// an `ack` and the expected messages arrived.
+    ///
+    /// # Errors
+    /// Fails if the first attempt to connect fails, if the server refuses the client, or if it closes with a code after
+    /// which clients do not reconnect.
     pub(crate) async fn run(mut self, mut lines: mpsc::Receiver<String>) -> anyhow::Result<bool> {
         let mut connected_before = false;
         loop {
@@ -151,7 +156,7 @@ impl<S: FnMut(&str)> Client<S> {
         loop {
             let over = self.waiting.is_empty() && self.messages >= self.options.expect;
             if self.deadline.is_some() && over {
-                // A connection that is gone already is as closed as it can be.
+                // The connection may already be closed.
                 let _ = socket.close(Some(GOODBYE)).await;
                 return End::Done;
             }
@@ -249,7 +254,7 @@ impl<S: FnMut(&str)> Client<S> {
         self.send(socket, frame).await;
     }
 
-    /// Sends a frame with an `id`, so that it is answered.
+    /// Sends a frame with an `id`, so that the server answers it.
     async fn send(&mut self, socket: &mut Socket, mut frame: Value) {
         self.sent += 1;
         let id = self.sent.to_string();
@@ -260,7 +265,7 @@ impl<S: FnMut(&str)> Client<S> {
 
     async fn put(&mut self, socket: &mut Socket, frame: String) {
         if let Err(error) = socket.send(Message::text(frame)).await {
-            // The next read says how the connection ended.
+            // The next read reports how the connection ended.
             (self.say)(&format!("not sent: {error}"));
         }
     }

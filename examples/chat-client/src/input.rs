@@ -1,39 +1,39 @@
-//! What was typed.
+//! Parses input lines.
 
-/// What can be typed, for people.
+/// The commands, for people.
 pub(crate) const HELP: &str = "/to USER or /room ROOM: whom lines are for; /join [ROOM]; /leave [ROOM]; \
     /me TEXT; /raw JSON; /quit";
 
-/// What a line asks for.
+/// A parsed line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Nothing.
+    /// An empty line.
     Nothing,
     /// Send this text.
     Say(String),
     /// Send this text in the third person.
     Me(String),
-    /// Lines are for this user from now on.
+    /// Send subsequent lines to this user.
     To(String),
-    /// Lines are for this room from now on.
+    /// Send subsequent lines to this room.
     Room(String),
-    /// Join a room: this one, or the one that lines are for.
+    /// Join this room, or the current one.
     Join(Option<String>),
-    /// Leave a room: this one, or the one that lines are for.
+    /// Leave this room, or the current one.
     Leave(Option<String>),
-    /// Send this as it is.
+    /// Send this frame unchanged.
     Raw(String),
-    /// Say what can be typed.
+    /// List the commands.
     Help,
-    /// End.
+    /// Close the connection and exit.
     Quit,
 }
 
 impl Command {
-    /// Reads a line.
+    /// Parses a line.
     ///
     /// # Errors
-    /// What is wrong with it, for people.
+    /// Returns a text for people that says what is wrong with the line.
     pub(crate) fn parse(line: &str) -> Result<Self, String> {
         let line = line.trim();
         let Some(command) = line.strip_prefix('/') else {

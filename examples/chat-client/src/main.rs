@@ -1,5 +1,5 @@
-//! A chat client for the terminal: what is typed is sent, what comes in is shown. Without a terminal it reads lines,
-//! waits for the answers, and says by its exit code whether all went well.
+//! A chat client for the terminal: sends the lines that are typed and shows incoming frames. Without a terminal, it
+//! reads lines from standard input, waits for the answers, and exits with 0 if everything succeeded.
 
 mod client;
 mod input;
@@ -22,19 +22,19 @@ use tokio_tungstenite::tungstenite::{
 use client::{Client, Options};
 use retry::Backoff;
 
-/// Chat with others on a Signalbox server. `/help` says what can be typed.
+/// Chat with others on a Signalbox server. `/help` lists the commands.
 #[derive(Parser)]
 struct Args {
-    /// Who you are, where the server takes your word for it (auth.mode = "none")
+    /// Your user ID, if the server needs no token (auth.mode = "none")
     #[arg(long, required_unless_present = "token")]
     user: Option<String>,
-    /// A token that says who you are (auth.mode = "jwt")
+    /// Your token (auth.mode = "jwt")
     #[arg(long)]
     token: Option<String>,
-    /// Where the server is
+    /// The address of the server
     #[arg(long, default_value = "ws://127.0.0.1:8080/ws")]
     url: String,
-    /// At the end of the input, stay until so many messages came
+    /// At the end of the input, stay until this many messages have arrived
     #[arg(long, default_value_t = 0)]
     expect: usize,
     /// At the end of the input, seconds to wait for answers and messages
@@ -64,7 +64,7 @@ fn chat(args: &Args) -> anyhow::Result<bool> {
         println!("{}", input::HELP);
     }
     let client = Client::new(options, |line| {
-        // What others wrote must not move the cursor or recolour the terminal.
+        // Text from others must not control the terminal.
         println!("{}", line.replace(char::is_control, " "));
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -74,7 +74,7 @@ fn chat(args: &Args) -> anyhow::Result<bool> {
     runtime.block_on(client.run(lines()))
 }
 
-/// The lines of standard input. A thread of its own, which the end of the process need not wait for.
+/// Returns the lines of standard input. A detached thread reads them, so that the process can exit during a read.
 fn lines() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(16);
     std::thread::spawn(move || {
@@ -96,7 +96,7 @@ fn request(args: &Args) -> anyhow::Result<Request> {
         .into_client_request()
         .with_context(|| format!("{} is no address of a WebSocket", args.url))?;
     let headers = request.headers_mut();
-    // Brings `welcome`, `joined` and `left`.
+    // Enables `welcome`, `joined` and `left`.
     headers.insert(
         "Sec-WebSocket-Protocol",
         HeaderValue::from_static("signalbox.v1"),
@@ -111,7 +111,7 @@ fn request(args: &Args) -> anyhow::Result<Request> {
     Ok(request)
 }
 
-/// For a query string.
+/// Percent-encodes `text` for a query string.
 fn encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {

@@ -1,22 +1,22 @@
-//! Whether to come back after a connection ended, and when.
+//! Decides whether and when to reconnect.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The longest wait between two attempts.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Whether a client comes back after its connection was closed with `code`: the server's codes say it by their range,
-/// of the others those that are accidents. 1006 is a connection that was lost without a close frame.
+/// Whether a client reconnects after a close with `code`: after the server's codes 4000 to 4499, and after standard codes
+/// that stand for a failure. 1006 means that the connection was lost without a close frame.
 pub(crate) fn comes_back(code: u16) -> bool {
     matches!(code, 4000..=4499 | 1001 | 1005 | 1006 | 1011..=1014)
 }
 
-/// Whether a client tries again after its upgrade was answered with this HTTP status.
+/// Whether a client retries after the server answered the upgrade with this HTTP status.
 pub(crate) fn tries_again(status: u16) -> bool {
     status == 429 || status >= 500
 }
 
-/// Longer and longer waits, each cut by chance: clients that lost the same node must not come back at the same moment.
+/// Exponential backoff with jitter, so that clients that lost the same node do not reconnect at the same moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     first: Duration,
@@ -28,12 +28,12 @@ impl Backoff {
         Self { first, next: first }
     }
 
-    /// After a connection that lasted.
+    /// Starts again with the first wait. Called after a connection that lasted.
     pub(crate) fn reset(&mut self) {
         self.next = self.first;
     }
 
-    /// The next wait: between half of a time that doubles and all of it.
+    /// Returns the next wait: a random time between half of an interval that doubles and all of it.
     pub(crate) fn wait(&mut self) -> Duration {
         let full = self.next;
         self.next = (full * 2).min(WAIT_MAX);
@@ -41,7 +41,7 @@ impl Backoff {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
             .subsec_nanos();
-        // The microseconds are as good as chance here.
+        // The microseconds of the clock are random enough here.
         full.mul_f64(0.5 + f64::from(nanos / 1_000 % 1_000) / 2_000.0)
     }
 }

@@ -1,9 +1,9 @@
-//! Incoming frames, for people.
+//! Formats incoming frames for people.
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-/// A frame of the server.
+/// A frame from the server.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     event_type: String,
@@ -12,7 +12,7 @@ pub(crate) struct Incoming {
     room: String,
 }
 
-/// The fields as they stand: others choose what is in them.
+/// The fields as raw JSON, because other users choose their content.
 #[derive(Deserialize)]
 struct Envelope<'f> {
     #[serde(rename = "type", borrow)]
@@ -25,7 +25,7 @@ struct Envelope<'f> {
     room: Option<&'f RawValue>,
 }
 
-/// A value; its own text where it cannot be read, such as half of a surrogate pair.
+/// Parses a value. Returns its JSON text as a string if it cannot be parsed, such as half of a surrogate pair.
 fn value(json: &RawValue) -> Value {
     serde_json::from_str(json.get()).unwrap_or_else(|_| json.get().into())
 }
@@ -38,22 +38,22 @@ fn text(json: Option<&RawValue>) -> String {
     }
 }
 
-/// What a frame is to the client, beside something to show.
+/// The meaning of a frame to the client, in addition to the line that it shows.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// The answer to the frame with this `id`, and whether the server did what was asked.
     Answer { id: String, good: bool },
-    /// A message of somebody.
+    /// A message from a user or the platform.
     Message,
     /// Something else.
     Notice,
 }
 
 impl Incoming {
-    /// Reads a frame, whatever its fields hold.
+    /// Parses a frame, regardless of the content of its fields.
     ///
     /// # Errors
-    /// Where it is no object with a `type`.
+    /// Fails if it is not an object with a `type`.
     pub(crate) fn read(frame: &str) -> Result<Self, serde_json::Error> {
         let envelope: Envelope<'_> = serde_json::from_str(frame)?;
         Ok(Self {
@@ -75,7 +75,7 @@ impl Incoming {
         }
     }
 
-    /// As a line.
+    /// Formats the frame as one line.
     pub(crate) fn line(&self) -> String {
         match self.event_type.as_str() {
             "welcome" => format!(

@@ -7,7 +7,7 @@ use signalbox_plugin::{
     export, payload,
 };
 
-/// The plugin, which is its configuration.
+/// The plugin. Its only state is its configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hello {

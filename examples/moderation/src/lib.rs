@@ -1,7 +1,8 @@
-//! Counts strikes for blocked words: a message with one is not delivered, its sender is warned, and whoever has too many
-//! strikes is thrown out and kept out for a while.
+//! Counts strikes for blocked words. A message with a blocked word is not delivered, and its sender gets a warning. A
+//! user with too many strikes is disconnected and banned temporarily.
 //!
-//! It handles `chat_message` itself, because only a handler can warn and disconnect; everything else is delivered as ever.
+//! The plugin handles `chat_message` itself, because only a handler can warn and disconnect. It delivers messages
+//! without blocked words.
 
 use serde::{Deserialize, Serialize};
 use signalbox_plugin::{
@@ -9,19 +10,19 @@ use signalbox_plugin::{
     metrics, payload, store,
 };
 
-/// The close code for somebody who is thrown out: clients do not come back by themselves.
+/// The close code for a user who is removed: clients do not reconnect by themselves.
 const KICKED: u16 = 4501;
 
-/// The plugin, which is its rules.
+/// The plugin. Its only state is its configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Moderation {
-    /// In any case, as whole words.
+    /// Matched as whole words, ignoring case.
     blocked_words: Vec<String>,
-    /// With so many strikes somebody is thrown out.
+    /// The number of strikes after which a user is disconnected.
     #[serde(default = "three")]
     strikes_max: u32,
-    /// For how long a strike counts, and how long somebody is kept out, in seconds.
+    /// How long strikes count and how long a ban lasts, in seconds.
     #[serde(default = "ten_minutes")]
     strike_seconds: u32,
 }
@@ -63,7 +64,7 @@ impl Plugin for Moderation {
 }
 
 impl Moderation {
-    /// The first blocked word of a text.
+    /// Returns the first blocked word in `text`.
     fn blocked(&self, text: &str) -> Option<&str> {
         let text = text.to_lowercase();
         let mut words = text.split(|c: char| !c.is_alphanumeric());
@@ -73,9 +74,9 @@ impl Moderation {
         })
     }
 
-    /// Notes a strike, and says what happens to whoever has it.
+    /// Counts a strike of `user` and returns the resulting actions.
     fn strike(&self, user: &str, word: &str) -> Result<Vec<Action>, Rejection> {
-        // The first strike starts the clock; all are forgotten when it ends.
+        // The expiry is set by the first strike; all strikes expire together.
         let strikes = store::increment(&strikes_of(user), 1, Some(self.strike_seconds))?;
         metrics::count("strikes", 1);
         let warning = Warning {

@@ -1,5 +1,5 @@
-// Package roster is who is there, as a value of the store. Whoever is listed has shown a sign of life on some node not long ago:
-// a node that dies tells nobody about its connections, so what it wrote must end by itself.
+// Package roster is the list of users who are online, as a value in the store. Every entry expires unless it is
+// renewed, because a killed node reports nothing about its connections.
 package roster
 
 import (
@@ -8,21 +8,21 @@ import (
 	"slices"
 )
 
-// bytesMax keeps the value below what the store takes, 64 KiB.
+// bytesMax is the largest value of the roster. It is below the limit of the store, 64 KiB.
 const bytesMax = 60_000
 
-// Roster has the marks of each user, by node.
+// Roster has the entries of each user by node.
 type Roster map[string]map[string]Mark
 
-// Mark is what a node knows of a user.
+// Mark is the entry of a node for a user.
 type Mark struct {
-	// Open connections.
+	// Open is the number of open connections.
 	Open int `json:"open"`
-	// Until is when the mark ends unless it is renewed, in milliseconds since 1970.
+	// Until is when the entry expires unless it is renewed, in milliseconds since 1970.
 	Until uint64 `json:"until"`
 }
 
-// Parse reads the value of the store; nil is an empty roster.
+// Parse reads a value from the store; nil is an empty roster.
 func Parse(value []byte) (Roster, error) {
 	roster := Roster{}
 	if value == nil {
@@ -32,10 +32,10 @@ func Parse(value []byte) (Roster, error) {
 	return roster, err
 }
 
-// Value is the roster for the store.
+// Value returns the roster as a value for the store.
 func (r Roster) Value() ([]byte, error) { return json.Marshal(r) }
 
-// Names are the users who are there, in order.
+// Names returns the users who are online, sorted.
 func (r Roster) Names(now uint64) []string {
 	names := []string{}
 	for _, user := range slices.Sorted(maps.Keys(r)) {
@@ -46,7 +46,7 @@ func (r Roster) Names(now uint64) []string {
 	return names
 }
 
-// There is whether a mark of the user holds.
+// There returns whether the user is online: at least one entry has not expired.
 func (r Roster) There(user string, now uint64) bool {
 	for _, mark := range r[user] {
 		if mark.Until > now {
@@ -56,13 +56,14 @@ func (r Roster) There(user string, now uint64) bool {
 	return false
 }
 
-// Came notes another connection of a user. Where namesMax are listed, or the value would be too large, it stays out.
+// Came records a new connection of a user. A user who is not listed yet is left out if namesMax users are listed. The
+// entry is also left out if the value would be too large.
 func (r Roster) Came(user, node string, until uint64, namesMax int) {
 	mark := r[user][node]
 	r.put(user, node, Mark{Open: mark.Open + 1, Until: until}, namesMax)
 }
 
-// Seen renews the mark of a user who has shown a sign of life. One whose mark had ended is back with one connection.
+// Seen renews the entry of a user. A user whose entry has expired is listed again with one connection.
 func (r Roster) Seen(user, node string, until uint64, namesMax int) {
 	mark := r[user][node]
 	r.put(user, node, Mark{Open: max(mark.Open, 1), Until: until}, namesMax)
@@ -89,7 +90,7 @@ func (r Roster) put(user, node string, mark Mark, namesMax int) {
 	}
 }
 
-// Went notes that a connection is gone.
+// Went records that a connection has closed.
 func (r Roster) Went(user, node string) {
 	mark, marked := r[user][node]
 	if !marked {
@@ -104,7 +105,7 @@ func (r Roster) Went(user, node string) {
 	}
 }
 
-// Expire takes out marks that have ended, of so many users at most, and returns those of whom none is left.
+// Expire removes expired entries until usersMax users have none left, and returns those users.
 func (r Roster) Expire(now uint64, usersMax int) []string {
 	var gone []string
 	for _, user := range slices.Sorted(maps.Keys(r)) {

@@ -1,9 +1,9 @@
-// Commands, as people type them: `/help` and `/roll` are answered to the sender, `/poll` and `/vote` run a poll in a room.
-// They come as messages of the type `command`, whose payload is the line.
+// Slash commands: `/help` and `/roll` are answered to the sender, `/poll` and `/vote` run a poll in a room. A command
+// is a message of the type `command`, with the line as its payload.
 import * as signalbox from "@signalbox/plugin";
 import type { Action, Events, Message } from "@signalbox/plugin";
 
-/** How long a poll takes votes, in seconds. */
+/** How long a poll accepts votes, in seconds. */
 const POLL_SECONDS = 3600;
 
 interface Poll {
@@ -46,7 +46,7 @@ function openPoll(words: string, message: Message): Action[] {
   const [question = "", ...choices] = words.split("|").map((part) => part.trim());
   const usable = question !== "" && choices.length >= 2 && choices.length <= 9 && choices.every((choice) => choice !== "");
   if (!usable) signalbox.reject("usage", commands.poll!.help);
-  // Each poll has a number of its own, so that votes of the one before do not count for it.
+  // Each poll has its own ID, so that votes for the previous poll do not count for it.
   const id = signalbox.store.increment(`polls:${room}`, 1);
   const poll: Poll = { id, question, choices };
   signalbox.store.set(`poll:${room}`, JSON.stringify(poll), POLL_SECONDS);
@@ -62,7 +62,7 @@ function vote(words: string, message: Message): Action[] {
   if (!Number.isInteger(choice) || choice < 1 || choice > poll.choices.length) {
     signalbox.reject("no_such_choice", `vote 1 to ${poll.choices.length}`);
   }
-  // Of two votes at once only one finds no vote of this user.
+  // If a user votes twice at the same time, only one vote succeeds.
   const first = signalbox.store.compareAndSwap(`voted:${room}:${poll.id}:${message.sender}`, null, words, POLL_SECONDS);
   if (!first) signalbox.reject("voted_already", "one vote each");
   const votes = signalbox.store.increment(`votes:${room}:${poll.id}:${choice}`, 1, POLL_SECONDS);

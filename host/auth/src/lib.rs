@@ -18,6 +18,8 @@ use axum::http::{HeaderMap, header};
 use signalbox_config::{AuthConfig, JwtKeySource};
 use signalbox_telemetry::metrics::Metrics;
 
+#[cfg(test)]
+mod attack_tests;
 mod claims;
 mod error;
 mod fetch;

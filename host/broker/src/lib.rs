@@ -72,8 +72,8 @@ pub trait Broker: Send + Sync {
     /// user's previous node. A frame that is delivered here before the future completes may overtake those.
     fn catch_up<'a>(&'a self, user: &'a str) -> Option<BoxFuture<'a, ()>>;
 
-    /// Has every other node that holds `user` carry out `request`. Nodes that turn out to hold no connection of `user` are
-    /// left out.
+    /// Makes every other node that holds `user` carry out `request`. Nodes that turn out to hold no connection of
+    /// `user` are left out.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`], within the command timeout, if the nodes that hold `user` cannot be found. A node that
@@ -95,7 +95,7 @@ pub trait Broker: Send + Sync {
     /// impossible now.
     fn user_settled<'a>(&'a self, user: &'a str) -> BoxFuture<'a, ()>;
 
-    /// The same for [`Broker::room_changed`].
+    /// Like [`Broker::user_settled`], for [`Broker::room_changed`].
     fn room_settled<'a>(&'a self, room: &'a str) -> BoxFuture<'a, ()>;
 
     /// The server IDs of all nodes that are alive, sorted; this one is among them once others can see it.

@@ -40,7 +40,7 @@ pub struct ConnectionReport {
     pub address: String,
     /// When it was opened: milliseconds since 1970-01-01T00:00:00Z.
     pub connected_at_ms: u64,
-    /// Whether it speaks `signalbox.v1`.
+    /// Whether the client uses `signalbox.v1`.
     pub v1: bool,
     /// How many rooms it is in.
     pub rooms: usize,

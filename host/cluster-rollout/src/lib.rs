@@ -16,11 +16,13 @@ mod applier;
 mod components;
 mod coordinator;
 mod decision_log;
+mod log_text;
 mod node_answer;
 mod reconciler;
 mod seal;
 mod sync_status;
 mod texts;
+mod trust;
 
 use std::{
     collections::BTreeMap,

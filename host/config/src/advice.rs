@@ -1,4 +1,4 @@
-//! Settings that are valid and probably not meant.
+//! Settings that are valid but probably unintended.
 
 use super::settings::{Section, Settings};
 
@@ -19,7 +19,7 @@ pub(super) fn of(settings: &Settings) -> Vec<String> {
     advice
 }
 
-/// A port says nothing about the address: other machines cannot connect.
+/// A port alone does not change the address: other machines cannot connect.
 fn port_alone(variable: &str, server: &Section, auth: &Section) -> Option<String> {
     let listen = server.address("listen");
     if !server.is_set_by("listen", variable) || !listen.ip().is_loopback() {
@@ -38,7 +38,7 @@ fn port_alone(variable: &str, server: &Section, auth: &Section) -> Option<String
     ))
 }
 
-/// The keys of a set belong to an identity provider that signs tokens for other applications too.
+/// A JWKS belongs to an identity provider, which signs tokens for other applications too.
 fn unbound_tokens(auth: &Section) -> Option<String> {
     let source = ["jwks_file", "jwks_url"]
         .into_iter()
@@ -104,7 +104,7 @@ mod tests {
         let jwt = "[auth]\nmode = \"jwt\"\njwt_secret = \"0123456789abcdef0123456789abcdef\"\n";
         let told = advice(jwt, &alone);
         assert!(!told[0].contains("auth.mode"), "{told:?}");
-        // Who names the address means it.
+        // An explicit address is intended.
         let listen = "[server]\nlisten = \"127.0.0.1:1\"\n";
         assert_eq!(advice(listen, &alone), [""; 0]);
         let ours = [
@@ -129,7 +129,7 @@ mod tests {
         let told = advice(&auth(audience), &[]);
         assert!(told[0].contains("without auth.jwt_issuer:"), "{told:?}");
         assert_eq!(advice(&auth(&format!("{issuer}{audience}")), &[]), [""; 0]);
-        // A key of one's own signs for nobody else.
+        // A private key signs tokens for this application only.
         let pem = "[auth]\nmode = \"jwt\"\njwt_key_file = \"a\"\n";
         assert_eq!(advice(pem, &[]), [""; 0]);
     }

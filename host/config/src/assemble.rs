@@ -13,13 +13,13 @@ use super::{
     live::Resolved,
     plugins,
     settings::{Section, Settings},
-    units,
+    units, url_checks,
 };
 
-/// Shortest secret of HS256 in bytes: a key as long as the hash (RFC 7518 §3.2).
+/// Minimum length of an HS256 secret in bytes: as long as the hash (RFC 7518 §3.2).
 pub const SECRET_BYTES_MIN: usize = 32;
 
-/// Puts settings together. The result means something only while nothing was added to `errors`.
+/// Assembles the settings. The result is only meaningful if nothing was added to `errors`.
 pub(super) fn assemble(
     settings: &Settings,
     folder: &Path,
@@ -128,13 +128,13 @@ fn broker(
     folder: &Path,
     errors: &mut Vec<ConfigError>,
 ) -> BrokerConfig {
-    let urls: Vec<String> = checks::split_redis_urls(&redis.text("url"))
+    let urls: Vec<String> = url_checks::split_redis_urls(&redis.text("url"))
         .map(str::to_owned)
         .collect();
     let is_known = redis.are_right(&["url", "ca_file"]);
     if is_known
         && redis.optional("ca_file").is_some()
-        && !urls.iter().all(|url| checks::is_tls(url))
+        && !urls.iter().all(|url| url_checks::is_tls(url))
     {
         errors.push(redis.error(
             &["ca_file"],
@@ -384,7 +384,7 @@ fn limits(section: &Section) -> Limits {
     }
 }
 
-/// The name of this machine as a node name: illegal characters become `-`.
+/// The host name of this machine as a node name: characters that are not allowed become `-`.
 fn host_name() -> String {
     let name = rustix::system::uname()
         .nodename()

@@ -1,4 +1,4 @@
-//! `[auth]` as it is put together.
+//! `[auth]` after assembly.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,10 +10,10 @@ use std::{
 pub enum AuthConfig {
     /// The client chooses its user ID with `?userId=`.
     None {
-        /// Whether this may be served on an address that is not a loopback.
+        /// Whether the server may listen on an address that is not a loopback in this mode.
         allow_insecure: bool,
     },
-    /// A JSON Web Token says it.
+    /// A JSON Web Token names the user.
     Jwt(JwtConfig),
 }
 
@@ -31,18 +31,18 @@ pub struct JwtConfig {
 /// The source of verification keys. Its kind decides the accepted algorithms, never the token.
 #[derive(Clone, PartialEq, Eq)]
 pub enum JwtKeySource {
-    /// HS256 with one of these.
+    /// HS256 with one of these secrets.
     Secrets {
         /// The secret that tokens are signed with.
         current: String,
-        /// The secret before it, while it still counts.
+        /// The previous secret, while it is still accepted.
         previous: Option<String>,
     },
     /// RS256 or ES256 with the public key in this PEM file.
     PemFile(PathBuf),
     /// RS256 or ES256 with the keys in this JWKS file, chosen by `kid`.
     JwksFile(PathBuf),
-    /// The same, fetched from an address.
+    /// Like `JwksFile`, fetched from a URL.
     JwksUrl {
         /// `http://` or `https://`.
         url: String,
@@ -52,7 +52,7 @@ pub enum JwtKeySource {
 }
 
 impl AuthConfig {
-    /// The file with the keys of tokens, if there is one.
+    /// The file with the token keys, if there is one.
     pub fn key_file(&self) -> Option<&Path> {
         match self {
             Self::Jwt(JwtConfig {

@@ -1,16 +1,16 @@
-//! Checks of text values. An error has the reason without the text, which may be a secret.
+//! Checks of text values. An error states the reason without the text, which may be a secret.
 
 use signalbox_protocol::event_type;
 
 /// A check of one text.
 pub(super) type Check = fn(&str) -> Result<(), String>;
 
-/// Anything goes.
+/// Accepts everything.
 pub(super) fn any(_: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A secret as it is meant to be: what surrounds it by mistake would be part of it.
+/// A secret without quotes or white space around it, which would become part of it by mistake.
 pub(super) fn secret(text: &str) -> Result<(), String> {
     if text.trim() != text || text.starts_with('\u{feff}') {
         return Err(
@@ -26,38 +26,7 @@ pub(super) fn secret(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The address of a JWKS, or nothing.
-pub(super) fn jwks_url(text: &str) -> Result<(), String> {
-    const HINT: &str = "write it such as https://login.example.com/.well-known/jwks.json";
-    if text.is_empty() {
-        return Ok(());
-    }
-    let (_, has_login) = http_address(text, HINT)?;
-    if has_login {
-        return Err(format!(
-            "holds a user or password, and a key set is public: {HINT}"
-        ));
-    }
-    if text.contains('#') {
-        return Err(format!("goes on after #, which says nothing here: {HINT}"));
-    }
-    Ok(())
-}
-
-/// An address of HTTP or HTTPS, and whether it holds a user or password. `hint` ends the error.
-fn http_address(text: &str, hint: &str) -> Result<(hyper::Uri, bool), String> {
-    let uri: hyper::Uri = text
-        .parse()
-        .map_err(|_| format!("is not an address: {hint}"))?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(format!("does not begin with http:// or https://: {hint}"));
-    }
-    let authority = uri.authority();
-    let has_login = authority.is_some_and(|authority| authority.as_str().contains('@'));
-    Ok((uri, has_login))
-}
-
-/// The name of a node; empty stands for the name of the host.
+/// The name of a node; if it is empty, the host name is used.
 pub(super) fn node_id(text: &str) -> Result<(), String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if text.len() <= 64 && text.chars().all(legal) {
@@ -75,7 +44,7 @@ pub(super) fn plugin_name(text: &str) -> Result<(), String> {
     Err("is not a plugin name: write 1 to 64 of a-z 0-9 _ -".to_owned())
 }
 
-/// A path that must be there.
+/// A path, which must not be empty.
 pub(super) fn path(text: &str) -> Result<(), String> {
     if text.is_empty() || text.contains('\0') {
         return Err("is not a path: write the path of a file".to_owned());
@@ -91,88 +60,8 @@ pub(super) fn optional_path(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Addresses of Redis, comma separated. The reason shows nothing of them: they may hold passwords.
-pub(super) fn redis_urls(text: &str) -> Result<(), String> {
-    const HINT: &str = "write redis://host:port or rediss://user:password@host:port, comma separated, with special \
-                        characters of a password as %xx";
-    for (index, url) in split_redis_urls(text).enumerate() {
-        redis_url(url).map_err(|reason| {
-            format!(
-                "is no list of addresses: number {} {reason}; {HINT}",
-                index + 1
-            )
-        })?;
-    }
-    Ok(())
-}
-
-fn redis_url(url: &str) -> Result<(), String> {
-    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
-    if !matches!(scheme, Some("redis" | "rediss")) {
-        return Err("does not begin with redis:// or rediss://".to_owned());
-    }
-    let parsed = redis::parse_redis_url(url).ok_or("cannot be read as a URL")?;
-    if parsed.fragment().is_some() || parsed.query().is_some() {
-        return Err("goes on after # or ?, which says nothing here".to_owned());
-    }
-    if parsed.host_str().is_none_or(str::is_empty) {
-        return Err("names no host".to_owned());
-    }
-    let database = parsed.path().trim_matches('/');
-    if !database.is_empty() && database.parse::<u32>().is_err() {
-        return Err("has a path that is no number of a database".to_owned());
-    }
-    let info = redis::IntoConnectionInfo::into_connection_info(parsed)
-        .map_err(|_| "names nothing that can be connected to")?;
-    let login = info.redis_settings();
-    for (what, text) in [("user", login.username()), ("password", login.password())] {
-        secret(text.unwrap_or_default()).map_err(|reason| format!("has a {what} that {reason}"))?;
-    }
-    Ok(())
-}
-
-/// An address of Redis without user and password.
-pub(super) fn without_login(url: &str) -> String {
-    let Some(mut parsed) = redis::parse_redis_url(url) else {
-        return String::new();
-    };
-    // Both refuse only addresses that have no host.
-    let _ = parsed.set_username("");
-    let _ = parsed.set_password(None);
-    parsed.into()
-}
-
-/// Whether an address of Redis asks for TLS.
-pub(super) fn is_tls(url: &str) -> bool {
-    url.starts_with("rediss://")
-}
-
-/// The addresses in such a list.
-pub(super) fn split_redis_urls(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim)
-}
-
-/// Where a collector of OTLP is, or nothing. What follows the host is a path, to which that of the signal is added.
-pub(super) fn otlp_endpoint(text: &str) -> Result<(), String> {
-    if text.is_empty() {
-        return Ok(());
-    }
-    const HINT: &str =
-        "write http://host:port or https://host:port of its OTLP over HTTP, mostly port 4318";
-    let (uri, has_login) = http_address(text, HINT)?;
-    if has_login {
-        return Err(
-            "holds a user or password, which belongs into OTEL_EXPORTER_OTLP_HEADERS".to_owned(),
-        );
-    }
-    if uri.query().is_some() {
-        return Err(format!("goes on after ?, which says nothing here: {HINT}"));
-    }
-    Ok(())
-}
-
-/// What keys of Redis begin with. With empty braces a cluster would look at the whole key for its slot, and keys that
-/// belong together would be apart.
+/// The prefix of Redis keys. With empty braces, a cluster would hash the whole key to find its slot, and keys that
+/// belong together would be in different slots.
 pub(super) fn key_prefix(text: &str) -> Result<(), String> {
     if text.contains("{}") {
         return Err(
@@ -182,7 +71,7 @@ pub(super) fn key_prefix(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A namespace of CloudWatch.
+/// A CloudWatch namespace.
 pub(super) fn cloudwatch_namespace(text: &str) -> Result<(), String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "._-/#:".contains(c);
     let is_own = !text.starts_with(':') && !text.starts_with("AWS/");
@@ -195,7 +84,7 @@ pub(super) fn cloudwatch_namespace(text: &str) -> Result<(), String> {
     )
 }
 
-/// A region of AWS, or nothing. It becomes part of a host's name.
+/// An AWS region, or nothing. It becomes part of a host name.
 pub(super) fn region(text: &str) -> Result<(), String> {
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if text.len() <= 64 && text.chars().all(legal) {
@@ -204,21 +93,7 @@ pub(super) fn region(text: &str) -> Result<(), String> {
     Err("is not a region: write it as eu-central-1".to_owned())
 }
 
-/// The address of a service, or nothing.
-pub(super) fn endpoint(text: &str) -> Result<(), String> {
-    const HINT: &str = "write http:// or https://, and a host";
-    let host = match text.split_once("://") {
-        Some(("http" | "https", host)) => host,
-        _ if text.is_empty() => return Ok(()),
-        _ => return Err(format!("is not an address: {HINT}")),
-    };
-    if host.is_empty() || host.starts_with('/') || text.contains(char::is_whitespace) {
-        return Err(format!("names no host: {HINT}"));
-    }
-    Ok(())
-}
-
-/// Shortest key of an API. Nothing keeps the right key out, so guesses are limited by its length alone.
+/// Minimum length of an API key. A correct key is never throttled, so only its length protects against guessing.
 const KEY_BYTES_MIN: usize = 16;
 
 /// A key that travels in an `Authorization` header (RFC 6750 §2.1), or nothing.
@@ -237,7 +112,7 @@ pub(super) fn bearer_key(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The types that a plugin sees: an event type, a prefix with a final `*`, or `*`.
+/// A pattern for the types that a plugin sees: an event type, a prefix with a final `*`, or `*`.
 pub(super) fn event_pattern(text: &str) -> Result<(), String> {
     if event_type::is_built_in(text) {
         return Err(
@@ -247,7 +122,7 @@ pub(super) fn event_pattern(text: &str) -> Result<(), String> {
     spelled_as_pattern(text)
 }
 
-/// The types that clients may send: an event type, a prefix with a final `*`, or `*`.
+/// A pattern for the types that clients may send: an event type, a prefix with a final `*`, or `*`.
 pub(super) fn client_events(text: &str) -> Result<(), String> {
     if event_type::is_built_in(text) {
         return Err(
@@ -278,7 +153,7 @@ fn spelled_as_pattern(text: &str) -> Result<(), String> {
 ///
 /// # Errors
 ///
-/// The reason why it is none.
+/// The reason why it is not an origin.
 pub fn normal_origin(text: &str) -> Result<String, String> {
     const HINT: &str = "write it as the browser sends it, such as \"https://app.example.com\"";
     let lower = text.to_ascii_lowercase();
@@ -390,96 +265,6 @@ mod tests {
         for bad in ["\"a\"", "'a'", "`a`", "\"\""] {
             let error = secret(bad).expect_err(bad);
             assert!(error.contains("quotes"), "{bad:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn addresses_of_key_sets() {
-        for good in [
-            "",
-            "https://login.example.com/.well-known/jwks.json",
-            "http://127.0.0.1:8080/keys?v=1",
-        ] {
-            assert_eq!(jwks_url(good), Ok(()), "{good}");
-        }
-        for bad in [
-            "login.example.com/keys",
-            "ftp://a/keys",
-            "file:///keys.json",
-            "https://",
-            "https://u:p@a/keys",
-            "https://a/keys#1",
-            "/keys",
-        ] {
-            assert!(jwks_url(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn addresses_of_redis_lose_their_login_and_nothing_else() {
-        for (url, bare) in [
-            ("redis://user:pw@a:6380/2", "redis://a:6380/2"),
-            ("rediss://:pw@[::1]", "rediss://[::1]"),
-            ("redis://a", "redis://a"),
-        ] {
-            assert_eq!(without_login(url), bare);
-        }
-    }
-
-    #[test]
-    fn addresses_of_collectors() {
-        for good in ["", "http://127.0.0.1:4318", "https://otlp.example.com/v2/"] {
-            assert_eq!(otlp_endpoint(good), Ok(()), "{good}");
-        }
-        for bad in [
-            "collector:4318",
-            "grpc://a",
-            "http://",
-            "http://u:p@a",
-            "http://a?b=1",
-            "/v1/traces",
-        ] {
-            assert!(otlp_endpoint(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn addresses_of_redis_are_refused_without_being_shown() {
-        for good in [
-            "redis://127.0.0.1",
-            "redis://user:p%40ss@[::1]:6380/2",
-            "rediss://a.example.com:6380, rediss://b.example.com:6380",
-        ] {
-            assert_eq!(redis_urls(good), Ok(()), "{good}");
-        }
-        for (bad, reason) in [
-            ("", "number 1 does not begin with redis://"),
-            ("hush@127.0.0.1:6379", "does not begin with redis://"),
-            ("redis://a,b:6379", "number 2 does not begin with"),
-            ("redis://", "names no host"),
-            ("redis://:hush@:6379", "cannot be read"),
-            ("redis://a:hush", "cannot be read"),
-            ("redis://a/hush", "no number of a database"),
-            ("rediss://a/#hush", "goes on after #"),
-            ("redis://a?hush=1", "goes on after #"),
-            ("redis://u:%ff@a", "names nothing"),
-            ("redis://0.0.0.0", "names nothing"),
-            (
-                "redis://:hush%0A@a",
-                "a password that begins or ends with white space",
-            ),
-            (
-                "redis://:%20hush@a",
-                "a password that begins or ends with white space",
-            ),
-            ("redis://:\"hush\"@a", "a password that is in quotes"),
-            ("redis://'hush':x@a", "a user that is in quotes"),
-        ] {
-            let error = redis_urls(bad).expect_err(bad);
-            assert!(
-                error.contains(reason) && !error.contains("hush"),
-                "{bad}: {error}"
-            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The text of a file: parsed, and read key by key against the table of keys.
+//! The text of a file: parsed, and read key by key using the table of keys.
 
 use toml::{
     Spanned,
@@ -7,19 +7,20 @@ use toml::{
 
 use super::{
     errors::{ConfigError, SettingPlace},
-    keys::{self, nearest},
+    keys,
+    nearest::nearest,
     settings::{Section, Setting, Settings},
     values,
 };
 
-/// What a text says, and whether it could be parsed at all.
+/// The contents of a text, and whether it could be parsed.
 pub(super) struct Document {
     pub(super) settings: Settings,
-    /// Whether it is TOML. Where it is not, what was recovered is too little to judge what is missing.
+    /// Whether it is valid TOML. If it is not, too little was recovered to decide what is missing.
     pub(super) is_toml: bool,
 }
 
-/// Reads a text; what is wrong is added to `errors`.
+/// Reads a text; errors are added to `errors`.
 pub(super) fn read(text: &str, errors: &mut Vec<ConfigError>) -> Document {
     let (root, syntax) = DeTable::parse_recoverable(text);
     let lines = Lines::new(text);
@@ -36,7 +37,7 @@ pub(super) fn read(text: &str, errors: &mut Vec<ConfigError>) -> Document {
     } = reader;
 
     let broken = syntax_errors(&lines, &syntax);
-    // What was recovered from a broken line says nothing.
+    // Errors in values that were recovered from a broken line are meaningless.
     found.retain(|error| !broken.iter().any(|other| line_of(other) == line_of(error)));
     errors.extend(found);
     let is_toml = broken.is_empty();
@@ -44,7 +45,7 @@ pub(super) fn read(text: &str, errors: &mut Vec<ConfigError>) -> Document {
     Document { settings, is_toml }
 }
 
-/// The errors of the parser, the first of each line: those after it are mostly its consequences.
+/// The errors of the parser, one per line: later ones on the same line are mostly consequences of the first.
 fn syntax_errors(lines: &Lines<'_>, errors: &[toml::de::Error]) -> Vec<ConfigError> {
     let mut found: Vec<ConfigError> = Vec::new();
     for error in errors {
@@ -70,7 +71,7 @@ fn line_of(error: &ConfigError) -> Option<usize> {
     }
 }
 
-/// Where the lines of a text start.
+/// The positions at which the lines of a text start.
 struct Lines<'t> {
     text: &'t str,
     starts: Vec<usize>,

@@ -8,14 +8,14 @@ use super::{
     keys::{self, OLD_VARIABLES, PREFIX},
 };
 
-/// The files with variables that are read from a folder if they are there; the later one wins.
+/// The files with variables that are read from a folder if they exist; the later one takes precedence.
 pub const FILES: [&str; 2] = [".env", ".env.local"];
 
-/// The variables of this process, over those of the [`FILES`] in `folder`.
+/// The variables of this process, which take precedence over those of the [`FILES`] in `folder`.
 ///
 /// # Errors
 ///
-/// A file that cannot be read, each of its lines that is no assignment, and a variable of ours that is not UTF-8.
+/// Returns the files that cannot be read, their invalid lines, and `SIGNALBOX_` variables that are not UTF-8.
 pub fn gather(folder: &Path) -> Result<Environment, ConfigErrors> {
     let mut errors = Vec::new();
     let mut environment = Environment::new();
@@ -45,7 +45,7 @@ pub fn gather(folder: &Path) -> Result<Environment, ConfigErrors> {
     }
 }
 
-/// The variables of one file; none if it does not exist.
+/// The variables of one file; empty if it does not exist.
 fn read_file(file: &Path, errors: &mut Vec<ConfigError>) -> Environment {
     let mut found = Vec::new();
     let environment = match fs::read_to_string(file) {
@@ -64,7 +64,7 @@ fn read_file(file: &Path, errors: &mut Vec<ConfigError>) -> Environment {
     environment
 }
 
-/// The assignments of a `.env`; lines that are none are added to `errors` by number, never with what they hold.
+/// The assignments in a `.env`. Invalid lines are added to `errors` by number, never with their contents.
 fn parse_dotenv(text: &str, errors: &mut Vec<ConfigError>) -> Environment {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = Rc::new(Cell::new(0));
@@ -75,12 +75,13 @@ fn parse_dotenv(text: &str, errors: &mut Vec<ConfigError>) -> Environment {
     let mut environment = Environment::new();
     for item in dotenvy::from_read_iter(reader) {
         match item {
-            // The first of two assignments holds, as everywhere with dotenv.
+            // The first of two assignments wins, as usual with dotenv.
             Ok((name, value)) => {
                 environment.entry(name).or_insert(value);
             }
             Err(error) => {
-                // An open quote takes in all lines up to the end: the error belongs to the first of them.
+                // An open quote extends over all lines up to the end of the file: the error belongs to the first of
+                // them.
                 let taken = match &error {
                     dotenvy::Error::LineParse(taken, _) => taken.lines().count().max(1),
                     _ => 1,
@@ -100,7 +101,7 @@ fn parse_dotenv(text: &str, errors: &mut Vec<ConfigError>) -> Environment {
     environment
 }
 
-/// Hands out one line at a time, so that the count is that of the line being parsed.
+/// Returns one line at a time, so that the line number is that of the line being parsed.
 struct LineReader<'t> {
     rest: &'t [u8],
     lines: Rc<Cell<usize>>,

@@ -1,4 +1,4 @@
-//! Which keys environment variables set.
+//! The environment variables that set keys.
 
 use std::path::Path;
 
@@ -6,7 +6,8 @@ pub use super::dotenv::{FILES, gather};
 use super::{
     Environment,
     errors::{ConfigError, SettingPlace},
-    keys::{self, KEYS, Key, OLD_VARIABLES, PREFIX, nearest},
+    keys::{self, KEYS, Key, OLD_VARIABLES, PREFIX},
+    nearest::nearest,
     secret_files,
     settings::{self, Section, Setting, Settings},
     values::ConfigValue,
@@ -23,7 +24,7 @@ pub(super) fn overlay(
         let Some((section, name_of_key)) = target else {
             continue;
         };
-        // Compose files hand on unset variables as empty ones.
+        // Compose files pass unset variables on as empty ones.
         if let Some(text) = environment.get(name).filter(|text| !text.is_empty()) {
             overlay_old(settings, name, section, name_of_key, text, errors);
         }
@@ -144,12 +145,12 @@ fn overlay_ours(
     });
 }
 
-/// The name is what a variable addresses a plugin by, so that it cannot set it.
+/// A plugin's name is part of its variables, so no variable can set it.
 fn is_plugin_key(key: &Key) -> bool {
     key.section == "plugins" && key.name != "name"
 }
 
-/// `CHAT_2__` for the plugin `chat-2`; none while it has no legal name.
+/// `CHAT_2__` for the plugin `chat-2`; `None` if its name is not valid.
 fn plugin_part(plugin: &Section) -> Option<String> {
     let name = plugin.path.strip_prefix("plugins.")?;
     Some(format!("{}__", name.to_uppercase().replace('-', "_")))
@@ -175,7 +176,7 @@ fn unknown(settings: &Settings, variable: &str) -> String {
     let known = plain.chain(of_plugins).chain(reserved).chain(files);
     let near = nearest(variable, known);
     match near {
-        // A third of a long name is a lot: without the same section it is another key, not a mistyped one.
+        // In a long name, a third is too many: beyond four typos it is probably a different key.
         Some(near) if strsim::damerau_levenshtein(variable, &near) <= 4 => {
             format!("unknown variable; did you mean {near}")
         }
@@ -185,8 +186,8 @@ fn unknown(settings: &Settings, variable: &str) -> String {
     }
 }
 
-/// Whether a variable with our prefix is none of our settings: those of the command line, and those that
-/// Kubernetes and Docker links set by themselves for a service named `signalbox` or `signalbox-...`
+/// Whether a variable with our prefix is not a setting: those of the command line, and those that Kubernetes and Docker
+/// links set automatically for a service named `signalbox` or `signalbox-...`
 /// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
 fn is_reserved(name: &str, text: &str) -> bool {
     if keys::RESERVED_VARIABLES.contains(&name) {

@@ -18,13 +18,13 @@ pub enum SettingPlace {
         /// The column.
         column: usize,
     },
-    /// A line of a file with variables, which counts from 1; none: that file as a whole.
+    /// A line of a file with variables, counted from 1; `None` means the file as a whole.
     Beside(PathBuf, Option<usize>),
     /// An environment variable.
     Variable(String),
 }
 
-/// One thing that is wrong.
+/// One error.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigError {
     /// Its place.
@@ -35,7 +35,7 @@ pub struct ConfigError {
     pub message: String,
 }
 
-/// A fault of a value in a file.
+/// An error in a value in a file.
 #[derive(Debug)]
 pub(super) struct ValueFault {
     /// Its place, in bytes of the file.
@@ -45,7 +45,7 @@ pub(super) struct ValueFault {
     pub(super) message: String,
 }
 
-/// Everything that is wrong with a configuration, in the order of the file. `Display` writes a line for each.
+/// All errors of a configuration, in the order of the file. `Display` writes a line for each.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigErrors {
     origin: PathBuf,
@@ -53,7 +53,7 @@ pub struct ConfigErrors {
 }
 
 impl ConfigError {
-    /// The same, found in `file` rather than in the one that is being read.
+    /// This error, located in `file` instead of the file that is being read.
     pub(super) fn within(self, file: &Path) -> Self {
         let line = match self.place {
             SettingPlace::At { line, .. } => Some(line),

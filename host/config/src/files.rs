@@ -1,4 +1,4 @@
-//! Small texts that the configuration takes from files of their own: secrets and keys.
+//! Short texts that the configuration reads from separate files: secrets and keys.
 
 use std::{
     fs::{self, File},
@@ -9,7 +9,7 @@ use std::{
 /// The text of the file at `path`, which must be UTF-8 and at most `bytes_max` long.
 ///
 /// # Errors
-/// The fault, and how to mend it. It holds nothing of the text.
+/// The reason, and how to fix it. It contains nothing of the text.
 pub fn read_text(path: &Path, bytes_max: usize) -> Result<String, String> {
     let unreadable = |error: io::Error| {
         let advice = match error.kind() {
@@ -19,7 +19,7 @@ pub fn read_text(path: &Path, bytes_max: usize) -> Result<String, String> {
         };
         format!("cannot be read: {error}; {advice}")
     };
-    // A pipe would be waited for, and a device has no end.
+    // Reading a pipe could block, and a device has no end.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err("is not a file; name one".to_owned());
     }

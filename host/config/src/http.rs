@@ -1,4 +1,4 @@
-//! The settings of the HTTP front: limits, trusted proxies, and the hosts and origins that are let in.
+//! The settings of the HTTP front: limits, trusted proxies, and the allowed hosts and origins.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -9,15 +9,15 @@ use super::checks::normal_origin;
 /// The part of `[limits]` that bounds the cost of a connection before the upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpLimits {
-    /// Sockets of one listener that speak HTTP.
+    /// Sockets of one listener before their upgrade to WebSocket.
     pub sockets_pending_max: usize,
     /// Request line and headers of one request, in bytes.
     pub header_bytes_max: usize,
-    /// From the first byte of a request to the end of its headers.
+    /// Time from the first byte of a request to the end of its headers.
     pub header_time_max: Duration,
-    /// From the end of an answer to the first byte of the next request.
+    /// Time from the end of a response to the first byte of the next request.
     pub idle_timeout: Duration,
-    /// How long a client may leave an answer unread.
+    /// How long a client may leave a response unread.
     pub write_timeout: Duration,
     /// Requests on one connection; the last of them is answered with `Connection: close`.
     pub requests_per_connection_max: u32,
@@ -68,7 +68,7 @@ pub(super) fn websocket_path(text: &str) -> Result<(), String> {
     }
 }
 
-/// A host that requests may name: a name without a port, or a domain as `*.example.com`.
+/// A host that requests may name: a name without a port, or a domain such as `*.example.com`.
 pub(super) fn host(text: &str) -> Result<(), String> {
     let name = text.strip_prefix("*.").unwrap_or(text);
     let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -97,7 +97,7 @@ pub(super) fn parse_network(text: &str) -> Option<IpNet> {
     Some(net.trunc())
 }
 
-/// An entry of `allowed_origins`: an origin, `null`, a domain as `https://*.example.com`, or `*`.
+/// An entry of `allowed_origins`: an origin, `null`, a domain such as `https://*.example.com`, or `*`.
 pub(super) fn origin(text: &str) -> Result<(), String> {
     if text == "*" {
         return Ok(());
@@ -105,10 +105,10 @@ pub(super) fn origin(text: &str) -> Result<(), String> {
     allowed_origin(text).map(drop)
 }
 
-/// An entry of `allowed_origins` as an origin is compared with it.
+/// An entry of `allowed_origins`, in the form that origins are compared with.
 ///
 /// # Errors
-/// The reason why it is none.
+/// The reason why it is not a valid entry.
 pub(crate) fn allowed_origin(text: &str) -> Result<String, String> {
     if ["null", "file://"].contains(&text.to_ascii_lowercase().as_str()) {
         return Ok(text.to_ascii_lowercase());
@@ -126,7 +126,7 @@ pub(crate) fn allowed_origin(text: &str) -> Result<String, String> {
     Ok(domain.replacen("://", "://*.", 1))
 }
 
-/// Describes the fault in a text that should be an IP address with a port, and how to write it.
+/// Describes the error in a text that should be an IP address with a port, and how to fix it.
 pub(super) fn address_hint(text: &str) -> String {
     let is_port = |port: &str| port.parse::<u16>().is_ok();
     let is_v6 = |host: &str| host.parse::<std::net::Ipv6Addr>().is_ok();

@@ -13,7 +13,7 @@ use super::errors::ValueFault;
 ///
 /// # Errors
 ///
-/// Every value that JSON cannot say: infinity, NaN, integers beyond 64 bits.
+/// Returns every value that JSON cannot represent: infinity, NaN, integers beyond 64 bits.
 pub(super) fn object(table: &DeTable<'_>) -> Result<String, Vec<ValueFault>> {
     let mut writer = Writer::default();
     writer.table(table);
@@ -27,7 +27,7 @@ pub(super) fn object(table: &DeTable<'_>) -> Result<String, Vec<ValueFault>> {
 #[derive(Default)]
 struct Writer {
     out: String,
-    /// The way from the table to the value that is being written: `.words[2]`.
+    /// The path from the table to the value that is being written, such as `.words[2]`.
     within: String,
     problems: Vec<ValueFault>,
 }
@@ -68,7 +68,7 @@ impl Writer {
 
     fn table(&mut self, table: &DeTable<'_>) {
         let mut entries: Vec<_> = table.iter().collect();
-        // The map is sorted by name; the place in the file gives the author's order back.
+        // The map is sorted by name; the places in the file restore the author's order.
         entries.sort_by_key(|(key, _)| key.span().start);
         self.raw("{");
         for (index, (key, value)) in entries.into_iter().enumerate() {

@@ -1,12 +1,12 @@
-//! The table of all keys: the one place that knows their names, kinds, bounds and defaults.
+//! The table of all keys: the single place that defines their names, kinds, bounds and defaults.
 //!
-//! The reader of files, the names of environment variables and `docs/configuration.md` follow from it.
+//! The file reader, the names of environment variables and `docs/configuration.md` are derived from it.
 
 use std::time::Duration;
 
 use super::{
     checks::{self, Check},
-    http,
+    http, url_checks,
 };
 
 /// One key that can be set.
@@ -18,9 +18,9 @@ pub struct Key {
     pub name: &'static str,
     /// The kind of its value.
     pub(super) kind: ValueKind,
-    /// The default, written as in an environment variable; empty: none.
+    /// The default, written as in an environment variable; empty if there is none.
     pub default: &'static str,
-    /// A legal value other than the default, written as in an environment variable.
+    /// A valid value other than the default, written as in an environment variable.
     pub example: &'static str,
     /// When a change of it takes effect.
     pub change: ChangeEffect,
@@ -50,7 +50,7 @@ pub(super) enum ValueKind {
     Time(Duration, Duration),
     /// A size in bytes from the first to the second.
     Bytes(u64, u64),
-    /// A share, from 0 to 1.
+    /// A ratio from 0 to 1.
     Ratio,
     /// One of these words.
     Choice(&'static [&'static str]),
@@ -73,13 +73,14 @@ impl Key {
         }
     }
 
-    /// The environment variable that names a file with its value, for a secret.
+    /// For a secret: the environment variable that names a file with its value.
     pub fn file_variable(&self) -> Option<String> {
         self.secret
             .then(|| format!("{}{FILE_SUFFIX}", self.variable()))
     }
 
-    /// The environment variable that sets it; for a plugin's key with `NAME` in place of the plugin's name.
+    /// The environment variable that sets it; in the variable of a plugin's key, `NAME` is a placeholder for the
+    /// plugin's name.
     pub fn variable(&self) -> String {
         let section = match self.section {
             "plugins" => "PLUGINS__NAME".to_owned(),
@@ -97,15 +98,15 @@ impl Key {
 /// The prefix of all our variables.
 pub const PREFIX: &str = "SIGNALBOX_";
 
-/// The end of a variable's name that names a file with a secret.
+/// The suffix of variables that name a file with a secret.
 pub const FILE_SUFFIX: &str = "_FILE";
 
-/// Variables with our prefix that are no settings of the server: the command line client reads them.
+/// Variables with our prefix that are not settings of the server: the command line client reads them.
 pub const RESERVED_VARIABLES: [&str; 2] = ["SIGNALBOX_ADMIN_KEY", "SIGNALBOX_URL"];
 
-/// The variable names of others, with the keys that they set: of the Go server `websocket-app`, and of OpenTelemetry.
-/// `ENVIRONMENT` is known so that nobody need remove it, and sets nothing. `WSS_PORT` replaces the port of the address
-/// alone.
+/// Variables of other software, with the keys that they set: those of the Go server `websocket-app`, and of
+/// OpenTelemetry. `ENVIRONMENT` sets nothing, and is listed so that nobody has to remove it. `WSS_PORT` replaces only
+/// the port of the address.
 pub const OLD_VARIABLES: [(&str, Option<(&str, &str)>); 5] = [
     ("WSS_PORT", Some(("server", "listen"))),
     ("JWT_SECRET", Some(("auth", "jwt_secret"))),
@@ -148,26 +149,6 @@ pub fn names(section: &str) -> impl Iterator<Item = &'static str> {
     KEYS.iter()
         .filter(move |key| key.section == section)
         .map(|key| key.name)
-}
-
-/// The candidate that was probably meant: at most a third of it mistyped, at least one character.
-pub(super) fn nearest<S: AsRef<str>>(
-    name: &str,
-    candidates: impl IntoIterator<Item = S>,
-) -> Option<S> {
-    candidates
-        .into_iter()
-        .map(|candidate| {
-            (
-                strsim::damerau_levenshtein(name, candidate.as_ref()),
-                candidate,
-            )
-        })
-        .filter(|(distance, candidate)| {
-            *distance <= (candidate.as_ref().chars().count() / 3).max(1)
-        })
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
 }
 
 const fn key(
@@ -244,7 +225,7 @@ pub const KEYS: [Key; 99] = [
         "A PEM file with the public key of RS256 or ES256; one of the four key sources of mode `jwt`"),
     key("auth", "jwks_file", ValueKind::Text(checks::optional_path), "", "jwks.json", Live,
         "A JWKS file with public keys of RS256 or ES256, chosen by `kid`; one of the four key sources of mode `jwt`"),
-    key("auth", "jwks_url", ValueKind::Text(checks::jwks_url), "", "https://login.example.com/.well-known/jwks.json", Live,
+    key("auth", "jwks_url", ValueKind::Text(url_checks::jwks_url), "", "https://login.example.com/.well-known/jwks.json", Live,
         "The URL of a JWKS with public keys of RS256 or ES256; one of the four key sources of mode `jwt`"),
     key("auth", "jwks_refresh_interval", millis(SECOND, 24 * HOUR), "10m", "1h", Live,
         "How often `jwks_url` is fetched again; a token with an unknown `kid` leads to a fetch too, every 30 s at most"),
@@ -256,7 +237,7 @@ pub const KEYS: [Key; 99] = [
     key("broker", "kind", ValueKind::Choice(&["memory", "redis"]), "memory", "redis", Restart,
         "The transport between nodes: `memory` for a single node, `redis` for a cluster"),
 
-    key("redis", "url", ValueKind::Text(checks::redis_urls), "redis://127.0.0.1:6379", "rediss://cache.example.com:6380", Restart,
+    key("redis", "url", ValueKind::Text(url_checks::redis_urls), "redis://127.0.0.1:6379", "rediss://cache.example.com:6380", Restart,
         "The servers, comma separated: one, some of a cluster, or the sentinels; `rediss://` for TLS; user and password are live").secret(),
     key("redis", "mode", ValueKind::Choice(&["auto", "single", "cluster", "sentinel"]), "auto", "cluster", Restart,
         "How the servers work together; `auto` asks them"),
@@ -323,7 +304,7 @@ pub const KEYS: [Key; 99] = [
         "The namespace of the metrics"),
     key("cloudwatch", "region", ValueKind::Text(checks::region), "", "eu-central-1", Restart,
         "The region; empty: the one that the SDK finds (`AWS_REGION`, a profile, the instance)"),
-    key("cloudwatch", "endpoint", ValueKind::Text(checks::endpoint), "", "https://vpce-1.monitoring.eu-central-1.vpce.amazonaws.com", Restart,
+    key("cloudwatch", "endpoint", ValueKind::Text(url_checks::endpoint), "", "https://vpce-1.monitoring.eu-central-1.vpce.amazonaws.com", Restart,
         "The endpoint of CloudWatch, if it is a custom one; empty: `AWS_ENDPOINT_URL`, or else the region's"),
     key("cloudwatch", "interval", millis(SECOND, HOUR), "60s", "30s", Restart,
         "Time between two pushes; each covers the time since the one before"),
@@ -338,7 +319,7 @@ pub const KEYS: [Key; 99] = [
     key("demo", "public", ValueKind::Bool, "false", "true", Restart,
         "Whether that page is also served on an address that is not a loopback"),
 
-    key("tracing", "otlp_endpoint", ValueKind::Text(checks::otlp_endpoint), "", "http://127.0.0.1:4318", Restart,
+    key("tracing", "otlp_endpoint", ValueKind::Text(url_checks::otlp_endpoint), "", "http://127.0.0.1:4318", Restart,
         "The receiver of spans, by OTLP over HTTP, such as `http://collector:4318`; empty: nowhere, and messages are not traced"),
     key("tracing", "sample_ratio", ValueKind::Ratio, "0.01", "0.5", Restart,
         "The share of messages that are traced, from 0 to 1"),
@@ -425,16 +406,6 @@ pub const KEYS: [Key; 99] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nearest_finds_typing_mistakes_and_nothing_else() {
-        let limits = || names("limits");
-        assert_eq!(nearest("frame_bytes_mx", limits()), Some("frame_bytes_max"));
-        assert_eq!(nearest("conections_max", limits()), Some("connections_max"));
-        assert_eq!(nearest("plugin", SECTIONS), Some("plugins"));
-        assert_eq!(nearest("games", SECTIONS), None);
-        assert_eq!(nearest("", SECTIONS), None);
-    }
 
     #[test]
     fn every_key_stands_once_in_a_known_section() {

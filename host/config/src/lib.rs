@@ -1,11 +1,10 @@
 //! The configuration: `platform.toml`, environment variables, and their meaning.
 //!
-//! The way of a file is raw text → settings, each with the place it came from → [`Config`], or a list of
-//! *every* error in it. A [`Config`] cannot be wrong: whatever holds one need not check it again. All keys, with
-//! kind, bounds and default, stand in one table, [`keys`]; reading, the environment and the reference manual
-//! follow from it.
+//! A file is read in two steps: raw text → settings, each with its place → [`Config`], or a list of *every* error in
+//! it. A [`Config`] is always valid, so code that has one need not check it again. One table, [`keys`], lists all keys
+//! with kind, bounds and default; the reader, the environment variables and the reference manual are derived from it.
 //!
-//! This module is a leaf: it knows nothing of the rest of the server.
+//! This module is a leaf: it depends on nothing in the rest of the server.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +14,6 @@ use std::{
 };
 
 use ipnet::IpNet;
-use serde::Serialize;
 use signalbox_protocol::event_type::Patterns;
 
 mod advice;
@@ -35,11 +33,14 @@ mod checks;
 mod document;
 mod dotenv;
 mod json;
+mod nearest;
+mod plugin_config;
 mod plugins;
 mod settings;
 pub mod shown;
 #[cfg(test)]
 mod tests;
+mod url_checks;
 mod values;
 
 pub use assemble::SECRET_BYTES_MIN;
@@ -49,6 +50,10 @@ pub use errors::{ConfigError, ConfigErrors, SettingPlace};
 pub use files::read_text;
 pub use http::HttpLimits;
 pub use load::DEFAULT_FILE;
+pub use plugin_config::{
+    InstanceMode, OnFailure, PluginConfig, PluginLimits, PluginVersionsConfig, ProbationConfig,
+    RolloutConfig,
+};
 pub use shown::Shown;
 
 /// The configuration of a server.
@@ -64,19 +69,19 @@ pub struct Config {
     pub events: EventsConfig,
     /// `[limits]`.
     pub limits: Limits,
-    /// `[cloudwatch]`; `None`: nothing is pushed. Cannot be changed while the server runs.
+    /// `[cloudwatch]`; if `None`, nothing is pushed. Cannot be changed while the server runs.
     pub cloudwatch: Option<CloudWatchConfig>,
     /// `[metrics]`.
     pub metrics: MetricsConfig,
     /// `[demo]`.
     pub demo: DemoConfig,
-    /// `[tracing]`; `None`: messages are not traced.
+    /// `[tracing]`; if `None`, messages are not traced.
     pub tracing: Option<TracingConfig>,
     /// `[admin]`.
     pub admin: AdminConfig,
     /// `[api]`.
     pub api: ApiConfig,
-    /// `[plugin_cache] dir`: the absolute folder for compiled plugins; `None`: they are not kept.
+    /// `[plugin_cache] dir`: the absolute folder for compiled plugins; if `None`, they are not kept.
     pub plugin_cache_dir: Option<PathBuf>,
     /// `[plugin_versions]`. Cannot be changed while the server runs.
     pub plugin_versions: PluginVersionsConfig,
@@ -88,13 +93,13 @@ pub struct Config {
     pub secret_files: BTreeSet<PathBuf>,
     /// Valid settings that are probably not intended, each as a sentence with advice.
     pub advice: Vec<String>,
-    /// All of it to be shown, without secrets.
+    /// The whole configuration in a form that can be shown, without secrets.
     pub shown: Shown,
-    /// All of it to be compared.
+    /// The whole configuration in a form that can be compared.
     pub resolved: live::Resolved,
 }
 
-/// `[server]`: the listener and what every connection has in common.
+/// `[server]`: the listener, and settings of all connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerConfig {
     /// The address to listen on. Cannot be changed while the server runs.
@@ -107,7 +112,7 @@ pub struct ServerConfig {
     pub ping_interval: Duration,
     /// Silence after which the server drops the connection, 10 ms – 24 h; longer than `ping_interval`.
     pub idle_timeout: Duration,
-    /// Which web pages may connect.
+    /// The web pages that may connect.
     pub allowed_origins: AllowedOrigins,
     /// The hosts that a request may name in mode `none` on a loopback, in addition to those of the machine itself: lower case, without
     /// a port, or `*.` and a domain.
@@ -116,11 +121,11 @@ pub struct ServerConfig {
     pub websocket_path: String,
     /// The address that serves `/metrics`, `/api/` and `/admin/` instead of `listen`. Cannot be changed while the server runs.
     pub internal_listen: Option<SocketAddr>,
-    /// Whose word is taken for the address of a client.
+    /// The proxies that are trusted to name the address of a client.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether connections of [`trusted_proxies`](Self::trusted_proxies) begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
-    /// Whether clients may be told which versions of plugins saw their messages.
+    /// Whether clients may see which versions of plugins handled their messages.
     pub trace_plugins: bool,
 }
 
@@ -152,9 +157,9 @@ pub struct RedisConfig {
     pub urls: Vec<String>,
     /// How the servers work together.
     pub mode: RedisMode,
-    /// The master that the sentinels watch; `None`: the only one.
+    /// The master that the sentinels watch; if `None`, the only one.
     pub sentinel_master: Option<String>,
-    /// A PEM file with the certificate authority of `rediss://`; `None`: those of the system.
+    /// A PEM file with the certificate authority for `rediss://`; if `None`, those of the system are used.
     pub ca_file: Option<PathBuf>,
     /// The other software that shares the servers.
     pub compat: RedisCompat,
@@ -164,25 +169,25 @@ pub struct RedisConfig {
     pub command_timeout: Duration,
 }
 
-/// How the servers of Redis work together.
+/// How the Redis servers work together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedisMode {
-    /// Ask them.
+    /// Ask the servers.
     Auto,
     /// One server has all keys.
     Single,
-    /// They share the keys.
+    /// The servers share the keys.
     Cluster,
-    /// Sentinels name the one that has all keys.
+    /// Sentinels name the server that has all keys.
     Sentinel,
 }
 
 /// The other software that uses the keys and channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedisCompat {
-    /// Nodes of Signalbox alone, and workers that publish.
+    /// Only Signalbox nodes, and workers that publish.
     None,
-    /// Nodes of the Go server `websocket-app` too.
+    /// Also nodes of the Go server `websocket-app`.
     WebsocketApp,
 }
 
@@ -207,38 +212,38 @@ pub struct EventsConfig {
     pub client: Patterns,
 }
 
-/// `[limits]`: the bounds of a connection and of a node.
+/// `[limits]`: the limits of a connection and of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Largest frame a client may send, in bytes; a larger one closes the connection with 1009.
     pub frame_bytes_max: usize,
     /// Bytes that may be queued for one connection; above that it is closed with 4001.
     pub outbox_bytes_max: usize,
-    /// Sustained messages of one connection per second; 0: no limit.
+    /// Sustained messages of one connection per second; 0 means no limit.
     pub messages_per_second: u32,
     /// Messages of one connection in one burst.
     pub messages_burst: u32,
-    /// Time from the first byte of a message to its last, 10 ms – 1 h; over it the connection is closed with 4005.
+    /// Time from the first byte of a message to its last, 10 ms – 1 h; beyond it the connection is closed with 4005.
     pub message_time_max: Duration,
-    /// Sustained control frames and small fragments of one connection per second; 0: no limit.
+    /// Sustained control frames and small fragments of one connection per second; 0 means no limit.
     pub control_frames_per_second: u32,
-    /// Memory of messages that have begun and not ended, on this node, in bytes; 0: no limit.
+    /// Memory of unfinished messages on this node, in bytes; 0 means no limit.
     pub unfinished_bytes_max: usize,
-    /// Connections of one user on this node; 0: no limit.
+    /// Connections of one user on this node; 0 means no limit.
     pub connections_per_user_max: usize,
-    /// Connections of this node; 0: no limit.
+    /// Connections of this node; 0 means no limit.
     pub connections_max: usize,
-    /// Connections of one address to this node; 0: no limit.
+    /// Connections of one address to this node; 0 means no limit.
     pub connections_per_address_max: usize,
-    /// Connections that this node lets in per second; 0: no limit.
+    /// Connections that this node accepts per second; 0 means no limit.
     pub upgrades_per_second: u32,
     /// Time from accepting a TCP connection to its first byte, and time for the body of a call of `/api/`.
     pub upgrade_timeout: Duration,
-    /// Limits of a connection before it is a WebSocket.
+    /// Limits of a connection before it becomes a WebSocket.
     pub http: HttpLimits,
-    /// Rooms that one connection may be in.
+    /// Rooms that one connection may join.
     pub rooms_per_connection_max: usize,
-    /// Bytes of the names of all rooms that one connection may be in.
+    /// Bytes of the names of all rooms that one connection may join.
     pub room_name_bytes_max: usize,
     /// Largest plugin file, in bytes.
     pub plugin_file_bytes_max: usize,
@@ -247,24 +252,24 @@ pub struct Limits {
 /// `[cloudwatch]`: the destination of metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloudWatchConfig {
-    /// Their namespace.
+    /// The namespace of the metrics.
     pub namespace: String,
-    /// The region; `None`: the one that the SDK finds.
+    /// The region; if `None`, the SDK determines it.
     pub region: Option<String>,
-    /// The endpoint, `http://` or `https://`; `None`: the one that the SDK finds.
+    /// The endpoint, `http://` or `https://`; if `None`, the SDK determines it.
     pub endpoint: Option<String>,
     /// Time between two pushes, 1 s – 1 h.
     pub interval: Duration,
-    /// How finely CloudWatch keeps the values.
+    /// The resolution at which CloudWatch stores the values.
     pub storage_resolution: StorageResolution,
 }
 
-/// How finely CloudWatch keeps values.
+/// The resolution at which CloudWatch stores values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StorageResolution {
-    /// By the second.
+    /// One second.
     Second,
-    /// By the minute.
+    /// One minute.
     Minute,
 }
 
@@ -280,34 +285,34 @@ pub struct MetricsConfig {
 pub struct DemoConfig {
     /// Whether the chat page is served.
     pub enabled: bool,
-    /// Whether it is on an address that is not a loopback too.
+    /// Whether it is also served on an address that is not a loopback.
     pub public: bool,
 }
 
 /// `[tracing]`: the share of traced messages, and the destination of spans. Cannot be changed while the server runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TracingConfig {
-    /// The collector: `http://` or `https://`, without the path of the signal.
+    /// The collector's URL, `http://` or `https://`, without the path of the signal.
     pub otlp_endpoint: String,
     /// The share of messages that are traced, 0 – 1.
     pub sample_ratio: f64,
-    /// Traces that this node begins in a second, at most.
+    /// The maximum number of traces that this node starts per second.
     pub traces_per_second: u32,
 }
 
 /// `[admin]`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminConfig {
-    /// The key of `/admin/`; `None`: every call answers 401.
+    /// The key of `/admin/`; if `None`, every call gets 401.
     pub key: Option<String>,
-    /// Time that an uploaded component may take to come in, 10 ms – 1 h.
+    /// Time limit for uploading a component, 10 ms – 1 h.
     pub upload_timeout: Duration,
 }
 
 /// `[api]`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiConfig {
-    /// The keys of `/api/`; if there are none, every call answers 401.
+    /// The keys of `/api/`; if there are none, every call gets 401.
     pub keys: Vec<String>,
 }
 
@@ -324,166 +329,6 @@ impl std::fmt::Debug for ApiConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ApiConfig {{ keys: {} of them }}", self.keys.len())
     }
-}
-
-/// `[plugin_versions]`: which versions of plugins can be gone back to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PluginVersionsConfig {
-    /// The absolute folder for them; `None`: in memory only.
-    pub dir: Option<PathBuf>,
-    /// The number of earlier versions per plugin, 1–20.
-    pub keep: usize,
-}
-
-/// `[plugin_probation]`: when a version that went live has proved itself, and when the one before it comes back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbationConfig {
-    /// How long it is watched, at most 1 h; zero: not at all.
-    pub time: Duration,
-    /// After how many calls that ends earlier.
-    pub calls: u64,
-    /// Traps and deadline misses in a hundred calls, 1–100, that it may have.
-    pub failure_percent: u32,
-    /// The number of calls before the share of failures is judged, at most `calls`.
-    pub calls_min: u64,
-    /// Users whose calls must fail, at least 2.
-    pub users_min: usize,
-}
-
-impl Default for ProbationConfig {
-    fn default() -> Self {
-        Self {
-            time: Duration::from_secs(30),
-            calls: 1_000,
-            failure_percent: 5,
-            calls_min: 20,
-            users_min: 3,
-        }
-    }
-}
-
-/// One `[[plugins]]` entry.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PluginConfig {
-    /// Unique name, 1–64 of `a-z 0-9 _ -`.
-    pub name: String,
-    /// The component file, made absolute against the folder of the configuration file.
-    pub path: PathBuf,
-    /// The event types it sees: names, or prefixes that end in `*`.
-    pub events: Vec<String>,
-    /// The effect of a failed call on its message.
-    pub on_failure: OnFailure,
-    /// How many instances there are.
-    pub instances: InstanceMode,
-    /// The bounds of its calls.
-    pub limits: PluginLimits,
-    /// How a new version is tried before it goes live; `None`: it goes live at once.
-    pub rollout: Option<RolloutConfig>,
-    /// `config` as JSON text, passed to `init`; `{}` if there is none.
-    pub config_json: String,
-}
-
-impl PluginConfig {
-    /// Identifies the configuration across processes and releases, as JSON. The path of the component and its rollout are
-    /// left out, because they do not affect its behaviour.
-    pub fn identity(&self) -> String {
-        let Self {
-            name,
-            path: _,
-            events,
-            on_failure,
-            instances,
-            limits,
-            rollout: _,
-            config_json,
-        } = self;
-        serde_json::json!({
-            "name": name,
-            "events": events,
-            "on_failure": on_failure,
-            "instances": instances,
-            "limits": limits,
-            "config": config_json,
-        })
-        .to_string()
-    }
-
-    /// Whether a component with the configuration `other` is the same version as with this one.
-    pub fn makes_same_version(&self, other: &Self) -> bool {
-        self.identity() == other.identity()
-    }
-}
-
-/// How a new version of a plugin is tried before it goes live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RolloutConfig {
-    /// On a share of the users.
-    Canary {
-        /// Of a hundred users, 1–100.
-        percent: u32,
-    },
-    /// On copies of the live version's calls; its answers are compared and discarded.
-    Shadow,
-}
-
-/// The effect on a message when a plugin traps, exceeds a limit, or returns an illegal answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnFailure {
-    /// The sender gets an `error`; the message goes nowhere.
-    Reject,
-    /// As if the plugin were not there.
-    Pass,
-}
-
-/// How calls are spread over instances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InstanceMode {
-    /// Any warm instance serves any call.
-    Pool {
-        /// The most instances at a time, 1–1000 (`instances_max`, default 16).
-        max: usize,
-        /// Instances that are kept ready, 1–`max` (`instances_min`, default 2).
-        min: usize,
-    },
-    /// One instance on this node; calls in order.
-    Single,
-}
-
-/// The bounds of one plugin. Each default is the contract's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PluginLimits {
-    /// Linear memory of an instance, in bytes, 64 KiB – 1 GiB.
-    pub memory_max: usize,
-    /// CPU time of a call, 1 ms – 10 s.
-    pub call_cpu_max: Duration,
-    /// Wall time of a call with its host calls, at least `call_cpu_max`, at most 60 s.
-    pub call_time_max: Duration,
-    /// Wall time of `init`, and of `self-test`, at most 60 s.
-    pub init_time_max: Duration,
-    /// Time to compile the component, 10 ms – 1 h.
-    pub compile_time_max: Duration,
-    /// Actions that one call may return.
-    pub actions_max: usize,
-    /// Bytes that one call may return.
-    pub output_bytes_max: usize,
-    /// Time without a call after which an instance that need not be kept ready is given back, at least 100 ms.
-    pub instances_idle_time: Duration,
-    /// How long messages may wait for a handover, 1 ms – 10 s.
-    pub handover_time_max: Duration,
-    /// Bytes of the state that is handed over.
-    pub handover_bytes_max: usize,
-    /// Bytes of one value in the store.
-    pub store_value_bytes_max: usize,
-    /// Bytes of one key in the store.
-    pub store_key_bytes_max: usize,
-    /// Store calls in one call.
-    pub store_calls_max: u32,
-    /// Bytes of all keys and values in the store.
-    pub store_bytes_max: usize,
-    /// Log lines per second; a line is cut at 1 KiB.
-    pub log_lines_per_second: u32,
 }
 
 impl Default for Limits {
@@ -509,27 +354,6 @@ impl Default for Limits {
     }
 }
 
-impl Default for PluginLimits {
-    fn default() -> Self {
-        Self {
-            memory_max: 64 << 20,
-            call_cpu_max: Duration::from_millis(10),
-            call_time_max: Duration::from_millis(50),
-            init_time_max: Duration::from_secs(5),
-            compile_time_max: Duration::from_secs(120),
-            actions_max: 256,
-            output_bytes_max: 1 << 20,
-            instances_idle_time: Duration::from_secs(60),
-            handover_time_max: Duration::from_millis(50),
-            handover_bytes_max: 4 << 20,
-            store_value_bytes_max: 64 << 10,
-            store_key_bytes_max: 512,
-            store_calls_max: 32,
-            store_bytes_max: 64 << 20,
-            log_lines_per_second: 100,
-        }
-    }
-}
-
-/// Environment variables, by name. A map rather than the process's own, so that tests need not touch that.
+/// Environment variables, by name. A map instead of the process's environment, so that tests do not have to change
+/// that.
 pub type Environment = BTreeMap<String, String>;

@@ -1,4 +1,4 @@
-//! The differences between two configurations, and which of them need a restart. The table of keys says which.
+//! The differences between two configurations, and which of them need a restart, as listed in the table of keys.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,29 +6,30 @@ use std::{
 };
 
 use super::{
-    Config, checks,
+    Config,
     keys::{ChangeEffect, KEYS, Key},
     settings::{Section, Settings},
+    url_checks,
     values::ConfigValue,
 };
 
-/// Every key with the value that holds, set or default.
+/// Every key with its effective value, set or default.
 #[derive(Clone, Default, PartialEq)]
 pub struct Resolved(BTreeMap<(String, Part), ConfigValue>);
 
-/// The part of a setting that a value stands for. The address of Redis has two, which change in different ways.
+/// The part of a setting that a value belongs to. The address of Redis has two parts, which change in different ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Live,
     Restart,
 }
 
-/// The full names of the keys that differ between two configurations, in the order of the alphabet.
+/// The full names of the keys that differ between two configurations, in alphabetical order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigDifference {
-    /// Those that can be taken over while the server runs.
+    /// Keys that can be applied while the server runs.
     pub live: Vec<String>,
-    /// Those that take effect at the next start.
+    /// Keys that take effect at the next start.
     pub restart: Vec<String>,
 }
 
@@ -47,7 +48,7 @@ impl Resolved {
                 resolved.add(section, key);
             }
         }
-        // The order of the chain is none of the keys.
+        // The order of the chain is not a key.
         let order = settings.plugins.iter().map(|plugin| plugin.path.clone());
         let order = ConfigValue::Texts(order.collect());
         resolved.0.insert(("plugins".to_owned(), Part::Live), order);
@@ -64,7 +65,7 @@ impl Resolved {
         if (key.section, key.name) == ("redis", "url")
             && let ConfigValue::Text(urls) = &value
         {
-            let bare = checks::split_redis_urls(urls).map(checks::without_login);
+            let bare = url_checks::split_redis_urls(urls).map(url_checks::without_login);
             let bare = ConfigValue::Texts(bare.collect());
             self.0.insert((name.clone(), Part::Restart), bare);
             self.0.insert((name, Part::Live), value);
@@ -87,12 +88,12 @@ pub fn difference(old: &Config, new: &Config) -> ConfigDifference {
     let (old, new) = (&old.resolved, &new.resolved);
     let restart = old.names_that_differ(new, Part::Restart);
     let mut live = old.names_that_differ(new, Part::Live);
-    // Another server, with whatever login.
+    // The address of the server changed, so a change of the login does not matter.
     live.retain(|name| !restart.contains(name));
     ConfigDifference { live, restart }
 }
 
-/// The keys that differ between two configurations and take effect only with the next start.
+/// The keys that differ between two configurations and take effect only at the next start.
 pub fn cannot_change_live(old: &Config, new: &Config) -> Vec<String> {
     difference(old, new).restart
 }

@@ -1,4 +1,4 @@
-//! From a file or a text to a [`Config`].
+//! Makes a [`Config`] from a file or a text.
 
 use std::{
     fs, io,
@@ -14,12 +14,12 @@ use super::{
 pub const DEFAULT_FILE: &str = "platform.toml";
 
 impl Config {
-    /// Reads the configuration: the file, and over it the environment (see [`environment::gather`]). Without a
+    /// Reads the configuration: the file, overridden by the environment (see [`environment::gather`]). Without a
     /// `path`, [`DEFAULT_FILE`] is read if it exists; otherwise the defaults apply, without a plugin.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong, at once; also a `path` that cannot be read.
+    /// Returns all errors at once, including a `path` that cannot be read.
     pub fn load(path: Option<&Path>, env: &Environment) -> Result<Self, ConfigErrors> {
         let origin = path.unwrap_or(Path::new(DEFAULT_FILE));
         match fs::read_to_string(origin) {
@@ -43,12 +43,12 @@ impl Config {
         }
     }
 
-    /// Reads a text as [`Config::load`] reads a file. `origin` stands in the errors, and its folder is what
-    /// relative paths are relative to, also those of environment variables.
+    /// Reads a text as [`Config::load`] reads a file. `origin` is the name in errors, and all relative paths are
+    /// relative to its folder, including those in environment variables.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong, at once.
+    /// Returns all errors at once.
     pub fn parse(text: &str, origin: &Path, env: &Environment) -> Result<Self, ConfigErrors> {
         let mut errors = Vec::new();
         let document::Document {
@@ -79,7 +79,7 @@ impl Default for Config {
     }
 }
 
-/// The folder of a file, absolute while the current folder can be told.
+/// The folder of a file; absolute if the current folder is known.
 fn folder_of(file: &Path) -> PathBuf {
     let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     file.parent().map(Path::to_owned).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! `[[plugins]]`: each entry by itself, and their names against each other.
+//! `[[plugins]]`: each entry, and conflicts between their names.
 
 use std::{collections::HashMap, path::Path};
 
@@ -9,7 +9,7 @@ use super::{
     settings::Section, units,
 };
 
-/// Puts the plugins together, in the order of the chain.
+/// Assembles the plugins, in the order of the chain.
 pub(super) fn assemble(
     sections: &[Section],
     folder: &Path,
@@ -78,7 +78,7 @@ fn plugin(section: &Section, folder: &Path, errors: &mut Vec<ConfigError>) -> Pl
     }
 }
 
-/// `rollout` as it is written.
+/// `rollout` as written in the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenRollout {
@@ -100,7 +100,7 @@ fn rollout(section: &Section, errors: &mut Vec<ConfigError>) -> Option<RolloutCo
         return None;
     }
     let written = serde_json::from_str::<WrittenRollout>(&text).map_err(|error| {
-        // Where in the table it is says nothing: it was written as TOML.
+        // The position in the error is useless: it refers to a table that was written as TOML.
         let error = error.to_string();
         let reason = error.split(" at line ").next();
         reason.unwrap_or_default().to_owned()
@@ -136,7 +136,7 @@ fn instances(section: &Section, errors: &mut Vec<ConfigError>) -> InstanceMode {
         section.count("instances_max") as usize,
         section.count("instances_min") as usize,
     );
-    // The default gives way.
+    // A default `instances_min` is lowered to fit; only an explicit one is an error.
     if section.has("instances_min")
         && section.are_right(&["instances_max", "instances_min"])
         && min > max

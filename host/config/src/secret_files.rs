@@ -1,4 +1,4 @@
-//! Secrets that stand in files of their own, named by variables that end in `_FILE`.
+//! Secrets in separate files, which are named by variables that end in `_FILE`.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ use super::{
 /// Largest file with a secret, in bytes.
 const SECRET_FILE_BYTES_MAX: usize = 64 << 10;
 
-/// Sets `key` to what the file holds that `<variable>_FILE` names against `folder`, without the white space around it. An
-/// empty variable counts as not set.
+/// Sets `key` to the contents of the file that `<variable>_FILE` names, relative to `folder`, without surrounding white
+/// space. An empty variable counts as not set.
 pub(super) fn overlay(
     settings: &mut Settings,
     key: &'static Key,
@@ -52,7 +52,7 @@ pub(super) fn overlay(
         ));
     }
     let text = match key.kind {
-        // One in a line, or as in a variable.
+        // One entry per line, or separated by commas as in a variable.
         ValueKind::Texts(_) => text.replace(['\r', '\n'], ","),
         _ => text.to_owned(),
     };

@@ -1,4 +1,4 @@
-//! Settings that were read, each with its place, before they are put together.
+//! Settings after reading, each with its place, before they are assembled.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,25 +13,25 @@ use super::{
     values::{self, ConfigValue},
 };
 
-/// All that was set, by file and environment.
+/// Everything that was set by the file and the environment.
 pub(super) struct Settings {
     /// The plain sections by name.
     pub(super) sections: BTreeMap<&'static str, Section>,
     /// `[[plugins]]`, in the order of the file.
     pub(super) plugins: Vec<Section>,
-    /// The files that secrets were read from, or were to be.
+    /// The files from which secrets were read, including those that could not be read.
     pub(super) secret_files: BTreeSet<PathBuf>,
-    /// The variable that set the port of an address which nothing else set.
+    /// The variable that set the port of an address, if nothing else set the address.
     pub(super) port_alone: Option<String>,
 }
 
-/// What was set in one section, or for one plugin.
+/// The settings of one section, or of one plugin.
 pub(super) struct Section {
     /// The section in the table of keys.
     pub(super) table: &'static str,
-    /// How errors name it: `limits`, `plugins.chat`.
+    /// Its name in errors: `limits`, `plugins.chat`.
     pub(super) path: String,
-    /// Where it starts.
+    /// The place where it starts.
     pub(super) place: SettingPlace,
     /// The keys that were set.
     pub(super) values: BTreeMap<&'static str, Setting>,
@@ -39,9 +39,9 @@ pub(super) struct Section {
 
 /// A key that was set.
 pub(super) struct Setting {
-    /// None where the value was wrong: the error has been recorded.
+    /// `None` if the value was invalid; the error has been recorded.
     pub(super) value: Option<ConfigValue>,
-    /// Where it was written.
+    /// The place where it was written.
     pub(super) place: SettingPlace,
 }
 
@@ -73,19 +73,19 @@ impl Section {
         }
     }
 
-    /// Whether the key was set, rightly or wrongly.
+    /// Whether the key was set, to a valid value or not.
     pub(super) fn has(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }
 
-    /// Whether it was this variable that set the key last.
+    /// Whether this variable was the last to set the key.
     pub(super) fn is_set_by(&self, name: &str, variable: &str) -> bool {
         self.values
             .get(name)
             .is_some_and(|setting| setting.place == SettingPlace::Variable(variable.to_owned()))
     }
 
-    /// Whether none of the keys holds a wrong value, so that they can be compared.
+    /// Whether none of the keys has an invalid value, so that they can be compared.
     pub(super) fn are_right(&self, names: &[&str]) -> bool {
         names.iter().all(|name| {
             self.values
@@ -121,7 +121,7 @@ impl Section {
 
     pub(super) fn count(&self, name: &str) -> u32 {
         match self.value(name) {
-            // The table bounds every count far below.
+            // The table limits every count to far less.
             ConfigValue::Count(number) => u32::try_from(number).unwrap_or(u32::MAX),
             _ => mismatch(name),
         }
@@ -162,7 +162,7 @@ impl Section {
         }
     }
 
-    /// A text, none where it is empty.
+    /// A text, or `None` if it is empty.
     pub(super) fn optional(&self, name: &str) -> Option<String> {
         Some(self.text(name)).filter(|text| !text.is_empty())
     }
@@ -181,7 +181,7 @@ impl Section {
         }
     }
 
-    /// What was set, or the default.
+    /// The value that was set, or the default.
     pub(super) fn value(&self, name: &str) -> ConfigValue {
         if let Some(value) = self
             .values
@@ -202,12 +202,12 @@ impl Section {
     }
 }
 
-/// Only a mistake in the table of keys gets here, and the tests read every key.
+/// Only a mistake in the table of keys leads here, and the tests read every key.
 fn mismatch(name: &str) -> ! {
     unreachable!("the table of keys says another kind for {name} than its reader")
 }
 
-/// Sets `key` of a section to the text of an environment variable, or to nothing if the text is not a legal value.
+/// Sets `key` of a section to the text of an environment variable, or to nothing if the text is not a valid value.
 pub(super) fn set_from_variable(
     section: &mut Section,
     key: &Key,

@@ -1,4 +1,4 @@
-//! The configuration as it may be shown: every key with the value that holds, and no secret in it.
+//! The configuration in a form that can be shown: every key with its effective value, without secrets.
 
 use serde_json::{Map, Value as Json};
 
@@ -9,7 +9,7 @@ use super::{
     values::{ConfigValue, MASK},
 };
 
-/// Parts of a name in a plugin's `config` that tell that its value is a secret.
+/// Parts of a name in a plugin's `config` that mark its value as a secret.
 const SECRET_WORDS: [&str; 8] = [
     "secret",
     "password",
@@ -22,8 +22,8 @@ const SECRET_WORDS: [&str; 8] = [
 ];
 
 /// Every key with its value, set or default, as `platform.toml` writes it; sections by name, `plugins` in the order of
-/// the chain. A value of a secret key is [`MASK`] where it is set, and empty where it is not. In a plugin's `config` texts
-/// and numbers are masked whose name tells that they are secret, and in addresses the user and the password.
+/// the chain. The value of a secret key is [`MASK`] if it is set, and empty if it is not. In a plugin's `config`, texts
+/// and numbers whose names mark them as secret are masked, as are the user and the password in addresses.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Shown {
     sections: Map<String, Json>,
@@ -46,7 +46,8 @@ impl Shown {
         }
     }
 
-    /// What holds in a server that was started with `started` and has read `new` since: what takes a restart is as it was.
+    /// The effective configuration of a server that was started with `started` and has since read `new`: keys that need
+    /// a restart keep their old values.
     pub fn in_force(started: &Self, new: &Self) -> Self {
         let mut shown = new.clone();
         for key in KEYS
@@ -88,7 +89,7 @@ fn shown(key: &Key, value: ConfigValue) -> Json {
         ConfigValue::Address(address) => address.to_string().into(),
         ConfigValue::Text(text) => text.into(),
         ConfigValue::Texts(texts) => texts.into(),
-        // Checked when it was read.
+        // Validated when it was read.
         ConfigValue::Json(text) => masked_table(serde_json::from_str(&text).unwrap_or_default()),
     };
     if key.secret { masked(&json) } else { json }
@@ -141,7 +142,7 @@ fn tells_of_a_secret(name: &str) -> bool {
     SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
-/// `scheme://user:password@host` without what stands before the `@`.
+/// `scheme://user:password@host` without the part before the `@`.
 fn without_user(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else {
         return text.to_owned();

@@ -1,5 +1,5 @@
-//! The configuration as a whole: files in `testdata` against what is expected of them, and the table of keys
-//! against the reader, the environment, `platform.toml`, `.env.example` and the reference manual.
+//! The configuration as a whole: files in `testdata` with their expected results, and the table of keys compared with
+//! the reader, the environment, `platform.toml`, `.env.example` and the reference manual.
 
 mod arbitrary;
 mod defaults;
@@ -59,7 +59,7 @@ fn parse_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, Config
         Path::new("/srv/platform.toml"),
         &environment.collect(),
     )?;
-    // Say the same in other words, and of keys that mean nothing here too: they would only be in the way of comparing.
+    // These repeat the same values, including keys that have no effect here, which would disturb the comparison.
     Ok(Config {
         shown: Shown::default(),
         resolved: Resolved::default(),
@@ -67,7 +67,7 @@ fn parse_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, Config
     })
 }
 
-/// The one error that a text and an environment have.
+/// The only error of a text and an environment.
 fn only_error(text: &str, environment: &[(&str, &str)]) -> String {
     let errors = parse_with(text, environment)
         .expect_err("this is wrong")
@@ -76,7 +76,7 @@ fn only_error(text: &str, environment: &[(&str, &str)]) -> String {
     errors
 }
 
-/// Compares a file with what it should hold, or writes it where `UPDATE_SNAPSHOTS` is set.
+/// Compares a file with its expected contents, or writes it if `UPDATE_SNAPSHOTS` is set.
 fn assert_snapshot(path: &Path, actual: &str) {
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
         fs::write(path, actual).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

@@ -8,16 +8,16 @@ pub enum UnitError {
     /// Nothing was written.
     #[error("is empty")]
     Empty,
-    /// There is a number without a unit where one is needed.
+    /// A number lacks the unit that it needs.
     #[error("has no unit")]
     NoUnit,
-    /// There is no whole number in front.
+    /// It does not begin with a whole number.
     #[error("does not start with a whole number")]
     NoNumber,
-    /// The unit is none of those that are known.
+    /// The unit is unknown.
     #[error("has an unknown unit; write {0}")]
     UnknownUnit(&'static str),
-    /// More than 64 bits hold.
+    /// More than fits into 64 bits.
     #[error("is too large")]
     TooLarge,
     /// Anything else.
@@ -28,7 +28,7 @@ pub enum UnitError {
 const DURATION_UNITS: &str = "ms, s, m, h or days";
 const SIZE_UNITS: &str = "B, KB, MB, GB (powers of 1000) or KiB, MiB, GiB (powers of 1024)";
 
-/// The units of a size with the bytes of each, longest first: what is found first is meant.
+/// The units of a size with the bytes of each, longest first, because the first match is used.
 const SIZES: [(&str, u64); 7] = [
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),

@@ -17,7 +17,7 @@ use super::{
 /// Replaces a secret.
 pub(super) const MASK: &str = "****";
 
-/// A value that is legal for its key.
+/// A valid value of a key.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum ConfigValue {
     Bool(bool),
@@ -26,7 +26,7 @@ pub(super) enum ConfigValue {
     Bytes(u64),
     Ratio(f64),
     Address(SocketAddr),
-    /// Also a choice.
+    /// Also used for a choice.
     Text(String),
     Texts(Vec<String>),
     /// A JSON object.
@@ -72,7 +72,7 @@ pub(super) fn from_toml(
     }
 }
 
-/// Reads the value of a key from the text of an environment variable: lists are comma separated, a table is JSON.
+/// Reads the value of a key from the text of an environment variable: lists are separated by commas, a table is JSON.
 pub(super) fn from_text(key: &Key, text: &str) -> Result<ConfigValue, String> {
     let refuse = |reason: &str| Err(refusal(key, text, reason));
     if key.secret {
@@ -140,7 +140,7 @@ pub(super) fn from_text(key: &Key, text: &str) -> Result<ConfigValue, String> {
     }
 }
 
-/// What the value of a key is, for an error and for the reference: "a size from 128B to 16MiB such as "1MiB"".
+/// Describes the valid values of a key, for errors and for the reference: "a size from 128B to 16MiB such as "1MiB"".
 pub(super) fn expected(key: &Key) -> String {
     let example = key.example;
     match key.kind {
@@ -207,7 +207,7 @@ fn check_one(key: &Key, check: Check, text: &str) -> Result<(), String> {
     check(text)
 }
 
-/// A number against the bounds of its key; none stands for one that does not fit into 128 bits.
+/// Checks a number against the bounds of its key; `None` means that it does not fit into 128 bits.
 fn ranged(key: &Key, number: Option<i128>, written: &str) -> Result<ConfigValue, String> {
     let refuse = || Err(refusal(key, written, ", which is out of range"));
     let Some(number) = number.and_then(|number| u64::try_from(number).ok()) else {
@@ -244,7 +244,7 @@ fn wrong_type(key: &Key, value: &DeValue<'_>) -> String {
     )
 }
 
-/// A value for an error: what it is, and where it is short and no secret, what it says.
+/// Describes a value for an error: its type, and its text if that is short and not a secret.
 fn describe(key: &Key, value: &DeValue<'_>) -> String {
     match value {
         other if may_hold_a_secret(key) => type_name(other).to_owned(),
@@ -286,12 +286,12 @@ fn refused_by_check(key: &Key, text: &str, reason: &str) -> String {
     }
 }
 
-/// Whether the value of a key must not stand in an error. What plugins are configured with is theirs to know.
+/// Whether the value of a key must not appear in an error. The configuration of plugins may contain anything.
 fn may_hold_a_secret(key: &Key) -> bool {
     key.secret || matches!(key.kind, ValueKind::Table)
 }
 
-/// A text in quotes, on one line, cut if it is long, without the user and password of an address.
+/// A text in quotes, on one line, truncated if it is long, without the user and password of an address.
 fn quoted(text: &str) -> String {
     const SHOWN: usize = 60;
     let masked = text.rsplit_once('@').map(|(login, host)| {

@@ -103,7 +103,7 @@ mod tests {
 
     const NO_TIME: Duration = Duration::ZERO;
 
-    /// A compilation that goes on until the returned sender is dropped.
+    /// A compilation that continues until the returned sender is dropped.
     async fn give_up(given_up: &AbandonedCompilations, hash: Sha256) -> mpsc::Sender<()> {
         let (gate, closed) = mpsc::channel::<()>();
         let compile = |compilation: Arc<Compilation>| {

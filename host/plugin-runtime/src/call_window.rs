@@ -113,8 +113,8 @@ mod tests {
     #[test]
     fn what_is_long_ago_does_not_count() {
         let (recent, start) = (CallWindow::default(), Instant::now());
-        for user in ["ann", "bob", "eve"] {
-            recent.failed(user, start);
+        for user in recent.buckets.distinct_users::<3>() {
+            recent.failed(&user, start);
         }
         recent.mark(100, start + Duration::from_secs(1));
         let soon = start + Duration::from_secs(2);

@@ -131,7 +131,7 @@ pub(super) fn clean(line: &str) -> String {
     one_line(line, LINE_BYTES_MAX)
 }
 
-/// The same with another limit, in bytes.
+/// Like [`clean`], with another limit in bytes.
 pub(super) fn one_line(line: &str, bytes_max: usize) -> String {
     let end = line.floor_char_boundary(bytes_max);
     let mut text: String = line[..end]

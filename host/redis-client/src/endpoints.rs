@@ -58,7 +58,7 @@ pub enum EndpointError {
     },
 }
 
-/// A connection to the server that has the channel. It hands on what the server pushes, and closes when it is dropped.
+/// A connection to the server that has the channel. It passes on what the server pushes, and closes when it is dropped.
 pub struct SubscriberConnection {
     /// For SUBSCRIBE and queries to that server.
     pub connection: MultiplexedConnection,

@@ -6,6 +6,7 @@
 
 mod connection;
 mod outbox;
+mod slots;
 mod table;
 mod write_batch;
 
@@ -20,7 +21,8 @@ use signalbox_telemetry::{
     metrics::{DropReason, Metrics},
     trace::Trace,
 };
-pub use table::{ConnectionSlot, LocalTable, SlotLimits, SlotRefused};
+pub use slots::{ConnectionSlot, SlotLimits, SlotRefused};
+pub use table::LocalTable;
 pub use write_batch::write_batch;
 
 /// Sends messages to their receivers, on any node.

@@ -1,5 +1,6 @@
 //! Assembles the parts, runs them, and shuts them down in order.
 
+mod features;
 mod metrics_push;
 mod reload;
 mod shutdown;
@@ -109,7 +110,7 @@ pub(crate) async fn start(
     listeners: Listeners,
     log_lines_dropped: Arc<AtomicU64>,
 ) -> Result<RunningNode, StartError> {
-    metrics_push::check(&config)?;
+    features::check(&config)?;
     let redis = endpoints(&config)?;
     let services = services(&config, redis.as_ref(), log_lines_dropped)?;
     let authenticator = Authenticator::new(&config.auth, services.metrics.clone())?;

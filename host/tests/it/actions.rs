@@ -1,4 +1,5 @@
-//! What a plugin may have done: every action, every destination, and when connections come, go, and join rooms.
+//! Everything a plugin can do: every action, every destination, and the hooks for connections that open, close, and
+//! join rooms.
 
 use serde_json::{Value, json};
 
@@ -7,7 +8,7 @@ use crate::{
     harness::{Client, Node},
 };
 
-/// A plugin from the `follower` guest, with the TOML table `config`.
+/// The `follower` guest, configured with the TOML table `config`.
 fn follower(name: &str, config: &str) -> String {
     format!(
         "[[plugins]]\nname = \"{name}\"\npath = \"follower.wasm\"\nevents = [\"*\"]\n{PATIENT}config = {config}\n"
@@ -18,7 +19,7 @@ async fn node(config: &str) -> Node {
     Node::start_with(&[("follower.wasm", &component("follower"))], config).await
 }
 
-/// Has the plugin do `steps` about a message to `bob`.
+/// Sends `bob` a message at which the plugin runs `steps`.
 async fn have_done(client: &mut Client, steps: Value) {
     let message =
         json!({"type": "follower.do", "payload": steps, "receiverId": "bob", "id": "done"});
@@ -68,7 +69,7 @@ async fn a_handler_sends_to_each_destination_in_two_names() {
         expect(&mut bob, "to_user", "bob").await;
         let in_room = expect(&mut cid, "to_room", "").await;
         assert_eq!(in_room["room"], "r");
-        // The sender's other connection gets what is for everyone, and not what is for the one that sent.
+        // The sender's other connection gets messages to everyone, but not messages to the sending connection.
         for client in [&mut ann, &mut other_ann, &mut bob, &mut cid] {
             expect(client, "to_everyone", "").await;
         }
@@ -138,7 +139,7 @@ async fn a_handler_disconnects_with_a_code_of_its_own_after_what_it_sent_before(
             json!({"gone": "ann", "code": code, "reason": "that was enough"})
         );
     }
-    // A decision of the server's is no accident.
+    // A close that the server decided on does not count as abnormal.
     assert_eq!(
         node.metric("wss_unexpected_disconnects_total ").await,
         Some(0.0)
@@ -199,13 +200,13 @@ async fn plugins_that_had_admitted_a_connection_are_told_that_another_refused_it
     assert_eq!(bob.json().await["type"], "came", "for the second");
     let mut mallory = node.client("mallory").await;
     assert_eq!(mallory.closed().await, 4502);
-    // What the first wanted done for the connection is not done, but it hears of the end.
+    // The first plugin's actions for the connection are dropped, but it is notified of the close.
     let gone = bob.json().await["payload"].clone();
     assert_eq!(
         (&gone["gone"], &gone["code"]),
         (&json!("mallory"), &json!(4502))
     );
-    // The third never heard of it.
+    // The third plugin never saw the connection.
     bob.close().await;
     assert_eq!(cid.json().await["payload"]["gone"], "bob");
 }
@@ -278,7 +279,7 @@ async fn a_plugin_decides_who_may_be_in_a_room() {
     assert_eq!(ann.json().await["payload"]["code"], "not_in_room");
     ann.send(r#"{"type":"join","room":"open","id":"2"}"#).await;
     assert_eq!(ann.json().await["type"], "ack");
-    // A plugin's own wish is not put to the vote.
+    // Other plugins cannot veto an action of a plugin.
     have_done(&mut ann, json!([{"join": "secret"}])).await;
     assert_eq!(ann.json().await["type"], "ack");
     ann.send(r#"{"type":"x","payload":2,"room":"secret"}"#)

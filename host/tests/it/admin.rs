@@ -1,4 +1,4 @@
-//! The API of operators: who may call, how often, and what of the node it shows.
+//! The admin API: authentication, rate limits, and what it shows of the node.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -7,19 +7,19 @@ use crate::{
     harness::{Endpoint, Node, WITH_CHAT},
     logged::{Logged, message},
     redis::{Server, until},
-    redis_fleet::until_ready,
+    redis_nodes::until_ready,
 };
 
 pub(crate) const KEY: &str = "an-admin-key-of-tests";
 
-/// A configuration that opens the API with [`KEY`]; plugins may follow.
+/// A configuration that enables the API with [`KEY`]; plugins can be appended.
 pub(crate) const WITH_KEY: &str = "[admin]\nkey = \"an-admin-key-of-tests\"\n";
 
-/// An answer in JSON.
+/// A response in JSON.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// The head in lower case.
+    /// The head, in lower case.
     pub(crate) head: String,
     pub(crate) body: Value,
 }
@@ -34,7 +34,7 @@ impl Answer {
         Self {
             status: status.expect("a status"),
             head: head.to_ascii_lowercase(),
-            body: serde_json::from_str(body).unwrap_or_else(|_| panic!("{body:?} is no JSON")),
+            body: serde_json::from_str(body).unwrap_or_else(|_| panic!("{body:?} is not JSON")),
         }
     }
 
@@ -43,7 +43,7 @@ impl Answer {
     }
 }
 
-/// What is answered to a call with any key, or none.
+/// The response to a call with any key, or with none.
 pub(crate) async fn call(
     node: &Endpoint,
     method: &str,
@@ -73,7 +73,7 @@ pub(crate) async fn call(
     Answer::read(&answer)
 }
 
-/// What is answered to a call with the key and without a body.
+/// The response to a call with the key and without a body.
 pub(crate) async fn admin(node: &Endpoint, method: &str, path: &str) -> Answer {
     call(node, method, path, Some(KEY), b"").await
 }
@@ -109,8 +109,8 @@ async fn every_call_wants_the_key_as_it_is_now_and_another_apis_key_is_none() {
         .until_line(|line| message(line) == "configuration applied")
         .await;
     assert_eq!(admin(&server, "GET", "/admin/plugins").await.status, 401);
-    // So many wrong keys came before that it may have to wait.
-    until("the new key opens", async || {
+    // After so many wrong keys the API may answer 429 for a while.
+    until("the new key is accepted", async || {
         let answer = call(
             &server,
             "GET",
@@ -246,7 +246,7 @@ async fn a_node_alone_is_the_only_one() {
     );
 }
 
-/// A node that shares a Redis.
+/// A node that uses this Redis.
 pub(crate) async fn on_redis(redis: &Server) -> Node {
     let config = format!(
         "{WITH_KEY}[broker]\nkind = \"redis\"\n[redis]\nurl = \"{}\"\n",
@@ -261,7 +261,7 @@ pub(crate) async fn on_redis(redis: &Server) -> Node {
 async fn the_nodes_of_a_cluster_know_each_other_and_forget_the_dead() {
     let redis = Server::start().await;
     let (one, other) = (on_redis(&redis).await, on_redis(&redis).await);
-    // Of a server that was killed, long ago.
+    // An entry of a server that was killed long ago.
     redis
         .command::<()>(&["SADD", "signalbox:nodes", "ghost-1"])
         .await;

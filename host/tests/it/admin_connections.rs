@@ -1,4 +1,4 @@
-//! Who is connected, and closing a connection by hand.
+//! Listing connections, and closing one through the admin API.
 
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ async fn connections_are_listed_by_age_and_by_user_and_up_to_a_limit() {
     let connections = all["connections"].as_array().expect("a list");
     let times = connections.iter().map(|one| one["connected_at"].as_str());
     assert!(times.is_sorted(), "{all}");
-    // Both may have come in one millisecond.
+    // Both may have connected in the same millisecond.
     let of = |user: &str| connections.iter().find(|one| one["user"] == user);
     let (first, second) = (of("ann").expect("ann"), of("b/ob").expect("b/ob"));
     assert_eq!(first["id"], welcome["payload"]["connectionId"]);
@@ -123,7 +123,7 @@ async fn a_users_connections_are_found_and_closed_on_other_nodes() {
     assert_eq!(there.closed().await, 4501);
     here.expect_silence().await;
 
-    // A node that is alive and says nothing is named.
+    // A node that is alive but does not answer is named in `unanswered`.
     redis
         .command::<()>(&["SADD", "user_servers:ann", "ghost-1"])
         .await;

@@ -1,4 +1,4 @@
-//! The description of the API of operators, held against real answers.
+//! Checks the OpenAPI description of the admin API against real responses.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::{
 
 const PLACE: &str = "http://signalbox.example/openapi.json";
 
-/// The description, and which answers were held against it.
+/// The description, and the responses that were checked against it.
 struct Description {
     document: Value,
     compiler: Compiler,
@@ -44,7 +44,7 @@ impl Description {
         }
     }
 
-    /// Holds `answer` to a call of `method` on the described `path` against the description.
+    /// Checks the response `answer` to `method` on the described `path` against the description.
     fn check(&mut self, method: &str, path: &str, answer: &Answer) {
         let schema = self.schema(method, path, answer.status);
         if let Err(error) = self.schemas.validate(&answer.body, schema) {
@@ -77,7 +77,7 @@ impl Description {
             .unwrap_or_else(|error| panic!("{location}: {error:#}"))
     }
 
-    /// Every call whose success was not seen.
+    /// Every call without a successful response so far.
     fn unseen(&self) -> Vec<String> {
         let paths = self.document["paths"].as_object().expect("paths");
         let calls = paths.iter().flat_map(|(path, item)| {
@@ -149,7 +149,7 @@ async fn every_answer_is_as_the_description_says() {
             &admin(&node, "GET", "/admin/plugins/stamp").await,
         );
     }
-    // After all that there is a version in each state that lasts.
+    // By now there is a version in each lasting state.
     push(b"nonsense").await;
     for (method, path, called) in [
         ("GET", "/admin/plugins", "/admin/plugins"),

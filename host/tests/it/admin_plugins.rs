@@ -1,4 +1,4 @@
-//! Plugins changed by hand: pushed, read again, taken back.
+//! Changing plugins through the admin API: push, reload, rollback.
 
 use serde_json::{Value, json};
 use signalbox::plugin::Sha256;
@@ -14,7 +14,7 @@ use crate::{
 
 pub(crate) const STAMP: &str = "/admin/plugins/stamp";
 
-/// The stamp plugin with the name that it marks messages with.
+/// The configuration of the stamp plugin, with the name that it marks messages with.
 pub(crate) fn config(name: &str) -> String {
     format!(
         "{WITH_KEY}[[plugins]]\nname = \"stamp\"\npath = \"stamp.wasm\"\nevents = [\"*\"]\n{PATIENT}\
@@ -48,7 +48,7 @@ pub(crate) async fn post(node: &Endpoint, what: &str) -> Answer {
 pub(crate) async fn plugin(node: &Endpoint) -> Value {
     loop {
         let answer = admin(node, "GET", STAMP).await;
-        // Tests that wait for something may ask more often than one should.
+        // Tests poll more often than the rate limit allows.
         if answer.status != 429 {
             assert_eq!(answer.status, 200, "{}", answer.body);
             return answer.body;
@@ -56,7 +56,7 @@ pub(crate) async fn plugin(node: &Endpoint) -> Value {
     }
 }
 
-/// What the plugin marks the message of a client with.
+/// The mark that the plugin leaves on a message of this client.
 pub(crate) async fn mark(client: &mut Client) -> String {
     client
         .send(r#"{"type":"x","payload":{},"receiverId":"ann"}"#)
@@ -114,7 +114,7 @@ async fn a_plugin_is_shown_with_what_its_version_did() {
         (&json!("live"), &json!("start"), &Value::Null)
     );
     let number = |field: &str| version[field].as_f64().unwrap_or_else(|| panic!("{field}"));
-    // Validated, transformed and handled, and the connection was asked about too.
+    // The message was validated, transformed and handled, and the connection was screened too.
     assert!(number("calls") >= 5.0, "{version}");
     assert_eq!((number("traps"), number("failures")), (1.0, 1.0));
     assert_eq!(number("deadline_misses"), 0.0);
@@ -166,13 +166,13 @@ async fn what_is_pushed_goes_live_and_stays_until_the_file_changes() {
     })
     .await;
 
-    // Once more is nothing to do.
+    // Pushing the same bytes again changes nothing.
     let again = push(&node, &stamped("2")).await.body;
     assert_eq!(
         (&again["outcome"], &again["reason"]),
         (&json!("unchanged"), &json!("live"))
     );
-    // Another configuration makes another version of what was pushed, not of the file.
+    // A changed configuration makes another version of the pushed component, not of the file.
     node.replace("platform.toml", config("b").as_bytes());
     node.until_metric(&swaps("live"), |live| live == 3.0).await;
     assert_eq!(mark(&mut ann).await, "b:STAMP-0000000002");
@@ -181,7 +181,7 @@ async fn what_is_pushed_goes_live_and_stays_until_the_file_changes() {
         (&reloaded["outcome"], &reloaded["reason"]),
         (&json!("unchanged"), &json!("held"))
     );
-    // A file that is no good changes nothing, and one that is takes over.
+    // A broken file changes nothing; a good one goes live.
     node.replace("stamp.wasm", b"broken");
     node.until_metric(&swaps("refused"), |refused| refused == 1.0)
         .await;
@@ -211,7 +211,7 @@ async fn a_version_that_was_replaced_drains_until_its_last_call_is_over() {
     let by = |answer: Value| answer["payload"]["stamps"].to_string();
     assert!(by(other.json().await).contains("STAMP-0000000002"));
     assert!(by(waiting.json().await).contains("STAMP-0000000001"));
-    until("its last call is over", async || {
+    until("its last call ends", async || {
         (states(&plugin(&node).await) == ["probation", "retired"]).then_some(())
     })
     .await;
@@ -223,11 +223,11 @@ async fn a_file_that_catches_up_with_what_was_pushed_is_followed_again() {
     let node = stamp_node().await;
     assert_eq!(push(&node, &stamped("2")).await.status, 200);
     node.replace("stamp.wasm", &stamped("2"));
-    until("the file is seen to be what is live", async || {
+    until("the file matches the live version", async || {
         (plugin(&node).await["held"] == false).then_some(())
     })
     .await;
-    // Back to what was passed over by the push.
+    // Go back to the version that the push bypassed.
     node.replace("stamp.wasm", &stamped("1"));
     node.until_metric(&swaps("live"), |live| live == 3.0).await;
     let mut ann = node.reachable("ann").await;
@@ -259,7 +259,7 @@ async fn going_back_brings_what_was_live_with_the_configuration_that_it_had() {
     assert_eq!(shown["versions"][0]["trigger"], "rollback");
     assert_eq!(shown["versions"][1]["version"], third);
     assert_eq!(states(&shown)[..2], ["probation", "rolled_back"]);
-    // What was taken back is passed over: the next one is the version before.
+    // A version that was rolled back is skipped: the next rollback goes to the version before it.
     assert_eq!(post(&node, "rollback").await.body["version"], second);
     assert_eq!(
         mark(&mut ann).await,
@@ -269,7 +269,7 @@ async fn going_back_brings_what_was_live_with_the_configuration_that_it_had() {
     assert_eq!(post(&node, "rollback").await.status, 200);
     assert_eq!(mark(&mut ann).await, "a:STAMP-0000000001");
     assert_eq!(post(&node, "rollback").await.error(), "no_earlier_version");
-    // Whoever names it gets it.
+    // It can still be selected by its hash.
     let third = third.as_str().expect("a version");
     let to_third = format!("rollback?to={third}");
     assert_eq!(post(&node, &to_third).await.body["version"], third);
@@ -283,7 +283,7 @@ async fn going_back_brings_what_was_live_with_the_configuration_that_it_had() {
             "{unknown}"
         );
     }
-    // Only force brings the file back while it does not change.
+    // While the file is unchanged, only `force` brings it back.
     assert_eq!(post(&node, "reload").await.body["reason"], "held");
     assert_eq!(
         post(&node, "reload?force=true").await.body["outcome"],
@@ -357,7 +357,7 @@ async fn a_bad_component_is_refused_in_words_and_changes_nothing() {
     );
     let mut ann = node.reachable("ann").await;
     assert_eq!(mark(&mut ann).await, "a:STAMP-0000000001");
-    // One that takes what another plugin has is refused at the last step.
+    // A plugin that handles types of another plugin is refused in the last step.
     let config = format!(
         "{}[[plugins]]\nname = \"other\"\npath = \"other.wasm\"\nevents = [\"*\"]\n{PATIENT}",
         config("a")
@@ -382,14 +382,14 @@ async fn a_bad_component_is_refused_in_words_and_changes_nothing() {
     assert_eq!(answer.body["report"]["live"], Value::Null);
 }
 
-/// The head of a push that wants to be told before it sends its body.
+/// The head of a push that sends `Expect: 100-continue` before its body.
 fn head(plugin: &str, more: &str) -> String {
     format!(
         "PUT /admin/plugins/{plugin} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n{more}\r\n"
     )
 }
 
-/// Begins a push of `bytes`: when this returns, the server waits for its body.
+/// Begins to push `bytes` bytes. When this returns, the server is waiting for the body.
 async fn begin(node: &Endpoint, plugin: &str, bytes: usize) -> tokio::net::TcpStream {
     let mut stream = node.tcp().await;
     let more = format!("Content-Length: {bytes}\r\nExpect: 100-continue\r\n");
@@ -397,7 +397,7 @@ async fn begin(node: &Endpoint, plugin: &str, bytes: usize) -> tokio::net::TcpSt
         .write_all(head(plugin, &more).as_bytes())
         .await
         .expect("the head is sent");
-    // All of it: a socket that is closed with something unread is reset, and what was sent may be lost with it.
+    // Read all of it: closing a socket with unread data resets it, and the data that was sent may be lost.
     let mut answer = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
     stream.read_exact(&mut answer).await.expect("an answer");
     assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -425,7 +425,7 @@ async fn a_component_that_is_too_large_is_refused_before_it_is_read_or_as_soon_a
             "{message}"
         );
     };
-    // Announced: not a byte of it is waited for.
+    // Announced in the head: the server does not wait for a single byte.
     let mut stream = node.tcp().await;
     let announced = head(
         "chat",
@@ -433,7 +433,7 @@ async fn a_component_that_is_too_large_is_refused_before_it_is_read_or_as_soon_a
     );
     stream.write_all(announced.as_bytes()).await.unwrap();
     too_large(&rest(stream).await);
-    // Not announced: found out while it comes in.
+    // Not announced: the server notices while it reads the body.
     let mut stream = node.tcp().await;
     let chunked = head(
         "chat",
@@ -470,7 +470,7 @@ async fn more_than_two_pushes_at_a_time_have_to_wait() {
     assert_eq!((third.status, third.error()), (503, "busy"));
     assert_eq!(third.body["error"]["retryable"], true);
     assert!(third.head.contains("retry-after: 1"), "{}", third.head);
-    // Who gives up makes room.
+    // A client that disconnects frees its slot.
     drop(first);
     until("there is room again", async || {
         (push(&node, b"").await.status == 422).then_some(())
@@ -486,13 +486,13 @@ async fn a_client_that_leaves_does_not_break_its_swap_off() {
         config("a")
     );
     let node = Logged::start(&[("stamp.wasm", &stamped("1"))], &config).await;
-    // A component has come in whole, and waits for its turn, once it is compiled.
+    // Once a component is compiled, its upload is complete and it is waiting for its turn.
     let compiled = async |bytes: &[u8]| {
         let version = Sha256::of(bytes).to_string();
         let is = |line: &Value| message(line) == "compiled" && line["version"] == version[..12];
         node.until_line(is).await
     };
-    // One that is tried out for seconds, in whose line the next one waits.
+    // A component that takes seconds to admit; the next one queues behind it.
     let slow = component("hostile");
     let mut before = begin(&node, "slow", slow.len()).await;
     before.write_all(&slow).await.unwrap();
@@ -528,7 +528,7 @@ async fn each_change_leaves_a_line_that_says_who_did_what_and_no_key() {
     let lines = server
         .until_lines(6, |line| line["target"] == "signalbox::audit")
         .await;
-    let said: Vec<_> = lines
+    let audited: Vec<_> = lines
         .iter()
         .map(|line| {
             let field = |name: &str| line[name].as_str().expect("a text").to_owned();
@@ -547,7 +547,7 @@ async fn each_change_leaves_a_line_that_says_who_did_what_and_no_key() {
     ];
     let expected =
         expected.map(|(action, object, outcome)| (action.into(), object.into(), outcome.into()));
-    assert_eq!(said, expected);
+    assert_eq!(audited, expected);
     assert_eq!(message(&lines[0]), "push \"stamp\": live");
     assert!(
         server

@@ -1,4 +1,5 @@
-//! What is admitted, what is refused, and in which words: `signalbox plugin check` and `signalbox check`.
+//! Which components are admitted, which are refused, and with which messages: `signalbox plugin check` and `signalbox
+//! check`.
 
 use std::{path::Path, sync::Arc};
 
@@ -18,7 +19,7 @@ use crate::{
     runtime::plugin,
 };
 
-/// Exit code, standard output and standard error of a command of the server's program.
+/// Exit code, standard output and standard error of a command of the binary.
 async fn signalbox(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_signalbox"))
         .args(arguments)
@@ -26,7 +27,7 @@ async fn signalbox(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
         .env("XDG_CACHE_HOME", folder)
         .output()
         .await
-        .expect("the server's program starts");
+        .expect("the server binary starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (
         output.status.code().unwrap_or(-1),
@@ -35,7 +36,7 @@ async fn signalbox(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     )
 }
 
-/// The report on a component.
+/// The report of `plugin check` on a component.
 async fn report(bytes: &[u8], config: &str) -> Value {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("p.wasm"), bytes).unwrap();
@@ -54,7 +55,7 @@ async fn report(bytes: &[u8], config: &str) -> Value {
     report
 }
 
-/// Admits components as a server does.
+/// Admits a component as a server does.
 async fn admit(loader: &Loader, bytes: &[u8], config: &str) -> Result<Admission, String> {
     let config = PluginConfig {
         limits: PluginLimits::default(),
@@ -68,7 +69,7 @@ async fn admit(loader: &Loader, bytes: &[u8], config: &str) -> Result<Admission,
         .map_err(|error| error.to_string())
 }
 
-/// Why this is not admitted.
+/// The reason why a component is refused.
 async fn refused(loader: &Loader, bytes: &[u8], config: &str) -> String {
     let reason = admit(loader, bytes, config)
         .await
@@ -81,7 +82,6 @@ fn loader() -> Loader {
     crate::runtime::loader(&Arc::default())
 }
 
-/// Adds a custom section to a component.
 fn with_section(mut bytes: Vec<u8>, name: &str, content: &[u8]) -> Vec<u8> {
     let body = [
         &[u8::try_from(name.len()).unwrap()],
@@ -168,16 +168,16 @@ async fn the_report_is_readable_and_tells_of_calls_that_fail() {
         );
     }
     std::fs::write(dir.path().join("large.wasm"), vec![0; 33 << 20]).unwrap();
-    for (file, said) in [
+    for (file, expected) in [
         ("nothing.wasm", "refused: nothing.wasm: No such file"),
         ("large.wasm", "(`limits.plugin_file_bytes_max`)"),
     ] {
         let (code, out, _) = signalbox(dir.path(), &["plugin", "check", file]).await;
         assert_eq!(code, 2);
-        assert!(out.contains(said), "{out}");
+        assert!(out.contains(expected), "{out}");
     }
 
-    // The stamp guest wants an object, and the sample of a handler is one.
+    // The stamp guest expects an object, and the sample message for a handler is one.
     let report = report(&stamped("1"), r#"{"handles":["x.*"]}"#).await;
     let calls: Vec<_> = report["calls"]
         .as_array()
@@ -204,7 +204,7 @@ async fn the_report_is_readable_and_tells_of_calls_that_fail() {
 #[tokio::test]
 async fn what_is_no_component_is_refused_by_what_it_is() {
     let good = component("stamp");
-    for (bytes, said) in [
+    for (bytes, expected) in [
         (&b""[..], "not a component: the file is empty"),
         (b"not wasm", "not a component: the file is no WebAssembly"),
         (
@@ -217,14 +217,14 @@ async fn what_is_no_component_is_refused_by_what_it_is() {
         ),
     ] {
         let reason = refused(&loader(), bytes, "{}").await;
-        assert!(reason.contains(said), "{reason}");
+        assert!(reason.contains(expected), "{reason}");
     }
 }
 
 #[tokio::test]
 async fn what_does_not_fit_the_wit_package_is_refused_with_what_was_expected_and_found() {
     let loader = loader();
-    for (bytes, said) in [
+    for (bytes, expected) in [
         (
             wat("(component)"),
             &[
@@ -297,8 +297,8 @@ async fn what_does_not_fit_the_wit_package_is_refused_with_what_was_expected_and
         ),
     ] {
         let reason = refused(&loader, &bytes, "{}").await;
-        for said in said {
-            assert!(reason.contains(said), "{said}\nin: {reason}");
+        for expected in expected {
+            assert!(reason.contains(expected), "{expected}\nin: {reason}");
         }
     }
 }
@@ -306,7 +306,7 @@ async fn what_does_not_fit_the_wit_package_is_refused_with_what_was_expected_and
 #[tokio::test]
 async fn what_does_not_start_or_fails_its_self_test_is_refused_with_its_own_words() {
     let (loader, hostile) = (loader(), component("hostile"));
-    for (config, said) in [
+    for (config, expected) in [
         (
             r#"{"init":"panic"}"#,
             &["the plugin does not start", "panicked at", "init panics"][..],
@@ -345,15 +345,15 @@ async fn what_does_not_start_or_fails_its_self_test_is_refused_with_its_own_word
         ),
     ] {
         let reason = refused(&loader, &hostile, config).await;
-        for said in said {
-            assert!(reason.contains(said), "{said}\nin: {reason}");
+        for expected in expected {
+            assert!(reason.contains(expected), "{expected}\nin: {reason}");
         }
     }
 }
 
 #[tokio::test]
 async fn memories_of_a_component_count_together() {
-    // 40 MiB are within the limit of 64 MiB, twice that is not.
+    // 40 MiB are within the limit of 64 MiB; twice as much is not.
     let loader = loader();
     let more = "(core module $big (memory 640)) (core instance (instantiate $big))";
     let admission = admit(&loader, &agreeable(more, 1), "{}").await.unwrap();
@@ -378,7 +378,7 @@ async fn a_component_for_a_later_package_is_admitted_where_it_also_serves_this_o
         let admission = admit(&loader, &bytes, "{}").await.unwrap();
         assert_eq!(admission.interfaces, ["lifecycle"]);
     }
-    // An interface that would be left out could be the one that refuses messages.
+    // If the host ignored an interface, that could be the one that refuses messages.
     let other = later.replace("lifecycle", "validation");
     let reason = refused(&loader, &agreeable(&other, 1), "{}").await;
     assert!(reason.contains("validation@2.0.0"), "{reason}");
@@ -394,7 +394,7 @@ async fn check_reads_a_whole_configuration_and_finds_plugins_that_conflict() {
              config = {{ handles = [\"{handles}\"] }}\n"
         )
     };
-    for (other, code, said) in [
+    for (other, code, expected) in [
         ("y.*", 0, "plugins.b: admitted, version "),
         (
             "x.*",
@@ -406,6 +406,6 @@ async fn check_reads_a_whole_configuration_and_finds_plugins_that_conflict() {
         std::fs::write(dir.path().join("platform.toml"), config).unwrap();
         let (found, out, error) = signalbox(dir.path(), &["check"]).await;
         assert_eq!(found, code, "{out}{error}");
-        assert!(format!("{out}{error}").contains(said), "{out}{error}");
+        assert!(format!("{out}{error}").contains(expected), "{out}{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Whatever a client sends, short of breaking WebSocket itself, it keeps its connection and gets an answer.
+//! Whatever a client sends within the WebSocket protocol, it keeps its connection and gets an answer.
 
 use proptest::{
     collection::vec,
@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{Node, WITH_CHAT};
 
-/// A frame, and how many text frames it must be answered with: exactly so many, or at most one.
+/// A frame, and the number of text frames that answer it: exactly this many, or at most one.
 #[derive(Clone, Debug)]
 struct Sent {
     frame: Frame,
@@ -25,7 +25,7 @@ enum Frame {
     Binary(Vec<u8>),
 }
 
-/// What comes back. A payload may hold numbers that fit no type of this language, as JSON may.
+/// An answer. Its payload may hold numbers that no Rust type can represent, as JSON allows.
 #[derive(Deserialize)]
 struct Answer<'a> {
     #[serde(rename = "type")]
@@ -41,7 +41,7 @@ impl Sent {
     }
 }
 
-/// A message to the sender itself, so that it comes back.
+/// A message to the sender itself, so that it is delivered back.
 fn good() -> impl Strategy<Value = String> {
     ("[a-z.]{1,10}x", any::<String>(), any::<f64>()).prop_map(|(event_type, text, number)| {
         let payload = json!({"any": text, "number": number});
@@ -82,7 +82,7 @@ fn sent() -> impl Strategy<Value = Sent> {
             frame: Frame::Binary(text.into_bytes()),
             answers: Some(1)
         }),
-        // Without its end it is no JSON, so it must be refused.
+        // Without its end it is not valid JSON, so it must be refused.
         cut.prop_map(|text| Sent::text(text, Some(1))),
         fields.prop_map(|text| Sent::text(text, None)),
         broken.prop_map(|text| Sent::text(text, None)),

@@ -1,4 +1,4 @@
-//! What backends can ask and tell over HTTP, of one node and of several.
+//! The backend API over HTTP, on one node and on several.
 
 use serde_json::{Value, json};
 use tokio::{
@@ -63,7 +63,7 @@ async fn call(node: &Node, method: &str, path: &str, key: Option<&str>, body: &s
     Answer {
         status: status.expect("a status"),
         head: head.to_ascii_lowercase(),
-        body: serde_json::from_str(body).unwrap_or_else(|_| panic!("{path}: {body:?} is no JSON")),
+        body: serde_json::from_str(body).unwrap_or_else(|_| panic!("{path}: {body:?} is not JSON")),
     }
 }
 
@@ -119,7 +119,7 @@ async fn the_api_is_closed_without_a_key_and_keys_change_while_the_server_runs()
         ] {
             let answer = call(&node, method, path, key, "").await;
             if answer.status == 429 {
-                // So many came before that this one is not even told why.
+                // After so many calls, this one is rate limited instead of getting the usual error.
                 assert_eq!(answer.error(), "rate_limited", "{path}");
                 continue;
             }
@@ -140,7 +140,7 @@ async fn the_api_is_closed_without_a_key_and_keys_change_while_the_server_runs()
     closed(Some("first-key-of-tests")).await;
     node.replace("platform.toml", WITH_KEYS.as_bytes());
     for key in ["first-key-of-tests", "second-key-of-tests"] {
-        until("the key opens", async || {
+        until("the key is accepted", async || {
             let answer = call(&node, "GET", "/api/users/ann", Some(key), "").await;
             (answer.status == 200).then_some(())
         })
@@ -150,7 +150,7 @@ async fn the_api_is_closed_without_a_key_and_keys_change_while_the_server_runs()
     closed(Some("third-key-of-tests")).await;
     closed(Some("first-ke")).await;
     node.replace("platform.toml", b"[api]\nkeys = [\"third-key-of-tests\"]");
-    until("the old key opens no more", async || {
+    until("the old key is rejected", async || {
         let answer = call(
             &node,
             "GET",
@@ -247,7 +247,7 @@ async fn a_plugin_that_fails_is_told_and_what_needs_a_connection_has_no_effect()
         (&error["plugin"], &error["retryable"]),
         (&json!("hostile"), &json!(true))
     );
-    // It answers to the sender.
+    // The plugin replies to the sender.
     let handled = post(&node, &json!({"type": "hostile.nothing"})).await;
     assert_eq!(
         (handled.status, &handled.body["status"]),
@@ -387,7 +387,7 @@ fn on_redis(server: &Server, more: &str) -> String {
     )
 }
 
-/// Nodes that are ready.
+/// Two nodes that are ready.
 async fn two_nodes(server: &Server, config: &str) -> (Node, Node) {
     let config = on_redis(server, config);
     let (one, other) = (node(&config).await, node(&config).await);
@@ -553,7 +553,7 @@ async fn plugins_of_all_nodes_share_one_store() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_too_late_costs_no_plugin_its_call() {
     let mut server = Server::start().await;
-    // Redis would have a minute, the call has not.
+    // The Redis timeout would allow a minute; the call's deadline does not.
     let patient = WITH_HOSTILE.replace("\"20s\"", "\"5s\"");
     let (one, _other) = two_nodes(&server, &format!("command_timeout = \"60s\"{patient}")).await;
     let mut ann = one.reachable("ann").await;

@@ -1,4 +1,4 @@
-//! The JSON that the API of backends takes, and what it says about other JSON.
+//! The JSON that the backend API accepts, and its errors for other JSON.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ const WITH_KEY: &str = "[api]\nkeys = [\"a-key-of-a-backend\"]\n";
 const MESSAGES: &str = "/api/messages";
 const DISCONNECT: &str = "/api/users/ann/disconnect";
 
-/// Words that only Rust programmers know.
+/// Words that only Rust programmers would know.
 const RUST: [&str; 12] = [
     "struct",
     "sequence",

@@ -1,4 +1,4 @@
-//! Which version of which plugin saw a message: for its sender, where that is allowed.
+//! Attribution: the sender can see which version of which plugin saw a message, if that is allowed.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::{
 
 const TRACED: &str = "[server]\ntrace_plugins = true\n";
 
-/// Two plugins, of which the second sees `both` alone.
+/// Two plugins; only the second one sees `both`.
 fn chain() -> String {
     format!(
         "{}[[plugins]]\nname = \"other\"\npath = \"other.wasm\"\nevents = [\"both\"]\n{PATIENT}\
@@ -22,7 +22,7 @@ fn chain() -> String {
     )
 }
 
-/// A component that says which version it is.
+/// A component that declares its version.
 fn versioned(component: Vec<u8>, version: &str) -> Vec<u8> {
     let name = b"version";
     let length = u8::try_from(1 + name.len() + version.len()).expect("a short version");
@@ -49,14 +49,14 @@ async fn connect(node: &Endpoint, query: &str, protocol: Option<&str>) -> Client
     let (mut client, _) = node
         .upgrade(&path, protocol.as_slice())
         .await
-        .expect("it is let in");
+        .expect("it is accepted");
     if protocol.is_some() {
         assert_eq!(client.json().await["type"], "welcome");
     }
     client
 }
 
-/// What the `ack` of a message of this type names.
+/// The attribution in the `ack` of a message of this type.
 async fn acked(client: &mut Client, event_type: &str, payload: Value) -> Value {
     let message =
         json!({"type": event_type, "payload": payload, "receiverId": "nobody", "id": "1"});
@@ -82,15 +82,15 @@ async fn who_asks_is_told_the_versions_that_saw_the_message_in_order() {
         acked(&mut ann, "both", json!({})).await,
         json!([stamp_1, other])
     );
-    // Dropped by the first, the second never saw it; it had validated it, though.
+    // The first plugin drops the message, so the second never transforms it; but it did validate it.
     assert_eq!(
         acked(&mut ann, "both", json!({"drop": "a"})).await,
         json!([stamp_1, other])
     );
-    // No plugin sees what the server handles itself.
+    // No plugin sees messages that the server handles itself.
     let heartbeat = acked(&mut ann, "heartbeat", json!({})).await;
     assert_eq!(heartbeat, json!([]));
-    // The next message after a swap names the next version.
+    // The first message after a swap names the new version.
     assert_eq!(push(&node, &stamped("2")).await.status, 200);
     let stamp_2 = json!({"name": "stamp", "version": null, "sha256": label(&stamped("2"))});
     assert_eq!(acked(&mut ann, "one", json!({})).await, json!([stamp_2]));
@@ -106,13 +106,13 @@ async fn nobody_else_is_told() {
         ("&trace=plugins", None),
     ] {
         let mut ann = connect(&node, query, protocol).await;
-        let told = acked(&mut ann, "one", json!({})).await;
-        assert_eq!(told, Value::Null, "{query} {protocol:?}");
+        let plugins = acked(&mut ann, "one", json!({})).await;
+        assert_eq!(plugins, Value::Null, "{query} {protocol:?}");
     }
     let forbidding = start(&chain()).await;
     let mut ann = connect(&forbidding, "&trace=plugins", Some("signalbox.v1")).await;
     assert_eq!(acked(&mut ann, "one", json!({})).await, Value::Null);
-    // Once it is allowed, those who connect from then on may ask.
+    // Once it is allowed, connections opened from then on can ask for it.
     let allowed = crate::harness::with_plugin_cache(&format!("{TRACED}{}", chain()));
     forbidding.replace("platform.toml", allowed.as_bytes());
     until("it is allowed", async || {

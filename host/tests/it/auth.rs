@@ -1,5 +1,5 @@
-//! Who comes in, as what, and for how long: real upgrades with real tokens. What a token may look like in detail is
-//! tested beside the code.
+//! Authentication: who may connect, as which user, and for how long. These tests make real upgrades with real tokens;
+//! unit tests next to the code check the token format in detail.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -56,7 +56,7 @@ fn es256(kid: Option<&str>) -> String {
     sign(Algorithm::ES256, kid, &key, &claims())
 }
 
-/// Comes in with `token`, and returns the user that the server takes the client for.
+/// Connects with `token`, and returns the user that the server identified.
 async fn user_of(node: &Node, token: &str) -> String {
     let path = format!("/ws?token={token}");
     let v1 = [("Sec-WebSocket-Protocol", "signalbox.v1")];
@@ -80,7 +80,7 @@ async fn without_tokens_a_client_must_name_its_user() {
     let node = Node::start("").await;
     for path in ["/ws", "/ws?userId=", "/ws?userid=ann", "/ws?token=a"] {
         let refused = node.refused(path, &[]).await;
-        // A request that is no upgrade gets the same answer.
+        // A request that is not an upgrade gets the same response.
         let asked = node.http(&format!("GET {path} HTTP/1.1")).await;
         for answer in [refused, asked] {
             assert_eq!((answer.status, answer.body.trim()), (400, "missing userId"));
@@ -128,7 +128,7 @@ async fn what_is_no_upgrade_is_told_so() {
         ),
         (format!("POST /ws?userId=a HTTP/1.1\r\n{upgrade}"), 405),
     ] {
-        // No second `Connection` that takes the upgrade back.
+        // `http` adds a second `Connection` header, which must not revoke the upgrade.
         let answer = node.http(&head).await;
         assert_eq!(answer.status, status, "{head}: {}", answer.body);
     }
@@ -149,7 +149,8 @@ async fn a_token_comes_by_header_by_subprotocol_or_by_query() {
     for (path, header, selected) in [
         (query.as_str(), None, None),
         ("/ws", Some(("Authorization", bearer.as_str())), None),
-        // Never the token itself, and one of those offered: a browser fails the connection otherwise.
+        // The server must select an offered subprotocol and never echo the token; otherwise a browser fails the
+        // connection.
         (
             "/ws",
             Some(("Sec-WebSocket-Protocol", offer.as_str())),
@@ -170,7 +171,7 @@ async fn a_token_comes_by_header_by_subprotocol_or_by_query() {
         ann.send(r#"{"type":"x","receiverId":"ann"}"#).await;
         assert_eq!(ann.json().await["senderId"], "ann");
     }
-    // With tokens, a user that the client names means nothing.
+    // With tokens, the server ignores a user named by the client.
     let answer = node.refused("/ws?userId=ann", &[]).await;
     assert_eq!(
         (answer.status, answer.error_code().as_str()),
@@ -197,7 +198,7 @@ async fn tokens_are_signed_by_hs256_rs256_or_es256() {
     assert_eq!(user_of(&set, &rs256(Some("rsa-1"))).await, "ann");
     assert_eq!(user_of(&set, &es256(Some("ec-1"))).await, "ann");
     assert_refused(&set, &rs256(Some("rsa-2")), "invalid_token").await;
-    // The public key as the secret of another algorithm.
+    // Algorithm confusion: the public key used as the secret of an HMAC algorithm.
     let confused = |kid| {
         let key = EncodingKey::from_secret(RSA_PUBLIC);
         sign(Algorithm::HS256, kid, &key, &claims())
@@ -222,7 +223,7 @@ async fn a_token_that_is_not_in_order_is_refused_with_401_in_json() {
     let token = hs256(&good);
     assert_eq!(user_of(&node, &token).await, "ann");
     let parts: Vec<&str> = token.split('.').collect();
-    // {"alg":"none"} in base64url.
+    // `{"alg":"none"}` in base64url.
     let none = format!("eyJhbGciOiJub25lIn0.{}.", parts[1]);
     let other_key = EncodingKey::from_secret(b"another secret of at least 32 bytes");
     for (token, code) in [
@@ -277,7 +278,7 @@ async fn a_connection_ends_with_its_token_although_the_client_never_pauses() {
         .unwrap();
     let (mut to_server, mut from_server) = ann.split();
     let flood = tokio::spawn(async move {
-        // No pause, and much more than one read takes in.
+        // Sends without a pause, and far more than one read returns.
         let frame = Message::text(r#"{"type":"heartbeat"}"#);
         while to_server.feed(frame.clone()).await.is_ok() {}
     });
@@ -286,12 +287,12 @@ async fn a_connection_ends_with_its_token_although_the_client_never_pauses() {
             match from_server.next().await {
                 Some(Ok(Message::Close(Some(close)))) => return u16::from(close.code),
                 Some(Ok(_)) => {}
-                other => panic!("a close frame was expected, not {other:?}"),
+                other => panic!("expected a close frame, got {other:?}"),
             }
         }
     };
     assert_eq!(
-        timeout(PATIENCE, close).await.expect("the token is over"),
+        timeout(PATIENCE, close).await.expect("the token expires"),
         4500
     );
     drop(from_server);
@@ -299,7 +300,7 @@ async fn a_connection_ends_with_its_token_although_the_client_never_pauses() {
         .await
         .expect("the flood ends")
         .unwrap();
-    // A decision of the server, not an accident; and others go on.
+    // The server decided on this close, so it is not abnormal; other connections go on.
     node.until_metric("wss_closes_total{code=\"token_expired\"} ", |closes| {
         closes == 1.0
     })

@@ -1,4 +1,4 @@
-//! The cases of the Autobahn test suite, against the socket of sessions behind an echo that only this test has.
+//! The cases of the Autobahn test suite, run against the session socket behind a test-only echo.
 
 use std::{fs, future::poll_fn, net::SocketAddr, path::Path, time::Duration};
 
@@ -18,13 +18,13 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::raw::{BINARY, FIN, TEXT};
 
-/// All cases but those of compression.
+/// All cases except those of compression.
 const CASES: usize = 301;
 
 /// The largest cases send 16 MiB.
 const MESSAGE_BYTES_MAX: usize = 32 << 20;
 
-/// Some cases echo megabytes in tiny fragments, in a build without optimisations.
+/// Some cases echo megabytes in tiny fragments, and this is an unoptimised build.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -53,15 +53,15 @@ async fn every_autobahn_case_passes_strictly() {
         let report: Value = serde_json::from_str(&report).expect("a report is JSON");
         cases += 1;
         for judged in ["behavior", "behaviorClose"] {
-            // Informational cases ask what a server does, and any answer is right.
+            // Informational cases only record the behaviour of a server, so any result passes.
             if !["OK", "INFORMATIONAL"].contains(&report[judged].as_str().unwrap_or_default()) {
                 failed.push(format!("{}: {judged} {}", path.display(), report[judged]));
             }
         }
     }
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(failed.is_empty(), "{said}\n{}", failed.join("\n"));
-    assert_eq!(cases, CASES, "{said}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(failed.is_empty(), "{stdout}\n{}", failed.join("\n"));
+    assert_eq!(cases, CASES, "{stdout}");
 }
 
 async fn echo_server() -> SocketAddr {
@@ -79,7 +79,7 @@ async fn echo_server() -> SocketAddr {
     address
 }
 
-/// The socket after its upgrade; none if the client asks for something else.
+/// The socket after its upgrade, or None if the request is not an upgrade.
 async fn upgraded(mut stream: TcpStream) -> Option<TcpSocket> {
     stream.set_nodelay(true).ok()?;
     let mut head = Vec::new();
@@ -106,9 +106,9 @@ async fn upgraded(mut stream: TcpStream) -> Option<TcpSocket> {
     Some(TcpSocket::new(stream, &head[end..], MESSAGE_BYTES_MAX))
 }
 
-/// Sends back what comes, and closes as sessions do.
+/// Echoes messages, and closes as sessions do.
 async fn echo(mut socket: TcpSocket) {
-    let sink = socket.take_sink().expect("nobody took it");
+    let sink = socket.take_sink().expect("the sink is still there");
     loop {
         let close = match poll_fn(|cx| socket.poll_read(cx)).await {
             Some(Ok(Incoming::Text(text))) => {
@@ -144,7 +144,7 @@ fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Writes all of `bytes`, unless the client is gone, which the next read shows.
+/// Writes all of `bytes`, unless the client has disconnected, which the next read reports.
 async fn write(socket: &TcpSocket, sink: &dyn SocketSink, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         match sink.try_write(bytes, &[]) {

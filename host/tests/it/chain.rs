@@ -1,4 +1,4 @@
-//! The order of plugins, which types they see, and who handles what.
+//! The plugin chain: the order of plugins, the types that each one sees, and which plugin handles a message.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::{
     harness::{Client, Node},
 };
 
-/// A plugin from the `stamp` guest.
+/// The `stamp` guest as a plugin.
 fn plugin(name: &str, events: &[&str], handles: &[&str]) -> String {
     format!(
         "[[plugins]]\nname = \"{name}\"\npath = \"{name}.wasm\"\nevents = {events:?}\n\
@@ -56,7 +56,7 @@ async fn validators_run_in_configured_order_and_before_every_transformer() {
         (&["c", "a"], "a"),
         (&["c"], "c"),
     ] {
-        // A transformer that had run before would have refused to let the message go.
+        // If a transformer had run before, it would have refused the message.
         let payload = json!({"refuse": refuse, "drop": "b"});
         send(&mut ann, "x", payload).await;
         let error = ann.json().await["payload"].clone();
@@ -182,7 +182,7 @@ async fn without_a_plugin_messages_go_where_they_are_addressed() {
 async fn messages_of_one_connection_wait_for_each_other_and_those_of_others_do_not() {
     let node = node(&[plugin("a", &["*"], &["x"])]).await;
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
-    // The first is not done before somebody opens the gate, and the second would be done at once.
+    // The first message waits until the gate opens; the second could be handled at once.
     send(&mut ann, "x", json!({"wait": "gate", "n": 1})).await;
     send(&mut ann, "x", json!({"n": 2})).await;
     send(&mut bob, "x", json!({"n": 3})).await;
@@ -202,7 +202,7 @@ async fn of_two_plugins_with_the_same_pattern_the_new_one_is_refused_wherever_it
     let mut ann = node.client("ann").await;
     let refused =
         |name| format!("wss_plugin_swaps_total{{plugin=\"{name}\",outcome=\"refused\"}} ");
-    // The earlier in the chain wants what the later has.
+    // The earlier plugin in the chain claims a type that the later one handles.
     let greedy = plugin("a", &["*"], &["x.*"]);
     node.replace("platform.toml", alone(&format!("{greedy}{b}")).as_bytes());
     node.until_metric(&refused("a"), |count| count == 1.0).await;
@@ -225,7 +225,7 @@ async fn of_two_plugins_with_the_same_pattern_the_new_one_is_refused_wherever_it
         send(&mut ann, event_type, json!({})).await;
         assert_eq!(ann.json().await["payload"]["handler"], handler);
     }
-    // The later in the chain wants what the earlier has.
+    // The later plugin in the chain claims a type that the earlier one handles.
     node.replace("platform.toml", alone(&format!("{greedy}{b}")).as_bytes());
     node.until_metric(&refused("b"), |count| count == 1.0).await;
     send(&mut ann, "x.1", json!({})).await;

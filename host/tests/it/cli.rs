@@ -1,4 +1,4 @@
-//! The command line of the real binary: what it prints, and how it exits.
+//! The command line of the real binary: its output and exit codes.
 
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -10,28 +10,28 @@ use crate::{
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// Runs a command beside a `platform.toml` with `config`, and the chat plugin.
-async fn beside(config: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
+/// Runs a command in a folder with the chat plugin and with `config` as `platform.toml`.
+async fn run_with_chat(config: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
     let dir = folder(&[("platform.toml", config.as_bytes())]);
     run(dir.path(), arguments, environment).await
 }
 
 #[tokio::test]
 async fn check_admits_a_good_configuration_and_its_plugins() {
-    let checked = beside(WITH_CHAT, &["check"], &[]).await;
+    let checked = run_with_chat(WITH_CHAT, &["check"], &[]).await;
     assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""));
     assert!(checked.stdout.contains("plugins.chat: admitted, version "));
     for interface in ["validation", "transformation", "events"] {
         assert!(checked.stdout.contains(interface), "{}", checked.stdout);
     }
-    // Another file, in another folder, to which its paths are relative.
+    // A file in another folder; its paths are relative to that folder.
     let dir = folder(&[("other.toml", WITH_CHAT.as_bytes())]);
     let file = dir.path().join("other.toml");
     let arguments = ["check", "--config", file.to_str().unwrap()];
     let elsewhere = tempfile::tempdir().unwrap();
     let checked = run(elsewhere.path(), &arguments, &[]).await;
     assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""));
-    // And none at all.
+    // Without any file.
     let checked = run(elsewhere.path(), &["check"], &[]).await;
     assert_eq!(checked.code, Some(0));
 }
@@ -40,7 +40,7 @@ async fn check_admits_a_good_configuration_and_its_plugins() {
 async fn check_names_every_error_at_once_with_line_and_key_and_exits_with_2() {
     let config = "[server]\nlisten = \"nowhere\"\n[limits]\nframe_bytes_mx = \"64KiB\"\nmessages_burst = 0\n\
                   [auth]\nmode = \"magic\"\n";
-    let checked = beside(
+    let checked = run_with_chat(
         config,
         &["check"],
         &[("SIGNALBOX_SERVER__PING_INTERVAL", "soon")],
@@ -59,8 +59,8 @@ async fn check_names_every_error_at_once_with_line_and_key_and_exits_with_2() {
     for (line, expected) in lines.iter().zip(expected) {
         assert!(line.starts_with(expected), "{line} is not {expected}");
     }
-    // `run` says the same, and starts nothing.
-    let started = beside(
+    // `run` prints the same error, and starts nothing.
+    let started = run_with_chat(
         config,
         &["run"],
         &[("SIGNALBOX_SERVER__PING_INTERVAL", "soon")],
@@ -71,14 +71,14 @@ async fn check_names_every_error_at_once_with_line_and_key_and_exits_with_2() {
 
 #[tokio::test]
 async fn check_refuses_a_file_that_is_not_there_and_a_file_that_is_no_toml() {
-    let missing = beside("", &["check", "--config", "nowhere.toml"], &[]).await;
+    let missing = run_with_chat("", &["check", "--config", "nowhere.toml"], &[]).await;
     assert_eq!(missing.code, Some(2));
     assert!(
         missing.stderr.contains("nowhere.toml: cannot be read"),
         "{}",
         missing.stderr
     );
-    let broken = beside("[server\n", &["check"], &[]).await;
+    let broken = run_with_chat("[server\n", &["check"], &[]).await;
     assert_eq!(broken.code, Some(2));
     assert!(
         broken.stderr.starts_with("platform.toml:1:"),
@@ -105,8 +105,8 @@ async fn check_refuses_bad_plugins_and_names_each() {
     assert_eq!(checked.code, Some(2));
     for name in ["missing", "broken", "chat"] {
         let start = format!("plugins.{name}: ");
-        let told = checked.stderr.lines().any(|line| line.starts_with(&start));
-        assert!(told, "{name}: {}", checked.stderr);
+        let is_named = checked.stderr.lines().any(|line| line.starts_with(&start));
+        assert!(is_named, "{name}: {}", checked.stderr);
     }
     assert!(
         checked.stderr.contains("max_text_chars is 0"),
@@ -120,7 +120,7 @@ async fn check_refuses_bad_plugins_and_names_each() {
 async fn check_reads_the_keys_of_tokens() {
     for (key, file) in [("jwt_key_file", "key.pem"), ("jwks_file", "jwks.json")] {
         let config = format!("[auth]\nmode = \"jwt\"\n{key} = \"{file}\"\n");
-        let missing = beside(&config, &["check"], &[]).await;
+        let missing = run_with_chat(&config, &["check"], &[]).await;
         assert_eq!(missing.code, Some(2), "{}", missing.stdout);
         let start = format!("auth.{key}: ");
         assert!(missing.stderr.contains(&start), "{}", missing.stderr);
@@ -134,7 +134,7 @@ async fn check_reads_the_keys_of_tokens() {
 #[tokio::test]
 async fn clients_that_name_themselves_are_served_on_a_loopback_alone_unless_it_is_meant() {
     let open = "[server]\nlisten = \"0.0.0.0:0\"\n";
-    let checked = beside(open, &["check"], &[]).await;
+    let checked = run_with_chat(open, &["check"], &[]).await;
     assert_eq!(checked.code, Some(2));
     assert!(
         checked.stderr.contains("allow_insecure"),
@@ -142,8 +142,8 @@ async fn clients_that_name_themselves_are_served_on_a_loopback_alone_unless_it_i
         checked.stderr
     );
     let meant = format!("{open}[auth]\nallow_insecure = true\n");
-    assert_eq!(beside(&meant, &["check"], &[]).await.code, Some(0));
-    // On a loopback it is served, with a warning.
+    assert_eq!(run_with_chat(&meant, &["check"], &[]).await.code, Some(0));
+    // On a loopback address it starts, with a warning.
     let server = Server::start("").await;
     server.until_log("WARN").await;
     server.until_log("auth.mode is \"none\"").await;
@@ -161,8 +161,8 @@ async fn a_token_of_the_command_line_opens_a_running_node() {
     let (mut ann, _) = server.upgrade(&path, &[]).await.unwrap();
     ann.send(r#"{"type":"x","receiverId":"ann"}"#).await;
     assert_eq!(ann.json().await["senderId"], "ann");
-    // Where clients name themselves there is nothing to sign.
-    let open = beside("", &["token", "--user", "ann"], &[]).await;
+    // If clients choose their own user names, there is nothing to sign.
+    let open = run_with_chat("", &["token", "--user", "ann"], &[]).await;
     assert_eq!((open.code, open.stdout.as_str()), (Some(1), ""));
     assert!(open.stderr.contains("auth.mode"), "{}", open.stderr);
     for wrong in [&["token"][..], &["token", "--user", "ann", "--ttl", "soon"]] {
@@ -214,7 +214,7 @@ async fn plugin_check_reports_what_a_component_is_and_whether_it_is_admitted() {
         assert!(report[number].is_number(), "{number}: {report}");
     }
     assert!(report["calls"][0]["warm_ms"].is_number(), "{report}");
-    // Its `init` is given a text.
+    // `init` gets the configuration as text.
     let config = r#"{"max_text_chars":0}"#;
     let arguments = [
         "plugin",
@@ -244,11 +244,11 @@ async fn plugin_check_reports_what_a_component_is_and_whether_it_is_admitted() {
 #[tokio::test]
 async fn help_and_version_exit_with_0_and_an_unknown_command_with_2() {
     for arguments in [&["--help"][..], &["--version"], &["plugin", "--help"]] {
-        let told = beside("", arguments, &[]).await;
-        assert_eq!(told.code, Some(0));
-        assert!(!told.stdout.is_empty());
+        let finished = run_with_chat("", arguments, &[]).await;
+        assert_eq!(finished.code, Some(0));
+        assert!(!finished.stdout.is_empty());
     }
-    let unknown = beside("", &["chekc"], &[]).await;
+    let unknown = run_with_chat("", &["chekc"], &[]).await;
     assert_eq!(unknown.code, Some(2));
     assert!(unknown.stderr.contains("check"), "{}", unknown.stderr);
 }
@@ -258,7 +258,7 @@ async fn a_port_in_use_is_told_with_the_address_and_the_key() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
     let config = format!("[server]\nlisten = \"{address}\"\n");
-    let started = beside(&config, &[], &[]).await;
+    let started = run_with_chat(&config, &[], &[]).await;
     assert_eq!(started.code, Some(1));
     assert!(
         started.stderr.contains(&address.to_string()),
@@ -284,7 +284,7 @@ async fn wss_port_replaces_the_port_and_env_is_read_below_the_environment() {
     let limits = ann.json().await["payload"]["limits"].clone();
     assert_eq!(limits["messagesBurst"], 7);
     assert_eq!(limits["roomsMax"], 9);
-    // A line that is none is an error with its number.
+    // An invalid line is an error that names its number.
     let dir = folder(&[(".env", b"A=1\nnonsense\n")]);
     let checked = run(dir.path(), &["check"], &[]).await;
     assert_eq!(checked.code, Some(2));
@@ -320,7 +320,7 @@ async fn logs_are_one_json_object_a_line_where_that_is_wanted() {
 async fn a_start_that_fails_is_told_as_json_too_where_that_is_wanted() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = format!("[server]\nlisten = \"{}\"\n", taken.local_addr().unwrap());
-    let started = beside(&config, &[], &[("LOG_FORMAT", "json")]).await;
+    let started = run_with_chat(&config, &[], &[("LOG_FORMAT", "json")]).await;
     assert_eq!(started.code, Some(1));
     for line in started.stderr.lines() {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
@@ -346,7 +346,7 @@ async fn no_argument_is_run() {
         run(dir.path(), &["run"], &[]).await,
     );
     assert_eq!((none.code, &none.stderr), (Some(2), &run_command.stderr));
-    // Without a file and a folder of its own it serves with what holds by default.
+    // With an empty configuration, it serves with the defaults.
     let server = Server::start("").await;
     assert_eq!(server.get("/ready").await.0, 200);
 }

@@ -1,4 +1,4 @@
-//! The commands that change the plugins of a server that runs, as a shell sees them.
+//! The commands that change the plugins of a running server, run as from a shell.
 
 use std::{path::Path, sync::Arc};
 
@@ -231,16 +231,16 @@ async fn what_keeps_a_command_from_working_is_said() {
             "no plugin is called",
         ),
     ] {
-        let said = tried(arguments, environment).await;
-        assert!(said.contains(words), "{arguments:?}: {said}");
+        let output = tried(arguments, environment).await;
+        assert!(output.contains(words), "{arguments:?}: {output}");
     }
-    // Something else listens there.
+    // Another service listens there.
     let elsewhere = format!("{url}/elsewhere");
-    let said = tried(&["list", "--url", &elsewhere], &[key]).await;
-    assert!(said.contains("not as Signalbox does"), "{said}");
+    let output = tried(&["list", "--url", &elsewhere], &[key]).await;
+    assert!(output.contains("not as Signalbox does"), "{output}");
 }
 
-/// What stands in front of a server and ends TLS for it, with the certificate in `dir`.
+/// A proxy in front of a server that terminates TLS with the certificate in `dir`.
 pub(crate) async fn tls_in_front_of(node: &Endpoint, dir: &Path) -> u16 {
     tls::write_certificates(dir);
     let certificate = CertificateDer::from_pem_file(dir.join(tls::CERTIFICATE)).unwrap();

@@ -1,12 +1,12 @@
-//! `run` and `check` name the source of the configuration, settings that are probably not meant, and secrets that are no
-//! secrets; and they never show a secret.
+//! `run` and `check` name the source of the configuration, settings that are probably unintended, and secrets that are
+//! too weak; and they never print a secret.
 
 use crate::{
     harness::{WITH_CHAT, folder},
     process::{Finished, Server, Signal, run},
 };
 
-/// Stands in every secret of these tests.
+/// Part of every secret in these tests.
 const CANARY: &str = "canary";
 const SECRET: &str = "canary-canary-canary-canary-canary";
 
@@ -88,11 +88,11 @@ async fn a_port_alone_is_told_to_leave_other_machines_out() {
     );
     let checked = check(&[], &[("WSS_PORT", "8080")]).await;
     assert_eq!(checked.code, Some(0));
-    let told = checked
+    let is_reported = checked
         .stderr
         .starts_with("warning: server.listen is 127.0.0.1:8080: WSS_PORT");
-    assert!(told, "{}", checked.stderr);
-    // With an address that is named there is nothing to tell.
+    assert!(is_reported, "{}", checked.stderr);
+    // If the address is set explicitly, there is nothing to report.
     let listen = ("SIGNALBOX_SERVER__LISTEN", "127.0.0.1:8080");
     let checked = check(&[], &[("WSS_PORT", "8080"), listen]).await;
     assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""));
@@ -261,7 +261,7 @@ async fn a_file_with_a_secret_that_is_of_no_use_is_an_error_that_names_it() {
             checked.stderr
         );
     }
-    // Only secrets have such variables.
+    // Only secrets have `_FILE` variables.
     let unknown = check(&files, &[("SIGNALBOX_SERVER__LISTEN_FILE", "short")]).await;
     assert_eq!(unknown.code, Some(2));
     let mistyped = check(&files, &[("SIGNALBOX_AUTH__JWT_SECRT_FILE", "short")]).await;
@@ -297,7 +297,7 @@ async fn no_secret_is_in_the_log_at_any_level_nor_in_what_check_and_the_api_of_o
     let shown = server.http(operator).await;
     assert_eq!(shown.status, 200);
     assert!(!shown.body.contains(CANARY), "{}", shown.body);
-    // Wrong keys and tokens are nobody's to read either.
+    // Rejected keys and tokens must not be logged either.
     let wrong = "GET /admin/config HTTP/1.1\r\nAuthorization: Bearer canary-wrong";
     assert_eq!(server.http(wrong).await.status, 401);
     assert_eq!(
@@ -307,7 +307,7 @@ async fn no_secret_is_in_the_log_at_any_level_nor_in_what_check_and_the_api_of_o
             .status,
         401
     );
-    // Changed, and wrongly so.
+    // An invalid change.
     server.configure(&config.replace("canary@", "canary-2@"));
     server.until_log("configuration applied").await;
     server.configure(&config.replace("[redis]", "[admin]\nkey = \" canary\"\n[redis]"));

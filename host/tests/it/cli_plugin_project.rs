@@ -1,4 +1,4 @@
-//! The commands of a plugin's author, with toolchains that are played: the real ones are in `cargo xtask test --languages`.
+//! The commands for plugin authors, with fake toolchains: `cargo xtask test --languages` uses the real ones.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio};
 
@@ -15,8 +15,8 @@ use crate::{
     process::{Finished, run},
 };
 
-/// A folder with a project called `stamp` in JavaScript, and programs `node` and `npm`, of which the latter "builds" by
-/// copying what the source file is.
+/// A folder with a JavaScript project called `stamp`, and fake programs `node` and `npm`; `npm` "builds" by copying the
+/// source file.
 async fn project() -> tempfile::TempDir {
     let dir = folder(&[]);
     let made = run(
@@ -41,7 +41,7 @@ async fn project() -> tempfile::TempDir {
     dir
 }
 
-/// Saves the source of the project, with a component for what it would be built to.
+/// Saves the source of the project: the component that it is to be "built" to.
 fn save(dir: &Path, source: &[u8]) {
     let file = dir.join("stamp/src/plugin.js");
     let part = file.with_extension("part");
@@ -190,7 +190,7 @@ async fn a_save_is_live_or_its_error_is_shown_and_the_old_version_stays() {
     dev.until("is live in the place of").await;
 }
 
-/// `signalbox plugin dev`, and what it prints. It ends with this value.
+/// A running `signalbox plugin dev` and its output. The process ends when this value is dropped.
 struct Dev {
     _child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -198,7 +198,7 @@ struct Dev {
 
 impl Dev {
     fn start(dir: &Path, url: &str) -> Self {
-        // One stream, so that the order of what it says and what the tools say is seen.
+        // One stream, to keep the order of its output and the output of the tools.
         let script = format!("exec {} plugin dev 2>&1", env!("CARGO_BIN_EXE_signalbox"));
         let mut child = Command::new("/bin/sh")
             .args(["-c", &script])
@@ -220,7 +220,7 @@ impl Dev {
         }
     }
 
-    /// Reads on to a line with this in it.
+    /// Reads up to and including a line that contains `part`.
     async fn until(&mut self, part: &str) {
         let found = async {
             while let Some(line) = self.lines.next_line().await.expect("text") {
@@ -233,6 +233,6 @@ impl Dev {
         };
         timeout(PATIENCE, found)
             .await
-            .unwrap_or_else(|_| panic!("no {part:?} came"));
+            .unwrap_or_else(|_| panic!("{part:?} did not appear"));
     }
 }

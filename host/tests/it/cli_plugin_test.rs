@@ -171,7 +171,7 @@ async fn what_cannot_be_tested_exits_with_2() {
         "{}",
         refused.stderr
     );
-    // Another configuration on the command line wins.
+    // A configuration on the command line takes precedence.
     let other = tested(&[], "chat.wasm", &cases, &["--config-text", "{}"]).await;
     assert_eq!(other.code, Some(1), "{}", other.stderr);
     for (cases, words) in [

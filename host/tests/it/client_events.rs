@@ -1,4 +1,4 @@
-//! Which event types clients may send.
+//! The event types that clients may send.
 
 use serde_json::json;
 
@@ -12,14 +12,14 @@ const PLATFORM: [&str; 3] = ["quiz_ready", "notification", "roadmap_ready"];
 
 const DEFAULTS: &str = "[events]\n[api]\nkeys = [\"a-key-of-a-backend\"]\n";
 
-/// The answer to `client` for a message of this type to bob.
-async fn told(client: &mut Client, event_type: &str) -> String {
+/// The code that `client` gets for a message of this type to bob.
+async fn outcome(client: &mut Client, event_type: &str) -> String {
     let frame =
         json!({"type": event_type, "payload": {"text": "hi"}, "receiverId": "bob", "id": "1"});
     client.send(&frame.to_string()).await;
     let answer = client.json().await["payload"].take();
-    let told = answer["status"].as_str().or(answer["code"].as_str());
-    told.expect("a status or a code").to_owned()
+    let outcome = answer["status"].as_str().or(answer["code"].as_str());
+    outcome.expect("a status or a code").to_owned()
 }
 
 #[tokio::test]
@@ -36,7 +36,7 @@ async fn a_client_cannot_forge_what_the_platform_says() {
         assert_eq!(error["payload"]["code"], "forbidden_type", "{forged}");
         assert_eq!(error["payload"]["retryable"], false, "{forged}");
     }
-    // Nor to a room, or to itself.
+    // Nor to a room, nor to the sender itself.
     ann.send(r#"{"type":"join","room":"r"}"#).await;
     bob.send(r#"{"type":"join","room":"r"}"#).await;
     ann.send(r#"{"type":"quiz_ready","room":"r"}"#).await;
@@ -46,7 +46,7 @@ async fn a_client_cannot_forge_what_the_platform_says() {
     assert_eq!(ann.error_code().await, "forbidden_type");
     ann.expect_silence().await;
     bob.expect_silence().await;
-    assert_eq!(told(&mut ann, "chat_message").await, "delivered");
+    assert_eq!(outcome(&mut ann, "chat_message").await, "delivered");
     assert_eq!(bob.json().await["type"], "chat_message");
     let rejected = "wss_messages_rejected_total{code=\"forbidden_type\"} ";
     assert_eq!(node.metric(rejected).await, Some(9.0));
@@ -70,10 +70,10 @@ async fn backends_send_what_clients_may_not() {
 async fn a_type_that_a_plugin_handles_may_be_sent_and_one_that_it_only_sees_may_not() {
     let node = Node::start(&format!("{WITH_CHAT}{DEFAULTS}")).await;
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
-    assert_eq!(told(&mut ann, "chat.me").await, "handled");
+    assert_eq!(outcome(&mut ann, "chat.me").await, "handled");
     assert_eq!(bob.json().await["payload"]["me"], true);
-    // The plugin is configured for all of `chat.*`, and handles three of them.
-    assert_eq!(told(&mut ann, "chat.other").await, "forbidden_type");
+    // The plugin is configured for all of `chat.*`, and handles three of these types.
+    assert_eq!(outcome(&mut ann, "chat.other").await, "forbidden_type");
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn no_plugin_is_asked_about_a_type_that_clients_may_not_send() {
         lines.join("\n")
     };
     let before = counted().await;
-    assert_eq!(told(&mut ann, "quiz_ready").await, "forbidden_type");
+    assert_eq!(outcome(&mut ann, "quiz_ready").await, "forbidden_type");
     assert_eq!(counted().await, before);
 }
 
@@ -111,38 +111,42 @@ async fn a_changed_list_holds_for_open_connections() {
         ("notes", "forbidden_type"),
         ("chat_message", "forbidden_type"),
     ] {
-        assert_eq!(told(&mut ann, event_type).await, expected, "{event_type}");
+        assert_eq!(
+            outcome(&mut ann, event_type).await,
+            expected,
+            "{event_type}"
+        );
     }
     let changed = format!("{WITH_CHAT}[events]\nclient = [\"chat_message\"]\n");
     node.replace("platform.toml", changed.as_bytes());
-    while told(&mut ann, "note").await != "forbidden_type" {
+    while outcome(&mut ann, "note").await != "forbidden_type" {
         tokio::task::yield_now().await;
     }
-    assert_eq!(told(&mut ann, "game.move").await, "forbidden_type");
-    assert_eq!(told(&mut ann, "chat_message").await, "offline");
+    assert_eq!(outcome(&mut ann, "game.move").await, "forbidden_type");
+    assert_eq!(outcome(&mut ann, "chat_message").await, "offline");
     node.replace(
         "platform.toml",
         format!("{WITH_CHAT}[events]\nclient = [\"*\"]\n").as_bytes(),
     );
-    while told(&mut ann, "note").await != "offline" {
+    while outcome(&mut ann, "note").await != "offline" {
         tokio::task::yield_now().await;
     }
-    assert_eq!(told(&mut ann, "welcome").await, "reserved_type");
+    assert_eq!(outcome(&mut ann, "welcome").await, "reserved_type");
 }
 
 #[tokio::test]
 async fn a_type_of_a_plugin_that_is_missing_may_be_tried_again() {
     let node = Node::start(DEFAULTS).await;
     let mut ann = node.client("ann").await;
-    assert_eq!(told(&mut ann, "game.move").await, "forbidden_type");
+    assert_eq!(outcome(&mut ann, "game.move").await, "forbidden_type");
     let missing = format!(
         "{DEFAULTS}[[plugins]]\nname = \"game\"\npath = \"missing.wasm\"\nevents = [\"game.*\"]\n"
     );
     node.replace("platform.toml", missing.as_bytes());
-    while told(&mut ann, "game.move").await != "plugin_failed" {
+    while outcome(&mut ann, "game.move").await != "plugin_failed" {
         tokio::task::yield_now().await;
     }
-    assert_eq!(told(&mut ann, "other").await, "forbidden_type");
+    assert_eq!(outcome(&mut ann, "other").await, "forbidden_type");
 }
 
 #[tokio::test]
@@ -163,7 +167,7 @@ async fn reserved_types_stay_the_servers_whatever_the_list_says() {
         "signalbox.",
     ] {
         assert_eq!(
-            told(&mut ann, reserved).await,
+            outcome(&mut ann, reserved).await,
             "reserved_type",
             "{reserved}"
         );

@@ -1,4 +1,4 @@
-//! How a connection ends: by the client, by a broken frame, by the server.
+//! How a connection ends: by the client, by an invalid frame, by the server.
 
 use crate::{
     harness::Node,
@@ -20,7 +20,7 @@ async fn a_close_of_the_client_is_answered_in_kind_and_the_connection_ends() {
         let mut ann = RawClient::connect(&node, "ann").await;
         ann.send(FIN | CLOSE, &code.to_be_bytes()).await;
         assert_eq!(ann.closed().await, code);
-        // The server ends the TCP connection, and without a reset.
+        // The server ends the TCP connection without a reset.
         ann.ended().await.expect("the connection is not reset");
         node.until_metric("wss_active_connections ", |open| open == 0.0)
             .await;
@@ -54,21 +54,21 @@ async fn who_breaks_the_protocol_is_told_1002_or_1007() {
         frame
     };
     for (bytes, code) in [
-        // No mask.
+        // Not masked.
         (vec![FIN | TEXT, 1, b'x'], 1002),
-        // A reserved bit, reserved kinds.
+        // A reserved bit, and reserved opcodes.
         (masked(FIN | 0x40 | TEXT, b"x"), 1002),
         (masked(FIN | 3, b"x"), 1002),
         (masked(FIN | 11, b"x"), 1002),
-        // A fragment of nothing, and a ping in fragments.
+        // A continuation without a first fragment, and a fragmented ping.
         (masked(FIN | CONTINUATION, b"x"), 1002),
         (masked(PING, b"x"), 1002),
-        // A new message inside of another.
+        // A new message within another one.
         (
             [masked(TEXT, b"x"), masked(FIN | BINARY, b"x")].concat(),
             1002,
         ),
-        // Text that is none, also where only the second fragment shows it.
+        // Invalid UTF-8, also if only the second fragment reveals it.
         (masked(FIN | TEXT, b"\xff"), 1007),
         (
             [masked(TEXT, b"\xc3"), masked(FIN | CONTINUATION, b"x")].concat(),
@@ -99,7 +99,7 @@ async fn clean_closes_are_no_unexpected_disconnects_and_lost_connections_are() {
     node.until_metric("wss_unexpected_disconnects_total ", |value| value == 1.0)
         .await;
     let cid = node.client("cid").await;
-    // Dropped so, it is a reset instead of an end.
+    // With linger zero, dropping the socket resets the connection.
     cid.stream().set_zero_linger().unwrap();
     drop(cid);
     node.until_metric("wss_unexpected_disconnects_total ", |value| value == 2.0)
@@ -117,7 +117,7 @@ async fn a_client_that_does_not_read_cannot_put_off_its_disconnection() {
     let mut slow = RawClient::connect(&node, "slow").await;
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
     let text = "y".repeat(60_000);
-    // More than the buffers of the system hold.
+    // More than the system's socket buffers hold.
     for _ in 0..300 {
         let message =
             serde_json::json!({"type": "x", "payload": text, "receiverId": "slow", "id": "f"});

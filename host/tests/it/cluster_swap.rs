@@ -1,4 +1,4 @@
-//! One swap on all nodes of a cluster: together or not at all, whatever ends in the middle.
+//! Cluster-wide swaps: all nodes swap together or none does, whatever fails in between.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -13,12 +13,12 @@ use crate::{
     probation::send_traps,
     process::{self, Signal},
     redis::{Server as Redis, until},
-    redis_fleet::{Fleet, Outcome, Peer, config, until_ready},
+    redis_nodes::{Nodes, Outcome, Peer, config, until_ready},
 };
 
 const STAMP: &str = "/admin/plugins/stamp";
 
-/// A node `name` at `redis` with a plugin called stamp, and `more` about it.
+/// The configuration of a node `name` at `redis` with a plugin called `stamp`, and the lines in `more`.
 pub(crate) fn with_stamp(name: &str, redis: &Redis, more: &str) -> String {
     format!(
         "{}{WITH_KEY}[[plugins]]\nname = \"stamp\"\npath = \"stamp.wasm\"\nevents = [\"*\"]\n\
@@ -34,10 +34,10 @@ pub(crate) async fn node_with(name: &str, redis: &Redis, bytes: &[u8], more: &st
     node
 }
 
-async fn fleet(redis: &Redis, bytes: &[u8]) -> Fleet {
+async fn cluster(redis: &Redis, bytes: &[u8]) -> Nodes {
     let names = ["a", "b", "c"];
     let nodes = names.map(|name| node_with(name, redis, bytes, ""));
-    Fleet {
+    Nodes {
         nodes: join_all(nodes).await,
     }
 }
@@ -46,7 +46,7 @@ pub(crate) async fn push(node: &Endpoint, bytes: &[u8], query: &str) -> Answer {
     call(node, "PUT", &format!("{STAMP}?{query}"), Some(KEY), bytes).await
 }
 
-/// The first digits of the sha256 of what is live there.
+/// The first digits of the SHA-256 of the version that is live on the node.
 pub(crate) async fn live(node: &Endpoint) -> String {
     loop {
         let answer = admin(node, "GET", STAMP).await;
@@ -69,7 +69,7 @@ async fn until_live(node: &Endpoint, bytes: &[u8]) {
     .await;
 }
 
-/// What the nodes are said to have done, by their names without the mark of their boot, sorted.
+/// The reported outcome of each node, by its name without the boot ID, sorted.
 fn outcomes(nodes: &Value) -> Vec<(String, String)> {
     let nodes = nodes.as_array().expect("a list of nodes").iter();
     nodes
@@ -87,7 +87,8 @@ fn expected(outcomes: &[(&str, &str)]) -> Vec<(String, String)> {
     outcomes.iter().map(owned).collect()
 }
 
-/// Sends to itself by way of the plugin until told, and returns what stamps its messages bore, in order.
+/// Sends messages from `sender` to `receiver` through the plugin while `go_on` is true, and returns their stamps in
+/// order.
 async fn stamps_of(
     sender: &mut Peer,
     receiver: &mut Peer,
@@ -117,10 +118,10 @@ async fn stamps_of(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_nodes_go_live_together_under_load_and_nothing_is_lost() {
     let redis = Redis::start().await;
-    let fleet = fleet(&redis, &stamped("1")).await;
+    let cluster = cluster(&redis, &stamped("1")).await;
     let users = ["u0", "u1", "u2", "v0", "v1", "v2"].map(str::to_owned);
-    let mut peers = fleet.peers(&users).await;
-    // Each v is on the node after that of its u.
+    let mut peers = cluster.peers(&users).await;
+    // Each `v` is connected to the node after that of its `u`.
     peers[3..].rotate_left(1);
     let receivers = peers.split_off(3);
     let (done, is_done) = tokio::sync::watch::channel(false);
@@ -132,7 +133,7 @@ async fn all_nodes_go_live_together_under_load_and_nothing_is_lost() {
         })
     });
     let talks: Vec<_> = talks.collect();
-    let answer = push(&fleet.nodes[1], &stamped("2"), "scope=cluster").await;
+    let answer = push(&cluster.nodes[1], &stamped("2"), "scope=cluster").await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let all_live = expected(&[("a", "live"), ("b", "live"), ("c", "live")]);
     assert_eq!(outcomes(&answer.body["nodes"]), all_live);
@@ -141,10 +142,10 @@ async fn all_nodes_go_live_together_under_load_and_nothing_is_lost() {
         (&json!("cluster"), &json!(1))
     );
     assert_eq!(answer.body["version"], version(&stamped("2")));
-    for node in &fleet.nodes {
+    for node in &cluster.nodes {
         assert_eq!(live(node).await, version(&stamped("2")));
     }
-    let again = push(&fleet.nodes[2], &stamped("3"), "scope=cluster").await;
+    let again = push(&cluster.nodes[2], &stamped("3"), "scope=cluster").await;
     assert_eq!((again.status, &again.body["number"]), (200, &json!(2)));
     done.send_replace(true);
     for talk in talks {
@@ -173,9 +174,9 @@ async fn one_refusal_leaves_all_nodes_as_they_are_and_a_quorum_goes_ahead_withou
         answer.body
     );
     let nodes = &answer.body["report"]["nodes"];
-    let said = outcomes(nodes);
+    let reported = outcomes(nodes);
     assert!(
-        said.contains(&("c".to_owned(), "refused".to_owned())),
+        reported.contains(&("c".to_owned(), "refused".to_owned())),
         "{nodes}"
     );
     let refused = nodes
@@ -187,7 +188,7 @@ async fn one_refusal_leaves_all_nodes_as_they_are_and_a_quorum_goes_ahead_withou
     for node in [&a, &b, &c] {
         assert_eq!(live(node).await, version(&small));
     }
-    // A node that refuses says so to whoever asks it, too.
+    // A node that refuses also says so when it coordinates the push.
     let answer = push(&c, &large, "scope=cluster").await;
     assert_eq!((answer.status, answer.error()), (422, "refused"));
 
@@ -196,7 +197,7 @@ async fn one_refusal_leaves_all_nodes_as_they_are_and_a_quorum_goes_ahead_withou
     let two_live = expected(&[("a", "live"), ("b", "live"), ("c", "refused")]);
     assert_eq!(outcomes(&answer.body["nodes"]), two_live);
     assert_eq!(live(&c).await, version(&small));
-    // That was allowed, so it serves on. Only a node that starts now has to follow first.
+    // The quorum allowed this refusal, so the node keeps serving. Only a node that starts now has to follow first.
     until_ready(&c).await;
 }
 
@@ -205,12 +206,12 @@ async fn a_node_that_joins_later_has_the_version_of_the_cluster_before_it_is_rea
     let mut redis = Redis::start().await;
     let a = node_with("a", &redis, &stamped("1"), "").await;
     assert_eq!(push(&a, &stamped("2"), "scope=cluster").await.status, 200);
-    // Its own file says something else.
+    // The file of this node has another version.
     let b = node_with("b", &redis, &stamped("1"), "").await;
     assert_eq!(live(&b).await, version(&stamped("2")));
-    // The nodes know what Redis has lost.
+    // The nodes restore the decision that Redis lost.
     redis.restart_empty().await;
-    until("the decision is written down anew", async || {
+    until("the decision is restored", async || {
         let fields: Vec<String> = redis.command(&["HKEYS", "signalbox:plugins"]).await;
         fields.contains(&"decided:stamp".to_owned()).then_some(())
     })
@@ -246,7 +247,7 @@ async fn the_nodes_follow_their_files_again_when_they_are_told_to() {
     assert_eq!(outcomes(&answer.body["nodes"]), both);
     assert_eq!(live(&a).await, version(&stamped("1")));
     assert_eq!(live(&b).await, version(&stamped("2")));
-    // Who joins follows its file too.
+    // A node that joins now follows its file too.
     let c = node_with("c", &redis, &stamped("4"), "").await;
     assert_eq!(live(&c).await, version(&stamped("4")));
 }
@@ -265,8 +266,8 @@ async fn a_version_that_fails_on_one_node_is_taken_back_on_all() {
     }
     until_live(&a, &stamped("2")).await;
     until_live(&b, &stamped("2")).await;
-    // It stays so, and the next decision is one after it.
-    let answer = until("there may be another call", async || {
+    // The rollback is final; the next decision gets the next number.
+    let answer = until("another call is allowed", async || {
         let answer = push(&b, &stamped("4"), "scope=cluster").await;
         (answer.status != 429).then_some(answer)
     })
@@ -279,7 +280,7 @@ async fn a_version_that_fails_on_one_node_is_taken_back_on_all() {
     );
 }
 
-/// A node in a process of its own, which can be stopped and killed.
+/// A node in a separate process, which can be stopped and killed.
 async fn process_with(name: &str, redis: &Redis, bytes: &[u8]) -> Logged {
     let server = Logged::start(&[("stamp.wasm", bytes)], &with_stamp(name, redis, "")).await;
     until_ready(&server).await;
@@ -292,12 +293,12 @@ async fn a_node_that_is_killed_in_the_middle_is_not_waited_for() {
     let a = node_with("a", &redis, &stamped("1"), "").await;
     let b = node_with("b", &redis, &stamped("1"), "").await;
     let c = process_with("c", &redis, &stamped("1")).await;
-    // It has a lease, and does not answer.
+    // It holds a lease, but does not answer.
     c.signal(Signal::STOP);
     let pushed = async { push(&a, &stamped("2"), "scope=cluster").await };
     let killed = async {
         until_proposed(&redis).await;
-        // While it is not known what became of one, nobody goes ahead.
+        // While the state of one node is unknown, no node goes live.
         assert_eq!(live(&b).await, version(&stamped("1")));
         c.signal(Signal::KILL);
     };
@@ -327,7 +328,7 @@ async fn a_swap_whose_coordinator_is_killed_never_happened_and_the_next_one_does
     c.signal(Signal::STOP);
     let endpoint = Endpoint { address: a.address };
     let lost = tokio::spawn(async move {
-        // Nobody answers any more, and that is an end too.
+        // The response never comes; the end of the connection is enough.
         let request = format!(
             "PUT {STAMP}?scope=cluster HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
         );
@@ -363,7 +364,7 @@ async fn a_swap_whose_coordinator_is_killed_never_happened_and_the_next_one_does
     assert!(!is_swapped(&c, &stamped("2")));
 }
 
-/// Whether this version was ever live there.
+/// Whether this version was ever live on the server.
 fn is_swapped(server: &Logged, bytes: &[u8]) -> bool {
     let new = format!("\"new\":\"{}\"", version(bytes));
     server.log().iter().any(|line| line.contains(&new))
@@ -380,7 +381,7 @@ async fn when_redis_is_lost_in_the_middle_nothing_changes_and_the_answer_says_so
     let pushed = tokio::spawn(async move { push(&pushing, &stamped("2"), "scope=cluster").await });
     until_proposed(&redis).await;
     redis.kill9();
-    let answer = pushed.await.expect("an answer comes");
+    let answer = pushed.await.expect("an answer arrives");
     assert_eq!(
         (answer.status, answer.error()),
         (503, "unavailable"),
@@ -394,7 +395,7 @@ async fn when_redis_is_lost_in_the_middle_nothing_changes_and_the_answer_says_so
         assert_eq!(live(node).await, version(&stamped("1")));
     }
     until_ready(&c).await;
-    // All are well again, and agree on the next one.
+    // All nodes are healthy again, and agree on the next decision.
     let answer = until("all nodes are back", async || {
         let answer = push(&b, &stamped("3"), "scope=cluster").await;
         let nodes = answer.body["nodes"].as_array().map_or(0, Vec::len);

@@ -1,4 +1,4 @@
-//! Only holders of `admin.key` decide for a cluster, and nobody who can merely write to Redis.
+//! Only holders of `admin.key` can decide for a cluster; write access to Redis is not enough.
 
 use serde_json::{Value, json};
 use signalbox::plugin::Sha256;
@@ -10,7 +10,7 @@ use crate::{
     harness::{Endpoint, Node, with_plugin_cache},
     logged::Logged,
     redis::{Server as Redis, until},
-    redis_fleet::until_ready,
+    redis_nodes::until_ready,
 };
 
 const BOARD: &str = "signalbox:plugins";
@@ -25,9 +25,9 @@ async fn write(redis: &Redis, field: &str, text: &str) {
     redis.command::<u64>(&["HSET", BOARD, field, text]).await;
 }
 
-/// Waits until the node has read the board after this, and returns what it says about the plugin.
+/// Waits until the node reports a doubt about the decision it read, and returns its state for the plugin.
 async fn doubt(node: &Endpoint) -> Value {
-    until("the node doubts what it read", async || {
+    until("the node doubts the decision", async || {
         let answer = admin(node, "GET", "/admin/nodes").await;
         let standing = answer.body["this"]["decisions"]["stamp"].clone();
         standing["doubt"].is_string().then_some(standing)
@@ -35,7 +35,7 @@ async fn doubt(node: &Endpoint) -> Value {
     .await
 }
 
-/// Whether this version is live, of a node whose admin API cannot be asked.
+/// Waits until the node's metrics show this version as live; its admin API is not available.
 async fn until_shows(node: &Endpoint, bytes: &[u8]) {
     let live = format!(
         "wss_plugin_live{{plugin=\"stamp\",version=\"{}\"}} ",
@@ -44,7 +44,7 @@ async fn until_shows(node: &Endpoint, bytes: &[u8]) {
     node.until_metric(&live, |live| live == 1.0).await;
 }
 
-/// A decision for `bytes` as a stranger can make one up, after having read those of nodes.
+/// A decision for `bytes` as an attacker could forge it after reading those of the nodes.
 fn forged(bytes: &[u8], number: u64) -> String {
     json!({
         "number": number, "id": "evil-1", "by": "evil", "who": "nobody", "probation": true, "at": "2036-01-01T00:00:00.000Z",
@@ -61,7 +61,7 @@ async fn what_a_stranger_writes_into_redis_changes_nothing_and_stops_nobody() {
     assert_eq!(push(&a, &stamped("2"), "scope=cluster").await.status, 200);
     let good = decided(&redis).await;
     let (mac, body) = good.split_once(' ').expect("a signed text");
-    // The component is there: only the decision is not theirs to make.
+    // The component is in Redis; only the decision is forged.
     let evil = stamped("9");
     let key = format!("signalbox:component:{}:0", Sha256::of(&evil));
     let store = "redis.call('SET', KEYS[1], ARGV[1])";
@@ -77,8 +77,8 @@ async fn what_a_stranger_writes_into_redis_changes_nothing_and_stops_nobody() {
     ] {
         write(&redis, "decided:stamp", &text).await;
         for node in [&a, &b] {
-            // It is either overwritten at once, or doubted.
-            until("it is not believed", async || {
+            // A node either overwrites it at once, or doubts it.
+            until("the forged decision is rejected", async || {
                 let standing = admin(node, "GET", "/admin/nodes").await;
                 let standing = &standing.body["this"]["decisions"]["stamp"];
                 let is_doubted = standing["doubt"].is_string();
@@ -90,7 +90,7 @@ async fn what_a_stranger_writes_into_redis_changes_nothing_and_stops_nobody() {
         }
     }
     assert_eq!(doubt(&a).await["number"], 1);
-    // Nor does it stand in the way of who may decide.
+    // Nor does it block holders of the key.
     let answer = push(&b, &stamped("3"), "scope=cluster").await;
     assert_eq!(
         (answer.status, &answer.body["number"]),
@@ -108,7 +108,7 @@ async fn what_a_stranger_writes_into_redis_changes_nothing_and_stops_nobody() {
 async fn whatever_bytes_stand_in_the_fields_no_task_panics_and_the_next_push_goes_through() {
     let redis = Redis::start().await;
     let a = node_with("a", &redis, &stamped("1"), "").await;
-    // In each field: random bytes, JSON of other shapes, hashes that are none, numbers that are none, and too much.
+    // In each field: random bytes, JSON of other shapes, invalid hashes, invalid numbers, and oversized values.
     let fill = "math.randomseed(tonumber(ARGV[1])) \
         local function bytes(n) local t = {} for i = 1, n do t[i] = string.char(math.random(0, 255)) end return table.concat(t) end \
         local sha = ({'', 'a', 'é', string.rep('é', 32), string.rep('Z', 64)})[math.random(1, 5)] \
@@ -128,7 +128,7 @@ async fn whatever_bytes_stand_in_the_fields_no_task_panics_and_the_next_push_goe
         })
         .await;
     }
-    // The last of them was read.
+    // The node has read the last of them.
     let asked = redis
         .command::<u64>(&["HSTRLEN", BOARD, "decided:stamp"])
         .await;
@@ -153,7 +153,7 @@ async fn without_a_key_no_decision_is_followed_and_the_node_is_well() {
     let b = Node::start_with(&[("stamp.wasm", &stamped("1"))], &config).await;
     until_ready(&b).await;
     until_shows(&b, &stamped("1")).await;
-    // It has no say, and says so at once instead of being waited for.
+    // A node without the key cannot take part, and says so at once, so that nobody waits for it.
     let answer = push(&a, &stamped("3"), "scope=cluster").await;
     assert_eq!((answer.status, answer.error()), (409, "not_agreed"));
     let nodes = answer.body["error"]["nodes"].to_string() + &answer.body.to_string();
@@ -174,12 +174,12 @@ async fn an_earlier_decision_that_is_put_back_is_replaced_by_the_later_one() {
     let later = decided(&redis).await;
     redis.command::<u64>(&["DEL", BOARD]).await;
     write(&redis, "decided:stamp", &earlier).await;
-    until("the later one stands again", async || {
+    until("the later decision is restored", async || {
         (decided(&redis).await == later).then_some(())
     })
     .await;
     assert_eq!(live(&a).await, version(&stamped("3")));
-    // That of another plugin, or of another kind, is none.
+    // The decision of another plugin, or of another kind, is not accepted.
     write(&redis, "decided:other", &later).await;
     let b = node_with("b", &redis, &stamped("1"), "").await;
     assert_eq!(live(&b).await, version(&stamped("3")));
@@ -198,11 +198,11 @@ async fn a_key_that_is_replaced_node_by_node_loses_no_decision() {
         node.replace("platform.toml", with_plugin_cache(&config).as_bytes());
     };
     replace_key(&a, "a");
-    until("the decision is signed anew", async || {
+    until("the decision is signed again", async || {
         (decided(&redis).await != before).then_some(())
     })
     .await;
-    // Who has the old key keeps what it follows, and says why it does not know what stands there.
+    // A node with the old key keeps following its decision, and says why it doubts the new one.
     assert_eq!(doubt(&b).await["number"], 1);
     let standing = decided(&redis).await;
     assert_eq!(b.get("/ready").await.0, 200);

@@ -1,4 +1,4 @@
-//! A collector of OpenTelemetry, by OTLP over HTTP, that keeps the spans it gets.
+//! An OpenTelemetry collector (OTLP over HTTP) that keeps the spans it receives.
 
 use std::{
     collections::BTreeMap,
@@ -17,18 +17,18 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::redis::until;
 
-/// A span, as far as tests look at it.
+/// The parts of a span that tests check.
 #[derive(Clone, Debug)]
 pub(crate) struct Span {
     pub(crate) trace: String,
     pub(crate) id: String,
-    /// Empty: none.
+    /// Empty if there is none.
     pub(crate) parent: String,
     pub(crate) name: String,
     pub(crate) kind: SpanKind,
     pub(crate) failed: bool,
     pub(crate) attributes: BTreeMap<String, String>,
-    /// What its process says of itself.
+    /// The resource attributes of the process.
     pub(crate) resource: BTreeMap<String, String>,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Collector {
 #[derive(Default)]
 struct Taken {
     spans: Mutex<Vec<Span>>,
-    /// What is answered instead of taking spans.
+    /// If set, the response to every export.
     refusal: Mutex<Option<StatusCode>>,
 }
 
@@ -63,18 +63,17 @@ impl Collector {
         }
     }
 
-    /// The lines of a configuration by which every message is traced to it.
+    /// Configuration that traces every message to this collector.
     pub(crate) fn config(&self) -> String {
         let address = self.address;
         format!("[tracing]\notlp_endpoint = \"http://{address}\"\nsample_ratio = 1.0\n")
     }
 
-    /// Answers with `status` from now on, and takes nothing; none: takes again.
+    /// Rejects exports with `status` from now on; None accepts them again.
     pub(crate) fn refuse(&self, status: Option<StatusCode>) {
         *self.taken.refusal.lock().unwrap() = status;
     }
 
-    /// All spans so far.
     pub(crate) fn spans(&self) -> Vec<Span> {
         self.taken.spans.lock().unwrap().clone()
     }

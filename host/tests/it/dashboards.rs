@@ -1,4 +1,5 @@
-//! Dashboards and alarms in `deploy/` ask for what there is, and `docs/operations.md` says what to do about each alarm.
+//! The dashboards and alarms in `deploy/` use only metrics that exist, and `docs/operations.md` says what to do about
+//! each alarm.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -10,7 +11,7 @@ use serde_json::Value;
 use signalbox::metrics::table::{self, MetricKind};
 use yaml_rust2::{Yaml, YamlLoader};
 
-/// The namespace of metrics in CloudWatch where nothing else is configured.
+/// The default namespace of metrics in CloudWatch.
 const NAMESPACE: &str = "wss/metrics";
 
 pub(crate) fn deploy(name: &str) -> PathBuf {
@@ -38,12 +39,11 @@ fn list<'v>(value: &'v Value, name: &str) -> &'v [Value] {
     value[name].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The dashboard of Grafana.
+/// The Grafana dashboard.
 fn dashboard() -> Value {
     json("grafana/dashboards/signalbox.json")
 }
 
-/// Every query of the dashboard's panels.
 pub(crate) fn panel_queries() -> Vec<String> {
     let dashboard = dashboard();
     let panels = list(&dashboard, "panels").iter();
@@ -53,7 +53,6 @@ pub(crate) fn panel_queries() -> Vec<String> {
         .collect()
 }
 
-/// The queries of the dashboard's annotations, by name.
 pub(crate) fn annotation_queries() -> Vec<(String, String)> {
     let dashboard = dashboard();
     let annotations = list(&dashboard["annotations"], "list").iter();
@@ -65,7 +64,7 @@ pub(crate) fn annotation_queries() -> Vec<(String, String)> {
         .collect()
 }
 
-/// What the dashboard lets choose: the queries of its variables.
+/// The queries of the dashboard's variables.
 fn variable_queries() -> Vec<String> {
     let dashboard = dashboard();
     let variables = list(&dashboard["templating"], "list").iter();
@@ -74,14 +73,12 @@ fn variable_queries() -> Vec<String> {
         .collect()
 }
 
-/// One alarm of Prometheus.
 pub(crate) struct Rule {
     pub(crate) name: String,
     pub(crate) query: String,
     runbook: String,
 }
 
-/// The alarms of Prometheus.
 pub(crate) fn rules() -> Vec<Rule> {
     let text = |yaml: &Yaml| yaml.as_str().expect("a text").to_owned();
     let rules = yaml("prometheus/rules.yml")["groups"][0]["rules"].clone();
@@ -93,7 +90,7 @@ pub(crate) fn rules() -> Vec<Rule> {
     rules.collect()
 }
 
-/// The names of ours in a query.
+/// The names of our metrics in a query.
 fn names(query: &str) -> BTreeSet<&str> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     query
@@ -136,7 +133,7 @@ fn every_metric_of_prometheus_is_on_the_dashboard() {
     let queries = panel_queries().concat();
     for metric in table::ALL {
         let name = metric.prometheus_name();
-        // What the mean of all time says is of no use on a graph; versions stand in their table with all there is of them.
+        // An all-time mean is useless in a graph, and versions are in a table that shows all their labels.
         if ["wss_average_latency_ms", "wss_plugin_live"].contains(&name.as_str()) {
             continue;
         }
@@ -162,7 +159,7 @@ fn panels_have_numbers_of_their_own_and_do_not_overlap() {
     }
 }
 
-/// A metric in CloudWatch with the names of its dimensions.
+/// A metric in CloudWatch: its name and the names of its dimensions.
 type InCloudWatch = (String, BTreeSet<String>);
 
 fn assert_pushed((name, dimensions): &InCloudWatch) {
@@ -178,7 +175,7 @@ fn assert_pushed((name, dimensions): &InCloudWatch) {
     assert!(pushed, "{name} is not pushed with {dimensions:?}");
 }
 
-/// Every metric that a widget shows: named, or found by what `SEARCH` in an expression looks for.
+/// Every metric that a widget shows, either by name or through `SEARCH` in an expression.
 fn of_widget(widget: &Value) -> Vec<InCloudWatch> {
     let mut found: Vec<InCloudWatch> = Vec::new();
     for line in list(&widget["properties"], "metrics") {
@@ -189,7 +186,7 @@ fn of_widget(widget: &Value) -> Vec<InCloudWatch> {
         }
         let words: Vec<&str> = line.iter().filter_map(Value::as_str).collect();
         match words.as_slice() {
-            // The metric before it, shown another way.
+            // The metric before it, shown in another way.
             ["..."] => found.push(found.last().expect("there is one before it").clone()),
             [namespace, name, dimensions @ ..] => {
                 assert_eq!(*namespace, NAMESPACE);
@@ -205,7 +202,7 @@ fn of_widget(widget: &Value) -> Vec<InCloudWatch> {
     found
 }
 
-/// What `SEARCH('{namespace,dimensions} MetricName="name"', ...)` in an expression looks for.
+/// The metric that `SEARCH('{namespace,dimensions} MetricName="name"', ...)` in an expression matches.
 fn searched(expression: &str) -> InCloudWatch {
     let between = |begin: &str, end: &str| {
         let (_, rest) = expression.split_once(begin)?;
@@ -233,7 +230,7 @@ fn cloudwatch_shows_what_is_pushed_and_all_of_it() {
     }
 }
 
-/// An alarm of CloudWatch: its name, its metric, and what it says.
+/// The CloudWatch alarms: name, metric and description of each.
 fn cloudwatch_alarms() -> Vec<(String, InCloudWatch, String)> {
     let template = yaml("cloudwatch/alarms.yaml");
     assert_eq!(
@@ -289,7 +286,7 @@ fn every_alarm_has_a_line_and_a_section_in_operations() {
         assert!(line.contains(&format!("(#{anchor})")), "{name}: {line}");
         alarms.insert(name);
     }
-    // And none there that does not exist.
+    // The page names no alarms that do not exist.
     let words = page.split(|c: char| !c.is_ascii_alphanumeric());
     for word in words.filter(|word| word.starts_with("Signalbox") && word.len() > "Signalbox".len())
     {

@@ -17,7 +17,7 @@ use crate::{
     redis::until,
 };
 
-/// What drives browsers, in a process of its own.
+/// The browser driver, in a separate process.
 struct Driver {
     url: String,
     _process: Child,
@@ -48,7 +48,7 @@ impl Driver {
         }
     }
 
-    /// A browser of its own with one page, `width` by 800 pixels.
+    /// A new browser with one page, `width` by 800 pixels.
     async fn page(&self, node: &Node, width: u32) -> Page {
         let arguments = [
             "--headless=new".to_owned(),
@@ -108,7 +108,7 @@ impl Page {
     }
 
     async fn text(&self, of: &str) -> String {
-        // Also of what is scrolled out of sight.
+        // Includes text that is scrolled out of view.
         let script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent).join('\\n')";
         let text = self.0.execute(script, vec![json!(of)]).await;
         text.expect("the page answers")
@@ -131,7 +131,7 @@ impl Page {
         .await;
     }
 
-    /// For people who want to see what the tests saw.
+    /// Saves a screenshot for people to look at.
     async fn picture(&self, name: &str) {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo");
         std::fs::create_dir_all(&folder).expect("a folder");
@@ -139,7 +139,7 @@ impl Page {
         std::fs::write(folder.join(format!("{name}.png")), picture).expect("it is written");
     }
 
-    /// Nothing may be refused by the page's own policy, and no script may fail.
+    /// Checks that the page's own policy blocked nothing and that no script failed.
     async fn close(self) {
         let overflow =
             "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
@@ -149,10 +149,10 @@ impl Page {
     }
 }
 
-/// The chat plugin as another version: with a section that nobody reads.
+/// Another version of the chat plugin: with a custom section that nobody reads.
 fn another_chat() -> Vec<u8> {
     let mut bytes = std::fs::read(chat_plugin()).expect("the plugin is built");
-    // A custom section: its ID, its length, and its name with the name's length.
+    // A custom section: its ID, its length, and its name with the length of the name.
     bytes.extend([0, 5, 4]);
     bytes.extend(b"else");
     bytes
@@ -184,7 +184,7 @@ async fn two_pages_chat_and_see_a_swap_without_a_reconnect() {
     ann.picture("before").await;
     bob.picture("phone").await;
 
-    // The file and the configuration change, and both pages see it.
+    // The file and the configuration change, and both pages show it.
     let new = another_chat();
     replace(node.dir.path(), "chat.wasm", &new);
     let changed = with_plugin_cache(&config("\"darn\""));
@@ -196,7 +196,7 @@ async fn two_pages_chat_and_see_a_swap_without_a_reconnect() {
         page.until_text("#versions .version", version).await;
         page.until_text("#swaps li .version", version).await;
     }
-    until("the new configuration acts", async || {
+    until("the new configuration takes effect", async || {
         ann.say("darn it").await;
         let got = bob.text(".message:not(.own) .what").await;
         got.contains("**** it").then_some(())
@@ -208,7 +208,7 @@ async fn two_pages_chat_and_see_a_swap_without_a_reconnect() {
             .await;
         assert_eq!(page.text("#reconnects").await, "0");
     }
-    // `docs/demo.png` is this one.
+    // This screenshot is `docs/demo.png`.
     ann.picture("swapped").await;
     ann.open("#lobby").await;
     ann.until_text(".notice", "You are a member of this room")

@@ -1,4 +1,5 @@
-//! What stands in `deploy/` fits the server: files that nothing here can run, and that would rot unnoticed.
+//! The files in `deploy/` match the server. They cannot be run here, so without these tests they would silently become
+//! outdated.
 
 use std::{
     fs,
@@ -140,12 +141,12 @@ fn the_balancer_leaves_it_to_the_server_to_drop_a_silent_connection() {
     assert!(tunnel.expect("a duration") > config.server.idle_timeout);
 }
 
-/// The configuration, which must be right.
+/// Loads the configuration, which must be valid.
 fn load(text: &str, environment: Environment) -> Config {
     Config::parse(text, Path::new(CONFIG), &environment).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-/// Variables that stand for secrets, with values as they could be.
+/// Variables for secrets, with plausible values.
 fn secrets<'n>(names: impl IntoIterator<Item = &'n str>) -> Environment {
     let secret = |name: &'n str| {
         let key = keys::KEYS.iter().find(|key| key.variable() == name);
@@ -172,7 +173,7 @@ fn compose() -> Yaml {
     yaml(&deploy("compose.yaml")).remove(0)
 }
 
-/// A mapping, with what `<<` takes over from another one beneath its own.
+/// A mapping, merged with the one that `<<` refers to.
 fn merged(mapping: &Yaml) -> Hash {
     let own = mapping.as_hash().expect("a mapping");
     let mut all = match own.get(&Yaml::from_str("<<")) {
@@ -187,7 +188,7 @@ fn merged(mapping: &Yaml) -> Hash {
     all
 }
 
-/// What follows these words in the one line that has them.
+/// The text after these words in the only line that starts with them.
 fn words_after(text: &str, words: &str) -> String {
     let mut found = text
         .lines()

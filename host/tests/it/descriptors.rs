@@ -1,4 +1,4 @@
-//! File descriptors: every connection is one, and there are only so many.
+//! File descriptors: every connection uses one, and their number is limited.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -10,7 +10,7 @@ use crate::{
     logged::{Logged, message},
 };
 
-/// A server under limits of open files.
+/// A server with these limits on open files.
 async fn limited(soft: u32, hard: u32, config: &str) -> Logged {
     let limits = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$@\"");
     let through = ["sh", "-c", &limits, "sh"].map(str::to_owned).to_vec();
@@ -48,7 +48,7 @@ async fn when_descriptors_run_out_clients_are_refused_and_do_not_hang() {
         let mut answer = vec![0; 4096];
         let read = timeout(PATIENCE, stream.read(&mut answer)).await;
         let read = read
-            .expect("nobody hangs")
+            .expect("no task hangs")
             .expect("no reset before the answer");
         let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
         if !answer.starts_with("HTTP/1.1 200 ") {
@@ -62,7 +62,7 @@ async fn when_descriptors_run_out_clients_are_refused_and_do_not_hang() {
     server
         .until_line(|line| message(line).contains("raise the limit of open files"))
         .await;
-    // Who is in stays in, and who leaves makes room.
+    // Existing connections stay, and those that close make room.
     clients.truncate(clients.len() / 2);
     server
         .until_metric("wss_http_refused_total{reason=\"descriptors\"} ", |count| {

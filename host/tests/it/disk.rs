@@ -1,9 +1,9 @@
-//! A disk that is full, or read-only, under the versions of plugins and the cache of compiled ones: swaps go live all the
-//! same, it is said and shown that they are not kept, and nothing that is torn is found by the next start.
+//! A full or read-only disk under the plugin versions and the compiled-plugin cache. Swaps go live all the same, the
+//! server logs and shows that they are not kept, and the next start never finds a truncated file.
 //!
-//! Whoever runs the tests may write wherever they like as root, so permissions make no disk read-only here. A limit on the
-//! size of files breaks off any write in the middle, for everybody. A real disk that is small is one in memory, in a
-//! namespace of its own, where the system lets users have one.
+//! The tests may run as root, so permissions cannot make a disk read-only here. A limit on the file size aborts a write
+//! in the middle, also for root. The small disk is a tmpfs in a separate namespace, if the system lets users create
+//! one.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -26,7 +26,7 @@ use crate::{
     logged::{Logged, message},
 };
 
-/// Versions and cache under one folder.
+/// Versions and cache in one folder.
 fn config_on(disk: &str) -> String {
     format!(
         "{}[plugin_versions]\ndir = \"{disk}/versions\"\n[plugin_cache]\ndir = \"{disk}/cache\"\n",
@@ -34,7 +34,7 @@ fn config_on(disk: &str) -> String {
     )
 }
 
-/// Pushes a version, which is live then.
+/// Pushes a version and checks that it goes live.
 async fn swap(server: &Logged, number: u32) {
     assert_eq!(
         push(server, &stamped(&number.to_string())).await.status,
@@ -55,8 +55,8 @@ async fn assert_kept(server: &Logged) {
     assert_eq!(server.metric(NOT_KEPT).await, Some(0.0));
 }
 
-/// The API, the log and the metrics say that what is live is not kept, because of `why`; the log says so of the compiled
-/// plugin too.
+/// Checks that the API, the log and the metrics report that the live version is not kept because of `why`, and that the
+/// log says so about the compiled plugin too.
 async fn assert_not_kept(server: &Logged, why: &str) {
     let shown = plugin(server).await["not_kept"].take();
     assert!(
@@ -79,7 +79,7 @@ async fn assert_not_kept(server: &Logged, why: &str) {
     assert!(error.is_some_and(|error| error.contains(why)), "{line}");
 }
 
-/// Nothing that broke off is left.
+/// Checks that no partial file is left.
 fn assert_nothing_half(disk: &Path) {
     for name in ["versions/stamp", "cache"] {
         for entry in fs::read_dir(disk.join(name)).expect("the folder is there") {
@@ -93,7 +93,7 @@ fn assert_nothing_half(disk: &Path) {
     }
 }
 
-/// Has every write of the server break off where its file has `bytes`; none: no more.
+/// Aborts every write of the server at this file size. None removes the limit.
 fn limit_files(server: &Logged, bytes: Option<u64>) {
     let pid = i32::try_from(server.id()).ok().and_then(Pid::from_raw);
     let limit = Rlimit {
@@ -105,7 +105,7 @@ fn limit_files(server: &Logged, bytes: Option<u64>) {
 
 #[tokio::test]
 async fn a_write_that_breaks_off_in_the_middle_costs_nothing_but_what_it_should_have_kept() {
-    // A signal would end the process first, as a full disk does not.
+    // Ignore SIGXFSZ, which would end the process: a full disk sends no signal.
     let deaf = ["sh", "-c", "trap '' XFSZ; exec \"$0\" \"$@\""].map(str::to_owned);
     let files = folder(&[("stamp.wasm", &stamped("1"))]);
     let server = Logged::start_through(deaf.to_vec(), files, &config_on("disk")).await;
@@ -129,23 +129,23 @@ async fn a_write_that_breaks_off_in_the_middle_costs_nothing_but_what_it_should_
     assert_kept(&server).await;
     let server = server.restart().await;
     assert_serves(&server, 5).await;
-    // What could not be kept at first was with the next change.
+    // The version that could not be kept at first was kept with the next change.
     assert_eq!(post(&server, "rollback").await.status, 200);
     assert_serves(&server, 4).await;
 }
 
-/// A page of a disk in memory: the least that a file takes of it.
+/// A page of a tmpfs: the minimum space that a file takes.
 const PAGE: usize = 4096;
 
-/// A small disk in memory under the folder of a server, seen by its processes alone.
+/// A small tmpfs in the folder of a server, visible only to its processes.
 struct Disk {
-    /// A process in the namespace of the disk, which lasts as long as it.
+    /// A process in the namespace of the disk, which lives as long as the disk.
     holder: Child,
     path: PathBuf,
 }
 
 impl Disk {
-    /// None where the system allows nobody to have one, which is said.
+    /// Mounts the disk. Returns None, and prints that, if the system does not allow it.
     async fn mount(path: PathBuf) -> Option<Self> {
         fs::create_dir(&path).expect("the folder is made");
         let script = "mount -t tmpfs -o size=8m,mode=700 none \"$0\" && echo mounted && exec cat";
@@ -156,13 +156,13 @@ impl Disk {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn();
-        let mut said = String::new();
+        let mut line = String::new();
         let mut holder = holder.ok();
         if let Some(stdout) = holder.as_mut().and_then(|holder| holder.stdout.take()) {
-            // Of a process that failed nothing is read.
-            let _ = BufReader::new(stdout).read_line(&mut said).await;
+            // If the process failed, this reads nothing.
+            let _ = BufReader::new(stdout).read_line(&mut line).await;
         }
-        if said != "mounted\n" {
+        if line != "mounted\n" {
             println!(
                 "NOT RUN: no disk can be mounted here for a test (`unshare --user --map-root-user --mount`)"
             );
@@ -176,7 +176,7 @@ impl Disk {
         self.holder.id().expect("it runs").to_string()
     }
 
-    /// What starts a process that sees the disk, in the folder over it.
+    /// The command prefix that starts a process that sees the disk, in the parent folder of the disk.
     fn through(&self) -> Vec<String> {
         let folder = self.path.parent().and_then(Path::to_str);
         let holder = self.holder();
@@ -204,7 +204,7 @@ impl Disk {
         assert!(status.expect("it starts").success(), "{words:?}");
     }
 
-    /// Where this process sees it.
+    /// The path by which this process sees the disk.
     fn seen(&self) -> PathBuf {
         let inside = self.path.strip_prefix("/").expect("an absolute path");
         PathBuf::from(format!("/proc/{}/root", self.holder())).join(inside)
@@ -214,7 +214,7 @@ impl Disk {
         self.seen().join("filler")
     }
 
-    /// Fills it up to `left` bytes.
+    /// Fills the disk up to `left` bytes.
     fn fill(&self, left: usize) {
         let mut file = OpenOptions::new();
         let mut file = file.create(true).append(true).open(self.filler());
@@ -226,7 +226,8 @@ impl Disk {
         };
         assert_eq!(error.kind(), ErrorKind::StorageFull);
         let bytes = file.metadata().expect("its size").len();
-        file.set_len(bytes - left as u64).expect("it is cut");
+        file.set_len(bytes - left as u64)
+            .expect("the file is truncated");
     }
 
     fn make_room(&self) {
@@ -234,7 +235,7 @@ impl Disk {
     }
 }
 
-/// A server on a disk of its own that serves the version 2, which is kept.
+/// A server on a separate disk that serves version 2, which is kept.
 async fn start_on_disk() -> Option<(Logged, Disk)> {
     let files = folder(&[("stamp.wasm", &stamped("1"))]);
     let disk = Disk::mount(files.path().join("disk")).await?;
@@ -251,7 +252,7 @@ async fn on_a_full_disk_swaps_go_live_and_the_next_start_finds_what_was_kept_bef
     };
     let component = stamped("1").len().div_ceil(PAGE) * PAGE;
     let mut kept = 2;
-    // Nothing fits, half of a component, and a component without the state that names it.
+    // Room for nothing, for half of a component, and for a component without the state that names it.
     for (round, left) in (0_u32..).zip([0, component / PAGE / 2 * PAGE, component]) {
         disk.fill(left);
         let next = 10 * (round + 1);
@@ -272,13 +273,13 @@ async fn on_a_full_disk_swaps_go_live_and_the_next_start_finds_what_was_kept_bef
     }
 }
 
-/// Ends the server, mounts the disk anew with `how`, and starts another server.
+/// Ends the server, remounts the disk with `how`, and starts another server.
 async fn remount(mut server: Logged, disk: &Disk, how: &str) -> Logged {
-    // A server that runs would be in the way of that.
+    // A running server would block the remount.
     server.kill().await;
     let path = disk.path.to_str().expect("a path in UTF-8");
     let options = format!("remount,{how}");
-    // With the device named, `mount` repeats no options of before, such as users that the namespace does not know.
+    // With the device named, `mount` does not repeat earlier options, such as users that the namespace does not know.
     disk.run(&["mount", "-o", &options, "none", path]).await;
     server.start_after_end(&[]).await
 }

@@ -1,4 +1,4 @@
-//! SIGTERM to the real server: what its clients, its load balancer and its supervisor see.
+//! SIGTERM to the real server, as seen by its clients, its load balancer and its supervisor.
 
 use futures_util::future::select_all;
 use tokio::{
@@ -11,7 +11,7 @@ use crate::{
     process::{Server, Signal},
     raw::{CLOSE, FIN, RawClient, TEXT, upgrade_head},
     redis,
-    redis_fleet::until_ready,
+    redis_nodes::until_ready,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -36,11 +36,11 @@ async fn connections_are_closed_one_after_another_while_the_node_says_that_it_is
             (answer.status, answer.error_code().as_str()),
             (503, "draining")
         );
-        // It answers the close, as clients do, and its place is free.
+        // It answers the close, as clients do, and its slot is free.
         let mut closed = clients.remove(index);
         closed.send(FIN | CLOSE, &4000_u16.to_be_bytes()).await;
         closed.ended().await.expect("the connection is not reset");
-        // The others have not been closed with it: they are served.
+        // The others have not been closed with it and are still served.
         for client in &mut clients {
             client
                 .send(FIN | TEXT, br#"{"type":"heartbeat","id":"1"}"#)
@@ -83,7 +83,7 @@ async fn a_second_signal_ends_the_server_at_once() {
     server.signal(Signal::TERM);
     assert_eq!(deaf.closed().await, 4000);
     server.signal(Signal::TERM);
-    // An hour is more than `exit` waits.
+    // An hour is longer than `exit` waits.
     assert_ne!(server.exit().await.code(), Some(0));
 }
 
@@ -95,7 +95,7 @@ async fn requests_that_never_come_to_an_end_do_not_keep_the_server() {
     half.write_all(upgrade_head("/ws?userId=half").as_bytes())
         .await
         .unwrap();
-    // A connection that is kept for a next request.
+    // A keep-alive connection that waits for the next request.
     idle.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await
         .unwrap();
@@ -126,7 +126,7 @@ async fn a_drain_ends_with_the_last_connection_and_not_with_its_time() {
     server.signal(Signal::TERM);
     let next = clients.iter_mut().map(|client| Box::pin(client.closed()));
     let (_, first, _) = select_all(next).await;
-    // One is told to go, and the other, whose turn is in half an hour, goes by itself.
+    // One is asked to close; the other, whose turn is in half an hour, closes by itself.
     for (index, mut client) in clients.into_iter().enumerate() {
         let code: u16 = if index == first { 4000 } else { 1000 };
         client.send(FIN | CLOSE, &code.to_be_bytes()).await;
@@ -138,7 +138,7 @@ async fn a_drain_ends_with_the_last_connection_and_not_with_its_time() {
 #[tokio::test]
 async fn an_upgrade_under_way_is_closed_with_4000_too() {
     let node = Node::start("[server]\ndrain_timeout = \"20s\"").await;
-    // A slot is taken and its session has not begun, over and over.
+    // Connects repeatedly, to hit the moment when a slot is taken but the session has not begun.
     let stop = tokio::spawn({
         let endpoint = *node;
         async move {
@@ -162,7 +162,7 @@ async fn an_upgrade_under_way_is_closed_with_4000_too() {
 #[tokio::test]
 async fn a_server_that_still_loads_its_plugins_heeds_signals() {
     let hostile = std::fs::read(guest("hostile")).expect("`cargo xtask plugins --guests` makes it");
-    // Its `init` takes until its time is over, and the server ends before.
+    // Its `init` runs until its time limit, and the server exits before that.
     let config = "[[plugins]]\nname = \"hostile\"\npath = \"hostile.wasm\"\nevents = [\"hostile.*\"]\n\
                   init_time_max = \"60s\"\nconfig = { init = \"loop\" }\n";
     let environment = [("WSS_PORT", "0"), ("RUST_LOG", "signalbox=debug")];
@@ -178,7 +178,7 @@ async fn a_server_that_still_loads_its_plugins_heeds_signals() {
     );
 }
 
-/// A server that meets others at `redis`, pushes to a CloudWatch at `endpoint`, and has this time to end.
+/// A node at this `redis` that pushes to a CloudWatch at `endpoint`, with this time to drain.
 async fn reporting(redis: &redis::Server, endpoint: &str, drain_timeout: &str) -> Server {
     let config = format!(
         "[server]\ndrain_timeout = \"{drain_timeout}\"\n\
@@ -201,7 +201,7 @@ async fn reporting(redis: &redis::Server, endpoint: &str, drain_timeout: &str) -
 #[tokio::test]
 async fn a_redis_and_a_cloudwatch_that_hang_do_not_keep_a_server_beyond_its_time() {
     let mut redis = redis::Server::start().await;
-    // Takes connections, and never answers.
+    // Accepts connections, and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let endpoint = silent.local_addr().expect("an address").to_string();
     let mut server = reporting(&redis, &endpoint, "2s").await;
@@ -209,7 +209,7 @@ async fn a_redis_and_a_cloudwatch_that_hang_do_not_keep_a_server_beyond_its_time
     redis.stop();
     server.signal(Signal::TERM);
     assert_eq!(deaf.closed().await, 4000);
-    // It ends by itself, in the end: nothing had to be waited for.
+    // The server exits by itself in the end; it did not have to wait for anything.
     assert_eq!(server.exit().await.code(), Some(0));
     let stopped = server.until_log("stopped").await;
     assert!(stopped.contains("after="), "{stopped}");

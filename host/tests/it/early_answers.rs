@@ -1,4 +1,4 @@
-//! An answer that comes before the body of its request has come: the client sees it, whatever it still sends.
+//! Responses that are sent before the request body has arrived: the client sees them, whatever it is still sending.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const KEY: &str = "an-api-key-of-tests";
 const CONFIG: &str = "[api]\nkeys = [\"an-api-key-of-tests\"]\n[admin]\nkey = \"an-admin-key-of-tests\"\n\
                       [limits]\nplugin_file_bytes_max = \"1MiB\"\n";
 
-/// The answer to a client that sends its whole body before it reads a byte.
+/// The response to a client that sends its whole body before it reads a byte.
 async fn large(node: &Endpoint, call: &str, headers: &str, body: &[u8]) -> String {
     let mut stream = node.tcp().await;
     let head = format!(
@@ -82,7 +82,7 @@ async fn a_short_body_costs_nothing_and_the_connection_serves_on() {
     for _ in 0..3 {
         let head = "POST /api/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
-        // The body comes a moment after its head.
+        // The body arrives a moment after the head.
         sleep(Duration::from_millis(20)).await;
         stream.write_all(&[b'x'; 1000]).await.unwrap();
         let mut answer = String::new();

@@ -1,4 +1,4 @@
-//! Clients that send far more than they may, and clients that only seem to.
+//! Clients that send far more than they may, and clients that only appear to.
 
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -8,7 +8,7 @@ use crate::{
     raw::{BINARY, CONTINUATION, FIN, PING, PONG, RawClient, TEXT},
 };
 
-/// A client's frame with a mask of zeros.
+/// A client frame, masked with zeros.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
@@ -23,7 +23,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The code with which a client is closed that sends `start`, and then `frame` again and again.
+/// The close code of a client that sends `start`, and then `frame` repeatedly.
 async fn flood(node: &Node, start: &[u8], frame: &[u8]) -> u16 {
     let mut ann = RawClient::connect(node, "ann").await;
     ann.send_bytes(start).await;

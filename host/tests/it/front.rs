@@ -1,4 +1,4 @@
-//! Bounds of strangers before authentication: sockets, headers, answers that nobody reads.
+//! Limits on unauthenticated clients: sockets, headers, unread responses.
 
 use std::time::Duration;
 
@@ -19,20 +19,20 @@ fn refused(reason: &str) -> String {
     format!("wss_http_refused_total{{reason=\"{reason}\"}} ")
 }
 
-/// A connection on which one request was answered.
+/// A keep-alive connection on which one request was answered.
 async fn kept(node: &Endpoint) -> TcpStream {
     let mut stream = node.tcp().await;
     ask(&mut stream).await;
     stream
 }
 
-/// Asks on a connection that is kept, and reads the answer.
+/// Sends a request on a keep-alive connection, and reads the response.
 async fn ask(stream: &mut TcpStream) {
     stream.write_all(HEALTH.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     while !answer.ends_with(b"ok\n") {
         let byte = timeout(PATIENCE, stream.read_u8()).await;
-        answer.push(byte.expect("an answer").expect("a whole answer"));
+        answer.push(byte.expect("an answer").expect("a complete answer"));
     }
 }
 
@@ -51,7 +51,7 @@ async fn over_sockets_pending_max_the_socket_that_is_silent_longest_is_closed_an
     for index in 0..10 {
         let mut stream = node.tcp().await;
         if index % 2 == 0 {
-            // An unfinished header counts as silence too.
+            // An unfinished header counts as idle too.
             stream.write_all(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
         }
         silent.push(stream);
@@ -64,7 +64,7 @@ async fn over_sockets_pending_max_the_socket_that_is_silent_longest_is_closed_an
     }
     node.until_metric(&refused("sockets"), |closed| closed >= 7.0)
         .await;
-    // WebSockets take up none of these places.
+    // WebSockets do not count towards this limit.
     let mut many = Vec::new();
     for user in 0..10 {
         many.push(node.client(&format!("user-{user}")).await);
@@ -80,7 +80,7 @@ async fn a_header_over_the_limit_gets_431_and_one_of_the_limit_is_read() {
     let of = |bytes: usize| format!("{head}{}\r\n\r\n", "x".repeat(bytes - head.len() - 4));
     assert!(node.raw(&of(4 << 10)).await.starts_with("HTTP/1.1 200 "));
     for long in [(4 << 10) + 1, 12 << 10, 400 << 10] {
-        // Whether it comes at once or never to an end.
+        // Whether the header arrives at once or never ends.
         assert!(
             node.raw(&of(long)).await.starts_with("HTTP/1.1 431 "),
             "{long}"
@@ -114,9 +114,12 @@ async fn headers_must_be_complete_in_time_from_their_first_byte_and_get_408() {
             }
         }
     };
-    let answer = timeout(PATIENCE, drip).await.expect("it is cut").unwrap();
+    let answer = timeout(PATIENCE, drip)
+        .await
+        .expect("it is answered in time")
+        .unwrap();
     assert_eq!(&answer, b"HTTP/1.1 408");
-    // Another one has begun nothing yet, and has all the time for it.
+    // A connection without a first byte has not started its header time, and is still served.
     ask(&mut silent).await;
     node.until_metric(&refused("slow_header"), |count| count == 2.0)
         .await;
@@ -129,7 +132,7 @@ async fn a_connection_is_kept_for_the_idle_time_and_not_for_the_upgrades() {
             .await;
     let mut backend = kept(&node).await;
     for _ in 0..3 {
-        // Longer than either, so that it would be closed if one of them were meant.
+        // Longer than either of these limits: they must not apply to an idle connection.
         sleep(Duration::from_millis(400)).await;
         ask(&mut backend).await;
     }
@@ -174,7 +177,7 @@ async fn the_last_request_of_a_connection_is_answered_with_close() {
         answers.to_lowercase().matches("connection: close").count(),
         1
     );
-    // An upgrade may come as the last one.
+    // The last request may be an upgrade.
     let mut stream = node.tcp().await;
     let upgrade = upgrade_head("/ws?userId=ann");
     let requests = format!("{HEALTH}{HEALTH}{upgrade}\r\n");
@@ -193,7 +196,7 @@ async fn answers_that_nobody_reads_end_the_connection_and_are_thrown_away() {
     deaf.write_all(requests.as_bytes()).await.unwrap();
     node.until_metric(&refused("unread"), |count| count == 1.0)
         .await;
-    // What the server could not send is gone: the connection is reset rather than kept by the system.
+    // The server discards what it could not send: the connection is reset instead of lingering in the kernel.
     let mut answers = Vec::new();
     let end = timeout(PATIENCE, deaf.read_to_end(&mut answers)).await;
     assert!(end.expect("it ends").is_err(), "{} bytes", answers.len());
@@ -232,14 +235,14 @@ async fn a_changed_limit_holds_for_the_next_request() {
         loop {
             let mut other = kept(&node).await;
             let mut byte = [0];
-            // Before the change it is kept longer than this.
+            // Before the change it is kept open longer than this.
             if let Ok(Ok(0)) = timeout(Duration::from_secs(1), other.read(&mut byte)).await {
                 return;
             }
         }
     };
     timeout(PATIENCE, closes).await.expect("the change holds");
-    // The older one learns of it with its next request.
+    // The older connection picks the change up with its next request.
     ask(&mut backend).await;
     is_over(&mut backend).await;
 }

@@ -1,11 +1,11 @@
-//! Components for tests: built guests, variants of them, and some that no toolchain makes.
+//! Components for tests: built guests, variants of them, and some that no toolchain produces.
 
 use crate::harness::guest;
 
-/// What stands in the guests `stamp` and `counter` in the place of a stamp.
+/// The placeholder for the stamp in the guests `stamp` and `counter`.
 const STAMP: &[u8] = b"STAMP-0000000000";
 
-/// Limits that no call of a test comes near on a loaded machine, for tests that are not about time.
+/// Limits that no call of a test reaches on a loaded machine, for tests that are not about time.
 pub(crate) const PATIENT: &str = "call_cpu_max = \"10s\"\ncall_time_max = \"25s\"\n";
 
 /// A guest of `host/tests/guests`.
@@ -13,17 +13,17 @@ pub(crate) fn component(name: &str) -> Vec<u8> {
     std::fs::read(guest(name)).expect("`cargo xtask plugins --guests` makes it")
 }
 
-/// A version of the `stamp` guest: `stamp`, at most 10 bytes, stands for `0000000000`.
+/// A version of the `stamp` guest: `stamp`, at most 10 bytes, replaces `0000000000`.
 pub(crate) fn stamped(stamp: &str) -> Vec<u8> {
     stamped_guest("stamp", stamp)
 }
 
-/// A version of the `counter` guest in the same way.
+/// A version of the `counter` guest, made like those of [`stamped`].
 pub(crate) fn counter(stamp: &str) -> Vec<u8> {
     stamped_guest("counter", stamp)
 }
 
-/// The stamp as the guest says it.
+/// The stamp as the guest reports it.
 pub(crate) fn stamp_of(stamp: &str) -> String {
     format!("STAMP-{stamp:0>10}")
 }
@@ -40,7 +40,7 @@ fn stamped_guest(name: &str, stamp: &str) -> Vec<u8> {
     bytes
 }
 
-/// The stamp that version `number` of the `stamp` guest leaves.
+/// The version number in a stamp of the `stamp` guest.
 pub(crate) fn stamp_number(stamp: &str) -> u64 {
     stamp
         .rsplit('-')
@@ -49,29 +49,29 @@ pub(crate) fn stamp_number(stamp: &str) -> u64 {
         .unwrap_or_else(|| panic!("{stamp} has no number"))
 }
 
-/// A component from its text.
+/// A component from its text format.
 pub(crate) fn wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// An interface without a single function.
+/// An interface without any function.
 pub(crate) fn without_function(name: &str) -> Vec<u8> {
     wat(&format!(
         r#"(component (instance $i) (export "{name}" (instance $i)))"#
     ))
 }
 
-/// `validation` whose `validate` takes a text and answers with a truth.
+/// `validation` whose `validate` takes a string and returns a bool.
 pub(crate) fn wrong_type() -> Vec<u8> {
     of_a_text("validation", "validate")
 }
 
-/// `screening` without what it stands for.
+/// `screening` without the interfaces that it combines.
 pub(crate) fn screening_alone() -> Vec<u8> {
     of_a_text("screening", "screen")
 }
 
-/// An interface with a function that takes a text and answers with a truth.
+/// An interface with a function that takes a string and returns a bool.
 fn of_a_text(interface: &str, function: &str) -> Vec<u8> {
     wat(&format!(
         r#"(component
@@ -112,12 +112,12 @@ pub(crate) fn accepting() -> Vec<u8> {
         (export "signalbox:plugin/validation@1.0.0" (instance $i)))"#)
 }
 
-/// `lifecycle` that says yes to everything, with `more` before it and `memory_pages` of memory.
+/// `lifecycle` that accepts everything, with `more` before it and `memory_pages` of memory.
 pub(crate) fn agreeable(more: &str, memory_pages: u32) -> Vec<u8> {
     agreeable_of("1.0.0", more, memory_pages)
 }
 
-/// The same of another version of the WIT package.
+/// As [`agreeable`], for another version of the WIT package.
 pub(crate) fn agreeable_of(version: &str, more: &str, memory_pages: u32) -> Vec<u8> {
     wat(&format!(
         r#"(component
@@ -138,7 +138,7 @@ pub(crate) fn agreeable_of(version: &str, more: &str, memory_pages: u32) -> Vec<
     ))
 }
 
-/// An import of the interface `name` with one function that nobody has.
+/// An import of the interface `name` with one function that the host does not have.
 pub(crate) fn import(name: &str) -> String {
     format!(
         r#"(import "{name}" (instance (export "list-keys" (func (param "prefix" string) (result (list string))))))"#

@@ -1,4 +1,4 @@
-//! A `single` plugin keeps its state in memory, and hands it over when it is swapped.
+//! A `single` plugin keeps its state in memory and hands it over when it is swapped.
 
 use std::{
     collections::BTreeSet,
@@ -23,7 +23,7 @@ use crate::{
     runtime::{FILE_BYTES_MAX, live, manager, message, plugin},
 };
 
-/// One instance, and limits that no call comes near on a busy machine.
+/// One instance, and limits that no call reaches on a busy machine.
 const CONFIG: &str = r#"
 [limits]
 messages_per_second = 0
@@ -107,7 +107,7 @@ async fn a_count_in_memory_goes_on_across_twenty_swaps_under_load_without_loss_o
     assert_eq!(lost, Some(0.0), "of {} clients", connected.len());
 }
 
-/// A manager with a counter in it, and the folder of its file.
+/// A manager with a counter plugin, and the folder of its file.
 pub(crate) struct Counting {
     pub(crate) manager: Arc<PluginManager>,
     _dir: tempfile::TempDir,
@@ -121,7 +121,8 @@ impl Counting {
         Self::start_with(first, long, long).await
     }
 
-    /// The same, with this time for `init`, which `save` has too, and this for a handover to the first version.
+    /// Like [`Counting::start`], with a time limit for `init` (also for `save`), and one for a handover to the first
+    /// version.
     pub(crate) async fn start_with(
         first: &str,
         init_time_max: Duration,
@@ -143,7 +144,7 @@ impl Counting {
         counting
     }
 
-    /// Why this is refused; none where it goes live.
+    /// The reason why the version is refused, or None if it goes live.
     pub(crate) async fn swap(&self, bytes: &[u8], trigger: Trigger) -> Option<String> {
         std::fs::write(&self.file, bytes).unwrap();
         let configs = [self.config.clone()];
@@ -151,7 +152,7 @@ impl Counting {
         refusals.first().map(|(_, error)| error.to_string())
     }
 
-    /// Has the live version count, and says how far it came.
+    /// Makes the live version count, and returns the count.
     pub(crate) async fn count(&self) -> u64 {
         let set = self.manager.enter().await;
         let slot = &set.slots()[0];
@@ -165,15 +166,15 @@ impl Counting {
                 assert_eq!(payload["known"], true);
                 payload["count"].as_u64().unwrap()
             }
-            other => panic!("one message was expected, not {other:?}"),
+            other => panic!("expected one message, got {other:?}"),
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_goes_wrong_in_a_handover_the_old_version_goes_on_where_it_was() {
-    // The version that is live, the one that is to be, how long that may take, and what is said.
-    for (old, new, time_ms, said) in [
+    // The live version, the new version, the time limit of the handover, and the expected error.
+    for (old, new, time_ms, expected) in [
         (
             "1",
             "restore-no",
@@ -186,7 +187,7 @@ async fn whatever_goes_wrong_in_a_handover_the_old_version_goes_on_where_it_was(
             10_000,
             "this version panics when it restores",
         ),
-        // What comes before it is over by then.
+        // With this limit, everything before `restore` has ended.
         ("1", "restore-lo", 2_000, "handover: restore "),
         (
             "save-refus",
@@ -213,7 +214,7 @@ async fn whatever_goes_wrong_in_a_handover_the_old_version_goes_on_where_it_was(
             assert_eq!(counting.count().await, count);
         }
         let first = live(&counting.manager, "counter");
-        // Calls come meanwhile, one after another.
+        // Meanwhile, calls arrive one after another.
         let (done, mut count) = (AtomicBool::new(false), 3);
         let swap = async {
             let refusal = counting.swap(&counter(new), Trigger::Signal).await;
@@ -229,7 +230,7 @@ async fn whatever_goes_wrong_in_a_handover_the_old_version_goes_on_where_it_was(
         };
         let (refusal, ()) = tokio::join!(swap, calls);
         let refusal = refusal.unwrap_or_else(|| panic!("{new} went live after {old}"));
-        assert!(refusal.contains(said), "{old} to {new}: {refusal}");
+        assert!(refusal.contains(expected), "{old} to {new}: {refusal}");
         assert!(Arc::ptr_eq(&first, &live(&counting.manager, "counter")));
         assert_eq!(counting.count().await, count + 1, "{old} to {new}");
     }
@@ -271,7 +272,7 @@ async fn a_message_that_is_under_way_is_waited_for_and_the_swap_given_up_where_i
     let mut counting = Counting::start("1").await;
     counting.config.limits.handover_time_max = Duration::from_millis(50);
     assert_eq!(counting.count().await, 1);
-    // A message that is with another plugin of the chain, say.
+    // For example, a message that another plugin of the chain is handling.
     let under_way = counting.manager.enter().await;
     let refusal = counting.swap(&counter("2"), Trigger::Signal).await;
     let refusal = refusal.expect("it is refused");
@@ -305,7 +306,7 @@ async fn a_rollback_takes_the_state_along_and_happens_without_it_where_it_must()
         .await;
     assert!(matches!(push, Ok(Change::Live { .. })), "{push:?}");
     assert_eq!(counting.count().await, 2);
-    // The earlier version cannot read it, and whoever goes back wants to be rid of the later one.
+    // The earlier version cannot read the state, but a rollback must go ahead without it.
     let back = counting.manager.roll_back("counter", None).await;
     assert!(matches!(back, Ok(Change::Live { .. })), "{back:?}");
     assert_eq!(counting.count().await, 1);
@@ -347,7 +348,7 @@ async fn an_operator_is_told_why_a_state_was_not_handed_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_handover_is_counted_by_its_outcome_and_its_time_with_it() {
     let node = Node::start_with(&[("counter.wasm", &counter("1"))], CONFIG).await;
-    // The last two begin anew: one has no handover, the other finds no state.
+    // The last two start with empty state: one has no handover, and the other finds no state.
     for (component, outcome, times) in [
         (counter("2"), "handed_over", 1.0),
         (counter("restore-no"), "given_up", 1.0),
@@ -382,14 +383,14 @@ async fn going_back_waits_for_no_version_that_is_being_loaded_and_passes_that_ov
     // The reload comes first, and its `init` takes a second.
     let changed = tokio::select! {
         biased;
-        refusal = &mut swap => panic!("going back waited for the reload: {refusal:?}"),
+        refusal = &mut swap => panic!("the rollback waited for the reload: {refusal:?}"),
         changed = counting.manager.roll_back("counter", None) => changed,
     };
     assert!(matches!(changed, Ok(Change::Live { .. })), "{changed:?}");
     assert_eq!(*live(&counting.manager, "counter").hash(), first);
     assert_eq!(swap.await, None);
     assert_eq!(*live(&counting.manager, "counter").hash(), first);
-    // Until the file changes.
+    // It stays so until the file changes.
     assert_eq!(counting.swap(&counter("3"), Trigger::File).await, None);
     assert_ne!(*live(&counting.manager, "counter").hash(), first);
 }

@@ -1,5 +1,5 @@
-//! A `single` plugin whose new version is taken back by itself: what becomes of its state, also while that is being handed
-//! over.
+//! A `single` plugin whose new version is rolled back automatically: what happens to its state, also while that is
+//! being handed over.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -20,7 +20,7 @@ use crate::{
     runtime::live,
 };
 
-/// Under these, nothing is judged.
+/// With these limits, no version is judged.
 fn lenient() -> ProbationConfig {
     ProbationConfig {
         time: Duration::from_secs(3600),
@@ -31,10 +31,10 @@ fn lenient() -> ProbationConfig {
     }
 }
 
-/// Calls that trap, so many that those that do not meanwhile are never a hundred times as many.
+/// So many calls that trap that the successful calls in the meantime are never a hundred times as many.
 const TRAPS: usize = 40;
 
-/// Under these, a version that trapped so often has failed.
+/// With these limits, a version that trapped this often has failed.
 fn strict() -> ProbationConfig {
     ProbationConfig {
         calls_min: 20,
@@ -45,8 +45,8 @@ fn strict() -> ProbationConfig {
 /// Longer than a handover takes on a busy machine.
 const LONG: Duration = Duration::from_secs(10);
 
-/// The version `first` has counted to three and `second` is on probation after it, and has trapped. `first` takes a state
-/// back only within `time_max`.
+/// `first` has counted to three; `second` is on probation after it, and has trapped. `first` takes the state back only
+/// within `time_max`.
 async fn trapping(first: &str, second: &str, time_max: Duration) -> Counting {
     let mut counting = Counting::start_with(first, LONG, time_max).await;
     counting.config.limits.handover_time_max = LONG;
@@ -71,7 +71,7 @@ async fn trapping(first: &str, second: &str, time_max: Duration) -> Counting {
     counting
 }
 
-/// A message of `user` at which the version whose stamp is `payload` panics, and the one before it does not.
+/// A message of `user` at which the version with the stamp `payload` panics, and the one before it does not.
 fn panic_of<'m>(user: &'m str, payload: &'m str) -> Message<'m> {
     Message {
         id: "1",
@@ -98,19 +98,19 @@ async fn until_live(counting: &Counting, stamp: &str) {
     .await;
 }
 
-/// Waits until messages are held: a state is on its way.
+/// Waits until messages are held, so a handover is in progress.
 async fn until_held(counting: &Counting) {
     while counting.manager.enter().now_or_never().is_some() {
         tokio::task::yield_now().await;
     }
 }
 
-/// Has the live version count until `done`, one message after another, from `count` on.
+/// Makes the live version count until `done`, one message after another, starting at `count`.
 async fn count_until(counting: &Counting, done: &AtomicBool, mut count: u64) -> u64 {
     while !done.load(Ordering::Relaxed) {
         count += 1;
         assert_eq!(counting.count().await, count);
-        // Leaves processor time to what it waits for.
+        // Leaves CPU time to the work that it waits for.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     count
@@ -158,7 +158,8 @@ async fn a_version_that_fails_while_its_state_is_handed_over_is_replaced_and_not
         .await;
         assert!(!done.load(Ordering::Relaxed), "it was judged too late");
     };
-    // However long the version compiled before: calls that go well meanwhile would speak for the one that is judged.
+    // Starts only once messages are held: compiling may take any time, and successful calls meanwhile would count in
+    // favour of the version on probation.
     let counted = async {
         until_held(&counting).await;
         count_until(&counting, &done, 1).await
@@ -167,7 +168,7 @@ async fn a_version_that_fails_while_its_state_is_handed_over_is_replaced_and_not
     assert_eq!(refusal, None);
     until_live(&counting, "restore-sl").await;
     assert_eq!(counting.count().await, count + 1);
-    // Nobody goes back to it by accident.
+    // Nothing goes back to it by accident.
     until("it is known to be bad", async || {
         let shown = versions(&counting);
         let bad = shown

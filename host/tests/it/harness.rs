@@ -1,4 +1,4 @@
-//! Starts nodes on port 0, and speaks to them.
+//! Starts nodes on port 0, and talks to them.
 
 use std::{
     net::SocketAddr,
@@ -33,13 +33,14 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Longer than anything takes, on a machine that is busy with other things too; a test that waits so long has failed.
+/// Longer than anything takes, even on a machine that is busy with other work. A test that waits for so long has
+/// failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Between two looks at the metrics.
-const LOOK_PAUSE: Duration = Duration::from_millis(5);
+/// The interval for polling the metrics.
+const POLL_PAUSE: Duration = Duration::from_millis(5);
 
-/// Where a server listens, in this process or another: what any client can do there.
+/// The address of a server, in this process or another: everything that any client can do there.
 #[derive(Clone, Copy)]
 pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
@@ -62,17 +63,17 @@ impl Deref for Node {
     }
 }
 
-/// Where `cargo xtask plugins --guests` puts components.
+/// The folder in which `cargo xtask plugins --guests` puts components.
 fn plugins() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/plugins")
 }
 
-/// Where compiled components are kept, for all tests: compiling them takes most of the time.
+/// The cache of compiled components, shared by all tests because compiling takes most of their time.
 pub(crate) fn plugin_cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin-cache")
 }
 
-/// `config`, with that cache unless it names another.
+/// `config` with that cache, unless it names another one.
 pub(crate) fn with_plugin_cache(config: &str) -> String {
     if config.contains("[plugin_cache]") {
         return config.to_owned();
@@ -80,7 +81,7 @@ pub(crate) fn with_plugin_cache(config: &str) -> String {
     format!("{config}\n[plugin_cache]\ndir = {:?}\n", plugin_cache())
 }
 
-/// `config`, with clients that may send any type unless it says what they may.
+/// `config` with clients that may send any type, unless it restricts them.
 fn with_any_event(config: &str) -> String {
     if config.contains("[events]") {
         return config.to_owned();
@@ -98,8 +99,7 @@ pub(crate) fn guest(name: &str) -> PathBuf {
     plugins().join("guests").join(name).with_extension("wasm")
 }
 
-/// A configuration with the chat plugin at `chat.wasm` in the node's folder. Its calls may take as long as they do on a
-/// busy machine.
+/// A configuration with the chat plugin at `chat.wasm` in the node's folder. Its time limits suit a busy machine.
 pub(crate) const WITH_CHAT: &str = r#"
 [[plugins]]
 name = "chat"
@@ -110,19 +110,19 @@ call_time_max = "25s"
 "#;
 
 impl Node {
-    /// A node with `config`, in a folder of its own that holds the chat plugin.
+    /// A node with `config`, in a temporary folder with the chat plugin.
     pub(crate) async fn start(config: &str) -> Self {
         Self::start_with(&[], config).await
     }
 
-    /// The same, with more files in the folder.
+    /// Like [`Node::start`], with more files in the folder.
     pub(crate) async fn start_with(files: &[(&str, &[u8])], config: &str) -> Self {
         let node = Self::start_in(folder(files), config).await;
         node.until_healthy().await;
         node
     }
 
-    /// A node that answers only what begins with a header of the PROXY protocol.
+    /// A node that accepts only connections that begin with a header of the PROXY protocol.
     pub(crate) async fn start_proxied(config: &str) -> Self {
         let node = Self::start_in(folder(&[]), config).await;
         let check =
@@ -132,7 +132,7 @@ impl Node {
     }
 
     async fn start_in(dir: tempfile::TempDir, text: &str) -> Self {
-        // Shown where a test fails.
+        // Shown if a test fails.
         let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let file = dir.path().join("platform.toml");
         std::fs::write(&file, with_any_event(&with_plugin_cache(text)))
@@ -166,7 +166,7 @@ impl Node {
         }
     }
 
-    /// Its second listener, which `server.internal_listen` asks for.
+    /// The second listener, from `server.internal_listen`.
     pub(crate) fn internal(&self) -> Endpoint {
         self.internal.expect("it has a second listener")
     }
@@ -175,12 +175,12 @@ impl Node {
         self.dir.path().join(name)
     }
 
-    /// Asks it to stop, as SIGTERM does.
+    /// Asks the node to stop, as SIGTERM does.
     pub(crate) fn terminate(&self) {
         self.stop.cancel();
     }
 
-    /// Waits until it has stopped.
+    /// Waits until the node has stopped.
     pub(crate) async fn stopped(mut self) {
         let served = self.served.take().expect("it runs");
         timeout(PATIENCE, served)
@@ -189,7 +189,7 @@ impl Node {
             .expect("it does not panic");
     }
 
-    /// Replaces a file as careful tools do.
+    /// Replaces a file atomically.
     pub(crate) fn replace(&self, name: &str, bytes: &[u8]) {
         replace(self.dir.path(), name, bytes);
     }
@@ -212,14 +212,14 @@ pub(crate) fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     dir
 }
 
-/// Replaces a file as careful tools do.
+/// Replaces a file atomically.
 pub(crate) fn replace(folder: &Path, name: &str, bytes: &[u8]) {
     let temporary = folder.join("replacement");
     std::fs::write(&temporary, content(name, bytes)).expect("the file is written");
     std::fs::rename(temporary, folder.join(name)).expect("the file is renamed");
 }
 
-/// The content of the file `name`: in a configuration, clients may send any type unless it says what they may.
+/// The content of the file `name`. In a configuration, clients may send any type unless it restricts them.
 fn content(name: &str, bytes: &[u8]) -> Vec<u8> {
     match std::str::from_utf8(bytes) {
         Ok(config) if name == "platform.toml" => with_any_event(config).into_bytes(),
@@ -234,19 +234,19 @@ impl Endpoint {
             .expect("the node serves");
     }
 
-    /// A bare connection, to say what no client says.
+    /// A raw TCP connection, to send what no client would.
     pub(crate) async fn tcp(&self) -> TcpStream {
         TcpStream::connect(self.address)
             .await
             .expect("the node listens")
     }
 
-    /// What is answered to the request `head`, a request line with headers; `Host` and `Connection: close` are added.
+    /// The response to the request `head`, a request line with headers; `Host` and `Connection: close` are added.
     pub(crate) async fn http(&self, head: &str) -> Answer {
         self.http_with_body(head, "").await
     }
 
-    /// The same with a body; its length stands in `head`.
+    /// Like [`Endpoint::http`], with a body; `head` must include its length.
     pub(crate) async fn http_with_body(&self, head: &str, body: &str) -> Answer {
         let mut stream = self.tcp().await;
         let host = self.address;
@@ -258,12 +258,12 @@ impl Endpoint {
         let mut answer = String::new();
         timeout(PATIENCE, stream.read_to_string(&mut answer))
             .await
-            .expect("an answer comes")
+            .expect("an answer arrives")
             .expect("the answer is text");
         Answer::read(&answer)
     }
 
-    /// The answer to exactly these bytes, until the server sends no more.
+    /// Sends exactly these bytes, and returns everything that the server sends until it closes.
     pub(crate) async fn raw(&self, request: &str) -> String {
         let mut stream = self.tcp().await;
         stream
@@ -273,7 +273,7 @@ impl Endpoint {
         to_end(&mut stream).await
     }
 
-    /// The answer to a POST of `body` by the bearer of `key`.
+    /// The response to a POST of `body` with `key` as the bearer token.
     pub(crate) async fn post(
         &self,
         path: &str,
@@ -300,10 +300,10 @@ impl Endpoint {
     pub(crate) async fn client(&self, user: &str) -> Client {
         self.connect(user, None)
             .await
-            .unwrap_or_else(|error| panic!("{user} is not let in: {error}"))
+            .unwrap_or_else(|error| panic!("{user} is rejected: {error}"))
     }
 
-    /// A client that others can reach: when an upgrade is answered, that takes a moment yet.
+    /// A client that others can reach; after the upgrade this takes another moment.
     pub(crate) async fn reachable(&self, user: &str) -> Client {
         let mut client = self.client(user).await;
         client.expect_silence().await;
@@ -321,7 +321,7 @@ impl Endpoint {
             .map(|(client, _)| client)
     }
 
-    /// A client that came in by `path` with `headers`, and what its upgrade was answered.
+    /// A client that connected to `path` with `headers`, and the response to its upgrade.
     pub(crate) async fn upgrade(
         &self,
         path: &str,
@@ -338,7 +338,7 @@ impl Endpoint {
         Ok((Client { socket }, response))
     }
 
-    /// What an upgrade is answered that is refused.
+    /// The response to an upgrade that is refused.
     pub(crate) async fn refused(&self, path: &str, headers: &[(&'static str, &str)]) -> Answer {
         match self.upgrade(path, headers).await {
             Err(tungstenite::Error::Http(answer)) => Answer::of(&answer),
@@ -354,21 +354,21 @@ impl Endpoint {
             .find_map(|line| line.strip_prefix(start)?.trim().parse().ok())
     }
 
-    /// Waits until the value of such a line is what it must be.
+    /// Waits until `holds` is true for the value of that line.
     pub(crate) async fn until_metric(&self, start: &str, holds: impl Fn(f64) -> bool) {
-        let look = async {
+        let polling = async {
             while !self.metric(start).await.is_some_and(&holds) {
-                // A scrape takes as long as many messages: looking without a pause would be a load of its own.
-                tokio::time::sleep(LOOK_PAUSE).await;
+                // A scrape costs as much as many messages: polling without a pause would put load on the server.
+                tokio::time::sleep(POLL_PAUSE).await;
             }
         };
-        timeout(PATIENCE, look)
+        timeout(PATIENCE, polling)
             .await
-            .unwrap_or_else(|_| panic!("the metric {start} did not come to what it must"));
+            .unwrap_or_else(|_| panic!("the metric {start} did not reach the expected value"));
     }
 }
 
-/// All that a server still sends.
+/// Reads everything until the connection closes.
 pub(crate) async fn to_end(stream: &mut TcpStream) -> String {
     let mut answer = String::new();
     timeout(PATIENCE, stream.read_to_string(&mut answer))
@@ -378,7 +378,7 @@ pub(crate) async fn to_end(stream: &mut TcpStream) -> String {
     answer
 }
 
-/// Status and body of a GET; none where nobody answers.
+/// Status and body of a GET, or None if there is no response.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
@@ -390,7 +390,6 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Option<(u16, String)
     Some((status, body.to_owned()))
 }
 
-/// An HTTP answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -400,7 +399,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     fn read(text: &str) -> Self {
-        let (head, body) = text.split_once("\r\n\r\n").expect("a whole answer");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a complete answer");
         let mut lines = head.split("\r\n");
         let status = lines.next().and_then(|line| line.split(' ').nth(1));
         let headers = lines.filter_map(|line| line.split_once(": "));
@@ -427,13 +426,13 @@ impl Answer {
         }
     }
 
-    /// The header of this name, in lower case.
+    /// The header with this name, in lower case.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let header = self.headers.iter().find(|(header, _)| header == name);
         header.map(|(_, value)| value.as_str())
     }
 
-    /// The code of the error in a JSON body.
+    /// The error code in a JSON body.
     pub(crate) fn error_code(&self) -> String {
         assert_eq!(self.header("content-type"), Some("application/json"));
         let body: Value = serde_json::from_str(&self.body).expect("the body is JSON");
@@ -471,25 +470,25 @@ impl Client {
                 match self.socket.next().await {
                     Some(Ok(Message::Text(text))) => return text.to_string(),
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                    other => panic!("a text frame was expected, not {other:?}"),
+                    other => panic!("expected a text frame, got {other:?}"),
                 }
             }
         };
-        timeout(PATIENCE, next).await.expect("no frame came")
+        timeout(PATIENCE, next).await.expect("a frame arrives")
     }
 
     pub(crate) async fn json(&mut self) -> Value {
         serde_json::from_str(&self.text().await).expect("a frame is JSON")
     }
 
-    /// The next frame of any kind; none once the connection is over.
+    /// The next frame of any kind, or None once the connection has ended.
     pub(crate) async fn frame(&mut self) -> Option<tungstenite::Result<Message>> {
         timeout(PATIENCE, self.socket.next())
             .await
-            .expect("no frame came")
+            .expect("a frame arrives")
     }
 
-    /// Proves that nothing waits for this client: the answer to a heartbeat is the next text frame.
+    /// Checks that no frame is pending for this client: the next text frame is the answer to a heartbeat.
     pub(crate) async fn expect_silence(&mut self) {
         self.send(r#"{"type":"heartbeat","id":"silence"}"#).await;
         let next = self.json().await;
@@ -500,7 +499,7 @@ impl Client {
         );
     }
 
-    /// The code of the `error` that is the next text frame.
+    /// The code of the next text frame, which must be an `error`.
     pub(crate) async fn error_code(&mut self) -> String {
         let error = self.json().await;
         assert_eq!(error["type"], "error", "{error}");
@@ -508,12 +507,12 @@ impl Client {
         code.expect("an error has a code").to_owned()
     }
 
-    /// The close code, past whatever comes before it.
+    /// The close code; frames before it are skipped.
     pub(crate) async fn closed(&mut self) -> u16 {
         self.closed_with_reason().await.0
     }
 
-    /// The close code and its reason, past whatever comes before them.
+    /// The close code and its reason; frames before them are skipped.
     pub(crate) async fn closed_with_reason(&mut self) -> (u16, String) {
         let next = async {
             loop {
@@ -522,14 +521,16 @@ impl Client {
                         return (u16::from(close.code), close.reason.to_string());
                     }
                     Some(Ok(_)) => {}
-                    other => panic!("a close frame was expected, not {other:?}"),
+                    other => panic!("expected a close frame, got {other:?}"),
                 }
             }
         };
-        timeout(PATIENCE, next).await.expect("no close frame came")
+        timeout(PATIENCE, next)
+            .await
+            .expect("a close frame arrives")
     }
 
-    /// The side that sends and the side that receives, for tasks of their own.
+    /// The sending and the receiving half, for use in separate tasks.
     pub(crate) fn split(self) -> (SplitSink<Socket, Message>, SplitStream<Socket>) {
         self.socket.split()
     }
@@ -545,12 +546,12 @@ impl Client {
             .expect("the connection can be closed");
     }
 
-    /// The socket itself, for those who read and write at the same time.
+    /// The socket itself, to read and write at the same time.
     pub(crate) fn into_socket(self) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
         self.socket
     }
 
-    /// The bare TCP stream, to do what no client does.
+    /// The raw TCP stream, to do what no client does.
     pub(crate) fn stream(&self) -> &TcpStream {
         match self.socket.get_ref() {
             MaybeTlsStream::Plain(stream) => stream,

@@ -1,4 +1,4 @@
-//! Who is silent is pinged, and who stays silent is let go.
+//! Silent clients are pinged, and disconnected if they stay silent.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ async fn a_client_that_stays_silent_is_closed_with_4002_as_an_unexpected_disconn
         .await;
     node.until_metric("wss_closes_total{code=\"idle\"} ", |closes| closes == 1.0)
         .await;
-    // Without the client's answer too, its place is free again in bounded time.
+    // Even without the client's answer, its slot is free again after a bounded time.
     node.until_metric("wss_active_connections ", |open| open == 0.0)
         .await;
 }
@@ -65,7 +65,7 @@ async fn any_frame_is_a_sign_of_life() {
     for sign in signs {
         lively.push((RawClient::connect(&node, "lively").await, sign));
     }
-    // Came after the lively ones, and is gone before them.
+    // It connected after the active clients, and is disconnected before them.
     let mut silent = RawClient::connect(&node, "silent").await;
     let closed = silent.closed();
     let mut closed = std::pin::pin!(closed);
@@ -75,7 +75,8 @@ async fn any_frame_is_a_sign_of_life() {
         }
         tokio::select! {
             code = &mut closed => break code,
-            // Silence takes time. A busy machine may make this far longer, and still shorter than what counts as silence.
+            // Silence takes time. On a busy machine this pause may be far longer, but it is still shorter than the
+            // limit.
             () = sleep(Duration::from_millis(20)) => {}
         }
     };

@@ -1,4 +1,4 @@
-//! What probes and scrapers ask of the same listener.
+//! The endpoints for probes and scrapers on the same listener.
 
 use crate::harness::{Node, WITH_CHAT};
 

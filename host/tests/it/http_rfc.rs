@@ -1,4 +1,4 @@
-//! HTTP as the RFCs have it (9110, 9112, 6455), and hosts that a stranger could make a browser take for his own.
+//! HTTP as the RFCs require (9110, 9112, 6455), and host names that an attacker could use against a browser.
 
 use crate::{
     harness::Node,
@@ -14,7 +14,7 @@ fn status(answer: &str) -> u16 {
     status.unwrap_or_else(|| panic!("no answer: {answer:?}"))
 }
 
-/// The status of an upgrade with these lines in place of `Host`, which is ended at once.
+/// The status of an upgrade with these lines instead of `Host`; the connection is closed at once.
 async fn upgrade_with(node: &Node, target: &str, lines: &str) -> u16 {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = node.tcp().await;
@@ -155,7 +155,7 @@ async fn what_is_no_upgrade_is_told_what_to_upgrade_to() {
 async fn http_2_is_answered_in_http_1_that_it_is_not_spoken() {
     let node = Node::start("").await;
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    // Its settings follow.
+    // The settings of HTTP/2 follow the preface.
     let answer = node.raw(&format!("{preface}\0\0\0\u{4}\0\0\0\0\0")).await;
     assert_eq!(status(&answer), 505, "{answer}");
     assert!(

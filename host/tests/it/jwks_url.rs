@@ -1,4 +1,4 @@
-//! Keys that a node fetches from `auth.jwks_url`, from a server in the test's own process.
+//! Keys that a node fetches from `auth.jwks_url`, which a server in the test process provides.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -14,7 +14,7 @@ use crate::{
     redis::tls,
 };
 
-/// An identity provider, which answers with the set that it was given last; none: 503.
+/// An identity provider that serves the key set it was given last; None makes it answer 503.
 async fn provider() -> (Endpoint, watch::Sender<Option<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
@@ -52,7 +52,7 @@ async fn keys_come_from_a_url_once_it_answers_and_a_new_one_with_the_first_token
     let (provider, answer) = provider().await;
     let auth = from_url(&format!("http://{}/jwks", provider.address));
     let node = Node::start(&format!("[auth]\nmode = \"jwt\"\n{auth}")).await;
-    // It serves, and reports that it cannot authenticate anybody.
+    // The node serves, and reports that it cannot authenticate anyone.
     let (code, reason) = node.get("/ready").await;
     assert_eq!(code, 503);
     assert!(reason.contains("keys"), "{reason}");
@@ -70,7 +70,7 @@ async fn keys_come_from_a_url_once_it_answers_and_a_new_one_with_the_first_token
     assert_eq!(node.get("/ready").await.0, 200);
     answer.send_replace(Some(JWKS.to_owned()));
     until_status(&node, &es256(Some("ec-1")), 101).await;
-    // The last good keys stay.
+    // The last good keys stay in use.
     answer.send_replace(None);
     assert_eq!(status(&node, &rs256(Some("rsa-1"))).await, 101);
 }
@@ -111,7 +111,7 @@ async fn the_server_of_a_url_proves_who_it_is_by_a_certificate_that_the_system_t
     ];
     let server = Server::start_with(&[], &config, &environment).await;
     until_status(&server, &rs256(Some("rsa-1")), 101).await;
-    // Another authority made other certificates: of this one nobody has heard.
+    // Certificates from another authority, which the node does not trust.
     let other = tempfile::tempdir().expect("a folder");
     tls::write_certificates(other.path());
     let ca = other.path().join(tls::CA);

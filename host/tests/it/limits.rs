@@ -1,4 +1,4 @@
-//! Each limit is gone over, and another connection keeps working.
+//! Each limit is exceeded, and another connection keeps working.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     raw::{BINARY, CONTINUATION, FIN, RawClient, TEXT, upgrade_head},
 };
 
-/// A frame of exactly so many bytes, with an `id`.
+/// A frame of exactly this many bytes, with an `id`.
 fn frame_of(bytes: usize) -> String {
     let frame = |text: &str| format!(r#"{{"type":"heartbeat","id":"1","payload":"{text}"}}"#);
     frame(&"x".repeat(bytes - frame("").len()))
@@ -28,7 +28,7 @@ async fn a_frame_of_the_limit_is_served_and_one_byte_more_closes_with_1009() {
     for (good, bad) in [
         (Message::text(good.clone()), Message::text(bad.clone())),
         (Message::binary(good), Message::binary(bad)),
-        // What is no text counts by its size too.
+        // Binary frames are limited by size too.
         (
             Message::binary(vec![0xff; 1024]),
             Message::binary(vec![0xff; 1025]),
@@ -64,7 +64,7 @@ async fn a_message_in_fragments_is_one_message_and_over_the_limit_closes_with_10
         let (_, answer) = ann.frame().await.unwrap().unwrap();
         assert!(answer.starts_with(br#"{"type":"ack""#));
     }
-    // Each fragment is under the limit.
+    // Each fragment is below the limit.
     ann.send(TEXT, &[b'x'; 1000]).await;
     ann.send(FIN | CONTINUATION, &[b'x'; 25]).await;
     assert_eq!(ann.closed().await, 1009);
@@ -76,8 +76,8 @@ async fn a_client_in_the_middle_of_a_huge_frame_sees_1009_and_no_reset() {
     let node = Node::start("").await;
     for _ in 0..5 {
         let mut ann = RawClient::connect(&node, "ann").await;
-        // More than the buffers of the system hold, so it is still being sent when the server has seen enough; and no more than
-        // a busy server reads and throws away in the time that it gives to a close.
+        // More than the system's socket buffers hold, so the client is still sending when the server has read enough;
+        // but no more than a busy server can read and discard within its time for a close.
         ann.send(FIN | BINARY, &vec![0; 12 << 20]).await;
         assert_eq!(ann.closed().await, 1009);
         ann.ended().await.expect("the connection is not reset");
@@ -88,7 +88,7 @@ async fn a_client_in_the_middle_of_a_huge_frame_sees_1009_and_no_reset() {
 async fn what_was_sent_before_a_frame_that_is_too_large_is_answered() {
     let node = Node::start("[limits]\nframe_bytes_max = \"1KiB\"").await;
     let mut ann = RawClient::connect(&node, "ann").await;
-    // Both arrive with one read.
+    // Both arrive in one read.
     let good = br#"{"type":"heartbeat","id":"first"}"#;
     let mut bytes = vec![0x81, 0x80 | good.len() as u8, 0, 0, 0, 0];
     bytes.extend(good);
@@ -132,7 +132,7 @@ async fn garbage_counts_as_messages_too() {
         for _ in 0..20 {
             ann.send_raw(garbage.clone()).await;
         }
-        // A slow machine may have made time for some of them.
+        // On a slow machine some of them may be within the rate.
         let mut codes = Vec::new();
         for _ in 0..20 {
             codes.push(ann.error_code().await);
@@ -171,7 +171,7 @@ async fn a_user_and_a_node_have_so_many_connections() {
 async fn an_upgrade_that_does_not_come_to_its_end_takes_no_place() {
     let node = Node::start("[limits]\nconnections_max = 1\nconnections_per_user_max = 1").await;
     for _ in 0..20 {
-        // Asked for, and not waited for.
+        // It sends a request and does not wait for the response.
         let mut ann = node.tcp().await;
         let request = upgrade_head("/ws?userId=ann") + "\r\n";
         ann.write_all(request.as_bytes()).await.unwrap();
@@ -195,22 +195,24 @@ async fn a_request_must_be_whole_in_time_and_takes_no_place_before() {
         while drips.write_all(b"x").await.is_ok() {
             tokio::select! {
                 _ = drips.read(&mut answer) => break,
-                // So slowly that it is the time that ends it, and not the length of the header.
+                // So slowly that the time limit applies, not the limit on the header length.
                 () = sleep(Duration::from_millis(5)) => {}
             }
         }
     };
     let mut ann = node.client("ann").await;
     ann.expect_silence().await;
-    timeout(PATIENCE, dripping).await.expect("who drips is cut");
+    timeout(PATIENCE, dripping)
+        .await
+        .expect("a client that drips is disconnected");
     for stream in [&mut nothing, &mut half] {
         let mut answer = Vec::new();
-        // The end, or a reset: in any case it is over.
+        // The end, or a reset: in either case it is closed.
         let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
             .await
-            .expect("who stops halfway is cut");
+            .expect("a client that stops halfway is disconnected");
     }
-    // What is open stays open.
+    // Open connections stay open.
     ann.expect_silence().await;
 }
 
@@ -223,7 +225,7 @@ async fn a_connection_is_in_so_many_rooms() {
     assert_eq!(ann.json().await["type"], "ack");
     ann.send(&join("b")).await;
     assert_eq!(ann.error_code().await, "too_many_rooms");
-    // A member joins again without taking another place.
+    // Joining a room again takes no further slot.
     ann.send(&join("a")).await;
     assert_eq!(ann.json().await["type"], "ack");
     bob.send(&join("b")).await;
@@ -237,7 +239,7 @@ async fn a_connection_is_in_so_many_rooms() {
 async fn names_of_rooms_and_users_have_at_most_255_bytes() {
     let node = Node::start("").await;
     let mut ann = node.client("ann").await;
-    // Bytes, not characters.
+    // The limit is in bytes, not characters.
     for longest in ["r".repeat(255), format!("{}r", "ä".repeat(127))] {
         let longer = format!("{longest}r");
         for (name, code) in [(&longest, None), (&longer, Some("invalid_room"))] {
@@ -274,11 +276,11 @@ async fn a_slow_reader_is_closed_with_4001_and_delays_nobody() {
     let flood =
         json!({"type": "x", "payload": "y".repeat(30_000), "receiverId": "slow", "id": "f"})
             .to_string();
-    // Until the buffers of the system and the outbox are full.
+    // Until the system's buffers and the outbox are full.
     loop {
         ann.send(&flood).await;
         let status = ann.json().await["payload"]["status"].clone();
-        // Whoever else is written to is not delayed by the one who does not read.
+        // A client that does not read does not delay messages to others.
         ann.send(r#"{"type":"x","payload":1,"receiverId":"bob"}"#)
             .await;
         assert_eq!(bob.json().await["payload"], 1);

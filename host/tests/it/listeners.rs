@@ -1,4 +1,4 @@
-//! Where what is served: the path of the WebSocket, and a listener of operators' own.
+//! Listeners: the path of the WebSocket, and a separate listener for operators.
 
 use crate::{
     harness::{Node, get},
@@ -74,7 +74,7 @@ async fn an_address_that_cannot_be_listened_on_is_said_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let insecure = ("SIGNALBOX_AUTH__ALLOW_INSECURE", "true");
     let listener = std::net::TcpListener::bind(&taken);
-    for (address, code, said) in [
+    for (address, code, expected) in [
         (taken.as_str(), 1, "another server is there"),
         ("192.0.2.77:8080", 1, "no such address"),
         ("::1:8080", 2, "write [::1]:8080"),
@@ -84,7 +84,7 @@ async fn an_address_that_cannot_be_listened_on_is_said_with_what_to_do() {
         let finished = run(dir.path(), &["run"], &[listen, insecure]).await;
         assert_eq!(finished.code, Some(code), "{address}: {}", finished.stderr);
         assert!(
-            finished.stderr.contains(said),
+            finished.stderr.contains(expected),
             "{address}: {}",
             finished.stderr
         );

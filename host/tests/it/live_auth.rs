@@ -1,4 +1,4 @@
-//! Keys and secrets change while the server runs: the next upgrade is judged by the new ones, and nobody is
+//! Keys and secrets change while the server runs: the next upgrade is checked against the new ones, and nobody is
 //! disconnected.
 
 use std::{
@@ -57,13 +57,13 @@ pub(crate) fn es256(kid: Option<&str>) -> String {
     )
 }
 
-/// A set with the RSA (0) or EC (1) key.
+/// A key set with the RSA (0) or EC (1) key.
 pub(crate) fn set(index: usize) -> String {
     let all: Value = serde_json::from_str(JWKS).expect("JSON");
     json!({ "keys": [all["keys"][index]] }).to_string()
 }
 
-/// The status that an upgrade with `token` is answered: 101 where it is let in.
+/// The status of an upgrade with `token`: 101 if it succeeds.
 pub(crate) async fn status(node: &Endpoint, token: &str) -> u16 {
     match node.upgrade(&format!("/ws?token={token}"), &[]).await {
         Ok((client, _)) => {
@@ -75,7 +75,7 @@ pub(crate) async fn status(node: &Endpoint, token: &str) -> u16 {
     }
 }
 
-/// Waits until upgrades with `token` are answered `wanted`.
+/// Waits until upgrades with `token` get the status `wanted`.
 pub(crate) async fn until_status(node: &Endpoint, token: &str, wanted: u16) {
     let answered = async {
         while status(node, token).await != wanted {
@@ -84,7 +84,7 @@ pub(crate) async fn until_status(node: &Endpoint, token: &str, wanted: u16) {
     };
     timeout(PATIENCE, answered)
         .await
-        .unwrap_or_else(|_| panic!("an upgrade was never answered {wanted}"));
+        .unwrap_or_else(|_| panic!("no upgrade got the status {wanted}"));
 }
 
 pub(crate) fn configure(node: &Node, auth: &str) {
@@ -213,7 +213,7 @@ async fn a_secret_in_a_file_of_its_own_is_trimmed_and_renewed() {
         write(TWO);
         until_status(&server, &hs256(TWO), 101).await;
         assert_eq!(status(&server, &hs256(ONE)).await, 401);
-        // What is no secret changes nothing.
+        // An invalid secret changes nothing.
         write("short");
         server
             .until_log("configuration refused, the old one stays in force")
@@ -282,7 +282,7 @@ async fn what_needs_a_restart_is_named_and_not_called_applied() {
     ] {
         assert!(line.contains(key), "{key}: {line}");
     }
-    // A change of something else is applied, and named apart from it.
+    // An unrelated change is applied, and reported separately.
     server.configure("[metrics]\nprometheus = false\n[limits]\nmessages_burst = 7\n");
     let line = server.until_log("configuration applied").await;
     assert!(line.contains("limits.messages_burst"), "{line}");
@@ -298,7 +298,7 @@ async fn what_needs_a_restart_is_named_and_not_called_applied() {
         1,
         "not the first change, which was for a restart alone"
     );
-    // And once nothing waits any more, nothing is said to wait.
+    // Once no change is pending any more, none is reported.
     server.configure("[limits]\nmessages_burst = 8\n");
     let mut log = server.follow_log();
     let both = log.wait_for(|lines| applied(lines) == 2);

@@ -1,4 +1,4 @@
-//! `platform.toml` changed while the server runs.
+//! Changes to `platform.toml` while the server runs.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::{
 
 const SLOW_CONSUMERS: &str = "wss_messages_dropped_total{reason=\"slow_consumer\"} ";
 
-/// Waits until the node has taken over a configuration in which at most `max` rooms may be joined by one connection.
+/// Waits until the node uses a configuration in which a connection may join at most `max` rooms.
 async fn until_rooms_max(node: &Node, max: usize) {
     loop {
         let mut probe = node.connect("probe", Some("signalbox.v1")).await.unwrap();
@@ -89,7 +89,7 @@ async fn a_changed_outbox_limit_holds_for_connections_that_exist() {
         b"[limits]\nrooms_per_connection_max = 2\noutbox_bytes_max = \"4KiB\"",
     );
     until_rooms_max(&node, 2).await;
-    // Bob reads nothing meanwhile: what his system takes off the server's hands is not unbounded.
+    // Bob reads nothing meanwhile: his socket buffers hold only a bounded amount.
     while node
         .metric(SLOW_CONSUMERS)
         .await
@@ -155,7 +155,7 @@ async fn a_key_that_needs_a_restart_is_named_and_left_as_it_was() {
     }
     server.until_log("configuration applied").await;
     assert!(!server.log().concat().contains(secret));
-    // What can change has changed, the rest has not.
+    // Settings that can change at run time have changed, the others have not.
     let mut bob = server.connect("bob", Some("signalbox.v1")).await.unwrap();
     let welcome = bob.json().await["payload"].clone();
     assert_eq!(
@@ -163,7 +163,7 @@ async fn a_key_that_needs_a_restart_is_named_and_left_as_it_was() {
         (&node, &json!(3))
     );
     assert_eq!(server.get("/metrics").await.0, 200);
-    // Once the file says again what the server started with, there is nothing to tell.
+    // Once the file matches the running configuration again, there is nothing to report.
     server.configure("[limits]\nrooms_per_connection_max = 4\n");
     loop {
         let mut cid = server.connect("cid", Some("signalbox.v1")).await.unwrap();
@@ -172,8 +172,8 @@ async fn a_key_that_needs_a_restart_is_named_and_left_as_it_was() {
         }
         cid.close().await;
     }
-    let told = |line: &&String| line.contains("take effect at the next start");
-    assert_eq!(server.log().iter().filter(told).count(), 1);
+    let is_pending = |line: &&String| line.contains("take effect at the next start");
+    assert_eq!(server.log().iter().filter(is_pending).count(), 1);
     ann.expect_silence().await;
 }
 
@@ -203,10 +203,10 @@ async fn a_broken_file_changes_nothing_and_is_told_with_line_and_key() {
         Some(1.0)
     );
     ann.expect_silence().await;
-    // Half a file is no file.
+    // An incomplete file is rejected.
     server.configure("[limits\n");
     server.until_log("platform.toml:1:").await;
-    // And a good one is taken over again.
+    // A valid one is applied again.
     server.configure("[limits]\nrooms_per_connection_max = 5\n");
     server.until_log("configuration applied").await;
     let mut cid = server.connect("cid", Some("signalbox.v1")).await.unwrap();
@@ -232,7 +232,7 @@ async fn sighup_reads_the_configuration_and_the_plugins_again() {
         };
         tokio::time::timeout(crate::harness::PATIENCE, applied)
             .await
-            .expect("the hangup was heard");
+            .expect("SIGHUP was handled");
         ann.expect_silence().await;
     }
 }

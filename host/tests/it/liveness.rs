@@ -1,4 +1,4 @@
-//! Slow clients are alive, silent ones give their places up, and messages must come to their end.
+//! Slow clients count as alive, silent ones lose their slots, and messages must be completed in time.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::{
     raw::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RawClient, TEXT},
 };
 
-/// Between two signs of life.
+/// The interval between two signs of life.
 const PAUSE: Duration = Duration::from_millis(20);
 
 const IMPATIENT: &str = "[server]\nping_interval = \"900ms\"\nidle_timeout = \"1s\"\n";
 
-/// Calls `sign` again and again until a client that came later and is silent was closed for it.
+/// Calls `sign` repeatedly until a client that connected later was closed for its silence.
 async fn longer_than_silence(node: &Node, mut sign: impl AsyncFnMut()) {
     let mut silent = RawClient::connect(node, "silent").await;
     let mut closed = std::pin::pin!(silent.closed());
@@ -24,14 +24,14 @@ async fn longer_than_silence(node: &Node, mut sign: impl AsyncFnMut()) {
         sign().await;
         tokio::select! {
             code = &mut closed => break code,
-            // Silence is measured, so time has to pass.
+            // This test measures silence, so time has to pass.
             () = sleep(PAUSE) => {}
         }
     };
     assert_eq!(code, 4002);
 }
 
-/// The next frame is the ack of `id`, past pings.
+/// Checks that the next frame is the ack of `id`, ignoring pings.
 async fn expect_ack(client: &mut RawClient, id: &str) {
     loop {
         let (kind, payload) = client.frame().await.unwrap().unwrap();
@@ -116,7 +116,7 @@ async fn a_client_that_reads_slowly_and_steadily_is_not_idle() {
 async fn a_message_that_does_not_come_to_its_end_in_time_is_closed_with_4005() {
     let node = Node::start("[limits]\nmessage_time_max = \"300ms\"").await;
     let mut bob = node.client("bob").await;
-    // A part of a header, of a frame, and of a message; the last one goes on for ever.
+    // A partial header, a partial frame, and a partial message; the last one never ends.
     for begun in [&[FIN | TEXT][..], &[FIN | TEXT, 0x85, 0, 0, 0, 0, b'x']] {
         let mut ann = RawClient::connect(&node, "ann").await;
         ann.send_bytes(begun).await;
@@ -146,7 +146,7 @@ async fn unfinished_messages_of_all_clients_are_bounded_and_others_are_served() 
     ann.send(TEXT, br#"{"type":"heartbeat","id":"whole","payload":""#)
         .await;
     ann.send(CONTINUATION, &[b'x'; 30_000]).await;
-    // Everything before is taken in once the server answers.
+    // Once the server answers, it has read everything before.
     ann.send(FIN | PING, b"").await;
     ann.frame().await.unwrap().unwrap();
     let mut bob = RawClient::connect(&node, "bob").await;
@@ -173,7 +173,7 @@ async fn sockets_that_never_answer_give_their_places_to_a_client_that_returns() 
     let (mut one, mut two) = (node.client("ann").await, node.client("ann").await);
     let answer = node.refused("/ws?userId=ann", &[]).await;
     assert_eq!(answer.status, 429);
-    // Those that are alive answer the ping, and the dead one's place is given away in bounded time.
+    // The live ones answer the ping, and the slot of the dead one is reused after a bounded time.
     let mut three = loop {
         one.expect_silence().await;
         two.expect_silence().await;
@@ -201,7 +201,7 @@ async fn a_process_that_was_stopped_reads_what_is_there_before_it_gives_clients_
     talks
         .send(FIN | TEXT, br#"{"type":"heartbeat","id":"meanwhile"}"#)
         .await;
-    // Longer than silence may last.
+    // Longer than the limit on silence.
     sleep(Duration::from_secs(3)).await;
     server.signal(Signal::CONT);
     expect_ack(&mut talks, "meanwhile").await;

@@ -1,4 +1,4 @@
-//! A server in a process of its own whose log is read: for what it says of plugins, and what it takes.
+//! A server in a separate process whose JSON log can be read, and whose memory can be measured.
 
 use std::ops::Deref;
 
@@ -13,7 +13,7 @@ use crate::{
 /// A server that logs JSON.
 pub(crate) struct Logged {
     server: Server,
-    /// The command that starts it, and those after it in the same folder.
+    /// The command that starts it, and later servers in the same folder.
     through: Vec<String>,
 }
 
@@ -31,7 +31,8 @@ impl Logged {
         Self::start_through(Vec::new(), folder(files), config).await
     }
 
-    /// The same in a folder with its files, started by the command `through`, which becomes what is appended to it.
+    /// A server in a folder with its files, started by the command `through`, to which the server's command line is
+    /// appended.
     pub(crate) async fn start_through(
         through: Vec<String>,
         dir: tempfile::TempDir,
@@ -45,24 +46,24 @@ impl Logged {
         Self::start_in(through, dir, &[]).await
     }
 
-    /// Ends it at once, and starts another one in the same folder.
+    /// Kills it, and starts another one in the same folder.
     pub(crate) async fn restart(self) -> Self {
         self.restart_with(&[]).await
     }
 
-    /// The same, with more in its environment.
+    /// Like [`Logged::restart`], with additional environment variables.
     pub(crate) async fn restart_with(self, environment: &[(&str, &str)]) -> Self {
         self.server.signal(Signal::KILL);
         self.start_after_end(environment).await
     }
 
-    /// Ends it at once, and waits until it has.
+    /// Kills it, and waits until it has ended.
     pub(crate) async fn kill(&mut self) {
         self.server.signal(Signal::KILL);
         self.server.exit().await;
     }
 
-    /// Waits for its end, and starts another one in the same folder.
+    /// Waits until it has ended, and starts another one in the same folder.
     pub(crate) async fn start_after_end(mut self, environment: &[(&str, &str)]) -> Self {
         self.server.exit().await;
         let empty = tempfile::tempdir().expect("a temporary folder");
@@ -88,17 +89,17 @@ impl Logged {
         }
     }
 
-    /// Replaces a file in its folder as careful tools do.
+    /// Replaces a file in its folder atomically.
     pub(crate) fn replace(&self, name: &str, bytes: &[u8]) {
         replace(self.server.dir.path(), name, bytes);
     }
 
-    /// Waits for a line of its log, which may be there already.
+    /// Waits for a line of its log, which may already be there.
     pub(crate) async fn until_line(&self, holds: impl Fn(&Value) -> bool) -> Value {
         self.until_lines(1, holds).await.swap_remove(0)
     }
 
-    /// Waits until its log has so many such lines, and returns all that it has by then.
+    /// Waits until its log has this many such lines, and returns all of them.
     pub(crate) async fn until_lines(
         &self,
         count: usize,
@@ -112,20 +113,20 @@ impl Logged {
         });
         timeout(PATIENCE, enough)
             .await
-            .unwrap_or_else(|_| panic!("{count} such lines did not come into the log"))
+            .unwrap_or_else(|_| panic!("the log did not reach {count} such lines"))
             .expect("the server runs");
         found
     }
 
-    /// The lines of its log until now.
+    /// The lines of its log so far for which `holds` is true.
     pub(crate) fn lines(&self, holds: impl Fn(&Value) -> bool) -> Vec<Value> {
         matching(&self.server.log(), holds)
     }
 
-    /// Bytes of its memory that are resident.
+    /// Its resident memory in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.id()))
-            .expect("the system tells");
+            .expect("/proc is readable");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib: u64 = line
             .and_then(|line| line.split_whitespace().next()?.parse().ok())
@@ -146,7 +147,7 @@ pub(crate) fn json_lines(lines: &[String]) -> Vec<Value> {
         .collect()
 }
 
-/// The message of a line of a log.
+/// The message of a log line.
 pub(crate) fn message(line: &Value) -> &str {
     line["message"].as_str().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What the log of a server says, and what it leaves out.
+//! The contents of the log, and what must not be in it.
 
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ async fn server(filter: &str) -> Server {
     Server::start_with(&[], CONFIG, &environment).await
 }
 
-/// The whole log of a server that is told to stop.
+/// Stops the server, and returns its whole log.
 async fn log_to_the_end(mut server: Server) -> Vec<Value> {
     server.signal(Signal::TERM);
     assert!(server.exit().await.success());

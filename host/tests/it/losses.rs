@@ -1,4 +1,4 @@
-//! Every message that was delivered into an outbox is written or counted as lost.
+//! Every message that was delivered into an outbox is either written or counted as lost.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::{
     raw::{CLOSE, RawClient, TEXT},
 };
 
-/// Sends to `slow`, who does not read, until it is full, and returns how many messages were delivered.
+/// Sends to `slow`, who does not read, until its outbox is full, and returns how many messages were delivered.
 async fn fill(node: &Node) -> f64 {
     let mut ann = node.client("ann").await;
     let text = "y".repeat(30_000);
@@ -43,7 +43,7 @@ async fn messages_thrown_away_with_the_outbox_of_a_slow_reader_are_counted_each_
             _ => {}
         }
     }
-    // The last one was never taken.
+    // The last message did not fit into the outbox, so it was lost too.
     let lost = delivered - read + 1.0;
     assert!(lost > 30.0, "the outbox held many: {lost}");
     node.until_metric("wss_active_connections ", |open| open == 1.0)
@@ -60,7 +60,7 @@ async fn messages_that_wait_for_a_connection_that_is_lost_are_counted() {
     let slow = node.client("slow").await;
     let mut ann = node.client("ann").await;
     let text = "y".repeat(60_000);
-    // More than the buffers of the system hold.
+    // More than the system's socket buffers hold.
     for id in 0..300 {
         let message =
             json!({"type": "x", "payload": text, "receiverId": "slow", "id": id.to_string()});
@@ -89,7 +89,7 @@ async fn messages_that_a_closed_client_does_not_take_in_time_are_counted() {
         ann.send(&message.to_string()).await;
         assert_eq!(ann.json().await["payload"]["status"], "delivered");
     }
-    // It closes, and reads nothing of what waits before the answer.
+    // It sends a close, and does not read what is queued before the answer.
     slow.send(0x80 | CLOSE, &1000_u16.to_be_bytes()).await;
     node.until_metric(
         "wss_messages_dropped_total{reason=\"close_timeout\"} ",

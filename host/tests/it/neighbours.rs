@@ -1,4 +1,4 @@
-//! A plugin that misbehaves all the time does not disturb others.
+//! A plugin that constantly misbehaves does not affect others.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use crate::{
     logged::Logged,
 };
 
-/// The plugin sees everything but messages of type `free`.
+/// The plugin sees everything except messages of type `free`.
 const CONFIG: &str = r#"
 [limits]
 messages_per_second = 0
@@ -32,7 +32,7 @@ memory_max = "8MiB"
 /// Messages that a pair exchanges while others misbehave.
 const MESSAGES: usize = 300;
 
-/// Sends itself messages of a type, one after another, and says how long each took.
+/// Sends itself messages of a type, one after another, and returns how long each took.
 async fn exchange(client: &mut Client, user: &str, event_type: &str) -> Vec<Duration> {
     let mut times = Vec::with_capacity(MESSAGES);
     for number in 0..MESSAGES {
@@ -50,7 +50,7 @@ fn p99(times: &[Duration]) -> Duration {
     times[times.len() * 99 / 100]
 }
 
-/// Has the plugin misbehave without a pause until it is told to stop.
+/// Makes the plugin misbehave without a pause until `stop` is set.
 async fn misbehave(mut client: Client, fault: &str, stop: Arc<AtomicBool>, count: Arc<AtomicU64>) {
     let message = json!({"type": format!("hostile.{fault}")}).to_string();
     while !stop.load(Ordering::Relaxed) {
@@ -60,9 +60,9 @@ async fn misbehave(mut client: Client, fault: &str, stop: Arc<AtomicBool>, count
     }
 }
 
-/// Exchanges messages through the plugin and through none, alone and beside clients that have the plugin do `faults`, until
-/// so many of those have failed. Prints how long they took, and asserts that all came.
-async fn beside(faults: &[&'static str], failures: u64) {
+/// Exchanges messages through the plugin and around it, first alone and then alongside clients that trigger `faults`,
+/// until this many calls have failed. Prints how long the messages took, and asserts that all arrived.
+async fn exchange_alongside(faults: &[&'static str], failures: u64) {
     let server = Logged::start(&[("hostile.wasm", &component("hostile"))], CONFIG).await;
     let node = &server;
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
@@ -88,24 +88,24 @@ async fn beside(faults: &[&'static str], failures: u64) {
     for culprit in culprits {
         culprit.await.unwrap();
     }
-    for (name, calm, beside) in [("through", &calm[0], &through), ("free", &calm[1], &free)] {
-        let (calm, beside) = (p99(calm), p99(beside));
+    for (name, calm, loaded) in [("through", &calm[0], &through), ("free", &calm[1], &free)] {
+        let (calm, loaded) = (p99(calm), p99(loaded));
         println!(
-            "{name}: p99 {calm:?} alone, {beside:?} beside {} failures by {faults:?}, {:.1} times",
+            "{name}: p99 {calm:?} alone, {loaded:?} alongside {} failures by {faults:?}, {:.1} times",
             count.load(Ordering::Relaxed),
-            beside.as_secs_f64() / calm.as_secs_f64()
+            loaded.as_secs_f64() / calm.as_secs_f64()
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_that_loop_without_end_leave_the_messages_of_others_alone() {
-    beside(&["loop", "loop", "loop"], 3).await;
+    exchange_alongside(&["loop", "loop", "loop"], 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_that_trap_without_a_pause_leave_the_messages_of_others_alone() {
-    beside(&["panic"], 10).await;
+    exchange_alongside(&["panic"], 10).await;
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn a_plugin_without_a_version_lets_nobody_past_it_and_heals() {
     let mut ann = node.client("ann").await;
     ann.send(r#"{"type":"join","room":"a","id":"1"}"#).await;
     assert_eq!(ann.json().await["type"], "ack");
-    // From now on it may be the one that decides about connections and rooms.
+    // From now on the plugin may also decide about connections and rooms.
     node.replace("platform.toml", config("reject").as_bytes());
     node.until_metric(
         "wss_plugin_swaps_total{plugin=\"hostile\",outcome=\"refused\"} ",

@@ -1,4 +1,4 @@
-//! How many instances a plugin has: as many as its load needs, within its bounds.
+//! The number of instances of a plugin: as many as its load needs, within its bounds.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     runtime::{FILE_BYTES_MAX, live, loader_with, message, plugin},
 };
 
-/// A plugin with `min` to `max` instances, those that nobody uses being given back after a tenth of a second.
+/// A plugin with `min` to `max` instances; idle ones are released after a tenth of a second.
 async fn start(
     bytes: &[u8],
     config: &str,
@@ -61,7 +61,7 @@ async fn instances_come_with_the_load_within_bounds_and_go_when_nobody_needs_the
             })
         })
         .collect();
-    // All that there may be are in use, and two calls wait.
+    // The maximum number of instances is in use, and two calls wait.
     until_size(&version, (0, 3)).await;
     let entry = signalbox::plugin::StoreEntry {
         key: "gate",
@@ -73,7 +73,7 @@ async fn instances_come_with_the_load_within_bounds_and_go_when_nobody_needs_the
         call.unwrap();
     }
     until_size(&version, (1, 1)).await;
-    // Their memory is given back a moment later, off the path.
+    // Their memory is released a moment later, outside the message path.
     until("the others are gone", async || {
         (version.stats().instances() == 1).then_some(())
     })

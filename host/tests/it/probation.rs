@@ -1,4 +1,4 @@
-//! A version that fails after it went live gives way to the one before, by itself.
+//! A version that fails after it went live is rolled back automatically.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::{
     versions::until_kept,
 };
 
-/// No time ends a trial: only calls do.
+/// Only calls end a trial, not time.
 const BY_CALLS: &str = "[plugin_probation]\ntime = \"1h\"\n";
 
 async fn start(more: &str) -> Logged {
@@ -20,10 +20,10 @@ async fn start(more: &str) -> Logged {
     Logged::start(&[("stamp.wasm", &stamped("1"))], &config).await
 }
 
-/// Sends `count` messages, at which the version that marks so traps.
+/// Sends `count` messages at which the version with this mark traps.
 pub(crate) async fn send_traps(client: &mut Client, mark: &str, count: usize) {
     for _ in 0..count {
-        // With an ID it is answered in any case, also by a version that does not trap.
+        // A message with an ID is always answered, also by a version that does not trap.
         let message =
             json!({"type": "x", "id": "t", "payload": {"trap": mark}, "receiverId": "nobody"});
         client.send(&message.to_string()).await;
@@ -31,7 +31,7 @@ pub(crate) async fn send_traps(client: &mut Client, mark: &str, count: usize) {
     }
 }
 
-/// The same from several users: `count` in all.
+/// Like [`send_traps`], from several users: `count` messages in total.
 async fn all_send_traps(server: &Logged, mark: &str, count: usize) {
     const USERS: [&str; 4] = ["u1", "u2", "u3", "u4"];
     for user in USERS {
@@ -74,7 +74,7 @@ async fn a_version_that_traps_gives_way_by_itself_and_says_so_everywhere() {
     );
     assert_eq!(server.metric(&swaps("live")).await, Some(2.0));
 
-    // Neither a push nor a start brings it back, unless somebody insists.
+    // Neither a push nor a start brings it back, unless it is forced.
     let again = push(&server, &stamped("2")).await;
     assert_eq!((again.status, again.error()), (409, "rolled_back"));
     until_kept(&server).await;
@@ -87,7 +87,7 @@ async fn a_version_that_traps_gives_way_by_itself_and_says_so_everywhere() {
     assert_eq!(push_by_force(&server, &stamped("2")).await.status, 200);
     let mut ann = server.reachable("ann").await;
     assert_eq!(mark(&mut ann).await, "a:STAMP-0000000002");
-    // Which ends it: it may be gone back to, and pushed.
+    // That ends it: the version can be rolled back to, and pushed.
     assert_eq!(push(&server, &stamped("1")).await.status, 200);
     assert_eq!(push(&server, &stamped("2")).await.status, 200);
 }
@@ -102,7 +102,7 @@ async fn a_file_that_failed_is_passed_over_until_its_bytes_change() {
         .await;
     all_send_traps(&server, "a:STAMP-0000000002", 20).await;
     until_rolled_back(&server, 1.0).await;
-    // Touched, and asked for by a signal and by hand.
+    // The file is touched, and reloaded by a signal and by hand.
     server.replace("stamp.wasm", &stamped("2"));
     assert_eq!(post(&server, "reload").await.body["reason"], "held");
     server.signal(Signal::HUP);
@@ -114,13 +114,13 @@ async fn a_file_that_failed_is_passed_over_until_its_bytes_change() {
     let server = server.restart().await;
     let mut ann = server.reachable("ann").await;
     assert_eq!(mark(&mut ann).await, "a:STAMP-0000000001");
-    // Another file, and the first one again.
+    // Another file, and then the first one again.
     server.replace("stamp.wasm", &stamped("3"));
     server
         .until_metric(&swaps("live"), |live| live == 2.0)
         .await;
     server.replace("stamp.wasm", &stamped("2"));
-    until("the file was looked at", async || {
+    until("the file was checked", async || {
         (post(&server, "reload").await.body["reason"] == "rolled_back").then_some(())
     })
     .await;
@@ -145,7 +145,7 @@ async fn a_configuration_that_fails_gives_way_with_the_component_that_stays() {
     until_rolled_back(&server, 1.0).await;
     assert_eq!(mark(&mut ann).await, "a:STAMP-0000000001");
     assert_eq!(post(&server, "reload").await.body["reason"], "held");
-    // A third one is tried.
+    // A third version is tried.
     let third = crate::harness::with_plugin_cache(&format!("{}{BY_CALLS}", config("c")));
     server.replace("platform.toml", third.as_bytes());
     server
@@ -171,7 +171,7 @@ async fn accidents_do_not_count_and_after_its_calls_a_version_is_live_for_good()
     .await;
     let passed = |line: &Value| message(line) == "probation passed";
     assert_eq!(server.until_lines(1, passed).await.len(), 1);
-    // What comes later is no longer a matter of the swap.
+    // Later failures are no longer attributed to the swap.
     all_send_traps(&server, "a:STAMP-0000000002", 60).await;
     assert_eq!(mark(&mut ann).await, "a:STAMP-0000000002");
     assert_eq!(server.metric(&swaps("rolled_back")).await, Some(0.0));
@@ -183,13 +183,13 @@ async fn where_the_version_before_does_not_start_an_earlier_one_comes_back() {
     for number in ["2", "3"] {
         assert_eq!(push(&server, &stamped(number)).await.status, 200);
     }
-    // After a restart all but the live one are on disk alone.
+    // After a restart, all versions except the live one are only on disk.
     let second = plugin(&server).await["versions"][1]["sha256"].clone();
     let server = server.restart().await;
     let name = format!("{}.wasm", second.as_str().expect("a sha256"));
     let folder = server.dir.path().join(".signalbox/versions/stamp");
     std::fs::write(folder.join(name), b"damaged").expect("the file is written");
-    // Gone back to by hand, the third is on probation, and the damaged second is the next in line.
+    // After a rollback by hand, the third version is on probation, and the next in line is the damaged second one.
     assert_eq!(push(&server, &stamped("4")).await.status, 200);
     assert_eq!(post(&server, "rollback").await.status, 200);
     all_send_traps(&server, "a:STAMP-0000000003", 20).await;

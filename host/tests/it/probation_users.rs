@@ -1,4 +1,5 @@
-//! A version is taken back for several users whose calls the version before survives, and never for one client alone.
+//! A version is rolled back for several users whose calls succeed on the version before it, and never for one client
+//! alone.
 
 use serde_json::{Value, json};
 
@@ -14,7 +15,7 @@ use crate::{
 
 const USERS: [&str; 4] = ["u1", "u2", "u3", "u4"];
 
-/// No time ends a trial: only calls do.
+/// Only calls end a trial, not time.
 async fn start(more: &str) -> Node {
     let config = format!(
         "[limits]\nmessages_per_second = 0\n[plugin_probation]\ntime = \"1h\"\n{more}{}",
@@ -29,7 +30,7 @@ fn mark_of(version: &str) -> String {
 
 /// The evidence against the live version, once all failed calls were replayed.
 async fn evidence(node: &Node) -> Value {
-    until("nothing is to be asked again", async || {
+    until("all failed calls were replayed", async || {
         let shown = plugin(node).await;
         let evidence = shown["versions"][0]["evidence"].clone();
         (evidence["open"] == false).then_some(evidence)
@@ -63,7 +64,7 @@ async fn one_client_among_few_others_counts_for_no_more_than_they_do() {
     let node = start("").await;
     let mut ann = node.reachable("ann").await;
     assert_eq!(push(&node, &stamped("2")).await.status, 200);
-    // Enough that go well for two accidents.
+    // Enough successful calls to tolerate two accidental failures.
     for _ in 0..100 {
         assert_eq!(mark(&mut ann).await, mark_of("2"));
     }
@@ -83,7 +84,7 @@ async fn one_client_among_few_others_counts_for_no_more_than_they_do() {
 async fn what_the_version_before_fails_at_too_speaks_against_neither() {
     let node = start("").await;
     let mut ann = node.reachable("ann").await;
-    // Both carry the mark at which they trap.
+    // Both versions carry the mark at which they trap.
     assert_eq!(push(&node, &stamped("1")).await.body["reason"], "live");
     let again = post(&node, "reload?force=true").await;
     assert_eq!(again.body["outcome"], "live");

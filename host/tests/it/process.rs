@@ -1,4 +1,4 @@
-//! The real binary: started in a folder of its own, signalled, and read.
+//! The real binary, run in a temporary folder: its signals, its output and its exit.
 
 use std::{
     io::{self, PipeReader, Write},
@@ -22,19 +22,19 @@ use tokio::{
 
 use crate::harness::{Endpoint, PATIENCE, folder, replace};
 
-/// What a finished command left.
+/// The exit code and output of a finished command.
 pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-/// `signalbox` in `dir` with nothing of this process's environment but the path.
+/// `signalbox` in `dir`, with nothing of this process's environment except `PATH`.
 fn signalbox(dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     signalbox_through(&[], dir, arguments, environment)
 }
 
-/// The same, started by the command `through`, which becomes what is appended to it.
+/// Like [`signalbox`], started by the command `through`, to which the command line of `signalbox` is appended.
 fn signalbox_through(
     through: &[String],
     dir: &Path,
@@ -43,7 +43,7 @@ fn signalbox_through(
 ) -> Command {
     let binary = env!("CARGO_BIN_EXE_signalbox").to_owned();
     let mut words = through.iter().chain([&binary]);
-    let mut command = Command::new(words.next().expect("one word at least"));
+    let mut command = Command::new(words.next().expect("at least one word"));
     command
         .args(words)
         .args(arguments)
@@ -71,7 +71,8 @@ pub(crate) async fn run(dir: &Path, arguments: &[&str], environment: &[(&str, &s
     }
 }
 
-/// A server whose standard error is a pipe that is full from the start, and the pipe's other end, which nobody reads.
+/// A server whose standard error is a pipe that is full from the start, and the other end of the pipe, which nobody
+/// reads.
 pub(crate) fn launch_with_full_log(
     dir: &Path,
     environment: &[(&str, &str)],
@@ -85,14 +86,14 @@ pub(crate) fn launch_with_full_log(
     (child.expect("the server starts"), reader)
 }
 
-/// Waits until the reader does something else. Never ends if it does not, and the test has let go of the server.
+/// Waits until the reader changes its behaviour. Waits forever if the test has dropped the server without a change.
 async fn until_not(does: &mut watch::Receiver<LogReader>, what: LogReader) {
     if does.wait_for(|does| *does != what).await.is_err() {
         std::future::pending().await
     }
 }
 
-/// A server in a process of its own.
+/// A server in a separate process.
 pub(crate) struct Server {
     endpoint: Endpoint,
     pub(crate) dir: tempfile::TempDir,
@@ -101,11 +102,11 @@ pub(crate) struct Server {
     reader: watch::Sender<LogReader>,
 }
 
-/// The reader of a server's standard error.
+/// The behaviour of the reader of a server's standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogReader {
     Reads,
-    /// It keeps the pipe, which fills up.
+    /// It keeps the pipe open without reading, so the pipe fills up.
     Stalls,
     /// It closes the pipe.
     Leaves,
@@ -125,7 +126,7 @@ impl Server {
         Self::start_with(&[], config, &[("WSS_PORT", "0")]).await
     }
 
-    /// The same with more files, and with exactly this environment.
+    /// Like [`Server::start`], with more files, and with exactly this environment.
     pub(crate) async fn start_with(
         files: &[(&str, &[u8])],
         config: &str,
@@ -147,7 +148,7 @@ impl Server {
         server
     }
 
-    /// The same, without waiting until it listens.
+    /// Like [`Server::start_with`], without waiting until it listens.
     pub(crate) fn launch(
         files: &[(&str, &[u8])],
         config: &str,
@@ -163,7 +164,7 @@ impl Server {
         Self::launch_through(&[], dir, environment)
     }
 
-    /// The same, started by the command `through`, which becomes what is appended to it.
+    /// Like [`Server::launch_in`], started by the command `through`, to which the server's command line is appended.
     pub(crate) fn launch_through(
         through: &[String],
         dir: tempfile::TempDir,
@@ -190,7 +191,7 @@ impl Server {
                     }
                 };
                 let Ok(Some(line)) = line else { break };
-                // Shown where a test fails.
+                // Shown if a test fails.
                 println!("{line}");
                 sender.send_modify(|lines: &mut Vec<String>| lines.push(line));
             }
@@ -216,23 +217,22 @@ impl Server {
         let found = log.wait_for(|lines| lines.iter().any(|line| line.contains(text)));
         let lines = timeout(PATIENCE, found)
             .await
-            .unwrap_or_else(|_| panic!("the log does not say: {text}"))
-            .unwrap_or_else(|_| panic!("the server ended and did not say: {text}"));
+            .unwrap_or_else(|_| panic!("the log does not contain: {text}"))
+            .unwrap_or_else(|_| panic!("the server exited without logging: {text}"));
         let line = lines.iter().find(|line| line.contains(text));
         line.expect("it was found").clone()
     }
 
-    /// The lines of the log, and more as they come.
+    /// The lines of the log, updated as they arrive.
     pub(crate) fn follow_log(&self) -> watch::Receiver<Vec<String>> {
         self.log.clone()
     }
 
-    /// The number of its process.
+    /// Its process ID.
     pub(crate) fn id(&self) -> u32 {
         self.child.id().expect("it runs")
     }
 
-    /// All lines of the log so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.borrow().clone()
     }
@@ -242,20 +242,20 @@ impl Server {
         kill_process(id.expect("a process id"), signal).expect("the signal is sent");
     }
 
-    /// Tells the reader of its log what to do. All of them read at first.
+    /// Sets the behaviour of the log reader, which reads at first.
     pub(crate) fn let_log_reader(&self, does: LogReader) {
         self.reader.send_replace(does);
     }
 
-    /// Waits for its end.
+    /// Waits until it has exited.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         timeout(PATIENCE, self.child.wait())
             .await
             .expect("the server ends")
-            .expect("its end is told")
+            .expect("the exit status is known")
     }
 
-    /// Waits for its end, and for the rest of its log.
+    /// Waits until it has exited, and reads the rest of its log.
     pub(crate) async fn exit(&mut self) -> ExitStatus {
         let status = self.ended().await;
         let rest = async { while self.log.changed().await.is_ok() {} };

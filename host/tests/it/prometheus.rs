@@ -1,4 +1,4 @@
-//! A real Prometheus with the configuration of `deploy/`: it scrapes nodes, answers every query of the dashboard, and
+//! A real Prometheus with the configuration from `deploy/`: it scrapes nodes, answers every query of the dashboard, and
 //! raises the alarms.
 
 use std::{
@@ -16,10 +16,10 @@ use crate::{
     guests::{PATIENT, component, stamped},
     harness::{Endpoint, Node, get},
     redis::{Server as Redis, free_port, until},
-    redis_fleet::{Peer, config, until_ready},
+    redis_nodes::{Peer, config, until_ready},
 };
 
-/// A server that scrapes. It ends with this value.
+/// A running Prometheus, which ends when this value is dropped.
 struct Prometheus {
     endpoint: Endpoint,
     _dir: tempfile::TempDir,
@@ -27,7 +27,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// One that scrapes `targets` and looks at its rules five times a second.
+    /// A Prometheus that scrapes `targets` and evaluates its rules five times a second.
     async fn start(targets: &[SocketAddr]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let file = dir.path().join("prometheus.yml");
@@ -55,7 +55,7 @@ impl Prometheus {
                 (status == 200).then_some(true)
             })
             .await;
-            // Where it ended, somebody else was faster at the port.
+            // If it exited, another process took the port first.
             if is_up {
                 return Self {
                     endpoint: Endpoint { address },
@@ -66,9 +66,9 @@ impl Prometheus {
         }
     }
 
-    /// What it answers at this path of its API.
+    /// The response of its API at this path.
     async fn api(&self, path: &str) -> Value {
-        // By the older version it sends the answer in one piece.
+        // With HTTP/1.0 the response is not chunked.
         let answer = self
             .endpoint
             .http(&format!("GET /api/v1/{path} HTTP/1.0"))
@@ -78,13 +78,13 @@ impl Prometheus {
         body["data"].clone()
     }
 
-    /// The series that are the answer to `query`.
+    /// The resulting series of `query`.
     async fn query(&self, query: &str) -> Vec<Value> {
         let data = self.api(&format!("query?query={}", encoded(query))).await;
         data["result"].as_array().expect("a list").clone()
     }
 
-    /// The names of the alarms that are raised.
+    /// The names of the firing alarms.
     async fn alarms(&self) -> Vec<String> {
         let data = self.api("alerts").await;
         let alerts = data["alerts"].as_array().expect("a list").iter();
@@ -100,7 +100,7 @@ impl Prometheus {
     }
 }
 
-/// The configuration that is deployed, for other targets and with less patience.
+/// The deployed configuration, with other targets and shorter times.
 fn scraping(targets: &[SocketAddr]) -> String {
     let text = fs::read_to_string(deploy("prometheus/prometheus.yml")).expect("the file");
     let deployed = r#"["node-a:8080", "node-b:8080"]"#;
@@ -118,7 +118,7 @@ fn encoded(text: &str) -> String {
     text.bytes().map(byte).collect()
 }
 
-/// A query of the dashboard with what Grafana puts in, for times as short as those of this test.
+/// A query of the dashboard with Grafana's variables filled in, for ranges as short as those of this test.
 fn chosen(query: &str) -> String {
     query
         .replace("$__rate_interval", "3s")
@@ -139,7 +139,7 @@ fn plugins() -> String {
     plugin("follower", "") + &plugin("stamp", "store_calls_max = 10_000")
 }
 
-/// Talks over both nodes until it is dropped.
+/// Exchanges messages over both nodes until it is dropped.
 async fn talk(mut ann: Peer, mut bob: Peer) {
     let figures = json!([{"count": ["talks", 1]}, {"observe": ["size", 7.5]}]);
     for n in 0.. {
@@ -182,7 +182,7 @@ async fn a_real_prometheus_answers_every_query_and_raises_an_alarm() {
 
     let mut open: Vec<String> = panel_queries().iter().map(|query| chosen(query)).collect();
     assert!(open.len() > 50);
-    // What shows only what is not 0 may show nothing; all else must show something.
+    // Queries that show only values other than 0 may be empty; all others must have a result.
     let may_be_empty = |query: &str| query.ends_with(" > 0");
     until("every panel shows something", async || {
         let mut empty = Vec::new();
@@ -198,7 +198,7 @@ async fn a_real_prometheus_answers_every_query_and_raises_an_alarm() {
     .await;
     assert_eq!(prometheus.alarms().await, [""; 0]);
 
-    // A swap, and one that is refused.
+    // A swap, and a refused one.
     let annotation = |name: &str| {
         let found = annotation_queries()
             .into_iter()
@@ -247,8 +247,8 @@ async fn promtool_finds_nothing_wrong_with_what_is_deployed() {
             .output()
             .await
             .expect("promtool is in PATH; `cargo xtask test` installs it");
-        let said = [checked.stdout, checked.stderr]
+        let output = [checked.stdout, checked.stderr]
             .map(|text| String::from_utf8_lossy(&text).into_owned());
-        assert!(checked.status.success(), "{arguments:?}: {said:?}");
+        assert!(checked.status.success(), "{arguments:?}: {output:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Behind proxies: who the client is, and whom nobody believes.
+//! Behind proxies: which client address the server uses, and which proxies it trusts.
 
 use serde_json::Value;
 use tokio::{
@@ -13,7 +13,7 @@ use crate::{
     raw::{CLOSE, FIN, RawClient, upgrade_head},
 };
 
-/// A connection that came in with these bytes in front of its request, and these headers in it.
+/// A connection that sends these bytes before its request, which has these headers.
 async fn come_in(node: &Endpoint, user: &str, before: &[u8], headers: &str) -> TcpStream {
     let mut stream = node.tcp().await;
     let head = upgrade_head(&format!("/ws?userId={user}"));
@@ -26,7 +26,7 @@ async fn come_in(node: &Endpoint, user: &str, before: &[u8], headers: &str) -> T
     stream
 }
 
-/// The address that a node knows of a connection with these headers.
+/// The address that the node recorded for a connection with these headers.
 async fn seen(node: &Endpoint, user: &str, headers: &str) -> String {
     let _stream = come_in(node, user, b"", headers).await;
     let path = format!("/admin/connections?user={user}");
@@ -171,7 +171,7 @@ async fn the_proxy_protocol_says_whose_connection_it_is() {
     }
 }
 
-/// The address of a user's one connection, asked through the PROXY protocol.
+/// The address of a user's only connection, requested through the PROXY protocol.
 async fn address_of(node: &Endpoint, user: &str) -> String {
     loop {
         let answer = proxied(
@@ -230,7 +230,7 @@ async fn a_trusted_proxy_without_a_header_or_with_a_malformed_one_is_refused() {
             "{bad}: {answer}"
         );
     }
-    // One that never comes to its end is not waited for.
+    // The server does not wait for the rest of an incomplete header.
     let unfinished = node.raw("PROXY TCP4 203.0").await;
     assert_eq!(unfinished, "");
     let counted = async {
@@ -254,7 +254,7 @@ async fn nobody_else_may_send_the_header_and_speaks_http_without_it() {
         .raw("PROXY TCP4 6.6.6.6 10.0.0.1 1 2\r\nGET /health HTTP/1.1\r\nHost: a\r\n\r\n")
         .await;
     assert!(spoofed.starts_with("HTTP/1.1 400 "), "{spoofed}");
-    // Nor does the listener of operators, which no balancer is in front of.
+    // Nor does the operators' listener, which has no load balancer in front of it.
     let more = format!("{PROXY}\ninternal_listen = \"127.0.0.1:1\"");
     let node = Node::start_proxied(&trusting("\"127.0.0.1\"", &more)).await;
     assert_eq!(node.internal().get("/metrics").await.0, 200);

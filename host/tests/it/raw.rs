@@ -1,5 +1,5 @@
-//! A WebSocket client that does nothing by itself: it answers no ping and no close, and its frames are as odd as a test
-//! wants them.
+//! A WebSocket client without automatic behaviour: it answers no ping and no close, and sends frames as malformed as a
+//! test needs.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::harness::{Endpoint, PATIENCE};
 
-/// The first byte of a whole frame, by kind; without `FIN` a fragment follows.
+/// The FIN bit and the opcodes of a frame's first byte; without `FIN` the frame is a fragment.
 pub(crate) const FIN: u8 = 0x80;
 pub(crate) const CONTINUATION: u8 = 0;
 pub(crate) const TEXT: u8 = 1;
@@ -20,7 +20,7 @@ pub(crate) const CLOSE: u8 = 8;
 pub(crate) const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
 
-/// A request for an upgrade, up to where more headers could follow.
+/// A request for an upgrade; headers can be appended.
 pub(crate) fn upgrade_head(path: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -39,7 +39,7 @@ impl RawClient {
             .0
     }
 
-    /// The client that came in by the request `head`, and the head of the answer in lower case.
+    /// Connects with the request `head`, and returns the client and the head of the response in lower case.
     pub(crate) async fn open(endpoint: &Endpoint, head: &str) -> (Self, String) {
         let mut stream = BufReader::new(endpoint.tcp().await);
         stream
@@ -50,21 +50,21 @@ impl RawClient {
         while !answer.ends_with("\r\n\r\n") {
             let byte = timeout(PATIENCE, stream.read_u8()).await;
             answer.push(char::from(
-                byte.expect("an answer comes").expect("a whole head"),
+                byte.expect("an answer arrives").expect("a complete head"),
             ));
         }
         assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
         (Self { stream }, answer.to_lowercase())
     }
 
-    /// Sends a frame that starts with `first`, masked with zeros, which change nothing.
+    /// Sends a frame that starts with `first`, masked with zeros, so the payload is unchanged.
     pub(crate) async fn send(&mut self, first: u8, payload: &[u8]) {
         self.try_send(first, payload)
             .await
             .expect("the connection takes a frame");
     }
 
-    /// As [`send`](Self::send), where the server may be gone.
+    /// Like [`send`](Self::send), for a server that may have closed the connection.
     pub(crate) async fn try_send(&mut self, first: u8, payload: &[u8]) -> io::Result<()> {
         let mut frame = vec![first];
         match payload.len() {
@@ -91,7 +91,7 @@ impl RawClient {
             .expect("the connection takes bytes");
     }
 
-    /// The code of the close frame that comes while `bytes` are sent over and over.
+    /// Sends `bytes` repeatedly, and returns the code of the close frame.
     pub(crate) async fn closed_by_flood(self, bytes: Vec<u8>) -> u16 {
         let (receiving, mut sending) = self.stream.into_inner().into_split();
         let flood = tokio::spawn(async move { while sending.write_all(&bytes).await.is_ok() {} });
@@ -101,26 +101,28 @@ impl RawClient {
                 match read_frame(&mut receiving).await {
                     Ok(Some((CLOSE, payload))) => break close_code(&payload),
                     Ok(Some(_)) => {}
-                    other => panic!("a close frame was expected, not {other:?}"),
+                    other => panic!("expected a close frame, got {other:?}"),
                 }
             }
         };
-        let code = timeout(PATIENCE, code).await.expect("no close frame came");
+        let code = timeout(PATIENCE, code)
+            .await
+            .expect("a close frame arrives");
         flood.abort();
         code
     }
 
-    /// Kind and payload of the next frame; none at the end of the stream.
+    /// Opcode and payload of the next frame, or None at the end of the stream.
     ///
     /// # Errors
-    /// Where the connection was reset.
+    /// If the connection was reset.
     pub(crate) async fn frame(&mut self) -> io::Result<Option<(u8, Vec<u8>)>> {
         timeout(PATIENCE, read_frame(&mut self.stream))
             .await
-            .expect("no frame came")
+            .expect("a frame arrives")
     }
 
-    /// The code of the close frame, past whatever comes before it.
+    /// The code of the close frame; frames before it are skipped.
     pub(crate) async fn closed(&mut self) -> u16 {
         loop {
             match self.frame().await.expect("the connection is not reset") {
@@ -131,10 +133,10 @@ impl RawClient {
         }
     }
 
-    /// Waits for the end of the stream, past whatever comes before it.
+    /// Waits for the end of the stream; frames before it are skipped.
     ///
     /// # Errors
-    /// Where the connection was reset.
+    /// If the connection was reset.
     pub(crate) async fn ended(&mut self) -> io::Result<()> {
         while self.frame().await?.is_some() {}
         Ok(())

@@ -1,4 +1,4 @@
-//! Nodes of `websocket-app` share Redis with ours.
+//! `websocket-app` servers and our nodes share one Redis.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 use crate::{
     harness::PATIENCE,
     redis::{Cluster, Server, WebsocketApp, until},
-    redis_fleet::{Fleet, Outcome, Peer},
+    redis_nodes::{Nodes, Outcome, Peer},
 };
 
 const COMPAT: &str = "compat = \"websocket-app\"";
 
 async fn next(receiver: &mut UnboundedReceiver<String>) -> Value {
     let text = timeout(PATIENCE, receiver.recv()).await;
-    let text = text.expect("a message comes").expect("the server lives");
+    let text = text.expect("a message arrives").expect("the server lives");
     serde_json::from_str(&text).expect("a message is JSON")
 }
 
-async fn both_directions(fleet: &Fleet, other: &WebsocketApp) {
-    let mut ann = Peer::connect(&fleet.nodes[0], "ann").await;
-    let mut bob = Peer::connect(&fleet.nodes[1], "bob").await;
+async fn both_directions(cluster: &Nodes, other: &WebsocketApp) {
+    let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
+    let mut bob = Peer::connect(&cluster.nodes[1], "bob").await;
     let mut old = other.connect("old").await;
     for n in 0..50 {
         assert_eq!(ann.ask("old", n).await, Outcome::Delivered);
@@ -41,7 +41,7 @@ async fn both_directions(fleet: &Fleet, other: &WebsocketApp) {
         );
         assert_eq!(ann.delivery().await["payload"], n);
     }
-    // After disconnects on both sides.
+    // Disconnect on both sides.
     other.disconnect("old").await;
     bob.close().await;
     until("both are offline for each other", async || {
@@ -50,15 +50,15 @@ async fn both_directions(fleet: &Fleet, other: &WebsocketApp) {
     })
     .await;
     let mut old = other.connect("old").await;
-    let mut bob = Peer::connect(&fleet.nodes[1], "bob").await;
+    let mut bob = Peer::connect(&cluster.nodes[1], "bob").await;
     assert_eq!(ann.ask("old", 101).await, Outcome::Delivered);
-    // What was published while a route was remembered may still be on its way.
-    until("what was sent last comes", async || {
+    // Messages published while the old route was cached may still be in flight.
+    until("the last message arrives", async || {
         (next(&mut old).await["payload"] == 101).then_some(())
     })
     .await;
     assert!(other.send("old", "bob", "chat_message", &json!(102)).await);
-    until("what was sent last comes", async || {
+    until("the last message arrives", async || {
         (bob.delivery().await["payload"] == 102).then_some(())
     })
     .await;
@@ -67,28 +67,28 @@ async fn both_directions(fleet: &Fleet, other: &WebsocketApp) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_of_both_kinds_of_server_reach_each_other() {
     let server = Server::start().await;
-    let fleet = Fleet::start(2, &server.url(), COMPAT).await;
+    let cluster = Nodes::start(2, &server.url(), COMPAT).await;
     let other = WebsocketApp::start(&server.url()).await;
-    both_directions(&fleet, &other).await;
+    both_directions(&cluster, &other).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_of_both_kinds_of_server_reach_each_other_in_a_cluster_of_redis() {
-    let cluster = Cluster::start().await;
-    let fleet = Fleet::start(2, &cluster.urls(), COMPAT).await;
-    let other = WebsocketApp::start(&cluster.urls()).await;
-    both_directions(&fleet, &other).await;
+    let redis_cluster = Cluster::start().await;
+    let cluster = Nodes::start(2, &redis_cluster.urls(), COMPAT).await;
+    let other = WebsocketApp::start(&redis_cluster.urls()).await;
+    both_directions(&cluster, &other).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_a_lease_stays_in_a_route_as_long_as_its_user_is_online() {
     let server = Server::start().await;
-    let fleet = Fleet::start(1, &server.url(), COMPAT).await;
+    let cluster = Nodes::start(1, &server.url(), COMPAT).await;
     let other =
         WebsocketApp::start_refreshing_every(Duration::from_millis(100), &server.url()).await;
     let mut old = other.connect("old").await;
-    let mut ann = Peer::connect(&fleet.nodes[0], "ann").await;
-    // Longer than any answer of Redis is used.
+    let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
+    // Longer than any cached answer of Redis is used.
     let online = format!("user_online:old:{}", other.id());
     for n in 0..3 {
         assert_eq!(ann.ask("old", n).await, Outcome::Delivered);
@@ -98,15 +98,15 @@ async fn a_server_without_a_lease_stays_in_a_route_as_long_as_its_user_is_online
     let servers: Vec<String> = server.command(&["SMEMBERS", "user_servers:old"]).await;
     assert_eq!(servers, [other.id()]);
     assert_eq!(
-        fleet.nodes[0]
+        cluster.nodes[0]
             .metric("wss_redis_routes_pruned_total ")
             .await,
         Some(0.0)
     );
-    // It goes with the mark, as after a crash.
+    // The mark disappears with the server, as after a crash.
     drop(other);
     server.command::<()>(&["DEL", &online]).await;
-    until("the dead server is taken out", async || {
+    until("the dead server is removed", async || {
         ann.ask("old", 9).await;
         let servers: Vec<String> = server.command(&["SMEMBERS", "user_servers:old"]).await;
         servers.is_empty().then_some(())
@@ -118,9 +118,9 @@ async fn a_server_without_a_lease_stays_in_a_route_as_long_as_its_user_is_online
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mark_of_who_is_online_lives_as_long_as_the_last_connection() {
     let server = Server::start().await;
-    let fleet = Fleet::start(1, &server.url(), COMPAT).await;
-    let first = Peer::connect(&fleet.nodes[0], "ann").await;
-    let second = Peer::connect(&fleet.nodes[0], "ann").await;
+    let cluster = Nodes::start(1, &server.url(), COMPAT).await;
+    let first = Peer::connect(&cluster.nodes[0], "ann").await;
+    let second = Peer::connect(&cluster.nodes[0], "ann").await;
     let marks = async || -> Vec<String> { server.command(&["KEYS", "user_online:ann:n0-*"]).await };
     let [mark] = &marks().await[..] else {
         panic!("one mark for one server");
@@ -128,7 +128,7 @@ async fn a_mark_of_who_is_online_lives_as_long_as_the_last_connection() {
     let ttl: u64 = server.command(&["TTL", mark]).await;
     assert!((1..=60).contains(&ttl), "{ttl}");
     first.close().await;
-    let mut bob = Peer::connect(&fleet.nodes[0], "bob").await;
+    let mut bob = Peer::connect(&cluster.nodes[0], "bob").await;
     assert_eq!(bob.ask("ann", 1).await, Outcome::Delivered);
     assert_eq!(marks().await.len(), 1);
     second.close().await;
@@ -141,8 +141,8 @@ async fn a_mark_of_who_is_online_lives_as_long_as_the_last_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_with_and_without_compat_reach_each_other() {
     let cluster = Cluster::start().await;
-    let with = Fleet::start(1, &cluster.urls(), COMPAT).await;
-    let without = Fleet::start(1, &cluster.urls(), "").await;
+    let with = Nodes::start(1, &cluster.urls(), COMPAT).await;
+    let without = Nodes::start(1, &cluster.urls(), "").await;
     let mut ann = Peer::connect(&with.nodes[0], "ann").await;
     let mut bob = Peer::connect(&without.nodes[0], "bob").await;
     for n in 0..20 {
@@ -152,7 +152,7 @@ async fn nodes_with_and_without_compat_reach_each_other() {
         assert_eq!(ann.delivery().await["payload"], n);
     }
     assert!(
-        bob.take_until_told(&mut ann).await.is_empty(),
+        bob.take_until_marker(&mut ann).await.is_empty(),
         "nothing comes both ways"
     );
 }

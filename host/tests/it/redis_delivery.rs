@@ -1,4 +1,4 @@
-//! Nodes that are one through Redis: what is sent arrives.
+//! Delivery between nodes through Redis.
 
 use std::{collections::HashMap, path::Path};
 
@@ -9,15 +9,15 @@ use crate::{
     harness::Node,
     logged::Logged,
     redis::{Cluster, Options, Server, User, until},
-    redis_fleet::{Fleet, Outcome, Peer, Talk, by_sender, config, until_ready},
+    redis_nodes::{Nodes, Outcome, Peer, Talk, by_sender, config, until_ready},
 };
 
-/// Numbers that look like chance, the same ones in every run.
+/// Deterministic pseudo-random numbers, the same in every run.
 struct Chance(u64);
 
 impl Chance {
     fn below(&mut self, bound: usize) -> usize {
-        // Knuth's MMIX.
+        // The constants of Knuth's MMIX.
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -26,13 +26,13 @@ impl Chance {
     }
 }
 
-/// For a machine that is busier than any server should be.
+/// For a machine that is busier than a server should be.
 const PATIENT: &str = "command_timeout = \"10s\"";
 
-/// Every user sends `each` messages to users chosen by chance; each arrives once, in order.
-async fn random_pairs(fleet: &Fleet, users: usize, each: u64) {
+/// Every user sends `each` messages to random users; each message arrives once and in order.
+async fn random_pairs(cluster: &Nodes, users: usize, each: u64) {
     let names: Vec<String> = (0..users).map(|index| format!("user{index}")).collect();
-    let mut peers = fleet.peers(&names).await;
+    let mut peers = cluster.peers(&names).await;
     let mut chance = Chance(42);
     let mut expected: HashMap<(String, String), Vec<u64>> = HashMap::new();
     for n in 0..each {
@@ -51,56 +51,56 @@ async fn random_pairs(fleet: &Fleet, users: usize, each: u64) {
             .map(|((_, from), n)| (from.clone(), n.clone()))
             .collect();
         let count = mine.values().map(Vec::len).sum();
-        let came = peer.take(count).await;
-        assert_eq!(by_sender(&came), mine, "{}", peer.user);
+        let received = peer.take(count).await;
+        assert_eq!(by_sender(&received), mine, "{}", peer.user);
     }
-    // What comes beyond that came twice.
+    // Any further message would be a duplicate.
     let (first, rest) = peers.split_at_mut(1);
     for peer in rest {
-        assert!(peer.take_until_told(&mut first[0]).await.is_empty());
+        assert!(peer.take_until_marker(&mut first[0]).await.is_empty());
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_users_on_two_nodes_get_everything_once_and_in_order() {
     let server = Server::start().await;
-    let fleet = Fleet::start(2, &server.url(), PATIENT).await;
-    random_pairs(&fleet, 1000, 10).await;
+    let cluster = Nodes::start(2, &server.url(), PATIENT).await;
+    random_pairs(&cluster, 1000, 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_users_on_eight_nodes_get_everything_once_and_in_order() {
     let server = Server::start().await;
-    let fleet = Fleet::start(8, &server.url(), PATIENT).await;
-    random_pairs(&fleet, 1000, 10).await;
+    let cluster = Nodes::start(8, &server.url(), PATIENT).await;
+    random_pairs(&cluster, 1000, 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_on_a_cluster_of_redis_get_everything_once_and_in_order() {
-    let cluster = Cluster::start().await;
-    let fleet = Fleet::start(3, &cluster.urls(), PATIENT).await;
-    random_pairs(&fleet, 200, 10).await;
+    let redis_cluster = Cluster::start().await;
+    let cluster = Nodes::start(3, &redis_cluster.urls(), PATIENT).await;
+    random_pairs(&cluster, 200, 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_with_connections_on_several_nodes_gets_a_message_on_each() {
     let server = Server::start().await;
-    let fleet = Fleet::start(3, &server.url(), PATIENT).await;
-    let mut ann = Peer::connect(&fleet.nodes[0], "ann").await;
+    let cluster = Nodes::start(3, &server.url(), PATIENT).await;
+    let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     let mut bobs = [
-        Peer::connect(&fleet.nodes[0], "bob").await,
-        Peer::connect(&fleet.nodes[1], "bob").await,
-        Peer::connect(&fleet.nodes[2], "bob").await,
-        Peer::connect(&fleet.nodes[2], "bob").await,
+        Peer::connect(&cluster.nodes[0], "bob").await,
+        Peer::connect(&cluster.nodes[1], "bob").await,
+        Peer::connect(&cluster.nodes[2], "bob").await,
+        Peer::connect(&cluster.nodes[2], "bob").await,
     ];
     for n in 0..20 {
         assert_eq!(ann.ask("bob", n).await, Outcome::Delivered);
     }
     for bob in &mut bobs {
-        let came = bob.take_until_told(&mut ann).await;
-        let numbers: Vec<u64> = by_sender(&came).remove("ann").unwrap_or_default();
+        let received = bob.take_until_marker(&mut ann).await;
+        let numbers: Vec<u64> = by_sender(&received).remove("ann").unwrap_or_default();
         let expected: Vec<u64> = (0..20).collect();
-        // The last word for another one of them came in between.
+        // Besides the numbers, it contains the end marker that was sent for another connection of bob.
         assert_eq!(numbers[..20], expected);
     }
 }
@@ -108,9 +108,9 @@ async fn a_user_with_connections_on_several_nodes_gets_a_message_on_each() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_room_spans_nodes_and_ends_with_its_members() {
     let server = Server::start().await;
-    let fleet = Fleet::start(3, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(3, &server.url(), PATIENT).await;
     let names = ["ann", "bob", "cid", "dan"].map(str::to_owned);
-    let mut peers = fleet.peers(&names).await;
+    let mut peers = cluster.peers(&names).await;
     for peer in &mut peers {
         peer.join("r").await;
     }
@@ -119,15 +119,15 @@ async fn a_room_spans_nodes_and_ends_with_its_members() {
         assert_eq!(peers[0].ask_json(message(n)).await, Outcome::Delivered);
     }
     for peer in &mut peers {
-        let came: Vec<_> = peer
+        let received: Vec<_> = peer
             .take(21)
             .await
             .into_iter()
             .filter(|frame| frame["type"] == "test")
             .collect();
         let expected: Vec<u64> = (0..20).collect();
-        assert_eq!(by_sender(&came)["ann"], expected, "{}", peer.user);
-        assert_eq!(came[0]["room"], "r");
+        assert_eq!(by_sender(&received)["ann"], expected, "{}", peer.user);
+        assert_eq!(received[0]["room"], "r");
     }
     for peer in peers {
         peer.close().await;
@@ -142,24 +142,23 @@ async fn a_room_spans_nodes_and_ends_with_its_members() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ack_says_whether_a_node_holds_the_receiver() {
     let server = Server::start().await;
-    let fleet = Fleet::start(2, &server.url(), PATIENT).await;
-    let mut ann = Peer::connect(&fleet.nodes[0], "ann").await;
+    let cluster = Nodes::start(2, &server.url(), PATIENT).await;
+    let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     assert_eq!(ann.ask("bob", 0).await, Outcome::Offline);
-    let bob = Peer::connect(&fleet.nodes[1], "bob").await;
+    let bob = Peer::connect(&cluster.nodes[1], "bob").await;
     assert_eq!(ann.ask("bob", 1).await, Outcome::Delivered);
     bob.close().await;
-    until(
-        "the sender is told that nobody holds the user",
-        async || (ann.ask("bob", 2).await == Outcome::Offline).then_some(()),
-    )
+    until("the sender is told that the user is offline", async || {
+        (ann.ask("bob", 2).await == Outcome::Offline).then_some(())
+    })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_costs_at_most_one_command_where_the_route_is_known() {
     let server = Server::start().await;
-    let fleet = Fleet::start(2, &server.url(), PATIENT).await;
-    let mut talk = Talk::start(&fleet, 10).await;
+    let cluster = Nodes::start(2, &server.url(), PATIENT).await;
+    let mut talk = Talk::start(&cluster, 10).await;
     talk.rounds_delivered(1).await;
     server.reset_commandstats().await;
     let rounds = 200;
@@ -168,7 +167,7 @@ async fn a_message_costs_at_most_one_command_where_the_route_is_known() {
     let messages = (rounds * 20) as u64;
     let published = stats["publish"];
     let asked = ["smembers", "get"].map(|name| stats.get(name).copied().unwrap_or(0));
-    // Probes are published too, one a second by each node, and each of the 20 routes is asked for now and then.
+    // Probes are published too, one a second by each node, and each of the 20 routes is looked up now and then.
     assert!(published >= messages, "{stats:?}");
     assert!(published < messages + messages / 10, "{stats:?}");
     let overhead: u64 = asked.iter().sum();
@@ -182,8 +181,8 @@ async fn a_message_costs_at_most_one_command_where_the_route_is_known() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_reach_users_by_publishing_and_malformed_texts_do_no_harm() {
     let server = Server::start().await;
-    let fleet = Fleet::start(2, &server.url(), PATIENT).await;
-    let mut peers = fleet.peers(&["ann".to_owned(), "bob".to_owned()]).await;
+    let cluster = Nodes::start(2, &server.url(), PATIENT).await;
+    let mut peers = cluster.peers(&["ann".to_owned(), "bob".to_owned()]).await;
     let node: Vec<String> = server.command(&["SMEMBERS", "user_servers:bob"]).await;
     let channel = format!("server:{}", node[0]);
     let alive: bool = server
@@ -204,11 +203,11 @@ async fn workers_reach_users_by_publishing_and_malformed_texts_do_no_harm() {
     let message = r#"{"type":"quiz_ready","payload":{"id":1.50},"receiverID":"bob","senderId":"worker","timestamp":"t","extra":[1]}"#;
     let listeners: u64 = server.command(&["PUBLISH", &channel, message]).await;
     assert_eq!(listeners, 1);
-    let came = peers[1].delivery().await;
+    let received = peers[1].delivery().await;
     let mut expected = serde_json::from_str::<serde_json::Value>(message).unwrap();
     expected.as_object_mut().unwrap().remove("extra");
-    assert_eq!(came, expected);
-    fleet.nodes[1]
+    assert_eq!(received, expected);
+    cluster.nodes[1]
         .until_metric("wss_redis_malformed_total ", |count| {
             count == malformed.len() as f64
         })
@@ -224,15 +223,15 @@ async fn workers_reach_users_by_publishing_and_malformed_texts_do_no_harm() {
     for peer in &mut peers {
         assert_eq!(peer.delivery().await["type"], "notice");
     }
-    let status = fleet.nodes[1].get("/ready").await.0;
+    let status = cluster.nodes[1].get("/ready").await.0;
     assert_eq!(status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_with_another_prefix_are_another_cluster() {
     let server = Server::start().await;
-    let ours = Fleet::start(2, &server.url(), "key_prefix = \"ours:\"").await;
-    let theirs = Fleet::start(1, &server.url(), "key_prefix = \"theirs:\"").await;
+    let ours = Nodes::start(2, &server.url(), "key_prefix = \"ours:\"").await;
+    let theirs = Nodes::start(1, &server.url(), "key_prefix = \"theirs:\"").await;
     let mut peers = ours.peers(&["ann".to_owned(), "bob".to_owned()]).await;
     let _other_bob = Peer::connect(&theirs.nodes[0], "bob").await;
     let mut stranger = Peer::connect(&theirs.nodes[0], "stranger").await;
@@ -257,11 +256,11 @@ async fn tls_with_an_authority_of_its_own_and_a_user_with_a_password() {
     })
     .await;
     let ca = format!("ca_file = \"{}\"", server.ca_file().display());
-    let fleet = Fleet::start(2, &server.url(), &ca).await;
-    let talk = &mut Talk::start(&fleet, 2).await;
+    let cluster = Nodes::start(2, &server.url(), &ca).await;
+    let talk = &mut Talk::start(&cluster, 2).await;
     talk.rounds_delivered(10).await;
 
-    // Without the authority, or as somebody else, a node says in its log why it is not ready, and nowhere a password.
+    // Without the authority or with wrong credentials, a node logs why it is not ready, and never a password.
     for (url, redis) in [
         (server.url(), String::new()),
         (server.url().replace("hush", "wrong-hush"), ca),
@@ -301,25 +300,25 @@ async fn the_access_rules_of_the_manual_are_enough() {
     })
     .await;
     let url = server.url().replace("redis://", "redis://signalbox:hush@");
-    let fleet = Fleet::start(2, &url, PATIENT).await;
-    let mut talk = Talk::start(&fleet, 2).await;
+    let cluster = Nodes::start(2, &url, PATIENT).await;
+    let mut talk = Talk::start(&cluster, 2).await;
     talk.rounds_delivered(10).await;
-    let mut peers = fleet.peers(&["ann".to_owned(), "bob".to_owned()]).await;
+    let mut peers = cluster.peers(&["ann".to_owned(), "bob".to_owned()]).await;
     for peer in &mut peers {
         peer.join("r").await;
     }
     let message = json!({"type": "test", "payload": 1, "room": "r"});
     assert_eq!(peers[0].ask_json(message).await, Outcome::Delivered);
     talk.finish(0).await;
-    // A client that answers the close leaves the node all its time for Redis.
-    for (node, mut peer) in fleet.nodes.into_iter().zip(peers) {
+    // If a client answers the close, the node has all its time left for Redis.
+    for (node, mut peer) in cluster.nodes.into_iter().zip(peers) {
         node.terminate();
         peer.until_closed().await;
         node.stopped().await;
     }
     let keys: Vec<String> = server.command(&["KEYS", "*"]).await;
     assert!(keys.is_empty(), "{keys:?}");
-    // A node asks for nothing that it would be refused.
+    // A node sends no command that the ACL denies.
     let log: Vec<redis::Value> = server.command(&["ACL", "LOG"]).await;
     assert!(log.is_empty(), "{log:?}");
 }
@@ -353,15 +352,15 @@ async fn a_node_that_starts_without_redis_serves_and_heals_when_it_comes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_drains_delivers_until_its_last_connection_is_gone_and_leaves_nothing() {
     let server = Server::start().await;
-    let mut fleet = Fleet::start(2, &server.url(), PATIENT).await;
-    let mut ann = Peer::connect(&fleet.nodes[0], "ann").await;
-    let mut bob = Peer::connect(&fleet.nodes[1], "bob").await;
+    let mut cluster = Nodes::start(2, &server.url(), PATIENT).await;
+    let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
+    let mut bob = Peer::connect(&cluster.nodes[1], "bob").await;
     assert_eq!(ann.ask("bob", 1).await, Outcome::Delivered);
     assert_eq!(bob.delivery().await["payload"], 1);
-    let going = fleet.nodes.remove(1);
+    let going = cluster.nodes.remove(1);
     going.terminate();
     bob.until_closed().await;
-    let mut again = Peer::connect(&fleet.nodes[0], "bob").await;
+    let mut again = Peer::connect(&cluster.nodes[0], "bob").await;
     assert_eq!(ann.ask("bob", 2).await, Outcome::Delivered);
     assert_eq!(again.delivery().await["payload"], 2);
     going.stopped().await;

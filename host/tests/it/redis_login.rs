@@ -1,9 +1,9 @@
-//! User and password of Redis change while nodes run: nothing is lost, and nobody notices.
+//! Redis credentials change while nodes run: nothing is lost, and nobody notices.
 
 use crate::{
     harness::with_plugin_cache,
     redis::{Cluster, Options, Server, until},
-    redis_fleet::{Fleet, Outcome, Talk, config},
+    redis_nodes::{Nodes, Outcome, Talk, config},
 };
 
 /// A login to Redis.
@@ -13,7 +13,7 @@ const OLD: Login = Login("old", "one-and-one");
 const NEW: Login = Login("new", "two-and-two");
 
 impl Login {
-    /// The words of `ACL SETUSER` that let it in.
+    /// The rule for `ACL SETUSER` that allows this login.
     fn rule(&self) -> [String; 6] {
         let Self(user, password) = self;
         let password = format!(">{password}");
@@ -34,29 +34,29 @@ impl Login {
     }
 }
 
-/// A server that knows the old login. The tests themselves come in without one.
+/// A server that accepts the old login. The tests themselves connect without one.
 async fn server() -> Server {
     let server = Server::start_with(Options::default()).await;
     OLD.is_made_at(&server).await;
     server
 }
 
-/// Has every node read addresses anew.
-fn configure(fleet: &Fleet, urls: &str) {
-    for (index, node) in fleet.nodes.iter().enumerate() {
+/// Makes every node reload its addresses.
+fn configure(cluster: &Nodes, urls: &str) {
+    for (index, node) in cluster.nodes.iter().enumerate() {
         let text = with_plugin_cache(&config(&format!("n{index}"), urls, ""));
         node.replace("platform.toml", text.as_bytes());
     }
 }
 
-/// How many connections `user` has.
+/// The number of connections of `user`.
 async fn connections(server: &Server, user: &str) -> usize {
     let list: String = server.command(&["CLIENT", "LIST"]).await;
     let user = format!(" user={user} ");
     list.lines().filter(|line| line.contains(&user)).count()
 }
 
-/// Waits until nobody is at `server` as `user`.
+/// Waits until `user` has no connections to `server`.
 async fn until_gone(server: &Server, user: &str) {
     until("no connection has the old login", async || {
         (connections(server, user).await == 0).then_some(())
@@ -64,9 +64,9 @@ async fn until_gone(server: &Server, user: &str) {
     .await;
 }
 
-async fn rebuilds(fleet: &Fleet) -> f64 {
+async fn rebuilds(cluster: &Nodes) -> f64 {
     let mut sum = 0.0;
-    for node in &fleet.nodes {
+    for node in &cluster.nodes {
         let count = node.metric("wss_redis_subscriber_rebuilds_total ").await;
         sum += count.unwrap_or_default();
     }
@@ -82,14 +82,14 @@ fn assert_all_delivered(outcomes: &[Outcome]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_login_is_taken_over_by_connections_that_exist_and_nothing_is_lost() {
     let server = server().await;
-    let fleet = Fleet::start(2, &OLD.at(&server.url()), "").await;
-    let mut talk = Talk::start(&fleet, 5).await;
+    let cluster = Nodes::start(2, &OLD.at(&server.url()), "").await;
+    let mut talk = Talk::start(&cluster, 5).await;
     talk.rounds_delivered(5).await;
     let before = connections(&server, OLD.0).await;
     assert!(before >= 4, "{before}");
 
     NEW.is_made_at(&server).await;
-    configure(&fleet, &NEW.at(&server.url()));
+    configure(&cluster, &NEW.at(&server.url()));
     let outcomes = talk.rounds_until(until_gone(&server, OLD.0)).await;
     assert_all_delivered(&outcomes);
     assert_eq!(
@@ -97,29 +97,29 @@ async fn a_changed_login_is_taken_over_by_connections_that_exist_and_nothing_is_
         before,
         "the same connections"
     );
-    // Redis cuts off whoever still has it.
+    // Redis disconnects every client that still uses the old login.
     server.command::<u64>(&["ACL", "DELUSER", OLD.0]).await;
     talk.rounds_delivered(20).await;
-    assert_eq!(rebuilds(&fleet).await, 0.0);
+    assert_eq!(rebuilds(&cluster).await, 0.0);
     talk.finish(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_are_made_later_use_the_changed_login() {
     let server = server().await;
-    let fleet = Fleet::start(2, &OLD.at(&server.url()), "").await;
-    let mut talk = Talk::start(&fleet, 2).await;
+    let cluster = Nodes::start(2, &OLD.at(&server.url()), "").await;
+    let mut talk = Talk::start(&cluster, 2).await;
     NEW.is_made_at(&server).await;
-    configure(&fleet, &NEW.at(&server.url()));
+    configure(&cluster, &NEW.at(&server.url()));
     talk.rounds_until(until_gone(&server, OLD.0)).await;
     server.command::<u64>(&["ACL", "DELUSER", OLD.0]).await;
     server
         .command::<u64>(&["CLIENT", "KILL", "USER", NEW.0])
         .await;
-    fleet.nodes[0]
+    cluster.nodes[0]
         .until_metric("wss_redis_subscriber_rebuilds_total ", |count| count >= 1.0)
         .await;
-    talk.rounds_until(fleet.until_ready()).await;
+    talk.rounds_until(cluster.until_ready()).await;
     let since = talk.next_round();
     talk.rounds_delivered(10).await;
     talk.finish(since).await;
@@ -129,11 +129,11 @@ async fn connections_that_are_made_later_use_the_changed_login() {
 async fn a_login_that_redis_does_not_know_yet_is_tried_until_it_does_and_the_old_one_serves_meanwhile()
  {
     let server = server().await;
-    let fleet = Fleet::start(2, &OLD.at(&server.url()), "").await;
-    let mut talk = Talk::start(&fleet, 2).await;
+    let cluster = Nodes::start(2, &OLD.at(&server.url()), "").await;
+    let mut talk = Talk::start(&cluster, 2).await;
     talk.rounds_delivered(2).await;
-    configure(&fleet, &NEW.at(&server.url()));
-    // Until the nodes have tried it in vain.
+    configure(&cluster, &NEW.at(&server.url()));
+    // Waits until the nodes have tried the new login without success.
     let tried = until("a login is refused", async || {
         let log: Vec<redis::Value> = server.command(&["ACL", "LOG"]).await;
         (!log.is_empty()).then_some(())
@@ -142,24 +142,24 @@ async fn a_login_that_redis_does_not_know_yet_is_tried_until_it_does_and_the_old
     NEW.is_made_at(&server).await;
     let outcomes = talk.rounds_until(until_gone(&server, OLD.0)).await;
     assert_all_delivered(&outcomes);
-    assert_eq!(rebuilds(&fleet).await, 0.0);
+    assert_eq!(rebuilds(&cluster).await, 0.0);
     talk.finish(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_login_to_a_cluster_is_taken_over_and_nothing_is_lost() {
-    let cluster = Cluster::start().await;
-    let nodes: Vec<&Server> = (0..6).map(|index| cluster.node(index)).collect();
+    let redis_cluster = Cluster::start().await;
+    let nodes: Vec<&Server> = (0..6).map(|index| redis_cluster.node(index)).collect();
     for node in &nodes {
         OLD.is_made_at(node).await;
     }
-    let fleet = Fleet::start(2, &OLD.at(&cluster.urls()), "").await;
-    let mut talk = Talk::start(&fleet, 5).await;
+    let cluster = Nodes::start(2, &OLD.at(&redis_cluster.urls()), "").await;
+    let mut talk = Talk::start(&cluster, 5).await;
     talk.rounds_delivered(5).await;
     for node in &nodes {
         NEW.is_made_at(node).await;
     }
-    configure(&fleet, &NEW.at(&cluster.urls()));
+    configure(&cluster, &NEW.at(&redis_cluster.urls()));
     let gone = async {
         for node in &nodes {
             until_gone(node, OLD.0).await;
@@ -170,23 +170,23 @@ async fn a_changed_login_to_a_cluster_is_taken_over_and_nothing_is_lost() {
         node.command::<u64>(&["ACL", "DELUSER", OLD.0]).await;
     }
     talk.rounds_delivered(20).await;
-    assert_eq!(rebuilds(&fleet).await, 0.0);
+    assert_eq!(rebuilds(&cluster).await, 0.0);
     talk.finish(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_server_of_redis_needs_a_restart_and_its_login_is_not_used_before() {
     let server = server().await;
-    let fleet = Fleet::start(1, &OLD.at(&server.url()), "").await;
+    let cluster = Nodes::start(1, &OLD.at(&server.url()), "").await;
     let before = connections(&server, OLD.0).await;
     NEW.is_made_at(&server).await;
     let elsewhere = NEW.at("redis://127.0.0.1:1");
     let text = with_plugin_cache(&config("n0", &elsewhere, ""));
     let text = text.replace("messages_per_second = 0", "rooms_per_connection_max = 3");
-    fleet.nodes[0].replace("platform.toml", text.as_bytes());
-    // What is live of it has been applied.
-    until("the other keys hold", async || {
-        let mut probe = fleet.nodes[0]
+    cluster.nodes[0].replace("platform.toml", text.as_bytes());
+    // The settings that can change at run time have been applied.
+    until("the other keys take effect", async || {
+        let mut probe = cluster.nodes[0]
             .connect("probe", Some("signalbox.v1"))
             .await
             .ok()?;

@@ -1,4 +1,4 @@
-//! Users who move between nodes, and nodes that go and come back: what was acked `delivered` arrives, once and in order.
+//! Users move between nodes, and nodes stop and come back: messages acked as `delivered` arrive once and in order.
 
 use std::{
     collections::BTreeMap,
@@ -15,16 +15,16 @@ use tokio::task::JoinSet;
 use crate::{
     harness::{Endpoint, Node},
     redis::{Server, until},
-    redis_fleet::{Fleet, Outcome, Peer, by_sender, config, until_ready},
+    redis_nodes::{Nodes, Outcome, Peer, by_sender, config, until_ready},
 };
 
-/// For a machine that is busier than any server should be.
+/// For a machine that is busier than a server should be.
 const PATIENT: &str = "command_timeout = \"10s\"";
 
 /// Numbers, by sender and receiver.
 type Numbers = BTreeMap<(String, String), Vec<u64>>;
 
-/// Where nodes are that clients may connect to, and what came of their messages.
+/// The nodes that clients can connect to, and the outcomes of their messages.
 #[derive(Default)]
 struct World {
     places: Mutex<Vec<Endpoint>>,
@@ -34,15 +34,15 @@ struct World {
 }
 
 impl World {
-    fn of(fleet: &Fleet) -> Arc<Self> {
-        let places = fleet.nodes.iter().map(|node| **node).collect();
+    fn of(cluster: &Nodes) -> Arc<Self> {
+        let places = cluster.nodes.iter().map(|node| **node).collect();
         Arc::new(Self {
             places: Mutex::new(places),
             ..Self::default()
         })
     }
 
-    /// The place number `turn`, counted round and round.
+    /// The place with index `turn`, modulo their number.
     fn place(&self, turn: usize) -> Endpoint {
         let places = self.places.lock().unwrap();
         places[turn % places.len()]
@@ -52,7 +52,7 @@ impl World {
         self.over.load(Ordering::Acquire)
     }
 
-    /// Connects as `user` at the place `turn` or at the next ones.
+    /// Connects as `user` to the place `turn`, or to the next one that accepts the connection.
     async fn connect(&self, user: &str, turn: &mut usize) -> Peer {
         loop {
             if let Ok(peer) = Peer::try_connect(&self.place(*turn), user).await {
@@ -68,7 +68,7 @@ impl World {
         map.lock().unwrap().entry(way).or_default().push(n);
     }
 
-    /// Receives as `user`, at the next place whenever the connection ends.
+    /// Receives as `user`, and reconnects to the next place whenever the connection ends.
     async fn receive(self: Arc<Self>, user: String, mut turn: usize) {
         loop {
             let mut peer = self.connect(&user, &mut turn).await;
@@ -83,7 +83,8 @@ impl World {
         }
     }
 
-    /// Sends as `user` to each of `receivers` in turn until it is over, at the next place whenever the connection ends.
+    /// Sends as `user` to each of `receivers` in turn until the test is over, and reconnects to the next place whenever
+    /// the connection ends.
     async fn send(self: Arc<Self>, user: String, receivers: Vec<String>, mut turn: usize) {
         let mut n = 0;
         while !self.is_over() {
@@ -101,18 +102,21 @@ impl World {
         }
     }
 
-    /// Checks that delivered messages came once and in order, and others at most once.
+    /// Checks that delivered messages arrived once and in order, and others at most once.
     async fn check(&self) {
         let delivered = self.delivered.lock().unwrap().clone();
         let count: usize = delivered.values().map(Vec::len).sum();
         assert!(count > 100, "only {count} messages were delivered");
         for (way, delivered) in delivered {
-            let received = until(&format!("all has come from {way:?}"), async || {
-                let received = self.received.lock().unwrap();
-                let received = received.get(&way)?;
-                let has = |n| received.contains(n);
-                delivered.iter().all(has).then(|| received.clone())
-            })
+            let received = until(
+                &format!("everything from {way:?} has arrived"),
+                async || {
+                    let received = self.received.lock().unwrap();
+                    let received = received.get(&way)?;
+                    let has = |n| received.contains(n);
+                    delivered.iter().all(has).then(|| received.clone())
+                },
+            )
             .await;
             let in_order = received.iter().filter(|n| delivered.contains(n));
             assert!(in_order.is_sorted(), "{way:?} out of order: {received:?}");
@@ -127,8 +131,8 @@ impl World {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rolling_restarts_under_load_lose_double_and_reorder_nothing_that_was_delivered() {
     let server = Server::start().await;
-    let mut fleet = Fleet::start(3, &server.url(), PATIENT).await;
-    let world = World::of(&fleet);
+    let mut cluster = Nodes::start(3, &server.url(), PATIENT).await;
+    let world = World::of(&cluster);
     let receivers: Vec<String> = (0..20).map(|index| format!("r{index}")).collect();
     let mut receiving = JoinSet::new();
     for (turn, user) in receivers.iter().enumerate() {
@@ -142,20 +146,20 @@ async fn rolling_restarts_under_load_lose_double_and_reorder_nothing_that_was_de
     });
     let sending: Vec<_> = sending.collect();
     for round in 0..2 {
-        for index in 0..fleet.nodes.len() {
-            let old = fleet.nodes.remove(index);
+        for index in 0..cluster.nodes.len() {
+            let old = cluster.nodes.remove(index);
             old.terminate();
             old.stopped().await;
             let name = format!("n{index}-{round}");
             let new = Node::start(&config(&name, &server.url(), PATIENT)).await;
             until_ready(&new).await;
             world.places.lock().unwrap()[index] = *new;
-            fleet.nodes.insert(index, new);
+            cluster.nodes.insert(index, new);
         }
     }
     world.over.store(true, Ordering::Release);
     for sent in join_all(sending).await {
-        sent.expect("the sender goes on");
+        sent.expect("the sender is running");
     }
     world.check().await;
 }
@@ -163,14 +167,14 @@ async fn rolling_restarts_under_load_lose_double_and_reorder_nothing_that_was_de
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_who_moves_gets_everything_once_and_in_order_wherever_the_sender_is() {
     let server = Server::start().await;
-    let fleet = Fleet::start(3, &server.url(), PATIENT).await;
-    let world = World::of(&fleet);
+    let cluster = Nodes::start(3, &server.url(), PATIENT).await;
+    let world = World::of(&cluster);
     let sending = (0..3).map(|turn| {
         let receivers = vec!["bob".to_owned()];
         tokio::spawn(world.clone().send(format!("s{turn}"), receivers, turn))
     });
     let sending: Vec<_> = sending.collect();
-    // From each node to each, also to the one where he was, without a pause.
+    // From each node to each, including to the same node, without a pause.
     for turn in [0, 1, 2, 2, 1, 0].repeat(5) {
         let mut bob = Peer::connect(&world.place(turn), "bob").await;
         for _ in 0..20 {
@@ -191,7 +195,7 @@ async fn a_user_who_moves_gets_everything_once_and_in_order_wherever_the_sender_
     };
     let checked = async {
         for sent in join_all(sending).await {
-            sent.expect("the sender goes on");
+            sent.expect("the sender is running");
         }
         world.check().await;
     };
@@ -220,20 +224,20 @@ async fn channel(server: &Server, user: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_worker_publishes_to_where_a_user_was_follows_them_once() {
     let server = Server::start().await;
-    let fleet = Fleet::start(3, &server.url(), PATIENT).await;
-    let bob = Peer::connect(&fleet.nodes[0], "bob").await;
+    let cluster = Nodes::start(3, &server.url(), PATIENT).await;
+    let bob = Peer::connect(&cluster.nodes[0], "bob").await;
     let first = channel(&server, "bob").await;
-    let mut device = Peer::connect(&fleet.nodes[1], "bob").await;
+    let mut device = Peer::connect(&cluster.nodes[1], "bob").await;
     bob.close().await;
-    until("the first place is given up", async || {
+    until("the first slot is released", async || {
         let servers: Vec<String> = server.command(&["SMEMBERS", "user_servers:bob"]).await;
         (servers.len() == 1).then_some(())
     })
     .await;
     let second = channel(&server, "bob").await;
-    let mut other = Peer::connect(&fleet.nodes[2], "bob").await;
+    let mut other = Peer::connect(&cluster.nodes[2], "bob").await;
     let message = |n: u64| json!({"type": "test", "payload": n, "receiverID": "bob", "senderId": "w", "timestamp": "t"});
-    // The worker looked before he moved, and its other publish arrives.
+    // The worker looked the route up before he moved, and its other publish arrives.
     for n in 0..20 {
         let text = message(n).to_string();
         for channel in [&first, &second] {
@@ -242,15 +246,15 @@ async fn what_a_worker_publishes_to_where_a_user_was_follows_them_once() {
     }
     let expected: Vec<u64> = (0..20).collect();
     for device in [&mut device, &mut other] {
-        let came = device.take(20).await;
-        let mut numbers = by_sender(&came).remove("w").expect("it came");
-        // Direct and forwarded ones come on two ways.
+        let received = device.take(20).await;
+        let mut numbers = by_sender(&received).remove("w").expect("it came");
+        // Direct and forwarded messages take two paths.
         numbers.sort_unstable();
         assert_eq!(numbers, expected);
     }
-    let mut ann = Peer::connect(&fleet.nodes[0], "ann").await;
+    let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     for device in [&mut device, &mut other] {
-        let more = device.take_until_told(&mut ann).await;
+        let more = device.take_until_marker(&mut ann).await;
         let more = by_sender(&more).remove("w");
         assert_eq!(more, None, "it came twice");
     }
@@ -259,8 +263,8 @@ async fn what_a_worker_publishes_to_where_a_user_was_follows_them_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_servers_that_say_so_in_their_lease_get_marked_messages() {
     let server = Server::start().await;
-    let fleet = Fleet::start(1, &server.url(), PATIENT).await;
-    let mut ann = Peer::connect(&fleet.nodes[0], "ann").await;
+    let cluster = Nodes::start(1, &server.url(), PATIENT).await;
+    let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     let client = ::redis::Client::open(server.url()).expect("an address");
     for (name, lease, is_marked) in [
         ("old", "1", false),
@@ -294,14 +298,14 @@ async fn only_servers_that_say_so_in_their_lease_get_marked_messages() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_for_a_user_who_left_for_good_is_counted() {
     let server = Server::start().await;
-    let fleet = Fleet::start(1, &server.url(), PATIENT).await;
-    let bob = Peer::connect(&fleet.nodes[0], "bob").await;
+    let cluster = Nodes::start(1, &server.url(), PATIENT).await;
+    let bob = Peer::connect(&cluster.nodes[0], "bob").await;
     let channel = channel(&server, "bob").await;
     bob.close().await;
     let message =
         r#"{"type":"test","payload":1,"receiverID":"bob","senderId":"w","timestamp":"t"}"#;
     server.command::<u64>(&["PUBLISH", &channel, message]).await;
-    fleet.nodes[0]
+    cluster.nodes[0]
         .until_metric("wss_messages_dropped_total{reason=\"moved\"}", |count| {
             count == 1.0
         })

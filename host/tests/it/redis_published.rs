@@ -1,4 +1,4 @@
-//! Messages that workers publish for clients are checked and brought into the form of the protocol.
+//! Messages that workers publish for clients are validated and converted to the protocol's format.
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use crate::{
     harness::{Client, Node},
     process::{self, Signal},
     redis::{Server, until},
-    redis_fleet::{Fleet, Outcome, Peer, config},
+    redis_nodes::{Nodes, Outcome, Peer, config},
 };
 
 const MALFORMED: &str = "wss_redis_malformed_total ";
 
-/// A node, and the channel of its server.
-async fn start(server: &Server) -> (Fleet, String, Client) {
-    let fleet = Fleet::start(1, &server.url(), "").await;
-    let bob = fleet.nodes[0].connect("bob", Some("signalbox.v1")).await;
-    let mut bob = bob.expect("bob is let in");
-    // Others can find him once this is here.
+/// A node, the channel of its server, and a client.
+async fn start(server: &Server) -> (Nodes, String, Client) {
+    let cluster = Nodes::start(1, &server.url(), "").await;
+    let bob = cluster.nodes[0].connect("bob", Some("signalbox.v1")).await;
+    let mut bob = bob.expect("bob is accepted");
+    // Once this frame arrives, others can reach him.
     assert_eq!(bob.json().await["type"], "welcome");
     let servers: Vec<String> = server.command(&["SMEMBERS", "user_servers:bob"]).await;
-    (fleet, format!("server:{}", servers[0]), bob)
+    (cluster, format!("server:{}", servers[0]), bob)
 }
 
 async fn publish(server: &Server, channel: &str, text: &str) {
@@ -30,7 +30,7 @@ async fn publish(server: &Server, channel: &str, text: &str) {
     assert_eq!(listeners, 1, "{text}");
 }
 
-/// Proves that nothing else has come: what is published now is next.
+/// Checks that no other message arrived: the next one is the one published now.
 async fn expect_nothing(server: &Server, channel: &str, bob: &mut Client) {
     publish(server, channel, r#"{"type":"last","receiverID":"bob"}"#).await;
     let next = bob.json().await;
@@ -69,7 +69,7 @@ async fn names_of_fields_are_brought_into_one_spelling_and_the_payload_keeps_its
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_a_message_of_the_protocol_is_counted_and_reaches_nobody() {
     let server = Server::start().await;
-    let (fleet, channel, mut bob) = start(&server).await;
+    let (cluster, channel, mut bob) = start(&server).await;
     let number = format!(
         r#"{{"type":"a","receiverID":"bob","payload":{}}}"#,
         "1".repeat(401)
@@ -111,15 +111,15 @@ async fn what_is_not_a_message_of_the_protocol_is_counted_and_reaches_nobody() {
     for text in malformed {
         publish(&server, &channel, text).await;
     }
-    expect_malformed(&fleet.nodes[0], malformed.len()).await;
+    expect_malformed(&cluster.nodes[0], malformed.len()).await;
     expect_nothing(&server, &channel, &mut bob).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broadcast_is_checked_too_and_one_that_names_somebody_goes_to_nobody_else() {
     let server = Server::start().await;
-    let (fleet, channel, mut bob) = start(&server).await;
-    let mut eve = fleet.nodes[0].reachable("eve").await;
+    let (cluster, channel, mut bob) = start(&server).await;
+    let mut eve = cluster.nodes[0].reachable("eve").await;
     for malformed in [
         r#"{"payload":"no type"}"#,
         r#"{"type":"ack"}"#,
@@ -128,7 +128,7 @@ async fn a_broadcast_is_checked_too_and_one_that_names_somebody_goes_to_nobody_e
     ] {
         publish(&server, "broadcast", malformed).await;
     }
-    expect_malformed(&fleet.nodes[0], 4).await;
+    expect_malformed(&cluster.nodes[0], 4).await;
     publish(
         &server,
         "broadcast",
@@ -154,9 +154,9 @@ async fn a_broadcast_is_checked_too_and_one_that_names_somebody_goes_to_nobody_e
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nodes_send_each_other_arrives_as_it_was_sent() {
     let server = Server::start().await;
-    let fleet = Fleet::start(2, &server.url(), "").await;
-    let mut ann = Peer::connect(&fleet.nodes[0], "ann").await;
-    let mut bob = fleet.nodes[1]
+    let cluster = Nodes::start(2, &server.url(), "").await;
+    let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
+    let mut bob = cluster.nodes[1]
         .connect("b%22ob", Some("signalbox.v1"))
         .await
         .unwrap();
@@ -168,12 +168,12 @@ async fn what_nodes_send_each_other_arrives_as_it_was_sent() {
     let start = start.replace(r#""m""#, &message["type"].to_string());
     assert!(text.starts_with(&start), "{text}");
     assert!(message["messageId"].is_string(), "{text}");
-    for node in &fleet.nodes {
+    for node in &cluster.nodes {
         assert_eq!(node.metric(MALFORMED).await, Some(0.0));
     }
 }
 
-/// It finds the messages in its socket, and a silence that was only its own is no reason to give the subscription up.
+/// The messages wait in its socket. It must not count its own pause as silence of Redis and drop the subscription.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_was_stopped_delivers_what_was_published_meanwhile() {
     let server = Server::start().await;
@@ -193,7 +193,7 @@ async fn a_process_that_was_stopped_delivers_what_was_published_meanwhile() {
         node.signal(Signal::STOP);
         let text = json!({"type": "meanwhile", "receiverID": "bob", "payload": n}).to_string();
         publish(&server, &channel, &text).await;
-        // Longer than silence may last.
+        // Longer than the limit on silence.
         sleep(Duration::from_secs(4)).await;
         node.signal(Signal::CONT);
         assert_eq!(bob.json().await["payload"], n);

@@ -1,4 +1,4 @@
-//! The route table: it is the truth in the end, whatever happens.
+//! The route table: it becomes correct in the end, whatever happens.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,17 +12,17 @@ use tokio::time::Instant;
 
 use crate::{
     redis::{Server, until},
-    redis_fleet::{Fleet, Outcome, Peer, Talk, config},
+    redis_nodes::{Nodes, Outcome, Peer, Talk, config},
 };
 
-/// How long connections come and go; `TEST_RACE_SECONDS` makes it longer.
+/// How long connections open and close; `TEST_RACE_SECONDS` extends it.
 fn race_time() -> Duration {
     let seconds = std::env::var("TEST_RACE_SECONDS");
     let seconds = seconds.ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(4))
 }
 
-/// The route table: the nodes, by their configured names, of each user.
+/// The route table: the nodes of each user, by their configured names.
 async fn routes(server: &Server) -> BTreeMap<String, BTreeSet<String>> {
     let mut routes = BTreeMap::new();
     let keys: Vec<String> = server.command(&["KEYS", "user_servers:*"]).await;
@@ -40,15 +40,15 @@ async fn routes(server: &Server) -> BTreeMap<String, BTreeSet<String>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_connections_came_and_went_as_fast_as_they_can_the_routes_are_the_truth() {
     let server = Server::start().await;
-    let fleet = Fleet::start(3, &server.url(), "").await;
+    let cluster = Nodes::start(3, &server.url(), "").await;
     let end = Instant::now() + race_time();
-    // Several at once for each of few users, so that the first and the last of a user meet all the time.
+    // Several tasks for each of a few users, so that a user's first connect and last disconnect race constantly.
     let flickers = (0..24).map(async |task: usize| {
         let user = format!("u{}", task % 5);
         let mut round = task;
         loop {
-            let node = round % fleet.nodes.len();
-            let peer = Peer::connect(&fleet.nodes[node], &user).await;
+            let node = round % cluster.nodes.len();
+            let peer = Peer::connect(&cluster.nodes[node], &user).await;
             if Instant::now() >= end {
                 return (
                     user,
@@ -73,7 +73,7 @@ async fn after_connections_came_and_went_as_fast_as_they_can_the_routes_are_the_
             stay.push(peer);
         }
     }
-    until("the route table is the truth", async || {
+    until("the route table is correct", async || {
         (routes(&server).await == truth).then_some(())
     })
     .await;
@@ -89,8 +89,8 @@ async fn after_connections_came_and_went_as_fast_as_they_can_the_routes_are_the_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_dies_is_offline_within_a_lease_and_its_routes_are_taken_out() {
     let server = Server::start().await;
-    let fleet = Fleet::start(1, &server.url(), "").await;
-    let mut ann = Peer::connect(&fleet.nodes[0], "ann").await;
+    let cluster = Nodes::start(1, &server.url(), "").await;
+    let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     let dir = tempfile::tempdir().expect("a temporary folder");
     let mut doomed = Process::start(dir.path(), &config("doomed", &server.url(), ""));
     until_dead_or_ready(&mut doomed).await;
@@ -100,16 +100,16 @@ async fn a_node_that_dies_is_offline_within_a_lease_and_its_routes_are_taken_out
     })
     .await;
     doomed.kill();
-    // In between, the sender is told to try again: nothing was delivered, and nobody knows yet for how long.
+    // In the meantime, the sender is told to retry: nothing was delivered, and nobody knows yet how long this lasts.
     until(
-        "the sender is told that nobody holds the user",
+        "the sender is told that the user is offline",
         async || match ann.ask("bob", 1).await {
             Outcome::Offline => Some(()),
             _ => None,
         },
     )
     .await;
-    until("the dead server is taken out of the route", async || {
+    until("the dead server is removed from the route", async || {
         (!routes(&server).await.contains_key("bob")).then_some(())
     })
     .await;
@@ -120,20 +120,20 @@ async fn a_node_that_dies_is_offline_within_a_lease_and_its_routes_are_taken_out
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn routes_that_are_lost_or_wrong_are_put_right() {
     let server = Server::start().await;
-    let fleet = Fleet::start(2, &server.url(), "").await;
-    let mut ann = Peer::connect(&fleet.nodes[0], "ann").await;
-    let mut bob = Peer::connect(&fleet.nodes[1], "bob").await;
-    // A wrong one: it goes when a message for nobody comes.
+    let cluster = Nodes::start(2, &server.url(), "").await;
+    let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
+    let mut bob = Peer::connect(&cluster.nodes[1], "bob").await;
+    // A stale route: it is removed when a message finds nobody.
     let servers: Vec<String> = server.command(&["SMEMBERS", "user_servers:bob"]).await;
     server
         .command::<()>(&["SADD", "user_servers:nobody", &servers[0]])
         .await;
     ann.ask("nobody", 1).await;
-    until("the wrong route is taken out", async || {
+    until("the wrong route is removed", async || {
         (!routes(&server).await.contains_key("nobody")).then_some(())
     })
     .await;
-    // Lost ones: they come back with the next lease.
+    // Lost routes: they are restored with the next lease.
     server.command::<()>(&["FLUSHALL"]).await;
     until("the routes are back", async || {
         let leases: Vec<String> = server.command(&["KEYS", "server_alive:*"]).await;
@@ -147,22 +147,22 @@ async fn routes_that_are_lost_or_wrong_are_put_right() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_routes_survive_an_emptied_redis() {
     let mut server = Server::start().await;
-    let fleet = Fleet::start(2, &server.url(), "").await;
+    let cluster = Nodes::start(2, &server.url(), "").await;
     let names: Vec<String> = (0..500).map(|index| format!("user{index}")).collect();
-    let _peers = fleet.peers(&names).await;
+    let _peers = cluster.peers(&names).await;
     assert_eq!(routes(&server).await.len(), names.len());
     server.restart_empty().await;
     until("all routes are back", async || {
         (routes(&server).await.len() == names.len()).then_some(())
     })
     .await;
-    fleet.until_ready().await;
-    let mut talk = Talk::start(&fleet, 5).await;
+    cluster.until_ready().await;
+    let mut talk = Talk::start(&cluster, 5).await;
     talk.rounds_delivered(20).await;
     talk.finish(0).await;
 }
 
-/// A server in a process of its own.
+/// A server in a separate process.
 struct Process {
     child: std::process::Child,
     address: std::net::SocketAddr,
@@ -170,7 +170,7 @@ struct Process {
 
 impl Process {
     fn start(dir: &Path, config: &str) -> Self {
-        // Free a moment ago; the process says that it is not where somebody was faster.
+        // Free a moment ago; the process reports it if another one took the port first.
         let address = std::net::TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .expect("a free port");
@@ -183,18 +183,18 @@ impl Process {
             .current_dir(dir)
             .stdin(Stdio::null())
             .spawn()
-            .expect("the server's program");
+            .expect("the server binary");
         Self { child, address }
     }
 
-    /// A connection that stays as long as its value.
+    /// A connection that stays open until this value is dropped.
     async fn connect(&self, user: &str) -> impl Sized + use<> {
         let url = format!("ws://{}/ws?userId={user}", self.address);
         let connected = tokio_tungstenite::connect_async(url).await;
-        connected.expect("the process lets clients in")
+        connected.expect("the process accepts clients")
     }
 
-    /// Ends it as a crash does.
+    /// Kills it, as in a crash.
     fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

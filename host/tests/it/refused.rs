@@ -1,4 +1,4 @@
-//! Refused upgrades: by HTTP, with the time to come back, and as close codes for browsers.
+//! Refused upgrades: as HTTP responses with `Retry-After`, and as close codes for browsers.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,18 +13,18 @@ const V1: (&str, &str) = ("Sec-WebSocket-Protocol", "signalbox.v1");
 const HOUR: Duration = Duration::from_secs(3600);
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// How a client is closed that asks for it.
+/// The close code and reason of a refused client that asks for a close.
 async fn closed(node: &Node, query: &str, headers: &[(&'static str, &str)]) -> (u16, String) {
     let headers = [&[V1], headers].concat();
     let path = format!("/ws?{query}&refuse=close");
-    let (mut client, _) = node.upgrade(&path, &headers).await.expect("it is let in");
+    let (mut client, _) = node.upgrade(&path, &headers).await.expect("it is accepted");
     client.closed_with_reason().await
 }
 
 async fn v1(node: &Node, user: &str) -> Client {
     node.connect(user, Some("signalbox.v1"))
         .await
-        .expect("it is let in")
+        .expect("it is accepted")
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn others_are_refused_by_http_as_ever() {
     ] {
         assert_eq!(node.refused(path, headers).await.status, 400, "{path}");
     }
-    // What is no WebSocket cannot be closed like one.
+    // A plain HTTP request cannot be answered with a close.
     let plain = "GET /ws?refuse=close HTTP/1.1\r\nSec-WebSocket-Protocol: signalbox.v1";
     assert_eq!(node.http(plain).await.status, 400);
 }
@@ -95,7 +95,7 @@ async fn clients_that_were_refused_so_do_not_pile_up() {
         crate::raw::upgrade_head("/ws?refuse=close") + "Sec-WebSocket-Protocol: signalbox.v1\r\n";
     let mut deaf = Vec::new();
     for _ in 0..20 {
-        // They answer no close, and stay.
+        // They do not answer the close, and stay connected.
         deaf.push(RawClient::open(&node, &head).await.0);
     }
     for client in &mut deaf {
@@ -122,7 +122,7 @@ async fn who_is_refused_for_now_is_told_when_to_come_back() {
         (refused.status, refused.header("retry-after")),
         (429, Some("5"))
     );
-    // Nothing can be delivered by a node whose plugin is missing.
+    // A node whose plugin is missing cannot deliver anything.
     let missing = "[[plugins]]\nname = \"a\"\npath = \"missing.wasm\"\nevents = [\"*\"]\n";
     let node = Node::start(missing).await;
     let ready = node.http("GET /ready HTTP/1.1").await;

@@ -1,4 +1,4 @@
-//! New versions that are tried on a share of the users, or on copies, before everybody goes through them.
+//! New versions that are tried on a share of the users, or on copies of messages, before they serve everyone.
 
 use serde_json::{Value, json};
 
@@ -12,17 +12,17 @@ use crate::{
     versions::until_kept,
 };
 
-/// Of these users of the plugin `stamp` the first is among 50 percent of them, and the second is not.
+/// Of these users, the first is in the 50 percent of users of the plugin `stamp`, and the second is not.
 const AMONG: &str = "ann";
 const NOT_AMONG: &str = "dan";
 
-/// These are among them too.
+/// These are in the 50 percent too.
 const ALL_AMONG: [&str; 4] = ["ann", "bob", "eve", "gus"];
 
 const CANARY: &str = "{ mode = \"canary\", percent = 50 }";
 const SHADOW: &str = "{ mode = \"shadow\" }";
 
-/// The stamp plugin with its new versions tried first. No time ends that, only calls.
+/// The stamp plugin, with its new versions on trial first. Only calls end a trial, not time.
 fn tried_first(rollout: &str, calls: u32) -> String {
     format!(
         "[limits]\nmessages_per_second = 0\n[plugin_probation]\ntime = \"1h\"\ncalls = {calls}\n{}rollout = {rollout}\n",
@@ -35,7 +35,7 @@ async fn start(rollout: &str, calls: u32) -> Logged {
     Logged::start(&[("stamp.wasm", &stamped("1"))], &config).await
 }
 
-/// Which version marked the message of `client`, a user called `user`.
+/// The version that marked a message of `client`, who is `user`.
 async fn version_of(client: &mut Client, user: &str) -> u64 {
     let message = json!({"type": "x", "payload": {}, "receiverId": user});
     client.send(&message.to_string()).await;
@@ -80,7 +80,7 @@ async fn a_canary_serves_its_share_of_the_users_and_is_promoted_after_its_calls(
         assert_eq!(version_of(&mut ann, AMONG).await, 2);
         assert_eq!(version_of(&mut dan, NOT_AMONG).await, 1);
     }
-    // One version for the whole message: who transforms it handles it.
+    // One version for the whole message: the version that transforms it also handles it.
     for (client, version) in [(&mut ann, 2), (&mut dan, 1)] {
         client.send(r#"{"type":"handled","payload":{}}"#).await;
         assert_eq!(stamps(&client.json().await), [version, version]);
@@ -104,7 +104,7 @@ async fn a_canary_serves_its_share_of_the_users_and_is_promoted_after_its_calls(
         (&pushed["version"], &json!(true))
     );
     assert_eq!(shown["versions"][0]["trigger"], "push");
-    // Everybody goes through it now: that is a swap as any other.
+    // It now serves everyone, so it is on probation as after any other swap.
     assert_eq!(states(&shown)[0], "probation");
     until_kept(&server).await;
     let server = server.restart().await;
@@ -129,7 +129,7 @@ async fn a_canary_that_traps_is_withdrawn_and_not_tried_again_before_it_changes(
         for _ in 0..20 / ALL_AMONG.len() {
             let error = send_trap(&mut client, user, 2).await;
             assert_eq!(error["payload"]["code"], "plugin_failed");
-            // The others do not notice.
+            // The other users are unaffected.
             assert_eq!(stamps(&send_trap(&mut dan, NOT_AMONG, 2).await), [1]);
         }
     }
@@ -148,7 +148,7 @@ async fn a_canary_that_traps_is_withdrawn_and_not_tried_again_before_it_changes(
     let mut ann = server.reachable(AMONG).await;
     assert_eq!(version_of(&mut ann, AMONG).await, 1);
     assert_eq!(push(&server, &stamped("2")).await.error(), "rolled_back");
-    // Who insists gets it, and for everybody.
+    // With `force` it goes live, and for everyone.
     let forced = post(&server, "reload?force=true").await.body;
     assert_eq!(forced["outcome"], "live");
     let mut dan = server.reachable(NOT_AMONG).await;
@@ -161,13 +161,13 @@ async fn a_newer_version_takes_the_place_of_a_canary_and_so_does_the_live_one_in
     let mut ann = server.reachable(AMONG).await;
     for version in [2, 3] {
         server.replace("stamp.wasm", &stamped(&version.to_string()));
-        until("its users meet it", async || {
+        until("its users get the new version", async || {
             (version_of(&mut ann, AMONG).await == version).then_some(())
         })
         .await;
         assert_eq!(states(&plugin(&server).await), ["live", "canary"]);
     }
-    // A restart begins with what was live, and tries the file beside it again.
+    // After a restart the live version is loaded first, and the file is tried again.
     until_kept(&server).await;
     let server = server.restart().await;
     let (mut ann, mut dan) = (
@@ -183,13 +183,13 @@ async fn a_newer_version_takes_the_place_of_a_canary_and_so_does_the_live_one_in
     .await;
     assert_eq!(states(&plugin(&server).await), ["live"]);
     assert_eq!(server.metric(&swaps("rolled_back")).await, Some(0.0));
-    // Going back and insisting are for everybody at once.
+    // A rollback and a forced push apply to everyone at once.
     assert_eq!(
         push_by_force(&server, &stamped("4")).await.body["outcome"],
         "live"
     );
     assert_eq!(push(&server, &stamped("5")).await.body["outcome"], "canary");
-    // The first one takes back what is tried, the next one what is live.
+    // The first rollback withdraws the canary, the next one the live version.
     for version in [4, 1] {
         assert_eq!(post(&server, "rollback").await.body["outcome"], "live");
         assert_eq!(version_of(&mut ann, AMONG).await, version);
@@ -207,7 +207,7 @@ async fn a_shadow_is_asked_the_same_and_only_its_differences_are_seen() {
     for _ in 0..10 {
         assert_eq!(version_of(&mut ann, AMONG).await, 1);
     }
-    // Both drop this one, and answer the same.
+    // Both versions drop this message, and answer the same.
     ann.send(r#"{"type":"x","payload":{"drop":"a","text":"hush-hush"},"id":"1"}"#)
         .await;
     assert_eq!(ann.json().await["payload"]["status"], "handled");
@@ -232,7 +232,7 @@ async fn a_shadow_is_asked_the_same_and_only_its_differences_are_seen() {
         !shown.to_string().contains("STAMP-"),
         "no contents: {shown}"
     );
-    // What it does is not counted as the plugin's doing.
+    // Calls of the shadow are not counted as calls of the plugin.
     let calls = server
         .metric("wss_plugin_calls_total{plugin=\"stamp\"} ")
         .await;
@@ -288,7 +288,7 @@ async fn a_slow_shadow_delays_no_message_and_what_it_cannot_take_is_counted() {
         assert_eq!(frame["payload"]["n"], number);
         assert_eq!(stamps(&frame), [1]);
     }
-    // With 50 ms for each copy it has hardly begun.
+    // With 50 ms for each copy, it has barely begun.
     let shown = plugin(&node).await;
     let copies = &shown["versions"][1]["rollout"]["copies"];
     let count = |outcome: &str| copies[outcome].as_u64().expect("a count");

@@ -1,5 +1,5 @@
-//! Swaps, canaries, and versions that are taken back, all under load: nothing is lost, doubled or out of order, nobody is
-//! disconnected, and each message was seen by one version.
+//! Swaps, canaries and rollbacks under load: nothing is lost, duplicated or reordered, nobody is disconnected, and each
+//! message was seen by one version.
 
 use std::{
     collections::BTreeMap,
@@ -22,13 +22,13 @@ use crate::{
 const PAIRS: usize = 50;
 const ROUNDS: u64 = 2;
 
-/// Messages of a pair that are under way at a time.
+/// Messages of a pair that are in flight at a time.
 const WINDOW: u64 = 4;
 
-/// Between two windows of a pair. Plugins are compiled with the time that serving leaves.
+/// The pause between two windows of a pair. It leaves CPU time for compiling plugins.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What fails is passed over, so that a version that traps loses no message.
+/// A failing plugin is skipped, so that a version that traps loses no message.
 fn config() -> String {
     format!(
         "[server]\ntrace_plugins = true\n[limits]\nmessages_per_second = 0\n\
@@ -38,15 +38,15 @@ fn config() -> String {
     )
 }
 
-/// From one user to another, message by message.
+/// A sender, a receiver, and the messages between them.
 struct Pair {
     from: Client,
     to: Client,
     receiver: String,
     sent: u64,
-    /// Messages by the version that the sender was told.
+    /// The number of messages by version, as reported to the sender.
     versions: BTreeMap<String, u64>,
-    /// Messages that no version marked, because the one that saw them failed.
+    /// Messages that no version marked, because the version that saw them failed.
     unmarked: u64,
     times: Vec<Duration>,
 }
@@ -56,7 +56,10 @@ impl Pair {
         let (sender, receiver) = (format!("a{number}"), format!("b{number}"));
         let path = format!("/ws?userId={sender}&trace=plugins");
         let protocol = [("Sec-WebSocket-Protocol", "signalbox.v1")];
-        let (mut from, _) = node.upgrade(&path, &protocol).await.expect("it is let in");
+        let (mut from, _) = node
+            .upgrade(&path, &protocol)
+            .await
+            .expect("it is accepted");
         assert_eq!(from.json().await["type"], "welcome");
         Self {
             from,
@@ -117,7 +120,7 @@ impl Pair {
     }
 }
 
-/// The stamp of a version that panics at every message. It fills its ten places.
+/// The stamp of a version that panics at every message. It fills all ten bytes.
 fn bad(round: u64, number: u64) -> String {
     format!("bad{round:06}{number}")
 }
@@ -137,7 +140,7 @@ async fn push(node: &Endpoint, stamp: &str, force: bool) -> Value {
     }
 }
 
-/// Waits until every pair has gone on for a while.
+/// Waits until every pair has exchanged messages for a while.
 async fn let_them_talk(windows: &AtomicU64) {
     let enough = windows.load(Relaxed) + 2 * PAIRS as u64;
     while windows.load(Relaxed) < enough {
@@ -164,28 +167,28 @@ async fn swaps_canaries_and_rollbacks_under_load_lose_double_and_reorder_nothing
         assert!(pairs.iter().all(|pair| !pair.is_finished()));
     };
     for round in 1..=ROUNDS {
-        // For everybody at once.
+        // For everyone at once.
         assert_eq!(
             push(&node, &format!("{round}1"), true).await["outcome"],
             "live"
         );
         live += 1.0;
         settled(live, rolled_back).await;
-        // A canary that is good, and comes to be live.
+        // A good canary, which goes live.
         assert_eq!(
             push(&node, &format!("{round}2"), false).await["outcome"],
             "canary"
         );
         live += 1.0;
         settled(live, rolled_back).await;
-        // One that is not, and is withdrawn.
+        // A bad canary, which is withdrawn.
         assert_eq!(
             push(&node, &bad(round, 3), false).await["outcome"],
             "canary"
         );
         rolled_back += 1.0;
         settled(live, rolled_back).await;
-        // The same for everybody, and back by itself.
+        // A bad version for everyone, which is rolled back automatically.
         assert_eq!(push(&node, &bad(round, 4), true).await["outcome"], "live");
         live += 1.0;
         rolled_back += 1.0;

@@ -1,4 +1,4 @@
-//! Rooms: who is in one, and who gets what is sent to it.
+//! Rooms: who is a member, and who receives messages to the room.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ async fn say(client: &mut Client, room: &str, payload: u64) {
         .await;
 }
 
-fn told(message: &Value) -> (&Value, &Value, &Value) {
+fn parts(message: &Value) -> (&Value, &Value, &Value) {
     (&message["room"], &message["senderId"], &message["payload"])
 }
 
@@ -30,7 +30,7 @@ async fn a_message_to_a_room_reaches_each_member_once_and_nobody_else() {
         node.client("eve").await,
     );
     join(&mut ann, "r").await;
-    // Twice a member is once a member.
+    // Joining twice makes one member.
     join(&mut bob, "r").await;
     join(&mut bob, "r").await;
     join(&mut eve, "r2").await;
@@ -38,7 +38,7 @@ async fn a_message_to_a_room_reaches_each_member_once_and_nobody_else() {
     for client in [&mut ann, &mut bob] {
         let message = client.json().await;
         assert_eq!(
-            told(&message),
+            parts(&message),
             (&json!("r"), &json!("ann"), &json!(1)),
             "{message}"
         );

@@ -1,4 +1,4 @@
-//! The plugin runtime by itself: what becomes of instances, versions and reloads.
+//! The plugin runtime on its own: instances, versions and reloads.
 
 use std::{
     path::Path,
@@ -32,12 +32,12 @@ pub(crate) fn manager() -> PluginManager {
     PluginManager::new(loader(&metrics), metrics)
 }
 
-/// What admits components, with the cache of all tests.
+/// The loader, with the cache that all tests share.
 pub(crate) fn loader(metrics: &Arc<Metrics>) -> Loader {
     loader_with(Arc::default(), metrics)
 }
 
-/// The same with a store that the test sees into.
+/// Like [`loader`], with a store that the test can inspect.
 pub(crate) fn loader_with(store: Arc<MemoryStore>, metrics: &Arc<Metrics>) -> Loader {
     Loader::new("n", Some(&plugin_cache()), store, metrics.clone()).expect("the engine starts")
 }
@@ -61,7 +61,7 @@ pub(crate) fn plugin(name: &str, file: &Path, config: &str) -> PluginConfig {
     }
 }
 
-/// A message without a destination.
+/// A message without a receiver.
 pub(crate) fn message<'m>(event_type: &'m str, payload: &'m str) -> GuestMessage<'m> {
     GuestMessage {
         id: "1",
@@ -73,7 +73,6 @@ pub(crate) fn message<'m>(event_type: &'m str, payload: &'m str) -> GuestMessage
     }
 }
 
-/// The version that is live.
 pub(crate) fn live(manager: &PluginManager, name: &str) -> Arc<PluginVersion> {
     let set = manager.live();
     let slot = set.slots().iter().find(|slot| slot.config().name == name);
@@ -91,7 +90,7 @@ async fn handled(version: &Arc<PluginVersion>, payload: &str) -> String {
         .as_slice()
     {
         [Action::Send(draft)] => draft.payload.clone(),
-        other => panic!("one message was expected, not {other:?}"),
+        other => panic!("expected one message, got {other:?}"),
     }
 }
 
@@ -195,7 +194,7 @@ async fn calls_that_find_all_instances_busy_fail_in_the_end_as_unavailable() {
         let answer = version.handle(None, message("x", payload)).await;
         answer.err().map(|error| error.kind)
     };
-    // The first holds the only instance until its own time is over, and the others wait as long as that.
+    // The first call holds the only instance until its time limit, and the others wait that long.
     let kinds = tokio::join!(kind(r#"{"wait":"never"}"#), kind("{}"), kind("{}"));
     assert_eq!(kinds.0, Some(FailureKind::Deadline));
     for kind in [kinds.1, kinds.2] {
@@ -260,7 +259,7 @@ async fn calls_that_take_long_wait_for_few_of_those_of_another_plugin() {
             })
         })
         .collect();
-    // By then the others stand in line.
+    // By then the others are queued.
     while ended.load(Ordering::Relaxed) == 0 {
         tokio::task::yield_now().await;
     }
@@ -268,7 +267,7 @@ async fn calls_that_take_long_wait_for_few_of_those_of_another_plugin() {
         let answer = patient.handle(None, message("hostile.spin-a-little", "1"));
         assert!(answer.await.is_ok());
     }
-    // Each waited for the one that ran, and for one more where that ended first.
+    // Each waited for the running call, and for one more if that ended first.
     let ended = ended.load(Ordering::Relaxed);
     assert!(ended < 12, "three calls waited for {ended} of 16");
     for kind in join_all(loops).await {

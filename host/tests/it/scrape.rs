@@ -1,4 +1,4 @@
-//! `/metrics` while much goes on, as Prometheus' own parser reads it.
+//! `/metrics` under load, parsed by Prometheus' own parser.
 
 use std::{
     collections::BTreeMap,
@@ -21,13 +21,13 @@ use crate::{
 
 const PAIRS: usize = 8;
 
-/// Messages of a pair that are under way at a time.
+/// Messages of a pair that are in flight at a time.
 const WINDOW: usize = 64;
 
 const SWAPS: usize = 3;
 const SCRAPES_BETWEEN_SWAPS: usize = 5;
 
-/// What counts and may not go backwards, by name with labels.
+/// Values that must not decrease, by name with labels.
 type Counters = BTreeMap<String, f64>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -65,7 +65,8 @@ async fn scrapes_under_load_are_valid_and_no_counter_goes_backwards_across_a_swa
     println!("scraped while {rate:.0} messages came in a second");
 }
 
-/// Scrapes once, and compares with the time before: everything is there yet, nothing has become less, and messages came.
+/// Scrapes once and compares with the previous scrape: every series still exists, none has decreased, and messages
+/// arrived.
 async fn scrape(node: &Endpoint, before: &Counters) -> Counters {
     let (status, text) = node.get("/metrics").await;
     assert_eq!(status, 200);
@@ -95,7 +96,7 @@ async fn exchange(mut from: Client, mut to: Client, receiver: String, stop: Arc<
     }
 }
 
-/// Has `promtool` read it. It finds fault with names that abbreviate a unit, which is how CloudWatch's names read in this
+/// Runs `promtool` on the text. It complains about names that abbreviate a unit, as CloudWatch's names do in this
 /// style; anything else is an error.
 fn check(text: &str) {
     let mut promtool = Command::new("promtool")
@@ -108,14 +109,17 @@ fn check(text: &str) {
     let mut stdin = promtool.stdin.take().expect("a pipe");
     stdin.write_all(text.as_bytes()).expect("it reads");
     drop(stdin);
-    let said = promtool.wait_with_output().expect("it ends");
-    let said =
-        String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+    let output = promtool.wait_with_output().expect("it ends");
+    let output = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     let is_about_units = |line: &str| {
         line.strip_suffix(" metric names should not contain abbreviated units")
             .is_some_and(|name| name.ends_with("_ms"))
     };
-    let faults: Vec<_> = said.lines().filter(|line| !is_about_units(line)).collect();
+    let faults: Vec<_> = output
+        .lines()
+        .filter(|line| !is_about_units(line))
+        .collect();
     assert!(faults.is_empty(), "{faults:?} in\n{text}");
 }
 

@@ -1,4 +1,4 @@
-//! A plugin that validates and transforms does both in one call, and nothing but the number of calls shows it.
+//! A plugin that validates and transforms does both in one call; only the number of calls reveals that.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::{
     harness::{Client, Node},
 };
 
-/// A plugin that is called as its file is.
+/// A plugin with the name of its file.
 fn plugin(file: &str, more: &str) -> String {
     format!(
         "[[plugins]]\nname = \"{file}\"\npath = \"{file}.wasm\"\nevents = [\"seen\", \"hostile.*\"]\n{PATIENT}{more}\n"
@@ -18,7 +18,8 @@ fn stamp(name: &str) -> String {
     plugin(name, &format!("config = {{ name = \"{name}\" }}"))
 }
 
-/// A node with these plugins: `a` and `b` mark what they see, `accepting` only validates, `hostile` does what it is told.
+/// A node with these plugins: `a` and `b` mark the messages they see, `accepting` only validates, `hostile` does as
+/// told.
 async fn node(plugins: &[String]) -> Node {
     let (stamp, accepting, hostile) = (stamped("1"), accepting(), component("hostile"));
     let files = [
@@ -40,7 +41,7 @@ async fn answer(client: &mut Client, event_type: &str, payload: &Value) -> Value
     client.json().await
 }
 
-/// How often each of these plugins was called; never where it is not configured.
+/// The number of calls of each of these plugins; 0 if it is not configured.
 async fn calls<const N: usize>(node: &Node, plugins: [&str; N]) -> [f64; N] {
     let mut counts = [0.0; N];
     for (count, plugin) in counts.iter_mut().zip(plugins) {
@@ -56,12 +57,12 @@ async fn one_call_does_both_where_nothing_can_come_between() {
     let blind = |plugin: String| plugin.replace("seen", "unseen");
     for (chain, expected) in [
         (vec![stamp("a")], [1.0, 0.0, 0.0]),
-        // A validator before it is no hindrance, one after it is.
+        // A validator before it does not prevent the combined call, one after it does.
         (vec![accepting(), stamp("a")], [1.0, 0.0, 1.0]),
         (vec![stamp("a"), accepting()], [2.0, 0.0, 1.0]),
         (vec![stamp("a"), stamp("b")], [2.0, 2.0, 0.0]),
         (vec![accepting(), stamp("a"), stamp("b")], [2.0, 2.0, 1.0]),
-        // Those that do not see the message are nowhere.
+        // Plugins that do not see the message do not count.
         (
             vec![blind(stamp("b")), stamp("a"), blind(accepting())],
             [1.0, 0.0, 0.0],
@@ -87,11 +88,11 @@ async fn one_call_does_both_where_nothing_can_come_between() {
 async fn in_a_chain_of_two_that_could_all_validators_still_come_before_all_transformers() {
     let node = node(&[stamp("a"), stamp("b")]).await;
     let mut ann = node.client("ann").await;
-    // The second validator refuses what the first transformer would have dropped.
+    // The second validator refuses the message before the first transformer could drop it.
     let refused = answer(&mut ann, "seen", &json!({"refuse": ["b"], "drop": "a"})).await;
     assert_eq!(refused["payload"]["plugin"], "b");
     assert_eq!(calls(&node, ["a", "b"]).await, [1.0, 1.0]);
-    // And the first refuses before the second is asked.
+    // The first one refuses before the second is called.
     let refused = answer(&mut ann, "seen", &json!({"refuse": ["a", "b"]})).await;
     assert_eq!(refused["payload"]["plugin"], "a");
     assert_eq!(calls(&node, ["a", "b"]).await, [2.0, 1.0]);
@@ -106,7 +107,7 @@ async fn in_a_chain_of_two_that_could_all_validators_still_come_before_all_trans
 
 #[tokio::test]
 async fn what_is_refused_dropped_changed_or_failed_is_told_alike_in_one_call_and_in_two() {
-    // Too little time for what loops; enough for the rest, also on a loaded machine.
+    // Too little time for an endless loop; enough for the rest, even on a loaded machine.
     let hostile = |on_failure: &str| {
         plugin("hostile", &format!("on_failure = \"{on_failure}\"")).replace(
             PATIENT,
@@ -114,8 +115,8 @@ async fn what_is_refused_dropped_changed_or_failed_is_told_alike_in_one_call_and
         )
     };
     for on_failure in ["reject", "pass"] {
-        let (once, twice) = tokio::join!(async { told(&[hostile(on_failure)]).await }, async {
-            told(&[hostile(on_failure), plugin("accepting", "")]).await
+        let (once, twice) = tokio::join!(async { outcomes(&[hostile(on_failure)]).await }, async {
+            outcomes(&[hostile(on_failure), plugin("accepting", "")]).await
         },);
         assert_eq!(once, twice, "{on_failure}");
     }
@@ -138,11 +139,11 @@ async fn what_is_refused_dropped_changed_or_failed_is_told_alike_in_one_call_and
     }
 }
 
-/// What the sender hears of each fault of the hostile guest, and what is counted in the end.
-async fn told(plugins: &[String]) -> (Vec<Value>, String) {
+/// The answer to each fault of the hostile guest, and the counters at the end.
+async fn outcomes(plugins: &[String]) -> (Vec<Value>, String) {
     let node = node(plugins).await;
     let mut ann = node.client("ann").await;
-    let mut heard = Vec::new();
+    let mut answers = Vec::new();
     for fault in [
         "validate.panic",
         "validate.loop",
@@ -152,7 +153,7 @@ async fn told(plugins: &[String]) -> (Vec<Value>, String) {
         "transform.reserved",
         "validate.fine",
     ] {
-        heard.push(without_names(
+        answers.push(without_names(
             answer(&mut ann, &format!("hostile.{fault}"), &json!({"n": 1})).await,
         ));
     }
@@ -164,10 +165,10 @@ async fn told(plugins: &[String]) -> (Vec<Value>, String) {
                 && (line.contains("_failures_") || line.contains("_rejections_"))
         })
         .collect();
-    (heard, counted.join("\n"))
+    (answers, counted.join("\n"))
 }
 
-/// Without what differs between any two messages.
+/// Removes the fields that differ between any two messages.
 fn without_names(mut message: Value) -> Value {
     for field in ["timestamp", "messageId"] {
         message.as_object_mut().expect("an object").remove(field);

@@ -1,4 +1,4 @@
-//! A log that nobody reads, at the real server: it serves, drains, and says afterwards what was lost.
+//! The real server with a log that nobody reads: it serves, drains, and reports afterwards how many lines were lost.
 
 use tokio::time::timeout;
 
@@ -7,13 +7,13 @@ use crate::{
     process::{LogReader, Server, Signal, launch_with_full_log},
 };
 
-/// The server's counters.
+/// The counter of lost lines.
 const DROPPED: &str = "wss_log_lines_dropped_total";
 
-/// The line that says how many were lost.
+/// The line that reports how many lines were lost.
 const SUMMARY: &str = "lines of the log are lost";
 
-/// Messages between two looks at the counter: few enough that no outbox fills.
+/// Messages between two checks of the counter: few enough that no outbox fills.
 const ROUND: usize = 200;
 
 /// A server that logs a line for each message that it refuses.
@@ -27,7 +27,7 @@ async fn talkative() -> Server {
     Server::start_with(&[], config, &environment).await
 }
 
-/// Makes the server log until lines are lost. Each round proves that a client is served meanwhile.
+/// Makes the server log until lines are lost. Each round checks that a client is still served.
 async fn overflow(server: &Server, client: &mut Client) {
     while server.metric(DROPPED).await.expect("it is counted") == 0.0 {
         for _ in 0..ROUND {
@@ -40,7 +40,7 @@ async fn overflow(server: &Server, client: &mut Client) {
     }
 }
 
-/// A user whose name makes each of these lines long.
+/// A long user name, which makes each of these lines long.
 fn long_name() -> String {
     "a".repeat(250)
 }
@@ -106,6 +106,8 @@ async fn a_server_that_cannot_start_ends_although_nobody_reads_its_log() {
     let dir = folder(&[]);
     let (mut server, _log) = launch_with_full_log(dir.path(), &[("WSS_PORT", &port)]);
     let ended = timeout(PATIENCE, server.wait()).await;
-    let status = ended.expect("the server ends").expect("its end is told");
+    let status = ended
+        .expect("the server ends")
+        .expect("the exit status is known");
     assert_eq!(status.code(), Some(1));
 }

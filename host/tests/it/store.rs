@@ -1,4 +1,4 @@
-//! What the host offers to plugins: the store and its limits, who and where, log lines, metrics of their own.
+//! The host functions for plugins: the store and its limits, the context of a call, log lines, custom metrics.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     runtime::{FILE_BYTES_MAX, loader_with, plugin},
 };
 
-/// A plugin from the `follower` guest, with more TOML lines.
+/// The `follower` guest as a plugin, with more TOML lines.
 fn follower(name: &str, lines: &str) -> String {
     format!(
         "[[plugins]]\nname = \"{name}\"\npath = \"follower.wasm\"\nevents = [\"*\"]\n{PATIENT}{lines}\n"
@@ -30,7 +30,7 @@ async fn node(lines: &str) -> Node {
     Node::start_with(&[("follower.wasm", &component("follower"))], &config).await
 }
 
-/// What calls to the host return, made in one call of the plugin.
+/// The results of these calls to the host, all made in one call of the plugin.
 async fn results(client: &mut Client, calls: Value) -> Vec<Value> {
     let message = json!({"type": "follower.call", "payload": calls});
     client.send(&message.to_string()).await;
@@ -84,14 +84,14 @@ async fn a_value_ends_with_its_time_and_an_increment_does_not_prolong_it() {
         {"swap": ["swap", null, "1", 1]}, {"set": ["stays", "1", null]},
     ]);
     results(&mut ann, calls).await;
-    let look = json!([{"get": "set"}, {"get": "count"}, {"get": "swap"}, {"get": "stays"}]);
+    let reads = json!([{"get": "set"}, {"get": "count"}, {"get": "swap"}, {"get": "stays"}]);
     loop {
-        let found = results(&mut ann, look.clone()).await;
+        let found = results(&mut ann, reads.clone()).await;
         assert_eq!(found[3], json!({"ok": "1"}));
         if found[..3].iter().all(|value| *value == json!({"ok": null})) {
             break;
         }
-        // A value is there as a whole, or not.
+        // A value is either complete or absent.
         let whole = [json!({"ok": "1"}), json!({"ok": "2"}), json!({"ok": null})];
         assert!(found.iter().all(|value| whole.contains(value)), "{found:?}");
     }
@@ -107,7 +107,7 @@ async fn the_store_of_one_plugin_is_closed_to_others_and_outlives_a_swap() {
     let node = Node::start_with(&[("follower.wasm", &component("follower"))], &config).await;
     let mut ann = node.client("ann").await;
     results(&mut ann, json!([{"set": ["k", "of one", null]}])).await;
-    // The handler is the other plugin now.
+    // Now the other plugin is the handler.
     let config = format!(
         "{}{}",
         follower("one", "config = { idle = true }"),
@@ -186,7 +186,7 @@ async fn keys_values_calls_and_all_together_are_bounded() {
         found[8..],
         [(); 2].map(|()| json!({"error": "too-many-calls"}))
     );
-    // The next call starts anew.
+    // The next call has a fresh budget.
     assert_eq!(
         results(&mut ann, json!([{"get": "k"}])).await,
         [json!({"ok": null})]
@@ -269,7 +269,7 @@ async fn log_lines_have_level_plugin_and_version_and_are_cut() {
         .await;
     assert_eq!(complaint["level"], "WARN");
     let of_plugin = server.lines(|line| line["target"] == "signalbox::plugin");
-    let said: Vec<_> = of_plugin
+    let logged: Vec<_> = of_plugin
         .iter()
         .map(|line| {
             (
@@ -278,16 +278,20 @@ async fn log_lines_have_level_plugin_and_version_and_are_cut() {
             )
         })
         .collect();
-    assert_eq!(said[0], ("INFO", "one FORGED two"), "debug is filtered out");
     assert_eq!(
-        (said[1].0, said[1].1.len()),
+        logged[0],
+        ("INFO", "one FORGED two"),
+        "debug is filtered out"
+    );
+    assert_eq!(
+        (logged[1].0, logged[1].1.len()),
         ("WARN", 1024 + '…'.len_utf8())
     );
-    assert_eq!(said[2], ("ERROR", "last"));
+    assert_eq!(logged[2], ("ERROR", "last"));
     for line in &of_plugin {
         assert_eq!(line["plugin"], "follower");
         assert_eq!(line["version"].as_str().map(str::len), Some(12), "{line}");
-        // The one that the call was for, and the same for all.
+        // The connection of the call, and the fields that all lines have.
         assert!(line["connection"].is_string(), "{line}");
         assert_eq!(line["connection"], of_plugin[0]["connection"]);
     }
@@ -314,7 +318,7 @@ async fn init_may_change_what_earlier_versions_stored_before_the_new_one_is_live
         ttl: None,
     };
     store.set("counter", 1 << 20, entry).await.unwrap();
-    // Several instances run it, one after another.
+    // Several instances run the migration, one after another.
     apply(r#"{"migrate":true}"#).await;
     assert_eq!(store.get("counter", "name").await, Ok(None));
     assert_eq!(

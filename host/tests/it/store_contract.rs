@@ -1,4 +1,4 @@
-//! What a plugin's store must do, wherever it keeps the values.
+//! The contract of a plugin store, for every backend.
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -10,10 +10,10 @@ use signalbox::{
 
 use crate::redis::{Cluster, Server, config, until};
 
-/// Room for all that a test keeps that is not about room.
+/// Enough room for all tests that are not about room.
 const PLENTY: usize = 1 << 20;
 
-/// Two ways into one store, as two nodes have them, and what keeps it up.
+/// Two handles to one store, as on two nodes, and the backend that must outlive them.
 struct Stores {
     one: Arc<dyn PluginStore>,
     other: Arc<dyn PluginStore>,
@@ -47,11 +47,11 @@ async fn cluster() -> Stores {
     }
 }
 
-/// A store that is connected, whose keys begin with `key_prefix`.
+/// A connected store whose keys begin with `key_prefix`.
 pub(crate) async fn redis_store(urls: &str, key_prefix: &str) -> Arc<dyn PluginStore> {
     let config = config(urls, key_prefix, Duration::from_secs(10));
     let commands = Commands::start(
-        Endpoints::new(&config).expect("legal addresses"),
+        Endpoints::new(&config).expect("valid addresses"),
         &Arc::default(),
     );
     let store = Arc::new(RedisStore::new(commands, key_prefix));
@@ -81,7 +81,7 @@ const SOON: Duration = Duration::from_millis(20);
 const LATE: Duration = Duration::from_secs(3600);
 
 async fn until_gone(store: &dyn PluginStore, plugin: &str, key: &str) {
-    until("the value's time is over", async || {
+    until("the value expires", async || {
         let value = store.get(plugin, key).await.expect("the store answers");
         value.is_none().then_some(())
     })
@@ -283,7 +283,7 @@ async fn a_new_number_takes_the_time_and_an_old_one_keeps_its_own(stores: Stores
     assert_eq!(increment("lasting", Some(SOON)).await, Ok(18));
     assert_eq!(increment("late", Some(LATE)).await, Ok(9));
     assert_eq!(increment("late", Some(SOON)).await, Ok(18));
-    // On a busy machine it may be over before it is counted on.
+    // On a busy machine the value may expire before it is incremented again.
     while {
         store.remove("p", "soon").await.unwrap();
         assert_eq!(increment("soon", Some(SOON)).await, Ok(9));
@@ -341,12 +341,12 @@ async fn of_those_who_swap_at_once_one_is_faster_and_no_increment_is_lost(stores
     assert_eq!(stores.one.get("p", "n").await, Ok(Some(b"40".to_vec())));
 }
 
-/// Room for one value whose bytes and those of its key are so many.
+/// Room for one value, with this many bytes for key and value.
 const fn one(bytes: usize) -> usize {
     ENTRY_BYTES + bytes
 }
 
-/// The same for two values together.
+/// Room for two values, with this many bytes for both keys and values.
 const fn two(bytes: usize) -> usize {
     2 * ENTRY_BYTES + bytes
 }
@@ -440,7 +440,7 @@ async fn swaps_and_increments_are_bounded_too_and_change_nothing_where_they_are_
         .compare_and_swap("p", one(7), Some(b"9"), entry("nine", b"1234"))
         .await;
     assert_eq!(differs, Ok(false), "what is not written needs no room");
-    // With a time of its own, too.
+    // With a TTL, too.
     store
         .set("q", one(10), passing("nine", b"9", LATE))
         .await
@@ -455,7 +455,7 @@ async fn swaps_and_increments_are_bounded_too_and_change_nothing_where_they_are_
 
 async fn what_is_over_takes_no_room(stores: Stores) {
     let store = &*stores.one;
-    // More than one call strikes off.
+    // More than a single call evicts.
     for n in 0..2500 {
         let key = format!("{n:04}");
         let bytes_max = 2500 * one(4) + 100;
@@ -482,7 +482,7 @@ async fn what_is_over_takes_no_room(stores: Stores) {
 
 async fn the_account_is_right_whatever_was_done(stores: Stores) {
     let store = &*stores.one;
-    // Times that end meanwhile, sizes that change, the same key with and without a time.
+    // TTLs that end meanwhile, sizes that change, the same key with and without a TTL.
     for round in 0..300_u64 {
         let key = format!("k{}", round % 7);
         let value = vec![b'1'; usize::try_from(round % 5).unwrap()];
@@ -507,7 +507,7 @@ async fn the_account_is_right_whatever_was_done(stores: Stores) {
     for n in 0..7 {
         store.remove("p", &format!("k{n}")).await.unwrap();
     }
-    // With everything gone there is room for exactly what there is room for.
+    // With everything removed, exactly one entry fits again.
     store
         .set("p", one(10), entry("k", b"123456789"))
         .await
@@ -554,7 +554,7 @@ macro_rules! passes_the_contract {
 
 passes_the_contract!(in_memory: super::memory);
 passes_the_contract!(in_redis: super::redis);
-// In a cluster it is the same script; what may differ is where the keys are.
+// In a cluster the script is the same; only the location of the keys may differ.
 passes_the_contract! { in_a_cluster: super::cluster;
     no_name_of_a_plugin_or_key_opens_another_plugins_values
     of_those_who_swap_at_once_one_is_faster_and_no_increment_is_lost

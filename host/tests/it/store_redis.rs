@@ -1,4 +1,4 @@
-//! What a store in Redis does beyond the contract: what it costs, what it leaves behind, and what it does without Redis.
+//! Properties of the Redis store beyond the contract: its cost, what it leaves behind, and its behaviour without Redis.
 
 use std::{sync::Arc, time::Duration};
 
@@ -77,7 +77,7 @@ async fn values_with_a_time_leave_nothing_behind() {
             .await
             .unwrap();
     }
-    until("Redis has forgotten everything", async || {
+    until("Redis is empty", async || {
         (server.command::<u64>(&["DBSIZE"]).await == 0).then_some(())
     })
     .await;
@@ -86,7 +86,7 @@ async fn values_with_a_time_leave_nothing_behind() {
 #[tokio::test]
 async fn more_than_one_call_strikes_off_is_struck_off_by_several() {
     let (server, store) = start().await;
-    // As if 5,000 values of 10 bytes with their keys had ended long ago, and one would in a long time.
+    // As if 5,000 values of 10 bytes (with their keys) had expired long ago, and one would expire much later.
     let passing = "test:plugin_store:{p}:passing";
     let fill = "redis.call('ZADD', KEYS[1], -50010, 'sum', 9e12, '10:late') \
                 for n = 1, 5000 do redis.call('ZADD', KEYS[1], n, '10:' .. n) end";
@@ -117,7 +117,7 @@ async fn without_redis_the_store_says_so_in_time_and_it_works_again_with_it() {
         } else {
             server.stop()
         }
-        // The first answers may take the command timeout; a store that waits for longer fails the test.
+        // The first answers may take the command timeout; a store that waits longer fails the test.
         let all = async {
             for _ in 0..3 {
                 let unavailable = StoreError::Unavailable;
@@ -167,11 +167,11 @@ async fn the_access_rules_of_the_manual_are_enough_for_a_store() {
         swapped.await.unwrap();
     }
     store.increment("p", PLENTY, "m", 1, soon).await.unwrap();
-    until("a value's time is over", async || {
+    until("a value expires", async || {
         store.get("p", "m").await.unwrap().is_none().then_some(())
     })
     .await;
-    // With something to strike off, and without room.
+    // With an expired value to evict, and without room.
     let full = store.increment("p", 1, "long name", 1, None).await;
     assert_eq!(full, Err(StoreError::TooLarge));
     let log: Vec<redis::Value> = server.command(&["ACL", "LOG"]).await;

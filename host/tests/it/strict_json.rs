@@ -1,11 +1,11 @@
-//! JSON that languages read differently is refused on every way in, so that a plugin sees what the receiver sees.
+//! JSON that parsers interpret differently is refused on every way in, so that a plugin sees what the receiver sees.
 
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::Node;
 
-/// A chat plugin that refuses a word.
+/// A chat plugin with a blocked word.
 const REFUSES_SPAM: &str = r#"
 [api]
 keys = ["a-key-of-a-backend"]
@@ -53,7 +53,7 @@ async fn text_that_switches_a_validator_off_is_refused_in_text_and_in_binary_fra
         }
     }
     bob.expect_silence().await;
-    // A whole pair says what it says.
+    // A complete surrogate pair is valid.
     ann.send(r#"{"type":"chat_message","payload":"hi \ud83d\ude00","receiverId":"bob"}"#)
         .await;
     assert_eq!(bob.json().await["payload"], "hi \u{1f600}");

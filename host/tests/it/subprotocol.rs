@@ -1,4 +1,4 @@
-//! What `signalbox.v1` adds, and that nobody else gets it.
+//! The additional frames of `signalbox.v1`, which clients without it do not get.
 
 use std::collections::BTreeSet;
 

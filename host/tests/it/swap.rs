@@ -1,4 +1,4 @@
-//! Plugins change while everybody stays connected.
+//! Plugins are swapped while everyone stays connected.
 
 use std::{
     collections::BTreeSet,
@@ -24,10 +24,10 @@ use crate::{
 const PAIRS: usize = 100;
 const SWAPS: u64 = 20;
 
-/// Messages of a pair that are under way at a time.
+/// Messages of a pair that are in flight at a time.
 const WINDOW: u64 = 4;
 
-/// Two plugins, of which the tests swap the first.
+/// Two plugins; the tests swap the first one.
 fn config() -> String {
     format!(
         "[limits]\nmessages_per_second = 0\n\
@@ -36,7 +36,7 @@ fn config() -> String {
     )
 }
 
-/// What is known about a pair of clients: from one to the other, message by message.
+/// A pair of clients, and the messages from one to the other.
 struct Pair {
     from: Client,
     to: Client,
@@ -61,8 +61,8 @@ impl Pair {
         }
     }
 
-    /// Exchanges messages as fast as they go, until one carries the stamp of version `last`. Says which version each
-    /// pair has seen.
+    /// Exchanges messages as fast as possible until one carries the stamp of version `last`. Records in `seen` which
+    /// version each pair has seen.
     async fn run(mut self, last: u64, seen: Arc<Vec<AtomicU64>>, number: usize) -> Self {
         while self.version < last {
             let began = Instant::now();
@@ -101,7 +101,7 @@ impl Pair {
     }
 }
 
-/// What cannot be admitted, and what the log says then.
+/// Components that cannot be admitted, with the log text of each refusal.
 fn broken() -> [(Vec<u8>, &'static str); 10] {
     let good = stamped("1");
     [
@@ -146,7 +146,7 @@ async fn under_load_swaps_lose_double_and_reorder_nothing_and_broken_files_chang
     let mut refused = 0.0;
     for version in 2..=SWAPS + 1 {
         if version % 2 == 0 {
-            let (bytes, said) = broken.next().expect("as many as every second swap");
+            let (bytes, expected) = broken.next().expect("as many as every second swap");
             node.replace("stamp.wasm", &bytes);
             refused += 1.0;
             node.until_metric(&swaps("refused"), |count| count == refused)
@@ -155,7 +155,7 @@ async fn under_load_swaps_lose_double_and_reorder_nothing_and_broken_files_chang
             let lines = server.until_lines(refused as usize, error).await;
             assert_eq!(lines.len() as f64, refused, "one line for each");
             let line = lines.last().expect("a line");
-            assert!(message(line).contains(said), "{said} in {line}");
+            assert!(message(line).contains(expected), "{expected} in {line}");
             assert!(
                 message(line).starts_with("plugin refused, the live version stays"),
                 "{line}"
@@ -168,7 +168,7 @@ async fn under_load_swaps_lose_double_and_reorder_nothing_and_broken_files_chang
         node.replace("stamp.wasm", &version_of(version));
         node.until_metric(&swaps("live"), |live| live == version as f64)
             .await;
-        // Everybody meets every version.
+        // Wait until every pair has seen the version.
         while seen
             .iter()
             .any(|seen| seen.load(Ordering::Relaxed) < version)
@@ -212,7 +212,7 @@ async fn under_load_swaps_lose_double_and_reorder_nothing_and_broken_files_chang
     check_swap_lines(&server.until_lines(SWAPS as usize + 1, swapped).await);
 }
 
-/// Every fifth version has to be compiled under load, the others were before: that takes most of the time.
+/// Every fifth version is compiled under load; the others are compiled beforehand, because that takes most of the time.
 fn is_compiled_ahead(version: u64) -> bool {
     !version.is_multiple_of(5)
 }
@@ -222,13 +222,12 @@ fn version_of(version: u64) -> Vec<u8> {
     if is_compiled_ahead(version) {
         return bytes;
     }
-    // A custom section that no run before had.
+    // A custom section that is different in every run.
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
     let nonce = since_1970.unwrap_or_default().as_nanos().to_le_bytes();
     [&bytes, &[0, 18, 1, b'n'][..], &nonce].concat()
 }
 
-/// Fills the cache of compiled components.
 async fn compile_ahead() {
     let loader = crate::runtime::loader(&Arc::default());
     let config = Arc::new(crate::runtime::plugin(
@@ -241,7 +240,7 @@ async fn compile_ahead() {
         .filter(|version| is_compiled_ahead(*version))
         .map(|version| version.to_string());
     let loads = versions.chain(faults).map(async |stamp| {
-        // A version with a fault is compiled as any other.
+        // A faulty version is compiled like any other.
         let _ = loader
             .load(
                 &config,
@@ -253,7 +252,7 @@ async fn compile_ahead() {
     join_all(loads).await;
 }
 
-/// Each swap has a line that says what replaced what, why, and how long it took.
+/// Checks that each swap has a line with the old and the new version, the trigger, and the duration.
 fn check_swap_lines(lines: &[Value]) {
     assert_eq!(lines.len() as u64, SWAPS + 1);
     assert_eq!(
@@ -292,14 +291,14 @@ async fn a_changed_configuration_acts_on_the_next_message() {
     assert_eq!(ann.json().await["payload"]["code"], "too_long");
 }
 
-/// Has the handler of the live version answer.
+/// Makes the handler of the live version answer, and returns its version.
 async fn handled(client: &mut Client, payload: Value) -> u64 {
     let message = json!({"type": "handled", "payload": payload});
     client.send(&message.to_string()).await;
     answered(client).await
 }
 
-/// The version that handled, which is the one that had transformed.
+/// The version that handled the message, which must be the one that transformed it.
 async fn answered(client: &mut Client) -> u64 {
     let payload = client.json().await["payload"].take();
     let stamps = payload["stamps"].as_array().expect("stamps");
@@ -314,7 +313,7 @@ async fn a_call_that_began_before_a_swap_ends_on_the_version_that_it_began_on() 
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
     let waiting = json!({"type": "handled", "payload": {"wait": "gate"}});
     ann.send(&waiting.to_string()).await;
-    // Validation and transformation, which are one call, are over: the handler is the second.
+    // Validation and transformation, which are one call, are over; the second call is the handler.
     node.until_metric("wss_plugin_calls_total{plugin=\"stamp\"} ", |calls| {
         calls >= 1.0
     })
@@ -372,7 +371,7 @@ async fn a_second_start_loads_what_was_compiled_unless_somebody_changed_it() {
     let mut ann = server.client("ann").await;
     assert_eq!(handled(&mut ann, json!({})).await, 1);
 
-    // A file of the cache for another component, and one with a changed byte.
+    // A cache file of another component, and one with a changed byte.
     let compiled = || {
         let dir = std::fs::read_dir(server.dir.path().join(".signalbox/cache")).unwrap();
         let mut files: Vec<_> = dir

@@ -1,4 +1,4 @@
-//! What a collector of OpenTelemetry is told of messages, and what it costs those who get them: nothing.
+//! The spans that an OpenTelemetry collector receives for messages. Tracing must not change what receivers get.
 
 use std::collections::HashSet;
 
@@ -11,10 +11,10 @@ use crate::{
     collector::{Collector, Span},
     harness::{Node, WITH_CHAT},
     redis::{Server, until},
-    redis_fleet::{Fleet, Outcome, Peer, config, until_ready},
+    redis_nodes::{Nodes, Outcome, Peer, config, until_ready},
 };
 
-/// Fields of a delivery that has an `id`, and no other.
+/// The fields of a delivery with an `id`, and no others.
 const FIELDS: [&str; 6] = [
     "messageId",
     "payload",
@@ -45,9 +45,9 @@ fn one<'s>(spans: &'s [Span], name: &str) -> &'s Span {
 async fn a_message_is_one_trace_through_plugins_and_nodes() {
     let (redis, collector) = (Server::start().await, Collector::start().await);
     let more = format!("{}{WITH_CHAT}", collector.config());
-    let fleet = Fleet::start(2, &redis.url(), &more).await;
-    let mut ann = Peer::connect(&fleet.nodes[0], "ann").await;
-    let mut bob = Peer::connect(&fleet.nodes[1], "bob").await;
+    let cluster = Nodes::start(2, &redis.url(), &more).await;
+    let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
+    let mut bob = Peer::connect(&cluster.nodes[1], "bob").await;
     let message = json!({"type": "chat_message", "payload": "secret", "receiverId": "bob"});
     assert_eq!(ann.ask_json(message).await, Outcome::Delivered);
     assert_eq!(fields(&bob.delivery().await), FIELDS);
@@ -76,7 +76,7 @@ async fn a_message_is_one_trace_through_plugins_and_nodes() {
     assert_eq!(deliver.attributes["signalbox.connections"], "1");
     let traces: HashSet<&String> = spans.iter().map(|span| &span.trace).collect();
     assert_eq!(traces.len(), 1, "{spans:?}");
-    // Each node speaks for itself, and the one names the other.
+    // Each span names the node that it comes from, and `publish` also names the destination.
     let node = |span: &Span| span.resource["service.instance.id"].clone();
     assert!(node(message).starts_with("n0-") && node(deliver).starts_with("n1-"));
     assert_eq!(
@@ -84,9 +84,9 @@ async fn a_message_is_one_trace_through_plugins_and_nodes() {
         node(deliver)
     );
     assert_eq!(message.resource["service.name"], "signalbox");
-    let told = format!("{spans:?}");
+    let text = format!("{spans:?}");
     for private in ["secret", "ann", "bob"] {
-        assert!(!told.contains(&format!("\"{private}\"")), "{told}");
+        assert!(!text.contains(&format!("\"{private}\"")), "{text}");
     }
 }
 
@@ -95,7 +95,7 @@ async fn a_span_says_what_went_wrong() {
     let collector = Collector::start().await;
     let node = Node::start(&format!("{}{WITH_CHAT}", collector.config())).await;
     let mut ann = node.client("ann").await;
-    // The chat plugin wants a text.
+    // The chat plugin requires a text.
     ann.send(r#"{"type":"chat_message","payload":"","receiverId":"bob"}"#)
         .await;
     let rejection = ann.error_code().await;
@@ -127,7 +127,7 @@ async fn nodes_that_trace_and_others_deliver_to_each_other_what_was_sent() {
             assert_eq!(fields(&delivery), FIELDS);
         }
     }
-    // A node of a time in which nobody traced: its lease says no more than that it is there.
+    // An entry as an older node without tracing leaves it: its lease says only that it is alive.
     redis
         .command::<()>(&["SADD", "user_servers:old", "old-1"])
         .await;
@@ -150,7 +150,7 @@ async fn nodes_that_trace_and_others_deliver_to_each_other_what_was_sent() {
         .expect("a text");
     let published: Value = serde_json::from_str(&published).expect("JSON alone");
     assert_eq!(fields(&published), FIELDS);
-    // All of that was traced, as far as it goes.
+    // All of this was traced, up to the last node that supports it.
     assert_eq!(collector.until_spans(21, "publish").await.len(), 21);
 }
 
@@ -158,18 +158,18 @@ async fn nodes_that_trace_and_others_deliver_to_each_other_what_was_sent() {
 async fn beside_websocket_app_nothing_but_messages_is_published() {
     let (redis, collector) = (Server::start().await, Collector::start().await);
     let more = format!("compat = \"websocket-app\"\n{}", collector.config());
-    let fleet = Fleet::start(2, &redis.url(), &more).await;
-    let mut ann = Peer::connect(&fleet.nodes[0], "ann").await;
-    let mut bob = Peer::connect(&fleet.nodes[1], "bob").await;
+    let cluster = Nodes::start(2, &redis.url(), &more).await;
+    let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
+    let mut bob = Peer::connect(&cluster.nodes[1], "bob").await;
     assert_eq!(ann.ask("bob", 1).await, Outcome::Delivered);
     assert_eq!(fields(&bob.delivery().await), FIELDS);
-    // What the other node tells comes in order.
+    // Deliveries from the other node arrive in order.
     assert_eq!(bob.ask("nobody", 2).await, Outcome::Offline);
     let of_bob = |spans: &[Span]| {
         let is_his = |span: &Span| span.resource["service.instance.id"].starts_with("n1-");
         spans.iter().filter(|span| is_his(span)).count()
     };
-    until("what bob sent is told", async || {
+    until("bob's spans are exported", async || {
         (of_bob(&collector.spans()) > 0).then_some(())
     })
     .await;
@@ -186,7 +186,7 @@ async fn a_backend_goes_on_with_the_trace_that_it_began() {
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     const SPAN: &str = "b7ad6b7169203331";
     let collector = Collector::start().await;
-    // Nothing is picked here; the backend asks for it.
+    // Sampling picks nothing; the backend asks for the trace.
     let config = collector.config().replace("1.0", "0.0");
     let node = Node::start(&format!(
         "{config}[api]\nkeys = [\"an-api-key-of-tests\"]\n"

@@ -1,4 +1,4 @@
-//! What was live is live again after a restart, however the process before it ended.
+//! The live version is live again after a restart, however the previous process ended.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ async fn stamp(node: &Endpoint) -> String {
     mark(&mut node.reachable("ann").await).await
 }
 
-/// A file of the plugin's versions.
+/// A file in the plugin's version folder.
 fn kept(server: &Logged, name: &str) -> PathBuf {
     let folder = server.dir.path().join(".signalbox/versions/stamp");
     folder.join(name)
@@ -36,7 +36,7 @@ fn kept_components(server: &Logged) -> usize {
         .count()
 }
 
-/// Waits until what is shown of the plugin is on disk, where nobody asked for it who would have been answered after that.
+/// Waits until the current state is on disk, for changes that no caller waited for.
 pub(crate) async fn until_kept(server: &Logged) {
     let shown = plugin(server).await;
     let live = shown["live"].as_str().expect("a live version");
@@ -78,7 +78,7 @@ async fn what_was_pushed_is_live_after_a_kill_and_what_was_before_can_be_gone_ba
             assert_eq!(was[field], is[field], "{field} of {index}");
         }
     }
-    // The file is still passed over, and each version that was live is there to go back to.
+    // The file is still held, and each earlier live version is available for a rollback.
     assert_eq!(post(&server, "reload").await.body["reason"], "held");
     assert_eq!(post(&server, "rollback").await.status, 200);
     assert_eq!(stamp(&server).await, "a:STAMP-0000000002");
@@ -93,7 +93,7 @@ async fn what_was_pushed_is_live_after_a_kill_and_what_was_before_can_be_gone_ba
     assert_eq!(shown["versions"].as_array().map(Vec::len), Some(3));
 }
 
-/// The steps of a swap in order, and whether a server that ends there has kept the new version.
+/// The steps of a swap in order, and whether a server that crashes there has kept the new version.
 const STEPS: [(&str, bool); 13] = [
     ("admitted", false),
     ("live", false),
@@ -110,7 +110,7 @@ const STEPS: [(&str, bool); 13] = [
     ("pruned", true),
 ];
 
-/// Pushes to a server that does not live to answer.
+/// Pushes to a server that ends before it answers.
 async fn push_in_vain(server: &Endpoint, bytes: &[u8]) {
     let head = format!(
         "PUT {STAMP} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {}\r\n\r\n",
@@ -121,7 +121,7 @@ async fn push_in_vain(server: &Endpoint, bytes: &[u8]) {
     stream.write_all(&request).await.expect("it is sent");
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
-    // Reset or closed, the kernel decides.
+    // Reset or closed: that is up to the kernel.
     let _ = tokio::time::timeout(PATIENCE, read)
         .await
         .expect("the server ends");
@@ -144,7 +144,7 @@ async fn killed_at_any_step_of_a_swap_the_next_start_serves_what_was_once_live_w
             "a:STAMP-0000000002"
         };
         assert_eq!(stamp(&server).await, expected, "{step}");
-        // What the crash left does not stay, and nothing is in the way of the next swap.
+        // The leftovers of the crash are removed, and the next swap succeeds.
         assert_eq!(push(&server, &stamped("4")).await.status, 200, "{step}");
         assert_eq!(plugin(&server).await["not_kept"], Value::Null, "{step}");
         assert_eq!(kept_components(&server), 2, "{step}");
@@ -158,7 +158,7 @@ async fn a_file_that_changed_while_the_server_was_down_is_tried_and_what_was_liv
     let server = start().await;
     assert_eq!(push(&server, &stamped("2")).await.status, 200);
     server.replace("stamp.wasm", &stamped("test-fails"));
-    // Whether the running server looks at it first makes no difference.
+    // Whether the running server checks it first makes no difference.
     let server = server.restart().await;
     assert_eq!(stamp(&server).await, "a:STAMP-0000000002");
     let server = server.restart().await;
@@ -211,10 +211,10 @@ async fn where_what_was_live_is_damaged_too_an_earlier_version_serves() {
     server.replace("stamp.wasm", b"broken");
     let server = server.restart().await;
     assert_eq!(stamp(&server).await, "a:STAMP-0000000002");
-    let said = |line: &Value| message(line).contains("does not start again");
-    assert_eq!(server.until_lines(1, said).await.len(), 1);
-    // A state that cannot be read is as none: the file decides.
-    std::fs::write(kept(&server, "state.json"), "{").expect("the state is torn");
+    let is_failed_start = |line: &Value| message(line).contains("does not start again");
+    assert_eq!(server.until_lines(1, is_failed_start).await.len(), 1);
+    // A corrupt state counts as no state: the file decides.
+    std::fs::write(kept(&server, "state.json"), "{").expect("the state is corrupted");
     server.replace("stamp.wasm", &stamped("4"));
     let server = server.restart().await;
     assert_eq!(stamp(&server).await, "a:STAMP-0000000004");
@@ -257,7 +257,7 @@ async fn where_versions_cannot_be_kept_the_server_says_so_and_goes_on() {
         "{why}"
     );
     assert_eq!(post(&server, "rollback").await.status, 200);
-    // With room again the next change is kept, with what could not be before.
+    // Once there is room, the next change is kept, along with the one that could not be kept before.
     std::fs::remove_file(server.dir.path().join("occupied")).expect("the file goes");
     assert_eq!(push(&server, &stamped("3")).await.status, 200);
     assert_eq!(plugin(&server).await["not_kept"], Value::Null);

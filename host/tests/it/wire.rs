@@ -1,4 +1,4 @@
-//! What clients and the server say to each other.
+//! The wire protocol between clients and the server.
 
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -110,7 +110,7 @@ async fn a_bad_frame_gets_an_error_and_the_connection_stays() {
     assert_eq!(ann.json().await["type"], "ack");
 }
 
-/// The payload as it stands in a delivered frame.
+/// The payload, exactly as it appears in a delivered frame.
 fn payload_of(frame: &str) -> &str {
     let start = frame.split_once(r#","payload":"#).expect("a payload").1;
     start
@@ -181,7 +181,7 @@ async fn payloads_come_through_byte_for_byte() {
         r#""},\"receiverID\":\"eve""#,
         "null",
     ] {
-        // By nobody's plugin, and past one that has nothing to change.
+        // Neither with a plugin that ignores this type, nor with one that has nothing to change.
         for event_type in ["x", "chat_message"] {
             ann.send(&format!(
                 r#"{{"type":"{event_type}","payload": {payload} ,"receiverId":"bob"}}"#
@@ -231,7 +231,7 @@ async fn users_may_have_any_characters_in_their_names() {
     }
 }
 
-/// As a JSON string of escapes alone.
+/// As a JSON string in which every character is escaped.
 fn escaped(text: &str) -> String {
     let units: Vec<String> = text
         .encode_utf16()

@@ -1,9 +1,10 @@
 //! The chat plugin that comes with Signalbox: checks and cleans chat messages, and handles `chat.typing`, `chat.read`
 //! and `chat.me`.
 //!
-//! The text of a `chat_message` is its payload, where that is a string, or the field `text` of an object: it may be neither
-//! blank nor too long. Blocked words are looked for in every text of the payload, wherever a client has put it. JSON without a
-//! text is handed on, because its meaning is the application's. A payload that receivers could read differently is refused.
+//! The text of a `chat_message` is its payload if that is a string, or the field `text` of an object. It must be
+//! neither blank nor too long. The plugin searches every string in the payload for blocked words. It passes on JSON
+//! without a text, because only the application knows its meaning. It refuses a payload that receivers could read
+//! differently.
 
 mod text;
 
@@ -20,7 +21,7 @@ pub struct Chat {
     cleaner: Cleaner,
 }
 
-/// `config` of the plugin.
+/// The plugin's `config`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Config {
@@ -29,7 +30,7 @@ struct Config {
     blocked_words_action: BlockedWordsAction,
 }
 
-/// What happens to a message with a blocked word.
+/// The action for a message with a blocked word.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 enum BlockedWordsAction {
@@ -104,7 +105,7 @@ impl Transformation for Chat {
         })
     }
 
-    /// Both, with the payload read once.
+    /// Does both and reads the payload only once.
     fn screen(&self, message: &Message) -> Result<Outcome, Rejection> {
         let Some(payload) = Self::payload(message)? else {
             return Ok(Outcome::Unchanged);
@@ -115,7 +116,7 @@ impl Transformation for Chat {
 }
 
 impl Chat {
-    /// The payload, read only where the message is one to check and clean.
+    /// Reads the payload if the plugin checks and cleans messages of this type.
     fn payload(message: &Message) -> Result<Option<Payload<'_>>, Rejection> {
         match message.event_type.as_str() {
             "chat_message" => Payload::read(message).map(Some),
@@ -123,7 +124,7 @@ impl Chat {
         }
     }
 
-    /// Whether the payload may be sent.
+    /// Checks whether the payload may be sent.
     fn check(&self, payload: &Payload<'_>) -> Result<(), Rejection> {
         self.cleaner.check_others(payload)?;
         match payload.text() {
@@ -132,7 +133,7 @@ impl Chat {
         }
     }
 
-    /// The message with its texts cleaned.
+    /// Returns the message with its texts cleaned.
     fn clean(&self, message: &Message, payload: &Payload<'_>) -> Outcome {
         match self.cleaner.cleaned(payload) {
             None => Outcome::Unchanged,
@@ -180,7 +181,7 @@ impl Events for Chat {
 }
 
 impl Chat {
-    /// `chat.me` with a text: the sender says in the third person what they do.
+    /// Handles `chat.me`: sends its text in the third person, as a `chat_message`.
     fn me(&self, message: &Message) -> Result<Vec<Action>, Rejection> {
         let payload = Payload::read(message)?;
         let Some(text) = payload.text() else {

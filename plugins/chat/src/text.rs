@@ -1,4 +1,4 @@
-//! The text of a message: where it is in a payload, what it may be, and how it is cleaned.
+//! Finds, checks and cleans the text of a message.
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
@@ -9,28 +9,28 @@ use serde::{
 use serde_json::value::RawValue;
 use signalbox_plugin::{Message, Rejection, payload};
 
-/// Longest blocked word, in characters.
+/// The maximum length of a blocked word, in characters.
 const WORD_CHARS_MAX: usize = 64;
 
-/// A payload, and the text in it, if it has one: a string, or the `text` of an object.
+/// A payload and the text in it, if there is one: a string, or the `text` of an object.
 pub(crate) struct Payload<'p> {
     json: &'p str,
-    /// Where the text's JSON stands, and what it says.
+    /// The JSON of the text, as a part of `json`, and its decoded value.
     text: Option<(&'p str, Cow<'p, str>)>,
 }
 
 impl<'p> Payload<'p> {
-    /// JSON of another shape is a payload without a text.
+    /// Reads the payload of `message`. JSON of another shape is a payload without a text.
     ///
     /// # Errors
-    /// Where it cannot be read, or receivers could read another text in it than this plugin: the refusal for its sender.
+    /// Returns a rejection if the payload is not JSON, or if receivers could read it differently than this plugin.
     pub(crate) fn read(message: &'p Message) -> Result<Self, Rejection> {
         let json = message.payload.trim();
         let raw = match json.as_bytes().first() {
             Some(b'"') if is_plain_string(json) => Some(json),
-            // Where nothing is escaped, only the field `text` could be there twice: that is quicker to see.
+            // Without escapes, the only ambiguity that matters is a second field `text`, which is faster to check.
             Some(b'{') if !json.contains('\\') => text_field(json)?,
-            // Nothing in it has a name or an escape that others could read differently.
+            // Neither an object nor a string, and no escapes: nothing that this plugin checks is ambiguous.
             Some(first) if *first != b'"' && !json.contains('\\') => {
                 serde_json::from_str::<IgnoredAny>(json).map_err(|_| unreadable())?;
                 None
@@ -52,12 +52,12 @@ impl<'p> Payload<'p> {
         Ok(Self { json, text })
     }
 
-    /// What it says.
+    /// Returns the text, if there is one.
     pub(crate) fn text(&self) -> Option<&str> {
         self.text.as_ref().map(|(_, text)| &**text)
     }
 
-    /// The payload with another text; every other byte stays.
+    /// Returns the payload with a new text and every other byte unchanged.
     pub(crate) fn with_text(&self, text: &str) -> String {
         let Some((old, _)) = &self.text else {
             return self.json.to_owned();
@@ -65,7 +65,7 @@ impl<'p> Payload<'p> {
         self.json_with(std::iter::once((*old, to_json(text))))
     }
 
-    /// The payload with other JSON in the place of parts of it, which come in their order.
+    /// Returns the payload with some parts replaced by other JSON. The parts must be in order.
     fn json_with(&self, parts: impl Iterator<Item = (&'p str, String)>) -> String {
         let mut json = String::with_capacity(self.json.len());
         let mut written = 0;
@@ -78,7 +78,7 @@ impl<'p> Payload<'p> {
         json + &self.json[written..]
     }
 
-    /// The strings that are values in it, wherever they stand, with the JSON of each.
+    /// Iterates over all string values at any depth: the JSON and the decoded value of each.
     fn strings(&self) -> impl Iterator<Item = (&'p str, Cow<'p, str>)> {
         let mut rest = self.json;
         std::iter::from_fn(move || {
@@ -103,19 +103,19 @@ fn unreadable() -> Rejection {
     Rejection::new("invalid_payload", "the payload is not JSON")
 }
 
-/// A str always serializes.
+/// Encodes a string as JSON, which cannot fail.
 fn to_json(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
 }
 
-/// Whether `json` is a string as it stands, without an escape.
+/// Whether `json` is a string without escapes.
 fn is_plain_string(json: &str) -> bool {
     !json.contains('\\')
         && end_of_string(json) == Some(json.len())
         && !json.bytes().any(|byte| byte < b' ')
 }
 
-/// Where the string that `json` begins with ends.
+/// Returns the end of the string that `json` begins with.
 fn end_of_string(json: &str) -> Option<usize> {
     let mut escaped = false;
     let end = json.bytes().skip(1).position(|byte| {
@@ -126,7 +126,7 @@ fn end_of_string(json: &str) -> Option<usize> {
     Some(end + 2)
 }
 
-/// The JSON of an object's field `text`.
+/// Returns the JSON of an object's field `text`.
 fn text_field(json: &str) -> Result<Option<&str>, Rejection> {
     let field = serde_json::from_str::<TextField<'_>>(json).map_err(|_| unreadable())?;
     if field.twice {
@@ -136,7 +136,7 @@ fn text_field(json: &str) -> Result<Option<&str>, Rejection> {
     Ok(field.text.map(RawValue::get))
 }
 
-/// The JSON string `raw`; borrowed where it holds no escape.
+/// Decodes the JSON string `raw`. Borrows if it has no escape.
 fn string(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if !inner.contains('\\') {
@@ -148,7 +148,7 @@ fn string(raw: &str) -> Option<Cow<'_, str>> {
 /// The field called `text` of an object.
 struct TextField<'p> {
     text: Option<&'p RawValue>,
-    /// Whether there is more than one.
+    /// Whether there is more than one such field.
     twice: bool,
 }
 
@@ -179,7 +179,7 @@ impl<'de> Deserialize<'de> for TextField<'de> {
     }
 }
 
-/// Whether the name of a field is `text`. Its own type, because a name as a string would be allocated.
+/// Whether the name of a field is `text`. This type avoids allocating the name as a string.
 struct IsText(bool);
 
 impl<'de> Deserialize<'de> for IsText {
@@ -216,7 +216,7 @@ impl Cleaner {
         }
     }
 
-    /// Whether the text may be sent.
+    /// Checks whether the text may be sent.
     pub(crate) fn check(&self, text: &str) -> Result<(), Rejection> {
         let trimmed = text.trim();
         if trimmed.is_empty() {
@@ -233,7 +233,7 @@ impl Cleaner {
         Ok(())
     }
 
-    /// Whether none of the other texts in a payload, in whatever place a client has put them, has a word that is refused.
+    /// Checks that no other string in the payload contains a blocked word, if blocked words are refused.
     pub(crate) fn check_others(&self, payload: &Payload<'_>) -> Result<(), Rejection> {
         if self.blocked.is_empty() || !self.refuse_blocked {
             return Ok(());
@@ -256,7 +256,7 @@ impl Cleaner {
         words(text).any(|(_, word)| self.is_blocked(word))
     }
 
-    /// The payload with its text cleaned, and with blocked words masked in all texts; none where it is clean.
+    /// Returns the payload with its text cleaned and with blocked words masked in all strings. None if nothing changes.
     pub(crate) fn cleaned(&self, payload: &Payload<'_>) -> Option<String> {
         let text = payload.text().and_then(|text| self.clean(text));
         if self.blocked.is_empty() || self.refuse_blocked {
@@ -279,7 +279,7 @@ impl Cleaner {
         Some(payload.json_with(changed))
     }
 
-    /// The cleaned text; none where it is clean.
+    /// Returns the cleaned text. None if it is clean already.
     pub(crate) fn clean(&self, text: &str) -> Option<String> {
         let trimmed = text.trim();
         let mut cleaned = Cow::Borrowed(trimmed);
@@ -313,14 +313,14 @@ impl Cleaner {
     }
 }
 
-/// A control character other than those that lay a text out.
+/// Whether `c` is a control character other than a newline or a tab.
 fn is_unwanted(c: char) -> bool {
     c.is_control() && c != '\n' && c != '\t'
 }
 
-/// Whether the text is printable ASCII, which most texts are and which is quick to see.
+/// Whether the text is printable ASCII. Most texts are, and the check is fast.
 fn is_plain(text: &str) -> bool {
-    // Without a way out in the middle of a piece, several bytes are looked at in one step.
+    // Without an early exit inside a chunk, the compiler can check several bytes at once.
     text.as_bytes().chunks(16).all(|piece| {
         piece
             .iter()
@@ -328,14 +328,14 @@ fn is_plain(text: &str) -> bool {
     })
 }
 
-/// Runs of letters and digits, with where they start.
+/// Returns the runs of letters and digits, with their offsets.
 fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.split(|c: char| !c.is_alphanumeric())
         .filter(|word| !word.is_empty())
         .map(move |word| (word.as_ptr() as usize - text.as_ptr() as usize, word))
 }
 
-/// Whether it can be found as a word in a text.
+/// Whether `word` can be a blocked word: 1 to 64 letters and digits.
 pub(crate) fn is_word(word: &str) -> bool {
     !word.is_empty()
         && word.chars().count() <= WORD_CHARS_MAX

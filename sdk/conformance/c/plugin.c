@@ -1,4 +1,4 @@
-/* What cases.json asks for, in C. Without a JSON library: payloads are put together as texts. */
+/* The conformance plugin for cases.json, in C. There is no JSON library: payloads are assembled as strings. */
 #include "signalbox.h"
 #include "signalbox_json.h"
 
@@ -8,7 +8,7 @@ static uint32_t hits;
 
 #define IS(literal) sb_equal(message.type, SB(literal))
 
-/* Whether the JSON is a whole number of 32 bits. */
+/* Whether the JSON is a 32-bit integer. */
 static bool is_whole(sb_string json) {
     char *end, digits[12] = {0};
     if (json.length >= sizeof digits) return false;
@@ -50,7 +50,7 @@ static sb_outcome transform(sb_message message) {
         if (says(message, "sender")) to.to = SB_SENDER;
         if (says(message, "everyone")) to.to = SB_EVERYONE;
         if (says(message, "user")) to = (sb_destination){SB_USER, SB("zoë")};
-        if (says(message, "room")) to = (sb_destination){SB_ROOM, SB("räume")};
+        if (says(message, "room")) to = (sb_destination){SB_ROOM, SB("café")};
         return (sb_outcome){SB_CHANGED, {SB("c.moved"), to, SB("1")}};
     }
     if (IS("c.bad-json")) {
@@ -81,7 +81,7 @@ static sb_string text(sb_bytes value) { return (sb_string){(const char *)value.a
 static sb_string truth(bool is) { return is ? SB("true") : SB("false"); }
 
 static sb_string stored(void) {
-    sb_bytes value, gone, expected = bytes(SB("wert ü"));
+    sb_bytes value, gone, expected = bytes(SB("value ü"));
     int64_t five = 0, three = 0, none;
     bool first = false, second = true;
     sb_set(SB("k"), expected, 0);
@@ -124,9 +124,9 @@ static sb_actions handle(sb_message message) {
         list[0] = (sb_action){SB_DELIVER};
         list[1] = (sb_action){SB_SEND, {SB("c.sent"), {SB_USER, SB("bob")}, SB("1")}};
         list[2] = (sb_action){SB_ANNOUNCE, {SB("c.said"), {SB_EVERYONE}, SB("[1.5]")}};
-        list[3] = (sb_action){SB_JOIN, .room = SB("räume")};
-        list[4] = (sb_action){SB_LEAVE, .room = SB("räume")};
-        list[5] = (sb_action){SB_DISCONNECT, .disconnection = {4501, SB("geh")}};
+        list[3] = (sb_action){SB_JOIN, .room = SB("café")};
+        list[4] = (sb_action){SB_LEAVE, .room = SB("café")};
+        list[5] = (sb_action){SB_DISCONNECT, .disconnection = {4501, SB("go away")}};
         return (sb_actions){list, 6};
     }
     if (IS("c.many")) {
@@ -142,7 +142,7 @@ static sb_actions handle(sb_message message) {
     if (IS("c.observe")) {
         sb_count(SB("seen"), 2);
         sb_observe(SB("size"), 1.5);
-        sb_log(SB_INFO, SB("gesehen ü"));
+        sb_log(SB_INFO, SB("seen ü"));
     }
     if (IS("c.hits")) {
         hits++;
@@ -155,7 +155,7 @@ static sb_actions handle(sb_message message) {
 }
 
 static sb_actions connected(sb_client client) {
-    if (sb_equal(client.user, SB("banned"))) return (sb_actions){.rejection = SB_REJECT("banned", "geh")};
+    if (sb_equal(client.user, SB("banned"))) return (sb_actions){.rejection = SB_REJECT("banned", "go away")};
     sb_action *join = sb_alloc(sizeof *join);
     *join = (sb_action){SB_JOIN, .room = sb_text(SB("home:"), client.user)};
     return (sb_actions){join, 1};

@@ -1,4 +1,4 @@
-// What cases.json asks for, in Go.
+// The conformance plugin for cases.json, in Go.
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 
 var config string
 
-// hits are counted in memory.
+// hits counts messages in memory.
 var hits int
 
 func init() {
@@ -88,7 +88,7 @@ func transform(message plugin.Message) (plugin.Outcome, error) {
 	var text string
 	switch message.Type {
 	case "c.echo":
-		// Numbers as they are written: a float64 is not exact beyond 2^53.
+		// Keeps numbers as they are written: a float64 is not exact beyond 2^53.
 		decoder := json.NewDecoder(strings.NewReader(message.Payload))
 		decoder.UseNumber()
 		var value any
@@ -110,7 +110,7 @@ func transform(message plugin.Message) (plugin.Outcome, error) {
 			return plugin.Outcome{}, err
 		}
 		places := map[string]*plugin.Destination{
-			"sender": plugin.Sender(), "user": plugin.User("zoë"), "room": plugin.Room("räume"), "everyone": plugin.Everyone(),
+			"sender": plugin.Sender(), "user": plugin.User("zoë"), "room": plugin.Room("café"), "everyone": plugin.Everyone(),
 		}
 		return plugin.Changed(plugin.NewDraft("c.moved", places[text], 1)), nil
 	case "c.bad-json":
@@ -127,16 +127,16 @@ func stored() ([]any, error) {
 		found = append(found, value)
 		problems = append(problems, err)
 	}
-	problems = append(problems, plugin.Set("k", []byte("wert ü"), 0))
+	problems = append(problems, plugin.Set("k", []byte("value ü"), 0))
 	value, _, err := plugin.Get("k")
 	keep(string(value), err)
 	sum, err := plugin.Increment("n", 5, 0)
 	keep(sum, err)
 	sum, err = plugin.Increment("n", -2, 60)
 	keep(sum, err)
-	swapped, err := plugin.CompareAndSwap("k", []byte("wert ü"), []byte("x"), 0)
+	swapped, err := plugin.CompareAndSwap("k", []byte("value ü"), []byte("x"), 0)
 	keep(swapped, err)
-	swapped, err = plugin.CompareAndSwap("k", []byte("wert ü"), []byte("y"), 0)
+	swapped, err = plugin.CompareAndSwap("k", []byte("value ü"), []byte("y"), 0)
 	keep(swapped, err)
 	problems = append(problems, plugin.Remove("k"))
 	if _, there, err := plugin.Get("k"); !there {
@@ -156,9 +156,9 @@ func handle(message plugin.Message) ([]plugin.Action, error) {
 			plugin.Deliver(),
 			plugin.Send(plugin.NewDraft("c.sent", plugin.User("bob"), 1)),
 			plugin.Announce(plugin.NewDraft("c.said", plugin.Everyone(), []float64{1.5})),
-			plugin.Join("räume"),
-			plugin.Leave("räume"),
-			plugin.Disconnect(4501, "geh"),
+			plugin.Join("café"),
+			plugin.Leave("café"),
+			plugin.Disconnect(4501, "go away"),
 		}, nil
 	case "c.many":
 		actions := make([]plugin.Action, 300)
@@ -188,7 +188,7 @@ func handle(message plugin.Message) ([]plugin.Action, error) {
 	case "c.observe":
 		plugin.Count("seen", 2)
 		plugin.Observe("size", 1.5)
-		plugin.Log(plugin.Info, "gesehen ü")
+		plugin.Log(plugin.Info, "seen ü")
 	case "c.hits":
 		hits++
 		return []plugin.Action{plugin.Reply("c.hits", hits)}, nil
@@ -203,7 +203,7 @@ func handle(message plugin.Message) ([]plugin.Action, error) {
 
 func connected(client plugin.Client) ([]plugin.Action, error) {
 	if client.User == "banned" {
-		return nil, plugin.Reject("banned", "geh")
+		return nil, plugin.Reject("banned", "go away")
 	}
 	return []plugin.Action{plugin.Join("home:" + client.User)}, nil
 }

@@ -1,4 +1,4 @@
-"""What cases.json asks for, in Python."""
+"""The conformance plugin for cases.json, in Python."""
 
 import json
 
@@ -16,7 +16,7 @@ PLACES = {
     "nobody": None,
     "sender": signalbox.SENDER,
     "user": signalbox.user("zoë"),
-    "room": signalbox.room("räume"),
+    "room": signalbox.room("café"),
     "everyone": signalbox.EVERYONE,
 }
 
@@ -71,12 +71,12 @@ class Screening(exports.Screening):
 
 def stored() -> list:
     found = []
-    store.set("k", "wert ü".encode(), None)
+    store.set("k", "value ü".encode(), None)
     found.append(store.get("k").decode())
     found.append(store.increment("n", 5, None))
     found.append(store.increment("n", -2, 60))
-    found.append(store.compare_and_swap("k", "wert ü".encode(), b"x", None))
-    found.append(store.compare_and_swap("k", "wert ü".encode(), b"y", None))
+    found.append(store.compare_and_swap("k", "value ü".encode(), b"x", None))
+    found.append(store.compare_and_swap("k", "value ü".encode(), b"y", None))
     store.remove("k")
     found.append(store.get("k"))
     store.set("t", b"abc", None)
@@ -111,9 +111,9 @@ class Events(exports.Events):
                     signalbox.DELIVER,
                     signalbox.send(signalbox.draft("c.sent", signalbox.user("bob"), 1)),
                     signalbox.announce(signalbox.draft("c.said", signalbox.EVERYONE, [1.5])),
-                    signalbox.join("räume"),
-                    signalbox.leave("räume"),
-                    signalbox.disconnect(4501, "geh"),
+                    signalbox.join("café"),
+                    signalbox.leave("café"),
+                    signalbox.disconnect(4501, "go away"),
                 ]
             case "c.many":
                 return [signalbox.join("a")] * 300
@@ -130,7 +130,7 @@ class Events(exports.Events):
             case "c.observe":
                 metrics.count("seen", 2)
                 metrics.observe("size", 1.5)
-                log.write(log.Level.INFO, "gesehen ü")
+                log.write(log.Level.INFO, "seen ü")
             case "c.hits":
                 global hits
                 hits += 1
@@ -147,7 +147,7 @@ class Connections(exports.Connections):
     @guarded
     def connected(self, client: Client) -> list[Action]:
         if client.user == "banned":
-            signalbox.reject("banned", "geh")
+            signalbox.reject("banned", "go away")
         return [signalbox.join(f"home:{client.user}")]
 
     @guarded

@@ -1,4 +1,4 @@
-// Package connections is for plugins that follow connections as they come and go.
+// Package connections is for plugins that track connections as they open and close.
 package connections
 
 import (
@@ -11,7 +11,8 @@ var (
 	disconnected func(plugin.Client, plugin.Disconnection) []plugin.Action
 )
 
-// Register says what happens when a connection comes, which plugin.Reject refuses, and when it has gone.
+// Register sets the functions to call before a connection is admitted, which may refuse it with plugin.Reject, and
+// after it has closed.
 func Register(come func(plugin.Client) ([]plugin.Action, error), gone func(plugin.Client, plugin.Disconnection) []plugin.Action) {
 	connected, disconnected = come, gone
 }

@@ -1,4 +1,4 @@
-// Package events is for plugins that have event types of their own.
+// Package events is for plugins that handle custom event types.
 package events
 
 import (
@@ -11,7 +11,7 @@ var (
 	handle func(plugin.Message) ([]plugin.Action, error)
 )
 
-// Register says which event types, or patterns that end in *, are the plugin's, and what one does.
+// Register sets the handler and the event types, or patterns that end in *, that it handles.
 func Register(f func(plugin.Message) ([]plugin.Action, error), eventTypes ...string) {
 	types, handle = eventTypes, f
 }

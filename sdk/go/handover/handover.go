@@ -1,9 +1,9 @@
-// Package handover is for plugins with instances = "single", which carry their memory over to the next version.
+// Package handover is for plugins with instances = "single" that carry their memory over to the next version.
 package handover
 
 import "signalbox/plugin/internal/abi"
 
-// Snapshot is the memory of an instance, in a form of the plugin's own.
+// Snapshot is the memory of an instance, in a format that the plugin defines.
 type Snapshot = abi.Snapshot
 
 var (
@@ -11,8 +11,9 @@ var (
 	restore = func(Snapshot) error { return nil }
 )
 
-// Register says how the old version saves its memory, with no message under way, and how the new one takes it, after its
-// init and before any message. An error leaves the old version live.
+// Register sets the function that saves the memory of the old version, called while no other call is in progress, and
+// the function that restores it in the new version, called after init and before any message. An error leaves the old
+// version live.
 func Register(saved func() (Snapshot, error), restored func(Snapshot) error) {
 	save, restore = saved, restored
 }

@@ -1,4 +1,4 @@
-// Package lifecycle is for plugins that are configured, or prove that they work before they go live.
+// Package lifecycle is for plugins that have a configuration, or that test themselves before they go live.
 package lifecycle
 
 import (
@@ -13,13 +13,14 @@ var (
 	selfTest = func() error { return nil }
 )
 
-// OnInit says what an instance does first, with the plugin's config as JSON text. An error keeps it from going live.
+// OnInit sets the function that runs first in each instance, with the plugin's config as JSON text. An error keeps the
+// version from going live.
 func OnInit(f func(config string) error) { start = f }
 
-// OnSelfTest says what a version does once before it goes live. An error keeps it from that.
+// OnSelfTest sets the function that tests each version before it goes live. An error keeps the version from going live.
 func OnSelfTest(f func() error) { selfTest = f }
 
-// Config reads the config into a value, and refuses keys that the value does not have.
+// Config reads the config into the value that into points to, and refuses keys that the value does not have.
 func Config(config string, into any) error {
 	if err := strictjson.ParseKnown(config, into); err != nil {
 		return fmt.Errorf("config: it %w", err)

@@ -1,4 +1,4 @@
-// Package rooms is for plugins that decide who may be in a room.
+// Package rooms is for plugins that decide which clients may join a room.
 package rooms
 
 import (
@@ -8,7 +8,7 @@ import (
 
 var authorize func(plugin.Client, string) error
 
-// Register says who may join which room: nil lets them, plugin.Reject refuses it.
+// Register sets the function that decides about a join: nil accepts it, plugin.Reject refuses it.
 func Register(f func(client plugin.Client, room string) error) { authorize = f }
 
 //go:wasmexport signalbox:plugin/rooms@1.0.0#authorize-join

@@ -1,5 +1,5 @@
-// Package screening is for plugins that validate and transform, so that the server can ask for both in one call. Import
-// the packages validation and transformation too.
+// Package screening is for plugins that both validate and transform, so that the server needs only one call. Import the
+// packages validation and transformation as well.
 package screening
 
 import (
@@ -9,7 +9,8 @@ import (
 
 var screen func(plugin.Message) (plugin.Outcome, error)
 
-// Register says what validate and, where that accepts the message, transform would.
+// Register sets the function that returns the refusal of validate or, if that accepts the message, the result of
+// transform.
 func Register(f func(plugin.Message) (plugin.Outcome, error)) { screen = f }
 
 //go:wasmexport signalbox:plugin/screening@1.0.0#screen

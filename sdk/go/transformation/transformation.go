@@ -8,7 +8,8 @@ import (
 
 var transform func(plugin.Message) (plugin.Outcome, error)
 
-// Register says what becomes of each matching message: plugin.Unchanged, Changed or Dropped; plugin.Reject refuses it.
+// Register sets the function that transforms each matching message. It returns plugin.Unchanged, Changed or Dropped, or
+// refuses the message with plugin.Reject.
 func Register(f func(plugin.Message) (plugin.Outcome, error)) { transform = f }
 
 //go:wasmexport signalbox:plugin/transformation@1.0.0#transform

@@ -8,7 +8,7 @@ import (
 
 var validate func(plugin.Message) error
 
-// Register says what is asked about each matching message: nil lets it pass, plugin.Reject refuses it.
+// Register sets the function that checks each matching message: nil accepts it, plugin.Reject refuses it.
 func Register(f func(plugin.Message) error) { validate = f }
 
 //go:wasmexport signalbox:plugin/validation@1.0.0#validate

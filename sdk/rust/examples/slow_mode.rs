@@ -7,7 +7,7 @@
 use serde::Deserialize;
 use signalbox_plugin::{Message, Plugin, Rejection, Validation, config, export, log, store};
 
-/// The plugin, which consists of its configuration: `config = { seconds = 5 }`.
+/// The plugin. Its only state is its configuration: `config = { seconds = 5 }`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlowMode {
@@ -22,7 +22,7 @@ impl Plugin for SlowMode {
 
 impl Validation for SlowMode {
     fn validate(&self, message: &Message) -> Result<(), Rejection> {
-        // The key expires after that time, and the count with it.
+        // The key, and with it the count, expires after the interval.
         let key = format!("sent:{}", message.sender);
         match store::increment(&key, 1, Some(self.seconds)) {
             Ok(1) => Ok(()),
@@ -30,7 +30,7 @@ impl Validation for SlowMode {
                 let reason = format!("wait {} seconds between messages", self.seconds);
                 Err(Rejection::new("slow_mode", reason))
             }
-            // Too many messages are better than none while the store is unavailable.
+            // If the store is unavailable, let messages pass instead of blocking all of them.
             Err(error) => {
                 log::write(log::Level::Warn, &format!("nothing is counted: {error:?}"));
                 Ok(())

@@ -2,10 +2,10 @@
 
 use serde::Deserialize;
 
-/// Parses the `config` of a plugin. Use `deny_unknown_fields` for the type, so that a misspelled key is found.
+/// Parses the `config` of a plugin. Use `deny_unknown_fields` on the type to catch misspelled keys.
 ///
 /// # Errors
-/// Returns a text for the operator that says what is wrong, and where.
+/// Returns a text for the operator that says what is wrong and at which position.
 pub fn parse<'c, T: Deserialize<'c>>(config: &'c str) -> Result<T, String> {
     let config = if config.trim().is_empty() {
         "{}"

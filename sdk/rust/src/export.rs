@@ -7,7 +7,7 @@
 macro_rules! export {
     ($plugin:ty: $($interface:ident),+ $(,)?) => {
         #[cfg(target_arch = "wasm32")]
-        #[allow(unsafe_code, missing_docs, reason = "what the component model's calling convention takes")]
+        #[allow(unsafe_code, missing_docs, reason = "required by the component model's calling convention")]
         const _: () = {
             struct Component;
 
@@ -103,8 +103,8 @@ macro_rules! export_interface {
     };
 }
 
-/// Exports `screening` for a plugin of [`export!`] that both validates and transforms. Goes through the interfaces, and
-/// remembers for each of the two whether it was there.
+/// Exports `screening` for a plugin of [`export!`] that both validates and transforms. Walks the list of interfaces and
+/// records whether it contains each of the two.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export_screening {

@@ -33,31 +33,31 @@
 //! | --- | --- | --- |
 //! | [`Plugin`] | starts | each instance, and once to test a version before it goes live |
 //! | [`Validation`] | refuses messages | every message whose type the plugin's `events` cover |
-//! | [`Transformation`] | rewrites or drops messages | the same |
+//! | [`Transformation`] | rewrites or drops messages | every message whose type the plugin's `events` cover |
 //! | [`Events`] | handles custom event types | messages whose type is in `events` and in [`Events::event_types`] |
-//! | [`Connections`] | follows clients as they come and go | every connection |
-//! | [`Rooms`] | decides who may join | every join that a client asks for |
+//! | [`Connections`] | tracks connections as they open and close | every connection |
+//! | [`Rooms`] | decides which clients may join a room | every `join` of a client |
 //! | [`Handover`] | carries its memory over to the next version | each swap of a plugin with `instances = "single"` |
 //!
-//! The functions that the server offers to a plugin are in [`log`], [`context`], [`store`] and [`metrics`].
+//! The functions that a plugin can call on the server are in [`log`], [`context`], [`store`] and [`metrics`].
 //!
-//! # What to keep in mind
+//! # Keep in mind
 //!
 //! - The server calls an instance for one message at a time, so `&self` needs no locks. For state in memory use
 //!   [`Cell`](std::cell::Cell) or [`RefCell`](std::cell::RefCell), and only for state that may be lost: with
 //!   `instances = "pool"` any of several instances may get the next call, and an instance is discarded with its
 //!   version, or when it fails. [`Handover`] carries the memory of a single instance over to the next version. Put
 //!   state that must last into [`store`].
-//! - A panic costs that call (its sender gets `plugin_failed`) and that instance, nothing else. Its text is in the
-//!   server's log.
+//! - A panic fails only the current call (the sender gets `plugin_failed`) and ends only its instance. The panic message
+//!   is in the server's log.
 //! - Every call from the server has a time limit, 10 ms of CPU by default, and a memory limit. Do work that is needed
 //!   only once in [`Plugin::init`].
 //!
 //! # Tests
 //!
-//! Plugin logic is plain Rust, so `cargo test` can run it directly. On the machine that builds it, the functions of
-//! [`log`], [`context`], [`store`] and [`metrics`] are doubles that need no server, and [`testing`] creates messages
-//! and clients.
+//! Plugin logic is plain Rust, so `cargo test` can run it directly. In a native build, the functions of [`log`],
+//! [`context`], [`store`] and [`metrics`] are test doubles that need no server, and [`testing`] creates messages and
+//! clients.
 
 #[doc(hidden)]
 pub mod bindings;
@@ -79,7 +79,7 @@ pub use bindings::imports::signalbox::plugin::types::{
     Action, Client, Destination, Disconnection, Draft, Message, Outcome, Rejection,
 };
 
-/// A plugin, and how an instance of it starts.
+/// A plugin and the start of its instances.
 ///
 /// ```
 /// use serde::Deserialize;
@@ -116,17 +116,17 @@ pub use bindings::imports::signalbox::plugin::types::{
 pub trait Plugin: Sized + 'static {
     /// Creates the instance from the plugin's configuration as JSON text, or from `{}` if nothing is configured. Called
     /// once in each instance, before anything else: when a version is tested, for the instances that are kept ready,
-    /// and for each instance that replaces a failed one. So it must not do anything that may happen only once.
+    /// and for each instance that replaces a failed one. So it must be safe to repeat.
     ///
     /// # Errors
-    /// Returns a text for the operator that says why the configuration is wrong. The version does not go live then.
+    /// Returns a text for the operator that says why the configuration is wrong. The version then does not go live.
     fn init(config: &str) -> Result<Self, String>;
 
-    /// Tests that the plugin works. Called once for each version before it goes live, in an instance that serves
-    /// nobody. The store that it sees is the live one.
+    /// Tests that the plugin works. Called once for each version before it goes live, in an instance that gets no
+    /// messages. It uses the live store.
     ///
     /// # Errors
-    /// Returns a text for the log that says what does not work. The version does not go live then.
+    /// Returns a text for the log that says what does not work. The version then does not go live.
     fn self_test(&self) -> Result<(), String> {
         Ok(())
     }
@@ -190,7 +190,7 @@ pub trait Transformation: Plugin {
 
     /// Calls [`Validation::validate`], then [`Transformation::transform`]. The server calls it instead of the two if no
     /// other plugin comes between them. Override it if the two would do the same work twice, such as parsing the
-    /// payload. It must give the same answers as they do, because the server uses both ways.
+    /// payload. It must return the same results as they do, because the server uses both ways.
     ///
     /// # Errors
     /// Returns the rejection that the client gets; the message goes no further.
@@ -229,15 +229,15 @@ pub trait Events: Plugin {
     /// get them.
     fn event_types(&self) -> Vec<String>;
 
-    /// Returns the actions for a message, after all validators and transformers. Only these actions happen: with an
-    /// empty list the message is delivered to nobody.
+    /// Returns the actions for a message. Called after all validators and transformers. Only these actions happen: with
+    /// an empty list the message is not delivered.
     ///
     /// # Errors
     /// Returns the rejection that the client gets.
     fn handle(&self, message: &Message) -> Result<Vec<Action>, Rejection>;
 }
 
-/// Follows connections.
+/// Tracks connections as they open and close.
 ///
 /// ```
 /// # use signalbox_plugin::{Action, Client, Connections, Destination, Disconnection, Draft, Plugin, Rejection, testing};
@@ -268,7 +268,7 @@ pub trait Connections: Plugin {
     /// Returns a rejection, which closes the connection with 4502.
     fn connected(&self, client: &Client) -> Result<Vec<Action>, Rejection>;
 
-    /// Called when the connection is gone: only messages to others still have an effect. Called for every connection
+    /// Called after the connection has closed: only messages to others still have an effect. Called for every connection
     /// that was admitted, even before this version was live, and for one that a later plugin refused. Not called if the
     /// process ends first.
     fn disconnected(&self, client: &Client, how: &Disconnection) -> Vec<Action>;
@@ -293,8 +293,8 @@ pub trait Connections: Plugin {
 /// assert!(Private.authorize_join(&testing::client("ann"), "private:bob").is_err());
 /// ```
 pub trait Rooms: Plugin {
-    /// Called for each `join` of a client, even if it is a member of the room already, but not for an [`Action::Join`]
-    /// of a plugin.
+    /// Called for each `join` of a client, even if the client is already a member of the room, but not for an
+    /// [`Action::Join`] of a plugin.
     ///
     /// # Errors
     /// Returns the rejection that the client gets.
@@ -337,8 +337,8 @@ pub trait Rooms: Plugin {
 /// ```
 pub trait Handover: Plugin {
     /// Returns the memory in a format that the plugin defines: at most `handover_bytes_max` (4 MiB), and quickly,
-    /// because messages wait for it. No message is under way during the call. If the swap fails afterwards, this
-    /// instance continues.
+    /// because messages wait for it. No other call is in progress. If the swap fails afterwards, this instance
+    /// continues.
     ///
     /// # Errors
     /// Returns a text for the log that says why the memory cannot be saved now. The swap is cancelled, and this
@@ -354,7 +354,7 @@ pub trait Handover: Plugin {
     fn restore(&self, snapshot: Snapshot) -> Result<(), String>;
 }
 
-/// The examples of the guide to plugins in Rust and of the READMEs are compiled and run as tests.
+/// Compiles and runs the examples of the Rust plugin guide and of the READMEs as tests.
 #[cfg(doctest)]
 mod guide {
     #[doc = include_str!("../README.md")]

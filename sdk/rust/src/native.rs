@@ -1,5 +1,5 @@
-//! Test doubles of the server's functions, for tests on the machine that builds the plugin: there, the functions of the
-//! bindings end the process. The doubles have the same names and types, and each thread has its own store and client.
+//! Test doubles of the server's functions for native builds, in which the functions of the bindings would end the
+//! process. The doubles have the same names and types, and each thread has its own store and client.
 
 use std::{
     cell::RefCell,
@@ -38,13 +38,13 @@ pub mod log {
 pub mod context {
     use super::{BuildHasher, CLIENT, Client, Hasher, RandomState, SystemTime, UNIX_EPOCH};
 
-    /// The connection that this call is about; `None` in `init`, `event-types` and `self-test`. In tests, the client
-    /// that [`testing::set_client`](crate::testing::set_client) has set.
+    /// The connection that this call is about; `None` in `init`, `event-types` and `self-test`. In tests, it is
+    /// the client that [`testing::set_client`](crate::testing::set_client) has set.
     pub fn current_client() -> Option<Client> {
         CLIENT.with(|place| place.borrow().clone())
     }
 
-    /// The node that runs this instance. In tests, `test`.
+    /// The node that runs this instance. In tests, it is `test`.
     pub fn node() -> String {
         "test".to_owned()
     }
@@ -59,7 +59,7 @@ pub mod context {
 
     /// A random number, uniform and unpredictable.
     pub fn random() -> u32 {
-        // Each state has different keys, so even the hash of nothing differs.
+        // Each state has different keys, so even an empty hash differs.
         (RandomState::new().build_hasher().finish() >> 32) as u32
     }
 }
@@ -116,7 +116,7 @@ pub mod store {
         Ok(sum)
     }
 
-    /// Sets `key` if its value is still `expected` (`None`: absent). Returns `false` if another call was faster.
+    /// Sets `key` if its value is still `expected` (`None`: absent). Returns `false` if another call changed it first.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the operation fails.
@@ -133,7 +133,7 @@ pub mod store {
         set(key, value, ttl_seconds).map(|()| true)
     }
 
-    /// Parses a number as the server does: only the spelling in which it is printed is valid.
+    /// Parses a number as the server does: only the canonical decimal form is valid.
     fn number(text: &[u8]) -> Option<i64> {
         let text = std::str::from_utf8(text).ok()?;
         let number: i64 = text.parse().ok()?;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Destination, Draft, Message, Rejection};
 
-/// Parses the payload as a `T`, which may borrow from the message: a `&str`, or a struct with `&str` fields, costs no
-/// copy if the JSON contains no escape, and is refused if it does. Use `String` or `Cow<str>` for text that people
+/// Parses the payload as a `T`, which may borrow from the message. A `&str`, or a struct with `&str` fields, is parsed
+/// without a copy, but JSON with an escape in such a string is refused: use `String` or `Cow<str>` for text that people
 /// write.
 ///
 /// ```
@@ -30,27 +30,27 @@ use crate::{Destination, Draft, Message, Rejection};
 /// ```
 ///
 /// # Errors
-/// Returns a [`Rejection`] with code `invalid_payload` that says what is wrong, in the terms of JSON. JSON that
-/// receivers could read differently is refused for every type: the same key twice in an object, half of a surrogate
+/// Returns a [`Rejection`] with code `invalid_payload` that says what is wrong, in JSON terms. JSON that receivers
+/// could read differently is refused for every type: the same key twice in an object, half of a surrogate
 /// pair, a number beyond 1.8e308, more than 100 levels.
 pub fn parse<'m, T: Deserialize<'m>>(message: &'m Message) -> Result<T, Rejection> {
-    // A string without an escape can be read in only one way.
+    // A string without an escape is unambiguous.
     if !message.payload.starts_with('"') || message.payload.contains('\\') {
         check(message)?;
     }
     serde_json::from_str(&message.payload).map_err(|error| invalid(&mismatch::reason(&error)))
 }
 
-/// Checks that every receiver reads the payload in the same way, whatever it contains.
+/// Checks that every receiver reads the payload in the same way, without parsing it as a type.
 ///
 /// # Errors
-/// The same as [`parse`] for any type.
+/// Refuses what [`parse`] refuses for every type.
 pub fn check(message: &Message) -> Result<(), Rejection> {
     strict::check(&message.payload).map_err(invalid)
 }
 
-/// Returns every text that is a value in the payload, at any depth. For plugins that search the text that people write,
-/// whatever structure a client gives it.
+/// Returns every string value in the payload, at any depth. For plugins that search the text that people write,
+/// regardless of the payload's structure.
 ///
 /// ```
 /// use signalbox_plugin::{payload, testing};
@@ -61,7 +61,7 @@ pub fn check(message: &Message) -> Result<(), Rejection> {
 /// ```
 ///
 /// # Errors
-/// The same as [`parse`].
+/// Fails as [`check`] does.
 pub fn texts(message: &Message) -> Result<Vec<Cow<'_, str>>, Rejection> {
     strict::texts(&message.payload).map_err(invalid)
 }
@@ -79,10 +79,10 @@ pub fn to_json<T: Serialize + ?Sized>(payload: &T) -> Result<String, Rejection> 
     serde_json::to_string(payload).map_err(|_| invalid("of the answer has no form in JSON"))
 }
 
-/// Creates a message with `payload` as JSON; [`Draft::new`] does the same.
+/// Creates a message with `payload` as JSON, like [`Draft::new`].
 ///
 /// # Errors
-/// The same as [`to_json`].
+/// Fails as [`to_json`] does.
 pub fn draft<T: Serialize>(
     event_type: &str,
     to: Option<Destination>,

@@ -31,7 +31,7 @@ impl Draft {
     /// ```
     ///
     /// # Errors
-    /// The same as [`payload::to_json`].
+    /// Fails as [`payload::to_json`] does.
     pub fn new<T: Serialize + ?Sized>(
         event_type: impl Into<String>,
         to: impl Into<Option<Destination>>,
@@ -46,17 +46,17 @@ impl Draft {
 }
 
 impl Message {
-    /// Returns this message with another payload, for [`Outcome::Changed`](crate::Outcome::Changed).
+    /// Returns this message with a new payload, for [`Outcome::Changed`](crate::Outcome::Changed).
     ///
     /// # Errors
-    /// The same as [`payload::to_json`].
+    /// Fails as [`payload::to_json`] does.
     pub fn with_payload<T: Serialize + ?Sized>(&self, payload: &T) -> Result<Draft, Rejection> {
         Draft::new(self.event_type.as_str(), self.destination.clone(), payload)
     }
 }
 
 impl Action {
-    /// A message from the platform back to the connection that the call is about.
+    /// Sends a message from the platform to the connection that the call is about.
     ///
     /// ```
     /// use signalbox_plugin::Action;
@@ -67,7 +67,7 @@ impl Action {
     /// ```
     ///
     /// # Errors
-    /// The same as [`payload::to_json`].
+    /// Fails as [`payload::to_json`] does.
     pub fn reply<T: Serialize + ?Sized>(
         event_type: impl Into<String>,
         payload: &T,
@@ -96,7 +96,7 @@ impl Rejection {
     }
 }
 
-/// Lets `?` refuse a message for which an operation of the store failed.
+/// Lets `?` turn a failed store operation into a refusal of the message.
 impl From<StoreError> for Rejection {
     fn from(error: StoreError) -> Self {
         match error {

@@ -1,11 +1,11 @@
-/* A plugin with a validator, a transformer and an event type of its own. What can be asked of the server is in
- * signalbox.h, how payloads are read in signalbox_json.h. */
+/* A plugin with a validator, a transformer and a custom event type. The functions of the server are in signalbox.h,
+ * those that read payloads in signalbox_json.h. */
 #include "signalbox.h"
 #include "signalbox_json.h"
 
 static bool is_note(sb_message message) { return sb_equal(message.type, SB("note")); }
 
-/* Asked first: a refusal is told to the sender, and the message goes no further. */
+/* Called first. A refusal is sent to the sender, and the message goes no further. */
 static sb_rejection validate(sb_message message) {
     if (!is_note(message)) return SB_OK;
     sb_rejection unreadable = sb_check(message);
@@ -13,17 +13,17 @@ static sb_rejection validate(sb_message message) {
     sb_string note;
     if (!sb_text_of(message.payload, &note)) return SB_REJECT("invalid_payload", "a note is a text");
     size_t characters = 0;
-    /* Of a character in UTF-8 all bytes but the first look like 10xxxxxx. */
+    /* In UTF-8, every byte of a character except the first has the form 10xxxxxx. */
     for (size_t i = 0; i < note.length; i++) characters += (note.at[i] & 0xc0) != 0x80;
     return characters > 280 ? SB_REJECT("too_long", "a note has at most 280 characters") : SB_OK;
 }
 
-/* Asked next. Say "unchanged" wherever nothing changes: that is the fastest answer. */
+/* Called next. Return "unchanged" if nothing changes: that is the fastest answer. */
 static sb_outcome transform(sb_message message) {
     sb_string note;
     if (!is_note(message) || !sb_text_of(message.payload, &note)) return (sb_outcome){SB_UNCHANGED};
     if (!note.length || !memmem(note.at, note.length, ":)", 2)) return (sb_outcome){SB_UNCHANGED};
-    char *out = sb_alloc(note.length * 2), *to = out; /* A face has four bytes, a smile two. */
+    char *out = sb_alloc(note.length * 2), *to = out; /* The face has four bytes, the smile two. */
     for (size_t i = 0; i < note.length; i++) {
         bool smile = i + 1 < note.length && note.at[i] == ':' && note.at[i + 1] == ')';
         if (smile) {
@@ -38,7 +38,7 @@ static sb_outcome transform(sb_message message) {
     return (sb_outcome){SB_CHANGED, {message.type, message.destination, payload}};
 }
 
-/* Answers the event type that is named below, to the sender alone. */
+/* Answers the event type that is listed below, only to the sender. */
 static sb_actions hello(sb_message message) {
     sb_action *reply = sb_alloc(sizeof *reply);
     sb_string greeting = sb_quote(sb_text(SB("Hello, "), message.sender));
@@ -46,7 +46,7 @@ static sb_actions hello(sb_message message) {
     return (sb_actions){reply, 1};
 }
 
-/* A component exports the interfaces that are named here. */
+/* The component exports these interfaces. */
 SIGNALBOX_VALIDATION(validate)
 SIGNALBOX_TRANSFORMATION(transform)
 SIGNALBOX_EVENTS(hello, SB("my-plugin.hello"))

@@ -1,5 +1,5 @@
-// A plugin with a validator, a transformer and an event type of its own. What can be asked of the server is in
-// sdk/plugin.go and sdk/server.go.
+// A plugin with a validator, a transformer and a custom event type. The functions of the server are in sdk/server.go,
+// the types and helpers in sdk/plugin.go.
 package main
 
 import (
@@ -12,14 +12,14 @@ import (
 	"signalbox/plugin/validation"
 )
 
-// A component exports the interfaces whose packages are imported above.
+// The component exports the interfaces whose packages are imported above.
 func init() {
 	validation.Register(validate)
 	transformation.Register(transform)
 	events.Register(hello, "my-plugin.hello")
 }
 
-// validate is asked first: a refusal is told to the sender, and the message goes no further.
+// validate is called first. A refusal is sent to the sender, and the message goes no further.
 func validate(message plugin.Message) error {
 	if message.Type != "note" {
 		return nil
@@ -34,7 +34,7 @@ func validate(message plugin.Message) error {
 	return nil
 }
 
-// transform is asked next. Say "unchanged" wherever nothing changes: that is the fastest answer.
+// transform is called next. Return "unchanged" if nothing changes: that is the fastest answer.
 func transform(message plugin.Message) (plugin.Outcome, error) {
 	var note string
 	if message.Type != "note" || plugin.Parse(message, &note) != nil || !strings.Contains(note, ":)") {
@@ -43,7 +43,7 @@ func transform(message plugin.Message) (plugin.Outcome, error) {
 	return plugin.WithPayload(message, strings.ReplaceAll(note, ":)", "🙂")), nil
 }
 
-// hello answers the event type that is registered above, to the sender alone.
+// hello answers the event type that is registered above, only to the sender.
 func hello(message plugin.Message) ([]plugin.Action, error) {
 	return []plugin.Action{plugin.Reply("my-plugin.greeting", "Hello, "+message.Sender)}, nil
 }

@@ -1,16 +1,16 @@
-"""A plugin with a validator, a transformer and an event type of its own. What can be asked of the server is in
-signalbox.py. Import everything at the top: what is imported here is part of the component, and nothing else can be."""
+"""A plugin with a validator, a transformer and a custom event type. The functions of the server are in signalbox.py.
+Import everything at the top: only modules that are imported during the build become part of the component."""
 
 import signalbox
 from signalbox import Action, Message, Outcome, guarded
 from wit_world import exports
 
 
-# A class for each interface that wit/plugin.wit lists, with its name. `guarded` refuses methods that are async.
+# Each interface in wit/plugin.wit needs a class with its name. `guarded` refuses methods that are async.
 class Validation(exports.Validation):
     @guarded
     def validate(self, message: Message) -> None:
-        """Asked first: a refusal is told to the sender, and the message goes no further."""
+        """Called first. A refusal is sent to the sender, and the message goes no further."""
         if message.event_type != "note":
             return
         note = signalbox.payload(message)
@@ -23,7 +23,7 @@ class Validation(exports.Validation):
 class Transformation(exports.Transformation):
     @guarded
     def transform(self, message: Message) -> Outcome:
-        """Asked next. Say "unchanged" wherever nothing changes: that is the fastest answer."""
+        """Called next. Return "unchanged" if nothing changes: that is the fastest answer."""
         if message.event_type != "note" or ":)" not in message.payload:
             return signalbox.UNCHANGED
         return signalbox.with_payload(message, signalbox.payload(message).replace(":)", "🙂"))
@@ -36,5 +36,5 @@ class Events(exports.Events):
 
     @guarded
     def handle(self, message: Message) -> list[Action]:
-        """Answers the event types that are named above, to the sender alone."""
+        """Answers the event types that are listed above, only to the sender."""
         return [signalbox.reply("my-plugin.greeting", f"Hello, {message.sender}")]

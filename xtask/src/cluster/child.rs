@@ -97,7 +97,7 @@ fn pass_on(name: &str, output: impl Read + Send + 'static, events: &Sender<Event
         while output.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             let name = name.clone();
-            // Reads to the end even if nobody prints: a process whose output nobody reads comes to a halt.
+            // Reads to the end even if nobody prints: a process blocks if nobody reads its output.
             let _ = events.send(Event::Line { name, text });
             line.clear();
         }

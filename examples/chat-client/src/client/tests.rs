@@ -1,4 +1,4 @@
-//! The client against a server in this process that answers and closes as it is told.
+//! Tests the client against a scripted server in this process.
 
 use tokio::net::TcpListener;
 use tokio_tungstenite::{
@@ -13,12 +13,12 @@ use tokio_tungstenite::{
 
 use super::*;
 
-/// Longer than anything here takes.
+/// Longer than any test takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What the server did with its connections, one after another.
+/// The server's behaviour on one connection.
 enum Act {
-    /// Answers each frame with an `ack`, up to this one: instead of that it closes with a code.
+    /// Answers each frame with an `ack`, but closes with a code when it gets this one.
     CloseAfter(&'static str, u16),
     /// Answers each frame with an `error`.
     Refuse,
@@ -26,7 +26,7 @@ enum Act {
     Ignore,
 }
 
-/// Serves one connection for each act, and returns what it heard, by connection.
+/// Serves one connection for each act, and returns the received texts of each connection.
 async fn serve(listener: TcpListener, acts: Vec<Act>) -> Vec<Vec<String>> {
     let mut heard = Vec::new();
     for act in acts {
@@ -70,7 +70,8 @@ async fn serve(listener: TcpListener, acts: Vec<Act>) -> Vec<Vec<String>> {
     heard
 }
 
-/// Runs a client with `lines` against `acts`: how it ended, what the server heard, and what was shown.
+/// Runs a client with `lines` against `acts`. Returns the client's result, the texts that the server received, and the
+/// lines that the client showed.
 async fn chat(
     lines: &[&str],
     acts: Vec<Act>,

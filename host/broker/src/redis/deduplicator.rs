@@ -17,7 +17,7 @@ const FORGOTTEN_AFTER: Duration = HOLD.saturating_mul(2);
 /// The most messages that are remembered; beyond it the oldest is forgotten.
 const REMEMBERED_MAX: usize = 65_536;
 
-/// How a message came.
+/// How a message arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
     Published,

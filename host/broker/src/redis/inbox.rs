@@ -46,7 +46,7 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 /// The beginning of a probe.
 const PROBE: &str = r#"{"type":"signalbox.probe","#;
 
-/// The parts that handle what comes in.
+/// The parts that handle incoming messages.
 pub(super) struct InboxParts {
     /// Delivers messages.
     pub(super) node: Arc<dyn LocalNode>,

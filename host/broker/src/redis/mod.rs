@@ -1,11 +1,11 @@
-//! Many nodes as one through Redis.
+//! Connects many nodes into one cluster through Redis.
 //!
 //! Routes: a set of server IDs for each user and room. [`routes`] alone writes it; [`lookup`] reads and caches it. A server ID
 //! counts only while its lease is valid ([`lease`]). A server without one is dead for good, because every boot has a new ID,
 //! and any node that finds it removes it.
 //!
-//! Messages: a message is published once for each node that holds its receiver, on that node's channel, as the bytes that the
-//! clients get. [`subscriber`] listens there, and proves once a second that published messages come back; [`inbox`] delivers
+//! Messages: [`publish`] publishes a message once for each node that holds its receiver, on that node's channel, as the bytes
+//! that the clients get. [`subscriber`] listens there, and proves once a second that published messages come back; [`inbox`] delivers
 //! them. Requests between nodes go the same way ([`control`]). A node that gets nothing back for three seconds reports that
 //! and subscribes again.
 //!
@@ -29,6 +29,7 @@ mod nodes;
 mod notices;
 mod outgoing;
 mod post;
+mod publish;
 mod questions;
 mod routes;
 mod subscriber;
@@ -37,7 +38,6 @@ mod waiting;
 mod writer;
 
 use std::{
-    borrow::Cow,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -48,11 +48,11 @@ use futures_util::{
 };
 use signalbox_config::{RedisCompat, RedisConfig};
 use signalbox_protocol::Frame;
-use signalbox_redis_client::{Commands, EndpointError, Endpoints, Topology, Unavailable};
+use signalbox_redis_client::{Commands, EndpointError, Endpoints, Unavailable};
 use signalbox_telemetry::{
     metrics::Metrics,
     supervise::supervised,
-    trace::{Span, SpanKind, Trace, Tracer},
+    trace::{Trace, Tracer},
 };
 use tokio::{
     sync::watch,
@@ -68,16 +68,13 @@ use self::{
     held::HeldMessages,
     holders::Holders,
     inbox::{Inbox, InboxParts},
-    keys::{Ability, KeyNames, RouteName, ServerId},
+    keys::{KeyNames, RouteName, ServerId},
     lookup::Lookup,
     outgoing::Outgoing,
     routes::RouteWriter,
     subscriber::SubscriptionDrain,
 };
 use super::{Broker, BrokerError, LocalNode, NodeReport, Target, UserAnswer, UserRequest};
-
-/// After a new link to Redis the other nodes write their routes again. An empty route is not believed before that.
-const BELIEVED_AFTER: Duration = Duration::from_secs(3);
 
 /// The share of the time for leaving in which this node's routes are removed. Routes that are left behind are found dead by
 /// the missing lease.
@@ -112,16 +109,6 @@ struct Tasks {
     keepers: JoinSet<()>,
     /// Takes what comes in.
     listener: JoinSet<()>,
-}
-
-/// The result of publishing one message.
-#[derive(Default)]
-struct PublishResult {
-    /// Servers that it was published to.
-    reached: usize,
-    /// Servers that are alive and do not listen.
-    unheard: usize,
-    failure: Option<Unavailable>,
 }
 
 impl RedisBroker {
@@ -261,132 +248,6 @@ impl RedisBroker {
             traces,
         }
     }
-
-    /// Publishes to every other server that holds `name`.
-    async fn publish_to(
-        &self,
-        name: RouteName<'_>,
-        frame: &Frame,
-        here: bool,
-        trace: Trace<'_>,
-    ) -> Result<usize, BrokerError> {
-        // The cached route may be outdated: if nobody listens there, Redis is asked again.
-        let mut sent = self.publish_by_lookup(name, frame, here, trace).await?;
-        if sent.is_unheard() && self.commands.topology()? != Topology::Cluster {
-            sent = self.publish_by_lookup(name, frame, here, trace).await?;
-        }
-        match sent.failure {
-            Some(error) if sent.reached == 0 => Err(error.into()),
-            None if sent.is_unheard() => Err(BrokerError::Unavailable(
-                "the receiver's node does not listen now".to_owned(),
-            )),
-            None if sent.reached == 0 && self.commands.is_replaced_since(BELIEVED_AFTER) => {
-                Err(BrokerError::Unavailable(
-                    "Redis was away, and who is where is being written anew".to_owned(),
-                ))
-            }
-            _ => Ok(sent.reached),
-        }
-    }
-
-    async fn publish_by_lookup(
-        &self,
-        name: RouteName<'_>,
-        frame: &Frame,
-        here: bool,
-        trace: Trace<'_>,
-    ) -> Result<PublishResult, Unavailable> {
-        // Held until everything is published, so that nothing on a later route overtakes it.
-        let route = self.lookup.open(name).await?;
-        let is_other = |server: &&ServerId| *server != self.keys.own_id();
-        let others: Vec<&ServerId> = route.servers().iter().filter(is_other).collect();
-        if others.is_empty() {
-            return Ok(PublishResult::default());
-        }
-        let mark = match name {
-            RouteName::User(_) => self.mark(&others, here),
-            RouteName::Room(_) => String::new(),
-        };
-        let publish = async |server| {
-            let heard = self.publish_on(server, frame, &mark, trace).await;
-            (server, heard)
-        };
-        let results = join_all(others.into_iter().map(publish)).await;
-        let mut sent = PublishResult::default();
-        for (server, result) in results {
-            match result {
-                Ok(true) => sent.reached += 1,
-                Ok(false) => {
-                    sent.unheard += 1;
-                    self.metrics.redis.unheard.increment();
-                    self.lookup.forget(name, server);
-                }
-                Err(error) => sent.failure = Some(error),
-            }
-        }
-        Ok(sent)
-    }
-
-    /// The mark that lists the servers that get the message.
-    fn mark(&self, others: &[&ServerId], here: bool) -> String {
-        let mut servers: Vec<ServerId> = Vec::new();
-        if others.len() > 1 {
-            servers.extend(others.iter().map(|server| (*server).clone()));
-        }
-        if here {
-            servers.push(self.keys.own_id().clone());
-        }
-        let trail = marks::Trail {
-            servers,
-            ..marks::Trail::default()
-        };
-        marks::line(0, 0, &trail)
-    }
-
-    /// Returns whether anybody listens; `true` if that is unknown.
-    async fn publish_on(
-        &self,
-        server: &ServerId,
-        frame: &Frame,
-        mark: &str,
-        trace: Trace<'_>,
-    ) -> Result<bool, Unavailable> {
-        let span = trace.map(|message| publish_span(message, Some(server)));
-        let traced = match &span {
-            Some(span) if self.traces && self.holders.can(server, Ability::Traces) => {
-                traced::line(span)
-            }
-            _ => String::new(),
-        };
-        let mark = match self.holders.can(server, Ability::Forwards) {
-            true => mark,
-            false => "",
-        };
-        let text = match (traced.as_str(), mark) {
-            ("", "") => Cow::Borrowed(frame.as_str()),
-            (traced, mark) => Cow::Owned([traced, mark, frame.as_str()].concat()),
-        };
-        self.outgoing.post(server, &text, span.as_ref()).await
-    }
-
-    /// Without a trace: other software on the common channel would not understand it.
-    async fn broadcast(&self, frame: &Frame, trace: Trace<'_>) -> Result<usize, BrokerError> {
-        let span = trace.map(|message| publish_span(message, None));
-        self.own_broadcasts.note(frame.as_str());
-        let sent = self.outgoing.broadcast(frame.as_str(), span.as_ref()).await;
-        // This node listens too.
-        Ok(sent?.saturating_sub(1))
-    }
-}
-
-/// The span of one publish, to one server or to all.
-fn publish_span(message: &Span, server: Option<&ServerId>) -> Span {
-    let span = message.child("publish", SpanKind::Producer);
-    span.set("messaging.system", "redis");
-    if let Some(server) = server {
-        span.set("messaging.destination.name", server.to_string());
-    }
-    span
 }
 
 impl Broker for RedisBroker {
@@ -486,12 +347,6 @@ impl Broker for RedisBroker {
             tasks.listener.shutdown().await;
         }
         .boxed()
-    }
-}
-
-impl PublishResult {
-    fn is_unheard(&self) -> bool {
-        self.reached == 0 && self.unheard > 0
     }
 }
 

@@ -215,7 +215,7 @@ struct Login<'l> {
 }
 
 impl Login<'_> {
-    /// Logs in anew if user or password changed.
+    /// Logs in again if the user or the password changed.
     async fn keep(&mut self, connection: &MultiplexedConnection) {
         if self.changes.is_due() {
             let result = self.endpoints.log_in(connection).await;

@@ -1,4 +1,4 @@
-//! Any text, and any environment.
+//! Arbitrary texts and environments.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The defaults, in `platform.toml` and `.env.example` too.
+//! The defaults, also those in `platform.toml` and `.env.example`.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Files in `testdata`, and what they are read as.
+//! Files in `testdata`, and the expected results of reading them.
 
 use super::*;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A default as it stands in a file.
+/// A default as written in a file.
 fn toml_literal(key: &Key) -> String {
     match key.kind {
         ValueKind::Bool | ValueKind::Count(..) | ValueKind::Ratio | ValueKind::Table => {

@@ -1,8 +1,8 @@
-//! The table of keys, and how configurations differ.
+//! The table of keys, and differences between configurations.
 
 use super::*;
 
-/// What else must be set so that a key has an effect.
+/// The other settings that a key needs to have an effect.
 fn companions(key: &Key) -> Vec<(&'static str, &'static str)> {
     const SECRET: (&str, &str) = ("JWT_SECRET", "0123456789abcdef0123456789abcdef");
     const JWT: (&str, &str) = ("SIGNALBOX_AUTH__MODE", "jwt");
@@ -41,7 +41,7 @@ fn every_key_can_be_set_by_its_variable() {
         let result = parse_with(ONE_PLUGIN, &environment);
         let mut before = result.unwrap_or_else(|errors| panic!("{errors}"));
         environment.push((&variable, key.example));
-        // Each of these takes the place of the secret: compared with the other of the two.
+        // Each of these replaces the secret, so it is compared with another of them.
         if let ("auth", "jwt_key_file" | "jwks_file" | "jwks_url") = (key.section, key.name) {
             environment.push(("SIGNALBOX_AUTH__MODE", "jwt"));
             let other = if key.name == "jwt_key_file" {
@@ -74,7 +74,7 @@ fn a_key_is_named_where_it_differs_and_needs_a_restart_or_not_as_the_table_says(
     {
         let variable = key.variable().replace("__NAME__", "__MY_CHAT__");
         let mut environment = match key.name {
-            // Mode `jwt` takes one source alone.
+            // Mode `jwt` accepts only one source.
             "jwt_key_file" | "jwks_file" | "jwks_url" => Vec::new(),
             _ => companions(key),
         };

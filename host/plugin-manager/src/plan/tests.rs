@@ -1,7 +1,10 @@
-use std::{
-    path::Path,
-    time::{Duration, SystemTime},
-};
+//! Tests the plans for files and pushed components. The modules have the other cases.
+
+mod activation;
+mod rollback;
+mod start;
+
+use std::{path::Path, time::SystemTime};
 
 use signalbox_config::{Config, Environment};
 
@@ -270,48 +273,6 @@ fn a_version_on_trial_is_not_loaded_twice() {
 }
 
 #[test]
-fn a_start_resumes_the_version_that_was_live_if_the_file_has_not_changed() {
-    let case = Case::at_start(recalled(Some(4), true));
-    let steps = vec![
-        kept(1, Origin::Operator),
-        kept(2, Origin::Operator),
-        given(),
-    ];
-    assert_eq!(case.resume(content(4)), (steps, Fallback::Unchanged));
-    // The version that was live is the one in the file, which needs nothing from the disk.
-    let case = Case::at_start(recalled(Some(1), false));
-    let steps = vec![given(), kept(2, Origin::File)];
-    assert_eq!(case.resume(content(1)), (steps, Fallback::Refused));
-}
-
-#[test]
-fn a_start_tries_a_changed_file_first_and_falls_back_to_earlier_versions() {
-    let case = Case::at_start(recalled(Some(1), false));
-    let steps = vec![given(), kept(1, Origin::File), kept(2, Origin::File)];
-    assert_eq!(case.resume(content(5)), (steps, Fallback::Refused));
-    let steps = vec![given(), kept(1, Origin::File), kept(2, Origin::File)];
-    assert_eq!(case.resume(unreadable()), (steps, Fallback::Refused));
-}
-
-#[test]
-fn a_start_with_a_rollout_tries_a_changed_file_after_the_version_that_was_live() {
-    let case = Case {
-        config: with_rollout(),
-        ..Case::at_start(recalled(Some(1), false))
-    };
-    let steps = vec![kept(1, Origin::File), kept(2, Origin::File), given()];
-    let fallback = Fallback::NotExamined(Some(hash(1)));
-    assert_eq!(case.resume(content(5)), (steps, fallback));
-}
-
-#[test]
-fn a_start_never_loads_a_file_that_was_rolled_back() {
-    let case = Case::at_start(barred(5, recalled(Some(1), false)));
-    let steps = vec![kept(1, Origin::Operator), kept(2, Origin::Operator)];
-    assert_eq!(case.resume(content(5)), (steps, Fallback::Unchanged));
-}
-
-#[test]
 fn a_pushed_version_that_was_rolled_back_takes_force() {
     let case = Case::new(Trigger::Push, barred(4, record()));
     for options in [PushOptions::default(), WITHOUT_PROBATION] {
@@ -334,121 +295,4 @@ fn a_push_without_probation_is_not_watched() {
     assert_eq!(plan(PushOptions::default()), (false, true));
     assert_eq!(plan(FORCED), (true, true));
     assert_eq!(plan(WITHOUT_PROBATION), (true, false));
-}
-
-#[test]
-fn a_rollback_leads_to_the_latest_version_that_was_not_rolled_back_itself() {
-    let case = Case::new(Trigger::Rollback, record());
-    let to = |to: Option<&str>| case.observed().plan_rollback(to);
-    let load = |version| Plan::Load(LoadPlan::new(vec![kept(version, Origin::Operator)]));
-    assert_eq!(to(None).unwrap(), load(2));
-    // By name, also to a version that was rolled back.
-    let named = hash(3).to_string();
-    assert_eq!(to(Some(&named)).unwrap(), load(3));
-    assert_eq!(to(Some(&named[..12].to_uppercase())).unwrap(), load(3));
-    let live = hash(1).to_string();
-    assert_eq!(to(Some(&live)).unwrap(), Plan::Keep(Unchanged::Live));
-}
-
-#[test]
-fn a_rollback_to_a_version_that_does_not_exist_is_an_error() {
-    let case = Case::new(Trigger::Rollback, record());
-    let unknown = hash(9).to_string();
-    let too_short = &hash(3).to_string()[..11];
-    for to in [&unknown, too_short, ""] {
-        let error = case.observed().plan_rollback(Some(to)).unwrap_err();
-        assert!(matches!(error, ChangeError::NoSuchVersion(_)), "{error}");
-    }
-    let first = Case::new(Trigger::Rollback, PluginHistory::default());
-    let error = first.observed().plan_rollback(None).unwrap_err();
-    assert!(matches!(error, ChangeError::NoEarlierVersion), "{error}");
-}
-
-#[test]
-fn a_rollback_withdraws_the_version_on_trial_first() {
-    let case = Case {
-        on_trial: Some(4),
-        ..Case::new(Trigger::Rollback, record())
-    };
-    let plan = |to: Option<&str>| case.observed().plan_rollback(to).unwrap();
-    assert_eq!(plan(None), Plan::Withdraw);
-    let named = hash(2).to_string();
-    assert!(matches!(plan(Some(&named)), Plan::Load(_)));
-}
-
-#[test]
-fn an_automatic_rollback_tries_every_good_version() {
-    let mut history = record();
-    history.entries.push_back(entry(4, ended(false)));
-    let case = Case::new(Trigger::Probation, history);
-    let steps = [2, 4].map(|version| kept(version, Origin::Operator));
-    assert_eq!(case.observed().plan_automatic_rollback().steps, steps);
-}
-
-fn loaded(origin: Origin, requested: Instant) -> Loaded {
-    Loaded {
-        origin,
-        insisted: false,
-        requested,
-        has_state: false,
-    }
-}
-
-#[test]
-fn a_version_is_tried_first_only_if_a_rollout_is_configured_and_there_is_a_live_one() {
-    let now = Instant::now();
-    let file = loaded(Origin::File, now);
-    let insisted = Loaded {
-        insisted: true,
-        ..file
-    };
-    let with = |trigger, live| Case {
-        config: with_rollout(),
-        live,
-        ..Case::new(trigger, record())
-    };
-    let trial = Activation::Trial(RolloutConfig::Shadow);
-    assert_eq!(with(Trigger::File, Some(1)).activation(file), trial);
-    assert_eq!(with(Trigger::Push, Some(1)).activation(file), trial);
-    assert_eq!(
-        with(Trigger::File, Some(1)).activation(insisted),
-        Activation::Live
-    );
-    assert_eq!(with(Trigger::File, None).activation(file), Activation::Live);
-    // The nodes of a cluster go live together, and a rollback must not wait.
-    for trigger in [Trigger::Cluster, Trigger::Rollback, Trigger::Start] {
-        assert_eq!(with(trigger, Some(1)).activation(file), Activation::Live);
-    }
-    let without = Case::new(Trigger::File, record());
-    assert_eq!(without.activation(file), Activation::Live);
-}
-
-#[test]
-fn a_rollback_overtakes_a_file_that_was_requested_before_it() {
-    let before = Instant::now();
-    let rollback = before + Duration::from_secs(1);
-    let after = before + Duration::from_secs(2);
-    let history = PluginHistory {
-        gone_back: Some(rollback),
-        ..record()
-    };
-    let case = Case::new(Trigger::File, history);
-    let file = loaded(Origin::File, before);
-    assert_eq!(case.activation(file), Activation::Discard);
-    let live = [
-        loaded(Origin::File, after),
-        loaded(Origin::Operator, before),
-        Loaded {
-            insisted: true,
-            ..file
-        },
-        // The rollback waits for the state, and comes after.
-        Loaded {
-            has_state: true,
-            ..file
-        },
-    ];
-    for loaded in live {
-        assert_eq!(case.activation(loaded), Activation::Live);
-    }
 }

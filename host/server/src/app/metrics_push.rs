@@ -6,7 +6,6 @@ use std::sync::Arc;
 pub(super) use signalbox_cloudwatch::Pusher;
 use signalbox_config::Config;
 
-use super::StartError;
 use crate::session::Services;
 
 /// Starts to push metrics; `None` if the configuration does not ask for it.
@@ -41,22 +40,8 @@ impl NoPusher {
     }
 }
 
-/// Never starts anything: [`check`] has refused configurations that ask for it.
+/// Never starts anything: [`features::check`](super::features::check) has refused configurations that ask for it.
 #[cfg(not(feature = "cloudwatch"))]
 pub(super) fn start(_: &Config, _: &Arc<Services>) -> Option<Pusher> {
     None
-}
-
-/// Checks that this build can push metrics if the configuration asks for it.
-///
-/// # Errors
-/// Returns [`StartError::NotBuiltIn`] if it cannot.
-pub(super) fn check(config: &Config) -> Result<(), StartError> {
-    if cfg!(feature = "cloudwatch") || config.cloudwatch.is_none() {
-        return Ok(());
-    }
-    Err(StartError::NotBuiltIn {
-        key: "cloudwatch.enabled",
-        feature: "cloudwatch",
-    })
 }

@@ -1,5 +1,5 @@
-//! The contract of a broker: the suite that every one passes. A broker joins it with one line at the end and a function
-//! that makes a cluster of it.
+//! The contract of a broker: the test suite that every implementation passes. To add a broker, add one line at the end
+//! and a function that creates a cluster of it.
 
 mod nodes;
 mod order;
@@ -76,7 +76,7 @@ async fn everyone_is_every_other_node(make: impl AsyncFn(usize) -> Cluster) {
     nodes[2].expect("everyone", &["x"]).await;
     nodes[1].expect("everyone", &["x"]).await;
     nodes[1].publish(Target::Everyone, "y").await;
-    // A node gets the broadcasts of others, and not its own.
+    // A node receives the broadcasts of others, but not the ones it sent.
     nodes[0].expect("everyone", &["y"]).await;
     nodes[2].expect("everyone", &["x", "y"]).await;
     assert_eq!(nodes[1].got("everyone"), ["x"]);
@@ -105,23 +105,23 @@ async fn a_user_who_moves_gets_all_that_was_published_once_and_in_order(
     let reached = Reached::default();
     nodes[1].connect("u").await;
     let moves = async {
-        // To another node, and away and back to the same one. A message follows a user three times.
+        // To another node, and away and back to the same one. A message is forwarded to a user at most three times.
         for round in [[(1, 2), (2, 3)], [(3, 3), (3, 1)], [(1, 1), (1, 1)]].repeat(10) {
             for (from, to) in round {
                 nodes[from].disconnect("u").await;
                 nodes[to].connect("u").await;
             }
-            until_all_came(&log, &reached).await;
+            until_all_arrived(&log, &reached).await;
         }
     };
     nodes[0].publish_until("u", &reached, moves).await;
-    until_all_came(&log, &reached).await;
+    until_all_arrived(&log, &reached).await;
 }
 
-/// Waits until as many messages came as reached somebody by now, and compares them.
-async fn until_all_came(log: &Mutex<Vec<String>>, reached: &Reached) {
+/// Waits until as many messages have arrived as reached somebody so far, and compares them.
+async fn until_all_arrived(log: &Mutex<Vec<String>>, reached: &Reached) {
     let reached = reached.lock().await;
-    until("all has come", async || {
+    until("everything has arrived", async || {
         (log.lock().unwrap().len() >= reached.len()).then_some(())
     })
     .await;
@@ -170,7 +170,7 @@ async fn a_node_that_leaves_loses_nothing_that_was_published(make: impl AsyncFn(
     };
     let reached = Reached::default();
     nodes[0].publish_until("u", &reached, leaves).await;
-    until_all_came(&log, &reached).await;
+    until_all_arrived(&log, &reached).await;
 }
 
 async fn the_other_nodes_that_hold_a_user_are_asked_and_answer(

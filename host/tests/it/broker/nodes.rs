@@ -24,7 +24,6 @@ use crate::redis::{self, Cluster as RedisCluster, Server, until};
 /// Texts that reached somebody.
 pub(super) type Reached = tokio::sync::Mutex<Vec<String>>;
 
-/// A node that records its deliveries.
 #[derive(Default)]
 pub(super) struct Recorder {
     pub(super) users: Mutex<HashSet<String>>,
@@ -54,7 +53,8 @@ impl LocalNode for Recorder {
     }
 
     fn deliver(&self, target: Target<'_>, frame: &Frame) -> usize {
-        // Locked until it is recorded, so that a user who leaves now has it before later deliveries on other nodes.
+        // Keep the lock until the delivery is recorded, so that a user who leaves now receives it before later
+        // deliveries on other nodes.
         let users = self.users.lock().unwrap();
         let name = match target {
             Target::User(user) if users.contains(user) => format!("user {user}"),
@@ -73,7 +73,7 @@ impl LocalNode for Recorder {
     fn carry_out(&self, user: &str, request: &UserRequest) -> usize {
         let asked = (user.to_owned(), request.clone());
         self.asked.lock().unwrap().push(asked);
-        // A connected user has two connections.
+        // Every connected user has two connections.
         if self.holds_user(user) { 2 } else { 0 }
     }
 
@@ -108,8 +108,8 @@ impl Node {
         self.broker.user_settled(user).await;
     }
 
-    /// Publishes numbers to `user`, one after another, until `done`. Those that reach somebody are added to `reached`, which is
-    /// locked while one is on its way.
+    /// Publishes numbers to `user`, one after another, until `done`. Adds those that reach somebody to `reached`, which
+    /// stays locked while a message is in flight.
     pub(super) async fn publish_until(
         &self,
         user: &str,
@@ -142,7 +142,6 @@ impl Node {
             .unwrap()
     }
 
-    /// The answers of all nodes.
     pub(super) async fn ask(&self, user: &str, request: &UserRequest) -> Vec<UserAnswer> {
         let reports = self.broker.ask_about(user, request).await.unwrap();
         let nodes: HashSet<&String> = reports.iter().map(|report| &report.node).collect();
@@ -167,7 +166,7 @@ impl Node {
             .unwrap_or_default()
     }
 
-    /// Waits for as many messages as are expected, and compares them.
+    /// Waits until as many messages have arrived as are expected, and compares them.
     pub(super) async fn expect<S: AsRef<str>>(&self, name: &str, expected: &[S]) {
         let enough = async || (self.got(name).len() >= expected.len()).then_some(());
         until(&format!("messages for {name}"), enough).await;
@@ -176,7 +175,6 @@ impl Node {
     }
 }
 
-/// A delivery of `text`.
 pub(super) fn frame(target: Target<'_>, text: &str) -> Frame {
     let (receiver, room) = match target {
         Target::User(user) => (user, None),
@@ -200,7 +198,7 @@ fn text_in(frame: &Frame) -> String {
     delivery["payload"].as_str().unwrap().to_owned()
 }
 
-/// Nodes that find each other, and the backend that must live as long as they do.
+/// Nodes that discover each other, and the backend, which must outlive them.
 pub(super) struct Cluster {
     pub(super) nodes: Vec<Node>,
     pub(super) log: Arc<Mutex<Vec<String>>>,
@@ -257,7 +255,7 @@ pub(super) async fn redis_nodes(
         let broker = RedisBroker::join(&config, &name, recorder.clone(), metrics, tracer);
         Node {
             recorder,
-            broker: Box::new(broker.expect("a legal address")),
+            broker: Box::new(broker.expect("a valid address")),
         }
     };
     let nodes: Vec<Node> = (0..size).map(node).collect();

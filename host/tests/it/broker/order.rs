@@ -1,4 +1,4 @@
-//! Order on the way through Redis, for users who move.
+//! Message order through Redis, for users who move between nodes.
 
 use std::sync::Arc;
 
@@ -32,19 +32,19 @@ async fn messages_follow_a_user_back_to_the_server_that_passed_them_on_in_order(
         let [before, late, back] = sent.last_chunk().expect("three");
         assert_eq!(sender.publish(Target::User("u"), before).await, 1);
         home.expect("user u", &sent[..sent.len() - 2]).await;
-        // They leave, and no server has noticed.
+        // The user leaves, and no server has noticed.
         home.recorder.users.lock().unwrap().remove("u");
         assert_eq!(sender.publish(Target::User("u"), late).await, 1);
         until_no_route().await;
-        // They come elsewhere, and leave again.
+        // The user connects elsewhere, and leaves again.
         server
             .command::<()>(&["SADD", "user_servers:u", &away_id])
             .await;
         until_no_route().await;
-        // They come back, and the next message races with the one that follows them.
+        // The user comes back, and the next message races with the one that is forwarded.
         home.recorder.users.lock().unwrap().insert("u".to_owned());
         home.broker.user_changed("u");
-        until("they are found", async || {
+        until("the user is found", async || {
             (sender.publish(Target::User("u"), back).await == 1).then_some(())
         })
         .await;
@@ -64,7 +64,7 @@ async fn a_message_waits_for_the_one_before_it_that_was_forwarded_wherever_the_u
         first.connect("u").await;
         first.disconnect("u").await;
         first.connect("marker").await;
-        // A server between the two that keeps what it gets.
+        // A server between the two that withholds the messages it receives.
         let client = ::redis::Client::open(server.url()).expect("an address");
         let mut between = client.get_async_pubsub().await.expect("a connection");
         between.subscribe("server:b-1").await.expect("it listens");
@@ -79,7 +79,7 @@ async fn a_message_waits_for_the_one_before_it_that_was_forwarded_wherever_the_u
         let one = between.on_message().next().await.expect("a message");
         let one: String = one.get_payload().expect("a text");
         assert!(one.contains("signalbox.to") && one.contains("one"), "{one}");
-        // The user goes on, and the first server gets one more for them.
+        // The user moves on, and the first server receives one more message for them.
         let _: () = server.command(&["SREM", "user_servers:u", "b-1"]).await;
         now_at.connect("u").await;
         publish("n0", to("u", "two").as_str()).await;

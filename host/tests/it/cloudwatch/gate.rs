@@ -1,4 +1,4 @@
-//! The way to CloudWatch, which can be shut in several ways.
+//! A proxy in front of CloudWatch that can simulate several kinds of failure.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -9,22 +9,22 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// What becomes of requests.
+/// How the gate treats requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// They arrive, and are answered.
+    /// Forwards them.
     Open,
-    /// They are answered with 500.
+    /// Answers them with 500.
     Broken,
-    /// They are answered as CloudWatch does where there are too many.
+    /// Throttles them, as CloudWatch does if there are too many.
     Throttled,
-    /// They are read and never answered.
+    /// Reads them and never answers.
     Silent,
-    /// Nobody listens.
+    /// Does not listen.
     Refused,
 }
 
-/// A port with such a way behind it.
+/// A port that treats requests in the selected way.
 pub(crate) struct Gate {
     pub(crate) address: SocketAddr,
     way: Arc<watch::Sender<Way>>,
@@ -32,7 +32,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Open to `behind`.
+    /// A gate that forwards to `behind`.
     pub(crate) async fn before(behind: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound address");
@@ -41,7 +41,7 @@ impl Gate {
         Self { address, way, task }
     }
 
-    /// Changes what becomes of requests, and cuts the connections that there are.
+    /// Changes how requests are treated, and drops the existing connections.
     pub(crate) fn set(&self, way: Way) {
         self.way.send_replace(way);
     }
@@ -61,7 +61,7 @@ async fn keep(listener: TcpListener, behind: SocketAddr, way: Arc<watch::Sender<
         let now = *changes.borrow_and_update();
         if now == Way::Refused {
             listener = None;
-            changes.changed().await.expect("the gate is there");
+            changes.changed().await.expect("the gate is alive");
             continue;
         }
         let open = match &listener {
@@ -79,12 +79,12 @@ async fn keep(listener: TcpListener, behind: SocketAddr, way: Arc<watch::Sender<
                     }
                 });
             }
-            changed = changes.changed() => changed.expect("the gate is there"),
+            changed = changes.changed() => changed.expect("the gate is alive"),
         }
     }
 }
 
-/// On the same port, which connections that were cut may still hold.
+/// Listens again on the same port, which dropped connections may still occupy.
 fn listen_again(address: SocketAddr) -> TcpListener {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_reuseaddr(true).expect("an option");
@@ -115,7 +115,7 @@ async fn serve(mut stream: TcpStream, way: Way, behind: SocketAddr) {
 /// Answers the first request with an error of CloudWatch, and closes.
 async fn answer(stream: &mut TcpStream, status: &str, code: &str) {
     read_request(stream).await;
-    // In CBOR: a map with one entry, of two short texts.
+    // CBOR: a map with one entry of two short texts.
     let mut body = vec![0xa1];
     for text in ["__type", code] {
         assert!(text.len() < 24);

@@ -1,4 +1,4 @@
-//! What is pushed to CloudWatch, read back from moto.
+//! Metrics pushed to CloudWatch, read back from moto.
 
 mod gate;
 mod moto;
@@ -12,7 +12,8 @@ use crate::{
 use gate::{Gate, Way};
 use moto::{Moto, REGION, owned};
 
-/// What the process is told about AWS; the metadata service of an instance would be asked for long where there is none.
+/// The AWS settings of the process. Without them, the SDK would ask for the metadata service of an instance, which
+/// takes long if there is none.
 const AWS: [(&str, &str); 5] = [
     ("WSS_PORT", "0"),
     ("AWS_ACCESS_KEY_ID", "test"),
@@ -32,7 +33,7 @@ fn config(endpoint: &str) -> String {
     ))
 }
 
-/// Sends `count` messages to `receiver`, and waits until the last has arrived.
+/// Sends `count` messages to `receiver`, and waits until the last one has arrived.
 async fn chat(sender: &mut Client, receiver: &mut Client, to: &str, count: usize) {
     for number in 0..count {
         let message = json!({"type": "chat_message", "receiverId": to, "payload": {"text": number.to_string()}});
@@ -52,13 +53,13 @@ async fn report(client: &mut Client, latencies: &[u32]) {
     client.expect_silence().await;
 }
 
-/// How often pushing went well, or failed.
+/// The number of pushes with this outcome.
 async fn pushes(node: &Endpoint, outcome: &str) -> f64 {
     let pushes = format!("wss_cloudwatch_pushes_total{{outcome=\"{outcome}\"}} ");
     node.metric(&pushes).await.expect("a counter")
 }
 
-/// Waits for so many more pushes that went well, or failed.
+/// Waits for `more` further pushes with this outcome.
 async fn until_pushes(node: &Endpoint, outcome: &str, more: f64) {
     let before = pushes(node, outcome).await;
     let name = format!("wss_cloudwatch_pushes_total{{outcome=\"{outcome}\"}} ");
@@ -66,7 +67,7 @@ async fn until_pushes(node: &Endpoint, outcome: &str, more: f64) {
         .await;
 }
 
-/// The value below or at which so many percent of `sorted` are.
+/// The value at or below which `percent` percent of `sorted` lie.
 fn percentile(sorted: &[f64], percent: usize) -> f64 {
     sorted[(sorted.len() * percent).div_ceil(100) - 1]
 }
@@ -75,7 +76,7 @@ fn percentile(sorted: &[f64], percent: usize) -> f64 {
 async fn what_cloudwatch_says_of_three_intervals_is_what_was_sent() {
     let moto = Moto::start().await;
     let endpoint = format!("http://{}", moto.address);
-    // The endpoint by the variable of every AWS program, the rest by the file.
+    // The endpoint is set by the variable that every AWS program reads, the rest by the file.
     let environment = [&AWS[..], &[("AWS_ENDPOINT_URL", &endpoint)]].concat();
     let mut node = Server::start_with(&[], &config(""), &environment).await;
     let mut ann = node.reachable("ann").await;
@@ -84,7 +85,7 @@ async fn what_cloudwatch_says_of_three_intervals_is_what_was_sent() {
     let mut reported: Vec<f64> = Vec::new();
     for interval in 1..=3_u32 {
         chat(&mut ann, &mut bob, "bob", 10 * interval as usize).await;
-        // From 1 ms to 3 s, and often what is seldom elsewhere.
+        // Latencies from 1 ms to 3 s, with different frequent values in each interval.
         let latencies: Vec<u32> = (0..20).map(|n| interval * 10 * (n % 7) + 1).collect();
         report(&mut ann, &latencies).await;
         reported.extend(latencies.iter().copied().map(f64::from));
@@ -102,7 +103,7 @@ async fn what_cloudwatch_says_of_three_intervals_is_what_was_sent() {
     let messages = node.metric("wss_messages_total ").await.expect("a counter");
     let calls = "wss_plugin_calls_total{plugin=\"chat\"} ";
     let calls = node.metric(calls).await.expect("a counter");
-    // What is counted since the last push comes with the end.
+    // Values since the last push are pushed at shutdown.
     ann.close().await;
     bob.close().await;
     node.signal(Signal::TERM);
@@ -128,12 +129,15 @@ async fn what_cloudwatch_says_of_three_intervals_is_what_was_sent() {
     assert_eq!(sum("PluginFailures", &SERVER).await, Some(0.0));
     assert_eq!(sum("PluginSwaps", &SERVER).await, Some(1.0));
 
-    // The same once more without the dimension; moto adds both up where none is named.
+    // Each value is pushed once more without the dimension; moto adds both up if no dimension is named.
     assert_eq!(sum("MessagesTotal", &[]).await, Some(2.0 * messages));
-    let fleet = moto.recorded("MessagesTotal", &[]).await;
-    assert_eq!(fleet.iter().map(|datum| datum.value).sum::<f64>(), messages);
+    let all_servers = moto.recorded("MessagesTotal", &[]).await;
+    assert_eq!(
+        all_servers.iter().map(|datum| datum.value).sum::<f64>(),
+        messages
+    );
 
-    // Each interval tells of itself alone.
+    // Each interval reports only its own values.
     let mut intervals = moto.recorded("MessagesTotal", &SERVER).await;
     intervals.retain(|interval| interval.value > 0.0);
     assert!(intervals.len() >= 4, "{intervals:?}");
@@ -246,13 +250,13 @@ async fn an_endpoint_that_fails_for_two_intervals_loses_no_count() {
         (latency.sample_count(), latency.sum()),
         (Some(16.0), Some(reported))
     );
-    // Said once for each outage, and once that it is over.
+    // Logged once at the start of each outage, and once at its end.
     let log = node.log();
-    let said = |text: &str| log.iter().filter(|line| line.contains(text)).count();
-    assert_eq!(said("metrics reach CloudWatch again"), 4);
-    assert_eq!(said("metrics do not reach CloudWatch"), 4);
+    let count_of = |text: &str| log.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(count_of("metrics reach CloudWatch again"), 4);
+    assert_eq!(count_of("metrics do not reach CloudWatch"), 4);
     for reason in ["InternalServiceFault", "ThrottlingException"] {
-        assert_eq!(said(reason), 1, "{reason}");
+        assert_eq!(count_of(reason), 1, "{reason}");
     }
 }
 
@@ -278,7 +282,7 @@ async fn without_credentials_or_a_region_one_line_says_what_to_do_and_the_server
         assert_eq!(about("metrics do not reach CloudWatch"), 1, "{log:?}");
         assert_eq!(about(advice), 1, "{log:?}");
         assert!(about("kept for an hour") == 1, "{log:?}");
-        // The SDK itself says nothing.
+        // The SDK itself logs nothing.
         assert!(!log.iter().any(|line| line.contains("aws_")), "{log:?}");
     }
 }

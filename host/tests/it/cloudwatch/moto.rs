@@ -1,4 +1,4 @@
-//! CloudWatch by moto, in a process of its own.
+//! A simulated CloudWatch (moto) in a separate process.
 
 use std::{
     collections::BTreeMap,
@@ -23,20 +23,20 @@ use tokio::{
 
 use crate::harness::{PATIENCE, get};
 
-/// The region that everything is pushed to.
+/// The region that the metrics are pushed to.
 pub(crate) const REGION: &str = "eu-central-1";
 
-/// The namespace that is the default.
+/// The default namespace.
 pub(crate) const NAMESPACE: &str = "wss/metrics";
 
-/// A CloudWatch that ends with this value.
+/// A running moto, which ends when this value is dropped.
 pub(crate) struct Moto {
     pub(crate) address: std::net::SocketAddr,
     client: Client,
     _process: Child,
 }
 
-/// A single value that was pushed.
+/// A single pushed value.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Recorded {
     region: String,
@@ -47,7 +47,7 @@ pub(crate) struct Recorded {
     pub(crate) value: f64,
 }
 
-/// The Python that has moto.
+/// The Python interpreter with moto installed.
 fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/moto/bin/python")
 }
@@ -58,7 +58,7 @@ impl Moto {
             Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cloudwatch/moto_server.py");
         let mut process = Command::new(python())
             .arg(server)
-            // It ends when this process does, however that ends.
+            // moto exits when its standard input closes, however this process ends.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -83,12 +83,13 @@ impl Moto {
             client: Client::new(&config),
             _process: process,
         };
-        // It reads much with its first request: a push that is given up for that would come twice.
+        // moto initialises on its first request, which takes a while. If a push timed out because of that, it would be
+        // sent twice.
         assert_eq!(moto.metrics().await, []);
         moto
     }
 
-    /// Names and dimensions of all metrics, by ListMetrics.
+    /// Names and dimensions of all metrics, from ListMetrics.
     pub(crate) async fn metrics(&self) -> Vec<(String, BTreeMap<String, String>)> {
         let listed = self.client.list_metrics().namespace(NAMESPACE).send().await;
         let listed = listed.expect("metrics are listed");
@@ -112,7 +113,7 @@ impl Moto {
             .collect()
     }
 
-    /// All that was pushed of one metric under these dimensions as one value, by GetMetricStatistics.
+    /// All pushed values of one metric with these dimensions, aggregated into one, from GetMetricStatistics.
     pub(crate) async fn whole(
         &self,
         metric: &str,
@@ -149,7 +150,8 @@ impl Moto {
         found.pop()
     }
 
-    /// The single values of one metric with exactly these dimensions, sorted: what percentiles are made of.
+    /// The single values of one metric with exactly these dimensions, sorted. CloudWatch computes percentiles from
+    /// them.
     pub(crate) async fn recorded(
         &self,
         metric: &str,
@@ -168,7 +170,7 @@ impl Moto {
     }
 }
 
-/// Names and values of dimensions.
+/// Dimensions as owned names and values.
 pub(crate) fn owned(dimensions: &[(&str, &str)]) -> BTreeMap<String, String> {
     let pairs = dimensions.iter();
     pairs

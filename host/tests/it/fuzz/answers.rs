@@ -1,4 +1,4 @@
-//! Answers of plugins: actions of any kind, to anybody, with any payload.
+//! Answers of plugins: any actions, to any destination, with any payload.
 
 use tokio::{runtime::Runtime, sync::Mutex};
 use tokio_tungstenite::tungstenite::Message;

@@ -64,7 +64,7 @@ const TARGET: Target = Target {
     ],
 };
 
-/// How a line of a seed begins that is a variable of the environment.
+/// The start of a seed line that sets an environment variable.
 const VARIABLE: &str = "#env ";
 
 #[test]

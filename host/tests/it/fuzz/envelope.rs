@@ -6,7 +6,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::{Target, expect_well, fuzz, server, talker::Talker};
 use crate::harness::WITH_CHAT;
 
-/// Pieces of JSON, some of which its readers take differently.
+/// Pieces of JSON, some of which parsers interpret differently.
 pub(super) const JSON_WORDS: &[&str] = &[
     "{",
     "}",

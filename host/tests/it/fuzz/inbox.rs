@@ -16,7 +16,7 @@ const TARGET: Target = Target {
     words: JSON_WORDS,
 };
 
-/// The type of the message after each that is tried.
+/// The type of the message that follows each input.
 const END: &str = "end_of_the_exchange";
 
 #[test]
@@ -44,7 +44,7 @@ fn whatever_is_published_to_a_node_clients_get_messages_alone() {
     runtime.block_on(expect_well(server));
 }
 
-/// The channel of the server that has `user`, as a worker finds it.
+/// The channel of the server that holds `user`, looked up as a worker does.
 async fn channel_of(redis: &redis::Server, user: &str) -> String {
     let route = format!("user_servers:{user}");
     until("the user has a route", async || {
@@ -55,7 +55,7 @@ async fn channel_of(redis: &redis::Server, user: &str) -> String {
 }
 
 async fn publish(redis: &redis::Server, channel: &str, input: &Input) {
-    let mut connection = redis.connect().await.expect("Redis lets in");
+    let mut connection = redis.connect().await.expect("Redis accepts the connection");
     let mut command = ::redis::cmd("PUBLISH");
     let publish = command.arg(channel).arg(input.bytes());
     let heard: u64 = publish
@@ -65,7 +65,7 @@ async fn publish(redis: &redis::Server, channel: &str, input: &Input) {
     assert!(heard > 0, "the node listens at {channel}");
 }
 
-/// Takes the frames until the last one. Each must be a message.
+/// Reads frames up to the last one, and checks that each is a message.
 async fn until_end(ann: &mut Client) -> Result<(), TestCaseError> {
     loop {
         let frame = ann.frame().await;

@@ -1,16 +1,15 @@
-//! Bytes, and how they change.
+//! Inputs, and their mutations.
 
 use std::fmt;
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-/// Longest input, in bytes: within the limits of a frame and of a request's head.
+/// Longest input, in bytes: within the limits of a frame and of a request head.
 const BYTES_MAX: usize = 12 << 10;
 
-/// Changes of one seed.
+/// Maximum number of changes to one seed.
 const CHANGES_MAX: usize = 6;
 
-/// Bytes that come in.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Input(pub(super) Vec<u8>);
 
@@ -25,25 +24,24 @@ impl Input {
         &self.0
     }
 
-    /// As text, in which U+FFFD stands for what is none.
+    /// As text, with U+FFFD in place of invalid UTF-8.
     pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0).into_owned()
     }
 }
 
-/// One change.
 #[derive(Clone, Debug)]
 enum Change {
     Put(Index, u8),
     Insert(Index, Vec<u8>),
     Remove(Index, usize),
-    /// A part of so many bytes once more, so many times.
+    /// Repeats a part of this many bytes this many times.
     Repeat(Index, usize, usize),
-    /// The rest comes from another seed.
+    /// Continues with the rest of another seed.
     Cross(Index, Index, Index),
 }
 
-/// Mutations of `seeds`, with `words` put in.
+/// Mutations of `seeds`, with `words` inserted.
 pub(super) fn mutated(seeds: &[Input], words: &[&'static str]) -> impl Strategy<Value = Input> {
     let seeds = seeds.to_vec();
     let words: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();

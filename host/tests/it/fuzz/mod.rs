@@ -1,9 +1,9 @@
-//! Mutations of known inputs at every place where strangers' bytes come in: nothing panics, ends the server, or lets
-//! through what must not pass.
+//! Mutations of known inputs at every place that accepts untrusted bytes. No input may cause a panic, end the server,
+//! or get past a check.
 //!
-//! Each target is short in the suite, with the same inputs in every run. `TEST_FUZZ_MINUTES=60` goes on for so long, with
-//! new ones. An input that fails is printed as small as it can be made; once it is understood, it becomes a file in
-//! `seeds`, which every later run begins with.
+//! In the suite each target runs for a short time, with the same inputs in every run. `TEST_FUZZ_MINUTES=60` continues
+//! for this long, with new inputs. The test prints a failing input as small as it can be made; once it is understood,
+//! save it as a file in `seeds`, with which every later run begins.
 
 mod answers;
 mod config;
@@ -27,24 +27,24 @@ use proptest::{
 use crate::process::Server;
 use input::{Input, mutated};
 
-/// How long a target is fuzzed; without it, for [`CASES`].
+/// How long to fuzz each target; if it is not set, [`CASES`] inputs are tried.
 const MINUTES: &str = "TEST_FUZZ_MINUTES";
 
-/// Inputs of a target in the suite.
+/// Inputs per target in the suite.
 const CASES: u32 = 300;
 
-/// How the log calls a panic.
+/// The log text of a panic.
 const PANIC: &str = "a defect of the server";
 
-/// A place where strangers' bytes come in.
+/// A place that accepts untrusted bytes.
 struct Target {
     /// The folder of its seeds.
     name: &'static str,
-    /// The pieces that mutations insert.
+    /// The words that mutations insert.
     words: &'static [&'static str],
 }
 
-/// Hands the seeds of `target` to `check`, then mutations of them.
+/// Runs `check` on the seeds of `target`, then on mutations of them.
 fn fuzz(target: &Target, check: impl Fn(&Input) -> Result<(), TestCaseError>) {
     let seeds = seeds(target.name);
     for seed in &seeds {
@@ -97,7 +97,7 @@ fn seeds(name: &str) -> Vec<Input> {
     seeds
 }
 
-/// Proves that the server lives, and that no task of it panicked.
+/// Checks that the server is alive, and that none of its tasks panicked.
 async fn expect_well(mut server: Server) {
     assert_eq!(server.get("/health").await.0, 200);
     server.signal(crate::process::Signal::TERM);
@@ -107,7 +107,7 @@ async fn expect_well(mut server: Server) {
     assert!(panics.is_empty(), "{panics:#?}");
 }
 
-/// A server that says only what went wrong.
+/// A server that logs only errors.
 async fn server(files: &[(&str, &[u8])], config: &str) -> Server {
     let environment = [
         ("WSS_PORT", "0"),

@@ -1,4 +1,4 @@
-//! A client that says anything, and comes back if that closes it.
+//! A client that sends any frame, and reconnects if the server closes the connection.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -6,10 +6,10 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{Client, Endpoint};
 
-/// An `id` that nothing else is answered with: that of the frame after each input.
+/// The `id` of the frame after each input. No other frame has it.
 const END: &str = "end of the exchange";
 
-/// A frame from the server. A payload may hold numbers that fit no type of this language, as JSON may.
+/// A frame from the server. A payload may hold numbers that no Rust type can represent, as JSON allows.
 #[derive(Deserialize)]
 pub(super) struct Heard<'a> {
     #[serde(rename = "type", borrow)]
@@ -20,7 +20,7 @@ pub(super) struct Heard<'a> {
 
 impl<'a> Heard<'a> {
     /// # Panics
-    /// If it is no frame of the protocol.
+    /// If it is not a frame of the protocol.
     pub(super) fn read(text: &'a str) -> Self {
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
@@ -41,7 +41,7 @@ impl Talker {
         }
     }
 
-    /// Sends a frame and returns the text frames until it is dealt with, or the connection is closed.
+    /// Sends a frame and returns the text frames until it is handled or the connection is closed.
     pub(super) async fn exchange(&mut self, frame: Message) -> Vec<String> {
         let mut client = match self.client.take() {
             Some(client) => client,

@@ -1,4 +1,4 @@
-//! Requests at the port, of which some become WebSockets.
+//! Requests to the port, some of which become WebSockets.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -74,10 +74,10 @@ fn any_request_is_answered_or_its_connection_closed_and_the_server_lives() {
     runtime.block_on(expect_well(server));
 }
 
-/// Sends a request and the end of all requests, and reads to the end.
+/// Sends a request and a final one that closes the connection, and reads to the end.
 async fn exchange(server: &Endpoint, request: &[u8]) {
     let mut stream = server.tcp().await;
-    // A server that has refused it already may have closed.
+    // A server that has already refused the request may have closed the connection.
     let _ = stream.write_all(request).await;
     let _ = stream.shutdown().await;
     let mut answer = Vec::new();

@@ -1,40 +1,40 @@
-//! The table of what a plugin can do wrong in a call, and what is answered.
+//! The table of faults in plugin calls, with the answer to each.
 
 use serde_json::{Value, json};
 
-/// What a plugin does wrong in a call.
+/// A fault in a plugin call.
 pub(super) struct Fault {
-    /// What the attempt is.
+    /// A description of the attempt.
     pub(super) what: &'static str,
-    /// The event type that has it done: `hostile.X` by the guest of that name, `malformed.X` by a component that no
-    /// toolchain makes.
+    /// The event type that triggers it: `hostile.X` for the guest of that name, `malformed.X` for a component that no
+    /// toolchain produces.
     pub(super) event_type: &'static str,
-    /// Bytes of the payload.
+    /// Size of the payload.
     pub(super) payload_bytes: usize,
     pub(super) answer: Answer,
 }
 
-/// What becomes of the call.
+/// The outcome of the call.
 pub(super) enum Answer {
     /// It fails, and counts as a failure of this kind.
     Fails(&'static str),
-    /// It answers this: the attempt has no effect, and the plugin goes on.
+    /// It answers this: the attempt has no effect, and the plugin continues.
     Says(fn() -> Value),
 }
 
 impl Fault {
-    /// The message that has it done.
+    /// The message that triggers the fault.
     pub(super) fn message(&self) -> Value {
         let payload = "x".repeat(self.payload_bytes);
         json!({"type": self.event_type, "id": "1", "payload": payload, "receiverId": "ann"})
     }
 
-    /// Whether it uses all the time that it has.
+    /// Whether it uses all of its time limit.
     pub(super) fn takes_all_time(&self) -> bool {
         matches!(self.answer, Answer::Fails("deadline"))
     }
 
-    /// The plugin that does it.
+    /// The plugin that has this fault.
     pub(super) fn plugin(&self) -> &'static str {
         let plugin = self.event_type.split('.').next();
         plugin.unwrap_or_default()
@@ -50,16 +50,16 @@ const fn fails(what: &'static str, event_type: &'static str, kind: &'static str)
     }
 }
 
-const fn says(what: &'static str, event_type: &'static str, said: fn() -> Value) -> Fault {
+const fn says(what: &'static str, event_type: &'static str, answer: fn() -> Value) -> Fault {
     Fault {
         what,
         event_type,
         payload_bytes: 1,
-        answer: Answer::Says(said),
+        answer: Answer::Says(answer),
     }
 }
 
-/// Everything, with the answer that `docs/plugins.md` promises.
+/// All faults, with the answers that `docs/plugins.md` promises.
 #[rustfmt::skip]
 pub(super) const FAULTS: [Fault; 49] = [
     fails("a loop", "hostile.loop", "deadline"),

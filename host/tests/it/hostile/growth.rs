@@ -1,4 +1,4 @@
-//! What goes wrong a thousand times leaves nothing behind.
+//! Repeated failures leave nothing behind.
 
 use std::sync::{
     Arc,
@@ -12,12 +12,12 @@ use super::{
 };
 use crate::{guests::component, harness::Client, logged::Logged};
 
-/// Clients that have plugins misbehave at the same time.
+/// Clients that make plugins misbehave at the same time.
 const CULPRITS: usize = 4;
 
-/// Calls of all faults together before the first look, and between the two. Those that use up all their time take 10 ms of
-/// a processor each, so that as many of each of them would take minutes: `TEST_HOSTILE_CALLS=500000` has ten thousand
-/// calls made of each.
+/// Number of calls before the first measurement, and between the two measurements, over all faults together. Those that
+/// use all their time take 10 ms of CPU each, so ten thousand of each would take minutes: `TEST_HOSTILE_CALLS=500000`
+/// makes that many of each.
 fn calls() -> (usize, usize) {
     let calls = std::env::var("TEST_HOSTILE_CALLS").map_or(10_000, |calls| {
         calls
@@ -27,7 +27,7 @@ fn calls() -> (usize, usize) {
     (calls / 5, calls)
 }
 
-/// Has it done, whatever is answered.
+/// Triggers the fault, whatever the answer.
 async fn commit(client: &mut Client, fault: &Fault) {
     client.send(&fault.message().to_string()).await;
     loop {
@@ -38,10 +38,10 @@ async fn commit(client: &mut Client, fault: &Fault) {
     }
 }
 
-/// Files that a process has open.
+/// The number of files that a process has open.
 fn open_files(server: &Logged) -> usize {
     let files = std::fs::read_dir(format!("/proc/{}/fd", server.id()));
-    files.expect("the system tells").count()
+    files.expect("/proc is readable").count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,7 +83,7 @@ async fn ten_thousand_faults_leave_no_memory_and_no_open_file_behind() {
         late_files < early_files + 16,
         "{early_files} open files became {late_files}"
     );
-    // Each instance that failed is gone, and is counted so.
+    // Each failed instance was dropped and counted.
     for plugin in ["hostile", "malformed"] {
         let metric = format!("wss_plugin_instances{{plugin=\"{plugin}\"}} ");
         server

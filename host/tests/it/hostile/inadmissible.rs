@@ -1,4 +1,4 @@
-//! The table of components that go wrong before they serve anybody, and the words with which they are refused.
+//! The table of components that fail before they serve anyone, with the message of each refusal.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,43 +13,47 @@ use crate::{
     runtime::{FILE_BYTES_MAX, live, manager, message, plugin},
 };
 
-/// What is to be admitted and must not be.
+/// A component that must not be admitted.
 struct Inadmissible {
-    /// What the attempt is.
+    /// A description of the attempt.
     what: &'static str,
     component: fn() -> Vec<u8>,
-    /// What the plugin is configured with.
+    /// The configuration of the plugin.
     config: &'static str,
-    /// What the refusal says.
-    said: &'static str,
+    /// The text that the refusal contains.
+    expected: &'static str,
 }
 
 fn hostile() -> Vec<u8> {
     component("hostile")
 }
 
-const fn guest(what: &'static str, config: &'static str, said: &'static str) -> Inadmissible {
+const fn guest(what: &'static str, config: &'static str, expected: &'static str) -> Inadmissible {
     Inadmissible {
         what,
         component: hostile,
         config,
-        said,
+        expected,
     }
 }
 
-const fn made(what: &'static str, component: fn() -> Vec<u8>, said: &'static str) -> Inadmissible {
+const fn made(
+    what: &'static str,
+    component: fn() -> Vec<u8>,
+    expected: &'static str,
+) -> Inadmissible {
     Inadmissible {
         what,
         component,
         config: "{}",
-        said,
+        expected,
     }
 }
 
-/// One that computes has used up its time of a processor, or on a busy machine that of the clock before.
+/// A component that loops reaches its CPU limit, or, on a busy machine, its time limit before that.
 const TOO_LONG: &str = "the plugin does not start: the call ";
 
-/// Everything, with what an operator reads.
+/// All of them, with the text that an operator reads.
 #[rustfmt::skip]
 const INADMISSIBLE: [Inadmissible; 22] = [
     made("a start function that loops",
@@ -109,17 +113,17 @@ const INADMISSIBLE: [Inadmissible; 22] = [
         "event-types: `join` is built in"),
 ];
 
-/// No refusal is longer, whatever a component contains: it goes into a line of the log and to operators.
+/// No refusal is longer, whatever a component contains: it is logged on one line and shown to operators.
 const REFUSAL_BYTES_MAX: usize = 4 << 10;
 
 impl Inadmissible {
-    /// Whether it uses all the time that it has. The others have as much as they take on a busy machine.
+    /// Whether it uses all of its time limit. The others get as much time as they need on a busy machine.
     fn takes_all_time(&self) -> bool {
-        self.said.contains(": the call ")
+        self.expected.contains(": the call ")
     }
 }
 
-/// The plugin with a configuration, and with this time to start.
+/// The plugin with a configuration, and with this time limit for its start.
 fn configured(file: &std::path::Path, config: &str, init_time_max: Duration) -> PluginConfig {
     let mut plugin = plugin("hostile", file, config);
     plugin.limits = PluginLimits {
@@ -129,11 +133,11 @@ fn configured(file: &std::path::Path, config: &str, init_time_max: Duration) -> 
     plugin
 }
 
-/// Has the live version serve until `done`, and says how often it did.
+/// Sends calls to the live version until `done`, and returns the number of calls.
 async fn served_until<T>(manager: &PluginManager, done: impl Future<Output = T>) -> (T, usize) {
     let mut served = 0;
     let serve = async {
-        // Without end, as far as any test is concerned.
+        // Far more than any test reaches.
         while served < usize::MAX {
             let version = live(manager, "hostile");
             let answer = version.handle(None, message("hostile.nothing", "1")).await;
@@ -179,7 +183,7 @@ async fn what_goes_wrong_before_it_serves_is_refused_with_its_reason_and_the_liv
             [(_, refusal)] => refusal.to_string(),
             other => panic!("{what} is not refused: {other:?}"),
         };
-        let in_words = refusal.contains(inadmissible.said);
+        let in_words = refusal.contains(inadmissible.expected);
         let in_a_line = refusal.len() < REFUSAL_BYTES_MAX && !refusal.contains(char::is_control);
         if !in_words || !in_a_line || served == 0 {
             wrong.push(format!("{what}: {refusal}; served {served}"));

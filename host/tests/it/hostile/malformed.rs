@@ -1,8 +1,8 @@
-//! Components that no toolchain makes: their answers are malformed in ways that no language lets one write.
+//! Components that no toolchain produces: their answers are malformed in ways that no language allows.
 
 use crate::guests::wat;
 
-/// The types, and what the host offers that these components call.
+/// The types, and the functions of the host that these components call.
 const IMPORTS: &str = r#"
     (import "signalbox:plugin/types@1.0.0" (instance $types
         (type $to (variant (case "sender") (case "user" string) (case "room" string) (case "everyone")))
@@ -34,7 +34,7 @@ const IMPORTS: &str = r#"
     (alias export $types "action" (type $action))
 "#;
 
-/// Two pages of memory. A block of more than 32 KiB is given beyond their end.
+/// Two pages of memory. A block of more than 32 KiB is allocated beyond their end.
 const MEMORY: &str = r#"
     (core module $libc
         (memory (export "memory") 2)
@@ -51,7 +51,7 @@ const MEMORY: &str = r#"
     (core func $set (canon lower (func $store "set") (memory (core memory $libc "memory"))))
 "#;
 
-/// What it does is the last letter of the event type: `a` to `m` in `validate`, `n` to `y` in `handle`.
+/// The last letter of the event type selects the fault: `a` to `m` in `validate`, `n` to `y` in `handle`.
 const CALLS: &str = r#"
     (core module $m
         (import "libc" "memory" (memory 2))
@@ -188,17 +188,17 @@ const EXPORTS: &str = r#"
     (export "signalbox:plugin/events@1.0.0" (instance $e))
 "#;
 
-/// A plugin whose calls answer so.
+/// A plugin whose calls give malformed answers.
 pub(super) fn in_calls() -> Vec<u8> {
     wat(&format!("(component {IMPORTS}{MEMORY}{CALLS}{EXPORTS})"))
 }
 
-/// `lifecycle` whose module has `members`, which may be a start function; `init` and `self-test` agree.
+/// `lifecycle` whose module has `members`, which may be a start function; `init` and `self-test` succeed.
 pub(super) fn starting_with(members: &str) -> Vec<u8> {
     lifecycle(members, "(i32.const 0)")
 }
 
-/// `lifecycle` whose `init` refuses with a text that is no UTF-8.
+/// `lifecycle` whose `init` refuses with a text that is not valid UTF-8.
 pub(super) fn refusing_in_no_text() -> Vec<u8> {
     let refuse = "(i32.store8 (i32.const 0) (i32.const 1)) (i32.store (i32.const 4) (i32.const 64)) \
                   (i32.store (i32.const 8) (i32.const 2)) (i32.const 0)";
@@ -225,16 +225,15 @@ fn lifecycle(members: &str, init: &str) -> Vec<u8> {
     ))
 }
 
-/// `count` instances of a module with `members`.
 pub(super) fn many(count: usize, members: &str) -> String {
     let instances = "(core instance (instantiate $one))".repeat(count);
     format!("(core module $one {members}) {instances}")
 }
 
-/// Components in components, `depth` deep: as bytes, because the text of one may not be nested so deep.
+/// Nested components, `depth` deep, as bytes: the text format does not allow such depth.
 pub(super) fn nested(depth: usize) -> Vec<u8> {
     const HEADER: [u8; 8] = *b"\0asm\x0d\0\x01\0";
-    /// The number of a section that holds a component.
+    /// The ID of a section that holds a component.
     const COMPONENT: u8 = 4;
     let mut bytes = HEADER.to_vec();
     for _ in 0..depth {
@@ -252,7 +251,7 @@ pub(super) fn nested(depth: usize) -> Vec<u8> {
     bytes
 }
 
-/// `validation` whose `validate` takes a record with so many fields of long names.
+/// `validation` whose `validate` takes a record with this many fields with long names.
 pub(super) fn long_winded(fields: usize) -> Vec<u8> {
     let fields: String = (0..fields)
         .map(|number| format!(r#"(field "{}-x{number}" u8)"#, "a".repeat(80)))

@@ -1,6 +1,6 @@
-//! A plugin that misbehaves costs its caller an error, and nobody else anything.
+//! A plugin that misbehaves causes an error for its caller, and affects nobody else.
 //!
-//! [`faults`] is the table of failing calls, [`inadmissible`] that of components that are refused, and [`growth`] makes each
+//! [`faults`] is the table of failing calls, [`inadmissible`] that of refused components, and [`growth`] makes each
 //! failing call ten thousand times.
 
 mod faults;
@@ -33,20 +33,20 @@ async fn node(config: &str) -> Node {
     Node::start_with(&[("hostile.wasm", &component("hostile"))], &config).await
 }
 
-/// Calls of each kind of failure so far.
+/// The number of failed calls of this kind so far.
 async fn failures(node: &Node, kind: &str) -> f64 {
     let metric = format!("wss_plugin_failures_total{{plugin=\"hostile\",kind=\"{kind}\"}} ");
     node.metric(&metric).await.expect("there is such a metric")
 }
 
-/// What the plugin does about a message of this type.
+/// The plugin's answer to a message of this type.
 async fn answer(client: &mut Client, event_type: &str) -> Value {
     let message = json!({"type": event_type, "id": event_type, "payload": 1, "receiverId": "ann"});
     client.send(&message.to_string()).await;
     client.json().await["payload"].clone()
 }
 
-/// What a client is told of any failure: whose it is, and nothing of its inside.
+/// The error that a client gets for any failure: it names the plugin, and reveals nothing internal.
 fn plugin_failed(id: &str) -> Value {
     json!({
         "id": id, "code": "plugin_failed", "message": "a plugin failed to handle the message",
@@ -54,7 +54,7 @@ fn plugin_failed(id: &str) -> Value {
     })
 }
 
-/// A plugin's `[[plugins]]` entry, with more lines.
+/// A `[[plugins]]` entry for the plugin, with more lines.
 fn entry(plugin: &str, lines: &str) -> String {
     format!(
         "[[plugins]]\nname = \"{plugin}\"\npath = \"{plugin}.wasm\"\nevents = [\"{plugin}.*\"]\n\
@@ -62,7 +62,7 @@ fn entry(plugin: &str, lines: &str) -> String {
     )
 }
 
-/// A configuration with both plugins that misbehave, each with these lines.
+/// A configuration with both misbehaving plugins, each with these lines.
 fn both(lines: &str) -> String {
     let limits = "[limits]\nmessages_per_second = 0\noutbox_bytes_max = \"16MiB\"\n";
     format!(
@@ -78,7 +78,7 @@ async fn every_fault_has_its_answer_and_its_count_and_leaves_others_and_the_next
         ("hostile.wasm", &component("hostile")),
         ("malformed.wasm", &malformed::in_calls()),
     ];
-    // Time is short only where the answer is about it.
+    // The time limit is short only for faults that exceed it.
     let hasty = both("call_cpu_max = \"100ms\"\ncall_time_max = \"2s\"\n");
     let (hasty, patient) = (
         Node::start_with(&files, &hasty).await,
@@ -92,7 +92,7 @@ async fn every_fault_has_its_answer_and_its_count_and_leaves_others_and_the_next
         let before = all_failures(node, fault.plugin()).await;
         let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
         ann.send(&fault.message().to_string()).await;
-        // While the call is under way, others are served.
+        // During the call, others are served.
         for number in 0..5 {
             let message = json!({"type": "x", "payload": number, "receiverId": "bob"});
             bob.send(&message.to_string()).await;
@@ -111,27 +111,27 @@ async fn every_fault_has_its_answer_and_its_count_and_leaves_others_and_the_next
             _ => ("malformed.y", json!(1)),
         };
         ann.send(&json!({ "type": next }).to_string()).await;
-        let said = ann.json().await["payload"].take();
-        assert_eq!(said, payload, "after {}", fault.what);
+        let reply = ann.json().await["payload"].take();
+        assert_eq!(reply, payload, "after {}", fault.what);
     }
 }
 
 async fn check_answer(client: &mut Client, fault: &Fault) {
-    let (what, said) = (fault.what, client.json().await);
+    let (what, reply) = (fault.what, client.json().await);
     match fault.answer {
         Answer::Fails(_) => {
             let mut expected = plugin_failed("1");
             expected["plugin"] = fault.plugin().into();
-            assert_eq!(said["payload"], expected, "{what}");
+            assert_eq!(reply["payload"], expected, "{what}");
         }
         Answer::Says(payload) => {
-            assert_eq!(said["payload"], payload(), "{what}");
+            assert_eq!(reply["payload"], payload(), "{what}");
             assert_eq!(client.json().await["type"], "ack", "{what}");
         }
     }
 }
 
-/// Calls of a plugin that failed so far, by kind.
+/// The failed calls of a plugin so far, by kind.
 async fn all_failures(node: &Node, plugin: &str) -> Vec<(&'static str, f64)> {
     let mut failures = Vec::new();
     for kind in ["trap", "deadline", "memory", "output", "unavailable"] {
@@ -179,10 +179,10 @@ async fn a_failure_in_any_interface_rejects_or_is_passed_over_as_the_operator_wa
         "hostile.panic",
         "hostile.json",
     ] {
-        let said = answer(&mut ann, event_type).await;
-        assert_eq!(said, plugin_failed(event_type));
+        let reply = answer(&mut ann, event_type).await;
+        assert_eq!(reply, plugin_failed(event_type));
         if event_type.matches('.').count() == 2 {
-            // As if it were not there: its own handler is the next to see the message.
+            // As if the plugin were not there: its own handler sees the message next.
             assert_eq!(
                 answer(&mut free_ann, event_type).await,
                 "done",
@@ -262,14 +262,14 @@ async fn the_memory_that_a_plugin_may_have_is_the_operators_choice() {
         "{PATIENT}memory_max = \"64MiB\"\noutput_bytes_max = \"64MiB\"\n"
     ))
     .await;
-    // The answer is 4 MiB, which the guest has to have somewhere.
+    // The answer is 4 MiB, which the guest has to allocate.
     for (node, fits) in [(&small, false), (&large, true)] {
         let mut ann = node.client("ann").await;
-        let said = answer(&mut ann, "hostile.output").await;
+        let reply = answer(&mut ann, "hostile.output").await;
         if fits {
-            assert!(said.as_str().is_some_and(|text| text.len() == 4 << 20));
+            assert!(reply.as_str().is_some_and(|text| text.len() == 4 << 20));
         } else {
-            assert_eq!(said, plugin_failed("hostile.output"));
+            assert_eq!(reply, plugin_failed("hostile.output"));
             assert_eq!(failures(node, "memory").await, 1.0);
         }
     }
@@ -288,7 +288,7 @@ async fn the_number_of_actions_is_the_operators_choice() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn time_on_a_cpu_is_counted_wherever_a_call_goes_on() {
-    // Half a second is far from what each call uses, and near to what the clocks of two threads differ.
+    // Half a second is far more than each call uses, and close to the difference between the CPU clocks of two threads.
     let limits = "call_cpu_max = \"500ms\"\ncall_time_max = \"25s\"\n";
     let node = node(limits).await;
     let calls = (0..4).map(async |number| {

@@ -1,4 +1,4 @@
-//! A cluster of three masters with a replica each.
+//! A cluster of three masters with one replica each.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const NODES: usize = 2 * MASTERS;
 const SLOTS: usize = 16_384;
 
 /// The settings of every node. Replicas stay with their masters, so that a test knows which one takes over. All other
-/// settings are the defaults of Redis, so all slots are down while one has no master.
+/// settings are the defaults of Redis, so all slots are down while one of them has no master.
 const SETTINGS: [&str; 5] = [
     "cluster-enabled yes",
     "cluster-config-file nodes.conf",
@@ -24,33 +24,33 @@ const SETTINGS: [&str; 5] = [
     "repl-diskless-sync-delay 0",
 ];
 
-/// Six servers that share the keys. At first the first three are the masters, each with a third of the slots in order,
-/// and the server three places later is the replica.
+/// Six servers that share the keys. At first the first three are the masters, each with a third of the slots in order;
+/// the replica of each is the server three places later.
 pub(crate) struct Cluster {
     nodes: Vec<Server>,
-    /// The names that the nodes gave themselves.
+    /// The node IDs, which the nodes chose themselves.
     ids: Vec<String>,
 }
 
-/// One node as another sees it: a line of `CLUSTER NODES`.
+/// One node as seen by another: a line of `CLUSTER NODES`.
 struct Seen {
     id: String,
     is_well: bool,
     is_myself: bool,
-    /// Where it is a replica: the name of its master.
+    /// The ID of its master, if it is a replica.
     master: Option<String>,
     slots: Vec<(u16, u16)>,
     is_moving_slots: bool,
 }
 
 impl Cluster {
-    /// A cluster whose masters stay masters, however long a busy machine keeps one of them from answering.
+    /// A cluster without failover, however long a busy machine keeps a master from answering.
     pub(crate) async fn start() -> Self {
         Self::start_with(Duration::from_mins(10)).await
     }
 
-    /// A cluster that fails a master over soon after its death. A busy machine can look like a dead master, and messages
-    /// that were published to it in the meantime are lost.
+    /// A cluster that fails over soon after the death of a master. On a busy machine a live master can seem dead;
+    /// messages that were published to it in the meantime are lost.
     pub(crate) async fn start_with_failover() -> Self {
         Self::start_with(Duration::from_millis(1500)).await
     }
@@ -74,7 +74,7 @@ impl Cluster {
         cluster
     }
 
-    /// All addresses, comma separated.
+    /// All addresses, separated by commas.
     pub(crate) fn urls(&self) -> String {
         let urls: Vec<String> = self.nodes.iter().map(Server::url).collect();
         urls.join(",")
@@ -83,10 +83,10 @@ impl Cluster {
     /// A client that knows all nodes.
     pub(crate) async fn connect(&self) -> ClusterConnection {
         ClusterClient::new(self.urls().split(','))
-            .expect("legal addresses")
+            .expect("valid addresses")
             .get_async_connection()
             .await
-            .expect("the cluster lets clients in")
+            .expect("the cluster accepts clients")
     }
 
     pub(crate) fn node(&self, index: usize) -> &Server {
@@ -99,14 +99,14 @@ impl Cluster {
         node.command(&["CLUSTER", "KEYSLOT", key]).await
     }
 
-    /// Which node is the master of a slot.
+    /// The node that is the master of a slot.
     pub(crate) async fn master_of(&self, slot: u16) -> usize {
         let owners = owners(&self.view(self.some_node()).await);
         let owner = owners[usize::from(slot)].as_deref();
         self.index_of(owner.expect("every slot has a master"))
     }
 
-    /// Which node is the replica of a master; none when it has no other than itself left.
+    /// The node that is the replica of a master, or None if the master has no other node left.
     pub(crate) async fn replica_of(&self, master: usize) -> Option<usize> {
         let nodes: Vec<String> = self
             .some_node()
@@ -118,28 +118,28 @@ impl Cluster {
             .find(|index| self.nodes[*index].is_up())
     }
 
-    /// Ends a node as a crash does.
+    /// Kills a node, as in a crash.
     pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].kill9();
     }
 
-    /// Starts a node once more. It knows who it is in the cluster, and no key.
+    /// Starts a node again. It keeps its identity in the cluster, but no keys.
     pub(crate) async fn restart(&mut self, node: usize) {
         self.nodes[node].restart_empty().await;
     }
 
-    /// Halts a node: its connections stay open, and it answers nothing.
+    /// Stops a node with SIGSTOP: its connections stay open, and it answers nothing.
     pub(crate) fn stop(&mut self, node: usize) {
         self.nodes[node].stop();
     }
 
-    /// Lets a node go on.
+    /// Continues a stopped node.
     pub(crate) fn cont(&mut self, node: usize) {
         self.nodes[node].cont();
     }
 
-    /// Waits until all nodes that are up agree on the masters of all slots, those masters are up, and all others that are
-    /// follow one of them. After the death of a master: until its replica has taken over.
+    /// Waits until all nodes that are up agree on the masters of all slots, those masters are up, and all other nodes
+    /// that are up replicate one of them. After the death of a master, this waits for the failover.
     pub(crate) async fn until_settled(&self) {
         until("the nodes of the cluster agree", async || {
             let mut agreed = None;
@@ -162,7 +162,7 @@ impl Cluster {
         .await;
     }
 
-    /// Moves a slot with its keys to another master, as operators do it while clients go on.
+    /// Moves a slot with its keys to another master, as operators do while clients are connected.
     pub(crate) async fn move_slot(&self, slot: u16, to: usize) {
         let from = self.master_of(slot).await;
         if from == to {
@@ -191,13 +191,13 @@ impl Cluster {
             words.extend(keys.iter().map(String::as_str));
             source.command::<()>(&words).await;
         }
-        // The target first: were the source first and died, the slot would be nobody's.
+        // The target first: if the source went first and died, no node would own the slot.
         tell(target, set_slot("NODE", to)).await;
         tell(source, set_slot("NODE", to)).await;
         self.until_settled().await;
     }
 
-    /// Makes strangers a cluster.
+    /// Joins the separate nodes into a cluster.
     async fn introduce(&self) {
         for (index, master) in self.nodes.iter().take(MASTERS).enumerate() {
             let bound = |index: usize| SLOTS * index / MASTERS;
@@ -211,7 +211,7 @@ impl Cluster {
                 .command::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch])
                 .await;
         }
-        // Everybody to everybody is a matter of moments; by hearsay it would take seconds.
+        // Introduce each node to every other directly, which is immediate; gossip would take seconds.
         for (index, node) in self.nodes.iter().enumerate() {
             for other in &self.nodes[..index] {
                 let port = other.port().to_string();
@@ -246,7 +246,7 @@ impl Cluster {
         index.expect("a node of this cluster")
     }
 
-    /// What a node sees; nothing while it does not answer.
+    /// The cluster as a node sees it; empty while the node does not answer.
     async fn view(&self, node: &Server) -> Vec<Seen> {
         let text: String = node
             .try_command(&["CLUSTER", "NODES"])
@@ -255,7 +255,7 @@ impl Cluster {
         text.lines().map(seen).collect()
     }
 
-    /// Whether all nodes that are up are there, nobody takes one of them for dead, and no slot is on its way.
+    /// Whether all nodes that are up are listed, none of them is suspected of failure, and no slot is migrating.
     fn all_is_well(&self, view: &[Seen]) -> bool {
         let is_seen = |(id, node): (&String, &Server)| {
             !node.is_up() || view.iter().any(|seen| seen.id == *id && seen.is_well)
@@ -265,13 +265,13 @@ impl Cluster {
             && !view.iter().any(|seen| seen.is_moving_slots)
     }
 
-    /// Whether every slot has a master, and that is up.
+    /// Whether every slot has a master that is up.
     fn are_up(&self, owners: &[Option<String>]) -> bool {
         let is_up = |owner: &Option<String>| owner.as_ref().is_some_and(|id| self.is_up(id));
         owners.iter().all(is_up)
     }
 
-    /// Whether every node that is up and has no slot is a replica of one that is up and has some.
+    /// Whether every node that is up and has no slots is a replica of one that is up and has some.
     fn others_are_replicas(&self, view: &[Seen]) -> bool {
         let has_slots = |id: &String| {
             view.iter()
@@ -302,7 +302,7 @@ async fn follows_its_master(node: &Server, view: &[Seen]) -> bool {
     info.is_ok_and(|info| info.contains("master_link_status:up"))
 }
 
-/// The name of the master of each slot.
+/// The ID of the master of each slot.
 fn owners(view: &[Seen]) -> Vec<Option<String>> {
     let mut owners = vec![None; SLOTS];
     for seen in view {
@@ -317,7 +317,7 @@ fn owners(view: &[Seen]) -> Vec<Option<String>> {
 fn seen(line: &str) -> Seen {
     let fields: Vec<&str> = line.split(' ').collect();
     let [id, _, flags, master, _, _, _, link, slots @ ..] = fields.as_slice() else {
-        panic!("this is no line of CLUSTER NODES: {line}");
+        panic!("not a line of CLUSTER NODES: {line}");
     };
     let has = |flag: &str| flags.split(',').any(|other| other == flag);
     let number = |text: &str| text.parse().expect("a slot is a number");
@@ -329,7 +329,7 @@ fn seen(line: &str) -> Seen {
                 .any(has),
         is_myself: has("myself"),
         master: has("slave").then(|| (*master).to_owned()),
-        // A slot that is on its way is named in brackets beside them.
+        // A slot that is migrating is also listed, in brackets.
         slots: slots
             .iter()
             .filter(|range| !range.starts_with('['))

@@ -1,7 +1,8 @@
-//! Real Redis for the tests: a server, a cluster, sentinels, and a stand-in for the Go server that shares them.
+//! Real Redis for the tests: a server, a cluster, sentinels, and a stand-in for the Go server that shares Redis with
+//! nodes.
 //!
-//! Everything listens on ports of its own on the loopback, keeps its files in a temporary folder, and is gone when its
-//! value is dropped. Tests share none of it. `cargo xtask test` sees to it that `redis-server` is there.
+//! Each instance has separate ports on the loopback and a temporary folder, and ends when its value is dropped. Tests
+//! do not share any of them. `cargo xtask test` makes sure that `redis-server` is installed.
 
 mod cluster;
 mod ports;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use signalbox::config::{RedisCompat, RedisConfig, RedisMode};
 
-/// The configuration for the servers at `urls`, comma separated.
+/// The configuration for the servers at `urls`, separated by commas.
 pub(crate) fn config(urls: &str, key_prefix: &str, command_timeout: Duration) -> RedisConfig {
     RedisConfig {
         urls: urls.split(',').map(str::to_owned).collect(),

@@ -8,22 +8,22 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A process that ends, at the latest, with this value.
+/// A process that ends no later than when this value is dropped.
 pub(super) struct Process {
     child: Child,
     output: PathBuf,
 }
 
-/// Why a process ended by itself.
+/// Why a process exited by itself.
 pub(super) enum Ended {
-    /// Somebody else had the port.
+    /// Another process had the port.
     PortTaken,
     /// Anything else, with the end of its output.
     Otherwise(String),
 }
 
 impl Process {
-    /// Starts a server with `config`, in `dir`.
+    /// Starts a server with `config` in `dir`.
     pub(super) fn spawn(dir: &Path, config: &Path, arguments: &[&str]) -> Self {
         let output = dir.join("output");
         let file = File::create(&output).expect("a file for the output");
@@ -44,7 +44,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Why it ended, if it did.
+    /// Why it exited, if it did.
     pub(super) fn ended(&mut self) -> Option<Ended> {
         let status = self
             .child
@@ -58,24 +58,24 @@ impl Process {
         })
     }
 
-    /// What it has said.
+    /// Its output so far.
     pub(super) fn output(&self) -> String {
         fs::read_to_string(&self.output).unwrap_or_default()
     }
 
-    /// Ends it at once, as a crash does, and waits until it is gone.
+    /// Kills it, as in a crash, and waits until it is gone.
     pub(super) fn kill(&mut self) {
-        // Both fail only when it has ended by itself.
+        // Both fail only if it has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Halts it: its connections stay open and nothing answers.
+    /// Stops it with SIGSTOP: its connections stay open and nothing answers.
     pub(super) fn stop(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on.
+    /// Continues it.
     pub(super) fn cont(&self) {
         self.signal(Signal::CONT);
     }

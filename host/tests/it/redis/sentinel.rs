@@ -1,4 +1,4 @@
-//! A master and a replica that three sentinels watch.
+//! A master and a replica, watched by three sentinels.
 
 use std::collections::HashMap;
 
@@ -7,16 +7,16 @@ use super::{
     wait::until,
 };
 
-/// What the sentinels call the master.
+/// The name of the master in the configuration of the sentinels.
 const NAME: &str = "signalbox";
 
 const SENTINELS: usize = 3;
 
-/// How often the sentinels look and talk, in milliseconds, in place of ten and two seconds.
+/// How often the sentinels poll the servers and each other, in milliseconds, instead of every ten and two seconds.
 const INFO_PERIOD: &str = "500";
 const PUBLISH_PERIOD: &str = "250";
 
-/// Two servers, of which the first is the master to begin with, and the sentinels.
+/// Two servers, the first of which is the initial master, and the sentinels.
 pub(crate) struct Sentinels {
     servers: Vec<Server>,
     sentinels: Vec<Server>,
@@ -33,7 +33,7 @@ impl Sentinels {
         ]))
         .await;
         let servers = vec![master, replica];
-        // The first look of the sentinels, before they are told to look often, finds it.
+        // The sentinels find the replica with their first poll, before the shorter interval is set.
         until("the replica follows the master", async || {
             follows(&servers[1], &servers[0]).await.then_some(())
         })
@@ -50,37 +50,37 @@ impl Sentinels {
         this
     }
 
-    /// The addresses of the sentinels, comma separated.
+    /// The addresses of the sentinels, separated by commas.
     pub(crate) fn urls(&self) -> String {
         let urls: Vec<String> = self.sentinels.iter().map(Server::url).collect();
         urls.join(",")
     }
 
-    /// What the sentinels call the master.
+    /// The name by which the sentinels know the master.
     pub(crate) fn master_name(&self) -> &'static str {
         NAME
     }
 
-    /// The server that the sentinels hold for the master.
+    /// The server that the sentinels consider the master.
     pub(crate) async fn master(&self) -> &Server {
         let master = self.master_of(&self.sentinels[0]).await;
         &self.servers[master.expect("the sentinels know a master")]
     }
 
-    /// Ends the master as a crash does, and waits until the other has taken over.
+    /// Kills the master, as in a crash, and waits until the other server has taken over.
     pub(crate) async fn kill_master(&mut self) {
         let master = self.master_of(&self.sentinels[0]).await;
         self.servers[master.expect("the sentinels know a master")].kill9();
         self.until_agreed().await;
     }
 
-    /// Has the sentinels make the replica the master while both are well, and waits until that is done. The old master
-    /// goes on taking commands as one for a while, until a sentinel makes it a replica.
+    /// Makes the sentinels promote the replica while both servers are up, and waits until that is done. The old master
+    /// goes on accepting commands as a master for a while, until a sentinel demotes it.
     pub(crate) async fn fail_over(&self) {
         let before = self.master_of(&self.sentinels[0]).await;
         let order = ["SENTINEL", "FAILOVER", NAME];
-        // Refused while the last one is not over for this sentinel.
-        until("a sentinel takes the order to fail over", async || {
+        // Refused while the previous failover is not over for this sentinel.
+        until("a sentinel accepts the failover command", async || {
             self.sentinels[0].try_command::<()>(&order).await.ok()
         })
         .await;
@@ -92,14 +92,14 @@ impl Sentinels {
         self.until_agreed().await;
     }
 
-    /// Starts a server that was killed once more. It takes itself for a master until a sentinel tells it otherwise.
+    /// Restarts a killed server. It acts as a master until a sentinel demotes it.
     pub(crate) async fn restart_killed(&mut self) {
         for server in self.servers.iter_mut().filter(|server| !server.is_up()) {
             server.restart_empty().await;
         }
     }
 
-    /// Waits until the server that is not the master follows it.
+    /// Waits until the server that is not the master replicates it.
     pub(crate) async fn until_replicated(&self) {
         until("the replica follows the master", async || {
             let master = self.master_of(&self.sentinels[0]).await?;
@@ -109,7 +109,7 @@ impl Sentinels {
         .await;
     }
 
-    /// Waits until all sentinels know each other and name the same master, which is up and knows that it is one.
+    /// Waits until all sentinels know each other and name the same master, which is up and acts as one.
     async fn until_agreed(&self) {
         until("the sentinels agree on the master", async || {
             let master = self.master_of(&self.sentinels[0]).await?;
@@ -125,7 +125,7 @@ impl Sentinels {
         .await;
     }
 
-    /// Which server a sentinel names, if it is up.
+    /// The server that a sentinel names as the master, if it is up.
     async fn master_of(&self, sentinel: &Server) -> Option<usize> {
         let address: (String, u16) = sentinel
             .try_command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME])
@@ -137,14 +137,14 @@ impl Sentinels {
     }
 }
 
-/// Whether a sentinel takes the master for well, and knows of the others and of the replica.
+/// Whether a sentinel considers the master healthy, and knows the other sentinels and the replica.
 async fn is_sure(sentinel: &Server) -> bool {
-    let told = sentinel
+    let info = sentinel
         .try_command::<HashMap<String, String>>(&["SENTINEL", "MASTER", NAME])
         .await;
     let others = (SENTINELS - 1).to_string();
-    told.is_ok_and(|told| {
-        let is = |field: &str, value: &str| told.get(field).is_some_and(|told| told == value);
+    info.is_ok_and(|info| {
+        let is = |field: &str, value: &str| info.get(field).is_some_and(|info| info == value);
         is("flags", "master") && is("num-other-sentinels", &others) && is("num-slaves", "1")
     })
 }
@@ -164,9 +164,9 @@ async fn sentinel(master: &Server) -> Server {
     let sentinel = Server::start_with(Options {
         settings: vec![
             format!("sentinel monitor {NAME} 127.0.0.1 {port} 2"),
-            // Shorter, and a busy machine looks like a dead master.
+            // With less, a busy machine looks like a dead master.
             format!("sentinel down-after-milliseconds {NAME} 1500"),
-            // After twice this a failover that did not succeed is tried again.
+            // A failed failover is retried after twice this time.
             format!("sentinel failover-timeout {NAME} 3000"),
         ],
         is_sentinel: true,

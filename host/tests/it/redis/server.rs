@@ -21,18 +21,18 @@ use super::{
     wait::until,
 };
 
-/// Time for one command: longer than anything takes, even on a busy machine.
+/// Timeout for one command: longer than anything takes, even on a busy machine.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time to connect: a server that is halted takes connections and says nothing.
+/// Timeout for connecting: a stopped server accepts connections but never answers.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a server may have beside the defaults.
+/// Options of a server that differ from the defaults.
 #[derive(Clone, Default)]
 pub(crate) struct Options {
-    /// Who alone is let in; none: everybody.
+    /// The only user that is allowed in; None allows everyone.
     pub(crate) user: Option<User>,
-    /// Whether it speaks TLS, and nothing else, with a certificate of an authority of its own.
+    /// Whether it accepts only TLS, with a certificate from a test authority.
     pub(crate) tls: bool,
     /// Further lines of its configuration.
     pub(crate) settings: Vec<String>,
@@ -40,31 +40,31 @@ pub(crate) struct Options {
     pub(crate) is_sentinel: bool,
 }
 
-/// Who is let in. With the name `default` a client may leave the name out.
+/// A user that is allowed in. With the name `default`, clients may omit the name.
 #[derive(Clone, Copy)]
 pub(crate) struct User {
     pub(crate) name: &'static str,
     pub(crate) password: &'static str,
 }
 
-/// A server without persistence, that ends with this value.
+/// A server without persistence, which ends when this value is dropped.
 pub(crate) struct Server {
     options: Options,
     port: u16,
     client: Client,
-    /// None while it is down. Goes before the folder does.
+    /// None while it is down. Declared before the folder so that it is dropped first.
     process: Option<Process>,
     is_stopped: bool,
     control: Mutex<Control>,
     dir: TempDir,
 }
 
-/// What this harness says to the server by itself.
+/// The commands that the test harness itself sends to the server.
 #[derive(Default)]
 struct Control {
     connection: Option<MultiplexedConnection>,
-    /// How often it said what since the statistics were reset.
-    said: BTreeMap<String, u64>,
+    /// The number of calls per command since the statistics were reset.
+    calls_made: BTreeMap<String, u64>,
 }
 
 impl Server {
@@ -79,11 +79,11 @@ impl Server {
         if options.tls {
             tls::write_certificates(dir.path());
         }
-        // Each round has another port, and ends at once when somebody else was faster there.
+        // Each round tries another port, and ends at once if another process took the port first.
         loop {
             let port = ports::candidate();
             write_config(&options, port, dir.path());
-            let client = client(&options, port, dir.path()).expect("a legal address");
+            let client = client(&options, port, dir.path()).expect("a valid address");
             let mut control = Control::default();
             match control.start(&options, &client, dir.path()).await {
                 Ok(process) => {
@@ -103,7 +103,7 @@ impl Server {
         }
     }
 
-    /// Where it is and as whom to speak to it.
+    /// Its address, with the login.
     pub(crate) fn url(&self) -> String {
         url(&self.options, self.port)
     }
@@ -112,12 +112,12 @@ impl Server {
         self.port
     }
 
-    /// The authority that its certificate is of, where it speaks TLS.
+    /// The certificate authority of its certificate, if it uses TLS.
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.dir.path().join(tls::CA)
     }
 
-    /// What it has printed since it was started last.
+    /// Its output since it was last started.
     pub(crate) fn output(&self) -> String {
         self.process
             .as_ref()
@@ -125,41 +125,42 @@ impl Server {
             .unwrap_or_default()
     }
 
-    /// Whether it runs and is not halted.
+    /// Whether it is running and not stopped.
     pub(crate) fn is_up(&self) -> bool {
         self.process.is_some() && !self.is_stopped
     }
 
-    /// A connection of the caller's own.
+    /// A new connection.
     pub(crate) async fn connect(&self) -> RedisResult<MultiplexedConnection> {
         connect(&self.client).await
     }
 
-    /// What it answers to one command.
+    /// Its answer to one command.
     pub(crate) async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
         self.try_command(words)
             .await
             .unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    /// What it answers to one command, be it an error.
+    /// Its answer to one command, which may be an error.
     pub(crate) async fn try_command<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
         let mut control = self.control.lock().await;
         control.ask(&self.client, &command(words)).await
     }
 
-    /// How often it was told what since it was started or [`Self::reset_commandstats`] was called: names as in
-    /// `INFO commandstats`, such as `publish` and `config|get`, those alone that were called, and without what this
-    /// harness says by itself. What clients say as they connect (`hello`, `client|setinfo`) is in it.
+    /// The number of calls of each command since the server was started or [`Self::reset_commandstats`] was called.
+    /// Names are those of `INFO commandstats`, such as `publish` and `config|get`, and only commands that were called
+    /// are listed. The calls of the test harness are not included; those that clients make when they connect (`hello`,
+    /// `client|setinfo`) are.
     pub(crate) async fn commandstats(&self) -> BTreeMap<String, u64> {
         let mut control = self.control.lock().await;
         control
             .commandstats(&self.client)
             .await
-            .expect("a server tells its statistics")
+            .expect("a server returns its statistics")
     }
 
-    /// Begins to count anew.
+    /// Resets the counts.
     pub(crate) async fn reset_commandstats(&self) {
         let mut control = self.control.lock().await;
         control
@@ -168,14 +169,14 @@ impl Server {
             .expect("a server resets its statistics");
     }
 
-    /// Ends it at once, as a crash does. Nothing that it knew is left.
+    /// Kills it, as in a crash. All its data is lost.
     pub(crate) fn kill9(&mut self) {
         self.process = None;
         self.is_stopped = false;
         self.control = Mutex::default();
     }
 
-    /// Starts it once more at the same address, without anything that it knew. Ends it first where it runs.
+    /// Starts it again at the same address, without data. Kills it first if it is running.
     pub(crate) async fn restart_empty(&mut self) {
         self.kill9();
         let (process, control) = until("the old port is free again", async || {
@@ -194,13 +195,13 @@ impl Server {
         self.control = Mutex::new(control);
     }
 
-    /// Halts it: it takes connections and answers nothing.
+    /// Stops it with SIGSTOP: it accepts connections and answers nothing.
     pub(crate) fn stop(&mut self) {
         self.process.as_ref().expect("it runs").stop();
         self.is_stopped = true;
     }
 
-    /// Lets it go on.
+    /// Continues it.
     pub(crate) fn cont(&mut self) {
         self.process.as_ref().expect("it runs").cont();
         self.is_stopped = false;
@@ -208,7 +209,7 @@ impl Server {
 }
 
 impl Control {
-    /// Starts a process and waits until it answers: itself, not another that has its port.
+    /// Starts a process and waits until it answers, and not another process that took its port.
     async fn start(
         &mut self,
         options: &Options,
@@ -252,7 +253,7 @@ impl Control {
                     .password()
                     .is_some()
                 {
-                    *self.said.entry("auth".to_owned()).or_default() += 1;
+                    *self.calls_made.entry("auth".to_owned()).or_default() += 1;
                 }
                 none.insert(connection)
             }
@@ -272,26 +273,26 @@ impl Control {
             .ask(client, &command(&["INFO", "commandstats"]))
             .await?;
         let mut calls = parse_commandstats(&info);
-        for (name, said) in &self.said {
+        for (name, calls_made) in &self.calls_made {
             if let Some(count) = calls.get_mut(name) {
-                *count = count.saturating_sub(*said);
+                *count = count.saturating_sub(*calls_made);
             }
         }
         calls.retain(|_, count| *count > 0);
-        // Counted by the server after it has answered.
-        *self.said.entry("info".to_owned()).or_default() += 1;
+        // The server counts this call after it has answered.
+        *self.calls_made.entry("info".to_owned()).or_default() += 1;
         Ok(calls)
     }
 
     async fn reset_commandstats(&mut self, client: &Client) -> RedisResult<()> {
         let reset = command(&["CONFIG", "RESETSTAT"]);
         self.ask::<()>(client, &reset).await?;
-        self.said = BTreeMap::from([("config|resetstat".to_owned(), 1)]);
+        self.calls_made = BTreeMap::from([("config|resetstat".to_owned(), 1)]);
         Ok(())
     }
 }
 
-/// The calls in lines such as `cmdstat_config|get:calls=3,usec=12,...`.
+/// The number of calls in lines such as `cmdstat_config|get:calls=3,usec=12,...`.
 fn parse_commandstats(info: &str) -> BTreeMap<String, u64> {
     info.lines()
         .filter_map(|line| {
@@ -317,7 +318,7 @@ async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
         .await
 }
 
-/// A client that says nothing but what it is told to.
+/// A client that sends only the commands it is given.
 fn client(options: &Options, port: u16, dir: &Path) -> RedisResult<Client> {
     let info = url(options, port).into_connection_info()?;
     let settings = info.redis_settings().clone().set_skip_set_lib_name();

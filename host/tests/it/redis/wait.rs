@@ -6,20 +6,20 @@ use tokio::time::{sleep, timeout};
 
 use crate::harness::PATIENCE;
 
-/// Time between two looks: what is looked at must be able to get on, on a machine with few processors too.
+/// Pause between two checks, so that the observed process makes progress even on a machine with few processors.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Looks until there is something, and panics with `what` was waited for when it takes too long.
-pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let looking = async {
+/// Calls `check` until it returns something. Panics with `what` if that takes too long.
+pub(crate) async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let polling = async {
         loop {
-            if let Some(found) = look().await {
+            if let Some(found) = check().await {
                 return found;
             }
             sleep(PAUSE).await;
         }
     };
-    timeout(PATIENCE, looking)
+    timeout(PATIENCE, polling)
         .await
-        .unwrap_or_else(|_| panic!("waited in vain: {what}"))
+        .unwrap_or_else(|_| panic!("timed out: {what}"))
 }

@@ -1,4 +1,4 @@
-//! What the Go server `websocket-app` does with Redis, for tests in which nodes of both kinds share one.
+//! Imitates the use of Redis by the Go server `websocket-app`, for tests in which both kinds of server share one Redis.
 
 use std::{
     collections::HashMap,
@@ -17,16 +17,16 @@ use tokio::{
     time::{interval, sleep},
 };
 
-/// How long `user_online:<user>:<server>` lives, in seconds.
+/// The TTL of `user_online:<user>:<server>`, in seconds.
 const ONLINE_TTL: u64 = 60;
 
-/// How often it is given that time again.
+/// The interval at which the TTL is renewed.
 const REFRESH_EVERY: Duration = Duration::from_secs(30);
 
 /// Time between two attempts to subscribe.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// One server of the old kind. It ends with this value, without a word to Redis, as a crash does.
+/// One server of the old kind. When this value is dropped, it ends without updating Redis, as in a crash.
 pub(crate) struct WebsocketApp {
     shared: Arc<Shared>,
     _tasks: JoinSet<()>,
@@ -39,7 +39,7 @@ struct Shared {
     users: Mutex<HashMap<String, Vec<mpsc::UnboundedSender<String>>>>,
 }
 
-/// Where commands go. Both kinds of link connect anew by themselves.
+/// The connection for commands. Both kinds reconnect automatically.
 enum Redis {
     One(Box<One>),
     Cluster(ClusterConnection),
@@ -51,12 +51,12 @@ struct One {
 }
 
 impl WebsocketApp {
-    /// A server that has subscribed. `urls` is one address, or several of a cluster with commas in between.
+    /// A server that has subscribed. `urls` is one address, or several addresses of a cluster separated by commas.
     pub(crate) async fn start(urls: &str) -> Self {
         Self::start_refreshing_every(REFRESH_EVERY, urls).await
     }
 
-    /// [`Self::start`] with another time between two refreshes of who is online.
+    /// Like [`Self::start`], with another interval for refreshing the users that are online.
     pub(crate) async fn start_refreshing_every(period: Duration, urls: &str) -> Self {
         let shared = Arc::new(Shared {
             id: uuid(),
@@ -66,7 +66,7 @@ impl WebsocketApp {
         let (subscribed, is_subscribed) = oneshot::channel();
         let clients = urls
             .split(',')
-            .map(|url| Client::open(url).expect("a legal address"))
+            .map(|url| Client::open(url).expect("a valid address"))
             .collect();
         let mut tasks = JoinSet::new();
         tasks.spawn(subscribe(shared.clone(), clients, subscribed));
@@ -78,12 +78,12 @@ impl WebsocketApp {
         }
     }
 
-    /// The ID under which others find it.
+    /// Its server ID in Redis.
     pub(crate) fn id(&self) -> &str {
         &self.shared.id
     }
 
-    /// A connection of `user`, that gets the JSON of each message.
+    /// A connection of `user`, which receives the JSON of each message.
     pub(crate) async fn connect(&self, user: &str) -> mpsc::UnboundedReceiver<String> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.shared.add(user, sender);
@@ -99,7 +99,7 @@ impl WebsocketApp {
         receiver
     }
 
-    /// The oldest connection of `user` goes, and with it, whether others are left or not, the user's route.
+    /// Closes the oldest connection of `user`, and removes the user's route, even if other connections are left.
     pub(crate) async fn disconnect(&self, user: &str) {
         self.shared.remove_oldest(user);
         let remove = cmd("SREM").arg(servers_key(user)).arg(self.id()).take();
@@ -108,7 +108,7 @@ impl WebsocketApp {
         self.shared.expect::<()>(&offline).await;
     }
 
-    /// `from` sends; whether a server that holds `to` was found and told.
+    /// Sends a message. Returns whether it was published to a server that holds `to`.
     pub(crate) async fn send(&self, from: &str, to: &str, r#type: &str, payload: &Value) -> bool {
         let message = json!({
             "type": r#type,
@@ -166,7 +166,7 @@ impl Shared {
             .unwrap_or_else(|error| panic!("websocket-app: {error}"))
     }
 
-    /// Hands a message to the connections of its receiver; one that names nobody, as broadcasts may, to all.
+    /// Delivers a message to the connections of its receiver, or to all if it has no receiver, as with broadcasts.
     fn deliver(&self, message: &Msg) {
         let Ok(text) = String::from_utf8(message.get_payload_bytes().to_vec()) else {
             return;
@@ -178,7 +178,7 @@ impl Shared {
         for (user, connections) in self.users().iter() {
             if user == receiver || receiver.is_empty() {
                 for connection in connections {
-                    // A test that has dropped the receiver has gone without saying so.
+                    // The test may have dropped the receiver without disconnecting.
                     let _ = connection.send(text.clone());
                 }
             }
@@ -189,11 +189,11 @@ impl Shared {
 impl Redis {
     async fn connect(urls: &str) -> Self {
         if urls.contains(',') {
-            let cluster = ClusterClient::new(urls.split(',')).expect("legal addresses");
+            let cluster = ClusterClient::new(urls.split(',')).expect("valid addresses");
             let connection = cluster.get_async_connection().await;
-            return Self::Cluster(connection.expect("the cluster lets clients in"));
+            return Self::Cluster(connection.expect("the cluster accepts clients"));
         }
-        let client = Client::open(urls).expect("a legal address");
+        let client = Client::open(urls).expect("a valid address");
         Self::One(Box::new(One {
             client,
             connection: tokio::sync::Mutex::default(),
@@ -218,7 +218,7 @@ impl Redis {
     }
 }
 
-/// Listens on the server's own channel and on the one for all, and starts over whenever the connection ends.
+/// Subscribes to the server's channel and to the broadcast channel, and resubscribes whenever the connection ends.
 async fn subscribe(shared: Arc<Shared>, clients: Vec<Client>, subscribed: oneshot::Sender<()>) {
     let mut subscribed = Some(subscribed);
     for client in clients.iter().cycle() {
@@ -238,7 +238,8 @@ async fn subscribe(shared: Arc<Shared>, clients: Vec<Client>, subscribed: onesho
     }
 }
 
-/// Says again and again which users are online. One whose key is gone stays offline, as with the original.
+/// Refreshes the users that are online at each interval. As in the original, a user whose key has expired stays
+/// offline.
 async fn refresh(shared: Arc<Shared>, period: Duration) {
     let mut ticks = interval(period);
     loop {

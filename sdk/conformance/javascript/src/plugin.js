@@ -18,7 +18,7 @@ const places = {
   nobody: null,
   sender: signalbox.sender,
   user: signalbox.user("zoë"),
-  room: signalbox.room("räume"),
+  room: signalbox.room("café"),
   everyone: signalbox.everyone
 };
 function transform(message) {
@@ -43,9 +43,9 @@ function transform(message) {
 function stored() {
   const { store } = signalbox;
   const found = [];
-  store.set("k", "wert ü");
+  store.set("k", "value ü");
   found.push(store.get("k"), store.increment("n", 5), store.increment("n", -2, 60));
-  found.push(store.compareAndSwap("k", "wert ü", "x"), store.compareAndSwap("k", "wert ü", "y"));
+  found.push(store.compareAndSwap("k", "value ü", "x"), store.compareAndSwap("k", "value ü", "y"));
   store.remove("k");
   found.push(store.get("k"));
   store.set("t", "abc");
@@ -71,9 +71,9 @@ function handle(message) {
         signalbox.deliver,
         signalbox.send(signalbox.draft("c.sent", signalbox.user("bob"), 1)),
         signalbox.announce(signalbox.draft("c.said", signalbox.everyone, [1.5])),
-        signalbox.join("räume"),
-        signalbox.leave("räume"),
-        signalbox.disconnect(4501, "geh")
+        signalbox.join("café"),
+        signalbox.leave("café"),
+        signalbox.disconnect(4501, "go away")
       ];
     case "c.many":
       return Array.from({ length: 300 }, () => signalbox.join("a"));
@@ -90,7 +90,7 @@ function handle(message) {
     case "c.observe":
       signalbox.metrics.count("seen", 2);
       signalbox.metrics.observe("size", 1.5);
-      signalbox.log.info("gesehen ü");
+      signalbox.log.info("seen ü");
       return [];
     case "c.hits":
       hits += 1;
@@ -104,7 +104,7 @@ function handle(message) {
   }
 }
 function connected(client) {
-  if (client.user === "banned") signalbox.reject("banned", "geh");
+  if (client.user === "banned") signalbox.reject("banned", "go away");
   return [signalbox.join(`home:${client.user}`)];
 }
 function authorizeJoin(_client, room) {

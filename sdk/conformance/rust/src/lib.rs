@@ -1,4 +1,4 @@
-//! What cases.json asks for, in Rust.
+//! The conformance plugin for cases.json, in Rust.
 
 use std::cell::Cell;
 
@@ -10,7 +10,7 @@ use signalbox_plugin::{
 
 struct Conformance {
     config: Box<Raw>,
-    /// Counted in memory.
+    /// Counts messages in memory.
     hits: Cell<u32>,
 }
 
@@ -76,7 +76,7 @@ impl Transformation for Conformance {
                 let to = match place.as_str() {
                     "sender" => Some(Destination::Sender),
                     "user" => Some(Destination::user("zoë")),
-                    "room" => Some(Destination::room("räume")),
+                    "room" => Some(Destination::room("café")),
                     "everyone" => Some(Destination::Everyone),
                     _ => None,
                 };
@@ -91,12 +91,12 @@ impl Transformation for Conformance {
 fn stored() -> Result<Vec<Value>, Rejection> {
     let text = |value: Option<Vec<u8>>| value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let mut found = Vec::new();
-    store::set("k", "wert ü".as_bytes(), None)?;
+    store::set("k", "value ü".as_bytes(), None)?;
     found.push(text(store::get("k")?).into());
     found.push(store::increment("n", 5, None)?.into());
     found.push(store::increment("n", -2, Some(60))?.into());
-    found.push(store::compare_and_swap("k", Some("wert ü".as_bytes()), b"x", None)?.into());
-    found.push(store::compare_and_swap("k", Some("wert ü".as_bytes()), b"y", None)?.into());
+    found.push(store::compare_and_swap("k", Some("value ü".as_bytes()), b"x", None)?.into());
+    found.push(store::compare_and_swap("k", Some("value ü".as_bytes()), b"y", None)?.into());
     store::remove("k")?;
     found.push(text(store::get("k")?).into());
     store::set("t", b"abc", None)?;
@@ -135,9 +135,9 @@ impl Events for Conformance {
                 Action::Deliver,
                 Action::Send(Draft::new("c.sent", Destination::user("bob"), &1)?),
                 Action::Announce(Draft::new("c.said", Destination::Everyone, &[1.5])?),
-                Action::Join("räume".to_owned()),
-                Action::Leave("räume".to_owned()),
-                Action::Disconnect(Disconnection::new(4501, "geh")),
+                Action::Join("café".to_owned()),
+                Action::Leave("café".to_owned()),
+                Action::Disconnect(Disconnection::new(4501, "go away")),
             ],
             "c.many" => vec![Action::Join("a".to_owned()); 300],
             "c.config" => vec![Action::reply("c.config", &self.config)?],
@@ -151,7 +151,7 @@ impl Events for Conformance {
             "c.observe" => {
                 metrics::count("seen", 2);
                 metrics::observe("size", 1.5);
-                log::write(log::Level::Info, "gesehen ü");
+                log::write(log::Level::Info, "seen ü");
                 Vec::new()
             }
             "c.hits" => {
@@ -170,7 +170,7 @@ impl Events for Conformance {
 impl Connections for Conformance {
     fn connected(&self, client: &Client) -> Result<Vec<Action>, Rejection> {
         match client.user.as_str() {
-            "banned" => Err(Rejection::new("banned", "geh")),
+            "banned" => Err(Rejection::new("banned", "go away")),
             user => Ok(vec![Action::Join(format!("home:{user}"))]),
         }
     }

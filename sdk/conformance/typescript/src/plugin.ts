@@ -1,4 +1,4 @@
-// What cases.json asks for, in TypeScript.
+// The conformance plugin for cases.json, in TypeScript.
 import * as signalbox from "@signalbox/plugin";
 import type { Action, Client, Connections, Destination, Events, Handover, Lifecycle, Message, Outcome, Rejection, Rooms, Screening, Snapshot, StoreError, Transformation, Validation } from "@signalbox/plugin";
 
@@ -24,7 +24,7 @@ const places: Record<string, Destination | null> = {
   nobody: null,
   sender: signalbox.sender,
   user: signalbox.user("zoë"),
-  room: signalbox.room("räume"),
+  room: signalbox.room("café"),
   everyone: signalbox.everyone,
 };
 
@@ -51,9 +51,9 @@ function transform(message: Message): Outcome {
 function stored(): unknown[] {
   const { store } = signalbox;
   const found: unknown[] = [];
-  store.set("k", "wert ü");
+  store.set("k", "value ü");
   found.push(store.get("k"), store.increment("n", 5), store.increment("n", -2, 60));
-  found.push(store.compareAndSwap("k", "wert ü", "x"), store.compareAndSwap("k", "wert ü", "y"));
+  found.push(store.compareAndSwap("k", "value ü", "x"), store.compareAndSwap("k", "value ü", "y"));
   store.remove("k");
   found.push(store.get("k"));
   store.set("t", "abc");
@@ -82,9 +82,9 @@ function handle(message: Message): Action[] {
         signalbox.deliver,
         signalbox.send(signalbox.draft("c.sent", signalbox.user("bob"), 1)),
         signalbox.announce(signalbox.draft("c.said", signalbox.everyone, [1.5])),
-        signalbox.join("räume"),
-        signalbox.leave("räume"),
-        signalbox.disconnect(4501, "geh"),
+        signalbox.join("café"),
+        signalbox.leave("café"),
+        signalbox.disconnect(4501, "go away"),
       ];
     case "c.many":
       return Array.from({ length: 300 }, () => signalbox.join("a"));
@@ -101,7 +101,7 @@ function handle(message: Message): Action[] {
     case "c.observe":
       signalbox.metrics.count("seen", 2);
       signalbox.metrics.observe("size", 1.5);
-      signalbox.log.info("gesehen ü");
+      signalbox.log.info("seen ü");
       return [];
     case "c.hits":
       hits += 1;
@@ -116,7 +116,7 @@ function handle(message: Message): Action[] {
 }
 
 function connected(client: Client): Action[] {
-  if (client.user === "banned") signalbox.reject("banned", "geh");
+  if (client.user === "banned") signalbox.reject("banned", "go away");
   return [signalbox.join(`home:${client.user}`)];
 }
 

@@ -9,7 +9,7 @@ import (
 
 // Parameters of the records message and client, flattened in the order of their fields.
 
-// MessageOf makes a Message of its flattened fields.
+// MessageOf creates a Message from its flattened fields.
 func MessageOf(idAt, idLen, typeAt, typeLen, senderAt, senderLen, hasTo, toKind, toAt, toLen, payloadAt, payloadLen uint32,
 	timestamp uint64) Message {
 	Begin()
@@ -26,7 +26,7 @@ func MessageOf(idAt, idLen, typeAt, typeLen, senderAt, senderLen, hasTo, toKind,
 	return message
 }
 
-// ClientOf makes a Client of its flattened fields.
+// ClientOf creates a Client from its flattened fields.
 func ClientOf(connAt, connLen, userAt, userLen, claimsAt, claimsLen, addrAt, addrLen uint32, connectedAt uint64) Client {
 	Begin()
 	return Client{
@@ -35,7 +35,7 @@ func ClientOf(connAt, connLen, userAt, userLen, claimsAt, claimsLen, addrAt, add
 	}
 }
 
-// Refused lays out a result of which only the error says anything: result<_, rejection>.
+// Refused lays out result<_, rejection>.
 func Refused(err error) uint32 {
 	area := NewArea(20)
 	if err != nil {
@@ -110,7 +110,7 @@ func Saved(snapshot Snapshot, err error) uint32 {
 	return area.Address()
 }
 
-// refuse writes a refusal. An error that is none, and stands for none, is a failure of the call.
+// refuse writes a rejection. An error that neither is a Rejection nor converts to one panics, which fails the call.
 func (a Area) refuse(err error) {
 	var rejection *Rejection
 	var standsFor interface{ Rejection() *Rejection }
@@ -136,7 +136,7 @@ func (a Area) draft(at int, draft Draft) {
 	a.Text(at+24, draft.Payload)
 }
 
-// sizeOfAction in bytes, with what keeps the next one aligned.
+// sizeOfAction is the size of an action in bytes, including padding.
 const sizeOfAction = 36
 
 func (a Area) actions(at int, actions []Action) {
@@ -158,8 +158,8 @@ func (a Area) actions(at int, actions []Action) {
 	a.Word(at+4, uint32(len(actions)))
 }
 
-// Guard is deferred in each exported function: a panic is logged with its stack, and then fails the call. What Go itself
-// would write about it comes in pieces.
+// Guard is deferred in each exported function: it logs a panic with its stack, and then fails the call. Go's own output
+// about a panic would reach the log in fragments.
 func Guard() {
 	reason := recover()
 	if reason == nil {

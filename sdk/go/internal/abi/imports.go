@@ -2,7 +2,7 @@ package abi
 
 import "strings"
 
-// What the server offers. Each function of an interface that answers with more than a number is given a place for it.
+// Functions of the server. A function that returns more than a number writes its result to the area that it gets.
 
 //go:wasmimport signalbox:plugin/log@1.0.0 write
 func logWrite(level, at, length uint32)
@@ -43,14 +43,14 @@ func metricsObserve(name, nameLen uint32, value float64)
 //go:wasmimport wasi_snapshot_preview1 proc_exit
 func exit(code uint32)
 
-// Log writes a line.
+// Log writes a line to the server's log.
 func Log(level uint32, line string) {
 	line = strings.ToValidUTF8(line, "\uFFFD")
 	logWrite(level, pointer(line), length(line))
 	keepAlive(line)
 }
 
-// CurrentClient is the connection that the call is about, if any.
+// CurrentClient returns the connection that the call is about, if any.
 func CurrentClient() (Client, bool) {
 	area := place(48)
 	contextCurrentClient(area.Address())
@@ -63,23 +63,23 @@ func CurrentClient() (Client, bool) {
 	}, true
 }
 
-// Node is the name of the node.
+// Node returns the node that runs this instance.
 func Node() string {
 	area := place(8)
 	contextNode(area.Address())
 	return area.textAt(0)
 }
 
-// Now is in milliseconds since 1970.
+// Now returns the time in milliseconds since 1970.
 func Now() uint64 { return contextNow() }
 
-// Random is uniform and unpredictable.
+// Random returns a uniform, unpredictable number.
 func Random() uint32 { return contextRandom() }
 
-// Code of an error of the store, in the order of the WIT; -1 for none.
+// Code is an error of the store, in the order of the WIT; -1 means none.
 type Code int
 
-// Get reads a value.
+// Get reads a value, if the key exists.
 func Get(key string) ([]byte, bool, Code) {
 	area := place(16)
 	storeGet(pointer(key), length(key), area.Address())
@@ -90,7 +90,7 @@ func Get(key string) ([]byte, bool, Code) {
 	return area.listAt(8), true, -1
 }
 
-// Set writes a value; a ttl of 0 is none.
+// Set writes a value, which expires after ttl seconds; 0 means never.
 func Set(key string, value []byte, ttl uint32) Code {
 	area := place(8)
 	storeSet(pointer(key), length(key), pointerTo(value), length(value), has(ttl), ttl, area.Address())
@@ -98,7 +98,7 @@ func Set(key string, value []byte, ttl uint32) Code {
 	return area.code(1)
 }
 
-// Remove forgets a value.
+// Remove deletes a value.
 func Remove(key string) Code {
 	area := place(8)
 	storeRemove(pointer(key), length(key), area.Address())
@@ -106,7 +106,7 @@ func Remove(key string) Code {
 	return area.code(1)
 }
 
-// Increment adds to a value.
+// Increment adds to a value and returns the sum.
 func Increment(key string, by int32, ttl uint32) (int64, Code) {
 	area := place(16)
 	storeIncrement(pointer(key), length(key), by, has(ttl), ttl, area.Address())
@@ -117,7 +117,7 @@ func Increment(key string, by int32, ttl uint32) (int64, Code) {
 	return int64(area.longAt(8)), -1
 }
 
-// CompareAndSwap sets where the value is the expected one, nil for none.
+// CompareAndSwap sets the value if it is the expected one; nil means that the key must not exist.
 func CompareAndSwap(key string, expected, value []byte, ttl uint32) (bool, Code) {
 	area := place(8)
 	var hasExpected uint32
@@ -133,7 +133,7 @@ func CompareAndSwap(key string, expected, value []byte, ttl uint32) (bool, Code)
 	return area.byteAt(1) == 1, -1
 }
 
-// Count adds to a metric.
+// Count adds to a count.
 func Count(name string, by uint32) {
 	metricsCount(pointer(name), length(name), by)
 	keepAlive(name)

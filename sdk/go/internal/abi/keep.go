@@ -2,5 +2,5 @@ package abi
 
 import "runtime"
 
-// keepAlive keeps values until the server has read them, which the compiler does not see.
+// keepAlive keeps values until the server has read them. The compiler does not see that access.
 func keepAlive(values ...any) { runtime.KeepAlive(values) }

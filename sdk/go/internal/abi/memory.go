@@ -1,5 +1,5 @@
-// Package abi is how values cross between the server and a plugin: the canonical ABI of the component model, for the
-// types of signalbox:plugin@1.0.0. Plugins use the packages beside it.
+// Package abi passes values between the server and a plugin with the canonical ABI of the component model, for the
+// types of signalbox:plugin@1.0.0. Plugins use the public packages of this module instead.
 package abi
 
 import (
@@ -7,11 +7,11 @@ import (
 	"unsafe"
 )
 
-// received keeps what the server put into this module's memory until somebody asks for it, so that the garbage collector
-// leaves it alone: so far only the server knows where it is.
+// received keeps the data that the server put into this module's memory until it is taken. Without this reference, the
+// garbage collector would free it, because only the server knows its address.
 var received [][]byte
 
-// returned keeps the answer of a call until the next call begins. The server has read it by then.
+// returned keeps the result of a call until the next call begins. By then the server has read it.
 var returned []any
 
 //go:wasmexport cabi_realloc
@@ -19,7 +19,7 @@ func realloc(old, oldSize, align, size uint32) uint32 {
 	if size == 0 {
 		return align
 	}
-	// Words, so that whatever is put there is aligned.
+	// Allocated as words, so that any value is aligned.
 	words := make([]uint64, (size+7)/8)
 	buffer := unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), size)
 	if oldSize > 0 {
@@ -33,7 +33,7 @@ func address(buffer []byte) uint32 {
 	return uint32(uintptr(unsafe.Pointer(unsafe.SliceData(buffer))))
 }
 
-// take hands over what the server put at an address.
+// take returns the data that the server put at an address, and removes it from received.
 func take(at, length uint32) []byte {
 	if length == 0 {
 		return nil
@@ -50,35 +50,35 @@ func take(at, length uint32) []byte {
 	panic("the server named memory that it was not given")
 }
 
-// Text is a string that the server passed.
+// Text returns a string that the server passed.
 func Text(at, length uint32) string {
 	return string(take(at, length))
 }
 
-// Bytes is a list that the server passed.
+// Bytes returns a list of bytes that the server passed.
 func Bytes(at, length uint32) []byte {
 	return take(at, length)
 }
 
-// Begin is called first in each exported function: the answer of the last call has been read.
+// Begin is called first in each exported function. It drops the result of the previous call, which the server has read.
 func Begin() {
 	clear(returned)
 	returned = returned[:0]
 }
 
-// Area is where an answer is laid out.
+// Area is memory in which a result is laid out.
 type Area struct {
 	words []uint64
 }
 
-// NewArea makes room for an answer of so many bytes, and keeps it until the next call.
+// NewArea allocates size bytes for a result, and keeps them until the next call.
 func NewArea(size int) Area {
 	words := make([]uint64, (size+7)/8)
 	returned = append(returned, words)
 	return Area{words}
 }
 
-// Address is where the area begins.
+// Address returns the address of the area.
 func (a Area) Address() uint32 {
 	return uint32(uintptr(unsafe.Pointer(&a.words[0])))
 }
@@ -87,23 +87,23 @@ func (a Area) bytes() []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(&a.words[0])), len(a.words)*8)
 }
 
-// Byte writes a byte at an offset: the case of a variant.
+// Byte writes a byte at an offset, such as the case of a variant.
 func (a Area) Byte(at int, value byte) { a.bytes()[at] = value }
 
-// Short writes two bytes.
+// Short writes two bytes at an offset.
 func (a Area) Short(at int, value uint16) {
 	b := a.bytes()
 	b[at], b[at+1] = byte(value), byte(value>>8)
 }
 
-// Word writes four bytes.
+// Word writes four bytes at an offset.
 func (a Area) Word(at int, value uint32) {
 	b := a.bytes()
 	b[at], b[at+1], b[at+2], b[at+3] = byte(value), byte(value>>8), byte(value>>16), byte(value>>24)
 }
 
-// Text writes where a string is and how long it is, and keeps it until the next call. Of a character that was cut in two, such
-// as in text[:40], the server takes nothing: U+FFFD takes its place.
+// Text writes the address and the length of a string, and keeps the string until the next call. The server refuses
+// invalid UTF-8, such as a character that text[:40] cuts in two: U+FFFD replaces it.
 func (a Area) Text(at int, text string) {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	returned = append(returned, text)
@@ -111,7 +111,7 @@ func (a Area) Text(at int, text string) {
 	a.Word(at+4, uint32(len(text)))
 }
 
-// Bytes writes where a list is and how long it is, and keeps it until the next call.
+// Bytes writes the address and the length of a list of bytes, and keeps the list until the next call.
 func (a Area) Bytes(at int, list []byte) {
 	returned = append(returned, list)
 	a.Word(at, pointerTo(list))

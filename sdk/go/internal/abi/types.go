@@ -1,22 +1,22 @@
 package abi
 
-// Message is a message on its way in.
+// Message is an incoming message.
 type Message struct {
 	// ID is unique in the cluster.
 	ID string
 	// Type is the event type, for example chat_message.
 	Type string
-	// Sender is the ID of the user who sent it; empty where a backend named none.
+	// Sender is the ID of the sending user; empty if a backend sent the message without a sender.
 	Sender string
-	// To is where it goes; nil where nobody was named.
+	// To is the destination; nil if no receiver is named.
 	To *Destination
 	// Payload is JSON text.
 	Payload string
-	// Timestamp is when the server took it in: milliseconds since 1970.
+	// Timestamp is when the server received the message, in milliseconds since 1970.
 	Timestamp uint64
 }
 
-// Kind says what a Destination is.
+// Kind is the kind of a Destination.
 type Kind byte
 
 // The kinds of destinations.
@@ -27,23 +27,23 @@ const (
 	ToEveryone
 )
 
-// Destination is where a message goes.
+// Destination names the receivers of a message.
 type Destination struct {
 	Kind Kind
-	// Name of the user or the room.
+	// Name is the ID of the user or the name of the room.
 	Name string
 }
 
-// Draft is a message that a plugin makes.
+// Draft is a message that a plugin creates.
 type Draft struct {
 	Type string
-	// To is nil for nobody.
+	// To is the destination; nil means no receiver.
 	To *Destination
 	// Payload is JSON text.
 	Payload string
 }
 
-// OutcomeKind says what an Outcome is.
+// OutcomeKind is the kind of an Outcome.
 type OutcomeKind byte
 
 // The kinds of outcomes.
@@ -53,13 +53,13 @@ const (
 	IsDropped
 )
 
-// Outcome is what a transformation makes of a message.
+// Outcome is the result of a transformation.
 type Outcome struct {
 	Kind  OutcomeKind
 	Draft Draft
 }
 
-// ActionKind says what an Action is.
+// ActionKind is the kind of an Action.
 type ActionKind byte
 
 // The kinds of actions.
@@ -72,33 +72,33 @@ const (
 	IsDisconnect
 )
 
-// Action is something that the server is to do.
+// Action is something that the server should do after a call.
 type Action struct {
 	Kind  ActionKind
 	Draft Draft
-	// Room of IsJoin and IsLeave.
+	// Room is set for IsJoin and IsLeave.
 	Room          string
 	Disconnection Disconnection
 }
 
-// Disconnection is how a connection is to be closed, or was.
+// Disconnection is how a connection should be closed, or was closed.
 type Disconnection struct {
 	Code   uint16
 	Reason string
 }
 
-// Client is one connection of a user.
+// Client is a connection of a user.
 type Client struct {
 	Connection string
 	User       string
-	// Claims of its token as JSON text.
+	// Claims are the claims of the token, as JSON text.
 	Claims  string
 	Address string
 	// ConnectedAt is in milliseconds since 1970.
 	ConnectedAt uint64
 }
 
-// Rejection is a refusal that the client is told. It is an error.
+// Rejection is a refusal that is sent to the client. It is an error.
 type Rejection struct {
 	// Code is for programs: 1 to 64 of a-z 0-9 _ . -
 	Code string
@@ -108,7 +108,7 @@ type Rejection struct {
 
 func (r *Rejection) Error() string { return r.Code + ": " + r.Reason }
 
-// Snapshot is the memory of an instance: its author numbers the formats of Data.
+// Snapshot is the memory of an instance. The plugin's author numbers the formats of Data.
 type Snapshot struct {
 	Format uint32
 	Data   []byte

@@ -6,20 +6,20 @@ import (
 	"sync"
 )
 
-// known are the fields of the structs that were read before.
+// known caches the fields of structs by their type.
 var known sync.Map
 
-// field is a candidate for a name, as the library finds it.
+// field is a candidate for a name, as encoding/json sees it.
 type field struct {
 	of     reflect.Type
 	depth  int
 	tagged bool
-	// twice is whether another one of the same rank has the same name: then neither counts.
+	// twice is whether another field of the same rank has the same name. Then neither counts.
 	twice bool
 }
 
-// fieldsOf are the types of a struct's fields by their names in JSON, with those of embedded structs, after the rules of the
-// library: the least deep wins, then the one with a tag, else none.
+// fieldsOf returns the types of a struct's fields by their names in JSON, including those of embedded structs. It
+// follows the rules of encoding/json: the shallowest field wins, then the one with a tag, otherwise none.
 func fieldsOf(of reflect.Type) map[string]reflect.Type {
 	if found, there := known.Load(of); there {
 		return found.(map[string]reflect.Type)
@@ -28,7 +28,7 @@ func fieldsOf(of reflect.Type) map[string]reflect.Type {
 	collect(of, 0, map[reflect.Type]bool{}, candidates)
 	fields := make(map[string]reflect.Type, len(candidates))
 	for name, candidate := range candidates {
-		// A name that nothing is read into must not be read into a field of another case.
+		// An ambiguous name has no field, and must not match a field that differs only in case.
 		if !candidate.twice {
 			fields[name] = candidate.of
 		}

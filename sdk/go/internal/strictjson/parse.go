@@ -25,7 +25,7 @@ func Parse(text string, into any) error {
 	return decoded(json.Unmarshal([]byte(w.kept()), into))
 }
 
-// ParseKnown is Parse, where a key that the value does not have is an error.
+// ParseKnown is like Parse, but a key that the value does not have is an error.
 func ParseKnown(text string, into any) error {
 	if err := check(text); err != nil {
 		return err
@@ -37,7 +37,7 @@ func ParseKnown(text string, into any) error {
 	return decoded(json.Unmarshal([]byte(text), into))
 }
 
-// decoded says in the words of JSON what the library says in those of Go.
+// decoded translates an error of encoding/json from Go terms to JSON terms.
 func decoded(err error) error {
 	var mismatch *json.UnmarshalTypeError
 	switch {
@@ -71,7 +71,7 @@ func wanted(of reflect.Type) string {
 	return "a number"
 }
 
-// named is what the library calls a value, in the words of wanted.
+// named translates the library's name for a kind of value to the terms of wanted.
 func named(value string) string {
 	switch value {
 	case "string":
@@ -88,18 +88,18 @@ func named(value string) string {
 	return "null"
 }
 
-// walker goes through a text beside the type that it is read into. The library matches names in any case: members whose name is
-// another one are left out of what it gets.
+// walker walks a text together with the type that it is read into. encoding/json ignores case when it matches names, so
+// the walker removes the members whose name does not match exactly.
 type walker struct {
 	scanner
-	// known is whether members that the type does not have are errors.
+	// known is whether a member that the type does not have is an error.
 	known bool
-	// out is the text without the members that were left out, as far as copied goes; nil where there are none.
+	// out is the text before the offset copied, without the removed members; nil if none was removed.
 	out    []byte
 	copied int
 }
 
-// kept is the text that the library gets.
+// kept returns the text to pass to encoding/json.
 func (w *walker) kept() string {
 	if w.out == nil {
 		return w.text
@@ -140,12 +140,12 @@ func (w *walker) value(of reflect.Type) error {
 	return w.scanner.value(0)
 }
 
-// members goes past an object that is read into a struct.
+// members walks an object that is read into a struct.
 func (w *walker) members(of reflect.Type) error {
 	fields := fieldsOf(of)
 	w.at++ // The brace.
 	for first := true; ; first = false {
-		// A comma belongs to the member after it, or where the first is left out, to the one before.
+		// A comma is removed together with the member after it.
 		if w.blanks(); w.text[w.at] == '}' {
 			break
 		}
@@ -178,21 +178,21 @@ func (w *walker) members(of reflect.Type) error {
 	return nil
 }
 
-// leaveOut takes the member from start to here out of the text.
+// leaveOut removes the member between start and the current position from the text.
 func (w *walker) leaveOut(start int, first bool) {
 	if w.out == nil {
 		w.out = []byte{}
 	}
 	w.out = append(w.out, w.text[w.copied:start]...)
-	// An empty name stands in for the first member, so that the comma of the next one has something before it: no struct has a
-	// field without a name.
+	// A member with an empty name replaces the first one, so that the next comma has a member before it. No struct has
+	// a field without a name.
 	if first {
 		w.out = append(w.out, `"":0`...)
 	}
 	w.copied = w.at
 }
 
-// entries goes past an object that is read into a map.
+// entries walks an object that is read into a map.
 func (w *walker) entries(of reflect.Type) error {
 	for w.at++; ; w.at++ {
 		if w.blanks(); w.text[w.at] == '}' {
@@ -214,7 +214,8 @@ func (w *walker) entries(of reflect.Type) error {
 	return nil
 }
 
-// items goes past a list. The library fills an array that the list does not fit with zeros, or leaves items out.
+// items walks a list. A list must have as many items as the array that it is read into: encoding/json would add zeros
+// or drop items.
 func (w *walker) items(of reflect.Type) error {
 	count := 0
 	for w.at++; ; w.at++ {

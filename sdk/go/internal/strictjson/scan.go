@@ -1,5 +1,5 @@
-// Package strictjson reads JSON as receivers do: names match exactly, null is no text and no number, and what two readers could
-// take for different things is an error. Its errors are for clients, and name nothing of the plugin.
+// Package strictjson reads JSON strictly: names match exactly, null is neither a string nor a number, and text that two
+// readers could read differently is an error. Its errors are for clients and do not mention the plugin's types.
 package strictjson
 
 import (
@@ -8,10 +8,10 @@ import (
 	"strconv"
 )
 
-// levelsMax is as deep as the server lets a payload be.
+// levelsMax is the deepest nesting that the server allows in a payload.
 const levelsMax = 100
 
-// What is wrong with a text, whatever it is read into.
+// Errors that do not depend on the type that a text is read into.
 var (
 	errNotJSON   = errors.New("is not JSON")
 	errLevels    = errors.New("is nested more than 100 levels deep")
@@ -20,16 +20,16 @@ var (
 	errNumber    = errors.New("has a number that is too large")
 )
 
-// scanner goes through a text once. What stands where is handed to a visitor.
+// scanner reads a text from start to end.
 type scanner struct {
 	text string
 	at   int
 }
 
-// check says whether any reader takes the text for the same thing.
+// check returns an error if two readers could read the text differently.
 func check(text string) error {
 	if !json.Valid([]byte(text)) {
-		// The parser of the library has a bound of its own, which is far away.
+		// The limit on nesting in encoding/json is much higher than levelsMax.
 		return errNotJSON
 	}
 	s := scanner{text: text}
@@ -42,7 +42,7 @@ func (s *scanner) blanks() {
 	}
 }
 
-// value goes past a value, which is valid JSON.
+// value skips a value, which must be valid JSON.
 func (s *scanner) value(level int) error {
 	s.blanks()
 	switch s.text[s.at] {
@@ -106,7 +106,7 @@ func (s *scanner) array(level int) error {
 	return nil
 }
 
-// string goes past a string, and returns what it says.
+// string skips a string and returns its content.
 func (s *scanner) string() (string, error) {
 	start, escaped := s.at, false
 	for s.at++; s.text[s.at] != '"'; s.at++ {
@@ -130,7 +130,7 @@ func (s *scanner) string() (string, error) {
 	return said, nil
 }
 
-// hasHalfPair says whether the string has an escape that is half of a surrogate pair, without the other half.
+// hasHalfPair returns whether the string has an escape for one half of a surrogate pair without the other half.
 func hasHalfPair(raw string) bool {
 	for i := 0; i < len(raw); i++ {
 		if raw[i] != '\\' {
@@ -159,7 +159,7 @@ func hasHalfPair(raw string) bool {
 }
 
 func hex(digits string) uint64 {
-	// It is valid JSON.
+	// This cannot fail: the digits are from valid JSON.
 	unit, _ := strconv.ParseUint(digits, 16, 16)
 	return unit
 }

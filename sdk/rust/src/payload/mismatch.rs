@@ -1,7 +1,7 @@
-//! Tells a client why its payload does not fit, in the terms of JSON, because the names of the plugin's types are
+//! Explains to a client why its payload does not fit. The explanation uses JSON terms, because the plugin's types are
 //! internal.
 
-/// Describes the mismatch, as the text that follows "the payload".
+/// Describes the mismatch as a predicate that follows "the payload".
 pub(super) fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text
@@ -44,7 +44,7 @@ fn compared(found: &str, expected: &str) -> Option<String> {
 
 const NUMBER: &str = "a number";
 
-/// Serde's names for what it has found, and the JSON terms for them.
+/// Serde's names for the values that it finds, and the JSON terms for them.
 const FOUND: [(&str, &str); 9] = [
     ("string", "a text"),
     ("character", "a text"),
@@ -57,7 +57,7 @@ const FOUND: [(&str, &str); 9] = [
     ("unit", "null"),
 ];
 
-/// The same for what serde expects.
+/// Serde's names for the types that it expects, and the JSON terms for them.
 const EXPECTED: [(&str, &str); 13] = [
     ("a string", "a text"),
     ("a borrowed string", "a text"),

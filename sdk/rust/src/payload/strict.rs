@@ -1,4 +1,4 @@
-//! Strict JSON: text that two receivers could read differently is refused, whatever type it is read into.
+//! Strict JSON: refuses text that two receivers could read differently, regardless of the type that it is parsed as.
 
 use std::{borrow::Cow, collections::BTreeSet, fmt};
 
@@ -16,10 +16,10 @@ const NUMBER: &str = "has a number that is too large";
 const SURROGATE: &str = "has half of a surrogate pair in a text";
 const NOT_JSON: &str = "is not JSON";
 
-/// Reads all of `json`, and returns the texts that are values in it.
+/// Reads all of `json` and returns its string values.
 ///
 /// # Errors
-/// Returns the problem, as the text that follows "the payload".
+/// Describes the problem as a predicate that follows "the payload".
 pub(super) fn texts(json: &str) -> Result<Vec<Cow<'_, str>>, &'static str> {
     let mut texts = Vec::new();
     read(json, Some(&mut texts))?;
@@ -39,7 +39,7 @@ fn read<'j>(json: &'j str, texts: Option<&mut Vec<Cow<'j, str>>>) -> Result<(), 
         .map_err(|error| reason(&error))
 }
 
-/// Returns the problem, in the same words as in other languages.
+/// Describes the problem in the same words as the SDKs for other languages.
 fn reason(error: &serde_json::Error) -> &'static str {
     let text = error.to_string();
     if let Some(own) = [LEVELS, TWICE]
@@ -56,7 +56,7 @@ fn reason(error: &serde_json::Error) -> &'static str {
     }
 }
 
-/// A value, and its nesting level.
+/// A value and its nesting level. Its string values are added to `texts`, if present.
 struct Value<'t, 'j> {
     level: usize,
     texts: Option<&'t mut Vec<Cow<'j, str>>>,
@@ -69,7 +69,7 @@ impl<'j> Value<'_, 'j> {
         }
     }
 
-    /// A value inside this one.
+    /// A value nested in this one.
     fn below(&mut self) -> Value<'_, 'j> {
         Value {
             level: self.level + 1,

@@ -1,5 +1,5 @@
-//! A plugin with a validator, a transformer and an event type of its own. What can be asked of the server is in
-//! sdk/src/lib.rs, or `cargo doc --open`.
+//! A plugin with a validator, a transformer and a custom event type. The functions of the server are documented in
+//! sdk/src/lib.rs, or with `cargo doc --open`.
 
 use signalbox_plugin::{
     Action, Events, Message, Outcome, Plugin, Rejection, Transformation, Validation, export,
@@ -9,14 +9,14 @@ use signalbox_plugin::{
 struct MyPlugin;
 
 impl Plugin for MyPlugin {
-    /// Runs in each instance. `config` is the plugin's configuration as JSON text.
+    /// Runs first in each instance. `config` is the plugin's configuration as JSON text.
     fn init(_config: &str) -> Result<Self, String> {
         Ok(Self)
     }
 }
 
 impl Validation for MyPlugin {
-    /// Asked first: a refusal is told to the sender, and the message goes no further.
+    /// Called first. A refusal is sent to the sender, and the message goes no further.
     fn validate(&self, message: &Message) -> Result<(), Rejection> {
         if message.event_type == "note" && payload::parse::<String>(message)?.chars().count() > 280
         {
@@ -30,7 +30,7 @@ impl Validation for MyPlugin {
 }
 
 impl Transformation for MyPlugin {
-    /// Asked next. Say "unchanged" wherever nothing changes: that is the fastest answer.
+    /// Called next. Return "unchanged" if nothing changes: that is the fastest answer.
     fn transform(&self, message: &Message) -> Result<Outcome, Rejection> {
         if message.event_type != "note" || !message.payload.contains(":)") {
             return Ok(Outcome::Unchanged);
@@ -45,7 +45,7 @@ impl Events for MyPlugin {
         vec!["my-plugin.hello".to_owned()]
     }
 
-    /// Answers the event types that are named above, to the sender alone.
+    /// Answers the event types that are listed above, only to the sender.
     fn handle(&self, message: &Message) -> Result<Vec<Action>, Rejection> {
         let greeting = format!("Hello, {}", message.sender);
         Ok(vec![Action::reply("my-plugin.greeting", &greeting)?])

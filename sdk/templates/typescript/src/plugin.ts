@@ -1,9 +1,8 @@
-// A plugin with a validator, a transformer and an event type of its own. What can be asked of the server is in
-// sdk/index.d.ts.
+// A plugin with a validator, a transformer and a custom event type. The functions of the server are in sdk/index.d.ts.
 import * as signalbox from "@signalbox/plugin";
 import type { Action, Events, Message, Outcome, Transformation, Validation } from "@signalbox/plugin";
 
-// Asked first: a refusal is told to the sender, and the message goes no further.
+// Called first. A refusal is sent to the sender, and the message goes no further.
 function validate(message: Message): void {
   if (message.eventType !== "note") return;
   const note = signalbox.payload(message);
@@ -11,19 +10,19 @@ function validate(message: Message): void {
   if ([...note].length > 280) signalbox.reject("too_long", "a note has at most 280 characters");
 }
 
-// Asked next. Say "unchanged" wherever nothing changes: that is the fastest answer.
+// Called next. Return "unchanged" if nothing changes: that is the fastest answer.
 function transform(message: Message): Outcome {
   if (message.eventType !== "note" || !message.payload.includes(":)")) return signalbox.unchanged;
   const note = signalbox.payload(message) as string;
   return signalbox.withPayload(message, note.replaceAll(":)", "🙂"));
 }
 
-// Answers the event types that are named below, to the sender alone.
+// Answers the event types that are listed below, only to the sender.
 function handle(message: Message): Action[] {
   return [signalbox.reply("my-plugin.greeting", `Hello, ${message.sender}`)];
 }
 
-// What wit/plugin.wit lists must be exported, each under its name. `guard` refuses functions that are async.
+// Every interface in wit/plugin.wit must be exported under its name. `guard` refuses functions that are async.
 export const validation: Validation = signalbox.guard({ validate });
 export const transformation: Transformation = signalbox.guard({ transform });
 export const events: Events = signalbox.guard({ eventTypes: () => ["my-plugin.hello"], handle });

@@ -19,7 +19,7 @@ struct Changed<'a> {
     version: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<Sha256>,
-    /// The same for the version that was live before.
+    /// Like `version`, for the version that was live before.
     #[serde(skip_serializing_if = "Option::is_none")]
     replaced: Option<String>,
     /// The share of users that a canary serves.

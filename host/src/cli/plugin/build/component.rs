@@ -50,7 +50,7 @@ pub(super) fn encode(module: &[u8]) -> anyhow::Result<Vec<u8>> {
                 .validate(true)
                 .adapter("wasi_snapshot_preview1", &adapter)
         })
-        .and_then(ComponentEncoder::encode)
+        .and_then(|mut encoder| encoder.encode())
         .context("the module makes no component")
 }
 

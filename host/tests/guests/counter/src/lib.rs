@@ -1,9 +1,9 @@
-//! A plugin that counts messages in its memory, and hands the count over to the next version. Its stamp is replaced in the
-//! component, as with the guest `stamp`; stamps that name a fault make a version with that fault.
+//! A plugin that counts messages in memory and hands the count over to the next version. Tests replace its stamp in the
+//! component, as with the guest `stamp`; a stamp that names a fault makes a version with that fault.
 //!
-//! `count` is answered with the count, the stamp, and whether the message was validated by this instance; `count.panic`
-//! panics, unless its payload names another stamp. Other messages of `count.*` are delivered. Configured with `migrate` it changes at the start what an earlier version
-//! stored.
+//! It answers `count` with the count, the stamp, and whether this instance validated the message. At `count.panic` it
+//! panics, unless the payload names another stamp. It delivers other messages of `count.*`. If it is configured with
+//! `migrate`, it migrates the values of an earlier version when it starts.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,20 +18,20 @@ use signalbox_plugin::{
     store::{self, StoreError},
 };
 
-/// Stands in the component once. Tests look for it.
+/// Occurs once in the component, so that tests can find and replace it.
 static STAMP: [u8; 16] = *b"STAMP-0000000000";
 
-/// As it is in the component that runs, whatever the compiler knows about it.
+/// Reads the stamp at run time: the compiler must not fold the constant, because tests replace it.
 fn stamp() -> &'static str {
     std::str::from_utf8(black_box(&STAMP)).unwrap_or("not text")
 }
 
-/// The format of what is saved.
+/// The format of the saved state.
 const FORMAT: u32 = 1;
 
 struct Counter {
     count: Cell<u64>,
-    /// Messages that were validated here and not handled yet.
+    /// Messages that this instance has validated and not handled yet.
     under_way: RefCell<BTreeSet<String>>,
 }
 
@@ -50,7 +50,8 @@ impl Plugin for Counter {
     }
 }
 
-/// Keeps under `names` what earlier versions kept under `name`. Runs in each instance, so the second time it finds nothing.
+/// Moves the values that earlier versions stored under `name` to `names`. Every instance runs this; after the first one
+/// there is nothing left to move.
 fn migrate() -> Result<(), StoreError> {
     if let Some(name) = store::get("name")? {
         store::compare_and_swap("names", None, &[&b"["[..], &name, b"]"].concat(), None)?;
@@ -75,7 +76,7 @@ impl Events for Counter {
 
     fn handle(&self, message: &Message) -> Result<Vec<Action>, Rejection> {
         if message.event_type != "count" {
-            // Named, a version panics alone.
+            // If the payload names a stamp, only that version panics.
             let named = message.payload.contains("STAMP-");
             assert!(named && !message.payload.contains(stamp()), "told to panic");
             return Ok(Vec::new());

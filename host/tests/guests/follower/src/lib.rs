@@ -1,5 +1,5 @@
-//! A plugin that uses everything that the host offers, as it is told: what it does when a connection comes and goes
-//! stands in its configuration, what it does with a message in the payload.
+//! A plugin that uses everything that the host offers. Its configuration says what to do when a connection opens or
+//! closes; the payload of a message says what to do with that message.
 
 mod script;
 
@@ -15,17 +15,17 @@ use script::{Call, Step};
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Config {
-    /// Users that are not let in.
+    /// Users whose connections it rejects.
     banned: Vec<String>,
-    /// Rooms that nobody may join.
+    /// Rooms that it lets nobody join.
     closed: Vec<String>,
-    /// Done when a connection came.
+    /// Steps to run when a connection opens.
     connected: Vec<Step>,
-    /// Done when it is gone.
+    /// Steps to run when a connection has closed.
     disconnected: Vec<Step>,
-    /// The user who is told who is gone, and how.
+    /// The user to notify when a connection closes, and why it did.
     watcher: Option<String>,
-    /// Whether it leaves messages alone: two plugins cannot handle the same types.
+    /// Whether it handles no messages: two plugins cannot handle the same types.
     idle: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What the plugin is told to do: actions for the host, and calls to it.
+//! The steps that the plugin can run: actions for the host, and calls to it.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -7,7 +7,6 @@ use signalbox_plugin::{
     store::{self, StoreError},
 };
 
-/// One action.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Step {
@@ -19,7 +18,7 @@ pub enum Step {
     Disconnect(u16, String),
 }
 
-/// A message to be sent.
+/// A message to send.
 #[derive(Deserialize)]
 pub struct Post {
     #[serde(rename = "type")]
@@ -27,7 +26,7 @@ pub struct Post {
     to: Option<To>,
     #[serde(default)]
     payload: Value,
-    /// In the place of `payload`, and not necessarily JSON.
+    /// Sent instead of `payload`, and not necessarily JSON.
     raw: Option<String>,
 }
 
@@ -114,14 +113,14 @@ impl Call {
                     "random": context::random(),
                 })
             }
-            Self::Get(key) => said(
+            Self::Get(key) => result_json(
                 store::get(key)
                     .map(|value| value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())),
             ),
-            Self::Set(key, value, ttl) => said(store::set(key, value.as_bytes(), *ttl)),
-            Self::Remove(key) => said(store::remove(key)),
-            Self::Increment(key, by, ttl) => said(store::increment(key, *by, *ttl)),
-            Self::Swap(key, expected, value, ttl) => said(store::compare_and_swap(
+            Self::Set(key, value, ttl) => result_json(store::set(key, value.as_bytes(), *ttl)),
+            Self::Remove(key) => result_json(store::remove(key)),
+            Self::Increment(key, by, ttl) => result_json(store::increment(key, *by, *ttl)),
+            Self::Swap(key, expected, value, ttl) => result_json(store::compare_and_swap(
                 key,
                 expected.as_ref().map(String::as_bytes),
                 value.as_bytes(),
@@ -139,7 +138,7 @@ impl Call {
     }
 }
 
-fn said<T: serde::Serialize>(result: Result<T, StoreError>) -> Value {
+fn result_json<T: serde::Serialize>(result: Result<T, StoreError>) -> Value {
     match result {
         Ok(value) => json!({ "ok": value }),
         Err(error) => json!({"error": match error {

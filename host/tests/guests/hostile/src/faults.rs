@@ -1,4 +1,4 @@
-//! What takes without end, and the actions that tell how it went.
+//! Faults that use resources without end, and the actions that report the result.
 
 use std::{
     hint::black_box,
@@ -27,7 +27,7 @@ pub fn spin() -> ! {
     }
 }
 
-/// Spins for so many milliseconds of the clock.
+/// Spins for this many milliseconds of wall-clock time.
 pub fn spin_for(ms: u64) {
     let until = Instant::now() + Duration::from_millis(ms);
     while Instant::now() < until {
@@ -55,7 +55,7 @@ pub fn recurse(depth: u64) -> u64 {
     black_box(recurse(black_box(depth + 1)) + 1)
 }
 
-/// Asks the host the time, without end.
+/// Asks the host for the time in an endless loop.
 pub fn call_the_host() -> ! {
     loop {
         black_box(context::now());

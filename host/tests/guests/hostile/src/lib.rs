@@ -1,6 +1,6 @@
-//! A plugin that does what no plugin should. What it does is the last part of the event type: `hostile.X` in `handle`,
-//! `hostile.validate.X` in `validate`, `hostile.transform.X` in `transform`; for connections the user `bad-X`, for
-//! rooms the name of the room, and for the start the configuration.
+//! A plugin that misbehaves. The last part of the event type selects the fault: `hostile.X` in `handle`,
+//! `hostile.validate.X` in `validate`, `hostile.transform.X` in `transform`. For connections it is the user `bad-X`,
+//! for rooms the name of the room, and for the start the configuration.
 
 mod faults;
 mod outside;
@@ -14,11 +14,11 @@ use signalbox_plugin::{
 struct Hostile {
     event_types: Vec<String>,
     self_test: String,
-    /// Whether the self-test passes and no call does.
+    /// Whether it passes the self-test and then fails every call.
     lies: bool,
 }
 
-/// The value of `key` in a configuration of texts alone.
+/// The value of `key` in a configuration with string values only.
 fn configured<'c>(config: &'c str, key: &str) -> &'c str {
     let value = config.split(&format!("\"{key}\":\"")).nth(1);
     value.and_then(|rest| rest.split('"').next()).unwrap_or("")
@@ -60,7 +60,7 @@ impl Plugin for Hostile {
     }
 }
 
-/// What fails in any interface.
+/// Faults that work in any interface.
 fn fail(how: &str) -> Result<(), Rejection> {
     match how {
         "panic" => panic!("a call panics"),
@@ -139,7 +139,7 @@ impl Events for Hostile {
             }),
             "spin-and-wait" => {
                 faults::spin_for(50);
-                // Tells that it is about to.
+                // Signals that it is about to sleep.
                 let _ = store::set("asleep", b"1", None);
                 faults::sleep(20_000);
             }

@@ -1,4 +1,4 @@
-//! What of the world outside can be seen: must be nothing.
+//! Probes of the world outside the sandbox: a plugin must see nothing of it.
 
 use std::{
     fs,
@@ -6,10 +6,10 @@ use std::{
     net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket},
 };
 
-/// As JSON: the number of environment variables and arguments, and whether files can be read, listed and written,
-/// and the network reached in this or that way.
+/// As JSON: the number of environment variables and arguments, whether files can be read, listed and written, and
+/// whether the network can be reached, by several means.
 pub fn seen() -> String {
-    // An address where nobody listens refuses, where there is a network at all.
+    // Nobody listens on this address: if there is a network, it refuses the connection.
     let refused = |error: std::io::Error| error.kind() == ErrorKind::ConnectionRefused;
     let found = [
         fs::read("/etc/passwd").is_ok(),
@@ -72,7 +72,7 @@ mod timers {
     });
 }
 
-/// Has the host hold timers for it, without end.
+/// Makes the host hold timers for it, without end.
 pub fn hold_timers() -> ! {
     let mut held = Vec::new();
     loop {
@@ -81,7 +81,7 @@ pub fn hold_timers() -> ! {
     }
 }
 
-/// Asks the host for so many random bytes at once.
+/// Asks the host for this many random bytes at once.
 pub fn random_bytes(count: u64) {
     wasi::wasi::random::random::get_random_bytes(count);
 }

@@ -1,14 +1,14 @@
-//! A plugin that marks what passes through it with its stamp: bytes that a test replaces in the component, which makes
-//! another version without a build. Stamps that name a fault make a version with that fault.
+//! A plugin that marks every message with its stamp: bytes that a test replaces in the component, which makes another
+//! version without a build. A stamp that names a fault makes a version with that fault.
 //!
-//! What it does with a message stands in the payload, an object:
+//! The payload, an object, says what to do with a message:
 //! - `refuse`: names; an instance configured with one of them refuses the message.
 //! - `stamps`: each transformation and each handler adds `NAME:STAMP`.
 //! - `retype`: names to event types; an instance with that name gives the message that type.
 //! - `drop`: the name of the instance that drops it.
-//! - `wait`: a handler answers only when the store has this key.
+//! - `wait`: a handler answers only once the store has this key.
 //! - `open`: a handler sets this key.
-//! - `trap`: the `NAME:STAMP` of the instance that panics. One whose stamp begins with `STAMP-bad` always does.
+//! - `trap`: the `NAME:STAMP` of the instance that panics. An instance whose stamp begins with `STAMP-bad` always does.
 //! - `slow`: the `NAME:STAMP` of the instance that takes 50 ms.
 
 use std::{hint::black_box, thread::sleep, time::Duration};
@@ -20,10 +20,10 @@ use signalbox_plugin::{
     Validation, config, payload, store,
 };
 
-/// Stands in the component once. Tests look for it.
+/// Occurs once in the component, so that tests can find and replace it.
 static STAMP: [u8; 16] = *b"STAMP-0000000000";
 
-/// As it is in the component that runs, whatever the compiler knows about it.
+/// Reads the stamp at run time: the compiler must not fold the constant, because tests replace it.
 fn stamp() -> &'static str {
     std::str::from_utf8(black_box(&STAMP)).unwrap_or("not text")
 }
@@ -139,7 +139,7 @@ impl Events for Stamp {
         self.0.handles.clone()
     }
 
-    /// Tells the sender who handled it.
+    /// Tells the sender which version handled the message.
     fn handle(&self, message: &Message) -> Result<Vec<Action>, Rejection> {
         let mut payload = self.read(message)?;
         if let Some(key) = payload.get("open").and_then(Value::as_str) {

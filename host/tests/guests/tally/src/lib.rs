@@ -1,8 +1,8 @@
-//! A plugin that counts in memory what it validates, hands the count over, and says in the log what it saved and what it
-//! restored. For measurements, in which its count shows what went through it.
+//! A plugin that counts validated messages in memory, hands the count over, and logs the counts that it saved and
+//! restored. It is used for measurements, whose messages it counts.
 //!
-//! A component in which the stamp was replaced by `STAMP-trap-` and five digits is a version that is good at first, and
-//! traps at every fifth message from [`GOOD_MS`] after its first one on. The digits tell such versions apart.
+//! A component whose stamp was replaced by `STAMP-trap-` and five digits works at first, and from [`GOOD_MS`] after its
+//! first message on traps at every fifth message. The digits tell such versions apart.
 
 use std::{
     cell::{Cell, OnceCell},
@@ -15,16 +15,16 @@ use signalbox_plugin::{
     store,
 };
 
-/// Stands in the component once. Who wants a version that traps looks for it.
+/// Occurs once in the component, so that it can be found and replaced to make a version that traps.
 static STAMP: [u8; 16] = *b"STAMP-0000000000";
 
-/// How long a version that traps is good, in milliseconds: time to look at what was live before it.
+/// How long a version that traps works first, in milliseconds: long enough to see which version was live before it.
 const GOOD_MS: u64 = 300;
 
-/// Which messages such a version traps at.
+/// Such a version traps at every message with this interval.
 const TRAP_EVERY: u64 = 5;
 
-/// The format of what is saved.
+/// The format of the saved state.
 const FORMAT: u32 = 1;
 
 #[derive(Default)]
@@ -33,13 +33,13 @@ struct Tally {
     bad_from: OnceCell<u64>,
 }
 
-/// As it is in the component that runs, whatever the compiler knows about it.
+/// Reads the stamp at run time: the compiler must not fold the constant, because it is replaced in the component.
 fn stamp() -> &'static str {
     std::str::from_utf8(black_box(&STAMP)).unwrap_or("not text")
 }
 
 impl Tally {
-    /// When this version, of which this is one instance of many, begins to trap.
+    /// When this version begins to trap. All its instances share that time.
     fn bad_from(&self) -> u64 {
         *self.bad_from.get_or_init(|| {
             let known = store::get(stamp()).ok().flatten();
@@ -47,7 +47,7 @@ impl Tally {
                 return u64::from_le_bytes(bytes);
             }
             let from = context::now() + GOOD_MS;
-            // Two instances that come at the same time write nearly the same.
+            // Two instances that race here write nearly the same time.
             let _ = store::set(stamp(), &from.to_le_bytes(), None);
             from
         })

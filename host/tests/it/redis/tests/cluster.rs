@@ -26,7 +26,7 @@ async fn a_cluster_spreads_the_slots_over_three_masters_with_a_replica_each() {
         let _: () = connection
             .set(format!("key:{number}"), number)
             .await
-            .expect("it takes it");
+            .expect("the command succeeds");
     }
     let mut keys = 0;
     for master in 0..3 {
@@ -47,8 +47,11 @@ async fn a_dead_master_of_a_cluster_is_failed_over_to_its_replica_and_comes_back
         .node(dead)
         .connect()
         .await
-        .expect("it lets clients in");
-    let _: () = connection.set("key", "value").await.expect("it takes it");
+        .expect("it accepts clients");
+    let _: () = connection
+        .set("key", "value")
+        .await
+        .expect("the command succeeds");
     let copies: usize = cmd("WAIT")
         .arg(1)
         .arg(0)
@@ -89,7 +92,7 @@ async fn a_slot_of_a_cluster_moves_with_its_keys() {
         let _: () = connection
             .set(key(number), number)
             .await
-            .expect("it takes it");
+            .expect("the command succeeds");
     }
     let slot = cluster.slot_of("tag").await;
     let from = cluster.master_of(slot).await;

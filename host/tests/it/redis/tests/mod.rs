@@ -1,4 +1,4 @@
-//! That the Redis of the tests does what they take for granted.
+//! Checks the properties of the test Redis that other tests rely on.
 
 mod cluster;
 mod sentinel;

@@ -36,7 +36,7 @@ async fn sentinels_fail_over_when_they_are_told_to() {
     master.command::<()>(&["SET", "key", "value"]).await;
     let sentinel = Client::open(sentinels.urls().split(',').next().expect("an address"));
     let mut sentinel = sentinel
-        .expect("a legal address")
+        .expect("a valid address")
         .get_multiplexed_async_connection()
         .await
         .expect("a connection");

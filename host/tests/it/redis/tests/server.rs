@@ -19,7 +19,7 @@ async fn a_server_that_is_killed_comes_back_empty_at_the_same_address() {
     server.kill9();
     assert!(!server.is_up());
     let refused = Client::open(url.as_str())
-        .expect("a legal address")
+        .expect("a valid address")
         .get_multiplexed_async_connection()
         .await;
     assert!(refused.is_err_and(|error| error.is_connection_refusal()));
@@ -34,10 +34,10 @@ async fn a_server_that_is_killed_comes_back_empty_at_the_same_address() {
 #[tokio::test]
 async fn a_halted_server_answers_once_it_goes_on() {
     let mut server = Server::start().await;
-    let mut connection = server.connect().await.expect("it lets clients in");
+    let mut connection = server.connect().await.expect("it accepts clients");
     server.stop();
     let mut ping = Box::pin(async move { connection.ping::<String>().await });
-    // It cannot answer, however long this is.
+    // It cannot answer, however long this waits.
     let halted = timeout(Duration::from_millis(200), &mut ping).await;
     assert!(halted.is_err(), "a halted server answered");
     server.cont();
@@ -49,7 +49,7 @@ async fn a_server_ends_with_its_value() {
     let server = Server::start().await;
     let url = server.url();
     drop(server);
-    let client = Client::open(url).expect("a legal address");
+    let client = Client::open(url).expect("a valid address");
     assert!(client.get_multiplexed_async_connection().await.is_err());
 }
 
@@ -106,7 +106,7 @@ async fn a_password_and_a_user_are_asked_for() {
         );
         let stranger = Client::open(format!("redis://127.0.0.1:{}", server.port()));
         let mut stranger = stranger
-            .expect("a legal address")
+            .expect("a valid address")
             .get_multiplexed_async_connection()
             .await
             .expect("a connection");
@@ -136,11 +136,11 @@ async fn tls_is_spoken_by_a_certificate_of_the_authority_and_by_no_other() {
         client_tls: None,
         root_cert: Some(ca),
     };
-    let client = Client::build_with_tls(server.url(), certificates).expect("a legal address");
+    let client = Client::build_with_tls(server.url(), certificates).expect("a valid address");
     let refused = client.get_multiplexed_async_connection().await;
     assert!(refused.is_err_and(|error| error.to_string().contains("certificate")));
     let plain = Client::open(format!("redis://127.0.0.1:{}", server.port()));
-    let plain = plain.expect("a legal address");
+    let plain = plain.expect("a valid address");
     assert!(plain.get_multiplexed_async_connection().await.is_err());
 }
 
@@ -148,18 +148,21 @@ async fn tls_is_spoken_by_a_certificate_of_the_authority_and_by_no_other() {
 async fn commandstats_count_what_clients_say_and_nothing_else() {
     let server = Server::start().await;
     assert_eq!(server.commandstats().await, [].into());
-    let mut connection = server.connect().await.expect("it lets clients in");
+    let mut connection = server.connect().await.expect("it accepts clients");
     for _ in 0..3 {
         let _: () = connection
             .publish("channel", "message")
             .await
-            .expect("it takes it");
+            .expect("the command succeeds");
     }
-    let _: () = connection.set("key", 1).await.expect("it takes it");
+    let _: () = connection
+        .set("key", 1)
+        .await
+        .expect("the command succeeds");
     let _: String = cmd("INFO")
         .query_async(&mut connection)
         .await
-        .expect("it tells");
+        .expect("the command succeeds");
     let counts = |pairs: &[(&str, u64)]| {
         let pairs = pairs.iter();
         pairs

@@ -72,13 +72,13 @@ async fn a_server_of_the_old_kind_writes_the_keys_of_its_users() {
     assert_eq!(ask::<String>(&redis, &["GET", &online]).await, "1");
     let cut = ask::<bool>(&redis, &["EXPIRE", &online, "20"]).await;
     assert!(cut);
-    until("the user's time is refreshed", async || {
+    until("the user's TTL is refreshed", async || {
         let ttl: i64 = redis.command(&["TTL", &online]).await;
         assert!((1..=60).contains(&ttl), "{ttl}");
         (ttl > 50).then_some(())
     })
     .await;
-    // One of two connections is enough to lose the route: so it is with the original.
+    // As in the original, closing one of two connections is enough to lose the route.
     app.disconnect("ann").await;
     assert_eq!(servers().await, [""; 0]);
     assert!(!ask::<bool>(&redis, &["EXISTS", &online]).await);
@@ -113,7 +113,7 @@ async fn a_server_of_the_old_kind_subscribes_anew_and_hears_what_is_for_all() {
         .await;
     assert_eq!(message(&mut bob).await["type"], "word");
     assert!(ann.try_recv().is_err());
-    // What the crash took, only a new connection writes again.
+    // Only a new connection restores the route that was lost in the crash.
     assert!(!app.send("bob", "ann", "note", &json!(null)).await);
     assert!(redis.output().contains("Ready to accept connections"));
 }
@@ -121,7 +121,7 @@ async fn a_server_of_the_old_kind_subscribes_anew_and_hears_what_is_for_all() {
 async fn message(receiver: &mut UnboundedReceiver<String>) -> Value {
     let text = timeout(PATIENCE, receiver.recv())
         .await
-        .expect("no message came")
+        .expect("a message arrives")
         .expect("the connection is there");
     serde_json::from_str(&text).expect("a message is JSON")
 }

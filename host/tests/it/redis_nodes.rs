@@ -1,4 +1,4 @@
-//! Several nodes that meet at one Redis, and clients that write down everything they get.
+//! Several nodes that share one Redis, and clients that record every frame they receive.
 
 use std::{
     collections::HashMap,
@@ -31,7 +31,7 @@ use crate::{
 
 type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// The configuration of a node called `name` that meets others at `urls`, with further lines of `[redis]`.
+/// The configuration of a node called `name` that uses Redis at `urls`, with further lines of `[redis]`.
 pub(crate) fn config(name: &str, urls: &str, redis: &str) -> String {
     format!(
         "[server]\nnode_id = \"{name}\"\ndrain_timeout = \"10s\"\n\
@@ -41,33 +41,33 @@ pub(crate) fn config(name: &str, urls: &str, redis: &str) -> String {
     )
 }
 
-/// Nodes of one cluster.
-pub(crate) struct Fleet {
+/// The nodes of one cluster.
+pub(crate) struct Nodes {
     pub(crate) nodes: Vec<Node>,
 }
 
-impl Fleet {
-    /// `size` nodes that are ready.
+impl Nodes {
+    /// Starts `size` nodes and waits until they are ready.
     pub(crate) async fn start(size: usize, urls: &str, redis: &str) -> Self {
         let nodes = (0..size).map(|index| {
             let config = config(&format!("n{index}"), urls, redis);
             async move { Node::start(&config).await }
         });
-        let fleet = Self {
+        let cluster = Self {
             nodes: join_all(nodes).await,
         };
-        fleet.until_ready().await;
-        fleet
+        cluster.until_ready().await;
+        cluster
     }
 
-    /// Waits until every node says that it is ready.
+    /// Waits until every node is ready.
     pub(crate) async fn until_ready(&self) {
         let began = Instant::now();
         join_all(self.nodes.iter().map(|node| until_ready(node))).await;
         info!("all nodes are ready after {:?}", began.elapsed());
     }
 
-    /// Waits until every node says that it is not, and returns why.
+    /// Waits until no node is ready, and returns the reasons.
     pub(crate) async fn until_unready(&self) -> Vec<String> {
         let began = Instant::now();
         let reasons = join_all(self.nodes.iter().map(until_unready)).await;
@@ -75,7 +75,7 @@ impl Fleet {
         reasons
     }
 
-    /// A client of each of `users`, on one node after another.
+    /// Connects a client for each of `users`, with the nodes in turn.
     pub(crate) async fn peers(&self, users: &[String]) -> Vec<Peer> {
         let nodes = self.nodes.iter().cycle();
         let connecting = users
@@ -94,48 +94,48 @@ pub(crate) async fn until_ready(node: &Endpoint) {
 }
 
 pub(crate) async fn until_unready(node: &Node) -> String {
-    until("the node says that it is not ready", async || {
+    until("the node reports that it is not ready", async || {
         let (status, reason) = node.get("/ready").await;
         (status == 503).then_some(reason)
     })
     .await
 }
 
-/// A client, and what it got.
+/// A client, and the frames that it received.
 pub(crate) struct Peer {
     pub(crate) user: String,
     sink: SplitSink<Stream, Message>,
     frames: mpsc::UnboundedReceiver<Value>,
-    /// Deliveries that were passed over while something else was waited for.
+    /// Deliveries that arrived while the test waited for another frame.
     deliveries: Vec<Value>,
-    /// Ends with this value, and the connection with it.
+    /// Ends when this value is dropped, and closes the connection.
     _reader: JoinSet<()>,
 }
 
-/// What became of a message, as its sender was told.
+/// The outcome of a message, as reported to its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Delivered,
     Offline,
-    /// `error` with its code; a sender may try again.
+    /// `error` with this code; the sender may retry.
     Retryable(String),
 }
 
 impl Peer {
-    /// A client of `node` that others can reach: the first frame says so.
+    /// A client of `node` that others can reach, because it has received its first frame.
     pub(crate) async fn connect(node: &Endpoint, user: &str) -> Self {
         let mut peer = Self::try_connect(node, user)
             .await
-            .unwrap_or_else(|error| panic!("{user} is not let in: {error}"));
+            .unwrap_or_else(|error| panic!("{user} is rejected: {error}"));
         let first = peer.next().await;
         assert_eq!(first["type"], "welcome", "{first}");
         peer
     }
 
-    /// A client of `node` that has got no frame yet.
+    /// A client of `node` that has received no frame yet.
     ///
     /// # Errors
-    /// Why it is not let in.
+    /// If the node does not accept the connection.
     pub(crate) async fn try_connect(node: &Endpoint, user: &str) -> tungstenite::Result<Self> {
         let client = node.connect(user, Some("signalbox.v1")).await?;
         let (sink, stream) = client.into_socket().split();
@@ -164,13 +164,13 @@ impl Peer {
             .expect("the connection stays open");
     }
 
-    /// Sends `n` to `receiver`, and waits for what the server says to that.
+    /// Sends `n` to `receiver`, and waits for the outcome.
     pub(crate) async fn ask(&mut self, receiver: &str, n: u64) -> Outcome {
         self.ask_json(json!({"type": "test", "payload": n, "receiverId": receiver}))
             .await
     }
 
-    /// Sends a message with an `id`, and waits for what the server says to that.
+    /// Sends a message with an `id`, and waits for the outcome.
     pub(crate) async fn ask_json(&mut self, mut message: Value) -> Outcome {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
@@ -197,7 +197,7 @@ impl Peer {
         }
     }
 
-    /// The same as [`Peer::ask`]; none if the connection ends before there is an answer.
+    /// Like [`Peer::ask`]; returns None if the connection ends before there is an answer.
     pub(crate) async fn ask_while_open(&mut self, receiver: &str, n: u64) -> Option<Outcome> {
         let message = json!({"type": "test", "payload": n, "receiverId": receiver, "id": "q"});
         let message = Message::text(message.to_string());
@@ -216,13 +216,13 @@ impl Peer {
         }
     }
 
-    /// The next frame; none once the connection has ended.
+    /// The next frame, or None once the connection has ended.
     pub(crate) async fn frame(&mut self) -> Option<Value> {
         let frame = self.frames.recv().await?;
         (frame["type"] != "closed").then_some(frame)
     }
 
-    /// Becomes a member of `room`.
+    /// Joins `room`.
     pub(crate) async fn join(&mut self, room: &str) {
         let outcome = self.ask_json(json!({"type": "join", "room": room})).await;
         assert_eq!(outcome, Outcome::Delivered);
@@ -236,7 +236,7 @@ impl Peer {
         self.deliveries.remove(0)
     }
 
-    /// `count` deliveries, in the order in which they came.
+    /// `count` deliveries, in the order in which they arrived.
     pub(crate) async fn take(&mut self, count: usize) -> Vec<Value> {
         let mut taken = std::mem::take(&mut self.deliveries);
         while taken.len() < count {
@@ -245,8 +245,8 @@ impl Peer {
         taken
     }
 
-    /// All that has come until now, once what another node sent before now has come too: `sender` tells it to stop.
-    pub(crate) async fn take_until_told(&mut self, sender: &mut Peer) -> Vec<Value> {
+    /// All deliveries so far. `sender` sends an end marker, so that earlier messages from its node are included.
+    pub(crate) async fn take_until_marker(&mut self, sender: &mut Peer) -> Vec<Value> {
         const STOP: u64 = u64::MAX;
         let user = self.user.clone();
         until("the last message is delivered", async || {
@@ -261,13 +261,13 @@ impl Peer {
         taken
     }
 
-    /// Asks the server to end the connection, which goes on until it answers.
+    /// Sends a close. The connection stays open until the server answers.
     pub(crate) async fn send_close(&mut self) {
         let sent = self.sink.send(Message::Close(None)).await;
         sent.expect("the connection can be closed");
     }
 
-    /// Ends the connection cleanly.
+    /// Closes the connection cleanly.
     pub(crate) async fn close(mut self) {
         self.send_close().await;
         while let Some(frame) = self.frames.recv().await {
@@ -293,13 +293,13 @@ impl Peer {
     async fn next(&mut self) -> Value {
         let frame = timeout(PATIENCE, self.frames.recv()).await;
         let frame = frame.unwrap_or_else(|_| panic!("{} got no frame", self.user));
-        let frame = frame.expect("the reader goes on");
+        let frame = frame.expect("the reader is running");
         assert_ne!(frame["type"], "closed", "{}: {frame}", self.user);
         frame
     }
 }
 
-/// Hands on every frame, and as the last one how the connection ended.
+/// Forwards every frame, and finally a frame that says how the connection ended.
 async fn read(mut stream: SplitStream<Stream>, frames: mpsc::UnboundedSender<Value>) {
     loop {
         let frame = match stream.next().await {
@@ -314,7 +314,7 @@ async fn read(mut stream: SplitStream<Stream>, frames: mpsc::UnboundedSender<Val
     }
 }
 
-/// The numbers in deliveries, by sender, in the order in which they came.
+/// The numbers in deliveries, by sender, in the order in which they arrived.
 pub(crate) fn by_sender(deliveries: &[Value]) -> HashMap<String, Vec<u64>> {
     let mut numbers: HashMap<String, Vec<u64>> = HashMap::new();
     for delivery in deliveries {
@@ -325,20 +325,20 @@ pub(crate) fn by_sender(deliveries: &[Value]) -> HashMap<String, Vec<u64>> {
     numbers
 }
 
-/// Pairs of clients on different nodes that talk, each to the other, and know what must come of it.
+/// Pairs of clients on different nodes. Each client sends to the other and checks what it receives.
 pub(crate) struct Talk {
     pairs: Vec<[Peer; 2]>,
     next: u64,
-    /// What each was told about what it sent, round by round: the first of each pair, then the second.
-    told: Vec<Vec<[Outcome; 2]>>,
+    /// The outcomes of each pair, round by round: that of the first client, then that of the second.
+    outcomes: Vec<Vec<[Outcome; 2]>>,
 }
 
 impl Talk {
-    /// `count` pairs on the nodes of `fleet`.
-    pub(crate) async fn start(fleet: &Fleet, count: usize) -> Self {
+    /// `count` pairs on these nodes.
+    pub(crate) async fn start(cluster: &Nodes, count: usize) -> Self {
         let pair = async |index: usize| {
             let [one, other] = ["a", "b"].map(|side| format!("{side}{index}"));
-            let nodes = &fleet.nodes;
+            let nodes = &cluster.nodes;
             let (here, there) = (index % nodes.len(), (index + 1) % nodes.len());
             [
                 Peer::connect(&nodes[here], &one).await,
@@ -348,11 +348,11 @@ impl Talk {
         Self {
             pairs: join_all((0..count).map(pair)).await,
             next: 0,
-            told: vec![Vec::new(); count],
+            outcomes: vec![Vec::new(); count],
         }
     }
 
-    /// Everybody sends one message to the other and hears what became of it.
+    /// Every client sends one message to its partner and waits for the outcome.
     pub(crate) async fn round(&mut self) -> Vec<Outcome> {
         let n = self.next;
         self.next += 1;
@@ -360,14 +360,15 @@ impl Talk {
             let (a, b) = (one.user.clone(), other.user.clone());
             tokio::join!(one.ask(&b, n), other.ask(&a, n))
         });
-        let told: Vec<[Outcome; 2]> = join_all(asking).await.into_iter().map(Into::into).collect();
-        for (pair, told) in self.told.iter_mut().zip(&told) {
-            pair.push(told.clone());
+        let outcomes: Vec<[Outcome; 2]> =
+            join_all(asking).await.into_iter().map(Into::into).collect();
+        for (pair, outcomes) in self.outcomes.iter_mut().zip(&outcomes) {
+            pair.push(outcomes.clone());
         }
-        told.into_iter().flatten().collect()
+        outcomes.into_iter().flatten().collect()
     }
 
-    /// Rounds until `done`, in which every sender hears something, and what that was.
+    /// Runs rounds until `done`, and returns all outcomes.
     pub(crate) async fn rounds_until(&mut self, done: impl Future<Output = ()>) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         let mut done = std::pin::pin!(done);
@@ -381,7 +382,7 @@ impl Talk {
         }
     }
 
-    /// `count` rounds in which everything is delivered.
+    /// Runs `count` rounds in which everything must be delivered.
     pub(crate) async fn rounds_delivered(&mut self, count: usize) {
         for _ in 0..count {
             for outcome in self.round().await {
@@ -390,15 +391,15 @@ impl Talk {
         }
     }
 
-    /// What was sent from round `since` on has come, all of it. Of all that was ever sent nothing came twice, and what
-    /// its sender was told to be delivered came in order: what was given up may come late.
+    /// Checks that everything sent from round `since` on has arrived, that no message ever arrived twice, and that
+    /// messages acked as delivered arrived in order. Messages that were given up may arrive late.
     pub(crate) async fn finish(self, since: u64) {
-        for ([mut one, mut other], told) in self.pairs.into_iter().zip(self.told) {
-            let to_other = other.take_until_told(&mut one).await;
-            let to_one = one.take_until_told(&mut other).await;
-            for (who, sender, came) in [(&other, 0, to_other), (&one, 1, to_one)] {
-                let mut numbers: Vec<u64> = by_sender(&came).into_values().flatten().collect();
-                let was_delivered = |n: &u64| told[*n as usize][sender] == Outcome::Delivered;
+        for ([mut one, mut other], outcomes) in self.pairs.into_iter().zip(self.outcomes) {
+            let to_other = other.take_until_marker(&mut one).await;
+            let to_one = one.take_until_marker(&mut other).await;
+            for (who, sender, received) in [(&other, 0, to_other), (&one, 1, to_one)] {
+                let mut numbers: Vec<u64> = by_sender(&received).into_values().flatten().collect();
+                let was_delivered = |n: &u64| outcomes[*n as usize][sender] == Outcome::Delivered;
                 let delivered: Vec<u64> = numbers.iter().copied().filter(was_delivered).collect();
                 let who = &who.user;
                 assert!(delivered.is_sorted(), "{who} got {numbers:?}");

@@ -1,0 +1,166 @@
+//! Publishes messages: to each server that holds the receiver, or to all servers.
+
+use std::{borrow::Cow, time::Duration};
+
+use futures_util::future::join_all;
+use signalbox_protocol::Frame;
+use signalbox_redis_client::{Topology, Unavailable};
+use signalbox_telemetry::trace::{Span, SpanKind, Trace};
+
+use super::{
+    RedisBroker,
+    keys::{Ability, RouteName, ServerId},
+    marks, traced,
+};
+use crate::BrokerError;
+
+/// After a new link to Redis the other nodes write their routes again. An empty route is not believed before that.
+const BELIEVED_AFTER: Duration = Duration::from_secs(3);
+
+/// The result of publishing one message.
+#[derive(Default)]
+struct PublishResult {
+    /// Servers that it was published to.
+    reached: usize,
+    /// Servers that are alive and do not listen.
+    unheard: usize,
+    failure: Option<Unavailable>,
+}
+
+impl RedisBroker {
+    /// Publishes to every other server that holds `name`.
+    pub(super) async fn publish_to(
+        &self,
+        name: RouteName<'_>,
+        frame: &Frame,
+        here: bool,
+        trace: Trace<'_>,
+    ) -> Result<usize, BrokerError> {
+        // The cached route may be outdated: if nobody listens there, Redis is asked again.
+        let mut sent = self.publish_by_lookup(name, frame, here, trace).await?;
+        if sent.is_unheard() && self.commands.topology()? != Topology::Cluster {
+            sent = self.publish_by_lookup(name, frame, here, trace).await?;
+        }
+        match sent.failure {
+            Some(error) if sent.reached == 0 => Err(error.into()),
+            None if sent.is_unheard() => Err(BrokerError::Unavailable(
+                "the receiver's node does not listen now".to_owned(),
+            )),
+            None if sent.reached == 0 && self.commands.is_replaced_since(BELIEVED_AFTER) => {
+                Err(BrokerError::Unavailable(
+                    "Redis was away, and who is where is being written anew".to_owned(),
+                ))
+            }
+            _ => Ok(sent.reached),
+        }
+    }
+
+    async fn publish_by_lookup(
+        &self,
+        name: RouteName<'_>,
+        frame: &Frame,
+        here: bool,
+        trace: Trace<'_>,
+    ) -> Result<PublishResult, Unavailable> {
+        // Held until everything is published, so that nothing on a later route overtakes it.
+        let route = self.lookup.open(name).await?;
+        let is_other = |server: &&ServerId| *server != self.keys.own_id();
+        let others: Vec<&ServerId> = route.servers().iter().filter(is_other).collect();
+        if others.is_empty() {
+            return Ok(PublishResult::default());
+        }
+        let mark = match name {
+            RouteName::User(_) => self.mark(&others, here),
+            RouteName::Room(_) => String::new(),
+        };
+        let publish = async |server| {
+            let heard = self.publish_on(server, frame, &mark, trace).await;
+            (server, heard)
+        };
+        let results = join_all(others.into_iter().map(publish)).await;
+        let mut sent = PublishResult::default();
+        for (server, result) in results {
+            match result {
+                Ok(true) => sent.reached += 1,
+                Ok(false) => {
+                    sent.unheard += 1;
+                    self.metrics.redis.unheard.increment();
+                    self.lookup.forget(name, server);
+                }
+                Err(error) => sent.failure = Some(error),
+            }
+        }
+        Ok(sent)
+    }
+
+    /// The mark that lists the servers that get the message.
+    fn mark(&self, others: &[&ServerId], here: bool) -> String {
+        let mut servers: Vec<ServerId> = Vec::new();
+        if others.len() > 1 {
+            servers.extend(others.iter().map(|server| (*server).clone()));
+        }
+        if here {
+            servers.push(self.keys.own_id().clone());
+        }
+        let trail = marks::Trail {
+            servers,
+            ..marks::Trail::default()
+        };
+        marks::line(0, 0, &trail)
+    }
+
+    /// Returns whether anybody listens; `true` if that is unknown.
+    async fn publish_on(
+        &self,
+        server: &ServerId,
+        frame: &Frame,
+        mark: &str,
+        trace: Trace<'_>,
+    ) -> Result<bool, Unavailable> {
+        let span = trace.map(|message| publish_span(message, Some(server)));
+        let traced = match &span {
+            Some(span) if self.traces && self.holders.can(server, Ability::Traces) => {
+                traced::line(span)
+            }
+            _ => String::new(),
+        };
+        let mark = match self.holders.can(server, Ability::Forwards) {
+            true => mark,
+            false => "",
+        };
+        let text = match (traced.as_str(), mark) {
+            ("", "") => Cow::Borrowed(frame.as_str()),
+            (traced, mark) => Cow::Owned([traced, mark, frame.as_str()].concat()),
+        };
+        self.outgoing.post(server, &text, span.as_ref()).await
+    }
+
+    /// Without a trace: other software on the common channel would not understand it.
+    pub(super) async fn broadcast(
+        &self,
+        frame: &Frame,
+        trace: Trace<'_>,
+    ) -> Result<usize, BrokerError> {
+        let span = trace.map(|message| publish_span(message, None));
+        self.own_broadcasts.note(frame.as_str());
+        let sent = self.outgoing.broadcast(frame.as_str(), span.as_ref()).await;
+        // This node listens too.
+        Ok(sent?.saturating_sub(1))
+    }
+}
+
+impl PublishResult {
+    fn is_unheard(&self) -> bool {
+        self.reached == 0 && self.unheard > 0
+    }
+}
+
+/// The span of one publish, to one server or to all.
+fn publish_span(message: &Span, server: Option<&ServerId>) -> Span {
+    let span = message.child("publish", SpanKind::Producer);
+    span.set("messaging.system", "redis");
+    if let Some(server) = server {
+        span.set("messaging.destination.name", server.to_string());
+    }
+    span
+}

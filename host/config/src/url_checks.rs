@@ -1,0 +1,223 @@
+//! Checks of URLs: of key sets, Redis, collectors and other services. An error states the reason without the text.
+
+use super::checks::secret;
+
+/// The URL of a JWKS, or nothing.
+pub(super) fn jwks_url(text: &str) -> Result<(), String> {
+    const HINT: &str = "write it such as https://login.example.com/.well-known/jwks.json";
+    if text.is_empty() {
+        return Ok(());
+    }
+    let (_, has_login) = http_address(text, HINT)?;
+    if has_login {
+        return Err(format!(
+            "holds a user or password, and a key set is public: {HINT}"
+        ));
+    }
+    if text.contains('#') {
+        return Err(format!("goes on after #, which says nothing here: {HINT}"));
+    }
+    Ok(())
+}
+
+/// An HTTP or HTTPS URL, and whether it contains a user or password. `hint` ends the error.
+fn http_address(text: &str, hint: &str) -> Result<(hyper::Uri, bool), String> {
+    let uri: hyper::Uri = text
+        .parse()
+        .map_err(|_| format!("is not an address: {hint}"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(format!("does not begin with http:// or https://: {hint}"));
+    }
+    let authority = uri.authority();
+    let has_login = authority.is_some_and(|authority| authority.as_str().contains('@'));
+    Ok((uri, has_login))
+}
+
+/// Redis addresses, separated by commas. The reason does not contain them, because they may hold passwords.
+pub(super) fn redis_urls(text: &str) -> Result<(), String> {
+    const HINT: &str = "write redis://host:port or rediss://user:password@host:port, comma separated, with special \
+                        characters of a password as %xx";
+    for (index, url) in split_redis_urls(text).enumerate() {
+        redis_url(url).map_err(|reason| {
+            format!(
+                "is no list of addresses: number {} {reason}; {HINT}",
+                index + 1
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn redis_url(url: &str) -> Result<(), String> {
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    if !matches!(scheme, Some("redis" | "rediss")) {
+        return Err("does not begin with redis:// or rediss://".to_owned());
+    }
+    let parsed = redis::parse_redis_url(url).ok_or("cannot be read as a URL")?;
+    if parsed.fragment().is_some() || parsed.query().is_some() {
+        return Err("goes on after # or ?, which says nothing here".to_owned());
+    }
+    if parsed.host_str().is_none_or(str::is_empty) {
+        return Err("names no host".to_owned());
+    }
+    let database = parsed.path().trim_matches('/');
+    if !database.is_empty() && database.parse::<u32>().is_err() {
+        return Err("has a path that is no number of a database".to_owned());
+    }
+    let info = redis::IntoConnectionInfo::into_connection_info(parsed)
+        .map_err(|_| "names nothing that can be connected to")?;
+    let login = info.redis_settings();
+    for (what, text) in [("user", login.username()), ("password", login.password())] {
+        secret(text.unwrap_or_default()).map_err(|reason| format!("has a {what} that {reason}"))?;
+    }
+    Ok(())
+}
+
+/// A Redis address without user and password.
+pub(super) fn without_login(url: &str) -> String {
+    let Some(mut parsed) = redis::parse_redis_url(url) else {
+        return String::new();
+    };
+    // Both fail only for addresses without a host.
+    let _ = parsed.set_username("");
+    let _ = parsed.set_password(None);
+    parsed.into()
+}
+
+/// Whether a Redis address requires TLS.
+pub(super) fn is_tls(url: &str) -> bool {
+    url.starts_with("rediss://")
+}
+
+/// The addresses in such a list.
+pub(super) fn split_redis_urls(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim)
+}
+
+/// The URL of an OTLP collector, or nothing. It may include a path, to which the path of the signal is added.
+pub(super) fn otlp_endpoint(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    const HINT: &str =
+        "write http://host:port or https://host:port of its OTLP over HTTP, mostly port 4318";
+    let (uri, has_login) = http_address(text, HINT)?;
+    if has_login {
+        return Err(
+            "holds a user or password, which belongs into OTEL_EXPORTER_OTLP_HEADERS".to_owned(),
+        );
+    }
+    if uri.query().is_some() {
+        return Err(format!("goes on after ?, which says nothing here: {HINT}"));
+    }
+    Ok(())
+}
+
+/// The URL of a service, or nothing.
+pub(super) fn endpoint(text: &str) -> Result<(), String> {
+    const HINT: &str = "write http:// or https://, and a host";
+    let host = match text.split_once("://") {
+        Some(("http" | "https", host)) => host,
+        _ if text.is_empty() => return Ok(()),
+        _ => return Err(format!("is not an address: {HINT}")),
+    };
+    if host.is_empty() || host.starts_with('/') || text.contains(char::is_whitespace) {
+        return Err(format!("names no host: {HINT}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_key_sets() {
+        for good in [
+            "",
+            "https://login.example.com/.well-known/jwks.json",
+            "http://127.0.0.1:8080/keys?v=1",
+        ] {
+            assert_eq!(jwks_url(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "login.example.com/keys",
+            "ftp://a/keys",
+            "file:///keys.json",
+            "https://",
+            "https://u:p@a/keys",
+            "https://a/keys#1",
+            "/keys",
+        ] {
+            assert!(jwks_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_redis_lose_their_login_and_nothing_else() {
+        for (url, bare) in [
+            ("redis://user:pw@a:6380/2", "redis://a:6380/2"),
+            ("rediss://:pw@[::1]", "rediss://[::1]"),
+            ("redis://a", "redis://a"),
+        ] {
+            assert_eq!(without_login(url), bare);
+        }
+    }
+
+    #[test]
+    fn addresses_of_collectors() {
+        for good in ["", "http://127.0.0.1:4318", "https://otlp.example.com/v2/"] {
+            assert_eq!(otlp_endpoint(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "collector:4318",
+            "grpc://a",
+            "http://",
+            "http://u:p@a",
+            "http://a?b=1",
+            "/v1/traces",
+        ] {
+            assert!(otlp_endpoint(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_redis_are_refused_without_being_shown() {
+        for good in [
+            "redis://127.0.0.1",
+            "redis://user:p%40ss@[::1]:6380/2",
+            "rediss://a.example.com:6380, rediss://b.example.com:6380",
+        ] {
+            assert_eq!(redis_urls(good), Ok(()), "{good}");
+        }
+        for (bad, reason) in [
+            ("", "number 1 does not begin with redis://"),
+            ("hush@127.0.0.1:6379", "does not begin with redis://"),
+            ("redis://a,b:6379", "number 2 does not begin with"),
+            ("redis://", "names no host"),
+            ("redis://:hush@:6379", "cannot be read"),
+            ("redis://a:hush", "cannot be read"),
+            ("redis://a/hush", "no number of a database"),
+            ("rediss://a/#hush", "goes on after #"),
+            ("redis://a?hush=1", "goes on after #"),
+            ("redis://u:%ff@a", "names nothing"),
+            ("redis://0.0.0.0", "names nothing"),
+            (
+                "redis://:hush%0A@a",
+                "a password that begins or ends with white space",
+            ),
+            (
+                "redis://:%20hush@a",
+                "a password that begins or ends with white space",
+            ),
+            ("redis://:\"hush\"@a", "a password that is in quotes"),
+            ("redis://'hush':x@a", "a user that is in quotes"),
+        ] {
+            let error = redis_urls(bad).expect_err(bad);
+            assert!(
+                error.contains(reason) && !error.contains("hush"),
+                "{bad}: {error}"
+            );
+        }
+    }
+}
