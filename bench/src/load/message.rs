@@ -5,31 +5,19 @@
 //! received message is read by looking first where the digits were the last time.
 
 use super::error::LoadError;
-use super::protocol::{Envelope, Protocol};
+use super::protocol::{Destination, Envelope, NUMBER_BASE, Protocol};
 
 /// Added to the send time in nanoseconds. The sum has 16 digits for the first 100 days, and is below 2^53, so that a
 /// JavaScript plugin that parses and rewrites the payload keeps it exact.
 const TIME_BASE: u64 = 1_000_000_000_000_000;
 const TIME_DIGITS: usize = 16;
 
-/// Added to the sequence number. The sum has 10 digits for the first nine billion messages of a sender. It is also the ID
-/// of a message that has one, and fits into 32 bits for the first three billion.
-pub(super) const NUMBER_BASE: u64 = 1_000_000_000;
+/// The digits of a sequence number, to which [`NUMBER_BASE`] is added.
 const NUMBER_DIGITS: usize = 10;
 
 const TIME_KEY: &[u8] = b"\"t\":";
 const NUMBER_KEY: &[u8] = b"\"n\":";
 const SENDER_KEY: &[u8] = b"\"s\":";
-
-/// The destination of a message.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Destination<'a> {
-    /// One user.
-    User(&'a str),
-    /// One room. Messages carry the sender's index, because a receiver checks the order of each sender
-    /// separately.
-    Room { room: &'a str, sender: usize },
-}
 
 /// A message of fixed length whose send time, sequence number and ID are overwritten for each use.
 #[derive(Debug)]

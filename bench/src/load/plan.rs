@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::protocol::{Centrifuge, Protocol, Relay, Signalbox, SocketIo};
+use super::protocol::{Centrifuge, Protocol, Purpose, Relay, Signalbox, SocketIo};
 
 /// The kind of server behind the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -135,7 +135,12 @@ impl Plan {
         let path = &self.site(index).path;
         let separator = if path.contains('?') { '&' } else { '?' };
         let user = self.user(index);
-        let more = self.target.protocol().query(self, index);
+        let purpose = match self.mode {
+            Mode::Idle { .. } => Purpose::Idle,
+            Mode::Room { .. } => Purpose::Member(self.room()),
+            Mode::Pairs { .. } | Mode::Open { .. } => Purpose::Peer(self.user(index ^ 1)),
+        };
+        let more = self.target.protocol().query(&purpose);
         format!("{path}{separator}userId={user}{more}")
     }
 }

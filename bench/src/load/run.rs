@@ -12,10 +12,11 @@ use super::clock::now_ns;
 use super::connect::connect_all;
 use super::endpoint::{Behaviour, Endpoint, receive};
 use super::error::LoadError;
-use super::message::{Destination, Template};
+use super::message::Template;
 use super::pace;
 use super::plan::{Mode, Plan};
 use super::process::{Usage, usage};
+use super::protocol::Destination;
 use super::report::{Latency, Report};
 use super::tally::Tally;
 

@@ -10,13 +10,35 @@ mod socket_io;
 
 use std::fmt::Debug;
 
-use super::message::{Destination, NUMBER_BASE};
-use super::plan::Plan;
-
 pub(super) use centrifuge::Centrifuge;
 pub(super) use relay::Relay;
 pub(super) use signalbox::Signalbox;
 pub(super) use socket_io::SocketIo;
+
+/// Added to the sequence number. The sum has 10 digits for the first nine billion messages of a sender. It is also the ID
+/// of a message that has one, and fits into 32 bits for the first three billion.
+pub(super) const NUMBER_BASE: u64 = 1_000_000_000;
+
+/// The destination of a message.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Destination<'a> {
+    /// One user.
+    User(&'a str),
+    /// One room. Messages carry the sender's index, because a receiver checks the order of each sender
+    /// separately.
+    Room { room: &'a str, sender: usize },
+}
+
+/// The server's view of a connection before any message, for protocols that have it in the query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It receives and sends nothing.
+    Idle,
+    /// It is a member of this room.
+    Member(String),
+    /// It sends to this user.
+    Peer(String),
+}
 
 /// How the load generator talks to one kind of server. The user of a connection is in the query, as `userId`.
 pub(super) trait Protocol: Debug + Sync {
@@ -26,7 +48,7 @@ pub(super) trait Protocol: Debug + Sync {
     }
 
     /// Parameters of the query in addition to the user, each with a leading `&`.
-    fn query(&self, _plan: &Plan, _index: usize) -> String {
+    fn query(&self, _purpose: &Purpose) -> String {
         String::new()
     }
 

@@ -1,18 +1,17 @@
 //! The relays: the receiver or the room is in the query, and frames are forwarded unread.
 
-use super::{Destination, Envelope, Incoming, Protocol, Signalbox};
-use crate::load::plan::{Mode, Plan};
+use super::{Destination, Envelope, Incoming, Protocol, Purpose, Signalbox};
 
 /// `signalbox-bench relay`, with or without `--stock`.
 #[derive(Debug)]
 pub(in crate::load) struct Relay;
 
 impl Protocol for Relay {
-    fn query(&self, plan: &Plan, index: usize) -> String {
-        match plan.mode {
-            Mode::Idle { .. } => String::new(),
-            Mode::Room { .. } => format!("&room={}", plan.room()),
-            Mode::Pairs { .. } | Mode::Open { .. } => format!("&peer={}", plan.user(index ^ 1)),
+    fn query(&self, purpose: &Purpose) -> String {
+        match purpose {
+            Purpose::Idle => String::new(),
+            Purpose::Member(room) => format!("&room={room}"),
+            Purpose::Peer(user) => format!("&peer={user}"),
         }
     }
 
