@@ -30,7 +30,7 @@ func main() {
 	}
 }
 
-// run serves until the process is told to end.
+// run serves until the process receives SIGTERM or SIGINT.
 func run() error {
 	port := "0"
 	if len(os.Args) > 1 {
@@ -49,7 +49,7 @@ func run() error {
 	mux.Handle("/connection/websocket", identify(handler))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 
-	told, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	stopping, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
@@ -57,7 +57,7 @@ func run() error {
 	select {
 	case err := <-failed:
 		return fmt.Errorf("the listener failed: %w", err)
-	case <-told.Done():
+	case <-stopping.Done():
 	}
 	ending, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()

@@ -89,12 +89,12 @@ impl PluginManager {
         new: &Arc<PluginVersion>,
     ) -> Result<Option<HandedOver>, HandoverError> {
         loop {
-            let old = self.state().live_version(new.name());
+            let old = self.live().live_version(new.name()).cloned();
             let Some(old) = old.filter(|old| is_due(old, new)) else {
                 return Ok(None);
             };
             let handed_over = hand_over(&old, new).await?;
-            let live = self.state().live_version(new.name());
+            let live = self.live().live_version(new.name()).cloned();
             if handed_over.is_some() && live.is_some_and(|live| Arc::ptr_eq(&live, &old)) {
                 return Ok(handed_over);
             }

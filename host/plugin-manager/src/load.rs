@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use signalbox_config::PluginConfig;
 use signalbox_plugin_runtime::{
-    CompilePriority, CompiledCandidate, LoadError, PluginSlot, PluginVersion, Sha256, source,
+    CompilePriority, CompiledCandidate, LoadError, PluginVersion, Sha256, source,
 };
 use tracing::warn;
 
@@ -291,7 +291,7 @@ impl PluginManager {
 
     /// How much CPU time compiling this plugin may take.
     pub(super) fn compile_priority(&self, plugin: &str) -> CompilePriority {
-        match self.live().find(plugin).and_then(PluginSlot::version) {
+        match self.live().live_version(plugin) {
             Some(_) => CompilePriority::Beside,
             None => CompilePriority::Full,
         }

@@ -24,7 +24,7 @@ pub(super) struct Observed<'a> {
     pub(super) trigger: Trigger,
 }
 
-/// What to do about a plugin.
+/// The decision about a plugin.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Plan {
     /// The live version stays.

@@ -76,10 +76,7 @@ impl State {
     }
 
     pub(super) fn live_version(&self, plugin: &str) -> Option<Arc<PluginVersion>> {
-        self.live()
-            .find(plugin)
-            .and_then(PluginSlot::version)
-            .cloned()
+        self.live().live_version(plugin).cloned()
     }
 
     /// Replaces the live set.

@@ -135,6 +135,11 @@ impl PluginSet {
         })
     }
 
+    /// The live version of the plugin called `name`.
+    pub fn live_version(&self, name: &str) -> Option<&Arc<PluginVersion>> {
+        self.find(name)?.version()
+    }
+
     /// The plugin called `name`.
     pub fn find(&self, name: &str) -> Option<&PluginSlot> {
         self.slots.iter().find(|slot| slot.config.name == name)

@@ -125,25 +125,10 @@ impl Drop for ConnectionSlot {
 
 #[cfg(test)]
 mod tests {
-    use signalbox_protocol::ClientInfo;
     use tokio::time::Instant;
 
     use super::*;
-
-    fn table() -> Arc<LocalTable> {
-        Arc::new(LocalTable::new(1 << 20, Arc::default()))
-    }
-
-    fn connection(user: &str) -> Arc<Connection> {
-        let client = ClientInfo {
-            connection: format!("c-{user}"),
-            user: user.to_owned(),
-            claims: "{}".to_owned(),
-            address: "127.0.0.1:1".to_owned(),
-            connected_at_ms: 0,
-        };
-        Arc::new(Connection::new(client, true))
-    }
+    use crate::table::tests::{connection, table};
 
     const LIMITS: SlotLimits = SlotLimits {
         per_user: 2,

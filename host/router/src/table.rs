@@ -286,16 +286,16 @@ impl LocalNode for LocalTable {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use signalbox_protocol::{ClientInfo, CloseCode};
 
     use super::*;
 
-    fn table() -> Arc<LocalTable> {
+    pub(crate) fn table() -> Arc<LocalTable> {
         Arc::new(LocalTable::new(1 << 20, Arc::default()))
     }
 
-    fn connection(user: &str) -> Arc<Connection> {
+    pub(crate) fn connection(user: &str) -> Arc<Connection> {
         let client = ClientInfo {
             connection: format!("c-{user}"),
             user: user.to_owned(),

@@ -100,7 +100,7 @@ async fn a_node_that_dies_is_offline_within_a_lease_and_its_routes_are_taken_out
     })
     .await;
     doomed.kill();
-    // In the meantime, the sender is told to retry: nothing was delivered, and nobody knows yet how long this lasts.
+    // Until then the sender gets a retryable error: nothing was delivered.
     until(
         "the sender is told that the user is offline",
         async || match ann.ask("bob", 1).await {

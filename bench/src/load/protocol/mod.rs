@@ -79,14 +79,14 @@ pub(super) trait Protocol: Debug + Sync {
         false
     }
 
-    /// What is around the payload of a message. With `acks` the message asks for a confirmation.
+    /// The text around the payload of a message. With `acks` the message asks for a confirmation.
     fn envelope(&self, destination: Destination<'_>, acks: bool) -> Envelope;
 
     /// The meaning of a text that is no message of ours.
     fn classify(&self, text: &[u8]) -> Incoming;
 }
 
-/// What is around the payload of a message.
+/// The text around the payload of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Envelope {
     /// Everything before the payload.

@@ -23,7 +23,7 @@ pub(super) enum Measure {
 }
 
 impl Measure {
-    /// What is read from the runs of a case.
+    /// The quantities that are read from the runs of a case.
     pub(super) fn of(case: Case) -> &'static [Self] {
         match case {
             Case::IdleMemory => &[Self::Memory],

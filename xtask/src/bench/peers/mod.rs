@@ -251,7 +251,7 @@ fn run_one(
     load::run(bench, &entry.start(bench)?, &options)
 }
 
-/// What a reader of the figures must know.
+/// The notes for readers of the figures.
 struct Comparison {
     machine: Machine,
     versions: Vec<(Server, String)>,

@@ -24,7 +24,7 @@ pub(super) struct Program {
     version: &'static str,
     /// The lowest major version; 0 for any.
     major_min: u32,
-    /// What to do if it is missing.
+    /// Instructions for the user if it is missing.
     install: &'static str,
 }
 
