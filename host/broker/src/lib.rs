@@ -12,7 +12,7 @@ mod users;
 
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, Ready};
 pub use memory::{MemoryBroker, MemoryHub};
 pub use redis::RedisBroker;
 use signalbox_protocol::Frame;
@@ -50,6 +50,10 @@ pub trait LocalNode: Send + Sync {
     fn list(&self, user: &str) -> Vec<ConnectionReport>;
 }
 
+/// The number of nodes that a frame was published to: at once, or once it has been sent.
+pub type Publication<'a> =
+    Either<Ready<Result<usize, BrokerError>>, BoxFuture<'a, Result<usize, BrokerError>>>;
+
 /// The other nodes, as one node sees them.
 pub trait Broker: Send + Sync {
     /// Publishes `frame` to every other node that holds `target`, and returns the number of those nodes. The frame names its
@@ -66,7 +70,7 @@ pub trait Broker: Send + Sync {
         frame: &'a Frame,
         here: bool,
         trace: Trace<'a>,
-    ) -> BoxFuture<'a, Result<usize, BrokerError>>;
+    ) -> Publication<'a>;
 
     /// `Some` if `user` is connected here and frames for them that this node published may still be on their way from the
     /// user's previous node. A frame that is delivered here before the future completes may overtake those.

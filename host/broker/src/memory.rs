@@ -7,11 +7,16 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{
+    FutureExt,
+    future::{self, BoxFuture},
+};
 use signalbox_protocol::Frame;
 use signalbox_telemetry::trace::Trace;
 
-use super::{Broker, BrokerError, LocalNode, NodeReport, Target, UserAnswer, UserRequest};
+use super::{
+    Broker, BrokerError, LocalNode, NodeReport, Publication, Target, UserAnswer, UserRequest,
+};
 
 /// Connects the nodes of one process.
 #[derive(Default)]
@@ -110,8 +115,8 @@ impl Broker for MemoryBroker {
         frame: &'a Frame,
         _: bool,
         _: Trace<'a>,
-    ) -> BoxFuture<'a, Result<usize, BrokerError>> {
-        std::future::ready(Ok(self.publish_now(target, frame))).boxed()
+    ) -> Publication<'a> {
+        future::ready(Ok(self.publish_now(target, frame))).left_future()
     }
 
     /// Nothing is ever on its way: a frame is delivered when it is published.
@@ -124,7 +129,7 @@ impl Broker for MemoryBroker {
         user: &'a str,
         request: &'a UserRequest,
     ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>> {
-        std::future::ready(Ok(self.ask_now(user, request))).boxed()
+        future::ready(Ok(self.ask_now(user, request))).boxed()
     }
 
     fn user_changed(&self, user: &str) {
@@ -140,25 +145,25 @@ impl Broker for MemoryBroker {
     }
 
     fn user_settled<'a>(&'a self, _: &'a str) -> BoxFuture<'a, ()> {
-        std::future::ready(()).boxed()
+        future::ready(()).boxed()
     }
 
     fn room_settled<'a>(&'a self, _: &'a str) -> BoxFuture<'a, ()> {
-        std::future::ready(()).boxed()
+        future::ready(()).boxed()
     }
 
     fn nodes(&self) -> BoxFuture<'_, Result<Vec<String>, BrokerError>> {
         let nodes = self.hub.nodes.load();
         let mut ids: Vec<String> = nodes.iter().map(|member| member.id.clone()).collect();
         ids.sort();
-        std::future::ready(Ok(ids)).boxed()
+        future::ready(Ok(ids)).boxed()
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
         let member = |member: &Member| member.id == self.own.id;
         let present = self.hub.nodes.load().iter().any(member);
         let gone = || BrokerError::Unavailable("this node has left the cluster".to_owned());
-        std::future::ready(present.then_some(()).ok_or_else(gone)).boxed()
+        future::ready(present.then_some(()).ok_or_else(gone)).boxed()
     }
 
     fn leave(&self, _: Duration) -> BoxFuture<'_, ()> {
@@ -166,6 +171,6 @@ impl Broker for MemoryBroker {
             let others = nodes.iter().filter(|member| member.id != self.own.id);
             others.cloned().collect::<Vec<_>>()
         });
-        std::future::ready(()).boxed()
+        future::ready(()).boxed()
     }
 }

@@ -1,27 +1,17 @@
 //! The node's only wasmtime engine, its clock, and the lane for slow calls.
 //!
-//! Guests are interrupted by *epochs*: compiled code checks a counter that [`Ticker`] advances once a millisecond. A
+//! Guests are interrupted by *epochs*: compiled code checks a counter that [`Clock`] advances once a millisecond. A
 //! call that sees it advance and has used its thread for a tick stops where it is and yields the thread to other tasks;
 //! it continues in the [slow lane](super::slow_lane), which has half as many threads as there are processors. So a guest
 //! that loops delays others by two ticks at most, and a call that ends sooner pays nothing.
 
-use std::{
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, Thread},
-};
+use std::{sync::Arc, thread};
 
-use signalbox_telemetry::{metrics::Metrics, supervise};
+use signalbox_telemetry::metrics::Metrics;
 use tracing::warn;
-use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::{cpu::TICK, limits::TABLE_ELEMENTS_MAX, slow_lane::SlowLane};
-
-/// Ticks without a call after which the clock stops. This is longer than any one call may take (60 s), so that the
-/// clock never stops during a call.
-const PARK_AFTER_TICKS: u32 = 90_000;
+use super::{clock::Clock, limits::TABLE_ELEMENTS_MAX, slow_lane::SlowLane};
 
 /// The most component instances at a time, over all plugins and their versions.
 const INSTANCES_MAX: u32 = 400;
@@ -50,7 +40,7 @@ const FIBER_STACK_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub(super) struct PluginEngine {
     wasm: Engine,
-    ticker: Arc<Ticker>,
+    clock: Arc<Clock>,
     slow_lane: Arc<SlowLane>,
     lanes: usize,
 }
@@ -63,12 +53,12 @@ impl PluginEngine {
     pub(super) fn new(metrics: &Arc<Metrics>) -> Result<Self, EngineError> {
         let wasm = engine()?;
         let no_thread = |error: std::io::Error| EngineError(error.to_string());
-        let ticker = Ticker::start(wasm.weak(), PARK_AFTER_TICKS, metrics).map_err(no_thread)?;
+        let clock = Clock::start(wasm.weak(), metrics).map_err(no_thread)?;
         let lanes = (thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
         Ok(Self {
             wasm,
-            ticker,
-            slow_lane: Arc::new(SlowLane::start(lanes, metrics).map_err(no_thread)?),
+            slow_lane: Arc::new(SlowLane::start(lanes, &clock, metrics).map_err(no_thread)?),
+            clock,
             lanes,
         })
     }
@@ -88,10 +78,9 @@ impl PluginEngine {
         self.lanes
     }
 
-    /// Keeps the clock running. Must be called before each call into guest code, which could not be stopped without
-    /// ticks.
-    pub(super) fn wind_up(&self) {
-        self.ticker.wind_up();
+    /// The clock, which must run while guest code does.
+    pub(super) fn clock(&self) -> &Arc<Clock> {
+        &self.clock
     }
 }
 
@@ -168,89 +157,6 @@ fn common() -> Config {
     config
 }
 
-/// Advances the epoch while plugins are called, and sleeps otherwise.
-struct Ticker {
-    called: AtomicBool,
-    parked: AtomicBool,
-    thread: Thread,
-}
-
-impl Ticker {
-    fn start(
-        engine: EngineWeak,
-        park_after_ticks: u32,
-        metrics: &Arc<Metrics>,
-    ) -> std::io::Result<Arc<Self>> {
-        let (hand_over, take_over) = std::sync::mpsc::sync_channel::<Weak<Self>>(1);
-        let metrics = metrics.clone();
-        let tick = move || {
-            if let Ok(ticker) = take_over.recv() {
-                supervise::on_this_thread("clock of plugins", &metrics, || {
-                    run(&ticker, &engine, park_after_ticks);
-                });
-            }
-        };
-        let thread = thread::Builder::new()
-            .name("plugin-epochs".to_owned())
-            .spawn(tick)?;
-        let ticker = Arc::new(Self {
-            called: AtomicBool::new(false),
-            parked: AtomicBool::new(false),
-            thread: thread.thread().clone(),
-        });
-        // The thread waits for exactly this; it cannot be gone.
-        let _ = hand_over.send(Arc::downgrade(&ticker));
-        Ok(ticker)
-    }
-
-    fn wind_up(&self) {
-        if self.called.load(Ordering::Relaxed) {
-            return;
-        }
-        self.called.store(true, Ordering::SeqCst);
-        if self.parked.load(Ordering::SeqCst) {
-            self.thread.unpark();
-        }
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        self.thread.unpark();
-    }
-}
-
-/// Ticks until the engine is gone.
-fn run(handle: &Weak<Ticker>, engine: &EngineWeak, park_after_ticks: u32) {
-    let mut silent = 0;
-    loop {
-        thread::sleep(TICK);
-        let (Some(ticker), Some(engine)) = (handle.upgrade(), engine.upgrade()) else {
-            return;
-        };
-        engine.increment_epoch();
-        silent = if ticker.called.swap(false, Ordering::SeqCst) {
-            0
-        } else {
-            silent + 1
-        };
-        if silent < park_after_ticks {
-            continue;
-        }
-        ticker.parked.store(true, Ordering::SeqCst);
-        // A call that began before the line above is seen here; a later call sees `parked`.
-        let called = ticker.called.load(Ordering::SeqCst);
-        drop((ticker, engine));
-        if !called {
-            thread::park();
-        }
-        if let Some(ticker) = handle.upgrade() {
-            ticker.parked.store(false, Ordering::SeqCst);
-        }
-        silent = 0;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,29 +169,13 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_stops_where_nothing_is_called_and_goes_on_with_the_next_call() {
-        let engine = Engine::new(&pooling()).unwrap();
-        let ticker = Ticker::start(engine.weak(), 3, &Arc::default()).unwrap();
-        for _ in 0..3 {
-            while !ticker.parked.load(Ordering::SeqCst) {
-                thread::yield_now();
-            }
-            ticker.wind_up();
-            // Only a tick clears it.
-            while ticker.called.load(Ordering::SeqCst) {
-                thread::yield_now();
-            }
-        }
-    }
-
-    #[test]
     fn the_clock_thread_ends_with_the_engine() {
         let engine = PluginEngine::new(&Arc::default()).unwrap();
-        let ticker = Arc::downgrade(&engine.ticker);
-        engine.wind_up();
+        let clock = Arc::downgrade(engine.clock());
+        drop(engine.clock().run());
         drop(engine);
-        // The thread holds the ticker for an instant at a time.
-        while ticker.upgrade().is_some() {
+        // The thread holds the clock for an instant at a time.
+        while clock.upgrade().is_some() {
             thread::yield_now();
         }
     }

@@ -105,7 +105,6 @@ impl HostState {
         // Without a deadline the first call would trap.
         store.set_epoch_deadline(1);
         let state = store.data_mut();
-        state.shared.engine.wind_up();
         state.client = client;
         state.store_calls_left = state.shared.limits.store_calls_max;
         // The remaining fifth is for the guest to answer in.

@@ -200,6 +200,7 @@ impl Instance {
             let instance = component.instantiate_async(&mut store).await?;
             Ok::<_, wasmtime::Error>((store, instance))
         };
+        let _ticking = shared.engine.clock().run();
         let (deadline, lane) = (began + budget.wall, shared.engine.slow_lane());
         let instance =
             run_with_deadline(deadline, &meter, lane, &shared.lane, Box::pin(instance)).await;
@@ -260,6 +261,7 @@ impl Instance {
         } = self;
         let call = Box::pin(call(guest));
         async move {
+            let _ticking = shared.engine.clock().run();
             let lane = shared.engine.slow_lane();
             let ended = run_with_deadline(deadline, &meter, lane, &shared.lane, call).await;
             let answered = ended.and_then(|(guest, answer)| Ok((guest, answer?)));

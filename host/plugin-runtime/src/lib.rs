@@ -17,6 +17,7 @@ mod cache;
 mod call;
 mod call_error;
 mod call_window;
+mod clock;
 mod compile;
 mod cpu;
 mod engine;

@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{call_error::CallError, cpu::CpuMeter};
+use super::{call_error::CallError, clock::Clock, cpu::CpuMeter};
 
 /// The nice value of the threads. If all processors are busy, each gets about a third of the CPU time of a serving
 /// thread, so that slow calls are not starved either.
@@ -38,14 +38,19 @@ type Job = Box<dyn FnOnce() + Send>;
 /// The threads of the slow lane. They end when this value is dropped.
 pub(super) struct SlowLane {
     jobs: mpsc::Sender<Job>,
+    clock: Arc<Clock>,
 }
 
 impl SlowLane {
-    /// Starts `threads` threads.
+    /// Starts `threads` threads. `clock` interrupts the calls.
     ///
     /// # Errors
     /// Returns the system's error if it cannot create them.
-    pub(super) fn start(threads: usize, metrics: &Arc<Metrics>) -> std::io::Result<Self> {
+    pub(super) fn start(
+        threads: usize,
+        clock: &Arc<Clock>,
+        metrics: &Arc<Metrics>,
+    ) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..threads {
@@ -57,7 +62,8 @@ impl SlowLane {
                 .name("plugin-slow".to_owned())
                 .spawn(serve)?;
         }
-        Ok(Self { jobs })
+        let clock = clock.clone();
+        Ok(Self { jobs, clock })
     }
 
     /// Runs `call` on one of the threads until it ends or waits for the host. Calls run in the order of their arrival.
@@ -72,11 +78,13 @@ impl SlowLane {
     ) -> Result<CallProgress<R>, CallError> {
         let (reply, answer) = oneshot::channel();
         let (runtime, meter) = (Handle::current(), meter.clone());
+        // The job keeps the clock running: its caller may go away first.
+        let ticking = self.clock.run_for_job();
         let job = move || {
             // The caller may be gone by now.
             if !meter.is_given_up() {
                 let stretch = run(&runtime, call, &meter);
-                drop(place);
+                drop((place, ticking));
                 let _ = reply.send(stretch);
             }
         };
@@ -200,11 +208,18 @@ mod tests {
     use std::time::Duration;
 
     use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+    use wasmtime::Engine;
 
     use super::*;
     use crate::{call_error::Stopped, cpu::InterruptAction};
 
     const BUDGET: Duration = Duration::from_secs(60);
+
+    fn lane() -> SlowLane {
+        let metrics = Arc::default();
+        let clock = Clock::start(Engine::default().weak(), &metrics).unwrap();
+        SlowLane::start(1, &clock, &metrics).unwrap()
+    }
 
     /// A plugin's room for one call in the lane.
     fn own() -> Arc<Semaphore> {
@@ -232,7 +247,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_had_its_turn_goes_on_in_the_lane_and_comes_back_to_wait() {
-        let lane = SlowLane::start(1, &Arc::default()).unwrap();
+        let lane = lane();
         let meter = Arc::<CpuMeter>::default();
         let mine = meter.clone();
         let (open, gate) = oneshot::channel();
@@ -262,7 +277,7 @@ mod tests {
 
     #[tokio::test]
     async fn calls_of_one_plugin_queue_among_themselves_and_others_go_before_them() {
-        let lane = SlowLane::start(1, &Arc::default()).unwrap();
+        let lane = lane();
         let (busy, other) = (own(), own());
         let (ended, mut order) = unbounded_channel();
         let (open, gate) = std::sync::mpsc::channel::<()>();
@@ -303,7 +318,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_is_late_is_stopped_and_the_thread_serves_the_next() {
-        let lane = SlowLane::start(1, &Arc::default()).unwrap();
+        let lane = lane();
         let (meter, own) = (Arc::<CpuMeter>::default(), own());
         let mine = meter.clone();
         let (told, stopped) = oneshot::channel();
@@ -328,7 +343,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_of_the_host_costs_that_call_alone() {
-        let lane = SlowLane::start(1, &Arc::default()).unwrap();
+        let lane = lane();
         let own = own();
         for panics in [true, false] {
             let meter = Arc::<CpuMeter>::default();

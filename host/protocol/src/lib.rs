@@ -15,6 +15,7 @@ pub mod json;
 pub mod names;
 pub mod outbound;
 pub mod published;
+mod timestamp;
 
 pub use codes::{CloseCode, ErrorCode};
 pub use destination::Destination;

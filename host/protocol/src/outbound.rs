@@ -1,14 +1,11 @@
 //! Encodes the frames that the server sends.
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use tungstenite::Utf8Bytes;
 
-use super::ErrorCode;
+use super::{ErrorCode, timestamp};
 
 /// A text frame, encoded once and shared by all its receivers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,12 +74,9 @@ impl Delivery<'_> {
         push_json_string(&mut text, self.receiver);
         text.push_str(r#","senderId":"#);
         push_json_string(&mut text, self.sender);
-        // Writing into a String cannot fail.
-        let _ = write!(
-            text,
-            r#","timestamp":"{}""#,
-            humantime::format_rfc3339_micros(self.timestamp)
-        );
+        text.push_str(r#","timestamp":""#);
+        timestamp::push(&mut text, self.timestamp);
+        text.push('"');
         if let Some(room) = self.room {
             text.push_str(r#","room":"#);
             push_json_string(&mut text, room);
@@ -137,11 +131,14 @@ pub fn ack(id: &str, message_id: &str, status: AckStatus, plugins: Option<&[Seen
     push_json_string(&mut text, id);
     text.push_str(r#","messageId":"#);
     push_json_string(&mut text, message_id);
-    let _ = write!(text, r#","status":"{}""#, status.as_str());
+    text.push_str(r#","status":""#);
+    text.push_str(status.as_str());
+    text.push('"');
     if let Some(plugins) = plugins {
         // Cannot fail: it contains only texts.
         let plugins = serde_json::to_string(plugins).unwrap_or_default();
-        let _ = write!(text, r#","plugins":{plugins}"#);
+        text.push_str(r#","plugins":"#);
+        text.push_str(&plugins);
     }
     text.push_str("}}");
     text.into()

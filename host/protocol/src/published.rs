@@ -71,9 +71,7 @@ pub fn normalise(text: &str, now: SystemTime) -> Result<Published<'_>, Malformed
         short,
         "its `messageId` is not a text of at most 64 bytes",
     )?;
-    let now = timestamp
-        .is_none()
-        .then(|| humantime::format_rfc3339_micros(now).to_string());
+    let now = timestamp.is_none().then(|| super::timestamp::text(now));
     let pieces = Pieces {
         event_type: &event_type,
         payload: fields.payload.map_or("null", RawValue::get),

@@ -9,7 +9,7 @@ use std::{
 use futures_util::{
     SinkExt, StreamExt,
     future::join_all,
-    stream::{SplitSink, SplitStream},
+    stream::{self, SplitSink, SplitStream},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -75,14 +75,15 @@ impl Nodes {
         reasons
     }
 
-    /// Connects a client for each of `users`, with the nodes in turn.
+    /// Connects a client for each of `users`, with the nodes in turn. Only some of them connect at a time: a node does not
+    /// wait for a handshake that takes long.
     pub(crate) async fn peers(&self, users: &[String]) -> Vec<Peer> {
         let nodes = self.nodes.iter().cycle();
         let connecting = users
             .iter()
             .zip(nodes)
             .map(|(user, node)| Peer::connect(node, user));
-        join_all(connecting).await
+        stream::iter(connecting).buffered(50).collect().await
     }
 }
 

@@ -74,7 +74,9 @@ use self::{
     routes::RouteWriter,
     subscriber::SubscriptionDrain,
 };
-use super::{Broker, BrokerError, LocalNode, NodeReport, Target, UserAnswer, UserRequest};
+use super::{
+    Broker, BrokerError, LocalNode, NodeReport, Publication, Target, UserAnswer, UserRequest,
+};
 
 /// The share of the time for leaving in which this node's routes are removed. Routes that are left behind are found dead by
 /// the missing lease.
@@ -257,7 +259,7 @@ impl Broker for RedisBroker {
         frame: &'a Frame,
         here: bool,
         trace: Trace<'a>,
-    ) -> BoxFuture<'a, Result<usize, BrokerError>> {
+    ) -> Publication<'a> {
         async move {
             let name = match target {
                 Target::User(user) => RouteName::User(user),
@@ -267,6 +269,7 @@ impl Broker for RedisBroker {
             self.publish_to(name, frame, here, trace).await
         }
         .boxed()
+        .right_future()
     }
 
     fn catch_up<'a>(&'a self, user: &'a str) -> Option<BoxFuture<'a, ()>> {

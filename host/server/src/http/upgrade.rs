@@ -56,7 +56,7 @@ pub(super) async fn upgrade(
         accept_key,
         permits,
     } = admitted;
-    let client = client(services.ids.next(), &identity, address);
+    let client = client(services.ids.next().to_string(), &identity, address);
     let traces_plugins = identity.v1 && may_trace_plugins(services, request.uri().query());
     let connection = Connection::new(client, identity.v1).tracing_plugins(traces_plugins);
     let connection = Arc::new(connection);

@@ -67,7 +67,7 @@ pub(super) async fn frame(
             "signalbox.connection",
             connection.client().connection.clone(),
         );
-        span.set("messaging.message.id", message_id.clone());
+        span.set("messaging.message.id", message_id.to_string());
     }
     // Boxed: otherwise every idle connection would keep the memory for it.
     let wants_seen = envelope.id.is_some() && connection.traces_plugins();

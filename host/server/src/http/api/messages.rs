@@ -61,7 +61,7 @@ pub(super) async fn post(
     let span = state.services.tracer.begin_for(parent(&headers), "post");
     if let Some(span) = &span {
         span.set("signalbox.type", message.event_type.to_string());
-        span.set("messaging.message.id", message_id.clone());
+        span.set("messaging.message.id", message_id.to_string());
     }
     let posted = Posted {
         trace: span.as_ref(),
