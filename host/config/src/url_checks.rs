@@ -1,5 +1,9 @@
 //! Checks of URLs: of key sets, Redis, collectors and other services. An error states the reason without the text.
 
+#[cfg(feature = "redis")]
+mod redis_url;
+#[cfg(not(feature = "redis"))]
+#[path = "url_checks/any_redis_url.rs"]
 mod redis_url;
 
 /// The URL of a JWKS, or nothing.

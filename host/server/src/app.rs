@@ -78,6 +78,7 @@ pub enum StartError {
     #[error(transparent)]
     Auth(#[from] AuthSetupError),
     /// Redis is configured in a way that cannot work.
+    #[cfg(feature = "redis")]
     #[error(transparent)]
     Redis(#[from] signalbox_redis_client::EndpointError),
     /// Spans cannot be exported.

@@ -2,6 +2,10 @@
 //! plugin versions are live.
 
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(not(feature = "redis"))]
+#[path = "broker_kind/no_redis.rs"]
 mod redis;
 
 use std::sync::Arc;
@@ -41,7 +45,8 @@ pub(super) trait BrokerKind: Send + Sync {
 /// The kind that is configured.
 ///
 /// # Errors
-/// Returns [`StartError::Redis`] if its configuration cannot work.
+/// Returns [`StartError::Redis`] if its configuration cannot work, and [`StartError::NotBuiltIn`] if this build does not
+/// have it.
 pub(super) fn configured(config: &BrokerConfig) -> Result<Arc<dyn BrokerKind>, StartError> {
     match config {
         BrokerConfig::Memory => Ok(Arc::new(MemoryKind)),
