@@ -35,7 +35,8 @@
 //! - [`plugin`]: loads, runs and replaces plugins
 //! - [`router`]: messages to the connections of this node
 //! - [`broker`]: messages between nodes
-//! - [`auth`], `cloudwatch` (a cargo feature, on by default), [`redis_client`], [`websocket`]
+//! - [`auth`], [`websocket`], `cloudwatch` (a cargo feature, on by default), `redis_client` (part of the cargo feature
+//!   `redis`, on by default)
 //! - [`logging`], [`metrics`], [`trace`], [`supervise`]
 //! - [`config`]: the configuration
 //! - [`protocol`]: frames and names
@@ -48,6 +49,7 @@ pub use signalbox_cluster_rollout as cluster_rollout;
 pub use signalbox_config as config;
 pub use signalbox_pipeline as pipeline;
 pub use signalbox_protocol as protocol;
+#[cfg(feature = "redis")]
 pub use signalbox_redis_client as redis_client;
 pub use signalbox_router as router;
 pub use signalbox_server::{Listeners, Server, ServerBuilder, Source, StartError};

@@ -4,9 +4,11 @@
 //! node gives them to its [`LocalNode`]. A connection on the sender's own node never gets a message through the
 //! broker, so each connection has one path and order holds on it.
 //!
-//! The comments on [`Broker`] are the contract; `tests/it/broker/mod.rs` is the test suite for every implementation.
+//! The comments on [`Broker`] are the contract; `tests/it/broker/mod.rs` is the test suite for every implementation. The one
+//! that goes through Redis, `RedisBroker`, needs the cargo feature `redis`.
 
 mod memory;
+#[cfg(feature = "redis")]
 mod redis;
 mod users;
 
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Either, Ready};
 pub use memory::{MemoryBroker, MemoryHub};
+#[cfg(feature = "redis")]
 pub use redis::RedisBroker;
 use signalbox_protocol::Frame;
 use signalbox_telemetry::trace::Trace;

@@ -1,180 +1,19 @@
 //! Keeps the nodes of a cluster on the same plugin versions.
 //!
-//! The versions that the cluster runs are in Redis, in the [`decision_log`] that every node reads once a second: for each plugin
-//! one decision, with a number that only grows. A node that finds a decision it has not followed yet fetches the
-//! component ([`components`]), admits it like any other and goes live with it, so nodes that were away, or join later,
-//! catch up by themselves. Until then the node is not ready. A decision counts only if a holder of `admin.key` wrote it
-//! ([`seal`]): write access to Redis is not enough.
-//!
-//! A swap on all nodes ([`ClusterRollout::push`]) is a proposal in the same log: every node tries the component alongside the
-//! live version and answers ([`reconciler`], [`applier`]); the proposing node waits for the answers and decides, by one
-//! script ([`coordinator`]). From then on the decision stands, whatever happens to the proposing node. Before that,
-//! nothing has happened: a proposal that nobody renews expires after [`decision_log::LEASE`]. If Redis loses its data,
-//! the nodes that followed the highest decision write it again.
+//! [`ClusterRollout`] is the cluster, as one node sees it. A node that is alone carries out everything by itself. Nodes that
+//! meet at Redis decide together, which is the module `shared`; a build without the cargo feature `redis` leaves that out.
 
-mod applier;
-mod components;
-mod coordinator;
-mod decision_log;
-mod log_text;
+mod alone;
 mod node_answer;
-mod reconciler;
-mod seal;
+mod push;
+mod rollout;
+#[cfg(feature = "redis")]
+mod shared;
 mod sync_status;
-mod texts;
-mod trust;
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
-
-pub use coordinator::{ClusterPush, ClusterPushError, DecidedSwap, Released};
-use futures_util::FutureExt;
 pub use node_answer::{NodeAnswer, NodeOutcome};
-pub use seal::AdminKey;
-use signalbox_broker::Broker;
-use signalbox_plugin_manager::PluginManager;
-use signalbox_redis_client::Commands;
-use signalbox_telemetry::{metrics::Metrics, supervise};
+pub use push::{ClusterPush, ClusterPushError, DecidedSwap, Released};
+pub use rollout::{ClusterRollout, FileBytesMax};
+#[cfg(feature = "redis")]
+pub use shared::{AdminKey, ClusterLink};
 pub use sync_status::PluginSyncStatus;
-use tokio::task::AbortHandle;
-
-use self::{
-    applier::Applier, components::ComponentStore, decision_log::DecisionLog,
-    reconciler::Reconciler, seal::Seals, sync_status::SyncStatus,
-};
-
-/// Returns the current `limits.plugin_file_bytes_max`.
-pub type FileBytesMax = Arc<dyn Fn() -> usize + Send + Sync>;
-
-/// The parts that the nodes of a cluster share.
-pub struct ClusterLink<'a> {
-    /// Knows which nodes are alive.
-    pub broker: Arc<dyn Broker>,
-    /// The link to Redis.
-    pub commands: Commands,
-    /// The prefix of all keys in Redis.
-    pub prefix: &'a str,
-    /// The key that decisions are signed with.
-    pub admin_key: AdminKey,
-}
-
-/// The cluster, as one node sees it.
-pub struct ClusterRollout {
-    node: Arc<str>,
-    manager: Arc<PluginManager>,
-    bytes_max: FileBytesMax,
-    /// `None` if this node is the whole cluster.
-    shared: Option<ClusterState>,
-}
-
-/// The state of a node that may not be alone.
-struct ClusterState {
-    decision_log: Arc<DecisionLog>,
-    components: Arc<ComponentStore>,
-    broker: Arc<dyn Broker>,
-    sync_status: Arc<SyncStatus>,
-    seals: Arc<Seals>,
-    proposals: AtomicU64,
-    reconciler: AbortHandle,
-}
-
-impl Drop for ClusterState {
-    fn drop(&mut self) {
-        self.reconciler.abort();
-    }
-}
-
-impl ClusterRollout {
-    /// A cluster of the node `node` alone.
-    pub fn alone(node: &str, manager: Arc<PluginManager>, bytes_max: FileBytesMax) -> Self {
-        Self {
-            node: node.into(),
-            manager,
-            bytes_max,
-            shared: None,
-        }
-    }
-
-    /// Joins the nodes that share the Redis in `meet`, as `node`: an ID that no other boot of any node has. The
-    /// plugins' files should have been loaded before: the cluster's decisions replace their versions. `bytes_max`
-    /// limits the size of components that are fetched.
-    pub fn join(
-        node: &str,
-        manager: Arc<PluginManager>,
-        meet: ClusterLink<'_>,
-        metrics: &Arc<Metrics>,
-        bytes_max: FileBytesMax,
-    ) -> Self {
-        let node = Arc::<str>::from(node);
-        let ClusterLink {
-            broker,
-            commands,
-            prefix,
-            admin_key,
-        } = meet;
-        let seals = Arc::new(Seals::new(admin_key, prefix));
-        let decision_log = Arc::new(DecisionLog::new(commands.clone(), prefix, seals.clone()));
-        let components = Arc::new(ComponentStore::new(commands, prefix));
-        let sync_status = Arc::<SyncStatus>::default();
-        let applier = Applier {
-            node: node.clone(),
-            manager: manager.clone(),
-            decision_log: decision_log.clone(),
-            components: components.clone(),
-            bytes_max: bytes_max.clone(),
-        };
-        let reconciler = Reconciler::new(applier, sync_status.clone());
-        let reconciler =
-            supervise::spawn("cluster reconciler", metrics, reconciler, |reconciler| {
-                reconciler.run().boxed()
-            });
-        Self {
-            node,
-            manager,
-            bytes_max,
-            shared: Some(ClusterState {
-                decision_log,
-                components,
-                broker,
-                sync_status,
-                seals,
-                proposals: AtomicU64::new(0),
-                reconciler: reconciler.abort_handle(),
-            }),
-        }
-    }
-
-    /// This node's state with regard to the cluster's decision about each plugin.
-    pub fn sync_status(&self) -> BTreeMap<String, PluginSyncStatus> {
-        let shared = self.shared.as_ref();
-        shared.map_or_else(BTreeMap::new, |shared| shared.sync_status.plugins())
-    }
-
-    /// Checks whether this node runs what the cluster decided, as of the last read.
-    ///
-    /// # Errors
-    /// Returns, in words, why it does not, or why that is unknown.
-    pub fn check(&self) -> Result<(), String> {
-        self.shared
-            .as_ref()
-            .map_or(Ok(()), |shared| shared.sync_status.check())
-    }
-}
-
-impl ClusterState {
-    fn next_id(&self, node: &str) -> String {
-        let number = self.proposals.fetch_add(1, Ordering::Relaxed);
-        format!("{node}-{number}")
-    }
-}
-
-/// A duration in milliseconds, as Redis takes it.
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}

@@ -72,5 +72,7 @@ pub use sample::{SampleCall, sample_calls};
 pub use set::{PluginSet, PluginSlot};
 pub use sha256::{NotADigest, Sha256, hex};
 pub use stats::{LastError, VersionStats, quantile_ms};
-pub use store::{ENTRY_BYTES, MemoryStore, PluginStore, RedisStore, StoreEntry, StoreError};
+#[cfg(feature = "redis")]
+pub use store::RedisStore;
+pub use store::{ENTRY_BYTES, MemoryStore, PluginStore, StoreEntry, StoreError};
 pub use version::PluginVersion;

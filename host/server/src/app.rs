@@ -1,5 +1,6 @@
 //! Assembles the parts, runs them, and shuts them down in order.
 
+mod broker_kind;
 mod features;
 mod metrics_push;
 mod reload;
@@ -16,12 +17,10 @@ use std::{
 
 use futures_util::FutureExt;
 use signalbox_auth::{AuthSetupError, Authenticator};
-use signalbox_broker::{Broker, MemoryBroker, MemoryHub, RedisBroker};
-use signalbox_cluster_rollout::{ClusterLink, ClusterRollout};
-use signalbox_config::{AuthConfig, BrokerConfig, Config, Environment};
+use signalbox_cluster_rollout::ClusterRollout;
+use signalbox_config::{AuthConfig, Config, Environment};
 use signalbox_plugin_manager::{PluginManager, Trigger};
-use signalbox_plugin_runtime::{EngineError, Loader, MemoryStore, PluginStore, RedisStore};
-use signalbox_redis_client::{Commands, EndpointError, Endpoints};
+use signalbox_plugin_runtime::{EngineError, Loader};
 use signalbox_router::{LocalTable, Router};
 use signalbox_telemetry::{
     metrics::Metrics,
@@ -32,7 +31,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::shutdown::Running;
+use self::{broker_kind::BrokerKind, shutdown::Running};
 use crate::{
     http::{self, AppState, Listeners},
     ids::IdSource,
@@ -79,8 +78,9 @@ pub enum StartError {
     #[error(transparent)]
     Auth(#[from] AuthSetupError),
     /// Redis is configured in a way that cannot work.
+    #[cfg(feature = "redis")]
     #[error(transparent)]
-    Redis(#[from] EndpointError),
+    Redis(#[from] signalbox_redis_client::EndpointError),
     /// Spans cannot be exported.
     #[error(transparent)]
     Tracing(#[from] trace::SetupError),
@@ -111,8 +111,8 @@ pub(crate) async fn start(
     log_lines_dropped: Arc<AtomicU64>,
 ) -> Result<RunningNode, StartError> {
     features::check(&config)?;
-    let redis = endpoints(&config)?;
-    let services = services(&config, redis.as_ref(), log_lines_dropped)?;
+    let kind = broker_kind::configured(&config.broker)?;
+    let services = services(&config, &*kind, log_lines_dropped)?;
     let authenticator = Authenticator::new(&config.auth, services.metrics.clone())?;
     let authenticator = Arc::new(authenticator);
     // Before the files are read, so that later changes are noticed.
@@ -123,7 +123,7 @@ pub(crate) async fn start(
         .apply(&config.plugins, bytes_max, Trigger::Start)
         .await;
     let stop = CancellationToken::new();
-    let cluster = Arc::new(cluster(&config, &services, redis.as_ref()));
+    let cluster = Arc::new(cluster(&services, &*kind));
     let state = AppState::new(services.clone(), authenticator.clone(), cluster);
     let routes = http::routes(state, &config);
     let pusher = metrics_push::start(&config, &services);
@@ -136,7 +136,7 @@ pub(crate) async fn start(
     let targets = reload::ReloadTargets {
         services: services.clone(),
         authenticator,
-        redis,
+        kind,
     };
     let follower = (targets, config.clone(), config, source, watch);
     let reloads = supervise::spawn("reloads", metrics, follower, |state| {
@@ -170,17 +170,9 @@ fn log_addresses(config: &Config, services: &Services, listeners: &Listeners) {
     }
 }
 
-/// The Redis endpoints, if Redis is the broker. All connections share them, so that a changed password reaches all.
-fn endpoints(config: &Config) -> Result<Option<Endpoints>, StartError> {
-    match &config.broker {
-        BrokerConfig::Memory => Ok(None),
-        BrokerConfig::Redis(redis) => Ok(Some(Endpoints::new(redis)?)),
-    }
-}
-
 fn services(
     config: &Config,
-    endpoints: Option<&Endpoints>,
+    kind: &dyn BrokerKind,
     log_lines_dropped: Arc<AtomicU64>,
 ) -> Result<Arc<Services>, StartError> {
     let mut nonce = [0; 8];
@@ -198,31 +190,11 @@ fn services(
         config.limits.outbox_bytes_max,
         metrics.clone(),
     ));
-    let broker: Arc<dyn Broker> = match (&config.broker, endpoints) {
-        (BrokerConfig::Redis(redis), Some(endpoints)) => Arc::new(RedisBroker::join_through(
-            endpoints.clone(),
-            redis,
-            ids.node(),
-            table.clone(),
-            metrics.clone(),
-            tracer.clone(),
-        )),
-        _ => {
-            let hub = Arc::<MemoryHub>::default();
-            Arc::new(MemoryBroker::join(hub, ids.node(), table.clone()))
-        }
-    };
-    let store: Arc<dyn PluginStore> = match (&config.broker, endpoints) {
-        (BrokerConfig::Redis(redis), Some(endpoints)) => {
-            let commands = Commands::start(endpoints.clone(), &metrics);
-            Arc::new(RedisStore::new(commands, &redis.key_prefix))
-        }
-        _ => Arc::<MemoryStore>::default(),
-    };
+    let broker = kind.broker(ids.node(), table.clone(), &metrics, &tracer);
     let loader = Loader::new(
         ids.node(),
         config.plugin_cache_dir.as_deref(),
-        store,
+        kind.store(&metrics),
         metrics.clone(),
     )?;
     let manager = PluginManager::new(loader, metrics.clone()).keeping(&config.plugin_versions);
@@ -240,26 +212,8 @@ fn services(
 }
 
 /// Starts to follow the cluster's decisions about plugins.
-fn cluster(
-    config: &Config,
-    services: &Arc<Services>,
-    endpoints: Option<&Endpoints>,
-) -> ClusterRollout {
-    let (node, manager) = (services.ids.node(), services.manager.clone());
+fn cluster(services: &Arc<Services>, kind: &dyn BrokerKind) -> ClusterRollout {
     let of = services.clone();
     let bytes_max = Arc::new(move || of.live.load().limits.plugin_file_bytes_max);
-    let (BrokerConfig::Redis(redis), Some(endpoints)) = (&config.broker, endpoints) else {
-        return ClusterRollout::alone(node, manager, bytes_max);
-    };
-    // A separate connection: components are large, and must not delay other traffic between nodes.
-    let commands = Commands::start(endpoints.clone(), &services.metrics);
-    let of = services.clone();
-    let meeting = ClusterLink {
-        broker: services.router.broker().clone(),
-        commands,
-        prefix: &redis.key_prefix,
-        admin_key: Arc::new(move || of.live.load().admin.key.clone()),
-    };
-    let metrics = &services.metrics;
-    ClusterRollout::join(node, manager, meeting, metrics, bytes_max)
+    kind.cluster(services, bytes_max)
 }

@@ -1,18 +1,21 @@
 //! Values that outlive the instances and versions of a plugin.
 //!
 //! [`PluginStore`] is the contract, and a suite of integration tests holds both stores to it: [`MemoryStore`] for a
-//! single node, [`RedisStore`] for nodes that share one Redis.
+//! single node, `RedisStore` for nodes that share one Redis, which needs the cargo feature `redis`.
 
 mod memory;
 mod read_only;
+#[cfg(feature = "redis")]
 mod redis;
 
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+pub use self::memory::MemoryStore;
 pub(super) use self::read_only::ReadOnlyStore;
-pub use self::{memory::MemoryStore, redis::RedisStore};
+#[cfg(feature = "redis")]
+pub use self::redis::RedisStore;
 
 /// Bytes that are charged for each entry in addition to its key and value, for its bookkeeping and its expiry. This is
 /// about as much as either store needs, so that many small values take no more memory than a few large ones.

@@ -1,10 +1,11 @@
-//! The cargo features that a configuration needs.
+//! The cargo features that a configuration needs. A broker that this build is without is refused by
+//! [`broker_kind`](super::broker_kind).
 
 use signalbox_config::Config;
 
 use super::StartError;
 
-/// Checks that this build has everything that the configuration asks for.
+/// Checks that this build has everything that the configuration asks for, apart from a broker.
 ///
 /// # Errors
 /// Returns [`StartError::NotBuiltIn`] if it does not.

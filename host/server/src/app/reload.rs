@@ -8,11 +8,10 @@ use std::{
 
 use signalbox_auth::{AuthSetupError, Authenticator, KeyChange};
 use signalbox_config::{
-    BrokerConfig, Config,
+    Config,
     live::{ConfigDifference, difference},
 };
 use signalbox_plugin_manager::Trigger;
-use signalbox_redis_client::Endpoints;
 use signalbox_telemetry::metrics::{
     Metrics,
     events::{ConfigurationRefused, KeysNotReloaded},
@@ -20,7 +19,7 @@ use signalbox_telemetry::metrics::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-use super::Source;
+use super::{Source, broker_kind::BrokerKind};
 use crate::{
     files::FileWatcher,
     session::{LiveConfig, Services},
@@ -37,8 +36,7 @@ pub(super) struct ReloadTriggers {
 pub(super) struct ReloadTargets {
     pub(super) services: Arc<Services>,
     pub(super) authenticator: Arc<Authenticator>,
-    /// `None` if the broker is not Redis.
-    pub(super) redis: Option<Endpoints>,
+    pub(super) kind: Arc<dyn BrokerKind>,
 }
 
 /// Watches the configuration and the files that it names, starting from their current state.
@@ -166,10 +164,8 @@ impl ReloadTargets {
         let live = LiveConfig::new(started, &new);
         // A login for another server does not work on this one.
         let is_elsewhere = live.needs_restart.iter().any(|key| key == "redis.url");
-        if let (Some(redis), BrokerConfig::Redis(config)) = (&self.redis, &new.broker)
-            && !is_elsewhere
-        {
-            redis.set_logins(&config.urls);
+        if !is_elsewhere {
+            self.kind.set_logins(&new.broker);
         }
         let needs_restart = live.needs_restart.clone();
         let table = services.router.table();

@@ -6,24 +6,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use signalbox_broker::BrokerError;
-use signalbox_plugin_manager::{Change, ChangeError, FLUSH_TIME_MAX, PushOptions};
+use signalbox_plugin_manager::FLUSH_TIME_MAX;
 use signalbox_plugin_runtime::Sha256;
 use signalbox_redis_client::Unavailable;
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use super::{
-    ClusterRollout, ClusterState,
-    applier::follow_file,
+    ClusterState,
     decision_log::{DecideOutcome, PluginEntry, ProposeOutcome},
-    node_answer::{NodeAnswer, NodeOutcome, VoteResult, judge, roll},
     texts::{Decision, Proposal, StoredComponent},
+    votes::{VoteResult, judge, roll},
 };
+use crate::{ClusterPush, ClusterPushError, DecidedSwap, NodeAnswer, NodeOutcome, Released};
 
 /// How often a proposal is renewed.
 const RENEWAL: Duration = Duration::from_secs(2);
@@ -43,84 +43,9 @@ const ECHO_TIME: Duration = FLUSH_TIME_MAX.saturating_add(Duration::from_secs(3)
 /// How long to try to find out whether a decision stands that Redis did not confirm.
 const DOUBT_TIME: Duration = Duration::from_secs(10);
 
-/// The options of a push to all nodes.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ClusterPush {
-    /// The number of nodes that are enough; nodes that refuse keep their version. `None`: all nodes must admit it.
-    pub quorum: Option<usize>,
-    /// Whether to skip the probation on all nodes.
-    pub no_probation: bool,
-}
-
-/// A swap that was decided.
-#[derive(Debug)]
-pub struct DecidedSwap {
-    /// The digest of the component.
-    pub sha256: Sha256,
-    /// How many decisions there have been about this plugin; 0 if this node is alone.
-    pub number: u64,
-    /// The last answer of every node. A node that is only [`NodeOutcome::Admitted`] had not answered yet that it is
-    /// live.
-    pub nodes: BTreeMap<String, NodeAnswer>,
-    /// From the request to the last answer.
-    pub took: Duration,
-}
-
-/// The result of a release: the nodes follow the plugin's files again.
-#[derive(Debug)]
-pub struct Released {
-    /// How many decisions there have been about this plugin; 0 if this node is alone.
-    pub number: u64,
-    /// The answer of every node: that the version in its file is live, or why not.
-    pub nodes: BTreeMap<String, NodeAnswer>,
-}
-
-/// Why a swap on all nodes failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ClusterPushError {
-    /// This node refuses it; the others were not asked.
-    #[error(transparent)]
-    Change(#[from] ChangeError),
-    /// Another swap is under way.
-    #[error("node {0} is swapping this plugin on all nodes right now; try again in a moment")]
-    Busy(String),
-    /// There is no `admin.key`, so no node would trust a decision.
-    #[error(
-        "nothing has changed: nodes follow decisions that are signed with admin.key, and none is configured here"
-    )]
-    NoKey,
-    /// Redis or the list of nodes cannot be reached. Nothing has changed.
-    #[error("nothing has changed: {0}")]
-    Unavailable(String),
-    /// Not all nodes, or too few for the quorum, would go live. Nothing has changed.
-    #[error("nothing has changed on any node: {reason}")]
-    NotAgreed {
-        /// Why not.
-        reason: String,
-        /// The answer of every node.
-        nodes: BTreeMap<String, NodeAnswer>,
-    },
-    /// Redis was lost during the decision, so its outcome is unknown. All nodes follow whatever holds once Redis is
-    /// back.
-    #[error(
-        "Redis was lost while it was decided ({reason}): all nodes follow what Redis says once it is back; ask for the \
-         plugin's version then"
-    )]
-    Unknown {
-        /// What went wrong.
-        reason: String,
-        /// The answer of every node before that.
-        nodes: BTreeMap<String, NodeAnswer>,
-    },
-}
-
-impl ClusterRollout {
-    /// Makes all nodes go live with the component `bytes`, or none of them, on behalf of `who`. If this node is alone,
-    /// this is an ordinary push.
-    ///
-    /// # Errors
-    /// Returns [`ClusterPushError`] if nothing has changed, or if the outcome is unknown.
-    pub async fn push(
+impl ClusterState {
+    /// Makes all nodes go live with the component `bytes`, or none of them.
+    pub(super) async fn push_to_all(
         &self,
         plugin: &str,
         bytes: Arc<[u8]>,
@@ -128,24 +53,21 @@ impl ClusterRollout {
         who: &str,
     ) -> Result<DecidedSwap, ClusterPushError> {
         let began = Instant::now();
-        let Some(shared) = &self.shared else {
-            return self.push_alone(plugin, bytes, how, began).await;
-        };
-        shared.check_key()?;
+        self.check_key()?;
         let component = StoredComponent {
             sha256: Sha256::of(&bytes),
             bytes: bytes.len(),
         };
         // A component that this node refuses need not go through Redis, and its author learns the reason at once.
         drop(self.manager.admit(plugin, bytes.clone()).await?);
-        shared.components.offer(&component, &bytes).await?;
-        let entry = shared.decision_log.look_at(plugin).await?;
+        self.components.offer(&component, &bytes).await?;
+        let entry = self.decision_log.look_at(plugin).await?;
         let swap = Swap {
-            shared,
+            shared: self,
             plugin,
             proposal: Proposal {
-                id: shared.next_id(&self.node),
-                number: shared.last_number(plugin, &entry) + 1,
+                id: self.next_id(),
+                number: self.last_number(plugin, &entry) + 1,
                 component,
                 by: self.node.to_string(),
             },
@@ -168,30 +90,20 @@ impl ClusterRollout {
         })
     }
 
-    /// Makes all nodes follow their own files of `plugin` again, whatever was decided before, on behalf of `who`.
-    ///
-    /// # Errors
-    /// Returns [`ClusterPushError::Change`] if there is no such plugin here, [`ClusterPushError::NoKey`], [`ClusterPushError::Busy`] or
-    /// [`ClusterPushError::Unavailable`]. If a node's file is refused, that node's answer contains the reason.
-    pub async fn release(&self, plugin: &str, who: &str) -> Result<Released, ClusterPushError> {
-        if !self.manager.is_configured(plugin) {
-            return Err(ChangeError::UnknownPlugin(plugin.to_owned()).into());
-        }
-        let Some(shared) = &self.shared else {
-            let answer = follow_file(&self.manager, plugin, (self.bytes_max)()).await;
-            return Ok(Released {
-                number: 0,
-                nodes: BTreeMap::from([(self.node.to_string(), answer)]),
-            });
-        };
-        shared.check_key()?;
-        let living: BTreeSet<String> = shared.broker.nodes().await?.into_iter().collect();
-        let id = shared.next_id(&self.node);
+    /// Makes all nodes follow their own files of `plugin` again.
+    pub(super) async fn release_all(
+        &self,
+        plugin: &str,
+        who: &str,
+    ) -> Result<Released, ClusterPushError> {
+        self.check_key()?;
+        let living: BTreeSet<String> = self.broker.nodes().await?.into_iter().collect();
+        let id = self.next_id();
         let number = loop {
-            let entry = shared.decision_log.look_at(plugin).await?;
-            let number = shared.last_number(plugin, &entry) + 1;
+            let entry = self.decision_log.look_at(plugin).await?;
+            let number = self.last_number(plugin, &entry) + 1;
             let decision = Decision::new(number, &id, None, &self.node, who);
-            match shared
+            match self
                 .decision_log
                 .settle(plugin, &entry.text, &decision)
                 .await?
@@ -202,37 +114,31 @@ impl ClusterRollout {
                 DecideOutcome::Changed | DecideOutcome::Lost => {}
             }
         };
-        shared.sync_status.look_now.notify_one();
+        self.sync_status.look_now.notify_one();
         let asked = |node| (node, NodeAnswer::of(NodeOutcome::NoAnswer));
         let nodes = living.into_iter().map(asked).collect();
-        let nodes = echoes(shared, &id, nodes).await;
+        let nodes = echoes(self, &id, nodes).await;
         info!(plugin, number, "the cluster follows the plugin's files");
         Ok(Released { number, nodes })
     }
 
-    async fn push_alone(
-        &self,
-        plugin: &str,
-        bytes: Arc<[u8]>,
-        how: ClusterPush,
-        began: Instant,
-    ) -> Result<DecidedSwap, ClusterPushError> {
-        let sha256 = Sha256::of(&bytes);
-        let push = PushOptions {
-            force: true,
-            no_probation: how.no_probation,
-        };
-        let took = match self.manager.push(plugin, bytes, push).await? {
-            Change::Live { took, .. } => took,
-            // A forced push tries nothing first.
-            Change::OnTrial { .. } | Change::Unchanged(_) => Duration::ZERO,
-        };
-        Ok(DecidedSwap {
-            sha256,
-            number: 0,
-            nodes: BTreeMap::from([(self.node.to_string(), NodeAnswer::live(took))]),
-            took: began.elapsed(),
-        })
+    fn next_id(&self) -> String {
+        let number = self.proposals.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{number}", self.node)
+    }
+
+    fn check_key(&self) -> Result<(), ClusterPushError> {
+        if self.seals.has_key() {
+            Ok(())
+        } else {
+            Err(ClusterPushError::NoKey)
+        }
+    }
+
+    /// The number of the last decision that this node knows of; 0 if there was none.
+    fn last_number(&self, plugin: &str, entry: &PluginEntry) -> u64 {
+        let stands = entry.decided.ours().map_or(0, |decision| decision.number);
+        stands.max(self.sync_status.number(plugin))
     }
 }
 
@@ -383,22 +289,6 @@ impl Swap<'_> {
             reason: reason.to_string(),
             nodes,
         }
-    }
-}
-
-impl ClusterState {
-    fn check_key(&self) -> Result<(), ClusterPushError> {
-        if self.seals.has_key() {
-            Ok(())
-        } else {
-            Err(ClusterPushError::NoKey)
-        }
-    }
-
-    /// The number of the last decision that this node knows of; 0 if there was none.
-    fn last_number(&self, plugin: &str, entry: &PluginEntry) -> u64 {
-        let stands = entry.decided.ours().map_or(0, |decision| decision.number);
-        stands.max(self.sync_status.number(plugin))
     }
 }
 

@@ -20,10 +20,11 @@ use signalbox_redis_client::{Commands, Script, Unavailable};
 use super::{
     log_text::{self, LogText},
     millis,
-    node_answer::{NodeAnswer, Vote},
     seal::{OpenedText, SealedKind, Seals},
     texts::{Decision, Proposal},
+    votes::Vote,
 };
+use crate::NodeAnswer;
 
 /// The time without a renewal after which a proposal expires: the node that made it is gone, or cannot reach Redis.
 pub(super) const LEASE: Duration = Duration::from_secs(10);

@@ -9,12 +9,12 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::{
-    FileBytesMax,
     components::{ComponentStore, FetchError},
     decision_log::DecisionLog,
-    node_answer::{NodeAnswer, Vote},
     texts::{Decision, Proposal, StoredComponent},
+    votes::Vote,
 };
+use crate::{FileBytesMax, NodeAnswer, alone::follow_file};
 
 /// Pause between two attempts to answer a proposal.
 const ANSWER_PAUSE: Duration = Duration::from_millis(100);
@@ -196,18 +196,5 @@ impl Applier {
             Ok(false) => {}
             Err(error) => debug!(plugin, %error, "a decision is not taken back yet"),
         }
-    }
-}
-
-/// Makes the version in the plugin's file live, and returns the answer to give.
-pub(super) async fn follow_file(
-    manager: &PluginManager,
-    plugin: &str,
-    file_bytes_max: usize,
-) -> NodeAnswer {
-    let began = Instant::now();
-    match manager.reload(plugin, file_bytes_max, true).await {
-        Ok(_) => NodeAnswer::live(began.elapsed()),
-        Err(error) => NodeAnswer::refused(&error),
     }
 }

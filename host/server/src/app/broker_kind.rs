@@ -1,0 +1,55 @@
+//! The parts that `broker.kind` decides: how nodes exchange messages, where plugins store values, and who decides which
+//! plugin versions are live.
+
+mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(not(feature = "redis"))]
+#[path = "broker_kind/no_redis.rs"]
+mod redis;
+
+use std::sync::Arc;
+
+use signalbox_broker::Broker;
+use signalbox_cluster_rollout::{ClusterRollout, FileBytesMax};
+use signalbox_config::BrokerConfig;
+use signalbox_plugin_runtime::PluginStore;
+use signalbox_router::LocalTable;
+use signalbox_telemetry::{metrics::Metrics, trace::Tracer};
+
+use self::memory::MemoryKind;
+use super::StartError;
+use crate::session::Services;
+
+/// Makes the parts of a node. Each method but [`BrokerKind::set_logins`] is called once.
+pub(super) trait BrokerKind: Send + Sync {
+    /// Joins the other nodes as `node`, an ID that no other boot of any node has, with the connections in `table`.
+    fn broker(
+        &self,
+        node: &str,
+        table: Arc<LocalTable>,
+        metrics: &Arc<Metrics>,
+        tracer: &Tracer,
+    ) -> Arc<dyn Broker>;
+
+    /// The store for values of plugins.
+    fn store(&self, metrics: &Arc<Metrics>) -> Arc<dyn PluginStore>;
+
+    /// Starts to follow the cluster's decisions about plugins, whose files have been loaded.
+    fn cluster(&self, services: &Arc<Services>, bytes_max: FileBytesMax) -> ClusterRollout;
+
+    /// Takes the logins from `config`, which is otherwise that of the start.
+    fn set_logins(&self, config: &BrokerConfig);
+}
+
+/// The kind that is configured.
+///
+/// # Errors
+/// Returns [`StartError::Redis`] if its configuration cannot work, and [`StartError::NotBuiltIn`] if this build does not
+/// have it.
+pub(super) fn configured(config: &BrokerConfig) -> Result<Arc<dyn BrokerKind>, StartError> {
+    match config {
+        BrokerConfig::Memory => Ok(Arc::new(MemoryKind)),
+        BrokerConfig::Redis(config) => redis::configured(config),
+    }
+}
