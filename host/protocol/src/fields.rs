@@ -8,6 +8,11 @@ use serde::{
 };
 use serde_json::{error::Category, value::RawValue};
 
+use super::{
+    json::{self, JsonFault},
+    scan,
+};
+
 /// The fields that the protocol knows.
 ///
 /// Names match in any case, and the last of two fields with the same name counts, as in Go's `encoding/json`, which the
@@ -15,7 +20,8 @@ use serde_json::{error::Category, value::RawValue};
 #[derive(Debug, Default)]
 pub(super) struct Fields<'a> {
     pub(super) event_type: Text<'a>,
-    pub(super) payload: Option<&'a RawValue>,
+    /// JSON text.
+    pub(super) payload: Option<&'a str>,
     pub(super) receiver: Text<'a>,
     pub(super) sender: Text<'a>,
     pub(super) timestamp: Text<'a>,
@@ -24,7 +30,37 @@ pub(super) struct Fields<'a> {
     pub(super) message_id: Text<'a>,
 }
 
+/// Why a text has no fields.
+#[derive(Debug)]
+pub(super) enum Unreadable {
+    /// It breaks a rule for JSON.
+    Rule(JsonFault),
+    /// It is not a JSON object; the reason is for people.
+    Syntax(String),
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule(fault) => fault.fmt(f),
+            Self::Syntax(reason) => reason.fmt(f),
+        }
+    }
+}
+
 impl<'a> Fields<'a> {
+    /// Parses the JSON object `json`, and checks the rules for JSON.
+    ///
+    /// # Errors
+    /// Returns [`Unreadable`] if it breaks a rule or is not an object.
+    pub(super) fn parse_checked(json: &'a str) -> Result<Self, Unreadable> {
+        if let Some(fields) = scan::fields(json) {
+            return Ok(fields);
+        }
+        json::check_rules(json).map_err(Unreadable::Rule)?;
+        Self::parse(json).map_err(Unreadable::Syntax)
+    }
+
     /// Parses the JSON object `json`.
     ///
     /// # Errors
@@ -43,6 +79,20 @@ impl<'a> Fields<'a> {
             }
             Err(error) => Err(format!("it is not valid JSON: {error}")),
         }
+    }
+
+    /// The text that the field `name` holds; `None` if it holds none.
+    pub(super) fn text(&mut self, name: Name) -> Option<&mut Text<'a>> {
+        Some(match name {
+            Name::Type => &mut self.event_type,
+            Name::Receiver => &mut self.receiver,
+            Name::Sender => &mut self.sender,
+            Name::Timestamp => &mut self.timestamp,
+            Name::Room => &mut self.room,
+            Name::Id => &mut self.id,
+            Name::MessageId => &mut self.message_id,
+            Name::Payload | Name::Other => return None,
+        })
     }
 
     /// Parses `json`, reading each text by way of `T`.
@@ -163,31 +213,23 @@ impl<'de, T: Deserialize<'de> + Into<Text<'de>>> Visitor<'de> for Filler<'_, 'de
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
         let fields = self.0;
         while let Some(name) = map.next_key::<Name>()? {
-            let text = match name {
-                Name::Payload => {
-                    fields.payload = Some(map.next_value()?);
-                    continue;
+            match (fields.text(name), name) {
+                (Some(text), _) => text.set(map.next_value::<T>()?.into()),
+                (None, Name::Payload) => {
+                    fields.payload = Some(map.next_value::<&RawValue>()?.get());
                 }
-                Name::Other => {
+                (None, _) => {
                     map.next_value::<IgnoredAny>()?;
-                    continue;
                 }
-                Name::Type => &mut fields.event_type,
-                Name::Receiver => &mut fields.receiver,
-                Name::Sender => &mut fields.sender,
-                Name::Timestamp => &mut fields.timestamp,
-                Name::Room => &mut fields.room,
-                Name::Id => &mut fields.id,
-                Name::MessageId => &mut fields.message_id,
-            };
-            text.set(map.next_value::<T>()?.into());
+            }
         }
         Ok(())
     }
 }
 
+/// The field that a name names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Name {
+pub(super) enum Name {
     Type,
     Payload,
     Receiver,
@@ -207,6 +249,11 @@ impl Name {
         // The only letter outside ASCII that Go treats as a letter of a known name.
         let folded = String::from_utf8_lossy(name).replace('ſ', "s");
         Self::of_ascii(folded.as_bytes())
+    }
+
+    /// The field that `name` names; `None` if it has letters outside ASCII, which [`Self::of`] folds.
+    pub(super) fn of_plain(name: &str) -> Option<Self> {
+        name.is_ascii().then(|| Self::of_ascii(name.as_bytes()))
     }
 
     fn of_ascii(name: &[u8]) -> Self {

@@ -2,12 +2,9 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
 use super::{
     ErrorCode, EventType, RoomName, UserId,
-    fields::{Fields, Text, WrongKind},
-    json::{self, JsonFault},
+    fields::{Fields, Text, Unreadable, WrongKind},
 };
 
 /// Maximum length of an `id`, in characters.
@@ -68,11 +65,7 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// As for [`Envelope::parse`].
     pub fn parse_as(text: &'a str, dialect: Dialect) -> Result<Self, EnvelopeError> {
-        json::check_rules(text).map_err(|fault| refuse_fault(&fault, text))?;
-        let fields = Fields::parse(text).map_err(|reason| {
-            let message = format!("the frame is not a message: {reason}");
-            refuse(ErrorCode::InvalidFrame, message, None)
-        })?;
+        let fields = Fields::parse_checked(text).map_err(|error| refuse_text(&error, text))?;
         let id = read_id(fields.id, dialect)?;
         let refused = |(code, message)| refuse(code, message, id.as_deref());
         let event_type = read_type(fields.event_type).map_err(refused)?;
@@ -88,7 +81,7 @@ impl<'a> Envelope<'a> {
         }
         Ok(Envelope {
             event_type,
-            payload: fields.payload.map_or("null", RawValue::get),
+            payload: fields.payload.unwrap_or("null"),
             receiver,
             room,
             id,
@@ -144,11 +137,19 @@ fn read_room(room: Text<'_>) -> Result<Option<RoomName<'_>>, Wrong> {
     }
 }
 
-/// Refuses a frame that breaks a rule for JSON. Its `id` may still be legal.
-fn refuse_fault(fault: &JsonFault, text: &str) -> EnvelopeError {
-    let fields = Fields::parse(text).unwrap_or_default();
-    let id = read_id(fields.id, Dialect::WebsocketApp).unwrap_or_default();
-    refuse(fault.code(), fault.to_string(), id.as_deref())
+/// Refuses a frame without readable fields. If it breaks a rule for JSON, its `id` may still be legal.
+fn refuse_text(error: &Unreadable, text: &str) -> EnvelopeError {
+    match error {
+        Unreadable::Rule(fault) => {
+            let fields = Fields::parse(text).unwrap_or_default();
+            let id = read_id(fields.id, Dialect::WebsocketApp).unwrap_or_default();
+            refuse(fault.code(), fault.to_string(), id.as_deref())
+        }
+        Unreadable::Syntax(reason) => {
+            let message = format!("the frame is not a message: {reason}");
+            refuse(ErrorCode::InvalidFrame, message, None)
+        }
+    }
 }
 
 fn refuse(code: ErrorCode, message: impl Into<String>, id: Option<&str>) -> EnvelopeError {

@@ -15,6 +15,7 @@ pub mod json;
 pub mod names;
 pub mod outbound;
 pub mod published;
+mod scan;
 mod timestamp;
 
 pub use codes::{CloseCode, ErrorCode};

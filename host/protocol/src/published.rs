@@ -2,12 +2,9 @@
 
 use std::{borrow::Cow, time::SystemTime};
 
-use serde_json::value::RawValue;
-
 use super::{
     EventType, NotSendable, RoomName, UserId,
     fields::{Fields, Text, WrongKind},
-    json,
     outbound::{is_plain, push_json_string},
 };
 
@@ -37,11 +34,11 @@ pub struct Malformed(Cow<'static, str>);
 /// named. The payload keeps its bytes. Normalising the result again changes nothing.
 ///
 /// # Errors
-/// Returns [`Malformed`] if it breaks the rules for [JSON](json::check), is not an object, its `type` is missing,
+/// Returns [`Malformed`] if it breaks the rules for [JSON](super::json::check), is not an object, its `type` is missing,
 /// malformed or [built in](EventType::is_built_in), or a field has a value of the wrong kind or is too long.
 pub fn normalise(text: &str, now: SystemTime) -> Result<Published<'_>, Malformed> {
-    json::check_rules(text).map_err(|fault| Malformed(fault.to_string().into()))?;
-    let fields = Fields::parse(text).map_err(|reason| Malformed(reason.into()))?;
+    let fields =
+        Fields::parse_checked(text).map_err(|error| Malformed(error.to_string().into()))?;
     let event_type = read_type(fields.event_type)?;
     let receiver = read(
         fields.receiver,
@@ -74,7 +71,7 @@ pub fn normalise(text: &str, now: SystemTime) -> Result<Published<'_>, Malformed
     let now = timestamp.is_none().then(|| super::timestamp::text(now));
     let pieces = Pieces {
         event_type: &event_type,
-        payload: fields.payload.map_or("null", RawValue::get),
+        payload: fields.payload.unwrap_or("null"),
         receiver: receiver.as_deref().unwrap_or_default(),
         sender: sender.as_deref().unwrap_or_default(),
         timestamp: timestamp.as_deref().or(now.as_deref()).unwrap_or_default(),
