@@ -101,20 +101,6 @@ pub enum FrameError {
     ControlTooLong,
 }
 
-impl FrameError {
-    /// The close code for the peer (RFC 6455 §7.4.1).
-    #[must_use]
-    pub fn close_code(self) -> u16 {
-        match self {
-            Self::TooLarge(_) => 1009,
-            Self::Fragmented => 1003,
-            Self::UnknownOpcode(_) | Self::ReservedBit | Self::Masking | Self::ControlTooLong => {
-                1002
-            }
-        }
-    }
-}
-
 /// Reads the frame that starts at offset `at` and unmasks it in place. Returns `None` while the frame is incomplete.
 ///
 /// The caller advances `at` to [`Frame::end`]. A frame is unmasked only once it is complete, so a later call with more
@@ -373,25 +359,23 @@ mod tests {
 
     #[test]
     fn what_cannot_be_accepted_is_refused_from_its_header() {
-        let cases: [(&[u8], FrameError, u16); 7] = [
-            (&[0xC1, 0x80], FrameError::ReservedBit, 1002),
-            (&[0x83, 0x80], FrameError::UnknownOpcode(3), 1002),
-            (&[0x01, 0x80], FrameError::Fragmented, 1003),
-            (&[0x80, 0x80], FrameError::Fragmented, 1003),
-            (&[0x81, 0x01], FrameError::Masking, 1002),
-            (&[0x89, 0xFE, 0, 126], FrameError::ControlTooLong, 1002),
+        let cases: [(&[u8], FrameError); 7] = [
+            (&[0xC1, 0x80], FrameError::ReservedBit),
+            (&[0x83, 0x80], FrameError::UnknownOpcode(3)),
+            (&[0x01, 0x80], FrameError::Fragmented),
+            (&[0x80, 0x80], FrameError::Fragmented),
+            (&[0x81, 0x01], FrameError::Masking),
+            (&[0x89, 0xFE, 0, 126], FrameError::ControlTooLong),
             (
                 &[0x81, 0xFF, 0, 0, 0, 0, 0, 1, 0, 1],
                 FrameError::TooLarge(65_537),
-                1009,
             ),
         ];
-        for (bytes, error, code) in cases {
+        for (bytes, error) in cases {
             assert_eq!(
                 next_frame(&mut bytes.to_vec(), 0, Writer::Client),
                 Err(error)
             );
-            assert_eq!(error.close_code(), code);
         }
         assert_eq!(
             next_frame(&mut [0x81, 0x80], 0, Writer::Server),

@@ -45,19 +45,6 @@ pub struct Upgrade {
     pub rest: Vec<u8>,
 }
 
-impl Upgrade {
-    /// The value of `key` in the query string, without percent decoding.
-    #[must_use]
-    pub fn query(&self, key: &str) -> Option<&str> {
-        let (_, query) = self.target.split_once('?')?;
-        query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .find(|(name, _)| *name == key)
-            .map(|(_, value)| value)
-    }
-}
-
 /// Server side: reads the request and answers with 101 if it is an upgrade, otherwise with 400.
 ///
 /// # Errors
@@ -208,8 +195,7 @@ mod tests {
             .expect("the server task ends")
             .expect("the pipe is open")
             .expect("an upgrade");
-        assert_eq!(upgrade.query("peer"), Some("b"));
-        assert_eq!(upgrade.query("room"), None);
+        assert_eq!(upgrade.target, "/ws?userId=a&peer=b");
     }
 
     #[tokio::test]

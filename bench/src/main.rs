@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use signalbox_bench::load::{self, LoadArgs};
+use signalbox_bench::relay;
 use signalbox_bench::soak::{self, SoakArgs};
-use signalbox_bench::{relay, stock_relay};
 use tokio::net::TcpListener;
 
 #[derive(Parser)]
@@ -21,9 +21,6 @@ struct Cli {
 enum Command {
     /// Serve a relay that only copies frames between sockets: the least that any message server must do
     Relay {
-        /// Use axum and its WebSocket library, with a queue for each receiver: the baseline for servers built on them
-        #[arg(long)]
-        stock: bool,
         /// Address to listen on; port 0 lets the system choose, the chosen address is printed as `listening on ADDR`
         #[arg(long, default_value = "127.0.0.1:0")]
         listen: SocketAddr,
@@ -36,7 +33,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Relay { stock, listen } => run_relay(stock, listen),
+        Command::Relay { listen } => run_relay(listen),
         Command::Load(args) => run_load(*args),
         Command::Soak(args) => run_soak(&args),
     };
@@ -49,7 +46,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_relay(stock: bool, listen: SocketAddr) -> anyhow::Result<ExitCode> {
+fn run_relay(listen: SocketAddr) -> anyhow::Result<ExitCode> {
     load::raise_open_files_limit(None);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -59,11 +56,7 @@ fn run_relay(stock: bool, listen: SocketAddr) -> anyhow::Result<ExitCode> {
             format!("cannot listen on {listen}; choose a free port with --listen")
         })?;
         println!("listening on {}", listener.local_addr()?);
-        if stock {
-            stock_relay::serve(listener).await?;
-        } else {
-            relay::serve(listener).await;
-        }
+        relay::serve(listener).await?;
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -176,18 +176,6 @@ impl SharedWriter {
         self.shut_down(&mut self.lock());
     }
 
-    /// Sends `bytes` as the last ones and shuts down only this direction, so that the peer still receives them.
-    pub fn send_last(self: &Arc<Self>, bytes: &[u8]) {
-        if self.send(bytes).is_ok() {
-            let mut outbox = self.lock();
-            if outbox.pending.is_empty() {
-                outbox.closed = true;
-                // A failure means that the socket is already closed, which is the goal.
-                let _ = rustix::net::shutdown(self.half.as_ref(), rustix::net::Shutdown::Write);
-            }
-        }
-    }
-
     /// Bytes that are queued because the peer reads slowly.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {

@@ -130,18 +130,14 @@ impl Case {
     fn throughput(self, bench: &Bench, share: f64) -> anyhow::Result<CaseResult> {
         let mut result = CaseResult::default();
         let rounds = Rounds::run(bench, self, &mut result)?;
-        result
-            .rows
-            .extend(rounds.throughput_rows(self.name(), share)?);
+        result.rows.push(rounds.throughput_row(self.name(), share)?);
         Ok(result)
     }
 
     fn open_loop(self, bench: &Bench) -> anyhow::Result<CaseResult> {
         let mut result = CaseResult::default();
         let rounds = Rounds::run(bench, self, &mut result)?;
-        result
-            .rows
-            .extend(rounds.throughput_rows(self.name(), 0.75)?);
+        result.rows.push(rounds.throughput_row(self.name(), 0.75)?);
         let p99 =
             |reports: &[LoadReport]| reports.iter().map(LoadReport::p99_ms).collect::<Vec<_>>();
         let (server, relay) = (p99(&rounds.server), p99(&rounds.relay));
@@ -217,9 +213,8 @@ impl Case {
     }
 }
 
-/// The reports of all rounds, in each of which the three subjects take turns.
+/// The reports of all rounds, in each of which the two subjects take turns.
 struct Rounds {
-    bare: Vec<LoadReport>,
     relay: Vec<LoadReport>,
     server: Vec<LoadReport>,
 }
@@ -230,13 +225,10 @@ impl Rounds {
         let options = case.single_load(bench);
         let options: &Vec<&str> = &options.iter().map(String::as_str).collect();
         let mut rounds = Self {
-            bare: Vec::new(),
             relay: Vec::new(),
             server: Vec::new(),
         };
         for round in 1..=bench.rounds() {
-            let bare = load::run(bench, &Subject::bare_relay(bench)?, options)?;
-            result.check("bare relay", &bare);
             let relay = load::run(bench, &Subject::relay(bench)?, options)?;
             result.check("relay", &relay);
             let server = load::run(
@@ -246,21 +238,18 @@ impl Rounds {
             )?;
             result.check("server", &server);
             eprintln!(
-                "   round {round}: bare relay {}, relay {}, server {}",
-                bare.brief(),
+                "   round {round}: relay {}, server {}",
                 relay.brief(),
                 server.brief()
             );
-            rounds.bare.push(bare);
             rounds.relay.push(relay);
             rounds.server.push(server);
         }
         Ok(rounds)
     }
 
-    /// Returns two rows: the server's share of the relay with its target, and its share of the bare relay for
-    /// information.
-    fn throughput_rows(&self, case: &'static str, share: f64) -> anyhow::Result<[Row; 2]> {
+    /// The server's share of the relay, with its target.
+    fn throughput_row(&self, case: &'static str, share: f64) -> anyhow::Result<Row> {
         let figures = |reports: &[LoadReport]| -> anyhow::Result<Vec<f64>> {
             reports
                 .iter()
@@ -268,21 +257,15 @@ impl Rounds {
                 .collect()
         };
         let server = figures(&self.server)?;
-        let row = |reference, target| Row {
+        Ok(Row {
             case,
             measure: PER_CPU_SECOND,
             unit: Unit::Count,
             server: median(&server),
-            samples: server.clone(),
-            reference: Some(reference),
-            target,
-        };
-        let relay = ("relay", median(&figures(&self.relay)?));
-        let bare = ("bare relay", median(&figures(&self.bare)?));
-        Ok([
-            row(relay, Target::ShareAtLeast(share)),
-            row(bare, Target::None),
-        ])
+            samples: server,
+            reference: Some(("relay", median(&figures(&self.relay)?))),
+            target: Target::ShareAtLeast(share),
+        })
     }
 }
 

@@ -1,10 +1,10 @@
 //! `cargo xtask bench`: measures the server and the relay, one after the other under the same load on the same machine.
 //!
 //! Absolute figures depend on the machine and its current condition, so what counts is the server's share of the
-//! relay's figure in the same run: in every case the subjects take turns, and medians are compared. The relay that the
-//! targets refer to uses the server's own WebSocket library and gives each receiver a queue, as a server must. A bare
-//! relay, which writes from socket to socket, is shown next to it. A missed target is reported but is not a failure,
-//! because a machine under other load misses them all; a lost, duplicated or reordered message is a failure anywhere.
+//! relay's figure in the same run: in every case the subjects take turns, and medians are compared. The relay copies
+//! frames between sockets and gives each receiver a queue, as a server must. A missed target is reported but is not a
+//! failure, because a machine under other load misses them all; a lost, duplicated or reordered message is a failure
+//! anywhere.
 
 mod cases;
 mod changes;

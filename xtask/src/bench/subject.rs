@@ -69,21 +69,10 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// Starts the relay on the server's own WebSocket library: the baseline that the targets refer to.
+    /// Starts the relay: the baseline that the targets refer to.
     pub(crate) fn relay(bench: &Bench) -> anyhow::Result<Self> {
-        Self::start_relay(bench, &["--stock"])
-    }
-
-    /// Starts the relay that copies frames from socket to socket without a library and without a queue.
-    pub(crate) fn bare_relay(bench: &Bench) -> anyhow::Result<Self> {
-        Self::start_relay(bench, &[])
-    }
-
-    fn start_relay(bench: &Bench, options: &[&str]) -> anyhow::Result<Self> {
         let mut command = with_open_files(&bench.relay_and_load);
-        command
-            .args(["relay", "--listen", "127.0.0.1:0"])
-            .args(options);
+        command.args(["relay", "--listen", "127.0.0.1:0"]);
         Self::start(command, "relay")
     }
 

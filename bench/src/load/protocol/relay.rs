@@ -1,8 +1,8 @@
-//! The relays: the receiver or the room is in the query, and frames are forwarded unread.
+//! The relay: the receiver or the room is in the query, and frames are forwarded unread.
 
 use super::{Destination, Envelope, Incoming, Protocol, Purpose, Signalbox};
 
-/// `signalbox-bench relay`, with or without `--stock`.
+/// `signalbox-bench relay`.
 #[derive(Debug)]
 pub(in crate::load) struct Relay;
 

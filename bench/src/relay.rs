@@ -1,8 +1,9 @@
-//! The baseline for servers built on a WebSocket library: the same relay, on axum and its tungstenite.
+//! The baseline: a relay on axum's WebSocket that copies frames between sockets and does nothing else.
 //!
-//! It speaks the same protocol as [`crate::relay`] and does as little, but each frame is read, queued for its receiver
-//! and written by the receiver's own task. A server must do this if one client must not wait for another. Its cost is
-//! what any server on this library pays before it does anything else.
+//! `/ws?userId=U&peer=P` sends the frames of U to P, `/ws?userId=U&room=R` sends them to every member of R, including
+//! the sender. There is no envelope, no identity and no history. Each frame is read, queued for its receiver and written
+//! by the receiver's own task, as a server must do if one client must not wait for another. So any server pays at least
+//! the cost of a message here. The newest connection of a user replaces an older one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
