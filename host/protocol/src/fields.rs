@@ -1,4 +1,4 @@
-//! Extracts the fields of a message from its JSON.
+//! The fields of a message, and the general parser that extracts them from JSON.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -7,11 +7,6 @@ use serde::{
     de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{error::Category, value::RawValue};
-
-use super::{
-    json::{self, JsonFault},
-    scan,
-};
 
 /// The fields that the protocol knows.
 ///
@@ -30,38 +25,8 @@ pub(super) struct Fields<'a> {
     pub(super) message_id: Text<'a>,
 }
 
-/// Why a text has no fields.
-#[derive(Debug)]
-pub(super) enum Unreadable {
-    /// It breaks a rule for JSON.
-    Rule(JsonFault),
-    /// It is not a JSON object; the reason is for people.
-    Syntax(String),
-}
-
-impl fmt::Display for Unreadable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rule(fault) => fault.fmt(f),
-            Self::Syntax(reason) => reason.fmt(f),
-        }
-    }
-}
-
 impl<'a> Fields<'a> {
-    /// Parses the JSON object `json`, and checks the rules for JSON.
-    ///
-    /// # Errors
-    /// Returns [`Unreadable`] if it breaks a rule or is not an object.
-    pub(super) fn parse_checked(json: &'a str) -> Result<Self, Unreadable> {
-        if let Some(fields) = scan::fields(json) {
-            return Ok(fields);
-        }
-        json::check_rules(json).map_err(Unreadable::Rule)?;
-        Self::parse(json).map_err(Unreadable::Syntax)
-    }
-
-    /// Parses the JSON object `json`.
+    /// Parses the JSON object `json`. Checks the syntax, but no [other rule for JSON](super::json::check_rules).
     ///
     /// # Errors
     /// Returns why it is not an object, for people.

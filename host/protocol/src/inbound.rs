@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use super::{
     ErrorCode, EventType, RoomName, UserId,
-    fields::{Fields, Text, Unreadable, WrongKind},
+    fields::{Fields, Text, WrongKind},
+    reader::{self, Unreadable},
 };
 
 /// Maximum length of an `id`, in characters.
@@ -65,7 +66,7 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// As for [`Envelope::parse`].
     pub fn parse_as(text: &'a str, dialect: Dialect) -> Result<Self, EnvelopeError> {
-        let fields = Fields::parse_checked(text).map_err(|error| refuse_text(&error, text))?;
+        let fields = reader::fields(text).map_err(|error| refuse_text(&error, text))?;
         let id = read_id(fields.id, dialect)?;
         let refused = |(code, message)| refuse(code, message, id.as_deref());
         let event_type = read_type(fields.event_type).map_err(refused)?;

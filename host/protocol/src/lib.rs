@@ -15,6 +15,7 @@ pub mod json;
 pub mod names;
 pub mod outbound;
 pub mod published;
+mod reader;
 mod scan;
 mod timestamp;
 

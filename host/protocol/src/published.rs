@@ -4,8 +4,9 @@ use std::{borrow::Cow, time::SystemTime};
 
 use super::{
     EventType, NotSendable, RoomName, UserId,
-    fields::{Fields, Text, WrongKind},
+    fields::{Text, WrongKind},
     outbound::{is_plain, push_json_string},
+    reader,
 };
 
 /// Maximum length of a `timestamp` or a `messageId` that is passed on, in bytes.
@@ -37,8 +38,7 @@ pub struct Malformed(Cow<'static, str>);
 /// Returns [`Malformed`] if it breaks the rules for [JSON](super::json::check), is not an object, its `type` is missing,
 /// malformed or [built in](EventType::is_built_in), or a field has a value of the wrong kind or is too long.
 pub fn normalise(text: &str, now: SystemTime) -> Result<Published<'_>, Malformed> {
-    let fields =
-        Fields::parse_checked(text).map_err(|error| Malformed(error.to_string().into()))?;
+    let fields = reader::fields(text).map_err(|error| Malformed(error.to_string().into()))?;
     let event_type = read_type(fields.event_type)?;
     let receiver = read(
         fields.receiver,

@@ -1,8 +1,8 @@
 //! Extracts the fields of an ordinary message in one pass.
 //!
 //! Nearly all frames are plain: their names are ASCII without escapes, and so are the texts that the protocol reads, except
-//! for letters. [`fields`] reads those in a third of the time that a general parser needs, and leaves all others, and
-//! everything that is not valid, to it. So a text that it accepts must be one that the general parser and
+//! for letters. [`fields`] reads those faster than a general parser, and leaves all others, and everything that is not
+//! valid, to it. So a text that it accepts must be one that the general parser and
 //! [`check_rules`](super::json::check_rules) accept with the same fields; the tests compare them.
 
 use memchr::memchr2;
