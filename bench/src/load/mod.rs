@@ -1,6 +1,6 @@
 //! The load generator: connects, sends with a fixed window or at a fixed rate, and checks what arrives.
 //!
-//! Flow: [`LoadArgs`] (command line) → [`Plan`] (checked) → [`run`] → [`Report`]. Closed loop means that each side of a
+//! Flow: [`LoadArgs`] (command line) → [`Plan`] (checked) → [`run()`] → [`Report`]. Closed loop means that each side of a
 //! pair keeps a fixed number of messages in flight. Open loop means that messages are sent at fixed times regardless of
 //! the server. Its latency is measured from the time at which a message was due, so that a server cannot hide a stall.
 //!
