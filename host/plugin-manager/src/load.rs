@@ -1,4 +1,4 @@
-//! Carries out a [`Plan`](super::plan::Plan): loads the first of the planned versions that can be loaded.
+//! Carries out a [`Plan`]: loads the first of the planned versions that can be loaded.
 
 use std::{sync::Arc, time::Instant};
 

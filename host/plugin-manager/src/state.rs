@@ -2,7 +2,7 @@
 //!
 //! [`State`] has one owner, the [`PluginManager`](super::PluginManager), which locks it for each transition and never
 //! across an `await`. Work that takes time, such as reading, compiling and handing over, happens between two
-//! transitions: [`plan`] decides on it by the state at that moment, and the transition that ends it goes by the state
+//! transitions: [`plan`](super::plan) decides on it by the state at that moment, and the transition that ends it goes by the state
 //! that it finds. A lock serves better than a task with a mailbox: callers that give up leave nothing behind, reports
 //! read the state without a round trip, and it works in programs without a running server. The transitions of trials
 //! are in [`rollout`](super::rollout) and [`probation`](super::probation), those of reports in

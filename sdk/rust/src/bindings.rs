@@ -2,7 +2,7 @@
 //! one for each interface that a plugin may export.
 //!
 //! Exports of a WIT world are not optional, but a plugin exports only the interfaces that it wants. So each interface
-//! has its own world here. A plugin links the worlds that it names in [`export!`](crate::export), and the linker merges
+//! has its own world here. A plugin links the worlds that it names in [`export!`](macro@crate::export), and the linker merges
 //! them into the world of the component. All of them share the types of [`imports`].
 
 #![allow(

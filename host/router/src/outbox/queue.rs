@@ -12,6 +12,8 @@ use super::{FRAME_OVERHEAD_BYTES, SocketSink};
 const GATHERED_BYTES: usize = 16 << 10;
 /// The capacity that an empty queue keeps: enough for a client that gets one message after another.
 const PLACES_AT_REST: usize = 4;
+/// The capacity of a queue with more frames than that.
+const PLACES_IN_A_BURST: usize = 32;
 
 thread_local! {
     /// The buffer in which frames are gathered.
