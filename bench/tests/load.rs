@@ -25,7 +25,7 @@ fn plan(address: SocketAddr, mode: Mode) -> Plan {
         until_input_ends: false,
         payload_bytes: 128,
         acks: false,
-        cpu_pid: Some(std::process::id()),
+        cpu_pids: vec![std::process::id()],
         user_prefix: "test".to_owned(),
     }
 }

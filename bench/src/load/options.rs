@@ -54,9 +54,9 @@ pub struct LoadArgs {
     /// Ask the server to confirm each message to its sender, and count the confirmations
     #[arg(long)]
     acks: bool,
-    /// Process of the server: adds its CPU time and memory to the report
+    /// Process of the server: adds its CPU time and memory to the report; may be given several times, for several nodes
     #[arg(long)]
-    cpu_pid: Option<u32>,
+    cpu_pid: Vec<u32>,
     /// Prefix of the user IDs and the name of the room
     #[arg(long, default_value = "bench")]
     user_prefix: String,
@@ -113,7 +113,7 @@ impl LoadArgs {
             until_input_ends: self.until_input_ends,
             payload_bytes: self.payload,
             acks: self.acks,
-            cpu_pid: self.cpu_pid,
+            cpu_pids: self.cpu_pid,
             user_prefix: self.user_prefix,
         })
     }

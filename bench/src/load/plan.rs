@@ -94,8 +94,8 @@ pub struct Plan {
     pub payload_bytes: usize,
     /// Whether each message asks the server for a confirmation, which must come.
     pub acks: bool,
-    /// ID of the server's process.
-    pub cpu_pid: Option<u32>,
+    /// IDs of the server's processes.
+    pub cpu_pids: Vec<u32>,
     /// Prefix of user IDs.
     pub user_prefix: String,
 }

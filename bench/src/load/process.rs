@@ -13,6 +13,16 @@ pub(super) struct Usage {
     pub(super) rss_bytes: u64,
 }
 
+impl Usage {
+    /// The resources of two processes together.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            cpu_seconds: self.cpu_seconds + other.cpu_seconds,
+            rss_bytes: self.rss_bytes + other.rss_bytes,
+        }
+    }
+}
+
 /// Reads `/proc/PID/stat` and `/proc/PID/statm`.
 pub(super) fn usage(pid: u32) -> Result<Usage, LoadError> {
     let ticks = parse_stat(&read(pid, "stat")?).ok_or(LoadError::Process { pid, what: "stat" })?;

@@ -41,7 +41,7 @@ pub struct Report {
     pub closed: u64,
     /// The first few errors and close reasons.
     pub first_errors: Vec<String>,
-    /// User and system time of the server's process while the run measured, in seconds (with `--cpu-pid`).
+    /// User and system time of the server's processes while the run measured, in seconds (with `--cpu-pid`).
     pub server_cpu_seconds: Option<f64>,
     /// `delivered` divided by `server_cpu_seconds`; absent if the server used no measurable time.
     pub delivered_per_cpu_second: Option<f64>,

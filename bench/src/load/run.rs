@@ -93,7 +93,9 @@ async fn end_of_input() {
 }
 
 fn read_usage(plan: &Plan) -> Result<Option<Usage>, LoadError> {
-    plan.cpu_pid.map(usage).transpose()
+    let usages = plan.cpu_pids.iter().map(|pid| usage(*pid));
+    let usages = usages.collect::<Result<Vec<_>, _>>()?;
+    Ok(usages.into_iter().reduce(Usage::plus))
 }
 
 /// The counters at one end of the measured time, read as close together as possible.

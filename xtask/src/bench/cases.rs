@@ -36,6 +36,10 @@ pub(crate) enum Case {
     /// 10,000 connections on two nodes connected through Redis, 4,000 messages a second in all, each from one node to
     /// the other.
     Redis10000,
+    /// 1,000 connections on two such nodes, 20,000 messages a second in all.
+    RedisFast,
+    /// A room whose 800 members are on eight such nodes, 20 messages a second.
+    RedisRoom,
 }
 
 impl Case {
@@ -51,6 +55,9 @@ impl Case {
         Self::Swap,
     ];
 
+    /// The cases of several nodes connected through Redis.
+    pub(crate) const REDIS: [Self; 3] = [Self::Redis10000, Self::RedisFast, Self::RedisRoom];
+
     /// The cases that other servers can run too.
     pub(crate) const COMPARABLE: [Self; 5] = [
         Self::Pairs100x1,
@@ -64,7 +71,8 @@ impl Case {
     fn all() -> impl Iterator<Item = Self> {
         Self::DEFAULT
             .into_iter()
-            .chain([Self::Changes, Self::Redis10000])
+            .chain([Self::Changes])
+            .chain(Self::REDIS)
     }
 
     /// Its name on the command line and in the table.
@@ -80,6 +88,8 @@ impl Case {
             Self::Swap => "swap",
             Self::Changes => "changes",
             Self::Redis10000 => "redis_10000",
+            Self::RedisFast => "redis_fast",
+            Self::RedisRoom => "redis_room",
         }
     }
 
@@ -103,7 +113,10 @@ impl Case {
             Self::MetricsCost => watched::run(bench, self.name()),
             Self::Swap => swap::run(bench, self.name()),
             Self::Changes => changes::run(bench, self.name()),
-            Self::Redis10000 => nodes::run(bench, self.name()),
+            Self::Redis10000 | Self::RedisFast => {
+                nodes::run(bench, self.name(), 2, &self.single_load(bench))
+            }
+            Self::RedisRoom => nodes::run(bench, self.name(), 8, &self.single_load(bench)),
         }
     }
 
@@ -118,6 +131,12 @@ impl Case {
                 format!("--connections {even} --rate 4000")
             }
             Self::Room1000 => "--room-members 1000 --rate 100".to_owned(),
+            Self::Redis10000 => {
+                let even = bench.connections(10_000) / 2 * 2;
+                format!("--connections {even} --rate 4000")
+            }
+            Self::RedisFast => "--connections 1000 --rate 20000".to_owned(),
+            Self::RedisRoom => "--room-members 800 --rate 20".to_owned(),
             Self::IdleMemory => {
                 let wanted = if bench.quick { 2_000 } else { 10_000 };
                 format!("--connections {}", bench.connections(wanted))

@@ -15,6 +15,7 @@ use super::subject::Subject;
 /// The figures that are read from the load generator's report.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct LoadReport {
+    sent: u64,
     sent_in_all: u64,
     pub(crate) delivered: u64,
     latency: Latency,
@@ -44,6 +45,11 @@ impl LoadReport {
                 self.delivered
             )
         })
+    }
+
+    /// Messages sent in the measured time.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Messages sent in the whole run, measured or not.
@@ -137,7 +143,8 @@ pub(crate) fn start_until_told(
     spawn(command)
 }
 
-/// Starts a run in which the sides of a pair are on different `subjects`, and measures the process of the first one.
+/// Starts a run whose connections are spread over `subjects`, and measures their processes together. The sides of a pair
+/// are on different ones.
 pub(crate) fn start_on(
     bench: &Bench,
     subjects: &[&Subject],
@@ -152,11 +159,11 @@ fn command(bench: &Bench, subjects: &[&Subject], duration: Duration, options: &[
     let mut command = Command::new(&bench.relay_and_load);
     command.args(["load", "--json"]);
     if let Some(subject) = subjects.first() {
-        let pid = subject.pid().to_string();
-        command.args(["--target", subject.target(), "--cpu-pid", &pid]);
+        command.args(["--target", subject.target()]);
     }
     for subject in subjects {
         command.args(["--url", &format!("ws://{}", subject.address())]);
+        command.args(["--cpu-pid", &subject.pid().to_string()]);
     }
     command.args(["--warmup", &format!("{}ms", bench.warmup().as_millis())]);
     command
@@ -190,15 +197,24 @@ pub(crate) fn spawn(mut command: Command) -> anyhow::Result<RunningLoad> {
 impl RunningLoad {
     /// Waits for the start of the measured time.
     pub(crate) fn wait_until_measuring(&mut self) -> anyhow::Result<()> {
+        self.wait_for("measuring")
+    }
+
+    /// Waits for the end of the measured time.
+    pub(crate) fn wait_until_measured(&mut self) -> anyhow::Result<()> {
+        self.wait_for("measured")
+    }
+
+    fn wait_for(&mut self, word: &str) -> anyhow::Result<()> {
         let mut said = Vec::new();
         while let Ok(line) = self.lines.recv() {
-            if line == "measuring" {
+            if line == word {
                 return Ok(());
             }
             said.push(line);
         }
         bail!(
-            "the load generator ended before it measured: {}",
+            "the load generator ended before it said `{word}`: {}",
             said.join("; ")
         )
     }
@@ -254,7 +270,7 @@ fn parse_report(json: &str, status: ExitStatus, said: &[String]) -> anyhow::Resu
 mod tests {
     use super::*;
 
-    const JSON: &str = r#"{"mode":"pairs","sent_in_all":11,"delivered":10,"latency":{"p50_us":1.0,"p99_us":1500.0},"lost":0,"duplicated":0,
+    const JSON: &str = r#"{"mode":"pairs","sent":10,"sent_in_all":11,"delivered":10,"latency":{"p50_us":1.0,"p99_us":1500.0},"lost":0,"duplicated":0,
         "reordered":0,"unacked":0,"errors":0,"closed":0,"first_errors":[],"delivered_per_cpu_second":5.0,"rss_per_connection_bytes":null}"#;
 
     #[test]

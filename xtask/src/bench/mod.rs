@@ -42,8 +42,7 @@ pub(crate) struct BenchArgs {
     /// Run only this case; may be given several times
     #[arg(long = "case", value_name = "NAME", value_parser = Case::parse)]
     cases: Vec<Case>,
-    /// Run the case of two nodes connected through Redis, alone or in addition to those that are named; needs
-    /// redis-server
+    /// Run the cases of nodes connected through Redis, alone or in addition to those that are named; needs redis-server
     #[arg(long)]
     redis: bool,
     /// Measure only the cost of a plugin in each language, with the templates of `signalbox plugin new`
@@ -137,7 +136,7 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Exi
     let bench = prepare(workspace, args)?;
     let chosen = if args.redis {
         let others = args.cases.iter().copied();
-        others.chain([Case::Redis10000]).collect()
+        others.chain(Case::REDIS).collect()
     } else if args.cases.is_empty() {
         Case::DEFAULT.to_vec()
     } else {

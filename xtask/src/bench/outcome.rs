@@ -137,6 +137,7 @@ impl Unit {
         match self {
             Self::Count if value >= 1e6 => format!("{:.2}M", value / 1e6),
             Self::Count if value >= 1e4 => format!("{:.0}k", value / 1e3),
+            Self::Count if value < 100.0 && value.fract() != 0.0 => format!("{value:.2}"),
             Self::Count => format!("{value:.0}"),
             Self::Bytes => format!("{:.1} KB", value / 1e3),
             Self::Microseconds => format!("{value:.2} µs"),
