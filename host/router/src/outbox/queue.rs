@@ -97,10 +97,9 @@ impl FrameQueue {
     pub(super) fn push(&mut self, frame: Frame, is_message: bool) {
         let queued = QueuedFrame::Text { frame, is_message };
         self.bytes += queued.charge();
-        // A burst grows the queue in few steps, because it starts again after each write.
-        if self.frames.len() == self.frames.capacity() {
-            self.frames
-                .reserve((self.frames.len() * 7).max(PLACES_AT_REST));
+        // In one step, because a queue at rest is small again after each write.
+        if self.frames.len() == PLACES_AT_REST && self.frames.capacity() < PLACES_IN_A_BURST {
+            self.frames.reserve(PLACES_IN_A_BURST - PLACES_AT_REST);
         }
         self.frames.push_back(queued);
     }
