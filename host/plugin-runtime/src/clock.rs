@@ -189,8 +189,13 @@ mod tests {
         let engine = Engine::default();
         let clock = Clock::start_with(engine.weak(), 3, &Arc::default()).unwrap();
         let call = clock.run_for_job();
-        thread::sleep(TICK * 50);
+        // A clock without a call, which starts later and has as many ticks, stops.
+        let idle = Clock::start_with(engine.weak(), 3, &Arc::default()).unwrap();
+        while !idle.parked.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
         assert!(!clock.parked.load(Ordering::SeqCst));
+        assert_eq!(clock.all_ended(), None);
         thread::spawn(move || drop(call)).join().unwrap();
         while !clock.parked.load(Ordering::SeqCst) {
             thread::yield_now();

@@ -20,22 +20,17 @@ pub(super) fn fields(json: &str) -> Option<Fields<'_>> {
     scanner.skip_space();
     scanner.expect(b'{')?;
     scanner.skip_space();
-    if scanner.peek() != Some(b'}') {
-        loop {
-            let name = Name::of_plain(scanner.plain_string()?)?;
+    let mut is_over = scanner.skip_if(b'}');
+    while !is_over {
+        let name = Name::of_plain(scanner.plain_string()?)?;
+        scanner.skip_colon()?;
+        scanner.field(name, &mut fields)?;
+        scanner.skip_space();
+        is_over = scanner.skip_if(b'}');
+        if !is_over {
+            scanner.expect(b',')?;
             scanner.skip_space();
-            scanner.expect(b':')?;
-            scanner.skip_space();
-            scanner.field(name, &mut fields)?;
-            scanner.skip_space();
-            match scanner.next()? {
-                b',' => scanner.skip_space(),
-                b'}' => break,
-                _ => return None,
-            }
         }
-    } else {
-        scanner.at += 1;
     }
     scanner.skip_space();
     (scanner.at == json.len()).then_some(fields)
@@ -93,6 +88,13 @@ impl<'a> Scanner<'a> {
         (self.next()? == byte).then_some(())
     }
 
+    /// Skips `byte` if it is next, and returns whether it was.
+    fn skip_if(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
     fn skip_space(&mut self) {
         while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.peek() {
             self.at += 1;
@@ -120,33 +122,27 @@ impl<'a> Scanner<'a> {
     /// Reads a string without escapes.
     fn plain_string(&mut self) -> Option<&'a str> {
         self.expect(b'"')?;
-        let rest = &self.bytes()[self.at..];
-        let end = memchr2(b'"', b'\\', rest)?;
-        if rest[end] != b'"' || has_control(&rest[..end]) {
-            return None;
-        }
-        let text = &self.json[self.at..self.at + end];
-        self.at += end + 1;
-        Some(text)
+        let start = self.at;
+        (self.skip_text()? == b'"').then(|| &self.json[start..self.at - 1])
     }
 
     /// Skips a string whose first quote has been read. Escapes of four digits are left to the general parser.
     fn skip_string(&mut self) -> Option<()> {
-        loop {
-            let rest = &self.bytes()[self.at..];
-            let end = memchr2(b'"', b'\\', rest)?;
-            if has_control(&rest[..end]) {
-                return None;
-            }
-            self.at += end + 1;
-            if rest[end] == b'"' {
-                return Some(());
-            }
+        while self.skip_text()? == b'\\' {
             match self.next()? {
                 b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
                 _ => return None,
             }
         }
+        Some(())
+    }
+
+    /// Skips the text of a string up to a quote or a backslash, and that as well. Returns it.
+    fn skip_text(&mut self) -> Option<u8> {
+        let rest = &self.bytes()[self.at..];
+        let end = memchr2(b'"', b'\\', rest)?;
+        self.at += end + 1;
+        (!has_control(&rest[..end])).then_some(rest[end])
     }
 
     /// Skips a value of any kind.
@@ -158,23 +154,19 @@ impl<'a> Scanner<'a> {
                 b'{' => {
                     open.open(true)?;
                     self.skip_space();
-                    if self.peek() == Some(b'}') {
-                        self.at += 1;
-                        open.close();
-                    } else {
+                    if !self.skip_if(b'}') {
                         self.skip_name()?;
                         continue;
                     }
+                    open.close();
                 }
                 b'[' => {
                     open.open(false)?;
                     self.skip_space();
-                    if self.peek() == Some(b']') {
-                        self.at += 1;
-                        open.close();
-                    } else {
+                    if !self.skip_if(b']') {
                         continue;
                     }
+                    open.close();
                 }
                 b'"' => self.skip_string()?,
                 b't' => self.skip_literal(b"rue")?,
@@ -209,6 +201,11 @@ impl<'a> Scanner<'a> {
     fn skip_name(&mut self) -> Option<()> {
         self.expect(b'"')?;
         self.skip_string()?;
+        self.skip_colon()
+    }
+
+    /// Skips the colon between a name and its value.
+    fn skip_colon(&mut self) -> Option<()> {
         self.skip_space();
         self.expect(b':')?;
         self.skip_space();
@@ -230,15 +227,11 @@ impl<'a> Scanner<'a> {
             b'1'..=b'9' => self.skip_digits(),
             _ => return None,
         }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
+        if self.skip_if(b'.') {
             self.skip_some_digits()?;
         }
-        if let Some(b'e' | b'E') = self.peek() {
-            self.at += 1;
-            if let Some(b'+' | b'-') = self.peek() {
-                self.at += 1;
-            }
+        if self.skip_if(b'e') || self.skip_if(b'E') {
+            let _ = self.skip_if(b'+') || self.skip_if(b'-');
             self.skip_some_digits()?;
         }
         (self.at - start <= NUMBER_CHARS_MAX).then_some(())
