@@ -14,6 +14,7 @@ pub mod inbound;
 pub mod json;
 pub mod names;
 pub mod outbound;
+mod position;
 pub mod published;
 mod reader;
 mod scan;
@@ -25,6 +26,7 @@ pub use inbound::{Dialect, Envelope, EnvelopeError};
 pub use json::JsonFault;
 pub use names::{EventType, NotSendable, ROOM_NAME_BYTES_MAX, RoomName, USER_ID_BYTES_MAX, UserId};
 pub use outbound::Frame;
+pub use position::{Epoch, OFFSET_MAX, Position};
 pub use published::{Malformed, Published};
 
 /// The subprotocol of clients that want a `welcome` and the features that it announces.
