@@ -3,9 +3,12 @@
 //! The messages of a history are numbered from 1 in each epoch. A history remembers its [`Position`] longer than its messages,
 //! so a client that asks for too old a message learns that it missed some.
 
-use std::time::Duration;
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    time::Duration,
+};
 
-use signalbox_protocol::{Frame, Position};
+use signalbox_protocol::{Epoch, Frame, Position};
 
 /// The shortest time for which a history without new messages remembers its position.
 const POSITION_KEPT_MIN: Duration = Duration::from_secs(24 * 60 * 60);
@@ -68,4 +71,32 @@ pub struct HistoryPage {
     /// The messages, oldest first. Numbers may be missing at the beginning, because old messages are discarded, and never in
     /// between.
     pub messages: Vec<KeptMessage>,
+}
+
+/// A random epoch. The keys of a [`RandomState`] come from the operating system.
+pub(crate) fn new_epoch() -> Epoch {
+    Epoch::random(RandomState::new().hash_one(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn epochs_differ() {
+        let epochs: HashSet<Epoch> = (0..1_000).map(|_| new_epoch()).collect();
+        assert_eq!(epochs.len(), 1_000);
+    }
+
+    #[test]
+    fn a_position_is_remembered_for_a_day_and_ten_times_as_long_as_the_messages() {
+        let time = |seconds| Retention {
+            size: 1,
+            time: Duration::from_secs(seconds),
+        };
+        assert_eq!(time(1).position_time(), Duration::from_secs(86_400));
+        assert_eq!(time(86_400).position_time(), Duration::from_secs(864_000));
+    }
 }

@@ -17,6 +17,7 @@ pub mod outbound;
 mod position;
 pub mod published;
 mod reader;
+mod room_requests;
 mod scan;
 mod timestamp;
 
@@ -28,6 +29,9 @@ pub use names::{EventType, NotSendable, ROOM_NAME_BYTES_MAX, RoomName, USER_ID_B
 pub use outbound::Frame;
 pub use position::{Epoch, OFFSET_MAX, Position};
 pub use published::{Malformed, Published};
+pub use room_requests::{
+    CatchUp, HistoryExcerpt, HistoryRequest, JoinRequest, RecoveryFailure, RoomPosition,
+};
 
 /// The subprotocol of clients that want a `welcome` and the features that it announces.
 pub const SUBPROTOCOL_V1: &str = "signalbox.v1";

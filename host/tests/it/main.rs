@@ -72,6 +72,7 @@ mod redis_routes;
 mod refused;
 mod rollout;
 mod rollout_load;
+mod room_history;
 mod rooms;
 mod runtime;
 mod scrape;
