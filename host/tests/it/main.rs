@@ -73,6 +73,7 @@ mod refused;
 mod rollout;
 mod rollout_load;
 mod room_history;
+mod room_history_nodes;
 mod rooms;
 mod runtime;
 mod scrape;
