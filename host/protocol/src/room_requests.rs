@@ -120,6 +120,9 @@ pub enum RecoveryFailure {
 }
 
 impl RecoveryFailure {
+    /// Every reason, for metrics.
+    pub const ALL: [Self; 3] = [Self::Epoch, Self::Expired, Self::TooMany];
+
     /// The reason as text, as used in frames.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -51,6 +51,7 @@ impl Router {
     ) -> Result<Reach, BrokerError> {
         self.table.rooms.follow(room, retention);
         let appended = self.broker.append(room, frame, retention, trace).await?;
+        self.metrics.history.appended.increment();
         if let Some(span) = trace {
             span.set("signalbox.connections", appended.connections as i64);
         }
@@ -84,7 +85,13 @@ impl Router {
             self.broker.room_settled(room).await;
         }
         match self.catch_up(connection, room, delivered, &join).await {
-            Ok((at, replay)) => Ok(Some(JoinedHistory { is_new, at, replay })),
+            Ok((at, replay)) => {
+                if let Some(recovery) = at.recovery {
+                    let recoveries = &self.metrics.history.recoveries;
+                    recoveries.of(recovery.err()).increment();
+                }
+                Ok(Some(JoinedHistory { is_new, at, replay }))
+            }
             Err(error) => {
                 self.table.count_pushed(|push| {
                     ((), self.table.rooms.give_up_gate(connection, room, push))

@@ -187,7 +187,16 @@ impl LocalTable {
         start: &ComparisonStart,
         page: &HistoryPage,
     ) -> Comparison {
-        self.count_pushed(|push| self.rooms.compare(room, start, page, push))
+        let history = &self.metrics.history;
+        let comparison = self.count_pushed(|push| {
+            let (comparison, delivered) = self.rooms.compare(room, start, page, push);
+            history.repaired.add(delivered as u64);
+            (comparison, delivered)
+        });
+        if matches!(comparison, Comparison::Missed(..)) {
+            history.missed.increment();
+        }
+        comparison
     }
 
     /// Calls `deliver` with the way to push frames, and counts the deliveries that it returns.
