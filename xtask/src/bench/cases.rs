@@ -133,9 +133,13 @@ impl Case {
                 nodes::run(bench, self.name(), 2, "", &self.single_load(bench))
             }
             Self::RedisRoom => nodes::run(bench, self.name(), 8, "", &self.single_load(bench)),
-            Self::RedisHistory => {
-                nodes::run(bench, self.name(), 8, HISTORY_RULE, &self.single_load(bench))
-            }
+            Self::RedisHistory => nodes::run(
+                bench,
+                self.name(),
+                8,
+                HISTORY_RULE,
+                &self.single_load(bench),
+            ),
         }
     }
 

@@ -96,7 +96,11 @@ impl Subject {
         rules: &str,
     ) -> anyhow::Result<Self> {
         let config = server_config(Some(&bench.plugin), Some((name, redis_url)));
-        Self::configured(bench, &format!("{name}.toml"), &format!("{config}\n{rules}"))
+        Self::configured(
+            bench,
+            &format!("{name}.toml"),
+            &format!("{config}\n{rules}"),
+        )
     }
 
     /// Starts the server with the plugin, and without anything that reads metrics.
