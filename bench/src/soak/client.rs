@@ -52,7 +52,8 @@ impl Client {
         let connected = timeout(CONNECT_TIME_MAX, async {
             let mut stream = TcpStream::connect(server).await?;
             let target = format!("/ws?userId={user}");
-            let rest = handshake::request(&mut stream, &server.to_string(), &target, protocol).await?;
+            let rest =
+                handshake::request(&mut stream, &server.to_string(), &target, protocol).await?;
             let (reader, writer) = split(stream, rest, OUTBOX_BYTES_MAX)?;
             anyhow::Ok(Self {
                 reader,

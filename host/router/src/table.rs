@@ -16,7 +16,7 @@ use signalbox_telemetry::metrics::{DropReason, Metrics};
 use super::{
     Connection, PendingWrite, PushError,
     repair::RepairQueue,
-    rooms::{Arrival, Comparison, ComparisonStart, Push, RoomTable},
+    rooms::{Comparison, ComparisonStart, KeptArrival, Push, RoomTable},
     write_batch,
 };
 
@@ -256,9 +256,9 @@ impl LocalNode for LocalTable {
             (delivery, delivery.delivered)
         });
         match delivery.arrival {
-            Some(Arrival::Early) => self.repairs.add_if_waiting(room),
-            Some(Arrival::Contradiction) => self.repairs.add(room),
-            Some(Arrival::InOrder | Arrival::Repeated) | None => {}
+            Some(KeptArrival::Early) => self.repairs.add_if_waiting(room),
+            Some(KeptArrival::Contradiction) => self.repairs.add(room),
+            Some(KeptArrival::InOrder | KeptArrival::Repeated) | None => {}
         }
         delivery.members
     }

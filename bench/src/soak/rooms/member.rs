@@ -68,7 +68,10 @@ impl Member {
     }
 
     async fn serve(&mut self, mut client: Client) -> anyhow::Result<()> {
-        let stay = STAY.0 + STAY.1.mul_f64(f64::from(self.random()) / f64::from(u32::MAX));
+        let stay = STAY.0
+            + STAY
+                .1
+                .mul_f64(f64::from(self.random()) / f64::from(u32::MAX));
         let leave_at = Instant::now() + stay;
         self.join(&mut client)?;
         loop {
@@ -93,7 +96,8 @@ impl Member {
             Some((epoch, offset)) => json!({"since": {"epoch": epoch, "offset": offset}}),
             None => json!({}),
         };
-        let join = json!({"type": "join", "room": self.room_name(), "id": "join", "payload": payload});
+        let join =
+            json!({"type": "join", "room": self.room_name(), "id": "join", "payload": payload});
         client.send(Opcode::Text, join.to_string().as_bytes())
     }
 

@@ -37,11 +37,11 @@ const CONNECT_PACE: Duration = Duration::from_millis(5);
 
 /// Shared by all members.
 #[derive(Debug)]
-pub(super) struct RoomWorld {
-    pub(super) nodes: Vec<SocketAddr>,
-    pub(super) truth: Truth,
+struct RoomWorld {
+    nodes: Vec<SocketAddr>,
+    truth: Truth,
     /// Whether members only listen.
-    pub(super) is_silent: AtomicBool,
+    is_silent: AtomicBool,
 }
 
 /// Runs the test for `time`, prints the report, and returns whether it passed.

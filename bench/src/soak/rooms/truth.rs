@@ -75,7 +75,10 @@ impl Truth {
         println!("  {acked} messages were acked; {lost} of them went with the data of Redis");
         println!("  {} recoveries, complete", count(&self.recovered));
         println!("  {} recoveries, refused", count(&self.refused));
-        println!("  {} times a member was told that it missed messages", count(&self.missed));
+        println!(
+            "  {} times a member was told that it missed messages",
+            count(&self.missed)
+        );
         let faults = count(&self.faults_in_all);
         println!("  {faults} gaps, repetitions, reorderings and contradictions");
         for fault in lock(&self.faults).iter() {

@@ -11,7 +11,7 @@ const HELD_OVERHEAD_BYTES: usize = 64;
 
 /// The live messages of a room for one member that first gets old ones.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct CatchUpGate {
     connection: Arc<Connection>,
     frames: Vec<HeldMessage>,
     bytes: usize,
@@ -29,7 +29,7 @@ pub(super) struct HeldMessage {
     pub(super) frame: Frame,
 }
 
-impl Gate {
+impl CatchUpGate {
     /// A gate for `connection` that holds at most `bytes_max` bytes.
     pub(super) fn new(connection: Arc<Connection>, bytes_max: usize) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl Gate {
         &self.connection
     }
 
-    /// Holds a message back. If there are too many bytes, all are discarded, and [`Gate::is_over`] returns `true`.
+    /// Holds a message back. If there are too many bytes, all are discarded, and [`CatchUpGate::is_over`] returns `true`.
     pub(super) fn hold(&mut self, offset: Option<u64>, frame: &Frame) {
         if self.is_over {
             return;
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn messages_after_the_old_ones_are_kept_in_order() {
-        let mut gate = Gate::new(connection("a"), 1 << 20);
+        let mut gate = CatchUpGate::new(connection("a"), 1 << 20);
         gate.hold(Some(1), &frame("1"));
         gate.hold(None, &frame("x"));
         gate.hold(Some(2), &frame("2"));
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_gate_is_bounded_in_bytes() {
-        let mut gate = Gate::new(connection("a"), 200);
+        let mut gate = CatchUpGate::new(connection("a"), 200);
         gate.hold(Some(1), &frame("1"));
         gate.hold(Some(2), &frame("2"));
         assert!(!gate.is_over());

@@ -2,7 +2,7 @@
 //!
 //! A message without a number goes to all members at once. Messages of a history pass the room's [`Sequence`], whose lock is
 //! held while they are pushed, so all members get them in the same order. A member that is catching up is *gated*: its
-//! messages wait at a [`Gate`] until it has the old ones.
+//! messages wait at a [`CatchUpGate`] until it has the old ones.
 //!
 //! Locks are taken in this order: the sequence of a room, its entry in the map, an outbox.
 
@@ -19,8 +19,8 @@ use dashmap::{DashMap, Entry};
 use signalbox_broker::{HistoryPage, Retention};
 use signalbox_protocol::{Frame, Position, RecoveryFailure, RoomPosition, outbound};
 
-pub(crate) use self::sequence::{Arrival, Comparison};
-use self::{gate::Gate, sequence::Sequence};
+pub(crate) use self::sequence::{Comparison, KeptArrival};
+use self::{gate::CatchUpGate, sequence::Sequence};
 use super::Connection;
 
 /// How frames get to members.
@@ -74,7 +74,7 @@ pub(crate) struct KeptDelivery {
     /// The number of messages that members took now, of this and earlier ones.
     pub(crate) delivered: usize,
     /// `None` if the room has no history here.
-    pub(crate) arrival: Option<Arrival>,
+    pub(crate) arrival: Option<KeptArrival>,
 }
 
 /// The outcome of opening a gate.
@@ -134,7 +134,7 @@ impl RoomTable {
         drop(entry);
         let mut sequence = lock(&sequence);
         sequence.set_retention(retention);
-        let gate = Gate::new(connection.clone(), bytes_max);
+        let gate = CatchUpGate::new(connection.clone(), bytes_max);
         sequence.gates.insert(connection.number(), gate);
         Some((sequence.delivered().cloned(), is_new))
     }
@@ -394,7 +394,8 @@ impl RoomTable {
 
     /// Ends the gates of members that have caught up to a message that is not after `offset`.
     fn ungate_caught_up(&self, room: &str, sequence: &mut Sequence, offset: u64) {
-        let is_due = |gate: &Gate| gate.caught_up_to().is_some_and(|number| number <= offset);
+        let is_due =
+            |gate: &CatchUpGate| gate.caught_up_to().is_some_and(|number| number <= offset);
         let due: Vec<u64> = sequence
             .gates
             .iter()

@@ -14,7 +14,7 @@ use signalbox_broker::{HistoryPage, KeptMessage, Retention};
 use signalbox_protocol::{Epoch, Frame, Position, RecoveryFailure};
 use tokio::time::Instant;
 
-use super::gate::Gate;
+use super::gate::CatchUpGate;
 
 /// The most bytes that wait for earlier messages. Beyond it, all of them are read from the history again.
 const EARLY_BYTES_MAX: usize = 4 << 20;
@@ -36,13 +36,13 @@ pub(super) struct Sequence {
     early_epoch: Option<Epoch>,
     early_bytes: usize,
     /// The members that are catching up, by the number of their connection.
-    pub(super) gates: HashMap<u64, Gate>,
+    pub(super) gates: HashMap<u64, CatchUpGate>,
     last_delivery: Option<Instant>,
 }
 
 /// The reaction to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Arrival {
+pub(crate) enum KeptArrival {
     /// It can be delivered, possibly with others that waited for it.
     InOrder,
     /// It waits for others, which must be read from the history if they do not come.
@@ -136,7 +136,7 @@ impl Sequence {
     }
 
     /// Takes message `at.offset` in. Afterwards, [`Sequence::next`] returns the messages to deliver.
-    pub(super) fn take(&mut self, at: &Position, frame: &Frame) -> Arrival {
+    pub(super) fn take(&mut self, at: &Position, frame: &Frame) -> KeptArrival {
         let Some(delivered) = &self.delivered else {
             if self.early_epoch.as_ref() != Some(&at.epoch) {
                 self.early_epoch = Some(at.epoch.clone());
@@ -146,25 +146,25 @@ impl Sequence {
             if self.gates.is_empty() {
                 // The members were here before the room had a history.
                 self.begin_with_waiting();
-                return Arrival::InOrder;
+                return KeptArrival::InOrder;
             }
-            return Arrival::Early;
+            return KeptArrival::Early;
         };
         if delivered.epoch != at.epoch {
-            return Arrival::Contradiction;
+            return KeptArrival::Contradiction;
         }
         let next = delivered.offset + 1;
         if at.offset < next {
             return match self.remembers(at.offset, frame) {
-                Some(true) => Arrival::Repeated,
-                _ => Arrival::Contradiction,
+                Some(true) => KeptArrival::Repeated,
+                _ => KeptArrival::Contradiction,
             };
         }
         self.keep_early(at.offset, frame);
         if at.offset == next {
-            Arrival::InOrder
+            KeptArrival::InOrder
         } else {
-            Arrival::Early
+            KeptArrival::Early
         }
     }
 

@@ -230,7 +230,12 @@ mod tests {
             .collect();
         assert_eq!(
             rows,
-            [("epoch", 0), ("expired", 1), ("too_many", 2), ("recovered", 3)]
+            [
+                ("epoch", 0),
+                ("expired", 1),
+                ("too_many", 2),
+                ("recovered", 3)
+            ]
         );
     }
 

@@ -28,7 +28,7 @@ fn sequence_at(offset: u64) -> Sequence {
     sequence
 }
 
-fn take(sequence: &mut Sequence, offset: u64) -> Arrival {
+fn take(sequence: &mut Sequence, offset: u64) -> KeptArrival {
     sequence.take(&at(offset), &frame(offset))
 }
 
@@ -62,13 +62,13 @@ fn compare(sequence: &mut Sequence, page: &HistoryPage) -> Comparison {
 #[test]
 fn messages_in_any_order_are_delivered_once_in_the_order_of_their_numbers() {
     let mut sequence = sequence_at(7);
-    assert_eq!(take(&mut sequence, 10), Arrival::Early);
-    assert_eq!(take(&mut sequence, 9), Arrival::Early);
+    assert_eq!(take(&mut sequence, 10), KeptArrival::Early);
+    assert_eq!(take(&mut sequence, 9), KeptArrival::Early);
     assert!(due(&mut sequence).is_empty() && sequence.is_waiting());
-    assert_eq!(take(&mut sequence, 8), Arrival::InOrder);
+    assert_eq!(take(&mut sequence, 8), KeptArrival::InOrder);
     assert_eq!(due(&mut sequence), [8, 9, 10]);
     for repeated in [8, 10, 9] {
-        assert_eq!(take(&mut sequence, repeated), Arrival::Repeated);
+        assert_eq!(take(&mut sequence, repeated), KeptArrival::Repeated);
     }
     assert!(due(&mut sequence).is_empty() && !sequence.is_waiting());
     assert_eq!(sequence.delivered(), Some(&at(10)));
@@ -82,7 +82,7 @@ fn a_gap_is_filled_from_the_history() {
     assert_eq!(compare(&mut sequence, &page), Comparison::Complete);
     assert_eq!(due(&mut sequence), [8, 9, 10, 11]);
     // The originals come late.
-    assert_eq!(take(&mut sequence, 9), Arrival::Repeated);
+    assert_eq!(take(&mut sequence, 9), KeptArrival::Repeated);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn another_epoch_is_reported_and_followed() {
     let mut sequence = sequence_at(7);
     take(&mut sequence, 9);
     let other = in_epoch(2, 3);
-    assert_eq!(sequence.take(&other, &frame(3)), Arrival::Contradiction);
+    assert_eq!(sequence.take(&other, &frame(3)), KeptArrival::Contradiction);
     let page = HistoryPage {
         position: other.clone(),
         ..page(1..=3, 3)
@@ -107,9 +107,12 @@ fn another_epoch_is_reported_and_followed() {
     let missed = Comparison::Missed(RecoveryFailure::Epoch, other);
     assert_eq!(compare(&mut sequence, &page), missed);
     assert!(due(&mut sequence).is_empty());
-    assert_eq!(sequence.take(&in_epoch(2, 4), &frame(4)), Arrival::InOrder);
+    assert_eq!(
+        sequence.take(&in_epoch(2, 4), &frame(4)),
+        KeptArrival::InOrder
+    );
     assert_eq!(due(&mut sequence), [4]);
-    assert_eq!(take(&mut sequence, 8), Arrival::Contradiction);
+    assert_eq!(take(&mut sequence, 8), KeptArrival::Contradiction);
 }
 
 #[test]
@@ -118,7 +121,7 @@ fn a_number_that_was_given_to_another_message_is_a_contradiction() {
     take(&mut sequence, 8);
     assert_eq!(due(&mut sequence), [8]);
     let other = Frame::from("another".to_owned());
-    assert_eq!(sequence.take(&at(8), &other), Arrival::Contradiction);
+    assert_eq!(sequence.take(&at(8), &other), KeptArrival::Contradiction);
     assert!(due(&mut sequence).is_empty());
 }
 
@@ -152,10 +155,10 @@ fn messages_that_arrive_during_a_read_are_no_loss() {
 #[test]
 fn messages_wait_until_the_position_is_known() {
     let mut sequence = Sequence::new(RETENTION);
-    let gate = Gate::new(connection("a"), 1 << 20);
+    let gate = CatchUpGate::new(connection("a"), 1 << 20);
     sequence.gates.insert(1, gate);
-    assert_eq!(take(&mut sequence, 9), Arrival::Early);
-    assert_eq!(take(&mut sequence, 8), Arrival::Early);
+    assert_eq!(take(&mut sequence, 9), KeptArrival::Early);
+    assert_eq!(take(&mut sequence, 8), KeptArrival::Early);
     assert!(due(&mut sequence).is_empty());
     sequence.begin_after(&at(8));
     assert_eq!(due(&mut sequence), [9]);
@@ -164,9 +167,9 @@ fn messages_wait_until_the_position_is_known() {
 #[test]
 fn the_first_message_sets_the_position_of_members_that_were_there_before() {
     let mut sequence = Sequence::new(RETENTION);
-    assert_eq!(take(&mut sequence, 41), Arrival::InOrder);
+    assert_eq!(take(&mut sequence, 41), KeptArrival::InOrder);
     assert_eq!(due(&mut sequence), [41]);
-    assert_eq!(take(&mut sequence, 43), Arrival::Early);
+    assert_eq!(take(&mut sequence, 43), KeptArrival::Early);
 }
 
 #[test]
