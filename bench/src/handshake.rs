@@ -77,7 +77,8 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Client side: requests an upgrade of `target` from `host` and returns the bytes that followed the server's response.
+/// Client side: requests an upgrade of `target` from `host`, offers the subprotocol `protocol`, and returns the bytes that
+/// followed the server's response.
 ///
 /// # Errors
 /// Returns an error if the server refuses or sends an invalid handshake response, or if the socket fails.
@@ -85,6 +86,7 @@ pub async fn request<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     host: &str,
     target: &str,
+    protocol: Option<&str>,
 ) -> Result<Vec<u8>, HandshakeError> {
     let mut keys = MaskKeys::random();
     let nonce = [
@@ -94,9 +96,12 @@ pub async fn request<S: AsyncRead + AsyncWrite + Unpin>(
         keys.next_key(),
     ];
     let key = BASE64.encode(nonce.as_flattened());
+    let protocol = protocol.map_or_else(String::new, |protocol| {
+        format!("Sec-WebSocket-Protocol: {protocol}\r\n")
+    });
     let request = format!(
         "GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{protocol}\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
     let (head, rest) = read_head(stream).await?;
@@ -188,7 +193,7 @@ mod tests {
             let upgrade = accept(&mut server).await;
             server.write_all(b"later").await.map(|()| upgrade)
         });
-        let rest = request(&mut client, "localhost", "/ws?userId=a&peer=b").await;
+        let rest = request(&mut client, "localhost", "/ws?userId=a&peer=b", None).await;
         assert!(rest.is_ok_and(|rest| b"later".starts_with(&rest)));
         let upgrade = serving
             .await
@@ -205,7 +210,7 @@ mod tests {
             .write_all(b"HTTP/1.1 429 Too Many Requests\r\n\r\n")
             .await;
         assert!(answer.is_ok());
-        let refused = request(&mut client, "localhost", "/ws").await;
+        let refused = request(&mut client, "localhost", "/ws", None).await;
         assert!(refused.is_err_and(|error| error.to_string().contains("429 Too Many Requests")));
     }
 }

@@ -20,6 +20,9 @@ pub(crate) struct SoakArgs {
     /// Number of well-behaved clients; misbehaving ones are added
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(2..=20_000))]
     clients: u32,
+    /// Members of rooms with a history instead of pairs; nodes are killed too
+    #[arg(long)]
+    rooms: bool,
     /// Use a debug build, which is ready sooner: to see that everything works
     #[arg(long)]
     debug: bool,
@@ -54,6 +57,7 @@ pub(crate) fn run(workspace: &Workspace, args: &SoakArgs) -> anyhow::Result<Exit
         .arg(folder.path())
         .args(["--minutes", &args.minutes.to_string()])
         .args(["--clients", &args.clients.to_string()])
+        .args(args.rooms.then_some("--rooms"))
         .status()
         .context("the soak does not start")?;
     Ok(if status.success() {

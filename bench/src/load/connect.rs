@@ -68,7 +68,7 @@ async fn connect_one(plan: Arc<Plan>, index: usize) -> (usize, Result<Connection
             .await
             .map_err(|error| error.to_string())?;
         let handshake =
-            handshake::request(&mut stream, &site.host, &plan.request_target(index)).await;
+            handshake::request(&mut stream, &site.host, &plan.request_target(index), None).await;
         let rest = handshake.map_err(|error| error.to_string())?;
         let (reader, writer) =
             split(stream, rest, OUTBOX_BYTES_MAX).map_err(|error| error.to_string())?;

@@ -34,12 +34,26 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Connects as `user`.
+    /// Connects as `user`, with the protocol of `websocket-app`.
     pub(super) async fn connect(server: SocketAddr, user: &str) -> anyhow::Result<Self> {
+        Self::connect_with(server, user, None).await
+    }
+
+    /// Connects as `user`, with the subprotocol `signalbox.v1`.
+    pub(super) async fn connect_v1(server: SocketAddr, user: &str) -> anyhow::Result<Self> {
+        Self::connect_with(server, user, Some("signalbox.v1")).await
+    }
+
+    async fn connect_with(
+        server: SocketAddr,
+        user: &str,
+        protocol: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let connected = timeout(CONNECT_TIME_MAX, async {
             let mut stream = TcpStream::connect(server).await?;
             let target = format!("/ws?userId={user}");
-            let rest = handshake::request(&mut stream, &server.to_string(), &target).await?;
+            let rest =
+                handshake::request(&mut stream, &server.to_string(), &target, protocol).await?;
             let (reader, writer) = split(stream, rest, OUTBOX_BYTES_MAX)?;
             anyhow::Ok(Self {
                 reader,

@@ -6,6 +6,9 @@
 //! of Redis, logs that nobody reads, floods. At the end the [`report`] shows whether any acked message was lost or
 //! arrived twice, whether memory stayed flat, and how much longer the well-behaved clients waited than in the quiet
 //! phase. Everything runs on this machine, and ends with this process.
+//!
+//! With `--rooms`, the clients are members of [`rooms`] with a history instead, and nodes are killed too. Then no member may
+//! miss a message without learning it.
 
 mod client;
 mod crowd;
@@ -13,6 +16,7 @@ mod ledger;
 mod people;
 mod processes;
 mod report;
+mod rooms;
 mod storm;
 
 use std::fs;
@@ -32,7 +36,7 @@ use self::{
     people::{Person, World},
     processes::{Node, Redis},
     report::Report,
-    storm::Storm,
+    storm::{PluginFile, Storm},
 };
 
 /// Shares of the total time: the quiet phase, and the time that the clients get to connect before it.
@@ -52,6 +56,9 @@ pub struct SoakArgs {
     /// Duration of the test, in minutes
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=24 * 60))]
     minutes: u64,
+    /// Members of rooms with a history, instead of pairs
+    #[arg(long)]
+    rooms: bool,
     /// Number of well-behaved clients
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(2..=20_000))]
     clients: u64,
@@ -84,6 +91,11 @@ pub async fn run(args: &SoakArgs) -> anyhow::Result<bool> {
     for node in &mut nodes {
         node.start().await?;
     }
+    if args.rooms {
+        let time = Duration::from_secs(args.minutes * 60);
+        let plugin = PluginFile::new(&plugin, &folder);
+        return rooms::run(args.clients, time, &mut nodes, &mut redis, plugin).await;
+    }
     let world = Arc::new(World {
         ledger: Ledger::new(usize::try_from(args.clients)? / 2 * 2)?,
         nodes: nodes.iter().map(Node::address).collect(),
@@ -99,7 +111,7 @@ pub async fn run(args: &SoakArgs) -> anyhow::Result<bool> {
     world.is_outage.store(false, Ordering::Relaxed);
     sleep(time.mul_f64(QUIET_SHARE)).await;
     world.is_quiet.store(false, Ordering::Relaxed);
-    let mut storm = Storm::new(world.clone(), &plugin, &folder);
+    let mut storm = Storm::new(world.clone(), PluginFile::new(&plugin, &folder));
     storm
         .rage(&mut nodes, &mut redis, world.began + time - LAST_WAIT)
         .await?;
@@ -142,6 +154,7 @@ fn config(redis_url: &str) -> String {
     format!(
         "[auth]\nmode = \"none\"\n\
          [broker]\nkind = \"redis\"\n[redis]\nurl = \"{redis_url}\"\n\
+         [[rooms]]\nmatch = \"room:*\"\nhistory = {{ size = 1000, time = \"10m\" }}\n\
          [[plugins]]\nname = \"chat\"\npath = \"chat.wasm\"\nevents = [\"chat_message\"]\n"
     )
 }

@@ -21,11 +21,32 @@ use crate::load::resident_bytes;
 /// Time limit for a process to become ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The file with the data of Redis.
+const REDIS_DATA: &str = "soak.rdb";
+
 /// Interval between two checks.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A child process. It is killed when this is dropped.
 struct Process(Child);
+
+impl Process {
+    /// Asks the process to end, and waits until it has. `name` is for errors.
+    async fn end(mut self, name: &str) -> anyhow::Result<()> {
+        let began = Instant::now();
+        kill_process(Pid::from_child(&self.0), Signal::TERM)?;
+        while began.elapsed() < PATIENCE {
+            if let Some(status) = self.0.try_wait()? {
+                if !status.success() {
+                    bail!("{name} ended with {status}");
+                }
+                return Ok(());
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+        bail!("{name} did not end in {PATIENCE:?}")
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -35,7 +56,7 @@ impl Drop for Process {
     }
 }
 
-/// A Redis without persistence.
+/// A Redis that keeps its data only if it is asked to end.
 pub(super) struct Redis {
     program: PathBuf,
     folder: PathBuf,
@@ -60,17 +81,31 @@ impl Redis {
     }
 
     /// Kills Redis. All its data is lost.
-    pub(super) fn kill(&mut self) {
+    pub(super) fn kill(&mut self) -> anyhow::Result<()> {
         self.process = None;
+        let data = self.folder.join(REDIS_DATA);
+        if data.exists() {
+            fs::remove_file(data)?;
+        }
+        Ok(())
     }
 
-    /// Starts Redis again, empty, at the same address.
+    /// Asks Redis to end, and waits until it has written its data.
+    pub(super) async fn end(&mut self) -> anyhow::Result<()> {
+        if let Some(process) = self.process.take() {
+            process.end("Redis").await?;
+        }
+        Ok(())
+    }
+
+    /// Starts Redis again at the same address, with the data of [`Redis::end`], or empty after [`Redis::kill`].
     pub(super) fn restart(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(&self.program);
         command
             .current_dir(&self.folder)
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
-            .args(["--save", "", "--appendonly", "no", "--loglevel", "warning"])
+            .args(["--save", "3600 1", "--dbfilename", REDIS_DATA])
+            .args(["--appendonly", "no", "--loglevel", "warning"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
@@ -146,21 +181,17 @@ impl Node {
 
     /// Asks the node to shut down, waits until it has exited, and returns how long that took.
     pub(super) async fn stop(&mut self) -> anyhow::Result<Duration> {
-        let Some(mut process) = self.process.take() else {
+        let Some(process) = self.process.take() else {
             return Ok(Duration::ZERO);
         };
         let began = Instant::now();
-        kill_process(Pid::from_child(&process.0), Signal::TERM)?;
-        while began.elapsed() < PATIENCE {
-            if let Some(status) = process.0.try_wait()? {
-                if !status.success() {
-                    bail!("node {} ended with {status}", self.name);
-                }
-                return Ok(began.elapsed());
-            }
-            sleep(POLL_INTERVAL).await;
-        }
-        bail!("node {} did not end in {PATIENCE:?}", self.name)
+        process.end(&format!("node {}", self.name)).await?;
+        Ok(began.elapsed())
+    }
+
+    /// Kills the node.
+    pub(super) fn kill(&mut self) {
+        self.process = None;
     }
 
     /// Stops or resumes reading the node's log.

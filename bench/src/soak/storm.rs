@@ -32,11 +32,39 @@ const OUTAGE_AFTER: Duration = Duration::from_secs(5);
 /// Pause before memory is first read, so that the effects of the restarts have passed.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// The file of the plugin, which the nodes watch.
+pub(super) struct PluginFile {
+    component: Vec<u8>,
+    folder: PathBuf,
+}
+
+impl PluginFile {
+    /// `chat.wasm` in `folder`, which contains `component`.
+    pub(super) fn new(component: &[u8], folder: &Path) -> Self {
+        Self {
+            component: component.to_owned(),
+            folder: folder.to_owned(),
+        }
+    }
+
+    /// Replaces it with another version of the same code.
+    pub(super) fn replace(&self, version: u32) -> anyhow::Result<()> {
+        let mut component = self.component.clone();
+        // A custom section named `soak` makes this another version.
+        component.extend([0, 9, 4]);
+        component.extend(b"soak");
+        component.extend(version.to_le_bytes());
+        let new = self.folder.join("chat.new");
+        fs::write(&new, component)?;
+        fs::rename(new, self.folder.join("chat.wasm"))?;
+        Ok(())
+    }
+}
+
 /// The storm and its counters.
 pub(super) struct Storm {
     world: Arc<World>,
-    plugin: Vec<u8>,
-    folder: PathBuf,
+    plugin: PluginFile,
     pub(super) swaps: u32,
     pub(super) restarts: u32,
     pub(super) redis_restarts: u32,
@@ -49,11 +77,10 @@ pub(super) struct Storm {
 }
 
 impl Storm {
-    pub(super) fn new(world: Arc<World>, plugin: &[u8], folder: &Path) -> Self {
+    pub(super) fn new(world: Arc<World>, plugin: PluginFile) -> Self {
         Self {
             world,
-            plugin: plugin.to_owned(),
-            folder: folder.to_owned(),
+            plugin,
             swaps: 0,
             restarts: 0,
             redis_restarts: 0,
@@ -106,15 +133,7 @@ impl Storm {
     fn swap(&mut self) -> anyhow::Result<()> {
         say(&self.world, "the plugin is swapped");
         self.swaps += 1;
-        let mut component = self.plugin.clone();
-        // A custom section named `soak` makes this another version with the same code.
-        component.extend([0, 9, 4]);
-        component.extend(b"soak");
-        component.extend(self.swaps.to_le_bytes());
-        let new = self.folder.join("chat.new");
-        fs::write(&new, component)?;
-        fs::rename(new, self.folder.join("chat.wasm"))?;
-        Ok(())
+        self.plugin.replace(self.swaps)
     }
 
     /// Stops each node as a deployment does, and starts it again.
@@ -136,7 +155,7 @@ impl Storm {
         self.redis_restarts += 1;
         self.world.is_outage.store(true, Ordering::Relaxed);
         let from = self.world.now_ms().saturating_sub(OUTAGE_BEFORE_MS);
-        redis.kill();
+        redis.kill()?;
         sleep(REDIS_AWAY).await;
         redis.restart()?;
         for node in nodes {

@@ -7,18 +7,20 @@
 //! The comments on [`Broker`] are the contract; `tests/it/broker/mod.rs` is the test suite for every implementation. The one
 //! that goes through Redis, `RedisBroker`, needs the cargo feature `redis`.
 
+mod history;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
 mod users;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, Either, Ready};
+pub use history::{Appended, HistoryPage, HistoryQuery, KeptMessage, Retention};
 pub use memory::{MemoryBroker, MemoryHub};
 #[cfg(feature = "redis")]
 pub use redis::RedisBroker;
-use signalbox_protocol::Frame;
+use signalbox_protocol::{Epoch, Frame, Position};
 use signalbox_telemetry::trace::Trace;
 pub use users::{ConnectionReport, LISTED_MAX, NodeReport, UserAnswer, UserRequest};
 
@@ -44,6 +46,15 @@ pub trait LocalNode: Send + Sync {
     /// Puts `frame` into the outbox of every connection of `target` on this node and returns how many took it. Never
     /// blocks: a connection that cannot keep up is closed and does not delay the others.
     fn deliver(&self, target: Target<'_>, frame: &Frame) -> usize;
+
+    /// Delivers message number `at.offset` of the history of `room` to its members on this node and returns how many took
+    /// it. Messages may come twice and in any order; the node delivers each once, in the order of their numbers. Never
+    /// blocks.
+    fn deliver_kept(&self, room: &str, at: &Position, frame: &Frame) -> usize;
+
+    /// Messages for this node may have been lost on their way: it must compare what it delivered from histories with what
+    /// they contain.
+    fn check_histories(&self);
 
     /// Carries out `request` for every connection of `user` on this node, and returns their number. A connection that is
     /// being closed does not count. Never blocks.
@@ -74,6 +85,51 @@ pub trait Broker: Send + Sync {
         here: bool,
         trace: Trace<'a>,
     ) -> Publication<'a>;
+
+    /// Appends `frame` to the history of `room`, and gives it with its number to every node that holds the room, including
+    /// this one, by [`LocalNode::deliver_kept`]. A node that misses it finds it in the history.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within the command timeout, if the message was not appended, or if that is unknown.
+    fn append<'a>(
+        &'a self,
+        room: &'a str,
+        frame: &'a Frame,
+        retention: Retention,
+        trace: Trace<'a>,
+    ) -> BoxFuture<'a, Result<Appended, BrokerError>>;
+
+    /// Reads messages from the history of `room`, and its position. Creates the history if there is none, so that its
+    /// position can be compared later. Concurrent calls for one room may share a read, which began after all of them.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within the command timeout, if it cannot be read.
+    fn read_history<'a>(
+        &'a self,
+        room: &'a str,
+        query: HistoryQuery,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<HistoryPage, BrokerError>>;
+
+    /// The positions of the histories of `rooms`, in the same order; `None` for a room without one.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within the command timeout, if they cannot be read.
+    fn history_positions<'a>(
+        &'a self,
+        rooms: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<Vec<Option<Position>>, BrokerError>>;
+
+    /// Discards the history of `room`, and begins another one with a new epoch, if its epoch is still `epoch`.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within the command timeout, if it was not discarded, or if that is unknown.
+    fn reset_history<'a>(
+        &'a self,
+        room: &'a str,
+        epoch: &'a Epoch,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<(), BrokerError>>;
 
     /// `Some` if `user` is connected here and frames for them that this node published may still be on their way from the
     /// user's previous node. A frame that is delivered here before the future completes may overtake those.

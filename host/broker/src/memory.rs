@@ -3,6 +3,9 @@
 //! A server with `broker.kind = "memory"` is the only node of its hub. Several nodes on one hub behave like a cluster, so
 //! tests can run more than one node without Redis.
 
+mod histories;
+mod log;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
@@ -11,11 +14,13 @@ use futures_util::{
     FutureExt,
     future::{self, BoxFuture},
 };
-use signalbox_protocol::Frame;
+use signalbox_protocol::{Epoch, Frame, Position};
 use signalbox_telemetry::trace::Trace;
 
+use self::histories::RoomHistories;
 use super::{
-    Broker, BrokerError, LocalNode, NodeReport, Publication, Target, UserAnswer, UserRequest,
+    Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, NodeReport, Publication,
+    Retention, Target, UserAnswer, UserRequest,
 };
 
 /// Connects the nodes of one process.
@@ -25,6 +30,26 @@ pub struct MemoryHub {
     nodes: ArcSwap<Vec<Member>>,
     user_nodes: DashMap<String, BTreeSet<String>>,
     room_nodes: DashMap<String, BTreeSet<String>>,
+    histories: RoomHistories,
+}
+
+impl MemoryHub {
+    /// Sets the most bytes that the histories of all rooms may take together, 256 MiB by default. Beyond it, the oldest
+    /// messages of the rooms that were least recently appended to are discarded. Positions take at most a quarter of it;
+    /// those of the least recently used rooms are forgotten.
+    pub fn set_history_bytes_max(&self, bytes: usize) {
+        self.histories.set_bytes_max(bytes);
+    }
+
+    /// The bytes that the histories of all rooms take, with what is charged for their management.
+    pub fn history_bytes(&self) -> usize {
+        self.histories.bytes()
+    }
+
+    /// The number of messages that were discarded from histories because of the limit of their bytes.
+    pub fn history_evicted(&self) -> u64 {
+        self.histories.evicted()
+    }
 }
 
 #[derive(Clone)]
@@ -77,6 +102,39 @@ impl MemoryBroker {
         }
     }
 
+    fn append_now(&self, room: &str, frame: &Frame, retention: Retention) -> Appended {
+        let histories = &self.hub.histories;
+        let now = histories.now();
+        let deliver = |at: &Position, frame: &Frame| self.deliver_kept(room, at, frame);
+        let (position, (connections, nodes)) =
+            histories.append(room, frame, retention, now, deliver);
+        Appended {
+            position,
+            connections,
+            nodes,
+        }
+    }
+
+    /// Delivers a message of a history on all nodes. Returns the number of connections of this node, and of other nodes, that
+    /// took it.
+    fn deliver_kept(&self, room: &str, at: &Position, frame: &Frame) -> (usize, usize) {
+        let connections = self.own.node.deliver_kept(room, at, frame);
+        let nodes = self.hub.nodes.load();
+        if nodes.len() < 2 {
+            return (connections, 0);
+        }
+        let holders = self.hub.room_nodes.get(room);
+        let holds = |member: &&Member| {
+            let mut holders = holders.iter();
+            member.id != self.own.id && holders.any(|holders| holders.contains(&member.id))
+        };
+        let reached = nodes
+            .iter()
+            .filter(holds)
+            .filter(|member| member.node.deliver_kept(room, at, frame) > 0);
+        (connections, reached.count())
+    }
+
     fn ask_now(&self, user: &str, request: &UserRequest) -> Vec<NodeReport> {
         let holders = self.hub.user_nodes.get(user).as_deref().cloned();
         let holders = holders.unwrap_or_default();
@@ -117,6 +175,47 @@ impl Broker for MemoryBroker {
         _: Trace<'a>,
     ) -> Publication<'a> {
         future::ready(Ok(self.publish_now(target, frame))).left_future()
+    }
+
+    fn append<'a>(
+        &'a self,
+        room: &'a str,
+        frame: &'a Frame,
+        retention: Retention,
+        _: Trace<'a>,
+    ) -> BoxFuture<'a, Result<Appended, BrokerError>> {
+        future::ready(Ok(self.append_now(room, frame, retention))).boxed()
+    }
+
+    fn read_history<'a>(
+        &'a self,
+        room: &'a str,
+        query: HistoryQuery,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<HistoryPage, BrokerError>> {
+        let histories = &self.hub.histories;
+        let page = histories.read(room, query, retention, histories.now());
+        future::ready(Ok(page)).boxed()
+    }
+
+    fn history_positions<'a>(
+        &'a self,
+        rooms: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<Vec<Option<Position>>, BrokerError>> {
+        let histories = &self.hub.histories;
+        let now = histories.now();
+        let positions = rooms.iter().map(|room| histories.position(room, now));
+        future::ready(Ok(positions.collect())).boxed()
+    }
+
+    fn reset_history<'a>(
+        &'a self,
+        room: &'a str,
+        epoch: &'a Epoch,
+        _: Retention,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        self.hub.histories.reset(room, epoch);
+        future::ready(Ok(())).boxed()
     }
 
     /// Nothing is ever on its way: a frame is delivered when it is published.

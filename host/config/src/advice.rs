@@ -5,7 +5,9 @@ use super::settings::{Section, Settings};
 /// One sentence per finding, with the key and advice.
 pub(super) fn of(settings: &Settings) -> Vec<String> {
     let section = |name| settings.sections.get(name);
-    let (Some(server), Some(auth)) = (section("server"), section("auth")) else {
+    let (Some(server), Some(auth), Some(limits)) =
+        (section("server"), section("auth"), section("limits"))
+    else {
         return Vec::new();
     };
     let mut advice = Vec::new();
@@ -16,7 +18,39 @@ pub(super) fn of(settings: &Settings) -> Vec<String> {
         advice.extend(unbound_tokens(auth));
         advice.extend(unprotected_keys(auth));
     }
+    for rule in &settings.rooms {
+        advice.extend(more_than_is_replayed(rule, limits));
+        advice.extend(claims_without_tokens(rule, auth));
+    }
     advice
+}
+
+/// A client recovers all messages that it missed or none.
+fn more_than_is_replayed(rule: &Section, limits: &Section) -> Option<String> {
+    if !rule.have_values(&["history.size"]) {
+        return None;
+    }
+    let (size, max) = (
+        rule.count("history.size"),
+        limits.count("history_replay_max"),
+    );
+    (size > max).then(|| {
+        format!(
+            "{}.history.size is {size}, more than limits.history_replay_max, {max}: a client that missed more than \
+             {max} messages recovers none of them; lower it, or raise the other",
+            rule.path
+        )
+    })
+}
+
+fn claims_without_tokens(rule: &Section, auth: &Section) -> Option<String> {
+    (rule.text("join") == "claim" && auth.text("mode") == "none").then(|| {
+        format!(
+            "{}.join is \"claim\", and with auth.mode = \"none\" no client has claims, so that none can join; set \
+             auth.mode = \"jwt\" with a key, or another join",
+            rule.path
+        )
+    })
 }
 
 /// A port alone does not change the address: other machines cannot connect.
@@ -132,6 +166,40 @@ mod tests {
         // A private key signs tokens for this application only.
         let pem = "[auth]\nmode = \"jwt\"\njwt_key_file = \"a\"\n";
         assert_eq!(advice(pem, &[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_history_that_no_client_can_recover_as_a_whole_is_told() {
+        let rule = "[[rooms]]\nmatch = \"a\"\nhistory = { size = 301, time = \"1m\" }\n";
+        let told = advice(rule, &[]);
+        assert_eq!(told.len(), 1);
+        for part in [
+            "rooms[0].history.size is 301",
+            "limits.history_replay_max, 300",
+        ] {
+            assert!(told[0].contains(part), "{part}: {told:?}");
+        }
+        let raised = [("SIGNALBOX_LIMITS__HISTORY_REPLAY_MAX", "301")];
+        assert_eq!(advice(rule, &raised), [""; 0]);
+        assert_eq!(advice(&rule.replace("301", "300"), &[]), [""; 0]);
+        assert_eq!(advice("[[rooms]]\nmatch = \"a\"\n", &[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_rule_that_wants_claims_although_there_are_no_tokens_is_told() {
+        let rule = "[[rooms]]\nmatch = \"a\"\njoin = \"claim\"\n";
+        let told = advice(rule, &[]);
+        assert_eq!(told.len(), 1);
+        assert!(
+            told[0].starts_with("rooms[0].join is \"claim\""),
+            "{told:?}"
+        );
+        let jwt = [
+            ("SIGNALBOX_AUTH__MODE", "jwt"),
+            ("JWT_SECRET", "0123456789abcdef0123456789abcdef"),
+        ];
+        assert_eq!(advice(rule, &jwt), [""; 0]);
+        assert_eq!(advice(&rule.replace("claim", "backend"), &[]), [""; 0]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{
     MetricsConfig, PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig, RedisMode,
     ServerConfig, Shown, StorageResolution, TracingConfig, advice, checks, http,
     live::Resolved,
-    plugins,
+    plugins, rooms,
     settings::{Section, Settings},
     units, url_checks,
 };
@@ -50,6 +50,7 @@ pub(super) fn assemble(
             // Each was checked when it was read.
             client: Patterns::parse(&section("events").texts("client")).unwrap_or_default(),
         },
+        rooms: rooms::assemble(&settings.rooms, errors),
         limits: limits(section("limits")),
         cloudwatch: cloudwatch(section("cloudwatch"), errors),
         metrics: MetricsConfig {
@@ -380,6 +381,8 @@ fn limits(section: &Section) -> Limits {
         },
         rooms_per_connection_max: section.count("rooms_per_connection_max") as usize,
         room_name_bytes_max: section.bytes("room_name_bytes_max"),
+        history_replay_max: section.count("history_replay_max") as usize,
+        history_bytes_max: section.bytes("history_bytes_max"),
         plugin_file_bytes_max: section.bytes("plugin_file_bytes_max"),
     }
 }

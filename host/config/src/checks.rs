@@ -1,6 +1,6 @@
 //! Checks of text values. An error states the reason without the text, which may be a secret.
 
-use signalbox_protocol::event_type;
+use signalbox_protocol::{ROOM_NAME_BYTES_MAX, event_type};
 
 /// A check of one text.
 pub(super) type Check = fn(&str) -> Result<(), String>;
@@ -133,20 +133,35 @@ pub(super) fn client_events(text: &str) -> Result<(), String> {
     spelled_as_pattern(text)
 }
 
+/// A pattern for rooms: a name, a prefix with a final `*`, or `*`.
+pub(super) fn room_pattern(text: &str) -> Result<(), String> {
+    if has_pattern_length(text, ROOM_NAME_BYTES_MAX) && !without_star(text).contains('*') {
+        return Ok(());
+    }
+    Err(format!(
+        "is not a pattern for rooms: write 1 to {ROOM_NAME_BYTES_MAX} bytes, with one * at most, at the end"
+    ))
+}
+
 fn spelled_as_pattern(text: &str) -> Result<(), String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
-    let (prefix, is_prefix) = match text.strip_suffix('*') {
-        Some(prefix) => (prefix, true),
-        None => (text, false),
-    };
-    let length_fits = prefix.len() <= 64 && (is_prefix || !prefix.is_empty());
-    if length_fits && prefix.chars().all(legal) {
+    if has_pattern_length(text, 64) && without_star(text).chars().all(legal) {
         return Ok(());
     }
     Err(
         "is not an event pattern: write 1 to 64 of A-Z a-z 0-9 _ . : -, with one * at most, at the end"
             .to_owned(),
     )
+}
+
+/// Whether a pattern is a name of 1 to `name_bytes_max` bytes, or a `*` after at most as many.
+fn has_pattern_length(text: &str, name_bytes_max: usize) -> bool {
+    !text.is_empty() && without_star(text).len() <= name_bytes_max
+}
+
+/// A pattern without its final `*`.
+fn without_star(text: &str) -> &str {
+    text.strip_suffix('*').unwrap_or(text)
 }
 
 /// An origin as a browser sends it (RFC 6454 §6.2): lower case, without the default port of its scheme.
@@ -211,6 +226,21 @@ mod tests {
         {
             assert!(event_pattern(bad).is_err(), "{bad}");
             assert!(client_events(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn room_patterns() {
+        let longest = "ä".repeat(127) + "x";
+        let beginning = longest.clone() + "*";
+        for good in ["lobby", "chat:*", "*", " ", "Ä/b c\n", &longest, &beginning] {
+            assert_eq!(room_pattern(good), Ok(()), "{good:?}");
+        }
+        let too_long = "x".repeat(256);
+        let too_long_beginning = too_long.clone() + "*";
+        for bad in ["", "**", "a*b", "*a", "a**", &too_long, &too_long_beginning] {
+            let error = room_pattern(bad).expect_err(bad);
+            assert!(error.contains("1 to 255 bytes"), "{bad}: {error}");
         }
     }
 

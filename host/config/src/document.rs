@@ -6,8 +6,9 @@ use toml::{
 };
 
 use super::{
+    checks,
     errors::{ConfigError, SettingPlace},
-    keys,
+    keys::{self, Key},
     nearest::nearest,
     settings::{Section, Setting, Settings},
     values,
@@ -117,16 +118,21 @@ impl Reader<'_> {
                 .iter()
                 .find(|section| **section == name.get_ref().as_ref());
             match (found, value.get_ref()) {
-                (Some(&"plugins"), DeValue::Array(elements)) => self.plugins(elements),
-                (Some(&"plugins"), _) => self.error(
+                (Some(&"plugins"), DeValue::Array(elements)) => {
+                    self.settings.plugins = self.list("plugins", elements);
+                }
+                (Some(&"rooms"), DeValue::Array(elements)) => {
+                    self.settings.rooms = self.list("rooms", elements);
+                }
+                (Some(list), _) if keys::is_list(list) => self.error(
                     value.span().start,
-                    "plugins",
-                    "expected a list of plugins; write [[plugins]], with two brackets, above each of them",
+                    list,
+                    format!("expected a list of {list}; write [[{list}]], with two brackets, above each of them"),
                 ),
                 (Some(section), DeValue::Table(table)) => {
                     let place = self.lines.place(name.span().start);
                     let mut read = Section::new(section, (*section).to_owned(), place);
-                    self.section(&mut read, table);
+                    self.table(&mut read, "", table);
                     self.settings.sections.insert(section, read);
                 }
                 (Some(section), other) => self.error(
@@ -139,54 +145,75 @@ impl Reader<'_> {
         }
     }
 
-    fn plugins(&mut self, elements: &[Spanned<DeValue<'_>>]) {
+    /// Reads a list of tables, such as `[[plugins]]`.
+    fn list(&mut self, list: &'static str, elements: &[Spanned<DeValue<'_>>]) -> Vec<Section> {
+        let mut sections = Vec::with_capacity(elements.len());
         for (index, element) in elements.iter().enumerate() {
+            let position = format!("{list}[{index}]");
             let DeValue::Table(table) = element.get_ref() else {
                 self.error(
                     element.span().start,
-                    &format!("plugins[{index}]"),
-                    "expected a table; write [[plugins]]",
+                    &position,
+                    format!("expected a table; write [[{list}]]"),
                 );
                 continue;
             };
-            let name = table.get("name").and_then(|name| name.get_ref().as_str());
-            let path = match name {
-                Some(name) if super::checks::plugin_name(name).is_ok() => format!("plugins.{name}"),
-                _ => format!("plugins[{index}]"),
+            let path = match plugin_name(table) {
+                Some(name) if list == "plugins" => format!("plugins.{name}"),
+                _ => position,
             };
-            let mut read = Section::new("plugins", path, self.lines.place(element.span().start));
-            self.section(&mut read, table);
-            self.settings.plugins.push(read);
+            let mut read = Section::new(list, path, self.lines.place(element.span().start));
+            self.table(&mut read, "", table);
+            sections.push(read);
+        }
+        sections
+    }
+
+    /// Reads a section, or a table in it; the names of the table's keys then begin with `outer`, such as `history.`.
+    fn table(&mut self, section: &mut Section, outer: &str, table: &DeTable<'_>) {
+        for (written, value) in table {
+            let name = format!("{outer}{}", written.get_ref());
+            let inner = format!("{name}.");
+            let known_inside = keys::names_within(section.table, &inner);
+            // A dot in a name was in quotes there, and separates no names.
+            let key = keys::find(section.table, &name).filter(|_| !written.get_ref().contains('.'));
+            match (key, value.get_ref()) {
+                (Some(key), _) => self.value(section, key, value),
+                (None, _) if known_inside.is_empty() => self.error(
+                    written.span().start,
+                    &format!("{}.{name}", section.path),
+                    unknown_key(section.table, outer, written.get_ref()),
+                ),
+                (None, DeValue::Table(table)) => self.table(section, &inner, table),
+                (None, other) => self.error(
+                    value.span().start,
+                    &format!("{}.{name}", section.path),
+                    format!(
+                        "found {}, expected a table with {}",
+                        values::type_name(other),
+                        known_inside.join(" and ")
+                    ),
+                ),
+            }
         }
     }
 
-    fn section(&mut self, section: &mut Section, table: &DeTable<'_>) {
-        for (name, value) in table {
-            let Some(key) = keys::find(section.table, name.get_ref()) else {
-                let message = unknown_key(section.table, name.get_ref());
-                self.error(
-                    name.span().start,
-                    &format!("{}.{}", section.path, name.get_ref()),
-                    message,
-                );
-                continue;
-            };
-            let read = values::from_toml(key, value);
-            let place = self.lines.place(value.span().start);
-            let value = read.map_err(|problems| {
-                for problem in problems {
-                    let full = format!("{}.{}{}", section.path, key.name, problem.within);
-                    self.error(problem.span.start, &full, problem.message);
-                }
-            });
-            section.values.insert(
-                key.name,
-                Setting {
-                    value: value.ok(),
-                    place,
-                },
-            );
-        }
+    fn value(&mut self, section: &mut Section, key: &'static Key, value: &Spanned<DeValue<'_>>) {
+        let read = values::from_toml(key, value);
+        let place = self.lines.place(value.span().start);
+        let value = read.map_err(|problems| {
+            for problem in problems {
+                let full = format!("{}.{}{}", section.path, key.name, problem.within);
+                self.error(problem.span.start, &full, problem.message);
+            }
+        });
+        section.values.insert(
+            key.name,
+            Setting {
+                value: value.ok(),
+                place,
+            },
+        );
     }
 
     fn unknown_section(&mut self, name: &Spanned<std::borrow::Cow<'_, str>>) {
@@ -195,8 +222,8 @@ impl Reader<'_> {
             format!("unknown section; did you mean {near}")
         } else if let Some(key) = keys::KEYS.iter().find(|key| key.name == text) {
             format!(
-                "unknown key outside of a section; write it below [{}]",
-                key.section
+                "unknown key outside of a section; write it below {}",
+                key.heading()
             )
         } else {
             format!(
@@ -216,13 +243,27 @@ impl Reader<'_> {
     }
 }
 
-fn unknown_key(section: &str, name: &str) -> String {
-    if let Some(key) = keys::KEYS.iter().find(|key| key.name == name) {
-        return format!("unknown key here; it belongs into [{}]", key.section);
+/// The name of a plugin, if it is valid.
+fn plugin_name<'t>(table: &'t DeTable<'_>) -> Option<&'t str> {
+    let name = table.get("name")?.get_ref().as_str()?;
+    checks::plugin_name(name).is_ok().then_some(name)
+}
+
+/// The error of an unknown `name` in a section, or in the table `outer` of it.
+fn unknown_key(section: &str, outer: &str, name: &str) -> String {
+    if keys::find(section, name).is_some() && name.contains('.') {
+        return "unknown key; write it without quotes".to_owned();
     }
-    if let Some(near) = nearest(name, keys::names(section)) {
+    let further_in = format!(".{name}");
+    if let Some(inner) = keys::names(section).find(|known| known.ends_with(&further_in)) {
+        return format!("unknown key here; did you mean {inner}");
+    }
+    if let Some(key) = keys::KEYS.iter().find(|key| key.name == name) {
+        return format!("unknown key here; it belongs into {}", key.heading());
+    }
+    let known = keys::names_within(section, outer);
+    if let Some(near) = nearest(name, &known) {
         return format!("unknown key; did you mean {near}");
     }
-    let known: Vec<_> = keys::names(section).collect();
     format!("unknown key; the known ones are {}", known.join(", "))
 }

@@ -102,7 +102,7 @@ fn overlay_ours(
 ) {
     let plain = KEYS
         .iter()
-        .find(|key| key.section != "plugins" && key.variable() == variable);
+        .find(|key| is_plain(key) && key.variable() == variable);
     if let Some(key) = plain
         && let Some(section) = settings.sections.get_mut(key.section)
     {
@@ -145,9 +145,14 @@ fn overlay_ours(
     });
 }
 
-/// A plugin's name is part of its variables, so no variable can set it.
+/// Whether one variable sets the key, without the name of a plugin in it.
+fn is_plain(key: &Key) -> bool {
+    !keys::is_list(key.section)
+}
+
+/// Whether a variable with the name of a plugin in it sets the key.
 fn is_plugin_key(key: &Key) -> bool {
-    key.section == "plugins" && key.name != "name"
+    key.section == "plugins" && key.has_variable()
 }
 
 /// `CHAT_2__` for the plugin `chat-2`; `None` if its name is not valid.
@@ -157,10 +162,13 @@ fn plugin_part(plugin: &Section) -> Option<String> {
 }
 
 fn unknown(settings: &Settings, variable: &str) -> String {
-    let plain = KEYS
-        .iter()
-        .filter(|key| key.section != "plugins")
-        .map(Key::variable);
+    let rest = variable.strip_prefix(PREFIX).unwrap_or_default();
+    if rest == "ROOMS" || rest.starts_with("ROOMS__") {
+        return "unknown variable; rules for rooms have none, because names of rooms may contain characters that \
+                variables cannot: write [[rooms]] in the file"
+            .to_owned();
+    }
+    let plain = KEYS.iter().filter(|key| is_plain(key)).map(Key::variable);
     let of_plugins = settings
         .plugins
         .iter()

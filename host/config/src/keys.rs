@@ -4,96 +4,9 @@
 
 use std::time::Duration;
 
-use super::{
-    checks::{self, Check},
-    http, url_checks,
-};
-
-/// One key that can be set.
-#[derive(Clone, Copy, Debug)]
-pub struct Key {
-    /// The section without brackets; `plugins` for a key of each `[[plugins]]`.
-    pub section: &'static str,
-    /// The name in the section.
-    pub name: &'static str,
-    /// The kind of its value.
-    pub(super) kind: ValueKind,
-    /// The default, written as in an environment variable; empty if there is none.
-    pub default: &'static str,
-    /// A valid value other than the default, written as in an environment variable.
-    pub example: &'static str,
-    /// When a change of it takes effect.
-    pub change: ChangeEffect,
-    /// Whether its value must never be shown.
-    pub secret: bool,
-    /// Its meaning, in one sentence without a period.
-    pub meaning: &'static str,
-}
-
-/// When a changed value takes effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChangeEffect {
-    /// As soon as the file is read again.
-    Live,
-    /// With the next start of the server.
-    Restart,
-}
-
-/// The kind of a value.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum ValueKind {
-    /// `true` or `false`.
-    Bool,
-    /// A whole number from the first to the second.
-    Count(u64, u64),
-    /// A duration from the first to the second.
-    Time(Duration, Duration),
-    /// A size in bytes from the first to the second.
-    Bytes(u64, u64),
-    /// A ratio from 0 to 1.
-    Ratio,
-    /// One of these words.
-    Choice(&'static [&'static str]),
-    /// An IP address with a port.
-    Address,
-    /// A text that passes the check.
-    Text(Check),
-    /// A list of texts that each pass the check.
-    Texts(Check),
-    /// A table that becomes JSON.
-    Table,
-}
-
-impl Key {
-    /// The key with its section, `limits.frame_bytes_max`; `plugins.NAME.memory_max` for a plugin's.
-    pub fn full_name(&self) -> String {
-        match self.section {
-            "plugins" => format!("plugins.NAME.{}", self.name),
-            section => format!("{section}.{}", self.name),
-        }
-    }
-
-    /// For a secret: the environment variable that names a file with its value.
-    pub fn file_variable(&self) -> Option<String> {
-        self.secret
-            .then(|| format!("{}{FILE_SUFFIX}", self.variable()))
-    }
-
-    /// The environment variable that sets it; in the variable of a plugin's key, `NAME` is a placeholder for the
-    /// plugin's name.
-    pub fn variable(&self) -> String {
-        let section = match self.section {
-            "plugins" => "PLUGINS__NAME".to_owned(),
-            section => section.to_uppercase(),
-        };
-        format!("{PREFIX}{section}__{}", self.name.to_uppercase())
-    }
-
-    const fn secret(mut self) -> Self {
-        self.secret = true;
-        self
-    }
-}
+pub(super) use super::key::ValueKind;
+pub use super::key::{ChangeEffect, Key};
+use super::{checks, http, url_checks};
 
 /// The prefix of all our variables.
 pub const PREFIX: &str = "SIGNALBOX_";
@@ -119,12 +32,13 @@ pub const OLD_VARIABLES: [(&str, Option<(&str, &str)>); 5] = [
 ];
 
 /// The sections, in the order of the reference.
-pub const SECTIONS: [&str; 16] = [
+pub const SECTIONS: [&str; 17] = [
     "server",
     "auth",
     "broker",
     "redis",
     "events",
+    "rooms",
     "limits",
     "cloudwatch",
     "metrics",
@@ -138,6 +52,11 @@ pub const SECTIONS: [&str; 16] = [
     "plugins",
 ];
 
+/// Whether a section is a list of tables, such as `[[plugins]]`.
+pub(super) fn is_list(section: &str) -> bool {
+    ["rooms", "plugins"].contains(&section)
+}
+
 /// The key of a section, if it exists.
 pub fn find(section: &str, name: &str) -> Option<&'static Key> {
     KEYS.iter()
@@ -149,6 +68,17 @@ pub fn names(section: &str) -> impl Iterator<Item = &'static str> {
     KEYS.iter()
         .filter(move |key| key.section == section)
         .map(|key| key.name)
+}
+
+/// The names that a table of a section may hold. `outer` is empty for the section itself, and `history.` for its table
+/// `history`.
+pub(super) fn names_within(section: &str, outer: &str) -> Vec<&'static str> {
+    let mut names: Vec<_> = names(section)
+        .filter_map(|name| name.strip_prefix(outer))
+        .map(|rest| rest.split_once('.').map_or(rest, |(first, _)| first))
+        .collect();
+    names.dedup();
+    names
 }
 
 const fn key(
@@ -182,12 +112,13 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
+const DAY: u64 = 24 * HOUR;
 
 use ChangeEffect::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 99] = [
+pub const KEYS: [Key; 106] = [
     key("server", "listen", ValueKind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "The address to listen on; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", ValueKind::Text(checks::node_id), "", "node-b", Restart,
@@ -255,6 +186,17 @@ pub const KEYS: [Key; 99] = [
     key("events", "client", ValueKind::Texts(checks::client_events), "chat_message", "chat_message,game.*", Live,
         "The event types that clients may send in addition to those that plugins handle: names, prefixes with a final `*`, or `*`; backends may send any"),
 
+    key("rooms", "match", ValueKind::Text(checks::room_pattern), "", "chat:*", Live,
+        "The rooms that the rule is for, unique, required: a name, a prefix with a final `*`, or `*`; the closest rule applies, a name before the longest prefix"),
+    key("rooms", "history.size", ValueKind::Count(1, 10_000), "", "100", Live,
+        "The most messages that are kept for members that come back or come late, with `history.time` only; without both, none are kept"),
+    key("rooms", "history.time", millis(SECOND, 30 * DAY), "", "5m", Live,
+        "How long they are kept after the last one, with `history.size` only"),
+    key("rooms", "join", ValueKind::Choice(&["open", "claim", "backend"]), "open", "claim", Live,
+        "The clients that may join: `open` any, `claim` those with a token that lists the room in its claim `rooms`, `backend` none; plugins that export `rooms` may refuse more"),
+    key("rooms", "send", ValueKind::Choice(&["members", "backend"]), "members", "backend", Live,
+        "The senders to the room: `members` members and backends, `backend` backends only"),
+
     key("limits", "frame_bytes_max", ValueKind::Bytes(128, 16 * MIB), "64KiB", "1MiB", Live,
         "Largest frame of a client; a larger one closes the connection with 1009"),
     key("limits", "outbox_bytes_max", ValueKind::Bytes(KIB, GIB), "1MiB", "4MiB", Live,
@@ -295,6 +237,10 @@ pub const KEYS: [Key; 99] = [
         "Rooms that one connection may be in"),
     key("limits", "room_name_bytes_max", ValueKind::Bytes(0, 16 * MIB), "8KiB", "16KiB", Live,
         "Bytes of the names of all rooms that one connection may be in"),
+    key("limits", "history_replay_max", ValueKind::Count(1, 10_000), "300", "100", Live,
+        "The most messages of a history that are sent to one client that joins or reads back"),
+    key("limits", "history_bytes_max", ValueKind::Bytes(MIB, 64 * GIB), "256MiB", "1GiB", Live,
+        "Memory of all histories on the memory broker"),
     key("limits", "plugin_file_bytes_max", ValueKind::Bytes(KIB, GIB), "32MiB", "64MiB", Live,
         "Largest plugin file"),
 
@@ -419,5 +365,14 @@ mod tests {
                 key.name
             );
         }
+    }
+
+    #[test]
+    fn a_table_in_a_section_is_one_name_of_it_and_has_names_of_its_own() {
+        let outer = names_within("rooms", "");
+        assert_eq!(outer, ["match", "history", "join", "send"]);
+        assert_eq!(names_within("rooms", "history."), ["size", "time"]);
+        assert!(names_within("rooms", "match.").is_empty());
+        assert!(names_within("limits", "history.").is_empty());
     }
 }

@@ -21,6 +21,7 @@ pub mod environment;
 mod errors;
 mod files;
 mod http;
+mod key;
 pub mod keys;
 pub mod live;
 mod load;
@@ -36,6 +37,8 @@ mod json;
 mod nearest;
 mod plugin_config;
 mod plugins;
+mod room_rules;
+mod rooms;
 mod settings;
 pub mod shown;
 #[cfg(test)]
@@ -54,6 +57,7 @@ pub use plugin_config::{
     InstanceMode, OnFailure, PluginConfig, PluginLimits, PluginVersionsConfig, ProbationConfig,
     RolloutConfig,
 };
+pub use room_rules::{HistoryRule, JoinRule, RoomRule, RoomsConfig, SendRule};
 pub use shown::Shown;
 
 /// The configuration of a server.
@@ -67,6 +71,8 @@ pub struct Config {
     pub broker: BrokerConfig,
     /// `[events]`.
     pub events: EventsConfig,
+    /// `[[rooms]]`.
+    pub rooms: RoomsConfig,
     /// `[limits]`.
     pub limits: Limits,
     /// `[cloudwatch]`; if `None`, nothing is pushed. Cannot be changed while the server runs.
@@ -245,6 +251,10 @@ pub struct Limits {
     pub rooms_per_connection_max: usize,
     /// Bytes of the names of all rooms that one connection may join.
     pub room_name_bytes_max: usize,
+    /// Messages of a history that are sent to one client that joins or reads back, 1–10,000.
+    pub history_replay_max: usize,
+    /// Memory of all histories on the memory broker, in bytes.
+    pub history_bytes_max: usize,
     /// Largest plugin file, in bytes.
     pub plugin_file_bytes_max: usize,
 }
@@ -349,6 +359,8 @@ impl Default for Limits {
             http: HttpLimits::default(),
             rooms_per_connection_max: 128,
             room_name_bytes_max: 8 << 10,
+            history_replay_max: 300,
+            history_bytes_max: 256 << 20,
             plugin_file_bytes_max: 32 << 20,
         }
     }

@@ -13,7 +13,7 @@ use super::{
     values::ConfigValue,
 };
 
-/// Every key with its effective value, set or default.
+/// Every key with its effective value, set or default. Keys without a value are left out.
 #[derive(Clone, Default, PartialEq)]
 pub struct Resolved(BTreeMap<(String, Part), ConfigValue>);
 
@@ -43,7 +43,8 @@ impl fmt::Debug for Resolved {
 impl Resolved {
     pub(super) fn of(settings: &Settings) -> Self {
         let mut resolved = Self::default();
-        for section in settings.sections.values().chain(&settings.plugins) {
+        let lists = settings.plugins.iter().chain(&settings.rooms);
+        for section in settings.sections.values().chain(lists) {
             for key in KEYS.iter().filter(|key| key.section == section.table) {
                 resolved.add(section, key);
             }
@@ -57,7 +58,9 @@ impl Resolved {
 
     fn add(&mut self, section: &Section, key: &Key) {
         let name = format!("{}.{}", section.path, key.name);
-        let value = section.value(key.name);
+        let Some(value) = section.effective(key.name) else {
+            return;
+        };
         let part = match key.change {
             ChangeEffect::Live => Part::Live,
             ChangeEffect::Restart => Part::Restart,

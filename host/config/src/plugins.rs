@@ -1,12 +1,13 @@
 //! `[[plugins]]`: each entry, and conflicts between their names.
 
-use std::{collections::HashMap, path::Path};
+use std::path::Path;
 
 use serde::Deserialize;
 
 use super::{
-    ConfigError, InstanceMode, OnFailure, PluginConfig, PluginLimits, RolloutConfig, SettingPlace,
-    settings::Section, units,
+    ConfigError, InstanceMode, OnFailure, PluginConfig, PluginLimits, RolloutConfig,
+    settings::{self, Section},
+    units,
 };
 
 /// Assembles the plugins, in the order of the chain.
@@ -15,32 +16,11 @@ pub(super) fn assemble(
     folder: &Path,
     errors: &mut Vec<ConfigError>,
 ) -> Vec<PluginConfig> {
-    unique_names(sections, errors);
+    settings::refuse_repeated(sections, "name", "plugin", errors);
     sections
         .iter()
         .map(|section| plugin(section, folder, errors))
         .collect()
-}
-
-fn unique_names(sections: &[Section], errors: &mut Vec<ConfigError>) {
-    let mut seen: HashMap<String, &SettingPlace> = HashMap::new();
-    for section in sections {
-        let Some(name) = section.optional("name") else {
-            continue;
-        };
-        if let Some(first) = seen.get(&name) {
-            let line = match first {
-                SettingPlace::At { line, .. } => format!(" in line {line}"),
-                _ => String::new(),
-            };
-            errors.push(section.error(
-                &["name"],
-                format!("{name:?} is the name of another plugin{line} already; give each its own"),
-            ));
-        } else {
-            seen.insert(name, &section.place);
-        }
-    }
 }
 
 fn plugin(section: &Section, folder: &Path, errors: &mut Vec<ConfigError>) -> PluginConfig {

@@ -1,7 +1,7 @@
 //! Settings after reading, each with its place, before they are assembled.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     path::PathBuf,
     time::Duration,
@@ -19,17 +19,19 @@ pub(super) struct Settings {
     pub(super) sections: BTreeMap<&'static str, Section>,
     /// `[[plugins]]`, in the order of the file.
     pub(super) plugins: Vec<Section>,
+    /// `[[rooms]]`, in the order of the file.
+    pub(super) rooms: Vec<Section>,
     /// The files from which secrets were read, including those that could not be read.
     pub(super) secret_files: BTreeSet<PathBuf>,
     /// The variable that set the port of an address, if nothing else set the address.
     pub(super) port_alone: Option<String>,
 }
 
-/// The settings of one section, or of one plugin.
+/// The settings of one section, of one plugin, or of one rule for rooms.
 pub(super) struct Section {
     /// The section in the table of keys.
     pub(super) table: &'static str,
-    /// Its name in errors: `limits`, `plugins.chat`.
+    /// Its name in errors: `limits`, `plugins.chat`, `rooms[0]`.
     pub(super) path: String,
     /// The place where it starts.
     pub(super) place: SettingPlace,
@@ -47,7 +49,7 @@ pub(super) struct Setting {
 
 impl Default for Settings {
     fn default() -> Self {
-        let plain = keys::SECTIONS.iter().filter(|name| **name != "plugins");
+        let plain = keys::SECTIONS.iter().filter(|name| !keys::is_list(name));
         let empty = |name: &&'static str| {
             (
                 *name,
@@ -57,6 +59,7 @@ impl Default for Settings {
         Self {
             sections: plain.map(empty).collect(),
             plugins: Vec::new(),
+            rooms: Vec::new(),
             secret_files: BTreeSet::new(),
             port_alone: None,
         }
@@ -92,6 +95,11 @@ impl Section {
                 .get(*name)
                 .is_none_or(|setting| setting.value.is_some())
         })
+    }
+
+    /// Whether all of the keys have a value, set or by default.
+    pub(super) fn have_values(&self, names: &[&str]) -> bool {
+        names.iter().all(|name| self.effective(name).is_some())
     }
 
     /// An error about the first of these keys that was set, at its place.
@@ -181,23 +189,55 @@ impl Section {
         }
     }
 
-    /// The value that was set, or the default.
-    pub(super) fn value(&self, name: &str) -> ConfigValue {
-        if let Some(value) = self
-            .values
-            .get(name)
-            .and_then(|setting| setting.value.clone())
-        {
-            return value;
+    /// The value that was set, or the default. The key has a default, or [has a value](Self::have_values).
+    fn value(&self, name: &str) -> ConfigValue {
+        self.effective(name)
+            .unwrap_or_else(|| unreachable!("{}.{name} has no value", self.path))
+    }
+
+    /// The value that was set, or else the default; `None` if there is neither.
+    pub(super) fn effective(&self, name: &str) -> Option<ConfigValue> {
+        let set = self.values.get(name);
+        if let Some(value) = set.and_then(|setting| setting.value.clone()) {
+            return Some(value);
         }
         let key = keys::find(self.table, name).unwrap_or_else(|| {
             unreachable!("{}.{name} is missing from the table of keys", self.table)
         });
         // Required texts have no default that would pass their check.
-        match (key.kind, key.default) {
+        key.has_default().then(|| match (key.kind, key.default) {
             (keys::ValueKind::Text(_), text) => ConfigValue::Text(text.to_owned()),
             (_, text) => values::from_text(key, text)
                 .unwrap_or_else(|error| unreachable!("the default of {name}: {error}")),
+        })
+    }
+}
+
+/// Reports each of the `sections` whose text `name` an earlier one has too; `owner` is a word for one of them.
+pub(super) fn refuse_repeated(
+    sections: &[Section],
+    name: &str,
+    owner: &str,
+    errors: &mut Vec<ConfigError>,
+) {
+    let mut seen: HashMap<String, &SettingPlace> = HashMap::new();
+    for section in sections {
+        let Some(text) = section.optional(name) else {
+            continue;
+        };
+        if let Some(first) = seen.get(&text) {
+            let line = match first {
+                SettingPlace::At { line, .. } => format!(" in line {line}"),
+                _ => String::new(),
+            };
+            errors.push(section.error(
+                &[name],
+                format!(
+                    "{text:?} is the {name} of another {owner}{line} already; give each its own"
+                ),
+            ));
+        } else {
+            seen.insert(text, &section.place);
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json};
 
 use super::{
-    keys::{self, ChangeEffect, KEYS, Key},
+    keys::{ChangeEffect, KEYS, Key},
     settings::{Section, Settings},
     units,
     values::{ConfigValue, MASK},
@@ -22,12 +22,13 @@ const SECRET_WORDS: [&str; 8] = [
 ];
 
 /// Every key with its value, set or default, as `platform.toml` writes it; sections by name, `plugins` in the order of
-/// the chain. The value of a secret key is [`MASK`] if it is set, and empty if it is not. In a plugin's `config`, texts
+/// the chain, `rooms` in that of the file. A key without a value is left out. The value of a secret key is [`MASK`] if it is set, and empty if it is not. In a plugin's `config`, texts
 /// and numbers whose names mark them as secret are masked, as are the user and the password in addresses.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Shown {
     sections: Map<String, Json>,
     plugins: Vec<Json>,
+    rooms: Vec<Json>,
 }
 
 impl Shown {
@@ -37,12 +38,8 @@ impl Shown {
             sections: sections
                 .map(|section| (section.table.to_owned(), Json::Object(values(section))))
                 .collect(),
-            plugins: settings
-                .plugins
-                .iter()
-                .map(values)
-                .map(Json::Object)
-                .collect(),
+            plugins: list(&settings.plugins),
+            rooms: list(&settings.rooms),
         }
     }
 
@@ -68,15 +65,35 @@ impl Shown {
     pub fn json(&self) -> Json {
         let mut all = self.sections.clone();
         all.insert("plugins".to_owned(), Json::Array(self.plugins.clone()));
+        all.insert("rooms".to_owned(), Json::Array(self.rooms.clone()));
         Json::Object(all)
     }
 }
 
+fn list(sections: &[Section]) -> Vec<Json> {
+    sections.iter().map(values).map(Json::Object).collect()
+}
+
 fn values(section: &Section) -> Map<String, Json> {
-    keys::names(section.table)
-        .filter_map(|name| keys::find(section.table, name))
-        .map(|key| (key.name.to_owned(), shown(key, section.value(key.name))))
-        .collect()
+    let mut all = Map::new();
+    for key in KEYS.iter().filter(|key| key.section == section.table) {
+        if let Some(value) = section.effective(key.name) {
+            insert(&mut all, key.name, shown(key, value));
+        }
+    }
+    all
+}
+
+/// Inserts a value below a name such as `send`, or in a table, such as `history.size`.
+fn insert(table: &mut Map<String, Json>, name: &str, value: Json) {
+    let Some((first, rest)) = name.split_once('.') else {
+        table.insert(name.to_owned(), value);
+        return;
+    };
+    let inner = table.entry(first).or_insert_with(|| Map::new().into());
+    if let Json::Object(inner) = inner {
+        insert(inner, rest, value);
+    }
 }
 
 fn shown(key: &Key, value: ConfigValue) -> Json {
@@ -171,20 +188,33 @@ mod tests {
     #[test]
     fn every_key_is_shown_as_the_file_writes_it() {
         let text = "[limits]\nframe_bytes_max = \"1MiB\"\n[server]\nping_interval = \"5s\"\n\
+            [[rooms]]\nmatch = \"chat:*\"\nhistory = { size = 100, time = \"300s\" }\n\
             [[plugins]]\nname = \"chat\"\npath = \"chat.wasm\"\nevents = [\"chat.*\"]\n";
         let json = shown(text).json();
         for key in KEYS {
             let section = match key.section {
                 "plugins" => &json["plugins"][0],
+                "rooms" => &json["rooms"][0],
                 section => &json[section],
             };
-            assert!(section.get(key.name).is_some(), "{}", key.full_name());
+            let within = format!("/{}", key.name.replace('.', "/"));
+            assert!(section.pointer(&within).is_some(), "{}", key.full_name());
         }
         assert_eq!(json["limits"]["frame_bytes_max"], "1MiB");
         assert_eq!(json["limits"]["messages_burst"], 400);
         assert_eq!(json["server"]["ping_interval"], "5s");
         assert_eq!(json["plugins"][0]["events"], json!(["chat.*"]));
         assert_eq!(json["plugins"][0]["config"], json!({}));
+        let history = json!({"size": 100, "time": "5m"});
+        assert_eq!(json["rooms"][0]["history"], history);
+    }
+
+    #[test]
+    fn a_rule_without_a_history_is_shown_without_one() {
+        let json = shown("[[rooms]]\nmatch = \"chat:*\"\nsend = \"backend\"\n").json();
+        let rule = json!({"match": "chat:*", "join": "open", "send": "backend"});
+        assert_eq!(json["rooms"], json!([rule]));
+        assert_eq!(shown("").json()["rooms"], json!([]));
     }
 
     #[test]

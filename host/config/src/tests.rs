@@ -5,6 +5,7 @@ mod arbitrary;
 mod defaults;
 mod files;
 mod reference;
+mod rooms;
 mod table;
 mod variables;
 
@@ -20,9 +21,10 @@ use signalbox_protocol::event_type::Patterns;
 
 use super::{
     AllowedOrigins, AuthConfig, BrokerConfig, CloudWatchConfig, Config, ConfigErrors, Environment,
-    EventsConfig, InstanceMode, JwtKeySource, Limits, OnFailure, PluginConfig, PluginLimits,
-    PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig, RedisMode, RolloutConfig,
-    Shown, StorageResolution, TracingConfig,
+    EventsConfig, HistoryRule, InstanceMode, JoinRule, JwtKeySource, Limits, OnFailure,
+    PluginConfig, PluginLimits, PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig,
+    RedisMode, RolloutConfig, RoomRule, RoomsConfig, SendRule, Shown, StorageResolution,
+    TracingConfig,
     keys::{self, ChangeEffect, KEYS, Key, ValueKind},
     live::{ConfigDifference, Resolved, difference},
     values,

@@ -25,6 +25,8 @@ pub enum ErrorCode {
     InvalidPayload,
     /// A message to a room of which the connection is not a member.
     NotInRoom,
+    /// The rules of the room do not let the client join it, or send to it.
+    ForbiddenRoom,
     /// The connection has reached its limit of rooms.
     TooManyRooms,
     /// Too many messages a second.
@@ -37,7 +39,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for documentation and metrics.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidFrame,
         Self::InvalidType,
         Self::ReservedType,
@@ -49,6 +51,7 @@ impl ErrorCode {
         Self::InvalidRoom,
         Self::InvalidPayload,
         Self::NotInRoom,
+        Self::ForbiddenRoom,
         Self::TooManyRooms,
         Self::RateLimited,
         Self::PluginFailed,
@@ -69,6 +72,7 @@ impl ErrorCode {
             Self::InvalidRoom => "invalid_room",
             Self::InvalidPayload => "invalid_payload",
             Self::NotInRoom => "not_in_room",
+            Self::ForbiddenRoom => "forbidden_room",
             Self::TooManyRooms => "too_many_rooms",
             Self::RateLimited => "rate_limited",
             Self::PluginFailed => "plugin_failed",

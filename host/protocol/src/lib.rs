@@ -14,8 +14,10 @@ pub mod inbound;
 pub mod json;
 pub mod names;
 pub mod outbound;
+mod position;
 pub mod published;
 mod reader;
+mod room_requests;
 mod scan;
 mod timestamp;
 
@@ -25,7 +27,11 @@ pub use inbound::{Dialect, Envelope, EnvelopeError};
 pub use json::JsonFault;
 pub use names::{EventType, NotSendable, ROOM_NAME_BYTES_MAX, RoomName, USER_ID_BYTES_MAX, UserId};
 pub use outbound::Frame;
+pub use position::{Epoch, OFFSET_MAX, Position};
 pub use published::{Malformed, Published};
+pub use room_requests::{
+    CatchUp, HistoryExcerpt, HistoryRequest, JoinRequest, RecoveryFailure, RoomPosition,
+};
 
 /// The subprotocol of clients that want a `welcome` and the features that it announces.
 pub const SUBPROTOCOL_V1: &str = "signalbox.v1";

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use tungstenite::Utf8Bytes;
 
-use super::{ErrorCode, timestamp};
+use super::{ErrorCode, HistoryExcerpt, RoomPosition, timestamp};
 
 /// A text frame, encoded once and shared by all its receivers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,19 @@ impl Frame {
     /// Whether it is empty; no frame of the protocol is.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The same frame with `offset` as its last field. It must be a non-empty JSON object without that field, as a
+    /// [`Delivery`] is.
+    #[must_use]
+    pub fn with_offset(&self, offset: u64) -> Self {
+        const FIELD: usize = r#","offset":"#.len() + 16;
+        let mut text = String::with_capacity(self.len() + FIELD);
+        text.push_str(self.as_str().strip_suffix('}').unwrap_or(self.as_str()));
+        text.push_str(r#","offset":"#);
+        text.push_str(&offset.to_string());
+        text.push('}');
+        text.into()
     }
 
     /// Converts it to the text for the socket, without a copy.
@@ -97,6 +110,8 @@ pub enum AckStatus {
     Delivered,
     /// No node holds the receiver.
     Offline,
+    /// No node holds the receiver, and the message waits in a history.
+    Kept,
     /// The server or a plugin handled it.
     Handled,
 }
@@ -107,6 +122,7 @@ impl AckStatus {
         match self {
             Self::Delivered => "delivered",
             Self::Offline => "offline",
+            Self::Kept => "kept",
             Self::Handled => "handled",
         }
     }
@@ -123,25 +139,67 @@ pub struct SeenBy<'a> {
     pub sha256: &'a str,
 }
 
-/// `ack`: the answer to a frame with an `id`. `plugins` lists the versions that saw it, in order, if its sender wants
-/// them.
-pub fn ack(id: &str, message_id: &str, status: AckStatus, plugins: Option<&[SeenBy<'_>]>) -> Frame {
-    let mut text = String::with_capacity(96 + id.len() + message_id.len());
-    text.push_str(r#"{"type":"ack","payload":{"id":"#);
-    push_json_string(&mut text, id);
-    text.push_str(r#","messageId":"#);
-    push_json_string(&mut text, message_id);
-    text.push_str(r#","status":""#);
-    text.push_str(status.as_str());
-    text.push('"');
-    if let Some(plugins) = plugins {
-        // Cannot fail: it contains only texts.
-        let plugins = serde_json::to_string(plugins).unwrap_or_default();
-        text.push_str(r#","plugins":"#);
-        text.push_str(&plugins);
+/// The payload of an `ack`: the answer to a frame with an `id`.
+#[derive(Clone, Copy, Debug)]
+pub struct AckPayload<'a> {
+    /// The `id` of the frame.
+    pub id: &'a str,
+    /// The message ID.
+    pub message_id: &'a str,
+    /// The result.
+    pub status: AckStatus,
+    /// The place in the history of a room that was joined.
+    pub room: Option<&'a RoomPosition>,
+    /// The messages that were asked for.
+    pub history: Option<&'a HistoryExcerpt>,
+    /// The versions of plugins that saw the message, in order, if its sender wants them.
+    pub plugins: Option<&'a [SeenBy<'a>]>,
+}
+
+impl<'a> AckPayload<'a> {
+    /// One without optional fields.
+    pub fn new(id: &'a str, message_id: &'a str, status: AckStatus) -> Self {
+        Self {
+            id,
+            message_id,
+            status,
+            room: None,
+            history: None,
+            plugins: None,
+        }
     }
-    text.push_str("}}");
-    text.into()
+
+    /// Encodes it.
+    pub fn encode(&self) -> Frame {
+        let mut text = String::with_capacity(96 + self.id.len() + self.message_id.len());
+        text.push_str(r#"{"type":"ack","payload":{"id":"#);
+        push_json_string(&mut text, self.id);
+        text.push_str(r#","messageId":"#);
+        push_json_string(&mut text, self.message_id);
+        text.push_str(r#","status":""#);
+        text.push_str(self.status.as_str());
+        text.push('"');
+        if let Some(room) = self.room {
+            push_field(&mut text, "room", room);
+        }
+        if let Some(history) = self.history {
+            text.push_str(r#","history":"#);
+            text.push_str(&history.encode());
+        }
+        if let Some(plugins) = self.plugins {
+            push_field(&mut text, "plugins", plugins);
+        }
+        text.push_str("}}");
+        text.into()
+    }
+}
+
+/// Appends a field after others. Texts and numbers under text keys always serialize.
+fn push_field<T: Serialize + ?Sized>(text: &mut String, name: &str, value: &T) {
+    text.push_str(",\"");
+    text.push_str(name);
+    text.push_str("\":");
+    text.push_str(&serde_json::to_string(value).unwrap_or_default());
 }
 
 /// The payload of an `error`.
@@ -217,19 +275,22 @@ impl Welcome<'_> {
     }
 }
 
-/// `joined`: the connection is a member of the room from now on.
-pub fn joined(room: &str) -> Frame {
-    typed("joined", &RoomPayload { room })
+/// `joined`: the connection is a member of the room from now on. In a room with a history, `at` is its place there; a later
+/// `joined` of the same room tells a member that messages may be missing before its new place.
+pub fn joined(room: &str, at: Option<&RoomPosition>) -> Frame {
+    typed("joined", &RoomPayload { room, at })
 }
 
 /// `left`: the connection is no longer a member of the room.
 pub fn left(room: &str) -> Frame {
-    typed("left", &RoomPayload { room })
+    typed("left", &RoomPayload { room, at: None })
 }
 
 #[derive(Serialize)]
 struct RoomPayload<'a> {
     room: &'a str,
+    #[serde(flatten)]
+    at: Option<&'a RoomPosition>,
 }
 
 fn typed<P: Serialize>(event_type: &str, payload: &P) -> Frame {
@@ -274,6 +335,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{Epoch, Position};
 
     const DELIVERY: Delivery<'static> = Delivery {
         event_type: "chat_message",
@@ -312,9 +374,43 @@ mod tests {
     }
 
     #[test]
+    fn the_offset_is_the_last_field() {
+        let frame = DELIVERY.encode().with_offset(1042);
+        let text = frame.as_str();
+        assert!(text.ends_with(r#"Z","offset":1042}"#), "{text}");
+        let value: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert_eq!(value["offset"], 1042);
+    }
+
+    #[test]
+    fn joined_tells_the_place_in_a_history() {
+        assert_eq!(
+            joined("r", None).as_str(),
+            r#"{"type":"joined","payload":{"room":"r"}}"#
+        );
+        let at = RoomPosition {
+            position: Position {
+                epoch: Epoch::random(7),
+                offset: 0,
+            },
+            recovery: None,
+        };
+        assert_eq!(
+            joined("r", Some(&at)).as_str(),
+            r#"{"type":"joined","payload":{"room":"r","epoch":"7","offset":0}}"#
+        );
+        assert_eq!(
+            left("r").as_str(),
+            r#"{"type":"left","payload":{"room":"r"}}"#
+        );
+    }
+
+    #[test]
     fn ack_and_error_are_spelled_as_documented() {
         assert_eq!(
-            ack("7", "m-1", AckStatus::Offline, None).as_str(),
+            AckPayload::new("7", "m-1", AckStatus::Offline)
+                .encode()
+                .as_str(),
             r#"{"type":"ack","payload":{"id":"7","messageId":"m-1","status":"offline"}}"#
         );
         let seen_by = SeenBy {
@@ -323,8 +419,20 @@ mod tests {
             sha256: "0123456789ab",
         };
         assert_eq!(
-            ack("7", "m-1", AckStatus::Handled, Some(&[seen_by])).as_str(),
-            r#"{"type":"ack","payload":{"id":"7","messageId":"m-1","status":"handled","plugins":[{"name":"chat","version":"1.2.3","sha256":"0123456789ab"}]}}"#
+            AckPayload {
+                room: Some(&RoomPosition {
+                    position: Position {
+                        epoch: Epoch::random(7),
+                        offset: 3,
+                    },
+                    recovery: Some(Ok(2)),
+                }),
+                plugins: Some(&[seen_by]),
+                ..AckPayload::new("7", "m-1", AckStatus::Handled)
+            }
+            .encode()
+            .as_str(),
+            r#"{"type":"ack","payload":{"id":"7","messageId":"m-1","status":"handled","room":{"epoch":"7","offset":3,"recovered":true,"count":2},"plugins":[{"name":"chat","version":"1.2.3","sha256":"0123456789ab"}]}}"#
         );
         assert_eq!(
             ErrorPayload::new(None, ErrorCode::RateLimited, "slow down")

@@ -4,16 +4,23 @@
 //! broker. [`Connection`] is the shared state of a client: its name and its [`Outbox`]. The sender writes the outbox to the socket,
 //! at the end of its turn if it is in a [write batch](write_batch()).
 
+mod catch_up;
 mod connection;
+mod history;
 mod outbox;
+mod repair;
+mod rooms;
 mod slots;
 mod table;
 mod write_batch;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+pub use catch_up::ReplayLimits;
 pub use connection::Connection;
+pub use history::{HistoryJoin, JoinedHistory};
 pub use outbox::{CloseRequest, Outbox, PendingWrite, PushError, SocketSink};
+use repair::RepairTask;
 use signalbox_broker::{Broker, BrokerError, LocalNode, Target};
 pub use signalbox_broker::{ConnectionReport, LISTED_MAX, NodeReport, UserAnswer, UserRequest};
 use signalbox_protocol::{CloseCode, Frame};
@@ -30,6 +37,7 @@ pub struct Router {
     table: Arc<LocalTable>,
     broker: Arc<dyn Broker>,
     metrics: Arc<Metrics>,
+    _repairs: RepairTask,
 }
 
 /// The receivers that a message reached.
@@ -58,12 +66,20 @@ impl Reach {
 }
 
 impl Router {
-    /// A router for the connections in `table` and the other nodes behind `broker`.
-    pub fn new(table: Arc<LocalTable>, broker: Arc<dyn Broker>, metrics: Arc<Metrics>) -> Self {
+    /// A router for the connections in `table` and the other nodes behind `broker`. `message_time_max` is the time that a
+    /// message from another node may take; after it, one that is missing in a room's history is read there.
+    pub fn new(
+        table: Arc<LocalTable>,
+        broker: Arc<dyn Broker>,
+        metrics: Arc<Metrics>,
+        message_time_max: Duration,
+    ) -> Self {
+        let repairs = RepairTask::start(table.clone(), broker.clone(), &metrics, message_time_max);
         Self {
             table,
             broker,
             metrics,
+            _repairs: repairs,
         }
     }
 
@@ -160,7 +176,7 @@ impl Router {
     /// Makes `connection` a member of `room`, and returns once messages to it arrive from other nodes too, or once it
     /// is clear that they cannot be informed now. Returns `false` if it is a member already.
     pub async fn join(&self, connection: &Arc<Connection>, room: &str) -> bool {
-        let joined = self.table.join(connection, room);
+        let joined = self.table.rooms.join(connection, room);
         if joined {
             self.broker.room_changed(room);
             self.broker.room_settled(room).await;

@@ -74,6 +74,8 @@ struct OutboxState {
     session: Option<Waker>,
     /// Whether the session was woken while it was awake.
     woken: bool,
+    /// A task that waits until the queue is shorter.
+    waiting: Option<Waker>,
 }
 
 /// How a connection should be closed.
@@ -145,6 +147,20 @@ impl Outbox {
         } else {
             PendingWrite::Unwritten
         })
+    }
+
+    /// Ready once a frame of `len` bytes can be queued without exceeding `bytes_max`, or the connection is being closed. One
+    /// task may wait at a time.
+    pub fn poll_has_room(&self, cx: &mut Context<'_>, len: usize, bytes_max: usize) -> Poll<()> {
+        let mut state = self.state();
+        let queued = state.queue.bytes();
+        let fits = queued == 0 || queued + len + FRAME_OVERHEAD_BYTES <= bytes_max;
+        if fits || state.close.is_some() || state.ended {
+            state.waiting = None;
+            return Poll::Ready(());
+        }
+        state.waiting = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Asks the session to close. Queued frames are still written, in bounded time. Only the first request counts.
@@ -324,10 +340,14 @@ impl Outbox {
 
 impl OutboxState {
     fn write(&mut self) -> io::Result<()> {
-        match &self.sink {
-            Some(sink) => self.queue.write(&**sink),
-            None => Ok(()),
+        let Some(sink) = &self.sink else {
+            return Ok(());
+        };
+        let written = self.queue.write(&**sink);
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
         }
+        written
     }
 
     /// Stores the waker. A session that was woken while it was awake takes another turn at once.

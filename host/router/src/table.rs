@@ -1,26 +1,33 @@
 //! The connections of this node: by user, by room, and all of them.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use dashmap::{DashMap, Entry};
-use signalbox_broker::{ConnectionReport, LISTED_MAX, LocalNode, Target, UserRequest};
-use signalbox_protocol::Frame;
+use dashmap::DashMap;
+use signalbox_broker::{ConnectionReport, HistoryPage, LISTED_MAX, LocalNode, Target, UserRequest};
+use signalbox_protocol::{Frame, Position};
 use signalbox_telemetry::metrics::{DropReason, Metrics};
 
-use super::{Connection, PendingWrite, PushError, write_batch};
+use super::{
+    Connection, PendingWrite, PushError,
+    repair::RepairQueue,
+    rooms::{Comparison, ComparisonStart, KeptArrival, Push, RoomTable},
+    write_batch,
+};
 
 /// The connections of this node.
 ///
 /// Guards of the maps are held while frames are pushed into outboxes, which never waits, and never across an `await`.
 pub struct LocalTable {
     pub(super) users: DashMap<Box<str>, UserEntry>,
-    rooms: DashMap<Arc<str>, RoomEntry>,
+    pub(super) rooms: RoomTable,
+    /// Rooms that must be compared with their histories.
+    pub(super) repairs: RepairQueue,
     all: DashMap<u64, Arc<Connection>>,
     /// Connections, and upgrades in progress.
     pub(super) slots: AtomicUsize,
@@ -35,20 +42,13 @@ pub(super) struct UserEntry {
     pub(super) connections: Vec<Arc<Connection>>,
 }
 
-#[derive(Default)]
-struct RoomEntry {
-    members: HashMap<u64, Arc<Connection>>,
-    /// The members as a list, made by the first message after a change, so that a message to a large room does not lock the
-    /// room while it is sent.
-    list: Option<Arc<[Arc<Connection>]>>,
-}
-
 impl LocalTable {
     /// An empty table; each outbox is bounded by `outbox_bytes_max`.
     pub fn new(outbox_bytes_max: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             users: DashMap::new(),
-            rooms: DashMap::new(),
+            rooms: RoomTable::default(),
+            repairs: RepairQueue::default(),
             all: DashMap::new(),
             slots: AtomicUsize::new(0),
             outbox_bytes_max: AtomicUsize::new(outbox_bytes_max),
@@ -59,6 +59,11 @@ impl LocalTable {
     /// Changes the bound of every outbox, including existing ones.
     pub fn set_outbox_bytes_max(&self, bytes: usize) {
         self.outbox_bytes_max.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The bound of every outbox, in bytes.
+    pub(super) fn outbox_bytes_max(&self) -> usize {
+        self.outbox_bytes_max.load(Ordering::Relaxed)
     }
 
     /// Puts a frame of the server itself, such as an `ack`, into a connection's outbox, and ensures that it is written.
@@ -103,7 +108,7 @@ impl LocalTable {
         frame: Frame,
         is_message: bool,
     ) -> Result<(), PushError> {
-        let bytes_max = self.outbox_bytes_max.load(Ordering::Relaxed);
+        let bytes_max = self.outbox_bytes_max();
         let pushed = connection.outbox().push(frame, is_message, bytes_max)?;
         if pushed == PendingWrite::Unwritten && !write_batch::defer_flush(connection) {
             connection.outbox().wake_to_write();
@@ -161,56 +166,48 @@ impl LocalTable {
         }
         let rooms = connection.retire();
         for room in &rooms {
-            self.remove_member(connection, room);
+            self.rooms.remove(connection, room);
         }
         rooms
     }
 
-    pub(super) fn join(&self, connection: &Arc<Connection>, room: &str) -> bool {
-        let name: Arc<str> = room.into();
-        let mut entry = self.rooms.entry(name.clone()).or_default();
-        // Noted under the room's lock: a connection that closes meanwhile finds the room in its list, waits for the lock,
-        // and removes itself again.
-        if !connection.note_joined(name) {
-            drop(entry);
-            self.rooms
-                .remove_if(room, |_, entry| entry.members.is_empty());
-            return false;
-        }
-        entry.list = None;
-        entry
-            .members
-            .insert(connection.number(), connection.clone());
-        true
-    }
-
-    pub(super) fn leave(&self, connection: &Arc<Connection>, room: &str) -> bool {
+    pub(super) fn leave(&self, connection: &Connection, room: &str) -> bool {
         let left = connection.note_left(room);
         if left {
-            self.remove_member(connection, room);
+            self.rooms.remove(connection, room);
         }
         left
     }
 
-    fn remove_member(&self, connection: &Connection, room: &str) {
-        if let Entry::Occupied(mut entry) = self.rooms.entry(room.into()) {
-            let room = entry.get_mut();
-            room.list = None;
-            room.members.remove(&connection.number());
-            if room.members.is_empty() {
-                entry.remove();
-            }
+    /// Compares `room` with `page` of its history, delivers messages that were missing, and tells its members if some cannot
+    /// be delivered.
+    pub(super) fn compare(
+        &self,
+        room: &str,
+        start: &ComparisonStart,
+        page: &HistoryPage,
+    ) -> Comparison {
+        let history = &self.metrics.history;
+        let comparison = self.count_pushed(|push| {
+            let (comparison, delivered) = self.rooms.compare(room, start, page, push);
+            history.repaired.add(delivered as u64);
+            (comparison, delivered)
+        });
+        if matches!(comparison, Comparison::Missed(..)) {
+            history.missed.increment();
         }
+        comparison
     }
 
-    fn members(&self, room: &str) -> Option<Arc<[Arc<Connection>]>> {
-        if let Some(list) = self.rooms.get(room)?.list.clone() {
-            return Some(list);
-        }
-        let mut entry = self.rooms.get_mut(room)?;
-        let list: Arc<[_]> = entry.members.values().cloned().collect();
-        entry.list = Some(list.clone());
-        Some(list)
+    /// Calls `deliver` with the way to push frames, and counts the deliveries that it returns.
+    pub(super) fn count_pushed<T>(&self, deliver: impl FnOnce(Push<'_>) -> (T, usize)) -> T {
+        let push = Push {
+            message: &|connection, frame| self.offer(connection, frame),
+            notice: &|connection, frame| self.push(connection, frame),
+        };
+        let (result, delivered) = deliver(push);
+        self.metrics.messages_delivered.add(delivered as u64);
+        result
     }
 }
 
@@ -225,11 +222,10 @@ impl LocalNode for LocalTable {
     }
 
     fn holds_room(&self, room: &str) -> bool {
-        self.rooms.contains_key(room)
+        self.rooms.contains(room)
     }
 
     fn deliver(&self, target: Target<'_>, frame: &Frame) -> usize {
-        let push = |connection: &Arc<Connection>| self.offer(connection, frame.clone());
         let taken = match target {
             Target::User(user) => self.users.get(user).map_or(0, |entry| {
                 entry
@@ -238,13 +234,37 @@ impl LocalNode for LocalTable {
                     .filter(|connection| self.offer_to_user(connection, frame.clone()))
                     .count()
             }),
-            Target::Room(room) => self.members(room).map_or(0, |list| {
-                list.iter().filter(|connection| push(connection)).count()
-            }),
-            Target::Everyone => self.all.iter().filter(|entry| push(entry.value())).count(),
+            Target::Room(room) => {
+                return self.count_pushed(|push| {
+                    let taken = self.rooms.deliver(room, frame, push);
+                    (taken, taken)
+                });
+            }
+            Target::Everyone => self
+                .all
+                .iter()
+                .filter(|entry| self.offer(entry.value(), frame.clone()))
+                .count(),
         };
         self.metrics.messages_delivered.add(taken as u64);
         taken
+    }
+
+    fn deliver_kept(&self, room: &str, at: &Position, frame: &Frame) -> usize {
+        let delivery = self.count_pushed(|push| {
+            let delivery = self.rooms.deliver_kept(room, at, frame, push);
+            (delivery, delivery.delivered)
+        });
+        match delivery.arrival {
+            Some(KeptArrival::Early) => self.repairs.add_if_waiting(room),
+            Some(KeptArrival::Contradiction) => self.repairs.add(room),
+            Some(KeptArrival::InOrder | KeptArrival::Repeated) | None => {}
+        }
+        delivery.members
+    }
+
+    fn check_histories(&self) {
+        self.repairs.check_all();
     }
 
     fn carry_out(&self, user: &str, request: &UserRequest) -> usize {
@@ -374,12 +394,16 @@ pub(super) mod tests {
     fn members_join_once_and_a_room_goes_with_its_last_member() {
         let table = table();
         let (one, two) = (connection("a"), connection("b"));
-        assert!(table.join(&one, "r") && !table.join(&one, "r") && table.join(&two, "r"));
+        assert!(
+            table.rooms.join(&one, "r")
+                && !table.rooms.join(&one, "r")
+                && table.rooms.join(&two, "r")
+        );
         assert_eq!(table.deliver(Target::Room("r"), &frame()), 2);
         assert!(table.leave(&one, "r") && !table.leave(&one, "r"));
         assert_eq!(table.deliver(Target::Room("r"), &frame()), 1);
         assert_eq!(table.remove(&two).len(), 1);
-        assert!(!table.holds_room("r") && table.rooms.is_empty());
+        assert!(!table.holds_room("r"));
     }
 
     #[test]
@@ -387,8 +411,8 @@ pub(super) mod tests {
         let table = table();
         let one = connection("a");
         table.remove(&one);
-        assert!(!table.join(&one, "r"));
-        assert!(table.rooms.is_empty());
+        assert!(!table.rooms.join(&one, "r"));
+        assert!(!table.holds_room("r"));
     }
 
     #[test]

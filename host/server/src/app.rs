@@ -190,6 +190,7 @@ fn services(
         config.limits.outbox_bytes_max,
         metrics.clone(),
     ));
+    kind.set_limits(&config.limits);
     let broker = kind.broker(ids.node(), table.clone(), &metrics, &tracer);
     let loader = Loader::new(
         ids.node(),
@@ -200,7 +201,7 @@ fn services(
     let manager = PluginManager::new(loader, metrics.clone()).keeping(&config.plugin_versions);
     manager.set_probation(config.plugin_probation.clone());
     Ok(Arc::new(Services {
-        router: Router::new(table, broker, metrics.clone()),
+        router: Router::new(table, broker, metrics.clone(), kind.message_time_max()),
         manager: Arc::new(manager),
         metrics,
         ids,

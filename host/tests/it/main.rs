@@ -72,6 +72,8 @@ mod redis_routes;
 mod refused;
 mod rollout;
 mod rollout_load;
+mod room_history;
+mod room_history_nodes;
 mod rooms;
 mod runtime;
 mod scrape;

@@ -300,15 +300,18 @@ async fn the_access_rules_of_the_manual_are_enough() {
     })
     .await;
     let url = server.url().replace("redis://", "redis://signalbox:hush@");
-    let cluster = Nodes::start(2, &url, PATIENT).await;
+    let rule = "[[rooms]]\nmatch = \"kept\"\nhistory = { size = 2, time = \"1m\" }\n";
+    let cluster = Nodes::start(2, &url, &format!("{PATIENT}\n{rule}")).await;
     let mut talk = Talk::start(&cluster, 2).await;
     talk.rounds_delivered(10).await;
     let mut peers = cluster.peers(&["ann".to_owned(), "bob".to_owned()]).await;
-    for peer in &mut peers {
-        peer.join("r").await;
+    for room in ["r", "kept"] {
+        for peer in &mut peers {
+            peer.join(room).await;
+        }
+        let message = json!({"type": "test", "payload": 1, "room": room});
+        assert_eq!(peers[0].ask_json(message).await, Outcome::Delivered);
     }
-    let message = json!({"type": "test", "payload": 1, "room": "r"});
-    assert_eq!(peers[0].ask_json(message).await, Outcome::Delivered);
     talk.finish(0).await;
     // If a client answers the close, the node has all its time left for Redis.
     for (node, mut peer) in cluster.nodes.into_iter().zip(peers) {
@@ -316,8 +319,12 @@ async fn the_access_rules_of_the_manual_are_enough() {
         peer.until_closed().await;
         node.stopped().await;
     }
-    let keys: Vec<String> = server.command(&["KEYS", "*"]).await;
-    assert!(keys.is_empty(), "{keys:?}");
+    let mut keys: Vec<String> = server.command(&["KEYS", "*"]).await;
+    keys.sort();
+    assert_eq!(
+        keys,
+        ["room_history:{kept}:head", "room_history:{kept}:log"]
+    );
     // A node sends no command that the ACL denies.
     let log: Vec<redis::Value> = server.command(&["ACL", "LOG"]).await;
     assert!(log.is_empty(), "{log:?}");

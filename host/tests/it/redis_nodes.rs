@@ -172,29 +172,34 @@ impl Peer {
     }
 
     /// Sends a message with an `id`, and waits for the outcome.
-    pub(crate) async fn ask_json(&mut self, mut message: Value) -> Outcome {
+    pub(crate) async fn ask_json(&mut self, message: Value) -> Outcome {
+        let frame = self.answer_to(message).await;
+        let payload = &frame["payload"];
+        if frame["type"] == "error" {
+            assert_eq!(payload["retryable"], true, "{frame}");
+            let code = payload["code"].as_str().expect("a code");
+            return Outcome::Retryable(code.to_owned());
+        }
+        match payload["status"].as_str() {
+            Some("delivered" | "handled" | "kept") => Outcome::Delivered,
+            Some("offline") => Outcome::Offline,
+            other => panic!("unknown status {other:?}"),
+        }
+    }
+
+    /// Sends a message with an `id`, and returns its `ack` or `error`.
+    pub(crate) async fn answer_to(&mut self, mut message: Value) -> Value {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
         message["id"] = json!(id);
         self.send_json(&message).await;
         loop {
             let frame = self.next().await;
-            let payload = &frame["payload"];
-            match frame["type"].as_str() {
-                Some("ack") if payload["id"] == id => {
-                    return match payload["status"].as_str() {
-                        Some("delivered" | "handled") => Outcome::Delivered,
-                        Some("offline") => Outcome::Offline,
-                        other => panic!("unknown status {other:?}"),
-                    };
-                }
-                Some("error") if payload["id"] == id => {
-                    assert_eq!(payload["retryable"], true, "{frame}");
-                    let code = payload["code"].as_str().expect("a code");
-                    return Outcome::Retryable(code.to_owned());
-                }
-                _ => self.deliveries.push(frame),
+            let is_answer = matches!(frame["type"].as_str(), Some("ack" | "error"));
+            if is_answer && frame["payload"]["id"] == id {
+                return frame;
             }
+            self.deliveries.push(frame);
         }
     }
 

@@ -12,6 +12,9 @@ use super::watched;
 /// Delivered messages per second of the server's CPU time: a figure for planning a machine of any size.
 const PER_CPU_SECOND: &str = "delivered per CPU second";
 
+/// A rule that gives every room a history.
+const HISTORY_RULE: &str = "[[rooms]]\nmatch = \"*\"\nhistory = { size = 100, time = \"5m\" }\n";
+
 /// One case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Case {
@@ -23,6 +26,8 @@ pub(crate) enum Case {
     Open8000,
     /// One room of 1,000 members, 100 messages a second.
     Room1000,
+    /// The same load in a room that keeps its last 100 messages.
+    History1000,
     /// 10,000 connections that send nothing.
     IdleMemory,
     /// The cost of the chat plugin for a message.
@@ -40,15 +45,18 @@ pub(crate) enum Case {
     RedisFast,
     /// A room whose 800 members are on eight such nodes, 20 messages a second.
     RedisRoom,
+    /// The same load in a room that keeps its last 100 messages.
+    RedisHistory,
 }
 
 impl Case {
     /// The cases that run if none is chosen, in this order: those that need only the server and take seconds.
-    pub(crate) const DEFAULT: [Self; 8] = [
+    pub(crate) const DEFAULT: [Self; 9] = [
         Self::Pairs100x1,
         Self::Pairs500x16,
         Self::Open8000,
         Self::Room1000,
+        Self::History1000,
         Self::IdleMemory,
         Self::PluginShare,
         Self::MetricsCost,
@@ -56,7 +64,12 @@ impl Case {
     ];
 
     /// The cases of several nodes connected through Redis.
-    pub(crate) const REDIS: [Self; 3] = [Self::Redis10000, Self::RedisFast, Self::RedisRoom];
+    pub(crate) const REDIS: [Self; 4] = [
+        Self::Redis10000,
+        Self::RedisFast,
+        Self::RedisRoom,
+        Self::RedisHistory,
+    ];
 
     /// The cases that other servers can run too.
     pub(crate) const COMPARABLE: [Self; 5] = [
@@ -82,6 +95,7 @@ impl Case {
             Self::Pairs500x16 => "pairs_500x16",
             Self::Open8000 => "open_8000",
             Self::Room1000 => "room_1000",
+            Self::History1000 => "history_1000",
             Self::IdleMemory => "idle_memory",
             Self::PluginShare => "plugin_share",
             Self::MetricsCost => "metrics_cost",
@@ -90,6 +104,7 @@ impl Case {
             Self::Redis10000 => "redis_10000",
             Self::RedisFast => "redis_fast",
             Self::RedisRoom => "redis_room",
+            Self::RedisHistory => "redis_history",
         }
     }
 
@@ -108,15 +123,23 @@ impl Case {
             Self::Pairs500x16 => self.throughput(bench, 0.30),
             Self::Open8000 => self.open_loop(bench),
             Self::Room1000 => self.throughput(bench, 0.80),
+            Self::History1000 => self.history(bench),
             Self::IdleMemory => self.idle_memory(bench),
             Self::PluginShare => self.plugin_share(bench),
             Self::MetricsCost => watched::run(bench, self.name()),
             Self::Swap => swap::run(bench, self.name()),
             Self::Changes => changes::run(bench, self.name()),
             Self::Redis10000 | Self::RedisFast => {
-                nodes::run(bench, self.name(), 2, &self.single_load(bench))
+                nodes::run(bench, self.name(), 2, "", &self.single_load(bench))
             }
-            Self::RedisRoom => nodes::run(bench, self.name(), 8, &self.single_load(bench)),
+            Self::RedisRoom => nodes::run(bench, self.name(), 8, "", &self.single_load(bench)),
+            Self::RedisHistory => nodes::run(
+                bench,
+                self.name(),
+                8,
+                HISTORY_RULE,
+                &self.single_load(bench),
+            ),
         }
     }
 
@@ -130,13 +153,13 @@ impl Case {
                 let even = bench.connections(8_000) / 2 * 2;
                 format!("--connections {even} --rate 4000")
             }
-            Self::Room1000 => "--room-members 1000 --rate 100".to_owned(),
+            Self::Room1000 | Self::History1000 => "--room-members 1000 --rate 100".to_owned(),
             Self::Redis10000 => {
                 let even = bench.connections(10_000) / 2 * 2;
                 format!("--connections {even} --rate 4000")
             }
             Self::RedisFast => "--connections 1000 --rate 20000".to_owned(),
-            Self::RedisRoom => "--room-members 800 --rate 20".to_owned(),
+            Self::RedisRoom | Self::RedisHistory => "--room-members 800 --rate 20".to_owned(),
             Self::IdleMemory => {
                 let wanted = if bench.quick { 2_000 } else { 10_000 };
                 format!("--connections {}", bench.connections(wanted))
@@ -168,6 +191,34 @@ impl Case {
             samples: server,
             reference: Some(("relay", median(&relay))),
             target: Target::AtMost(4.0),
+        });
+        Ok(result)
+    }
+
+    /// Compares the room with a history with the same room without one.
+    fn history(self, bench: &Bench) -> anyhow::Result<CaseResult> {
+        let mut result = CaseResult::default();
+        let options = self.single_load(bench);
+        let options: Vec<_> = options.iter().map(String::as_str).collect();
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        for round in 1..=bench.rounds() {
+            for (rule, samples) in [("", &mut without), (HISTORY_RULE, &mut with)] {
+                let subject = Subject::with_rooms(bench, rule)?;
+                let report = load::run(bench, &subject, &options)?;
+                result.check("server", &report);
+                let which = if rule.is_empty() { "without" } else { "with" };
+                eprintln!("   round {round}, {which} a history: {}", report.brief());
+                samples.push(report.delivered_per_cpu_second()?);
+            }
+        }
+        result.rows.push(Row {
+            case: self.name(),
+            measure: PER_CPU_SECOND,
+            unit: Unit::Count,
+            server: median(&with),
+            samples: with,
+            reference: Some(("without a history", median(&without))),
+            target: Target::ShareAtLeast(0.70),
         });
         Ok(result)
     }

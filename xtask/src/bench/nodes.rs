@@ -24,18 +24,19 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Target for the 99th percentile of the latency, in milliseconds.
 const P99_MS_MAX: f64 = 50.0;
 
-/// Runs a case on this many nodes, with `options` for the load generator.
+/// Runs a case on this many nodes, with `rules` for rooms, and `options` for the load generator.
 pub(super) fn run(
     bench: &Bench,
     case: &'static str,
     nodes: usize,
+    rules: &str,
     options: &[String],
 ) -> anyhow::Result<CaseResult> {
     requirements::ensure(&[REDIS_SERVER])?;
     let mut result = CaseResult::default();
     let mut figures = Figures::default();
     for round in 1..=bench.rounds() {
-        let (report, traffic) = measure(bench, nodes, options)?;
+        let (report, traffic) = measure(bench, nodes, rules, options)?;
         result.check("nodes", &report);
         eprintln!("   round {round}: {}", report.brief());
         figures.add(&report, &traffic)?;
@@ -48,13 +49,14 @@ pub(super) fn run(
 fn measure(
     bench: &Bench,
     nodes: usize,
+    rules: &str,
     options: &[String],
 ) -> anyhow::Result<(LoadReport, RedisTraffic)> {
     // The output of Redis is not printed.
     let (events, _) = channel();
     let redis = Redis::start(&events)?;
     let nodes = (0..nodes)
-        .map(|number| Subject::node(bench, &format!("node-{number}"), &redis.url))
+        .map(|number| Subject::node(bench, &format!("node-{number}"), &redis.url, rules))
         .collect::<anyhow::Result<Vec<_>>>()?;
     for node in &nodes {
         wait_until_ready(node)?;

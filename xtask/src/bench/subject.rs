@@ -81,10 +81,26 @@ impl Subject {
         Self::configured(bench, "platform.toml", &server_config(plugin, None))
     }
 
-    /// Starts a node called `name` that connects to others through this Redis, with the plugin in the path of messages.
-    pub(crate) fn node(bench: &Bench, name: &str, redis_url: &str) -> anyhow::Result<Self> {
+    /// Starts the server with the plugin and these rules for rooms.
+    pub(crate) fn with_rooms(bench: &Bench, rules: &str) -> anyhow::Result<Self> {
+        let config = format!("{}\n{rules}", server_config(Some(&bench.plugin), None));
+        Self::configured(bench, "rooms.toml", &config)
+    }
+
+    /// Starts a node called `name` that connects to others through this Redis, with the plugin in the path of messages and
+    /// these rules for rooms.
+    pub(crate) fn node(
+        bench: &Bench,
+        name: &str,
+        redis_url: &str,
+        rules: &str,
+    ) -> anyhow::Result<Self> {
         let config = server_config(Some(&bench.plugin), Some((name, redis_url)));
-        Self::configured(bench, &format!("{name}.toml"), &config)
+        Self::configured(
+            bench,
+            &format!("{name}.toml"),
+            &format!("{config}\n{rules}"),
+        )
     }
 
     /// Starts the server with the plugin, and without anything that reads metrics.

@@ -27,6 +27,7 @@ use super::{
     fences::{self, FenceEvent, Fences},
     health::{Health, Publishing},
     held::HeldMessages,
+    kept::{self, KeptText},
     keys::{KeyNames, RouteName, ServerId},
     lookup::Lookup,
     marks::{self, Mark},
@@ -108,6 +109,11 @@ impl Inbox {
         }
     }
 
+    /// A new subscription serves. Earlier messages may have been lost.
+    pub(super) fn subscribed(&self) {
+        self.to.node.check_histories();
+    }
+
     /// The text of the probe that [`Inbox::receive`] recognises.
     pub(super) fn probe(sent: u64) -> String {
         format!(r#"{PROBE}"payload":{sent}}}"#)
@@ -151,6 +157,10 @@ impl Inbox {
         if let Some((mark, message)) = marks::read(marked) {
             let span = parent.and_then(|parent| self.tracer.continue_from(parent, "deliver"));
             return self.deliver(message.to_owned(), Some(mark), span);
+        }
+        if let Some(kept) = kept::read(marked) {
+            let span = parent.and_then(|parent| self.tracer.continue_from(parent, "deliver"));
+            return self.deliver_kept(kept, span);
         }
         if marked.starts_with(fences::START) {
             return self.take_fence(marked);
@@ -221,12 +231,31 @@ impl Inbox {
                 };
                 self.deliver_to_user(user, parcel)
             }
-            (None, Some(room)) => self.deliver_to_room(room, &frame),
+            (None, Some(room)) => {
+                let members = self.to.node.deliver(Target::Room(room), &frame);
+                self.check_room(room, members);
+                members
+            }
             (None, None) => return self.warn_malformed("it names neither `receiverID` nor `room`"),
         };
-        if let Some(span) = &span {
-            span.set("signalbox.connections", connections as i64);
-        }
+        note_connections(span, connections);
+    }
+
+    /// Delivers a message of the history of the room that it names. If it is traced, `span` ends with the delivery.
+    fn deliver_kept(&self, kept: KeptText<'_>, span: Option<Span>) {
+        let Some(at) = kept.at else {
+            return self.warn_malformed("its position in a history is malformed");
+        };
+        let Some(Addressed { frame, room, .. }) = self.check(kept.message.to_owned()) else {
+            return;
+        };
+        let Some(room) = room else {
+            return self.warn_malformed("it has a position in a history, and names no `room`");
+        };
+        let frame = frame.with_offset(at.offset);
+        let members = self.to.node.deliver_kept(&room, &at, &frame);
+        self.check_room(&room, members);
+        note_connections(span, members);
     }
 
     /// Returns the number of connections here that took it at once.
@@ -248,9 +277,9 @@ impl Inbox {
         0
     }
 
-    /// Returns the number of members here that took it. It is not forwarded: a user who left the room does not get it.
-    fn deliver_to_room(&self, room: &str, frame: &Frame) -> usize {
-        let members = self.to.node.deliver(Target::Room(room), frame);
+    /// Counts a message that `members` members took as dropped, and has the route removed, if no member of `room` is here. It
+    /// is not forwarded: a user who left the room does not get it.
+    fn check_room(&self, room: &str, members: usize) {
         if members == 0 && !self.to.node.holds_room(room) {
             MessageDropped {
                 metrics: &self.metrics,
@@ -259,7 +288,6 @@ impl Inbox {
             .emit();
             self.to.routes.invalidate(RouteName::Room(room));
         }
-        members
     }
 
     /// The message as clients get it; `None` if it is malformed, which is counted.
@@ -301,5 +329,12 @@ impl Inbox {
                 reason, "malformed messages were published to this server and are passed over"
             );
         }
+    }
+}
+
+/// Notes the number of connections in the span of a delivery, which ends.
+fn note_connections(span: Option<Span>, connections: usize) {
+    if let Some(span) = span {
+        span.set("signalbox.connections", connections as i64);
     }
 }

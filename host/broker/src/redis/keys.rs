@@ -1,6 +1,6 @@
 //! The names of keys and channels: the contract with other nodes, with workers, and with `websocket-app`.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use signalbox_config::{RedisCompat, RedisConfig};
 
@@ -8,7 +8,7 @@ use signalbox_config::{RedisCompat, RedisConfig};
 pub(super) type ServerId = Arc<str>;
 
 /// The value of this server's lease: the number of its [`Ability`].
-pub(super) const LEASE_VALUE: &str = "3";
+pub(super) const LEASE_VALUE: &str = "4";
 
 /// The formats that a server understands on its channel, by the value of its lease; each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +19,8 @@ pub(super) enum Ability {
     Traces,
     /// Marked messages, which it forwards to those who moved ([`super::marks`]): from 3 on.
     Forwards,
+    /// Messages of histories ([`super::kept`]): from 4 on.
+    Histories,
 }
 
 impl Ability {
@@ -28,7 +30,8 @@ impl Ability {
         match text.parse::<u32>().unwrap_or_default() {
             0 | 1 => Self::Messages,
             2 => Self::Traces,
-            _ => Self::Forwards,
+            3 => Self::Forwards,
+            _ => Self::Histories,
         }
     }
 }
@@ -83,6 +86,17 @@ impl KeyNames {
         }
     }
 
+    /// The epoch of a room's history, and the number of the last message. In the same slot of a cluster as
+    /// [`KeyNames::history_log`].
+    pub(super) fn history_head(&self, room: &str) -> String {
+        format!("{}room_history:{{{}}}:head", self.prefix, hash_tag(room))
+    }
+
+    /// The messages of a room's history.
+    pub(super) fn history_log(&self, room: &str) -> String {
+        format!("{}room_history:{{{}}}:log", self.prefix, hash_tag(room))
+    }
+
     /// The lease of a server.
     pub(super) fn lease(&self, server: &str) -> String {
         format!("{}server_alive:{server}", self.prefix)
@@ -114,8 +128,22 @@ impl KeyNames {
     }
 }
 
+/// `name` in a form that braces around it make a hash tag: the tag ends at the first closing brace, and must not be empty.
+/// Different names have different forms.
+fn hash_tag(name: &str) -> Cow<'_, str> {
+    if let Some(rest) = name.strip_prefix('}') {
+        format!("%7D{rest}").into()
+    } else if let Some(rest) = name.strip_prefix('%') {
+        format!("%25{rest}").into()
+    } else {
+        name.into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use signalbox_config::RedisMode;
 
     use super::*;
@@ -125,8 +153,9 @@ mod tests {
         for (value, ability) in [
             ("1", Ability::Messages),
             ("2", Ability::Traces),
-            (LEASE_VALUE, Ability::Forwards),
-            ("17", Ability::Forwards),
+            ("3", Ability::Forwards),
+            (LEASE_VALUE, Ability::Histories),
+            ("17", Ability::Histories),
             ("", Ability::Messages),
             ("yes", Ability::Messages),
         ] {
@@ -134,8 +163,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn names_are_those_of_the_contract() {
+    fn keys() -> KeyNames {
         let config = RedisConfig {
             urls: Vec::new(),
             mode: RedisMode::Auto,
@@ -145,7 +173,41 @@ mod tests {
             key_prefix: "p:".to_owned(),
             command_timeout: Duration::from_millis(500),
         };
-        let keys = KeyNames::new(&config, "a-1");
+        KeyNames::new(&config, "a-1")
+    }
+
+    /// The part of `key` that decides about its slot.
+    fn slot_text(key: &str) -> &str {
+        let tag = key
+            .split_once('{')
+            .and_then(|(_, rest)| rest.split_once('}'));
+        match tag {
+            Some((tag, _)) if !tag.is_empty() => tag,
+            _ => key,
+        }
+    }
+
+    #[test]
+    fn the_keys_of_a_history_share_a_slot_and_belong_to_one_room() {
+        let keys = keys();
+        let long = "😀".repeat(63);
+        let rooms = [
+            "r", "}", "}}", "{", "{}", "}{", "a}b", "{a}", "%", "%7D", "%257D", "%25", "a%7D",
+            "a}", "}:log", "r}:head", &long,
+        ];
+        let mut all = HashSet::new();
+        for room in rooms {
+            let (head, log) = (keys.history_head(room), keys.history_log(room));
+            assert_eq!(slot_text(&head), slot_text(&log), "{room:?}");
+            assert!(all.insert(head) && all.insert(log), "{room:?}");
+        }
+        assert_eq!(keys.history_head("r"), "p:room_history:{r}:head");
+        assert_eq!(keys.history_log("}a"), "p:room_history:{%7Da}:log");
+    }
+
+    #[test]
+    fn names_are_those_of_the_contract() {
+        let keys = keys();
         assert_eq!(keys.route(RouteName::User("u:{*}")), "p:user_servers:u:{*}");
         assert_eq!(keys.route(RouteName::Room("r")), "p:room_servers:r");
         assert_eq!(keys.lease("a-1"), "p:server_alive:a-1");

@@ -12,6 +12,9 @@
 //! Guarantees: at most once between nodes, and in order per sender and receiver. A sender gets `offline` if no living node
 //! holds the receiver, and an error within the command timeout if Redis did not take the message or the receiver's node does
 //! not listen. [`held`] keeps the order for users who move.
+//!
+//! Histories of rooms ([`history`]) are keys in Redis. A message is appended first and then published; a node that misses
+//! it finds it in the history.
 
 mod control;
 mod deduplicator;
@@ -19,8 +22,10 @@ mod echo_filter;
 mod fences;
 mod health;
 mod held;
+mod history;
 mod holders;
 mod inbox;
+mod kept;
 mod keys;
 mod lease;
 mod lookup;
@@ -33,6 +38,7 @@ mod publish;
 mod questions;
 mod routes;
 mod subscriber;
+mod tasks;
 mod traced;
 mod waiting;
 mod writer;
@@ -47,18 +53,13 @@ use futures_util::{
     future::{BoxFuture, join_all},
 };
 use signalbox_config::{RedisCompat, RedisConfig};
-use signalbox_protocol::Frame;
+use signalbox_protocol::{Epoch, Frame, Position};
 use signalbox_redis_client::{Commands, EndpointError, Endpoints, Unavailable};
 use signalbox_telemetry::{
     metrics::Metrics,
-    supervise::supervised,
     trace::{Trace, Tracer},
 };
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use self::{
     control::Control,
@@ -66,16 +67,20 @@ use self::{
     fences::Fences,
     health::Health,
     held::HeldMessages,
+    history::RedisHistories,
     holders::Holders,
     inbox::{Inbox, InboxParts},
     keys::{KeyNames, RouteName, ServerId},
     lookup::Lookup,
     outgoing::Outgoing,
+    publish::{LineBefore, PublishedMessage},
     routes::RouteWriter,
     subscriber::SubscriptionDrain,
+    tasks::{TaskParts, Tasks},
 };
 use super::{
-    Broker, BrokerError, LocalNode, NodeReport, Publication, Target, UserAnswer, UserRequest,
+    Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, NodeReport, Publication,
+    Retention, Target, UserAnswer, UserRequest,
 };
 
 /// The share of the time for leaving in which this node's routes are removed. Routes that are left behind are found dead by
@@ -94,6 +99,8 @@ pub struct RedisBroker {
     lookup: Arc<Lookup>,
     held: Arc<HeldMessages>,
     outgoing: Arc<Outgoing>,
+    histories: Arc<RedisHistories>,
+    node: Arc<dyn LocalNode>,
     control: Arc<Control>,
     health: Arc<Health>,
     own_broadcasts: Arc<EchoFilter>,
@@ -102,15 +109,6 @@ pub struct RedisBroker {
     metrics: Arc<Metrics>,
     /// Whether traces are passed to other nodes.
     traces: bool,
-}
-
-/// Background tasks. They end when this is dropped.
-#[derive(Default)]
-struct Tasks {
-    /// Keep the routes, the lease and the caches.
-    keepers: JoinSet<()>,
-    /// Takes what comes in.
-    listener: JoinSet<()>,
 }
 
 impl RedisBroker {
@@ -173,8 +171,9 @@ impl RedisBroker {
             node.clone(),
         ));
         let control = Arc::new(Control::new(commands.clone(), keys.clone(), node.clone()));
+        let histories = RedisHistories::new(commands.clone(), keys.clone(), outgoing.clone());
         let receivers = InboxParts {
-            node,
+            node: node.clone(),
             routes: routes.clone(),
             control: control.clone(),
             fences,
@@ -184,55 +183,19 @@ impl RedisBroker {
             own_broadcasts: own_broadcasts.clone(),
         };
         let inbox = Inbox::new(&keys, receivers, metrics.clone(), tracer);
-        let mut tasks = Tasks::default();
-        let (leased, on_link) = watch::channel(0);
-        let lease = (
-            commands.clone(),
-            keys.clone(),
-            routes.clone(),
-            health.clone(),
-            leased,
-        );
-        tasks.keepers.spawn(supervised(
-            "lease",
-            metrics.clone(),
-            lease,
-            |(commands, keys, routes, health, leased)| {
-                lease::keep(commands, keys, routes, health, leased).boxed()
-            },
-        ));
-        let writer = (routes.clone(), health.clone(), on_link);
-        tasks.keepers.spawn(supervised(
-            "writer of routes",
-            metrics.clone(),
-            writer,
-            |(routes, health, leased)| writer::write(routes, health, leased).boxed(),
-        ));
-        tasks.keepers.spawn(supervised(
-            "sweep of routes",
-            metrics.clone(),
-            (lookup.clone(), held.clone()),
-            |(lookup, held)| lookup::sweep(lookup, held).boxed(),
-        ));
         let farewell = SubscriptionDrain::default();
-        let subscriber = (
+        let tasks = Tasks::start(TaskParts {
             endpoints,
-            commands.clone(),
-            keys.clone(),
-            Arc::new(inbox),
-            health.clone(),
-            metrics.clone(),
-            farewell.clone(),
-        );
-        tasks.listener.spawn(supervised(
-            "subscriber",
-            metrics.clone(),
-            subscriber,
-            |(endpoints, commands, keys, inbox, health, metrics, farewell)| {
-                subscriber::listen(endpoints, commands, keys, inbox, health, metrics, farewell)
-                    .boxed()
-            },
-        ));
+            commands: commands.clone(),
+            keys: keys.clone(),
+            routes: routes.clone(),
+            lookup: lookup.clone(),
+            held: held.clone(),
+            inbox: Arc::new(inbox),
+            health: health.clone(),
+            metrics: metrics.clone(),
+            farewell: farewell.clone(),
+        });
         Self {
             commands,
             keys,
@@ -241,6 +204,8 @@ impl RedisBroker {
             lookup,
             held,
             outgoing,
+            histories: Arc::new(histories),
+            node,
             control,
             health,
             own_broadcasts,
@@ -261,15 +226,57 @@ impl Broker for RedisBroker {
         trace: Trace<'a>,
     ) -> Publication<'a> {
         async move {
-            let name = match target {
-                Target::User(user) => RouteName::User(user),
-                Target::Room(room) => RouteName::Room(room),
+            let (name, line) = match target {
+                Target::User(user) => (RouteName::User(user), LineBefore::Mark { here }),
+                Target::Room(room) => (RouteName::Room(room), LineBefore::None),
                 Target::Everyone => return self.broadcast(frame, trace).await,
             };
-            self.publish_to(name, frame, here, trace).await
+            let message = PublishedMessage {
+                name,
+                frame,
+                line,
+                trace,
+            };
+            self.publish_to(message).await
         }
         .boxed()
         .right_future()
+    }
+
+    fn append<'a>(
+        &'a self,
+        room: &'a str,
+        frame: &'a Frame,
+        retention: Retention,
+        trace: Trace<'a>,
+    ) -> BoxFuture<'a, Result<Appended, BrokerError>> {
+        self.append_and_publish(room, frame, retention, trace)
+            .boxed()
+    }
+
+    fn read_history<'a>(
+        &'a self,
+        room: &'a str,
+        query: HistoryQuery,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<HistoryPage, BrokerError>> {
+        async move { Ok(self.histories.read(room, query, retention).await?) }.boxed()
+    }
+
+    fn history_positions<'a>(
+        &'a self,
+        rooms: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<Vec<Option<Position>>, BrokerError>> {
+        async move { Ok(self.histories.positions(rooms).await?) }.boxed()
+    }
+
+    fn reset_history<'a>(
+        &'a self,
+        room: &'a str,
+        epoch: &'a Epoch,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        async move { Ok(self.histories.reset(room, epoch, retention).await?) }.boxed()
     }
 
     fn catch_up<'a>(&'a self, user: &'a str) -> Option<BoxFuture<'a, ()>> {
@@ -335,7 +342,7 @@ impl Broker for RedisBroker {
                 std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
             self.health.left();
             // Nothing may write or renew any more. Messages are still taken until no node sends here.
-            tasks.keepers.shutdown().await;
+            tasks.end_keepers().await;
             let withdraw = async {
                 self.routes.withdraw().await;
                 nodes::withdraw(&self.commands, &self.keys).await;
@@ -347,7 +354,7 @@ impl Broker for RedisBroker {
             self.held
                 .end(end.saturating_duration_since(Instant::now()))
                 .await;
-            tasks.listener.shutdown().await;
+            tasks.end_listener().await;
         }
         .boxed()
     }

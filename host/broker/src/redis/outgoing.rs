@@ -5,7 +5,10 @@ use std::sync::Arc;
 use redis::Cmd;
 use signalbox_redis_client::{Commands, Unavailable};
 use signalbox_telemetry::{metrics::Metrics, trace::Trace};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use super::{
     keys::{KeyNames, ServerId},
@@ -58,6 +61,22 @@ impl Outgoing {
         self.send(&command, text.len(), span).await
     }
 
+    /// Returns as soon as `bytes` more may be under way to Redis. They are until the result is dropped.
+    ///
+    /// # Errors
+    /// [`Unavailable`] after the command timeout.
+    pub(super) async fn admit(&self, bytes: usize) -> Result<SemaphorePermit<'_>, Unavailable> {
+        let wanted = u32::try_from(bytes.clamp(1, UNDER_WAY_BYTES_MAX)).unwrap_or(u32::MAX);
+        let place = timeout(
+            self.keys.command_timeout(),
+            self.under_way.acquire_many(wanted),
+        );
+        match place.await {
+            Ok(Ok(place)) => Ok(place),
+            _ => Err(Unavailable::new("too much is under way to Redis already")),
+        }
+    }
+
     /// Publishes as soon as `bytes` more may be under way.
     async fn send(
         &self,
@@ -66,23 +85,17 @@ impl Outgoing {
         span: Trace<'_>,
     ) -> Result<usize, Unavailable> {
         self.metrics.redis.publishes.increment();
-        let wanted = u32::try_from(bytes.clamp(1, UNDER_WAY_BYTES_MAX)).unwrap_or(u32::MAX);
-        let room = timeout(
-            self.keys.command_timeout(),
-            self.under_way.acquire_many(wanted),
-        )
-        .await;
-        let failed = |reason: &'static str| span.inspect(|span| span.fail(reason));
-        let Ok(Ok(_room)) = room else {
-            failed("too much is under way");
+        let failed = |reason: &'static str| {
+            if let Some(span) = span {
+                span.fail(reason);
+            }
             self.metrics.redis.publish_failures.increment();
-            return Err(Unavailable::new("too much is under way to Redis already"));
         };
+        let _place = self
+            .admit(bytes)
+            .await
+            .inspect_err(|_| failed("too much is under way"))?;
         let sent = self.commands.run_once(command).await;
-        if sent.is_err() {
-            failed("unavailable");
-            self.metrics.redis.publish_failures.increment();
-        }
-        sent
+        sent.inspect_err(|_| failed("unavailable"))
     }
 }

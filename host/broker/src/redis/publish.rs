@@ -3,12 +3,14 @@
 use std::{borrow::Cow, time::Duration};
 
 use futures_util::future::join_all;
-use signalbox_protocol::Frame;
+use signalbox_protocol::{Frame, Position};
 use signalbox_redis_client::{Topology, Unavailable};
 use signalbox_telemetry::trace::{Span, SpanKind, Trace};
 
 use super::{
     RedisBroker,
+    holders::Holders,
+    kept,
     keys::{Ability, RouteName, ServerId},
     marks, traced,
 };
@@ -16,6 +18,33 @@ use crate::BrokerError;
 
 /// After a new link to Redis the other nodes write their routes again. An empty route is not believed before that.
 const BELIEVED_AFTER: Duration = Duration::from_secs(3);
+
+/// A message for the servers that hold a user or a room.
+#[derive(Clone, Copy)]
+pub(super) struct PublishedMessage<'a> {
+    pub(super) name: RouteName<'a>,
+    pub(super) frame: &'a Frame,
+    pub(super) line: LineBefore<'a>,
+    pub(super) trace: Trace<'a>,
+}
+
+/// The line that comes before a message, unless the server does not understand it.
+#[derive(Clone, Copy)]
+pub(super) enum LineBefore<'a> {
+    None,
+    /// A mark with the servers that have the message. `here`: this one has it too.
+    Mark {
+        here: bool,
+    },
+    /// The message's position in a history.
+    Position(&'a Position),
+}
+
+/// A line, or no text, and the ability that it takes to understand it.
+struct Line {
+    text: String,
+    ability: Ability,
+}
 
 /// The result of publishing one message.
 #[derive(Default)]
@@ -28,18 +57,15 @@ struct PublishResult {
 }
 
 impl RedisBroker {
-    /// Publishes to every other server that holds `name`.
+    /// Publishes to every other server that holds the receiver, and returns their number.
     pub(super) async fn publish_to(
         &self,
-        name: RouteName<'_>,
-        frame: &Frame,
-        here: bool,
-        trace: Trace<'_>,
+        message: PublishedMessage<'_>,
     ) -> Result<usize, BrokerError> {
         // The cached route may be outdated: if nobody listens there, Redis is asked again.
-        let mut sent = self.publish_by_lookup(name, frame, here, trace).await?;
+        let mut sent = self.publish_by_lookup(message).await?;
         if sent.is_unheard() && self.commands.topology()? != Topology::Cluster {
-            sent = self.publish_by_lookup(name, frame, here, trace).await?;
+            sent = self.publish_by_lookup(message).await?;
         }
         match sent.failure {
             Some(error) if sent.reached == 0 => Err(error.into()),
@@ -57,11 +83,9 @@ impl RedisBroker {
 
     async fn publish_by_lookup(
         &self,
-        name: RouteName<'_>,
-        frame: &Frame,
-        here: bool,
-        trace: Trace<'_>,
+        message: PublishedMessage<'_>,
     ) -> Result<PublishResult, Unavailable> {
+        let name = message.name;
         // Held until everything is published, so that nothing on a later route overtakes it.
         let route = self.lookup.open(name).await?;
         let is_other = |server: &&ServerId| *server != self.keys.own_id();
@@ -69,12 +93,9 @@ impl RedisBroker {
         if others.is_empty() {
             return Ok(PublishResult::default());
         }
-        let mark = match name {
-            RouteName::User(_) => self.mark(&others, here),
-            RouteName::Room(_) => String::new(),
-        };
+        let line = self.line(message.line, &others);
         let publish = async |server| {
-            let heard = self.publish_on(server, frame, &mark, trace).await;
+            let heard = self.publish_on(server, message, &line).await;
             (server, heard)
         };
         let results = join_all(others.into_iter().map(publish)).await;
@@ -91,6 +112,16 @@ impl RedisBroker {
             }
         }
         Ok(sent)
+    }
+
+    /// The line before a message that goes to `others`.
+    fn line(&self, line: LineBefore<'_>, others: &[&ServerId]) -> Line {
+        let (text, ability) = match line {
+            LineBefore::None => (String::new(), Ability::Messages),
+            LineBefore::Mark { here } => (self.mark(others, here), Ability::Forwards),
+            LineBefore::Position(at) => (kept::line(at), Ability::Histories),
+        };
+        Line { text, ability }
     }
 
     /// The mark that lists the servers that get the message.
@@ -113,24 +144,22 @@ impl RedisBroker {
     async fn publish_on(
         &self,
         server: &ServerId,
-        frame: &Frame,
-        mark: &str,
-        trace: Trace<'_>,
+        message: PublishedMessage<'_>,
+        line: &Line,
     ) -> Result<bool, Unavailable> {
-        let span = trace.map(|message| publish_span(message, Some(server)));
+        let frame = message.frame.as_str();
+        let span = message
+            .trace
+            .map(|message| publish_span(message, Some(server)));
         let traced = match &span {
             Some(span) if self.traces && self.holders.can(server, Ability::Traces) => {
                 traced::line(span)
             }
             _ => String::new(),
         };
-        let mark = match self.holders.can(server, Ability::Forwards) {
-            true => mark,
-            false => "",
-        };
-        let text = match (traced.as_str(), mark) {
-            ("", "") => Cow::Borrowed(frame.as_str()),
-            (traced, mark) => Cow::Owned([traced, mark, frame.as_str()].concat()),
+        let text = match (traced.as_str(), line.for_server(server, &self.holders)) {
+            ("", "") => Cow::Borrowed(frame),
+            (traced, line) => Cow::Owned([traced, line, frame].concat()),
         };
         self.outgoing.post(server, &text, span.as_ref()).await
     }
@@ -146,6 +175,17 @@ impl RedisBroker {
         let sent = self.outgoing.broadcast(frame.as_str(), span.as_ref()).await;
         // This node listens too.
         Ok(sent?.saturating_sub(1))
+    }
+}
+
+impl Line {
+    /// The line for `server`; empty if it would not understand it.
+    fn for_server(&self, server: &ServerId, holders: &Holders) -> &str {
+        if holders.can(server, self.ability) {
+            &self.text
+        } else {
+            ""
+        }
     }
 }
 

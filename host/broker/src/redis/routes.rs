@@ -77,6 +77,8 @@ struct RouteState {
     /// Names to be written again at `confirm_at`, in addition to all written ones.
     given_up: HashSet<OwnedName>,
     confirm_at: Option<Instant>,
+    /// Other nodes may not have known the routes, and are not known to know them yet.
+    were_lost: bool,
     /// Callers that wait until a name is written. They are woken by dropping the sender.
     waiters: HashMap<OwnedName, Vec<oneshot::Sender<()>>>,
 }
@@ -112,6 +114,7 @@ impl RouteWriter {
     pub(super) fn assert_all(&self) {
         let mut state = self.state();
         state.doubt_all();
+        state.were_lost = true;
         state.confirm_at = Some(Instant::now() + CONFIRM_AFTER);
         drop(state);
         self.wake.notify_one();
@@ -149,6 +152,14 @@ impl RouteWriter {
         self.state().changed.is_empty()
     }
 
+    /// All routes are written. If they may have been lost, this node may have missed messages of histories.
+    pub(super) fn restored(&self) {
+        let were_lost = std::mem::take(&mut self.state().were_lost);
+        if were_lost {
+            self.node.check_histories();
+        }
+    }
+
     /// When [`RouteWriter::confirm`] is due.
     pub(super) fn confirm_at(&self) -> Option<Instant> {
         self.state().confirm_at
@@ -159,6 +170,7 @@ impl RouteWriter {
         let mut state = self.state();
         let state = &mut *state;
         state.confirm_at = None;
+        state.were_lost = true;
         for name in state.given_up.drain() {
             state.written.insert(name, Written::Unknown);
         }

@@ -91,6 +91,7 @@ pub(super) async fn listen(
             Ok(Ok(subscription)) => {
                 pause = RETRY_PAUSE.0;
                 info!(topology = ?subscription.topology, "subscribed to this server's channel");
+                inbox.subscribed();
                 let login = Login {
                     endpoints,
                     changes: &mut logins,

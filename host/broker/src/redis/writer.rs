@@ -45,6 +45,7 @@ pub(super) async fn write(
                 Ok(()) => {
                     if routes.is_idle() {
                         health.done(Duty::Routes);
+                        routes.restored();
                     }
                 }
                 Err(error) => {

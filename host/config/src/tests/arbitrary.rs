@@ -19,7 +19,7 @@ proptest! {
 
     #[test]
     fn a_valid_file_with_any_stretch_replaced_is_read_or_refused(
-        from in 0usize..2000,
+        from in 0usize..3100,
         length in 0usize..40,
         put in prop_oneof![any::<String>(), "[\\[\\]\"'={}#.,\n a-z0-9-]{0,12}"],
     ) {
@@ -28,7 +28,11 @@ proptest! {
         let to = (from + length).min(text.len());
         text.replace_range(from..to, &put);
         match Config::parse(&text, Path::new("a.toml"), &Environment::new()) {
-            Ok(config) => prop_assert!(config.server.idle_timeout > config.server.ping_interval),
+            Ok(config) => {
+                prop_assert!(config.server.idle_timeout > config.server.ping_interval);
+                let history = config.rooms.rule("chat:7").history;
+                prop_assert!(history.is_none_or(|history| (1..=10_000).contains(&history.size)));
+            }
             Err(errors) => prop_assert!(!errors.errors().is_empty()),
         }
     }

@@ -19,6 +19,7 @@ fn no_text_gives_the_defaults_of_the_contract() {
         }
     );
     assert_eq!(config.broker, BrokerConfig::Memory);
+    assert_eq!(config.rooms, RoomsConfig::default());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.cloudwatch, None);
     assert!(config.metrics.prometheus);
@@ -73,6 +74,17 @@ fn chat() -> PluginConfig {
     }
 }
 
+/// The example of a rule for rooms.
+fn chat_rule() -> RoomRule {
+    RoomRule {
+        history: Some(HistoryRule {
+            size: 100,
+            time: Duration::from_secs(300),
+        }),
+        ..RoomRule::default()
+    }
+}
+
 #[test]
 fn platform_toml_is_the_defaults_and_the_chat_plugin() {
     let text = read(&at_the_top("platform.toml"));
@@ -90,12 +102,13 @@ fn platform_toml_shows_every_key_with_its_default() {
         .lines()
         .map(|line| {
             line.strip_prefix('#')
-                .filter(|rest| setting(rest))
+                .filter(|rest| setting(rest) || rest.starts_with("[["))
                 .unwrap_or(line)
         })
         .collect();
     let mut expected = parse("").expect("nothing is required");
     expected.plugins.push(chat());
+    expected.rooms = RoomsConfig::new([("chat:*", chat_rule())]);
     assert_eq!(parse(&uncommented.join("\n")), Ok(expected));
 
     let mut section = "";
@@ -108,8 +121,9 @@ fn platform_toml_shows_every_key_with_its_default() {
         }
     }
     for key in &KEYS {
+        let name = key.name.split('.').next().unwrap_or_default();
         assert!(
-            shown.contains(&(key.section, key.name)),
+            shown.contains(&(key.section, name)),
             "{} is missing",
             key.full_name()
         );

@@ -68,6 +68,28 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
     assert_eq!(config.broker, BrokerConfig::Redis(redis));
     let client = Patterns::parse(&["chat_message", "game.*"]).expect("legal");
     assert_eq!(config.events, EventsConfig { client });
+    let chat = RoomRule {
+        history: Some(HistoryRule {
+            size: 1_000,
+            time: Duration::from_secs(300),
+        }),
+        join: JoinRule::Claim,
+        send: SendRule::Members,
+    };
+    let news = RoomRule {
+        history: Some(HistoryRule {
+            size: 10,
+            time: Duration::from_secs(30 * 24 * 3_600),
+        }),
+        join: JoinRule::Backend,
+        send: SendRule::Backend,
+    };
+    assert_eq!(
+        config.rooms,
+        RoomsConfig::new([("chat:*", chat), ("news", news)])
+    );
+    assert_eq!(config.limits.history_replay_max, 1_000);
+    assert_eq!(config.limits.history_bytes_max, 1 << 30);
     assert_eq!(config.limits.frame_bytes_max, 1 << 20);
     assert_eq!(
         (

@@ -18,9 +18,12 @@ fn reference_table() -> String {
         "| key | value | default | change | meaning |\n| --- | --- | --- | --- | --- |\n",
     );
     for key in &KEYS {
-        let is_required =
-            key.section == "plugins" && ["name", "path", "events"].contains(&key.name);
-        let default = if is_required {
+        let is_required = match key.section {
+            "plugins" => ["name", "path", "events"].contains(&key.name),
+            "rooms" => key.name == "match",
+            _ => false,
+        };
+        let default = if is_required || !key.has_default() {
             "–".to_owned()
         } else {
             format!("`{}`", toml_literal(key))

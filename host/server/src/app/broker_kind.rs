@@ -8,11 +8,11 @@ mod redis;
 #[path = "broker_kind/no_redis.rs"]
 mod redis;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use signalbox_broker::Broker;
 use signalbox_cluster_rollout::{ClusterRollout, FileBytesMax};
-use signalbox_config::BrokerConfig;
+use signalbox_config::{BrokerConfig, Limits};
 use signalbox_plugin_runtime::PluginStore;
 use signalbox_router::LocalTable;
 use signalbox_telemetry::{metrics::Metrics, trace::Tracer};
@@ -21,7 +21,7 @@ use self::memory::MemoryKind;
 use super::StartError;
 use crate::session::Services;
 
-/// Makes the parts of a node. Each method but [`BrokerKind::set_logins`] is called once.
+/// Makes the parts of a node. Each method but the setters is called once.
 pub(super) trait BrokerKind: Send + Sync {
     /// Joins the other nodes as `node`, an ID that no other boot of any node has, with the connections in `table`.
     fn broker(
@@ -32,6 +32,9 @@ pub(super) trait BrokerKind: Send + Sync {
         tracer: &Tracer,
     ) -> Arc<dyn Broker>;
 
+    /// The time that a message may take from one node to another.
+    fn message_time_max(&self) -> Duration;
+
     /// The store for values of plugins.
     fn store(&self, metrics: &Arc<Metrics>) -> Arc<dyn PluginStore>;
 
@@ -40,6 +43,9 @@ pub(super) trait BrokerKind: Send + Sync {
 
     /// Takes the logins from `config`, which is otherwise that of the start.
     fn set_logins(&self, config: &BrokerConfig);
+
+    /// Takes the limits, at the start and when they change.
+    fn set_limits(&self, limits: &Limits);
 }
 
 /// The kind that is configured.
@@ -49,7 +55,7 @@ pub(super) trait BrokerKind: Send + Sync {
 /// have it.
 pub(super) fn configured(config: &BrokerConfig) -> Result<Arc<dyn BrokerKind>, StartError> {
     match config {
-        BrokerConfig::Memory => Ok(Arc::new(MemoryKind)),
+        BrokerConfig::Memory => Ok(Arc::<MemoryKind>::default()),
         BrokerConfig::Redis(config) => redis::configured(config),
     }
 }

@@ -170,6 +170,7 @@ impl ReloadTargets {
         let needs_restart = live.needs_restart.clone();
         let table = services.router.table();
         table.set_outbox_bytes_max(new.limits.outbox_bytes_max);
+        self.kind.set_limits(&new.limits);
         services.manager.set_probation(new.plugin_probation.clone());
         services.live.store(live);
         // A session that would have pinged in an hour may now have to do so in a second.

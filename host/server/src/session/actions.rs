@@ -6,15 +6,15 @@ use signalbox_broker::{BrokerError, Target};
 use signalbox_plugin_runtime::{Action, Draft};
 use signalbox_protocol::{
     ClientInfo, Destination,
-    outbound::{self, Delivery},
+    outbound::{AckStatus, Delivery},
 };
-use signalbox_router::{Connection, Reach};
+use signalbox_router::Connection;
 use signalbox_telemetry::{
     metrics::{DropReason, events::MessageDropped},
     trace::Trace,
 };
 
-use super::Services;
+use super::{Services, rooms};
 
 /// The party on whose behalf actions are carried out.
 #[derive(Clone, Copy)]
@@ -62,9 +62,11 @@ impl<'a> Actor<'a> {
             (Action::Send(draft), _) => self.send_draft(self.user, &draft).await,
             (Action::Announce(draft), _) => self.send_draft("", &draft).await,
             (Action::Join(room), Some(connection)) => {
-                join(self.services, connection, &room).await;
+                rooms::add(self.services, connection, &room).await;
             }
-            (Action::Leave(room), Some(connection)) => leave(self.services, connection, &room),
+            (Action::Leave(room), Some(connection)) => {
+                rooms::leave(self.services, connection, &room);
+            }
             (Action::Disconnect { code, reason }, Some(connection)) => {
                 connection.outbox().close(code, reason);
             }
@@ -93,29 +95,35 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// Sends `delivery`, and returns whether it reached anybody.
+    /// Sends `delivery`, and returns whether it reached anybody, or waits in a history.
     pub(super) async fn send(
         &self,
         to: &Destination<'_>,
         delivery: &Delivery<'_>,
-    ) -> Result<bool, BrokerError> {
+    ) -> Result<AckStatus, BrokerError> {
         let router = &self.services.router;
         let frame = delivery.encode();
         let target = match to {
             Destination::Sender => {
-                let connection = self.connection;
-                let pushed =
-                    connection.map(|connection| router.table().push_message(connection, frame));
-                return Ok(pushed.unwrap_or(false));
+                let pushed = self
+                    .connection
+                    .is_some_and(|connection| router.table().push_message(connection, frame));
+                return Ok(status(pushed, AckStatus::Offline));
             }
             Destination::User(user) => Target::User(user),
-            Destination::Room(room) => Target::Room(room),
+            Destination::Room(room) => {
+                if let Some(retention) = rooms::retention(self.services, room) {
+                    // On the heap, because otherwise every idle connection would keep the memory for it.
+                    let sent = router.send_kept(room, &frame, retention, self.trace);
+                    let reach = Box::pin(sent).await?;
+                    return Ok(status(reach.anybody(), AckStatus::Kept));
+                }
+                Target::Room(room)
+            }
             Destination::Everyone => Target::Everyone,
         };
-        router
-            .send(target, &frame, self.trace)
-            .await
-            .map(Reach::anybody)
+        let reach = router.send(target, &frame, self.trace).await?;
+        Ok(status(reach.anybody(), AckStatus::Offline))
     }
 
     /// Whether `to` is the sender's connection, and there is none.
@@ -139,32 +147,10 @@ impl<'a> Actor<'a> {
     }
 }
 
-/// Returns `false` if the connection has reached a limit on its rooms.
-pub(super) async fn join(services: &Services, connection: &Arc<Connection>, room: &str) -> bool {
-    if !connection.is_member(room) && !may_join_another(services, connection, room) {
-        return false;
-    }
-    if services.router.join(connection, room).await && connection.v1() {
-        services
-            .router
-            .table()
-            .push(connection, outbound::joined(room));
-    }
-    true
-}
-
-/// Whether the limits allow the connection to join another room with this name.
-fn may_join_another(services: &Services, connection: &Connection, room: &str) -> bool {
-    let live = services.live.load();
-    connection.room_count() < live.limits.rooms_per_connection_max
-        && connection.room_name_bytes() + room.len() <= live.limits.room_name_bytes_max
-}
-
-pub(super) fn leave(services: &Services, connection: &Arc<Connection>, room: &str) {
-    if services.router.leave(connection, room) && connection.v1() {
-        services
-            .router
-            .table()
-            .push(connection, outbound::left(room));
+fn status(is_delivered: bool, otherwise: AckStatus) -> AckStatus {
+    if is_delivered {
+        AckStatus::Delivered
+    } else {
+        otherwise
     }
 }

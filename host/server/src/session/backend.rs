@@ -55,6 +55,6 @@ pub async fn post(services: &Services, id: &str, posted: Posted<'_>) -> Result<A
         trace: posted.trace,
     };
     let result = actor.conclude(outcome, Some(id)).await;
-    actor.record(&result);
+    actor.record(result.as_ref().copied());
     result
 }

@@ -2,11 +2,13 @@
 
 use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
+use signalbox_config::SendRule;
 use signalbox_pipeline::{self as pipeline, AccessDenied, Message, SeenVersions};
 use signalbox_plugin_runtime::PluginVersion;
 use signalbox_protocol::{
-    CloseCode, Destination, Dialect, Envelope, ErrorCode,
-    outbound::{self, AckStatus, ErrorPayload, SeenBy},
+    CloseCode, Destination, Dialect, Envelope, ErrorCode, Frame, HistoryExcerpt, HistoryRequest,
+    JoinRequest, RoomPosition,
+    outbound::{AckPayload, AckStatus, ErrorPayload, SeenBy},
 };
 use signalbox_router::{CloseRequest, Connection};
 use signalbox_telemetry::metrics::{OTHER, duration_of_ms, events::MessageRejected};
@@ -14,8 +16,9 @@ use tokio::time::Instant;
 
 use super::{
     LiveConfig, Services,
-    actions::{Actor, join, leave},
+    actions::Actor,
     outcome::NotSent,
+    rooms::{self, JoinedRoom},
 };
 
 /// The longest round-trip time that a client can report. A slower connection is closed by default (`server.idle_timeout`), and
@@ -32,6 +35,15 @@ struct FrameContext<'a> {
     message_id: &'a str,
     /// The versions of the plugins that saw it, if the sender wants them and is allowed to see them.
     seen: Option<&'a SeenVersions>,
+}
+
+/// The result of a frame that was handled.
+struct Answer {
+    status: AckStatus,
+    /// The place in the history of the room that was joined.
+    room: Option<RoomPosition>,
+    /// The messages that were asked for.
+    history: Option<HistoryExcerpt>,
 }
 
 /// Handles the text frame `text`, which arrived at `arrived`.
@@ -82,12 +94,12 @@ pub(super) async fn frame(
         message_id: &message_id,
         seen: seen.as_deref(),
     };
-    let result = if envelope.event_type.is_built_in() {
-        Box::pin(context.built_in(&envelope)).await
+    if envelope.event_type.is_built_in() {
+        Box::pin(context.built_in(&envelope)).await;
     } else {
-        context.custom(&envelope, arrived, live).await
-    };
-    context.answer(result);
+        let result = context.custom(&envelope, arrived, live).await;
+        context.answer(result.map(Answer::from));
+    }
 }
 
 impl FrameContext<'_> {
@@ -119,6 +131,12 @@ impl FrameContext<'_> {
                     "join the room before you send to it",
                 ));
             }
+            (None, Some(room)) if live.rooms.rule(room).send == SendRule::Backend => {
+                return Err(NotSent::refused(
+                    ErrorCode::ForbiddenRoom,
+                    "only backends send to this room",
+                ));
+            }
             (None, Some(room)) => Some(Destination::Room(room.borrowed())),
             (None, None) => None,
         };
@@ -141,29 +159,50 @@ impl FrameContext<'_> {
         result
     }
 
-    async fn built_in(&self, envelope: &Envelope<'_>) -> Result<AckStatus, NotSent> {
-        let room = |message| {
-            let room = envelope.room.as_deref();
-            room.ok_or_else(|| NotSent::refused(ErrorCode::InvalidRoom, message))
-        };
+    /// Handles a message of a built-in type, and answers it.
+    async fn built_in(&self, envelope: &Envelope<'_>) {
+        if &*envelope.event_type != "join" {
+            return self.answer(self.handle(envelope).await);
+        }
+        let joined = self.join(envelope).await;
+        let mut catching_up = None;
+        self.answer(joined.map(|joined| {
+            let room = joined.as_ref().map(|joined| joined.history.at.clone());
+            catching_up = joined;
+            Answer {
+                room,
+                ..Answer::from(AckStatus::Handled)
+            }
+        }));
+        if let Some(joined) = catching_up {
+            joined.go_live(self.actor.services, self.connection).await;
+        }
+    }
+
+    /// Handles a message of a built-in type other than `join`.
+    async fn handle(&self, envelope: &Envelope<'_>) -> Result<Answer, NotSent> {
+        let services = self.actor.services;
         match &*envelope.event_type {
-            "heartbeat" => Ok(AckStatus::Handled),
+            "heartbeat" => Ok(AckStatus::Handled.into()),
             "latency_report" => match serde_json::from_str::<f64>(envelope.payload) {
                 Ok(ms) if (0.0..=LATENCY_MS_MAX).contains(&ms) => {
-                    let metrics = &self.actor.services.metrics;
+                    let metrics = &services.metrics;
                     metrics.reported_latency.record(duration_of_ms(ms));
-                    Ok(AckStatus::Handled)
+                    Ok(AckStatus::Handled.into())
                 }
                 _ => Err(NotSent::refused(
                     ErrorCode::InvalidPayload,
                     "the payload must be a number of milliseconds from 0 to 60000",
                 )),
             },
-            "join" => self.join(room("`room` names the room to join")?).await,
             "leave" => {
-                let room = room("`room` names the room to leave")?;
-                leave(self.actor.services, self.connection, room);
-                Ok(AckStatus::Handled)
+                let room = named_room(envelope, "`room` names the room to leave")?;
+                rooms::leave(services, self.connection, room);
+                Ok(AckStatus::Handled.into())
+            }
+            "history" => {
+                let room = named_room(envelope, "`room` names the room to read")?;
+                self.read_back(room, envelope.payload).await
             }
             _ => Err(NotSent::refused(
                 ErrorCode::ReservedType,
@@ -172,61 +211,99 @@ impl FrameContext<'_> {
         }
     }
 
-    async fn join(&self, room: &str) -> Result<AckStatus, NotSent> {
+    /// Makes the connection a member of a room. Returns `Some` if the room has a history.
+    async fn join(&self, envelope: &Envelope<'_>) -> Result<Option<JoinedRoom>, NotSent> {
         let services = self.actor.services;
+        let room = named_room(envelope, "`room` names the room to join")?;
+        let request = match JoinRequest::parse(envelope.payload) {
+            Ok(request) => request,
+            Err(reason) if self.connection.v1() => {
+                return Err(NotSent::refused(ErrorCode::InvalidPayload, reason));
+            }
+            // A client of websocket-app may carry anything there.
+            Err(_) => JoinRequest::default(),
+        };
+        if !rooms::may_join(services, self.connection, room) {
+            return Err(NotSent::refused(
+                ErrorCode::ForbiddenRoom,
+                "the rules of this room do not let this client join",
+            ));
+        }
         let plugins = services.manager.enter().await;
         let verdict = pipeline::authorize_join(&plugins, self.connection.client(), room).await;
         drop(plugins);
         verdict?;
-        if join(services, self.connection, room).await {
-            Ok(AckStatus::Handled)
-        } else {
-            Err(NotSent::refused(
-                ErrorCode::TooManyRooms,
-                "leave a room before you join another",
-            ))
+        rooms::join(services, self.connection, room, request.catch_up).await
+    }
+
+    /// Reads messages of the history of a room of which the connection is a member.
+    async fn read_back(&self, room: &str, payload: &str) -> Result<Answer, NotSent> {
+        if self.id.is_none() {
+            return Err(NotSent::refused(
+                ErrorCode::InvalidId,
+                "`id` is missing: the messages come in the `ack`",
+            ));
         }
+        if !self.connection.is_member(room) {
+            return Err(NotSent::refused(
+                ErrorCode::NotInRoom,
+                "join the room before you read its history",
+            ));
+        }
+        let request = HistoryRequest::parse(payload)
+            .map_err(|reason| NotSent::refused(ErrorCode::InvalidPayload, reason))?;
+        let excerpt = rooms::read_back(self.actor.services, room, request).await?;
+        Ok(Answer {
+            history: Some(excerpt),
+            ..Answer::from(AckStatus::Handled)
+        })
     }
 
     /// Sends the client its `ack`, if it wants one, or the error.
-    fn answer(&self, result: Result<AckStatus, NotSent>) {
-        self.actor.record(&result);
+    fn answer(&self, result: Result<Answer, NotSent>) {
+        self.actor
+            .record(result.as_ref().map(|answer| answer.status));
         let frame = match (&result, self.id) {
-            (Ok(status), Some(id)) => self.ack(id, *status),
+            (Ok(answer), Some(id)) => self.ack(id, answer),
             (Ok(_), None) => return,
-            (
-                Err(NotSent::Refused {
-                    code,
-                    message,
-                    plugin,
-                }),
-                id,
-            ) => ErrorPayload {
-                plugin: plugin.as_deref(),
-                ..ErrorPayload::new(id, *code, message)
-            }
-            .encode(),
-            (Err(NotSent::Rejected { plugin, rejection }), id) => ErrorPayload {
-                id,
-                code: &rejection.code,
-                message: &rejection.reason,
-                plugin: Some(plugin),
-                retryable: false,
-            }
-            .encode(),
+            (Err(error), id) => error.encode(id),
         };
         let table = self.actor.services.router.table();
         table.push(self.connection, frame);
     }
 
-    fn ack(&self, id: &str, status: AckStatus) -> outbound::Frame {
+    fn ack(&self, id: &str, answer: &Answer) -> Frame {
+        let ack = AckPayload {
+            room: answer.room.as_ref(),
+            history: answer.history.as_ref(),
+            ..AckPayload::new(id, self.message_id, answer.status)
+        };
         let Some(seen) = self.seen else {
-            return outbound::ack(id, self.message_id, status, None);
+            return ack.encode();
         };
         let versions = seen.versions();
         let seen_by: Vec<_> = versions.iter().map(|version| seen_by(version)).collect();
-        outbound::ack(id, self.message_id, status, Some(&seen_by))
+        AckPayload {
+            plugins: Some(&seen_by),
+            ..ack
+        }
+        .encode()
     }
+}
+
+impl From<AckStatus> for Answer {
+    fn from(status: AckStatus) -> Self {
+        Self {
+            status,
+            room: None,
+            history: None,
+        }
+    }
+}
+
+fn named_room<'e>(envelope: &'e Envelope<'_>, missing: &'static str) -> Result<&'e str, NotSent> {
+    let room = envelope.room.as_deref();
+    room.ok_or_else(|| NotSent::refused(ErrorCode::InvalidRoom, missing))
 }
 
 fn dialect(connection: &Connection) -> Dialect {

@@ -7,7 +7,7 @@ use std::sync::{
 
 use arc_swap::{ArcSwap, Guard};
 use signalbox_config::{
-    AdminConfig, ApiConfig, Config, EventsConfig, Limits, ServerConfig, Shown,
+    AdminConfig, ApiConfig, Config, EventsConfig, Limits, RoomsConfig, ServerConfig, Shown,
     live::cannot_change_live,
 };
 
@@ -18,6 +18,8 @@ pub struct LiveConfig {
     pub server: ServerConfig,
     /// `[events]`.
     pub events: EventsConfig,
+    /// `[[rooms]]`.
+    pub rooms: RoomsConfig,
     /// `[limits]`.
     pub limits: Limits,
     /// `[api]`.
@@ -36,6 +38,7 @@ impl LiveConfig {
         Self {
             server: new.server.clone(),
             events: new.events.clone(),
+            rooms: new.rooms.clone(),
             limits: new.limits.clone(),
             api: new.api.clone(),
             admin: new.admin.clone(),

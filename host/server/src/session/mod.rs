@@ -11,6 +11,7 @@ mod heartbeat;
 mod live_config;
 mod outcome;
 mod rate;
+mod rooms;
 mod serve;
 pub mod socket;
 mod status;
@@ -216,6 +217,7 @@ impl<S: Socket> Session<S> {
                 .push(&self.connection, self.welcome());
         }
         services.router.connect(&self.connection).await;
+        rooms::join_claimed(services, &self.connection).await;
         Actor::of(services, &self.connection)
             .perform_all(actions)
             .await;

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use signalbox_pipeline::{AccessDenied, Message, Outcome};
 use signalbox_plugin_runtime::{Action, Rejection};
 use signalbox_protocol::{
-    ErrorCode,
-    outbound::{AckStatus, Delivery},
+    ErrorCode, Frame,
+    outbound::{AckStatus, Delivery, ErrorPayload},
 };
 use signalbox_telemetry::metrics::{
     DropReason,
@@ -44,6 +44,28 @@ impl NotSent {
             message: Cow::Borrowed(message),
             plugin: None,
         }
+    }
+
+    /// The `error` frame that answers the frame with this `id`.
+    pub(super) fn encode(&self, id: Option<&str>) -> Frame {
+        let payload = match self {
+            Self::Refused {
+                code,
+                message,
+                plugin,
+            } => ErrorPayload {
+                plugin: plugin.as_deref(),
+                ..ErrorPayload::new(id, *code, message)
+            },
+            Self::Rejected { plugin, rejection } => ErrorPayload {
+                id,
+                code: &rejection.code,
+                message: &rejection.reason,
+                plugin: Some(plugin),
+                retryable: false,
+            },
+        };
+        payload.encode()
     }
 }
 
@@ -135,8 +157,7 @@ impl Actor<'_> {
             message_id,
         };
         match self.send(to, &delivery).await {
-            Ok(true) => Ok(AckStatus::Delivered),
-            Ok(false) => Ok(AckStatus::Offline),
+            Ok(status) => Ok(status),
             Err(error) => {
                 debug!(%error, "a message was not sent");
                 Err(NotSent::refused(
@@ -149,7 +170,7 @@ impl Actor<'_> {
     }
 
     /// Counts and traces the result of a message.
-    pub(super) fn record(&self, result: &Result<AckStatus, NotSent>) {
+    pub(super) fn record(&self, result: Result<AckStatus, &NotSent>) {
         let metrics = &self.services.metrics;
         match result {
             Ok(status) => {

@@ -141,7 +141,12 @@ fn services(limits: Limits) -> Arc<Services> {
     let store = Arc::<MemoryStore>::default();
     let loader = Loader::new("n", None, store, metrics.clone()).expect("an engine");
     Arc::new(Services {
-        router: Router::new(table, Arc::new(broker), metrics.clone()),
+        router: Router::new(
+            table,
+            Arc::new(broker),
+            metrics.clone(),
+            Duration::from_millis(500),
+        ),
         manager: Arc::new(PluginManager::new(loader, metrics.clone())),
         metrics,
         ids: IdSource::new("n", 1),

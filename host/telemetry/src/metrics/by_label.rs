@@ -1,6 +1,6 @@
 //! Counters with a label: one cell for each value of it.
 
-use signalbox_protocol::{CloseCode, ErrorCode};
+use signalbox_protocol::{CloseCode, ErrorCode, RecoveryFailure};
 
 use super::{
     cells::Counter,
@@ -43,6 +43,10 @@ pub struct ByHttpRefusal([Counter; HttpRefusalReason::ALL.len()]);
 #[derive(Debug, Default)]
 pub struct ByAdminOutcome([Counter; AdminOutcome::ALL.len()]);
 
+/// A counter for each result of a recovery: the messages were sent, or the [`RecoveryFailure`].
+#[derive(Debug, Default)]
+pub struct ByRecovery([Counter; RecoveryFailure::ALL.len() + 1]);
+
 /// A counter for each row of [`CloseCode::TABLE`], and one for all codes that plugins define.
 #[derive(Debug, Default)]
 pub struct ByCloseCode([Counter; CloseCode::TABLE.len() + 1]);
@@ -54,7 +58,7 @@ impl Default for ByEventType {
             known: Named::default(),
             other: Counter::default(),
         };
-        types.know(["latency_report", "heartbeat", "join", "leave"]);
+        types.know(["latency_report", "heartbeat", "join", "leave", "history"]);
         types
     }
 }
@@ -163,6 +167,21 @@ impl ByAdminOutcome {
     }
 }
 
+impl ByRecovery {
+    /// The counter of a recovery that sent messages, or failed.
+    pub fn of(&self, failure: Option<RecoveryFailure>) -> &Counter {
+        let place = failure.map_or(RecoveryFailure::ALL.len(), |failure| failure as usize);
+        &self.0[place]
+    }
+
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
+        let failures = RecoveryFailure::ALL.into_iter();
+        failures
+            .map(|failure| (failure.as_str(), self.of(Some(failure))))
+            .chain([("recovered", self.of(None))])
+    }
+}
+
 impl ByCloseCode {
     /// The counter of `code`.
     pub fn of(&self, code: CloseCode) -> &Counter {
@@ -199,6 +218,28 @@ mod tests {
     }
 
     #[test]
+    fn every_result_of_a_recovery_has_a_counter_of_its_own() {
+        let recoveries = ByRecovery::default();
+        for (index, failure) in RecoveryFailure::ALL.into_iter().enumerate() {
+            recoveries.of(Some(failure)).add(index as u64);
+        }
+        recoveries.of(None).add(3);
+        let rows: Vec<_> = recoveries
+            .rows()
+            .map(|(name, count)| (name, count.get()))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                ("epoch", 0),
+                ("expired", 1),
+                ("too_many", 2),
+                ("recovered", 3)
+            ]
+        );
+    }
+
+    #[test]
     fn types_that_a_client_makes_up_count_as_other() {
         let types = ByEventType::default();
         types.know(["chat_message"]);
@@ -208,7 +249,7 @@ mod tests {
         types.know([OTHER, "again", "again"]);
         let rows = types.rows();
         let counted: Vec<_> = rows.iter().filter(|(_, count)| *count > 0).collect();
-        assert_eq!(rows.len(), 7);
+        assert_eq!(rows.len(), 8);
         assert_eq!(
             counted,
             [

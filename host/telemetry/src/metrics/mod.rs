@@ -22,7 +22,7 @@ pub mod table;
 use std::sync::{Arc, atomic::AtomicU64};
 
 pub use by_label::{
-    ByAdminOutcome, ByCloseCode, ByDropReason, ByErrorCode, ByEventType, ByHttpRefusal,
+    ByAdminOutcome, ByCloseCode, ByDropReason, ByErrorCode, ByEventType, ByHttpRefusal, ByRecovery,
     BySpanDropReason, ByUpgradeRefusal,
 };
 pub use cells::{Counter, Gauge};
@@ -78,6 +78,8 @@ pub struct Metrics {
     pub auth_key_reloads_failed: Counter,
     /// Calls by operators, by result.
     pub admin_requests: ByAdminOutcome,
+    /// Metrics of rooms with a history.
+    pub history: HistoryMetrics,
     /// Metrics of the traffic between nodes.
     pub redis: RedisMetrics,
     /// Metrics of pushing to CloudWatch.
@@ -90,6 +92,19 @@ pub struct Metrics {
     pub trace_spans_dropped: BySpanDropReason,
     /// Log lines that were not written; the log counts them.
     pub log_lines_dropped: Arc<AtomicU64>,
+}
+
+/// Metrics of rooms with a history.
+#[derive(Debug, Default)]
+pub struct HistoryMetrics {
+    /// Messages that this node appended.
+    pub appended: Counter,
+    /// Joins that asked for old messages, by result.
+    pub recoveries: ByRecovery,
+    /// Deliveries of messages that were lost between nodes and read from the history.
+    pub repaired: Counter,
+    /// Times that the members of a room on this node were told that they missed messages.
+    pub missed: Counter,
 }
 
 /// Metrics of the traffic between this node and others through Redis.

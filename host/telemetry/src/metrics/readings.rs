@@ -90,6 +90,7 @@ pub fn read(metrics: &Metrics, status: &NodeStatus) -> Vec<Family> {
     let mut readings = Readings::default();
     readings.server(metrics);
     readings.messages(metrics);
+    readings.histories(metrics);
     readings.between_nodes(metrics, status);
     readings.live_plugins(status);
     let plugins = metrics.plugins.all();
@@ -168,6 +169,13 @@ impl Readings {
             Reading::Distribution(Box::new(reported)),
         );
         self.one(&table::AVERAGE_LATENCY, mean);
+    }
+
+    fn histories(&mut self, m: &Metrics) {
+        self.one(&table::HISTORY_APPENDED, &m.history.appended);
+        self.labelled(&table::HISTORY_RECOVERIES, m.history.recoveries.rows());
+        self.one(&table::HISTORY_REPAIRED, &m.history.repaired);
+        self.one(&table::HISTORY_MISSED, &m.history.missed);
     }
 
     fn between_nodes(&mut self, m: &Metrics, status: &NodeStatus) {

@@ -180,6 +180,16 @@ table! {
     AVERAGE_LATENCY = metric(Gauge, "average_latency_ms", Milliseconds,
         "Mean of the round-trip times that clients reported, since the start");
 
+    HISTORY_APPENDED = metric(Counter, "history_appended", Count,
+        "Messages that this node appended to the histories of rooms");
+    HISTORY_RECOVERIES = metric(Counter, "history_recoveries", Count,
+        "Joins that asked for messages they missed, by result: `recovered`, or the reason why none were sent: `epoch`, `expired`, `too_many`")
+        .labels(&["result"]);
+    HISTORY_REPAIRED = metric(Counter, "history_repaired", Count,
+        "Deliveries of messages that were lost between nodes and read from the history of their room");
+    HISTORY_MISSED = metric(Counter, "history_missed", Count,
+        "Times that the members of a room on this node were told that they missed messages");
+
     BROKER_UP = metric(Gauge, "broker_up", Truth,
         "Whether messages between nodes arrive, by the probe that `/ready` asks; always 1 where there are none")
         .cloudwatch("BrokerUp", SERVER_AND_FLEET);

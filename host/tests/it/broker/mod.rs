@@ -1,6 +1,8 @@
 //! The contract of a broker: the test suite that every implementation passes. To add a broker, add one line at the end
 //! and a function that creates a cluster of it.
 
+mod history;
+mod history_redis;
 mod nodes;
 mod order;
 
@@ -15,7 +17,20 @@ use signalbox::{
     protocol::CloseCode,
 };
 
-use self::nodes::{Cluster, Node, Reached, memory_cluster, redis_cluster, redis_server};
+use self::{
+    history::{
+        a_history_that_does_not_exist_is_created_and_keeps_its_epoch,
+        a_history_that_is_reset_begins_another_epoch,
+        a_query_gets_the_newest_messages_between_its_bounds,
+        concurrent_readers_get_what_each_asked_for,
+        concurrent_senders_get_consecutive_numbers_that_are_the_same_everywhere,
+        histories_are_independent_whatever_the_names_of_their_rooms,
+        messages_are_numbered_from_one_and_reach_all_nodes_that_hold_the_room,
+        only_as_many_messages_are_kept_as_the_history_has_room_for,
+        positions_come_in_the_order_of_the_rooms,
+    },
+    nodes::{Cluster, Node, Reached, memory_cluster, redis_cluster, redis_server},
+};
 use crate::redis::until;
 
 async fn a_user_is_reached_on_other_nodes_only(make: impl AsyncFn(usize) -> Cluster) {
@@ -356,6 +371,15 @@ macro_rules! passes_the_contract {
             a_node_that_left_is_neither_reached_nor_well
             strange_names_are_only_names
             concurrent_changes_end_at_the_truth
+            messages_are_numbered_from_one_and_reach_all_nodes_that_hold_the_room
+            concurrent_senders_get_consecutive_numbers_that_are_the_same_everywhere
+            a_query_gets_the_newest_messages_between_its_bounds
+            concurrent_readers_get_what_each_asked_for
+            only_as_many_messages_are_kept_as_the_history_has_room_for
+            a_history_that_does_not_exist_is_created_and_keeps_its_epoch
+            a_history_that_is_reset_begins_another_epoch
+            positions_come_in_the_order_of_the_rooms
+            histories_are_independent_whatever_the_names_of_their_rooms
         }
     };
 }

@@ -4,22 +4,31 @@ use std::{
     any::Any,
     cell::Cell,
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use futures_util::{FutureExt as _, future::join};
 use signalbox::{
     broker::{
-        Broker, ConnectionReport, LocalNode, MemoryBroker, MemoryHub, NodeReport, RedisBroker,
-        Target, UserAnswer, UserRequest,
+        Appended, Broker, ConnectionReport, HistoryPage, HistoryQuery, LocalNode, MemoryBroker,
+        MemoryHub, NodeReport, RedisBroker, Retention, Target, UserAnswer, UserRequest,
     },
     metrics::Metrics,
-    protocol::{Frame, outbound::Delivery},
+    protocol::{Frame, Position, outbound::Delivery},
     trace::Tracer,
 };
 
 use crate::redis::{self, Cluster as RedisCluster, Server, until};
+
+/// How much the histories of the tests keep: for as long as any test takes.
+pub(super) const RETENTION: Retention = Retention {
+    size: 200,
+    time: Duration::from_secs(3600),
+};
 
 /// Texts that reached somebody.
 pub(super) type Reached = tokio::sync::Mutex<Vec<String>>;
@@ -30,6 +39,10 @@ pub(super) struct Recorder {
     rooms: Mutex<HashSet<String>>,
     got: Mutex<HashMap<String, Vec<String>>>,
     asked: Mutex<Vec<(String, UserRequest)>>,
+    /// The messages of histories: room, number and text.
+    kept: Mutex<Vec<(String, u64, String)>>,
+    /// How often histories had to be checked.
+    checks: AtomicUsize,
     /// The messages to users that all nodes of the cluster delivered, in order.
     log: Arc<Mutex<Vec<String>>>,
 }
@@ -68,6 +81,20 @@ impl LocalNode for Recorder {
         }
         self.got.lock().unwrap().entry(name).or_default().push(text);
         1
+    }
+
+    fn deliver_kept(&self, room: &str, at: &Position, frame: &Frame) -> usize {
+        if !self.holds_room(room) {
+            return 0;
+        }
+        assert_eq!(offset_in(frame), at.offset);
+        let kept = (room.to_owned(), at.offset, text_in(frame));
+        self.kept.lock().unwrap().push(kept);
+        1
+    }
+
+    fn check_histories(&self) {
+        self.checks.fetch_add(1, Ordering::Relaxed);
     }
 
     fn carry_out(&self, user: &str, request: &UserRequest) -> usize {
@@ -142,6 +169,35 @@ impl Node {
             .unwrap()
     }
 
+    pub(super) async fn append(&self, room: &str, text: &str) -> Appended {
+        let frame = frame(Target::Room(room), text);
+        let appended = self.broker.append(room, &frame, RETENTION, None);
+        appended.await.unwrap()
+    }
+
+    pub(super) async fn read(&self, room: &str, query: HistoryQuery) -> HistoryPage {
+        let page = self.broker.read_history(room, query, RETENTION);
+        page.await.unwrap()
+    }
+
+    pub(super) async fn positions(&self, rooms: &[&str]) -> Vec<Option<Position>> {
+        let rooms: Vec<Arc<str>> = rooms.iter().map(|room| Arc::from(*room)).collect();
+        self.broker.history_positions(&rooms).await.unwrap()
+    }
+
+    /// The numbers and texts that were delivered from the history of `room`.
+    pub(super) fn kept(&self, room: &str) -> Vec<(u64, String)> {
+        let kept = self.recorder.kept.lock().unwrap();
+        let of_room = kept.iter().filter(|(name, ..)| name == room);
+        let messages = of_room.map(|(_, offset, text)| (*offset, text.clone()));
+        messages.collect()
+    }
+
+    /// How often histories had to be checked.
+    pub(super) fn checks(&self) -> usize {
+        self.recorder.checks.load(Ordering::Relaxed)
+    }
+
     pub(super) async fn ask(&self, user: &str, request: &UserRequest) -> Vec<UserAnswer> {
         let reports = self.broker.ask_about(user, request).await.unwrap();
         let nodes: HashSet<&String> = reports.iter().map(|report| &report.node).collect();
@@ -193,9 +249,18 @@ pub(super) fn frame(target: Target<'_>, text: &str) -> Frame {
     .encode()
 }
 
-fn text_in(frame: &Frame) -> String {
-    let delivery: serde_json::Value = serde_json::from_str(frame.as_str()).unwrap();
-    delivery["payload"].as_str().unwrap().to_owned()
+/// The payload of a frame for clients.
+pub(super) fn text_in(frame: &Frame) -> String {
+    json_of(frame)["payload"].as_str().unwrap().to_owned()
+}
+
+/// The number of a frame of a history.
+pub(super) fn offset_in(frame: &Frame) -> u64 {
+    json_of(frame)["offset"].as_u64().unwrap()
+}
+
+fn json_of(frame: &Frame) -> serde_json::Value {
+    serde_json::from_str(frame.as_str()).unwrap()
 }
 
 /// Nodes that discover each other, and the backend, which must outlive them.

@@ -1,10 +1,10 @@
 //! `broker.kind = "memory"`: this node is alone.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use signalbox_broker::{Broker, MemoryBroker, MemoryHub};
 use signalbox_cluster_rollout::{ClusterRollout, FileBytesMax};
-use signalbox_config::BrokerConfig;
+use signalbox_config::{BrokerConfig, Limits};
 use signalbox_plugin_runtime::{MemoryStore, PluginStore};
 use signalbox_router::LocalTable;
 use signalbox_telemetry::{metrics::Metrics, trace::Tracer};
@@ -12,8 +12,14 @@ use signalbox_telemetry::{metrics::Metrics, trace::Tracer};
 use super::BrokerKind;
 use crate::session::Services;
 
+/// The time that a message within one process may wait for another one.
+const MESSAGE_TIME_MAX: Duration = Duration::from_millis(500);
+
 /// Keeps everything in this process.
-pub(super) struct MemoryKind;
+#[derive(Default)]
+pub(super) struct MemoryKind {
+    hub: Arc<MemoryHub>,
+}
 
 impl BrokerKind for MemoryKind {
     fn broker(
@@ -23,8 +29,11 @@ impl BrokerKind for MemoryKind {
         _: &Arc<Metrics>,
         _: &Tracer,
     ) -> Arc<dyn Broker> {
-        let hub = Arc::<MemoryHub>::default();
-        Arc::new(MemoryBroker::join(hub, node, table))
+        Arc::new(MemoryBroker::join(self.hub.clone(), node, table))
+    }
+
+    fn message_time_max(&self) -> Duration {
+        MESSAGE_TIME_MAX
     }
 
     fn store(&self, _: &Arc<Metrics>) -> Arc<dyn PluginStore> {
@@ -36,4 +45,8 @@ impl BrokerKind for MemoryKind {
     }
 
     fn set_logins(&self, _: &BrokerConfig) {}
+
+    fn set_limits(&self, limits: &Limits) {
+        self.hub.set_history_bytes_max(limits.history_bytes_max);
+    }
 }

@@ -1,10 +1,10 @@
 //! `broker.kind = "redis"`: nodes meet at Redis.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use signalbox_broker::{Broker, RedisBroker};
 use signalbox_cluster_rollout::{ClusterLink, ClusterRollout, FileBytesMax};
-use signalbox_config::{BrokerConfig, RedisConfig};
+use signalbox_config::{BrokerConfig, Limits, RedisConfig};
 use signalbox_plugin_runtime::{PluginStore, RedisStore};
 use signalbox_redis_client::{Commands, Endpoints};
 use signalbox_router::LocalTable;
@@ -44,6 +44,10 @@ impl BrokerKind for RedisKind {
         ))
     }
 
+    fn message_time_max(&self) -> Duration {
+        self.config.command_timeout
+    }
+
     fn store(&self, metrics: &Arc<Metrics>) -> Arc<dyn PluginStore> {
         let commands = Commands::start(self.endpoints.clone(), metrics);
         Arc::new(RedisStore::new(commands, &self.config.key_prefix))
@@ -69,4 +73,6 @@ impl BrokerKind for RedisKind {
             self.endpoints.set_logins(&config.urls);
         }
     }
+
+    fn set_limits(&self, _: &Limits) {}
 }

@@ -1,0 +1,141 @@
+use std::{collections::BTreeMap, thread};
+
+use super::{queues::Rank, *};
+
+const RETENTION: Retention = Retention {
+    size: 100,
+    time: Duration::from_secs(60),
+};
+
+const ALL: HistoryQuery = HistoryQuery {
+    after: 0,
+    before: None,
+    limit: usize::MAX,
+};
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn append(histories: &RoomHistories, room: &str, now: Duration) -> Position {
+    // Larger than a position, which has only a share of the limit.
+    let payload = "x".repeat(4 * HISTORY_OVERHEAD);
+    let frame = Frame::from(format!(r#"{{"type":"t","payload":"{payload}"}}"#));
+    histories.append(room, &frame, RETENTION, now, |_, _| ()).0
+}
+
+fn count(histories: &RoomHistories, room: &str, now: Duration) -> usize {
+    histories.read(room, ALL, RETENTION, now).messages.len()
+}
+
+#[test]
+fn the_history_that_was_least_recently_appended_to_loses_its_oldest_messages_first() {
+    let histories = RoomHistories::default();
+    for (room, second) in [("old", 1), ("old", 2), ("new", 3), ("new", 4)] {
+        append(&histories, room, at(second));
+    }
+    // Reading does not count.
+    assert_eq!(count(&histories, "old", at(5)), 2);
+    histories.set_bytes_max(histories.bytes() - 1);
+    assert_eq!(histories.evicted(), 1);
+    let page = histories.read("old", ALL, RETENTION, at(5));
+    assert_eq!(page.position.offset, 2);
+    assert_eq!(page.messages[0].offset, 2);
+    assert_eq!(count(&histories, "new", at(5)), 2);
+    // The next message takes the place of the last old one, and the one after that of its own predecessor.
+    let third = append(&histories, "new", at(6));
+    assert_eq!(count(&histories, "old", at(6)), 0);
+    append(&histories, "new", at(7));
+    assert_eq!(histories.evicted(), 3);
+    let page = histories.read("new", ALL, RETENTION, at(7));
+    assert_eq!(page.messages[0].offset, third.offset - 1);
+    assert_eq!(page.position.offset, 4);
+}
+
+#[test]
+fn of_too_many_positions_the_least_recently_used_are_forgotten() {
+    let histories = RoomHistories::default();
+    let rooms = ["a", "b", "c"];
+    let epochs = rooms.map(|room| append(&histories, room, at(0)).epoch);
+    // Without messages, the last use counts.
+    let later = at(0) + RETENTION.time;
+    for (room, second) in [("b", 1), ("a", 2), ("c", 3)] {
+        assert_eq!(count(&histories, room, later + at(second)), 0);
+    }
+    let two = 2 * (HISTORY_OVERHEAD + 1);
+    histories.set_bytes_max(two * POSITIONS_SHARE);
+    let kept = rooms.map(|room| histories.position(room, later + at(3)));
+    let expected = [Some(&epochs[0]), None, Some(&epochs[2])];
+    let kept = kept.each_ref();
+    assert_eq!(kept.map(|kept| kept.as_ref().map(|at| &at.epoch)), expected);
+    assert_eq!(histories.bytes(), two);
+    histories.set_bytes_max(0);
+    assert_eq!(histories.bytes(), 0);
+    assert!(histories.queues().deadlines.is_empty());
+    assert_eq!(append(&histories, "a", later + at(4)).offset, 1);
+    assert_eq!(histories.bytes(), 0);
+}
+
+#[test]
+fn a_sweep_discards_the_messages_and_positions_of_rooms_that_nobody_uses() {
+    let histories = RoomHistories::default();
+    append(&histories, "quiet", at(0));
+    append(&histories, "busy", at(0));
+    let with_messages = histories.bytes();
+    // Shortly before its end another message comes, which the queue of deadlines does not show.
+    append(&histories, "busy", at(59));
+    let end = RETENTION.time + at(1);
+    histories.read("other", ALL, RETENTION, end);
+    assert_eq!(count(&histories, "busy", end), 2);
+    let cell = histories.cells.get("quiet").unwrap().clone();
+    assert_eq!(cell.state().history.len(), 0);
+    assert!(histories.position("quiet", end).is_some());
+    let end = end + RETENTION.position_time() + at(1);
+    histories.read("other", ALL, RETENTION, end);
+    assert_eq!(histories.position("quiet", end), None);
+    assert_eq!(histories.cells.len(), 1, "only the other one is left");
+    assert!(histories.bytes() < with_messages / 2);
+    assert_eq!(histories.evicted(), 0);
+}
+
+#[test]
+fn a_busy_room_moves_in_the_queues_once_a_second() {
+    let histories = RoomHistories::default();
+    append(&histories, "r", at(1));
+    let ranks = || {
+        let queues = histories.queues();
+        let ranks = |queue: &BTreeMap<Rank, _>| queue.keys().copied().collect::<Vec<_>>();
+        (ranks(&queues.messages), ranks(&queues.deadlines))
+    };
+    let first = ranks();
+    assert_eq!(first, (vec![(1, 0)], vec![(62, 0)]));
+    append(&histories, "r", at(1) + Duration::from_millis(999));
+    assert_eq!(ranks(), first);
+    append(&histories, "r", at(2));
+    assert_eq!(ranks(), (vec![(2, 0)], first.1));
+}
+
+#[test]
+fn the_limit_holds_while_many_rooms_are_appended_to_at_once() {
+    let histories = RoomHistories::default();
+    let bytes_max = 16 * HISTORY_OVERHEAD;
+    histories.set_bytes_max(bytes_max);
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let histories = &histories;
+            scope.spawn(move || {
+                for n in 0..2_000 {
+                    let room = ((n + thread) % 7).to_string();
+                    append(histories, &room, at(n / 100));
+                }
+            });
+        }
+    });
+    assert!(histories.bytes() <= bytes_max, "{}", histories.bytes());
+    let positions: usize = histories.cells.iter().map(|cell| cell.charge()).sum();
+    assert_eq!(histories.position_bytes.load(Ordering::Relaxed), positions);
+    let queues = histories.queues();
+    assert_eq!(queues.deadlines.len(), histories.cells.len());
+    let queued = queues.messages.len() + queues.positions.len();
+    assert_eq!(queued, histories.cells.len());
+}

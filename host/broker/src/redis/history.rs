@@ -1,0 +1,217 @@
+//! Histories in Redis: a hash with the epoch and the number of the last message, and a stream with the messages.
+//!
+//! The ID of an entry of the stream is the number of its message. Its one field has the epoch as name, and the frame without
+//! number as value. So a reader needs no transaction: it sees whether entries belong to the epoch that it read.
+
+mod answers;
+mod reads;
+mod scripts;
+
+use std::sync::Arc;
+
+use redis::Cmd;
+use signalbox_protocol::{Epoch, Frame, Position};
+use signalbox_redis_client::{Commands, Unavailable};
+use signalbox_telemetry::trace::Trace;
+use tokio::time::timeout;
+use tracing::debug;
+
+use self::{
+    reads::{ReadKey, SharedReads},
+    scripts::{HistoryScripts, millis},
+};
+use super::{
+    RedisBroker,
+    keys::{KeyNames, RouteName},
+    outgoing::Outgoing,
+    publish::{LineBefore, PublishedMessage},
+};
+use crate::{Appended, BrokerError, HistoryPage, HistoryQuery, Retention};
+
+/// The most positions that are read in one pipeline.
+const POSITIONS_BATCH: usize = 256;
+
+/// How often a read is tried: histories may be created, or begin another epoch, while they are read.
+const READ_ATTEMPTS: u32 = 4;
+
+/// The histories of rooms.
+pub(super) struct RedisHistories {
+    commands: Commands,
+    keys: Arc<KeyNames>,
+    outgoing: Arc<Outgoing>,
+    scripts: HistoryScripts,
+    reads: SharedReads,
+}
+
+impl RedisHistories {
+    pub(super) fn new(commands: Commands, keys: Arc<KeyNames>, outgoing: Arc<Outgoing>) -> Self {
+        Self {
+            scripts: HistoryScripts::new(commands.clone(), keys.clone()),
+            reads: SharedReads::default(),
+            commands,
+            keys,
+            outgoing,
+        }
+    }
+
+    /// Appends `frame` once or not at all, and returns its position. After an error it may have been appended.
+    async fn append(
+        &self,
+        room: &str,
+        frame: &Frame,
+        retention: Retention,
+    ) -> Result<Position, Unavailable> {
+        let _place = self.outgoing.admit(frame.len()).await?;
+        self.scripts.append(room, frame, retention).await
+    }
+
+    /// Reads messages and the position. Callers that come while a read is under way share the next one.
+    pub(super) async fn read(
+        self: &Arc<Self>,
+        room: &str,
+        query: HistoryQuery,
+        retention: Retention,
+    ) -> Result<HistoryPage, Unavailable> {
+        let key = ReadKey {
+            room: room.into(),
+            before: query.before,
+        };
+        let (page, is_first) = self.reads.join(&key, query, retention);
+        if is_first {
+            // In a task: others need the read even if this caller goes away.
+            tokio::spawn(self.clone().serve(key));
+        }
+        let page = timeout(self.commands.timeout(), page.wait()).await;
+        let late = |_| Unavailable::new("the history was not read in time");
+        let page = page.map_err(late)??;
+        Ok(reads::slice(&page, query))
+    }
+
+    /// Makes reads until nobody waits for one any more.
+    async fn serve(self: Arc<Self>, key: ReadKey) {
+        while let Some(read) = self.reads.begin(&key) {
+            let page = self.read_now(&key.room, read.query, read.retention).await;
+            read.finish(page.map(Arc::new));
+        }
+    }
+
+    /// Reads once, or a few times if the history changes meanwhile or is created.
+    async fn read_now(
+        &self,
+        room: &str,
+        query: HistoryQuery,
+        retention: Retention,
+    ) -> Result<HistoryPage, Unavailable> {
+        let mut attempt = 1;
+        loop {
+            let commands = self.read_commands(room, query, retention);
+            let mut answers = self.commands.run_all(commands).await?.into_iter();
+            let head = answers.next().unwrap_or_default();
+            let entries = answers::entries(answers.next().unwrap_or_default())?;
+            let is_last = attempt == READ_ATTEMPTS;
+            match answers::position(head) {
+                Some(position) if is_last || answers::are_of(&position, entries.first(), query) => {
+                    let messages = answers::messages(entries, &position.epoch, room);
+                    return Ok(HistoryPage { position, messages });
+                }
+                None if is_last => {
+                    return Err(Unavailable::new(
+                        "the history vanishes as soon as it is created",
+                    ));
+                }
+                // The history changed between the two commands.
+                Some(_) => {}
+                None => {
+                    let position = self.scripts.open(room, retention).await?;
+                    if position.offset == 0 {
+                        let messages = Vec::new();
+                        return Ok(HistoryPage { position, messages });
+                    }
+                }
+            }
+            attempt += 1;
+        }
+    }
+
+    /// The commands that read the position, then the messages, newest first, and that keep the position for longer.
+    fn read_commands(&self, room: &str, query: HistoryQuery, retention: Retention) -> Vec<Cmd> {
+        let (head, log) = (self.keys.history_head(room), self.keys.history_log(room));
+        // Exclusive bounds need Redis 6.2.
+        let end = match query.before {
+            Some(before) => format!("{}-0", before.saturating_sub(1)),
+            None => "+".to_owned(),
+        };
+        let mut messages = redis::cmd("XREVRANGE");
+        messages
+            .arg(log)
+            .arg(end)
+            .arg(format!("{}-0", query.after.saturating_add(1)))
+            .arg("COUNT")
+            .arg(i64::try_from(query.limit).unwrap_or(i64::MAX));
+        let mut keep = redis::cmd("PEXPIRE");
+        keep.arg(&head).arg(millis(retention.position_time()));
+        vec![read_head(head), messages, keep]
+    }
+
+    /// The position of each room's history, in the same order.
+    pub(super) async fn positions(
+        &self,
+        rooms: &[Arc<str>],
+    ) -> Result<Vec<Option<Position>>, Unavailable> {
+        let mut positions = Vec::with_capacity(rooms.len());
+        for batch in rooms.chunks(POSITIONS_BATCH) {
+            let heads = batch.iter().map(|room| self.keys.history_head(room));
+            let commands = heads.map(read_head).collect();
+            let answers = self.commands.run_all(commands).await?;
+            positions.extend(answers.into_iter().map(answers::position));
+        }
+        Ok(positions)
+    }
+
+    /// Begins another epoch, if the current one is `epoch`.
+    pub(super) async fn reset(
+        &self,
+        room: &str,
+        epoch: &Epoch,
+        retention: Retention,
+    ) -> Result<(), Unavailable> {
+        self.scripts.reset(room, epoch, retention).await
+    }
+}
+
+impl RedisBroker {
+    /// Appends a message and gives it to all nodes that hold the room. If it cannot be published, those nodes find it in the
+    /// history.
+    pub(super) async fn append_and_publish(
+        &self,
+        room: &str,
+        frame: &Frame,
+        retention: Retention,
+        trace: Trace<'_>,
+    ) -> Result<Appended, BrokerError> {
+        let position = self.histories.append(room, frame, retention).await?;
+        let numbered = frame.with_offset(position.offset);
+        let connections = self.node.deliver_kept(room, &position, &numbered);
+        let message = PublishedMessage {
+            name: RouteName::Room(room),
+            frame,
+            line: LineBefore::Position(&position),
+            trace,
+        };
+        let nodes = self.publish_to(message).await.unwrap_or_else(|error| {
+            debug!(%error, room, "a message is in the history, and was not published");
+            0
+        });
+        Ok(Appended {
+            position,
+            connections,
+            nodes,
+        })
+    }
+}
+
+fn read_head(key: String) -> Cmd {
+    let mut command = redis::cmd("HMGET");
+    command.arg(key).arg("e").arg("o");
+    command
+}

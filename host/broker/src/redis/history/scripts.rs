@@ -1,0 +1,168 @@
+//! The scripts that change histories. Each is one atomic command on the keys of one room.
+
+use std::{sync::Arc, time::Duration};
+
+use signalbox_protocol::{Epoch, Frame, Position};
+use signalbox_redis_client::{Commands, Script, Unavailable};
+
+use super::super::keys::KeyNames;
+use crate::{Retention, history::new_epoch};
+
+/// The longest time after which a key may expire: 1,000 years. Redis refuses times that end too late for it.
+const EXPIRY_MAX: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
+
+/// Sets `epoch` and `last` to the position of a history. If there is none, it is malformed, or its numbers are used up,
+/// begins the epoch `ARGV[1]`. `KEYS` are head and log. Lua would write a large number with an exponent, so numbers are
+/// texts. The largest one is [`signalbox_protocol::OFFSET_MAX`]. The head then lives for `ARGV[2]` ms.
+macro_rules! open_history {
+    () => {
+        r#"
+local head = redis.call('HMGET', KEYS[1], 'e', 'o')
+local epoch, last = head[1], head[2]
+local is_there = epoch and last and #epoch <= 32 and string.match(epoch, '^%w+$')
+    and string.match(last, '^%d+$') and tonumber(last) < 9007199254740991
+if not is_there then
+    epoch, last = ARGV[1], '0'
+    redis.call('DEL', KEYS[1], KEYS[2])
+    redis.call('HSET', KEYS[1], 'e', epoch, 'o', last)
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"#
+    };
+}
+
+/// Appends the frame `ARGV[3]`, and keeps the last `ARGV[4]` messages for `ARGV[5]` ms.
+const APPEND: &str = concat!(
+    open_history!(),
+    r#"
+last = string.format('%.0f', tonumber(last) + 1)
+redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[4], last .. '-0', epoch, ARGV[3])
+redis.call('HSET', KEYS[1], 'o', last)
+redis.call('PEXPIRE', KEYS[2], ARGV[5])
+return {epoch, last}
+"#
+);
+
+const OPEN: &str = concat!(open_history!(), "return {epoch, last}");
+
+/// Begins the epoch `ARGV[2]` if the current one is `ARGV[1]`.
+const RESET: &str = r#"
+if redis.call('HGET', KEYS[1], 'e') == ARGV[1] then
+    redis.call('DEL', KEYS[1], KEYS[2])
+    redis.call('HSET', KEYS[1], 'e', ARGV[2], 'o', '0')
+    redis.call('PEXPIRE', KEYS[1], ARGV[3])
+end
+return 1
+"#;
+
+/// Runs the scripts, each once or not at all.
+pub(super) struct HistoryScripts {
+    commands: Commands,
+    keys: Arc<KeyNames>,
+    append: Script,
+    open: Script,
+    reset: Script,
+}
+
+impl HistoryScripts {
+    pub(super) fn new(commands: Commands, keys: Arc<KeyNames>) -> Self {
+        Self {
+            commands,
+            keys,
+            append: Script::new(APPEND),
+            open: Script::new(OPEN),
+            reset: Script::new(RESET),
+        }
+    }
+
+    /// Appends `frame`, and returns its position.
+    pub(super) async fn append(
+        &self,
+        room: &str,
+        frame: &Frame,
+        retention: Retention,
+    ) -> Result<Position, Unavailable> {
+        let epoch = new_epoch();
+        let position_time = millis(retention.position_time());
+        let (size, time) = (retention.size.to_string(), millis(retention.time));
+        let args = [
+            epoch.as_str().as_bytes(),
+            position_time.as_bytes(),
+            frame.as_str().as_bytes(),
+            size.as_bytes(),
+            time.as_bytes(),
+        ];
+        self.position_after(&self.append, room, &args).await
+    }
+
+    /// The position of a history, which is created if there is none.
+    pub(super) async fn open(
+        &self,
+        room: &str,
+        retention: Retention,
+    ) -> Result<Position, Unavailable> {
+        let epoch = new_epoch();
+        let time = millis(retention.position_time());
+        let args = [epoch.as_str().as_bytes(), time.as_bytes()];
+        self.position_after(&self.open, room, &args).await
+    }
+
+    /// Begins another epoch if the current one is `epoch`.
+    pub(super) async fn reset(
+        &self,
+        room: &str,
+        epoch: &Epoch,
+        retention: Retention,
+    ) -> Result<(), Unavailable> {
+        let next = new_epoch();
+        let time = millis(retention.position_time());
+        let args = [
+            epoch.as_str().as_bytes(),
+            next.as_str().as_bytes(),
+            time.as_bytes(),
+        ];
+        let keys = self.keys_of(room);
+        self.commands.run_script(&self.reset, &keys, &args).await
+    }
+
+    async fn position_after(
+        &self,
+        script: &Script,
+        room: &str,
+        args: &[&[u8]],
+    ) -> Result<Position, Unavailable> {
+        let keys = self.keys_of(room);
+        let (epoch, offset): (String, u64) = self.commands.run_script(script, &keys, args).await?;
+        let epoch = Epoch::parse(&epoch)
+            .ok_or_else(|| Unavailable::new("Redis gave a malformed epoch of a history"))?;
+        Ok(Position { epoch, offset })
+    }
+
+    fn keys_of(&self, room: &str) -> [String; 2] {
+        [self.keys.history_head(room), self.keys.history_log(room)]
+    }
+}
+
+/// A time until a key expires, in the form for Redis.
+pub(super) fn millis(time: Duration) -> String {
+    time.min(EXPIRY_MAX).as_millis().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use signalbox_protocol::OFFSET_MAX;
+
+    use super::*;
+
+    #[test]
+    fn numbers_end_where_clients_cannot_represent_them() {
+        let bound = format!("tonumber(last) < {OFFSET_MAX}\n");
+        assert!(APPEND.contains(&bound) && OPEN.contains(&bound));
+    }
+
+    #[test]
+    fn no_time_is_too_long_for_redis() {
+        assert_eq!(millis(Duration::from_millis(1_500)), "1500");
+        assert_eq!(millis(Duration::MAX), "31536000000000");
+    }
+}

@@ -1,0 +1,56 @@
+//! `[[rooms]]`: each rule, and conflicts between them.
+
+use super::{
+    ConfigError, HistoryRule, JoinRule, RoomRule, RoomsConfig, SendRule,
+    settings::{self, Section},
+};
+
+/// Assembles the rules.
+pub(super) fn assemble(sections: &[Section], errors: &mut Vec<ConfigError>) -> RoomsConfig {
+    settings::refuse_repeated(sections, "match", "rule", errors);
+    let rules = sections
+        .iter()
+        .map(|section| (section.text("match"), rule(section, errors)));
+    RoomsConfig::new(rules)
+}
+
+fn rule(section: &Section, errors: &mut Vec<ConfigError>) -> RoomRule {
+    if !section.has("match") {
+        errors.push(section.error(
+            &["match"],
+            "is missing; write for example match = \"chat:*\"",
+        ));
+    }
+    RoomRule {
+        history: history(section, errors),
+        join: match section.text("join").as_str() {
+            "claim" => JoinRule::Claim,
+            "backend" => JoinRule::Backend,
+            _ => JoinRule::Open,
+        },
+        send: match section.text("send").as_str() {
+            "backend" => SendRule::Backend,
+            _ => SendRule::Members,
+        },
+    }
+}
+
+fn history(section: &Section, errors: &mut Vec<ConfigError>) -> Option<HistoryRule> {
+    const SIZE: &str = "history.size";
+    const TIME: &str = "history.time";
+    for (missing, other) in [(SIZE, TIME), (TIME, SIZE)] {
+        if section.has(other) && !section.has(missing) {
+            let message = format!(
+                "is missing beside {other}; write for example history = {{ size = 100, time = \"5m\" }}"
+            );
+            errors.push(ConfigError {
+                key: format!("{}.{missing}", section.path),
+                ..section.error(&[other], message)
+            });
+        }
+    }
+    section.have_values(&[SIZE, TIME]).then(|| HistoryRule {
+        size: section.count(SIZE) as usize,
+        time: section.time(TIME),
+    })
+}

@@ -1,0 +1,108 @@
+//! `[[rooms]]`.
+
+use super::*;
+
+const RULE: &str = "[[rooms]]\nmatch = \"a\"\nhistory = { size = 1, time = \"1s\" }\njoin = \"open\"\nsend = \"members\"\n";
+
+fn load(text: &str) -> Config {
+    Config::parse(text, Path::new("/srv/platform.toml"), &Environment::new())
+        .unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn every_key_of_a_rule_but_its_match_has_a_default() {
+    let config = parse("[[rooms]]\nmatch = \"a\"\n").expect("valid");
+    assert_eq!(config.rooms, RoomsConfig::new([("a", RoomRule::default())]));
+    assert!(!config.rooms.has_histories());
+}
+
+#[test]
+fn a_history_is_written_in_one_line_with_dots_or_as_a_section() {
+    let rule = "[[rooms]]\nmatch = \"a\"\n";
+    let histories = [
+        "history = { size = 7, time = \"2m\" }\n",
+        "history.size = 7\nhistory.time = \"2m\"\n",
+        "[rooms.history]\nsize = 7\ntime = \"2m\"\n",
+    ];
+    for history in histories {
+        let config = parse(&format!("{rule}{history}")).expect(history);
+        let expected = HistoryRule {
+            size: 7,
+            time: Duration::from_secs(120),
+        };
+        assert_eq!(config.rooms.rule("a").history, Some(expected), "{history}");
+        assert!(config.rooms.has_histories());
+    }
+    let config = parse(&format!("{rule}history = {{}}\n")).expect("valid");
+    assert_eq!(config.rooms.rule("a").history, None);
+}
+
+#[test]
+fn every_word_for_joining_and_sending_has_its_meaning() {
+    for (join, expected) in [
+        ("open", JoinRule::Open),
+        ("claim", JoinRule::Claim),
+        ("backend", JoinRule::Backend),
+    ] {
+        let text = RULE.replace("\"open\"", &format!("{join:?}"));
+        assert_eq!(load(&text).rooms.rule("a").join, expected, "{join}");
+    }
+    for (send, expected) in [
+        ("members", SendRule::Members),
+        ("backend", SendRule::Backend),
+    ] {
+        let text = RULE.replace("\"members\"", &format!("{send:?}"));
+        assert_eq!(load(&text).rooms.rule("a").send, expected, "{send}");
+    }
+}
+
+#[test]
+fn every_key_of_a_rule_is_live() {
+    let before = load(RULE);
+    for (old, new, name) in [
+        ("\"a\"", "\"b\"", "rooms[0].match"),
+        ("size = 1", "size = 2", "rooms[0].history.size"),
+        ("\"1s\"", "\"2s\"", "rooms[0].history.time"),
+        ("\"open\"", "\"claim\"", "rooms[0].join"),
+        ("\"members\"", "\"backend\"", "rooms[0].send"),
+    ] {
+        let difference = difference(&before, &load(&RULE.replace(old, new)));
+        let expected = ConfigDifference {
+            live: vec![name.to_owned()],
+            restart: vec![],
+        };
+        assert_eq!(difference, expected);
+    }
+}
+
+#[test]
+fn rules_that_come_or_go_are_a_live_difference() {
+    let two = RULE.to_owned() + &RULE.replace("\"a\"", "\"b\"");
+    let without_history = RULE.replace("history", "#history");
+    for other in ["", two.as_str(), without_history.as_str()] {
+        let difference = difference(&load(RULE), &load(other));
+        assert!(!difference.live.is_empty() && difference.restart.is_empty());
+    }
+}
+
+#[test]
+fn a_variable_for_rooms_is_an_error_that_names_the_file() {
+    for variable in [
+        "SIGNALBOX_ROOMS",
+        "SIGNALBOX_ROOMS__MATCH",
+        "SIGNALBOX_ROOMS__CHAT__HISTORY__SIZE",
+    ] {
+        let error = only_error(RULE, &[(variable, "1")]);
+        let expected = format!("{variable}: unknown variable; rules for rooms have none");
+        assert!(error.starts_with(&expected), "{error}");
+        assert!(error.ends_with("write [[rooms]] in the file"), "{error}");
+    }
+}
+
+#[test]
+fn an_element_of_the_list_that_is_no_table_is_an_error() {
+    assert_eq!(
+        only_error("rooms = [1]", &[]),
+        "/srv/platform.toml:1:10: rooms[0]: expected a table; write [[rooms]]"
+    );
+}

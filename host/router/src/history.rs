@@ -1,0 +1,217 @@
+//! Messages to rooms with a history, and members that catch up with it.
+
+use std::{future::poll_fn, sync::Arc};
+
+use signalbox_broker::{BrokerError, HistoryQuery, Retention};
+use signalbox_protocol::{
+    CatchUp, CloseCode, Frame, HistoryExcerpt, HistoryRequest, Position, RecoveryFailure,
+    RoomPosition,
+};
+use signalbox_telemetry::trace::Trace;
+
+use super::{
+    Connection, Reach, Router,
+    catch_up::{self, ReplayLimits},
+    rooms::GateOutcome,
+};
+
+/// How a connection joins a room with a history.
+#[derive(Clone, Debug)]
+pub struct HistoryJoin {
+    /// How much of the history is kept.
+    pub retention: Retention,
+    /// The old messages that it wants.
+    pub catch_up: Option<CatchUp>,
+    /// Limits on them.
+    pub limits: ReplayLimits,
+}
+
+/// A connection that has joined a room with a history. Its live messages wait until [`Router::go_live`].
+#[derive(Debug)]
+pub struct JoinedHistory {
+    /// Whether it was no member before.
+    pub is_new: bool,
+    /// Its place in the history. Live messages follow.
+    pub at: RoomPosition,
+    /// The old messages that it gets first.
+    pub replay: Vec<Frame>,
+}
+
+impl Router {
+    /// Appends `frame` to the history of `room`, and delivers it to its members on all nodes as part of `trace`.
+    ///
+    /// # Errors
+    /// Returns [`BrokerError`] if the message was not appended, or if that is unknown.
+    pub async fn send_kept(
+        &self,
+        room: &str,
+        frame: &Frame,
+        retention: Retention,
+        trace: Trace<'_>,
+    ) -> Result<Reach, BrokerError> {
+        self.table.rooms.follow(room, retention);
+        let appended = self.broker.append(room, frame, retention, trace).await?;
+        self.metrics.history.appended.increment();
+        if let Some(span) = trace {
+            span.set("signalbox.connections", appended.connections as i64);
+        }
+        Ok(Reach {
+            connections: appended.connections,
+            nodes: appended.nodes,
+        })
+    }
+
+    /// Makes `connection` a member of `room`, or lets a member catch up. Its messages wait until [`Router::go_live`]. Returns
+    /// `None` if the connection is gone.
+    ///
+    /// # Errors
+    /// Returns [`BrokerError`] if the history could not be read. A new member is not one then.
+    pub async fn join_with_history(
+        &self,
+        connection: &Arc<Connection>,
+        room: &str,
+        join: HistoryJoin,
+    ) -> Result<Option<JoinedHistory>, BrokerError> {
+        let bytes_max = self.table.outbox_bytes_max();
+        let Some((delivered, is_new)) =
+            self.table
+                .rooms
+                .join_gated(connection, room, join.retention, bytes_max)
+        else {
+            return Ok(None);
+        };
+        if is_new {
+            self.broker.room_changed(room);
+            self.broker.room_settled(room).await;
+        }
+        match self.catch_up(connection, room, delivered, &join).await {
+            Ok((at, replay)) => {
+                if let Some(recovery) = at.recovery {
+                    let recoveries = &self.metrics.history.recoveries;
+                    recoveries.of(recovery.err()).increment();
+                }
+                Ok(Some(JoinedHistory { is_new, at, replay }))
+            }
+            Err(error) => {
+                self.table.count_pushed(|push| {
+                    ((), self.table.rooms.give_up_gate(connection, room, push))
+                });
+                if is_new {
+                    self.leave(connection, room);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends a new member the old messages, and then live ones. Must be called by the session of `connection`, which writes
+    /// meanwhile.
+    pub async fn go_live(&self, connection: &Arc<Connection>, room: &str, joined: JoinedHistory) {
+        for frame in joined.replay {
+            let bytes_max = self.table.outbox_bytes_max();
+            poll_fn(|cx| {
+                connection
+                    .outbox()
+                    .poll_has_room(cx, frame.len(), bytes_max)
+            })
+            .await;
+            self.table.push_message(connection, frame);
+        }
+        let outcome = self.table.count_pushed(|push| {
+            self.table
+                .rooms
+                .open_gate(connection, room, &joined.at, push)
+        });
+        if outcome == GateOutcome::Over {
+            // It was told its place, so nothing after it may be left out.
+            let reason = "the client reads too slowly";
+            connection.outbox().close(CloseCode::SLOW_CONSUMER, reason);
+        }
+    }
+
+    /// Reads messages of the history of `room`, as many as `limits` and `request` allow.
+    ///
+    /// # Errors
+    /// Returns [`BrokerError`] if it could not be read.
+    pub async fn read_history(
+        &self,
+        room: &str,
+        request: HistoryRequest,
+        retention: Retention,
+        limits: ReplayLimits,
+    ) -> Result<HistoryExcerpt, BrokerError> {
+        let most = request.limit.min(limits.messages);
+        let query = HistoryQuery {
+            after: 0,
+            before: request.before,
+            // One more, to see whether there are older ones.
+            limit: most.saturating_add(1),
+        };
+        let page = self.broker.read_history(room, query, retention).await?;
+        let mut bytes = 0;
+        let newest = page.messages.iter().rev().take(most);
+        let count = newest
+            .take_while(|kept| {
+                bytes += kept.frame.len();
+                bytes <= limits.bytes
+            })
+            .count();
+        let first = page.messages.len() - count;
+        let messages = page.messages.into_iter().skip(first);
+        Ok(HistoryExcerpt {
+            position: page.position,
+            has_older: first > 0,
+            messages: messages.map(|kept| kept.frame).collect(),
+        })
+    }
+
+    /// Finds the place of a gated member, and the old messages that it wants.
+    async fn catch_up(
+        &self,
+        connection: &Arc<Connection>,
+        room: &str,
+        delivered: Option<Position>,
+        join: &HistoryJoin,
+    ) -> Result<(RoomPosition, Vec<Frame>), BrokerError> {
+        let (at, replay) = match (delivered, &join.catch_up) {
+            (Some(position), None) => (
+                RoomPosition {
+                    position,
+                    recovery: None,
+                },
+                Vec::new(),
+            ),
+            (Some(position), Some(CatchUp::Since(since))) if *since == position => (
+                RoomPosition {
+                    position,
+                    recovery: Some(Ok(0)),
+                },
+                Vec::new(),
+            ),
+            (delivered, catch_up) => {
+                let catch_up = catch_up.as_ref();
+                let query = catch_up::query(catch_up, join.limits);
+                let page = self
+                    .broker
+                    .read_history(room, query, join.retention)
+                    .await?;
+                let begun = self
+                    .table
+                    .count_pushed(|push| self.table.rooms.begin_after(room, &page.position, push));
+                let epoch = delivered.or(begun).map(|position| position.epoch);
+                if epoch.is_some_and(|epoch| epoch != page.position.epoch) {
+                    self.table.repairs.add(room);
+                }
+                catch_up::plan(catch_up, page, join.limits)
+            }
+        };
+        let over = self.table.rooms.restart_gate_if_over(connection, room);
+        Ok(match over {
+            None => (at, replay),
+            Some(position) => {
+                let recovery = at.recovery.map(|_| Err(RecoveryFailure::TooMany));
+                (RoomPosition { position, recovery }, Vec::new())
+            }
+        })
+    }
+}

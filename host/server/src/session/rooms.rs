@@ -1,0 +1,269 @@
+//! Rooms: the rules for joining, and the messages that a new member missed.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use signalbox_broker::Retention;
+use signalbox_config::{HistoryRule, JoinRule};
+use signalbox_pipeline as pipeline;
+use signalbox_protocol::{
+    CatchUp, ClientInfo, ErrorCode, HistoryExcerpt, HistoryRequest, RoomName, RoomPosition,
+    outbound,
+};
+use signalbox_router::{Connection, HistoryJoin, JoinedHistory, ReplayLimits};
+use tracing::debug;
+
+use super::{Services, outcome::NotSent};
+
+/// A room with a history that a connection has joined. Its messages wait until [`JoinedRoom::go_live`].
+pub(super) struct JoinedRoom {
+    room: Arc<str>,
+    pub(super) history: JoinedHistory,
+}
+
+impl JoinedRoom {
+    /// Sends the member the messages that it missed, and then live ones.
+    pub(super) async fn go_live(self, services: &Services, connection: &Arc<Connection>) {
+        let Self { room, history } = self;
+        services.router.go_live(connection, &room, history).await;
+    }
+}
+
+/// The claims of a token about rooms.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RoomClaims {
+    /// Rooms that the client may join: names, or prefixes that end in `*`.
+    rooms: Vec<String>,
+    /// Rooms that it joins when it connects.
+    join: Vec<String>,
+}
+
+impl RoomClaims {
+    /// Claims of another form grant nothing.
+    fn of(client: &ClientInfo) -> Self {
+        serde_json::from_str(&client.claims).unwrap_or_else(|error| {
+            debug!(%error, "the claims `rooms` and `join` are not lists of texts");
+            Self::default()
+        })
+    }
+
+    fn allow(&self, room: &str) -> bool {
+        let matches = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(prefix) => room.starts_with(prefix),
+            None => pattern == room,
+        };
+        self.rooms.iter().any(matches) || self.join.iter().any(|name| name == room)
+    }
+}
+
+/// Whether the rules let the client join `room`. Plugins decide afterwards.
+pub(super) fn may_join(services: &Services, connection: &Connection, room: &str) -> bool {
+    let rule = services.live.load().rooms.rule(room).join;
+    match rule {
+        JoinRule::Open => true,
+        JoinRule::Claim => RoomClaims::of(connection.client()).allow(room),
+        JoinRule::Backend => false,
+    }
+}
+
+/// How much of the history of `room` is kept; `None` if it has none.
+pub(super) fn retention(services: &Services, room: &str) -> Option<Retention> {
+    let live = services.live.load();
+    if !live.rooms.has_histories() {
+        return None;
+    }
+    let HistoryRule { size, time } = live.rooms.rule(room).history?;
+    Some(Retention { size, time })
+}
+
+/// Makes the connection a member of `room`. Returns `Some` if the room has a history: the caller must then call
+/// [`JoinedRoom::go_live`].
+///
+/// # Errors
+/// Returns [`NotSent`] if a limit on its rooms is reached, or if the history cannot be read.
+pub(super) async fn join(
+    services: &Services,
+    connection: &Arc<Connection>,
+    room: &str,
+    catch_up: Option<CatchUp>,
+) -> Result<Option<JoinedRoom>, NotSent> {
+    if !connection.is_member(room) && !may_join_another(services, connection, room) {
+        return Err(NotSent::refused(
+            ErrorCode::TooManyRooms,
+            "leave a room before you join another",
+        ));
+    }
+    let Some(retention) = retention(services, room) else {
+        if services.router.join(connection, room).await {
+            tell_joined(services, connection, room, None);
+        }
+        return Ok(None);
+    };
+    let join = HistoryJoin {
+        retention,
+        catch_up,
+        limits: replay_limits(services),
+    };
+    match services
+        .router
+        .join_with_history(connection, room, join)
+        .await
+    {
+        Ok(joined) => Ok(joined.map(|history| {
+            if history.is_new {
+                tell_joined(services, connection, room, Some(&history.at));
+            }
+            let room = room.into();
+            JoinedRoom { room, history }
+        })),
+        Err(error) => Err(unreadable(&error)),
+    }
+}
+
+/// Makes the connection a member of `room` because a plugin or a token says so. It gets live messages only.
+pub(super) async fn add(services: &Services, connection: &Arc<Connection>, room: &str) {
+    match join(services, connection, room, None).await {
+        Ok(Some(joined)) => joined.go_live(services, connection).await,
+        Ok(None) => {}
+        Err(error) => debug!(?error, room, "a connection did not join a room"),
+    }
+}
+
+/// Joins the rooms that the token names, unless a plugin refuses.
+pub(super) async fn join_claimed(services: &Services, connection: &Arc<Connection>) {
+    if connection.client().claims == "{}" {
+        return;
+    }
+    for room in RoomClaims::of(connection.client()).join {
+        if RoomName::parse(room.as_str()).is_none() {
+            debug!(room, "the claim `join` names a room that cannot exist");
+            continue;
+        }
+        let plugins = services.manager.enter().await;
+        let verdict = pipeline::authorize_join(&plugins, connection.client(), &room).await;
+        drop(plugins);
+        let joined = match verdict {
+            Ok(()) => join(services, connection, &room, None).await,
+            Err(denied) => Err(denied.into()),
+        };
+        match joined {
+            Ok(Some(joined)) => joined.go_live(services, connection).await,
+            Ok(None) => {}
+            Err(error) => tell_refused(services, connection, &error),
+        }
+    }
+}
+
+/// Ends the membership of the connection in `room`.
+pub(super) fn leave(services: &Services, connection: &Arc<Connection>, room: &str) {
+    if services.router.leave(connection, room) && connection.v1() {
+        let table = services.router.table();
+        table.push(connection, outbound::left(room));
+    }
+}
+
+/// Reads messages of the history of `room`.
+///
+/// # Errors
+/// Returns [`NotSent`] if the room has no history, or if it cannot be read.
+pub(super) async fn read_back(
+    services: &Services,
+    room: &str,
+    request: HistoryRequest,
+) -> Result<HistoryExcerpt, NotSent> {
+    let Some(retention) = retention(services, room) else {
+        return Err(NotSent::refused(
+            ErrorCode::InvalidRoom,
+            "this room has no history",
+        ));
+    };
+    let limits = replay_limits(services);
+    let read = services
+        .router
+        .read_history(room, request, retention, limits);
+    read.await.map_err(|error| unreadable(&error))
+}
+
+fn unreadable(error: &dyn std::error::Error) -> NotSent {
+    debug!(%error, "a history was not read");
+    NotSent::refused(
+        ErrorCode::Unavailable,
+        "the history of the room cannot be read now; try again",
+    )
+}
+
+fn replay_limits(services: &Services) -> ReplayLimits {
+    let live = services.live.load();
+    ReplayLimits {
+        messages: live.limits.history_replay_max,
+        bytes: live.limits.outbox_bytes_max,
+    }
+}
+
+/// Whether the limits allow the connection to join another room with this name.
+fn may_join_another(services: &Services, connection: &Connection, room: &str) -> bool {
+    let live = services.live.load();
+    connection.room_count() < live.limits.rooms_per_connection_max
+        && connection.room_name_bytes() + room.len() <= live.limits.room_name_bytes_max
+}
+
+fn tell_joined(
+    services: &Services,
+    connection: &Arc<Connection>,
+    room: &str,
+    at: Option<&RoomPosition>,
+) {
+    if connection.v1() {
+        let table = services.router.table();
+        table.push(connection, outbound::joined(room, at));
+    }
+}
+
+/// Tells a client that it did not join a room that its token names.
+fn tell_refused(services: &Services, connection: &Arc<Connection>, error: &NotSent) {
+    debug!(?error, "a client did not join a room that its token names");
+    if !connection.v1() {
+        return;
+    }
+    let table = services.router.table();
+    table.push(connection, error.encode(None));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(text: &str) -> RoomClaims {
+        RoomClaims::of(&ClientInfo {
+            connection: "c".to_owned(),
+            user: "ann".to_owned(),
+            claims: text.to_owned(),
+            address: "127.0.0.1:1".to_owned(),
+            connected_at_ms: 0,
+        })
+    }
+
+    #[test]
+    fn a_token_allows_names_and_prefixes() {
+        let claims = claims(r#"{"sub":"ann","rooms":["lobby","chat:*"],"join":["news"]}"#);
+        for allowed in ["lobby", "chat:", "chat:7", "news"] {
+            assert!(claims.allow(allowed), "{allowed}");
+        }
+        for other in ["lobby2", "chat", "new", "", "*"] {
+            assert!(!claims.allow(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn claims_of_another_form_allow_nothing() {
+        for text in [
+            "{}",
+            r#"{"rooms":"*"}"#,
+            r#"{"rooms":[1,"*"]}"#,
+            r#"{"rooms":["*"],"join":"lobby"}"#,
+        ] {
+            assert!(!claims(text).allow("lobby"), "{text}");
+        }
+    }
+}
