@@ -224,7 +224,7 @@ async fn a_name_in_a_path_is_percent_encoded_and_has_at_most_255_bytes() {
     let mut ann = node.reachable("a%2Fn%C3%BC").await;
     let longest = format!("chat:{}", "ü".repeat(125));
     assert_eq!(longest.len(), 255);
-    for room in [&longest, "chat:a/b?c#d%25", "chat: ", "chat:..", "chat:\u{1F600}{}"] {
+    for room in [longest.as_str(), "chat:a/b?c#d%25", "chat: ", "chat:..", "chat:\u{1F600}{}"] {
         let encoded = encode(room);
         let done = changed(&node, "PUT", &encoded, "a%2Fn%C3%BC").await;
         assert_eq!(done, json!({"connections": 1}), "{room}");

@@ -179,10 +179,13 @@ pub(super) async fn carry_out_changes(services: &Services, connection: &Arc<Conn
                     RoomChangeResult::Failed
                 }
             }
-            RoomAction::Leave if leave(services, connection, change.room()) => {
-                RoomChangeResult::Done
+            RoomAction::Leave => {
+                if leave(services, connection, change.room()) {
+                    RoomChangeResult::Done
+                } else {
+                    RoomChangeResult::Unneeded
+                }
             }
-            RoomAction::Leave => RoomChangeResult::Unneeded,
         };
         change.finish(result);
     }

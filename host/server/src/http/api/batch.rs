@@ -90,9 +90,9 @@ mod tests {
         let batch = |count: usize| format!(r#"{{"messages":[{}]}}"#, vec!["{}"; count].join(","));
         assert_eq!(texts(batch(1_000).as_bytes()).map(|it| it.len()), Ok(1_000));
         for body in [
+            "{}",
             &batch(0),
             &batch(1_001),
-            "{}",
             "[]",
             "",
             r#"{"messages":{}}"#,

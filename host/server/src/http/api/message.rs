@@ -92,11 +92,11 @@ impl<'a> PostMessage<'a> {
     }
 
     /// The message for one of its receivers.
-    pub(super) fn to(&self, receiver: Option<Destination<'static>>) -> Posted<'_> {
+    pub(super) fn posted(&self, to: Option<Destination<'static>>) -> Posted<'_> {
         Posted {
             event_type: self.event_type.borrowed(),
             sender: self.sender.as_deref().unwrap_or_default(),
-            to: receiver,
+            to,
             payload: self.payload.unwrap_or("null"),
             raw: self.raw,
             trace: None,
@@ -195,7 +195,7 @@ mod tests {
             r#"{{"type":"news","payload":{payload},"receiverId":"u\u0031","senderId":"s","raw":true}}"#
         );
         let message = PostMessage::parse(body.as_bytes()).unwrap();
-        let posted = message.to(None);
+        let posted = message.posted(None);
         assert_eq!(
             (posted.payload, posted.sender, posted.raw),
             (payload, "s", true)
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn what_is_left_out_is_null_the_platform_and_nobody() {
         let message = PostMessage::parse(br#"{"type":"news"}"#).unwrap();
-        let posted = message.to(None);
+        let posted = message.posted(None);
         assert_eq!(
             (posted.payload, posted.sender, posted.raw),
             ("null", "", false)

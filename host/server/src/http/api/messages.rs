@@ -141,7 +141,7 @@ async fn send_to(
     }
     let posted = Posted {
         trace: span.as_ref(),
-        ..message.to(to)
+        ..message.posted(to)
     };
     match backend::post(services, &message_id, posted).await {
         Ok(status) => SendResult::Sent {
