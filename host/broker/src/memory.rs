@@ -157,9 +157,7 @@ impl MemoryBroker {
             members: Some(member.node.count_members(room)),
             node: member.id,
         });
-        reports
-            .filter(|report| report.members != Some(0))
-            .collect()
+        reports.filter(|report| report.members != Some(0)).collect()
     }
 
     /// The other nodes that hold `name`.

@@ -160,7 +160,9 @@ impl Connection {
         let mut rooms = self.rooms();
         self.has_room_changes.store(false, Ordering::Release);
         let waiting = rooms.as_mut().and_then(|rooms| rooms.changes.take());
-        waiting.map(|waiting| waiting.into_vec()).unwrap_or_default()
+        waiting
+            .map(|waiting| waiting.into_vec())
+            .unwrap_or_default()
     }
 
     /// Notes that a ping was sent at `pinged` to a client that was last heard at `heard`. Later pings change nothing until

@@ -19,8 +19,8 @@ use std::{sync::Arc, time::Duration};
 
 pub use catch_up::ReplayLimits;
 pub use connection::Connection;
-pub use history::{HistoryJoin, JoinedHistory};
 use futures_util::future::join;
+pub use history::{HistoryJoin, JoinedHistory};
 pub use outbox::{CloseRequest, Outbox, PendingWrite, PushError, SocketSink};
 use repair::RepairTask;
 pub use room_changes::{RoomAction, RoomChange, RoomChangeResult};

@@ -74,7 +74,8 @@ async fn every_answer_is_as_the_description_says() {
         bob.send(r#"{"type":"x","payload":{},"receiverId":"bob"}"#)
             .await;
         bob.json().await;
-        check(&mut described, 
+        check(
+            &mut described,
             "GET",
             name,
             &admin(&node, "GET", "/admin/plugins/stamp").await,
@@ -102,7 +103,12 @@ async fn every_answer_is_as_the_description_says() {
         ("GET", "/admin/config", "/admin/config"),
         ("GET", "/admin/openapi.json", "/admin/openapi.json"),
     ] {
-        check(&mut described, method, path, &admin(&node, method, called).await);
+        check(
+            &mut described,
+            method,
+            path,
+            &admin(&node, method, called).await,
+        );
     }
     let listed = admin(&node, "GET", "/admin/connections?user=ann")
         .await

@@ -46,7 +46,11 @@ async fn a_message_to_several_users_reaches_each_once_with_an_id_of_its_own() {
     let node = node("").await;
     let (mut ann, mut bob) = (node.reachable("ann").await, node.reachable("bob").await);
     let users = ["bob", "nobody", "ann", "bob"];
-    let answer = post(&node, &json!({"type": "x", "payload": 1, "receiverIds": users})).await;
+    let answer = post(
+        &node,
+        &json!({"type": "x", "payload": 1, "receiverIds": users}),
+    )
+    .await;
     let results = results(&answer);
     let receivers: Vec<&Value> = results.iter().map(|it| &it["receiverId"]).collect();
     assert_eq!(receivers, ["bob", "nobody", "ann"]);
@@ -82,7 +86,10 @@ async fn a_message_to_several_rooms_reaches_the_members_of_each() {
     );
     let mut got = [ann.json().await, ann.json().await];
     got.sort_by_key(|message| message["room"].to_string());
-    assert_eq!((&got[0]["room"], &got[1]["room"]), (&json!("r"), &json!("ü/%")));
+    assert_eq!(
+        (&got[0]["room"], &got[1]["room"]),
+        (&json!("r"), &json!("ü/%"))
+    );
     ann.expect_silence().await;
     assert_eq!(bob.json().await["room"], "r");
     bob.expect_silence().await;
@@ -148,7 +155,8 @@ async fn lists_of_receivers_have_bounds_and_one_target_is_named() {
 async fn a_list_of_receivers_does_not_count_against_the_size_of_the_message() {
     let node = node("[limits]\nframe_bytes_max = \"1KiB\"\n").await;
     let users: Vec<String> = (0..1_000).map(|n| format!("{n:0>255}")).collect();
-    let message = |bytes: usize| json!({"type": "x", "payload": "x".repeat(bytes), "receiverIds": users});
+    let message =
+        |bytes: usize| json!({"type": "x", "payload": "x".repeat(bytes), "receiverIds": users});
     assert_eq!(post(&node, &message(1024)).await.status, 200);
     let large = post(&node, &message(1024 + 4096)).await;
     assert_eq!((large.status, large.error()), (413, "too_large"));
@@ -239,7 +247,8 @@ async fn a_batch_that_is_no_batch_sends_nothing() {
 async fn a_batch_may_be_larger_than_a_message_and_its_limit_is_live() {
     let limit = |kib: usize| format!("[limits]\nframe_bytes_max = \"{kib}KiB\"\n");
     let node = node(&limit(1)).await;
-    let message = |bytes: usize| json!({"type": "x", "receiverId": "u", "payload": "x".repeat(bytes)});
+    let message =
+        |bytes: usize| json!({"type": "x", "receiverId": "u", "payload": "x".repeat(bytes)});
     let answer = batch(&node, &[message(1024), message(1024 + 4096), message(1)]).await;
     let expected = ["offline", "too_large", "offline"];
     assert_eq!(outcomes(results(&answer)), expected);
@@ -265,7 +274,14 @@ async fn lists_and_batches_reach_receivers_on_all_nodes() {
     let expected = ["delivered", "delivered", "offline"];
     assert_eq!(outcomes(results(&answer)), expected);
     let to_rooms = json!({"type": "x", "payload": 2, "rooms": ["r", "other"]});
-    let answer = batch(&one, &[to_rooms, json!({"type": "x", "payload": 3, "receiverId": "bob"})]).await;
+    let answer = batch(
+        &one,
+        &[
+            to_rooms,
+            json!({"type": "x", "payload": 3, "receiverId": "bob"}),
+        ],
+    )
+    .await;
     assert_eq!(results(&answer)[1]["status"], "delivered");
     assert_eq!(ann.json().await["payload"], 1);
     for n in 1..=3 {

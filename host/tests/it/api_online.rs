@@ -22,7 +22,10 @@ async fn the_users_that_are_online_come_in_the_order_of_the_request() {
         node.reachable("b%2F%C3%BC").await,
     );
     let answer = online(&node, &json!(["nobody", "b/ü", "ann", "Ann", "b/ü"])).await;
-    assert_eq!((answer.status, answer.body), (200, json!({"online": ["b/ü", "ann"]})));
+    assert_eq!(
+        (answer.status, answer.body),
+        (200, json!({"online": ["b/ü", "ann"]}))
+    );
     let answer = online(&node, &json!(["nobody"])).await;
     assert_eq!(answer.body, json!({"online": []}));
 }
@@ -62,7 +65,10 @@ async fn a_user_may_be_called_online() {
     let wrong = ask(&node, "PUT", "/api/users/online", "").await;
     assert_eq!(wrong.status, 405);
     let closed = ask(&node, "POST", "/api/users/online/disconnect", "").await;
-    assert_eq!((closed.status, closed.body), (200, json!({"connections": 1})));
+    assert_eq!(
+        (closed.status, closed.body),
+        (200, json!({"connections": 1}))
+    );
     assert_eq!(client.closed().await, 4501);
 }
 
@@ -103,6 +109,10 @@ async fn without_redis_nobody_is_taken_for_offline() {
     assert_eq!((answer.status, answer.error()), (503, "unavailable"));
     assert_eq!(answer.body["error"]["retryable"], true);
     let answer = online(&one, &json!(["ann"])).await;
-    assert_eq!(answer.body, json!({"online": ["ann"]}), "who is here needs no Redis");
+    assert_eq!(
+        answer.body,
+        json!({"online": ["ann"]}),
+        "who is here needs no Redis"
+    );
     server.cont();
 }

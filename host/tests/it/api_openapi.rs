@@ -26,14 +26,39 @@ async fn every_answer_is_as_the_description_says() {
     let members = "/api/rooms/{room}/members/{user}";
     let post = "POST";
     for (method, path, called, body) in [
-        (post, messages, messages, json!({"type": "x", "receiverId": "ann"})),
-        (post, messages, messages, json!({"type": "x", "receiverIds": ["ann", "bob"]})),
-        (post, messages, messages, json!({"type": "x", "rooms": ["chat:1", "r"]})),
+        (
+            post,
+            messages,
+            messages,
+            json!({"type": "x", "receiverId": "ann"}),
+        ),
+        (
+            post,
+            messages,
+            messages,
+            json!({"type": "x", "receiverIds": ["ann", "bob"]}),
+        ),
+        (
+            post,
+            messages,
+            messages,
+            json!({"type": "x", "rooms": ["chat:1", "r"]}),
+        ),
         (post, messages, messages, rejected.clone()),
         (post, messages, messages, to_all.clone()),
         (post, messages, messages, json!({"type": "x"})),
-        (post, messages, messages, json!({"type": "x", "payload": "x".repeat(70_000)})),
-        (post, batch, batch, json!({"messages": [5, rejected, to_all, {"type": "x", "room": "chat:1"}]})),
+        (
+            post,
+            messages,
+            messages,
+            json!({"type": "x", "payload": "x".repeat(70_000)}),
+        ),
+        (
+            post,
+            batch,
+            batch,
+            json!({"messages": [5, rejected, to_all, {"type": "x", "room": "chat:1"}]}),
+        ),
         (post, batch, batch, json!({"messages": []})),
         (post, online, online, json!({"users": ["ann", "bob"]})),
         (post, online, online, json!({"users": [""]})),
@@ -46,13 +71,37 @@ async fn every_answer_is_as_the_description_says() {
         ("GET", room, "/api/rooms/r", json!(null)),
         ("GET", history, "/api/rooms/chat:1/history", json!(null)),
         ("GET", history, "/api/rooms/r/history", json!(null)),
-        ("GET", history, "/api/rooms/chat:1/history?limit=0", json!(null)),
-        ("DELETE", members, "/api/rooms/chat:1/members/ann", json!(null)),
+        (
+            "GET",
+            history,
+            "/api/rooms/chat:1/history?limit=0",
+            json!(null),
+        ),
+        (
+            "DELETE",
+            members,
+            "/api/rooms/chat:1/members/ann",
+            json!(null),
+        ),
         ("GET", "/api/openapi.json", "/api/openapi.json", json!(null)),
-        (post, disconnect, "/api/users/ann/disconnect", json!({"code": 1})),
-        (post, disconnect, "/api/users/ann/disconnect", json!({"code": 4000})),
+        (
+            post,
+            disconnect,
+            "/api/users/ann/disconnect",
+            json!({"code": 1}),
+        ),
+        (
+            post,
+            disconnect,
+            "/api/users/ann/disconnect",
+            json!({"code": 4000}),
+        ),
     ] {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
         let answer = ask(&node, method, called, &body).await;
         described.check(method, path, answer.status, &answer.body);
     }
@@ -72,6 +121,8 @@ async fn the_description_needs_a_key_like_every_call() {
     let answer = call(&node, "GET", "/api/openapi.json", None, "").await;
     assert_eq!((answer.status, answer.error()), (401, "unauthorized"));
     let unknown = ask(&node, "GET", "/api/nothing", "").await;
-    let message = unknown.body["error"]["message"].as_str().expect("a message");
+    let message = unknown.body["error"]["message"]
+        .as_str()
+        .expect("a message");
     assert!(message.contains("/api/openapi.json"), "{message}");
 }

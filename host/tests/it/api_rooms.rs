@@ -72,7 +72,10 @@ async fn all_connections_of_a_user_join_a_room_and_leave_it() {
     let found = find(&node, "closed:1").await;
     assert_eq!(found["connections"], 2);
     assert_eq!(found["nodes"].as_array().map(Vec::len), Some(1));
-    assert_eq!((&found["history"], &found["unanswered"]), (&Value::Null, &Value::Null));
+    assert_eq!(
+        (&found["history"], &found["unanswered"]),
+        (&Value::Null, &Value::Null)
+    );
     let again = changed(&node, "PUT", "closed:1", "ann").await;
     assert_eq!(again, json!({"connections": 2}), "they are members already");
     for (method, user) in [("PUT", "nobody"), ("DELETE", "nobody"), ("DELETE", "bob")] {
@@ -94,7 +97,8 @@ async fn all_connections_of_a_user_join_a_room_and_leave_it() {
 async fn a_client_of_websocket_app_joins_and_gets_no_frame_that_it_does_not_know() {
     let node = node(RULES).await;
     let mut ann = node.reachable("ann").await;
-    ann.send(r#"{"type":"join","room":"closed:1","id":"j"}"#).await;
+    ann.send(r#"{"type":"join","room":"closed:1","id":"j"}"#)
+        .await;
     assert_eq!(ann.error_code().await, "forbidden_room");
     changed(&node, "PUT", "closed:1", "ann").await;
     ann.expect_silence().await;
@@ -145,7 +149,10 @@ async fn changes_by_several_callers_are_in_order_with_those_of_the_client() {
             changed(&node, "PUT", &room, "ann"),
             changed(&node, "PUT", &room, "ann")
         );
-        assert_eq!((&one["connections"], &other["connections"]), (&json!(1), &json!(1)));
+        assert_eq!(
+            (&one["connections"], &other["connections"]),
+            (&json!(1), &json!(1))
+        );
         changed(&node, "DELETE", &room, "ann").await;
         let mut kinds = Vec::new();
         for _ in 0..4 {
@@ -171,7 +178,13 @@ async fn a_history_is_read_page_by_page_also_if_the_room_has_no_members() {
         ("?limit=1000000", vec![3, 4, 5, 6, 7], false),
         ("?before=1", vec![], false),
     ] {
-        let answer = ask(&node, "GET", &format!("/api/rooms/chat:1/history{query}"), "").await;
+        let answer = ask(
+            &node,
+            "GET",
+            &format!("/api/rooms/chat:1/history{query}"),
+            "",
+        )
+        .await;
         assert_eq!(answer.status, 200, "{query}: {}", answer.body);
         let history = answer.body;
         let messages = history["messages"].as_array().expect("messages");
@@ -193,7 +206,10 @@ async fn a_history_is_read_page_by_page_also_if_the_room_has_no_members() {
         (&empty.body["offset"], &empty.body["messages"]),
         (&json!(0), &json!([]))
     );
-    assert_eq!(find(&node, "chat:empty").await["history"]["epoch"], empty.body["epoch"]);
+    assert_eq!(
+        find(&node, "chat:empty").await["history"]["epoch"],
+        empty.body["epoch"]
+    );
 }
 
 #[tokio::test]
@@ -209,10 +225,23 @@ async fn a_query_that_is_wrong_is_refused() {
         "after=1",
         "limit=1&limit=2",
     ] {
-        let answer = ask(&node, "GET", &format!("/api/rooms/chat:1/history?{query}"), "").await;
-        assert_eq!((answer.status, answer.error()), (400, "invalid_query"), "{query}");
+        let answer = ask(
+            &node,
+            "GET",
+            &format!("/api/rooms/chat:1/history?{query}"),
+            "",
+        )
+        .await;
+        assert_eq!(
+            (answer.status, answer.error()),
+            (400, "invalid_query"),
+            "{query}"
+        );
         let said = answer.body.to_string();
-        assert!(!said.contains("u64") && !said.contains("serialize"), "{said}");
+        assert!(
+            !said.contains("u64") && !said.contains("serialize"),
+            "{said}"
+        );
     }
     let none = ask(&node, "GET", "/api/rooms/closed:1/history", "").await;
     assert_eq!((none.status, none.error()), (400, "invalid_room"));
@@ -224,7 +253,13 @@ async fn a_name_in_a_path_is_percent_encoded_and_has_at_most_255_bytes() {
     let mut ann = node.reachable("a%2Fn%C3%BC").await;
     let longest = format!("chat:{}", "ü".repeat(125));
     assert_eq!(longest.len(), 255);
-    for room in [longest.as_str(), "chat:a/b?c#d%25", "chat: ", "chat:..", "chat:\u{1F600}{}"] {
+    for room in [
+        longest.as_str(),
+        "chat:a/b?c#d%25",
+        "chat: ",
+        "chat:..",
+        "chat:\u{1F600}{}",
+    ] {
         let encoded = encode(room);
         let done = changed(&node, "PUT", &encoded, "a%2Fn%C3%BC").await;
         assert_eq!(done, json!({"connections": 1}), "{room}");
@@ -238,15 +273,31 @@ async fn a_name_in_a_path_is_percent_encoded_and_has_at_most_255_bytes() {
     let too_long = encode(&format!("{longest}x"));
     for (method, path, code) in [
         ("GET", format!("/api/rooms/{too_long}"), "invalid_room"),
-        ("GET", format!("/api/rooms/{too_long}/history"), "invalid_room"),
-        ("PUT", format!("/api/rooms/{too_long}/members/ann"), "invalid_room"),
-        ("DELETE", format!("/api/rooms/r/members/{too_long}"), "invalid_user"),
+        (
+            "GET",
+            format!("/api/rooms/{too_long}/history"),
+            "invalid_room",
+        ),
+        (
+            "PUT",
+            format!("/api/rooms/{too_long}/members/ann"),
+            "invalid_room",
+        ),
+        (
+            "DELETE",
+            format!("/api/rooms/r/members/{too_long}"),
+            "invalid_user",
+        ),
         ("GET", "/api/rooms/%FF".to_owned(), "invalid_room"),
         ("GET", "/api/rooms/%FF/history".to_owned(), "invalid_room"),
         ("PUT", "/api/rooms/r/members/%FF".to_owned(), "invalid_room"),
     ] {
         let answer = ask(&node, method, &path, "").await;
-        assert_eq!((answer.status, answer.error()), (400, code), "{method} {path}");
+        assert_eq!(
+            (answer.status, answer.error()),
+            (400, code),
+            "{method} {path}"
+        );
     }
     for (method, path, status) in [
         ("GET", "/api/rooms", 404),

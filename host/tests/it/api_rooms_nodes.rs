@@ -54,7 +54,10 @@ async fn a_user_joins_and_leaves_on_all_nodes_and_members_are_counted_on_all() {
     let path = "/api/rooms/chat:1/history?limit=3";
     let read = ask(&one, "GET", path, "").await.body;
     assert_eq!(read, ask(&other, "GET", path, "").await.body);
-    assert_eq!((&read["hasOlder"], &read["epoch"]), (&json!(true), &history["epoch"]));
+    assert_eq!(
+        (&read["hasOlder"], &read["epoch"]),
+        (&json!(true), &history["epoch"])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -82,7 +85,11 @@ async fn nodes_that_are_silent_or_too_old_to_be_asked_are_named() {
         let done = change(&one, "DELETE", "closed:1", "ann").await;
         assert_eq!((done.status, done.error()), (503, "unavailable"));
         assert_eq!(done.body["error"]["retryable"], true);
-        assert!(done.body.to_string().contains("1 connections left"), "{}", done.body);
+        assert!(
+            done.body.to_string().contains("1 connections left"),
+            "{}",
+            done.body
+        );
         expect(&mut ann, "left", "closed:1").await;
         let done = change(&one, "PUT", "closed:1", "ann").await;
         assert_eq!(done.status, 503);
@@ -125,7 +132,11 @@ async fn without_redis_calls_about_rooms_are_unavailable() {
         ("DELETE", "/api/rooms/closed:1/members/ann"),
     ] {
         let answer = ask(&one, method, path, "").await;
-        assert_eq!((answer.status, answer.error()), (503, "unavailable"), "{method} {path}");
+        assert_eq!(
+            (answer.status, answer.error()),
+            (503, "unavailable"),
+            "{method} {path}"
+        );
     }
     server.cont();
 }

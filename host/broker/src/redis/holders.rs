@@ -121,7 +121,8 @@ impl Holders {
         held: &mut [bool],
     ) -> Result<(), Unavailable> {
         let open = routes.iter().enumerate().filter(|(index, _)| !held[*index]);
-        let places = open.flat_map(|(index, route)| route.iter().map(move |server| (index, server)));
+        let places =
+            open.flat_map(|(index, route)| route.iter().map(move |server| (index, server)));
         let places: Vec<(usize, &ServerId)> = places.collect();
         let mut marked = vec![false; places.len()];
         self.ask(&mut marked, |place| {

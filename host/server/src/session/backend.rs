@@ -77,6 +77,9 @@ pub async fn read_history(
 ///
 /// # Errors
 /// Returns [`NotSent`] if it cannot be read.
-pub async fn history_position(services: &Services, room: &str) -> Result<Option<Position>, NotSent> {
+pub async fn history_position(
+    services: &Services,
+    room: &str,
+) -> Result<Option<Position>, NotSent> {
     rooms::position(services, room).await
 }

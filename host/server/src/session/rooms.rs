@@ -195,10 +195,7 @@ pub(super) async fn carry_out_changes(services: &Services, connection: &Arc<Conn
 ///
 /// # Errors
 /// Returns [`NotSent`] if it cannot be read.
-pub(super) async fn position(
-    services: &Services,
-    room: &str,
-) -> Result<Option<Position>, NotSent> {
+pub(super) async fn position(services: &Services, room: &str) -> Result<Option<Position>, NotSent> {
     let Some(retention) = retention(services, room) else {
         return Ok(None);
     };

@@ -267,7 +267,15 @@ async fn the_users_that_other_nodes_hold_are_known(make: impl AsyncFn(usize) -> 
     }
     nodes[1].connect("gone").await;
     nodes[1].disconnect("gone").await;
-    let asked = ["there", "nobody", "here", strange, "everywhere", "gone", "there"];
+    let asked = [
+        "there",
+        "nobody",
+        "here",
+        strange,
+        "everywhere",
+        "gone",
+        "there",
+    ];
     let online = nodes[0].broker.connected_elsewhere(&asked).await.unwrap();
     assert_eq!(online, [true, false, false, true, true, false, true]);
     assert_eq!(nodes[0].broker.connected_elsewhere(&[]).await, Ok(vec![]));

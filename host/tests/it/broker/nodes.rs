@@ -18,8 +18,8 @@ use futures_util::{
 use signalbox::{
     broker::{
         Appended, Broker, ConnectionReport, HistoryPage, HistoryQuery, LocalNode, MemoryBroker,
-        MemoryHub, NodeReport, PendingAnswer, RedisBroker, Retention, RoomReport, Target, UserAnswer,
-        UserRequest,
+        MemoryHub, NodeReport, PendingAnswer, RedisBroker, Retention, RoomReport, Target,
+        UserAnswer, UserRequest,
     },
     metrics::Metrics,
     protocol::{Frame, Position, outbound::Delivery},

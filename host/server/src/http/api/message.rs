@@ -274,7 +274,10 @@ mod tests {
             (r#"{"type":"a","receiverIds":"u"}"#, ErrorCode::InvalidFrame),
             (r#"{"type":"a","receiverIds":[1]}"#, ErrorCode::InvalidFrame),
             (r#"{"type":"a","rooms":[null]}"#, ErrorCode::InvalidFrame),
-            (r#"{"type":"a","receiverIds":[""]}"#, ErrorCode::InvalidReceiver),
+            (
+                r#"{"type":"a","receiverIds":[""]}"#,
+                ErrorCode::InvalidReceiver,
+            ),
             (r#"{"type":"a","rooms":["r",""]}"#, ErrorCode::InvalidRoom),
         ] {
             assert_eq!(code(body), expected, "{body}");

@@ -91,7 +91,11 @@ fn calls() -> Vec<Call> {
         ),
         (Method::POST, "/api/users/online", post(online::find)),
         (Method::GET, "/api/rooms/{room}", get(rooms::find)),
-        (Method::GET, "/api/rooms/{room}/history", get(rooms::history)),
+        (
+            Method::GET,
+            "/api/rooms/{room}/history",
+            get(rooms::history),
+        ),
         (
             Method::PUT,
             "/api/rooms/{room}/members/{user}",
@@ -165,10 +169,7 @@ async fn read(state: &AppState, body: Body, limit: BodyLimit) -> Result<Bytes, A
     let (bytes_max, time) = {
         let live = state.services.live.load();
         let limits = &live.limits;
-        (
-            limit.bytes(limits.frame_bytes_max),
-            limits.upgrade_timeout,
-        )
+        (limit.bytes(limits.frame_bytes_max), limits.upgrade_timeout)
     };
     match timeout(time, to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(bytes),
