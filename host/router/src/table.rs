@@ -14,8 +14,7 @@ use futures_util::{
     future::{self, BoxFuture},
 };
 use signalbox_broker::{
-    ConnectionReport, HistoryPage, LISTED_MAX, LocalNode, PendingAnswer, Target, UserAnswer,
-    UserRequest,
+    HistoryPage, LISTED_MAX, LocalNode, PendingAnswer, Target, UserAnswer, UserRequest,
 };
 use signalbox_protocol::{Frame, Position};
 use signalbox_telemetry::metrics::{DropReason, Metrics};

@@ -134,7 +134,8 @@ async fn an_answer_that_is_not_described_is_found() {
     let node = Node::start(WITH_KEY).await;
     let mut described = describe(&node).await;
     let mut nodes = admin(&node, "GET", "/admin/nodes").await.body;
-    let mut validate = |body| described.validate("GET", "/admin/nodes", 200, body);
+    let mut validate =
+        |body: &serde_json::Value| described.validate("GET", "/admin/nodes", 200, body);
     assert_eq!(validate(&nodes), Ok(()));
     nodes["surplus"] = 1.into();
     assert!(validate(&nodes).is_err());
