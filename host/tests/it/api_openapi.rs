@@ -116,10 +116,22 @@ async fn every_answer_is_as_the_description_says() {
 }
 
 #[tokio::test]
-async fn the_description_needs_a_key_like_every_call() {
+async fn every_call_that_is_described_needs_a_key() {
     let node = node("").await;
-    let answer = call(&node, "GET", "/api/openapi.json", None, "").await;
-    assert_eq!((answer.status, answer.error()), (401, "unauthorized"));
+    let document = ask(&node, "GET", "/api/openapi.json", "").await.body;
+    let paths = document["paths"].as_object().expect("paths");
+    assert_eq!(paths.len(), 9);
+    for (path, item) in paths {
+        let methods = item.as_object().expect("methods").keys();
+        for method in methods.filter(|name| *name != "parameters") {
+            let answer = call(&node, &method.to_uppercase(), path, None, "").await;
+            assert_eq!(
+                (answer.status, answer.error()),
+                (401, "unauthorized"),
+                "{method} {path}"
+            );
+        }
+    }
     let unknown = ask(&node, "GET", "/api/nothing", "").await;
     let message = unknown.body["error"]["message"]
         .as_str()
