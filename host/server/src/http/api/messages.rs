@@ -69,7 +69,7 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let body = read(&state, body, BodyLimit::Message).await?;
+    let body = read(&state, body, BodyLimit::WithList).await?;
     object::check_content(&headers)?;
     let message = parse(&state, &body)?;
     match send(&state, parent(&headers).as_ref(), &message).await {
@@ -89,9 +89,9 @@ pub(super) fn parse<'a>(state: &AppState, body: &'a [u8]) -> Result<PostMessage<
         ApiError::of(code, message)
     })?;
     let frame_bytes_max = state.services.live.load().limits.frame_bytes_max;
-    let bytes_max = BodyLimit::Options.bytes(frame_bytes_max);
+    let bytes_max = BodyLimit::Plain.bytes(frame_bytes_max);
     if body.len() - message.list_bytes() > bytes_max {
-        return Err(too_large(BodyLimit::Options, bytes_max));
+        return Err(too_large(BodyLimit::Plain, bytes_max));
     }
     Ok(message)
 }

@@ -45,14 +45,14 @@ const BATCH_BYTES_MAX: usize = 16 << 20;
 /// The content of a body, which determines its limit.
 #[derive(Clone, Copy, Debug)]
 enum BodyLimit {
+    /// A message with one receiver, or a few fields.
+    Plain,
     /// A message with a list of receivers.
-    Message,
+    WithList,
     /// Messages.
     Batch,
     /// A list of names.
     Names,
-    /// A few fields.
-    Options,
 }
 
 impl BodyLimit {
@@ -60,8 +60,8 @@ impl BodyLimit {
     fn bytes(self, frame_bytes_max: usize) -> usize {
         let message = frame_bytes_max + ENVELOPE_BYTES_MAX;
         match self {
-            Self::Options => message,
-            Self::Message => message + LIST_BYTES_MAX,
+            Self::Plain => message,
+            Self::WithList => message + LIST_BYTES_MAX,
             Self::Batch => {
                 let batch = (message * BATCH_FACTOR).min(BATCH_BYTES_MAX);
                 batch.max(message) + LIST_BYTES_MAX
@@ -189,7 +189,7 @@ fn too_large(limit: BodyLimit, bytes_max: usize) -> ApiError {
         BodyLimit::Batch => format!(
             "the body is larger than {bytes_max} bytes (limits.frame_bytes_max); send fewer messages"
         ),
-        BodyLimit::Message | BodyLimit::Options => {
+        BodyLimit::WithList | BodyLimit::Plain => {
             format!("the body is larger than {bytes_max} bytes (limits.frame_bytes_max)")
         }
     };

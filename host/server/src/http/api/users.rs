@@ -100,7 +100,7 @@ pub(super) async fn disconnect(
     body: Body,
 ) -> Result<Response, ApiError> {
     let user = parse_user(path)?;
-    let body = read(&state, body, BodyLimit::Options).await?;
+    let body = read(&state, body, BodyLimit::Plain).await?;
     object::check_content(&headers)?;
     let request = request(&body)?;
     let asked = state.services.router.ask_about(&user, &request).await;
