@@ -22,7 +22,7 @@ pub use memory::{MemoryBroker, MemoryHub};
 pub use redis::RedisBroker;
 use signalbox_protocol::{Epoch, Frame, Position};
 use signalbox_telemetry::trace::Trace;
-pub use users::{ConnectionReport, LISTED_MAX, NodeReport, UserAnswer, UserRequest};
+pub use users::{ConnectionReport, LISTED_MAX, NodeReport, RoomReport, UserAnswer, UserRequest};
 
 /// The receivers of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,13 +56,16 @@ pub trait LocalNode: Send + Sync {
     /// they contain.
     fn check_histories(&self);
 
-    /// Carries out `request` for every connection of `user` on this node, and returns their number. A connection that is
-    /// being closed does not count. Never blocks.
-    fn carry_out(&self, user: &str, request: &UserRequest) -> usize;
+    /// Carries out `request` for every connection of `user` on this node. A connection that is being closed does not count.
+    /// Never blocks: what takes longer goes on whether or not the result is awaited, which takes a few seconds at most.
+    fn carry_out(&self, user: &str, request: &UserRequest) -> PendingAnswer;
 
-    /// The connections of `user`, at most [`LISTED_MAX`] of them, for [`UserRequest::List`].
-    fn list(&self, user: &str) -> Vec<ConnectionReport>;
+    /// The number of connections on this node that are members of `room`.
+    fn count_members(&self, room: &str) -> usize;
 }
+
+/// The answer of a node to a [`UserRequest`]: at once, or once it has been carried out.
+pub type PendingAnswer = Either<Ready<UserAnswer>, BoxFuture<'static, UserAnswer>>;
 
 /// The number of nodes that a frame was published to: at once, or once it has been sent.
 pub type Publication<'a> =
@@ -146,6 +149,26 @@ pub trait Broker: Send + Sync {
         user: &'a str,
         request: &'a UserRequest,
     ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>>;
+
+    /// Whether each of `users` is connected to another node, in the same order. The number of round trips does not depend
+    /// on the number of nodes.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within a few times the command timeout, if that cannot be found out.
+    fn connected_elsewhere<'a>(
+        &'a self,
+        users: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<bool>, BrokerError>>;
+
+    /// Counts the members of `room` on every other node that has some. Nodes that turn out to have none are left out.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within the command timeout, if the nodes that hold `room` cannot be found. A node that
+    /// does not answer is not an error: its report says so.
+    fn count_members<'a>(
+        &'a self,
+        room: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<RoomReport>, BrokerError>>;
 
     /// The connections of `user` on this node changed. The broker asks [`LocalNode::holds_user`] when it writes, so calls may
     /// come late, twice, or in any order.

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use futures_util::{
     FutureExt,
-    future::{self, BoxFuture},
+    future::{self, BoxFuture, join_all},
 };
 use signalbox_protocol::{Epoch, Frame, Position};
 use signalbox_telemetry::trace::Trace;
@@ -20,7 +20,7 @@ use signalbox_telemetry::trace::Trace;
 use self::histories::RoomHistories;
 use super::{
     Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, NodeReport, Publication,
-    Retention, Target, UserAnswer, UserRequest,
+    Retention, RoomReport, Target, UserRequest,
 };
 
 /// Connects the nodes of one process.
@@ -135,21 +135,39 @@ impl MemoryBroker {
         (connections, reached.count())
     }
 
-    fn ask_now(&self, user: &str, request: &UserRequest) -> Vec<NodeReport> {
-        let holders = self.hub.user_nodes.get(user).as_deref().cloned();
-        let holders = holders.unwrap_or_default();
+    async fn ask(&self, user: &str, request: &UserRequest) -> Vec<NodeReport> {
+        let holders = self.others(&self.hub.user_nodes, user);
+        let reports = holders.into_iter().map(|member| {
+            let answer = member.node.carry_out(user, request);
+            async move {
+                NodeReport {
+                    node: member.id,
+                    told: answer.await,
+                }
+            }
+        });
+        let mut reports = join_all(reports).await;
+        reports.retain(|report| !report.told.is_nobody());
+        reports
+    }
+
+    fn count_members_now(&self, room: &str) -> Vec<RoomReport> {
+        let holders = self.others(&self.hub.room_nodes, room).into_iter();
+        let reports = holders.map(|member| RoomReport {
+            members: Some(member.node.count_members(room)),
+            node: member.id,
+        });
+        reports.filter(|report| report.members != Some(0)).collect()
+    }
+
+    /// The other nodes that hold `name`.
+    fn others(&self, map: &DashMap<String, BTreeSet<String>>, name: &str) -> Vec<Member> {
+        let holders = map.get(name).as_deref().cloned().unwrap_or_default();
         let nodes = self.hub.nodes.load();
         let others = nodes
             .iter()
             .filter(|member| member.id != self.own.id && holders.contains(&member.id));
-        let reports = others.map(|member| NodeReport {
-            node: member.id.clone(),
-            told: match request {
-                UserRequest::List => UserAnswer::Listed(member.node.list(user)),
-                request => UserAnswer::Connections(member.node.carry_out(user, request)),
-            },
-        });
-        reports.filter(|report| !report.told.is_nobody()).collect()
+        others.cloned().collect()
     }
 
     /// Records whether this node holds `name`. The entry is locked before the node is asked, so the last of several
@@ -228,7 +246,22 @@ impl Broker for MemoryBroker {
         user: &'a str,
         request: &'a UserRequest,
     ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>> {
-        future::ready(Ok(self.ask_now(user, request))).boxed()
+        async move { Ok(self.ask(user, request).await) }.boxed()
+    }
+
+    fn connected_elsewhere<'a>(
+        &'a self,
+        users: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<bool>, BrokerError>> {
+        let is_elsewhere = |user: &&str| !self.others(&self.hub.user_nodes, user).is_empty();
+        future::ready(Ok(users.iter().map(is_elsewhere).collect())).boxed()
+    }
+
+    fn count_members<'a>(
+        &'a self,
+        room: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<RoomReport>, BrokerError>> {
+        future::ready(Ok(self.count_members_now(room))).boxed()
     }
 
     fn user_changed(&self, user: &str) {

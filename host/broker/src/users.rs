@@ -1,4 +1,4 @@
-//! Requests between nodes about the connections of a user.
+//! Requests between nodes about the connections of a user, and about the members of a room.
 
 use serde::{Deserialize, Serialize};
 use signalbox_protocol::CloseCode;
@@ -13,6 +13,16 @@ pub enum UserRequest {
     Count,
     /// List them.
     List,
+    /// Make them members of a room.
+    Join {
+        /// The name of the room.
+        room: String,
+    },
+    /// End their membership in a room.
+    Leave {
+        /// The name of the room.
+        room: String,
+    },
     /// Close them, after the queued frames.
     Disconnect {
         /// The code of the close frame.
@@ -55,13 +65,29 @@ pub struct NodeReport {
     pub told: UserAnswer,
 }
 
+/// The number of members of a room on another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomReport {
+    /// The server ID of the node.
+    pub node: String,
+    /// The connections that are members; `None` if the node did not answer in time.
+    pub members: Option<usize>,
+}
+
 /// The answer to a [`UserRequest`] of a node that, as far as is known, holds the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserAnswer {
-    /// The number of connections concerned.
+    /// The number of connections that the request concerned.
     Connections(usize),
     /// The connections: the answer to [`UserRequest::List`].
     Listed(Vec<ConnectionReport>),
+    /// The answer to [`UserRequest::Join`] and [`UserRequest::Leave`].
+    RoomChanged {
+        /// The connections that are members now, or that were members until now.
+        connections: usize,
+        /// The connections that could not join or leave, or did not in time.
+        failed: usize,
+    },
     /// No answer in time. The node may have carried out the request all the same.
     Nothing,
     /// It is a server of `websocket-app`, which cannot be asked.
@@ -74,6 +100,10 @@ impl UserAnswer {
         match self {
             Self::Connections(count) => *count == 0,
             Self::Listed(list) => list.is_empty(),
+            Self::RoomChanged {
+                connections,
+                failed,
+            } => connections + failed == 0,
             Self::Nothing | Self::CannotBeAsked => false,
         }
     }

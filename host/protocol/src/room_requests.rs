@@ -79,11 +79,17 @@ impl HistoryRequest {
             payload,
             "`payload.before` and `payload.limit` are whole numbers",
         )?;
+        Self::new(before, limit)
+    }
+
+    /// A request for messages with a smaller number than `before`. Without a `limit`, it is for 50.
+    ///
+    /// # Errors
+    /// Returns the reason, for people, if a number is out of range.
+    pub fn new(before: Option<u64>, limit: Option<u64>) -> Result<Self, &'static str> {
         match (before, limit) {
-            (Some(before), _) if before > OFFSET_MAX => {
-                Err("`payload.before` is greater than 2^53 - 1")
-            }
-            (_, Some(0)) => Err("`payload.limit` is at least 1"),
+            (Some(before), _) if before > OFFSET_MAX => Err("`before` is greater than 2^53 - 1"),
+            (_, Some(0)) => Err("`limit` is at least 1"),
             (before, limit) => Ok(Self {
                 before,
                 limit: limit.map_or(HISTORY_LIMIT_DEFAULT, clamp),
@@ -174,8 +180,8 @@ pub struct HistoryExcerpt {
 }
 
 impl HistoryExcerpt {
-    /// The JSON text for an `ack`.
-    pub(super) fn encode(&self) -> String {
+    /// Encodes it as a JSON object.
+    pub fn encode(&self) -> String {
         let frames: usize = self.messages.iter().map(|frame| frame.len() + 1).sum();
         let mut text = String::with_capacity(96 + frames);
         text.push_str(r#"{"epoch":""#);

@@ -13,7 +13,10 @@ use signalbox_broker::ConnectionReport;
 use signalbox_protocol::ClientInfo;
 use tokio::time::Instant;
 
-use super::Outbox;
+use super::{
+    Outbox,
+    room_changes::{RoomChange, WaitingChanges},
+};
 
 /// One client's connection, as everything but its session sees it.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub struct Connection {
     silence: Silence,
     /// Whether another connection took its place.
     replaced: AtomicBool,
+    /// Whether changes of its rooms wait. A copy of the state in `rooms` that can be read without the lock.
+    has_room_changes: AtomicBool,
 }
 
 /// The rooms of a connection.
@@ -37,6 +42,8 @@ struct Rooms {
     names: BTreeSet<Arc<str>>,
     /// The total length of all names, in bytes.
     name_bytes: usize,
+    /// Changes that wait for the session. On the heap, because most connections never have any.
+    changes: Option<Box<WaitingChanges>>,
 }
 
 /// How long a client has been silent, for choosing a connection to replace.
@@ -64,6 +71,7 @@ impl Connection {
             opened: Instant::now(),
             silence: Silence::default(),
             replaced: AtomicBool::new(false),
+            has_room_changes: AtomicBool::new(false),
         }
     }
 
@@ -127,6 +135,34 @@ impl Connection {
     /// The total length of the names of its rooms, in bytes.
     pub fn room_name_bytes(&self) -> usize {
         self.rooms().as_ref().map_or(0, |rooms| rooms.name_bytes)
+    }
+
+    /// Gives a change of its rooms to the session. It fails at once if too many wait, and is dropped if the connection is gone.
+    pub(super) fn request_room_change(&self, change: RoomChange) {
+        {
+            let mut rooms = self.rooms();
+            let Some(rooms) = rooms.as_mut() else {
+                return;
+            };
+            rooms.changes.get_or_insert_default().add(change);
+            self.has_room_changes.store(true, Ordering::Release);
+        }
+        self.outbox.wake();
+    }
+
+    /// Whether the session should carry out changes of its rooms. The session is woken when they come.
+    pub fn has_room_changes(&self) -> bool {
+        self.has_room_changes.load(Ordering::Acquire)
+    }
+
+    /// Takes the changes of its rooms that wait, oldest first.
+    pub fn take_room_changes(&self) -> Vec<RoomChange> {
+        let mut rooms = self.rooms();
+        self.has_room_changes.store(false, Ordering::Release);
+        let waiting = rooms.as_mut().and_then(|rooms| rooms.changes.take());
+        waiting
+            .map(|waiting| waiting.into_vec())
+            .unwrap_or_default()
     }
 
     /// Notes that a ping was sent at `pinged` to a client that was last heard at `heard`. Later pings change nothing until

@@ -129,6 +129,24 @@ impl Router {
         }
     }
 
+    /// The position of the history of `room`, which is created if there is none.
+    ///
+    /// # Errors
+    /// Returns [`BrokerError`] if it could not be read.
+    pub async fn history_position(
+        &self,
+        room: &str,
+        retention: Retention,
+    ) -> Result<Position, BrokerError> {
+        let query = HistoryQuery {
+            after: 0,
+            before: None,
+            limit: 1,
+        };
+        let page = self.broker.read_history(room, query, retention).await?;
+        Ok(page.position)
+    }
+
     /// Reads messages of the history of `room`, as many as `limits` and `request` allow.
     ///
     /// # Errors

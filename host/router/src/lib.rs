@@ -9,6 +9,7 @@ mod connection;
 mod history;
 mod outbox;
 mod repair;
+mod room_changes;
 mod rooms;
 mod slots;
 mod table;
@@ -18,11 +19,15 @@ use std::{sync::Arc, time::Duration};
 
 pub use catch_up::ReplayLimits;
 pub use connection::Connection;
+use futures_util::future::join;
 pub use history::{HistoryJoin, JoinedHistory};
 pub use outbox::{CloseRequest, Outbox, PendingWrite, PushError, SocketSink};
 use repair::RepairTask;
+pub use room_changes::{RoomAction, RoomChange, RoomChangeResult};
 use signalbox_broker::{Broker, BrokerError, LocalNode, Target};
-pub use signalbox_broker::{ConnectionReport, LISTED_MAX, NodeReport, UserAnswer, UserRequest};
+pub use signalbox_broker::{
+    ConnectionReport, LISTED_MAX, NodeReport, RoomReport, UserAnswer, UserRequest,
+};
 use signalbox_protocol::{CloseCode, Frame};
 use signalbox_telemetry::{
     metrics::{DropReason, Metrics},
@@ -52,10 +57,19 @@ pub struct Reach {
 /// The result of a [`UserRequest`].
 #[derive(Debug)]
 pub struct UserOutcome {
-    /// The number of connections on this node that it concerned.
-    pub here: usize,
+    /// The answer of this node.
+    pub here: UserAnswer,
     /// The answers of the other nodes that hold the user; an error if those nodes are unknown.
     pub elsewhere: Result<Vec<NodeReport>, BrokerError>,
+}
+
+/// The number of members of a room.
+#[derive(Debug)]
+pub struct RoomCount {
+    /// The connections on this node that are members.
+    pub here: usize,
+    /// The answers of the other nodes with members; an error if those nodes are unknown.
+    pub elsewhere: Result<Vec<RoomReport>, BrokerError>,
 }
 
 impl Reach {
@@ -139,15 +153,39 @@ impl Router {
 
     /// Carries out `request` for every connection of `user`, here and on every other node.
     pub async fn ask_about(&self, user: &str, request: &UserRequest) -> UserOutcome {
-        UserOutcome {
-            here: self.table.carry_out(user, request),
-            elsewhere: self.broker.ask_about(user, request).await,
+        let here = self.table.carry_out(user, request);
+        let (here, elsewhere) = join(here, self.broker.ask_about(user, request)).await;
+        UserOutcome { here, elsewhere }
+    }
+
+    /// Counts the members of `room`, here and on every other node.
+    pub async fn count_members(&self, room: &str) -> RoomCount {
+        RoomCount {
+            here: self.table.count_members(room),
+            elsewhere: self.broker.count_members(room).await,
         }
     }
 
-    /// The connections of `user` on this node, at most [`LISTED_MAX`] of them.
-    pub fn list(&self, user: &str) -> Vec<ConnectionReport> {
-        self.table.list(user)
+    /// Whether each of `users` is connected to any node, in the same order.
+    ///
+    /// # Errors
+    /// Returns [`BrokerError`] if some are not connected here, and the other nodes are unknown.
+    pub async fn are_online(&self, users: &[&str]) -> Result<Vec<bool>, BrokerError> {
+        let mut online: Vec<bool> = users
+            .iter()
+            .map(|user| self.table.holds_user(user))
+            .collect();
+        let others = users.iter().zip(&online).filter(|(_, online)| !**online);
+        let others: Vec<&str> = others.map(|(user, _)| *user).collect();
+        if others.is_empty() {
+            return Ok(online);
+        }
+        let elsewhere = self.broker.connected_elsewhere(&others).await?;
+        let open = online.iter_mut().filter(|online| !**online);
+        for (online, elsewhere) in open.zip(elsewhere) {
+            *online = elsewhere;
+        }
+        Ok(online)
     }
 
     /// Makes `connection` reachable, and returns once other nodes can reach it too, or once it is clear that they

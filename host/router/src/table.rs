@@ -9,13 +9,20 @@ use std::{
 };
 
 use dashmap::DashMap;
-use signalbox_broker::{ConnectionReport, HistoryPage, LISTED_MAX, LocalNode, Target, UserRequest};
+use futures_util::{
+    FutureExt,
+    future::{self, BoxFuture},
+};
+use signalbox_broker::{
+    HistoryPage, LISTED_MAX, LocalNode, PendingAnswer, Target, UserAnswer, UserRequest,
+};
 use signalbox_protocol::{Frame, Position};
 use signalbox_telemetry::metrics::{DropReason, Metrics};
 
 use super::{
     Connection, PendingWrite, PushError,
     repair::RepairQueue,
+    room_changes::{self, RoomAction, RoomChange},
     rooms::{Comparison, ComparisonStart, KeptArrival, Push, RoomTable},
     write_batch,
 };
@@ -267,16 +274,23 @@ impl LocalNode for LocalTable {
         self.repairs.check_all();
     }
 
-    fn carry_out(&self, user: &str, request: &UserRequest) -> usize {
-        let Some(entry) = self.users.get(user) else {
-            return 0;
-        };
-        let open = entry
-            .connections
-            .iter()
-            .filter(|connection| !connection.outbox().is_closing());
-        match request {
-            UserRequest::Count | UserRequest::List => open.count(),
+    fn carry_out(&self, user: &str, request: &UserRequest) -> PendingAnswer {
+        let entry = self.users.get(user);
+        let connections = entry.iter().flat_map(|entry| &entry.connections);
+        let open = connections.filter(|connection| !connection.outbox().is_closing());
+        let connections = match request {
+            UserRequest::Join { room } => {
+                return change_rooms(open, room, RoomAction::Join).right_future();
+            }
+            UserRequest::Leave { room } => {
+                return change_rooms(open, room, RoomAction::Leave).right_future();
+            }
+            UserRequest::List => {
+                let listed = open.take(LISTED_MAX).map(|connection| connection.report());
+                let listed = UserAnswer::Listed(listed.collect());
+                return future::ready(listed).left_future();
+            }
+            UserRequest::Count => open.count(),
             UserRequest::Disconnect { code, reason } => open
                 .inspect(|connection| connection.outbox().close(*code, reason.as_str()))
                 .count(),
@@ -288,21 +302,27 @@ impl LocalNode for LocalTable {
                 .filter(|open| open.client().connection == *connection)
                 .inspect(|one| one.outbox().close(*code, reason.as_str()))
                 .count(),
-        }
+        };
+        future::ready(UserAnswer::Connections(connections)).left_future()
     }
 
-    fn list(&self, user: &str) -> Vec<ConnectionReport> {
-        let Some(entry) = self.users.get(user) else {
-            return Vec::new();
-        };
-        entry
-            .connections
-            .iter()
-            .filter(|connection| !connection.outbox().is_closing())
-            .take(LISTED_MAX)
-            .map(|connection| connection.report())
-            .collect()
+    fn count_members(&self, room: &str) -> usize {
+        self.rooms.len(room)
     }
+}
+
+/// Asks the sessions of `connections` to change their rooms. The result counts the connections that did.
+fn change_rooms<'a>(
+    connections: impl Iterator<Item = &'a Arc<Connection>>,
+    room: &str,
+    action: RoomAction,
+) -> BoxFuture<'static, UserAnswer> {
+    let room: Arc<str> = room.into();
+    room_changes::count(connections.map(|connection| {
+        let (change, promised) = RoomChange::new(room.clone(), action);
+        connection.request_room_change(change);
+        promised
+    }))
 }
 
 #[cfg(test)]
@@ -369,24 +389,32 @@ pub(super) mod tests {
         for connection in [&one, &two, &other] {
             table.insert(connection.clone());
         }
-        assert_eq!(table.carry_out("a", &UserRequest::Count), 2);
-        assert_eq!(table.carry_out("nobody", &UserRequest::Count), 0);
+        let answer = |user: &str, request: &UserRequest| {
+            let answer = table.carry_out(user, request).now_or_never();
+            answer.expect("it is carried out at once")
+        };
+        let count = |number| UserAnswer::Connections(number);
+        assert_eq!(answer("a", &UserRequest::Count), count(2));
+        assert_eq!(answer("nobody", &UserRequest::Count), count(0));
         let only = UserRequest::DisconnectOne {
             connection: "c-b".to_owned(),
             code: CloseCode::KICKED,
             reason: String::new(),
         };
-        assert_eq!(table.carry_out("a", &only), 0, "another user's");
+        assert_eq!(answer("a", &only), count(0), "another user's");
         assert!(!other.outbox().is_closing());
-        assert_eq!(table.list("a"), [one.report(), two.report()]);
+        let listed = |open: &[&Arc<Connection>]| {
+            UserAnswer::Listed(open.iter().map(|open| open.report()).collect())
+        };
+        assert_eq!(answer("a", &UserRequest::List), listed(&[&one, &two]));
         one.outbox().close(CloseCode::DRAIN, "");
-        assert_eq!(table.list("a"), [two.report()]);
+        assert_eq!(answer("a", &UserRequest::List), listed(&[&two]));
         let disconnect = UserRequest::Disconnect {
             code: CloseCode::KICKED,
             reason: "enough".to_owned(),
         };
-        assert_eq!(table.carry_out("a", &disconnect), 1, "one goes already");
-        assert_eq!(table.carry_out("a", &UserRequest::Count), 0);
+        assert_eq!(answer("a", &disconnect), count(1), "one goes already");
+        assert_eq!(answer("a", &UserRequest::Count), count(0));
         assert!(two.outbox().is_closing() && !other.outbox().is_closing());
     }
 

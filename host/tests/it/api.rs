@@ -22,19 +22,26 @@ call_cpu_max = "5s"
 call_time_max = "20s"
 "#;
 
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
-    body: Value,
+    pub(crate) body: Value,
 }
 
 impl Answer {
-    fn error(&self) -> &str {
+    /// The code of its error; empty if it is none.
+    pub(crate) fn error(&self) -> &str {
         self.body["error"]["code"].as_str().unwrap_or_default()
     }
 }
 
-async fn call(node: &Node, method: &str, path: &str, key: Option<&str>, body: &str) -> Answer {
+pub(crate) async fn call(
+    node: &Node,
+    method: &str,
+    path: &str,
+    key: Option<&str>,
+    body: &str,
+) -> Answer {
     let authorization = key.map_or(String::new(), |key| {
         format!("Authorization: Bearer {key}\r\n")
     });
@@ -67,6 +74,11 @@ async fn call(node: &Node, method: &str, path: &str, key: Option<&str>, body: &s
     }
 }
 
+/// A call with the right key.
+pub(crate) async fn ask(node: &Node, method: &str, path: &str, body: &str) -> Answer {
+    call(node, method, path, Some("first-key-of-tests"), body).await
+}
+
 async fn post(node: &Node, message: &Value) -> Answer {
     post_text(node, &message.to_string()).await
 }
@@ -94,7 +106,8 @@ async fn disconnect(node: &Node, user: &str, body: &str) -> Answer {
     call(node, "POST", &path, Some("first-key-of-tests"), body).await
 }
 
-async fn node(config: &str) -> Node {
+/// A node with the keys of these tests, and with the hostile plugin if `config` names it.
+pub(crate) async fn node(config: &str) -> Node {
     let node = Node::start(&format!("{WITH_KEYS}{config}")).await;
     if config.contains("hostile.wasm") {
         let component = std::fs::read(guest("hostile"));
@@ -388,7 +401,7 @@ fn on_redis(server: &Server, more: &str) -> String {
 }
 
 /// Two nodes that are ready.
-async fn two_nodes(server: &Server, config: &str) -> (Node, Node) {
+pub(crate) async fn two_nodes(server: &Server, config: &str) -> (Node, Node) {
     let config = on_redis(server, config);
     let (one, other) = (node(&config).await, node(&config).await);
     for node in [&one, &other] {

@@ -162,7 +162,6 @@ async fn reserved_types_stay_the_servers_whatever_the_list_says() {
         "presence",
         "token_expiring",
         "token",
-        "history",
         "signalbox.request",
         "signalbox.",
     ] {

@@ -37,6 +37,11 @@ async fn whatever_refuses_a_large_body_its_client_sees_why() {
     for (call, headers, status) in [
         ("POST /api/messages", "", 401),
         ("POST /api/messages", key.as_str(), 413),
+        ("POST /api/batch", "", 401),
+        ("POST /api/batch", key.as_str(), 413),
+        ("POST /api/users/online", key.as_str(), 413),
+        ("PUT /api/rooms/r/members/ann", "", 401),
+        ("POST /api/rooms/r", key.as_str(), 405),
         ("POST /api/nothing", key.as_str(), 404),
         ("PUT /api/messages", key.as_str(), 405),
         ("PUT /admin/plugins/chat", "", 401),

@@ -1,17 +1,17 @@
-//! Requests between nodes about a user, and the replies, on the channels of the two servers.
+//! Requests between nodes about a user or a room, and the replies, on the channels of the two servers.
 //!
 //! Both are JSON with a `type` that no client and no plugin can send, and begin in a way that no message does. Only
 //! servers with a lease are asked: those of `websocket-app` would deliver a request to a client.
 
-use std::sync::Arc;
+use std::{future, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use signalbox_protocol::CloseCode;
+use signalbox_protocol::{CloseCode, RoomName};
 use signalbox_redis_client::Commands;
 use tracing::info;
 
 use super::{
-    keys::{KeyNames, ServerId},
+    keys::{Ability, KeyNames, ServerId},
     questions::Questions,
 };
 use crate::{ConnectionReport, LocalNode, UserAnswer, UserRequest};
@@ -23,6 +23,7 @@ pub(super) const START: &str = r#"{"type":"signalbox."#;
 pub(super) struct Control {
     node: Arc<dyn LocalNode>,
     questions: Questions<UserAnswer>,
+    room_questions: Questions<usize>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +44,19 @@ enum ControlText {
         /// For [`ControlAction::List`] only.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         list: Option<Vec<ConnectionReport>>,
+        /// For [`ControlAction::Join`] and [`ControlAction::Leave`] only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failed: Option<usize>,
     },
+    #[serde(rename = "signalbox.room_request")]
+    RoomRequest {
+        id: u64,
+        /// Where to answer.
+        from: String,
+        room: String,
+    },
+    #[serde(rename = "signalbox.room_reply")]
+    RoomReply { id: u64, members: usize },
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +64,12 @@ enum ControlText {
 enum ControlAction {
     Count,
     List,
+    Join {
+        room: String,
+    },
+    Leave {
+        room: String,
+    },
     Disconnect {
         code: u16,
         reason: String,
@@ -65,7 +84,8 @@ enum ControlAction {
 impl Control {
     pub(super) fn new(commands: Commands, keys: Arc<KeyNames>, node: Arc<dyn LocalNode>) -> Self {
         Self {
-            questions: Questions::new(commands, keys),
+            questions: Questions::new(commands.clone(), keys.clone()),
+            room_questions: Questions::new(commands, keys),
             node,
         }
     }
@@ -87,6 +107,16 @@ impl Control {
         told.unwrap_or(UserAnswer::Nothing)
     }
 
+    /// Asks the node `server` for the number of members of `room` there. `None` if it does not answer.
+    pub(super) async fn count_members(&self, server: &ServerId, room: &str) -> Option<usize> {
+        let question = |id, from| ControlText::RoomRequest {
+            id,
+            from,
+            room: room.to_owned(),
+        };
+        self.room_questions.ask(server, question).await
+    }
+
     /// Handles a text from another node.
     ///
     /// # Errors
@@ -97,10 +127,19 @@ impl Control {
                 id,
                 connections,
                 list,
+                failed,
             } => {
-                let told = list.map_or(UserAnswer::Connections(connections), UserAnswer::Listed);
+                let told = match (list, failed) {
+                    (Some(list), _) => UserAnswer::Listed(list),
+                    (None, Some(failed)) => UserAnswer::RoomChanged {
+                        connections,
+                        failed,
+                    },
+                    (None, None) => UserAnswer::Connections(connections),
+                };
                 self.questions.answered(id, told);
             }
+            ControlText::RoomReply { id, members } => self.room_questions.answered(id, members),
             ControlText::Request {
                 id,
                 from,
@@ -108,31 +147,75 @@ impl Control {
                 act,
             } => {
                 let request = UserRequest::try_from(act)?;
-                let connections = self.node.carry_out(&user, &request);
-                if let UserRequest::Disconnect { code, .. }
-                | UserRequest::DisconnectOne { code, .. } = &request
-                {
-                    let code = code.number();
-                    info!(
-                        user,
-                        code,
-                        connections,
-                        from,
-                        "a user is disconnected on request of another node"
-                    );
-                }
-                let texts = self.questions.texts().clone();
-                let reply = ControlText::Reply {
-                    id,
-                    connections,
-                    list: (request == UserRequest::List).then(|| self.node.list(&user)),
-                };
-                // In a task: this caller reads everything that comes in.
-                tokio::spawn(async move { texts.send(&from, &reply).await });
+                let answer = self.node.carry_out(&user, &request);
+                self.reply(from.clone(), async move {
+                    let reply = ControlText::reply(id, answer.await);
+                    log_disconnection(&user, &request, &reply, &from);
+                    reply
+                });
+            }
+            ControlText::RoomRequest { id, from, room } => {
+                let members = self.node.count_members(&room);
+                let reply = ControlText::RoomReply { id, members };
+                self.reply(from, future::ready(reply));
             }
         }
         Ok(())
     }
+
+    /// Sends a reply to the server `to`, in a task: the caller reads everything that comes in.
+    fn reply(&self, to: String, reply: impl Future<Output = ControlText> + Send + 'static) {
+        let texts = self.questions.texts().clone();
+        tokio::spawn(async move { texts.send(&to, &reply.await).await });
+    }
+}
+
+impl ControlText {
+    fn reply(id: u64, answer: UserAnswer) -> Self {
+        let (connections, list, failed) = match answer {
+            UserAnswer::Connections(connections) => (connections, None, None),
+            UserAnswer::Listed(list) => (list.len(), Some(list), None),
+            UserAnswer::RoomChanged {
+                connections,
+                failed,
+            } => (connections, None, Some(failed)),
+            UserAnswer::Nothing | UserAnswer::CannotBeAsked => (0, None, None),
+        };
+        Self::Reply {
+            id,
+            connections,
+            list,
+            failed,
+        }
+    }
+}
+
+/// What a node must understand to be asked for `request`, unless every node does.
+pub(super) fn needed_ability(request: &UserRequest) -> Option<Ability> {
+    match request {
+        UserRequest::Join { .. } | UserRequest::Leave { .. } => Some(Ability::Memberships),
+        UserRequest::Count
+        | UserRequest::List
+        | UserRequest::Disconnect { .. }
+        | UserRequest::DisconnectOne { .. } => None,
+    }
+}
+
+fn log_disconnection(user: &str, request: &UserRequest, reply: &ControlText, from: &str) {
+    let (UserRequest::Disconnect { code, .. } | UserRequest::DisconnectOne { code, .. }) = request
+    else {
+        return;
+    };
+    let ControlText::Reply { connections, .. } = reply else {
+        return;
+    };
+    info!(
+        user,
+        code = code.number(),
+        connections,
+        from,
+        "a user is disconnected on request of another node"
+    );
 }
 
 impl From<&UserRequest> for ControlAction {
@@ -140,6 +223,8 @@ impl From<&UserRequest> for ControlAction {
         match request {
             UserRequest::Count => Self::Count,
             UserRequest::List => Self::List,
+            UserRequest::Join { room } => Self::Join { room: room.clone() },
+            UserRequest::Leave { room } => Self::Leave { room: room.clone() },
             UserRequest::DisconnectOne {
                 connection,
                 code,
@@ -164,6 +249,12 @@ impl TryFrom<ControlAction> for UserRequest {
         Ok(match act {
             ControlAction::Count => Self::Count,
             ControlAction::List => Self::List,
+            ControlAction::Join { room } => Self::Join {
+                room: room_name(room)?,
+            },
+            ControlAction::Leave { room } => Self::Leave {
+                room: room_name(room)?,
+            },
             ControlAction::Disconnect { code, reason } => Self::Disconnect {
                 code: close_code(code)?,
                 reason,
@@ -178,6 +269,13 @@ impl TryFrom<ControlAction> for UserRequest {
                 reason,
             },
         })
+    }
+}
+
+fn room_name(room: String) -> Result<String, String> {
+    match RoomName::parse(room.as_str()) {
+        Some(_) => Ok(room),
+        None => Err("it names no room of 1 to 255 bytes".to_owned()),
     }
 }
 
@@ -201,7 +299,17 @@ mod tests {
             code: CloseCode::KICKED,
             reason: String::new(),
         };
-        for request in [UserRequest::Count, UserRequest::List, disconnect, one] {
+        let room = "r\"1".to_owned();
+        let join = UserRequest::Join { room: room.clone() };
+        let leave = UserRequest::Leave { room };
+        for request in [
+            UserRequest::Count,
+            UserRequest::List,
+            join,
+            leave,
+            disconnect,
+            one,
+        ] {
             let said = ControlText::Request {
                 id: 7,
                 from: "a-1".to_owned(),
@@ -219,13 +327,26 @@ mod tests {
                 (Ok(request), "u\"1")
             );
         }
-        let reply = serde_json::to_string(&ControlText::Reply {
+        let count = ControlText::reply(7, UserAnswer::Connections(2));
+        let question = ControlText::RoomRequest {
             id: 7,
-            connections: 2,
-            list: None,
-        })
-        .unwrap();
-        assert!(reply.starts_with(START), "{reply}");
+            from: "a-1".to_owned(),
+            room: "r".to_owned(),
+        };
+        let members = ControlText::RoomReply { id: 7, members: 2 };
+        for said in [count, question, members] {
+            let text = serde_json::to_string(&said).unwrap();
+            assert!(text.starts_with(START), "{text}");
+            assert_eq!(serde_json::from_str::<ControlText>(&text).unwrap(), said);
+        }
+    }
+
+    #[test]
+    fn nobody_joins_a_room_that_cannot_exist() {
+        for room in [String::new(), "x".repeat(256)] {
+            let act = ControlAction::Join { room };
+            assert!(UserRequest::try_from(act).is_err());
+        }
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! The nodes that hold a user or a room, according to Redis.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use dashmap::DashMap;
 use redis::Value;
@@ -17,6 +21,9 @@ const LEASE_KEPT: Duration = Duration::from_millis(1500);
 
 /// The most servers whose abilities are kept; beyond it all are forgotten.
 const ABILITIES_MAX: usize = 10_000;
+
+/// The most routes that are read in one pipeline.
+const ROUTES_BATCH: usize = 256;
 
 /// Reads routes and leases, and removes dead servers from routes.
 pub(super) struct Holders {
@@ -74,6 +81,70 @@ impl Holders {
         }
         self.prune(&route, dead).await;
         Ok(living)
+    }
+
+    /// Whether each of `users` is held by another server that is alive, in the same order.
+    pub(super) async fn hold_elsewhere(&self, users: &[&str]) -> Result<Vec<bool>, Unavailable> {
+        let mut held = Vec::with_capacity(users.len());
+        for batch in users.chunks(ROUTES_BATCH) {
+            held.extend(self.hold_batch_elsewhere(batch).await?);
+        }
+        Ok(held)
+    }
+
+    async fn hold_batch_elsewhere(&self, users: &[&str]) -> Result<Vec<bool>, Unavailable> {
+        self.metrics.redis.route_lookups.add(users.len() as u64);
+        let routes = users.iter().map(|user| RouteName::User(user));
+        let reads = routes.map(|name| question("SMEMBERS", self.keys.route(name)));
+        let answers = self.commands.run_all(reads.collect()).await?;
+        let routes = answers.into_iter().map(|answer| self.others(answer));
+        let routes: Vec<Vec<ServerId>> = routes.collect::<Result<_, _>>()?;
+        let servers: BTreeSet<ServerId> = routes.iter().flatten().cloned().collect();
+        let servers = Vec::from_iter(servers);
+        let leased = self.leased(&servers).await?;
+        let leased = servers.iter().zip(leased).filter(|(_, leased)| *leased);
+        let leased: HashSet<&ServerId> = leased.map(|(server, _)| server).collect();
+        let is_held = |route: &Vec<ServerId>| route.iter().any(|server| leased.contains(server));
+        let mut held: Vec<bool> = routes.iter().map(is_held).collect();
+        if self.keys.compat() == RedisCompat::WebsocketApp {
+            self.look_for_marks(users, &routes, &mut held).await?;
+        }
+        Ok(held)
+    }
+
+    /// Servers of `websocket-app` have no lease; each of their users has a mark. Looks for the marks of the users that are not
+    /// `held` otherwise.
+    async fn look_for_marks(
+        &self,
+        users: &[&str],
+        routes: &[Vec<ServerId>],
+        held: &mut [bool],
+    ) -> Result<(), Unavailable> {
+        let open = routes.iter().enumerate().filter(|(index, _)| !held[*index]);
+        let places =
+            open.flat_map(|(index, route)| route.iter().map(move |server| (index, server)));
+        let places: Vec<(usize, &ServerId)> = places.collect();
+        let mut marked = vec![false; places.len()];
+        self.ask(&mut marked, |place| {
+            let (user, server) = places[place];
+            question("EXISTS", self.keys.online(users[user], server))
+        })
+        .await?;
+        for ((user, _), marked) in places.iter().zip(marked) {
+            held[*user] |= marked;
+        }
+        Ok(())
+    }
+
+    /// The servers of a route, without this one.
+    fn others(&self, route: Value) -> Result<Vec<ServerId>, Unavailable> {
+        let servers: Vec<String> = redis::from_redis_value(route).map_err(|error| {
+            Unavailable::new(format!("Redis gave an unexpected answer: {error}"))
+        })?;
+        let others = servers
+            .into_iter()
+            .filter(|server| **server != **self.keys.own_id());
+        Ok(others.map(ServerId::from).collect())
     }
 
     /// Whether `server` is known to understand `ability`.

@@ -8,7 +8,7 @@ use signalbox_config::{RedisCompat, RedisConfig};
 pub(super) type ServerId = Arc<str>;
 
 /// The value of this server's lease: the number of its [`Ability`].
-pub(super) const LEASE_VALUE: &str = "4";
+pub(super) const LEASE_VALUE: &str = "5";
 
 /// The formats that a server understands on its channel, by the value of its lease; each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +21,8 @@ pub(super) enum Ability {
     Forwards,
     /// Messages of histories ([`super::kept`]): from 4 on.
     Histories,
+    /// Questions about the members of rooms, and changes of a user's rooms ([`super::control`]): from 5 on.
+    Memberships,
 }
 
 impl Ability {
@@ -31,7 +33,8 @@ impl Ability {
             0 | 1 => Self::Messages,
             2 => Self::Traces,
             3 => Self::Forwards,
-            _ => Self::Histories,
+            4 => Self::Histories,
+            _ => Self::Memberships,
         }
     }
 }
@@ -154,8 +157,9 @@ mod tests {
             ("1", Ability::Messages),
             ("2", Ability::Traces),
             ("3", Ability::Forwards),
-            (LEASE_VALUE, Ability::Histories),
-            ("17", Ability::Histories),
+            ("4", Ability::Histories),
+            (LEASE_VALUE, Ability::Memberships),
+            ("17", Ability::Memberships),
             ("", Ability::Messages),
             ("yes", Ability::Messages),
         ] {

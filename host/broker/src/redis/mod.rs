@@ -70,7 +70,7 @@ use self::{
     history::RedisHistories,
     holders::Holders,
     inbox::{Inbox, InboxParts},
-    keys::{KeyNames, RouteName, ServerId},
+    keys::{Ability, KeyNames, RouteName, ServerId},
     lookup::Lookup,
     outgoing::Outgoing,
     publish::{LineBefore, PublishedMessage},
@@ -80,7 +80,7 @@ use self::{
 };
 use super::{
     Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, NodeReport, Publication,
-    Retention, Target, UserAnswer, UserRequest,
+    Retention, RoomReport, Target, UserAnswer, UserRequest,
 };
 
 /// The share of the time for leaving in which this node's routes are removed. Routes that are left behind are found dead by
@@ -289,20 +289,54 @@ impl Broker for RedisBroker {
         request: &'a UserRequest,
     ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>> {
         async move {
+            let needed = control::needed_ability(request);
             let holders = self.holders.of(RouteName::User(user)).await?;
             let others = holders
                 .iter()
                 .filter(|(server, _)| server != self.keys.own_id());
             let ask = async |(server, is_node): &(ServerId, bool)| NodeReport {
                 node: server.to_string(),
-                told: if *is_node {
+                told: if !is_node {
+                    UserAnswer::CannotBeAsked
+                } else if needed.is_none_or(|ability| self.holders.can(server, ability)) {
                     self.control.ask(server, user, request).await
                 } else {
-                    UserAnswer::CannotBeAsked
+                    UserAnswer::Nothing
                 },
             };
             let mut reports = join_all(others.map(ask)).await;
             reports.retain(|report| !report.told.is_nobody());
+            Ok(reports)
+        }
+        .boxed()
+    }
+
+    fn connected_elsewhere<'a>(
+        &'a self,
+        users: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<bool>, BrokerError>> {
+        async move { Ok(self.holders.hold_elsewhere(users).await?) }.boxed()
+    }
+
+    fn count_members<'a>(
+        &'a self,
+        room: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<RoomReport>, BrokerError>> {
+        async move {
+            let holders = self.holders.of(RouteName::Room(room)).await?;
+            let others = holders
+                .iter()
+                .filter(|(server, _)| server != self.keys.own_id());
+            let ask = async |(server, _): &(ServerId, bool)| RoomReport {
+                node: server.to_string(),
+                members: if self.holders.can(server, Ability::Memberships) {
+                    self.control.count_members(server, room).await
+                } else {
+                    None
+                },
+            };
+            let mut reports = join_all(others.map(ask)).await;
+            reports.retain(|report| report.members != Some(0));
             Ok(reports)
         }
         .boxed()

@@ -437,7 +437,8 @@ impl RoomTable {
         Some((list.clone(), list.len() < entry.members.len()))
     }
 
-    fn len(&self, room: &str) -> usize {
+    /// The number of members of `room`.
+    pub(crate) fn len(&self, room: &str) -> usize {
         self.rooms.get(room).map_or(0, |entry| entry.members.len())
     }
 

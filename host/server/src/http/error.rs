@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use signalbox_protocol::{ErrorCode, outbound::ErrorPayload};
 
@@ -39,15 +39,16 @@ impl ApiError {
         }
     }
 
-    /// The task that handled the request panicked.
+    /// The path, or a list in the body, contains an invalid user ID.
     pub(super) fn invalid_user() -> Self {
         Self::new(
             StatusCode::BAD_REQUEST,
             "invalid_user",
-            "a user ID is 1 to 255 bytes of UTF-8, percent-encoded",
+            "a user ID is 1 to 255 bytes of UTF-8, percent-encoded in a path",
         )
     }
 
+    /// The task that handled the request panicked.
     pub(super) fn panicked() -> Self {
         let message = "the node failed at this call; its log says why";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
@@ -79,6 +80,17 @@ impl ApiError {
     /// The message, for people.
     pub(super) fn message(&self) -> &str {
         &self.message
+    }
+
+    /// The error as it is part of an answer.
+    fn payload(&self) -> ErrorPayload<'_> {
+        ErrorPayload {
+            id: None,
+            code: &self.code,
+            message: &self.message,
+            plugin: self.plugin.as_deref(),
+            retryable: self.retryable,
+        }
     }
 
     /// An error with one of the codes of the WebSocket protocol.
@@ -118,23 +130,26 @@ impl From<NotSent> for ApiError {
     }
 }
 
+/// Without its report.
+impl Serialize for ApiError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.payload().serialize(serializer)
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         #[derive(Serialize)]
         struct Body<'a> {
-            error: ErrorPayload<'a>,
+            error: &'a ApiError,
             #[serde(skip_serializing_if = "Option::is_none")]
-            report: Option<Box<Value>>,
+            report: Option<&'a Value>,
         }
-        let error = ErrorPayload {
-            id: None,
-            code: &self.code,
-            message: &self.message,
-            plugin: self.plugin.as_deref(),
-            retryable: self.retryable,
+        let body = Body {
+            error: &self,
+            report: self.report.as_deref(),
         };
-        let report = self.report;
-        let mut response = json(self.status, &Body { error, report });
+        let mut response = json(self.status, &body);
         if self.status == StatusCode::UNAUTHORIZED {
             let bearer = HeaderValue::from_static("Bearer");
             response
@@ -155,6 +170,10 @@ impl IntoResponse for ApiError {
 /// A response in JSON.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     // Strings, numbers and lists of them under string keys always serialize.
-    let body = serde_json::to_string(body).unwrap_or_default();
+    json_text(status, serde_json::to_string(body).unwrap_or_default())
+}
+
+/// A response whose body is JSON text already.
+pub(super) fn json_text(status: StatusCode, body: String) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }

@@ -9,6 +9,8 @@ mod demo;
 mod error;
 mod front;
 mod handshake;
+mod openapi;
+mod query;
 mod throttle;
 mod upgrade;
 mod upgrade_refusal;

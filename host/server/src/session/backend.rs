@@ -1,13 +1,15 @@
-//! Messages from backends, which have no connection.
+//! Messages from backends, which have no connection, and what backends may read of rooms.
 
 use std::time::SystemTime;
 
 use signalbox_pipeline::{self as pipeline, Message, Outcome};
-use signalbox_protocol::{Destination, EventType, outbound::AckStatus};
+use signalbox_protocol::{
+    Destination, EventType, HistoryExcerpt, HistoryRequest, Position, outbound::AckStatus,
+};
 use signalbox_telemetry::trace::Trace;
 
 pub use super::outcome::NotSent;
-use super::{Services, actions::Actor};
+use super::{Services, actions::Actor, rooms};
 
 /// A message from a backend that respects the limits of the WebSocket protocol.
 #[derive(Debug)]
@@ -57,4 +59,27 @@ pub async fn post(services: &Services, id: &str, posted: Posted<'_>) -> Result<A
     let result = actor.conclude(outcome, Some(id)).await;
     actor.record(result.as_ref().copied());
     result
+}
+
+/// Reads messages of the history of `room`, as many as the limits for clients allow.
+///
+/// # Errors
+/// Returns [`NotSent`] if the room has no history, or if it cannot be read.
+pub async fn read_history(
+    services: &Services,
+    room: &str,
+    request: HistoryRequest,
+) -> Result<HistoryExcerpt, NotSent> {
+    rooms::read_back(services, room, request).await
+}
+
+/// The position of the history of `room`; `None` if the room has none.
+///
+/// # Errors
+/// Returns [`NotSent`] if it cannot be read.
+pub async fn history_position(
+    services: &Services,
+    room: &str,
+) -> Result<Option<Position>, NotSent> {
+    rooms::position(services, room).await
 }

@@ -7,10 +7,12 @@ use signalbox_broker::Retention;
 use signalbox_config::{HistoryRule, JoinRule};
 use signalbox_pipeline as pipeline;
 use signalbox_protocol::{
-    CatchUp, ClientInfo, ErrorCode, HistoryExcerpt, HistoryRequest, RoomName, RoomPosition,
-    outbound,
+    CatchUp, ClientInfo, ErrorCode, HistoryExcerpt, HistoryRequest, Position, RoomName,
+    RoomPosition, outbound,
 };
-use signalbox_router::{Connection, HistoryJoin, JoinedHistory, ReplayLimits};
+use signalbox_router::{
+    Connection, HistoryJoin, JoinedHistory, ReplayLimits, RoomAction, RoomChangeResult,
+};
 use tracing::debug;
 
 use super::{Services, outcome::NotSent};
@@ -121,7 +123,7 @@ pub(super) async fn join(
     }
 }
 
-/// Makes the connection a member of `room` because a plugin or a token says so. It gets live messages only.
+/// Makes the connection a member of `room` because a plugin or a backend says so. It gets live messages only.
 pub(super) async fn add(services: &Services, connection: &Arc<Connection>, room: &str) {
     match join(services, connection, room, None).await {
         Ok(Some(joined)) => joined.go_live(services, connection).await,
@@ -155,12 +157,50 @@ pub(super) async fn join_claimed(services: &Services, connection: &Arc<Connectio
     }
 }
 
-/// Ends the membership of the connection in `room`.
-pub(super) fn leave(services: &Services, connection: &Arc<Connection>, room: &str) {
-    if services.router.leave(connection, room) && connection.v1() {
+/// Ends the membership of the connection in `room`. Returns `false` if it was not a member.
+pub(super) fn leave(services: &Services, connection: &Arc<Connection>, room: &str) -> bool {
+    let left = services.router.leave(connection, room);
+    if left && connection.v1() {
         let table = services.router.table();
         table.push(connection, outbound::left(room));
     }
+    left
+}
+
+/// Carries out the changes of the connection's rooms that backends want. Neither rules nor plugins decide about them.
+pub(super) async fn carry_out_changes(services: &Services, connection: &Arc<Connection>) {
+    for change in connection.take_room_changes() {
+        let result = match change.action() {
+            RoomAction::Join => {
+                add(services, connection, change.room()).await;
+                if connection.is_member(change.room()) {
+                    RoomChangeResult::Done
+                } else {
+                    RoomChangeResult::Failed
+                }
+            }
+            RoomAction::Leave => {
+                if leave(services, connection, change.room()) {
+                    RoomChangeResult::Done
+                } else {
+                    RoomChangeResult::Unneeded
+                }
+            }
+        };
+        change.finish(result);
+    }
+}
+
+/// The position of the history of `room`; `None` if the room has none.
+///
+/// # Errors
+/// Returns [`NotSent`] if it cannot be read.
+pub(super) async fn position(services: &Services, room: &str) -> Result<Option<Position>, NotSent> {
+    let Some(retention) = retention(services, room) else {
+        return Ok(None);
+    };
+    let position = services.router.history_position(room, retention).await;
+    position.map(Some).map_err(|error| unreadable(&error))
 }
 
 /// Reads messages of the history of `room`.

@@ -16,6 +16,8 @@ use super::{
     Incoming, LiveConfig, Session, SessionEnd, Socket, SocketError, closed_by_server, dispatch,
     heartbeat::{Beat, was_stopped},
     rate::RateDecision,
+    rooms,
+    transport::Transport,
 };
 
 /// Frames that are handled before pending output is written, so that a client that sends without pause still gets its
@@ -27,6 +29,8 @@ enum Event {
     Close(CloseRequest),
     Lost(String),
     Timer,
+    /// Others want changes of the connection's rooms.
+    RoomChanges,
 }
 
 impl<S: Socket> Session<S> {
@@ -60,6 +64,7 @@ impl<S: Socket> Session<S> {
                     self.due = self.next_deadline();
                     timer.as_mut().reset(self.due);
                 }
+                Event::RoomChanges => self.change_rooms().await,
             }
         }
     }
@@ -91,6 +96,10 @@ impl<S: Socket> Session<S> {
         }
         if timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Event::Timer);
+        }
+        // After all else, so that nobody who keeps asking for changes can delay it.
+        if self.connection.has_room_changes() {
+            return Poll::Ready(Event::RoomChanges);
         }
         if read_first {
             Poll::Pending
@@ -221,23 +230,20 @@ impl<S: Socket> Session<S> {
     async fn dispatch(&mut self, text: &str, live: &LiveConfig) {
         let (services, connection) = (&*self.services, &self.connection);
         // Pinned in place: it is large, and would otherwise be moved for every message.
-        let mut handled = pin!(dispatch::frame(
+        let handled = pin!(dispatch::frame(
             services,
             connection,
             text,
             self.read_at,
             live
         ));
-        let wire = &mut self.wire;
-        poll_fn(|cx| {
-            if handled.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            // Writing continues meanwhile. An error or a close request comes up again at the next event.
-            let _ = wire.poll_write(cx);
-            Poll::Pending
-        })
-        .await;
+        write_until(handled, &mut self.wire).await;
+    }
+
+    async fn change_rooms(&mut self) {
+        // On the heap, because otherwise every idle connection would keep the memory for it.
+        let changed = rooms::carry_out_changes(&self.services, &self.connection);
+        write_until(Box::pin(changed).as_mut(), &mut self.wire).await;
     }
 
     /// Notes a sign of life from the client.
@@ -296,6 +302,20 @@ impl<S: Socket> Session<S> {
         }
         None
     }
+}
+
+/// Waits for `done`, and writes meanwhile. An error or a close request comes up again at the next event.
+fn write_until<S: Socket>(
+    mut done: Pin<&mut impl Future<Output = ()>>,
+    wire: &mut Transport<S>,
+) -> impl Future<Output = ()> {
+    poll_fn(move |cx| {
+        if done.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let _ = wire.poll_write(cx);
+        Poll::Pending
+    })
 }
 
 fn len(message: &Incoming) -> usize {

@@ -232,6 +232,80 @@ async fn a_node_lists_connections_and_closes_one_for_another(make: impl AsyncFn(
     assert_eq!(nodes[1].asked().last(), Some(&("u".to_owned(), one)));
 }
 
+async fn a_node_changes_the_rooms_of_a_user_for_another(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(3).await;
+    let room = "r\"{}:\n\0ä".to_owned();
+    let join = UserRequest::Join { room: room.clone() };
+    assert_eq!(nodes[0].ask("u", &join).await, []);
+    nodes[1].connect("u").await;
+    let changed = UserAnswer::RoomChanged {
+        connections: 2,
+        failed: 1,
+    };
+    for request in [join, UserRequest::Leave { room }] {
+        assert_eq!(
+            nodes[0].ask("u", &request).await,
+            std::slice::from_ref(&changed)
+        );
+        assert_eq!(nodes[1].asked().last(), Some(&("u".to_owned(), request)));
+    }
+    assert_eq!(nodes[2].asked(), [], "it holds nobody");
+}
+
+async fn the_users_that_other_nodes_hold_are_known(make: impl AsyncFn(usize) -> Cluster) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(3).await;
+    let strange = "u\"{}:\n\0ä";
+    nodes[0].connect("here").await;
+    nodes[1].connect("there").await;
+    nodes[2].connect(strange).await;
+    for node in &nodes {
+        node.connect("everywhere").await;
+    }
+    nodes[1].connect("gone").await;
+    nodes[1].disconnect("gone").await;
+    let asked = [
+        "there",
+        "nobody",
+        "here",
+        strange,
+        "everywhere",
+        "gone",
+        "there",
+    ];
+    let online = nodes[0].broker.connected_elsewhere(&asked).await.unwrap();
+    assert_eq!(online, [true, false, false, true, true, false, true]);
+    assert_eq!(nodes[0].broker.connected_elsewhere(&[]).await, Ok(vec![]));
+    let many: Vec<String> = (0..1_000).map(|n| format!("u{n}")).collect();
+    nodes[1].connect("u7").await;
+    nodes[2].connect("u999").await;
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let online = nodes[0].broker.connected_elsewhere(&many).await.unwrap();
+    let online: Vec<usize> = (0..1_000).filter(|n| online[*n]).collect();
+    assert_eq!(online, [7, 999]);
+}
+
+async fn the_other_nodes_with_members_of_a_room_report_their_number(
+    make: impl AsyncFn(usize) -> Cluster,
+) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(3).await;
+    let strange = "r\"{}:\n\0ä";
+    assert_eq!(nodes[0].members("r").await, []);
+    for room in ["r", strange] {
+        nodes[0].join(room).await;
+        nodes[1].join(room).await;
+        assert_eq!(nodes[0].members(room).await, [Some(3)]);
+        assert_eq!(nodes[2].members(room).await, [Some(3), Some(3)]);
+    }
+    nodes[1].leave("r").await;
+    assert_eq!(nodes[0].members("r").await, []);
+}
+
 async fn every_node_knows_which_there_are(make: impl AsyncFn(usize) -> Cluster) {
     let Cluster {
         nodes, _backend, ..
@@ -367,6 +441,9 @@ macro_rules! passes_the_contract {
             a_node_that_leaves_loses_nothing_that_was_published
             the_other_nodes_that_hold_a_user_are_asked_and_answer
             a_node_lists_connections_and_closes_one_for_another
+            a_node_changes_the_rooms_of_a_user_for_another
+            the_users_that_other_nodes_hold_are_known
+            the_other_nodes_with_members_of_a_room_report_their_number
             every_node_knows_which_there_are
             a_node_that_left_is_neither_reached_nor_well
             strange_names_are_only_names

@@ -11,16 +11,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::{FutureExt as _, future::join};
+use futures_util::{
+    FutureExt as _,
+    future::{self, join},
+};
 use signalbox::{
     broker::{
         Appended, Broker, ConnectionReport, HistoryPage, HistoryQuery, LocalNode, MemoryBroker,
-        MemoryHub, NodeReport, RedisBroker, Retention, Target, UserAnswer, UserRequest,
+        MemoryHub, NodeReport, PendingAnswer, RedisBroker, Retention, RoomReport, Target,
+        UserAnswer, UserRequest,
     },
     metrics::Metrics,
     protocol::{Frame, Position, outbound::Delivery},
     trace::Tracer,
 };
+
+use tokio::task::yield_now;
 
 use crate::redis::{self, Cluster as RedisCluster, Server, until};
 
@@ -97,14 +103,36 @@ impl LocalNode for Recorder {
         self.checks.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn carry_out(&self, user: &str, request: &UserRequest) -> usize {
+    fn carry_out(&self, user: &str, request: &UserRequest) -> PendingAnswer {
         let asked = (user.to_owned(), request.clone());
         self.asked.lock().unwrap().push(asked);
         // Every connected user has two connections.
-        if self.holds_user(user) { 2 } else { 0 }
+        let connections = if self.holds_user(user) { 2 } else { 0 };
+        match request {
+            UserRequest::List => future::ready(UserAnswer::Listed(self.list(user))).left_future(),
+            UserRequest::Join { .. } | UserRequest::Leave { .. } => {
+                let answer = UserAnswer::RoomChanged {
+                    connections,
+                    failed: connections / 2,
+                };
+                let later = async move {
+                    yield_now().await;
+                    answer
+                };
+                later.boxed().right_future()
+            }
+            _ => future::ready(UserAnswer::Connections(connections)).left_future(),
+        }
     }
 
-    fn list(&self, user: &str) -> Vec<ConnectionReport> {
+    /// Every room with members has three of them.
+    fn count_members(&self, room: &str) -> usize {
+        if self.holds_room(room) { 3 } else { 0 }
+    }
+}
+
+impl Recorder {
+    pub(super) fn list(&self, user: &str) -> Vec<ConnectionReport> {
         let report = |number: u64| ConnectionReport {
             id: format!("c-{number}"),
             address: "[::1]:1".to_owned(),
@@ -206,6 +234,23 @@ impl Node {
             .into_iter()
             .map(|NodeReport { told, .. }| told)
             .collect()
+    }
+
+    /// The numbers of members that other nodes report.
+    pub(super) async fn members(&self, room: &str) -> Vec<Option<usize>> {
+        let reports = self.broker.count_members(room).await.unwrap();
+        let nodes: HashSet<&String> = reports.iter().map(|report| &report.node).collect();
+        assert_eq!(nodes.len(), reports.len(), "each node answers once");
+        reports
+            .into_iter()
+            .map(|RoomReport { members, .. }| members)
+            .collect()
+    }
+
+    pub(super) async fn leave(&self, room: &str) {
+        self.recorder.rooms.lock().unwrap().remove(room);
+        self.broker.room_changed(room);
+        self.broker.room_settled(room).await;
     }
 
     pub(super) fn asked(&self) -> Vec<(String, UserRequest)> {

@@ -164,14 +164,13 @@ fn on_this_node(state: &AppState, limit: usize) -> (usize, Vec<Entry>) {
 
 async fn of_user(state: &AppState, user: &str) -> Result<(Vec<Entry>, Vec<String>), ApiError> {
     let services = &state.services;
-    let elsewhere = services.router.broker().ask_about(user, &UserRequest::List);
-    let elsewhere = elsewhere
-        .await
+    let asked = services.router.ask_about(user, &UserRequest::List).await;
+    let elsewhere = asked
+        .elsewhere
         .map_err(|error| ApiError::of(ErrorCode::Unavailable, error.to_string()))?;
-    let here = services.router.list(user);
     let own = NodeReport {
         node: services.ids.node().to_owned(),
-        told: UserAnswer::Listed(here),
+        told: asked.here,
     };
     let (mut connections, mut unanswered) = (Vec::new(), Vec::new());
     for NodeReport { node, told } in std::iter::once(own).chain(elsewhere) {
@@ -183,9 +182,10 @@ async fn of_user(state: &AppState, user: &str) -> Result<(Vec<Entry>, Vec<String
                 connections.extend(entries);
             }
             // A node that reports a number instead of a list does not know this request.
-            UserAnswer::Connections(_) | UserAnswer::Nothing | UserAnswer::CannotBeAsked => {
-                unanswered.push(node)
-            }
+            UserAnswer::Connections(_)
+            | UserAnswer::RoomChanged { .. }
+            | UserAnswer::Nothing
+            | UserAnswer::CannotBeAsked => unanswered.push(node),
         }
     }
     Ok((connections, unanswered))

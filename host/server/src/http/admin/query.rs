@@ -1,15 +1,13 @@
 //! Parses the path and query of a call strictly.
 
 use axum::{
-    extract::{FromRequestParts, Path, Query},
+    extract::{FromRequestParts, Path},
     http::{StatusCode, request::Parts},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 
 use crate::http::error::ApiError;
-
-/// The query. Unknown parameters are errors, so that an operator who misspells `force` notices.
-pub(super) struct StrictQuery<T>(pub(super) T);
+pub(super) use crate::http::query::StrictQuery;
 
 /// The query of a call that takes none.
 #[derive(Debug, Deserialize)]
@@ -29,23 +27,6 @@ pub(super) enum ChangeScope {
 
 /// The variable part of the path.
 pub(super) struct PluginName(pub(super) String);
-
-impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for StrictQuery<T> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let query = Query::try_from_uri(&parts.uri);
-        query.map(|Query(query)| Self(query)).map_err(|error| {
-            let reason = error.body_text();
-            // axum begins all its messages with this.
-            let reason = reason.trim_start_matches("Failed to deserialize query string: ");
-            // serde's term for a value of an enum.
-            let reason = reason.replace("unknown variant", "unknown value");
-            let message = format!("the query is wrong: {reason}");
-            ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", message)
-        })
-    }
-}
 
 impl<S: Send + Sync> FromRequestParts<S> for PluginName {
     type Rejection = ApiError;

@@ -1,5 +1,7 @@
 //! The body of a request: one JSON object, whose fields are taken out one by one.
 
+use std::collections::HashSet;
+
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -12,6 +14,20 @@ const SHOWN_CHARS_MAX: usize = 40;
 
 /// The fault of a body: an error code of the WebSocket protocol, and a text for people.
 pub(super) type BodyError = (ErrorCode, String);
+
+/// A list of names, each of which it contains once.
+#[derive(Debug)]
+pub(super) struct NameList {
+    /// The names, in the order in which they first occur.
+    pub(super) names: Vec<String>,
+    /// Its length as JSON, in bytes.
+    pub(super) bytes: usize,
+}
+
+/// The fault of a body without the field `name`.
+pub(super) fn missing(name: &str) -> BodyError {
+    (ErrorCode::InvalidFrame, format!("`{name}` is missing"))
+}
 
 fn wrong<T>(message: String) -> Result<T, BodyError> {
     Err((ErrorCode::InvalidFrame, message))
@@ -66,10 +82,20 @@ impl<'a> Object<'a> {
     /// # Errors
     /// Returns the fault if the body is not UTF-8, breaks the [rules for JSON](json::check), or is not an object.
     pub(super) fn parse(body: &'a [u8]) -> Result<Self, BodyError> {
+        if let Ok(text) = std::str::from_utf8(body) {
+            json::check_rules(text).map_err(|fault| (fault.code(), fault.to_string()))?;
+        }
+        Self::parse_unchecked(body)
+    }
+
+    /// Parses `body`, whose fields may break the [rules for JSON](json::check): the caller must check them.
+    ///
+    /// # Errors
+    /// Returns the fault if the body is not UTF-8, or is not an object.
+    pub(super) fn parse_unchecked(body: &'a [u8]) -> Result<Self, BodyError> {
         let Ok(text) = std::str::from_utf8(body) else {
             return wrong("the body is not UTF-8".to_owned());
         };
-        json::check_rules(text).map_err(|fault| (fault.code(), fault.to_string()))?;
         let BodyFields(fields) = match serde_json::from_str(text) {
             Ok(fields) => fields,
             Err(error) if error.is_data() => {
@@ -113,6 +139,34 @@ impl<'a> Object<'a> {
     /// Takes a whole number.
     pub(super) fn number(&mut self, name: &str) -> Result<Option<u64>, BodyError> {
         self.parsed(&[name], "a whole number")
+    }
+
+    /// Takes a list of 1 to `most` strings.
+    pub(super) fn names(&mut self, name: &str, most: usize) -> Result<Option<NameList>, BodyError> {
+        let Some(value) = self.take(&[name])? else {
+            return Ok(None);
+        };
+        let parsed: Result<Vec<String>, _> = serde_json::from_str(value.get());
+        let mut names = match parsed {
+            Ok(names) if (1..=most).contains(&names.len()) => names,
+            _ => return wrong(format!("`{name}` must be a list of 1 to {most} strings")),
+        };
+        let mut seen = HashSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+        let bytes = value.get().len();
+        Ok(Some(NameList { names, bytes }))
+    }
+
+    /// Takes a list of 1 to `most` values, which must be there, as JSON texts.
+    pub(super) fn list(&mut self, name: &str, most: usize) -> Result<Vec<&'a str>, BodyError> {
+        let value = self.take(&[name])?.ok_or_else(|| missing(name))?;
+        let parsed: Result<Vec<&RawValue>, _> = serde_json::from_str(value.get());
+        match parsed {
+            Ok(values) if (1..=most).contains(&values.len()) => {
+                Ok(values.into_iter().map(RawValue::get).collect())
+            }
+            _ => wrong(format!("`{name}` must be a list of 1 to {most} objects")),
+        }
     }
 
     fn parsed<T: Deserialize<'a>>(

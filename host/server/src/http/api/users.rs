@@ -8,14 +8,15 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
-use signalbox_protocol::{CloseCode, ErrorCode, UserId};
-use signalbox_router::{NodeReport, UserAnswer, UserOutcome, UserRequest};
+use signalbox_protocol::{CloseCode, UserId};
+use signalbox_router::{UserOutcome, UserRequest};
 use tracing::info;
 
 use super::{
-    KeyNumber,
+    BodyLimit, KeyNumber,
     object::{self, BodyError, Object},
-    read,
+    outcome::{AnswerSum, Confirmed},
+    read, unavailable,
 };
 use crate::http::{
     AppState,
@@ -39,7 +40,7 @@ struct Found {
     unanswered: Vec<String>,
 }
 
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Serialize)]
 struct Disconnected {
     connections: usize,
     /// Servers of `websocket-app` that hold connections of the user and cannot be asked to close them.
@@ -73,13 +74,20 @@ pub(super) async fn find(
     State(state): State<AppState>,
     path: UserPath,
 ) -> Result<Response, ApiError> {
-    let user = parse_user(path)?;
-    let asked = state
-        .services
-        .router
-        .ask_about(&user, &UserRequest::Count)
-        .await;
-    let found = found(asked, state.services.ids.node())?;
+    find_user(&state, &parse_user(path)?).await
+}
+
+/// `GET /api/users/online`: the user with this ID, because `POST` of the same path is another call.
+pub(super) async fn find_one_called_online(
+    State(state): State<AppState>,
+) -> Result<Response, ApiError> {
+    find_user(&state, "online").await
+}
+
+async fn find_user(state: &AppState, user: &str) -> Result<Response, ApiError> {
+    let services = &state.services;
+    let asked = services.router.ask_about(user, &UserRequest::Count).await;
+    let found = found(asked, services.ids.node())?;
     Ok(json(StatusCode::OK, &found))
 }
 
@@ -92,11 +100,11 @@ pub(super) async fn disconnect(
     body: Body,
 ) -> Result<Response, ApiError> {
     let user = parse_user(path)?;
-    let body = read(&state, body).await?;
+    let body = read(&state, body, BodyLimit::Plain).await?;
     object::check_content(&headers)?;
     let request = request(&body)?;
     let asked = state.services.router.ask_about(&user, &request).await;
-    let disconnected = disconnected(asked);
+    let disconnected = Confirmed::of(asked, "were closed");
     if let UserRequest::Disconnect { code, .. } = &request {
         let code = code.number();
         match &disconnected {
@@ -113,7 +121,16 @@ pub(super) async fn disconnect(
             ),
         }
     }
-    Ok(json(StatusCode::OK, &disconnected?))
+    let Confirmed {
+        connections,
+        unanswered,
+        ..
+    } = disconnected?;
+    let disconnected = Disconnected {
+        connections,
+        unanswered,
+    };
+    Ok(json(StatusCode::OK, &disconnected))
 }
 
 fn parse_user(path: UserPath) -> Result<UserId<'static>, ApiError> {
@@ -149,11 +166,13 @@ fn request(body: &[u8]) -> Result<UserRequest, ApiError> {
 }
 
 fn found(asked: UserOutcome, own_node: &str) -> Result<Found, ApiError> {
-    let reports = asked
-        .elsewhere
-        .map_err(|error| ApiError::of(ErrorCode::Unavailable, error.to_string()))?;
-    let (elsewhere, unanswered) = sum(&reports);
-    let own = (asked.here > 0).then(|| own_node.to_owned());
+    let reports = asked.elsewhere.map_err(unavailable)?;
+    let AnswerSum {
+        connections,
+        unanswered,
+        ..
+    } = AnswerSum::of(&asked.here, &reports);
+    let own = (!asked.here.is_nobody()).then(|| own_node.to_owned());
     let nodes: Vec<String> = own
         .into_iter()
         .chain(reports.into_iter().map(|report| report.node))
@@ -161,51 +180,15 @@ fn found(asked: UserOutcome, own_node: &str) -> Result<Found, ApiError> {
     Ok(Found {
         online: !nodes.is_empty(),
         nodes,
-        connections: asked.here + elsewhere,
-        unanswered,
-    })
-}
-
-fn disconnected(asked: UserOutcome) -> Result<Disconnected, ApiError> {
-    let here = asked.here;
-    let incomplete = |connections: usize, why: &str| {
-        let message = format!("{connections} connections were closed, and {why}; try again");
-        ApiError::of(ErrorCode::Unavailable, message)
-    };
-    let reports = asked
-        .elsewhere
-        .map_err(|error| incomplete(here, &error.to_string()))?;
-    let (elsewhere, unanswered) = sum(&reports);
-    let connections = here + elsewhere;
-    if let Some(report) = reports
-        .iter()
-        .find(|report| report.told == UserAnswer::Nothing)
-    {
-        let why = format!("node {} did not answer in time", report.node);
-        return Err(incomplete(connections, &why));
-    }
-    Ok(Disconnected {
         connections,
         unanswered,
     })
 }
 
-/// Returns the number of connections, and the nodes that did not answer.
-fn sum(reports: &[NodeReport]) -> (usize, Vec<String>) {
-    let mut unanswered = Vec::new();
-    let mut connections = 0;
-    for report in reports {
-        match &report.told {
-            UserAnswer::Connections(count) => connections += count,
-            UserAnswer::Listed(list) => connections += list.len(),
-            UserAnswer::Nothing | UserAnswer::CannotBeAsked => unanswered.push(report.node.clone()),
-        }
-    }
-    (connections, unanswered)
-}
-
 #[cfg(test)]
 mod tests {
+    use signalbox_router::{NodeReport, UserAnswer};
+
     use super::*;
 
     fn user_outcome(here: usize, told: &[UserAnswer]) -> UserOutcome {
@@ -214,7 +197,7 @@ mod tests {
             told: told.clone(),
         });
         UserOutcome {
-            here,
+            here: UserAnswer::Connections(here),
             elsewhere: Ok(reports.collect()),
         }
     }
@@ -257,20 +240,5 @@ mod tests {
             (silent.online, silent.unanswered),
             (true, vec!["n0".to_owned()])
         );
-    }
-
-    #[test]
-    fn a_disconnection_that_a_node_does_not_confirm_is_an_error_to_try_again() {
-        let done = disconnected(user_outcome(1, &[UserAnswer::Connections(2)])).unwrap();
-        assert_eq!((done.connections, done.unanswered.len()), (3, 0));
-        assert!(
-            disconnected(user_outcome(
-                1,
-                &[UserAnswer::Connections(2), UserAnswer::Nothing]
-            ))
-            .is_err()
-        );
-        let foreign = disconnected(user_outcome(0, &[UserAnswer::CannotBeAsked])).unwrap();
-        assert_eq!(foreign.unanswered, ["n0"]);
     }
 }
