@@ -18,7 +18,7 @@ const SEND_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a member stays connected: from the first on, up to the sum of both.
 const STAY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
 
-/// Pause before the next attempt to connect.
+/// Pause before the next attempt to connect or to join.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// A member. Ends with its task.
@@ -30,6 +30,8 @@ pub(super) struct Member {
     place: Option<(String, u64)>,
     /// Whether the room was joined on this connection.
     is_joined: bool,
+    /// When to send the next `join`, if one is due.
+    join_at: Option<Instant>,
     sent: u64,
     /// The message whose answer is awaited.
     open: Option<String>,
@@ -45,6 +47,7 @@ impl Member {
             room,
             place: None,
             is_joined: false,
+            join_at: None,
             sent: 0,
             open: None,
             send_at: Instant::now(),
@@ -73,25 +76,28 @@ impl Member {
                 .1
                 .mul_f64(f64::from(self.random()) / f64::from(u32::MAX));
         let leave_at = Instant::now() + stay;
-        self.join(&mut client)?;
+        self.join_at = Some(Instant::now());
         loop {
+            let join_at = self.join_at.unwrap_or(leave_at);
             let may_leave = !self.world.is_silent.load(Ordering::Relaxed);
             tokio::select! {
                 frames = client.read() => {
                     for frame in frames? {
                         match frame {
-                            Incoming::Text(text) => self.take(&serde_json::from_slice(&text)?, &mut client)?,
+                            Incoming::Text(text) => self.take(&serde_json::from_slice(&text)?)?,
                             Incoming::Close => return Ok(()),
                         }
                     }
                 }
+                () = sleep_until(join_at), if self.join_at.is_some() => self.join(&mut client)?,
                 () = sleep_until(self.send_at) => self.send(&mut client)?,
                 () = sleep_until(leave_at), if may_leave => return Ok(()),
             }
         }
     }
 
-    fn join(&self, client: &mut Client) -> anyhow::Result<()> {
+    fn join(&mut self, client: &mut Client) -> anyhow::Result<()> {
+        self.join_at = None;
         let payload = match &self.place {
             Some((epoch, offset)) => json!({"since": {"epoch": epoch, "offset": offset}}),
             None => json!({}),
@@ -114,7 +120,7 @@ impl Member {
         client.send(Opcode::Text, message.to_string().as_bytes())
     }
 
-    fn take(&mut self, frame: &Value, client: &mut Client) -> anyhow::Result<()> {
+    fn take(&mut self, frame: &Value) -> anyhow::Result<()> {
         let payload = &frame["payload"];
         match frame["type"].as_str() {
             Some("ack") if payload["id"] == "join" => self.joined(&payload["room"]),
@@ -123,7 +129,7 @@ impl Member {
                     self.world.truth.fault(format!("a join got {frame}"));
                 }
                 // Redis is away.
-                self.join(client)?;
+                self.join_at = Some(Instant::now() + RETRY_PAUSE);
             }
             Some("ack" | "error") if payload["id"] == "say" => {
                 let is_acked = matches!(payload["status"].as_str(), Some("delivered" | "kept"));
