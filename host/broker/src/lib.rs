@@ -11,6 +11,7 @@ mod history;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+mod revocations;
 mod users;
 
 use std::{sync::Arc, time::Duration};
@@ -20,6 +21,9 @@ pub use history::{Appended, HistoryPage, HistoryQuery, KeptMessage, Retention};
 pub use memory::{MemoryBroker, MemoryHub};
 #[cfg(feature = "redis")]
 pub use redis::RedisBroker;
+pub use revocations::{
+    Denial, REVOCATIONS_MAX, Revocation, RevocationSet, RevokeError, Revoked, TokenMark,
+};
 use signalbox_protocol::{Epoch, Frame, Position};
 use signalbox_telemetry::trace::Trace;
 pub use users::{ConnectionReport, LISTED_MAX, NodeReport, UserAnswer, UserRequest};
@@ -62,6 +66,9 @@ pub trait LocalNode: Send + Sync {
 
     /// The connections of `user`, at most [`LISTED_MAX`] of them, for [`UserRequest::List`].
     fn list(&self, user: &str) -> Vec<ConnectionReport>;
+
+    /// Closes the connections that `revoked` is about. Never blocks.
+    fn enforce(&self, revoked: &Revoked);
 }
 
 /// The number of nodes that a frame was published to: at once, or once it has been sent.
@@ -146,6 +153,17 @@ pub trait Broker: Send + Sync {
         user: &'a str,
         request: &'a UserRequest,
     ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>>;
+
+    /// Makes `revocation`, and has it [enforced](LocalNode::enforce) by every node, including this one: within a second
+    /// if the node is connected, and otherwise once it is again. Nodes that start later know it too, unless the broker
+    /// itself has ended meanwhile. Making it again is harmless.
+    ///
+    /// # Errors
+    /// [`RevokeError`] if it was not made, or if it is unknown, within the command timeout, whether all nodes know it.
+    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<(), RevokeError>>;
+
+    /// The revocations that this node knows.
+    fn revocations(&self) -> &RevocationSet;
 
     /// The connections of `user` on this node changed. The broker asks [`LocalNode::holds_user`] when it writes, so calls may
     /// come late, twice, or in any order.

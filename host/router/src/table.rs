@@ -9,7 +9,9 @@ use std::{
 };
 
 use dashmap::DashMap;
-use signalbox_broker::{ConnectionReport, HistoryPage, LISTED_MAX, LocalNode, Target, UserRequest};
+use signalbox_broker::{
+    ConnectionReport, HistoryPage, LISTED_MAX, LocalNode, Revoked, Target, UserRequest,
+};
 use signalbox_protocol::{Frame, Position};
 use signalbox_telemetry::metrics::{DropReason, Metrics};
 
@@ -28,7 +30,7 @@ pub struct LocalTable {
     pub(super) rooms: RoomTable,
     /// Rooms that must be compared with their histories.
     pub(super) repairs: RepairQueue,
-    all: DashMap<u64, Arc<Connection>>,
+    pub(super) all: DashMap<u64, Arc<Connection>>,
     /// Connections, and upgrades in progress.
     pub(super) slots: AtomicUsize,
     outbox_bytes_max: AtomicUsize,
@@ -293,6 +295,10 @@ impl LocalNode for LocalTable {
             .take(LISTED_MAX)
             .map(|connection| connection.report())
             .collect()
+    }
+
+    fn enforce(&self, revoked: &Revoked) {
+        self.close_revoked(revoked);
     }
 }
 

@@ -54,7 +54,14 @@ impl Default for ByEventType {
             known: Named::default(),
             other: Counter::default(),
         };
-        types.know(["latency_report", "heartbeat", "join", "leave"]);
+        types.know([
+            "latency_report",
+            "heartbeat",
+            "join",
+            "leave",
+            "history",
+            "token",
+        ]);
         types
     }
 }
@@ -208,7 +215,7 @@ mod tests {
         types.know([OTHER, "again", "again"]);
         let rows = types.rows();
         let counted: Vec<_> = rows.iter().filter(|(_, count)| *count > 0).collect();
-        assert_eq!(rows.len(), 7);
+        assert_eq!(rows.len(), 9);
         assert_eq!(
             counted,
             [

@@ -15,7 +15,7 @@ use futures_util::{FutureExt as _, future::join};
 use signalbox::{
     broker::{
         Appended, Broker, ConnectionReport, HistoryPage, HistoryQuery, LocalNode, MemoryBroker,
-        MemoryHub, NodeReport, RedisBroker, Retention, Target, UserAnswer, UserRequest,
+        MemoryHub, NodeReport, RedisBroker, Retention, Revoked, Target, UserAnswer, UserRequest,
     },
     metrics::Metrics,
     protocol::{Frame, Position, outbound::Delivery},
@@ -39,6 +39,7 @@ pub(super) struct Recorder {
     rooms: Mutex<HashSet<String>>,
     got: Mutex<HashMap<String, Vec<String>>>,
     asked: Mutex<Vec<(String, UserRequest)>>,
+    pub(super) enforced: Mutex<Vec<Revoked>>,
     /// The messages of histories: room, number and text.
     kept: Mutex<Vec<(String, u64, String)>>,
     /// How often histories had to be checked.
@@ -114,6 +115,10 @@ impl LocalNode for Recorder {
         };
         let numbers = if self.holds_user(user) { 0..2 } else { 0..0 };
         numbers.map(report).collect()
+    }
+
+    fn enforce(&self, revoked: &Revoked) {
+        self.enforced.lock().unwrap().push(revoked.clone());
     }
 }
 

@@ -1,9 +1,10 @@
-//! The API for backends: sends messages, and looks up and disconnects users.
+//! The API for backends: sends messages, looks up and disconnects users, and revokes tokens.
 //!
 //! Every call needs one of the keys that are currently in `api.keys`. Responses and errors are JSON.
 
 mod messages;
 mod object;
+mod tokens;
 mod users;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -34,6 +35,7 @@ pub(super) fn routes(state: AppState, throttle: Arc<Throttle>) -> Router<AppStat
         .route("/api/messages", post(messages::post))
         .route("/api/users/{user}", get(users::find))
         .route("/api/users/{user}/disconnect", post(users::disconnect))
+        .route("/api/tokens/revoke", post(tokens::revoke))
         .route("/api", any(unknown))
         .route("/api/", any(unknown))
         .route("/api/{*rest}", any(unknown))
