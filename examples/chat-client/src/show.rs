@@ -70,7 +70,7 @@ impl Incoming {
                 id: self.text_of("id").to_owned(),
                 good: self.event_type == "ack",
             },
-            "welcome" | "joined" | "left" => Meaning::Notice,
+            "welcome" | "joined" | "left" | "token_expiring" => Meaning::Notice,
             _ => Meaning::Message,
         }
     }
@@ -86,6 +86,9 @@ impl Incoming {
             "ack" => format!("  {}: {}", self.text_of("id"), self.text_of("status")),
             "error" => self.error(),
             "joined" | "left" => format!("{} {}", self.event_type, self.text_of("room")),
+            "token_expiring" => {
+                format!("the token expires in {} ms", self.payload["expiresInMs"])
+            }
             _ => self.message(),
         }
     }
@@ -159,6 +162,10 @@ mod tests {
             (
                 r#"{"type":"joined","payload":{"room":"lobby"}}"#,
                 "joined lobby",
+            ),
+            (
+                r#"{"type":"token_expiring","payload":{"expiresInMs":30000}}"#,
+                "the token expires in 30000 ms",
             ),
             (
                 r#"{"type":"ack","payload":{"id":"1","messageId":"m","status":"offline"}}"#,

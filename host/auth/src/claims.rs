@@ -17,12 +17,19 @@ pub(super) const SECONDS_END: u64 = 100_000_000_000;
 /// A number beyond it is not even a time in milliseconds or microseconds.
 const NO_MOMENT: f64 = 1e17;
 
-/// The claims of a valid token.
-#[derive(Debug)]
-pub(super) struct VerifiedClaims {
-    pub(super) user: String,
-    pub(super) claims_json: String,
-    pub(super) expires_at: SystemTime,
+/// A token that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedToken {
+    /// The ID of the user (`sub`), 1 to 255 bytes.
+    pub user: String,
+    /// All claims, as JSON text.
+    pub claims_json: String,
+    /// When it expires (`exp`).
+    pub expires_at: SystemTime,
+    /// Its ID (`jti`), if it has one that is a string.
+    pub id: Option<String>,
+    /// When it was issued (`iat`), if it says so.
+    pub issued_at: Option<SystemTime>,
 }
 
 /// The claims that a token must carry in addition to `sub` and `exp`.
@@ -38,7 +45,7 @@ impl RequiredClaims {
         &self,
         claims_json: String,
         now: SystemTime,
-    ) -> Result<VerifiedClaims, AuthError> {
+    ) -> Result<VerifiedToken, AuthError> {
         let claims = object::read(&claims_json)
             .map_err(|fault| AuthError::InvalidToken(fault.in_claims()))?;
         let expires_at = expiry(&claims)?;
@@ -50,10 +57,17 @@ impl RequiredClaims {
         self.check_issuer(&claims)?;
         self.check_audience(&claims)?;
         let user = subject(&claims)?;
-        Ok(VerifiedClaims {
+        let id = match value(&claims, "jti") {
+            Some(Value::String(id)) => Some(id),
+            _ => None,
+        };
+        let issued_at = claims.get("iat").and_then(|iat| moment(seconds(iat)?));
+        Ok(VerifiedToken {
             user,
             claims_json,
             expires_at,
+            id,
+            issued_at,
         })
     }
 
@@ -135,10 +149,13 @@ fn expiry(claims: &Members<'_>) -> Result<SystemTime, AuthError> {
             "its exp is too far in the future; write it in seconds, not in milliseconds",
         ));
     }
-    Duration::try_from_secs_f64(exp)
-        .ok()
-        .and_then(|since| UNIX_EPOCH.checked_add(since))
-        .ok_or(AuthError::InvalidToken("its exp is no moment"))
+    moment(exp).ok_or(AuthError::InvalidToken("its exp is no moment"))
+}
+
+/// The moment that is so many seconds after 1970; `None` if it is before, or too late for the system.
+fn moment(seconds: f64) -> Option<SystemTime> {
+    let since_1970 = Duration::try_from_secs_f64(seconds).ok()?;
+    UNIX_EPOCH.checked_add(since_1970)
 }
 
 /// Refuses a token that becomes valid, or was issued, only after `now`.

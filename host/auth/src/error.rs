@@ -10,7 +10,7 @@ use axum::{
 use signalbox_protocol::USER_ID_BYTES_MAX;
 
 /// When a client may try again if its token cannot be checked now.
-const KEYS_RETRY_AFTER: Duration = Duration::from_secs(5);
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Why an upgrade is refused. `Display` is the message for the client, and contains nothing that the client sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +32,12 @@ pub enum AuthError {
     /// A token that has expired.
     #[error("the token has expired; get a new one")]
     ExpiredToken,
+    /// A token that was revoked.
+    #[error("the token was revoked; get a new one")]
+    RevokedToken,
+    /// The revocations could not be read yet, so the token may be valid.
+    #[error("the server cannot read now which tokens are revoked; try again later")]
+    RevocationsUnavailable,
     /// The token keys could not be fetched from `auth.jwks_url`, so the token may be valid.
     #[error("the server cannot fetch the keys of tokens now; try again later")]
     KeysUnavailable,
@@ -42,10 +48,11 @@ impl AuthError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::MissingUserId | Self::InvalidUserId => StatusCode::BAD_REQUEST,
-            Self::MissingToken | Self::InvalidToken(_) | Self::ExpiredToken => {
-                StatusCode::UNAUTHORIZED
-            }
-            Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::MissingToken
+            | Self::InvalidToken(_)
+            | Self::ExpiredToken
+            | Self::RevokedToken => StatusCode::UNAUTHORIZED,
+            Self::KeysUnavailable | Self::RevocationsUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -57,6 +64,8 @@ impl AuthError {
             Self::MissingToken => "missing_token",
             Self::InvalidToken(_) => "invalid_token",
             Self::ExpiredToken => "token_expired",
+            Self::RevokedToken => "token_revoked",
+            Self::RevocationsUnavailable => "revocations_unavailable",
             Self::KeysUnavailable => "keys_unavailable",
         }
     }
@@ -82,7 +91,9 @@ impl AuthError {
     fn challenge(&self) -> Option<&'static str> {
         match self {
             Self::MissingToken => Some("Bearer"),
-            Self::InvalidToken(_) | Self::ExpiredToken => Some("Bearer error=\"invalid_token\""),
+            Self::InvalidToken(_) | Self::ExpiredToken | Self::RevokedToken => {
+                Some("Bearer error=\"invalid_token\"")
+            }
             _ => None,
         }
     }
@@ -95,8 +106,8 @@ impl IntoResponse for AuthError {
             HeaderValue::from_static(self.content_type()),
         )];
         let mut response = (self.status(), content_type, self.body()).into_response();
-        if self == Self::KeysUnavailable {
-            let seconds = HeaderValue::from(KEYS_RETRY_AFTER.as_secs());
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+            let seconds = HeaderValue::from(RETRY_AFTER.as_secs());
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         if let Some(challenge) = self.challenge() {

@@ -7,7 +7,7 @@ use signalbox_telemetry::metrics::Metrics;
 
 use super::{
     AuthError, AuthSetupError,
-    claims::{RequiredClaims, VerifiedClaims},
+    claims::{RequiredClaims, VerifiedToken},
     jws::UnverifiedToken,
     keys::KeySet,
     remote::RemoteKeys,
@@ -81,7 +81,7 @@ impl Verifier {
         &self,
         token: &str,
         now: SystemTime,
-    ) -> Result<VerifiedClaims, AuthError> {
+    ) -> Result<VerifiedToken, AuthError> {
         let token = UnverifiedToken::read(token)?;
         let claims = match &self.keys {
             Keys::Local(set) => token.verified_by(set.choose(token.kid())?)?,

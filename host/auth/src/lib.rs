@@ -1,4 +1,4 @@
-//! Authenticates clients, once, at the upgrade.
+//! Authenticates clients, at the upgrade, and verifies tokens with which they replace theirs later.
 //!
 //! [`Authenticator`] returns an [`Identity`] or an [`AuthError`], which is the HTTP response. A token goes through
 //! [`jws`] (form and signature, with a key of [`keys`] or [`remote`]) and [`claims`]. [`origin`] decides which web
@@ -40,9 +40,10 @@ pub mod token;
 mod token_tests;
 mod user;
 
+pub use claims::VerifiedToken;
 pub use error::{AuthError, AuthSetupError};
 
-/// How far ahead of our clock `nbf` and `iat` may be. `exp` has no leeway: the connection ends at that very moment.
+/// How far ahead of our clock `nbf` and `iat` may be. `exp` has no leeway.
 pub const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(5);
 
 /// The identity of a client, and the parts of the response to its upgrade.
@@ -50,10 +51,8 @@ pub const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(5);
 pub struct Identity {
     /// The ID of the user, 1 to 255 bytes.
     pub user: String,
-    /// The claims of the token as JSON text; `{}` without a token.
-    pub claims_json: String,
-    /// When the connection must end: the `exp` of the token.
-    pub expires_at: Option<SystemTime>,
+    /// The token that names the user; `None` in mode `none`.
+    pub token: Option<VerifiedToken>,
     /// The `Sec-WebSocket-Protocol` of the response, if any.
     pub subprotocol: Option<&'static str>,
     /// Whether the client speaks `signalbox.v1` and gets a `welcome`.
@@ -130,6 +129,25 @@ impl Authenticator {
         Ok(applied)
     }
 
+    /// Verifies a token that is not part of an upgrade. Waits as [`authenticate`](Self::authenticate) does. `None` if tokens
+    /// are not used (mode `none`).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`AuthError`] if it is not accepted, or cannot be checked now.
+    pub async fn verify(&self, token: &str) -> Option<Result<VerifiedToken, AuthError>> {
+        let mode = self.mode.load_full();
+        let Mode::Jwt(verifier) = &*mode else {
+            return None;
+        };
+        Some(verifier.verify(token, SystemTime::now()).await)
+    }
+
+    /// Whether clients are identified by tokens.
+    pub fn uses_tokens(&self) -> bool {
+        matches!(&**self.mode.load(), Mode::Jwt(_))
+    }
+
     /// Identifies the client of this upgrade. Without tokens, this is `userId` in the query; with tokens, it is the
     /// token of `Authorization: Bearer`, of `Sec-WebSocket-Protocol: bearer, <token>` or of `?token=`, whichever is
     /// found first. Waits, for a few seconds at most, only for keys of `auth.jwks_url` that are being fetched.
@@ -149,8 +167,7 @@ impl Authenticator {
         let Mode::Jwt(verifier) = &*mode else {
             return Ok(Identity {
                 user: user_of(query)?,
-                claims_json: "{}".to_owned(),
-                expires_at: None,
+                token: None,
                 subprotocol,
                 v1,
             });
@@ -165,12 +182,23 @@ impl Authenticator {
         };
         let verified = verifier.verify(&token, SystemTime::now()).await?;
         Ok(Identity {
-            user: verified.user,
-            claims_json: verified.claims_json,
-            expires_at: Some(verified.expires_at),
+            user: verified.user.clone(),
+            token: Some(verified),
             subprotocol,
             v1,
         })
+    }
+}
+
+impl Identity {
+    /// The claims of the token as JSON text; `{}` without a token.
+    pub fn claims_json(&self) -> &str {
+        self.token.as_ref().map_or("{}", |token| &token.claims_json)
+    }
+
+    /// When the token expires; `None` without a token.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.token.as_ref().map(|token| token.expires_at)
     }
 }
 

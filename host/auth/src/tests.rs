@@ -165,7 +165,7 @@ fn without_tokens_the_query_names_the_user() {
     let identity = user(Some("x=1&userId=an%C3%A4%2B1")).expect("a user");
     assert_eq!(identity.user, "anä+1");
     assert_eq!(
-        (identity.claims_json.as_str(), identity.expires_at),
+        (identity.claims_json(), identity.expires_at()),
         ("{}", None)
     );
     assert_eq!((identity.subprotocol, identity.v1), (None, false));
@@ -266,14 +266,32 @@ fn jwt_hands_on_claims_and_expiry() {
     let claims = good_claims();
     let identity = verify(&with_secret(), &hs256(&claims)).expect("a good token");
     assert_eq!(
-        serde_json::from_str::<Value>(&identity.claims_json).expect("JSON"),
+        serde_json::from_str::<Value>(identity.claims_json()).expect("JSON"),
         claims
     );
     let exp = u64::try_from(claims["exp"].as_i64().expect("a number")).expect("after 1970");
     assert_eq!(
-        identity.expires_at,
+        identity.expires_at(),
         Some(UNIX_EPOCH + Duration::from_secs(exp))
     );
+}
+
+#[test]
+fn jwt_hands_on_the_id_and_the_time_of_issue_if_the_token_has_them() {
+    let claims = |jti: Value, iat: Value| {
+        let mut claims = good_claims();
+        (claims["jti"], claims["iat"]) = (jti, iat);
+        let identity = verify(&with_secret(), &hs256(&claims)).expect("a good token");
+        let token = identity.token.expect("it was a token");
+        (token.id, token.issued_at)
+    };
+    let issued_at = UNIX_EPOCH + Duration::from_millis(1_500);
+    assert_eq!(
+        claims(json!("a"), json!(1.5)),
+        (Some("a".to_owned()), Some(issued_at))
+    );
+    assert_eq!(claims(json!(null), json!(null)), (None, None));
+    assert_eq!(claims(json!(7), json!(-1)), (None, None));
 }
 
 #[test]
@@ -283,7 +301,7 @@ fn issued_tokens_are_accepted() {
     let identity = verify(&with_secret(), &token).expect("accepted");
     assert_eq!(identity.user, "anna");
     let left = identity
-        .expires_at
+        .expires_at()
         .expect("an end")
         .duration_since(now)
         .expect("in the future");

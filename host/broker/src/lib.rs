@@ -11,6 +11,7 @@ mod history;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+mod revocations;
 mod users;
 
 use std::{sync::Arc, time::Duration};
@@ -20,6 +21,9 @@ pub use history::{Appended, HistoryPage, HistoryQuery, KeptMessage, Retention};
 pub use memory::{MemoryBroker, MemoryHub};
 #[cfg(feature = "redis")]
 pub use redis::RedisBroker;
+pub use revocations::{
+    Denial, REVOCATIONS_MAX, Revocation, RevocationSet, RevokeError, Revoked, TokenMark,
+};
 use signalbox_protocol::{Epoch, Frame, Position};
 use signalbox_telemetry::trace::Trace;
 pub use users::{ConnectionReport, LISTED_MAX, NodeReport, RoomReport, UserAnswer, UserRequest};
@@ -62,6 +66,9 @@ pub trait LocalNode: Send + Sync {
 
     /// The number of connections on this node that are members of `room`.
     fn count_members(&self, room: &str) -> usize;
+
+    /// Closes the connections that `revoked` is about. Never blocks.
+    fn enforce(&self, revoked: &Revoked);
 }
 
 /// The answer of a node to a [`UserRequest`]: at once, or once it has been carried out.
@@ -169,6 +176,16 @@ pub trait Broker: Send + Sync {
         &'a self,
         room: &'a str,
     ) -> BoxFuture<'a, Result<Vec<RoomReport>, BrokerError>>;
+    /// Makes `revocation`, and has it [enforced](LocalNode::enforce) by every node, including this one: within a second
+    /// if the node is connected, and otherwise once it is again. Nodes that start later know it too, unless the broker
+    /// itself has ended meanwhile. Making it again is harmless.
+    ///
+    /// # Errors
+    /// [`RevokeError`] if it was not made, or if it is unknown, within the command timeout, whether all nodes know it.
+    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<(), RevokeError>>;
+
+    /// The revocations that this node knows.
+    fn revocations(&self) -> &RevocationSet;
 
     /// The connections of `user` on this node changed. The broker asks [`LocalNode::holds_user`] when it writes, so calls may
     /// come late, twice, or in any order.

@@ -6,7 +6,11 @@
 mod histories;
 mod log;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -20,17 +24,32 @@ use signalbox_telemetry::trace::Trace;
 use self::histories::RoomHistories;
 use super::{
     Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, NodeReport, Publication,
-    Retention, RoomReport, Target, UserRequest,
+    Retention, Revocation, RevocationSet, RevokeError, RoomReport, Target, UserRequest,
 };
 
 /// Connects the nodes of one process.
-#[derive(Default)]
 pub struct MemoryHub {
     /// Read for every message and written when a node comes or goes.
     nodes: ArcSwap<Vec<Member>>,
     user_nodes: DashMap<String, BTreeSet<String>>,
     room_nodes: DashMap<String, BTreeSet<String>>,
     histories: RoomHistories,
+    revocations: RevocationSet,
+}
+
+impl Default for MemoryHub {
+    fn default() -> Self {
+        let revocations = RevocationSet::default();
+        // There is nothing to read: they begin and end with the process.
+        revocations.note_read();
+        Self {
+            nodes: ArcSwap::default(),
+            user_nodes: DashMap::new(),
+            room_nodes: DashMap::new(),
+            histories: RoomHistories::default(),
+            revocations,
+        }
+    }
 }
 
 impl MemoryHub {
@@ -170,6 +189,16 @@ impl MemoryBroker {
         others.cloned().collect()
     }
 
+    fn revoke_now(&self, revocation: &Revocation) -> Result<(), RevokeError> {
+        let revocations = &self.hub.revocations;
+        if revocations.insert(revocation, SystemTime::now())? {
+            for member in self.hub.nodes.load().iter() {
+                member.node.enforce(&revocation.of);
+            }
+        }
+        Ok(())
+    }
+
     /// Records whether this node holds `name`. The entry is locked before the node is asked, so the last of several
     /// concurrent calls records the final state.
     fn note(&self, map: &DashMap<String, BTreeSet<String>>, name: &str, holds: impl Fn() -> bool) {
@@ -262,6 +291,14 @@ impl Broker for MemoryBroker {
         room: &'a str,
     ) -> BoxFuture<'a, Result<Vec<RoomReport>, BrokerError>> {
         future::ready(Ok(self.count_members_now(room))).boxed()
+    }
+
+    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<(), RevokeError>> {
+        future::ready(self.revoke_now(revocation)).boxed()
+    }
+
+    fn revocations(&self) -> &RevocationSet {
+        &self.hub.revocations
     }
 
     fn user_changed(&self, user: &str) {

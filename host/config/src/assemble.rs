@@ -9,7 +9,7 @@ use super::{
     AdminConfig, AllowedOrigins, ApiConfig, AuthConfig, BrokerConfig, CloudWatchConfig, Config,
     ConfigError, DemoConfig, EventsConfig, HttpLimits, JwtConfig, JwtKeySource, Limits,
     MetricsConfig, PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig, RedisMode,
-    ServerConfig, Shown, StorageResolution, TracingConfig, advice, checks, http,
+    ServerConfig, Shown, StorageResolution, TokenTimes, TracingConfig, advice, checks, http,
     live::Resolved,
     plugins, rooms,
     settings::{Section, Settings},
@@ -40,6 +40,10 @@ pub(super) fn assemble(
             folder,
             errors,
         ),
+        token_times: TokenTimes {
+            grace: section("auth").time("grace"),
+            revocation_max: section("auth").time("revocation_time_max"),
+        },
         demo: DemoConfig {
             enabled: section("demo").bool("enabled"),
             public: section("demo").bool("public"),

@@ -17,6 +17,15 @@ pub enum AuthConfig {
     Jwt(JwtConfig),
 }
 
+/// The times that apply to tokens that were accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenTimes {
+    /// How long a connection outlives its token, at most 1 h.
+    pub grace: Duration,
+    /// How long a revocation lasts at most, and by default, 1 s – 1 year.
+    pub revocation_max: Duration,
+}
+
 /// How tokens are verified.
 #[derive(Clone, PartialEq)]
 pub struct JwtConfig {

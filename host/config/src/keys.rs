@@ -113,12 +113,14 @@ const GIB: u64 = 1 << 30;
 const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
 const DAY: u64 = 24 * HOUR;
+/// 365.25 days, which durations call a year.
+const YEAR: u64 = 8_766 * HOUR;
 
 use ChangeEffect::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 106] = [
+pub const KEYS: [Key; 108] = [
     key("server", "listen", ValueKind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "The address to listen on; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", ValueKind::Text(checks::node_id), "", "node-b", Restart,
@@ -164,6 +166,10 @@ pub const KEYS: [Key; 106] = [
         "The `iss` that a token must carry; empty: not checked"),
     key("auth", "jwt_audience", ANY, "", "chat", Live,
         "The `aud` that a token must carry; empty: not checked"),
+    key("auth", "grace", millis(0, HOUR), "25s", "1m", Live,
+        "How long a connection stays open after its token expired, so that the client can send a new one; then it is closed with 4500"),
+    key("auth", "revocation_time_max", millis(SECOND, YEAR), "24h", "7days", Live,
+        "How long a revoked token is remembered at most, and if the backend does not say how long: as long as tokens live, or longer"),
 
     key("broker", "kind", ValueKind::Choice(&["memory", "redis"]), "memory", "redis", Restart,
         "The transport between nodes: `memory` for a single node, `redis` for a cluster"),

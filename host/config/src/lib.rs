@@ -47,7 +47,7 @@ mod url_checks;
 mod values;
 
 pub use assemble::SECRET_BYTES_MIN;
-pub use auth::{AuthConfig, JwtConfig, JwtKeySource};
+pub use auth::{AuthConfig, JwtConfig, JwtKeySource, TokenTimes};
 pub use checks::normal_origin;
 pub use errors::{ConfigError, ConfigErrors, SettingPlace};
 pub use files::read_text;
@@ -67,6 +67,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// `[auth]`.
     pub auth: AuthConfig,
+    /// The times in `[auth]` that apply to tokens that were accepted.
+    pub token_times: TokenTimes,
     /// `[broker]`.
     pub broker: BrokerConfig,
     /// `[events]`.

@@ -23,6 +23,8 @@ pub enum ErrorCode {
     InvalidRoom,
     /// The payload of a built-in type is invalid, or the JSON contains text that languages read differently.
     InvalidPayload,
+    /// The token that should replace the one of the connection is not accepted.
+    InvalidToken,
     /// A message to a room of which the connection is not a member.
     NotInRoom,
     /// The rules of the room do not let the client join it, or send to it.
@@ -33,13 +35,13 @@ pub enum ErrorCode {
     RateLimited,
     /// A plugin failed, or returned an invalid answer.
     PluginFailed,
-    /// The broker does not respond.
+    /// The broker does not respond, or a token cannot be checked now.
     Unavailable,
 }
 
 impl ErrorCode {
     /// Every code, for documentation and metrics.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::InvalidFrame,
         Self::InvalidType,
         Self::ReservedType,
@@ -50,6 +52,7 @@ impl ErrorCode {
         Self::InvalidReceiver,
         Self::InvalidRoom,
         Self::InvalidPayload,
+        Self::InvalidToken,
         Self::NotInRoom,
         Self::ForbiddenRoom,
         Self::TooManyRooms,
@@ -71,6 +74,7 @@ impl ErrorCode {
             Self::InvalidReceiver => "invalid_receiver",
             Self::InvalidRoom => "invalid_room",
             Self::InvalidPayload => "invalid_payload",
+            Self::InvalidToken => "invalid_token",
             Self::NotInRoom => "not_in_room",
             Self::ForbiddenRoom => "forbidden_room",
             Self::TooManyRooms => "too_many_rooms",
@@ -137,7 +141,7 @@ impl CloseCode {
     pub const TOO_MANY: Self = Self(4008);
     /// The node is full, or cannot authenticate the client now.
     pub const UNAVAILABLE: Self = Self(4009);
-    /// The token has expired (`exp`).
+    /// The token has expired (`exp`), or was revoked.
     pub const TOKEN_EXPIRED: Self = Self(4500);
     /// A plugin or a backend closed the connection without naming a code.
     pub const KICKED: Self = Self(4501);
@@ -148,7 +152,7 @@ impl CloseCode {
 
     /// There is no accepted token, or no user.
     pub const UNAUTHORIZED: Self = Self(4504);
-    /// A web page of this origin may not connect.
+    /// A web page of this origin, or a user who is blocked, may not connect.
     pub const FORBIDDEN: Self = Self(4505);
 
     /// Every code that the server sends on its own.
@@ -235,13 +239,13 @@ impl CloseCode {
         row(
             Self::TOKEN_EXPIRED,
             "token_expired",
-            "the token's `exp` has come",
+            "`auth.grace` has passed since the token's `exp`, or the token was revoked",
             false,
         ),
         row(
             Self::KICKED,
             "kicked",
-            "a plugin or a backend disconnected the client",
+            "a plugin or a backend disconnected the client, or blocked the user",
             false,
         ),
         row(
@@ -265,7 +269,7 @@ impl CloseCode {
         row(
             Self::FORBIDDEN,
             "forbidden",
-            "in place of 403: `server.allowed_origins` does not let the page in",
+            "in place of 403: `server.allowed_origins` does not let the page in, or the user is blocked",
             false,
         ),
     ];

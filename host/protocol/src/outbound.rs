@@ -250,6 +250,12 @@ pub struct Welcome<'a> {
     /// The silence after which the server pings, in milliseconds.
     #[serde(serialize_with = "as_millis")]
     pub heartbeat_interval_ms: Duration,
+    /// The time until the token of the client expires, in milliseconds; `None` without a token.
+    #[serde(
+        serialize_with = "as_millis_or_null",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub token_expires_in_ms: Option<Duration>,
     /// Limits for the client.
     pub limits: WelcomeLimits,
 }
@@ -273,6 +279,20 @@ impl Welcome<'_> {
     pub fn encode(&self) -> Frame {
         typed("welcome", self)
     }
+}
+
+/// `token_expiring`: the token of the client expires after `left`, unless it is replaced.
+pub fn token_expiring(left: Duration) -> Frame {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Expiring {
+        #[serde(serialize_with = "as_millis")]
+        expires_in_ms: Duration,
+    }
+    let payload = Expiring {
+        expires_in_ms: left,
+    };
+    typed("token_expiring", &payload)
 }
 
 /// `joined`: the connection is a member of the room from now on. In a room with a history, `at` is its place there; a later
@@ -311,6 +331,16 @@ fn typed<P: Serialize>(event_type: &str, payload: &P) -> Frame {
 
 fn as_millis<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn as_millis_or_null<S: serde::Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => as_millis(duration, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// Whether `text` needs no escape in a JSON string; hardly any name needs one.

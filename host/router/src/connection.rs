@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use signalbox_broker::ConnectionReport;
+use signalbox_broker::{ConnectionReport, TokenMark};
 use signalbox_protocol::ClientInfo;
 use tokio::time::Instant;
 
@@ -26,6 +26,8 @@ pub struct Connection {
     v1: bool,
     traces_plugins: bool,
     outbox: Outbox,
+    /// The [numbers](TokenMark::numbers) of the mark of its token.
+    token: [AtomicU64; 2],
     /// `None` once the connection is gone: it can no longer join rooms.
     rooms: Mutex<Option<Rooms>>,
     opened: Instant,
@@ -67,6 +69,7 @@ impl Connection {
             v1,
             traces_plugins: false,
             outbox: Outbox::new(),
+            token: TokenMark::NONE.numbers().map(AtomicU64::new),
             rooms: Mutex::new(Some(Rooms::default())),
             opened: Instant::now(),
             silence: Silence::default(),
@@ -82,6 +85,13 @@ impl Connection {
             traces_plugins,
             ..self
         }
+    }
+
+    /// Sets the mark of its token, if it has one.
+    #[must_use]
+    pub fn with_token(self, mark: TokenMark) -> Self {
+        self.set_token(mark);
+        self
     }
 
     /// Whether its `ack`s contain the versions of the plugins that saw its messages.
@@ -219,6 +229,19 @@ impl Connection {
     fn millis_at(&self, at: Instant) -> u64 {
         let millis = at.saturating_duration_since(self.opened).as_millis();
         u64::try_from(millis).unwrap_or(u64::MAX)
+    }
+
+    /// Replaces the mark of its token. A revocation that is enforced meanwhile may still see the old one.
+    pub(super) fn set_token(&self, mark: TokenMark) {
+        for (cell, number) in self.token.iter().zip(mark.numbers()) {
+            cell.store(number, Ordering::SeqCst);
+        }
+    }
+
+    /// The mark of its token.
+    pub(super) fn token(&self) -> TokenMark {
+        let [id, issued_at] = &self.token;
+        TokenMark::from_numbers([id.load(Ordering::SeqCst), issued_at.load(Ordering::SeqCst)])
     }
 
     /// A number that is unique in this process.

@@ -9,6 +9,7 @@ mod connection;
 mod history;
 mod outbox;
 mod repair;
+mod revocations;
 mod room_changes;
 mod rooms;
 mod slots;
@@ -192,6 +193,7 @@ impl Router {
     /// cannot be informed now.
     pub async fn connect(&self, connection: &Arc<Connection>) {
         self.table.insert(connection.clone());
+        self.enforce_on(connection);
         self.broker.user_changed(connection.user());
         self.broker.user_settled(connection.user()).await;
     }

@@ -14,7 +14,7 @@ use futures_util::{
     future::{self, BoxFuture},
 };
 use signalbox_broker::{
-    HistoryPage, LISTED_MAX, LocalNode, PendingAnswer, Target, UserAnswer, UserRequest,
+    HistoryPage, LISTED_MAX, LocalNode, PendingAnswer, Revoked, Target, UserAnswer, UserRequest,
 };
 use signalbox_protocol::{Frame, Position};
 use signalbox_telemetry::metrics::{DropReason, Metrics};
@@ -35,7 +35,7 @@ pub struct LocalTable {
     pub(super) rooms: RoomTable,
     /// Rooms that must be compared with their histories.
     pub(super) repairs: RepairQueue,
-    all: DashMap<u64, Arc<Connection>>,
+    pub(super) all: DashMap<u64, Arc<Connection>>,
     /// Connections, and upgrades in progress.
     pub(super) slots: AtomicUsize,
     outbox_bytes_max: AtomicUsize,
@@ -308,6 +308,10 @@ impl LocalNode for LocalTable {
 
     fn count_members(&self, room: &str) -> usize {
         self.rooms.len(room)
+    }
+
+    fn enforce(&self, revoked: &Revoked) {
+        self.close_revoked(revoked);
     }
 }
 

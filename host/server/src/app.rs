@@ -113,8 +113,6 @@ pub(crate) async fn start(
     features::check(&config)?;
     let kind = broker_kind::configured(&config.broker)?;
     let services = services(&config, &*kind, log_lines_dropped)?;
-    let authenticator = Authenticator::new(&config.auth, services.metrics.clone())?;
-    let authenticator = Arc::new(authenticator);
     // Before the files are read, so that later changes are noticed.
     let watch = reload::watch(&config, source.as_ref());
     let bytes_max = config.limits.plugin_file_bytes_max;
@@ -124,7 +122,7 @@ pub(crate) async fn start(
         .await;
     let stop = CancellationToken::new();
     let cluster = Arc::new(cluster(&services, &*kind));
-    let state = AppState::new(services.clone(), authenticator.clone(), cluster);
+    let state = AppState::new(services.clone(), cluster);
     let routes = http::routes(state, &config);
     let pusher = metrics_push::start(&config, &services);
     let metrics = &services.metrics;
@@ -135,7 +133,6 @@ pub(crate) async fn start(
     log_addresses(&config, &services, &listeners);
     let targets = reload::ReloadTargets {
         services: services.clone(),
-        authenticator,
         kind,
     };
     let follower = (targets, config.clone(), config, source, watch);
@@ -182,6 +179,7 @@ fn services(
         log_lines_dropped,
         ..Metrics::default()
     });
+    let authenticator = Authenticator::new(&config.auth, metrics.clone())?;
     let tracer = match &config.tracing {
         Some(tracing) => Tracer::start(tracing, ids.node(), metrics.clone())?,
         None => Tracer::default(),
@@ -203,6 +201,7 @@ fn services(
     Ok(Arc::new(Services {
         router: Router::new(table, broker, metrics.clone(), kind.message_time_max()),
         manager: Arc::new(manager),
+        authenticator,
         metrics,
         ids,
         tracer,

@@ -9,6 +9,9 @@ use crate::{
     harness::WITH_CHAT,
 };
 
+/// Revoking takes tokens.
+const TOKENS: &str = "[auth]\nmode = \"jwt\"\njwt_secret = \"0123456789abcdef0123456789abcdef\"\n";
+
 #[tokio::test]
 async fn every_answer_is_as_the_description_says() {
     let node = node(&format!("{RULES}{WITH_CHAT}")).await;
@@ -23,6 +26,7 @@ async fn every_answer_is_as_the_description_says() {
     let online = "/api/users/online";
     let disconnect = "/api/users/{user}/disconnect";
     let history = "/api/rooms/{room}/history";
+    let revoke = "/api/tokens/revoke";
     let members = "/api/rooms/{room}/members/{user}";
     let post = "POST";
     for (method, path, called, body) in [
@@ -94,8 +98,9 @@ async fn every_answer_is_as_the_description_says() {
             post,
             disconnect,
             "/api/users/ann/disconnect",
-            json!({"code": 4000}),
+            json!({"code": 4000, "block": "1s"}),
         ),
+        (post, revoke, revoke, json!({"user": "ann"})),
     ] {
         let body = if body.is_null() {
             String::new()
@@ -104,6 +109,11 @@ async fn every_answer_is_as_the_description_says() {
         };
         let answer = ask(&node, method, called, &body).await;
         described.check(method, path, answer.status, &answer.body);
+    }
+    let with_tokens = crate::api::node(TOKENS).await;
+    for body in [json!({"user": "ann"}), json!({"jti": 7})] {
+        let answer = ask(&with_tokens, post, revoke, &body.to_string()).await;
+        described.check(post, revoke, answer.status, &answer.body);
     }
     loop {
         let guess = call(&node, "GET", "/api/users/ann", Some("a-guess"), "").await;
@@ -120,7 +130,7 @@ async fn every_call_that_is_described_needs_a_key() {
     let node = node("").await;
     let document = ask(&node, "GET", "/api/openapi.json", "").await.body;
     let paths = document["paths"].as_object().expect("paths");
-    assert_eq!(paths.len(), 9);
+    assert_eq!(paths.len(), 10);
     for (path, item) in paths {
         let methods = item.as_object().expect("methods").keys();
         for method in methods.filter(|name| *name != "parameters") {

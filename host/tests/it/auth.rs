@@ -265,7 +265,10 @@ async fn a_token_that_is_not_in_order_is_refused_with_401_in_json() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_ends_with_its_token_although_the_client_never_pauses() {
-    let node = Node::start(&format!("{WITH_SECRET}[limits]\nmessages_per_second = 0")).await;
+    let node = Node::start(&format!(
+        "{WITH_SECRET}grace = \"0s\"\n[limits]\nmessages_per_second = 0"
+    ))
+    .await;
     let forever = hs256(&claims_with("sub", json!("bob")));
     let (mut bob, _) = node
         .upgrade(&format!("/ws?token={forever}"), &[])

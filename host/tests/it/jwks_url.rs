@@ -1,5 +1,6 @@
 //! Keys that a node fetches from `auth.jwks_url`, which a server in the test process provides.
 
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -11,21 +12,27 @@ use crate::{
     harness::{Endpoint, Node},
     live_auth::{FAILED, JWKS, configure, es256, rs256, set, status, until_status},
     process::Server,
-    redis::tls,
+    redis::{tls, until},
+    tokens,
 };
 
-/// An identity provider that serves the key set it was given last; None makes it answer 503.
+/// An identity provider that serves the key set it was given last; None makes it answer 503, and an empty text nothing.
 async fn provider() -> (Endpoint, watch::Sender<Option<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let (sender, answer) = watch::channel(None::<String>);
     tokio::spawn(async move {
+        let mut unanswered = Vec::new();
         while let Ok((mut stream, _)) = listener.accept().await {
             let answer = answer.borrow().clone();
             let (status, body) = match answer {
                 Some(body) => ("200 OK", body),
                 None => ("503 Service Unavailable", String::new()),
             };
+            if status == "200 OK" && body.is_empty() {
+                unanswered.push(stream);
+                continue;
+            }
             let mut request = Vec::new();
             while !request.ends_with(b"\r\n\r\n") {
                 if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
@@ -73,6 +80,37 @@ async fn keys_come_from_a_url_once_it_answers_and_a_new_one_with_the_first_token
     // The last good keys stay in use.
     answer.send_replace(None);
     assert_eq!(status(&node, &rs256(Some("rsa-1"))).await, 101);
+}
+
+#[tokio::test]
+async fn a_new_token_that_cannot_be_checked_now_leaves_the_old_one_and_delays_no_message() {
+    let (provider, answer) = provider().await;
+    answer.send_replace(Some(set(0)));
+    let auth = from_url(&format!("http://{}/jwks", provider.address));
+    let node = Node::start(&format!("[auth]\nmode = \"jwt\"\n{auth}")).await;
+    let known = rs256(Some("rsa-1"));
+    until_status(&node, &known, 101).await;
+    let mut ann = tokens::connect(&node, &known).await;
+    let mut other = tokens::connect(&node, &known).await;
+    answer.send_replace(Some(String::new()));
+    let renewal = json!({"type": "token", "id": "t", "payload": es256(Some("ec-1"))});
+    ann.send(&renewal.to_string()).await;
+    other
+        .send(r#"{"type":"x","payload":1,"receiverId":"ann"}"#)
+        .await;
+    assert_eq!(ann.json().await["payload"], 1);
+    let error = ann.json().await["payload"].clone();
+    assert_eq!(
+        (&error["code"], &error["retryable"]),
+        (&json!("unavailable"), &json!(true))
+    );
+    ann.expect_silence().await;
+    answer.send_replace(Some(JWKS.to_owned()));
+    until("the token can be checked", async || {
+        let answer = tokens::replace(&mut ann, &renewal["payload"]).await;
+        (answer["type"] == "ack").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

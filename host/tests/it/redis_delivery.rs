@@ -301,7 +301,12 @@ async fn the_access_rules_of_the_manual_are_enough() {
     .await;
     let url = server.url().replace("redis://", "redis://signalbox:hush@");
     let rule = "[[rooms]]\nmatch = \"kept\"\nhistory = { size = 2, time = \"1m\" }\n";
-    let cluster = Nodes::start(2, &url, &format!("{PATIENT}\n{rule}")).await;
+    let api = "[api]\nkeys = [\"first-key-of-tests\"]\n";
+    let cluster = Nodes::start(2, &url, &format!("{PATIENT}\n{rule}{api}")).await;
+    let path = "/api/users/eve/disconnect";
+    let block = cluster.nodes[0].post(path, "first-key-of-tests", &[], r#"{"block":"1h"}"#);
+    let answer = block.await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
     let mut talk = Talk::start(&cluster, 2).await;
     talk.rounds_delivered(10).await;
     let mut peers = cluster.peers(&["ann".to_owned(), "bob".to_owned()]).await;
@@ -323,7 +328,11 @@ async fn the_access_rules_of_the_manual_are_enough() {
     keys.sort();
     assert_eq!(
         keys,
-        ["room_history:{kept}:head", "room_history:{kept}:log"]
+        [
+            "room_history:{kept}:head",
+            "room_history:{kept}:log",
+            "signalbox:revoked:until"
+        ]
     );
     // A node sends no command that the ACL denies.
     let log: Vec<redis::Value> = server.command(&["ACL", "LOG"]).await;

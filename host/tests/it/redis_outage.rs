@@ -129,7 +129,7 @@ async fn sentinels_fail_over_while_the_old_master_lives() {
             let master = sentinels.master().await;
             assert_eq!(master.port(), port);
             let clients: String = master.command(&command).await;
-            (clients.matches(" sub=3 ").count() == 2).then_some(())
+            (clients.matches(" sub=4 ").count() == 2).then_some(())
         })
         .await;
         cluster.until_ready().await;

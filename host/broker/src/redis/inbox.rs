@@ -32,6 +32,7 @@ use super::{
     lookup::Lookup,
     marks::{self, Mark},
     notices,
+    revocations::ClusterRevocations,
     routes::RouteWriter,
     traced,
     waiting::Parcel,
@@ -61,6 +62,8 @@ pub(super) struct InboxParts {
     pub(super) held: Arc<HeldMessages>,
     /// Cached routes, to be invalidated.
     pub(super) lookup: Arc<Lookup>,
+    /// Revocations that other nodes announce.
+    pub(super) revocations: Arc<ClusterRevocations>,
     /// This server's own probes.
     pub(super) health: Arc<Health>,
     /// Broadcasts that come back.
@@ -80,6 +83,7 @@ pub(super) struct Inbox {
     own_channel: String,
     broadcast_channel: String,
     routes_channel: String,
+    revoked_channel: String,
     to: InboxParts,
     deduplicator: Deduplicator,
     metrics: Arc<Metrics>,
@@ -100,6 +104,7 @@ impl Inbox {
             own_channel: keys.server_channel(keys.own_id()),
             broadcast_channel: keys.broadcast_channel(),
             routes_channel: keys.routes_channel(),
+            revoked_channel: keys.revoked_channel(),
             to,
             deduplicator: Deduplicator::default(),
             metrics,
@@ -112,6 +117,7 @@ impl Inbox {
     /// A new subscription serves. Earlier messages may have been lost.
     pub(super) fn subscribed(&self) {
         self.to.node.check_histories();
+        self.to.revocations.compare_soon();
     }
 
     /// The text of the probe that [`Inbox::receive`] recognises.
@@ -143,6 +149,9 @@ impl Inbox {
         } else if is(&self.routes_channel) {
             notices::handle(&text, &self.to.lookup, &self.to.held)
                 .unwrap_or_else(|error| self.warn_malformed(&error));
+        } else if is(&self.revoked_channel) {
+            let taken = self.to.revocations.announced(&text);
+            taken.unwrap_or_else(|error| self.warn_malformed(&error));
         } else if is(&self.broadcast_channel) && !self.to.own_broadcasts.take(&text) {
             self.broadcast(text);
         }

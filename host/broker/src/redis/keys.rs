@@ -125,6 +125,16 @@ impl KeyNames {
         format!("{}signalbox:routes", self.prefix)
     }
 
+    /// The revocations, by their ends.
+    pub(super) fn revoked(&self) -> String {
+        format!("{}signalbox:revoked:until", self.prefix)
+    }
+
+    /// The channel on which nodes announce revocations.
+    pub(super) fn revoked_channel(&self) -> String {
+        format!("{}signalbox:revoked", self.prefix)
+    }
+
     /// The key that `websocket-app` checks before it publishes. Server IDs contain no colon, so the last one ends the user's ID.
     pub(super) fn online(&self, user: &str, server: &str) -> String {
         format!("{}user_online:{user}:{server}", self.prefix)
@@ -219,6 +229,8 @@ mod tests {
         assert_eq!(keys.server_channel("a-1"), "p:server:a-1");
         assert_eq!(keys.broadcast_channel(), "p:broadcast");
         assert_eq!(keys.routes_channel(), "p:signalbox:routes");
+        assert_eq!(keys.revoked(), "p:signalbox:revoked:until");
+        assert_eq!(keys.revoked_channel(), "p:signalbox:revoked");
         assert_eq!(keys.online("u", "a-1"), "p:user_online:u:a-1");
     }
 }

@@ -13,6 +13,8 @@
 //! holds the receiver, and an error within the command timeout if Redis did not take the message or the receiver's node does
 //! not listen. [`held`] keeps the order for users who move.
 //!
+//! Revocations of tokens and blocks of users ([`revocations`]) are one key in Redis, and every node knows all of them.
+//!
 //! Histories of rooms ([`history`]) are keys in Redis. A message is appended first and then published; a node that misses
 //! it finds it in the history.
 
@@ -36,6 +38,7 @@ mod outgoing;
 mod post;
 mod publish;
 mod questions;
+mod revocations;
 mod routes;
 mod subscriber;
 mod tasks;
@@ -74,13 +77,14 @@ use self::{
     lookup::Lookup,
     outgoing::Outgoing,
     publish::{LineBefore, PublishedMessage},
+    revocations::ClusterRevocations,
     routes::RouteWriter,
     subscriber::SubscriptionDrain,
     tasks::{TaskParts, Tasks},
 };
 use super::{
     Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, NodeReport, Publication,
-    Retention, RoomReport, Target, UserAnswer, UserRequest,
+    Retention, Revocation, RevocationSet, RevokeError, RoomReport, Target, UserAnswer, UserRequest,
 };
 
 /// The share of the time for leaving in which this node's routes are removed. Routes that are left behind are found dead by
@@ -100,6 +104,7 @@ pub struct RedisBroker {
     held: Arc<HeldMessages>,
     outgoing: Arc<Outgoing>,
     histories: Arc<RedisHistories>,
+    revocations: Arc<ClusterRevocations>,
     node: Arc<dyn LocalNode>,
     control: Arc<Control>,
     health: Arc<Health>,
@@ -172,6 +177,8 @@ impl RedisBroker {
         ));
         let control = Arc::new(Control::new(commands.clone(), keys.clone(), node.clone()));
         let histories = RedisHistories::new(commands.clone(), keys.clone(), outgoing.clone());
+        let revocations = ClusterRevocations::new(commands.clone(), keys.clone(), node.clone());
+        let revocations = Arc::new(revocations);
         let receivers = InboxParts {
             node: node.clone(),
             routes: routes.clone(),
@@ -179,6 +186,7 @@ impl RedisBroker {
             fences,
             held: held.clone(),
             lookup: lookup.clone(),
+            revocations: revocations.clone(),
             health: health.clone(),
             own_broadcasts: own_broadcasts.clone(),
         };
@@ -191,6 +199,7 @@ impl RedisBroker {
             routes: routes.clone(),
             lookup: lookup.clone(),
             held: held.clone(),
+            revocations: revocations.clone(),
             inbox: Arc::new(inbox),
             health: health.clone(),
             metrics: metrics.clone(),
@@ -205,6 +214,7 @@ impl RedisBroker {
             held,
             outgoing,
             histories: Arc::new(histories),
+            revocations,
             node,
             control,
             health,
@@ -342,6 +352,14 @@ impl Broker for RedisBroker {
         .boxed()
     }
 
+    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<(), RevokeError>> {
+        self.revocations.revoke(revocation).boxed()
+    }
+
+    fn revocations(&self) -> &RevocationSet {
+        self.revocations.known()
+    }
+
     fn user_changed(&self, user: &str) {
         self.routes.changed(RouteName::User(user));
         self.held.poke(user);
@@ -365,7 +383,12 @@ impl Broker for RedisBroker {
 
     fn probe(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
         let link = self.commands.check().map_err(BrokerError::from);
-        let well = link.and_then(|()| self.health.check().map_err(BrokerError::Unavailable));
+        let well = link.and_then(|()| {
+            self.health.check().map_err(BrokerError::Unavailable)?;
+            let is_read = self.revocations.known().is_read();
+            let unread = || BrokerError::Unavailable("revocations were not read yet".to_owned());
+            is_read.then_some(()).ok_or_else(unread)
+        });
         std::future::ready(well).boxed()
     }
 

@@ -101,7 +101,7 @@ pub(super) async fn listen(
                     () = farewell.asked.cancelled() => {
                         subscription.end(keys).await;
                         farewell.done.cancel();
-                        // Notices about routes still come in.
+                        // Notices about routes and revocations still come in.
                         std::future::pending().await
                     }
                 };
@@ -163,6 +163,7 @@ async fn subscribe(
         .arg(&channel)
         .arg(keys.broadcast_channel())
         .arg(keys.routes_channel())
+        .arg(keys.revoked_channel())
         .exec_async(&mut connection)
         .await?;
     Ok(Subscription {

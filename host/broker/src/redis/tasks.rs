@@ -14,6 +14,7 @@ use super::{
     keys::KeyNames,
     lease,
     lookup::{self, Lookup},
+    revocations::{self, ClusterRevocations},
     routes::RouteWriter,
     subscriber::{self, SubscriptionDrain},
     writer,
@@ -36,6 +37,7 @@ pub(super) struct TaskParts {
     pub(super) routes: Arc<RouteWriter>,
     pub(super) lookup: Arc<Lookup>,
     pub(super) held: Arc<HeldMessages>,
+    pub(super) revocations: Arc<ClusterRevocations>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) health: Arc<Health>,
     pub(super) metrics: Arc<Metrics>,
@@ -90,6 +92,12 @@ impl Tasks {
             parts.metrics.clone(),
             (parts.lookup.clone(), parts.held.clone()),
             |(lookup, held)| lookup::sweep(lookup, held).boxed(),
+        ));
+        self.keepers.spawn(supervised(
+            "revocations",
+            parts.metrics.clone(),
+            parts.revocations.clone(),
+            |revocations| revocations::follow(revocations).boxed(),
         ));
     }
 

@@ -18,6 +18,9 @@ fn no_text_gives_the_defaults_of_the_contract() {
             allow_insecure: false
         }
     );
+    assert_eq!(config.token_times.grace, Duration::from_secs(25));
+    let day = Duration::from_secs(24 * 3600);
+    assert_eq!(config.token_times.revocation_max, day);
     assert_eq!(config.broker, BrokerConfig::Memory);
     assert_eq!(config.rooms, RoomsConfig::default());
     assert_eq!(config.limits, Limits::default());

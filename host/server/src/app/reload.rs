@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use signalbox_auth::{AuthSetupError, Authenticator, KeyChange};
+use signalbox_auth::{AuthSetupError, KeyChange};
 use signalbox_config::{
     Config,
     live::{ConfigDifference, difference},
@@ -35,7 +35,6 @@ pub(super) struct ReloadTriggers {
 /// The components that a changed configuration is applied to.
 pub(super) struct ReloadTargets {
     pub(super) services: Arc<Services>,
-    pub(super) authenticator: Arc<Authenticator>,
     pub(super) kind: Arc<dyn BrokerKind>,
 }
 
@@ -137,7 +136,7 @@ impl ReloadTargets {
     /// Reads the token keys again, from the file that changed.
     fn renew_keys(&self, config: &Config) {
         let metrics = &self.services.metrics;
-        match self.authenticator.apply(&config.auth) {
+        match self.services.authenticator.apply(&config.auth) {
             Ok(KeyChange::All) => info!("the keys of tokens were read again"),
             Ok(KeyChange::OldKeys(reason)) | Err(reason) => keys_stay(metrics, &reason),
         }
@@ -156,7 +155,7 @@ impl ReloadTargets {
             Ok(new) => new,
             Err(errors) => return refused(&errors),
         };
-        match self.authenticator.apply(&new.auth) {
+        match services.authenticator.apply(&new.auth) {
             Ok(KeyChange::All) => {}
             Ok(KeyChange::OldKeys(reason)) => keys_stay(metrics, &reason),
             Err(error) => return refused(&error),

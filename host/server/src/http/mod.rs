@@ -29,7 +29,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get},
 };
-use signalbox_auth::Authenticator;
 use signalbox_cluster_rollout::ClusterRollout;
 use signalbox_config::{AuthConfig, Config};
 use signalbox_telemetry::metrics::{
@@ -46,8 +45,6 @@ use crate::session::Services;
 pub struct AppState {
     /// The state that sessions share.
     pub services: Arc<Services>,
-    /// Authenticates clients.
-    pub authenticator: Arc<Authenticator>,
     /// Follows the cluster's decisions about plugins.
     pub cluster: Arc<ClusterRollout>,
     /// Limits the number of connections per address, and the rate of new connections.
@@ -56,14 +53,9 @@ pub struct AppState {
 
 impl AppState {
     /// Creates the state, without any connections.
-    pub fn new(
-        services: Arc<Services>,
-        authenticator: Arc<Authenticator>,
-        cluster: Arc<ClusterRollout>,
-    ) -> Self {
+    pub fn new(services: Arc<Services>, cluster: Arc<ClusterRollout>) -> Self {
         Self {
             services,
-            authenticator,
             cluster,
             address_limiter: Arc::default(),
         }
@@ -126,7 +118,7 @@ async fn ready(State(state): State<AppState>) -> Response {
         warn!(%error, "not ready: messages from other nodes do not arrive");
         return not_ready("messages from other nodes do not arrive; the log says why");
     }
-    if !state.authenticator.is_ready() {
+    if !services.authenticator.is_ready() {
         return not_ready("no keys for tokens could be fetched yet; the log says why");
     }
     if let Err(reason) = state.cluster.check() {

@@ -16,10 +16,11 @@ use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use signalbox_auth::{
-    Identity,
+    AuthError, Identity,
     origin::{self, OriginRefused},
     subprotocol,
 };
+use signalbox_broker::{Denial, TokenMark};
 use signalbox_protocol::ClientInfo;
 use signalbox_router::{Connection, ConnectionSlot, SlotLimits, write_batch};
 use signalbox_telemetry::metrics::events::UpgradeRefused;
@@ -32,7 +33,7 @@ use super::{
     handshake,
     upgrade_refusal::{self, UpgradeRefusal},
 };
-use crate::session::{Services, Session, TcpSocket};
+use crate::session::{Services, Session, TcpSocket, token_mark};
 
 /// How long a client may take to answer a ping before another connection of its user may take its place.
 const PING_PATIENCE: Duration = Duration::from_secs(3);
@@ -58,14 +59,16 @@ pub(super) async fn upgrade(
     } = admitted;
     let client = client(services.ids.next().to_string(), &identity, address);
     let traces_plugins = identity.v1 && may_trace_plugins(services, request.uri().query());
-    let connection = Connection::new(client, identity.v1).tracing_plugins(traces_plugins);
+    let connection = Connection::new(client, identity.v1)
+        .tracing_plugins(traces_plugins)
+        .with_token(mark(&identity));
     let connection = Arc::new(connection);
     // A separate task, so that the connection's permits are freed even if the client does not wait for the response.
     tokio::spawn(begin(
         hyper::upgrade::on(&mut request),
         services.clone(),
         connection,
-        identity.expires_at,
+        identity.expires_at(),
         permits,
     ));
     switching(accept_key, identity.subprotocol)
@@ -96,10 +99,11 @@ async fn admit(
         return Err(UpgradeRefusal::draining());
     }
     check_origin(services, request, address)?;
-    let identity = state
+    let identity = services
         .authenticator
         .authenticate(request.headers(), request.uri().query())
         .await?;
+    check_revoked(services, &identity)?;
     let live = services.live.load();
     let accept_key =
         handshake::accept_key(request).map_err(|response| UpgradeRefusal::handshake(*response))?;
@@ -124,6 +128,22 @@ async fn admit(
         accept_key,
         permits: ConnectionPermits { slot, of_address },
     })
+}
+
+fn check_revoked(services: &Services, identity: &Identity) -> Result<(), UpgradeRefusal> {
+    let checked = services
+        .router
+        .check_revoked(&identity.user, mark(identity));
+    checked.map_err(|denial| match denial {
+        Denial::Token => AuthError::RevokedToken.into(),
+        Denial::User => UpgradeRefusal::blocked(),
+        Denial::Unknown => AuthError::RevocationsUnavailable.into(),
+    })
+}
+
+/// The mark of the client's token, for revocations.
+fn mark(identity: &Identity) -> TokenMark {
+    identity.token.as_ref().map_or(TokenMark::NONE, token_mark)
 }
 
 fn check_origin(
@@ -244,7 +264,7 @@ fn client(connection: String, identity: &Identity, address: SocketAddr) -> Clien
     ClientInfo {
         connection,
         user: identity.user.clone(),
-        claims: identity.claims_json.clone(),
+        claims: identity.claims_json().to_owned(),
         address: address.to_string(),
         connected_at_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
     }

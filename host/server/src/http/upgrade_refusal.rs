@@ -87,6 +87,18 @@ impl UpgradeRefusal {
         )
     }
 
+    /// A backend blocks the user.
+    pub(super) fn blocked() -> Self {
+        let reason = "the user is blocked for some time";
+        let response = json_error(StatusCode::FORBIDDEN, "blocked", reason);
+        Self::new(
+            UpgradeRefusalReason::Blocked,
+            response,
+            CloseCode::FORBIDDEN,
+            reason,
+        )
+    }
+
     fn for_now(
         refusal: UpgradeRefusalReason,
         seconds: u32,
@@ -112,12 +124,11 @@ impl From<AuthError> for UpgradeRefusal {
             _ => CloseCode::UNAUTHORIZED,
         };
         let reason = error.to_string();
-        Self::new(
-            UpgradeRefusalReason::Auth,
-            error.into_response(),
-            close,
-            reason,
-        )
+        let refusal = match error {
+            AuthError::RevokedToken => UpgradeRefusalReason::Revoked,
+            _ => UpgradeRefusalReason::Auth,
+        };
+        Self::new(refusal, error.into_response(), close, reason)
     }
 }
 
@@ -194,6 +205,9 @@ mod tests {
             (SlotRefused::User.into(), 4008, true),
             (SlotRefused::Node.into(), 4009, true),
             (AuthError::ExpiredToken.into(), 4500, false),
+            (AuthError::RevokedToken.into(), 4504, false),
+            (UpgradeRefusal::blocked(), 4505, false),
+            (AuthError::RevocationsUnavailable.into(), 4009, true),
             (AuthError::MissingToken.into(), 4504, false),
             (AuthError::MissingUserId.into(), 4504, false),
         ] {

@@ -6,8 +6,8 @@ use signalbox_config::SendRule;
 use signalbox_pipeline::{self as pipeline, AccessDenied, Message, SeenVersions};
 use signalbox_plugin_runtime::PluginVersion;
 use signalbox_protocol::{
-    CloseCode, Destination, Dialect, Envelope, ErrorCode, Frame, HistoryExcerpt, HistoryRequest,
-    JoinRequest, RoomPosition,
+    ClientInfo, CloseCode, Destination, Dialect, Envelope, ErrorCode, Frame, HistoryExcerpt,
+    HistoryRequest, JoinRequest, RoomPosition,
     outbound::{AckPayload, AckStatus, ErrorPayload, SeenBy},
 };
 use signalbox_router::{CloseRequest, Connection};
@@ -19,6 +19,7 @@ use super::{
     actions::Actor,
     outcome::NotSent,
     rooms::{self, JoinedRoom},
+    token::{self, Replacement},
 };
 
 /// The longest round-trip time that a client can report. A slower connection is closed by default (`server.idle_timeout`), and
@@ -28,6 +29,7 @@ const LATENCY_MS_MAX: f64 = 60_000.0;
 /// One frame's context.
 struct FrameContext<'a> {
     connection: &'a Arc<Connection>,
+    client: &'a Arc<ClientInfo>,
     actor: Actor<'a>,
     /// The frame's `id`, if the sender wants an `ack`.
     id: Option<&'a str>,
@@ -46,25 +48,28 @@ struct Answer {
     history: Option<HistoryExcerpt>,
 }
 
-/// Handles the text frame `text`, which arrived at `arrived`.
+/// Handles the text frame `text` of `client`, which arrived at `arrived`. Returns the token that replaces that of the
+/// connection, if the frame has one.
 pub(super) async fn frame(
     services: &Services,
     connection: &Arc<Connection>,
+    client: &Arc<ClientInfo>,
     text: &str,
     arrived: Instant,
     live: &LiveConfig,
-) {
+) -> Option<Box<Replacement>> {
     let envelope = match Envelope::parse_as(text, dialect(connection)) {
         Ok(envelope) => envelope,
         Err(error) => {
             services.metrics.messages_by_type.count(OTHER);
-            return reject(
+            reject(
                 services,
                 connection,
                 error.id.as_deref(),
                 error.code,
                 &error.message,
             );
+            return None;
         }
     };
     services
@@ -86,6 +91,7 @@ pub(super) async fn frame(
     let seen = wants_seen.then(Box::<SeenVersions>::default);
     let context = FrameContext {
         connection,
+        client,
         actor: Actor {
             trace: span.as_ref(),
             ..Actor::of(services, connection)
@@ -95,10 +101,11 @@ pub(super) async fn frame(
         seen: seen.as_deref(),
     };
     if envelope.event_type.is_built_in() {
-        Box::pin(context.built_in(&envelope)).await;
+        Box::pin(context.built_in(&envelope)).await
     } else {
         let result = context.custom(&envelope, arrived, live).await;
         context.answer(result.map(Answer::from));
+        None
     }
 }
 
@@ -150,7 +157,7 @@ impl FrameContext<'_> {
             trace: self.actor.trace,
             seen: self.seen,
         };
-        let outcome = pipeline::run(&plugins, Some(self.connection.client()), message).await;
+        let outcome = pipeline::run(&plugins, Some(self.client), message).await;
         drop(plugins);
         // A client of websocket-app sends no `id`, so its receivers get no unknown field.
         let message_id = self.id.map(|_| self.message_id);
@@ -160,10 +167,29 @@ impl FrameContext<'_> {
     }
 
     /// Handles a message of a built-in type, and answers it.
-    async fn built_in(&self, envelope: &Envelope<'_>) {
-        if &*envelope.event_type != "join" {
-            return self.answer(self.handle(envelope).await);
+    async fn built_in(&self, envelope: &Envelope<'_>) -> Option<Box<Replacement>> {
+        match &*envelope.event_type {
+            "join" => self.join_and_catch_up(envelope).await,
+            "token" => return self.replace_token(envelope.payload).await,
+            _ => self.answer(self.handle(envelope).await),
         }
+        None
+    }
+
+    /// Checks a token that should replace that of the connection, and answers.
+    async fn replace_token(&self, payload: &str) -> Option<Box<Replacement>> {
+        let services = self.actor.services;
+        let checked = token::check(services, self.connection, payload).await;
+        let mut accepted = None;
+        self.answer(checked.map(|token| {
+            accepted = Some(token);
+            AckStatus::Handled.into()
+        }));
+        accepted
+    }
+
+    /// Handles `join`, answers it, and sends the messages that the client missed.
+    async fn join_and_catch_up(&self, envelope: &Envelope<'_>) {
         let joined = self.join(envelope).await;
         let mut catching_up = None;
         self.answer(joined.map(|joined| {
@@ -179,7 +205,7 @@ impl FrameContext<'_> {
         }
     }
 
-    /// Handles a message of a built-in type other than `join`.
+    /// Handles a message of a built-in type other than `join` and `token`.
     async fn handle(&self, envelope: &Envelope<'_>) -> Result<Answer, NotSent> {
         let services = self.actor.services;
         match &*envelope.event_type {
@@ -223,14 +249,14 @@ impl FrameContext<'_> {
             // A client of websocket-app may carry anything there.
             Err(_) => JoinRequest::default(),
         };
-        if !rooms::may_join(services, self.connection, room) {
+        if !rooms::may_join(services, self.client, room) {
             return Err(NotSent::refused(
                 ErrorCode::ForbiddenRoom,
                 "the rules of this room do not let this client join",
             ));
         }
         let plugins = services.manager.enter().await;
-        let verdict = pipeline::authorize_join(&plugins, self.connection.client(), room).await;
+        let verdict = pipeline::authorize_join(&plugins, self.client, room).await;
         drop(plugins);
         verdict?;
         rooms::join(services, self.connection, room, request.catch_up).await

@@ -8,7 +8,7 @@ use std::sync::{
 use arc_swap::{ArcSwap, Guard};
 use signalbox_config::{
     AdminConfig, ApiConfig, Config, EventsConfig, Limits, RoomsConfig, ServerConfig, Shown,
-    live::cannot_change_live,
+    TokenTimes, live::cannot_change_live,
 };
 
 /// The part of the configuration that may change while the server runs.
@@ -16,6 +16,8 @@ use signalbox_config::{
 pub struct LiveConfig {
     /// `[server]`.
     pub server: ServerConfig,
+    /// The times of tokens, from `[auth]`.
+    pub token_times: TokenTimes,
     /// `[events]`.
     pub events: EventsConfig,
     /// `[[rooms]]`.
@@ -37,6 +39,7 @@ impl LiveConfig {
     pub fn new(started: &Config, new: &Config) -> Self {
         Self {
             server: new.server.clone(),
+            token_times: new.token_times,
             events: new.events.clone(),
             rooms: new.rooms.clone(),
             limits: new.limits.clone(),

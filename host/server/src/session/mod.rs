@@ -18,6 +18,7 @@ mod status;
 mod tcp_socket;
 #[cfg(test)]
 mod tests;
+mod token;
 mod transport;
 mod unfinished;
 
@@ -34,10 +35,11 @@ use futures_util::FutureExt;
 use heartbeat::Heartbeat;
 pub use live_config::{ConfigHandle, LiveConfig};
 use rate::Allowance;
+use signalbox_auth::Authenticator;
 use signalbox_pipeline as pipeline;
 use signalbox_plugin_manager::PluginManager;
 use signalbox_protocol::{
-    CloseCode, Frame,
+    ClientInfo, CloseCode, Frame,
     outbound::{Welcome, WelcomeLimits},
 };
 use signalbox_router::{CloseRequest, Connection, ConnectionSlot, Router};
@@ -47,6 +49,8 @@ use signalbox_telemetry::{
 };
 pub use socket::{Incoming, Socket, SocketError};
 pub use tcp_socket::TcpSocket;
+pub(crate) use token::token_mark;
+use token::{Replacement, TokenClock};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 use transport::Transport;
@@ -64,6 +68,8 @@ pub struct Services {
     pub router: Router,
     /// The plugins.
     pub manager: Arc<PluginManager>,
+    /// Authenticates clients.
+    pub authenticator: Authenticator,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// Creates IDs of messages and connections.
@@ -83,7 +89,9 @@ pub struct Session<S> {
     wire: Transport<S>,
     services: Arc<Services>,
     connection: Arc<Connection>,
-    expires_at: Option<SystemTime>,
+    /// The client with its current claims, for plugins and rules. That of `connection` keeps the first ones.
+    client: Arc<ClientInfo>,
+    token: TokenClock,
     stage: Stage,
     heartbeat: Heartbeat,
     /// The number of pings whose pongs are not charged.
@@ -126,7 +134,7 @@ struct SessionEnd {
 }
 
 impl<S: Socket> Session<S> {
-    /// A session of `connection` over `socket`. It holds `slot` until it ends.
+    /// A session of `connection`, whose token expires at `expires_at`, over `socket`. It holds `slot` until it ends.
     pub fn new(
         socket: S,
         services: Arc<Services>,
@@ -140,8 +148,9 @@ impl<S: Socket> Session<S> {
             wire: Transport::new(socket, connection.clone()),
             unfinished: UnfinishedShare::new(services.unfinished.clone()),
             services,
+            client: connection.client().clone(),
+            token: TokenClock::new(expires_at, connection.v1()),
             connection,
-            expires_at,
             stage: Stage::Arriving,
             heartbeat: Heartbeat::new(now),
             pongs_owed: 0,
@@ -188,7 +197,7 @@ impl<S: Socket> Session<S> {
     /// Asks the plugins to admit the connection, and makes it reachable.
     async fn arrive(&mut self) -> Result<(), SessionEnd> {
         let services = &*self.services;
-        let client = self.connection.client();
+        let client = &self.client;
         let plugins = services.manager.enter().await;
         let admitted = pipeline::connected(&plugins, client).await;
         services.metrics.connections.increment();
@@ -217,7 +226,7 @@ impl<S: Socket> Session<S> {
                 .push(&self.connection, self.welcome());
         }
         services.router.connect(&self.connection).await;
-        rooms::join_claimed(services, &self.connection).await;
+        rooms::join_claimed(services, &self.connection, client).await;
         Actor::of(services, &self.connection)
             .perform_all(actions)
             .await;
@@ -228,7 +237,7 @@ impl<S: Socket> Session<S> {
     async fn depart(&mut self, end: &SessionEnd) {
         self.stage = Stage::Departed;
         let services = &*self.services;
-        let client = self.connection.client();
+        let client = &self.client;
         services.router.disconnect(&self.connection);
         let plugins = services.manager.enter().await;
         let actions = pipeline::disconnected(&plugins, client, None, end.code, &end.reason).await;
@@ -243,6 +252,7 @@ impl<S: Socket> Session<S> {
             user_id: self.connection.user(),
             node_id: self.services.ids.node(),
             heartbeat_interval_ms: live.server.ping_interval,
+            token_expires_in_ms: self.token.left(SystemTime::now()),
             limits: WelcomeLimits {
                 frame_bytes_max: live.limits.frame_bytes_max,
                 messages_per_second: live.limits.messages_per_second,
@@ -251,6 +261,21 @@ impl<S: Socket> Session<S> {
             },
         }
         .encode()
+    }
+
+    /// Makes a token that was accepted the one of the connection.
+    fn replace_token(&mut self, token: Replacement) {
+        let Replacement {
+            claims,
+            expires_at,
+            mark,
+        } = token;
+        self.client = Arc::new(ClientInfo {
+            claims,
+            ..ClientInfo::clone(&self.client)
+        });
+        self.token = TokenClock::replacing(expires_at, self.connection.v1());
+        self.services.router.replace_token(&self.connection, mark);
     }
 
     /// Closes the connection properly if the client cooperates, in bounded time, and counts the end.

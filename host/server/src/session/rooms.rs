@@ -60,11 +60,11 @@ impl RoomClaims {
 }
 
 /// Whether the rules let the client join `room`. Plugins decide afterwards.
-pub(super) fn may_join(services: &Services, connection: &Connection, room: &str) -> bool {
+pub(super) fn may_join(services: &Services, client: &ClientInfo, room: &str) -> bool {
     let rule = services.live.load().rooms.rule(room).join;
     match rule {
         JoinRule::Open => true,
-        JoinRule::Claim => RoomClaims::of(connection.client()).allow(room),
+        JoinRule::Claim => RoomClaims::of(client).allow(room),
         JoinRule::Backend => false,
     }
 }
@@ -133,17 +133,21 @@ pub(super) async fn add(services: &Services, connection: &Arc<Connection>, room:
 }
 
 /// Joins the rooms that the token names, unless a plugin refuses.
-pub(super) async fn join_claimed(services: &Services, connection: &Arc<Connection>) {
-    if connection.client().claims == "{}" {
+pub(super) async fn join_claimed(
+    services: &Services,
+    connection: &Arc<Connection>,
+    client: &Arc<ClientInfo>,
+) {
+    if client.claims == "{}" {
         return;
     }
-    for room in RoomClaims::of(connection.client()).join {
+    for room in RoomClaims::of(client).join {
         if RoomName::parse(room.as_str()).is_none() {
             debug!(room, "the claim `join` names a room that cannot exist");
             continue;
         }
         let plugins = services.manager.enter().await;
-        let verdict = pipeline::authorize_join(&plugins, connection.client(), &room).await;
+        let verdict = pipeline::authorize_join(&plugins, client, &room).await;
         drop(plugins);
         let joined = match verdict {
             Ok(()) => join(services, connection, &room, None).await,

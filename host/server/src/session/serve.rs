@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use signalbox_protocol::CloseCode;
+use signalbox_protocol::{CloseCode, outbound};
 use signalbox_router::CloseRequest;
 use signalbox_websocket::DecodeError;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -17,6 +17,7 @@ use super::{
     heartbeat::{Beat, was_stopped},
     rate::RateDecision,
     rooms,
+    token::TokenStep,
     transport::Transport,
 };
 
@@ -108,12 +109,12 @@ impl<S: Socket> Session<S> {
         }
     }
 
-    /// Applies a change of the configuration. Returns whether there was one since the last call, so that the deadlines
-    /// may differ.
+    /// Applies a change of the configuration. Returns whether there was one since the last call, or another token, so that
+    /// the deadlines may differ.
     fn take_over_changes(&mut self) -> bool {
         let changes = self.services.live.changes();
         if changes == self.changes_seen {
-            return false;
+            return self.token.take_replaced();
         }
         self.changes_seen = changes;
         let bytes = self.services.live.load().limits.frame_bytes_max;
@@ -228,16 +229,22 @@ impl<S: Socket> Session<S> {
     }
 
     async fn dispatch(&mut self, text: &str, live: &LiveConfig) {
-        let (services, connection) = (&*self.services, &self.connection);
-        // Pinned in place: it is large, and would otherwise be moved for every message.
-        let handled = pin!(dispatch::frame(
-            services,
-            connection,
-            text,
-            self.read_at,
-            live
-        ));
-        write_until(handled, &mut self.wire).await;
+        let token = {
+            let (services, connection, client) = (&*self.services, &self.connection, &self.client);
+            // Pinned in place: it is large, and would otherwise be moved for every message.
+            let handled = pin!(dispatch::frame(
+                services,
+                connection,
+                client,
+                text,
+                self.read_at,
+                live
+            ));
+            write_until(handled, &mut self.wire).await
+        };
+        if let Some(token) = token {
+            self.replace_token(*token);
+        }
     }
 
     async fn change_rooms(&mut self) {
@@ -264,18 +271,19 @@ impl<S: Socket> Session<S> {
     fn next_deadline(&self) -> Instant {
         let live = self.services.live.load();
         let beat = self.heartbeat.deadline(&live.server);
-        let expiry = self
-            .expires_at
-            .map(|at| Instant::now() + at.duration_since(SystemTime::now()).unwrap_or_default());
+        let token = self
+            .token
+            .next_due(SystemTime::now(), live.token_times.grace)
+            .map(|left| Instant::now() + left);
         let message = self.message_began;
         let message = message.map(|began| began + live.limits.message_time_max);
-        [expiry, message]
+        [token, message]
             .into_iter()
             .flatten()
             .fold(beat, Instant::min)
     }
 
-    /// Pings a silent client. Returns `Some` if the connection must end.
+    /// Pings a silent client, and announces the end of its token. Returns `Some` if the connection must end.
     fn look_at_the_clock(&mut self) -> Option<CloseRequest> {
         let now = Instant::now();
         let over = |code, reason: &str| {
@@ -284,17 +292,24 @@ impl<S: Socket> Session<S> {
                 reason: reason.to_owned(),
             })
         };
-        if self.expires_at.is_some_and(|at| at <= SystemTime::now()) {
-            return over(CloseCode::TOKEN_EXPIRED, "the token has expired");
-        }
         let live = self.services.live.load();
+        let was_stopped = was_stopped(now, self.due, &live.server);
+        let grace = live.token_times.grace;
+        match self.token.next_step(SystemTime::now(), grace, was_stopped) {
+            TokenStep::Rest => {}
+            TokenStep::Announce(left) => {
+                let table = self.services.router.table();
+                table.push(&self.connection, outbound::token_expiring(left));
+            }
+            TokenStep::Close => return over(CloseCode::TOKEN_EXPIRED, "the token has expired"),
+        }
         match self.heartbeat.next_beat(now, self.due, &live.server) {
             Beat::Rest => {}
             Beat::Ping => self.ping(now),
             Beat::Idle => return over(CloseCode::IDLE, "nothing was heard from the client"),
         }
         let began = self.message_began?;
-        if was_stopped(now, self.due, &live.server) {
+        if was_stopped {
             self.message_began = Some(now);
         } else if now >= began + live.limits.message_time_max {
             let reason = "a message took longer than limits.message_time_max to come in";
@@ -305,13 +320,13 @@ impl<S: Socket> Session<S> {
 }
 
 /// Waits for `done`, and writes meanwhile. An error or a close request comes up again at the next event.
-fn write_until<S: Socket>(
-    mut done: Pin<&mut impl Future<Output = ()>>,
+fn write_until<S: Socket, T>(
+    mut done: Pin<&mut impl Future<Output = T>>,
     wire: &mut Transport<S>,
-) -> impl Future<Output = ()> {
+) -> impl Future<Output = T> {
     poll_fn(move |cx| {
-        if done.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
+        if let Poll::Ready(result) = done.as_mut().poll(cx) {
+            return Poll::Ready(result);
         }
         let _ = wire.poll_write(cx);
         Poll::Pending

@@ -1,5 +1,7 @@
 //! The status of a node, other than its metrics.
 
+use std::time::SystemTime;
+
 use signalbox_telemetry::metrics::{LivePlugin, NodeStatus};
 
 use super::Services;
@@ -17,8 +19,10 @@ impl Services {
             not_kept: self.manager.fails_to_keep(version.name()),
         });
         let plugins = plugins.collect();
+        let broker = self.router.broker();
         NodeStatus {
-            broker_up: self.router.broker().probe().await.is_ok(),
+            broker_up: broker.probe().await.is_ok(),
+            revocations: broker.revocations().count(SystemTime::now()),
             plugins,
         }
     }

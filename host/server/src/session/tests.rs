@@ -8,7 +8,7 @@ use std::{
 };
 
 use signalbox_broker::{MemoryBroker, MemoryHub};
-use signalbox_config::{Config, Limits};
+use signalbox_config::{Config, Limits, TokenTimes};
 use signalbox_plugin_runtime::{Loader, MemoryStore};
 use signalbox_protocol::ClientInfo;
 use signalbox_router::{LocalTable, SlotLimits, SocketSink, write_batch};
@@ -148,11 +148,17 @@ fn services(limits: Limits) -> Arc<Services> {
             Duration::from_millis(500),
         ),
         manager: Arc::new(PluginManager::new(loader, metrics.clone())),
+        authenticator: Authenticator::new(&Config::default().auth, metrics.clone())
+            .expect("no key is needed"),
         metrics,
         ids: IdSource::new("n", 1),
         tracer: Tracer::default(),
         live: ConfigHandle::new(LiveConfig {
             limits,
+            token_times: TokenTimes {
+                grace: Duration::ZERO,
+                ..Config::default().token_times
+            },
             ..LiveConfig::new(&Config::default(), &Config::default())
         }),
         unfinished: Arc::default(),

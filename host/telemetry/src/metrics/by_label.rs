@@ -58,7 +58,14 @@ impl Default for ByEventType {
             known: Named::default(),
             other: Counter::default(),
         };
-        types.know(["latency_report", "heartbeat", "join", "leave", "history"]);
+        types.know([
+            "latency_report",
+            "heartbeat",
+            "join",
+            "leave",
+            "history",
+            "token",
+        ]);
         types
     }
 }
@@ -249,7 +256,7 @@ mod tests {
         types.know([OTHER, "again", "again"]);
         let rows = types.rows();
         let counted: Vec<_> = rows.iter().filter(|(_, count)| *count > 0).collect();
-        assert_eq!(rows.len(), 8);
+        assert_eq!(rows.len(), 9);
         assert_eq!(
             counted,
             [

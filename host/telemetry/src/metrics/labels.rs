@@ -76,6 +76,10 @@ impl SpanDropReason {
 pub enum UpgradeRefusalReason {
     /// 400, 401 or 503: the client could not be authenticated.
     Auth,
+    /// 401: the client's token was revoked.
+    Revoked,
+    /// 403: the user is blocked.
+    Blocked,
     /// 403: the page's origin may not connect.
     Origin,
     /// 400, 405 or 426: the request is not an upgrade to a WebSocket.
@@ -93,8 +97,10 @@ pub enum UpgradeRefusalReason {
 }
 
 impl UpgradeRefusalReason {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Auth,
+        Self::Revoked,
+        Self::Blocked,
         Self::Origin,
         Self::Handshake,
         Self::UserLimit,
@@ -107,6 +113,8 @@ impl UpgradeRefusalReason {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Auth => "auth",
+            Self::Revoked => "revoked",
+            Self::Blocked => "blocked",
             Self::Origin => "origin",
             Self::Handshake => "handshake",
             Self::UserLimit => "user_limit",

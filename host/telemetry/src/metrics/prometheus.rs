@@ -176,6 +176,7 @@ mod tests {
         metrics.plugins.of("chat").guest.count("hits", 5).unwrap();
         let status = NodeStatus {
             broker_up: true,
+            revocations: 0,
             plugins: vec![LivePlugin {
                 name: "chat".to_owned(),
                 declared_version: "1.2 \"x\"".to_owned(),

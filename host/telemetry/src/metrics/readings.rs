@@ -17,6 +17,8 @@ use super::{
 pub struct NodeStatus {
     /// Whether messages between nodes arrive.
     pub broker_up: bool,
+    /// The number of revoked tokens and blocked users.
+    pub revocations: usize,
     /// The versions that are live, in the order of the chain.
     pub plugins: Vec<LivePlugin>,
 }
@@ -181,6 +183,8 @@ impl Readings {
     fn between_nodes(&mut self, m: &Metrics, status: &NodeStatus) {
         let up = Reading::Gauge(f64::from(u8::from(status.broker_up)));
         self.one(&table::BROKER_UP, up);
+        let revocations = Reading::Gauge(status.revocations as f64);
+        self.one(&table::REVOCATIONS, revocations);
         self.one(&table::REDIS_PUBLISHES, &m.redis.publishes);
         self.one(&table::REDIS_PUBLISH_FAILURES, &m.redis.publish_failures);
         self.one(&table::REDIS_UNHEARD, &m.redis.unheard);
@@ -347,6 +351,7 @@ mod tests {
         metrics.delivery_latency.record(Duration::from_millis(1));
         let status = NodeStatus {
             broker_up: true,
+            revocations: 3,
             plugins: vec![LivePlugin {
                 name: "chat".to_owned(),
                 declared_version: String::new(),

@@ -145,7 +145,7 @@ table! {
         "Connections that the server closed, by the name of the close code; `plugin`: a code of a plugin's own")
         .labels(&["code"]);
     UPGRADES_REFUSED = metric(Counter, "upgrades_refused", Count,
-        "Upgrades that were refused: `auth`, `origin`, `handshake`, `user_limit`, `node_limit`, `address_limit`, `rate`, `draining`")
+        "Upgrades that were refused: `auth`, `revoked` (its token), `blocked` (its user), `origin`, `handshake`, `user_limit`, `node_limit`, `address_limit`, `rate`, `draining`")
         .labels(&["reason"]);
     HTTP_REFUSED = metric(Counter, "http_refused", Count,
         "Connections and requests refused before anybody knew what they wanted: `sockets` (over `limits.sockets_pending_max`), `descriptors`, `slow_header`, `unread` (the client takes in nothing of its answer), `malformed`, `host`, `proxy_header`")
@@ -193,6 +193,8 @@ table! {
     BROKER_UP = metric(Gauge, "broker_up", Truth,
         "Whether messages between nodes arrive, by the probe that `/ready` asks; always 1 where there are none")
         .cloudwatch("BrokerUp", SERVER_AND_FLEET);
+    REVOCATIONS = metric(Gauge, "revocations", Count,
+        "Revoked tokens and blocked users that this node knows; no more can be made beyond 100,000");
     REDIS_PUBLISHES = metric(Counter, "redis_publishes", Count,
         "Messages that were published to Redis, those that failed among them");
     REDIS_PUBLISH_FAILURES = metric(Counter, "redis_publish_failures", Count,

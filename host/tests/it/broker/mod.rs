@@ -5,6 +5,8 @@ mod history;
 mod history_redis;
 mod nodes;
 mod order;
+mod revocations;
+mod revocations_redis;
 
 use std::{
     sync::{Arc, Mutex},
@@ -30,6 +32,10 @@ use self::{
         positions_come_in_the_order_of_the_rooms,
     },
     nodes::{Cluster, Node, Reached, memory_cluster, redis_cluster, redis_server},
+    revocations::{
+        a_revocation_is_enforced_once_by_every_node_until_its_end,
+        revocations_of_different_names_are_different,
+    },
 };
 use crate::redis::until;
 
@@ -457,6 +463,8 @@ macro_rules! passes_the_contract {
             a_history_that_is_reset_begins_another_epoch
             positions_come_in_the_order_of_the_rooms
             histories_are_independent_whatever_the_names_of_their_rooms
+            a_revocation_is_enforced_once_by_every_node_until_its_end
+            revocations_of_different_names_are_different
         }
     };
 }

@@ -18,7 +18,7 @@ use futures_util::{
 use signalbox::{
     broker::{
         Appended, Broker, ConnectionReport, HistoryPage, HistoryQuery, LocalNode, MemoryBroker,
-        MemoryHub, NodeReport, PendingAnswer, RedisBroker, Retention, RoomReport, Target,
+        MemoryHub, NodeReport, PendingAnswer, RedisBroker, Retention, Revoked, RoomReport, Target,
         UserAnswer, UserRequest,
     },
     metrics::Metrics,
@@ -45,6 +45,7 @@ pub(super) struct Recorder {
     rooms: Mutex<HashSet<String>>,
     got: Mutex<HashMap<String, Vec<String>>>,
     asked: Mutex<Vec<(String, UserRequest)>>,
+    pub(super) enforced: Mutex<Vec<Revoked>>,
     /// The messages of histories: room, number and text.
     kept: Mutex<Vec<(String, u64, String)>>,
     /// How often histories had to be checked.
@@ -129,6 +130,10 @@ impl LocalNode for Recorder {
     fn count_members(&self, room: &str) -> usize {
         if self.holds_room(room) { 3 } else { 0 }
     }
+
+    fn enforce(&self, revoked: &Revoked) {
+        self.enforced.lock().unwrap().push(revoked.clone());
+    }
 }
 
 impl Recorder {
@@ -142,6 +147,10 @@ impl Recorder {
         };
         let numbers = if self.holds_user(user) { 0..2 } else { 0..0 };
         numbers.map(report).collect()
+    }
+
+    fn enforce(&self, revoked: &Revoked) {
+        self.enforced.lock().unwrap().push(revoked.clone());
     }
 }
 

@@ -1,4 +1,4 @@
-//! The API for backends: sends messages, looks up and disconnects users, and reads and changes rooms.
+//! The API for backends: sends messages, looks up and disconnects users, reads and changes rooms, and revokes tokens.
 //!
 //! Every call needs one of the keys that are currently in `api.keys`. Responses and errors are JSON; [`openapi`] describes all
 //! of them.
@@ -12,6 +12,7 @@ mod online;
 mod openapi;
 mod outcome;
 mod rooms;
+mod tokens;
 mod users;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -106,6 +107,7 @@ fn calls() -> Vec<Call> {
             "/api/rooms/{room}/members/{user}",
             delete(members::remove),
         ),
+        (Method::POST, "/api/tokens/revoke", post(tokens::revoke)),
         (Method::GET, "/api/openapi.json", get(openapi::describe)),
     ]
 }

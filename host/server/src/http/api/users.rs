@@ -1,5 +1,7 @@
 //! `/api/users/{user}`: looks up the connections of a user, and closes them.
 
+use std::time::Duration;
+
 use axum::{
     Extension,
     body::Body,
@@ -16,7 +18,7 @@ use super::{
     BodyLimit, KeyNumber,
     object::{self, BodyError, Object},
     outcome::{AnswerSum, Confirmed},
-    read, unavailable,
+    read, tokens, unavailable,
 };
 use crate::http::{
     AppState,
@@ -43,6 +45,9 @@ struct Found {
 #[derive(Serialize)]
 struct Disconnected {
     connections: usize,
+    /// The end of the block, in seconds since 1970.
+    #[serde(rename = "blockedUntil", skip_serializing_if = "Option::is_none")]
+    blocked_until: Option<u64>,
     /// Servers of `websocket-app` that hold connections of the user and cannot be asked to close them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unanswered: Vec<String>,
@@ -52,6 +57,7 @@ struct Disconnected {
 struct Disconnect {
     code: Option<u64>,
     reason: Option<String>,
+    block: Option<String>,
 }
 
 impl Disconnect {
@@ -63,8 +69,9 @@ impl Disconnect {
         let wanted = Self {
             code: object.number("code")?,
             reason: object.text(&["reason"])?,
+            block: object.text(&["block"])?,
         };
-        object.finish("`code` and `reason`")?;
+        object.finish("`code`, `reason` and `block`")?;
         Ok(wanted)
     }
 }
@@ -102,9 +109,21 @@ pub(super) async fn disconnect(
     let user = parse_user(path)?;
     let body = read(&state, body, BodyLimit::Plain).await?;
     object::check_content(&headers)?;
-    let request = request(&body)?;
+    let (request, block) = request(&body)?;
     let asked = state.services.router.ask_about(&user, &request).await;
-    let disconnected = Confirmed::of(asked, "were closed");
+    // After the request, which has the code and the reason for the connections that are open. The block closes those that
+    // are opened meanwhile.
+    let blocked = match block {
+        Some(time) => tokens::block(&state, &user, time).await.map(Some),
+        None => Ok(None),
+    };
+    let disconnected = Confirmed::of(asked, "were closed").and_then(|done| {
+        Ok(Disconnected {
+            connections: done.connections,
+            blocked_until: blocked?,
+            unanswered: done.unanswered,
+        })
+    });
     if let UserRequest::Disconnect { code, .. } = &request {
         let code = code.number();
         match &disconnected {
@@ -113,6 +132,7 @@ pub(super) async fn disconnect(
                 code,
                 key,
                 connections = done.connections,
+                blocked_until = done.blocked_until,
                 "a user is disconnected by the API"
             ),
             Err(_) => info!(
@@ -121,16 +141,7 @@ pub(super) async fn disconnect(
             ),
         }
     }
-    let Confirmed {
-        connections,
-        unanswered,
-        ..
-    } = disconnected?;
-    let disconnected = Disconnected {
-        connections,
-        unanswered,
-    };
-    Ok(json(StatusCode::OK, &disconnected))
+    Ok(json(StatusCode::OK, &disconnected?))
 }
 
 fn parse_user(path: UserPath) -> Result<UserId<'static>, ApiError> {
@@ -138,7 +149,8 @@ fn parse_user(path: UserPath) -> Result<UserId<'static>, ApiError> {
     user.ok_or_else(ApiError::invalid_user)
 }
 
-fn request(body: &[u8]) -> Result<UserRequest, ApiError> {
+/// Reads the body: the request to each node, and the time of the block.
+fn request(body: &[u8]) -> Result<(UserRequest, Option<Duration>), ApiError> {
     let wrong =
         |code: &str, message: String| Err(ApiError::new(StatusCode::BAD_REQUEST, code, message));
     let wanted = match Disconnect::read(body) {
@@ -162,7 +174,12 @@ fn request(body: &[u8]) -> Result<UserRequest, ApiError> {
             format!("`reason` is longer than {REASON_BYTES_MAX} bytes"),
         );
     }
-    Ok(UserRequest::Disconnect { code, reason })
+    let block = wanted
+        .block
+        .as_deref()
+        .map(tokens::block_time)
+        .transpose()?;
+    Ok((UserRequest::Disconnect { code, reason }, block))
 }
 
 fn found(asked: UserOutcome, own_node: &str) -> Result<Found, ApiError> {
@@ -205,7 +222,7 @@ mod tests {
     #[test]
     fn a_disconnection_has_a_code_from_4000_to_4999_and_4501_by_default() {
         let code = |body: &str| match request(body.as_bytes()) {
-            Ok(UserRequest::Disconnect { code, .. }) => Some(code.number()),
+            Ok((UserRequest::Disconnect { code, .. }, None)) => Some(code.number()),
             _ => None,
         };
         assert_eq!(code(""), Some(4501));
@@ -218,6 +235,8 @@ mod tests {
             r#"{"code":5000}"#,
             r#"{"code":-1}"#,
             r#"{"kode":4000}"#,
+            r#"{"block":"2days"}"#,
+            r#"{"block":600}"#,
             "[",
             &long,
         ] {

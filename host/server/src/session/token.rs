@@ -1,0 +1,275 @@
+//! The token of an open connection: its end, and its replacement.
+
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
+
+use signalbox_auth::{AuthError, VerifiedToken};
+use signalbox_broker::{Denial, TokenMark};
+use signalbox_protocol::ErrorCode;
+use signalbox_router::Connection;
+
+use super::{Services, outcome::NotSent};
+
+/// How long before its end the client learns that its token expires.
+const NOTICE: Duration = Duration::from_secs(30);
+
+/// A token that replaces the one of a connection.
+pub(super) struct Replacement {
+    pub(super) claims: String,
+    pub(super) expires_at: SystemTime,
+    pub(super) mark: TokenMark,
+}
+
+/// When the token of a connection ends, by the system's clock. All times are arguments: it never reads the clock.
+#[derive(Debug)]
+pub(super) struct TokenClock {
+    /// `None` without a token.
+    expires_at: Option<SystemTime>,
+    /// Whether the client knows that its token is about to expire, or should not be informed.
+    is_announced: bool,
+    /// Whether the grace began anew.
+    is_extended: bool,
+    /// Whether the token is another one than at the last call of [`TokenClock::take_replaced`].
+    is_replaced: bool,
+}
+
+/// The next step for a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenStep {
+    /// Nothing is due.
+    Rest,
+    /// Inform the client that its token expires after this time.
+    Announce(Duration),
+    /// Close the connection.
+    Close,
+}
+
+impl TokenClock {
+    /// A token that expires at `expires_at`. The client is informed of it if it `wants_notice`.
+    pub(super) fn new(expires_at: Option<SystemTime>, wants_notice: bool) -> Self {
+        Self {
+            expires_at,
+            is_announced: !wants_notice,
+            is_extended: false,
+            is_replaced: false,
+        }
+    }
+
+    /// A token that takes the place of another one.
+    pub(super) fn replacing(expires_at: SystemTime, wants_notice: bool) -> Self {
+        Self {
+            is_replaced: true,
+            ..Self::new(Some(expires_at), wants_notice)
+        }
+    }
+
+    /// Whether the token was replaced since the last call.
+    pub(super) fn take_replaced(&mut self) -> bool {
+        std::mem::take(&mut self.is_replaced)
+    }
+
+    /// The time until it expires; `None` without a token.
+    pub(super) fn left(&self, now: SystemTime) -> Option<Duration> {
+        let expires_at = self.expires_at?;
+        Some(expires_at.duration_since(now).unwrap_or_default())
+    }
+
+    /// The time until the next step may be due.
+    pub(super) fn next_due(&self, now: SystemTime, grace: Duration) -> Option<Duration> {
+        let expires_at = self.expires_at?;
+        let due = if self.is_announced {
+            expires_at.checked_add(grace)?
+        } else {
+            expires_at.checked_sub(NOTICE).unwrap_or(now)
+        };
+        Some(due.duration_since(now).unwrap_or_default())
+    }
+
+    /// The step that is due at `now`. `was_stopped`: the process did not run until now, so that the client may have had no
+    /// chance to replace the token. If the token expired meanwhile, the grace begins now, once.
+    pub(super) fn next_step(
+        &mut self,
+        now: SystemTime,
+        grace: Duration,
+        was_stopped: bool,
+    ) -> TokenStep {
+        let Some(expires_at) = self.expires_at else {
+            return TokenStep::Rest;
+        };
+        if was_stopped && !self.is_extended && expires_at <= now {
+            self.is_extended = true;
+            self.expires_at = Some(now);
+        }
+        match self.left(now) {
+            Some(left) if !self.is_announced && left <= NOTICE => {
+                self.is_announced = true;
+                TokenStep::Announce(left)
+            }
+            Some(Duration::ZERO) if self.next_due(now, grace) == Some(Duration::ZERO) => {
+                TokenStep::Close
+            }
+            _ => TokenStep::Rest,
+        }
+    }
+}
+
+/// Checks the token in the payload of a frame, which should replace that of `connection`.
+///
+/// # Errors
+/// Returns [`NotSent`] if it is not accepted, or cannot be checked now. The reason contains nothing of the token.
+pub(super) async fn check(
+    services: &Services,
+    connection: &Connection,
+    payload: &str,
+) -> Result<Box<Replacement>, NotSent> {
+    if !services.authenticator.uses_tokens() {
+        return Err(NotSent::refused(
+            ErrorCode::ReservedType,
+            "the server uses no tokens (auth.mode = \"none\")",
+        ));
+    }
+    let Ok(token) = serde_json::from_str::<String>(payload) else {
+        return Err(NotSent::refused(
+            ErrorCode::InvalidPayload,
+            "the payload must be the token, as a string",
+        ));
+    };
+    let Some(verified) = services.authenticator.verify(&token).await else {
+        return Err(refused(AuthError::MissingToken));
+    };
+    let verified = verified.map_err(refused)?;
+    if verified.user != connection.user() {
+        return Err(NotSent::refused(
+            ErrorCode::InvalidToken,
+            "the token names another user (sub); open another connection for them",
+        ));
+    }
+    let mark = token_mark(&verified);
+    services
+        .router
+        .check_revoked(connection.user(), mark)
+        .map_err(|denial| match denial {
+            Denial::Unknown => refused(AuthError::RevocationsUnavailable),
+            Denial::Token | Denial::User => refused(AuthError::RevokedToken),
+        })?;
+    Ok(Box::new(Replacement {
+        claims: verified.claims_json,
+        expires_at: verified.expires_at,
+        mark,
+    }))
+}
+
+/// The mark of a token, for revocations.
+pub(crate) fn token_mark(token: &VerifiedToken) -> TokenMark {
+    TokenMark::new(token.id.as_deref(), token.issued_at)
+}
+
+fn refused(error: AuthError) -> NotSent {
+    let code = match error {
+        AuthError::KeysUnavailable | AuthError::RevocationsUnavailable => ErrorCode::Unavailable,
+        _ => ErrorCode::InvalidToken,
+    };
+    NotSent::Refused {
+        code,
+        message: Cow::Owned(error.to_string()),
+        plugin: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(25);
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// The steps of a clock that is asked whenever something may be due, with their times.
+    fn steps(clock: &mut TokenClock, from: u64) -> Vec<(u64, TokenStep)> {
+        let (mut now, mut steps) = (from, Vec::new());
+        while let Some(due) = clock.next_due(at(now), GRACE) {
+            now += due.as_secs();
+            let step = clock.next_step(at(now), GRACE, false);
+            steps.push((now, step));
+            if step == TokenStep::Close {
+                break;
+            }
+        }
+        steps
+    }
+
+    #[test]
+    fn a_client_is_informed_once_and_closed_after_the_grace() {
+        let mut clock = TokenClock::new(Some(at(1_000)), true);
+        let announced = TokenStep::Announce(NOTICE);
+        let expected = [(970, announced), (1_025, TokenStep::Close)];
+        assert_eq!(steps(&mut clock, 0), expected);
+        let mut clock = TokenClock::new(Some(at(1_000)), false);
+        assert_eq!(steps(&mut clock, 0), [(1_025, TokenStep::Close)]);
+        let mut clock = TokenClock::new(None, true);
+        assert_eq!(steps(&mut clock, 0), []);
+        assert_eq!(clock.next_step(at(9), GRACE, true), TokenStep::Rest);
+    }
+
+    #[test]
+    fn a_client_whose_token_soon_expires_is_informed_at_once() {
+        let mut clock = TokenClock::new(Some(at(1_000)), true);
+        let announced = TokenStep::Announce(seconds(10));
+        let expected = [(990, announced), (1_025, TokenStep::Close)];
+        assert_eq!(steps(&mut clock, 990), expected);
+        let mut clock = TokenClock::new(Some(at(5)), true);
+        assert_eq!(
+            steps(&mut clock, 0)[0],
+            (0, TokenStep::Announce(seconds(5)))
+        );
+    }
+
+    #[test]
+    fn a_replaced_token_is_announced_too_and_noticed_once() {
+        let mut clock = TokenClock::replacing(at(2_000), true);
+        assert!(clock.take_replaced() && !clock.take_replaced());
+        assert_eq!(clock.left(at(1_000)), Some(seconds(1_000)));
+        let announced = TokenStep::Announce(NOTICE);
+        let expected = [(1_970, announced), (2_025, TokenStep::Close)];
+        assert_eq!(steps(&mut clock, 0), expected);
+    }
+
+    #[test]
+    fn nothing_is_due_before_its_time_and_a_changed_grace_applies() {
+        let mut clock = TokenClock::new(Some(at(1_000)), true);
+        for (now, step) in [
+            (969, TokenStep::Rest),
+            (971, TokenStep::Announce(seconds(29))),
+            (971, TokenStep::Rest),
+            (1_024, TokenStep::Rest),
+        ] {
+            assert_eq!(clock.next_step(at(now), GRACE, false), step, "{now}");
+        }
+        let none = Duration::ZERO;
+        assert_eq!(clock.next_step(at(999), none, false), TokenStep::Rest);
+        assert_eq!(clock.next_step(at(1_000), none, false), TokenStep::Close);
+    }
+
+    #[test]
+    fn after_the_process_was_stopped_the_grace_begins_anew_once() {
+        let mut clock = TokenClock::new(Some(at(1_000)), true);
+        let step = clock.next_step(at(5_000), GRACE, true);
+        assert_eq!(step, TokenStep::Announce(Duration::ZERO));
+        assert_eq!(clock.next_due(at(5_000), GRACE), Some(GRACE));
+        let step = clock.next_step(at(9_000), GRACE, true);
+        assert_eq!(step, TokenStep::Close, "only once");
+        let mut clock = TokenClock::new(Some(at(1_000)), false);
+        let step = clock.next_step(at(5_000), Duration::ZERO, true);
+        assert_eq!(step, TokenStep::Close, "there is no grace");
+    }
+}
