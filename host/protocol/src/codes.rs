@@ -29,6 +29,8 @@ pub enum ErrorCode {
     ForbiddenRoom,
     /// The connection has reached its limit of rooms.
     TooManyRooms,
+    /// The room has as many users as its rules allow.
+    RoomFull,
     /// Too many messages a second.
     RateLimited,
     /// A plugin failed, or returned an invalid answer.
@@ -39,7 +41,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for documentation and metrics.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::InvalidFrame,
         Self::InvalidType,
         Self::ReservedType,
@@ -53,6 +55,7 @@ impl ErrorCode {
         Self::NotInRoom,
         Self::ForbiddenRoom,
         Self::TooManyRooms,
+        Self::RoomFull,
         Self::RateLimited,
         Self::PluginFailed,
         Self::Unavailable,
@@ -74,6 +77,7 @@ impl ErrorCode {
             Self::NotInRoom => "not_in_room",
             Self::ForbiddenRoom => "forbidden_room",
             Self::TooManyRooms => "too_many_rooms",
+            Self::RoomFull => "room_full",
             Self::RateLimited => "rate_limited",
             Self::PluginFailed => "plugin_failed",
             Self::Unavailable => "unavailable",
@@ -84,7 +88,7 @@ impl ErrorCode {
     pub const fn retryable(self) -> bool {
         matches!(
             self,
-            Self::RateLimited | Self::PluginFailed | Self::Unavailable
+            Self::RoomFull | Self::RateLimited | Self::PluginFailed | Self::Unavailable
         )
     }
 }

@@ -8,6 +8,7 @@ mod catch_up;
 mod connection;
 mod history;
 mod outbox;
+mod presence;
 mod repair;
 mod rooms;
 mod slots;
@@ -20,9 +21,13 @@ pub use catch_up::ReplayLimits;
 pub use connection::Connection;
 pub use history::{HistoryJoin, JoinedHistory};
 pub use outbox::{CloseRequest, Outbox, PendingWrite, PushError, SocketSink};
+use presence::PresenceTask;
+pub use presence::{PlaceRefused, PresenceRule, PresenceSettings};
 use repair::RepairTask;
 use signalbox_broker::{Broker, BrokerError, LocalNode, Target};
-pub use signalbox_broker::{ConnectionReport, LISTED_MAX, NodeReport, UserAnswer, UserRequest};
+pub use signalbox_broker::{
+    ConnectionReport, LISTED_MAX, MemberReport, NodeReport, UserAnswer, UserRequest,
+};
 use signalbox_protocol::{CloseCode, Frame};
 use signalbox_telemetry::{
     metrics::{DropReason, Metrics},
@@ -38,6 +43,7 @@ pub struct Router {
     broker: Arc<dyn Broker>,
     metrics: Arc<Metrics>,
     _repairs: RepairTask,
+    _presence: PresenceTask,
 }
 
 /// The receivers that a message reached.
@@ -75,11 +81,13 @@ impl Router {
         message_time_max: Duration,
     ) -> Self {
         let repairs = RepairTask::start(table.clone(), broker.clone(), &metrics, message_time_max);
+        let presence = PresenceTask::start(table.clone(), broker.clone(), &metrics);
         Self {
             table,
             broker,
             metrics,
             _repairs: repairs,
+            _presence: presence,
         }
     }
 
@@ -168,6 +176,7 @@ impl Router {
     /// Makes `connection` unreachable, and removes it from its rooms.
     pub fn disconnect(&self, connection: &Arc<Connection>) {
         for room in self.table.remove(connection) {
+            self.forget_member(connection, &room);
             self.broker.room_changed(&room);
         }
         self.broker.user_changed(connection.user());
@@ -179,7 +188,10 @@ impl Router {
         let joined = self.table.rooms.join(connection, room);
         if joined {
             self.broker.room_changed(room);
+            self.count_member(connection, room).await;
             self.broker.room_settled(room).await;
+        } else if !connection.is_member(room) {
+            self.forget_member(connection, room);
         }
         joined
     }
@@ -188,6 +200,7 @@ impl Router {
     pub fn leave(&self, connection: &Arc<Connection>, room: &str) -> bool {
         let left = self.table.leave(connection, room);
         if left {
+            self.forget_member(connection, room);
             self.broker.room_changed(room);
         }
         left

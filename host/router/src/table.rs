@@ -9,12 +9,15 @@ use std::{
 };
 
 use dashmap::DashMap;
-use signalbox_broker::{ConnectionReport, HistoryPage, LISTED_MAX, LocalNode, Target, UserRequest};
+use signalbox_broker::{
+    ConnectionReport, HistoryPage, LISTED_MAX, LocalNode, MemberReport, Target, UserRequest,
+};
 use signalbox_protocol::{Frame, Position};
 use signalbox_telemetry::metrics::{DropReason, Metrics};
 
 use super::{
     Connection, PendingWrite, PushError,
+    presence::Presence,
     repair::RepairQueue,
     rooms::{Arrival, Comparison, ComparisonStart, Push, RoomTable},
     write_batch,
@@ -28,6 +31,8 @@ pub struct LocalTable {
     pub(super) rooms: RoomTable,
     /// Rooms that must be compared with their histories.
     pub(super) repairs: RepairQueue,
+    /// The users in rooms with presence, and who wants to know about them.
+    pub(super) presence: Presence,
     all: DashMap<u64, Arc<Connection>>,
     /// Connections, and upgrades in progress.
     pub(super) slots: AtomicUsize,
@@ -49,6 +54,7 @@ impl LocalTable {
             users: DashMap::new(),
             rooms: RoomTable::default(),
             repairs: RepairQueue::default(),
+            presence: Presence::default(),
             all: DashMap::new(),
             slots: AtomicUsize::new(0),
             outbox_bytes_max: AtomicUsize::new(outbox_bytes_max),
@@ -293,6 +299,26 @@ impl LocalNode for LocalTable {
             .take(LISTED_MAX)
             .map(|connection| connection.report())
             .collect()
+    }
+
+    fn member(&self, room: &str, user: &str) -> Option<MemberReport> {
+        self.presence.local().member(room, user)
+    }
+
+    fn members(&self, room: &str) -> Vec<MemberReport> {
+        self.presence.local().members(room)
+    }
+
+    fn member_count(&self, room: &str) -> usize {
+        self.presence.local().len(room)
+    }
+
+    fn members_changed(&self, room: &str) {
+        self.presence.changed(room);
+    }
+
+    fn check_members(&self) {
+        self.presence.check_all();
     }
 }
 

@@ -112,6 +112,7 @@ impl Inbox {
     /// A new subscription serves. Earlier messages may have been lost.
     pub(super) fn subscribed(&self) {
         self.to.node.check_histories();
+        self.to.node.check_members();
     }
 
     /// The text of the probe that [`Inbox::receive`] recognises.
@@ -141,7 +142,8 @@ impl Inbox {
             self.to.health.message_came_in(publishing);
             self.take_own(text);
         } else if is(&self.routes_channel) {
-            notices::handle(&text, &self.to.lookup, &self.to.held)
+            let to = &self.to;
+            notices::handle(&text, &to.lookup, &to.held, &*to.node)
                 .unwrap_or_else(|error| self.warn_malformed(&error));
         } else if is(&self.broadcast_channel) && !self.to.own_broadcasts.take(&text) {
             self.broadcast(text);

@@ -13,6 +13,8 @@
 //! holds the receiver, and an error within the command timeout if Redis did not take the message or the receiver's node does
 //! not listen. [`held`] keeps the order for users who move.
 //!
+//! Members of rooms with presence: a hash for each room, written like routes, and read by [`members`].
+//!
 //! Histories of rooms ([`history`]) are keys in Redis. A message is appended first and then published; a node that misses
 //! it finds it in the history.
 
@@ -30,9 +32,13 @@ mod keys;
 mod lease;
 mod lookup;
 mod marks;
+mod member_fields;
+mod member_leases;
+mod members;
 mod nodes;
 mod notices;
 mod outgoing;
+mod owned;
 mod post;
 mod publish;
 mod questions;
@@ -72,6 +78,7 @@ use self::{
     inbox::{Inbox, InboxParts},
     keys::{KeyNames, RouteName, ServerId},
     lookup::Lookup,
+    members::RedisMembers,
     outgoing::Outgoing,
     publish::{LineBefore, PublishedMessage},
     routes::RouteWriter,
@@ -79,8 +86,8 @@ use self::{
     tasks::{TaskParts, Tasks},
 };
 use super::{
-    Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, NodeReport, Publication,
-    Retention, Target, UserAnswer, UserRequest,
+    Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, MemberReport,
+    MembersElsewhere, NodeReport, Publication, Retention, Target, UserAnswer, UserRequest,
 };
 
 /// The share of the time for leaving in which this node's routes are removed. Routes that are left behind are found dead by
@@ -100,6 +107,7 @@ pub struct RedisBroker {
     held: Arc<HeldMessages>,
     outgoing: Arc<Outgoing>,
     histories: Arc<RedisHistories>,
+    members: RedisMembers,
     node: Arc<dyn LocalNode>,
     control: Arc<Control>,
     health: Arc<Health>,
@@ -172,6 +180,12 @@ impl RedisBroker {
         ));
         let control = Arc::new(Control::new(commands.clone(), keys.clone(), node.clone()));
         let histories = RedisHistories::new(commands.clone(), keys.clone(), outgoing.clone());
+        let members = RedisMembers::new(
+            commands.clone(),
+            keys.clone(),
+            holders.clone(),
+            node.clone(),
+        );
         let receivers = InboxParts {
             node: node.clone(),
             routes: routes.clone(),
@@ -205,6 +219,7 @@ impl RedisBroker {
             held,
             outgoing,
             histories: Arc::new(histories),
+            members,
             node,
             control,
             health,
@@ -317,12 +332,40 @@ impl Broker for RedisBroker {
         self.routes.changed(RouteName::Room(room));
     }
 
+    fn member_changed(&self, room: &str, user: &str) {
+        self.routes.member_changed(room, user);
+    }
+
+    fn members<'a>(
+        &'a self,
+        room: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<[MemberReport]>, BrokerError>> {
+        async move { Ok(self.members.of(room).await?) }.boxed()
+    }
+
+    fn members_elsewhere<'a>(
+        &'a self,
+        room: &'a str,
+        user: &'a str,
+        enough: usize,
+    ) -> BoxFuture<'a, Result<MembersElsewhere, BrokerError>> {
+        async move { Ok(self.members.elsewhere(room, user, enough).await?) }.boxed()
+    }
+
+    fn member_node_lost(&self) -> BoxFuture<'_, ()> {
+        self.members.node_lost().boxed()
+    }
+
     fn user_settled<'a>(&'a self, user: &'a str) -> BoxFuture<'a, ()> {
         self.routes.flushed(RouteName::User(user)).boxed()
     }
 
     fn room_settled<'a>(&'a self, room: &'a str) -> BoxFuture<'a, ()> {
         self.routes.flushed(RouteName::Room(room)).boxed()
+    }
+
+    fn member_settled<'a>(&'a self, room: &'a str, user: &'a str) -> BoxFuture<'a, ()> {
+        self.routes.member_flushed(room, user).boxed()
     }
 
     fn nodes(&self) -> BoxFuture<'_, Result<Vec<String>, BrokerError>> {

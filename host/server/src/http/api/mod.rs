@@ -1,7 +1,8 @@
-//! The API for backends: sends messages, and looks up and disconnects users.
+//! The API for backends: sends messages, looks up and disconnects users, and lists the users in rooms.
 //!
 //! Every call needs one of the keys that are currently in `api.keys`. Responses and errors are JSON.
 
+mod members;
 mod messages;
 mod object;
 mod users;
@@ -32,6 +33,7 @@ struct KeyNumber(usize);
 pub(super) fn routes(state: AppState, throttle: Arc<Throttle>) -> Router<AppState> {
     Router::new()
         .route("/api/messages", post(messages::post))
+        .route("/api/rooms/{room}/members", get(members::list))
         .route("/api/users/{user}", get(users::find))
         .route("/api/users/{user}/disconnect", post(users::disconnect))
         .route("/api", any(unknown))
