@@ -76,9 +76,9 @@ impl RedisMembers {
                 }
             }
         };
-        // The map and this caller.
-        let is_last = |read: &Arc<RoomRead>| Arc::strong_count(read) <= 2;
-        self.reads.remove_if(room, |_, read| is_last(read));
+        drop(read);
+        let is_unused = |read: &Arc<RoomRead>| Arc::strong_count(read) == 1;
+        self.reads.remove_if(room, |_, read| is_unused(read));
         members
     }
 
@@ -98,12 +98,10 @@ impl RedisMembers {
             let has_user = false;
             return Ok(MembersElsewhere { users, has_user });
         }
-        let own = |user: &str| self.node.member(room, user);
         let members = self.of(room).await?;
-        let others = members.iter().map(|member| &*member.user);
-        Ok(MembersElsewhere::count(others, user, |other| {
-            own(other).is_some()
-        }))
+        let users = members.iter().map(|member| &*member.user);
+        let is_here = |user: &str| self.node.member(room, user).is_some();
+        Ok(MembersElsewhere::count(users, user, is_here))
     }
 
     /// Returns when a server with members that were read has died.

@@ -164,12 +164,15 @@ impl Router {
             return;
         }
         let rooms = self.table.rooms.connections(|room| presence.has_presence(room));
+        let mut counted = Vec::new();
         for (room, connections) in rooms {
-            for connection in connections {
-                if presence.count(&connection, &room) == Counting::New {
-                    self.broker.member_changed(&room, connection.user());
-                }
-            }
+            let new = connections.into_iter();
+            let new = new.filter(|one| presence.count(one, &room) == Counting::New);
+            counted.extend(new.map(|connection| (room.clone(), connection)));
+        }
+        // Not earlier: members get all users of their rooms at once.
+        for (room, connection) in counted {
+            self.broker.member_changed(&room, connection.user());
         }
         presence.check_all();
     }

@@ -62,7 +62,7 @@ pub(crate) fn presence_settings(config: &Config) -> PresenceSettings {
     } = config.presence;
     let rooms = config.rooms.clone();
     let rule: Option<PresenceRule> = rooms.has_presence().then(|| -> PresenceRule {
-        Arc::new(move |room| {
+        Arc::new(move |room: &str| {
             let rule = rooms.rule(room);
             rule.presence.then_some(rule.members_max)
         })

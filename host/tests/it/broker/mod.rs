@@ -3,6 +3,8 @@
 
 mod history;
 mod history_redis;
+mod members;
+mod members_redis;
 mod nodes;
 mod order;
 
@@ -28,6 +30,11 @@ use self::{
         messages_are_numbered_from_one_and_reach_all_nodes_that_hold_the_room,
         only_as_many_messages_are_kept_as_the_history_has_room_for,
         positions_come_in_the_order_of_the_rooms,
+    },
+    members::{
+        a_node_that_leaves_takes_its_members_along, all_nodes_learn_that_members_changed,
+        members_of_rooms_and_users_with_strange_names_are_told_apart,
+        the_members_of_a_room_are_the_users_of_all_nodes, users_on_other_nodes_are_counted,
     },
     nodes::{Cluster, Node, Reached, memory_cluster, redis_cluster, redis_server},
 };
@@ -380,6 +387,11 @@ macro_rules! passes_the_contract {
             a_history_that_is_reset_begins_another_epoch
             positions_come_in_the_order_of_the_rooms
             histories_are_independent_whatever_the_names_of_their_rooms
+            the_members_of_a_room_are_the_users_of_all_nodes
+            all_nodes_learn_that_members_changed
+            users_on_other_nodes_are_counted
+            a_node_that_leaves_takes_its_members_along
+            members_of_rooms_and_users_with_strange_names_are_told_apart
         }
     };
 }
