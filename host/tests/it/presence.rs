@@ -184,7 +184,10 @@ async fn a_room_without_presence_has_no_members_to_see() {
     join(&mut bob, "other", Value::Null).await;
     ann.expect_silence().await;
     let (status, answer) = api(&node, "other").await;
-    assert_eq!((status, &answer["error"]["code"]), (404, &json!("no_presence")));
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (404, &json!("no_presence"))
+    );
 }
 
 #[tokio::test]
@@ -283,17 +286,32 @@ async fn the_claim_info_is_shown_to_the_others() {
     };
     let mut ann = connect("ann", json!({"name": "Ann", "age": 30})).await;
     let snapshot = watch(&mut ann, ROOM).await;
-    assert_eq!(snapshot["members"][0]["info"], json!({"name": "Ann", "age": 30}));
+    assert_eq!(
+        snapshot["members"][0]["info"],
+        json!({"name": "Ann", "age": 30})
+    );
     let mut bob = connect("bob", json!({"name": "x".repeat(1024)})).await;
     join(&mut bob, ROOM, Value::Null).await;
-    assert_eq!(report(&mut ann, ROOM).await, joined(2, &["bob"]), "too long");
+    assert_eq!(
+        report(&mut ann, ROOM).await,
+        joined(2, &["bob"]),
+        "too long"
+    );
     let mut eve = connect("eve", json!("Eve")).await;
     join(&mut eve, ROOM, Value::Null).await;
-    assert_eq!(report(&mut ann, ROOM).await, joined(3, &["eve"]), "no object");
+    assert_eq!(
+        report(&mut ann, ROOM).await,
+        joined(3, &["eve"]),
+        "no object"
+    );
     let (_, answer) = api(&node, ROOM).await;
     let first = &answer["members"][0];
     assert_eq!(
-        (&first["userId"], &first["info"]["name"], &first["connections"]),
+        (
+            &first["userId"],
+            &first["info"]["name"],
+            &first["connections"]
+        ),
         (&json!("ann"), &json!("Ann"), &json!(1))
     );
     assert!(first["since"].as_str().unwrap().ends_with('Z'), "{first}");

@@ -14,7 +14,9 @@ const PATIENT: &str = "command_timeout = \"10s\"";
 const ROOM: &str = "seen:1";
 
 fn rules(presence: &str) -> String {
-    format!("[[rooms]]\nmatch = \"seen:*\"\npresence = true\n[presence]\nflush = \"10ms\"\n{presence}\n")
+    format!(
+        "[[rooms]]\nmatch = \"seen:*\"\npresence = true\n[presence]\nflush = \"10ms\"\n{presence}\n"
+    )
 }
 
 async fn start(size: usize, server: &Server, redis: &str, presence: &str) -> Nodes {
@@ -82,7 +84,10 @@ async fn members_see_the_users_of_all_nodes() {
     // The same user on both nodes is one.
     let mut ann_too = Peer::connect(&cluster.nodes[1], "ann").await;
     let snapshot = watch(&mut ann_too).await;
-    assert_eq!((&snapshot["total"], &snapshot["members"][0]["connections"]), (&json!(2), &json!(2)));
+    assert_eq!(
+        (&snapshot["total"], &snapshot["members"][0]["connections"]),
+        (&json!(2), &json!(2))
+    );
     ann_too.close().await;
     let mut eve = Peer::connect(&cluster.nodes[0], "eve").await;
     join(&mut eve, Value::Null).await;
@@ -159,7 +164,10 @@ async fn an_emptied_redis_makes_nobody_leave() {
     })
     .await;
     let mut eve = Peer::connect(&cluster.nodes[1], "eve").await;
-    assert_eq!(users(&watch(&mut eve).await, "members"), ["ann", "bob", "eve"]);
+    assert_eq!(
+        users(&watch(&mut eve).await, "members"),
+        ["ann", "bob", "eve"]
+    );
     for peer in [&mut ann, &mut bob] {
         assert_eq!(change(peer).await, came("eve"));
     }
@@ -215,7 +223,9 @@ async fn members_that_stay_cost_redis_only_leases() {
     const MEMBERS: usize = 100;
     let server = Server::start().await;
     let cluster = start(2, &server, PATIENT, "").await;
-    let names: Vec<String> = (0..MEMBERS).map(|index| format!("user{index:03}")).collect();
+    let names: Vec<String> = (0..MEMBERS)
+        .map(|index| format!("user{index:03}"))
+        .collect();
     let mut peers = cluster.peers(&names).await;
     for peer in &mut peers {
         join(peer, json!({"presence": true})).await;

@@ -121,10 +121,7 @@ impl RedisMembers {
         let (living, dead) = self.holders.by_life(servers).await?;
         self.prune(room, fields.keys(), &dead).await;
         let own = self.keys.own_id();
-        let others: Vec<ServerId> = living
-            .into_iter()
-            .filter(|server| server != own)
-            .collect();
+        let others: Vec<ServerId> = living.into_iter().filter(|server| server != own).collect();
         self.leases.note(&others);
         let others: HashSet<&str> = others.iter().map(|server| &**server).collect();
         let of_others = fields.iter().filter(|(name, _)| {
@@ -150,7 +147,11 @@ impl RedisMembers {
         if dead.is_empty() {
             return;
         }
-        debug!(room, ?dead, "members of servers without a lease are removed");
+        debug!(
+            room,
+            ?dead,
+            "members of servers without a lease are removed"
+        );
         let of_dead = |name: &&Vec<u8>| {
             let server = member_fields::server_in(name);
             server.is_some_and(|server| dead.iter().any(|dead| **dead == *server))

@@ -190,7 +190,8 @@ mod tests {
         assert_eq!(local.count(&one, "r", || true), Counting::New);
         assert_eq!(local.count(&one, "r", || true), Counting::Already);
         assert_eq!(local.count(&two, "r", || true), Counting::New);
-        let connections = |local: &LocalMembers| local.member("r", "ann").map(|ann| ann.connections);
+        let connections =
+            |local: &LocalMembers| local.member("r", "ann").map(|ann| ann.connections);
         assert_eq!(connections(&local), Some(2));
         assert!(local.remove(&one, "r") && !local.remove(&one, "r"));
         assert_eq!(connections(&local), Some(1));
@@ -213,9 +214,8 @@ mod tests {
     fn places_are_limited_by_users_of_all_nodes_and_not_by_connections() {
         let local = LocalMembers::default();
         let elsewhere = |users, has_user| MembersElsewhere { users, has_user };
-        let reserve = |user: &str, elsewhere| {
-            local.reserve(&connection(user), "r", 3, elsewhere, || true)
-        };
+        let reserve =
+            |user: &str, elsewhere| local.reserve(&connection(user), "r", 3, elsewhere, || true);
         assert!(!reserve("ann", elsewhere(3, false)));
         assert!(reserve("ann", elsewhere(3, true)), "it is there already");
         assert!(reserve("ann", elsewhere(3, false)), "it is here already");

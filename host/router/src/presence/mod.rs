@@ -159,11 +159,16 @@ impl Router {
         for (room, user) in presence.local.retain(|room| presence.has_presence(room)) {
             self.broker.member_changed(&room, &user);
         }
-        presence.watches.restart(|room| !presence.has_presence(room));
+        presence
+            .watches
+            .restart(|room| !presence.has_presence(room));
         if !presence.has_rooms.load(Ordering::Acquire) {
             return;
         }
-        let rooms = self.table.rooms.connections(|room| presence.has_presence(room));
+        let rooms = self
+            .table
+            .rooms
+            .connections(|room| presence.has_presence(room));
         let mut counted = Vec::new();
         for (room, connections) in rooms {
             let new = connections.into_iter();

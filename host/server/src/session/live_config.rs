@@ -8,8 +8,7 @@ use std::sync::{
 use arc_swap::{ArcSwap, Guard};
 use signalbox_config::{
     AdminConfig, ApiConfig, Config, EventsConfig, Limits, PresenceConfig, RoomsConfig,
-    ServerConfig, Shown,
-    live::cannot_change_live,
+    ServerConfig, Shown, live::cannot_change_live,
 };
 use signalbox_router::{PresenceRule, PresenceSettings};
 

@@ -92,7 +92,17 @@ pub(super) async fn members_of_rooms_and_users_with_strange_names_are_told_apart
         nodes, _backend, ..
     } = make(2).await;
     let long = "😀".repeat(63);
-    let strange = ["a:b", ":", "{a}", "}{", "a\r\nDEL x", "*", "\0", "n1:ann", &long];
+    let strange = [
+        "a:b",
+        ":",
+        "{a}",
+        "}{",
+        "a\r\nDEL x",
+        "*",
+        "\0",
+        "n1:ann",
+        &long,
+    ];
     for room in strange {
         for user in strange {
             nodes[1].set_member(room, user, 1).await;

@@ -39,9 +39,7 @@ async fn members_of_dead_servers_do_not_count_and_are_removed() {
     nodes[0].set_member("r", "ann", 1).await;
     for user in 0..300 {
         let field = format!("dead-1:user{user}");
-        server
-            .command::<u64>(&["HSET", KEY, &field, VALUE])
-            .await;
+        server.command::<u64>(&["HSET", KEY, &field, VALUE]).await;
     }
     assert_eq!(nodes[0].members("r").await, [member("ann", 1)]);
     assert_eq!(fields(&server).await.len(), 1);
@@ -96,7 +94,9 @@ async fn members_that_redis_lost_are_written_again_and_other_nodes_learn_it() {
     nodes[0].until_members_changed("r").await;
     until("the other node sees them", async || {
         let members = nodes[0].broker.members("r").await;
-        members.is_ok_and(|members| members.len() == 300).then_some(())
+        members
+            .is_ok_and(|members| members.len() == 300)
+            .then_some(())
     })
     .await;
 }
@@ -137,7 +137,9 @@ async fn nodes_with_much_room_left_do_not_read_all_members() {
     let server = Server::start().await;
     let nodes = redis_nodes(&server.url(), 2, &Arc::default()).await;
     for user in 0..20 {
-        nodes[user % 2].set_member("r", &format!("user{user}"), 1).await;
+        nodes[user % 2]
+            .set_member("r", &format!("user{user}"), 1)
+            .await;
     }
     server.reset_commandstats().await;
     let elsewhere = nodes[0].broker.members_elsewhere("r", "new", 11).await;

@@ -207,13 +207,13 @@ impl Node {
     /// Sets the number of connections that `user` has in `room`.
     pub(super) async fn set_member(&self, room: &str, user: &str, connections: usize) {
         let name = (room.to_owned(), user.to_owned());
-        let mut members = self.recorder.members.lock().unwrap();
-        if connections > 0 {
-            members.insert(name, connections);
-        } else {
+        {
+            let mut members = self.recorder.members.lock().unwrap();
             members.remove(&name);
+            if connections > 0 {
+                members.insert(name, connections);
+            }
         }
-        drop(members);
         self.broker.member_changed(room, user);
         self.broker.member_settled(room, user).await;
     }

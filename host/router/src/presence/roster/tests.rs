@@ -147,7 +147,10 @@ fn another_number_of_connections_is_known_and_not_reported() {
     ann.info = MemberInfo::parse(r#"{"name":"Ann"}"#);
     assert_eq!(room.sees(&[ann]), RosterChange::Nothing);
     let member = &room.snapshot()["members"][0];
-    assert_eq!((&member["connections"], &member["info"]["name"]), (&2.into(), &"Ann".into()));
+    assert_eq!(
+        (&member["connections"], &member["info"]["name"]),
+        (&2.into(), &"Ann".into())
+    );
 }
 
 #[test]
@@ -162,7 +165,10 @@ fn more_users_than_the_limit_are_only_counted_until_they_are_a_tenth_fewer() {
     ] {
         assert_eq!(room.sees(&many(count)), expected, "{count}");
         assert_eq!(room.roster, Roster::Counted(count));
-        assert_eq!(room.snapshot(), serde_json::json!({"room": "r", "total": count}));
+        assert_eq!(
+            room.snapshot(),
+            serde_json::json!({"room": "r", "total": count})
+        );
     }
     assert_eq!(room.sees(&many(18)), RosterChange::All);
     assert_eq!(room.snapshot()["members"].as_array().unwrap().len(), 18);
