@@ -71,9 +71,6 @@ pub trait LocalNode: Send + Sync {
     /// The users in `room` on this node, each once; none if it has no presence.
     fn members(&self, room: &str) -> Vec<MemberReport>;
 
-    /// The number of [`LocalNode::members`].
-    fn member_count(&self, room: &str) -> usize;
-
     /// The result of [`Broker::members`] may have changed for `room`. Never blocks.
     fn members_changed(&self, room: &str);
 
@@ -185,8 +182,8 @@ pub trait Broker: Send + Sync {
         room: &'a str,
     ) -> BoxFuture<'a, Result<Arc<[MemberReport]>, BrokerError>>;
 
-    /// Counts the users in `room` on other nodes. If they are fewer than `enough`, they may be counted roughly: a user who is
-    /// just coming or leaving is left out or counted twice.
+    /// Counts the users in `room` on other nodes, for `user`, who wants to join on this one. If they are fewer than `enough`, they
+    /// may be counted roughly: some may be counted twice, and `has_user` may be missing.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`], within five times the command timeout, if they cannot be counted.

@@ -309,10 +309,6 @@ impl LocalNode for LocalTable {
         self.presence.local().members(room)
     }
 
-    fn member_count(&self, room: &str) -> usize {
-        self.presence.local().len(room)
-    }
-
     fn members_changed(&self, room: &str) {
         self.presence.changed(room);
     }

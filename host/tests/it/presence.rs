@@ -183,6 +183,11 @@ async fn a_room_without_presence_has_no_members_to_see() {
     let mut bob = node.client("bob").await;
     join(&mut bob, "other", Value::Null).await;
     ann.expect_silence().await;
+    let (status, answer) = api(&node, &"x".repeat(256)).await;
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (400, &json!("invalid_room"))
+    );
     let (status, answer) = api(&node, "other").await;
     assert_eq!(
         (status, &answer["error"]["code"]),

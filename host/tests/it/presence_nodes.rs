@@ -1,5 +1,8 @@
 //! Who is in a room, on several nodes.
 
+use std::collections::BTreeSet;
+
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::{
@@ -216,6 +219,100 @@ async fn a_room_is_full_on_all_nodes() {
         (join(&mut eve, Value::Null).await["type"] == "ack").then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_joins_at_once_do_not_overfill_a_room_with_users_elsewhere() {
+    let server = Server::start().await;
+    let rule = "[[rooms]]\nmatch = \"seen:*\"\npresence = true\nmembers_max = 30\n";
+    let cluster = Nodes::start(2, &server.url(), &format!("{PATIENT}\n{rule}")).await;
+    let connect = async |node: usize, count: usize| {
+        let peers = (0..count).map(async |index| {
+            let user = format!("user{node}-{index}");
+            Peer::connect(&cluster.nodes[node], &user).await
+        });
+        join_all(peers).await
+    };
+    let mut elsewhere = connect(1, 10).await;
+    for peer in &mut elsewhere {
+        assert_eq!(join(peer, Value::Null).await["type"], "ack");
+    }
+    let mut peers = connect(0, 50).await;
+    let joins = peers
+        .iter_mut()
+        .map(async |peer| join(peer, Value::Null).await);
+    let answers = join_all(joins).await;
+    let inside = answers.iter().filter(|answer| answer["type"] == "ack");
+    assert_eq!(inside.count(), 20);
+}
+
+/// A member, and the users that it knows of.
+struct Watcher {
+    peer: Peer,
+    users: BTreeSet<String>,
+}
+
+impl Watcher {
+    async fn new(mut peer: Peer) -> Self {
+        let snapshot = watch(&mut peer).await;
+        Self {
+            peer,
+            users: users(&snapshot, "members").into_iter().collect(),
+        }
+    }
+
+    /// Takes reports until it knows exactly of `truth`.
+    async fn until_knows(&mut self, truth: &BTreeSet<String>) {
+        while self.users != *truth {
+            let (joined, left) = change(&mut self.peer).await;
+            for user in left {
+                assert!(self.users.remove(&user), "{user} was not there");
+            }
+            for user in joined {
+                assert!(self.users.insert(user.clone()), "{user} was there");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_users_came_and_went_as_fast_as_they_can_all_members_know_the_truth() {
+    const ROUNDS: usize = 20;
+    let server = Server::start().await;
+    let cluster = start(2, &server, "", "grace = \"20ms\"").await;
+    let mut watchers = Vec::new();
+    for (index, node) in cluster.nodes.iter().enumerate() {
+        let peer = Peer::connect(node, &format!("watcher{index}")).await;
+        watchers.push(Watcher::new(peer).await);
+    }
+    // Several tasks for each of a few users, so that a user's first and last connection race constantly.
+    let flickers = (0..12).map(async |task: usize| {
+        let user = format!("u{}", task % 4);
+        for round in 0..ROUNDS {
+            let node = &cluster.nodes[(task + round) % 2];
+            let mut peer = Peer::connect(node, &user).await;
+            join(&mut peer, Value::Null).await;
+            if task == 0 && round % 5 == 0 {
+                server
+                    .command::<u64>(&["CLIENT", "KILL", "TYPE", "pubsub"])
+                    .await;
+            }
+            if round == ROUNDS - 1 && task < 2 {
+                return Some(peer);
+            }
+            if round % 3 == 0 {
+                peer.close().await;
+            }
+        }
+        None
+    });
+    let stay: Vec<Peer> = join_all(flickers).await.into_iter().flatten().collect();
+    let names = stay.iter().map(|peer| peer.user.clone());
+    let others = ["watcher0", "watcher1"].map(str::to_owned);
+    let truth: BTreeSet<String> = names.chain(others).collect();
+    for watcher in &mut watchers {
+        watcher.until_knows(&truth).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,6 +25,12 @@ use super::{
 /// Added to the end of a lease before it is read again.
 const MARGIN: Duration = Duration::from_millis(20);
 
+/// The answer of Redis about a key that does not expire, which no server sets.
+const NO_END: i64 = -1;
+
+/// How long a lease without an end is believed.
+const LEASE_MIN: Duration = Duration::from_secs(10);
+
 /// Pause after a read that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -107,9 +113,9 @@ impl MemberLeases {
         let mut dead = Vec::new();
         for (server, left) in due.into_iter().zip(answers) {
             match left {
-                Value::Int(left) if left >= 0 => {
-                    let left = Duration::from_millis(left.unsigned_abs()) + MARGIN;
-                    self.valid_until().insert(server, now + left);
+                Value::Int(left) if left >= NO_END => {
+                    let left = u64::try_from(left).map_or(LEASE_MIN, Duration::from_millis);
+                    self.valid_until().insert(server, now + left + MARGIN);
                 }
                 _ => {
                     self.valid_until().remove(&server);

@@ -18,6 +18,7 @@ use super::{
     keys::{KeyNames, ServerId},
     member_fields,
     member_leases::MemberLeases,
+    routes::RouteWriter,
 };
 use crate::{LocalNode, MemberReport, MembersElsewhere, members::sum};
 
@@ -37,6 +38,7 @@ pub(super) struct RedisMembers {
     keys: Arc<KeyNames>,
     holders: Arc<Holders>,
     node: Arc<dyn LocalNode>,
+    routes: Arc<RouteWriter>,
     leases: MemberLeases,
     /// The rooms that are being read.
     reads: DashMap<Box<str>, Arc<RoomRead>>,
@@ -48,6 +50,7 @@ impl RedisMembers {
         keys: Arc<KeyNames>,
         holders: Arc<Holders>,
         node: Arc<dyn LocalNode>,
+        routes: Arc<RouteWriter>,
     ) -> Self {
         let leases = MemberLeases::new(commands.clone(), keys.clone(), holders.clone());
         Self {
@@ -55,6 +58,7 @@ impl RedisMembers {
             keys,
             holders,
             node,
+            routes,
             leases,
             reads: DashMap::new(),
         }
@@ -91,9 +95,11 @@ impl RedisMembers {
     ) -> Result<MembersElsewhere, Unavailable> {
         let mut count = redis::cmd("HLEN");
         count.arg(self.keys.members(room));
+        let before = self.routes.written_members(room);
         let fields: usize = self.commands.run(&count).await?;
-        // Fields of dead servers, and users who are on several ones, only make it more.
-        let users = fields.saturating_sub(self.node.member_count(room));
+        let own = self.routes.written_members(room).min(before);
+        // Own fields that are on their way, those of dead servers, and users who are on several ones only make it more.
+        let users = fields.saturating_sub(own);
         if users < enough {
             let has_user = false;
             return Ok(MembersElsewhere { users, has_user });

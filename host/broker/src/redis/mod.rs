@@ -48,6 +48,7 @@ mod tasks;
 mod traced;
 mod waiting;
 mod writer;
+mod written;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -185,6 +186,7 @@ impl RedisBroker {
             keys.clone(),
             holders.clone(),
             node.clone(),
+            routes.clone(),
         );
         let receivers = InboxParts {
             node: node.clone(),

@@ -40,7 +40,15 @@ impl OwnedName {
     }
 
     pub(super) fn is_member(&self) -> bool {
-        matches!(self, Self::Member { .. })
+        self.room_of_member().is_some()
+    }
+
+    /// The room, if it is a member of one.
+    pub(super) fn room_of_member(&self) -> Option<&str> {
+        match self {
+            Self::Member { room, .. } => Some(room),
+            Self::User(_) | Self::Room(_) => None,
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use super::{
     member_fields,
     notices::ChangedNames,
     owned::{HeldName, MarkedNames, OwnedName},
+    written::{Written, WrittenNames},
 };
 use crate::LocalNode;
 
@@ -36,14 +37,6 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(2);
 
 /// How long `websocket-app` believes that a user is online.
 const ONLINE_TTL: Duration = Duration::from_secs(60);
-
-/// Whether a name is written in Redis; an absent name is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Written {
-    Yes,
-    /// It is unknown, or must be written in any case.
-    Unknown,
-}
 
 /// The state of a name when its batch was made.
 struct BatchItem {
@@ -69,7 +62,7 @@ struct RouteState {
     changed: MarkedNames,
     /// Names that are under way to Redis.
     writing: HashSet<OwnedName>,
-    written: HashMap<OwnedName, Written>,
+    written: WrittenNames,
     /// Names to be written again at `confirm_at`, in addition to all written ones.
     given_up: HashSet<OwnedName>,
     confirm_at: Option<Instant>,
@@ -104,7 +97,7 @@ impl RouteWriter {
     pub(super) fn invalidate(&self, name: RouteName<'_>) {
         let name = OwnedName::from(name);
         let mut state = self.state();
-        state.written.insert(name.clone(), Written::Unknown);
+        state.written.set(name.clone(), Written::Unknown);
         state.changed.mark(name);
         drop(state);
         self.wake.notify_one();
@@ -151,6 +144,11 @@ impl RouteWriter {
         let _ = timeout(self.keys.command_timeout(), written).await;
     }
 
+    /// How many members of `room` this server has written, at least.
+    pub(super) fn written_members(&self, room: &str) -> usize {
+        self.state().written.members(room)
+    }
+
     /// Returns when there may be something to write.
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
@@ -181,7 +179,7 @@ impl RouteWriter {
         state.confirm_at = None;
         state.were_lost = true;
         for name in state.given_up.drain() {
-            state.written.insert(name, Written::Unknown);
+            state.written.set(name, Written::Unknown);
         }
         state.doubt(|_| true);
     }
@@ -219,7 +217,7 @@ impl RouteWriter {
             let state = &mut *state;
             state.waiters.clear();
             state.changed.clear();
-            let written = state.written.drain().map(|(name, _)| name);
+            let written = state.written.drain();
             // A batch that was cut off may have arrived.
             let cut_off = state.writing.drain().chain(state.given_up.drain());
             written.chain(cut_off).collect()
@@ -255,7 +253,7 @@ impl RouteWriter {
         for name in names {
             // After the mark is cleared: any later change marks the name again.
             let held = self.look_up(&name);
-            let written = state.written.get(&name).copied();
+            let written = state.written.get(&name);
             match (written, &held) {
                 (None, None) | (Some(Written::Yes), Some(HeldName::Route)) => {}
                 (_, Some(held)) => commands.extend(self.add(&name, held)),
@@ -288,7 +286,7 @@ impl RouteWriter {
             state.writing.remove(&name);
             if !done(&name) {
                 all_done = false;
-                state.written.insert(name.clone(), Written::Unknown);
+                state.written.set(name.clone(), Written::Unknown);
                 state.given_up.insert(name.clone());
                 state.changed.mark(name);
             } else {
@@ -296,7 +294,7 @@ impl RouteWriter {
                     state.waiters.remove(&name);
                 }
                 if holds {
-                    state.written.insert(name, Written::Yes);
+                    state.written.set(name, Written::Yes);
                 } else {
                     state.written.remove(&name);
                 }
@@ -391,11 +389,8 @@ impl RouteState {
 
     /// Marks the written names that `may_be_lost`.
     fn doubt(&mut self, may_be_lost: impl Fn(&OwnedName) -> bool) {
-        for (name, written) in &mut self.written {
-            if may_be_lost(name) {
-                *written = Written::Unknown;
-                self.changed.mark(name.clone());
-            }
+        for name in self.written.doubt(may_be_lost) {
+            self.changed.mark(name);
         }
     }
 }

@@ -126,7 +126,7 @@ impl LocalMembers {
     }
 
     /// The number of users in `room`.
-    pub(crate) fn len(&self, room: &str) -> usize {
+    pub(super) fn len(&self, room: &str) -> usize {
         self.0.get(room).map_or(0, |users| users.len())
     }
 

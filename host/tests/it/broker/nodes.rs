@@ -136,10 +136,6 @@ impl LocalNode for Recorder {
             .collect()
     }
 
-    fn member_count(&self, room: &str) -> usize {
-        self.members(room).len()
-    }
-
     fn members_changed(&self, room: &str) {
         self.changed_rooms.lock().unwrap().insert(room.to_owned());
     }
