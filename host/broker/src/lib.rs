@@ -182,8 +182,8 @@ pub trait Broker: Send + Sync {
         room: &'a str,
     ) -> BoxFuture<'a, Result<Arc<[MemberReport]>, BrokerError>>;
 
-    /// Counts the users in `room` on other nodes, for `user`, who wants to join on this one. If they are fewer than `enough`, they
-    /// may be counted roughly: some may be counted twice, and `has_user` may be missing.
+    /// Counts the users in `room` on other nodes, for `user`, who wants to join on this one: exactly if there may be `enough` of
+    /// them, and otherwise perhaps roughly.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`], within five times the command timeout, if they cannot be counted.

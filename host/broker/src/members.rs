@@ -27,9 +27,18 @@ pub struct MembersElsewhere {
     pub users: usize,
     /// Whether the user who wants to join is among them.
     pub has_user: bool,
+    /// Whether this is no rough count, which may be too high and never includes the user.
+    pub is_exact: bool,
 }
 
 impl MembersElsewhere {
+    /// Nobody but the user who wants to join.
+    pub const ONLY_USER: Self = Self {
+        users: 1,
+        has_user: true,
+        is_exact: true,
+    };
+
     /// Counts `others`, who are on other nodes; `is_here` returns whether a user is on this node too.
     pub(crate) fn count<'u>(
         others: impl Iterator<Item = &'u str>,
@@ -40,6 +49,7 @@ impl MembersElsewhere {
         Self {
             users: users.len(),
             has_user: users.contains(user),
+            is_exact: true,
         }
     }
 }
@@ -103,7 +113,12 @@ mod tests {
             MembersElsewhere::count(others, user, |other| other == "here")
         };
         for (user, has_user) in [("bob", true), ("eve", false), ("here", false)] {
-            assert_eq!(count(user), MembersElsewhere { users: 2, has_user });
+            let expected = MembersElsewhere {
+                users: 2,
+                has_user,
+                is_exact: true,
+            };
+            assert_eq!(count(user), expected);
         }
     }
 }

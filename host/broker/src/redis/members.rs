@@ -101,8 +101,11 @@ impl RedisMembers {
         // Own fields that are on their way, those of dead servers, and users who are on several ones only make it more.
         let users = fields.saturating_sub(own);
         if users < enough {
-            let has_user = false;
-            return Ok(MembersElsewhere { users, has_user });
+            return Ok(MembersElsewhere {
+                users,
+                has_user: false,
+                is_exact: false,
+            });
         }
         let members = self.of(room).await?;
         let users = members.iter().map(|member| &*member.user);

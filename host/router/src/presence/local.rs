@@ -181,6 +181,7 @@ mod tests {
     const NOBODY: MembersElsewhere = MembersElsewhere {
         users: 0,
         has_user: false,
+        is_exact: true,
     };
 
     #[test]
@@ -213,7 +214,11 @@ mod tests {
     #[test]
     fn places_are_limited_by_users_of_all_nodes_and_not_by_connections() {
         let local = LocalMembers::default();
-        let elsewhere = |users, has_user| MembersElsewhere { users, has_user };
+        let elsewhere = |users, has_user| MembersElsewhere {
+            users,
+            has_user,
+            ..NOBODY
+        };
         let reserve =
             |user: &str, elsewhere| local.reserve(&connection(user), "r", 3, elsewhere, || true);
         assert!(!reserve("ann", elsewhere(3, false)));

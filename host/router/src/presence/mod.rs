@@ -197,25 +197,27 @@ impl Router {
         if max == 0 {
             return Ok(());
         }
-        let user = connection.user();
-        let elsewhere = if presence.local.member(room, user).is_some() {
-            MembersElsewhere {
-                users: 0,
-                has_user: true,
-            }
-        } else {
-            let enough = max.saturating_sub(presence.local.len(room));
-            self.broker.members_elsewhere(room, user, enough).await?
-        };
         presence.is_used.store(true, Ordering::Release);
-        let is_on = || presence.has_presence(room);
-        if presence
-            .local
-            .reserve(connection, room, max, elsewhere, is_on)
-        {
-            Ok(())
-        } else {
-            Err(PlaceRefused::Full(max))
+        let (user, is_on) = (connection.user(), || presence.has_presence(room));
+        let reserve = |elsewhere| {
+            let local = &presence.local;
+            local.reserve(connection, room, max, elsewhere, is_on)
+        };
+        if presence.local.member(room, user).is_some() && reserve(MembersElsewhere::ONLY_USER) {
+            return Ok(());
+        }
+        let mut enough = max.saturating_sub(presence.local.len(room));
+        loop {
+            let elsewhere = self.broker.members_elsewhere(room, user, enough);
+            let elsewhere = elsewhere.await?;
+            if reserve(elsewhere) {
+                return Ok(());
+            }
+            if elsewhere.is_exact {
+                return Err(PlaceRefused::Full(max));
+            }
+            // Others took places here meanwhile.
+            enough = 0;
         }
     }
 

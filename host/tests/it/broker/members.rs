@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use signalbox::broker::MembersElsewhere;
-
 use super::nodes::{Cluster, Node, member};
 use crate::redis::until;
 
@@ -48,8 +46,9 @@ pub(super) async fn users_on_other_nodes_are_counted(make: impl AsyncFn(usize) -
     } = make(3).await;
     let count = async |node: &Node, user: &str| {
         let elsewhere = node.broker.members_elsewhere("r", user, 0);
-        let MembersElsewhere { users, has_user } = elsewhere.await.unwrap();
-        (users, has_user)
+        let elsewhere = elsewhere.await.unwrap();
+        assert!(elsewhere.is_exact);
+        (elsewhere.users, elsewhere.has_user)
     };
     assert_eq!(count(&nodes[0], "ann").await, (0, false));
     nodes[0].set_member("r", "ann", 1).await;
