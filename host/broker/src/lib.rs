@@ -8,6 +8,7 @@
 //! that goes through Redis, `RedisBroker`, needs the cargo feature `redis`.
 
 mod history;
+mod members;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
@@ -18,6 +19,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, Either, Ready};
 pub use history::{Appended, HistoryPage, HistoryQuery, KeptMessage, Retention};
+pub use members::{MemberReport, MembersElsewhere};
 pub use memory::{MemoryBroker, MemoryHub};
 #[cfg(feature = "redis")]
 pub use redis::RedisBroker;
@@ -69,6 +71,18 @@ pub trait LocalNode: Send + Sync {
 
     /// Closes the connections that `revoked` is about. Never blocks.
     fn enforce(&self, revoked: &Revoked);
+
+    /// `user` as a member of `room` on this node; `None` if no connection of theirs is in it, or if it has no presence.
+    fn member(&self, room: &str, user: &str) -> Option<MemberReport>;
+
+    /// The users in `room` on this node, each once; none if it has no presence.
+    fn members(&self, room: &str) -> Vec<MemberReport>;
+
+    /// The result of [`Broker::members`] may have changed for `room`. Never blocks.
+    fn members_changed(&self, room: &str);
+
+    /// The result of [`Broker::members`] may have changed for any room. Never blocks.
+    fn check_members(&self);
 }
 
 /// The answer of a node to a [`UserRequest`]: at once, or once it has been carried out.
@@ -194,12 +208,45 @@ pub trait Broker: Send + Sync {
     /// The members of `room` on this node changed; see [`Broker::user_changed`].
     fn room_changed(&self, room: &str);
 
+    /// The result of [`LocalNode::member`] for `room` and `user` changed; see [`Broker::user_changed`]. All nodes learn it by
+    /// [`LocalNode::members_changed`] once [`Broker::members`] includes it.
+    fn member_changed(&self, room: &str, user: &str);
+
+    /// The users in `room` on all nodes, each once, in the order of their IDs. Those of a node that died are included until
+    /// other nodes notice that. Concurrent calls for one room may share a read, which began after all of them.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within four times the command timeout, if they cannot be read.
+    fn members<'a>(
+        &'a self,
+        room: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<[MemberReport]>, BrokerError>>;
+
+    /// Counts the users in `room` on other nodes, for `user`, who wants to join on this one: exactly if there may be `enough` of
+    /// them, and otherwise perhaps roughly.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within five times the command timeout, if they cannot be counted.
+    fn members_elsewhere<'a>(
+        &'a self,
+        room: &'a str,
+        user: &'a str,
+        enough: usize,
+    ) -> BoxFuture<'a, Result<MembersElsewhere, BrokerError>>;
+
+    /// Returns when a node has died that had users in a result of [`Broker::members`]. It caused no
+    /// [`LocalNode::members_changed`].
+    fn member_node_lost(&self) -> BoxFuture<'_, ()>;
+
     /// Returns when other nodes can see the last [`Broker::user_changed`] of `user`, or as soon as it is known that this is
     /// impossible now.
     fn user_settled<'a>(&'a self, user: &'a str) -> BoxFuture<'a, ()>;
 
     /// Like [`Broker::user_settled`], for [`Broker::room_changed`].
     fn room_settled<'a>(&'a self, room: &'a str) -> BoxFuture<'a, ()>;
+
+    /// Like [`Broker::user_settled`], for [`Broker::member_changed`].
+    fn member_settled<'a>(&'a self, room: &'a str, user: &'a str) -> BoxFuture<'a, ()>;
 
     /// The server IDs of all nodes that are alive, sorted; this one is among them once others can see it.
     ///

@@ -23,8 +23,9 @@ use signalbox_telemetry::trace::Trace;
 
 use self::histories::RoomHistories;
 use super::{
-    Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, NodeReport, Publication,
-    Retention, Revocation, RevocationSet, RevokeError, RoomReport, Target, UserRequest,
+    Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, MemberReport,
+    MembersElsewhere, NodeReport, Publication, Retention, Revocation, RevocationSet, RevokeError,
+    RoomReport, Target, UserRequest, members,
 };
 
 /// Connects the nodes of one process.
@@ -313,11 +314,52 @@ impl Broker for MemoryBroker {
         });
     }
 
+    fn member_changed(&self, room: &str, _: &str) {
+        for member in self.hub.nodes.load().iter() {
+            member.node.members_changed(room);
+        }
+    }
+
+    fn members<'a>(
+        &'a self,
+        room: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<[MemberReport]>, BrokerError>> {
+        let nodes = self.hub.nodes.load();
+        let reports = nodes.iter().flat_map(|member| member.node.members(room));
+        future::ready(Ok(members::sum(reports))).boxed()
+    }
+
+    fn members_elsewhere<'a>(
+        &'a self,
+        room: &'a str,
+        user: &'a str,
+        _: usize,
+    ) -> BoxFuture<'a, Result<MembersElsewhere, BrokerError>> {
+        let nodes = self.hub.nodes.load();
+        let others = nodes.iter().filter(|member| member.id != self.own.id);
+        let reports: Vec<_> = others
+            .flat_map(|member| member.node.members(room))
+            .collect();
+        let users = reports.iter().map(|report| &*report.user);
+        let is_here = |user: &str| self.own.node.member(room, user).is_some();
+        let elsewhere = MembersElsewhere::count(users, user, is_here);
+        future::ready(Ok(elsewhere)).boxed()
+    }
+
+    /// A node that leaves says so.
+    fn member_node_lost(&self) -> BoxFuture<'_, ()> {
+        future::pending().boxed()
+    }
+
     fn user_settled<'a>(&'a self, _: &'a str) -> BoxFuture<'a, ()> {
         future::ready(()).boxed()
     }
 
     fn room_settled<'a>(&'a self, _: &'a str) -> BoxFuture<'a, ()> {
+        future::ready(()).boxed()
+    }
+
+    fn member_settled<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, ()> {
         future::ready(()).boxed()
     }
 
@@ -340,6 +382,9 @@ impl Broker for MemoryBroker {
             let others = nodes.iter().filter(|member| member.id != self.own.id);
             others.cloned().collect::<Vec<_>>()
         });
+        for member in self.hub.nodes.load().iter() {
+            member.node.check_members();
+        }
         future::ready(()).boxed()
     }
 }

@@ -8,8 +8,9 @@ use signalbox_protocol::event_type::Patterns;
 use super::{
     AdminConfig, AllowedOrigins, ApiConfig, AuthConfig, BrokerConfig, CloudWatchConfig, Config,
     ConfigError, DemoConfig, EventsConfig, HttpLimits, JwtConfig, JwtKeySource, Limits,
-    MetricsConfig, PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig, RedisMode,
-    ServerConfig, Shown, StorageResolution, TokenTimes, TracingConfig, advice, checks, http,
+    MetricsConfig, PluginVersionsConfig, PresenceConfig, ProbationConfig, RedisCompat, RedisConfig,
+    RedisMode, ServerConfig, Shown, StorageResolution, TokenTimes, TracingConfig, advice, checks,
+    http,
     live::Resolved,
     plugins, rooms,
     settings::{Section, Settings},
@@ -55,6 +56,7 @@ pub(super) fn assemble(
             client: Patterns::parse(&section("events").texts("client")).unwrap_or_default(),
         },
         rooms: rooms::assemble(&settings.rooms, errors),
+        presence: presence(section("presence")),
         limits: limits(section("limits")),
         cloudwatch: cloudwatch(section("cloudwatch"), errors),
         metrics: MetricsConfig {
@@ -359,6 +361,14 @@ fn tracing(section: &Section) -> Option<TracingConfig> {
         sample_ratio: section.ratio("sample_ratio"),
         traces_per_second: section.count("traces_per_second"),
     })
+}
+
+fn presence(section: &Section) -> PresenceConfig {
+    PresenceConfig {
+        grace: section.time("grace"),
+        flush: section.time("flush"),
+        members_max: section.count("members_max") as usize,
+    }
 }
 
 fn limits(section: &Section) -> Limits {

@@ -32,13 +32,14 @@ pub const OLD_VARIABLES: [(&str, Option<(&str, &str)>); 5] = [
 ];
 
 /// The sections, in the order of the reference.
-pub const SECTIONS: [&str; 17] = [
+pub const SECTIONS: [&str; 18] = [
     "server",
     "auth",
     "broker",
     "redis",
     "events",
     "rooms",
+    "presence",
     "limits",
     "cloudwatch",
     "metrics",
@@ -120,7 +121,7 @@ use ChangeEffect::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 108] = [
+pub const KEYS: [Key; 113] = [
     key("server", "listen", ValueKind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "The address to listen on; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", ValueKind::Text(checks::node_id), "", "node-b", Restart,
@@ -202,6 +203,17 @@ pub const KEYS: [Key; 108] = [
         "The clients that may join: `open` any, `claim` those with a token that lists the room in its claim `rooms`, `backend` none; plugins that export `rooms` may refuse more"),
     key("rooms", "send", ValueKind::Choice(&["members", "backend"]), "members", "backend", Live,
         "The senders to the room: `members` members and backends, `backend` backends only"),
+    key("rooms", "presence", ValueKind::Bool, "false", "true", Live,
+        "Whether members that ask for it get the users in the room, and backends can read them"),
+    key("rooms", "members_max", ValueKind::Count(0, 10_000_000), "0", "100", Live,
+        "The most users in the room, on all nodes, with `presence` only; over it a join gets `room_full`; 0: no limit"),
+
+    key("presence", "grace", millis(0, HOUR), "5s", "10s", Live,
+        "Time from the last connection of a user in a room to `left`; for a user who is back by then nothing is reported"),
+    key("presence", "flush", millis(10, 60 * SECOND), "500ms", "2s", Live,
+        "The shortest time between two `presence` frames about a room"),
+    key("presence", "members_max", ValueKind::Count(1, 100_000), "1000", "100", Live,
+        "The most users of a room that are listed; over it members get only their number"),
 
     key("limits", "frame_bytes_max", ValueKind::Bytes(128, 16 * MIB), "64KiB", "1MiB", Live,
         "Largest frame of a client; a larger one closes the connection with 1009"),
@@ -376,7 +388,15 @@ mod tests {
     #[test]
     fn a_table_in_a_section_is_one_name_of_it_and_has_names_of_its_own() {
         let outer = names_within("rooms", "");
-        assert_eq!(outer, ["match", "history", "join", "send"]);
+        let expected = [
+            "match",
+            "history",
+            "join",
+            "send",
+            "presence",
+            "members_max",
+        ];
+        assert_eq!(outer, expected);
         assert_eq!(names_within("rooms", "history."), ["size", "time"]);
         assert!(names_within("rooms", "match.").is_empty());
         assert!(names_within("limits", "history.").is_empty());

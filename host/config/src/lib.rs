@@ -75,6 +75,8 @@ pub struct Config {
     pub events: EventsConfig,
     /// `[[rooms]]`.
     pub rooms: RoomsConfig,
+    /// `[presence]`.
+    pub presence: PresenceConfig,
     /// `[limits]`.
     pub limits: Limits,
     /// `[cloudwatch]`; if `None`, nothing is pushed. Cannot be changed while the server runs.
@@ -220,6 +222,17 @@ pub struct EventsConfig {
     pub client: Patterns,
 }
 
+/// `[presence]`: how members of a room learn who is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PresenceConfig {
+    /// Time from the last connection of a user in a room to the report that the user left, at most 1 h.
+    pub grace: Duration,
+    /// The shortest time between two reports about a room, 10 ms – 60 s.
+    pub flush: Duration,
+    /// The most users of a room that are listed, 1–100,000.
+    pub members_max: usize,
+}
+
 /// `[limits]`: the limits of a connection and of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -340,6 +353,16 @@ impl std::fmt::Debug for AdminConfig {
 impl std::fmt::Debug for ApiConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ApiConfig {{ keys: {} of them }}", self.keys.len())
+    }
+}
+
+impl Default for PresenceConfig {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(5),
+            flush: Duration::from_millis(500),
+            members_max: 1_000,
+        }
     }
 }
 

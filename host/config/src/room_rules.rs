@@ -12,6 +12,7 @@ pub struct RoomsConfig {
     /// The rule of rooms that no other one is for.
     otherwise: RoomRule,
     has_histories: bool,
+    has_presence: bool,
 }
 
 /// The rule of a room.
@@ -23,6 +24,10 @@ pub struct RoomRule {
     pub join: JoinRule,
     /// The senders.
     pub send: SendRule,
+    /// Whether members can see which users are in the room.
+    pub presence: bool,
+    /// The most users in the room, on all nodes; 0 means no limit. Always 0 without `presence`.
+    pub members_max: usize,
 }
 
 /// The messages of a room that are kept.
@@ -62,6 +67,7 @@ impl RoomsConfig {
         let mut config = Self::default();
         for (rooms, rule) in rules {
             config.has_histories |= rule.history.is_some();
+            config.has_presence |= rule.presence;
             match rooms.as_ref().strip_suffix('*') {
                 Some(prefix) => config.prefixes.push((prefix.into(), rule)),
                 None => {
@@ -89,6 +95,11 @@ impl RoomsConfig {
     /// Whether any rule keeps a history.
     pub fn has_histories(&self) -> bool {
         self.has_histories
+    }
+
+    /// Whether any rule has presence.
+    pub fn has_presence(&self) -> bool {
+        self.has_presence
     }
 }
 
@@ -152,6 +163,8 @@ mod tests {
             history: None,
             join: JoinRule::Open,
             send: SendRule::Members,
+            presence: false,
+            members_max: 0,
         };
         assert_eq!(RoomsConfig::default().rule("chat:7"), &rule);
     }
@@ -163,6 +176,17 @@ mod tests {
         assert!(!RoomsConfig::new([plain]).has_histories());
         assert!(RoomsConfig::new([plain, ("b*", numbered(1))]).has_histories());
         assert!(RoomsConfig::new([("b", numbered(1)), plain]).has_histories());
+    }
+
+    #[test]
+    fn one_rule_with_presence_is_enough_to_have_presence() {
+        let plain = ("a", RoomRule::default());
+        let seen = RoomRule {
+            presence: true,
+            ..RoomRule::default()
+        };
+        assert!(!RoomsConfig::new([plain]).has_presence());
+        assert!(RoomsConfig::new([plain, ("b*", seen)]).has_presence());
     }
 
     proptest! {

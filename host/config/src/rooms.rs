@@ -32,7 +32,22 @@ fn rule(section: &Section, errors: &mut Vec<ConfigError>) -> RoomRule {
             "backend" => SendRule::Backend,
             _ => SendRule::Members,
         },
+        presence: section.bool("presence"),
+        members_max: members_max(section, errors),
     }
+}
+
+/// Members are counted only in rooms with presence.
+fn members_max(section: &Section, errors: &mut Vec<ConfigError>) -> usize {
+    let max = section.count("members_max") as usize;
+    let is_known = section.are_right(&["presence", "members_max"]);
+    if is_known && max > 0 && !section.bool("presence") {
+        errors.push(section.error(
+            &["members_max"],
+            "is for rooms whose members are counted; set presence = true, or remove it",
+        ));
+    }
+    max
 }
 
 fn history(section: &Section, errors: &mut Vec<ConfigError>) -> Option<HistoryRule> {

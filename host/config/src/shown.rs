@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_rule_without_a_history_is_shown_without_one() {
         let json = shown("[[rooms]]\nmatch = \"chat:*\"\nsend = \"backend\"\n").json();
-        let rule = json!({"match": "chat:*", "join": "open", "send": "backend"});
+        let rule = json!({"match": "chat:*", "join": "open", "send": "backend", "presence": false, "members_max": 0});
         assert_eq!(json["rooms"], json!([rule]));
         assert_eq!(shown("").json()["rooms"], json!([]));
     }

@@ -22,9 +22,9 @@ use signalbox_protocol::event_type::Patterns;
 use super::{
     AllowedOrigins, AuthConfig, BrokerConfig, CloudWatchConfig, Config, ConfigErrors, Environment,
     EventsConfig, HistoryRule, InstanceMode, JoinRule, JwtKeySource, Limits, OnFailure,
-    PluginConfig, PluginLimits, PluginVersionsConfig, ProbationConfig, RedisCompat, RedisConfig,
-    RedisMode, RolloutConfig, RoomRule, RoomsConfig, SendRule, Shown, StorageResolution,
-    TracingConfig,
+    PluginConfig, PluginLimits, PluginVersionsConfig, PresenceConfig, ProbationConfig, RedisCompat,
+    RedisConfig, RedisMode, RolloutConfig, RoomRule, RoomsConfig, SendRule, Shown,
+    StorageResolution, TracingConfig,
     keys::{self, ChangeEffect, KEYS, Key, ValueKind},
     live::{ConfigDifference, Resolved, difference},
     values,

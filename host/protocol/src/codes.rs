@@ -31,6 +31,8 @@ pub enum ErrorCode {
     ForbiddenRoom,
     /// The connection has reached its limit of rooms.
     TooManyRooms,
+    /// The room has as many users as its rules allow.
+    RoomFull,
     /// Too many messages a second.
     RateLimited,
     /// A plugin failed, or returned an invalid answer.
@@ -41,7 +43,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for documentation and metrics.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::InvalidFrame,
         Self::InvalidType,
         Self::ReservedType,
@@ -56,6 +58,7 @@ impl ErrorCode {
         Self::NotInRoom,
         Self::ForbiddenRoom,
         Self::TooManyRooms,
+        Self::RoomFull,
         Self::RateLimited,
         Self::PluginFailed,
         Self::Unavailable,
@@ -78,6 +81,7 @@ impl ErrorCode {
             Self::NotInRoom => "not_in_room",
             Self::ForbiddenRoom => "forbidden_room",
             Self::TooManyRooms => "too_many_rooms",
+            Self::RoomFull => "room_full",
             Self::RateLimited => "rate_limited",
             Self::PluginFailed => "plugin_failed",
             Self::Unavailable => "unavailable",
@@ -88,7 +92,7 @@ impl ErrorCode {
     pub const fn retryable(self) -> bool {
         matches!(
             self,
-            Self::RateLimited | Self::PluginFailed | Self::Unavailable
+            Self::RoomFull | Self::RateLimited | Self::PluginFailed | Self::Unavailable
         )
     }
 }

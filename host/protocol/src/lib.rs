@@ -15,6 +15,7 @@ pub mod json;
 pub mod names;
 pub mod outbound;
 mod position;
+mod presence;
 pub mod published;
 mod reader;
 mod room_requests;
@@ -28,6 +29,7 @@ pub use json::JsonFault;
 pub use names::{EventType, NotSendable, ROOM_NAME_BYTES_MAX, RoomName, USER_ID_BYTES_MAX, UserId};
 pub use outbound::Frame;
 pub use position::{Epoch, OFFSET_MAX, Position};
+pub use presence::{MEMBER_INFO_BYTES_MAX, MemberInfo, PresencePayload, PresentUser};
 pub use published::{Malformed, Published};
 pub use room_requests::{
     CatchUp, HistoryExcerpt, HistoryRequest, JoinRequest, RecoveryFailure, RoomPosition,

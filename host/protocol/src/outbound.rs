@@ -313,7 +313,8 @@ struct RoomPayload<'a> {
     at: Option<&'a RoomPosition>,
 }
 
-fn typed<P: Serialize>(event_type: &str, payload: &P) -> Frame {
+/// Encodes a frame of the server itself. Its payload must serialize without an error.
+pub(super) fn typed<P: Serialize>(event_type: &str, payload: &P) -> Frame {
     #[derive(Serialize)]
     struct Typed<'a, P> {
         #[serde(rename = "type")]

@@ -12,6 +12,8 @@ const HISTORY_LIMIT_DEFAULT: usize = 50;
 pub struct JoinRequest {
     /// The messages that the client wants before live ones.
     pub catch_up: Option<CatchUp>,
+    /// Whether the client wants to know who is in the room.
+    pub presence: bool,
 }
 
 /// The messages of a history that a client wants when it joins.
@@ -37,6 +39,7 @@ pub struct HistoryRequest {
 struct JoinFields {
     since: Option<Position>,
     last: Option<u64>,
+    presence: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -52,9 +55,13 @@ impl JoinRequest {
     /// # Errors
     /// Returns the reason, for people, if it is neither `null` nor an object with well-formed fields.
     pub fn parse(payload: &str) -> Result<Self, &'static str> {
-        let JoinFields { since, last } = read(
+        let JoinFields {
+            since,
+            last,
+            presence,
+        } = read(
             payload,
-            "`payload.since` is {\"epoch\":\"…\",\"offset\":N}, or `payload.last` a whole number",
+            "`payload.since` is {\"epoch\":\"…\",\"offset\":N}, `payload.last` a whole number, `payload.presence` true or false",
         )?;
         let catch_up = match (since, last) {
             (Some(_), Some(_)) => return Err("name `since` or `last`, not both"),
@@ -65,7 +72,10 @@ impl JoinRequest {
             (None, Some(last)) => Some(CatchUp::Last(clamp(last))),
             (None, None) => None,
         };
-        Ok(Self { catch_up })
+        Ok(Self {
+            catch_up,
+            presence: presence.unwrap_or(false),
+        })
     }
 }
 
@@ -225,7 +235,26 @@ mod tests {
             (r#"{"last":20}"#, Some(CatchUp::Last(20))),
             (r#"{"last":1000000000}"#, Some(CatchUp::Last(1_000_000_000))),
         ] {
-            assert_eq!(JoinRequest::parse(payload), Ok(JoinRequest { catch_up }));
+            let request = JoinRequest {
+                catch_up,
+                presence: false,
+            };
+            assert_eq!(JoinRequest::parse(payload), Ok(request));
+        }
+    }
+
+    #[test]
+    fn a_join_asks_for_presence_with_true_only() {
+        for (payload, presence) in [
+            (r#"{"presence":true}"#, true),
+            (r#"{"presence":true,"last":1}"#, true),
+            (r#"{"presence":false}"#, false),
+            (r#"{"presence":null}"#, false),
+        ] {
+            assert_eq!(JoinRequest::parse(payload).unwrap().presence, presence);
+        }
+        for payload in [r#"{"presence":1}"#, r#"{"presence":"true"}"#] {
+            assert!(JoinRequest::parse(payload).is_err(), "{payload}");
         }
     }
 

@@ -78,10 +78,12 @@ impl Router {
                 .rooms
                 .join_gated(connection, room, join.retention, bytes_max)
         else {
+            self.forget_member(connection, room);
             return Ok(None);
         };
         if is_new {
             self.broker.room_changed(room);
+            self.count_member(connection, room).await;
             self.broker.room_settled(room).await;
         }
         match self.catch_up(connection, room, delivered, &join).await {

@@ -8,6 +8,7 @@ mod catch_up;
 mod connection;
 mod history;
 mod outbox;
+mod presence;
 mod repair;
 mod revocations;
 mod room_changes;
@@ -23,11 +24,13 @@ pub use connection::Connection;
 use futures_util::future::join;
 pub use history::{HistoryJoin, JoinedHistory};
 pub use outbox::{CloseRequest, Outbox, PendingWrite, PushError, SocketSink};
+use presence::PresenceTask;
+pub use presence::{PlaceRefused, PresenceRule, PresenceSettings};
 use repair::RepairTask;
 pub use room_changes::{RoomAction, RoomChange, RoomChangeResult};
 use signalbox_broker::{Broker, BrokerError, LocalNode, Target};
 pub use signalbox_broker::{
-    ConnectionReport, LISTED_MAX, NodeReport, RoomReport, UserAnswer, UserRequest,
+    ConnectionReport, LISTED_MAX, MemberReport, NodeReport, RoomReport, UserAnswer, UserRequest,
 };
 use signalbox_protocol::{CloseCode, Frame};
 use signalbox_telemetry::{
@@ -44,6 +47,7 @@ pub struct Router {
     broker: Arc<dyn Broker>,
     metrics: Arc<Metrics>,
     _repairs: RepairTask,
+    _presence: PresenceTask,
 }
 
 /// The receivers that a message reached.
@@ -90,11 +94,13 @@ impl Router {
         message_time_max: Duration,
     ) -> Self {
         let repairs = RepairTask::start(table.clone(), broker.clone(), &metrics, message_time_max);
+        let presence = PresenceTask::start(table.clone(), broker.clone(), &metrics);
         Self {
             table,
             broker,
             metrics,
             _repairs: repairs,
+            _presence: presence,
         }
     }
 
@@ -208,6 +214,7 @@ impl Router {
     /// Makes `connection` unreachable, and removes it from its rooms.
     pub fn disconnect(&self, connection: &Arc<Connection>) {
         for room in self.table.remove(connection) {
+            self.forget_member(connection, &room);
             self.broker.room_changed(&room);
         }
         self.broker.user_changed(connection.user());
@@ -219,7 +226,10 @@ impl Router {
         let joined = self.table.rooms.join(connection, room);
         if joined {
             self.broker.room_changed(room);
+            self.count_member(connection, room).await;
             self.broker.room_settled(room).await;
+        } else if !connection.is_member(room) {
+            self.forget_member(connection, room);
         }
         joined
     }
@@ -228,6 +238,7 @@ impl Router {
     pub fn leave(&self, connection: &Arc<Connection>, room: &str) -> bool {
         let left = self.table.leave(connection, room);
         if left {
+            self.forget_member(connection, room);
             self.broker.room_changed(room);
         }
         left

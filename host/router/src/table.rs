@@ -14,13 +14,15 @@ use futures_util::{
     future::{self, BoxFuture},
 };
 use signalbox_broker::{
-    HistoryPage, LISTED_MAX, LocalNode, PendingAnswer, Revoked, Target, UserAnswer, UserRequest,
+    HistoryPage, LISTED_MAX, LocalNode, MemberReport, PendingAnswer, Revoked, Target, UserAnswer,
+    UserRequest,
 };
 use signalbox_protocol::{Frame, Position};
 use signalbox_telemetry::metrics::{DropReason, Metrics};
 
 use super::{
     Connection, PendingWrite, PushError,
+    presence::Presence,
     repair::RepairQueue,
     room_changes::{self, RoomAction, RoomChange},
     rooms::{Comparison, ComparisonStart, KeptArrival, Push, RoomTable},
@@ -35,6 +37,8 @@ pub struct LocalTable {
     pub(super) rooms: RoomTable,
     /// Rooms that must be compared with their histories.
     pub(super) repairs: RepairQueue,
+    /// The users in rooms with presence, and who wants to know about them.
+    pub(super) presence: Presence,
     pub(super) all: DashMap<u64, Arc<Connection>>,
     /// Connections, and upgrades in progress.
     pub(super) slots: AtomicUsize,
@@ -56,6 +60,7 @@ impl LocalTable {
             users: DashMap::new(),
             rooms: RoomTable::default(),
             repairs: RepairQueue::default(),
+            presence: Presence::default(),
             all: DashMap::new(),
             slots: AtomicUsize::new(0),
             outbox_bytes_max: AtomicUsize::new(outbox_bytes_max),
@@ -312,6 +317,22 @@ impl LocalNode for LocalTable {
 
     fn enforce(&self, revoked: &Revoked) {
         self.close_revoked(revoked);
+    }
+
+    fn member(&self, room: &str, user: &str) -> Option<MemberReport> {
+        self.presence.local().member(room, user)
+    }
+
+    fn members(&self, room: &str) -> Vec<MemberReport> {
+        self.presence.local().members(room)
+    }
+
+    fn members_changed(&self, room: &str) {
+        self.presence.changed(room);
+    }
+
+    fn check_members(&self) {
+        self.presence.check_all();
     }
 }
 

@@ -35,7 +35,7 @@ use self::{broker_kind::BrokerKind, shutdown::Running};
 use crate::{
     http::{self, AppState, Listeners},
     ids::IdSource,
-    session::{ConfigHandle, LiveConfig, Services},
+    session::{ConfigHandle, LiveConfig, Services, presence_settings},
 };
 
 /// The source of the configuration, for reading it again.
@@ -198,8 +198,10 @@ fn services(
     )?;
     let manager = PluginManager::new(loader, metrics.clone()).keeping(&config.plugin_versions);
     manager.set_probation(config.plugin_probation.clone());
+    let router = Router::new(table, broker, metrics.clone(), kind.message_time_max());
+    router.set_presence(presence_settings(config));
     Ok(Arc::new(Services {
-        router: Router::new(table, broker, metrics.clone(), kind.message_time_max()),
+        router,
         manager: Arc::new(manager),
         authenticator,
         metrics,

@@ -14,7 +14,8 @@ const TOKENS: &str = "[auth]\nmode = \"jwt\"\njwt_secret = \"0123456789abcdef012
 
 #[tokio::test]
 async fn every_answer_is_as_the_description_says() {
-    let node = node(&format!("{RULES}{WITH_CHAT}")).await;
+    let presence = "[[rooms]]\nmatch = \"seen:*\"\npresence = true\n";
+    let node = node(&format!("{RULES}{presence}{WITH_CHAT}")).await;
     let document = ask(&node, "GET", "/api/openapi.json", "").await;
     assert_eq!(document.status, 200);
     let mut described = Description::new(document.body.clone());
@@ -27,6 +28,7 @@ async fn every_answer_is_as_the_description_says() {
     let disconnect = "/api/users/{user}/disconnect";
     let history = "/api/rooms/{room}/history";
     let revoke = "/api/tokens/revoke";
+    let users = "/api/rooms/{room}/members";
     let members = "/api/rooms/{room}/members/{user}";
     let post = "POST";
     for (method, path, called, body) in [
@@ -71,6 +73,8 @@ async fn every_answer_is_as_the_description_says() {
         ("GET", user, "/api/users/%FF", json!(null)),
         ("PUT", members, "/api/rooms/chat:1/members/ann", json!(null)),
         ("PUT", members, "/api/rooms/%FF/members/ann", json!(null)),
+        ("GET", users, "/api/rooms/seen:1/members", json!(null)),
+        ("GET", users, "/api/rooms/chat:1/members", json!(null)),
         ("GET", room, "/api/rooms/chat:1", json!(null)),
         ("GET", room, "/api/rooms/r", json!(null)),
         ("GET", history, "/api/rooms/chat:1/history", json!(null)),
@@ -130,7 +134,7 @@ async fn every_call_that_is_described_needs_a_key() {
     let node = node("").await;
     let document = ask(&node, "GET", "/api/openapi.json", "").await.body;
     let paths = document["paths"].as_object().expect("paths");
-    assert_eq!(paths.len(), 10);
+    assert_eq!(paths.len(), 11);
     for (path, item) in paths {
         let methods = item.as_object().expect("methods").keys();
         for method in methods.filter(|name| *name != "parameters") {

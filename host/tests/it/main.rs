@@ -60,6 +60,8 @@ mod logging;
 mod losses;
 mod neighbours;
 mod pool;
+mod presence;
+mod presence_nodes;
 mod probation;
 mod probation_users;
 mod process;

@@ -300,7 +300,8 @@ async fn the_access_rules_of_the_manual_are_enough() {
     })
     .await;
     let url = server.url().replace("redis://", "redis://signalbox:hush@");
-    let rule = "[[rooms]]\nmatch = \"kept\"\nhistory = { size = 2, time = \"1m\" }\n";
+    let rule = "[[rooms]]\nmatch = \"kept\"\nhistory = { size = 2, time = \"1m\" }\n\
+                [[rooms]]\nmatch = \"seen\"\npresence = true\nmembers_max = 2\n";
     let api = "[api]\nkeys = [\"first-key-of-tests\"]\n";
     let cluster = Nodes::start(2, &url, &format!("{PATIENT}\n{rule}{api}")).await;
     let path = "/api/users/eve/disconnect";
@@ -317,6 +318,11 @@ async fn the_access_rules_of_the_manual_are_enough() {
         let message = json!({"type": "test", "payload": 1, "room": room});
         assert_eq!(peers[0].ask_json(message).await, Outcome::Delivered);
     }
+    for peer in &mut peers {
+        let join = json!({"type": "join", "room": "seen", "payload": {"presence": true}});
+        assert_eq!(peer.ask_json(join).await, Outcome::Delivered);
+    }
+    while peers[0].delivery().await["type"] != "presence" {}
     talk.finish(0).await;
     // If a client answers the close, the node has all its time left for Redis.
     for (node, mut peer) in cluster.nodes.into_iter().zip(peers) {

@@ -147,6 +147,20 @@ impl Holders {
         Ok(others.map(ServerId::from).collect())
     }
 
+    /// Separates the servers that have a lease from those that have none.
+    pub(super) async fn by_life(
+        &self,
+        servers: Vec<ServerId>,
+    ) -> Result<(Vec<ServerId>, Vec<ServerId>), Unavailable> {
+        let leased = self.leased(&servers).await?;
+        let (mut living, mut dead) = (Vec::new(), Vec::new());
+        for (server, leased) in servers.into_iter().zip(leased) {
+            let side = if leased { &mut living } else { &mut dead };
+            side.push(server);
+        }
+        Ok((living, dead))
+    }
+
     /// Whether `server` is known to understand `ability`.
     pub(super) fn can(&self, server: &ServerId, ability: Ability) -> bool {
         let known = self.abilities.get(server);

@@ -118,6 +118,7 @@ impl Inbox {
     pub(super) fn subscribed(&self) {
         self.to.node.check_histories();
         self.to.revocations.compare_soon();
+        self.to.node.check_members();
     }
 
     /// The text of the probe that [`Inbox::receive`] recognises.
@@ -147,7 +148,8 @@ impl Inbox {
             self.to.health.message_came_in(publishing);
             self.take_own(text);
         } else if is(&self.routes_channel) {
-            notices::handle(&text, &self.to.lookup, &self.to.held)
+            let to = &self.to;
+            notices::handle(&text, &to.lookup, &to.held, &*to.node)
                 .unwrap_or_else(|error| self.warn_malformed(&error));
         } else if is(&self.revoked_channel) {
             let taken = self.to.revocations.announced(&text);

@@ -100,6 +100,11 @@ impl KeyNames {
         format!("{}room_history:{{{}}}:log", self.prefix, hash_tag(room))
     }
 
+    /// The users in a room with presence, a field for each server and user.
+    pub(super) fn members(&self, room: &str) -> String {
+        format!("{}room_members:{room}", self.prefix)
+    }
+
     /// The lease of a server.
     pub(super) fn lease(&self, server: &str) -> String {
         format!("{}server_alive:{server}", self.prefix)
@@ -224,6 +229,7 @@ mod tests {
         let keys = keys();
         assert_eq!(keys.route(RouteName::User("u:{*}")), "p:user_servers:u:{*}");
         assert_eq!(keys.route(RouteName::Room("r")), "p:room_servers:r");
+        assert_eq!(keys.members("r"), "p:room_members:r");
         assert_eq!(keys.lease("a-1"), "p:server_alive:a-1");
         assert_eq!(keys.nodes(), "p:signalbox:nodes");
         assert_eq!(keys.server_channel("a-1"), "p:server:a-1");

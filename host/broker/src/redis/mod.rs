@@ -14,6 +14,7 @@
 //! not listen. [`held`] keeps the order for users who move.
 //!
 //! Revocations of tokens and blocks of users ([`revocations`]) are one key in Redis, and every node knows all of them.
+//! Members of rooms with presence: a hash for each room, written like routes, and read by [`members`].
 //!
 //! Histories of rooms ([`history`]) are keys in Redis. A message is appended first and then published; a node that misses
 //! it finds it in the history.
@@ -32,9 +33,13 @@ mod keys;
 mod lease;
 mod lookup;
 mod marks;
+mod member_fields;
+mod member_leases;
+mod members;
 mod nodes;
 mod notices;
 mod outgoing;
+mod owned;
 mod post;
 mod publish;
 mod questions;
@@ -45,6 +50,7 @@ mod tasks;
 mod traced;
 mod waiting;
 mod writer;
+mod written;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -75,6 +81,7 @@ use self::{
     inbox::{Inbox, InboxParts},
     keys::{Ability, KeyNames, RouteName, ServerId},
     lookup::Lookup,
+    members::RedisMembers,
     outgoing::Outgoing,
     publish::{LineBefore, PublishedMessage},
     revocations::ClusterRevocations,
@@ -83,8 +90,9 @@ use self::{
     tasks::{TaskParts, Tasks},
 };
 use super::{
-    Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, NodeReport, Publication,
-    Retention, Revocation, RevocationSet, RevokeError, RoomReport, Target, UserAnswer, UserRequest,
+    Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, MemberReport,
+    MembersElsewhere, NodeReport, Publication, Retention, Revocation, RevocationSet, RevokeError,
+    RoomReport, Target, UserAnswer, UserRequest,
 };
 
 /// The share of the time for leaving in which this node's routes are removed. Routes that are left behind are found dead by
@@ -105,6 +113,7 @@ pub struct RedisBroker {
     outgoing: Arc<Outgoing>,
     histories: Arc<RedisHistories>,
     revocations: Arc<ClusterRevocations>,
+    members: RedisMembers,
     node: Arc<dyn LocalNode>,
     control: Arc<Control>,
     health: Arc<Health>,
@@ -179,6 +188,13 @@ impl RedisBroker {
         let histories = RedisHistories::new(commands.clone(), keys.clone(), outgoing.clone());
         let revocations = ClusterRevocations::new(commands.clone(), keys.clone(), node.clone());
         let revocations = Arc::new(revocations);
+        let members = RedisMembers::new(
+            commands.clone(),
+            keys.clone(),
+            holders.clone(),
+            node.clone(),
+            routes.clone(),
+        );
         let receivers = InboxParts {
             node: node.clone(),
             routes: routes.clone(),
@@ -215,6 +231,7 @@ impl RedisBroker {
             outgoing,
             histories: Arc::new(histories),
             revocations,
+            members,
             node,
             control,
             health,
@@ -369,12 +386,40 @@ impl Broker for RedisBroker {
         self.routes.changed(RouteName::Room(room));
     }
 
+    fn member_changed(&self, room: &str, user: &str) {
+        self.routes.member_changed(room, user);
+    }
+
+    fn members<'a>(
+        &'a self,
+        room: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<[MemberReport]>, BrokerError>> {
+        async move { Ok(self.members.of(room).await?) }.boxed()
+    }
+
+    fn members_elsewhere<'a>(
+        &'a self,
+        room: &'a str,
+        user: &'a str,
+        enough: usize,
+    ) -> BoxFuture<'a, Result<MembersElsewhere, BrokerError>> {
+        async move { Ok(self.members.elsewhere(room, user, enough).await?) }.boxed()
+    }
+
+    fn member_node_lost(&self) -> BoxFuture<'_, ()> {
+        self.members.node_lost().boxed()
+    }
+
     fn user_settled<'a>(&'a self, user: &'a str) -> BoxFuture<'a, ()> {
         self.routes.flushed(RouteName::User(user)).boxed()
     }
 
     fn room_settled<'a>(&'a self, room: &'a str) -> BoxFuture<'a, ()> {
         self.routes.flushed(RouteName::Room(room)).boxed()
+    }
+
+    fn member_settled<'a>(&'a self, room: &'a str, user: &'a str) -> BoxFuture<'a, ()> {
+        self.routes.member_flushed(room, user).boxed()
     }
 
     fn nodes(&self) -> BoxFuture<'_, Result<Vec<String>, BrokerError>> {

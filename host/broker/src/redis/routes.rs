@@ -1,4 +1,5 @@
-//! The routes of this server: the users and rooms that it holds, written as differences to what was written before.
+//! The routes of this server, and its members of rooms: the users and rooms that it holds, written as differences to what was
+//! written before.
 //!
 //! Connects and disconnects only mark a name as changed. The writer ([`super::writer`]) looks up the state *now*, compares it
 //! with what it wrote last, and sends the difference in batches. So any number of connections of one user may come and go
@@ -20,7 +21,10 @@ use tokio::{
 
 use super::{
     keys::{KeyNames, RouteName},
-    notices,
+    member_fields,
+    notices::ChangedNames,
+    owned::{HeldName, MarkedNames, OwnedName},
+    written::{Written, WrittenNames},
 };
 use crate::LocalNode;
 
@@ -34,27 +38,12 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(2);
 /// How long `websocket-app` believes that a user is online.
 const ONLINE_TTL: Duration = Duration::from_secs(60);
 
-/// An owned [`RouteName`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum OwnedName {
-    User(Box<str>),
-    Room(Box<str>),
-}
-
-/// Whether a name is written in Redis; an absent name is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Written {
-    Yes,
-    /// It is unknown, or must be written in any case.
-    Unknown,
-}
-
 /// The state of a name when its batch was made.
 struct BatchItem {
     name: OwnedName,
     /// Whether this node holds it.
     holds: bool,
-    /// Whether other nodes may have an outdated route.
+    /// Whether what other nodes know may be outdated.
     changed: bool,
 }
 
@@ -70,10 +59,10 @@ pub(super) struct RouteWriter {
 #[derive(Default)]
 struct RouteState {
     /// Names whose state must be looked up.
-    changed: HashSet<OwnedName>,
+    changed: MarkedNames,
     /// Names that are under way to Redis.
     writing: HashSet<OwnedName>,
-    written: HashMap<OwnedName, Written>,
+    written: WrittenNames,
     /// Names to be written again at `confirm_at`, in addition to all written ones.
     given_up: HashSet<OwnedName>,
     confirm_at: Option<Instant>,
@@ -96,16 +85,20 @@ impl RouteWriter {
 
     /// Marks `name` because its state may have changed.
     pub(super) fn changed(&self, name: RouteName<'_>) {
-        self.state().changed.insert(name.into());
-        self.wake.notify_one();
+        self.mark(name.into());
+    }
+
+    /// Marks `user` as a member of `room`; see [`RouteWriter::changed`].
+    pub(super) fn member_changed(&self, room: &str, user: &str) {
+        self.mark(OwnedName::member(room, user));
     }
 
     /// Marks `name` because its route in Redis seems to be wrong.
     pub(super) fn invalidate(&self, name: RouteName<'_>) {
         let name = OwnedName::from(name);
         let mut state = self.state();
-        state.written.insert(name.clone(), Written::Unknown);
-        state.changed.insert(name);
+        state.written.set(name.clone(), Written::Unknown);
+        state.changed.mark(name);
         drop(state);
         self.wake.notify_one();
     }
@@ -113,24 +106,33 @@ impl RouteWriter {
     /// Marks everything that is written, now and again soon, because others may have removed it.
     pub(super) fn assert_all(&self) {
         let mut state = self.state();
-        state.doubt_all();
+        state.doubt(|_| true);
         state.were_lost = true;
         state.confirm_at = Some(Instant::now() + CONFIRM_AFTER);
         drop(state);
         self.wake.notify_one();
     }
 
-    /// Marks everything that is written, so that anything lost is restored.
-    pub(super) fn renew_all(&self) {
-        self.state().doubt_all();
+    /// Marks all routes that are written, so that anything lost is restored. Members of rooms may be very many, and are
+    /// restored by [`RouteWriter::assert_all`] only.
+    pub(super) fn renew_routes(&self) {
+        self.state().doubt(|name| !name.is_member());
     }
 
     /// Returns when the current state of `name` is written, or cannot be written now.
     pub(super) async fn flushed(&self, name: RouteName<'_>) {
+        self.name_flushed(name.into()).await;
+    }
+
+    /// Like [`RouteWriter::flushed`], for a member of a room.
+    pub(super) async fn member_flushed(&self, room: &str, user: &str) {
+        self.name_flushed(OwnedName::member(room, user)).await;
+    }
+
+    async fn name_flushed(&self, name: OwnedName) {
         if self.commands.topology().is_err() {
             return;
         }
-        let name = OwnedName::from(name);
         let (done, written) = oneshot::channel();
         {
             let mut state = self.state();
@@ -140,6 +142,11 @@ impl RouteWriter {
             state.waiters.entry(name).or_default().push(done);
         }
         let _ = timeout(self.keys.command_timeout(), written).await;
+    }
+
+    /// How many members of `room` this server has written, at least.
+    pub(super) fn written_members(&self, room: &str) -> usize {
+        self.state().written.members(room)
     }
 
     /// Returns when there may be something to write.
@@ -172,41 +179,45 @@ impl RouteWriter {
         state.confirm_at = None;
         state.were_lost = true;
         for name in state.given_up.drain() {
-            state.written.insert(name, Written::Unknown);
+            state.written.set(name, Written::Unknown);
         }
-        state.doubt_all();
+        state.doubt(|_| true);
     }
 
     /// Writes some of the marked names, and notifies the other nodes of those that changed.
     pub(super) async fn write_batch(&self) -> Result<(), Unavailable> {
         let (batch, commands) = self.take_batch();
-        let result = self.commands.run_all(commands).await;
-        if result.is_ok() {
-            let changed = batch.iter().filter(|look| look.changed);
-            let notice = notice(changed.map(|look| &look.name));
-            self.give(notice).await;
+        if let Err(error) = self.commands.run_all(commands).await {
+            self.conclude(batch, |_| false);
+            return Err(error);
         }
-        self.conclude(batch, result.is_ok());
-        result.map(drop)
+        let changed = batch.iter().filter(|item| item.changed);
+        let notice = notice(changed.map(|item| &item.name));
+        let given = self.give(notice).await;
+        // If the notice is lost, other nodes use the old route until it expires, but nothing makes them read members again.
+        let has_members = batch.iter().any(|item| item.name.is_member());
+        self.conclude(batch, |name| given.is_ok() || !name.is_member());
+        if has_members { given } else { Ok(()) }
     }
 
-    /// Notifies the other nodes. If the notice is lost, they use the old route until it expires.
-    async fn give(&self, notice: Option<String>) {
-        if let Some(notice) = notice {
-            let mut publish = redis::cmd("PUBLISH");
-            publish.arg(self.keys.routes_channel()).arg(notice);
-            let _ = self.commands.run_once::<()>(&publish).await;
-        }
+    /// Notifies the other nodes.
+    async fn give(&self, notice: Option<String>) -> Result<(), Unavailable> {
+        let Some(notice) = notice else {
+            return Ok(());
+        };
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(self.keys.routes_channel()).arg(notice);
+        self.commands.run_once(&publish).await
     }
 
-    /// Removes all routes and the lease. The writer must have ended.
+    /// Removes all routes, all members, and the lease. The writer must have ended.
     pub(super) async fn withdraw(&self) {
         let names: Vec<OwnedName> = {
             let mut state = self.state();
             let state = &mut *state;
             state.waiters.clear();
             state.changed.clear();
-            let written = state.written.drain().map(|(name, _)| name);
+            let written = state.written.drain();
             // A batch that was cut off may have arrived.
             let cut_off = state.writing.drain().chain(state.given_up.drain());
             written.chain(cut_off).collect()
@@ -216,17 +227,19 @@ impl RouteWriter {
             if self.commands.run_all(commands).await.is_err() {
                 break;
             }
-            self.give(notice(batch.iter())).await;
+            let _ = self.give(notice(batch.iter())).await;
         }
         let mut lease = redis::cmd("DEL");
         lease.arg(self.keys.lease(self.keys.own_id()));
         let _ = self.commands.run::<()>(&lease).await;
     }
 
-    fn holds(&self, name: &OwnedName) -> bool {
+    /// The state of `name`; `None` if this node does not hold it.
+    fn look_up(&self, name: &OwnedName) -> Option<HeldName> {
         match name {
-            OwnedName::User(user) => self.node.holds_user(user),
-            OwnedName::Room(room) => self.node.holds_room(room),
+            OwnedName::User(user) => self.node.holds_user(user).then_some(HeldName::Route),
+            OwnedName::Room(room) => self.node.holds_room(room).then_some(HeldName::Route),
+            OwnedName::Member { room, user } => self.node.member(room, user).map(HeldName::Member),
         }
     }
 
@@ -234,20 +247,22 @@ impl RouteWriter {
     fn take_batch(&self) -> (Vec<BatchItem>, Vec<Cmd>) {
         let mut state = self.state();
         let state = &mut *state;
-        let names: Vec<OwnedName> = state.changed.iter().take(BATCH).cloned().collect();
+        let names = state.changed.take(BATCH);
         let mut commands = Vec::new();
         let mut batch = Vec::with_capacity(names.len());
         for name in names {
-            state.changed.remove(&name);
             // After the mark is cleared: any later change marks the name again.
-            let holds = self.holds(&name);
-            match state.written.get(&name) {
-                None if !holds => {}
-                Some(Written::Yes) if holds => {}
-                _ if holds => commands.extend(self.add(&name)),
-                _ => commands.extend(self.remove(&name)),
+            let held = self.look_up(&name);
+            let written = state.written.get(&name);
+            match (written, &held) {
+                (None, None) | (Some(Written::Yes), Some(HeldName::Route)) => {}
+                (_, Some(held)) => commands.extend(self.add(&name, held)),
+                (_, None) => commands.extend(self.remove(&name)),
             }
-            let changed = match state.written.get(&name) {
+            let holds = held.is_some();
+            let changed = match written {
+                // Others may have read the room while it was lost.
+                _ if name.is_member() => holds || written.is_some(),
                 None => holds,
                 Some(Written::Yes) => !holds,
                 Some(Written::Unknown) => !holds || state.given_up.contains(&name),
@@ -262,35 +277,42 @@ impl RouteWriter {
         (batch, commands)
     }
 
-    fn conclude(&self, batch: Vec<BatchItem>, done: bool) {
+    /// Notes which names of `batch` are `done`; the others are written again.
+    fn conclude(&self, batch: Vec<BatchItem>, done: impl Fn(&OwnedName) -> bool) {
         let mut state = self.state();
         let state = &mut *state;
+        let mut all_done = true;
         for BatchItem { name, holds, .. } in batch {
             state.writing.remove(&name);
-            if !done {
-                state.written.insert(name.clone(), Written::Unknown);
+            if !done(&name) {
+                all_done = false;
+                state.written.set(name.clone(), Written::Unknown);
                 state.given_up.insert(name.clone());
-                state.changed.insert(name);
+                state.changed.mark(name);
             } else {
                 if !state.changed.contains(&name) {
                     state.waiters.remove(&name);
                 }
                 if holds {
-                    state.written.insert(name, Written::Yes);
+                    state.written.set(name, Written::Yes);
                 } else {
                     state.written.remove(&name);
                 }
             }
         }
-        if !done {
+        if !all_done {
             // Nobody should wait for something that may take long.
             state.waiters.clear();
             state.confirm_at = Some(Instant::now() + CONFIRM_AFTER);
         }
     }
 
-    fn add(&self, name: &OwnedName) -> Vec<Cmd> {
-        let mut commands = vec![self.on_route("SADD", name)];
+    fn add(&self, name: &OwnedName, held: &HeldName) -> Vec<Cmd> {
+        let mut add = self.on_name(["SADD", "HSET"], name);
+        if let HeldName::Member(member) = held {
+            add.arg(member_fields::value(member));
+        }
+        let mut commands = vec![add];
         if let (RedisCompat::WebsocketApp, OwnedName::User(user)) = (self.keys.compat(), name) {
             let mut online = redis::cmd("SET");
             online
@@ -304,7 +326,7 @@ impl RouteWriter {
     }
 
     fn remove(&self, name: &OwnedName) -> Vec<Cmd> {
-        let mut commands = vec![self.on_route("SREM", name)];
+        let mut commands = vec![self.on_name(["SREM", "HDEL"], name)];
         if let (RedisCompat::WebsocketApp, OwnedName::User(user)) = (self.keys.compat(), name) {
             let mut offline = redis::cmd("DEL");
             offline.arg(self.keys.online(user, self.keys.own_id()));
@@ -313,12 +335,31 @@ impl RouteWriter {
         commands
     }
 
-    fn on_route(&self, command: &str, name: &OwnedName) -> Cmd {
+    /// The first command on a route, or the second one on a member of a room.
+    fn on_name(&self, [on_route, on_member]: [&str; 2], name: &OwnedName) -> Cmd {
+        let own = self.keys.own_id();
+        let (command, key, element) = match name {
+            OwnedName::User(user) => {
+                let key = self.keys.route(RouteName::User(user));
+                (on_route, key, own.to_string())
+            }
+            OwnedName::Room(room) => {
+                let key = self.keys.route(RouteName::Room(room));
+                (on_route, key, own.to_string())
+            }
+            OwnedName::Member { room, user } => {
+                let field = member_fields::name(own, user);
+                (on_member, self.keys.members(room), field)
+            }
+        };
         let mut command = redis::cmd(command);
+        command.arg(key).arg(element);
         command
-            .arg(self.keys.route(name.into()))
-            .arg(&**self.keys.own_id());
-        command
+    }
+
+    fn mark(&self, name: OwnedName) {
+        self.state().changed.mark(name);
+        self.wake.notify_one();
     }
 
     fn state(&self) -> MutexGuard<'_, RouteState> {
@@ -326,10 +367,19 @@ impl RouteWriter {
     }
 }
 
-/// The notice that the routes of `names` changed; `None` if there are no names.
+/// The notice that `names` changed; `None` if there are no names.
 fn notice<'o>(names: impl Iterator<Item = &'o OwnedName>) -> Option<String> {
-    let mut names = names.map(RouteName::from).peekable();
-    names.peek().is_some().then(|| notices::text(names))
+    let mut changed = ChangedNames::default();
+    for name in names {
+        match name {
+            OwnedName::User(user) => changed.users.push(user),
+            OwnedName::Room(room) => changed.rooms.push(room),
+            OwnedName::Member { room, .. } => {
+                changed.members.insert(room);
+            }
+        }
+    }
+    changed.text()
 }
 
 impl RouteState {
@@ -337,28 +387,10 @@ impl RouteState {
         self.changed.contains(name) || self.writing.contains(name)
     }
 
-    fn doubt_all(&mut self) {
-        for (name, written) in &mut self.written {
-            *written = Written::Unknown;
-            self.changed.insert(name.clone());
-        }
-    }
-}
-
-impl From<RouteName<'_>> for OwnedName {
-    fn from(name: RouteName<'_>) -> Self {
-        match name {
-            RouteName::User(user) => Self::User(user.into()),
-            RouteName::Room(room) => Self::Room(room.into()),
-        }
-    }
-}
-
-impl<'a> From<&'a OwnedName> for RouteName<'a> {
-    fn from(name: &'a OwnedName) -> Self {
-        match name {
-            OwnedName::User(user) => Self::User(user),
-            OwnedName::Room(room) => Self::Room(room),
+    /// Marks the written names that `may_be_lost`.
+    fn doubt(&mut self, may_be_lost: impl Fn(&OwnedName) -> bool) {
+        for name in self.written.doubt(may_be_lost) {
+            self.changed.mark(name);
         }
     }
 }

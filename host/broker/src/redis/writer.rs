@@ -61,7 +61,7 @@ pub(super) async fn write(
             () = until(routes.confirm_at()) => routes.confirm(),
             () = sleep_until(renew_at) => {
                 renew_at = Instant::now() + RENEW_INTERVAL;
-                routes.renew_all();
+                routes.renew_routes();
             }
         }
     }

@@ -23,6 +23,7 @@ fn no_text_gives_the_defaults_of_the_contract() {
     assert_eq!(config.token_times.revocation_max, day);
     assert_eq!(config.broker, BrokerConfig::Memory);
     assert_eq!(config.rooms, RoomsConfig::default());
+    assert_eq!(config.presence, PresenceConfig::default());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.cloudwatch, None);
     assert!(config.metrics.prometheus);

@@ -75,6 +75,8 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         }),
         join: JoinRule::Claim,
         send: SendRule::Members,
+        presence: true,
+        members_max: 5_000,
     };
     let news = RoomRule {
         history: Some(HistoryRule {
@@ -83,11 +85,19 @@ fn a_file_with_every_key_is_read_to_the_last_of_them() {
         }),
         join: JoinRule::Backend,
         send: SendRule::Backend,
+        presence: false,
+        members_max: 0,
     };
     assert_eq!(
         config.rooms,
         RoomsConfig::new([("chat:*", chat), ("news", news)])
     );
+    let presence = PresenceConfig {
+        grace: Duration::from_secs(10),
+        flush: Duration::from_secs(2),
+        members_max: 100,
+    };
+    assert_eq!(config.presence, presence);
     assert_eq!(config.limits.history_replay_max, 1_000);
     assert_eq!(config.limits.history_bytes_max, 1 << 30);
     assert_eq!(config.limits.frame_bytes_max, 1 << 20);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const RULE: &str = "[[rooms]]\nmatch = \"a\"\nhistory = { size = 1, time = \"1s\" }\njoin = \"open\"\nsend = \"members\"\n";
+const RULE: &str = "[[rooms]]\nmatch = \"a\"\nhistory = { size = 1, time = \"1s\" }\njoin = \"open\"\nsend = \"members\"\npresence = true\nmembers_max = 3\n";
 
 fn load(text: &str) -> Config {
     Config::parse(text, Path::new("/srv/platform.toml"), &Environment::new())
@@ -65,6 +65,7 @@ fn every_key_of_a_rule_is_live() {
         ("\"1s\"", "\"2s\"", "rooms[0].history.time"),
         ("\"open\"", "\"claim\"", "rooms[0].join"),
         ("\"members\"", "\"backend\"", "rooms[0].send"),
+        ("max = 3", "max = 4", "rooms[0].members_max"),
     ] {
         let difference = difference(&before, &load(&RULE.replace(old, new)));
         let expected = ConfigDifference {
@@ -73,6 +74,28 @@ fn every_key_of_a_rule_is_live() {
         };
         assert_eq!(difference, expected);
     }
+}
+
+#[test]
+fn presence_is_live_too() {
+    let rule = RULE.replace("members_max = 3\n", "");
+    let off = rule.replace("presence = true", "presence = false");
+    let difference = difference(&load(&rule), &load(&off));
+    assert_eq!(difference.live, ["rooms[0].presence"]);
+    assert!(difference.restart.is_empty());
+}
+
+#[test]
+fn members_are_limited_only_if_they_are_counted() {
+    let rule = load(RULE).rooms.rule("a").to_owned();
+    assert_eq!((rule.presence, rule.members_max), (true, 3));
+    let uncounted = RULE.replace("presence = true\n", "");
+    assert_eq!(
+        only_error(&uncounted, &[]),
+        "/srv/platform.toml:6:15: rooms[0].members_max: is for rooms whose members are counted; set presence = true, or remove it"
+    );
+    let unlimited = uncounted.replace("members_max = 3", "members_max = 0");
+    assert_eq!(load(&unlimited).rooms.rule("a").members_max, 0);
 }
 
 #[test]

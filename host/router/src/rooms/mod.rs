@@ -148,6 +148,20 @@ impl RoomTable {
         }
     }
 
+    /// The connections in each of the rooms that are `wanted`.
+    pub(crate) fn connections(
+        &self,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Vec<(Arc<str>, Vec<Arc<Connection>>)> {
+        let wanted = self.rooms.iter().filter(|entry| is_wanted(entry.key()));
+        let rooms = wanted.map(|entry| {
+            let members = entry.members.values();
+            let connections = members.map(|member| member.connection.clone());
+            (entry.key().clone(), connections.collect())
+        });
+        rooms.collect()
+    }
+
     /// Removes a member from `room`.
     pub(crate) fn remove(&self, connection: &Connection, room: &str) {
         let Entry::Occupied(mut entry) = self.rooms.entry(room.into()) else {

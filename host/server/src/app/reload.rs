@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use super::{Source, broker_kind::BrokerKind};
 use crate::{
     files::FileWatcher,
-    session::{LiveConfig, Services},
+    session::{LiveConfig, Services, presence_settings},
 };
 
 /// The triggers of a reload. Changes are noticed from the creation of this value on.
@@ -172,6 +172,7 @@ impl ReloadTargets {
         self.kind.set_limits(&new.limits);
         services.manager.set_probation(new.plugin_probation.clone());
         services.live.store(live);
+        services.router.set_presence(presence_settings(&new));
         // A session that would have pinged in an hour may now have to do so in a second.
         for connection in table.connections() {
             connection.outbox().wake();

@@ -98,6 +98,7 @@ impl ApiError {
         let status = match code {
             ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::PluginFailed => StatusCode::BAD_GATEWAY,
+            ErrorCode::RoomFull => StatusCode::CONFLICT,
             _ => StatusCode::BAD_REQUEST,
         };
         Self {

@@ -39,6 +39,15 @@ struct FrameContext<'a> {
     seen: Option<&'a SeenVersions>,
 }
 
+/// A room that was joined.
+struct Joined<'a> {
+    room: &'a str,
+    /// `Some` if the room has a history.
+    history: Option<JoinedRoom>,
+    /// Whether the client wants to know who is there.
+    presence: bool,
+}
+
 /// The result of a frame that was handled.
 struct Answer {
     status: AckStatus,
@@ -188,20 +197,23 @@ impl FrameContext<'_> {
         accepted
     }
 
-    /// Handles `join`, answers it, and sends the messages that the client missed.
+    /// Handles `join`, answers it, and sends the messages that the client missed, and the users in the room.
     async fn join_and_catch_up(&self, envelope: &Envelope<'_>) {
-        let joined = self.join(envelope).await;
-        let mut catching_up = None;
-        self.answer(joined.map(|joined| {
-            let room = joined.as_ref().map(|joined| joined.history.at.clone());
-            catching_up = joined;
-            Answer {
-                room,
-                ..Answer::from(AckStatus::Handled)
-            }
+        let joined = match self.join(envelope).await {
+            Ok(joined) => joined,
+            Err(error) => return self.answer(Err(error)),
+        };
+        let history = joined.history.as_ref();
+        self.answer(Ok(Answer {
+            room: history.map(|joined| joined.history.at.clone()),
+            ..Answer::from(AckStatus::Handled)
         }));
-        if let Some(joined) = catching_up {
-            joined.go_live(self.actor.services, self.connection).await;
+        let services = self.actor.services;
+        if let Some(history) = joined.history {
+            history.go_live(services, self.connection).await;
+        }
+        if joined.presence {
+            services.router.watch_members(self.connection, joined.room);
         }
     }
 
@@ -237,8 +249,8 @@ impl FrameContext<'_> {
         }
     }
 
-    /// Makes the connection a member of a room. Returns `Some` if the room has a history.
-    async fn join(&self, envelope: &Envelope<'_>) -> Result<Option<JoinedRoom>, NotSent> {
+    /// Makes the connection a member of a room.
+    async fn join<'e>(&self, envelope: &'e Envelope<'_>) -> Result<Joined<'e>, NotSent> {
         let services = self.actor.services;
         let room = named_room(envelope, "`room` names the room to join")?;
         let request = match JoinRequest::parse(envelope.payload) {
@@ -259,7 +271,12 @@ impl FrameContext<'_> {
         let verdict = pipeline::authorize_join(&plugins, self.client, room).await;
         drop(plugins);
         verdict?;
-        rooms::join(services, self.connection, room, request.catch_up).await
+        let history = rooms::join(services, self.connection, room, request.catch_up).await?;
+        Ok(Joined {
+            room,
+            history,
+            presence: request.presence,
+        })
     }
 
     /// Reads messages of the history of a room of which the connection is a member.

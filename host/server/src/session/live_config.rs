@@ -7,9 +7,10 @@ use std::sync::{
 
 use arc_swap::{ArcSwap, Guard};
 use signalbox_config::{
-    AdminConfig, ApiConfig, Config, EventsConfig, Limits, RoomsConfig, ServerConfig, Shown,
-    TokenTimes, live::cannot_change_live,
+    AdminConfig, ApiConfig, Config, EventsConfig, Limits, PresenceConfig, RoomsConfig,
+    ServerConfig, Shown, TokenTimes, live::cannot_change_live,
 };
+use signalbox_router::{PresenceRule, PresenceSettings};
 
 /// The part of the configuration that may change while the server runs.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct LiveConfig {
     pub events: EventsConfig,
     /// `[[rooms]]`.
     pub rooms: RoomsConfig,
+    /// `[presence]`.
+    pub presence: PresenceConfig,
     /// `[limits]`.
     pub limits: Limits,
     /// `[api]`.
@@ -42,12 +45,35 @@ impl LiveConfig {
             token_times: new.token_times,
             events: new.events.clone(),
             rooms: new.rooms.clone(),
+            presence: new.presence,
             limits: new.limits.clone(),
             api: new.api.clone(),
             admin: new.admin.clone(),
             shown: Shown::in_force(&started.shown, &new.shown),
             needs_restart: cannot_change_live(started, new),
         }
+    }
+}
+
+/// How members learn who is in their rooms, according to `config`.
+pub(crate) fn presence_settings(config: &Config) -> PresenceSettings {
+    let PresenceConfig {
+        grace,
+        flush,
+        members_max,
+    } = config.presence;
+    let rooms = config.rooms.clone();
+    let rule: Option<PresenceRule> = rooms.has_presence().then(|| -> PresenceRule {
+        Arc::new(move |room: &str| {
+            let rule = rooms.rule(room);
+            rule.presence.then_some(rule.members_max)
+        })
+    });
+    PresenceSettings {
+        grace,
+        flush,
+        listed_max: members_max,
+        rule,
     }
 }
 

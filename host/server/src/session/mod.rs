@@ -33,6 +33,7 @@ use std::{
 use actions::Actor;
 use futures_util::FutureExt;
 use heartbeat::Heartbeat;
+pub(crate) use live_config::presence_settings;
 pub use live_config::{ConfigHandle, LiveConfig};
 use rate::Allowance;
 use signalbox_auth::Authenticator;

@@ -11,7 +11,8 @@ use signalbox_protocol::{
     RoomPosition, outbound,
 };
 use signalbox_router::{
-    Connection, HistoryJoin, JoinedHistory, ReplayLimits, RoomAction, RoomChangeResult,
+    Connection, HistoryJoin, JoinedHistory, PlaceRefused, ReplayLimits, RoomAction,
+    RoomChangeResult,
 };
 use tracing::debug;
 
@@ -83,7 +84,7 @@ pub(super) fn retention(services: &Services, room: &str) -> Option<Retention> {
 /// [`JoinedRoom::go_live`].
 ///
 /// # Errors
-/// Returns [`NotSent`] if a limit on its rooms is reached, or if the history cannot be read.
+/// Returns [`NotSent`] if a limit on its rooms or on the users of the room is reached, or if the history cannot be read.
 pub(super) async fn join(
     services: &Services,
     connection: &Arc<Connection>,
@@ -96,6 +97,8 @@ pub(super) async fn join(
             "leave a room before you join another",
         ));
     }
+    let place = services.router.reserve_place(connection, room).await;
+    place.map_err(no_place)?;
     let Some(retention) = retention(services, room) else {
         if services.router.join(connection, room).await {
             tell_joined(services, connection, room, None);
@@ -227,6 +230,22 @@ pub(super) async fn read_back(
         .router
         .read_history(room, request, retention, limits);
     read.await.map_err(|error| unreadable(&error))
+}
+
+fn no_place(refused: PlaceRefused) -> NotSent {
+    match refused {
+        PlaceRefused::Full(_) => NotSent::refused(
+            ErrorCode::RoomFull,
+            "the room has as many users as its rules allow; try again later",
+        ),
+        PlaceRefused::Unknown(error) => {
+            debug!(%error, "the users of a room were not counted");
+            NotSent::refused(
+                ErrorCode::Unavailable,
+                "the users of the room cannot be counted now; try again",
+            )
+        }
+    }
 }
 
 fn unreadable(error: &dyn std::error::Error) -> NotSent {

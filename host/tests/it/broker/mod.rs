@@ -3,6 +3,8 @@
 
 mod history;
 mod history_redis;
+mod members;
+mod members_redis;
 mod nodes;
 mod order;
 mod revocations;
@@ -30,6 +32,11 @@ use self::{
         messages_are_numbered_from_one_and_reach_all_nodes_that_hold_the_room,
         only_as_many_messages_are_kept_as_the_history_has_room_for,
         positions_come_in_the_order_of_the_rooms,
+    },
+    members::{
+        a_node_that_leaves_takes_its_members_along, all_nodes_learn_that_members_changed,
+        members_of_rooms_and_users_with_strange_names_are_told_apart,
+        the_members_of_a_room_are_the_users_of_all_nodes, users_on_other_nodes_are_counted,
     },
     nodes::{Cluster, Node, Reached, memory_cluster, redis_cluster, redis_server},
     revocations::{
@@ -301,15 +308,15 @@ async fn the_other_nodes_with_members_of_a_room_report_their_number(
         nodes, _backend, ..
     } = make(3).await;
     let strange = "r\"{}:\n\0ä";
-    assert_eq!(nodes[0].members("r").await, []);
+    assert_eq!(nodes[0].member_counts("r").await, []);
     for room in ["r", strange] {
         nodes[0].join(room).await;
         nodes[1].join(room).await;
-        assert_eq!(nodes[0].members(room).await, [Some(3)]);
-        assert_eq!(nodes[2].members(room).await, [Some(3), Some(3)]);
+        assert_eq!(nodes[0].member_counts(room).await, [Some(3)]);
+        assert_eq!(nodes[2].member_counts(room).await, [Some(3), Some(3)]);
     }
     nodes[1].leave("r").await;
-    assert_eq!(nodes[0].members("r").await, []);
+    assert_eq!(nodes[0].member_counts("r").await, []);
 }
 
 async fn every_node_knows_which_there_are(make: impl AsyncFn(usize) -> Cluster) {
@@ -465,6 +472,11 @@ macro_rules! passes_the_contract {
             histories_are_independent_whatever_the_names_of_their_rooms
             a_revocation_is_enforced_once_by_every_node_until_its_end
             revocations_of_different_names_are_different
+            the_members_of_a_room_are_the_users_of_all_nodes
+            all_nodes_learn_that_members_changed
+            users_on_other_nodes_are_counted
+            a_node_that_leaves_takes_its_members_along
+            members_of_rooms_and_users_with_strange_names_are_told_apart
         }
     };
 }

@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     cell::Cell,
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -17,12 +17,12 @@ use futures_util::{
 };
 use signalbox::{
     broker::{
-        Appended, Broker, ConnectionReport, HistoryPage, HistoryQuery, LocalNode, MemoryBroker,
-        MemoryHub, NodeReport, PendingAnswer, RedisBroker, Retention, Revoked, RoomReport, Target,
-        UserAnswer, UserRequest,
+        Appended, Broker, ConnectionReport, HistoryPage, HistoryQuery, LocalNode, MemberReport,
+        MemoryBroker, MemoryHub, NodeReport, PendingAnswer, RedisBroker, Retention, Revoked,
+        RoomReport, Target, UserAnswer, UserRequest,
     },
     metrics::Metrics,
-    protocol::{Frame, Position, outbound::Delivery},
+    protocol::{Frame, MemberInfo, Position, outbound::Delivery},
     trace::Tracer,
 };
 
@@ -50,6 +50,12 @@ pub(super) struct Recorder {
     kept: Mutex<Vec<(String, u64, String)>>,
     /// How often histories had to be checked.
     checks: AtomicUsize,
+    /// The connections of members, by room and user.
+    members: Mutex<BTreeMap<(String, String), usize>>,
+    /// The rooms whose members changed.
+    changed_rooms: Mutex<HashSet<String>>,
+    /// How often all members had to be checked.
+    member_checks: AtomicUsize,
     /// The messages to users that all nodes of the cluster delivered, in order.
     log: Arc<Mutex<Vec<String>>>,
 }
@@ -134,6 +140,27 @@ impl LocalNode for Recorder {
     fn enforce(&self, revoked: &Revoked) {
         self.enforced.lock().unwrap().push(revoked.clone());
     }
+
+    fn member(&self, room: &str, user: &str) -> Option<MemberReport> {
+        let members = self.members(room);
+        members.into_iter().find(|member| &*member.user == user)
+    }
+
+    fn members(&self, room: &str) -> Vec<MemberReport> {
+        let members = self.members.lock().unwrap();
+        let in_room = members.iter().filter(|((name, _), _)| name == room);
+        in_room
+            .map(|((_, user), connections)| member(user, *connections))
+            .collect()
+    }
+
+    fn members_changed(&self, room: &str) {
+        self.changed_rooms.lock().unwrap().insert(room.to_owned());
+    }
+
+    fn check_members(&self) {
+        self.member_checks.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Recorder {
@@ -148,9 +175,15 @@ impl Recorder {
         let numbers = if self.holds_user(user) { 0..2 } else { 0..0 };
         numbers.map(report).collect()
     }
+}
 
-    fn enforce(&self, revoked: &Revoked) {
-        self.enforced.lock().unwrap().push(revoked.clone());
+/// A member as all nodes report it.
+pub(super) fn member(user: &str, connections: usize) -> MemberReport {
+    MemberReport {
+        user: user.into(),
+        connections,
+        since_ms: 1_700_000_000_000,
+        info: MemberInfo::parse(r#"{"name":"Ann"}"#),
     }
 }
 
@@ -197,6 +230,40 @@ impl Node {
         self.recorder.rooms.lock().unwrap().insert(room.to_owned());
         self.broker.room_changed(room);
         self.broker.room_settled(room).await;
+    }
+
+    /// Sets the number of connections that `user` has in `room`.
+    pub(super) async fn set_member(&self, room: &str, user: &str, connections: usize) {
+        let name = (room.to_owned(), user.to_owned());
+        {
+            let mut members = self.recorder.members.lock().unwrap();
+            members.remove(&name);
+            if connections > 0 {
+                members.insert(name, connections);
+            }
+        }
+        self.broker.member_changed(room, user);
+        self.broker.member_settled(room, user).await;
+    }
+
+    pub(super) async fn members(&self, room: &str) -> Vec<MemberReport> {
+        self.broker.members(room).await.unwrap().to_vec()
+    }
+
+    /// Whether this node knows that the members of `room` changed since the last call.
+    pub(super) fn has_changed_members(&self, room: &str) -> bool {
+        self.recorder.changed_rooms.lock().unwrap().remove(room)
+    }
+
+    /// Waits until this node knows that the members of `room` changed since the last call.
+    pub(super) async fn until_members_changed(&self, room: &str) {
+        let changed = async || self.has_changed_members(room).then_some(());
+        until(&format!("the members of {room} changed"), changed).await;
+    }
+
+    /// How often all members had to be checked.
+    pub(super) fn member_checks(&self) -> usize {
+        self.recorder.member_checks.load(Ordering::Relaxed)
     }
 
     pub(super) async fn publish(&self, target: Target<'_>, text: &str) -> usize {
@@ -246,7 +313,7 @@ impl Node {
     }
 
     /// The numbers of members that other nodes report.
-    pub(super) async fn members(&self, room: &str) -> Vec<Option<usize>> {
+    pub(super) async fn member_counts(&self, room: &str) -> Vec<Option<usize>> {
         let reports = self.broker.count_members(room).await.unwrap();
         let nodes: HashSet<&String> = reports.iter().map(|report| &report.node).collect();
         assert_eq!(nodes.len(), reports.len(), "each node answers once");

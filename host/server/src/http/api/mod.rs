@@ -11,6 +11,7 @@ mod object;
 mod online;
 mod openapi;
 mod outcome;
+mod presence;
 mod rooms;
 mod tokens;
 mod users;
@@ -96,6 +97,11 @@ fn calls() -> Vec<Call> {
             Method::GET,
             "/api/rooms/{room}/history",
             get(rooms::history),
+        ),
+        (
+            Method::GET,
+            "/api/rooms/{room}/members",
+            get(presence::list),
         ),
         (
             Method::PUT,
