@@ -6,52 +6,29 @@
 //!
 //! Locks are taken in this order: the sequence of a room, its entry in the map, an outbox.
 
+mod entry;
 mod gate;
+mod push;
 mod sequence;
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use dashmap::{DashMap, Entry};
 use signalbox_broker::{HistoryPage, Retention};
-use signalbox_protocol::{Frame, Position, RecoveryFailure, RoomPosition, outbound};
+use signalbox_protocol::{Frame, Position, RecoveryFailure, RoomPosition};
 
+pub(crate) use self::push::Push;
 pub(crate) use self::sequence::{Comparison, KeptArrival};
-use self::{gate::CatchUpGate, sequence::Sequence};
+use self::{entry::RoomEntry, gate::CatchUpGate, sequence::Sequence};
 use super::Connection;
-
-/// How frames get to members.
-#[derive(Clone, Copy)]
-pub(crate) struct Push<'p> {
-    /// Pushes a message, and returns whether it was taken.
-    pub(crate) message: &'p dyn Fn(&Arc<Connection>, Frame) -> bool,
-    /// Pushes a frame of the server itself.
-    pub(crate) notice: &'p dyn Fn(&Arc<Connection>, Frame),
-}
 
 /// The rooms that have members on this node.
 #[derive(Default)]
 pub(crate) struct RoomTable {
     rooms: DashMap<Arc<str>, RoomEntry>,
-}
-
-#[derive(Default)]
-struct RoomEntry {
-    members: HashMap<u64, Member>,
-    /// The members that are not gated, made by the first message after a change, so that a message to a large room does not
-    /// lock the room while it is sent.
-    list: Option<Arc<[Arc<Connection>]>>,
-    /// `Some` if the room has a history.
-    sequence: Option<Arc<Mutex<Sequence>>>,
-}
-
-struct Member {
-    connection: Arc<Connection>,
-    /// Whether its messages wait at a gate.
-    is_gated: bool,
 }
 
 /// The state of a room when a comparison with its history begins.
@@ -191,7 +168,7 @@ impl RoomTable {
             return 0;
         };
         if !has_gates {
-            return push_all(&list, frame, push);
+            return push.to_all(&list, frame);
         }
         let Some(sequence) = self.sequence(room) else {
             return 0;
@@ -208,7 +185,7 @@ impl RoomTable {
         }
         // Read again under the lock: a gate may have been opened meanwhile.
         let open = self.members(room);
-        gated + open.map_or(0, |(list, _)| push_all(&list, frame, push))
+        gated + open.map_or(0, |(list, _)| push.to_all(&list, frame))
     }
 
     /// Takes message `at.offset` of the history of `room` in, and pushes all that are due.
@@ -297,15 +274,15 @@ impl RoomTable {
         match delivered {
             Some(delivered) if delivered.epoch != at.epoch => {
                 // The history was reset after its position was read.
-                tell_missed(connection, room, &delivered, RecoveryFailure::Epoch, push);
+                push.tell_missed(connection, room, &delivered, RecoveryFailure::Epoch);
                 self.ungate(connection, room, &mut sequence);
             }
             Some(delivered) if delivered.offset < at.offset => {
                 // Not this far yet: the gate stays, and skips messages up to there.
-                pushed += push_held(connection, held, push);
+                pushed += push.held_to(connection, held);
             }
             _ => {
-                pushed += push_held(connection, held, push);
+                pushed += push.held_to(connection, held);
                 self.ungate(connection, room, &mut sequence);
             }
         }
@@ -343,7 +320,7 @@ impl RoomTable {
             self.ungate_caught_up(room, &mut sequence, u64::MAX);
             let members = self.members(room);
             for member in members.iter().flat_map(|(list, _)| &**list) {
-                tell_missed(member, room, position, *reason, push);
+                push.tell_missed(member, room, position, *reason);
             }
         }
         let delivered = self.push_due(room, &mut sequence, push);
@@ -379,7 +356,7 @@ impl RoomTable {
         let gate = sequence.gates.get_mut(&connection.number());
         let held = gate.map(|gate| gate.catch_up(0)).unwrap_or_default();
         self.ungate(connection, room, &mut sequence);
-        let mut delivered = push_held(connection, held, push);
+        let mut delivered = push.held_to(connection, held);
         if sequence.gates.is_empty() {
             sequence.begin_with_waiting();
             delivered += self.push_due(room, &mut sequence, push);
@@ -400,7 +377,7 @@ impl RoomTable {
                 }
             }
             if let Some((list, _)) = self.members(room) {
-                delivered += push_all(&list, &kept.frame, push);
+                delivered += push.to_all(&list, &kept.frame);
             }
         }
         delivered
@@ -461,59 +438,8 @@ impl RoomTable {
     }
 }
 
-impl RoomEntry {
-    fn insert(&mut self, connection: &Arc<Connection>, is_gated: bool) {
-        let member = Member {
-            connection: connection.clone(),
-            is_gated,
-        };
-        self.members.insert(connection.number(), member);
-    }
-
-    fn ungate(&mut self, number: u64) {
-        if let Some(member) = self.members.get_mut(&number) {
-            member.is_gated = false;
-            self.list = None;
-        }
-    }
-
-    fn sequence(&mut self, retention: Retention) -> Arc<Mutex<Sequence>> {
-        let new = || Arc::new(Mutex::new(Sequence::new(retention)));
-        self.sequence.get_or_insert_with(new).clone()
-    }
-}
-
 fn lock(sequence: &Mutex<Sequence>) -> MutexGuard<'_, Sequence> {
     sequence.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn push_all(list: &[Arc<Connection>], frame: &Frame, push: Push<'_>) -> usize {
-    list.iter()
-        .filter(|connection| (push.message)(connection, frame.clone()))
-        .count()
-}
-
-fn push_held(connection: &Arc<Connection>, held: Vec<gate::HeldMessage>, push: Push<'_>) -> usize {
-    held.into_iter()
-        .filter(|held| (push.message)(connection, held.frame.clone()))
-        .count()
-}
-
-/// Tells a member that it missed messages before `position`.
-fn tell_missed(
-    connection: &Arc<Connection>,
-    room: &str,
-    position: &Position,
-    reason: RecoveryFailure,
-    push: Push<'_>,
-) {
-    if connection.v1() {
-        let at = RoomPosition {
-            position: position.clone(),
-            recovery: Some(Err(reason)),
-        };
-        (push.notice)(connection, outbound::joined(room, Some(&at)));
-    }
 }
 
 #[cfg(test)]
