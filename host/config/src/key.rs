@@ -2,10 +2,18 @@
 
 use std::time::Duration;
 
-use super::{
-    checks::Check,
-    keys::{FILE_SUFFIX, PREFIX, is_list},
-};
+use super::checks::Check;
+
+/// The prefix of all our variables.
+pub const PREFIX: &str = "SIGNALBOX_";
+
+/// The suffix of variables that name a file with a secret.
+pub const FILE_SUFFIX: &str = "_FILE";
+
+/// Whether a section is a list of tables, such as `[[plugins]]`.
+pub(super) fn is_list(section: &str) -> bool {
+    ["rooms", "plugins"].contains(&section)
+}
 
 /// One key that can be set.
 #[derive(Clone, Copy, Debug)]

@@ -4,15 +4,9 @@
 
 use std::time::Duration;
 
-pub(super) use super::key::ValueKind;
-pub use super::key::{ChangeEffect, Key};
+pub use super::key::{ChangeEffect, FILE_SUFFIX, Key, PREFIX};
+pub(super) use super::key::{ValueKind, is_list};
 use super::{checks, http, url_checks};
-
-/// The prefix of all our variables.
-pub const PREFIX: &str = "SIGNALBOX_";
-
-/// The suffix of variables that name a file with a secret.
-pub const FILE_SUFFIX: &str = "_FILE";
 
 /// Variables with our prefix that are not settings of the server: the command line client reads them.
 pub const RESERVED_VARIABLES: [&str; 2] = ["SIGNALBOX_ADMIN_KEY", "SIGNALBOX_URL"];
@@ -52,11 +46,6 @@ pub const SECTIONS: [&str; 18] = [
     "plugin_probation",
     "plugins",
 ];
-
-/// Whether a section is a list of tables, such as `[[plugins]]`.
-pub(super) fn is_list(section: &str) -> bool {
-    ["rooms", "plugins"].contains(&section)
-}
 
 /// The key of a section, if it exists.
 pub fn find(section: &str, name: &str) -> Option<&'static Key> {

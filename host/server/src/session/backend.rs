@@ -8,7 +8,7 @@ use signalbox_protocol::{
 };
 use signalbox_telemetry::trace::Trace;
 
-pub use super::outcome::NotSent;
+pub use super::not_sent::NotSent;
 use super::{Services, actions::Actor, rooms};
 
 /// A message from a backend that respects the limits of the WebSocket protocol.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::{
     LiveConfig, Services,
     actions::Actor,
-    outcome::NotSent,
+    not_sent::NotSent,
     rooms::{self, JoinedRoom},
     token::{self, Replacement},
 };

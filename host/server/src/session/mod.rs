@@ -9,6 +9,7 @@ pub mod backend;
 mod dispatch;
 mod heartbeat;
 mod live_config;
+mod not_sent;
 mod outcome;
 mod rate;
 mod rooms;

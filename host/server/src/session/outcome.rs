@@ -1,12 +1,10 @@
 //! Carries out the plugins' decision about a message, for clients and backends alike.
 
-use std::borrow::Cow;
-
 use signalbox_pipeline::{AccessDenied, Message, Outcome};
-use signalbox_plugin_runtime::{Action, Rejection};
+use signalbox_plugin_runtime::Action;
 use signalbox_protocol::{
-    ErrorCode, Frame,
-    outbound::{AckStatus, Delivery, ErrorPayload},
+    ErrorCode,
+    outbound::{AckStatus, Delivery},
 };
 use signalbox_telemetry::metrics::{
     DropReason,
@@ -14,73 +12,7 @@ use signalbox_telemetry::metrics::{
 };
 use tracing::debug;
 
-use super::actions::Actor;
-
-/// Why a message was not sent.
-#[derive(Debug)]
-pub enum NotSent {
-    /// The server refused it.
-    Refused {
-        /// The code, for programs.
-        code: ErrorCode,
-        /// The message, for people.
-        message: Cow<'static, str>,
-        /// The plugin that failed.
-        plugin: Option<String>,
-    },
-    /// A plugin rejected it.
-    Rejected {
-        /// The plugin's name.
-        plugin: String,
-        /// The plugin's reason.
-        rejection: Rejection,
-    },
-}
-
-impl NotSent {
-    pub(super) fn refused(code: ErrorCode, message: &'static str) -> Self {
-        Self::Refused {
-            code,
-            message: Cow::Borrowed(message),
-            plugin: None,
-        }
-    }
-
-    /// The `error` frame that answers the frame with this `id`.
-    pub(super) fn encode(&self, id: Option<&str>) -> Frame {
-        let payload = match self {
-            Self::Refused {
-                code,
-                message,
-                plugin,
-            } => ErrorPayload {
-                plugin: plugin.as_deref(),
-                ..ErrorPayload::new(id, *code, message)
-            },
-            Self::Rejected { plugin, rejection } => ErrorPayload {
-                id,
-                code: &rejection.code,
-                message: &rejection.reason,
-                plugin: Some(plugin),
-                retryable: false,
-            },
-        };
-        payload.encode()
-    }
-}
-
-impl From<AccessDenied> for NotSent {
-    fn from(denied: AccessDenied) -> Self {
-        match denied {
-            AccessDenied::Rejected { plugin, rejection } => Self::Rejected { plugin, rejection },
-            AccessDenied::Failed { plugin } => Self::Refused {
-                code: ErrorCode::PluginFailed,
-                message: Cow::Borrowed("a plugin failed to handle the message"),
-                plugin: Some(plugin),
-            },
-        }
-    }
-}
+use super::{actions::Actor, not_sent::NotSent};
 
 impl Actor<'_> {
     /// Carries out `outcome`. Receivers see `message_id`, if there is one.

@@ -16,7 +16,7 @@ use signalbox_router::{
 };
 use tracing::debug;
 
-use super::{Services, outcome::NotSent};
+use super::{Services, not_sent::NotSent};
 
 /// A room with a history that a connection has joined. Its messages wait until [`JoinedRoom::go_live`].
 pub(super) struct JoinedRoom {

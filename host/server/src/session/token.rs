@@ -10,7 +10,7 @@ use signalbox_broker::{Denial, TokenMark};
 use signalbox_protocol::ErrorCode;
 use signalbox_router::Connection;
 
-use super::{Services, outcome::NotSent};
+use super::{Services, not_sent::NotSent};
 
 /// How long before its end the client learns that its token expires.
 const NOTICE: Duration = Duration::from_secs(30);
