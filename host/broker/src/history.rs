@@ -54,6 +54,15 @@ pub struct HistoryQuery {
     pub limit: usize,
 }
 
+impl HistoryQuery {
+    /// Only the position is of interest.
+    pub const POSITION: Self = Self {
+        after: 0,
+        before: None,
+        limit: 1,
+    };
+}
+
 /// A message of a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptMessage {

@@ -63,7 +63,7 @@ pub trait LocalNode: Send + Sync {
     fn check_histories(&self);
 
     /// Carries out `request` for every connection of `user` on this node. A connection that is being closed does not count.
-    /// Never blocks: what takes longer goes on whether or not the result is awaited, which takes a few seconds at most.
+    /// Never blocks: longer work continues whether or not the result is awaited, for a few seconds at most.
     fn carry_out(&self, user: &str, request: &UserRequest) -> PendingAnswer;
 
     /// The number of connections on this node that are members of `room`.

@@ -15,8 +15,7 @@ pub struct ReplayLimits {
 /// The part of a history that must be read.
 pub(super) fn query(catch_up: Option<&CatchUp>, limits: ReplayLimits) -> HistoryQuery {
     let (after, limit) = match catch_up {
-        // Only the position is of interest.
-        None => (0, 1),
+        None => return HistoryQuery::POSITION,
         // One more, to tell too many messages from too old ones.
         Some(CatchUp::Since(since)) => (since.offset, limits.messages.saturating_add(1)),
         Some(CatchUp::Last(last)) => (0, limits.messages.min(*last).max(1)),

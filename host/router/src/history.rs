@@ -140,11 +140,7 @@ impl Router {
         room: &str,
         retention: Retention,
     ) -> Result<Position, BrokerError> {
-        let query = HistoryQuery {
-            after: 0,
-            before: None,
-            limit: 1,
-        };
+        let query = HistoryQuery::POSITION;
         let page = self.broker.read_history(room, query, retention).await?;
         Ok(page.position)
     }

@@ -1,6 +1,6 @@
 //! The histories of all rooms of a hub, and the limit of their bytes.
 //!
-//! Each history has a lock of its own. A message is delivered under it, so all members of a room get the messages in one
+//! Each history has a separate lock. A message is delivered under it, so all members of a room get the messages in one
 //! order. [`DiscardQueues`] says which history to discard next; a history moves there at most about once a second.
 //!
 //! No thread locks two histories at a time. It may lock the map or the queues while it has a history, and not the other way

@@ -118,8 +118,10 @@ impl RoomTable {
 
     /// Keeps the order of the history of `room` from now on, if it has members here.
     pub(crate) fn follow(&self, room: &str, retention: Retention) {
-        if let Some(mut entry) = self.rooms.get_mut(room)
-            && entry.sequence.is_none()
+        // Usually the order is kept already, and reading locks nobody out.
+        let is_missing = |entry: &RoomEntry| entry.sequence.is_none();
+        if self.rooms.get(room).is_some_and(|entry| is_missing(&entry))
+            && let Some(mut entry) = self.rooms.get_mut(room)
         {
             entry.sequence(retention);
         }

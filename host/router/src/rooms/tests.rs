@@ -162,7 +162,7 @@ fn members_learn_that_they_missed_messages_and_go_on_after_them() {
     pushed.run(|push| rooms.compare("r", &start, &page, push));
     let notice = r#"{"type":"joined","payload":{"room":"r","epoch":"2","offset":3,"recovered":false,"reason":"epoch"}}"#;
     assert_eq!(pushed.of("ann"), [notice]);
-    // A member that is still reading is told when it is done.
+    // A member that is still reading learns it when it is done.
     assert!(pushed.of("bob").is_empty());
     pushed.run(|push| rooms.open_gate(&bob, "r", &place(7), push));
     assert_eq!(pushed.of("bob"), [notice]);

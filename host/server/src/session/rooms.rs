@@ -126,13 +126,26 @@ pub(super) async fn join(
     }
 }
 
-/// Makes the connection a member of `room` because a plugin or a backend says so. It gets live messages only.
+/// Makes the connection a member of `room` because a plugin or a backend says so.
 pub(super) async fn add(services: &Services, connection: &Arc<Connection>, room: &str) {
-    match join(services, connection, room, None).await {
-        Ok(Some(joined)) => joined.go_live(services, connection).await,
-        Ok(None) => {}
-        Err(error) => debug!(?error, room, "a connection did not join a room"),
+    if let Err(error) = join_live(services, connection, room).await {
+        debug!(?error, room, "a connection did not join a room");
     }
+}
+
+/// Makes the connection a member of `room` that gets live messages only.
+///
+/// # Errors
+/// As for [`join`].
+async fn join_live(
+    services: &Services,
+    connection: &Arc<Connection>,
+    room: &str,
+) -> Result<(), NotSent> {
+    if let Some(joined) = join(services, connection, room, None).await? {
+        joined.go_live(services, connection).await;
+    }
+    Ok(())
 }
 
 /// Joins the rooms that the token names, unless a plugin refuses.
@@ -153,13 +166,11 @@ pub(super) async fn join_claimed(
         let verdict = pipeline::authorize_join(&plugins, client, &room).await;
         drop(plugins);
         let joined = match verdict {
-            Ok(()) => join(services, connection, &room, None).await,
+            Ok(()) => join_live(services, connection, &room).await,
             Err(denied) => Err(denied.into()),
         };
-        match joined {
-            Ok(Some(joined)) => joined.go_live(services, connection).await,
-            Ok(None) => {}
-            Err(error) => tell_refused(services, connection, &error),
+        if let Err(error) = joined {
+            tell_refused(services, connection, &error);
         }
     }
 }

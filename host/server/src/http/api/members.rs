@@ -70,7 +70,7 @@ async fn change(
 }
 
 fn parse_path(path: MemberPath) -> Result<(RoomName<'static>, UserId<'static>), ApiError> {
-    // What is no UTF-8 is no name of a room either.
+    // Names that are not UTF-8 are refused like empty ones.
     let (room, user) = path.map_or_else(|_| Default::default(), |Path(names)| names);
     let room = parse_room(room)?;
     let user = UserId::parse(user).ok_or_else(ApiError::invalid_user)?;

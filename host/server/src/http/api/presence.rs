@@ -58,7 +58,7 @@ pub(super) async fn list(
     State(state): State<AppState>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    // What is no UTF-8 is no name of a room either.
+    // A name that is not UTF-8 is refused like an empty one.
     let room = path.map_or_else(|_| String::new(), |Path(room)| room);
     let room = parse_room(room)?;
     let services = &state.services;
