@@ -1,20 +1,79 @@
-//! The last messages of a room, kept so that a client that was away can catch up.
+//! The last messages of a room or to a user, kept so that a client that was away can catch up.
 //!
 //! The messages of a history are numbered from 1 in each epoch. A history remembers its [`Position`] longer than its messages,
 //! so a client that asks for too old a message learns that it missed some.
 
 use std::{
+    fmt,
     hash::{BuildHasher as _, RandomState},
+    sync::Arc,
     time::Duration,
 };
 
 use signalbox_protocol::{Epoch, Frame, Position};
+
+use crate::Target;
 
 /// The shortest time for which a history without new messages remembers its position.
 const POSITION_KEPT_MIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How much longer the position is remembered than the messages.
 const POSITION_KEPT_FACTOR: u32 = 10;
+
+/// The owner of a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HistoryName<'a> {
+    /// A room: its history contains the messages to the room.
+    Room(&'a str),
+    /// A user: their history contains the messages to them alone.
+    User(&'a str),
+}
+
+/// A [`HistoryName`] that can be stored.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum OwnedHistoryName {
+    /// See [`HistoryName::Room`].
+    Room(Arc<str>),
+    /// See [`HistoryName::User`].
+    User(Arc<str>),
+}
+
+impl OwnedHistoryName {
+    /// The name.
+    pub fn borrowed(&self) -> HistoryName<'_> {
+        match self {
+            Self::Room(room) => HistoryName::Room(room),
+            Self::User(user) => HistoryName::User(user),
+        }
+    }
+}
+
+impl From<HistoryName<'_>> for OwnedHistoryName {
+    fn from(name: HistoryName<'_>) -> Self {
+        match name {
+            HistoryName::Room(room) => Self::Room(room.into()),
+            HistoryName::User(user) => Self::User(user.into()),
+        }
+    }
+}
+
+impl<'a> From<HistoryName<'a>> for Target<'a> {
+    fn from(name: HistoryName<'a>) -> Self {
+        match name {
+            HistoryName::Room(room) => Self::Room(room),
+            HistoryName::User(user) => Self::User(user),
+        }
+    }
+}
+
+impl fmt::Display for HistoryName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Room(room) => write!(f, "room {room}"),
+            Self::User(user) => write!(f, "user {user}"),
+        }
+    }
+}
 
 /// How much of a history is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +96,7 @@ impl Retention {
 pub struct Appended {
     /// The epoch of the history, and the number of the message.
     pub position: Position,
-    /// The members on this node that took it.
+    /// The connections on this node that took it.
     pub connections: usize,
     /// The number of other nodes that it was published to.
     pub nodes: usize,

@@ -18,7 +18,9 @@ mod users;
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, Either, Ready};
-pub use history::{Appended, HistoryPage, HistoryQuery, KeptMessage, Retention};
+pub use history::{
+    Appended, HistoryName, HistoryPage, HistoryQuery, KeptMessage, OwnedHistoryName, Retention,
+};
 pub use members::{MemberReport, MembersElsewhere};
 pub use memory::{MemoryBroker, MemoryHub};
 #[cfg(feature = "redis")]
@@ -53,10 +55,10 @@ pub trait LocalNode: Send + Sync {
     /// blocks: a connection that cannot keep up is closed and does not delay the others.
     fn deliver(&self, target: Target<'_>, frame: &Frame) -> usize;
 
-    /// Delivers message number `at.offset` of the history of `room` to its members on this node and returns how many took
-    /// it. Messages may come twice and in any order; the node delivers each once, in the order of their numbers. Never
+    /// Delivers message number `at.offset` of a history to the connections of its owner on this node and returns how many
+    /// took it. Messages may come twice and in any order; the node delivers each once, in the order of their numbers. Never
     /// blocks.
-    fn deliver_kept(&self, room: &str, at: &Position, frame: &Frame) -> usize;
+    fn deliver_kept(&self, name: HistoryName<'_>, at: &Position, frame: &Frame) -> usize;
 
     /// Messages for this node may have been lost on their way: it must compare what it delivered from histories with what
     /// they contain.
@@ -110,47 +112,47 @@ pub trait Broker: Send + Sync {
         trace: Trace<'a>,
     ) -> Publication<'a>;
 
-    /// Appends `frame` to the history of `room`, and gives it with its number to every node that holds the room, including
+    /// Appends `frame` to the history `name`, and gives it with its number to every node that holds the room or user, including
     /// this one, by [`LocalNode::deliver_kept`]. A node that misses it finds it in the history.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`], within the command timeout, if the message was not appended, or if that is unknown.
     fn append<'a>(
         &'a self,
-        room: &'a str,
+        name: HistoryName<'a>,
         frame: &'a Frame,
         retention: Retention,
         trace: Trace<'a>,
     ) -> BoxFuture<'a, Result<Appended, BrokerError>>;
 
-    /// Reads messages from the history of `room`, and its position. Creates the history if there is none, so that its
-    /// position can be compared later. Concurrent calls for one room may share a read, which began after all of them.
+    /// Reads messages from the history `name`, and its position. Creates the history if there is none, so that its
+    /// position can be compared later. Concurrent calls for one history may share a read, which began after all of them.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`], within the command timeout, if it cannot be read.
     fn read_history<'a>(
         &'a self,
-        room: &'a str,
+        name: HistoryName<'a>,
         query: HistoryQuery,
         retention: Retention,
     ) -> BoxFuture<'a, Result<HistoryPage, BrokerError>>;
 
-    /// The positions of the histories of `rooms`, in the same order; `None` for a room without one.
+    /// The positions of the histories `names`, in the same order; `None` for one that does not exist.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`], within the command timeout, if they cannot be read.
     fn history_positions<'a>(
         &'a self,
-        rooms: &'a [Arc<str>],
+        names: &'a [OwnedHistoryName],
     ) -> BoxFuture<'a, Result<Vec<Option<Position>>, BrokerError>>;
 
-    /// Discards the history of `room`, and begins another one with a new epoch, if its epoch is still `epoch`.
+    /// Discards the history `name`, and begins another one with a new epoch, if its epoch is still `epoch`.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`], within the command timeout, if it was not discarded, or if that is unknown.
     fn reset_history<'a>(
         &'a self,
-        room: &'a str,
+        name: HistoryName<'a>,
         epoch: &'a Epoch,
         retention: Retention,
     ) -> BoxFuture<'a, Result<(), BrokerError>>;

@@ -21,11 +21,11 @@ use futures_util::{
 use signalbox_protocol::{Epoch, Frame, Position};
 use signalbox_telemetry::trace::Trace;
 
-use self::histories::RoomHistories;
+use self::histories::MemoryHistories;
 use super::{
-    Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, MemberReport,
-    MembersElsewhere, NodeReport, Publication, Retention, Revocation, RevocationSet, RevokeError,
-    RoomReport, Target, UserRequest, members,
+    Appended, Broker, BrokerError, HistoryName, HistoryPage, HistoryQuery, LocalNode, MemberReport,
+    MembersElsewhere, NodeReport, OwnedHistoryName, Publication, Retention, Revocation,
+    RevocationSet, RevokeError, RoomReport, Target, UserRequest, members,
 };
 
 /// Connects the nodes of one process.
@@ -34,7 +34,7 @@ pub struct MemoryHub {
     nodes: ArcSwap<Vec<Member>>,
     user_nodes: DashMap<String, BTreeSet<String>>,
     room_nodes: DashMap<String, BTreeSet<String>>,
-    histories: RoomHistories,
+    histories: MemoryHistories,
     revocations: RevocationSet,
 }
 
@@ -47,21 +47,21 @@ impl Default for MemoryHub {
             nodes: ArcSwap::default(),
             user_nodes: DashMap::new(),
             room_nodes: DashMap::new(),
-            histories: RoomHistories::default(),
+            histories: MemoryHistories::default(),
             revocations,
         }
     }
 }
 
 impl MemoryHub {
-    /// Sets the most bytes that the histories of all rooms may take together, 256 MiB by default. Beyond it, the oldest
-    /// messages of the rooms that were least recently appended to are discarded. Positions take at most a quarter of it;
-    /// those of the least recently used rooms are forgotten.
+    /// Sets the most bytes that all histories may take together, 256 MiB by default. Beyond it, the oldest
+    /// messages of the histories that were least recently appended to are discarded. Positions take at most a quarter of it;
+    /// those of the least recently used histories are forgotten.
     pub fn set_history_bytes_max(&self, bytes: usize) {
         self.histories.set_bytes_max(bytes);
     }
 
-    /// The bytes that the histories of all rooms take, with what is charged for their management.
+    /// The bytes that all histories take, with what is charged for their management.
     pub fn history_bytes(&self) -> usize {
         self.histories.bytes()
     }
@@ -122,12 +122,12 @@ impl MemoryBroker {
         }
     }
 
-    fn append_now(&self, room: &str, frame: &Frame, retention: Retention) -> Appended {
+    fn append_now(&self, name: HistoryName<'_>, frame: &Frame, retention: Retention) -> Appended {
         let histories = &self.hub.histories;
         let now = histories.now();
-        let deliver = |at: &Position, frame: &Frame| self.deliver_kept(room, at, frame);
+        let deliver = |at: &Position, frame: &Frame| self.deliver_kept(name, at, frame);
         let (position, (connections, nodes)) =
-            histories.append(room, frame, retention, now, deliver);
+            histories.append(name, frame, retention, now, deliver);
         Appended {
             position,
             connections,
@@ -137,13 +137,16 @@ impl MemoryBroker {
 
     /// Delivers a message of a history on all nodes. Returns the number of connections of this node, and of other nodes, that
     /// took it.
-    fn deliver_kept(&self, room: &str, at: &Position, frame: &Frame) -> (usize, usize) {
-        let connections = self.own.node.deliver_kept(room, at, frame);
+    fn deliver_kept(&self, name: HistoryName<'_>, at: &Position, frame: &Frame) -> (usize, usize) {
+        let connections = self.own.node.deliver_kept(name, at, frame);
         let nodes = self.hub.nodes.load();
         if nodes.len() < 2 {
             return (connections, 0);
         }
-        let holders = self.hub.room_nodes.get(room);
+        let holders = match name {
+            HistoryName::Room(room) => self.hub.room_nodes.get(room),
+            HistoryName::User(user) => self.hub.user_nodes.get(user),
+        };
         let holds = |member: &&Member| {
             let mut holders = holders.iter();
             member.id != self.own.id && holders.any(|holders| holders.contains(&member.id))
@@ -151,7 +154,7 @@ impl MemoryBroker {
         let reached = nodes
             .iter()
             .filter(holds)
-            .filter(|member| member.node.deliver_kept(room, at, frame) > 0);
+            .filter(|member| member.node.deliver_kept(name, at, frame) > 0);
         (connections, reached.count())
     }
 
@@ -227,42 +230,44 @@ impl Broker for MemoryBroker {
 
     fn append<'a>(
         &'a self,
-        room: &'a str,
+        name: HistoryName<'a>,
         frame: &'a Frame,
         retention: Retention,
         _: Trace<'a>,
     ) -> BoxFuture<'a, Result<Appended, BrokerError>> {
-        future::ready(Ok(self.append_now(room, frame, retention))).boxed()
+        future::ready(Ok(self.append_now(name, frame, retention))).boxed()
     }
 
     fn read_history<'a>(
         &'a self,
-        room: &'a str,
+        name: HistoryName<'a>,
         query: HistoryQuery,
         retention: Retention,
     ) -> BoxFuture<'a, Result<HistoryPage, BrokerError>> {
         let histories = &self.hub.histories;
-        let page = histories.read(room, query, retention, histories.now());
+        let page = histories.read(name, query, retention, histories.now());
         future::ready(Ok(page)).boxed()
     }
 
     fn history_positions<'a>(
         &'a self,
-        rooms: &'a [Arc<str>],
+        names: &'a [OwnedHistoryName],
     ) -> BoxFuture<'a, Result<Vec<Option<Position>>, BrokerError>> {
         let histories = &self.hub.histories;
         let now = histories.now();
-        let positions = rooms.iter().map(|room| histories.position(room, now));
+        let positions = names
+            .iter()
+            .map(|name| histories.position(name.borrowed(), now));
         future::ready(Ok(positions.collect())).boxed()
     }
 
     fn reset_history<'a>(
         &'a self,
-        room: &'a str,
+        name: HistoryName<'a>,
         epoch: &'a Epoch,
         _: Retention,
     ) -> BoxFuture<'a, Result<(), BrokerError>> {
-        self.hub.histories.reset(room, epoch);
+        self.hub.histories.reset(name, epoch);
         future::ready(Ok(())).boxed()
     }
 

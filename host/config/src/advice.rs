@@ -18,6 +18,9 @@ pub(super) fn of(settings: &Settings) -> Vec<String> {
         advice.extend(unbound_tokens(auth));
         advice.extend(unprotected_keys(auth));
     }
+    if let Some(users) = section("users") {
+        advice.extend(more_than_is_replayed(users, limits));
+    }
     for rule in &settings.rooms {
         advice.extend(more_than_is_replayed(rule, limits));
         advice.extend(claims_without_tokens(rule, auth));

@@ -56,6 +56,7 @@ pub(super) fn assemble(
             client: Patterns::parse(&section("events").texts("client")).unwrap_or_default(),
         },
         rooms: rooms::assemble(&settings.rooms, errors),
+        users: rooms::users(section("users"), errors),
         presence: presence(section("presence")),
         limits: limits(section("limits")),
         cloudwatch: cloudwatch(section("cloudwatch"), errors),

@@ -114,7 +114,8 @@ impl Key {
             "plugins" => "PLUGINS__NAME".to_owned(),
             section => section.to_uppercase(),
         };
-        format!("{PREFIX}{section}__{}", self.name.to_uppercase())
+        let name = self.name.to_uppercase().replace('.', "__");
+        format!("{PREFIX}{section}__{name}")
     }
 
     /// The same key, as a secret.

@@ -26,13 +26,14 @@ pub const OLD_VARIABLES: [(&str, Option<(&str, &str)>); 5] = [
 ];
 
 /// The sections, in the order of the reference.
-pub const SECTIONS: [&str; 18] = [
+pub const SECTIONS: [&str; 19] = [
     "server",
     "auth",
     "broker",
     "redis",
     "events",
     "rooms",
+    "users",
     "presence",
     "limits",
     "cloudwatch",
@@ -110,7 +111,7 @@ use ChangeEffect::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 113] = [
+pub const KEYS: [Key; 115] = [
     key("server", "listen", ValueKind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "The address to listen on; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", ValueKind::Text(checks::node_id), "", "node-b", Restart,
@@ -196,6 +197,11 @@ pub const KEYS: [Key; 113] = [
         "Whether members that ask for it get the users in the room, and backends can read them"),
     key("rooms", "members_max", ValueKind::Count(0, 10_000_000), "0", "100", Live,
         "The most users in the room, on all nodes, with `presence` only; over it a join gets `room_full`; 0: no limit"),
+
+    key("users", "history.size", ValueKind::Count(1, 10_000), "", "50", Live,
+        "The most direct messages of each user that are kept for connections that come back, with `history.time` only; without both, none are kept"),
+    key("users", "history.time", millis(SECOND, 30 * DAY), "", "2m", Live,
+        "How long they are kept after the last one, with `history.size` only"),
 
     key("presence", "grace", millis(0, HOUR), "5s", "10s", Live,
         "Time from the last connection of a user in a room to `left`; for a user who is back by then nothing is reported"),

@@ -57,7 +57,7 @@ pub use plugin_config::{
     InstanceMode, OnFailure, PluginConfig, PluginLimits, PluginVersionsConfig, ProbationConfig,
     RolloutConfig,
 };
-pub use room_rules::{HistoryRule, JoinRule, RoomRule, RoomsConfig, SendRule};
+pub use room_rules::{HistoryRule, JoinRule, RoomRule, RoomsConfig, SendRule, UsersConfig};
 pub use shown::Shown;
 
 /// The configuration of a server.
@@ -75,6 +75,8 @@ pub struct Config {
     pub events: EventsConfig,
     /// `[[rooms]]`.
     pub rooms: RoomsConfig,
+    /// `[users]`.
+    pub users: UsersConfig,
     /// `[presence]`.
     pub presence: PresenceConfig,
     /// `[limits]`.

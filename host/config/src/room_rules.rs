@@ -1,4 +1,4 @@
-//! The rules of rooms, and the choice of the one that is in force for a room.
+//! The rules of rooms and users, and the choice of the one that is in force for a room.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -30,7 +30,14 @@ pub struct RoomRule {
     pub members_max: usize,
 }
 
-/// The messages of a room that are kept.
+/// `[users]`: the rule of all users.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UsersConfig {
+    /// The direct messages that are kept; if `None`, there are none.
+    pub history: Option<HistoryRule>,
+}
+
+/// The messages of a room, or to a user, that are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryRule {
     /// The most messages, 1–10,000.

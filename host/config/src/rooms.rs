@@ -1,7 +1,7 @@
-//! `[[rooms]]`: each rule, and conflicts between them.
+//! `[[rooms]]` and `[users]`: each rule, and conflicts between them.
 
 use super::{
-    ConfigError, HistoryRule, JoinRule, RoomRule, RoomsConfig, SendRule,
+    ConfigError, HistoryRule, JoinRule, RoomRule, RoomsConfig, SendRule, UsersConfig,
     settings::{self, Section},
 };
 
@@ -12,6 +12,13 @@ pub(super) fn assemble(sections: &[Section], errors: &mut Vec<ConfigError>) -> R
         .iter()
         .map(|section| (section.text("match"), rule(section, errors)));
     RoomsConfig::new(rules)
+}
+
+/// Assembles `[users]`.
+pub(super) fn users(section: &Section, errors: &mut Vec<ConfigError>) -> UsersConfig {
+    UsersConfig {
+        history: history(section, errors),
+    }
 }
 
 fn rule(section: &Section, errors: &mut Vec<ConfigError>) -> RoomRule {

@@ -40,6 +40,16 @@ impl Frame {
         text.into()
     }
 
+    /// The frame from which [`Frame::with_offset`] made this one.
+    #[must_use]
+    pub fn without_offset(&self, offset: u64) -> Self {
+        let end = format!(r#","offset":{offset}}}"#);
+        match self.as_str().strip_suffix(&end) {
+            Some(before) => [before, "}"].concat().into(),
+            None => self.clone(),
+        }
+    }
+
     /// Converts it to the text for the socket, without a copy.
     pub fn into_text(self) -> Utf8Bytes {
         self.0
@@ -256,6 +266,9 @@ pub struct Welcome<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     pub token_expires_in_ms: Option<Duration>,
+    /// The place of the client in the history of its user; `None` if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<&'a RoomPosition>,
     /// Limits for the client.
     pub limits: WelcomeLimits,
 }
@@ -299,6 +312,15 @@ pub fn token_expiring(left: Duration) -> Frame {
 /// `joined` of the same room tells a member that messages may be missing before its new place.
 pub fn joined(room: &str, at: Option<&RoomPosition>) -> Frame {
     typed("joined", &RoomPayload { room, at })
+}
+
+/// `joined` without a room: messages to the user of the connection may be missing before its new place `at` in their history.
+pub fn user_position(at: &RoomPosition) -> Frame {
+    #[derive(Serialize)]
+    struct UserPayload<'a> {
+        user: &'a RoomPosition,
+    }
+    typed("joined", &UserPayload { user: at })
 }
 
 /// `left`: the connection is no longer a member of the room.

@@ -1,4 +1,4 @@
-//! Places in the history of a room.
+//! Places in the history of a room or a user.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -6,6 +6,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// Longest epoch, in bytes.
 const EPOCH_BYTES_MAX: usize = 32;
+
+/// The most digits of an offset.
+const OFFSET_DIGITS_MAX: usize = 16;
 
 /// The largest offset that every client can represent: JavaScript's numbers are exact up to here.
 pub const OFFSET_MAX: u64 = (1 << 53) - 1;
@@ -68,9 +71,50 @@ pub struct Position {
     pub offset: u64,
 }
 
+impl Position {
+    /// Parses `<epoch>:<offset>`, as clients write it in a query. The offset is 1 to 16 digits, and at most [`OFFSET_MAX`].
+    pub fn parse(text: &str) -> Option<Self> {
+        let (epoch, offset) = text.split_once(':')?;
+        let epoch = Epoch::parse(epoch)?;
+        let is_number = (1..=OFFSET_DIGITS_MAX).contains(&offset.len())
+            && offset.bytes().all(|byte| byte.is_ascii_digit());
+        let offset = is_number.then(|| offset.parse().ok())??;
+        (offset <= OFFSET_MAX).then_some(Self { epoch, offset })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_position_in_a_query_is_an_epoch_and_a_number() {
+        for (text, offset) in [("e:0", 0), ("e:7", 7), ("e:9007199254740991", OFFSET_MAX)] {
+            let epoch = Epoch::parse("e").unwrap();
+            assert_eq!(Position::parse(text), Some(Position { epoch, offset }));
+        }
+        for text in [
+            "",
+            ":",
+            "e",
+            "e:",
+            ":1",
+            "e:-1",
+            "e:+1",
+            "e: 1",
+            "e:1 ",
+            "e:1.0",
+            "e:x",
+            "e:1:2",
+            "é:1",
+            "e f:1",
+            "e:9007199254740992",
+            "e:00000000000000001",
+            "e:18446744073709551616",
+        ] {
+            assert_eq!(Position::parse(text), None, "{text:?}");
+        }
+    }
 
     #[test]
     fn an_epoch_is_1_to_32_letters_and_digits() {

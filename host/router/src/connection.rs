@@ -272,6 +272,11 @@ impl Connection {
         self.rooms().take().unwrap_or_default().names
     }
 
+    /// Whether it has been [retired](Self::retire).
+    pub(super) fn is_gone(&self) -> bool {
+        self.rooms().is_none()
+    }
+
     fn rooms(&self) -> MutexGuard<'_, Option<Rooms>> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,8 +1,8 @@
-//! Messages to rooms with a history, and members that catch up with it.
+//! Messages to rooms and users with a history, and connections that catch up with it.
 
 use std::{future::poll_fn, sync::Arc};
 
-use signalbox_broker::{BrokerError, HistoryQuery, Retention};
+use signalbox_broker::{BrokerError, HistoryName, HistoryQuery, Retention};
 use signalbox_protocol::{
     CatchUp, CloseCode, Frame, HistoryExcerpt, HistoryRequest, Position, RecoveryFailure,
     RoomPosition,
@@ -15,7 +15,7 @@ use super::{
     rooms::GateOutcome,
 };
 
-/// How a connection joins a room with a history.
+/// How a connection joins a room with a history, or follows that of its user.
 #[derive(Clone, Debug)]
 pub struct HistoryJoin {
     /// How much of the history is kept.
@@ -26,7 +26,7 @@ pub struct HistoryJoin {
     pub limits: ReplayLimits,
 }
 
-/// A connection that has joined a room with a history. Its live messages wait until [`Router::go_live`].
+/// A connection that has joined a room with a history, or follows that of its user. Its live messages wait until [`Router::go_live`].
 #[derive(Debug)]
 pub struct JoinedHistory {
     /// Whether it was no member before.
@@ -38,19 +38,21 @@ pub struct JoinedHistory {
 }
 
 impl Router {
-    /// Appends `frame` to the history of `room`, and delivers it to its members on all nodes as part of `trace`.
+    /// Appends `frame` to the history `name`, and delivers it to the members of the room, or to the user, on all nodes as part of
+    /// `trace`.
     ///
     /// # Errors
     /// Returns [`BrokerError`] if the message was not appended, or if that is unknown.
     pub async fn send_kept(
         &self,
-        room: &str,
+        name: HistoryName<'_>,
         frame: &Frame,
         retention: Retention,
         trace: Trace<'_>,
     ) -> Result<Reach, BrokerError> {
-        self.table.rooms.follow(room, retention);
-        let appended = self.broker.append(room, frame, retention, trace).await?;
+        let (rooms, room) = self.table.room(name);
+        rooms.follow(room, retention);
+        let appended = self.broker.append(name, frame, retention, trace).await?;
         self.metrics.history.appended.increment();
         if let Some(span) = trace {
             span.set("signalbox.connections", appended.connections as i64);
@@ -86,29 +88,26 @@ impl Router {
             self.count_member(connection, room).await;
             self.broker.room_settled(room).await;
         }
-        match self.catch_up(connection, room, delivered, &join).await {
-            Ok((at, replay)) => {
-                if let Some(recovery) = at.recovery {
-                    let recoveries = &self.metrics.history.recoveries;
-                    recoveries.of(recovery.err()).increment();
-                }
-                Ok(Some(JoinedHistory { is_new, at, replay }))
+        let name = HistoryName::Room(room);
+        let caught_up = self
+            .catch_up_or_give_up(connection, name, delivered, &join)
+            .await;
+        let (at, replay) = caught_up.inspect_err(|_| {
+            if is_new {
+                self.leave(connection, room);
             }
-            Err(error) => {
-                self.table.count_pushed(|push| {
-                    ((), self.table.rooms.give_up_gate(connection, room, push))
-                });
-                if is_new {
-                    self.leave(connection, room);
-                }
-                Err(error)
-            }
-        }
+        })?;
+        Ok(Some(JoinedHistory { is_new, at, replay }))
     }
 
-    /// Sends a new member the old messages, and then live ones. Must be called by the session of `connection`, which writes
-    /// meanwhile.
-    pub async fn go_live(&self, connection: &Arc<Connection>, room: &str, joined: JoinedHistory) {
+    /// Sends a gated connection the old messages, and then live ones. Must be called by the session of `connection`, which
+    /// writes meanwhile.
+    pub async fn go_live(
+        &self,
+        connection: &Arc<Connection>,
+        name: HistoryName<'_>,
+        joined: JoinedHistory,
+    ) {
         for frame in joined.replay {
             let bytes_max = self.table.outbox_bytes_max();
             poll_fn(|cx| {
@@ -119,10 +118,9 @@ impl Router {
             .await;
             self.table.push_message(connection, frame);
         }
-        let outcome = self.table.count_pushed(|push| {
-            self.table
-                .rooms
-                .open_gate(connection, room, &joined.at, push)
+        let (rooms, room) = self.table.room(name);
+        let outcome = self.table.count_pushed(name, |push| {
+            rooms.open_gate(connection, room, &joined.at, push)
         });
         if outcome == GateOutcome::Over {
             // It was told its place, so nothing after it may be left out.
@@ -140,8 +138,8 @@ impl Router {
         room: &str,
         retention: Retention,
     ) -> Result<Position, BrokerError> {
-        let query = HistoryQuery::POSITION;
-        let page = self.broker.read_history(room, query, retention).await?;
+        let (name, query) = (HistoryName::Room(room), HistoryQuery::POSITION);
+        let page = self.broker.read_history(name, query, retention).await?;
         Ok(page.position)
     }
 
@@ -163,7 +161,8 @@ impl Router {
             // One more, to see whether there are older ones.
             limit: most.saturating_add(1),
         };
-        let page = self.broker.read_history(room, query, retention).await?;
+        let name = HistoryName::Room(room);
+        let page = self.broker.read_history(name, query, retention).await?;
         let mut bytes = 0;
         let newest = page.messages.iter().rev().take(most);
         let count = newest
@@ -181,14 +180,40 @@ impl Router {
         })
     }
 
-    /// Finds the place of a gated member, and the old messages that it wants.
-    async fn catch_up(
+    /// Finds the place of a gated connection, and the old messages that it wants. If that fails, ends the gate.
+    pub(super) async fn catch_up_or_give_up(
         &self,
         connection: &Arc<Connection>,
-        room: &str,
+        name: HistoryName<'_>,
         delivered: Option<Position>,
         join: &HistoryJoin,
     ) -> Result<(RoomPosition, Vec<Frame>), BrokerError> {
+        let caught_up = self.catch_up(connection, name, delivered, join).await;
+        match &caught_up {
+            Ok((at, _)) => {
+                if let Some(recovery) = at.recovery {
+                    let recoveries = &self.metrics.history.recoveries;
+                    recoveries.of(recovery.err()).increment();
+                }
+            }
+            Err(_) => {
+                let (rooms, room) = self.table.room(name);
+                self.table.count_pushed(name, |push| {
+                    ((), rooms.give_up_gate(connection, room, push))
+                });
+            }
+        }
+        caught_up
+    }
+
+    async fn catch_up(
+        &self,
+        connection: &Arc<Connection>,
+        name: HistoryName<'_>,
+        delivered: Option<Position>,
+        join: &HistoryJoin,
+    ) -> Result<(RoomPosition, Vec<Frame>), BrokerError> {
+        let (rooms, room) = self.table.room(name);
         let (at, replay) = match (delivered, &join.catch_up) {
             (Some(position), None) => (
                 RoomPosition {
@@ -209,19 +234,19 @@ impl Router {
                 let query = catch_up::query(catch_up, join.limits);
                 let page = self
                     .broker
-                    .read_history(room, query, join.retention)
+                    .read_history(name, query, join.retention)
                     .await?;
                 let begun = self
                     .table
-                    .count_pushed(|push| self.table.rooms.begin_after(room, &page.position, push));
+                    .count_pushed(name, |push| rooms.begin_after(room, &page.position, push));
                 let epoch = delivered.or(begun).map(|position| position.epoch);
                 if epoch.is_some_and(|epoch| epoch != page.position.epoch) {
-                    self.table.repairs.add(room);
+                    self.table.repairs.add(name);
                 }
                 catch_up::plan(catch_up, page, join.limits)
             }
         };
-        let over = self.table.rooms.restart_gate_if_over(connection, room);
+        let over = rooms.restart_gate_if_over(connection, room);
         Ok(match over {
             None => (at, replay),
             Some(position) => {

@@ -15,6 +15,7 @@ mod room_changes;
 mod rooms;
 mod slots;
 mod table;
+mod user_histories;
 mod write_batch;
 
 use std::{sync::Arc, time::Duration};
@@ -86,7 +87,7 @@ impl Reach {
 
 impl Router {
     /// A router for the connections in `table` and the other nodes behind `broker`. `message_time_max` is the time that a
-    /// message from another node may take; after it, one that is missing in a room's history is read there.
+    /// message from another node may take; after it, one that is missing of a history is read there.
     pub fn new(
         table: Arc<LocalTable>,
         broker: Arc<dyn Broker>,

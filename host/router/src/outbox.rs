@@ -149,6 +149,14 @@ impl Outbox {
         })
     }
 
+    /// Queues `frame` before all other frames of an outbox from which nothing was written yet, regardless of the bound.
+    pub fn push_first(&self, frame: Frame) {
+        let mut state = self.state();
+        if !state.ended {
+            state.queue.push_first(frame);
+        }
+    }
+
     /// Ready once a frame of `len` bytes can be queued without exceeding `bytes_max`, or the connection is being closed. One
     /// task may wait at a time.
     pub fn poll_has_room(&self, cx: &mut Context<'_>, len: usize, bytes_max: usize) -> Poll<()> {

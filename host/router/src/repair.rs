@@ -1,7 +1,7 @@
-//! Compares the rooms of this node with their histories, and delivers messages that were lost on the way here.
+//! Compares the rooms and users of this node with their histories, and delivers messages that were lost on the way here.
 //!
 //! A message may be lost between nodes: the subscription was made anew, or the publisher had an old route. The next message of
-//! the room shows the gap; a regular comparison finds a loss that no message follows.
+//! the history shows the gap; a regular comparison finds a loss that no message follows.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,9 @@ use std::{
 };
 
 use futures_util::{FutureExt, StreamExt, stream};
-use signalbox_broker::{Broker, BrokerError, HistoryPage, HistoryQuery};
+use signalbox_broker::{
+    Broker, BrokerError, HistoryName, HistoryPage, HistoryQuery, OwnedHistoryName,
+};
 use signalbox_protocol::Position;
 use signalbox_telemetry::{metrics::Metrics, supervise};
 use tokio::{
@@ -28,29 +30,29 @@ use super::{
     rooms::{Comparison, ComparisonStart},
 };
 
-/// How often all rooms are compared.
+/// How often all histories are compared.
 const CHECK_INTERVAL: Duration = Duration::from_secs(25);
 
-/// A room in which a message was delivered within this time is compared message by message after Redis was away, because the
-/// history may have lost the last ones and given their numbers to others.
+/// A history of which a message was delivered within this time is compared message by message after Redis was away, because it
+/// may have lost the last ones and given their numbers to others.
 const BUSY_TIME: Duration = Duration::from_secs(60);
 
 /// How long a read that failed is delayed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The most missing messages of one room that are delivered late. If there are more, members load their state anew.
+/// The most missing messages of one history that are delivered late. If there are more, members load their state anew.
 const REPAIRED_MAX: usize = 1_000;
 
-/// The number of rooms that are read at a time.
+/// The number of histories that are read at a time.
 const READS: usize = 4;
 
-/// The number of rooms whose positions are read by one call.
+/// The number of histories whose positions are read by one call.
 const POSITIONS: usize = 256;
 
-/// The rooms that must be compared with their histories, each with the time.
+/// The histories that must be compared with the messages that were delivered, each with the time.
 #[derive(Debug, Default)]
 pub(super) struct RepairQueue {
-    rooms: Mutex<HashMap<Arc<str>, QueuedRepair>>,
+    names: Mutex<HashMap<OwnedHistoryName, QueuedRepair>>,
     all: AtomicBool,
     wake: Notify,
 }
@@ -62,7 +64,7 @@ struct QueuedRepair {
     only_if_waiting: bool,
 }
 
-/// When a room is compared.
+/// When a history is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum RepairTime {
     Now,
@@ -72,31 +74,32 @@ enum RepairTime {
 }
 
 impl RepairQueue {
-    /// Compares `room` as soon as possible.
-    pub(super) fn add(&self, room: &str) {
-        self.insert(room, RepairTime::Now, false);
+    /// Compares the history `name` as soon as possible.
+    pub(super) fn add(&self, name: HistoryName<'_>) {
+        self.insert(name, RepairTime::Now, false);
     }
 
-    /// Compares `room` if a message still waits for an earlier one after the time that messages may take.
-    pub(super) fn add_if_waiting(&self, room: &str) {
-        self.insert(room, RepairTime::Soon, true);
+    /// Compares the history `name` if a message still waits for an earlier one after the time that messages may take.
+    pub(super) fn add_if_waiting(&self, name: HistoryName<'_>) {
+        self.insert(name, RepairTime::Soon, true);
     }
 
-    /// Compares `room` after the time that messages may take.
-    fn add_soon(&self, room: &str) {
-        self.insert(room, RepairTime::Soon, false);
+    /// Compares the history `name` after the time that messages may take.
+    fn add_soon(&self, name: HistoryName<'_>) {
+        self.insert(name, RepairTime::Soon, false);
     }
 
-    /// Compares all rooms as soon as possible.
+    /// Compares all histories as soon as possible.
     pub(super) fn check_all(&self) {
         self.all.store(true, Ordering::Release);
         self.wake.notify_one();
     }
 
-    fn insert(&self, room: &str, due: RepairTime, only_if_waiting: bool) {
-        let mut rooms = self.rooms();
-        if let Some(queued) = rooms.get_mut(room) {
-            // The time of a room that waits already is not put off.
+    fn insert(&self, name: HistoryName<'_>, due: RepairTime, only_if_waiting: bool) {
+        let name = OwnedHistoryName::from(name);
+        let mut names = self.names();
+        if let Some(queued) = names.get_mut(&name) {
+            // The time of one that waits already is not put off.
             if due == RepairTime::Now {
                 queued.due = due;
             }
@@ -109,27 +112,27 @@ impl RepairQueue {
                 due,
                 only_if_waiting,
             };
-            rooms.insert(room.into(), queued);
+            names.insert(name, queued);
         }
-        drop(rooms);
+        drop(names);
         self.wake.notify_one();
     }
 
-    /// Removes the rooms that are due, and returns them and the time of the next one. `grace` is the time that messages may
+    /// Removes the histories that are due, and returns them and the time of the next one. `grace` is the time that messages may
     /// take.
-    fn take_due(&self, grace: Duration) -> (Vec<(Arc<str>, bool)>, Option<Instant>) {
+    fn take_due(&self, grace: Duration) -> (Vec<(OwnedHistoryName, bool)>, Option<Instant>) {
         let now = Instant::now();
-        let mut rooms = self.rooms();
+        let mut names = self.names();
         let mut next: Option<Instant> = None;
         let mut due = Vec::new();
-        rooms.retain(|room, queued| {
+        names.retain(|name, queued| {
             let at = match queued.due {
                 RepairTime::Now => now,
                 RepairTime::Soon => now + grace,
                 RepairTime::At(at) => at,
             };
             if at <= now {
-                due.push((room.clone(), queued.only_if_waiting));
+                due.push((name.clone(), queued.only_if_waiting));
                 return false;
             }
             queued.due = RepairTime::At(at);
@@ -139,12 +142,12 @@ impl RepairQueue {
         (due, next)
     }
 
-    fn rooms(&self) -> MutexGuard<'_, HashMap<Arc<str>, QueuedRepair>> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    fn names(&self) -> MutexGuard<'_, HashMap<OwnedHistoryName, QueuedRepair>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The task that compares rooms; it ends when this is dropped.
+/// The task that compares histories; it ends when this is dropped.
 pub(super) struct RepairTask(AbortHandle);
 
 impl Drop for RepairTask {
@@ -166,7 +169,7 @@ impl RepairTask {
             broker,
             grace,
         };
-        let task = supervise::spawn("repair of rooms", metrics, repairer, |repairer| {
+        let task = supervise::spawn("repair of histories", metrics, repairer, |repairer| {
             repairer.run().boxed()
         });
         Self(task.abort_handle())
@@ -191,8 +194,8 @@ impl Repairer {
             }
             let (due, next) = queue.take_due(self.grace);
             stream::iter(due)
-                .for_each_concurrent(READS, |(room, only_if_waiting)| async move {
-                    self.repair(&room, only_if_waiting).await;
+                .for_each_concurrent(READS, |(name, only_if_waiting)| async move {
+                    self.repair(name.borrowed(), only_if_waiting).await;
                 })
                 .await;
             let next = next.unwrap_or_else(|| Instant::now() + CHECK_INTERVAL);
@@ -204,12 +207,12 @@ impl Repairer {
         }
     }
 
-    /// Finds the rooms that are behind their histories. `after_outage`: histories may have lost messages.
+    /// Finds the rooms and users that are behind their histories. `after_outage`: histories may have lost messages.
     async fn check_positions(&self, after_outage: bool) {
-        let known = self.table.rooms.positions(BUSY_TIME);
+        let known = self.table.history_positions(BUSY_TIME);
         for batch in known.chunks(POSITIONS) {
-            let rooms: Vec<Arc<str>> = batch.iter().map(|(room, ..)| room.clone()).collect();
-            let positions = match self.broker.history_positions(&rooms).await {
+            let names: Vec<_> = batch.iter().map(|(name, ..)| name.clone()).collect();
+            let positions = match self.broker.history_positions(&names).await {
                 Ok(positions) => positions,
                 Err(error) => {
                     debug!(%error, "the positions of histories could not be read");
@@ -220,54 +223,62 @@ impl Repairer {
                     return;
                 }
             };
-            for ((room, delivered, is_busy), position) in batch.iter().zip(positions) {
+            for ((name, delivered, is_busy), position) in batch.iter().zip(positions) {
                 if after_outage && *is_busy {
-                    self.table.repairs.add(room);
+                    self.table.repairs.add(name.borrowed());
                 } else if position.as_ref() != Some(delivered) {
-                    self.table.repairs.add_soon(room);
+                    self.table.repairs.add_soon(name.borrowed());
                 }
             }
         }
     }
 
-    async fn repair(&self, room: &str, only_if_waiting: bool) {
-        let Some(start) = self.table.rooms.begin_comparison(room) else {
+    async fn repair(&self, name: HistoryName<'_>, only_if_waiting: bool) {
+        let Some(start) = self.table.begin_comparison(name) else {
             return;
         };
         if only_if_waiting && !start.is_waiting {
             return;
         }
-        if let Err(error) = self.compare(room, &start).await {
-            debug!(%error, room, "a history could not be read; trying again");
+        if let Err(error) = self.compare(name, &start).await {
+            debug!(%error, %name, "a history could not be read; trying again");
             let retry = RepairTime::At(Instant::now() + RETRY_PAUSE);
-            self.table.repairs.insert(room, retry, only_if_waiting);
+            self.table.repairs.insert(name, retry, only_if_waiting);
         }
     }
 
-    async fn compare(&self, room: &str, start: &ComparisonStart) -> Result<(), BrokerError> {
-        let page = self.read(room, start).await?;
-        if self.table.compare(room, start, &page) == Comparison::RolledBack {
+    async fn compare(
+        &self,
+        name: HistoryName<'_>,
+        start: &ComparisonStart,
+    ) -> Result<(), BrokerError> {
+        let page = self.read(name, start).await?;
+        if self.table.compare(name, start, &page) == Comparison::RolledBack {
             warn!(
-                room,
-                "a history lost messages that were delivered; it begins anew, and its members load their state anew"
+                %name,
+                "a history lost messages that were delivered; it begins anew, and its clients load their state anew"
             );
             let Position { epoch, .. } = &page.position;
             self.broker
-                .reset_history(room, epoch, start.retention)
+                .reset_history(name, epoch, start.retention)
                 .await?;
-            let page = self.read(room, start).await?;
-            self.table.compare(room, start, &page);
+            let page = self.read(name, start).await?;
+            self.table.compare(name, start, &page);
         }
         Ok(())
     }
 
-    async fn read(&self, room: &str, start: &ComparisonStart) -> Result<HistoryPage, BrokerError> {
+    async fn read(
+        &self,
+        name: HistoryName<'_>,
+        start: &ComparisonStart,
+    ) -> Result<HistoryPage, BrokerError> {
         let query = HistoryQuery {
             after: start.after,
             before: None,
             limit: REPAIRED_MAX,
         };
-        self.broker.read_history(room, query, start.retention).await
+        self.broker.read_history(name, query, start.retention).await
     }
 }
 
@@ -281,7 +292,7 @@ mod tests {
         let (due, _) = queue.take_due(GRACE);
         let mut due: Vec<_> = due
             .into_iter()
-            .map(|(room, only_if_waiting)| (room.to_string(), only_if_waiting))
+            .map(|(name, only_if_waiting)| (name.borrowed().to_string(), only_if_waiting))
             .collect();
         due.sort();
         due
@@ -290,25 +301,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_gap_has_time_to_close_by_itself() {
         let queue = RepairQueue::default();
-        queue.add_if_waiting("a");
+        queue.add_if_waiting(HistoryName::Room("a"));
         assert!(due(&queue).is_empty());
         tokio::time::advance(GRACE / 2).await;
         // More early messages do not put it off.
-        queue.add_if_waiting("a");
+        queue.add_if_waiting(HistoryName::Room("a"));
         tokio::time::advance(GRACE / 2).await;
-        assert_eq!(due(&queue), [("a".to_owned(), true)]);
+        assert_eq!(due(&queue), [("room a".to_owned(), true)]);
         assert!(due(&queue).is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_contradiction_is_looked_into_at_once() {
         let queue = RepairQueue::default();
-        queue.add_if_waiting("a");
-        queue.add("a");
-        queue.add("b");
+        queue.add_if_waiting(HistoryName::Room("a"));
+        queue.add(HistoryName::Room("a"));
+        queue.add(HistoryName::Room("b"));
         assert_eq!(
             due(&queue),
-            [("a".to_owned(), false), ("b".to_owned(), false)]
+            [("room a".to_owned(), false), ("room b".to_owned(), false)]
         );
     }
 }

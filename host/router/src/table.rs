@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use dashmap::DashMap;
@@ -14,8 +15,8 @@ use futures_util::{
     future::{self, BoxFuture},
 };
 use signalbox_broker::{
-    HistoryPage, LISTED_MAX, LocalNode, MemberReport, PendingAnswer, Revoked, Target, UserAnswer,
-    UserRequest,
+    HistoryName, HistoryPage, KeptMessage, LISTED_MAX, LocalNode, MemberReport, OwnedHistoryName,
+    PendingAnswer, Revoked, Target, UserAnswer, UserRequest,
 };
 use signalbox_protocol::{Frame, Position};
 use signalbox_telemetry::metrics::{DropReason, Metrics};
@@ -26,6 +27,7 @@ use super::{
     repair::RepairQueue,
     room_changes::{self, RoomAction, RoomChange},
     rooms::{Comparison, ComparisonStart, KeptArrival, Push, RoomTable},
+    user_histories::UserHistories,
     write_batch,
 };
 
@@ -35,7 +37,9 @@ use super::{
 pub struct LocalTable {
     pub(super) users: DashMap<Box<str>, UserEntry>,
     pub(super) rooms: RoomTable,
-    /// Rooms that must be compared with their histories.
+    /// The histories of users.
+    pub(super) user_histories: UserHistories,
+    /// Rooms and users that must be compared with their histories.
     pub(super) repairs: RepairQueue,
     /// The users in rooms with presence, and who wants to know about them.
     pub(super) presence: Presence,
@@ -59,6 +63,7 @@ impl LocalTable {
         Self {
             users: DashMap::new(),
             rooms: RoomTable::default(),
+            user_histories: UserHistories::default(),
             repairs: RepairQueue::default(),
             presence: Presence::default(),
             all: DashMap::new(),
@@ -83,6 +88,11 @@ impl LocalTable {
         if let Err(PushError::Full { lost }) = self.push_frame(connection, frame, false) {
             self.count_lost(DropReason::SlowConsumer, lost);
         }
+    }
+
+    /// Puts a frame of the server itself before all others into the outbox of a connection to which nothing was written yet.
+    pub fn push_first(&self, connection: &Connection, frame: Frame) {
+        connection.outbox().push_first(frame);
     }
 
     /// Puts a message into a connection's outbox, ensures that it is written, and returns whether it was taken. Counts it as
@@ -165,7 +175,9 @@ impl LocalTable {
     pub(super) fn insert(&self, connection: Arc<Connection>) {
         self.all.insert(connection.number(), connection.clone());
         let mut entry = self.users.entry(connection.user().into()).or_default();
-        entry.connections.push(connection);
+        entry.connections.push(connection.clone());
+        drop(entry);
+        self.user_histories.admit(&connection);
     }
 
     /// Removes `connection`, and returns its rooms.
@@ -177,6 +189,7 @@ impl LocalTable {
                 .retain(|other| other.number() != connection.number());
         }
         let rooms = connection.retire();
+        self.user_histories.remove(connection);
         for room in &rooms {
             self.rooms.remove(connection, room);
         }
@@ -191,17 +204,46 @@ impl LocalTable {
         left
     }
 
-    /// Compares `room` with `page` of its history, delivers messages that were missing, and tells its members if some cannot
-    /// be delivered.
+    /// The room with the history `name`, and the table in which it is.
+    pub(super) fn room<'n>(&self, name: HistoryName<'n>) -> (&RoomTable, &'n str) {
+        match name {
+            HistoryName::Room(room) => (&self.rooms, room),
+            HistoryName::User(user) => (&self.user_histories.rooms, user),
+        }
+    }
+
+    /// The histories with a known position, each with that position and whether a message was delivered within `time`.
+    pub(super) fn history_positions(
+        &self,
+        time: Duration,
+    ) -> Vec<(OwnedHistoryName, Position, bool)> {
+        let of_rooms = self.rooms.positions(time).into_iter();
+        let of_rooms =
+            of_rooms.map(|(room, at, is_busy)| (OwnedHistoryName::Room(room), at, is_busy));
+        let of_users = self.user_histories.rooms.positions(time).into_iter();
+        let of_users =
+            of_users.map(|(user, at, is_busy)| (OwnedHistoryName::User(user), at, is_busy));
+        of_rooms.chain(of_users).collect()
+    }
+
+    /// The state from which a comparison with the history `name` begins, if it can.
+    pub(super) fn begin_comparison(&self, name: HistoryName<'_>) -> Option<ComparisonStart> {
+        let (rooms, room) = self.room(name);
+        rooms.begin_comparison(room)
+    }
+
+    /// Compares the delivered messages with `page` of the history `name`, delivers those that were missing, and tells the
+    /// clients if some cannot be delivered.
     pub(super) fn compare(
         &self,
-        room: &str,
+        name: HistoryName<'_>,
         start: &ComparisonStart,
         page: &HistoryPage,
     ) -> Comparison {
         let history = &self.metrics.history;
-        let comparison = self.count_pushed(|push| {
-            let (comparison, delivered) = self.rooms.compare(room, start, page, push);
+        let (rooms, room) = self.room(name);
+        let comparison = self.count_pushed(name, |push| {
+            let (comparison, delivered) = rooms.compare(room, start, page, push);
             history.repaired.add(delivered as u64);
             (comparison, delivered)
         });
@@ -211,15 +253,42 @@ impl LocalTable {
         comparison
     }
 
-    /// Calls `deliver` with the way to push frames, and counts the deliveries that it returns.
-    pub(super) fn count_pushed<T>(&self, deliver: impl FnOnce(Push<'_>) -> (T, usize)) -> T {
+    /// Calls `deliver` with the way to push frames to the owner of the history `name`, and counts the deliveries that it
+    /// returns.
+    pub(super) fn count_pushed<T>(
+        &self,
+        name: HistoryName<'_>,
+        deliver: impl FnOnce(Push<'_>) -> (T, usize),
+    ) -> T {
         let push = Push {
-            message: &|connection, frame| self.offer(connection, frame),
+            message: &|connection, frame| match name {
+                HistoryName::Room(_) => self.offer(connection, frame),
+                HistoryName::User(_) => self.offer_to_user(connection, frame),
+            },
             notice: &|connection, frame| self.push(connection, frame),
         };
         let (result, delivered) = deliver(push);
         self.metrics.messages_delivered.add(delivered as u64);
         result
+    }
+
+    /// Delivers a message of the history of a user that this node does not follow, because it keeps no histories of users, or
+    /// the user is not here.
+    fn deliver_unfollowed(&self, name: HistoryName<'_>, at: &Position, frame: &Frame) -> usize {
+        let HistoryName::User(user) = name else {
+            return 0;
+        };
+        let Some(entry) = self.users.get(user) else {
+            return 0;
+        };
+        let kept = KeptMessage {
+            offset: at.offset,
+            frame: frame.clone(),
+        };
+        self.count_pushed(name, |push| {
+            let taken = push.to_devices(&entry.connections, &kept);
+            (taken, taken)
+        })
     }
 }
 
@@ -247,7 +316,7 @@ impl LocalNode for LocalTable {
                     .count()
             }),
             Target::Room(room) => {
-                return self.count_pushed(|push| {
+                return self.count_pushed(HistoryName::Room(room), |push| {
                     let taken = self.rooms.deliver(room, frame, push);
                     (taken, taken)
                 });
@@ -262,14 +331,16 @@ impl LocalNode for LocalTable {
         taken
     }
 
-    fn deliver_kept(&self, room: &str, at: &Position, frame: &Frame) -> usize {
-        let delivery = self.count_pushed(|push| {
-            let delivery = self.rooms.deliver_kept(room, at, frame, push);
+    fn deliver_kept(&self, name: HistoryName<'_>, at: &Position, frame: &Frame) -> usize {
+        let (rooms, room) = self.room(name);
+        let delivery = self.count_pushed(name, |push| {
+            let delivery = rooms.deliver_kept(room, at, frame, push);
             (delivery, delivery.delivered)
         });
         match delivery.arrival {
-            Some(KeptArrival::Early) => self.repairs.add_if_waiting(room),
-            Some(KeptArrival::Contradiction) => self.repairs.add(room),
+            Some(KeptArrival::Early) => self.repairs.add_if_waiting(name),
+            Some(KeptArrival::Contradiction) => self.repairs.add(name),
+            None if delivery.members == 0 => return self.deliver_unfollowed(name, at, frame),
             Some(KeptArrival::InOrder | KeptArrival::Repeated) | None => {}
         }
         delivery.members

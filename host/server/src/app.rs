@@ -35,7 +35,7 @@ use self::{broker_kind::BrokerKind, shutdown::Running};
 use crate::{
     http::{self, AppState, Listeners},
     ids::IdSource,
-    session::{ConfigHandle, LiveConfig, Services, presence_settings},
+    session::{ConfigHandle, LiveConfig, Services, presence_settings, user_retention},
 };
 
 /// The source of the configuration, for reading it again.
@@ -200,6 +200,7 @@ fn services(
     manager.set_probation(config.plugin_probation.clone());
     let router = Router::new(table, broker, metrics.clone(), kind.message_time_max());
     router.set_presence(presence_settings(config));
+    router.set_user_retention(user_retention(config));
     Ok(Arc::new(Services {
         router,
         manager: Arc::new(manager),

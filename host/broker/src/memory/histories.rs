@@ -1,6 +1,6 @@
-//! The histories of all rooms of a hub, and the limit of their bytes.
+//! All histories of a hub, and the limit of their bytes.
 //!
-//! Each history has a separate lock. A message is delivered under it, so all members of a room get the messages in one
+//! Each history has a separate lock. A message is delivered under it, so all receivers get the messages in one
 //! order. [`DiscardQueues`] says which history to discard next; a history moves there at most about once a second.
 //!
 //! No thread locks two histories at a time. It may lock the map or the queues while it has a history, and not the other way
@@ -20,8 +20,8 @@ use dashmap::DashMap;
 use signalbox_protocol::{Epoch, Frame, Position};
 
 use self::queues::{DiscardQueues, Place};
-use super::log::RoomHistory;
-use crate::{HistoryPage, HistoryQuery, Retention};
+use super::log::MemoryHistory;
+use crate::{HistoryName, HistoryPage, HistoryQuery, OwnedHistoryName, Retention};
 
 /// The limit of all bytes until another one is set.
 const BYTES_MAX: usize = 256 << 20;
@@ -35,9 +35,12 @@ const HISTORY_OVERHEAD: usize = 512;
 /// The most histories that one sweep looks at.
 const SWEEP_MAX: usize = 4_096;
 
-/// The histories by room. The parameter `now` of a method is the result of [`RoomHistories::now`] shortly before.
-pub(super) struct RoomHistories {
-    cells: DashMap<Arc<str>, Arc<HistoryCell>>,
+/// The histories. The parameter `now` of a method is the result of [`MemoryHistories::now`] shortly before.
+pub(super) struct MemoryHistories {
+    /// Those of rooms.
+    rooms: HistoryCells,
+    /// Those of users.
+    users: HistoryCells,
     queues: Mutex<DiscardQueues>,
     started: Instant,
     next_id: AtomicU64,
@@ -49,29 +52,33 @@ pub(super) struct RoomHistories {
     swept: AtomicU64,
 }
 
+/// Histories by the room or user.
+type HistoryCells = DashMap<Box<str>, Arc<HistoryCell>>;
+
 /// One history.
 struct HistoryCell {
     id: u64,
-    room: Arc<str>,
+    name: OwnedHistoryName,
     state: Mutex<CellState>,
 }
 
 struct CellState {
-    history: RoomHistory,
+    history: MemoryHistory,
     /// Its place in the queues; `None` until its first use ends.
     place: Option<Place>,
     /// The second for which it is in the queue of deadlines.
     due: Option<u64>,
-    /// Its share of [`RoomHistories::message_bytes`].
+    /// Its share of [`MemoryHistories::message_bytes`].
     charged: usize,
     /// It has left the map.
     is_forgotten: bool,
 }
 
-impl Default for RoomHistories {
+impl Default for MemoryHistories {
     fn default() -> Self {
         Self {
-            cells: DashMap::new(),
+            rooms: DashMap::new(),
+            users: DashMap::new(),
             queues: Mutex::default(),
             started: Instant::now(),
             next_id: AtomicU64::new(0),
@@ -84,23 +91,23 @@ impl Default for RoomHistories {
     }
 }
 
-impl RoomHistories {
+impl MemoryHistories {
     /// The time since the hub began.
     pub(super) fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Appends `frame`, and calls `deliver` with its position and the frame with its number. Calls for one room are made one
+    /// Appends `frame`, and calls `deliver` with its position and the frame with its number. Calls for one history are made one
     /// after another, in the order of the numbers.
     pub(super) fn append<R>(
         &self,
-        room: &str,
+        name: HistoryName<'_>,
         frame: &Frame,
         retention: Retention,
         now: Duration,
         deliver: impl FnOnce(&Position, &Frame) -> R,
     ) -> (Position, R) {
-        self.with(room, retention, now, |history| {
+        self.with(name, retention, now, |history| {
             let frame = history.append(frame, retention, now);
             let position = history.position();
             let delivered = deliver(&position, &frame);
@@ -108,30 +115,30 @@ impl RoomHistories {
         })
     }
 
-    /// Reads from the history of `room`, and creates it if there is none.
+    /// Reads from the history `name`, and creates it if there is none.
     pub(super) fn read(
         &self,
-        room: &str,
+        name: HistoryName<'_>,
         query: HistoryQuery,
         retention: Retention,
         now: Duration,
     ) -> HistoryPage {
-        self.with(room, retention, now, |history| {
+        self.with(name, retention, now, |history| {
             history.read(query, retention, now)
         })
     }
 
-    /// The position of the history of `room`, if there is one.
-    pub(super) fn position(&self, room: &str, now: Duration) -> Option<Position> {
-        let cell = self.cells.get(room)?.clone();
+    /// The position of the history `name`, if there is one.
+    pub(super) fn position(&self, name: HistoryName<'_>, now: Duration) -> Option<Position> {
+        let cell = self.find(name)?;
         let state = cell.state();
         let is_there = !state.is_forgotten && !state.history.is_over(now);
         is_there.then(|| state.history.position())
     }
 
-    /// Begins another epoch in the history of `room`, if its epoch is `epoch`.
-    pub(super) fn reset(&self, room: &str, epoch: &Epoch) {
-        let Some(cell) = self.cells.get(room).map(|cell| cell.clone()) else {
+    /// Begins another epoch in the history `name`, if its epoch is `epoch`.
+    pub(super) fn reset(&self, name: HistoryName<'_>, epoch: &Epoch) {
+        let Some(cell) = self.find(name) else {
             return;
         };
         let mut state = cell.state();
@@ -157,16 +164,16 @@ impl RoomHistories {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    /// Runs `act` on the history of `room`, which is created if there is none.
+    /// Runs `act` on the history `name`, which is created if there is none.
     fn with<R>(
         &self,
-        room: &str,
+        name: HistoryName<'_>,
         retention: Retention,
         now: Duration,
-        act: impl FnOnce(&mut RoomHistory) -> R,
+        act: impl FnOnce(&mut MemoryHistory) -> R,
     ) -> R {
         let result = loop {
-            let cell = self.cell(room, retention, now);
+            let cell = self.cell(name, retention, now);
             let mut state = cell.state();
             if !state.is_forgotten {
                 let result = act(&mut state.history);
@@ -179,17 +186,31 @@ impl RoomHistories {
         result
     }
 
-    fn cell(&self, room: &str, retention: Retention, now: Duration) -> Arc<HistoryCell> {
-        if let Some(cell) = self.cells.get(room) {
-            return cell.clone();
+    fn find(&self, name: HistoryName<'_>) -> Option<Arc<HistoryCell>> {
+        let (cells, name) = self.cells(name);
+        cells.get(name).map(|cell| cell.clone())
+    }
+
+    /// The map with the history `name`, and its key there.
+    fn cells<'n>(&self, name: HistoryName<'n>) -> (&HistoryCells, &'n str) {
+        match name {
+            HistoryName::Room(room) => (&self.rooms, room),
+            HistoryName::User(user) => (&self.users, user),
         }
-        let room: Arc<str> = room.into();
+    }
+
+    fn cell(&self, name: HistoryName<'_>, retention: Retention, now: Duration) -> Arc<HistoryCell> {
+        if let Some(cell) = self.find(name) {
+            return cell;
+        }
+        let owned = OwnedHistoryName::from(name);
+        let (cells, key) = self.cells(name);
         let new = || {
             Arc::new(HistoryCell {
                 id: self.next_id.fetch_add(1, Ordering::Relaxed),
-                room: room.clone(),
+                name: owned,
                 state: Mutex::new(CellState {
-                    history: RoomHistory::new(retention, now),
+                    history: MemoryHistory::new(retention, now),
                     place: None,
                     due: None,
                     charged: 0,
@@ -197,7 +218,7 @@ impl RoomHistories {
                 }),
             })
         };
-        self.cells.entry(room.clone()).or_insert_with(new).clone()
+        cells.entry(key.into()).or_insert_with(new).clone()
     }
 
     /// Brings the charge and the queues up to date after a change of a history.
@@ -291,7 +312,8 @@ impl RoomHistories {
         queues.leave(state.place);
         queues.end(state.due, cell.id);
         drop(queues);
-        self.cells.remove(&cell.room);
+        let (cells, key) = self.cells(cell.name.borrowed());
+        cells.remove(key);
     }
 
     fn sweep_once_a_second(&self, now: Duration) {
@@ -333,7 +355,8 @@ impl RoomHistories {
 impl HistoryCell {
     /// The bytes that its position is charged for.
     fn charge(&self) -> usize {
-        self.room.len() + HISTORY_OVERHEAD
+        let (HistoryName::Room(name) | HistoryName::User(name)) = self.name.borrowed();
+        name.len() + HISTORY_OVERHEAD
     }
 
     fn state(&self) -> MutexGuard<'_, CellState> {

@@ -1,4 +1,4 @@
-//! The history of one room in memory.
+//! One history in memory.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -11,7 +11,7 @@ const MESSAGE_OVERHEAD: usize = 96;
 
 /// The messages and the position. Points in time are durations since the hub began.
 #[derive(Debug)]
-pub(super) struct RoomHistory {
+pub(super) struct MemoryHistory {
     epoch: Epoch,
     /// The number of the last message.
     offset: u64,
@@ -26,7 +26,7 @@ pub(super) struct RoomHistory {
     used: Duration,
 }
 
-impl RoomHistory {
+impl MemoryHistory {
     /// A history without messages.
     pub(super) fn new(retention: Retention, now: Duration) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl RoomHistory {
         self.used
     }
 
-    /// When [`RoomHistory::expire`] will discard something.
+    /// When [`MemoryHistory::expire`] will discard something.
     pub(super) fn deadline(&self) -> Duration {
         if self.frames.is_empty() {
             self.position_end()
@@ -202,8 +202,8 @@ mod tests {
         limit: usize::MAX,
     };
 
-    fn with_messages(count: u64) -> RoomHistory {
-        let mut history = RoomHistory::new(RETENTION, Duration::ZERO);
+    fn with_messages(count: u64) -> MemoryHistory {
+        let mut history = MemoryHistory::new(RETENTION, Duration::ZERO);
         for _ in 0..count {
             let frame = Frame::from(r#"{"type":"t"}"#.to_owned());
             history.append(&frame, RETENTION, Duration::ZERO);
@@ -211,7 +211,7 @@ mod tests {
         history
     }
 
-    fn numbers(history: &RoomHistory, query: HistoryQuery) -> Vec<u64> {
+    fn numbers(history: &MemoryHistory, query: HistoryQuery) -> Vec<u64> {
         let messages = history.messages(query).into_iter();
         messages.map(|message| message.offset).collect()
     }

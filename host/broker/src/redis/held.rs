@@ -104,7 +104,7 @@ impl HeldMessages {
         let waiting = state.users.get(user).map_or(0, |user| user.waiting.bytes());
         if state.bytes + bytes > BYTES_MAX || waiting + bytes > USER_BYTES_MAX {
             drop(state);
-            return self.dropped(user, &parcel.trail);
+            return self.dropped(user, &parcel);
         }
         state.bytes += bytes;
         let number = parcel.trail.number_of(self.keys.own_id());
@@ -196,7 +196,7 @@ impl HeldMessages {
             state.users.values().all(|user| !user.has_task)
         })
         .await;
-        let count = |user: &User| user.waiting.len();
+        let count = |user: &User| user.waiting.perishable();
         let left: usize = self.state().users.values().map(count).sum();
         (0..left).for_each(|_| self.count_dropped());
     }
@@ -264,9 +264,11 @@ impl HeldMessages {
         }
     }
 
-    fn dropped(self: &Arc<Self>, user: &str, trail: &Trail) {
-        self.count_dropped();
-        self.ended(user, trail);
+    fn dropped(self: &Arc<Self>, user: &str, parcel: &Parcel) {
+        if parcel.at.is_none() {
+            self.count_dropped();
+        }
+        self.ended(user, &parcel.trail);
     }
 
     fn count_dropped(&self) {

@@ -26,7 +26,9 @@ use super::{
     outgoing::Outgoing,
     publish::{LineBefore, PublishedMessage},
 };
-use crate::{Appended, BrokerError, HistoryPage, HistoryQuery, Retention};
+use crate::{
+    Appended, BrokerError, HistoryName, HistoryPage, HistoryQuery, OwnedHistoryName, Retention,
+};
 
 /// The most positions that are read in one pipeline.
 const POSITIONS_BATCH: usize = 256;
@@ -34,7 +36,7 @@ const POSITIONS_BATCH: usize = 256;
 /// How often a read is tried: histories may be created, or begin another epoch, while they are read.
 const READ_ATTEMPTS: u32 = 4;
 
-/// The histories of rooms.
+/// The histories of rooms and users.
 pub(super) struct RedisHistories {
     commands: Commands,
     keys: Arc<KeyNames>,
@@ -57,23 +59,23 @@ impl RedisHistories {
     /// Appends `frame` once or not at all, and returns its position. After an error it may have been appended.
     async fn append(
         &self,
-        room: &str,
+        name: HistoryName<'_>,
         frame: &Frame,
         retention: Retention,
     ) -> Result<Position, Unavailable> {
         let _place = self.outgoing.admit(frame.len()).await?;
-        self.scripts.append(room, frame, retention).await
+        self.scripts.append(name, frame, retention).await
     }
 
     /// Reads messages and the position. Callers that come while a read is under way share the next one.
     pub(super) async fn read(
         self: &Arc<Self>,
-        room: &str,
+        name: HistoryName<'_>,
         query: HistoryQuery,
         retention: Retention,
     ) -> Result<HistoryPage, Unavailable> {
         let key = ReadKey {
-            room: room.into(),
+            name: name.into(),
             before: query.before,
         };
         let (page, is_first) = self.reads.join(&key, query, retention);
@@ -90,7 +92,9 @@ impl RedisHistories {
     /// Makes reads until nobody waits for one any more.
     async fn serve(self: Arc<Self>, key: ReadKey) {
         while let Some(read) = self.reads.begin(&key) {
-            let page = self.read_now(&key.room, read.query, read.retention).await;
+            let page = self
+                .read_now(key.name.borrowed(), read.query, read.retention)
+                .await;
             read.finish(page.map(Arc::new));
         }
     }
@@ -98,20 +102,20 @@ impl RedisHistories {
     /// Reads once, or a few times if the history changes meanwhile or is created.
     async fn read_now(
         &self,
-        room: &str,
+        name: HistoryName<'_>,
         query: HistoryQuery,
         retention: Retention,
     ) -> Result<HistoryPage, Unavailable> {
         let mut attempt = 1;
         loop {
-            let commands = self.read_commands(room, query, retention);
+            let commands = self.read_commands(name, query, retention);
             let mut answers = self.commands.run_all(commands).await?.into_iter();
             let head = answers.next().unwrap_or_default();
             let entries = answers::entries(answers.next().unwrap_or_default())?;
             let is_last = attempt == READ_ATTEMPTS;
             match answers::position(head) {
                 Some(position) if is_last || answers::are_of(&position, entries.first(), query) => {
-                    let messages = answers::messages(entries, &position.epoch, room);
+                    let messages = answers::messages(entries, &position.epoch, name);
                     return Ok(HistoryPage { position, messages });
                 }
                 None if is_last => {
@@ -122,7 +126,7 @@ impl RedisHistories {
                 // The history changed between the two commands.
                 Some(_) => {}
                 None => {
-                    let position = self.scripts.open(room, retention).await?;
+                    let position = self.scripts.open(name, retention).await?;
                     if position.offset == 0 {
                         let messages = Vec::new();
                         return Ok(HistoryPage { position, messages });
@@ -134,8 +138,13 @@ impl RedisHistories {
     }
 
     /// The commands that read the position, then the messages, newest first, and that keep the position for longer.
-    fn read_commands(&self, room: &str, query: HistoryQuery, retention: Retention) -> Vec<Cmd> {
-        let (head, log) = (self.keys.history_head(room), self.keys.history_log(room));
+    fn read_commands(
+        &self,
+        name: HistoryName<'_>,
+        query: HistoryQuery,
+        retention: Retention,
+    ) -> Vec<Cmd> {
+        let (head, log) = (self.keys.history_head(name), self.keys.history_log(name));
         // Exclusive bounds need Redis 6.2.
         let end = match query.before {
             Some(before) => format!("{}-0", before.saturating_sub(1)),
@@ -153,14 +162,15 @@ impl RedisHistories {
         vec![read_head(head), messages, keep]
     }
 
-    /// The position of each room's history, in the same order.
+    /// The position of each history, in the same order.
     pub(super) async fn positions(
         &self,
-        rooms: &[Arc<str>],
+        names: &[OwnedHistoryName],
     ) -> Result<Vec<Option<Position>>, Unavailable> {
-        let mut positions = Vec::with_capacity(rooms.len());
-        for batch in rooms.chunks(POSITIONS_BATCH) {
-            let heads = batch.iter().map(|room| self.keys.history_head(room));
+        let mut positions = Vec::with_capacity(names.len());
+        for batch in names.chunks(POSITIONS_BATCH) {
+            let names = batch.iter().map(OwnedHistoryName::borrowed);
+            let heads = names.map(|name| self.keys.history_head(name));
             let commands = heads.map(read_head).collect();
             let answers = self.commands.run_all(commands).await?;
             positions.extend(answers.into_iter().map(answers::position));
@@ -171,35 +181,39 @@ impl RedisHistories {
     /// Begins another epoch, if the current one is `epoch`.
     pub(super) async fn reset(
         &self,
-        room: &str,
+        name: HistoryName<'_>,
         epoch: &Epoch,
         retention: Retention,
     ) -> Result<(), Unavailable> {
-        self.scripts.reset(room, epoch, retention).await
+        self.scripts.reset(name, epoch, retention).await
     }
 }
 
 impl RedisBroker {
-    /// Appends a message and gives it to all nodes that hold the room. If it cannot be published, those nodes find it in the
-    /// history.
+    /// Appends a message and gives it to all nodes that hold its receivers. If it cannot be published, those nodes find it in
+    /// the history.
     pub(super) async fn append_and_publish(
         &self,
-        room: &str,
+        name: HistoryName<'_>,
         frame: &Frame,
         retention: Retention,
         trace: Trace<'_>,
     ) -> Result<Appended, BrokerError> {
-        let position = self.histories.append(room, frame, retention).await?;
+        let position = self.histories.append(name, frame, retention).await?;
         let numbered = frame.with_offset(position.offset);
-        let connections = self.node.deliver_kept(room, &position, &numbered);
+        let connections = self.node.deliver_kept(name, &position, &numbered);
+        let route = match name {
+            HistoryName::Room(room) => RouteName::Room(room),
+            HistoryName::User(user) => RouteName::User(user),
+        };
         let message = PublishedMessage {
-            name: RouteName::Room(room),
+            name: route,
             frame,
             line: LineBefore::Position(&position),
             trace,
         };
         let nodes = self.publish_to(message).await.unwrap_or_else(|error| {
-            debug!(%error, room, "a message is in the history, and was not published");
+            debug!(%error, %name, "a message is in the history, and was not published");
             0
         });
         Ok(Appended {

@@ -11,7 +11,7 @@ use std::{
 
 use redis::Value;
 use signalbox_protocol::{
-    Frame,
+    Frame, Position,
     published::{self, Published},
 };
 use signalbox_telemetry::{
@@ -37,7 +37,7 @@ use super::{
     traced,
     waiting::Parcel,
 };
-use crate::{LocalNode, Target};
+use crate::{HistoryName, LocalNode, Target};
 
 /// The largest message that is taken: the largest frame size that can be configured.
 const FRAME_BYTES_MAX: usize = 16 << 20;
@@ -167,11 +167,14 @@ impl Inbox {
         };
         if let Some((mark, message)) = marks::read(marked) {
             let span = parent.and_then(|parent| self.tracer.continue_from(parent, "deliver"));
-            return self.deliver(message.to_owned(), Some(mark), span);
+            return match kept::read(message) {
+                Some(kept) => self.deliver_kept(kept, Some(mark), span),
+                None => self.deliver(message.to_owned(), Some(mark), span),
+            };
         }
         if let Some(kept) = kept::read(marked) {
             let span = parent.and_then(|parent| self.tracer.continue_from(parent, "deliver"));
-            return self.deliver_kept(kept, span);
+            return self.deliver_kept(kept, None, span);
         }
         if marked.starts_with(fences::START) {
             return self.take_fence(marked);
@@ -239,6 +242,7 @@ impl Inbox {
                     frame,
                     hops,
                     trail,
+                    at: None,
                 };
                 self.deliver_to_user(user, parcel)
             }
@@ -252,21 +256,56 @@ impl Inbox {
         note_connections(span, connections);
     }
 
-    /// Delivers a message of the history of the room that it names. If it is traced, `span` ends with the delivery.
-    fn deliver_kept(&self, kept: KeptText<'_>, span: Option<Span>) {
+    /// Delivers a message of the history of the room or user that it names. If it is traced, `span` ends with the delivery.
+    fn deliver_kept(&self, kept: KeptText<'_>, mark: Option<Mark<'_>>, span: Option<Span>) {
         let Some(at) = kept.at else {
             return self.warn_malformed("its position in a history is malformed");
         };
-        let Some(Addressed { frame, room, .. }) = self.check(kept.message.to_owned()) else {
+        let Some(Addressed { frame, user, room }) = self.check(kept.message.to_owned()) else {
             return;
         };
-        let Some(room) = room else {
-            return self.warn_malformed("it has a position in a history, and names no `room`");
+        let connections = match (user, room) {
+            (Some(user), None) => {
+                let parcel = Parcel {
+                    frame,
+                    hops: mark.map_or(0, |mark| mark.hops),
+                    identity: mark.map(|mark| mark.identity),
+                    trail: mark.map(|mark| mark.trail()).unwrap_or_default(),
+                    at: Some(at.clone()),
+                };
+                self.deliver_kept_to_user(&user, &at, parcel)
+            }
+            (None, Some(room)) => {
+                let frame = frame.with_offset(at.offset);
+                let name = HistoryName::Room(&room);
+                let members = self.to.node.deliver_kept(name, &at, &frame);
+                self.check_room(&room, members);
+                members
+            }
+            _ => {
+                let reason =
+                    "it has a position in a history, and names no `receiverID` or `room`, or both";
+                return self.warn_malformed(reason);
+            }
         };
-        let frame = frame.with_offset(at.offset);
-        let members = self.to.node.deliver_kept(&room, &at, &frame);
-        self.check_room(&room, members);
-        note_connections(span, members);
+        note_connections(span, connections);
+    }
+
+    /// Like [`Inbox::deliver_to_user`], for a message of the history of `user`. It need not wait for earlier ones: the node
+    /// brings them into order.
+    fn deliver_kept_to_user(&self, user: &str, at: &Position, parcel: Parcel) -> usize {
+        let (held, node) = (&self.to.held, &self.to.node);
+        let frame = parcel.frame.with_offset(at.offset);
+        let connections = node.deliver_kept(HistoryName::User(user), at, &frame);
+        if connections > 0 {
+            held.ended(user, &parcel.trail);
+            return connections;
+        }
+        if !node.holds_user(user) {
+            self.to.routes.invalidate(RouteName::User(user));
+        }
+        held.push(user, parcel);
+        0
     }
 
     /// Returns the number of connections here that took it at once.

@@ -1,7 +1,8 @@
 //! A message of a history on a server's channel: it carries its position.
 //!
 //! Like a trace, the position is a line before the message, which the other node removes. The message itself is as it is in
-//! the history, without its number. Nodes whose lease does not announce that they understand the line get the message alone.
+//! the history, without its number. It names its room or user. One that is passed on to the new node of a user has a mark
+//! ([`super::marks`]) before that line. Nodes whose lease does not announce that they understand the line get the message alone.
 
 use signalbox_protocol::{Epoch, OFFSET_MAX, Position};
 

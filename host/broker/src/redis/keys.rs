@@ -4,11 +4,13 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use signalbox_config::{RedisCompat, RedisConfig};
 
+use crate::HistoryName;
+
 /// A server's ID: a node's name and the nonce of its boot, or the ID of a server of `websocket-app`.
 pub(super) type ServerId = Arc<str>;
 
 /// The value of this server's lease: the number of its [`Ability`].
-pub(super) const LEASE_VALUE: &str = "5";
+pub(super) const LEASE_VALUE: &str = "6";
 
 /// The formats that a server understands on its channel, by the value of its lease; each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,10 +21,12 @@ pub(super) enum Ability {
     Traces,
     /// Marked messages, which it forwards to those who moved ([`super::marks`]): from 3 on.
     Forwards,
-    /// Messages of histories ([`super::kept`]): from 4 on.
+    /// Messages of histories of rooms ([`super::kept`]): from 4 on.
     Histories,
     /// Questions about the members of rooms, and changes of a user's rooms ([`super::control`]): from 5 on.
     Memberships,
+    /// Messages of histories of users, which it passes on to those who moved ([`super::kept`]): from 6 on.
+    UserHistories,
 }
 
 impl Ability {
@@ -34,7 +38,8 @@ impl Ability {
             2 => Self::Traces,
             3 => Self::Forwards,
             4 => Self::Histories,
-            _ => Self::Memberships,
+            5 => Self::Memberships,
+            _ => Self::UserHistories,
         }
     }
 }
@@ -89,15 +94,27 @@ impl KeyNames {
         }
     }
 
-    /// The epoch of a room's history, and the number of the last message. In the same slot of a cluster as
+    /// The epoch of a history, and the number of the last message. In the same slot of a cluster as
     /// [`KeyNames::history_log`].
-    pub(super) fn history_head(&self, room: &str) -> String {
-        format!("{}room_history:{{{}}}:head", self.prefix, hash_tag(room))
+    pub(super) fn history_head(&self, name: HistoryName<'_>) -> String {
+        self.history(name, "head")
     }
 
-    /// The messages of a room's history.
-    pub(super) fn history_log(&self, room: &str) -> String {
-        format!("{}room_history:{{{}}}:log", self.prefix, hash_tag(room))
+    /// The messages of a history.
+    pub(super) fn history_log(&self, name: HistoryName<'_>) -> String {
+        self.history(name, "log")
+    }
+
+    fn history(&self, name: HistoryName<'_>, part: &str) -> String {
+        let (kind, name) = match name {
+            HistoryName::Room(room) => ("room", room),
+            HistoryName::User(user) => ("user", user),
+        };
+        format!(
+            "{}{kind}_history:{{{}}}:{part}",
+            self.prefix,
+            hash_tag(name)
+        )
     }
 
     /// The users in a room with presence, a field for each server and user.
@@ -173,8 +190,9 @@ mod tests {
             ("2", Ability::Traces),
             ("3", Ability::Forwards),
             ("4", Ability::Histories),
-            (LEASE_VALUE, Ability::Memberships),
-            ("17", Ability::Memberships),
+            ("5", Ability::Memberships),
+            (LEASE_VALUE, Ability::UserHistories),
+            ("17", Ability::UserHistories),
             ("", Ability::Messages),
             ("yes", Ability::Messages),
         ] {
@@ -207,21 +225,23 @@ mod tests {
     }
 
     #[test]
-    fn the_keys_of_a_history_share_a_slot_and_belong_to_one_room() {
+    fn the_keys_of_a_history_share_a_slot_and_belong_to_one_room_or_user() {
         let keys = keys();
         let long = "😀".repeat(63);
-        let rooms = [
+        let names = [
             "r", "}", "}}", "{", "{}", "}{", "a}b", "{a}", "%", "%7D", "%257D", "%25", "a%7D",
             "a}", "}:log", "r}:head", &long,
         ];
         let mut all = HashSet::new();
-        for room in rooms {
-            let (head, log) = (keys.history_head(room), keys.history_log(room));
-            assert_eq!(slot_text(&head), slot_text(&log), "{room:?}");
-            assert!(all.insert(head) && all.insert(log), "{room:?}");
+        let both = |name| [HistoryName::Room(name), HistoryName::User(name)];
+        for name in names.into_iter().flat_map(both) {
+            let (head, log) = (keys.history_head(name), keys.history_log(name));
+            assert_eq!(slot_text(&head), slot_text(&log), "{name:?}");
+            assert!(all.insert(head) && all.insert(log), "{name:?}");
         }
-        assert_eq!(keys.history_head("r"), "p:room_history:{r}:head");
-        assert_eq!(keys.history_log("}a"), "p:room_history:{%7Da}:log");
+        let (room, user) = (HistoryName::Room("r"), HistoryName::User("}a"));
+        assert_eq!(keys.history_head(room), "p:room_history:{r}:head");
+        assert_eq!(keys.history_log(user), "p:user_history:{%7Da}:log");
     }
 
     #[test]

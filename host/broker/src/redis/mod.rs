@@ -16,7 +16,7 @@
 //! Revocations of tokens and blocks of users ([`revocations`]) are one key in Redis, and every node knows all of them.
 //! Members of rooms with presence: a hash for each room, written like routes, and read by [`members`].
 //!
-//! Histories of rooms ([`history`]) are keys in Redis. A message is appended first and then published; a node that misses
+//! Histories of rooms and users ([`history`]) are keys in Redis. A message is appended first and then published; a node that misses
 //! it finds it in the history.
 
 mod control;
@@ -85,9 +85,9 @@ use self::{
     tasks::Tasks,
 };
 use super::{
-    Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, MemberReport,
-    MembersElsewhere, NodeReport, Publication, Retention, Revocation, RevocationSet, RevokeError,
-    RoomReport, Target, UserAnswer, UserRequest,
+    Appended, Broker, BrokerError, HistoryName, HistoryPage, HistoryQuery, LocalNode, MemberReport,
+    MembersElsewhere, NodeReport, OwnedHistoryName, Publication, Retention, Revocation,
+    RevocationSet, RevokeError, RoomReport, Target, UserAnswer, UserRequest,
 };
 
 /// The share of the time for leaving in which this node's routes are removed. Routes that are left behind are found dead by
@@ -148,38 +148,38 @@ impl Broker for RedisBroker {
 
     fn append<'a>(
         &'a self,
-        room: &'a str,
+        name: HistoryName<'a>,
         frame: &'a Frame,
         retention: Retention,
         trace: Trace<'a>,
     ) -> BoxFuture<'a, Result<Appended, BrokerError>> {
-        self.append_and_publish(room, frame, retention, trace)
+        self.append_and_publish(name, frame, retention, trace)
             .boxed()
     }
 
     fn read_history<'a>(
         &'a self,
-        room: &'a str,
+        name: HistoryName<'a>,
         query: HistoryQuery,
         retention: Retention,
     ) -> BoxFuture<'a, Result<HistoryPage, BrokerError>> {
-        async move { Ok(self.histories.read(room, query, retention).await?) }.boxed()
+        async move { Ok(self.histories.read(name, query, retention).await?) }.boxed()
     }
 
     fn history_positions<'a>(
         &'a self,
-        rooms: &'a [Arc<str>],
+        names: &'a [OwnedHistoryName],
     ) -> BoxFuture<'a, Result<Vec<Option<Position>>, BrokerError>> {
-        async move { Ok(self.histories.positions(rooms).await?) }.boxed()
+        async move { Ok(self.histories.positions(names).await?) }.boxed()
     }
 
     fn reset_history<'a>(
         &'a self,
-        room: &'a str,
+        name: HistoryName<'a>,
         epoch: &'a Epoch,
         retention: Retention,
     ) -> BoxFuture<'a, Result<(), BrokerError>> {
-        async move { Ok(self.histories.reset(room, epoch, retention).await?) }.boxed()
+        async move { Ok(self.histories.reset(name, epoch, retention).await?) }.boxed()
     }
 
     fn catch_up<'a>(&'a self, user: &'a str) -> Option<BoxFuture<'a, ()>> {

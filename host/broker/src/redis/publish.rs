@@ -93,7 +93,7 @@ impl RedisBroker {
         if others.is_empty() {
             return Ok(PublishResult::default());
         }
-        let line = self.line(message.line, &others);
+        let line = self.line(message, &others);
         let publish = async |server| {
             let heard = self.publish_on(server, message, &line).await;
             (server, heard)
@@ -115,11 +115,14 @@ impl RedisBroker {
     }
 
     /// The line before a message that goes to `others`.
-    fn line(&self, line: LineBefore<'_>, others: &[&ServerId]) -> Line {
-        let (text, ability) = match line {
-            LineBefore::None => (String::new(), Ability::Messages),
-            LineBefore::Mark { here } => (self.mark(others, here), Ability::Forwards),
-            LineBefore::Position(at) => (kept::line(at), Ability::Histories),
+    fn line(&self, message: PublishedMessage<'_>, others: &[&ServerId]) -> Line {
+        let (text, ability) = match (message.line, message.name) {
+            (LineBefore::None, _) => (String::new(), Ability::Messages),
+            (LineBefore::Mark { here }, _) => (self.mark(others, here), Ability::Forwards),
+            (LineBefore::Position(at), RouteName::Room(_)) => (kept::line(at), Ability::Histories),
+            (LineBefore::Position(at), RouteName::User(_)) => {
+                (kept::line(at), Ability::UserHistories)
+            }
         };
         Line { text, ability }
     }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use signalbox_protocol::Frame;
+use signalbox_protocol::{Frame, Position};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{keys::ServerId, marks::Trail};
@@ -32,6 +32,8 @@ pub(super) struct Parcel {
     /// Its identity, made by [`super::deduplicator::identity`]; `None`: that of the frame.
     pub(super) identity: Option<u64>,
     pub(super) trail: Trail,
+    /// Its place in the user's history; `None` if it is not part of it. Then it is lost if it is dropped.
+    pub(super) at: Option<Position>,
 }
 
 /// A [`Parcel`] in the queue.
@@ -79,9 +81,10 @@ impl WaitingQueue {
         self.bytes
     }
 
-    /// The number of messages in the queue.
-    pub(super) fn len(&self) -> usize {
-        self.queue.len()
+    /// The number of messages in the queue that no history contains.
+    pub(super) fn perishable(&self) -> usize {
+        let queue = self.queue.iter();
+        queue.filter(|queued| queued.parcel.at.is_none()).count()
     }
 
     /// Whether a later message may be handed out at once.
@@ -189,6 +192,7 @@ mod tests {
             hops: 0,
             identity: None,
             trail: Trail::default(),
+            at: None,
         };
         waiting.push(parcel, number, soon());
     }

@@ -104,6 +104,16 @@ impl FrameQueue {
         self.frames.push_back(queued);
     }
 
+    /// Queues a text frame that is no message before all others. None of them may be partly written.
+    pub(super) fn push_first(&mut self, frame: Frame) {
+        let queued = QueuedFrame::Text {
+            frame,
+            is_message: false,
+        };
+        self.bytes += queued.charge();
+        self.frames.insert(self.controls, queued);
+    }
+
     /// Queues a control frame before all text frames, except a partly written one.
     pub(super) fn push_control(&mut self, encoded: Bytes) {
         let begun =

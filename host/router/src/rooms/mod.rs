@@ -17,18 +17,33 @@ use std::{
 };
 
 use dashmap::{DashMap, Entry};
-use signalbox_broker::{HistoryPage, Retention};
-use signalbox_protocol::{Frame, Position, RecoveryFailure, RoomPosition};
+use signalbox_broker::{HistoryPage, KeptMessage, Retention};
+use signalbox_protocol::{Frame, Position, RecoveryFailure, RoomPosition, outbound};
 
 pub(crate) use self::push::Push;
 pub(crate) use self::sequence::{Comparison, KeptArrival};
-use self::{entry::RoomEntry, gate::CatchUpGate, sequence::Sequence};
+use self::{
+    entry::{Member, RoomEntry},
+    gate::CatchUpGate,
+    sequence::Sequence,
+};
 use super::Connection;
 
 /// The rooms that have members on this node.
 #[derive(Default)]
 pub(crate) struct RoomTable {
+    kind: RoomKind,
     rooms: DashMap<Arc<str>, RoomEntry>,
+}
+
+/// How connections become members of the rooms of a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum RoomKind {
+    /// They join. Each knows its rooms.
+    #[default]
+    Joined,
+    /// The room has the name of a user, and all connections of the user are members. Its history is that of the user.
+    OfUser,
 }
 
 /// The state of a room when a comparison with its history begins.
@@ -66,6 +81,14 @@ pub(crate) enum GateOutcome {
 }
 
 impl RoomTable {
+    /// A table of rooms of this kind.
+    pub(crate) fn new(kind: RoomKind) -> Self {
+        Self {
+            kind,
+            rooms: DashMap::new(),
+        }
+    }
+
     pub(crate) fn contains(&self, room: &str) -> bool {
         self.rooms.contains_key(room)
     }
@@ -74,9 +97,7 @@ impl RoomTable {
     pub(crate) fn join(&self, connection: &Arc<Connection>, room: &str) -> bool {
         let name: Arc<str> = room.into();
         let mut entry = self.rooms.entry(name.clone()).or_default();
-        // Noted under the room's lock: a connection that closes meanwhile finds the room in its list, waits for the lock,
-        // and removes itself again.
-        if !connection.note_joined(name) {
+        if self.note_joined(connection, name, &entry) != Some(true) {
             drop(entry);
             self.rooms
                 .remove_if(room, |_, entry| entry.members.is_empty());
@@ -98,13 +119,12 @@ impl RoomTable {
     ) -> Option<(Option<Position>, bool)> {
         let name: Arc<str> = room.into();
         let mut entry = self.rooms.entry(name.clone()).or_default();
-        let is_new = connection.note_joined(name);
-        if !is_new && !entry.members.contains_key(&connection.number()) {
+        let Some(is_new) = self.note_joined(connection, name, &entry) else {
             drop(entry);
             self.rooms
                 .remove_if(room, |_, entry| entry.members.is_empty());
             return None;
-        }
+        };
         entry.list = None;
         entry.insert(connection, true);
         let sequence = entry.sequence(retention);
@@ -114,6 +134,25 @@ impl RoomTable {
         let gate = CatchUpGate::new(connection.clone(), bytes_max);
         sequence.gates.insert(connection.number(), gate);
         Some((sequence.delivered().cloned(), is_new))
+    }
+
+    /// Notes that `connection` becomes a member of the room `name`. Returns whether it was none before; `None` if it is gone.
+    ///
+    /// Must be called under the room's lock: a connection that closes meanwhile waits for the lock, and removes itself again.
+    fn note_joined(
+        &self,
+        connection: &Connection,
+        name: Arc<str>,
+        entry: &RoomEntry,
+    ) -> Option<bool> {
+        let is_member = entry.members.contains_key(&connection.number());
+        match self.kind {
+            RoomKind::Joined => {
+                let is_new = connection.note_joined(name);
+                (is_new || is_member).then_some(is_new)
+            }
+            RoomKind::OfUser => (!connection.is_gone()).then_some(!is_member),
+        }
     }
 
     /// Keeps the order of the history of `room` from now on, if it has members here.
@@ -199,7 +238,14 @@ impl RoomTable {
         push: Push<'_>,
     ) -> KeptDelivery {
         let Some(sequence) = self.sequence(room) else {
-            let taken = self.deliver(room, frame, push);
+            let kept = KeptMessage {
+                offset: at.offset,
+                frame: frame.clone(),
+            };
+            let taken = match self.kind {
+                RoomKind::Joined => self.deliver(room, frame, push),
+                RoomKind::OfUser => self.push_to_members(room, &kept, push),
+            };
             return KeptDelivery {
                 members: taken,
                 delivered: taken,
@@ -210,7 +256,7 @@ impl RoomTable {
         let arrival = sequence.take(at, frame);
         let delivered = self.push_due(room, &mut sequence, push);
         KeptDelivery {
-            members: self.len(room),
+            members: self.takers(room),
             delivered,
             arrival: Some(arrival),
         }
@@ -276,7 +322,10 @@ impl RoomTable {
         match delivered {
             Some(delivered) if delivered.epoch != at.epoch => {
                 // The history was reset after its position was read.
-                push.tell_missed(connection, room, &delivered, RecoveryFailure::Epoch);
+                push.tell_missed(
+                    connection,
+                    self.at(room, &delivered, RecoveryFailure::Epoch),
+                );
                 self.ungate(connection, room, &mut sequence);
             }
             Some(delivered) if delivered.offset < at.offset => {
@@ -322,7 +371,7 @@ impl RoomTable {
             self.ungate_caught_up(room, &mut sequence, u64::MAX);
             let members = self.members(room);
             for member in members.iter().flat_map(|(list, _)| &**list) {
-                push.tell_missed(member, room, position, *reason);
+                push.tell_missed(member, self.at(room, position, *reason));
             }
         }
         let delivered = self.push_due(room, &mut sequence, push);
@@ -378,11 +427,32 @@ impl RoomTable {
                     }
                 }
             }
-            if let Some((list, _)) = self.members(room) {
-                delivered += push.to_all(&list, &kept.frame);
-            }
+            delivered += self.push_to_members(room, &kept, push);
         }
         delivered
+    }
+
+    /// Pushes a message of the history to the members that are not gated, and returns how many took it.
+    fn push_to_members(&self, room: &str, kept: &KeptMessage, push: Push<'_>) -> usize {
+        let Some((list, _)) = self.members(room) else {
+            return 0;
+        };
+        match self.kind {
+            RoomKind::Joined => push.to_all(&list, &kept.frame),
+            RoomKind::OfUser => push.to_devices(&list, kept),
+        }
+    }
+
+    /// The frame that tells a member that it missed messages before `position`.
+    fn at(&self, room: &str, position: &Position, reason: RecoveryFailure) -> Frame {
+        let at = RoomPosition {
+            position: position.clone(),
+            recovery: Some(Err(reason)),
+        };
+        match self.kind {
+            RoomKind::Joined => outbound::joined(room, Some(&at)),
+            RoomKind::OfUser => outbound::user_position(&at),
+        }
     }
 
     /// Ends the gates of members that have caught up to a message that is not after `offset`.
@@ -433,6 +503,19 @@ impl RoomTable {
     /// The number of members of `room`.
     pub(crate) fn len(&self, room: &str) -> usize {
         self.rooms.get(room).map_or(0, |entry| entry.members.len())
+    }
+
+    /// The number of members that take a message, now or in its turn.
+    fn takers(&self, room: &str) -> usize {
+        let is_open = |member: &&Member| !member.connection.outbox().is_closing();
+        match self.kind {
+            RoomKind::Joined => self.len(room),
+            // As long as no device is open, the user is not reached.
+            RoomKind::OfUser => self
+                .rooms
+                .get(room)
+                .map_or(0, |entry| entry.members.values().filter(is_open).count()),
+        }
     }
 
     fn sequence(&self, room: &str) -> Option<Arc<Mutex<Sequence>>> {

@@ -1,8 +1,9 @@
 //! How frames get to the members of a room.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
-use signalbox_protocol::{Frame, Position, RecoveryFailure, RoomPosition, outbound};
+use signalbox_broker::KeptMessage;
+use signalbox_protocol::Frame;
 
 use super::gate::HeldMessage;
 use crate::Connection;
@@ -24,6 +25,20 @@ impl Push<'_> {
             .count()
     }
 
+    /// Pushes a message of a user's history to the user's connections in `list`, and returns how many took it. Only clients of
+    /// `signalbox.v1` know the number.
+    pub(crate) fn to_devices(self, list: &[Arc<Connection>], kept: &KeptMessage) -> usize {
+        let plain = OnceCell::new();
+        let without_offset = || plain.get_or_init(|| kept.frame.without_offset(kept.offset));
+        let frame_for = |connection: &Connection| match connection.v1() {
+            true => kept.frame.clone(),
+            false => without_offset().clone(),
+        };
+        list.iter()
+            .filter(|connection| (self.message)(connection, frame_for(connection)))
+            .count()
+    }
+
     /// Pushes messages that waited at a gate, and returns how many were taken.
     pub(super) fn held_to(self, connection: &Arc<Connection>, held: Vec<HeldMessage>) -> usize {
         held.into_iter()
@@ -31,20 +46,10 @@ impl Push<'_> {
             .count()
     }
 
-    /// Tells a member that it missed messages before `position`.
-    pub(super) fn tell_missed(
-        self,
-        connection: &Arc<Connection>,
-        room: &str,
-        position: &Position,
-        reason: RecoveryFailure,
-    ) {
+    /// Tells a member, by `frame`, that it missed messages.
+    pub(super) fn tell_missed(self, connection: &Arc<Connection>, frame: Frame) {
         if connection.v1() {
-            let at = RoomPosition {
-                position: position.clone(),
-                recovery: Some(Err(reason)),
-            };
-            (self.notice)(connection, outbound::joined(room, Some(&at)));
+            (self.notice)(connection, frame);
         }
     }
 }

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use super::{Source, broker_kind::BrokerKind};
 use crate::{
     files::FileWatcher,
-    session::{LiveConfig, Services, presence_settings},
+    session::{LiveConfig, Services, presence_settings, user_retention},
 };
 
 /// The triggers of a reload. Changes are noticed from the creation of this value on.
@@ -173,6 +173,7 @@ impl ReloadTargets {
         services.manager.set_probation(new.plugin_probation.clone());
         services.live.store(live);
         services.router.set_presence(presence_settings(&new));
+        services.router.set_user_retention(user_retention(&new));
         // A session that would have pinged in an hour may now have to do so in a second.
         for connection in table.connections() {
             connection.outbox().wake();

@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     body::Body,
-    extract::{ConnectInfo, Request, State},
+    extract::{ConnectInfo, Query, Request, State},
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
@@ -21,7 +21,7 @@ use signalbox_auth::{
     subprotocol,
 };
 use signalbox_broker::{Denial, TokenMark};
-use signalbox_protocol::ClientInfo;
+use signalbox_protocol::{ClientInfo, Position};
 use signalbox_router::{Connection, ConnectionSlot, SlotLimits, write_batch};
 use signalbox_telemetry::metrics::events::UpgradeRefused;
 use tracing::{Instrument, debug, debug_span, info};
@@ -55,6 +55,7 @@ pub(super) async fn upgrade(
     let AdmittedUpgrade {
         identity,
         accept_key,
+        since,
         permits,
     } = admitted;
     let client = client(services.ids.next().to_string(), &identity, address);
@@ -69,6 +70,7 @@ pub(super) async fn upgrade(
         services.clone(),
         connection,
         identity.expires_at(),
+        since,
         permits,
     ));
     switching(accept_key, identity.subprotocol)
@@ -78,6 +80,8 @@ pub(super) async fn upgrade(
 struct AdmittedUpgrade {
     identity: Identity,
     accept_key: HeaderValue,
+    /// The place after which the client missed messages to its user.
+    since: Option<Box<Position>>,
     permits: ConnectionPermits,
 }
 
@@ -104,6 +108,7 @@ async fn admit(
         .authenticate(request.headers(), request.uri().query())
         .await?;
     check_revoked(services, &identity)?;
+    let since = since(&identity, request)?;
     let live = services.live.load();
     let accept_key =
         handshake::accept_key(request).map_err(|response| UpgradeRefusal::handshake(*response))?;
@@ -126,8 +131,28 @@ async fn admit(
     Ok(AdmittedUpgrade {
         identity,
         accept_key,
+        since,
         permits: ConnectionPermits { slot, of_address },
     })
+}
+
+/// The parameter `since` of a client that knows histories.
+fn since(identity: &Identity, request: &Request) -> Result<Option<Box<Position>>, UpgradeRefusal> {
+    if !identity.v1 {
+        return Ok(None);
+    }
+    let Ok(Query(parameters)) = Query::<Vec<(String, String)>>::try_from_uri(request.uri()) else {
+        return Ok(None);
+    };
+    let mut given = parameters.iter().filter(|(name, _)| name == "since");
+    match (given.next(), given.next()) {
+        (None, _) => Ok(None),
+        (Some((_, text)), None) => match Position::parse(text) {
+            Some(since) => Ok(Some(Box::new(since))),
+            None => Err(UpgradeRefusal::since()),
+        },
+        (Some(_), Some(_)) => Err(UpgradeRefusal::since()),
+    }
 }
 
 fn check_revoked(services: &Services, identity: &Identity) -> Result<(), UpgradeRefusal> {
@@ -198,6 +223,7 @@ async fn begin(
     services: Arc<Services>,
     connection: Arc<Connection>,
     expires_at: Option<SystemTime>,
+    since: Option<Box<Position>>,
     permits: ConnectionPermits,
 ) {
     let Some((stream, read)) = stream_of(upgraded).await else {
@@ -218,7 +244,7 @@ async fn begin(
         address = client.address
     );
     let ConnectionPermits { slot, of_address } = permits;
-    let session = Session::new(socket, services, connection, expires_at, slot);
+    let session = Session::new(socket, services, connection, expires_at, slot).recovering(since);
     write_batch(session.run()).instrument(span).await;
     drop(of_address);
 }

@@ -99,6 +99,18 @@ impl UpgradeRefusal {
         )
     }
 
+    /// The parameter `since` names no place in a history.
+    pub(super) fn since() -> Self {
+        let reason = "`since` is <epoch>:<offset>, once, as `welcome.payload.user` has them";
+        let response = json_error(StatusCode::BAD_REQUEST, "invalid_since", reason);
+        Self::new(
+            UpgradeRefusalReason::Since,
+            response,
+            CloseCode::UNAUTHORIZED,
+            reason,
+        )
+    }
+
     fn for_now(
         refusal: UpgradeRefusalReason,
         seconds: u32,
@@ -207,6 +219,7 @@ mod tests {
             (AuthError::ExpiredToken.into(), 4500, false),
             (AuthError::RevokedToken.into(), 4504, false),
             (UpgradeRefusal::blocked(), 4505, false),
+            (UpgradeRefusal::since(), 4504, false),
             (AuthError::RevocationsUnavailable.into(), 4009, true),
             (AuthError::MissingToken.into(), 4504, false),
             (AuthError::MissingUserId.into(), 4504, false),

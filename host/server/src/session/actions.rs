@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use signalbox_broker::{BrokerError, Target};
+use signalbox_broker::{BrokerError, HistoryName, Retention, Target};
 use signalbox_plugin_runtime::{Action, Draft};
 use signalbox_protocol::{
-    ClientInfo, Destination,
+    ClientInfo, Destination, Frame,
     outbound::{AckStatus, Delivery},
 };
 use signalbox_router::Connection;
@@ -110,13 +110,19 @@ impl<'a> Actor<'a> {
                     .is_some_and(|connection| router.table().push_message(connection, frame));
                 return Ok(status(pushed, AckStatus::Offline));
             }
-            Destination::User(user) => Target::User(user),
+            Destination::User(user) => {
+                if let Some(retention) = router.user_retention() {
+                    return self
+                        .send_kept(HistoryName::User(user), &frame, retention)
+                        .await;
+                }
+                Target::User(user)
+            }
             Destination::Room(room) => {
                 if let Some(retention) = rooms::retention(self.services, room) {
-                    // On the heap, because otherwise every idle connection would keep the memory for it.
-                    let sent = router.send_kept(room, &frame, retention, self.trace);
-                    let reach = Box::pin(sent).await?;
-                    return Ok(status(reach.anybody(), AckStatus::Kept));
+                    return self
+                        .send_kept(HistoryName::Room(room), &frame, retention)
+                        .await;
                 }
                 Target::Room(room)
             }
@@ -124,6 +130,19 @@ impl<'a> Actor<'a> {
         };
         let reach = router.send(target, &frame, self.trace).await?;
         Ok(status(reach.anybody(), AckStatus::Offline))
+    }
+
+    async fn send_kept(
+        &self,
+        name: HistoryName<'_>,
+        frame: &Frame,
+        retention: Retention,
+    ) -> Result<AckStatus, BrokerError> {
+        let router = &self.services.router;
+        // On the heap, because otherwise every idle connection would keep the memory for it.
+        let sent = Box::pin(router.send_kept(name, frame, retention, self.trace));
+        let reach = sent.await?;
+        Ok(status(reach.anybody(), AckStatus::Kept))
     }
 
     /// Whether `to` is the sender's connection, and there is none.

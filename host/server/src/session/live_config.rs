@@ -6,8 +6,9 @@ use std::sync::{
 };
 
 use arc_swap::{ArcSwap, Guard};
+use signalbox_broker::Retention;
 use signalbox_config::{
-    AdminConfig, ApiConfig, Config, EventsConfig, Limits, PresenceConfig, RoomsConfig,
+    AdminConfig, ApiConfig, Config, EventsConfig, HistoryRule, Limits, PresenceConfig, RoomsConfig,
     ServerConfig, Shown, TokenTimes, live::cannot_change_live,
 };
 use signalbox_router::{PresenceRule, PresenceSettings};
@@ -75,6 +76,12 @@ pub(crate) fn presence_settings(config: &Config) -> PresenceSettings {
         listed_max: members_max,
         rule,
     }
+}
+
+/// How much of the history of each user is kept, according to `config`.
+pub(crate) fn user_retention(config: &Config) -> Option<Retention> {
+    let HistoryRule { size, time } = config.users.history?;
+    Some(Retention { size, time })
 }
 
 /// The current configuration, and the number of its changes.

@@ -22,11 +22,13 @@ mod tests;
 mod token;
 mod transport;
 mod unfinished;
+mod user_history;
 
 use std::{
     any::Any,
     future::Future,
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
@@ -34,17 +36,18 @@ use std::{
 use actions::Actor;
 use futures_util::FutureExt;
 use heartbeat::Heartbeat;
-pub(crate) use live_config::presence_settings;
 pub use live_config::{ConfigHandle, LiveConfig};
+pub(crate) use live_config::{presence_settings, user_retention};
 use rate::Allowance;
 use signalbox_auth::Authenticator;
+use signalbox_broker::HistoryName;
 use signalbox_pipeline as pipeline;
 use signalbox_plugin_manager::PluginManager;
 use signalbox_protocol::{
-    ClientInfo, CloseCode, Frame,
+    ClientInfo, CloseCode, Frame, Position, RoomPosition,
     outbound::{Welcome, WelcomeLimits},
 };
-use signalbox_router::{CloseRequest, Connection, ConnectionSlot, Router};
+use signalbox_router::{CloseRequest, Connection, ConnectionSlot, JoinedHistory, Router};
 use signalbox_telemetry::{
     metrics::{DropReason, Metrics, events::SessionFailed},
     trace::Tracer,
@@ -93,6 +96,8 @@ pub struct Session<S> {
     connection: Arc<Connection>,
     /// The client with its current claims, for plugins and rules. That of `connection` keeps the first ones.
     client: Arc<ClientInfo>,
+    /// The place in the history of its user after which the client missed messages, until it has arrived.
+    since: Option<Box<Position>>,
     token: TokenClock,
     stage: Stage,
     heartbeat: Heartbeat,
@@ -151,6 +156,7 @@ impl<S: Socket> Session<S> {
             unfinished: UnfinishedShare::new(services.unfinished.clone()),
             services,
             client: connection.client().clone(),
+            since: None,
             token: TokenClock::new(expires_at, connection.v1()),
             connection,
             stage: Stage::Arriving,
@@ -164,6 +170,13 @@ impl<S: Socket> Session<S> {
             changes_seen: 0,
             _slot: slot,
         }
+    }
+
+    /// Lets the client recover the messages to its user after `since`.
+    #[must_use]
+    pub fn recovering(mut self, since: Option<Box<Position>>) -> Self {
+        self.since = since;
+        self
     }
 
     /// Serves the connection until it ends. A panic ends only this connection.
@@ -220,14 +233,19 @@ impl<S: Socket> Session<S> {
             }
         };
         drop(plugins);
+        let since = self.since.take().map(|since| *since);
+        let history = user_history::connect(services, &self.connection, since).await;
         if self.connection.v1() {
-            // Before the connection can be reached, so that messages from others come after it.
-            services
-                .router
-                .table()
-                .push(&self.connection, self.welcome());
+            // First, although the connection can be reached already: nothing is written yet.
+            let welcome = self.welcome(history.as_ref().map(|history| &history.at));
+            let table = services.router.table();
+            table.push_first(&self.connection, welcome);
         }
-        services.router.connect(&self.connection).await;
+        if let Some(history) = history {
+            self.replay(history).await;
+        }
+        let services = &*self.services;
+        let client = &self.client;
         rooms::join_claimed(services, &self.connection, client).await;
         Actor::of(services, &self.connection)
             .perform_all(actions)
@@ -247,7 +265,27 @@ impl<S: Socket> Session<S> {
         Actor::gone(services, client).perform_all(actions).await;
     }
 
-    fn welcome(&self) -> Frame {
+    /// Sends the client the messages to its user that it missed, and then live ones.
+    async fn replay(&mut self, history: JoinedHistory) {
+        let (services, connection) = (&*self.services, &self.connection);
+        if !history.replay.is_empty() {
+            self.wire.open();
+        }
+        let name = HistoryName::User(connection.user());
+        let mut live = pin!(services.router.go_live(connection, name, history));
+        let written = serve::write_until(live.as_mut(), &mut self.wire);
+        if timeout(user_history::REPLAY_TIME_MAX, written)
+            .await
+            .is_err()
+        {
+            let reason = "the client reads too slowly";
+            services
+                .router
+                .close(connection, CloseCode::SLOW_CONSUMER, reason);
+        }
+    }
+
+    fn welcome(&self, user: Option<&RoomPosition>) -> Frame {
         let live = self.services.live.load();
         Welcome {
             connection_id: &self.connection.client().connection,
@@ -255,6 +293,7 @@ impl<S: Socket> Session<S> {
             node_id: self.services.ids.node(),
             heartbeat_interval_ms: live.server.ping_interval,
             token_expires_in_ms: self.token.left(SystemTime::now()),
+            user,
             limits: WelcomeLimits {
                 frame_bytes_max: live.limits.frame_bytes_max,
                 messages_per_second: live.limits.messages_per_second,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use signalbox_broker::Retention;
+use signalbox_broker::{HistoryName, Retention};
 use signalbox_config::{HistoryRule, JoinRule};
 use signalbox_pipeline as pipeline;
 use signalbox_protocol::{
@@ -28,7 +28,8 @@ impl JoinedRoom {
     /// Sends the member the messages that it missed, and then live ones.
     pub(super) async fn go_live(self, services: &Services, connection: &Arc<Connection>) {
         let Self { room, history } = self;
-        services.router.go_live(connection, &room, history).await;
+        let name = HistoryName::Room(&room);
+        services.router.go_live(connection, name, history).await;
     }
 }
 
@@ -267,7 +268,8 @@ fn unreadable(error: &dyn std::error::Error) -> NotSent {
     )
 }
 
-fn replay_limits(services: &Services) -> ReplayLimits {
+/// The limits on the old messages for one connection.
+pub(super) fn replay_limits(services: &Services) -> ReplayLimits {
     let live = services.live.load();
     ReplayLimits {
         messages: live.limits.history_replay_max,

@@ -320,7 +320,7 @@ impl<S: Socket> Session<S> {
 }
 
 /// Waits for `done`, and writes meanwhile. An error or a close request comes up again at the next event.
-fn write_until<S: Socket, T>(
+pub(super) fn write_until<S: Socket, T>(
     mut done: Pin<&mut impl Future<Output = T>>,
     wire: &mut Transport<S>,
 ) -> impl Future<Output = T> {

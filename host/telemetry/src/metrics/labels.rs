@@ -84,6 +84,8 @@ pub enum UpgradeRefusalReason {
     Origin,
     /// 400, 405 or 426: the request is not an upgrade to a WebSocket.
     Handshake,
+    /// 400: the client names no valid place in the history of its user.
+    Since,
     /// 429: the user has too many connections.
     UserLimit,
     /// 503: the node has too many connections.
@@ -97,12 +99,13 @@ pub enum UpgradeRefusalReason {
 }
 
 impl UpgradeRefusalReason {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Auth,
         Self::Revoked,
         Self::Blocked,
         Self::Origin,
         Self::Handshake,
+        Self::Since,
         Self::UserLimit,
         Self::NodeLimit,
         Self::AddressLimit,
@@ -117,6 +120,7 @@ impl UpgradeRefusalReason {
             Self::Blocked => "blocked",
             Self::Origin => "origin",
             Self::Handshake => "handshake",
+            Self::Since => "since",
             Self::UserLimit => "user_limit",
             Self::NodeLimit => "node_limit",
             Self::AddressLimit => "address_limit",

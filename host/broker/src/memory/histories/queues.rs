@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{HistoryCell, RoomHistory};
+use super::{HistoryCell, MemoryHistory};
 
 /// A second since the hub began, and the ID of the history, which makes it unique.
 pub(super) type Rank = (u64, u64);
@@ -29,7 +29,7 @@ pub(super) struct DiscardQueues {
 
 impl Place {
     /// The place that `history`, which has the ID `id`, should have.
-    pub(super) fn of(history: &RoomHistory, id: u64) -> Self {
+    pub(super) fn of(history: &MemoryHistory, id: u64) -> Self {
         if history.len() > 0 {
             Self::Messages((history.appended().as_secs(), id))
         } else {

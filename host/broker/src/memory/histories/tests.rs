@@ -17,20 +17,25 @@ fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn append(histories: &RoomHistories, room: &str, now: Duration) -> Position {
+fn append(histories: &MemoryHistories, room: &str, now: Duration) -> Position {
     // Larger than a position, which has only a share of the limit.
     let payload = "x".repeat(4 * HISTORY_OVERHEAD);
     let frame = Frame::from(format!(r#"{{"type":"t","payload":"{payload}"}}"#));
+    let room = HistoryName::Room(room);
     histories.append(room, &frame, RETENTION, now, |_, _| ()).0
 }
 
-fn count(histories: &RoomHistories, room: &str, now: Duration) -> usize {
-    histories.read(room, ALL, RETENTION, now).messages.len()
+fn read(histories: &MemoryHistories, room: &str, now: Duration) -> HistoryPage {
+    histories.read(HistoryName::Room(room), ALL, RETENTION, now)
+}
+
+fn count(histories: &MemoryHistories, room: &str, now: Duration) -> usize {
+    read(histories, room, now).messages.len()
 }
 
 #[test]
 fn the_history_that_was_least_recently_appended_to_loses_its_oldest_messages_first() {
-    let histories = RoomHistories::default();
+    let histories = MemoryHistories::default();
     for (room, second) in [("old", 1), ("old", 2), ("new", 3), ("new", 4)] {
         append(&histories, room, at(second));
     }
@@ -38,7 +43,7 @@ fn the_history_that_was_least_recently_appended_to_loses_its_oldest_messages_fir
     assert_eq!(count(&histories, "old", at(5)), 2);
     histories.set_bytes_max(histories.bytes() - 1);
     assert_eq!(histories.evicted(), 1);
-    let page = histories.read("old", ALL, RETENTION, at(5));
+    let page = read(&histories, "old", at(5));
     assert_eq!(page.position.offset, 2);
     assert_eq!(page.messages[0].offset, 2);
     assert_eq!(count(&histories, "new", at(5)), 2);
@@ -47,14 +52,14 @@ fn the_history_that_was_least_recently_appended_to_loses_its_oldest_messages_fir
     assert_eq!(count(&histories, "old", at(6)), 0);
     append(&histories, "new", at(7));
     assert_eq!(histories.evicted(), 3);
-    let page = histories.read("new", ALL, RETENTION, at(7));
+    let page = read(&histories, "new", at(7));
     assert_eq!(page.messages[0].offset, third.offset - 1);
     assert_eq!(page.position.offset, 4);
 }
 
 #[test]
 fn of_too_many_positions_the_least_recently_used_are_forgotten() {
-    let histories = RoomHistories::default();
+    let histories = MemoryHistories::default();
     let rooms = ["a", "b", "c"];
     let epochs = rooms.map(|room| append(&histories, room, at(0)).epoch);
     // Without messages, the last use counts.
@@ -64,7 +69,7 @@ fn of_too_many_positions_the_least_recently_used_are_forgotten() {
     }
     let two = 2 * (HISTORY_OVERHEAD + 1);
     histories.set_bytes_max(two * POSITIONS_SHARE);
-    let kept = rooms.map(|room| histories.position(room, later + at(3)));
+    let kept = rooms.map(|room| histories.position(HistoryName::Room(room), later + at(3)));
     let expected = [Some(&epochs[0]), None, Some(&epochs[2])];
     let kept = kept.each_ref();
     assert_eq!(kept.map(|kept| kept.as_ref().map(|at| &at.epoch)), expected);
@@ -78,7 +83,7 @@ fn of_too_many_positions_the_least_recently_used_are_forgotten() {
 
 #[test]
 fn a_sweep_discards_the_messages_and_positions_of_rooms_that_nobody_uses() {
-    let histories = RoomHistories::default();
+    let histories = MemoryHistories::default();
     append(&histories, "quiet", at(0));
     append(&histories, "busy", at(0));
     let with_messages = histories.bytes();
@@ -100,7 +105,7 @@ fn a_sweep_discards_the_messages_and_positions_of_rooms_that_nobody_uses() {
 
 #[test]
 fn a_busy_room_moves_in_the_queues_once_a_second() {
-    let histories = RoomHistories::default();
+    let histories = MemoryHistories::default();
     append(&histories, "r", at(1));
     let ranks = || {
         let queues = histories.queues();
@@ -117,7 +122,7 @@ fn a_busy_room_moves_in_the_queues_once_a_second() {
 
 #[test]
 fn the_limit_holds_while_many_rooms_are_appended_to_at_once() {
-    let histories = RoomHistories::default();
+    let histories = MemoryHistories::default();
     let bytes_max = 16 * HISTORY_OVERHEAD;
     histories.set_bytes_max(bytes_max);
     thread::scope(|scope| {

@@ -14,14 +14,14 @@ use tracing::debug;
 
 use super::{
     super::{
-        deduplicator,
+        deduplicator, kept,
         keys::{Ability, RouteName, ServerId},
         marks::{self, HOPS_MAX},
         waiting::{HOLD, Parcel, QueuedParcel},
     },
     HeldMessages,
 };
-use crate::Target;
+use crate::{HistoryName, Target};
 
 /// When a forwarded message counts as arrived without a report: it may be held again where it went.
 const UNDER_WAY: Duration = HOLD.saturating_add(Duration::from_secs(1));
@@ -70,12 +70,12 @@ impl HeldMessages {
         next: &QueuedParcel,
         elsewhere: &mut Elsewhere,
     ) -> PassOnResult {
-        let Parcel { frame, trail, .. } = &next.parcel;
+        let trail = &next.parcel.trail;
         if self.node.holds_user(user) {
             if let Some(until) = self.blocked(user, next, &[]) {
                 return PassOnResult::Again(until);
             }
-            if self.node.deliver(Target::User(user), frame) > 0 {
+            if self.deliver_here(user, &next.parcel) > 0 {
                 self.ended(user, trail);
                 return PassOnResult::Gone;
             }
@@ -96,7 +96,7 @@ impl HeldMessages {
             return PassOnResult::Gone;
         }
         if Instant::now() >= next.until {
-            self.dropped(user, trail);
+            self.dropped(user, &next.parcel);
             return PassOnResult::Gone;
         }
         PassOnResult::Again(next.until.min(Instant::now() + LOOK_AGAIN))
@@ -147,7 +147,7 @@ impl HeldMessages {
     async fn forward(self: &Arc<Self>, user: &str, next: &QueuedParcel, to: Vec<ServerId>) -> bool {
         let parcel = &next.parcel;
         if parcel.hops >= HOPS_MAX {
-            self.dropped(user, &parcel.trail);
+            self.dropped(user, parcel);
             return true;
         }
         let own = self.keys.own_id();
@@ -163,8 +163,12 @@ impl HeldMessages {
         let of_frame = || deduplicator::identity(parcel.frame.as_str());
         let identity = parcel.identity.unwrap_or_else(of_frame);
         let line = marks::line(parcel.hops + 1, identity, &trail);
-        let marked = line + parcel.frame.as_str();
-        let understands = |server: &ServerId| self.holders.can(server, Ability::Forwards);
+        let (position, ability) = match &parcel.at {
+            Some(at) => (kept::line(at), Ability::UserHistories),
+            None => (String::new(), Ability::Forwards),
+        };
+        let marked = [line.as_str(), &position, parcel.frame.as_str()].concat();
+        let understands = |server: &ServerId| self.holders.can(server, ability);
         let publish = |server: &ServerId| {
             let text = match understands(server) {
                 true => &marked,
@@ -195,10 +199,23 @@ impl HeldMessages {
         } else if results.iter().any(Result::is_err) {
             // The publish may have been carried out: a second one could deliver the message twice.
             debug!("a message was not forwarded, because Redis did not take it");
-            self.count_dropped();
+            if parcel.at.is_none() {
+                self.count_dropped();
+            }
             is_gone = true;
         }
         is_gone
+    }
+
+    /// Delivers a message to the connections of `user` on this node, and returns how many took it.
+    fn deliver_here(&self, user: &str, parcel: &Parcel) -> usize {
+        match &parcel.at {
+            Some(at) => {
+                let frame = parcel.frame.with_offset(at.offset);
+                self.node.deliver_kept(HistoryName::User(user), at, &frame)
+            }
+            None => self.node.deliver(Target::User(user), &parcel.frame),
+        }
     }
 
     fn forwarded(&self, user: &str, number: u64, to: &[ServerId], reporting: usize) {

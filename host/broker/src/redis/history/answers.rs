@@ -6,7 +6,7 @@ use redis::Value;
 use signalbox_protocol::{Epoch, Frame, OFFSET_MAX, Position, published};
 use signalbox_redis_client::Unavailable;
 
-use crate::{HistoryQuery, KeptMessage};
+use crate::{HistoryName, HistoryQuery, KeptMessage};
 
 /// An entry of a log: its ID, and the names and values of its fields in turn.
 pub(super) type LogEntry = (String, Vec<Vec<u8>>);
@@ -37,12 +37,16 @@ pub(super) fn are_of(position: &Position, newest: Option<&LogEntry>, query: Hist
     is_of_epoch && (query.before.is_some() || is_late_enough)
 }
 
-/// The messages of `room` in `entries`, oldest first. An entry that is no such message, or a gap, ends the history: nothing
-/// older is returned.
-pub(super) fn messages(entries: Vec<LogEntry>, epoch: &Epoch, room: &str) -> Vec<KeptMessage> {
+/// The messages of the history `name` in `entries`, oldest first. An entry that is no such message, or a gap, ends the history:
+/// nothing older is returned.
+pub(super) fn messages(
+    entries: Vec<LogEntry>,
+    epoch: &Epoch,
+    name: HistoryName<'_>,
+) -> Vec<KeptMessage> {
     let mut messages: Vec<KeptMessage> = Vec::with_capacity(entries.len());
     for entry in entries {
-        let Some(message) = message(entry, epoch, room) else {
+        let Some(message) = message(entry, epoch, name) else {
             break;
         };
         let mut newer = messages.last().into_iter();
@@ -55,15 +59,20 @@ pub(super) fn messages(entries: Vec<LogEntry>, epoch: &Epoch, room: &str) -> Vec
     messages
 }
 
-fn message((id, fields): LogEntry, epoch: &Epoch, room: &str) -> Option<KeptMessage> {
+fn message((id, fields): LogEntry, epoch: &Epoch, name: HistoryName<'_>) -> Option<KeptMessage> {
     let offset = number(&id)?;
-    let [name, frame] = <[Vec<u8>; 2]>::try_from(fields).ok()?;
-    if name != epoch.as_str().as_bytes() {
+    let [of_epoch, frame] = <[Vec<u8>; 2]>::try_from(fields).ok()?;
+    if of_epoch != epoch.as_str().as_bytes() {
         return None;
     }
     let text = String::from_utf8(frame).ok()?;
     let published = published::normalise(&text, SystemTime::now()).ok()?;
-    if published.receiver.is_some() || published.room.as_deref() != Some(room) {
+    let receivers = (published.receiver.as_deref(), published.room.as_deref());
+    let owner = match name {
+        HistoryName::Room(room) => (None, Some(room)),
+        HistoryName::User(user) => (Some(user), None),
+    };
+    if receivers != owner {
         return None;
     }
     let rewritten = match published.frame {
@@ -86,6 +95,8 @@ mod tests {
 
     const FRAME: &str = r#"{"type":"chat","payload":1,"receiverID":"","senderId":"s","timestamp":"2026-01-02T03:04:05Z","room":"r"}"#;
 
+    const ROOM: HistoryName<'_> = HistoryName::Room("r");
+
     fn text(text: &str) -> Value {
         Value::BulkString(text.as_bytes().to_vec())
     }
@@ -103,7 +114,7 @@ mod tests {
     }
 
     fn numbers(entries: Vec<LogEntry>) -> Vec<u64> {
-        let messages = messages(entries, &at(0).epoch, "r").into_iter();
+        let messages = messages(entries, &at(0).epoch, ROOM).into_iter();
         messages.map(|message| message.offset).collect()
     }
 
@@ -140,7 +151,7 @@ mod tests {
     #[test]
     fn messages_come_in_order_with_their_numbers() {
         let entries = vec![entry("9-0", &["e1", FRAME]), entry("8-0", &["e1", FRAME])];
-        let messages = messages(entries, &at(0).epoch, "r");
+        let messages = messages(entries, &at(0).epoch, ROOM);
         let frame = Frame::from(FRAME.to_owned());
         let expected = [8, 9].map(|offset| KeptMessage {
             offset,
@@ -171,6 +182,15 @@ mod tests {
         }
         assert_eq!(numbers(vec![good("9-0"), good("7-0"), good("6-0")]), [9]);
         assert_eq!(numbers(vec![good("3-0"), good("2-0")]), [2, 3]);
+    }
+
+    #[test]
+    fn the_history_of_a_user_consists_of_messages_to_the_user() {
+        let to_user = r#"{"type":"chat","payload":1,"receiverID":"r","senderId":"s","timestamp":"2026-01-02T03:04:05Z"}"#;
+        let entries = || vec![entry("1-0", &["e1", to_user])];
+        let of = |name| messages(entries(), &at(0).epoch, name).len();
+        assert_eq!(of(HistoryName::User("r")), 1);
+        assert_eq!((of(HistoryName::User("q")), of(ROOM)), (0, 0));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Shares the reads of a history among concurrent callers.
 //!
-//! At most one read of its kind is under way for a room. Callers that come meanwhile share the next one, which covers what all
+//! At most one read of its kind is under way for a history. Callers that come meanwhile share the next one, which covers what all
 //! of them want. So the number of reads is bounded, however many clients join at once.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 use signalbox_redis_client::Unavailable;
 use tokio::sync::watch;
 
-use crate::{HistoryPage, HistoryQuery, Retention};
+use crate::{HistoryPage, HistoryQuery, OwnedHistoryName, Retention};
 
 /// The result of a read that several callers share.
 pub(super) type SharedPage = Result<Arc<HistoryPage>, Unavailable>;
@@ -19,7 +19,7 @@ pub(super) type SharedPage = Result<Arc<HistoryPage>, Unavailable>;
 /// Reads with the same key can be shared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ReadKey {
-    pub(super) room: Arc<str>,
+    pub(super) name: OwnedHistoryName,
     /// See [`HistoryQuery::before`]. The newest messages before one number are not those before another.
     pub(super) before: Option<u64>,
 }
@@ -123,7 +123,7 @@ mod tests {
 
     fn key(before: Option<u64>) -> ReadKey {
         ReadKey {
-            room: "r".into(),
+            name: OwnedHistoryName::Room("r".into()),
             before,
         }
     }

@@ -1,4 +1,4 @@
-//! The scripts that change histories. Each is one atomic command on the keys of one room.
+//! The scripts that change histories. Each is one atomic command on the keys of one history.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use signalbox_protocol::{Epoch, Frame, Position};
 use signalbox_redis_client::{Commands, Script, Unavailable};
 
 use super::super::keys::KeyNames;
-use crate::{Retention, history::new_epoch};
+use crate::{HistoryName, Retention, history::new_epoch};
 
 /// The longest time after which a key may expire: 1,000 years. Redis refuses times that end too late for it.
 const EXPIRY_MAX: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
@@ -78,7 +78,7 @@ impl HistoryScripts {
     /// Appends `frame`, and returns its position.
     pub(super) async fn append(
         &self,
-        room: &str,
+        name: HistoryName<'_>,
         frame: &Frame,
         retention: Retention,
     ) -> Result<Position, Unavailable> {
@@ -92,25 +92,25 @@ impl HistoryScripts {
             size.as_bytes(),
             time.as_bytes(),
         ];
-        self.position_after(&self.append, room, &args).await
+        self.position_after(&self.append, name, &args).await
     }
 
     /// The position of a history, which is created if there is none.
     pub(super) async fn open(
         &self,
-        room: &str,
+        name: HistoryName<'_>,
         retention: Retention,
     ) -> Result<Position, Unavailable> {
         let epoch = new_epoch();
         let time = millis(retention.position_time());
         let args = [epoch.as_str().as_bytes(), time.as_bytes()];
-        self.position_after(&self.open, room, &args).await
+        self.position_after(&self.open, name, &args).await
     }
 
     /// Begins another epoch if the current one is `epoch`.
     pub(super) async fn reset(
         &self,
-        room: &str,
+        name: HistoryName<'_>,
         epoch: &Epoch,
         retention: Retention,
     ) -> Result<(), Unavailable> {
@@ -121,25 +121,25 @@ impl HistoryScripts {
             next.as_str().as_bytes(),
             time.as_bytes(),
         ];
-        let keys = self.keys_of(room);
+        let keys = self.keys_of(name);
         self.commands.run_script(&self.reset, &keys, &args).await
     }
 
     async fn position_after(
         &self,
         script: &Script,
-        room: &str,
+        name: HistoryName<'_>,
         args: &[&[u8]],
     ) -> Result<Position, Unavailable> {
-        let keys = self.keys_of(room);
+        let keys = self.keys_of(name);
         let (epoch, offset): (String, u64) = self.commands.run_script(script, &keys, args).await?;
         let epoch = Epoch::parse(&epoch)
             .ok_or_else(|| Unavailable::new("Redis gave a malformed epoch of a history"))?;
         Ok(Position { epoch, offset })
     }
 
-    fn keys_of(&self, room: &str) -> [String; 2] {
-        [self.keys.history_head(room), self.keys.history_log(room)]
+    fn keys_of(&self, name: HistoryName<'_>) -> [String; 2] {
+        [self.keys.history_head(name), self.keys.history_log(name)]
     }
 }
 
