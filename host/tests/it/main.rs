@@ -97,5 +97,7 @@ mod subprotocol;
 mod swap;
 mod tokens;
 mod traces;
+mod user_history;
+mod user_history_nodes;
 mod versions;
 mod wire;

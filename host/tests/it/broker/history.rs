@@ -1,4 +1,4 @@
-//! Histories of rooms: a part of the contract of a broker.
+//! Histories of rooms and users: a part of the contract of a broker.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::future::join_all;
 use signalbox::{
-    broker::{HistoryPage, HistoryQuery, Retention, Target},
+    broker::{HistoryName, HistoryPage, HistoryQuery, Retention, Target},
     protocol::{Epoch, Position},
 };
 
@@ -69,6 +69,46 @@ pub(super) async fn messages_are_numbered_from_one_and_reach_all_nodes_that_hold
     }
     assert_eq!(nodes[2].kept("r"), [], "it does not hold the room");
     assert_eq!(messages(&nodes[2].read("r", ALL).await), expected);
+}
+
+pub(super) async fn messages_of_a_users_history_reach_all_nodes_that_hold_the_user(
+    make: impl AsyncFn(usize) -> Cluster,
+) {
+    const USER: HistoryName<'_> = HistoryName::User("r");
+    let Cluster {
+        nodes, _backend, ..
+    } = make(3).await;
+    // A room of the same name is something else.
+    nodes[2].join("r").await;
+    let alone = nodes[0].append_to(USER, "one").await;
+    assert_eq!((alone.connections, alone.nodes), (0, 0));
+    nodes[0].connect("r").await;
+    nodes[1].connect("r").await;
+    let two = nodes[0].append_to(USER, "two").await;
+    assert_eq!((two.connections, two.nodes), (1, 1));
+    assert_eq!(nodes[2].append_to(USER, "three").await.nodes, 2);
+    assert_eq!(nodes[2].append("r", "room").await.position.offset, 1);
+    let expected = [(2, "two".to_owned()), (3, "three".to_owned())];
+    for node in &nodes[..2] {
+        until("the messages arrive", async || {
+            let mut kept = node.kept_of(USER);
+            kept.sort();
+            (kept == expected).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(nodes[2].kept_of(USER), []);
+    assert_eq!(nodes[2].kept("r"), [(1, "room".to_owned())]);
+    let page = nodes[1].read_from(USER, ALL).await;
+    assert_eq!(messages(&page)[0], (1, "one".to_owned()));
+    assert_eq!(messages(&page)[1..], expected);
+    assert_eq!(
+        page.position,
+        Position {
+            offset: 3,
+            ..two.position
+        }
+    );
 }
 
 pub(super) async fn concurrent_senders_get_consecutive_numbers_that_are_the_same_everywhere(
@@ -180,7 +220,8 @@ pub(super) async fn only_as_many_messages_are_kept_as_the_history_has_room_for(
     };
     for n in 1..=8 {
         let frame = frame(Target::Room("r"), &n.to_string());
-        let appended = nodes[0].broker.append("r", &frame, small, None);
+        let room = HistoryName::Room("r");
+        let appended = nodes[0].broker.append(room, &frame, small, None);
         assert_eq!(appended.await.unwrap().position.offset, n);
     }
     assert_eq!(numbers(&nodes[0], ALL).await, [6, 7, 8]);
@@ -218,6 +259,7 @@ pub(super) async fn a_history_that_is_reset_begins_another_epoch(
         nodes, _backend, ..
     } = make(2).await;
     let reset = async |room: &str, epoch: &Epoch| {
+        let room = HistoryName::Room(room);
         let reset = nodes[1].broker.reset_history(room, epoch, RETENTION);
         reset.await.unwrap();
     };

@@ -6,7 +6,7 @@ use futures_util::{
     StreamExt as _,
     future::{join, join_all},
 };
-use signalbox::broker::{HistoryQuery, Target};
+use signalbox::broker::{HistoryName, HistoryQuery, Target};
 
 use super::{
     history::{ALL, messages},
@@ -160,17 +160,17 @@ async fn a_message_goes_with_its_position_to_nodes_that_understand_it_and_alone_
 }
 
 #[tokio::test]
-async fn a_position_that_is_malformed_or_comes_with_no_room_reaches_nobody() {
+async fn a_position_that_is_malformed_or_comes_with_no_receiver_reaches_nobody() {
     let server = Server::start().await;
     let nodes = redis_nodes(&server.url(), 1, &Arc::default()).await;
     nodes[0].connect("u").await;
     nodes[0].join("r").await;
     let to_room = frame(Target::Room("r"), "x");
-    let to_user = frame(Target::User("u"), "x");
+    let to_all = frame(Target::Everyone, "x");
     for (position, frame) in [
         ("e1 0", &to_room),
         ("e1", &to_room),
-        ("e1 5", &to_user),
+        ("e1 5", &to_all),
         ("e1 7", &to_room),
     ] {
         let line = format!("{{\"type\":\"signalbox.kept\",\"payload\":\"{position}\"}}\n");
@@ -185,4 +185,60 @@ async fn a_position_that_is_malformed_or_comes_with_no_room_reaches_nobody() {
     assert_eq!(nodes[0].kept("r"), [(7, "x".to_owned())]);
     assert_eq!(nodes[0].got("user u"), Vec::<String>::new());
     assert_eq!(nodes[0].got("room r"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_message_of_a_users_history_goes_with_its_position_to_nodes_that_understand_it() {
+    let server = Server::start().await;
+    let nodes = redis_nodes(&server.url(), 1, &Arc::default()).await;
+    let client = ::redis::Client::open(server.url()).expect("an address");
+    let mut others = client.get_async_pubsub().await.expect("a connection");
+    for (id, lease) in [("old-1", "5"), ("new-1", "6")] {
+        let channel = format!("server:{id}");
+        others.subscribe(channel).await.expect("it listens");
+        let lease_key = format!("server_alive:{id}");
+        let _: () = server.command(&["SET", &lease_key, lease]).await;
+        let _: () = server.command(&["SADD", "user_servers:u", id]).await;
+    }
+    let appended = nodes[0].append_to(HistoryName::User("u"), "x").await;
+    assert_eq!(appended.nodes, 2);
+    let mut texts = Vec::new();
+    for _ in 0..2 {
+        let message = others.on_message().next().await.expect("a message");
+        let text: String = message.get_payload().expect("a text");
+        texts.push((message.get_channel_name().to_owned(), text));
+    }
+    texts.sort();
+    let [(_, with_position), (_, alone)] = texts.as_slice() else {
+        panic!("two texts")
+    };
+    let epoch = appended.position.epoch;
+    let line = format!("{{\"type\":\"signalbox.kept\",\"payload\":\"{epoch} 1\"}}\n");
+    assert_eq!(with_position, &format!("{line}{alone}"));
+    let entries: Vec<(String, Vec<String>)> = server
+        .command(&["XRANGE", "user_history:{u}:log", "-", "+"])
+        .await;
+    assert_eq!(entries[0].1, [epoch.as_str(), alone]);
+}
+
+#[tokio::test]
+async fn a_message_of_the_history_of_a_user_who_has_moved_follows_with_its_number() {
+    let server = Server::start().await;
+    let nodes = redis_nodes(&server.url(), 2, &Arc::default()).await;
+    nodes[1].connect("u").await;
+    // As if its sender did not know yet that the user is elsewhere.
+    let text = frame(Target::User("u"), "x");
+    let text = format!(
+        "{{\"type\":\"signalbox.kept\",\"payload\":\"e1 7\"}}\n{}",
+        text.as_str()
+    );
+    let listeners: u64 = server.command(&["PUBLISH", "server:n0", &text]).await;
+    assert_eq!(listeners, 1);
+    let user = HistoryName::User("u");
+    until("the message arrives", async || {
+        (!nodes[1].kept_of(user).is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(nodes[1].kept_of(user), [(7, "x".to_owned())]);
+    assert_eq!(nodes[0].kept_of(user), []);
 }

@@ -17,9 +17,9 @@ use futures_util::{
 };
 use signalbox::{
     broker::{
-        Appended, Broker, ConnectionReport, HistoryPage, HistoryQuery, LocalNode, MemberReport,
-        MemoryBroker, MemoryHub, NodeReport, PendingAnswer, RedisBroker, Retention, Revoked,
-        RoomReport, Target, UserAnswer, UserRequest,
+        Appended, Broker, ConnectionReport, HistoryName, HistoryPage, HistoryQuery, LocalNode,
+        MemberReport, MemoryBroker, MemoryHub, NodeReport, OwnedHistoryName, PendingAnswer,
+        RedisBroker, Retention, Revoked, RoomReport, Target, UserAnswer, UserRequest,
     },
     metrics::Metrics,
     protocol::{Frame, MemberInfo, Position, outbound::Delivery},
@@ -46,7 +46,7 @@ pub(super) struct Recorder {
     got: Mutex<HashMap<String, Vec<String>>>,
     asked: Mutex<Vec<(String, UserRequest)>>,
     pub(super) enforced: Mutex<Vec<Revoked>>,
-    /// The messages of histories: room, number and text.
+    /// The messages of histories: name, number and text.
     kept: Mutex<Vec<(String, u64, String)>>,
     /// How often histories had to be checked.
     checks: AtomicUsize,
@@ -96,12 +96,16 @@ impl LocalNode for Recorder {
         1
     }
 
-    fn deliver_kept(&self, room: &str, at: &Position, frame: &Frame) -> usize {
-        if !self.holds_room(room) {
+    fn deliver_kept(&self, name: HistoryName<'_>, at: &Position, frame: &Frame) -> usize {
+        let is_here = match name {
+            HistoryName::Room(room) => self.holds_room(room),
+            HistoryName::User(user) => self.holds_user(user),
+        };
+        if !is_here {
             return 0;
         }
         assert_eq!(offset_in(frame), at.offset);
-        let kept = (room.to_owned(), at.offset, text_in(frame));
+        let kept = (name.to_string(), at.offset, text_in(frame));
         self.kept.lock().unwrap().push(kept);
         1
     }
@@ -274,26 +278,44 @@ impl Node {
     }
 
     pub(super) async fn append(&self, room: &str, text: &str) -> Appended {
-        let frame = frame(Target::Room(room), text);
-        let appended = self.broker.append(room, &frame, RETENTION, None);
+        self.append_to(HistoryName::Room(room), text).await
+    }
+
+    pub(super) async fn append_to(&self, name: HistoryName<'_>, text: &str) -> Appended {
+        let frame = frame(name.into(), text);
+        let appended = self.broker.append(name, &frame, RETENTION, None);
         appended.await.unwrap()
     }
 
     pub(super) async fn read(&self, room: &str, query: HistoryQuery) -> HistoryPage {
-        let page = self.broker.read_history(room, query, RETENTION);
+        self.read_from(HistoryName::Room(room), query).await
+    }
+
+    pub(super) async fn read_from(
+        &self,
+        name: HistoryName<'_>,
+        query: HistoryQuery,
+    ) -> HistoryPage {
+        let page = self.broker.read_history(name, query, RETENTION);
         page.await.unwrap()
     }
 
     pub(super) async fn positions(&self, rooms: &[&str]) -> Vec<Option<Position>> {
-        let rooms: Vec<Arc<str>> = rooms.iter().map(|room| Arc::from(*room)).collect();
-        self.broker.history_positions(&rooms).await.unwrap()
+        let rooms = rooms.iter().map(|room| HistoryName::Room(room));
+        let names: Vec<_> = rooms.map(OwnedHistoryName::from).collect();
+        self.broker.history_positions(&names).await.unwrap()
     }
 
     /// The numbers and texts that were delivered from the history of `room`.
     pub(super) fn kept(&self, room: &str) -> Vec<(u64, String)> {
+        self.kept_of(HistoryName::Room(room))
+    }
+
+    pub(super) fn kept_of(&self, name: HistoryName<'_>) -> Vec<(u64, String)> {
+        let name = name.to_string();
         let kept = self.recorder.kept.lock().unwrap();
-        let of_room = kept.iter().filter(|(name, ..)| name == room);
-        let messages = of_room.map(|(_, offset, text)| (*offset, text.clone()));
+        let of_name = kept.iter().filter(|(of, ..)| *of == name);
+        let messages = of_name.map(|(_, offset, text)| (*offset, text.clone()));
         messages.collect()
     }
 

@@ -90,15 +90,19 @@ fn a_sweep_discards_the_messages_and_positions_of_rooms_that_nobody_uses() {
     // Shortly before its end another message comes, which the queue of deadlines does not show.
     append(&histories, "busy", at(59));
     let end = RETENTION.time + at(1);
-    histories.read("other", ALL, RETENTION, end);
+    read(&histories, "other", end);
     assert_eq!(count(&histories, "busy", end), 2);
-    let cell = histories.cells.get("quiet").unwrap().clone();
+    let cell = histories.rooms.get("quiet").unwrap().clone();
     assert_eq!(cell.state().history.len(), 0);
-    assert!(histories.position("quiet", end).is_some());
+    assert!(
+        histories
+            .position(HistoryName::Room("quiet"), end)
+            .is_some()
+    );
     let end = end + RETENTION.position_time() + at(1);
-    histories.read("other", ALL, RETENTION, end);
-    assert_eq!(histories.position("quiet", end), None);
-    assert_eq!(histories.cells.len(), 1, "only the other one is left");
+    read(&histories, "other", end);
+    assert_eq!(histories.position(HistoryName::Room("quiet"), end), None);
+    assert_eq!(histories.rooms.len(), 1, "only the other one is left");
     assert!(histories.bytes() < with_messages / 2);
     assert_eq!(histories.evicted(), 0);
 }
@@ -137,10 +141,25 @@ fn the_limit_holds_while_many_rooms_are_appended_to_at_once() {
         }
     });
     assert!(histories.bytes() <= bytes_max, "{}", histories.bytes());
-    let positions: usize = histories.cells.iter().map(|cell| cell.charge()).sum();
+    let positions: usize = histories.rooms.iter().map(|cell| cell.charge()).sum();
     assert_eq!(histories.position_bytes.load(Ordering::Relaxed), positions);
     let queues = histories.queues();
-    assert_eq!(queues.deadlines.len(), histories.cells.len());
+    assert_eq!(queues.deadlines.len(), histories.rooms.len());
     let queued = queues.messages.len() + queues.positions.len();
-    assert_eq!(queued, histories.cells.len());
+    assert_eq!(queued, histories.rooms.len());
+}
+
+#[test]
+fn users_and_rooms_of_the_same_name_have_separate_histories_within_one_limit() {
+    let histories = MemoryHistories::default();
+    let user = HistoryName::User("a");
+    let room = append(&histories, "a", at(1));
+    let of_room = histories.bytes();
+    let page = histories.read(user, ALL, RETENTION, at(2));
+    assert_ne!(page.position.epoch, room.epoch);
+    assert_eq!((page.position.offset, page.messages.len()), (0, 0));
+    assert_eq!(histories.bytes(), of_room + HISTORY_OVERHEAD + 1);
+    histories.set_bytes_max(0);
+    assert_eq!(histories.bytes(), 0);
+    assert_eq!(histories.position(user, at(2)), None);
 }
