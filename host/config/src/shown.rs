@@ -189,6 +189,7 @@ mod tests {
     fn every_key_is_shown_as_the_file_writes_it() {
         let text = "[limits]\nframe_bytes_max = \"1MiB\"\n[server]\nping_interval = \"5s\"\n\
             [[rooms]]\nmatch = \"chat:*\"\nhistory = { size = 100, time = \"300s\" }\n\
+            [users]\nhistory = { size = 50, time = \"120s\" }\n\
             [[plugins]]\nname = \"chat\"\npath = \"chat.wasm\"\nevents = [\"chat.*\"]\n";
         let json = shown(text).json();
         for key in KEYS {

@@ -24,7 +24,7 @@ use super::{
     EventsConfig, HistoryRule, InstanceMode, JoinRule, JwtKeySource, Limits, OnFailure,
     PluginConfig, PluginLimits, PluginVersionsConfig, PresenceConfig, ProbationConfig, RedisCompat,
     RedisConfig, RedisMode, RolloutConfig, RoomRule, RoomsConfig, SendRule, Shown,
-    StorageResolution, TracingConfig,
+    StorageResolution, TracingConfig, UsersConfig,
     keys::{self, ChangeEffect, KEYS, Key, ValueKind},
     live::{ConfigDifference, Resolved, difference},
     values,

@@ -301,7 +301,8 @@ async fn the_access_rules_of_the_manual_are_enough() {
     .await;
     let url = server.url().replace("redis://", "redis://signalbox:hush@");
     let rule = "[[rooms]]\nmatch = \"kept\"\nhistory = { size = 2, time = \"1m\" }\n\
-                [[rooms]]\nmatch = \"seen\"\npresence = true\nmembers_max = 2\n";
+                [[rooms]]\nmatch = \"seen\"\npresence = true\nmembers_max = 2\n\
+                [users]\nhistory = { size = 2, time = \"1m\" }\n";
     let api = "[api]\nkeys = [\"first-key-of-tests\"]\n";
     let cluster = Nodes::start(2, &url, &format!("{PATIENT}\n{rule}{api}")).await;
     let path = "/api/users/eve/disconnect";
@@ -332,6 +333,10 @@ async fn the_access_rules_of_the_manual_are_enough() {
     }
     let mut keys: Vec<String> = server.command(&["KEYS", "*"]).await;
     keys.sort();
+    let of_users: Vec<String> = keys
+        .extract_if(.., |key| key.starts_with("user_history:"))
+        .collect();
+    assert!(!of_users.is_empty());
     assert_eq!(
         keys,
         [

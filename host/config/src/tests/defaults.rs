@@ -113,6 +113,8 @@ fn platform_toml_shows_every_key_with_its_default() {
     let mut expected = parse("").expect("nothing is required");
     expected.plugins.push(chat());
     expected.rooms = RoomsConfig::new([("chat:*", chat_rule())]);
+    let (size, time) = (50, Duration::from_secs(120));
+    expected.users.history = Some(HistoryRule { size, time });
     assert_eq!(parse(&uncommented.join("\n")), Ok(expected));
 
     let mut section = "";

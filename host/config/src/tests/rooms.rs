@@ -1,4 +1,4 @@
-//! `[[rooms]]`.
+//! `[[rooms]]` and `[users]`.
 
 use super::*;
 
@@ -35,6 +35,49 @@ fn a_history_is_written_in_one_line_with_dots_or_as_a_section() {
     }
     let config = parse(&format!("{rule}history = {{}}\n")).expect("valid");
     assert_eq!(config.rooms.rule("a").history, None);
+}
+
+#[test]
+fn users_have_a_history_with_the_bounds_of_rooms_if_the_file_says_so() {
+    for off in ["", "[users]\n", "[users]\nhistory = {}\n"] {
+        assert_eq!(load(off).users, UsersConfig::default(), "{off}");
+    }
+    let users = "[users]\nhistory = { size = 50, time = \"2m\" }\n";
+    let (size, time) = (50, Duration::from_secs(120));
+    assert_eq!(load(users).users.history, Some(HistoryRule { size, time }));
+    for (from, to) in [
+        ("50", "0"),
+        ("50", "10001"),
+        ("2m", "999ms"),
+        ("2m", "31days"),
+    ] {
+        let text = users.replace(from, to);
+        let rule = RULE.replace(
+            "history = { size = 1, time = \"1s\" }",
+            text.lines().nth(1).unwrap(),
+        );
+        let of = |text: &str, key: &str| {
+            let error = only_error(text, &[]);
+            let (_, message) = error.split_once(key).unwrap_or_else(|| panic!("{error}"));
+            message.to_owned()
+        };
+        assert_eq!(of(&text, "users.history."), of(&rule, "rooms[0].history."));
+    }
+    let message = only_error("[users]\nhistory.time = \"2m\"\n", &[]);
+    assert!(
+        message.contains("users.history.size: is missing beside history.time"),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_history_of_users_is_live() {
+    let users = "[users]\nhistory = { size = 50, time = \"2m\" }\n";
+    let smaller = difference(&load(users), &load(&users.replace("50", "40")));
+    assert_eq!(smaller.live, ["users.history.size"]);
+    let on = difference(&load(""), &load(users));
+    assert_eq!(on.live, ["users.history.size", "users.history.time"]);
+    assert!(on.restart.is_empty() && smaller.restart.is_empty());
 }
 
 #[test]

@@ -23,6 +23,10 @@ fn companions(key: &Key) -> Vec<(&'static str, &'static str)> {
         ("cloudwatch", name) if name != "enabled" => {
             vec![("SIGNALBOX_CLOUDWATCH__ENABLED", "true")]
         }
+        ("users", _) => vec![
+            ("SIGNALBOX_USERS__HISTORY__SIZE", "7"),
+            ("SIGNALBOX_USERS__HISTORY__TIME", "7m"),
+        ],
         ("tracing", "sample_ratio" | "traces_per_second") => {
             vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")]
         }

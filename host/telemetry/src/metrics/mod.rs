@@ -78,7 +78,7 @@ pub struct Metrics {
     pub auth_key_reloads_failed: Counter,
     /// Calls by operators, by result.
     pub admin_requests: ByAdminOutcome,
-    /// Metrics of rooms with a history.
+    /// Metrics of histories.
     pub history: HistoryMetrics,
     /// Metrics of the traffic between nodes.
     pub redis: RedisMetrics,
@@ -94,16 +94,16 @@ pub struct Metrics {
     pub log_lines_dropped: Arc<AtomicU64>,
 }
 
-/// Metrics of rooms with a history.
+/// Metrics of the histories of rooms and users.
 #[derive(Debug, Default)]
 pub struct HistoryMetrics {
     /// Messages that this node appended.
     pub appended: Counter,
-    /// Joins that asked for old messages, by result.
+    /// Joins and upgrades that asked for old messages, by result.
     pub recoveries: ByRecovery,
     /// Deliveries of messages that were lost between nodes and read from the history.
     pub repaired: Counter,
-    /// Times that the members of a room on this node were told that they missed messages.
+    /// Times that the members of a room, or the connections of a user, on this node were told that they missed messages.
     pub missed: Counter,
 }
 

@@ -145,7 +145,7 @@ table! {
         "Connections that the server closed, by the name of the close code; `plugin`: a code of a plugin's own")
         .labels(&["code"]);
     UPGRADES_REFUSED = metric(Counter, "upgrades_refused", Count,
-        "Upgrades that were refused: `auth`, `revoked` (its token), `blocked` (its user), `origin`, `handshake`, `user_limit`, `node_limit`, `address_limit`, `rate`, `draining`")
+        "Upgrades that were refused: `auth`, `revoked` (its token), `blocked` (its user), `origin`, `handshake`, `since` (a malformed place in the history of the user), `user_limit`, `node_limit`, `address_limit`, `rate`, `draining`")
         .labels(&["reason"]);
     HTTP_REFUSED = metric(Counter, "http_refused", Count,
         "Connections and requests refused before anybody knew what they wanted: `sockets` (over `limits.sockets_pending_max`), `descriptors`, `slow_header`, `unread` (the client takes in nothing of its answer), `malformed`, `host`, `proxy_header`")
@@ -181,14 +181,14 @@ table! {
         "Mean of the round-trip times that clients reported, since the start");
 
     HISTORY_APPENDED = metric(Counter, "history_appended", Count,
-        "Messages that this node appended to the histories of rooms");
+        "Messages that this node appended to the histories of rooms and users");
     HISTORY_RECOVERIES = metric(Counter, "history_recoveries", Count,
-        "Joins that asked for messages they missed, by result: `recovered`, or the reason why none were sent: `epoch`, `expired`, `too_many`")
+        "Joins and upgrades that asked for messages they missed, by result: `recovered`, or the reason why none were sent: `epoch`, `expired`, `too_many`")
         .labels(&["result"]);
     HISTORY_REPAIRED = metric(Counter, "history_repaired", Count,
-        "Deliveries of messages that were lost between nodes and read from the history of their room");
+        "Deliveries of messages that were lost between nodes and read from the history of their room or user");
     HISTORY_MISSED = metric(Counter, "history_missed", Count,
-        "Times that the members of a room on this node were told that they missed messages");
+        "Times that the members of a room, or the connections of a user, on this node were told that they missed messages");
 
     BROKER_UP = metric(Gauge, "broker_up", Truth,
         "Whether messages between nodes arrive, by the probe that `/ready` asks; always 1 where there are none")
