@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Epoch, Position};
+use crate::{Epoch, Position, RecoveryFailure};
 
 const DELIVERY: Delivery<'static> = Delivery {
     event_type: "chat_message",
@@ -46,6 +46,23 @@ fn the_offset_is_the_last_field() {
     assert!(text.ends_with(r#"Z","offset":1042}"#), "{text}");
     let value: serde_json::Value = serde_json::from_str(text).unwrap();
     assert_eq!(value["offset"], 1042);
+    assert_eq!(frame.without_offset(1042), DELIVERY.encode());
+    assert_eq!(frame.without_offset(42), frame, "it is another one");
+}
+
+#[test]
+fn a_client_that_missed_direct_messages_gets_its_place_without_a_room() {
+    let at = RoomPosition {
+        position: Position {
+            epoch: Epoch::parse("e1").unwrap(),
+            offset: 7,
+        },
+        recovery: Some(Err(RecoveryFailure::Expired)),
+    };
+    assert_eq!(
+        user_position(&at).as_str(),
+        r#"{"type":"joined","payload":{"user":{"epoch":"e1","offset":7,"recovered":false,"reason":"expired"}}}"#
+    );
 }
 
 #[test]
