@@ -211,7 +211,7 @@ impl Repairer {
     async fn check_positions(&self, after_outage: bool) {
         let known = self.table.history_positions(BUSY_TIME);
         for batch in known.chunks(POSITIONS) {
-            let names: Vec<_> = batch.iter().map(|(name, ..)| name.clone()).collect();
+            let names: Vec<_> = batch.iter().map(|(name, _)| name.clone()).collect();
             let positions = match self.broker.history_positions(&names).await {
                 Ok(positions) => positions,
                 Err(error) => {
@@ -223,10 +223,10 @@ impl Repairer {
                     return;
                 }
             };
-            for ((name, delivered, is_busy), position) in batch.iter().zip(positions) {
-                if after_outage && *is_busy {
+            for ((name, known), position) in batch.iter().zip(positions) {
+                if after_outage && known.is_busy {
                     self.table.repairs.add(name.borrowed());
-                } else if position.as_ref() != Some(delivered) {
+                } else if known.is_fading || position.as_ref() != Some(&known.delivered) {
                     self.table.repairs.add_soon(name.borrowed());
                 }
             }

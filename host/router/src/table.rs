@@ -26,7 +26,7 @@ use super::{
     presence::Presence,
     repair::RepairQueue,
     room_changes::{self, RoomAction, RoomChange},
-    rooms::{Comparison, ComparisonStart, KeptArrival, Push, RoomTable},
+    rooms::{Comparison, ComparisonStart, KeptArrival, KnownPosition, Push, RoomTable},
     user_histories::UserHistories,
     write_batch,
 };
@@ -212,17 +212,15 @@ impl LocalTable {
         }
     }
 
-    /// The histories with a known position, each with that position and whether a message was delivered within `time`.
+    /// The histories with a known position. `time`: see [`KnownPosition::is_busy`].
     pub(super) fn history_positions(
         &self,
         time: Duration,
-    ) -> Vec<(OwnedHistoryName, Position, bool)> {
+    ) -> Vec<(OwnedHistoryName, KnownPosition)> {
         let of_rooms = self.rooms.positions(time).into_iter();
-        let of_rooms =
-            of_rooms.map(|(room, at, is_busy)| (OwnedHistoryName::Room(room), at, is_busy));
+        let of_rooms = of_rooms.map(|(room, known)| (OwnedHistoryName::Room(room), known));
         let of_users = self.user_histories.rooms.positions(time).into_iter();
-        let of_users =
-            of_users.map(|(user, at, is_busy)| (OwnedHistoryName::User(user), at, is_busy));
+        let of_users = of_users.map(|(user, known)| (OwnedHistoryName::User(user), known));
         of_rooms.chain(of_users).collect()
     }
 

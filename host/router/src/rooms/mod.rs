@@ -58,6 +58,17 @@ pub(crate) struct ComparisonStart {
     pub(crate) is_waiting: bool,
 }
 
+/// What a room has delivered of its history.
+#[derive(Clone, Debug)]
+pub(crate) struct KnownPosition {
+    /// The last message.
+    pub(crate) delivered: Position,
+    /// Whether that was within the given time.
+    pub(crate) is_busy: bool,
+    /// Whether the history would forget its position unless it is read soon.
+    pub(crate) is_fading: bool,
+}
+
 /// The result of giving a message to a room with a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeptDelivery {
@@ -289,8 +300,8 @@ impl RoomTable {
         (comparison, delivered)
     }
 
-    /// The rooms with a known position, each with that position and whether a message was delivered within `time`.
-    pub(crate) fn positions(&self, time: Duration) -> Vec<(Arc<str>, Position, bool)> {
+    /// The rooms with a known position. `time`: see [`KnownPosition::is_busy`].
+    pub(crate) fn positions(&self, time: Duration) -> Vec<(Arc<str>, KnownPosition)> {
         let sequences: Vec<_> = self
             .rooms
             .iter()
@@ -298,8 +309,12 @@ impl RoomTable {
             .collect();
         let known = sequences.into_iter().filter_map(|(room, sequence)| {
             let sequence = lock(&sequence);
-            let position = sequence.delivered()?.clone();
-            Some((room, position, sequence.delivered_within(time)))
+            let known = KnownPosition {
+                delivered: sequence.delivered()?.clone(),
+                is_busy: sequence.delivered_within(time),
+                is_fading: sequence.is_fading(),
+            };
+            Some((room, known))
         });
         known.collect()
     }

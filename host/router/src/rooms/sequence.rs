@@ -38,6 +38,8 @@ pub(super) struct Sequence {
     /// The members that are catching up, by the number of their connection.
     pub(super) gates: HashMap<u64, CatchUpGate>,
     last_delivery: Option<Instant>,
+    /// When this node last read the history, or delivered a message of it.
+    last_use: Instant,
 }
 
 /// The reaction to a message.
@@ -76,6 +78,7 @@ impl Sequence {
             early_bytes: 0,
             gates: HashMap::new(),
             last_delivery: None,
+            last_use: Instant::now(),
         }
     }
 
@@ -109,12 +112,18 @@ impl Sequence {
         self.last_delivery.is_some_and(|at| at.elapsed() < time)
     }
 
+    /// Whether the history would forget its position unless it is read soon.
+    pub(super) fn is_fading(&self) -> bool {
+        self.last_use.elapsed() > self.retention.position_time() / 2
+    }
+
     /// Sets the position after the history was read for the first time.
     pub(super) fn begin_after(&mut self, position: &Position) {
         if self.delivered.is_some() {
             return;
         }
         self.delivered = Some(position.clone());
+        self.last_use = Instant::now();
         if self.early_epoch.take().as_ref() == Some(&position.epoch) {
             self.discard_early(position.offset);
         } else {
@@ -179,13 +188,15 @@ impl Sequence {
             self.recent.pop_front();
         }
         self.recent.push_back((offset, hash(&frame)));
-        self.last_delivery = Some(Instant::now());
+        self.last_use = Instant::now();
+        self.last_delivery = Some(self.last_use);
         Some(KeptMessage { offset, frame })
     }
 
     /// Compares with `page`, whose messages come after [`Sequence::compare_after`], and takes in those that are missing.
     /// `before` is the last message that was delivered when the read began.
     pub(super) fn compare(&mut self, page: &HistoryPage, before: &Position) -> Comparison {
+        self.last_use = Instant::now();
         let Some(delivered) = self.delivered.clone() else {
             self.begin_after(&page.position);
             return Comparison::Complete;

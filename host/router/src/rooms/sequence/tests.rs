@@ -202,3 +202,21 @@ fn only_recent_messages_are_read_again_for_a_comparison() {
     }
     assert_eq!(sequence.compare_after(), 200 - REMEMBERED as u64);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_history_that_is_quiet_for_long_is_read_before_it_forgets_its_position() {
+    let mut sequence = sequence_at(5);
+    let half = RETENTION.position_time() / 2;
+    let pass = |time| tokio::time::advance(time);
+    pass(half).await;
+    assert!(!sequence.is_fading());
+    pass(Duration::from_secs(1)).await;
+    assert!(sequence.is_fading());
+    assert_eq!(compare(&mut sequence, &page([], 5)), Comparison::Complete);
+    assert!(!sequence.is_fading(), "it was read");
+    pass(half).await;
+    take(&mut sequence, 6);
+    assert_eq!(due(&mut sequence), [6]);
+    pass(Duration::from_secs(1)).await;
+    assert!(!sequence.is_fading(), "a message was appended");
+}
