@@ -55,7 +55,7 @@ pub(super) fn assemble(
             // Each was checked when it was read.
             client: Patterns::parse(&section("events").texts("client")).unwrap_or_default(),
         },
-        rooms: rooms::assemble(&settings.rooms, errors),
+        rooms: rooms::assemble(&settings.rooms, section("auth"), errors),
         presence: presence(section("presence")),
         limits: limits(section("limits")),
         cloudwatch: cloudwatch(section("cloudwatch"), errors),

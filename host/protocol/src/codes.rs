@@ -23,7 +23,7 @@ pub enum ErrorCode {
     InvalidRoom,
     /// The payload of a built-in type is invalid, or the JSON contains text that languages read differently.
     InvalidPayload,
-    /// The token that should replace the one of the connection is not accepted.
+    /// The token that should replace the one of the connection, or let it join a room, is not accepted.
     InvalidToken,
     /// A message to a room of which the connection is not a member.
     NotInRoom,

@@ -298,12 +298,15 @@ pub fn token_expiring(left: Duration) -> Frame {
 /// `joined`: the connection is a member of the room from now on. In a room with a history, `at` is its place there; a later
 /// `joined` of the same room tells a member that messages may be missing before its new place.
 pub fn joined(room: &str, at: Option<&RoomPosition>) -> Frame {
-    typed("joined", &RoomPayload { room, at })
+    let reason = None;
+    typed("joined", &RoomPayload { room, at, reason })
 }
 
-/// `left`: the connection is no longer a member of the room.
-pub fn left(room: &str) -> Frame {
-    typed("left", &RoomPayload { room, at: None })
+/// `left`: the connection is no longer a member of the room. `reason` is `Some` if neither the client nor a backend or plugin
+/// wanted that.
+pub fn left(room: &str, reason: Option<&str>) -> Frame {
+    let at = None;
+    typed("left", &RoomPayload { room, at, reason })
 }
 
 #[derive(Serialize)]
@@ -311,6 +314,8 @@ struct RoomPayload<'a> {
     room: &'a str,
     #[serde(flatten)]
     at: Option<&'a RoomPosition>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
 }
 
 /// Encodes a frame of the server itself. Its payload must serialize without an error.

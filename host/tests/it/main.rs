@@ -83,6 +83,8 @@ mod rollout;
 mod rollout_load;
 mod room_history;
 mod room_history_nodes;
+mod room_tokens;
+mod room_tokens_nodes;
 mod rooms;
 mod runtime;
 mod scrape;

@@ -66,8 +66,12 @@ fn joined_tells_the_place_in_a_history() {
         r#"{"type":"joined","payload":{"room":"r","epoch":"7","offset":0}}"#
     );
     assert_eq!(
-        left("r").as_str(),
+        left("r", None).as_str(),
         r#"{"type":"left","payload":{"room":"r"}}"#
+    );
+    assert_eq!(
+        left("r", Some("expired")).as_str(),
+        r#"{"type":"left","payload":{"room":"r","reason":"expired"}}"#
     );
 }
 

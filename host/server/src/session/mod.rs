@@ -12,6 +12,7 @@ mod live_config;
 mod not_sent;
 mod outcome;
 mod rate;
+mod room_tokens;
 mod rooms;
 mod serve;
 pub mod socket;

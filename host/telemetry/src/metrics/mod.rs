@@ -78,6 +78,10 @@ pub struct Metrics {
     pub auth_key_reloads_failed: Counter,
     /// Calls by operators, by result.
     pub admin_requests: ByAdminOutcome,
+    /// Memberships of rooms that ended with the token that granted them, because it expired.
+    pub room_grants_expired: Counter,
+    /// The same, because the token was revoked.
+    pub room_grants_revoked: Counter,
     /// Metrics of rooms with a history.
     pub history: HistoryMetrics,
     /// Metrics of the traffic between nodes.

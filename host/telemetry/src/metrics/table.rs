@@ -180,6 +180,9 @@ table! {
     AVERAGE_LATENCY = metric(Gauge, "average_latency_ms", Milliseconds,
         "Mean of the round-trip times that clients reported, since the start");
 
+    ROOM_GRANTS_ENDED = metric(Counter, "room_grants_ended", Count,
+        "Memberships of rooms with `join = \"token\"` that ended with their token: it `expired`, or was `revoked`")
+        .labels(&["reason"]);
     HISTORY_APPENDED = metric(Counter, "history_appended", Count,
         "Messages that this node appended to the histories of rooms");
     HISTORY_RECOVERIES = metric(Counter, "history_recoveries", Count,
