@@ -5,6 +5,7 @@
 
 mod histories;
 mod log;
+mod once;
 
 use std::{
     collections::BTreeSet,
@@ -20,11 +21,12 @@ use futures_util::{
 };
 use signalbox_protocol::{Epoch, Frame, Position};
 use signalbox_telemetry::trace::Trace;
+use tokio::time::Instant;
 
-use self::histories::RoomHistories;
+use self::{histories::RoomHistories, once::OnceTable};
 use super::{
     Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, MemberReport,
-    MembersElsewhere, NodeReport, Publication, Retention, Revocation, RevocationSet, RevokeError,
+    MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState, Publication, Retention, Revocation, RevocationSet, RevokeError,
     RoomReport, Target, UserRequest, members,
 };
 
@@ -35,6 +37,7 @@ pub struct MemoryHub {
     user_nodes: DashMap<String, BTreeSet<String>>,
     room_nodes: DashMap<String, BTreeSet<String>>,
     histories: RoomHistories,
+    once: OnceTable,
     revocations: RevocationSet,
 }
 
@@ -48,6 +51,7 @@ impl Default for MemoryHub {
             user_nodes: DashMap::new(),
             room_nodes: DashMap::new(),
             histories: RoomHistories::default(),
+            once: OnceTable::default(),
             revocations,
         }
     }
@@ -292,6 +296,23 @@ impl Broker for MemoryBroker {
         room: &'a str,
     ) -> BoxFuture<'a, Result<Vec<RoomReport>, BrokerError>> {
         future::ready(Ok(self.count_members_now(room))).boxed()
+    }
+
+    fn begin_once<'a>(
+        &'a self,
+        claim: &'a OnceClaim,
+    ) -> BoxFuture<'a, Result<OnceState, BrokerError>> {
+        let state = self.hub.once.begin(claim, Instant::now());
+        future::ready(Ok(state)).boxed()
+    }
+
+    fn settle_once<'a>(
+        &'a self,
+        claim: &'a OnceClaim,
+        settlement: OnceSettlement<'a>,
+    ) -> BoxFuture<'a, Result<bool, BrokerError>> {
+        let settled = self.hub.once.settle(claim, settlement, Instant::now());
+        future::ready(Ok(settled)).boxed()
     }
 
     fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<(), RevokeError>> {

@@ -395,6 +395,7 @@ fn limits(section: &Section) -> Limits {
         },
         rooms_per_connection_max: section.count("rooms_per_connection_max") as usize,
         room_name_bytes_max: section.bytes("room_name_bytes_max"),
+        once_time: section.time("once_time"),
         history_replay_max: section.count("history_replay_max") as usize,
         history_bytes_max: section.bytes("history_bytes_max"),
         plugin_file_bytes_max: section.bytes("plugin_file_bytes_max"),

@@ -40,6 +40,13 @@ impl Frame {
         text.into()
     }
 
+    /// The same answer as a repetition of an earlier one. It must be an `ack` or an `error`.
+    #[must_use]
+    pub fn duplicate(answer: &str) -> Self {
+        let payload = answer.strip_suffix("}}").unwrap_or(answer);
+        Self::from(format!(r#"{payload},"duplicate":true}}}}"#))
+    }
+
     /// Converts it to the text for the socket, without a copy.
     pub fn into_text(self) -> Utf8Bytes {
         self.0

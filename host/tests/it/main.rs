@@ -59,6 +59,8 @@ mod logged;
 mod logging;
 mod losses;
 mod neighbours;
+mod once;
+mod once_nodes;
 mod pool;
 mod presence;
 mod presence_nodes;

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
+use signalbox_broker::OnceKey;
 use signalbox_config::SendRule;
 use signalbox_pipeline::{self as pipeline, AccessDenied, Message, SeenVersions};
 use signalbox_plugin_runtime::PluginVersion;
@@ -18,6 +19,7 @@ use super::{
     LiveConfig, Services,
     actions::Actor,
     not_sent::NotSent,
+    once::{self, OnceStart},
     room_tokens,
     rooms::{self, JoinedRoom},
     token::{self, Replacement},
@@ -122,6 +124,9 @@ pub(super) async fn frame(
     };
     if envelope.event_type.is_built_in() {
         Box::pin(context.built_in(&envelope)).await
+    } else if envelope.once {
+        Box::pin(context.custom_once(&envelope, arrived, live)).await;
+        None
     } else {
         let result = context.custom(&envelope, arrived, live).await;
         context.answer(result.map(Answer::from));
@@ -184,6 +189,34 @@ impl FrameContext<'_> {
         let result = self.actor.conclude(outcome, message_id).await;
         services.metrics.delivery_latency.record(arrived.elapsed());
         result
+    }
+
+    /// Handles a message of a type that is not built in, and answers it. A repetition gets the answer of the first one.
+    async fn custom_once(&self, envelope: &Envelope<'_>, arrived: Instant, live: &LiveConfig) {
+        let (services, id) = (self.actor.services, self.id.unwrap_or_default());
+        let key = OnceKey::of_user(self.connection.user(), id);
+        let fingerprint = once::fingerprint(&[
+            envelope.event_type.as_bytes(),
+            envelope.receiver.as_deref().unwrap_or_default().as_bytes(),
+            envelope.room.as_deref().unwrap_or_default().as_bytes(),
+            envelope.payload.as_bytes(),
+        ]);
+        let claim = match once::begin(services, key, fingerprint).await {
+            Ok(OnceStart::First(claim)) => claim,
+            Ok(OnceStart::Repetition(answer)) => {
+                let table = services.router.table();
+                table.push(self.connection, Frame::duplicate(&answer));
+                return;
+            }
+            Err(error) => return self.answer(Err(error)),
+        };
+        let handled = claim.hold(self.custom(envelope, arrived, live)).await;
+        let result = handled.map(Answer::from);
+        let is_kept = result.as_ref().err().is_none_or(|error| !error.is_retryable());
+        let answer = self.encode(&result);
+        let kept = answer.as_ref().filter(|_| is_kept);
+        claim.settle(kept.map(Frame::as_str)).await;
+        self.send_answer(answer);
     }
 
     /// Handles a message of a built-in type, and answers it.
@@ -331,15 +364,25 @@ impl FrameContext<'_> {
 
     /// Sends the client its `ack`, if it wants one, or the error.
     fn answer(&self, result: Result<Answer, NotSent>) {
+        self.send_answer(self.encode(&result));
+    }
+
+    /// Records the result, and makes the `ack`, if the client wants one, or the error.
+    fn encode(&self, result: &Result<Answer, NotSent>) -> Option<Frame> {
         self.actor
             .record(result.as_ref().map(|answer| answer.status));
-        let frame = match (&result, self.id) {
-            (Ok(answer), Some(id)) => self.ack(id, answer),
-            (Ok(_), None) => return,
-            (Err(error), id) => error.encode(id),
-        };
-        let table = self.actor.services.router.table();
-        table.push(self.connection, frame);
+        match (result, self.id) {
+            (Ok(answer), Some(id)) => Some(self.ack(id, answer)),
+            (Ok(_), None) => None,
+            (Err(error), id) => Some(error.encode(id)),
+        }
+    }
+
+    fn send_answer(&self, answer: Option<Frame>) {
+        if let Some(frame) = answer {
+            let table = self.actor.services.router.table();
+            table.push(self.connection, frame);
+        }
     }
 
     fn ack(&self, id: &str, answer: &Answer) -> Frame {

@@ -10,6 +10,7 @@ mod dispatch;
 mod heartbeat;
 mod live_config;
 mod not_sent;
+pub mod once;
 mod outcome;
 mod rate;
 mod room_tokens;

@@ -22,13 +22,13 @@ pub mod table;
 use std::sync::{Arc, atomic::AtomicU64};
 
 pub use by_label::{
-    ByAdminOutcome, ByCloseCode, ByDropReason, ByErrorCode, ByEventType, ByHttpRefusal, ByRecovery,
+    ByAdminOutcome, ByCloseCode, ByDropReason, ByErrorCode, ByEventType, ByHttpRefusal, ByOnceOutcome, ByRecovery,
     BySpanDropReason, ByUpgradeRefusal,
 };
 pub use cells::{Counter, Gauge};
 pub use histogram::{BUCKETS, Bucket, Histogram, HistogramSnapshot, bound_us};
 pub use labels::{
-    AdminOutcome, DropReason, HttpRefusalReason, SpanDropReason, UpgradeRefusalReason,
+    AdminOutcome, DropReason, HttpRefusalReason, OnceOutcome, SpanDropReason, UpgradeRefusalReason,
 };
 pub use named::{Named, OTHER};
 pub use plugin::{
@@ -82,6 +82,8 @@ pub struct Metrics {
     pub room_grants_expired: Counter,
     /// The same, because the token was revoked.
     pub room_grants_revoked: Counter,
+    /// Messages with `once` and calls with `Idempotency-Key`, by outcome.
+    pub once: ByOnceOutcome,
     /// Metrics of rooms with a history.
     pub history: HistoryMetrics,
     /// Metrics of the traffic between nodes.
