@@ -22,9 +22,7 @@ use futures_util::future::{BoxFuture, Either, Ready};
 pub use history::{Appended, HistoryPage, HistoryQuery, KeptMessage, Retention};
 pub use members::{MemberReport, MembersElsewhere};
 pub use memory::{MemoryBroker, MemoryHub};
-pub use once::{
-    FINGERPRINT_BYTES, ONCE_LEASE, OnceClaim, OnceKey, OnceSettlement, OnceState,
-};
+pub use once::{FINGERPRINT_BYTES, ONCE_LEASE, OnceClaim, OnceKey, OnceSettlement, OnceState};
 #[cfg(feature = "redis")]
 pub use redis::RedisBroker;
 pub use revocations::{

@@ -26,8 +26,8 @@ use tokio::time::Instant;
 use self::{histories::RoomHistories, once::OnceTable};
 use super::{
     Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, MemberReport,
-    MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState, Publication, Retention, Revocation, RevocationSet, RevokeError,
-    RoomReport, Target, UserRequest, members,
+    MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState, Publication, Retention,
+    Revocation, RevocationSet, RevokeError, RoomReport, Target, UserRequest, members,
 };
 
 /// Connects the nodes of one process.

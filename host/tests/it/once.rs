@@ -4,15 +4,14 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    api::ask,
-    harness::{Answer, Client, Endpoint, Node, WITH_CHAT, chat_plugin},
+    api::{self, WITH_HOSTILE, ask},
+    harness::{Answer, Client, Endpoint, Node, WITH_CHAT},
     redis::until,
 };
 
 pub(crate) const KEY: &str = "first-key-of-tests";
 const OTHER_KEY: &str = "second-key-of-tests";
-pub(crate) const API: &str =
-    "[api]\nkeys = [\"first-key-of-tests\", \"second-key-of-tests\"]\n";
+pub(crate) const API: &str = "[api]\nkeys = [\"first-key-of-tests\", \"second-key-of-tests\"]\n";
 
 /// A message to bob.
 pub(crate) fn to_bob(id: &str, payload: Value) -> Value {
@@ -111,31 +110,26 @@ async fn another_message_with_the_same_id_is_refused() {
 
 #[tokio::test]
 async fn an_error_that_cannot_be_helped_is_repeated_and_one_that_can_is_not() {
-    let config = WITH_CHAT.replace("chat.wasm", "late.wasm");
-    let node = Node::start(&config).await;
-    let mut bob = node.client("bob").await;
-    bob.expect_silence().await;
+    let node = api::node(WITH_HOSTILE).await;
     let mut ann = v1(&node, "ann").await;
     let outside = json!({"type": "x", "room": "r", "id": "r", "once": true});
     let refused = answer(&mut ann, &outside).await;
     assert_eq!(refused["payload"]["code"], "not_in_room", "{refused}");
     assert_eq!(answer(&mut ann, &outside).await, repeated(refused));
-    let mut message = to_bob("1", json!("hi"));
-    message["type"] = json!("chat_message");
-    let failed = answer(&mut ann, &message).await;
-    assert_eq!(failed["payload"]["code"], "plugin_failed", "{failed}");
-    let component = std::fs::read(chat_plugin()).expect("the chat plugin");
-    node.replace("late.wasm", &component);
-    let handled = until("the plugin is loaded", async || {
-        let answer = answer(&mut ann, &message).await;
-        (answer["type"] == "ack").then_some(answer)
-    })
-    .await;
-    assert_eq!(handled["payload"].get("duplicate"), None, "{handled}");
-    assert_eq!(answer(&mut ann, &message).await, repeated(handled));
-    assert_eq!(bob.json().await["payload"], "hi");
-    bob.expect_silence().await;
-    assert!(outcome(&node, "released").await >= Some(1.0));
+    let fails = json!({"type": "hostile.panic", "id": "f", "once": true});
+    for _ in 0..2 {
+        let failed = answer(&mut ann, &fails).await;
+        assert_eq!(failed["payload"]["code"], "plugin_failed", "{failed}");
+        assert_eq!(failed["payload"].get("duplicate"), None);
+    }
+    assert_eq!(outcome(&node, "released").await, Some(2.0));
+    // The same for backends.
+    let fails = json!({"type": "hostile.panic"});
+    for _ in 0..2 {
+        let failed = post(&node, "/api/messages", KEY, "f", &fails).await;
+        assert_eq!((failed.status, is_replayed(&failed)), (502, false));
+    }
+    assert_eq!(outcome(&node, "released").await, Some(4.0));
 }
 
 #[tokio::test]
@@ -308,7 +302,10 @@ async fn a_backend_that_leaves_before_the_answer_can_repeat_its_call() {
             text.len()
         );
         let mut stream = node.tcp().await;
-        stream.write_all(request.as_bytes()).await.expect("it is sent");
+        stream
+            .write_all(request.as_bytes())
+            .await
+            .expect("it is sent");
         drop(stream);
         until("the call is answered", async || {
             let answer = post(&node, "/api/messages", KEY, &name, &message).await;

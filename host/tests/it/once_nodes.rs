@@ -118,7 +118,10 @@ async fn without_redis_a_message_that_may_be_a_repetition_is_refused() {
     // Others are still delivered on this node.
     let mut plain = to_bob("0", json!(0));
     plain["once"] = json!(false);
-    assert_eq!(answer(&mut ann, &plain).await["payload"]["status"], "delivered");
+    assert_eq!(
+        answer(&mut ann, &plain).await["payload"]["status"],
+        "delivered"
+    );
     let message = to_bob("1", json!(1));
     let refused = answer(&mut ann, &message).await;
     assert_eq!(refused["payload"]["code"], "unavailable", "{refused}");

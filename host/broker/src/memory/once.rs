@@ -212,8 +212,14 @@ mod tests {
         // Answers that are kept are still repeated.
         let again = table.begin(&claim("ann", "0", "b"), start);
         assert_eq!(again, OnceState::Answered(large));
-        assert_eq!(table.begin(&claim("bob", "0", "c"), start), OnceState::Claimed);
+        assert_eq!(
+            table.begin(&claim("bob", "0", "c"), start),
+            OnceState::Claimed
+        );
         let later = start + MINUTE;
-        assert_eq!(table.begin(&claim("ann", "9", "d"), later), OnceState::Claimed);
+        assert_eq!(
+            table.begin(&claim("ann", "9", "d"), later),
+            OnceState::Claimed
+        );
     }
 }

@@ -88,8 +88,8 @@ use self::{
 };
 use super::{
     Appended, Broker, BrokerError, HistoryPage, HistoryQuery, LocalNode, MemberReport,
-    MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState, Publication, Retention, Revocation, RevocationSet, RevokeError,
-    RoomReport, Target, UserAnswer, UserRequest,
+    MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState, Publication, Retention,
+    Revocation, RevocationSet, RevokeError, RoomReport, Target, UserAnswer, UserRequest,
 };
 
 /// The share of the time for leaving in which this node's routes are removed. Routes that are left behind are found dead by

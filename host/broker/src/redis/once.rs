@@ -74,7 +74,11 @@ impl OnceKeys {
             OnceSettlement::Keep { answer, time } => (claim.text_with(answer), millis(time)),
             OnceSettlement::Release => (String::new(), 0),
         };
-        let args = [text.as_bytes(), kept.as_bytes(), &time.to_string().into_bytes()];
+        let args = [
+            text.as_bytes(),
+            kept.as_bytes(),
+            &time.to_string().into_bytes(),
+        ];
         let keys = [self.keys.once(&claim.key)];
         self.commands.run_script(&self.settle, &keys, &args).await
     }

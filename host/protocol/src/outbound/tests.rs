@@ -122,3 +122,17 @@ proptest! {
         prop_assert_eq!(value["room"].as_str(), Some(room.as_str()));
     }
 }
+
+#[test]
+fn an_answer_that_is_repeated_says_so() {
+    let ack = AckPayload::new("7", "m-1", AckStatus::Delivered).encode();
+    assert_eq!(
+        Frame::duplicate(ack.as_str()).as_str(),
+        r#"{"type":"ack","payload":{"id":"7","messageId":"m-1","status":"delivered","duplicate":true}}"#
+    );
+    let error = ErrorPayload::new(Some("7"), ErrorCode::NotInRoom, "}}").encode();
+    assert_eq!(
+        Frame::duplicate(error.as_str()).as_str(),
+        r#"{"type":"error","payload":{"id":"7","code":"not_in_room","message":"}}","retryable":false,"duplicate":true}}"#
+    );
+}

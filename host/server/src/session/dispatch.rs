@@ -212,7 +212,10 @@ impl FrameContext<'_> {
         };
         let handled = claim.hold(self.custom(envelope, arrived, live)).await;
         let result = handled.map(Answer::from);
-        let is_kept = result.as_ref().err().is_none_or(|error| !error.is_retryable());
+        let is_kept = result
+            .as_ref()
+            .err()
+            .is_none_or(|error| !error.is_retryable());
         let answer = self.encode(&result);
         let kept = answer.as_ref().filter(|_| is_kept);
         claim.settle(kept.map(Frame::as_str)).await;

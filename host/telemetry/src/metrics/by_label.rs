@@ -5,7 +5,8 @@ use signalbox_protocol::{CloseCode, ErrorCode, RecoveryFailure};
 use super::{
     cells::Counter,
     labels::{
-        AdminOutcome, DropReason, HttpRefusalReason, OnceOutcome, SpanDropReason, UpgradeRefusalReason,
+        AdminOutcome, DropReason, HttpRefusalReason, OnceOutcome, SpanDropReason,
+        UpgradeRefusalReason,
     },
     named::{Named, OTHER},
 };

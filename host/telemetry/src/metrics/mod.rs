@@ -22,8 +22,8 @@ pub mod table;
 use std::sync::{Arc, atomic::AtomicU64};
 
 pub use by_label::{
-    ByAdminOutcome, ByCloseCode, ByDropReason, ByErrorCode, ByEventType, ByHttpRefusal, ByOnceOutcome, ByRecovery,
-    BySpanDropReason, ByUpgradeRefusal,
+    ByAdminOutcome, ByCloseCode, ByDropReason, ByErrorCode, ByEventType, ByHttpRefusal,
+    ByOnceOutcome, ByRecovery, BySpanDropReason, ByUpgradeRefusal,
 };
 pub use cells::{Counter, Gauge};
 pub use histogram::{BUCKETS, Bucket, Histogram, HistogramSnapshot, bound_us};

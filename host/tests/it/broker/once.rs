@@ -48,7 +48,9 @@ pub(super) async fn one_of_many_that_want_to_handle_a_message_does(
         let states = join_all(wanted).await;
         let claimed = states.iter().filter(|state| **state == OnceState::Claimed);
         assert_eq!(claimed.count(), 1, "{states:?}");
-        let waiting = states.iter().filter(|state| **state == OnceState::InProgress);
+        let waiting = states
+            .iter()
+            .filter(|state| **state == OnceState::InProgress);
         assert_eq!(waiting.count(), 8, "{states:?}");
     }
 }
@@ -70,7 +72,11 @@ pub(super) async fn an_answer_is_repeated_by_all_nodes_until_it_is_forgotten(
         assert_eq!(state, OnceState::Answered(answer.to_owned()));
     }
     // An answer is not claimed any more.
-    for settlement in [OnceSettlement::Renew, OnceSettlement::Release, keep("x", HOUR)] {
+    for settlement in [
+        OnceSettlement::Renew,
+        OnceSettlement::Release,
+        keep("x", HOUR),
+    ] {
         assert!(!settle(&nodes[0], &first, settlement).await);
     }
     let short = of_ann("2", "three");

@@ -1,12 +1,6 @@
 //! `POST /api/messages`.
 
-use axum::{
-    Extension,
-    body::Body,
-    extract::State,
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{Extension, body::Body, extract::State, http::HeaderMap, response::Response};
 use futures_util::future::join_all;
 use serde::Serialize;
 use signalbox_broker::OnceKey;

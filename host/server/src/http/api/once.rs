@@ -60,7 +60,9 @@ pub(super) fn key(
         return Ok(None);
     };
     let is_legal = |key: &&str| {
-        let is_printable = key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        let is_printable = key
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() || byte == b' ');
         (1..=KEY_BYTES_MAX).contains(&key.len()) && is_printable
     };
     let key = key.to_str().ok().filter(is_legal);
@@ -85,7 +87,13 @@ pub(super) async fn answer(
         let answer = work.await?;
         return Ok(json_text(StatusCode::OK, answer.body));
     };
-    let claim = match once::begin(&state.services, key, once::fingerprint(&[path.as_bytes(), body])).await? {
+    let claim = match once::begin(
+        &state.services,
+        key,
+        once::fingerprint(&[path.as_bytes(), body]),
+    )
+    .await?
+    {
         OnceStart::First(claim) => claim,
         OnceStart::Repetition(kept) => return Ok(repeat(&kept)),
     };
@@ -126,7 +134,9 @@ mod tests {
     use super::*;
 
     fn headers(keys: &[&str]) -> HeaderMap {
-        let values = keys.iter().map(|key| HeaderValue::from_bytes(key.as_bytes()));
+        let values = keys
+            .iter()
+            .map(|key| HeaderValue::from_bytes(key.as_bytes()));
         let values = values.map(|value| (IDEMPOTENCY_KEY, value.expect("a header")));
         values.collect()
     }
@@ -135,7 +145,12 @@ mod tests {
     fn a_key_is_one_header_with_1_to_255_printable_characters() {
         let caller = OnceCaller::new("0123456789abcdef");
         let longest = "x".repeat(255);
-        for good in ["a", "8e03978e-40d5-43e8-bc93-6894a57f9324", "\"q u\"", &longest] {
+        for good in [
+            "a",
+            "8e03978e-40d5-43e8-bc93-6894a57f9324",
+            "\"q u\"",
+            &longest,
+        ] {
             let found = key(&headers(&[good]), Some(&caller)).expect("a key");
             assert_eq!(found, Some(OnceKey::of_backend(&caller.0, good)));
         }
