@@ -1,8 +1,9 @@
 //! Handles a frame: built-in types in the host, everything else as the plugins decide.
 
+mod repetition;
+
 use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
-use signalbox_broker::OnceKey;
 use signalbox_config::SendRule;
 use signalbox_pipeline::{self as pipeline, AccessDenied, Message, SeenVersions};
 use signalbox_plugin_runtime::PluginVersion;
@@ -19,7 +20,6 @@ use super::{
     LiveConfig, Services,
     actions::Actor,
     not_sent::NotSent,
-    once::{self, OnceStart},
     room_tokens,
     rooms::{self, JoinedRoom},
     token::{self, Replacement},
@@ -189,37 +189,6 @@ impl FrameContext<'_> {
         let result = self.actor.conclude(outcome, message_id).await;
         services.metrics.delivery_latency.record(arrived.elapsed());
         result
-    }
-
-    /// Handles a message of a type that is not built in, and answers it. A repetition gets the answer of the first one.
-    async fn custom_once(&self, envelope: &Envelope<'_>, arrived: Instant, live: &LiveConfig) {
-        let (services, id) = (self.actor.services, self.id.unwrap_or_default());
-        let key = OnceKey::of_user(self.connection.user(), id);
-        let fingerprint = once::fingerprint(&[
-            envelope.event_type.as_bytes(),
-            envelope.receiver.as_deref().unwrap_or_default().as_bytes(),
-            envelope.room.as_deref().unwrap_or_default().as_bytes(),
-            envelope.payload.as_bytes(),
-        ]);
-        let claim = match once::begin(services, key, fingerprint).await {
-            Ok(OnceStart::First(claim)) => claim,
-            Ok(OnceStart::Repetition(answer)) => {
-                let table = services.router.table();
-                table.push(self.connection, Frame::duplicate(&answer));
-                return;
-            }
-            Err(error) => return self.answer(Err(error)),
-        };
-        let handled = claim.hold(self.custom(envelope, arrived, live)).await;
-        let result = handled.map(Answer::from);
-        let is_kept = result
-            .as_ref()
-            .err()
-            .is_none_or(|error| !error.is_retryable());
-        let answer = self.encode(&result);
-        let kept = answer.as_ref().filter(|_| is_kept);
-        claim.settle(kept.map(Frame::as_str)).await;
-        self.send_answer(answer);
     }
 
     /// Handles a message of a built-in type, and answers it.

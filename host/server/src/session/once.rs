@@ -102,19 +102,7 @@ pub async fn begin(
 impl OnceHandle<'_> {
     /// Handles the message by `work`, however long that takes, and keeps the claim meanwhile.
     pub async fn hold<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        loop {
-            tokio::select! {
-                result = &mut work => return result,
-                () = sleep(ONCE_LEASE / 3) => {}
-            }
-            // The work goes on while the claim is renewed.
-            let renewed = self.settle_as(OnceSettlement::Renew);
-            tokio::select! {
-                result = &mut work => return result,
-                _ = renewed => {}
-            }
-        }
+        renewing(work, || self.settle_as(OnceSettlement::Renew)).await
     }
 
     /// Keeps the `answer` for repetitions. `None`: the message was not handled, and a repetition will be.
@@ -145,13 +133,52 @@ impl OnceHandle<'_> {
     }
 }
 
+/// Completes `work`, and renews a claim by `renew` until then. The work goes on while the claim is renewed.
+async fn renewing<T, R: Future>(work: impl Future<Output = T>, renew: impl Fn() -> R) -> T {
+    let mut work = pin!(work);
+    loop {
+        let renewed = async {
+            sleep(ONCE_LEASE / 3).await;
+            renew().await
+        };
+        tokio::select! {
+            result = &mut work => return result,
+            _ = renewed => {}
+        }
+    }
+}
+
 fn count(services: &Services, outcome: OnceOutcome) {
     services.metrics.once.of(outcome).increment();
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::RefCell, time::Duration};
+
+    use tokio::time::Instant;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_is_renewed_as_long_as_the_message_is_being_handled() {
+        let start = Instant::now();
+        let renewals = RefCell::new(vec![start]);
+        let renew = || async {
+            sleep(Duration::from_secs(1)).await;
+            renewals.borrow_mut().push(Instant::now());
+        };
+        let work = async {
+            sleep(ONCE_LEASE * 4).await;
+            "done"
+        };
+        assert_eq!(renewing(work, renew).await, "done");
+        assert_eq!(start.elapsed(), ONCE_LEASE * 4);
+        let renewals = renewals.into_inner();
+        let gaps = renewals.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(gaps.max() < Some(ONCE_LEASE / 2));
+        assert!(renewals.last().map(Instant::elapsed) < Some(ONCE_LEASE / 2));
+    }
 
     #[test]
     fn messages_with_other_content_have_other_fingerprints() {
