@@ -30,6 +30,31 @@ pub struct VerifiedToken {
     pub id: Option<String>,
     /// When it was issued (`iat`), if it says so.
     pub issued_at: Option<SystemTime>,
+    /// The room that it lets its user join (`room`). Only a token without this claim opens a connection.
+    pub room: Option<String>,
+}
+
+impl VerifiedToken {
+    /// Returns the token if it may open a connection, or replace the token of one.
+    pub(super) fn for_connection(self) -> Result<Self, AuthError> {
+        match self.room {
+            None => Ok(self),
+            Some(_) => Err(AuthError::InvalidToken(
+                "it is for one room (room); send it with the join of that room",
+            )),
+        }
+    }
+
+    /// Returns the token if it lets its user join `room`.
+    pub(super) fn for_room(self, room: &str) -> Result<Self, AuthError> {
+        match &self.room {
+            Some(named) if named == room => Ok(self),
+            Some(_) => Err(AuthError::InvalidToken("it is for another room (room)")),
+            None => Err(AuthError::InvalidToken(
+                "it names no room (room); a token that opens connections is not one for a room",
+            )),
+        }
+    }
 }
 
 /// The claims that a token must carry in addition to `sub` and `exp`.
@@ -62,12 +87,18 @@ impl RequiredClaims {
             _ => None,
         };
         let issued_at = claims.get("iat").and_then(|iat| moment(seconds(iat)?));
+        let room = match value(&claims, "room") {
+            None => None,
+            Some(Value::String(room)) => Some(room),
+            Some(_) => return Err(AuthError::InvalidToken("its room is not a string")),
+        };
         Ok(VerifiedToken {
             user,
             claims_json,
             expires_at,
             id,
             issued_at,
+            room,
         })
     }
 

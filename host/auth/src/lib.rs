@@ -129,13 +129,33 @@ impl Authenticator {
         Ok(applied)
     }
 
-    /// Verifies a token that is not part of an upgrade. Waits as [`authenticate`](Self::authenticate) does. `None` if tokens
-    /// are not used (mode `none`).
+    /// Verifies a token that replaces the one of a connection. Waits as [`authenticate`](Self::authenticate) does. `None` if
+    /// tokens are not used (mode `none`).
     ///
     /// # Errors
     ///
     /// Returns [`AuthError`] if it is not accepted, or cannot be checked now.
     pub async fn verify(&self, token: &str) -> Option<Result<VerifiedToken, AuthError>> {
+        let verified = self.verify_any(token).await?;
+        Some(verified.and_then(VerifiedToken::for_connection))
+    }
+
+    /// Verifies a token that lets its user join `room`. Waits as [`authenticate`](Self::authenticate) does. `None` if tokens
+    /// are not used (mode `none`).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`AuthError`] if it is not accepted, or cannot be checked now.
+    pub async fn verify_for_room(
+        &self,
+        token: &str,
+        room: &str,
+    ) -> Option<Result<VerifiedToken, AuthError>> {
+        let verified = self.verify_any(token).await?;
+        Some(verified.and_then(|token| token.for_room(room)))
+    }
+
+    async fn verify_any(&self, token: &str) -> Option<Result<VerifiedToken, AuthError>> {
         let mode = self.mode.load_full();
         let Mode::Jwt(verifier) = &*mode else {
             return None;
@@ -181,6 +201,7 @@ impl Authenticator {
             },
         };
         let verified = verifier.verify(&token, SystemTime::now()).await?;
+        let verified = verified.for_connection()?;
         Ok(Identity {
             user: verified.user.clone(),
             token: Some(verified),

@@ -315,9 +315,14 @@ fn issued_tokens_are_accepted() {
         audience: Some("chat".to_owned()),
         ..jwt_config(secrets(SECRET, None))
     };
-    let token = token::issue_for(&config, "anna", Duration::from_secs(60), now).expect("issued");
-    let strict = made(&AuthConfig::Jwt(config)).expect("a good key");
+    let token =
+        token::issue_for(&config, "anna", None, Duration::from_secs(60), now).expect("issued");
+    let strict = made(&AuthConfig::Jwt(config.clone())).expect("a good key");
     assert!(verify(&strict, &token).is_ok());
+
+    let minute = Duration::from_secs(60);
+    let token = token::issue_for(&config, "anna", Some("chat:7"), minute, now).expect("issued");
+    assert!(verify(&strict, &token).is_err(), "it is for a room");
 }
 
 #[test]
@@ -341,9 +346,16 @@ fn tokens_that_no_server_would_accept_are_not_issued() {
     }
     let public = jwt_config(JwtKeySource::PemFile(testdata("rsa_public.pem")));
     assert_eq!(
-        token::issue_for(&public, "anna", minute, now),
+        token::issue_for(&public, "anna", None, minute, now),
         Err(TokenError::NoSecret)
     );
+    let private = jwt_config(secrets(SECRET, None));
+    for room in ["", &"a".repeat(256)] {
+        assert_eq!(
+            token::issue_for(&private, "anna", Some(room), minute, now),
+            Err(TokenError::Room)
+        );
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 use signalbox_config::{JwtConfig, JwtKeySource, SECRET_BYTES_MIN};
-use signalbox_protocol::USER_ID_BYTES_MAX;
+use signalbox_protocol::{ROOM_NAME_BYTES_MAX, RoomName, USER_ID_BYTES_MAX};
 
 use super::{claims::SECONDS_END, user};
 
@@ -26,6 +26,9 @@ pub enum TokenError {
     /// A user that the server would not accept.
     #[error("the user must be 1 to {USER_ID_BYTES_MAX} bytes long, and not blank")]
     User,
+    /// A room that cannot exist.
+    #[error("the room must be 1 to {ROOM_NAME_BYTES_MAX} bytes long")]
+    Room,
     /// A lifetime shorter than a second, or one that ends after the last moment that can be written.
     #[error(
         "the lifetime must be 1 s or more, and end before the calendar does; use for example 1h"
@@ -39,6 +42,8 @@ pub enum TokenError {
 #[derive(Serialize)]
 struct Claims<'a> {
     sub: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room: Option<&'a str>,
     iat: u64,
     exp: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,10 +63,19 @@ pub fn issue(
     ttl: Duration,
     now: SystemTime,
 ) -> Result<String, TokenError> {
-    sign(secret, user, None, None, ttl, now)
+    let claims = Claims {
+        sub: user,
+        room: None,
+        iat: 0,
+        exp: 0,
+        iss: None,
+        aud: None,
+    };
+    sign(secret, claims, ttl, now)
 }
 
-/// Creates a token that a server with this configuration accepts, with the issuer and the audience that it checks.
+/// Creates a token that a server with this configuration accepts, with the issuer and the audience that it checks. With a
+/// `room`, the token lets the user join this room, and opens no connection.
 ///
 /// # Errors
 ///
@@ -69,6 +83,7 @@ pub fn issue(
 pub fn issue_for(
     config: &JwtConfig,
     user: &str,
+    room: Option<&str>,
     ttl: Duration,
     now: SystemTime,
 ) -> Result<String, TokenError> {
@@ -78,28 +93,34 @@ pub fn issue_for(
     else {
         return Err(TokenError::NoSecret);
     };
-    sign(
-        secret,
-        user,
-        config.issuer.as_deref(),
-        config.audience.as_deref(),
-        ttl,
-        now,
-    )
+    let claims = Claims {
+        sub: user,
+        room,
+        iat: 0,
+        exp: 0,
+        iss: config.issuer.as_deref(),
+        aud: config.audience.as_deref(),
+    };
+    sign(secret, claims, ttl, now)
 }
 
+/// Signs `claims`, with the times set.
 fn sign(
     secret: &str,
-    user_id: &str,
-    iss: Option<&str>,
-    aud: Option<&str>,
+    claims: Claims<'_>,
     ttl: Duration,
     now: SystemTime,
 ) -> Result<String, TokenError> {
     if secret.len() < SECRET_BYTES_MIN {
         return Err(TokenError::ShortSecret);
     }
-    user::check(user_id).map_err(|_| TokenError::User)?;
+    user::check(claims.sub).map_err(|_| TokenError::User)?;
+    if claims
+        .room
+        .is_some_and(|room| RoomName::parse(room).is_none())
+    {
+        return Err(TokenError::Room);
+    }
     let iat = now
         .duration_since(UNIX_EPOCH)
         .map_err(|_| TokenError::Lifetime)?
@@ -108,13 +129,7 @@ fn sign(
         .checked_add(ttl.as_secs())
         .filter(|exp| *exp > iat && *exp < SECONDS_END)
         .ok_or(TokenError::Lifetime)?;
-    let claims = Claims {
-        sub: user_id,
-        iat,
-        exp,
-        iss,
-        aud,
-    };
+    let claims = Claims { iat, exp, ..claims };
     let key = EncodingKey::from_secret(secret.as_bytes());
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
         .map_err(|error| TokenError::Signing(error.to_string()))

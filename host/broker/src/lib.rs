@@ -10,6 +10,7 @@
 mod history;
 mod members;
 mod memory;
+mod once;
 #[cfg(feature = "redis")]
 mod redis;
 mod revocations;
@@ -23,6 +24,7 @@ pub use history::{
 };
 pub use members::{MemberReport, MembersElsewhere};
 pub use memory::{MemoryBroker, MemoryHub};
+pub use once::{FINGERPRINT_BYTES, ONCE_LEASE, OnceClaim, OnceKey, OnceSettlement, OnceState};
 #[cfg(feature = "redis")]
 pub use redis::RedisBroker;
 pub use revocations::{
@@ -192,6 +194,28 @@ pub trait Broker: Send + Sync {
         &'a self,
         room: &'a str,
     ) -> BoxFuture<'a, Result<Vec<RoomReport>, BrokerError>>;
+
+    /// Claims a message for this node, unless it is claimed or answered already. A claim lasts for [`ONCE_LEASE`] unless it is
+    /// settled or renewed.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within a few times the command timeout, if it is unknown whether it is claimed. It may be
+    /// claimed for [`ONCE_LEASE`] nevertheless.
+    fn begin_once<'a>(
+        &'a self,
+        claim: &'a OnceClaim,
+    ) -> BoxFuture<'a, Result<OnceState, BrokerError>>;
+
+    /// Settles a claim. Returns `false`, without an effect, if it had ended.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within the command timeout, if it was not settled, or if that is unknown.
+    fn settle_once<'a>(
+        &'a self,
+        claim: &'a OnceClaim,
+        settlement: OnceSettlement<'a>,
+    ) -> BoxFuture<'a, Result<bool, BrokerError>>;
+
     /// Makes `revocation`, and has it [enforced](LocalNode::enforce) by every node, including this one: within a second
     /// if the node is connected, and otherwise once it is again. Nodes that start later know it too, unless the broker
     /// itself has ended meanwhile. Making it again is harmless.

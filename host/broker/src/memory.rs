@@ -5,6 +5,7 @@
 
 mod histories;
 mod log;
+mod once;
 
 use std::{
     collections::BTreeSet,
@@ -20,12 +21,14 @@ use futures_util::{
 };
 use signalbox_protocol::{Epoch, Frame, Position};
 use signalbox_telemetry::trace::Trace;
+use tokio::time::Instant;
 
-use self::histories::MemoryHistories;
+use self::{histories::MemoryHistories, once::OnceTable};
 use super::{
     Appended, Broker, BrokerError, HistoryName, HistoryPage, HistoryQuery, LocalNode, MemberReport,
-    MembersElsewhere, NodeReport, OwnedHistoryName, Publication, Retention, Revocation,
-    RevocationSet, RevokeError, RoomReport, Target, UserRequest, members,
+    MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState, OwnedHistoryName,
+    Publication, Retention, Revocation, RevocationSet, RevokeError, RoomReport, Target,
+    UserRequest, members,
 };
 
 /// Connects the nodes of one process.
@@ -35,6 +38,7 @@ pub struct MemoryHub {
     user_nodes: DashMap<String, BTreeSet<String>>,
     room_nodes: DashMap<String, BTreeSet<String>>,
     histories: MemoryHistories,
+    once: OnceTable,
     revocations: RevocationSet,
 }
 
@@ -48,6 +52,7 @@ impl Default for MemoryHub {
             user_nodes: DashMap::new(),
             room_nodes: DashMap::new(),
             histories: MemoryHistories::default(),
+            once: OnceTable::default(),
             revocations,
         }
     }
@@ -297,6 +302,23 @@ impl Broker for MemoryBroker {
         room: &'a str,
     ) -> BoxFuture<'a, Result<Vec<RoomReport>, BrokerError>> {
         future::ready(Ok(self.count_members_now(room))).boxed()
+    }
+
+    fn begin_once<'a>(
+        &'a self,
+        claim: &'a OnceClaim,
+    ) -> BoxFuture<'a, Result<OnceState, BrokerError>> {
+        let state = self.hub.once.begin(claim, Instant::now());
+        future::ready(Ok(state)).boxed()
+    }
+
+    fn settle_once<'a>(
+        &'a self,
+        claim: &'a OnceClaim,
+        settlement: OnceSettlement<'a>,
+    ) -> BoxFuture<'a, Result<bool, BrokerError>> {
+        let settled = self.hub.once.settle(claim, settlement, Instant::now());
+        future::ready(Ok(settled)).boxed()
     }
 
     fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<(), RevokeError>> {

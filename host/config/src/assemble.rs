@@ -55,7 +55,7 @@ pub(super) fn assemble(
             // Each was checked when it was read.
             client: Patterns::parse(&section("events").texts("client")).unwrap_or_default(),
         },
-        rooms: rooms::assemble(&settings.rooms, errors),
+        rooms: rooms::assemble(&settings.rooms, section("auth"), errors),
         users: rooms::users(section("users"), errors),
         presence: presence(section("presence")),
         limits: limits(section("limits")),
@@ -396,6 +396,7 @@ fn limits(section: &Section) -> Limits {
         },
         rooms_per_connection_max: section.count("rooms_per_connection_max") as usize,
         room_name_bytes_max: section.bytes("room_name_bytes_max"),
+        once_time: section.time("once_time"),
         history_replay_max: section.count("history_replay_max") as usize,
         history_bytes_max: section.bytes("history_bytes_max"),
         plugin_file_bytes_max: section.bytes("plugin_file_bytes_max"),

@@ -111,7 +111,7 @@ use ChangeEffect::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 115] = [
+pub const KEYS: [Key; 116] = [
     key("server", "listen", ValueKind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "The address to listen on; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", ValueKind::Text(checks::node_id), "", "node-b", Restart,
@@ -189,8 +189,8 @@ pub const KEYS: [Key; 115] = [
         "The most messages that are kept for members that come back or come late, with `history.time` only; without both, none are kept"),
     key("rooms", "history.time", millis(SECOND, 30 * DAY), "", "5m", Live,
         "How long they are kept after the last one, with `history.size` only"),
-    key("rooms", "join", ValueKind::Choice(&["open", "claim", "backend"]), "open", "claim", Live,
-        "The clients that may join: `open` any, `claim` those with a token that lists the room in its claim `rooms`, `backend` none; plugins that export `rooms` may refuse more"),
+    key("rooms", "join", ValueKind::Choice(&["open", "claim", "token", "backend"]), "open", "claim", Live,
+        "The clients that may join: `open` any, `claim` those with a token that lists the room in its claim `rooms`, `token` those that join with a token for this room, `backend` none; plugins that export `rooms` may refuse more"),
     key("rooms", "send", ValueKind::Choice(&["members", "backend"]), "members", "backend", Live,
         "The senders to the room: `members` members and backends, `backend` backends only"),
     key("rooms", "presence", ValueKind::Bool, "false", "true", Live,
@@ -250,6 +250,8 @@ pub const KEYS: [Key; 115] = [
         "Rooms that one connection may be in"),
     key("limits", "room_name_bytes_max", ValueKind::Bytes(0, 16 * MIB), "8KiB", "16KiB", Live,
         "Bytes of the names of all rooms that one connection may be in"),
+    key("limits", "once_time", millis(SECOND, DAY), "2m", "10m", Live,
+        "How long the answer to a message with `once`, or to a call with `Idempotency-Key`, is kept for repetitions"),
     key("limits", "history_replay_max", ValueKind::Count(1, 10_000), "300", "100", Live,
         "The most messages of a history that are sent to one client that joins or reads back"),
     key("limits", "history_bytes_max", ValueKind::Bytes(MIB, 64 * GIB), "256MiB", "1GiB", Live,

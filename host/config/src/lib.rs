@@ -270,6 +270,8 @@ pub struct Limits {
     pub room_name_bytes_max: usize,
     /// Messages of a history that are sent to one client that joins or reads back, 1–10,000.
     pub history_replay_max: usize,
+    /// How long the answer to a message that is handled once is kept, 1 s – 24 h.
+    pub once_time: Duration,
     /// Memory of all histories on the memory broker, in bytes.
     pub history_bytes_max: usize,
     /// Largest plugin file, in bytes.
@@ -387,6 +389,7 @@ impl Default for Limits {
             rooms_per_connection_max: 128,
             room_name_bytes_max: 8 << 10,
             history_replay_max: 300,
+            once_time: Duration::from_secs(120),
             history_bytes_max: 256 << 20,
             plugin_file_bytes_max: 32 << 20,
         }

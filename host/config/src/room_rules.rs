@@ -54,6 +54,8 @@ pub enum JoinRule {
     Open,
     /// Clients with a token that lists the room in its claim `rooms`.
     Claim,
+    /// Clients that send a token for this room with their join. Only in mode `jwt`.
+    Token,
     /// None by itself; backends add members.
     Backend,
 }

@@ -5,9 +5,16 @@ use super::{
     settings::{self, Section},
 };
 
-/// Assembles the rules.
-pub(super) fn assemble(sections: &[Section], errors: &mut Vec<ConfigError>) -> RoomsConfig {
+/// Assembles the rules. `auth` is the section with the mode in which clients are identified.
+pub(super) fn assemble(
+    sections: &[Section],
+    auth: &Section,
+    errors: &mut Vec<ConfigError>,
+) -> RoomsConfig {
     settings::refuse_repeated(sections, "match", "rule", errors);
+    if auth.are_right(&["mode"]) && auth.text("mode") == "none" {
+        refuse_tokens(sections, errors);
+    }
     let rules = sections
         .iter()
         .map(|section| (section.text("match"), rule(section, errors)));
@@ -18,6 +25,18 @@ pub(super) fn assemble(sections: &[Section], errors: &mut Vec<ConfigError>) -> R
 pub(super) fn users(section: &Section, errors: &mut Vec<ConfigError>) -> UsersConfig {
     UsersConfig {
         history: history(section, errors),
+    }
+}
+
+/// Without keys no token can be verified.
+fn refuse_tokens(sections: &[Section], errors: &mut Vec<ConfigError>) {
+    for section in sections {
+        if section.are_right(&["join"]) && section.text("join") == "token" {
+            errors.push(section.error(
+                &["join"],
+                "\"token\" needs keys that verify tokens: set auth.mode = \"jwt\" with a key, or choose another value",
+            ));
+        }
     }
 }
 
@@ -32,6 +51,7 @@ fn rule(section: &Section, errors: &mut Vec<ConfigError>) -> RoomRule {
         history: history(section, errors),
         join: match section.text("join").as_str() {
             "claim" => JoinRule::Claim,
+            "token" => JoinRule::Token,
             "backend" => JoinRule::Backend,
             _ => JoinRule::Open,
         },

@@ -23,7 +23,7 @@ pub enum ErrorCode {
     InvalidRoom,
     /// The payload of a built-in type is invalid, or the JSON contains text that languages read differently.
     InvalidPayload,
-    /// The token that should replace the one of the connection is not accepted.
+    /// The token that should replace the one of the connection, or let it join a room, is not accepted.
     InvalidToken,
     /// A message to a room of which the connection is not a member.
     NotInRoom,
@@ -39,11 +39,15 @@ pub enum ErrorCode {
     PluginFailed,
     /// The broker does not respond, or a token cannot be checked now.
     Unavailable,
+    /// A message with `once` and the same `id` is being handled.
+    InProgress,
+    /// Another message with `once` had the same `id`.
+    OnceMismatch,
 }
 
 impl ErrorCode {
     /// Every code, for documentation and metrics.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::InvalidFrame,
         Self::InvalidType,
         Self::ReservedType,
@@ -62,6 +66,8 @@ impl ErrorCode {
         Self::RateLimited,
         Self::PluginFailed,
         Self::Unavailable,
+        Self::InProgress,
+        Self::OnceMismatch,
     ];
 
     /// The code as text, as used in the frame.
@@ -85,6 +91,8 @@ impl ErrorCode {
             Self::RateLimited => "rate_limited",
             Self::PluginFailed => "plugin_failed",
             Self::Unavailable => "unavailable",
+            Self::InProgress => "in_progress",
+            Self::OnceMismatch => "once_mismatch",
         }
     }
 
@@ -92,7 +100,11 @@ impl ErrorCode {
     pub const fn retryable(self) -> bool {
         matches!(
             self,
-            Self::RoomFull | Self::RateLimited | Self::PluginFailed | Self::Unavailable
+            Self::RoomFull
+                | Self::RateLimited
+                | Self::PluginFailed
+                | Self::Unavailable
+                | Self::InProgress
         )
     }
 }

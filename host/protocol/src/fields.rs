@@ -23,6 +23,8 @@ pub(super) struct Fields<'a> {
     pub(super) room: Text<'a>,
     pub(super) id: Text<'a>,
     pub(super) message_id: Text<'a>,
+    /// JSON text.
+    pub(super) once: Option<&'a str>,
 }
 
 impl<'a> Fields<'a> {
@@ -56,8 +58,17 @@ impl<'a> Fields<'a> {
             Name::Room => &mut self.room,
             Name::Id => &mut self.id,
             Name::MessageId => &mut self.message_id,
-            Name::Payload | Name::Other => return None,
+            Name::Payload | Name::Once | Name::Other => return None,
         })
+    }
+
+    /// Sets the field `name` to the JSON text `json`, if it is one that is kept as JSON.
+    pub(super) fn set_json(&mut self, name: Name, json: &'a str) {
+        match name {
+            Name::Payload => self.payload = Some(json),
+            Name::Once if json != "null" => self.once = Some(json),
+            _ => {}
+        }
     }
 
     /// Parses `json`, reading each text by way of `T`.
@@ -180,8 +191,8 @@ impl<'de, T: Deserialize<'de> + Into<Text<'de>>> Visitor<'de> for Filler<'_, 'de
         while let Some(name) = map.next_key::<Name>()? {
             match (fields.text(name), name) {
                 (Some(text), _) => text.set(map.next_value::<T>()?.into()),
-                (None, Name::Payload) => {
-                    fields.payload = Some(map.next_value::<&RawValue>()?.get());
+                (None, Name::Payload | Name::Once) => {
+                    fields.set_json(name, map.next_value::<&RawValue>()?.get());
                 }
                 (None, _) => {
                     map.next_value::<IgnoredAny>()?;
@@ -203,6 +214,7 @@ pub(super) enum Name {
     Room,
     Id,
     MessageId,
+    Once,
     Other,
 }
 
@@ -232,6 +244,7 @@ impl Name {
             4 if is(b"room") => Self::Room,
             2 if is(b"id") => Self::Id,
             9 if is(b"messageid") => Self::MessageId,
+            4 if is(b"once") => Self::Once,
             _ => Self::Other,
         }
     }

@@ -27,6 +27,8 @@ pub struct Envelope<'a> {
     pub room: Option<RoomName<'a>>,
     /// Asks for an `ack`.
     pub id: Option<Cow<'a, str>>,
+    /// Whether a repetition with the same `id`, which is then `Some`, must not be handled again.
+    pub once: bool,
 }
 
 /// The protocol that a client was written for.
@@ -80,12 +82,14 @@ impl<'a> Envelope<'a> {
             let message = "name `receiverId` or `room`, not both";
             return Err(refused((ErrorCode::InvalidReceiver, message)));
         }
+        let once = read_once(fields.once, id.is_some(), dialect).map_err(refused)?;
         Ok(Envelope {
             event_type,
             payload: fields.payload.unwrap_or("null"),
             receiver,
             room,
             id,
+            once,
         })
     }
 }
@@ -102,6 +106,19 @@ fn read_id(id: Text<'_>, dialect: Dialect) -> Result<Option<Cow<'_, str>>, Envel
     match dialect {
         Dialect::V1 => Err(refuse(wrong.0, wrong.1, None)),
         Dialect::WebsocketApp => Ok(None),
+    }
+}
+
+fn read_once(once: Option<&str>, has_id: bool, dialect: Dialect) -> Result<bool, Wrong> {
+    let wrong = match once {
+        None | Some("false") => return Ok(false),
+        Some("true") if has_id => return Ok(true),
+        Some("true") => "`once` needs an `id`, by which a repetition is recognised",
+        Some(_) => "`once` must be true or false",
+    };
+    match dialect {
+        Dialect::V1 => Err((ErrorCode::InvalidFrame, wrong)),
+        Dialect::WebsocketApp => Ok(false),
     }
 }
 

@@ -50,6 +50,13 @@ impl Frame {
         }
     }
 
+    /// The same answer as a repetition of an earlier one. It must be an `ack` or an `error`.
+    #[must_use]
+    pub fn duplicate(answer: &str) -> Self {
+        let payload = answer.strip_suffix("}}").unwrap_or(answer);
+        Self::from(format!(r#"{payload},"duplicate":true}}}}"#))
+    }
+
     /// Converts it to the text for the socket, without a copy.
     pub fn into_text(self) -> Utf8Bytes {
         self.0
@@ -311,7 +318,8 @@ pub fn token_expiring(left: Duration) -> Frame {
 /// `joined`: the connection is a member of the room from now on. In a room with a history, `at` is its place there; a later
 /// `joined` of the same room tells a member that messages may be missing before its new place.
 pub fn joined(room: &str, at: Option<&RoomPosition>) -> Frame {
-    typed("joined", &RoomPayload { room, at })
+    let reason = None;
+    typed("joined", &RoomPayload { room, at, reason })
 }
 
 /// `joined` without a room: messages to the user of the connection may be missing before its new place `at` in their history.
@@ -323,9 +331,11 @@ pub fn user_position(at: &RoomPosition) -> Frame {
     typed("joined", &UserPayload { user: at })
 }
 
-/// `left`: the connection is no longer a member of the room.
-pub fn left(room: &str) -> Frame {
-    typed("left", &RoomPayload { room, at: None })
+/// `left`: the connection is no longer a member of the room. `reason` is `Some` if neither the client nor a backend or plugin
+/// wanted that.
+pub fn left(room: &str, reason: Option<&str>) -> Frame {
+    let at = None;
+    typed("left", &RoomPayload { room, at, reason })
 }
 
 #[derive(Serialize)]
@@ -333,6 +343,8 @@ struct RoomPayload<'a> {
     room: &'a str,
     #[serde(flatten)]
     at: Option<&'a RoomPosition>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
 }
 
 /// Encodes a frame of the server itself. Its payload must serialize without an error.

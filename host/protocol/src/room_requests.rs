@@ -14,6 +14,8 @@ pub struct JoinRequest {
     pub catch_up: Option<CatchUp>,
     /// Whether the client wants to know who is in the room.
     pub presence: bool,
+    /// The token for the room, if there is one.
+    pub token: Option<String>,
 }
 
 /// The messages of a history that a client wants when it joins.
@@ -40,6 +42,7 @@ struct JoinFields {
     since: Option<Position>,
     last: Option<u64>,
     presence: Option<bool>,
+    token: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -59,9 +62,10 @@ impl JoinRequest {
             since,
             last,
             presence,
+            token,
         } = read(
             payload,
-            "`payload.since` is {\"epoch\":\"…\",\"offset\":N}, `payload.last` a whole number, `payload.presence` true or false",
+            "`payload.since` is {\"epoch\":\"…\",\"offset\":N}, `payload.last` a whole number, `payload.presence` true or false, `payload.token` a string",
         )?;
         let catch_up = match (since, last) {
             (Some(_), Some(_)) => return Err("name `since` or `last`, not both"),
@@ -75,6 +79,7 @@ impl JoinRequest {
         Ok(Self {
             catch_up,
             presence: presence.unwrap_or(false),
+            token,
         })
     }
 }
@@ -237,7 +242,7 @@ mod tests {
         ] {
             let request = JoinRequest {
                 catch_up,
-                presence: false,
+                ..JoinRequest::default()
             };
             assert_eq!(JoinRequest::parse(payload), Ok(request));
         }
@@ -254,6 +259,21 @@ mod tests {
             assert_eq!(JoinRequest::parse(payload).unwrap().presence, presence);
         }
         for payload in [r#"{"presence":1}"#, r#"{"presence":"true"}"#] {
+            assert!(JoinRequest::parse(payload).is_err(), "{payload}");
+        }
+    }
+
+    #[test]
+    fn a_join_has_a_token_that_is_a_string_or_none() {
+        for (payload, token) in [
+            (r#"{"token":"a.b.c","last":1}"#, Some("a.b.c")),
+            (r#"{"token":null}"#, None),
+            (r#"{"presence":true}"#, None),
+        ] {
+            let request = JoinRequest::parse(payload).unwrap();
+            assert_eq!(request.token.as_deref(), token, "{payload}");
+        }
+        for payload in [r#"{"token":7}"#, r#"{"token":["a"]}"#] {
             assert!(JoinRequest::parse(payload).is_err(), "{payload}");
         }
     }

@@ -111,9 +111,7 @@ impl<'a> Scanner<'a> {
             None => {
                 let start = self.at;
                 self.skip_value()?;
-                if name == Name::Payload {
-                    fields.payload = Some(&self.json[start..self.at]);
-                }
+                fields.set_json(name, &self.json[start..self.at]);
             }
         }
         Some(())

@@ -6,15 +6,16 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use signalbox_broker::{ConnectionReport, TokenMark};
-use signalbox_protocol::ClientInfo;
+use signalbox_protocol::{ClientInfo, MemberInfo};
 use tokio::time::Instant;
 
 use super::{
-    Outbox,
+    GrantEnd, Outbox, RoomGrant,
+    grants::RoomGrants,
     room_changes::{RoomChange, WaitingChanges},
 };
 
@@ -36,6 +37,8 @@ pub struct Connection {
     replaced: AtomicBool,
     /// Whether changes of its rooms wait. A copy of the state in `rooms` that can be read without the lock.
     has_room_changes: AtomicBool,
+    /// Whether a token may have granted it rooms; stays set. It spares others the lock of `rooms`.
+    has_grants: AtomicBool,
 }
 
 /// The rooms of a connection.
@@ -44,8 +47,17 @@ struct Rooms {
     names: BTreeSet<Arc<str>>,
     /// The total length of all names, in bytes.
     name_bytes: usize,
-    /// Changes that wait for the session. On the heap, because most connections never have any.
-    changes: Option<Box<WaitingChanges>>,
+    /// On the heap, because most connections never have any of it.
+    rare: Option<Box<RareRooms>>,
+}
+
+/// State about rooms that few connections have.
+#[derive(Debug, Default)]
+struct RareRooms {
+    /// Changes that wait for the session.
+    changes: WaitingChanges,
+    /// Memberships that tokens grant.
+    grants: RoomGrants,
 }
 
 /// How long a client has been silent, for choosing a connection to replace.
@@ -75,6 +87,7 @@ impl Connection {
             silence: Silence::default(),
             replaced: AtomicBool::new(false),
             has_room_changes: AtomicBool::new(false),
+            has_grants: AtomicBool::new(false),
         }
     }
 
@@ -154,13 +167,13 @@ impl Connection {
             let Some(rooms) = rooms.as_mut() else {
                 return;
             };
-            rooms.changes.get_or_insert_default().add(change);
+            rooms.rare.get_or_insert_default().changes.add(change);
             self.has_room_changes.store(true, Ordering::Release);
         }
         self.outbox.wake();
     }
 
-    /// Whether the session should carry out changes of its rooms. The session is woken when they come.
+    /// Whether the session should carry out changes of its rooms, or end memberships. The session is woken when they come.
     pub fn has_room_changes(&self) -> bool {
         self.has_room_changes.load(Ordering::Acquire)
     }
@@ -169,10 +182,63 @@ impl Connection {
     pub fn take_room_changes(&self) -> Vec<RoomChange> {
         let mut rooms = self.rooms();
         self.has_room_changes.store(false, Ordering::Release);
-        let waiting = rooms.as_mut().and_then(|rooms| rooms.changes.take());
-        waiting
-            .map(|waiting| waiting.into_vec())
+        let rare = rooms.as_mut().and_then(|rooms| rooms.rare.as_mut());
+        rare.map(|rare| std::mem::take(&mut rare.changes).into_vec())
             .unwrap_or_default()
+    }
+
+    /// Grants the membership of `room`, in place of an earlier grant.
+    pub(super) fn set_grant(&self, room: &str, grant: RoomGrant) {
+        if let Some(rooms) = self.rooms().as_mut() {
+            let grants = &mut rooms.rare.get_or_insert_default().grants;
+            grants.insert(room.into(), grant);
+            self.has_grants.store(true, Ordering::Release);
+        }
+    }
+
+    /// Forgets the grant of `room`: a membership does not end with a token any more.
+    pub fn drop_grant(&self, room: &str) {
+        self.with_grants(|grants| grants.remove(room));
+    }
+
+    /// When the first token that grants a room expires.
+    pub fn first_grant_end(&self) -> Option<SystemTime> {
+        self.with_grants(|grants| grants.first_end())?
+    }
+
+    /// Takes the rooms whose grant is over at `now`. `grace` is how long a membership outlives its token. `was_stopped`: the
+    /// process did not run until now, so the grace of tokens that expired meanwhile begins now, once.
+    pub fn take_ended_grants(
+        &self,
+        now: SystemTime,
+        grace: Duration,
+        was_stopped: bool,
+    ) -> Vec<(Arc<str>, GrantEnd)> {
+        self.with_grants(|grants| grants.take_ended(now, grace, was_stopped))
+            .unwrap_or_default()
+    }
+
+    /// Ends the memberships that were granted by tokens with a mark that `is_revoked`.
+    pub(super) fn revoke_grants(&self, is_revoked: impl Fn(TokenMark) -> bool) {
+        if self.with_grants(|grants| grants.revoke(is_revoked)) == Some(true) {
+            self.has_room_changes.store(true, Ordering::Release);
+            self.outbox.wake();
+        }
+    }
+
+    /// What other members of `room` see of its user: the `info` of the token that grants the room, or of its own token.
+    pub(super) fn member_info(&self, room: &str) -> Option<MemberInfo> {
+        let granted = self.with_grants(|grants| grants.info(room)).flatten();
+        granted.or_else(|| MemberInfo::in_claims(&self.client.claims))
+    }
+
+    fn with_grants<T>(&self, action: impl FnOnce(&mut RoomGrants) -> T) -> Option<T> {
+        if !self.has_grants.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut rooms = self.rooms();
+        let rare = rooms.as_mut()?.rare.as_mut()?;
+        Some(action(&mut rare.grants))
     }
 
     /// Notes that a ping was sent at `pinged` to a client that was last heard at `heard`. Later pings change nothing until
@@ -263,6 +329,9 @@ impl Connection {
         self.rooms().as_mut().is_some_and(|rooms| {
             let left = rooms.names.remove(room);
             rooms.name_bytes -= if left { room.len() } else { 0 };
+            if let Some(rare) = &mut rooms.rare {
+                rare.grants.remove(room);
+            }
             left
         })
     }

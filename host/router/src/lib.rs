@@ -6,6 +6,7 @@
 
 mod catch_up;
 mod connection;
+mod grants;
 mod history;
 mod outbox;
 mod presence;
@@ -23,6 +24,7 @@ use std::{sync::Arc, time::Duration};
 pub use catch_up::ReplayLimits;
 pub use connection::Connection;
 use futures_util::future::join;
+pub use grants::{GrantEnd, RoomGrant};
 pub use history::{HistoryJoin, JoinedHistory};
 pub use outbox::{CloseRequest, Outbox, PendingWrite, PushError, SocketSink};
 use presence::PresenceTask;

@@ -32,12 +32,13 @@ impl Router {
 }
 
 impl LocalTable {
-    /// Closes the connections that `revoked` is about.
+    /// Closes the connections that `revoked` is about, and ends the memberships that a revoked token granted.
     pub(super) fn close_revoked(&self, revoked: &Revoked) {
         let close_if_concerned = |connection: &Connection, denial| {
             if revoked.concerns(connection.user(), connection.token()) {
                 close(connection, denial);
             }
+            connection.revoke_grants(|mark| revoked.concerns(connection.user(), mark));
         };
         let (user, denial) = match revoked {
             Revoked::TokensOf { user, .. } => (user, Denial::Token),

@@ -49,6 +49,9 @@ enum Command {
         /// The user that the token names
         #[arg(long)]
         user: String,
+        /// Make a token for joining this room (`join = "token"`) instead of one for connecting
+        #[arg(long)]
+        room: Option<String>,
         /// How long it is valid
         #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
         ttl: Duration,
@@ -71,8 +74,15 @@ pub(crate) fn run() -> ExitCode {
             .map_or_else(|code| code, |(config, source)| serve::run(config, source)),
         Command::Check { config } => load(config.as_deref())
             .map_or_else(|code| code, |(config, source)| check(&config, &source)),
-        Command::Token { user, ttl, config } => load(config.as_deref())
-            .map_or_else(|code| code, |(config, _)| issue(&config, &user, ttl)),
+        Command::Token {
+            user,
+            room,
+            ttl,
+            config,
+        } => load(config.as_deref()).map_or_else(
+            |code| code,
+            |(config, _)| issue(&config, &user, room.as_deref(), ttl),
+        ),
         Command::Plugin(command) => plugin::run(&command),
     }
 }
@@ -124,14 +134,14 @@ fn check(config: &Config, source: &Source) -> ExitCode {
     plugin::check_all(config, what)
 }
 
-fn issue(config: &Config, user: &str, ttl: Duration) -> ExitCode {
+fn issue(config: &Config, user: &str, room: Option<&str>, ttl: Duration) -> ExitCode {
     let AuthConfig::Jwt(jwt) = &config.auth else {
         eprintln!(
             "tokens are for auth.mode = \"jwt\"; this configuration has auth.mode = \"none\""
         );
         return ExitCode::FAILURE;
     };
-    match token::issue_for(jwt, user, ttl, SystemTime::now()) {
+    match token::issue_for(jwt, user, room, ttl, SystemTime::now()) {
         Ok(token) => {
             println!("{token}");
             ExitCode::SUCCESS

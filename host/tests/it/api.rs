@@ -13,7 +13,7 @@ use crate::{
 
 const WITH_KEYS: &str = "[api]\nkeys = [\"first-key-of-tests\", \"second-key-of-tests\"]\n";
 
-const WITH_HOSTILE: &str = r#"
+pub(crate) const WITH_HOSTILE: &str = r#"
 [[plugins]]
 name = "hostile"
 path = "hostile.wasm"

@@ -7,6 +7,7 @@ use crate::{
     api_rooms::RULES,
     described::Description,
     harness::WITH_CHAT,
+    once,
 };
 
 /// Revoking takes tokens.
@@ -63,7 +64,7 @@ async fn every_answer_is_as_the_description_says() {
             post,
             batch,
             batch,
-            json!({"messages": [5, rejected, to_all, {"type": "x", "room": "chat:1"}]}),
+            json!({"messages": [5, rejected.clone(), to_all, {"type": "x", "room": "chat:1"}]}),
         ),
         (post, batch, batch, json!({"messages": []})),
         (post, online, online, json!({"users": ["ann", "bob"]})),
@@ -113,6 +114,26 @@ async fn every_answer_is_as_the_description_says() {
         };
         let answer = ask(&node, method, called, &body).await;
         described.check(method, path, answer.status, &answer.body);
+    }
+    let plain = json!({"type": "x", "receiverId": "ann"});
+    let list = json!({"type": "x", "receiverIds": ["ann", "bob"]});
+    let many = json!({"messages": [plain, list]});
+    for (path, name, body) in [
+        (messages, "a", &plain),
+        (messages, "a", &plain),
+        (messages, "b", &list),
+        (messages, "b", &list),
+        (messages, "c", &rejected),
+        (messages, "c", &rejected),
+        (messages, "a", &list),
+        (messages, "", &plain),
+        (batch, "d", &many),
+        (batch, "d", &many),
+        (batch, "a", &many),
+    ] {
+        let answer = once::post(&node, path, once::KEY, name, body).await;
+        let answered = serde_json::from_str(&answer.body).expect("JSON");
+        described.check(post, path, answer.status, &answered);
     }
     let with_tokens = crate::api::node(TOKENS).await;
     for body in [json!({"user": "ann"}), json!({"jti": 7})] {

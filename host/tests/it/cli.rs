@@ -1,6 +1,6 @@
 //! The command line of the real binary: its output and exit codes.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -151,7 +151,8 @@ async fn clients_that_name_themselves_are_served_on_a_loopback_alone_unless_it_i
 
 #[tokio::test]
 async fn a_token_of_the_command_line_opens_a_running_node() {
-    let config = "[auth]\nmode = \"jwt\"\njwt_issuer = \"i\"\njwt_audience = \"a\"\n";
+    let config = "[auth]\nmode = \"jwt\"\njwt_issuer = \"i\"\njwt_audience = \"a\"\n\
+                  [[rooms]]\nmatch = \"chat:7\"\njoin = \"token\"\n";
     let environment = [("JWT_SECRET", SECRET), ("WSS_PORT", "0")];
     let server = Server::start_with(&[], config, &environment).await;
     let arguments = ["token", "--user", "ann", "--ttl", "1h"];
@@ -161,6 +162,15 @@ async fn a_token_of_the_command_line_opens_a_running_node() {
     let (mut ann, _) = server.upgrade(&path, &[]).await.unwrap();
     ann.send(r#"{"type":"x","receiverId":"ann"}"#).await;
     assert_eq!(ann.json().await["senderId"], "ann");
+    // One for a room opens no connection.
+    let arguments = ["token", "--user", "ann", "--room", "chat:7"];
+    let made = run(server.dir.path(), &arguments, &environment).await;
+    let token = made.stdout.trim_end();
+    let refused = server.refused(&format!("/ws?token={token}"), &[]).await;
+    assert_eq!(refused.status, 401);
+    let join = json!({"type": "join", "room": "chat:7", "payload": {"token": token}, "id": "j"});
+    ann.send(&join.to_string()).await;
+    assert_eq!(ann.json().await["payload"]["status"], "handled");
     // If clients choose their own user names, there is nothing to sign.
     let open = run_with_chat("", &["token", "--user", "ann"], &[]).await;
     assert_eq!((open.code, open.stdout.as_str()), (Some(1), ""));

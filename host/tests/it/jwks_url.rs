@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// An identity provider that serves the key set it was given last; None makes it answer 503, and an empty text nothing.
-async fn provider() -> (Endpoint, watch::Sender<Option<String>>) {
+pub(crate) async fn provider() -> (Endpoint, watch::Sender<Option<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let (sender, answer) = watch::channel(None::<String>);
@@ -50,7 +50,7 @@ async fn provider() -> (Endpoint, watch::Sender<Option<String>>) {
 }
 
 /// Lines of `[auth]`.
-fn from_url(url: &str) -> String {
+pub(crate) fn from_url(url: &str) -> String {
     format!("jwks_url = \"{url}\"\njwt_issuer = \"i\"\njwt_audience = \"a\"\n")
 }
 

@@ -25,12 +25,28 @@ const EC_PUBLIC: &[u8] = include_bytes!("../../auth/src/testdata/ec_public.pem")
 pub(crate) const JWKS: &str = include_str!("../../auth/src/testdata/jwks.json");
 
 fn sign(algorithm: Algorithm, kid: Option<&str>, key: &EncodingKey) -> String {
+    sign_for(algorithm, kid, key, None)
+}
+
+/// A token for connecting, or for joining `room`.
+fn sign_for(
+    algorithm: Algorithm,
+    kid: Option<&str>,
+    key: &EncodingKey,
+    room: Option<&str>,
+) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let exp = now.expect("after 1970").as_secs() + 3600;
     let mut header = Header::new(algorithm);
     header.kid = kid.map(str::to_owned);
-    let claims = json!({"sub": "ann", "exp": exp, "iss": "i", "aud": "a"});
+    let claims = json!({"sub": "ann", "exp": exp, "iss": "i", "aud": "a", "room": room});
     encode(&header, &claims, key).expect("signed")
+}
+
+/// A token for joining `room`.
+pub(crate) fn es256_for(kid: &str, room: &str) -> String {
+    let key = EncodingKey::from_ec_pem(EC_PRIVATE).expect("a key");
+    sign_for(Algorithm::ES256, Some(kid), &key, Some(room))
 }
 
 fn hs256(secret: &str) -> String {

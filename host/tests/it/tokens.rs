@@ -40,7 +40,7 @@ pub(crate) async fn connect(node: &Endpoint, token: &str) -> Client {
 }
 
 /// A client of `signalbox.v1`, and the payload of its `welcome`.
-async fn connect_v1(node: &Endpoint, token: &str) -> (Client, Value) {
+pub(crate) async fn connect_v1(node: &Endpoint, token: &str) -> (Client, Value) {
     let upgraded = node.upgrade(&format!("/ws?token={token}"), &[V1]).await;
     let (mut client, _) = upgraded.expect("a good token");
     let welcome = client.json().await;

@@ -19,6 +19,7 @@ use super::{
     keys::KeyNames,
     lookup::Lookup,
     members::RedisMembers,
+    once::OnceKeys,
     outgoing::Outgoing,
     revocations::ClusterRevocations,
     routes::RouteWriter,
@@ -97,6 +98,7 @@ impl RedisBroker {
             node.clone(),
             routes.clone(),
         );
+        let once = OnceKeys::new(commands.clone(), keys.clone());
         let receivers = InboxParts {
             node: node.clone(),
             routes: routes.clone(),
@@ -134,6 +136,7 @@ impl RedisBroker {
             histories: Arc::new(histories),
             revocations,
             members,
+            once,
             node,
             control,
             health,

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use signalbox_config::{RedisCompat, RedisConfig};
 
-use crate::HistoryName;
+use crate::{HistoryName, OnceKey};
 
 /// A server's ID: a node's name and the nonce of its boot, or the ID of a server of `websocket-app`.
 pub(super) type ServerId = Arc<str>;
@@ -152,6 +152,11 @@ impl KeyNames {
         format!("{}signalbox:revoked:until", self.prefix)
     }
 
+    /// The claim or the answer of a message that is handled once.
+    pub(super) fn once(&self, key: &OnceKey) -> String {
+        format!("{}once:{}", self.prefix, key.as_str())
+    }
+
     /// The channel on which nodes announce revocations.
     pub(super) fn revoked_channel(&self) -> String {
         format!("{}signalbox:revoked", self.prefix)
@@ -257,6 +262,8 @@ mod tests {
         assert_eq!(keys.routes_channel(), "p:signalbox:routes");
         assert_eq!(keys.revoked(), "p:signalbox:revoked:until");
         assert_eq!(keys.revoked_channel(), "p:signalbox:revoked");
+        let key = OnceKey::of_user("u", "7");
+        assert_eq!(keys.once(&key), "p:once:user:1:u:7");
         assert_eq!(keys.online("u", "a-1"), "p:user_online:u:a-1");
     }
 }

@@ -39,6 +39,7 @@ mod member_leases;
 mod members;
 mod nodes;
 mod notices;
+mod once;
 mod outgoing;
 mod owned;
 mod post;
@@ -77,6 +78,7 @@ use self::{
     keys::{Ability, KeyNames, RouteName, ServerId},
     lookup::Lookup,
     members::RedisMembers,
+    once::OnceKeys,
     outgoing::Outgoing,
     publish::{LineBefore, PublishedMessage},
     revocations::ClusterRevocations,
@@ -86,8 +88,9 @@ use self::{
 };
 use super::{
     Appended, Broker, BrokerError, HistoryName, HistoryPage, HistoryQuery, LocalNode, MemberReport,
-    MembersElsewhere, NodeReport, OwnedHistoryName, Publication, Retention, Revocation,
-    RevocationSet, RevokeError, RoomReport, Target, UserAnswer, UserRequest,
+    MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState, OwnedHistoryName,
+    Publication, Retention, Revocation, RevocationSet, RevokeError, RoomReport, Target, UserAnswer,
+    UserRequest,
 };
 
 /// The share of the time for leaving in which this node's routes are removed. Routes that are left behind are found dead by
@@ -109,6 +112,7 @@ pub struct RedisBroker {
     histories: Arc<RedisHistories>,
     revocations: Arc<ClusterRevocations>,
     members: RedisMembers,
+    once: OnceKeys,
     node: Arc<dyn LocalNode>,
     control: Arc<Control>,
     health: Arc<Health>,
@@ -243,6 +247,21 @@ impl Broker for RedisBroker {
             Ok(reports)
         }
         .boxed()
+    }
+
+    fn begin_once<'a>(
+        &'a self,
+        claim: &'a OnceClaim,
+    ) -> BoxFuture<'a, Result<OnceState, BrokerError>> {
+        async move { Ok(self.once.begin(claim).await?) }.boxed()
+    }
+
+    fn settle_once<'a>(
+        &'a self,
+        claim: &'a OnceClaim,
+        settlement: OnceSettlement<'a>,
+    ) -> BoxFuture<'a, Result<bool, BrokerError>> {
+        async move { Ok(self.once.settle(claim, settlement).await?) }.boxed()
     }
 
     fn revoke<'a>(&'a self, revocation: &'a Revocation) -> BoxFuture<'a, Result<(), RevokeError>> {

@@ -172,3 +172,18 @@ fn an_element_of_the_list_that_is_no_table_is_an_error() {
         "/srv/platform.toml:1:10: rooms[0]: expected a table; write [[rooms]]"
     );
 }
+
+#[test]
+fn rooms_that_need_tokens_need_keys_to_verify_them() {
+    let rule = "[[rooms]]\nmatch = \"a\"\njoin = \"token\"\n";
+    assert_eq!(
+        only_error(rule, &[]),
+        "/srv/platform.toml:3:8: rooms[0].join: \"token\" needs keys that verify tokens: set auth.mode = \"jwt\" with a key, or choose another value"
+    );
+    let keys = "[auth]\nmode = \"jwt\"\njwt_secret = \"0123456789abcdef0123456789abcdef\"\n";
+    let config = load(&format!("{keys}{rule}"));
+    assert_eq!(config.rooms.rule("a").join, JoinRule::Token);
+    // A mode that is missing its key is one error, not two.
+    let without_key = format!("[auth]\nmode = \"jwt\"\n{rule}");
+    assert!(only_error(&without_key, &[]).contains("needs a key"));
+}

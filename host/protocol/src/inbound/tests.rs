@@ -351,3 +351,41 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<String>(envelope.payload).unwrap(), payload);
     }
 }
+
+#[test]
+fn once_is_true_or_false_and_needs_an_id() {
+    let once = |text: &str, dialect| {
+        let envelope = Envelope::parse_as(text, dialect);
+        envelope
+            .map(|envelope| envelope.once)
+            .map_err(|error| error.code)
+    };
+    for (text, expected) in [
+        (r#"{"type":"a","id":"1","once":true}"#, true),
+        (r#"{"once" : true ,"type":"a","id":"\u0031"}"#, true),
+        (r#"{"type":"a","id":"1","ONCE":true,"once":null}"#, true),
+        (r#"{"type":"a","id":"1","once":true,"once":false}"#, false),
+        (r#"{"type":"a","once":false}"#, false),
+        (r#"{"type":"a","once":null}"#, false),
+        (r#"{"type":"a","id":"1"}"#, false),
+    ] {
+        for dialect in [Dialect::V1, Dialect::WebsocketApp] {
+            assert_eq!(once(text, dialect), Ok(expected), "{text}");
+        }
+    }
+    for text in [
+        r#"{"type":"a","once":true}"#,
+        r#"{"type":"a","id":"","once":true}"#,
+        r#"{"type":"a","id":"1","once":1}"#,
+        r#"{"type":"a","id":"1","once":"true"}"#,
+        r#"{"type":"a","id":"1","once":[true]}"#,
+        r#"{"type":"a","id":"1","once":"\u0074"}"#,
+    ] {
+        assert_eq!(
+            once(text, Dialect::V1),
+            Err(ErrorCode::InvalidFrame),
+            "{text}"
+        );
+        assert_eq!(once(text, Dialect::WebsocketApp), Ok(false), "{text}");
+    }
+}

@@ -83,8 +83,12 @@ fn joined_tells_the_place_in_a_history() {
         r#"{"type":"joined","payload":{"room":"r","epoch":"7","offset":0}}"#
     );
     assert_eq!(
-        left("r").as_str(),
+        left("r", None).as_str(),
         r#"{"type":"left","payload":{"room":"r"}}"#
+    );
+    assert_eq!(
+        left("r", Some("expired")).as_str(),
+        r#"{"type":"left","payload":{"room":"r","reason":"expired"}}"#
     );
 }
 
@@ -134,4 +138,18 @@ proptest! {
         prop_assert_eq!(value["senderId"].as_str(), Some(sender.as_str()));
         prop_assert_eq!(value["room"].as_str(), Some(room.as_str()));
     }
+}
+
+#[test]
+fn an_answer_that_is_repeated_says_so() {
+    let ack = AckPayload::new("7", "m-1", AckStatus::Delivered).encode();
+    assert_eq!(
+        Frame::duplicate(ack.as_str()).as_str(),
+        r#"{"type":"ack","payload":{"id":"7","messageId":"m-1","status":"delivered","duplicate":true}}"#
+    );
+    let error = ErrorPayload::new(Some("7"), ErrorCode::NotInRoom, "}}").encode();
+    assert_eq!(
+        Frame::duplicate(error.as_str()).as_str(),
+        r#"{"type":"error","payload":{"id":"7","code":"not_in_room","message":"}}","retryable":false,"duplicate":true}}"#
+    );
 }

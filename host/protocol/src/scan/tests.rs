@@ -22,6 +22,7 @@ fn plain_messages_are_read_without_the_general_parser() {
         r#"{"type":"a","payload":null,"room":"lobby","id":"7"}"#,
         r#"{"TYPE":"a","type":"b","Payload":1,"payload":[],"senderId":"x","timestamp":"y"}"#,
         r#"{"type":"a","payload":{"a":[{},[],{"b":[1,-0,0.5,1e9,-2.5E-7,true,false,null]}],"":""}}"#,
+        r#"{"type":"a","id":"1","once":true,"ONCE":null}"#,
         r#"{"type":"a","payload":"\"\\\/\b\f\n\r\t ä 😀","unknown":{"id":5},"messageId":""}"#,
     ] {
         let found = scanned(text);
@@ -164,6 +165,8 @@ fn message() -> impl Strategy<Value = String> {
             "room",
             "id",
             "messageId",
+            "once",
+            "Once",
             "other",
         ][..],
     );

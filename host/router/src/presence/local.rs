@@ -43,7 +43,7 @@ impl LocalMembers {
         room: &str,
         is_on: impl FnOnce() -> bool,
     ) -> Counting {
-        let info = MemberInfo::in_claims(&connection.client().claims);
+        let info = connection.member_info(room);
         let mut users = self.0.entry(room.into()).or_default();
         let counting = if is_on() {
             insert(&mut users, connection, info)
@@ -65,7 +65,7 @@ impl LocalMembers {
         elsewhere: MembersElsewhere,
         is_on: impl FnOnce() -> bool,
     ) -> bool {
-        let info = MemberInfo::in_claims(&connection.client().claims);
+        let info = connection.member_info(room);
         let mut users = self.0.entry(room.into()).or_default();
         let has_place = elsewhere.has_user
             || users.contains_key(connection.user())
@@ -76,6 +76,22 @@ impl LocalMembers {
         drop(users);
         self.remove_if_empty(room);
         has_place
+    }
+
+    /// Shows the current `info` of `connection`, and returns whether it is another one than before.
+    pub(super) fn refresh(&self, connection: &Connection, room: &str) -> bool {
+        let info = connection.member_info(room);
+        let Some(mut users) = self.0.get_mut(room) else {
+            return false;
+        };
+        let Some(member) = users.get_mut(connection.user()) else {
+            return false;
+        };
+        let is_changed = member.info != info && member.connections.contains(&connection.number());
+        if is_changed {
+            member.info = info;
+        }
+        is_changed
     }
 
     /// Removes `connection`, and returns whether it was counted.

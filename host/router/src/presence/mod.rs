@@ -141,6 +141,11 @@ impl Presence {
         self.local.count(connection, room, is_on)
     }
 
+    /// Shows the current `info` of a member. Returns whether it changed.
+    pub(super) fn refresh(&self, connection: &Connection, room: &str) -> bool {
+        self.has_presence(room) && self.local.refresh(connection, room)
+    }
+
     /// Forgets a connection that left `room`. Returns whether it was counted.
     fn forget(&self, connection: &Connection, room: &str) -> bool {
         if !self.is_used.load(Ordering::Acquire) {

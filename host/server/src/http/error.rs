@@ -77,6 +77,16 @@ impl ApiError {
         &self.code
     }
 
+    /// The HTTP status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Whether the same request may succeed later.
+    pub(super) fn is_retryable(&self) -> bool {
+        self.retryable
+    }
+
     /// The message, for people.
     pub(super) fn message(&self) -> &str {
         &self.message
@@ -98,13 +108,29 @@ impl ApiError {
         let status = match code {
             ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::PluginFailed => StatusCode::BAD_GATEWAY,
-            ErrorCode::RoomFull => StatusCode::CONFLICT,
+            ErrorCode::RoomFull | ErrorCode::InProgress => StatusCode::CONFLICT,
+            ErrorCode::OnceMismatch => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::BAD_REQUEST,
         };
         Self {
             retryable: code.retryable(),
             ..Self::new(status, code.as_str(), message)
         }
+    }
+
+    /// The body of the response, as JSON.
+    pub(super) fn body(&self) -> String {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            error: &'a ApiError,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            report: Option<&'a Value>,
+        }
+        let body = Body {
+            error: self,
+            report: self.report.as_deref(),
+        };
+        json_of(&body)
     }
 }
 
@@ -140,17 +166,7 @@ impl Serialize for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            error: &'a ApiError,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            report: Option<&'a Value>,
-        }
-        let body = Body {
-            error: &self,
-            report: self.report.as_deref(),
-        };
-        let mut response = json(self.status, &body);
+        let mut response = json_text(self.status, self.body());
         if self.status == StatusCode::UNAUTHORIZED {
             let bearer = HeaderValue::from_static("Bearer");
             response
@@ -170,8 +186,13 @@ impl IntoResponse for ApiError {
 
 /// A response in JSON.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    json_text(status, json_of(body))
+}
+
+/// JSON text.
+pub(super) fn json_of(value: &impl Serialize) -> String {
     // Strings, numbers and lists of them under string keys always serialize.
-    json_text(status, serde_json::to_string(body).unwrap_or_default())
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// A response whose body is JSON text already.

@@ -1,5 +1,7 @@
 //! Handles a frame: built-in types in the host, everything else as the plugins decide.
 
+mod repetition;
+
 use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 use signalbox_config::SendRule;
@@ -18,6 +20,7 @@ use super::{
     LiveConfig, Services,
     actions::Actor,
     not_sent::NotSent,
+    room_tokens,
     rooms::{self, JoinedRoom},
     token::{self, Replacement},
 };
@@ -25,6 +28,14 @@ use super::{
 /// The longest round-trip time that a client can report. A slower connection is closed by default (`server.idle_timeout`), and
 /// one absurd value must not distort the mean.
 const LATENCY_MS_MAX: f64 = 60_000.0;
+
+/// A change of the session that a frame brought about.
+pub(super) enum SessionChange {
+    /// This token replaces that of the connection.
+    Token(Box<Replacement>),
+    /// The membership of a room ends with a token from now on.
+    RoomToken,
+}
 
 /// One frame's context.
 struct FrameContext<'a> {
@@ -46,6 +57,8 @@ struct Joined<'a> {
     history: Option<JoinedRoom>,
     /// Whether the client wants to know who is there.
     presence: bool,
+    /// Whether the membership ends with a token.
+    is_granted: bool,
 }
 
 /// The result of a frame that was handled.
@@ -57,8 +70,8 @@ struct Answer {
     history: Option<HistoryExcerpt>,
 }
 
-/// Handles the text frame `text` of `client`, which arrived at `arrived`. Returns the token that replaces that of the
-/// connection, if the frame has one.
+/// Handles the text frame `text` of `client`, which arrived at `arrived`. Returns the change of the session, if the frame
+/// brings one about.
 pub(super) async fn frame(
     services: &Services,
     connection: &Arc<Connection>,
@@ -66,7 +79,7 @@ pub(super) async fn frame(
     text: &str,
     arrived: Instant,
     live: &LiveConfig,
-) -> Option<Box<Replacement>> {
+) -> Option<SessionChange> {
     let envelope = match Envelope::parse_as(text, dialect(connection)) {
         Ok(envelope) => envelope,
         Err(error) => {
@@ -111,6 +124,9 @@ pub(super) async fn frame(
     };
     if envelope.event_type.is_built_in() {
         Box::pin(context.built_in(&envelope)).await
+    } else if envelope.once {
+        Box::pin(context.custom_once(&envelope, arrived, live)).await;
+        None
     } else {
         let result = context.custom(&envelope, arrived, live).await;
         context.answer(result.map(Answer::from));
@@ -176,32 +192,37 @@ impl FrameContext<'_> {
     }
 
     /// Handles a message of a built-in type, and answers it.
-    async fn built_in(&self, envelope: &Envelope<'_>) -> Option<Box<Replacement>> {
+    async fn built_in(&self, envelope: &Envelope<'_>) -> Option<SessionChange> {
         match &*envelope.event_type {
             "join" => self.join_and_catch_up(envelope).await,
-            "token" => return self.replace_token(envelope.payload).await,
-            _ => self.answer(self.handle(envelope).await),
+            "token" => self.replace_token(envelope.payload).await,
+            _ => {
+                self.answer(self.handle(envelope).await);
+                None
+            }
         }
-        None
     }
 
     /// Checks a token that should replace that of the connection, and answers.
-    async fn replace_token(&self, payload: &str) -> Option<Box<Replacement>> {
+    async fn replace_token(&self, payload: &str) -> Option<SessionChange> {
         let services = self.actor.services;
         let checked = token::check(services, self.connection, payload).await;
         let mut accepted = None;
         self.answer(checked.map(|token| {
-            accepted = Some(token);
+            accepted = Some(SessionChange::Token(token));
             AckStatus::Handled.into()
         }));
         accepted
     }
 
     /// Handles `join`, answers it, and sends the messages that the client missed, and the users in the room.
-    async fn join_and_catch_up(&self, envelope: &Envelope<'_>) {
+    async fn join_and_catch_up(&self, envelope: &Envelope<'_>) -> Option<SessionChange> {
         let joined = match self.join(envelope).await {
             Ok(joined) => joined,
-            Err(error) => return self.answer(Err(error)),
+            Err(error) => {
+                self.answer(Err(error));
+                return None;
+            }
         };
         let history = joined.history.as_ref();
         self.answer(Ok(Answer {
@@ -215,6 +236,7 @@ impl FrameContext<'_> {
         if joined.presence {
             services.router.watch_members(self.connection, joined.room);
         }
+        joined.is_granted.then_some(SessionChange::RoomToken)
     }
 
     /// Handles a message of a built-in type other than `join` and `token`.
@@ -267,15 +289,25 @@ impl FrameContext<'_> {
                 "the rules of this room do not let this client join",
             ));
         }
+        let token = request.token.as_deref();
+        let grant = room_tokens::check(services, self.connection, room, token).await?;
         let plugins = services.manager.enter().await;
         let verdict = pipeline::authorize_join(&plugins, self.client, room).await;
         drop(plugins);
         verdict?;
-        let history = rooms::join(services, self.connection, room, request.catch_up).await?;
+        let is_granted = grant.is_some();
+        let catch_up = request.catch_up;
+        let history = match grant {
+            None => rooms::join(services, self.connection, room, catch_up).await?,
+            Some(grant) => {
+                room_tokens::join(services, self.connection, room, grant, catch_up).await?
+            }
+        };
         Ok(Joined {
             room,
             history,
             presence: request.presence,
+            is_granted,
         })
     }
 
@@ -304,15 +336,25 @@ impl FrameContext<'_> {
 
     /// Sends the client its `ack`, if it wants one, or the error.
     fn answer(&self, result: Result<Answer, NotSent>) {
+        self.send_answer(self.encode(&result));
+    }
+
+    /// Records the result, and makes the `ack`, if the client wants one, or the error.
+    fn encode(&self, result: &Result<Answer, NotSent>) -> Option<Frame> {
         self.actor
             .record(result.as_ref().map(|answer| answer.status));
-        let frame = match (&result, self.id) {
-            (Ok(answer), Some(id)) => self.ack(id, answer),
-            (Ok(_), None) => return,
-            (Err(error), id) => error.encode(id),
-        };
-        let table = self.actor.services.router.table();
-        table.push(self.connection, frame);
+        match (result, self.id) {
+            (Ok(answer), Some(id)) => Some(self.ack(id, answer)),
+            (Ok(_), None) => None,
+            (Err(error), id) => Some(error.encode(id)),
+        }
+    }
+
+    fn send_answer(&self, answer: Option<Frame>) {
+        if let Some(frame) = answer {
+            let table = self.actor.services.router.table();
+            table.push(self.connection, frame);
+        }
     }
 
     fn ack(&self, id: &str, answer: &Answer) -> Frame {

@@ -36,6 +36,14 @@ impl NotSent {
         }
     }
 
+    /// Whether the same message may be sent later.
+    pub(crate) fn is_retryable(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => code.retryable(),
+            Self::Rejected { .. } => false,
+        }
+    }
+
     /// The `error` frame that answers the frame with this `id`.
     pub(super) fn encode(&self, id: Option<&str>) -> Frame {
         let payload = match self {

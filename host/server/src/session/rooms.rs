@@ -67,6 +67,8 @@ pub(super) fn may_join(services: &Services, client: &ClientInfo, room: &str) -> 
     match rule {
         JoinRule::Open => true,
         JoinRule::Claim => RoomClaims::of(client).allow(room),
+        // `room_tokens` has verified the token.
+        JoinRule::Token => true,
         JoinRule::Backend => false,
     }
 }
@@ -127,8 +129,9 @@ pub(super) async fn join(
     }
 }
 
-/// Makes the connection a member of `room` because a plugin or a backend says so.
+/// Makes the connection a member of `room` because a plugin or a backend says so. The membership then ends with no token.
 pub(super) async fn add(services: &Services, connection: &Arc<Connection>, room: &str) {
+    connection.drop_grant(room);
     if let Err(error) = join_live(services, connection, room).await {
         debug!(?error, room, "a connection did not join a room");
     }
@@ -178,10 +181,21 @@ pub(super) async fn join_claimed(
 
 /// Ends the membership of the connection in `room`. Returns `false` if it was not a member.
 pub(super) fn leave(services: &Services, connection: &Arc<Connection>, room: &str) -> bool {
+    leave_because(services, connection, room, None)
+}
+
+/// Ends the membership of the connection in `room`, for a reason that the client learns. Returns `false` if it was not a
+/// member.
+pub(super) fn leave_because(
+    services: &Services,
+    connection: &Arc<Connection>,
+    room: &str,
+    reason: Option<&str>,
+) -> bool {
     let left = services.router.leave(connection, room);
     if left && connection.v1() {
         let table = services.router.table();
-        table.push(connection, outbound::left(room));
+        table.push(connection, outbound::left(room, reason));
     }
     left
 }

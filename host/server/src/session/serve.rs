@@ -14,9 +14,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     Incoming, LiveConfig, Session, SessionEnd, Socket, SocketError, closed_by_server, dispatch,
+    dispatch::SessionChange,
     heartbeat::{Beat, was_stopped},
     rate::RateDecision,
-    rooms,
+    room_tokens, rooms,
     token::TokenStep,
     transport::Transport,
 };
@@ -229,7 +230,7 @@ impl<S: Socket> Session<S> {
     }
 
     async fn dispatch(&mut self, text: &str, live: &LiveConfig) {
-        let token = {
+        let change = {
             let (services, connection, client) = (&*self.services, &self.connection, &self.client);
             // Pinned in place: it is large, and would otherwise be moved for every message.
             let handled = pin!(dispatch::frame(
@@ -242,8 +243,10 @@ impl<S: Socket> Session<S> {
             ));
             write_until(handled, &mut self.wire).await
         };
-        if let Some(token) = token {
-            self.replace_token(*token);
+        match change {
+            None => {}
+            Some(SessionChange::Token(token)) => self.replace_token(*token),
+            Some(SessionChange::RoomToken) => self.token.look_again(),
         }
     }
 
@@ -251,6 +254,7 @@ impl<S: Socket> Session<S> {
         // On the heap, because otherwise every idle connection would keep the memory for it.
         let changed = rooms::carry_out_changes(&self.services, &self.connection);
         write_until(Box::pin(changed).as_mut(), &mut self.wire).await;
+        room_tokens::end_memberships(&self.services, &self.connection, false);
     }
 
     /// Notes a sign of life from the client.
@@ -275,15 +279,17 @@ impl<S: Socket> Session<S> {
             .token
             .next_due(SystemTime::now(), live.token_times.grace)
             .map(|left| Instant::now() + left);
+        let room = room_tokens::next_end(&self.connection, live.token_times.grace)
+            .map(|left| Instant::now() + left);
         let message = self.message_began;
         let message = message.map(|began| began + live.limits.message_time_max);
-        [token, message]
+        [token, room, message]
             .into_iter()
             .flatten()
             .fold(beat, Instant::min)
     }
 
-    /// Pings a silent client, and announces the end of its token. Returns `Some` if the connection must end.
+    /// Pings a silent client, announces the end of its token, and ends memberships with their tokens. Returns `Some` if the connection must end.
     fn look_at_the_clock(&mut self) -> Option<CloseRequest> {
         let now = Instant::now();
         let over = |code, reason: &str| {
@@ -303,6 +309,7 @@ impl<S: Socket> Session<S> {
             }
             TokenStep::Close => return over(CloseCode::TOKEN_EXPIRED, "the token has expired"),
         }
+        room_tokens::end_memberships(&self.services, &self.connection, was_stopped);
         match self.heartbeat.next_beat(now, self.due, &live.server) {
             Beat::Rest => {}
             Beat::Ping => self.ping(now),

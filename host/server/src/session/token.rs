@@ -31,7 +31,7 @@ pub(super) struct TokenClock {
     is_announced: bool,
     /// Whether the grace began anew.
     is_extended: bool,
-    /// Whether the token is another one than at the last call of [`TokenClock::take_replaced`].
+    /// Whether the token, or one for a room, is another one than at the last call of [`TokenClock::take_replaced`].
     is_replaced: bool,
 }
 
@@ -63,6 +63,11 @@ impl TokenClock {
             is_replaced: true,
             ..Self::new(Some(expires_at), wants_notice)
         }
+    }
+
+    /// Makes the session look at all deadlines again, as after a replacement.
+    pub(super) fn look_again(&mut self) {
+        self.is_replaced = true;
     }
 
     /// Whether the token was replaced since the last call.
@@ -140,20 +145,7 @@ pub(super) async fn check(
         return Err(refused(AuthError::MissingToken));
     };
     let verified = verified.map_err(refused)?;
-    if verified.user != connection.user() {
-        return Err(NotSent::refused(
-            ErrorCode::InvalidToken,
-            "the token names another user (sub); open another connection for them",
-        ));
-    }
-    let mark = token_mark(&verified);
-    services
-        .router
-        .check_revoked(connection.user(), mark)
-        .map_err(|denial| match denial {
-            Denial::Unknown => refused(AuthError::RevocationsUnavailable),
-            Denial::Token | Denial::User => refused(AuthError::RevokedToken),
-        })?;
+    let mark = check_owner(services, connection, &verified)?;
     Ok(Box::new(Replacement {
         claims: verified.claims_json,
         expires_at: verified.expires_at,
@@ -161,12 +153,39 @@ pub(super) async fn check(
     }))
 }
 
+/// Checks that a token which was verified is the user's own, and not revoked. Returns its mark.
+///
+/// # Errors
+/// Returns [`NotSent`] if it is not accepted, or cannot be checked now.
+pub(super) fn check_owner(
+    services: &Services,
+    connection: &Connection,
+    token: &VerifiedToken,
+) -> Result<TokenMark, NotSent> {
+    if token.user != connection.user() {
+        return Err(NotSent::refused(
+            ErrorCode::InvalidToken,
+            "the token names another user (sub); open another connection for them",
+        ));
+    }
+    let mark = token_mark(token);
+    services
+        .router
+        .check_revoked(connection.user(), mark)
+        .map_err(|denial| match denial {
+            Denial::Unknown => refused(AuthError::RevocationsUnavailable),
+            Denial::Token | Denial::User => refused(AuthError::RevokedToken),
+        })?;
+    Ok(mark)
+}
+
 /// The mark of a token, for revocations.
 pub(crate) fn token_mark(token: &VerifiedToken) -> TokenMark {
     TokenMark::new(token.id.as_deref(), token.issued_at)
 }
 
-fn refused(error: AuthError) -> NotSent {
+/// The reason why a token is not accepted, for the client.
+pub(super) fn refused(error: AuthError) -> NotSent {
     let code = match error {
         AuthError::KeysUnavailable | AuthError::RevocationsUnavailable => ErrorCode::Unavailable,
         _ => ErrorCode::InvalidToken,

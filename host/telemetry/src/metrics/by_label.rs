@@ -4,7 +4,10 @@ use signalbox_protocol::{CloseCode, ErrorCode, RecoveryFailure};
 
 use super::{
     cells::Counter,
-    labels::{AdminOutcome, DropReason, HttpRefusalReason, SpanDropReason, UpgradeRefusalReason},
+    labels::{
+        AdminOutcome, DropReason, HttpRefusalReason, OnceOutcome, SpanDropReason,
+        UpgradeRefusalReason,
+    },
     named::{Named, OTHER},
 };
 
@@ -42,6 +45,10 @@ pub struct ByHttpRefusal([Counter; HttpRefusalReason::ALL.len()]);
 /// A counter for each [`AdminOutcome`].
 #[derive(Debug, Default)]
 pub struct ByAdminOutcome([Counter; AdminOutcome::ALL.len()]);
+
+/// A counter for each [`OnceOutcome`].
+#[derive(Debug, Default)]
+pub struct ByOnceOutcome([Counter; OnceOutcome::ALL.len()]);
 
 /// A counter for each result of a recovery: the messages were sent, or the [`RecoveryFailure`].
 #[derive(Debug, Default)]
@@ -169,6 +176,19 @@ impl ByAdminOutcome {
 
     pub(super) fn rows(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
         AdminOutcome::ALL
+            .into_iter()
+            .map(|outcome| (outcome.as_str(), self.of(outcome)))
+    }
+}
+
+impl ByOnceOutcome {
+    /// The counter of `outcome`.
+    pub fn of(&self, outcome: OnceOutcome) -> &Counter {
+        &self.0[outcome as usize]
+    }
+
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
+        OnceOutcome::ALL
             .into_iter()
             .map(|outcome| (outcome.as_str(), self.of(outcome)))
     }

@@ -208,3 +208,50 @@ impl AdminOutcome {
         }
     }
 }
+
+/// What became of a message with `once`, or of a call with `Idempotency-Key`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnceOutcome {
+    /// It was handled, and its answer is kept.
+    Kept,
+    /// It was not handled, by an error after which the sender may repeat it.
+    Released,
+    /// It was handled, and its answer could not be kept.
+    Unkept,
+    /// It was a repetition, and got the answer that was kept.
+    Repeated,
+    /// It was refused: the first one is being handled.
+    InProgress,
+    /// It was refused: another message had the same ID.
+    Mismatch,
+    /// It was refused: too many answers are kept.
+    Full,
+    /// It was refused: it is unknown whether it is a repetition.
+    Unavailable,
+}
+
+impl OnceOutcome {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Kept,
+        Self::Released,
+        Self::Unkept,
+        Self::Repeated,
+        Self::InProgress,
+        Self::Mismatch,
+        Self::Full,
+        Self::Unavailable,
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Released => "released",
+            Self::Unkept => "unkept",
+            Self::Repeated => "repeated",
+            Self::InProgress => "in_progress",
+            Self::Mismatch => "mismatch",
+            Self::Full => "full",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}

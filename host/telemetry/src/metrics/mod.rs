@@ -22,13 +22,13 @@ pub mod table;
 use std::sync::{Arc, atomic::AtomicU64};
 
 pub use by_label::{
-    ByAdminOutcome, ByCloseCode, ByDropReason, ByErrorCode, ByEventType, ByHttpRefusal, ByRecovery,
-    BySpanDropReason, ByUpgradeRefusal,
+    ByAdminOutcome, ByCloseCode, ByDropReason, ByErrorCode, ByEventType, ByHttpRefusal,
+    ByOnceOutcome, ByRecovery, BySpanDropReason, ByUpgradeRefusal,
 };
 pub use cells::{Counter, Gauge};
 pub use histogram::{BUCKETS, Bucket, Histogram, HistogramSnapshot, bound_us};
 pub use labels::{
-    AdminOutcome, DropReason, HttpRefusalReason, SpanDropReason, UpgradeRefusalReason,
+    AdminOutcome, DropReason, HttpRefusalReason, OnceOutcome, SpanDropReason, UpgradeRefusalReason,
 };
 pub use named::{Named, OTHER};
 pub use plugin::{
@@ -78,6 +78,12 @@ pub struct Metrics {
     pub auth_key_reloads_failed: Counter,
     /// Calls by operators, by result.
     pub admin_requests: ByAdminOutcome,
+    /// Memberships of rooms that ended with the token that granted them, because it expired.
+    pub room_grants_expired: Counter,
+    /// The same, because the token was revoked.
+    pub room_grants_revoked: Counter,
+    /// Messages with `once` and calls with `Idempotency-Key`, by outcome.
+    pub once: ByOnceOutcome,
     /// Metrics of histories.
     pub history: HistoryMetrics,
     /// Metrics of the traffic between nodes.

@@ -174,6 +174,12 @@ impl Readings {
     }
 
     fn histories(&mut self, m: &Metrics) {
+        let granted = [
+            ("expired", &m.room_grants_expired),
+            ("revoked", &m.room_grants_revoked),
+        ];
+        self.labelled(&table::ROOM_GRANTS_ENDED, granted);
+        self.labelled(&table::ONCE, m.once.rows());
         self.one(&table::HISTORY_APPENDED, &m.history.appended);
         self.labelled(&table::HISTORY_RECOVERIES, m.history.recoveries.rows());
         self.one(&table::HISTORY_REPAIRED, &m.history.repaired);

@@ -180,6 +180,12 @@ table! {
     AVERAGE_LATENCY = metric(Gauge, "average_latency_ms", Milliseconds,
         "Mean of the round-trip times that clients reported, since the start");
 
+    ROOM_GRANTS_ENDED = metric(Counter, "room_grants_ended", Count,
+        "Memberships of rooms with `join = \"token\"` that ended with their token: it `expired`, or was `revoked`")
+        .labels(&["reason"]);
+    ONCE = metric(Counter, "once", Count,
+        "Messages with `once` and calls with `Idempotency-Key`: handled, and the answer is `kept`, could not be kept (`unkept`), or was an error after which the sender may try again (`released`); or a repetition that got the answer that was kept (`repeated`); or refused: `in_progress`, `mismatch`, `full`, `unavailable`")
+        .labels(&["outcome"]);
     HISTORY_APPENDED = metric(Counter, "history_appended", Count,
         "Messages that this node appended to the histories of rooms and users");
     HISTORY_RECOVERIES = metric(Counter, "history_recoveries", Count,

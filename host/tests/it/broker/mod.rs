@@ -6,6 +6,7 @@ mod history_redis;
 mod members;
 mod members_redis;
 mod nodes;
+mod once;
 mod order;
 mod revocations;
 mod revocations_redis;
@@ -40,6 +41,12 @@ use self::{
         the_members_of_a_room_are_the_users_of_all_nodes, users_on_other_nodes_are_counted,
     },
     nodes::{Cluster, Node, Reached, memory_cluster, redis_cluster, redis_server},
+    once::{
+        a_message_that_was_not_handled_can_be_claimed_again,
+        an_answer_is_repeated_by_all_nodes_until_it_is_forgotten,
+        messages_with_the_same_key_and_other_content_are_noticed,
+        one_of_many_that_want_to_handle_a_message_does,
+    },
     revocations::{
         a_revocation_is_enforced_once_by_every_node_until_its_end,
         revocations_of_different_names_are_different,
@@ -479,6 +486,10 @@ macro_rules! passes_the_contract {
             users_on_other_nodes_are_counted
             a_node_that_leaves_takes_its_members_along
             members_of_rooms_and_users_with_strange_names_are_told_apart
+            one_of_many_that_want_to_handle_a_message_does
+            an_answer_is_repeated_by_all_nodes_until_it_is_forgotten
+            a_message_that_was_not_handled_can_be_claimed_again
+            messages_with_the_same_key_and_other_content_are_noticed
         }
     };
 }

@@ -1,23 +1,26 @@
 //! `POST /api/batch`: many messages with one call.
 
 use axum::{
+    Extension,
     body::Body,
     extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
 use serde::Serialize;
+use signalbox_broker::OnceKey;
 
 use super::{
     BodyLimit, invalid_body,
     message::PostMessage,
     messages::{self, MessageResult},
     object::{self, BodyError, Object},
+    once::{self, OnceAnswer, OnceCaller},
     read,
 };
 use crate::http::{
     AppState,
-    error::{ApiError, json},
+    error::{ApiError, json_of},
 };
 
 /// The most messages of one call.
@@ -33,15 +36,31 @@ struct BatchResult {
 
 pub(super) async fn post(
     State(state): State<AppState>,
+    caller: Option<Extension<OnceCaller>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = read(&state, body, BodyLimit::Batch).await?;
     object::check_content(&headers)?;
-    let messages: Vec<Result<PostMessage<'_>, ApiError>> = texts(&body)
+    let Some(key) = once::key(&headers, caller.as_deref())? else {
+        return answer(&state, None, &headers, &body).await;
+    };
+    // In a task, because a client that leaves cancels its request, and will repeat it.
+    let answered = async move { answer(&state, Some(key), &headers, &body).await };
+    let answered = tokio::spawn(answered).await;
+    answered.unwrap_or_else(|_| Err(ApiError::panicked()))
+}
+
+async fn answer(
+    state: &AppState,
+    key: Option<OnceKey>,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Response, ApiError> {
+    let messages: Vec<Result<PostMessage<'_>, ApiError>> = texts(body)
         .map_err(invalid_body)?
         .into_iter()
-        .map(|text| messages::parse(&state, text.as_bytes()))
+        .map(|text| messages::parse(state, text.as_bytes()))
         .collect();
     let receivers: usize = messages.iter().flatten().map(PostMessage::count).sum();
     if receivers > RECEIVERS_MAX {
@@ -53,15 +72,21 @@ pub(super) async fn post(
             ),
         ));
     }
-    let parent = messages::parent(&headers);
-    let mut results = Vec::with_capacity(messages.len());
-    for message in messages {
-        results.push(match message {
-            Ok(message) => messages::send(&state, parent.as_ref(), &message).await,
-            Err(error) => MessageResult::failed(error),
-        });
-    }
-    Ok(json(StatusCode::OK, &BatchResult { results }))
+    let parent = messages::parent(headers);
+    let work = async {
+        let mut results = Vec::with_capacity(messages.len());
+        for message in messages {
+            results.push(match message {
+                Ok(message) => messages::send(state, parent.as_ref(), &message).await,
+                Err(error) => MessageResult::failed(error),
+            });
+        }
+        Ok(OnceAnswer {
+            has_acted: results.iter().any(MessageResult::has_acted),
+            body: json_of(&BatchResult { results }),
+        })
+    };
+    once::answer(state, key, ("/api/batch", body), work).await
 }
 
 /// The messages of a batch, as JSON.

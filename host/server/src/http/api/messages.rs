@@ -1,25 +1,23 @@
 //! `POST /api/messages`.
 
-use axum::{
-    body::Body,
-    extract::State,
-    http::{HeaderMap, StatusCode},
-    response::Response,
-};
+use axum::{Extension, body::Body, extract::State, http::HeaderMap, response::Response};
 use futures_util::future::join_all;
 use serde::Serialize;
+use signalbox_broker::OnceKey;
 use signalbox_protocol::Destination;
 use signalbox_telemetry::{metrics::events::MessageRejected, trace::Parent};
 
 use super::{
     BodyLimit,
     message::{PostMessage, Receivers},
-    object, read, too_large,
+    object,
+    once::{self, OnceAnswer, OnceCaller},
+    read, too_large,
 };
 use crate::{
     http::{
         AppState,
-        error::{ApiError, json},
+        error::{ApiError, json_of},
     },
     session::backend::{self, Posted},
 };
@@ -66,16 +64,39 @@ pub(super) struct ReceiverResult {
 
 pub(super) async fn post(
     State(state): State<AppState>,
+    caller: Option<Extension<OnceCaller>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = read(&state, body, BodyLimit::WithList).await?;
     object::check_content(&headers)?;
-    let message = parse(&state, &body)?;
-    match send(&state, parent(&headers).as_ref(), &message).await {
-        MessageResult::One(SendResult::Failed { error }) => Err(error),
-        result => Ok(json(StatusCode::OK, &result)),
-    }
+    let Some(key) = once::key(&headers, caller.as_deref())? else {
+        return answer(&state, None, &headers, &body).await;
+    };
+    // In a task, because a client that leaves cancels its request, and will repeat it.
+    let answered = async move { answer(&state, Some(key), &headers, &body).await };
+    let answered = tokio::spawn(answered).await;
+    answered.unwrap_or_else(|_| Err(ApiError::panicked()))
+}
+
+async fn answer(
+    state: &AppState,
+    key: Option<OnceKey>,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Response, ApiError> {
+    let message = parse(state, body)?;
+    let parent = parent(headers);
+    let work = async {
+        match send(state, parent.as_ref(), &message).await {
+            MessageResult::One(SendResult::Failed { error }) => Err(error),
+            result => Ok(OnceAnswer {
+                body: json_of(&result),
+                has_acted: result.has_acted(),
+            }),
+        }
+    };
+    once::answer(state, key, ("/api/messages", body), work).await
 }
 
 /// Parses a message, and counts one that is malformed.
@@ -155,9 +176,26 @@ async fn send_to(
 }
 
 impl MessageResult {
+    /// Whether it may have had an effect, so that it must not be repeated.
+    pub(super) fn has_acted(&self) -> bool {
+        match self {
+            Self::One(result) => result.has_acted(),
+            Self::Each { results } => results.iter().any(|each| each.result.has_acted()),
+        }
+    }
+
     /// The result of a message that was not sent to anybody.
     pub(super) fn failed(error: ApiError) -> Self {
         Self::One(SendResult::Failed { error })
+    }
+}
+
+impl SendResult {
+    fn has_acted(&self) -> bool {
+        match self {
+            Self::Sent { .. } => true,
+            Self::Failed { error } => !error.is_retryable(),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod members;
 mod message;
 mod messages;
 mod object;
+mod once;
 mod online;
 mod openapi;
 mod outcome;
@@ -31,7 +32,10 @@ use signalbox_broker::BrokerError;
 use signalbox_protocol::ErrorCode;
 use tokio::time::timeout;
 
-use self::object::BodyError;
+use self::{
+    object::BodyError,
+    once::{IDEMPOTENCY_KEY, OnceCaller},
+};
 use super::{AppState, bearer, error::ApiError, throttle::Throttle};
 
 /// Bytes that a body may have in addition to a payload as large as a frame: field names and punctuation.
@@ -145,11 +149,17 @@ async fn only_with_a_key(
 ) -> Response {
     let authorized = {
         let live = state.services.live.load();
-        bearer::admit(request.headers(), &live.api.keys, address.ip(), &throttle)
+        let keys = &live.api.keys;
+        let has_name = request.headers().contains_key(IDEMPOTENCY_KEY);
+        bearer::admit(request.headers(), keys, address.ip(), &throttle)
+            .map(|index| (index, has_name.then(|| OnceCaller::new(&keys[index]))))
     };
     match authorized {
-        Ok(index) => {
+        Ok((index, caller)) => {
             request.extensions_mut().insert(KeyNumber(index + 1));
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
             next.run(request).await
         }
         Err(error) => error.into_response(),
