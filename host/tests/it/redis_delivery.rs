@@ -324,6 +324,13 @@ async fn the_access_rules_of_the_manual_are_enough() {
         assert_eq!(peer.ask_json(join).await, Outcome::Delivered);
     }
     while peers[0].delivery().await["type"] != "presence" {}
+    for node in &cluster.nodes {
+        let name = [("Idempotency-Key", "k")];
+        let message = r#"{"type":"test","payload":2,"receiverId":"nobody"}"#;
+        let sent = node.post("/api/messages", "first-key-of-tests", &name, message);
+        let sent = sent.await;
+        assert_eq!(sent.status, 200, "{}", sent.body);
+    }
     talk.finish(0).await;
     // If a client answers the close, the node has all its time left for Redis.
     for (node, mut peer) in cluster.nodes.into_iter().zip(peers) {
@@ -333,6 +340,11 @@ async fn the_access_rules_of_the_manual_are_enough() {
     }
     let mut keys: Vec<String> = server.command(&["KEYS", "*"]).await;
     keys.sort();
+    let once = keys.remove(0);
+    assert!(
+        once.starts_with("once:api:") && once.ends_with(":k"),
+        "{once}"
+    );
     let of_users: Vec<String> = keys
         .extract_if(.., |key| key.starts_with("user_history:"))
         .collect();
