@@ -98,4 +98,6 @@ mod swap;
 mod tokens;
 mod traces;
 mod versions;
+mod webhook_queues;
+mod webhooks;
 mod wire;

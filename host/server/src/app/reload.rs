@@ -173,6 +173,7 @@ impl ReloadTargets {
         services.manager.set_probation(new.plugin_probation.clone());
         services.live.store(live);
         services.router.set_presence(presence_settings(&new));
+        services.webhooks.set(&new.webhooks, new.presence.grace);
         // A session that would have pinged in an hour may now have to do so in a second.
         for connection in table.connections() {
             connection.outbox().wake();

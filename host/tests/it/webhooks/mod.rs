@@ -1,0 +1,6 @@
+//! Events for backends.
+
+mod delivery;
+mod events;
+mod nodes;
+pub(crate) mod receiver;
