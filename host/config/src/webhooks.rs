@@ -30,7 +30,7 @@ pub(super) fn read_secret_files(
                 continue;
             };
             settings.secret_files.insert(path.clone());
-            if section.has(secret) {
+            if section.optional(secret).is_some() {
                 let message = format!("is set, and so is {secret}; keep one of them");
                 errors.push(section.error(&[file], message));
                 continue;
@@ -114,14 +114,16 @@ fn webhook(
 }
 
 fn secret(section: &Section, errors: &mut Vec<ConfigError>) -> String {
-    if !section.has("secret") && !section.has("secret_file") {
+    let secret = section.text("secret");
+    if !section.are_right(&["secret", "secret_file"]) {
+        return secret;
+    }
+    if secret.is_empty() {
         errors.push(section.error(
             &["secret"],
             "is missing; make one with: openssl rand -hex 32, and set it or secret_file",
         ));
-    }
-    let secret = section.text("secret");
-    if section.has("secret") && section.are_right(&["secret"]) {
+    } else {
         errors.extend(too_short(section, "secret", &secret));
     }
     secret

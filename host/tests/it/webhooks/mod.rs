@@ -4,3 +4,4 @@ mod delivery;
 mod events;
 mod nodes;
 pub(crate) mod receiver;
+mod worker;
