@@ -8,6 +8,7 @@ mod admin_plugins;
 mod admission;
 mod any_frame;
 mod api;
+mod api_client;
 mod api_json;
 mod api_lists;
 mod api_online;

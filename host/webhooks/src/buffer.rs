@@ -16,8 +16,8 @@ use super::{QueuedEvent, Shared, hooks::Hook, lock};
 /// The most events that wait. Beyond it the oldest are dropped.
 const EVENTS_MAX: usize = 10_000;
 
-/// The most events that are put into the queues at once.
-const BATCH: usize = 256;
+/// The most events that are put into the queues at once, and the bytes of their texts unless the first is larger.
+const BATCH: (usize, usize) = (256, 1 << 20);
 
 /// Pause after the queues could not be reached.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -87,8 +87,17 @@ impl EventBuffer {
     /// The oldest events, and the number of the first one.
     fn oldest(&self) -> (u64, Vec<QueuedEvent>) {
         let waiting = lock(&self.waiting);
-        let oldest = waiting.events.iter().take(BATCH);
-        (waiting.first, oldest.map(|one| one.event.clone()).collect())
+        let (events_max, bytes_max) = BATCH;
+        let mut bytes = 0;
+        let mut events: Vec<QueuedEvent> = Vec::new();
+        for WaitingEvent { event, .. } in waiting.events.iter().take(events_max) {
+            bytes += event.text.len();
+            if !events.is_empty() && bytes > bytes_max {
+                break;
+            }
+            events.push(event.clone());
+        }
+        (waiting.first, events)
     }
 
     /// Removes `count` events from number `first` on, as far as they were not dropped meanwhile.
@@ -163,7 +172,7 @@ mod tests {
         let add = |number: usize| buffer.add(number.to_string(), vec![hook.clone()]);
         (0..EVENTS_MAX).for_each(add);
         let (first, under_way) = buffer.oldest();
-        assert_eq!((first, under_way.len()), (0, BATCH));
+        assert_eq!((first, under_way.len()), (0, 256));
         (EVENTS_MAX..EVENTS_MAX + 10).for_each(add);
         let dropped = |reason| hook.settings().metrics.dropped(reason).get();
         assert_eq!(dropped(EventDropReason::QueueUnavailable), 10);
@@ -171,7 +180,7 @@ mod tests {
         let (first, next) = buffer.oldest();
         assert_eq!((first, next[0].text.as_str()), (256, "256"));
         buffer.give_up();
-        let rest = EVENTS_MAX + 10 - BATCH;
+        let rest = EVENTS_MAX - 246;
         assert_eq!(dropped(EventDropReason::Shutdown), rest as u64);
     }
 }

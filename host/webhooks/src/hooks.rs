@@ -135,6 +135,11 @@ impl HookTable {
         self.wanted.load(Ordering::Relaxed) & bit(event) != 0
     }
 
+    /// Whether any webhook wants either of two events.
+    pub(crate) fn wants_any(&self, [one, other]: [WebhookEvent; 2]) -> bool {
+        self.wanted.load(Ordering::Relaxed) & (bit(one) | bit(other)) != 0
+    }
+
     /// Whether any webhook wants `event` about `room`.
     pub(crate) fn wants_about(&self, event: WebhookEvent, room: &str) -> bool {
         let hooks = self.hooks.load();

@@ -72,11 +72,13 @@ impl WatchedRooms {
     }
 
     fn wants_rooms(&self) -> bool {
-        self.hooks.wants(WebhookEvent::RoomOccupied) || self.hooks.wants(WebhookEvent::RoomVacated)
+        self.hooks
+            .wants_any([WebhookEvent::RoomOccupied, WebhookEvent::RoomVacated])
     }
 
     fn wants_members(&self) -> bool {
-        self.hooks.wants(WebhookEvent::MemberJoined) || self.hooks.wants(WebhookEvent::MemberLeft)
+        self.hooks
+            .wants_any([WebhookEvent::MemberJoined, WebhookEvent::MemberLeft])
     }
 
     /// Whether any webhook wants to know of `name`.

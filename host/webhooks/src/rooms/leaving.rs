@@ -1,55 +1,60 @@
 //! What left this node, and is reported unless it comes back in time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use tokio::time::Instant;
 
 use super::WatchedName;
 
+/// A place in the order of [`LeavingNames`]: a time, and a number that tells equal times apart.
+type Place = (Instant, u64);
+
 /// The names that left, each with the time at which it is looked up.
 #[derive(Default)]
 pub(crate) struct LeavingNames {
-    due: HashMap<WatchedName, Instant>,
-    /// In the order in which they were added. Entries that do not agree with `due` are outdated.
-    order: VecDeque<(Instant, WatchedName)>,
+    places: HashMap<WatchedName, Place>,
+    order: BTreeMap<Place, WatchedName>,
+    added: u64,
 }
 
 impl LeavingNames {
     /// Adds `name`, which is due at `at`; that replaces an earlier time.
     pub(crate) fn add(&mut self, name: WatchedName, at: Instant) {
-        self.due.insert(name.clone(), at);
-        self.order.push_back((at, name));
+        self.remove(&name);
+        self.added += 1;
+        let place = (at, self.added);
+        self.places.insert(name.clone(), place);
+        self.order.insert(place, name);
     }
 
     /// `name` is back.
     pub(crate) fn remove(&mut self, name: &WatchedName) {
-        self.due.remove(name);
+        if let Some(place) = self.places.remove(name) {
+            self.order.remove(&place);
+        }
     }
 
     /// Removes and returns at most `max` of those that are due at `now`.
     pub(crate) fn take_due(&mut self, now: Instant, max: usize) -> Vec<WatchedName> {
         let mut due = Vec::new();
-        while due.len() < max
-            && let Some((at, name)) = self.order.pop_front_if(|(at, _)| *at <= now)
-        {
-            if self.due.get(&name) == Some(&at) {
-                self.due.remove(&name);
+        while due.len() < max && self.next_due().is_some_and(|at| at <= now) {
+            if let Some((_, name)) = self.order.pop_first() {
+                self.places.remove(&name);
                 due.push(name);
             }
         }
         due
     }
 
-    /// When the next one is due, or an outdated entry can be removed.
+    /// When the next one is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.order.front().map(|(at, _)| *at)
+        self.order.first_key_value().map(|((at, _), _)| *at)
     }
 
     /// Makes all of them due at `now`.
     pub(crate) fn hurry(&mut self, now: Instant) {
-        let names: Vec<WatchedName> = self.due.drain().map(|(name, _)| name).collect();
-        self.order.clear();
-        for name in names {
+        self.places.clear();
+        for (_, name) in std::mem::take(&mut self.order) {
             self.add(name, now);
         }
     }
@@ -75,6 +80,9 @@ mod tests {
         leaving.add(name("b"), at(1));
         leaving.add(name("c"), at(2));
         leaving.add(name("a"), at(3));
+        // Added last, and due first.
+        leaving.add(name("e"), at(0));
+        assert_eq!(leaving.take_due(at(0), 9), [name("e")]);
         leaving.remove(&name("b"));
         assert_eq!(leaving.take_due(at(0), 9), []);
         assert_eq!(leaving.take_due(at(2), 9), [name("c")]);
