@@ -40,8 +40,9 @@ async fn a_generated_client_sends_a_message() {
     let path = std::env::var("PATH").unwrap_or_default();
     let path = format!("{}:{path}", programs.display());
     output(
-        Command::new(programs.join("openapi-python-client"))
-            .args(["generate", "--fail-on-warning", "--meta", "none", "--path"])
+        Command::new(programs.join("python"))
+            .args(["-m", "openapi_python_client", "generate"])
+            .args(["--fail-on-warning", "--meta", "none", "--path"])
             .arg(&file)
             .arg("--output-path")
             .arg(dir.path().join("signalbox_api"))

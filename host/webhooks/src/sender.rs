@@ -109,8 +109,15 @@ impl EventSender {
     async fn run(&mut self) {
         let queue = self.shared.queue.clone();
         loop {
+            // Nobody can end the task any more if the channel is closed.
+            let is_left = self.phase.has_changed().is_err();
             let phase = *self.phase.borrow_and_update();
-            if phase == Phase::Removed || (phase == Phase::Ending && queue.outlives_process()) {
+            let is_over = match phase {
+                Phase::Running => is_left,
+                Phase::Removed => true,
+                Phase::Ending => queue.outlives_process(),
+            };
+            if is_over {
                 return self.give_up(phase).await;
             }
             let next = match self.claim(phase).await {

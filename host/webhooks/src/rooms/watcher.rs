@@ -103,6 +103,10 @@ struct OccupancyReporter {
 impl OccupancyReporter {
     async fn run(&mut self) {
         while !*self.is_ending.borrow() {
+            if self.is_ending.has_changed().is_err() {
+                // Nobody can end the task any more.
+                return;
+            }
             if self.rooms.is_watching() {
                 if let Err(error) = self.turn().await {
                     debug!(%error, "changes of rooms were not reported; trying again");
