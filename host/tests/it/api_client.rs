@@ -52,7 +52,7 @@ async fn a_generated_client_sends_a_message() {
     .await;
     let mut ann = node.reachable("ann").await;
     let worker = async |user: &str| {
-        let sent = output(
+        output(
             Command::new(programs.join("python"))
                 .arg(at_the_top("examples/workers/send_by_generated_client.py"))
                 .args([user, "order_paid", r#"{"order": 7}"#])
@@ -60,8 +60,8 @@ async fn a_generated_client_sends_a_message() {
                 .env("PYTHONDONTWRITEBYTECODE", "1")
                 .env("SIGNALBOX_API_KEY", KEY)
                 .env("SIGNALBOX_URL", format!("http://{}", node.address)),
-        );
-        sent.await
+        )
+        .await
     };
     let sent = worker("ann").await;
     let message = ann.json().await;
