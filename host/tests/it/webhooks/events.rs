@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use super::receiver::Receiver;
 use crate::{harness::Node, redis_nodes::Peer};
 
+const KEY: &str = "first-key-of-tests";
+
 /// The parts of an event that differ neither between runs nor between nodes.
 fn essence(event: &Value) -> Value {
     let mut essence = event.clone();
@@ -175,7 +177,8 @@ async fn a_user_who_is_back_within_the_grace_never_left() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_reaches_nobody_is_reported_as_its_receiver_would_have_got_it() {
     let receiver = Receiver::start().await;
-    let node = Node::start(&receiver.webhook(&["undelivered"], "rooms = [\"chat:*\"]")).await;
+    let webhook = receiver.webhook(&["undelivered"], "rooms = [\"chat:*\"]");
+    let node = Node::start(&format!("{webhook}[api]\nkeys = [\"{KEY}\"]\n")).await;
     let mut ann = node.client("ann").await;
     ann.send(r#"{"type":"x.y","receiverId":"bob","payload":{"a":1.0},"id":"m1"}"#)
         .await;
@@ -196,10 +199,11 @@ async fn a_message_that_reaches_nobody_is_reported_as_its_receiver_would_have_go
     ann.send(r#"{"type":"x.y","receiverId":"ann","payload":0}"#)
         .await;
     ann.json().await;
-    ann.send(r#"{"type":"x.y","room":"other","payload":0}"#)
-        .await;
-    ann.send(r#"{"type":"x.y","room":"chat:1","payload":1}"#)
-        .await;
+    for room in ["other", "chat:1"] {
+        let message = json!({"type": "x.y", "room": room, "payload": 1}).to_string();
+        let answer = node.post("/api/messages", KEY, &[], &message).await;
+        assert!(answer.body.contains("offline"), "{}", answer.body);
+    }
     let large = "x".repeat(20_000);
     ann.send(&json!({"type": "x.y", "receiverId": "eve", "payload": large}).to_string())
         .await;

@@ -100,8 +100,11 @@ async fn the_example_of_a_receiver_gets_the_events_of_a_server() {
     let types = [worker.event().await, worker.event().await];
     let types = types.map(|event| event["type"].as_str().expect("a type").to_owned());
     assert_eq!(types, ["connected", "disconnected"]);
-    node.until_metric("wss_webhook_events_sent_total{", |sent| sent == 2.0)
-        .await;
+    node.until_metric(
+        "wss_webhook_events_sent_total{webhook=\"127.0.0.1\"}",
+        |sent| sent == 2.0,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
