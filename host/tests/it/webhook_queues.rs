@@ -5,7 +5,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 use signalbox::{
     redis_client::{Commands, Endpoints},
     webhooks::{
-        Claim, EventBatch, EventQueue, MemoryQueue, NextEvents, OccupancyChange, QueueAddress,
+        BatchClaim, EventBatch, EventQueue, MemoryQueue, NextEvents, OccupancyChange, QueueAddress,
         QueueState, QueuedEvent, RedisQueue,
     },
 };
@@ -88,8 +88,8 @@ async fn push(queue: &Arc<dyn EventQueue>, events: &[QueuedEvent]) -> Vec<bool> 
 }
 
 /// A claim of at most three events that do not wait for others.
-fn claim<'a>(queue: &'a str, sender: &'a str, batch_id: &'a str) -> Claim<'a> {
-    Claim {
+fn claim<'a>(queue: &'a str, sender: &'a str, batch_id: &'a str) -> BatchClaim<'a> {
+    BatchClaim {
         queue,
         sender,
         batch_max: 3,
@@ -98,11 +98,11 @@ fn claim<'a>(queue: &'a str, sender: &'a str, batch_id: &'a str) -> Claim<'a> {
     }
 }
 
-async fn state(queue: &Arc<dyn EventQueue>, claim: Claim<'_>) -> QueueState {
+async fn state(queue: &Arc<dyn EventQueue>, claim: BatchClaim<'_>) -> QueueState {
     queue.claim(claim).await.expect("the queue answers")
 }
 
-async fn next(queue: &Arc<dyn EventQueue>, claim: Claim<'_>) -> NextEvents {
+async fn next(queue: &Arc<dyn EventQueue>, claim: BatchClaim<'_>) -> NextEvents {
     state(queue, claim).await.next
 }
 
@@ -185,7 +185,7 @@ async fn one_sender_sends_at_a_time_and_another_one_sends_the_same_batch_after_i
 }
 
 async fn an_event_waits_for_others_until_there_are_enough(Queues { one, _backend, .. }: Queues) {
-    let patient = Claim {
+    let patient = BatchClaim {
         batch_time: Duration::from_secs(3_600),
         ..claim("a", "x", "b1")
     };
@@ -198,7 +198,7 @@ async fn an_event_waits_for_others_until_there_are_enough(Queues { one, _backend
     assert_eq!(next(&one, patient).await, batch("b1", &["1", "2", "3"]));
     one.finish("a", "b1").await.unwrap();
     push(&one, &[event("4", &["a"])]).await;
-    let soon = Claim {
+    let soon = BatchClaim {
         batch_time: Duration::from_millis(20),
         ..claim("a", "x", "b2")
     };
@@ -279,7 +279,7 @@ async fn a_change_is_reported_once_by_all_nodes_together(
         push(&other, &[came("r"), went("s"), event("1", &[])]).await,
         [false, true, true]
     );
-    let all = Claim {
+    let all = BatchClaim {
         batch_max: 9,
         ..claim("a", "x", "b1")
     };

@@ -26,8 +26,8 @@ use futures_util::future::join_all;
 #[cfg(feature = "redis")]
 pub use queue::RedisQueue;
 pub use queue::{
-    Claim, EventBatch, EventQueue, MemoryQueue, NextEvents, OccupancyChange, Pushed, QueueAddress,
-    QueueState, QueueUnavailable, QueuedEvent, ReportedPage, TrimmedQueue,
+    BatchClaim, EventBatch, EventQueue, MemoryQueue, NextEvents, OccupancyChange, Pushed,
+    QueueAddress, QueueState, QueueUnavailable, QueuedEvent, ReportedPage, TrimmedQueue,
 };
 pub use rooms::WatchedRooms;
 use signalbox_broker::Broker;

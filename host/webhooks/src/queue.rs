@@ -74,7 +74,7 @@ pub struct TrimmedQueue {
 
 /// A sender's wish to send the next events of a queue.
 #[derive(Clone, Copy, Debug)]
-pub struct Claim<'a> {
+pub struct BatchClaim<'a> {
     /// The name of the queue.
     pub queue: &'a str,
     /// The sender, unique among all nodes.
@@ -147,8 +147,10 @@ pub trait EventQueue: Send + Sync {
     ///
     /// # Errors
     /// [`QueueUnavailable`] if that is unknown.
-    fn claim<'a>(&'a self, claim: Claim<'a>)
-    -> BoxFuture<'a, Result<QueueState, QueueUnavailable>>;
+    fn claim<'a>(
+        &'a self,
+        claim: BatchClaim<'a>,
+    ) -> BoxFuture<'a, Result<QueueState, QueueUnavailable>>;
 
     /// Extends the right of `sender` to send by 15 s from now. Returns `false` if it has none.
     ///

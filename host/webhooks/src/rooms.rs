@@ -2,8 +2,8 @@
 //!
 //! Changes are only marked; a task looks up the state. A node reports what is there on it, and, after a grace, what left it
 //! and is on no other node. The queue notes what was reported, together with the event, so nodes that report the same thing
-//! make one event. Whoever reported something that is not on this node looks once more: what other nodes report meanwhile is
-//! then in effect, so the last report is right. What a node that died reported is found by reading all that was reported.
+//! make one event. After a report about something that is not on it, a node looks once more: what other nodes reported
+//! meanwhile is then in effect, so the last report is right. What a node that died reported is found by reading all that was reported.
 
 mod leaving;
 mod name;

@@ -16,7 +16,7 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{
-    Claim, EventBatch, EventQueue, NextEvents, Shared, backoff, hooks::Hook, post::Poster,
+    BatchClaim, EventBatch, EventQueue, NextEvents, Shared, backoff, hooks::Hook, post::Poster,
 };
 
 /// How often a sender looks into an empty queue, on average: another node may have died that had added events.
@@ -147,7 +147,7 @@ impl EventSender {
     async fn claim(&self, phase: Phase) -> Option<NextEvents> {
         let settings = self.hook.settings();
         let batch_id = self.shared.source.next_id();
-        let claim = Claim {
+        let claim = BatchClaim {
             queue: self.hook.queue(),
             sender: &self.id,
             batch_max: settings.config.batch_max,

@@ -13,7 +13,7 @@ use futures_util::{
 use tokio::time::Instant;
 
 use super::{
-    BATCH_BYTES_MAX, CLAIM_TIME, Claim, EventBatch, EventQueue, NextEvents, OccupancyChange,
+    BATCH_BYTES_MAX, BatchClaim, CLAIM_TIME, EventBatch, EventQueue, NextEvents, OccupancyChange,
     Pushed, QueueState, QueueUnavailable, QueuedEvent, ReportedPage, TrimmedQueue,
 };
 
@@ -51,7 +51,7 @@ impl OneQueue {
         self.first += count as u64;
     }
 
-    fn claim(&mut self, claim: Claim<'_>) -> QueueState {
+    fn claim(&mut self, claim: BatchClaim<'_>) -> QueueState {
         let now = Instant::now();
         let oldest = self.events.front().map(|(since, _)| now - *since);
         QueueState {
@@ -61,7 +61,12 @@ impl OneQueue {
         }
     }
 
-    fn next(&mut self, claim: Claim<'_>, now: Instant, oldest: Option<Duration>) -> NextEvents {
+    fn next(
+        &mut self,
+        claim: BatchClaim<'_>,
+        now: Instant,
+        oldest: Option<Duration>,
+    ) -> NextEvents {
         if let Some((sender, until)) = &self.sender
             && sender != claim.sender
             && *until > now
@@ -92,7 +97,7 @@ impl OneQueue {
     }
 
     /// The number of events for a new batch, at least one.
-    fn count(&self, claim: Claim<'_>) -> u64 {
+    fn count(&self, claim: BatchClaim<'_>) -> u64 {
         let mut bytes = 0;
         let events = self.events.iter().take(claim.batch_max);
         let fitting = events.take_while(|(_, text)| {
@@ -164,7 +169,7 @@ impl EventQueue for MemoryQueue {
 
     fn claim<'a>(
         &'a self,
-        claim: Claim<'a>,
+        claim: BatchClaim<'a>,
     ) -> BoxFuture<'a, Result<QueueState, QueueUnavailable>> {
         let state = self.with(claim.queue, |queue| queue.claim(claim));
         future::ready(Ok(state)).boxed()

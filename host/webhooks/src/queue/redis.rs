@@ -17,7 +17,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use signalbox_redis_client::{Commands, Script, Unavailable};
 
 use super::{
-    BATCH_BYTES_MAX, CLAIM_TIME, Claim, EventBatch, EventQueue, NextEvents, OccupancyChange,
+    BATCH_BYTES_MAX, BatchClaim, CLAIM_TIME, EventBatch, EventQueue, NextEvents, OccupancyChange,
     Pushed, QueueAddress, QueueState, QueueUnavailable, QueuedEvent, ReportedPage, TrimmedQueue,
 };
 
@@ -100,7 +100,7 @@ impl RedisQueue {
         })
     }
 
-    async fn claim_next(&self, claim: Claim<'_>) -> Result<QueueState, Unavailable> {
+    async fn claim_next(&self, claim: BatchClaim<'_>) -> Result<QueueState, Unavailable> {
         let keys = ["events", "sender", "batch"].map(|part| self.key(claim.queue, part));
         let arguments = [
             claim.sender.to_owned(),
@@ -174,7 +174,7 @@ impl EventQueue for RedisQueue {
 
     fn claim<'a>(
         &'a self,
-        claim: Claim<'a>,
+        claim: BatchClaim<'a>,
     ) -> BoxFuture<'a, Result<QueueState, QueueUnavailable>> {
         async move { Ok(self.claim_next(claim).await?) }.boxed()
     }
