@@ -33,6 +33,7 @@
 //! - [`cluster_rollout`]: one plugin version on all nodes
 //! - [`pipeline`]: the order in which plugins handle a message
 //! - [`plugin`]: loads, runs and replaces plugins
+//! - [`webhooks`]: events for backends
 //! - [`router`]: messages to the connections of this node
 //! - [`broker`]: messages between nodes
 //! - [`auth`], [`websocket`], `cloudwatch` (a cargo feature, on by default), `redis_client` (part of the cargo feature
@@ -55,6 +56,7 @@ pub use signalbox_router as router;
 pub use signalbox_server::{Listeners, Server, ServerBuilder, Source, StartError};
 pub use signalbox_server::{files, http, session};
 pub use signalbox_telemetry::{error_chain, logging, metrics, supervise, trace};
+pub use signalbox_webhooks as webhooks;
 pub use signalbox_websocket as websocket;
 
 /// Loads, runs and replaces plugins.

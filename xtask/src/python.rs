@@ -1,4 +1,5 @@
-//! The Python packages that tests start: moto simulates CloudWatch, and kosoku runs the Autobahn cases.
+//! The Python packages that tests start: moto simulates CloudWatch, kosoku runs the Autobahn cases, and
+//! openapi-python-client generates a client of the API.
 
 use std::fs;
 use std::path::Path;
@@ -69,7 +70,7 @@ mod tests {
             .join(PACKAGES);
         let text = fs::read_to_string(packages).expect("the list of packages");
         let packages: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
-        for package in ["moto==", "kosoku=="] {
+        for package in ["moto==", "kosoku==", "openapi-python-client=="] {
             assert!(packages.iter().any(|line| line.starts_with(package)));
         }
         assert!(packages.iter().all(|line| line.contains("==")), "{text}");

@@ -185,6 +185,26 @@ pub trait Broker: Send + Sync {
         users: &'a [&'a str],
     ) -> BoxFuture<'a, Result<Vec<bool>, BrokerError>>;
 
+    /// Whether each of `rooms` has members on another node, in the same order. The number of round trips does not depend on
+    /// the number of nodes.
+    ///
+    /// # Errors
+    /// As for [`Broker::connected_elsewhere`].
+    fn occupied_elsewhere<'a>(
+        &'a self,
+        rooms: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<bool>, BrokerError>>;
+
+    /// Whether each of `members`, a room with presence and a user, has a connection in the room on another node, in the same
+    /// order.
+    ///
+    /// # Errors
+    /// As for [`Broker::connected_elsewhere`].
+    fn present_elsewhere<'a>(
+        &'a self,
+        members: &'a [(&'a str, &'a str)],
+    ) -> BoxFuture<'a, Result<Vec<bool>, BrokerError>>;
+
     /// Counts the members of `room` on every other node that has some. Nodes that turn out to have none are left out.
     ///
     /// # Errors

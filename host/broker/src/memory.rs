@@ -297,6 +297,26 @@ impl Broker for MemoryBroker {
         future::ready(Ok(users.iter().map(is_elsewhere).collect())).boxed()
     }
 
+    fn occupied_elsewhere<'a>(
+        &'a self,
+        rooms: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<bool>, BrokerError>> {
+        let is_elsewhere = |room: &&str| !self.others(&self.hub.room_nodes, room).is_empty();
+        future::ready(Ok(rooms.iter().map(is_elsewhere).collect())).boxed()
+    }
+
+    fn present_elsewhere<'a>(
+        &'a self,
+        members: &'a [(&'a str, &'a str)],
+    ) -> BoxFuture<'a, Result<Vec<bool>, BrokerError>> {
+        let nodes = self.hub.nodes.load();
+        let is_elsewhere = |(room, user): &(&str, &str)| {
+            let mut others = nodes.iter().filter(|member| member.id != self.own.id);
+            others.any(|member| member.node.member(room, user).is_some())
+        };
+        future::ready(Ok(members.iter().map(is_elsewhere).collect())).boxed()
+    }
+
     fn count_members<'a>(
         &'a self,
         room: &'a str,

@@ -1,6 +1,9 @@
 //! Settings that are valid but probably unintended.
 
-use super::settings::{Section, Settings};
+use super::{
+    settings::{Section, Settings},
+    url_checks,
+};
 
 /// One sentence per finding, with the key and advice.
 pub(super) fn of(settings: &Settings) -> Vec<String> {
@@ -25,6 +28,7 @@ pub(super) fn of(settings: &Settings) -> Vec<String> {
         advice.extend(more_than_is_replayed(rule, limits));
         advice.extend(claims_without_tokens(rule, auth));
     }
+    advice.extend(settings.webhooks.iter().filter_map(unprotected_events));
     advice
 }
 
@@ -97,16 +101,19 @@ fn unbound_tokens(auth: &Section) -> Option<String> {
 
 fn unprotected_keys(auth: &Section) -> Option<String> {
     let url = auth.optional("jwks_url")?;
-    let uri: hyper::Uri = url.parse().ok()?;
-    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
-    let is_local = host == "localhost"
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback());
-    (uri.scheme_str() == Some("http") && !is_local).then(|| {
+    url_checks::is_unprotected(&url).then(|| {
         "auth.jwks_url is fetched without TLS: whoever can change what comes over the network can make tokens; write \
          https://"
             .to_owned()
+    })
+}
+
+fn unprotected_events(webhook: &Section) -> Option<String> {
+    url_checks::is_unprotected(&webhook.text("url")).then(|| {
+        format!(
+            "{}.url has no TLS: anybody on the way can read the events; write https://",
+            webhook.path
+        )
     })
 }
 

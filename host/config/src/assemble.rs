@@ -14,10 +14,10 @@ use super::{
     live::Resolved,
     plugins, rooms,
     settings::{Section, Settings},
-    units, url_checks,
+    units, url_checks, webhooks,
 };
 
-/// Minimum length of an HS256 secret in bytes: as long as the hash (RFC 7518 §3.2).
+/// Minimum length of the secret of an HMAC-SHA256 in bytes: as long as the hash (RFC 7518 §3.2).
 pub const SECRET_BYTES_MIN: usize = 32;
 
 /// Assembles the settings. The result is only meaningful if nothing was added to `errors`.
@@ -58,6 +58,7 @@ pub(super) fn assemble(
         rooms: rooms::assemble(&settings.rooms, section("auth"), errors),
         users: rooms::users(section("users"), errors),
         presence: presence(section("presence")),
+        webhooks: webhooks::assemble(&settings.webhooks, errors),
         limits: limits(section("limits")),
         cloudwatch: cloudwatch(section("cloudwatch"), errors),
         metrics: MetricsConfig {

@@ -2,6 +2,8 @@
 
 use signalbox_protocol::{ROOM_NAME_BYTES_MAX, event_type};
 
+use super::{WebhookEvent, nearest::nearest};
+
 /// A check of one text.
 pub(super) type Check = fn(&str) -> Result<(), String>;
 
@@ -141,6 +143,18 @@ pub(super) fn room_pattern(text: &str) -> Result<(), String> {
     Err(format!(
         "is not a pattern for rooms: write 1 to {ROOM_NAME_BYTES_MAX} bytes, with one * at most, at the end"
     ))
+}
+
+/// The name of an event for webhooks.
+pub(super) fn webhook_event(text: &str) -> Result<(), String> {
+    if WebhookEvent::named(text).is_some() {
+        return Ok(());
+    }
+    let known = WebhookEvent::ALL.map(WebhookEvent::as_str);
+    Err(match nearest(text, known) {
+        Some(near) => format!("is not an event; did you mean {near}"),
+        None => format!("is not an event; the known ones are {}", known.join(", ")),
+    })
 }
 
 fn spelled_as_pattern(text: &str) -> Result<(), String> {

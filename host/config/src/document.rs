@@ -124,6 +124,9 @@ impl Reader<'_> {
                 (Some(&"rooms"), DeValue::Array(elements)) => {
                     self.settings.rooms = self.list("rooms", elements);
                 }
+                (Some(&"webhooks"), DeValue::Array(elements)) => {
+                    self.settings.webhooks = self.list("webhooks", elements);
+                }
                 (Some(list), _) if keys::is_list(list) => self.error(
                     value.span().start,
                     list,

@@ -168,6 +168,11 @@ fn unknown(settings: &Settings, variable: &str) -> String {
                 variables cannot: write [[rooms]] in the file"
             .to_owned();
     }
+    if rest == "WEBHOOKS" || rest.starts_with("WEBHOOKS__") {
+        return "unknown variable; webhooks have none, because they have no names: write [[webhooks]] in the file, and \
+                each secret into a file that secret_file names"
+            .to_owned();
+    }
     let plain = KEYS.iter().filter(|key| is_plain(key)).map(Key::variable);
     let of_plugins = settings
         .plugins

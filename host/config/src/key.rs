@@ -12,7 +12,7 @@ pub const FILE_SUFFIX: &str = "_FILE";
 
 /// Whether a section is a list of tables, such as `[[plugins]]`.
 pub(super) fn is_list(section: &str) -> bool {
-    ["rooms", "plugins"].contains(&section)
+    ["rooms", "webhooks", "plugins"].contains(&section)
 }
 
 /// One key that can be set.
@@ -72,11 +72,11 @@ pub(super) enum ValueKind {
 
 impl Key {
     /// The key with its section, `limits.frame_bytes_max`; `plugins.NAME.memory_max` for a plugin's, and
-    /// `rooms[N].join` for a rule's.
+    /// `rooms[N].join` for one in another list.
     pub fn full_name(&self) -> String {
         match self.section {
             "plugins" => format!("plugins.NAME.{}", self.name),
-            "rooms" => format!("rooms[N].{}", self.name),
+            list @ ("rooms" | "webhooks") => format!("{list}[N].{}", self.name),
             section => format!("{section}.{}", self.name),
         }
     }
@@ -95,16 +95,16 @@ impl Key {
         !self.default.is_empty() || matches!(self.kind, ValueKind::Text(_) | ValueKind::Texts(_))
     }
 
-    /// Whether an environment variable can set the key. A plugin's name is a part of its variables, and a rule for rooms
-    /// has no name.
+    /// Whether an environment variable can set the key. A plugin's name is a part of its variables; rules for rooms and
+    /// webhooks have no name.
     pub fn has_variable(&self) -> bool {
-        self.section != "rooms" && (self.section, self.name) != ("plugins", "name")
+        !["rooms", "webhooks"].contains(&self.section)
+            && (self.section, self.name) != ("plugins", "name")
     }
 
-    /// For a secret: the environment variable that names a file with its value.
+    /// For a secret that has a variable: the environment variable that names a file with its value.
     pub fn file_variable(&self) -> Option<String> {
-        self.secret
-            .then(|| format!("{}{FILE_SUFFIX}", self.variable()))
+        (self.secret && self.has_variable()).then(|| format!("{}{FILE_SUFFIX}", self.variable()))
     }
 
     /// The environment variable that sets it, if it [has one](Self::has_variable); in the variable of a plugin's key,

@@ -26,7 +26,7 @@ pub const OLD_VARIABLES: [(&str, Option<(&str, &str)>); 5] = [
 ];
 
 /// The sections, in the order of the reference.
-pub const SECTIONS: [&str; 19] = [
+pub const SECTIONS: [&str; 20] = [
     "server",
     "auth",
     "broker",
@@ -35,6 +35,7 @@ pub const SECTIONS: [&str; 19] = [
     "rooms",
     "users",
     "presence",
+    "webhooks",
     "limits",
     "cloudwatch",
     "metrics",
@@ -111,7 +112,7 @@ use ChangeEffect::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 116] = [
+pub const KEYS: [Key; 127] = [
     key("server", "listen", ValueKind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "The address to listen on; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", ValueKind::Text(checks::node_id), "", "node-b", Restart,
@@ -209,6 +210,29 @@ pub const KEYS: [Key; 116] = [
         "The shortest time between two `presence` frames about a room"),
     key("presence", "members_max", ValueKind::Count(1, 100_000), "1000", "100", Live,
         "The most users of a room that are listed; over it members get only their number"),
+
+    key("webhooks", "url", ValueKind::Text(url_checks::webhook_url), "", "https://example.com/signalbox", Live,
+        "The address that events are sent to, unique, required"),
+    key("webhooks", "secret", ANY, "", "0123456789abcdef0123456789abcdef", Live,
+        "The secret that signs requests, at least 32 bytes; it or `secret_file` is required").secret(),
+    key("webhooks", "secret_file", ValueKind::Text(checks::optional_path), "", "webhook.secret", Live,
+        "A file with that secret, relative to the folder of this file"),
+    key("webhooks", "secret_previous", ANY, "", "fedcba9876543210fedcba9876543210", Live,
+        "A second secret that signs requests too while secrets are rotated").secret(),
+    key("webhooks", "secret_previous_file", ValueKind::Text(checks::optional_path), "", "webhook.old.secret", Live,
+        "A file with that second secret"),
+    key("webhooks", "events", ValueKind::Texts(checks::webhook_event), "", "connected,disconnected", Live,
+        "The events that it gets, required: `connected`, `disconnected`, `room_occupied`, `room_vacated`, `member_joined`, `member_left`, `undelivered`"),
+    key("webhooks", "rooms", ValueKind::Texts(checks::room_pattern), "", "lobby,chat:*", Live,
+        "The rooms whose events it gets: names, prefixes with a final `*`, or `*`; empty: all"),
+    key("webhooks", "batch_max", ValueKind::Count(1, 1_000), "100", "10", Live,
+        "The most events in one request"),
+    key("webhooks", "batch_time", millis(0, 60 * SECOND), "1s", "100ms", Live,
+        "How long an event waits for others that go with it in one request"),
+    key("webhooks", "timeout", millis(10, 60 * SECOND), "10s", "3s", Live,
+        "Time for one request, from the connection to the status of the answer"),
+    key("webhooks", "queue_max", ValueKind::Count(1, 1_000_000), "10000", "100000", Live,
+        "The most events that wait to be sent; over it the oldest are dropped"),
 
     key("limits", "frame_bytes_max", ValueKind::Bytes(128, 16 * MIB), "64KiB", "1MiB", Live,
         "Largest frame of a client; a larger one closes the connection with 1009"),

@@ -45,6 +45,8 @@ pub mod shown;
 mod tests;
 mod url_checks;
 mod values;
+mod webhook_config;
+mod webhooks;
 
 pub use assemble::SECRET_BYTES_MIN;
 pub use auth::{AuthConfig, JwtConfig, JwtKeySource, TokenTimes};
@@ -59,6 +61,7 @@ pub use plugin_config::{
 };
 pub use room_rules::{HistoryRule, JoinRule, RoomRule, RoomsConfig, SendRule, UsersConfig};
 pub use shown::Shown;
+pub use webhook_config::{WebhookConfig, WebhookEvent};
 
 /// The configuration of a server.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +82,8 @@ pub struct Config {
     pub users: UsersConfig,
     /// `[presence]`.
     pub presence: PresenceConfig,
+    /// `[[webhooks]]`, at most 16, in the order of the file.
+    pub webhooks: Vec<WebhookConfig>,
     /// `[limits]`.
     pub limits: Limits,
     /// `[cloudwatch]`; if `None`, nothing is pushed. Cannot be changed while the server runs.

@@ -43,7 +43,11 @@ impl fmt::Debug for Resolved {
 impl Resolved {
     pub(super) fn of(settings: &Settings) -> Self {
         let mut resolved = Self::default();
-        let lists = settings.plugins.iter().chain(&settings.rooms);
+        let lists = settings
+            .plugins
+            .iter()
+            .chain(&settings.rooms)
+            .chain(&settings.webhooks);
         for section in settings.sections.values().chain(lists) {
             for key in KEYS.iter().filter(|key| key.section == section.table) {
                 resolved.add(section, key);

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Config, ConfigError, ConfigErrors, Environment, SettingPlace, assemble, document, environment,
-    settings::Settings,
+    settings::Settings, webhooks,
 };
 
 /// The file in the current folder that is read if none is named.
@@ -57,6 +57,7 @@ impl Config {
         } = document::read(text, &mut errors);
         let folder = folder_of(origin);
         environment::overlay(&mut settings, env, &folder, &mut errors);
+        webhooks::read_secret_files(&mut settings, &folder, &mut errors);
         if is_toml {
             let config = assemble::assemble(&settings, &folder, &mut errors);
             if errors.is_empty() {

@@ -40,23 +40,30 @@ pub(super) fn overlay(
     }
     let path = folder.join(file);
     settings.secret_files.insert(path.clone());
-    let text = match read_text(&path, SECRET_FILE_BYTES_MAX) {
+    let text = match read_secret(&path) {
         Ok(text) => text,
-        Err(reason) => return refuse(format!("{} {reason}", path.display())),
+        Err(message) => return refuse(message),
     };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text).trim();
-    if text.is_empty() {
-        return refuse(format!(
-            "{} is empty; write the secret into it",
-            path.display()
-        ));
-    }
     let text = match key.kind {
         // One entry per line, or separated by commas as in a variable.
         ValueKind::Texts(_) => text.replace(['\r', '\n'], ","),
-        _ => text.to_owned(),
+        _ => text,
     };
     if let Some(section) = settings.sections.get_mut(key.section) {
         settings::set_from_variable(section, key, &file_variable, &text, errors);
     }
+}
+
+/// The contents of a file with a secret, without surrounding white space. The error names the file.
+pub(super) fn read_secret(path: &Path) -> Result<String, String> {
+    let text = read_text(path, SECRET_FILE_BYTES_MAX)
+        .map_err(|reason| format!("{} {reason}", path.display()))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text).trim();
+    if text.is_empty() {
+        return Err(format!(
+            "{} is empty; write the secret into it",
+            path.display()
+        ));
+    }
+    Ok(text.to_owned())
 }

@@ -21,6 +21,8 @@ pub(super) struct Settings {
     pub(super) plugins: Vec<Section>,
     /// `[[rooms]]`, in the order of the file.
     pub(super) rooms: Vec<Section>,
+    /// `[[webhooks]]`, in the order of the file.
+    pub(super) webhooks: Vec<Section>,
     /// The files from which secrets were read, including those that could not be read.
     pub(super) secret_files: BTreeSet<PathBuf>,
     /// The variable that set the port of an address, if nothing else set the address.
@@ -60,6 +62,7 @@ impl Default for Settings {
             sections: plain.map(empty).collect(),
             plugins: Vec::new(),
             rooms: Vec::new(),
+            webhooks: Vec::new(),
             secret_files: BTreeSet::new(),
             port_alone: None,
         }

@@ -22,13 +22,14 @@ const SECRET_WORDS: [&str; 8] = [
 ];
 
 /// Every key with its value, set or default, as `platform.toml` writes it; sections by name, `plugins` in the order of
-/// the chain, `rooms` in that of the file. A key without a value is left out. The value of a secret key is [`MASK`] if it is set, and empty if it is not. In a plugin's `config`, texts
+/// the chain, `rooms` and `webhooks` in that of the file. A key without a value is left out. The value of a secret key is [`MASK`] if it is set, and empty if it is not. In a plugin's `config`, texts
 /// and numbers whose names mark them as secret are masked, as are the user and the password in addresses.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Shown {
     sections: Map<String, Json>,
     plugins: Vec<Json>,
     rooms: Vec<Json>,
+    webhooks: Vec<Json>,
 }
 
 impl Shown {
@@ -40,6 +41,7 @@ impl Shown {
                 .collect(),
             plugins: list(&settings.plugins),
             rooms: list(&settings.rooms),
+            webhooks: list(&settings.webhooks),
         }
     }
 
@@ -66,6 +68,7 @@ impl Shown {
         let mut all = self.sections.clone();
         all.insert("plugins".to_owned(), Json::Array(self.plugins.clone()));
         all.insert("rooms".to_owned(), Json::Array(self.rooms.clone()));
+        all.insert("webhooks".to_owned(), Json::Array(self.webhooks.clone()));
         Json::Object(all)
     }
 }
@@ -190,12 +193,14 @@ mod tests {
         let text = "[limits]\nframe_bytes_max = \"1MiB\"\n[server]\nping_interval = \"5s\"\n\
             [[rooms]]\nmatch = \"chat:*\"\nhistory = { size = 100, time = \"300s\" }\n\
             [users]\nhistory = { size = 50, time = \"120s\" }\n\
+            [[webhooks]]\nurl = \"https://a/b\"\nsecret = \"0123456789abcdef0123456789abcdef\"\nevents = [\"connected\"]\n\
             [[plugins]]\nname = \"chat\"\npath = \"chat.wasm\"\nevents = [\"chat.*\"]\n";
         let json = shown(text).json();
         for key in KEYS {
             let section = match key.section {
                 "plugins" => &json["plugins"][0],
                 "rooms" => &json["rooms"][0],
+                "webhooks" => &json["webhooks"][0],
                 section => &json[section],
             };
             let within = format!("/{}", key.name.replace('.', "/"));
@@ -223,6 +228,8 @@ mod tests {
         let text = "[admin]\nkey = \"hush-hush-hush-hush\"\n[api]\nkeys = [\"hush-hush-hush-hush\", \"hush-hush-hush-hush2\"]\n\
             [auth]\nmode = \"jwt\"\njwt_secret = \"hush-hush-hush-hush-hush-hush-hush\"\n\
             [redis]\nurl = \"redis://hush:hush@a\"\n\
+            [[webhooks]]\nurl = \"https://a/b\"\nsecret = \"hush-hush-hush-hush-hush-hush-hush\"\n\
+            secret_previous = \"hush-hush-hush-hush-hush-hush-hush2\"\nevents = [\"connected\"]\n\
             [[plugins]]\nname = \"a\"\npath = \"a.wasm\"\nevents = [\"*\"]\n\
             [plugins.config]\napi_key = \"hush\"\nTOKENS = [\"hush\"]\nwords = [\"loud\"]\nmax = 3\n\
             url = \"https://hush:hush@b/c@d\"\nplain = \"https://b/c@d\"\n\

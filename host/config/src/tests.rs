@@ -8,6 +8,7 @@ mod reference;
 mod rooms;
 mod table;
 mod variables;
+mod webhooks;
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +25,7 @@ use super::{
     EventsConfig, HistoryRule, InstanceMode, JoinRule, JwtKeySource, Limits, OnFailure,
     PluginConfig, PluginLimits, PluginVersionsConfig, PresenceConfig, ProbationConfig, RedisCompat,
     RedisConfig, RedisMode, RolloutConfig, RoomRule, RoomsConfig, SendRule, Shown,
-    StorageResolution, TracingConfig, UsersConfig,
+    StorageResolution, TracingConfig, UsersConfig, WebhookConfig, WebhookEvent,
     keys::{self, ChangeEffect, KEYS, Key, ValueKind},
     live::{ConfigDifference, Resolved, difference},
     values,

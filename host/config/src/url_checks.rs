@@ -24,6 +24,38 @@ pub(super) fn jwks_url(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The URL of a webhook. Its query may hold a secret, but not its login, because many clients and proxies show that.
+pub(super) fn webhook_url(text: &str) -> Result<(), String> {
+    const HINT: &str = "write it such as https://example.com/signalbox";
+    let (uri, has_login) = http_address(text, HINT)?;
+    if uri.host().is_none_or(str::is_empty) {
+        return Err(format!("names no host: {HINT}"));
+    }
+    if has_login {
+        return Err(format!(
+            "holds a user or password, and requests are signed instead: {HINT}"
+        ));
+    }
+    if text.contains('#') {
+        return Err(format!("goes on after #, which says nothing here: {HINT}"));
+    }
+    Ok(())
+}
+
+/// Whether `url` is fetched or sent over a network without TLS.
+pub(super) fn is_unprotected(url: &str) -> bool {
+    let Ok(uri) = url.parse::<hyper::Uri>() else {
+        return false;
+    };
+    let host = uri.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_local = host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback());
+    uri.scheme_str() == Some("http") && !is_local
+}
+
 /// An HTTP or HTTPS URL, and whether it contains a user or password. `hint` ends the error.
 fn http_address(text: &str, hint: &str) -> Result<(hyper::Uri, bool), String> {
     let uri: hyper::Uri = text

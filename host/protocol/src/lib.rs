@@ -20,7 +20,7 @@ pub mod published;
 mod reader;
 mod room_requests;
 mod scan;
-mod timestamp;
+pub mod timestamp;
 
 pub use codes::{CloseCode, ErrorCode};
 pub use destination::Destination;

@@ -33,7 +33,7 @@ impl Second {
 }
 
 /// The text of `time`, as [`push`] writes it.
-pub(super) fn text(time: SystemTime) -> String {
+pub fn text(time: SystemTime) -> String {
     let mut text = String::new();
     push(&mut text, time);
     text

@@ -84,7 +84,7 @@ impl Router {
             return Ok(None);
         };
         if is_new {
-            self.broker.room_changed(room);
+            self.room_changed(room);
             self.count_member(connection, room).await;
             self.broker.room_settled(room).await;
         }

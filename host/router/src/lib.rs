@@ -8,6 +8,7 @@ mod catch_up;
 mod connection;
 mod grants;
 mod history;
+mod observer;
 mod outbox;
 mod presence;
 mod repair;
@@ -26,6 +27,7 @@ pub use connection::Connection;
 use futures_util::future::join;
 pub use grants::{GrantEnd, RoomGrant};
 pub use history::{HistoryJoin, JoinedHistory};
+pub use observer::RoomObserver;
 pub use outbox::{CloseRequest, Outbox, PendingWrite, PushError, SocketSink};
 use presence::PresenceTask;
 pub use presence::{PlaceRefused, PresenceRule, PresenceSettings};
@@ -218,7 +220,7 @@ impl Router {
     pub fn disconnect(&self, connection: &Arc<Connection>) {
         for room in self.table.remove(connection) {
             self.forget_member(connection, &room);
-            self.broker.room_changed(&room);
+            self.room_changed(&room);
         }
         self.broker.user_changed(connection.user());
     }
@@ -228,7 +230,7 @@ impl Router {
     pub async fn join(&self, connection: &Arc<Connection>, room: &str) -> bool {
         let joined = self.table.rooms.join(connection, room);
         if joined {
-            self.broker.room_changed(room);
+            self.room_changed(room);
             self.count_member(connection, room).await;
             self.broker.room_settled(room).await;
         } else if !connection.is_member(room) {
@@ -242,7 +244,7 @@ impl Router {
         let left = self.table.leave(connection, room);
         if left {
             self.forget_member(connection, room);
-            self.broker.room_changed(room);
+            self.room_changed(room);
         }
         left
     }

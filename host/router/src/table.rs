@@ -22,7 +22,7 @@ use signalbox_protocol::{Frame, Position};
 use signalbox_telemetry::metrics::{DropReason, Metrics};
 
 use super::{
-    Connection, PendingWrite, PushError,
+    Connection, PendingWrite, PushError, RoomObserver,
     presence::Presence,
     repair::RepairQueue,
     room_changes::{self, RoomAction, RoomChange},
@@ -44,6 +44,8 @@ pub struct LocalTable {
     /// The users in rooms with presence, and who wants to know about them.
     pub(super) presence: Presence,
     pub(super) all: DashMap<u64, Arc<Connection>>,
+    /// Learns of changes of rooms.
+    pub(super) observer: Option<Arc<dyn RoomObserver>>,
     /// Connections, and upgrades in progress.
     pub(super) slots: AtomicUsize,
     outbox_bytes_max: AtomicUsize,
@@ -67,6 +69,7 @@ impl LocalTable {
             repairs: RepairQueue::default(),
             presence: Presence::default(),
             all: DashMap::new(),
+            observer: None,
             slots: AtomicUsize::new(0),
             outbox_bytes_max: AtomicUsize::new(outbox_bytes_max),
             metrics,
@@ -402,6 +405,9 @@ impl LocalNode for LocalTable {
 
     fn check_members(&self) {
         self.presence.check_all();
+        if let Some(observer) = &self.observer {
+            observer.check_all();
+        }
     }
 }
 

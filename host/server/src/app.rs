@@ -27,6 +27,7 @@ use signalbox_telemetry::{
     supervise,
     trace::{self, Tracer},
 };
+use signalbox_webhooks::Webhooks;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -184,10 +185,9 @@ fn services(
         Some(tracing) => Tracer::start(tracing, ids.node(), metrics.clone())?,
         None => Tracer::default(),
     };
-    let table = Arc::new(LocalTable::new(
-        config.limits.outbox_bytes_max,
-        metrics.clone(),
-    ));
+    let webhooks = Webhooks::start(ids.node(), kind.event_queue(&metrics), &metrics);
+    let table = LocalTable::new(config.limits.outbox_bytes_max, metrics.clone());
+    let table = Arc::new(table.observed_by(webhooks.rooms()));
     kind.set_limits(&config.limits);
     let broker = kind.broker(ids.node(), table.clone(), &metrics, &tracer);
     let loader = Loader::new(
@@ -198,6 +198,8 @@ fn services(
     )?;
     let manager = PluginManager::new(loader, metrics.clone()).keeping(&config.plugin_versions);
     manager.set_probation(config.plugin_probation.clone());
+    webhooks.watch(table.clone(), broker.clone());
+    webhooks.set(&config.webhooks, config.presence.grace);
     let router = Router::new(table, broker, metrics.clone(), kind.message_time_max());
     router.set_presence(presence_settings(config));
     router.set_user_retention(user_retention(config));
@@ -208,6 +210,7 @@ fn services(
         metrics,
         ids,
         tracer,
+        webhooks,
         live: ConfigHandle::new(LiveConfig::new(config, config)),
         unfinished: Arc::default(),
         draining: AtomicBool::new(false),

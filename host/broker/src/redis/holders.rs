@@ -83,19 +83,27 @@ impl Holders {
         Ok(living)
     }
 
-    /// Whether each of `users` is held by another server that is alive, in the same order.
-    pub(super) async fn hold_elsewhere(&self, users: &[&str]) -> Result<Vec<bool>, Unavailable> {
-        let mut held = Vec::with_capacity(users.len());
-        for batch in users.chunks(ROUTES_BATCH) {
+    /// Whether each of `names` is held by another server that is alive, in the same order.
+    pub(super) async fn hold_elsewhere(
+        &self,
+        names: impl Iterator<Item = RouteName<'_>>,
+    ) -> Result<Vec<bool>, Unavailable> {
+        let names: Vec<RouteName<'_>> = names.collect();
+        let mut held = Vec::with_capacity(names.len());
+        for batch in names.chunks(ROUTES_BATCH) {
             held.extend(self.hold_batch_elsewhere(batch).await?);
         }
         Ok(held)
     }
 
-    async fn hold_batch_elsewhere(&self, users: &[&str]) -> Result<Vec<bool>, Unavailable> {
-        self.metrics.redis.route_lookups.add(users.len() as u64);
-        let routes = users.iter().map(|user| RouteName::User(user));
-        let reads = routes.map(|name| question("SMEMBERS", self.keys.route(name)));
+    async fn hold_batch_elsewhere(
+        &self,
+        names: &[RouteName<'_>],
+    ) -> Result<Vec<bool>, Unavailable> {
+        self.metrics.redis.route_lookups.add(names.len() as u64);
+        let reads = names
+            .iter()
+            .map(|name| question("SMEMBERS", self.keys.route(*name)));
         let answers = self.commands.run_all(reads.collect()).await?;
         let routes = answers.into_iter().map(|answer| self.others(answer));
         let routes: Vec<Vec<ServerId>> = routes.collect::<Result<_, _>>()?;
@@ -107,31 +115,33 @@ impl Holders {
         let is_held = |route: &Vec<ServerId>| route.iter().any(|server| leased.contains(server));
         let mut held: Vec<bool> = routes.iter().map(is_held).collect();
         if self.keys.compat() == RedisCompat::WebsocketApp {
-            self.look_for_marks(users, &routes, &mut held).await?;
+            self.look_for_marks(names, &routes, &mut held).await?;
         }
         Ok(held)
     }
 
-    /// Servers of `websocket-app` have no lease; each of their users has a mark. Looks for the marks of the users that are not
-    /// `held` otherwise.
+    /// Servers of `websocket-app` have no lease; each of their users has a mark. Looks for the marks of the users among
+    /// `names` that are not `held` otherwise.
     async fn look_for_marks(
         &self,
-        users: &[&str],
+        names: &[RouteName<'_>],
         routes: &[Vec<ServerId>],
         held: &mut [bool],
     ) -> Result<(), Unavailable> {
         let open = routes.iter().enumerate().filter(|(index, _)| !held[*index]);
-        let places =
-            open.flat_map(|(index, route)| route.iter().map(move |server| (index, server)));
-        let places: Vec<(usize, &ServerId)> = places.collect();
+        let places = open.filter_map(|(index, route)| match names[index] {
+            RouteName::User(user) => Some(route.iter().map(move |server| (index, user, server))),
+            RouteName::Room(_) => None,
+        });
+        let places: Vec<(usize, &str, &ServerId)> = places.flatten().collect();
         let mut marked = vec![false; places.len()];
         self.ask(&mut marked, |place| {
-            let (user, server) = places[place];
-            question("EXISTS", self.keys.online(users[user], server))
+            let (_, user, server) = places[place];
+            question("EXISTS", self.keys.online(user, server))
         })
         .await?;
-        for ((user, _), marked) in places.iter().zip(marked) {
-            held[*user] |= marked;
+        for ((index, ..), marked) in places.iter().zip(marked) {
+            held[*index] |= marked;
         }
         Ok(())
     }

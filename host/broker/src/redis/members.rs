@@ -9,6 +9,7 @@ use std::{
 };
 
 use dashmap::DashMap;
+use redis::Value;
 use signalbox_redis_client::{Commands, Unavailable};
 use tokio::{sync::Mutex, time::Instant};
 use tracing::debug;
@@ -18,12 +19,16 @@ use super::{
     keys::{KeyNames, ServerId},
     member_fields,
     member_leases::MemberLeases,
+    nodes,
     routes::RouteWriter,
 };
 use crate::{LocalNode, MemberReport, MembersElsewhere, members::sum};
 
 /// The most fields that are removed by one command.
 const REMOVED_MAX: usize = 256;
+
+/// The most users that are looked up in one pipeline.
+const LOOKED_UP_MAX: usize = 256;
 
 /// The users in a room, or the reason why they could not be read.
 type SharedMembers = Result<Arc<[MemberReport]>, Unavailable>;
@@ -111,6 +116,33 @@ impl RedisMembers {
         let users = members.iter().map(|member| &*member.user);
         let is_here = |user: &str| self.node.member(room, user).is_some();
         Ok(MembersElsewhere::count(users, user, is_here))
+    }
+
+    /// Whether each of `members`, a room and a user, has a field of another server that is alive, in the same order.
+    pub(super) async fn present_elsewhere(
+        &self,
+        members: &[(&str, &str)],
+    ) -> Result<Vec<bool>, Unavailable> {
+        let mut servers = nodes::living(&self.commands, &self.keys).await?;
+        servers.retain(|server| **server != **self.keys.own_id());
+        if servers.is_empty() {
+            return Ok(vec![false; members.len()]);
+        }
+        let mut present = Vec::with_capacity(members.len());
+        for batch in members.chunks(LOOKED_UP_MAX) {
+            let reads = batch.iter().map(|(room, user)| {
+                let mut fields = redis::cmd("HMGET");
+                fields.arg(self.keys.members(room));
+                for server in &servers {
+                    fields.arg(member_fields::name(server, user));
+                }
+                fields
+            });
+            let answers = self.commands.run_all(reads.collect()).await?;
+            let has_any = |answer: Value| matches!(answer, Value::Array(fields) if fields.iter().any(|field| *field != Value::Nil));
+            present.extend(answers.into_iter().map(has_any));
+        }
+        Ok(present)
     }
 
     /// Returns when a server with members that were read has died.

@@ -222,7 +222,23 @@ impl Broker for RedisBroker {
         &'a self,
         users: &'a [&'a str],
     ) -> BoxFuture<'a, Result<Vec<bool>, BrokerError>> {
-        async move { Ok(self.holders.hold_elsewhere(users).await?) }.boxed()
+        let names = users.iter().map(|user| RouteName::User(user));
+        async move { Ok(self.holders.hold_elsewhere(names).await?) }.boxed()
+    }
+
+    fn occupied_elsewhere<'a>(
+        &'a self,
+        rooms: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<bool>, BrokerError>> {
+        let names = rooms.iter().map(|room| RouteName::Room(room));
+        async move { Ok(self.holders.hold_elsewhere(names).await?) }.boxed()
+    }
+
+    fn present_elsewhere<'a>(
+        &'a self,
+        members: &'a [(&'a str, &'a str)],
+    ) -> BoxFuture<'a, Result<Vec<bool>, BrokerError>> {
+        async move { Ok(self.members.present_elsewhere(members).await?) }.boxed()
     }
 
     fn count_members<'a>(

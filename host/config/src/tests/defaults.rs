@@ -24,6 +24,7 @@ fn no_text_gives_the_defaults_of_the_contract() {
     assert_eq!(config.broker, BrokerConfig::Memory);
     assert_eq!(config.rooms, RoomsConfig::default());
     assert_eq!(config.presence, PresenceConfig::default());
+    assert!(config.webhooks.is_empty());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.cloudwatch, None);
     assert!(config.metrics.prometheus);
@@ -89,6 +90,22 @@ fn chat_rule() -> RoomRule {
     }
 }
 
+/// The example of a webhook.
+fn example_webhook() -> WebhookConfig {
+    WebhookConfig {
+        url: "https://backend.example.com/signalbox".to_owned(),
+        label: "backend.example.com".to_owned(),
+        secret: "replace-it-by-openssl-rand-hex-32".to_owned(),
+        secret_previous: None,
+        events: vec![WebhookEvent::Connected, WebhookEvent::Disconnected],
+        rooms: Vec::new(),
+        batch_max: 100,
+        batch_time: Duration::from_secs(1),
+        timeout: Duration::from_secs(10),
+        queue_max: 10_000,
+    }
+}
+
 #[test]
 fn platform_toml_is_the_defaults_and_the_chat_plugin() {
     let text = read(&at_the_top("platform.toml"));
@@ -115,6 +132,7 @@ fn platform_toml_shows_every_key_with_its_default() {
     expected.rooms = RoomsConfig::new([("chat:*", chat_rule())]);
     let (size, time) = (50, Duration::from_secs(120));
     expected.users.history = Some(HistoryRule { size, time });
+    expected.webhooks = vec![example_webhook()];
     assert_eq!(parse(&uncommented.join("\n")), Ok(expected));
 
     let mut section = "";

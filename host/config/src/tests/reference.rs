@@ -21,6 +21,7 @@ fn reference_table() -> String {
         let is_required = match key.section {
             "plugins" => ["name", "path", "events"].contains(&key.name),
             "rooms" => key.name == "match",
+            "webhooks" => ["url", "events"].contains(&key.name),
             _ => false,
         };
         let default = if is_required || !key.has_default() {

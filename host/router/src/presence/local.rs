@@ -141,6 +141,17 @@ impl LocalMembers {
         })
     }
 
+    /// All users, each with the room.
+    pub(crate) fn all(&self) -> Vec<(Arc<str>, Arc<str>)> {
+        let rooms = self.0.iter();
+        let users = rooms.flat_map(|entry| {
+            let room = entry.key().clone();
+            let users: Vec<Arc<str>> = entry.value().keys().cloned().collect();
+            users.into_iter().map(move |user| (room.clone(), user))
+        });
+        users.collect()
+    }
+
     /// The number of users in `room`.
     pub(super) fn len(&self, room: &str) -> usize {
         self.0.get(room).map_or(0, |users| users.len())

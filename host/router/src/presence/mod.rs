@@ -162,7 +162,7 @@ impl Router {
         let presence = &self.table.presence;
         presence.set(settings);
         for (room, user) in presence.local.retain(|room| presence.has_presence(room)) {
-            self.broker.member_changed(&room, &user);
+            self.member_changed(&room, &user);
         }
         presence
             .watches
@@ -182,7 +182,7 @@ impl Router {
         }
         // Not earlier: members get all users of their rooms at once.
         for (room, connection) in counted {
-            self.broker.member_changed(&room, connection.user());
+            self.member_changed(&room, connection.user());
         }
         presence.check_all();
     }
@@ -248,7 +248,7 @@ impl Router {
     /// now.
     pub(super) async fn count_member(&self, connection: &Connection, room: &str) {
         if self.table.presence.count(connection, room) != Counting::Off {
-            self.broker.member_changed(room, connection.user());
+            self.member_changed(room, connection.user());
             self.broker.member_settled(room, connection.user()).await;
         }
     }
@@ -256,7 +256,7 @@ impl Router {
     /// Ends the presence of a connection that left `room`, or did not join it after all.
     pub(super) fn forget_member(&self, connection: &Connection, room: &str) {
         if self.table.presence.forget(connection, room) {
-            self.broker.member_changed(room, connection.user());
+            self.member_changed(room, connection.user());
         }
     }
 }

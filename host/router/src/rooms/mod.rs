@@ -104,6 +104,11 @@ impl RoomTable {
         self.rooms.contains_key(room)
     }
 
+    /// The rooms that have members.
+    pub(crate) fn names(&self) -> Vec<Arc<str>> {
+        self.rooms.iter().map(|entry| entry.key().clone()).collect()
+    }
+
     /// Makes `connection` a member. Returns `false` if it is one already, or gone.
     pub(crate) fn join(&self, connection: &Arc<Connection>, room: &str) -> bool {
         let name: Arc<str> = room.into();

@@ -16,6 +16,7 @@ use signalbox_config::{BrokerConfig, Limits};
 use signalbox_plugin_runtime::PluginStore;
 use signalbox_router::LocalTable;
 use signalbox_telemetry::{metrics::Metrics, trace::Tracer};
+use signalbox_webhooks::EventQueue;
 
 use self::memory::MemoryKind;
 use super::StartError;
@@ -37,6 +38,9 @@ pub(super) trait BrokerKind: Send + Sync {
 
     /// The store for values of plugins.
     fn store(&self, metrics: &Arc<Metrics>) -> Arc<dyn PluginStore>;
+
+    /// The queues of webhooks.
+    fn event_queue(&self, metrics: &Arc<Metrics>) -> Arc<dyn EventQueue>;
 
     /// Starts to follow the cluster's decisions about plugins, whose files have been loaded.
     fn cluster(&self, services: &Arc<Services>, bytes_max: FileBytesMax) -> ClusterRollout;

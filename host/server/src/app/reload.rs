@@ -174,6 +174,7 @@ impl ReloadTargets {
         services.live.store(live);
         services.router.set_presence(presence_settings(&new));
         services.router.set_user_retention(user_retention(&new));
+        services.webhooks.set(&new.webhooks, new.presence.grace);
         // A session that would have pinged in an hour may now have to do so in a second.
         for connection in table.connections() {
             connection.outbox().wake();

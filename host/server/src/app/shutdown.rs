@@ -25,7 +25,7 @@ const DRAIN_SPREAD: f64 = 0.7;
 /// How often a drain checks the remaining connections, and closes the next ones.
 const DRAIN_TICK: Duration = Duration::from_millis(10);
 
-/// For the last push to CloudWatch, requests in progress, and pending writes of plugin versions.
+/// For the last push to CloudWatch, requests in progress, the last events of webhooks, and pending writes of plugin versions.
 const REPORT: Share = Share {
     part: 0.2,
     max: Duration::from_secs(2),
@@ -98,7 +98,7 @@ pub(super) async fn shut_down(services: &Services, running: Running) {
     info!(after = ?began.elapsed(), "stopped");
 }
 
-/// Ends requests, pushes the last metrics, and waits for pending writes of plugin versions, until `by` at the latest.
+/// Ends requests, pushes the last metrics, sends or queues the last events of webhooks, and waits for pending writes of plugin versions, until `by` at the latest.
 async fn report(services: &Services, running: Running, by: Instant) {
     let push = async {
         if let Some(pusher) = running.pusher {
@@ -113,7 +113,7 @@ async fn report(services: &Services, running: Running, by: Instant) {
     let keep = async {
         let _ = timeout_at(by, services.manager.kept()).await;
     };
-    tokio::join!(push, serve, keep);
+    tokio::join!(push, serve, keep, services.webhooks.finish(by));
 }
 
 /// Marks the node as not ready, closes its connections one after another, and waits until they are gone or `deadline`

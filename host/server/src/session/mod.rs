@@ -54,6 +54,7 @@ use signalbox_telemetry::{
     metrics::{DropReason, Metrics, events::SessionFailed},
     trace::Tracer,
 };
+use signalbox_webhooks::Webhooks;
 pub use socket::{Incoming, Socket, SocketError};
 pub use tcp_socket::TcpSocket;
 pub(crate) use token::token_mark;
@@ -83,6 +84,8 @@ pub struct Services {
     pub ids: IdSource,
     /// Chooses the messages that are traced.
     pub tracer: Tracer,
+    /// Reports events to backends.
+    pub webhooks: Webhooks,
     /// The configuration that may change while the server runs.
     pub live: ConfigHandle,
     /// The memory that unfinished messages take.
@@ -248,6 +251,7 @@ impl<S: Socket> Session<S> {
         }
         let services = &*self.services;
         let client = &self.client;
+        services.webhooks.connected(client);
         rooms::join_claimed(services, &self.connection, client).await;
         Actor::of(services, &self.connection)
             .perform_all(actions)
@@ -261,6 +265,9 @@ impl<S: Socket> Session<S> {
         let services = &*self.services;
         let client = &self.client;
         services.router.disconnect(&self.connection);
+        services
+            .webhooks
+            .disconnected(client, end.code, &end.reason);
         let plugins = services.manager.enter().await;
         let actions = pipeline::disconnected(&plugins, client, None, end.code, &end.reason).await;
         drop(plugins);

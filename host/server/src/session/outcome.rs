@@ -89,7 +89,16 @@ impl Actor<'_> {
             message_id,
         };
         match self.send(to, &delivery).await {
-            Ok(status) => Ok(status),
+            Ok(status) => {
+                if status == AckStatus::Offline {
+                    // Its receivers would not have seen an ID that its sender did not ask for.
+                    self.services.webhooks.undelivered(&Delivery {
+                        message_id: Some(message.id),
+                        ..delivery
+                    });
+                }
+                Ok(status)
+            }
             Err(error) => {
                 debug!(%error, "a message was not sent");
                 Err(NotSent::refused(

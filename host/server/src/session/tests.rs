@@ -12,6 +12,7 @@ use signalbox_config::{Config, Limits, TokenTimes};
 use signalbox_plugin_runtime::{Loader, MemoryStore};
 use signalbox_protocol::ClientInfo;
 use signalbox_router::{LocalTable, SlotLimits, SocketSink, write_batch};
+use signalbox_webhooks::MemoryQueue;
 use tokio::task::coop;
 
 use super::*;
@@ -140,6 +141,7 @@ fn services(limits: Limits) -> Arc<Services> {
     let broker = MemoryBroker::join(Arc::<MemoryHub>::default(), "n", table.clone());
     let store = Arc::<MemoryStore>::default();
     let loader = Loader::new("n", None, store, metrics.clone()).expect("an engine");
+    let webhooks = Webhooks::start("n", Arc::<MemoryQueue>::default(), &metrics);
     Arc::new(Services {
         router: Router::new(
             table,
@@ -161,6 +163,7 @@ fn services(limits: Limits) -> Arc<Services> {
             },
             ..LiveConfig::new(&Config::default(), &Config::default())
         }),
+        webhooks,
         unfinished: Arc::default(),
         draining: AtomicBool::new(false),
     })

@@ -48,6 +48,11 @@ impl Gauge {
         self.0.fetch_add(by, Relaxed);
     }
 
+    /// Replaces the value.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Relaxed);
+    }
+
     /// The current value.
     pub fn get(&self) -> i64 {
         self.0.load(Relaxed)

@@ -10,7 +10,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     DropReason, HandoverOutcome, HttpRefusalReason, Metrics, PluginMetrics, SwapOutcome,
-    UpgradeRefusalReason,
+    UpgradeRefusalReason, WebhookMetrics,
 };
 
 /// An upgrade was refused.
@@ -87,6 +87,48 @@ impl SessionFailed<'_> {
             "the session of a connection failed by a fault of the server and is closed; please report it: {}",
             self.fault
         );
+    }
+}
+
+/// A request to a webhook failed, and is repeated.
+#[derive(Debug)]
+pub struct WebhookAttemptFailed<'a> {
+    /// The webhook's metrics, which count it.
+    pub metrics: &'a WebhookMetrics,
+    /// The webhook's label.
+    pub webhook: &'a str,
+    /// The reason, without anything of the answer's body.
+    pub reason: &'a str,
+    /// Whether the attempt before it did not fail for the same reason.
+    pub is_news: bool,
+    /// Time to the next attempt.
+    pub pause: Duration,
+}
+
+impl WebhookAttemptFailed<'_> {
+    /// Counts and logs it, as a warning only if it is news.
+    pub fn emit(self) {
+        let Self {
+            metrics,
+            webhook,
+            reason,
+            is_news,
+            pause,
+        } = self;
+        metrics.attempts_failed.increment();
+        if is_news {
+            warn!(
+                webhook,
+                reason, "a webhook does not take its events; they wait, and are sent again"
+            );
+        } else {
+            debug!(
+                webhook,
+                reason,
+                ?pause,
+                "a webhook still does not take its events"
+            );
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod plugin;
 pub mod prometheus;
 pub mod readings;
 pub mod table;
+mod webhooks;
 
 use std::sync::{Arc, atomic::AtomicU64};
 
@@ -36,6 +37,7 @@ pub use plugin::{
     PluginTable, ShadowOutcome, SwapOutcome, duration_of_ms,
 };
 pub use readings::{LivePlugin, NodeStatus};
+pub use webhooks::{EventDropReason, WebhookMetrics, WebhookTable};
 
 /// Everything that the host counts.
 #[derive(Debug, Default)]
@@ -92,6 +94,8 @@ pub struct Metrics {
     pub cloudwatch: CloudWatchMetrics,
     /// The plugins' metrics.
     pub plugins: PluginTable,
+    /// The metrics of webhooks.
+    pub webhooks: WebhookTable,
     /// Trace spans that a collector accepted.
     pub trace_spans_exported: Counter,
     /// Trace spans that no collector received, by reason.

@@ -7,7 +7,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     Counter, FailureKind, Gauge, Histogram, HistogramSnapshot, Metrics, PluginMetrics,
-    ShadowOutcome,
+    ShadowOutcome, WebhookMetrics,
     plugin::GuestMetric,
     table::{self, Metric},
 };
@@ -98,6 +98,7 @@ pub fn read(metrics: &Metrics, status: &NodeStatus) -> Vec<Family> {
     let plugins = metrics.plugins.all();
     readings.plugins(&plugins, status);
     readings.guests(&plugins);
+    readings.webhooks(metrics);
     let pushes = &metrics.cloudwatch;
     readings.labelled(
         &table::CLOUDWATCH_PUSHES,
@@ -282,6 +283,32 @@ impl Readings {
         self.family(&table::PLUGIN_OBSERVED, observed);
     }
 
+    fn webhooks(&mut self, m: &Metrics) {
+        let all = m.webhooks.all();
+        self.each_webhook(&all, &table::WEBHOOK_EVENTS_SENT, |m| (&m.sent).into());
+        self.each_webhook(&all, &table::WEBHOOK_ATTEMPTS_FAILED, |m| {
+            (&m.attempts_failed).into()
+        });
+        let dropped = all.iter().flat_map(|(label, m)| {
+            let reasons = m.dropped_by_reason().into_iter();
+            reasons.map(|(reason, count)| (vec![label.clone(), reason], Reading::Count(count)))
+        });
+        self.family(&table::WEBHOOK_EVENTS_DROPPED, dropped);
+        self.each_webhook(&all, &table::WEBHOOK_QUEUED, |m| (&m.queued).into());
+        self.each_webhook(&all, &table::WEBHOOK_OLDEST, |m| (&m.oldest_ms).into());
+    }
+
+    /// Adds a value for each webhook.
+    fn each_webhook(
+        &mut self,
+        webhooks: &[(String, Arc<WebhookMetrics>)],
+        metric: &'static Metric,
+        get: fn(&WebhookMetrics) -> Reading,
+    ) {
+        let rows = webhooks.iter();
+        self.family(metric, rows.map(|(label, m)| (vec![label.clone()], get(m))));
+    }
+
     /// Adds a metric without labels.
     fn one(&mut self, metric: &'static Metric, reading: impl Into<Reading>) {
         self.family(metric, [(Vec::new(), reading.into())]);
@@ -355,6 +382,7 @@ mod tests {
         plugin.guest.count("hits", 1).unwrap();
         plugin.guest.observe("size", 1.0).unwrap();
         metrics.delivery_latency.record(Duration::from_millis(1));
+        metrics.webhooks.of("hooks.example.com").sent.increment();
         let status = NodeStatus {
             broker_up: true,
             revocations: 3,

@@ -273,6 +273,22 @@ table! {
         .labels(&["plugin", "name"])
         .cloudwatch("PluginObserved", &[&["Plugin", "Name"]]);
 
+    WEBHOOK_EVENTS_SENT = metric(Counter, "webhook_events_sent", Count,
+        "Events that this node sent to a webhook, whose receiver accepted them; by the webhook's host")
+        .labels(&["webhook"]);
+    WEBHOOK_ATTEMPTS_FAILED = metric(Counter, "webhook_attempts_failed", Count,
+        "Requests to a webhook that its receiver did not accept, or not in time; their events are sent again")
+        .labels(&["webhook"]);
+    WEBHOOK_EVENTS_DROPPED = metric(Counter, "webhook_events_dropped", Count,
+        "Events that no webhook got: its queue was full (`queue_full`), Redis did not take them for too long (`queue_unavailable`), the webhook was removed (`removed`), or the process ended (`shutdown`)")
+        .labels(&["webhook", "reason"]);
+    WEBHOOK_QUEUED = metric(Gauge, "webhook_queued", Count,
+        "Events that wait for a webhook, as this node last saw it; with Redis all nodes share the queue, so take the maximum")
+        .labels(&["webhook"]);
+    WEBHOOK_OLDEST = metric(Gauge, "webhook_oldest_ms", Milliseconds,
+        "How long the oldest of them has waited, as this node last saw it")
+        .labels(&["webhook"]);
+
     CLOUDWATCH_PUSHES = metric(Counter, "cloudwatch_pushes", Count,
         "Requests to CloudWatch: `ok`, `failed` and to be sent once more, or `refused` as wrong and thrown away")
         .labels(&["outcome"]);

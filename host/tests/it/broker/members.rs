@@ -65,6 +65,39 @@ pub(super) async fn users_on_other_nodes_are_counted(make: impl AsyncFn(usize) -
     assert!(rough.unwrap().users >= 2);
 }
 
+pub(super) async fn rooms_and_members_on_other_nodes_are_told_from_those_here(
+    make: impl AsyncFn(usize) -> Cluster,
+) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(3).await;
+    nodes[0].join("here").await;
+    nodes[1].join("there").await;
+    nodes[2].join("there").await;
+    nodes[2].join("left").await;
+    nodes[2].leave("left").await;
+    let rooms = ["here", "there", "left", "never", "there"];
+    let occupied = nodes[0].broker.occupied_elsewhere(&rooms).await;
+    assert_eq!(occupied, Ok(vec![false, true, false, false, true]));
+    assert_eq!(nodes[0].broker.occupied_elsewhere(&[]).await, Ok(vec![]));
+    let strange = "a:b\"{}\n\0ä";
+    nodes[0].set_member("r", "here", 1).await;
+    nodes[1].set_member("r", strange, 1).await;
+    nodes[2].set_member("r", "left", 1).await;
+    nodes[2].set_member("r", "left", 0).await;
+    let members = [
+        ("r", "here"),
+        ("r", strange),
+        ("r", "left"),
+        ("other", strange),
+    ];
+    until("the list of nodes is complete", async || {
+        let present = nodes[0].broker.present_elsewhere(&members).await;
+        (present == Ok(vec![false, true, false, false])).then_some(())
+    })
+    .await;
+}
+
 pub(super) async fn a_node_that_leaves_takes_its_members_along(
     make: impl AsyncFn(usize) -> Cluster,
 ) {

@@ -38,6 +38,7 @@ use self::{
     members::{
         a_node_that_leaves_takes_its_members_along, all_nodes_learn_that_members_changed,
         members_of_rooms_and_users_with_strange_names_are_told_apart,
+        rooms_and_members_on_other_nodes_are_told_from_those_here,
         the_members_of_a_room_are_the_users_of_all_nodes, users_on_other_nodes_are_counted,
     },
     nodes::{Cluster, Node, Reached, memory_cluster, redis_cluster, redis_server},
@@ -484,6 +485,7 @@ macro_rules! passes_the_contract {
             the_members_of_a_room_are_the_users_of_all_nodes
             all_nodes_learn_that_members_changed
             users_on_other_nodes_are_counted
+            rooms_and_members_on_other_nodes_are_told_from_those_here
             a_node_that_leaves_takes_its_members_along
             members_of_rooms_and_users_with_strange_names_are_told_apart
             one_of_many_that_want_to_handle_a_message_does

@@ -8,6 +8,7 @@ use signalbox_config::{BrokerConfig, Limits};
 use signalbox_plugin_runtime::{MemoryStore, PluginStore};
 use signalbox_router::LocalTable;
 use signalbox_telemetry::{metrics::Metrics, trace::Tracer};
+use signalbox_webhooks::{EventQueue, MemoryQueue};
 
 use super::BrokerKind;
 use crate::session::Services;
@@ -38,6 +39,10 @@ impl BrokerKind for MemoryKind {
 
     fn store(&self, _: &Arc<Metrics>) -> Arc<dyn PluginStore> {
         Arc::<MemoryStore>::default()
+    }
+
+    fn event_queue(&self, _: &Arc<Metrics>) -> Arc<dyn EventQueue> {
+        Arc::<MemoryQueue>::default()
     }
 
     fn cluster(&self, services: &Arc<Services>, bytes_max: FileBytesMax) -> ClusterRollout {

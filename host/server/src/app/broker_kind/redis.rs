@@ -9,6 +9,7 @@ use signalbox_plugin_runtime::{PluginStore, RedisStore};
 use signalbox_redis_client::{Commands, Endpoints};
 use signalbox_router::LocalTable;
 use signalbox_telemetry::{metrics::Metrics, trace::Tracer};
+use signalbox_webhooks::{EventQueue, RedisQueue};
 
 use super::BrokerKind;
 use crate::{app::StartError, session::Services};
@@ -51,6 +52,12 @@ impl BrokerKind for RedisKind {
     fn store(&self, metrics: &Arc<Metrics>) -> Arc<dyn PluginStore> {
         let commands = Commands::start(self.endpoints.clone(), metrics);
         Arc::new(RedisStore::new(commands, &self.config.key_prefix))
+    }
+
+    fn event_queue(&self, metrics: &Arc<Metrics>) -> Arc<dyn EventQueue> {
+        // A separate connection: events may be large, and must not delay other traffic between nodes.
+        let commands = Commands::start(self.endpoints.clone(), metrics);
+        Arc::new(RedisQueue::new(commands, &self.config.key_prefix))
     }
 
     fn cluster(&self, services: &Arc<Services>, bytes_max: FileBytesMax) -> ClusterRollout {

@@ -1,0 +1,144 @@
+//! Events of several nodes, which share the queues in Redis.
+
+use serde_json::Value;
+
+use super::receiver::{Receiver, Reply};
+use crate::{
+    process,
+    redis::{Server, until},
+    redis_nodes::{Nodes, Peer, config, until_ready},
+};
+
+/// For a machine that is busier than a server should be.
+const PATIENT: &str = "command_timeout = \"10s\"";
+
+const RULES: &str = "[presence]\ngrace = \"10ms\"\n[[rooms]]\nmatch = \"seen\"\npresence = true\n";
+
+const ROOMS: [&str; 4] = [
+    "room_occupied",
+    "room_vacated",
+    "member_joined",
+    "member_left",
+];
+
+fn of_type(events: &[Value], name: &str) -> usize {
+    events.iter().filter(|event| event["type"] == name).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_nodes_together_report_a_room_and_its_members_once() {
+    let server = Server::start().await;
+    let receiver = Receiver::start().await;
+    let redis = format!("{PATIENT}\n{RULES}{}", receiver.webhook(&ROOMS, ""));
+    let cluster = Nodes::start(3, &server.url(), &redis).await;
+    let mut peers = Vec::new();
+    for node in &cluster.nodes {
+        let mut ann = Peer::connect(node, "ann").await;
+        ann.join("seen").await;
+        peers.push(ann);
+    }
+    receiver
+        .until_event(|event| event["type"] == "member_joined")
+        .await;
+    receiver
+        .until_event(|event| event["type"] == "room_occupied")
+        .await;
+    for peer in peers {
+        peer.close().await;
+    }
+    receiver
+        .until_event(|event| event["type"] == "member_left")
+        .await;
+    receiver
+        .until_event(|event| event["type"] == "room_vacated")
+        .await;
+    let events = receiver.events();
+    for name in ROOMS {
+        assert_eq!(of_type(&events, name), 1, "{name}: {events:?}");
+    }
+    // A room that is occupied again is reported again, by whichever node.
+    let mut bob = Peer::connect(&cluster.nodes[2], "bob").await;
+    bob.join("seen").await;
+    receiver.until_event(|event| event["userId"] == "bob").await;
+    until("the room is occupied again", async || {
+        (of_type(&receiver.events(), "room_occupied") == 2).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_a_killed_node_queued_and_the_end_of_its_rooms_arrive_from_another() {
+    let server = Server::start().await;
+    let receiver = Receiver::start().await;
+    receiver.reply(Reply::Status(500));
+    let events = [&ROOMS[..], &["connected"]].concat();
+    let rules = format!("{RULES}{}", receiver.webhook(&events, ""));
+    let config = config("doomed", &server.url(), &rules);
+    let mut doomed = process::Server::start(&config).await;
+    until_ready(&doomed).await;
+    let mut ann = Peer::connect(&doomed, "ann").await;
+    ann.join("seen").await;
+    until("all are queued", async || {
+        let keys: Vec<String> = server.command(&["KEYS", "*:events"]).await;
+        let length: usize = server.command(&["XLEN", keys.first()?]).await;
+        (length == 3).then_some(())
+    })
+    .await;
+    let request = receiver.until_requests(1).await.remove(0);
+    doomed.signal(process::Signal::KILL);
+    doomed.ended().await;
+    receiver.reply(Reply::Status(200));
+    let cluster = Nodes::start(1, &server.url(), &rules).await;
+    receiver
+        .until_event(|event| event["type"] == "room_vacated")
+        .await;
+    receiver
+        .until_event(|event| event["type"] == "member_left")
+        .await;
+    let all = receiver.events();
+    for name in events {
+        assert_eq!(of_type(&all, name), 1, "{name}: {all:?}");
+    }
+    // The batch that was not accepted is the same.
+    let accepted = receiver.requests().into_iter();
+    let mut accepted = accepted.filter(|request| request.reply == Reply::Status(200));
+    let first = accepted.next().expect("a request");
+    assert_eq!(
+        (first.id(), first.body.clone()),
+        (request.id(), request.body)
+    );
+    drop(cluster);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_wait_for_redis_and_for_the_next_start() {
+    let mut server = Server::start().await;
+    let receiver = Receiver::start().await;
+    let redis = format!(
+        "command_timeout = \"1s\"\n{}",
+        receiver.webhook(&["connected"], "")
+    );
+    let cluster = Nodes::start(1, &server.url(), &redis).await;
+    server.kill9();
+    cluster.until_unready().await;
+    let _ann = cluster.nodes[0].client("ann").await;
+    server.restart_empty().await;
+    receiver.until_event(|event| event["userId"] == "ann").await;
+    // A node that ends leaves its events to others.
+    receiver.reply(Reply::Status(500));
+    let before = receiver.requests().len();
+    let _bob = cluster.nodes[0].client("bob").await;
+    receiver.until_requests(before + 1).await;
+    for node in cluster.nodes {
+        node.terminate();
+        node.stopped().await;
+    }
+    receiver.reply(Reply::Status(200));
+    let _next = Nodes::start(1, &server.url(), &redis).await;
+    receiver.until_event(|event| event["userId"] == "bob").await;
+    let of_bob = receiver
+        .events()
+        .into_iter()
+        .filter(|event| event["userId"] == "bob");
+    assert_eq!(of_bob.count(), 1);
+}
