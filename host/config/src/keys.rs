@@ -201,7 +201,7 @@ pub const KEYS: [Key; 127] = [
 
     key("users", "history.size", ValueKind::Count(1, 10_000), "", "50", Live,
         "The most direct messages of each user that are kept for connections that come back, with `history.time` only; without both, none are kept"),
-    key("users", "history.time", millis(SECOND, 30 * DAY), "", "2m", Live,
+    key("users", "history.time", millis(SECOND, 30 * DAY), "", "5m", Live,
         "How long they are kept after the last one, with `history.size` only"),
 
     key("presence", "grace", millis(0, HOUR), "5s", "10s", Live,

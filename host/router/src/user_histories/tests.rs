@@ -51,8 +51,7 @@ fn waiting(connection: &Connection) -> Vec<String> {
     let taken = Taken::default();
     connection.outbox().attach(Box::new(taken.clone()));
     connection.outbox().flush();
-    let frames = taken.0.lock().unwrap().clone();
-    frames
+    taken.0.lock().unwrap().clone()
 }
 
 #[test]
