@@ -249,7 +249,7 @@ impl CloseCode {
         row(
             Self::UNAVAILABLE,
             "unavailable",
-            "in place of 503: the node has no room for another connection, or cannot check tokens now",
+            "in place of 503: the node has no room for another connection, or cannot check tokens now; or the messages after the client's `since` cannot be read now",
             false,
         ),
         row(
@@ -279,7 +279,7 @@ impl CloseCode {
         row(
             Self::UNAUTHORIZED,
             "unauthorized",
-            "in place of 400 or 401: no token that is accepted, or no `userId`",
+            "in place of 400 or 401: no token that is accepted, no `userId`, or a malformed `since`",
             false,
         ),
         row(
