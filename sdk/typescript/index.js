@@ -2,6 +2,7 @@
 import serverLog from "signalbox:plugin/log@1.0.0";
 import serverContext from "signalbox:plugin/context@1.0.0";
 import serverStore from "signalbox:plugin/store@1.0.0";
+import serverRoomState from "signalbox:plugin/room-state@1.0.0";
 import serverMetrics from "signalbox:plugin/metrics@1.0.0";
 import { json } from "./payload.js";
 
@@ -64,6 +65,8 @@ export const join = (name) => ({ tag: "join", val: name });
 export const leave = (name) => ({ tag: "leave", val: name });
 export const disconnect = (code, reason) => ({ tag: "disconnect", val: { code, reason } });
 
+export const answer = (value, actions = []) => ({ data: json(value), actions });
+
 export const context = {
   currentClient: () => serverContext.currentClient(),
   node: () => serverContext.node(),
@@ -83,6 +86,12 @@ export const store = {
   increment: (key, by, ttl) => serverStore.increment(key, by, seconds(ttl)),
   compareAndSwap: (key, expected, value, ttl) =>
     serverStore.compareAndSwap(key, expected === null ? null : bytes(expected), bytes(value), seconds(ttl)),
+};
+
+export const roomState = {
+  count: (name) => serverRoomState.count(name),
+  members: (name) => serverRoomState.members(name),
+  history: (name, before, limit) => serverRoomState.history(name, before ?? null, limit),
 };
 
 export const metrics = {
