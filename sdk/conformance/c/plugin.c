@@ -219,7 +219,20 @@ static sb_string calls(void) {
     return sb_text(SB("["), number(answered), SB(","), room_error(error), SB("]"));
 }
 
+static sb_reply who(sb_message message) {
+    sb_string room, users = SB("");
+    sb_members found;
+    sb_rejection unreadable = sb_check(message);
+    if (unreadable.code.length) return (sb_reply){.rejection = unreadable};
+    if (!sb_text_of(message.payload, &room)) return (sb_reply){.rejection = SB_REJECT("invalid_payload", "a room is a text")};
+    sb_room_error error = sb_room_members(room, &found);
+    if (error != SB_ROOM_READ) return (sb_reply){.rejection = SB_REJECT("room_switched_off", "the room has no list")};
+    for (size_t i = 0; i < found.length; i++) users = sb_text(users, i ? SB(",") : SB(""), sb_quote(found.at[i].user));
+    return (sb_reply){sb_text(SB("["), users, SB("]"))};
+}
+
 static sb_reply respond(sb_message message) {
+    if (IS("c.who")) return who(message);
     if (IS("c.ask-acts")) {
         sb_action *list = sb_alloc(3 * sizeof *list);
         list[0] = (sb_action){SB_DELIVER};
@@ -301,7 +314,7 @@ SIGNALBOX_SCREENING(screen)
 SIGNALBOX_EVENTS(handle, SB("c.actions"), SB("c.none"), SB("c.many"), SB("c.config"), SB("c.context"), SB("c.store"),
                  SB("c.big"), SB("c.clock"), SB("c.observe"), SB("c.fail"), SB("c.loop"), SB("c.hits"))
 SIGNALBOX_REQUESTS(respond, SB("c.ask"), SB("c.ask-acts"), SB("c.ask-bad"), SB("c.ask-deep"), SB("c.ask-refused"), SB("c.room"),
-                   SB("c.history"), SB("c.calls"))
+                   SB("c.history"), SB("c.calls"), SB("c.who"))
 SIGNALBOX_CONNECTIONS(connected, disconnected)
 SIGNALBOX_ROOMS(authorize)
 SIGNALBOX_MEMBERSHIP(joined, left)

@@ -40,8 +40,8 @@ func init() {
 	})
 	events.Register(handle, "c.actions", "c.none", "c.many", "c.config", "c.context", "c.store", "c.big", "c.clock", "c.observe",
 		"c.fail", "c.loop", "c.hits")
-	requests.Register(respond, "c.ask", "c.ask-acts", "c.ask-bad", "c.ask-deep", "c.ask-refused", "c.room", "c.room-uncaught",
-		"c.history", "c.calls")
+	requests.Register(respond, "c.ask", "c.ask-acts", "c.ask-bad", "c.ask-deep", "c.ask-refused", "c.room", "c.who", "c.history",
+		"c.calls")
 	membership.Register(changed("c.joined"), changed("c.left"))
 	handover.Register(save, restore)
 	connections.Register(connected, func(plugin.Client, plugin.Disconnection) []plugin.Action { return nil })
@@ -291,9 +291,13 @@ func respond(message plugin.Message) (requests.Reply, error) {
 	if err := plugin.Parse(message, &room); err != nil {
 		return requests.Reply{}, err
 	}
-	if message.Type == "c.room-uncaught" {
-		_, err := plugin.RoomMembers(room)
-		return requests.NewReply(nil), err
+	if message.Type == "c.who" {
+		members, err := plugin.RoomMembers(room)
+		users := []string{}
+		for _, member := range members {
+			users = append(users, member.User)
+		}
+		return requests.NewReply(users), err
 	}
 	return requests.NewReply([]any{counted(room), members(room), history(room, 0, 100)}), nil
 }

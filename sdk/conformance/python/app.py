@@ -180,7 +180,7 @@ class Requests(exports.Requests):
     @guarded
     def request_types(self) -> list[str]:
         names = ["ask", "ask-acts", "ask-bad", "ask-deep", "ask-refused", "ask-later"]
-        names += ["room", "room-uncaught", "history", "calls"]
+        names += ["room", "who", "history", "calls"]
         return [f"c.{name}" for name in names]
 
     @guarded
@@ -201,8 +201,8 @@ class Requests(exports.Requests):
             case "c.room":
                 count = asked_of_room(room_state.count, asked)
                 return signalbox.answer([count, members(asked), history(asked, None, 100)])
-            case "c.room-uncaught":
-                return signalbox.answer(room_state.members(asked))
+            case "c.who":
+                return signalbox.answer([member.user for member in room_state.members(asked)])
             case "c.history":
                 return signalbox.answer(history(asked["room"], asked.get("before"), asked["limit"]))
             case "c.calls":

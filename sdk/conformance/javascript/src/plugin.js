@@ -139,8 +139,8 @@ function respond(message) {
       return later();
     case "c.room":
       return signalbox.answer([ask(() => signalbox.roomState.count(asked)), members(asked), history(asked, null, 100)]);
-    case "c.room-uncaught":
-      return signalbox.answer(signalbox.roomState.members(asked));
+    case "c.who":
+      return signalbox.answer(signalbox.roomState.members(asked).map((member) => member.user));
     case "c.history":
       return signalbox.answer(history(asked.room, asked.before, asked.limit));
     case "c.calls":
@@ -178,7 +178,7 @@ function restore(snapshot) {
   hits = Number(signalbox.text(snapshot.data));
 }
 const eventTypes = () => ["actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop", "hits"].map((name) => `c.${name}`);
-const requestTypes = () => ["ask", "ask-acts", "ask-bad", "ask-deep", "ask-refused", "ask-later", "room", "room-uncaught", "history", "calls"].map((name) => `c.${name}`);
+const requestTypes = () => ["ask", "ask-acts", "ask-bad", "ask-deep", "ask-refused", "ask-later", "room", "who", "history", "calls"].map((name) => `c.${name}`);
 const validation = signalbox.guard({ validate });
 const transformation = signalbox.guard({ transform });
 const screening = signalbox.guard({ screen });

@@ -159,8 +159,8 @@ function respond(message: Message): Reply {
       const room = asked as string;
       return signalbox.answer([ask(() => signalbox.roomState.count(room)), members(room), history(room, null, 100)]);
     }
-    case "c.room-uncaught":
-      return signalbox.answer(signalbox.roomState.members(asked as string));
+    case "c.who":
+      return signalbox.answer(signalbox.roomState.members(asked as string).map((member) => member.user));
     case "c.history": {
       const { room, before = null, limit } = asked as { room: string; before?: number; limit: number };
       return signalbox.answer(history(room, before, limit));
@@ -215,7 +215,7 @@ function restore(snapshot: Snapshot): void {
 
 const eventTypes = () => ["actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop", "hits"].map((name) => `c.${name}`);
 
-const requestTypes = () => ["ask", "ask-acts", "ask-bad", "ask-deep", "ask-refused", "ask-later", "room", "room-uncaught", "history", "calls"].map((name) => `c.${name}`);
+const requestTypes = () => ["ask", "ask-acts", "ask-bad", "ask-deep", "ask-refused", "ask-later", "room", "who", "history", "calls"].map((name) => `c.${name}`);
 
 export const validation: Validation = signalbox.guard({ validate });
 export const transformation: Transformation = signalbox.guard({ transform });
