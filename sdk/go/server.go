@@ -106,10 +106,10 @@ func (e RoomError) Error() string {
 // Rejection returns the refusal that the client gets if a function returns this error.
 func (e RoomError) Rejection() *Rejection {
 	return [...]*Rejection{
-		{Code: "room_switched_off", Reason: "the room does not keep what was asked for"},
-		{Code: "room_invalid", Reason: "there is no such room or no such part of its history"},
-		TooManyCalls.Rejection(),
-		Unavailable.Rejection(),
+		{Code: "room_switched_off", Reason: "this room does not keep what this needs"},
+		{Code: "room_invalid", Reason: "there is no such room"},
+		{Code: "room_calls", Reason: "this needs too many calls to the server"},
+		{Code: "room_unavailable", Reason: "the room cannot be read; try again"},
 	}[e]
 }
 

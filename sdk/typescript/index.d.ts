@@ -255,6 +255,7 @@ export interface KeptMessage {
 
 /** Thrown if a question about a room has no answer. */
 export interface RoomError extends Error {
+  name: "RoomError";
   payload: "switched-off" | "invalid" | "too-many-calls" | "unavailable";
 }
 

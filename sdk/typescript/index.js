@@ -88,10 +88,20 @@ export const store = {
     serverStore.compareAndSwap(key, expected === null ? null : bytes(expected), bytes(value), seconds(ttl)),
 };
 
+// Tells errors about rooms from those of the store, some of which have the same payload.
+function asked(question) {
+  try {
+    return question();
+  } catch (error) {
+    if (error instanceof Error) error.name = "RoomError";
+    throw error;
+  }
+}
+
 export const roomState = {
-  count: (name) => serverRoomState.count(name),
-  members: (name) => serverRoomState.members(name),
-  history: (name, before, limit) => serverRoomState.history(name, before ?? null, limit),
+  count: (name) => asked(() => serverRoomState.count(name)),
+  members: (name) => asked(() => serverRoomState.members(name)),
+  history: (name, before, limit) => asked(() => serverRoomState.history(name, before ?? null, limit)),
 };
 
 export const metrics = {

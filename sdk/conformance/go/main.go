@@ -41,7 +41,7 @@ func init() {
 	events.Register(handle, "c.actions", "c.none", "c.many", "c.config", "c.context", "c.store", "c.big", "c.clock", "c.observe",
 		"c.fail", "c.loop", "c.hits")
 	requests.Register(respond, "c.ask", "c.ask-acts", "c.ask-bad", "c.ask-deep", "c.ask-refused", "c.room", "c.who", "c.history",
-		"c.calls")
+		"c.calls", "c.calls-uncaught")
 	membership.Register(changed("c.joined"), changed("c.left"))
 	handover.Register(save, restore)
 	connections.Register(connected, func(plugin.Client, plugin.Disconnection) []plugin.Action { return nil })
@@ -278,6 +278,12 @@ func respond(message plugin.Message) (requests.Reply, error) {
 		return requests.Reply{}, plugin.Reject("no_answer", "nö, \"so\" nicht 🙂")
 	case "c.calls":
 		return requests.NewReply(calls()), nil
+	case "c.calls-uncaught":
+		for {
+			if _, err := plugin.RoomCount("café"); err != nil {
+				return requests.Reply{}, err
+			}
+		}
 	case "c.history":
 		var asked struct {
 			Room   string `json:"room"`

@@ -145,6 +145,8 @@ function respond(message) {
       return signalbox.answer(history(asked.room, asked.before, asked.limit));
     case "c.calls":
       return signalbox.answer(calls());
+    case "c.calls-uncaught":
+      for (;;) signalbox.roomState.count("café");
     default:
       return signalbox.answer(asked);
   }
@@ -178,7 +180,7 @@ function restore(snapshot) {
   hits = Number(signalbox.text(snapshot.data));
 }
 const eventTypes = () => ["actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop", "hits"].map((name) => `c.${name}`);
-const requestTypes = () => ["ask", "ask-acts", "ask-bad", "ask-deep", "ask-refused", "ask-later", "room", "who", "history", "calls"].map((name) => `c.${name}`);
+const requestTypes = () => ["ask", "ask-acts", "ask-bad", "ask-deep", "ask-refused", "ask-later", "room", "who", "history", "calls", "calls-uncaught"].map((name) => `c.${name}`);
 const validation = signalbox.guard({ validate });
 const transformation = signalbox.guard({ transform });
 const screening = signalbox.guard({ screen });

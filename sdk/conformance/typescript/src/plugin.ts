@@ -167,6 +167,8 @@ function respond(message: Message): Reply {
     }
     case "c.calls":
       return signalbox.answer(calls());
+    case "c.calls-uncaught":
+      for (;;) signalbox.roomState.count("café");
     default:
       return signalbox.answer(asked);
   }
@@ -215,7 +217,7 @@ function restore(snapshot: Snapshot): void {
 
 const eventTypes = () => ["actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop", "hits"].map((name) => `c.${name}`);
 
-const requestTypes = () => ["ask", "ask-acts", "ask-bad", "ask-deep", "ask-refused", "ask-later", "room", "who", "history", "calls"].map((name) => `c.${name}`);
+const requestTypes = () => ["ask", "ask-acts", "ask-bad", "ask-deep", "ask-refused", "ask-later", "room", "who", "history", "calls", "calls-uncaught"].map((name) => `c.${name}`);
 
 export const validation: Validation = signalbox.guard({ validate });
 export const transformation: Transformation = signalbox.guard({ transform });

@@ -67,18 +67,27 @@ const INTERFACES = {
 };
 
 /** The refusals for errors of `store` and of `room-state`, in the same words as in other languages. */
-const SERVER_ERRORS = {
+const STORE_ERRORS = {
   "too-large": ["store_full", "there is no room to keep this"],
   "not-a-number": ["store_value", "what is kept is not a number"],
   "too-many-calls": ["store_calls", "this needs too many calls to the store"],
   unavailable: ["store_unavailable", "the store does not answer; try again"],
-  "switched-off": ["room_switched_off", "the room does not keep what was asked for"],
-  invalid: ["room_invalid", "there is no such room or no such part of its history"],
+};
+const ROOM_ERRORS = {
+  "switched-off": ["room_switched_off", "this room does not keep what this needs"],
+  invalid: ["room_invalid", "there is no such room"],
+  "too-many-calls": ["room_calls", "this needs too many calls to the server"],
+  unavailable: ["room_unavailable", "the room cannot be read; try again"],
 };
 
+/** The two interfaces have errors with the same name, which only the SDK tells apart, by `name`. */
 const ofServer = (thrown) => {
-  const error = thrown instanceof Error && Object.hasOwn(SERVER_ERRORS, thrown.payload) && SERVER_ERRORS[thrown.payload];
-  return error ? { code: error[0], reason: error[1] } : undefined;
+  if (!(thrown instanceof Error)) return undefined;
+  const tables = thrown.name === "RoomError" ? [ROOM_ERRORS] : [STORE_ERRORS, ROOM_ERRORS];
+  const table = tables.find((errors) => Object.hasOwn(errors, thrown.payload));
+  if (table === undefined) return undefined;
+  const [code, reason] = table[thrown.payload];
+  return { code, reason };
 };
 
 /** Writes an exception to the log, line by line: a line has an end. */

@@ -16,7 +16,7 @@ try:
     from wit_world.imports.room_state import RoomError
 except ImportError:
     # The WIT of the project is older than this interface.
-    RoomError = StoreError
+    RoomError = None
 
 NOBODY_WAITS = (
     "and nobody waits for it: the answer must be there when the method returns. Remove `async`, `await` and `yield`, and call "
@@ -36,13 +36,17 @@ REJECTING = GATES + (
 EXPLAINING = ("Lifecycle.init", "Lifecycle.self_test", "Handover.save", "Handover.restore")
 
 # The refusals for errors of `store` and of `room_state`, in the same words as in other languages.
-SERVER_ERRORS = {
+STORE_ERRORS = {
     "TOO_LARGE": ("store_full", "there is no room to keep this"),
     "NOT_A_NUMBER": ("store_value", "what is kept is not a number"),
     "TOO_MANY_CALLS": ("store_calls", "this needs too many calls to the store"),
     "UNAVAILABLE": ("store_unavailable", "the store does not answer; try again"),
-    "SWITCHED_OFF": ("room_switched_off", "the room does not keep what was asked for"),
-    "INVALID": ("room_invalid", "there is no such room or no such part of its history"),
+}
+ROOM_ERRORS = {
+    "SWITCHED_OFF": ("room_switched_off", "this room does not keep what this needs"),
+    "INVALID": ("room_invalid", "there is no such room"),
+    "TOO_MANY_CALLS": ("room_calls", "this needs too many calls to the server"),
+    "UNAVAILABLE": ("room_unavailable", "the room cannot be read; try again"),
 }
 
 seeded = False
@@ -77,8 +81,10 @@ def refusal(name: str, error: Err) -> Optional[Err]:
     value = error.value
     if name in REJECTING and isinstance(value, Rejection):
         return Err(Rejection(readable(str(value.code)), readable(str(value.reason))))
-    if name in REJECTING and isinstance(value, (StoreError, RoomError)):
-        return Err(Rejection(*SERVER_ERRORS[value.name]))
+    if name in REJECTING and isinstance(value, StoreError):
+        return Err(Rejection(*STORE_ERRORS[value.name]))
+    if name in REJECTING and RoomError is not None and isinstance(value, RoomError):
+        return Err(Rejection(*ROOM_ERRORS[value.name]))
     if name in EXPLAINING and isinstance(value, str):
         return Err(readable(value))
     return None
