@@ -120,6 +120,16 @@ impl Patterns {
         })
     }
 
+    /// The patterns of both sets.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        let both = |ones: &[Box<str>], others: &[Box<str>]| [ones, others].concat();
+        Self {
+            exact: both(&self.exact, &other.exact),
+            prefixes: both(&self.prefixes, &other.prefixes),
+        }
+    }
+
     /// A name that one of the patterns matches: the first exact one, or else one under the first prefix.
     pub fn first_match(&self) -> Option<String> {
         let exact = self.exact.first().map(ToString::to_string);

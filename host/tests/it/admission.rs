@@ -333,7 +333,7 @@ async fn what_does_not_start_or_fails_its_self_test_is_refused_with_its_own_word
         ),
         (
             r#"{"event_types":"many"}"#,
-            &["event-types: 257 of them, a plugin may have 256"],
+            &["event-types and request-types: 257 of them, a plugin may have 256"],
         ),
         (
             r#"{"event_types":"forged"}"#,

@@ -17,7 +17,9 @@ use tokio::time::Instant;
 use super::{
     LiveConfig, Services,
     actions::Actor,
+    membership::MemberChange,
     not_sent::NotSent,
+    outcome::Conclusion,
     rooms::{self, JoinedRoom},
     token::{self, Replacement},
 };
@@ -46,6 +48,8 @@ struct Joined<'a> {
     history: Option<JoinedRoom>,
     /// Whether the client wants to know who is there.
     presence: bool,
+    /// `None` if the connection was a member before.
+    change: Option<MemberChange>,
 }
 
 /// The result of a frame that was handled.
@@ -55,6 +59,8 @@ struct Answer {
     room: Option<RoomPosition>,
     /// The messages that were asked for.
     history: Option<HistoryExcerpt>,
+    /// What a plugin answers to a request, as JSON text.
+    data: Option<Box<str>>,
 }
 
 /// Handles the text frame `text` of `client`, which arrived at `arrived`. Returns the token that replaces that of the
@@ -103,7 +109,7 @@ pub(super) async fn frame(
         client,
         actor: Actor {
             trace: span.as_ref(),
-            ..Actor::of(services, connection)
+            ..Actor::of(services, connection, client)
         },
         id: envelope.id.as_deref(),
         message_id: &message_id,
@@ -125,7 +131,7 @@ impl FrameContext<'_> {
         envelope: &Envelope<'_>,
         arrived: Instant,
         live: &LiveConfig,
-    ) -> Result<AckStatus, NotSent> {
+    ) -> Result<Conclusion, NotSent> {
         let services = self.actor.services;
         // One set of versions for the whole message, even if plugins are swapped meanwhile.
         let plugins = services.manager.enter().await;
@@ -179,6 +185,7 @@ impl FrameContext<'_> {
     async fn built_in(&self, envelope: &Envelope<'_>) -> Option<Box<Replacement>> {
         match &*envelope.event_type {
             "join" => self.join_and_catch_up(envelope).await,
+            "leave" => self.leave(envelope).await,
             "token" => return self.replace_token(envelope.payload).await,
             _ => self.answer(self.handle(envelope).await),
         }
@@ -215,9 +222,25 @@ impl FrameContext<'_> {
         if joined.presence {
             services.router.watch_members(self.connection, joined.room);
         }
+        if let Some(change) = joined.change {
+            self.actor.report(change, joined.room).await;
+        }
     }
 
-    /// Handles a message of a built-in type other than `join` and `token`.
+    /// Handles `leave`, and answers it.
+    async fn leave(&self, envelope: &Envelope<'_>) {
+        let room = match named_room(envelope, "`room` names the room to leave") {
+            Ok(room) => room,
+            Err(error) => return self.answer(Err(error)),
+        };
+        let left = rooms::leave(self.actor.services, self.connection, room);
+        self.answer(Ok(AckStatus::Handled.into()));
+        if let Some(change) = left {
+            self.actor.report(change, room).await;
+        }
+    }
+
+    /// Handles a message of a built-in type other than `join`, `leave` and `token`.
     async fn handle(&self, envelope: &Envelope<'_>) -> Result<Answer, NotSent> {
         let services = self.actor.services;
         match &*envelope.event_type {
@@ -233,11 +256,6 @@ impl FrameContext<'_> {
                     "the payload must be a number of milliseconds from 0 to 60000",
                 )),
             },
-            "leave" => {
-                let room = named_room(envelope, "`room` names the room to leave")?;
-                rooms::leave(services, self.connection, room);
-                Ok(AckStatus::Handled.into())
-            }
             "history" => {
                 let room = named_room(envelope, "`room` names the room to read")?;
                 self.read_back(room, envelope.payload).await
@@ -271,11 +289,12 @@ impl FrameContext<'_> {
         let verdict = pipeline::authorize_join(&plugins, self.client, room).await;
         drop(plugins);
         verdict?;
-        let history = rooms::join(services, self.connection, room, request.catch_up).await?;
+        let joined = rooms::join(services, self.connection, room, request.catch_up).await?;
         Ok(Joined {
             room,
-            history,
+            history: joined.history,
             presence: request.presence,
+            change: joined.change,
         })
     }
 
@@ -319,6 +338,7 @@ impl FrameContext<'_> {
         let ack = AckPayload {
             room: answer.room.as_ref(),
             history: answer.history.as_ref(),
+            data: answer.data.as_deref(),
             ..AckPayload::new(id, self.message_id, answer.status)
         };
         let Some(seen) = self.seen else {
@@ -340,6 +360,16 @@ impl From<AckStatus> for Answer {
             status,
             room: None,
             history: None,
+            data: None,
+        }
+    }
+}
+
+impl From<Conclusion> for Answer {
+    fn from(conclusion: Conclusion) -> Self {
+        Self {
+            data: conclusion.data,
+            ..Self::from(conclusion.status)
         }
     }
 }

@@ -13,7 +13,9 @@ use signalbox_websocket::DecodeError;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    Incoming, LiveConfig, Session, SessionEnd, Socket, SocketError, closed_by_server, dispatch,
+    Incoming, LiveConfig, Session, SessionEnd, Socket, SocketError,
+    actions::Actor,
+    closed_by_server, dispatch,
     heartbeat::{Beat, was_stopped},
     rate::RateDecision,
     rooms,
@@ -248,9 +250,13 @@ impl<S: Socket> Session<S> {
     }
 
     async fn change_rooms(&mut self) {
+        let (services, connection, client) = (&*self.services, &self.connection, &self.client);
         // On the heap, because otherwise every idle connection would keep the memory for it.
-        let changed = rooms::carry_out_changes(&self.services, &self.connection);
-        write_until(Box::pin(changed).as_mut(), &mut self.wire).await;
+        let changed = Box::pin(async move {
+            let actor = Actor::of(services, connection, client);
+            rooms::carry_out_changes(&actor, connection).await;
+        });
+        write_until(pin!(changed), &mut self.wire).await;
     }
 
     /// Notes a sign of life from the client.
