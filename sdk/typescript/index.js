@@ -71,7 +71,8 @@ export const context = {
   currentClient: () => serverContext.currentClient(),
   node: () => serverContext.node(),
   now: () => serverContext.now(),
-  random: () => serverContext.random(),
+  // The engine takes 32 bits for a signed integer.
+  random: () => serverContext.random() >>> 0,
 };
 
 const seconds = (ttl) => ttl ?? null;

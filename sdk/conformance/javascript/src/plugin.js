@@ -64,6 +64,10 @@ function about() {
   const client = signalbox.context.currentClient();
   return client === null ? null : [client.user, JSON.parse(client.claims)];
 }
+function isRandom() {
+  const numbers = Array.from({ length: 64 }, () => signalbox.context.random());
+  return new Set(numbers).size > 1 && numbers.every((number) => number >= 0 && number < 2 ** 32);
+}
 function handle(message) {
   switch (message.eventType) {
     case "c.actions":
@@ -86,7 +90,7 @@ function handle(message) {
     case "c.big":
       return [signalbox.reply("c.big", big())];
     case "c.clock":
-      return [signalbox.reply("c.clock", signalbox.context.now() > 17e11 && signalbox.context.node() !== "")];
+      return [signalbox.reply("c.clock", signalbox.context.now() > 17e11 && signalbox.context.node() !== "" && isRandom())];
     case "c.observe":
       signalbox.metrics.count("seen", 2);
       signalbox.metrics.observe("size", 1.5);

@@ -75,6 +75,11 @@ function about(): unknown {
   return client === null ? null : [client.user, JSON.parse(client.claims)];
 }
 
+function isRandom(): boolean {
+  const numbers = Array.from({ length: 64 }, () => signalbox.context.random());
+  return new Set(numbers).size > 1 && numbers.every((number) => number >= 0 && number < 2 ** 32);
+}
+
 function handle(message: Message): Action[] {
   switch (message.eventType) {
     case "c.actions":
@@ -97,7 +102,7 @@ function handle(message: Message): Action[] {
     case "c.big":
       return [signalbox.reply("c.big", big())];
     case "c.clock":
-      return [signalbox.reply("c.clock", signalbox.context.now() > 1.7e12 && signalbox.context.node() !== "")];
+      return [signalbox.reply("c.clock", signalbox.context.now() > 1.7e12 && signalbox.context.node() !== "" && isRandom())];
     case "c.observe":
       signalbox.metrics.count("seen", 2);
       signalbox.metrics.observe("size", 1.5);
