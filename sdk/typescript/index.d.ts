@@ -208,7 +208,7 @@ export const context: {
   node(): string;
   /** Milliseconds since 1970, like `Date.now()`. */
   now(): number;
-  /** 32 uniform, unpredictable bits. */
+  /** A uniform, unpredictable whole number from 0 to 2^32 - 1. */
   random(): number;
 };
 
