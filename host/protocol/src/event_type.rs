@@ -166,6 +166,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn two_sets_together_have_the_patterns_of_both() {
+        let [one, other] = [["a", "b.*"], ["c", "d.*"]].map(|texts| Patterns::parse(&texts));
+        let both = one.unwrap().with(&other.unwrap());
+        for name in ["a", "b.x", "c", "d.x"] {
+            assert!(both.matches(name), "{name}");
+        }
+        assert_eq!(both.closeness("d.x"), Some(Closeness::Prefix(2)));
+        assert!(!both.matches("e"));
+    }
+
+    #[test]
     fn event_types_are_1_to_64_of_a_small_alphabet() {
         assert!(is_valid("chat_message") && is_valid("game.move:2-b") && is_valid(&"x".repeat(64)));
         for bad in ["", "a b", "ä", "a*", "a/b", "a\n"] {

@@ -3,47 +3,72 @@
 //! Such changes of one user happen one after another, each together with its count. So of several connections that join at the
 //! same time one is the first, and of several that leave one is the last.
 
-use std::sync::Arc;
+use std::{
+    array,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use super::{Connection, LocalTable, Router};
 
+/// Users share so many locks.
+const LOCKS: usize = 64;
+
+/// The locks under which the rooms of a user change and are counted. They are taken before all others.
+pub(super) struct UserTurns {
+    hasher: RandomState,
+    locks: [Mutex<()>; LOCKS],
+}
+
+impl Default for UserTurns {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            locks: array::from_fn(|_| Mutex::default()),
+        }
+    }
+}
+
+impl UserTurns {
+    fn take(&self, user: &str) -> MutexGuard<'_, ()> {
+        let number = self.hasher.hash_one(user) as usize % LOCKS;
+        let turn = self.locks[number].lock();
+        turn.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl LocalTable {
     /// Carries out `change` of the membership of a connection of `user` in `room`, and counts the user's connections in it
-    /// afterwards. `change` must not look up users.
+    /// afterwards.
     pub(super) fn counted<T>(
         &self,
         user: &str,
         room: &str,
         change: impl FnOnce() -> T,
     ) -> (T, usize) {
-        // Keeps other counted changes of the user out. Locks of rooms and connections are taken after that of users.
-        let entry = self.users.get_mut(user);
+        let _turn = self.user_turns.take(user);
         let result = change();
-        let connections = entry.iter().flat_map(|entry| &entry.connections);
-        let members = connections.filter(|connection| connection.is_member(room));
-        (result, members.count())
+        (result, self.count_connections(user, room))
     }
 
     /// Removes `connection`. Returns its rooms, each with the number of the user's other connections in it.
     fn remove_counted(&self, connection: &Arc<Connection>) -> Vec<(Arc<str>, usize)> {
-        self.all.remove(&connection.number());
-        let left: Vec<_> = {
-            let mut entry = self.users.get_mut(connection.user());
-            if let Some(entry) = &mut entry {
-                let others = &mut entry.connections;
-                others.retain(|other| other.number() != connection.number());
-            }
-            let rooms = connection.retire().into_iter();
-            let count = |room: &str| {
-                let others = entry.iter().flat_map(|entry| &entry.connections);
-                others.filter(|other| other.is_member(room)).count()
-            };
-            rooms.map(|room| (room.clone(), count(&room))).collect()
-        };
-        for (room, _) in &left {
-            self.rooms.remove(connection, room);
-        }
-        left
+        let user = connection.user();
+        let _turn = self.user_turns.take(user);
+        let left = self.remove(connection).into_iter();
+        left.map(|room| {
+            let others = self.count_connections(user, &room);
+            (room, others)
+        })
+        .collect()
+    }
+
+    fn count_connections(&self, user: &str, room: &str) -> usize {
+        let entry = self.users.get(user);
+        let connections = entry.iter().flat_map(|entry| &entry.connections);
+        connections
+            .filter(|connection| connection.is_member(room))
+            .count()
     }
 }
 

@@ -22,6 +22,7 @@ use signalbox_telemetry::metrics::{DropReason, Metrics};
 
 use super::{
     Connection, PendingWrite, PushError,
+    counted::UserTurns,
     presence::Presence,
     repair::RepairQueue,
     room_changes::{self, RoomAction, RoomChange},
@@ -43,6 +44,8 @@ pub struct LocalTable {
     /// Connections, and upgrades in progress.
     pub(super) slots: AtomicUsize,
     outbox_bytes_max: AtomicUsize,
+    /// Locks for counted changes of rooms.
+    pub(super) user_turns: UserTurns,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -64,6 +67,7 @@ impl LocalTable {
             all: DashMap::new(),
             slots: AtomicUsize::new(0),
             outbox_bytes_max: AtomicUsize::new(outbox_bytes_max),
+            user_turns: UserTurns::default(),
             metrics,
         }
     }

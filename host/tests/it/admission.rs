@@ -229,7 +229,7 @@ async fn what_does_not_fit_the_wit_package_is_refused_with_what_was_expected_and
             wat("(component)"),
             &[
                 "exports no interface of signalbox:plugin@1.0.0",
-                "export at least one of validation, transformation, events, connections, rooms, lifecycle",
+                "export at least one of validation, transformation, events, requests, connections, rooms, membership, lifecycle",
                 "it exports nothing",
             ][..],
         ),

@@ -6,8 +6,10 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::{
+    admin_plugins::{config, push, swaps},
     api,
     concierge::{ask, concierge, expect, node, nodes, on_both},
+    described::Description,
     guests::{component, concierge_version, stamp_number},
     harness::{Client, Node, folder},
     process::run,
@@ -56,8 +58,11 @@ async fn without_an_id_the_data_goes_nowhere_and_the_actions_happen() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_gets_the_data_in_the_answer_of_the_api() {
     on_both(&concierge("concierge", "{}"), async |node| {
+        let document = api::ask(node, "GET", "/api/openapi.json", "").await;
+        let mut described = Description::new(document.body);
         let request = json!({"type": "ask.it", "payload": {"data": {"n": [1, 2]}}});
         let answer = post(node, "/api/messages", &request).await;
+        described.check("POST", "/api/messages", 200, &answer.body);
         assert_eq!(
             (answer.status, &answer.body["status"], &answer.body["data"]),
             (200, &json!("handled"), &json!({"n": [1, 2]}))
@@ -66,7 +71,9 @@ async fn a_backend_gets_the_data_in_the_answer_of_the_api() {
         to_two["receiverIds"] = json!(["ann", "bob"]);
         let event = json!({"type": "x", "receiverId": "ann"});
         let batch = json!({"messages": [request, event, to_two]});
-        let results = post(node, "/api/batch", &batch).await.body["results"].take();
+        let mut answer = post(node, "/api/batch", &batch).await;
+        described.check("POST", "/api/batch", 200, &answer.body);
+        let results = answer.body["results"].take();
         assert_eq!(results[0]["data"], json!({"n": [1, 2]}));
         assert_eq!(results[1].get("data"), None, "no request: {results}");
         let each = &results[2]["results"];
@@ -284,4 +291,34 @@ async fn no_client_sees_an_error_while_the_plugin_that_answers_is_swapped() {
     assert_eq!(seen.load(Ordering::Relaxed), VERSIONS);
     let failures = "wss_plugin_failures_total{plugin=\"concierge\",kind=\"trap\"} ";
     assert_eq!(node.metric(failures).await, Some(0.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_fails_at_requests_or_at_members_is_rolled_back() {
+    let probation = "[limits]\nmessages_per_second = 0\n[plugin_probation]\ntime = \"1h\"\n";
+    let config = config("a").replace("{ name = \"a\" }", "{}");
+    let files = [("stamp.wasm", &*concierge_version("1"))];
+    let node = Node::start_with(&files, &format!("{probation}{config}")).await;
+    let users = ["u1", "u2", "u3", "u4"].map(|user| node.reachable(user));
+    let mut users = join_all(users).await;
+    let rolled_back = swaps("rolled_back");
+    for (round, version) in ["2", "bad0000003"].into_iter().enumerate() {
+        assert_eq!(push(&node, &concierge_version(version)).await.status, 200);
+        for client in &mut users {
+            for _ in 0..5 {
+                let frame = match version {
+                    "bad0000003" => json!({"type": "join", "room": "r"}),
+                    _ => json!({"type": "ask.it", "payload": {"trap_on": "STAMP-0000000002"}}),
+                };
+                client.send(&frame.to_string()).await;
+                client.send(r#"{"type":"leave","room":"r","id":"l"}"#).await;
+                while client.json().await["type"] != "ack" {}
+            }
+        }
+        let count = (round + 1) as f64;
+        node.until_metric(&rolled_back, |times| times == count)
+            .await;
+        let ack = ask(&mut users[0], json!({"version": true})).await;
+        assert_eq!(ack["data"], "STAMP-0000000001");
+    }
 }

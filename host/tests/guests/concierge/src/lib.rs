@@ -1,6 +1,6 @@
 //! A plugin that answers requests and follows the members of rooms. The payload of a request says how to answer it; the
 //! configuration says what to do when members come and go. It carries a stamp: bytes that a test replaces in the component,
-//! which makes another version without a build.
+//! which makes another version without a build. A version whose stamp begins with `STAMP-bad` panics at members.
 
 #[path = "../../follower/src/script.rs"]
 mod script;
@@ -72,6 +72,8 @@ struct Request {
     refuse: Option<String>,
     /// Whether to panic.
     trap: bool,
+    /// The stamp of the version that panics.
+    trap_on: Option<String>,
 }
 
 impl Default for Request {
@@ -84,6 +86,7 @@ impl Default for Request {
             actions: Vec::new(),
             refuse: None,
             trap: false,
+            trap_on: None,
         }
     }
 }
@@ -120,7 +123,8 @@ impl Requests for Concierge {
     fn respond(&self, message: &Message) -> Result<Reply, Rejection> {
         let request: Option<Request> = payload::parse(message)?;
         let request = request.unwrap_or_default();
-        assert!(!request.trap, "the request asks for a panic");
+        let is_meant = request.trap_on.as_deref() == Some(stamp());
+        assert!(!request.trap && !is_meant, "the request asks for a panic");
         if let Some(code) = &request.refuse {
             return Err(Rejection::new(code, "the request asks for a refusal"));
         }
@@ -150,7 +154,8 @@ impl Concierge {
         connections: u32,
         steps: &[Step],
     ) -> Vec<Action> {
-        assert!(!self.0.clumsy, "it stumbles over members");
+        let is_clumsy = self.0.clumsy || stamp().starts_with("STAMP-bad");
+        assert!(!is_clumsy, "it stumbles over members");
         let mut actions: Vec<_> = steps.iter().map(Step::action).collect();
         if let Some(watcher) = &self.0.watcher {
             let claims: Value = serde_json::from_str(&client.claims).unwrap_or_default();

@@ -65,10 +65,7 @@ impl Validation for Tally {
         let count = self.count.get() + 1;
         self.count.set(count);
         let may_trap = stamp().starts_with("STAMP-trap-") && count.is_multiple_of(TRAP_EVERY);
-        assert!(
-            !may_trap || context::now() < self.bad_from(),
-            "told to trap"
-        );
+        assert!(!may_trap || context::now() < self.bad_from(), "told to trap");
         Ok(())
     }
 }
