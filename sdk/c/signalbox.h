@@ -64,6 +64,10 @@ typedef struct {
 /* A list of actions, or a refusal if `rejection` has a code. */
 typedef struct { const sb_action *at; size_t length; sb_rejection rejection; } sb_actions;
 
+/* The answer to a request: `data` is JSON text. The actions are carried out before it is sent. A refusal if `rejection`
+ * has a code. */
+typedef struct { sb_string data; const sb_action *at; size_t length; sb_rejection rejection; } sb_reply;
+
 /* A connection of a user. `claims` is JSON text, `connected_at` is in milliseconds since 1970. */
 typedef struct { sb_string connection, user, claims, address; uint64_t connected_at; } sb_client;
 
@@ -252,6 +256,8 @@ typedef struct { uint8_t is_error; union { struct { uint8_t is; sb_abi_draft dra
 typedef struct { uint8_t is; union { sb_abi_draft draft; sb_string room; sb_disconnection disconnection; } of; } sb_abi_action;
 typedef struct { const sb_abi_action *at; size_t length; } sb_abi_list;
 typedef struct { uint8_t is_error; union { sb_abi_list list; sb_rejection rejection; } is; } sb_abi_actions;
+typedef struct { uint8_t is_error; union { struct { sb_string data; sb_abi_list list; } reply; sb_rejection rejection; } is; } sb_abi_reply;
+typedef struct { const sb_string *at; size_t length; } sb_abi_texts;
 typedef struct { uint8_t is_error; sb_string error; } sb_abi_started;
 typedef struct { uint8_t is_error; union { struct { uint32_t format; sb_bytes data; } snapshot; sb_string error; } is; } sb_abi_saved;
 
@@ -308,6 +314,30 @@ static inline void *sb_lay_actions(sb_actions actions) {
     if (area->is_error) area->is.rejection = actions.rejection;
     else area->is.list = sb_lay_list(actions);
     return area;
+}
+
+static inline void *sb_lay_reply(sb_reply reply) {
+    sb_abi_reply *area = sb_alloc(sizeof *area);
+    area->is_error = reply.rejection.code.length != 0;
+    if (area->is_error) {
+        area->is.rejection = reply.rejection;
+        return area;
+    }
+    area->is.reply.data = reply.data;
+    area->is.reply.list = sb_lay_list((sb_actions){reply.at, reply.length, SB_OK});
+    return area;
+}
+
+static inline void *sb_lay_only_actions(sb_actions actions) {
+    sb_abi_list *list = sb_alloc(sizeof *list);
+    *list = sb_lay_list(actions);
+    return list;
+}
+
+static inline void *sb_lay_texts(const sb_string *at, size_t length) {
+    sb_abi_texts *list = sb_alloc(sizeof *list);
+    *list = (sb_abi_texts){at, length};
+    return list;
 }
 
 static inline void *sb_lay_started(sb_string error) {
@@ -377,16 +407,26 @@ static inline void *sb_lay_saved(sb_snapshot snapshot) {
 #define SIGNALBOX_EVENTS(handle, ...) \
     SB_EXPORT("events", "event-types") void *sb_export_event_types(void) { \
         static const sb_string types[] = {__VA_ARGS__}; \
-        struct { const sb_string *at; size_t length; } *list = sb_alloc(sizeof *list); \
-        list->at = types; \
-        list->length = sizeof types / sizeof *types; \
-        return list; \
+        return sb_lay_texts(types, sizeof types / sizeof *types); \
     } \
     SB_AFTER("events", "event-types", event_types) \
     SB_EXPORT("events", "handle") void *sb_export_handle(SB_MESSAGE_PARAMETERS) { \
         return sb_lay_actions(handle(SB_MESSAGE)); \
     } \
     SB_AFTER("events", "handle", handle)
+
+/* sb_reply respond(sb_message), and the types of the requests that it answers:
+ * SIGNALBOX_REQUESTS(respond, SB("a"), SB("b.*")) */
+#define SIGNALBOX_REQUESTS(respond, ...) \
+    SB_EXPORT("requests", "request-types") void *sb_export_request_types(void) { \
+        static const sb_string types[] = {__VA_ARGS__}; \
+        return sb_lay_texts(types, sizeof types / sizeof *types); \
+    } \
+    SB_AFTER("requests", "request-types", request_types) \
+    SB_EXPORT("requests", "respond") void *sb_export_respond(SB_MESSAGE_PARAMETERS) { \
+        return sb_lay_reply(respond(SB_MESSAGE)); \
+    } \
+    SB_AFTER("requests", "respond", respond)
 
 /* sb_actions connected(sb_client), and sb_actions disconnected(sb_client, sb_disconnection), which cannot refuse. */
 #define SIGNALBOX_CONNECTIONS(connected, disconnected) \
@@ -396,9 +436,7 @@ static inline void *sb_lay_saved(sb_snapshot snapshot) {
     SB_AFTER("connections", "connected", connected) \
     SB_EXPORT("connections", "disconnected") \
     void *sb_export_disconnected(SB_CLIENT_PARAMETERS, uint32_t code, const char *reason, size_t reason_length) { \
-        sb_abi_list *list = sb_alloc(sizeof *list); \
-        *list = sb_lay_list(disconnected(SB_CLIENT, (sb_disconnection){(uint16_t)code, {reason, reason_length}})); \
-        return list; \
+        return sb_lay_only_actions(disconnected(SB_CLIENT, (sb_disconnection){(uint16_t)code, {reason, reason_length}})); \
     } \
     SB_AFTER("connections", "disconnected", disconnected)
 
@@ -409,6 +447,21 @@ static inline void *sb_lay_saved(sb_snapshot snapshot) {
         return sb_lay_checked(authorize(SB_CLIENT, (sb_string){room, room_length})); \
     } \
     SB_AFTER("rooms", "authorize-join", authorize)
+
+/* sb_actions joined(sb_client, sb_string room, uint32_t connections) and sb_actions left(...) with the same parameters,
+ * which cannot refuse. `connections` is the number of connections of the user on this node that are members of the room
+ * after the change. */
+#define SIGNALBOX_MEMBERSHIP(joined, left) \
+    SB_EXPORT("membership", "joined") \
+    void *sb_export_joined(SB_CLIENT_PARAMETERS, const char *room, size_t room_length, uint32_t connections) { \
+        return sb_lay_only_actions(joined(SB_CLIENT, (sb_string){room, room_length}, connections)); \
+    } \
+    SB_AFTER("membership", "joined", joined) \
+    SB_EXPORT("membership", "left") \
+    void *sb_export_left(SB_CLIENT_PARAMETERS, const char *room, size_t room_length, uint32_t connections) { \
+        return sb_lay_only_actions(left(SB_CLIENT, (sb_string){room, room_length}, connections)); \
+    } \
+    SB_AFTER("membership", "left", left)
 
 /* sb_string init(sb_string config) and sb_string self_test(void): an empty string means success, any other is the
  * error. `init` must copy the parts of `config` that it keeps. */

@@ -35,6 +35,12 @@ type Client = abi.Client
 // Disconnection is how a connection should be closed, or was closed.
 type Disconnection = abi.Disconnection
 
+// Member is a user in a room.
+type Member = abi.Member
+
+// KeptMessage is a message that the history of a room keeps.
+type KeptMessage = abi.KeptMessage
+
 // Rejection is a refusal that is sent to the client.
 type Rejection = abi.Rejection
 
@@ -47,7 +53,7 @@ const (
 )
 
 // Reject returns an error that refuses a message, a connection or a join. code is for programs (1 to 64 of
-// a-z 0-9 _ . -), reason is for people. A StoreError refuses as well; any other error fails the call.
+// a-z 0-9 _ . -), reason is for people. A StoreError or RoomError refuses as well; any other error fails the call.
 func Reject(code, reason string) error { return &Rejection{Code: code, Reason: reason} }
 
 // Sender addresses the connection that the call is about.

@@ -87,6 +87,51 @@ func CompareAndSwap(key string, expected, value []byte, ttlSeconds uint32) (bool
 	return swapped, storeError(code)
 }
 
+// RoomError is the reason why a question about a room has no answer.
+type RoomError abi.Code
+
+// The errors of RoomCount, RoomMembers and RoomHistory.
+const (
+	// RoomSwitchedOff means that the room's rule switches on no presence for RoomMembers, no history for RoomHistory.
+	RoomSwitchedOff RoomError = iota
+	RoomInvalid
+	RoomTooManyCalls
+	RoomUnavailable
+)
+
+func (e RoomError) Error() string {
+	return "room: " + [...]string{"switched off", "invalid", "too many calls", "unavailable"}[e]
+}
+
+// Rejection returns the refusal that the client gets if a function returns this error.
+func (e RoomError) Rejection() *Rejection {
+	return [...]*Rejection{
+		{Code: "room_switched_off", Reason: "this room does not keep what this needs"},
+		{Code: "room_invalid", Reason: "there is no such room"},
+		{Code: "room_calls", Reason: "this needs too many calls to the server"},
+		{Code: "room_unavailable", Reason: "the room cannot be read; try again"},
+	}[e]
+}
+
+// RoomCount returns the number of connections in a room, on all nodes.
+func RoomCount(room string) (uint32, error) {
+	count, code := abi.RoomCount(room)
+	return count, roomError(code)
+}
+
+// RoomMembers returns the users in a room, on all nodes, ordered by ID.
+func RoomMembers(room string) ([]Member, error) {
+	members, code := abi.RoomMembers(room)
+	return members, roomError(code)
+}
+
+// RoomHistory returns the last messages of a room, at most limit, the oldest first. If before is not 0, they are those
+// before this offset.
+func RoomHistory(room string, before uint64, limit uint32) ([]KeptMessage, error) {
+	messages, code := abi.RoomHistory(room, before, limit)
+	return messages, roomError(code)
+}
+
 // Count adds by to a count of the plugin.
 func Count(name string, by uint32) { abi.Count(name, by) }
 
@@ -98,4 +143,11 @@ func storeError(code abi.Code) error {
 		return nil
 	}
 	return StoreError(code)
+}
+
+func roomError(code abi.Code) error {
+	if code < 0 {
+		return nil
+	}
+	return RoomError(code)
 }

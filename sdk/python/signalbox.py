@@ -5,10 +5,11 @@ import inspect
 import json
 import math
 import re
-from typing import Any, Callable, NoReturn, Optional, TypeVar
+from typing import Any, Callable, NoReturn, Optional, Sequence, TypeVar
 
 from componentize_py_types import Err
-from wit_world.imports import context, log, metrics, store
+from wit_world import exports
+from wit_world.imports import context, log, metrics, room_state, store
 from wit_world.imports.log import Level
 from wit_world.imports.types import (
     Action,
@@ -116,11 +117,15 @@ def _has_utf8(value: Any) -> bool:
     return True
 
 
-def draft(event_type: str, to: Optional[Destination], value: Any) -> Draft:
-    """Creates a message with value as JSON. If to is None, it has no receiver."""
+def _json(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # Half of a surrogate pair cannot be encoded as UTF-8.
-    return Draft(event_type, to, text.encode("utf-8", "replace").decode())
+    return text.encode("utf-8", "replace").decode()
+
+
+def draft(event_type: str, to: Optional[Destination], value: Any) -> Draft:
+    """Creates a message with value as JSON. If to is None, it has no receiver."""
+    return Draft(event_type, to, _json(value))
 
 
 SENDER: Destination = Destination_Sender()
@@ -177,6 +182,12 @@ def leave(name: str) -> Action:
 def disconnect(code: int, reason: str) -> Action:
     """Closes the connection with a code of 4000 to 4999. Below 4500 the client reconnects by itself."""
     return Action_Disconnect(Disconnection(code, reason))
+
+
+def answer(data: Any, actions: Sequence[Action] = ()) -> Any:
+    """Creates the `Reply` of `Requests.respond` with data as JSON. For plugins that export `requests`: only those have the
+    class."""
+    return getattr(exports, "requests").Reply(_json(data), list(actions))
 
 
 def guarded(function: Callable[..., T]) -> Callable[..., T]:

@@ -86,6 +86,21 @@ export interface Events {
   handle(message: Message): Action[];
 }
 
+/** The answer to a request, which `answer` creates. */
+export interface Reply {
+  /** JSON text. */
+  data: string;
+  /** Carried out before the answer is sent. */
+  actions: Action[];
+}
+
+/** Export it as `requests`. */
+export interface Requests {
+  /** Types of requests, or patterns that end in `*`. */
+  requestTypes(): string[];
+  respond(message: Message): Reply;
+}
+
 /** Export it as `connections`. */
 export interface Connections {
   connected(client: Client): Action[];
@@ -95,6 +110,15 @@ export interface Connections {
 /** Export it as `rooms`. */
 export interface Rooms {
   authorizeJoin(client: Client, room: string): void;
+}
+
+/**
+ * Export it as `membership`. `connections` is the number of connections of the user on this node that are members of the
+ * room after the change.
+ */
+export interface Membership {
+  joined(client: Client, room: string, connections: number): Action[];
+  left(client: Client, room: string, connections: number): Action[];
 }
 
 /** Export it as `lifecycle`. */
@@ -130,9 +154,9 @@ type Synchronous<F> = F extends (...values: never[]) => infer Answer
  * Checks the functions of an interface and returns them. A function that is `async` or a generator fails the build,
  * because the server does not wait for its result.
  */
-export function guard<T extends Validation | Transformation | Screening | Events | Connections | Rooms | Lifecycle | Handover>(
-  functions: T & { [Name in keyof T]: Synchronous<T[Name]> },
-): T;
+export function guard<
+  T extends Validation | Transformation | Screening | Events | Requests | Connections | Rooms | Membership | Lifecycle | Handover,
+>(functions: T & { [Name in keyof T]: Synchronous<T[Name]> }): T;
 
 /** Refuses a message, a connection or a join. The code is for programs, the reason for people. */
 export function reject(code: string, reason: string): never;
@@ -168,6 +192,9 @@ export function leave(room: string): Action;
 /** Closes the connection with a code of 4000 to 4999. Below 4500 the client reconnects by itself. */
 export function disconnect(code: number, reason: string): Action;
 
+/** Creates the reply to a request with `data` as JSON. */
+export function answer(data: unknown, actions?: Action[]): Reply;
+
 /** Encodes a string as UTF-8, for example for `Snapshot.data`. There is no `TextEncoder`. */
 export function bytes(text: string): Uint8Array;
 /** Decodes UTF-8. */
@@ -181,7 +208,7 @@ export const context: {
   node(): string;
   /** Milliseconds since 1970, like `Date.now()`. */
   now(): number;
-  /** 32 uniform, unpredictable bits. */
+  /** A uniform, unpredictable whole number from 0 to 2^32 - 1. */
   random(): number;
 };
 
@@ -202,6 +229,47 @@ export const store: {
   increment(key: string, by: number, ttlSeconds?: number): number;
   /** Sets the value if it is still `expected` (null: absent). Returns false if another call changed it first. */
   compareAndSwap(key: string, expected: string | null, value: string, ttlSeconds?: number): boolean;
+};
+
+/** A user in a room. */
+export interface Member {
+  user: string;
+  /** The number of the user's connections in the room. */
+  connections: number;
+  /** The claim `info` of the user's token as JSON text; null without the claim. */
+  info: string | null;
+}
+
+/** A message that the history of a room keeps. */
+export interface KeptMessage {
+  /** Its number in the room, rounded beyond 2^53. */
+  offset: number;
+  eventType: string;
+  /** The ID of the sending user; empty if the platform sent the message. */
+  sender: string;
+  /** JSON text. */
+  payload: string;
+  /** Milliseconds since 1970. */
+  timestamp: number;
+}
+
+/** Thrown if a question about a room has no answer. */
+export interface RoomError extends Error {
+  name: "RoomError";
+  payload: "switched-off" | "invalid" | "too-many-calls" | "unavailable";
+}
+
+/**
+ * The members and the history of any room, on all nodes. An uncaught `RoomError` refuses the message if the function may
+ * refuse it, otherwise it fails the call.
+ */
+export const roomState: {
+  /** The number of connections in the room. */
+  count(room: string): number;
+  /** The users in the room, ordered by ID. */
+  members(room: string): Member[];
+  /** The last `limit` messages of the room, or those before the offset `before`, the oldest first. */
+  history(room: string, before: number | null, limit: number): KeptMessage[];
 };
 
 export const metrics: {

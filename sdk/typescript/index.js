@@ -2,6 +2,7 @@
 import serverLog from "signalbox:plugin/log@1.0.0";
 import serverContext from "signalbox:plugin/context@1.0.0";
 import serverStore from "signalbox:plugin/store@1.0.0";
+import serverRoomState from "signalbox:plugin/room-state@1.0.0";
 import serverMetrics from "signalbox:plugin/metrics@1.0.0";
 import { json } from "./payload.js";
 
@@ -64,11 +65,14 @@ export const join = (name) => ({ tag: "join", val: name });
 export const leave = (name) => ({ tag: "leave", val: name });
 export const disconnect = (code, reason) => ({ tag: "disconnect", val: { code, reason } });
 
+export const answer = (value, actions = []) => ({ data: json(value), actions });
+
 export const context = {
   currentClient: () => serverContext.currentClient(),
   node: () => serverContext.node(),
   now: () => serverContext.now(),
-  random: () => serverContext.random(),
+  // The engine takes 32 bits for a signed integer.
+  random: () => serverContext.random() >>> 0,
 };
 
 const seconds = (ttl) => ttl ?? null;
@@ -83,6 +87,22 @@ export const store = {
   increment: (key, by, ttl) => serverStore.increment(key, by, seconds(ttl)),
   compareAndSwap: (key, expected, value, ttl) =>
     serverStore.compareAndSwap(key, expected === null ? null : bytes(expected), bytes(value), seconds(ttl)),
+};
+
+// Tells errors about rooms from those of the store, some of which have the same payload.
+function asked(question) {
+  try {
+    return question();
+  } catch (error) {
+    if (error instanceof Error) error.name = "RoomError";
+    throw error;
+  }
+}
+
+export const roomState = {
+  count: (name) => asked(() => serverRoomState.count(name)),
+  members: (name) => asked(() => serverRoomState.members(name)),
+  history: (name, before, limit) => asked(() => serverRoomState.history(name, before ?? null, limit)),
 };
 
 export const metrics = {

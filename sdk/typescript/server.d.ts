@@ -22,6 +22,16 @@ declare module "signalbox:plugin/store@1.0.0" {
   export default store;
 }
 
+declare module "signalbox:plugin/room-state@1.0.0" {
+  import type { KeptMessage, Member } from "@signalbox/plugin";
+  const roomState: {
+    count(room: string): number;
+    members(room: string): Member[];
+    history(room: string, before: number | null, limit: number): KeptMessage[];
+  };
+  export default roomState;
+}
+
 declare module "signalbox:plugin/metrics@1.0.0" {
   const metrics: { count(name: string, by: number): void; observe(name: string, value: number): void };
   export default metrics;

@@ -1,4 +1,4 @@
-//! Runs a message through the plugins: validators, then transformers, then the handler of its type.
+//! Runs a message through the plugins: validators, then transformers, then the handler or the responder of its type.
 //!
 //! The pipeline decides and has no side effects: its caller carries out the [`Outcome`]. A failing plugin can therefore
 //! never leave half a delivery behind.
@@ -16,8 +16,9 @@ use std::{
 pub use seen::SeenVersions;
 use signalbox_config::OnFailure;
 use signalbox_plugin_runtime::{
-    Action, CallError, CallKind, Draft, GuestDestination, GuestMessage, PluginSet, PluginSlot,
-    PluginVerdict, PluginVersion, Rejection, ReplayCall, ToVersionAnswer, Transformed,
+    Action, CallError, CallKind, Draft, GuestDestination, GuestMessage, MembershipChange,
+    PluginSet, PluginSlot, PluginVerdict, PluginVersion, Rejection, ReplayCall, Reply,
+    ToVersionAnswer, Transformed,
 };
 use signalbox_protocol::{ClientInfo, Destination, EventType, event_type::Closeness};
 use signalbox_telemetry::trace::Trace;
@@ -54,6 +55,13 @@ pub enum Outcome<'a> {
         message: Message<'a>,
         /// The actions, in order.
         actions: Vec<Action>,
+    },
+    /// Carry out the actions of its responder, and give the data to its sender.
+    Replied {
+        /// The request, for [`Action::Deliver`].
+        message: Message<'a>,
+        /// The answer. On the heap, because few messages are requests.
+        reply: Box<Reply>,
     },
     /// A transformer dropped it.
     Dropped,
@@ -118,6 +126,10 @@ pub async fn run<'a>(
     let Some((slot, version)) = handler(plugins, message.sender, &message.event_type) else {
         return Outcome::Route(message);
     };
+    if version.responds_to(&message.event_type) {
+        // On the heap, because otherwise every idle connection would keep the memory for it.
+        return Box::pin(respond((slot, version), client, message)).await;
+    }
     let call = traced::call(&message, "handle", version);
     let verdict = version.handle(client, guest(&message)).await;
     let verdict = call.ended(verdict);
@@ -130,6 +142,27 @@ pub async fn run<'a>(
     );
     match settle(slot, verdict) {
         Settled::Answer(actions) => Outcome::Handled { message, actions },
+        Settled::Passed => Outcome::Route(message),
+        Settled::Stop(refused) => refused.into(),
+    }
+}
+
+/// Asks the responder of a request.
+async fn respond<'a>(
+    (slot, version): (&PluginSlot, &Arc<PluginVersion>),
+    client: Option<&Arc<ClientInfo>>,
+    message: Message<'a>,
+) -> Outcome<'a> {
+    let call = traced::call(&message, "respond", version);
+    let verdict = version.respond(client, guest(&message)).await;
+    let verdict = call.ended(verdict);
+    let asked = CallKind::Respond;
+    witnessed((slot, version), asked, client, &message, &verdict);
+    match settle(slot, verdict) {
+        Settled::Answer(reply) => Outcome::Replied {
+            message,
+            reply: Box::new(reply),
+        },
         Settled::Passed => Outcome::Route(message),
         Settled::Stop(refused) => refused.into(),
     }
@@ -197,6 +230,36 @@ pub async fn disconnected(
     all
 }
 
+/// Informs every plugin that follows membership that a connection of `client` joined or left `room`, and collects their
+/// actions. `connections` is the number of the user's connections in it on this node after the change. A failing plugin is
+/// skipped.
+pub async fn membership_changed(
+    plugins: &PluginSet,
+    client: &Arc<ClientInfo>,
+    change: MembershipChange,
+    room: &str,
+    connections: u32,
+) -> Vec<Action> {
+    let mut all = Vec::new();
+    let versions = plugins.slots().iter();
+    for version in versions
+        .filter_map(|slot| slot.version_for(&client.user))
+        .filter(|version| version.follows_membership())
+    {
+        let called = version.membership_changed(client, change, room, connections);
+        match called.await {
+            Ok(actions) => all.extend(actions),
+            // The failure was counted and logged where it happened.
+            Err(error) => version.blame(
+                &error,
+                Some(client),
+                &ReplayCall::Membership(change, room, connections),
+            ),
+        }
+    }
+    all
+}
+
 /// Asks every plugin that decides about rooms whether `client` may be in `room`.
 ///
 /// # Errors
@@ -225,7 +288,7 @@ pub async fn authorize_join(
     Ok(())
 }
 
-/// Whether a plugin handles messages of `sender` with this type, or a plugin that is not loaded and has `on_failure`
+/// Whether a plugin handles messages of `sender` with this type, as events or as requests, or a plugin that is not loaded and has `on_failure`
 /// `reject` would have to see them.
 pub fn is_handled(plugins: &PluginSet, sender: &str, event_type: &str) -> bool {
     handler(plugins, sender, event_type).is_some() || held_back_by(plugins, event_type).is_some()

@@ -53,4 +53,6 @@ pub struct TestRun {
     pub memory: usize,
     /// The event types that it handles.
     pub event_types: Vec<String>,
+    /// The types of the requests that it responds to.
+    pub request_types: Vec<String>,
 }

@@ -11,7 +11,11 @@ wasmtime::component::bindgen!({
     path: "../../wit",
     world: "full",
     ownership: Borrowing { duplicate_if_necessary: true },
-    imports: { "signalbox:plugin/store": async, default: trappable },
+    imports: {
+        "signalbox:plugin/store": async,
+        "signalbox:plugin/room-state": async,
+        default: trappable,
+    },
     exports: { default: async },
 });
 

@@ -17,6 +17,8 @@ pub enum CallKind {
     Screen,
     /// `events.handle`.
     Handle,
+    /// `requests.respond`.
+    Respond,
 }
 
 impl CallKind {
@@ -27,8 +29,18 @@ impl CallKind {
             Self::Transform => "transform",
             Self::Screen => "screen",
             Self::Handle => "handle",
+            Self::Respond => "respond",
         }
     }
+}
+
+/// How a connection's membership in a room changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MembershipChange {
+    /// It joined.
+    Joined,
+    /// It left.
+    Left,
 }
 
 /// A call of a plugin, to be replayed.
@@ -42,6 +54,8 @@ pub enum ReplayCall<'a> {
     Disconnected(u16, &'a str),
     /// `rooms.authorize-join`.
     Join(&'a str),
+    /// `membership.joined` or `membership.left`, with the room and the number of connections.
+    Membership(MembershipChange, &'a str, u32),
 }
 
 /// The user who made the call. A backend message without a sender counts as its own user: backends have a key, and no
@@ -61,7 +75,9 @@ impl ReplayCall<'_> {
         match self {
             Self::About(_, message) => message.payload.len(),
             Self::Connected => 0,
-            Self::Disconnected(_, text) | Self::Join(text) => text.len(),
+            Self::Disconnected(_, text) | Self::Join(text) | Self::Membership(_, text, _) => {
+                text.len()
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The functions that the host offers to a guest: the imports of the WIT package, and WASI with everything denied.
 
+mod rooms;
+
 use std::{
     future::poll_fn,
     sync::Arc,
@@ -25,6 +27,7 @@ use super::{
     limits::{Budget, Limiter},
     log::{Level, PluginLog},
     output::{OutputLines, StderrTail},
+    room_state::RoomState,
     stats::{InstanceGauge, VersionStats},
     store::{PluginStore, StoreEntry, StoreError},
 };
@@ -50,6 +53,7 @@ pub(super) struct VersionContext {
     pub(super) server: Arc<Metrics>,
     pub(super) stats: Arc<VersionStats>,
     pub(super) store: Arc<dyn PluginStore>,
+    pub(super) rooms: Arc<dyn RoomState>,
     /// Limits how many calls of this version may be in the slow lane or queued for it.
     pub(super) lane: Arc<Semaphore>,
 }
@@ -268,13 +272,16 @@ impl HostState {
         }
     }
 
-    /// Charges one store call against the limit, and checks its arguments.
+    /// Charges one call of the store, or of the state of rooms, against the limit. Returns `None` if it is reached.
+    fn charge(&mut self) -> Option<()> {
+        self.store_calls_left = self.store_calls_left.checked_sub(1)?;
+        Some(())
+    }
+
+    /// Charges one store call, and checks its arguments.
     fn admit(&mut self, key: &str, value_bytes: usize) -> Result<(), store::StoreError> {
+        self.charge().ok_or(store::StoreError::TooManyCalls)?;
         let limits = &self.shared.limits;
-        self.store_calls_left = self
-            .store_calls_left
-            .checked_sub(1)
-            .ok_or(store::StoreError::TooManyCalls)?;
         if key.len() > limits.store_key_bytes_max || value_bytes > limits.store_value_bytes_max {
             return Err(store::StoreError::TooLarge);
         }

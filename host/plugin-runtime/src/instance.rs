@@ -11,7 +11,8 @@ use wasmtime::{
 
 use super::{
     bindings::exported::{
-        connections, events, handover, lifecycle, rooms, screening, transformation,
+        connections, events, handover, lifecycle, membership, requests, rooms, screening,
+        transformation,
     },
     call_error::CallError,
     cpu::CpuMeter,
@@ -99,8 +100,10 @@ exports!(
     transformation,
     screening,
     events,
+    requests,
     connections,
     rooms,
+    membership,
     lifecycle,
     handover
 );

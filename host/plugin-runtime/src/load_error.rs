@@ -53,9 +53,17 @@ pub enum LoadError {
     /// It claims event types that it cannot have.
     #[error("event-types: {0}")]
     EventTypes(#[from] PatternError),
+    /// It claims types of requests that it cannot have.
+    #[error("request-types: {0}")]
+    RequestTypes(PatternError),
+    /// It claims a type both as an event and as a request.
+    #[error(
+        "`{0}` is in `event-types` and in `request-types`: a type has a handler or a responder"
+    )]
+    TypeOfBoth(String),
     /// It claims more event types than the host compares each message with.
     #[error(
-        "event-types: {0} of them, a plugin may have {EVENT_TYPES_MAX}; use patterns such as `chat.*`"
+        "event-types and request-types: {0} of them, a plugin may have {EVENT_TYPES_MAX}; use patterns such as `chat.*`"
     )]
     TooManyEventTypes(usize),
     /// The live version's state could not be handed over to it.
@@ -80,7 +88,10 @@ impl LoadError {
             Self::NotAComponent(_) | Self::CompileTime(_) | Self::TooManyParts(_) => "compile",
             Self::Mismatch(_) => "contract",
             Self::Start(_) => "start",
-            Self::EventTypes(_) | Self::TooManyEventTypes(_) => "event-types",
+            Self::EventTypes(_)
+            | Self::RequestTypes(_)
+            | Self::TypeOfBoth(_)
+            | Self::TooManyEventTypes(_) => "event-types",
             Self::SelfTest(_) => "self-test",
             Self::Conflict { .. } => "conflict",
             Self::Handover(_) => "handover",
@@ -100,6 +111,8 @@ impl LoadError {
             | Self::CompileTime(_)
             | Self::TooLarge { .. }
             | Self::EventTypes(_)
+            | Self::RequestTypes(_)
+            | Self::TypeOfBoth(_)
             | Self::TooManyEventTypes(_)
             | Self::Conflict { .. } => {}
         }

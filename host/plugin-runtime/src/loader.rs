@@ -20,6 +20,7 @@ use super::{
     log::{PluginLog, clean},
     metadata,
     metadata::Metadata,
+    room_state::{NoRooms, RoomState},
     sha256::Sha256,
     store::PluginStore,
     version::{Parts, PluginVersion},
@@ -33,6 +34,7 @@ pub struct Loader {
     linker: Linker<HostState>,
     compiler: Compiler,
     store: Arc<dyn PluginStore>,
+    rooms: Arc<dyn RoomState>,
     metrics: Arc<Metrics>,
     node: Arc<str>,
 }
@@ -56,9 +58,16 @@ impl Loader {
             engine,
             linker,
             store,
+            rooms: Arc::new(NoRooms),
             metrics,
             node: node.into(),
         })
+    }
+
+    /// Lets plugins read the state of `rooms`. Without this, there are no rooms.
+    #[must_use]
+    pub fn with_rooms(self, rooms: Arc<dyn RoomState>) -> Self {
+        Self { rooms, ..self }
     }
 
     /// Admits the component `bytes` with `config`. Everything is tried in an instance that is discarded afterwards.
@@ -145,7 +154,7 @@ impl Loader {
             return Err(LoadError::Mismatch(what));
         }
         let shared = self.shared(config, &candidate.hash, &candidate.metadata);
-        let (trial, handles) = self.try_out(&component, &indices, &shared, config).await?;
+        let (trial, claims) = self.try_out(&component, &indices, &shared, config).await?;
         let admission = Admission {
             bytes: candidate.bytes,
             metadata: candidate.metadata,
@@ -159,7 +168,8 @@ impl Loader {
             hash: candidate.hash,
             config: config.clone(),
             sees: Patterns::parse(&config.events)?,
-            handles,
+            handles: claims.all,
+            responds: claims.requests,
             component,
             indices,
             shared,
@@ -196,18 +206,19 @@ impl Loader {
             server: self.metrics.clone(),
             stats: Arc::default(),
             store: self.store.clone(),
+            rooms: self.rooms.clone(),
             lane: Arc::new(Semaphore::new(self.engine.lanes())),
         })
     }
 
-    /// Runs `init`, `event-types` and `self-test` in an instance that serves no traffic.
+    /// Runs `init`, `event-types`, `request-types` and `self-test` in an instance that serves no traffic.
     async fn try_out(
         &self,
         component: &InstancePre<HostState>,
         indices: &ExportIndices,
         shared: &Arc<VersionContext>,
         config: &PluginConfig,
-    ) -> Result<(TestRun, Patterns), LoadError> {
+    ) -> Result<(TestRun, TypeClaims), LoadError> {
         let start = Instance::start(component, indices, shared, &config.config_json);
         let mut instance = start.await.map_err(|error| match error {
             InstanceStartError::Call(error) => LoadError::Start(error.detail),
@@ -222,11 +233,13 @@ impl Loader {
             let asked = instance.lifecycle_call(budget, ask).await;
             (instance, event_types) = asked.map_err(|error| LoadError::Start(error.detail))?;
         }
-        if event_types.len() > EVENT_TYPES_MAX {
-            return Err(LoadError::TooManyEventTypes(event_types.len()));
+        let mut request_types = Vec::new();
+        if indices.requests.is_some() {
+            let ask = |mut guest: Box<InstanceGuest>| ask!(guest, requests.call_request_types());
+            let asked = instance.lifecycle_call(budget, ask).await;
+            (instance, request_types) = asked.map_err(|error| LoadError::Start(error.detail))?;
         }
-        let event_types: Vec<_> = event_types.iter().map(|text| clean(text)).collect();
-        let handles = Patterns::parse(&event_types)?;
+        let claims = TypeClaims::parse(&mut event_types, &mut request_types)?;
         let mut self_test = None;
         if indices.lifecycle.is_some() {
             let test = |mut guest: Box<InstanceGuest>| ask!(guest, lifecycle.call_self_test());
@@ -244,7 +257,37 @@ impl Loader {
             self_test,
             memory: guest.store.data().memory(),
             event_types,
+            request_types,
         };
-        Ok((trial, handles))
+        Ok((trial, claims))
+    }
+}
+
+/// The types that a plugin claims.
+struct TypeClaims {
+    /// Those of events and of requests.
+    all: Patterns,
+    requests: Patterns,
+}
+
+impl TypeClaims {
+    /// Cleans and parses the two lists.
+    fn parse(events: &mut [String], requests: &mut [String]) -> Result<Self, LoadError> {
+        let count = events.len() + requests.len();
+        if count > EVENT_TYPES_MAX {
+            return Err(LoadError::TooManyEventTypes(count));
+        }
+        for text in events.iter_mut().chain(requests.iter_mut()) {
+            *text = clean(text);
+        }
+        let of_events = Patterns::parse(events)?;
+        let of_requests = Patterns::parse(requests).map_err(LoadError::RequestTypes)?;
+        if let Some(pattern) = of_events.shared_with(&of_requests) {
+            return Err(LoadError::TypeOfBoth(pattern));
+        }
+        Ok(Self {
+            all: of_events.with(&of_requests),
+            requests: of_requests,
+        })
     }
 }

@@ -22,6 +22,8 @@ pub enum AdmissionReport<'a> {
         exports: &'a [&'static str],
         /// The event types that it handles.
         event_types: &'a [String],
+        /// The types of the requests that it responds to.
+        request_types: &'a [String],
         /// Its imports, except those from WASI.
         imports: Vec<&'a str>,
         /// Its imports from WASI, which provides next to nothing here.
@@ -62,6 +64,7 @@ impl<'a> From<&'a Admission> for AdmissionReport<'a> {
             bytes: admission.bytes,
             exports: &admission.interfaces,
             event_types: &trial.event_types,
+            request_types: &trial.request_types,
             imports,
             wasi,
             compile_ms: ms(admission.compile),

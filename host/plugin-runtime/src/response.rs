@@ -6,7 +6,10 @@
 use signalbox_config::PluginLimits;
 use signalbox_protocol::{CloseCode, Destination, EventType, NotSendable, RoomName, UserId, json};
 
-use super::{bindings::imported::types as raw, call_error::CallError};
+use super::{
+    bindings::{exported::requests, imported::types as raw},
+    call_error::CallError,
+};
 
 /// The longest code of a rejection, in bytes.
 const CODE_BYTES_MAX: usize = 64;
@@ -69,6 +72,15 @@ pub enum Action {
     },
 }
 
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// JSON text for the sender.
+    pub data: String,
+    /// The actions, in order.
+    pub actions: Vec<Action>,
+}
+
 /// The rule that an answer breaks.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
@@ -101,6 +113,16 @@ pub(super) fn transformed(raw: raw::Outcome) -> Result<Transformed, IllegalAnswe
         raw::Outcome::Unchanged => Transformed::Unchanged,
         raw::Outcome::Dropped => Transformed::Dropped,
         raw::Outcome::Changed(changed) => Transformed::Changed(draft(changed)?),
+    })
+}
+
+/// Checks the answer to a request.
+pub(super) fn reply(raw: requests::Reply, limits: &PluginLimits) -> Result<Reply, IllegalAnswer> {
+    json::check(&raw.data)
+        .map_err(|fault| IllegalAnswer(format!("the data of a reply: {fault}")))?;
+    Ok(Reply {
+        data: raw.data,
+        actions: actions(raw.actions, limits)?,
     })
 }
 
@@ -248,6 +270,21 @@ mod tests {
         for bad in ["", "Too Long", "ä", &"x".repeat(65)] {
             assert!(with(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_data_of_a_reply_is_json_and_its_actions_are_checked() {
+        let check = |data: &str, actions: Vec<raw::Action>| {
+            let data = data.to_owned();
+            reply(requests::Reply { data, actions }, &PluginLimits::default())
+        };
+        let spaced = check(r#" {"n": 1.10} "#, vec![raw::Action::Deliver]).unwrap();
+        assert_eq!(spaced.data, r#" {"n": 1.10} "#);
+        let deep = format!("{}{}", "[".repeat(101), "]".repeat(101));
+        for data in ["", "{not json", "1 2", r#""\ud83d""#, &deep] {
+            assert!(check(data, Vec::new()).is_err(), "{data}");
+        }
+        assert!(check("1", vec![raw::Action::Join(String::new())]).is_err());
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use signalbox_protocol::ClientInfo;
+use signalbox_protocol::{ClientInfo, event_type::Patterns};
 
 use super::{
+    call::MembershipChange,
     call_error::CallError,
     message::{GuestDestination, GuestMessage},
     response::PluginVerdict,
@@ -47,8 +48,9 @@ pub async fn sample_calls(version: &PluginVersion) -> Vec<SampleCall> {
     });
     let client = &client;
     // A handler is called with a type that it handles.
-    let handled = version.handled().first_match();
-    let handled = handled.as_deref().unwrap_or(EVENT_TYPE);
+    let trial = &version.admission().trial;
+    let (handled, requested) = (first_of(&trial.event_types), first_of(&trial.request_types));
+    let (handled, requested) = (handled.as_str(), requested.as_str());
     let mut calls = Vec::new();
     for interface in version.interfaces() {
         calls.extend(match interface {
@@ -82,6 +84,12 @@ pub async fn sample_calls(version: &PluginVersion) -> Vec<SampleCall> {
                 })
                 .await,
             ),
+            "requests" => Some(
+                measure("requests.respond", requested, version, async |version| {
+                    say(version.respond(Some(client), message(requested)).await)
+                })
+                .await,
+            ),
             "connections" => Some(
                 measure(
                     "connections.connected",
@@ -97,10 +105,24 @@ pub async fn sample_calls(version: &PluginVersion) -> Vec<SampleCall> {
                 })
                 .await,
             ),
+            "membership" => Some(
+                measure("membership.joined", "lobby", version, async |version| {
+                    let joined = MembershipChange::Joined;
+                    let called = version.membership_changed(client, joined, "lobby", 1).await;
+                    called.map(|_| "accepted".to_owned())
+                })
+                .await,
+            ),
             _ => None,
         });
     }
     calls
+}
+
+/// A type that the first of these patterns matches.
+fn first_of(types: &[String]) -> String {
+    let types = Patterns::parse(types).unwrap_or_default();
+    types.first_match().unwrap_or_else(|| EVENT_TYPE.to_owned())
 }
 
 /// Times `call` with a separate pool, which is empty at first.

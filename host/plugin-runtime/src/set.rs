@@ -17,6 +17,7 @@ pub struct PluginSet {
     slots: Vec<PluginSlot>,
     /// The gates of the versions with a single instance.
     gates: Vec<Arc<Gate>>,
+    follows_membership: bool,
 }
 
 /// The place of one plugin in the chain.
@@ -86,9 +87,15 @@ impl PluginSet {
     /// The plugins in the order of the chain.
     pub fn new(slots: Vec<PluginSlot>) -> Self {
         let gates = slots.iter().filter_map(|slot| slot.version()?.gate());
+        let follows = |version: &Arc<PluginVersion>| version.follows_membership();
+        let tried = |slot: &PluginSlot| Some(slot.rollout()?.candidate().follows_membership());
+        let follows_membership = slots
+            .iter()
+            .any(|slot| slot.version().is_some_and(follows) || tried(slot).unwrap_or_default());
         Self {
             gates: gates.cloned().collect(),
             slots,
+            follows_membership,
         }
     }
 
@@ -107,6 +114,11 @@ impl PluginSet {
     /// Counts out a message that was let in.
     pub fn leave(&self) {
         self.gates.iter().for_each(|gate| gate.leave());
+    }
+
+    /// Whether a version is called when connections join and leave rooms.
+    pub fn follows_membership(&self) -> bool {
+        self.follows_membership
     }
 
     /// The slots, in the order of the chain.

@@ -37,6 +37,8 @@ pub struct PluginVersion {
     hash: Sha256,
     sees: Patterns,
     handles: Patterns,
+    /// Those of `handles` that are requests.
+    responds: Patterns,
     admission: Arc<Admission>,
     pub(super) instances: Arc<Instances>,
     /// The gate that messages go through, if the version has a single instance.
@@ -48,7 +50,9 @@ pub(super) struct Parts {
     pub(super) hash: Sha256,
     pub(super) config: Arc<PluginConfig>,
     pub(super) sees: Patterns,
+    /// The types that it claims, and those of them that are requests.
     pub(super) handles: Patterns,
+    pub(super) responds: Patterns,
     pub(super) component: InstancePre<HostState>,
     pub(super) indices: ExportIndices,
     pub(super) shared: Arc<VersionContext>,
@@ -64,6 +68,7 @@ impl PluginVersion {
         Self {
             sees: parts.sees,
             handles: parts.handles,
+            responds: parts.responds,
             admission: parts.admission,
             instances: Arc::new(Instances {
                 label: parts.hash.label(),
@@ -120,6 +125,7 @@ impl PluginVersion {
             config: self.instances.config.clone(),
             sees: self.sees.clone(),
             handles: self.handles.clone(),
+            responds: self.responds.clone(),
             component: self.instances.component.clone(),
             indices: self.instances.indices.clone(),
             shared,
@@ -225,8 +231,8 @@ impl PluginVersion {
         self.instances.indices.screening.is_some()
     }
 
-    /// How closely the types that it handles match this one; `None` if it does not handle this type, or does not see
-    /// it.
+    /// How closely the types that it handles, as events or as requests, match this one; `None` if it does not handle this
+    /// type, or does not see it.
     pub fn handles(&self, event_type: &str) -> Option<Closeness> {
         if !self.sees.matches(event_type) {
             return None;
@@ -234,7 +240,13 @@ impl PluginVersion {
         self.handles.closeness(event_type)
     }
 
-    /// The types that it handles.
+    /// Whether a type that it handles is a request, to which it responds with data.
+    pub fn responds_to(&self, event_type: &str) -> bool {
+        let closeness = self.responds.closeness(event_type);
+        closeness.is_some() && closeness == self.handles.closeness(event_type)
+    }
+
+    /// The types that it handles, as events or as requests.
     pub fn handled(&self) -> &Patterns {
         &self.handles
     }
@@ -242,6 +254,11 @@ impl PluginVersion {
     /// Whether it is called when clients connect and disconnect.
     pub fn follows_connections(&self) -> bool {
         self.instances.indices.connections.is_some()
+    }
+
+    /// Whether it is called when connections join and leave rooms.
+    pub fn follows_membership(&self) -> bool {
+        self.instances.indices.membership.is_some()
     }
 
     /// Whether its single instance can hand over its memory, and take over that of another.

@@ -42,6 +42,13 @@ const EXPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "requests",
+        &[
+            "request-types: func() -> list<string>",
+            "respond: func(message: message) -> result<reply, rejection>",
+        ],
+    ),
+    (
         "connections",
         &[
             "connected: func(client: client) -> result<list<action>, rejection>",
@@ -51,6 +58,13 @@ const EXPORTS: &[(&str, &[&str])] = &[
     (
         "rooms",
         &["authorize-join: func(client: client, room: string) -> result<_, rejection>"],
+    ),
+    (
+        "membership",
+        &[
+            "joined: func(client: client, room: string, connections: u32) -> list<action>",
+            "left: func(client: client, room: string, connections: u32) -> list<action>",
+        ],
     ),
     (
         "lifecycle",
@@ -77,6 +91,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "store",
         &["get", "set", "remove", "increment", "compare-and-swap"],
     ),
+    ("room-state", &["count", "members", "history"]),
     ("metrics", &["count", "observe"]),
 ];
 

@@ -120,6 +120,16 @@ impl Patterns {
         })
     }
 
+    /// The patterns of both sets.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        let both = |ones: &[Box<str>], others: &[Box<str>]| [ones, others].concat();
+        Self {
+            exact: both(&self.exact, &other.exact),
+            prefixes: both(&self.prefixes, &other.prefixes),
+        }
+    }
+
     /// A name that one of the patterns matches: the first exact one, or else one under the first prefix.
     pub fn first_match(&self) -> Option<String> {
         let exact = self.exact.first().map(ToString::to_string);
@@ -154,6 +164,17 @@ pub enum PatternError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_sets_together_have_the_patterns_of_both() {
+        let [one, other] = [["a", "b.*"], ["c", "d.*"]].map(|texts| Patterns::parse(&texts));
+        let both = one.unwrap().with(&other.unwrap());
+        for name in ["a", "b.x", "c", "d.x"] {
+            assert!(both.matches(name), "{name}");
+        }
+        assert_eq!(both.closeness("d.x"), Some(Closeness::Prefix(2)));
+        assert!(!both.matches("e"));
+    }
 
     #[test]
     fn event_types_are_1_to_64_of_a_small_alphabet() {

@@ -169,6 +169,8 @@ pub struct AckPayload<'a> {
     pub room: Option<&'a RoomPosition>,
     /// The messages that were asked for.
     pub history: Option<&'a HistoryExcerpt>,
+    /// What a plugin answers to a request: JSON text.
+    pub data: Option<&'a str>,
     /// The versions of plugins that saw the message, in order, if its sender wants them.
     pub plugins: Option<&'a [SeenBy<'a>]>,
 }
@@ -182,6 +184,7 @@ impl<'a> AckPayload<'a> {
             status,
             room: None,
             history: None,
+            data: None,
             plugins: None,
         }
     }
@@ -202,6 +205,10 @@ impl<'a> AckPayload<'a> {
         if let Some(history) = self.history {
             text.push_str(r#","history":"#);
             text.push_str(&history.encode());
+        }
+        if let Some(data) = self.data {
+            text.push_str(r#","data":"#);
+            text.push_str(data);
         }
         if let Some(plugins) = self.plugins {
             push_field(&mut text, "plugins", plugins);

@@ -24,6 +24,8 @@ pub struct HistoryJoin {
     pub catch_up: Option<CatchUp>,
     /// Limits on them.
     pub limits: ReplayLimits,
+    /// Whether the caller wants to know how many connections of the user are in the room.
+    pub counted: bool,
 }
 
 /// A connection that has joined a room with a history, or follows that of its user. Its live messages wait until [`Router::go_live`].
@@ -31,6 +33,8 @@ pub struct HistoryJoin {
 pub struct JoinedHistory {
     /// Whether it was no member before.
     pub is_new: bool,
+    /// The number of the user's connections on this node that are members; 0 if they were not counted.
+    pub connections: usize,
     /// Its place in the history. Live messages follow.
     pub at: RoomPosition,
     /// The old messages that it gets first.
@@ -75,11 +79,16 @@ impl Router {
         join: HistoryJoin,
     ) -> Result<Option<JoinedHistory>, BrokerError> {
         let bytes_max = self.table.outbox_bytes_max();
-        let Some((delivered, is_new)) =
-            self.table
-                .rooms
-                .join_gated(connection, room, join.retention, bytes_max)
-        else {
+        let enter = || {
+            let rooms = &self.table.rooms;
+            rooms.join_gated(connection, room, join.retention, bytes_max)
+        };
+        let (entered, connections) = if join.counted {
+            self.table.counted(connection.user(), room, enter)
+        } else {
+            (enter(), 0)
+        };
+        let Some((delivered, is_new)) = entered else {
             self.forget_member(connection, room);
             return Ok(None);
         };
@@ -97,7 +106,12 @@ impl Router {
                 self.leave(connection, room);
             }
         })?;
-        Ok(Some(JoinedHistory { is_new, at, replay }))
+        Ok(Some(JoinedHistory {
+            is_new,
+            connections,
+            at,
+            replay,
+        }))
     }
 
     /// Sends a gated connection the old messages, and then live ones. Must be called by the session of `connection`, which

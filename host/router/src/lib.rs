@@ -6,6 +6,7 @@
 
 mod catch_up;
 mod connection;
+mod counted;
 mod grants;
 mod history;
 mod observer;
@@ -219,8 +220,7 @@ impl Router {
     /// Makes `connection` unreachable, and removes it from its rooms.
     pub fn disconnect(&self, connection: &Arc<Connection>) {
         for room in self.table.remove(connection) {
-            self.forget_member(connection, &room);
-            self.room_changed(&room);
+            self.ended_membership(connection, &room);
         }
         self.broker.user_changed(connection.user());
     }
@@ -229,6 +229,11 @@ impl Router {
     /// is clear that they cannot be informed now. Returns `false` if it is a member already.
     pub async fn join(&self, connection: &Arc<Connection>, room: &str) -> bool {
         let joined = self.table.rooms.join(connection, room);
+        self.settle_join(connection, room, joined).await;
+        joined
+    }
+
+    async fn settle_join(&self, connection: &Arc<Connection>, room: &str, joined: bool) {
         if joined {
             self.room_changed(room);
             self.count_member(connection, room).await;
@@ -236,16 +241,19 @@ impl Router {
         } else if !connection.is_member(room) {
             self.forget_member(connection, room);
         }
-        joined
     }
 
     /// Ends the membership of `connection` in `room`. Returns `false` if it was not a member.
     pub fn leave(&self, connection: &Arc<Connection>, room: &str) -> bool {
         let left = self.table.leave(connection, room);
         if left {
-            self.forget_member(connection, room);
-            self.room_changed(room);
+            self.ended_membership(connection, room);
         }
         left
+    }
+
+    fn ended_membership(&self, connection: &Arc<Connection>, room: &str) {
+        self.forget_member(connection, room);
+        self.room_changed(room);
     }
 }

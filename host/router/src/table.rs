@@ -23,6 +23,7 @@ use signalbox_telemetry::metrics::{DropReason, Metrics};
 
 use super::{
     Connection, PendingWrite, PushError, RoomObserver,
+    counted::UserTurns,
     presence::Presence,
     repair::RepairQueue,
     room_changes::{self, RoomAction, RoomChange},
@@ -49,6 +50,8 @@ pub struct LocalTable {
     /// Connections, and upgrades in progress.
     pub(super) slots: AtomicUsize,
     outbox_bytes_max: AtomicUsize,
+    /// Locks for counted changes of rooms.
+    pub(super) user_turns: UserTurns,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -72,6 +75,7 @@ impl LocalTable {
             observer: None,
             slots: AtomicUsize::new(0),
             outbox_bytes_max: AtomicUsize::new(outbox_bytes_max),
+            user_turns: UserTurns::default(),
             metrics,
         }
     }

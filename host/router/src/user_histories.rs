@@ -121,7 +121,12 @@ impl Router {
         let (at, replay) = self
             .catch_up_or_give_up(connection, HistoryName::User(user), delivered, &join)
             .await?;
-        Ok(Some(JoinedHistory { is_new, at, replay }))
+        Ok(Some(JoinedHistory {
+            is_new,
+            connections: 0,
+            at,
+            replay,
+        }))
     }
 }
 

@@ -36,7 +36,7 @@ use self::{broker_kind::BrokerKind, shutdown::Running};
 use crate::{
     http::{self, AppState, Listeners},
     ids::IdSource,
-    session::{ConfigHandle, LiveConfig, Services, presence_settings, user_retention},
+    session::{ConfigHandle, LiveConfig, RoomReader, Services, presence_settings, user_retention},
 };
 
 /// The source of the configuration, for reading it again.
@@ -190,28 +190,33 @@ fn services(
     let table = Arc::new(table.observed_by(webhooks.rooms()));
     kind.set_limits(&config.limits);
     let broker = kind.broker(ids.node(), table.clone(), &metrics, &tracer);
-    let loader = Loader::new(
-        ids.node(),
-        config.plugin_cache_dir.as_deref(),
-        kind.store(&metrics),
-        metrics.clone(),
-    )?;
-    let manager = PluginManager::new(loader, metrics.clone()).keeping(&config.plugin_versions);
-    manager.set_probation(config.plugin_probation.clone());
     webhooks.watch(table.clone(), broker.clone());
     webhooks.set(&config.webhooks, config.presence.grace);
     let router = Router::new(table, broker, metrics.clone(), kind.message_time_max());
     router.set_presence(presence_settings(config));
     router.set_user_retention(user_retention(config));
+    let router = Arc::new(router);
+    let live = Arc::new(ConfigHandle::new(LiveConfig::new(config, config)));
+    let room_reader = RoomReader::new(router.clone(), live.clone());
+    let loader = Loader::new(
+        ids.node(),
+        config.plugin_cache_dir.as_deref(),
+        kind.store(&metrics),
+        metrics.clone(),
+    )?
+    .with_rooms(Arc::new(room_reader.clone()));
+    let manager = PluginManager::new(loader, metrics.clone()).keeping(&config.plugin_versions);
+    manager.set_probation(config.plugin_probation.clone());
     Ok(Arc::new(Services {
         router,
+        room_reader,
         manager: Arc::new(manager),
         authenticator,
         metrics,
         ids,
         tracer,
         webhooks,
-        live: ConfigHandle::new(LiveConfig::new(config, config)),
+        live,
         unfinished: Arc::default(),
         draining: AtomicBool::new(false),
     }))

@@ -113,6 +113,9 @@ impl AdmittedDetails {
         if !trial.event_types.is_empty() {
             lines.add("handles", listed(&trial.event_types));
         }
+        if !trial.request_types.is_empty() {
+            lines.add("responds to", listed(&trial.request_types));
+        }
         lines.add("imports", listed(&imports));
         lines.add("wasi", listed(&wasi));
         let compile = milliseconds(self.admission.compile);

@@ -229,7 +229,7 @@ async fn what_does_not_fit_the_wit_package_is_refused_with_what_was_expected_and
             wat("(component)"),
             &[
                 "exports no interface of signalbox:plugin@1.0.0",
-                "export at least one of validation, transformation, events, connections, rooms, lifecycle",
+                "export at least one of validation, transformation, events, requests, connections, rooms, membership, lifecycle",
                 "it exports nothing",
             ][..],
         ),
@@ -333,7 +333,7 @@ async fn what_does_not_start_or_fails_its_self_test_is_refused_with_its_own_word
         ),
         (
             r#"{"event_types":"many"}"#,
-            &["event-types: 257 of them, a plugin may have 256"],
+            &["event-types and request-types: 257 of them, a plugin may have 256"],
         ),
         (
             r#"{"event_types":"forged"}"#,

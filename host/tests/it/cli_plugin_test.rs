@@ -45,6 +45,65 @@ async fn the_chat_plugin_does_what_its_cases_say() {
 }
 
 #[tokio::test]
+async fn requests_members_and_the_rooms_that_a_plugin_reads_are_cases_too() {
+    let ask = |payload: Value| json!({"type": "ask.it", "payload": payload});
+    let read = ask(json!({"calls": [
+        {"room_count": "café"}, {"room_members": "café"}, {"room_history": ["café", null, 5]},
+        {"room_count": "x"}, {"room_members": "x"}, {"room_history": ["x", null, 1]},
+    ]}));
+    let found = json!([
+        {"ok": 3}, {"ok": [{"user": "ann", "connections": 2, "info": "{\"n\":1}"}]},
+        {"ok": [{"offset": 7, "type": "a", "sender": "ann", "payload": "1", "timestamp": 0}]},
+        {"ok": 0}, {"error": "switched-off"}, {"error": "switched-off"},
+    ]);
+    let room = json!({
+        "count": 3, "members": [{"user": "ann", "connections": 2, "info": {"n": 1}}],
+        "history": [{"offset": 7, "type": "a", "sender": "ann", "payload": 1}],
+    });
+    let acting = ask(json!({"data": [1], "actions": [{"join": "r"}]}));
+    let member = json!({"room": "café", "user": "zoë", "connections": 1});
+    let told = |change: &str| {
+        json!({
+            "change": change, "user": "zoë", "room": "café", "connections": 1, "claims": {},
+        })
+    };
+    let informed =
+        |change: &str| json!([{"announce": {"receiver": "eve", "payload": told(change)}}]);
+    let count = ask(json!({"calls": [{"room_count": "x"}]}));
+    let cases = json!({"config": {"watcher": "eve"}, "rooms": {"café": room}, "cases": [
+        {"name": "data", "message": acting, "expect": {"replied": {"data": [1]}}},
+        {"name": "actions", "message": acting, "expect": {"replied": {"data": [1], "actions": [{"join": "r"}]}}},
+        {"name": "refusal", "message": ask(json!({"refuse": "no"})), "expect": {"rejected": {"code": "no"}}},
+        {"name": "no JSON", "message": ask(json!({"raw": "{"})), "expect": {"failed": {"kind": "output"}}},
+        {"name": "rooms", "message": read, "expect": {"replied": {"data": found}}},
+        {"name": "its own rooms", "rooms": {"x": {"count": 1}}, "message": count,
+            "expect": {"replied": {"data": [{"ok": 1}]}}},
+        {"name": "joined", "joined": member, "expect": {"actions": informed("joined")}},
+        {"name": "left", "left": member, "expect": {"actions": informed("left")}},
+    ]});
+    let files: [(&str, &[u8]); 1] = [("concierge.wasm", &component("concierge"))];
+    let finished = tested(&files, "concierge.wasm", &cases, &[]).await;
+    assert!(
+        finished.stdout.ends_with("8 cases, 0 failed\n"),
+        "{}",
+        finished.stdout
+    );
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
+    let wrong = json!({"config": {"clumsy": true}, "cases": [
+        {"name": "data", "message": acting, "expect": {"replied": {"data": [1, 2]}}},
+        {"name": "members", "joined": member, "expect": {"actions": []}},
+    ]});
+    let finished = tested(&files, "concierge.wasm", &wrong, &[]).await;
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(1), ""));
+    for part in [
+        "replied.data[1]: expected 2, found nothing",
+        "\"kind\":\"trap\"",
+    ] {
+        assert!(finished.stdout.contains(part), "{}", finished.stdout);
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_as_expected_is_shown_field_by_field_and_exits_with_1() {
     let message =
         json!({"type": "chat_message", "payload": {"text": " hi ", "n": 1}, "receiver": "bob"});

@@ -2,7 +2,7 @@
 
 use crate::harness::guest;
 
-/// The placeholder for the stamp in the guests `stamp` and `counter`.
+/// The placeholder for the stamp in the guests `stamp`, `counter` and `concierge`.
 const STAMP: &[u8] = b"STAMP-0000000000";
 
 /// Limits that no call of a test reaches on a loaded machine, for tests that are not about time.
@@ -21,6 +21,11 @@ pub(crate) fn stamped(stamp: &str) -> Vec<u8> {
 /// A version of the `counter` guest, made like those of [`stamped`].
 pub(crate) fn counter(stamp: &str) -> Vec<u8> {
     stamped_guest("counter", stamp)
+}
+
+/// A version of the `concierge` guest, made like those of [`stamped`].
+pub(crate) fn concierge_version(stamp: &str) -> Vec<u8> {
+    stamped_guest("concierge", stamp)
 }
 
 /// The stamp as the guest reports it.

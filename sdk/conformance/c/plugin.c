@@ -1,6 +1,7 @@
 /* The conformance plugin for cases.json, in C. There is no JSON library: payloads are assembled as strings. */
 #include "signalbox.h"
 #include "signalbox_json.h"
+#include "signalbox_rooms.h"
 
 static char config[4096];
 static size_t config_length;
@@ -154,6 +155,121 @@ static sb_actions handle(sb_message message) {
     return (sb_actions){0};
 }
 
+/* The text of a JSON string. */
+static sb_string text_of(sb_string json) {
+    sb_string text = {0};
+    sb_text_of(json, &text);
+    return text;
+}
+
+static sb_string room_error(sb_room_error error) {
+    static const sb_string names[] = {SB("\"switched-off\""), SB("\"invalid\""), SB("\"too-many-calls\""), SB("\"unavailable\"")};
+    return names[error];
+}
+
+static sb_string members(sb_string room) {
+    sb_members found;
+    sb_room_error error = sb_room_members(room, &found);
+    if (error != SB_ROOM_READ) return room_error(error);
+    sb_string list = SB("");
+    for (size_t i = 0; i < found.length; i++) {
+        sb_member member = found.at[i];
+        list = sb_text(list, i ? SB(",[") : SB("["), sb_quote(member.user), SB(","), number(member.connections), SB(","),
+                       member.has_info ? member.info : SB("null"), SB("]"));
+    }
+    return sb_text(SB("["), list, SB("]"));
+}
+
+static sb_string history(sb_string room, uint64_t before, uint32_t limit) {
+    sb_kept_messages kept;
+    sb_room_error error = sb_room_history(room, before, limit, &kept);
+    if (error != SB_ROOM_READ) return room_error(error);
+    sb_string list = SB("");
+    for (size_t i = 0; i < kept.length; i++) {
+        sb_kept_message message = kept.at[i];
+        list = sb_text(list, i ? SB(",[") : SB("["), number((int64_t)message.offset), SB(","), sb_quote(message.type), SB(","),
+                       sb_quote(message.sender), SB(","), message.payload, SB(","), number((int64_t)message.timestamp), SB("]"));
+    }
+    return sb_text(SB("["), list, SB("]"));
+}
+
+static sb_string room_state(sb_string room) {
+    uint32_t count;
+    sb_room_error error = sb_room_count(room, &count);
+    sb_string counted = error == SB_ROOM_READ ? number(count) : room_error(error);
+    return sb_text(SB("["), counted, SB(","), members(room), SB(","), history(room, 0, 100), SB("]"));
+}
+
+static uint64_t field(sb_string object, sb_string name) {
+    sb_string value;
+    return sb_field(object, name, &value) ? strtoull(sb_text(value, SB("\0")).at, NULL, 10) : 0;
+}
+
+static sb_string page(sb_string asked) {
+    sb_string room = SB("null");
+    sb_field(asked, SB("room"), &room);
+    return history(text_of(room), field(asked, SB("before")), (uint32_t)field(asked, SB("limit")));
+}
+
+static sb_string calls(void) {
+    int64_t answered = 0;
+    uint32_t count;
+    sb_room_error error;
+    while ((error = sb_room_count(SB("café"), &count)) == SB_ROOM_READ) answered++;
+    return sb_text(SB("["), number(answered), SB(","), room_error(error), SB("]"));
+}
+
+static sb_reply who(sb_message message) {
+    sb_string room, users = SB("");
+    sb_members found;
+    sb_rejection unreadable = sb_check(message);
+    if (unreadable.code.length) return (sb_reply){.rejection = unreadable};
+    if (!sb_text_of(message.payload, &room)) return (sb_reply){.rejection = SB_REJECT("invalid_payload", "a room is a text")};
+    sb_room_error error = sb_room_members(room, &found);
+    if (error != SB_ROOM_READ) return (sb_reply){.rejection = SB_REJECT("room_switched_off", "the room has no list")};
+    for (size_t i = 0; i < found.length; i++) users = sb_text(users, i ? SB(",") : SB(""), sb_quote(found.at[i].user));
+    return (sb_reply){sb_text(SB("["), users, SB("]"))};
+}
+
+static sb_reply respond(sb_message message) {
+    if (IS("c.who")) return who(message);
+    if (IS("c.ask-acts")) {
+        sb_action *list = sb_alloc(3 * sizeof *list);
+        list[0] = (sb_action){SB_DELIVER};
+        list[1] = (sb_action){SB_ANNOUNCE, {SB("c.asked"), {SB_SENDER}, message.payload}};
+        list[2] = (sb_action){SB_JOIN, .room = SB("café")};
+        return (sb_reply){SB("{\"done\":true}"), list, 3};
+    }
+    if (IS("c.ask-bad")) return (sb_reply){SB("{")};
+    if (IS("c.ask-deep")) {
+        char *at = sb_alloc(202);
+        memset(at, '[', 101);
+        memset(at + 101, ']', 101);
+        return (sb_reply){{at, 202}};
+    }
+    if (IS("c.ask-refused")) return (sb_reply){.rejection = SB_REJECT("no_answer", "nö, \"so\" nicht 🙂")};
+    if (IS("c.room")) return (sb_reply){room_state(text_of(message.payload))};
+    if (IS("c.history")) return (sb_reply){page(message.payload)};
+    if (IS("c.calls")) return (sb_reply){calls()};
+    return (sb_reply){message.payload};
+}
+
+static sb_actions changed(sb_string type, sb_client client, sb_string room, uint32_t connections) {
+    if (sb_equal(client.user, SB("quiet"))) return (sb_actions){0};
+    sb_string change = sb_text(SB("["), sb_quote(client.user), SB(","), sb_quote(room), SB(","), number(connections), SB("]"));
+    sb_action *action = sb_alloc(sizeof *action);
+    *action = (sb_action){SB_ANNOUNCE, {type, {SB_ROOM, room}, change}};
+    return (sb_actions){action, 1};
+}
+
+static sb_actions joined(sb_client client, sb_string room, uint32_t connections) {
+    return changed(SB("c.joined"), client, room, connections);
+}
+
+static sb_actions left(sb_client client, sb_string room, uint32_t connections) {
+    return changed(SB("c.left"), client, room, connections);
+}
+
 static sb_actions connected(sb_client client) {
     if (sb_equal(client.user, SB("banned"))) return (sb_actions){.rejection = SB_REJECT("banned", "go away")};
     sb_action *join = sb_alloc(sizeof *join);
@@ -197,7 +313,10 @@ SIGNALBOX_TRANSFORMATION(transform)
 SIGNALBOX_SCREENING(screen)
 SIGNALBOX_EVENTS(handle, SB("c.actions"), SB("c.none"), SB("c.many"), SB("c.config"), SB("c.context"), SB("c.store"),
                  SB("c.big"), SB("c.clock"), SB("c.observe"), SB("c.fail"), SB("c.loop"), SB("c.hits"))
+SIGNALBOX_REQUESTS(respond, SB("c.ask"), SB("c.ask-acts"), SB("c.ask-bad"), SB("c.ask-deep"), SB("c.ask-refused"), SB("c.room"),
+                   SB("c.history"), SB("c.calls"), SB("c.who"))
 SIGNALBOX_CONNECTIONS(connected, disconnected)
 SIGNALBOX_ROOMS(authorize)
+SIGNALBOX_MEMBERSHIP(joined, left)
 SIGNALBOX_LIFECYCLE(init, self_test)
 SIGNALBOX_HANDOVER(save, restore)

@@ -12,6 +12,8 @@ import (
 	"signalbox/plugin/events"
 	"signalbox/plugin/handover"
 	"signalbox/plugin/lifecycle"
+	"signalbox/plugin/membership"
+	"signalbox/plugin/requests"
 	"signalbox/plugin/rooms"
 	"signalbox/plugin/screening"
 	"signalbox/plugin/transformation"
@@ -38,6 +40,9 @@ func init() {
 	})
 	events.Register(handle, "c.actions", "c.none", "c.many", "c.config", "c.context", "c.store", "c.big", "c.clock", "c.observe",
 		"c.fail", "c.loop", "c.hits")
+	requests.Register(respond, "c.ask", "c.ask-acts", "c.ask-bad", "c.ask-deep", "c.ask-refused", "c.room", "c.who", "c.history",
+		"c.calls", "c.calls-uncaught")
+	membership.Register(changed("c.joined"), changed("c.left"))
 	handover.Register(save, restore)
 	connections.Register(connected, func(plugin.Client, plugin.Disconnection) []plugin.Action { return nil })
 	rooms.Register(func(_ plugin.Client, room string) error {
@@ -199,6 +204,118 @@ func handle(message plugin.Message) ([]plugin.Action, error) {
 		}
 	}
 	return nil, nil
+}
+
+func roomError(err error) any {
+	name, is := map[error]string{
+		plugin.RoomSwitchedOff: "switched-off", plugin.RoomInvalid: "invalid", plugin.RoomTooManyCalls: "too-many-calls",
+		plugin.RoomUnavailable: "unavailable",
+	}[err]
+	if !is {
+		return err.Error()
+	}
+	return name
+}
+
+func counted(room string) any {
+	count, err := plugin.RoomCount(room)
+	if err != nil {
+		return roomError(err)
+	}
+	return count
+}
+
+func members(room string) any {
+	members, err := plugin.RoomMembers(room)
+	if err != nil {
+		return roomError(err)
+	}
+	list := []any{}
+	for _, member := range members {
+		info := json.RawMessage("null")
+		if member.Info != "" {
+			info = json.RawMessage(member.Info)
+		}
+		list = append(list, []any{member.User, member.Connections, info})
+	}
+	return list
+}
+
+func history(room string, before uint64, limit uint32) any {
+	messages, err := plugin.RoomHistory(room, before, limit)
+	if err != nil {
+		return roomError(err)
+	}
+	list := []any{}
+	for _, kept := range messages {
+		list = append(list, []any{kept.Offset, kept.Type, kept.Sender, json.RawMessage(kept.Payload), kept.Timestamp})
+	}
+	return list
+}
+
+func calls() []any {
+	for answered := 0; ; answered++ {
+		if _, err := plugin.RoomCount("café"); err != nil {
+			return []any{answered, roomError(err)}
+		}
+	}
+}
+
+func respond(message plugin.Message) (requests.Reply, error) {
+	switch message.Type {
+	case "c.ask":
+		var value any
+		err := plugin.Parse(message, &value)
+		return requests.NewReply(value), err
+	case "c.ask-acts":
+		asked := plugin.Reply("c.asked", json.RawMessage(message.Payload))
+		return requests.NewReply(map[string]bool{"done": true}, plugin.Deliver(), asked, plugin.Join("café")), nil
+	case "c.ask-bad":
+		return requests.Reply{Data: "{"}, nil
+	case "c.ask-deep":
+		return requests.Reply{Data: strings.Repeat("[", 101) + strings.Repeat("]", 101)}, nil
+	case "c.ask-refused":
+		return requests.Reply{}, plugin.Reject("no_answer", "nö, \"so\" nicht 🙂")
+	case "c.calls":
+		return requests.NewReply(calls()), nil
+	case "c.calls-uncaught":
+		for {
+			if _, err := plugin.RoomCount("café"); err != nil {
+				return requests.Reply{}, err
+			}
+		}
+	case "c.history":
+		var asked struct {
+			Room   string `json:"room"`
+			Before uint64 `json:"before"`
+			Limit  uint32 `json:"limit"`
+		}
+		err := plugin.Parse(message, &asked)
+		return requests.NewReply(history(asked.Room, asked.Before, asked.Limit)), err
+	}
+	var room string
+	if err := plugin.Parse(message, &room); err != nil {
+		return requests.Reply{}, err
+	}
+	if message.Type == "c.who" {
+		members, err := plugin.RoomMembers(room)
+		users := []string{}
+		for _, member := range members {
+			users = append(users, member.User)
+		}
+		return requests.NewReply(users), err
+	}
+	return requests.NewReply([]any{counted(room), members(room), history(room, 0, 100)}), nil
+}
+
+func changed(eventType string) membership.Change {
+	return func(client plugin.Client, room string, connections uint32) []plugin.Action {
+		if client.User == "quiet" {
+			return nil
+		}
+		change := plugin.NewDraft(eventType, plugin.Room(room), []any{client.User, room, connections})
+		return []plugin.Action{plugin.Announce(change)}
+	}
 }
 
 func connected(client plugin.Client) ([]plugin.Action, error) {

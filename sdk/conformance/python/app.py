@@ -7,7 +7,8 @@ from componentize_py_types import Err
 from signalbox import Action, Client, Disconnection, Draft, Message, Outcome, Outcome_Changed, guarded
 from wit_world import exports
 from wit_world.exports.handover import Snapshot
-from wit_world.imports import context, log, metrics, store
+from wit_world.exports.requests import Reply
+from wit_world.imports import context, log, metrics, room_state, store
 
 configured = ""
 hits = 0
@@ -141,6 +142,93 @@ class Events(exports.Events):
                 while True:
                     pass
         return []
+
+
+def asked_of_room(question, *values):
+    try:
+        return question(*values)
+    except Err as error:
+        return error.value.name.lower().replace("_", "-")
+
+
+def members(room: str):
+    found = asked_of_room(room_state.members, room)
+    if isinstance(found, str):
+        return found
+    return [[of.user, of.connections, None if of.info is None else json.loads(of.info)] for of in found]
+
+
+def history(room: str, before, limit: int):
+    kept = asked_of_room(room_state.history, room, before, limit)
+    if isinstance(kept, str):
+        return kept
+    return [[of.offset, of.event_type, of.sender, json.loads(of.payload), of.timestamp] for of in kept]
+
+
+def calls() -> list:
+    answered = 0
+    while isinstance(answer := asked_of_room(room_state.count, "café"), int):
+        answered += 1
+    return [answered, answer]
+
+
+async def later():
+    return signalbox.answer(None)
+
+
+class Requests(exports.Requests):
+    @guarded
+    def request_types(self) -> list[str]:
+        names = ["ask", "ask-acts", "ask-bad", "ask-deep", "ask-refused", "ask-later"]
+        names += ["room", "who", "history", "calls", "calls-uncaught"]
+        return [f"c.{name}" for name in names]
+
+    @guarded
+    def respond(self, message: Message) -> Reply:
+        asked = signalbox.payload(message)
+        match message.event_type:
+            case "c.ask-acts":
+                actions = [signalbox.DELIVER, signalbox.reply("c.asked", asked), signalbox.join("café")]
+                return signalbox.answer({"done": True}, actions)
+            case "c.ask-bad":
+                return Reply("{", [])
+            case "c.ask-deep":
+                return Reply("[" * 101 + "]" * 101, [])
+            case "c.ask-refused":
+                signalbox.reject("no_answer", 'nö, "so" nicht 🙂')
+            case "c.ask-later":
+                return later()
+            case "c.room":
+                count = asked_of_room(room_state.count, asked)
+                return signalbox.answer([count, members(asked), history(asked, None, 100)])
+            case "c.who":
+                return signalbox.answer([member.user for member in room_state.members(asked)])
+            case "c.history":
+                return signalbox.answer(history(asked["room"], asked.get("before"), asked["limit"]))
+            case "c.calls":
+                return signalbox.answer(calls())
+            case "c.calls-uncaught":
+                while True:
+                    room_state.count("café")
+        return signalbox.answer(asked)
+
+
+def changed(event_type: str, client: Client, room: str, connections: int) -> list[Action]:
+    if client.user == "quiet":
+        return []
+    if client.user == "late":
+        return later()
+    return [signalbox.announce(signalbox.draft(event_type, signalbox.room(room), [client.user, room, connections]))]
+
+
+class Membership(exports.Membership):
+    @guarded
+    def joined(self, client: Client, room: str, connections: int) -> list[Action]:
+        return changed("c.joined", client, room, connections)
+
+    @guarded
+    def left(self, client: Client, room: str, connections: int) -> list[Action]:
+        return changed("c.left", client, room, connections)
 
 
 class Connections(exports.Connections):

@@ -67,6 +67,13 @@ exported!(
     types
 );
 exported!(
+    requests,
+    "export_requests",
+    "signalbox:sdk-requests/only-requests",
+    "package signalbox:sdk-requests; world only-requests { export signalbox:plugin/requests@1.0.0; }",
+    types
+);
+exported!(
     connections,
     "export_connections",
     "signalbox:sdk-connections/only-connections",
@@ -78,6 +85,13 @@ exported!(
     "export_rooms",
     "signalbox:sdk-rooms/only-rooms",
     "package signalbox:sdk-rooms; world only-rooms { export signalbox:plugin/rooms@1.0.0; }",
+    types
+);
+exported!(
+    membership,
+    "export_membership",
+    "signalbox:sdk-membership/only-membership",
+    "package signalbox:sdk-membership; world only-membership { export signalbox:plugin/membership@1.0.0; }",
     types
 );
 exported!(

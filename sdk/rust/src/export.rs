@@ -1,7 +1,7 @@
 //! The macro that exports a plugin's type from a component.
 
-/// Exports a plugin: `export!(Type: validation, transformation, events, connections, rooms, handover)`, with the
-/// interfaces that it implements. `lifecycle` is always exported, because it starts the instance. If both `validation`
+/// Exports a plugin: `export!(Type: validation, transformation, events, requests, connections, rooms, membership, handover)`,
+/// with the interfaces that it implements. `lifecycle` is always exported, because it starts the instance. If both `validation`
 /// and `transformation` are named, `screening` is exported too, so that the server can call both at once.
 #[macro_export]
 macro_rules! export {
@@ -69,6 +69,18 @@ macro_rules! export_interface {
         }
         $crate::bindings::events::export_events!(Component with_types_in $crate::bindings::events);
     };
+    (requests, $plugin:ty) => {
+        impl $crate::bindings::requests::exports::signalbox::plugin::requests::Guest for Component {
+            fn request_types() -> Vec<String> {
+                plugin(<$plugin as $crate::Requests>::request_types)
+            }
+
+            fn respond(message: $crate::Message) -> Result<$crate::Reply, $crate::Rejection> {
+                plugin(|plugin| $crate::Requests::respond(plugin, &message))
+            }
+        }
+        $crate::bindings::requests::export_requests!(Component with_types_in $crate::bindings::requests);
+    };
     (connections, $plugin:ty) => {
         impl $crate::bindings::connections::exports::signalbox::plugin::connections::Guest for Component {
             fn connected(client: $crate::Client) -> Result<Vec<$crate::Action>, $crate::Rejection> {
@@ -88,6 +100,18 @@ macro_rules! export_interface {
             }
         }
         $crate::bindings::rooms::export_rooms!(Component with_types_in $crate::bindings::rooms);
+    };
+    (membership, $plugin:ty) => {
+        impl $crate::bindings::membership::exports::signalbox::plugin::membership::Guest for Component {
+            fn joined(client: $crate::Client, room: String, connections: u32) -> Vec<$crate::Action> {
+                plugin(|plugin| $crate::Membership::joined(plugin, &client, &room, connections))
+            }
+
+            fn left(client: $crate::Client, room: String, connections: u32) -> Vec<$crate::Action> {
+                plugin(|plugin| $crate::Membership::left(plugin, &client, &room, connections))
+            }
+        }
+        $crate::bindings::membership::export_membership!(Component with_types_in $crate::bindings::membership);
     };
     (handover, $plugin:ty) => {
         impl $crate::bindings::handover::exports::signalbox::plugin::handover::Guest for Component {

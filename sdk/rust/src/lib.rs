@@ -35,11 +35,13 @@
 //! | [`Validation`] | refuses messages | every message whose type the plugin's `events` cover |
 //! | [`Transformation`] | rewrites or drops messages | every message whose type the plugin's `events` cover |
 //! | [`Events`] | handles custom event types | messages whose type is in `events` and in [`Events::event_types`] |
+//! | [`Requests`] | answers requests with data | messages whose type is in `events` and in [`Requests::request_types`] |
 //! | [`Connections`] | tracks connections as they open and close | every connection |
 //! | [`Rooms`] | decides which clients may join a room | every `join` of a client |
+//! | [`Membership`] | tracks the members of rooms | every connection that joins or leaves a room |
 //! | [`Handover`] | carries its memory over to the next version | each swap of a plugin with `instances = "single"` |
 //!
-//! The functions that a plugin can call on the server are in [`log`], [`context`], [`store`] and [`metrics`].
+//! The functions that a plugin can call on the server are in [`log`], [`context`], [`store`], [`room_state`] and [`metrics`].
 //!
 //! # Keep in mind
 //!
@@ -56,8 +58,8 @@
 //! # Tests
 //!
 //! Plugin logic is plain Rust, so `cargo test` can run it directly. In a native build, the functions of [`log`],
-//! [`context`], [`store`] and [`metrics`] are test doubles that need no server, and [`testing`] creates messages and
-//! clients.
+//! [`context`], [`store`], [`room_state`] and [`metrics`] are test doubles that need no server, and [`testing`] creates messages,
+//! clients and rooms.
 
 #[doc(hidden)]
 pub mod bindings;
@@ -70,14 +72,15 @@ pub mod testing;
 mod values;
 
 #[cfg(target_arch = "wasm32")]
-pub use bindings::imports::signalbox::plugin::{context, log, metrics, store};
+pub use bindings::imports::signalbox::plugin::{context, log, metrics, room_state, store};
 #[cfg(not(target_arch = "wasm32"))]
-pub use native::{context, log, metrics, store};
+pub use native::{context, log, metrics, room_state, store};
 
 pub use bindings::handover::exports::signalbox::plugin::handover::Snapshot;
 pub use bindings::imports::signalbox::plugin::types::{
     Action, Client, Destination, Disconnection, Draft, Message, Outcome, Rejection,
 };
+pub use bindings::requests::exports::signalbox::plugin::requests::Reply;
 
 /// A plugin and the start of its instances.
 ///
@@ -237,6 +240,41 @@ pub trait Events: Plugin {
     fn handle(&self, message: &Message) -> Result<Vec<Action>, Rejection>;
 }
 
+/// Answers requests: messages whose sender waits for data.
+///
+/// ```
+/// # use signalbox_plugin::{Message, Plugin, Rejection, Reply, Requests, payload, testing};
+/// # struct Sums;
+/// # impl Plugin for Sums { fn init(_: &str) -> Result<Self, String> { Ok(Self) } }
+/// impl Requests for Sums {
+///     fn request_types(&self) -> Vec<String> {
+///         vec!["sum.of".to_owned()]
+///     }
+///
+///     fn respond(&self, message: &Message) -> Result<Reply, Rejection> {
+///         let numbers: Vec<i64> = payload::parse(message)?;
+///         Reply::new(&numbers.iter().sum::<i64>())
+///     }
+/// }
+///
+/// let reply = Sums.respond(&testing::message("sum.of", "[1, 2, 3]"))?;
+/// assert_eq!(reply.data, "6");
+/// # Ok::<(), Rejection>(())
+/// ```
+pub trait Requests: Plugin {
+    /// The types of the requests, or patterns such as `sum.*`, that this plugin answers. Called once for each version, after
+    /// [`Plugin::init`]. A type has one handler or one responder, so it must not be in [`Events::event_types`] as well. The
+    /// plugin's `events` in the configuration must cover them too, otherwise the plugin does not get them.
+    fn request_types(&self) -> Vec<String>;
+
+    /// Returns the data for the sender, and actions, which are carried out before. Called after all validators and
+    /// transformers. A client gets the data in its `ack`, if it asked for one; a backend gets it in the answer of the API.
+    ///
+    /// # Errors
+    /// Returns the rejection that the sender gets.
+    fn respond(&self, message: &Message) -> Result<Reply, Rejection>;
+}
+
 /// Tracks connections as they open and close.
 ///
 /// ```
@@ -299,6 +337,41 @@ pub trait Rooms: Plugin {
     /// # Errors
     /// Returns the rejection that the client gets.
     fn authorize_join(&self, client: &Client, room: &str) -> Result<(), Rejection>;
+}
+
+/// Tracks the members of rooms.
+///
+/// ```
+/// # use signalbox_plugin::{Action, Client, Destination, Draft, Membership, Plugin, testing};
+/// # struct Doorbell;
+/// # impl Plugin for Doorbell { fn init(_: &str) -> Result<Self, String> { Ok(Self) } }
+/// impl Membership for Doorbell {
+///     fn joined(&self, client: &Client, room: &str, connections: u32) -> Vec<Action> {
+///         if connections > 1 {
+///             return Vec::new();
+///         }
+///         let rings = Draft::new("doorbell", Destination::room(room), &client.user);
+///         rings.map(Action::Announce).into_iter().collect()
+///     }
+///
+///     fn left(&self, _client: &Client, _room: &str, _connections: u32) -> Vec<Action> {
+///         Vec::new()
+///     }
+/// }
+///
+/// assert_eq!(Doorbell.joined(&testing::client("ann"), "lobby", 1).len(), 1);
+/// assert_eq!(Doorbell.joined(&testing::client("ann"), "lobby", 2).len(), 0);
+/// ```
+pub trait Membership: Plugin {
+    /// Called after a connection has become a member of `room`, however that came about. `connections` is the number of the
+    /// user's connections on this node that are members now: 1 if the user was not a member before. Joins and leaves among the
+    /// returned actions do not lead to further calls.
+    fn joined(&self, client: &Client, room: &str, connections: u32) -> Vec<Action>;
+
+    /// Called after a connection has left `room`, or has closed. `connections` is the number of the user's connections on this
+    /// node that are still members: 0 if the user is no member any more. After a connection has closed, only messages to others
+    /// have an effect. Not called if the process ends first.
+    fn left(&self, client: &Client, room: &str, connections: u32) -> Vec<Action>;
 }
 
 /// Carries the memory of the one instance of a plugin with `instances = "single"` over to the next version.

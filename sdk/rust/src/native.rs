@@ -8,20 +8,30 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{Client, bindings::imports::signalbox::plugin as real};
+use crate::{Client, bindings::imports::signalbox::plugin as real, testing::Room};
 
 /// The default of `store_value_bytes_max`.
 const VALUE_BYTES_MAX: usize = 64 << 10;
 /// The default of `store_key_bytes_max`.
 const KEY_BYTES_MAX: usize = 512;
 
+/// The default of `limits.history_replay_max`.
+const REPLAY_MAX: usize = 300;
+/// The most bytes in the name of a room.
+const ROOM_NAME_BYTES_MAX: usize = 255;
+
 thread_local! {
     static CLIENT: RefCell<Option<Client>> = const { RefCell::new(None) };
     static VALUES: RefCell<BTreeMap<String, Vec<u8>>> = const { RefCell::new(BTreeMap::new()) };
+    static ROOMS: RefCell<BTreeMap<String, Room>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 pub(crate) fn set_client(client: Option<Client>) {
     CLIENT.with(|place| *place.borrow_mut() = client);
+}
+
+pub(crate) fn set_room(name: &str, room: Room) {
+    ROOMS.with(|rooms| rooms.borrow_mut().insert(name.to_owned(), room));
 }
 
 /// Lines in the server's log, marked with the plugin's name and version. In tests, they go to standard error.
@@ -148,6 +158,57 @@ pub mod store {
     }
 }
 
+/// The members and the history of rooms. In tests, they are those that [`testing::set_room`](crate::testing::set_room) has
+/// set.
+pub mod room_state {
+    use super::{REPLAY_MAX, ROOM_NAME_BYTES_MAX, ROOMS, Room};
+
+    pub use super::real::room_state::{KeptMessage, Member, RoomError};
+
+    /// The number of connections in `room`.
+    ///
+    /// # Errors
+    /// Returns a [`RoomError`] if it cannot be read.
+    pub fn count(room: &str) -> Result<u32, RoomError> {
+        find(room).map(|room| room.count)
+    }
+
+    /// The users in `room`, ordered by ID: at most `presence.members_max` (1,000) of them.
+    ///
+    /// # Errors
+    /// Returns a [`RoomError`] if they cannot be read.
+    pub fn members(room: &str) -> Result<Vec<Member>, RoomError> {
+        find(room)?.members.ok_or(RoomError::SwitchedOff)
+    }
+
+    /// The last `limit` messages of `room`, or those before the offset `before`, the oldest first. At most
+    /// `limits.history_replay_max` (300).
+    ///
+    /// # Errors
+    /// Returns a [`RoomError`] if they cannot be read.
+    pub fn history(
+        room: &str,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<KeptMessage>, RoomError> {
+        let room = find(room)?;
+        if limit == 0 {
+            return Err(RoomError::Invalid);
+        }
+        let mut kept = room.history.ok_or(RoomError::SwitchedOff)?;
+        kept.retain(|message| before.is_none_or(|before| message.offset < before));
+        let most = REPLAY_MAX.min(usize::try_from(limit).unwrap_or(REPLAY_MAX));
+        Ok(kept.split_off(kept.len().saturating_sub(most)))
+    }
+
+    fn find(room: &str) -> Result<Room, RoomError> {
+        if room.is_empty() || room.len() > ROOM_NAME_BYTES_MAX {
+            return Err(RoomError::Invalid);
+        }
+        Ok(ROOMS.with(|rooms| rooms.borrow().get(room).cloned().unwrap_or_default()))
+    }
+}
+
 /// The plugin's own metrics, in addition to the server's. A name has 1 to 64 of `a-z 0-9 _`. In tests, they go to
 /// standard error.
 pub mod metrics {
@@ -166,6 +227,7 @@ pub mod metrics {
 mod tests {
     use super::{
         context, real,
+        room_state::{self, KeptMessage, Member, RoomError},
         store::{self, StoreError},
     };
     use crate::testing;
@@ -191,6 +253,36 @@ mod tests {
         assert_eq!(store::get(&key), Err(StoreError::TooLarge));
         assert_eq!(store::set("k", &value, None), Err(StoreError::TooLarge));
         assert_eq!(store::set("k", &value[1..], None), Ok(()));
+    }
+
+    #[test]
+    fn the_rooms_of_a_test_are_those_that_it_sets() {
+        let kept = |offset| KeptMessage {
+            offset,
+            event_type: "a".to_owned(),
+            sender: "ann".to_owned(),
+            payload: "1".to_owned(),
+            timestamp: 0,
+        };
+        let room = testing::Room {
+            history: Some((1..=400).map(kept).collect()),
+            ..testing::Room::default()
+        };
+        testing::set_room("r", room);
+        let offsets = |before, limit| {
+            let kept = room_state::history("r", before, limit);
+            kept.map(|kept| kept.iter().map(|kept| kept.offset).collect::<Vec<_>>())
+        };
+        assert_eq!(offsets(None, 2), Ok(vec![399, 400]));
+        assert_eq!(offsets(Some(3), 9), Ok(vec![1, 2]));
+        assert_eq!(offsets(None, 1_000).map(|kept| kept.len()), Ok(300));
+        assert_eq!(offsets(None, 0), Err(RoomError::Invalid));
+        assert_eq!(room_state::count("other"), Ok(0));
+        assert_eq!(room_state::count(""), Err(RoomError::Invalid));
+        assert_eq!(
+            room_state::history("other", None, 1).err(),
+            Some(RoomError::SwitchedOff)
+        );
     }
 
     #[test]
@@ -234,6 +326,15 @@ mod tests {
         same::<fn(&str, Option<&[u8]>, &[u8], Option<u32>) -> Result<bool, StoreError>>(
             store::compare_and_swap,
             real::store::compare_and_swap,
+        );
+        same::<fn(&str) -> Result<u32, RoomError>>(room_state::count, real::room_state::count);
+        same::<fn(&str) -> Result<Vec<Member>, RoomError>>(
+            room_state::members,
+            real::room_state::members,
+        );
+        same::<fn(&str, Option<u64>, u32) -> Result<Vec<KeptMessage>, RoomError>>(
+            room_state::history,
+            real::room_state::history,
         );
         same::<fn(&str, u32)>(super::metrics::count, real::metrics::count);
         same::<fn(&str, f64)>(super::metrics::observe, real::metrics::observe);

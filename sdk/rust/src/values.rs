@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use crate::{
-    Action, Destination, Disconnection, Draft, Message, Rejection,
-    bindings::imports::signalbox::plugin::store::StoreError, payload,
+    Action, Destination, Disconnection, Draft, Message, Rejection, Reply,
+    bindings::imports::signalbox::plugin::{room_state::RoomError, store::StoreError},
+    payload,
 };
 
 impl Destination {
@@ -76,6 +77,33 @@ impl Action {
     }
 }
 
+impl Reply {
+    /// Answers a request with `data` as JSON.
+    ///
+    /// # Errors
+    /// Fails as [`payload::to_json`] does.
+    pub fn new<T: Serialize + ?Sized>(data: &T) -> Result<Self, Rejection> {
+        Ok(Self {
+            data: payload::to_json(data)?,
+            actions: Vec::new(),
+        })
+    }
+
+    /// The same answer, with `actions`, which are carried out before it is sent.
+    ///
+    /// ```
+    /// use signalbox_plugin::{Action, Reply};
+    ///
+    /// let reply = Reply::new(&true)?.with(vec![Action::Join("lobby".to_owned())]);
+    /// assert_eq!((&*reply.data, reply.actions.len()), ("true", 1));
+    /// # Ok::<(), signalbox_plugin::Rejection>(())
+    /// ```
+    #[must_use]
+    pub fn with(self, actions: Vec<Action>) -> Self {
+        Self { actions, ..self }
+    }
+}
+
 impl Disconnection {
     /// Closes with `code`, 4000 to 4999: below 4500 the client reconnects by itself, from 4500 on it does not.
     pub fn new(code: u16, reason: impl Into<String>) -> Self {
@@ -107,6 +135,25 @@ impl From<StoreError> for Rejection {
             }
             StoreError::Unavailable => {
                 Self::new("store_unavailable", "the store does not answer; try again")
+            }
+        }
+    }
+}
+
+/// Lets `?` turn a failed reading of a room into a refusal of the message.
+impl From<RoomError> for Rejection {
+    fn from(error: RoomError) -> Self {
+        match error {
+            RoomError::SwitchedOff => Self::new(
+                "room_switched_off",
+                "this room does not keep what this needs",
+            ),
+            RoomError::Invalid => Self::new("room_invalid", "there is no such room"),
+            RoomError::TooManyCalls => {
+                Self::new("room_calls", "this needs too many calls to the server")
+            }
+            RoomError::Unavailable => {
+                Self::new("room_unavailable", "the room cannot be read; try again")
             }
         }
     }
@@ -149,6 +196,20 @@ mod tests {
             panic!("a reply is an announcement");
         };
         assert_eq!(draft.destination, Some(Destination::Sender));
+    }
+
+    #[test]
+    fn every_error_of_a_room_is_a_refusal_with_a_legal_code() {
+        for error in [
+            RoomError::SwitchedOff,
+            RoomError::Invalid,
+            RoomError::TooManyCalls,
+            RoomError::Unavailable,
+        ] {
+            let code = Rejection::from(error).code;
+            let is_legal = |b: u8| b.is_ascii_lowercase() || b == b'_';
+            assert!(code.starts_with("room_") && code.bytes().all(is_legal));
+        }
     }
 
     #[test]

@@ -42,13 +42,6 @@ pub(super) fn run(
             succeeded(signalbox.run(&folder(name), &["plugin", "build", "--config-text", config]))?;
             succeeded(signalbox.run(&folder(name), &["plugin", "test"]))
         })?;
-        if language == "go" {
-            steps.step("example's tests", || {
-                let mut go = Command::new("go");
-                go.args(["test", "./roster"]).current_dir(folder(name));
-                run_program(&mut go).map_err(Stopped::Failed)
-            })?;
-        }
     }
     if language == "go" {
         // The part of the SDK that needs no server.

@@ -10,7 +10,7 @@ use signalbox_protocol::ClientInfo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::{
-    call::{CallKind, ReplayCall, user_of},
+    call::{CallKind, MembershipChange, ReplayCall, user_of},
     call_error::CallError,
     evidence::{Evidence, EvidenceSummary, FailedCall},
     message::MessageCopy,
@@ -33,6 +33,7 @@ enum OwnedCall {
     Connected,
     Disconnected(u16, String),
     Join(String),
+    Membership(MembershipChange, String, u32),
 }
 
 /// A failed call that waits to be replayed.
@@ -107,6 +108,9 @@ impl OwnedCall {
                 Self::Disconnected(*code, (*reason).to_owned())
             }
             ReplayCall::Join(room) => Self::Join((*room).to_owned()),
+            ReplayCall::Membership(change, room, connections) => {
+                Self::Membership(*change, (*room).to_owned(), *connections)
+            }
         }
     }
 }

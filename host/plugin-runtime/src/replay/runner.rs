@@ -56,10 +56,18 @@ impl Failed {
             (OwnedCall::Join(room), Some(client)) => {
                 !version.authorizes_rooms() || version.authorize_join(client, room).await.is_ok()
             }
-            // These calls are always about a client.
-            (OwnedCall::Connected | OwnedCall::Disconnected(..) | OwnedCall::Join(_), None) => {
-                false
+            (OwnedCall::Membership(change, room, connections), Some(client)) => {
+                let ask = || version.membership_changed(client, *change, room, *connections);
+                !version.follows_membership() || ask().await.is_ok()
             }
+            // These calls are always about a client.
+            (
+                OwnedCall::Connected
+                | OwnedCall::Disconnected(..)
+                | OwnedCall::Join(_)
+                | OwnedCall::Membership(..),
+                None,
+            ) => false,
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use signalbox_telemetry::metrics::FailureKind;
 
-use crate::{Action, Draft, Rejection, Transformed, response::PluginVerdict, rfc3339};
+use crate::{Action, Draft, Rejection, Reply, Transformed, response::PluginVerdict, rfc3339};
 
 /// The answer of a version.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +26,8 @@ pub enum VersionAnswer {
     Dropped,
     /// It requests these actions.
     Actions(Vec<Action>),
+    /// It answers the request.
+    Replied(Reply),
     /// It does not handle this type.
     Unhandled,
     /// The call failed.
@@ -60,6 +62,12 @@ impl ToVersionAnswer for Vec<Action> {
     }
 }
 
+impl ToVersionAnswer for Reply {
+    fn tell(&self) -> VersionAnswer {
+        VersionAnswer::Replied(self.clone())
+    }
+}
+
 impl VersionAnswer {
     /// Converts `verdict`.
     pub(super) fn of<T: ToVersionAnswer>(verdict: &PluginVerdict<T>) -> Self {
@@ -75,7 +83,8 @@ impl VersionAnswer {
         match self {
             Self::Rejected(rejection) => rejection.code.len() + rejection.reason.len(),
             Self::Changed(draft) => bytes(draft),
-            Self::Actions(actions) => actions.iter().map(|action| 64 + of_action(action)).sum(),
+            Self::Actions(actions) => of_actions(actions),
+            Self::Replied(reply) => reply.data.len() + of_actions(&reply.actions),
             _ => 0,
         }
     }
@@ -89,6 +98,7 @@ impl VersionAnswer {
             Self::Changed(_) => "changed".to_owned(),
             Self::Dropped => "dropped".to_owned(),
             Self::Actions(actions) => format!("{} actions", actions.len()),
+            Self::Replied(reply) => format!("replied, and {} actions", reply.actions.len()),
             Self::Unhandled => "not handled".to_owned(),
             Self::Failed(kind) => format!("failed: {}", kind.as_str()),
         }
@@ -97,6 +107,10 @@ impl VersionAnswer {
 
 fn bytes(draft: &Draft) -> usize {
     draft.event_type.len() + draft.payload.len()
+}
+
+fn of_actions(actions: &[Action]) -> usize {
+    actions.iter().map(|action| 64 + of_action(action)).sum()
 }
 
 fn of_action(action: &Action) -> usize {
@@ -118,13 +132,13 @@ pub struct AnswerDifference {
     pub message_id: String,
     /// Its event type.
     pub event_type: String,
-    /// `validate`, `transform`, `screen` or `handle`.
+    /// `validate`, `transform`, `screen`, `handle` or `respond`.
     pub call: &'static str,
     /// The answer of the live version, without contents.
     pub live: String,
     /// The answer of the shadow, without contents.
     pub shadow: String,
-    /// The fields that differ, if both versions changed the message.
+    /// The fields that differ, if both versions changed the message or answered the request.
     pub fields: Vec<&'static str>,
 }
 
@@ -142,10 +156,16 @@ pub(super) fn difference(
             fields
         }
         (VersionAnswer::Actions(ones), VersionAnswer::Actions(others))
-            if ones.len() == others.len()
-                && ones.iter().zip(others).all(|(one, other)| same(one, other)) =>
+            if all_same(ones, others) =>
         {
             return None;
+        }
+        (VersionAnswer::Replied(one), VersionAnswer::Replied(other)) => {
+            let fields = replies(one, other);
+            if fields.is_empty() {
+                return None;
+            }
+            fields
         }
         // The reason for a rejection is for people, and may be worded differently.
         (VersionAnswer::Rejected(one), VersionAnswer::Rejected(other))
@@ -167,6 +187,20 @@ fn drafts(one: &Draft, other: &Draft) -> Vec<&'static str> {
     ];
     let differ = differ.into_iter().filter(|(_, differs)| *differs);
     differ.map(|(field, _)| field).collect()
+}
+
+fn replies(one: &Reply, other: &Reply) -> Vec<&'static str> {
+    let differ = [
+        ("data", !is_same_json(&one.data, &other.data)),
+        ("actions", !all_same(&one.actions, &other.actions)),
+    ];
+    let differ = differ.into_iter().filter(|(_, differs)| *differs);
+    differ.map(|(field, _)| field).collect()
+}
+
+fn all_same(ones: &[Action], others: &[Action]) -> bool {
+    let mut pairs = ones.iter().zip(others);
+    ones.len() == others.len() && pairs.all(|(one, other)| same(one, other))
 }
 
 fn same(one: &Action, other: &Action) -> bool {
@@ -217,7 +251,13 @@ mod tests {
             &VersionAnswer::Changed(other.clone())
         ));
         let actions = |draft| VersionAnswer::Actions(vec![Action::Deliver, Action::Send(draft)]);
-        assert!(same(&actions(one), &actions(other)));
+        assert!(same(&actions(one.clone()), &actions(other.clone())));
+        let reply = |draft, data: &str| {
+            let (data, actions) = (data.to_owned(), vec![Action::Send(draft)]);
+            VersionAnswer::Replied(Reply { data, actions })
+        };
+        let (one, other) = (reply(one, "[1, 2]"), reply(other, "[1,2]"));
+        assert!(same(&one, &other));
         let failed = VersionAnswer::Failed(FailureKind::Trap);
         assert!(same(&failed, &failed));
     }
@@ -249,6 +289,15 @@ mod tests {
         }
         let refused = difference(&VersionAnswer::Accepted, &rejected("too_long", "x")).unwrap();
         assert_eq!(refused.1, "rejected with too_long");
+        let reply = |data: &str| {
+            let (data, actions) = (data.to_owned(), Vec::new());
+            VersionAnswer::Replied(Reply { data, actions })
+        };
+        let found = difference(&reply(r#""hush""#), &reply("2")).expect("they differ");
+        assert_eq!(
+            (&*found.0, found.2),
+            ("replied, and 0 actions", vec!["data"])
+        );
         let more = VersionAnswer::Actions(vec![Action::Deliver]);
         let found = difference(&more, &VersionAnswer::Actions(Vec::new())).unwrap();
         assert_eq!(found.0, "1 actions");

@@ -77,10 +77,16 @@ pub(crate) async fn ask(
         },
         CallKind::Validate => validated(client, message, version).await,
         CallKind::Transform => transformed(client, message, version).await,
-        CallKind::Handle if version.handles(event_type).is_some() => {
+        CallKind::Handle | CallKind::Respond if version.handles(event_type).is_none() => {
+            VersionAnswer::Unhandled
+        }
+        // The two versions may handle the type in different ways.
+        CallKind::Handle | CallKind::Respond if version.responds_to(event_type) => {
+            VersionAnswer::of(&version.respond(client, message.get()).await)
+        }
+        CallKind::Handle | CallKind::Respond => {
             VersionAnswer::of(&version.handle(client, message.get()).await)
         }
-        CallKind::Handle => VersionAnswer::Unhandled,
     }
 }
 

@@ -13,13 +13,14 @@ use tracing::warn;
 use super::{
     super::{
         bindings::imported::types as raw,
+        call::MembershipChange,
         call_error::CallError,
         host::HostState,
         instance::{Answered, InstanceGuest, ask},
         instances::Lease,
         limits::Budget,
         message::GuestMessage,
-        response::{self, Action, IllegalAnswer, PluginVerdict, Transformed},
+        response::{self, Action, IllegalAnswer, PluginVerdict, Reply, Transformed},
     },
     PluginVersion,
 };
@@ -81,6 +82,21 @@ impl PluginVersion {
         })
     }
 
+    /// `requests.respond`.
+    pub fn respond(
+        self: &Arc<Self>,
+        client: Option<&Arc<ClientInfo>>,
+        message: GuestMessage<'_>,
+    ) -> impl Future<Output = PluginVerdict<Reply>> {
+        let ask =
+            |mut guest: Box<InstanceGuest>| ask!(guest, requests.call_respond(guest.message.get()));
+        self.call_about(client, message, ask).map(|answer| {
+            self.verdict(answer?, |reply| {
+                response::reply(reply, &self.instances.config.limits)
+            })
+        })
+    }
+
     /// `connections.connected`.
     pub async fn connected(
         self: &Arc<Self>,
@@ -134,6 +150,40 @@ impl PluginVersion {
             })
             .await?;
         self.verdict(answer, Ok)
+    }
+
+    /// `membership.joined` or `membership.left`, with the number of the user's connections in `room` on this node after the
+    /// change.
+    pub async fn membership_changed(
+        self: &Arc<Self>,
+        client: &Arc<ClientInfo>,
+        change: MembershipChange,
+        room: &str,
+        connections: u32,
+    ) -> Result<Vec<Action>, CallError> {
+        let (owned, room) = (client.clone(), room.to_owned());
+        let raw = match change {
+            MembershipChange::Joined => {
+                self.call(Some(client), |mut guest| {
+                    ask!(
+                        guest,
+                        membership.call_joined(guest_client(&owned), &room, connections)
+                    )
+                })
+                .await?
+            }
+            MembershipChange::Left => {
+                self.call(Some(client), |mut guest| {
+                    ask!(
+                        guest,
+                        membership.call_left(guest_client(&owned), &room, connections)
+                    )
+                })
+                .await?
+            }
+        };
+        response::actions(raw, &self.instances.config.limits)
+            .map_err(|illegal| self.illegal(&illegal))
     }
 
     /// Like [`Self::call`], but sets the guest's message first.

@@ -26,26 +26,34 @@ pub(super) struct Actor<'a> {
     pub(super) user: &'a str,
     /// The span of the message, if it is traced.
     pub(super) trace: Trace<'a>,
+    /// The client whose changes of rooms are reported to plugins; `None` if they are not reported.
+    pub(super) member: Option<&'a Arc<ClientInfo>>,
 }
 
 impl<'a> Actor<'a> {
-    /// The user of `connection`, outside of any message.
-    pub(super) fn of(services: &'a Services, connection: &'a Arc<Connection>) -> Self {
+    /// The user of `connection`, whose claims are in `client`, outside of any message.
+    pub(super) fn of(
+        services: &'a Services,
+        connection: &'a Arc<Connection>,
+        client: &'a Arc<ClientInfo>,
+    ) -> Self {
         Self {
             services,
             connection: Some(connection),
             user: connection.user(),
             trace: None,
+            member: Some(client),
         }
     }
 
     /// The user of a connection that has ended.
-    pub(super) fn gone(services: &'a Services, client: &'a ClientInfo) -> Self {
+    pub(super) fn gone(services: &'a Services, client: &'a Arc<ClientInfo>) -> Self {
         Self {
             services,
             connection: None,
             user: &client.user,
             trace: None,
+            member: Some(client),
         }
     }
 
@@ -62,10 +70,14 @@ impl<'a> Actor<'a> {
             (Action::Send(draft), _) => self.send_draft(self.user, &draft).await,
             (Action::Announce(draft), _) => self.send_draft("", &draft).await,
             (Action::Join(room), Some(connection)) => {
-                rooms::add(self.services, connection, &room).await;
+                if let Some(joined) = rooms::add(self.services, connection, &room).await {
+                    self.report(joined, &room).await;
+                }
             }
             (Action::Leave(room), Some(connection)) => {
-                rooms::leave(self.services, connection, &room);
+                if let Some(left) = rooms::leave(self.services, connection, &room) {
+                    self.report(left, &room).await;
+                }
             }
             (Action::Disconnect { code, reason }, Some(connection)) => {
                 connection.outbox().close(code, reason);

@@ -3,13 +3,11 @@
 use std::time::SystemTime;
 
 use signalbox_pipeline::{self as pipeline, Message, Outcome};
-use signalbox_protocol::{
-    Destination, EventType, HistoryExcerpt, HistoryRequest, Position, outbound::AckStatus,
-};
+use signalbox_protocol::{Destination, EventType, HistoryExcerpt, HistoryRequest, Position};
 use signalbox_telemetry::trace::Trace;
 
-pub use super::not_sent::NotSent;
 use super::{Services, actions::Actor, rooms};
+pub use super::{not_sent::NotSent, outcome::Conclusion};
 
 /// A message from a backend that respects the limits of the WebSocket protocol.
 #[derive(Debug)]
@@ -33,7 +31,11 @@ pub struct Posted<'a> {
 ///
 /// # Errors
 /// Returns [`NotSent`] with the reason if the message was not sent. Plugins may still have sent messages of their own.
-pub async fn post(services: &Services, id: &str, posted: Posted<'_>) -> Result<AckStatus, NotSent> {
+pub async fn post(
+    services: &Services,
+    id: &str,
+    posted: Posted<'_>,
+) -> Result<Conclusion, NotSent> {
     let message = Message {
         id,
         event_type: posted.event_type,
@@ -55,9 +57,10 @@ pub async fn post(services: &Services, id: &str, posted: Posted<'_>) -> Result<A
         connection: None,
         user: posted.sender,
         trace: posted.trace,
+        member: None,
     };
     let result = actor.conclude(outcome, Some(id)).await;
-    actor.record(result.as_ref().copied());
+    actor.record(result.as_ref().map(|conclusion| conclusion.status));
     result
 }
 

@@ -19,7 +19,9 @@ use tokio::time::Instant;
 use super::{
     LiveConfig, Services,
     actions::Actor,
+    membership::MemberChange,
     not_sent::NotSent,
+    outcome::Conclusion,
     room_tokens,
     rooms::{self, JoinedRoom},
     token::{self, Replacement},
@@ -59,6 +61,8 @@ struct Joined<'a> {
     presence: bool,
     /// Whether the membership ends with a token.
     is_granted: bool,
+    /// `None` if the connection was a member before.
+    change: Option<MemberChange>,
 }
 
 /// The result of a frame that was handled.
@@ -68,6 +72,8 @@ struct Answer {
     room: Option<RoomPosition>,
     /// The messages that were asked for.
     history: Option<HistoryExcerpt>,
+    /// What a plugin answers to a request, as JSON text.
+    data: Option<Box<str>>,
 }
 
 /// Handles the text frame `text` of `client`, which arrived at `arrived`. Returns the change of the session, if the frame
@@ -116,7 +122,7 @@ pub(super) async fn frame(
         client,
         actor: Actor {
             trace: span.as_ref(),
-            ..Actor::of(services, connection)
+            ..Actor::of(services, connection, client)
         },
         id: envelope.id.as_deref(),
         message_id: &message_id,
@@ -141,7 +147,7 @@ impl FrameContext<'_> {
         envelope: &Envelope<'_>,
         arrived: Instant,
         live: &LiveConfig,
-    ) -> Result<AckStatus, NotSent> {
+    ) -> Result<Conclusion, NotSent> {
         let services = self.actor.services;
         // One set of versions for the whole message, even if plugins are swapped meanwhile.
         let plugins = services.manager.enter().await;
@@ -195,6 +201,10 @@ impl FrameContext<'_> {
     async fn built_in(&self, envelope: &Envelope<'_>) -> Option<SessionChange> {
         match &*envelope.event_type {
             "join" => self.join_and_catch_up(envelope).await,
+            "leave" => {
+                self.leave(envelope).await;
+                None
+            }
             "token" => self.replace_token(envelope.payload).await,
             _ => {
                 self.answer(self.handle(envelope).await);
@@ -236,10 +246,26 @@ impl FrameContext<'_> {
         if joined.presence {
             services.router.watch_members(self.connection, joined.room);
         }
+        if let Some(change) = joined.change {
+            self.actor.report(change, joined.room).await;
+        }
         joined.is_granted.then_some(SessionChange::RoomToken)
     }
 
-    /// Handles a message of a built-in type other than `join` and `token`.
+    /// Handles `leave`, and answers it.
+    async fn leave(&self, envelope: &Envelope<'_>) {
+        let room = match named_room(envelope, "`room` names the room to leave") {
+            Ok(room) => room,
+            Err(error) => return self.answer(Err(error)),
+        };
+        let left = rooms::leave(self.actor.services, self.connection, room);
+        self.answer(Ok(AckStatus::Handled.into()));
+        if let Some(change) = left {
+            self.actor.report(change, room).await;
+        }
+    }
+
+    /// Handles a message of a built-in type other than `join`, `leave` and `token`.
     async fn handle(&self, envelope: &Envelope<'_>) -> Result<Answer, NotSent> {
         let services = self.actor.services;
         match &*envelope.event_type {
@@ -255,11 +281,6 @@ impl FrameContext<'_> {
                     "the payload must be a number of milliseconds from 0 to 60000",
                 )),
             },
-            "leave" => {
-                let room = named_room(envelope, "`room` names the room to leave")?;
-                rooms::leave(services, self.connection, room);
-                Ok(AckStatus::Handled.into())
-            }
             "history" => {
                 let room = named_room(envelope, "`room` names the room to read")?;
                 self.read_back(room, envelope.payload).await
@@ -297,7 +318,7 @@ impl FrameContext<'_> {
         verdict?;
         let is_granted = grant.is_some();
         let catch_up = request.catch_up;
-        let history = match grant {
+        let joined = match grant {
             None => rooms::join(services, self.connection, room, catch_up).await?,
             Some(grant) => {
                 room_tokens::join(services, self.connection, room, grant, catch_up).await?
@@ -305,9 +326,10 @@ impl FrameContext<'_> {
         };
         Ok(Joined {
             room,
-            history,
+            history: joined.history,
             presence: request.presence,
             is_granted,
+            change: joined.change,
         })
     }
 
@@ -361,6 +383,7 @@ impl FrameContext<'_> {
         let ack = AckPayload {
             room: answer.room.as_ref(),
             history: answer.history.as_ref(),
+            data: answer.data.as_deref(),
             ..AckPayload::new(id, self.message_id, answer.status)
         };
         let Some(seen) = self.seen else {
@@ -382,6 +405,16 @@ impl From<AckStatus> for Answer {
             status,
             room: None,
             history: None,
+            data: None,
+        }
+    }
+}
+
+impl From<Conclusion> for Answer {
+    fn from(conclusion: Conclusion) -> Self {
+        Self {
+            data: conclusion.data,
+            ..Self::from(conclusion.status)
         }
     }
 }

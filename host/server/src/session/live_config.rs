@@ -11,7 +11,7 @@ use signalbox_config::{
     AdminConfig, ApiConfig, Config, EventsConfig, HistoryRule, Limits, PresenceConfig, RoomsConfig,
     ServerConfig, Shown, TokenTimes, live::cannot_change_live,
 };
-use signalbox_router::{PresenceRule, PresenceSettings};
+use signalbox_router::{PresenceRule, PresenceSettings, ReplayLimits};
 
 /// The part of the configuration that may change while the server runs.
 #[derive(Clone, Debug)]
@@ -52,6 +52,23 @@ impl LiveConfig {
             admin: new.admin.clone(),
             shown: Shown::in_force(&started.shown, &new.shown),
             needs_restart: cannot_change_live(started, new),
+        }
+    }
+
+    /// How much of the history of `room` is kept; `None` if it has none.
+    pub(super) fn retention(&self, room: &str) -> Option<Retention> {
+        if !self.rooms.has_histories() {
+            return None;
+        }
+        let HistoryRule { size, time } = self.rooms.rule(room).history?;
+        Some(Retention { size, time })
+    }
+
+    /// The limits on old messages that are read at once.
+    pub(super) fn replay_limits(&self) -> ReplayLimits {
+        ReplayLimits {
+            messages: self.limits.history_replay_max,
+            bytes: self.limits.outbox_bytes_max,
         }
     }
 }

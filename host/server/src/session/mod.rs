@@ -9,10 +9,12 @@ pub mod backend;
 mod dispatch;
 mod heartbeat;
 mod live_config;
+mod membership;
 mod not_sent;
 pub mod once;
 mod outcome;
 mod rate;
+mod room_reader;
 mod room_tokens;
 mod rooms;
 mod serve;
@@ -40,7 +42,9 @@ use futures_util::FutureExt;
 use heartbeat::Heartbeat;
 pub use live_config::{ConfigHandle, LiveConfig};
 pub(crate) use live_config::{presence_settings, user_retention};
+use membership::MemberChange;
 use rate::Allowance;
+pub use room_reader::{ListedMembers, RoomReader};
 use signalbox_auth::Authenticator;
 use signalbox_broker::HistoryName;
 use signalbox_pipeline as pipeline;
@@ -73,7 +77,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The state that all sessions of a node share.
 pub struct Services {
     /// Delivers messages to other connections.
-    pub router: Router,
+    pub router: Arc<Router>,
+    /// Reads rooms for backends; plugins have the same.
+    pub room_reader: RoomReader,
     /// The plugins.
     pub manager: Arc<PluginManager>,
     /// Authenticates clients.
@@ -87,7 +93,7 @@ pub struct Services {
     /// Reports events to backends.
     pub webhooks: Webhooks,
     /// The configuration that may change while the server runs.
-    pub live: ConfigHandle,
+    pub live: Arc<ConfigHandle>,
     /// The memory that unfinished messages take.
     pub unfinished: Arc<UnfinishedBytes>,
     /// Set when the node begins to shut down.
@@ -252,26 +258,34 @@ impl<S: Socket> Session<S> {
         let services = &*self.services;
         let client = &self.client;
         services.webhooks.connected(client);
-        rooms::join_claimed(services, &self.connection, client).await;
-        Actor::of(services, &self.connection)
-            .perform_all(actions)
-            .await;
+        let actor = Actor::of(services, &self.connection, client);
+        rooms::join_claimed(&actor, &self.connection, client).await;
+        actor.perform_all(actions).await;
         Ok(())
     }
 
     /// Makes the connection unreachable, and informs the plugins.
     async fn depart(&mut self, end: &SessionEnd) {
+        let left = membership::disconnect(&self.services, &self.connection);
+        self.report_end(end, left).await;
+    }
+
+    /// Informs the plugins that the connection, which can no longer be reached, has left its rooms and ended.
+    async fn report_end(&mut self, end: &SessionEnd, left: Vec<(Arc<str>, MemberChange)>) {
         self.stage = Stage::Departed;
         let services = &*self.services;
         let client = &self.client;
-        services.router.disconnect(&self.connection);
         services
             .webhooks
             .disconnected(client, end.code, &end.reason);
+        let actor = Actor::gone(services, client);
+        for (room, change) in left {
+            actor.report(change, &room).await;
+        }
         let plugins = services.manager.enter().await;
         let actions = pipeline::disconnected(&plugins, client, None, end.code, &end.reason).await;
         drop(plugins);
-        Actor::gone(services, client).perform_all(actions).await;
+        actor.perform_all(actions).await;
     }
 
     /// Sends the client the messages to its user that it missed, and then live ones.
@@ -363,7 +377,7 @@ impl<S: Socket> Session<S> {
     /// Ends the connection after a panic, and cleans up everything that belongs to it.
     async fn fail(&mut self, fault: &str) {
         let (stage, services) = (self.stage, self.services.clone());
-        services.router.disconnect(&self.connection);
+        let left = membership::disconnect(&services, &self.connection);
         let client = self.connection.client();
         SessionFailed {
             connection: &client.connection,
@@ -378,8 +392,9 @@ impl<S: Socket> Session<S> {
             })
         };
         if stage == Stage::Arrived {
-            let departed = AssertUnwindSafe(self.depart(&end())).catch_unwind().await;
-            if departed.is_err() {
+            let end = end();
+            let reported = AssertUnwindSafe(self.report_end(&end, left));
+            if reported.catch_unwind().await.is_err() {
                 debug!("plugins were not informed of the end of a connection that failed");
             }
         }

@@ -1,7 +1,7 @@
 //! Carries out the plugins' decision about a message, for clients and backends alike.
 
 use signalbox_pipeline::{AccessDenied, Message, Outcome};
-use signalbox_plugin_runtime::Action;
+use signalbox_plugin_runtime::{Action, Reply};
 use signalbox_protocol::{
     ErrorCode,
     outbound::{AckStatus, Delivery},
@@ -14,6 +14,21 @@ use tracing::debug;
 
 use super::{actions::Actor, not_sent::NotSent};
 
+/// The result of a message that was not refused.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Conclusion {
+    /// The status for its sender.
+    pub status: AckStatus,
+    /// What a plugin answers to a request, as JSON text.
+    pub data: Option<Box<str>>,
+}
+
+impl From<AckStatus> for Conclusion {
+    fn from(status: AckStatus) -> Self {
+        Self { status, data: None }
+    }
+}
+
 impl Actor<'_> {
     /// Carries out `outcome`. Receivers see `message_id`, if there is one.
     ///
@@ -23,16 +38,23 @@ impl Actor<'_> {
         &self,
         outcome: Outcome<'_>,
         message_id: Option<&str>,
-    ) -> Result<AckStatus, NotSent> {
+    ) -> Result<Conclusion, NotSent> {
         match outcome {
-            Outcome::Route(message) => self.deliver(&message, message_id).await,
+            Outcome::Route(message) => Ok(self.deliver(&message, message_id).await?.into()),
             // On the heap, because otherwise every idle connection would keep the memory for it.
             Outcome::Handled { message, actions } => {
-                Box::pin(self.carry_out(&message, actions, message_id)).await
+                let done = Box::pin(self.carry_out(&message, actions, message_id));
+                Ok(done.await?.into())
+            }
+            Outcome::Replied { message, reply } => {
+                let Reply { data, actions } = *reply;
+                let status = Box::pin(self.carry_out(&message, actions, message_id)).await?;
+                let data = Some(data.into());
+                Ok(Conclusion { status, data })
             }
             Outcome::Dropped => {
                 self.drop_message(DropReason::Plugin);
-                Ok(AckStatus::Handled)
+                Ok(AckStatus::Handled.into())
             }
             Outcome::Rejected { plugin, rejection } => {
                 Err(AccessDenied::Rejected { plugin, rejection }.into())

@@ -11,8 +11,9 @@ use signalbox_router::{Connection, GrantEnd, RoomGrant};
 
 use super::{
     Services,
+    membership::MemberChange,
     not_sent::NotSent,
-    rooms::{self, JoinedRoom},
+    rooms::{self, JoinResult},
     token,
 };
 
@@ -63,7 +64,7 @@ pub(super) async fn join(
     room: &str,
     grant: RoomGrant,
     catch_up: Option<CatchUp>,
-) -> Result<Option<JoinedRoom>, NotSent> {
+) -> Result<JoinResult, NotSent> {
     services.router.grant_room(connection, room, grant);
     let joined = rooms::join(services, connection, room, catch_up).await;
     if joined.is_err() && !connection.is_member(room) {
@@ -80,25 +81,26 @@ pub(super) fn next_end(connection: &Connection, grace: Duration) -> Option<Durat
     Some(end.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
-/// Ends the memberships whose token is over. `was_stopped`: the process did not run until now.
+/// Ends the memberships whose token is over, and returns the rooms. `was_stopped`: the process did not run until now.
 pub(super) fn end_memberships(
     services: &Services,
     connection: &Arc<Connection>,
     was_stopped: bool,
-) {
+) -> Vec<(Arc<str>, MemberChange)> {
     let live = services.live.load();
     let grace = live.token_times.grace;
-    for (room, end) in connection.take_ended_grants(SystemTime::now(), grace, was_stopped) {
-        if live.rooms.rule(&room).join != JoinRule::Token {
-            // Tokens mean nothing there any more.
-            continue;
+    let over = connection.take_ended_grants(SystemTime::now(), grace, was_stopped);
+    // Elsewhere tokens mean nothing any more.
+    let over = over
+        .into_iter()
+        .filter(|(room, _)| live.rooms.rule(room).join == JoinRule::Token);
+    over.filter_map(|(room, end)| {
+        let change = rooms::leave_because(services, connection, &room, Some(end.as_str()))?;
+        match end {
+            GrantEnd::Expired => services.metrics.room_grants_expired.increment(),
+            GrantEnd::Revoked => services.metrics.room_grants_revoked.increment(),
         }
-        let ended = match end {
-            GrantEnd::Expired => &services.metrics.room_grants_expired,
-            GrantEnd::Revoked => &services.metrics.room_grants_revoked,
-        };
-        if rooms::leave_because(services, connection, &room, Some(end.as_str())) {
-            ended.increment();
-        }
-    }
+        Some((room, change))
+    })
+    .collect()
 }

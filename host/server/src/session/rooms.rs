@@ -4,19 +4,31 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use signalbox_broker::{HistoryName, Retention};
-use signalbox_config::{HistoryRule, JoinRule};
+use signalbox_config::JoinRule;
 use signalbox_pipeline as pipeline;
 use signalbox_protocol::{
     CatchUp, ClientInfo, ErrorCode, HistoryExcerpt, HistoryRequest, Position, RoomName,
     RoomPosition, outbound,
 };
 use signalbox_router::{
-    Connection, HistoryJoin, JoinedHistory, PlaceRefused, ReplayLimits, RoomAction,
-    RoomChangeResult,
+    Connection, HistoryJoin, JoinedHistory, PlaceRefused, RoomAction, RoomChangeResult,
 };
 use tracing::debug;
 
-use super::{Services, not_sent::NotSent};
+use super::{
+    Services,
+    actions::Actor,
+    membership::{self, MemberChange},
+    not_sent::NotSent,
+};
+
+/// A room that a connection has joined.
+pub(super) struct JoinResult {
+    /// `None` if it was a member before.
+    pub(super) change: Option<MemberChange>,
+    /// `Some` if the room has a history: the caller must then call [`JoinedRoom::go_live`].
+    pub(super) history: Option<JoinedRoom>,
+}
 
 /// A room with a history that a connection has joined. Its messages wait until [`JoinedRoom::go_live`].
 pub(super) struct JoinedRoom {
@@ -75,16 +87,10 @@ pub(super) fn may_join(services: &Services, client: &ClientInfo, room: &str) -> 
 
 /// How much of the history of `room` is kept; `None` if it has none.
 pub(super) fn retention(services: &Services, room: &str) -> Option<Retention> {
-    let live = services.live.load();
-    if !live.rooms.has_histories() {
-        return None;
-    }
-    let HistoryRule { size, time } = live.rooms.rule(room).history?;
-    Some(Retention { size, time })
+    services.live.load().retention(room)
 }
 
-/// Makes the connection a member of `room`. Returns `Some` if the room has a history: the caller must then call
-/// [`JoinedRoom::go_live`].
+/// Makes the connection a member of `room`.
 ///
 /// # Errors
 /// Returns [`NotSent`] if a limit on its rooms or on the users of the room is reached, or if the history cannot be read.
@@ -93,7 +99,7 @@ pub(super) async fn join(
     connection: &Arc<Connection>,
     room: &str,
     catch_up: Option<CatchUp>,
-) -> Result<Option<JoinedRoom>, NotSent> {
+) -> Result<JoinResult, NotSent> {
     if !connection.is_member(room) && !may_join_another(services, connection, room) {
         return Err(NotSent::refused(
             ErrorCode::TooManyRooms,
@@ -102,42 +108,69 @@ pub(super) async fn join(
     }
     let place = services.router.reserve_place(connection, room).await;
     place.map_err(no_place)?;
+    let counted = membership::is_followed(services);
     let Some(retention) = retention(services, room) else {
-        if services.router.join(connection, room).await {
+        let change = join_without_history(services, connection, room, counted).await;
+        if change.is_some() {
             tell_joined(services, connection, room, None);
         }
-        return Ok(None);
+        let history = None;
+        return Ok(JoinResult { change, history });
     };
     let join = HistoryJoin {
         retention,
         catch_up,
-        limits: replay_limits(services),
+        limits: services.live.load().replay_limits(),
+        counted,
     };
-    match services
-        .router
-        .join_with_history(connection, room, join)
-        .await
-    {
-        Ok(joined) => Ok(joined.map(|history| {
-            if history.is_new {
-                tell_joined(services, connection, room, Some(&history.at));
-            }
-            let room = room.into();
-            JoinedRoom { room, history }
-        })),
-        Err(error) => Err(unreadable(&error)),
+    let joined = services.router.join_with_history(connection, room, join);
+    let Some(history) = joined.await.map_err(|error| unreadable(&error))? else {
+        let (change, history) = (None, None);
+        return Ok(JoinResult { change, history });
+    };
+    if history.is_new {
+        tell_joined(services, connection, room, Some(&history.at));
     }
+    let joined = || MemberChange::joined(counted.then_some(history.connections));
+    let change = history.is_new.then(joined);
+    let room = room.into();
+    Ok(JoinResult {
+        change,
+        history: Some(JoinedRoom { room, history }),
+    })
+}
+
+async fn join_without_history(
+    services: &Services,
+    connection: &Arc<Connection>,
+    room: &str,
+    counted: bool,
+) -> Option<MemberChange> {
+    let router = &services.router;
+    if counted {
+        let connections = router.join_counted(connection, room).await?;
+        return Some(MemberChange::joined(Some(connections)));
+    }
+    let joined = router.join(connection, room).await;
+    joined.then(|| MemberChange::joined(None))
 }
 
 /// Makes the connection a member of `room` because a plugin or a backend says so. The membership then ends with no token.
-pub(super) async fn add(services: &Services, connection: &Arc<Connection>, room: &str) {
+/// Returns `None` if it was a member before, or is none now.
+pub(super) async fn add(
+    services: &Services,
+    connection: &Arc<Connection>,
+    room: &str,
+) -> Option<MemberChange> {
     connection.drop_grant(room);
-    if let Err(error) = join_live(services, connection, room).await {
+    let joined = join_live(services, connection, room).await;
+    joined.unwrap_or_else(|error| {
         debug!(?error, room, "a connection did not join a room");
-    }
+        None
+    })
 }
 
-/// Makes the connection a member of `room` that gets live messages only.
+/// Makes the connection a member of `room` that gets live messages only. Returns `None` if it was a member before.
 ///
 /// # Errors
 /// As for [`join`].
@@ -145,19 +178,21 @@ async fn join_live(
     services: &Services,
     connection: &Arc<Connection>,
     room: &str,
-) -> Result<(), NotSent> {
-    if let Some(joined) = join(services, connection, room, None).await? {
-        joined.go_live(services, connection).await;
+) -> Result<Option<MemberChange>, NotSent> {
+    let joined = join(services, connection, room, None).await?;
+    if let Some(history) = joined.history {
+        history.go_live(services, connection).await;
     }
-    Ok(())
+    Ok(joined.change)
 }
 
 /// Joins the rooms that the token names, unless a plugin refuses.
 pub(super) async fn join_claimed(
-    services: &Services,
+    actor: &Actor<'_>,
     connection: &Arc<Connection>,
     client: &Arc<ClientInfo>,
 ) {
+    let services = actor.services;
     if client.claims == "{}" {
         return;
     }
@@ -173,54 +208,74 @@ pub(super) async fn join_claimed(
             Ok(()) => join_live(services, connection, &room).await,
             Err(denied) => Err(denied.into()),
         };
-        if let Err(error) = joined {
-            tell_refused(services, connection, &error);
+        match joined {
+            Ok(Some(joined)) => actor.report(joined, &room).await,
+            Ok(None) => {}
+            Err(error) => tell_refused(services, connection, &error),
         }
     }
 }
 
-/// Ends the membership of the connection in `room`. Returns `false` if it was not a member.
-pub(super) fn leave(services: &Services, connection: &Arc<Connection>, room: &str) -> bool {
+/// Ends the membership of the connection in `room`. Returns `None` if it was not a member.
+pub(super) fn leave(
+    services: &Services,
+    connection: &Arc<Connection>,
+    room: &str,
+) -> Option<MemberChange> {
     leave_because(services, connection, room, None)
 }
 
-/// Ends the membership of the connection in `room`, for a reason that the client learns. Returns `false` if it was not a
+/// Ends the membership of the connection in `room`, for a reason that the client learns. Returns `None` if it was not a
 /// member.
 pub(super) fn leave_because(
     services: &Services,
     connection: &Arc<Connection>,
     room: &str,
     reason: Option<&str>,
-) -> bool {
-    let left = services.router.leave(connection, room);
-    if left && connection.v1() {
-        let table = services.router.table();
-        table.push(connection, outbound::left(room, reason));
+) -> Option<MemberChange> {
+    let router = &services.router;
+    let left = if membership::is_followed(services) {
+        MemberChange::left(Some(router.leave_counted(connection, room)?))
+    } else {
+        let left = router.leave(connection, room);
+        left.then(|| MemberChange::left(None))?
+    };
+    if connection.v1() {
+        let frame = outbound::left(room, reason);
+        router.table().push(connection, frame);
     }
-    left
+    Some(left)
 }
 
 /// Carries out the changes of the connection's rooms that backends want. Neither rules nor plugins decide about them.
-pub(super) async fn carry_out_changes(services: &Services, connection: &Arc<Connection>) {
+pub(super) async fn carry_out_changes(actor: &Actor<'_>, connection: &Arc<Connection>) {
+    let services = actor.services;
     for change in connection.take_room_changes() {
-        let result = match change.action() {
+        let room: Arc<str> = change.room().into();
+        let (changed, result) = match change.action() {
             RoomAction::Join => {
-                add(services, connection, change.room()).await;
-                if connection.is_member(change.room()) {
+                let joined = add(services, connection, &room).await;
+                let result = if connection.is_member(&room) {
                     RoomChangeResult::Done
                 } else {
                     RoomChangeResult::Failed
-                }
+                };
+                (joined, result)
             }
             RoomAction::Leave => {
-                if leave(services, connection, change.room()) {
+                let left = leave(services, connection, &room);
+                let result = if left.is_some() {
                     RoomChangeResult::Done
                 } else {
                     RoomChangeResult::Unneeded
-                }
+                };
+                (left, result)
             }
         };
         change.finish(result);
+        if let Some(changed) = changed {
+            actor.report(changed, &room).await;
+        }
     }
 }
 
@@ -245,17 +300,9 @@ pub(super) async fn read_back(
     room: &str,
     request: HistoryRequest,
 ) -> Result<HistoryExcerpt, NotSent> {
-    let Some(retention) = retention(services, room) else {
-        return Err(NotSent::refused(
-            ErrorCode::InvalidRoom,
-            "this room has no history",
-        ));
-    };
-    let limits = replay_limits(services);
-    let read = services
-        .router
-        .read_history(room, request, retention, limits);
-    read.await.map_err(|error| unreadable(&error))
+    let excerpt = services.room_reader.history(room, request).await;
+    let excerpt = excerpt.map_err(|error| unreadable(&error))?;
+    excerpt.ok_or_else(|| NotSent::refused(ErrorCode::InvalidRoom, "this room has no history"))
 }
 
 fn no_place(refused: PlaceRefused) -> NotSent {
@@ -280,15 +327,6 @@ fn unreadable(error: &dyn std::error::Error) -> NotSent {
         ErrorCode::Unavailable,
         "the history of the room cannot be read now; try again",
     )
-}
-
-/// The limits on the old messages for one connection.
-pub(super) fn replay_limits(services: &Services) -> ReplayLimits {
-    let live = services.live.load();
-    ReplayLimits {
-        messages: live.limits.history_replay_max,
-        bytes: live.limits.outbox_bytes_max,
-    }
 }
 
 /// Whether the limits allow the connection to join another room with this name.

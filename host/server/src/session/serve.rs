@@ -13,8 +13,10 @@ use signalbox_websocket::DecodeError;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    Incoming, LiveConfig, Session, SessionEnd, Socket, SocketError, closed_by_server, dispatch,
-    dispatch::SessionChange,
+    Incoming, LiveConfig, Session, SessionEnd, Socket, SocketError,
+    actions::Actor,
+    closed_by_server,
+    dispatch::{self, SessionChange},
     heartbeat::{Beat, was_stopped},
     rate::RateDecision,
     room_tokens, rooms,
@@ -60,9 +62,11 @@ impl<S: Socket> Session<S> {
                     };
                 }
                 Event::Timer => {
-                    if let Some(request) = self.look_at_the_clock() {
+                    let was_stopped = self.was_stopped();
+                    if let Some(request) = self.look_at_the_clock(was_stopped) {
                         return closed_by_server(request);
                     }
+                    self.end_memberships(was_stopped).await;
                     self.due = self.next_deadline();
                     timer.as_mut().reset(self.due);
                 }
@@ -251,10 +255,30 @@ impl<S: Socket> Session<S> {
     }
 
     async fn change_rooms(&mut self) {
+        let (services, connection, client) = (&*self.services, &self.connection, &self.client);
         // On the heap, because otherwise every idle connection would keep the memory for it.
-        let changed = rooms::carry_out_changes(&self.services, &self.connection);
-        write_until(Box::pin(changed).as_mut(), &mut self.wire).await;
-        room_tokens::end_memberships(&self.services, &self.connection, false);
+        let changed = Box::pin(async move {
+            let actor = Actor::of(services, connection, client);
+            rooms::carry_out_changes(&actor, connection).await;
+        });
+        write_until(pin!(changed), &mut self.wire).await;
+        self.end_memberships(false).await;
+    }
+
+    /// Ends the memberships whose token is over, and informs the plugins. `was_stopped`: the process did not run until now.
+    async fn end_memberships(&mut self, was_stopped: bool) {
+        let (services, connection, client) = (&*self.services, &self.connection, &self.client);
+        let ended = room_tokens::end_memberships(services, connection, was_stopped);
+        if ended.is_empty() {
+            return;
+        }
+        let reported = Box::pin(async move {
+            let actor = Actor::of(services, connection, client);
+            for (room, change) in ended {
+                actor.report(change, &room).await;
+            }
+        });
+        write_until(pin!(reported), &mut self.wire).await;
     }
 
     /// Notes a sign of life from the client.
@@ -289,8 +313,14 @@ impl<S: Socket> Session<S> {
             .fold(beat, Instant::min)
     }
 
-    /// Pings a silent client, announces the end of its token, and ends memberships with their tokens. Returns `Some` if the connection must end.
-    fn look_at_the_clock(&mut self) -> Option<CloseRequest> {
+    /// Whether the process did not run when the deadline came.
+    fn was_stopped(&self) -> bool {
+        let live = self.services.live.load();
+        was_stopped(Instant::now(), self.due, &live.server)
+    }
+
+    /// Pings a silent client, and announces the end of its token. Returns `Some` if the connection must end.
+    fn look_at_the_clock(&mut self, was_stopped: bool) -> Option<CloseRequest> {
         let now = Instant::now();
         let over = |code, reason: &str| {
             Some(CloseRequest {
@@ -299,7 +329,6 @@ impl<S: Socket> Session<S> {
             })
         };
         let live = self.services.live.load();
-        let was_stopped = was_stopped(now, self.due, &live.server);
         let grace = live.token_times.grace;
         match self.token.next_step(SystemTime::now(), grace, was_stopped) {
             TokenStep::Rest => {}
@@ -309,7 +338,6 @@ impl<S: Socket> Session<S> {
             }
             TokenStep::Close => return over(CloseCode::TOKEN_EXPIRED, "the token has expired"),
         }
-        room_tokens::end_memberships(&self.services, &self.connection, was_stopped);
         match self.heartbeat.next_beat(now, self.due, &live.server) {
             Beat::Rest => {}
             Beat::Ping => self.ping(now),

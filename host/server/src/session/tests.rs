@@ -142,28 +142,31 @@ fn services(limits: Limits) -> Arc<Services> {
     let store = Arc::<MemoryStore>::default();
     let loader = Loader::new("n", None, store, metrics.clone()).expect("an engine");
     let webhooks = Webhooks::start("n", Arc::<MemoryQueue>::default(), &metrics);
+    let router = Arc::new(Router::new(
+        table,
+        Arc::new(broker),
+        metrics.clone(),
+        Duration::from_millis(500),
+    ));
+    let live = Arc::new(ConfigHandle::new(LiveConfig {
+        limits,
+        token_times: TokenTimes {
+            grace: Duration::ZERO,
+            ..Config::default().token_times
+        },
+        ..LiveConfig::new(&Config::default(), &Config::default())
+    }));
     Arc::new(Services {
-        router: Router::new(
-            table,
-            Arc::new(broker),
-            metrics.clone(),
-            Duration::from_millis(500),
-        ),
+        room_reader: RoomReader::new(router.clone(), live.clone()),
+        router,
         manager: Arc::new(PluginManager::new(loader, metrics.clone())),
         authenticator: Authenticator::new(&Config::default().auth, metrics.clone())
             .expect("no key is needed"),
         metrics,
         ids: IdSource::new("n", 1),
         tracer: Tracer::default(),
-        live: ConfigHandle::new(LiveConfig {
-            limits,
-            token_times: TokenTimes {
-                grace: Duration::ZERO,
-                ..Config::default().token_times
-            },
-            ..LiveConfig::new(&Config::default(), &Config::default())
-        }),
         webhooks,
+        live,
         unfinished: Arc::default(),
         draining: AtomicBool::new(false),
     })

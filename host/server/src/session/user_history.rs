@@ -6,7 +6,7 @@ use signalbox_protocol::{CatchUp, CloseCode, Position};
 use signalbox_router::{Connection, HistoryJoin, JoinedHistory};
 use tracing::debug;
 
-use super::{Services, rooms};
+use super::Services;
 
 /// How long a client may take to read the messages that it missed.
 pub(super) const REPLAY_TIME_MAX: Duration = Duration::from_secs(120);
@@ -28,7 +28,8 @@ pub(super) async fn connect(
     let join = HistoryJoin {
         retention,
         catch_up: since.map(CatchUp::Since),
-        limits: rooms::replay_limits(services),
+        limits: services.live.load().replay_limits(),
+        counted: false,
     };
     match router.connect_with_history(connection, join).await {
         Ok(joined) => joined,

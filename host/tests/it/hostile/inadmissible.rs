@@ -106,7 +106,7 @@ const INADMISSIBLE: [Inadmissible; 22] = [
     guest("a self-test that fails and says much", r#"{"self_test":"talk"}"#,
         "self-test failed: xxx"),
     guest("too many event types", r#"{"event_types":"many"}"#,
-        "event-types: 257 of them, a plugin may have 256"),
+        "event-types and request-types: 257 of them, a plugin may have 256"),
     guest("an event type that forges a line of the log", r#"{"event_types":"forged"}"#,
         "event-types: `x ERROR y` is no event type"),
     guest("an event type of the server's own", r#"{"event_types":"join"}"#,

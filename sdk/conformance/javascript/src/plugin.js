@@ -64,6 +64,10 @@ function about() {
   const client = signalbox.context.currentClient();
   return client === null ? null : [client.user, JSON.parse(client.claims)];
 }
+function isRandom() {
+  const numbers = Array.from({ length: 64 }, () => signalbox.context.random());
+  return new Set(numbers).size > 1 && numbers.every((number) => number >= 0 && number < 2 ** 32);
+}
 function handle(message) {
   switch (message.eventType) {
     case "c.actions":
@@ -86,7 +90,7 @@ function handle(message) {
     case "c.big":
       return [signalbox.reply("c.big", big())];
     case "c.clock":
-      return [signalbox.reply("c.clock", signalbox.context.now() > 17e11 && signalbox.context.node() !== "")];
+      return [signalbox.reply("c.clock", signalbox.context.now() > 17e11 && signalbox.context.node() !== "" && isRandom())];
     case "c.observe":
       signalbox.metrics.count("seen", 2);
       signalbox.metrics.observe("size", 1.5);
@@ -103,6 +107,61 @@ function handle(message) {
       return [];
   }
 }
+function ask(question) {
+  try {
+    return question();
+  } catch (error) {
+    return error.payload;
+  }
+}
+function members(room) {
+  return ask(() => signalbox.roomState.members(room).map((of) => [of.user, of.connections, JSON.parse(of.info ?? "null")]));
+}
+function history(room, before, limit) {
+  const kept = () => signalbox.roomState.history(room, before, limit);
+  return ask(() => kept().map((of) => [of.offset, of.eventType, of.sender, JSON.parse(of.payload), of.timestamp]));
+}
+function calls() {
+  for (let answered = 0; ; answered += 1) {
+    const count = ask(() => signalbox.roomState.count("café"));
+    if (typeof count !== "number") return [answered, count];
+  }
+}
+const later = () => Promise.resolve();
+function respond(message) {
+  const asked = signalbox.payload(message);
+  switch (message.eventType) {
+    case "c.ask-acts":
+      return signalbox.answer({ done: true }, [signalbox.deliver, signalbox.reply("c.asked", asked), signalbox.join("café")]);
+    case "c.ask-bad":
+      return { data: "{", actions: [] };
+    case "c.ask-deep":
+      return { data: "[".repeat(101) + "]".repeat(101), actions: [] };
+    case "c.ask-refused":
+      return signalbox.reject("no_answer", 'nö, "so" nicht 🙂');
+    case "c.ask-later":
+      return later();
+    case "c.room":
+      return signalbox.answer([ask(() => signalbox.roomState.count(asked)), members(asked), history(asked, null, 100)]);
+    case "c.who":
+      return signalbox.answer(signalbox.roomState.members(asked).map((member) => member.user));
+    case "c.history":
+      return signalbox.answer(history(asked.room, asked.before, asked.limit));
+    case "c.calls":
+      return signalbox.answer(calls());
+    case "c.calls-uncaught":
+      for (;;) signalbox.roomState.count("café");
+    default:
+      return signalbox.answer(asked);
+  }
+}
+function changed(eventType, client, room, connections) {
+  if (client.user === "quiet") return [];
+  if (client.user === "late") return later();
+  return [signalbox.announce(signalbox.draft(eventType, signalbox.room(room), [client.user, room, connections]))];
+}
+const joined = (client, room, connections) => changed("c.joined", client, room, connections);
+const left = (client, room, connections) => changed("c.left", client, room, connections);
 function connected(client) {
   if (client.user === "banned") signalbox.reject("banned", "go away");
   return [signalbox.join(`home:${client.user}`)];
@@ -125,12 +184,15 @@ function restore(snapshot) {
   hits = Number(signalbox.text(snapshot.data));
 }
 const eventTypes = () => ["actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop", "hits"].map((name) => `c.${name}`);
+const requestTypes = () => ["ask", "ask-acts", "ask-bad", "ask-deep", "ask-refused", "ask-later", "room", "who", "history", "calls", "calls-uncaught"].map((name) => `c.${name}`);
 const validation = signalbox.guard({ validate });
 const transformation = signalbox.guard({ transform });
 const screening = signalbox.guard({ screen });
 const events = signalbox.guard({ eventTypes, handle });
+const requests = signalbox.guard({ requestTypes, respond });
 const connections = signalbox.guard({ connected, disconnected: () => [] });
 const rooms = signalbox.guard({ authorizeJoin });
+const membership = signalbox.guard({ joined, left });
 const lifecycle = signalbox.guard({ init, selfTest() {
 } });
 const handover = signalbox.guard({ save, restore });
@@ -139,6 +201,8 @@ export {
   events,
   handover,
   lifecycle,
+  membership,
+  requests,
   rooms,
   screening,
   transformation,

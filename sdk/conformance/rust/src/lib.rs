@@ -3,9 +3,11 @@
 use std::cell::Cell;
 
 use signalbox_plugin::{
-    Action, Client, Connections, Destination, Disconnection, Draft, Events, Handover, Message, Outcome,
-    Plugin, Rejection, Rooms, Snapshot, Transformation, Validation, context, export, log, metrics,
-    payload, store,
+    Action, Client, Connections, Destination, Disconnection, Draft, Events, Handover, Membership, Message,
+    Outcome, Plugin, Rejection, Reply, Requests, Rooms, Snapshot, Transformation, Validation, context,
+    export, log, metrics, payload,
+    room_state::{self, RoomError},
+    store,
 };
 
 struct Conformance {
@@ -167,6 +169,127 @@ impl Events for Conformance {
     }
 }
 
+fn answered<T: Into<Value>>(answer: Result<T, RoomError>) -> Value {
+    match answer {
+        Ok(value) => value.into(),
+        Err(RoomError::SwitchedOff) => "switched-off".into(),
+        Err(RoomError::Invalid) => "invalid".into(),
+        Err(RoomError::TooManyCalls) => "too-many-calls".into(),
+        Err(RoomError::Unavailable) => "unavailable".into(),
+    }
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| error.to_string().into())
+}
+
+fn members(room: &str) -> Value {
+    let members = room_state::members(room);
+    let list = |members: Vec<room_state::Member>| -> Vec<Value> {
+        let members = members.into_iter().map(|of| {
+            let info = of.info.as_deref().map_or(Value::Null, parsed);
+            vec![of.user.into(), of.connections.into(), info].into()
+        });
+        members.collect()
+    };
+    answered(members.map(list))
+}
+
+fn history(room: &str, before: Option<u64>, limit: u32) -> Value {
+    let kept = room_state::history(room, before, limit);
+    let list = |kept: Vec<room_state::KeptMessage>| -> Vec<Value> {
+        let kept = kept.into_iter().map(|of| {
+            let payload = parsed(&of.payload);
+            vec![of.offset.into(), of.event_type.into(), of.sender.into(), payload, of.timestamp.into()].into()
+        });
+        kept.collect()
+    };
+    answered(kept.map(list))
+}
+
+fn calls() -> Value {
+    let mut number = 0;
+    loop {
+        match room_state::count("café") {
+            Ok(_) => number += 1,
+            error => return vec![Value::from(number), answered(error)].into(),
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Page {
+    room: String,
+    before: Option<u64>,
+    limit: u32,
+}
+
+impl Requests for Conformance {
+    fn request_types(&self) -> Vec<String> {
+        [
+            "ask", "ask-acts", "ask-bad", "ask-deep", "ask-refused", "room", "who", "history", "calls", "calls-uncaught",
+        ]
+        .map(|name| format!("c.{name}"))
+        .to_vec()
+    }
+
+    fn respond(&self, message: &Message) -> Result<Reply, Rejection> {
+        let raw = |data: String| Reply { data, actions: Vec::new() };
+        Ok(match message.event_type.as_str() {
+            "c.ask-acts" => {
+                let asked: Value = payload::parse(message)?;
+                let actions = vec![
+                    Action::Deliver,
+                    Action::reply("c.asked", &asked)?,
+                    Action::Join("café".to_owned()),
+                ];
+                Reply::new(&serde_json::json!({"done": true}))?.with(actions)
+            }
+            "c.ask-bad" => raw("{".to_owned()),
+            "c.ask-deep" => raw("[".repeat(101) + &"]".repeat(101)),
+            "c.ask-refused" => return Err(Rejection::new("no_answer", "nö, \"so\" nicht 🙂")),
+            "c.room" => {
+                let room: String = payload::parse(message)?;
+                let count = answered(room_state::count(&room));
+                Reply::new(&[count, members(&room), history(&room, None, 100)])?
+            }
+            "c.who" => {
+                let room: String = payload::parse(message)?;
+                let members = room_state::members(&room)?;
+                let users: Vec<_> = members.into_iter().map(|member| member.user).collect();
+                Reply::new(&users)?
+            }
+            "c.history" => {
+                let page: Page = payload::parse(message)?;
+                Reply::new(&history(&page.room, page.before, page.limit))?
+            }
+            "c.calls" => Reply::new(&calls())?,
+            "c.calls-uncaught" => loop {
+                room_state::count("café")?;
+            },
+            _ => Reply::new(&payload::parse::<Value>(message)?)?,
+        })
+    }
+}
+
+fn changed(event_type: &str, client: &Client, room: &str, connections: u32) -> Vec<Action> {
+    if client.user == "quiet" {
+        return Vec::new();
+    }
+    let change = Draft::new(event_type, Destination::room(room), &(&client.user, room, connections));
+    change.map(Action::Announce).into_iter().collect()
+}
+
+impl Membership for Conformance {
+    fn joined(&self, client: &Client, room: &str, connections: u32) -> Vec<Action> {
+        changed("c.joined", client, room, connections)
+    }
+
+    fn left(&self, client: &Client, room: &str, connections: u32) -> Vec<Action> {
+        changed("c.left", client, room, connections)
+    }
+}
+
 impl Connections for Conformance {
     fn connected(&self, client: &Client) -> Result<Vec<Action>, Rejection> {
         match client.user.as_str() {
@@ -202,4 +325,4 @@ impl Handover for Conformance {
     }
 }
 
-export!(Conformance: validation, transformation, events, connections, rooms, handover);
+export!(Conformance: validation, transformation, events, requests, connections, rooms, membership, handover);

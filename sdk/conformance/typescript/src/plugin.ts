@@ -1,6 +1,6 @@
 // The conformance plugin for cases.json, in TypeScript.
 import * as signalbox from "@signalbox/plugin";
-import type { Action, Client, Connections, Destination, Events, Handover, Lifecycle, Message, Outcome, Rejection, Rooms, Screening, Snapshot, StoreError, Transformation, Validation } from "@signalbox/plugin";
+import type { Action, Client, Connections, Destination, Events, Handover, Lifecycle, Membership, Message, Outcome, Rejection, Reply, Requests, RoomError, Rooms, Screening, Snapshot, StoreError, Transformation, Validation } from "@signalbox/plugin";
 
 let config = "";
 let hits = 0;
@@ -75,6 +75,11 @@ function about(): unknown {
   return client === null ? null : [client.user, JSON.parse(client.claims)];
 }
 
+function isRandom(): boolean {
+  const numbers = Array.from({ length: 64 }, () => signalbox.context.random());
+  return new Set(numbers).size > 1 && numbers.every((number) => number >= 0 && number < 2 ** 32);
+}
+
 function handle(message: Message): Action[] {
   switch (message.eventType) {
     case "c.actions":
@@ -97,7 +102,7 @@ function handle(message: Message): Action[] {
     case "c.big":
       return [signalbox.reply("c.big", big())];
     case "c.clock":
-      return [signalbox.reply("c.clock", signalbox.context.now() > 1.7e12 && signalbox.context.node() !== "")];
+      return [signalbox.reply("c.clock", signalbox.context.now() > 1.7e12 && signalbox.context.node() !== "" && isRandom())];
     case "c.observe":
       signalbox.metrics.count("seen", 2);
       signalbox.metrics.observe("size", 1.5);
@@ -113,6 +118,79 @@ function handle(message: Message): Action[] {
     default:
       return [];
   }
+}
+
+function ask<T>(question: () => T): T | RoomError["payload"] {
+  try {
+    return question();
+  } catch (error) {
+    return (error as RoomError).payload;
+  }
+}
+
+function members(room: string): unknown {
+  return ask(() => signalbox.roomState.members(room).map((of) => [of.user, of.connections, JSON.parse(of.info ?? "null")]));
+}
+
+function history(room: string, before: number | null, limit: number): unknown {
+  const kept = () => signalbox.roomState.history(room, before, limit);
+  return ask(() => kept().map((of) => [of.offset, of.eventType, of.sender, JSON.parse(of.payload), of.timestamp]));
+}
+
+function calls(): unknown[] {
+  for (let answered = 0; ; answered += 1) {
+    const count = ask(() => signalbox.roomState.count("café"));
+    if (typeof count !== "number") return [answered, count];
+  }
+}
+
+/** A promise, which nobody waits for. */
+const later = <T>(): T => Promise.resolve() as T;
+
+function respond(message: Message): Reply {
+  const asked = signalbox.payload(message);
+  switch (message.eventType) {
+    case "c.ask-acts":
+      return signalbox.answer({ done: true }, [signalbox.deliver, signalbox.reply("c.asked", asked), signalbox.join("café")]);
+    case "c.ask-bad":
+      return { data: "{", actions: [] };
+    case "c.ask-deep":
+      return { data: "[".repeat(101) + "]".repeat(101), actions: [] };
+    case "c.ask-refused":
+      return signalbox.reject("no_answer", 'nö, "so" nicht 🙂');
+    case "c.ask-later":
+      return later();
+    case "c.room": {
+      const room = asked as string;
+      return signalbox.answer([ask(() => signalbox.roomState.count(room)), members(room), history(room, null, 100)]);
+    }
+    case "c.who":
+      return signalbox.answer(signalbox.roomState.members(asked as string).map((member) => member.user));
+    case "c.history": {
+      const { room, before = null, limit } = asked as { room: string; before?: number; limit: number };
+      return signalbox.answer(history(room, before, limit));
+    }
+    case "c.calls":
+      return signalbox.answer(calls());
+    case "c.calls-uncaught":
+      for (;;) signalbox.roomState.count("café");
+    default:
+      return signalbox.answer(asked);
+  }
+}
+
+function changed(eventType: string, client: Client, room: string, connections: number): Action[] {
+  if (client.user === "quiet") return [];
+  if (client.user === "late") return later();
+  return [signalbox.announce(signalbox.draft(eventType, signalbox.room(room), [client.user, room, connections]))];
+}
+
+function joined(client: Client, room: string, connections: number): Action[] {
+  return changed("c.joined", client, room, connections);
+}
+
+function left(client: Client, room: string, connections: number): Action[] {
+  return changed("c.left", client, room, connections);
 }
 
 function connected(client: Client): Action[] {
@@ -144,11 +222,15 @@ function restore(snapshot: Snapshot): void {
 
 const eventTypes = () => ["actions", "none", "many", "config", "context", "store", "big", "clock", "observe", "fail", "loop", "hits"].map((name) => `c.${name}`);
 
+const requestTypes = () => ["ask", "ask-acts", "ask-bad", "ask-deep", "ask-refused", "ask-later", "room", "who", "history", "calls", "calls-uncaught"].map((name) => `c.${name}`);
+
 export const validation: Validation = signalbox.guard({ validate });
 export const transformation: Transformation = signalbox.guard({ transform });
 export const screening: Screening = signalbox.guard({ screen });
 export const events: Events = signalbox.guard({ eventTypes, handle });
+export const requests: Requests = signalbox.guard({ requestTypes, respond });
 export const connections: Connections = signalbox.guard({ connected, disconnected: () => [] });
 export const rooms: Rooms = signalbox.guard({ authorizeJoin });
+export const membership: Membership = signalbox.guard({ joined, left });
 export const lifecycle: Lifecycle = signalbox.guard({ init, selfTest() {} });
 export const handover: Handover = signalbox.guard({ save, restore });

@@ -69,6 +69,18 @@ func Actions(actions []Action, err error) uint32 {
 	return area.Address()
 }
 
+// Replies lays out result<reply, rejection>.
+func Replies(reply Reply, err error) uint32 {
+	area := NewArea(20)
+	if err != nil {
+		area.refuse(err)
+	} else {
+		area.Text(4, reply.Data)
+		area.actions(12, reply.Actions)
+	}
+	return area.Address()
+}
+
 // OnlyActions lays out list<action>.
 func OnlyActions(actions []Action) uint32 {
 	area := NewArea(8)

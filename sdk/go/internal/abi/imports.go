@@ -1,6 +1,9 @@
 package abi
 
-import "strings"
+import (
+	"strings"
+	"unsafe"
+)
 
 // Functions of the server. A function that returns more than a number writes its result to the area that it gets.
 
@@ -33,6 +36,15 @@ func storeIncrement(key, keyLen uint32, by int32, hasTTL, ttl, area uint32)
 
 //go:wasmimport signalbox:plugin/store@1.0.0 compare-and-swap
 func storeCompareAndSwap(key, keyLen, hasExpected, expected, expectedLen, value, valueLen, hasTTL, ttl, area uint32)
+
+//go:wasmimport signalbox:plugin/room-state@1.0.0 count
+func roomCount(room, roomLen, area uint32)
+
+//go:wasmimport signalbox:plugin/room-state@1.0.0 members
+func roomMembers(room, roomLen, area uint32)
+
+//go:wasmimport signalbox:plugin/room-state@1.0.0 history
+func roomHistory(room, roomLen, hasBefore uint32, before uint64, limit, area uint32)
 
 //go:wasmimport signalbox:plugin/metrics@1.0.0 count
 func metricsCount(name, nameLen, by uint32)
@@ -76,7 +88,7 @@ func Now() uint64 { return contextNow() }
 // Random returns a uniform, unpredictable number.
 func Random() uint32 { return contextRandom() }
 
-// Code is an error of the store, in the order of the WIT; -1 means none.
+// Code is an error of the store or of room-state, in the order of the WIT; -1 means none.
 type Code int
 
 // Get reads a value, if the key exists.
@@ -133,6 +145,57 @@ func CompareAndSwap(key string, expected, value []byte, ttl uint32) (bool, Code)
 	return area.byteAt(1) == 1, -1
 }
 
+// RoomCount returns the number of connections in a room.
+func RoomCount(room string) (uint32, Code) {
+	area := place(8)
+	roomCount(pointer(room), length(room), area.Address())
+	keepAlive(room)
+	if code := area.code(4); code >= 0 {
+		return 0, code
+	}
+	return area.wordAt(4), -1
+}
+
+// RoomMembers returns the users in a room.
+func RoomMembers(room string) ([]Member, Code) {
+	area := place(16)
+	roomMembers(pointer(room), length(room), area.Address())
+	keepAlive(room)
+	if code := area.code(4); code >= 0 {
+		return nil, code
+	}
+	list, count := area.recordsAt(4, sizeOfMember)
+	members := make([]Member, count)
+	for i := range members {
+		at := sizeOfMember * i
+		members[i] = Member{User: list.textAt(at), Connections: list.wordAt(at + 8)}
+		if list.byteAt(at+12) == 1 {
+			members[i].Info = list.textAt(at + 16)
+		}
+	}
+	return members, -1
+}
+
+// RoomHistory returns the last messages of a room, or those before an offset other than 0.
+func RoomHistory(room string, before uint64, limit uint32) ([]KeptMessage, Code) {
+	area := place(16)
+	roomHistory(pointer(room), length(room), uint32(min(before, 1)), before, limit, area.Address())
+	keepAlive(room)
+	if code := area.code(4); code >= 0 {
+		return nil, code
+	}
+	list, count := area.recordsAt(4, sizeOfKeptMessage)
+	messages := make([]KeptMessage, count)
+	for i := range messages {
+		at := sizeOfKeptMessage * i
+		messages[i] = KeptMessage{
+			Offset: list.longAt(at), Type: list.textAt(at + 8), Sender: list.textAt(at + 16),
+			Payload: list.textAt(at + 24), Timestamp: list.longAt(at + 32),
+		}
+	}
+	return messages, -1
+}
+
 // Count adds to a count.
 func Count(name string, by uint32) {
 	metricsCount(pointer(name), length(name), by)
@@ -143,6 +206,23 @@ func Count(name string, by uint32) {
 func Observe(name string, value float64) {
 	metricsObserve(pointer(name), length(name), value)
 	keepAlive(name)
+}
+
+// Sizes of records in bytes, including padding.
+const (
+	sizeOfMember      = 24
+	sizeOfKeptMessage = 40
+)
+
+// recordsAt returns the records of a list that the server passed, and their number.
+func (a Area) recordsAt(at, size int) (Area, int) {
+	count := int(a.wordAt(at + 4))
+	if count == 0 {
+		return Area{}, 0
+	}
+	list := take(a.wordAt(at), uint32(size*count))
+	// The sizes are multiples of 8, and realloc allocates words.
+	return Area{unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(list))), len(list)/8)}, count
 }
 
 func place(size int) Area { return Area{make([]uint64, (size+7)/8)} }

@@ -8,8 +8,12 @@ import (
 )
 
 // received keeps the data that the server put into this module's memory until it is taken. Without this reference, the
-// garbage collector would free it, because only the server knows its address.
-var received [][]byte
+// garbage collector would free it, because only the server knows its address. The first entries are nil: taken counts
+// them.
+var (
+	received [][]byte
+	taken    int
+)
 
 // returned keeps the result of a call until the next call begins. By then the server has read it.
 var returned []any
@@ -33,17 +37,19 @@ func address(buffer []byte) uint32 {
 	return uint32(uintptr(unsafe.Pointer(unsafe.SliceData(buffer))))
 }
 
-// take returns the data that the server put at an address, and removes it from received.
+// take returns the data that the server put at an address, and removes it from received. Data is usually taken in the
+// order in which it came, so the first entry that is left is the right one.
 func take(at, length uint32) []byte {
 	if length == 0 {
 		return nil
 	}
-	for i, buffer := range received {
-		if address(buffer) == at {
-			last := len(received) - 1
-			received[i] = received[last]
-			received[last] = nil
-			received = received[:last]
+	for i := taken; i < len(received); i++ {
+		if buffer := received[i]; address(buffer) == at {
+			received[i] = received[taken]
+			received[taken] = nil
+			if taken++; taken == len(received) {
+				received, taken = received[:0], 0
+			}
 			return buffer[:length]
 		}
 	}

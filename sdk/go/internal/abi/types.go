@@ -81,6 +81,14 @@ type Action struct {
 	Disconnection Disconnection
 }
 
+// Reply is the answer to a request.
+type Reply struct {
+	// Data is JSON text.
+	Data string
+	// Actions are carried out before the answer is sent.
+	Actions []Action
+}
+
 // Disconnection is how a connection should be closed, or was closed.
 type Disconnection struct {
 	Code   uint16
@@ -96,6 +104,28 @@ type Client struct {
 	Address string
 	// ConnectedAt is in milliseconds since 1970.
 	ConnectedAt uint64
+}
+
+// Member is a user in a room.
+type Member struct {
+	User string
+	// Connections is the number of the user's connections in the room.
+	Connections uint32
+	// Info is the claim info of the user's token as JSON text; empty without the claim.
+	Info string
+}
+
+// KeptMessage is a message that the history of a room keeps.
+type KeptMessage struct {
+	// Offset is its number in the room, from 1.
+	Offset uint64
+	Type   string
+	// Sender is the ID of the sending user; empty if the platform sent the message.
+	Sender string
+	// Payload is JSON text.
+	Payload string
+	// Timestamp is when it was sent, in milliseconds since 1970.
+	Timestamp uint64
 }
 
 // Rejection is a refusal that is sent to the client. It is an error.

@@ -2,7 +2,8 @@
 
 use axum::{Extension, body::Body, extract::State, http::HeaderMap, response::Response};
 use futures_util::future::join_all;
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::Error as _};
+use serde_json::value::RawValue;
 use signalbox_broker::OnceKey;
 use signalbox_protocol::Destination;
 use signalbox_telemetry::{metrics::events::MessageRejected, trace::Parent};
@@ -19,7 +20,7 @@ use crate::{
         AppState,
         error::{ApiError, json_of},
     },
-    session::backend::{self, Posted},
+    session::backend::{self, Conclusion, Posted},
 };
 
 /// The number of messages of one list that are sent at the same time.
@@ -44,10 +45,25 @@ pub(super) enum SendResult {
     Sent {
         message_id: String,
         status: &'static str,
+        /// What a plugin answers to a request.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<ReplyData>,
     },
     Failed {
         error: ApiError,
     },
+}
+
+/// JSON text that a plugin answers, which was checked.
+#[derive(Debug)]
+pub(super) struct ReplyData(Box<str>);
+
+impl Serialize for ReplyData {
+    /// Writes the text as it is. Works only with `serde_json`, which reads it over once more.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: &RawValue = serde_json::from_str(&self.0).map_err(S::Error::custom)?;
+        raw.serialize(serializer)
+    }
 }
 
 /// A receiver of a list, and the result of its message.
@@ -165,9 +181,10 @@ async fn send_to(
         ..message.posted(to)
     };
     match backend::post(services, &message_id, posted).await {
-        Ok(status) => SendResult::Sent {
+        Ok(Conclusion { status, data }) => SendResult::Sent {
             message_id: message_id.to_string(),
             status: status.as_str(),
+            data: data.map(ReplyData),
         },
         Err(error) => SendResult::Failed {
             error: error.into(),

@@ -62,22 +62,17 @@ pub(super) async fn list(
     let room = path.map_or_else(|_| String::new(), |Path(room)| room);
     let room = parse_room(room)?;
     let services = &state.services;
-    let members = services.router.members(&room).await;
+    let members = services.room_reader.members(&room).await;
     let members = members
         .map_err(|error| ApiError::of(ErrorCode::Unavailable, error.to_string()))?
         .ok_or_else(|| {
             let message = "no rule gives this room presence; set `presence = true` in [[rooms]]";
             ApiError::new(StatusCode::NOT_FOUND, "no_presence", message)
         })?;
-    let listed_max = services.live.load().presence.members_max;
     let listed = RoomMembers {
         room: &room,
-        total: members.len(),
-        members: members
-            .iter()
-            .take(listed_max)
-            .map(ListedMember::from)
-            .collect(),
+        total: members.total(),
+        members: members.listed().map(ListedMember::from).collect(),
     };
     Ok(json(StatusCode::OK, &listed))
 }

@@ -48,7 +48,7 @@ pub(super) async fn find(
 ) -> Result<Response, ApiError> {
     let room = parse_path(path)?;
     let services = &state.services;
-    let counted = services.router.count_members(&room).await;
+    let counted = services.room_reader.count(&room).await;
     let history = backend::history_position(services, &room).await?;
     let found = FoundRoom {
         history,

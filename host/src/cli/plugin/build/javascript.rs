@@ -116,8 +116,10 @@ mod tests {
             ("transformation", &["transform"]),
             ("screening", &["screen"]),
             ("events", &["eventTypes", "handle"]),
+            ("requests", &["requestTypes", "respond"]),
             ("connections", &["connected", "disconnected"]),
             ("rooms", &["authorizeJoin"]),
+            ("membership", &["joined", "left"]),
             ("lifecycle", &["init", "selfTest"]),
             ("handover", &["save", "restore"]),
         ] {

@@ -4,11 +4,17 @@ use std::{fmt::Display, path::Path};
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
-use signalbox::protocol::{Destination, EventType, RoomName, UserId, event_type};
+use signalbox::{
+    plugin::MembershipChange,
+    protocol::{Destination, EventType, RoomName, UserId, event_type},
+};
+
+use super::rooms::{self, DescribedRooms};
 
 /// The outcomes that a case may expect.
-pub(super) const OUTCOMES: [&str; 7] = [
+pub(super) const OUTCOMES: [&str; 8] = [
     "delivered",
+    "replied",
     "no_receiver",
     "rejected",
     "dropped",
@@ -27,6 +33,9 @@ pub(super) struct Recording {
     /// The event types that the plugin sees.
     #[serde(default = "every_type")]
     pub(super) events: Vec<String>,
+    /// The rooms that the plugin can read.
+    #[serde(default)]
+    pub(super) rooms: DescribedRooms,
     pub(super) cases: Vec<TestCase>,
 }
 
@@ -41,6 +50,13 @@ pub(super) struct TestCase {
     pub(super) connect: Option<Person>,
     #[serde(default)]
     pub(super) join: Option<Joining>,
+    #[serde(default)]
+    pub(super) joined: Option<RoomMembership>,
+    #[serde(default)]
+    pub(super) left: Option<RoomMembership>,
+    /// The rooms that the plugin can read, instead of those of the file.
+    #[serde(default)]
+    pub(super) rooms: Option<DescribedRooms>,
     pub(super) expect: Value,
 }
 
@@ -49,6 +65,7 @@ pub(super) enum Input<'c> {
     Message(ParsedMessage<'c>),
     Connect(&'c Person),
     Join(&'c Joining),
+    Membership(MembershipChange, &'c RoomMembership),
 }
 
 /// A message with valid names.
@@ -104,6 +121,19 @@ pub(super) struct Joining {
     pub(super) claims: Option<Box<RawValue>>,
 }
 
+/// A client that joined or left a room.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RoomMembership {
+    pub(super) room: String,
+    #[serde(default = "ann")]
+    pub(super) user: String,
+    /// The user's connections in the room after that.
+    pub(super) connections: u32,
+    #[serde(default)]
+    pub(super) claims: Option<Box<RawValue>>,
+}
+
 fn every_type() -> Vec<String> {
     vec!["*".to_owned()]
 }
@@ -127,6 +157,7 @@ impl Recording {
         let recording: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
         event_type::Patterns::parse(&recording.events)
             .map_err(|error| format!("events: {error}"))?;
+        rooms::check(&recording.rooms)?;
         if recording.cases.is_empty() {
             return Err("`cases` is empty".to_owned());
         }
@@ -146,6 +177,7 @@ impl Recording {
 impl TestCase {
     fn check(&self) -> Result<(), String> {
         self.input()?;
+        self.rooms.as_ref().map_or(Ok(()), rooms::check)?;
         let outcome = match &self.expect {
             Value::Object(fields) if fields.len() == 1 => fields.keys().next(),
             _ => None,
@@ -162,11 +194,22 @@ impl TestCase {
     /// # Errors
     /// Returns an error unless there is exactly one input, and the names in it are valid.
     pub(super) fn input(&self) -> Result<Input<'_>, String> {
-        match (&self.message, &self.connect, &self.join) {
-            (Some(message), None, None) => Ok(Input::Message(message.parsed()?)),
-            (None, Some(person), None) => Ok(Input::Connect(person)),
-            (None, None, Some(joining)) => Ok(Input::Join(joining)),
-            _ => Err("it must have one of `message`, `connect` and `join`".to_owned()),
+        let message = self.message.as_ref().map(SentMessage::parsed).transpose()?;
+        let joined = |membership| Input::Membership(MembershipChange::Joined, membership);
+        let left = |membership| Input::Membership(MembershipChange::Left, membership);
+        let inputs = [
+            message.map(Input::Message),
+            self.connect.as_ref().map(Input::Connect),
+            self.join.as_ref().map(Input::Join),
+            self.joined.as_ref().map(joined),
+            self.left.as_ref().map(left),
+        ];
+        let mut inputs = inputs.into_iter().flatten();
+        match (inputs.next(), inputs.next()) {
+            (Some(input), None) => Ok(input),
+            _ => Err(
+                "it must have one of `message`, `connect`, `join`, `joined` and `left`".to_owned(),
+            ),
         }
     }
 }

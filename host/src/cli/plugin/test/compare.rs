@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-/// The name of the field that must be equal as a whole. In other objects only the fields that are expected count.
-const EXACT: &str = "payload";
+/// The names of the fields that must be equal as a whole. In other objects only the fields that are expected count.
+const EXACT: [&str; 2] = ["payload", "data"];
 
 /// A field that differs from its expected value.
 #[derive(Debug, PartialEq)]
@@ -49,7 +49,7 @@ fn compare(
                 let path = below(path, name);
                 match found.get(name) {
                     Some(found) => {
-                        let exact = exact || name == EXACT;
+                        let exact = exact || EXACT.contains(&name.as_str());
                         compare(expected, found, &path, exact, differences);
                     }
                     None => differences.push(FieldDifference {
@@ -119,6 +119,12 @@ mod tests {
             ["delivered.payload.x"]
         );
         assert_eq!(paths(json!({"dropped": true}), found), ["dropped"]);
+        let found = json!({"replied": {"data": {"x": 1}, "actions": []}});
+        assert!(paths(json!({"replied": {"data": {"x": 1}}}), found.clone()).is_empty());
+        assert_eq!(
+            paths(json!({"replied": {"data": {}}}), found),
+            ["replied.data.x"]
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod cases;
 mod compare;
 mod outcome;
+mod rooms;
 
 use std::{fmt::Write, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
@@ -17,6 +18,7 @@ use signalbox::{
 use self::{
     cases::{Input, Recording, TestCase},
     compare::{FieldDifference, differences},
+    rooms::TestRooms,
 };
 use super::{
     super::EXIT_CONFIG,
@@ -39,7 +41,9 @@ pub(super) fn run(file: &Path, events: &Path, config_text: Option<&str>, json: b
     };
     let config = config(file, &recording, config_text);
     with_loader(Compiling::Once, async |loader, metrics| {
-        let manager = PluginManager::new(loader, metrics);
+        let rooms = Arc::<TestRooms>::default();
+        rooms.set(&recording.rooms);
+        let manager = PluginManager::new(loader.with_rooms(rooms.clone()), metrics);
         let max = Limits::default().plugin_file_bytes_max;
         let refusals = manager.apply(&[config], max, Trigger::Start).await;
         if let Some((_, error)) = refusals.first() {
@@ -49,6 +53,7 @@ pub(super) fn run(file: &Path, events: &Path, config_text: Option<&str>, json: b
         let plugins = manager.live();
         let mut results = Vec::new();
         for (number, case) in recording.cases.iter().enumerate() {
+            rooms.set(case.rooms.as_ref().unwrap_or(&recording.rooms));
             results.push(Tested::run(&plugins, number + 1, case).await);
         }
         if json {

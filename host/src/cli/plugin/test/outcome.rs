@@ -40,6 +40,20 @@ pub(super) async fn run(plugins: &PluginSet, number: usize, input: &Input<'_>) -
                 Err(refused) => of_refusal(plugins, refused),
             }
         }
+        Input::Membership(change, membership) => {
+            let client = client(&membership.user, membership.claims.as_deref());
+            let (room, connections) = (&membership.room, membership.connections);
+            let version = plugins.slots().iter().find_map(PluginSlot::version);
+            let Some(version) = version.filter(|version| version.follows_membership()) else {
+                return json!({"actions": []});
+            };
+            // Not through the pipeline, which skips a plugin that fails.
+            let called = version.membership_changed(&client, *change, room, connections);
+            match called.await {
+                Ok(done) => json!({"actions": actions(&done, None)}),
+                Err(error) => of_failure(error.kind.as_str(), &error.detail),
+            }
+        }
     }
 }
 
@@ -81,6 +95,10 @@ fn of_message(plugins: &PluginSet, outcome: Outcome<'_>) -> Value {
             message,
             actions: done,
         } => json!({"actions": actions(&done, Some(&message))}),
+        Outcome::Replied { message, reply } => {
+            let actions = actions(&reply.actions, Some(&message));
+            json!({"replied": {"data": parsed(&reply.data), "actions": actions}})
+        }
         Outcome::Dropped => json!({"dropped": true}),
         Outcome::Rejected { plugin, rejection } => {
             of_refusal(plugins, AccessDenied::Rejected { plugin, rejection })
@@ -99,9 +117,18 @@ fn of_refusal(plugins: &PluginSet, refused: AccessDenied) -> Value {
             let error = version.and_then(|version| version.stats().last_error());
             let error = error.map(|error| (error.kind.as_str(), error.message));
             let (kind, message) = error.unwrap_or_default();
-            json!({"failed": {"kind": kind, "message": message}})
+            of_failure(kind, &message)
         }
     }
+}
+
+fn of_failure(kind: &str, message: &str) -> Value {
+    json!({"failed": {"kind": kind, "message": message}})
+}
+
+/// JSON text of the file, or of the output of a plugin. Both were checked.
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_default()
 }
 
 fn actions(done: &[Action], message: Option<&Message<'_>>) -> Vec<Value> {
@@ -133,9 +160,7 @@ fn of_draft(draft: &Draft) -> Map<String, Value> {
 fn described(event_type: &str, payload: &str, to: Option<&Destination<'_>>) -> Map<String, Value> {
     let mut fields = Map::new();
     fields.insert("type".to_owned(), event_type.into());
-    // The output of plugins was checked to be JSON, and so was the file.
-    let payload = serde_json::from_str(payload).unwrap_or_default();
-    fields.insert("payload".to_owned(), payload);
+    fields.insert("payload".to_owned(), parsed(payload));
     let to = to.map(|to| match to {
         Destination::Sender => ("to_sender", true.into()),
         Destination::User(user) => ("receiver", Value::from(&**user)),

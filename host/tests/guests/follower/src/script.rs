@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use signalbox_plugin::{
     Action, Destination, Disconnection, Draft, context, log, metrics,
+    room_state::{self, RoomError},
     store::{self, StoreError},
 };
 
@@ -65,10 +66,7 @@ impl Post {
                 To::Room(room) => Destination::Room(room.clone()),
                 To::Everyone => Destination::Everyone,
             }),
-            payload: self
-                .raw
-                .clone()
-                .unwrap_or_else(|| self.payload.to_string()),
+            payload: self.raw.clone().unwrap_or_else(|| self.payload.to_string()),
         }
     }
 }
@@ -86,6 +84,15 @@ pub enum Call {
     Swap(String, Option<String>, String, Option<u32>),
     Count(String, u32),
     Observe(String, f64),
+    /// The number of connections in a room.
+    #[serde(rename = "room_count")]
+    RoomCount(String),
+    /// The users in a room.
+    #[serde(rename = "room_members")]
+    RoomMembers(String),
+    /// The messages of a room before an offset, and how many.
+    #[serde(rename = "room_history")]
+    RoomHistory(String, Option<u64>, u32),
 }
 
 impl Call {
@@ -134,7 +141,37 @@ impl Call {
                 metrics::observe(name, *value);
                 Value::Null
             }
+            Self::RoomCount(room) => of_room(room_state::count(room)),
+            Self::RoomMembers(room) => of_room(room_state::members(room).map(|members| {
+                let member = |member: room_state::Member| {
+                    json!({"user": member.user, "connections": member.connections, "info": member.info})
+                };
+                members.into_iter().map(member).collect::<Vec<_>>()
+            })),
+            Self::RoomHistory(room, before, limit) => {
+                of_room(room_state::history(room, *before, *limit).map(|kept| {
+                    let message = |kept: room_state::KeptMessage| {
+                        json!({
+                            "offset": kept.offset, "type": kept.event_type, "sender": kept.sender,
+                            "payload": kept.payload, "timestamp": kept.timestamp,
+                        })
+                    };
+                    kept.into_iter().map(message).collect::<Vec<_>>()
+                }))
+            }
         }
+    }
+}
+
+fn of_room<T: serde::Serialize>(result: Result<T, RoomError>) -> Value {
+    match result {
+        Ok(value) => json!({ "ok": value }),
+        Err(error) => json!({"error": match error {
+            RoomError::SwitchedOff => "switched-off",
+            RoomError::Invalid => "invalid",
+            RoomError::TooManyCalls => "too-many-calls",
+            RoomError::Unavailable => "unavailable",
+        }}),
     }
 }
 

@@ -28,6 +28,10 @@ const outcome = (value) =>
 const actions = (value) =>
   Array.isArray(value) && value.every(isObject) ? undefined : "must return a list of actions, such as [signalbox.deliver], or []";
 const texts = (value) => (Array.isArray(value) && value.every(isText) ? undefined : "must return a list of texts");
+const reply = (value) =>
+  isObject(value) && isText(value.data) && actions(value.actions) === undefined
+    ? undefined
+    : "must return a reply: signalbox.answer(data) or signalbox.answer(data, actions)";
 const snapshot = (value) =>
   isObject(value) && Number.isInteger(value.format) && value.data instanceof Uint8Array
     ? undefined
@@ -54,23 +58,36 @@ const INTERFACES = {
   transformation: { transform: [outcome, rejection] },
   screening: { screen: [outcome, rejection] },
   events: { eventTypes: [texts, never], handle: [actions, rejection] },
+  requests: { requestTypes: [texts, never], respond: [reply, rejection] },
   connections: { connected: [actions, rejection], disconnected: [actions, never] },
   rooms: { authorizeJoin: [accepts, rejection] },
+  membership: { joined: [actions, never], left: [actions, never] },
   lifecycle: { init: [anything, reason], selfTest: [anything, reason] },
   handover: { save: [snapshot, reason], restore: [anything, reason] },
 };
 
-/** What a client is told where the store did not do what it was asked, in the same words as in other languages. */
+/** The refusals for errors of `store` and of `room-state`, in the same words as in other languages. */
 const STORE_ERRORS = {
   "too-large": ["store_full", "there is no room to keep this"],
   "not-a-number": ["store_value", "what is kept is not a number"],
   "too-many-calls": ["store_calls", "this needs too many calls to the store"],
   unavailable: ["store_unavailable", "the store does not answer; try again"],
 };
+const ROOM_ERRORS = {
+  "switched-off": ["room_switched_off", "this room does not keep what this needs"],
+  invalid: ["room_invalid", "there is no such room"],
+  "too-many-calls": ["room_calls", "this needs too many calls to the server"],
+  unavailable: ["room_unavailable", "the room cannot be read; try again"],
+};
 
-const ofStore = (thrown) => {
-  const error = thrown instanceof Error && Object.hasOwn(STORE_ERRORS, thrown.payload) && STORE_ERRORS[thrown.payload];
-  return error ? { code: error[0], reason: error[1] } : undefined;
+/** The two interfaces have errors with the same name, which only the SDK tells apart, by `name`. */
+const ofServer = (thrown) => {
+  if (!(thrown instanceof Error)) return undefined;
+  const tables = thrown.name === "RoomError" ? [ROOM_ERRORS] : [STORE_ERRORS, ROOM_ERRORS];
+  const table = tables.find((errors) => Object.hasOwn(errors, thrown.payload));
+  if (table === undefined) return undefined;
+  const [code, reason] = table[thrown.payload];
+  return { code, reason };
 };
 
 /** Writes an exception to the log, line by line: a line has an end. */
@@ -101,7 +118,7 @@ function guarded(name, owner, original, [check, refusal]) {
     try {
       answer = original.apply(owner, values);
     } catch (thrown) {
-      const refused = refusal(thrown, name) ?? (refusal === rejection ? ofStore(thrown) : undefined);
+      const refused = refusal(thrown, name) ?? (refusal === rejection ? ofServer(thrown) : undefined);
       if (refused !== undefined) throw refused;
       report(name, thrown);
       throw thrown instanceof Error ? thrown : new Error(`${name} threw ${shown(thrown)}`);

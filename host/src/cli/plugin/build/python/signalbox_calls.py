@@ -12,6 +12,12 @@ from wit_world.imports.log import Level
 from wit_world.imports.store import StoreError
 from wit_world.imports.types import Rejection
 
+try:
+    from wit_world.imports.room_state import RoomError
+except ImportError:
+    # The WIT of the project is older than this interface.
+    RoomError = None
+
 NOBODY_WAITS = (
     "and nobody waits for it: the answer must be there when the method returns. Remove `async`, `await` and `yield`, and call "
     "functions that return their result"
@@ -20,15 +26,27 @@ NOBODY_WAITS = (
 # The methods whose answer is nothing, which would otherwise be taken for consent, and those that may refuse: a client by a
 # Rejection, the operator by a text.
 GATES = ("Validation.validate", "Rooms.authorize_join")
-REJECTING = GATES + ("Transformation.transform", "Screening.screen", "Events.handle", "Connections.connected")
+REJECTING = GATES + (
+    "Transformation.transform",
+    "Screening.screen",
+    "Events.handle",
+    "Requests.respond",
+    "Connections.connected",
+)
 EXPLAINING = ("Lifecycle.init", "Lifecycle.self_test", "Handover.save", "Handover.restore")
 
-# What a client is told where the store did not do what it was asked, in the same words as in other languages.
+# The refusals for errors of `store` and of `room_state`, in the same words as in other languages.
 STORE_ERRORS = {
     "TOO_LARGE": ("store_full", "there is no room to keep this"),
     "NOT_A_NUMBER": ("store_value", "what is kept is not a number"),
     "TOO_MANY_CALLS": ("store_calls", "this needs too many calls to the store"),
     "UNAVAILABLE": ("store_unavailable", "the store does not answer; try again"),
+}
+ROOM_ERRORS = {
+    "SWITCHED_OFF": ("room_switched_off", "this room does not keep what this needs"),
+    "INVALID": ("room_invalid", "there is no such room"),
+    "TOO_MANY_CALLS": ("room_calls", "this needs too many calls to the server"),
+    "UNAVAILABLE": ("room_unavailable", "the room cannot be read; try again"),
 }
 
 seeded = False
@@ -65,6 +83,8 @@ def refusal(name: str, error: Err) -> Optional[Err]:
         return Err(Rejection(readable(str(value.code)), readable(str(value.reason))))
     if name in REJECTING and isinstance(value, StoreError):
         return Err(Rejection(*STORE_ERRORS[value.name]))
+    if name in REJECTING and RoomError is not None and isinstance(value, RoomError):
+        return Err(Rejection(*ROOM_ERRORS[value.name]))
     if name in EXPLAINING and isinstance(value, str):
         return Err(readable(value))
     return None
