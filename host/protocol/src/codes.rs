@@ -143,7 +143,7 @@ impl CloseCode {
     pub const INTERNAL: Self = Self(4007);
     /// The user or the address has too many connections, or the node accepts no more for now.
     pub const TOO_MANY: Self = Self(4008);
-    /// The node is full, or cannot authenticate the client now.
+    /// The node is full, or cannot authenticate the client or read its missed messages now.
     pub const UNAVAILABLE: Self = Self(4009);
     /// The token has expired (`exp`), or was revoked.
     pub const TOKEN_EXPIRED: Self = Self(4500);
@@ -154,7 +154,7 @@ impl CloseCode {
     /// The client floods the server.
     pub const FLOOD: Self = Self(4503);
 
-    /// There is no accepted token, or no user.
+    /// There is no accepted token, no user, or a malformed place.
     pub const UNAUTHORIZED: Self = Self(4504);
     /// A web page of this origin, or a user who is blocked, may not connect.
     pub const FORBIDDEN: Self = Self(4505);
@@ -237,7 +237,7 @@ impl CloseCode {
         row(
             Self::UNAVAILABLE,
             "unavailable",
-            "in place of 503: the node has no room for another connection, or cannot check tokens now",
+            "in place of 503: the node has no room for another connection, or cannot check tokens now; or the messages after the client's `since` cannot be read now",
             false,
         ),
         row(
@@ -267,7 +267,7 @@ impl CloseCode {
         row(
             Self::UNAUTHORIZED,
             "unauthorized",
-            "in place of 400 or 401: no token that is accepted, or no `userId`",
+            "in place of 400 or 401: no token that is accepted, no `userId`, or a malformed `since`",
             false,
         ),
         row(
