@@ -155,7 +155,7 @@ impl CloseCode {
     pub const INTERNAL: Self = Self(4007);
     /// The user or the address has too many connections, or the node accepts no more for now.
     pub const TOO_MANY: Self = Self(4008);
-    /// The node is full, or cannot authenticate the client now.
+    /// The node is full, or cannot authenticate the client or read its missed messages now.
     pub const UNAVAILABLE: Self = Self(4009);
     /// The token has expired (`exp`), or was revoked.
     pub const TOKEN_EXPIRED: Self = Self(4500);
@@ -166,7 +166,7 @@ impl CloseCode {
     /// The client floods the server.
     pub const FLOOD: Self = Self(4503);
 
-    /// There is no accepted token, or no user.
+    /// There is no accepted token, no user, or a malformed place.
     pub const UNAUTHORIZED: Self = Self(4504);
     /// A web page of this origin, or a user who is blocked, may not connect.
     pub const FORBIDDEN: Self = Self(4505);
