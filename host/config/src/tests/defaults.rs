@@ -89,11 +89,24 @@ fn chat_rule() -> RoomRule {
     }
 }
 
+/// The rule of `platform.toml` for the demo page.
+fn every_room() -> RoomRule {
+    RoomRule {
+        history: Some(HistoryRule {
+            size: 100,
+            time: Duration::from_secs(3600),
+        }),
+        presence: true,
+        ..RoomRule::default()
+    }
+}
+
 #[test]
-fn platform_toml_is_the_defaults_and_the_chat_plugin() {
+fn platform_toml_is_the_defaults_with_the_chat_plugin_and_rooms_with_history_and_presence() {
     let text = read(&at_the_top("platform.toml"));
     let mut expected = parse("").expect("nothing is required");
     expected.plugins.push(chat());
+    expected.rooms = RoomsConfig::new([("*", every_room())]);
     assert_eq!(parse(&text), Ok(expected));
 }
 
@@ -112,7 +125,7 @@ fn platform_toml_shows_every_key_with_its_default() {
         .collect();
     let mut expected = parse("").expect("nothing is required");
     expected.plugins.push(chat());
-    expected.rooms = RoomsConfig::new([("chat:*", chat_rule())]);
+    expected.rooms = RoomsConfig::new([("*", every_room()), ("chat:*", chat_rule())]);
     assert_eq!(parse(&uncommented.join("\n")), Ok(expected));
 
     let mut section = "";
