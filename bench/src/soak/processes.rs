@@ -1,5 +1,6 @@
 //! The processes of a soak test: Redis and the nodes, on this machine. Dropping a value ends its process.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -98,6 +99,19 @@ impl Redis {
         Ok(())
     }
 
+    /// How often each command was called since the start.
+    pub(super) async fn calls(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let answer = async {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
+            stream.write_all(b"INFO commandstats\r\nQUIT\r\n").await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            anyhow::Ok(answer)
+        };
+        let answer = timeout(Duration::from_secs(5), answer).await??;
+        Ok(answer.lines().filter_map(calls_of).collect())
+    }
+
     /// Starts Redis again at the same address, with the data of [`Redis::end`], or empty after [`Redis::kill`].
     pub(super) fn restart(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(&self.program);
@@ -115,6 +129,13 @@ impl Redis {
         self.process = Some(Process(child));
         Ok(())
     }
+}
+
+/// The command of a line such as `cmdstat_set:calls=21,usec=175`, and its calls.
+fn calls_of(line: &str) -> Option<(String, u64)> {
+    let (command, figures) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+    let calls = figures.split(',').next()?.parse().ok()?;
+    Some((command.to_owned(), calls))
 }
 
 /// A node of the server.
@@ -187,6 +208,11 @@ impl Node {
         let began = Instant::now();
         process.end(&format!("node {}", self.name)).await?;
         Ok(began.elapsed())
+    }
+
+    /// Whether the node was stopped or killed.
+    pub(super) fn is_down(&self) -> bool {
+        self.process.is_none()
     }
 
     /// Kills the node.
