@@ -11,7 +11,6 @@
 //! miss a message without learning it. With `--presence`, four nodes have clients that come and go, and know who is there:
 //! [`presence`].
 
-mod client;
 mod crowd;
 mod ledger;
 mod people;

@@ -63,6 +63,7 @@ mod losses;
 mod neighbours;
 mod pool;
 mod presence;
+mod presence_converges;
 mod presence_nodes;
 mod probation;
 mod probation_users;

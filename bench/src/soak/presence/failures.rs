@@ -18,7 +18,7 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    /// Makes the next failure, and returns when it is over. Meanwhile half of the clients of a node that fails give up, and in
+    /// Makes the next failure, and returns when every client is at its place. Meanwhile half of the clients of a node that fails give up, and in
     /// each room something happens while Redis is down.
     pub(super) async fn next(
         &mut self,
@@ -36,8 +36,8 @@ impl Failures {
         self.round += 1;
         match kind {
             EventKind::Drain => {
+                nodes[victim].ask_to_stop()?;
                 rooms.iter_mut().for_each(|room| room.give_up(victim));
-                nodes[victim].stop().await?;
             }
             EventKind::Kill => {
                 nodes[victim].kill();
@@ -64,6 +64,7 @@ impl Failures {
     /// Starts the nodes that a failure ended, and waits until all are ready.
     pub(super) async fn recover(nodes: &mut [Node]) -> anyhow::Result<()> {
         for node in nodes {
+            node.stopped().await?;
             if node.is_down() {
                 node.start().await?;
             }

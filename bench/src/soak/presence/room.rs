@@ -97,6 +97,7 @@ impl Room {
                 visitor.wanted.send_replace(Place::Away);
             }
         }
+        self.truth();
     }
 
     /// Waits until every client is at its place, and notes the truth.

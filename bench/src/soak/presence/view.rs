@@ -100,7 +100,10 @@ mod tests {
     #[test]
     fn changes_before_a_list_mean_nothing() {
         let mut view = View::default();
-        assert_eq!(view.take(&json!({"total": 1, "left": ["bob"]})), Ok(Vec::new()));
+        assert_eq!(
+            view.take(&json!({"total": 1, "left": ["bob"]})),
+            Ok(Vec::new())
+        );
         assert_eq!(view.users(), None);
     }
 

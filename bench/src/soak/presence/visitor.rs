@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::view::View;
+use crate::client::{Client, Incoming};
 use crate::frame::{MaskKeys, Opcode};
-use crate::soak::client::{Client, Incoming};
 
 /// Pause before the next attempt to connect or to join.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -122,7 +122,11 @@ impl Visitor {
         let mut chance = MaskKeys::random();
         let mut wanted = self.wanted.subscribe();
         loop {
-            if wanted.wait_for(|wanted| *wanted != Place::Away).await.is_err() {
+            if wanted
+                .wait_for(|wanted| *wanted != Place::Away)
+                .await
+                .is_err()
+            {
                 return;
             }
             let node = u32::from_le_bytes(chance.next_key()) as usize % self.world.nodes.len();
@@ -203,7 +207,8 @@ impl Visitor {
             }
             (Some("error"), Some("join" | "leave")) => {
                 if payload["retryable"] != true {
-                    self.world.contradiction(format!("{} got {frame}", self.user));
+                    self.world
+                        .contradiction(format!("{} got {frame}", self.user));
                 }
                 return false;
             }
