@@ -47,7 +47,7 @@ impl Driver {
         }
     }
 
-    /// A new browser with the page of `node`, `width` by 800 pixels.
+    /// A new browser with the page of `node`, `width` by 900 pixels.
     pub(crate) async fn page(&self, node: &Endpoint, width: u32) -> Page {
         self.page_in(node, width, ColorScheme::Light).await
     }
@@ -59,7 +59,7 @@ impl Driver {
             "--no-sandbox".to_owned(),
             "--disable-dev-shm-usage".to_owned(),
             "--disable-gpu".to_owned(),
-            format!("--window-size={width},800"),
+            format!("--window-size={width},900"),
             format!("--blink-settings=preferredColorScheme={}", scheme as u8),
         ];
         let options = json!({"args": arguments});

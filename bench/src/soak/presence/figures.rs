@@ -63,7 +63,7 @@ impl EventKind {
 #[derive(Debug, Default)]
 struct Figure {
     events: u64,
-    /// One for each room that was concerned and learnt the truth in time.
+    /// One for each room that was concerned and learnt the truth.
     times: Vec<Duration>,
     late: u64,
     false_leaves: u64,
@@ -81,12 +81,12 @@ impl Figures {
         figure.false_leaves += false_leaves;
     }
 
-    /// A room learnt the truth after this time; `None` if that took too long.
-    pub(super) fn known(&mut self, kind: EventKind, time: Option<Duration>) {
+    /// A room learnt the truth after this time, with this `grace`; `None` if it did not.
+    pub(super) fn known(&mut self, kind: EventKind, time: Option<Duration>, grace: Duration) {
         let figure = self.0.entry(kind).or_default();
-        match time {
-            Some(time) => figure.times.push(time),
-            None => figure.late += 1,
+        figure.times.extend(time);
+        if time.is_none_or(|time| time > kind.time_max(grace)) {
+            figure.late += 1;
         }
     }
 
@@ -149,10 +149,14 @@ mod tests {
         let mut figures = Figures::default();
         figures.event(EventKind::Join, 0);
         figures.event(EventKind::RedisLoss, 3);
-        figures.known(EventKind::Join, Some(Duration::from_millis(7)));
+        let ms = |ms| Some(Duration::from_millis(ms));
+        figures.known(EventKind::Join, ms(7), Duration::ZERO);
         assert!(figures.are_well());
         assert!(figures.to_string().contains("join"));
-        figures.known(EventKind::Kill, None);
+        figures.known(EventKind::Kill, None, Duration::ZERO);
+        assert!(!figures.are_well());
+        let mut figures = Figures::default();
+        figures.known(EventKind::Join, ms(2_001), Duration::ZERO);
         assert!(!figures.are_well());
         let mut figures = Figures::default();
         figures.event(EventKind::Leave, 1);

@@ -33,9 +33,6 @@ const ROUNDS: u64 = 2;
 /// `presence.grace`, shorter than by default: every leave waits for it.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
-/// How long a room has that is late, as a multiple of its time.
-const LATE: u32 = 4;
-
 /// Runs `events`, prints the report, and returns whether the test passed. If `idle` is not 0, it first measures the cost of that
 /// many members that stay.
 pub(super) async fn run(
@@ -68,7 +65,12 @@ pub(super) async fn run(
             say(&format!("{kind:?}"));
             soak.all_know(&rooms, kind).await;
             Failures::recover(nodes).await?;
-            soak.wait_for_late(&rooms).await;
+            join_all(
+                rooms
+                    .iter()
+                    .map(|room| room.until_known(kind.time_max(GRACE))),
+            )
+            .await;
             done += 1;
         } else {
             done += soak.round(&mut rooms).await;
@@ -102,9 +104,8 @@ impl Soak {
         let mut false_leaves = self.take_false_leaves();
         for (kind, time) in &outcomes {
             self.figures.event(*kind, std::mem::take(&mut false_leaves));
-            self.figures.known(*kind, *time);
+            self.figures.known(*kind, *time, GRACE);
         }
-        self.wait_for_late(rooms).await;
         outcomes.len() as u64
     }
 
@@ -117,19 +118,7 @@ impl Soak {
         let false_leaves = self.take_false_leaves();
         self.figures.event(kind, false_leaves);
         for time in times {
-            self.figures.known(kind, time);
-        }
-        self.wait_for_late(rooms).await;
-    }
-
-    /// Gives rooms that are late more time, so that only the event itself counts as late.
-    async fn wait_for_late(&self, rooms: &[Room]) {
-        for room in rooms {
-            let patience = EventKind::Kill.time_max(GRACE) * LATE;
-            if let Some(difference) = room.difference() {
-                eprintln!("late: {difference}");
-                room.until_known(patience).await;
-            }
+            self.figures.known(kind, time, GRACE);
         }
     }
 

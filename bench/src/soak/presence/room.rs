@@ -18,6 +18,9 @@ const USERS: usize = 9;
 /// How often a client comes and goes in one event.
 const FLAPS: usize = 5;
 
+/// How long to wait for clients that are late, as a multiple of the time that they have.
+const LATE: u32 = 4;
+
 /// Interval between two comparisons.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -122,13 +125,18 @@ impl Room {
     }
 
     /// Waits until each client in the room knows the truth, and returns how long that took; `None` if it took longer than
-    /// `patience`.
-    pub(super) async fn until_known(&self, patience: Duration) -> Option<Duration> {
+    /// [`LATE`] times `bound`. Prints who is late after `bound`.
+    pub(super) async fn until_known(&self, bound: Duration) -> Option<Duration> {
         let began = Instant::now();
         let truth = self.truth();
-        while began.elapsed() <= patience {
+        let mut is_late = false;
+        while began.elapsed() <= bound * LATE {
             if self.unaware(&truth).is_none() {
                 return Some(began.elapsed());
+            }
+            if began.elapsed() > bound && !is_late {
+                is_late = true;
+                eprintln!("late: {}", self.difference().unwrap_or_default());
             }
             sleep(POLL_INTERVAL).await;
         }

@@ -366,6 +366,7 @@ mod tests {
         let status = NodeStatus {
             broker_up: true,
             revocations: 3,
+            present_users: 2,
             plugins: vec![LivePlugin {
                 name: "chat".to_owned(),
                 declared_version: String::new(),
