@@ -29,7 +29,7 @@ enum Command {
     },
     /// Put load on a server and measure delivery, order and latency
     Load(Box<LoadArgs>),
-    /// Let all members of a room lose their connections and recover what they missed; prints the cost as JSON
+    /// Let all members of a room lose their connections and recover the missed messages; prints the cost as JSON
     Recovery(RecoveryArgs),
     /// Let all members of a room with presence join at once; prints the cost as JSON
     Presence(PresenceArgs),

@@ -1,7 +1,7 @@
-//! What happens to a room all at once: its members come back after their node died, or all members come.
+//! Bursts in a room: its members come back all at once after their node died, or all of them join at once.
 //!
 //! Unlike [`load`](crate::load), which measures a steady state, each run here is one event: it measures the time until every client
-//! has everything, and what that costs the server and Redis. Each client checks what it gets.
+//! has everything, and the cost for the server and Redis. Each client checks what it gets.
 
 mod presence;
 mod recovery;
@@ -112,7 +112,7 @@ async fn connect(server: SocketAddr, count: usize) -> anyhow::Result<Vec<Member>
     connected.into_iter().collect()
 }
 
-/// What a burst cost.
+/// The cost of a burst.
 #[derive(Debug, Clone, Serialize)]
 pub struct BurstReport {
     /// The number of clients.

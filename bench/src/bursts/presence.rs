@@ -1,4 +1,4 @@
-//! All members of a room come at once, and want to know who is there.
+//! All members of a room come at once, and ask for its users.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ impl PresenceArgs {
     /// Runs it once: the members are connected, join at once, and each reads until it knows them all.
     ///
     /// # Errors
-    /// Returns an error if a member cannot join, or is told contradictions.
+    /// Returns an error if a member cannot join, or gets contradictions.
     pub async fn run(&self) -> anyhow::Result<BurstReport> {
         let members = connect(self.server, self.clients as usize).await?;
         let meter = Meter::start(self.cpu_pid, None).await?;

@@ -1,4 +1,4 @@
-//! All members of a room lose their connections, and recover what they missed at once.
+//! All members of a room lose their connections, and recover the missed messages at once.
 
 use std::net::SocketAddr;
 
@@ -66,7 +66,7 @@ impl RecoveryArgs {
         meter.stop(&clients).await
     }
 
-    /// Connects a member again, and reads what it missed. Returns the bytes, and the number of messages.
+    /// Connects a member again, and reads the missed messages. Returns the bytes, and the number of messages.
     async fn recover(&self, index: usize, place: Value) -> anyhow::Result<(u64, u64)> {
         let mut member = Member::connect(self.to, &format!("member{index}")).await?;
         let since = json!({"since": {"epoch": place["epoch"], "offset": place["offset"]}});

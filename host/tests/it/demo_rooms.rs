@@ -1,4 +1,4 @@
-//! Rooms on the demo page, in a real browser: who is there, and what the page shows after the server was away.
+//! Rooms on the demo page, in a real browser: their users, and their messages after the server was away.
 
 use futures_util::future::join_all;
 use serde_json::json;

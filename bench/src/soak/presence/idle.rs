@@ -1,4 +1,4 @@
-//! The cost of members that stay: what Redis does for them while nobody comes or leaves.
+//! The cost of members that stay: the commands of Redis while nobody comes or leaves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const MEASURED_TIME: Duration = Duration::from_secs(30);
 /// The commands that are about members.
 const MEMBER_COMMANDS: [&str; 4] = ["hset", "hdel", "hlen", "hgetall"];
 
-/// Lets `members` stay in rooms, prints what Redis does meanwhile, and returns whether none of that is about members.
+/// Lets `members` stay in rooms, prints the commands that Redis carries out meanwhile, and returns whether none is about members.
 pub(super) async fn run(
     members: usize,
     world: &Arc<PresenceWorld>,

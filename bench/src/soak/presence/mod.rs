@@ -2,7 +2,7 @@
 //!
 //! Clients come, go and reconnect in many [`room`]s at a time; nodes are drained and killed, and Redis is restarted with and
 //! without its data. Each client keeps the users of its room from the list and the changes that it gets. The test knows the truth,
-//! and measures how long it takes until all clients know it too. Before that, [`idle`] measures what members cost that stay.
+//! and measures how long it takes until all clients know it too. Before that, [`idle`] measures the cost of members that stay.
 
 mod failures;
 mod figures;

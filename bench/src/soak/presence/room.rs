@@ -1,4 +1,4 @@
-//! A room: its clients, the truth about who is there, and what happens in it.
+//! A room: its clients, the events in it, and the truth about its users.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const LATE: u32 = 4;
 /// Interval between two comparisons.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A room with all that happens in it. Its clients end when it is dropped.
+/// A room and its clients, which end when it is dropped.
 pub(super) struct Room {
     pub(super) visitors: Vec<Arc<Visitor>>,
     stays: Stays,

@@ -1,4 +1,4 @@
-//! A client that comes and goes as it is told, and knows who is in its room.
+//! A client that goes to the place that the test wants, and keeps the users of its room.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ pub(super) enum Place {
     Inside,
 }
 
-/// What all visitors share.
+/// State that all visitors share.
 #[derive(Debug)]
 pub(super) struct PresenceWorld {
     pub(super) nodes: Vec<SocketAddr>,
@@ -104,7 +104,7 @@ impl Visitor {
         })
     }
 
-    /// What it knows of its room.
+    /// The users of its room as it knows them.
     pub(super) fn view(&self) -> MutexGuard<'_, View> {
         lock(&self.view)
     }
@@ -117,7 +117,7 @@ impl Visitor {
         let _ = place.wait_for(|place| *place == wanted).await;
     }
 
-    /// Goes where it is told, until its task is aborted.
+    /// Goes to the wanted place, until its task is aborted.
     pub(super) async fn live(self: Arc<Self>) {
         let mut chance = MaskKeys::random();
         let mut wanted = self.wanted.subscribe();
