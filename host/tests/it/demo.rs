@@ -46,7 +46,8 @@ async fn two_pages_chat_and_see_a_swap_without_a_reconnect() {
     bob.say("/me waves").await;
     ann.until_text(".message.me .what", "* bob waves").await;
     bob.until_text(".message.own .fate", "ms").await;
-    bob.until_texts(".message.own .what", &["* bob waves"]).await;
+    bob.until_texts(".message.own .what", &["* bob waves"])
+        .await;
     ann.say("   ").await;
     ann.until_text(".message.refused .fate", "blank").await;
     ann.picture("before").await;

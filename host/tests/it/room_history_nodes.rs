@@ -397,5 +397,8 @@ async fn nodes_with_different_rules_for_a_room_lose_no_live_messages() {
         (&answer["offset"], &answer["recovered"]),
         (&json!(6), &json!(true))
     );
-    assert!(answer["count"].as_u64().is_some_and(|count| count <= 2), "{answer}");
+    assert!(
+        answer["count"].as_u64().is_some_and(|count| count <= 2),
+        "{answer}"
+    );
 }
