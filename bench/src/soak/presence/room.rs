@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -95,8 +96,8 @@ impl Room {
     /// Sends away half of the clients that are connected to `node`. They do not notice that it fails.
     pub(super) fn give_up(&mut self, node: usize) {
         for visitor in &self.visitors {
-            let is_there = visitor.node.load(std::sync::atomic::Ordering::Relaxed) == node;
-            if is_there && self.chance.next_key()[0] % 2 == 0 {
+            let is_there = visitor.node.load(Ordering::Relaxed) == node;
+            if is_there && self.chance.next_key()[0].is_multiple_of(2) {
                 visitor.wanted.send_replace(Place::Away);
             }
         }

@@ -132,7 +132,7 @@ impl Visitor {
             let node = u32::from_le_bytes(chance.next_key()) as usize % self.world.nodes.len();
             self.node.store(node, Ordering::Relaxed);
             if let Ok(client) = Client::connect_v1(self.world.nodes[node], &self.user).await {
-                let is_polite = chance.next_key()[0] % 2 == 0;
+                let is_polite = chance.next_key()[0].is_multiple_of(2);
                 // Ends because that is wanted, by the server, or because a failure broke it.
                 let _ = self.serve(client, is_polite).await;
             }
