@@ -1,10 +1,12 @@
-//! `signalbox-bench`: `relay` serves the baseline, `load` measures a server, `soak` stress-tests two nodes.
+//! `signalbox-bench`: `relay` serves the baseline, `load` measures a server, `recovery` and `presence` let much happen to a
+//! room at once, `soak` stress-tests two nodes.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use signalbox_bench::bursts::{BurstReport, PresenceArgs, RecoveryArgs};
 use signalbox_bench::load::{self, LoadArgs};
 use signalbox_bench::relay;
 use signalbox_bench::soak::{self, SoakArgs};
@@ -27,6 +29,10 @@ enum Command {
     },
     /// Put load on a server and measure delivery, order and latency
     Load(Box<LoadArgs>),
+    /// Let all members of a room lose their connections and recover the missed messages; prints the cost as JSON
+    Recovery(RecoveryArgs),
+    /// Let all members of a room with presence join at once; prints the cost as JSON
+    Presence(PresenceArgs),
     /// Run two nodes and thousands of clients through all kinds of failures, and account for every message
     Soak(SoakArgs),
 }
@@ -35,6 +41,8 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Relay { listen } => run_relay(listen),
         Command::Load(args) => run_load(*args),
+        Command::Recovery(args) => run_burst(args.run()),
+        Command::Presence(args) => run_burst(args.run()),
         Command::Soak(args) => run_soak(&args),
     };
     match outcome {
@@ -77,6 +85,13 @@ fn run_load(args: LoadArgs) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn run_burst(burst: impl Future<Output = anyhow::Result<BurstReport>>) -> anyhow::Result<ExitCode> {
+    load::raise_open_files_limit(None);
+    let report = load_runtime(1)?.block_on(burst)?;
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_soak(args: &SoakArgs) -> anyhow::Result<ExitCode> {

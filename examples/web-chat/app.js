@@ -2,6 +2,7 @@
 
 import { Connection } from "./connection.js";
 import { element, time, watchPlugins } from "./plugins.js";
+import { Present } from "./present.js";
 
 /** The number of messages that a conversation keeps. */
 const MESSAGES_MAX = 500;
@@ -9,6 +10,13 @@ const MESSAGES_MAX = 500;
 /** How long a user is shown as typing after a `chat.typing`, and how often the page sends one. */
 const TYPING_MS = 4_000;
 const TYPING_EVERY_MS = 2_000;
+
+/** Why messages of a room are missing. */
+const GAPS = {
+  epoch: "the server lost the history of this room",
+  expired: "you were away for longer than messages are kept",
+  too_many: "you were away for more messages than are sent again",
+};
 
 const at = (id) => document.getElementById(id);
 const messages = at("messages");
@@ -62,6 +70,11 @@ function enter(name, token) {
     }
   });
   entering.addEventListener("frame", ({ detail }) => take(detail));
+  entering.addEventListener("gap", ({ detail }) => missed(detail));
+  entering.addEventListener("refused", ({ detail }) => {
+    talk(`#${detail.room}`).isMember = false;
+    add(`#${detail.room}`, { notice: `You are not a member any more: ${refusal(detail.payload)}` });
+  });
 }
 
 function refuse({ code, reason }) {
@@ -78,6 +91,7 @@ function begin(name) {
   at("chat").hidden = false;
   at("leave").hidden = false;
   at("plugins").open = matchMedia("(min-width: 961px)").matches;
+  at("present").open = matchMedia("(min-width: 641px)").matches;
   watchPlugins(swapped);
   show();
   at("with").focus();
@@ -109,23 +123,25 @@ at("open-form").addEventListener("submit", (event) => {
 });
 
 async function open(key) {
-  const isNew = !conversations.has(key);
   const conversation = talk(key);
   current = key;
   conversation.unread = 0;
   show();
   showState({ state: at("state").dataset.state });
   at("text").focus();
-  if (isNew && key.startsWith("#")) {
+  if (!conversation.isMember && key.startsWith("#")) {
+    conversation.isMember = true;
     const answer = await connection.join(key.slice(1));
-    const text = answer.type === "ack" ? "You are a member of this room" : refusal(answer.payload);
-    add(key, { notice: text });
+    conversation.isMember = answer.type === "ack";
+    const old = answer.payload.room?.count ? ". Its last messages:" : "";
+    add(key, { notice: conversation.isMember ? `You are a member of this room${old}` : refusal(answer.payload) });
   }
 }
 
 function talk(key) {
   if (!conversations.has(key)) {
-    conversations.set(key, { items: [], unread: 0, typing: null });
+    const present = key.startsWith("#") ? new Present() : null;
+    conversations.set(key, { items: [], unread: 0, typing: null, isMember: false, present, asking: new Set() });
   }
   return conversations.get(key);
 }
@@ -155,7 +171,13 @@ function show() {
   messages.replaceChildren(...(items.length ? items.map(drawn) : [element("p", "empty", hint)]));
   messages.scrollTop = messages.scrollHeight;
   showConversations();
+  showPresent();
   showTyping();
+}
+
+function showPresent() {
+  const present = current && talk(current).present;
+  at("present").hidden = !present?.show(at("present-total"), at("present-list"), connection.name);
 }
 
 function title(key) {
@@ -210,10 +232,18 @@ async function say(key, text) {
   const isMe = text.startsWith("/me ");
   const item = { who: connection.name, text: isMe ? `* ${connection.name} ${text.slice(4)}` : text, own: true, me: isMe };
   item.fate = "sending …";
+  // Whether the room may still echo it, under an ID that no `ack` named.
+  item.awaitsEcho = isMe;
   add(key, item);
   const frame = isMe ? { type: "chat.me", payload: text.slice(4) } : { type: "chat_message", payload: text };
-  const answer = await connection.ask({ ...frame, ...to(key) });
+  const asked = connection.ask({ ...frame, ...to(key) });
+  const { asking } = talk(key);
+  asking.add(asked);
+  const answer = await asked;
+  asking.delete(asked);
   item.refused = answer.type === "error";
+  item.id = answer.payload.messageId;
+  item.awaitsEcho ||= ["lost", "timeout"].includes(answer.payload.code);
   item.fate = item.refused ? refusal(answer.payload) : accepted(answer.payload, answer.ms);
   at("latency").textContent = `${answer.ms.toFixed(1)} ms`;
   item.drawn?.replaceWith(drawn(item));
@@ -231,10 +261,10 @@ function refusal({ code, message, plugin }) {
   return `${message} (${code}${plugin ? `, plugin ${plugin}` : ""})`;
 }
 
-function take({ type, payload, senderId, room }) {
+function take({ type, payload, senderId, room, messageId, timestamp, isOld }) {
   const key = room ? `#${room}` : `@${senderId}`;
   if (type === "chat.typing") {
-    if (senderId !== connection.name) {
+    if (senderId !== connection.name && !isOld) {
       typing(key, senderId);
     }
     return;
@@ -243,25 +273,66 @@ function take({ type, payload, senderId, room }) {
     add(current ?? "@server", { notice: refusal(payload ?? {}) });
     return;
   }
+  if (type === "presence") {
+    talk(`#${payload.room}`).present.take(payload);
+    showPresent();
+    return;
+  }
   if (!senderId && !room) {
     // `joined`, `left`, and messages from the platform.
     return;
   }
-  if (room && senderId === connection.name && type === "chat_message") {
-    // Rooms echo the user's own messages, which are already shown.
+  if (room && senderId === connection.name) {
+    takeOwn(key, { type, payload, messageId, timestamp });
     return;
   }
+  receive(key, { type, payload, senderId, timestamp });
+}
+
+/** Rooms echo the user's own messages. Those of this page are already shown; others come from elsewhere, or from the history. */
+async function takeOwn(key, { type, payload, messageId, timestamp }) {
+  const { asking, items } = talk(key);
+  if (asking.size > 0) {
+    // Their answers tell which messages are of this page.
+    await Promise.all(asking);
+  }
+  const text = textOf(payload);
+  const isSame = (item) => (messageId && item.id === messageId) || (item.awaitsEcho && item.text === text);
+  const shown = items.find((item) => item.own && isSame(item));
+  if (!shown) {
+    receive(key, { type, payload, senderId: connection.name, timestamp, own: true });
+  } else if (shown.refused) {
+    shown.refused = false;
+    shown.fate = "delivered";
+    shown.drawn?.replaceWith(drawn(shown));
+  }
+  if (shown) {
+    shown.awaitsEcho = false;
+  }
+}
+
+function textOf(payload) {
   const text = typeof payload === "string" ? payload : payload?.text;
-  const shown = typeof text === "string" ? text : (JSON.stringify(payload) ?? "");
+  return typeof text === "string" ? text : (JSON.stringify(payload) ?? "");
+}
+
+function receive(key, { type, payload, senderId, timestamp, own }) {
   const label = type === "chat_message" ? senderId : `${senderId} (${type})`;
   talk(key).typing = null;
-  add(key, { who: label, text: shown, me: payload?.me === true });
+  add(key, { who: label, text: textOf(payload), me: payload?.me === true, at: timestamp, own, quiet: own });
   showTyping();
+}
+
+/** Messages of a room are missing here, and the last ones that the server has follow. */
+function missed({ room, reason }) {
+  const why = GAPS[reason] ?? GAPS.expired;
+  add(`#${room}`, { notice: `Messages may be missing here: ${why}.`, gap: true });
 }
 
 function drawn(item) {
   if (item.notice) {
-    return element("p", item.swap ? "notice swap" : "notice", item.notice);
+    const kind = item.swap ? " swap" : item.gap ? " gap" : "";
+    return element("p", `notice${kind}`, item.notice);
   }
   const message = element("article", "message");
   message.classList.toggle("own", Boolean(item.own));

@@ -6,6 +6,12 @@ const RETRY_MAX_MS = 15_000;
 /** How long to wait for an answer. */
 const ANSWER_MS = 10_000;
 
+/** How many old messages a room is joined with. */
+const LAST = 50;
+
+/** How long to wait before a join that failed is tried again. */
+const REJOIN_MS = 1_000;
+
 /** Parses a frame; null if the data is not a frame. */
 function read(data) {
   try {
@@ -17,8 +23,10 @@ function read(data) {
 }
 
 /**
- * One user's connection. Events: `state` (`connecting`, `online`, `lost`, `ended`), `welcome`, and `frame` for every
- * frame that is neither a welcome nor an answer.
+ * One user's connection. Events: `state` (`connecting`, `online`, `lost`, `ended`), `welcome`, `gap` (`room`, `reason`) if messages of
+ * a room with a history were missed and cannot be had any more, `refused` (`room`, `payload`) if a room cannot be joined again, and
+ * `frame` for every frame that is neither a welcome nor an answer. Messages of a room with a history come once each, in order,
+ * across reconnects; those that were sent before the room was joined have `isOld`.
  */
 export class Connection extends EventTarget {
   #socket = null;
@@ -27,7 +35,12 @@ export class Connection extends EventTarget {
   #attempt = 0;
   #timer = 0;
   #ended = false;
-  #rooms = new Set();
+  /**
+   * The rooms to be in. Each has its place in the history, `epoch` and `offset` of the last message, or an `epoch` of null without
+   * one; and the offset `joined` of the last message before the join. `held`: the place is about to change, and messages before that
+   * count for nothing, because they come again.
+   */
+  #rooms = new Map();
 
   /** The number of reconnects. */
   reconnects = 0;
@@ -40,8 +53,11 @@ export class Connection extends EventTarget {
     this.#open();
   }
 
-  /** Sends a frame and resolves to its `ack` or `error`, with the elapsed time in `ms`. */
-  ask(frame) {
+  /**
+   * Sends a frame and resolves to its `ack` or `error`, with the elapsed time in `ms`. `acked` gets the payload of the `ack` before
+   * any later frame is read.
+   */
+  ask(frame, acked) {
     const id = String(this.#next++);
     if (this.#socket?.readyState !== WebSocket.OPEN) {
       return Promise.resolve({ type: "error", payload: { code: "offline", message: "not connected" }, ms: 0 });
@@ -51,6 +67,7 @@ export class Connection extends EventTarget {
       const answered = (answer) => {
         clearTimeout(timer);
         this.#waiting.delete(id);
+        if (answer.type === "ack") acked?.(answer.payload);
         resolve({ ...answer, ms: performance.now() - sent });
       };
       const gone = { type: "error", payload: { code: "timeout", message: "no answer came" } };
@@ -67,11 +84,16 @@ export class Connection extends EventTarget {
     }
   }
 
-  /** Joins a room, now and after each reconnect. */
+  /**
+   * Joins a room, now and after each reconnect, with its last messages and with presence. Resolves to the `ack` or `error`. Later
+   * joins ask for the messages since the last one that came.
+   */
   async join(room) {
-    const answer = await this.ask({ type: "join", room });
-    if (answer.type === "ack") {
-      this.#rooms.add(room);
+    const place = { epoch: null, offset: 0, joined: 0, held: true };
+    this.#rooms.set(room, place);
+    const answer = await this.#enter(room, place, { last: LAST });
+    if (answer.type !== "ack" && this.#rooms.get(room) === place) {
+      this.#rooms.delete(room);
     }
     return answer;
   }
@@ -109,14 +131,77 @@ export class Connection extends EventTarget {
       this.#say("online");
       this.dispatchEvent(new CustomEvent("welcome", { detail: payload }));
       // Memberships end with the connection, so join the rooms again.
-      for (const room of this.#rooms) {
-        this.tell({ type: "join", room });
+      for (const room of this.#rooms.keys()) {
+        this.#rejoin(room);
       }
     } else if ((type === "ack" || type === "error") && this.#waiting.has(payload?.id)) {
       this.#waiting.get(payload.id)(frame);
-    } else {
+    } else if (this.#isNew(frame)) {
       this.dispatchEvent(new CustomEvent("frame", { detail: frame }));
     }
+    if (type === "joined" && payload?.recovered === false && this.#rooms.get(payload.room)?.held === false) {
+      // The server lost messages while this connection was open.
+      this.#reload(payload.room, payload.reason);
+    }
+  }
+
+  /** Notes the place of a message; false if it counts for nothing. */
+  #isNew(frame) {
+    const { room, offset } = frame;
+    const place = this.#rooms.get(room);
+    if (!place || offset === undefined) {
+      return true;
+    }
+    if (place.held || offset <= place.offset) {
+      return false;
+    }
+    place.offset = offset;
+    frame.isOld = offset <= place.joined;
+    return true;
+  }
+
+  /** Joins a room again after a reconnect, with the messages since its place. */
+  async #rejoin(room) {
+    const place = this.#rooms.get(room);
+    const socket = this.#socket;
+    const since = { epoch: place.epoch, offset: place.offset };
+    place.held = true;
+    const answer = await this.#enter(room, place, place.epoch === null ? { last: LAST } : { since });
+    if (answer.payload?.room?.recovered === false) {
+      this.#reload(room, answer.payload.room.reason);
+    } else if (answer.type === "error" && socket.readyState === WebSocket.OPEN) {
+      this.#failed(room, answer.payload);
+    }
+  }
+
+  /** Tells that messages of a room are missing, and asks for the last ones instead. */
+  #reload(room, reason) {
+    this.dispatchEvent(new CustomEvent("gap", { detail: { room, reason } }));
+    this.#rooms.get(room).epoch = null;
+    this.#rejoin(room);
+  }
+
+  /** A room could not be joined again on a connection that is open. */
+  #failed(room, payload) {
+    if (payload.retryable || payload.code === "timeout") {
+      const socket = this.#socket;
+      setTimeout(() => socket.readyState === WebSocket.OPEN && this.#rejoin(room), REJOIN_MS);
+    } else {
+      this.#rooms.delete(room);
+      this.dispatchEvent(new CustomEvent("refused", { detail: { room, payload } }));
+    }
+  }
+
+  /** Sends a `join`, and moves the place of the room to where the messages begin that follow its `ack`. */
+  #enter(room, place, payload) {
+    return this.ask({ type: "join", room, payload: { ...payload, presence: true } }, ({ room: now }) => {
+      place.held = now?.recovered === false;
+      if (now && !place.held) {
+        place.epoch = now.epoch;
+        place.offset = now.offset - (now.count ?? 0);
+        place.joined = now.offset;
+      }
+    });
   }
 
   #closed({ code, reason }) {

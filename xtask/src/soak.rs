@@ -23,6 +23,15 @@ pub(crate) struct SoakArgs {
     /// Members of rooms with a history instead of pairs; nodes are killed too
     #[arg(long)]
     rooms: bool,
+    /// Members of rooms with presence, who come and go until `--events` happened
+    #[arg(long, conflicts_with = "rooms")]
+    presence: bool,
+    /// With --presence: the number of events
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    events: u32,
+    /// With --presence: the number of members whose cost is measured first, while nobody comes or leaves
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=15_000))]
+    idle: u32,
     /// Use a debug build, which is ready sooner: to see that everything works
     #[arg(long)]
     debug: bool,
@@ -57,7 +66,10 @@ pub(crate) fn run(workspace: &Workspace, args: &SoakArgs) -> anyhow::Result<Exit
         .arg(folder.path())
         .args(["--minutes", &args.minutes.to_string()])
         .args(["--clients", &args.clients.to_string()])
+        .args(["--events", &args.events.to_string()])
+        .args(["--idle", &args.idle.to_string()])
         .args(args.rooms.then_some("--rooms"))
+        .args(args.presence.then_some("--presence"))
         .status()
         .context("the soak does not start")?;
     Ok(if status.success() {

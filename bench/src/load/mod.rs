@@ -27,6 +27,6 @@ pub use error::LoadError;
 pub use limits::raise_open_files_limit;
 pub use options::LoadArgs;
 pub use plan::{Mode, Plan, Site, Target};
-pub(crate) use process::resident_bytes;
+pub(crate) use process::{cpu_seconds, resident_bytes};
 pub use report::{Latency, Report};
 pub use run::run;

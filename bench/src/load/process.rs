@@ -34,6 +34,11 @@ pub(super) fn usage(pid: u32) -> Result<Usage, LoadError> {
     })
 }
 
+/// User and system time of all threads of a process, in seconds.
+pub(crate) fn cpu_seconds(pid: u32) -> Result<f64, LoadError> {
+    usage(pid).map(|usage| usage.cpu_seconds)
+}
+
 /// Resident memory of a process in bytes.
 pub(crate) fn resident_bytes(pid: u32) -> Result<u64, LoadError> {
     usage(pid).map(|usage| usage.rss_bytes)

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::client::Client;
+use crate::client::Client;
 use crate::frame::Opcode;
 
 /// Number of clients of each kind per node.

@@ -8,12 +8,13 @@
 //! phase. Everything runs on this machine, and ends with this process.
 //!
 //! With `--rooms`, the clients are members of [`rooms`] with a history instead, and nodes are killed too. Then no member may
-//! miss a message without learning it.
+//! miss a message without learning it. With `--presence`, four nodes have clients that come and go, and know who is there:
+//! [`presence`].
 
-mod client;
 mod crowd;
 mod ledger;
 mod people;
+mod presence;
 mod processes;
 mod report;
 mod rooms;
@@ -59,6 +60,15 @@ pub struct SoakArgs {
     /// Members of rooms with a history, instead of pairs
     #[arg(long)]
     rooms: bool,
+    /// Members of rooms with presence, instead of pairs, until `--events` happened
+    #[arg(long, conflicts_with = "rooms")]
+    presence: bool,
+    /// With --presence: the number of events
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    events: u64,
+    /// With --presence: the number of members whose cost is measured first, while nobody comes or leaves
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=15_000))]
+    idle: u32,
     /// Number of well-behaved clients
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(2..=20_000))]
     clients: u64,
@@ -87,9 +97,18 @@ pub async fn run(args: &SoakArgs) -> anyhow::Result<bool> {
     fs::write(folder.join("chat.wasm"), &plugin)?;
     let mut redis = Redis::start(&args.redis_server, &folder)?;
     fs::write(folder.join("soak.toml"), config(&redis.url()))?;
-    let mut nodes = nodes(&args.server, &folder)?;
+    let names: &[&str] = if args.presence {
+        &["a", "b", "c", "d"]
+    } else {
+        &["a", "b"]
+    };
+    let mut nodes = nodes(&args.server, &folder, names)?;
     for node in &mut nodes {
         node.start().await?;
+    }
+    if args.presence {
+        let idle = args.idle as usize;
+        return presence::run(args.events, idle, &mut nodes, &mut redis).await;
     }
     if args.rooms {
         let time = Duration::from_secs(args.minutes * 60);
@@ -127,13 +146,13 @@ pub async fn run(args: &SoakArgs) -> anyhow::Result<bool> {
     Ok(report.is_well())
 }
 
-/// Two nodes, not started yet.
-fn nodes(server: &Path, folder: &Path) -> anyhow::Result<Vec<Node>> {
+/// Nodes with these names, not started yet.
+fn nodes(server: &Path, folder: &Path, names: &[&str]) -> anyhow::Result<Vec<Node>> {
     let server =
         fs::canonicalize(server).with_context(|| format!("{} is not there", server.display()))?;
-    ["a", "b"]
+    names
+        .iter()
         .map(|name| Node::new(name, &server, folder))
-        .into_iter()
         .collect()
 }
 
@@ -155,7 +174,9 @@ fn config(redis_url: &str) -> String {
         "[auth]\nmode = \"none\"\n\
          [broker]\nkind = \"redis\"\n[redis]\nurl = \"{redis_url}\"\n\
          [[rooms]]\nmatch = \"room:*\"\nhistory = {{ size = 1000, time = \"10m\" }}\n\
-         [[plugins]]\nname = \"chat\"\npath = \"chat.wasm\"\nevents = [\"chat_message\"]\n"
+         [[rooms]]\nmatch = \"seen:*\"\npresence = true\n[presence]\ngrace = \"{}s\"\n\
+         [[plugins]]\nname = \"chat\"\npath = \"chat.wasm\"\nevents = [\"chat_message\"]\n",
+        presence::GRACE.as_secs()
     )
 }
 

@@ -10,8 +10,8 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::client::{Client, Incoming};
 use super::ledger::Ledger;
+use crate::client::{Client, Incoming};
 use crate::frame::Opcode;
 
 /// Pause between two messages of a client.

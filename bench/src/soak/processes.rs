@@ -1,5 +1,6 @@
 //! The processes of a soak test: Redis and the nodes, on this machine. Dropping a value ends its process.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -16,6 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::bursts::redis_calls;
 use crate::load::resident_bytes;
 
 /// Time limit for a process to become ready, or to end.
@@ -32,9 +34,18 @@ struct Process(Child);
 
 impl Process {
     /// Asks the process to end, and waits until it has. `name` is for errors.
-    async fn end(mut self, name: &str) -> anyhow::Result<()> {
+    async fn end(self, name: &str) -> anyhow::Result<()> {
+        self.ask_to_end()?;
+        self.ended(name).await
+    }
+
+    fn ask_to_end(&self) -> anyhow::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.0), Signal::TERM)?)
+    }
+
+    /// Waits until the process has ended. `name` is for errors.
+    async fn ended(mut self, name: &str) -> anyhow::Result<()> {
         let began = Instant::now();
-        kill_process(Pid::from_child(&self.0), Signal::TERM)?;
         while began.elapsed() < PATIENCE {
             if let Some(status) = self.0.try_wait()? {
                 if !status.success() {
@@ -98,6 +109,11 @@ impl Redis {
         Ok(())
     }
 
+    /// How often each command was called since the start.
+    pub(super) async fn calls(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        redis_calls(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))).await
+    }
+
     /// Starts Redis again at the same address, with the data of [`Redis::end`], or empty after [`Redis::kill`].
     pub(super) fn restart(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(&self.program);
@@ -124,6 +140,8 @@ pub(super) struct Node {
     folder: PathBuf,
     address: SocketAddr,
     process: Option<Process>,
+    /// The process that was asked to end.
+    stopping: Option<Process>,
     /// While set, nobody reads the node's log.
     stalled: Arc<AtomicBool>,
 }
@@ -137,6 +155,7 @@ impl Node {
             folder: folder.to_owned(),
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)),
             process: None,
+            stopping: None,
             stalled: Arc::default(),
         })
     }
@@ -187,6 +206,28 @@ impl Node {
         let began = Instant::now();
         process.end(&format!("node {}", self.name)).await?;
         Ok(began.elapsed())
+    }
+
+    /// Whether the node was stopped or killed.
+    pub(super) fn is_down(&self) -> bool {
+        self.process.is_none()
+    }
+
+    /// Asks the node to shut down. [`Node::stopped`] must follow.
+    pub(super) fn ask_to_stop(&mut self) -> anyhow::Result<()> {
+        self.stopping = self.process.take();
+        match &self.stopping {
+            Some(process) => process.ask_to_end(),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until a node that was asked to shut down has exited.
+    pub(super) async fn stopped(&mut self) -> anyhow::Result<()> {
+        match self.stopping.take() {
+            Some(process) => process.ended(&format!("node {}", self.name)).await,
+            None => Ok(()),
+        }
     }
 
     /// Kills the node.

@@ -1,153 +1,12 @@
 //! The demo page, in a real browser.
 
-use std::{path::Path, process::Stdio};
-
-use fantoccini::{Client, ClientBuilder, Locator, wd::Capabilities};
-use hyper_util::client::legacy::connect::HttpConnector;
-use serde_json::json;
 use signalbox::plugin::Sha256;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    time::timeout,
-};
 
 use crate::{
-    harness::{Node, PATIENCE, WITH_CHAT, chat_plugin, replace, with_plugin_cache},
+    browser::Driver,
+    harness::{Node, WITH_CHAT, chat_plugin, replace, with_plugin_cache},
     redis::until,
 };
-
-/// The browser driver, in a separate process.
-struct Driver {
-    url: String,
-    _process: Child,
-}
-
-impl Driver {
-    async fn start() -> Self {
-        let mut process = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("chromedriver is there: `cargo xtask test` installs it");
-        let mut lines = BufReader::new(process.stdout.take().expect("a pipe")).lines();
-        let port = async {
-            loop {
-                let line = lines.next_line().await.expect("text").expect("a port");
-                if let Some((_, port)) = line.split_once("started successfully on port ") {
-                    return port.trim_end_matches('.').to_owned();
-                }
-            }
-        };
-        let port = timeout(PATIENCE, port).await.expect("it starts");
-        Self {
-            url: format!("http://127.0.0.1:{port}"),
-            _process: process,
-        }
-    }
-
-    /// A new browser with one page, `width` by 800 pixels.
-    async fn page(&self, node: &Node, width: u32) -> Page {
-        let arguments = [
-            "--headless=new".to_owned(),
-            "--no-sandbox".to_owned(),
-            "--disable-dev-shm-usage".to_owned(),
-            "--disable-gpu".to_owned(),
-            format!("--window-size={width},800"),
-        ];
-        let options = json!({"args": arguments});
-        let capabilities = Capabilities::from_iter([
-            ("goog:chromeOptions".to_owned(), options),
-            ("goog:loggingPrefs".to_owned(), json!({"browser": "ALL"})),
-        ]);
-        let client = ClientBuilder::new(HttpConnector::new())
-            .capabilities(capabilities)
-            .connect(&self.url)
-            .await
-            .expect("a browser starts");
-        client
-            .goto(&format!("http://{}/demo", node.address))
-            .await
-            .expect("the page is served");
-        Page(client)
-    }
-}
-
-struct Page(Client);
-
-impl Page {
-    async fn enter(&self, name: &str) {
-        self.fill("#name", name).await;
-        self.press("#sign-in-form button").await;
-        self.until_text("#state-text", &format!("Connected as {name}"))
-            .await;
-    }
-
-    async fn open(&self, with: &str) {
-        self.fill("#with", with).await;
-        self.press("#open-form button").await;
-    }
-
-    async fn say(&self, text: &str) {
-        self.until_some("#text:enabled").await;
-        self.fill("#text", text).await;
-        self.press("#send").await;
-    }
-
-    async fn fill(&self, field: &str, text: &str) {
-        let field = self.0.find(Locator::Css(field)).await.expect("a field");
-        field.clear().await.expect("it can be emptied");
-        field.send_keys(text).await.expect("it takes text");
-    }
-
-    async fn press(&self, button: &str) {
-        let button = self.0.find(Locator::Css(button)).await.expect("a button");
-        button.click().await.expect("it can be pressed");
-    }
-
-    async fn text(&self, of: &str) -> String {
-        // Includes text that is scrolled out of view.
-        let script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent).join('\\n')";
-        let text = self.0.execute(script, vec![json!(of)]).await;
-        text.expect("the page answers")
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
-    }
-
-    async fn until_text(&self, of: &str, text: &str) {
-        until(&format!("{of} says {text:?}"), async || {
-            self.text(of).await.contains(text).then_some(())
-        })
-        .await;
-    }
-
-    async fn until_some(&self, what: &str) {
-        until(what, async || {
-            self.0.find(Locator::Css(what)).await.ok().map(drop)
-        })
-        .await;
-    }
-
-    /// Saves a screenshot for people to look at.
-    async fn picture(&self, name: &str) {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo");
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let picture = self.0.screenshot().await.expect("a picture");
-        std::fs::write(folder.join(format!("{name}.png")), picture).expect("it is written");
-    }
-
-    /// Checks that the page's own policy blocked nothing and that no script failed.
-    async fn close(self) {
-        let overflow =
-            "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
-        let overflow = self.0.execute(overflow, vec![]).await.expect("a number");
-        assert_eq!(overflow, json!(0), "nothing is wider than the window");
-        self.0.close().await.expect("it closes");
-    }
-}
 
 /// Another version of the chat plugin: with a custom section that nobody reads.
 fn another_chat() -> Vec<u8> {
@@ -158,9 +17,13 @@ fn another_chat() -> Vec<u8> {
     bytes
 }
 
+/// The rule of `platform.toml`.
+const ROOMS: &str =
+    "[[rooms]]\nmatch = \"*\"\nhistory = { size = 100, time = \"1h\" }\npresence = true\n";
+
 fn config(more: &str) -> String {
     format!(
-        "[server]\nnode_id = \"node-1\"\ntrace_plugins = true\n[demo]\nenabled = true\n{WITH_CHAT}config = {{ blocked_words = [{more}] }}\n"
+        "[server]\nnode_id = \"node-1\"\ntrace_plugins = true\n[demo]\nenabled = true\n{ROOMS}{WITH_CHAT}config = {{ blocked_words = [{more}] }}\n"
     )
 }
 
@@ -172,13 +35,19 @@ async fn two_pages_chat_and_see_a_swap_without_a_reconnect() {
     ann.picture("sign-in").await;
     ann.enter("ann").await;
     bob.enter("bob").await;
-    ann.open("bob").await;
-    bob.open("ann").await;
+    ann.open("#lobby").await;
+    bob.open("#lobby").await;
+    for page in [&ann, &bob] {
+        page.until_text("#present-total", "2 here").await;
+    }
     ann.say("darn it").await;
     ann.until_text(".message.own .fate", "delivered").await;
     bob.until_text(".message .what", "darn it").await;
     bob.say("/me waves").await;
     ann.until_text(".message.me .what", "* bob waves").await;
+    bob.until_text(".message.own .fate", "ms").await;
+    bob.until_texts(".message.own .what", &["* bob waves"])
+        .await;
     ann.say("   ").await;
     ann.until_text(".message.refused .fate", "blank").await;
     ann.picture("before").await;
@@ -210,8 +79,11 @@ async fn two_pages_chat_and_see_a_swap_without_a_reconnect() {
     }
     // This screenshot is `docs/demo.png`.
     ann.picture("swapped").await;
-    ann.open("#lobby").await;
-    ann.until_text(".notice", "You are a member of this room")
+    ann.open("bob").await;
+    bob.open("ann").await;
+    ann.say("just to you").await;
+    ann.until_text(".message.own .fate", "delivered").await;
+    bob.until_texts(".message:not(.own) .what", &["just to you"])
         .await;
     ann.picture("after").await;
     bob.picture("phone-after").await;

@@ -229,6 +229,11 @@ async fn above_the_limit_only_the_number_is_reported() {
     let both = [member("ann", 1), member("bob", 1)];
     let all = json!({"room": ROOM, "total": 2, "members": both});
     assert_eq!(report(&mut ann, ROOM).await, all);
+    for (contents, frames) in [("list", 2.0), ("changes", 1.0), ("total", 2.0)] {
+        let metric = format!("wss_presence_frames_total{{contents=\"{contents}\"}} ");
+        assert_eq!(node.metric(&metric).await, Some(frames), "{contents}");
+    }
+    assert_eq!(node.metric("wss_presence_members ").await, Some(2.0));
 }
 
 #[tokio::test]

@@ -22,12 +22,12 @@ fn rules(presence: &str) -> String {
     )
 }
 
-async fn start(size: usize, server: &Server, redis: &str, presence: &str) -> Nodes {
+pub(crate) async fn start(size: usize, server: &Server, redis: &str, presence: &str) -> Nodes {
     let rules = rules(presence);
     Nodes::start(size, &server.url(), &format!("{redis}\n{rules}")).await
 }
 
-async fn join(peer: &mut Peer, payload: Value) -> Value {
+pub(crate) async fn join(peer: &mut Peer, payload: Value) -> Value {
     let join = json!({"type": "join", "room": ROOM, "payload": payload});
     peer.answer_to(join).await
 }
@@ -247,13 +247,13 @@ async fn many_joins_at_once_do_not_overfill_a_room_with_users_elsewhere() {
 }
 
 /// A member, and the users that it knows of.
-struct Watcher {
+pub(crate) struct Watcher {
     peer: Peer,
     users: BTreeSet<String>,
 }
 
 impl Watcher {
-    async fn new(mut peer: Peer) -> Self {
+    pub(crate) async fn new(mut peer: Peer) -> Self {
         let snapshot = watch(&mut peer).await;
         Self {
             peer,
@@ -262,7 +262,7 @@ impl Watcher {
     }
 
     /// Takes reports until it knows exactly of `truth`.
-    async fn until_knows(&mut self, truth: &BTreeSet<String>) {
+    pub(crate) async fn until_knows(&mut self, truth: &BTreeSet<String>) {
         while self.users != *truth {
             let (joined, left) = change(&mut self.peer).await;
             for user in left {

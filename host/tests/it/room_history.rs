@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use tokio_tungstenite::tungstenite::Message;
+
 use crate::harness::{Client, Node};
 
 const CONFIG: &str = "[[rooms]]\nmatch = \"chat:*\"\nhistory = { size = 5, time = \"5m\" }\n\
@@ -128,7 +130,12 @@ async fn recovery_is_never_partial() {
     let epoch = &place["epoch"];
     let in_the_future = json!({"epoch": epoch, "offset": 7});
     let of_another_epoch = json!({"epoch": "other", "offset": 3});
+    let mut eve = node.client("eve").await;
+    let of_another_room = join(&mut eve, "chat:2", Value::Null).await;
+    let beyond_all = json!({"epoch": epoch, "offset": 9_007_199_254_740_991_u64});
     for (place, reason) in [
+        (&of_another_room, "epoch"),
+        (&beyond_all, "epoch"),
         (&place, "expired"),
         (&in_the_future, "epoch"),
         (&of_another_epoch, "epoch"),
@@ -255,8 +262,22 @@ async fn malformed_positions_are_refused_and_names_may_be_long() {
     for payload in [
         json!({"since": 7}),
         json!({"since": {"epoch": "e", "offset": 9_007_199_254_740_992_u64}}),
+        json!({"since": {"epoch": "e", "offset": -1}}),
+        json!({"since": {"epoch": "e", "offset": 1.5}}),
+        json!({"since": {"epoch": "e", "offset": 1e300}}),
+        json!({"since": {"epoch": "e", "offset": "1"}}),
+        json!({"since": {"epoch": "e"}}),
+        json!({"since": {"offset": 1}}),
+        json!({"since": {"epoch": "", "offset": 1}}),
+        json!({"since": {"epoch": "e".repeat(33), "offset": 1}}),
+        json!({"since": {"epoch": "e}:log", "offset": 1}}),
         json!({"since": {"epoch": "e", "offset": 1}, "last": 1}),
         json!({"last": -1}),
+        json!({"last": 0.5}),
+        json!({"last": "20"}),
+        json!({"presence": 1}),
+        json!([{"epoch": "e", "offset": 1}]),
+        json!("20"),
     ] {
         let frame = json!({"type": "join", "room": room, "id": "j", "payload": payload});
         bob.send(&frame.to_string()).await;
@@ -271,4 +292,103 @@ async fn malformed_positions_are_refused_and_names_may_be_long() {
     );
     say(&mut ann, &room, 1).await;
     assert_eq!(next(&mut bob).await, (1, 1));
+    for payload in [
+        json!({"limit": 0}),
+        json!({"limit": -1}),
+        json!({"limit": 2.5}),
+        json!({"before": -1}),
+        json!({"before": 9_007_199_254_740_992_u64}),
+        json!({"before": "1"}),
+        json!([1, 2]),
+    ] {
+        let frame = json!({"type": "history", "room": room, "id": "h", "payload": payload});
+        bob.send(&frame.to_string()).await;
+        assert_eq!(bob.error_code().await, "invalid_payload", "{frame}");
+    }
+    // The smallest page of all, and a limit that no history reaches.
+    let frame = json!({"type": "history", "room": room, "id": "h", "payload": {"before": 0, "limit": 1_000_000_000}});
+    bob.send(&frame.to_string()).await;
+    let history = bob.json().await["payload"]["history"].clone();
+    assert_eq!(history["messages"], json!([]), "{history}");
+}
+
+#[tokio::test]
+async fn a_history_over_its_bytes_forgets_old_messages_and_says_so() {
+    let config = CONFIG.to_owned() + "history_bytes_max = \"1MiB\"\n";
+    let node = Node::start(&config).await;
+    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
+    join(&mut ann, "large:1", Value::Null).await;
+    let place = join(&mut bob, "large:1", Value::Null).await;
+    let text = "y".repeat(30_000);
+    for number in 1..=100_u64 {
+        let frame = json!({"type": "x", "payload": text, "room": "large:1"});
+        ann.send(&frame.to_string()).await;
+        // Live messages come all the same.
+        assert_eq!(bob.json().await["offset"], number);
+        ann.json().await;
+    }
+    let mut eve = node.client("eve").await;
+    let answer = join(&mut eve, "large:1", since(&place)).await;
+    assert_eq!(
+        (&answer["recovered"], &answer["reason"]),
+        (&json!(false), &json!("expired"))
+    );
+    let answer = join(&mut eve, "large:1", json!({"last": 100})).await;
+    let count = answer["count"].as_u64().expect("a number");
+    assert!((1..=34).contains(&count), "{answer}");
+    for number in 101 - count..=100 {
+        assert_eq!(eve.json().await["offset"], number);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_in_a_replay_misses_nothing_before_it_is_closed() {
+    let node = Node::start(CONFIG).await;
+    let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
+    join(&mut ann, "large:1", Value::Null).await;
+    join(&mut bob, "large:1", Value::Null).await;
+    let text = "y".repeat(30_000);
+    let large = json!({"type": "x", "payload": text, "room": "large:1"}).to_string();
+    let mut sent = 0;
+    let mut speak = async || {
+        ann.send(&large).await;
+        sent += 1;
+        assert_eq!(ann.json().await["offset"], sent);
+        // Others do not wait for the slow one.
+        assert_eq!(bob.json().await["offset"], sent);
+        sent
+    };
+    for _ in 0..30 {
+        speak().await;
+    }
+    let mut slow = node.client("slow").await;
+    let frame = json!({"type": "join", "room": "large:1", "id": "join", "payload": {"last": 30}});
+    slow.send(&frame.to_string()).await;
+    let closes = "wss_closes_total{code=\"slow_consumer\"} ";
+    let mut last = 30;
+    while node.metric(closes).await.unwrap_or_default() == 0.0 {
+        last = speak().await;
+    }
+    let room = slow.json().await["payload"]["room"].clone();
+    assert_eq!(room["recovered"], true, "{room}");
+    let first = room["offset"].as_u64().unwrap() - room["count"].as_u64().unwrap();
+    let mut got = first;
+    while let Some(Ok(message)) = slow.frame().await {
+        if let Message::Text(text) = message {
+            let message: Value = serde_json::from_str(&text).expect("JSON");
+            got += 1;
+            assert_eq!(message["offset"], got);
+        }
+    }
+    // It comes back with the place of the last message that it read.
+    let mut slow = node.client("slow").await;
+    let place = json!({"epoch": room["epoch"], "offset": got});
+    let answer = join(&mut slow, "large:1", since(&place)).await;
+    if answer["recovered"] == true {
+        for number in got + 1..=last {
+            assert_eq!(slow.json().await["offset"], number);
+        }
+    } else {
+        assert_eq!(answer["reason"], "too_many", "{answer}");
+    }
 }

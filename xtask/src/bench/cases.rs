@@ -1,6 +1,7 @@
 //! The cases and their targets.
 
 use super::Bench;
+use super::bursts;
 use super::changes;
 use super::load::{self, LoadReport};
 use super::nodes;
@@ -28,6 +29,10 @@ pub(crate) enum Case {
     Room1000,
     /// The same load in a room that keeps its last 100 messages.
     History1000,
+    /// 1,000 members of a room lose their connections, and recover 100 messages each at once.
+    Recovery1000x100,
+    /// 1,000 connections join a room with presence at once.
+    Presence1000,
     /// 10,000 connections that send nothing.
     IdleMemory,
     /// The cost of the chat plugin for a message.
@@ -47,16 +52,20 @@ pub(crate) enum Case {
     RedisRoom,
     /// The same load in a room that keeps its last 100 messages.
     RedisHistory,
+    /// As `recovery_1000x100`, on another of two such nodes after the first one was killed.
+    RedisRecovery,
 }
 
 impl Case {
     /// The cases that run if none is chosen, in this order: those that need only the server and take seconds.
-    pub(crate) const DEFAULT: [Self; 9] = [
+    pub(crate) const DEFAULT: [Self; 11] = [
         Self::Pairs100x1,
         Self::Pairs500x16,
         Self::Open8000,
         Self::Room1000,
         Self::History1000,
+        Self::Recovery1000x100,
+        Self::Presence1000,
         Self::IdleMemory,
         Self::PluginShare,
         Self::MetricsCost,
@@ -64,11 +73,12 @@ impl Case {
     ];
 
     /// The cases of several nodes connected through Redis.
-    pub(crate) const REDIS: [Self; 4] = [
+    pub(crate) const REDIS: [Self; 5] = [
         Self::Redis10000,
         Self::RedisFast,
         Self::RedisRoom,
         Self::RedisHistory,
+        Self::RedisRecovery,
     ];
 
     /// The cases that other servers can run too.
@@ -96,6 +106,8 @@ impl Case {
             Self::Open8000 => "open_8000",
             Self::Room1000 => "room_1000",
             Self::History1000 => "history_1000",
+            Self::Recovery1000x100 => "recovery_1000x100",
+            Self::Presence1000 => "presence_1000",
             Self::IdleMemory => "idle_memory",
             Self::PluginShare => "plugin_share",
             Self::MetricsCost => "metrics_cost",
@@ -105,6 +117,7 @@ impl Case {
             Self::RedisFast => "redis_fast",
             Self::RedisRoom => "redis_room",
             Self::RedisHistory => "redis_history",
+            Self::RedisRecovery => "redis_recovery",
         }
     }
 
@@ -124,6 +137,8 @@ impl Case {
             Self::Open8000 => self.open_loop(bench),
             Self::Room1000 => self.throughput(bench, 0.80),
             Self::History1000 => self.history(bench),
+            Self::Recovery1000x100 => bursts::recovery(bench, self.name(), HISTORY_RULE, false),
+            Self::Presence1000 => bursts::presence(bench, self.name()),
             Self::IdleMemory => self.idle_memory(bench),
             Self::PluginShare => self.plugin_share(bench),
             Self::MetricsCost => watched::run(bench, self.name()),
@@ -140,6 +155,7 @@ impl Case {
                 HISTORY_RULE,
                 &self.single_load(bench),
             ),
+            Self::RedisRecovery => bursts::recovery(bench, self.name(), HISTORY_RULE, true),
         }
     }
 

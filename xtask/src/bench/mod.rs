@@ -6,6 +6,7 @@
 //! failure, because a machine under other load misses them all; a lost, duplicated or reordered message is a failure
 //! anywhere.
 
+mod bursts;
 mod cases;
 mod changes;
 pub(crate) mod load;

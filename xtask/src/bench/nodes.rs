@@ -177,7 +177,8 @@ fn redis_info(address: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-fn wait_until_ready(node: &Subject) -> anyhow::Result<()> {
+/// Returns when the node is ready.
+pub(super) fn wait_until_ready(node: &Subject) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY_TIME_MAX;
     while !is_ready(node.address()) {
         if Instant::now() > deadline {

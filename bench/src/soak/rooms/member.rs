@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::RoomWorld;
+use crate::client::{Client, Incoming};
 use crate::frame::{MaskKeys, Opcode};
-use crate::soak::client::{Client, Incoming};
 
 /// Pause between two messages of a member.
 const SEND_INTERVAL: Duration = Duration::from_millis(500);

@@ -106,11 +106,24 @@ fn example_webhook() -> WebhookConfig {
     }
 }
 
+/// The rule of `platform.toml` for the demo page.
+fn every_room() -> RoomRule {
+    RoomRule {
+        history: Some(HistoryRule {
+            size: 100,
+            time: Duration::from_secs(3600),
+        }),
+        presence: true,
+        ..RoomRule::default()
+    }
+}
+
 #[test]
-fn platform_toml_is_the_defaults_and_the_chat_plugin() {
+fn platform_toml_is_the_defaults_with_the_chat_plugin_and_rooms_with_history_and_presence() {
     let text = read(&at_the_top("platform.toml"));
     let mut expected = parse("").expect("nothing is required");
     expected.plugins.push(chat());
+    expected.rooms = RoomsConfig::new([("*", every_room())]);
     assert_eq!(parse(&text), Ok(expected));
 }
 
@@ -129,7 +142,7 @@ fn platform_toml_shows_every_key_with_its_default() {
         .collect();
     let mut expected = parse("").expect("nothing is required");
     expected.plugins.push(chat());
-    expected.rooms = RoomsConfig::new([("chat:*", chat_rule())]);
+    expected.rooms = RoomsConfig::new([("*", every_room()), ("chat:*", chat_rule())]);
     let (size, time) = (50, Duration::from_secs(120));
     expected.users.history = Some(HistoryRule { size, time });
     expected.webhooks = vec![example_webhook()];

@@ -157,6 +157,11 @@ impl LocalMembers {
         self.0.get(room).map_or(0, |users| users.len())
     }
 
+    /// The number of users in all rooms, once for each room.
+    pub(super) fn users(&self) -> usize {
+        self.0.iter().map(|users| users.len()).sum()
+    }
+
     fn remove_if_empty(&self, room: &str) {
         self.0.remove_if(room, |_, users| users.is_empty());
     }
@@ -266,5 +271,6 @@ mod tests {
         let bob: (Arc<str>, Arc<str>) = ("b".into(), "bob".into());
         assert_eq!(removed, [bob]);
         assert_eq!((local.len("a"), local.len("b")), (1, 0));
+        assert_eq!(local.users(), 1);
     }
 }

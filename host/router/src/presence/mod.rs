@@ -244,6 +244,11 @@ impl Router {
         self.broker.members(room).await.map(Some)
     }
 
+    /// The users of this node in rooms with presence, once for each room.
+    pub fn present_users(&self) -> usize {
+        self.table.presence.local.users()
+    }
+
     /// Counts a connection that joined `room`, and returns once other nodes can see it, or once it is clear that they cannot
     /// now.
     pub(super) async fn count_member(&self, connection: &Connection, room: &str) {

@@ -5,14 +5,17 @@ use std::{future, sync::Arc, time::Duration};
 use futures_util::{FutureExt, StreamExt, stream};
 use signalbox_broker::Broker;
 use signalbox_protocol::Frame;
-use signalbox_telemetry::{metrics::Metrics, supervise};
+use signalbox_telemetry::{
+    metrics::{Counter, Metrics},
+    supervise,
+};
 use tokio::{
     task::AbortHandle,
     time::{Instant, sleep_until},
 };
 use tracing::debug;
 
-use super::roster::{RosterLimits, diff};
+use super::roster::{Roster, RosterChange, RosterLimits, diff};
 use crate::{Connection, LocalTable};
 
 /// The number of rooms that are read at a time.
@@ -41,7 +44,11 @@ impl PresenceTask {
         broker: Arc<dyn Broker>,
         metrics: &Arc<Metrics>,
     ) -> Self {
-        let reporter = Reporter { table, broker };
+        let reporter = Reporter {
+            table,
+            broker,
+            metrics: metrics.clone(),
+        };
         let task = supervise::spawn("presence", metrics, reporter, |reporter| {
             reporter.run().boxed()
         });
@@ -52,6 +59,7 @@ impl PresenceTask {
 struct Reporter {
     table: Arc<LocalTable>,
     broker: Arc<dyn Broker>,
+    metrics: Arc<Metrics>,
 }
 
 impl Reporter {
@@ -112,14 +120,27 @@ impl Reporter {
             .watches
             .finish(room, roster.clone(), not_before, next);
         if !watchers.new.is_empty() {
-            self.push(&watchers.new, &roster.snapshot(room));
+            let counter = self.counter(&roster, &RosterChange::All);
+            self.push(&watchers.new, &roster.snapshot(room), counter);
         }
         if let Some(report) = report {
-            self.push(&watchers.informed, &report);
+            let counter = self.counter(&roster, &change);
+            self.push(&watchers.informed, &report, counter);
         }
     }
 
-    fn push(&self, connections: &[Arc<Connection>], frame: &Frame) {
+    /// The counter of frames about `change`, which led to `roster`.
+    fn counter(&self, roster: &Roster, change: &RosterChange) -> &Counter {
+        let presence = &self.metrics.presence;
+        match change {
+            _ if roster.is_counted() => &presence.totals,
+            RosterChange::All => &presence.lists,
+            _ => &presence.changes,
+        }
+    }
+
+    fn push(&self, connections: &[Arc<Connection>], frame: &Frame, counter: &Counter) {
+        counter.add(connections.len() as u64);
         for connection in connections {
             self.table.push(connection, frame.clone());
         }

@@ -35,12 +35,13 @@ macro_rules! file {
     };
 }
 
-const FILES: [File; 5] = [
+const FILES: [File; 6] = [
     file!("style.css", "text/css; charset=utf-8"),
     file!("icon.svg", "image/svg+xml"),
     file!("app.js", "text/javascript; charset=utf-8"),
     file!("connection.js", "text/javascript; charset=utf-8"),
     file!("plugins.js", "text/javascript; charset=utf-8"),
+    file!("present.js", "text/javascript; charset=utf-8"),
 ];
 
 const PAGE: &str = include_str!("../../../../examples/web-chat/index.html");

@@ -23,6 +23,7 @@ impl Services {
         NodeStatus {
             broker_up: broker.probe().await.is_ok(),
             revocations: broker.revocations().count(SystemTime::now()),
+            present_users: self.router.present_users(),
             plugins,
         }
     }

@@ -88,6 +88,8 @@ pub struct Metrics {
     pub once: ByOnceOutcome,
     /// Metrics of histories.
     pub history: HistoryMetrics,
+    /// Metrics of rooms with presence.
+    pub presence: PresenceMetrics,
     /// Metrics of the traffic between nodes.
     pub redis: RedisMetrics,
     /// Metrics of pushing to CloudWatch.
@@ -115,6 +117,17 @@ pub struct HistoryMetrics {
     pub repaired: Counter,
     /// Times that the members of a room, or the connections of a user, on this node were told that they missed messages.
     pub missed: Counter,
+}
+
+/// Frames about who is in a room, one for each connection that gets it.
+#[derive(Debug, Default)]
+pub struct PresenceMetrics {
+    /// Frames with all users.
+    pub lists: Counter,
+    /// Frames with the users who came and left.
+    pub changes: Counter,
+    /// Frames with only the number of users.
+    pub totals: Counter,
 }
 
 /// Metrics of the traffic between this node and others through Redis.

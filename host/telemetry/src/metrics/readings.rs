@@ -19,6 +19,8 @@ pub struct NodeStatus {
     pub broker_up: bool,
     /// The number of revoked tokens and blocked users.
     pub revocations: usize,
+    /// The users of this node in rooms with presence, once for each room.
+    pub present_users: usize,
     /// The versions that are live, in the order of the chain.
     pub plugins: Vec<LivePlugin>,
 }
@@ -93,6 +95,7 @@ pub fn read(metrics: &Metrics, status: &NodeStatus) -> Vec<Family> {
     readings.server(metrics);
     readings.messages(metrics);
     readings.histories(metrics);
+    readings.presence(metrics, status);
     readings.between_nodes(metrics, status);
     readings.live_plugins(status);
     let plugins = metrics.plugins.all();
@@ -185,6 +188,17 @@ impl Readings {
         self.labelled(&table::HISTORY_RECOVERIES, m.history.recoveries.rows());
         self.one(&table::HISTORY_REPAIRED, &m.history.repaired);
         self.one(&table::HISTORY_MISSED, &m.history.missed);
+    }
+
+    fn presence(&mut self, m: &Metrics, status: &NodeStatus) {
+        let users = Reading::Gauge(status.present_users as f64);
+        self.one(&table::PRESENCE_MEMBERS, users);
+        let frames = [
+            ("list", &m.presence.lists),
+            ("changes", &m.presence.changes),
+            ("total", &m.presence.totals),
+        ];
+        self.labelled(&table::PRESENCE_FRAMES, frames);
     }
 
     fn between_nodes(&mut self, m: &Metrics, status: &NodeStatus) {
@@ -386,6 +400,7 @@ mod tests {
         let status = NodeStatus {
             broker_up: true,
             revocations: 3,
+            present_users: 2,
             plugins: vec![LivePlugin {
                 name: "chat".to_owned(),
                 declared_version: String::new(),

@@ -196,6 +196,12 @@ table! {
     HISTORY_MISSED = metric(Counter, "history_missed", Count,
         "Times that the members of a room, or the connections of a user, on this node were told that they missed messages");
 
+    PRESENCE_MEMBERS = metric(Gauge, "presence_members", Count,
+        "Users of this node in rooms with presence, each user once for each room");
+    PRESENCE_FRAMES = metric(Counter, "presence_frames", Count,
+        "`presence` frames for members of this node, by their contents: `list` (all users), `changes` (who came and left), or `total` (only the number, because the users are too many to list)")
+        .labels(&["contents"]);
+
     BROKER_UP = metric(Gauge, "broker_up", Truth,
         "Whether messages between nodes arrive, by the probe that `/ready` asks; always 1 where there are none")
         .cloudwatch("BrokerUp", SERVER_AND_FLEET);

@@ -97,7 +97,7 @@ async fn readers_that_come_while_redis_is_slow_share_their_reads() {
     }
     server.reset_commandstats().await;
     server.stop();
-    let reads = (0..30_u64).map(async |n| {
+    let reads = (0..5_000_u64).map(async |n| {
         let after = n % 5;
         let page = nodes[0].read("r", HistoryQuery { after, ..ALL }).await;
         assert_eq!(page.messages.len() as u64, 5 - after);

@@ -51,6 +51,12 @@ pub(super) const JSON_WORDS: &[&str] = &[
     "\"ack\"",
     "\"token\"",
     "\"history\"",
+    "\"since\":",
+    "\"last\":",
+    "\"before\":",
+    "\"epoch\":",
+    "\"offset\":9007199254740993",
+    "\"presence\":true",
     "\"signalbox.request\"",
 ];
 
@@ -59,10 +65,14 @@ const TARGET: Target = Target {
     words: JSON_WORDS,
 };
 
+/// Rooms in which everything may happen.
+const ROOMS: &str = "[[rooms]]\nmatch = \"*\"\nhistory = { size = 100, time = \"5m\" }\npresence = true\n\
+                     [presence]\nflush = \"10ms\"\ngrace = \"10ms\"\n";
+
 #[test]
 fn any_frame_leaves_the_server_well_and_what_comes_back_is_of_the_protocol() {
     let runtime = Runtime::new().expect("a runtime");
-    let config = format!("[limits]\nmessages_per_second = 0\n{WITH_CHAT}");
+    let config = format!("[limits]\nmessages_per_second = 0\n{ROOMS}{WITH_CHAT}");
     let server = runtime.block_on(server(&[], &config));
     let ann = Mutex::new(Talker::new(&server, "ann"));
     fuzz(&TARGET, |input| {

@@ -20,14 +20,14 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A frame from the server.
 #[derive(Debug)]
-pub(super) enum Incoming {
+pub(crate) enum Incoming {
     Text(Vec<u8>),
     Close,
 }
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     reader: FrameReader,
     writer: Arc<SharedWriter>,
     keys: MaskKeys,
@@ -35,12 +35,12 @@ pub(super) struct Client {
 
 impl Client {
     /// Connects as `user`, with the protocol of `websocket-app`.
-    pub(super) async fn connect(server: SocketAddr, user: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(server: SocketAddr, user: &str) -> anyhow::Result<Self> {
         Self::connect_with(server, user, None).await
     }
 
     /// Connects as `user`, with the subprotocol `signalbox.v1`.
-    pub(super) async fn connect_v1(server: SocketAddr, user: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn connect_v1(server: SocketAddr, user: &str) -> anyhow::Result<Self> {
         Self::connect_with(server, user, Some("signalbox.v1")).await
     }
 
@@ -65,12 +65,12 @@ impl Client {
     }
 
     /// Sends one frame. An error means that the connection is over.
-    pub(super) fn send(&mut self, opcode: Opcode, payload: &[u8]) -> anyhow::Result<()> {
+    pub(crate) fn send(&mut self, opcode: Opcode, payload: &[u8]) -> anyhow::Result<()> {
         self.send_many(opcode, payload, 1)
     }
 
     /// Sends `count` identical frames with one write.
-    pub(super) fn send_many(
+    pub(crate) fn send_many(
         &mut self,
         opcode: Opcode,
         payload: &[u8],
@@ -84,17 +84,17 @@ impl Client {
     }
 
     /// Asks the server to close, like a client that moves to another node.
-    pub(super) fn send_close(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn send_close(&mut self) -> anyhow::Result<()> {
         self.send(Opcode::Close, &close_payload(1000))
     }
 
     /// Bytes that the server has not accepted yet.
-    pub(super) fn pending_bytes(&self) -> usize {
+    pub(crate) fn pending_bytes(&self) -> usize {
         self.writer.pending_bytes()
     }
 
     /// Reads the next frames and answers pings. An error means that the connection is over.
-    pub(super) async fn read(&mut self) -> anyhow::Result<Vec<Incoming>> {
+    pub(crate) async fn read(&mut self) -> anyhow::Result<Vec<Incoming>> {
         let mut pings = Vec::new();
         let read = self.reader.read_with(|bytes| take(bytes, &mut pings)).await;
         let Some(frames) = read? else {
