@@ -20,6 +20,7 @@ from signalbox_client import (  # noqa: E402
     Room,
     SignalboxError,
     StateChange,
+    TokenDenied,
 )
 
 _OPTIONS: dict[str, tuple[str, float | None]] = {
@@ -143,6 +144,8 @@ def token_callback(tokens: list[str | None]) -> Callable[[], Any]:
         token = left.pop(0) if len(left) > 1 else left[0]
         if token is None:
             raise RuntimeError("no token now")
+        if token == "final":
+            raise TokenDenied("no token at all")
         return token
 
     return fetch
