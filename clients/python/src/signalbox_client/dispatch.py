@@ -85,6 +85,7 @@ class Dispatcher:
                 continue
             if result is not None:
                 self._task = asyncio.ensure_future(self._finish(callback, event, result))
+                self._release()
                 return
         self._scheduled = False
         self._release()
@@ -96,12 +97,10 @@ class Dispatcher:
             self._report(callback, event, error)
         finally:
             self._task = None
-            if not self.full:
-                self._release()
             asyncio.get_running_loop().call_soon(self._drain)
 
     def _release(self) -> None:
-        if self._ready is not None and not self._ready.done():
+        if self._ready is not None and not self._ready.done() and not self.full:
             self._ready.set_result(None)
 
     def _report(self, callback: Callback[Any], event: Any, cause: Exception) -> None:
