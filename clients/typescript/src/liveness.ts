@@ -33,7 +33,9 @@ export class Liveness {
   /** Something arrived. */
   heard(): void {
     this.#heard = Date.now();
+    if (this.#deadline === undefined) return;
     this.#deadline = undefined;
+    this.#schedule();
   }
 
   /** The process may have paused: asks at once. */

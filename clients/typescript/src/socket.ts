@@ -9,6 +9,9 @@ const BODY_BYTES_MAX = 4096;
 /** The longest wait that the server may ask for. */
 const RETRY_AFTER_MAX_MS = 60_000;
 
+/** A client that was closed must not hold the process for long if the server does not answer. */
+const NODE_OPTIONS = { closeTimeout: 1_000 };
+
 /** What a socket reports. Nothing follows `ended`. */
 export interface SocketEvents {
   /** A frame arrived. */
@@ -49,7 +52,8 @@ export class Socket {
     for (const [name, value] of Object.entries(query)) address.searchParams.set(name, value);
     if (!canReadStatus) address.searchParams.set("refuse", "close");
     this.#events = events;
-    this.#socket = new Class(address.href, token === undefined ? [PROTOCOL] : [PROTOCOL, "bearer", token]);
+    const protocols = token === undefined ? [PROTOCOL] : [PROTOCOL, "bearer", token];
+    this.#socket = canReadStatus ? new Class(address.href, protocols, NODE_OPTIONS) : new Class(address.href, protocols);
     this.#listen(this.#socket);
     if (canReadStatus) this.#listenInNode(this.#socket as NodeSocket);
   }

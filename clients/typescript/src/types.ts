@@ -76,7 +76,7 @@ export interface WebSocketLike {
 }
 
 /** The class of a WebSocket. */
-export type WebSocketClass = new (url: string, protocols: string[]) => WebSocketLike;
+export type WebSocketClass = new (url: string, protocols: string[], options?: object) => WebSocketLike;
 
 /** Settings of a client. Times are in milliseconds. */
 export interface Options {

@@ -1,6 +1,7 @@
 //! One connection through the proxy.
 
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::mem;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -257,22 +258,29 @@ fn to_server(link: &Link, shared: &Shared, server: &TcpStream) {
 
 fn to_client(link: &Link, shared: &Shared, server: &TcpStream, opening: &Opening) {
     let mut buffer = Vec::new();
-    let mut is_upgraded = false;
+    let mut is_upgraded = None;
     while link.is_live() {
         let is_open = read(server, &mut buffer);
-        if !is_upgraded && let Some(head) = take_head(&mut buffer) {
-            is_upgraded = true;
+        if is_upgraded.is_none()
+            && let Some(head) = take_head(&mut buffer)
+        {
+            is_upgraded = Some(head.starts_with("HTTP/1.1 101 "));
             let head = with_subprotocol(&head, opening);
             if link.write(&link.client, head.as_bytes()).is_err() {
                 return link.end();
             }
         }
-        if is_upgraded && !matches!(opening, Opening::Mute) && !pass(link, shared, &mut buffer) {
+        let is_there = match is_upgraded {
+            Some(true) if matches!(opening, Opening::Mute) => true,
+            Some(true) => pass(link, shared, &mut buffer),
+            // The body of an answer.
+            Some(false) => link.write(&link.client, &mem::take(&mut buffer)).is_ok(),
+            None => true,
+        };
+        if !is_there {
             return link.end();
         }
         if !is_open && !link.is_stalled(Direction::ToClient) {
-            // What is no frame is the body of an answer that is no upgrade.
-            let _ = link.write(&link.client, &buffer);
             let _ = link.client.shutdown(Shutdown::Write);
             return wait_for_the_client(link);
         }
@@ -282,7 +290,7 @@ fn to_client(link: &Link, shared: &Shared, server: &TcpStream, opening: &Opening
 /// Passes complete frames on to the client. Returns `false` if the client is gone.
 fn pass(link: &Link, shared: &Shared, buffer: &mut Vec<u8>) -> bool {
     loop {
-        let injected = std::mem::take(&mut link.control().inject);
+        let injected = mem::take(&mut link.control().inject);
         if !injected
             .iter()
             .all(|frame| link.write(&link.client, frame).is_ok())
