@@ -24,10 +24,19 @@ func (c *callbacks[T]) add(f func(T)) func() {
 
 // emit calls each of the functions with event, after those of earlier events. The caller holds the lock.
 func emit[T any](d *dispatcher, c *callbacks[T], event T) {
+	failed, isError := any(event).(*Error)
+	// If a callback for such an error fails too, a report would come back to it.
+	silent := isError && failed.Code == CodeCallbackFailed
 	for _, f := range c.list {
-		d.waiting = append(d.waiting, func() { (*f)(event) })
+		d.waiting = append(d.waiting, delivery{func() { (*f)(event) }, silent})
 	}
 	d.start()
+}
+
+// delivery is an event on its way to a callback. silent: a panic is not reported.
+type delivery struct {
+	call   func()
+	silent bool
 }
 
 // dispatcher calls the callbacks of the application in order, one at a time. It has a goroutine only while some wait.
@@ -35,7 +44,7 @@ type dispatcher struct {
 	scheduler
 	max     int
 	failed  func(*Error)
-	waiting []func()
+	waiting []delivery
 	running bool
 	ready   chan struct{}
 }
@@ -76,23 +85,23 @@ func (d *dispatcher) drain() {
 			d.mu.Unlock()
 			return
 		}
-		f := d.waiting[0]
-		d.waiting[0] = nil
+		next := d.waiting[0]
+		d.waiting[0] = delivery{}
 		d.waiting = d.waiting[1:]
 		d.mu.Unlock()
-		d.call(f)
+		d.call(next)
 	}
 }
 
-func (d *dispatcher) call(f func()) {
+func (d *dispatcher) call(next delivery) {
 	defer func() {
-		if cause := recover(); cause != nil {
+		if cause := recover(); cause != nil && !next.silent {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			d.failed(newError(CodeCallbackFailed, "a callback panicked: %s", fmt.Sprint(cause)))
 		}
 	}()
-	f()
+	next.call()
 }
 
 func (d *dispatcher) release() {

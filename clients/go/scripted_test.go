@@ -1,0 +1,483 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"go.uber.org/goleak"
+)
+
+// patience is the longest time for anything that a test waits for; no outcome depends on a time.
+const patience = 20 * time.Second
+
+// fakeClock has timers that fire when a test moves the time.
+type fakeClock struct {
+	mu     sync.Mutex
+	now    time.Time
+	timers map[*fakeTimer]struct{}
+	number int
+}
+
+type fakeTimer struct {
+	clock  *fakeClock
+	due    time.Time
+	number int
+	f      func()
+}
+
+func (c *fakeClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *fakeClock) AfterFunc(delay time.Duration, f func()) stopper {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.number++
+	timer := &fakeTimer{c, c.now.Add(delay), c.number, f}
+	c.timers[timer] = struct{}{}
+	return timer
+}
+
+func (t *fakeTimer) Stop() bool {
+	t.clock.mu.Lock()
+	defer t.clock.mu.Unlock()
+	delete(t.clock.timers, t)
+	return true
+}
+
+// advance fires all timers of the next time.
+func (c *fakeClock) advance(by time.Duration) {
+	c.mu.Lock()
+	end := c.now.Add(by)
+	for {
+		var next *fakeTimer
+		for timer := range c.timers {
+			if !timer.due.After(end) && (next == nil || timer.due.Before(next.due) || timer.due.Equal(next.due) && timer.number < next.number) {
+				next = timer
+			}
+		}
+		if next == nil {
+			break
+		}
+		delete(c.timers, next)
+		if next.due.After(c.now) {
+			c.now = next.due
+		}
+		c.mu.Unlock()
+		next.f()
+		c.mu.Lock()
+	}
+	c.now = end
+	c.mu.Unlock()
+}
+
+// pending returns the times until all timers that wait.
+func (c *fakeClock) pending() []time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var left []time.Duration
+	for timer := range c.timers {
+		left = append(left, timer.due.Sub(c.now))
+	}
+	return left
+}
+
+// refusal is the answer to an upgrade.
+type refusal struct {
+	status int
+	header map[string]string
+	body   string
+}
+
+// peer is the server's end of a connection.
+type peer struct {
+	t       *testing.T
+	conn    *websocket.Conn
+	path    string
+	header  http.Header
+	release chan struct{}
+}
+
+type frame map[string]any
+
+func (p *peer) send(eventType string, payload any, extra ...frame) {
+	p.t.Helper()
+	message := frame{"type": eventType, "payload": payload}
+	for _, fields := range extra {
+		maps.Copy(message, fields)
+	}
+	text, err := json.Marshal(message)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.sendText(string(text))
+}
+
+func (p *peer) sendText(text string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := p.conn.Write(ctx, websocket.MessageText, []byte(text)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *peer) receive() frame {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, text, err := p.conn.Read(ctx)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var received frame
+	if err := json.Unmarshal(text, &received); err != nil {
+		p.t.Fatal(err)
+	}
+	return received
+}
+
+func (p *peer) ack(to frame, extra ...frame) {
+	p.t.Helper()
+	payload := frame{"id": to["id"], "messageId": "m", "status": "handled"}
+	for _, fields := range extra {
+		maps.Copy(payload, fields)
+	}
+	p.send("ack", payload)
+}
+
+func (p *peer) refuse(to frame, code string, retryable bool) {
+	p.t.Helper()
+	p.send("error", frame{"id": to["id"], "code": code, "message": "no", "retryable": retryable})
+}
+
+func (p *peer) message(payload any, room string, offset int) {
+	p.t.Helper()
+	fields := frame{"senderId": "bob", "receiverID": "", "timestamp": ""}
+	if room != "" {
+		fields["room"] = room
+	}
+	if offset != 0 {
+		fields["offset"] = offset
+	}
+	p.send("note", payload, fields)
+}
+
+// answerJoin receives a join and answers it, with a place in a history; nil: there is none.
+func (p *peer) answerJoin(place frame) frame {
+	p.t.Helper()
+	join := p.receive()
+	if join["type"] != "join" {
+		p.t.Fatalf("not a join: %v", join)
+	}
+	if place == nil {
+		p.ack(join)
+	} else {
+		p.ack(join, frame{"room": place})
+	}
+	return join
+}
+
+// drop ends the connection as a killed server does.
+func (p *peer) drop() {
+	_ = p.conn.CloseNow()
+}
+
+// closedWith returns the close code of the client; -1 if it sent none.
+func (p *peer) closedWith() websocket.StatusCode {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for {
+		if _, _, err := p.conn.Read(ctx); err != nil {
+			return websocket.CloseStatus(err)
+		}
+	}
+}
+
+// world has a server, a client, its clock, and the events of the client in order.
+type world struct {
+	t      *testing.T
+	clock  *fakeClock
+	client *Client
+	server *httptest.Server
+	peers  chan *peer
+	served []*peer
+
+	mu       sync.Mutex
+	refusals []refusal
+	upgrades int
+	plain    bool
+	events   []string
+	changed  chan struct{}
+}
+
+func (w *world) serve(writer http.ResponseWriter, request *http.Request) {
+	w.mu.Lock()
+	w.upgrades++
+	var refused *refusal
+	if len(w.refusals) > 0 {
+		refused = &w.refusals[0]
+		w.refusals = w.refusals[1:]
+	}
+	plain := w.plain
+	w.mu.Unlock()
+	if refused != nil {
+		for name, value := range refused.header {
+			writer.Header().Set(name, value)
+		}
+		writer.WriteHeader(refused.status)
+		_, _ = writer.Write([]byte(refused.body))
+		return
+	}
+	options := &websocket.AcceptOptions{Subprotocols: []string{subprotocol}}
+	if plain {
+		options.Subprotocols = nil
+	}
+	conn, err := websocket.Accept(writer, request, options)
+	if err != nil {
+		return
+	}
+	p := &peer{w.t, conn, request.URL.RequestURI(), request.Header, make(chan struct{})}
+	w.peers <- p
+	<-p.release
+	_ = conn.CloseNow()
+}
+
+// play runs a scene with a server, a client and a clock. The client must leave nothing behind.
+func play(t *testing.T, options Options, scene func(w *world)) {
+	t.Helper()
+	leaks := goleak.IgnoreCurrent()
+	w := &world{
+		t:       t,
+		clock:   &fakeClock{now: time.Unix(1_000_000, 0), timers: map[*fakeTimer]struct{}{}},
+		peers:   make(chan *peer, 100),
+		changed: make(chan struct{}),
+	}
+	w.server = httptest.NewServer(http.HandlerFunc(w.serve))
+	options.clock = w.clock
+	options.random = func() float64 { return 1 }
+	if options.Token == "" && options.GetToken == nil {
+		options.UserID = "ann"
+	}
+	created, err := New("ws"+strings.TrimPrefix(w.server.URL, "http")+"/ws", options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.client = created
+	w.record()
+	scene(w)
+	for _, p := range w.served {
+		// It answers the close frame of the client.
+		go p.closedWith()
+	}
+	w.client.Close()
+	if left := w.clock.pending(); len(left) > 0 {
+		t.Errorf("a closed client holds timers: %v", left)
+	}
+	w.server.CloseClientConnections()
+	for _, p := range w.served {
+		close(p.release)
+	}
+	w.server.Close()
+	if err := goleak.Find(leaks); err != nil {
+		t.Error(err)
+	}
+}
+
+func (w *world) record() {
+	w.client.On("*", func(m Message) { w.add("message %s %s %d", m.Payload, m.Room, m.Offset) })
+	w.client.OnState(func(c StateChange) { w.add("state %s %d %s", c.State, c.Code+c.Status, c.RetryIn) })
+	w.client.OnError(func(err *Error) { w.add("error %s", err.Code) })
+	w.client.OnRecovery(func(r Recovery) { w.add("recovered - %t %s", r.Recovered, r.Reason) })
+}
+
+func (w *world) watch(name string) {
+	room := w.client.Room(name)
+	room.OnRecovery(func(r Recovery) { w.add("recovered %s %t %s", name, r.Recovered, r.Reason) })
+	room.OnLeft(func(err *Error) { w.add("left %s %s", name, err.Code) })
+	room.OnPresence(func(p Presence) {
+		w.add("presence %d %v", p.Total, slices.Sorted(maps.Keys(p.Members)))
+	})
+}
+
+func (w *world) add(format string, values ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events = append(w.events, strings.TrimSpace(fmt.Sprintf(format, values...)))
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// of returns the events of a kind.
+func (w *world) of(kind string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var found []string
+	for _, event := range w.events {
+		if rest, ok := strings.CutPrefix(event, kind+" "); ok {
+			found = append(found, rest)
+		}
+	}
+	return found
+}
+
+// until returns the count-th event that begins with start.
+func (w *world) until(start string, count int) string {
+	w.t.Helper()
+	limit := time.After(patience)
+	for {
+		w.mu.Lock()
+		var found []string
+		for _, event := range w.events {
+			if strings.HasPrefix(event, start) {
+				found = append(found, event)
+			}
+		}
+		changed, events := w.changed, w.events
+		w.mu.Unlock()
+		if len(found) >= count {
+			return found[count-1]
+		}
+		select {
+		case <-changed:
+		case <-limit:
+			w.t.Fatalf("no %q in %q", start, events)
+		}
+	}
+}
+
+// accept returns the next connection, without a `welcome`.
+func (w *world) acceptSilently() *peer {
+	w.t.Helper()
+	select {
+	case p := <-w.peers:
+		w.served = append(w.served, p)
+		return p
+	case <-time.After(patience):
+		w.t.Fatal("no attempt came")
+		return nil
+	}
+}
+
+// accepted accepts an attempt, and returns the server's end once the client is connected.
+func (w *world) accepted(extra ...frame) *peer {
+	w.t.Helper()
+	before := len(w.of("state connected"))
+	p := w.acceptSilently()
+	payload := frame{"connectionId": "c", "heartbeatIntervalMs": 25000, "limits": frame{"frameBytesMax": 65536}}
+	for _, fields := range extra {
+		maps.Copy(payload, fields)
+	}
+	p.send("welcome", payload)
+	w.until("state connected", before+1)
+	return p
+}
+
+// connected connects, and returns the server's end.
+func (w *world) connected(extra ...frame) *peer {
+	w.t.Helper()
+	w.client.Connect()
+	return w.accepted(extra...)
+}
+
+// reconnected lets the backoff pass, and returns the server's end of the new connection.
+func (w *world) reconnected(extra ...frame) *peer {
+	w.t.Helper()
+	w.eventually("disconnected", func() bool { return w.client.State() == Disconnected })
+	w.clock.advance(time.Minute)
+	return w.accepted(extra...)
+}
+
+func (w *world) eventually(what string, condition func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func (w *world) wait(by time.Duration) {
+	w.t.Helper()
+	w.eventually(fmt.Sprint("a timer of ", by), func() bool { return slices.Contains(w.clock.pending(), by) })
+	w.clock.advance(by)
+}
+
+// join begins to join a room.
+func (w *world) join(name string, options JoinOptions) chan error {
+	done := make(chan error, 1)
+	begun := make(chan struct{})
+	go func() {
+		_, err := w.client.Join(beginning(begun), name, options)
+		done <- err
+	}()
+	<-begun
+	return done
+}
+
+type outcome struct {
+	answer Answer
+	err    error
+}
+
+// start begins a call.
+func (w *world) start(message Outgoing) chan outcome {
+	done := make(chan outcome, 1)
+	begun := make(chan struct{})
+	message.Type = "note"
+	go func() {
+		answer, err := w.client.SendMessage(beginning(begun), message)
+		done <- outcome{answer, err}
+	}()
+	select {
+	case <-begun:
+	case failed := <-done:
+		done <- failed
+	}
+	return done
+}
+
+// begun notices when a call begins to wait.
+type begun struct {
+	context.Context
+	once func()
+}
+
+func (b begun) Done() <-chan struct{} {
+	b.once()
+	return b.Context.Done()
+}
+
+func beginning(waits chan struct{}) context.Context {
+	return begun{context.Background(), sync.OnceFunc(func() { close(waits) })}
+}
+
+func (w *world) codeOf(call chan outcome) string {
+	w.t.Helper()
+	select {
+	case failed := <-call:
+		return CodeOf(failed.err)
+	case <-time.After(patience):
+		w.t.Fatal("the call does not end")
+		return ""
+	}
+}
+
+func equal[T any](t *testing.T, got, want T) {
+	t.Helper()
+	if g, w := fmt.Sprintf("%#v", got), fmt.Sprintf("%#v", want); g != w {
+		t.Fatalf("got %s, want %s", g, w)
+	}
+}
