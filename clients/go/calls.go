@@ -165,9 +165,11 @@ func (c *calls) lost() {
 	c.again = append(kept, c.again...)
 }
 
-// failAll says that the client is closed. The connection is gone already.
+// failAll says that the client is closed.
 func (c *calls) failAll(err *Error) {
-	waiting := append(append([]*pendingCall{}, c.again...), c.queue...)
+	c.socket = nil
+	c.flowing = false
+	waiting := append(append(c.inOrder(), c.again...), c.queue...)
 	for call := range c.resting {
 		waiting = append(waiting, call)
 	}

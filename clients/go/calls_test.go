@@ -165,14 +165,25 @@ func TestACallThatNobodyWaitsForIsNotSent(t *testing.T) {
 
 func TestCloseFailsEverythingThatWaits(t *testing.T) {
 	play(t, Options{}, func(w *world) {
-		joining, queued := w.join("r", JoinOptions{}), w.start(Outgoing{})
+		first, queued := w.join("r", JoinOptions{}), w.start(Outgoing{})
 		p := w.connected()
-		p.receive()
+		p.ack(p.receive())
+		equal(t, <-first, nil)
+		joining, sent := w.join("s", JoinOptions{}), w.start(Outgoing{Once: true})
+		for range 3 {
+			p.receive()
+		}
 		go p.closedWith()
 		w.client.Close()
 		equal(t, CodeOf(<-joining), CodeClosed)
-		equal(t, w.codeOf(queued), CodeClosed)
-		equal(t, w.codeOf(w.start(Outgoing{})), CodeClosed)
+		for _, call := range []chan outcome{queued, sent, w.start(Outgoing{})} {
+			equal(t, w.codeOf(call), CodeClosed)
+		}
+		// The wishes outlive it.
+		w.client.Connect()
+		p = w.accepted()
+		equal(t, p.receive()["room"], any("r"))
+		equal(t, p.receive()["room"], any("s"))
 	})
 }
 

@@ -180,14 +180,15 @@ func (c *Client) final(end ending, accepted bool) *Error {
 // shut closes the client, except for its socket.
 func (c *Client) shut(change StateChange) {
 	c.link.run++
+	c.rooms.onLost()
+	c.rooms.failWaiting(errClosed())
+	c.calls.failAll(errClosed())
 	c.disconnected()
 	if c.link.wake != nil {
 		c.link.wake()
 	}
 	c.tokens.stop()
 	c.tokens.forget()
-	c.rooms.failWaiting(errClosed())
-	c.calls.failAll(errClosed())
 	c.change(change)
 }
 

@@ -265,9 +265,19 @@ def test_close_fails_everything_that_waits() -> None:
         queued = start(world, 1)
         await asyncio.sleep(0)
         peer = await world.connected()
-        await peer.receive()
+        await peer.ack(await peer.receive())
+        await joining
+        joining = asyncio.ensure_future(world.client.join("s"))
+        sent = start(world, 2, once=True)
+        for _ in range(3):
+            await peer.receive()
         await world.client.close()
-        assert [await code_of(call) for call in (joining, queued, start(world, 2))] == ["closed"] * 3
+        calls = joining, queued, sent, start(world, 3)
+        assert [await code_of(call) for call in calls] == ["closed"] * 4
+        # The wishes outlive it.
+        world.client.connect()
+        peer = await world.accepted()
+        assert [(await peer.receive())["room"] for _ in range(2)] == ["r", "s"]
 
     play(scene)
 

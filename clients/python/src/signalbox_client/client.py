@@ -364,12 +364,13 @@ class Client:
 
     def _shut(self, change: StateChange) -> None:
         """The client is closed from now on; its task closes the socket."""
+        self._rooms.lost()
+        self._rooms.fail_waiting(_closed())
+        self._calls.fail_all(_closed())
         if self._connection is not None:
             self._disconnected(self._connection)
         self._tokens.cancel()
         self._tokens.forget()
-        self._rooms.fail_waiting(_closed())
-        self._calls.fail_all(_closed())
         self._change(change)
 
     def _flow(self) -> None:
