@@ -285,7 +285,7 @@ func TestNoSequenceOfFailuresLeadsToAttemptsWithoutAWait(t *testing.T) {
 			upgrades := w.upgrades
 			w.mu.Unlock()
 			equal(t, upgrades, count)
-			w.clock.advance(20 * time.Second)
+			w.passBackoff(count)
 		}
 	})
 }

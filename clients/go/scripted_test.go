@@ -103,11 +103,10 @@ type refusal struct {
 
 // peer is the server's end of a connection.
 type peer struct {
-	t       *testing.T
-	conn    *websocket.Conn
-	path    string
-	header  http.Header
-	release chan struct{}
+	t      *testing.T
+	conn   *websocket.Conn
+	path   string
+	header http.Header
 }
 
 type frame map[string]any
@@ -214,6 +213,8 @@ type world struct {
 	server *httptest.Server
 	peers  chan *peer
 	served []*peer
+	// done ends the connections of the server.
+	done chan struct{}
 
 	mu       sync.Mutex
 	refusals []refusal
@@ -249,9 +250,9 @@ func (w *world) serve(writer http.ResponseWriter, request *http.Request) {
 	if err != nil {
 		return
 	}
-	p := &peer{w.t, conn, request.URL.RequestURI(), request.Header, make(chan struct{})}
+	p := &peer{w.t, conn, request.URL.RequestURI(), request.Header}
 	w.peers <- p
-	<-p.release
+	<-w.done
 	_ = conn.CloseNow()
 }
 
@@ -264,6 +265,7 @@ func play(t *testing.T, options Options, scene func(w *world)) {
 		clock:   &fakeClock{now: time.Unix(1_000_000, 0), timers: map[*fakeTimer]struct{}{}},
 		peers:   make(chan *peer, 100),
 		changed: make(chan struct{}),
+		done:    make(chan struct{}),
 	}
 	w.server = httptest.NewServer(http.HandlerFunc(w.serve))
 	options.clock = w.clock
@@ -287,9 +289,7 @@ func play(t *testing.T, options Options, scene func(w *world)) {
 		t.Errorf("a closed client holds timers: %v", left)
 	}
 	w.server.CloseClientConnections()
-	for _, p := range w.served {
-		close(p.release)
-	}
+	close(w.done)
 	w.server.Close()
 	if err := goleak.Find(leaks); err != nil {
 		t.Error(err)
@@ -395,9 +395,19 @@ func (w *world) connected(extra ...frame) *peer {
 // reconnected lets the backoff pass, and returns the server's end of the new connection.
 func (w *world) reconnected(extra ...frame) *peer {
 	w.t.Helper()
-	w.eventually("disconnected", func() bool { return w.client.State() == Disconnected })
-	w.clock.advance(time.Minute)
+	w.passBackoff(max(len(w.of("state connected")), len(w.of("state disconnected"))))
 	return w.accepted(extra...)
+}
+
+// passBackoff lets the time until the next attempt pass after the count-th loss, and no more: the attempt has timers too.
+func (w *world) passBackoff(count int) {
+	w.t.Helper()
+	event := w.until("state disconnected", count)
+	delay, err := time.ParseDuration(event[strings.LastIndex(event, " ")+1:])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.clock.advance(delay)
 }
 
 func (w *world) eventually(what string, condition func() bool) {

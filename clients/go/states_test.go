@@ -218,8 +218,7 @@ func TestATokenThatIsRefusedThreeTimesInARowClosesTheClient(t *testing.T) {
 		w.refusals = []refusal{{status: 401}, {status: 503}, {status: 401}, {status: 401}}
 		w.client.Connect()
 		for count := range 3 {
-			w.until("state disconnected", count+1)
-			w.clock.advance(time.Minute)
+			w.passBackoff(count + 1)
 		}
 		w.until("state closed 401", 1)
 		equal(t, w.of("error"), []string{CodeUnauthorized})

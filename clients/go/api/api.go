@@ -144,8 +144,10 @@ type Revocation struct {
 // safe to repeat a call that may have had an effect.
 func (a *API) Send(ctx context.Context, message Message, idempotencyKey string) ([]Sent, error) {
 	var answer sentToAll
-	err := a.call(ctx, http.MethodPost, "/api/messages", message, idempotencyKey, &answer)
-	return answer.all(), err
+	if err := a.call(ctx, http.MethodPost, "/api/messages", message, idempotencyKey, &answer); err != nil {
+		return nil, err
+	}
+	return answer.all(), nil
 }
 
 // Batch sends messages one after another. A failed one has Err in its entry, and does not stop the others.
