@@ -9,7 +9,7 @@ from .errors import SignalboxError, TokenDenied
 from .frames import Answer, Message, Page
 from .options import Options
 from .presence import Member, Presence
-from .rooms import Recovery, Room
+from .room import Recovery, Room
 from .sync import SyncClient, SyncRoom
 
 __all__ = [

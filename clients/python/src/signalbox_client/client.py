@@ -14,10 +14,13 @@ from .calls import Calls, Result, new_call
 from .connection import Connection
 from .dispatch import Callback, Callbacks, Dispatcher
 from .errors import SignalboxError
-from .frames import Answer, InvalidFrame, Json, Message, Page, Position, decode, message_of, page_of, place_of
+from .frames import Answer, InvalidFrame, Json, Message, Page, decode, page_of
+from .inbox import Inbox
 from .options import Options
 from .outcomes import End, Next
-from .rooms import JoinOptions, Recovery, Room, Rooms, RoomToken
+from .renewal import Renewal
+from .room import JoinOptions, Recovery, Room, RoomToken
+from .rooms import Rooms
 from .socket import Ended, open_socket
 from .timers import Alarm, Timer, Timers, within
 from .tokens import TokenFailed, TokenSource
@@ -79,10 +82,8 @@ class Client:
         self._woken = float("-inf")
         self._connection: Connection | None = None
         self._settle_timer: Timer | None = None
-        self._renewal: asyncio.Task[None] | None = None
         # Refused attempts since the last connection.
         self._refusals = 0
-        self._user_position: Position | None = None
         self._backoff = self._new_backoff()
         self._tokens = TokenSource(self._timers, self._options.token_timeout, token, get_token)
         self._dispatcher = Dispatcher(self._options.callbacks_max, self._report)
@@ -90,10 +91,10 @@ class Client:
         self._rooms = Rooms(
             self, self._options, self._timers, self._dispatcher, self._calls.control, self._flow, self._report
         )
-        self._by_type: dict[str, Callbacks[Message]] = {}
+        self._renewal = Renewal(self._options, self._timers, self._tokens, self._calls, self._report)
+        self._inbox = Inbox(self._calls, self._rooms, self._dispatcher, self._report, self._token_expiring)
         self._on_state: Callbacks[StateChange] = Callbacks()
         self._on_error: Callbacks[SignalboxError] = Callbacks()
-        self._on_recovery: Callbacks[Recovery] = Callbacks()
 
     # Its life
 
@@ -143,7 +144,7 @@ class Client:
 
     def on(self, type: str, callback: Callback[Message]) -> Callable[[], None]:
         """Call `callback` with each message of this type; `*` for every type. Returns the function that ends it."""
-        return self._by_type.setdefault(type, Callbacks()).add(callback)
+        return self._inbox.on(type, callback)
 
     def on_state(self, callback: Callback[StateChange]) -> Callable[[], None]:
         """Call `callback` with each change of the state."""
@@ -155,7 +156,7 @@ class Client:
 
     def on_recovery(self, callback: Callback[Recovery]) -> Callable[[], None]:
         """Call `callback` after a reconnect, with whether the user's own messages were recovered."""
-        return self._on_recovery.add(callback)
+        return self._inbox.on_recovery.add(callback)
 
     # Rooms
 
@@ -293,8 +294,9 @@ class Client:
 
     async def _open(self, token: str | None) -> Connection:
         query = {} if self._user_id is None else {"userId": self._user_id}
-        if self._user_position is not None:
-            query["since"] = f"{self._user_position.epoch}:{self._user_position.offset}"
+        position = self._inbox.position
+        if position is not None:
+            query["since"] = f"{position.epoch}:{position.offset}"
         socket = await open_socket(self._url, self._options, query, token)
         try:
             while True:
@@ -317,7 +319,7 @@ class Client:
         self._connected(connection)
         try:
             while True:
-                self._received(await connection.socket.receive())
+                self._inbox.receive(await connection.socket.receive(), connection)
                 if self._dispatcher.full:
                     connection.pause()
                     await self._dispatcher.ready()
@@ -330,7 +332,7 @@ class Client:
         self._refusals = 0
         connection.supervise(self._timers, self._options, self._ask_for_life, self._backoff.reset)
         self._change(StateChange("connected"))
-        self._take_user_place(connection.welcome)
+        self._inbox.welcome(connection.welcome)
         self._calls.connected(connection.socket, connection.frame_bytes_max)
         self._settle_timer = self._timers.call_later(_SETTLE_TIMEOUT, self._flow)
         self._rooms.connected()
@@ -339,9 +341,7 @@ class Client:
         self._connection = None
         connection.stop()
         self._stop_settling()
-        if self._renewal is not None:
-            self._renewal.cancel()
-            self._renewal = None
+        self._renewal.stop()
         self._rooms.lost()
         self._calls.lost()
 
@@ -385,117 +385,9 @@ class Client:
     def _ask_for_life(self) -> None:
         self._calls.control(new_call({"type": "heartbeat"}, _ignore))
 
-    # Frames
-
-    def _received(self, text: str | bytes) -> None:
-        try:
-            kind, payload, frame = decode(text)
-            if kind in _BUILT_IN:
-                if not isinstance(payload, dict):
-                    raise InvalidFrame(f"a frame `{kind}` has no payload")
-                _BUILT_IN[kind](self, payload)
-            else:
-                self._message(message_of(frame))
-        except InvalidFrame as error:
-            self._report(SignalboxError("invalid_frame", str(error)))
-
-    def _message(self, message: Message) -> None:
-        accepted = self._rooms.accept(message) if message.room is not None else self._accept(message)
-        if not accepted:
-            return
-        for key in (message.type, "*"):
-            callbacks = self._by_type.get(key)
-            if callbacks is not None:
-                self._dispatcher.emit(callbacks, message)
-        if message.room is not None:
-            self._rooms.deliver(message)
-
-    def _accept(self, message: Message) -> bool:
-        """Whether the application gets this message of the user."""
-        position = self._user_position
-        if position is None or message.offset is None:
-            return True
-        expected = position.offset + 1
-        if message.offset == expected:
-            self._user_position = Position(position.epoch, expected)
-            return True
-        if message.offset > expected and self._connection is not None:
-            self._connection.drop("messages to the user are missing")
-        return False
-
-    def _take_user_place(self, welcome: dict[str, Json]) -> None:
-        place = place_of(welcome.get("user"))
-        if place is None:
-            self._user_position = None
-            return
-        if place.recovered is not True or self._user_position is None:
-            self._user_position = Position(place.position.epoch, place.position.offset - place.count)
-        if place.recovered is not None:
-            self._dispatcher.emit(self._on_recovery, Recovery(place.recovered, place.reason))
-
-    def _on_ack(self, payload: dict[str, Json]) -> None:
-        self._calls.answer(payload)
-
-    def _on_refusal(self, payload: dict[str, Json]) -> None:
-        plugin = payload.get("plugin")
-        error = SignalboxError(
-            str(payload.get("code")),
-            str(payload.get("message")),
-            retryable=payload.get("retryable") is True,
-            plugin=plugin if isinstance(plugin, str) else None,
-        )
-        call_id = payload.get("id")
-        if isinstance(call_id, str):
-            self._calls.refuse(call_id, error)
-        else:
-            self._report(error)
-
-    def _on_joined(self, payload: dict[str, Json]) -> None:
-        self._rooms.on_joined(payload)
-
-    def _on_left(self, payload: dict[str, Json]) -> None:
-        self._rooms.on_left(payload)
-
-    def _on_presence(self, payload: dict[str, Json]) -> None:
-        self._rooms.on_presence(payload)
-
-    def _on_welcome(self, payload: dict[str, Json]) -> None:
-        """A second one says nothing."""
-
-    def _on_token_expiring(self, payload: dict[str, Json]) -> None:
-        if self._tokens.can_fetch and self._renewal is None:
-            self._tokens.forget()
-            self._renewal = asyncio.ensure_future(self._renew())
-
-    async def _renew(self) -> None:
-        backoff = self._new_backoff()
-        while True:
-            error = await self._renew_once()
-            if error is None or not error.retryable:
-                break
-            await Alarm(self._timers, backoff.next()).wait()
-        self._renewal = None
-        if error is not None:
-            self._report(error)
-
-    async def _renew_once(self) -> SignalboxError | None:
-        try:
-            token = await self._tokens.get()
-        except TokenFailed as failed:
-            if failed.final and self._connection is not None:
-                self._connection.deny(failed.error.message)
-                return None
-            self._report(failed.error)
-            return failed.error
-        future = _future()
-        self._calls.control(new_call({"type": "token", "payload": token}, _resolve(future)))
-        try:
-            await future
-        except SignalboxError as error:
-            if error.code == "invalid_token":
-                self._tokens.forget()
-            return error
-        return None
+    def _token_expiring(self) -> None:
+        if self._connection is not None:
+            self._renewal.start(self._connection)
 
     # Events
 
@@ -512,17 +404,6 @@ class Client:
 
     def _new_backoff(self) -> Backoff:
         return Backoff(self._options.backoff_min, self._options.backoff_max, self._options.random)
-
-
-_BUILT_IN: dict[str, Callable[[Client, dict[str, Json]], None]] = {
-    "ack": Client._on_ack,
-    "error": Client._on_refusal,
-    "joined": Client._on_joined,
-    "left": Client._on_left,
-    "presence": Client._on_presence,
-    "token_expiring": Client._on_token_expiring,
-    "welcome": Client._on_welcome,
-}
 
 
 class _LoopTimers:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable
 
 from .backoff import Backoff
 from .calls import Call, Result, new_call
-from .dispatch import Callback, Callbacks, Dispatcher
+from .dispatch import Dispatcher
 from .errors import SignalboxError
-from .frames import Answer, Json, Message, Page, Place, Position, place_of, text_of
+from .frames import Json, Message, Place, Position, place_of, text_of
+from .membership import Membership
 from .options import Options
 from .presence import Presence
-from .timers import Timer, Timers
+from .room import Host, JoinOptions, Recovery, Room
+from .timers import Timers
 from .tokens import TokenFailed, TokenSource
 
 #: The most joins without an answer.
@@ -23,152 +23,6 @@ _JOINS_MAX = 50
 #: Joins are retried after 1 s to 20 s.
 _RETRY_MIN = 1.0
 _RETRY_MAX = 20.0
-
-#: A token for a room, or a coroutine function that gets the room's name and returns one.
-RoomToken = str | Callable[[str], Awaitable[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class JoinOptions:
-    """What the application wants in a room."""
-
-    last: int | None = None
-    presence: bool = False
-    token: RoomToken | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """Whether messages were missed while the client was away. If so, load your state anew."""
-
-    recovered: bool
-    #: Why they cannot be delivered: `epoch`, `expired`, `too_many`, or `no_history` if the room has none any more.
-    reason: str | None = None
-
-
-class Host(Protocol):
-    """The client, as far as a room needs it."""
-
-    async def join(
-        self, room: str, *, last: int | None = None, presence: bool = False, token: RoomToken | None = None
-    ) -> Room: ...
-
-    async def leave(self, room: str) -> None: ...
-
-    async def send(
-        self, type: str, payload: Json = None, *, to: str | None = None, room: str | None = None, once: bool = False
-    ) -> Answer: ...
-
-    async def history(self, room: str, *, before: int | None = None, limit: int | None = None) -> Page: ...
-
-
-class Room:
-    """A room: its callbacks, its users, and the calls for it."""
-
-    def __init__(self, name: str, host: Host, keep: Callable[[Room], None]) -> None:
-        self.name = name
-        self._keep = keep
-        #: The users, if the room was joined with `presence=True`.
-        self.presence = Presence()
-        #: Whether the last join of the application recovered all messages; `None` if there was nothing to recover.
-        self.recovered: bool | None = None
-        self._host = host
-        self._by_type: dict[str, Callbacks[Message]] = {}
-        self._on_presence: Callbacks[Presence] = Callbacks()
-        self._on_recovery: Callbacks[Recovery] = Callbacks()
-        self._on_left: Callbacks[SignalboxError] = Callbacks()
-        self._membership: Membership | None = None
-
-    @property
-    def joined(self) -> bool:
-        """Whether the client is a member now."""
-        return self._membership is not None and self._membership.joined
-
-    @property
-    def has_callbacks(self) -> bool:
-        """Whether the application waits for anything in this room."""
-        others = self._on_presence, self._on_recovery, self._on_left
-        return any(self._by_type.values()) or any(others)
-
-    def on(self, type: str, callback: Callback[Message]) -> Callable[[], None]:
-        """Call `callback` with each message of this type to the room; `*` for every type. Returns the function that ends it.
-
-        Callbacks outlive `leave`: remove them if the client is not to remember the room.
-        """
-        self._keep(self)
-        return self._by_type.setdefault(type, Callbacks()).add(callback)
-
-    def on_presence(self, callback: Callback[Presence]) -> Callable[[], None]:
-        """Call `callback` with the users of the room after each change."""
-        self._keep(self)
-        return self._on_presence.add(callback)
-
-    def on_recovery(self, callback: Callback[Recovery]) -> Callable[[], None]:
-        """Call `callback` after each rejoin, before any later message of the room."""
-        self._keep(self)
-        return self._on_recovery.add(callback)
-
-    def on_left(self, callback: Callback[SignalboxError]) -> Callable[[], None]:
-        """Call `callback` when the server ended the membership, or refused it, for good."""
-        self._keep(self)
-        return self._on_left.add(callback)
-
-    async def join(
-        self, *, last: int | None = None, presence: bool = False, token: RoomToken | None = None
-    ) -> Room:
-        """Join, see `Client.join`."""
-        self._keep(self)
-        return await self._host.join(self.name, last=last, presence=presence, token=token)
-
-    async def leave(self) -> None:
-        """Leave, see `Client.leave`."""
-        await self._host.leave(self.name)
-
-    async def send(self, type: str, payload: Json = None, *, once: bool = False) -> Answer:
-        """Send a message to the room, see `Client.send`."""
-        return await self._host.send(type, payload, room=self.name, once=once)
-
-    async def history(self, *, before: int | None = None, limit: int | None = None) -> Page:
-        """Read older messages, see `Client.history`."""
-        return await self._host.history(self.name, before=before, limit=limit)
-
-
-class Membership:
-    """A wish to be in a room, and what became of it."""
-
-    def __init__(self, room: Room, options: JoinOptions, tokens: TokenSource, backoff: Backoff) -> None:
-        self.room = room
-        self.options = options
-        self.tokens = tokens
-        self.backoff = backoff
-        self.position: Position | None = None
-        self.joined = False
-        #: The join that waits for its answer.
-        self.call: Call | None = None
-        #: The task that fetches a token for the next join.
-        self.fetching: asyncio.Task[None] | None = None
-        #: Whether the token was never accepted yet.
-        self.fresh = True
-        #: Whether to join once more after the answer.
-        self.again = False
-        self.retry: Timer | None = None
-        self.waiters: list[asyncio.Future[bool | None]] = []
-
-    def stop(self) -> None:
-        """End everything that would lead to another join."""
-        self.joined = False
-        self.call = None
-        self.again = False
-        if self.retry is not None:
-            self.retry.cancel()
-            self.retry = None
-        self.stop_fetching()
-
-    def stop_fetching(self) -> None:
-        """Wait for no token."""
-        if self.fetching is not None:
-            self.fetching.cancel()
-            self.fetching = None
 
 
 class Rooms:
@@ -262,7 +116,7 @@ class Rooms:
         """The client is closed: no join resolves any more."""
         for wish in self._wishes.values():
             wish.tokens.cancel()
-            _fail(wish, error)
+            wish.fail(error)
 
     def on_joined(self, payload: dict[str, Json]) -> None:
         """A `joined` came: a member may have missed messages. Before the answer to a join it says nothing new."""
@@ -331,7 +185,6 @@ class Rooms:
         room.recovered = None
         wish = Membership(room, options, self._tokens(name, options), backoff)
         self._wishes[name] = wish
-        room._membership = wish
         return wish
 
     def _tokens(self, name: str, options: JoinOptions) -> TokenSource:
@@ -375,20 +228,8 @@ class Rooms:
         self._enqueue(wish)
 
     def _send(self, wish: Membership) -> None:
-        payload: dict[str, Json] = {}
         since = wish.position
-        if since is not None:
-            payload["since"] = {"epoch": since.epoch, "offset": since.offset}
-        elif wish.options.last is not None:
-            payload["last"] = wish.options.last
-        if wish.options.presence:
-            payload["presence"] = True
-        token = wish.tokens.current
-        if token is not None:
-            payload["token"] = token
-        frame: dict[str, Any] = {"type": "join", "room": wish.room.name}
-        if payload:
-            frame["payload"] = payload
+        frame = wish.join_frame()
         call = new_call(frame, lambda result: self._answered(wish, call, since, result))
         wish.call = call
         self._unanswered += 1
@@ -428,10 +269,7 @@ class Rooms:
             self._enqueue(wish)
             return
         wish.room.recovered = recovered
-        waiters, wish.waiters = wish.waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(recovered)
+        wish.resolve(recovered)
 
     def _refused(self, wish: Membership, error: SignalboxError) -> None:
         if wish.again:
@@ -469,11 +307,10 @@ class Rooms:
             self._to_join.remove(wish)
         room = wish.room
         del self._wishes[room.name]
-        room._membership = None
         room.presence = Presence()
         if not room.has_callbacks:
             self._handles.pop(room.name, None)
-        _fail(wish, error)
+        wish.fail(error)
         self._settle(wish)
         self._pump()
 
@@ -482,10 +319,3 @@ class Rooms:
             self._unsettled.discard(wish)
             if not self._unsettled:
                 self._settled()
-
-
-def _fail(wish: Membership, error: SignalboxError) -> None:
-    waiters, wish.waiters = wish.waiters, []
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_exception(error)

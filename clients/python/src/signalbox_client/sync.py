@@ -14,7 +14,7 @@ from .errors import SignalboxError
 from .frames import Answer, Json, Message, Page
 from .options import Options
 from .presence import Presence
-from .rooms import Recovery, Room
+from .room import Recovery, Room
 
 T = TypeVar("T")
 
