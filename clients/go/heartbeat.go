@@ -21,18 +21,23 @@ type heartbeat struct {
 	alarm             *alarm
 }
 
+// begin starts anew: the connection is new, there was a sign of life, or the silence had another reason.
 func (h *heartbeat) begin() {
-	h.heard()
+	h.stop()
+	h.lastHeard = h.clock.Now()
 	h.arm(h.interval)
 }
 
 // heard says that something arrived.
 func (h *heartbeat) heard() {
 	h.lastHeard = h.clock.Now()
-	h.asked = false
+	if h.asked {
+		h.begin()
+	}
 }
 
 func (h *heartbeat) stop() {
+	h.asked = false
 	h.alarm.stop()
 }
 
@@ -51,6 +56,7 @@ func (h *heartbeat) fire() {
 		// Nothing that was due during the pause says anything about the connection.
 		h.question(min(h.timeout, pauseTimeout))
 	case h.asked:
+		h.stop()
 		h.lost()
 	case silence >= h.interval:
 		h.question(h.timeout)

@@ -227,7 +227,7 @@ func (c *Client) attempt(ctx context.Context, number uint64) ending {
 	if end != nil {
 		return *end
 	}
-	defer opened.socket.abort()
+	defer opened.socket.release()
 	return c.serve(opened, number)
 }
 
@@ -245,15 +245,16 @@ func (c *Client) open(ctx context.Context, token string) (*connection, *ending) 
 	c.mu.Unlock()
 	opened, end := c.dial(ctx, address, token)
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	limit.stop()
-	if expired {
-		if opened != nil {
-			opened.socket.abort()
-		}
-		return nil, &ending{reason: "no connection within " + c.options.ConnectTimeout.String()}
+	late := expired
+	c.mu.Unlock()
+	if !late {
+		return opened, end
 	}
-	return opened, end
+	if opened != nil {
+		opened.socket.release()
+	}
+	return nil, &ending{reason: "no connection within " + c.options.ConnectTimeout.String()}
 }
 
 func (c *Client) dial(ctx context.Context, address, token string) (*connection, *ending) {
@@ -267,7 +268,7 @@ func (c *Client) dial(ctx context.Context, address, token string) (*connection, 
 		end = &ending{reason: "the attempt was given up"}
 	}
 	if end != nil {
-		opened.abort()
+		opened.release()
 		return nil, end
 	}
 	return &connection{socket: opened, welcome: welcome}, nil

@@ -120,9 +120,15 @@ func (s *socket) receive() ([]byte, *ending) {
 	return nil, &ending{reason: closed.Reason, code: code}
 }
 
-// abort ends the connection without a close handshake. It does not wait.
+// abort ends the connection without a close handshake. It does not wait: the goroutine that receives must call release.
 func (s *socket) abort() {
 	s.cancel()
+}
+
+// release closes the socket of a connection that has ended. The caller does not hold the lock.
+func (s *socket) release() {
+	s.cancel()
+	_ = s.conn.CloseNow()
 }
 
 // close ends the connection with 1000, while another goroutine receives.

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -158,6 +159,36 @@ func TestASilentConnectionIsAskedAndThenReplaced(t *testing.T) {
 		w.clock.advance(10 * time.Second)
 		w.until("state disconnected", 1)
 		w.reconnected()
+	})
+}
+
+func TestSilenceCountsAnewAfterAnAnswer(t *testing.T) {
+	play(t, Options{HeartbeatInterval: time.Second, HeartbeatTimeout: time.Minute}, func(w *world) {
+		p := w.connected()
+		for count := range 5 {
+			w.clock.advance(time.Second)
+			equal(t, p.receive()["type"], any("heartbeat"))
+			p.message(count, "", 0)
+			w.until("message", count+1)
+		}
+	})
+}
+
+func TestASocketIsClosedAfterEachLoss(t *testing.T) {
+	files := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skip("the files of a process can be counted on Linux only")
+		}
+		return len(entries)
+	}
+	play(t, Options{}, func(w *world) {
+		w.connected().drop()
+		before := files()
+		for range 20 {
+			w.reconnected().drop()
+		}
+		w.eventually("sockets are closed", func() bool { return files() <= before+2 })
 	})
 }
 

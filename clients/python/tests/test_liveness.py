@@ -49,6 +49,18 @@ def test_everything_that_arrives_is_a_sign_of_life() -> None:
     assert watched.asked == 2
 
 
+def test_silence_counts_anew_after_an_answer() -> None:
+    watched = Watched()
+    watched.beat = Heartbeat(watched.clock, 1, 60, watched._ask, watched._lose, wall=watched.clock.time)
+    for count in range(1, 6):
+        watched.clock.advance(1)
+        assert watched.asked == count
+        watched.beat.heard()
+    watched.beat.stop()
+    watched.beat.heard()
+    assert 1.0 not in watched.clock.pending
+
+
 def test_a_pause_leads_to_a_question_at_once_with_five_seconds() -> None:
     watched = Watched()
     # The process stands still for an hour: the timer comes late.

@@ -42,15 +42,18 @@ class Heartbeat:
     def heard(self) -> None:
         """Something arrived."""
         self._heard = self._timers.time()
-        self._asked = False
+        if self._asked:
+            self.restart()
 
     def restart(self) -> None:
-        """Begin anew: the silence had another reason."""
-        self.heard()
+        """Begin anew: there was a sign of life, or the silence had another reason."""
+        self.stop()
+        self._heard = self._timers.time()
         self._arm(self._interval)
 
     def stop(self) -> None:
         """The connection has ended."""
+        self._asked = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -67,7 +70,7 @@ class Heartbeat:
             # Nothing that was due during the pause says anything about the connection.
             self._question(min(self._timeout, _PAUSE_TIMEOUT))
         elif self._asked:
-            self._timer = None
+            self.stop()
             self._lost()
         elif now - self._heard >= self._interval:
             self._question(self._timeout)
