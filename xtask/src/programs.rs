@@ -13,6 +13,22 @@ pub(crate) struct Program {
     pub(crate) install: &'static str,
 }
 
+/// Node, in the oldest version that the tests run on.
+pub(crate) const NODE: Program = Program {
+    name: "node",
+    version: "--version",
+    major_min: 20,
+    install: "install Node.js 20 or later (https://nodejs.org) and put node into PATH",
+};
+
+/// Installs packages for Node.
+pub(crate) const NPM: Program = Program {
+    name: "npm",
+    version: "--version",
+    major_min: 0,
+    install: "install npm, which comes with Node.js (https://nodejs.org), and put it into PATH",
+};
+
 /// Returns the line that names the first program that is missing or too old for `subject`, and what to install.
 pub(crate) fn missing(subject: &str, programs: &[Program]) -> Option<String> {
     programs.iter().find_map(|program| {

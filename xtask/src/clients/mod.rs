@@ -137,7 +137,7 @@ fn try_out(
     if let Some(line) = programs::missing(sdk.name, sdk.programs) {
         return Outcome::Skipped(line);
     }
-    if let Err(error) = sdk.prepare(workspace) {
+    if let Err(error) = sdk.prepare(workspace, program) {
         return Outcome::Broken(error);
     }
     let begun = Instant::now();

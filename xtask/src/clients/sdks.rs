@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::programs::Program;
+use crate::programs::{NODE, NPM, Program};
 use crate::requirements::{INSTALL_VARIABLE, may_install};
 use crate::steps::run_program;
 use crate::workspace::Workspace;
@@ -19,7 +19,7 @@ pub(super) struct Sdk {
     /// The programs that it needs.
     pub(super) programs: &'static [Program],
     /// Installs its packages, builds it and runs its own tests.
-    prepare: fn(&Place) -> anyhow::Result<()>,
+    prepare: fn(&Place, &Path) -> anyhow::Result<()>,
     /// The command that starts its driver.
     driver: fn(&Place) -> Command,
 }
@@ -57,20 +57,6 @@ pub(super) const SDKS: &[Sdk] = &[
     },
 ];
 
-const NODE: Program = Program {
-    name: "node",
-    version: "--version",
-    major_min: 20,
-    install: "install Node.js 20 or later (https://nodejs.org) and put node into PATH",
-};
-
-const NPM: Program = Program {
-    name: "npm",
-    version: "--version",
-    major_min: 0,
-    install: "install npm, which comes with Node.js (https://nodejs.org), and put it into PATH",
-};
-
 const PYTHON: Program = Program {
     name: "python3",
     version: "--version",
@@ -92,8 +78,9 @@ impl Sdk {
     }
 
     /// Installs its packages, builds it and runs its own tests.
-    pub(super) fn prepare(&self, workspace: &Workspace) -> anyhow::Result<()> {
-        (self.prepare)(&self.place(workspace))
+    /// Some of them use the server's `program`.
+    pub(super) fn prepare(&self, workspace: &Workspace, program: &Path) -> anyhow::Result<()> {
+        (self.prepare)(&self.place(workspace), program)
     }
 
     /// The command that starts its driver.
@@ -138,7 +125,7 @@ impl Place {
     }
 }
 
-fn prepare_typescript(place: &Place) -> anyhow::Result<()> {
+fn prepare_typescript(place: &Place, program: &Path) -> anyhow::Result<()> {
     let lock = place.source.join("package-lock.json");
     let installed = place.source.join("node_modules/installed.json");
     install(
@@ -151,10 +138,14 @@ fn prepare_typescript(place: &Place) -> anyhow::Result<()> {
         },
     )?;
     run_program(&mut place.command("npm", &["run", "--silent", "build"]))?;
-    run_program(&mut place.command("npm", &["test", "--silent"]))
+    run_program(
+        place
+            .command("npm", &["test", "--silent"])
+            .env("SIGNALBOX", program),
+    )
 }
 
-fn prepare_python(place: &Place) -> anyhow::Result<()> {
+fn prepare_python(place: &Place, _program: &Path) -> anyhow::Result<()> {
     let packages = place.source.join("requirements.txt");
     let installed = place.built.join("installed.txt");
     install(
@@ -186,7 +177,7 @@ fn prepare_python(place: &Place) -> anyhow::Result<()> {
     )
 }
 
-fn prepare_go(place: &Place) -> anyhow::Result<()> {
+fn prepare_go(place: &Place, _program: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(&place.built)?;
     let mut build = place.command("go", &["build", "-mod=readonly", "-o"]);
     build.arg(place.go_driver()).arg("./conformance");

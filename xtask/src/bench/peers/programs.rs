@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::programs::Program;
+use crate::programs::{NODE, NPM, Program};
 use crate::requirements::{INSTALL_VARIABLE, may_install};
 use crate::steps::run_program;
 use crate::workspace::Workspace;
@@ -15,24 +15,8 @@ use crate::workspace::Workspace;
 pub(super) const SOCKET_IO: &str = "bench/peers/socketio";
 pub(super) const CENTRIFUGE: &str = "bench/peers/centrifuge";
 
-/// The oldest Node that the Socket.IO server runs on, as its `package.json` says.
-const NODE_MAJOR_MIN: u32 = 20;
-
 /// The programs for the Socket.IO server.
-pub(super) const FOR_SOCKET_IO: &[Program] = &[
-    Program {
-        name: "node",
-        version: "--version",
-        major_min: NODE_MAJOR_MIN,
-        install: "install Node.js 20 or later (https://nodejs.org) and put node into PATH",
-    },
-    Program {
-        name: "npm",
-        version: "--version",
-        major_min: 0,
-        install: "install npm, which comes with Node.js (https://nodejs.org), and put it into PATH",
-    },
-];
+pub(super) const FOR_SOCKET_IO: &[Program] = &[NODE, NPM];
 
 /// The programs for the Centrifuge server.
 pub(super) const FOR_CENTRIFUGE: &[Program] = &[Program {
