@@ -59,6 +59,7 @@ export class Signalbox<Events extends object = Record<string, unknown>, Calling 
     const settings = settingsOf(options);
     this.#connection = new Connection(options, settings, {
       query: () => this.#query(),
+      greeted: ({ limits }) => this.#calls.connected(limits?.frameBytesMax),
       welcomed: (welcome) => this.#welcomed(welcome),
       frame: (frame) => this.#frame(frame),
       lost: () => this.#lost(),
@@ -163,8 +164,7 @@ export class Signalbox<Events extends object = Record<string, unknown>, Calling 
     return at ? { since: `${at.epoch}:${at.offset}` } : {};
   }
 
-  #welcomed({ limits, user }: Welcome): void {
-    this.#calls.connected(limits?.frameBytesMax);
+  #welcomed({ user }: Welcome): void {
     const returned = this.#position !== undefined;
     this.#position = positionOf(user);
     const recovery = returned && user && recoveryOf(user);

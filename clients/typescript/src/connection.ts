@@ -15,7 +15,9 @@ const WAKE_INTERVAL_MS = 5_000;
 export interface ConnectionEvents {
   /** The pairs to add to the query of the next attempt. */
   query(): Readonly<Record<string, string>>;
-  /** The connection is there; `changed` has reported it. */
+  /** The connection is there; `changed` follows. */
+  greeted(welcome: Welcome): void;
+  /** `changed` has reported the connection. */
   welcomed(welcome: Welcome): void;
   frame(frame: ServerFrame): void;
   /** The connection is gone; `changed` follows. */
@@ -157,6 +159,7 @@ export class Connection {
     const interval = heartbeatMs ?? (Number(welcome.heartbeatIntervalMs) || 25_000);
     this.#liveness = new Liveness(actions, interval, heartbeatTimeoutMs);
     const current = this.#current;
+    this.#events.greeted(welcome);
     this.#change({ state: "connected" });
     if (current === this.#current) this.#events.welcomed(welcome);
   }

@@ -76,6 +76,17 @@ withClock("messages reach callbacks by type and by room until they are unsubscri
   client.close();
 });
 
+withClock("a message can be sent from the callback that reports the connection", async () => {
+  const { FakeWebSocket, sockets } = fakeWebSocket();
+  const client = new Signalbox({ url: "ws://localhost/ws", userId: "ann", offline: "error", WebSocket: FakeWebSocket });
+  client.on("state", ({ state }) => state === "connected" && client.send("t", 1).catch(() => {}));
+  client.connect();
+  await settle();
+  sockets[0].welcome();
+  assert.deepEqual(sockets[0].sent.map(({ type }) => type), ["t"]);
+  client.close();
+});
+
 withClock("no callback follows close", async () => {
   const { client, sockets, states } = await connected(Signalbox);
   const seen = [];
