@@ -169,7 +169,7 @@ func (c *Client) handle(frame Message) error {
 	case "error":
 		return with(frame, c.refused)
 	case "joined":
-		return with(frame, func(room *roomPayload) { c.rooms.onJoined(*room) })
+		return with(frame, c.joined)
 	case "left":
 		return with(frame, func(room *roomPayload) { c.rooms.onLeft(*room) })
 	case "presence":
@@ -192,6 +192,18 @@ func with[T any](frame Message, f func(*T)) error {
 	}
 	f(payload)
 	return nil
+}
+
+func (c *Client) joined(payload *roomPayload) {
+	at := payload.User
+	switch {
+	case at == nil:
+		c.rooms.onJoined(*payload)
+	case c.link.user != nil && at.Recovered != nil && !*at.Recovered:
+		// Messages to the user were missed, and the server cannot deliver them any more.
+		c.link.user = at.start()
+		emit(c.dispatcher, &c.onRecovery, Recovery{false, at.Reason})
+	}
 }
 
 func (c *Client) refused(payload *errorPayload) {

@@ -103,6 +103,8 @@ type errorPayload struct {
 
 type roomPayload struct {
 	Room string `json:"room"`
+	// User is there instead of a room if it is about the messages to the user.
+	User *place `json:"user"`
 	place
 }
 

@@ -42,7 +42,7 @@ type Options struct {
 	CallbacksMax int
 	// ReceiveBytesMax is the largest frame that it accepts from the server; 16 MiB.
 	ReceiveBytesMax int64
-	// HTTPClient makes the upgrade, for proxies and certificates of your own.
+	// HTTPClient makes the upgrade, for other proxies and certificates.
 	HTTPClient *http.Client
 
 	random func() float64

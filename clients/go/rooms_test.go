@@ -252,3 +252,13 @@ func TestTheMessagesOfTheUserAreRecovered(t *testing.T) {
 		equal(t, w.of("message"), []string{"5  5", "0  0", "6  6"})
 	})
 }
+
+func TestAUserWhoMissedMessagesLearnsItFromJoined(t *testing.T) {
+	play(t, Options{}, func(w *world) {
+		p := w.connected(frame{"user": frame{"epoch": "u", "offset": 4}})
+		p.send("joined", frame{"user": frame{"epoch": "v", "offset": 0, "recovered": false, "reason": "epoch"}})
+		p.message(1, "", 1)
+		w.until("message 1", 1)
+		equal(t, w.of("recovered"), []string{"- false epoch"})
+	})
+}

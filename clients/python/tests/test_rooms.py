@@ -326,6 +326,17 @@ def test_the_messages_of_the_user_are_recovered() -> None:
     play(scene)
 
 
+def test_a_user_who_missed_messages_learns_it_from_joined() -> None:
+    async def scene(world: World) -> None:
+        peer = await world.connected(user={"epoch": "u", "offset": 4})
+        await peer.send("joined", {"user": {"epoch": "v", "offset": 0, "recovered": False, "reason": "epoch"}})
+        await peer.message("one", offset=1)
+        await world.record.until("message", "one")
+        assert world.record.events[-2:] == [("recovered", None, False, "epoch"), ("message", "one", None, 1)]
+
+    play(scene)
+
+
 def test_a_client_forgets_rooms_that_it_left() -> None:
     async def scene(world: World) -> None:
         peer = await world.connected()

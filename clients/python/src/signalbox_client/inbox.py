@@ -35,7 +35,7 @@ class Inbox:
         self._built_in: dict[str, Callable[[dict[str, Json]], None]] = {
             "ack": calls.answer,
             "error": self._refused,
-            "joined": rooms.on_joined,
+            "joined": self._joined,
             "left": rooms.on_left,
             "presence": rooms.on_presence,
             "token_expiring": lambda _: token_expiring(),
@@ -98,6 +98,15 @@ class Inbox:
         if message.offset > expected:
             connection.drop("messages to the user are missing")
         return False
+
+    def _joined(self, payload: dict[str, Json]) -> None:
+        place = place_of(payload.get("user"))
+        if place is None:
+            self._rooms.on_joined(payload)
+        elif self.position is not None and place.recovered is False:
+            # Messages to the user were missed, and the server cannot deliver them any more.
+            self.position = place.position
+            self._dispatcher.emit(self.on_recovery, Recovery(False, place.reason))
 
     def _refused(self, payload: dict[str, Json]) -> None:
         plugin = payload.get("plugin")

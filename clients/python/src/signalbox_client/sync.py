@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 
 class SyncClient:
-    """A `Client` in a thread of its own. Its methods block, and can be called from every thread.
+    """A `Client` in a separate thread. Its methods block, and can be called from every thread.
 
-    Callbacks run one after another in a second thread, so they may call its methods; `get_token` runs in another.
+    Callbacks run one after another in another thread, so they may call its methods; `get_token` runs in a third one.
     """
 
     def __init__(
