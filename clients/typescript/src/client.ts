@@ -20,7 +20,7 @@ import {
   type StateChange,
 } from "./types.js";
 
-/** What a client reports besides messages of the application's types, by name. */
+/** The reports of a client in addition to messages of the application's types, by name. */
 export interface ClientEvents {
   /** Each change of the state. */
   state: StateChange;

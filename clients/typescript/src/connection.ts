@@ -11,7 +11,7 @@ import { verdict, type End } from "./verdict.js";
 /** An event of the platform ends the wait for an attempt at most this often. */
 const WAKE_INTERVAL_MS = 5_000;
 
-/** What a connection reports, in the order in which it happens. */
+/** The reports of a connection, in the order in which they happen. */
 export interface ConnectionEvents {
   /** The pairs to add to the query of the next attempt. */
   query(): Readonly<Record<string, string>>;
@@ -39,7 +39,7 @@ export class Connection {
   #unwatch: (() => void) | undefined;
   /** The end of the attempt, or of the wait for the next one. */
   #timer: ReturnType<typeof setTimeout> | undefined;
-  /** The number of the attempt: what an earlier one reports is ignored. */
+  /** The number of the attempt: reports of an earlier one are ignored. */
   #current = 0;
   #failures = 0;
   #connectedAt = 0;

@@ -3,7 +3,7 @@ export type Unsubscribe = () => void;
 
 type Callback = (value: never) => unknown;
 
-/** Callbacks by the name of what they wait for. */
+/** Callbacks by the name of their event. */
 export class Emitter {
   readonly #callbacks = new Map<string, Set<Callback>>();
   readonly #failed: (error: unknown) => void;

@@ -4,7 +4,7 @@ const LATE_MS = 5_000;
 /** Time for an answer after a pause. */
 const AFTER_PAUSE_MS = 5_000;
 
-/** What the watch of a connection does. */
+/** The actions of the watch of a connection. */
 export interface LivenessActions {
   /** Asks the server for a sign of life. */
   probe(): void;

@@ -1,4 +1,4 @@
-/** What the platform reports. */
+/** The reports of the platform. */
 export interface PlatformEvents {
   /** A connection has become likely. */
   likely(): void;

@@ -28,7 +28,7 @@ export function positionOf(place: NamedPlace | undefined): Position | undefined 
   return { epoch: place.epoch, offset: place.offset - coming };
 }
 
-/** What a message with `offset` is to a reader at `position`. */
+/** The place of a message with `offset` for a reader at `position`. */
 export function placeOf(offset: number, position: Position): "next" | "repetition" | "gap" {
   if (offset <= position.offset) return "repetition";
   return offset === position.offset + 1 ? "next" : "gap";

@@ -13,7 +13,7 @@ export class TokenRenewal {
   readonly #end: Report;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #failures = 0;
-  /** The number of the renewal: what an earlier one leads to is ignored. */
+  /** The number of the renewal: results of an earlier one are ignored. */
   #current = 0;
 
   /** `report` gets an error after which the connection lasts until the token expires, `end` one that ends the client. */

@@ -36,7 +36,7 @@ export interface HistoryOptions {
   readonly limit?: number;
 }
 
-/** What a room reports, by name. */
+/** The reports of a room, by name. */
 export interface RoomEvents {
   /** A message to the room. */
   message: Message;
@@ -48,7 +48,7 @@ export interface RoomEvents {
   left: SignalboxError;
 }
 
-/** What a room asks of its client. */
+/** The calls of a room to its client. */
 export interface RoomActions {
   leave(room: Room): void;
   send(type: string, payload: unknown, options: SendOptions): Promise<Answer>;
@@ -104,7 +104,7 @@ export class Room {
   }
 }
 
-/** What the client knows of a room. */
+/** The state of a room. */
 export class RoomState {
   options: JoinOptions;
   readonly emitter: Emitter;

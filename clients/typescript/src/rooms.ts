@@ -24,7 +24,7 @@ export class Rooms {
   /** Leaves that wait for their answers, by room: their `left` frames are expected. */
   readonly #leaving = new Map<string, number>();
   #connected = false;
-  /** The number of the connection: what belongs to an earlier one is ignored. */
+  /** The number of the connection: results of an earlier one are ignored. */
   #connection = 0;
   #pending = 0;
   #settled: (() => void) | undefined;
@@ -109,7 +109,7 @@ export class Rooms {
     this.#rooms.get(message.room ?? "")?.state.emitter.emit("message", message);
   }
 
-  /** Takes the payload of `joined`, which tells something new only about a room that is joined already. */
+  /** Takes the payload of `joined`, which has news only about a room that is joined already. */
   joined(payload: NamedPlace & { readonly room: string }): void {
     const room = this.#rooms.get(payload.room);
     if (room?.state.member && !room.state.pending && payload.recovered === false) this.#take(room, payload);
@@ -257,7 +257,7 @@ export class Rooms {
     return false;
   }
 
-  /** Takes the position after a return, and tells the application what it missed. */
+  /** Takes the position after a return, and reports whether messages are missing. */
   #take(room: Room, place: NamedPlace): void {
     room.state.position = positionOf(place);
     const recovery = recoveryOf(place);

@@ -12,7 +12,7 @@ const RETRY_AFTER_MAX_MS = 60_000;
 /** A client that was closed must not hold the process for long if the server does not answer. */
 const NODE_OPTIONS = { closeTimeout: 1_000 };
 
-/** What a socket reports. Nothing follows `ended`. */
+/** The reports of a socket. Nothing follows `ended`. */
 export interface SocketEvents {
   /** A frame arrived. */
   frame(text: string): void;
@@ -21,7 +21,7 @@ export interface SocketEvents {
   ended(end: End): void;
 }
 
-/** What the class of the package `ws` has in addition. */
+/** The additions of the class of the package `ws`. */
 interface NodeSocket extends WebSocketLike {
   on(event: string, callback: (...values: never[]) => void): void;
   terminate(): void;

@@ -12,7 +12,7 @@ export interface End {
   readonly unsupported?: boolean;
 }
 
-/** What follows: another attempt, another attempt with a new token, or nothing. */
+/** The consequence: another attempt, another attempt with a new token, or nothing. */
 export type Verdict = "reconnect" | "renew" | "close";
 
 const FINAL_CODES: ReadonlySet<number> = new Set([1002, 1003, 1007, 1008, 1009, 1010]);

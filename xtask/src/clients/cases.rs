@@ -139,7 +139,7 @@ pub(super) struct DriverStep {
     pub(super) command: Map<String, Value>,
 }
 
-/// What happens to the server.
+/// A change of the server.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ServerStep {

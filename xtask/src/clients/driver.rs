@@ -61,7 +61,7 @@ impl Driver {
     }
 
     /// Sends a command, and returns its number.
-    pub(super) fn tell(&mut self, mut command: Map<String, Value>) -> anyhow::Result<u64> {
+    pub(super) fn send(&mut self, mut command: Map<String, Value>) -> anyhow::Result<u64> {
         self.commands += 1;
         command.insert("n".to_owned(), self.commands.into());
         let line = format!("{}\n", Value::Object(command));
@@ -82,7 +82,7 @@ impl Driver {
     /// Waits until everything is here that the driver reported before now.
     pub(super) fn catch_up(&mut self) -> anyhow::Result<()> {
         let state = Map::from_iter([("do".to_owned(), "state".into())]);
-        let number = self.tell(state)?;
+        let number = self.send(state)?;
         self.answer(number).map(drop)
     }
 
@@ -163,7 +163,7 @@ impl Driver {
     /// What it has reported so far, for people.
     pub(super) fn story(&mut self) -> String {
         while let Ok(line) = self.lines.try_recv() {
-            // What is no JSON is reported elsewhere.
+            // A failure is being reported already.
             let _ = self.take(line);
         }
         let last = self.events.len().saturating_sub(15);

@@ -79,7 +79,7 @@ impl Scene {
 
     fn step(&mut self, step: &Step) -> anyhow::Result<()> {
         match step {
-            Step::Driver(step) => self.tell(step),
+            Step::Driver(step) => self.command(step),
             Step::Answer { to, is } => {
                 let number = *self.commands.get(to).context("no command has this name")?;
                 self.expect_answer(number, is)
@@ -116,7 +116,7 @@ impl Scene {
         }
     }
 
-    fn tell(&mut self, step: &DriverStep) -> anyhow::Result<()> {
+    fn command(&mut self, step: &DriverStep) -> anyhow::Result<()> {
         let DriverStep {
             name,
             answer,
@@ -128,7 +128,7 @@ impl Scene {
                 .entry("url")
                 .or_insert_with(|| self.proxy.url().into());
         }
-        let number = self.driver.tell(command)?;
+        let number = self.driver.send(command)?;
         if let Some(name) = name {
             self.commands.insert(name.clone(), number);
         }

@@ -127,7 +127,7 @@ impl Place {
 
 fn prepare_typescript(place: &Place, program: &Path) -> anyhow::Result<()> {
     let lock = place.source.join("package-lock.json");
-    let installed = place.source.join("node_modules/installed.json");
+    let installed = place.source.join("node_modules/.installed.json");
     install(
         &lock,
         &installed,

@@ -1,4 +1,4 @@
-//! What a case can ask of the proxy.
+//! The commands of a case for the proxy.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,13 @@ pub(in crate::clients) enum Command {
     All(Opening),
     /// Resets the connections.
     Cut,
-    /// Sends nothing more to the client, and tells it so.
+    /// Ends the stream to the client, and reads on.
     HalfClose,
-    /// Lets nothing pass in this direction, and tells nobody.
+    /// Lets nothing pass in this direction, without notice.
     Stall(Direction),
-    /// Ends a stall: what waited passes.
+    /// Ends a stall: frames that waited pass.
     Resume,
-    /// Slows down what passes.
+    /// Slows down the frames.
     Slow(Slowness),
     /// Sends the client the last message again.
     RepeatLast,
@@ -79,7 +79,7 @@ pub(in crate::clients) struct Answer {
     pub(super) body: String,
 }
 
-/// What a stall holds up.
+/// The direction that a stall holds up.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::clients) enum Direction {

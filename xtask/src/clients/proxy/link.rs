@@ -28,7 +28,7 @@ pub(super) struct Link {
     control: Mutex<Control>,
 }
 
-/// What a case has asked for.
+/// The changes that a case has asked for.
 #[derive(Default)]
 pub(super) struct Control {
     pub(super) stalled: Option<Direction>,
