@@ -1,7 +1,6 @@
 package client
 
 import (
-	"context"
 	"encoding/json"
 	"time"
 )
@@ -175,7 +174,7 @@ func (c *Client) handle(frame Message) error {
 	case "presence":
 		return with(frame, func(users *presencePayload) { c.rooms.onPresence(*users) })
 	case "token_expiring":
-		c.renew()
+		return with(frame, c.renew)
 	case "welcome":
 		// A second one says nothing.
 	default:
@@ -243,76 +242,4 @@ func (c *Client) accept(message Message) bool {
 		c.link.connection.drop(ending{reason: "messages to the user are missing"})
 	}
 	return false
-}
-
-// renew begins to replace the token of the connection. The caller holds the lock.
-func (c *Client) renew() {
-	if c.tokens.fetch == nil || c.link.renewing != nil {
-		return
-	}
-	c.tokens.forget()
-	ctx, cancel := context.WithCancel(context.Background())
-	c.link.renewing = cancel
-	go c.keepRenewing(ctx, c.link.connection)
-}
-
-// keepRenewing tries until it succeeds, fails for good, or the connection is gone.
-func (c *Client) keepRenewing(ctx context.Context, o *connection) {
-	waits := backoff{first: c.options.BackoffMin, longest: c.options.BackoffMax, random: c.options.random}
-	for {
-		err := c.renewOnce(ctx, o)
-		c.mu.Lock()
-		if ctx.Err() != nil {
-			c.mu.Unlock()
-			return
-		}
-		if err == nil || !err.Retryable {
-			if err != nil {
-				c.report(err)
-			}
-			c.link.renewing()
-			c.link.renewing = nil
-			c.mu.Unlock()
-			return
-		}
-		over := make(chan struct{})
-		timer := c.after(waits.next(), func() { close(over) })
-		c.mu.Unlock()
-		select {
-		case <-over:
-		case <-ctx.Done():
-			c.mu.Lock()
-			timer.stop()
-			c.mu.Unlock()
-			return
-		}
-	}
-}
-
-func (c *Client) renewOnce(ctx context.Context, o *connection) *Error {
-	token, failure := c.tokens.get(ctx)
-	c.mu.Lock()
-	if ctx.Err() != nil {
-		c.mu.Unlock()
-		return nil
-	}
-	if failure != nil {
-		defer c.mu.Unlock()
-		if failure.final {
-			o.drop(ending{reason: failure.err.Message, denied: true})
-			return nil
-		}
-		c.report(failure.err)
-		return failure.err
-	}
-	result := make(chan *Error, 1)
-	c.control(outgoing{Type: "token", Payload: token}, func(_ *ackPayload, err *Error) { result <- err })
-	c.mu.Unlock()
-	err := <-result
-	if err != nil && err.Code == "invalid_token" {
-		c.mu.Lock()
-		c.tokens.forget()
-		c.mu.Unlock()
-	}
-	return err
 }

@@ -36,7 +36,7 @@ type link struct {
 	// These belong to the connection.
 	connection *connection
 	settling   *alarm
-	renewing   context.CancelFunc
+	renewal    renewal
 }
 
 // Connect connects the client, and keeps it connected until Close. A wait for the next attempt ends, as with Wake.
@@ -201,10 +201,7 @@ func (c *Client) disconnected() {
 	c.link.connection = nil
 	gone.stop()
 	c.link.settling.stop()
-	if c.link.renewing != nil {
-		c.link.renewing()
-		c.link.renewing = nil
-	}
+	c.link.renewal.stop()
 	c.rooms.onLost()
 	c.calls.lost()
 }

@@ -309,3 +309,20 @@ func TestATokenThatExpiresIsReplacedOnTheConnection(t *testing.T) {
 		equal(t, tokens.calls.Load(), 3)
 	})
 }
+
+func TestATokenThatLivesShortlyIsReplacedAfterHalfOfItsTime(t *testing.T) {
+	tokens := &issuer{answers: []any{"one"}}
+	play(t, Options{GetToken: tokens.get}, func(w *world) {
+		p := w.connected()
+		p.send("token_expiring", frame{"expiresInMs": 14000})
+		request := p.receive()
+		// The server announces the end of the new token before its answer, and once more later.
+		p.send("token_expiring", frame{"expiresInMs": 14000})
+		p.ack(request)
+		w.wait(7 * time.Second)
+		p.ack(p.receive())
+		p.send("token_expiring", frame{"expiresInMs": 100})
+		w.wait(time.Second)
+		p.ack(p.receive())
+	})
+}

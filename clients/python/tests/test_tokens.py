@@ -158,3 +158,22 @@ def test_a_renewal_that_is_denied_closes_the_client() -> None:
         assert world.record.of("error") == [("unauthorized",)]
 
     with_issuer(Issuer("one", TokenDenied("logged out")), scene)
+
+
+def test_a_token_that_lives_shortly_is_replaced_after_half_of_its_time() -> None:
+    async def scene(world: World) -> None:
+        peer = await world.connected()
+        await peer.send("token_expiring", {"expiresInMs": 14000})
+        frame = await peer.receive()
+        # The server announces the end of the new token before its answer, and once more later.
+        await peer.send("token_expiring", {"expiresInMs": 14000})
+        await peer.ack(frame)
+        await until(lambda: 7.0 in world.clock.pending)
+        world.clock.advance(7)
+        await peer.ack(await peer.receive())
+        await peer.send("token_expiring", {"expiresInMs": 100})
+        await until(lambda: 1.0 in world.clock.pending)
+        world.clock.advance(1)
+        await peer.ack(await peer.receive())
+
+    with_issuer(Issuer("one"), scene)

@@ -385,9 +385,9 @@ class Client:
     def _ask_for_life(self) -> None:
         self._calls.control(new_call({"type": "heartbeat"}, _ignore))
 
-    def _token_expiring(self) -> None:
+    def _token_expiring(self, expires_in: float) -> None:
         if self._connection is not None:
-            self._renewal.start(self._connection)
+            self._renewal.start(self._connection, expires_in)
 
     # Events
 

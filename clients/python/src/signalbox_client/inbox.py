@@ -8,7 +8,7 @@ from .calls import Calls
 from .connection import Connection
 from .dispatch import Callback, Callbacks, Dispatcher
 from .errors import SignalboxError
-from .frames import InvalidFrame, Json, Message, Position, decode, message_of, place_of
+from .frames import InvalidFrame, Json, Message, Position, decode, message_of, number_of, place_of
 from .room import Recovery
 from .rooms import Rooms
 
@@ -22,7 +22,7 @@ class Inbox:
         rooms: Rooms,
         dispatcher: Dispatcher,
         report: Callable[[SignalboxError], None],
-        token_expiring: Callable[[], None],
+        token_expiring: Callable[[float], None],
     ) -> None:
         self._calls = calls
         self._dispatcher = dispatcher
@@ -38,7 +38,7 @@ class Inbox:
             "joined": self._joined,
             "left": rooms.on_left,
             "presence": rooms.on_presence,
-            "token_expiring": lambda _: token_expiring(),
+            "token_expiring": lambda payload: token_expiring((number_of(payload, "expiresInMs") or 0) / 1000),
             # A second one says nothing.
             "welcome": lambda _: None,
         }
