@@ -33,7 +33,9 @@ async def main(url: str, count: int) -> None:
         await asyncio.gather(*(client.join(f"room-{number}") for number, client in enumerate(batch, start)))
     gc.collect()
     used = resident() - before
-    print(f"{count} clients, {used / 1024 / 1024:.1f} MiB, {used / count / 1024:.1f} KiB each, whole process {resident() / 1024 / 1024:.1f} MiB")
+    whole = resident() / 1024 / 1024
+    each = used / count / 1024
+    print(f"{count} clients, {used / 1024 / 1024:.1f} MiB, {each:.1f} KiB each, whole process {whole:.1f} MiB")
     await asyncio.gather(*(client.close() for client in clients))
 
 
