@@ -5,10 +5,12 @@
 
 mod bench;
 mod builds;
+mod clients;
 mod cluster;
 mod http;
 mod languages;
 mod plugins;
+mod programs;
 mod python;
 mod requirements;
 mod run;

@@ -11,6 +11,7 @@ use std::thread;
 use anyhow::Context as _;
 use clap::Args;
 
+use crate::clients::{self, ClientsArgs};
 use crate::languages;
 use crate::plugins;
 use crate::python;
@@ -29,6 +30,20 @@ const EXAMPLES: &str = "example plugins";
 const GUESTS: &str = "test guests";
 const BUILD: &str = "build";
 
+/// How everything is built. With another choice of packages, cargo recompiles dependencies with other features.
+const BUILD_OF_TESTS: &[&str] = &["test", "--workspace", "--no-run"];
+
+/// How the server and the load generator are built: with their tests.
+const BUILD_OF_PROGRAMS: &[&str] = &[
+    "test",
+    "--workspace",
+    "--no-run",
+    "--test",
+    "it",
+    "--test",
+    "load",
+];
+
 /// libtest's variable for the number of tests that run at a time.
 const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
 
@@ -44,6 +59,8 @@ pub(crate) struct TestArgs {
     /// Test only this one of the languages; may be given several times
     #[arg(long, requires = "languages", value_name = "NAME")]
     language: Vec<String>,
+    #[command(flatten)]
+    clients: ClientsArgs,
     /// Run everything this many times, next to a process that spins on each core
     #[arg(long, value_name = "TIMES", value_parser = clap::value_parser!(u32).range(1..))]
     repeat: Option<u32>,
@@ -86,6 +103,14 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<Exit
 
 /// Installs and builds what the tests need.
 fn prepare(steps: &mut Steps, workspace: &Workspace, args: &TestArgs) {
+    if args.clients.clients {
+        if args.clients.server.is_none() {
+            steps.step(BUILD, &[], || {
+                run_program(workspace.cargo().args(BUILD_OF_PROGRAMS))
+            });
+        }
+        return;
+    }
     requirements::announce(&[WASM_TARGET]);
     if !args.languages {
         requirements::announce(PROGRAMS_OF_TESTS);
@@ -98,12 +123,11 @@ fn prepare(steps: &mut Steps, workspace: &Workspace, args: &TestArgs) {
         steps.step(EXAMPLES, &[TARGET], || plugins::build_examples(workspace));
         steps.step(GUESTS, &[TARGET], || plugins::build_guests(workspace));
     }
-    // Always built in the same way: with another choice of targets, cargo recompiles dependencies with other features.
-    let mut words = vec!["test", "--workspace", "--no-run"];
-    if args.languages {
-        // Building the load generator's tests also builds the load generator.
-        words.extend(["--test", "it", "--test", "load"]);
-    }
+    let words = if args.languages {
+        BUILD_OF_PROGRAMS
+    } else {
+        BUILD_OF_TESTS
+    };
     steps.step(BUILD, &[], || run_program(workspace.cargo().args(words)));
 }
 
@@ -117,7 +141,8 @@ fn test(
 ) {
     let suffix = run.map_or_else(String::new, |run| format!(", run {run}"));
     let mut failed_now = Vec::new();
-    if !args.languages {
+    let is_all = args.filter.is_none() && !args.languages && !args.clients.clients;
+    if !args.languages && !args.clients.clients {
         let needed = [PROGRAMS, PACKAGES, PLUGINS, EXAMPLES, GUESTS, BUILD];
         steps.step(format!("tests{suffix}"), &needed, || {
             let mut cargo = workspace.cargo();
@@ -129,10 +154,22 @@ fn test(
         });
     }
     // Uses the server that the tests have built, and runs while nothing else is compiled.
-    if args.filter.is_none() {
+    if is_all || args.languages {
         steps.step(format!("languages{suffix}"), &[TARGET, BUILD], || {
             test_languages(workspace, &args.language).inspect_err(|error| {
                 failed_now.push(format!("languages: {error:#}"));
+            })
+        });
+    }
+    if is_all || args.clients.clients {
+        let needed: &[&str] = if args.clients.server.is_none() {
+            &[BUILD]
+        } else {
+            &[]
+        };
+        steps.step(format!("clients{suffix}"), needed, || {
+            test_clients(workspace, &args.clients).inspect_err(|error| {
+                failed_now.push(format!("clients: {error:#}"));
             })
         });
     }
@@ -158,6 +195,17 @@ fn test_languages(workspace: &Workspace, chosen: &[String]) -> anyhow::Result<()
         &program("signalbox-bench"),
         chosen,
     )
+}
+
+fn test_clients(workspace: &Workspace, args: &ClientsArgs) -> anyhow::Result<()> {
+    let program = match &args.server {
+        // The server runs in folders of its own.
+        Some(path) => path
+            .canonicalize()
+            .with_context(|| format!("there is no {}", path.display()))?,
+        None => workspace.program("debug", "signalbox"),
+    };
+    clients::test(workspace, &program, args)
 }
 
 /// Returns a line for each step, then one for each test that failed.

@@ -21,6 +21,7 @@ use super::machine::{self, Machine};
 use super::outcome::CaseResult;
 use super::subject::Subject;
 use super::{Bench, BenchArgs, prepare};
+use crate::programs::missing;
 use crate::workspace::Workspace;
 use figures::{Figure, Measure};
 
@@ -59,8 +60,8 @@ impl Server {
     fn missing(self) -> Option<String> {
         match self {
             Self::Signalbox | Self::Relay => None,
-            Self::SocketIo => programs::missing(self.name(), programs::FOR_SOCKET_IO),
-            Self::Centrifuge => programs::missing(self.name(), programs::FOR_CENTRIFUGE),
+            Self::SocketIo => missing(self.name(), programs::FOR_SOCKET_IO),
+            Self::Centrifuge => missing(self.name(), programs::FOR_CENTRIFUGE),
         }
     }
 }

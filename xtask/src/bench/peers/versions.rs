@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use super::Server;
-use super::programs::{CENTRIFUGE, SOCKET_IO, said_version};
+use super::programs::{CENTRIFUGE, SOCKET_IO};
+use crate::programs::said_version;
 use crate::workspace::Workspace;
 
 /// The version of a server, and of the program that runs it.

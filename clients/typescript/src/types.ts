@@ -1,0 +1,154 @@
+import type { SignalboxError } from "./errors.js";
+
+/** The state of a client. */
+export type State = "disconnected" | "connecting" | "connected" | "closed";
+
+/** A change of the state. */
+export interface StateChange {
+  readonly state: State;
+  /** The code with which the connection was closed. */
+  readonly code?: number;
+  /** The HTTP status of a refused upgrade, if the platform lets the client read it. */
+  readonly status?: number;
+  /** The reason, for people. */
+  readonly reason?: string;
+  /** The time until the next attempt. */
+  readonly retryInMs?: number;
+}
+
+/** A message as it arrived. */
+export interface Message<T = unknown> {
+  readonly type: string;
+  readonly payload: T;
+  /** The sender's user ID; empty for a message from the platform. */
+  readonly senderId: string;
+  /** The receiver's user ID; empty for a message to a room or to everyone. */
+  readonly receiverId: string;
+  /** The time at which the server took the message, in UTC: `2026-01-31T12:00:00.000000Z`. */
+  readonly timestamp: string;
+  /** The room to which it was sent. */
+  readonly room?: string;
+  /** Present if the sender asked for an answer. */
+  readonly messageId?: string;
+  /** Its number in the history of the room or of the user. */
+  readonly offset?: number;
+}
+
+/** The result of a call. */
+export interface Answer<T = unknown> {
+  /**
+   * `delivered`: queued for a connection of the receiver. `offline`: nobody has the receiver. `kept`: it waits in a history.
+   * `handled`: the server or a plugin handled it.
+   */
+  readonly status: "delivered" | "offline" | "kept" | "handled";
+  /** The data of a plugin that answers requests. */
+  readonly data: T | undefined;
+  /** Whether this repeats the answer to the same message, which was not sent again. */
+  readonly duplicate: boolean;
+}
+
+/** Where a message goes, and how. */
+export interface SendOptions {
+  /** The receiver's user ID. */
+  readonly to?: string;
+  /** The room, of which the client is a member. */
+  readonly room?: string;
+  /** Sends the message again if its answer was lost. The server acts once. */
+  readonly once?: boolean;
+}
+
+/**
+ * Returns a token. To end the client for good, for example after a logout, throw an error with `final: true`. `signal` is
+ * aborted if the token is no longer wanted.
+ */
+export type TokenCallback = (signal: AbortSignal) => string | Promise<string>;
+
+/** The part of the standard `WebSocket` that the client uses. The class of the package `ws` has it too. */
+export interface WebSocketLike {
+  binaryType: string;
+  readonly protocol: string;
+  onopen: ((event: never) => void) | null;
+  onmessage: ((event: never) => void) | null;
+  onclose: ((event: never) => void) | null;
+  onerror: ((event: never) => void) | null;
+  send(text: string): void;
+  close(code?: number, reason?: string): void;
+}
+
+/** The class of a WebSocket. */
+export type WebSocketClass = new (url: string, protocols: string[], options?: object) => WebSocketLike;
+
+/** Settings of a client. Times are in milliseconds. */
+export interface Options {
+  /** The server's WebSocket, such as `wss://example.com/ws`. */
+  readonly url: string;
+  /** The user ID, for `auth.mode = "none"`. */
+  readonly userId?: string;
+  /** A token, or a callback that returns one, for `auth.mode = "jwt"`. */
+  readonly token?: string | TokenCallback;
+  /** The class of the WebSocket; by default the platform's. In Node 20 give the one of the package `ws`. */
+  readonly WebSocket?: unknown;
+  /** Time for the connection, the upgrade and the server's first frame; 10 s by default. */
+  readonly connectTimeoutMs?: number;
+  /** Bounds of the wait before the first attempt, 500 ms, and before all attempts, 20 s. */
+  readonly backoffMinMs?: number;
+  readonly backoffMaxMs?: number;
+  /** Time after which a connection counts as good, and the backoff begins anew; 5 s by default. */
+  readonly stableAfterMs?: number;
+  /** Time for the answer to a call, from when it was sent; 10 s by default. */
+  readonly answerTimeoutMs?: number;
+  /** Time for the token callback; 30 s by default. */
+  readonly tokenTimeoutMs?: number;
+  /** Silence after which the client asks whether the server is there; by default the server's wish. */
+  readonly heartbeatMs?: number;
+  /** Time for an answer to that; 10 s by default. */
+  readonly heartbeatTimeoutMs?: number;
+  /** Whether a message that cannot be sent now waits in the queue (the default), or fails with `offline`. */
+  readonly offline?: "queue" | "error";
+  /** The most messages in the queue, 100, and their bytes, 256 KiB. */
+  readonly queueMax?: number;
+  readonly queueBytesMax?: number;
+}
+
+/** All settings, with the defaults for those that are absent. */
+export type Settings = ReturnType<typeof settingsOf>;
+
+/** Fills in the defaults. */
+export function settingsOf(options: Options) {
+  return {
+    connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
+    backoff: { minMs: options.backoffMinMs ?? 500, maxMs: options.backoffMaxMs ?? 20_000 },
+    stableAfterMs: options.stableAfterMs ?? 5_000,
+    answerTimeoutMs: options.answerTimeoutMs ?? 10_000,
+    tokenTimeoutMs: options.tokenTimeoutMs ?? 30_000,
+    heartbeatMs: options.heartbeatMs,
+    heartbeatTimeoutMs: options.heartbeatTimeoutMs ?? 10_000,
+    offline: options.offline ?? "queue",
+    queueMax: options.queueMax ?? 100,
+    queueBytesMax: options.queueBytesMax ?? 256 * 1024,
+  };
+}
+
+/** A frame that the client sends. */
+export interface ClientFrame {
+  readonly type: string;
+  readonly payload?: unknown;
+  readonly receiverId?: string;
+  readonly room?: string;
+  readonly once?: true;
+}
+
+/** A frame of the server before its fields are checked. */
+export interface ServerFrame {
+  readonly type: string;
+  readonly payload?: unknown;
+  readonly senderId?: unknown;
+  readonly receiverID?: unknown;
+  readonly timestamp?: unknown;
+  readonly room?: string;
+  readonly messageId?: string;
+  readonly offset?: number;
+}
+
+/** Gets the errors that belong to no call. */
+export type Report = (error: SignalboxError) => void;

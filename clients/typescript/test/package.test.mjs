@@ -1,0 +1,43 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { gzipSync } from "node:zlib";
+import { build } from "esbuild";
+
+const root = new URL("..", import.meta.url).pathname;
+
+async function bundle(contents) {
+  const options = { bundle: true, minify: true, format: "esm", write: false, target: "es2022" };
+  const built = await build({ ...options, stdin: { contents, resolveDir: root } });
+  return built.outputFiles[0].contents;
+}
+
+test("the client is under 8 KiB, minified and gzipped", async () => {
+  const size = gzipSync(await bundle('export * from "./dist/index.js"'), { level: 9 }).length;
+  assert.ok(size < 8192, `${size} bytes`);
+});
+
+test("a bundle has only the parts that are used", async () => {
+  const size = (await bundle('export { SignalboxError } from "./dist/index.js"')).length;
+  assert.ok(size < 2048, `${size} bytes`);
+});
+
+test("the package that npm packs can be installed and imported in an empty folder", () => {
+  const folder = mkdtempSync(join(tmpdir(), "signalbox-client-"));
+  const npm = (cwd, ...words) => execFileSync("npm", words, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
+  try {
+    const [{ filename, files }] = JSON.parse(npm(root, "pack", "--json", "--ignore-scripts", "--pack-destination", folder));
+    assert.ok(files.some(({ path }) => path === "dist/index.d.ts") && files.every(({ path }) => !path.startsWith("test/")));
+    writeFileSync(join(folder, "package.json"), '{"private":true,"type":"module"}');
+    npm(folder, "install", "--offline", "--no-audit", "--no-fund", `./${filename}`);
+    writeFileSync(join(folder, "main.js"), 'import { Signalbox } from "@signalbox/client"; console.log(new Signalbox({ url: "ws://localhost" }).state);');
+    assert.equal(execFileSync("node", ["main.js"], { cwd: folder, encoding: "utf8" }), "disconnected\n");
+    const installed = JSON.parse(readFileSync(join(folder, "node_modules/@signalbox/client/package.json"), "utf8"));
+    assert.equal(installed.dependencies, undefined);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});

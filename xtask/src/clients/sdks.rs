@@ -1,0 +1,222 @@
+//! The SDKs: the programs that each needs, how it is built and tested, and its driver.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+use crate::programs::{NODE, NPM, Program};
+use crate::requirements::{INSTALL_VARIABLE, may_install};
+use crate::steps::run_program;
+use crate::workspace::Workspace;
+
+/// A client SDK.
+pub(super) struct Sdk {
+    pub(super) name: &'static str,
+    /// Its folder, relative to the repository.
+    folder: &'static str,
+    /// The programs that it needs.
+    pub(super) programs: &'static [Program],
+    /// Installs its packages, builds it and runs its own tests.
+    prepare: fn(&Place, &Path) -> anyhow::Result<()>,
+    /// The command that starts its driver.
+    driver: fn(&Place) -> Command,
+}
+
+/// All SDKs.
+pub(super) const SDKS: &[Sdk] = &[
+    Sdk {
+        name: "typescript",
+        folder: "clients/typescript",
+        programs: &[NODE, NPM],
+        prepare: prepare_typescript,
+        driver: |place| {
+            let mut node = Command::new("node");
+            node.arg(place.source.join("conformance/driver.mjs"));
+            node
+        },
+    },
+    Sdk {
+        name: "python",
+        folder: "clients/python",
+        programs: &[PYTHON],
+        prepare: prepare_python,
+        driver: |place| {
+            let mut python = place.python();
+            python.arg(place.source.join("conformance_driver.py"));
+            python
+        },
+    },
+    Sdk {
+        name: "go",
+        folder: "clients/go",
+        programs: &[GO],
+        prepare: prepare_go,
+        driver: |place| Command::new(place.go_driver()),
+    },
+];
+
+const PYTHON: Program = Program {
+    name: "python3",
+    version: "--version",
+    major_min: 0,
+    install: "install Python 3.10 or later with its venv module (https://www.python.org) and put python3 into PATH",
+};
+
+const GO: Program = Program {
+    name: "go",
+    version: "version",
+    major_min: 0,
+    install: "install Go (https://go.dev/dl) in the version of clients/go/go.mod or later and put go into PATH",
+};
+
+impl Sdk {
+    /// Whether the repository has it.
+    pub(super) fn exists(&self, workspace: &Workspace) -> bool {
+        workspace.root().join(self.folder).is_dir()
+    }
+
+    /// Installs its packages, builds it and runs its own tests.
+    /// Some of them use the server's `program`.
+    pub(super) fn prepare(&self, workspace: &Workspace, program: &Path) -> anyhow::Result<()> {
+        (self.prepare)(&self.place(workspace), program)
+    }
+
+    /// The command that starts its driver.
+    pub(super) fn driver(&self, workspace: &Workspace) -> Command {
+        (self.driver)(&self.place(workspace))
+    }
+
+    fn place(&self, workspace: &Workspace) -> Place {
+        Place {
+            source: workspace.root().join(self.folder),
+            built: workspace.target_dir().join("clients").join(self.name),
+        }
+    }
+}
+
+/// The folders of an SDK.
+struct Place {
+    source: PathBuf,
+    built: PathBuf,
+}
+
+impl Place {
+    /// A command of the virtual environment.
+    fn python(&self) -> Command {
+        let mut python = Command::new(self.built.join("bin/python"));
+        python
+            .env("PYTHONPATH", self.source.join("src"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .current_dir(&self.source);
+        python
+    }
+
+    fn go_driver(&self) -> PathBuf {
+        self.built.join("driver")
+    }
+
+    /// A command in the folder of the sources.
+    fn command(&self, program: &str, words: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(words).current_dir(&self.source);
+        command
+    }
+}
+
+fn prepare_typescript(place: &Place, program: &Path) -> anyhow::Result<()> {
+    let lock = place.source.join("package-lock.json");
+    let installed = place.source.join("node_modules/.installed.json");
+    install(
+        &lock,
+        &installed,
+        "npm must reach its registry or a mirror (npm config set registry)",
+        || {
+            let words = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
+            run_program(&mut place.command("npm", &words))
+        },
+    )?;
+    run_program(&mut place.command("npm", &["run", "--silent", "build"]))?;
+    run_program(
+        place
+            .command("npm", &["test", "--silent"])
+            .env("SIGNALBOX", program),
+    )
+}
+
+fn prepare_python(place: &Place, _program: &Path) -> anyhow::Result<()> {
+    let packages = place.source.join("requirements.txt");
+    let installed = place.built.join("installed.txt");
+    install(
+        &packages,
+        &installed,
+        "pip must reach PyPI or a mirror (PIP_INDEX_URL, PIP_FIND_LINKS)",
+        || {
+            run_program(
+                Command::new("python3")
+                    .args(["-m", "venv", "--clear"])
+                    .arg(&place.built),
+            )?;
+            let words = [
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-input",
+                "--disable-pip-version-check",
+                "--requirement",
+            ];
+            run_program(place.python().args(words).arg(&packages))
+        },
+    )?;
+    run_program(
+        place
+            .python()
+            .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]),
+    )
+}
+
+fn prepare_go(place: &Place, _program: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(&place.built)?;
+    let mut build = place.command("go", &["build", "-mod=readonly", "-o"]);
+    build.arg(place.go_driver()).arg("./conformance");
+    let mut test = place.command("go", &["test", "-mod=readonly", "./..."]);
+    for command in [&mut build, &mut test] {
+        if !may_install() {
+            // Modules that are already there are used.
+            command.env("GOPROXY", "off");
+        }
+        run_program(command)?;
+    }
+    Ok(())
+}
+
+/// Installs the packages of the list `wanted`, unless `installed` says that it was done.
+fn install(
+    wanted: &Path,
+    installed: &Path,
+    by_hand: &str,
+    work: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let list =
+        fs::read_to_string(wanted).with_context(|| format!("cannot read {}", wanted.display()))?;
+    if fs::read_to_string(installed).is_ok_and(|installed| installed == list) {
+        return Ok(());
+    }
+    if !may_install() {
+        bail!(
+            "the packages of {} are missing, and {INSTALL_VARIABLE}=no forbids to install them",
+            wanted.display()
+        );
+    }
+    eprintln!("installing the packages of {}", wanted.display());
+    work().with_context(|| {
+        format!(
+            "the packages of {} cannot be installed: {by_hand}",
+            wanted.display()
+        )
+    })?;
+    // Written last, so that an interrupted installation is repeated.
+    fs::write(installed, list).with_context(|| format!("cannot write {}", installed.display()))
+}
