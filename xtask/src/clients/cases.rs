@@ -31,9 +31,6 @@ pub(super) struct Case {
     /// The sentences of the specification.
     #[cfg_attr(not(test), expect(dead_code, reason = "a test reads it"))]
     pub(super) covers: Vec<String>,
-    /// A feature that the server may lack.
-    #[serde(default)]
-    pub(super) needs: Option<Feature>,
     /// Whether the server demands tokens.
     #[serde(default)]
     pub(super) tokens: bool,
@@ -41,29 +38,6 @@ pub(super) struct Case {
     #[serde(default)]
     pub(super) config: String,
     pub(super) steps: Vec<Step>,
-}
-
-/// Features of the server that a case may need.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Feature {
-    /// Messages that a client sends again are handled once.
-    Once,
-    /// The user's own messages have a history.
-    UserHistory,
-}
-
-impl Feature {
-    /// All features.
-    pub(super) const ALL: [Self; 2] = [Self::Once, Self::UserHistory];
-
-    /// A configuration that only a server with the feature accepts.
-    pub(super) const fn config(self) -> &'static str {
-        match self {
-            Self::Once => "[limits]\nonce_time = \"2m\"\n",
-            Self::UserHistory => "[users]\nhistory = { size = 50, time = \"2m\" }\n",
-        }
-    }
 }
 
 /// One step of a case.

@@ -23,7 +23,7 @@ use clap::Args;
 use crate::programs;
 use crate::temp::TempDir;
 use crate::workspace::Workspace;
-use cases::{Case, Feature};
+use cases::Case;
 use scene::Scene;
 use sdks::{SDKS, Sdk};
 
@@ -79,13 +79,12 @@ pub(crate) fn test(
         |sdk: &&Sdk| args.client.is_empty() || args.client.iter().any(|name| name == sdk.name);
     let all = cases::read(workspace.root())?.cases;
     let folder = TempDir::new("clients")?;
-    let (cases, lacking) = possible(all, program, folder.path())?;
     let is_wanted = |case: &&Case| {
         args.case
             .as_ref()
             .is_none_or(|part| case.name.contains(part))
     };
-    let cases: Vec<_> = cases.iter().filter(is_wanted).collect();
+    let cases: Vec<_> = all.iter().filter(is_wanted).collect();
     let mut outcomes = Vec::new();
     for sdk in SDKS
         .iter()
@@ -98,7 +97,7 @@ pub(crate) fn test(
             try_out(workspace, program, folder.path(), sdk, &cases),
         ));
     }
-    print!("{}", summary(&outcomes, &lacking));
+    print!("{}", summary(&outcomes));
     let failed: Vec<_> = outcomes
         .iter()
         .filter(|(_, outcome)| outcome.is_failure())
@@ -108,23 +107,6 @@ pub(crate) fn test(
         bail!("{} failed; the cases are named above", failed.join(", "));
     }
     Ok(())
-}
-
-/// The cases that this server can be tested with, and the names of the others.
-fn possible(
-    all: Vec<Case>,
-    program: &Path,
-    folder: &Path,
-) -> anyhow::Result<(Vec<Case>, Vec<String>)> {
-    let mut lacking = Vec::new();
-    for feature in Feature::ALL {
-        if !server::accepts(program, folder, feature.config())? {
-            lacking.push(feature);
-        }
-    }
-    let is_possible = |case: &Case| case.needs.is_none_or(|feature| !lacking.contains(&feature));
-    let (possible, others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_possible);
-    Ok((possible, others.into_iter().map(|case| case.name).collect()))
 }
 
 fn try_out(
@@ -184,8 +166,8 @@ impl Outcome {
     }
 }
 
-/// A line for each SDK, for each case that failed, and for each that the server is not ready for.
-fn summary(outcomes: &[(&str, Outcome)], lacking: &[String]) -> String {
+/// A line for each SDK, and for each case that failed.
+fn summary(outcomes: &[(&str, Outcome)]) -> String {
     let mut lines = Vec::new();
     for (name, outcome) in outcomes {
         match outcome {
@@ -214,11 +196,6 @@ fn summary(outcomes: &[(&str, Outcome)], lacking: &[String]) -> String {
             Outcome::Broken(error) => lines.push(format!("  FAILED  {name:<11} {error:#}")),
         }
     }
-    lines.extend(
-        lacking
-            .iter()
-            .map(|case| format!("  NOT RUN, because the server lacks the feature: {case}")),
-    );
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
@@ -227,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_summary_names_cases_that_failed_and_those_that_did_not_run() {
+    fn the_summary_names_the_cases_that_failed_and_the_sdks_that_were_skipped() {
         let ran = |failed| Outcome::Ran {
             passed: 2,
             failed,
@@ -248,7 +225,7 @@ mod tests {
             ),
             ("d", Outcome::Broken(anyhow::anyhow!("no package"))),
         ];
-        let text = summary(&outcomes, &["it_repeats".to_owned()]);
+        let text = summary(&outcomes);
         let lines: Vec<_> = text.lines().map(str::trim).collect();
         assert!(
             lines[0].starts_with("ok") && lines[0].contains("2 of 2 cases"),
@@ -260,10 +237,7 @@ mod tests {
         );
         assert_eq!(lines[2], "it_waits: it does not");
         assert_eq!(lines[3], "SKIPPED c: node is missing; install it");
-        assert!(
-            lines[4].ends_with("no package") && lines[5].ends_with("it_repeats"),
-            "{text}"
-        );
+        assert!(lines[4].ends_with("no package"), "{text}");
         let failures: Vec<_> = outcomes
             .iter()
             .filter(|(_, outcome)| outcome.is_failure())

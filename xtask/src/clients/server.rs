@@ -174,16 +174,3 @@ impl Server {
         command
     }
 }
-
-/// Whether the program accepts a configuration with these lines.
-pub(super) fn accepts(program: &Path, folder: &Path, lines: &str) -> anyhow::Result<bool> {
-    let file = folder.join("needs.toml");
-    fs::write(&file, lines)?;
-    let mut command = Command::new(program);
-    let output = command
-        .args(["check", "--config", "needs.toml"])
-        .current_dir(folder)
-        .output()
-        .with_context(|| format!("cannot run {}", program.display()))?;
-    Ok(output.status.success())
-}
