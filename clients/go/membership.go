@@ -10,6 +10,8 @@ type membership struct {
 	backoff  backoff
 	position *position
 	joined   bool
+	// confirmed tells that the client was a member before.
+	confirmed bool
 	// call is the join that waits for its answer.
 	call *pendingCall
 	// cancelFetch ends the wait for a token; nil if there is none.

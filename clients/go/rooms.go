@@ -118,11 +118,15 @@ func (r *rooms) onLost() {
 	}
 }
 
-// failWaiting says that the client is closed: no join resolves any more.
+// failWaiting says that the client is closed: no join resolves any more. Only rooms that were joined stay wishes.
 func (r *rooms) failWaiting(err *Error) {
-	for _, wish := range r.order {
+	for _, wish := range slices.Clone(r.order) {
 		wish.tokens.stop()
-		wish.resolve(err)
+		if wish.confirmed {
+			wish.resolve(err)
+		} else {
+			r.end(wish, err)
+		}
 	}
 }
 
@@ -303,6 +307,7 @@ func (r *rooms) answered(wish *membership, since *position, ack *ackPayload, ref
 
 func (r *rooms) onMember(wish *membership, since *position, at *place) {
 	wish.joined = true
+	wish.confirmed = true
 	wish.fresh = false
 	wish.backoff.reset()
 	var recovery *Recovery

@@ -26,6 +26,8 @@ class Membership:
         self.call: Call | None = None
         #: The task that fetches a token for the next join.
         self.fetching: asyncio.Task[None] | None = None
+        #: Whether the client was a member before.
+        self.confirmed = False
         #: Whether the token was never accepted yet.
         self.fresh = True
         #: Whether to join once more after the answer.

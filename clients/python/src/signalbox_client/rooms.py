@@ -113,10 +113,13 @@ class Rooms:
             wish.stop()
 
     def fail_waiting(self, error: SignalboxError) -> None:
-        """The client is closed: no join resolves any more."""
-        for wish in self._wishes.values():
+        """The client is closed: no join resolves any more. Only rooms that were joined stay wishes."""
+        for wish in list(self._wishes.values()):
             wish.tokens.cancel()
-            wish.fail(error)
+            if wish.confirmed:
+                wish.fail(error)
+            else:
+                self._end(wish, error)
 
     def on_joined(self, payload: dict[str, Json]) -> None:
         """A `joined` came: a member may have missed messages. Before the answer to a join it says nothing new."""
@@ -249,6 +252,7 @@ class Rooms:
 
     def _joined(self, wish: Membership, since: Position | None, place: Place | None) -> None:
         wish.joined = True
+        wish.confirmed = True
         wish.fresh = False
         wish.backoff.reset()
         recovered = None
