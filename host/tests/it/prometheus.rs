@@ -17,6 +17,7 @@ use crate::{
     harness::{Endpoint, Node, get},
     redis::{Server as Redis, free_port, until},
     redis_nodes::{Peer, config, until_ready},
+    webhooks::receiver::Receiver,
 };
 
 /// A running Prometheus, which ends when this value is dropped.
@@ -160,6 +161,7 @@ async fn talk(mut ann: Peer, mut bob: Peer) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_prometheus_answers_every_query_and_raises_an_alarm() {
     let redis = Redis::start().await;
+    let receiver = Receiver::start().await;
     let files = [
         ("follower.wasm", component("follower")),
         ("stamp.wasm", stamped("1")),
@@ -168,7 +170,8 @@ async fn a_real_prometheus_answers_every_query_and_raises_an_alarm() {
         .each_ref()
         .map(|(name, bytes)| (*name, bytes.as_slice()));
     let start = async |name: &str| {
-        let config = config(name, &redis.url(), &plugins());
+        let more = plugins() + &receiver.webhook(&["connected"], "");
+        let config = config(name, &redis.url(), &more);
         let node = Node::start_with(&files, &config).await;
         until_ready(&node).await;
         node

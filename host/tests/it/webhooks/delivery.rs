@@ -22,10 +22,10 @@ fn of_webhook(metric: &str) -> String {
     format!("{metric}{{webhook=\"127.0.0.1\"}}")
 }
 
-/// Connects `users`, one after another.
+/// Connects `users`, each after the one before was reported.
 async fn connect(node: &Node, users: &[&str]) {
     for user in users {
-        node.client(user).await.close().await;
+        node.reachable(user).await.close().await;
     }
 }
 
