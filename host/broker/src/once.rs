@@ -85,7 +85,7 @@ pub enum OnceState {
     Full,
 }
 
-/// What becomes of a claim.
+/// A change of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnceSettlement<'a> {
     /// It lasts for another [`ONCE_LEASE`].

@@ -169,7 +169,7 @@ pub struct AckPayload<'a> {
     pub room: Option<&'a RoomPosition>,
     /// The messages that were asked for.
     pub history: Option<&'a HistoryExcerpt>,
-    /// What a plugin answers to a request: JSON text.
+    /// A plugin's answer to a request: JSON text.
     pub data: Option<&'a str>,
     /// The versions of plugins that saw the message, in order, if its sender wants them.
     pub plugins: Option<&'a [SeenBy<'a>]>,

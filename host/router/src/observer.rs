@@ -16,7 +16,7 @@ pub trait RoomObserver: Send + Sync {
     /// The result of [`LocalNode::member`] for `room` and `user` may have changed.
     fn member_changed(&self, room: &str, user: &str);
 
-    /// What other nodes know of the rooms of this node may be lost.
+    /// Other nodes may have lost their knowledge of the rooms of this node.
     fn check_all(&self);
 }
 

@@ -12,7 +12,7 @@ use crate::{
 const RULES: &str = "[[rooms]]\nmatch = \"seen:*\"\npresence = true\n\
                      history = { size = 5, time = \"5m\" }\n[presence]\nmembers_max = 2\n";
 
-/// What the plugin reads with `calls`.
+/// The result of the plugin's `calls`.
 async fn read(client: &mut Client, calls: Value) -> Value {
     ask(client, json!({"calls": calls})).await["data"].take()
 }

@@ -176,7 +176,7 @@ async fn one_sender_sends_at_a_time_and_another_one_sends_the_same_batch_after_i
         next(&other, claim("a", "y", "b2")).await,
         batch("b1", &["1", "2"])
     );
-    // Whoever sent it may finish it.
+    // The sender of the batch may finish it.
     one.finish("a", "b1").await.unwrap();
     assert_eq!(next(&other, claim("a", "y", "b4")).await, NextEvents::None);
     // Nobody has the right to send when there is nothing.

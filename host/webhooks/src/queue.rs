@@ -94,11 +94,11 @@ pub struct QueueState {
     pub length: usize,
     /// How long the oldest of them has waited.
     pub oldest: Duration,
-    /// What the sender should do.
+    /// The next step of the sender.
     pub next: NextEvents,
 }
 
-/// What a sender should do next.
+/// The next step of a sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NextEvents {
     /// Wait for events: there are none.

@@ -37,7 +37,7 @@ pub struct WatchedRooms {
     grace_ms: AtomicU64,
 }
 
-/// What must be looked up.
+/// The rooms and members that must be looked up.
 #[derive(Default)]
 struct ChangeMarks {
     changed: HashSet<WatchedName>,

@@ -34,7 +34,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(200);
 /// How often the right to send is renewed; a third of its time.
 const RENEWAL: Duration = Duration::from_secs(5);
 
-/// What a sender is to do.
+/// The task of a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Send.

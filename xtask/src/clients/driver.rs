@@ -160,7 +160,7 @@ impl Driver {
         }
     }
 
-    /// What it has reported so far, for people.
+    /// Its reports so far, for people.
     pub(super) fn story(&mut self) -> String {
         while let Ok(line) = self.lines.try_recv() {
             // A failure is being reported already.

@@ -58,7 +58,7 @@ pub(crate) struct ComparisonStart {
     pub(crate) is_waiting: bool,
 }
 
-/// What a room has delivered of its history.
+/// The part of its history that a room has delivered.
 #[derive(Clone, Debug)]
 pub(crate) struct KnownPosition {
     /// The last message.

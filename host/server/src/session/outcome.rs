@@ -19,7 +19,7 @@ use super::{actions::Actor, not_sent::NotSent};
 pub struct Conclusion {
     /// The status for its sender.
     pub status: AckStatus,
-    /// What a plugin answers to a request, as JSON text.
+    /// A plugin's answer to a request, as JSON text.
     pub data: Option<Box<str>>,
 }
 

@@ -209,7 +209,7 @@ impl AdminOutcome {
     }
 }
 
-/// What became of a message with `once`, or of a call with `Idempotency-Key`.
+/// The outcome of a message with `once`, or of a call with `Idempotency-Key`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnceOutcome {
     /// It was handled, and its answer is kept.

@@ -34,7 +34,7 @@ struct OneQueue {
     first: u64,
     /// The batch that is being sent, and the number of the event after it.
     batch: Option<(String, u64)>,
-    /// Who may send, and until when.
+    /// The task that may send, and until when.
     sender: Option<(String, Instant)>,
 }
 

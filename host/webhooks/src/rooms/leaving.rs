@@ -1,4 +1,4 @@
-//! What left this node, and is reported unless it comes back in time.
+//! Rooms and members that left this node, and are reported unless they come back in time.
 
 use std::collections::{BTreeMap, HashMap};
 

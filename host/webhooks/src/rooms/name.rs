@@ -1,4 +1,4 @@
-//! What is reported as there, or as away.
+//! Rooms and members, as they are reported.
 
 use std::sync::Arc;
 

@@ -87,9 +87,9 @@ struct OccupancyReporter {
     rooms: Arc<WatchedRooms>,
     table: Arc<LocalTable>,
     broker: Arc<dyn Broker>,
-    /// What is on this node, and was reported.
+    /// The rooms and members on this node that were reported.
     known: HashSet<WatchedName>,
-    /// What left this node.
+    /// Those that left this node.
     leaving: LeavingNames,
     /// The nodes that were alive.
     nodes: HashSet<String>,

@@ -45,7 +45,7 @@ pub(super) enum SendResult {
     Sent {
         message_id: String,
         status: &'static str,
-        /// What a plugin answers to a request.
+        /// A plugin's answer to a request.
         #[serde(skip_serializing_if = "Option::is_none")]
         data: Option<ReplyData>,
     },
