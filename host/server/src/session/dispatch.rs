@@ -10,7 +10,7 @@ use signalbox_pipeline::{self as pipeline, AccessDenied, Message, SeenVersions};
 use signalbox_plugin_runtime::PluginVersion;
 use signalbox_protocol::{
     ClientInfo, CloseCode, Destination, Dialect, Envelope, ErrorCode, Frame, HistoryExcerpt,
-    HistoryRequest, JoinRequest, RoomPosition,
+    RoomPosition,
     outbound::{AckPayload, AckStatus, ErrorPayload, SeenBy},
 };
 use signalbox_router::{CloseRequest, Connection};
@@ -20,11 +20,8 @@ use tokio::time::Instant;
 use super::{
     LiveConfig, Services,
     actions::Actor,
-    membership::MemberChange,
     not_sent::NotSent,
     outcome::Conclusion,
-    room_tokens,
-    rooms::{self, JoinedRoom},
     token::{self, Replacement},
 };
 
@@ -230,7 +227,7 @@ impl FrameContext<'_> {
                 )),
             },
             "history" => {
-                let room = named_room(envelope, "`room` names the room to read")?;
+                let room = room_frames::named_room(envelope, "`room` names the room to read")?;
                 self.read_back(room, envelope.payload).await
             }
             _ => Err(NotSent::refused(
