@@ -85,6 +85,7 @@ mod redis_nodes;
 mod redis_outage;
 mod redis_published;
 mod redis_routes;
+mod redis_stale_routes;
 mod refused;
 mod requests;
 mod revocations;

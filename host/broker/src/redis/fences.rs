@@ -1,5 +1,6 @@
 //! Keeps the order of messages between servers: a server asks another one whether every message for a user has arrived, and
-//! reports the arrival of each forwarded message.
+//! reports the arrival of each forwarded message. Each answer also says whether the user is there: a route in Redis still lists a
+//! server for a moment after the user has left it.
 //!
 //! These texts use the servers' channels, so they arrive after the messages that were sent before them.
 
@@ -19,7 +20,8 @@ pub(super) const START: &str = r#"{"type":"signalbox.fence"#;
 
 /// Asks other servers, and answers them. Order is not kept with a server that does not answer in time.
 pub(super) struct Fences {
-    questions: Questions<()>,
+    /// Answered with whether the server holds the user.
+    questions: Questions<bool>,
 }
 
 /// A text from another server that [`Fences`] leaves to its caller.
@@ -27,6 +29,8 @@ pub(super) struct Fences {
 pub(super) enum FenceEvent {
     /// [`Fences::answer`] is due once every message for `user` has arrived.
     Question { id: u64, from: String, user: String },
+    /// [`Fences::answer`] is due at once.
+    HolderQuestion { id: u64, from: String, user: String },
     /// The message for `user` that this node forwarded with `number` was delivered, or dropped.
     Arrival { user: String, number: u64 },
 }
@@ -41,8 +45,22 @@ enum FenceText {
         from: String,
         user: String,
     },
+    /// Asks whether the server holds `user` now.
+    #[serde(rename = "signalbox.fence_holds")]
+    AskHolds {
+        id: u64,
+        /// Where to answer.
+        from: String,
+        user: String,
+    },
+    /// The answer to both questions.
     #[serde(rename = "signalbox.fence_passed")]
-    Passed { id: u64 },
+    Passed {
+        id: u64,
+        /// The user is not at this server. Servers with a lease below 7 leave it out.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        gone: bool,
+    },
     #[serde(rename = "signalbox.fence_arrived")]
     Arrived { user: String, number: u64 },
 }
@@ -60,24 +78,37 @@ impl Fences {
     }
 
     /// Returns when every message for `user` that was published to `server`, another one, has arrived, or when that cannot
-    /// be waited for. A server that does not listen is gone, and has none.
-    pub(super) async fn pass(&self, server: &ServerId, user: &str) {
+    /// be waited for. A server that does not listen is gone, and has none. Returns whether it holds the user then; `true` if that
+    /// is unknown.
+    pub(super) async fn pass(&self, server: &ServerId, user: &str) -> bool {
         let question = |id, from| FenceText::Ask {
             id,
             from,
             user: user.to_owned(),
         };
-        if self.questions.ask(server, question).await.is_none() {
+        let answer = self.questions.ask(server, question).await;
+        if answer.is_none() {
             debug!(
                 server = &**server,
                 "a server did not confirm that all messages arrived"
             );
         }
+        answer.unwrap_or(true)
     }
 
-    /// Answers a [`FenceEvent::Question`].
-    pub(super) async fn answer(&self, id: u64, from: &str) {
-        let passed = FenceText::Passed { id };
+    /// Whether `server`, another one, holds `user` now; `true` if it does not answer.
+    pub(super) async fn holds(&self, server: &ServerId, user: &str) -> bool {
+        let question = |id, from| FenceText::AskHolds {
+            id,
+            from,
+            user: user.to_owned(),
+        };
+        self.questions.ask(server, question).await.unwrap_or(true)
+    }
+
+    /// Answers a question. `holds`: whether the user is here.
+    pub(super) async fn answer(&self, id: u64, from: &str, holds: bool) {
+        let passed = FenceText::Passed { id, gone: !holds };
         self.questions.texts().send(from, &passed).await;
     }
 
@@ -97,8 +128,11 @@ impl Fences {
         Ok(match said {
             FenceText::Ask { id, from, user } => Some(FenceEvent::Question { id, from, user }),
             FenceText::Arrived { user, number } => Some(FenceEvent::Arrival { user, number }),
-            FenceText::Passed { id } => {
-                self.questions.answered(id, ());
+            FenceText::AskHolds { id, from, user } => {
+                Some(FenceEvent::HolderQuestion { id, from, user })
+            }
+            FenceText::Passed { id, gone } => {
+                self.questions.answered(id, !gone);
                 None
             }
         })
@@ -117,15 +151,29 @@ mod tests {
             from: "a-1".to_owned(),
             user: user(),
         };
+        let ask_holds = FenceText::AskHolds {
+            id: 1,
+            from: "a-1".to_owned(),
+            user: user(),
+        };
         let arrived = FenceText::Arrived {
             user: user(),
             number: 7,
         };
-        for said in [ask, FenceText::Passed { id: 1 }, arrived] {
+        let passed = |gone| FenceText::Passed { id: 1, gone };
+        for said in [ask, ask_holds, passed(false), passed(true), arrived] {
             let text = serde_json::to_string(&said).unwrap();
             assert!(text.starts_with(START), "{text}");
             assert_eq!(serde_json::from_str::<FenceText>(&text).unwrap(), said);
         }
         assert!(START.starts_with(control::START));
+    }
+
+    #[test]
+    fn an_answer_without_whether_the_user_is_there_is_read_as_before() {
+        let text = r#"{"type":"signalbox.fence_passed","id":1}"#;
+        let passed = FenceText::Passed { id: 1, gone: false };
+        assert_eq!(serde_json::from_str::<FenceText>(text).unwrap(), passed);
+        assert_eq!(serde_json::to_string(&passed).unwrap(), text);
     }
 }

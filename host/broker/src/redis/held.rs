@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     fences::Fences,
     holders::Holders,
-    keys::KeyNames,
+    keys::{Ability, KeyNames, ServerId},
     marks::Trail,
     outgoing::Outgoing,
     waiting::{HOLD, Parcel, QueuedParcel, WaitingQueue},
@@ -152,8 +152,24 @@ impl HeldMessages {
         let held = self.clone();
         tokio::spawn(async move {
             held.passed(&user).await;
-            held.fences.answer(id, &from).await;
+            held.answer_whether_here(id, &from, &user).await;
         });
+    }
+
+    /// Answers the question `id` of the server `from`, whether `user` is here.
+    pub(super) fn answer_at_once(self: &Arc<Self>, id: u64, from: String, user: String) {
+        let held = self.clone();
+        tokio::spawn(async move { held.answer_whether_here(id, &from, &user).await });
+    }
+
+    /// Whether `server`, another one, holds `user` now; `true` if that is unknown.
+    pub(super) async fn holds(&self, server: &ServerId, user: &str) -> bool {
+        !self.holders.can(server, Ability::HolderQuestions) || self.fences.holds(server, user).await
+    }
+
+    async fn answer_whether_here(&self, id: u64, from: &str, user: &str) {
+        let holds = self.node.holds_user(user);
+        self.fences.answer(id, from, holds).await;
     }
 
     /// The message for `user` that was forwarded with `number` was delivered, or dropped.

@@ -192,6 +192,9 @@ impl Inbox {
         let held = &self.to.held;
         match self.to.fences.parse(text) {
             Ok(Some(FenceEvent::Question { id, from, user })) => held.answer(id, from, user),
+            Ok(Some(FenceEvent::HolderQuestion { id, from, user })) => {
+                held.answer_at_once(id, from, user);
+            }
             Ok(Some(FenceEvent::Arrival { user, number })) => held.arrived(&user, number),
             Ok(None) => {}
             Err(error) => self.warn_malformed(&error),

@@ -10,7 +10,7 @@ use crate::{HistoryName, OnceKey};
 pub(super) type ServerId = Arc<str>;
 
 /// The value of this server's lease: the number of its [`Ability`].
-pub(super) const LEASE_VALUE: &str = "6";
+pub(super) const LEASE_VALUE: &str = "7";
 
 /// The formats that a server understands on its channel, by the value of its lease; each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +27,8 @@ pub(super) enum Ability {
     Memberships,
     /// Messages of histories of users, which it passes on to those who moved ([`super::kept`]): from 6 on.
     UserHistories,
+    /// Questions whether it holds a user now ([`super::fences`]): from 7 on.
+    HolderQuestions,
 }
 
 impl Ability {
@@ -39,7 +41,8 @@ impl Ability {
             3 => Self::Forwards,
             4 => Self::Histories,
             5 => Self::Memberships,
-            _ => Self::UserHistories,
+            6 => Self::UserHistories,
+            _ => Self::HolderQuestions,
         }
     }
 }
@@ -196,7 +199,8 @@ mod tests {
             ("3", Ability::Forwards),
             ("4", Ability::Histories),
             ("5", Ability::Memberships),
-            (LEASE_VALUE, Ability::UserHistories),
+            ("6", Ability::UserHistories),
+            (LEASE_VALUE, Ability::HolderQuestions),
             ("17", Ability::UserHistories),
             ("", Ability::Messages),
             ("yes", Ability::Messages),

@@ -4,8 +4,13 @@
 //! A route is cached for [`KEEP`], or until a node reports that it changed ([`super::notices`]). A sender's messages must not
 //! overtake each other when the receiver moves: those published to the old server may still wait there ([`super::held`]). So
 //! a route that no longer leads to a server is used only after that server has answered that everything it had has arrived
-//! ([`super::fences`]). A server that is still on the route, or is on it again, keeps the order itself. Publishing holds the
-//! route open for reading; a change waits until everything on the old route is published.
+//! ([`super::fences`]). Publishing holds the route open for reading; a change waits until everything on the old route is
+//! published.
+//!
+//! The route of a user who moves lists the new server before it loses the old one. So a route to several servers is used only
+//! after all of them have answered, unless none of them is new on it: a message that waits at the old server must not be overtaken
+//! by one that the new server delivers. A server whose answer is that the user is gone gets no copy: it would forward it to wherever the user is
+//! by then, and could not know that another server has delivered it.
 
 use std::{
     sync::{
@@ -16,7 +21,7 @@ use std::{
 };
 
 use dashmap::DashMap;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use signalbox_redis_client::Unavailable;
 use tokio::{
     sync::{OwnedRwLockReadGuard, RwLock},
@@ -66,6 +71,8 @@ struct Route {
 #[derive(Default)]
 pub(super) struct Known {
     servers: Arc<[ServerId]>,
+    /// Those of `servers` that the user has left.
+    gone: Vec<ServerId>,
     /// When Redis was asked for `servers`.
     asked: Option<Instant>,
     failure: Option<(Instant, Unavailable)>,
@@ -184,21 +191,41 @@ impl Lookup {
         Ok(())
     }
 
-    /// Returns when all messages for `user` have arrived at servers to which the route led and no longer leads.
+    /// Returns when all messages for `user` have arrived at servers to which the route led and no longer leads. If it now leads to
+    /// several servers, some of them new on it, also asks these, and notes which of them the user has left.
     async fn pass_fences(&self, user: &str, known: &mut Known) {
-        let past = std::mem::take(&mut known.past).into_iter();
-        let left = past
-            .map(|(server, _)| server)
-            .filter(|server| !known.servers.contains(server));
-        join_all(left.map(|server| self.pass(server, user))).await;
+        let own = self.keys.own_id();
+        let past: Vec<ServerId> = known.past.drain(..).map(|(server, _)| server).collect();
+        let had_gone = !std::mem::take(&mut known.gone).is_empty();
+        let is_new = |server: &ServerId| !past.contains(server);
+        let is_unsure = known.servers.len() > 1 && (had_gone || known.servers.iter().any(is_new));
+        let left = past.iter().filter(|server| !known.servers.contains(server));
+        let unsure = known
+            .servers
+            .iter()
+            .filter(|server| is_unsure && *server != own);
+        let ask = async |server: &ServerId| match past.contains(server) {
+            true => self.pass(server, user).await,
+            false => self.held.holds(server, user).await,
+        };
+        let (_, holding) = join(
+            join_all(left.map(|server| self.pass(server, user))),
+            join_all(unsure.clone().map(ask)),
+        )
+        .await;
+        let answers = unsure.zip(holding);
+        let gone = answers.filter_map(|(server, holds)| (!holds).then(|| server.clone()));
+        known.gone = gone.collect();
     }
 
-    async fn pass(&self, server: ServerId, user: &str) {
-        if server == *self.keys.own_id() {
+    /// Returns whether `server` holds `user` when all its messages have arrived; `true` if that is unknown.
+    async fn pass(&self, server: &ServerId, user: &str) -> bool {
+        if server == self.keys.own_id() {
             self.held.passed(user).await;
-        } else if self.holders.can(&server, Ability::Forwards) {
-            self.fences.pass(&server, user).await;
+        } else if self.holders.can(server, Ability::Forwards) {
+            return self.fences.pass(server, user).await;
         }
+        true
     }
 
     fn route(&self, name: RouteName<'_>) -> Arc<Route> {
@@ -221,27 +248,40 @@ impl Lookup {
 }
 
 impl Route {
-    /// Whether a caller that `came` then may use `known`. An empty route is not reused by later callers: the user may have
-    /// connected in between.
+    /// Whether a caller that `came` then may use `known`. An empty route, or one with servers that the user has left, is not reused
+    /// by later callers: the user may have connected in between, and a server that is on the route already gives no notice.
     fn is_usable(&self, known: &Known, came: Instant) -> bool {
+        let lasts = !known.servers.is_empty() && known.gone.is_empty();
         !self.stale.load(Ordering::SeqCst)
-            && known.asked.is_some_and(|asked| {
-                asked >= came || (!known.servers.is_empty() && asked.elapsed() < KEEP)
-            })
+            && known
+                .asked
+                .is_some_and(|asked| asked >= came || (lasts && asked.elapsed() < KEEP))
     }
 
     /// Whether messages may be on their way through servers other than `own`, which holds the user now.
     fn may_be_behind(&self, known: &Known, own: &ServerId) -> bool {
         let leads_somewhere = !known.servers.is_empty() || !known.past.is_empty();
-        let changed = self.stale.load(Ordering::SeqCst);
+        let changed = self.stale.load(Ordering::SeqCst) || !known.gone.is_empty();
         leads_somewhere && (changed || !known.servers.contains(own)) && known.is_recent()
     }
 }
 
 impl Known {
-    /// The servers that hold it and are alive, possibly including this one.
-    pub(super) fn servers(&self) -> &[ServerId] {
-        &self.servers
+    /// Whether it leads to `server`.
+    pub(super) fn leads_to(&self, server: &ServerId) -> bool {
+        self.servers.contains(server)
+    }
+
+    /// The servers other than `own` that are alive and hold it. If there are none, and the message is not delivered `here`, one
+    /// that the user has left, if any: it passes the message on.
+    pub(super) fn receivers(&self, own: &ServerId, here: bool) -> Vec<&ServerId> {
+        let others = self.servers.iter().filter(|server| *server != own);
+        let (gone, mut receivers): (Vec<_>, Vec<_>) =
+            others.partition(|server| self.gone.contains(server));
+        if receivers.is_empty() && !here {
+            receivers.extend(gone.first());
+        }
+        receivers
     }
 
     /// Whether messages that were published along it or along an earlier route may still be on their way.

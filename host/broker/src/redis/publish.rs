@@ -88,10 +88,15 @@ impl RedisBroker {
         let name = message.name;
         // Held until everything is published, so that nothing on a later route overtakes it.
         let route = self.lookup.open(name).await?;
-        let is_other = |server: &&ServerId| *server != self.keys.own_id();
-        let others: Vec<&ServerId> = route.servers().iter().filter(is_other).collect();
+        let own = self.keys.own_id();
+        let here = matches!(message.line, LineBefore::Mark { here: true });
+        let others = route.receivers(own, here);
         if others.is_empty() {
             return Ok(PublishResult::default());
+        }
+        if matches!(message.line, LineBefore::Mark { here: false }) && route.leads_to(own) {
+            // The user has connected here since: the next local delivery must not overtake this message.
+            self.lookup.changed(name);
         }
         let line = self.line(message, &others);
         let publish = async |server| {

@@ -102,7 +102,9 @@ impl HeldMessages {
         PassOnResult::Again(next.until.min(Instant::now() + LOOK_AGAIN))
     }
 
-    /// The other servers that hold `user`, sorted; empty if there are none, or if Redis does not answer.
+    /// The other servers that hold `user`, sorted; empty if there are none, or if Redis does not answer. A message is forwarded to
+    /// several servers only if the user is at each of them: one that the user has left would forward it again, and could not know
+    /// that another one has delivered it.
     async fn elsewhere(&self, user: &str, known: &mut Elsewhere) -> Vec<ServerId> {
         if known.servers.is_none() || known.uses >= BATCH {
             let holders = self
@@ -115,6 +117,9 @@ impl HeldMessages {
                 .filter(|server| server != self.keys.own_id())
                 .collect();
             others.sort_unstable();
+            if others.len() > 1 {
+                others = self.holding(user, others).await;
+            }
             *known = Elsewhere {
                 servers: Some(others),
                 uses: 0,
@@ -122,6 +127,16 @@ impl HeldMessages {
         }
         known.uses += 1;
         known.servers.clone().unwrap_or_default()
+    }
+
+    /// `servers` without those that the user has left.
+    async fn holding(&self, user: &str, servers: Vec<ServerId>) -> Vec<ServerId> {
+        let holding = servers.iter().map(|server| self.holds(server, user));
+        let holding = join_all(holding).await;
+        let confirmed = servers.into_iter().zip(holding);
+        confirmed
+            .filter_map(|(server, holds)| holds.then_some(server))
+            .collect()
     }
 
     /// When to try again if earlier messages than `next` are still on their way to servers other than `to`.
