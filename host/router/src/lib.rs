@@ -131,12 +131,10 @@ impl Router {
         frame: &Frame,
         trace: Trace<'_>,
     ) -> Result<Reach, BrokerError> {
-        if let Target::User(user) = target
-            && let Some(caught_up) = self.broker.catch_up(user)
-        {
-            caught_up.await;
-        }
-        let connections = self.table.deliver(target, frame);
+        let connections = match target {
+            Target::User(user) => self.deliver_to_user(user, frame).await,
+            Target::Room(_) | Target::Everyone => self.table.deliver(target, frame),
+        };
         if let Some(span) = trace {
             span.set("signalbox.connections", connections as i64);
         }
@@ -162,6 +160,18 @@ impl Router {
             }),
             Err(error) => Err(error),
         }
+    }
+
+    /// Delivers `frame` to the connections of `user` here. Those that connect after the check do not get it: earlier messages may
+    /// still be on their way to them.
+    async fn deliver_to_user(&self, user: &str, frame: &Frame) -> usize {
+        if !self.table.holds_user(user) {
+            return 0;
+        }
+        if let Some(caught_up) = self.broker.catch_up(user) {
+            caught_up.await;
+        }
+        self.table.deliver(Target::User(user), frame)
     }
 
     /// Carries out `request` for every connection of `user`, here and on every other node.

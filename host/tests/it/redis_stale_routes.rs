@@ -6,12 +6,19 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::{
-    redis::Server,
-    redis_nodes::{Nodes, Peer, by_sender},
+    redis::{Server, until},
+    redis_nodes::{Nodes, Outcome, Peer, by_sender},
 };
 
 /// For a machine that is busier than a server should be.
 const PATIENT: &str = "command_timeout = \"10s\"";
+
+/// Bob's route has changed.
+const NOTICE: &str = r#"{"type":"signalbox.routes","users":["bob"],"rooms":[]}"#;
+
+/// A message from a worker to `USER`.
+const MARKER: &str =
+    r#"{"type":"test","payload":0,"receiverID":"USER","senderId":"w","timestamp":"t"}"#;
 
 /// A server that is on Bob's route.
 struct Played<'s> {
@@ -63,23 +70,21 @@ impl<'s> Played<'s> {
         (number, servers.map(str::to_owned).collect())
     }
 
-    async fn answer(&self, question: &Value, more: &[(&str, Value)]) {
-        let mut answer = json!({"type": "signalbox.fence_passed", "id": question["id"]});
-        for (name, value) in more {
-            answer[*name] = value.clone();
-        }
-        let from = question["from"].as_str().expect("a server");
-        self.publish(from, &answer.to_string()).await;
-    }
-
     /// Answers that Bob is not here.
     async fn say_gone(&self, question: &Value) {
-        self.answer(question, &[("gone", json!(true))]).await;
+        self.answer(question, r#","gone":true"#).await;
     }
 
     /// Answers that Bob is here.
     async fn say_here(&self, question: &Value) {
-        self.answer(question, &[]).await;
+        self.answer(question, "").await;
+    }
+
+    async fn answer(&self, question: &Value, more: &str) {
+        let id = &question["id"];
+        let answer = format!(r#"{{"type":"signalbox.fence_passed","id":{id}{more}}}"#);
+        let from = question["from"].as_str().expect("a server");
+        self.publish(from, &answer).await;
     }
 
     async fn publish(&self, to: &str, text: &str) {
@@ -90,10 +95,7 @@ impl<'s> Played<'s> {
 
     /// The other server on Bob's route.
     async fn other(&self) -> String {
-        let servers: Vec<String> = self
-            .server
-            .command(&["SMEMBERS", "user_servers:bob"])
-            .await;
+        let servers: Vec<String> = self.server.command(&["SMEMBERS", "user_servers:bob"]).await;
         let others = servers.into_iter().filter(|server| server != self.id);
         let others: Vec<String> = others.collect();
         assert_eq!(others.len(), 1, "{others:?}");
@@ -153,7 +155,9 @@ async fn a_server_that_a_user_has_left_gets_no_copy_although_it_is_on_the_route(
     let mut bob = connect_bob(&cluster, &mut ann).await;
     let mut old = Played::start(&server, "old-1", "7").await;
     let route = "{\"type\":\"signalbox.routes\",\"users\":[\"bob\"],\"rooms\":[]}";
-    let told: u64 = server.command(&["PUBLISH", "signalbox:routes", route]).await;
+    let told: u64 = server
+        .command(&["PUBLISH", "signalbox:routes", route])
+        .await;
     assert_eq!(told, 2);
     // After the notice, on the same link.
     bob.send("ann", 0).await;
@@ -197,6 +201,36 @@ async fn a_message_for_a_user_on_the_node_of_the_sender_is_not_copied_to_a_serve
 }
 
 #[tokio::test]
+async fn a_message_that_was_delivered_here_does_not_follow_a_user_who_moves_while_the_route_is_read()
+ {
+    let server = Server::start().await;
+    let cluster = Nodes::start(1, &server.url(), PATIENT).await;
+    let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
+    let mut bob = Peer::connect(&cluster.nodes[0], "bob").await;
+    assert_eq!(ann.ask("bob", 1).await, Outcome::Delivered);
+    let mut new = Played::start(&server, "new-1", "7").await;
+    let own = new.other().await;
+    server
+        .command::<u64>(&["PUBLISH", "signalbox:routes", NOTICE])
+        .await;
+    // After the notice, on the same link.
+    new.publish(&own, &MARKER.replace("USER", "ann")).await;
+    assert_eq!(ann.delivery().await["senderId"], "w");
+    ann.send("bob", 2).await;
+    let question = new.question("signalbox.fence_holds").await;
+    assert_eq!(numbers(&mut bob, 2).await, [1, 2]);
+    bob.close().await;
+    until("he has left", async || {
+        let servers: Vec<String> = server.command(&["SMEMBERS", "user_servers:bob"]).await;
+        (!servers.contains(&own)).then_some(())
+    })
+    .await;
+    new.say_here(&question).await;
+    ann.send("bob", 3).await;
+    assert_eq!(new.message().await.0, 3, "he has the message before it");
+}
+
+#[tokio::test]
 async fn a_message_is_not_forwarded_to_a_server_that_the_user_has_left_too() {
     let server = Server::start().await;
     let cluster = Nodes::start(2, &server.url(), PATIENT).await;
@@ -205,7 +239,7 @@ async fn a_message_is_not_forwarded_to_a_server_that_the_user_has_left_too() {
     let [first] = servers.try_into().expect("one server");
     bob.close().await;
     bob = Peer::connect(&cluster.nodes[1], "bob").await;
-    crate::redis::until("the first slot is released", async || {
+    until("the first slot is released", async || {
         let servers: Vec<String> = server.command(&["SMEMBERS", "user_servers:bob"]).await;
         (!servers.contains(&first)).then_some(())
     })

@@ -78,6 +78,8 @@ pub(super) struct Known {
     failure: Option<(Instant, Unavailable)>,
     /// Servers that it led to before, each with the end of that time.
     past: Vec<(ServerId, Instant)>,
+    /// The servers of the last different route.
+    before: Vec<ServerId>,
 }
 
 impl Lookup {
@@ -284,6 +286,12 @@ impl Known {
         receivers
     }
 
+    /// Whether it was read after `time`, and led to other servers than `server` before.
+    pub(super) fn has_new(&self, server: &ServerId, time: Instant) -> bool {
+        let is_fresh = self.asked.is_some_and(|asked| asked >= time);
+        is_fresh && !self.before.is_empty() && !self.before.contains(server)
+    }
+
     /// Whether messages that were published along it or along an earlier route may still be on their way.
     fn is_recent(&self) -> bool {
         let asked = self
@@ -304,6 +312,10 @@ impl Known {
             .retain(|(server, until)| until.elapsed() < PAST_KEPT && !servers.contains(server));
         self.past
             .extend(servers.iter().map(|server| (server.clone(), until)));
+        if !self.past.is_empty() {
+            let past = self.past.iter().map(|(server, _)| server.clone());
+            self.before = past.collect();
+        }
     }
 }
 
@@ -314,5 +326,49 @@ pub(super) async fn sweep(lookup: &Lookup, held: &HeldMessages) {
         ticks.tick().await;
         lookup.sweep();
         held.sweep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(servers: &[&str], gone: &[&str]) -> Known {
+        let ids =
+            |names: &[&str]| -> Vec<ServerId> { names.iter().map(|id| Arc::from(*id)).collect() };
+        Known {
+            servers: ids(servers).into(),
+            gone: ids(gone),
+            ..Known::default()
+        }
+    }
+
+    fn receivers(known: &Known, here: bool) -> Vec<&str> {
+        let receivers = known.receivers(&Arc::from("own"), here);
+        receivers.into_iter().map(|server| &**server).collect()
+    }
+
+    #[test]
+    fn a_server_that_the_user_has_left_gets_a_message_only_if_nobody_else_can_take_it() {
+        let some_hold = known(&["own", "a", "b", "c"], &["b"]);
+        assert_eq!(receivers(&some_hold, false), ["a", "c"]);
+        assert_eq!(receivers(&some_hold, true), ["a", "c"]);
+        let none_holds = known(&["own", "a", "b"], &["a", "b"]);
+        assert_eq!(receivers(&none_holds, false), ["a"], "it passes it on");
+        assert_eq!(receivers(&none_holds, true), [""; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_new_on_a_route_that_was_read_since_and_was_different_before() {
+        let [a, b]: [ServerId; 2] = ["a", "b"].map(Arc::from);
+        let came = Instant::now();
+        let mut route = known(&["a"], &[]);
+        route.asked = Some(came);
+        assert!(!route.has_new(&a, came), "nothing is known of before");
+        route.leave_all();
+        route.servers = Arc::new([a.clone(), b.clone()]);
+        route.asked = Some(came);
+        assert!(route.has_new(&b, came) && !route.has_new(&a, came));
+        assert!(!route.has_new(&b, came + KEEP), "it was read before");
     }
 }

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use signalbox_protocol::{Frame, Position};
 use signalbox_redis_client::{Topology, Unavailable};
 use signalbox_telemetry::trace::{Span, SpanKind, Trace};
+use tokio::time::Instant;
 
 use super::{
     RedisBroker,
@@ -86,11 +87,19 @@ impl RedisBroker {
         message: PublishedMessage<'_>,
     ) -> Result<PublishResult, Unavailable> {
         let name = message.name;
+        let came = Instant::now();
         // Held until everything is published, so that nothing on a later route overtakes it.
         let route = self.lookup.open(name).await?;
         let own = self.keys.own_id();
         let here = matches!(message.line, LineBefore::Mark { here: true });
-        let others = route.receivers(own, here);
+        let mut others = route.receivers(own, here);
+        if let RouteName::User(user) = name
+            && here
+            && !self.node.holds_user(user)
+        {
+            // The user took it here, and has moved there while the route was read.
+            others.retain(|server| !route.has_new(server, came));
+        }
         if others.is_empty() {
             return Ok(PublishResult::default());
         }
