@@ -9,8 +9,8 @@
 //!
 //! The route of a user who moves lists the new server before it loses the old one. So a route to several servers is used only
 //! after all of them have answered, unless none of them is new on it: a message that waits at the old server must not be overtaken
-//! by one that the new server delivers. A server whose answer is that the user is gone gets no copy: it would forward it to wherever the user is
-//! by then, and could not know that another server has delivered it.
+//! by one that the new server delivers. A server that answers that the user is gone gets no copy: it would forward the copy to the
+//! user's next server, and could not know that another one has delivered it.
 
 use std::{
     sync::{
@@ -216,8 +216,8 @@ impl Lookup {
         )
         .await;
         let answers = unsure.zip(holding);
-        let gone = answers.filter_map(|(server, holds)| (!holds).then(|| server.clone()));
-        known.gone = gone.collect();
+        let gone = answers.filter(|(_, holds)| !holds);
+        known.gone = gone.map(|(server, _)| server.clone()).collect();
     }
 
     /// Returns whether `server` holds `user` when all its messages have arrived; `true` if that is unknown.
