@@ -201,7 +201,7 @@ mod tests {
             ("5", Ability::Memberships),
             ("6", Ability::UserHistories),
             (LEASE_VALUE, Ability::HolderQuestions),
-            ("17", Ability::UserHistories),
+            ("17", Ability::HolderQuestions),
             ("", Ability::Messages),
             ("yes", Ability::Messages),
         ] {
