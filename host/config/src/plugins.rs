@@ -29,12 +29,7 @@ fn plugin(section: &Section, folder: &Path, errors: &mut Vec<ConfigError>) -> Pl
         ("path", "\"plugins/chat.wasm\""),
         ("events", "[\"chat_message\", \"chat.*\"]"),
     ] {
-        if !section.has(name) {
-            errors.push(section.error(
-                &[name],
-                format!("is missing; write for example {name} = {example}"),
-            ));
-        }
+        section.require(name, example, errors);
     }
     let events = section.texts("events");
     if section.has("events") && section.are_right(&["events"]) && events.is_empty() {

@@ -41,12 +41,7 @@ fn refuse_tokens(sections: &[Section], errors: &mut Vec<ConfigError>) {
 }
 
 fn rule(section: &Section, errors: &mut Vec<ConfigError>) -> RoomRule {
-    if !section.has("match") {
-        errors.push(section.error(
-            &["match"],
-            "is missing; write for example match = \"chat:*\"",
-        ));
-    }
+    section.require("match", "\"chat:*\"", errors);
     RoomRule {
         history: history(section, errors),
         join: match section.text("join").as_str() {

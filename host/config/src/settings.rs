@@ -84,6 +84,14 @@ impl Section {
         self.values.contains_key(name)
     }
 
+    /// Adds an error if the key `name` is not set. `example`: a value as the file writes it.
+    pub(super) fn require(&self, name: &str, example: &str, errors: &mut Vec<ConfigError>) {
+        if !self.has(name) {
+            let message = format!("is missing; write for example {name} = {example}");
+            errors.push(self.error(&[name], message));
+        }
+    }
+
     /// Whether this variable was the last to set the key.
     pub(super) fn is_set_by(&self, name: &str, variable: &str) -> bool {
         self.values

@@ -81,12 +81,7 @@ fn webhook(
         ("url", "\"https://example.com/signalbox\""),
         ("events", "[\"connected\", \"disconnected\"]"),
     ] {
-        if !section.has(name) {
-            errors.push(section.error(
-                &[name],
-                format!("is missing; write for example {name} = {example}"),
-            ));
-        }
+        section.require(name, example, errors);
     }
     let events = section.texts("events");
     if section.has("events") && section.are_right(&["events"]) && events.is_empty() {

@@ -226,7 +226,7 @@ impl Connection {
         }
     }
 
-    /// The `info` of its user that other members of `room` see: the `info` of the token that grants the room, or of its own token.
+    /// The `info` that other members of `room` see of its user: that of the token that grants the room, or of the connection's token.
     pub(super) fn member_info(&self, room: &str) -> Option<MemberInfo> {
         let granted = self.with_grants(|grants| grants.info(room)).flatten();
         granted.or_else(|| MemberInfo::in_claims(&self.client.claims))

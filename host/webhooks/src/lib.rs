@@ -178,7 +178,7 @@ impl Webhooks {
         });
     }
 
-    /// Sends what waits, until `by` at the latest, and ends all tasks. Events that end with this process are counted.
+    /// Sends the events that wait, until `by` at the latest, and ends all tasks. Events that end with this process are counted.
     pub async fn finish(&self, by: Instant) {
         let watcher = lock(&self.watcher).take();
         if let Some(watcher) = watcher {

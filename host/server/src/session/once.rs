@@ -1,11 +1,12 @@
 //! Messages that are handled once although their sender repeats them, for clients and backends alike.
 
-use std::{fmt::Write as _, future::Future, pin::pin};
+use std::{future::Future, pin::pin};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use signalbox_broker::{
     FINGERPRINT_BYTES, ONCE_LEASE, OnceClaim, OnceKey, OnceSettlement, OnceState,
 };
+use signalbox_plugin_runtime::hex;
 use signalbox_protocol::ErrorCode;
 use signalbox_telemetry::metrics::OnceOutcome;
 use tokio::time::sleep;
@@ -36,17 +37,8 @@ pub fn fingerprint(parts: &[&[u8]]) -> String {
         context.update(&(part.len() as u64).to_le_bytes());
         context.update(part);
     }
-    hex(context.finish().as_ref(), FINGERPRINT_BYTES)
-}
-
-/// The first `digits` hex digits of `bytes`.
-pub(crate) fn hex(bytes: &[u8], digits: usize) -> String {
-    let mut text = String::with_capacity(digits);
-    for byte in bytes.iter().take(digits / 2) {
-        // Writing into a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    let hash = context.finish();
+    hex(&hash.as_ref()[..FINGERPRINT_BYTES / 2])
 }
 
 /// Begins to handle the message called `key`.

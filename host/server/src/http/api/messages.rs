@@ -89,10 +89,7 @@ pub(super) async fn post(
     let Some(key) = once::key(&headers, caller.as_deref())? else {
         return answer(&state, None, &headers, &body).await;
     };
-    // In a task, because a client that leaves cancels its request, and will repeat it.
-    let answered = async move { answer(&state, Some(key), &headers, &body).await };
-    let answered = tokio::spawn(answered).await;
-    answered.unwrap_or_else(|_| Err(ApiError::panicked()))
+    once::to_the_end(async move { answer(&state, Some(key), &headers, &body).await }).await
 }
 
 async fn answer(

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use signalbox_broker::OnceKey;
+use signalbox_plugin_runtime::hex;
 
 use crate::{
     http::{
@@ -29,7 +30,7 @@ const KEY_BYTES_MAX: usize = 255;
 /// Hex digits that stand for an API key in the name of a call.
 const CALLER_DIGITS: usize = 16;
 
-/// The API key of a caller, as other calls are told apart from its own.
+/// Identifies the API key of a caller, so that callers with different keys do not share answers.
 #[derive(Clone, Debug)]
 pub(super) struct OnceCaller(String);
 
@@ -43,8 +44,19 @@ impl OnceCaller {
     /// The caller with this API key.
     pub(super) fn new(api_key: &str) -> Self {
         let hash = digest(&SHA256, api_key.as_bytes());
-        Self(once::hex(hash.as_ref(), CALLER_DIGITS))
+        Self(hex(&hash.as_ref()[..CALLER_DIGITS / 2]))
     }
+}
+
+/// Completes the call that is `answered`, in a task: a client that leaves cancels its request, and will repeat it.
+///
+/// # Errors
+/// Returns those of the call, or that it panicked.
+pub(super) async fn to_the_end(
+    answered: impl Future<Output = Result<Response, ApiError>> + Send + 'static,
+) -> Result<Response, ApiError> {
+    let answered = tokio::spawn(answered).await;
+    answered.unwrap_or_else(|_| Err(ApiError::panicked()))
 }
 
 /// The name of the call that `headers` belong to; `None` if it has none.
