@@ -19,8 +19,11 @@ export interface UseRoom<T extends EventType = EventType> extends Omit<RoomSnaps
   readonly messages: readonly RoomMessage<T>[];
   /** Sends a message to the room; rejects if it fails. */
   readonly send: <E extends EventType>(type: E, payload?: Events[E]) => Promise<Answer>;
-  /** Sends a message that is in `pending` at once, until it is in `messages`. It is repeated if its answer was lost. */
-  readonly post: <E extends EventType>(type: E, payload?: Events[E]) => void;
+  /**
+   * Sends a message that is in `pending` at once, until it is in `messages`. It is repeated if its answer was lost. Resolves with
+   * the answer, or with nothing if it failed: `pending` says why.
+   */
+  readonly post: <E extends EventType>(type: E, payload?: Events[E]) => Promise<Answer | undefined>;
   /** Reads a page of older messages. A failure is in `olderError`. */
   readonly loadOlder: () => Promise<void>;
   /** Joins the room again after its `status` became `ended`. */

@@ -31,18 +31,24 @@ export class Outbox {
     return [...this.#sendings.values()].map(({ pending }) => pending);
   }
 
-  /** Sends a message. A failure is reported in `pending`. */
-  post(type: string, payload: unknown): void {
+  /** Sends a message. A failure is reported in `pending`, and resolves with nothing. */
+  post(type: string, payload: unknown): Promise<Answer | undefined> {
     const key = `pending:${++this.#count}`;
     const discard = () => this.#remove(key);
     const retry = () => {
-      if (this.#remove(key)) this.post(type, payload);
+      if (this.#remove(key)) void this.post(type, payload);
     };
     this.#sendings.set(key, { pending: { key, type, payload, status: "sending", retry, discard } });
     this.#changed();
-    this.#send(type, payload).then(
-      (answer) => this.#answered(key, answer),
-      (error: SignalboxError) => this.#failed(key, error),
+    return this.#send(type, payload).then(
+      (answer) => {
+        this.#answered(key, answer);
+        return answer;
+      },
+      (error: SignalboxError) => {
+        this.#failed(key, error);
+        return undefined;
+      },
     );
   }
 

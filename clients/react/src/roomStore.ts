@@ -1,4 +1,4 @@
-import type { JoinOptions, Member, Message, Recovery, Room, Signalbox, SignalboxError } from "@signalbox/client";
+import type { Answer, JoinOptions, Member, Message, Recovery, Room, Signalbox, SignalboxError } from "@signalbox/client";
 import { Outbox } from "./outbox.js";
 import { deferred, Store } from "./store.js";
 import { Timeline } from "./timeline.js";
@@ -29,6 +29,8 @@ export interface RoomSnapshot {
   readonly olderError: SignalboxError | undefined;
   readonly members: readonly Member[] | undefined;
   readonly total: number | undefined;
+  /** The outcome of the last return to the room's history. */
+  readonly recovery: Recovery | undefined;
 }
 
 const EMPTY: RoomSnapshot = {
@@ -41,6 +43,7 @@ const EMPTY: RoomSnapshot = {
   olderError: undefined,
   members: undefined,
   total: undefined,
+  recovery: undefined,
 };
 
 /** The parts of a room that is joined. */
@@ -83,12 +86,12 @@ export class RoomStore extends Store<RoomSnapshot> {
     this.#join();
   };
 
-  /** Sends a message that is shown at once. */
-  readonly post = (type: string, payload: unknown): void => {
+  /** Sends a message that is shown at once. Resolves with the answer, or with nothing if it failed. */
+  readonly post = (type: string, payload: unknown): Promise<Answer | undefined> => {
     if (!this.#open && this.#holders.size > 0) this.#join();
-    if (this.#open) this.#open.outbox.post(type, payload);
+    if (this.#open) return this.#open.outbox.post(type, payload);
     // The component is gone, so nobody can show the failure.
-    else this.#client.send(type, payload, { room: this.#name, once: true }).catch(console.error);
+    return this.#client.send(type, payload, { room: this.#name, once: true }).catch((error) => void console.error(error));
   };
 
   /** Reads a page of older messages. Failures are reported in `olderError`. */
@@ -176,8 +179,10 @@ export class RoomStore extends Store<RoomSnapshot> {
     this.#show();
   }
 
-  #recovered({ recovered, reason = "" }: Recovery): void {
+  #recovered(recovery: Recovery): void {
     const open = this.#open;
+    const { recovered, reason = "" } = recovery;
+    this.#update({ recovery });
     if (!open || recovered) return;
     open.timeline.missed(reason);
     open.outbox.missed();

@@ -135,7 +135,7 @@ test("only so many messages are kept, and the others can be read back", async ()
 
 test("a message that is posted is shown at once, and once, if the echo comes before the answer", async () => {
   const one = await inRoom();
-  await settled(() => one.seen.room.post("chat_message", { text: "hi" }));
+  await settled(() => void one.seen.room.post("chat_message", { text: "hi" }));
   assert.equal(one.text(), "(hi sending) ");
   assert.equal(one.sent("chat_message")[0].once, true);
   await one.say(1, "hi", { senderId: "ann", messageId: "m1" });
@@ -146,7 +146,7 @@ test("a message that is posted is shown at once, and once, if the echo comes bef
 
 test("a message that is posted is shown at once, and once, if the answer comes before the echo", async () => {
   const one = await inRoom();
-  await settled(() => one.seen.room.post("chat_message", { text: "hi" }));
+  await settled(() => void one.seen.room.post("chat_message", { text: "hi" }));
   await one.ack("chat_message", { messageId: "m1", status: "delivered" });
   assert.equal(one.text(), "(hi sent) ");
   await one.say(1, "hi", { senderId: "ann", messageId: "m1" });
@@ -155,7 +155,7 @@ test("a message that is posted is shown at once, and once, if the answer comes b
 
 test("a message of the user's other device is shown once the answers that may name it are there", async () => {
   const one = await inRoom();
-  await settled(() => one.seen.room.post("chat_message", { text: "here" }));
+  await settled(() => void one.seen.room.post("chat_message", { text: "here" }));
   await one.say(1, "there", { senderId: "ann", messageId: "m1" });
   await one.say(2, "here", { senderId: "ann", messageId: "m2" });
   await one.ack("chat_message", { messageId: "m2", status: "delivered" });
@@ -164,7 +164,7 @@ test("a message of the user's other device is shown once the answers that may na
 
 test("a message whose answer was lost is sent again, and is shown once", async () => {
   const one = await inRoom();
-  await settled(() => one.seen.room.post("chat_message", { text: "hi" }));
+  await settled(() => void one.seen.room.post("chat_message", { text: "hi" }));
   const [{ id }] = one.sent("chat_message");
   await one.lose();
   await one.welcome();
@@ -178,7 +178,7 @@ test("a message whose answer was lost is sent again, and is shown once", async (
 
 test("a message that is refused can be sent again, or discarded", async () => {
   const one = await inRoom();
-  await settled(() => one.seen.room.post("chat_message", { text: "" }));
+  await settled(() => void one.seen.room.post("chat_message", { text: "" }));
   const refuse = () => {
     const { id } = one.sent("chat_message").at(-1);
     return one.frame({ type: "error", payload: { id, code: "blank", message: "the text is blank", plugin: "chat", retryable: false } });

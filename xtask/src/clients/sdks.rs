@@ -125,7 +125,20 @@ impl Place {
     }
 }
 
+/// The package for React and its example use the SDK, so they are tested with it, in this order.
+const WITH_TYPESCRIPT: [&str; 3] = [".", "../react", "../../examples/react-chat"];
+
 fn prepare_typescript(place: &Place, program: &Path) -> anyhow::Result<()> {
+    for folder in WITH_TYPESCRIPT {
+        let source = place.source.join(folder);
+        let built = place.built.clone();
+        prepare_package(&Place { source, built }, program)
+            .with_context(|| format!("the package in {folder} of clients/typescript"))?;
+    }
+    Ok(())
+}
+
+fn prepare_package(place: &Place, program: &Path) -> anyhow::Result<()> {
     let lock = place.source.join("package-lock.json");
     let installed = place.source.join("node_modules/.installed.json");
     install(

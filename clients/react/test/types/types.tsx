@@ -27,9 +27,9 @@ function Chat() {
   const all = useRoom("r");
   for (const { payload, gapAfter, key } of messages) [payload.text satisfies string, gapAfter, key];
   for (const message of all.messages) if (message.type === "chat.typing") message.payload.typing satisfies boolean;
-  post("chat_message", { text: "hi" });
+  void post("chat_message", { text: "hi" });
   // @ts-expect-error: the payload is another
-  post("chat_message", { txt: "hi" });
+  void post("chat_message", { txt: "hi" });
   // @ts-expect-error: no such type
   void send("chat_mesage", { text: "hi" });
   // @ts-expect-error: no such type
