@@ -56,7 +56,8 @@ export class Outbox {
   echoed(message: Message): void {
     const { messageId } = message;
     if (messageId === undefined) return;
-    const awaited = [...this.#sendings].find(([, sending]) => sending.messageId === messageId);
+    const isAwaited = (sending: Sending) => sending.messageId === messageId || isLost(sending.pending, message);
+    const awaited = [...this.#sendings].find(([, sending]) => isAwaited(sending));
     if (awaited) this.#sendings.delete(awaited[0]);
     else if (this.#isWaiting()) this.#held.set(messageId, message);
   }
@@ -95,9 +96,8 @@ export class Outbox {
     this.#changed();
   }
 
-  #heldLike({ type, payload }: PendingMessage): string | undefined {
-    const text = JSON.stringify(payload);
-    return [...this.#held].find(([, held]) => held.type === type && JSON.stringify(held.payload) === text)?.[0];
+  #heldLike(pending: PendingMessage): string | undefined {
+    return [...this.#held].find(([, held]) => isSame(pending, held))?.[0];
   }
 
   #isWaiting(): boolean {
@@ -109,4 +109,13 @@ export class Outbox {
     if (removed) this.#changed();
     return removed;
   }
+}
+
+/** Whether this is the echo of a message whose answer never came. */
+function isLost(pending: PendingMessage, message: Message): boolean {
+  return pending.error !== undefined && UNCERTAIN.has(pending.error.code) && isSame(pending, message);
+}
+
+function isSame({ type, payload }: PendingMessage, message: Message): boolean {
+  return type === message.type && JSON.stringify(payload) === JSON.stringify(message.payload);
 }

@@ -29,8 +29,8 @@ function roomView(options) {
 }
 
 /** A page that is in the room `r`. */
-async function inRoom(options = { last: 20 }, place) {
-  const one = await newPage();
+async function inRoom(options = { last: 20 }, place, settings) {
+  const one = await newPage(settings);
   const [View, seen] = roomView(options);
   await one.show(h(View));
   await one.welcome();
@@ -176,6 +176,15 @@ test("a message whose answer was lost is sent again, and is shown once", async (
   assert.equal(one.text(), "hi ");
 });
 
+test("a message whose answer did not come in time has failed, until its echo comes", async () => {
+  const one = await inRoom({ last: 20 }, undefined, { answerTimeoutMs: 1 });
+  await settled(() => void one.seen.room.post("chat_message", { text: "hi" }));
+  while (one.seen.room.pending[0].status === "sending") await settled(() => new Promise((next) => setTimeout(next, 1)));
+  assert.equal(one.seen.room.pending[0].error.code, "timeout");
+  await one.say(1, "hi", { senderId: "ann", messageId: "m1" });
+  assert.equal(one.text(), "hi ");
+});
+
 test("a message that is refused can be sent again, or discarded", async () => {
   const one = await inRoom();
   await settled(() => void one.seen.room.post("chat_message", { text: "" }));
@@ -199,9 +208,9 @@ test("a gap is marked after the last message before it, and the newest messages 
   await one.say(1, "before");
   await one.lose();
   await one.welcome();
-  await one.joined({ epoch: "f", offset: 2, recovered: false, reason: "epoch" });
-  await one.ack("history", { history: { hasOlder: false, messages: [{ type: "chat_message", payload: { text: "after" }, room: "r", offset: 2 }] } });
-  await one.say(3, "live");
+  await one.joined({ epoch: "f", offset: 1, recovered: false, reason: "epoch" });
+  await one.ack("history", { history: { hasOlder: false, messages: [{ type: "chat_message", payload: { text: "after" }, room: "r", offset: 1 }] } });
+  await one.say(2, "live");
   assert.equal(one.text(), "before|epoch| after live ");
 });
 
