@@ -45,7 +45,7 @@ export function Debug({ stats }: { stats: Stats }) {
         </Figure>
         <Figure name="Plugins">
           {plugins.map(({ name, version, sha256 }) => (
-            <code key={name}>{name} {version} {sha256}</code>
+            <code key={name}>{[name, version, sha256].filter(Boolean).join(" ")}</code>
           ))}
           {plugins.length === 0 && (isTraced === undefined ? "send a message" : isTraced ? "none" : "set server.trace_plugins")}
         </Figure>

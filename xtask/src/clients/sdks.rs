@@ -126,14 +126,13 @@ impl Place {
 }
 
 /// The package for React and its example use the SDK, so they are tested with it, in this order.
-const WITH_TYPESCRIPT: [&str; 3] = [".", "../react", "../../examples/react-chat"];
+const WITH_TYPESCRIPT: [&str; 3] = ["clients/typescript", "clients/react", "examples/react-chat"];
 
 fn prepare_typescript(place: &Place, program: &Path) -> anyhow::Result<()> {
+    let root = place.source.ancestors().nth(2).context("no repository")?;
     for folder in WITH_TYPESCRIPT {
-        let source = place.source.join(folder);
-        let built = place.built.clone();
-        prepare_package(&Place { source, built }, program)
-            .with_context(|| format!("the package in {folder} of clients/typescript"))?;
+        let (source, built) = (root.join(folder), place.built.clone());
+        prepare_package(&Place { source, built }, program).context(folder)?;
     }
     Ok(())
 }
