@@ -17,15 +17,14 @@ use crate::room::Room;
 use crate::socket::request;
 use crate::task;
 
-/// The commands that may wait for the task of a client.
-const COMMANDS_MAX: usize = 64;
-
 /// Where the state of a client is.
 pub(crate) enum Link {
     /// Here: the client is not connected yet, or closed.
     Resting(Box<Core>),
     /// In the task that gets these commands.
     Running(mpsc::Sender<Command>),
+    /// Lost with a runtime that was shut down.
+    Gone,
 }
 
 /// What all handles of a client share.
@@ -54,16 +53,9 @@ impl Client {
     /// # Errors
     /// Fails with the code `invalid_options` if the URL or the token cannot be used.
     pub fn new(options: Options) -> Result<(Self, Events), Error> {
-        Self::with_random(options, Box::new(fastrand::f64))
-    }
-
-    fn with_random(
-        options: Options,
-        random: Box<dyn FnMut() -> f64 + Send>,
-    ) -> Result<(Self, Events), Error> {
         check(&options).map_err(|message| Error::new(codes::INVALID_OPTIONS, message))?;
         let (outlet, events) = queue(options.events_max.max(1));
-        let core = Box::new(Core::new(options, random, outlet));
+        let core = Box::new(Core::new(options, Box::new(fastrand::f64), outlet));
         let shared = Arc::new(Shared {
             link: Mutex::new(Link::Resting(core)),
         });
@@ -74,28 +66,8 @@ impl Client {
     /// client is connected or connecting; a wait for the next attempt ends, at most once in 5 s. After `close` it joins the
     /// rooms again that were joined. Needs a runtime of tokio with I/O and time.
     pub async fn connect(&self) {
-        let running = {
-            let mut link = self.shared.link();
-            if let Link::Resting(_) = *link {
-                let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
-                if let Link::Resting(mut core) =
-                    std::mem::replace(&mut *link, Link::Running(sender))
-                {
-                    core.command(Moment::now(), Command::Connect);
-                    let shared = Arc::downgrade(&self.shared);
-                    tokio::spawn(task::run(core, receiver, shared));
-                }
-                false
-            } else {
-                true
-            }
-        };
-        if running {
-            // A client that has just come to rest answers with `closed`, and connects then.
-            if self.command(Command::Connect).await.is_err() {
-                Box::pin(self.connect()).await;
-            }
-        }
+        // Without a task there is no runtime any more.
+        let _ = self.command(Command::Connect).await;
     }
 
     /// Closes the connection, and fails every call that waits with the code `closed`. No event follows except the change
@@ -232,25 +204,32 @@ impl Client {
     async fn command(&self, mut command: Command) -> Result<(), Error> {
         loop {
             let sender = match &mut *self.shared.link() {
-                Link::Resting(core) => {
-                    if matches!(command, Command::Connect) {
-                        // It needs a task.
-                        return Err(Error::closed());
-                    }
-                    core.command(Moment::now(), command);
-                    core.finish_at_rest();
-                    return Ok(());
-                }
-                // The task has ended without a close: its runtime is gone.
-                Link::Running(sender) if sender.is_closed() => return Err(Error::closed()),
+                Link::Gone => return Err(Error::closed()),
                 Link::Running(sender) => sender.clone(),
+                link => return self.command_at_rest(link, command),
             };
             match sender.send(command).await {
                 Ok(()) => return Ok(()),
-                // The client has come to rest meanwhile.
+                // The task is about to end.
                 Err(mpsc::error::SendError(returned)) => command = returned,
             }
+            tokio::task::yield_now().await;
         }
+    }
+
+    fn command_at_rest(&self, link: &mut Link, command: Command) -> Result<(), Error> {
+        let Link::Resting(mut core) = std::mem::replace(link, Link::Gone) else {
+            return Err(Error::closed());
+        };
+        let connects = matches!(command, Command::Connect);
+        core.command(Moment::now(), command);
+        *link = if connects {
+            Link::Running(task::start(core, &self.shared))
+        } else {
+            core.finish_at_rest();
+            Link::Resting(core)
+        };
+        Ok(())
     }
 }
 

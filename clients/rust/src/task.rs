@@ -3,7 +3,7 @@
 use std::future::{Future, pending, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 
 use futures_util::FutureExt;
@@ -17,6 +17,9 @@ use crate::socket::{Arrival, Socket};
 
 type Dialing = Pin<Box<dyn Future<Output = Result<Socket, Ending>> + Send>>;
 type Fetching = Pin<Box<dyn Future<Output = Result<String, TokenError>> + Send>>;
+
+/// The commands that may wait for the task of a client.
+const COMMANDS_MAX: usize = 64;
 
 /// What happened to the connection.
 enum Happening {
@@ -34,26 +37,45 @@ struct Connection {
     fetching: Vec<(TokenOf, Fetching)>,
 }
 
-/// Runs a client until it is closed; then its state rests in `shared`, if the application still has it.
-pub(crate) async fn run(
-    mut core: Box<Core>,
-    mut commands: mpsc::Receiver<Command>,
+/// The place of a task in the client: its commands come here.
+struct Seat {
+    commands: mpsc::Receiver<Command>,
     shared: Weak<Shared>,
-) {
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.commands.close();
+        if let Some(shared) = self.shared.upgrade() {
+            let mut link = shared.link();
+            if matches!(&*link, Link::Running(sender) if sender.is_closed()) {
+                // The task did not end by itself.
+                *link = Link::Gone;
+            }
+        }
+    }
+}
+
+/// Starts the task of a client, and returns the way to it.
+pub(crate) fn start(core: Box<Core>, shared: &Arc<Shared>) -> mpsc::Sender<Command> {
+    let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+    let shared = Arc::downgrade(shared);
+    tokio::spawn(run(core, Seat { commands, shared }));
+    sender
+}
+
+/// Runs a client until it is closed; then its state rests with its handles.
+async fn run(mut core: Box<Core>, mut seat: Seat) {
     let mut connection = Connection::default();
     loop {
         connection.perform(&mut core).await;
         if core.is_closed() {
-            match rest(core, &mut commands, &shared) {
-                Some(revived) => core = revived,
-                None => return,
-            }
-            continue;
+            return rest(core, seat).await;
         }
         let deadline = core.deadline();
         let full = core.outlet().is_full();
         tokio::select! {
-            command = commands.recv() => match command {
+            command = seat.commands.recv() => match command {
                 Some(command) => core.command(Moment::now(), command),
                 None => core.abandoned(Moment::now()),
             },
@@ -73,6 +95,24 @@ pub(crate) async fn run(
     }
 }
 
+/// Puts the state of a closed client where its handles find it, after the commands that are on their way. One of them may
+/// connect it again.
+async fn rest(mut core: Box<Core>, mut seat: Seat) {
+    seat.commands.close();
+    while let Some(command) = seat.commands.recv().await {
+        core.command(Moment::now(), command);
+    }
+    if let Some(shared) = seat.shared.upgrade() {
+        let mut link = shared.link();
+        *link = if core.is_closed() {
+            core.finish_at_rest();
+            Link::Resting(core)
+        } else {
+            Link::Running(start(core, &shared))
+        };
+    }
+}
+
 fn handle(core: &mut Core, arrival: Arrival) {
     let now = Moment::now();
     match arrival {
@@ -84,28 +124,6 @@ fn handle(core: &mut Core, arrival: Arrival) {
         }
         Arrival::Ended(ending) => core.ended(now, ending),
     }
-}
-
-/// Puts the state of a closed client where its handles find it. Returns it if a command came that connects it again.
-fn rest(
-    mut core: Box<Core>,
-    commands: &mut mpsc::Receiver<Command>,
-    shared: &Weak<Shared>,
-) -> Option<Box<Core>> {
-    let shared = shared.upgrade()?;
-    let mut link = shared.link();
-    // Handles send no more commands from here on; some are on their way.
-    while core.is_closed() {
-        match commands.try_recv() {
-            Ok(command) => core.command(Moment::now(), command),
-            Err(_) => {
-                core.finish_at_rest();
-                *link = Link::Resting(core);
-                return None;
-            }
-        }
-    }
-    Some(core)
 }
 
 async fn at(deadline: Option<tokio::time::Instant>) {

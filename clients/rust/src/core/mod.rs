@@ -217,7 +217,7 @@ impl Core {
         self.timers.first()
     }
 
-    /// Carries out the effects of a client that has no connection and no task.
+    /// Carries out the effects of a client that has no task.
     pub(crate) fn finish_at_rest(&mut self) {
         for effect in self.effects.drain(..) {
             if let Effect::Done(reply) = effect {
