@@ -40,6 +40,18 @@ pub struct StateChange {
     pub reason: String,
     /// The time until the next attempt, in the state `Disconnected`.
     pub retry_in: Option<Duration>,
+    /// The two ends of the connection, in the state `Connected`.
+    pub session: Option<Session>,
+}
+
+/// The two ends of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Session {
+    /// The ID of the user.
+    pub user: String,
+    /// The ID of the node of the server.
+    pub node: String,
 }
 
 /// A message to the user, to a room, or to everyone.

@@ -45,6 +45,10 @@ pub(crate) struct Limits {
 
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Welcome {
+    #[serde(rename = "userId", default)]
+    pub(crate) user_id: String,
+    #[serde(rename = "nodeId", default)]
+    pub(crate) node_id: String,
     #[serde(rename = "heartbeatIntervalMs", default)]
     pub(crate) heartbeat_interval_ms: u64,
     #[serde(default)]

@@ -13,7 +13,9 @@ mod task;
 
 pub use client::Client;
 pub use error::{Error, TokenError, codes};
-pub use events::{Answer, Event, Events, Member, Message, Page, Presence, State, StateChange};
+pub use events::{
+    Answer, Event, Events, Member, Message, Page, Presence, Session, State, StateChange,
+};
 pub use options::{JoinOptions, Offline, Options};
 pub use outgoing::Outgoing;
 pub use room::Room;

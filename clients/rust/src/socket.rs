@@ -131,10 +131,11 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Closes with 1000. Frames that wait are not sent.
+    /// Closes with 1000, after the frames that wait.
     pub(crate) async fn close(mut self) {
         let handshake = async {
-            if self.stream.close(Some(GOODBYE)).await.is_ok() {
+            let written = poll_fn(|context| self.poll_write(context)).await;
+            if written.is_ok() && self.stream.close(Some(GOODBYE)).await.is_ok() {
                 while let Some(Ok(_)) = self.stream.next().await {}
             }
         };

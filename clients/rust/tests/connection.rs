@@ -44,7 +44,8 @@ impl Server {
             Ok(answer)
         };
         let mut peer = Peer(accept_hdr_async(stream, protocol).await.unwrap());
-        peer.send(json!({"type": "welcome", "payload": {}})).await;
+        peer.send(json!({"type": "welcome", "payload": {"userId": "ann", "nodeId": "a"}}))
+            .await;
         peer
     }
 }
@@ -114,7 +115,12 @@ async fn a_closed_client_says_goodbye_and_starts_anew_with_its_rooms() {
     client.connect().await;
     let mut peer = server.accept().await;
     assert_eq!(peer.answer().await["type"], "join");
-    until(&mut events, is_state(State::Connected)).await;
+    let event = until(&mut events, is_state(State::Connected)).await;
+    let Event::State(change) = event else {
+        panic!("{event:?}")
+    };
+    let session = change.session.unwrap();
+    assert_eq!((session.user.as_str(), session.node.as_str()), ("ann", "a"));
     client.close().await;
 }
 

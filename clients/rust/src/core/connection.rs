@@ -10,7 +10,7 @@ use super::heartbeat::Heartbeat;
 use super::renewal::Renewal;
 use super::{Alarm, Backoff, Core, Effect, Ending, Moment, Timer};
 use crate::error::{Error, TokenError, codes};
-use crate::events::{Event, State, StateChange};
+use crate::events::{Event, Session, State, StateChange};
 use crate::frames::{Place, Welcome};
 use crate::options::Credentials;
 
@@ -201,7 +201,12 @@ impl Core {
         }));
         self.begin_heartbeat();
         self.refusals = 0;
-        self.change(change(State::Connected, Ending::default()));
+        let mut connected = change(State::Connected, Ending::default());
+        connected.session = Some(Session {
+            user: welcome.user_id.clone(),
+            node: welcome.node_id.clone(),
+        });
+        self.change(connected);
         self.take_user_place(welcome.user.as_ref());
         self.join_all();
     }
@@ -339,5 +344,6 @@ fn change(state: State, ending: Ending) -> StateChange {
         status: ending.status,
         reason: ending.reason,
         retry_in: None,
+        session: None,
     }
 }
