@@ -26,6 +26,9 @@ const SUBPROTOCOL: &str = "signalbox.v1";
 /// How long a close handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A longer text is no reason but a page for people.
+const REASON_MAX: usize = 200;
+
 const GOODBYE: CloseFrame = CloseFrame {
     code: CloseCode::Normal,
     reason: Utf8Bytes::from_static(""),
@@ -195,8 +198,10 @@ fn refused_upgrade(response: &Response<Option<Vec<u8>>>) -> Ending {
         message: String,
     }
     let body = response.body().as_deref().unwrap_or_default();
-    let reason = match serde_json::from_slice::<Body>(body) {
+    let text = std::str::from_utf8(body).unwrap_or_default().trim();
+    let reason = match serde_json::from_str::<Body>(text) {
         Ok(body) => body.error.message,
+        Err(_) if !text.is_empty() && text.len() <= REASON_MAX => text.to_owned(),
         Err(_) => response.status().to_string(),
     };
     let wait = response.headers().get(header::RETRY_AFTER);

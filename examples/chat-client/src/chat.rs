@@ -1,5 +1,6 @@
 //! A chat: sends the input, and shows what arrives.
 
+use std::collections::BTreeSet;
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::time::Duration;
@@ -66,6 +67,8 @@ pub(crate) struct Chat<S> {
     to: Option<Receiver>,
     /// The frames without an answer.
     waiting: FuturesUnordered<Pin<Box<dyn Future<Output = Sent>>>>,
+    /// The joins and leaves among them. No line is read before they are answered.
+    memberships: BTreeSet<String>,
     sent: usize,
     messages: usize,
     state: State,
@@ -91,6 +94,7 @@ impl<S: FnMut(&str)> Chat<S> {
             say,
             to: None,
             waiting: FuturesUnordered::new(),
+            memberships: BTreeSet::new(),
             sent: 0,
             messages: 0,
             state: State::Disconnected,
@@ -114,7 +118,7 @@ impl<S: FnMut(&str)> Chat<S> {
             if connected && over && self.deadline.is_some() {
                 break;
             }
-            let reads = connected && self.deadline.is_none();
+            let reads = connected && self.memberships.is_empty() && self.deadline.is_none();
             tokio::select! {
                 // The event that says why a call failed comes before its answer.
                 biased;
@@ -198,6 +202,7 @@ impl<S: FnMut(&str)> Chat<S> {
     }
 
     fn on_answer(&mut self, id: &str, result: Result<String, Error>) {
+        self.memberships.remove(id);
         match result {
             // A frame without an `id` asks for no answer.
             Ok(_) if id.is_empty() => {}
@@ -239,18 +244,20 @@ impl<S: FnMut(&str)> Chat<S> {
     fn join(&mut self, room: String) {
         let handle = self.client.room(&room);
         self.to = Some(Receiver::Room(room));
-        self.wait_for(async move {
+        let id = self.wait_for(async move {
             handle.join(JoinOptions::default()).await?;
             Ok(format!("joined {}", handle.name()))
         });
+        self.memberships.insert(id);
     }
 
     fn leave(&mut self, room: &str) {
         let handle = self.client.room(room);
-        self.wait_for(async move {
+        let id = self.wait_for(async move {
             handle.leave().await?;
             Ok(format!("left {}", handle.name()))
         });
+        self.memberships.insert(id);
     }
 
     fn message(&mut self, event_type: &str, text: &str) {
@@ -287,12 +294,17 @@ impl<S: FnMut(&str)> Chat<S> {
         self.waiting.push(Box::pin(answer));
     }
 
-    /// Waits for the answer to the next frame.
-    fn wait_for(&mut self, answer: impl Future<Output = Result<String, Error>> + 'static) {
+    /// Waits for the answer to the next frame. Returns its ID.
+    fn wait_for(
+        &mut self,
+        answer: impl Future<Output = Result<String, Error>> + 'static,
+    ) -> String {
         self.sent += 1;
         let id = self.sent.to_string();
+        let sent = id.clone();
         self.waiting
-            .push(Box::pin(async move { (id, answer.await) }));
+            .push(Box::pin(async move { (sent, answer.await) }));
+        id
     }
 }
 

@@ -180,6 +180,15 @@ async fn a_raw_frame_is_sent_with_its_fields_and_shown_with_its_id() {
 }
 
 #[tokio::test]
+async fn a_script_joins_speaks_and_leaves_in_order() {
+    let acts = vec![Act::CloseAfter("never", 0)];
+    let lines = ["/join lobby", "hi", "/leave"];
+    let (ended, heard, shown) = chat(&lines, acts, PATIENCE).await;
+    assert!(ended.unwrap(), "{shown:?}");
+    assert_eq!(heard, [["lobby", "hi", "lobby"]]);
+}
+
+#[tokio::test]
 async fn a_first_attempt_that_fails_is_the_end() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/ws", listener.local_addr().unwrap());
