@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use tokio::sync::oneshot;
 
-use super::connection::Link;
+use super::link::Link;
 use super::{Alarm, Core, Effect, Timer};
 use crate::error::{Error, codes};
 use crate::frames::{Ack, Answered, OutgoingFrame};

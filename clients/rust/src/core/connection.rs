@@ -6,9 +6,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::Instant;
 
 use super::ending::Next;
-use super::heartbeat::Heartbeat;
-use super::renewal::Renewal;
-use super::{Alarm, Backoff, Core, Effect, Ending, Moment, Timer};
+use super::link::{Connection, Heartbeat, Link, Renewal};
+use super::{Backoff, Core, Effect, Ending, Moment, Timer};
 use crate::error::{Error, TokenError, codes};
 use crate::events::{Event, Session, State, StateChange};
 use crate::frames::{Place, Welcome};
@@ -29,33 +28,6 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'.')
     .remove(b'~');
-
-/// The way to the server.
-#[derive(Debug)]
-pub(super) enum Link {
-    /// The client was not connected yet, or is closed.
-    Down,
-    /// The client waits for the next attempt.
-    Waiting(Option<Alarm>),
-    /// The token callback runs before an attempt.
-    Token,
-    /// The task opens a connection.
-    Dialing(Option<Alarm>),
-    /// `welcome` has not come yet.
-    Greeting(Option<Alarm>),
-    Up(Box<Connection>),
-}
-
-/// A connection that is welcome.
-#[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) heartbeat: Heartbeat,
-    pub(super) renewal: Renewal,
-    pub(super) renewing: Option<Alarm>,
-    stable: Option<Alarm>,
-    settling: Option<Alarm>,
-    pub(super) frame_bytes_max: usize,
-}
 
 impl Core {
     pub(super) fn is_up(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Handles the frames of the server.
 
-use super::connection::Link;
+use super::link::Link;
 use super::{Core, Ending, Moment};
 use crate::error::{Error, ErrorPayload, codes};
 use crate::events::{Event, Message};

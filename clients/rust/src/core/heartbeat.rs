@@ -3,41 +3,14 @@
 use std::time::Duration;
 
 use super::calls::Reply;
-use super::connection::Link;
-use super::{Alarm, Core, Ending, Moment, Timer, Timers};
+use super::link::Link;
+use super::{Core, Ending, Moment, Timer};
 use crate::frames::OutgoingFrame;
 
 /// A timer that is this late means that the process was paused.
 const PAUSE: Duration = Duration::from_secs(5);
 /// How long the client waits for a sign of life after a pause.
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The heartbeat of a connection.
-#[derive(Debug)]
-pub(super) struct Heartbeat {
-    interval: Duration,
-    heard: Moment,
-    due: Moment,
-    /// Whether a sign of life is overdue.
-    asked: bool,
-    alarm: Option<Alarm>,
-}
-
-impl Heartbeat {
-    pub(super) fn new(interval: Duration, now: Moment) -> Self {
-        Self {
-            interval,
-            heard: now,
-            due: now,
-            asked: false,
-            alarm: None,
-        }
-    }
-
-    pub(super) fn stop(&mut self, timers: &mut Timers) {
-        timers.cancel(&mut self.alarm);
-    }
-}
 
 impl Core {
     /// Something arrived, or the silence had another reason.

@@ -6,9 +6,12 @@ mod connection;
 mod ending;
 mod frames;
 mod heartbeat;
+mod joins;
+mod link;
 mod renewal;
 mod rooms;
 mod timers;
+mod wishes;
 
 #[cfg(test)]
 mod tests;
@@ -25,9 +28,9 @@ use crate::frames::{Ack, OutgoingFrame, Position};
 use crate::options::{Credentials, JoinOptions, Options};
 use backoff::{Backoff, Random};
 use calls::{Calls, Reply};
-use connection::Link;
-use rooms::Rooms;
+use link::Link;
 use timers::{Alarm, Timer, Timers};
+use wishes::Rooms;
 
 pub(crate) use ending::{Ending, retry_after};
 

@@ -3,48 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::calls::Reply;
-use super::connection::Link;
-use super::{Backoff, Core, Effect, Ending, Timer, TokenOf};
+use super::link::{Link, Renewal, Step};
+use super::{Core, Effect, Ending, Timer, TokenOf};
 use crate::error::{Error, TokenError, codes};
 use crate::frames::{Answered, ExpiringPayload, OutgoingFrame};
 use crate::options::Credentials;
 
 /// A token that expires so soon after another was replaced lives no longer than that.
 const SHORT_LIFE: Duration = Duration::from_secs(30);
-
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Step {
-    #[default]
-    Idle,
-    /// A timer runs.
-    Waiting,
-    Fetching,
-    Sent,
-}
-
-/// The renewal of the token of a connection. Its timer ends with the connection.
-#[derive(Debug)]
-pub(super) struct Renewal {
-    step: Step,
-    replaced: Option<Instant>,
-    /// The time that is left to the token, if the server has announced its end.
-    next: Option<Duration>,
-    backoff: Backoff,
-}
-
-impl Renewal {
-    pub(super) fn new(backoff: Backoff) -> Self {
-        Self {
-            step: Step::Idle,
-            replaced: None,
-            next: None,
-            backoff,
-        }
-    }
-}
 
 impl Core {
     fn renewal(&mut self) -> Option<&mut Renewal> {

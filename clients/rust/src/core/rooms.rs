@@ -1,155 +1,16 @@
-//! Rooms: wishes of the application, memberships, and positions (section 6 of SPEC.md).
+//! Rooms: commands of the application, memberships, and positions (section 6 of SPEC.md).
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::calls::Reply;
-use super::{Alarm, Backoff, Core, Effect, Timer, TokenOf};
-use crate::error::{Error, TokenError, codes};
+use super::wishes::Joined;
+use super::{Core, Effect, TokenOf};
+use crate::error::{Error, codes};
 use crate::events::{Event, Presence};
-use crate::frames::{
-    Answered, JoinPayload, OutgoingFrame, Place, Position, PresencePayload, RoomPayload,
-};
-use crate::options::{JoinOptions, RoomToken};
-
-/// The most joins without an answer.
-const JOINS_MAX: usize = 50;
-/// Joins are retried after random times up to these.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(20);
-
-type Joined = Result<Option<bool>, Error>;
-
-/// A wish to be in a room, and what became of it.
-struct Wish {
-    /// Its place among the wishes.
-    number: u64,
-    options: JoinOptions,
-    /// The token of the room, if there is one now.
-    token: Option<String>,
-    /// Whether the token was never accepted.
-    fresh: bool,
-    backoff: Backoff,
-    position: Option<Position>,
-    presence: Presence,
-    joined: bool,
-    /// Whether the client was a member before.
-    confirmed: bool,
-    /// The ID of the join that waits for its answer, and the position that it named.
-    call: Option<(String, Option<Position>)>,
-    /// Whether to join once more after the answer.
-    rejoin: bool,
-    /// Whether the join waits for its turn.
-    queued: bool,
-    retry: Option<Alarm>,
-    /// The limit of the token callback, if it runs.
-    fetching: Option<Alarm>,
-    waiters: Vec<oneshot::Sender<Joined>>,
-}
-
-impl Wish {
-    fn has_callback(&self) -> bool {
-        matches!(self.options.token, Some(RoomToken::Callback(_)))
-    }
-
-    fn resolve(&mut self, result: &Joined) {
-        for waiter in self.waiters.drain(..) {
-            // The application may no longer wait.
-            let _ = waiter.send(result.clone());
-        }
-    }
-
-    fn set_token(&mut self) {
-        self.token = match &self.options.token {
-            Some(RoomToken::Fixed(token)) => Some(token.clone()),
-            Some(RoomToken::Callback(_)) | None => None,
-        };
-        self.fresh = true;
-    }
-
-    fn frame(&self, room: &str) -> OutgoingFrame {
-        let mut frame = OutgoingFrame::about("join", Some(room));
-        let payload = JoinPayload {
-            since: self.position.as_ref(),
-            last: self.options.last.filter(|_| self.position.is_none()),
-            presence: self.options.presence,
-            token: self.token.as_deref(),
-        };
-        // Strings and numbers are always JSON.
-        let payload = serde_json::to_value(payload).unwrap_or_default();
-        if payload.as_object().is_some_and(|fields| !fields.is_empty()) {
-            frame.payload = payload;
-        } else {
-            frame.payload = Value::Null;
-        }
-        frame
-    }
-}
-
-/// All wishes of a client.
-#[derive(Default)]
-pub(super) struct Rooms {
-    count: u64,
-    wishes: HashMap<String, Wish>,
-    order: BTreeMap<u64, String>,
-    to_join: VecDeque<String>,
-    unanswered: usize,
-    /// The rooms that messages wait for after a reconnect.
-    unsettled: HashSet<String>,
-}
-
-impl Rooms {
-    /// The rooms that the client is in now, sorted.
-    pub(super) fn joined(&self) -> Vec<String> {
-        let joined = self.wishes.iter().filter(|(_, wish)| wish.joined);
-        let mut names: Vec<_> = joined.map(|(name, _)| name.clone()).collect();
-        names.sort_unstable();
-        names
-    }
-
-    pub(super) fn presence(&self, room: &str) -> Presence {
-        let wish = self.wishes.get(room);
-        wish.map(|wish| wish.presence.clone()).unwrap_or_default()
-    }
-
-    pub(super) fn is_fetching(&self, room: &str) -> bool {
-        self.wishes
-            .get(room)
-            .is_some_and(|wish| wish.fetching.is_some())
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.order.values().cloned().collect()
-    }
-
-    fn add(&mut self, name: &str, options: JoinOptions) {
-        self.count += 1;
-        self.order.insert(self.count, name.to_owned());
-        let mut wish = Wish {
-            number: self.count,
-            options,
-            token: None,
-            fresh: true,
-            backoff: Backoff::new(RETRY_MIN, RETRY_MAX),
-            position: None,
-            presence: Presence::default(),
-            joined: false,
-            confirmed: false,
-            call: None,
-            rejoin: false,
-            queued: false,
-            retry: None,
-            fetching: None,
-            waiters: Vec::new(),
-        };
-        wish.set_token();
-        self.wishes.insert(name.to_owned(), wish);
-    }
-}
+use crate::frames::{Answered, OutgoingFrame, PresencePayload, RoomPayload};
+use crate::options::JoinOptions;
 
 impl Core {
     pub(super) fn join(
@@ -243,7 +104,7 @@ impl Core {
         }
     }
 
-    fn stop_fetching(&mut self, room: &str) {
+    pub(super) fn stop_fetching(&mut self, room: &str) {
         if let Some(wish) = self.rooms.wishes.get_mut(room)
             && wish.fetching.is_some()
         {
@@ -322,171 +183,13 @@ impl Core {
         offset == expected
     }
 
-    /// Joins the room when it is its turn.
-    fn enqueue(&mut self, room: &str) {
-        if !self.is_up() {
-            return;
-        }
-        let Some(wish) = self.rooms.wishes.get_mut(room) else {
-            return;
-        };
-        if wish.call.is_some() || wish.fetching.is_some() {
-            return;
-        }
-        self.timers.cancel(&mut wish.retry);
-        if !wish.queued {
-            wish.queued = true;
-            self.rooms.to_join.push_back(room.to_owned());
-        }
-        self.join_next();
-    }
-
-    pub(super) fn join_again(&mut self, room: &str) {
-        if let Some(wish) = self.rooms.wishes.get_mut(room) {
-            wish.retry = None;
-            self.enqueue(room);
-        }
-    }
-
-    fn join_next(&mut self) {
-        while self.rooms.unanswered < JOINS_MAX
-            && let Some(room) = self.rooms.to_join.pop_front()
-        {
-            let Some(wish) = self.rooms.wishes.get_mut(&room) else {
-                continue;
-            };
-            wish.queued = false;
-            self.rooms.unanswered += 1;
-            match &wish.options.token {
-                Some(RoomToken::Callback(callback)) if wish.token.is_none() => {
-                    let (callback, name) = (Arc::clone(callback), room.clone());
-                    let fetch = Box::pin(async move { callback(name).await });
-                    let of = TokenOf::Room(room.clone());
-                    self.effects.push_back(Effect::Fetch(of, fetch));
-                    let limit = self.now.instant + self.options.token_timeout;
-                    wish.fetching = Some(self.timers.set(limit, Timer::RoomToken(room)));
-                }
-                _ => self.send_join(&room),
-            }
-        }
-    }
-
-    fn send_join(&mut self, room: &str) {
-        if let Some(wish) = self.rooms.wishes.get(room) {
-            let (frame, since) = (wish.frame(room), wish.position.clone());
-            let id = self.control_join(frame, room);
-            if let Some(wish) = self.rooms.wishes.get_mut(room) {
-                wish.call = Some((id, since));
-            }
-        }
-    }
-
-    pub(super) fn on_room_token(&mut self, room: &str, result: Result<String, TokenError>) {
-        let Some(wish) = self.rooms.wishes.get_mut(room) else {
-            return;
-        };
-        if wish.fetching.is_none() {
-            return;
-        }
-        self.timers.cancel(&mut wish.fetching);
-        self.rooms.unanswered = self.rooms.unanswered.saturating_sub(1);
-        match result {
-            Ok(token) => {
-                wish.token = Some(token);
-                wish.fresh = true;
-                self.enqueue(room);
-            }
-            Err(TokenError::Final(reason)) => {
-                self.give_up(room, Error::new(codes::UNAUTHORIZED, reason));
-            }
-            Err(TokenError::Later(reason)) => {
-                self.report_token_failure(&reason);
-                self.try_later(room);
-            }
-        }
-        self.join_next();
-    }
-
-    pub(super) fn join_answered(&mut self, room: &str, id: &str, answer: Answered) {
-        let Some(wish) = self.rooms.wishes.get_mut(room) else {
-            return;
-        };
-        let Some((_, since)) = wish.call.take_if(|(call, _)| call == id) else {
-            return;
-        };
-        self.rooms.unanswered = self.rooms.unanswered.saturating_sub(1);
-        match answer {
-            Ok(ack) => self.on_member(room, since.is_some(), ack.room.as_ref()),
-            Err(error) => self.join_refused(room, error),
-        }
-        self.settle(room);
-        self.join_next();
-    }
-
-    fn on_member(&mut self, room: &str, had_since: bool, place: Option<&Place>) {
-        let Some(wish) = self.rooms.wishes.get_mut(room) else {
-            return;
-        };
-        wish.joined = true;
-        wish.confirmed = true;
-        wish.fresh = false;
-        wish.backoff.reset();
-        let (recovered, reason) = match place {
-            None => (Some(false), Some("no_history".to_owned())),
-            Some(place) => (place.recovered, place.reason.clone()),
-        };
-        let recovered = had_since.then_some(recovered == Some(true));
-        if recovered != Some(true) {
-            // Old messages that the client asked for are still to come.
-            wish.position = place.and_then(Place::start);
-        }
-        let rejoin = std::mem::take(&mut wish.rejoin);
-        if !rejoin {
-            wish.resolve(&Ok(recovered));
-        }
-        if let Some(recovered) = recovered {
-            let reason = reason.filter(|_| !recovered);
-            self.tell_recovery(Some(room.to_owned()), recovered, reason);
-        }
-        if rejoin {
-            self.enqueue(room);
-        }
-    }
-
-    fn join_refused(&mut self, room: &str, error: Error) {
-        let Some(wish) = self.rooms.wishes.get_mut(room) else {
-            return;
-        };
-        if std::mem::take(&mut wish.rejoin) {
-            self.enqueue(room);
-        } else if error.code == "invalid_token" && wish.has_callback() && !wish.fresh {
-            // The token was good for an earlier join, and has expired since.
-            wish.token = None;
-            self.enqueue(room);
-        } else if error.retryable {
-            self.try_later(room);
-        } else {
-            self.give_up(room, error);
-        }
-    }
-
-    fn try_later(&mut self, room: &str) {
-        if !self.is_up() {
-            return;
-        }
-        if let Some(wish) = self.rooms.wishes.get_mut(room) {
-            let at = self.now.instant + wish.backoff.next(&mut self.random);
-            wish.retry = Some(self.timers.set(at, Timer::Join(room.to_owned())));
-        }
-    }
-
-    fn give_up(&mut self, room: &str, error: Error) {
+    pub(super) fn give_up(&mut self, room: &str, error: Error) {
         self.end_wish(room, &error);
         let room = room.to_owned();
         self.outlet.put(Event::Left { room, error });
     }
 
-    fn end_wish(&mut self, room: &str, error: &Error) {
+    pub(super) fn end_wish(&mut self, room: &str, error: &Error) {
         let Some(wish) = self.rooms.wishes.get(room) else {
             return;
         };
@@ -502,17 +205,6 @@ impl Core {
         }
         self.settle(room);
         self.join_next();
-    }
-
-    /// Messages no longer wait for this room.
-    fn settle(&mut self, room: &str) {
-        let waits = |wish: &Wish| wish.call.is_some() || wish.fetching.is_some();
-        if self.rooms.wishes.get(room).is_some_and(waits) || !self.rooms.unsettled.remove(room) {
-            return;
-        }
-        if self.rooms.unsettled.is_empty() {
-            self.flow();
-        }
     }
 }
 
