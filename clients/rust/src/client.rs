@@ -64,7 +64,7 @@ impl Client {
 
     /// Connects the client, and keeps it connected until [`close`](Self::close). Returns at once, and does nothing if the
     /// client is connected or connecting; a wait for the next attempt ends, at most once in 5 s. After `close` it joins the
-    /// rooms again that were joined. Needs a runtime of tokio with I/O and time.
+    /// rooms again that were joined. Panics outside of a runtime of tokio with I/O and time.
     pub async fn connect(&self) {
         // Without a task there is no runtime any more.
         let _ = self.command(Command::Connect).await;

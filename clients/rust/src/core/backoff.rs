@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::WAIT_MAX;
+
 /// A source of random numbers from 0 to 1.
 pub(crate) type Random = Box<dyn FnMut() -> f64 + Send>;
 
@@ -33,7 +35,10 @@ impl Backoff {
             .first
             .saturating_mul(2_u32.saturating_pow(self.attempts));
         self.attempts = self.attempts.saturating_add(1);
-        doubled.min(self.longest).mul_f64(random().clamp(0.0, 1.0))
+        doubled
+            .min(self.longest)
+            .min(WAIT_MAX)
+            .mul_f64(random().clamp(0.0, 1.0))
     }
 
     /// Makes the next attempt the first one again.

@@ -107,7 +107,12 @@ impl Core {
         } else if let Some(error) = self.too_large(&call) {
             self.calls.finish(call, Err(error));
         } else if self.calls.flowing {
-            if self.calls.unwritten + size > UNWRITTEN_FACTOR * self.options.queue_bytes_max {
+            if self.calls.unwritten + size
+                > self
+                    .options
+                    .queue_bytes_max
+                    .saturating_mul(UNWRITTEN_FACTOR)
+            {
                 let message = "the connection is too slow for so many messages";
                 self.calls
                     .finish(call, Err(Error::new(codes::QUEUE_FULL, message)));

@@ -82,7 +82,7 @@ impl Core {
         let (Some(at), Some(offset)) = (&mut self.user, offset) else {
             return true;
         };
-        let expected = at.offset + 1;
+        let expected = at.offset.saturating_add(1);
         if offset == expected {
             at.offset = offset;
         } else if offset > expected {

@@ -37,11 +37,8 @@ impl Core {
         if let Link::Up(connection) = &mut self.link {
             let heartbeat = &mut connection.heartbeat;
             self.timers.cancel(&mut heartbeat.alarm);
-            let at = self.now.instant + wait;
-            heartbeat.due = Moment {
-                instant: at,
-                day: self.now.day + wait,
-            };
+            heartbeat.due = self.now.plus(wait);
+            let at = heartbeat.due.instant;
             heartbeat.alarm = Some(self.timers.set(at, Timer::Heartbeat));
         }
     }

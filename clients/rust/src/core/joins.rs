@@ -53,7 +53,7 @@ impl Core {
                     let fetch = Box::pin(async move { callback(name).await });
                     let of = TokenOf::Room(room.clone());
                     self.effects.push_back(Effect::Fetch(of, fetch));
-                    let limit = self.now.instant + self.options.token_timeout;
+                    let limit = self.now.plus(self.options.token_timeout).instant;
                     wish.fetching = Some(self.timers.set(limit, Timer::RoomToken(room)));
                 }
                 _ => self.send_join(&room),
@@ -165,7 +165,7 @@ impl Core {
             return;
         }
         if let Some(wish) = self.rooms.wishes.get_mut(room) {
-            let at = self.now.instant + wish.backoff.next(&mut self.random);
+            let at = self.now.plus(wish.backoff.next(&mut self.random)).instant;
             wish.retry = Some(self.timers.set(at, Timer::Join(room.to_owned())));
         }
     }

@@ -34,6 +34,9 @@ use wishes::Rooms;
 
 pub(crate) use ending::{Ending, retry_after};
 
+/// No timer runs longer; ten years.
+const WAIT_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
+
 /// A time, by the clock that never jumps and by the one that goes on while a computer sleeps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
@@ -46,6 +49,15 @@ impl Moment {
         Self {
             instant: Instant::now(),
             day: SystemTime::now(),
+        }
+    }
+
+    /// The time after a wait, which servers and options may choose freely.
+    fn plus(self, wait: Duration) -> Self {
+        let wait = wait.min(WAIT_MAX);
+        Self {
+            instant: self.instant + wait,
+            day: self.day + wait,
         }
     }
 }
@@ -302,7 +314,7 @@ impl Core {
     }
 
     fn after(&mut self, wait: Duration, timer: Timer) -> Alarm {
-        self.timers.set(self.now.instant + wait, timer)
+        self.timers.set(self.now.plus(wait).instant, timer)
     }
 
     fn report(&mut self, error: Error) {

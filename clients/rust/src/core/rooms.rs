@@ -174,7 +174,7 @@ impl Core {
         let (Some(at), Some(offset)) = (&mut wish.position, offset) else {
             return true;
         };
-        let expected = at.offset + 1;
+        let expected = at.offset.saturating_add(1);
         if offset == expected {
             at.offset = offset;
         } else if offset > expected && wish.retry.is_none() {

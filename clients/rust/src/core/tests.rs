@@ -417,3 +417,33 @@ fn what_is_no_frame_is_reported_and_changes_nothing() {
     bench.receive("unknown.type", json!({"deep": "[".repeat(10)}));
     assert_eq!(bench.messages().len(), 1);
 }
+
+#[test]
+fn no_number_of_the_server_or_of_the_options_is_too_large() {
+    let mut options = Options::user("ws://server/ws", "ann");
+    for wait in [
+        &mut options.connect_timeout,
+        &mut options.backoff_min,
+        &mut options.backoff_max,
+        &mut options.stable_after,
+        &mut options.answer_timeout,
+        &mut options.heartbeat_timeout,
+    ] {
+        *wait = Duration::MAX;
+    }
+    options.queue_bytes_max = usize::MAX;
+    let mut bench = Bench::new(options);
+    bench.command(Command::Connect);
+    bench.welcome(json!({
+        "heartbeatIntervalMs": u64::MAX,
+        "limits": {"frameBytesMax": u64::MAX},
+        "user": {"epoch": "e", "offset": u64::MAX, "count": u64::MAX},
+    }));
+    drop(bench.send(Outgoing::new("t")));
+    for offset in [1, u64::MAX] {
+        bench.receive_frame(&json!({"type": "t", "offset": offset}));
+    }
+    bench.jump(seconds(u64::from(u32::MAX)));
+    bench.command(Command::Close(oneshot::channel().0));
+    assert_eq!(bench.core.deadline(), None);
+}
