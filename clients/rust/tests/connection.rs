@@ -14,7 +14,7 @@ use tokio_tungstenite::{
 /// Longer than any test takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A server that does what a test tells it.
+/// A scripted server.
 struct Server {
     listener: TcpListener,
     url: String,

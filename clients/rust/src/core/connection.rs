@@ -154,13 +154,13 @@ impl Core {
         if let Link::Greeting(alarm) = &mut self.link {
             self.timers.cancel(alarm);
         }
-        let told = Duration::from_millis(welcome.heartbeat_interval_ms);
-        let told = if told.is_zero() {
+        let announced = Duration::from_millis(welcome.heartbeat_interval_ms);
+        let announced = if announced.is_zero() {
             STANDARD_HEARTBEAT
         } else {
-            told
+            announced
         };
-        let interval = self.options.heartbeat_interval.unwrap_or(told);
+        let interval = self.options.heartbeat_interval.unwrap_or(announced);
         let stable = self.after(self.options.stable_after, Timer::Stable);
         let settling = self.after(SETTLE_TIMEOUT, Timer::Settle);
         self.link = Link::Up(Box::new(Connection {
