@@ -16,6 +16,7 @@ import {
   type Options,
   type SendOptions,
   type ServerFrame,
+  type Session,
   type State,
   type StateChange,
 } from "./types.js";
@@ -51,6 +52,7 @@ export class Signalbox<Events extends object = Record<string, unknown>, Calling 
   /** Whether a callback for errors is running: if it fails, it is not called again. */
   #reporting = false;
   #rejoin: ReturnType<typeof setTimeout> | undefined;
+  #session: Session | undefined;
   /** The place in the user's own messages. */
   #position: Position | undefined;
 
@@ -59,7 +61,10 @@ export class Signalbox<Events extends object = Record<string, unknown>, Calling 
     const settings = settingsOf(options);
     this.#connection = new Connection(options, settings, {
       query: () => this.#query(),
-      greeted: ({ limits }) => this.#calls.connected(limits?.frameBytesMax),
+      greeted: ({ userId, connectionId, nodeId, limits }) => {
+        this.#session = { userId, connectionId, nodeId };
+        this.#calls.connected(limits?.frameBytesMax);
+      },
       welcomed: (welcome) => this.#welcomed(welcome),
       frame: (frame) => this.#frame(frame),
       lost: () => this.#lost(),
@@ -84,6 +89,11 @@ export class Signalbox<Events extends object = Record<string, unknown>, Calling 
   /** The state; `disconnected` at first. */
   get state(): State {
     return this.#connection.state;
+  }
+
+  /** The present connection, or else the last one; `undefined` before the first. */
+  get session(): Session | undefined {
+    return this.#session;
   }
 
   /** The names of the rooms that the client is in now. */
@@ -141,10 +151,12 @@ export class Signalbox<Events extends object = Record<string, unknown>, Calling 
       ...(to !== undefined && { receiverId: to }),
       ...(room !== undefined && { room }),
     };
-    return this.#call(frame, once).then(({ status, data, duplicate }) => ({
+    return this.#call(frame, once).then(({ status, data, duplicate, messageId, plugins }) => ({
       status: status as Answer["status"],
       data,
       duplicate: duplicate === true,
+      messageId,
+      ...(plugins && { plugins }),
     }));
   }
 

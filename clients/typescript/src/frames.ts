@@ -1,8 +1,8 @@
 import type { NamedPlace } from "./position.js";
-import type { Message, ServerFrame } from "./types.js";
+import type { Message, PluginVersion, ServerFrame, Session } from "./types.js";
 
 /** The payload of the first frame of a connection. */
-export interface Welcome {
+export interface Welcome extends Session {
   readonly heartbeatIntervalMs: number;
   readonly limits?: { readonly frameBytesMax?: number };
   readonly user?: NamedPlace;
@@ -11,11 +11,13 @@ export interface Welcome {
 /** The payload of an `ack`. */
 export interface Ack {
   readonly id: string;
+  readonly messageId: string;
   readonly status: string;
   readonly data?: unknown;
   readonly duplicate?: boolean;
   readonly room?: NamedPlace;
   readonly history?: unknown;
+  readonly plugins?: readonly PluginVersion[];
 }
 
 /** Parses a frame; `undefined` if it is none of the protocol. */

@@ -17,6 +17,8 @@ export interface NamedPlace extends Partial<Position> {
 export interface Recovery {
   /** Whether nothing was missed. If not, load your state anew. */
   readonly recovered: boolean;
+  /** The number of missed messages that follow. */
+  readonly count?: number;
   /** Why messages are missing: `epoch`, `expired` or `too_many`. */
   readonly reason?: string;
 }
@@ -35,7 +37,7 @@ export function placeOf(offset: number, position: Position): "next" | "repetitio
 }
 
 /** `undefined` if the place says nothing about a recovery. */
-export function recoveryOf({ recovered, reason }: NamedPlace): Recovery | undefined {
+export function recoveryOf({ recovered, count, reason }: NamedPlace): Recovery | undefined {
   if (recovered === undefined) return undefined;
-  return reason === undefined ? { recovered } : { recovered, reason };
+  return { recovered, ...(count !== undefined && { count }), ...(reason !== undefined && { reason }) };
 }

@@ -45,6 +45,27 @@ export interface Answer<T = unknown> {
   readonly data: T | undefined;
   /** Whether this repeats the answer to the same message, which was not sent again. */
   readonly duplicate: boolean;
+  /** The ID that the message has for its receivers, and in the echo that a room sends back. */
+  readonly messageId: string;
+  /** The plugins that saw the message, if the URL asks with `trace=plugins` and the server allows it. */
+  readonly plugins?: readonly PluginVersion[];
+}
+
+/** A plugin that saw a message. */
+export interface PluginVersion {
+  readonly name: string;
+  /** The version in the component's metadata. */
+  readonly version: string | null;
+  /** The first twelve digits of the component's SHA-256. */
+  readonly sha256: string;
+}
+
+/** The server's words about a connection. */
+export interface Session {
+  /** The client's own user ID, also if it comes from a token. */
+  readonly userId: string;
+  readonly connectionId: string;
+  readonly nodeId: string;
 }
 
 /** Where a message goes, and how. */

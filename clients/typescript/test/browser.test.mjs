@@ -1,75 +1,23 @@
-// Two pages of a real browser talk through a real server. `SIGNALBOX` names the server's program; `cargo xtask test --clients` sets it.
+// Two pages of a real browser talk through a real server.
 import assert from "node:assert/strict";
-import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { createInterface } from "node:readline";
-import { after, test } from "node:test";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { serve, serverWith, skip, startBrowser } from "./browser.mjs";
 
-const program = process.env.SIGNALBOX;
-const hasDriver = spawnSync("chromedriver", ["--version"]).status === 0;
-const skip = !program ? "SIGNALBOX names no server" : !hasDriver && "chromedriver is missing: install Chromium with its driver";
-const ended = [];
-after(async () => {
-  for (const end of ended.reverse()) await end();
-});
+const CONFIG = '[server]\nallowed_origins = ["*"]\n[events]\nclient = ["*"]\n';
 
-/** Starts a program, and returns what `pattern` captures in its output. */
-async function start(command, args, options, pattern) {
-  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], ...options });
-  ended.push(() => child.kill());
-  return new Promise((resolve, reject) => {
-    const search = (line) => {
-      const found = pattern.exec(line);
-      if (found) resolve(found[1]);
-    };
-    for (const input of [child.stdout, child.stderr]) createInterface({ input }).on("line", search);
-    child.on("error", reject);
-    child.on("close", () => reject(new Error(`${command} ended`)));
-  });
-}
-
-async function startServer() {
-  const folder = mkdtempSync(join(tmpdir(), "signalbox-browser-"));
-  ended.push(() => rmSync(folder, { recursive: true, force: true }));
-  writeFileSync(join(folder, "platform.toml"), '[server]\nallowed_origins = ["*"]\n[events]\nclient = ["*"]\n');
-  const options = { cwd: folder, env: { ...process.env, WSS_PORT: "0" } };
-  return start(program, ["run", "--config", "platform.toml"], options, /listening on (\d[\d.]+:\d+)/);
-}
-
-/** Serves a page that has the client, and returns its URL. */
-async function servePage() {
+/** Serves a page that has the client. */
+function servePage() {
   const page = '<!doctype html><script type="module">import * as all from "/dist/index.js"; Object.assign(window, all);</script>';
-  const server = createServer((request, response) => {
+  return serve((request, response) => {
     const isScript = /^\/dist\/[a-z]+\.js$/.test(request.url);
     response.setHeader("Content-Type", isScript ? "text/javascript" : "text/html");
     response.end(isScript ? readFileSync(new URL(`..${request.url}`, import.meta.url)) : page);
   });
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  ended.push(() => server.close());
-  return `http://127.0.0.1:${server.address().port}/`;
-}
-
-/** A session of the browser. */
-async function startBrowser() {
-  const port = await start("chromedriver", ["--port=0"], {}, /started successfully on port (\d+)/);
-  const call = async (method, path, body) => {
-    const response = await fetch(`http://127.0.0.1:${port}/session${path}`, { method, ...(body && { body: JSON.stringify(body) }) });
-    const { value } = await response.json();
-    if (!response.ok) throw new Error(JSON.stringify(value));
-    return value;
-  };
-  const args = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"];
-  const { sessionId } = await call("POST", "", { capabilities: { alwaysMatch: { "goog:chromeOptions": { args } } } });
-  ended.push(() => call("DELETE", `/${sessionId}`));
-  await call("POST", `/${sessionId}/timeouts`, { script: 60_000 });
-  return (method, path, body) => call(method, `/${sessionId}${path}`, body);
 }
 
 test("two pages of a browser chat, and a refusal has its reason", { skip }, async () => {
-  const [address, url, browser] = [await startServer(), await servePage(), await startBrowser()];
+  const [{ address }, url, browser] = [await serverWith(CONFIG)(), await servePage(), await startBrowser()];
   const pages = [await browser("GET", "/window"), (await browser("POST", "/window/new", { type: "tab" })).handle];
   /** Runs the body of an async function in a page, which gets the server's URL as `url`. */
   const run = async (page, body) => {

@@ -240,3 +240,40 @@ withClock("a platform without a WebSocket is a clear error", async () => {
   assert.match(errors[0].message, /give one as the option `WebSocket`/);
   if (native) globalThis.WebSocket = native;
 });
+
+withClock("an answer has the ID of its message, and the plugins that saw it if the server names them", async () => {
+  const { client, sockets } = await connected(Signalbox, { url: "ws://localhost/ws?trace=plugins" });
+  assert.equal(sockets[0].url.searchParams.get("trace"), "plugins");
+  const plugins = [{ name: "chat", version: "1.3.0", sha256: "4fa510f267ae" }];
+  const answer = client.send("t", 1);
+  sockets[0].ack("t", { messageId: "m1", plugins });
+  assert.deepEqual(await answer, { status: "handled", data: undefined, duplicate: false, messageId: "m1", plugins });
+  client.close();
+});
+
+withClock("a client knows the user, the connection and the node that the server has named", async () => {
+  const { FakeWebSocket, sockets } = fakeWebSocket();
+  const client = new Signalbox({ url: "ws://localhost/ws", userId: "ann", WebSocket: FakeWebSocket });
+  assert.equal(client.session, undefined);
+  client.connect();
+  await settle();
+  const session = { userId: "ann", connectionId: "c", nodeId: "n" };
+  sockets[0].welcome(session);
+  assert.deepEqual(client.session, session);
+  client.close();
+  assert.deepEqual(client.session, session);
+});
+
+withClock("a recovery says how many messages follow", async () => {
+  const { client, sockets } = await connected(Signalbox);
+  const seen = [];
+  client.join("r").on("recovered", (recovery) => seen.push(recovery));
+  sockets[0].ack("join", { room: { epoch: "e", offset: 4 } });
+  sockets[0].end(1006);
+  client.connect();
+  await settle();
+  sockets[1].welcome();
+  sockets[1].ack("join", { room: { epoch: "e", offset: 6, recovered: true, count: 2 } });
+  assert.deepEqual(seen, [{ recovered: true, count: 2 }]);
+  client.close();
+});

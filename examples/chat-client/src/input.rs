@@ -21,7 +21,7 @@ pub(crate) enum Command {
     Join(Option<String>),
     /// Leave this room, or the current one.
     Leave(Option<String>),
-    /// Send this frame unchanged.
+    /// Send the message in this frame.
     Raw(String),
     /// List the commands.
     Help,

@@ -1,9 +1,8 @@
 //! A chat client for the terminal: sends the lines that are typed and shows incoming frames. Without a terminal, it
 //! reads lines from standard input, waits for the answers, and exits with 0 if everything succeeded.
 
-mod client;
+mod chat;
 mod input;
-mod retry;
 mod show;
 
 use std::{
@@ -14,13 +13,10 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Parser;
+use signalbox_client::Options;
 use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::{
-    client::IntoClientRequest, handshake::client::Request, http::HeaderValue,
-};
 
-use client::{Client, Options};
-use retry::Backoff;
+use chat::{Chat, Settings};
 
 /// Chat with others on a Signalbox server. `/help` lists the commands.
 #[derive(Parser)]
@@ -54,24 +50,23 @@ fn main() -> ExitCode {
 }
 
 fn chat(args: &Args) -> anyhow::Result<bool> {
-    let options = Options {
-        request: request(args)?,
+    let settings = Settings {
+        client: identity(args),
         expect: args.expect,
         patience: Duration::from_secs(args.timeout),
-        backoff: Backoff::new(Duration::from_secs(1)),
     };
     if std::io::stdin().is_terminal() {
         println!("{}", input::HELP);
     }
-    let client = Client::new(options, |line| {
+    let chat = Chat::new(settings, |line| {
         // Text from others must not control the terminal.
         println!("{}", line.replace(char::is_control, " "));
-    });
+    })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the runtime does not start")?;
-    runtime.block_on(client.run(lines()))
+    runtime.block_on(chat.run(lines()))
 }
 
 /// Returns the lines of standard input. A detached thread reads them, so that the process can exit during a read.
@@ -87,40 +82,11 @@ fn lines() -> mpsc::Receiver<String> {
     receiver
 }
 
-fn request(args: &Args) -> anyhow::Result<Request> {
-    let url = match &args.user {
-        Some(user) => format!("{}?userId={}", args.url, encoded(user)),
-        None => args.url.clone(),
-    };
-    let mut request = url
-        .into_client_request()
-        .with_context(|| format!("{} is no address of a WebSocket", args.url))?;
-    let headers = request.headers_mut();
-    // Enables `welcome`, `joined` and `left`.
-    headers.insert(
-        "Sec-WebSocket-Protocol",
-        HeaderValue::from_static("signalbox.v1"),
-    );
-    if let Some(token) = &args.token {
-        let bearer = HeaderValue::try_from(format!("Bearer {token}"));
-        headers.insert(
-            "Authorization",
-            bearer.context("the token cannot be sent in a header")?,
-        );
+fn identity(args: &Args) -> Options {
+    match (&args.token, &args.user) {
+        (Some(token), _) => Options::token(&args.url, token),
+        (None, user) => Options::user(&args.url, user.clone().unwrap_or_default()),
     }
-    Ok(request)
-}
-
-/// Percent-encodes `text` for a query string.
-fn encoded(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                char::from(byte).to_string()
-            }
-            _ => format!("%{byte:02X}"),
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -128,17 +94,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_name_fits_into_the_address() {
-        assert_eq!(encoded("ann-1"), "ann-1");
-        assert_eq!(encoded("ä &b"), "%C3%A4%20%26b");
-    }
-
-    #[test]
     fn a_user_or_a_token_is_needed() {
         assert!(Args::try_parse_from(["chat-client"]).is_err());
         let args = Args::try_parse_from(["chat-client", "--token", "a.b.c"]).unwrap();
-        let request = request(&args).unwrap();
-        assert_eq!(request.uri().path_and_query().unwrap().as_str(), "/ws");
-        assert_eq!(request.headers()["Authorization"], "Bearer a.b.c");
+        assert_eq!(identity(&args).url, "ws://127.0.0.1:8080/ws");
     }
 }

@@ -19,9 +19,9 @@ pub(super) struct Sdk {
     /// The programs that it needs.
     pub(super) programs: &'static [Program],
     /// Installs its packages, builds it and runs its own tests.
-    prepare: fn(&Place, &Path) -> anyhow::Result<()>,
+    prepare: fn(&Place<'_>, &Path) -> anyhow::Result<()>,
     /// The command that starts its driver.
-    driver: fn(&Place) -> Command,
+    driver: fn(&Place<'_>) -> Command,
 }
 
 /// All SDKs.
@@ -54,6 +54,13 @@ pub(super) const SDKS: &[Sdk] = &[
         programs: &[GO],
         prepare: prepare_go,
         driver: |place| Command::new(place.go_driver()),
+    },
+    Sdk {
+        name: "rust",
+        folder: "clients/rust",
+        programs: &[],
+        prepare: prepare_rust,
+        driver: |place| Command::new(place.rust_driver()),
     },
 ];
 
@@ -88,8 +95,9 @@ impl Sdk {
         (self.driver)(&self.place(workspace))
     }
 
-    fn place(&self, workspace: &Workspace) -> Place {
+    fn place<'w>(&self, workspace: &'w Workspace) -> Place<'w> {
         Place {
+            workspace,
             source: workspace.root().join(self.folder),
             built: workspace.target_dir().join("clients").join(self.name),
         }
@@ -97,12 +105,13 @@ impl Sdk {
 }
 
 /// The folders of an SDK.
-struct Place {
+struct Place<'w> {
+    workspace: &'w Workspace,
     source: PathBuf,
     built: PathBuf,
 }
 
-impl Place {
+impl Place<'_> {
     /// A command of the virtual environment.
     fn python(&self) -> Command {
         let mut python = Command::new(self.built.join("bin/python"));
@@ -117,6 +126,11 @@ impl Place {
         self.built.join("driver")
     }
 
+    fn rust_driver(&self) -> PathBuf {
+        self.workspace
+            .program("debug/examples", "conformance_driver")
+    }
+
     /// A command in the folder of the sources.
     fn command(&self, program: &str, words: &[&str]) -> Command {
         let mut command = Command::new(program);
@@ -125,7 +139,23 @@ impl Place {
     }
 }
 
-fn prepare_typescript(place: &Place, program: &Path) -> anyhow::Result<()> {
+/// The package for React and its example use the SDK, so they are tested with it, in this order.
+const WITH_TYPESCRIPT: [&str; 3] = ["clients/typescript", "clients/react", "examples/react-chat"];
+
+fn prepare_typescript(place: &Place<'_>, program: &Path) -> anyhow::Result<()> {
+    let root = place.workspace.root();
+    for folder in WITH_TYPESCRIPT {
+        let package = Place {
+            workspace: place.workspace,
+            source: root.join(folder),
+            built: place.built.clone(),
+        };
+        prepare_package(&package, program).context(folder)?;
+    }
+    Ok(())
+}
+
+fn prepare_package(place: &Place<'_>, program: &Path) -> anyhow::Result<()> {
     let lock = place.source.join("package-lock.json");
     let installed = place.source.join("node_modules/.installed.json");
     install(
@@ -145,7 +175,7 @@ fn prepare_typescript(place: &Place, program: &Path) -> anyhow::Result<()> {
     )
 }
 
-fn prepare_python(place: &Place, _program: &Path) -> anyhow::Result<()> {
+fn prepare_python(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
     let packages = place.source.join("requirements.txt");
     let installed = place.built.join("installed.txt");
     install(
@@ -177,7 +207,7 @@ fn prepare_python(place: &Place, _program: &Path) -> anyhow::Result<()> {
     )
 }
 
-fn prepare_go(place: &Place, _program: &Path) -> anyhow::Result<()> {
+fn prepare_go(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(&place.built)?;
     let mut build = place.command("go", &["build", "-mod=readonly", "-o"]);
     build.arg(place.go_driver()).arg("./conformance");
@@ -190,6 +220,13 @@ fn prepare_go(place: &Place, _program: &Path) -> anyhow::Result<()> {
         run_program(command)?;
     }
     Ok(())
+}
+
+/// Builds the driver. The tests of this SDK are among those of the workspace.
+fn prepare_rust(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
+    // With the features of the whole workspace, so that no dependency is compiled a second time.
+    let words = ["build", "--workspace", "--example", "conformance_driver"];
+    run_program(place.workspace.cargo().args(words))
 }
 
 /// Installs the packages of the list `wanted`, unless `installed` says that it was done.

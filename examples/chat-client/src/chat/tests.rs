@@ -1,10 +1,11 @@
-//! Tests the client against a scripted server in this process.
+//! Tests the chat against a scripted server in this process.
 
+use futures_util::SinkExt;
 use tokio::net::TcpListener;
 use tokio_tungstenite::{
     accept_hdr_async,
     tungstenite::{
-        client::IntoClientRequest,
+        Message,
         handshake::server,
         http::HeaderValue,
         protocol::{CloseFrame, frame::coding::CloseCode},
@@ -38,6 +39,11 @@ async fn serve(listener: TcpListener, acts: Vec<Act>) -> Vec<Vec<String>> {
             Ok(answer)
         };
         let mut socket = accept_hdr_async(stream, protocol).await.unwrap();
+        let welcome = json!({"type": "welcome", "payload": {"userId": "ann", "nodeId": "a"}});
+        socket
+            .send(Message::text(welcome.to_string()))
+            .await
+            .unwrap();
         let mut frames = Vec::new();
         while let Some(Ok(frame)) = socket.next().await {
             let Message::Text(text) = frame else { continue };
@@ -54,12 +60,14 @@ async fn serve(listener: TcpListener, acts: Vec<Act>) -> Vec<Vec<String>> {
                         .unwrap();
                     continue;
                 }
-                Act::CloseAfter(..) => "ack",
-                Act::Refuse => "error",
+                Act::CloseAfter(..) => {
+                    json!({"type": "ack", "payload": {"id": frame["id"], "status": "delivered"}})
+                }
+                Act::Refuse => json!({"type": "error", "payload": {
+                    "id": frame["id"], "code": "blank", "message": "the text is blank", "plugin": "chat", "retryable": false
+                }}),
                 Act::Ignore => continue,
             };
-            let answer =
-                json!({"type": answer, "payload": {"id": frame["id"], "status": "delivered"}});
             socket
                 .send(Message::text(answer.to_string()))
                 .await
@@ -70,26 +78,21 @@ async fn serve(listener: TcpListener, acts: Vec<Act>) -> Vec<Vec<String>> {
     heard
 }
 
-/// Runs a client with `lines` against `acts`. Returns the client's result, the texts that the server received, and the
-/// lines that the client showed.
+/// Runs a chat with `lines` against `acts`. Returns its result, the texts that the server received, and the lines that
+/// it showed.
 async fn chat(
     lines: &[&str],
     acts: Vec<Act>,
     patience: Duration,
 ) -> (anyhow::Result<bool>, Vec<Vec<String>>, Vec<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("ws://{}/ws?userId=ann", listener.local_addr().unwrap());
-    let mut request = url.into_client_request().unwrap();
-    request.headers_mut().insert(
-        "Sec-WebSocket-Protocol",
-        HeaderValue::from_static("signalbox.v1"),
-    );
-    let backoff = Backoff::new(Duration::from_millis(1));
-    let options = Options {
-        request,
+    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+    let mut client = Options::user(url, "ann");
+    client.backoff_min = Duration::from_millis(1);
+    let settings = Settings {
+        client,
         expect: 0,
         patience,
-        backoff,
     };
     let (sender, receiver) = mpsc::channel(lines.len().max(1));
     for line in lines {
@@ -98,9 +101,8 @@ async fn chat(
     drop(sender);
     let server = tokio::spawn(serve(listener, acts));
     let mut shown = Vec::new();
-    let ended = Client::new(options, |line: &str| shown.push(line.to_owned()))
-        .run(receiver)
-        .await;
+    let chat = Chat::new(settings, |line: &str| shown.push(line.to_owned())).unwrap();
+    let ended = chat.run(receiver).await;
     let heard = tokio::time::timeout(PATIENCE, server)
         .await
         .expect("the client connected as often as it should");
@@ -116,6 +118,7 @@ async fn lines_are_sent_answered_and_the_end_of_the_input_is_the_end() {
     assert_eq!(
         shown,
         [
+            "connected as ann to node a",
             "whom for? /to USER or /room ROOM",
             "  1: delivered",
             "  2: delivered"
@@ -145,11 +148,61 @@ async fn a_client_that_was_told_not_to_come_back_does_not() {
 
 #[tokio::test]
 async fn a_refusal_or_no_answer_at_all_is_no_success() {
-    for (act, patience) in [
-        (Act::Refuse, PATIENCE),
-        (Act::Ignore, Duration::from_millis(1)),
+    for (act, patience, line) in [
+        (
+            Act::Refuse,
+            PATIENCE,
+            "! 1: blank (plugin chat): the text is blank",
+        ),
+        (
+            Act::Ignore,
+            Duration::from_millis(1),
+            "gave up: 1 not answered, 0 messages came",
+        ),
     ] {
-        let (ended, ..) = chat(&["/to bob", "one"], vec![act], patience).await;
+        let (ended, _, shown) = chat(&["/to bob", "one"], vec![act], patience).await;
         assert!(!ended.unwrap());
+        assert_eq!(shown.last().unwrap(), line);
     }
+}
+
+#[tokio::test]
+async fn a_raw_frame_is_sent_with_its_fields_and_shown_with_its_id() {
+    let acts = vec![Act::CloseAfter("never", 0)];
+    let raw = r#"/raw {"type":"poll.vote","payload":{"text":"x"},"room":"r","id":"v1"}"#;
+    let (ended, heard, shown) = chat(&[raw], acts, PATIENCE).await;
+    assert!(ended.unwrap());
+    assert_eq!(heard, [["x"]]);
+    assert_eq!(shown.last().unwrap(), "  v1: delivered");
+    let (ended, _, shown) = chat(&["/raw {"], vec![Act::Refuse], PATIENCE).await;
+    assert!(!ended.unwrap());
+    assert!(shown.last().unwrap().starts_with("not sent"), "{shown:?}");
+}
+
+#[tokio::test]
+async fn a_script_joins_speaks_and_leaves_in_order() {
+    let acts = vec![Act::CloseAfter("never", 0)];
+    let lines = ["/join lobby", "hi", "/leave"];
+    let (ended, heard, shown) = chat(&lines, acts, PATIENCE).await;
+    assert!(ended.unwrap(), "{shown:?}");
+    assert_eq!(heard, [["lobby", "hi", "lobby"]]);
+}
+
+#[tokio::test]
+async fn a_first_attempt_that_fails_is_the_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+    drop(listener);
+    let settings = Settings {
+        client: Options::user(url.as_str(), "ann"),
+        expect: 0,
+        patience: PATIENCE,
+    };
+    let (_sender, receiver) = mpsc::channel(1);
+    let chat = Chat::new(settings, |_: &str| {}).unwrap();
+    let error = chat.run(receiver).await.unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("cannot connect to {url}")),
+        "{error}"
+    );
 }
