@@ -292,7 +292,7 @@ async fn a_cloudwatch_that_does_not_answer_does_not_keep_a_server_from_ending() 
     let gate = Gate::before(([127, 0, 0, 1], 9).into()).await;
     gate.set(Way::Silent);
     let endpoint = format!("endpoint = \"http://{}\"", gate.address);
-    let config = config(&endpoint).replace("[server]", "[server]\ndrain_timeout = \"500ms\"");
+    let config = config(&endpoint).replace("[server]", "[server]\ndrain_timeout = \"4s\"");
     let mut node = Server::start_with(&[], &config, &AWS).await;
     until_pushes(&node, "failed", 1.0).await;
     node.signal(Signal::TERM);
