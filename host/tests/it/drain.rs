@@ -64,7 +64,7 @@ async fn sigint_drains_too() {
 
 #[tokio::test]
 async fn a_client_that_never_answers_the_close_is_cut_off_when_the_drain_time_is_over() {
-    let mut server = Server::start("[server]\ndrain_timeout = \"500ms\"").await;
+    let mut server = Server::start("[server]\ndrain_timeout = \"3s\"").await;
     let mut deaf = RawClient::connect(&server, "deaf").await;
     server.signal(Signal::TERM);
     assert_eq!(deaf.closed().await, 4000);
