@@ -201,9 +201,9 @@ impl Connection {
         self.with_grants(|grants| grants.remove(room));
     }
 
-    /// When the first token that grants a room expires.
-    pub fn first_grant_end(&self) -> Option<SystemTime> {
-        self.with_grants(|grants| grants.first_end())?
+    /// When the first membership that a token grants is over. `grace` is how long it outlives its token.
+    pub fn first_grant_end(&self, grace: Duration) -> Option<SystemTime> {
+        self.with_grants(|grants| grants.first_end(grace))?
     }
 
     /// Takes the rooms whose grant is over at `now`. `grace` is how long a membership outlives its token. `was_stopped`: the

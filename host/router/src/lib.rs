@@ -26,7 +26,7 @@ use std::{sync::Arc, time::Duration};
 pub use catch_up::ReplayLimits;
 pub use connection::Connection;
 use futures_util::future::join;
-pub use grants::{GrantEnd, RoomGrant};
+pub use grants::{GraceDelay, GrantEnd, RoomGrant};
 pub use history::{HistoryJoin, JoinedHistory};
 pub use observer::RoomObserver;
 pub use outbox::{CloseRequest, Outbox, PendingWrite, PushError, SocketSink};

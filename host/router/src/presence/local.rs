@@ -1,14 +1,10 @@
 //! The users of this node in rooms with presence, with their connections.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use dashmap::DashMap;
 use signalbox_broker::{MemberReport, MembersElsewhere};
-use signalbox_protocol::MemberInfo;
+use signalbox_protocol::{MemberInfo, timestamp::unix_millis};
 
 use crate::Connection;
 
@@ -187,7 +183,7 @@ fn insert(
         .entry(connection.user().into())
         .or_insert_with(|| LocalMember {
             connections: Vec::new(),
-            since_ms: now_ms(),
+            since_ms: unix_millis(SystemTime::now()),
             info: None,
         });
     if member.connections.contains(&connection.number()) {
@@ -196,13 +192,6 @@ fn insert(
     member.connections.push(connection.number());
     member.info = info;
     Counting::New
-}
-
-fn now_ms() -> u64 {
-    let since_1970 = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

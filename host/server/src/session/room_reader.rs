@@ -1,16 +1,15 @@
 //! The members and the history of rooms, for backends and plugins.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::UNIX_EPOCH};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use signalbox_broker::BrokerError;
 use signalbox_plugin_runtime::{RoomMember, RoomMessage, RoomState, RoomStateError};
-use signalbox_protocol::{Frame, HistoryExcerpt, HistoryRequest, OFFSET_MAX};
+use signalbox_protocol::{
+    Frame, HistoryExcerpt, HistoryRequest, OFFSET_MAX, timestamp::unix_millis,
+};
 use signalbox_router::{MemberReport, RoomCount, Router};
 use tracing::debug;
 
@@ -169,13 +168,8 @@ fn message(frame: &Frame) -> Option<RoomMessage> {
         event_type: fields.event_type,
         sender: fields.sender_id,
         payload: fields.payload.get().to_owned(),
-        timestamp_ms: since_1970_ms(timestamp),
+        timestamp_ms: unix_millis(timestamp),
     })
-}
-
-fn since_1970_ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The contract of a broker: the test suite that every implementation passes. To add a broker, add one line at the end
 //! and a function that creates a cluster of it.
 
+mod clocks_redis;
 mod history;
 mod history_redis;
 mod members;
