@@ -139,6 +139,17 @@ pub trait Broker: Send + Sync {
         retention: Retention,
     ) -> BoxFuture<'a, Result<HistoryPage, BrokerError>>;
 
+    /// Reads like [`Broker::read_history`], and returns `None` if there is no history: it creates none.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within the command timeout, if it cannot be read.
+    fn find_history<'a>(
+        &'a self,
+        name: HistoryName<'a>,
+        query: HistoryQuery,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<Option<HistoryPage>, BrokerError>>;
+
     /// The positions of the histories `names`, in the same order; `None` for one that does not exist.
     ///
     /// # Errors

@@ -254,6 +254,17 @@ impl Broker for MemoryBroker {
         future::ready(Ok(page)).boxed()
     }
 
+    fn find_history<'a>(
+        &'a self,
+        name: HistoryName<'a>,
+        query: HistoryQuery,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<Option<HistoryPage>, BrokerError>> {
+        let histories = &self.hub.histories;
+        let page = histories.read_existing(name, query, retention, histories.now());
+        future::ready(Ok(page)).boxed()
+    }
+
     fn history_positions<'a>(
         &'a self,
         names: &'a [OwnedHistoryName],

@@ -12,6 +12,7 @@ mod history;
 mod observer;
 mod outbox;
 mod presence;
+mod read_back;
 mod repair;
 mod revocations;
 mod room_changes;

@@ -170,6 +170,15 @@ impl Broker for RedisBroker {
         async move { Ok(self.histories.read(name, query, retention).await?) }.boxed()
     }
 
+    fn find_history<'a>(
+        &'a self,
+        name: HistoryName<'a>,
+        query: HistoryQuery,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<Option<HistoryPage>, BrokerError>> {
+        async move { Ok(self.histories.find(name, query, retention).await?) }.boxed()
+    }
+
     fn history_positions<'a>(
         &'a self,
         names: &'a [OwnedHistoryName],

@@ -64,7 +64,8 @@ impl RoomReader {
         Ok(members.map(|all| ListedMembers { all, listed_max }))
     }
 
-    /// Messages of the history of `room`, as many as the limits for clients allow; `None` if it has no history.
+    /// Messages of the history of `room`, as many as the limits for clients allow; `None` if it has no history. One that nothing
+    /// was sent to, and that nobody joined, is not created.
     ///
     /// # Errors
     /// Returns [`BrokerError`] if it cannot be read.
@@ -77,7 +78,7 @@ impl RoomReader {
             return Ok(None);
         };
         let limits = self.live.load().replay_limits();
-        let read = self.router.read_history(room, request, retention, limits);
+        let read = self.router.find_history(room, request, retention, limits);
         read.await.map(Some)
     }
 }
