@@ -162,7 +162,7 @@ impl Router {
         }
     }
 
-    /// Shows the other members of `room` the `info` of the grant of `connection`.
+    /// Shows those who come to `room` from now on the `info` that `connection` has there now.
     pub fn refresh_member(&self, connection: &Connection, room: &str) {
         if self.table.presence.refresh(connection, room) {
             self.broker.member_changed(room, connection.user());

@@ -39,8 +39,9 @@ impl LocalMembers {
         room: &str,
         is_on: impl FnOnce() -> bool,
     ) -> Counting {
-        let info = connection.member_info(room);
         let mut users = self.0.entry(room.into()).or_default();
+        // Under the lock too: a later change of it finds the connection here.
+        let info = connection.member_info(room);
         let counting = if is_on() {
             insert(&mut users, connection, info)
         } else {
@@ -61,8 +62,8 @@ impl LocalMembers {
         elsewhere: MembersElsewhere,
         is_on: impl FnOnce() -> bool,
     ) -> bool {
-        let info = connection.member_info(room);
         let mut users = self.0.entry(room.into()).or_default();
+        let info = connection.member_info(room);
         let has_place = elsewhere.has_user
             || users.contains_key(connection.user())
             || users.len() + elsewhere.users < max;
