@@ -35,7 +35,7 @@ use presence::PresenceTask;
 pub use presence::{PlaceRefused, PresenceRule, PresenceSettings};
 use repair::RepairTask;
 pub use room_changes::{RoomAction, RoomChange, RoomChangeResult};
-use signalbox_broker::{Broker, BrokerError, LocalNode, Target};
+use signalbox_broker::{Broker, BrokerError, CaughtUp, LocalNode, Target};
 pub use signalbox_broker::{
     ConnectionReport, LISTED_MAX, MemberReport, NodeReport, RoomReport, UserAnswer, UserRequest,
 };
@@ -163,14 +163,13 @@ impl Router {
         }
     }
 
-    /// Delivers `frame` to the connections of `user` here. Those that connect after the check do not get it: earlier messages may
-    /// still be on their way to them.
+    /// Delivers `frame` to the connections of `user` here. If earlier messages may still be on their way, those that connect after
+    /// the check do not get it.
     async fn deliver_to_user(&self, user: &str, frame: &Frame) -> usize {
-        if !self.table.holds_user(user) {
-            return 0;
-        }
-        if let Some(caught_up) = self.broker.catch_up(user) {
-            caught_up.await;
+        match self.broker.catch_up(user) {
+            CaughtUp::Yes => {}
+            CaughtUp::After(caught_up) => caught_up.await,
+            CaughtUp::Elsewhere => return 0,
         }
         self.table.deliver(Target::User(user), frame)
     }

@@ -87,10 +87,10 @@ use self::{
     tasks::Tasks,
 };
 use super::{
-    Appended, Broker, BrokerError, HistoryName, HistoryPage, HistoryQuery, LocalNode, MemberReport,
-    MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState, OwnedHistoryName,
-    Publication, Retention, Revocation, RevocationSet, RevokeError, RoomReport, Target, UserAnswer,
-    UserRequest,
+    Appended, Broker, BrokerError, CaughtUp, HistoryName, HistoryPage, HistoryQuery, LocalNode,
+    MemberReport, MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState,
+    OwnedHistoryName, Publication, Retention, Revocation, RevocationSet, RevokeError, RoomReport,
+    Target, UserAnswer, UserRequest,
 };
 
 /// The share of the time for leaving in which this node's routes are removed. Routes that are left behind are found dead by
@@ -195,8 +195,8 @@ impl Broker for RedisBroker {
         async move { Ok(self.histories.reset(name, epoch, retention).await?) }.boxed()
     }
 
-    fn catch_up<'a>(&'a self, user: &'a str) -> Option<BoxFuture<'a, ()>> {
-        self.lookup.catch_up(user).map(FutureExt::boxed)
+    fn catch_up<'a>(&'a self, user: &'a str) -> CaughtUp<'a> {
+        self.lookup.catch_up(user)
     }
 
     fn ask_about<'a>(
