@@ -163,7 +163,7 @@ pub trait Broker: Send + Sync {
     /// The positions of the histories `names`, in the same order; `None` for one that does not exist.
     ///
     /// # Errors
-    /// [`BrokerError::Unavailable`], within the command timeout, if they cannot be read.
+    /// [`BrokerError::Unavailable`] if they cannot be read, within the command timeout for each few hundred of them.
     fn history_positions<'a>(
         &'a self,
         names: &'a [OwnedHistoryName],

@@ -31,9 +31,7 @@ pub use grants::{GraceDelay, GrantEnd, RoomGrant};
 pub use history::{HistoryJoin, JoinedHistory};
 pub use observer::RoomObserver;
 pub use outbox::{CloseRequest, Outbox, PendingWrite, PushError, SocketSink};
-use presence::PresenceTask;
 pub use presence::{PlaceRefused, PresenceRule, PresenceSettings};
-use repair::RepairTask;
 pub use room_changes::{RoomAction, RoomChange, RoomChangeResult};
 use signalbox_broker::{Broker, BrokerError, CaughtUp, LocalNode, Target};
 pub use signalbox_broker::{
@@ -42,6 +40,7 @@ pub use signalbox_broker::{
 use signalbox_protocol::{CloseCode, Frame};
 use signalbox_telemetry::{
     metrics::{DropReason, Metrics},
+    supervise::OwnedTask,
     trace::Trace,
 };
 pub use slots::{ConnectionSlot, SlotLimits, SlotRefused};
@@ -53,8 +52,8 @@ pub struct Router {
     table: Arc<LocalTable>,
     broker: Arc<dyn Broker>,
     metrics: Arc<Metrics>,
-    _repairs: RepairTask,
-    _presence: PresenceTask,
+    _repairs: OwnedTask,
+    _presence: OwnedTask,
 }
 
 /// The receivers that a message reached.
@@ -100,8 +99,8 @@ impl Router {
         metrics: Arc<Metrics>,
         message_time_max: Duration,
     ) -> Self {
-        let repairs = RepairTask::start(table.clone(), broker.clone(), &metrics, message_time_max);
-        let presence = PresenceTask::start(table.clone(), broker.clone(), &metrics);
+        let repairs = repair::start(table.clone(), broker.clone(), &metrics, message_time_max);
+        let presence = presence::task::start(table.clone(), broker.clone(), &metrics);
         Self {
             table,
             broker,

@@ -32,6 +32,7 @@ mod join;
 mod kept;
 mod keys;
 mod lease;
+mod line;
 mod lookup;
 mod marks;
 mod member_fields;
