@@ -7,11 +7,7 @@ mod chain;
 mod seen;
 mod traced;
 
-use std::{
-    borrow::Cow,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 pub use seen::SeenVersions;
 use signalbox_config::OnFailure;

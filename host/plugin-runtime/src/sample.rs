@@ -171,4 +171,3 @@ fn message(event_type: &str) -> GuestMessage<'_> {
         timestamp: unix_millis(SystemTime::now()),
     }
 }
-
