@@ -9,11 +9,10 @@ use arc_swap::ArcSwapOption;
 use futures_util::FutureExt;
 use signalbox_telemetry::{
     metrics::{Metrics, events::KeysNotReloaded},
-    supervise,
+    supervise::{self, OwnedTask},
 };
 use tokio::{
     sync::{Notify, watch},
-    task::AbortHandle,
     time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, info};
@@ -39,7 +38,7 @@ const RETRY_PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub(super) struct RemoteKeys {
     shared: Arc<RemoteKeyState>,
-    task: AbortHandle,
+    _task: OwnedTask,
 }
 
 #[derive(Debug)]
@@ -103,7 +102,7 @@ impl RemoteKeys {
         });
         Self {
             shared,
-            task: task.abort_handle(),
+            _task: task.into(),
         }
     }
 
@@ -137,12 +136,6 @@ impl RemoteKeys {
         let set = self.now().ok_or(None)?;
         set.choose(kid).map_err(Some)?;
         Ok(set)
-    }
-}
-
-impl Drop for RemoteKeys {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

@@ -96,6 +96,16 @@ pub type PendingAnswer = Either<Ready<UserAnswer>, BoxFuture<'static, UserAnswer
 pub type Publication<'a> =
     Either<Ready<Result<usize, BrokerError>>, BoxFuture<'a, Result<usize, BrokerError>>>;
 
+/// Whether a frame for a user may be delivered to their connections on this node.
+pub enum CaughtUp<'a> {
+    /// It may, whoever connects meanwhile: nothing is on its way.
+    Yes,
+    /// It may once the future completes.
+    After(BoxFuture<'a, ()>),
+    /// It may not: frames are on their way, and the user is not connected here.
+    Elsewhere,
+}
+
 /// The other nodes, as one node sees them.
 pub trait Broker: Send + Sync {
     /// Publishes `frame` to every other node that holds `target`, and returns the number of those nodes. The frame names its
@@ -139,10 +149,21 @@ pub trait Broker: Send + Sync {
         retention: Retention,
     ) -> BoxFuture<'a, Result<HistoryPage, BrokerError>>;
 
+    /// Reads like [`Broker::read_history`], and returns `None` if there is no history: it creates none.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`], within the command timeout, if it cannot be read.
+    fn find_history<'a>(
+        &'a self,
+        name: HistoryName<'a>,
+        query: HistoryQuery,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<Option<HistoryPage>, BrokerError>>;
+
     /// The positions of the histories `names`, in the same order; `None` for one that does not exist.
     ///
     /// # Errors
-    /// [`BrokerError::Unavailable`], within the command timeout, if they cannot be read.
+    /// [`BrokerError::Unavailable`] if they cannot be read, within the command timeout for each few hundred of them.
     fn history_positions<'a>(
         &'a self,
         names: &'a [OwnedHistoryName],
@@ -159,9 +180,9 @@ pub trait Broker: Send + Sync {
         retention: Retention,
     ) -> BoxFuture<'a, Result<(), BrokerError>>;
 
-    /// `Some` if `user` is connected here and frames for them that this node published may still be on their way from the
-    /// user's previous node. A frame that is delivered here before the future completes may overtake those.
-    fn catch_up<'a>(&'a self, user: &'a str) -> Option<BoxFuture<'a, ()>>;
+    /// Whether frames for `user` that this node published may still be on their way from the user's previous node, so that one
+    /// which is delivered here now would overtake them. Read for every message to a user.
+    fn catch_up<'a>(&'a self, user: &'a str) -> CaughtUp<'a>;
 
     /// Makes every other node that holds `user` carry out `request`. Nodes that turn out to hold no connection of
     /// `user` are left out.

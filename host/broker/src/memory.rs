@@ -25,10 +25,10 @@ use tokio::time::Instant;
 
 use self::{histories::MemoryHistories, once::OnceTable};
 use super::{
-    Appended, Broker, BrokerError, HistoryName, HistoryPage, HistoryQuery, LocalNode, MemberReport,
-    MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState, OwnedHistoryName,
-    Publication, Retention, Revocation, RevocationSet, RevokeError, RoomReport, Target,
-    UserRequest, members,
+    Appended, Broker, BrokerError, CaughtUp, HistoryName, HistoryPage, HistoryQuery, LocalNode,
+    MemberReport, MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState,
+    OwnedHistoryName, Publication, Retention, Revocation, RevocationSet, RevokeError, RoomReport,
+    Target, UserRequest, members,
 };
 
 /// Connects the nodes of one process.
@@ -254,6 +254,17 @@ impl Broker for MemoryBroker {
         future::ready(Ok(page)).boxed()
     }
 
+    fn find_history<'a>(
+        &'a self,
+        name: HistoryName<'a>,
+        query: HistoryQuery,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<Option<HistoryPage>, BrokerError>> {
+        let histories = &self.hub.histories;
+        let page = histories.read_existing(name, query, retention, histories.now());
+        future::ready(Ok(page)).boxed()
+    }
+
     fn history_positions<'a>(
         &'a self,
         names: &'a [OwnedHistoryName],
@@ -277,8 +288,8 @@ impl Broker for MemoryBroker {
     }
 
     /// Nothing is ever on its way: a frame is delivered when it is published.
-    fn catch_up<'a>(&'a self, _: &'a str) -> Option<BoxFuture<'a, ()>> {
-        None
+    fn catch_up<'a>(&'a self, _: &'a str) -> CaughtUp<'a> {
+        CaughtUp::Yes
     }
 
     fn ask_about<'a>(

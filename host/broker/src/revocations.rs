@@ -8,10 +8,11 @@ use std::{
         PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize};
+use signalbox_protocol::timestamp::unix_millis;
 
 use super::BrokerError;
 
@@ -20,6 +21,10 @@ pub const REVOCATIONS_MAX: usize = 100_000;
 
 /// How often revocations that have ended are removed, unless the set is full.
 const SWEEP_INTERVAL_MS: u64 = 10_000;
+
+/// How long a revocation is kept after its end, unless the set is full. The system's clock may be set forward and back again, by an
+/// hour or a day: the revocation must still be there then, because its token is valid again too.
+pub(crate) const KEPT_AFTER_END_MS: u64 = 2 * 24 * 60 * 60 * 1_000;
 
 /// A refusal of tokens or of a user that every node enforces until its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,23 +205,21 @@ impl RevocationSet {
             return Ok(false);
         }
         let mut held = self.held_mut();
-        held.sweep_in_time(now);
+        held.make_room(now);
         held.insert(revocation)
     }
 
     /// The revocations that have not ended at `now`, in no particular order.
     pub fn list(&self, now: SystemTime) -> Vec<Revocation> {
         let now = unix_millis(now);
-        let mut held = self.held_mut();
-        held.sweep(now);
-        held.list()
+        let mut list = self.held().list();
+        list.retain(|revocation| now < revocation.until_ms);
+        list
     }
 
-    /// The number of revocations that have not ended at `now`, or ended a short time ago.
+    /// The number of revocations that have not ended at `now`.
     pub fn count(&self, now: SystemTime) -> usize {
-        let mut held = self.held_mut();
-        held.sweep_in_time(unix_millis(now));
-        held.len()
+        self.held().count(unix_millis(now))
     }
 
     /// Whether the revocations of the cluster have been read since the node started.
@@ -319,30 +322,37 @@ impl HeldRevocations {
         tokens.chain(cutoffs).chain(users).collect()
     }
 
-    /// Removes revocations that have ended, unless that was done a short time ago and there is room.
-    fn sweep_in_time(&mut self, now: u64) {
-        let is_due = now.abs_diff(self.swept_ms) >= SWEEP_INTERVAL_MS;
-        if is_due || self.len() >= REVOCATIONS_MAX {
-            self.sweep(now);
+    /// The number of those that have not ended at `now`.
+    fn count(&self, now: u64) -> usize {
+        let tokens = self.tokens.values().map(|token| token.until_ms);
+        let cutoffs = self.cutoffs.values().flatten();
+        let cutoffs = cutoffs.map(|cutoff| cutoff.until_ms);
+        let ends = tokens.chain(cutoffs).chain(self.users.values().copied());
+        ends.filter(|until| now < *until).count()
+    }
+
+    /// Removes revocations that ended long ago, unless that was done a short time ago; and all that have ended if there is no
+    /// room.
+    fn make_room(&mut self, now: u64) {
+        if now.abs_diff(self.swept_ms) >= SWEEP_INTERVAL_MS {
+            self.swept_ms = now;
+            self.forget_ended(now.saturating_sub(KEPT_AFTER_END_MS));
+        }
+        if self.len() >= REVOCATIONS_MAX {
+            self.forget_ended(now);
         }
     }
 
-    fn sweep(&mut self, now: u64) {
-        self.swept_ms = now;
-        self.tokens.retain(|_, token| now < token.until_ms);
-        self.users.retain(|_, until| now < *until);
+    /// Removes the revocations that had ended at `time`.
+    fn forget_ended(&mut self, time: u64) {
+        self.tokens.retain(|_, token| time < token.until_ms);
+        self.users.retain(|_, until| time < *until);
         self.cutoffs.retain(|_, cutoffs| {
-            cutoffs.retain(|cutoff| now < cutoff.until_ms);
+            cutoffs.retain(|cutoff| time < cutoff.until_ms);
             !cutoffs.is_empty()
         });
         self.cutoff_count = self.cutoffs.values().map(Vec::len).sum();
     }
-}
-
-/// Milliseconds since 1970-01-01T00:00:00Z; 0 before.
-pub(crate) fn unix_millis(time: SystemTime) -> u64 {
-    let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Moves an end to `until`, unless it is later already. Returns whether it moved.

@@ -7,11 +7,7 @@ mod chain;
 mod seen;
 mod traced;
 
-use std::{
-    borrow::Cow,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 pub use seen::SeenVersions;
 use signalbox_config::OnFailure;
@@ -20,7 +16,9 @@ use signalbox_plugin_runtime::{
     PluginSet, PluginSlot, PluginVerdict, PluginVersion, Rejection, ReplayCall, Reply,
     ToVersionAnswer, Transformed,
 };
-use signalbox_protocol::{ClientInfo, Destination, EventType, event_type::Closeness};
+use signalbox_protocol::{
+    ClientInfo, Destination, EventType, event_type::Closeness, timestamp::unix_millis,
+};
 use signalbox_telemetry::trace::Trace;
 
 /// A message on its way through the plugins. Borrows from the frame until a plugin rewrites it.
@@ -399,10 +397,6 @@ fn rewritten<'a>(message: Message<'a>, draft: Draft) -> Message<'a> {
 }
 
 fn guest<'m>(message: &'m Message<'_>) -> GuestMessage<'m> {
-    let since_1970 = message
-        .timestamp
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
     GuestMessage {
         id: message.id,
         event_type: &message.event_type,
@@ -414,6 +408,6 @@ fn guest<'m>(message: &'m Message<'_>) -> GuestMessage<'m> {
             Destination::Everyone => GuestDestination::Everyone,
         }),
         payload: &message.payload,
-        timestamp: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+        timestamp: unix_millis(message.timestamp),
     }
 }

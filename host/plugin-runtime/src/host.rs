@@ -6,12 +6,12 @@ use std::{
     future::poll_fn,
     sync::Arc,
     task::Poll,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use aws_lc_rs::rand;
 use signalbox_config::PluginLimits;
-use signalbox_protocol::ClientInfo;
+use signalbox_protocol::{ClientInfo, timestamp::unix_millis};
 use signalbox_telemetry::metrics::{Metrics, PluginMetrics};
 use tokio::{
     sync::Semaphore,
@@ -228,10 +228,7 @@ impl context::Host for HostState {
     }
 
     fn now(&mut self) -> wasmtime::Result<u64> {
-        let since_1970 = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Ok(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
+        Ok(unix_millis(SystemTime::now()))
     }
 
     fn random(&mut self) -> wasmtime::Result<u32> {

@@ -2,10 +2,10 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
-use signalbox_protocol::{ClientInfo, event_type::Patterns};
+use signalbox_protocol::{ClientInfo, event_type::Patterns, timestamp::unix_millis};
 
 use super::{
     call::MembershipChange,
@@ -44,7 +44,7 @@ pub async fn sample_calls(version: &PluginVersion) -> Vec<SampleCall> {
         user: "ann".to_owned(),
         claims: "{}".to_owned(),
         address: "127.0.0.1:1".to_owned(),
-        connected_at_ms: now_ms(),
+        connected_at_ms: unix_millis(SystemTime::now()),
     });
     let client = &client;
     // A handler is called with a type that it handles.
@@ -168,13 +168,6 @@ fn message(event_type: &str) -> GuestMessage<'_> {
         sender: "ann",
         destination: Some(GuestDestination::User("bob")),
         payload: PAYLOAD,
-        timestamp: now_ms(),
+        timestamp: unix_millis(SystemTime::now()),
     }
-}
-
-fn now_ms() -> u64 {
-    let since_1970 = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }

@@ -183,11 +183,11 @@ impl Serialize for RoomPosition {
     }
 }
 
-/// Messages that a client reads back.
-#[derive(Clone, Debug)]
+/// Messages that are read back. The default is that of a history that does not exist.
+#[derive(Clone, Debug, Default)]
 pub struct HistoryExcerpt {
-    /// The end of the history.
-    pub position: Position,
+    /// The end of the history; `None` if there is no history.
+    pub position: Option<Position>,
     /// The messages, oldest first.
     pub messages: Vec<Frame>,
     /// Whether older messages are kept, so that the client can ask again.
@@ -195,14 +195,19 @@ pub struct HistoryExcerpt {
 }
 
 impl HistoryExcerpt {
-    /// Encodes it as a JSON object.
+    /// Encodes it as a JSON object. Without a history it has no epoch, and the offset is 0.
     pub fn encode(&self) -> String {
         let frames: usize = self.messages.iter().map(|frame| frame.len() + 1).sum();
         let mut text = String::with_capacity(96 + frames);
-        text.push_str(r#"{"epoch":""#);
-        text.push_str(self.position.epoch.as_str());
-        text.push_str(r#"","offset":"#);
-        text.push_str(&self.position.offset.to_string());
+        text.push('{');
+        if let Some(position) = &self.position {
+            text.push_str(r#""epoch":""#);
+            text.push_str(position.epoch.as_str());
+            text.push_str(r#"","#);
+        }
+        let offset = self.position.as_ref().map_or(0, |end| end.offset);
+        text.push_str(r#""offset":"#);
+        text.push_str(&offset.to_string());
         text.push_str(r#","hasOlder":"#);
         text.push_str(if self.has_older { "true" } else { "false" });
         text.push_str(r#","messages":["#);
@@ -347,7 +352,7 @@ mod tests {
     fn an_excerpt_contains_the_frames_as_they_are() {
         let frame = |text: &str| Frame::from(text.to_owned());
         let excerpt = HistoryExcerpt {
-            position: at(2),
+            position: Some(at(2)),
             messages: vec![frame(r#"{"offset":1}"#), frame(r#"{"offset":2}"#)],
             has_older: true,
         };
@@ -355,5 +360,7 @@ mod tests {
             excerpt.encode(),
             r#"{"epoch":"k3v9","offset":2,"hasOlder":true,"messages":[{"offset":1},{"offset":2}]}"#
         );
+        let none = HistoryExcerpt::default().encode();
+        assert_eq!(none, r#"{"offset":0,"hasOlder":false,"messages":[]}"#);
     }
 }

@@ -1,4 +1,4 @@
-//! The time in messages: RFC 3339, in UTC, with microseconds.
+//! The time in messages: RFC 3339, in UTC, with microseconds; and in milliseconds since 1970.
 
 use std::{
     cell::RefCell,
@@ -30,6 +30,12 @@ impl Second {
         let _ = write!(self.text, "{}", humantime::format_rfc3339_seconds(time));
         self.text.pop();
     }
+}
+
+/// `time` in milliseconds since 1970-01-01T00:00:00Z; 0 before.
+pub fn unix_millis(time: SystemTime) -> u64 {
+    let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The text of `time`, as [`push`] writes it.

@@ -11,10 +11,12 @@ use std::{
 use arc_swap::ArcSwapOption;
 use futures_util::FutureExt;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
-use signalbox_telemetry::{metrics::Metrics, supervise};
+use signalbox_telemetry::{
+    metrics::Metrics,
+    supervise::{self, OwnedTask},
+};
 use tokio::{
     sync::{Notify, watch},
-    task::AbortHandle,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tracing::{info, warn};
@@ -55,7 +57,8 @@ impl Unavailable {
 #[derive(Clone)]
 pub struct Commands {
     shared: Arc<CommandsShared>,
-    _supervisor: Arc<Supervisor>,
+    /// Ends with the last of the clones.
+    _supervisor: Arc<OwnedTask>,
 }
 
 struct CommandsShared {
@@ -76,15 +79,6 @@ struct CurrentLink {
     broken: Notify,
 }
 
-/// Ends the supervising task with the last of the clones.
-struct Supervisor(AbortHandle);
-
-impl Drop for Supervisor {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 impl Commands {
     /// Starts connecting, and keeps the link up until the last clone is dropped.
     pub fn start(endpoints: Endpoints, metrics: &Arc<Metrics>) -> Self {
@@ -101,7 +95,7 @@ impl Commands {
         });
         Self {
             shared,
-            _supervisor: Arc::new(Supervisor(task.abort_handle())),
+            _supervisor: Arc::new(task.into()),
         }
     }
 

@@ -37,8 +37,8 @@ pub struct Connection {
     replaced: AtomicBool,
     /// Whether changes of its rooms wait. A copy of the state in `rooms` that can be read without the lock.
     has_room_changes: AtomicBool,
-    /// Whether a token may have granted it rooms; stays set. It spares others the lock of `rooms`.
-    has_grants: AtomicBool,
+    /// Whether tokens may have granted it rooms, or changed its `info`; stays set. It spares others the lock of `rooms`.
+    has_later_tokens: AtomicBool,
 }
 
 /// The rooms of a connection.
@@ -58,6 +58,8 @@ struct RareRooms {
     changes: WaitingChanges,
     /// Memberships that tokens grant.
     grants: RoomGrants,
+    /// The claim `info` of the token that it has now, if it ever was another one than that of the first token.
+    later_info: Option<Option<MemberInfo>>,
 }
 
 /// How long a client has been silent, for choosing a connection to replace.
@@ -87,7 +89,7 @@ impl Connection {
             silence: Silence::default(),
             replaced: AtomicBool::new(false),
             has_room_changes: AtomicBool::new(false),
-            has_grants: AtomicBool::new(false),
+            has_later_tokens: AtomicBool::new(false),
         }
     }
 
@@ -192,7 +194,7 @@ impl Connection {
         if let Some(rooms) = self.rooms().as_mut() {
             let grants = &mut rooms.rare.get_or_insert_default().grants;
             grants.insert(room.into(), grant);
-            self.has_grants.store(true, Ordering::Release);
+            self.has_later_tokens.store(true, Ordering::Release);
         }
     }
 
@@ -201,9 +203,9 @@ impl Connection {
         self.with_grants(|grants| grants.remove(room));
     }
 
-    /// When the first token that grants a room expires.
-    pub fn first_grant_end(&self) -> Option<SystemTime> {
-        self.with_grants(|grants| grants.first_end())?
+    /// When the first membership that a token grants is over. `grace` is how long it outlives its token.
+    pub fn first_grant_end(&self, grace: Duration) -> Option<SystemTime> {
+        self.with_grants(|grants| grants.first_end(grace))?
     }
 
     /// Takes the rooms whose grant is over at `now`. `grace` is how long a membership outlives its token. `was_stopped`: the
@@ -229,16 +231,39 @@ impl Connection {
     /// The `info` that other members of `room` see of its user: that of the token that grants the room, or of the connection's token.
     pub(super) fn member_info(&self, room: &str) -> Option<MemberInfo> {
         let granted = self.with_grants(|grants| grants.info(room)).flatten();
-        granted.or_else(|| MemberInfo::in_claims(&self.client.claims))
+        granted.or_else(|| self.info())
+    }
+
+    /// The claim `info` of its token.
+    fn info(&self) -> Option<MemberInfo> {
+        let later = self.with_rare(|rare| rare.later_info.clone()).flatten();
+        later.unwrap_or_else(|| MemberInfo::in_claims(&self.client.claims))
+    }
+
+    /// Sets the claim `info` of its token. Returns its rooms if it is another one than before, and no room otherwise.
+    pub(super) fn set_info(&self, info: Option<MemberInfo>) -> Vec<Arc<str>> {
+        if self.info() == info {
+            return Vec::new();
+        }
+        let mut rooms = self.rooms();
+        let Some(rooms) = rooms.as_mut() else {
+            return Vec::new();
+        };
+        rooms.rare.get_or_insert_default().later_info = Some(info);
+        self.has_later_tokens.store(true, Ordering::Release);
+        rooms.names.iter().cloned().collect()
     }
 
     fn with_grants<T>(&self, action: impl FnOnce(&mut RoomGrants) -> T) -> Option<T> {
-        if !self.has_grants.load(Ordering::Acquire) {
+        self.with_rare(|rare| action(&mut rare.grants))
+    }
+
+    fn with_rare<T>(&self, action: impl FnOnce(&mut RareRooms) -> T) -> Option<T> {
+        if !self.has_later_tokens.load(Ordering::Acquire) {
             return None;
         }
         let mut rooms = self.rooms();
-        let rare = rooms.as_mut()?.rare.as_mut()?;
-        Some(action(&mut rare.grants))
+        Some(action(rooms.as_mut()?.rare.as_mut()?))
     }
 
     /// Notes that a ping was sent at `pinged` to a client that was last heard at `heard`. Later pings change nothing until

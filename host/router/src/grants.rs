@@ -49,8 +49,36 @@ pub(super) struct RoomGrants(HashMap<Arc<str>, HeldGrant>);
 struct HeldGrant {
     grant: RoomGrant,
     is_revoked: bool,
-    /// Whether the grace began anew.
-    is_extended: bool,
+    delay: GraceDelay,
+}
+
+/// How much later than at the end of its token a grace begins, because the client could not replace the token before. All times are
+/// by the system's clock, which may be set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GraceDelay {
+    /// Whole seconds; 0 for none. Few bytes: each connection has one.
+    seconds: u32,
+}
+
+impl GraceDelay {
+    /// Brings the delay up to date at `now`. If the client `could_not` replace the token that expired at `expires_at`, the grace
+    /// begins now, once. If the clock was set back to before that moment, it begins at the earlier time.
+    pub fn update(&mut self, expires_at: SystemTime, now: SystemTime, could_not: bool) {
+        let late = now.duration_since(expires_at);
+        let seconds = late.map_or(0, |late| {
+            u32::try_from(late.as_secs()).unwrap_or(u32::MAX).max(1)
+        });
+        if self.seconds == 0 && could_not {
+            self.seconds = seconds;
+        }
+        self.seconds = self.seconds.min(seconds);
+    }
+
+    /// The end of the `grace` after a token that expires at `expires_at`; `None` if it is later than any time.
+    pub fn grace_end(self, expires_at: SystemTime, grace: Duration) -> Option<SystemTime> {
+        let delay = Duration::from_secs(self.seconds.into());
+        expires_at.checked_add(delay)?.checked_add(grace)
+    }
 }
 
 impl RoomGrants {
@@ -59,7 +87,7 @@ impl RoomGrants {
         let held = HeldGrant {
             grant,
             is_revoked: false,
-            is_extended: false,
+            delay: GraceDelay::default(),
         };
         self.0.insert(room, held);
     }
@@ -72,9 +100,11 @@ impl RoomGrants {
         self.0.get(room)?.grant.info.clone()
     }
 
-    /// When the first token expires.
-    pub(super) fn first_end(&self) -> Option<SystemTime> {
-        self.0.values().map(|held| held.grant.expires_at).min()
+    /// When the first grace ends, if no token is replaced.
+    pub(super) fn first_end(&self, grace: Duration) -> Option<SystemTime> {
+        let held = self.0.values();
+        held.filter_map(|held| held.delay.grace_end(held.grant.expires_at, grace))
+            .min()
     }
 
     /// Marks the grants whose token has a mark that `is_revoked`. Returns whether there are any.
@@ -112,14 +142,12 @@ impl HeldGrant {
         if self.is_revoked {
             return Some(GrantEnd::Revoked);
         }
-        let expires_at = &mut self.grant.expires_at;
-        if was_stopped && !self.is_extended && *expires_at <= now {
-            self.is_extended = true;
-            *expires_at = now;
-        }
+        let expires_at = self.grant.expires_at;
+        self.delay.update(expires_at, now, was_stopped);
         // The end of a token lies before the end of the calendar.
-        let is_over = expires_at.checked_add(grace).is_some_and(|end| end <= now);
-        is_over.then_some(GrantEnd::Expired)
+        let end = self.delay.grace_end(expires_at, grace);
+        end.is_some_and(|end| end <= now)
+            .then_some(GrantEnd::Expired)
     }
 }
 
@@ -134,7 +162,7 @@ impl Router {
         }
     }
 
-    /// Shows the other members of `room` the `info` of the grant of `connection`.
+    /// Shows those who come to `room` from now on the `info` that `connection` has there now.
     pub fn refresh_member(&self, connection: &Connection, room: &str) {
         if self.table.presence.refresh(connection, room) {
             self.broker.member_changed(room, connection.user());
@@ -184,16 +212,16 @@ mod tests {
     #[test]
     fn a_membership_ends_after_the_grace_and_not_before() {
         let mut all = grants(&[("a", grant("1", 1_000)), ("b", grant("2", 1_010))]);
-        assert_eq!(all.first_end(), Some(at(1_000)));
+        assert_eq!(all.first_end(GRACE), Some(at(1_025)));
         assert_eq!(ended(&mut all, 1_024, GRACE, false), []);
         let a = [("a".into(), GrantEnd::Expired)];
         assert_eq!(ended(&mut all, 1_025, GRACE, false), a);
-        assert_eq!(all.first_end(), Some(at(1_010)));
+        assert_eq!(all.first_end(GRACE), Some(at(1_035)));
         // A shorter grace applies at once, and a clock that was set back ends nothing.
         assert_eq!(ended(&mut all, 1_009, Duration::ZERO, false), []);
         let b = [("b".into(), GrantEnd::Expired)];
         assert_eq!(ended(&mut all, 1_010, Duration::ZERO, false), b);
-        assert_eq!(all.first_end(), None);
+        assert_eq!(all.first_end(GRACE), None);
     }
 
     #[test]
@@ -214,10 +242,22 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_back_ends_an_extended_grace_in_time() {
+        const DAY: u64 = 24 * 60 * 60;
+        let mut all = grants(&[("a", grant("1", 1_000))]);
+        assert_eq!(ended(&mut all, 1_000 + DAY, GRACE, true), []);
+        assert_eq!(all.first_end(GRACE), Some(at(1_025 + DAY)));
+        assert_eq!(ended(&mut all, 1_010, GRACE, false), []);
+        assert_eq!(all.first_end(GRACE), Some(at(1_035)));
+        assert_eq!(ended(&mut all, 900, GRACE, false), []);
+        assert_eq!(all.first_end(GRACE), Some(at(1_025)));
+    }
+
+    #[test]
     fn after_the_process_was_stopped_the_grace_begins_anew_once() {
         let mut all = grants(&[("a", grant("1", 1_000))]);
         assert_eq!(ended(&mut all, 5_000, GRACE, true), []);
-        assert_eq!(all.first_end(), Some(at(5_000)));
+        assert_eq!(all.first_end(GRACE), Some(at(5_025)));
         let a = [("a".into(), GrantEnd::Expired)];
         assert_eq!(ended(&mut all, 9_000, GRACE, true), a);
     }

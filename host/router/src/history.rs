@@ -12,6 +12,7 @@ use signalbox_telemetry::trace::Trace;
 use super::{
     Connection, Reach, Router,
     catch_up::{self, ReplayLimits},
+    read_back,
     rooms::GateOutcome,
 };
 
@@ -157,7 +158,8 @@ impl Router {
         Ok(page.position)
     }
 
-    /// Reads messages of the history of `room`, as many as `limits` and `request` allow.
+    /// Reads messages of the history of `room` for a member, as many as `limits` and `request` allow. The history is created if
+    /// there is none: the member follows it.
     ///
     /// # Errors
     /// Returns [`BrokerError`] if it could not be read.
@@ -168,30 +170,27 @@ impl Router {
         retention: Retention,
         limits: ReplayLimits,
     ) -> Result<HistoryExcerpt, BrokerError> {
-        let most = request.limit.min(limits.messages);
-        let query = HistoryQuery {
-            after: 0,
-            before: request.before,
-            // One more, to see whether there are older ones.
-            limit: most.saturating_add(1),
-        };
-        let name = HistoryName::Room(room);
+        let (name, query) = (HistoryName::Room(room), read_back::query(request, limits));
         let page = self.broker.read_history(name, query, retention).await?;
-        let mut bytes = 0;
-        let newest = page.messages.iter().rev().take(most);
-        let count = newest
-            .take_while(|kept| {
-                bytes += kept.frame.len();
-                bytes <= limits.bytes
-            })
-            .count();
-        let first = page.messages.len() - count;
-        let messages = page.messages.into_iter().skip(first);
-        Ok(HistoryExcerpt {
-            position: page.position,
-            has_older: first > 0,
-            messages: messages.map(|kept| kept.frame).collect(),
-        })
+        Ok(read_back::excerpt(page, request, limits))
+    }
+
+    /// Reads messages like [`Router::read_history`], for a reader that is no member: it creates no history.
+    ///
+    /// # Errors
+    /// Returns [`BrokerError`] if it could not be read.
+    pub async fn find_history(
+        &self,
+        room: &str,
+        request: HistoryRequest,
+        retention: Retention,
+        limits: ReplayLimits,
+    ) -> Result<HistoryExcerpt, BrokerError> {
+        let (name, query) = (HistoryName::Room(room), read_back::query(request, limits));
+        let page = self.broker.find_history(name, query, retention).await?;
+        Ok(page.map_or_else(HistoryExcerpt::default, |page| {
+            read_back::excerpt(page, request, limits)
+        }))
     }
 
     /// Finds the place of a gated connection, and the old messages that it wants. If that fails, ends the gate.

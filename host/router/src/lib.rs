@@ -12,6 +12,7 @@ mod history;
 mod observer;
 mod outbox;
 mod presence;
+mod read_back;
 mod repair;
 mod revocations;
 mod room_changes;
@@ -26,21 +27,20 @@ use std::{sync::Arc, time::Duration};
 pub use catch_up::ReplayLimits;
 pub use connection::Connection;
 use futures_util::future::join;
-pub use grants::{GrantEnd, RoomGrant};
+pub use grants::{GraceDelay, GrantEnd, RoomGrant};
 pub use history::{HistoryJoin, JoinedHistory};
 pub use observer::RoomObserver;
 pub use outbox::{CloseRequest, Outbox, PendingWrite, PushError, SocketSink};
-use presence::PresenceTask;
 pub use presence::{PlaceRefused, PresenceRule, PresenceSettings};
-use repair::RepairTask;
 pub use room_changes::{RoomAction, RoomChange, RoomChangeResult};
-use signalbox_broker::{Broker, BrokerError, LocalNode, Target};
+use signalbox_broker::{Broker, BrokerError, CaughtUp, LocalNode, Target};
 pub use signalbox_broker::{
     ConnectionReport, LISTED_MAX, MemberReport, NodeReport, RoomReport, UserAnswer, UserRequest,
 };
 use signalbox_protocol::{CloseCode, Frame};
 use signalbox_telemetry::{
     metrics::{DropReason, Metrics},
+    supervise::OwnedTask,
     trace::Trace,
 };
 pub use slots::{ConnectionSlot, SlotLimits, SlotRefused};
@@ -52,8 +52,8 @@ pub struct Router {
     table: Arc<LocalTable>,
     broker: Arc<dyn Broker>,
     metrics: Arc<Metrics>,
-    _repairs: RepairTask,
-    _presence: PresenceTask,
+    _repairs: OwnedTask,
+    _presence: OwnedTask,
 }
 
 /// The receivers that a message reached.
@@ -99,8 +99,8 @@ impl Router {
         metrics: Arc<Metrics>,
         message_time_max: Duration,
     ) -> Self {
-        let repairs = RepairTask::start(table.clone(), broker.clone(), &metrics, message_time_max);
-        let presence = PresenceTask::start(table.clone(), broker.clone(), &metrics);
+        let repairs = repair::start(table.clone(), broker.clone(), &metrics, message_time_max);
+        let presence = presence::task::start(table.clone(), broker.clone(), &metrics);
         Self {
             table,
             broker,
@@ -162,14 +162,13 @@ impl Router {
         }
     }
 
-    /// Delivers `frame` to the connections of `user` here. Those that connect after the check do not get it: earlier messages may
-    /// still be on their way to them.
+    /// Delivers `frame` to the connections of `user` here. If earlier messages may still be on their way, those that connect after
+    /// the check do not get it.
     async fn deliver_to_user(&self, user: &str, frame: &Frame) -> usize {
-        if !self.table.holds_user(user) {
-            return 0;
-        }
-        if let Some(caught_up) = self.broker.catch_up(user) {
-            caught_up.await;
+        match self.broker.catch_up(user) {
+            CaughtUp::Yes => {}
+            CaughtUp::After(caught_up) => caught_up.await,
+            CaughtUp::Elsewhere => return 0,
         }
         self.table.deliver(Target::User(user), frame)
     }

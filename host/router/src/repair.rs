@@ -17,10 +17,12 @@ use signalbox_broker::{
     Broker, BrokerError, HistoryName, HistoryPage, HistoryQuery, OwnedHistoryName,
 };
 use signalbox_protocol::Position;
-use signalbox_telemetry::{metrics::Metrics, supervise};
+use signalbox_telemetry::{
+    metrics::Metrics,
+    supervise::{self, OwnedTask},
+};
 use tokio::{
     sync::Notify,
-    task::AbortHandle,
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::{debug, warn};
@@ -45,9 +47,6 @@ const REPAIRED_MAX: usize = 1_000;
 
 /// The number of histories that are read at a time.
 const READS: usize = 4;
-
-/// The number of histories whose positions are read by one call.
-const POSITIONS: usize = 256;
 
 /// The histories that must be compared with the messages that were delivered, each with the time.
 #[derive(Debug, Default)]
@@ -147,33 +146,22 @@ impl RepairQueue {
     }
 }
 
-/// The task that compares histories; it ends when this is dropped.
-pub(super) struct RepairTask(AbortHandle);
-
-impl Drop for RepairTask {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl RepairTask {
-    /// Starts it. `grace` is the time that a message may take from its sender's node.
-    pub(super) fn start(
-        table: Arc<LocalTable>,
-        broker: Arc<dyn Broker>,
-        metrics: &Arc<Metrics>,
-        grace: Duration,
-    ) -> Self {
-        let repairer = Repairer {
-            table,
-            broker,
-            grace,
-        };
-        let task = supervise::spawn("repair of histories", metrics, repairer, |repairer| {
-            repairer.run().boxed()
-        });
-        Self(task.abort_handle())
-    }
+/// Starts the task that compares histories. `grace` is the time that a message may take from its sender's node.
+pub(super) fn start(
+    table: Arc<LocalTable>,
+    broker: Arc<dyn Broker>,
+    metrics: &Arc<Metrics>,
+    grace: Duration,
+) -> OwnedTask {
+    let repairer = Repairer {
+        table,
+        broker,
+        grace,
+    };
+    supervise::spawn("repair of histories", metrics, repairer, |repairer| {
+        repairer.run().boxed()
+    })
+    .into()
 }
 
 struct Repairer {
@@ -210,25 +198,23 @@ impl Repairer {
     /// Finds the rooms and users that are behind their histories. `after_outage`: histories may have lost messages.
     async fn check_positions(&self, after_outage: bool) {
         let known = self.table.history_positions(BUSY_TIME);
-        for batch in known.chunks(POSITIONS) {
-            let names: Vec<_> = batch.iter().map(|(name, _)| name.clone()).collect();
-            let positions = match self.broker.history_positions(&names).await {
-                Ok(positions) => positions,
-                Err(error) => {
-                    debug!(%error, "the positions of histories could not be read");
-                    if after_outage {
-                        // Again with the next turn.
-                        self.table.repairs.all.store(true, Ordering::Release);
-                    }
-                    return;
+        let names: Vec<_> = known.iter().map(|(name, _)| name.clone()).collect();
+        let positions = match self.broker.history_positions(&names).await {
+            Ok(positions) => positions,
+            Err(error) => {
+                debug!(%error, "the positions of histories could not be read");
+                if after_outage {
+                    // Again with the next turn.
+                    self.table.repairs.all.store(true, Ordering::Release);
                 }
-            };
-            for ((name, known), position) in batch.iter().zip(positions) {
-                if after_outage && known.is_busy {
-                    self.table.repairs.add(name.borrowed());
-                } else if known.is_fading || position.as_ref() != Some(&known.delivered) {
-                    self.table.repairs.add_soon(name.borrowed());
-                }
+                return;
+            }
+        };
+        for ((name, known), position) in known.iter().zip(positions) {
+            if after_outage && known.is_busy {
+                self.table.repairs.add(name.borrowed());
+            } else if known.is_fading || position.as_ref() != Some(&known.delivered) {
+                self.table.repairs.add_soon(name.borrowed());
             }
         }
     }

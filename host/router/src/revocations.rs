@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use signalbox_broker::{Denial, Revoked, TokenMark};
-use signalbox_protocol::CloseCode;
+use signalbox_protocol::{CloseCode, MemberInfo};
 
 use super::{Connection, LocalTable, Router};
 
@@ -17,10 +17,19 @@ impl Router {
         revocations.check(user, token, SystemTime::now())
     }
 
-    /// Replaces the mark of the token of `connection`, and closes it if that token has just been revoked.
-    pub fn replace_token(&self, connection: &Connection, token: TokenMark) {
+    /// Replaces the mark of the token of `connection`, and closes it if that token has just been revoked. If the token has another
+    /// claim `info`, rooms with presence show that one from now on.
+    pub fn replace_token(
+        &self,
+        connection: &Connection,
+        token: TokenMark,
+        info: Option<MemberInfo>,
+    ) {
         connection.set_token(token);
         self.enforce_on(connection);
+        for room in connection.set_info(info) {
+            self.refresh_member(connection, &room);
+        }
     }
 
     /// Closes `connection` if a revocation came after it was admitted, and before it could be found.

@@ -1,11 +1,13 @@
 //! Who is in a room, on one node: the frames, the limits, and changes of the rules.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Node};
+use crate::{
+    concierge::on_both,
+    harness::{Client, Node},
+    redis::until,
+    tokens::{JWT, connect, replace, seconds_from_now, sign},
+};
 
 /// A room with presence in which changes are reported at once, and nobody leaves within a test.
 const SEEN: &str = "[[rooms]]\nmatch = \"seen:*\"\npresence = true\n";
@@ -283,16 +285,10 @@ async fn many_joins_at_once_do_not_overfill_a_room() {
 
 #[tokio::test]
 async fn the_claim_info_is_shown_to_the_others() {
-    let secret = "0123456789abcdef0123456789abcdef";
-    let auth = format!("[auth]\nmode = \"jwt\"\njwt_secret = \"{secret}\"\n");
-    let node = Node::start(&format!("{SEEN}{AT_ONCE}{API}{auth}")).await;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let node = Node::start(&format!("{SEEN}{AT_ONCE}{API}{JWT}")).await;
     let connect = async |user: &str, info: Value| {
-        let claims = json!({"sub": user, "exp": now.as_secs() + 3600, "info": info});
-        let key = EncodingKey::from_secret(secret.as_bytes());
-        let token = encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap();
-        let path = format!("/ws?token={token}");
-        node.upgrade(&path, &[]).await.unwrap().0
+        let claims = json!({"sub": user, "exp": seconds_from_now(3600.0), "info": info});
+        connect(&node, &sign(&claims)).await
     };
     let mut ann = connect("ann", json!({"name": "Ann", "age": 30})).await;
     let snapshot = watch(&mut ann, ROOM).await;
@@ -325,6 +321,43 @@ async fn the_claim_info_is_shown_to_the_others() {
         (&json!("ann"), &json!("Ann"), &json!(1))
     );
     assert!(first["since"].as_str().unwrap().ends_with('Z'), "{first}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_token_shows_its_info_to_those_who_come_then_and_to_backends() {
+    on_both(&format!("{JWT}{SEEN}{AT_ONCE}"), async |node| {
+        let token = |user: &str, info: Value| {
+            let claims = json!({"sub": user, "exp": seconds_from_now(3600.0), "info": info});
+            sign(&claims)
+        };
+        let shown = async |room: &str, info: Value| {
+            until("the new info is shown", async || {
+                let (_, answer) = api(node, room).await;
+                let members = answer["members"].as_array().expect("a list");
+                let bob = members.iter().find(|member| member["userId"] == "bob");
+                (bob.expect("bob")["info"] == info).then_some(())
+            })
+            .await;
+        };
+        let (old, new) = (json!({"name": "Bob"}), json!({"name": "Robert"}));
+        let mut ann = connect(node, &token("ann", Value::Null)).await;
+        watch(&mut ann, ROOM).await;
+        let mut bob = connect(node, &token("bob", old.clone())).await;
+        join(&mut bob, ROOM, Value::Null).await;
+        assert_eq!(report(&mut ann, ROOM).await["joined"][0]["info"], old);
+        for info in [new.clone(), Value::Null, new.clone(), new.clone()] {
+            let answer = replace(&mut bob, &json!(token("bob", info.clone()))).await;
+            assert_eq!(answer["payload"]["status"], "handled", "{answer}");
+            shown(ROOM, info).await;
+        }
+        ann.expect_silence().await;
+        let mut eve = connect(node, &token("eve", Value::Null)).await;
+        let snapshot = watch(&mut eve, ROOM).await;
+        assert_eq!(snapshot["members"][1]["info"], new);
+        join(&mut bob, "seen:2", Value::Null).await;
+        shown("seen:2", new).await;
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -139,8 +139,14 @@ async fn sentinels_fail_over_while_the_old_master_lives() {
     assert_well(&cluster, talk).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_master_of_a_cluster_dies_and_its_replica_takes_over() {
+/// What happens to a master of a cluster.
+#[derive(Clone, Copy, PartialEq)]
+enum MasterFault {
+    Dies,
+    IsHalted,
+}
+
+async fn a_replica_takes_over(fault: MasterFault) {
     let mut redis_cluster = Cluster::start_with_failover().await;
     let cluster = Nodes::start(2, &redis_cluster.urls(), "").await;
     let mut talk = Talk::start(&cluster, 10).await;
@@ -149,34 +155,30 @@ async fn a_master_of_a_cluster_dies_and_its_replica_takes_over() {
         .slot_of(&channel_of(&redis_cluster, "n0").await)
         .await;
     let master = redis_cluster.master_of(slot).await;
-    redis_cluster.kill(master);
+    match fault {
+        MasterFault::Dies => redis_cluster.kill(master),
+        MasterFault::IsHalted => redis_cluster.stop(master),
+    }
     // The other node's channel is unaffected, and the replica may take over before that node's next check.
     let unready = async { drop(until_unready(&cluster.nodes[0]).await) };
     assert_honest(&talk.rounds_until(unready).await);
     assert_honest(&talk.rounds_until(redis_cluster.until_settled()).await);
     assert_honest(&talk.rounds_until(cluster.until_ready()).await);
+    if fault == MasterFault::IsHalted {
+        redis_cluster.cont(master);
+        assert_honest(&talk.rounds_until(redis_cluster.until_settled()).await);
+    }
     assert_well(&cluster, talk).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_of_a_cluster_dies_and_its_replica_takes_over() {
+    a_replica_takes_over(MasterFault::Dies).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_of_a_cluster_is_halted_and_its_replica_takes_over() {
-    let mut redis_cluster = Cluster::start_with_failover().await;
-    let cluster = Nodes::start(2, &redis_cluster.urls(), "").await;
-    let mut talk = Talk::start(&cluster, 10).await;
-    talk.rounds_delivered(10).await;
-    let slot = redis_cluster
-        .slot_of(&channel_of(&redis_cluster, "n0").await)
-        .await;
-    let master = redis_cluster.master_of(slot).await;
-    redis_cluster.stop(master);
-    // The other node's channel is unaffected, and the replica may take over before that node's next check.
-    let unready = async { drop(until_unready(&cluster.nodes[0]).await) };
-    assert_honest(&talk.rounds_until(unready).await);
-    assert_honest(&talk.rounds_until(redis_cluster.until_settled()).await);
-    assert_honest(&talk.rounds_until(cluster.until_ready()).await);
-    redis_cluster.cont(master);
-    assert_honest(&talk.rounds_until(redis_cluster.until_settled()).await);
-    assert_well(&cluster, talk).await;
+    a_replica_takes_over(MasterFault::IsHalted).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

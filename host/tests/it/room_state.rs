@@ -95,6 +95,28 @@ async fn a_plugin_reads_the_rooms_of_all_nodes_as_a_backend_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_the_history_of_rooms_that_have_none_creates_none() {
+    let server = Server::start().await;
+    let config = format!("{RULES}{}", concierge("concierge", "{}"));
+    let [node] = nodes(&server, &config).await;
+    let mut ann = node.reachable("ann").await;
+    for n in 0..5 {
+        let room = format!("seen:{n}");
+        let found = read(&mut ann, json!([{"room_history": [room, null, 9]}])).await;
+        assert_eq!(found, json!([{"ok": []}]));
+        let path = format!("/api/rooms/{room}/history");
+        let history = api::ask(&node, "GET", &path, "").await;
+        let none = json!({"offset": 0, "hasOlder": false, "messages": []});
+        assert_eq!((history.status, history.body), (200, none));
+    }
+    let keys: Vec<String> = server.command(&["KEYS", "room_history:*"]).await;
+    assert_eq!(keys, [""; 0]);
+    join(&mut ann, "seen:1").await;
+    let keys: Vec<String> = server.command(&["KEYS", "room_history:*"]).await;
+    assert_eq!(keys, ["room_history:{seen:1}:head"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_rule_does_not_switch_on_and_what_cannot_be_is_told_apart() {
     on_both(&concierge("concierge", "{}"), async |node| {
         let mut ann = node.reachable("ann").await;

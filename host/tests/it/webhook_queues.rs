@@ -184,6 +184,23 @@ async fn one_sender_sends_at_a_time_and_another_one_sends_the_same_batch_after_i
     assert_eq!(next(&one, claim("a", "x", "b5")).await, batch("b5", &["3"]));
 }
 
+#[tokio::test]
+async fn a_claim_from_before_the_clock_of_redis_was_set_back_keeps_nobody_from_sending() {
+    let server = Server::start().await;
+    let queue = redis_queue(&server.url()).await;
+    push(&queue, &[event("1", &["a"])]).await;
+    let expected = batch("b1", &["1"]);
+    assert_eq!(next(&queue, claim("a", "s1", "b1")).await, expected);
+    let other = next(&queue, claim("a", "s2", "b2")).await;
+    assert!(matches!(other, NextEvents::OfAnother(_)), "{other:?}");
+    let keys: Vec<String> = server.command(&["KEYS", "*sender*"]).await;
+    let [key] = keys.as_slice() else {
+        panic!("one sender: {keys:?}")
+    };
+    let _: () = server.command(&["PEXPIRE", key, "3600000"]).await;
+    assert_eq!(next(&queue, claim("a", "s2", "b2")).await, expected);
+}
+
 async fn an_event_waits_for_others_until_there_are_enough(Queues { one, _backend, .. }: Queues) {
     let patient = BatchClaim {
         batch_time: Duration::from_secs(3_600),

@@ -7,8 +7,11 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use signalbox_telemetry::{metrics::EventDropReason, supervise};
-use tokio::{sync::Notify, task::JoinHandle, time::sleep};
+use signalbox_telemetry::{
+    metrics::EventDropReason,
+    supervise::{self, OwnedTask},
+};
+use tokio::{sync::Notify, time::sleep};
 use tracing::{info, warn};
 
 use super::{QueuedEvent, Shared, hooks::Hook, lock};
@@ -126,11 +129,12 @@ impl WaitingEvent {
 }
 
 /// Starts to put events into the queues.
-pub(crate) fn start(shared: &Arc<Shared>) -> JoinHandle<()> {
+pub(crate) fn start(shared: &Arc<Shared>) -> OwnedTask {
     let state = shared.clone();
     supervise::spawn("events of webhooks", &shared.metrics, state, |shared| {
         fill_queues(shared).boxed()
     })
+    .into()
 }
 
 async fn fill_queues(shared: &Shared) {

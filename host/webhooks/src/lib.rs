@@ -34,11 +34,11 @@ use signalbox_broker::Broker;
 use signalbox_config::{WebhookConfig, WebhookEvent};
 use signalbox_protocol::{ClientInfo, outbound::Delivery};
 use signalbox_router::LocalTable;
-use signalbox_telemetry::metrics::{EventDropReason, Metrics};
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, timeout_at},
+use signalbox_telemetry::{
+    metrics::{EventDropReason, Metrics},
+    supervise::OwnedTask,
 };
+use tokio::time::{Instant, timeout_at};
 
 use self::{
     buffer::EventBuffer,
@@ -55,7 +55,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 16 << 10;
 pub struct Webhooks {
     shared: Arc<Shared>,
     rooms: Arc<WatchedRooms>,
-    buffer: JoinHandle<()>,
+    buffer: OwnedTask,
     watcher: Mutex<Option<RoomWatcher>>,
     senders: Mutex<Senders>,
 }
@@ -185,7 +185,7 @@ impl Webhooks {
             watcher.finish(by).await;
         }
         let _ = timeout_at(by, self.shared.buffer.emptied()).await;
-        self.buffer.abort();
+        self.buffer.end();
         let senders = std::mem::take(&mut lock(&self.senders).tasks);
         let hooks: Vec<_> = senders.iter().map(|sender| sender.hook().clone()).collect();
         join_all(senders.into_iter().map(|sender| sender.finish(by))).await;
@@ -211,12 +211,6 @@ impl Webhooks {
             let text = shared.source.encode(event, detail());
             shared.buffer.add(text, hooks);
         }
-    }
-}
-
-impl Drop for Webhooks {
-    fn drop(&mut self) {
-        self.buffer.abort();
     }
 }
 

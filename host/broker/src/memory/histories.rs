@@ -128,6 +128,24 @@ impl MemoryHistories {
         })
     }
 
+    /// Reads from the history `name`, if there is one.
+    pub(super) fn read_existing(
+        &self,
+        name: HistoryName<'_>,
+        query: HistoryQuery,
+        retention: Retention,
+        now: Duration,
+    ) -> Option<HistoryPage> {
+        let cell = self.find(name)?;
+        let mut state = cell.state();
+        if state.is_forgotten || state.history.is_over(now) {
+            return None;
+        }
+        let page = state.history.read(query, retention, now);
+        self.settle(&cell, &mut state);
+        Some(page)
+    }
+
     /// The position of the history `name`, if there is one.
     pub(super) fn position(&self, name: HistoryName<'_>, now: Duration) -> Option<Position> {
         let cell = self.find(name)?;

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use self::{
-    reads::{ReadKey, SharedReads},
+    reads::{ReadKey, SharedReads, WantedRead},
     scripts::{HistoryScripts, millis},
 };
 use super::{
@@ -67,18 +67,49 @@ impl RedisHistories {
         self.scripts.append(name, frame, retention).await
     }
 
-    /// Reads messages and the position. Callers that come while a read is under way share the next one.
+    /// Reads messages and the position, and creates the history if there is none. Callers that come while a read is under way share
+    /// the next one.
     pub(super) async fn read(
         self: &Arc<Self>,
         name: HistoryName<'_>,
         query: HistoryQuery,
         retention: Retention,
     ) -> Result<HistoryPage, Unavailable> {
+        let wanted = WantedRead {
+            query,
+            retention,
+            creates: true,
+        };
+        let page = self.share(name, wanted).await?;
+        page.ok_or_else(|| Unavailable::new("the history was not created"))
+    }
+
+    /// Reads like [`RedisHistories::read`], and creates nothing.
+    pub(super) async fn find(
+        self: &Arc<Self>,
+        name: HistoryName<'_>,
+        query: HistoryQuery,
+        retention: Retention,
+    ) -> Result<Option<HistoryPage>, Unavailable> {
+        let wanted = WantedRead {
+            query,
+            retention,
+            creates: false,
+        };
+        self.share(name, wanted).await
+    }
+
+    async fn share(
+        self: &Arc<Self>,
+        name: HistoryName<'_>,
+        wanted: WantedRead,
+    ) -> Result<Option<HistoryPage>, Unavailable> {
+        let query = wanted.query;
         let key = ReadKey {
             name: name.into(),
             before: query.before,
         };
-        let (page, is_first) = self.reads.join(&key, query, retention);
+        let (page, is_first) = self.reads.join(&key, wanted);
         if is_first {
             // In a task: others need the read even if this caller goes away.
             tokio::spawn(self.clone().serve(key));
@@ -86,16 +117,14 @@ impl RedisHistories {
         let page = timeout(self.commands.timeout(), page.wait()).await;
         let late = |_| Unavailable::new("the history was not read in time");
         let page = page.map_err(late)??;
-        Ok(reads::slice(&page, query))
+        Ok(page.map(|page| reads::slice(&page, query)))
     }
 
     /// Makes reads until nobody waits for one any more.
     async fn serve(self: Arc<Self>, key: ReadKey) {
         while let Some(read) = self.reads.begin(&key) {
-            let page = self
-                .read_now(key.name.borrowed(), read.query, read.retention)
-                .await;
-            read.finish(page.map(Arc::new));
+            let page = self.read_now(key.name.borrowed(), read.wanted).await;
+            read.finish(page.map(|page| page.map(Arc::new)));
         }
     }
 
@@ -103,9 +132,13 @@ impl RedisHistories {
     async fn read_now(
         &self,
         name: HistoryName<'_>,
-        query: HistoryQuery,
-        retention: Retention,
-    ) -> Result<HistoryPage, Unavailable> {
+        wanted: WantedRead,
+    ) -> Result<Option<HistoryPage>, Unavailable> {
+        let WantedRead {
+            query,
+            retention,
+            creates,
+        } = wanted;
         let mut attempt = 1;
         loop {
             let commands = self.read_commands(name, query, retention);
@@ -116,8 +149,9 @@ impl RedisHistories {
             match answers::position(head) {
                 Some(position) if is_last || answers::are_of(&position, entries.first(), query) => {
                     let messages = answers::messages(entries, &position.epoch, name);
-                    return Ok(HistoryPage { position, messages });
+                    return Ok(Some(HistoryPage { position, messages }));
                 }
+                None if !creates => return Ok(None),
                 None if is_last => {
                     return Err(Unavailable::new(
                         "the history vanishes as soon as it is created",
@@ -129,7 +163,7 @@ impl RedisHistories {
                     let position = self.scripts.open(name, retention).await?;
                     if position.offset == 0 {
                         let messages = Vec::new();
-                        return Ok(HistoryPage { position, messages });
+                        return Ok(Some(HistoryPage { position, messages }));
                     }
                 }
             }

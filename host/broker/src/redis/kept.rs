@@ -1,16 +1,13 @@
 //! A message of a history on a server's channel: it carries its position.
 //!
-//! Like a trace, the position is a line before the message, which the other node removes. The message itself is as it is in
-//! the history, without its number. It names its room or user. One that is passed on to the new node of a user has a mark
+//! The position is a [line](super::line) before the message. The message itself is as it is in the history, without its number. It names its room or user. One that is passed on to the new node of a user has a mark
 //! ([`super::marks`]) before that line. Nodes whose lease does not announce that they understand the line get the message alone.
+
+use std::fmt::Write as _;
 
 use signalbox_protocol::{Epoch, OFFSET_MAX, Position};
 
-/// The beginning of such a text; epoch and number follow, with a space between them.
-const BEGIN: &str = r#"{"type":"signalbox.kept","payload":""#;
-
-/// Separates the position from the message.
-const END: &str = "\"}\n";
+use super::line::LineKind;
 
 /// A text, taken apart.
 #[derive(Debug)]
@@ -21,14 +18,17 @@ pub(super) struct KeptText<'a> {
     pub(super) message: &'a str,
 }
 
-/// The prefix of the message number `at.offset`.
+/// The prefix of the message number `at.offset`: epoch and number, with a space between them.
 pub(super) fn line(at: &Position) -> String {
-    format!("{BEGIN}{} {}{END}", at.epoch, at.offset)
+    LineKind::KEPT.write(|line| {
+        // Writing to a string never fails.
+        let _ = write!(line, "{} {}", at.epoch, at.offset);
+    })
 }
 
 /// Takes a text with a [line](line()) apart; `None` if it has none.
 pub(super) fn read(text: &str) -> Option<KeptText<'_>> {
-    let (position, message) = text.strip_prefix(BEGIN)?.split_once(END)?;
+    let (position, message) = LineKind::KEPT.split(text)?;
     Some(KeptText {
         at: parse(position),
         message,
@@ -45,7 +45,7 @@ fn parse(position: &str) -> Option<Position> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::control, *};
+    use super::*;
 
     #[test]
     fn a_message_comes_out_as_it_went_in_with_its_position() {
@@ -66,14 +66,9 @@ mod tests {
     fn a_malformed_position_is_none() {
         let too_large = format!("e {}", OFFSET_MAX + 1);
         for position in ["", "e", "e ", "e x", "e 0", "e -1", " 1", "é 1", &too_large] {
-            let text = format!("{BEGIN}{position}{END}x");
+            let text = LineKind::KEPT.write(|line| line.push_str(position)) + "x";
             let kept = read(&text).expect("it has a line");
             assert_eq!((kept.at, kept.message), (None, "x"), "{position:?}");
         }
-    }
-
-    #[test]
-    fn it_begins_as_nothing_does_that_clients_get() {
-        assert!(BEGIN.starts_with(control::START));
     }
 }

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// How long a lease is valid without being renewed.
-const LEASE: Duration = Duration::from_secs(15);
+pub(super) const LEASE: Duration = Duration::from_secs(15);
 
 /// How often it is renewed.
 const RENEW_INTERVAL: Duration = Duration::from_secs(5);

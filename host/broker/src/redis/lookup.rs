@@ -21,7 +21,10 @@ use std::{
 };
 
 use dashmap::DashMap;
-use futures_util::future::{join, join_all};
+use futures_util::{
+    FutureExt,
+    future::{join, join_all},
+};
 use signalbox_redis_client::Unavailable;
 use tokio::{
     sync::{OwnedRwLockReadGuard, RwLock},
@@ -35,7 +38,7 @@ use super::{
     keys::{Ability, KeyNames, RouteName, ServerId},
     waiting::HOLD,
 };
-use crate::LocalNode;
+use crate::{CaughtUp, LocalNode};
 
 /// How long a route is cached. A notice of a change usually ends it earlier.
 const KEEP: Duration = Duration::from_millis(1500);
@@ -124,26 +127,29 @@ impl Lookup {
         Ok(known.downgrade())
     }
 
-    /// `Some` if `user` is connected here and messages of this node to them may still be on their way from other nodes. A
-    /// message that is delivered here before the future completes may overtake those.
-    pub(super) fn catch_up(&self, user: &str) -> Option<impl Future<Output = ()> + Send + use<'_>> {
-        let route = self.users.get(user)?.clone();
-        let is_behind = match route.known.try_read() {
+    /// Whether messages of this node to `user` may still be on their way from other nodes. Without a route, which a message
+    /// makes, nothing is.
+    pub(super) fn catch_up<'a>(&'a self, user: &'a str) -> CaughtUp<'a> {
+        let is_behind = |route: &Route| match route.known.try_read() {
             Ok(known) => route.may_be_behind(&known, self.keys.own_id()),
             Err(_) => true,
         };
-        if !is_behind || !self.node.holds_user(user) {
-            return None;
+        let route = self.users.get(user).filter(|route| is_behind(route));
+        let Some(route) = route.map(|route| route.clone()) else {
+            return CaughtUp::Yes;
+        };
+        if !self.node.holds_user(user) {
+            return CaughtUp::Elsewhere;
         }
-        let user: Box<str> = user.into();
-        Some(async move {
+        let caught_up = async move {
             let mut known = route.known.write().await;
             if route.may_be_behind(&known, self.keys.own_id()) {
                 route.stale.store(false, Ordering::SeqCst);
                 known.leave_all();
-                self.pass_fences(&user, &mut known).await;
+                self.pass_fences(user, &mut known).await;
             }
-        })
+        };
+        CaughtUp::After(caught_up.boxed())
     }
 
     /// Invalidates the cached route of `name`.

@@ -3,19 +3,11 @@
 //! A server that finds the user gone forwards the message to where they are now ([`super::held`]). It must know which other
 //! servers have it, or a user with two devices would get it twice, and which ones passed it on, because users can come back there
 //! and because each of them waits for it to arrive ([`super::waiting`]).
-//! Like a trace, the mark is a line before the message, which the server takes off, and goes only to servers whose lease says that
-//! they do so. Workers and servers of `websocket-app` publish without a mark.
+//! The mark is a [line](super::line) before the message, and goes only to servers whose lease says that they take it off. Workers and servers of `websocket-app` publish without a mark.
 
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc};
 
-use super::keys::ServerId;
-
-/// The beginning of such a line. Hops, identity, the servers that have the message, and after [`PASSED_ON`] those that passed it on,
-/// each with its number for it, follow, with a space between them.
-const BEGIN: &str = r#"{"type":"signalbox.to","payload":""#;
-
-/// The end of the prefix.
-const END: &str = "\"}\n";
+use super::{keys::ServerId, line::LineKind};
 
 /// Comes before the servers that passed the message on.
 const PASSED_ON: &str = "|";
@@ -65,26 +57,28 @@ impl Mark<'_> {
     }
 }
 
-/// The line before a message.
+/// The line before a message: hops, identity, the servers that have the message, and after [`PASSED_ON`] those that passed it on,
+/// each with its number for it, with a space between them.
 pub(super) fn line(hops: u8, identity: u64, trail: &Trail) -> String {
-    let mut line = format!("{BEGIN}{hops} {identity:x}");
-    for server in trail.servers.iter().filter(|server| is_plain(server)) {
-        line.extend([" ", server]);
-    }
-    if !trail.passed_on.is_empty() {
-        line.extend([" ", PASSED_ON]);
-    }
-    let passed_on = trail.passed_on.iter();
-    for (server, number) in passed_on.filter(|(server, _)| is_plain(server)) {
-        line.extend([" ", server, " ", &number.to_string()]);
-    }
-    line.push_str(END);
-    line
+    LineKind::TO.write(|line| {
+        // Writing to a string never fails.
+        let _ = write!(line, "{hops} {identity:x}");
+        for server in trail.servers.iter().filter(|server| is_plain(server)) {
+            line.extend([" ", server]);
+        }
+        if !trail.passed_on.is_empty() {
+            line.extend([" ", PASSED_ON]);
+        }
+        let passed_on = trail.passed_on.iter();
+        for (server, number) in passed_on.filter(|(server, _)| is_plain(server)) {
+            let _ = write!(line, " {server} {number}");
+        }
+    })
 }
 
 /// Splits a text into its mark and the message; `None` if it has no mark.
 pub(super) fn read(text: &str) -> Option<(Mark<'_>, &str)> {
-    let (mark, message) = text.strip_prefix(BEGIN)?.split_once(END)?;
+    let (mark, message) = LineKind::TO.split(text)?;
     let (hops, rest) = mark.split_once(' ')?;
     let (identity, trail) = rest.split_once(' ').unwrap_or((rest, ""));
     let mark = Mark {
@@ -103,7 +97,7 @@ fn is_plain(id: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::control, *};
+    use super::*;
 
     fn trail(servers: &[&str], passed_on: &[(&str, u64)]) -> Trail {
         let numbered = |(id, number): &(&str, u64)| (Arc::from(*id), *number);
@@ -140,24 +134,22 @@ mod tests {
 
     #[test]
     fn what_is_no_mark_is_not_taken_for_one() {
-        for rest in ["\"}\nx", "x 0\"}\nx", "1 z\"}\nx", "300 0\"}\nx", "1 0"] {
-            assert_eq!(read(&format!("{BEGIN}{rest}")), None, "{rest:?}");
+        for content in ["", "x 0", "1 z", "300 0"] {
+            let text = LineKind::TO.write(|line| line.push_str(content)) + "x";
+            assert_eq!(read(&text), None, "{content:?}");
         }
+        let without_end = LineKind::TO.write(|line| line.push_str("1 0"));
+        assert_eq!(read(without_end.trim_end()), None);
     }
 
     #[test]
     fn a_server_without_its_number_ends_the_list() {
         for rest in ["c", "c x d 2", "c -1"] {
-            let text = format!("{BEGIN}1 1 a | b 1 {rest}{END}");
+            let text = LineKind::TO.write(|line| line.extend(["1 1 a | b 1 ", rest]));
             let (mark, _) = read(&text).expect("it is marked");
             assert_eq!(mark.trail(), trail(&["a"], &[("b", 1)]), "{rest}");
             assert_eq!(mark.trail().number_of(&Arc::from("b")), Some(1));
             assert_eq!(mark.trail().number_of(&Arc::from("c")), None);
         }
-    }
-
-    #[test]
-    fn it_begins_as_nothing_does_that_clients_get() {
-        assert!(BEGIN.starts_with(control::START));
     }
 }

@@ -20,6 +20,7 @@ use tracing::debug;
 use super::{
     holders::Holders,
     keys::{KeyNames, ServerId},
+    lease::LEASE,
 };
 
 /// Added to the end of a lease before it is read again.
@@ -114,8 +115,7 @@ impl MemberLeases {
         for (server, left) in due.into_iter().zip(answers) {
             match left {
                 Value::Int(left) if left >= NO_END => {
-                    let left = u64::try_from(left).map_or(LEASE_MIN, Duration::from_millis);
-                    self.valid_until().insert(server, now + left + MARGIN);
+                    self.valid_until().insert(server, now + valid_for(left));
                 }
                 _ => {
                     self.valid_until().remove(&server);
@@ -131,5 +131,29 @@ impl MemberLeases {
         self.valid_until
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long a lease that ends after `left` ms is believed. One that seems to last longer than any lease was written before the clock
+/// of Redis was set back: its server renews it within seconds, or is dead.
+fn valid_for(left: i64) -> Duration {
+    let left = u64::try_from(left).map_or(LEASE_MIN, Duration::from_millis);
+    left.min(LEASE) + MARGIN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_believed_until_its_end_and_never_for_longer_than_leases_last() {
+        let hour = 3_600_000;
+        for (left, expected) in [
+            (7_000, Duration::from_secs(7)),
+            (NO_END, LEASE_MIN),
+            (hour, LEASE),
+        ] {
+            assert_eq!(valid_for(left), expected + MARGIN, "{left}");
+        }
     }
 }

@@ -32,6 +32,7 @@ mod join;
 mod kept;
 mod keys;
 mod lease;
+mod line;
 mod lookup;
 mod marks;
 mod member_fields;
@@ -87,10 +88,10 @@ use self::{
     tasks::Tasks,
 };
 use super::{
-    Appended, Broker, BrokerError, HistoryName, HistoryPage, HistoryQuery, LocalNode, MemberReport,
-    MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState, OwnedHistoryName,
-    Publication, Retention, Revocation, RevocationSet, RevokeError, RoomReport, Target, UserAnswer,
-    UserRequest,
+    Appended, Broker, BrokerError, CaughtUp, HistoryName, HistoryPage, HistoryQuery, LocalNode,
+    MemberReport, MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState,
+    OwnedHistoryName, Publication, Retention, Revocation, RevocationSet, RevokeError, RoomReport,
+    Target, UserAnswer, UserRequest,
 };
 
 /// The share of the time for leaving in which this node's routes are removed. Routes that are left behind are found dead by
@@ -170,6 +171,15 @@ impl Broker for RedisBroker {
         async move { Ok(self.histories.read(name, query, retention).await?) }.boxed()
     }
 
+    fn find_history<'a>(
+        &'a self,
+        name: HistoryName<'a>,
+        query: HistoryQuery,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<Option<HistoryPage>, BrokerError>> {
+        async move { Ok(self.histories.find(name, query, retention).await?) }.boxed()
+    }
+
     fn history_positions<'a>(
         &'a self,
         names: &'a [OwnedHistoryName],
@@ -186,8 +196,8 @@ impl Broker for RedisBroker {
         async move { Ok(self.histories.reset(name, epoch, retention).await?) }.boxed()
     }
 
-    fn catch_up<'a>(&'a self, user: &'a str) -> Option<BoxFuture<'a, ()>> {
-        self.lookup.catch_up(user).map(FutureExt::boxed)
+    fn catch_up<'a>(&'a self, user: &'a str) -> CaughtUp<'a> {
+        self.lookup.catch_up(user)
     }
 
     fn ask_about<'a>(

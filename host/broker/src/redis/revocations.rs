@@ -12,6 +12,7 @@ use std::{
 
 use redis::Cmd;
 use serde::{Deserialize, Serialize};
+use signalbox_protocol::timestamp::unix_millis;
 use signalbox_redis_client::{Commands, Script, Unavailable};
 use tokio::{sync::Notify, time::sleep};
 use tracing::{debug, info, warn};
@@ -19,7 +20,7 @@ use tracing::{debug, info, warn};
 use super::keys::KeyNames;
 use crate::{
     BrokerError, LocalNode, REVOCATIONS_MAX, Revocation, RevocationSet, RevokeError, Revoked,
-    revocations::unix_millis,
+    revocations::KEPT_AFTER_END_MS,
 };
 
 /// How often a node compares.
@@ -34,21 +35,29 @@ const BATCH: usize = 500;
 /// The type of announcements. Nothing else on the channel has it.
 const TYPE: &str = "signalbox.revoked";
 
-/// Adds pairs of an end and a text from `ARGV[3]` on, unless there are `ARGV[2]` already; returns 0 then. `ARGV[1]` is the
-/// present. Times are in milliseconds. Revocations that ended are kept for another minute, because clocks
-/// differ. Redis refuses to keep a key for much longer than 1,000 years, which only foreign texts ask for.
+/// Adds pairs of an end and a text from `ARGV[3]` on, unless there are `ARGV[1]` already; returns 0 then. Those that ended are kept
+/// for `ARGV[2]` longer, or for a minute if there is no room. Times are in milliseconds. Clocks differ, and may be wrong for a while:
+/// that of Redis decides for all nodes. Redis refuses to keep a key for much longer than 1,000 years, which only foreign texts ask for.
 const ADD: &str = r#"
-local key, now, most = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
-redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now - 60000))
+local key, most, kept = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function forget(before)
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', before))
+end
+forget(now - kept)
 for i = 3, #ARGV, 2 do
     local known = redis.call('ZSCORE', key, ARGV[i + 1])
     if not known and redis.call('ZCARD', key) >= most then
-        return 0
+        forget(now - 60000)
+        if redis.call('ZCARD', key) >= most then
+            return 0
+        end
     end
     if not known or tonumber(known) < tonumber(ARGV[i]) then
         redis.call('ZADD', key, ARGV[i], ARGV[i + 1])
     end
-    local left = math.min(tonumber(ARGV[i]) - now + 60000, 31536000000000)
+    local left = math.min(tonumber(ARGV[i]) - now + kept, 31536000000000)
     if redis.call('PTTL', key) < left then
         redis.call('PEXPIRE', key, string.format('%.0f', left))
     end
@@ -213,10 +222,7 @@ impl ClusterRevocations {
 
     /// Writes revocations. Returns `false` if there is no room for all of them.
     async fn store(&self, revocations: &[Revocation]) -> Result<bool, Unavailable> {
-        let mut args = vec![
-            unix_millis(SystemTime::now()).to_string(),
-            REVOCATIONS_MAX.to_string(),
-        ];
+        let mut args = vec![REVOCATIONS_MAX.to_string(), KEPT_AFTER_END_MS.to_string()];
         for revocation in revocations {
             args.push(revocation.until_ms.to_string());
             args.push(text(&revocation.of));

@@ -9,10 +9,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use redis::{PushInfo, PushKind, RedisError, aio::MultiplexedConnection};
+use signalbox_protocol::timestamp::unix_millis;
 use signalbox_redis_client::{Commands, Endpoints, LoginChanges, Topology, Unavailable, is_master};
 use signalbox_telemetry::metrics::{Metrics, events::SubscriptionLost};
 use tokio::{
@@ -261,10 +262,7 @@ impl Subscription {
 
 /// Sends a message to this node itself, along the path of all messages.
 async fn probe(commands: &Commands, keys: &KeyNames, health: &Health) -> Result<(), Unavailable> {
-    let since_1970 = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let sent = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+    let sent = unix_millis(SystemTime::now());
     let post = Post::new(commands, keys, keys.own_id(), &Inbox::probe(sent))?;
     health.probed();
     commands.run_once(post.command()).await

@@ -1,16 +1,10 @@
 //! A traced message on a server's channel: it carries the context of its trace.
 //!
-//! Clients get a message as the bytes that were published, so the trace cannot be a field of it. It is a separate line before
-//! them, with the same beginning as all texts between nodes, and the other node removes it. It is sent only to nodes whose
-//! lease announces that they do so.
+//! It is a [line](super::line) before the message, which is sent only to nodes whose lease announces that they remove it.
 
 use signalbox_telemetry::trace::{Parent, Span};
 
-/// The beginning of such a text; the `traceparent` of W3C's Trace Context follows.
-const BEGIN: &str = r#"{"type":"signalbox.traced","payload":""#;
-
-/// Separates the `traceparent` from the message.
-const END: &str = "\"}\n";
+use super::line::LineKind;
 
 /// A text, taken apart.
 #[derive(Debug)]
@@ -21,14 +15,14 @@ pub(super) struct TracedText<'a> {
     pub(super) message: &'a str,
 }
 
-/// The prefix of a message that `span` publishes.
+/// The prefix of a message that `span` publishes: the `traceparent` of W3C's Trace Context.
 pub(super) fn line(span: &Span) -> String {
-    [BEGIN, &span.traceparent(), END].concat()
+    LineKind::TRACED.write(|line| line.push_str(&span.traceparent()))
 }
 
 /// Takes a text with a [line](line()) apart; `None` if it has none.
 pub(super) fn read(text: &str) -> Option<TracedText<'_>> {
-    let (parent, message) = text.strip_prefix(BEGIN)?.split_once(END)?;
+    let (parent, message) = LineKind::TRACED.split(text)?;
     Some(TracedText {
         parent: Parent::parse(parent),
         message,
@@ -37,7 +31,7 @@ pub(super) fn read(text: &str) -> Option<TracedText<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::control, *};
+    use super::*;
 
     #[test]
     fn a_message_comes_out_as_it_went_in_and_a_trace_that_is_none_costs_nothing() {
@@ -49,15 +43,10 @@ mod tests {
             ),
             ("01", false),
         ] {
-            let text = format!("{BEGIN}{parent}{END}{message}");
+            let text = LineKind::TRACED.write(|line| line.push_str(parent)) + message;
             let traced = read(&text).expect("it is traced");
             assert_eq!((traced.message, traced.parent.is_some()), (message, is_one));
         }
         assert!(read(message).is_none());
-    }
-
-    #[test]
-    fn it_begins_as_nothing_does_that_clients_get() {
-        assert!(BEGIN.starts_with(control::START));
     }
 }

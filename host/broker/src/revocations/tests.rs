@@ -1,3 +1,5 @@
+use std::time::{Duration, UNIX_EPOCH};
+
 use super::*;
 
 fn at(seconds: u64) -> SystemTime {
@@ -136,6 +138,40 @@ fn a_full_set_refuses_more_until_some_have_ended() {
     assert_eq!(set.insert(&token("x", 200), at(100)), Ok(true));
     assert_eq!(set.list(at(101)).len(), 4);
     assert_eq!(set.count(at(200)), 0);
+}
+
+#[test]
+fn a_clock_that_is_set_forward_and_back_ends_no_revocation() {
+    const DAY: u64 = 24 * 60 * 60;
+    let set = set();
+    for revocation in [token("a", 100), user("ann", 100), tokens_of("bob", 5, 100)] {
+        assert_eq!(set.insert(&revocation, at(10)), Ok(true));
+    }
+    for ahead in [60 * 60, DAY] {
+        // Others are made meanwhile, and Redis is compared.
+        set.insert(&token("x", 3 * DAY), at(10 + ahead)).unwrap();
+        assert_eq!(set.list(at(10 + ahead)), [token("x", 3 * DAY)]);
+        assert_eq!(set.count(at(10 + ahead)), 1);
+        assert_eq!(set.check("eve", mark("a", 1), at(10 + ahead)), Ok(()));
+        assert_eq!(set.check("eve", mark("a", 1), at(20)), Err(Denial::Token));
+        assert_eq!(set.check("ann", mark("b", 1), at(20)), Err(Denial::User));
+        assert_eq!(set.check("bob", mark("b", 1), at(20)), Err(Denial::Token));
+        assert_eq!(set.count(at(20)), 4);
+    }
+    set.insert(&token("y", 9 * DAY), at(3 * DAY)).unwrap();
+    assert_eq!(set.held().len(), 2, "those that ended long ago are gone");
+}
+
+#[test]
+fn a_clock_that_is_set_back_keeps_revocations_until_their_end() {
+    let set = set();
+    set.insert(&token("a", 100_000), at(90_000)).unwrap();
+    set.insert(&token("b", 100_000), at(10)).unwrap();
+    assert_eq!(set.list(at(10)).len(), 2);
+    let refused = Err(Denial::Token);
+    assert_eq!(set.check("ann", mark("a", 1), at(10)), refused);
+    assert_eq!(set.check("ann", mark("a", 1), at(99_999)), refused);
+    assert_eq!(set.check("ann", mark("a", 1), at(100_000)), Ok(()));
 }
 
 #[test]

@@ -35,8 +35,10 @@ pub use seal::AdminKey;
 use signalbox_broker::Broker;
 use signalbox_plugin_manager::PluginManager;
 use signalbox_redis_client::Commands;
-use signalbox_telemetry::{metrics::Metrics, supervise};
-use tokio::task::AbortHandle;
+use signalbox_telemetry::{
+    metrics::Metrics,
+    supervise::{self, OwnedTask},
+};
 
 use self::{
     applier::Applier, components::ComponentStore, decision_log::DecisionLog,
@@ -69,13 +71,7 @@ struct ClusterState {
     sync_status: Arc<SyncStatus>,
     seals: Arc<Seals>,
     proposals: AtomicU64,
-    reconciler: AbortHandle,
-}
-
-impl Drop for ClusterState {
-    fn drop(&mut self) {
-        self.reconciler.abort();
-    }
+    _reconciler: OwnedTask,
 }
 
 impl ClusterRollout {
@@ -121,7 +117,7 @@ impl ClusterRollout {
             sync_status,
             seals,
             proposals: AtomicU64::new(0),
-            reconciler: reconciler.abort_handle(),
+            _reconciler: reconciler.into(),
         };
         Self::new(manager, state)
     }

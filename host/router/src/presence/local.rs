@@ -1,14 +1,10 @@
 //! The users of this node in rooms with presence, with their connections.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use dashmap::DashMap;
 use signalbox_broker::{MemberReport, MembersElsewhere};
-use signalbox_protocol::MemberInfo;
+use signalbox_protocol::{MemberInfo, timestamp::unix_millis};
 
 use crate::Connection;
 
@@ -43,8 +39,9 @@ impl LocalMembers {
         room: &str,
         is_on: impl FnOnce() -> bool,
     ) -> Counting {
-        let info = connection.member_info(room);
         let mut users = self.0.entry(room.into()).or_default();
+        // Under the lock too: a later change of it finds the connection here.
+        let info = connection.member_info(room);
         let counting = if is_on() {
             insert(&mut users, connection, info)
         } else {
@@ -65,8 +62,8 @@ impl LocalMembers {
         elsewhere: MembersElsewhere,
         is_on: impl FnOnce() -> bool,
     ) -> bool {
-        let info = connection.member_info(room);
         let mut users = self.0.entry(room.into()).or_default();
+        let info = connection.member_info(room);
         let has_place = elsewhere.has_user
             || users.contains_key(connection.user())
             || users.len() + elsewhere.users < max;
@@ -187,7 +184,7 @@ fn insert(
         .entry(connection.user().into())
         .or_insert_with(|| LocalMember {
             connections: Vec::new(),
-            since_ms: now_ms(),
+            since_ms: unix_millis(SystemTime::now()),
             info: None,
         });
     if member.connections.contains(&connection.number()) {
@@ -196,13 +193,6 @@ fn insert(
     member.connections.push(connection.number());
     member.info = info;
     Counting::New
-}
-
-fn now_ms() -> u64 {
-    let since_1970 = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 mod local;
 mod roster;
-mod task;
+pub(super) mod task;
 mod watches;
 
 use std::{
@@ -21,7 +21,6 @@ use std::{
 
 use signalbox_broker::{BrokerError, MemberReport, MembersElsewhere};
 
-pub(super) use self::task::PresenceTask;
 use self::{
     local::{Counting, LocalMembers},
     watches::WatchTable,
@@ -31,8 +30,8 @@ use super::{Connection, LocalTable, Router};
 /// Returns the most users of a room with presence, 0 for no limit; `None` for a room without presence.
 pub type PresenceRule = Arc<dyn Fn(&str) -> Option<usize> + Send + Sync>;
 
-/// How members learn who is in their rooms.
-#[derive(Clone)]
+/// How members learn who is in their rooms. By default no room has presence.
+#[derive(Clone, Default)]
 pub struct PresenceSettings {
     /// Time from the last connection of a user in a room to the report that the user left.
     pub grace: Duration,
@@ -42,17 +41,6 @@ pub struct PresenceSettings {
     pub listed_max: usize,
     /// The rooms with presence; `None` if there are none.
     pub rule: Option<PresenceRule>,
-}
-
-impl Default for PresenceSettings {
-    fn default() -> Self {
-        Self {
-            grace: Duration::from_secs(5),
-            flush: Duration::from_millis(500),
-            listed_max: 1_000,
-            rule: None,
-        }
-    }
 }
 
 impl fmt::Debug for PresenceSettings {

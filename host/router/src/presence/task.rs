@@ -7,12 +7,9 @@ use signalbox_broker::Broker;
 use signalbox_protocol::Frame;
 use signalbox_telemetry::{
     metrics::{Counter, Metrics},
-    supervise,
+    supervise::{self, OwnedTask},
 };
-use tokio::{
-    task::AbortHandle,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::roster::{Roster, RosterChange, RosterLimits, diff};
@@ -28,32 +25,21 @@ const COUNTED_PAUSE: u32 = 10;
 /// How long a read that failed is delayed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The task that reads rooms and informs their members; it ends when this is dropped.
-pub(crate) struct PresenceTask(AbortHandle);
-
-impl Drop for PresenceTask {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl PresenceTask {
-    /// Starts it.
-    pub(crate) fn start(
-        table: Arc<LocalTable>,
-        broker: Arc<dyn Broker>,
-        metrics: &Arc<Metrics>,
-    ) -> Self {
-        let reporter = Reporter {
-            table,
-            broker,
-            metrics: metrics.clone(),
-        };
-        let task = supervise::spawn("presence", metrics, reporter, |reporter| {
-            reporter.run().boxed()
-        });
-        Self(task.abort_handle())
-    }
+/// Starts the task that reads rooms and informs their members.
+pub(crate) fn start(
+    table: Arc<LocalTable>,
+    broker: Arc<dyn Broker>,
+    metrics: &Arc<Metrics>,
+) -> OwnedTask {
+    let reporter = Reporter {
+        table,
+        broker,
+        metrics: metrics.clone(),
+    };
+    supervise::spawn("presence", metrics, reporter, |reporter| {
+        reporter.run().boxed()
+    })
+    .into()
 }
 
 struct Reporter {

@@ -2,10 +2,9 @@
 //! plugin versions are live.
 
 mod memory;
+#[cfg(any(test, not(feature = "redis")))]
+mod no_redis;
 #[cfg(feature = "redis")]
-mod redis;
-#[cfg(not(feature = "redis"))]
-#[path = "broker_kind/no_redis.rs"]
 mod redis;
 
 use std::{sync::Arc, time::Duration};
@@ -19,6 +18,8 @@ use signalbox_telemetry::{metrics::Metrics, trace::Tracer};
 use signalbox_webhooks::EventQueue;
 
 use self::memory::MemoryKind;
+#[cfg(not(feature = "redis"))]
+use self::no_redis as redis;
 use super::StartError;
 use crate::session::Services;
 

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use axum::{
@@ -21,7 +21,7 @@ use signalbox_auth::{
     subprotocol,
 };
 use signalbox_broker::{Denial, TokenMark};
-use signalbox_protocol::{ClientInfo, Position};
+use signalbox_protocol::{ClientInfo, Position, timestamp::unix_millis};
 use signalbox_router::{Connection, ConnectionSlot, SlotLimits, write_batch};
 use signalbox_telemetry::metrics::events::UpgradeRefused;
 use tracing::{Instrument, debug, debug_span, info};
@@ -284,14 +284,11 @@ fn switching(accept_key: HeaderValue, subprotocol: Option<&'static str>) -> Resp
 }
 
 fn client(connection: String, identity: &Identity, address: SocketAddr) -> ClientInfo {
-    let since_1970 = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
     ClientInfo {
         connection,
         user: identity.user.clone(),
         claims: identity.claims_json().to_owned(),
         address: address.to_string(),
-        connected_at_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+        connected_at_ms: unix_millis(SystemTime::now()),
     }
 }

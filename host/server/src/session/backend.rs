@@ -73,7 +73,7 @@ pub async fn read_history(
     room: &str,
     request: HistoryRequest,
 ) -> Result<HistoryExcerpt, NotSent> {
-    rooms::read_back(services, room, request).await
+    rooms::find_history(services, room, request).await
 }
 
 /// The position of the history of `room`; `None` if the room has none.

@@ -50,7 +50,7 @@ use signalbox_broker::HistoryName;
 use signalbox_pipeline as pipeline;
 use signalbox_plugin_manager::PluginManager;
 use signalbox_protocol::{
-    ClientInfo, CloseCode, Frame, Position, RoomPosition,
+    ClientInfo, CloseCode, Frame, MemberInfo, Position, RoomPosition,
     outbound::{Welcome, WelcomeLimits},
 };
 use signalbox_router::{CloseRequest, Connection, ConnectionSlot, JoinedHistory, Router};
@@ -334,12 +334,14 @@ impl<S: Socket> Session<S> {
             expires_at,
             mark,
         } = token;
+        let info = MemberInfo::in_claims(&claims);
         self.client = Arc::new(ClientInfo {
             claims,
             ..ClientInfo::clone(&self.client)
         });
         self.token = TokenClock::replacing(expires_at, self.connection.v1());
-        self.services.router.replace_token(&self.connection, mark);
+        let router = &self.services.router;
+        router.replace_token(&self.connection, mark, info);
     }
 
     /// Closes the connection properly if the client cooperates, in bounded time, and counts the end.

@@ -1,16 +1,15 @@
 //! The members and the history of rooms, for backends and plugins.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::UNIX_EPOCH};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use signalbox_broker::BrokerError;
 use signalbox_plugin_runtime::{RoomMember, RoomMessage, RoomState, RoomStateError};
-use signalbox_protocol::{Frame, HistoryExcerpt, HistoryRequest, OFFSET_MAX};
+use signalbox_protocol::{
+    Frame, HistoryExcerpt, HistoryRequest, OFFSET_MAX, timestamp::unix_millis,
+};
 use signalbox_router::{MemberReport, RoomCount, Router};
 use tracing::debug;
 
@@ -65,7 +64,8 @@ impl RoomReader {
         Ok(members.map(|all| ListedMembers { all, listed_max }))
     }
 
-    /// Messages of the history of `room`, as many as the limits for clients allow; `None` if it has no history.
+    /// Messages of the history of `room`, as many as the limits for clients allow; `None` if it has no history. One that nothing
+    /// was sent to, and that nobody joined, is not created.
     ///
     /// # Errors
     /// Returns [`BrokerError`] if it cannot be read.
@@ -78,7 +78,7 @@ impl RoomReader {
             return Ok(None);
         };
         let limits = self.live.load().replay_limits();
-        let read = self.router.read_history(room, request, retention, limits);
+        let read = self.router.find_history(room, request, retention, limits);
         read.await.map(Some)
     }
 }
@@ -169,13 +169,8 @@ fn message(frame: &Frame) -> Option<RoomMessage> {
         event_type: fields.event_type,
         sender: fields.sender_id,
         payload: fields.payload.get().to_owned(),
-        timestamp_ms: since_1970_ms(timestamp),
+        timestamp_ms: unix_millis(timestamp),
     })
-}
-
-fn since_1970_ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

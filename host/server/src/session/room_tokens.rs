@@ -77,7 +77,7 @@ pub(super) async fn join(
 /// The time until the first membership may be over; `None` if no token granted one. `grace` is how long a membership outlives
 /// its token.
 pub(super) fn next_end(connection: &Connection, grace: Duration) -> Option<Duration> {
-    let end = connection.first_grant_end()?.checked_add(grace)?;
+    let end = connection.first_grant_end(grace)?;
     Some(end.duration_since(SystemTime::now()).unwrap_or_default())
 }
 

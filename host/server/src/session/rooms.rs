@@ -291,7 +291,7 @@ pub(super) async fn position(services: &Services, room: &str) -> Result<Option<P
     position.map(Some).map_err(|error| unreadable(&error))
 }
 
-/// Reads messages of the history of `room`.
+/// Reads messages of the history of `room` for a member.
 ///
 /// # Errors
 /// Returns [`NotSent`] if the room has no history, or if it cannot be read.
@@ -300,9 +300,30 @@ pub(super) async fn read_back(
     room: &str,
     request: HistoryRequest,
 ) -> Result<HistoryExcerpt, NotSent> {
+    let retention = retention(services, room).ok_or_else(no_history)?;
+    let limits = services.live.load().replay_limits();
+    let read = services
+        .router
+        .read_history(room, request, retention, limits);
+    read.await.map_err(|error| unreadable(&error))
+}
+
+/// Reads messages of the history of `room` for a reader that is no member. No history is created.
+///
+/// # Errors
+/// As for [`read_back`].
+pub(super) async fn find_history(
+    services: &Services,
+    room: &str,
+    request: HistoryRequest,
+) -> Result<HistoryExcerpt, NotSent> {
     let excerpt = services.room_reader.history(room, request).await;
     let excerpt = excerpt.map_err(|error| unreadable(&error))?;
-    excerpt.ok_or_else(|| NotSent::refused(ErrorCode::InvalidRoom, "this room has no history"))
+    excerpt.ok_or_else(no_history)
+}
+
+fn no_history() -> NotSent {
+    NotSent::refused(ErrorCode::InvalidRoom, "this room has no history")
 }
 
 fn no_place(refused: PlaceRefused) -> NotSent {

@@ -8,7 +8,7 @@ use std::{
 use signalbox_auth::{AuthError, VerifiedToken};
 use signalbox_broker::{Denial, TokenMark};
 use signalbox_protocol::ErrorCode;
-use signalbox_router::Connection;
+use signalbox_router::{Connection, GraceDelay};
 
 use super::{Services, not_sent::NotSent};
 
@@ -27,10 +27,10 @@ pub(super) struct Replacement {
 pub(super) struct TokenClock {
     /// `None` without a token.
     expires_at: Option<SystemTime>,
-    /// Whether the client knows that its token is about to expire, or should not be informed.
+    delay: GraceDelay,
+    wants_notice: bool,
+    /// Whether the client knows that its token is about to expire.
     is_announced: bool,
-    /// Whether the grace began anew.
-    is_extended: bool,
     /// Whether the token, or one for a room, is another one than at the last call of [`TokenClock::take_replaced`].
     is_replaced: bool,
 }
@@ -51,8 +51,9 @@ impl TokenClock {
     pub(super) fn new(expires_at: Option<SystemTime>, wants_notice: bool) -> Self {
         Self {
             expires_at,
-            is_announced: !wants_notice,
-            is_extended: false,
+            delay: GraceDelay::default(),
+            wants_notice,
+            is_announced: false,
             is_replaced: false,
         }
     }
@@ -84,16 +85,21 @@ impl TokenClock {
     /// The time until the next step may be due.
     pub(super) fn next_due(&self, now: SystemTime, grace: Duration) -> Option<Duration> {
         let expires_at = self.expires_at?;
-        let due = if self.is_announced {
-            expires_at.checked_add(grace)?
-        } else {
+        let due = if self.owes_notice() {
             expires_at.checked_sub(NOTICE).unwrap_or(now)
+        } else {
+            self.delay.grace_end(expires_at, grace)?
         };
         Some(due.duration_since(now).unwrap_or_default())
     }
 
+    fn owes_notice(&self) -> bool {
+        self.wants_notice && !self.is_announced
+    }
+
     /// The step that is due at `now`. `was_stopped`: the process did not run until now, so that the client may have had no
-    /// chance to replace the token. If the token expired meanwhile, the grace begins now, once.
+    /// chance to replace the token. If the token expired meanwhile, or before the client was informed because the clock was set
+    /// forward, the grace begins now, once.
     pub(super) fn next_step(
         &mut self,
         now: SystemTime,
@@ -103,19 +109,21 @@ impl TokenClock {
         let Some(expires_at) = self.expires_at else {
             return TokenStep::Rest;
         };
-        if was_stopped && !self.is_extended && expires_at <= now {
-            self.is_extended = true;
-            self.expires_at = Some(now);
+        let could_not = was_stopped || self.owes_notice();
+        self.delay.update(expires_at, now, could_not);
+        let left = expires_at.duration_since(now).unwrap_or_default();
+        if left > NOTICE * 2 {
+            // The clock was set back: the client is informed again.
+            self.is_announced = false;
         }
-        match self.left(now) {
-            Some(left) if !self.is_announced && left <= NOTICE => {
-                self.is_announced = true;
-                TokenStep::Announce(left)
-            }
-            Some(Duration::ZERO) if self.next_due(now, grace) == Some(Duration::ZERO) => {
-                TokenStep::Close
-            }
-            _ => TokenStep::Rest,
+        if self.owes_notice() && left <= NOTICE {
+            self.is_announced = true;
+            return TokenStep::Announce(left);
+        }
+        let end = self.delay.grace_end(expires_at, grace);
+        match end.is_some_and(|end| end <= now) {
+            true => TokenStep::Close,
+            false => TokenStep::Rest,
         }
     }
 }
@@ -277,6 +285,44 @@ mod tests {
         let none = Duration::ZERO;
         assert_eq!(clock.next_step(at(999), none, false), TokenStep::Rest);
         assert_eq!(clock.next_step(at(1_000), none, false), TokenStep::Close);
+    }
+
+    #[test]
+    fn a_client_that_was_not_informed_because_the_clock_was_set_forward_gets_the_grace() {
+        const HOUR: u64 = 3_600;
+        for jump in [HOUR, 24 * HOUR] {
+            let mut clock = TokenClock::new(Some(at(1_000)), true);
+            let now = 900 + jump;
+            let step = clock.next_step(at(now), GRACE, false);
+            assert_eq!(step, TokenStep::Announce(Duration::ZERO));
+            assert_eq!(clock.next_step(at(now), GRACE, false), TokenStep::Rest);
+            let closed = [(now + 25, TokenStep::Close)];
+            assert_eq!(steps(&mut clock, now), closed);
+        }
+        let mut clock = TokenClock::new(Some(at(1_000)), false);
+        let step = clock.next_step(at(900 + HOUR), GRACE, false);
+        assert_eq!(step, TokenStep::Close, "it wants no notice");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_lets_a_token_last_until_its_end_and_no_longer() {
+        let expected = [
+            (970, TokenStep::Announce(NOTICE)),
+            (1_025, TokenStep::Close),
+        ];
+        let mut clock = TokenClock::new(Some(at(1_000)), true);
+        // It had been set forward by a day.
+        let step = clock.next_step(at(87_300), GRACE, false);
+        assert_eq!(step, TokenStep::Announce(Duration::ZERO));
+        assert_eq!(clock.next_step(at(900), GRACE, false), TokenStep::Rest);
+        assert_eq!(steps(&mut clock, 900), expected);
+        let mut clock = TokenClock::new(Some(at(1_000)), false);
+        clock.next_step(at(87_300), GRACE, true);
+        let step = clock.next_step(at(1_010), GRACE, false);
+        assert_eq!(step, TokenStep::Rest, "the grace begins now");
+        assert_eq!(clock.next_due(at(1_010), GRACE), Some(GRACE));
+        let step = clock.next_step(at(1_035), GRACE, false);
+        assert_eq!(step, TokenStep::Close);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{
-    task::JoinHandle,
+    task::{AbortHandle, JoinHandle},
     time::{Instant, sleep},
 };
 use tracing::error;
@@ -25,6 +25,29 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 /// After a run of at least this length, the pause starts from the first again.
 const STEADY: Duration = Duration::from_secs(60);
+
+/// A task that ends when this is dropped.
+#[derive(Debug)]
+pub struct OwnedTask(AbortHandle);
+
+impl OwnedTask {
+    /// Ends the task.
+    pub fn end(&self) {
+        self.0.abort();
+    }
+}
+
+impl From<JoinHandle<()>> for OwnedTask {
+    fn from(task: JoinHandle<()>) -> Self {
+        Self(task.abort_handle())
+    }
+}
+
+impl Drop for OwnedTask {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
 
 /// Runs `task` in a separate task, and again after each panic, until it returns. `name` identifies it for operators.
 pub fn spawn<S: Send + 'static>(
@@ -104,6 +127,17 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_owned_task_ends_when_it_is_dropped() {
+        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            let _sender = sender;
+            std::future::pending::<()>().await;
+        });
+        drop(OwnedTask::from(task));
+        assert!(receiver.await.is_err());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_panics_is_counted_and_started_again_with_what_it_had() {

@@ -252,6 +252,39 @@ pub(super) async fn a_history_that_does_not_exist_is_created_and_keeps_its_epoch
     assert_eq!(nodes[0].read("r", ALL).await.position, first);
 }
 
+pub(super) async fn looking_for_a_history_that_does_not_exist_creates_none(
+    make: impl AsyncFn(usize) -> Cluster,
+) {
+    let Cluster {
+        nodes, _backend, ..
+    } = make(2).await;
+    for name in [HistoryName::Room("r"), HistoryName::User("u")] {
+        for before in [None, Some(7)] {
+            let query = HistoryQuery { before, ..ALL };
+            assert_eq!(nodes[0].find(name, query).await, None);
+        }
+    }
+    assert_eq!(nodes[1].positions(&["r"]).await, [None]);
+    // A reader that follows the history creates it, and its place stays valid.
+    let page = nodes[0].read("r", ALL).await;
+    let room = HistoryName::Room("r");
+    assert_eq!(nodes[1].find(room, ALL).await, Some(page.clone()));
+    let appended = nodes[1].append("r", "x").await.position;
+    assert_eq!(
+        (&appended.epoch, appended.offset),
+        (&page.position.epoch, 1)
+    );
+    let found = nodes[0].find(room, ALL).await.expect("it exists");
+    assert_eq!(found, nodes[1].read("r", ALL).await);
+    assert_eq!(messages(&found), [(1, "x".to_owned())]);
+    // Of concurrent readers one that follows it is enough.
+    let (page, _) = tokio::join!(
+        nodes[0].read("q", ALL),
+        nodes[0].find(HistoryName::Room("q"), ALL)
+    );
+    assert_eq!(nodes[0].positions(&["q"]).await, [Some(page.position)]);
+}
+
 pub(super) async fn a_history_that_is_reset_begins_another_epoch(
     make: impl AsyncFn(usize) -> Cluster,
 ) {

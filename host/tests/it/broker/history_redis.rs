@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ::redis::aio::PubSub;
 use futures_util::{
     StreamExt as _,
     future::{join, join_all},
@@ -128,34 +129,44 @@ async fn a_node_checks_its_histories_after_redis_was_away() {
     .await;
 }
 
-#[tokio::test]
-async fn a_message_goes_with_its_position_to_nodes_that_understand_it_and_alone_to_others() {
-    let server = Server::start().await;
-    let nodes = redis_nodes(&server.url(), 1, &Arc::default()).await;
+/// Listens as the servers `old-1` and `new-1`, which have these values in their leases and are on `route`.
+async fn foreign_servers(server: &Server, [old, new]: [&str; 2], route: &str) -> PubSub {
     let client = ::redis::Client::open(server.url()).expect("an address");
-    let mut others = client.get_async_pubsub().await.expect("a connection");
-    for (id, lease) in [("old-1", "3"), ("new-1", "4")] {
+    let mut servers = client.get_async_pubsub().await.expect("a connection");
+    for (id, lease) in [("old-1", old), ("new-1", new)] {
         let channel = format!("server:{id}");
-        others.subscribe(channel).await.expect("it listens");
+        servers.subscribe(channel).await.expect("it listens");
         let lease_key = format!("server_alive:{id}");
         let _: () = server.command(&["SET", &lease_key, lease]).await;
-        let _: () = server.command(&["SADD", "room_servers:r", id]).await;
+        let _: () = server.command(&["SADD", route, id]).await;
     }
-    let appended = nodes[0].append("r", "x").await;
-    assert_eq!(appended.nodes, 2);
+    servers
+}
+
+/// The text that `new-1` gets next, and that of `old-1`.
+async fn texts_of(servers: &mut PubSub) -> [String; 2] {
     let mut texts = Vec::new();
     for _ in 0..2 {
-        let message = others.on_message().next().await.expect("a message");
+        let message = servers.on_message().next().await.expect("a message");
         let text: String = message.get_payload().expect("a text");
         texts.push((message.get_channel_name().to_owned(), text));
     }
     texts.sort();
-    let [(_, with_position), (_, alone)] = texts.as_slice() else {
-        panic!("two texts")
-    };
+    let texts: Vec<String> = texts.into_iter().map(|(_, text)| text).collect();
+    texts.try_into().expect("two texts")
+}
+
+#[tokio::test]
+async fn a_message_goes_with_its_position_to_nodes_that_understand_it_and_alone_to_others() {
+    let server = Server::start().await;
+    let nodes = redis_nodes(&server.url(), 1, &Arc::default()).await;
+    let mut others = foreign_servers(&server, ["3", "4"], "room_servers:r").await;
+    let appended = nodes[0].append("r", "x").await;
+    assert_eq!(appended.nodes, 2);
+    let [with_position, alone] = texts_of(&mut others).await;
     let epoch = appended.position.epoch;
     let line = format!("{{\"type\":\"signalbox.kept\",\"payload\":\"{epoch} 1\"}}\n");
-    assert_eq!(with_position, &format!("{line}{alone}"));
+    assert_eq!(with_position, format!("{line}{alone}"));
     assert!(alone.starts_with(r#"{"type":"test","#), "{alone}");
 }
 
@@ -191,34 +202,17 @@ async fn a_position_that_is_malformed_or_comes_with_no_receiver_reaches_nobody()
 async fn a_message_of_a_users_history_goes_with_its_position_to_nodes_that_understand_it() {
     let server = Server::start().await;
     let nodes = redis_nodes(&server.url(), 1, &Arc::default()).await;
-    let client = ::redis::Client::open(server.url()).expect("an address");
-    let mut others = client.get_async_pubsub().await.expect("a connection");
-    for (id, lease) in [("old-1", "5"), ("new-1", "6")] {
-        let channel = format!("server:{id}");
-        others.subscribe(channel).await.expect("it listens");
-        let lease_key = format!("server_alive:{id}");
-        let _: () = server.command(&["SET", &lease_key, lease]).await;
-        let _: () = server.command(&["SADD", "user_servers:u", id]).await;
-    }
+    let mut others = foreign_servers(&server, ["5", "6"], "user_servers:u").await;
     let appended = nodes[0].append_to(HistoryName::User("u"), "x").await;
     assert_eq!(appended.nodes, 2);
-    let mut texts = Vec::new();
-    for _ in 0..2 {
-        let message = others.on_message().next().await.expect("a message");
-        let text: String = message.get_payload().expect("a text");
-        texts.push((message.get_channel_name().to_owned(), text));
-    }
-    texts.sort();
-    let [(_, with_position), (_, alone)] = texts.as_slice() else {
-        panic!("two texts")
-    };
+    let [with_position, alone] = texts_of(&mut others).await;
     let epoch = appended.position.epoch;
     let line = format!("{{\"type\":\"signalbox.kept\",\"payload\":\"{epoch} 1\"}}\n");
-    assert_eq!(with_position, &format!("{line}{alone}"));
+    assert_eq!(with_position, format!("{line}{alone}"));
     let entries: Vec<(String, Vec<String>)> = server
         .command(&["XRANGE", "user_history:{u}:log", "-", "+"])
         .await;
-    assert_eq!(entries[0].1, [epoch.as_str(), alone]);
+    assert_eq!(entries[0].1, [epoch.as_str(), &alone]);
 }
 
 #[tokio::test]

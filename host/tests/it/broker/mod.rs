@@ -1,6 +1,7 @@
 //! The contract of a broker: the test suite that every implementation passes. To add a broker, add one line at the end
 //! and a function that creates a cluster of it.
 
+mod clocks_redis;
 mod history;
 mod history_redis;
 mod members;
@@ -30,6 +31,7 @@ use self::{
         concurrent_readers_get_what_each_asked_for,
         concurrent_senders_get_consecutive_numbers_that_are_the_same_everywhere,
         histories_are_independent_whatever_the_names_of_their_rooms,
+        looking_for_a_history_that_does_not_exist_creates_none,
         messages_are_numbered_from_one_and_reach_all_nodes_that_hold_the_room,
         messages_of_a_users_history_reach_all_nodes_that_hold_the_user,
         only_as_many_messages_are_kept_as_the_history_has_room_for,
@@ -476,6 +478,7 @@ macro_rules! passes_the_contract {
             concurrent_readers_get_what_each_asked_for
             only_as_many_messages_are_kept_as_the_history_has_room_for
             a_history_that_does_not_exist_is_created_and_keeps_its_epoch
+            looking_for_a_history_that_does_not_exist_creates_none
             a_history_that_is_reset_begins_another_epoch
             messages_of_a_users_history_reach_all_nodes_that_hold_the_user
             positions_come_in_the_order_of_the_rooms

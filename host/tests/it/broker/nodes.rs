@@ -300,6 +300,16 @@ impl Node {
         page.await.unwrap()
     }
 
+    /// Reads like [`Node::read_from`], and creates nothing.
+    pub(super) async fn find(
+        &self,
+        name: HistoryName<'_>,
+        query: HistoryQuery,
+    ) -> Option<HistoryPage> {
+        let page = self.broker.find_history(name, query, RETENTION);
+        page.await.unwrap()
+    }
+
     pub(super) async fn positions(&self, rooms: &[&str]) -> Vec<Option<Position>> {
         let rooms = rooms.iter().map(|room| HistoryName::Room(room));
         let names: Vec<_> = rooms.map(OwnedHistoryName::from).collect();

@@ -163,3 +163,38 @@ fn users_and_rooms_of_the_same_name_have_separate_histories_within_one_limit() {
     assert_eq!(histories.bytes(), 0);
     assert_eq!(histories.position(user, at(2)), None);
 }
+
+#[test]
+fn time_that_passed_unnoticed_takes_messages_and_not_the_place() {
+    let histories = MemoryHistories::default();
+    let first = append(&histories, "r", at(1));
+    append(&histories, "r", at(2));
+    let hour = at(2) + at(60 * 60);
+    let page = read(&histories, "r", hour);
+    assert_eq!(
+        (&page.position.epoch, page.position.offset),
+        (&first.epoch, 2)
+    );
+    assert!(page.messages.is_empty());
+    let third = append(&histories, "r", hour);
+    assert_eq!((&third.epoch, third.offset), (&first.epoch, 3));
+    let day = hour + RETENTION.position_time();
+    let other = append(&histories, "r", day);
+    assert_ne!(other.epoch, first.epoch, "the place was forgotten too");
+    assert_eq!((other.offset, count(&histories, "r", day)), (1, 1));
+}
+
+#[test]
+fn an_earlier_time_gives_no_number_twice_and_keeps_nothing_for_longer() {
+    let histories = MemoryHistories::default();
+    let first = append(&histories, "r", at(100));
+    for earlier in [at(99), at(40)] {
+        append(&histories, "r", earlier);
+    }
+    let page = read(&histories, "r", at(41));
+    let numbers: Vec<u64> = page.messages.iter().map(|kept| kept.offset).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    assert_eq!(page.position.epoch, first.epoch);
+    assert_eq!(count(&histories, "r", at(159)), 3);
+    assert_eq!(count(&histories, "r", at(160)), 0);
+}

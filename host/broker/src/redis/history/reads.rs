@@ -14,7 +14,16 @@ use tokio::sync::watch;
 use crate::{HistoryPage, HistoryQuery, OwnedHistoryName, Retention};
 
 /// The result of a read that several callers share.
-pub(super) type SharedPage = Result<Arc<HistoryPage>, Unavailable>;
+pub(super) type SharedPage = Result<Option<Arc<HistoryPage>>, Unavailable>;
+
+/// The read that a caller wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WantedRead {
+    pub(super) query: HistoryQuery,
+    pub(super) retention: Retention,
+    /// Whether the history is created if there is none.
+    pub(super) creates: bool,
+}
 
 /// Reads with the same key can be shared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,10 +40,8 @@ pub(super) struct SharedReads(Mutex<HashMap<ReadKey, Option<SharedRead>>>);
 /// A read for all callers that came before it began.
 #[derive(Debug)]
 pub(super) struct SharedRead {
-    /// Covers the queries of all callers.
-    pub(super) query: HistoryQuery,
-    /// That of the last caller.
-    pub(super) retention: Retention,
+    /// Covers the queries of all callers. The retention is that of the last one.
+    pub(super) wanted: WantedRead,
     page: watch::Sender<Option<SharedPage>>,
 }
 
@@ -45,23 +52,19 @@ pub(super) struct PromisedPage(watch::Receiver<Option<SharedPage>>);
 impl SharedReads {
     /// Joins the next read. If the second value is `true`, the caller must see to it that reads are made until
     /// [`SharedReads::begin`] returns `None`, each ended by [`SharedRead::finish`].
-    pub(super) fn join(
-        &self,
-        key: &ReadKey,
-        query: HistoryQuery,
-        retention: Retention,
-    ) -> (PromisedPage, bool) {
+    pub(super) fn join(&self, key: &ReadKey, wanted: WantedRead) -> (PromisedPage, bool) {
         let mut reads = self.reads();
         let is_first = !reads.contains_key(key);
         let next = reads.entry(key.clone()).or_default();
         let read = next.get_or_insert_with(|| SharedRead {
-            query,
-            retention,
+            wanted,
             page: watch::Sender::new(None),
         });
-        read.query.after = read.query.after.min(query.after);
-        read.query.limit = read.query.limit.max(query.limit);
-        read.retention = retention;
+        let WantedRead { query, creates, .. } = &mut read.wanted;
+        query.after = query.after.min(wanted.query.after);
+        query.limit = query.limit.max(wanted.query.limit);
+        *creates |= wanted.creates;
+        read.wanted.retention = wanted.retention;
         (PromisedPage(read.page.subscribe()), is_first)
     }
 
@@ -128,6 +131,14 @@ mod tests {
         }
     }
 
+    fn wanted(query: HistoryQuery) -> WantedRead {
+        WantedRead {
+            query,
+            retention: RETENTION,
+            creates: true,
+        }
+    }
+
     fn query(after: u64, limit: usize) -> HistoryQuery {
         HistoryQuery {
             after,
@@ -154,34 +165,34 @@ mod tests {
     async fn callers_that_come_during_a_read_share_one_that_begins_later() {
         let reads = SharedReads::default();
         let key = key(None);
-        let (first, must_read) = reads.join(&key, query(7, 1), RETENTION);
+        let (first, must_read) = reads.join(&key, wanted(query(7, 1)));
         assert!(must_read);
         let read = reads.begin(&key).expect("the first caller waits");
-        assert_eq!(read.query, query(7, 1));
+        assert_eq!(read.wanted.query, query(7, 1));
         let later = [query(8, 2), query(3, 1), query(5, 4)].map(|query| {
-            let (page, must_read) = reads.join(&key, query, RETENTION);
+            let (page, must_read) = reads.join(&key, wanted(query));
             assert!(!must_read);
             page
         });
-        read.finish(Ok(Arc::new(page([8]))));
-        assert_eq!(*first.wait().await.unwrap(), page([8]));
+        read.finish(Ok(Some(Arc::new(page([8])))));
+        assert_eq!(first.wait().await, Ok(Some(Arc::new(page([8])))));
         let read = reads.begin(&key).expect("three callers wait");
-        assert_eq!(read.query, query(3, 4));
-        read.finish(Ok(Arc::new(page(6..=9))));
+        assert_eq!(read.wanted.query, query(3, 4));
+        read.finish(Ok(Some(Arc::new(page(6..=9)))));
         for promised in later {
-            assert_eq!(*promised.wait().await.unwrap(), page(6..=9));
+            assert_eq!(promised.wait().await, Ok(Some(Arc::new(page(6..=9)))));
         }
         assert!(reads.begin(&key).is_none());
-        assert!(reads.join(&key, query(0, 1), RETENTION).1, "all is over");
+        assert!(reads.join(&key, wanted(query(0, 1))).1, "all is over");
     }
 
     #[tokio::test]
     async fn a_read_that_fails_or_is_given_up_fails_for_all_its_callers() {
         let reads = SharedReads::default();
         let key = key(None);
-        let (failed, _) = reads.join(&key, query(0, 1), RETENTION);
+        let (failed, _) = reads.join(&key, wanted(query(0, 1)));
         let read = reads.begin(&key).expect("a caller waits");
-        let (given_up, _) = reads.join(&key, query(0, 1), RETENTION);
+        let (given_up, _) = reads.join(&key, wanted(query(0, 1)));
         read.finish(Err(Unavailable::new("why")));
         assert_eq!(failed.wait().await, Err(Unavailable::new("why")));
         drop(reads.begin(&key));
@@ -189,12 +200,27 @@ mod tests {
     }
 
     #[test]
+    fn a_read_creates_the_history_if_any_of_its_callers_wants_that() {
+        let reads = SharedReads::default();
+        let only_look = WantedRead {
+            creates: false,
+            ..wanted(query(0, 1))
+        };
+        for (later, creates) in [(only_look, false), (wanted(query(0, 1)), true)] {
+            reads.join(&key(None), only_look);
+            reads.join(&key(None), later);
+            let read = reads.begin(&key(None)).expect("two callers wait");
+            assert_eq!(read.wanted.creates, creates);
+        }
+    }
+
+    #[test]
     fn reads_with_different_ends_are_separate() {
         let reads = SharedReads::default();
         for before in [None, Some(5), Some(6)] {
-            assert!(reads.join(&key(before), query(0, 1), RETENTION).1);
+            assert!(reads.join(&key(before), wanted(query(0, 1))).1);
         }
-        assert!(!reads.join(&key(Some(5)), query(0, 1), RETENTION).1);
+        assert!(!reads.join(&key(Some(5)), wanted(query(0, 1))).1);
     }
 
     #[test]
