@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::protocol::{Centrifuge, Protocol, Purpose, Relay, Signalbox, SocketIo};
+use super::protocol::{CENTRIFUGE, Protocol, RELAY, SIGNALBOX, SOCKET_IO};
 
 /// The kind of server behind the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -22,12 +22,12 @@ pub enum Target {
 
 impl Target {
     /// The protocol of this kind of server.
-    pub(super) fn protocol(self) -> &'static dyn Protocol {
+    pub(super) fn protocol(self) -> &'static Protocol {
         match self {
-            Self::Relay => &Relay,
-            Self::Signalbox => &Signalbox,
-            Self::SocketIo => &SocketIo,
-            Self::Centrifuge => &Centrifuge,
+            Self::Relay => &RELAY,
+            Self::Signalbox => &SIGNALBOX,
+            Self::SocketIo => &SOCKET_IO,
+            Self::Centrifuge => &CENTRIFUGE,
         }
     }
 }
@@ -135,12 +135,12 @@ impl Plan {
         let path = &self.site(index).path;
         let separator = if path.contains('?') { '&' } else { '?' };
         let user = self.user(index);
-        let purpose = match self.mode {
-            Mode::Idle { .. } => Purpose::Idle,
-            Mode::Room { .. } => Purpose::Member(self.room()),
-            Mode::Pairs { .. } | Mode::Open { .. } => Purpose::Peer(self.user(index ^ 1)),
+        let more = match self.mode {
+            _ if !self.target.protocol().receiver_in_query => String::new(),
+            Mode::Idle { .. } => String::new(),
+            Mode::Room { .. } => format!("&room={}", self.room()),
+            Mode::Pairs { .. } | Mode::Open { .. } => format!("&peer={}", self.user(index ^ 1)),
         };
-        let more = self.target.protocol().query(&purpose);
         format!("{path}{separator}userId={user}{more}")
     }
 }

@@ -12,7 +12,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::ledger::Ledger;
 use crate::client::{Client, Incoming};
-use crate::frame::Opcode;
 
 /// Pause between two messages of a client.
 const SEND_INTERVAL: Duration = Duration::from_secs(2);
@@ -179,7 +178,7 @@ impl Person {
             "id": number.to_string(),
             "payload": {"text": format!("{number} {}", self.world.now_us())},
         });
-        client.send(Opcode::Text, message.to_string().as_bytes())
+        client.send(&message)
     }
 
     /// Handles frames, and returns whether the server closes the connection. `came_us` is the time at which the

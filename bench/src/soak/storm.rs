@@ -40,9 +40,9 @@ pub(super) struct PluginFile {
 
 impl PluginFile {
     /// `chat.wasm` in `folder`, which contains `component`.
-    pub(super) fn new(component: &[u8], folder: &Path) -> Self {
+    pub(super) fn new(component: Vec<u8>, folder: &Path) -> Self {
         Self {
-            component: component.to_owned(),
+            component,
             folder: folder.to_owned(),
         }
     }
@@ -139,7 +139,7 @@ impl Storm {
     /// Stops each node as a deployment does, and starts it again.
     async fn restart(&mut self, nodes: &mut [Node]) -> anyhow::Result<()> {
         for node in nodes {
-            say(&self.world, &format!("node {} restarts", node.name()));
+            say(&self.world, &format!("node {} restarts", node.name));
             let took = node.stop().await?;
             self.longest_stop = self.longest_stop.max(took);
             self.restarts += 1;

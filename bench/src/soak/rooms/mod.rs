@@ -54,7 +54,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<bool> {
     let began = Instant::now();
     let world = Arc::new(RoomWorld {
-        nodes: nodes.iter().map(Node::address).collect(),
+        nodes: nodes.iter().map(|node| node.address).collect(),
         truth: Truth::default(),
         is_silent: false.into(),
     });
