@@ -1,11 +1,11 @@
 //! Tests the load generator against the relay in the same process, and against servers that misbehave on purpose.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
+use clap::Parser;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
-use signalbox_bench::load::{Mode, Plan, Report, Site, Target, run};
+use signalbox_bench::load::{LoadArgs, Plan, Report, run};
 use signalbox_bench::relay;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,28 +14,21 @@ use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, accept_async};
 
 /// One pair, with 8 messages in flight from each side.
-const PAIR: Mode = Mode::Pairs {
-    pairs: 1,
-    in_flight: 8,
-};
+const PAIR: &str = "--pairs 1 --in-flight 8";
 
-fn plan(address: SocketAddr, mode: Mode) -> Plan {
-    Plan {
-        sites: vec![Site {
-            address,
-            host: address.to_string(),
-            path: "/ws".to_owned(),
-        }],
-        target: Target::Relay,
-        mode,
-        warmup: Duration::from_millis(50),
-        duration: Duration::from_millis(250),
-        until_input_ends: false,
-        payload_bytes: 128,
-        acks: false,
-        cpu_pids: vec![std::process::id()],
-        user_prefix: "test".to_owned(),
-    }
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+fn plan(address: SocketAddr, options: &str) -> Plan {
+    let pid = std::process::id();
+    let words = format!(
+        "load --url ws://{address} --target relay --warmup 50ms --duration 250ms --hold 250ms --cpu-pid {pid} {options}"
+    );
+    let command = Command::try_parse_from(words.split(' ')).expect("the options parse");
+    command.load.into_plan().expect("a plan")
 }
 
 async fn listen() -> (TcpListener, SocketAddr) {
@@ -44,10 +37,10 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-async fn against_relay(mode: Mode) -> Report {
+async fn against_relay(options: &str) -> Report {
     let (listener, address) = listen().await;
     tokio::spawn(relay::serve(listener));
-    let report = run(&plan(address, mode))
+    let report = run(&plan(address, options))
         .await
         .expect("the run ends with a report");
     assert!(report.is_clean(), "{report}");
@@ -56,11 +49,7 @@ async fn against_relay(mode: Mode) -> Report {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pairs_keep_their_messages_in_flight_and_lose_none() {
-    let report = against_relay(Mode::Pairs {
-        pairs: 5,
-        in_flight: 8,
-    })
-    .await;
+    let report = against_relay("--pairs 5 --in-flight 8").await;
     assert_eq!((report.mode.as_str(), report.connections), ("pairs", 10));
     // The first window alone is 80 messages, so the loop must have gone round.
     assert!(report.delivered > 800, "{report}");
@@ -74,11 +63,7 @@ async fn pairs_keep_their_messages_in_flight_and_lose_none() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_open_loop_sends_at_its_rate() {
-    let report = against_relay(Mode::Open {
-        connections: 20,
-        rate: 2000.0,
-    })
-    .await;
+    let report = against_relay("--connections 20 --rate 2000").await;
     let due = 2000.0 * report.measured_seconds;
     let sent = report.sent as f64;
     // A busy machine delays the measuring task and the pacing thread relative to each other, by far less than half the
@@ -89,18 +74,14 @@ async fn the_open_loop_sends_at_its_rate() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_room_delivers_each_message_to_every_member() {
-    let report = against_relay(Mode::Room {
-        members: 30,
-        rate: 100.0,
-    })
-    .await;
+    let report = against_relay("--room-members 30 --rate 100").await;
     assert!(report.sent > 0);
     assert!(report.delivered >= report.sent * 25, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_connections_are_held_and_their_memory_is_read() {
-    let report = against_relay(Mode::Idle { connections: 50 }).await;
+    let report = against_relay("--connections 50").await;
     assert_eq!((report.sent, report.delivered), (0, 0));
     assert!(report.rss_after_bytes.is_some() && report.rss_per_connection_bytes.is_some());
 }
@@ -116,10 +97,7 @@ async fn a_report_survives_json() {
 #[tokio::test]
 async fn a_payload_without_room_for_the_numbers_never_reaches_the_server() {
     let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
-    let small = Plan {
-        payload_bytes: 20,
-        ..plan(nobody, PAIR)
-    };
+    let small = plan(nobody, "--pairs 1 --payload 20");
     let error = run(&small).await.expect_err("it is too small");
     assert!(
         error.to_string().contains("--payload must be at least"),
@@ -136,7 +114,7 @@ async fn a_refused_upgrade_is_told_with_its_status() {
         let refusal = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
         stream.write_all(refusal).await
     });
-    let error = run(&plan(address, Mode::Idle { connections: 1 })).await;
+    let error = run(&plan(address, "--connections 1")).await;
     let error = format!("{:#}", error.expect_err("no connection was opened"));
     assert!(error.contains("503 Service Unavailable"), "{error}");
 }
@@ -178,7 +156,7 @@ async fn a_connection_that_closes_early_is_told_with_its_code() {
         }
         Ok::<_, tungstenite::Error>(())
     });
-    let report = run(&plan(address, Mode::Idle { connections: 2 })).await;
+    let report = run(&plan(address, "--connections 2")).await;
     let report = report.expect("a report");
     assert_eq!(report.closed, 2);
     let mut errors = report.first_errors.iter();

@@ -54,7 +54,7 @@ async fn connect_one(plan: &Plan, index: usize) -> anyhow::Result<Connection> {
     let target = plan.request_target(index);
     let rest = handshake::request(&mut stream, &site.host, &target, None).await?;
     let (reader, writer) = split(stream, rest, OUTBOX_BYTES_MAX)?;
-    if let Some(greeting) = plan.target.protocol().greeting {
+    if let Some(greeting) = plan.options.target.protocol().greeting {
         let mut frame = Vec::new();
         put_client_frame(&mut frame, TEXT, greeting.as_bytes());
         writer.send(&frame)?;

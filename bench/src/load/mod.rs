@@ -22,6 +22,6 @@ mod run;
 mod tally;
 
 pub use options::LoadArgs;
-pub use plan::{Mode, Plan, Site, Target};
+pub use plan::Plan;
 pub use report::{Latency, Report};
 pub use run::run;

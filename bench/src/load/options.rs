@@ -9,7 +9,7 @@ use clap::Args;
 use super::plan::{Mode, Plan, Site, Target};
 
 /// Options of `signalbox-bench load`.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Args)]
 pub struct LoadArgs {
     /// Server to put load on, e.g. ws://127.0.0.1:8080/ws; the path defaults to that of the target, /ws for ours. Given
     /// twice: the two sides of a pair are on different servers
@@ -17,7 +17,7 @@ pub struct LoadArgs {
     urls: Vec<String>,
     /// Kind of server behind the URL
     #[arg(long, value_enum, default_value = "signalbox")]
-    target: Target,
+    pub(super) target: Target,
     /// Allow a host that is not this machine
     #[arg(long)]
     allow_remote: bool,
@@ -38,28 +38,28 @@ pub struct LoadArgs {
     rate: Option<f64>,
     /// Time that is measured, e.g. 10s, 500ms
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
-    duration: Duration,
+    pub(super) duration: Duration,
     /// End the measured time early, when standard input ends: for load that lasts as long as something else does
     #[arg(long)]
-    until_input_ends: bool,
+    pub(super) until_input_ends: bool,
     /// Idle: how long the connections are held before memory is read
     #[arg(long, default_value = "2s", value_parser = parse_duration)]
-    hold: Duration,
+    pub(super) hold: Duration,
     /// Time before the measurement that is not counted
     #[arg(long, default_value = "2s", value_parser = parse_duration)]
-    warmup: Duration,
+    pub(super) warmup: Duration,
     /// Bytes of a message's payload JSON
     #[arg(long, default_value_t = 128)]
-    payload: usize,
+    pub(super) payload: usize,
     /// Ask the server to confirm each message to its sender, and count the confirmations
     #[arg(long)]
-    acks: bool,
+    pub(super) acks: bool,
     /// Process of the server: adds its CPU time and memory to the report; may be given several times, for several nodes
     #[arg(long)]
-    cpu_pid: Vec<u32>,
+    pub(super) cpu_pid: Vec<u32>,
     /// Prefix of the user IDs and the name of the room
     #[arg(long, default_value = "bench")]
-    user_prefix: String,
+    pub(super) user_prefix: String,
     /// Threads of the load generator
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
@@ -95,22 +95,10 @@ impl LoadArgs {
             (1..=64).contains(&self.user_prefix.len()) && self.user_prefix.chars().all(plain),
             "--user-prefix takes 1 to 64 letters, digits, `-` and `_`"
         );
-        let duration = if matches!(mode, Mode::Idle { .. }) {
-            self.hold
-        } else {
-            self.duration
-        };
         Ok(Plan {
             sites,
-            target: self.target,
             mode,
-            warmup: self.warmup,
-            duration,
-            until_input_ends: self.until_input_ends,
-            payload_bytes: self.payload,
-            acks: self.acks,
-            cpu_pids: self.cpu_pid,
-            user_prefix: self.user_prefix,
+            options: self,
         })
     }
 
@@ -208,33 +196,17 @@ mod tests {
 
     #[test]
     fn the_request_names_the_user_and_what_the_target_needs() {
-        for (options, index, target) in [
-            (" --connections 2", 1, "/ws?userId=bench-1"),
-            ("/x?a=b --connections 2", 1, "/x?a=b&userId=bench-1"),
-            ("?a=b --connections 2", 1, "/ws?a=b&userId=bench-1"),
-            (
-                " --target relay --pairs 3",
-                4,
-                "/ws?userId=bench-4&peer=bench-5",
-            ),
-            (
-                " --target relay --room-members 9 --rate 1",
-                4,
-                "/ws?userId=bench-4&room=bench-room",
-            ),
-            (
-                "?a=b --target socket-io --connections 2",
-                1,
-                "/socket.io/?EIO=4&transport=websocket&a=b&userId=bench-1",
-            ),
-            (
-                " --target centrifuge --connections 2",
-                1,
-                "/connection/websocket?userId=bench-1",
-            ),
-        ] {
-            let plan = plan(options).expect(options);
-            assert_eq!(plan.request_target(index), target);
+        let table = "
+             --connections 2 => /ws?userId=bench-4
+            /x?a=b --connections 2 => /x?a=b&userId=bench-4
+            ?a=b --connections 2 => /ws?a=b&userId=bench-4
+             --target relay --pairs 3 => /ws?userId=bench-4&peer=bench-5
+             --target relay --room-members 9 --rate 1 => /ws?userId=bench-4&room=bench-room
+            ?a=b --target socket-io --connections 2 => /socket.io/?EIO=4&transport=websocket&a=b&userId=bench-4
+             --target centrifuge --connections 2 => /connection/websocket?userId=bench-4";
+        for line in table.lines().skip(1) {
+            let (options, target) = line[12..].split_once(" => ").expect("a target");
+            assert_eq!(plan(options).expect(options).request_target(4), target);
         }
     }
 
@@ -263,7 +235,7 @@ mod tests {
         assert!(plan(" --pairs 1 --acks --target relay").is_err());
         for target in ["signalbox", "socket-io", "centrifuge"] {
             let acks = plan(&format!(" --pairs 1 --acks --target {target}"));
-            assert!(acks.is_ok_and(|plan| plan.acks), "{target}");
+            assert!(acks.is_ok_and(|plan| plan.options.acks), "{target}");
         }
     }
 

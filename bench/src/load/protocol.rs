@@ -222,176 +222,114 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Incoming::{Ack, Answer, Error, Other, Ready};
     use super::*;
     use crate::load::message::{Stamp, StampReader};
 
+    const PROTOCOLS: [(&str, Protocol); 4] = [
+        ("signalbox", SIGNALBOX),
+        ("relay", RELAY),
+        ("socket.io", SOCKET_IO),
+        ("centrifuge", CENTRIFUGE),
+    ];
+
+    /// Splits the lines of a table into the protocol, a word and the rest.
+    fn rows(table: &str) -> impl Iterator<Item = (Protocol, &str, &str)> {
+        table.trim().lines().map(|line| {
+            let (name, rest) = line.trim().split_once(' ').expect("a protocol");
+            let (word, rest) = rest.trim().split_once(' ').unwrap_or((rest, ""));
+            let known = PROTOCOLS.into_iter().find(|(known, _)| *known == name);
+            (known.expect("a known protocol").1, word, rest)
+        })
+    }
+
     #[test]
     fn a_message_names_its_receiver_and_may_ask_for_an_ack_with_its_id() {
-        let user = Destination::User("b");
-        let room = Destination::Room {
-            room: "r",
-            sender: 1,
-        };
-        let cases: [(&Protocol, _, _, &str, _, &str); 6] = [
-            (
-                &SIGNALBOX,
-                user,
-                false,
-                r#"{"type":"chat_message","payload":"#,
-                None,
-                r#","receiverId":"b"}"#,
-            ),
-            (
-                &SIGNALBOX,
-                room,
-                true,
-                r#"{"type":"chat_message","id":"1000000000","payload":"#,
-                Some(29),
-                r#","room":"r"}"#,
-            ),
-            (
-                &RELAY,
-                user,
-                true,
-                r#"{"type":"chat_message","payload":"#,
-                None,
-                r#","receiverId":"b"}"#,
-            ),
-            (&SOCKET_IO, user, false, r#"42["message","b","#, None, "]"),
-            (
-                &SOCKET_IO,
-                room,
-                true,
-                r#"421000000000["room_message","r","#,
-                Some(2),
-                "]",
-            ),
-            (
-                &CENTRIFUGE,
-                user,
-                false,
-                r#"{"id":1000000000,"publish":{"channel":"user:b","data":"#,
-                Some(6),
-                "}}",
-            ),
-        ];
-        for (protocol, destination, acks, head, id_at, tail) in cases {
-            let (head, tail) = (head.to_owned(), tail.to_owned());
-            let envelope = Envelope { head, id_at, tail };
-            assert_eq!((protocol.envelope)(destination, acks), envelope);
+        let table = r#"
+            signalbox user {"type":"chat_message","payload":$,"receiverId":"b"}
+            signalbox room {"type":"chat_message","id":"1000000000","payload":$,"room":"r"}
+            relay user {"type":"chat_message","payload":$,"receiverId":"b"}
+            relay room {"type":"chat_message","payload":$,"room":"r"}
+            socket.io user 42["message","b",$]
+            socket.io room 421000000000["room_message","r",$]
+            centrifuge user {"id":1000000000,"publish":{"channel":"user:b","data":$}}
+            centrifuge room {"id":1000000000,"publish":{"channel":"room:r","data":$}}"#;
+        for (protocol, to, text) in rows(table) {
+            let (room, sender) = ("r", 1);
+            let destination = match to {
+                "user" => Destination::User("b"),
+                _ => Destination::Room { room, sender },
+            };
+            // Those to a room ask for an ack.
+            let Envelope { head, id_at, tail } = (protocol.envelope)(destination, to == "room");
+            assert_eq!(
+                (format!("{head}${tail}").as_str(), id_at),
+                (text, text.find("1000"))
+            );
         }
     }
 
     /// The frames of socket.io 4.8.4 and of centrifuge 0.40.1, as recorded.
     #[test]
     fn answers_are_told_apart() {
-        let cases: [(&Protocol, &[(&str, Incoming)]); 3] = [
-            (
-                &SIGNALBOX,
-                &[
-                    (
-                        r#"{"type":"ack","payload":{"id":"1000000007","messageId":"a","status":"delivered"}}"#,
-                        Ack,
-                    ),
-                    (
-                        r#"{"type":"ack","payload":{"id":"1000000007","messageId":"a","status":"offline"}}"#,
-                        Error,
-                    ),
-                    (
-                        r#"{"type":"ack","payload":{"id":"there","messageId":"a","status":"handled"}}"#,
-                        Ready,
-                    ),
-                    (
-                        r#"{"type":"joined","payload":{"id":"join","room":"r"}}"#,
-                        Ready,
-                    ),
-                    (r#"{"type":"error","payload":{"code":"blank"}}"#, Error),
-                    (r#"{"type":"notice"}"#, Other),
-                ],
-            ),
-            (
-                &SOCKET_IO,
-                &[
-                    (
-                        r#"0{"sid":"T2Ad6ezr9NlFlIRQAAAA","upgrades":[],"pingInterval":25000,"maxPayload":1000000}"#,
-                        Other,
-                    ),
-                    (r#"40{"sid":"b_4SbYk5ejUn0yxuAAAA"}"#, Ready),
-                    ("431[]", Ready),
-                    ("431000000006[]", Ack),
-                    ("2", Answer("3")),
-                    (r#"44/nope,{"message":"Invalid namespace"}"#, Error),
-                    ("41", Error),
-                    (r#"42["news",1]"#, Other),
-                    ("", Other),
-                ],
-            ),
-            (
-                &CENTRIFUGE,
-                &[
-                    (
-                        r#"{"id":1,"connect":{"client":"ea8d1523","subs":{"user:bench-0":{}},"ping":25,"pong":true}}"#,
-                        Ready,
-                    ),
-                    (r#"{"id":2,"subscribe":{}}"#, Ready),
-                    (r#"{"id":1000000005,"publish":{}}"#, Ack),
-                    (
-                        r#"{"id":1000000007,"error":{"code":103,"message":"permission denied"}}"#,
-                        Error,
-                    ),
-                    ("{}", Answer("{}")),
-                    (
-                        r#"{"push":{"disconnect":{"code":3501,"reason":"bad request"}}}"#,
-                        Error,
-                    ),
-                    (r#"{"push":{"channel":"user:bench-1","join":{}}}"#, Other),
-                    ("", Other),
-                ],
-            ),
-        ];
-        for (protocol, texts) in cases {
-            for (text, meaning) in texts {
-                assert_eq!((protocol.classify)(text.as_bytes()), *meaning, "{text}");
-            }
+        let table = r#"
+            signalbox Ack {"type":"ack","payload":{"id":"1000000007","messageId":"a","status":"delivered"}}
+            signalbox Error {"type":"ack","payload":{"id":"1000000007","messageId":"a","status":"offline"}}
+            signalbox Ready {"type":"ack","payload":{"id":"there","messageId":"a","status":"handled"}}
+            signalbox Ready {"type":"joined","payload":{"id":"join","room":"r"}}
+            signalbox Error {"type":"error","payload":{"code":"blank"}}
+            signalbox Other {"type":"notice"}
+            socket.io Other 0{"sid":"T2Ad6ezr9NlFlIRQAAAA","upgrades":[],"pingInterval":25000,"maxPayload":1000000}
+            socket.io Ready 40{"sid":"b_4SbYk5ejUn0yxuAAAA"}
+            socket.io Ready 431[]
+            socket.io Ack 431000000006[]
+            socket.io Answer("3") 2
+            socket.io Error 44/nope,{"message":"Invalid namespace"}
+            socket.io Error 41
+            socket.io Other 42["news",1]
+            socket.io Other
+            centrifuge Ready {"id":1,"connect":{"client":"ea8d1523","subs":{"user:bench-0":{}},"ping":25,"pong":true}}
+            centrifuge Ready {"id":2,"subscribe":{}}
+            centrifuge Ack {"id":1000000005,"publish":{}}
+            centrifuge Error {"id":1000000007,"error":{"code":103,"message":"permission denied"}}
+            centrifuge Answer("{}") {}
+            centrifuge Error {"push":{"disconnect":{"code":3501,"reason":"bad request"}}}
+            centrifuge Other {"push":{"channel":"user:bench-1","join":{}}}
+            centrifuge Other"#;
+        for (protocol, meaning, text) in rows(table) {
+            let found = (protocol.classify)(text.as_bytes());
+            assert_eq!(format!("{found:?}"), meaning, "{text}");
         }
     }
 
     #[test]
     fn the_numbers_are_found_in_the_texts_of_every_protocol() {
         let mut stamps = StampReader::default();
-        let stamp = |time_ns, number, sender| {
-            Some(Stamp {
-                time_ns,
-                number,
-                sender,
-            })
-        };
-        for (text, with_sender, expected) in [
+        for (text, with_sender, numbers) in [
             (
-                r#"42["message","bench-0",{"text":"x","t":1000000000000077,"n":1000000005}]"#,
+                r#"42["message","b",{"text":"x","t":1000000000000077,"n":1000000005}]"#,
                 false,
-                stamp(77, 5, 0),
+                Some((77, 5, 0)),
             ),
             (
-                r#"42["message","bench-0",{"text":"x","t":1000000000000078,"n":1000000006,"s":3}]"#,
+                r#"42["message","b",{"text":"x","t":1000000000000078,"n":1000000006,"s":3}]"#,
                 true,
-                stamp(78, 6, 3),
+                Some((78, 6, 3)),
+            ),
+            (
+                r#"{"push":{"pub":{"data":{"text":"x","t":1000000000000079,"n":1000000007,"s":4}}}}"#,
+                true,
+                Some((79, 7, 4)),
             ),
             ("431000000006[]", false, None),
             (r#"40{"sid":"b_4SbYk5ejUn0yxuAAAA"}"#, false, None),
-            (
-                r#"{"push":{"channel":"room:r","pub":{"data":{"text":"x","t":1000000000000079,"n":1000000007,"s":4}}}}"#,
-                true,
-                stamp(79, 7, 4),
-            ),
             (r#"{"id":1000000006,"publish":{}}"#, true, None),
         ] {
-            assert_eq!(
-                stamps.read(text.as_bytes(), with_sender),
-                expected,
-                "{text}"
-            );
+            let stamp = numbers.map(|(time_ns, number, sender)| Stamp {
+                time_ns,
+                number,
+                sender,
+            });
+            assert_eq!(stamps.read(text.as_bytes(), with_sender), stamp, "{text}");
         }
     }
 }

@@ -55,16 +55,16 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
     swarm.get_ready(plan).await?;
     let pacing = swarm.start_traffic(plan.mode)?;
     if !matches!(plan.mode, Mode::Idle { .. }) {
-        sleep(plan.warmup).await;
+        sleep(plan.options.warmup).await;
     }
     let start = Snapshot::take(plan, &swarm.tally)?;
     swarm.tally.measure_from(start.time_ns);
     eprintln!("measuring");
-    if plan.until_input_ends {
+    if plan.options.until_input_ends {
         // Ends after `duration` at the latest.
-        let _ = timeout(plan.duration, end_of_input()).await;
+        let _ = timeout(plan.duration(), end_of_input()).await;
     } else {
-        sleep(plan.duration).await;
+        sleep(plan.duration()).await;
     }
     let end = Snapshot::take(plan, &swarm.tally)?;
     swarm.tally.measure_until(end.time_ns);
@@ -95,7 +95,7 @@ async fn end_of_input() {
 
 fn read_usage(plan: &Plan) -> anyhow::Result<Option<Usage>> {
     let mut sum = None;
-    for pid in &plan.cpu_pids {
+    for pid in &plan.options.cpu_pid {
         let Usage {
             cpu_seconds,
             rss_bytes,
@@ -136,7 +136,7 @@ struct Swarm {
 
 impl Swarm {
     async fn connect(plan: &Plan) -> anyhow::Result<Self> {
-        let (protocol, senders) = (plan.target.protocol(), senders(plan.mode));
+        let (protocol, senders) = (plan.options.target.protocol(), senders(plan.mode));
         let behaviour = Behaviour {
             reply: matches!(plan.mode, Mode::Pairs { .. }),
             with_sender: matches!(plan.mode, Mode::Room { .. }),
@@ -169,7 +169,7 @@ impl Swarm {
 
     /// Makes all connections members of the room, or waits until every receiver can be reached.
     async fn get_ready(&self, plan: &Plan) -> anyhow::Result<()> {
-        let protocol = plan.target.protocol();
+        let protocol = plan.options.target.protocol();
         let text = match plan.mode {
             Mode::Room { .. } => protocol.join.map(|join| join.replace('$', &plan.room())),
             Mode::Pairs { .. } | Mode::Open { .. } => protocol.settling.map(str::to_owned),
@@ -230,12 +230,11 @@ impl Swarm {
     /// Waits until every sent message has arrived and, if it asked for it, was confirmed, or until neither happens any
     /// more.
     async fn drain(&self, plan: &Plan) {
-        let copies = if let Mode::Room { members, .. } = plan.mode {
-            members as u64
-        } else {
-            1
+        let copies = match plan.mode {
+            Mode::Room { members, .. } => members as u64,
+            _ => 1,
         };
-        let acks = u64::from(plan.acks);
+        let acks = u64::from(plan.options.acks);
         let begun = Instant::now();
         let (mut arrived, mut last_arrival) = (0, begun);
         while begun.elapsed() < DRAIN_TIME_MAX && last_arrival.elapsed() < DRAIN_SILENCE {
@@ -283,9 +282,13 @@ impl Swarm {
             .map(|(before, end)| end.rss_bytes as f64 - before.rss_bytes as f64);
         let idle = matches!(plan.mode, Mode::Idle { .. });
         let (lost, duplicated, reordered) = self.order(plan.mode);
-        let asked = if plan.acks { self.tally.sent() } else { 0 };
+        let asked = if plan.options.acks {
+            self.tally.sent()
+        } else {
+            0
+        };
         Report {
-            mode: mode_name(plan.mode).to_owned(),
+            mode: plan.mode.name().to_owned(),
             connections: self.endpoints.len(),
             connect_seconds,
             measured_seconds,
@@ -359,15 +362,12 @@ fn template(plan: &Plan, index: usize) -> anyhow::Result<Option<Template>> {
             sender: index,
         },
     };
-    let protocol = plan.target.protocol();
-    Template::new(protocol, destination, plan.payload_bytes, plan.acks).map(Some)
-}
-
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Pairs { .. } => "pairs",
-        Mode::Open { .. } => "open",
-        Mode::Room { .. } => "room",
-        Mode::Idle { .. } => "idle",
-    }
+    let protocol = plan.options.target.protocol();
+    Template::new(
+        protocol,
+        destination,
+        plan.options.payload,
+        plan.options.acks,
+    )
+    .map(Some)
 }

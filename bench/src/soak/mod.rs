@@ -36,7 +36,7 @@ use tokio::time::{Instant, sleep};
 use self::{
     ledger::Ledger,
     people::{Person, World},
-    processes::{Node, Redis},
+    processes::{Node, Redis, stop_all},
     report::Report,
     storm::{PluginFile, Storm},
 };
@@ -145,9 +145,7 @@ pub async fn run(args: &SoakArgs) -> anyhow::Result<bool> {
     let report = Report::of(&world, &storm, &nodes).await?;
     print!("{report}");
     let is_well = report.is_well();
-    for node in &mut nodes {
-        node.stop().await?;
-    }
+    stop_all(&mut nodes).await?;
     Ok(is_well)
 }
 

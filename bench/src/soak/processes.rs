@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The file with the data of Redis.
 const REDIS_DATA: &str = "soak.rdb";
 
+/// How long Redis is down.
+pub(super) const REDIS_AWAY: Duration = Duration::from_secs(2);
+
 /// Interval between two checks.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -90,9 +93,15 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Kills Redis. All its data is lost.
-    pub(super) fn kill(&mut self) -> anyhow::Result<()> {
-        self.process = None;
+    /// Asks Redis to end, and waits until it has written its data, or kills it, and all its data is lost.
+    pub(super) async fn stop(&mut self, keeps_data: bool) -> anyhow::Result<()> {
+        let process = self.process.take();
+        if keeps_data {
+            let process = process.context("Redis does not run")?;
+            process.ask_to_end()?;
+            return process.ended("Redis").await;
+        }
+        drop(process);
         let data = self.folder.join(REDIS_DATA);
         if data.exists() {
             fs::remove_file(data)?;
@@ -100,13 +109,11 @@ impl Redis {
         Ok(())
     }
 
-    /// Asks Redis to end, and waits until it has written its data.
-    pub(super) async fn end(&mut self) -> anyhow::Result<()> {
-        if let Some(process) = self.process.take() {
-            process.ask_to_end()?;
-            process.ended("Redis").await?;
-        }
-        Ok(())
+    /// Stops Redis for [`REDIS_AWAY`].
+    pub(super) async fn interrupt(&mut self, keeps_data: bool) -> anyhow::Result<()> {
+        self.stop(keeps_data).await?;
+        sleep(REDIS_AWAY).await;
+        self.restart()
     }
 
     /// How often each command was called since the start.
@@ -114,7 +121,7 @@ impl Redis {
         redis_calls(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))).await
     }
 
-    /// Starts Redis again at the same address, with the data of [`Redis::end`], or empty after [`Redis::kill`].
+    /// Starts Redis again at the same address, with the data that it kept.
     pub(super) fn restart(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(&self.program);
         command
@@ -234,10 +241,11 @@ impl Node {
     pub(super) async fn counters(&self, name: &str) -> anyhow::Result<Vec<(String, f64)>> {
         let text = get(self.address, "/metrics").await?;
         let lines = text.lines().filter(|line| line.starts_with(name));
-        Ok(lines
-            .filter_map(|line| line.rsplit_once(' '))
-            .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
-            .collect())
+        let counter = |line: &str| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        Ok(lines.filter_map(counter).collect())
     }
 
     /// Returns when the node reports that it is ready.
@@ -259,6 +267,22 @@ impl Node {
         }
         bail!("node {} was not ready in {PATIENCE:?}", self.name)
     }
+}
+
+/// Returns when all nodes report that they are ready.
+pub(super) async fn until_all_ready(nodes: &mut [Node]) -> anyhow::Result<()> {
+    for node in nodes {
+        node.until_ready().await?;
+    }
+    Ok(())
+}
+
+/// Stops all nodes.
+pub(super) async fn stop_all(nodes: &mut [Node]) -> anyhow::Result<()> {
+    for node in nodes {
+        node.stop().await?;
+    }
+    Ok(())
 }
 
 /// Writes the lines of a log to a file. While `stalled` is set nothing is read, so that the pipe fills up.

@@ -23,7 +23,7 @@ use self::figures::{EventKind, Figures};
 use self::room::Room;
 use self::visitor::PresenceWorld;
 use super::faults::Faults;
-use super::processes::{Node, Redis};
+use super::processes::{Node, Redis, stop_all};
 
 /// The number of rooms.
 const ROOMS: usize = 20;
@@ -85,9 +85,7 @@ pub(super) async fn run(
     sleep(GRACE * 2).await;
     is_well &= soak.report(&rooms);
     drop(rooms);
-    for node in nodes {
-        node.stop().await?;
-    }
+    stop_all(nodes).await?;
     Ok(is_well)
 }
 
