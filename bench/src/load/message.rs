@@ -186,19 +186,13 @@ mod tests {
     #[test]
     fn every_protocol_gets_the_same_payload_and_the_id_of_the_message() {
         let payload = r#"{"text":"xxxxxxxxxxxx","t":1000000000000077,"n":1000000005}"#;
-        for (protocol, head, tail) in [
-            (
-                &SIGNALBOX,
-                r#"{"type":"chat_message","id":"1000000005","payload":"#,
-                r#","receiverId":"b"}"#,
-            ),
+        #[rustfmt::skip]
+        let envelopes = [
+            (&SIGNALBOX, r#"{"type":"chat_message","id":"1000000005","payload":"#, r#","receiverId":"b"}"#),
             (&SOCKET_IO, r#"421000000005["message","b","#, "]"),
-            (
-                &CENTRIFUGE,
-                r#"{"id":1000000005,"publish":{"channel":"user:b","data":"#,
-                "}}",
-            ),
-        ] {
+            (&CENTRIFUGE, r#"{"id":1000000005,"publish":{"channel":"user:b","data":"#, "}}"),
+        ];
+        for (protocol, head, tail) in envelopes {
             let text = filled(protocol, Destination::User("b"), 59, true);
             assert_eq!(text, format!("{head}{payload}{tail}"));
         }

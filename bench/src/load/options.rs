@@ -248,23 +248,13 @@ mod tests {
 
     #[test]
     fn exactly_one_mode_is_chosen() {
-        for (options, mode) in [
-            (
-                " --pairs 2 --in-flight 3",
-                Mode::Pairs {
-                    pairs: 2,
-                    in_flight: 3,
-                },
-            ),
-            (
-                " --connections 4 --rate 10",
-                Mode::Open {
-                    connections: 4,
-                    rate: 10.0,
-                },
-            ),
+        #[rustfmt::skip]
+        let modes = [
+            (" --pairs 2 --in-flight 3", Mode::Pairs { pairs: 2, in_flight: 3 }),
+            (" --connections 4 --rate 10", Mode::Open { connections: 4, rate: 10.0 }),
             (" --connections 3", Mode::Idle { connections: 3 }),
-        ] {
+        ];
+        for (options, mode) in modes {
             assert_eq!(plan(options).expect(options).mode, mode);
         }
         for wrong in [

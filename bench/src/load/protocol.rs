@@ -304,26 +304,16 @@ mod tests {
     #[test]
     fn the_numbers_are_found_in_the_texts_of_every_protocol() {
         let mut stamps = StampReader::default();
-        for (text, with_sender, numbers) in [
-            (
-                r#"42["message","b",{"text":"x","t":1000000000000077,"n":1000000005}]"#,
-                false,
-                Some((77, 5, 0)),
-            ),
-            (
-                r#"42["message","b",{"text":"x","t":1000000000000078,"n":1000000006,"s":3}]"#,
-                true,
-                Some((78, 6, 3)),
-            ),
-            (
-                r#"{"push":{"pub":{"data":{"text":"x","t":1000000000000079,"n":1000000007,"s":4}}}}"#,
-                true,
-                Some((79, 7, 4)),
-            ),
+        #[rustfmt::skip]
+        let texts = [
+            (r#"42["message","b",{"text":"x","t":1000000000000077,"n":1000000005}]"#, false, Some((77, 5, 0))),
+            (r#"42["message","b",{"text":"x","t":1000000000000078,"n":1000000006,"s":3}]"#, true, Some((78, 6, 3))),
+            (r#"{"push":{"pub":{"data":{"text":"x","t":1000000000000079,"n":1000000007,"s":4}}}}"#, true, Some((79, 7, 4))),
             ("431000000006[]", false, None),
             (r#"40{"sid":"b_4SbYk5ejUn0yxuAAAA"}"#, false, None),
             (r#"{"id":1000000006,"publish":{}}"#, true, None),
-        ] {
+        ];
+        for (text, with_sender, numbers) in texts {
             let stamp = numbers.map(|(time_ns, number, sender)| Stamp {
                 time_ns,
                 number,

@@ -40,45 +40,24 @@ impl BurstReport {
 /// A quantity of a burst.
 type Figure = (&'static str, Unit, fn(&BurstReport) -> f64);
 
+#[rustfmt::skip]
 const RECOVERY: [Figure; 2] = [
-    (
-        "time until all members have everything",
-        Unit::Milliseconds,
-        |report| report.milliseconds,
-    ),
-    (
-        "CPU time of a member",
-        Unit::Microseconds,
-        BurstReport::cpu_us,
-    ),
+    ("time until all members have everything", Unit::Milliseconds, |report| report.milliseconds),
+    ("CPU time of a member", Unit::Microseconds, BurstReport::cpu_us),
 ];
 
+#[rustfmt::skip]
 const RECOVERY_FROM_REDIS: [Figure; 2] = [
-    ("Redis commands for a member", Unit::Count, |report| {
-        report.of_a_client(report.redis_commands.unwrap_or_default() as f64)
-    }),
-    (
-        "reads of the history for all members",
-        Unit::Count,
-        |report| report.redis_reads.unwrap_or_default() as f64,
-    ),
+    ("Redis commands for a member", Unit::Count, |report| report.of_a_client(report.redis_commands.unwrap_or(0) as f64)),
+    ("reads of the history for all members", Unit::Count, |report| report.redis_reads.unwrap_or(0) as f64),
 ];
 
+#[rustfmt::skip]
 const PRESENCE: [Figure; 4] = [
-    ("joins per CPU second", Unit::Count, |report| {
-        1e6 / report.cpu_us()
-    }),
-    ("bytes for a join", Unit::Bytes, |report| {
-        report.of_a_client(report.bytes as f64)
-    }),
-    ("frames for a join", Unit::Count, |report| {
-        report.of_a_client(report.frames as f64)
-    }),
-    (
-        "time until all members know all",
-        Unit::Milliseconds,
-        |report| report.milliseconds,
-    ),
+    ("joins per CPU second", Unit::Count, |report| 1e6 / report.cpu_us()),
+    ("bytes for a join", Unit::Bytes, |report| report.of_a_client(report.bytes as f64)),
+    ("frames for a join", Unit::Count, |report| report.of_a_client(report.frames as f64)),
+    ("time until all members know all", Unit::Milliseconds, |report| report.milliseconds),
 ];
 
 /// 1,000 members recover 100 messages each: on the same server after their connections broke, or with `on_redis` on another node

@@ -4,9 +4,14 @@ use super::load::{self, LoadReport};
 use super::outcome::{CaseResult, MEMORY, P99, PER_CPU_SECOND, Row, Target, Unit};
 use super::subject::Subject;
 use super::{Bench, bursts, changes, nodes, swap, watched};
+use Group::{Comparable, Named, Redis, Server};
+use Kind::{Nodes, Recovery, Throughput};
 
 /// A rule that gives every room a history.
 const HISTORY_RULE: &str = "[[rooms]]\nmatch = \"*\"\nhistory = { size = 100, time = \"5m\" }\n";
+
+/// The load of two cases, at which others measure a cost.
+const PAIRS_500X16: &str = "--pairs 500 --in-flight 16";
 
 /// One case.
 #[derive(Debug)]
@@ -14,9 +19,9 @@ pub(crate) struct Case {
     /// Its name on the command line and in the table.
     pub(crate) name: &'static str,
     group: Group,
-    /// The load of a case that is a single load without changes, as options of the load generator; empty for others.
+    /// The options of the load generator; empty for a case that is more than one load.
     load: &'static str,
-    run: fn(&Case, &Bench) -> anyhow::Result<CaseResult>,
+    kind: Kind,
 }
 
 /// Who runs a case.
@@ -32,100 +37,56 @@ enum Group {
     Named,
 }
 
-const fn case(
-    name: &'static str,
-    group: Group,
-    load: &'static str,
-    run: fn(&Case, &Bench) -> anyhow::Result<CaseResult>,
-) -> Case {
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// Throughput, which is to be at least this share of the relay's.
+    Throughput(f64),
+    OpenLoop,
+    History,
+    Recovery {
+        on_redis: bool,
+    },
+    Presence,
+    IdleMemory,
+    PluginShare,
+    MetricsCost,
+    Swap,
+    Changes,
+    /// This many nodes with these rules for rooms.
+    Nodes(usize, &'static str),
+}
+
+const fn case(name: &'static str, group: Group, load: &'static str, kind: Kind) -> Case {
     Case {
         name,
         group,
         load,
-        run,
+        kind,
     }
 }
 
 /// All cases, in the order in which they run.
-static CASES: [Case; 17] = {
-    use Group::{Comparable, Named, Redis, Server};
-    [
-        case(
-            "pairs_100x1",
-            Comparable,
-            "--pairs 100 --in-flight 1",
-            |case, bench| case.throughput(bench, 0.75),
-        ),
-        case("pairs_500x16", Comparable, PAIRS_500X16, |case, bench| {
-            case.throughput(bench, 0.30)
-        }),
-        case(
-            "open_8000",
-            Comparable,
-            "--connections 8000 --rate 4000",
-            Case::open_loop,
-        ),
-        case(
-            "room_1000",
-            Comparable,
-            "--room-members 1000 --rate 100",
-            |case, bench| case.throughput(bench, 0.80),
-        ),
-        case(
-            "history_1000",
-            Server,
-            "--room-members 1000 --rate 100",
-            Case::history,
-        ),
-        case("recovery_1000x100", Server, "", |_, bench| {
-            bursts::recovery(bench, HISTORY_RULE, false)
-        }),
-        case("presence_1000", Server, "", |_, bench| {
-            bursts::presence(bench)
-        }),
-        case(
-            "idle_memory",
-            Comparable,
-            "--connections 10000",
-            Case::idle_memory,
-        ),
-        case("plugin_share", Server, PAIRS_500X16, Case::plugin_share),
-        case("metrics_cost", Server, PAIRS_500X16, |case, bench| {
-            watched::run(bench, &case.single_load(bench))
-        }),
-        case("swap", Server, "", |_, bench| swap::run(bench)),
-        case("changes", Named, "", |_, bench| changes::run(bench)),
-        case(
-            "redis_10000",
-            Redis,
-            "--connections 10000 --rate 4000",
-            |case, bench| nodes::run(bench, 2, "", &case.single_load(bench)),
-        ),
-        case(
-            "redis_fast",
-            Redis,
-            "--connections 1000 --rate 20000",
-            |case, bench| nodes::run(bench, 2, "", &case.single_load(bench)),
-        ),
-        case(
-            "redis_room",
-            Redis,
-            "--room-members 800 --rate 20",
-            |case, bench| nodes::run(bench, 8, "", &case.single_load(bench)),
-        ),
-        case(
-            "redis_history",
-            Redis,
-            "--room-members 800 --rate 20",
-            |case, bench| nodes::run(bench, 8, HISTORY_RULE, &case.single_load(bench)),
-        ),
-        case("redis_recovery", Redis, "", |_, bench| {
-            bursts::recovery(bench, HISTORY_RULE, true)
-        }),
-    ]
-};
-
-const PAIRS_500X16: &str = "--pairs 500 --in-flight 16";
+#[rustfmt::skip]
+static CASES: [Case; 17] = [
+    case("pairs_100x1", Comparable, "--pairs 100 --in-flight 1", Throughput(0.75)),
+    case("pairs_500x16", Comparable, PAIRS_500X16, Throughput(0.30)),
+    case("open_8000", Comparable, "--connections 8000 --rate 4000", Kind::OpenLoop),
+    case("room_1000", Comparable, "--room-members 1000 --rate 100", Throughput(0.80)),
+    case("history_1000", Server, "--room-members 1000 --rate 100", Kind::History),
+    case("recovery_1000x100", Server, "", Recovery { on_redis: false }),
+    case("presence_1000", Server, "", Kind::Presence),
+    case("idle_memory", Comparable, "--connections 10000", Kind::IdleMemory),
+    case("plugin_share", Server, PAIRS_500X16, Kind::PluginShare),
+    case("metrics_cost", Server, PAIRS_500X16, Kind::MetricsCost),
+    case("swap", Server, "", Kind::Swap),
+    case("changes", Named, "", Kind::Changes),
+    case("redis_10000", Redis, "--connections 10000 --rate 4000", Nodes(2, "")),
+    case("redis_fast", Redis, "--connections 1000 --rate 20000", Nodes(2, "")),
+    case("redis_room", Redis, "--room-members 800 --rate 20", Nodes(8, "")),
+    case("redis_history", Redis, "--room-members 800 --rate 20", Nodes(8, HISTORY_RULE)),
+    case("redis_recovery", Redis, "", Recovery { on_redis: true }),
+];
 
 /// Starts a subject.
 type Start<'a> = &'a dyn Fn() -> anyhow::Result<Subject>;
@@ -159,7 +120,20 @@ impl Case {
 
     /// Runs the case.
     pub(crate) fn run(&self, bench: &Bench) -> anyhow::Result<CaseResult> {
-        let mut result = (self.run)(self, bench)?;
+        let load = || self.single_load(bench);
+        let mut result = match self.kind {
+            Throughput(share) => self.throughput(bench, share),
+            Kind::OpenLoop => self.open_loop(bench),
+            Kind::History => self.history(bench),
+            Recovery { on_redis } => bursts::recovery(bench, HISTORY_RULE, on_redis),
+            Kind::Presence => bursts::presence(bench),
+            Kind::IdleMemory => self.idle_memory(bench),
+            Kind::PluginShare => self.plugin_share(bench),
+            Kind::MetricsCost => watched::run(bench, &load()),
+            Kind::Swap => swap::run(bench),
+            Kind::Changes => changes::run(bench),
+            Nodes(count, rules) => nodes::run(bench, count, rules, &load()),
+        }?;
         result.rows.iter_mut().for_each(|row| row.case = self.name);
         Ok(result)
     }
@@ -244,8 +218,8 @@ impl Case {
         let measure = "CPU time of a message for the plugin";
         let row = Row::new(measure, Unit::Microseconds, shares.collect());
         result.rows.push(
-            row.than("all without it", &without)
-                .aim(Target::AtMost(1.5)),
+            row.compared_with("all without it", &without)
+                .with_target(Target::AtMost(1.5)),
         );
         Ok(result)
     }

@@ -102,41 +102,19 @@ pub(crate) fn run(
     subject: &Subject,
     options: &[String],
 ) -> anyhow::Result<LoadReport> {
-    start(bench, &[subject], options)?.finish()
+    start(bench, &[subject], options, None)?.finish()
 }
 
 /// Starts a run whose connections are spread over `subjects`, and measures their processes together. The sides of a pair
-/// are on different ones.
+/// are on different ones. With `longest`, the run measures until [`RunningLoad::finish`] is called, or for that time.
 pub(crate) fn start(
     bench: &Bench,
     subjects: &[&Subject],
     options: &[String],
+    longest: Option<Duration>,
 ) -> anyhow::Result<RunningLoad> {
-    let mut command = command(bench, subjects, bench.duration(), options);
-    command.stdin(Stdio::null());
-    spawn(command)
-}
-
-/// Starts a run that measures until [`RunningLoad::stop`] is called, or for `longest`.
-pub(crate) fn start_until_told(
-    bench: &Bench,
-    subject: &Subject,
-    options: &[String],
-    longest: Duration,
-) -> anyhow::Result<RunningLoad> {
-    let mut command = command(bench, &[subject], longest, options);
-    command.arg("--until-input-ends").stdin(Stdio::piped());
-    spawn(command)
-}
-
-fn command(
-    bench: &Bench,
-    subjects: &[&Subject],
-    duration: Duration,
-    options: &[String],
-) -> Command {
     let mut command = Command::new(&bench.relay_and_load);
-    command.args(["load", "--json"]);
+    command.args(["load", "--json"]).stdin(Stdio::null());
     for (index, subject) in subjects.iter().enumerate() {
         if index == 0 {
             command.args(["--target", subject.target]);
@@ -144,10 +122,14 @@ fn command(
         command.args(["--url", &format!("ws://{}", subject.address)]);
         command.args(["--cpu-pid", &subject.pid().to_string()]);
     }
+    let duration = longest.unwrap_or(bench.duration());
     command.args(["--warmup", &format!("{}ms", bench.warmup().as_millis())]);
     command.args(["--duration", &format!("{}s", duration.as_secs())]);
     command.args(options);
-    command
+    if longest.is_some() {
+        command.arg("--until-input-ends").stdin(Stdio::piped());
+    }
+    spawn(command)
 }
 
 /// Starts a load generator with a complete command line, which must ask for a report in JSON.
@@ -182,14 +164,9 @@ impl RunningLoad {
         bail!("the load generator ended before it said `{word}`: {said}")
     }
 
-    /// Ends the measured time of a run from [`start_until_told`], and waits for the report.
-    pub(crate) fn stop(mut self) -> anyhow::Result<LoadReport> {
-        drop(self.child.stdin.take());
-        self.finish()
-    }
-
-    /// Waits for the report.
+    /// Ends the input, and waits for the report.
     pub(crate) fn finish(mut self) -> anyhow::Result<LoadReport> {
+        drop(self.child.stdin.take());
         let mut json = String::new();
         if let Some(mut stdout) = self.child.stdout.take() {
             let read = stdout.read_to_string(&mut json);

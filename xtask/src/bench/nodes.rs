@@ -39,7 +39,7 @@ pub(super) fn run(
     }
     result.rows = vec![
         Row::new("p99 latency between nodes", Unit::Milliseconds, p99_ms)
-            .aim(Target::AtMost(P99_MS_MAX)),
+            .with_target(Target::AtMost(P99_MS_MAX)),
         Row::new(
             "CPU time of a delivery, all nodes",
             Unit::Microseconds,
@@ -63,7 +63,7 @@ fn measure(
     let redis = Redis::start(&events)?;
     let node = |number| Subject::node(bench, &format!("node-{number}"), &redis.url, rules);
     let nodes = (0..nodes).map(node).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut load = load::start(bench, &nodes.iter().collect::<Vec<_>>(), options)?;
+    let mut load = load::start(bench, &nodes.iter().collect::<Vec<_>>(), options, None)?;
     load.wait_for("measuring")?;
     let before = RedisTraffic::read(&redis.url)?;
     load.wait_for("measured")?;

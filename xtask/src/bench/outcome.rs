@@ -75,7 +75,9 @@ impl Measure {
         target: Target,
     ) -> anyhow::Result<Row> {
         let row = Row::new(self.name, self.unit, self.read_all(server)?);
-        Ok(row.than(name, &self.read_all(reference)?).aim(target))
+        Ok(row
+            .compared_with(name, &self.read_all(reference)?)
+            .with_target(target))
     }
 }
 
@@ -131,13 +133,13 @@ impl Row {
     }
 
     /// Compares it with the median of these samples.
-    pub(crate) fn than(mut self, name: &'static str, samples: &[f64]) -> Self {
+    pub(crate) fn compared_with(mut self, name: &'static str, samples: &[f64]) -> Self {
         self.reference = Some((name, median(samples)));
         self
     }
 
     /// Sets the target.
-    pub(crate) fn aim(mut self, target: Target) -> Self {
+    pub(crate) fn with_target(mut self, target: Target) -> Self {
         self.target = target;
         self
     }
@@ -289,7 +291,7 @@ mod tests {
     use super::*;
 
     fn row(server: f64, reference: Option<f64>, target: Target) -> Row {
-        let mut row = Row::new("m", Unit::Count, vec![server]).aim(target);
+        let mut row = Row::new("m", Unit::Count, vec![server]).with_target(target);
         row.reference = reference.map(|figure| ("relay", figure));
         row
     }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use super::Bench;
 use super::load::{self, LoadReport};
-use super::neighbour::IdleNeighbour;
+use super::neighbour::beside;
 use super::outcome::{CaseResult, Row, Target, Unit, median};
 use super::subject::{Fields, Subject};
 use crate::builds;
@@ -83,15 +83,15 @@ fn rows(
     let times = times.map(|(measure, cached, bound)| {
         let samples = from_file(swaps, cached);
         let row = Row::new(measure, Unit::Milliseconds, samples);
-        row.aim(Target::AtMost(bound))
+        row.with_target(Target::AtMost(bound))
     });
     let latency = |measure, samples| {
-        Row::new(measure, Unit::Milliseconds, samples).than("steady", steady_p99)
+        Row::new(measure, Unit::Milliseconds, samples).compared_with("steady", steady_p99)
     };
     let swapping = latency("p99 latency while swapping", swapping_p99);
     let beside = latency("p99 latency beside other work", beside_p99);
     let mut rows: Vec<_> = times.into_iter().filter(Row::has_samples).collect();
-    rows.extend([swapping.aim(Target::TimesAtMost(1.2)), beside]);
+    rows.extend([swapping.with_target(Target::TimesAtMost(1.2)), beside]);
     rows
 }
 
@@ -107,7 +107,7 @@ fn run_with_swaps(
     options: &[String],
     builds: &mut Builds,
 ) -> anyhow::Result<(LoadReport, Vec<Swapped>)> {
-    let mut running = load::start(bench, &[subject], options)?;
+    let mut running = load::start(bench, &[subject], options, None)?;
     running.wait_for("measuring")?;
     let end = Instant::now() + bench.duration();
     let mut swaps = Vec::new();
@@ -133,8 +133,9 @@ fn run_beside(
     let busy: Vec<_> = compiled.map(|swap| swap.live_ms).collect();
     let busy = Duration::from_secs_f64(median(&busy) / 1e3);
     // Every second swap compiles.
-    let _neighbour = IdleNeighbour::start(busy, SWAP_INTERVAL * 2)?;
-    load::run(bench, subject, options)
+    beside(busy, SWAP_INTERVAL * 2, || {
+        load::run(bench, subject, options)
+    })
 }
 
 /// Reads a swap that came after the file was renamed from a JSON line of the server's log. A start is not a swap.

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -34,9 +34,9 @@ pub(super) fn run(bench: &Bench, options: &[String]) -> anyhow::Result<CaseResul
         result.check("server without metrics", &without);
 
         let server = Subject::with_sections(bench, &watched)?;
-        let scraper = Scraper::of(server.address);
-        let with = load::run(bench, &server, options)?;
-        let (scrapes, pushes) = (scraper.stop()?, sink.pushes.swap(0, Ordering::Relaxed));
+        let work = || load::run(bench, &server, options);
+        let (with, scrapes) = while_scraping(server.address, work)?;
+        let pushes = sink.pushes.swap(0, Ordering::Relaxed);
         ensure!(
             scrapes > 0 && pushes > 0,
             "{scrapes} scrapes and {pushes} pushes: nothing was measured"
@@ -57,32 +57,27 @@ pub(super) fn run(bench: &Bench, options: &[String]) -> anyhow::Result<CaseResul
     Ok(result)
 }
 
-/// Scrapes `/metrics` once in each interval.
-struct Scraper {
-    stop: Sender<()>,
-    thread: thread::JoinHandle<anyhow::Result<u64>>,
-}
-
-impl Scraper {
-    fn of(server: SocketAddr) -> Self {
-        let (stop, stopped) = channel();
-        let thread = thread::spawn(move || {
+/// Calls `work` while `/metrics` is scraped once in each interval. Also returns the number of scrapes.
+fn while_scraping<T>(
+    server: SocketAddr,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(T, u64)> {
+    thread::scope(|scope| {
+        let (stop, stopped) = channel::<()>();
+        let scraping = scope.spawn(move || {
             let mut scrapes = 0;
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 scrape(server).context("a scrape failed")?;
                 scrapes += 1;
             }
-            Ok(scrapes)
+            anyhow::Ok(scrapes)
         });
-        Self { stop, thread }
-    }
-
-    /// Stops scraping, and returns the number of scrapes.
-    fn stop(self) -> anyhow::Result<u64> {
-        drop(self.stop);
-        let joined = self.thread.join();
-        joined.map_err(|_| anyhow!("the thread that scrapes broke down"))?
-    }
+        let done = work()?;
+        drop(stop);
+        let scrapes = scraping.join();
+        let scrapes = scrapes.map_err(|_| anyhow!("the thread that scrapes broke down"))??;
+        Ok((done, scrapes))
+    })
 }
 
 /// Returns a server's metrics.

@@ -128,7 +128,7 @@ impl Chain<'_> {
         let end = Instant::now() + self.effort.time;
         let done = work()?;
         thread::sleep(end.saturating_duration_since(Instant::now()));
-        let report = running.stop()?;
+        let report = running.finish()?;
         match report.broken() {
             Some(broken) => bail!("{broken}"),
             None => Ok((done, report)),

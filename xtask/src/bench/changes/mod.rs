@@ -120,8 +120,8 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<CaseResult> {
     result.rows = vec![
         Row::new("changes", Unit::Count, vec![made]),
         Row::new("p99 latency while changing", Unit::Milliseconds, vec![p99])
-            .than("steady", &steady)
-            .aim(Target::TimesAtMost(1.2)),
+            .compared_with("steady", &steady)
+            .with_target(Target::TimesAtMost(1.2)),
         Row::new("messages held for a handover", Unit::Milliseconds, held),
     ];
     Ok(result)
@@ -155,7 +155,7 @@ fn change_under_load(
 ) -> anyhow::Result<Changed> {
     let changes = if bench.quick { CHANGES_QUICK } else { CHANGES };
     let longest = CHANGE_TIME_MAX * u32::try_from(changes)?;
-    let mut running = load::start_until_told(bench, subject, options, longest)?;
+    let mut running = load::start(bench, &[subject], options, Some(longest))?;
     running.wait_for("measuring")?;
     let began = Instant::now();
     for kind in Kind::TURNS.into_iter().cycle().take(changes) {
@@ -165,7 +165,7 @@ fn change_under_load(
     }
     let took = began.elapsed();
     Ok(Changed {
-        report: running.stop()?,
+        report: running.finish()?,
         made: changes,
         took,
     })
